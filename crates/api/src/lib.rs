@@ -1,0 +1,20 @@
+//! Generated messages and their conversions; the one table of errors; how connections are made.
+//!
+//! What a message is for is not known here.
+
+pub mod net;
+
+/// Messages and services, one module a proto package, generated from `proto/` and checked in.
+#[expect(missing_docs, clippy::all, reason = "generated code")]
+pub mod proto {
+    /// Between nodes.
+    pub mod internal {
+        /// `stead.internal.v1`.
+        pub mod v1 {
+            include!("generated/stead.internal.v1.rs");
+        }
+    }
+}
+
+/// Every proto as a descriptor set: for reflection, and for the check that nothing breaks.
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.binpb");

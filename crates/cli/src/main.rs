@@ -1,0 +1,3 @@
+//! The binary `stead`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Unites dependency features; holds no code.

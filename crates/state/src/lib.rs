@@ -1,0 +1,3 @@
+//! Every decision of Stead, as deterministic machines without IO, clocks or random numbers.
+
+pub mod rows;

@@ -1,0 +1,3 @@
+//! Rows on disk behind one small trait, and the Raft log of all groups of a node.
+
+pub mod machine;

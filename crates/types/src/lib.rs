@@ -1,0 +1,25 @@
+//! Values that are valid once they exist.
+//!
+//! Parse at the edge, never check again: every id here can only be built from text or numbers that keep its rules.
+//! This crate knows no wire format, no clock and no disk.
+
+mod epoch;
+mod error;
+mod group;
+mod idempotency;
+pub mod limits;
+mod region;
+mod revision;
+mod tenant;
+mod token;
+mod version;
+
+pub use epoch::Epoch;
+pub use error::{Error, ErrorKind};
+pub use group::{GroupId, NodeId};
+pub use idempotency::{ClientId, IdempotencyKey, TenantTime};
+pub use region::{InvalidRegionName, RegionName};
+pub use revision::{InvalidRevision, Revision, Sequence};
+pub use tenant::{InvalidTenantName, TenantName, TenantNumber};
+pub use token::{InvalidSessionToken, SessionToken};
+pub use version::{DirectoryVersion, FeedOffset, Incarnation};

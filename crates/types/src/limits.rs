@@ -1,0 +1,18 @@
+//! Limits that every layer knows. Sizes are in bytes.
+
+/// Longest key.
+pub const KEY_LEN_MAX: usize = 4 << 10;
+/// Longest value.
+pub const VALUE_LEN_MAX: usize = 1 << 20;
+/// Largest request.
+pub const REQUEST_LEN_MAX: usize = 4 << 20;
+/// Most keys of a page.
+pub const PAGE_KEYS_MAX: u32 = 10_000;
+/// Keys of a page when the caller names no size.
+pub const PAGE_KEYS_DEFAULT: u32 = 1_000;
+/// Most bytes of a page: it ends early, with a token, when its keys and values reach this.
+pub const PAGE_LEN_MAX: usize = 2 << 20;
+/// Most keys of one `BatchGet`.
+pub const BATCH_GET_KEYS_MAX: usize = 1_000;
+/// How often a request may be handed on: one hop to a group and one inside it, twice if the tenant moves meanwhile.
+pub const HOPS_MAX: u32 = 4;

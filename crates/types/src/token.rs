@@ -1,0 +1,80 @@
+//! Session tokens: what a caller has seen, to be shown to the next replica that it asks.
+
+use crate::{Revision, TenantNumber};
+
+/// The highest revision of one tenant that a session has written or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionToken {
+    /// Whose revision it is; a client drops tokens of another number.
+    pub tenant: TenantNumber,
+    /// What a replica must hold before it may serve the session.
+    pub revision: Revision,
+}
+
+/// Bytes that are no session token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("session_token was not made by this store: send back the bytes of an answer's header unchanged")]
+pub struct InvalidSessionToken;
+
+/// The first byte of a token, so that its form can change.
+const FORMAT: u8 = 1;
+const LEN: usize = 18;
+
+impl SessionToken {
+    /// Returns the token as opaque bytes: format, tenant number, revision, one byte of check.
+    pub fn to_bytes(self) -> [u8; LEN] {
+        let mut bytes = [0; LEN];
+        bytes[0] = FORMAT;
+        bytes[1..9].copy_from_slice(&self.tenant.get().to_be_bytes());
+        bytes[9..17].copy_from_slice(&self.revision.to_u64().to_be_bytes());
+        bytes[17] = check(&bytes[..17]);
+        bytes
+    }
+
+    /// Reads what [`SessionToken::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidSessionToken> {
+        let bytes: &[u8; LEN] = bytes.try_into().map_err(|_| InvalidSessionToken)?;
+        if bytes[0] != FORMAT || bytes[17] != check(&bytes[..17]) {
+            return Err(InvalidSessionToken);
+        }
+        let number = |at: usize| {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_be_bytes(eight)
+        };
+        Ok(Self {
+            tenant: TenantNumber::new(number(1)),
+            revision: Revision::from_u64(number(9)),
+        })
+    }
+}
+
+/// Finds tokens that were cut or typed wrongly; it protects against nothing else.
+fn check(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0x5a, |sum: u8, byte| sum.rotate_left(1) ^ byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_reads_back_and_a_changed_one_is_refused() {
+        let token = SessionToken {
+            tenant: TenantNumber::new(7),
+            revision: "3.99".parse().unwrap(),
+        };
+        let bytes = token.to_bytes();
+        assert_eq!(SessionToken::from_bytes(&bytes), Ok(token));
+        for at in 0..bytes.len() {
+            let mut changed = bytes;
+            changed[at] ^= 1;
+            assert_eq!(
+                SessionToken::from_bytes(&changed),
+                Err(InvalidSessionToken),
+                "byte {at}"
+            );
+        }
+        assert_eq!(SessionToken::from_bytes(&bytes[..17]), Err(InvalidSessionToken));
+    }
+}
