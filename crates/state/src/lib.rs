@@ -1,3 +1,4 @@
 //! Every decision of Stead, as deterministic machines without IO, clocks or random numbers.
 
+pub mod codec;
 pub mod rows;
