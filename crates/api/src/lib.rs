@@ -5,8 +5,24 @@
 pub mod net;
 
 /// Messages and services, one module a proto package, generated from `proto/` and checked in.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::too_many_lines,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 pub mod proto {
+    /// For services: `stead.v1`.
+    pub mod v1 {
+        include!("generated/stead.v1.rs");
+    }
+    /// For operators.
+    pub mod admin {
+        /// `stead.admin.v1`.
+        pub mod v1 {
+            include!("generated/stead.admin.v1.rs");
+        }
+    }
     /// Between nodes.
     pub mod internal {
         /// `stead.internal.v1`.

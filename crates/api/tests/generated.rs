@@ -39,6 +39,7 @@ fn generate(into: &Path) {
     tonic_prost_build::configure()
         .out_dir(into)
         .bytes(".")
+        .btree_map(".")
         .emit_rerun_if_changed(false)
         .compile_fds(compiler.file_descriptor_set())
         .unwrap();
