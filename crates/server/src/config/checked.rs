@@ -1,0 +1,267 @@
+//! A configuration that can be used: parsed, complete, and refused with a sentence otherwise.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use stead_types::{NodeId, RegionName};
+
+use super::{Config, InitialNode, Invalid, Listen};
+
+/// A listener's addresses, `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address to bind.
+    pub listen: String,
+    /// The address that others use.
+    pub advertise: String,
+}
+
+/// One of the first nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// 1, 2, 3, … by position in `cluster.initial`.
+    pub id: NodeId,
+    /// Unique in the cluster.
+    pub name: String,
+    /// Where it stands.
+    pub region: RegionName,
+    /// Its advertised client address.
+    pub client: String,
+    /// Its advertised peer address.
+    pub peer: String,
+    /// Its advertised HTTP address; may be empty.
+    pub http: String,
+}
+
+/// A configuration in which every value was looked at.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Names the cluster.
+    pub cluster: String,
+    /// The first nodes; the same on every node.
+    pub members: Vec<Member>,
+    /// Regions and their jurisdictions.
+    pub regions: Vec<(RegionName, String)>,
+    /// The longest round trip between voters of the directory.
+    pub directory_rtt_max: Duration,
+    /// This node.
+    pub node: Member,
+    /// Where services connect.
+    pub client: Listener,
+    /// Where other nodes connect.
+    pub peer: Listener,
+    /// Health, metrics, routes.
+    pub http: Listener,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// `fjall`, `sled` or `memory`.
+    pub engine: String,
+    /// Most bytes of history kept for followers.
+    pub history_bytes_max: u64,
+    /// Longest time that history is kept for followers.
+    pub history_age_max: Duration,
+    /// Advertised address to the address to dial.
+    pub dial: BTreeMap<String, String>,
+    /// How long a stop may take.
+    pub shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// Looks at every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that cannot be used, and what to do.
+    pub fn check(&self) -> Result<Checked, Invalid> {
+        let members = self.members()?;
+        let node = members
+            .iter()
+            .find(|member| member.name == self.node.name)
+            .cloned()
+            .ok_or_else(|| {
+                let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+                let problem = format!("{:?} is none of cluster.initial ({})", self.node.name, names.join(", "));
+                Invalid::value("node.name", problem)
+            })?;
+        if !["fjall", "sled", "memory"].contains(&self.storage.engine.as_str()) {
+            let problem = format!("{:?} is no engine: use fjall, sled or memory", self.storage.engine);
+            return Err(Invalid::value("storage.engine", problem));
+        }
+        Ok(Checked {
+            cluster: self.cluster.name.clone(),
+            regions: self.regions(&members)?,
+            directory_rtt_max: duration("cluster.directory_rtt_max", &self.cluster.directory_rtt_max)?,
+            client: listener("client", &self.client, &node.client)?,
+            peer: listener("peer", &self.peer, &node.peer)?,
+            http: listener("http", &self.http, &node.http)?,
+            data_dir: PathBuf::from(&self.node.data_dir),
+            engine: self.storage.engine.clone(),
+            history_bytes_max: self.storage.history_bytes_max,
+            history_age_max: duration("storage.history_age_max", &self.storage.history_age_max)?,
+            dial: self.net.dial.clone(),
+            shutdown_timeout: duration("node.shutdown_timeout", &self.node.shutdown_timeout)?,
+            members,
+            node,
+        })
+    }
+
+    fn members(&self) -> Result<Vec<Member>, Invalid> {
+        if self.cluster.initial.is_empty() {
+            return Err(Invalid::value(
+                "cluster.initial",
+                "name the first nodes: see `stead config default`",
+            ));
+        }
+        let mut members: Vec<Member> = Vec::new();
+        for (position, initial) in self.cluster.initial.iter().enumerate() {
+            let member = member(position, initial)?;
+            if members.iter().any(|other| other.name == member.name) {
+                return Err(Invalid::value(
+                    "cluster.initial",
+                    format!("two nodes are named {:?}", member.name),
+                ));
+            }
+            members.push(member);
+        }
+        Ok(members)
+    }
+
+    fn regions(&self, members: &[Member]) -> Result<Vec<(RegionName, String)>, Invalid> {
+        let mut regions = Vec::new();
+        for region in &self.cluster.regions {
+            let name = region
+                .name
+                .parse()
+                .map_err(|error| Invalid::value("cluster.regions", format!("{error}")))?;
+            if region.jurisdiction.is_empty() {
+                return Err(Invalid::value(
+                    "cluster.regions",
+                    format!("{name} has no jurisdiction, such as \"EU\""),
+                ));
+            }
+            regions.push((name, region.jurisdiction.clone()));
+        }
+        match members
+            .iter()
+            .find(|member| !regions.iter().any(|(name, _)| *name == member.region))
+        {
+            Some(member) => {
+                let problem = format!("node {} is in {}, which is not listed", member.name, member.region);
+                Err(Invalid::value("cluster.regions", problem))
+            }
+            None => Ok(regions),
+        }
+    }
+}
+
+fn member(position: usize, initial: &InitialNode) -> Result<Member, Invalid> {
+    let key = |field: &str| format!("cluster.initial[{position}].{field}");
+    if initial.name.is_empty() {
+        return Err(Invalid::value(key("name"), "a node needs a name"));
+    }
+    let region = initial
+        .region
+        .parse()
+        .map_err(|error| Invalid::value(key("region"), format!("{error}")))?;
+    advertised(&key("peer"), &initial.peer)?;
+    advertised(&key("client"), &initial.client)?;
+    if !initial.http.is_empty() {
+        advertised(&key("http"), &initial.http)?;
+    }
+    Ok(Member {
+        id: NodeId::new(position as u64 + 1),
+        name: initial.name.clone(),
+        region,
+        client: initial.client.clone(),
+        peer: initial.peer.clone(),
+        http: initial.http.clone(),
+    })
+}
+
+fn listener(section: &str, listen: &Listen, initial: &str) -> Result<Listener, Invalid> {
+    let advertise = if listen.advertise.is_empty() {
+        initial
+    } else {
+        &listen.advertise
+    };
+    if advertise.is_empty() {
+        return Err(Invalid::value(
+            format!("{section}.advertise"),
+            "name the address that others use, host:port",
+        ));
+    }
+    advertised(&format!("{section}.advertise"), advertise)?;
+    let bind = if listen.listen.is_empty() {
+        advertise
+    } else {
+        &listen.listen
+    };
+    port(&format!("{section}.listen"), bind)?;
+    Ok(Listener {
+        listen: bind.to_owned(),
+        advertise: advertise.to_owned(),
+    })
+}
+
+/// An address that others can dial.
+fn advertised(key: &str, address: &str) -> Result<(), Invalid> {
+    let host = port(key, address)?;
+    if matches!(host, "0.0.0.0" | "[::]" | "") {
+        let problem = format!("{address} is no address that others can dial: name this machine's own");
+        return Err(Invalid::value(key, problem));
+    }
+    Ok(())
+}
+
+/// Returns the host of a `host:port`.
+fn port<'a>(key: &str, address: &'a str) -> Result<&'a str, Invalid> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => Ok(host),
+        _ => Err(Invalid::value(key, format!("{address:?} is no host:port"))),
+    }
+}
+
+fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
+    let problem = |_| Invalid::value(key, format!("{text:?} is no duration, such as 300ms or 24h"));
+    humantime::parse_duration(text).map_err(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [cluster]
+        initial = [{ name = "a", region = "eu", peer = "127.0.0.1:1", client = "127.0.0.1:2", http = "127.0.0.1:3" }]
+        regions = [{ name = "eu", jurisdiction = "EU" }]
+        [node]
+        name = "a"
+    "#;
+
+    fn problem(of: &str) -> String {
+        Config::load(of, []).unwrap().check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_complete_configuration_is_taken() {
+        let checked = Config::load(GOOD, []).unwrap().check().unwrap();
+        assert_eq!(checked.node.id, NodeId::new(1));
+        assert_eq!(checked.client.listen, "127.0.0.1:2");
+    }
+
+    #[test]
+    fn an_unusable_value_is_named_with_what_to_do() {
+        let any = GOOD.replace("127.0.0.1:2", "0.0.0.0:2");
+        assert_eq!(
+            problem(&any),
+            "cluster.initial[0].client: 0.0.0.0:2 is no address that others can dial: name this machine's own"
+        );
+        let advertise = format!("{GOOD}\n[peer]\nadvertise = \"0.0.0.0:1\"");
+        assert!(problem(&advertise).starts_with("peer.advertise: 0.0.0.0:1 is no address"));
+        assert!(
+            problem(&GOOD.replace("name = \"a\"\n    ", "name = \"b\"\n")).contains("is none of cluster.initial (a)")
+        );
+        assert!(problem(&format!("{GOOD}\n[storage]\nengine = \"rocks\"")).contains("use fjall, sled or memory"));
+        assert!(problem("").starts_with("cluster.initial"));
+        assert!(problem(&GOOD.replace("name = \"eu\"", "name = \"us\"")).contains("is in eu, which is not listed"));
+    }
+}

@@ -1,0 +1,170 @@
+//! Reading a configuration: file, then environment, then a check of every name in it.
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Every key that exists, dotted; keys below `net.dial` are addresses.
+pub const KEYS: &[&str] = &[
+    "cluster.directory_rtt_max",
+    "cluster.initial",
+    "cluster.name",
+    "cluster.regions",
+    "client.advertise",
+    "client.listen",
+    "http.advertise",
+    "http.listen",
+    "log.format",
+    "log.level",
+    "net.dial",
+    "node.data_dir",
+    "node.name",
+    "node.shutdown_timeout",
+    "peer.advertise",
+    "peer.listen",
+    "storage.engine",
+    "storage.history_age_max",
+    "storage.history_bytes_max",
+];
+
+/// Variables of the environment that set a key begin with this: `STEAD_NODE__DATA_DIR` is `node.data_dir`.
+const ENVIRONMENT_PREFIX: &str = "STEAD_";
+/// A key more unlike than this is not offered as "did you mean".
+const LIKENESS_MIN: f64 = 0.7;
+
+/// A configuration that cannot be used: which setting, what is wrong, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// The text is no TOML, or a value has the wrong type.
+    #[error("the configuration cannot be read")]
+    Syntax(#[source] toml::de::Error),
+    /// No such key.
+    #[error("there is no setting {key}{}", did_you_mean(.meant))]
+    UnknownKey {
+        /// What stands in the file or the environment.
+        key: String,
+        /// The key that was probably meant.
+        meant: Option<&'static str>,
+    },
+    /// A value that cannot be used.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The setting.
+        key: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+fn did_you_mean(meant: &Option<&'static str>) -> String {
+    match meant {
+        Some(key) => format!(", did you mean {key}?"),
+        None => ": `stead config default` shows them all".into(),
+    }
+}
+
+impl Invalid {
+    /// Returns the error of a value.
+    pub fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Value {
+            key: key.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the text of a file, with these variables of the environment over it.
+    pub fn load(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Invalid> {
+        let mut table: Table = text.parse().map_err(Invalid::Syntax)?;
+        for (name, value) in environment {
+            if let Some((section, key)) = setting_of(&name) {
+                overlay(&mut table, &section, &key, value)?;
+            }
+        }
+        check_keys(&table)?;
+        Value::Table(table).try_into().map_err(Invalid::Syntax)
+    }
+}
+
+/// Splits `STEAD_NODE__DATA_DIR` into `node` and `data_dir`; other variables are none of ours.
+fn setting_of(name: &str) -> Option<(String, String)> {
+    let (section, key) = name.strip_prefix(ENVIRONMENT_PREFIX)?.split_once("__")?;
+    Some((section.to_ascii_lowercase(), key.to_ascii_lowercase()))
+}
+
+fn overlay(table: &mut Table, section: &str, key: &str, value: String) -> Result<(), Invalid> {
+    let value = value.parse::<i64>().map_or(Value::String(value), Value::Integer);
+    let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    match section.as_table_mut() {
+        Some(section) => {
+            section.insert(key.to_owned(), value);
+            Ok(())
+        }
+        None => Err(Invalid::value(key, "its section is not a table in the file")),
+    }
+}
+
+fn check_keys(table: &Table) -> Result<(), Invalid> {
+    for (section, value) in table {
+        let keys: Vec<String> = match value.as_table() {
+            Some(keys) => keys.keys().map(|key| format!("{section}.{key}")).collect(),
+            None => vec![section.clone()],
+        };
+        if let Some(key) = keys.into_iter().find(|key| !KEYS.contains(&key.as_str())) {
+            let meant = closest(&key);
+            return Err(Invalid::UnknownKey { key, meant });
+        }
+    }
+    Ok(())
+}
+
+fn closest(key: &str) -> Option<&'static str> {
+    let likeness = |known: &&'static str| (strsim::jaro_winkler(known, key), *known);
+    let best = KEYS.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= LIKENESS_MIN).then_some(best.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_keys_is_what_the_configuration_has() {
+        let table = Table::try_from(Config::default()).unwrap();
+        let mut keys = Vec::new();
+        for (section, value) in &table {
+            keys.extend(value.as_table().unwrap().keys().map(|key| format!("{section}.{key}")));
+        }
+        keys.sort();
+        let mut known: Vec<&str> = KEYS.to_vec();
+        known.sort_unstable();
+        assert_eq!(keys, known);
+    }
+
+    #[test]
+    fn a_misspelt_setting_says_which_was_meant() {
+        let error = Config::load("[storage]\nengin = \"sled\"", []).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no setting storage.engin, did you mean storage.engine?"
+        );
+        let error = Config::load("[zebra]\nstripes = 1", []).unwrap_err();
+        assert!(
+            error.to_string().starts_with("there is no setting zebra.stripes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_environment_stands_over_the_file() {
+        let environment = [
+            ("STEAD_STORAGE__ENGINE".into(), "sled".into()),
+            ("HOME".into(), "/root".into()),
+        ];
+        let config = Config::load("[storage]\nengine = \"fjall\"", environment).unwrap();
+        assert_eq!(config.storage.engine, "sled");
+        let unknown = [("STEAD_STORAGE__ENGIN".into(), "sled".into())];
+        assert!(Config::load("", unknown).is_err());
+    }
+}
