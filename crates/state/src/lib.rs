@@ -1,4 +1,5 @@
 //! Every decision of Stead, as deterministic machines without IO, clocks or random numbers.
 
 pub mod codec;
+pub mod lineage;
 pub mod rows;

@@ -3,9 +3,13 @@
 //! A machine is given its rows as an argument. What is read here was written by entries applied before, so every
 //! replica reads the same; only broken storage makes a read fail, and that stops the node.
 
+pub mod kind;
+mod place;
+
 use std::ops::Range;
 
 use bytes::Bytes;
+pub use place::{COPY_LEN, Copy, PLACE_LEN, Place, after};
 
 /// Storage could not be read; the node must stop, because another replica may read what this one could not.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,292 @@
+//! A tenant's lineage: which revisions are on its line of history, in runs.
+//!
+//! Neighbouring epochs that no promotion separates are one run: within it nothing was ever cut, so that the list grows
+//! with promotions, not with moves. The newest run is open: it has no last sequence yet.
+//!
+//! # Invariants
+//!
+//! 1. Epochs and last sequences grow from run to run; only the last run is open.
+//! 2. There are at most [`RUNS_MAX`] runs; past that the oldest two become one closed run.
+
+use stead_types::{Epoch, Revision, Sequence};
+
+use crate::codec::{Malformed, Reader, Writer};
+
+/// Most runs of a lineage.
+pub const RUNS_MAX: usize = 64;
+
+/// Neighbouring epochs between which nothing was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First epoch.
+    pub first: Epoch,
+    /// Last epoch.
+    pub last: Epoch,
+    /// Last sequence; [`Sequence::MAX`] while the run is open.
+    pub end: Sequence,
+    /// Whether runs were merged here, so that what was cut between them is no longer known.
+    pub closed: bool,
+}
+
+/// What a lineage says about a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is on the lineage, or its epoch is newer than the lineage and may be an unrecorded move.
+    On,
+    /// It was cut: nothing after sequence `kept` of its epoch is on the lineage.
+    Cut {
+        /// The last sequence before the cut.
+        kept: Sequence,
+    },
+    /// It lies in a closed run: too old to tell.
+    Closed,
+}
+
+/// The runs of a tenant, oldest first; empty before the first epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage(Vec<Run>);
+
+impl Lineage {
+    /// Returns the lineage of a tenant whose first home has this epoch.
+    pub fn starting(epoch: Epoch) -> Self {
+        Self(vec![Run {
+            first: epoch,
+            last: epoch,
+            end: Sequence::MAX,
+            closed: false,
+        }])
+    }
+
+    /// Returns the runs, oldest first.
+    pub fn runs(&self) -> &[Run] {
+        &self.0
+    }
+
+    /// Returns the newest epoch, or [`Epoch::NONE`].
+    pub fn epoch(&self) -> Epoch {
+        self.0.last().map_or(Epoch::NONE, |run| run.last)
+    }
+
+    /// Tells where a revision stands. The sequence zero is before all history and always on it.
+    pub fn standing(&self, revision: Revision) -> Standing {
+        let (epoch, sequence) = (revision.epoch(), revision.sequence());
+        if sequence == Sequence::ZERO || epoch > self.epoch() {
+            return Standing::On;
+        }
+        let mut before = Sequence::ZERO;
+        for run in &self.0 {
+            if epoch <= run.last {
+                let inside = run.first <= epoch && before < sequence && sequence <= run.end;
+                return match (inside, run.closed) {
+                    (true, true) => Standing::Closed,
+                    (true, false) => Standing::On,
+                    (false, _) => Standing::Cut {
+                        kept: if epoch < run.first {
+                            before
+                        } else {
+                            run.end.min(sequence)
+                        },
+                    },
+                };
+            }
+            before = run.end;
+        }
+        Standing::On
+    }
+
+    /// Extends the open run by a move to this epoch.
+    pub fn moved_to(&mut self, epoch: Epoch) {
+        match self.0.last_mut() {
+            Some(run) => run.last = run.last.max(epoch),
+            None => *self = Self::starting(epoch),
+        }
+    }
+
+    /// Cuts at the last sequence `kept` and opens a run at this epoch: a promotion.
+    pub fn promoted_to(&mut self, epoch: Epoch, kept: Sequence) {
+        let mut before = Sequence::ZERO;
+        self.0.retain(|run| {
+            let stays = before < kept;
+            before = run.end;
+            stays
+        });
+        if let Some(run) = self.0.last_mut() {
+            run.end = run.end.min(kept);
+        }
+        self.0.extend(Self::starting(epoch).0);
+        if self.0.len() > RUNS_MAX {
+            let oldest = self.0.remove(0);
+            self.0[0].first = oldest.first;
+            self.0[0].closed = true;
+        }
+    }
+
+    /// Returns the last sequence up to which this lineage and another tell the same history.
+    pub fn fork_point(&self, other: &Self) -> Sequence {
+        let (mut mine, mut theirs) = (&self.0[..], &other.0[..]);
+        match (mine.first(), theirs.first()) {
+            (Some(a), Some(b)) if a.closed && *a != *b => theirs = after_closed(a, theirs),
+            (Some(a), Some(b)) if b.closed && *a != *b => mine = after_closed(b, mine),
+            (Some(_), Some(_)) => {}
+            (None, _) | (_, None) => return Sequence::ZERO,
+        }
+        let skipped = |all: &[Run], rest: &[Run]| all.len() - rest.len();
+        let mut agreed = Sequence::ZERO;
+        if skipped(&self.0, mine) > 0 {
+            agreed = other.0[0].end;
+            theirs = &theirs[1..];
+        } else if skipped(&other.0, theirs) > 0 {
+            agreed = self.0[0].end;
+            mine = &mine[1..];
+        }
+        for (a, b) in mine.iter().zip(theirs) {
+            if a.first != b.first || a.closed != b.closed {
+                break;
+            }
+            agreed = a.end.min(b.end);
+            if a.end != b.end {
+                break;
+            }
+        }
+        agreed
+    }
+
+    /// Writes the runs.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.list(self.0.iter(), |w, run| {
+            w.varint(u64::from(run.first.get())).varint(u64::from(run.last.get()));
+            w.varint(run.end.get()).bool(run.closed);
+        });
+    }
+
+    /// Reads what [`Lineage::encode`] wrote.
+    pub fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
+        let runs = reader.list(|r| {
+            Ok(Run {
+                first: decode_epoch(r)?,
+                last: decode_epoch(r)?,
+                end: {
+                    let end = r.varint()?;
+                    Sequence::new(end).ok_or_else(|| r.malformed())?
+                },
+                closed: r.bool()?,
+            })
+        })?;
+        if runs.len() > RUNS_MAX {
+            return Err(reader.malformed());
+        }
+        Ok(Self(runs))
+    }
+}
+
+/// Reads an epoch that was written as a varint.
+pub(crate) fn decode_epoch(reader: &mut Reader) -> Result<Epoch, Malformed> {
+    let number = reader.varint_u32()?;
+    Epoch::new(number).ok_or_else(|| reader.malformed())
+}
+
+/// Returns the runs behind a closed run of the other lineage, or all of them where none ends where it ends.
+fn after_closed<'a>(closed: &Run, runs: &'a [Run]) -> &'a [Run] {
+    match runs.iter().position(|run| run.end == closed.end) {
+        Some(last) => &runs[last + 1..],
+        None => runs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn epoch(number: u32) -> Epoch {
+        Epoch::new(number).unwrap()
+    }
+
+    fn sequence(number: u64) -> Sequence {
+        Sequence::new(number).unwrap()
+    }
+
+    fn lineage(promotions: &[(u32, u64)]) -> Lineage {
+        let mut lineage = Lineage::starting(Epoch::FIRST);
+        for (n, kept) in promotions {
+            lineage.promoted_to(epoch(*n), sequence(*kept));
+        }
+        lineage
+    }
+
+    #[test]
+    fn a_promotion_cuts_and_a_move_does_not() {
+        let mut l = lineage(&[(3, 10)]);
+        l.moved_to(epoch(5));
+        for (revision, standing) in [
+            ("1.10", Standing::On),
+            ("1.11", Standing::Cut { kept: sequence(10) }),
+            ("2.11", Standing::Cut { kept: sequence(10) }),
+            ("3.11", Standing::On),
+            ("3.9", Standing::Cut { kept: sequence(9) }),
+            ("5.99", Standing::On),
+            ("6.1", Standing::On),
+            ("4.0", Standing::On),
+        ] {
+            assert_eq!(l.standing(revision.parse().unwrap()), standing, "{revision}");
+        }
+    }
+
+    #[test]
+    fn a_later_promotion_may_cut_earlier_ones_away() {
+        let l = lineage(&[(3, 10), (4, 20), (7, 5)]);
+        assert_eq!(l.runs().len(), 2);
+        assert_eq!(l.standing("3.11".parse().unwrap()), Standing::Cut { kept: sequence(5) });
+        assert_eq!(l.standing("1.5".parse().unwrap()), Standing::On);
+        assert_eq!(l.standing("7.6".parse().unwrap()), Standing::On);
+    }
+
+    #[test]
+    fn histories_agree_up_to_the_first_cut_that_one_lacks() {
+        assert_eq!(lineage(&[]).fork_point(&lineage(&[(3, 10)])), sequence(10));
+        assert_eq!(lineage(&[(3, 10)]).fork_point(&lineage(&[(4, 8)])), sequence(8));
+        assert_eq!(
+            lineage(&[(3, 10)]).fork_point(&lineage(&[(3, 10), (5, 40)])),
+            sequence(40)
+        );
+        assert_eq!(lineage(&[(3, 10)]).fork_point(&Lineage::default()), Sequence::ZERO);
+        assert_eq!(lineage(&[(3, 10)]).fork_point(&lineage(&[(3, 10)])), Sequence::MAX);
+    }
+
+    #[test]
+    fn past_the_limit_the_oldest_runs_are_one_closed_run() {
+        let promotions: Vec<_> = (0..80).map(|i| (2 + i, u64::from(i + 1) * 10)).collect();
+        let all = lineage(&promotions);
+        assert_eq!(all.runs().len(), RUNS_MAX);
+        assert_eq!(all.standing("1.5".parse().unwrap()), Standing::Closed);
+        let older = lineage(&promotions[..40]);
+        let point = sequence(410);
+        assert_eq!(
+            all.fork_point(&older),
+            point,
+            "the older one was not cut before it ended"
+        );
+        assert_eq!(older.fork_point(&all), point);
+        assert_eq!(
+            lineage(&promotions[..3]).fork_point(&all),
+            Sequence::ZERO,
+            "ends inside the closed run"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_lineage_reads_back(cuts in prop::collection::vec((1u32..5, 1u64..100), 0..70)) {
+            let mut l = Lineage::starting(Epoch::FIRST);
+            for (step, kept) in cuts {
+                l.promoted_to(epoch(l.epoch().get() + step), sequence(kept));
+            }
+            let mut writer = Writer::default();
+            l.encode(&mut writer);
+            let mut reader = Reader::new(writer.finish(), "lineage");
+            prop_assert_eq!(Lineage::decode(&mut reader), Ok(l));
+            prop_assert_eq!(reader.end(), Ok(()));
+        }
+    }
+}

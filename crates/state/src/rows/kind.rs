@@ -1,0 +1,23 @@
+//! The first byte of every key. A number is never used for anything else again.
+
+/// What has been applied, per group; written by `store`.
+pub const GROUP: u8 = 0x01;
+/// A tenant's record in a group.
+pub const TENANT: u8 = 0x10;
+/// The current version of a key.
+pub const CURRENT: u8 = 0x11;
+/// A change: one version of one key, by revision.
+pub const CHANGE: u8 = 0x12;
+/// A client's window of remembered outcomes.
+pub const CLIENT: u8 = 0x13;
+/// Which tenants an entry of a home group touched.
+pub const FEED: u8 = 0x14;
+/// How far a follower group has a home group's stream.
+pub const STREAM: u8 = 0x15;
+/// A copy that nothing reads any more, being erased.
+pub const GARBAGE: u8 = 0x16;
+/// Rows of the directory: this and the following numbers up to 0x2f.
+pub const DIRECTORY: u8 = 0x20;
+
+/// The kinds that a shard's snapshot replaces: rows under a [`super::Place`].
+pub const SHARD: [u8; 7] = [TENANT, CURRENT, CHANGE, CLIENT, FEED, STREAM, GARBAGE];
