@@ -2,7 +2,9 @@
 //!
 //! What a message is for is not known here.
 
+pub mod convert;
 pub mod net;
+pub mod status;
 
 /// Messages and services, one module a proto package, generated from `proto/` and checked in.
 #[expect(

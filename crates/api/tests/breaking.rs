@@ -4,6 +4,8 @@
 //! has must still be there, with the same number, type and presence. `stead.internal.v1` promises nothing. To promise
 //! what is new as well: `UPDATE_BASELINE=1 cargo test -p stead-api --test breaking`.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use prost::Message;

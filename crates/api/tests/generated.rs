@@ -2,6 +2,8 @@
 //!
 //! After a change of a proto: `UPDATE_GENERATED=1 cargo test -p stead-api --test generated`.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::{
     collections::BTreeMap,
     fs,

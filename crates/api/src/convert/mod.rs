@@ -1,0 +1,11 @@
+//! Messages to values and back: what a caller sent is checked here, once, and never again.
+//!
+//! An error names the request's field, the limit and what to do about it.
+
+pub mod directory;
+pub mod id;
+pub mod key;
+pub mod page;
+pub mod read;
+#[cfg(test)]
+mod tests;

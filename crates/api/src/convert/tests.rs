@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use stead_types::{Error, ErrorKind, SessionToken, TenantNumber};
+
+use super::{
+    id, key, page,
+    read::{self, Consistency},
+};
+use crate::proto::v1;
+
+/// What a refusal must say: the field, and a part of the sentence.
+fn refused<T: std::fmt::Debug>(outcome: Result<T, Error>, field: &str, says: &str) {
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid { field: field.into() });
+    assert!(error.message.contains(says), "{}", error.message);
+}
+
+#[test]
+fn what_breaks_a_limit_is_told_the_field_and_the_limit() {
+    refused(id::tenant("tenant", &"a".repeat(65)), "tenant", "1 to 64 characters");
+    refused(id::tenant("tenant", "Acme"), "tenant", "only a-z, 0-9 and -");
+    refused(key::key("key", &[0; 5 << 10]), "key", "at most 4096 bytes");
+    refused(key::key("key", b""), "key", "at least one byte");
+    refused(key::value(&vec![0; 2 << 20]), "value", "at most 1048576 bytes");
+    refused(key::keys(&[]), "keys", "at least one");
+    refused(key::keys(&vec![Bytes::from_static(b"k"); 1001]), "keys", "at most 1000");
+    refused(key::keys(&["k".into(), Bytes::new()]), "keys[1]", "at least one byte");
+    refused(page::size(-1, 100, 1000), "page_size", "1 to 1000");
+    refused(
+        key::precondition(Some(v1::Precondition::default())),
+        "precondition",
+        "no condition",
+    );
+    let far = v1::Revision {
+        epoch: 1,
+        sequence: 1 << 40,
+    };
+    refused(
+        id::revision("revision", far),
+        "revision.sequence",
+        "at most 1099511627775",
+    );
+    refused(read::durability("durability", 9), "durability", "9");
+    let client = v1::IdempotencyKey {
+        client_id: Bytes::from_static(b"me"),
+        ..Default::default()
+    };
+    refused(id::idempotency_key(&client), "idempotency_key.client_id", "16");
+}
+
+#[test]
+fn sizes_of_pages_have_a_default_and_a_cap() {
+    assert_eq!(page::size(0, 100, 1000), Ok(100));
+    assert_eq!(page::size(7, 100, 1000), Ok(7));
+    assert_eq!(page::size(i32::MAX, 100, 1000), Ok(1000));
+}
+
+#[test]
+fn consistency_reads_back_and_a_forged_token_is_refused() {
+    let token = |tenant, revision: &str| SessionToken {
+        tenant: TenantNumber::new(tenant),
+        revision: revision.parse().unwrap(),
+    };
+    let session: read::Tokens = [token(1, "1.4"), token(1, "2.5"), token(2, "1.9")]
+        .into_iter()
+        .collect();
+    assert_eq!(session.of(TenantNumber::new(1)), Some("2.5".parse().unwrap()));
+    assert_eq!(session.of(TenantNumber::new(3)), None);
+    let all = [
+        Consistency::Linearizable,
+        Consistency::Session(session),
+        Consistency::Bounded(Duration::from_millis(250)),
+        Consistency::Local,
+    ];
+    for one in all {
+        assert_eq!(read::consistency(Some(read::from_consistency(&one))), Ok(one));
+    }
+    assert_eq!(read::consistency(None), Ok(Consistency::Linearizable));
+    let forged = v1::consistency::Session {
+        tokens: vec![Bytes::from_static(b"forged")],
+    };
+    let forged = v1::Consistency {
+        level: Some(v1::consistency::Level::Session(forged)),
+    };
+    refused(
+        read::consistency(Some(forged)),
+        "consistency.session.tokens[0]",
+        "header",
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_page_token_reads_back_for_its_request_only(request: Vec<u8>, other: Vec<u8>, position: Vec<u8>) {
+        let token = page::token(&request, &position);
+        prop_assert_eq!(page::position(&request, &token), Ok(Some(position)));
+        if request != other {
+            refused(page::position(&other, &token), "page_token", "another request");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_page_token_is_refused(text in "[A-Za-z0-9_!-]{1,40}") {
+        prop_assert!(page::position(b"request", &text).is_err());
+    }
+}
+
+#[test]
+fn the_first_page_has_no_token() {
+    assert_eq!(page::position(b"request", ""), Ok(None));
+}

@@ -1,0 +1,104 @@
+//! Errors on the wire: gRPC status and `google.rpc` details for unary calls, [`OperationError`] in a pipeline.
+//!
+//! Both forms are made from one [`table`]; a program acts on the reason and its metadata, never on the message.
+//!
+//! # Invariants
+//!
+//! * **S1** An error that is turned into either form and back has the same kind and message.
+//! * **S2** Each kind has a reason of its own.
+
+mod metadata;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use stead_types::{Error, ErrorKind};
+use tonic::{Code, Status, metadata::MetadataValue};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::proto::v1::OperationError;
+
+/// The domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "stead";
+/// The trailer that makes stock gRPC clients wait before they retry.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Turns an error into the status of a unary call.
+pub fn to_status(error: &Error) -> Status {
+    let row = table::row(&error.kind);
+    let metadata: HashMap<_, _> = metadata::of(&error.kind).into_iter().collect();
+    let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, metadata);
+    if let Some(delay) = row.retry_after {
+        details.set_retry_info(Some(delay));
+    }
+    if let ErrorKind::Invalid { field } = &error.kind {
+        details.add_bad_request_violation(field, &error.message);
+    }
+    let mut status = Status::with_error_details(row.code, &error.message, details);
+    if let Some(delay) = row.retry_after {
+        let millis = MetadataValue::from(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        status.metadata_mut().insert(PUSHBACK, millis);
+    }
+    status
+}
+
+/// Reads what [`to_status`] wrote. A status of another making gets the kind that its code suggests: where the code
+/// leaves open whether the request had an effect, [`ErrorKind::OutcomeUnknown`].
+pub fn from_status(status: &Status) -> Error {
+    let kind = status
+        .get_details_error_info()
+        .filter(|info| info.domain == DOMAIN)
+        .and_then(|info| metadata::kind(&info.reason, &info.metadata.into_iter().collect()));
+    Error::new(
+        kind.unwrap_or_else(|| kind_of_code(status.code())),
+        status.message().to_owned(),
+    )
+}
+
+/// Returns how long a status asks its caller to wait before the next attempt.
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+/// Turns an error into a pipeline's.
+pub fn to_operation_error(error: &Error) -> OperationError {
+    let row = table::row(&error.kind);
+    OperationError {
+        code: row.code as i32,
+        reason: row.reason.to_owned(),
+        message: error.message.clone(),
+        metadata: metadata::of(&error.kind),
+        retry_after: row.retry_after.and_then(|delay| delay.try_into().ok()),
+    }
+}
+
+/// Reads what [`to_operation_error`] wrote; another error gets the kind that its code suggests.
+pub fn from_operation_error(error: OperationError) -> Error {
+    let kind = metadata::kind(&error.reason, &error.metadata);
+    Error::new(
+        kind.unwrap_or_else(|| kind_of_code(Code::from_i32(error.code))),
+        error.message,
+    )
+}
+
+fn kind_of_code(code: Code) -> ErrorKind {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::Invalid { field: String::new() },
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::ResourceExhausted => ErrorKind::RateLimited { limit: String::new() },
+        Code::FailedPrecondition | Code::Aborted => ErrorKind::Conflict,
+        Code::Unavailable => ErrorKind::Unavailable,
+        Code::Unimplemented => ErrorKind::Unimplemented,
+        Code::Internal | Code::DataLoss | Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Internal,
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => ErrorKind::OutcomeUnknown { key: None },
+    }
+}
+
+/// What a reason says in more detail: name -> value.
+type Metadata = BTreeMap<String, String>;

@@ -1,0 +1,116 @@
+//! The table of errors: what each kind is called on the wire.
+
+use std::time::Duration;
+
+use stead_types::ErrorKind;
+use tonic::Code;
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// `ErrorInfo.reason`.
+    pub reason: &'static str,
+    /// The status code.
+    pub code: Code,
+    /// How long a caller should wait before the next attempt, where waiting helps.
+    pub retry_after: Option<Duration>,
+}
+
+/// An election takes several of these.
+const LEADER_WAIT: Duration = Duration::from_millis(100);
+/// A lease comes back with the directory's next answer.
+const LEASE_WAIT: Duration = Duration::from_millis(500);
+/// A move's pause is a round trip and two commits.
+const MOVE_WAIT: Duration = Duration::from_millis(100);
+/// Overload and restarts pass in about this.
+const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
+/// Limits of rate refill in about this.
+const RATE_WAIT: Duration = Duration::from_secs(1);
+
+/// Returns a kind's line of the table.
+pub fn row(kind: &ErrorKind) -> Row {
+    let (reason, code, retry_after) = match kind {
+        ErrorKind::Invalid { .. } => ("INVALID", Code::InvalidArgument, None),
+        ErrorKind::NotHome { .. } => ("NOT_HOME", Code::FailedPrecondition, None),
+        ErrorKind::TenantNotFound => ("TENANT_NOT_FOUND", Code::NotFound, None),
+        ErrorKind::NotFound => ("NOT_FOUND", Code::NotFound, None),
+        ErrorKind::AlreadyExists => ("ALREADY_EXISTS", Code::AlreadyExists, None),
+        ErrorKind::KeyNotFound => ("KEY_NOT_FOUND", Code::NotFound, None),
+        ErrorKind::NoLeader => ("NO_LEADER", Code::Unavailable, Some(LEADER_WAIT)),
+        ErrorKind::NoLease => ("NO_LEASE", Code::Unavailable, Some(LEASE_WAIT)),
+        ErrorKind::TenantMoving => ("TENANT_MOVING", Code::Unavailable, Some(MOVE_WAIT)),
+        ErrorKind::Unavailable => ("UNAVAILABLE", Code::Unavailable, Some(UNAVAILABLE_WAIT)),
+        ErrorKind::OutcomeUnknown { .. } => ("OUTCOME_UNKNOWN", Code::Unknown, None),
+        ErrorKind::Forked { .. } => ("FORKED", Code::DataLoss, None),
+        ErrorKind::StaleBeyondBound { .. } => ("STALE_BEYOND_BOUND", Code::FailedPrecondition, None),
+        ErrorKind::Compacted { .. } => ("COMPACTED", Code::OutOfRange, None),
+        ErrorKind::ConditionFailed { .. } => ("CONDITION_FAILED", Code::Aborted, None),
+        ErrorKind::RateLimited { .. } => ("RATE_LIMITED", Code::ResourceExhausted, Some(RATE_WAIT)),
+        ErrorKind::QuotaExceeded { .. } => ("QUOTA_EXCEEDED", Code::ResourceExhausted, None),
+        ErrorKind::Residency { .. } => ("RESIDENCY", Code::PermissionDenied, None),
+        ErrorKind::IdempotencyExpired { .. } => ("IDEMPOTENCY_EXPIRED", Code::FailedPrecondition, None),
+        ErrorKind::DurabilityUnmet { .. } => ("DURABILITY_UNMET", Code::DeadlineExceeded, None),
+        ErrorKind::DeadlineExceeded => ("DEADLINE_EXCEEDED", Code::DeadlineExceeded, None),
+        ErrorKind::Conflict => ("CONFLICT", Code::Aborted, None),
+        ErrorKind::Unimplemented => ("UNIMPLEMENTED", Code::Unimplemented, None),
+        ErrorKind::Internal => ("INTERNAL", Code::Internal, None),
+    };
+    Row {
+        reason,
+        code,
+        retry_after,
+    }
+}
+
+/// Returns one error kind of each sort, in the order of the table: for documentation and tests.
+pub fn samples() -> Vec<ErrorKind> {
+    use stead_types::{ClientId, Epoch, IdempotencyKey, Revision, TenantTime};
+    let revision = |number: u64| Revision::from_u64((3 << 40) | number);
+    let key = IdempotencyKey {
+        client: ClientId(0x1234_5678_9abc),
+        sequence: 7,
+        first_sent: TenantTime(1_700_000_000_000),
+    };
+    vec![
+        ErrorKind::Invalid { field: "key".into() },
+        ErrorKind::NotHome {
+            region: "eu-west".parse().expect("a valid name"),
+            epoch: Epoch::FIRST,
+            endpoints: vec!["10.0.0.1:7400".into(), "10.0.0.2:7400".into()],
+        },
+        ErrorKind::TenantNotFound,
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::KeyNotFound,
+        ErrorKind::NoLeader,
+        ErrorKind::NoLease,
+        ErrorKind::TenantMoving,
+        ErrorKind::Unavailable,
+        ErrorKind::OutcomeUnknown { key: Some(key) },
+        ErrorKind::Forked {
+            epoch: Epoch::FIRST,
+            first: revision(5),
+            last: revision(9),
+        },
+        ErrorKind::StaleBeyondBound {
+            staleness: Some(Duration::from_micros(127_500)),
+        },
+        ErrorKind::Compacted { oldest: revision(1) },
+        ErrorKind::ConditionFailed { current: revision(2) },
+        ErrorKind::RateLimited { limit: "writes".into() },
+        ErrorKind::QuotaExceeded { limit: "bytes".into() },
+        ErrorKind::Residency {
+            wanted: vec!["EU".into(), "CH".into()],
+            region: "US".into(),
+        },
+        ErrorKind::IdempotencyExpired {
+            edge: TenantTime(5),
+            now: TenantTime(9),
+        },
+        ErrorKind::DurabilityUnmet { revision: revision(4) },
+        ErrorKind::DeadlineExceeded,
+        ErrorKind::Conflict,
+        ErrorKind::Unimplemented,
+        ErrorKind::Internal,
+    ]
+}
