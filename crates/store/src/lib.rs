@@ -1,3 +1,5 @@
 //! Rows on disk behind one small trait, and the Raft log of all groups of a node.
 
+pub mod health;
+pub mod log;
 pub mod machine;
