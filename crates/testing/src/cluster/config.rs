@@ -1,0 +1,66 @@
+//! The configuration file of a node.
+
+use std::{fmt::Write, time::Duration};
+
+use super::{
+    DialMap, Plan,
+    layout::{Layout, Node},
+};
+
+/// Below this the directory's elections would follow the machine's own hiccups.
+const DIRECTORY_RTT_MIN: Duration = Duration::from_millis(100);
+
+/// Returns a node's configuration as TOML.
+pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> String {
+    let mut text = String::from("[cluster]\nname = \"dev\"\n");
+    let write = &mut text;
+    // Writing to a string cannot fail.
+    let mut line = |line: std::fmt::Arguments| {
+        let _ = writeln!(write, "{line}");
+    };
+    let farthest = plan.round_trips.iter().map(|(_, _, round_trip)| *round_trip).max();
+    let farthest = farthest.unwrap_or_default().max(DIRECTORY_RTT_MIN);
+    line(format_args!("directory_rtt_max = \"{}ms\"", farthest.as_millis()));
+    line(format_args!("regions = ["));
+    for region in &plan.regions {
+        let (name, jurisdiction) = (quoted(&region.name), quoted(&region.jurisdiction));
+        line(format_args!("  {{ name = {name}, jurisdiction = {jurisdiction} }},"));
+    }
+    line(format_args!("]\ninitial = ["));
+    for Node {
+        name,
+        region,
+        client,
+        peer,
+        http,
+        ..
+    } in &layout.nodes
+    {
+        line(format_args!(
+            "  {{ name = \"{name}\", region = \"{region}\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\" }},"
+        ));
+    }
+    line(format_args!("]\n\n[node]\nname = {}", quoted(&node.name)));
+    line(format_args!(
+        "data_dir = {}",
+        quoted(&plan.data_of(&node.name).to_string_lossy())
+    ));
+    for (section, address) in [("client", &node.client), ("peer", &node.peer), ("http", &node.http)] {
+        line(format_args!(
+            "\n[{section}]\nlisten = \"{address}\"\nadvertise = \"{address}\""
+        ));
+    }
+    line(format_args!(
+        "\n[storage]\nengine = {}\n\n[log]\nformat = \"text\"\n\n[net.dial]",
+        quoted(&node.engine)
+    ));
+    for (advertised, dialled) in dial {
+        line(format_args!("\"{advertised}\" = \"{dialled}\""));
+    }
+    text
+}
+
+/// A JSON string is a TOML basic string, but for control characters that no name or path here has.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string")
+}

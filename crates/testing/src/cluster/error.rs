@@ -1,0 +1,78 @@
+//! Why a cluster could not be started or changed.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why a cluster could not be started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file, directory or process that the system refused.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another cluster runs in the directory.
+    #[error("another cluster runs in {0}: stop it, or choose another directory")]
+    InUse(PathBuf),
+    /// The directory was made for other regions or nodes.
+    #[error("{0} holds a cluster of other regions or nodes: start afresh, or choose another directory")]
+    OtherLayout(PathBuf),
+    /// Somebody listens at a port that the kept data has advertised.
+    #[error("port {port} is in use, and the data in {data} advertises it: end what listens there, or start afresh")]
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// The cluster's directory.
+        data: PathBuf,
+    },
+    /// No free range was found.
+    #[error("no {count} free ports from {base} on")]
+    NoPorts {
+        /// How many are needed.
+        count: usize,
+        /// Where the search began.
+        base: u16,
+    },
+    /// A node ended while it was waited for.
+    #[error("{node} ended with {status}; the end of its log:\n{log}")]
+    Ended {
+        /// Its name.
+        node: String,
+        /// How it ended.
+        status: String,
+        /// The last lines it wrote.
+        log: String,
+    },
+    /// A node is not ready in time.
+    #[error("{node} is not ready: {answer}; the end of its log:\n{log}")]
+    NotReady {
+        /// Its name.
+        node: String,
+        /// What it answered last.
+        answer: String,
+        /// The last lines it wrote.
+        log: String,
+    },
+    /// Neither a node nor a region, or no pair of regions.
+    #[error("there is no {0} here")]
+    Unknown(String),
+    /// The node runs.
+    #[error("{0} is running")]
+    Running(String),
+    /// The node does not run.
+    #[error("{0} is not running")]
+    NotRunning(String),
+}
+
+/// Says what was tried with which path.
+pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io { what, path, source }
+}

@@ -1,0 +1,261 @@
+//! A cluster of real node processes with the distances between its regions.
+//!
+//! # Invariants
+//!
+//! * **C1** No node outlives the cluster, also when the process that holds it is killed.
+//! * **C2** Addresses that nodes advertise stay the same for as long as their data is kept.
+//! * **C3** Two clusters never share a directory.
+
+mod config;
+mod error;
+mod layout;
+mod links;
+mod node;
+mod ready;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    time::Duration,
+};
+
+pub use error::Error;
+pub use layout::{Node, Plan, Region};
+
+use self::{error::at, layout::Layout, links::Links, node::Running};
+use crate::Link;
+
+/// Advertised addresses and the addresses to dial instead, as seen from one region.
+pub type DialMap = BTreeMap<String, String>;
+
+/// A started cluster; its nodes are killed when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    plan: Plan,
+    layout: Layout,
+    links: Links,
+    running: BTreeMap<String, Running>,
+    _lock: File,
+}
+
+impl Cluster {
+    /// Makes directories, proxies and configurations, and starts all nodes; [`Cluster::ready`] waits for them.
+    ///
+    /// # Errors
+    ///
+    /// A directory in use or of another layout, a port in use, a binary that cannot be started.
+    pub async fn start(plan: Plan) -> Result<Self, Error> {
+        fs::create_dir_all(&plan.data).map_err(at("create", &plan.data))?;
+        let lock = lock(&plan)?;
+        let layout = Layout::of(&plan)?;
+        let links = Links::start(&plan, &layout).await?;
+        let mut cluster = Self {
+            plan,
+            layout,
+            links,
+            running: BTreeMap::new(),
+            _lock: lock,
+        };
+        for node in cluster.layout.nodes.clone() {
+            let text = config::of(&cluster.plan, &cluster.layout, &node, cluster.links.dial(&node.region));
+            let path = cluster.plan.config_of(&node.name);
+            fs::write(&path, text).map_err(at("write", &path))?;
+            cluster.start_node(&node.name)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Waits until every running node says that it can serve.
+    ///
+    /// # Errors
+    ///
+    /// A node that ended, or that is not ready when the time is over: with the end of its log.
+    pub async fn ready(&mut self, within: Duration) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + within;
+        for node in self.layout.nodes.clone() {
+            if let Some(running) = self.running.get_mut(&node.name) {
+                let log = self.plan.log_of(&node.name);
+                ready::wait(&node, running, &log, deadline).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the nodes, running or not, region by region.
+    pub fn nodes(&self) -> &[Node] {
+        &self.layout.nodes
+    }
+
+    /// Returns the regions in their order.
+    pub fn regions(&self) -> &[Region] {
+        &self.plan.regions
+    }
+
+    /// Returns where a region's nodes take clients.
+    pub fn endpoints(&self, region: &str) -> Vec<String> {
+        let of_region = self.layout.nodes.iter().filter(|node| node.region == region);
+        of_region.map(|node| node.client.clone()).collect()
+    }
+
+    /// Returns what somebody in this region dials for the addresses that nodes of other regions advertise.
+    pub fn dial(&self, region: &str) -> &DialMap {
+        self.links.dial(region)
+    }
+
+    /// Returns the way between two regions, seen from the first.
+    ///
+    /// # Errors
+    ///
+    /// No such pair of regions.
+    pub fn link(&self, from: &str, to: &str) -> Result<Link, Error> {
+        self.links.get(from, to)
+    }
+
+    /// Returns every pair of regions and the way between them.
+    pub fn links(&self) -> impl Iterator<Item = (&str, &str, &Link)> {
+        self.links.all()
+    }
+
+    /// Returns a node's process, `None` while it is not running.
+    pub fn process(&mut self, node: &str) -> Option<u32> {
+        self.running.get_mut(node).and_then(Running::process)
+    }
+
+    /// Starts a node that is not running.
+    ///
+    /// # Errors
+    ///
+    /// No such node, it runs already, or the binary cannot be started.
+    pub fn start_node(&mut self, node: &str) -> Result<(), Error> {
+        let node = self.node(node)?.clone();
+        if self.process(&node.name).is_some() {
+            return Err(Error::Running(node.name));
+        }
+        let running = Running::start(&self.plan, &node.name)?;
+        self.running.insert(node.name, running);
+        Ok(())
+    }
+
+    /// Ends a node with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// No such node, or it is not running.
+    pub async fn kill_node(&mut self, node: &str) -> Result<(), Error> {
+        self.running(node)?.kill().await;
+        self.running.remove(node);
+        Ok(())
+    }
+
+    /// Kills all nodes at once: none sees another one leave before it is gone itself.
+    pub async fn kill_all(&mut self) {
+        for running in self.running.values_mut() {
+            running.signal(libc::SIGKILL);
+        }
+        for running in self.running.values_mut() {
+            running.kill().await;
+        }
+        self.running.clear();
+    }
+
+    /// Starts every node that is not running.
+    ///
+    /// # Errors
+    ///
+    /// A binary that cannot be started.
+    pub fn start_all(&mut self) -> Result<(), Error> {
+        for node in self.layout.nodes.clone() {
+            if self.process(&node.name).is_none() {
+                self.start_node(&node.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes a node with SIGSTOP.
+    ///
+    /// # Errors
+    ///
+    /// No such node, or it is not running.
+    pub fn stop_node(&mut self, node: &str) -> Result<(), Error> {
+        self.running(node)?.signal(libc::SIGSTOP);
+        Ok(())
+    }
+
+    /// Lets a frozen node go on.
+    ///
+    /// # Errors
+    ///
+    /// No such node, or it is not running.
+    pub fn cont_node(&mut self, node: &str) -> Result<(), Error> {
+        self.running(node)?.signal(libc::SIGCONT);
+        Ok(())
+    }
+
+    /// Returns the nodes that a name means: the node itself, or all of a region.
+    ///
+    /// # Errors
+    ///
+    /// Neither a node nor a region.
+    pub fn named(&self, name: &str) -> Result<Vec<String>, Error> {
+        let meant = |node: &&Node| node.name == name || node.region == name;
+        let named: Vec<String> = self
+            .layout
+            .nodes
+            .iter()
+            .filter(meant)
+            .map(|node| node.name.clone())
+            .collect();
+        if named.is_empty() {
+            Err(Error::Unknown(name.into()))
+        } else {
+            Ok(named)
+        }
+    }
+
+    /// Asks all nodes to end, and ends with SIGKILL those that are still there when the time is over.
+    pub async fn shut_down(mut self, within: Duration) {
+        for running in self.running.values_mut() {
+            running.signal(libc::SIGCONT);
+            running.signal(libc::SIGTERM);
+        }
+        let ended = async {
+            for running in self.running.values_mut() {
+                running.ended().await;
+            }
+        };
+        // Whoever did not end in time is killed when dropped (C1).
+        let _ = tokio::time::timeout(within, ended).await;
+    }
+
+    fn node(&self, name: &str) -> Result<&Node, Error> {
+        let found = self.layout.nodes.iter().find(|node| node.name == name);
+        found.ok_or_else(|| Error::Unknown(name.into()))
+    }
+
+    fn running(&mut self, name: &str) -> Result<&mut Running, Error> {
+        self.node(name)?;
+        let not_running = || Error::NotRunning(name.into());
+        let running = self.running.get_mut(name).ok_or_else(not_running)?;
+        if running.is_running() {
+            Ok(running)
+        } else {
+            Err(not_running())
+        }
+    }
+}
+
+/// C3.
+fn lock(plan: &Plan) -> Result<File, Error> {
+    let path = plan.data.join("lock");
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(at("open", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(plan.data.clone())),
+        Err(fs::TryLockError::Error(error)) => Err(at("lock", &path)(error)),
+    }
+}

@@ -1,0 +1,115 @@
+//! One node's process.
+
+use std::{fs::File, io, process::Stdio, thread, time::Duration};
+
+use tokio::process::{Child, Command};
+
+use super::{Error, Plan, error::at};
+
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+}
+
+impl Running {
+    pub(super) fn start(plan: &Plan, name: &str) -> Result<Self, Error> {
+        let path = plan.log_of(name);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(at("open", &path))?;
+        let errors = log.try_clone().map_err(at("open", &path))?;
+        let mut command = Command::new(&plan.binary);
+        command.arg("serve").arg("--config").arg(plan.config_of(name));
+        command
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .kill_on_drop(true);
+        // Ctrl-C on a terminal goes to the process that holds the cluster, which decides how its nodes end.
+        command.process_group(0);
+        die_with_parent(&mut command);
+        let child = command.spawn().map_err(at("start", &plan.binary))?;
+        Ok(Self { child })
+    }
+
+    pub(super) fn process(&mut self) -> Option<u32> {
+        if self.is_running() { self.child.id() } else { None }
+    }
+
+    pub(super) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Returns how it ended, `None` while it runs.
+    pub(super) fn status(&mut self) -> Option<String> {
+        self.child.try_wait().ok().flatten().map(|status| status.to_string())
+    }
+
+    /// Sends a signal; nothing happens if the process has ended: its number is ours until it was waited for.
+    pub(super) fn signal(&mut self, signal: i32) {
+        if let Some(process) = self.process() {
+            send(process, signal);
+        }
+    }
+
+    pub(super) async fn kill(&mut self) {
+        // It fails only if the process has ended already.
+        let _ = self.child.kill().await;
+    }
+
+    pub(super) async fn ended(&mut self) {
+        let _ = self.child.wait().await;
+    }
+}
+
+/// How often a killed process is asked whether it is gone, every millisecond.
+const GONE_ASKS_MAX: u32 = 2_000;
+
+impl Drop for Running {
+    /// Waits until the process is gone, so that its ports and locks are free for the next one.
+    fn drop(&mut self) {
+        self.signal(libc::SIGKILL);
+        let gone = (0..GONE_ASKS_MAX).any(|_| {
+            let gone = !self.is_running();
+            if !gone {
+                thread::sleep(Duration::from_millis(1));
+            }
+            gone
+        });
+        if !gone {
+            tracing::warn!(process = self.child.id(), "a killed node is still there");
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a signal to a child that was not waited for yet, so the number is its own"
+)]
+fn send(process: u32, signal: i32) {
+    unsafe {
+        libc::kill(process.cast_signed(), signal);
+    }
+}
+
+/// C1: the kernel kills the child when the thread that started it ends. A runtime's threads live as long as it does.
+#[expect(unsafe_code, reason = "prctl and getppid may be called between fork and exec")]
+fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id().cast_signed();
+    let ask = move || unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have ended before the kernel was asked.
+        if libc::getppid() == parent {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    };
+    unsafe {
+        command.pre_exec(ask);
+    }
+}

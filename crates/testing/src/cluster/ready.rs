@@ -1,0 +1,58 @@
+//! Whether a node can serve, as it says itself over HTTP.
+
+use std::{fs, path::Path, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Error, layout::Node, node::Running};
+
+const ASK_EVERY: Duration = Duration::from_millis(50);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const LOG_LINES: usize = 12;
+const ANSWER_LEN_MAX: u64 = 64 << 10;
+
+/// Asks a node until it is ready.
+pub(super) async fn wait(node: &Node, running: &mut Running, log: &Path, deadline: Instant) -> Result<(), Error> {
+    loop {
+        let answer = match timeout(ANSWER_WITHIN, get(&node.http, "/readyz?verbose")).await {
+            Ok(Ok((200, _))) => return Ok(()),
+            Ok(Ok((status, body))) => format!("it answers {status}: {}", body.trim()),
+            Ok(Err(error)) => format!("it does not answer: {error}"),
+            Err(_) => "it does not answer in time".to_owned(),
+        };
+        let node = node.name.clone();
+        if let Some(status) = running.status() {
+            let log = tail(log);
+            return Err(Error::Ended { node, status, log });
+        }
+        if deadline <= Instant::now() {
+            let log = tail(log);
+            return Err(Error::NotReady { node, answer, log });
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+/// Asks for a path and returns status and body.
+async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_LEN_MAX).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status.unwrap_or(0), body.to_owned()))
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}
