@@ -592,6 +592,810 @@ pub mod directory_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A place in a home group's stream: incarnation of the group, its Raft index.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedOffset {
+    #[prost(uint32, tag = "1")]
+    pub incarnation: u32,
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubscribeRequest {
+    #[prost(oneof = "subscribe_request::Message", tags = "1, 2, 3, 4")]
+    pub message: ::core::option::Option<subscribe_request::Message>,
+}
+/// Nested message and enum types in `SubscribeRequest`.
+pub mod subscribe_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Open(super::FeedOpen),
+        #[prost(message, tag = "2")]
+        Attach(super::FeedAttach),
+        #[prost(message, tag = "3")]
+        Ack(super::FeedAck),
+        #[prost(message, tag = "4")]
+        Ping(super::FeedPing),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubscribeResponse {
+    #[prost(oneof = "subscribe_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub message: ::core::option::Option<subscribe_response::Message>,
+}
+/// Nested message and enum types in `SubscribeResponse`.
+pub mod subscribe_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Opened(super::FeedOpened),
+        #[prost(message, tag = "2")]
+        NotLeader(super::FeedNotLeader),
+        #[prost(message, tag = "3")]
+        Batch(super::FeedBatch),
+        #[prost(message, tag = "4")]
+        Attached(super::FeedAttached),
+        #[prost(message, tag = "5")]
+        Refused(super::FeedRefused),
+        #[prost(message, tag = "6")]
+        Pong(super::FeedPong),
+        #[prost(message, tag = "7")]
+        Floor(super::FeedFloor),
+    }
+}
+/// The first message of a follower.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FeedOpen {
+    #[prost(uint32, tag = "1")]
+    pub follower_group: u32,
+    #[prost(uint32, tag = "2")]
+    pub home_group: u32,
+    /// The stream goes on behind it.
+    #[prost(message, optional, tag = "3")]
+    pub offset: ::core::option::Option<FeedOffset>,
+    /// Tenants of this home that the follower holds and the stream does not speak for.
+    #[prost(message, repeated, tag = "4")]
+    pub detached: ::prost::alloc::vec::Vec<FeedPosition>,
+    /// There are more of them than a message lists: the stream speaks for none.
+    #[prost(bool, tag = "5")]
+    pub all_detached: bool,
+    /// Optional parts of the protocol that the follower understands.
+    #[prost(string, repeated, tag = "6")]
+    pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// How far a copy has got.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedPosition {
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+}
+/// Asks the stream to speak for a tenant from here on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedAttach {
+    #[prost(message, optional, tag = "1")]
+    pub position: ::core::option::Option<FeedPosition>,
+}
+/// What the follower group has applied.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FeedAck {
+    #[prost(message, optional, tag = "1")]
+    pub offset: ::core::option::Option<FeedOffset>,
+    /// How many batches of this stream are done: what is in flight is bounded by it.
+    #[prost(uint64, tag = "2")]
+    pub batches: u64,
+    /// Since the last acknowledgement.
+    #[prost(message, repeated, tag = "3")]
+    pub attached: ::prost::alloc::vec::Vec<FeedPosition>,
+    #[prost(message, repeated, tag = "4")]
+    pub detached: ::prost::alloc::vec::Vec<FeedPosition>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedPing {
+    /// The follower's own name for this ping.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedOpened {
+    /// The group's incarnation; batches have offsets of it.
+    #[prost(uint32, tag = "1")]
+    pub incarnation: u32,
+    /// The stream cannot go on behind the follower's offset: it speaks for no tenant.
+    #[prost(bool, tag = "2")]
+    pub all_detached: bool,
+    #[prost(string, repeated, tag = "3")]
+    pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Another node leads the home group, or none does. The stream ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedNotLeader {
+    /// Zero: not known.
+    #[prost(uint64, tag = "1")]
+    pub leader: u64,
+}
+/// Changes of some tenants, in each tenant's order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FeedBatch {
+    /// Committed with the batch by the follower. A batch that only catches up has the offset of the one before it.
+    #[prost(message, optional, tag = "1")]
+    pub offset: ::core::option::Option<FeedOffset>,
+    /// Counts the batches of this stream, from 1.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub parts: ::prost::alloc::vec::Vec<FeedPart>,
+    /// The bytes of all parts, one behind the other.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub payload: ::prost::bytes::Bytes,
+    /// Length of the payload before compression; zero: it is not compressed.
+    #[prost(uint32, tag = "5")]
+    pub raw_len: u32,
+}
+/// One tenant's part of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedPart {
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    /// Of the session.
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+    /// Length of the part in the payload before compression.
+    #[prost(uint32, tag = "3")]
+    pub len: u32,
+}
+/// The stream speaks for this tenant once the follower holds `through`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedAttached {
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+    /// Changes above it follow.
+    #[prost(uint64, tag = "3")]
+    pub from: u64,
+    /// Where the tenant was when it was attached.
+    #[prost(uint64, tag = "4")]
+    pub through: u64,
+    /// The home's lineage; the follower stores it.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub lineage: ::prost::bytes::Bytes,
+}
+/// The stream does not speak, or speaks no longer, for this tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedRefused {
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+    #[prost(enumeration = "feed_refused::Reason", tag = "3")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `FeedRefused`.
+pub mod feed_refused {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        Unspecified = 0,
+        /// The group does not own the tenant at this epoch.
+        NotOwner = 1,
+        /// The follower is not in the replica set, or its region is not admitted, in the sender's view.
+        NotAdmitted = 2,
+        /// The history behind the position is gone: seed.
+        SeedNeeded = 3,
+        /// The position is not on the lineage.
+        Forked = 4,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::NotOwner => "REASON_NOT_OWNER",
+                Self::NotAdmitted => "REASON_NOT_ADMITTED",
+                Self::SeedNeeded => "REASON_SEED_NEEDED",
+                Self::Forked => "REASON_FORKED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_NOT_OWNER" => Some(Self::NotOwner),
+                "REASON_NOT_ADMITTED" => Some(Self::NotAdmitted),
+                "REASON_SEED_NEEDED" => Some(Self::SeedNeeded),
+                "REASON_FORKED" => Some(Self::Forked),
+                _ => None,
+            }
+        }
+    }
+}
+/// Answers a ping after a read index that was taken after it arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedPong {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Of this stream's last batch at or below that read index.
+    #[prost(message, optional, tag = "2")]
+    pub offset: ::core::option::Option<FeedOffset>,
+    /// What the home's view had reached.
+    #[prost(uint32, tag = "3")]
+    pub view_incarnation: u32,
+    #[prost(uint64, tag = "4")]
+    pub view_index: u64,
+}
+/// No replica drops versions above these revisions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedFloor {
+    #[prost(message, optional, tag = "1")]
+    pub offset: ::core::option::Option<FeedOffset>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeedRequest {
+    #[prost(uint32, tag = "1")]
+    pub follower_group: u32,
+    #[prost(uint32, tag = "2")]
+    pub home_group: u32,
+    #[prost(uint64, tag = "3")]
+    pub tenant: u64,
+    #[prost(uint32, tag = "4")]
+    pub epoch: u32,
+    /// Changes above it; zero: from the beginning.
+    #[prost(uint64, tag = "5")]
+    pub after: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeedResponse {
+    #[prost(oneof = "seed_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<seed_response::Message>,
+}
+/// Nested message and enum types in `SeedResponse`.
+pub mod seed_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        NotLeader(super::FeedNotLeader),
+        #[prost(message, tag = "2")]
+        Refused(super::FeedRefused),
+        #[prost(message, tag = "3")]
+        Chunk(super::SeedChunk),
+    }
+}
+/// Changes of one range of revisions.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeedChunk {
+    /// Above this sequence.
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+    /// Up to this one.
+    #[prost(uint64, tag = "2")]
+    pub through: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload: ::prost::bytes::Bytes,
+    /// Length of the payload before compression; zero: it is not compressed.
+    #[prost(uint32, tag = "4")]
+    pub raw_len: u32,
+    /// In the last chunk: what the swap needs, as bytes of the state crate's codec.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub end: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreshnessRequest {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FreshnessResponse {
+    /// The asked node does not lead the group: all else is empty.
+    #[prost(bool, tag = "1")]
+    pub not_leader: bool,
+    /// The caller counts the proofs once it has applied this index of its group.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub proofs: ::prost::alloc::vec::Vec<FreshnessProof>,
+}
+/// All tenants attached to this home are as fresh as this.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreshnessProof {
+    #[prost(uint32, tag = "1")]
+    pub home_group: u32,
+    /// How old the proof is, in microseconds, when the answer is made.
+    #[prost(uint64, tag = "2")]
+    pub age_us: u64,
+    #[prost(uint32, tag = "3")]
+    pub view_incarnation: u32,
+    #[prost(uint64, tag = "4")]
+    pub view_index: u64,
+}
+/// Generated client implementations.
+pub mod feed_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Committed changes, from the home group of tenants to a group that follows them. Changes, lineages and digests are
+    /// bytes of the state crate's codec.
+    #[derive(Debug, Clone)]
+    pub struct FeedServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl FeedServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> FeedServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FeedServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FeedServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// One stream for each pair of groups, however many tenants. The home group's leader serves it.
+        pub async fn subscribe(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::SubscribeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SubscribeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.FeedService/Subscribe",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.internal.v1.FeedService", "Subscribe"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// A tenant from its beginning, for a shadow copy, in the order of revisions; resumable after any chunk.
+        pub async fn seed(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SeedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SeedResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.FeedService/Seed",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.internal.v1.FeedService", "Seed"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// How fresh a follower group's leader knows its copies to be, for the group's other nodes. Leader only.
+        pub async fn freshness(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FreshnessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FreshnessResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.FeedService/Freshness",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.internal.v1.FeedService", "Freshness"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod feed_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FeedServiceServer.
+    #[async_trait]
+    pub trait FeedService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Subscribe method.
+        type SubscribeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SubscribeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// One stream for each pair of groups, however many tenants. The home group's leader serves it.
+        async fn subscribe(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::SubscribeRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::SubscribeStream>, tonic::Status>;
+        /// Server streaming response type for the Seed method.
+        type SeedStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SeedResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A tenant from its beginning, for a shadow copy, in the order of revisions; resumable after any chunk.
+        async fn seed(
+            &self,
+            request: tonic::Request<super::SeedRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SeedStream>, tonic::Status>;
+        /// How fresh a follower group's leader knows its copies to be, for the group's other nodes. Leader only.
+        async fn freshness(
+            &self,
+            request: tonic::Request<super::FreshnessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FreshnessResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Committed changes, from the home group of tenants to a group that follows them. Changes, lineages and digests are
+    /// bytes of the state crate's codec.
+    #[derive(Debug)]
+    pub struct FeedServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FeedServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FeedServiceServer<T>
+    where
+        T: FeedService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.internal.v1.FeedService/Subscribe" => {
+                    #[allow(non_camel_case_types)]
+                    struct SubscribeSvc<T: FeedService>(pub Arc<T>);
+                    impl<
+                        T: FeedService,
+                    > tonic::server::StreamingService<super::SubscribeRequest>
+                    for SubscribeSvc<T> {
+                        type Response = super::SubscribeResponse;
+                        type ResponseStream = T::SubscribeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::SubscribeRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FeedService>::subscribe(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SubscribeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.FeedService/Seed" => {
+                    #[allow(non_camel_case_types)]
+                    struct SeedSvc<T: FeedService>(pub Arc<T>);
+                    impl<
+                        T: FeedService,
+                    > tonic::server::ServerStreamingService<super::SeedRequest>
+                    for SeedSvc<T> {
+                        type Response = super::SeedResponse;
+                        type ResponseStream = T::SeedStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SeedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FeedService>::seed(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SeedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.FeedService/Freshness" => {
+                    #[allow(non_camel_case_types)]
+                    struct FreshnessSvc<T: FeedService>(pub Arc<T>);
+                    impl<
+                        T: FeedService,
+                    > tonic::server::UnaryService<super::FreshnessRequest>
+                    for FreshnessSvc<T> {
+                        type Response = super::FreshnessResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FreshnessRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FeedService>::freshness(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FreshnessSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FeedServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.internal.v1.FeedService";
+    impl<T> tonic::server::NamedService for FeedServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// One operation and why it was handed on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForwardedOperation {
