@@ -35,7 +35,9 @@ pub struct Environment {
 
 impl std::fmt::Debug for Environment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Environment").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Environment")
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,7 +53,12 @@ impl Environment {
                 Ok(Box::pin(stream) as Pin<Box<dyn Io>>)
             })
         });
-        Self { connect, bind: Arc::new(|address| Box::pin(bind(address))), wall: Arc::new(wall), threads: true }
+        Self {
+            connect,
+            bind: Arc::new(|address| Box::pin(bind(address))),
+            wall: Arc::new(wall),
+            threads: true,
+        }
     }
 }
 
@@ -68,6 +75,8 @@ async fn bind(address: String) -> io::Result<Incoming> {
 }
 
 fn wall() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

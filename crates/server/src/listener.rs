@@ -55,7 +55,11 @@ pub async fn serve(
             None => break,
         };
         let service = TowerToHyperService::new(router.clone());
-        let serving = drain.watch(builder.serve_connection_with_upgrades(TokioIo::new(connection), service).into_owned());
+        let serving = drain.watch(
+            builder
+                .serve_connection_with_upgrades(TokioIo::new(connection), service)
+                .into_owned(),
+        );
         let cut = cut.clone();
         connections.spawn(async move {
             tokio::select! {

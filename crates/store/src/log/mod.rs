@@ -17,8 +17,8 @@
 //! 4. Indexes have no holes: the first record is one above what was purged.
 //! 5. After a failed sync every later call fails, until the log is opened again.
 //!
-//! The caller bounds what waits for a sync (its proposals in flight); the implementation on disk makes it wait beyond
-//! its own bound.
+//! The caller bounds what waits for a sync (its proposals in flight); [`raft_engine`] makes it wait beyond
+//! [`raft_engine::QUEUE_LEN_MAX`].
 
 use std::io;
 use std::ops::Range;
@@ -33,6 +33,7 @@ use crate::health::Health;
 mod conformance;
 mod group_state;
 pub mod memory;
+pub mod raft_engine;
 
 /// Told when a call is durable, or why it never will be. Runs on the writer's thread: it must not block.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -110,7 +111,7 @@ pub trait GroupLog: Send + Sync {
     /// Saves how far the log is committed. Never syncs: after a crash, an older position may be back.
     fn save_committed(&self, committed: Bytes) -> io::Result<()>;
 
-    /// Returns the records of a range that are there, in order, as many as fit into `max_bytes` but at least one if
-    /// there is one.
+    /// Returns the records of a range that are there, in order, from the first on: at most `max_bytes` of them, but at
+    /// least one if there is one. Without a bound (`usize::MAX`), all of them.
     fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Record>>;
 }

@@ -1,0 +1,96 @@
+//! What only the log on disk does: many writers, a failing sync, a tail that outgrows memory.
+
+use std::sync::mpsc;
+
+use super::super::conformance::{check, record, wait};
+use super::*;
+
+const GROUP: GroupId = GroupId::new(1);
+
+const OPTIONS: Options = Options {
+    file_len: 1 << 20,
+    purge_len: 2 << 20,
+    prefill_len: 0,
+};
+
+fn open_in(dir: &tempfile::TempDir) -> Arc<dyn LogStore> {
+    open(dir.path(), &OPTIONS, SyncFault::default()).unwrap()
+}
+
+#[test]
+fn it_is_a_log() {
+    let dir = tempfile::tempdir().unwrap();
+    check(&mut || open_in(&dir));
+}
+
+#[test]
+fn a_failed_sync_fails_every_later_call_and_is_signalled() {
+    let dir = tempfile::tempdir().unwrap();
+    let fault = SyncFault::default();
+    let logs = open(dir.path(), &OPTIONS, fault.clone()).unwrap();
+    let log = logs.group(GROUP);
+    wait(|done| log.append(vec![record(0, "a")], done)).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    logs.health()
+        .on_failure(Box::new(move |failure| sender.send(failure.doing).unwrap()));
+    fault.set(true);
+    wait(|done| log.append(vec![record(1, "a")], done)).unwrap_err();
+    assert_eq!(receiver.recv().unwrap(), "writing the log");
+    fault.set(false);
+    wait(|done| log.save_vote(Bytes::from("v"), done)).unwrap_err();
+    log.truncate_after(None).unwrap_err();
+    log.state().unwrap_err();
+    drop((log, logs));
+    let last = open_in(&dir).group(GROUP).state().unwrap().last;
+    assert!(last == Some(record(0, "a")) || last == Some(record(1, "a")));
+}
+
+#[test]
+fn callbacks_of_many_groups_come_in_order_and_all_survives() {
+    const RECORDS: u64 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open_in(&dir);
+    let handles: Vec<_> = (0..8).map(|group| logs.group(GroupId::new(group))).collect();
+    let (sender, receiver) = mpsc::channel();
+    for index in 0..RECORDS {
+        for (group, log) in handles.iter().enumerate() {
+            let sender = sender.clone();
+            let done: Done = Box::new(move |done| sender.send((index, group, done.is_ok())).unwrap());
+            log.append(vec![record(index, "x")], done);
+        }
+    }
+    for index in 0..RECORDS {
+        for group in 0..handles.len() {
+            assert_eq!(receiver.recv().unwrap(), (index, group, true), "invariant 1");
+        }
+    }
+    drop((handles, logs));
+    let logs = open_in(&dir);
+    for group in logs.groups() {
+        assert_eq!(logs.group(group).read(0..RECORDS, usize::MAX).unwrap().len(), 200);
+    }
+}
+
+#[test]
+fn records_beyond_the_tail_are_read_from_disk_and_files_go_after_a_purge() {
+    const LEN: usize = 256 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open_in(&dir);
+    let log = logs.group(GROUP);
+    let count = 2 * (TAIL_LEN_MAX / LEN) as u64;
+    let big = |index: u64| Record {
+        index,
+        bytes: vec![index as u8; LEN].into(),
+    };
+    for index in 0..count {
+        wait(|done| log.append(vec![big(index)], done)).unwrap();
+    }
+    let read = log.read(0..count, usize::MAX).unwrap();
+    assert_eq!(read, (0..count).map(big).collect::<Vec<_>>());
+    assert_eq!(log.read(3..count, 2 * LEN + 100).unwrap(), [big(3), big(4)]);
+    log.purge(count - 2, Bytes::new()).unwrap();
+    wait(|done| log.append(vec![big(count)], done)).unwrap();
+    assert_eq!(log.read(0..count + 1, usize::MAX).unwrap().len(), 2);
+    drop((log, logs));
+    assert_eq!(open_in(&dir).group(GROUP).read(0..999, 0).unwrap(), [big(count - 1)]);
+}
