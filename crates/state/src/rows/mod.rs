@@ -42,6 +42,12 @@ pub trait RowsMut: Rows {
     /// Writes a row.
     fn put(&mut self, key: Bytes, value: Bytes);
 
+    /// Writes a row whose key was never written before, or not since it was deleted. Such a row leaves nothing behind
+    /// when it is deleted before it reached the disk; if the key is there after all, it may come back then.
+    fn put_new(&mut self, key: Bytes, value: Bytes) {
+        self.put(key, value);
+    }
+
     /// Removes a row, if it is there.
     fn delete(&mut self, key: Bytes);
 }

@@ -1,0 +1,245 @@
+//! Rows in memory, without threads, that can lose power and fail to sync: what simulations and unit tests run on.
+//!
+//! A [`Disk`] survives what kills its node. What was written since the last checkpoint is lost with power, but for as
+//! many batches as the simulation lets survive.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::{Bound, Range};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use stead_state::rows::{Order, Row, Unreadable};
+
+use super::{Change, Engine, Kind, is_empty, unreadable};
+use crate::health::Health;
+
+/// Most rows that one step of a range copies.
+const PAGE_LEN: usize = 64;
+
+/// What survives a node's death. Clones share it.
+#[derive(Clone, Default)]
+pub struct Disk(Arc<Mutex<Platter>>);
+
+#[derive(Default)]
+struct Platter {
+    live: BTreeMap<Bytes, Bytes>,
+    durable: BTreeMap<Bytes, Bytes>,
+    /// Batches since the last checkpoint.
+    pending: Vec<Vec<Change>>,
+    fail_sync: bool,
+    /// Counts openings and deaths: handles of an earlier opening are refused.
+    era: u64,
+}
+
+impl Disk {
+    /// Opens the engine. Handles of an earlier opening are refused from now on.
+    pub fn open(&self) -> Arc<dyn Engine> {
+        let mut platter = self.0.lock();
+        platter.era += 1;
+        Arc::new(Memory {
+            disk: self.clone(),
+            era: platter.era,
+            health: Health::default(),
+        })
+    }
+
+    /// Makes the next checkpoint fail.
+    pub fn fail_next_sync(&self) {
+        self.0.lock().fail_sync = true;
+    }
+
+    /// Returns how many batches a power loss now would put at risk.
+    pub fn pending(&self) -> usize {
+        self.0.lock().pending.len()
+    }
+
+    /// Cuts the power: of the batches since the last checkpoint the first `survivors` are found again. With all of
+    /// them surviving this is a killed process.
+    pub fn power_loss(&self, survivors: usize) {
+        let mut platter = self.0.lock();
+        platter.era += 1;
+        platter.fail_sync = false;
+        platter.pending.truncate(survivors);
+        platter.settle();
+        platter.live = platter.durable.clone();
+    }
+}
+
+impl Platter {
+    fn settle(&mut self) {
+        for change in self.pending.drain(..).flatten() {
+            apply(&mut self.durable, change);
+        }
+    }
+}
+
+fn apply(rows: &mut BTreeMap<Bytes, Bytes>, change: Change) {
+    match change.value {
+        Some(value) => rows.insert(change.key, value),
+        None => rows.remove(&change.key),
+    };
+}
+
+struct Memory {
+    disk: Disk,
+    era: u64,
+    health: Health,
+}
+
+impl Memory {
+    /// Runs `call` on the platter, unless this opening has ended.
+    fn with<T>(&self, call: impl FnOnce(&mut Platter) -> T) -> io::Result<T> {
+        let mut platter = self.disk.0.lock();
+        if platter.era != self.era {
+            return Err(io::Error::other("the memory disk lost power or was opened again"));
+        }
+        Ok(call(&mut platter))
+    }
+
+    fn page(&self, range: Range<&[u8]>, order: Order) -> io::Result<Vec<(Bytes, Bytes)>> {
+        let clone = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
+        self.with(|platter| {
+            let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
+            let rows = platter.live.range::<[u8], _>(bounds);
+            match order {
+                Order::Ascending => rows.take(PAGE_LEN).map(clone).collect(),
+                Order::Descending => rows.rev().take(PAGE_LEN).map(clone).collect(),
+            }
+        })
+    }
+}
+
+impl Engine for Memory {
+    fn kind(&self) -> Kind {
+        Kind::Memory
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        self.with(|platter| platter.live.get(key).cloned()).map_err(unreadable)
+    }
+
+    fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
+        Box::new(Pages {
+            memory: self,
+            left: range.start.to_vec()..range.end.to_vec(),
+            order,
+            page: Vec::new().into_iter(),
+        })
+    }
+
+    fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
+        self.health.check()?;
+        let batch: Vec<Change> = batch.collect();
+        self.with(|platter| {
+            for change in &batch {
+                apply(&mut platter.live, change.clone());
+            }
+            platter.pending.push(batch);
+        })
+    }
+
+    fn checkpoint(&self) -> io::Result<()> {
+        self.health.check()?;
+        let failed = self.with(|platter| {
+            let failed = std::mem::take(&mut platter.fail_sync);
+            if !failed {
+                platter.settle();
+            }
+            failed
+        })?;
+        if failed {
+            let error = io::Error::other("sync failed on request");
+            return Err(self.health.fail("syncing rows in memory", error).into());
+        }
+        Ok(())
+    }
+
+    fn disk_len(&self) -> u64 {
+        let len = |platter: &mut Platter| platter.durable.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.with(len).map_or(0, |len: usize| len as u64)
+    }
+
+    fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
+/// A range, read page by page so that writes go on meanwhile.
+struct Pages<'a> {
+    memory: &'a Memory,
+    left: Range<Vec<u8>>,
+    order: Order,
+    page: std::vec::IntoIter<(Bytes, Bytes)>,
+}
+
+impl Iterator for Pages<'_> {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        if let Some(row) = self.page.next() {
+            return Some(Ok(row));
+        }
+        let range = &*self.left.start..&*self.left.end;
+        if is_empty(&range) {
+            return None;
+        }
+        match self.memory.page(range, self.order) {
+            Err(error) => {
+                self.left = Vec::new()..Vec::new();
+                return Some(Err(unreadable(error)));
+            }
+            Ok(page) => self.page = page.into_iter(),
+        }
+        let last = self.page.as_slice().last();
+        match (self.order, last) {
+            (_, None) => self.left = Vec::new()..Vec::new(),
+            // The least key above another one is that key with a zero byte behind it.
+            (Order::Ascending, Some((key, _))) => self.left.start = [key, &[0][..]].concat(),
+            (Order::Descending, Some((key, _))) => self.left.end = key.to_vec(),
+        }
+        self.page.next().map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{self, put, write};
+    use super::*;
+
+    #[test]
+    fn it_is_an_engine() {
+        let disk = Disk::default();
+        conformance::check(&mut || disk.open());
+    }
+
+    #[test]
+    fn power_loss_keeps_the_checkpoint_and_a_prefix_of_the_rest() {
+        let disk = Disk::default();
+        let engine = disk.open();
+        write(&*engine, vec![put("a", "1")]);
+        engine.checkpoint().unwrap();
+        write(&*engine, vec![put("b", "1")]);
+        write(&*engine, vec![put("c", "1")]);
+        assert_eq!(disk.pending(), 2);
+        disk.power_loss(1);
+        assert!(engine.get(b"a").is_err(), "a handle from before");
+        let engine = disk.open();
+        let found = ["a", "b", "c"].map(|key| engine.get(key.as_bytes()).unwrap().is_some());
+        assert_eq!(found, [true, true, false]);
+    }
+
+    #[test]
+    fn a_failed_sync_is_final_until_the_disk_is_opened_again() {
+        let disk = Disk::default();
+        let engine = disk.open();
+        write(&*engine, vec![put("a", "1")]);
+        disk.fail_next_sync();
+        engine.checkpoint().unwrap_err();
+        engine.checkpoint().unwrap_err();
+        engine.write(&mut [put("b", "1")].into_iter()).unwrap_err();
+        disk.power_loss(0);
+        assert_eq!(disk.open().get(b"a").unwrap(), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! Rows on disk behind one small trait: an ordered keyspace of bytes that becomes durable at checkpoints.
+//!
+//! The Raft log is what makes a write durable; an engine only has to come back as it was after some batch at or after
+//! its last checkpoint, and to say so truly. Tables in memory stand before it (`crate::table`), so it is written to in
+//! few large batches.
+//!
+//! # Invariants
+//!
+//! 1. A batch is there as a whole or not at all, also after power was lost.
+//! 2. When [`Engine::checkpoint`] has returned, every batch written before it is durable.
+//! 3. After power was lost, batches survive in the order in which they were written: none is missing before one that is
+//!    there.
+//! 4. After a failed write or sync every later write is refused, until the engine is opened again.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use stead_state::rows::{Order, Row, Unreadable};
+
+use crate::health::Health;
+
+#[cfg(test)]
+mod conformance;
+pub mod fjall;
+pub mod memory;
+pub mod sled;
+mod sync_shim;
+
+/// Bytes of an engine's block cache.
+pub const CACHE_LEN: u64 = 32 << 20;
+
+/// One row to write, or to remove where the value is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The row's key.
+    pub key: Bytes,
+    /// Its new value.
+    pub value: Option<Bytes>,
+}
+
+/// Rows on disk.
+pub trait Engine: Send + Sync {
+    /// Tells which engine this is.
+    fn kind(&self) -> Kind;
+
+    /// Returns the value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable>;
+
+    /// Returns the rows of a range of keys, end exclusive, lazily. A batch that is written meanwhile may be seen in
+    /// part.
+    fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a>;
+
+    /// Writes a batch, whose keys ascend strictly. Seen by reads at once, durable with the next checkpoint.
+    fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()>;
+
+    /// Makes durable what was written.
+    fn checkpoint(&self) -> io::Result<()>;
+
+    /// Returns about how many bytes of disk it uses.
+    fn disk_len(&self) -> u64;
+
+    /// Returns whether the engine may still be written to.
+    fn health(&self) -> &Health;
+}
+
+/// The engines; fixed when a data directory is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A log-structured merge tree; the default.
+    Fjall,
+    /// A B+ tree over a log.
+    Sled,
+    /// Memory, for simulations.
+    Memory,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fjall => "fjall",
+            Self::Sled => "sled",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+/// A name that is no engine's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no storage engine \"{0}\"; there are fjall, sled and memory")]
+pub struct UnknownKind(String);
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKind> {
+        match name {
+            "fjall" => Ok(Self::Fjall),
+            "sled" => Ok(Self::Sled),
+            "memory" => Ok(Self::Memory),
+            other => Err(UnknownKind(other.to_owned())),
+        }
+    }
+}
+
+/// Tells whether a range holds no key; ranges of trees panic on some of those.
+fn is_empty(range: &Range<&[u8]>) -> bool {
+    range.end <= range.start
+}
+
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> Unreadable {
+    Unreadable(Box::new(error))
+}
