@@ -161,7 +161,7 @@ impl Lineage {
 
     /// Reads what [`Lineage::encode`] wrote.
     pub fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
-        let runs = reader.list(|r| {
+        let mut runs = reader.list(|r| {
             Ok(Run {
                 first: decode_epoch(r)?,
                 last: decode_epoch(r)?,
@@ -175,6 +175,8 @@ impl Lineage {
         if runs.len() > RUNS_MAX {
             return Err(reader.malformed());
         }
+        // Every node holds one for each tenant.
+        runs.shrink_to_fit();
         Ok(Self(runs))
     }
 }

@@ -3,10 +3,12 @@
 //! Parse at the edge, never check again: every id here can only be built from text or numbers that keep its rules.
 //! This crate knows no wire format, no clock and no disk.
 
+mod durability;
 mod epoch;
 mod error;
 mod group;
 mod idempotency;
+mod jurisdiction;
 pub mod limits;
 mod region;
 mod revision;
@@ -14,10 +16,12 @@ mod tenant;
 mod token;
 mod version;
 
+pub use durability::Durability;
 pub use epoch::Epoch;
 pub use error::{Error, ErrorKind};
 pub use group::{GroupId, NodeId};
 pub use idempotency::{ClientId, IdempotencyKey, TenantTime};
+pub use jurisdiction::{InvalidJurisdiction, Jurisdiction};
 pub use region::{InvalidRegionName, RegionName};
 pub use revision::{InvalidRevision, Revision, Sequence};
 pub use tenant::{InvalidTenantName, TenantName, TenantNumber};

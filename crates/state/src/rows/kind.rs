@@ -16,8 +16,10 @@ pub const FEED: u8 = 0x14;
 pub const STREAM: u8 = 0x15;
 /// A copy that nothing reads any more, being erased.
 pub const GARBAGE: u8 = 0x16;
-/// Rows of the directory: this and the following numbers up to 0x2f.
+/// A thing of the directory, in the directory's own group.
 pub const DIRECTORY: u8 = 0x20;
+/// A thing of the directory, in a node's view.
+pub const VIEW: u8 = 0x21;
 
 /// The kinds that a shard's snapshot replaces: rows under a [`super::Place`].
 pub const SHARD: [u8; 7] = [TENANT, CURRENT, CHANGE, CLIENT, FEED, STREAM, GARBAGE];

@@ -3,8 +3,10 @@
 //! A machine is given its rows as an argument. What is read here was written by entries applied before, so every
 //! replica reads the same; only broken storage makes a read fail, and that stops the node.
 
+pub mod directory;
 pub mod kind;
 mod place;
+pub mod view;
 
 use std::ops::Range;
 

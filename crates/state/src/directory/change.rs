@@ -1,0 +1,84 @@
+//! What changed in the directory, one thing each. A change carries the whole new state of its thing, so that applying
+//! it twice does no harm, and a snapshot is one change for each thing there is.
+
+use bytes::Bytes;
+use stead_types::TenantNumber;
+
+use super::{Group, Node, Region, Tenant};
+use crate::codec::{Malformed, Reader, Writer};
+
+/// One thing that is new, different or gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A region is new.
+    Region(Region),
+    /// A node is new or reached otherwise.
+    Node(Node),
+    /// A group is new or has other voters.
+    Group(Group),
+    /// A tenant is new or different.
+    Tenant(Box<Tenant>),
+    /// A tenant has been erased everywhere.
+    TenantGone(TenantNumber),
+}
+
+/// The bytes that begin each kind of change, on the wire and in keys; never used for anything else again.
+mod tag {
+    pub(super) const REGION: u8 = 1;
+    pub(super) const NODE: u8 = 2;
+    pub(super) const GROUP: u8 = 3;
+    pub(super) const TENANT: u8 = 4;
+    pub(super) const TENANT_GONE: u8 = 5;
+}
+
+impl Change {
+    /// Writes the change.
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::with_capacity(128);
+        match self {
+            Self::Region(region) => region.encode(w.u8(tag::REGION)),
+            Self::Node(node) => node.encode(w.u8(tag::NODE)),
+            Self::Group(group) => group.encode(w.u8(tag::GROUP)),
+            Self::Tenant(tenant) => tenant.encode(w.u8(tag::TENANT)),
+            Self::TenantGone(number) => drop(w.u8(tag::TENANT_GONE).u64(number.get())),
+        }
+        w.finish()
+    }
+
+    /// Reads what [`Change::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut r = Reader::new(bytes, "directory change");
+        let change = match r.u8()? {
+            tag::REGION => Self::Region(Region::decode(&mut r)?),
+            tag::NODE => Self::Node(Node::decode(&mut r)?),
+            tag::GROUP => Self::Group(Group::decode(&mut r)?),
+            tag::TENANT => Self::Tenant(Box::new(Tenant::decode(&mut r)?)),
+            tag::TENANT_GONE => Self::TenantGone(TenantNumber::new(r.u64()?)),
+            _ => return Err(r.malformed()),
+        };
+        r.end()?;
+        Ok(change)
+    }
+
+    /// Returns what tells the thing from all others, as the end of its row's key.
+    pub fn identity(&self) -> Bytes {
+        let mut w = Writer::default();
+        match self {
+            Self::Region(region) => drop(w.u8(tag::REGION).raw(region.name.as_str().as_bytes())),
+            Self::Node(node) => drop(w.u8(tag::NODE).u64(node.number.get())),
+            Self::Group(group) => drop(w.u8(tag::GROUP).u32(group.number.get())),
+            Self::Tenant(tenant) => drop(w.u8(tag::TENANT).u64(tenant.number.get())),
+            Self::TenantGone(number) => drop(w.u8(tag::TENANT).u64(number.get())),
+        }
+        w.finish()
+    }
+
+    /// Returns the tenant that it is about.
+    pub fn tenant(&self) -> Option<TenantNumber> {
+        match self {
+            Self::Tenant(tenant) => Some(tenant.number),
+            Self::TenantGone(number) => Some(*number),
+            Self::Region(_) | Self::Node(_) | Self::Group(_) => None,
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! Scripts and their transcripts, and random scripts against the invariants.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use stead_types::{DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, TenantNumber};
+
+use super::*;
+use crate::rows::{Order, Row, Rows, RowsMut, Unreadable, directory as rows, view as view_rows};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct MemoryRows(BTreeMap<Bytes, Bytes>);
+
+impl Rows for MemoryRows {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
+        let range = Bytes::copy_from_slice(range.start)..Bytes::copy_from_slice(range.end);
+        let rows = self.0.range(range).map(|(key, value)| Ok((key.clone(), value.clone())));
+        match order {
+            Order::Ascending => Box::new(rows),
+            Order::Descending => Box::new(rows.rev()),
+        }
+    }
+}
+
+impl RowsMut for MemoryRows {
+    fn put(&mut self, key: Bytes, value: Bytes) {
+        self.0.insert(key, value);
+    }
+
+    fn delete(&mut self, key: Bytes) {
+        self.0.remove(&key);
+    }
+}
+
+/// A directory, its rows, and a node that follows it.
+#[derive(Default)]
+struct World {
+    directory: Directory,
+    rows: MemoryRows,
+    view: View,
+    view_rows: MemoryRows,
+    index: u64,
+}
+
+impl World {
+    fn begun() -> Self {
+        let mut world = Self::default();
+        assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(Outcome::Done));
+        world
+    }
+
+    /// Applies a command as a replica does: from its bytes; and checks what must hold after each.
+    fn apply(&mut self, command: Command) -> Answer {
+        let bytes = command.encode();
+        assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command.clone()));
+        self.index += 1;
+        let before = self.directory.view().clone();
+        self.directory.reach(self.index);
+        let applied = self.directory.apply(1_000 + self.index, command);
+        rows::write(&mut self.rows, &self.directory, &applied);
+        for change in &applied.changes {
+            assert_eq!(Change::decode(change.encode()).as_ref(), Ok(change));
+            self.view.apply(change.clone());
+            view_rows::write(&mut self.view_rows, change);
+        }
+        self.view.reach(self.directory.view().version());
+        view_rows::write_version(&mut self.view_rows, self.view.version());
+        assert_eq!(
+            decode_answer(encode_answer(&applied.answer)).as_ref(),
+            Ok(&applied.answer)
+        );
+        if applied.answer.is_err() {
+            self.assert_unchanged(before);
+        }
+        self.check();
+        applied.answer
+    }
+
+    /// Invariant 5.
+    fn assert_unchanged(&self, mut before: View) {
+        before.reach(self.directory.view().version());
+        assert!(before == *self.directory.view());
+    }
+
+    /// Invariants 2 and 3, and that views, rows and snapshots are the directory's state.
+    fn check(&self) {
+        let view = self.directory.view();
+        assert!(self.view == *view);
+        assert_eq!(view_rows::load(&self.view_rows).unwrap(), self.view);
+        assert_eq!(rows::load(&self.rows).unwrap(), self.directory);
+        assert_eq!(rows::all(&self.directory).collect::<BTreeMap<_, _>>(), self.rows.0);
+        for tenant in view.tenants_from(TenantNumber::new(0)) {
+            assert!(tenant.members.windows(2).all(|pair| pair[0].group < pair[1].group));
+            assert!(tenant.has(tenant.home) || tenant.state == State::Deleting);
+            for member in tenant.members.iter().filter(|member| !member.leaving) {
+                let region = view.region_of(member.group).unwrap();
+                assert!(tenant.admits(&region.jurisdiction), "{tenant:?} in {region:?}");
+            }
+        }
+    }
+
+    fn tenant(&self, name: &str) -> &Tenant {
+        self.directory.view().tenant_named(&name.parse().unwrap()).unwrap()
+    }
+
+    fn erased(&mut self, group: u32, number: u64) -> Answer {
+        let reports = vec![Report::Erased(TenantNumber::new(number))];
+        self.apply(Command::Report(GroupId::new(group), Incarnation::FIRST, reports))
+    }
+}
+
+fn node(name: &str, region: &str) -> InitialNode {
+    InitialNode {
+        name: name.into(),
+        region: region.parse().unwrap(),
+        addresses: Addresses {
+            client: format!("{name}:1"),
+            peer: format!("{name}:2"),
+            http: String::new(),
+        },
+        witness: false,
+    }
+}
+
+/// Three regions of two nodes; groups 1 and 2 are in us-east, 3 and 4 in eu-west, 5 and 6 in ap-south.
+fn initial() -> Initial {
+    let region = |name: &str, jurisdiction: &str| (name.parse().unwrap(), jurisdiction.parse().unwrap());
+    let nodes = [
+        ("a", "us-east"),
+        ("b", "eu-west"),
+        ("c", "ap-south"),
+        ("d", "us-east"),
+        ("e", "eu-west"),
+    ];
+    Initial {
+        cluster: "test".into(),
+        regions: vec![
+            region("us-east", "US"),
+            region("eu-west", "EU"),
+            region("ap-south", "IN"),
+        ],
+        nodes: nodes.map(|(name, region)| node(name, region)).to_vec(),
+        groups_per_region: 2,
+    }
+}
+
+fn new(name: &str, home: &str) -> NewTenant {
+    NewTenant {
+        name: name.parse().unwrap(),
+        home: home.parse().unwrap(),
+        followers: Followers::AllAdmitted,
+        residency: Vec::new(),
+        durability: Durability::Region,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn by() -> By {
+    By {
+        who: "ann".into(),
+        reason: "test".into(),
+    }
+}
+
+fn create(tenant: NewTenant) -> Command {
+    Command::CreateTenant(by(), tenant)
+}
+
+fn update(name: &str) -> TenantUpdate {
+    TenantUpdate {
+        name: name.parse().unwrap(),
+        etag: None,
+        followers: None,
+        residency: None,
+        durability: None,
+        labels: None,
+        enabled: None,
+    }
+}
+
+fn members(tenant: &Tenant) -> Vec<(u32, bool)> {
+    tenant
+        .members
+        .iter()
+        .map(|member| (member.group.get(), member.leaving))
+        .collect()
+}
+
+fn named(regions: &[&str]) -> Followers {
+    Followers::Named(regions.iter().map(|region| region.parse().unwrap()).collect())
+}
+
+#[test]
+fn a_cluster_begins_once_with_one_list() {
+    let mut world = World::default();
+    assert_eq!(
+        world.apply(create(new("acme", "eu-west"))),
+        Err(Rejection::NotBootstrapped)
+    );
+    assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(Outcome::Done));
+    assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(Outcome::Done));
+    let mut other = initial();
+    other.nodes.pop();
+    assert_eq!(world.apply(Command::Bootstrap(other)), Err(Rejection::OtherCluster));
+    let view = world.directory.view();
+    let groups: Vec<_> = view
+        .groups()
+        .map(|group| (group.number.get(), group.voters.len()))
+        .collect();
+    assert_eq!(groups, [(0, 3), (1, 2), (2, 2), (3, 2), (4, 2), (5, 1), (6, 1)]);
+}
+
+#[test]
+fn the_directory_votes_over_as_many_places_as_there_are() {
+    let voters = |count: usize, witness: bool, nodes: &[&str]| {
+        let mut initial = initial();
+        initial.regions.truncate(count);
+        initial.nodes = nodes.iter().map(|region| node("n", region)).collect();
+        if witness {
+            let mut third = node("w", "elsewhere");
+            third.witness = true;
+            initial.nodes.push(third);
+        }
+        initial
+            .directory_voters()
+            .into_iter()
+            .map(NodeId::get)
+            .collect::<Vec<_>>()
+    };
+    let (us, eu, ap) = ("us-east", "eu-west", "ap-south");
+    assert_eq!(voters(1, false, &[us]), [1]);
+    assert_eq!(voters(1, false, &[us, us]), [1]);
+    assert_eq!(voters(1, false, &[us, us, us, us]), [1, 2, 3]);
+    assert_eq!(voters(2, true, &[us, us, eu]), [1, 3, 4]);
+    assert_eq!(voters(2, false, &[us, us, eu]), [1, 3, 2]);
+    assert_eq!(voters(2, false, &[us, eu]), [1]);
+    assert_eq!(voters(3, false, &[us, us, eu, ap, ap]), [1, 3, 4]);
+}
+
+#[test]
+fn tenants_are_placed_by_load_and_followed_where_residency_admits() {
+    let mut world = World::begun();
+    assert_eq!(
+        world.apply(create(new("one", "eu-west"))),
+        Ok(Outcome::Tenant(TenantNumber::new(1)))
+    );
+    assert_eq!(
+        world.apply(create(new("two", "eu-west"))),
+        Ok(Outcome::Tenant(TenantNumber::new(2)))
+    );
+    assert_eq!(members(world.tenant("one")), [(1, false), (3, false), (5, false)]);
+    assert_eq!(members(world.tenant("two")), [(2, false), (4, false), (6, false)]);
+    let bound = NewTenant {
+        residency: vec!["EU".parse().unwrap(), "IN".parse().unwrap()],
+        ..new("bound", "eu-west")
+    };
+    world.apply(create(bound)).unwrap();
+    assert_eq!(members(world.tenant("bound")), [(3, false), (5, false)]);
+    let alone = NewTenant {
+        followers: named(&[]),
+        ..new("alone", "us-east")
+    };
+    world.apply(create(alone)).unwrap();
+    assert_eq!(members(world.tenant("alone")), [(1, false)]);
+    assert_eq!(world.tenant("alone").epoch, Epoch::FIRST);
+}
+
+#[test]
+fn what_a_policy_forbids_is_refused() {
+    let mut world = World::begun();
+    world.apply(create(new("acme", "eu-west"))).unwrap();
+    let refused = |world: &mut World, tenant: NewTenant| world.apply(create(tenant)).unwrap_err();
+    assert!(matches!(
+        refused(&mut world, new("acme", "us-east")),
+        Rejection::TenantExists(_)
+    ));
+    assert!(matches!(
+        refused(&mut world, new("b", "mars")),
+        Rejection::RegionUnknown(_)
+    ));
+    let residency = vec!["EU".parse().unwrap()];
+    let outside = NewTenant {
+        residency: residency.clone(),
+        ..new("b", "us-east")
+    };
+    let error = Error::from(refused(&mut world, outside));
+    let expected = ErrorKind::Residency {
+        wanted: vec!["EU".into()],
+        region: "US".into(),
+    };
+    assert_eq!(error.kind, expected);
+    let follows = NewTenant {
+        followers: named(&["eu-west"]),
+        ..new("b", "eu-west")
+    };
+    assert!(matches!(refused(&mut world, follows), Rejection::HomeFollows(_)));
+    let remote = NewTenant {
+        durability: Durability::Remote,
+        residency: residency.clone(),
+        ..new("b", "eu-west")
+    };
+    assert_eq!(refused(&mut world, remote), Rejection::RemoteAlone);
+    let remote = NewTenant {
+        durability: Durability::Remote,
+        ..new("b", "eu-west")
+    };
+    world.apply(create(remote)).unwrap();
+    let last = TenantUpdate {
+        residency: Some(residency),
+        ..update("b")
+    };
+    assert_eq!(
+        world.apply(Command::UpdateTenant(by(), last)),
+        Err(Rejection::RemoteAlone)
+    );
+}
+
+/// Invariant 4.
+#[test]
+fn a_follower_that_leaves_is_kept_until_it_has_reported() {
+    let mut world = World::begun();
+    world.apply(create(new("acme", "eu-west"))).unwrap();
+    let only = |regions: &[&str]| {
+        let update = TenantUpdate {
+            followers: Some(named(regions)),
+            ..update("acme")
+        };
+        Command::UpdateTenant(by(), update)
+    };
+    world.apply(only(&["us-east"])).unwrap();
+    assert_eq!(members(world.tenant("acme")), [(1, false), (3, false), (5, true)]);
+    world.erased(1, 1).unwrap();
+    assert_eq!(
+        members(world.tenant("acme")),
+        [(1, false), (3, false), (5, true)],
+        "it was not leaving"
+    );
+    world.apply(only(&["us-east", "ap-south"])).unwrap();
+    let again = members(world.tenant("acme"));
+    assert_eq!(
+        again,
+        [(1, false), (3, false), (5, true), (6, false)],
+        "another group of the region"
+    );
+    world.erased(5, 1).unwrap();
+    world.erased(5, 1).unwrap();
+    assert_eq!(members(world.tenant("acme")), [(1, false), (3, false), (6, false)]);
+    let stale = Command::Report(GroupId::new(6), Incarnation(9), Vec::new());
+    assert_eq!(world.apply(stale), Err(Rejection::StaleIncarnation));
+}
+
+#[test]
+fn deleting_takes_two_steps_and_frees_the_name_but_not_the_number() {
+    let mut world = World::begun();
+    world.apply(create(new("acme", "eu-west"))).unwrap();
+    let erase = || Command::EraseTenant(by(), "acme".parse().unwrap(), None);
+    assert!(matches!(world.apply(erase()), Err(Rejection::NotDisabled(_))));
+    let disable = TenantUpdate {
+        enabled: Some(false),
+        ..update("acme")
+    };
+    world.apply(Command::UpdateTenant(by(), disable)).unwrap();
+    assert_eq!(world.tenant("acme").fence(), Epoch::MAX);
+    world.apply(erase()).unwrap();
+    assert!(matches!(world.apply(erase()), Err(Rejection::TenantUnknown(_))));
+    assert_eq!(
+        world.apply(create(new("acme", "us-east"))),
+        Ok(Outcome::Tenant(TenantNumber::new(2)))
+    );
+    for group in [1, 3, 5] {
+        assert!(world.directory.view().tenant(TenantNumber::new(1)).is_some());
+        world.erased(group, 1).unwrap();
+    }
+    assert!(world.directory.view().tenant(TenantNumber::new(1)).is_none());
+    assert_eq!(world.tenant("acme").number, TenantNumber::new(2));
+    assert_eq!(world.directory.view().load(GroupId::new(4)).members, 1);
+}
+
+#[test]
+fn a_stale_etag_changes_nothing() {
+    let mut world = World::begun();
+    world.apply(create(new("acme", "eu-west"))).unwrap();
+    let read = world.tenant("acme").version;
+    let with = |etag| TenantUpdate {
+        etag: Some(etag),
+        labels: Some([("tier".to_owned(), "gold".to_owned())].into()),
+        ..update("acme")
+    };
+    world.apply(Command::UpdateTenant(by(), with(read))).unwrap();
+    assert!(matches!(
+        world.apply(Command::UpdateTenant(by(), with(read))),
+        Err(Rejection::Changed(_))
+    ));
+    let records: Vec<_> = world
+        .directory
+        .audit()
+        .newest_first()
+        .map(|record| &record.action[..])
+        .collect();
+    assert_eq!(records, ["update tenant", "create tenant"]);
+}
+
+#[test]
+fn a_region_that_comes_later_is_followed_from_in_bounded_steps() {
+    let mut world = World::begun();
+    let count = SETTLE_MAX + 5;
+    for number in 0..count {
+        world.index += 1;
+        world.directory.reach(world.index);
+        let applied = world.directory.apply(0, create(new(&format!("t{number}"), "eu-west")));
+        rows::write(&mut world.rows, &world.directory, &applied);
+        for change in applied.changes {
+            view_rows::write(&mut world.view_rows, &change);
+            world.view.apply(change);
+        }
+    }
+    let region = Region {
+        name: "sa-east".parse().unwrap(),
+        jurisdiction: "BR".parse().unwrap(),
+    };
+    world.apply(Command::CreateRegion(by(), region)).unwrap();
+    let join = |token| NewNode {
+        name: "z".into(),
+        region: "sa-east".parse().unwrap(),
+        addresses: Addresses::default(),
+        witness: false,
+        token,
+    };
+    let number = Ok(Outcome::Node(NodeId::new(6)));
+    assert_eq!(world.apply(Command::Join(by(), join(7))), number);
+    assert_eq!(world.apply(Command::Join(by(), join(7))), number, "asked again");
+    assert!(matches!(
+        world.apply(Command::Join(by(), join(8))),
+        Err(Rejection::NodeExists(_))
+    ));
+    let mut steps = 0;
+    while world.directory.unsettled() {
+        world.apply(Command::Settle).unwrap();
+        steps += 1;
+    }
+    assert_eq!(steps, 2);
+    assert_eq!(world.directory.view().load(GroupId::new(7)).members, count as u64);
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    let name = || prop::sample::select(vec!["a", "b", "c", "d"]);
+    let region = || prop::sample::select(vec!["us-east", "eu-west", "ap-south", "mars"]);
+    let residency = || {
+        let some = prop::sample::subsequence(vec!["US", "EU", "IN"], 0..=3);
+        some.prop_map(|names| names.into_iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>())
+    };
+    let followers = || {
+        let some = prop::sample::subsequence(vec!["us-east", "eu-west", "ap-south"], 0..=2);
+        prop_oneof![Just(Followers::AllAdmitted), some.prop_map(|regions| named(&regions))]
+    };
+    let durability = || prop::sample::select(vec![Durability::Region, Durability::Remote]);
+    let created = (name(), region(), followers(), residency(), durability());
+    let created = created.prop_map(|(name, region, followers, residency, durability)| {
+        create(NewTenant {
+            followers,
+            residency,
+            durability,
+            ..new(name, region)
+        })
+    });
+    let updated = (
+        name(),
+        prop::option::of(followers()),
+        prop::option::of(residency()),
+        prop::option::of(durability()),
+        prop::option::of(any::<bool>()),
+    );
+    let updated = updated.prop_map(|(name, followers, residency, durability, enabled)| {
+        let update = TenantUpdate {
+            followers,
+            residency,
+            durability,
+            enabled,
+            ..update(name)
+        };
+        Command::UpdateTenant(by(), update)
+    });
+    let erased = name().prop_map(|name| Command::EraseTenant(by(), name.parse().unwrap(), None));
+    let reported = (1u32..7, 1u64..8).prop_map(|(group, number)| {
+        let reports = vec![Report::Erased(TenantNumber::new(number))];
+        Command::Report(GroupId::new(group), Incarnation::FIRST, reports)
+    });
+    let addresses = (1u64..7).prop_map(|node| Command::UpdateAddresses(NodeId::new(node), Addresses::default()));
+    prop_oneof![4 => created, 4 => updated, 2 => erased, 4 => reported, 1 => addresses, 1 => Just(Command::Settle)]
+}
+
+proptest! {
+    #[test]
+    fn views_rows_and_snapshots_are_the_directory(script in prop::collection::vec(commands(), 0..40)) {
+        let mut world = World::begun();
+        let mut numbers = 0;
+        for command in script {
+            let creates = matches!(command, Command::CreateTenant(..));
+            if let (Ok(Outcome::Tenant(number)), true) = (world.apply(command), creates) {
+                prop_assert!(number.get() > numbers, "invariant 1");
+                numbers = number.get();
+            }
+        }
+        prop_assert_eq!(world.view.version(), DirectoryVersion { incarnation: Incarnation::FIRST, index: world.index });
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(kind: u8, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        drop(Command::decode(kind, bytes.clone().into()));
+        drop(Change::decode(bytes.clone().into()));
+        drop(decode_answer(bytes.into()));
+    }
+}

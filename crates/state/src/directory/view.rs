@@ -1,0 +1,190 @@
+//! What the directory says, as every node holds it.
+//!
+//! # Invariants
+//!
+//! 1. A view that was built from a snapshot at version V and the changes up to W equals the directory's at W.
+//! 2. No two tenants that are not being erased have the same name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use stead_types::{DirectoryVersion, GroupId, NodeId, RegionName, TenantName, TenantNumber};
+
+use super::{Change, Group, Node, Region, State, Tenant};
+
+/// Regions, nodes, groups and tenants as of one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    version: DirectoryVersion,
+    regions: BTreeMap<RegionName, Region>,
+    nodes: BTreeMap<NodeId, Node>,
+    groups: BTreeMap<GroupId, Group>,
+    tenants: BTreeMap<TenantNumber, Arc<Tenant>>,
+    names: BTreeMap<TenantName, TenantNumber>,
+    loads: BTreeMap<GroupId, Load>,
+}
+
+/// How many tenants a group has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Whose home it is, those being erased not included.
+    pub homes: u64,
+    /// That it holds, homes included.
+    pub members: u64,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            version: DirectoryVersion::ZERO,
+            regions: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            names: BTreeMap::new(),
+            loads: BTreeMap::new(),
+        }
+    }
+}
+
+impl View {
+    /// Returns how much of the directory the view has.
+    pub fn version(&self) -> DirectoryVersion {
+        self.version
+    }
+
+    /// Notes that everything up to this version has been applied.
+    pub fn reach(&mut self, version: DirectoryVersion) {
+        self.version = version;
+    }
+
+    /// Applies a change. Changes since a version the view has reached may be applied again.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Region(region) => drop(self.regions.insert(region.name.clone(), region)),
+            Change::Node(node) => drop(self.nodes.insert(node.number, node)),
+            Change::Group(group) => drop(self.groups.insert(group.number, group)),
+            Change::Tenant(tenant) => {
+                self.take_out(tenant.number);
+                self.put_in(*tenant);
+            }
+            Change::TenantGone(number) => self.take_out(number),
+        }
+    }
+
+    /// Returns one change for each thing there is: what a snapshot is made of.
+    pub fn things(&self) -> impl Iterator<Item = Change> + '_ {
+        let regions = self.regions.values().cloned().map(Change::Region);
+        let nodes = self.nodes.values().cloned().map(Change::Node);
+        let groups = self.groups.values().cloned().map(Change::Group);
+        let tenants = self.tenants.values();
+        let tenants = tenants.map(|tenant| Change::Tenant(Box::new(Tenant::clone(tenant))));
+        regions.chain(nodes).chain(groups).chain(tenants)
+    }
+
+    fn take_out(&mut self, number: TenantNumber) {
+        let Some(tenant) = self.tenants.remove(&number) else {
+            return;
+        };
+        if self.names.get(&tenant.name) == Some(&number) {
+            self.names.remove(&tenant.name);
+        }
+        self.count(&tenant, |load, by| *load -= by);
+    }
+
+    fn put_in(&mut self, tenant: Tenant) {
+        if tenant.state != State::Deleting {
+            self.names.insert(tenant.name.clone(), tenant.number);
+        }
+        self.count(&tenant, |load, by| *load += by);
+        self.tenants.insert(tenant.number, Arc::new(tenant));
+    }
+
+    fn count(&mut self, tenant: &Tenant, change: impl Fn(&mut u64, u64)) {
+        if tenant.state != State::Deleting {
+            change(&mut self.loads.entry(tenant.home).or_default().homes, 1);
+        }
+        for member in &tenant.members {
+            change(&mut self.loads.entry(member.group).or_default().members, 1);
+        }
+        self.loads.retain(|_, load| *load != Load::default());
+    }
+}
+
+/// Look-ups.
+impl View {
+    /// Returns a tenant by name; one that is being erased has no name any more.
+    pub fn tenant_named(&self, name: &TenantName) -> Option<&Arc<Tenant>> {
+        self.names.get(name).and_then(|number| self.tenants.get(number))
+    }
+
+    /// Returns a tenant by number.
+    pub fn tenant(&self, number: TenantNumber) -> Option<&Arc<Tenant>> {
+        self.tenants.get(&number)
+    }
+
+    /// Returns the tenants from a number on, in the order of numbers.
+    pub fn tenants_from(&self, number: TenantNumber) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenants.range(number..).map(|(_, tenant)| tenant)
+    }
+
+    /// Returns the tenants behind a name, in the order of names.
+    pub fn tenants_after(&self, name: Option<&TenantName>) -> impl Iterator<Item = &Arc<Tenant>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = name.map_or(Unbounded, Excluded);
+        let numbers = self.names.range::<TenantName, _>((from, Unbounded));
+        numbers.filter_map(|(_, number)| self.tenants.get(number))
+    }
+
+    /// Returns how many tenants there are, those being erased included.
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// Returns a region.
+    pub fn region(&self, name: &RegionName) -> Option<&Region> {
+        self.regions.get(name)
+    }
+
+    /// Returns the regions, by name.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.values()
+    }
+
+    /// Returns a node.
+    pub fn node(&self, number: NodeId) -> Option<&Node> {
+        self.nodes.get(&number)
+    }
+
+    /// Returns the nodes, by number.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Returns a group.
+    pub fn group(&self, number: GroupId) -> Option<&Group> {
+        self.groups.get(&number)
+    }
+
+    /// Returns the groups, by number, the directory's included.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    /// Returns the groups of a region, by number.
+    pub fn groups_of<'a>(&'a self, region: &'a RegionName) -> impl Iterator<Item = &'a Group> {
+        self.groups
+            .values()
+            .filter(move |group| group.region.as_ref() == Some(region))
+    }
+
+    /// Returns the region in which a group is.
+    pub fn region_of(&self, group: GroupId) -> Option<&Region> {
+        let name = self.groups.get(&group)?.region.as_ref()?;
+        self.regions.get(name)
+    }
+
+    /// Returns how many tenants a group has.
+    pub fn load(&self, group: GroupId) -> Load {
+        self.loads.get(&group).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,94 @@
+//! Rows of the directory: `DIRECTORY`, then what the row is, then which.
+//!
+//! | key behind the kind | value |
+//! | --- | --- |
+//! | `0` | counters, version, first nodes |
+//! | a thing's identity (first byte 1 to 15) | the thing, as a change |
+//! | `16`, number u64 | an audit record |
+//!
+//! The whole directory is held in memory; rows are read when a node starts.
+
+use bytes::Bytes;
+
+use super::{Order, Rows, RowsMut, Unreadable, kind, place::after};
+use crate::{
+    codec::{Malformed, Writer},
+    directory::{AUDIT_RECORDS_MAX, Applied, Change, Directory, Record},
+};
+
+const META: u8 = 0;
+const AUDIT: u8 = 16;
+
+fn key(rest: &[u8]) -> Bytes {
+    let mut key = Writer::with_capacity(1 + rest.len());
+    key.u8(kind::DIRECTORY).raw(rest);
+    key.finish()
+}
+
+fn audit_key(number: u64) -> Bytes {
+    let mut key = Writer::with_capacity(10);
+    key.u8(kind::DIRECTORY).u8(AUDIT).u64(number);
+    key.finish()
+}
+
+/// Writes what applying a command changed.
+pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &Applied) {
+    for change in &applied.changes {
+        match change {
+            Change::TenantGone(_) => rows.delete(key(&change.identity())),
+            Change::Region(_) | Change::Node(_) | Change::Group(_) | Change::Tenant(_) => {
+                rows.put(key(&change.identity()), change.encode());
+            }
+        }
+    }
+    if let Some(record) = &applied.record {
+        rows.put(audit_key(record.number), record.encode());
+        if let Some(dropped) = record.number.checked_sub(AUDIT_RECORDS_MAX as u64) {
+            rows.delete(audit_key(dropped));
+        }
+    }
+    write_meta(rows, directory);
+}
+
+/// Writes the version and the counters, after an entry.
+pub fn write_meta(rows: &mut dyn RowsMut, directory: &Directory) {
+    rows.put(key(&[META]), directory.encode_meta());
+}
+
+/// Returns every row of a directory: what a snapshot is made of.
+pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
+    let meta = std::iter::once((key(&[META]), directory.encode_meta()));
+    let things = directory.view().things();
+    let things = things.map(|thing| (key(&thing.identity()), thing.encode()));
+    let records = directory.audit().newest_first();
+    let records = records.map(|record| (audit_key(record.number), record.encode()));
+    let records = records.collect::<Vec<_>>().into_iter().rev();
+    meta.chain(things).chain(records)
+}
+
+/// Takes in one row.
+pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malformed> {
+    let (key, value) = row;
+    match key.get(1).copied() {
+        Some(META) => directory.decode_meta(value.clone()),
+        Some(AUDIT) => {
+            directory.restore_record(Record::decode(value.clone())?);
+            Ok(())
+        }
+        Some(1..AUDIT) => {
+            directory.restore(Change::decode(value.clone())?);
+            Ok(())
+        }
+        Some(_) | None => Err(Malformed { what: "directory row" }),
+    }
+}
+
+/// Reads a directory; a new one if there are no rows.
+pub fn load(rows: &dyn Rows) -> Result<Directory, Unreadable> {
+    let mut directory = Directory::default();
+    let start = [kind::DIRECTORY];
+    for row in rows.range(&start[..]..&after(&start), Order::Ascending) {
+        read(&mut directory, &row?)?;
+    }
+    Ok(directory)
+}
