@@ -1,1 +1,51 @@
+//! The library that services link: it finds the nearest node and each tenant's home, retries what may be retried, and
+//! keeps session tokens and idempotency keys by itself.
 //!
+//! ```no_run
+//! # async fn example() -> Result<(), stead_client::Error> {
+//! use stead_client::{Client, Config, Consistency, Read};
+//!
+//! let client = Client::connect(Config::new(["127.0.0.1:7401"])).await?;
+//! let acme = client.tenant("acme")?;
+//! acme.put("session/42", "ann").await?;
+//! let mine = acme.get_with("session/42", &Read::at(Consistency::Session)).await?;
+//! assert!(mine.item.is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! A failed call is an [`Error`]; its kind says what can be done about it. A write that failed with
+//! [`ErrorKind::OutcomeUnknown`] may have happened; every other failed write has not.
+//!
+//! How calls travel is not part of the interface: no type here comes from the gRPC library.
+
+mod admin;
+mod answer;
+mod call;
+mod client;
+mod config;
+mod diagnose;
+mod directory;
+mod failure;
+mod map;
+mod node;
+mod options;
+mod pipe;
+mod probe;
+mod retry;
+mod session;
+mod tenant;
+
+pub use admin::{
+    Admin, Followers, Group, GroupStatus, Lag, NewTenant, NodeInfo, NodeStatus, RegionInfo, RegionStatus, Replica,
+    TenantChange, TenantInfo, TenantState,
+};
+pub use answer::{Batch, Deleted, Got, Header, Item, Page, Role, Written};
+pub use client::Client;
+pub use config::{Config, dial};
+pub use directory::{Change, Directory, Watch};
+pub use map::{Endpoint, Region};
+pub use options::{Consistency, Durability, Precondition, Read, Scan, Write};
+pub use session::Route;
+pub use stead_api::net::{Connect, Io};
+pub use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, SessionToken};
+pub use tenant::Tenant;

@@ -1,0 +1,129 @@
+//! Raft groups.
+
+use stead_api::proto::admin::v1::{self, group_service_client::GroupServiceClient as Service};
+use stead_types::Error;
+
+use super::{Admin, PAGE_SIZE};
+use crate::answer::malformed;
+
+/// A group as the directory knows it; number 0 is the directory itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number.
+    pub number: u32,
+    /// Its region; empty for the directory.
+    pub region: String,
+    /// Counts recoveries from a lost majority.
+    pub incarnation: u32,
+    /// Nodes that vote in it.
+    pub voters: Vec<u64>,
+    /// Tenants whose home it is.
+    pub home_tenants: u64,
+    /// How it is; absent if nobody could be asked.
+    pub status: Option<GroupStatus>,
+}
+
+/// How a group's leader says that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Who leads, if anybody does.
+    pub leader: Option<u64>,
+    /// Of Raft.
+    pub term: u64,
+    /// Applied up to here.
+    pub applied: u64,
+    /// Durable without the log up to here.
+    pub durable: u64,
+    /// Each voter, and how much of the log it has if it was heard of.
+    pub matched: Vec<(u64, Option<u64>)>,
+}
+
+impl Admin {
+    /// Returns the groups of a region, or all if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// Nobody who can answer.
+    pub async fn groups(&self, region: &str) -> Result<Vec<Group>, Error> {
+        let mut groups = Vec::new();
+        let mut request = v1::ListGroupsRequest {
+            page_size: PAGE_SIZE,
+            region: region.to_owned(),
+            ..Default::default()
+        };
+        let inner = self.0.inner();
+        let deadline = inner.deadline(None);
+        loop {
+            let call = async |channel, request| Service::new(channel).list_groups(request).await;
+            let answer = inner.unary(request.clone(), deadline, true, call).await?;
+            groups.extend(answer.groups.into_iter().map(Group::read));
+            if answer.next_page_token.is_empty() {
+                return Ok(groups);
+            }
+            request.page_token = answer.next_page_token;
+        }
+    }
+
+    /// Returns how a group is.
+    ///
+    /// # Errors
+    ///
+    /// No such group, or nobody who can answer.
+    pub async fn group(&self, number: u32) -> Result<Group, Error> {
+        let call = async |channel, request| Service::new(channel).get_group(request).await;
+        let inner = self.0.inner();
+        let answer = inner
+            .unary(v1::GetGroupRequest { number }, inner.deadline(None), true, call)
+            .await?;
+        answer.group.map(Group::read).ok_or_else(|| malformed("group"))
+    }
+
+    /// Hands a group's leadership to a voter, or to any other one that is up to date.
+    ///
+    /// # Errors
+    ///
+    /// A refusal, or a failure that says whether it may have happened.
+    pub async fn move_leader(&self, group: u32, to: Option<u64>, reason: &str) -> Result<Group, Error> {
+        let request = v1::MoveLeaderRequest {
+            group,
+            to,
+            reason: reason.to_owned(),
+        };
+        let call = async |channel, request| Service::new(channel).move_leader(request).await;
+        let inner = self.0.inner();
+        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        answer.group.map(Group::read).ok_or_else(|| malformed("group"))
+    }
+}
+
+impl Group {
+    pub(super) fn read(group: v1::Group) -> Self {
+        let v1::Group {
+            number,
+            region,
+            incarnation,
+            voters,
+            home_tenants,
+            status,
+        } = group;
+        let status = status.map(|status| GroupStatus {
+            leader: status.leader,
+            term: status.term,
+            applied: status.applied_index,
+            durable: status.durable_index,
+            matched: status
+                .voters
+                .into_iter()
+                .map(|voter| (voter.node, voter.matched_index))
+                .collect(),
+        });
+        Self {
+            number,
+            region,
+            incarnation,
+            voters,
+            home_tenants,
+            status,
+        }
+    }
+}

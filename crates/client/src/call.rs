@@ -1,0 +1,182 @@
+//! One call: attempts at one node after the other, until an answer, a refusal or the deadline.
+
+use std::{sync::Arc, time::Duration};
+
+use stead_api::{convert::id, proto::v1};
+use stead_types::{Error, ErrorKind, TenantTime};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, transport::Channel};
+
+use crate::{
+    client::Inner,
+    failure::{self, Failure},
+    map::Want,
+    node::Node,
+    retry::{self, Next, Progress},
+    session::Session,
+};
+
+/// How long one node may take before another one is asked; doubled with each failure. Longer than an election, so that
+/// a waiting node is not left for one that must wait as well.
+const ATTEMPT_FIRST: Duration = Duration::from_secs(3);
+
+/// The nodes that a call has tried, and how it went.
+#[derive(Default)]
+struct Attempts {
+    progress: Progress,
+    tried: Vec<Arc<Node>>,
+}
+
+impl Attempts {
+    /// Returns the next node: all are asked once before one is asked twice.
+    fn pick(&mut self, inner: &Inner, want: Want<'_>) -> Result<Arc<Node>, Error> {
+        let map = inner.map.load();
+        if let Some(node) = map.pick(want, &self.tried) {
+            return Ok(node);
+        }
+        self.tried.clear();
+        let nobody = || Error::new(ErrorKind::Unavailable, "the cluster names no node that takes calls");
+        map.pick(want, &self.tried).ok_or_else(nobody)
+    }
+
+    fn until(&self, deadline: Instant) -> Instant {
+        let attempt = ATTEMPT_FIRST.saturating_mul(1 << self.progress.failed.min(6));
+        deadline.min(Instant::now() + attempt)
+    }
+
+    /// Takes a failure into account and says what is next.
+    fn failed(&mut self, node: Arc<Node>, failure: &Failure) -> Next {
+        let next = retry::next(self.progress, failure);
+        match failure {
+            Failure::NeverSent(_) => node.failed(),
+            Failure::Ambiguous(_) => {
+                node.failed();
+                self.progress.ambiguous = true;
+            }
+            Failure::Answered(error, _) => self.progress.ambiguous |= !error.has_no_effect(),
+        }
+        self.tried.push(node);
+        self.progress.failed += 1;
+        next
+    }
+}
+
+impl Inner {
+    /// Runs an operation of a tenant over the pipes.
+    pub(crate) async fn operate(
+        &self,
+        session: &Session,
+        at_home: bool,
+        mut request: v1::operation::Request,
+        deadline: Instant,
+    ) -> Result<v1::answer::Response, Error> {
+        let mut attempts = Attempts::default();
+        attempts.progress.writes = key_of(&mut request).is_some();
+        loop {
+            let route = session.route.load();
+            let want = match &*route {
+                Some(route) if at_home => Want::Home(&route.home_region, session.leader()),
+                Some(_) | None => Want::Nearest,
+            };
+            let node = attempts.pick(self, want)?;
+            let failure = match node.pipe.call(request.clone(), attempts.until(deadline)).await {
+                Ok(response) => {
+                    node.answered();
+                    self.budget.earn();
+                    return Ok(response);
+                }
+                Err(failure) => failure,
+            };
+            if matches!(failure.error().kind, ErrorKind::NotHome { .. }) {
+                session.route.store(None);
+                self.new_session.notify_one();
+            }
+            if session.leader().is_some() {
+                session.forget_leader();
+            }
+            match attempts.failed(node, &failure) {
+                Next::Fail(error) => return Err(outcome(&attempts.progress, error, &mut request)),
+                Next::Restamp(time) => stamp(&mut request, time),
+                Next::Retry(wait) => {
+                    let wait = wait.max(self.budget.pay());
+                    if !self.wait(wait, deadline).await {
+                        return Err(outcome(&attempts.progress, failure.error().clone(), &mut request));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a unary call at the nearest node; one that is not `repeatable` is sent once at most.
+    pub(crate) async fn unary<Q: Clone, A>(
+        &self,
+        request: Q,
+        deadline: Instant,
+        repeatable: bool,
+        call: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Error> {
+        let mut attempts = Attempts::default();
+        loop {
+            let node = attempts.pick(self, Want::Nearest)?;
+            let until = attempts.until(deadline);
+            let mut message = Request::new(request.clone());
+            message.set_timeout(until.saturating_duration_since(Instant::now()));
+            let outcome = tokio::time::timeout_at(until, call(node.channel.clone(), message)).await;
+            let failure = match outcome {
+                Ok(Ok(answer)) => {
+                    node.answered();
+                    return Ok(answer.into_inner());
+                }
+                Ok(Err(status)) => failure::of(&status, &node.address),
+                Err(_) => {
+                    let message = format!("{} did not answer in time", node.address);
+                    Failure::Ambiguous(Error::new(ErrorKind::DeadlineExceeded, message))
+                }
+            };
+            let next = attempts.failed(node, &failure);
+            if attempts.progress.ambiguous && !repeatable {
+                let message = format!("the change may or may not have happened: {}", failure.error());
+                return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
+            }
+            match next {
+                Next::Fail(error) => return Err(error),
+                Next::Restamp(_) => return Err(failure.error().clone()),
+                Next::Retry(wait) => {
+                    if !self.wait(wait.max(self.budget.pay()), deadline).await {
+                        return Err(failure.error().clone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Says what is known of a call that failed for good: a write that may have happened is never called failed.
+fn outcome(progress: &Progress, error: Error, request: &mut v1::operation::Request) -> Error {
+    let settled = matches!(
+        error.kind,
+        ErrorKind::ConditionFailed { .. } | ErrorKind::TenantNotFound
+    );
+    if !progress.writes || !progress.ambiguous || settled {
+        return error;
+    }
+    let key = key_of(request).and_then(|key| id::idempotency_key(key).ok());
+    let with = key.map_or_else(String::new, |key| format!("; ask again with key {key}"));
+    let message = format!("the write may or may not have happened: {error}{with}");
+    Error::new(ErrorKind::OutcomeUnknown { key }, message)
+}
+
+fn stamp(request: &mut v1::operation::Request, time: TenantTime) {
+    if let Some(key) = key_of(request) {
+        key.first_sent_ms = time.0;
+    }
+}
+
+fn key_of(request: &mut v1::operation::Request) -> Option<&mut v1::IdempotencyKey> {
+    use v1::operation::Request;
+    match request {
+        Request::Put(put) => put.idempotency_key.as_mut(),
+        Request::Delete(delete) => delete.idempotency_key.as_mut(),
+        Request::Get(_) | Request::BatchGet(_) | Request::Scan(_) => None,
+    }
+}

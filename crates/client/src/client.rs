@@ -1,0 +1,203 @@
+//! A client of a cluster: what all its calls share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use stead_types::{Error, TenantName};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Config, Region, admin::Admin, diagnose, directory, map::Map, probe, retry::Budget, session::Session, tenant::Tenant,
+};
+
+/// A client of a cluster; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    inner: Arc<Inner>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) map: ArcSwap<Map>,
+    pub(crate) budget: Budget,
+    /// 16 random bytes, as messages carry them.
+    pub(crate) client_id: Bytes,
+    pub(crate) sequence: AtomicU64,
+    pub(crate) sessions: Mutex<BTreeMap<TenantName, Arc<Session>>>,
+    /// Told when a tenant is used for the first time.
+    pub(crate) new_session: Notify,
+    random: Mutex<StdRng>,
+    /// Where this client begins in a region's list of nodes.
+    turn: usize,
+}
+
+impl Client {
+    /// Connects: asks a node for the regions, so that what is wrong with the addresses is told now.
+    ///
+    /// # Errors
+    ///
+    /// No node of the configuration answers as one; the message says what does answer there.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let deadline = Instant::now() + config.timeout;
+        let client = Self::lazy(config)?;
+        match directory::list_regions(client.inner(), deadline).await {
+            Ok(regions) => client.inner().learn(regions),
+            Err(error) => return Err(diagnose::explain(client.inner(), error).await),
+        }
+        Ok(client)
+    }
+
+    /// Returns a client that dials with its first call. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// An endpoint that is no address.
+    pub fn lazy(config: Config) -> Result<Self, Error> {
+        let addresses = config.addresses()?;
+        let mut random = config.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+        let client_id: [u8; 16] = random.random();
+        let inner = Arc::new(Inner {
+            map: ArcSwap::from_pointee(Map::of_addresses(&addresses, &config.connect)?),
+            config,
+            budget: Budget::new(),
+            client_id: Bytes::copy_from_slice(&client_id),
+            sequence: AtomicU64::new(0),
+            sessions: Mutex::default(),
+            new_session: Notify::new(),
+            turn: random.random_range(0..1 << 16),
+            random: Mutex::new(random),
+        });
+        let watch = tokio::spawn(directory::follow(inner.clone())).abort_handle();
+        let probe = tokio::spawn(probe::measure(inner.clone())).abort_handle();
+        Ok(Self(Arc::new(Handle {
+            inner,
+            tasks: vec![watch, probe],
+        })))
+    }
+
+    /// Returns a handle of one tenant. All handles of a tenant share its session.
+    ///
+    /// # Errors
+    ///
+    /// A name that no tenant can have.
+    pub fn tenant(&self, name: &str) -> Result<Tenant, Error> {
+        let invalid = |why| Error::invalid("tenant", format!("tenant: {why}; got {name:?}"));
+        let name: TenantName = name.parse().map_err(invalid)?;
+        let mut sessions = self.inner().sessions.lock();
+        let session = sessions.entry(name).or_insert_with_key(|name| {
+            self.inner().new_session.notify_one();
+            Arc::new(Session::new(name.clone()))
+        });
+        Ok(Tenant::new(self.clone(), session.clone()))
+    }
+
+    /// Returns what operators can ask for.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    /// Returns which region is home to whom.
+    pub fn directory(&self) -> directory::Directory {
+        directory::Directory::new(self.clone())
+    }
+
+    /// Returns the regions as the client knows them, with the round trips that it has measured.
+    pub fn regions(&self) -> Vec<(Region, Option<Duration>)> {
+        let map = self.inner().map.load();
+        let known = |region: &Region| (region.clone(), map.round_trips.get(&region.name).copied());
+        map.regions.values().map(known).collect()
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0.inner
+    }
+}
+
+impl Inner {
+    /// Takes over regions, new and changed.
+    pub(crate) fn learn(&self, regions: Vec<Region>) {
+        let map = self.map.load();
+        let mut known = map.regions.clone();
+        known.extend(regions.into_iter().map(|region| (region.name.clone(), region)));
+        if known != map.regions {
+            self.redraw(known, map.round_trips.clone());
+        }
+    }
+
+    /// Takes over what was measured.
+    pub(crate) fn measured(&self, round_trips: BTreeMap<stead_types::RegionName, Duration>) {
+        let regions = self.map.load().regions.clone();
+        self.redraw(regions, round_trips);
+    }
+
+    fn redraw(
+        &self,
+        regions: BTreeMap<stead_types::RegionName, Region>,
+        mut round_trips: BTreeMap<stead_types::RegionName, Duration>,
+    ) {
+        if let Some(region) = &self.config.region {
+            round_trips.insert(region.clone(), Duration::ZERO);
+        }
+        let map = self
+            .map
+            .load()
+            .with(regions, round_trips, &self.config.connect, self.turn);
+        self.map.store(Arc::new(map));
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Returns a wait between three and five quarters of this one, so that callers do not come back together.
+    pub(crate) fn jitter(&self, wait: Duration) -> Duration {
+        if wait.is_zero() {
+            wait
+        } else {
+            wait.mul_f64(self.random.lock().random_range(0.75..1.25))
+        }
+    }
+
+    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Instant {
+        Instant::now() + timeout.unwrap_or(self.config.timeout)
+    }
+
+    /// Waits, unless the deadline comes first.
+    pub(crate) async fn wait(&self, wait: Duration, deadline: Instant) -> bool {
+        let wait = self.jitter(wait);
+        if Instant::now() + wait >= deadline {
+            return false;
+        }
+        if !wait.is_zero() {
+            let _ = timeout_at(deadline, tokio::time::sleep(wait)).await;
+        }
+        true
+    }
+}

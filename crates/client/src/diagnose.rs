@@ -1,0 +1,68 @@
+//! What answers at an address that does not answer as a node: told in the error, because a status does not tell.
+
+use std::time::Duration;
+
+use stead_types::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{client::Inner, map::Want};
+
+/// What an HTTP/2 client says first: preface and empty settings.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const SETTINGS: u8 = 4;
+
+/// Adds to an error what is known of the first address; an address that speaks gRPC adds nothing.
+pub(crate) async fn explain(inner: &Inner, mut error: Error) -> Error {
+    let Some(node) = inner.map.load().pick(Want::Nearest, &[]) else {
+        return error;
+    };
+    let mut first = [0; 9];
+    let hello = async {
+        let mut stream = (inner.config.connect)(node.address.clone()).await?;
+        stream.write_all(HELLO).await?;
+        let mut read = 0;
+        while read < first.len() {
+            match stream.read(&mut first[read..]).await? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        Ok::<usize, std::io::Error>(read)
+    };
+    let Ok(Ok(read)) = timeout(ANSWER_WITHIN, hello).await else {
+        return error;
+    };
+    if let Some(what) = speaks(&first[..read]) {
+        error.message = format!("{} {what}", node.address);
+    }
+    error
+}
+
+fn speaks(first: &[u8]) -> Option<&'static str> {
+    match first {
+        [0x15, 3, ..] => Some("speaks TLS, which clients of this version do not; name a plain-text port"),
+        [b'H', b'T', b'T', b'P', b'/', ..] => {
+            Some("speaks HTTP/1, not gRPC: perhaps it is a node's HTTP port; name its client port")
+        }
+        [_, _, _, SETTINGS, ..] => None,
+        _ => Some("speaks something else than gRPC; name a node's client port"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_what_is_spoken() {
+        assert!(speaks(b"\x15\x03\x01\0\x02\x02\x46").unwrap().contains("TLS"));
+        assert!(speaks(b"HTTP/1.1 400").unwrap().contains("HTTP/1"));
+        assert!(speaks(b"SSH-2.0-Op").unwrap().contains("something else"));
+        assert!(speaks(b"").unwrap().contains("something else"));
+        assert_eq!(speaks(b"\0\0\x06\x04\0\0\0\0\0"), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! What a caller can ask for with a call.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stead_types::{Revision, SessionToken};
+
+/// How fresh a read must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// The newest state, from the home.
+    #[default]
+    Linearizable,
+    /// At least what this client has written and read, from the nearest replica that has it.
+    Session,
+    /// At least what this session has seen, whoever's it is.
+    Token(SessionToken),
+    /// At most this far behind the home.
+    Bounded(Duration),
+    /// Whatever the nearest node holds.
+    Local,
+}
+
+/// What must hold for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// The key's last change is this one.
+    Modified(Revision),
+    /// The key does not exist.
+    Absent,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Committed by a majority of the home's nodes.
+    Region,
+    /// And applied in another region.
+    Remote,
+}
+
+/// How to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// How fresh the answer must be.
+    pub consistency: Consistency,
+    /// As of this revision; absent: the newest that the consistency gives.
+    pub revision: Option<Revision>,
+    /// How long the call may take; absent: as the client's configuration says.
+    pub timeout: Option<Duration>,
+}
+
+/// How to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Write {
+    /// What must hold.
+    pub precondition: Option<Precondition>,
+    /// Answer with the key as it was before.
+    pub previous: bool,
+    /// When the write is acknowledged; absent: the tenant's default.
+    pub durability: Option<Durability>,
+    /// How long the call may take; absent: as the client's configuration says.
+    pub timeout: Option<Duration>,
+}
+
+/// Which keys to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// First key; empty: from the lowest.
+    pub start: Bytes,
+    /// First key that is no longer part of it; empty: to the highest.
+    pub end: Bytes,
+    /// Only keys that begin with this.
+    pub prefix: Bytes,
+    /// From the highest key down.
+    pub reverse: bool,
+    /// Most keys of a page; 0: the server's default.
+    pub page_size: u32,
+    /// From the page before.
+    pub page_token: String,
+    /// Without values.
+    pub keys_only: bool,
+    /// Only how many there are.
+    pub count_only: bool,
+    /// How to read.
+    pub read: Read,
+}
+
+impl Read {
+    /// Returns how to read what is at least this fresh.
+    pub fn at(consistency: Consistency) -> Self {
+        Self {
+            consistency,
+            ..Self::default()
+        }
+    }
+}

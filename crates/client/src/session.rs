@@ -1,0 +1,140 @@
+//! What a client remembers of one tenant: its home, and what has been seen of it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use stead_api::proto::v1;
+use stead_types::{Epoch, NodeId, RegionName, SessionToken, TenantName, TenantNumber, TenantTime};
+
+use crate::answer::{Header, Role};
+
+/// Where a tenant lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name.
+    pub tenant: TenantName,
+    /// Its number; a name used again gets another one.
+    pub number: TenantNumber,
+    /// Its home.
+    pub home_region: RegionName,
+    /// The group that is its home.
+    pub home_group: u32,
+    /// How often the home has changed.
+    pub epoch: Epoch,
+    /// Regions that hold an asynchronous copy.
+    pub followers: Vec<String>,
+}
+
+impl Route {
+    /// `None`: names that a newer node allows.
+    pub(crate) fn read(route: v1::Route) -> Option<Self> {
+        Some(Self {
+            tenant: route.tenant.parse().ok()?,
+            number: TenantNumber::new(route.tenant_number),
+            home_region: route.home_region.parse().ok()?,
+            home_group: route.home_group,
+            epoch: Epoch::new(route.epoch)?,
+            followers: route.follower_regions,
+        })
+    }
+}
+
+/// Shared by all handles of one tenant.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) tenant: TenantName,
+    pub(crate) route: ArcSwapOption<Route>,
+    /// The node that answered as home last; 0: none.
+    leader: AtomicU64,
+    time: AtomicU64,
+    token: Mutex<Option<SessionToken>>,
+}
+
+impl Session {
+    pub(crate) fn new(tenant: TenantName) -> Self {
+        Self {
+            tenant,
+            route: ArcSwapOption::empty(),
+            leader: AtomicU64::new(0),
+            time: AtomicU64::new(0),
+            token: Mutex::new(None),
+        }
+    }
+
+    /// Learns from an answer; `led`: only the home's leader can have given it.
+    pub(crate) fn saw(&self, header: &Header, led: bool) {
+        if led && header.role == Role::Home && self.leader.load(Ordering::Relaxed) != header.node.get() {
+            self.leader.store(header.node.get(), Ordering::Relaxed);
+        }
+        if let Some(token) = header.token {
+            self.resume(token, header.tenant_time);
+        }
+    }
+
+    /// Goes on from a token: the higher revision of one number counts, and tokens of a former number do not.
+    pub(crate) fn resume(&self, token: SessionToken, time: TenantTime) {
+        let mut kept = self.token.lock();
+        match &mut *kept {
+            Some(kept) if kept.tenant == token.tenant => kept.revision = kept.revision.max(token.revision),
+            // A name used again is another tenant, with a clock of its own; its number is higher.
+            Some(kept) if kept.tenant > token.tenant => return,
+            Some(_) | None => {
+                *kept = Some(token);
+                self.time.store(0, Ordering::Relaxed);
+            }
+        }
+        self.time.fetch_max(time.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn token(&self) -> Option<SessionToken> {
+        *self.token.lock()
+    }
+
+    pub(crate) fn time(&self) -> TenantTime {
+        TenantTime(self.time.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        Some(self.leader.load(Ordering::Relaxed))
+            .filter(|node| *node != 0)
+            .map(NodeId::new)
+    }
+
+    pub(crate) fn forget_leader(&self) {
+        self.leader.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(number: u64, revision: &str) -> SessionToken {
+        SessionToken {
+            tenant: TenantNumber::new(number),
+            revision: revision.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_session_never_goes_back_and_forgets_a_former_tenant_of_the_name() {
+        let session = Session::new("acme".parse().unwrap());
+        session.resume(token(7, "1.5"), TenantTime(50));
+        session.resume(token(7, "1.3"), TenantTime(30));
+        assert_eq!(
+            (session.token(), session.time()),
+            (Some(token(7, "1.5")), TenantTime(50))
+        );
+        session.resume(token(8, "1.1"), TenantTime(10));
+        assert_eq!(
+            (session.token(), session.time()),
+            (Some(token(8, "1.1")), TenantTime(10))
+        );
+        session.resume(token(7, "1.9"), TenantTime(90));
+        assert_eq!(
+            (session.token(), session.time()),
+            (Some(token(8, "1.1")), TenantTime(10))
+        );
+    }
+}
