@@ -1,6 +1,9 @@
 //! Rows on disk behind one small trait, and the Raft log of all groups of a node.
 
+pub mod background;
+pub mod chunks;
 pub mod engine;
+pub mod group_rows;
 pub mod health;
 pub mod log;
 pub mod machine;

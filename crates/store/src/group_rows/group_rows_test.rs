@@ -1,0 +1,122 @@
+//! Checkpoints under power loss, failing syncs and at their bounds.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::engine::memory::Disk;
+
+const GROUP: GroupId = GroupId::new(2);
+
+/// Counts the entries applied; kept in a row of its own.
+type Rows2 = GroupRows<u64>;
+
+fn count_key() -> Bytes {
+    Bytes::from_static(b"\x7fcount")
+}
+
+fn open(disk: &Disk) -> Arc<Rows2> {
+    let load = |table: &Table, _| {
+        let count = table.get(&count_key()).map_err(failed("reading"))?;
+        Ok(count.map_or(0, |count| u64::from_be_bytes(count[..].try_into().unwrap())))
+    };
+    GroupRows::open(disk.open(), Arc::new(Background::inline()), GROUP, load).unwrap()
+}
+
+fn apply(rows: &Arc<Rows2>) {
+    let mut inner = rows.write();
+    inner.state += 1;
+    inner.applied.index += 1;
+    let value = Bytes::copy_from_slice(&inner.state.to_be_bytes());
+    inner.table.put(count_key(), value);
+}
+
+#[test]
+fn rows_and_what_was_applied_to_them_survive_together() {
+    let disk = Disk::default();
+    for survivors in [0, 9] {
+        let rows = open(&disk);
+        assert_eq!(rows.read().state, rows.applied().index, "invariant 1");
+        apply(&rows);
+        rows.checkpoint().unwrap();
+        let durable = rows.durable();
+        assert_eq!(durable, rows.applied());
+        apply(&rows);
+        assert_eq!(rows.durable(), durable, "invariant 2");
+        disk.power_loss(survivors);
+        let rows = open(&disk);
+        assert_eq!((rows.applied(), rows.read().state), (durable.clone(), durable.index));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_nothing_writes_nothing() {
+    let disk = Disk::default();
+    let rows = open(&disk);
+    apply(&rows);
+    rows.checkpoint().unwrap();
+    rows.checkpoint().unwrap();
+    assert_eq!(disk.pending(), 0);
+}
+
+#[test]
+fn a_failed_sync_leaves_durable_where_it_was_and_shows_in_the_health() {
+    let disk = Disk::default();
+    let rows = open(&disk);
+    apply(&rows);
+    disk.fail_next_sync();
+    rows.checkpoint().unwrap_err();
+    rows.checkpoint().unwrap_err();
+    assert_eq!(rows.durable().index, 0);
+    assert!(rows.engine.health().failure().is_some());
+    assert_eq!(rows.read().state, 1);
+}
+
+#[test]
+fn a_checkpoint_starts_when_enough_was_applied() {
+    let rows = open(&Disk::default());
+    apply(&rows);
+    rows.checkpoint_if_due().unwrap();
+    assert_eq!(rows.durable().index, 0);
+    for number in 0..CHECKPOINT_ROWS as u32 {
+        let key = Bytes::copy_from_slice(&number.to_be_bytes());
+        rows.write().table.put(key, Bytes::new());
+    }
+    rows.checkpoint_if_due().unwrap();
+    assert_eq!(rows.durable().index, 1);
+    assert_eq!(rows.read().table.dirty_rows(), 0);
+    let big = Bytes::from(vec![0; MEMORY_LEN_MAX]);
+    apply(&rows);
+    rows.write().table.put(Bytes::from("big"), big);
+    rows.checkpoint_if_due().unwrap();
+    assert_eq!(rows.durable().index, 2, "invariant 3");
+}
+
+#[test]
+fn a_snapshot_replaces_everything_at_once() {
+    let disk = Disk::default();
+    let rows = open(&disk);
+    apply(&rows);
+    let mut filler = rows.filler();
+    filler.put(Bytes::from("b"), Bytes::from("2")).unwrap();
+    filler.put(Bytes::from("a"), Bytes::from("1")).unwrap();
+    filler
+        .put(count_key(), Bytes::copy_from_slice(&40u64.to_be_bytes()))
+        .unwrap();
+    filler.finish().unwrap();
+    rows.write().table.delete(count_key());
+    let applied = Applied {
+        index: 40,
+        ..Applied::default()
+    };
+    rows.write()
+        .table
+        .put(count_key(), Bytes::copy_from_slice(&40u64.to_be_bytes()));
+    rows.swap(40, 1, applied.clone()).unwrap();
+    disk.power_loss(0);
+    let rows = open(&disk);
+    assert_eq!(
+        (rows.applied(), rows.read().state, rows.read().install),
+        (applied, 40, 1)
+    );
+    assert_eq!(rows.read().table.get(b"a").unwrap(), Some(Bytes::from("1")));
+}

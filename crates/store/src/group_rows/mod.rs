@@ -1,0 +1,209 @@
+//! The rows of one group with what has been applied to them, and their checkpoints: what every machine is built on.
+//!
+//! ```text
+//!   apply ──write lock──> state, table, applied ──freeze──> frozen rows + GROUP row ──> engine, one batch
+//!   read  ──read lock───>        │                                                        │
+//!                                └──────────────── thaw, durable <──── checkpoint ────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Rows and the GROUP row that says what was applied to them reach the engine in one batch.
+//! 2. [`GroupRows::durable`] is never ahead of the disk.
+//! 3. Applying goes on during a checkpoint, until [`MEMORY_LEN_MAX`]: then it waits for one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use stead_state::rows::{Rows, RowsMut};
+use stead_types::GroupId;
+
+use crate::background::Background;
+use crate::engine::Engine;
+use crate::machine::{Applied, Failed};
+use crate::table::Table;
+
+mod fill;
+mod row;
+
+pub use fill::Filler;
+
+/// Rows in memory that are worth a checkpoint.
+pub const CHECKPOINT_ROWS: usize = 50_000;
+
+/// Bytes in memory that are worth a checkpoint.
+pub const CHECKPOINT_LEN: usize = 32 << 20;
+
+/// Bytes in memory beyond which applying waits for a checkpoint.
+pub const MEMORY_LEN_MAX: usize = 128 << 20;
+
+/// What a group's lock guards.
+pub struct Inner<S> {
+    /// The machine's own state, as of `applied`.
+    pub state: S,
+    /// The rows, as of `applied`.
+    pub table: Table,
+    /// What has been applied.
+    pub applied: Applied,
+    /// Counts the snapshots that this node has installed for the group: the install of the rows' place.
+    pub install: u32,
+}
+
+/// The rows of one group.
+pub struct GroupRows<S> {
+    group: GroupId,
+    engine: Arc<dyn Engine>,
+    background: Arc<Background>,
+    inner: RwLock<Inner<S>>,
+    durable: Mutex<Applied>,
+    /// Held while a checkpoint is written: there is one at a time.
+    checkpoint: Mutex<()>,
+    /// A checkpoint waits in the background.
+    queued: AtomicBool,
+}
+
+impl<S: Send + Sync + 'static> GroupRows<S> {
+    /// Opens the rows of a group; `load` reads the machine's state out of them, given the install they stand under.
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        background: Arc<Background>,
+        group: GroupId,
+        load: impl FnOnce(&Table, u32) -> Result<S, Failed>,
+    ) -> Result<Arc<Self>, Failed> {
+        let table = Table::new(engine.clone());
+        let found = table
+            .get(&row::key(group))
+            .map_err(failed("reading what was applied"))?;
+        let row::Group { applied, install } = match found {
+            None => row::Group::default(),
+            Some(value) => row::decode(value).map_err(failed("reading what was applied"))?,
+        };
+        let state = load(&table, install)?;
+        let durable = Mutex::new(applied.clone());
+        Ok(Arc::new(Self {
+            group,
+            engine,
+            background,
+            inner: RwLock::new(Inner {
+                state,
+                table,
+                applied,
+                install,
+            }),
+            durable,
+            checkpoint: Mutex::new(()),
+            queued: AtomicBool::new(false),
+        }))
+    }
+
+    /// Returns the group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Reads; applying waits meanwhile, so hold it briefly.
+    pub fn read(&self) -> RwLockReadGuard<'_, Inner<S>> {
+        self.inner.read()
+    }
+
+    /// Applies. Rows, state and applied must agree again when the guard is dropped; then call
+    /// [`GroupRows::checkpoint_if_due`].
+    pub fn write(&self) -> RwLockWriteGuard<'_, Inner<S>> {
+        self.inner.write()
+    }
+
+    /// Returns what has been applied.
+    pub fn applied(&self) -> Applied {
+        self.inner.read().applied.clone()
+    }
+
+    /// Returns up to where the rows are durable.
+    pub fn durable(&self) -> Applied {
+        self.durable.lock().clone()
+    }
+
+    /// Makes durable what has been applied; applying goes on meanwhile.
+    pub fn checkpoint(&self) -> Result<(), Failed> {
+        let _one = self.checkpoint.lock();
+        let mut inner = self.inner.write();
+        if inner.table.dirty_rows() == 0 && inner.applied == *self.durable.lock() {
+            return Ok(());
+        }
+        let applied = inner.applied.clone();
+        inner.put_group_row(self.group);
+        let frozen = inner.table.freeze();
+        drop(inner);
+        let written = self.engine.write(&mut frozen.changes());
+        written.map_err(failed("writing a checkpoint"))?;
+        self.engine.checkpoint().map_err(failed("syncing a checkpoint"))?;
+        self.inner.write().table.thaw();
+        *self.durable.lock() = applied;
+        Ok(())
+    }
+
+    /// Starts a checkpoint if enough was applied since the last one, and waits for it if far too much was. A failure
+    /// shows in the engine's health.
+    pub fn checkpoint_if_due(self: &Arc<Self>) -> Result<(), Failed> {
+        let (rows, len) = {
+            let inner = self.inner.read();
+            (inner.table.dirty_rows(), inner.table.memory_len())
+        };
+        if MEMORY_LEN_MAX <= len {
+            return self.checkpoint();
+        }
+        if (CHECKPOINT_ROWS <= rows || CHECKPOINT_LEN <= len) && !self.queued.swap(true, Ordering::AcqRel) {
+            let this = self.clone();
+            self.background.submit(Box::new(move || {
+                this.queued.store(false, Ordering::Release);
+                if let Err(error) = this.checkpoint() {
+                    tracing::error!(group = %this.group, error = &error as &dyn std::error::Error, "no checkpoint");
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    /// Returns a writer for rows that nobody reads yet: a snapshot's, under a new install. They go past memory.
+    pub fn filler(&self) -> Filler {
+        Filler::new(self.engine.clone())
+    }
+
+    /// Replaces everything, once a [`Filler`] has written the rows of `install`, and returns when that is durable. The
+    /// rows of other installs stay, for the machine to erase.
+    pub fn swap(&self, state: S, install: u32, applied: Applied) -> Result<(), Failed> {
+        self.engine.checkpoint().map_err(failed("syncing a snapshot"))?;
+        {
+            let mut inner = self.inner.write();
+            inner.state = state;
+            inner.install = install;
+            inner.applied = applied;
+            inner.put_group_row(self.group);
+        }
+        self.checkpoint()
+    }
+}
+
+impl<S> Inner<S> {
+    fn put_group_row(&mut self, group: GroupId) {
+        let row = row::Group {
+            applied: self.applied.clone(),
+            install: self.install,
+        };
+        self.table.put(row::key(group), row::encode(&row));
+    }
+}
+
+/// Turns an error into the end of a machine.
+pub fn failed<E>(doing: &'static str) -> impl FnOnce(E) -> Failed
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    move |error| Failed {
+        doing,
+        source: Box::new(error),
+    }
+}
+
+#[cfg(test)]
+mod group_rows_test;

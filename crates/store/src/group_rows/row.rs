@@ -1,0 +1,80 @@
+//! GROUP: what has been applied to a group's rows.
+//!
+//! Key: kind, group u32. Value: format u8 (1), install u32, index u64, log id, membership (each behind its length).
+
+use bytes::Bytes;
+use stead_state::codec::{Malformed, Reader, Writer};
+use stead_state::rows::kind;
+use stead_types::GroupId;
+
+use crate::machine::Applied;
+
+const FORMAT: u8 = 1;
+
+/// A decoded row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) applied: Applied,
+    pub(super) install: u32,
+}
+
+pub(super) fn key(group: GroupId) -> Bytes {
+    let mut key = Writer::with_capacity(5);
+    key.u8(kind::GROUP).u32(group.get());
+    key.finish()
+}
+
+pub(super) fn encode(group: &Group) -> Bytes {
+    let Applied {
+        index,
+        log_id,
+        membership,
+    } = &group.applied;
+    let mut value = Writer::with_capacity(32 + log_id.len() + membership.len());
+    value.u8(FORMAT).u32(group.install).u64(*index);
+    value.bytes(log_id).bytes(membership);
+    value.finish()
+}
+
+pub(super) fn decode(value: Bytes) -> Result<Group, Malformed> {
+    let mut r = Reader::new(value, "group row");
+    if r.u8()? != FORMAT {
+        return Err(r.malformed());
+    }
+    let install = r.u32()?;
+    let applied = Applied {
+        index: r.u64()?,
+        log_id: r.bytes()?,
+        membership: r.bytes()?,
+    };
+    r.end()?;
+    Ok(Group { applied, install })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_row_reads_back(install: u32, index: u64, log_id: Vec<u8>, membership: Vec<u8>) {
+            let applied = Applied { index, log_id: log_id.into(), membership: membership.into() };
+            let group = Group { applied, install };
+            prop_assert_eq!(decode(encode(&group)), Ok(group));
+        }
+    }
+
+    #[test]
+    fn its_layout_is_fixed() {
+        let applied = Applied {
+            index: 7,
+            log_id: Bytes::from("id"),
+            membership: Bytes::from("m"),
+        };
+        let encoded = encode(&Group { applied, install: 3 });
+        assert_eq!(&*encoded, b"\x01\0\0\0\x03\0\0\0\0\0\0\0\x07\x02id\x01m");
+        assert_eq!(&*key(GroupId::new(258)), b"\x01\0\0\x01\x02");
+    }
+}
