@@ -2,5 +2,7 @@
 
 pub mod codec;
 pub mod directory;
+pub mod freshness;
 pub mod lineage;
+pub mod routing;
 pub mod rows;

@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+
+use stead_types::Durability;
+
+use super::*;
+use crate::directory::{Addresses, By, Command, Directory, Followers, Initial, InitialNode, NewTenant};
+
+/// Nodes 1 and 2 are in eu (group 1), 3 and 4 in us (group 2), 5 in ap (group 3). Tenant a is at home in eu and
+/// followed everywhere, b is at home in us and followed nowhere.
+fn view() -> View {
+    let mut directory = Directory::default();
+    let region = |name: &str| (name.parse().unwrap(), name.to_uppercase().parse().unwrap());
+    let node = |(at, region): (usize, &str)| InitialNode {
+        name: format!("n{at}"),
+        region: region.parse().unwrap(),
+        addresses: Addresses {
+            client: format!("{region}-{at}:7400"),
+            ..Addresses::default()
+        },
+        witness: false,
+    };
+    let initial = Initial {
+        cluster: "test".into(),
+        regions: vec![region("eu"), region("us"), region("ap")],
+        nodes: ["eu", "eu", "us", "us", "ap"]
+            .into_iter()
+            .enumerate()
+            .map(node)
+            .collect(),
+        groups_per_region: 1,
+    };
+    directory.apply(0, Command::Bootstrap(initial)).answer.unwrap();
+    for (name, home, followers) in [
+        ("a", "eu", Followers::AllAdmitted),
+        ("b", "us", Followers::Named(Box::new([]))),
+    ] {
+        let tenant = NewTenant {
+            name: name.parse().unwrap(),
+            home: home.parse().unwrap(),
+            followers,
+            residency: Vec::new(),
+            durability: Durability::Region,
+            labels: BTreeMap::new(),
+        };
+        directory
+            .apply(0, Command::CreateTenant(By::default(), tenant))
+            .answer
+            .unwrap();
+    }
+    directory.view().clone()
+}
+
+/// A request as words, asked of a node; `leaders` are of groups 1, 2 and 3, zero for none.
+fn ask(node: u64, request: &str, leaders: [u64; 3], forwarded: Option<(u32, u32, u32)>) -> String {
+    let view = view();
+    let mut words = request.split(' ');
+    let tenant = view.tenant_named(&words.next().unwrap().parse().unwrap()).unwrap();
+    let need = match words.next().unwrap() {
+        "home" => Need::Home,
+        _ => Need::Replica,
+    };
+    let node = NodeId::new(node);
+    let voter = |group: GroupId| match view.group(group) {
+        Some(found) if found.voters.contains(&node) => match leaders[group.get() as usize - 1] {
+            0 => Voter::WithoutLeader,
+            leader => Voter::LedBy(NodeId::new(leader)),
+        },
+        Some(_) | None => Voter::No,
+    };
+    let here = Here {
+        node,
+        region: &view.node(node).unwrap().region,
+        voter: &voter,
+        epoch: &|_| Epoch::NONE,
+    };
+    let forwarded = forwarded.map(|(hops, epoch, group)| Forwarded {
+        hops,
+        epoch: Epoch::new(epoch).unwrap(),
+        group: GroupId::new(group),
+    });
+    let request = Request {
+        tenant,
+        need,
+        forwarded,
+        direct: words.next() == Some("direct"),
+    };
+    match route(&view, &here, request) {
+        Route::Here { group } => format!("here {group}"),
+        Route::Inside { group, nodes } => format!("inside {group} {nodes:?}"),
+        Route::Away { region, group, nodes } => format!("away {region} {group} {nodes:?}"),
+        Route::Wait { epoch } => format!("wait {epoch}"),
+        Route::Refuse(error) => format!("{:?}", error.kind),
+    }
+}
+
+const LEADERS: [u64; 3] = [2, 3, 5];
+
+#[test]
+fn a_write_goes_to_the_leader_of_the_home() {
+    assert_eq!(ask(2, "a home", LEADERS, None), "here g1");
+    assert_eq!(ask(1, "a home", LEADERS, None), "inside g1 [NodeId(2)]");
+    assert_eq!(ask(3, "a home", LEADERS, None), "away eu g1 [NodeId(1), NodeId(2)]");
+    assert_eq!(ask(1, "a home", [0, 3, 5], None), "NoLeader");
+}
+
+#[test]
+fn a_read_stays_in_the_region_where_there_is_a_replica() {
+    assert_eq!(
+        ask(1, "a replica", LEADERS, None),
+        "here g1",
+        "also on a node that does not lead"
+    );
+    assert_eq!(ask(4, "a replica", [2, 0, 5], None), "here g2", "also without a leader");
+    assert_eq!(ask(5, "a replica", LEADERS, None), "here g3");
+    assert_eq!(ask(5, "b replica", LEADERS, None), "away us g2 [NodeId(3), NodeId(4)]");
+}
+
+#[test]
+fn who_asks_for_the_route_is_told() {
+    let told = ask(5, "b home direct", LEADERS, None);
+    assert_eq!(
+        told,
+        "NotHome { region: \"us\", epoch: Epoch(1), endpoints: [\"us-2:7400\", \"us-3:7400\"] }"
+    );
+    assert_eq!(
+        ask(4, "b home direct", LEADERS, None),
+        "inside g2 [NodeId(3)]",
+        "the region is home"
+    );
+}
+
+/// Invariant 1.
+#[test]
+fn a_request_is_not_handed_on_for_ever() {
+    assert_eq!(
+        ask(3, "a home", LEADERS, Some((3, 1, 1))),
+        "away eu g1 [NodeId(1), NodeId(2)]"
+    );
+    assert_eq!(ask(3, "a home", LEADERS, Some((4, 1, 1))), "TenantMoving");
+    assert_eq!(
+        ask(2, "a home", LEADERS, Some((4, 1, 1))),
+        "here g1",
+        "the last hop may serve"
+    );
+}
+
+/// Invariant 2.
+#[test]
+fn a_request_on_account_of_a_later_epoch_waits() {
+    assert_eq!(ask(3, "a home", LEADERS, Some((1, 2, 2))), "wait 2");
+    assert_eq!(
+        ask(2, "a home", LEADERS, Some((1, 2, 1))),
+        "wait 2",
+        "also at what was the home"
+    );
+}
+
+#[test]
+fn a_read_that_was_forwarded_is_served_by_the_group_it_was_sent_to_or_by_the_home() {
+    assert_eq!(ask(4, "a replica", LEADERS, Some((1, 1, 2))), "here g2");
+    assert_eq!(
+        ask(4, "a replica", LEADERS, Some((1, 1, 1))),
+        "away eu g1 [NodeId(1), NodeId(2)]"
+    );
+}
