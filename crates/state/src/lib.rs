@@ -6,3 +6,4 @@ pub mod freshness;
 pub mod lineage;
 pub mod routing;
 pub mod rows;
+pub mod shard;

@@ -3,9 +3,16 @@
 //! A machine is given its rows as an argument. What is read here was written by entries applied before, so every
 //! replica reads the same; only broken storage makes a read fail, and that stops the node.
 
+pub mod change;
+pub mod client;
+pub mod current;
 pub mod directory;
+pub mod feed;
+pub mod garbage;
 pub mod kind;
 mod place;
+pub mod stream;
+pub mod tenant;
 pub mod view;
 
 use std::ops::Range;

@@ -1,0 +1,252 @@
+//! CHANGE: one version of one key, by revision. The one source of feed, watches, forks and incremental backup.
+//!
+//! Key: kind, group, install, tenant, copy, sequence u64, effect u16 (a change of many keys has an effect for each).
+//! Value: flags, epoch varint, tenant time varint, previous revision of the key u64 and its effect varint, where there
+//! is one; create revision u64 and version varint, unless it is a delete; the remembered outcome, where the write had
+//! an idempotency key; the key behind its length; the value up to the end.
+
+use bytes::Bytes;
+use stead_types::{ClientId, Epoch, Revision, Sequence, TenantTime};
+
+use super::{COPY_LEN, Copy, kind};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    lineage::decode_epoch,
+};
+
+const DELETE: u8 = 1;
+const HAS_PREVIOUS: u8 = 1 << 1;
+const HAS_OUTCOME: u8 = 1 << 2;
+/// More effects of the same change follow.
+const MORE: u8 = 1 << 3;
+const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE;
+
+/// One effect of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its revision.
+    pub revision: Revision,
+    /// Which effect of the change.
+    pub effect: u16,
+    /// Whether more effects of the same change follow.
+    pub more: bool,
+    /// The tenant's time at the change.
+    pub time: TenantTime,
+    /// The version of the key before, in this copy: older versions are found by following these.
+    pub previous: Option<(Revision, u16)>,
+    /// What remembers the write, if it had an idempotency key; stands in the first effect.
+    pub outcome: Option<Outcome>,
+    /// The key.
+    pub key: Bytes,
+    /// What the key holds from here on; `None` for a delete.
+    pub value: Option<Value>,
+}
+
+/// A version's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The change that created the key.
+    pub create: Revision,
+    /// Counts the changes since then; 1 is the first.
+    pub version: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// What a write with an idempotency key leaves to be remembered, and what it made the owner forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Who wrote.
+    pub client: ClientId,
+    /// Which of its writes.
+    pub sequence: u64,
+    /// Hash of the request: the same key with another request is a caller's error.
+    pub request: u64,
+    /// How many of this client's oldest outcomes were forgotten with it.
+    pub evicted: u32,
+    /// Clients forgotten with it, whole.
+    pub clients_evicted: Vec<ClientId>,
+}
+
+/// Returns the key of a row.
+pub fn key(copy: Copy, sequence: Sequence, effect: u16) -> Bytes {
+    let mut key = copy.key(kind::CHANGE, 10);
+    key.u64(sequence.get()).raw(&effect.to_be_bytes()).finish()
+}
+
+/// Reads sequence and effect out of a row's key.
+pub fn parse_key(key: Bytes) -> Result<(Sequence, u16), Malformed> {
+    let mut r = Reader::new(key, "change key");
+    r.raw(COPY_LEN)?;
+    let sequence = r.u64()?;
+    let effect = u16::from_be_bytes([r.u8()?, r.u8()?]);
+    r.end()?;
+    Ok((Sequence::new(sequence).ok_or_else(|| r.malformed())?, effect))
+}
+
+/// Writes a row's value.
+pub fn encode(change: &Change) -> Bytes {
+    let value_len = change.value.as_ref().map_or(0, |value| value.bytes.len());
+    let mut w = Writer::with_capacity(64 + change.key.len() + value_len);
+    encode_into(&mut w, change);
+    w.finish()
+}
+
+fn encode_into(w: &mut Writer, change: &Change) {
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    w.u8(flag(change.value.is_none(), DELETE)
+        | flag(change.previous.is_some(), HAS_PREVIOUS)
+        | flag(change.outcome.is_some(), HAS_OUTCOME)
+        | flag(change.more, MORE));
+    w.varint(u64::from(change.revision.epoch().get())).varint(change.time.0);
+    if let Some((revision, effect)) = change.previous {
+        w.u64(revision.to_u64()).varint(u64::from(effect));
+    }
+    if let Some(value) = &change.value {
+        w.u64(value.create.to_u64()).varint(value.version);
+    }
+    if let Some(outcome) = &change.outcome {
+        w.u128(outcome.client.0).varint(outcome.sequence).u64(outcome.request);
+        w.varint(u64::from(outcome.evicted));
+        w.list(outcome.clients_evicted.iter(), |w, client| {
+            w.u128(client.0);
+        });
+    }
+    w.bytes(&change.key);
+    if let Some(value) = &change.value {
+        w.raw(&value.bytes);
+    }
+}
+
+/// Reads what [`encode`] wrote under this key.
+pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Malformed> {
+    let mut r = Reader::new(row, "change");
+    let flags = r.u8()?;
+    if flags & !KNOWN != 0 {
+        return Err(r.malformed());
+    }
+    let epoch: Epoch = decode_epoch(&mut r)?;
+    let time = TenantTime(r.varint()?);
+    let previous = (flags & HAS_PREVIOUS != 0).then(|| read_previous(&mut r)).transpose()?;
+    let made = (flags & DELETE == 0)
+        .then(|| Ok((Revision::from_u64(r.u64()?), r.varint()?)))
+        .transpose()?;
+    let outcome = (flags & HAS_OUTCOME != 0).then(|| read_outcome(&mut r)).transpose()?;
+    let key = r.bytes()?;
+    let value = made.map(|(create, version)| Value {
+        create,
+        version,
+        bytes: r.rest(),
+    });
+    r.end()?;
+    Ok(Change {
+        revision: Revision::new(epoch, sequence),
+        effect,
+        more: flags & MORE != 0,
+        time,
+        previous,
+        outcome,
+        key,
+        value,
+    })
+}
+
+fn read_previous(r: &mut Reader) -> Result<(Revision, u16), Malformed> {
+    let revision = Revision::from_u64(r.u64()?);
+    let effect = u16::try_from(r.varint()?).map_err(|_| r.malformed())?;
+    Ok((revision, effect))
+}
+
+fn read_outcome(r: &mut Reader) -> Result<Outcome, Malformed> {
+    Ok(Outcome {
+        client: ClientId(r.u128()?),
+        sequence: r.varint()?,
+        request: r.u64()?,
+        evicted: r.varint_u32()?,
+        clients_evicted: r.list(|r| Ok(ClientId(r.u128()?)))?,
+    })
+}
+
+impl Change {
+    /// Returns the bytes of its key and value.
+    pub fn len(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, |value| value.bytes.len())
+    }
+
+    /// Tells whether key and value are both empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes the change with its sequence, as feed batches and chunks carry it. The version before is left out: it is
+    /// found anew by whoever applies it.
+    pub fn encode_for_feed(&self, w: &mut Writer) {
+        let mut row = Writer::with_capacity(64 + self.key.len());
+        encode_into(
+            &mut row,
+            &Self {
+                previous: None,
+                ..self.clone()
+            },
+        );
+        w.varint(self.revision.sequence().get()).varint(u64::from(self.effect));
+        w.bytes(&row.finish());
+    }
+
+    /// Reads what [`Change::encode_for_feed`] wrote.
+    pub fn decode_from_feed(r: &mut Reader) -> Result<Self, Malformed> {
+        let sequence = r.varint()?;
+        let sequence = Sequence::new(sequence).ok_or_else(|| r.malformed())?;
+        let effect = u16::try_from(r.varint()?).map_err(|_| r.malformed())?;
+        decode(sequence, effect, r.bytes()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stead_types::{GroupId, TenantNumber};
+
+    use super::{super::Place, *};
+
+    prop_compose! {
+        fn outcomes()(client: u128, sequence: u64, request: u64, evicted: u32, gone: Vec<u128>) -> Outcome {
+            Outcome {
+                client: ClientId(client), sequence, request, evicted,
+                clients_evicted: gone.into_iter().take(3).map(ClientId).collect(),
+            }
+        }
+    }
+
+    prop_compose! {
+        fn changes()(
+            revision: u64, effect: u16, more: bool, time: u64,
+            previous: Option<(u64, u16)>,
+            outcome in prop::option::of(outcomes()),
+            key: Vec<u8>,
+            value: Option<(u64, u64, Vec<u8>)>,
+        ) -> Change {
+            Change {
+                revision: Revision::from_u64(revision), effect, more, time: TenantTime(time),
+                previous: previous.map(|(revision, effect)| (Revision::from_u64(revision), effect)),
+                outcome,
+                key: key.into(),
+                value: value.map(|(create, version, bytes)| Value { create: Revision::from_u64(create), version, bytes: bytes.into() }),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_reads_back(change in changes()) {
+            let copy = Place { group: GroupId::new(1), install: 2 }.copy(TenantNumber::new(3), 4);
+            let (sequence, effect) = parse_key(key(copy, change.revision.sequence(), change.effect)).unwrap();
+            prop_assert_eq!(decode(sequence, effect, encode(&change)), Ok(change.clone()));
+            let mut w = Writer::default();
+            change.encode_for_feed(&mut w);
+            let mut r = Reader::new(w.finish(), "feed");
+            prop_assert_eq!(Change::decode_from_feed(&mut r), Ok(Change { previous: None, ..change }));
+            prop_assert_eq!(r.end(), Ok(()));
+        }
+    }
+}

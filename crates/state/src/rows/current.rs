@@ -1,0 +1,105 @@
+//! CURRENT: the current version of a key, or its tombstone.
+//!
+//! Key: kind, group, install, tenant, copy, then the key's bytes. Value: flags, mod revision u64, effect varint, create
+//! revision u64, version varint, length of the value varint, item hash u128. A tombstone ends behind the effect. The
+//! value itself stands once, in the change (rows::change). The hash is what the key adds to the digest, so that
+//! overwriting does not have to read the old value.
+
+use bytes::Bytes;
+use stead_types::Revision;
+
+use super::{COPY_LEN, Copy, kind};
+use crate::codec::{Malformed, Reader, Writer};
+
+const TOMBSTONE: u8 = 0;
+const LIVE: u8 = 1;
+
+/// What is current at a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// The change that made it.
+    pub revision: Revision,
+    /// Which effect of that change.
+    pub effect: u16,
+    /// The live version; `None` for a tombstone.
+    pub live: Option<Live>,
+}
+
+/// A version that is not a tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The change that created the key.
+    pub create: Revision,
+    /// Counts the changes since the key was created; 1 is the first.
+    pub version: u64,
+    /// Length of the value.
+    pub len: u32,
+    /// What the key adds to the digest.
+    pub hash: u128,
+}
+
+/// Returns the key of a row.
+pub fn key(copy: Copy, key: &[u8]) -> Bytes {
+    copy.key(kind::CURRENT, key.len()).raw(key).finish()
+}
+
+/// Reads the tenant's key out of a row's key.
+pub fn parse_key(row: &Bytes) -> Bytes {
+    row.slice(COPY_LEN.min(row.len())..)
+}
+
+/// Writes a row's value.
+pub fn encode(current: &Current) -> Bytes {
+    let mut w = Writer::with_capacity(44);
+    w.u8(if current.live.is_some() { LIVE } else { TOMBSTONE });
+    w.u64(current.revision.to_u64()).varint(u64::from(current.effect));
+    if let Some(live) = current.live {
+        w.u64(live.create.to_u64())
+            .varint(live.version)
+            .varint(u64::from(live.len))
+            .u128(live.hash);
+    }
+    w.finish()
+}
+
+/// Reads what [`encode`] wrote.
+pub fn decode(value: Bytes) -> Result<Current, Malformed> {
+    let mut r = Reader::new(value, "current version");
+    let flags = r.u8()?;
+    let revision = Revision::from_u64(r.u64()?);
+    let effect = u16::try_from(r.varint()?).map_err(|_| r.malformed())?;
+    let live = match flags {
+        TOMBSTONE => None,
+        LIVE => Some(Live {
+            create: Revision::from_u64(r.u64()?),
+            version: r.varint()?,
+            len: r.varint_u32()?,
+            hash: r.u128()?,
+        }),
+        2.. => return Err(r.malformed()),
+    };
+    r.end()?;
+    Ok(Current { revision, effect, live })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stead_types::{GroupId, TenantNumber};
+
+    use super::{super::Place, *};
+
+    proptest! {
+        #[test]
+        fn a_row_reads_back(revision: u64, effect: u16, live: Option<(u64, u64, u32, u128)>, bytes: Vec<u8>) {
+            let current = Current {
+                revision: Revision::from_u64(revision),
+                effect,
+                live: live.map(|(create, version, len, hash)| Live { create: Revision::from_u64(create), version, len, hash }),
+            };
+            prop_assert_eq!(decode(encode(&current)), Ok(current));
+            let place = Place { group: GroupId::new(1), install: 2 };
+            prop_assert_eq!(parse_key(&key(place.copy(TenantNumber::new(3), 4), &bytes)), bytes);
+        }
+    }
+}

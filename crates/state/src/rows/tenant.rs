@@ -1,0 +1,267 @@
+//! TENANT: a tenant's record in a group.
+//!
+//! Key: kind, group u32, install u32, tenant u64. Value: format byte 1, then the fields of [`Record`] in their order;
+//! counters as varints, digests as sixteen bytes. The record is decoded at start and held in memory; its row is written
+//! at checkpoints.
+
+use bytes::Bytes;
+use stead_types::{
+    ClientId, DirectoryVersion, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber, TenantTime,
+};
+
+use super::{Place, kind};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    lineage::{Lineage, decode_epoch},
+    shard::record::{
+        Accepted, ClientRange, CopyState, Fork, OnLeaseLoss, OperationId, Record, Role, Session, Shadow, Was,
+    },
+};
+
+const FORMAT: u8 = 1;
+
+/// Returns the key of a tenant's record.
+pub fn key(place: Place, tenant: TenantNumber) -> Bytes {
+    place.key(kind::TENANT, 8).u64(tenant.get()).finish()
+}
+
+/// Reads the tenant out of a key.
+pub fn parse_key(key: Bytes) -> Result<TenantNumber, Malformed> {
+    let mut reader = Reader::new(key, "tenant key");
+    reader.raw(super::PLACE_LEN)?;
+    let tenant = TenantNumber::new(reader.u64()?);
+    reader.end()?;
+    Ok(tenant)
+}
+
+/// Writes a record.
+pub fn encode(record: &Record) -> Bytes {
+    let mut w = Writer::with_capacity(160);
+    w.u8(FORMAT);
+    role(&mut w, record.role);
+    epoch(&mut w, record.epoch);
+    epoch(&mut w, record.promised);
+    w.varint(u64::from(record.view_version.incarnation.0))
+        .varint(record.view_version.index);
+    record.lineage.encode(&mut w);
+    w.varint(record.refused_up_to.0);
+    w.u8(match record.policy {
+        OnLeaseLoss::Stop => 0,
+        OnLeaseLoss::Continue => 1,
+    });
+    w.list(record.uncounted.iter(), |w, group| group_id(w, *group));
+    w.option(record.accepted, |w, accepted| {
+        w.varint(accepted.revision.to_u64()).u128(accepted.digest);
+    });
+    w.option(record.session, |w, session| {
+        group_id(w, session.home);
+        w.varint(u64::from(session.incarnation.0));
+        epoch(w, session.epoch);
+    });
+    w.bool(record.suspect);
+    copy(&mut w, &record.live);
+    w.option(record.shadow.as_ref(), |w, shadow| {
+        copy(w, &shadow.state);
+        w.varint(shadow.seed.to_u64()).varint(shadow.loaded.get());
+        w.list(shadow.clients.iter(), |w, range| {
+            w.u128(range.up_to.0).varint(range.read_at.to_u64());
+        });
+        w.varint(shadow.read_at.to_u64());
+    });
+    w.list(record.forks.iter(), |w, fork| {
+        copy(w, &fork.copy);
+        fork.lineage.encode(w);
+        w.varint(fork.point.get());
+    });
+    w.varint(u64::from(record.copies));
+    w.finish()
+}
+
+/// Reads what [`encode`] wrote.
+pub fn decode(value: Bytes) -> Result<Record, Malformed> {
+    let mut r = Reader::new(value, "tenant record");
+    if r.u8()? != FORMAT {
+        return Err(r.malformed());
+    }
+    let record = Record {
+        role: read_role(&mut r)?,
+        epoch: decode_epoch(&mut r)?,
+        promised: decode_epoch(&mut r)?,
+        view_version: DirectoryVersion {
+            incarnation: Incarnation(r.varint_u32()?),
+            index: r.varint()?,
+        },
+        lineage: Lineage::decode(&mut r)?,
+        refused_up_to: OperationId(r.varint()?),
+        policy: match r.u8()? {
+            0 => OnLeaseLoss::Stop,
+            1 => OnLeaseLoss::Continue,
+            2.. => return Err(r.malformed()),
+        },
+        uncounted: r.list(read_group)?,
+        accepted: r.option(|r| {
+            Ok(Accepted {
+                revision: read_revision(r)?,
+                digest: r.u128()?,
+            })
+        })?,
+        session: r.option(read_session)?,
+        suspect: r.bool()?,
+        live: read_copy(&mut r)?,
+        shadow: r.option(read_shadow)?,
+        forks: r.list(|r| {
+            Ok(Fork {
+                copy: read_copy(r)?,
+                lineage: Lineage::decode(r)?,
+                point: read_sequence(r)?,
+            })
+        })?,
+        copies: r.varint_u32()?,
+    };
+    r.end()?;
+    Ok(record)
+}
+
+fn epoch(w: &mut Writer, epoch: Epoch) {
+    w.varint(u64::from(epoch.get()));
+}
+
+fn group_id(w: &mut Writer, group: GroupId) {
+    w.varint(u64::from(group.get()));
+}
+
+fn role(w: &mut Writer, role: Role) {
+    match role {
+        Role::Owner => {
+            w.u8(1);
+        }
+        Role::Follower { home } => group_id(w.u8(2), home),
+        Role::Heir {
+            home,
+            operation,
+            epoch: promised,
+        } => {
+            group_id(w.u8(3), home);
+            epoch(w.varint(operation.0), promised);
+        }
+        Role::Relinquished {
+            operation,
+            to,
+            epoch: handed,
+            last,
+        } => {
+            group_id(w.u8(4).varint(operation.0), to);
+            epoch(w, handed);
+            w.varint(last.to_u64());
+        }
+        Role::Frozen {
+            operation,
+            epoch: frozen,
+            was,
+        } => {
+            epoch(w.u8(5).varint(operation.0), frozen);
+            match was {
+                Was::Owner => w.u8(1),
+                Was::Follower => w.u8(2),
+                Was::Relinquished(to) => w.u8(3).varint(u64::from(to.get())),
+                Was::None => w.u8(4),
+            };
+        }
+        Role::Erased => {
+            w.u8(6);
+        }
+    }
+}
+
+fn copy(w: &mut Writer, copy: &CopyState) {
+    w.varint(u64::from(copy.number)).varint(copy.revision.to_u64());
+    w.varint(copy.time.0).u128(copy.digest);
+    w.varint(copy.keys).varint(copy.len);
+    w.varint(copy.floor.to_u64()).varint(copy.edge.0);
+    w.varint(copy.trimmed.get());
+}
+
+fn read_group(r: &mut Reader) -> Result<GroupId, Malformed> {
+    Ok(GroupId::new(r.varint_u32()?))
+}
+
+fn read_revision(r: &mut Reader) -> Result<Revision, Malformed> {
+    Ok(Revision::from_u64(r.varint()?))
+}
+
+fn read_sequence(r: &mut Reader) -> Result<Sequence, Malformed> {
+    let number = r.varint()?;
+    Sequence::new(number).ok_or_else(|| r.malformed())
+}
+
+fn read_role(r: &mut Reader) -> Result<Role, Malformed> {
+    Ok(match r.u8()? {
+        1 => Role::Owner,
+        2 => Role::Follower { home: read_group(r)? },
+        3 => Role::Heir {
+            home: read_group(r)?,
+            operation: OperationId(r.varint()?),
+            epoch: decode_epoch(r)?,
+        },
+        4 => Role::Relinquished {
+            operation: OperationId(r.varint()?),
+            to: read_group(r)?,
+            epoch: decode_epoch(r)?,
+            last: read_revision(r)?,
+        },
+        5 => Role::Frozen {
+            operation: OperationId(r.varint()?),
+            epoch: decode_epoch(r)?,
+            was: match r.u8()? {
+                1 => Was::Owner,
+                2 => Was::Follower,
+                3 => Was::Relinquished(read_group(r)?),
+                4 => Was::None,
+                0 | 5.. => return Err(r.malformed()),
+            },
+        },
+        6 => Role::Erased,
+        0 | 7.. => return Err(r.malformed()),
+    })
+}
+
+fn read_session(r: &mut Reader) -> Result<Session, Malformed> {
+    Ok(Session {
+        home: read_group(r)?,
+        incarnation: Incarnation(r.varint_u32()?),
+        epoch: decode_epoch(r)?,
+    })
+}
+
+fn read_shadow(r: &mut Reader) -> Result<Shadow, Malformed> {
+    Ok(Shadow {
+        state: read_copy(r)?,
+        seed: read_revision(r)?,
+        loaded: read_sequence(r)?,
+        clients: r.list(|r| {
+            Ok(ClientRange {
+                up_to: ClientId(r.u128()?),
+                read_at: read_revision(r)?,
+            })
+        })?,
+        read_at: read_revision(r)?,
+    })
+}
+
+fn read_copy(r: &mut Reader) -> Result<CopyState, Malformed> {
+    Ok(CopyState {
+        number: r.varint_u32()?,
+        revision: read_revision(r)?,
+        time: TenantTime(r.varint()?),
+        digest: r.u128()?,
+        keys: r.varint()?,
+        len: r.varint()?,
+        floor: read_revision(r)?,
+        edge: TenantTime(r.varint()?),
+        trimmed: read_sequence(r)?,
+    })
+}
+
+#[cfg(test)]
+#[path = "tenant_test.rs"]
+mod tenant_test;

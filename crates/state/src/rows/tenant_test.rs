@@ -1,0 +1,121 @@
+//! Records read back, whatever they hold.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn epochs() -> impl Strategy<Value = Epoch> {
+    (0..=Epoch::MAX.get()).prop_map(|number| Epoch::new(number).unwrap())
+}
+
+fn groups() -> impl Strategy<Value = GroupId> {
+    any::<u32>().prop_map(GroupId::new)
+}
+
+fn revisions() -> impl Strategy<Value = Revision> {
+    any::<u64>().prop_map(Revision::from_u64)
+}
+
+fn sequences() -> impl Strategy<Value = Sequence> {
+    (0..=Sequence::MAX.get()).prop_map(|number| Sequence::new(number).unwrap())
+}
+
+fn operations() -> impl Strategy<Value = OperationId> {
+    any::<u64>().prop_map(OperationId)
+}
+
+fn roles() -> impl Strategy<Value = Role> {
+    let was = prop_oneof![
+        Just(Was::Owner),
+        Just(Was::Follower),
+        groups().prop_map(Was::Relinquished),
+        Just(Was::None)
+    ];
+    prop_oneof![
+        Just(Role::Owner),
+        groups().prop_map(|home| Role::Follower { home }),
+        (groups(), operations(), epochs()).prop_map(|(home, operation, epoch)| Role::Heir { home, operation, epoch }),
+        (operations(), groups(), epochs(), revisions()).prop_map(|(operation, to, epoch, last)| Role::Relinquished {
+            operation,
+            to,
+            epoch,
+            last
+        }),
+        (operations(), epochs(), was).prop_map(|(operation, epoch, was)| Role::Frozen { operation, epoch, was }),
+        Just(Role::Erased),
+    ]
+}
+
+prop_compose! {
+    fn copies()(number: u32, revision in revisions(), time: u64, digest: u128, keys: u64, len: u64, floor in revisions(), edge: u64, trimmed in sequences()) -> CopyState {
+        CopyState { number, revision, time: TenantTime(time), digest, keys, len, floor, edge: TenantTime(edge), trimmed }
+    }
+}
+
+prop_compose! {
+    fn shadows()(state in copies(), seed in revisions(), loaded in sequences(), clients: Vec<(u128, u64)>, read_at in revisions()) -> Shadow {
+        Shadow { state, seed, loaded, clients: clients.into_iter().map(|(up_to, at)| ClientRange { up_to: ClientId(up_to), read_at: Revision::from_u64(at) }).collect(), read_at }
+    }
+}
+
+prop_compose! {
+    fn sessions()(home in groups(), incarnation: u32, epoch in epochs()) -> Session {
+        Session { home, incarnation: Incarnation(incarnation), epoch }
+    }
+}
+
+prop_compose! {
+    fn records()(
+        role in roles(),
+        (epoch, promised, first) in (epochs(), epochs(), epochs()),
+        (incarnation, index, refused) in any::<(u32, u64, u64)>(),
+        (goes_on, suspect, copies) in any::<(bool, bool, u32)>(),
+        uncounted in prop::collection::vec(groups(), 0..3),
+        accepted in prop::option::of((revisions(), any::<u128>())),
+        session in prop::option::of(sessions()),
+        live in copies(),
+        shadow in prop::option::of(shadows()),
+        forks in prop::collection::vec((copies(), sequences()), 0..2),
+    ) -> Record {
+        let lineage = Lineage::starting(first);
+        Record {
+            role, epoch, promised,
+            view_version: DirectoryVersion { incarnation: Incarnation(incarnation), index },
+            refused_up_to: OperationId(refused),
+            policy: if goes_on { OnLeaseLoss::Continue } else { OnLeaseLoss::Stop },
+            uncounted, session, suspect, live, shadow, copies,
+            accepted: accepted.map(|(revision, digest)| Accepted { revision, digest }),
+            forks: forks.into_iter().map(|(copy, point)| Fork { copy, lineage: lineage.clone(), point }).collect(),
+            lineage,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_record_reads_back(record in records()) {
+        prop_assert_eq!(decode(encode(&record)), Ok(record));
+    }
+
+    #[test]
+    fn a_key_reads_back(group in groups(), install: u32, tenant: u64) {
+        let tenant = TenantNumber::new(tenant);
+        prop_assert_eq!(parse_key(key(Place { group, install }, tenant)), Ok(tenant));
+    }
+}
+
+#[test]
+fn the_bytes_of_a_record_are_fixed() {
+    let mut record = Record::unknown();
+    record.role = Role::Owner;
+    record.epoch = Epoch::FIRST;
+    record.promised = Epoch::FIRST;
+    record.lineage = Lineage::starting(Epoch::FIRST);
+    record.live.revision = "1.3".parse().unwrap();
+    record.live.keys = 2;
+    let hex: String = encode(&record).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        hex,
+        "010101010000010101ffffffffff1f000000000000000083808080802000000000000000000000000000000000000200000000000000"
+    );
+}

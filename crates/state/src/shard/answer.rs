@@ -1,0 +1,134 @@
+//! What applying a command came to. Every replica computes the same.
+
+use stead_types::{Epoch, GroupId, Revision, Sequence, TenantTime};
+
+use crate::rows::change::Value;
+
+/// The answer to one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A write took effect, now or, if it is a repeat, the first time.
+    Written(Written),
+    /// A write had nothing to do: a delete of what is not there.
+    Unchanged(Evaluated),
+    /// A precondition did not hold; nothing happened.
+    ConditionFailed {
+        /// The key's revision now; zero if it does not exist.
+        current: Revision,
+        /// Where it was evaluated.
+        at: Evaluated,
+    },
+    /// A precondition names a revision that a promotion cut; nothing happened.
+    Forked {
+        /// The epoch that was cut.
+        epoch: Epoch,
+        /// The last sequence of it that was kept.
+        kept: Sequence,
+    },
+    /// The idempotency key was used for another request; nothing happened.
+    KeyReused,
+    /// The write may have been executed and forgotten; it was not executed.
+    Expired {
+        /// The window's lower edge.
+        edge: TenantTime,
+        /// The tenant's time.
+        now: TenantTime,
+    },
+    /// A command about ownership, feed, seed or floor took effect.
+    Done,
+    /// A batch of the feed was taken in.
+    Fed(Fed),
+    /// The guard failed; nothing happened.
+    Void(Void),
+}
+
+/// A write that took effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The change.
+    pub revision: Revision,
+    /// The tenant's time now.
+    pub time: TenantTime,
+    /// The version before, if it was asked for, there was one and, for a repeat, it is still kept.
+    pub previous: Option<Version>,
+    /// Whether it had been executed before.
+    pub repeated: bool,
+}
+
+/// Where a write without effect was evaluated: its answer waits for durability of this revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evaluated {
+    /// The last change before.
+    pub revision: Revision,
+    /// The tenant's time.
+    pub time: TenantTime,
+}
+
+/// One version of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The change that made it.
+    pub revision: Revision,
+    /// What it holds.
+    pub value: Value,
+}
+
+/// How far a follower's copy is after a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fed {
+    /// The copy's last change.
+    pub revision: Revision,
+    /// Whether the tenant was detached by it, and why.
+    pub detached: Option<Detached>,
+}
+
+/// Why a tenant was detached from its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detached {
+    /// Records are missing before the batch.
+    Gap,
+    /// The digest differs from the home's.
+    DigestDiffers,
+}
+
+/// Which guard failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Void {
+    /// This group has no record of the tenant.
+    NoRecord,
+    /// This group has a record of the tenant already.
+    HasRecord,
+    /// Not the owner; `to` has it, where this group handed it over.
+    NotOwner {
+        /// The heir it was handed to.
+        to: Option<GroupId>,
+    },
+    /// Not a follower of that home.
+    NotFollower,
+    /// The epoch is not above, or not equal to, what the record has.
+    Epoch {
+        /// The record's epoch.
+        epoch: Epoch,
+        /// The highest epoch promised.
+        promised: Epoch,
+    },
+    /// Derived from an older view than the record has seen.
+    OlderView,
+    /// The copy has not reached the position, or has passed it.
+    Position {
+        /// Where it is.
+        revision: Revision,
+    },
+    /// The copy's history is not the home's.
+    Diverged,
+    /// The digest differs.
+    DigestDiffers,
+    /// No seed is under way, or another one, or its chunks are not all there.
+    Seed,
+    /// Forks would be lost that were not named.
+    HoldsForks,
+    /// The offset is not above the one that is there.
+    Offset,
+    /// The tenant has used up its sequences.
+    Exhausted,
+}

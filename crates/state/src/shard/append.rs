@@ -1,0 +1,52 @@
+//! Takes one change into one copy: the only place where data rows, digest and counters change.
+
+use super::{digest, record::CopyState};
+use crate::rows::{
+    Copy, RowsMut, Unreadable,
+    change::{self, Change},
+    current::{self, Current, Live},
+};
+
+/// Reads what is current at a key.
+pub(super) fn current(rows: &dyn crate::rows::Rows, copy: Copy, key: &[u8]) -> Result<Option<Current>, Unreadable> {
+    let row = rows.get(&current::key(copy, key))?;
+    Ok(row.map(current::decode).transpose()?)
+}
+
+/// Makes a change the current version of its key. `before` is what was current; the change's own `previous` is set
+/// from it. Revision and time of the copy are left to the caller.
+pub(super) fn append(
+    rows: &mut dyn RowsMut,
+    copy: Copy,
+    state: &mut CopyState,
+    before: Option<Current>,
+    mut change: Change,
+) {
+    change.previous = before.map(|before| (before.revision, before.effect));
+    if let Some(live) = before.and_then(|before| before.live) {
+        state.digest = state.digest.wrapping_sub(live.hash);
+        state.keys -= 1;
+        state.len -= change.key.len() as u64 + u64::from(live.len);
+    }
+    let live = change.value.as_ref().map(|value| Live {
+        create: value.create,
+        version: value.version,
+        len: value.bytes.len() as u32,
+        hash: digest::of_key(&change.key, &value.bytes, value.create, change.revision, value.version),
+    });
+    if let Some(live) = live {
+        state.digest = state.digest.wrapping_add(live.hash);
+        state.keys += 1;
+        state.len += change.key.len() as u64 + u64::from(live.len);
+    }
+    let now = Current {
+        revision: change.revision,
+        effect: change.effect,
+        live,
+    };
+    rows.put(current::key(copy, &change.key), current::encode(&now));
+    rows.put_new(
+        change::key(copy, change.revision.sequence(), change.effect),
+        change::encode(&change),
+    );
+}

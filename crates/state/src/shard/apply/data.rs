@@ -1,0 +1,122 @@
+//! What a home's stream brings: into the live copy, and into the shadow where one is being built.
+
+use stead_types::{ClientId, Revision};
+
+use super::{
+    super::{
+        Shard,
+        answer::{Answer, Detached, Fed, Void},
+        append::{append, current},
+        clients::Clients,
+        command::Data,
+        record::CopyState,
+        tenant::Tenant,
+    },
+    Context,
+    ownership::follows,
+};
+use crate::rows::{Copy, Place, Unreadable, change::Change};
+
+impl Shard {
+    pub(super) fn data(&mut self, context: &mut Context<'_>, data: Data) -> Result<Answer, Unreadable> {
+        let Some(tenant) = self.tenants.get_mut(&data.tenant) else {
+            return Ok(Answer::Void(Void::NoRecord));
+        };
+        if let Err(void) = follows(&tenant.record, data.home, data.epoch) {
+            return Ok(Answer::Void(void));
+        }
+        tenant.dirty = true;
+        to_shadow(context, self.place, tenant, &data)?;
+        if tenant.record.suspect {
+            return Ok(Answer::Void(Void::DigestDiffers));
+        }
+        let detached = to_live(context, self.place, tenant, &data)?;
+        let record = &mut tenant.record;
+        if detached.is_some() {
+            record.session = None;
+            record.suspect = detached == Some(Detached::DigestDiffers);
+        }
+        record.live.floor = record.live.floor.max(data.floor.min(record.live.revision));
+        if record.live.trimmed < record.live.floor.sequence() {
+            self.to_trim.insert(data.tenant);
+        }
+        let revision = record.live.revision;
+        Ok(Answer::Fed(Fed { revision, detached }))
+    }
+}
+
+fn to_live(
+    context: &mut Context<'_>,
+    place: Place,
+    tenant: &mut Tenant,
+    data: &Data,
+) -> Result<Option<Detached>, Unreadable> {
+    let state = &mut tenant.record.live;
+    let target = Target {
+        copy: place.copy(data.tenant, state.number),
+        state,
+        clients: &mut tenant.clients,
+    };
+    if !target.take_in(context, data, |_, _| true)? {
+        return Ok(Some(Detached::Gap));
+    }
+    let state = &tenant.record.live;
+    let differs = digest_at_end(data, state).is_some_and(|digest| digest != state.digest);
+    Ok(differs.then_some(Detached::DigestDiffers))
+}
+
+fn to_shadow(context: &mut Context<'_>, place: Place, tenant: &mut Tenant, data: &Data) -> Result<(), Unreadable> {
+    let Some(mut shadow) = tenant.record.shadow.take() else {
+        return Ok(());
+    };
+    let mut state = std::mem::take(&mut shadow.state);
+    let target = Target {
+        copy: place.copy(data.tenant, state.number),
+        state: &mut state,
+        clients: &mut tenant.shadow_clients,
+    };
+    // A gap leaves the shadow where it is: the stream that builds it resumes from there.
+    target.take_in(context, data, |client, revision| shadow.must_remember(client, revision))?;
+    shadow.state = state;
+    tenant.record.shadow = Some(shadow);
+    Ok(())
+}
+
+/// The copy that changes go to.
+struct Target<'a> {
+    copy: Copy,
+    state: &'a mut CopyState,
+    clients: &'a mut Clients,
+}
+
+impl Target<'_> {
+    /// Takes in the changes that are new. Returns false, with nothing taken in, if some are missing before them.
+    fn take_in(
+        self,
+        context: &mut Context<'_>,
+        data: &Data,
+        applies: impl Fn(ClientId, Revision) -> bool,
+    ) -> Result<bool, Unreadable> {
+        let Self { copy, state, clients } = self;
+        let start = data.changes.partition_point(|change| change.revision <= state.revision);
+        let new: &[Change] = &data.changes[start..];
+        let next = state.revision.sequence().next();
+        if new.first().is_some_and(|first| Some(first.revision.sequence()) != next) {
+            return Ok(false);
+        }
+        for change in new {
+            let before = current(context.rows, copy, &change.key)?;
+            state.revision = change.revision;
+            state.time = state.time.max(change.time);
+            clients.remember(state, change, |client| applies(client, change.revision));
+            append(context.rows, copy, state, before, change.clone());
+        }
+        Ok(true)
+    }
+}
+
+/// Returns the home's digest, if the copy stands where it was taken.
+fn digest_at_end(data: &Data, state: &CopyState) -> Option<u128> {
+    let end = data.changes.last()?.revision;
+    data.digest.filter(|_| end == state.revision)
+}

@@ -1,0 +1,58 @@
+//! The floor: what a home's followers no longer need.
+
+use std::collections::BTreeMap;
+
+use stead_types::{Revision, Sequence, TenantNumber};
+
+use super::{
+    super::{Shard, answer::Void, command::Floor},
+    Context,
+};
+use crate::rows::{Order, Unreadable, feed};
+
+/// Most rows of the feed that one command forgets; the next one goes on.
+const FEED_ROWS_MAX: usize = 4096;
+
+impl Shard {
+    pub(super) fn floor(&mut self, context: &mut Context<'_>, floor: Floor) -> Result<Result<(), Void>, Unreadable> {
+        let own: BTreeMap<TenantNumber, Revision> = floor.tenants.into_iter().collect();
+        let start = feed::key(self.place, 0);
+        let end = feed::key(self.place, floor.index.saturating_add(1));
+        let mut gone = Vec::new();
+        let mut reached: BTreeMap<TenantNumber, Sequence> = BTreeMap::new();
+        for row in context.rows.range(&start..&end, Order::Ascending).take(FEED_ROWS_MAX) {
+            let (key, value) = row?;
+            for touched in feed::decode(value)?.touched {
+                reached.insert(touched.tenant, touched.last);
+            }
+            gone.push(key);
+        }
+        for key in gone {
+            context.rows.delete(key);
+        }
+        for (tenant, last) in reached {
+            if !own.contains_key(&tenant) {
+                self.raise(tenant, |record_epoch| Revision::new(record_epoch, last));
+            }
+        }
+        for (tenant, revision) in own {
+            self.raise(tenant, |_| revision);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Raises the floor of a tenant that this group owns, never above its last change.
+    fn raise(&mut self, tenant: TenantNumber, to: impl Fn(stead_types::Epoch) -> Revision) {
+        let Some(held) = self.tenants.get_mut(&tenant) else {
+            return;
+        };
+        let Some(epoch) = held.record.owned() else { return };
+        let live = &mut held.record.live;
+        let floor = to(epoch).min(live.revision);
+        if floor > live.floor {
+            live.floor = floor;
+            held.dirty = true;
+            self.to_trim.insert(tenant);
+        }
+    }
+}

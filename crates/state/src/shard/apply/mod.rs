@@ -1,0 +1,83 @@
+//! Applies committed entries: matches and delegates, one file for each family of commands.
+
+mod data;
+mod floor;
+mod ownership;
+mod seed;
+mod write;
+
+use bytes::Bytes;
+use stead_types::{DirectoryVersion, TenantNumber};
+
+use super::{
+    Shard,
+    answer::{Answer, Void},
+    command::Command,
+    record::Record,
+};
+use crate::{
+    codec::Entry,
+    rows::{RowsMut, Unreadable, feed},
+};
+
+/// What an entry is applied with.
+struct Context<'a> {
+    rows: &'a mut dyn RowsMut,
+    /// The entry's logged time, in milliseconds since 1970.
+    time: u64,
+}
+
+impl Shard {
+    /// Applies an entry and returns an answer to each of its commands.
+    pub fn apply(&mut self, rows: &mut dyn RowsMut, index: u64, entry: Entry) -> Result<Vec<Answer>, Unreadable> {
+        let time = entry.time;
+        let mut context = Context { rows, time };
+        let mut answers = Vec::with_capacity(entry.commands.len());
+        for (kind, body) in entry.commands {
+            answers.push(self.apply_command(&mut context, kind, body)?);
+        }
+        if !self.touched.is_empty() {
+            let (len, touched) = self.take_touched();
+            let row = feed::Feed { time, len, touched };
+            rows.put_new(feed::key(self.place, index), feed::encode(&row));
+        }
+        Ok(answers)
+    }
+
+    fn apply_command(&mut self, context: &mut Context<'_>, kind: u8, body: Bytes) -> Result<Answer, Unreadable> {
+        let answer = match Command::decode(kind, body)? {
+            Command::Write(command) => return self.write(context, command),
+            Command::Data(command) => return self.data(context, command),
+            Command::Chunk(command) => self.chunk(context, command)?,
+            Command::Floor(command) => self.floor(context, command)?,
+            Command::Create(command) => self.create(command),
+            Command::Follow(command) => self.follow(context, command),
+            Command::Attach(command) => self.attach(command),
+            Command::Detach(command) => self.detach(command),
+            Command::Offset(command) => self.offset(command),
+            Command::Seed(command) => self.seed(context, command),
+            Command::Swap(command) => self.swap(context, command),
+            Command::Erase(command) => self.erase(context, command),
+            Command::Rejoin(command) => self.rejoin(command),
+        };
+        Ok(match answer {
+            Ok(()) => Answer::Done,
+            Err(void) => Answer::Void(void),
+        })
+    }
+
+    /// Returns a tenant's record to be changed.
+    fn record_mut(&mut self, tenant: TenantNumber) -> Result<&mut Record, Void> {
+        let tenant = self.tenants.get_mut(&tenant).ok_or(Void::NoRecord)?;
+        tenant.dirty = true;
+        Ok(&mut tenant.record)
+    }
+}
+
+/// Fails for a command that was derived from an older view than the record has seen.
+fn view(record: &Record, version: DirectoryVersion) -> Result<(), Void> {
+    if version < record.view_version {
+        return Err(Void::OlderView);
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! Commands about who owns and who follows: `Create`, `Follow`, `Attach`, `Detach`, `Offset`, `Erase`, `Rejoin`.
+
+use stead_types::{Epoch, Revision};
+
+use super::{
+    super::{
+        Shard,
+        answer::Void,
+        clients::Clients,
+        command::{Attach, Create, Detach, Erase, Follow, Offset, Rejoin},
+        record::{CopyState, Fork, Record, Role, Session},
+        tenant::Tenant,
+    },
+    Context, view,
+};
+use crate::lineage::{Lineage, Standing};
+
+impl Shard {
+    pub(super) fn create(&mut self, create: Create) -> Result<(), Void> {
+        if self.tenants.contains_key(&create.tenant) {
+            return Err(Void::HasRecord);
+        }
+        let mut tenant = Tenant::unknown();
+        let record = &mut tenant.record;
+        record.role = Role::Owner;
+        record.epoch = Epoch::FIRST;
+        record.promised = Epoch::FIRST;
+        record.view_version = create.version;
+        record.lineage = Lineage::starting(Epoch::FIRST);
+        record.policy = create.policy;
+        record.live.number = record.next_copy();
+        self.tenants.insert(create.tenant, tenant);
+        Ok(())
+    }
+
+    pub(super) fn follow(&mut self, context: &mut Context<'_>, follow: Follow) -> Result<(), Void> {
+        if follow.home == self.place.group {
+            return Err(Void::NotFollower);
+        }
+        let (epoch, promised) = match self.tenants.get(&follow.tenant) {
+            Some(tenant) => {
+                view(&tenant.record, follow.version)?;
+                (tenant.record.epoch, tenant.record.promised)
+            }
+            None => (Epoch::NONE, Epoch::NONE),
+        };
+        // For a frozen group `promised` is the epoch it is frozen for.
+        if follow.epoch <= epoch || follow.epoch < promised {
+            return Err(Void::Epoch { epoch, promised });
+        }
+        let tenant = self.tenants.entry(follow.tenant).or_insert_with(Tenant::unknown);
+        let record = &mut tenant.record;
+        let point = record.lineage.fork_point(&follow.lineage);
+        if record.live.revision.sequence() > point {
+            // Whole live state becomes the fork, under its number; the tenant is seeded anew.
+            let copy = std::mem::take(&mut record.live);
+            let lineage = std::mem::take(&mut record.lineage);
+            record.forks.push(Fork { copy, lineage, point });
+            tenant.clients = Clients::default();
+        }
+        if record.live.number == 0 {
+            record.live.number = record.next_copy();
+        }
+        record.role = Role::Follower { home: follow.home };
+        record.epoch = follow.epoch;
+        record.promised = follow.epoch;
+        record.view_version = follow.version;
+        record.accepted = None;
+        record.session = None;
+        record.uncounted.clear();
+        record.lineage = follow.lineage;
+        tenant.dirty = true;
+        let off = record
+            .shadow
+            .take_if(|shadow| record.lineage.standing(shadow.state.revision) != Standing::On);
+        if let Some(shadow) = off {
+            tenant.shadow_clients = Clients::default();
+            self.discard(context.rows, follow.tenant, &shadow.state);
+        }
+        Ok(())
+    }
+
+    pub(super) fn attach(&mut self, attach: Attach) -> Result<(), Void> {
+        let record = self.record_mut(attach.tenant)?;
+        follows(record, attach.home, attach.epoch)?;
+        if record.suspect {
+            return Err(Void::DigestDiffers);
+        }
+        if record.live.revision < attach.position {
+            return Err(position_void(record));
+        }
+        if record.live.revision.sequence() > record.lineage.fork_point(&attach.lineage) {
+            return Err(Void::Diverged);
+        }
+        record.lineage = attach.lineage;
+        record.session = Some(Session {
+            home: attach.home,
+            incarnation: attach.incarnation,
+            epoch: attach.epoch,
+        });
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, detach: Detach) -> Result<(), Void> {
+        let record = self.record_mut(detach.tenant)?;
+        match record.session.take_if(|session| session.home == detach.home) {
+            Some(_) => Ok(()),
+            None => Err(Void::NotFollower),
+        }
+    }
+
+    pub(super) fn offset(&mut self, offset: Offset) -> Result<(), Void> {
+        if offset.offset <= self.stream(offset.home) {
+            return Err(Void::Offset);
+        }
+        self.streams.insert(offset.home, offset.offset);
+        self.streams_dirty = true;
+        Ok(())
+    }
+
+    pub(super) fn erase(&mut self, context: &mut Context<'_>, erase: Erase) -> Result<(), Void> {
+        let tenant = self.tenants.get_mut(&erase.tenant).ok_or(Void::NoRecord)?;
+        let record = &mut tenant.record;
+        view(record, erase.version)?;
+        if record.role == Role::Owner && !erase.deleted {
+            return Err(Void::NotFollower);
+        }
+        if record.forks.iter().any(|fork| !erase.forks.contains(&fork.copy.number)) {
+            return Err(Void::HoldsForks);
+        }
+        let mut copies: Vec<CopyState> = vec![std::mem::take(&mut record.live)];
+        copies.extend(record.shadow.take().map(|shadow| shadow.state));
+        copies.extend(std::mem::take(&mut record.forks).into_iter().map(|fork| fork.copy));
+        // `promised`, `copies` and what the view was stay: a later `Follow` goes on from there.
+        record.role = Role::Erased;
+        record.epoch = Epoch::NONE;
+        record.view_version = erase.version;
+        record.lineage = Lineage::default();
+        record.accepted = None;
+        record.session = None;
+        record.suspect = false;
+        tenant.clients = Clients::default();
+        tenant.shadow_clients = Clients::default();
+        tenant.dirty = true;
+        for copy in copies {
+            self.discard(context.rows, erase.tenant, &copy);
+        }
+        self.to_trim.remove(&erase.tenant);
+        Ok(())
+    }
+
+    pub(super) fn rejoin(&mut self, rejoin: Rejoin) -> Result<(), Void> {
+        let record = self.record_mut(rejoin.tenant)?;
+        view(record, rejoin.version)?;
+        record.view_version = rejoin.version;
+        Ok(())
+    }
+}
+
+/// Fails unless the record follows this home in this epoch, and has promised no higher one.
+pub(super) fn follows(record: &Record, home: stead_types::GroupId, epoch: Epoch) -> Result<(), Void> {
+    if record.home() != Some(home) {
+        return Err(Void::NotFollower);
+    }
+    if epoch != record.epoch || epoch != record.promised {
+        return Err(epoch_void(record));
+    }
+    Ok(())
+}
+
+fn epoch_void(record: &Record) -> Void {
+    Void::Epoch {
+        epoch: record.epoch,
+        promised: record.promised,
+    }
+}
+
+pub(super) fn position_void(record: &Record) -> Void {
+    let revision: Revision = record.live.revision;
+    Void::Position { revision }
+}

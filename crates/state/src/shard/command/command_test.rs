@@ -1,0 +1,135 @@
+//! The bytes of every command: they read back, and they are those of the golden file.
+
+use std::fmt::Write as _;
+
+use stead_types::{ClientId, IdempotencyKey, TenantTime};
+
+use super::*;
+use crate::{
+    lineage::Lineage,
+    rows::change::{Change, Outcome, Value},
+    shard::{
+        record::OnLeaseLoss,
+        window::{Remembered, Window},
+    },
+};
+
+fn at(text: &str) -> Revision {
+    text.parse().unwrap()
+}
+
+fn change() -> Change {
+    Change {
+        revision: at("3.10"),
+        effect: 0,
+        more: false,
+        time: TenantTime(2_000),
+        previous: None,
+        outcome: Some(Outcome {
+            client: ClientId(0xabc),
+            sequence: 12,
+            request: 99,
+            evicted: 1,
+            clients_evicted: vec![ClientId(7)],
+        }),
+        key: Bytes::from_static(b"k"),
+        value: Some(Value {
+            create: at("1.2"),
+            version: 2,
+            bytes: Bytes::from_static(b"v"),
+        }),
+    }
+}
+
+fn delete() -> Change {
+    Change {
+        value: None,
+        outcome: None,
+        revision: at("3.11"),
+        ..change()
+    }
+}
+
+fn window() -> Window {
+    let outcome = Remembered {
+        sequence: 12,
+        revision: at("3.10"),
+        request: 99,
+        time: TenantTime(2_000),
+    };
+    Window::from_parts(TenantTime(5), vec![outcome])
+}
+
+fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
+    let tenant = TenantNumber::new(300);
+    let version = DirectoryVersion {
+        incarnation: Incarnation(1),
+        index: 77,
+    };
+    let home = GroupId::new(4);
+    let epoch = Epoch::new(3).unwrap();
+    let mut lineage = Lineage::starting(Epoch::FIRST);
+    lineage.promoted_to(epoch, Sequence::new(9).unwrap());
+    let idempotency = Some(IdempotencyKey {
+        client: ClientId(0xabc),
+        sequence: 12,
+        first_sent: TenantTime(1_000),
+    });
+    let (change, delete, window) = (change(), delete(), window());
+    macro_rules! each {
+        ($($name:literal $kind:ident $command:expr;)*) => {
+            vec![$({ let command = $command; let bytes = command.encode(); ($name, Command::$kind(command), bytes) }),*]
+        };
+    }
+    each! {
+        "put" Write Write::new(tenant, idempotency, Operation::Put {
+            key: Bytes::from_static(b"k"), value: Bytes::from_static(b"v"), condition: Some(Condition::Revision(at("1.2"))), previous: true,
+        });
+        "delete" Write Write::new(tenant, None, Operation::Delete {
+            key: Bytes::from_static(b"k"), condition: Some(Condition::Exists), previous: false,
+        });
+        "create" Create Create { tenant, version, policy: OnLeaseLoss::Stop };
+        "follow" Follow Follow { tenant, version, home, epoch, lineage: lineage.clone() };
+        "attach" Attach Attach { tenant, home, incarnation: Incarnation(1), epoch, position: at("1.9"), lineage: lineage.clone() };
+        "detach" Detach Detach { tenant, home };
+        "data" Data Data { tenant, home, epoch, changes: vec![change.clone(), delete], digest: Some(8), floor: at("1.4") };
+        "offset" Offset Offset { home, offset: FeedOffset { incarnation: Incarnation(1), index: 500 } };
+        "seed" Seed Seed { tenant, home, epoch, first: at("3.10"), lineage: lineage.clone() };
+        "chunk-changes" Chunk Chunk { tenant, home, epoch, first: at("3.10"), read_at: at("3.12"), part: Part::Changes {
+            after: Sequence::ZERO, up_to: Sequence::new(10).unwrap(), changes: vec![change],
+        } };
+        "chunk-clients" Chunk Chunk { tenant, home, epoch, first: at("3.10"), read_at: at("3.12"), part: Part::Clients {
+            after: None, up_to: ClientId(u128::MAX), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![(ClientId(0xabc), window)],
+        } };
+        "swap" Swap Swap { tenant, home, epoch, revision: at("3.12"), digest: 9 };
+        "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2] };
+        "rejoin" Rejoin Rejoin { tenant, version };
+        "floor" Floor Floor { index: 450, tenants: vec![(tenant, at("1.4"))] };
+    }
+}
+
+#[test]
+fn every_command_reads_back_and_no_prefix_of_it_does() {
+    for (name, command, bytes) in one_of_each() {
+        assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command), "{name}");
+        for end in 1..bytes.len() {
+            assert!(
+                Command::decode(bytes[0], bytes.slice(1..end)).is_err(),
+                "{name} cut at {end}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_bytes_of_every_command_are_those_of_the_golden_file() {
+    let mut written = String::new();
+    for (name, _, bytes) in one_of_each() {
+        write!(written, "{name} ").unwrap();
+        for byte in &bytes {
+            write!(written, "{byte:02x}").unwrap();
+        }
+        written.push('\n');
+    }
+    assert_eq!(written, include_str!("golden.txt"), "a changed form needs a new kind");
+}

@@ -1,0 +1,68 @@
+//! `Erase` and `Rejoin`: a tenant leaves this group, or stays after all.
+
+use bytes::Bytes;
+use stead_types::{DirectoryVersion, TenantNumber};
+
+use super::{kind, start, tenant, version, write_version};
+use crate::codec::{Malformed, Reader};
+
+/// The tenant leaves this group. Guard: not derived from an older view than the record has seen; no fork that is not
+/// named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erase {
+    /// The tenant.
+    pub tenant: TenantNumber,
+    /// Of the view that shows this group outside the replica set, or the tenant deleted.
+    pub version: DirectoryVersion,
+    /// Whether the tenant is deleted: only then may its owner erase it.
+    pub deleted: bool,
+    /// The forks that may be lost, by copy number.
+    pub forks: Vec<u32>,
+}
+
+/// The tenant is to stay after all: an `Erase` derived from an older view is void from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejoin {
+    /// The tenant.
+    pub tenant: TenantNumber,
+    /// Of the view that shows this group as a member again.
+    pub version: DirectoryVersion,
+}
+
+impl Erase {
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::ERASE, self.tenant, 24);
+        write_version(&mut w, self.version);
+        w.bool(self.deleted);
+        w.list(self.forks.iter(), |w, copy| {
+            w.varint(u64::from(*copy));
+        });
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tenant: tenant(r)?,
+            version: version(r)?,
+            deleted: r.bool()?,
+            forks: r.list(Reader::varint_u32)?,
+        })
+    }
+}
+
+impl Rejoin {
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::REJOIN, self.tenant, 16);
+        write_version(&mut w, self.version);
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tenant: tenant(r)?,
+            version: version(r)?,
+        })
+    }
+}

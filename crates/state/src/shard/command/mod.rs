@@ -1,0 +1,176 @@
+//! The commands of a group's log: one file for each family, bytes written by hand.
+//!
+//! A command carries all that its guard needs: whatever a guard needs of the view or of a feed session is copied into
+//! it by its proposer. A kind byte is never used for anything else again.
+
+mod attach;
+mod create;
+mod data;
+mod erase;
+mod floor;
+mod follow;
+mod seed;
+mod write;
+
+pub use attach::{Attach, Detach};
+use bytes::Bytes;
+pub use create::Create;
+pub use data::{Data, Offset};
+pub use erase::{Erase, Rejoin};
+pub use floor::Floor;
+pub use follow::Follow;
+pub use seed::{Chunk, Part, Seed, Swap};
+use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, Sequence, TenantNumber};
+pub use write::{Condition, Operation, Write};
+
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    lineage::decode_epoch,
+};
+
+/// Kind bytes.
+pub mod kind {
+    /// [`super::Write`].
+    pub const WRITE: u8 = 1;
+    /// [`super::Create`].
+    pub const CREATE: u8 = 2;
+    /// [`super::Follow`].
+    pub const FOLLOW: u8 = 3;
+    /// [`super::Attach`].
+    pub const ATTACH: u8 = 4;
+    /// [`super::Detach`].
+    pub const DETACH: u8 = 5;
+    /// [`super::Data`].
+    pub const DATA: u8 = 6;
+    /// [`super::Offset`].
+    pub const OFFSET: u8 = 7;
+    /// [`super::Seed`].
+    pub const SEED: u8 = 8;
+    /// [`super::Chunk`].
+    pub const CHUNK: u8 = 9;
+    /// [`super::Swap`].
+    pub const SWAP: u8 = 10;
+    /// [`super::Erase`].
+    pub const ERASE: u8 = 11;
+    /// [`super::Rejoin`].
+    pub const REJOIN: u8 = 12;
+    /// [`super::Floor`].
+    pub const FLOOR: u8 = 13;
+}
+
+/// Any command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A caller's write.
+    Write(Write),
+    /// A new tenant.
+    Create(Create),
+    /// Another home to follow.
+    Follow(Follow),
+    /// A tenant joins its home's stream.
+    Attach(Attach),
+    /// A tenant leaves its home's stream.
+    Detach(Detach),
+    /// Changes of one tenant from its home.
+    Data(Data),
+    /// How far the stream is.
+    Offset(Offset),
+    /// A copy is to be built anew.
+    Seed(Seed),
+    /// A part of the copy being built.
+    Chunk(Chunk),
+    /// The copy is built.
+    Swap(Swap),
+    /// The tenant leaves this group.
+    Erase(Erase),
+    /// The tenant is to stay after all.
+    Rejoin(Rejoin),
+    /// What may be forgotten.
+    Floor(Floor),
+}
+
+impl Command {
+    /// Reads a command of this kind.
+    pub fn decode(kind: u8, body: Bytes) -> Result<Self, Malformed> {
+        let mut r = Reader::new(body, "shard command");
+        let command = match kind {
+            kind::WRITE => Self::Write(Write::decode(&mut r)?),
+            kind::CREATE => Self::Create(Create::decode(&mut r)?),
+            kind::FOLLOW => Self::Follow(Follow::decode(&mut r)?),
+            kind::ATTACH => Self::Attach(Attach::decode(&mut r)?),
+            kind::DETACH => Self::Detach(Detach::decode(&mut r)?),
+            kind::DATA => Self::Data(Data::decode(&mut r)?),
+            kind::OFFSET => Self::Offset(Offset::decode(&mut r)?),
+            kind::SEED => Self::Seed(Seed::decode(&mut r)?),
+            kind::CHUNK => Self::Chunk(Chunk::decode(&mut r)?),
+            kind::SWAP => Self::Swap(Swap::decode(&mut r)?),
+            kind::ERASE => Self::Erase(Erase::decode(&mut r)?),
+            kind::REJOIN => Self::Rejoin(Rejoin::decode(&mut r)?),
+            kind::FLOOR => Self::Floor(Floor::decode(&mut r)?),
+            0 | 14.. => return Err(r.malformed()),
+        };
+        r.end()?;
+        Ok(command)
+    }
+}
+
+/// Starts a command about a tenant.
+fn start(kind: u8, tenant: TenantNumber, room: usize) -> Writer {
+    let mut w = Writer::with_capacity(10 + room);
+    w.u8(kind).varint(tenant.get());
+    w
+}
+
+fn tenant(r: &mut Reader) -> Result<TenantNumber, Malformed> {
+    Ok(TenantNumber::new(r.varint()?))
+}
+
+fn write_version(w: &mut Writer, version: DirectoryVersion) {
+    w.varint(u64::from(version.incarnation.0)).varint(version.index);
+}
+
+fn version(r: &mut Reader) -> Result<DirectoryVersion, Malformed> {
+    Ok(DirectoryVersion {
+        incarnation: Incarnation(r.varint_u32()?),
+        index: r.varint()?,
+    })
+}
+
+fn write_group(w: &mut Writer, group: GroupId) {
+    w.varint(u64::from(group.get()));
+}
+
+fn group(r: &mut Reader) -> Result<GroupId, Malformed> {
+    Ok(GroupId::new(r.varint_u32()?))
+}
+
+fn write_epoch(w: &mut Writer, epoch: Epoch) {
+    w.varint(u64::from(epoch.get()));
+}
+
+fn epoch(r: &mut Reader) -> Result<Epoch, Malformed> {
+    decode_epoch(r)
+}
+
+fn revision(r: &mut Reader) -> Result<Revision, Malformed> {
+    Ok(Revision::from_u64(r.varint()?))
+}
+
+fn sequence(r: &mut Reader) -> Result<Sequence, Malformed> {
+    let number = r.varint()?;
+    Sequence::new(number).ok_or_else(|| r.malformed())
+}
+
+fn write_offset(w: &mut Writer, offset: FeedOffset) {
+    w.varint(u64::from(offset.incarnation.0)).varint(offset.index);
+}
+
+fn offset(r: &mut Reader) -> Result<FeedOffset, Malformed> {
+    Ok(FeedOffset {
+        incarnation: Incarnation(r.varint_u32()?),
+        index: r.varint()?,
+    })
+}
+
+#[cfg(test)]
+mod command_test;

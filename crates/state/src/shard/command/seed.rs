@@ -1,0 +1,193 @@
+//! `Seed`, `Chunk` and `Swap`: a copy is built anew beside the old one.
+//!
+//! The home's change records up to the seed's first revision come in chunks, in the order of their revisions, only
+//! those that are current when the chunk is read; what is above comes by the feed. So a key that was overwritten before
+//! its chunk was read comes by the feed or by a later chunk, and nothing is pinned at the home.
+
+use bytes::Bytes;
+use stead_types::{ClientId, Epoch, GroupId, Revision, Sequence, TenantNumber, TenantTime};
+
+use super::{epoch, group, kind, revision, sequence, start, tenant, write_epoch, write_group};
+use crate::{
+    codec::{Malformed, Reader},
+    lineage::Lineage,
+    rows::{change::Change, client},
+    shard::window::Window,
+};
+
+const CHANGES: u8 = 1;
+const CLIENTS: u8 = 2;
+
+/// A copy is to be built anew. Guard: follower or heir of that home at the session's epoch; an older seed is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// The tenant.
+    pub tenant: TenantNumber,
+    /// The home group.
+    pub home: GroupId,
+    /// The session's epoch.
+    pub epoch: Epoch,
+    /// The home's last change when the seed began: chunks bring what is at or below it, the feed what is above.
+    pub first: Revision,
+    /// The home's lineage.
+    pub lineage: Lineage,
+}
+
+/// A part of the copy being built. Guard: as for `Seed`; it continues where the last chunk of its kind ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The tenant.
+    pub tenant: TenantNumber,
+    /// The home group.
+    pub home: GroupId,
+    /// The session's epoch.
+    pub epoch: Epoch,
+    /// The seed that it belongs to.
+    pub first: Revision,
+    /// The revision at which the home read it.
+    pub read_at: Revision,
+    /// What it brings.
+    pub part: Part,
+}
+
+/// What a chunk brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Changes that are current, of a range of sequences.
+    Changes {
+        /// The range begins behind this one.
+        after: Sequence,
+        /// The range ends with this one.
+        up_to: Sequence,
+        /// The changes in their order.
+        changes: Vec<Change>,
+    },
+    /// Windows of a range of clients. It must be proposed before any change made after it was read.
+    Clients {
+        /// The range begins behind this one; `None` for the first.
+        after: Option<ClientId>,
+        /// The range ends with this one; the highest id ends the last.
+        up_to: ClientId,
+        /// The tenant's time.
+        time: TenantTime,
+        /// The latest tenant time of an outcome of a client that is not kept.
+        edge: TenantTime,
+        /// The windows.
+        windows: Vec<(ClientId, Window)>,
+    },
+}
+
+/// The copy is built. Guard: all chunks, the position, an equal digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// The tenant.
+    pub tenant: TenantNumber,
+    /// The home group.
+    pub home: GroupId,
+    /// The session's epoch.
+    pub epoch: Epoch,
+    /// The revision at which the digests are compared.
+    pub revision: Revision,
+    /// The home's digest there.
+    pub digest: u128,
+}
+
+impl Seed {
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::SEED, self.tenant, 48);
+        write_group(&mut w, self.home);
+        write_epoch(&mut w, self.epoch);
+        w.varint(self.first.to_u64());
+        self.lineage.encode(&mut w);
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tenant: tenant(r)?,
+            home: group(r)?,
+            epoch: epoch(r)?,
+            first: revision(r)?,
+            lineage: Lineage::decode(r)?,
+        })
+    }
+}
+
+impl Chunk {
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::CHUNK, self.tenant, 4096);
+        write_group(&mut w, self.home);
+        write_epoch(&mut w, self.epoch);
+        w.varint(self.first.to_u64()).varint(self.read_at.to_u64());
+        match &self.part {
+            Part::Changes { after, up_to, changes } => {
+                w.u8(CHANGES).varint(after.get()).varint(up_to.get());
+                w.list(changes.iter(), |w, change| change.encode_for_feed(w));
+            }
+            Part::Clients {
+                after,
+                up_to,
+                time,
+                edge,
+                windows,
+            } => {
+                w.u8(CLIENTS).option(*after, |w, client| {
+                    w.u128(client.0);
+                });
+                w.u128(up_to.0).varint(time.0).varint(edge.0);
+                w.list(windows.iter(), |w, (id, window)| {
+                    w.u128(id.0).bytes(&client::encode(window));
+                });
+            }
+        }
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tenant: tenant(r)?,
+            home: group(r)?,
+            epoch: epoch(r)?,
+            first: revision(r)?,
+            read_at: revision(r)?,
+            part: match r.u8()? {
+                CHANGES => Part::Changes {
+                    after: sequence(r)?,
+                    up_to: sequence(r)?,
+                    changes: r.list(Change::decode_from_feed)?,
+                },
+                CLIENTS => Part::Clients {
+                    after: r.option(|r| Ok(ClientId(r.u128()?)))?,
+                    up_to: ClientId(r.u128()?),
+                    time: TenantTime(r.varint()?),
+                    edge: TenantTime(r.varint()?),
+                    windows: r.list(|r| Ok((ClientId(r.u128()?), client::decode(r.bytes()?)?)))?,
+                },
+                0 | 3.. => return Err(r.malformed()),
+            },
+        })
+    }
+}
+
+impl Swap {
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::SWAP, self.tenant, 40);
+        write_group(&mut w, self.home);
+        write_epoch(&mut w, self.epoch);
+        w.varint(self.revision.to_u64()).u128(self.digest);
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tenant: tenant(r)?,
+            home: group(r)?,
+            epoch: epoch(r)?,
+            revision: revision(r)?,
+            digest: r.u128()?,
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! What a key or a remembered outcome adds to a copy's digest.
+//!
+//! The digest is the wrapping sum of these hashes: a multiset hash, so that it can be kept up to date and does not
+//! depend on any order. The hashes are part of what nodes of different versions compare: they never change.
+
+use stead_types::{ClientId, Revision};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::window::Remembered;
+
+/// What tells the hash of a key from that of an outcome.
+const KEY: u8 = 1;
+const OUTCOME: u8 = 2;
+
+/// Returns the hash of a live key.
+pub fn of_key(key: &[u8], value: &[u8], create: Revision, revision: Revision, version: u64) -> u128 {
+    let mut item = [0; 65];
+    item[0] = KEY;
+    item[1..17].copy_from_slice(&xxh3_128(key).to_be_bytes());
+    item[17..33].copy_from_slice(&xxh3_128(value).to_be_bytes());
+    item[33..41].copy_from_slice(&create.to_u64().to_be_bytes());
+    item[41..49].copy_from_slice(&revision.to_u64().to_be_bytes());
+    item[49..57].copy_from_slice(&version.to_be_bytes());
+    // The last eight bytes are the key's expiry; keys without one have zero.
+    xxh3_128(&item)
+}
+
+/// Returns the hash of a remembered outcome.
+pub fn of_outcome(client: ClientId, outcome: &Remembered) -> u128 {
+    let mut item = [0; 49];
+    item[0] = OUTCOME;
+    item[1..17].copy_from_slice(&client.0.to_be_bytes());
+    item[17..25].copy_from_slice(&outcome.sequence.to_be_bytes());
+    item[25..33].copy_from_slice(&outcome.revision.to_u64().to_be_bytes());
+    item[33..41].copy_from_slice(&outcome.request.to_be_bytes());
+    item[41..49].copy_from_slice(&outcome.time.0.to_be_bytes());
+    xxh3_128(&item)
+}
+
+/// Returns the hash of a request, by which a key that is used for another request is noticed.
+pub fn of_request(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::TenantTime;
+
+    use super::*;
+
+    #[test]
+    fn the_hashes_are_fixed() {
+        let hash = of_key(b"key", b"value", Revision::from_u64(1), Revision::from_u64(2), 3);
+        assert_eq!(format!("{hash:032x}"), "77c1735d0e2762292f5c528f7653d4ec");
+        let outcome = Remembered {
+            sequence: 1,
+            revision: Revision::from_u64(2),
+            request: 3,
+            time: TenantTime(4),
+        };
+        let hash = of_outcome(ClientId(5), &outcome);
+        assert_eq!(format!("{hash:032x}"), "b86598c7afec5a000a33c12ea45d0c77");
+    }
+}

@@ -1,0 +1,85 @@
+//! Changes in the order of their revisions: what feed and watch are made of.
+
+use stead_types::{Revision, Sequence};
+
+use super::{Reading, Refused};
+use crate::{
+    lineage::Standing,
+    rows::{Order, Rows, Unreadable, change, feed},
+    shard::Shard,
+};
+
+/// Some changes of a tenant, gapless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// The changes, in their order; a change of many keys is never split.
+    pub changes: Vec<change::Change>,
+    /// Where to go on.
+    pub next: Revision,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+impl Reading<'_> {
+    /// Returns the changes after a revision, up to `up_to` (or the copy's own), of about `len_max` bytes.
+    pub fn changes(&self, after: Revision, up_to: Sequence, len_max: usize) -> Result<Changes, Refused> {
+        self.can_start(after)?;
+        let last = up_to.min(self.state().revision.sequence());
+        let first = after.sequence().next().unwrap_or(Sequence::MAX);
+        let mut found = Changes {
+            changes: Vec::new(),
+            next: after,
+            more: false,
+        };
+        if first > last {
+            return Ok(found);
+        }
+        let start = change::key(self.copy, first, 0);
+        let end = change::key(self.copy, last.next().unwrap_or(Sequence::MAX), 0);
+        let mut len = 0;
+        for row in self.rows.range(&start..&end, Order::Ascending) {
+            let (key, value) = row?;
+            let (sequence, effect) = change::parse_key(key)?;
+            if effect == 0 && len >= len_max {
+                found.more = true;
+                break;
+            }
+            let change = change::decode(sequence, effect, value)?;
+            len += change.len() + 64;
+            found.next = change.revision;
+            found.changes.push(change);
+        }
+        Ok(found)
+    }
+
+    /// Fails where the changes after a revision are not all kept, or are not those of the revision's own history.
+    fn can_start(&self, after: Revision) -> Result<(), Refused> {
+        if let Standing::Cut { kept } = self.record.lineage.standing(after) {
+            let epoch = after.epoch();
+            return Err(Refused::Forked { epoch, kept });
+        }
+        if after > self.state().revision {
+            let reached = self.state().revision;
+            return Err(Refused::NotReached { reached });
+        }
+        if after < self.state().floor {
+            return Err(self.compacted());
+        }
+        Ok(())
+    }
+}
+
+impl Shard {
+    /// Returns the entries after `after` that touched tenants of this home, up to `entries_max`, by Raft index.
+    pub fn feed(&self, rows: &dyn Rows, after: u64, entries_max: usize) -> Result<Vec<(u64, feed::Feed)>, Unreadable> {
+        let start = feed::key(self.place(), after.saturating_add(1));
+        let end = self.place().range(crate::rows::kind::FEED).end;
+        rows.range(&start..&end, Order::Ascending)
+            .take(entries_max)
+            .map(|row| {
+                let (key, value) = row?;
+                Ok((feed::parse_key(key)?, feed::decode(value)?))
+            })
+            .collect()
+    }
+}

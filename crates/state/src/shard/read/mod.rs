@@ -1,0 +1,171 @@
+//! Reads a tenant's data, as of what has been applied or at an older revision.
+//!
+//! Who may answer, and whether the answer is fresh enough, is decided elsewhere: here a revision is only checked against
+//! the copy's own lineage and history.
+
+mod changes;
+mod page;
+mod scan;
+mod seed;
+
+use bytes::Bytes;
+pub use changes::Changes;
+pub use page::{InvalidPageToken, PageToken, arguments_hash};
+pub use scan::{Page, Scan};
+use stead_types::{Epoch, Revision, Sequence};
+
+use super::{
+    answer::Version,
+    append::current,
+    clients::Clients,
+    record::{CopyState, Record},
+};
+use crate::{
+    codec::Malformed,
+    lineage::Standing,
+    rows::{
+        Copy, Rows, Unreadable,
+        change::{self, Change},
+    },
+};
+
+/// Why a read was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The copy has not reached the revision.
+    #[error("the copy has reached {reached}")]
+    NotReached {
+        /// Where it is.
+        reached: Revision,
+    },
+    /// A promotion cut the revision.
+    #[error("epoch {epoch} was cut after sequence {kept}")]
+    Forked {
+        /// The epoch that was cut.
+        epoch: Epoch,
+        /// The last sequence of it that was kept.
+        kept: Sequence,
+    },
+    /// The revision is older than the history that is kept.
+    #[error("history begins at {oldest}")]
+    Compacted {
+        /// The oldest revision that can be read.
+        oldest: Revision,
+    },
+    /// Storage failed: the node must stop.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        Self::Unreadable(malformed.into())
+    }
+}
+
+/// Access to one tenant's live copy.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    pub(super) rows: &'a dyn Rows,
+    pub(super) copy: Copy,
+    pub(super) record: &'a Record,
+    pub(super) clients: &'a Clients,
+}
+
+impl<'a> Reading<'a> {
+    /// Returns the tenant's record.
+    pub fn record(&self) -> &'a Record {
+        self.record
+    }
+
+    /// Returns where the copy stands.
+    pub fn state(&self) -> &'a CopyState {
+        &self.record.live
+    }
+
+    /// Returns the revision to read at: the one asked for, if the copy has it, else the copy's own.
+    pub fn resolve(&self, at: Option<Revision>) -> Result<Revision, Refused> {
+        let Some(at) = at else { return Ok(self.state().revision) };
+        match self.record.lineage.standing(at) {
+            Standing::Cut { kept } => {
+                let epoch = at.epoch();
+                return Err(Refused::Forked { epoch, kept });
+            }
+            Standing::Closed => return Err(self.compacted()),
+            Standing::On => {}
+        }
+        if at > self.state().revision {
+            let reached = self.state().revision;
+            return Err(Refused::NotReached { reached });
+        }
+        if at < self.state().floor {
+            return Err(self.compacted());
+        }
+        Ok(at)
+    }
+
+    fn compacted(&self) -> Refused {
+        Refused::Compacted {
+            oldest: self.state().floor,
+        }
+    }
+
+    /// Returns a key's version, if it has one.
+    pub fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<Version>, Refused> {
+        let at = self.resolve(at)?;
+        Ok(self.version(key, at)?)
+    }
+
+    /// Returns the versions of many keys at one revision, and which one that was.
+    pub fn batch_get(&self, keys: &[Bytes], at: Option<Revision>) -> Result<(Revision, Vec<Option<Version>>), Refused> {
+        let at = self.resolve(at)?;
+        let versions = keys.iter().map(|key| self.version(key, at)).collect::<Result<_, _>>()?;
+        Ok((at, versions))
+    }
+
+    /// Returns the version of a key as of a revision that was resolved.
+    fn version(&self, key: &[u8], at: Revision) -> Result<Option<Version>, Unreadable> {
+        match current(self.rows, self.copy, key)? {
+            Some(now) if now.revision <= at && now.live.is_none() => Ok(None),
+            Some(now) => as_of(self.rows, self.copy, (now.revision, now.effect), at),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Follows a key's versions back to the one as of a revision.
+fn as_of(rows: &dyn Rows, copy: Copy, mut place: (Revision, u16), at: Revision) -> Result<Option<Version>, Unreadable> {
+    loop {
+        let change = change_at(rows, copy, place)?.ok_or(Malformed {
+            what: "chain of versions",
+        })?;
+        if place.0 <= at {
+            return Ok(into_version(change));
+        }
+        match change.previous {
+            Some(previous) => place = previous,
+            None => return Ok(None),
+        }
+    }
+}
+
+fn into_version(change: Change) -> Option<Version> {
+    let revision = change.revision;
+    change.value.map(|value| Version { revision, value })
+}
+
+/// Reads one change, if it is still kept.
+pub(super) fn change_at(
+    rows: &dyn Rows,
+    copy: Copy,
+    (revision, effect): (Revision, u16),
+) -> Result<Option<Change>, Unreadable> {
+    let sequence = revision.sequence();
+    let row = rows.get(&change::key(copy, sequence, effect))?;
+    Ok(row.map(|row| change::decode(sequence, effect, row)).transpose()?)
+}
+
+/// Reads what one change made of its key, if it is still kept and not a delete.
+pub(super) fn version_at(rows: &dyn Rows, copy: Copy, at: (Revision, u16)) -> Result<Option<Version>, Unreadable> {
+    Ok(change_at(rows, copy, at)?.and_then(into_version))
+}

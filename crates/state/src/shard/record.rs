@@ -1,0 +1,251 @@
+//! A tenant's record in a group's log: who may write, what the group has promised, and where its copies stand.
+
+use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantTime};
+
+use crate::lineage::Lineage;
+
+/// Counts the operations (moves, promotions) of a tenant; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct OperationId(pub u64);
+
+/// What a group is to a tenant. The words are PROTOCOL's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// May write, in the record's epoch.
+    Owner,
+    /// Holds an asynchronous copy.
+    Follower {
+        /// Whom it follows.
+        home: GroupId,
+    },
+    /// A follower that is ready to take over.
+    Heir {
+        /// Whom it follows.
+        home: GroupId,
+        /// The move.
+        operation: OperationId,
+        /// The epoch that it would own.
+        epoch: Epoch,
+    },
+    /// Has handed the tenant over; the baton is derived from this.
+    Relinquished {
+        /// The move.
+        operation: OperationId,
+        /// The heir.
+        to: GroupId,
+        /// The epoch handed over.
+        epoch: Epoch,
+        /// The last change of the epoch before.
+        last: Revision,
+    },
+    /// Takes part in a promotion.
+    Frozen {
+        /// The promotion.
+        operation: OperationId,
+        /// The epoch it is frozen for.
+        epoch: Epoch,
+        /// What it was.
+        was: Was,
+    },
+    /// Has left the replica set; its rows are gone or going.
+    Erased,
+}
+
+/// What a frozen group was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Was {
+    /// The owner.
+    Owner,
+    /// A follower or an heir.
+    Follower,
+    /// A source that had handed over to this group.
+    Relinquished(GroupId),
+    /// No member.
+    None,
+}
+
+/// What an owner does without a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnLeaseLoss {
+    /// Stops: a split brain is impossible.
+    #[default]
+    Stop,
+    /// Goes on, marking its answers, until anything shows a higher epoch.
+    Continue,
+}
+
+/// Where one copy of the data stands. Equal in all replicas but for `trimmed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyState {
+    /// The copy's number.
+    pub number: u32,
+    /// The last change.
+    pub revision: Revision,
+    /// The tenant's logged clock.
+    pub time: TenantTime,
+    /// Multiset hash of live keys and remembered outcomes.
+    pub digest: u128,
+    /// Live keys.
+    pub keys: u64,
+    /// Bytes of live keys and their values.
+    pub len: u64,
+    /// Versions below it may be gone; the version as of it is kept.
+    pub floor: Revision,
+    /// The latest tenant time of an outcome of a client that is no longer kept; zero before the first.
+    pub edge: TenantTime,
+    /// How far this node has removed versions below the floor: its own progress, in no other replica's interest.
+    pub trimmed: Sequence,
+}
+
+/// A copy being seeded beside the live one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// Where it stands; its revision is that of the last feed record, the seed's first revision before it.
+    pub state: CopyState,
+    /// The first revision: chunks bring what is at or below it, the feed what is above.
+    pub seed: Revision,
+    /// Chunks have brought all changes up to here.
+    pub loaded: Sequence,
+    /// The ranges of clients that chunks have brought, in order; the last one ends at the highest id.
+    pub clients: Vec<ClientRange>,
+    /// The highest revision at which a chunk was read: the shadow is whole from there on.
+    pub read_at: Revision,
+}
+
+/// Clients whose windows a chunk has brought: those above the range before, up to `up_to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientRange {
+    /// The last client of the range.
+    pub up_to: ClientId,
+    /// Outcomes up to this revision are in the chunk; later ones come by the feed.
+    pub read_at: Revision,
+}
+
+impl Shadow {
+    /// Tells whether all chunks have come and the feed has reached what they were read at.
+    pub fn is_whole(&self) -> bool {
+        self.clients_loaded_to() == Some(ClientId(u128::MAX))
+            && self.loaded >= self.seed.sequence()
+            && self.state.revision >= self.read_at
+    }
+
+    /// Returns the last client whose window has been brought.
+    pub fn clients_loaded_to(&self) -> Option<ClientId> {
+        self.clients.last().map(|range| range.up_to)
+    }
+
+    /// Tells whether the windows that were brought lack what this change did to a client: it is not in them, and it
+    /// was made after they were read.
+    pub(crate) fn must_remember(&self, client: ClientId, revision: Revision) -> bool {
+        let at = self.clients.partition_point(|range| range.up_to < client);
+        self.clients.get(at).is_some_and(|range| range.read_at < revision)
+    }
+}
+
+/// The stream on which a tenant is attached: while it is, the stream's offset speaks for the tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The home group.
+    pub home: GroupId,
+    /// The home group's incarnation.
+    pub incarnation: stead_types::Incarnation,
+    /// The epoch of the session.
+    pub epoch: Epoch,
+}
+
+/// Revisions that were cut off, kept as a whole copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The copy as it stood.
+    pub copy: CopyState,
+    /// The lineage it belongs to.
+    pub lineage: Lineage,
+    /// Everything above this sequence was cut.
+    pub point: Sequence,
+}
+
+/// What an owner took over by a baton.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The last change of the epoch before.
+    pub revision: Revision,
+    /// The digest there.
+    pub digest: u128,
+}
+
+/// A tenant's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What this group is to the tenant.
+    pub role: Role,
+    /// The epoch owned or followed.
+    pub epoch: Epoch,
+    /// The highest epoch followed, accepted, frozen for or owned; never decreases.
+    pub promised: Epoch,
+    /// The highest view version that an entry was derived from.
+    pub view_version: DirectoryVersion,
+    /// The revisions that this group's history belongs to.
+    pub lineage: Lineage,
+    /// Moves up to this one are refused.
+    pub refused_up_to: OperationId,
+    /// In force while this group owns.
+    pub policy: OnLeaseLoss,
+    /// Members whose acknowledgements do not count.
+    pub uncounted: Vec<GroupId>,
+    /// What was taken over by a baton, if the epoch began with one.
+    pub accepted: Option<Accepted>,
+    /// Where the tenant is attached, if it is.
+    pub session: Option<Session>,
+    /// The digest differed from the home's: not served, not acknowledged, until seeded anew.
+    pub suspect: bool,
+    /// The copy that is served.
+    pub live: CopyState,
+    /// The copy being seeded.
+    pub shadow: Option<Shadow>,
+    /// What was cut off.
+    pub forks: Vec<Fork>,
+    /// The highest copy number given out.
+    pub copies: u32,
+}
+
+impl Record {
+    /// Returns the record of a tenant that this group knows nothing of.
+    pub fn unknown() -> Self {
+        Self {
+            role: Role::Erased,
+            epoch: Epoch::NONE,
+            promised: Epoch::NONE,
+            view_version: DirectoryVersion::ZERO,
+            lineage: Lineage::default(),
+            refused_up_to: OperationId::default(),
+            policy: OnLeaseLoss::Stop,
+            uncounted: Vec::new(),
+            accepted: None,
+            session: None,
+            suspect: false,
+            live: CopyState::default(),
+            shadow: None,
+            forks: Vec::new(),
+            copies: 0,
+        }
+    }
+
+    /// Returns the epoch owned, if this group owns.
+    pub fn owned(&self) -> Option<Epoch> {
+        (self.role == Role::Owner).then_some(self.epoch)
+    }
+
+    /// Returns whom this group follows, if it follows.
+    pub fn home(&self) -> Option<GroupId> {
+        match self.role {
+            Role::Follower { home } | Role::Heir { home, .. } => Some(home),
+            Role::Owner | Role::Relinquished { .. } | Role::Frozen { .. } | Role::Erased => None,
+        }
+    }
+
+    /// Gives out the next copy number.
+    pub(crate) fn next_copy(&mut self) -> u32 {
+        self.copies += 1;
+        self.copies
+    }
+}

@@ -1,0 +1,197 @@
+//! The state of a group: what is held in memory beside the rows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use stead_types::{FeedOffset, GroupId, Sequence, TenantNumber};
+
+use super::{
+    clients::Clients,
+    read::Reading,
+    record::{CopyState, Record, Role},
+    tenant::Tenant,
+};
+use crate::rows::{Copy, Order, Place, Rows, RowsMut, Unreadable, feed::Touched, garbage, kind, stream, tenant};
+
+/// All tenants of one group on one node.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) place: Place,
+    pub(super) tenants: BTreeMap<TenantNumber, Tenant>,
+    pub(super) streams: BTreeMap<GroupId, FeedOffset>,
+    pub(super) streams_dirty: bool,
+    /// Copies being erased.
+    pub(super) garbage: VecDeque<Copy>,
+    /// Tenants whose floor has moved past what was removed.
+    pub(super) to_trim: BTreeSet<TenantNumber>,
+    /// What the entry being applied has touched so far.
+    pub(super) touched: BTreeMap<TenantNumber, (Sequence, Sequence)>,
+    /// Bytes that it has written.
+    pub(super) touched_len: u64,
+}
+
+impl Shard {
+    /// Reads the state that the rows hold.
+    pub fn open(place: Place, rows: &dyn Rows) -> Result<Self, Unreadable> {
+        let mut shard = Self {
+            place,
+            tenants: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            streams_dirty: false,
+            garbage: VecDeque::new(),
+            to_trim: BTreeSet::new(),
+            touched: BTreeMap::new(),
+            touched_len: 0,
+        };
+        each(rows, place, kind::TENANT, |key, value| {
+            let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);
+            shard.load(rows, number, record)
+        })?;
+        each(rows, place, kind::STREAM, |key, value| {
+            shard.streams.insert(stream::parse_key(key)?, stream::decode(value)?);
+            Ok(())
+        })?;
+        each(rows, place, kind::GARBAGE, |key, _| {
+            shard.garbage.push_back(garbage::parse_key(place, key)?);
+            Ok(())
+        })?;
+        Ok(shard)
+    }
+
+    fn load(&mut self, rows: &dyn Rows, number: TenantNumber, record: Record) -> Result<(), Unreadable> {
+        let clients = Clients::open(rows, self.place.copy(number, record.live.number))?;
+        let shadow_clients = match &record.shadow {
+            Some(shadow) => Clients::open(rows, self.place.copy(number, shadow.state.number))?,
+            None => Clients::default(),
+        };
+        if record.live.trimmed < record.live.floor.sequence() {
+            self.to_trim.insert(number);
+        }
+        let tenant = Tenant {
+            record,
+            clients,
+            shadow_clients,
+            dirty: false,
+        };
+        self.tenants.insert(number, tenant);
+        Ok(())
+    }
+
+    /// Writes what is held in memory and has changed: to be called before a checkpoint.
+    pub fn flush(&mut self, rows: &mut dyn RowsMut) {
+        for (number, tenant) in self.tenants.iter_mut().filter(|(_, tenant)| tenant.dirty) {
+            tenant.dirty = false;
+            rows.put(tenant::key(self.place, *number), tenant::encode(&tenant.record));
+            let live = self.place.copy(*number, tenant.record.live.number);
+            tenant.clients.flush(rows, live);
+            if let Some(shadow) = &tenant.record.shadow {
+                tenant
+                    .shadow_clients
+                    .flush(rows, self.place.copy(*number, shadow.state.number));
+            }
+        }
+        if std::mem::take(&mut self.streams_dirty) {
+            for (home, offset) in &self.streams {
+                rows.put(stream::key(self.place, *home), stream::encode(*offset));
+            }
+        }
+    }
+
+    /// Returns the group and install whose rows these are.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Returns the record of a tenant.
+    pub fn record(&self, tenant: TenantNumber) -> Option<&Record> {
+        self.tenants.get(&tenant).map(|tenant| &tenant.record)
+    }
+
+    /// Returns all records, by tenant.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = (TenantNumber, &Record)> {
+        self.tenants.iter().map(|(number, tenant)| (*number, &tenant.record))
+    }
+
+    /// Returns the remembered outcomes of a tenant's live copy.
+    pub fn clients(&self, tenant: TenantNumber) -> Option<&Clients> {
+        self.tenants.get(&tenant).map(|tenant| &tenant.clients)
+    }
+
+    /// Returns how far this group has the stream of a home group.
+    pub fn stream(&self, home: GroupId) -> FeedOffset {
+        self.streams.get(&home).copied().unwrap_or(FeedOffset::ZERO)
+    }
+
+    /// Returns the offsets of all streams, by home group.
+    pub fn streams(&self) -> &BTreeMap<GroupId, FeedOffset> {
+        &self.streams
+    }
+
+    /// Tells whether a tenant is attached to its home's stream as it is now.
+    pub fn is_attached(&self, record: &Record) -> bool {
+        record.session.is_some_and(|session| {
+            record.home() == Some(session.home)
+                && session.epoch == record.epoch
+                && session.incarnation == self.stream(session.home).incarnation
+        })
+    }
+
+    /// Gives access to a tenant's data, as of what has been applied.
+    pub fn reading<'a>(&'a self, rows: &'a dyn Rows, tenant: TenantNumber) -> Option<Reading<'a>> {
+        let held = self.tenants.get(&tenant)?;
+        Some(Reading {
+            rows,
+            copy: self.place.copy(tenant, held.record.live.number),
+            record: &held.record,
+            clients: &held.clients,
+        })
+    }
+
+    /// Drops a copy: nothing reads it from here on, its rows go in bounded steps.
+    pub(super) fn discard(&mut self, rows: &mut dyn RowsMut, tenant: TenantNumber, state: &CopyState) {
+        if state.number == 0 {
+            return;
+        }
+        let copy = self.place.copy(tenant, state.number);
+        rows.put(garbage::key(copy), bytes::Bytes::new());
+        self.garbage.push_back(copy);
+    }
+
+    /// Notes a change of a tenant that this group owns, for the feed.
+    pub(super) fn touch(&mut self, tenant: TenantNumber, sequence: Sequence, len: usize) {
+        self.touched_len += len as u64;
+        self.touched
+            .entry(tenant)
+            .and_modify(|(_, last)| *last = sequence)
+            .or_insert((sequence, sequence));
+    }
+
+    /// Takes what the entry has touched.
+    pub(super) fn take_touched(&mut self) -> (u64, Vec<Touched>) {
+        let touched = std::mem::take(&mut self.touched);
+        let touched = touched
+            .into_iter()
+            .map(|(tenant, (first, last))| Touched { tenant, first, last })
+            .collect();
+        (std::mem::take(&mut self.touched_len), touched)
+    }
+
+    /// Tells whether a group may be asked for a tenant's data at all: it is a member and its copy is sound.
+    pub fn is_readable(record: &Record) -> bool {
+        record.role != Role::Erased && !record.suspect
+    }
+}
+
+/// Calls `row` with each row of a kind.
+fn each(
+    rows: &dyn Rows,
+    place: Place,
+    kind: u8,
+    mut row: impl FnMut(bytes::Bytes, bytes::Bytes) -> Result<(), Unreadable>,
+) -> Result<(), Unreadable> {
+    let range = place.range(kind);
+    for found in rows.range(&range.start..&range.end, Order::Ascending) {
+        let (key, value) = found?;
+        row(key, value)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! A tenant in memory: its record and the windows of its copies.
+
+use super::{clients::Clients, record::Record};
+
+/// A tenant as the shard holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenant {
+    pub(crate) record: Record,
+    /// Windows of the live copy.
+    pub(crate) clients: Clients,
+    /// Windows of the shadow, empty where there is none.
+    pub(crate) shadow_clients: Clients,
+    /// Whether the record's row is behind.
+    pub(crate) dirty: bool,
+}
+
+impl Tenant {
+    /// Returns a tenant of which nothing is known.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            record: Record::unknown(),
+            clients: Clients::default(),
+            shadow_clients: Clients::default(),
+            dirty: true,
+        }
+    }
+}
