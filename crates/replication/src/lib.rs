@@ -1,1 +1,5 @@
-//!
+//! Carries out between regions what `state` decided.
+
+mod views;
+
+pub use views::Views;
