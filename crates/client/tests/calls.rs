@@ -1,0 +1,283 @@
+//! Calls against mock nodes that die, freeze, refuse and forget to answer.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod mock;
+
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+
+use mock::{Cluster, until};
+use stead_client::{Client, Config, Consistency, ErrorKind, Read, Write};
+
+async fn client(cluster: &Cluster) -> Client {
+    Client::connect(Config::new(cluster.addresses())).await.unwrap()
+}
+
+/// A client that knows one region as its own, so that nothing is measured.
+async fn client_in(cluster: &Cluster, region: &str) -> Client {
+    let mut config = Config::new(cluster.addresses());
+    config.region = Some(region.parse().unwrap());
+    Client::connect(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_put_is_read_and_the_session_remembers() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let client = client(&cluster).await;
+    let acme = client.tenant("acme").unwrap();
+    assert_eq!(acme.token(), None);
+    let written = acme.put("k", "v").await.unwrap();
+    assert_eq!(acme.token(), written.header.token);
+    let got = acme.get_with("k", &Read::at(Consistency::Session)).await.unwrap();
+    assert_eq!(got.item.unwrap().value, "v");
+    assert!(acme.delete("k").await.unwrap().existed);
+    assert_eq!(acme.get("k").await.unwrap().item, None);
+    let other = client.tenant("acme").unwrap();
+    assert_eq!(other.token(), acme.token(), "handles share a session");
+    assert!(client.tenant("Acme").is_err());
+}
+
+#[tokio::test]
+async fn callers_that_come_together_share_messages() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let puts = (0..64).map(|at| {
+        let acme = acme.clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                acme.put(format!("{at}/{round}"), "v").await.unwrap();
+            }
+        })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        put.await.unwrap();
+    }
+    let manners = &cluster.nodes[0].manners;
+    let (asked, messages) = (manners.asked.load(SeqCst), manners.messages.load(SeqCst));
+    assert_eq!(asked, 64 * 20);
+    assert!(messages * 4 < asked, "{asked} operations in {messages} messages");
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_asked_again_under_its_key_and_happens_once() {
+    let cluster = Cluster::start(&["eu", "eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    cluster.store.time.store(40, SeqCst);
+    acme.put("first", "v").await.unwrap();
+    for node in &cluster.nodes {
+        node.manners.cut_after_write.store(true, SeqCst);
+    }
+    let written = acme.put("second", "v").await.unwrap();
+    assert!(written.repeated, "the first attempt had written");
+    assert_eq!(cluster.store.effects.load(SeqCst), 2);
+    let writes = cluster.store.writes.lock();
+    assert!(writes.len() >= 3, "{writes:?}");
+    assert!(
+        writes[1..].iter().all(|key| *key == writes[1]),
+        "one key for all attempts: {writes:?}"
+    );
+    assert_eq!(
+        (writes[0].first_sent_ms, writes[1].first_sent_ms),
+        (0, 40),
+        "the highest tenant time seen"
+    );
+}
+
+#[tokio::test]
+async fn a_write_that_nobody_answers_in_time_has_an_unknown_outcome_with_its_key() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    cluster.nodes[0].manners.silent.store(true, SeqCst);
+    let soon = Some(Duration::from_millis(300));
+    let write = Write {
+        timeout: soon,
+        ..Write::default()
+    };
+    let error = acme.put_with("k", "v", &write).await.unwrap_err();
+    let ErrorKind::OutcomeUnknown { key: Some(key) } = error.kind else {
+        panic!("{error:?}");
+    };
+    assert_eq!(key.sequence, cluster.store.writes.lock()[0].sequence);
+    assert!(error.message.contains(&key.to_string()), "{error}");
+    let read = Read {
+        timeout: soon,
+        ..Read::default()
+    };
+    let error = acme.get_with("k", &read).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::DeadlineExceeded, "a read has no outcome");
+}
+
+#[tokio::test]
+async fn an_expired_stamp_of_a_write_sent_once_is_renewed() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    cluster.nodes[0].manners.expires.store(true, SeqCst);
+    acme.put("k", "v").await.unwrap();
+    let stamps: Vec<u64> = cluster
+        .store
+        .writes
+        .lock()
+        .iter()
+        .map(|key| key.first_sent_ms)
+        .collect();
+    assert_eq!(stamps, [0, 90]);
+    assert_eq!(cluster.store.effects.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_election_is_waited_for() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    cluster.nodes[0].manners.no_leader.store(5, SeqCst);
+    let started = Instant::now();
+    acme.put("k", "v").await.unwrap();
+    assert!(
+        started.elapsed() >= Duration::from_millis(350),
+        "waits as the node asked: {:?}",
+        started.elapsed()
+    );
+    assert_eq!(cluster.store.effects.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn writes_go_home_and_reads_to_the_nearest() {
+    let cluster = Cluster::start(&["us", "eu"]).await;
+    cluster.home("acme", "eu");
+    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
+    until("the route is known", || acme.home().is_some()).await;
+    let written = acme.put("k", "v").await.unwrap();
+    assert_eq!(written.header.region.unwrap().as_str(), "eu");
+    let got = acme.get_with("k", &Read::at(Consistency::Local)).await.unwrap();
+    assert_eq!(got.header.region.unwrap().as_str(), "us");
+}
+
+#[tokio::test]
+async fn a_route_is_dropped_on_not_home_and_learnt_anew() {
+    let cluster = Cluster::start(&["us", "eu"]).await;
+    cluster.home("acme", "us");
+    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
+    until("the route is known", || acme.home().is_some()).await;
+    cluster.nodes[0].manners.not_home.store(1, SeqCst);
+    acme.put("k", "v").await.unwrap();
+    cluster.home("acme", "eu");
+    until("the new home is known", || {
+        acme.home().is_some_and(|home| home.home_region.as_str() == "eu")
+    })
+    .await;
+    assert_eq!(acme.put("k", "w").await.unwrap().header.region.unwrap().as_str(), "eu");
+}
+
+#[tokio::test]
+async fn routes_stay_while_nobody_can_be_asked() {
+    let mut cluster = Cluster::start(&["us", "eu"]).await;
+    cluster.home("acme", "eu");
+    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
+    until("the route is known", || acme.home().is_some()).await;
+    cluster.kill_node(0);
+    assert_eq!(acme.put("k", "v").await.unwrap().header.region.unwrap().as_str(), "eu");
+    assert!(acme.home().is_some());
+}
+
+#[tokio::test]
+async fn the_region_that_answers_soonest_is_nearest() {
+    let cluster = Cluster::start(&["us", "eu"]).await;
+    let client = client(&cluster).await;
+    let measured = || {
+        client
+            .regions()
+            .iter()
+            .filter(|(_, round_trip)| round_trip.is_some())
+            .count()
+    };
+    until("both are measured", || measured() == 2).await;
+}
+
+/// Runs 16 callers against two nodes while `trouble` happens, and checks that each write happened once.
+async fn under_load(trouble: impl AsyncFnOnce(&mut Cluster)) {
+    let mut cluster = Cluster::start(&["eu", "eu"]).await;
+    let client = client(&cluster).await;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let callers = (0..16).map(|caller| {
+        let (acme, stop) = (client.tenant("acme").unwrap(), stop.clone());
+        tokio::spawn(async move {
+            let mut written = 0;
+            while !stop.load(SeqCst) {
+                acme.put(format!("{caller}/{written}"), "v").await.unwrap();
+                written += 1;
+            }
+            written
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    trouble(&mut cluster).await;
+    stop.store(true, SeqCst);
+    let mut written = 0;
+    for caller in callers {
+        written += caller.await.unwrap();
+    }
+    assert_eq!(cluster.store.rows.lock().len() as u64, written);
+    assert_eq!(cluster.store.effects.load(SeqCst), written, "each once");
+}
+
+async fn progress(cluster: &Cluster) {
+    let before = cluster.store.effects.load(SeqCst);
+    until("writes go on", || cluster.store.effects.load(SeqCst) > before + 100).await;
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_under_load_is_not_noticed() {
+    under_load(async |cluster| {
+        for round in 0..6 {
+            progress(cluster).await;
+            cluster.kill_node(round % 2);
+            progress(cluster).await;
+            cluster.start_node(round % 2).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_drains_under_load_is_not_noticed() {
+    under_load(async |cluster| {
+        for round in 0..6 {
+            progress(cluster).await;
+            cluster.drain_node(round % 2);
+            progress(cluster).await;
+            cluster.start_node(round % 2).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frozen_server_costs_one_attempt_and_is_left_alone() {
+    let mut cluster = Cluster::start(&["us", "eu"]).await;
+    cluster.kill_node(0);
+    // The kernel takes connections, and nobody reads them.
+    let address = cluster.nodes[0].address;
+    let mut frozen = None;
+    until("the port is free", || {
+        frozen = std::net::TcpListener::bind(address).ok();
+        frozen.is_some()
+    })
+    .await;
+    let mut config = Config::new([cluster.nodes[1].address.to_string()]);
+    config.region = Some("us".parse().unwrap());
+    let acme = Client::connect(config).await.unwrap().tenant("acme").unwrap();
+    let started = Instant::now();
+    acme.put("first", "v").await.unwrap();
+    let first = started.elapsed();
+    assert!(first > Duration::from_secs(1), "the nearest was asked: {first:?}");
+    for at in 0..50 {
+        acme.put(format!("after/{at}"), "v").await.unwrap();
+    }
+    assert!(
+        started.elapsed() - first < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+}

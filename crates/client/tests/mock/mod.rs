@@ -1,0 +1,441 @@
+//! A cluster of mock nodes in this process: one store behind all of them, and each node can misbehave.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use stead_api::{
+    proto::v1::{
+        self, answer::Response as Answered, directory_service_server as directory, kv_service_server as kv,
+        operation::Request as Asked,
+    },
+    status,
+};
+use stead_types::{Error, ErrorKind, RegionName, Revision, SessionToken, TenantNumber};
+use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+/// What all nodes share.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) rows: Mutex<BTreeMap<(String, Bytes), (Bytes, u64)>>,
+    sequence: AtomicU64,
+    outcomes: Mutex<HashMap<(Bytes, u64), u64>>,
+    /// Every write that reached a node: its key and when it says that it was first sent.
+    pub(crate) writes: Mutex<Vec<v1::IdempotencyKey>>,
+    /// How often a write took effect.
+    pub(crate) effects: AtomicU64,
+    /// The tenant's time.
+    pub(crate) time: AtomicU64,
+}
+
+/// How a node misbehaves.
+#[derive(Default)]
+pub(crate) struct Manners {
+    /// Writes are executed, then the connection is cut instead of an answer.
+    pub(crate) cut_after_write: AtomicBool,
+    /// Operations are executed and never answered.
+    pub(crate) silent: AtomicBool,
+    /// Refuses stamps of time zero as expired.
+    pub(crate) expires: AtomicBool,
+    /// Answers NOT_HOME to the next operations.
+    pub(crate) not_home: AtomicU64,
+    /// Answers NO_LEADER to the next operations.
+    pub(crate) no_leader: AtomicU64,
+    /// Operations that were asked for here.
+    pub(crate) asked: AtomicU64,
+    /// Messages that brought them.
+    pub(crate) messages: AtomicU64,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) store: Arc<Store>,
+    pub(crate) nodes: Vec<Node>,
+    routes: watch::Sender<Vec<v1::Route>>,
+}
+
+pub(crate) struct Node {
+    pub(crate) address: SocketAddr,
+    pub(crate) manners: Arc<Manners>,
+    region: String,
+    number: u64,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: watch::Sender<bool>,
+    task: AbortHandle,
+}
+
+#[derive(Clone)]
+struct Service {
+    store: Arc<Store>,
+    manners: Arc<Manners>,
+    regions: Arc<Mutex<Vec<v1::Region>>>,
+    routes: watch::Receiver<Vec<v1::Route>>,
+    region: String,
+    number: u64,
+    stop: watch::Receiver<bool>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Cluster {
+    /// Starts one node for each name of a region.
+    pub(crate) async fn start(regions: &[&str]) -> Self {
+        let (routes, _) = watch::channel(Vec::new());
+        let mut cluster = Self {
+            store: Arc::default(),
+            nodes: Vec::new(),
+            routes,
+        };
+        for (at, region) in regions.iter().enumerate() {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (region, number) = ((*region).to_owned(), at as u64 + 1);
+            cluster.nodes.push(Node {
+                address,
+                manners: Arc::default(),
+                region,
+                number,
+                running: None,
+            });
+        }
+        for at in 0..cluster.nodes.len() {
+            cluster.start_node(at).await;
+        }
+        cluster
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.address.to_string()).collect()
+    }
+
+    pub(crate) fn home(&self, tenant: &str, region: &str) {
+        let route = v1::Route {
+            tenant: tenant.into(),
+            tenant_number: 7,
+            home_region: region.into(),
+            home_group: 1,
+            epoch: 1,
+            follower_regions: Vec::new(),
+        };
+        self.routes.send_modify(|routes| {
+            routes.retain(|other| other.tenant != tenant);
+            routes.push(route);
+        });
+    }
+
+    pub(crate) async fn start_node(&mut self, at: usize) {
+        let regions = self.regions();
+        let node = &mut self.nodes[at];
+        let (stop, stopped) = watch::channel(false);
+        let service = Service {
+            store: self.store.clone(),
+            manners: node.manners.clone(),
+            regions: Arc::new(Mutex::new(regions)),
+            routes: self.routes.subscribe(),
+            region: node.region.clone(),
+            number: node.number,
+            stop: stopped.clone(),
+        };
+        let listener = listen(node.address).await;
+        let mut drained = stopped;
+        let serve = Server::builder()
+            .add_service(kv::KvServiceServer::new(service.clone()))
+            .add_service(directory::DirectoryServiceServer::new(service))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                let _ = drained.wait_for(|stop| *stop).await;
+            });
+        let task = tokio::spawn(serve).abort_handle();
+        node.running = Some(Running { stop, task });
+    }
+
+    /// Ends a node as SIGKILL does: connections break.
+    pub(crate) fn kill_node(&mut self, at: usize) {
+        // Connections are tasks of their own, which end with their streams.
+        if let Some(running) = self.nodes[at].running.take() {
+            running.task.abort();
+            running.stop.send_replace(true);
+        }
+    }
+
+    /// Ends a node as SIGTERM does: GOAWAY first, streams end when what was asked is answered.
+    pub(crate) fn drain_node(&mut self, at: usize) {
+        if let Some(running) = self.nodes[at].running.take() {
+            running.stop.send_replace(true);
+        }
+    }
+
+    fn regions(&self) -> Vec<v1::Region> {
+        let mut regions: BTreeMap<String, v1::Region> = BTreeMap::new();
+        for node in &self.nodes {
+            let region = regions.entry(node.region.clone()).or_insert_with(|| v1::Region {
+                name: node.region.clone(),
+                jurisdiction: "X".into(),
+                endpoints: Vec::new(),
+            });
+            region.endpoints.push(v1::Endpoint {
+                node: node.number,
+                client_address: node.address.to_string(),
+                http_address: String::new(),
+                groups: vec![1],
+            });
+        }
+        regions.into_values().collect()
+    }
+}
+
+async fn listen(address: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+impl Service {
+    fn header(&self, sequence: u64) -> Option<v1::ResponseHeader> {
+        let tenant = TenantNumber::new(7);
+        let revision = Revision::from_u64((1 << 40) | sequence);
+        Some(v1::ResponseHeader {
+            revision: Some(v1::Revision { epoch: 1, sequence }),
+            tenant_number: 7,
+            tenant_time_ms: self.store.time.load(SeqCst),
+            session_token: Bytes::copy_from_slice(&SessionToken { tenant, revision }.to_bytes()),
+            region: self.region.clone(),
+            node: self.number,
+            role: v1::Role::Home.into(),
+            staleness: None,
+            via: v1::Via::Direct.into(),
+        })
+    }
+
+    fn refusal(&self) -> Option<Error> {
+        let counted = |count: &AtomicU64| count.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if counted(&self.manners.not_home) {
+            let region: RegionName = "eu".parse().unwrap();
+            let kind = ErrorKind::NotHome {
+                region,
+                epoch: stead_types::Epoch::FIRST,
+                endpoints: Vec::new(),
+            };
+            return Some(Error::new(kind, "not here"));
+        }
+        counted(&self.manners.no_leader).then(|| Error::new(ErrorKind::NoLeader, "no leader"))
+    }
+
+    fn write(&self, key: Option<v1::IdempotencyKey>, effect: impl FnOnce(u64)) -> Result<(u64, bool), Error> {
+        let key = key.unwrap();
+        self.store.writes.lock().push(key.clone());
+        if key.first_sent_ms == 0 && self.manners.expires.load(SeqCst) {
+            let (edge, now) = (stead_types::TenantTime(50), stead_types::TenantTime(90));
+            return Err(Error::new(ErrorKind::IdempotencyExpired { edge, now }, "too old"));
+        }
+        let mut outcomes = self.store.outcomes.lock();
+        if let Some(first) = outcomes.get(&(key.client_id.clone(), key.sequence)) {
+            return Ok((*first, true));
+        }
+        let sequence = self.store.sequence.fetch_add(1, SeqCst) + 1;
+        outcomes.insert((key.client_id, key.sequence), sequence);
+        self.store.effects.fetch_add(1, SeqCst);
+        effect(sequence);
+        Ok((sequence, false))
+    }
+
+    fn run(&self, request: Asked) -> Result<Answered, Error> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        let rows = &self.store.rows;
+        match request {
+            Asked::Put(put) => {
+                let effect = |sequence| drop(rows.lock().insert((put.tenant, put.key), (put.value, sequence)));
+                let (sequence, repeated_outcome) = self.write(put.idempotency_key, effect)?;
+                let header = self.header(sequence);
+                Ok(Answered::Put(v1::PutResponse {
+                    header,
+                    previous: None,
+                    repeated_outcome,
+                }))
+            }
+            Asked::Delete(delete) => {
+                let effect = |_| drop(rows.lock().remove(&(delete.tenant, delete.key)));
+                let (sequence, repeated_outcome) = self.write(delete.idempotency_key, effect)?;
+                let header = self.header(sequence);
+                Ok(Answered::Delete(v1::DeleteResponse {
+                    header,
+                    deleted: true,
+                    previous: None,
+                    repeated_outcome,
+                }))
+            }
+            Asked::Get(get) => {
+                let found = rows.lock().get(&(get.tenant, get.key.clone())).cloned();
+                let item = found.map(|(value, sequence)| v1::KeyValue {
+                    key: get.key,
+                    value,
+                    create_revision: Some(v1::Revision { epoch: 1, sequence }),
+                    mod_revision: Some(v1::Revision { epoch: 1, sequence }),
+                    version: 1,
+                });
+                let header = self.header(self.store.sequence.load(SeqCst));
+                Ok(Answered::Get(v1::GetResponse { header, item }))
+            }
+            Asked::BatchGet(_) | Asked::Scan(_) => Err(Error::new(ErrorKind::Unimplemented, "not here")),
+        }
+    }
+
+    /// Runs the operations of a message; `None`: the connection is to be cut.
+    fn message(&self, message: v1::PipelineRequest) -> Option<v1::PipelineResponse> {
+        self.manners.messages.fetch_add(1, SeqCst);
+        let mut answers = Vec::with_capacity(message.operations.len());
+        for operation in message.operations {
+            self.manners.asked.fetch_add(1, SeqCst);
+            let request = operation.request.unwrap();
+            let writes = matches!(request, Asked::Put(_) | Asked::Delete(_));
+            let response = self
+                .run(request)
+                .unwrap_or_else(|error| Answered::Error(status::to_operation_error(&error)));
+            if writes && self.manners.cut_after_write.swap(false, SeqCst) {
+                return None;
+            }
+            if !self.manners.silent.load(SeqCst) {
+                answers.push(v1::Answer {
+                    id: operation.id,
+                    response: Some(response),
+                });
+            }
+        }
+        Some(v1::PipelineResponse { answers })
+    }
+}
+
+#[tonic::async_trait]
+impl kv::KvService for Service {
+    type PipelineStream = Answers<v1::PipelineResponse>;
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<v1::PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        let service = self.clone();
+        let mut stop = self.stop.clone();
+        let answers = request
+            .into_inner()
+            .map(move |message| match message.map(|message| service.message(message)) {
+                Ok(Some(answers)) => Ok(answers),
+                Ok(None) | Err(_) => Err(Status::unknown("cut")),
+            });
+        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+        Ok(Response::new(Box::pin(answers.take_until(stopped))))
+    }
+
+    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn batch_get(&self, _: Request<v1::BatchGetRequest>) -> Result<Response<v1::BatchGetResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn put(&self, _: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn scan(&self, _: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+}
+
+#[tonic::async_trait]
+impl directory::DirectoryService for Service {
+    type WatchStream = Answers<v1::DirectoryServiceWatchResponse>;
+
+    async fn lookup(&self, request: Request<v1::LookupRequest>) -> Result<Response<v1::LookupResponse>, Status> {
+        let tenant = request.into_inner().tenant;
+        let route = self
+            .routes
+            .borrow()
+            .iter()
+            .find(|route| route.tenant == tenant)
+            .cloned();
+        let unknown = || status::to_status(&Error::new(ErrorKind::TenantNotFound, format!("no tenant {tenant}")));
+        Ok(Response::new(v1::LookupResponse {
+            route: Some(route.ok_or_else(unknown)?),
+            version: None,
+        }))
+    }
+
+    async fn batch_lookup(
+        &self,
+        _: Request<v1::BatchLookupRequest>,
+    ) -> Result<Response<v1::BatchLookupResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<v1::DirectoryServiceWatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let names = request.into_inner().tenants;
+        let regions = self.regions.lock().clone();
+        let routes = tokio_stream::wrappers::WatchStream::new(self.routes.clone());
+        let changes = routes.map(move |routes| {
+            let wanted = routes
+                .into_iter()
+                .filter(|route| names.is_empty() || names.contains(&route.tenant));
+            Ok(v1::DirectoryServiceWatchResponse {
+                reset: true,
+                regions: regions.clone(),
+                routes: wanted.collect(),
+                removed_tenants: Vec::new(),
+                version: None,
+            })
+        });
+        let mut stop = self.stop.clone();
+        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+        Ok(Response::new(Box::pin(changes.take_until(stopped))))
+    }
+
+    async fn list_regions(
+        &self,
+        _: Request<v1::ListRegionsRequest>,
+    ) -> Result<Response<v1::ListRegionsResponse>, Status> {
+        let regions = self.regions.lock().clone();
+        Ok(Response::new(v1::ListRegionsResponse {
+            regions,
+            next_page_token: String::new(),
+            version: None,
+        }))
+    }
+}
+
+/// Waits for a condition, with a deadline.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(20), waited).await.is_ok(),
+        "{what}"
+    );
+}
