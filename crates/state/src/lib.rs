@@ -6,4 +6,5 @@ pub mod freshness;
 pub mod lineage;
 pub mod routing;
 pub mod rows;
+pub mod serving;
 pub mod shard;

@@ -1,0 +1,275 @@
+//! The serving check: whether a group may answer as the home of a tenant.
+//!
+//! It is made after commit and apply for a write, after the state was read for a read, never before: what is checked
+//! first and read later is covered by nothing. A pause between the check and sending the answer is harmless, because the
+//! check lies between call and answer.
+//!
+//! # Invariants
+//!
+//! * **L1** Once the wait after fence f has passed, no group serves the tenant below f: every lease whose version is
+//!   below the fence's has run out by then, and one at or above it counts only with a view that shows the fence.
+
+use stead_types::{DirectoryVersion, Epoch};
+
+use crate::shard::record::{Record, Role};
+
+/// A reading of the node's boot clock, in milliseconds: it runs through suspend, and means nothing elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(pub u64);
+
+/// A node's permission to serve the groups that it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Until leases exist: never runs out.
+    Unbounded,
+    /// Runs out, as of one directory version.
+    Until {
+        /// When it runs out, by this node's boot clock.
+        expiry: BootTime,
+        /// The directory version that it was granted as of: it counts once the view has reached it.
+        version: DirectoryVersion,
+    },
+}
+
+/// What the node knows, beside the record, when it is about to answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Whether Raft leadership was confirmed since the request arrived: for a write by the commit of its own entry in
+    /// this term, for a read by the read index.
+    pub leader_confirmed: bool,
+    /// The node's lease.
+    pub lease: Lease,
+    /// The version that the view has reached, fences brought by the lease's answer included.
+    pub view_version: DirectoryVersion,
+    /// The boot clock now.
+    pub now: BootTime,
+    /// The epoch below which the view says that nobody may serve this tenant.
+    pub fence_epoch: Epoch,
+}
+
+/// Why a group may not answer as the home. For a write that was committed it means: outcome unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotServing {
+    /// It is not the owner.
+    #[error("this group does not own the tenant")]
+    NotOwner,
+    /// Leadership was not confirmed.
+    #[error("leadership of the group is not confirmed")]
+    NotLeader,
+    /// The lease is as of a directory version that the view has not reached.
+    #[error("the lease does not count until the view has reached {0}")]
+    LeasePending(DirectoryVersion),
+    /// The lease has run out.
+    #[error("the lease has run out")]
+    LeaseExpired,
+    /// The directory has fenced the owned epoch.
+    #[error("the tenant is fenced at epoch {0}")]
+    Fenced(Epoch),
+}
+
+/// Checks whether a group with this record may answer as the tenant's home now.
+pub fn check(record: &Record, standing: &Standing) -> Result<Epoch, NotServing> {
+    let epoch = record.owned().ok_or(NotServing::NotOwner)?;
+    may_answer(epoch, standing)
+}
+
+/// Checks whether a write committed in `epoch` may be acknowledged: also one at or below the last change of the epoch by
+/// a group that has relinquished the tenant since.
+pub fn check_committed(
+    record: &Record,
+    revision: stead_types::Revision,
+    standing: &Standing,
+) -> Result<Epoch, NotServing> {
+    match record.role {
+        Role::Owner => may_answer(record.epoch, standing),
+        Role::Relinquished { last, .. } if revision <= last => may_answer(record.epoch, standing),
+        Role::Relinquished { .. } | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => {
+            Err(NotServing::NotOwner)
+        }
+    }
+}
+
+fn may_answer(epoch: Epoch, standing: &Standing) -> Result<Epoch, NotServing> {
+    if !standing.leader_confirmed {
+        return Err(NotServing::NotLeader);
+    }
+    match standing.lease {
+        Lease::Unbounded => {}
+        // A lease of another incarnation of the directory does not count, older or newer.
+        Lease::Until { version, .. }
+            if standing.view_version < version || standing.view_version.incarnation != version.incarnation =>
+        {
+            return Err(NotServing::LeasePending(version));
+        }
+        Lease::Until { expiry, .. } if standing.now >= expiry => return Err(NotServing::LeaseExpired),
+        Lease::Until { .. } => {}
+    }
+    if standing.fence_epoch > epoch {
+        return Err(NotServing::Fenced(standing.fence_epoch));
+    }
+    Ok(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::{GroupId, Incarnation};
+
+    use super::*;
+    use crate::shard::record::{OperationId, Was};
+
+    fn epoch(number: u32) -> Epoch {
+        Epoch::new(number).unwrap()
+    }
+
+    fn version(index: u64) -> DirectoryVersion {
+        DirectoryVersion {
+            incarnation: Incarnation::FIRST,
+            index,
+        }
+    }
+
+    fn owner() -> Record {
+        Record {
+            role: Role::Owner,
+            epoch: epoch(3),
+            ..Record::unknown()
+        }
+    }
+
+    fn standing() -> Standing {
+        Standing {
+            leader_confirmed: true,
+            lease: Lease::Until {
+                expiry: BootTime(100),
+                version: version(7),
+            },
+            view_version: version(7),
+            now: BootTime(99),
+            fence_epoch: epoch(3),
+        }
+    }
+
+    #[test]
+    fn an_owner_with_leadership_lease_and_no_fence_serves() {
+        assert_eq!(check(&owner(), &standing()), Ok(epoch(3)));
+        let unbounded = Standing {
+            lease: Lease::Unbounded,
+            view_version: version(0),
+            now: BootTime(1_000),
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &unbounded), Ok(epoch(3)));
+    }
+
+    #[test]
+    fn each_clause_alone_stops_it() {
+        let other = GroupId::new(2);
+        let operation = OperationId(1);
+        let roles = [
+            Role::Follower { home: other },
+            Role::Heir {
+                home: other,
+                operation,
+                epoch: epoch(4),
+            },
+            Role::Relinquished {
+                operation,
+                to: other,
+                epoch: epoch(4),
+                last: "3.9".parse().unwrap(),
+            },
+            Role::Frozen {
+                operation,
+                epoch: epoch(4),
+                was: Was::Owner,
+            },
+            Role::Erased,
+        ];
+        for role in roles {
+            assert_eq!(
+                check(&Record { role, ..owner() }, &standing()),
+                Err(NotServing::NotOwner),
+                "{role:?}"
+            );
+        }
+        let deposed = Standing {
+            leader_confirmed: false,
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &deposed), Err(NotServing::NotLeader));
+        let behind = Standing {
+            view_version: version(6),
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &behind), Err(NotServing::LeasePending(version(7))));
+        let late = Standing {
+            now: BootTime(100),
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &late), Err(NotServing::LeaseExpired));
+        let fenced = Standing {
+            fence_epoch: epoch(4),
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &fenced), Err(NotServing::Fenced(epoch(4))));
+    }
+
+    #[test]
+    fn a_lease_never_stands_for_leadership_nor_one_of_another_incarnation_for_this() {
+        let deposed = Standing {
+            leader_confirmed: false,
+            lease: Lease::Unbounded,
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &deposed), Err(NotServing::NotLeader));
+        let newer = DirectoryVersion {
+            incarnation: Incarnation(2),
+            index: 1,
+        };
+        let lease = Lease::Until {
+            expiry: BootTime(100),
+            version: newer,
+        };
+        assert_eq!(
+            check(&owner(), &Standing { lease, ..standing() }),
+            Err(NotServing::LeasePending(newer))
+        );
+        let ahead = Standing {
+            view_version: newer,
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &ahead), Err(NotServing::LeasePending(version(7))));
+    }
+
+    #[test]
+    fn what_was_committed_before_a_hand_over_may_still_be_acknowledged() {
+        let role = Role::Relinquished {
+            operation: OperationId(1),
+            to: GroupId::new(2),
+            epoch: epoch(4),
+            last: "3.9".parse().unwrap(),
+        };
+        let record = Record { role, ..owner() };
+        assert_eq!(
+            check_committed(&record, "3.9".parse().unwrap(), &standing()),
+            Ok(epoch(3))
+        );
+        assert_eq!(
+            check_committed(&record, "3.10".parse().unwrap(), &standing()),
+            Err(NotServing::NotOwner)
+        );
+        let fenced = Standing {
+            fence_epoch: epoch(4),
+            ..standing()
+        };
+        assert_eq!(
+            check_committed(&record, "3.9".parse().unwrap(), &fenced),
+            Err(NotServing::Fenced(epoch(4))),
+            "the same check holds"
+        );
+        assert_eq!(
+            check_committed(&owner(), "3.10".parse().unwrap(), &standing()),
+            Ok(epoch(3))
+        );
+    }
+}
