@@ -1,0 +1,83 @@
+//! What is refused, and in which words.
+
+use super::*;
+
+fn identity() -> Identity {
+    Identity {
+        cluster: "prod".into(),
+        node: NodeId::new(3),
+        engine: Kind::Fjall,
+    }
+}
+
+fn refusal(dir: &tempfile::TempDir, identity: &Identity) -> String {
+    let refused = DataDir::open(dir.path(), identity).unwrap_err();
+    refused.to_string().replace(dir.path().to_str().unwrap(), "DIR")
+}
+
+fn made() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(DataDir::open(dir.path(), &identity()).unwrap().created());
+    dir
+}
+
+#[test]
+fn it_is_made_once_and_opened_again() {
+    let dir = made();
+    let opened = DataDir::open(dir.path(), &identity()).unwrap();
+    assert!(!opened.created());
+    assert_eq!(opened.log(), dir.path().join("log"));
+}
+
+#[test]
+fn others_are_refused_with_a_sentence_that_says_what_to_do() {
+    let dir = made();
+    let mut other = identity();
+    other.cluster = "test".into();
+    assert_eq!(
+        refusal(&dir, &other),
+        "DIR belongs to cluster \"prod\", this node to \"test\": correct cluster.name or data_dir, or start with an \
+         empty directory"
+    );
+    let mut other = identity();
+    other.node = NodeId::new(4);
+    assert!(refusal(&dir, &other).starts_with("DIR belongs to node 3, this is node 4: correct node.name"));
+    let mut other = identity();
+    other.engine = Kind::Sled;
+    assert!(refusal(&dir, &other).ends_with("to change a node's engine, replace the node"));
+}
+
+#[test]
+fn a_newer_format_is_refused_whatever_else_stands_there() {
+    let dir = made();
+    fs::write(dir.path().join(IDENTITY), "{\"format\": 2, \"nodes\": []}").unwrap();
+    assert_eq!(
+        refusal(&dir, &identity()),
+        "DIR has format 2, this program knows formats up to 1: use a newer version of stead"
+    );
+    fs::write(dir.path().join(IDENTITY), "{").unwrap();
+    assert!(refusal(&dir, &identity()).contains("cannot be understood"));
+}
+
+#[test]
+fn a_second_user_is_refused_until_the_first_has_gone() {
+    let dir = made();
+    let first = DataDir::open(dir.path(), &identity()).unwrap();
+    assert!(refusal(&dir, &identity()).starts_with("DIR is in use by another process"));
+    drop(first);
+    DataDir::open(dir.path(), &identity()).unwrap();
+}
+
+#[test]
+fn data_without_an_identity_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(ROWS)).unwrap();
+    assert!(refusal(&dir, &identity()).starts_with("DIR holds data but no stead.json"));
+}
+
+#[test]
+fn rows_without_their_log_are_refused() {
+    let dir = made();
+    fs::create_dir(dir.path().join(ROWS)).unwrap();
+    assert!(refusal(&dir, &identity()).starts_with("DIR holds rows but no log"));
+}

@@ -1,0 +1,204 @@
+//! Opens all storage of a node.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stead_types::NodeId;
+
+use crate::background::Background;
+use crate::dir::{DataDir, Identity, Refused};
+use crate::engine::{self, Engine, Kind};
+use crate::health::Failure;
+use crate::log::{self, LogStore, raft_engine};
+
+/// What storage to open.
+#[derive(Clone)]
+pub struct Config {
+    /// Names the cluster.
+    pub cluster: String,
+    /// The node.
+    pub node: NodeId,
+    /// Where.
+    pub place: Place,
+}
+
+/// Where storage is.
+#[derive(Clone)]
+pub enum Place {
+    /// In a directory, which is made if it is missing.
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// The engine; fixed when the directory is made.
+        engine: Kind,
+        /// Sizes of the log's files.
+        log: raft_engine::Options,
+    },
+    /// In memory, without threads.
+    Memory(Disk),
+}
+
+/// A disk in memory, which survives what kills its node.
+#[derive(Clone, Default)]
+pub struct Disk {
+    /// The Raft log.
+    pub log: log::memory::Disk,
+    /// The rows.
+    pub rows: engine::memory::Disk,
+}
+
+/// All storage of a node. Keep it until everything that uses a part of it is gone: with it goes the lock.
+pub struct Store {
+    /// The rows of all groups.
+    pub engine: Arc<dyn Engine>,
+    /// The Raft log of all groups.
+    pub log: Arc<dyn LogStore>,
+    /// Where checkpoints run.
+    pub background: Arc<Background>,
+    /// The directory, unless this is memory.
+    pub dir: Option<DataDir>,
+}
+
+/// Storage could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory is not to be used.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Its contents cannot be opened.
+    #[error("cannot open the {part} in {path}")]
+    Part {
+        /// What could not be opened.
+        part: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens all storage of a node.
+pub fn open(config: Config) -> Result<Store, Error> {
+    match config.place {
+        Place::Directory {
+            engine: Kind::Memory, ..
+        } => Ok(in_memory(&Disk::default())),
+        Place::Memory(disk) => Ok(in_memory(&disk)),
+        Place::Directory { path, engine, log } => {
+            let identity = Identity {
+                cluster: config.cluster,
+                node: config.node,
+                engine,
+            };
+            on_disk(DataDir::open(&path, &identity)?, engine, &log)
+        }
+    }
+}
+
+fn in_memory(disk: &Disk) -> Store {
+    Store {
+        engine: disk.rows.open(),
+        log: disk.log.open(),
+        background: Arc::new(Background::inline()),
+        dir: None,
+    }
+}
+
+fn on_disk(dir: DataDir, kind: Kind, log: &raft_engine::Options) -> Result<Store, Error> {
+    let part = |part, path| move |source| Error::Part { part, path, source };
+    let (rows_dir, log_dir) = (dir.rows(), dir.log());
+    let fault = raft_engine::SyncFault::default();
+    let log = raft_engine::open(&log_dir, log, fault).map_err(part("Raft log", log_dir.clone()))?;
+    let opened = match kind {
+        Kind::Fjall => engine::fjall::open(&rows_dir),
+        Kind::Sled => engine::sled::open(&rows_dir),
+        Kind::Memory => Ok(engine::memory::Disk::default().open()),
+    };
+    let engine = opened.map_err(part("rows", rows_dir.clone()))?;
+    let background = Background::thread("checkpoints").map_err(part("checkpoint thread", rows_dir))?;
+    Ok(Store {
+        engine,
+        log,
+        background: Arc::new(background),
+        dir: Some(dir),
+    })
+}
+
+impl Store {
+    /// Calls `listener` when the log or the rows fail: then the node must stop. It may be called once for each.
+    pub fn on_failure(&self, listener: impl Fn(&Failure) + Clone + Send + 'static) {
+        self.engine.health().on_failure(Box::new(listener.clone()));
+        self.log.health().on_failure(Box::new(listener));
+    }
+
+    /// Tells whether storage was made by this opening: the node remembers nothing, not even its votes.
+    pub fn created(&self) -> bool {
+        self.dir.as_ref().is_some_and(DataDir::created)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use stead_types::GroupId;
+
+    use super::*;
+    use crate::engine::Change;
+
+    const LOG: raft_engine::Options = raft_engine::Options {
+        file_len: 1 << 20,
+        purge_len: 2 << 20,
+        prefill_len: 0,
+    };
+
+    fn check(config: &Config) {
+        for expected in [None, Some(Bytes::from("v"))] {
+            let store = open(config.clone()).unwrap();
+            assert_eq!(store.engine.get(b"k").unwrap(), expected);
+            let log = store.log.group(GroupId::DIRECTORY);
+            assert_eq!(log.state().unwrap().vote, expected);
+            let (key, value) = (Bytes::from("k"), Some(Bytes::from("v")));
+            store.engine.write(&mut [Change { key, value }].into_iter()).unwrap();
+            store.engine.checkpoint().unwrap();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            log.save_vote(Bytes::from("v"), Box::new(move |done| sender.send(done).unwrap()));
+            receiver.recv().unwrap().unwrap();
+        }
+    }
+
+    fn config(place: Place) -> Config {
+        Config {
+            cluster: "test".into(),
+            node: NodeId::new(1),
+            place,
+        }
+    }
+
+    #[test]
+    fn storage_is_found_again_with_every_engine() {
+        for engine in [Kind::Fjall, Kind::Sled] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().to_owned();
+            check(&config(Place::Directory { path, engine, log: LOG }));
+        }
+        check(&config(Place::Memory(Disk::default())));
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let config = config(Place::Directory {
+            path,
+            engine: Kind::Fjall,
+            log: LOG,
+        });
+        drop(open(config.clone()).unwrap());
+        std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+        std::fs::write(dir.path().join("log"), "no directory").unwrap();
+        let error = open(config).err().expect("the log is no directory").to_string();
+        assert!(error.starts_with("cannot open the Raft log in "), "{error}");
+    }
+}
