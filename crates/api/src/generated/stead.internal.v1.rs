@@ -621,7 +621,7 @@ pub mod subscribe_request {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubscribeResponse {
-    #[prost(oneof = "subscribe_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "subscribe_response::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<subscribe_response::Message>,
 }
 /// Nested message and enum types in `SubscribeResponse`.
@@ -640,8 +640,6 @@ pub mod subscribe_response {
         Refused(super::FeedRefused),
         #[prost(message, tag = "6")]
         Pong(super::FeedPong),
-        #[prost(message, tag = "7")]
-        Floor(super::FeedFloor),
     }
 }
 /// The first message of a follower.
@@ -705,9 +703,9 @@ pub struct FeedOpened {
     /// The group's incarnation; batches have offsets of it.
     #[prost(uint32, tag = "1")]
     pub incarnation: u32,
-    /// The stream cannot go on behind the follower's offset: it speaks for no tenant.
-    #[prost(bool, tag = "2")]
-    pub all_detached: bool,
+    /// The stream cannot go on behind the follower's offset: it begins here and speaks for no tenant. None: it goes on.
+    #[prost(message, optional, tag = "2")]
+    pub begins: ::core::option::Option<FeedOffset>,
     #[prost(string, repeated, tag = "3")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -721,7 +719,8 @@ pub struct FeedNotLeader {
 /// Changes of some tenants, in each tenant's order.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FeedBatch {
-    /// Committed with the batch by the follower. A batch that only catches up has the offset of the one before it.
+    /// Committed with the batch by the follower. A batch that only catches up has the offset of the one before it. A batch
+    /// without parts comes now and then, so that an offset does not stay behind what the home still remembers.
     #[prost(message, optional, tag = "1")]
     pub offset: ::core::option::Option<FeedOffset>,
     /// Counts the batches of this stream, from 1.
@@ -736,34 +735,31 @@ pub struct FeedBatch {
     #[prost(uint32, tag = "5")]
     pub raw_len: u32,
 }
-/// One tenant's part of a batch.
+/// One tenant's part of a batch: a command for the follower's log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedPart {
     #[prost(uint64, tag = "1")]
     pub tenant: u64,
-    /// Of the session.
-    #[prost(uint32, tag = "2")]
-    pub epoch: u32,
     /// Length of the part in the payload before compression.
-    #[prost(uint32, tag = "3")]
+    #[prost(uint32, tag = "2")]
     pub len: u32,
 }
-/// The stream speaks for this tenant once the follower holds `through`.
+/// From here on every batch has the tenant's changes. What the follower lacked has come before it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedAttached {
     #[prost(uint64, tag = "1")]
     pub tenant: u64,
     #[prost(uint32, tag = "2")]
     pub epoch: u32,
-    /// Changes above it follow.
+    /// The last change that was sent.
     #[prost(uint64, tag = "3")]
-    pub from: u64,
-    /// Where the tenant was when it was attached.
-    #[prost(uint64, tag = "4")]
-    pub through: u64,
+    pub position: u64,
     /// The home's lineage; the follower stores it.
-    #[prost(bytes = "bytes", tag = "5")]
+    #[prost(bytes = "bytes", tag = "4")]
     pub lineage: ::prost::bytes::Bytes,
+    /// The home's digest at that position, sixteen bytes, the highest first.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub digest: ::prost::bytes::Bytes,
 }
 /// The stream does not speak, or speaks no longer, for this tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -841,13 +837,7 @@ pub struct FeedPong {
     #[prost(uint64, tag = "4")]
     pub view_index: u64,
 }
-/// No replica drops versions above these revisions.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FeedFloor {
-    #[prost(message, optional, tag = "1")]
-    pub offset: ::core::option::Option<FeedOffset>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedRequest {
     #[prost(uint32, tag = "1")]
     pub follower_group: u32,
@@ -857,9 +847,15 @@ pub struct SeedRequest {
     pub tenant: u64,
     #[prost(uint32, tag = "4")]
     pub epoch: u32,
-    /// Changes above it; zero: from the beginning.
+    /// The seed that is to go on; zero: a new one.
     #[prost(uint64, tag = "5")]
-    pub after: u64,
+    pub first: u64,
+    /// What of it the follower has: changes up to this sequence, and windows of clients up to this id, sixteen bytes, the
+    /// highest first; empty: none.
+    #[prost(uint64, tag = "6")]
+    pub loaded: u64,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub clients_loaded: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedResponse {
@@ -878,23 +874,14 @@ pub mod seed_response {
         Chunk(super::SeedChunk),
     }
 }
-/// Changes of one range of revisions.
+/// A command for the follower's log: the seed's beginning or a part of it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedChunk {
-    /// Above this sequence.
-    #[prost(uint64, tag = "1")]
-    pub after: u64,
-    /// Up to this one.
-    #[prost(uint64, tag = "2")]
-    pub through: u64,
-    #[prost(bytes = "bytes", tag = "3")]
+    #[prost(bytes = "bytes", tag = "1")]
     pub payload: ::prost::bytes::Bytes,
     /// Length of the payload before compression; zero: it is not compressed.
-    #[prost(uint32, tag = "4")]
+    #[prost(uint32, tag = "2")]
     pub raw_len: u32,
-    /// In the last chunk: what the swap needs, as bytes of the state crate's codec.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub end: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FreshnessRequest {
@@ -903,16 +890,11 @@ pub struct FreshnessRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FreshnessResponse {
-    /// The asked node does not lead the group: all else is empty.
-    #[prost(bool, tag = "1")]
-    pub not_leader: bool,
-    /// The caller counts the proofs once it has applied this index of its group.
-    #[prost(uint64, tag = "2")]
-    pub index: u64,
-    #[prost(message, repeated, tag = "3")]
+    #[prost(message, repeated, tag = "1")]
     pub proofs: ::prost::alloc::vec::Vec<FreshnessProof>,
 }
-/// All tenants attached to this home are as fresh as this.
+/// All tenants attached to this home are as fresh as this, at a node that has applied the offset and whose view has
+/// reached the version.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FreshnessProof {
     #[prost(uint32, tag = "1")]
@@ -920,9 +902,11 @@ pub struct FreshnessProof {
     /// How old the proof is, in microseconds, when the answer is made.
     #[prost(uint64, tag = "2")]
     pub age_us: u64,
-    #[prost(uint32, tag = "3")]
+    #[prost(message, optional, tag = "3")]
+    pub offset: ::core::option::Option<FeedOffset>,
+    #[prost(uint32, tag = "4")]
     pub view_incarnation: u32,
-    #[prost(uint64, tag = "4")]
+    #[prost(uint64, tag = "5")]
     pub view_index: u64,
 }
 /// Generated client implementations.
@@ -1068,7 +1052,7 @@ pub mod feed_service_client {
                 .insert(GrpcMethod::new("stead.internal.v1.FeedService", "Seed"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// How fresh a follower group's leader knows its copies to be, for the group's other nodes. Leader only.
+        /// How fresh a node knows a follower group's copies to be, for the group's other nodes.
         pub async fn freshness(
             &mut self,
             request: impl tonic::IntoRequest<super::FreshnessRequest>,
@@ -1130,7 +1114,7 @@ pub mod feed_service_server {
             &self,
             request: tonic::Request<super::SeedRequest>,
         ) -> std::result::Result<tonic::Response<Self::SeedStream>, tonic::Status>;
-        /// How fresh a follower group's leader knows its copies to be, for the group's other nodes. Leader only.
+        /// How fresh a node knows a follower group's copies to be, for the group's other nodes.
         async fn freshness(
             &self,
             request: tonic::Request<super::FreshnessRequest>,

@@ -6,6 +6,7 @@ use stead_types::{FeedOffset, GroupId, Sequence, TenantNumber};
 
 use super::{
     clients::Clients,
+    detached::Detached,
     read::Reading,
     record::{CopyState, Record, Role},
     tenant::Tenant,
@@ -27,6 +28,7 @@ pub struct Shard {
     pub(super) touched: BTreeMap<TenantNumber, (Sequence, Sequence)>,
     /// Bytes that it has written.
     pub(super) touched_len: u64,
+    pub(super) detached: Detached,
 }
 
 impl Shard {
@@ -41,6 +43,7 @@ impl Shard {
             to_trim: BTreeSet::new(),
             touched: BTreeMap::new(),
             touched_len: 0,
+            detached: Detached::default(),
         };
         each(rows, place, kind::TENANT, |key, value| {
             let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);
@@ -54,6 +57,7 @@ impl Shard {
             shard.garbage.push_back(garbage::parse_key(place, key)?);
             Ok(())
         })?;
+        shard.index_all_detached();
         Ok(shard)
     }
 

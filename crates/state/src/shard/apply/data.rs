@@ -41,6 +41,9 @@ impl Shard {
             self.to_trim.insert(data.tenant);
         }
         let revision = record.live.revision;
+        if detached.is_some() {
+            self.index_detached(data.tenant);
+        }
         Ok(Answer::Fed(Fed { revision, detached }))
     }
 }

@@ -45,7 +45,9 @@ impl Shard {
     }
 
     fn apply_command(&mut self, context: &mut Context<'_>, kind: u8, body: Bytes) -> Result<Answer, Unreadable> {
-        let answer = match Command::decode(kind, body)? {
+        let command = Command::decode(kind, body)?;
+        let attachment = attachment(&command);
+        let answer = match command {
             Command::Write(command) => return self.write(context, command),
             Command::Data(command) => return self.data(context, command),
             Command::Chunk(command) => self.chunk(context, command)?,
@@ -60,6 +62,9 @@ impl Shard {
             Command::Erase(command) => self.erase(context, command),
             Command::Rejoin(command) => self.rejoin(command),
         };
+        if let Some(tenant) = attachment {
+            self.index_detached(tenant);
+        }
         Ok(match answer {
             Ok(()) => Answer::Done,
             Err(void) => Answer::Void(void),
@@ -71,6 +76,25 @@ impl Shard {
         let tenant = self.tenants.get_mut(&tenant).ok_or(Void::NoRecord)?;
         tenant.dirty = true;
         Ok(&mut tenant.record)
+    }
+}
+
+/// Returns the tenant whose attachment a command may change; `Data` and `Offset` see to it themselves.
+fn attachment(command: &Command) -> Option<TenantNumber> {
+    match command {
+        Command::Follow(command) => Some(command.tenant),
+        Command::Attach(command) => Some(command.tenant),
+        Command::Detach(command) => Some(command.tenant),
+        Command::Seed(command) => Some(command.tenant),
+        Command::Erase(command) => Some(command.tenant),
+        Command::Write(_)
+        | Command::Create(_)
+        | Command::Data(_)
+        | Command::Offset(_)
+        | Command::Chunk(_)
+        | Command::Swap(_)
+        | Command::Rejoin(_)
+        | Command::Floor(_) => None,
     }
 }
 

@@ -113,8 +113,11 @@ impl Shard {
         if offset.offset <= self.stream(offset.home) {
             return Err(Void::Offset);
         }
-        self.streams.insert(offset.home, offset.offset);
+        let before = self.streams.insert(offset.home, offset.offset);
         self.streams_dirty = true;
+        if before.map(|before| before.incarnation) != Some(offset.offset.incarnation) {
+            self.index_all_detached();
+        }
         Ok(())
     }
 
