@@ -91,6 +91,10 @@ impl Options {
 
 /// Opens the log in a directory, which is made if it is missing. `fault` can make its syncs fail.
 pub fn open(dir: &Path, options: &Options, fault: SyncFault) -> io::Result<Arc<dyn LogStore>> {
+    Ok(Arc::new(open_parts(dir, options, fault)?))
+}
+
+fn open_parts(dir: &Path, options: &Options, fault: SyncFault) -> io::Result<Logs> {
     let config = options.config(dir)?;
     let engine = guarded(|| Engine::open_with_file_system(config, Arc::new(files::Files(fault))))?;
     let groups = recover::groups(&engine)?;
@@ -111,10 +115,10 @@ pub fn open(dir: &Path, options: &Options, fault: SyncFault) -> io::Result<Arc<d
             thread::Builder::new().name("log-purger".into()).spawn(purger)?,
         ],
     };
-    Ok(Arc::new(Logs {
+    Ok(Logs {
         threads: Arc::new(threads),
         groups: Mutex::new(groups),
-    }))
+    })
 }
 
 struct Parts {
@@ -316,5 +320,7 @@ fn joined(mut records: Vec<Record>, plan: view::Plan, max_bytes: usize) -> Vec<R
     records
 }
 
+#[cfg(test)]
+mod model_test;
 #[cfg(test)]
 mod raft_engine_test;
