@@ -1,1 +1,52 @@
+//! Replicated groups: one Raft group, the many groups of a node, the proposer in front of each, and the transport
+//! between nodes.
 //!
+//! ```text
+//!   Group::propose ──> proposer ──> openraft ──> log (fsync, one for all groups)
+//!                                      │  └────> peers: stream of entries, control calls, snapshots
+//!                                      └──> machine ──> answers
+//! ```
+//!
+//! openraft is used as notes and tests have shown it to be safe: ReadIndex only, pre-vote, no leader restore, held back
+//! after a restart, heartbeats longer than round trips. It knows no tenants and no regions, and nothing outside of this
+//! crate knows openraft.
+//!
+//! # Invariants
+//!
+//! 1. A proposal is answered once its entry is applied here, or with an error that says whether it may have happened.
+//! 2. A node that was restarted neither votes nor stands for election until every lease it may have granted is over.
+//! 3. Storage that failed, or a machine that failed, stops the node: [`Node::failed`].
+
+mod blocking;
+mod encoding;
+mod error;
+mod failure;
+mod group;
+mod log;
+mod machine;
+mod member;
+mod network;
+mod node;
+mod peers;
+mod proposer;
+mod queue;
+mod reads;
+mod retained;
+mod service;
+mod spool;
+mod tasks;
+mod timing;
+mod transfers;
+mod types;
+mod upkeep;
+mod wire;
+
+pub use blocking::Blocking;
+pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
+pub use failure::Failure;
+pub use group::{Group, Leadership, Numbers};
+pub use node::{Config, GroupConfig, Node};
+pub use peers::Resolver;
+pub use proposer::Clock;
+pub use service::Service;
+pub use timing::Timing;

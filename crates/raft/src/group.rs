@@ -1,0 +1,219 @@
+//! The handle of a group: what the rest of a node does with it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Precondition};
+use stead_store::machine::Answer;
+use stead_types::{GroupId, Incarnation, NodeId};
+use tokio::sync::watch;
+
+use crate::error::{ChangeError, ProposeError, ReadIndexError, leader};
+use crate::machine::index_outside;
+use crate::member::Member;
+use crate::types::{LogId, TypeConfig};
+
+/// A group of this node. Clones are the same group.
+#[derive(Clone)]
+pub struct Group {
+    member: Arc<Member>,
+}
+
+/// Who leads a group, as this node knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// Raft's term.
+    pub term: u64,
+    /// Whether it is this node.
+    pub is_here: bool,
+}
+
+/// A group's numbers, for metrics and `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Who leads.
+    pub leadership: Leadership,
+    /// Index of the last entry of the log; zero before the first.
+    pub last_log: u64,
+    /// Index up to which the log is committed, as far as this node knows.
+    pub committed: u64,
+    /// Index up to which it is applied here.
+    pub applied: u64,
+    /// Index up to which the machine has been made durable by a checkpoint.
+    pub checkpoint: u64,
+    /// Index up to which the log is gone.
+    pub purged: u64,
+    /// Nodes that vote.
+    pub voters: BTreeSet<NodeId>,
+    /// Nodes that only receive.
+    pub learners: BTreeSet<NodeId>,
+    /// On the leader: up to where each other node has the log.
+    pub replicated: Vec<(NodeId, u64)>,
+}
+
+fn outside(id: Option<LogId>) -> u64 {
+    id.map_or(0, |id| index_outside(id.index))
+}
+
+impl Group {
+    pub(crate) fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+
+    /// Returns the group's number.
+    pub fn id(&self) -> GroupId {
+        self.member.sender.group
+    }
+
+    /// Returns how often the group recovered from a lost majority.
+    pub fn incarnation(&self) -> Incarnation {
+        self.member.sender.incarnation
+    }
+
+    /// Proposes commands, each starting with its kind byte, in one entry, and returns the machine's answer to each
+    /// once it is applied here. `class` is who shares the group fairly with others. What is proposed one after the
+    /// other, without waiting for answers, is not promised to be applied in that order.
+    ///
+    /// # Errors
+    ///
+    /// Some of them leave the outcome open: [`ProposeError::has_no_effect`].
+    pub async fn propose(&self, class: u64, commands: Vec<Bytes>) -> Result<Vec<Answer>, ProposeError> {
+        self.member.proposer.propose(class, commands).await
+    }
+
+    /// Waits until all that was committed before this call is applied here; then the machine may be read. Returns the
+    /// index.
+    ///
+    /// # Errors
+    ///
+    /// When this node does not lead, or cannot reach a majority.
+    pub async fn read_index(&self) -> Result<u64, ReadIndexError> {
+        self.member.reads.index().await
+    }
+
+    /// Returns the leader, if one is known.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leadership().leader
+    }
+
+    /// Returns who leads.
+    pub fn leadership(&self) -> Leadership {
+        *self.member.leadership.borrow()
+    }
+
+    /// Returns a watch of who leads.
+    pub fn watch_leader(&self) -> watch::Receiver<Leadership> {
+        self.member.leadership.subscribe()
+    }
+
+    /// Tells whether this node leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.leadership().is_here
+    }
+
+    /// Returns Raft's term.
+    pub fn term(&self) -> u64 {
+        self.leadership().term
+    }
+
+    /// Returns a watch of the index up to which entries are applied here.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.member.applied.subscribe()
+    }
+
+    /// Returns the group's numbers.
+    pub fn numbers(&self) -> Numbers {
+        let metrics = self.member.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let members = metrics.membership_config.membership();
+        let nodes = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId::new).collect();
+        let replicated = metrics.replication.iter().flatten();
+        Numbers {
+            leadership: self.leadership(),
+            last_log: metrics.last_log_index.map_or(0, index_outside),
+            committed: outside(metrics.local_committed),
+            applied: *self.member.applied.borrow(),
+            checkpoint: outside(metrics.snapshot),
+            purged: outside(metrics.purged),
+            voters: nodes(&mut members.voter_ids()),
+            learners: nodes(&mut members.learner_ids()),
+            replicated: replicated
+                .map(|(node, matching)| (NodeId::new(*node), outside(*matching)))
+                .collect(),
+        }
+    }
+
+    /// Hands leadership to another voter and waits until this node knows it as the leader.
+    ///
+    /// # Errors
+    ///
+    /// When this node does not lead, or the other did not take over within an election's time.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ChangeError> {
+        let leadership = self.leadership();
+        if leadership.leader == Some(to) {
+            return Ok(());
+        }
+        if !leadership.is_here {
+            return Err(ChangeError::NotLeader {
+                leader: leadership.leader,
+            });
+        }
+        let asked = self.member.raft.trigger().transfer_leader(to.get()).await;
+        asked.map_err(|_| ChangeError::Stopped)?;
+        let mut leadership = self.watch_leader();
+        let taken = leadership.wait_for(|known| known.leader == Some(to));
+        match tokio::time::timeout(self.member.periods.election_max(), taken).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ChangeError::Stopped),
+            Err(_) => Err(ChangeError::TimedOut),
+        }
+    }
+
+    /// Makes exactly these nodes the voters. New ones first catch up as learners; those who are left out leave the
+    /// group. Only one change runs at a time: another one meanwhile is refused.
+    ///
+    /// # Errors
+    ///
+    /// When this node does not lead, or another change got in between.
+    pub async fn change_membership(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let raft = &self.member.raft;
+        let known: BTreeSet<u64> = {
+            let metrics = raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.nodes().map(|(node, ())| *node).collect()
+        };
+        let voters: BTreeSet<u64> = voters.into_iter().map(NodeId::get).collect();
+        for new in voters.difference(&known) {
+            raft.add_learner(*new, (), true).await.map_err(refused)?;
+        }
+        let last = *raft.server_metrics().borrow_watched().membership_config.log_id();
+        let expected = Precondition::LastMembershipLogId {
+            last_membership_log_id: last,
+        };
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        raft.change_membership_if(change, false, [expected])
+            .await
+            .map_err(refused)?;
+        Ok(())
+    }
+
+    /// Ends the group on this node. Its log and its machine stay.
+    pub async fn shutdown(&self) {
+        self.member.stop().await;
+    }
+}
+
+fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => ChangeError::NotLeader {
+            leader: leader(&forward),
+        },
+        RaftError::APIError(other) => ChangeError::Refused(Box::new(other)),
+        RaftError::Fatal(_) => ChangeError::Stopped,
+    }
+}

@@ -1,0 +1,212 @@
+//! A group's log, as openraft drives it.
+//!
+//! # Invariants
+//!
+//! 1. A vote is durable before `save_vote` returns, entries before their callback: the store gives both one order.
+//! 2. A truncation is durable before anything that follows it. A snapshot may be installed next, and after a power
+//!    loss truncated entries must not stand behind it.
+//! 3. Nothing read at once is larger than [`READ_BYTES_MAX`], one entry excepted.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream};
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use stead_store::log::{GroupLog, Record};
+use tokio::sync::oneshot;
+
+use crate::encoding::{
+    entry_record, log_id_record, read_entry_record, read_log_id_record, read_vote_record, vote_record,
+};
+use crate::retained::Retained;
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+
+/// Most bytes read from the log at once: for one message to a follower, or one step of applying.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Reads a group's log.
+#[derive(Clone)]
+pub(crate) struct LogReader {
+    log: Arc<dyn GroupLog>,
+}
+
+/// Writes a group's log.
+pub(crate) struct Log {
+    log: Arc<dyn GroupLog>,
+    retained: Arc<Retained>,
+}
+
+impl Log {
+    pub(crate) fn new(log: Arc<dyn GroupLog>, retained: Arc<Retained>) -> Self {
+        Self { log, retained }
+    }
+
+    /// Tells whether nothing was ever written: no vote, no entry.
+    pub(crate) fn is_pristine(&self) -> io::Result<bool> {
+        let state = self.log.state()?;
+        Ok(state.vote.is_none() && state.last.is_none() && state.purged.is_none())
+    }
+
+    async fn write_vote(&self, vote: bytes::Bytes) -> io::Result<()> {
+        let (done, written) = oneshot::channel();
+        self.log
+            .save_vote(vote, Box::new(move |result| drop(done.send(result))));
+        written.await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+/// The store never dropped a callback before.
+fn lost() -> io::Error {
+    io::Error::other("the log store dropped a callback")
+}
+
+fn start_of(range: &impl RangeBounds<u64>) -> u64 {
+    match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before + 1,
+        Bound::Unbounded => 0,
+    }
+}
+
+fn end_of(range: &impl RangeBounds<u64>) -> u64 {
+    match range.end_bound() {
+        Bound::Included(last) => last + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    }
+}
+
+impl LogReader {
+    fn read(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
+        let records = self.log.read(range, READ_BYTES_MAX)?;
+        records
+            .into_iter()
+            .map(|record| read_entry_record(record.bytes))
+            .collect()
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogReader {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: R,
+    ) -> io::Result<Vec<Entry>> {
+        let (mut next, end) = (start_of(&range), end_of(&range));
+        let mut entries = Vec::new();
+        while next < end {
+            let read = self.read(next..end)?;
+            let Some(last) = read.last() else { break };
+            next = last.log_id.index + 1;
+            entries.extend(read);
+        }
+        Ok(entries)
+    }
+
+    async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = io::Result<Entry>> + Send
+    where
+        R: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let reader = self.clone();
+        let range = start_of(&range)..end_of(&range);
+        let steps = stream::unfold(range, move |range| {
+            let read = if range.is_empty() {
+                Ok(Vec::new())
+            } else {
+                reader.read(range.clone())
+            };
+            let step: Option<(Vec<io::Result<Entry>>, Range<u64>)> = match read {
+                Err(error) => Some((vec![Err(error)], range.end..range.end)),
+                Ok(entries) => entries.last().map(|last| last.log_id.index + 1).map(|next| {
+                    let entries = entries.into_iter().map(Ok).collect();
+                    (entries, next..range.end)
+                }),
+            };
+            async move { step }
+        });
+        Box::pin(steps.flat_map(stream::iter))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        self.read(start..end)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        read_vote_record(self.log.state()?.vote.unwrap_or_default())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for Log {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let state = self.log.state()?;
+        let purged = match state.purged {
+            Some(purged) => read_log_id_record(purged.meta)?,
+            None => None,
+        };
+        let last = match state.last {
+            Some(last) => Some(read_entry_record(last.bytes)?.log_id),
+            None => purged,
+        };
+        Ok(LogState {
+            last_purged_log_id: purged,
+            last_log_id: last,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        LogReader { log: self.log.clone() }
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.write_vote(vote_record(vote)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.log.save_committed(log_id_record(committed.as_ref()))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        read_log_id_record(self.log.state()?.committed.unwrap_or_default())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let records: Vec<Record> = entries
+            .into_iter()
+            .map(|entry| Record {
+                index: entry.log_id.index,
+                bytes: entry_record(&entry),
+            })
+            .collect();
+        if let Some(last) = records.last() {
+            let bytes: usize = records.iter().map(|record| record.bytes.len()).sum();
+            self.retained.appended(last.index, records.len() as u64, bytes as u64);
+        }
+        self.log
+            .append(records, Box::new(move |result| callback.io_completed(result)));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.retained.truncated(last.map(|last| last.index));
+        self.log.truncate_after(last.map(|last| last.index))?;
+        match self.log.state()?.vote {
+            Some(vote) => self.write_vote(vote).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.retained.purged(upto.index);
+        self.log.purge(upto.index, log_id_record(Some(&upto)))
+    }
+}

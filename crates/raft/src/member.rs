@@ -1,0 +1,108 @@
+//! One group as this node has it: what the handle, the service and the tasks share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openraft::async_runtime::watch::WatchReceiver;
+use stead_types::NodeId;
+use tokio::sync::{Mutex, watch};
+
+use crate::blocking::Blocking;
+use crate::failure::{Ended, Failure, Failures};
+use crate::group::Leadership;
+use crate::proposer::Proposer;
+use crate::reads::Reads;
+use crate::tasks::Tasks;
+use crate::timing::Periods;
+use crate::types::Raft;
+use crate::wire::Sender;
+
+/// A group of this node.
+pub(crate) struct Member {
+    pub(crate) sender: Sender,
+    pub(crate) periods: Periods,
+    pub(crate) raft: Raft,
+    pub(crate) proposer: Arc<Proposer>,
+    pub(crate) reads: Reads,
+    pub(crate) applied: watch::Sender<u64>,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) tasks: Tasks,
+    pub(crate) failures: Failures,
+    pub(crate) blocking: Blocking,
+    pub(crate) spool: Option<PathBuf>,
+    /// Held while a snapshot is received: one at a time.
+    pub(crate) receiving: Mutex<()>,
+    /// Set for one lease after a restart: it neither votes nor stands for election meanwhile.
+    pub(crate) is_held_back: AtomicBool,
+}
+
+impl Member {
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.is_held_back.load(Ordering::Acquire)
+    }
+
+    /// Lets the node take part in elections once every lease it may have granted before it restarted is over. A node
+    /// that voted at once could make a second leader while the first still answers reads by its lease.
+    pub(crate) async fn hold_back(self: Arc<Self>) {
+        tokio::time::sleep(self.periods.election_max()).await;
+        self.is_held_back.store(false, Ordering::Release);
+        self.raft.runtime_config().elect(true);
+    }
+
+    /// Passes on who leads, and notices when Raft ends by itself.
+    pub(crate) async fn watch_leader(self: Arc<Self>) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let leadership = {
+                let seen = metrics.borrow_watched();
+                let leader = seen.current_leader.map(NodeId::new);
+                Leadership {
+                    leader,
+                    term: seen.vote.leader_id.term,
+                    is_here: leader == Some(self.sender.node) && seen.state.is_leader(),
+                }
+            };
+            self.leadership.send_if_modified(|known| {
+                let is_new = *known != leadership;
+                *known = leadership;
+                is_new
+            });
+            if metrics.changed().await.is_err() {
+                break;
+            }
+        }
+        self.raft_ended();
+    }
+
+    fn raft_ended(&self) {
+        self.proposer.stop();
+        self.reads.stop();
+        self.leadership.send_modify(|known| {
+            known.leader = None;
+            known.is_here = false;
+        });
+        if self.tasks.is_stopping() {
+            return;
+        }
+        let state = self.raft.metrics().borrow_watched().running_state.clone();
+        self.failures.report(Failure {
+            group: Some(self.sender.group),
+            doing: "running Raft",
+            source: match state {
+                Err(fatal) => Arc::new(fatal),
+                Ok(()) => Arc::new(Ended("Raft ended by itself")),
+            },
+        });
+    }
+
+    /// Ends the group on this node: in order, and with all answered who wait.
+    pub(crate) async fn stop(&self) {
+        self.tasks.announce_stop();
+        self.proposer.stop();
+        self.reads.stop();
+        // openraft's shutdown fails only if its task panicked, which has been reported then.
+        drop(self.raft.shutdown().await);
+        self.tasks.stop().await;
+    }
+}

@@ -1,0 +1,51 @@
+//! The small and urgent: votes, and the hand-over of leadership. One call each, with the time that openraft gives it.
+
+use bytes::Bytes;
+use openraft::network::{NetTransferLeader, NetVote, RPCOption};
+use stead_api::proto::internal::v1::RaftEnvelope;
+use stead_state::codec::Malformed;
+use tokio::time::timeout;
+
+use super::Peer;
+use crate::peers::{Class, unreachable};
+use crate::types::{RpcError, TransferRequest, TransferResponse, TypeConfig, VoteRequest, VoteResponse};
+use crate::wire::{self, Kind};
+
+impl Peer {
+    pub(super) async fn call(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
+        let mut client = self.network.peers.client(self.to, Class::Control)?;
+        let request = self.network.sender.envelope(kind, 0, body);
+        let called = timeout(option.soft_ttl(), client.control(request)).await;
+        let called = called.map_err(|_| unreachable(format!("{} did not answer in time", self.to)))?;
+        let answer = called.map_err(|status| unreachable(status.to_string()))?;
+        Ok(answer.into_inner())
+    }
+
+    async fn ask_for_vote(&self, kind: Kind, rpc: &VoteRequest, option: &RPCOption) -> Result<VoteResponse, RpcError> {
+        let answer = self.call(kind, wire::vote(rpc), option).await?;
+        let answer = wire::body(answer, Kind::VoteAnswer).and_then(wire::read_vote_answer);
+        answer.map_err(garbled)
+    }
+}
+
+fn garbled(malformed: Malformed) -> RpcError {
+    unreachable(malformed.to_string())
+}
+
+impl NetVote<TypeConfig> for Peer {
+    async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
+        self.ask_for_vote(Kind::Vote, &rpc, &option).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
+        self.ask_for_vote(Kind::PreVote, &rpc, &option).await
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for Peer {
+    async fn transfer_leader(&mut self, rpc: TransferRequest, option: RPCOption) -> Result<TransferResponse, RpcError> {
+        let answer = self.call(Kind::Transfer, wire::transfer(&rpc), &option).await?;
+        let answer = wire::body(answer, Kind::TransferAnswer).and_then(wire::read_transfer_answer);
+        answer.map_err(garbled)
+    }
+}

@@ -1,0 +1,298 @@
+//! The groups of one node.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use stead_api::net::Connect;
+use stead_store::log::LogStore;
+use stead_store::machine::Machine;
+use stead_types::{GroupId, Incarnation, NodeId};
+use tokio::sync::watch;
+
+use crate::blocking::Blocking;
+use crate::error::OpenError;
+use crate::failure::{Failure, Failures};
+use crate::group::{Group, Leadership};
+use crate::log::Log;
+use crate::machine::StateMachine;
+use crate::member::Member;
+use crate::network::Network;
+use crate::peers::{Peers, Resolver};
+use crate::proposer::{Clock, Proposer};
+use crate::reads::Reads;
+use crate::retained::Retained;
+use crate::service;
+use crate::tasks::Tasks;
+use crate::timing::Timing;
+use crate::transfers::Transfers;
+use crate::types::{Raft, RaftState};
+use crate::upkeep::Upkeep;
+use crate::wire::Sender;
+
+/// What a node's groups share.
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// The log of all groups.
+    pub log: Arc<dyn LogStore>,
+    /// How peers are dialled.
+    pub connect: Connect,
+    /// Where peers are.
+    pub resolve: Resolver,
+    /// The wall clock, for logged time.
+    pub clock: Clock,
+    /// Where work runs that waits for a disk.
+    pub blocking: Blocking,
+    /// A folder for snapshots that are being received; in memory without one.
+    pub spool: Option<PathBuf>,
+}
+
+/// One group of a node.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// Its number.
+    pub group: GroupId,
+    /// How often it recovered from a lost majority. Members of different incarnations do not talk to one another.
+    pub incarnation: Incarnation,
+    /// The voters it begins with, the same on all of them. What stands in its log counts once there is one. Empty on
+    /// a node that will be added later.
+    pub voters: Vec<NodeId>,
+    /// How far apart its voters are.
+    pub timing: Timing,
+}
+
+/// The groups of one node. Clones are the same node.
+#[derive(Clone)]
+pub struct Node {
+    config: Arc<Config>,
+    peers: Arc<Peers>,
+    registry: Arc<Registry>,
+    failures: Failures,
+}
+
+/// The groups by number, for the service.
+#[derive(Default)]
+pub(crate) struct Registry(Mutex<BTreeMap<GroupId, Slot>>);
+
+enum Slot {
+    /// Being opened.
+    Opening,
+    Open(Arc<Member>),
+}
+
+impl Registry {
+    pub(crate) fn member(&self, group: GroupId) -> Option<Arc<Member>> {
+        match self.0.lock().get(&group) {
+            Some(Slot::Open(member)) => Some(member.clone()),
+            Some(Slot::Opening) | None => None,
+        }
+    }
+
+    fn members(&self) -> Vec<Arc<Member>> {
+        let groups = self.0.lock();
+        let open = groups.values().filter_map(|slot| match slot {
+            Slot::Open(member) => Some(member.clone()),
+            Slot::Opening => None,
+        });
+        open.collect()
+    }
+
+    /// Makes sure that a group is opened once. Returns whether it may be.
+    fn reserve(&self, group: GroupId) -> bool {
+        let mut groups = self.0.lock();
+        let is_free = !groups.contains_key(&group);
+        if is_free {
+            groups.insert(group, Slot::Opening);
+        }
+        is_free
+    }
+}
+
+impl Node {
+    /// Returns a node without groups.
+    pub fn new(config: Config) -> Self {
+        let failures = Failures::new();
+        let listener = failures.clone();
+        config.log.health().on_failure(Box::new(move |failure| {
+            listener.report(Failure {
+                group: None,
+                doing: failure.doing,
+                source: Arc::new(failure.clone()),
+            });
+        }));
+        Self {
+            peers: Arc::new(Peers::new(config.connect.clone(), config.resolve.clone())),
+            config: Arc::new(config),
+            registry: Arc::default(),
+            failures,
+        }
+    }
+
+    /// Returns the service that answers peers.
+    pub fn service(&self) -> service::Service {
+        service::Peers::service(self.registry.clone())
+    }
+
+    /// Returns the first failure that this node must stop for, once there is one.
+    pub async fn failed(&self) -> Failure {
+        self.failures.first().await
+    }
+
+    /// Returns a group, if it is open.
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        self.registry.member(group).map(Group::new)
+    }
+
+    /// Returns the groups that are open.
+    pub fn groups(&self) -> Vec<Group> {
+        self.registry.members().into_iter().map(Group::new).collect()
+    }
+
+    /// Opens a group: a new one, or one whose log and machine were opened again.
+    ///
+    /// # Errors
+    ///
+    /// When it is open already, or its log or machine cannot be read.
+    pub async fn create_group(&self, config: GroupConfig, machine: Arc<dyn Machine>) -> Result<Group, OpenError> {
+        let group = config.group;
+        if !self.registry.reserve(group) {
+            return Err(OpenError::AlreadyOpen(group));
+        }
+        let opened = self.open(config, machine).await;
+        let mut groups = self.registry.0.lock();
+        match opened {
+            Ok(member) => {
+                groups.insert(group, Slot::Open(member.clone()));
+                Ok(Group::new(member))
+            }
+            Err(source) => {
+                groups.remove(&group);
+                Err(OpenError::Unreadable { group, source })
+            }
+        }
+    }
+
+    /// Ends a group on this node and forgets it here; its log and machine stay.
+    pub async fn close_group(&self, group: GroupId) {
+        if let Some(member) = self.registry.member(group) {
+            member.stop().await;
+            self.registry.0.lock().remove(&group);
+        }
+    }
+
+    /// Ends all groups.
+    pub async fn shutdown(&self) {
+        for member in self.registry.members() {
+            self.close_group(member.sender.group).await;
+        }
+    }
+
+    async fn open(
+        &self,
+        config: GroupConfig,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Arc<Member>, Box<dyn std::error::Error + Send + Sync>> {
+        let parts = Parts::new(self, &config, machine);
+        let log = Log::new(self.config.log.group(config.group), parts.retained.clone());
+        let is_pristine = log.is_pristine()? && parts.machine.machine.applied().log_id.is_empty();
+        let periods = config.timing.periods();
+        let raft_config = periods.config(config.group, config.incarnation);
+        let network = Network {
+            peers: self.peers.clone(),
+            sender: parts.sender,
+            blocking: self.config.blocking,
+            transfers: parts.transfers.clone(),
+        };
+        let id = self.config.node.get();
+        let raft = Raft::build(id, raft_config, network, log, parts.machine.clone()).await?;
+        parts.machine.is_running.store(true, Ordering::Release);
+        raft.runtime_config().elect(is_pristine);
+        raft.run();
+        let voters: Vec<u64> = config.voters.iter().map(|node| node.get()).collect();
+        if is_pristine && voters.contains(&id) {
+            let members: BTreeMap<u64, ()> = voters.into_iter().map(|node| (node, ())).collect();
+            if let Err(error) = raft.initialize(members).await {
+                // A peer was faster and has already written here.
+                tracing::debug!(%error, group = %config.group, "not initialised");
+            }
+        }
+        // Nobody else can hold a lease from the only voter.
+        let count = |state: &RaftState| state.membership_state.effective().voter_ids().count();
+        let is_alone = raft.with_raft_state(count).await? == 1;
+        let is_held_back = !is_pristine && !is_alone;
+        raft.runtime_config().elect(!is_held_back);
+        Ok(self.start(parts, raft, is_held_back, &config))
+    }
+
+    fn start(&self, parts: Parts, raft: Raft, is_held_back: bool, config: &GroupConfig) -> Arc<Member> {
+        let periods = config.timing.periods();
+        let clock = self.config.clock.clone();
+        let member = Arc::new(Member {
+            sender: parts.sender,
+            periods,
+            raft: raft.clone(),
+            proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
+            reads: Reads::default(),
+            applied: parts.machine.applied.clone(),
+            leadership: watch::Sender::new(Leadership::default()),
+            tasks: Tasks::new(config.group, self.failures.clone()),
+            failures: self.failures.clone(),
+            blocking: self.config.blocking,
+            spool: self.config.spool.clone(),
+            receiving: tokio::sync::Mutex::default(),
+            is_held_back: AtomicBool::new(is_held_back),
+        });
+        let tasks = &member.tasks;
+        tasks.spawn("watching the leader", member.clone().watch_leader());
+        tasks.spawn("proposing", member.proposer.clone().run(raft.clone()));
+        let (reader, applied) = (member.clone(), member.applied.subscribe());
+        tasks.spawn("asking for read indexes", async move {
+            reader.reads.run(reader.raft.clone(), applied).await;
+        });
+        let upkeep = Upkeep {
+            raft,
+            machine: parts.machine,
+            store: self.config.log.clone(),
+            retained: parts.retained,
+            transfers: parts.transfers,
+        };
+        tasks.spawn("keeping the log short", upkeep.run());
+        if is_held_back {
+            tasks.spawn("holding back", member.clone().hold_back());
+        }
+        member
+    }
+}
+
+/// What a group is put together from.
+struct Parts {
+    sender: Sender,
+    machine: StateMachine,
+    retained: Arc<Retained>,
+    transfers: Arc<Transfers>,
+}
+
+impl Parts {
+    fn new(node: &Node, config: &GroupConfig, machine: Arc<dyn Machine>) -> Self {
+        Self {
+            sender: Sender {
+                group: config.group,
+                incarnation: config.incarnation,
+                node: node.config.node,
+            },
+            machine: StateMachine {
+                group: config.group,
+                applied: watch::Sender::new(machine.applied().index),
+                machine,
+                blocking: node.config.blocking,
+                failures: node.failures.clone(),
+                is_running: Arc::default(),
+            },
+            retained: Arc::default(),
+            transfers: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Packs the commands of many callers into few entries.
+//!
+//! ```text
+//!   propose ──> queue by class ──> entry ──> Raft ──> machine ──> Flight::complete ──> every caller's answers
+//!                    ^                                                 │
+//!                    └── put back: certainly not proposed, not yet ────┘
+//! ```
+//!
+//! An entry is made as soon as fewer than [`IN_FLIGHT_MAX`] are under way, of whatever waits then: alone a command
+//! goes at once, under load they travel together. Nothing lingers.
+//!
+//! # Invariants
+//!
+//! 1. Commands are proposed at most once; they are put back only when openraft says that they were not.
+//! 2. What waits and what is under way is bounded by [`BYTES_MAX`]; beyond it a caller is turned away at once.
+//! 3. Logged time does not go back in the entries of one node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
+use stead_state::codec::frame;
+use stead_store::machine::Answer;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::{ProposeError, Refusal};
+use crate::queue::{Item, Queue, weight};
+use crate::types::{Commands, Completion, Raft, TypeConfig};
+
+/// Tells the wall clock's milliseconds since 1970, for logged time.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Most entries under way at once.
+const IN_FLIGHT_MAX: usize = 4;
+
+/// Most bytes of commands that wait or are under way.
+const BYTES_MAX: usize = 32 << 20;
+
+/// Proposes for one group.
+pub(crate) struct Proposer {
+    clock: Clock,
+    /// How long to wait before commands that were not proposed are proposed again, and for how long at most.
+    pause: Duration,
+    patience: Duration,
+    state: Mutex<State>,
+    bytes: AtomicUsize,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Queue<Waiter>,
+    in_flight: usize,
+    paused_until: Option<Instant>,
+    is_stopped: bool,
+    logged_time: u64,
+}
+
+struct Waiter {
+    answer: oneshot::Sender<Result<Vec<Answer>, ProposeError>>,
+    /// When openraft first refused it as not yet possible.
+    refused: Option<Instant>,
+    _charge: Charge,
+}
+
+/// Bytes that count against the bound until their waiter has been answered.
+struct Charge {
+    proposer: Arc<Proposer>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.proposer.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Proposer {
+    pub(crate) fn new(clock: Clock, pause: Duration, patience: Duration) -> Self {
+        Self {
+            clock,
+            pause,
+            patience,
+            state: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Proposes commands and returns the answer to each.
+    pub(crate) async fn propose(
+        self: &Arc<Self>,
+        class: u64,
+        commands: Vec<Bytes>,
+    ) -> Result<Vec<Answer>, ProposeError> {
+        let charge = self.charge(weight(&commands))?;
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter {
+            answer,
+            refused: None,
+            _charge: charge,
+        };
+        {
+            let mut state = self.state.lock();
+            if state.is_stopped {
+                return Err(ProposeError::Stopped);
+            }
+            state.queue.push(Item::new(class, commands, waiter));
+        }
+        self.wake.notify_one();
+        answered.await.unwrap_or(Err(ProposeError::Unknown))
+    }
+
+    fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, ProposeError> {
+        let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= BYTES_MAX);
+        self.bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .map_err(|_| ProposeError::Overloaded)?;
+        Ok(Charge {
+            proposer: self.clone(),
+            bytes,
+        })
+    }
+
+    /// Turns away what waits, and all that comes.
+    pub(crate) fn stop(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.is_stopped = true;
+            state.queue.drain()
+        };
+        for item in waiting {
+            drop(item.waiter.answer.send(Err(ProposeError::Stopped)));
+        }
+    }
+
+    /// Makes entries for as long as the group runs.
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
+        loop {
+            self.wake.notified().await;
+            let paused = self.state.lock().paused_until.take();
+            if let Some(until) = paused {
+                sleep_until(until).await;
+            }
+            while let Some((entry, flight)) = self.next_entry() {
+                let responder = Completion::new(move |outcome| flight.complete(outcome));
+                // Where this fails Raft has stopped, and the dropped flight answers.
+                if raft.client_write_ff(Commands(entry), Some(responder)).await.is_err() {
+                    self.stop();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next_entry(self: &Arc<Self>) -> Option<(Bytes, Flight)> {
+        let mut state = self.state.lock();
+        if state.in_flight >= IN_FLIGHT_MAX || state.paused_until.is_some() {
+            return None;
+        }
+        let mut items = Vec::new();
+        while items.is_empty() {
+            items = state.queue.next_entry();
+            if items.is_empty() {
+                return None;
+            }
+            // Nothing is proposed for those who have gone away.
+            items.retain(|item| !item.waiter.answer.is_closed());
+        }
+        state.in_flight += 1;
+        state.logged_time = state.logged_time.max((self.clock)());
+        let time = state.logged_time;
+        drop(state);
+        let commands: Vec<Bytes> = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();
+        let flight = Flight {
+            proposer: self.clone(),
+            items,
+        };
+        Some((frame(time, &commands), flight))
+    }
+}
+
+/// The items of one entry that is under way. Dropped unanswered when Raft stops.
+struct Flight {
+    proposer: Arc<Proposer>,
+    items: Vec<Item<Waiter>>,
+}
+
+impl Flight {
+    fn complete(mut self, outcome: ClientWriteResult<TypeConfig>) {
+        let items = std::mem::take(&mut self.items);
+        match outcome.map_err(Refusal::from) {
+            Ok(done) => answer(items, done.data.into_inner()),
+            Err(Refusal::Final(error)) => {
+                for item in items {
+                    drop(item.waiter.answer.send(Err(error)));
+                }
+            }
+            Err(Refusal::NotYet) => self.put_back(items),
+        }
+    }
+
+    fn put_back(&self, mut items: Vec<Item<Waiter>>) {
+        let now = Instant::now();
+        for item in &mut items {
+            item.waiter.refused.get_or_insert(now);
+        }
+        let patience = self.proposer.patience;
+        let is_over = |item: &Item<Waiter>| item.waiter.refused.is_some_and(|since| now - since >= patience);
+        let (over, again): (Vec<_>, Vec<_>) = items.into_iter().partition(is_over);
+        let mut state = self.proposer.state.lock();
+        let stopped = if state.is_stopped {
+            again
+        } else {
+            state.queue.put_back(again);
+            state.paused_until = Some(now + self.proposer.pause);
+            Vec::new()
+        };
+        drop(state);
+        for item in over.into_iter().chain(stopped) {
+            drop(item.waiter.answer.send(Err(ProposeError::NotLeader { leader: None })));
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.proposer.state.lock().in_flight -= 1;
+        self.proposer.wake.notify_one();
+    }
+}
+
+fn answer(items: Vec<Item<Waiter>>, answers: Vec<Answer>) {
+    let mut answers = answers.into_iter();
+    for item in items {
+        let own: Vec<Answer> = answers.by_ref().take(item.commands.len()).collect();
+        let is_whole = own.len() == item.commands.len();
+        debug_assert!(is_whole, "the machine answers every command");
+        let outcome = if is_whole { Ok(own) } else { Err(ProposeError::Unknown) };
+        drop(item.waiter.answer.send(outcome));
+    }
+}

@@ -1,0 +1,87 @@
+use super::*;
+use proptest::prelude::*;
+
+fn item(class: u64, number: usize, len: usize) -> Item<usize> {
+    Item::new(class, vec![Bytes::from(vec![0; len])], number)
+}
+
+fn numbers(items: &[Item<usize>]) -> Vec<usize> {
+    items.iter().map(|item| item.waiter).collect()
+}
+
+#[test]
+fn an_entry_takes_what_waits_up_to_its_bounds() {
+    let mut queue = Queue::default();
+    for number in 0..ENTRY_COMMANDS_MAX + 2 {
+        queue.push(item(1, number, 10));
+    }
+    assert_eq!(queue.next_entry().len(), ENTRY_COMMANDS_MAX);
+    assert_eq!(queue.next_entry().len(), 2);
+    assert!(queue.next_entry().is_empty());
+}
+
+#[test]
+fn an_item_larger_than_an_entry_stands_alone() {
+    let mut queue = Queue::default();
+    queue.push(item(1, 0, 10));
+    queue.push(item(1, 1, 2 * ENTRY_BYTES_MAX));
+    queue.push(item(1, 2, 10));
+    assert_eq!(numbers(&queue.next_entry()), [0]);
+    assert_eq!(numbers(&queue.next_entry()), [1]);
+    assert_eq!(numbers(&queue.next_entry()), [2]);
+}
+
+#[test]
+fn a_class_with_little_is_not_held_up_by_one_with_much() {
+    let mut queue = Queue::default();
+    for number in 0..1_000 {
+        queue.push(item(1, number, 4 << 10));
+    }
+    queue.push(item(2, 5_000, 10));
+    let first = queue.next_entry();
+    assert!(numbers(&first).contains(&5_000));
+    assert_eq!(numbers(&first)[..2], [0, 1]);
+}
+
+#[test]
+fn what_is_put_back_comes_first_again() {
+    let mut queue = Queue::default();
+    for number in 0..4 {
+        queue.push(item(number as u64 % 2, number, 10));
+    }
+    let (mut first, mut second) = (queue.next_entry(), Vec::new());
+    queue.push(item(0, 4, 10));
+    second.extend(first.split_off(2));
+    queue.put_back(first);
+    queue.put_back(second);
+    let mut again = numbers(&queue.next_entry());
+    again.retain(|number| number % 2 == 0);
+    assert_eq!(again, [0, 2, 4]);
+}
+
+proptest! {
+    #[test]
+    fn everything_comes_out_once_and_in_the_order_of_its_class(
+        pushed in prop::collection::vec((0u64..4, 0usize..100_000), 0..60)
+    ) {
+        let mut queue = Queue::default();
+        for (number, (class, len)) in pushed.iter().enumerate() {
+            queue.push(item(*class, number, *len));
+        }
+        let mut out = Vec::new();
+        loop {
+            let entry = queue.next_entry();
+            if entry.is_empty() {
+                break;
+            }
+            let bytes: usize = entry.iter().map(|item| item.bytes).sum();
+            prop_assert!(entry.len() == 1 || bytes <= ENTRY_BYTES_MAX);
+            out.extend(entry);
+        }
+        for class in 0..4 {
+            let expected: Vec<usize> = (0..pushed.len()).filter(|number| pushed[*number].0 == class).collect();
+            let got: Vec<usize> = out.iter().filter(|item| item.class == class).map(|item| item.waiter).collect();
+            prop_assert_eq!(got, expected);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Linearizable reads: one question to the majority answers all who asked before it.
+//!
+//! # Invariants
+//!
+//! 1. A waiter joins the round that starts after it came, never one under way: the index is then at least what was
+//!    committed when it asked.
+
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::error::{ReadIndexError, leader};
+use crate::machine::index_outside;
+use crate::types::Raft;
+
+/// Most reads that wait for a round.
+const WAITERS_MAX: usize = 1 << 16;
+
+type Outcome = Result<u64, ReadIndexError>;
+
+/// Those who wait for the next round.
+#[derive(Default)]
+pub(crate) struct Reads {
+    waiters: Mutex<Vec<oneshot::Sender<Outcome>>>,
+    wake: Notify,
+}
+
+impl Reads {
+    /// Waits until everything committed before this call is applied here, and returns its index.
+    pub(crate) async fn index(&self) -> Outcome {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut waiters = self.waiters.lock();
+            if waiters.len() >= WAITERS_MAX {
+                return Err(ReadIndexError::Overloaded);
+            }
+            waiters.push(answer);
+        }
+        self.wake.notify_one();
+        answered.await.unwrap_or(Err(ReadIndexError::Stopped))
+    }
+
+    /// Turns away those who wait.
+    pub(crate) fn stop(&self) {
+        self.waiters.lock().clear();
+    }
+
+    /// Asks rounds for as long as the group runs.
+    pub(crate) async fn run(&self, raft: Raft, mut applied: watch::Receiver<u64>) {
+        loop {
+            self.wake.notified().await;
+            let waiters = std::mem::take(&mut *self.waiters.lock());
+            if waiters.is_empty() {
+                continue;
+            }
+            let outcome = round(&raft, &mut applied).await;
+            for waiter in waiters {
+                waiter.send(outcome).ok();
+            }
+        }
+    }
+}
+
+async fn round(raft: &Raft, applied: &mut watch::Receiver<u64>) -> Outcome {
+    let read = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+    let read = read.map_err(|error| match error {
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => ReadIndexError::NotLeader {
+            leader: leader(&forward),
+        },
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ReadIndexError::NoQuorum,
+        RaftError::Fatal(_) => ReadIndexError::Stopped,
+    })?;
+    let index = index_outside(read.read_log_id().index());
+    let is_applied = applied.wait_for(|applied| *applied >= index).await;
+    is_applied.map_err(|_| ReadIndexError::Stopped)?;
+    Ok(index)
+}

@@ -1,0 +1,198 @@
+//! What the peers ask of this node: the server side of the transport.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use openraft::storage::Snapshot;
+use stead_api::proto::internal::v1::RaftEnvelope;
+use stead_api::proto::internal::v1::raft_service_server::{self, RaftServiceServer};
+use stead_state::codec::Malformed;
+use stead_types::GroupId;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::member::Member;
+use crate::node::Registry;
+use crate::spool::Spool;
+use crate::types::{AppendRequest, AppendResult};
+use crate::wire::{self, Kind, MESSAGE_LEN_MAX};
+
+/// The longest that the next chunk of a snapshot is waited for.
+const CHUNK_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The peer service of a node, to be mounted on its peer listener.
+pub type Service = RaftServiceServer<Peers>;
+
+/// Answers peers.
+pub struct Peers {
+    registry: Arc<Registry>,
+}
+
+impl Peers {
+    pub(crate) fn service(registry: Arc<Registry>) -> Service {
+        RaftServiceServer::new(Self { registry })
+            .max_decoding_message_size(MESSAGE_LEN_MAX)
+            .max_encoding_message_size(MESSAGE_LEN_MAX)
+    }
+}
+
+fn member(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, Status> {
+    let group = GroupId::new(envelope.group);
+    let member = registry
+        .member(group)
+        .ok_or_else(|| Status::not_found(format!("this node is no member of group {group}")))?;
+    if member.sender.incarnation.0 != envelope.incarnation {
+        return Err(Status::failed_precondition(format!(
+            "group {group} is in incarnation {}, not {}",
+            member.sender.incarnation.0, envelope.incarnation
+        )));
+    }
+    Ok(member)
+}
+
+fn malformed(error: Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl raft_service_server::RaftService for Peers {
+    type AppendStream = BoxStream<'static, Result<RaftEnvelope, Status>>;
+
+    async fn append(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<Self::AppendStream>, Status> {
+        // The answer must not wait for the first request, or opening a stream costs a round trip more.
+        let answers = stream::once(append(self.registry.clone(), request.into_inner())).try_flatten();
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn control(&self, request: Request<RaftEnvelope>) -> Result<Response<RaftEnvelope>, Status> {
+        let request = request.into_inner();
+        let member = member(&self.registry, &request)?;
+        control(&member, request).await.map(Response::new)
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<RaftEnvelope>, Status> {
+        let mut chunks = request.into_inner();
+        let head = next_chunk(&mut chunks).await?;
+        let member = member(&self.registry, &head)?;
+        receive(&member, head, chunks).await.map(Response::new)
+    }
+}
+
+async fn append(
+    registry: Arc<Registry>,
+    mut requests: Streaming<RaftEnvelope>,
+) -> Result<impl Stream<Item = Result<RaftEnvelope, Status>>, Status> {
+    let Some(first) = requests.message().await? else {
+        return Err(Status::invalid_argument("a stream without a request"));
+    };
+    let member = member(&registry, &first)?;
+    let requests = stream::iter([Ok(first)])
+        .chain(requests)
+        .map(|request| {
+            wire::body(request?, Kind::Append)
+                .and_then(wire::read_append)
+                .map_err(malformed)
+        })
+        // What cannot be read ends the stream, and the sender starts anew.
+        .take_while(|request| future::ready(request.is_ok()))
+        .filter_map(|request: Result<AppendRequest, Status>| future::ready(request.ok()));
+    let sender = member.sender;
+    let answers: BoxStream<'static, _> = Box::pin(member.raft.stream_append(requests));
+    Ok(answers.enumerate().map(move |(answered, result)| {
+        let result = result.map_err(stopped)?;
+        Ok(sender.envelope(Kind::AppendAnswer, answered as u64 + 1, wire::append_answer(&result)))
+    }))
+}
+
+async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope, Status> {
+    let kind = wire::kind(&request).map_err(malformed)?;
+    let (raft, body) = (&member.raft, request.body);
+    let (kind, answer) = match kind {
+        Kind::Append => {
+            let append = wire::read_append(body).map_err(malformed)?;
+            let matching = append.prev_log_id;
+            let answer = raft.append_entries(append).await.map_err(stopped)?;
+            let answer: AppendResult = answer.into_stream_result(matching, matching);
+            (Kind::AppendAnswer, wire::append_answer(&answer))
+        }
+        Kind::Vote | Kind::PreVote | Kind::Transfer if member.is_held_back() => {
+            return Err(Status::unavailable("held back after a restart"));
+        }
+        Kind::Vote => {
+            let vote = wire::read_vote(body).map_err(malformed)?;
+            let answer = raft.vote(vote).await.map_err(stopped)?;
+            (Kind::VoteAnswer, wire::vote_answer(&answer))
+        }
+        Kind::PreVote => {
+            let vote = wire::read_vote(body).map_err(malformed)?;
+            let answer = raft.pre_vote(vote).await.map_err(stopped)?;
+            (Kind::VoteAnswer, wire::vote_answer(&answer))
+        }
+        Kind::Transfer => {
+            let transfer = wire::read_transfer(body).map_err(malformed)?;
+            let answer = raft.handle_transfer_leader(transfer).await.map_err(stopped)?;
+            (Kind::TransferAnswer, wire::transfer_answer(&answer))
+        }
+        Kind::AppendAnswer
+        | Kind::VoteAnswer
+        | Kind::TransferAnswer
+        | Kind::SnapshotHead
+        | Kind::SnapshotChunk
+        | Kind::SnapshotEnd
+        | Kind::SnapshotAnswer => return Err(Status::invalid_argument("not a control message")),
+    };
+    Ok(member.sender.envelope(kind, request.id, answer))
+}
+
+async fn next_chunk(chunks: &mut Streaming<RaftEnvelope>) -> Result<RaftEnvelope, Status> {
+    let next = timeout(CHUNK_WAIT_MAX, chunks.message()).await;
+    let next = next.map_err(|_| Status::deadline_exceeded("the next chunk did not come"))??;
+    next.ok_or_else(|| Status::aborted("the snapshot ended in the middle"))
+}
+
+/// Receives a whole snapshot, then installs it.
+async fn receive(
+    member: &Member,
+    head: RaftEnvelope,
+    mut chunks: Streaming<RaftEnvelope>,
+) -> Result<RaftEnvelope, Status> {
+    let head = wire::body(head, Kind::SnapshotHead).and_then(wire::read_snapshot_head);
+    let (vote, meta) = head.map_err(malformed)?;
+    let Ok(_only) = member.receiving.try_lock() else {
+        return Err(Status::resource_exhausted(
+            "another snapshot of the group is being received",
+        ));
+    };
+    let full = |error: std::io::Error| Status::resource_exhausted(error.to_string());
+    let name = format!("snapshot-{}", member.sender.group);
+    let mut spool = Spool::open(member.spool.as_deref(), &name).map_err(full)?;
+    let (mut count, mut bytes) = (0, 0);
+    loop {
+        let next = next_chunk(&mut chunks).await?;
+        if wire::kind(&next).map_err(malformed)? == Kind::SnapshotEnd {
+            let end = wire::read_snapshot_end(next.body).map_err(malformed)?;
+            if end != (count, bytes) {
+                return Err(Status::data_loss("chunks of the snapshot are missing"));
+            }
+            break;
+        }
+        let chunk = wire::body(next, Kind::SnapshotChunk).map_err(malformed)?;
+        count += 1;
+        bytes += chunk.len() as u64;
+        let push = move || spool.push(chunk).map(|()| spool);
+        spool = member.blocking.run(push).await.map_err(full)?;
+    }
+    let snapshot = spool.into_chunks().map_err(full)?;
+    let answer = member
+        .raft
+        .install_full_snapshot(vote, Snapshot { meta, snapshot })
+        .await;
+    let answer = wire::snapshot_answer(&answer.map_err(stopped)?.vote);
+    Ok(member.sender.envelope(Kind::SnapshotAnswer, 0, answer))
+}

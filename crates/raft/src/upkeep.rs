@@ -1,0 +1,100 @@
+//! When a group's machine is made durable, and how much of its log may go.
+//!
+//! # Invariants
+//!
+//! 1. The log is never purged past what the machine has durable, nor past a snapshot on its way to a follower: beyond
+//!    [`PURGE_HELD_BYTES_MAX`] the snapshot loses.
+//! 2. A group that takes no entries does nothing here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use stead_store::log::LogStore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::encoding::read_log_id_record;
+use crate::machine::StateMachine;
+use crate::retained::Retained;
+use crate::transfers::Transfers;
+use crate::types::Raft;
+
+/// A checkpoint is made after this many entries or bytes, or this long after the first of them.
+const CHECKPOINT_ENTRIES: u64 = 20_000;
+const CHECKPOINT_BYTES: u64 = 32 << 20;
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Bytes of entries that stay for followers that are behind: longer ones need a snapshot.
+const TAIL_BYTES: u64 = 64 << 20;
+
+/// Bytes of entries that stay at most for the sake of a snapshot that is being sent.
+const PURGE_HELD_BYTES_MAX: u64 = 1 << 30;
+
+/// Makes checkpoints and purges the log of one group.
+pub(crate) struct Upkeep {
+    pub(crate) raft: Raft,
+    pub(crate) machine: StateMachine,
+    pub(crate) store: Arc<dyn LogStore>,
+    pub(crate) retained: Arc<Retained>,
+    pub(crate) transfers: Arc<Transfers>,
+}
+
+impl Upkeep {
+    pub(crate) async fn run(self) {
+        let mut done = self.retained.so_far();
+        loop {
+            self.due(done).await;
+            done = self.retained.so_far();
+            if self.checkpoint().await.is_none() || self.purge().await.is_none() {
+                // Raft has stopped; who watches it says why.
+                return;
+            }
+        }
+    }
+
+    /// Waits until a checkpoint is due after the one at `(bytes, entries)`.
+    async fn due(&self, (bytes, entries): (u64, u64)) {
+        while self.retained.so_far().1 == entries {
+            self.retained.grown().await;
+        }
+        let latest = Instant::now() + CHECKPOINT_INTERVAL;
+        loop {
+            let now = self.retained.so_far();
+            if now.0 - bytes >= CHECKPOINT_BYTES || now.1 - entries >= CHECKPOINT_ENTRIES {
+                return;
+            }
+            if timeout_at(latest, self.retained.grown()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Makes what is applied durable, and lets openraft know how far.
+    async fn checkpoint(&self) -> Option<()> {
+        let applied = self.machine.machine.applied().log_id;
+        let applied = read_log_id_record(applied).ok()?;
+        self.raft.trigger().snapshot().await.ok()?;
+        let mut metrics = self.raft.data_metrics();
+        while metrics.borrow_watched().snapshot < applied {
+            metrics.changed().await.ok()?;
+        }
+        Some(())
+    }
+
+    async fn purge(&self) -> Option<()> {
+        let durable = self.machine.machine.durable().log_id;
+        let durable = read_log_id_record(durable).ok()??.index;
+        let is_holding_back = self.store.holding_back().contains(&self.machine.group);
+        let beyond_tail = if is_holding_back {
+            Some(durable)
+        } else {
+            self.retained.beyond_tail(TAIL_BYTES)
+        };
+        let held = self.transfers.earliest().unwrap_or(u64::MAX);
+        let held = held.max(self.retained.beyond_tail(PURGE_HELD_BYTES_MAX).unwrap_or(0));
+        let Some(upto) = beyond_tail.map(|upto| upto.min(durable).min(held)) else {
+            return Some(());
+        };
+        self.raft.trigger().purge_log(upto).await.ok()
+    }
+}

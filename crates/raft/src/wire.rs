@@ -1,0 +1,304 @@
+//! Raft's messages as they travel between nodes: the body of an envelope, by its kind.
+//!
+//! A node reads what it knows and refuses the rest; a new form is a new version or a new kind.
+//!
+//! # Invariants
+//!
+//! 1. The bytes of a kind never change.
+
+use bytes::Bytes;
+use openraft::raft::TransferLeaderError;
+use stead_api::proto::internal::v1::RaftEnvelope;
+use stead_state::codec::{Malformed, Reader, Writer};
+use stead_types::{GroupId, Incarnation, NodeId};
+
+use crate::encoding::{
+    entry_record, get_log_id, get_vote, membership_record, put_log_id, put_vote, read_entry_record,
+    read_membership_record,
+};
+use crate::types::{
+    AppendError, AppendRequest, AppendResult, SnapshotMeta, TransferRequest, TransferResponse, Vote, VoteRequest,
+    VoteResponse,
+};
+
+/// The version of every body.
+pub(crate) const VERSION: u32 = 1;
+
+/// The largest message that is sent or accepted. An entry is far smaller; this is the last resort.
+pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Kind {
+    Append = 1,
+    AppendAnswer = 2,
+    Vote = 3,
+    VoteAnswer = 4,
+    PreVote = 5,
+    Transfer = 6,
+    TransferAnswer = 7,
+    SnapshotHead = 8,
+    SnapshotChunk = 9,
+    SnapshotEnd = 10,
+    SnapshotAnswer = 11,
+}
+
+impl Kind {
+    const ALL: [Self; 11] = [
+        Self::Append,
+        Self::AppendAnswer,
+        Self::Vote,
+        Self::VoteAnswer,
+        Self::PreVote,
+        Self::Transfer,
+        Self::TransferAnswer,
+        Self::SnapshotHead,
+        Self::SnapshotChunk,
+        Self::SnapshotEnd,
+        Self::SnapshotAnswer,
+    ];
+}
+
+/// Which group a message is of, and who sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) group: GroupId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) node: NodeId,
+}
+
+impl Sender {
+    pub(crate) fn envelope(&self, kind: Kind, id: u64, body: Bytes) -> RaftEnvelope {
+        RaftEnvelope {
+            version: VERSION,
+            group: self.group.get(),
+            incarnation: self.incarnation.0,
+            kind: kind as u32,
+            id,
+            from_node: self.node.get(),
+            body,
+        }
+    }
+}
+
+/// Returns what the body of an envelope is, if this node can read it.
+pub(crate) fn kind(envelope: &RaftEnvelope) -> Result<Kind, Malformed> {
+    let known = Kind::ALL.into_iter().find(|kind| *kind as u32 == envelope.kind);
+    known
+        .filter(|_| envelope.version == VERSION)
+        .ok_or(Malformed { what: "raft message" })
+}
+
+/// Returns the body of an envelope that must be of this kind.
+pub(crate) fn body(envelope: RaftEnvelope, expected: Kind) -> Result<Bytes, Malformed> {
+    if kind(&envelope)? == expected {
+        Ok(envelope.body)
+    } else {
+        Err(Malformed { what: "raft message" })
+    }
+}
+
+pub(crate) fn append(request: &AppendRequest) -> Bytes {
+    let records: Vec<Bytes> = request.entries.iter().map(entry_record).collect();
+    let len: usize = records.iter().map(|record| record.len() + 4).sum();
+    let mut writer = Writer::with_capacity(96 + len);
+    put_vote(&mut writer, &request.vote);
+    writer.option(request.prev_log_id.as_ref(), put_log_id);
+    writer.option(request.leader_commit.as_ref(), put_log_id);
+    writer.list(records.into_iter(), |writer, record| {
+        writer.bytes(&record);
+    });
+    writer.finish()
+}
+
+pub(crate) fn read_append(body: Bytes) -> Result<AppendRequest, Malformed> {
+    read(body, |reader| {
+        Ok(AppendRequest {
+            vote: get_vote(reader)?,
+            prev_log_id: reader.option(get_log_id)?,
+            leader_commit: reader.option(get_log_id)?,
+            entries: reader.list(|reader| {
+                let record = reader.bytes()?;
+                read_entry_record(record).map_err(|_| reader.malformed())
+            })?,
+        })
+    })
+}
+
+const MATCHING: u8 = 0;
+const CONFLICT: u8 = 1;
+const HIGHER_VOTE: u8 = 2;
+
+pub(crate) fn append_answer(result: &AppendResult) -> Bytes {
+    let mut writer = Writer::default();
+    match result {
+        Ok(matching) => {
+            writer.u8(MATCHING).option(matching.as_ref(), put_log_id);
+        }
+        Err(AppendError::Conflict(id)) => {
+            writer.u8(CONFLICT);
+            put_log_id(&mut writer, id);
+        }
+        Err(AppendError::HigherVote(vote)) => {
+            writer.u8(HIGHER_VOTE);
+            put_vote(&mut writer, vote);
+        }
+    }
+    writer.finish()
+}
+
+pub(crate) fn read_append_answer(body: Bytes) -> Result<AppendResult, Malformed> {
+    read(body, |reader| {
+        Ok(match reader.u8()? {
+            MATCHING => Ok(reader.option(get_log_id)?),
+            CONFLICT => Err(AppendError::Conflict(get_log_id(reader)?)),
+            HIGHER_VOTE => Err(AppendError::HigherVote(get_vote(reader)?)),
+            3.. => return Err(reader.malformed()),
+        })
+    })
+}
+
+pub(crate) fn vote(request: &VoteRequest) -> Bytes {
+    let mut writer = Writer::default();
+    put_vote(&mut writer, &request.vote);
+    writer
+        .option(request.last_log_id.as_ref(), put_log_id)
+        .bool(request.leadership_transfer);
+    writer.finish()
+}
+
+pub(crate) fn read_vote(body: Bytes) -> Result<VoteRequest, Malformed> {
+    read(body, |reader| {
+        Ok(VoteRequest {
+            vote: get_vote(reader)?,
+            last_log_id: reader.option(get_log_id)?,
+            leadership_transfer: reader.bool()?,
+        })
+    })
+}
+
+pub(crate) fn vote_answer(answer: &VoteResponse) -> Bytes {
+    let mut writer = Writer::default();
+    put_vote(&mut writer, &answer.vote);
+    writer
+        .bool(answer.vote_granted)
+        .option(answer.last_log_id.as_ref(), put_log_id);
+    writer.finish()
+}
+
+pub(crate) fn read_vote_answer(body: Bytes) -> Result<VoteResponse, Malformed> {
+    read(body, |reader| {
+        let (vote, granted) = (get_vote(reader)?, reader.bool()?);
+        Ok(VoteResponse::new(vote, reader.option(get_log_id)?, granted))
+    })
+}
+
+pub(crate) fn transfer(request: &TransferRequest) -> Bytes {
+    let mut writer = Writer::default();
+    put_vote(&mut writer, request.from_leader());
+    writer
+        .u64(*request.to_node_id())
+        .option(request.last_log_id(), put_log_id);
+    writer.finish()
+}
+
+pub(crate) fn read_transfer(body: Bytes) -> Result<TransferRequest, Malformed> {
+    read(body, |reader| {
+        let (vote, to) = (get_vote(reader)?, reader.u64()?);
+        Ok(TransferRequest::new(vote, to, reader.option(get_log_id)?))
+    })
+}
+
+const TAKEN: u8 = 0;
+const VOTE_CHANGED: u8 = 1;
+const NOT_FLUSHED: u8 = 2;
+
+pub(crate) fn transfer_answer(answer: &TransferResponse) -> Bytes {
+    let mut writer = Writer::default();
+    match answer {
+        Ok(()) => {
+            writer.u8(TAKEN);
+        }
+        Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+            writer.u8(VOTE_CHANGED);
+            put_vote(&mut writer, expected);
+            put_vote(&mut writer, actual);
+        }
+        Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+            writer.u8(NOT_FLUSHED).option(expected.as_ref(), put_log_id);
+            writer.option(actual.as_ref(), put_log_id);
+        }
+    }
+    writer.finish()
+}
+
+pub(crate) fn read_transfer_answer(body: Bytes) -> Result<TransferResponse, Malformed> {
+    read(body, |reader| {
+        Ok(match reader.u8()? {
+            TAKEN => Ok(()),
+            VOTE_CHANGED => Err(TransferLeaderError::VoteChanged {
+                expected: get_vote(reader)?,
+                actual: get_vote(reader)?,
+            }),
+            NOT_FLUSHED => Err(TransferLeaderError::LogNotFlushed {
+                expected: reader.option(get_log_id)?,
+                actual: reader.option(get_log_id)?,
+            }),
+            3.. => return Err(reader.malformed()),
+        })
+    })
+}
+
+pub(crate) fn snapshot_head(vote: &Vote, meta: &SnapshotMeta) -> Bytes {
+    let mut writer = Writer::default();
+    put_vote(&mut writer, vote);
+    writer
+        .option(meta.last_log_id.as_ref(), put_log_id)
+        .bytes(&membership_record(&meta.last_membership));
+    writer.finish()
+}
+
+pub(crate) fn read_snapshot_head(body: Bytes) -> Result<(Vote, SnapshotMeta), Malformed> {
+    read(body, |reader| {
+        let vote = get_vote(reader)?;
+        let last_log_id = reader.option(get_log_id)?;
+        let membership = reader.bytes()?;
+        let last_membership = read_membership_record(membership).map_err(|_| reader.malformed())?;
+        let meta = SnapshotMeta {
+            last_log_id,
+            last_membership,
+        };
+        Ok((vote, meta))
+    })
+}
+
+/// The end of a snapshot: how many chunks and bytes it had, so that a torn stream is never taken for a whole one.
+pub(crate) fn snapshot_end(chunks: u64, bytes: u64) -> Bytes {
+    Writer::default().u64(chunks).u64(bytes).finish()
+}
+
+pub(crate) fn read_snapshot_end(body: Bytes) -> Result<(u64, u64), Malformed> {
+    read(body, |reader| Ok((reader.u64()?, reader.u64()?)))
+}
+
+pub(crate) fn snapshot_answer(vote: &Vote) -> Bytes {
+    let mut writer = Writer::default();
+    put_vote(&mut writer, vote);
+    writer.finish()
+}
+
+pub(crate) fn read_snapshot_answer(body: Bytes) -> Result<Vote, Malformed> {
+    read(body, get_vote)
+}
+
+fn read<T>(body: Bytes, read: impl FnOnce(&mut Reader) -> Result<T, Malformed>) -> Result<T, Malformed> {
+    let mut reader = Reader::new(body, "raft message");
+    let value = read(&mut reader)?;
+    reader.end()?;
+    Ok(value)
+}
+
+#[cfg(test)]
+#[path = "wire_test.rs"]
+mod wire_test;

@@ -1,0 +1,119 @@
+use super::*;
+use crate::types::{Commands, Entry, LeaderId, LogId, Membership, Payload, StoredMembership};
+use openraft::vote::{RaftLeaderId, RaftVote};
+use std::collections::BTreeSet;
+
+fn id(index: u64) -> LogId {
+    LogId {
+        leader_id: LeaderId::new(7, 1),
+        index,
+    }
+}
+
+fn a_vote() -> Vote {
+    Vote::from_leader_id(LeaderId::new(7, 1), true)
+}
+
+#[test]
+fn the_bytes_of_an_append_are_fixed() {
+    let request = AppendRequest {
+        vote: a_vote(),
+        prev_log_id: Some(id(3)),
+        entries: vec![Entry {
+            log_id: id(4),
+            payload: Payload::Normal(Commands(Bytes::from_static(b"put"))),
+        }],
+        leader_commit: None,
+    };
+    let be = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
+    let expected = [
+        &be(&[7, 1])[..],
+        &[1, 1],
+        &be(&[7, 1, 3]),
+        &[0, 1, 29, 1],
+        &be(&[7, 1, 4]),
+        b"\x01put",
+    ];
+    assert_eq!(append(&request), expected.concat());
+}
+
+#[test]
+fn appends_and_their_answers_read_back() {
+    let request = AppendRequest {
+        vote: a_vote(),
+        prev_log_id: None,
+        entries: (0..3)
+            .map(|index| Entry {
+                log_id: id(index),
+                payload: Payload::Blank,
+            })
+            .collect(),
+        leader_commit: Some(id(1)),
+    };
+    let read = read_append(append(&request)).unwrap();
+    assert_eq!(format!("{read:?}"), format!("{request:?}"));
+    for answer in [
+        Ok(None),
+        Ok(Some(id(4))),
+        Err(AppendError::Conflict(id(2))),
+        Err(AppendError::HigherVote(a_vote())),
+    ] {
+        assert_eq!(read_append_answer(append_answer(&answer)).unwrap(), answer);
+    }
+}
+
+#[test]
+fn votes_and_transfers_read_back() {
+    let mut request = VoteRequest::new(a_vote(), Some(id(4)));
+    request.leadership_transfer = true;
+    assert_eq!(read_vote(vote(&request)).unwrap(), request);
+    let answer = VoteResponse::new(a_vote(), None, true);
+    assert_eq!(read_vote_answer(vote_answer(&answer)).unwrap(), answer);
+    let request = TransferRequest::new(a_vote(), 3, Some(id(4)));
+    assert_eq!(read_transfer(transfer(&request)).unwrap(), request);
+    for answer in [
+        Ok(()),
+        Err(TransferLeaderError::VoteChanged {
+            expected: a_vote(),
+            actual: a_vote(),
+        }),
+        Err(TransferLeaderError::LogNotFlushed {
+            expected: Some(id(4)),
+            actual: None,
+        }),
+    ] {
+        assert_eq!(read_transfer_answer(transfer_answer(&answer)).unwrap(), answer);
+    }
+}
+
+#[test]
+fn a_snapshot_head_reads_back() {
+    let membership = Membership::new_with_defaults(vec![BTreeSet::from([1, 2])], [3]);
+    let meta = SnapshotMeta {
+        last_log_id: Some(id(9)),
+        last_membership: StoredMembership::new(Some(id(0)), membership),
+    };
+    assert_eq!(
+        read_snapshot_head(snapshot_head(&a_vote(), &meta)).unwrap(),
+        (a_vote(), meta)
+    );
+    assert_eq!(read_snapshot_end(snapshot_end(2, 9)).unwrap(), (2, 9));
+}
+
+#[test]
+fn an_unknown_version_or_kind_is_refused() {
+    let sender = Sender {
+        group: GroupId::new(1),
+        incarnation: Incarnation::FIRST,
+        node: NodeId::new(2),
+    };
+    let envelope = sender.envelope(Kind::Vote, 0, Bytes::new());
+    assert_eq!(kind(&envelope), Ok(Kind::Vote));
+    assert!(body(envelope.clone(), Kind::Append).is_err());
+    let other_kind = RaftEnvelope {
+        kind: 99,
+        ..envelope.clone()
+    };
+    assert!(kind(&other_kind).is_err());
+    assert!(kind(&RaftEnvelope { version: 2, ..envelope }).is_err());
+}

@@ -1,0 +1,142 @@
+//! Writing, reading, leaders that die, nodes that come back.
+
+use std::time::Duration;
+
+use stead_raft::{ProposeError, ReadIndexError, Timing};
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::Cluster;
+
+#[tokio::test(start_paused = true)]
+async fn one_node_writes_and_reads() {
+    let cluster = Cluster::start(1, Timing::Region).await;
+    cluster.put("a", "1").await;
+    let index = cluster.group(1).read_index().await.unwrap();
+    assert_eq!(cluster.node(1).machine.get("a").as_deref(), Some("1"));
+    assert!(*cluster.group(1).applied().borrow() >= index);
+    assert_eq!(cluster.group(1).numbers().applied, index);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_agree_on_what_the_leader_answered() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    let leader = cluster.leader().await;
+    for number in 0..20 {
+        cluster.put("a", &number.to_string()).await;
+    }
+    cluster.converge("a", "19").await;
+    let other = cluster.others(leader)[0];
+    let refused = cluster.put_at(other, "a", "x").await;
+    let expected = ProposeError::NotLeader {
+        leader: Some(stead_types::NodeId::new(leader)),
+    };
+    assert_eq!(refused, Err(expected));
+    assert!(refused.unwrap_err().has_no_effect());
+    assert!(matches!(
+        cluster.group(other).read_index().await,
+        Err(ReadIndexError::NotLeader { leader: Some(_) })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_leader_is_replaced_and_comes_back() {
+    let mut cluster = Cluster::start(3, Timing::Region).await;
+    let first = cluster.leader().await;
+    cluster.put("a", "1").await;
+    cluster.kill(first, 0).await;
+    let died = Instant::now();
+    cluster.put("a", "2").await;
+    assert!(died.elapsed() < Duration::from_secs(3), "{:?}", died.elapsed());
+    cluster.up(first).await;
+    cluster.converge("a", "2").await;
+    cluster.put("a", "3").await;
+    cluster.converge("a", "3").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_nodes_lose_power_and_acknowledged_writes_stay() {
+    let mut cluster = Cluster::start(3, Timing::Region).await;
+    for number in 0..50 {
+        cluster.put(&format!("k{number}"), "v").await;
+    }
+    for id in 1..=3 {
+        cluster.kill(id, 0).await;
+    }
+    for id in 1..=3 {
+        cluster.up(id).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.group(leader).read_index().await.unwrap();
+    for number in 0..50 {
+        assert!(cluster.node(leader).machine.get(&format!("k{number}")).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_is_handed_over_at_once() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "1").await;
+    let first = cluster.leader().await;
+    let next = cluster.others(first)[0];
+    let asked = Instant::now();
+    cluster
+        .group(first)
+        .transfer_leader(stead_types::NodeId::new(next))
+        .await
+        .unwrap();
+    assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+    cluster
+        .eventually("the new leader", || cluster.group(next).is_leader().then_some(()))
+        .await;
+    cluster.put_at(next, "a", "2").await.unwrap();
+    assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_writers_share_entries_and_each_gets_its_own_answer() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "1").await;
+    let leader = cluster.leader().await;
+    let before = cluster.group(leader).numbers().last_log;
+    let writes = (0..1_000).map(|number| {
+        let cluster = &cluster;
+        async move {
+            let key = format!("k{number}");
+            let answer = cluster.put_at(leader, &key, "v").await.unwrap();
+            assert!(answer.starts_with(&format!("{key} at ")), "{answer} to {key}");
+        }
+    });
+    futures::future::join_all(writes).await;
+    let entries = cluster.group(leader).numbers().last_log - before;
+    assert!(entries < 20, "{entries} entries");
+    let times = cluster.node(leader).machine.state.lock().unwrap().times.clone();
+    assert!(times.is_sorted());
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_much_at_once_is_turned_away_and_the_rest_goes_on() {
+    let cluster = Cluster::start(1, Timing::Region).await;
+    cluster.put("a", "1").await;
+    let megabyte = "x".repeat(1 << 20);
+    let writes = (0..40).map(|number| cluster.put_at(1, "big", &megabyte[number..]));
+    let outcomes = futures::future::join_all(writes).await;
+    let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    assert!(
+        outcomes
+            .iter()
+            .flat_map(|outcome| outcome.as_ref().err())
+            .all(|error| *error == ProposeError::Overloaded)
+    );
+    assert_eq!(refused, 40 - 31);
+    cluster.put("a", "2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_at_rest_keeps_its_leader_and_takes_writes() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "1").await;
+    let (leader, term) = (cluster.leader().await, cluster.group(1).term());
+    sleep(Duration::from_secs(30)).await;
+    cluster.put_at(leader, "a", "2").await.unwrap();
+    assert_eq!(cluster.group(leader).term(), term);
+}

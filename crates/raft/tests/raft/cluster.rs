@@ -1,0 +1,178 @@
+//! Nodes of one group over a net in memory, on one thread and virtual time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stead_raft::{Blocking, Config, Group, GroupConfig, Node, ProposeError, Timing};
+use stead_store::log::memory;
+use stead_types::{GroupId, Incarnation, NodeId};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::net::Net;
+use crate::toy::{self, Toy};
+
+pub const GROUP: GroupId = GroupId::new(1);
+
+/// The longest that anything is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Cluster {
+    pub net: Net,
+    pub nodes: BTreeMap<u64, Member>,
+    timing: Timing,
+    voters: Vec<NodeId>,
+    started: Instant,
+}
+
+/// A node and what survives it.
+#[derive(Default)]
+pub struct Member {
+    pub log: memory::Disk,
+    pub rows: toy::Disk,
+    pub up: Option<Up>,
+}
+
+pub struct Up {
+    pub node: Node,
+    pub group: Group,
+    pub machine: Arc<Toy>,
+}
+
+impl Cluster {
+    /// Starts nodes `1..=count` as voters.
+    pub async fn start(count: u64, timing: Timing) -> Self {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
+        }
+        let mut cluster = Self {
+            net: Net::default(),
+            nodes: BTreeMap::new(),
+            timing,
+            voters: (1..=count).map(NodeId::new).collect(),
+            started: Instant::now(),
+        };
+        for id in 1..=count {
+            cluster.up(id).await;
+        }
+        cluster
+    }
+
+    /// Starts a node, for the first time or again.
+    pub async fn up(&mut self, id: u64) {
+        let started = self.started;
+        let member = self.nodes.entry(id).or_default();
+        let node = Node::new(Config {
+            node: NodeId::new(id),
+            log: member.log.open(),
+            connect: self.net.connect(id),
+            resolve: Arc::new(|node| Some(Net::address(node.get()))),
+            clock: Arc::new(move || started.elapsed().as_millis() as u64),
+            blocking: Blocking::Inline,
+            spool: None,
+        });
+        let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
+        let server = tonic::transport::Server::builder().add_service(node.service());
+        tokio::spawn(server.serve_with_incoming(incoming));
+        let machine = Toy::open(&member.rows);
+        let config = GroupConfig {
+            group: GROUP,
+            incarnation: Incarnation::FIRST,
+            voters: self.voters.clone(),
+            timing: self.timing,
+        };
+        let group = node.create_group(config, machine.clone()).await.unwrap();
+        member.up = Some(Up { node, group, machine });
+    }
+
+    /// Kills a node; of what its log has not synced, `survivors` operations remain.
+    pub async fn kill(&mut self, id: u64, survivors: usize) {
+        self.net.kill(id);
+        let member = self.nodes.get_mut(&id).unwrap();
+        member.log.power_loss(survivors);
+        let up = member.up.take().unwrap();
+        up.node.shutdown().await;
+    }
+
+    pub fn node(&self, id: u64) -> &Up {
+        self.nodes[&id].up.as_ref().unwrap()
+    }
+
+    pub fn group(&self, id: u64) -> &Group {
+        &self.node(id).group
+    }
+
+    fn ups(&self) -> impl Iterator<Item = (u64, &Up)> {
+        self.nodes
+            .iter()
+            .filter_map(|(id, member)| Some((*id, member.up.as_ref()?)))
+    }
+
+    /// Waits for one of these nodes to lead, and returns it.
+    pub async fn leader_among(&self, ids: &[u64]) -> u64 {
+        self.eventually("a leader", || {
+            ids.iter().copied().find(|id| self.group(*id).is_leader())
+        })
+        .await
+    }
+
+    pub async fn leader(&self) -> u64 {
+        let ids: Vec<u64> = self.ups().map(|(id, _)| id).collect();
+        self.leader_among(&ids).await
+    }
+
+    pub fn others(&self, id: u64) -> Vec<u64> {
+        self.ups()
+            .map(|(other, _)| other)
+            .filter(|other| *other != id)
+            .collect()
+    }
+
+    /// Waits for a condition.
+    pub async fn eventually<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+        let waiting = async {
+            loop {
+                if let Some(found) = condition() {
+                    return found;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, waiting)
+            .await
+            .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+
+    /// Writes through whoever leads, again while it certainly had no effect.
+    pub async fn put(&self, key: &str, value: &str) {
+        let writing = async {
+            loop {
+                let leader = self.leader().await;
+                match self.put_at(leader, key, value).await {
+                    Ok(_) => return,
+                    Err(error) if error.has_no_effect() => sleep(Duration::from_millis(20)).await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        timeout(PATIENCE, writing).await.expect("a write succeeds");
+    }
+
+    pub async fn put_at(&self, id: u64, key: &str, value: &str) -> Result<String, ProposeError> {
+        let answers = self.group(id).propose(1, vec![toy::put(key, value)]).await?;
+        let answer = answers.into_iter().next().unwrap();
+        Ok(*answer.downcast::<String>().unwrap())
+    }
+
+    /// Waits until every node that is up has a value.
+    pub async fn converge(&self, key: &str, value: &str) {
+        self.eventually("convergence", || {
+            let has = |up: &Up| up.machine.get(key).as_deref() == Some(value);
+            self.ups().all(|(_, up)| has(up)).then_some(())
+        })
+        .await;
+    }
+}

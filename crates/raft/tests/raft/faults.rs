@@ -1,0 +1,189 @@
+//! What bites: the four traps of openraft that were found by measuring, and storage that fails.
+
+use std::time::Duration;
+
+use stead_raft::{ReadIndexError, Timing};
+use stead_types::NodeId;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::cluster::{Cluster, PATIENCE};
+
+/// Heartbeats shorter than a round trip would never count as answered, and an idle group would refuse every write.
+#[tokio::test(start_paused = true)]
+async fn an_idle_group_far_apart_still_takes_writes() {
+    let rtt = Duration::from_millis(240);
+    let cluster = Cluster::start(3, Timing::Wide { rtt_ms_max: 240 }).await;
+    for (one, other) in [(1, 2), (1, 3), (2, 3)] {
+        cluster.net.delay(one, other, rtt / 2);
+    }
+    cluster.put("a", "0").await;
+    for round in 1..4 {
+        sleep(Duration::from_secs(20)).await;
+        let leader = cluster.leader().await;
+        let asked = Instant::now();
+        cluster.put_at(leader, "a", &round.to_string()).await.unwrap();
+        assert!(
+            asked.elapsed() < rtt + Duration::from_millis(20),
+            "{:?}",
+            asked.elapsed()
+        );
+    }
+}
+
+/// A voter that restarts must not help to a second leader while the first may still be believed.
+#[tokio::test(start_paused = true)]
+async fn a_leader_without_majority_never_answers_a_read() {
+    let mut cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("k", "v1").await;
+    let old = cluster.leader().await;
+    let others = cluster.others(old);
+    let (witness, next) = (others[0], others[1]);
+    cluster.net.cut(old, next);
+    cluster.kill(witness, 0).await;
+    cluster.net.cut(old, witness);
+    let restarted = Instant::now();
+    cluster.up(witness).await;
+    // Whoever is made leader now must not come before the old one's lease has ended.
+    let taken = cluster.leader_among(&[witness, next]).await;
+    assert!(
+        restarted.elapsed() >= Duration::from_millis(600),
+        "{:?}",
+        restarted.elapsed()
+    );
+    let group = cluster.group(taken).clone();
+    let written = async {
+        while group.propose(1, vec![crate::toy::put("k", "v2")]).await.is_err() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, written).await.unwrap();
+    let stale = timeout(Duration::from_secs(5), cluster.group(old).read_index())
+        .await
+        .unwrap();
+    assert!(
+        matches!(stale, Err(ReadIndexError::NoQuorum | ReadIndexError::NotLeader { .. })),
+        "{stale:?}"
+    );
+    cluster.net.heal(old, next);
+    cluster.net.heal(old, witness);
+    cluster.converge("k", "v2").await;
+}
+
+/// A follower that is connected but answers nothing must not keep the leader's log for ever.
+#[tokio::test(start_paused = true)]
+async fn a_hung_follower_does_not_hold_back_the_log() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "0").await;
+    let leader = cluster.leader().await;
+    let hung = cluster.others(leader)[0];
+    cluster.net.cut_one_way(hung, leader);
+    let value = "x".repeat(200 << 10);
+    for number in 0..600 {
+        let wrote = cluster.put_at(leader, "big", &value[number..]).await;
+        wrote.unwrap();
+        if number % 50 == 0 {
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+    let purged = || (cluster.group(leader).numbers().purged > 0).then_some(());
+    cluster.eventually("a purge", purged).await;
+    cluster.net.heal(hung, leader);
+    cluster.put("a", "end").await;
+    cluster.converge("a", "end").await;
+}
+
+/// Right after an election nothing may be written until a majority has confirmed the leader: a caller does not see that.
+#[tokio::test(start_paused = true)]
+async fn the_first_write_after_an_election_waits_instead_of_failing() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "0").await;
+    for round in 0..10 {
+        let leader = cluster.leader().await;
+        let next = cluster.others(leader)[round % 2];
+        let mut watch = cluster.group(next).watch_leader();
+        let asked = cluster.group(leader).transfer_leader(NodeId::new(next));
+        let (asked, elected) = tokio::join!(asked, watch.wait_for(|known| known.is_here));
+        asked.unwrap();
+        drop(elected.unwrap());
+        cluster.put_at(next, "a", &round.to_string()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "0").await;
+    let leader = cluster.leader().await;
+    let behind = cluster.others(leader)[0];
+    cluster.kill(behind, 0).await;
+    let value = "x".repeat(200 << 10);
+    for number in 0..600 {
+        cluster.put("big", &value[number..]).await;
+    }
+    let leader = cluster.leader().await;
+    let purged = || (cluster.group(leader).numbers().purged > 10).then_some(());
+    cluster.eventually("a purge", purged).await;
+    cluster.up(behind).await;
+    cluster.put("a", "end").await;
+    cluster.converge("a", "end").await;
+    cluster.converge("big", &value[599..]).await;
+    let times = cluster.node(behind).machine.state.lock().unwrap().times.len();
+    assert!(times < 600, "{times} entries were applied one by one");
+    // What was installed is there after the next crash too.
+    cluster.kill(behind, 0).await;
+    cluster.up(behind).await;
+    cluster.put("a", "again").await;
+    cluster.converge("a", "again").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_stops_the_node_and_the_others_go_on() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "0").await;
+    let leader = cluster.leader().await;
+    cluster.nodes[&leader].log.fail_next_sync();
+    let outcome = timeout(PATIENCE, cluster.put_at(leader, "a", "1")).await.unwrap();
+    assert!(!outcome.unwrap_err().has_no_effect());
+    let failure = timeout(PATIENCE, cluster.node(leader).node.failed()).await.unwrap();
+    assert!(!failure.to_string().is_empty());
+    let others = cluster.others(leader);
+    cluster.leader_among(&others).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_machine_stops_the_node() {
+    let cluster = Cluster::start(1, Timing::Region).await;
+    cluster.put("a", "0").await;
+    *cluster.node(1).machine.fail.lock().unwrap() = Some("applying");
+    let outcome = timeout(PATIENCE, cluster.put_at(1, "a", "1")).await.unwrap();
+    assert!(!outcome.unwrap_err().has_no_effect());
+    let failure = timeout(PATIENCE, cluster.node(1).node.failed()).await.unwrap();
+    assert_eq!(failure.to_string(), "group g1 failed while applying");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_cut_off_learns_what_it_missed() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "0").await;
+    let old = cluster.leader().await;
+    let others = cluster.others(old);
+    for other in &others {
+        cluster.net.cut(old, *other);
+    }
+    let lost = cluster.group(old).clone();
+    let lost = tokio::spawn(async move { lost.propose(1, vec![crate::toy::put("a", "lost")]).await.map(drop) });
+    let next = cluster.leader_among(&others).await;
+    let group = cluster.group(next).clone();
+    let written = async {
+        while group.propose(1, vec![crate::toy::put("a", "1")]).await.is_err() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, written).await.unwrap();
+    for other in &others {
+        cluster.net.heal(old, *other);
+    }
+    cluster.converge("a", "1").await;
+    let outcome = timeout(PATIENCE, lost).await.unwrap().unwrap();
+    assert!(!outcome.unwrap_err().has_no_effect(), "it might have been committed");
+}

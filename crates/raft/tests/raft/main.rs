@@ -1,0 +1,10 @@
+//! Groups of nodes on one thread and virtual time, over real tonic in memory.
+
+#![expect(unreachable_pub, reason = "a test has no outside")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod basic;
+mod cluster;
+mod faults;
+mod net;
+mod toy;

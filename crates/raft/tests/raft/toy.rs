@@ -1,0 +1,125 @@
+//! A machine for tests: a map, whose checkpoint is a copy.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use stead_state::codec::Entry;
+use stead_store::machine::{Answer, Applied, Chunks, Committed, Failed, Machine, Payload, Snapshot};
+
+/// What survives.
+pub type Disk = Arc<Mutex<State>>;
+
+#[derive(Clone, Default)]
+pub struct State {
+    pub applied: Applied,
+    pub map: BTreeMap<String, String>,
+    /// Logged times of all entries, in their order.
+    pub times: Vec<u64>,
+}
+
+pub struct Toy {
+    pub state: Mutex<State>,
+    pub disk: Disk,
+    pub fail: Mutex<Option<&'static str>>,
+    /// How many entries each call of apply got.
+    pub checkpoints: Mutex<u32>,
+}
+
+/// The command that sets a key.
+pub fn put(key: &str, value: &str) -> Bytes {
+    format!("\x01{key}={value}").into()
+}
+
+impl Toy {
+    pub fn open(disk: &Disk) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(disk.lock().unwrap().clone()),
+            disk: disk.clone(),
+            fail: Mutex::default(),
+            checkpoints: Mutex::default(),
+        })
+    }
+
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.state.lock().unwrap().map.get(key).cloned()
+    }
+
+    fn check(&self, doing: &'static str) -> Result<(), Failed> {
+        if *self.fail.lock().unwrap() == Some(doing) {
+            let source = "asked to".into();
+            return Err(Failed { doing, source });
+        }
+        Ok(())
+    }
+}
+
+impl Machine for Toy {
+    fn applied(&self) -> Applied {
+        self.state.lock().unwrap().applied.clone()
+    }
+
+    fn durable(&self) -> Applied {
+        self.disk.lock().unwrap().applied.clone()
+    }
+
+    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<Answer>>, Failed> {
+        self.check("applying")?;
+        let mut state = self.state.lock().unwrap();
+        let mut answers = Vec::new();
+        for entry in entries {
+            assert!(entry.index > state.applied.index, "every entry is applied once");
+            state.applied.index = entry.index;
+            state.applied.log_id = entry.log_id;
+            let mut answered: Vec<Answer> = Vec::new();
+            match entry.payload {
+                Payload::Blank => {}
+                Payload::Membership(membership) => state.applied.membership = membership,
+                Payload::Commands(commands) => {
+                    let parsed = Entry::parse(commands).unwrap();
+                    state.times.push(parsed.time);
+                    for (_, body) in parsed.commands {
+                        let text = String::from_utf8(body.to_vec()).unwrap();
+                        let (key, value) = text.split_once('=').unwrap();
+                        state.map.insert(key.to_owned(), value.to_owned());
+                        answered.push(Box::new(format!("{key} at {}", entry.index)));
+                    }
+                }
+            }
+            answers.push(answered);
+        }
+        Ok(answers)
+    }
+
+    fn checkpoint(&self) -> Result<(), Failed> {
+        self.check("checkpointing")?;
+        *self.checkpoints.lock().unwrap() += 1;
+        *self.disk.lock().unwrap() = self.state.lock().unwrap().clone();
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, Failed> {
+        let state = self.state.lock().unwrap().clone();
+        let chunks: Vec<Bytes> = state.map.iter().map(|(key, value)| put(key, value)).collect();
+        let chunks: Chunks = Box::new(chunks.into_iter().map(Ok));
+        Ok(Snapshot {
+            applied: state.applied,
+            chunks,
+        })
+    }
+
+    fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {
+        let mut state = State {
+            applied: snapshot.applied,
+            ..State::default()
+        };
+        for chunk in snapshot.chunks {
+            let text = String::from_utf8(chunk?[1..].to_vec()).unwrap();
+            let (key, value) = text.split_once('=').unwrap();
+            state.map.insert(key.to_owned(), value.to_owned());
+        }
+        *self.disk.lock().unwrap() = state.clone();
+        *self.state.lock().unwrap() = state;
+        Ok(())
+    }
+}
