@@ -3,6 +3,7 @@
 pub mod background;
 pub mod chunks;
 pub mod dir;
+pub mod directory;
 pub mod engine;
 pub mod group_rows;
 pub mod health;
@@ -10,5 +11,6 @@ pub mod log;
 pub mod machine;
 mod open;
 pub mod table;
+pub mod view;
 
 pub use open::{Config, Disk, Error, Place, Store, open};
