@@ -28,25 +28,29 @@ pub(super) fn append(
         state.keys -= 1;
         state.len -= change.key.len() as u64 + u64::from(live.len);
     }
-    let live = change.value.as_ref().map(|value| Live {
-        create: value.create,
-        version: value.version,
-        len: value.bytes.len() as u32,
-        hash: digest::of_key(&change.key, &value.bytes, value.create, change.revision, value.version),
-    });
-    if let Some(live) = live {
+    let now = current_after(&change);
+    if let Some(live) = now.live {
         state.digest = state.digest.wrapping_add(live.hash);
         state.keys += 1;
         state.len += change.key.len() as u64 + u64::from(live.len);
     }
-    let now = Current {
-        revision: change.revision,
-        effect: change.effect,
-        live,
-    };
     rows.put(current::key(copy, &change.key), current::encode(&now));
     rows.put_new(
         change::key(copy, change.revision.sequence(), change.effect),
         change::encode(&change),
     );
+}
+
+/// Returns what is current at a change's key from the change on.
+pub fn current_after(change: &Change) -> Current {
+    Current {
+        revision: change.revision,
+        effect: change.effect,
+        live: change.value.as_ref().map(|value| Live {
+            create: value.create,
+            version: value.version,
+            len: value.bytes.len() as u32,
+            hash: digest::of_key(&change.key, &value.bytes, value.create, change.revision, value.version),
+        }),
+    }
 }

@@ -40,4 +40,5 @@ mod tenant;
 pub mod window;
 
 pub use answer::Answer;
+pub use append::current_after;
 pub use shard::Shard;

@@ -61,7 +61,12 @@ pub struct GroupRows<S> {
     checkpoint: Mutex<()>,
     /// A checkpoint waits in the background.
     queued: AtomicBool,
+    /// Writes what the machine holds in memory beside the rows.
+    flush: Flush<S>,
 }
+
+/// Writes what a machine holds in memory to its rows, before each checkpoint.
+pub type Flush<S> = fn(&mut S, &mut Table);
 
 impl<S: Send + Sync + 'static> GroupRows<S> {
     /// Opens the rows of a group; `load` reads the machine's state out of them, given the install they stand under.
@@ -70,6 +75,17 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         background: Arc<Background>,
         group: GroupId,
         load: impl FnOnce(&Table, u32) -> Result<S, Failed>,
+    ) -> Result<Arc<Self>, Failed> {
+        Self::open_flushing(engine, background, group, load, |_, _| {})
+    }
+
+    /// As [`GroupRows::open`], for a machine that holds in memory what becomes rows at checkpoints only.
+    pub fn open_flushing(
+        engine: Arc<dyn Engine>,
+        background: Arc<Background>,
+        group: GroupId,
+        load: impl FnOnce(&Table, u32) -> Result<S, Failed>,
+        flush: Flush<S>,
     ) -> Result<Arc<Self>, Failed> {
         let table = Table::new(engine.clone());
         let found = table
@@ -94,6 +110,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
             durable,
             checkpoint: Mutex::new(()),
             queued: AtomicBool::new(false),
+            flush,
         }))
     }
 
@@ -131,6 +148,8 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
             return Ok(());
         }
         let applied = inner.applied.clone();
+        let Inner { state, table, .. } = &mut *inner;
+        (self.flush)(state, table);
         inner.put_group_row(self.group);
         let frozen = inner.table.freeze();
         drop(inner);

@@ -1,0 +1,71 @@
+//! Taking a snapshot in: new rows beside the old ones, a durable checkpoint, the swap, a checkpoint again.
+
+use bytes::Bytes;
+use stead_state::{
+    codec::Malformed,
+    rows::{COPY_LEN, PLACE_LEN, Place, change, current, kind},
+    shard::{Shard, current_after},
+};
+
+use super::{
+    ShardMachine,
+    machine::Held,
+    sweep::{Stale, free_install},
+};
+use crate::{
+    chunks::Decoder,
+    group_rows::{Filler, failed},
+    machine::{Failed, Snapshot},
+    table::Table,
+};
+
+const DOING: &str = "installing a snapshot";
+
+/// Replaces a machine's state.
+pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), Failed> {
+    let place = {
+        let inner = machine.rows.read();
+        let current = inner.state.shard.place();
+        Place {
+            group: machine.group,
+            install: free_install(&inner.table, current).map_err(failed(DOING))?,
+        }
+    };
+    let mut filler = machine.rows.filler();
+    let mut decoder = Decoder::default();
+    for chunk in snapshot.chunks {
+        for (key, value) in decoder.rows(chunk?).map_err(failed(DOING))? {
+            put(&mut filler, place, &key, value)?;
+        }
+    }
+    if !decoder.ended() {
+        return Err(failed(DOING)(Malformed {
+            what: "snapshot without an end",
+        }));
+    }
+    filler.finish()?;
+    let shard = Shard::open(place, &Table::new(machine.engine.clone())).map_err(failed(DOING))?;
+    let stale = Stale::default();
+    machine
+        .rows
+        .swap(Held { shard, stale }, place.install, snapshot.applied)
+}
+
+/// Writes a row under the new place; a change also becomes the current version of its key, until a later one does.
+fn put(filler: &mut Filler, place: Place, key: &[u8], value: Bytes) -> Result<(), Failed> {
+    let malformed = || failed(DOING)(Malformed { what: "snapshot row" });
+    let (kind, rest) = key.split_first().ok_or_else(malformed)?;
+    let key = place.key(*kind, rest.len()).raw(rest).finish();
+    match *kind {
+        kind::TENANT | kind::CLIENT | kind::STREAM | kind::FEED => {}
+        kind::CHANGE => {
+            let (sequence, effect) = change::parse_key(key.clone()).map_err(failed(DOING))?;
+            let change = change::decode(sequence, effect, value.clone()).map_err(failed(DOING))?;
+            let mut row = place.key(kind::CURRENT, COPY_LEN - PLACE_LEN + change.key.len());
+            let row = row.raw(&key[PLACE_LEN..COPY_LEN]).raw(&change.key).finish();
+            filler.put(row, current::encode(&current_after(&change)))?;
+        }
+        _ => return Err(malformed()),
+    }
+    filler.put(key, value)
+}

@@ -1,0 +1,26 @@
+//! The machine of a data group: `state::shard` over a group's rows.
+//!
+//! ```text
+//!   raft ── apply ──> ShardMachine ── Shard::apply ──> table ── checkpoint ──> engine
+//!   services, feed ── read(|view| ..) ──┘                └── snapshot ──> chunks ──> install on another node
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Rows, the shard's memory and what was applied agree whenever the lock is free.
+//! 2. What the shard holds in memory is in rows before each checkpoint.
+//! 3. While a snapshot is read nothing is removed: versions and copies that it still has to read stay.
+//! 4. An install writes under a number that no row bears; the swap is one row, and rows of other installs are removed
+//!    in bounded steps, which start anew after a restart.
+
+mod install;
+mod machine;
+mod snapshot;
+mod sweep;
+mod view;
+
+pub use machine::ShardMachine;
+pub use view::View;
+
+#[cfg(test)]
+mod shard_test;

@@ -1,0 +1,550 @@
+//! A group's machine through restarts, power losses, snapshots and maintenance.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use stead_state::{
+    codec::frame,
+    rows::Order,
+    shard::{
+        Answer,
+        command::{Attach, Condition, Create, Data, Erase, Floor, Follow, Offset, Operation, Seed, Swap, Write},
+        read::Scan,
+        record::{OnLeaseLoss, Record, Role},
+    },
+};
+use stead_types::{
+    ClientId, DirectoryVersion, Epoch, FeedOffset, GroupId, IdempotencyKey, Incarnation, Revision, Sequence,
+    TenantNumber, TenantTime,
+};
+
+use super::*;
+use crate::{
+    background::Background,
+    engine::memory::Disk,
+    machine::{Committed, Machine, Payload, Snapshot},
+};
+
+const HOME: GroupId = GroupId::new(1);
+const FOLLOWER: GroupId = GroupId::new(2);
+
+/// A machine, its disk and its log.
+struct Node {
+    group: GroupId,
+    disk: Disk,
+    machine: ShardMachine,
+    log: Vec<Committed>,
+    /// Index of the entry before the log's first.
+    log_start: u64,
+}
+
+fn open(disk: &Disk, group: GroupId) -> ShardMachine {
+    ShardMachine::open(disk.open(), Arc::new(Background::inline()), group).unwrap()
+}
+
+fn version(index: u64) -> DirectoryVersion {
+    DirectoryVersion {
+        incarnation: Incarnation::FIRST,
+        index,
+    }
+}
+
+fn tenant(number: u64) -> TenantNumber {
+    TenantNumber::new(number)
+}
+
+fn create(number: u64) -> Bytes {
+    let create = Create {
+        tenant: tenant(number),
+        version: version(1),
+        policy: OnLeaseLoss::Stop,
+    };
+    create.encode()
+}
+
+fn put(number: u64, key: u8, value: u64) -> Bytes {
+    let operation = Operation::Put {
+        key: vec![b'k', key].into(),
+        value: value.to_be_bytes().to_vec().into(),
+        condition: None,
+        previous: false,
+    };
+    let idempotency = (!value.is_multiple_of(3)).then_some(IdempotencyKey {
+        client: ClientId(u128::from(value % 5)),
+        sequence: value,
+        first_sent: TenantTime(0),
+    });
+    Write::new(tenant(number), idempotency, operation).encode()
+}
+
+fn delete(number: u64, key: u8) -> Bytes {
+    let operation = Operation::Delete {
+        key: vec![b'k', key].into(),
+        condition: Some(Condition::Exists),
+        previous: false,
+    };
+    Write::new(tenant(number), None, operation).encode()
+}
+
+impl Node {
+    fn new(group: GroupId) -> Self {
+        let disk = Disk::default();
+        Self {
+            group,
+            machine: open(&disk, group),
+            disk,
+            log: Vec::new(),
+            log_start: 0,
+        }
+    }
+
+    /// Proposes one entry and returns its answers.
+    fn propose(&mut self, commands: &[Bytes]) -> Vec<Answer> {
+        let index = self.machine.applied().index + 1;
+        let entry = Committed {
+            index,
+            log_id: Bytes::copy_from_slice(&index.to_be_bytes()),
+            payload: Payload::Commands(frame(1_000 + index, commands)),
+        };
+        self.log.push(entry.clone());
+        let answers = self.machine.apply(vec![entry]).unwrap();
+        let answers = answers.into_iter().flatten();
+        answers.map(|answer| *answer.downcast::<Answer>().unwrap()).collect()
+    }
+
+    /// Kills the node; what was written since the last checkpoint survives in part. Then the log is applied again.
+    fn power_loss(&mut self, survivors: usize) {
+        self.disk.power_loss(survivors);
+        self.machine = open(&self.disk, self.group);
+        let applied = self.machine.applied();
+        assert_eq!(applied, self.machine.durable());
+        let again = (applied.index - self.log_start) as usize;
+        self.machine.apply(self.log[again..].to_vec()).unwrap();
+    }
+
+    fn state(&self) -> State {
+        State::of(&self.machine)
+    }
+}
+
+/// Everything that an answer can depend on.
+#[derive(Debug, PartialEq)]
+struct State {
+    records: Vec<(TenantNumber, Record)>,
+    data: Vec<Vec<(Bytes, Revision, Bytes)>>,
+    changes: Vec<Vec<Bytes>>,
+    clients: Vec<String>,
+    streams: String,
+    feed: String,
+}
+
+impl State {
+    fn of(machine: &ShardMachine) -> Self {
+        machine.read(|view| {
+            let records: Vec<_> = view
+                .shard()
+                .records()
+                .map(|(number, record)| {
+                    let mut record = record.clone();
+                    // A node's own progress.
+                    record.live.trimmed = Sequence::ZERO;
+                    (number, record)
+                })
+                .collect();
+            let tenants = records.iter().map(|(number, _)| *number);
+            Self {
+                data: tenants.clone().map(|number| data(&view, number, None)).collect(),
+                changes: tenants.clone().map(|number| changes(&view, number)).collect(),
+                clients: tenants
+                    .map(|number| format!("{:?}", view.shard().clients(number).unwrap().windows()))
+                    .collect(),
+                streams: format!("{:?}", view.shard().streams()),
+                feed: format!("{:?}", view.feed(0, 1_000_000).unwrap()),
+                records,
+            }
+        })
+    }
+}
+
+fn data(view: &View<'_>, number: TenantNumber, at: Option<Revision>) -> Vec<(Bytes, Revision, Bytes)> {
+    let scan = Scan {
+        start: Bytes::new(),
+        end: None,
+        order: Order::Ascending,
+        keys_only: false,
+        at,
+        after: None,
+        keys_max: 1_000,
+        len_max: 1 << 20,
+    };
+    let page = view.reading(number).unwrap().scan(&scan).unwrap();
+    let entries = page.entries.into_iter();
+    entries
+        .map(|(key, version)| (key, version.revision, version.value.bytes))
+        .collect()
+}
+
+/// Changes from the floor on.
+fn changes(view: &View<'_>, number: TenantNumber) -> Vec<Bytes> {
+    let reading = view.reading(number).unwrap();
+    let found = reading
+        .changes(reading.state().floor, Sequence::MAX, usize::MAX)
+        .unwrap();
+    found.changes.iter().map(stead_state::rows::change::encode).collect()
+}
+
+/// Takes a machine's snapshot into a new node.
+fn installed(snapshot: Snapshot, group: GroupId) -> Node {
+    let mut node = Node::new(group);
+    let index = snapshot.applied.index;
+    node.machine.install(snapshot).unwrap();
+    node.log_start = index;
+    node
+}
+
+#[test]
+fn a_put_is_read_after_restart_with_and_without_a_checkpoint() {
+    let mut node = Node::new(HOME);
+    node.propose(&[create(1)]);
+    let answers = node.propose(&[put(1, 7, 70), put(1, 7, 71)]);
+    assert!(matches!(&answers[1], Answer::Written(written) if written.revision == "1.2".parse().unwrap()));
+    node.power_loss(0);
+    assert_eq!(node.state().data[0].len(), 1);
+    node.machine.checkpoint().unwrap();
+    let before = node.state();
+    node.power_loss(0);
+    assert_eq!(node.machine.applied().index, 2);
+    assert_eq!(node.state(), before);
+}
+
+#[test]
+fn nothing_is_removed_while_a_snapshot_is_read() {
+    let mut node = Node::new(HOME);
+    node.propose(&[create(1)]);
+    for value in 0..2_000 {
+        node.propose(&[put(1, (value % 10) as u8, value)]);
+    }
+    let mut snapshot = node.machine.snapshot().unwrap();
+    let before = node.state();
+    let index = node.machine.applied().index;
+    let first = snapshot.chunks.next().unwrap();
+    let floor = Floor { index, tenants: vec![] };
+    node.propose(&[floor.encode()]);
+    let erase = Erase {
+        tenant: tenant(1),
+        version: version(9),
+        deleted: true,
+        forks: vec![],
+    };
+    node.propose(&[erase.encode()]);
+    node.machine.checkpoint().unwrap();
+    snapshot.chunks = Box::new(std::iter::once(first).chain(snapshot.chunks));
+    let other = installed(snapshot, HOME);
+    assert_eq!(other.state(), before);
+    while node.machine.maintain().unwrap() {}
+    node.machine.checkpoint().unwrap();
+    let engine = node.disk.open();
+    let rows = engine.range(&[0x11]..&[0x14], Order::Ascending).count();
+    assert_eq!(rows, 0, "after the snapshot everything goes");
+}
+
+#[test]
+fn an_install_replaces_everything_and_leaves_no_rows_behind() {
+    let mut old = Node::new(HOME);
+    old.propose(&[create(1), put(1, 1, 1), create(2), put(2, 1, 2)]);
+    old.machine.checkpoint().unwrap();
+    let mut new = Node::new(HOME);
+    new.propose(&[create(3)]);
+    for value in 0..10 {
+        new.propose(&[put(3, value, u64::from(value))]);
+    }
+    for _ in 0..2 {
+        old.machine.install(new.machine.snapshot().unwrap()).unwrap();
+        assert_eq!(old.state(), new.state());
+        assert_eq!(old.machine.durable(), new.machine.applied());
+    }
+    old.disk.power_loss(0);
+    old.machine = open(&old.disk, HOME);
+    assert_eq!(old.state(), new.state());
+    while old.machine.maintain().unwrap() {}
+    old.machine.checkpoint().unwrap();
+    let engine = old.disk.open();
+    let rows = engine
+        .range(&[0x10]..&[0x20], Order::Ascending)
+        .map(|row| row.unwrap().0);
+    let installs: std::collections::BTreeSet<u8> = rows.map(|key| key[8]).collect();
+    assert_eq!(installs.len(), 1, "only the last install is left");
+}
+
+#[test]
+fn a_snapshot_that_ends_early_changes_nothing() {
+    let mut node = Node::new(HOME);
+    node.propose(&[create(1), put(1, 1, 1)]);
+    let before = node.state();
+    let mut cut = node.machine.snapshot().unwrap();
+    cut.chunks = Box::new(std::iter::empty());
+    assert!(node.machine.install(cut).is_err());
+    assert_eq!(node.state(), before);
+}
+
+/// One step of the random test.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u64, u8, u64),
+    Delete(u64, u8),
+    Floor,
+    Checkpoint,
+    PowerLoss(usize),
+    Snapshot,
+    Seed(u64),
+    Chunks(u64),
+    Swap(u64),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let number = 1u64..3;
+    prop_oneof![
+        8 => (number.clone(), 0u8..6, 0u64..40).prop_map(|(number, key, value)| Step::Put(number, key, value)),
+        3 => (number.clone(), 0u8..6).prop_map(|(number, key)| Step::Delete(number, key)),
+        1 => Just(Step::Floor),
+        1 => Just(Step::Checkpoint),
+        1 => (0usize..3).prop_map(Step::PowerLoss),
+        1 => Just(Step::Snapshot),
+        1 => number.clone().prop_map(Step::Seed),
+        3 => number.clone().prop_map(Step::Chunks),
+        2 => number.prop_map(Step::Swap),
+    ]
+}
+
+/// A home and a follower fed from it entry by entry, both of which crash and are replaced by snapshots.
+struct World {
+    home: Node,
+    follower: Node,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            home: Node::new(HOME),
+            follower: Node::new(FOLLOWER),
+        };
+        for number in [1, 2] {
+            world.home.propose(&[create(number)]);
+            let lineage = world.lineage(number);
+            let follow = Follow {
+                tenant: tenant(number),
+                version: version(1),
+                home: HOME,
+                epoch: Epoch::FIRST,
+                lineage: lineage.clone(),
+            };
+            let attach = Attach {
+                tenant: tenant(number),
+                home: HOME,
+                incarnation: Incarnation::FIRST,
+                epoch: Epoch::FIRST,
+                position: Revision::ZERO,
+                lineage,
+            };
+            let answers = world.follower.propose(&[follow.encode(), attach.encode()]);
+            assert_eq!(answers, [Answer::Done, Answer::Done]);
+        }
+        world
+    }
+
+    fn lineage(&self, number: u64) -> stead_state::lineage::Lineage {
+        self.home
+            .machine
+            .read(|view| view.record(tenant(number)).unwrap().lineage.clone())
+    }
+
+    /// Sends the follower what it does not have.
+    fn feed(&mut self) {
+        let index = self.follower.machine.read(|view| view.shard().stream(HOME).index);
+        let commands = self.home.machine.read(|view| {
+            let mut commands = Vec::new();
+            for (at, feed) in view.feed(index, 10).unwrap() {
+                for touched in feed.touched {
+                    let reading = view.reading(touched.tenant).unwrap();
+                    let after = Revision::new(Epoch::FIRST, Sequence::new(touched.first.get() - 1).unwrap());
+                    let found = reading.changes(after, touched.last, usize::MAX).unwrap();
+                    let data = Data {
+                        tenant: touched.tenant,
+                        home: HOME,
+                        epoch: Epoch::FIRST,
+                        changes: found.changes,
+                        digest: Some(reading.state().digest),
+                        floor: reading.state().floor,
+                    };
+                    commands.push(data.encode());
+                }
+                let offset = FeedOffset {
+                    incarnation: Incarnation::FIRST,
+                    index: at,
+                };
+                commands.push(Offset { home: HOME, offset }.encode());
+            }
+            commands
+        });
+        if commands.is_empty() {
+            return;
+        }
+        for answer in self.follower.propose(&commands) {
+            if let Answer::Fed(fed) = answer {
+                assert_eq!(fed.detached, None);
+            } else {
+                assert_eq!(answer, Answer::Done);
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Put(number, key, value) => {
+                self.home.propose(&[put(number, key, value)]);
+            }
+            Step::Delete(number, key) => {
+                self.home.propose(&[delete(number, key)]);
+            }
+            Step::Floor => {
+                let index = self.home.machine.applied().index;
+                self.home.propose(&[Floor { index, tenants: vec![] }.encode()]);
+            }
+            Step::Checkpoint => {
+                self.home.machine.checkpoint().unwrap();
+                self.follower.machine.checkpoint().unwrap();
+            }
+            Step::PowerLoss(survivors) => {
+                let before = (self.home.state(), self.follower.state());
+                self.home.power_loss(survivors);
+                self.follower.power_loss(survivors);
+                assert_eq!((self.home.state(), self.follower.state()), before);
+            }
+            Step::Snapshot => {
+                for node in [&mut self.home, &mut self.follower] {
+                    let other = installed(node.machine.snapshot().unwrap(), node.group);
+                    assert_eq!(other.state(), node.state());
+                    *node = other;
+                }
+            }
+            Step::Seed(number) => self.seed(number),
+            Step::Chunks(number) => self.chunks(number),
+            Step::Swap(number) => self.swap(number),
+        }
+        self.feed();
+    }
+
+    fn seed(&mut self, number: u64) {
+        let first = self
+            .home
+            .machine
+            .read(|view| view.record(tenant(number)).unwrap().live.revision);
+        let seed = Seed {
+            tenant: tenant(number),
+            home: HOME,
+            epoch: Epoch::FIRST,
+            first,
+            lineage: self.lineage(number),
+        };
+        assert_eq!(self.follower.propose(&[seed.encode()]), [Answer::Done]);
+    }
+
+    fn chunks(&mut self, number: u64) {
+        let shadow = self
+            .follower
+            .machine
+            .read(|view| view.record(tenant(number)).unwrap().shadow.clone());
+        let Some(shadow) = shadow else { return };
+        let chunks = self.home.machine.read(|view| {
+            let reading = view.reading(tenant(number)).unwrap();
+            let changes = reading.chunk_of_changes(shadow.loaded, shadow.seed, 100).unwrap();
+            let clients = reading.chunk_of_clients(shadow.clients_loaded_to(), 40);
+            let done = shadow.clients_loaded_to() == Some(ClientId(u128::MAX));
+            let parts = [
+                (shadow.loaded < shadow.seed.sequence()).then_some(changes),
+                (!done).then_some(clients),
+            ];
+            let chunk = |part| stead_state::shard::command::Chunk {
+                tenant: tenant(number),
+                home: HOME,
+                epoch: Epoch::FIRST,
+                first: shadow.seed,
+                read_at: reading.state().revision,
+                part,
+            };
+            parts
+                .into_iter()
+                .flatten()
+                .map(|part| chunk(part).encode())
+                .collect::<Vec<_>>()
+        });
+        for answer in self.follower.propose(&chunks) {
+            assert_eq!(answer, Answer::Done);
+        }
+    }
+
+    fn swap(&mut self, number: u64) {
+        let whole = self.follower.machine.read(|view| {
+            let record = view.record(tenant(number)).unwrap();
+            record.shadow.as_ref().is_some_and(|shadow| shadow.is_whole())
+        });
+        let state = self
+            .home
+            .machine
+            .read(|view| view.record(tenant(number)).unwrap().live.clone());
+        let swap = Swap {
+            tenant: tenant(number),
+            home: HOME,
+            epoch: Epoch::FIRST,
+            revision: state.revision,
+            digest: state.digest,
+        };
+        let answers = self.follower.propose(&[swap.encode()]);
+        assert_eq!(answers == [Answer::Done], whole, "{answers:?}");
+    }
+
+    /// The follower has what the home has.
+    fn check(&self) {
+        let (home, follower) = (self.home.state(), self.follower.state());
+        assert_eq!(home.data, follower.data);
+        assert_eq!(home.clients, follower.clients);
+        for ((_, at_home), (_, here)) in home.records.iter().zip(&follower.records) {
+            assert_eq!(here.role, Role::Follower { home: HOME });
+            assert!(!here.suspect);
+            let figures = |record: &Record| {
+                let live = &record.live;
+                (live.revision, live.digest, live.keys, live.len, live.time, live.edge)
+            };
+            assert_eq!(figures(at_home), figures(here));
+        }
+        self.check_history();
+    }
+
+    /// Where both have the history, older reads agree.
+    fn check_history(&self) {
+        for number in [1, 2].map(tenant) {
+            let state = |node: &Node| node.machine.read(|view| view.record(number).unwrap().live.clone());
+            let (home, follower) = (state(&self.home), state(&self.follower));
+            let from = home.floor.max(follower.floor).sequence().get().max(1);
+            for sequence in from..=home.revision.sequence().get() {
+                let at = Some(Revision::new(Epoch::FIRST, Sequence::new(sequence).unwrap()));
+                let read = |node: &Node| node.machine.read(|view| data(&view, number, at));
+                assert_eq!(read(&self.home), read(&self.follower), "at {sequence}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn a_follower_equals_its_home_through_crashes_snapshots_and_seeds(steps in prop::collection::vec(steps(), 1..120)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        world.check();
+    }
+}
