@@ -1,0 +1,162 @@
+//! How answers are shown: a table for people, JSON for programs. Data goes to standard output, the rest does not.
+
+use std::{io::Write, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use crate::exit::Failure;
+
+/// How answers are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people; may change.
+    #[default]
+    Table,
+    /// A table with everything.
+    Wide,
+    /// For programs; only grows. Bytes are base64.
+    Json,
+}
+
+/// Rows of one kind.
+pub(crate) struct Sheet {
+    /// Names of the columns.
+    columns: &'static [&'static str],
+    /// So many of them stand in the short table.
+    short: usize,
+    rows: Vec<(Vec<String>, Value)>,
+}
+
+impl Sheet {
+    pub(crate) fn new(columns: &'static [&'static str], short: usize) -> Self {
+        Self {
+            columns,
+            short,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, cells: Vec<String>, json: Value) {
+        debug_assert_eq!(cells.len(), self.columns.len(), "one cell a column");
+        self.rows.push((cells, json));
+    }
+
+    /// Prints all rows; as JSON, an array.
+    pub(crate) fn print(self, output: Output) -> Result<(), Failure> {
+        if output == Output::Json {
+            return json(&Value::Array(self.rows.into_iter().map(|(_, json)| json).collect()));
+        }
+        line(&self.text(output))
+    }
+
+    /// Prints the only row; as JSON, an object.
+    pub(crate) fn print_one(mut self, output: Output) -> Result<(), Failure> {
+        match (output, self.rows.pop()) {
+            (Output::Json, Some((_, value))) => json(&value),
+            (Output::Json, None) => json(&Value::Null),
+            (Output::Table | Output::Wide, row) => {
+                self.rows.extend(row);
+                line(&self.text(output))
+            }
+        }
+    }
+
+    fn text(&self, output: Output) -> String {
+        let columns = if output == Output::Wide {
+            self.columns.len()
+        } else {
+            self.short
+        };
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(&self.columns[..columns]);
+        for (cells, _) in &self.rows {
+            table.add_row(&cells[..columns]);
+        }
+        let lines = table.to_string();
+        let trimmed: Vec<&str> = lines.lines().map(str::trim_end).collect();
+        trimmed.join("\n")
+    }
+}
+
+/// Prints a line to standard output. A reader that has gone, such as `head`, is no failure.
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Prints bytes as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Into::into),
+    }
+}
+
+/// Prints a value as JSON.
+pub(crate) fn json(value: &Value) -> Result<(), Failure> {
+    line(&serde_json::to_string_pretty(value).expect("values have text keys"))
+}
+
+/// Returns bytes as JSON has them.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Returns bytes for people: text as it is, the rest escaped, cut at `len_max` characters.
+pub(crate) fn shown(bytes: &[u8], len_max: usize) -> String {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(_) | Err(_) => bytes.escape_ascii().to_string(),
+    };
+    match text.char_indices().nth(len_max) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+/// Returns a duration for people.
+pub(crate) fn duration(duration: Duration) -> String {
+    let millis = duration.as_secs_f64() * 1e3;
+    match millis {
+        0.0..10.0 => format!("{millis:.1} ms"),
+        10.0..10_000.0 => format!("{millis:.0} ms"),
+        _ => format!("{:.1} s", millis / 1e3),
+    }
+}
+
+/// Returns numbers with commas.
+pub(crate) fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Returns a size for people.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_escaped_and_long_ones_cut() {
+        assert_eq!(shown("zürich".as_bytes(), 60), "zürich");
+        assert_eq!(shown(b"a\0\xff", 60), "a\\x00\\xff");
+        assert_eq!(shown("zürich".as_bytes(), 2), "zü…");
+    }
+
+    #[test]
+    fn a_short_table_leaves_out_the_last_columns() {
+        let mut sheet = Sheet::new(&["NAME", "HOME", "ETAG"], 2);
+        sheet.push(vec!["acme".into(), "eu-west".into(), "7".into()], Value::Null);
+        assert!(!sheet.text(Output::Table).contains("ETAG"));
+        assert!(sheet.text(Output::Wide).contains("ETAG"));
+    }
+}

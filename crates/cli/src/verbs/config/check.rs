@@ -1,0 +1,33 @@
+//! `stead config check`: what a node would say of a configuration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{exit::Failure, output, verbs::serve};
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+impl Check {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let config = serve::load(Some(&self.file), std::env::vars())?;
+        let checked = config
+            .check()
+            .map_err(|invalid| serve::invalid(Some(&self.file), &invalid))?;
+        let node = &checked.node;
+        output::line(&format!(
+            "good: node {} ({}) of cluster {}, {} nodes in {} regions, engine {}",
+            node.name,
+            node.region,
+            checked.cluster,
+            checked.members.len(),
+            checked.regions.len(),
+            checked.engine
+        ))
+    }
+}

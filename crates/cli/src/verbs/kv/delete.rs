@@ -1,0 +1,52 @@
+//! `stead kv delete`.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{read, write::WriteArgs};
+use crate::{
+    args::Target,
+    context,
+    exit::Failure,
+    output::{self, Output},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    tenant: String,
+    key: OsString,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+impl Delete {
+    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let deleted = tenant.delete_with(self.key.into_vec(), &self.write.write()).await?;
+        if target.output == Output::Json {
+            let previous = deleted.previous.as_ref().map(read::item);
+            return output::json(&json!({
+                "header": read::header(&deleted.header),
+                "deleted": deleted.existed,
+                "previous": previous,
+                "repeatedOutcome": deleted.repeated,
+            }));
+        }
+        let what = if deleted.existed {
+            "deleted"
+        } else {
+            "there was no such key"
+        };
+        output::line(&format!("{}@{} {what}", self.tenant, deleted.header.revision))?;
+        if let Some(previous) = deleted.previous {
+            output::line(&format!(
+                "before, {}: {}",
+                previous.modified,
+                output::shown(&previous.value, 200)
+            ))?;
+        }
+        Ok(())
+    }
+}

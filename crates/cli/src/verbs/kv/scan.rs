@@ -1,0 +1,96 @@
+//! `stead kv scan`: pages are asked for until the limit; all show one revision.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+use clap::Args;
+use serde_json::json;
+
+use super::read::{self, ReadArgs};
+use crate::{
+    args::Target,
+    context,
+    exit::Failure,
+    output::{self, Output, Sheet},
+};
+
+const VALUE_SHOWN_MAX: usize = 60;
+const KEY_SHOWN_MAX: usize = 80;
+
+#[derive(Debug, Args)]
+pub(crate) struct Scan {
+    tenant: String,
+    /// Only keys that begin with this
+    #[arg(long, default_value = "")]
+    prefix: OsString,
+    /// First key
+    #[arg(long, default_value = "")]
+    start: OsString,
+    /// First key that is no longer shown
+    #[arg(long, default_value = "")]
+    end: OsString,
+    /// From the highest key down
+    #[arg(long)]
+    reverse: bool,
+    /// Most keys
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    limit: usize,
+    /// Keys of a page; 0: as the node likes
+    #[arg(long, default_value_t = 0)]
+    page_size: u32,
+    /// Without values
+    #[arg(long)]
+    keys_only: bool,
+    /// Only how many keys there are
+    #[arg(long)]
+    count: bool,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+impl Scan {
+    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let mut scan = stead_client::Scan {
+            start: self.start.into_vec().into(),
+            end: self.end.into_vec().into(),
+            prefix: self.prefix.into_vec().into(),
+            reverse: self.reverse,
+            page_size: self.page_size,
+            page_token: String::new(),
+            keys_only: self.keys_only,
+            count_only: self.count,
+            read: self.read.read()?,
+        };
+        let mut sheet = Sheet::new(&["KEY", "VALUE", "REVISION", "VERSION", "CREATED"], 4);
+        let mut left = self.limit;
+        loop {
+            let page = tenant.scan(&scan).await?;
+            if self.count {
+                return counted(target.output, page.count);
+            }
+            for item in page.items.iter().take(left) {
+                let cells = vec![
+                    output::shown(&item.key, KEY_SHOWN_MAX),
+                    output::shown(&item.value, VALUE_SHOWN_MAX),
+                    item.modified.to_string(),
+                    item.version.to_string(),
+                    item.created.to_string(),
+                ];
+                sheet.push(cells, read::item(item));
+            }
+            left = left.saturating_sub(page.items.len());
+            match page.next {
+                Some(next) if left > 0 => scan.page_token = next,
+                Some(_) | None => return sheet.print(target.output),
+            }
+        }
+    }
+}
+
+fn counted(shown: Output, count: u64) -> Result<(), Failure> {
+    if shown == Output::Json {
+        output::json(&json!({ "count": count.to_string() }))
+    } else {
+        output::line(&count.to_string())
+    }
+}

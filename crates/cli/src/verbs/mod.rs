@@ -1,0 +1,54 @@
+//! The verbs, one file each.
+
+pub(crate) mod config;
+pub(crate) mod dev;
+pub(crate) mod directory;
+pub(crate) mod group;
+pub(crate) mod kv;
+pub(crate) mod node;
+pub(crate) mod region;
+pub(crate) mod serve;
+pub(crate) mod tenant;
+
+use std::future::Future;
+
+use crate::{
+    args::{Cli, Noun},
+    exit::{self, Code, Failure},
+    output,
+};
+
+/// Runs what the command line asks for.
+pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), Failure> {
+    match noun {
+        Noun::Serve(verb) => verb.run(),
+        Noun::Dev(verb) => block_on(verb.run()),
+        Noun::Config(verb) => verb.run(),
+        Noun::Tenant(verb) => interruptible(verb.run(&target)),
+        Noun::Region(verb) => interruptible(verb.run(&target)),
+        Noun::Node(verb) => interruptible(verb.run(&target)),
+        Noun::Group(verb) => interruptible(verb.run(&target)),
+        Noun::Kv(verb) => interruptible(verb.run(&target)),
+        Noun::Directory(verb) => interruptible(verb.run(&target)),
+        Noun::ExitCodes => output::line(exit::TABLE),
+    }
+}
+
+/// Runs a verb to its end.
+pub(crate) fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(verb);
+    // Standard input may be waited for by a thread that nobody can stop.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Runs a verb until it ends or Ctrl-C.
+fn interruptible(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    block_on(async {
+        tokio::select! {
+            outcome = verb => outcome,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Interrupted, "interrupted")),
+        }
+    })
+}

@@ -1,0 +1,45 @@
+//! `stead region list`.
+
+use serde_json::{Value, json};
+use stead_client::RegionInfo;
+
+use crate::{
+    args::Target,
+    context,
+    exit::Failure,
+    output::{Sheet, list},
+};
+
+pub(super) async fn run(target: &Target) -> Result<(), Failure> {
+    let client = context::connect(target).await?;
+    let mut sheet = Sheet::new(&["NAME", "JURISDICTION", "HOME TENANTS", "NODES", "GROUPS"], 5);
+    for region in client.admin().regions().await? {
+        let cells = vec![
+            region.name.clone(),
+            region.jurisdiction.clone(),
+            region.home_tenants.to_string(),
+            list(&region.nodes),
+            list(&region.groups),
+        ];
+        sheet.push(cells, value(&region));
+    }
+    sheet.print(target.output)
+}
+
+pub(super) fn value(region: &RegionInfo) -> Value {
+    let RegionInfo {
+        name,
+        jurisdiction,
+        home_tenants,
+        nodes,
+        groups,
+    } = region;
+    let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    json!({
+        "name": name,
+        "jurisdiction": jurisdiction,
+        "homeTenants": home_tenants.to_string(),
+        "nodes": nodes,
+        "groups": groups,
+    })
+}

@@ -1,0 +1,98 @@
+//! `stead region status`.
+
+use clap::Args;
+use serde_json::json;
+use stead_client::{Lag, RegionStatus};
+
+use crate::{
+    args::Target,
+    context,
+    exit::{Code, Failure},
+    output::{self, Output, Sheet},
+    verbs::{group, node},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Its name
+    name: String,
+}
+
+impl Status {
+    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+        let client = context::connect(target).await?;
+        let status = client.admin().region(&self.name).await?;
+        show(&status, target.output)?;
+        match ailing(&status) {
+            Some(what) => Err(Failure::new(Code::Unhealthy, format!("region {}: {what}", self.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn show(status: &RegionStatus, shown: Output) -> Result<(), Failure> {
+    if shown == Output::Json {
+        return output::json(&json!({
+            "region": super::list::value(&status.region),
+            "nodes": status.nodes.iter().map(node::value).collect::<Vec<_>>(),
+            "groups": status.groups.iter().map(group::value).collect::<Vec<_>>(),
+            "lags": status.lags.iter().map(value).collect::<Vec<_>>(),
+        }));
+    }
+    node::sheet(&status.nodes).print(shown)?;
+    output::line("")?;
+    group::sheet(&status.groups).print(shown)?;
+    if status.lags.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let mut sheet = Sheet::new(
+        &["FOLLOWS", "STALENESS", "ATTACHED", "DETACHED", "OFFSET", "BY GROUP"],
+        4,
+    );
+    for lag in &status.lags {
+        let staleness = match (lag.connected, lag.staleness) {
+            (true, Some(staleness)) => output::duration(staleness),
+            (true, None) => "unknown".into(),
+            (false, _) => "not connected".into(),
+        };
+        let cells = vec![
+            format!("{} g{}", lag.home_region, lag.home_group),
+            staleness,
+            lag.attached_tenants.to_string(),
+            lag.detached_tenants.to_string(),
+            lag.applied_offset.to_string(),
+            lag.follower_group.to_string(),
+        ];
+        sheet.push(cells, value(lag));
+    }
+    sheet.print(shown)
+}
+
+fn value(lag: &Lag) -> serde_json::Value {
+    json!({
+        "homeGroup": lag.home_group,
+        "homeRegion": lag.home_region,
+        "followerGroup": lag.follower_group,
+        "followerRegion": lag.follower_region,
+        "connected": lag.connected,
+        "appliedOffset": lag.applied_offset.to_string(),
+        "staleness": lag.staleness.map(|staleness| format!("{:.3}s", staleness.as_secs_f64())),
+        "attachedTenants": lag.attached_tenants.to_string(),
+        "detachedTenants": lag.detached_tenants.to_string(),
+    })
+}
+
+/// Returns the first thing that keeps a region from being well.
+fn ailing(status: &RegionStatus) -> Option<String> {
+    let sick = |node: &&stead_client::NodeInfo| node.status.as_ref().is_none_or(|status| !status.ready);
+    if let Some(node) = status.nodes.iter().find(sick) {
+        return Some(format!("node {} is not ready", node.number));
+    }
+    let headless = |group: &&stead_client::Group| group.status.as_ref().is_none_or(|status| status.leader.is_none());
+    status
+        .groups
+        .iter()
+        .find(headless)
+        .map(|group| format!("group {} has no leader", group.number))
+}

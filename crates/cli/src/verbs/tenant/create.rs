@@ -1,0 +1,64 @@
+//! `stead tenant create`.
+
+use clap::Args;
+use stead_client::{Followers, NewTenant};
+
+use super::{DurabilityArg, label, shown};
+use crate::{args::Target, context, exit::Failure};
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Its name: 1 to 64 of a-z, 0-9 and -
+    name: String,
+    /// Its home region; else the region of the node that is asked
+    #[arg(long, value_name = "REGION", default_value = "")]
+    home: String,
+    /// Regions that follow it, with commas, or none; else all that its residency admits
+    #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
+    followers: Option<Vec<String>>,
+    /// Jurisdictions in which it may be stored, with commas; else all
+    #[arg(long, value_name = "JURISDICTIONS", value_delimiter = ',')]
+    residency: Vec<String>,
+    /// When its writes are acknowledged
+    #[arg(long, value_enum)]
+    durability: Option<DurabilityArg>,
+    /// A note, name=value; may be given several times
+    #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
+    labels: Vec<(String, String)>,
+    /// Why, for the audit
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Only check, and show what would be made
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Create {
+    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+        let client = context::connect(target).await?;
+        let new = NewTenant {
+            name: self.name,
+            home_region: self.home,
+            followers: self.followers.map_or(Followers::AllAdmitted, followers),
+            residency: self.residency,
+            durability: self.durability.map(Into::into),
+            labels: self.labels.into_iter().collect(),
+            reason: self.reason,
+            dry_run: self.dry_run,
+        };
+        let tenant = client.admin().create_tenant(new).await?;
+        shown::sheet(&[tenant]).print_one(target.output)
+    }
+}
+
+pub(super) fn followers(regions: Vec<String>) -> Followers {
+    if regions == ["all"] {
+        return Followers::AllAdmitted;
+    }
+    Followers::Regions(
+        regions
+            .into_iter()
+            .filter(|region| !region.is_empty() && region != "none")
+            .collect(),
+    )
+}

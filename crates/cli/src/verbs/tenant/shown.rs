@@ -1,0 +1,115 @@
+//! How tenants are shown.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use stead_client::{Durability, Followers, Role, TenantInfo, TenantState};
+
+use crate::output::{Sheet, list};
+
+/// Returns tenants as rows.
+pub(super) fn sheet(tenants: &[TenantInfo]) -> Sheet {
+    let columns = &[
+        "NAME",
+        "HOME",
+        "EPOCH",
+        "FOLLOWERS",
+        "STATE",
+        "NUMBER",
+        "GROUP",
+        "RESIDENCY",
+        "DURABILITY",
+        "LABELS",
+        "ETAG",
+    ];
+    let mut sheet = Sheet::new(columns, 5);
+    for tenant in tenants {
+        sheet.push(cells(tenant), value(tenant));
+    }
+    sheet
+}
+
+fn cells(tenant: &TenantInfo) -> Vec<String> {
+    let labels: Vec<String> = tenant
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    vec![
+        tenant.name.clone(),
+        tenant.home_region.clone(),
+        tenant.epoch.to_string(),
+        followers(tenant),
+        state(tenant.state).to_lowercase(),
+        tenant.number.get().to_string(),
+        tenant.home_group.to_string(),
+        if tenant.residency.is_empty() {
+            "any".into()
+        } else {
+            list(&tenant.residency)
+        },
+        durability(tenant.durability).to_lowercase(),
+        list(&labels),
+        tenant.etag.clone(),
+    ]
+}
+
+/// Where it is followed now; where it is not known yet, what was asked for.
+fn followers(tenant: &TenantInfo) -> String {
+    let following = tenant.replicas.iter().filter(|replica| replica.role == Role::Follower);
+    let regions: Vec<&str> = following.map(|replica| replica.region.as_str()).collect();
+    match &tenant.followers {
+        _ if !regions.is_empty() => list(&regions),
+        Followers::AllAdmitted => "all admitted".into(),
+        Followers::Regions(regions) => list(regions),
+    }
+}
+
+fn value(tenant: &TenantInfo) -> Value {
+    let followers = match &tenant.followers {
+        Followers::AllAdmitted => json!({ "allAdmitted": true }),
+        Followers::Regions(regions) => json!({ "regions": regions }),
+    };
+    let replica = |replica: &stead_client::Replica| {
+        let role = match replica.role {
+            Role::Home => "ROLE_HOME",
+            Role::Follower => "ROLE_FOLLOWER",
+        };
+        json!({ "group": replica.group, "region": replica.region, "role": role, "leaving": replica.leaving })
+    };
+    json!({
+        "name": tenant.name,
+        "number": tenant.number.get().to_string(),
+        "homeRegion": tenant.home_region,
+        "homeGroup": tenant.home_group,
+        "epoch": tenant.epoch.get(),
+        "followers": followers,
+        "residency": tenant.residency,
+        "durability": format!("DURABILITY_{}", durability(tenant.durability)),
+        "labels": tenant.labels,
+        "state": format!("STATE_{}", state(tenant.state)),
+        "etag": tenant.etag,
+        "createTime": time(tenant.created),
+        "updateTime": time(tenant.updated),
+        "replicas": tenant.replicas.iter().map(replica).collect::<Vec<_>>(),
+    })
+}
+
+fn time(time: Option<SystemTime>) -> Option<String> {
+    time.map(|time| humantime::format_rfc3339_millis(time).to_string())
+}
+
+fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Region => "REGION",
+        Durability::Remote => "REMOTE",
+    }
+}
+
+fn state(state: TenantState) -> &'static str {
+    match state {
+        TenantState::Active => "ACTIVE",
+        TenantState::Disabled => "DISABLED",
+        TenantState::Deleting => "DELETING",
+    }
+}
