@@ -1,41 +1,12 @@
 //! Scripts and their transcripts, and random scripts against the invariants.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use stead_types::{DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, TenantNumber};
 
 use super::*;
-use crate::rows::{Order, Row, Rows, RowsMut, Unreadable, directory as rows, view as view_rows};
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct MemoryRows(BTreeMap<Bytes, Bytes>);
-
-impl Rows for MemoryRows {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
-        let range = Bytes::copy_from_slice(range.start)..Bytes::copy_from_slice(range.end);
-        let rows = self.0.range(range).map(|(key, value)| Ok((key.clone(), value.clone())));
-        match order {
-            Order::Ascending => Box::new(rows),
-            Order::Descending => Box::new(rows.rev()),
-        }
-    }
-}
-
-impl RowsMut for MemoryRows {
-    fn put(&mut self, key: Bytes, value: Bytes) {
-        self.0.insert(key, value);
-    }
-
-    fn delete(&mut self, key: Bytes) {
-        self.0.remove(&key);
-    }
-}
+use crate::rows::{directory as rows, memory::MemoryRows, view as view_rows};
 
 /// A directory, its rows, and a node that follows it.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stead_types::{DirectoryVersion, Durability, ErrorKind, Incarnation, Revision, Sequence, TenantNumber};
+use stead_types::{DirectoryVersion, Durability, ErrorKind, Incarnation, Revision, Sequence};
 
 use super::{
     gate::{Level, Replica, Verdict, check, read},

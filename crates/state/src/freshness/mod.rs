@@ -20,9 +20,12 @@ pub mod gate;
 
 use std::{collections::VecDeque, time::Duration};
 
-use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId};
+use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, TenantNumber};
 
-use crate::directory::{Tenant, View};
+use crate::{
+    directory::{Tenant, View},
+    shard::record::Record,
+};
 
 /// Most proofs of a stream that wait to be counted. While so many wait no ping is sent: replacing the oldest by the
 /// newest again and again would let a follower that lags a little never count one.
@@ -108,7 +111,7 @@ impl Proofs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Following {
     /// The tenant's number.
-    pub tenant: stead_types::TenantNumber,
+    pub tenant: TenantNumber,
     /// Whom the group follows.
     pub home: GroupId,
     /// The epoch followed.
@@ -120,6 +123,22 @@ pub struct Following {
 }
 
 impl Following {
+    /// Returns what a record says, if it follows and what it holds may be shown. While a tenant is attached the whole
+    /// stream speaks for it: it was attached when it held all that the home had at the place of the attach.
+    pub fn of(tenant: TenantNumber, record: &Record, is_attached: bool) -> Option<Self> {
+        let session = record.session.filter(|_| is_attached);
+        Some(Self {
+            tenant,
+            home: record.home().filter(|_| !record.suspect)?,
+            epoch: record.epoch,
+            attached: session.map(|session| FeedOffset {
+                incarnation: session.incarnation,
+                index: 0,
+            }),
+            baton: None,
+        })
+    }
+
     /// Invariant 2.
     fn covers(&self, proof: &Proof, view: &View) -> bool {
         let attached = self

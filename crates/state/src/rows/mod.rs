@@ -10,6 +10,8 @@ pub mod directory;
 pub mod feed;
 pub mod garbage;
 pub mod kind;
+#[cfg(test)]
+pub(crate) mod memory;
 mod place;
 pub mod stream;
 pub mod tenant;

@@ -115,6 +115,13 @@ impl Shard {
         self.tenants.iter().map(|(number, tenant)| (*number, &tenant.record))
     }
 
+    /// Returns the records from a tenant on.
+    pub fn records_from(&self, tenant: TenantNumber) -> impl Iterator<Item = (TenantNumber, &Record)> {
+        self.tenants
+            .range(tenant..)
+            .map(|(number, tenant)| (*number, &tenant.record))
+    }
+
     /// Returns the remembered outcomes of a tenant's live copy.
     pub fn clients(&self, tenant: TenantNumber) -> Option<&Clients> {
         self.tenants.get(&tenant).map(|tenant| &tenant.clients)

@@ -1,0 +1,177 @@
+//! What a group must do so that its records become what the directory says: `(view, records) -> steps`.
+//!
+//! Level-triggered: nothing is remembered between calls, so after a crash everything is worked out again. A step that
+//! is already on its way is proposed once more; its guard makes the second one void. Only the leader of a group calls
+//! this, under the conditions that PROTOCOL sets for proposing.
+//!
+//! # Invariants
+//!
+//! 1. Applied and reported often enough, with a view that no longer changes, the steps end: then the group owns and
+//!    follows what the directory says, holds nothing else, and the directory waits for no report of it.
+//! 2. A step carries the version of the view that it was derived from, and none is derived from a view that is older
+//!    than what the record has seen.
+//! 3. Nothing is erased because a view does not know it, unless the tenant was known to the same directory before.
+
+#[cfg(test)]
+mod reconcile_test;
+
+use bytes::Bytes;
+use stead_types::{Epoch, TenantNumber};
+
+use crate::{
+    directory::{Member, Report, State, Tenant, View},
+    shard::{
+        Shard,
+        command::{Create, Erase, Follow},
+        record::{OnLeaseLoss, Record, Role},
+    },
+};
+
+/// Most tenants that one [`page`] looks at.
+pub const LOOKS_MAX: usize = 10_000;
+/// Most steps of one [`page`]: what one log entry takes.
+pub const STEPS_MAX: usize = 1_000;
+
+/// One thing to do about one tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Propose that this group is the first home of a new tenant.
+    Create(Create),
+    /// Propose to follow.
+    Follow(Follow),
+    /// Propose to erase.
+    Erase(Erase),
+    /// Tell the directory.
+    Report(Report),
+}
+
+impl Step {
+    /// Returns the command to propose to the group, if it is one.
+    pub fn command(&self) -> Option<Bytes> {
+        match self {
+            Self::Create(create) => Some(create.encode()),
+            Self::Follow(follow) => Some(follow.encode()),
+            Self::Erase(erase) => Some(erase.encode()),
+            Self::Report(_) => None,
+        }
+    }
+
+    /// Returns the report to the directory, if it is one.
+    pub fn report(&self) -> Option<Report> {
+        match self {
+            Self::Report(report) => Some(*report),
+            Self::Create(_) | Self::Follow(_) | Self::Erase(_) => None,
+        }
+    }
+}
+
+/// A part of a full pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// What to do.
+    pub steps: Vec<Step>,
+    /// Where the pass goes on; `None` at its end.
+    pub next: Option<TenantNumber>,
+}
+
+/// Looks at the tenants from a number on: those of the view and those that the group has records of.
+pub fn page(view: &View, shard: &Shard, from: TenantNumber) -> Page {
+    let mut known = view.tenants_from(from).map(|tenant| tenant.number).peekable();
+    let mut held = shard.records_from(from).map(|(number, _)| number).peekable();
+    let mut steps = Vec::new();
+    for looks in 0.. {
+        let Some(number) = known.peek().into_iter().chain(held.peek()).min().copied() else {
+            break;
+        };
+        if looks == LOOKS_MAX || steps.len() == STEPS_MAX {
+            return Page {
+                steps,
+                next: Some(number),
+            };
+        }
+        known.next_if_eq(&number);
+        held.next_if_eq(&number);
+        steps.extend(step(view, shard, number));
+    }
+    Page { steps, next: None }
+}
+
+/// Looks at one tenant: after a change of it in the view.
+pub fn step(view: &View, shard: &Shard, number: TenantNumber) -> Option<Step> {
+    let record = shard.record(number);
+    if record.is_some_and(|record| record.view_version > view.version()) {
+        return None;
+    }
+    let Some(tenant) = view.tenant(number) else {
+        return forgotten(view, number, record?);
+    };
+    let group = shard.place().group;
+    match tenant.members.iter().find(|member| member.group == group) {
+        Some(Member { leaving: true, .. }) => Some(leave(view, tenant, record)?),
+        None => record
+            .filter(|record| record.role != Role::Erased)
+            .and_then(|record| erase(view, tenant, record)),
+        Some(Member { leaving: false, .. }) if tenant.home == group => own(view, tenant, record),
+        Some(Member { leaving: false, .. }) => follow(view, tenant, record),
+    }
+}
+
+fn own(view: &View, tenant: &Tenant, record: Option<&Record>) -> Option<Step> {
+    // A later epoch begins with a baton or a promotion, never with an empty group.
+    (record.is_none() && tenant.lineage.runs().len() == 1 && tenant.epoch == Epoch::FIRST).then(|| {
+        Step::Create(Create {
+            tenant: tenant.number,
+            version: view.version(),
+            policy: OnLeaseLoss::Stop,
+        })
+    })
+}
+
+fn follow(view: &View, tenant: &Tenant, record: Option<&Record>) -> Option<Step> {
+    let due = record.is_none_or(|record| tenant.epoch > record.epoch && tenant.epoch >= record.promised);
+    due.then(|| {
+        Step::Follow(Follow {
+            tenant: tenant.number,
+            version: view.version(),
+            home: tenant.home,
+            epoch: tenant.epoch,
+            lineage: tenant.lineage.clone(),
+        })
+    })
+}
+
+fn leave(view: &View, tenant: &Tenant, record: Option<&Record>) -> Option<Step> {
+    match record {
+        Some(record) if record.role != Role::Erased => erase(view, tenant, record),
+        Some(_) | None => Some(Step::Report(Report::Erased(tenant.number))),
+    }
+}
+
+fn erase(view: &View, tenant: &Tenant, record: &Record) -> Option<Step> {
+    let deleted = tenant.state == State::Deleting;
+    // Only an operator who names a fork may lose it.
+    let may = record.forks.is_empty() && (deleted || record.role != Role::Owner);
+    may.then(|| {
+        Step::Erase(Erase {
+            tenant: tenant.number,
+            version: view.version(),
+            deleted,
+            forks: Vec::new(),
+        })
+    })
+}
+
+/// A record of a tenant that the view does not know: every member had reported, and then an old proposal came through.
+fn forgotten(view: &View, number: TenantNumber, record: &Record) -> Option<Step> {
+    // Invariant 3: a directory that was recovered from a lost majority may have forgotten tenants that live.
+    let known_before = record.view_version.incarnation == view.version().incarnation;
+    let may = known_before && record.role != Role::Erased && record.forks.is_empty();
+    may.then(|| {
+        Step::Erase(Erase {
+            tenant: number,
+            version: view.version(),
+            deleted: true,
+            forks: Vec::new(),
+        })
+    })
+}

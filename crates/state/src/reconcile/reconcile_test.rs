@@ -1,0 +1,263 @@
+//! Groups that follow the directory: single steps, and random histories that must come to rest.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation};
+
+use super::*;
+use crate::{
+    codec::{Entry, frame},
+    directory::{By, Command, Directory, Followers, Initial, InitialNode, NewTenant, Outcome, Rejection, TenantUpdate},
+    rows::{Place, memory::MemoryRows},
+};
+
+/// The groups of three regions, one each.
+const GROUPS: [u32; 3] = [1, 2, 3];
+const REGIONS: [&str; 3] = ["eu", "us", "ap"];
+
+/// A directory and its groups, which see it as it is.
+struct World {
+    directory: Directory,
+    shards: BTreeMap<u32, (Shard, MemoryRows)>,
+    index: u64,
+}
+
+impl World {
+    fn begun() -> Self {
+        let node = |name: &&str| InitialNode {
+            name: name.to_string(),
+            region: name.parse().unwrap(),
+            addresses: Default::default(),
+            witness: false,
+        };
+        let initial = Initial {
+            cluster: "test".into(),
+            regions: REGIONS
+                .map(|name| (name.parse().unwrap(), "EU".parse().unwrap()))
+                .to_vec(),
+            nodes: REGIONS.iter().map(node).collect(),
+            groups_per_region: 1,
+        };
+        let shard = |group: u32| {
+            let rows = MemoryRows::default();
+            let place = Place {
+                group: GroupId::new(group),
+                install: 0,
+            };
+            (group, (Shard::open(place, &rows).unwrap(), rows))
+        };
+        let mut world = Self {
+            directory: Directory::default(),
+            shards: GROUPS.map(shard).into(),
+            index: 0,
+        };
+        world.ask(Command::Bootstrap(initial)).unwrap();
+        world
+    }
+
+    fn ask(&mut self, command: Command) -> Result<Outcome, Rejection> {
+        self.index += 1;
+        self.directory.reach(self.index);
+        self.directory.apply(0, command).answer
+    }
+
+    fn propose(&mut self, group: u32, command: Bytes) {
+        let (shard, rows) = self.shards.get_mut(&group).unwrap();
+        let entry = Entry::parse(frame(0, &[command])).unwrap();
+        shard.apply(rows, 1, entry).unwrap();
+    }
+
+    fn steps(&self, group: u32) -> Vec<Step> {
+        page(self.directory.view(), &self.shards[&group].0, TenantNumber::new(0)).steps
+    }
+
+    /// Carries out what one group has to do; tells whether there was anything.
+    fn reconcile(&mut self, group: u32) -> bool {
+        let steps = self.steps(group);
+        for step in &steps {
+            if let Some(command) = step.command() {
+                self.propose(group, command);
+            }
+            if let Some(report) = step.report() {
+                let report = Command::Report(GroupId::new(group), Incarnation::FIRST, vec![report]);
+                self.ask(report).unwrap();
+            }
+        }
+        !steps.is_empty()
+    }
+
+    /// Invariant 1.
+    fn rest(&mut self) {
+        let busy = |world: &mut Self| GROUPS.map(|group| world.reconcile(group)).contains(&true);
+        assert!((0..10).any(|_| !busy(self)), "steps do not end");
+        let view = self.directory.view();
+        for (group, (shard, _)) in &self.shards {
+            for (number, record) in shard.records() {
+                let member = view
+                    .tenant(number)
+                    .is_some_and(|tenant| tenant.has(GroupId::new(*group)));
+                assert_eq!(member, record.role != Role::Erased, "{number} in group {group}");
+            }
+        }
+        for tenant in view.tenants_from(TenantNumber::new(0)) {
+            assert!(tenant.state != State::Deleting && tenant.members.iter().all(|member| !member.leaving));
+            for member in &tenant.members {
+                let record = self.shards[&member.group.get()].0.record(tenant.number).unwrap();
+                assert_eq!(record.epoch, tenant.epoch);
+                assert_eq!(record.home(), (member.group != tenant.home).then_some(tenant.home));
+            }
+        }
+    }
+}
+
+fn create(name: &str, home: &str) -> Command {
+    let tenant = NewTenant {
+        name: name.parse().unwrap(),
+        home: home.parse().unwrap(),
+        followers: Followers::AllAdmitted,
+        residency: Vec::new(),
+        durability: Durability::Region,
+        labels: BTreeMap::new(),
+    };
+    Command::CreateTenant(By::default(), tenant)
+}
+
+fn update(name: &str, followers: Option<Vec<&str>>, enabled: Option<bool>) -> Command {
+    let named = |names: Vec<&str>| Followers::Named(names.iter().map(|name| name.parse().unwrap()).collect());
+    let update = TenantUpdate {
+        name: name.parse().unwrap(),
+        etag: None,
+        followers: followers.map(named),
+        residency: None,
+        durability: None,
+        labels: None,
+        enabled,
+    };
+    Command::UpdateTenant(By::default(), update)
+}
+
+fn erase_tenant(name: &str) -> Command {
+    Command::EraseTenant(By::default(), name.parse().unwrap(), None)
+}
+
+#[test]
+fn a_new_tenant_is_created_at_home_and_followed_elsewhere() {
+    let mut world = World::begun();
+    world.ask(create("acme", "eu")).unwrap();
+    assert!(matches!(&world.steps(1)[..], [Step::Create(_)]));
+    assert!(matches!(&world.steps(2)[..], [Step::Follow(follow)] if follow.home == GroupId::new(1)));
+    world.rest();
+    assert_eq!(world.steps(1), []);
+}
+
+#[test]
+fn a_follower_that_leaves_erases_reports_and_may_come_back() {
+    let mut world = World::begun();
+    world.ask(create("acme", "eu")).unwrap();
+    world.rest();
+    world.ask(update("acme", Some(vec!["us"]), None)).unwrap();
+    assert!(matches!(&world.steps(3)[..], [Step::Erase(erase)] if !erase.deleted));
+    world.reconcile(3);
+    assert!(matches!(&world.steps(3)[..], [Step::Report(_)]));
+    world.rest();
+    world.ask(update("acme", Some(vec!["us", "ap"]), None)).unwrap();
+    assert!(matches!(&world.steps(3)[..], [Step::Follow(_)]));
+    world.rest();
+}
+
+#[test]
+fn a_deleted_tenant_is_erased_everywhere_and_forgotten() {
+    let mut world = World::begun();
+    world.ask(create("acme", "eu")).unwrap();
+    world.rest();
+    world.ask(update("acme", None, Some(false))).unwrap();
+    assert_eq!(world.steps(1), [], "disabled is not erased");
+    world.ask(erase_tenant("acme")).unwrap();
+    assert!(matches!(&world.steps(1)[..], [Step::Erase(erase)] if erase.deleted));
+    world.rest();
+    assert_eq!(world.directory.view().tenant_count(), 0);
+}
+
+#[test]
+fn a_late_follow_is_erased_again() {
+    let mut world = World::begun();
+    world.ask(create("acme", "eu")).unwrap();
+    let [late] = &world.steps(2)[..] else { panic!() };
+    let late = late.command().unwrap();
+    world.reconcile(1);
+    world.ask(update("acme", None, Some(false))).unwrap();
+    world.ask(erase_tenant("acme")).unwrap();
+    world.rest();
+    world.propose(2, late);
+    assert!(
+        matches!(&world.steps(2)[..], [Step::Erase(_)]),
+        "the view does not know it any more"
+    );
+    world.rest();
+}
+
+/// Invariants 2 and 3.
+#[test]
+fn a_view_that_is_older_or_of_a_recovered_directory_erases_nothing() {
+    let mut world = World::begun();
+    let before = world.directory.view().clone();
+    world.ask(create("acme", "eu")).unwrap();
+    world.rest();
+    let shard = &world.shards[&1].0;
+    let number = TenantNumber::new(1);
+    assert_eq!(step(&before, shard, number), None);
+    assert_eq!(step(&View::default(), shard, number), None);
+    let mut recovered = before;
+    recovered.reach(DirectoryVersion {
+        incarnation: Incarnation(2),
+        index: 99,
+    });
+    assert_eq!(step(&recovered, shard, number), None);
+}
+
+#[test]
+fn a_full_pass_comes_in_pages() {
+    let mut world = World::begun();
+    for number in 0..STEPS_MAX + 5 {
+        world.ask(create(&format!("t{number}"), "eu")).unwrap();
+    }
+    let (view, shard) = (world.directory.view(), &world.shards[&1].0);
+    let first = page(view, shard, TenantNumber::new(0));
+    assert_eq!(
+        (first.steps.len(), first.next),
+        (STEPS_MAX, Some(TenantNumber::new(STEPS_MAX as u64 + 1)))
+    );
+    let second = page(view, shard, first.next.unwrap());
+    assert_eq!((second.steps.len(), second.next), (5, None));
+}
+
+fn history() -> impl Strategy<Value = Vec<(Option<Command>, u32)>> {
+    let name = || prop::sample::select(vec!["a", "b", "c"]);
+    let regions = || prop::sample::subsequence(REGIONS.to_vec(), 0..=2);
+    let command = prop_oneof![
+        3 => (name(), prop::sample::select(REGIONS.to_vec())).prop_map(|(name, home)| create(name, home)),
+        3 => (name(), regions()).prop_map(|(name, regions)| update(name, Some(regions), None)),
+        2 => (name(), any::<bool>()).prop_map(|(name, enabled)| update(name, None, Some(enabled))),
+        2 => name().prop_map(erase_tenant),
+    ];
+    prop::collection::vec(
+        (prop::option::of(command), prop::sample::select(GROUPS.to_vec())),
+        0..40,
+    )
+}
+
+proptest! {
+    /// Invariant 1, whatever happened and however little of it a group has seen in between.
+    #[test]
+    fn groups_come_to_rest_at_what_the_directory_says(history in history()) {
+        let mut world = World::begun();
+        for (command, group) in history {
+            match command {
+                Some(command) => drop(world.ask(command)),
+                None => drop(world.reconcile(group)),
+            }
+        }
+        world.rest();
+    }
+}
