@@ -2,6 +2,9 @@
 
 use std::sync::mpsc;
 
+use bytes::Bytes;
+
+use super::super::Record;
 use super::super::conformance::{check, record, wait};
 use super::*;
 

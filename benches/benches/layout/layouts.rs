@@ -1,0 +1,132 @@
+//! The layouts that are compared. The pointer layout is the one that `state` uses; its rows are encoded by `state`.
+
+use anyhow::Result;
+use bytes::Bytes;
+use stead_state::codec::{Reader, Writer};
+use stead_state::rows::change::{self, Change, Value};
+use stead_state::rows::current::{self, Current, Live};
+use stead_state::rows::{Copy, Place, Rows, RowsMut, kind};
+use stead_store::table::Table;
+use stead_types::{Epoch, GroupId, Revision, Sequence, TenantNumber, TenantTime};
+
+use crate::key_of;
+
+const VALUE_LEN: usize = 256;
+const TENANTS: u64 = 64;
+/// A kind that no row has: versions of the moved layout.
+const VERSION: u8 = 0x7f;
+
+/// One put.
+pub(crate) struct Put {
+    copy: Copy,
+    key: Bytes,
+    value: Bytes,
+    revision: Revision,
+    /// What was overwritten below this sequence is forgotten.
+    floor: u64,
+}
+
+impl Put {
+    pub(crate) fn new(key: u64, sequence: u64, floor: u64) -> Self {
+        let place = Place {
+            group: GroupId::new(1),
+            install: 0,
+        };
+        let mut value = vec![0; VALUE_LEN];
+        // Half of it does not compress.
+        let mut noise = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for chunk in value[..VALUE_LEN / 2].chunks_exact_mut(8) {
+            noise = noise.wrapping_mul(0xd129_0d3b_3a5f_6b01).rotate_left(29) + 1;
+            chunk.copy_from_slice(&noise.to_le_bytes());
+        }
+        let number = Sequence::new(sequence).expect("it counts from one");
+        Self {
+            copy: place.copy(TenantNumber::new(key % TENANTS), 0),
+            key: key_of(key),
+            value: value.into(),
+            revision: Revision::new(Epoch::FIRST, number),
+            floor,
+        }
+    }
+}
+
+/// Where the rows of a put stand.
+pub(crate) trait Layout {
+    fn put(&self, table: &mut Table, put: &Put) -> Result<()>;
+}
+
+/// CURRENT names the CHANGE row in which the value stands.
+pub(crate) struct Pointer;
+
+/// CURRENT has the value; it moves to a VERSION row when it is overwritten.
+pub(crate) struct Moved;
+
+impl Layout for Pointer {
+    fn put(&self, table: &mut Table, put: &Put) -> Result<()> {
+        let row = current::key(put.copy, &put.key);
+        let before = table.get(&row)?.map(current::decode).transpose()?;
+        if let Some(before) = before.filter(|before| before.revision.sequence().get() < put.floor) {
+            table.delete(change::key(put.copy, before.revision.sequence(), before.effect));
+        }
+        let change = Change {
+            revision: put.revision,
+            effect: 0,
+            more: false,
+            time: TenantTime(1),
+            previous: before.map(|before| (before.revision, before.effect)),
+            outcome: None,
+            key: put.key.clone(),
+            value: Some(Value {
+                create: put.revision,
+                version: 1,
+                bytes: put.value.clone(),
+            }),
+        };
+        let now = Current {
+            revision: put.revision,
+            effect: 0,
+            live: Some(Live {
+                create: put.revision,
+                version: 1,
+                len: VALUE_LEN as u32,
+                hash: u128::from(put.revision.to_u64()),
+            }),
+        };
+        table.put(row, current::encode(&now));
+        table.put_new(
+            change::key(put.copy, put.revision.sequence(), 0),
+            change::encode(&change),
+        );
+        Ok(())
+    }
+}
+
+fn version_key(copy: Copy, key: &[u8], sequence: u64) -> Bytes {
+    copy.key(VERSION, key.len() + 8).raw(key).u64(sequence).finish()
+}
+
+impl Layout for Moved {
+    fn put(&self, table: &mut Table, put: &Put) -> Result<()> {
+        let row = put.copy.key(kind::CURRENT, put.key.len()).raw(&put.key).finish();
+        if let Some(before) = table.get(&row)? {
+            let mut r = Reader::new(before.clone(), "current");
+            r.u8()?;
+            let sequence = r.u64()?;
+            if sequence < put.floor {
+                let sequence = Sequence::new(sequence).expect("it counts from one");
+                table.delete(change::key(put.copy, sequence, 0));
+            } else {
+                table.put_new(version_key(put.copy, &put.key, sequence), before);
+            }
+        }
+        let sequence = put.revision.sequence();
+        let mut now = Writer::with_capacity(64 + VALUE_LEN);
+        now.u8(1).u64(sequence.get()).u64(put.revision.to_u64());
+        now.varint(1).u128(u128::from(sequence.get())).raw(&put.value);
+        table.put(row, now.finish());
+        let mut change = Writer::with_capacity(64);
+        change.u8(1).u64(put.revision.to_u64()).bytes(&put.key);
+        table.put_new(change::key(put.copy, sequence, 0), change.finish());
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! CPU time of the process, and the longest step.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A running measurement.
+pub(crate) struct Cpu {
+    cpu: Duration,
+    start: Instant,
+    lap: Instant,
+    worst: Duration,
+}
+
+/// What a phase took.
+pub(crate) struct Figures {
+    phase: &'static str,
+    puts: u64,
+    cpu: Duration,
+    wall: Duration,
+    worst: Duration,
+    disk_len: u64,
+}
+
+impl Cpu {
+    pub(crate) fn start() -> Self {
+        let start = Instant::now();
+        Self {
+            cpu: process_cpu(),
+            start,
+            lap: start,
+            worst: Duration::ZERO,
+        }
+    }
+
+    /// Ends a batch.
+    pub(crate) fn lap(&mut self) {
+        let now = Instant::now();
+        self.worst = self.worst.max(now - self.lap);
+        self.lap = now;
+    }
+
+    pub(crate) fn stop(self, phase: &'static str, puts: u64, disk_len: u64) -> Figures {
+        Figures {
+            phase,
+            puts,
+            cpu: process_cpu() - self.cpu,
+            wall: self.start.elapsed(),
+            worst: self.worst,
+            disk_len,
+        }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            phase,
+            puts,
+            cpu,
+            wall,
+            worst,
+            disk_len,
+        } = self;
+        let each = cpu.as_secs_f64() * 1e6 / *puts as f64;
+        let rate = *puts as f64 / wall.as_secs_f64();
+        let (worst, disk) = (worst.as_millis(), disk_len / 1_000_000);
+        write!(f, "{phase} | {each:.1} | {rate:.0} | {worst} | {disk}")
+    }
+}
+
+/// CPU time of all threads of this process, in user and kernel mode.
+#[expect(unsafe_code, reason = "the standard library has no clock of a process's CPU time")]
+fn process_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a valid timespec for the whole call.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    assert_eq!(answer, 0, "every process has this clock");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
