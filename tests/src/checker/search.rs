@@ -1,0 +1,126 @@
+//! Linearizability of one register by trying orders (Wing and Gong, with Lowe's cache of what was tried).
+//!
+//! Exponential in the number of operations that overlap: for short histories, for keys with deletes, and as the judge
+//! of the faster checkers.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::Violation;
+use crate::history::{Action, Event};
+
+/// Steps after which the search is given up.
+const STEPS_MAX: usize = 5_000_000;
+
+/// Finds out whether one register explains these events.
+pub fn check_key(key: &Bytes, events: &[Event]) -> Option<Violation> {
+    let mut search = Search {
+        events,
+        done: vec![0; events.len().div_ceil(64)],
+        tried: HashSet::new(),
+        steps: 0,
+    };
+    match search.run() {
+        Some(true) => None,
+        Some(false) => Some(Violation::NotLinearizable { key: key.clone() }),
+        None => Some(Violation::Undecided { key: key.clone() }),
+    }
+}
+
+struct Search<'a> {
+    events: &'a [Event],
+    done: Vec<u64>,
+    tried: HashSet<(Vec<u64>, Option<usize>)>,
+    steps: usize,
+}
+
+/// A place in the order: the register's value there, and which event is tried next.
+struct Place {
+    value: Option<usize>,
+    next: usize,
+    /// No event sent after this can come next: another has returned by then.
+    deadline: u64,
+    /// The event that led here.
+    by: Option<usize>,
+}
+
+impl Search<'_> {
+    /// Returns whether there is an order, `None` at the bound. The path is a stack of its own: histories are long.
+    fn run(&mut self) -> Option<bool> {
+        let Some(first) = self.place(None, None) else {
+            return Some(true);
+        };
+        let mut path = vec![first];
+        while let Some(place) = path.last_mut() {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return None;
+            }
+            let candidate = place.next;
+            if self
+                .events
+                .get(candidate)
+                .is_none_or(|event| event.invoked > place.deadline)
+            {
+                let by = path.pop().and_then(|place| place.by);
+                if let Some(by) = by {
+                    self.done[by / 64] ^= 1 << (by % 64);
+                }
+                continue;
+            }
+            place.next += 1;
+            let Some(value) = self.after(candidate, place.value) else {
+                continue;
+            };
+            self.done[candidate / 64] ^= 1 << (candidate % 64);
+            if !self.tried.insert((self.done.clone(), value)) {
+                self.done[candidate / 64] ^= 1 << (candidate % 64);
+                continue;
+            }
+            match self.place(value, Some(candidate)) {
+                Some(place) => path.push(place),
+                None => return Some(true),
+            }
+        }
+        Some(false)
+    }
+
+    /// Returns the place after what is done, or `None` if every event that returned has its place.
+    fn place(&self, value: Option<usize>, by: Option<usize>) -> Option<Place> {
+        let mut left = self
+            .events
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !self.is_done(*index))
+            .peekable();
+        let next = left.peek().map_or(self.events.len(), |(index, _)| *index);
+        let deadline = left
+            .filter(|(_, event)| !event.is_open())
+            .map(|(_, event)| event.returned)
+            .min()?;
+        Some(Place {
+            value,
+            next,
+            deadline,
+            by,
+        })
+    }
+
+    fn is_done(&self, index: usize) -> bool {
+        self.done[index / 64] & (1 << (index % 64)) != 0
+    }
+
+    /// Returns the register's value after the event, or `None` if it cannot come here.
+    fn after(&self, candidate: usize, value: Option<usize>) -> Option<Option<usize>> {
+        if self.is_done(candidate) {
+            return None;
+        }
+        match self.events[candidate].action {
+            Action::Write(written) => Some(Some(written)),
+            // Removing what is not there makes no change: the answer would have said so.
+            Action::Clear => (value.is_some() || self.events[candidate].is_open()).then_some(None),
+            Action::Read(seen) => (seen == value).then_some(value),
+        }
+    }
+}

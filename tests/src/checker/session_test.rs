@@ -1,0 +1,80 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::checker::{generate, script};
+
+fn guarantees(script: &str) -> Vec<Guarantee> {
+    let of = |violation| match violation {
+        Violation::Session { guarantee, .. } => guarantee,
+        other => panic!("{other:?}"),
+    };
+    check(&script::history(script)).into_iter().map(of).collect()
+}
+
+#[test]
+fn a_read_that_misses_the_sessions_own_write_is_found() {
+    assert_eq!(
+        guarantees("s0 1-2 put a x -> @5\n s0 3-4 get/session a -> @4"),
+        [Guarantee::ReadYourWrites]
+    );
+    assert_eq!(guarantees("s0 1-2 put a x -> @5\n s1 3-4 get/session a -> @4"), []);
+    assert_eq!(guarantees("s0 1-2 put a x -> @5\n s0 3-4 get/session a -> x@5 @5"), []);
+}
+
+#[test]
+fn a_read_older_than_an_earlier_one_is_found() {
+    let script = "s0 1-2 get/local a -> @5\n s0 3-4 get/session b -> @4";
+    assert_eq!(guarantees(script), [Guarantee::MonotonicReads]);
+}
+
+#[test]
+fn a_change_below_what_the_session_has_read_is_found() {
+    assert_eq!(
+        guarantees("s0 1-2 get/local a -> @5\n s0 3-4 put a x -> @5"),
+        [Guarantee::WritesFollowReads]
+    );
+    assert_eq!(guarantees("s0 1-2 get/local a -> @5\n s0 3-4 delete a -> none @5"), []);
+}
+
+#[test]
+fn local_reads_and_calls_in_flight_together_promise_nothing() {
+    assert_eq!(guarantees("s0 1-2 put a x -> @5\n s0 3-4 get/local a -> @4"), []);
+    assert_eq!(guarantees("s0 1-4 put a x -> @5\n s0 3-6 get/session a -> @4"), []);
+}
+
+#[test]
+fn what_a_session_saw_before_its_last_answer_still_counts() {
+    let script = "s0 1-2 put a x -> @5\n s0 3-4 get/local a -> @2\n s0 5-6 get/session a -> @3";
+    assert_eq!(guarantees(script), [Guarantee::ReadYourWrites]);
+}
+
+/// Compares every pair.
+fn judge(history: &History) -> bool {
+    let operations = history.operations();
+    operations.iter().all(|later| {
+        let mut told = operations
+            .iter()
+            .filter(|earlier| earlier.session == later.session && earlier.is_before(later));
+        told.all(
+            |earlier| match (revision(earlier), revision(later), later.call.level()) {
+                (Some(seen), Some(answered), None) => answered > seen || (answered == seen && !is_change(later)),
+                (Some(seen), Some(answered), Some(Level::Linearizable | Level::Session)) => answered >= seen,
+                (_, _, Some(Level::Bounded | Level::Local)) | (None, _, _) | (_, None, _) => true,
+            },
+        )
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_correct_store_passes(steps in generate::steps(), with_deletes: bool) {
+        prop_assert_eq!(check(&generate::history(&steps, with_deletes)), vec![]);
+    }
+
+    #[test]
+    fn it_agrees_with_comparing_every_pair(steps in generate::steps(), mutations in prop::collection::vec(generate::mutation(), 1..4)) {
+        let correct = generate::history(&steps, true);
+        let history = mutations.into_iter().fold(correct, |history, mutation| generate::mutate(&history, mutation));
+        prop_assert_eq!(check(&history).is_empty(), judge(&history), "{:#?}", history);
+    }
+}
