@@ -4,11 +4,14 @@ use super::*;
 use crate::checker::{generate, script};
 
 fn guarantees(script: &str) -> Vec<Guarantee> {
-    let of = |violation| match violation {
-        Violation::Session { guarantee, .. } => guarantee,
-        other => panic!("{other:?}"),
+    let violations = check(&script::history(script));
+    let guarantee = |violation: &Violation| {
+        let Violation::Session { guarantee, .. } = violation else {
+            panic!("{violation:?}")
+        };
+        *guarantee
     };
-    check(&script::history(script)).into_iter().map(of).collect()
+    violations.iter().map(guarantee).collect()
 }
 
 #[test]

@@ -1,0 +1,12 @@
+//! The whole server in a seeded simulation: a seed gives the same run, event by event, each time.
+//!
+//! ```text
+//! test -> child process, sealed (seal) -> turmoil network (network) -> nodes, clients, faults -> checkers, trace hash
+//! ```
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod child;
+mod network;
+mod proof;
+mod seal;
+mod trace;
