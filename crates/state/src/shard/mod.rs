@@ -42,3 +42,6 @@ pub mod window;
 pub use answer::Answer;
 pub use append::current_after;
 pub use shard::Shard;
+
+#[cfg(test)]
+mod tests;

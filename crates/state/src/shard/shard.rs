@@ -142,7 +142,7 @@ impl Shard {
         record.session.is_some_and(|session| {
             record.home() == Some(session.home)
                 && session.epoch == record.epoch
-                && session.incarnation == self.stream(session.home).incarnation
+                && session.incarnation >= self.stream(session.home).incarnation
         })
     }
 

@@ -81,6 +81,9 @@ impl Shard {
     }
 
     pub(super) fn attach(&mut self, attach: Attach) -> Result<(), Void> {
+        if attach.incarnation < self.stream(attach.home).incarnation {
+            return Err(Void::Offset);
+        }
         let record = self.record_mut(attach.tenant)?;
         follows(record, attach.home, attach.epoch)?;
         if record.suspect {

@@ -1,0 +1,7 @@
+//! The shard against a plain model, and its guards one by one.
+
+mod group;
+mod idempotency_test;
+mod model;
+mod model_test;
+mod ownership_test;

@@ -1,0 +1,401 @@
+//! The guards of PROTOCOL's table, one by one.
+
+use bytes::Bytes;
+use stead_types::{FeedOffset, GroupId, Incarnation, Revision, Sequence};
+
+use super::group::{Group, HOME, TENANT, epoch, revision, version};
+use crate::{
+    lineage::Lineage,
+    shard::{
+        Answer,
+        answer::{Detached, Void},
+        command::{
+            Attach, Chunk, Condition, Create, Data, Detach, Erase, Follow, Offset, Operation, Rejoin, Seed, Swap, Write,
+        },
+        record::{OnLeaseLoss, OperationId, Role, Shadow},
+    },
+};
+
+const OTHER: GroupId = GroupId::new(3);
+
+fn put(value: &'static str) -> Bytes {
+    let operation = Operation::Put {
+        key: Bytes::from_static(b"k"),
+        value: Bytes::from_static(value.as_bytes()),
+        condition: None,
+        previous: false,
+    };
+    Write::new(TENANT, None, operation).encode()
+}
+
+fn follow(home: GroupId, number: u32, view: u64, promotions: &[(u32, u64)]) -> Bytes {
+    let follow = Follow {
+        tenant: TENANT,
+        version: version(view),
+        home,
+        epoch: epoch(number),
+        lineage: lineage(promotions),
+    };
+    follow.encode()
+}
+
+fn lineage(promotions: &[(u32, u64)]) -> Lineage {
+    let mut lineage = Lineage::starting(epoch(1));
+    for (number, kept) in promotions {
+        lineage.promoted_to(epoch(*number), Sequence::new(*kept).unwrap());
+    }
+    lineage
+}
+
+fn erase(view: u64, deleted: bool, forks: Vec<u32>) -> Bytes {
+    let erase = Erase {
+        tenant: TENANT,
+        version: version(view),
+        deleted,
+        forks,
+    };
+    erase.encode()
+}
+
+fn void(answer: &Answer) -> Void {
+    let Answer::Void(void) = answer else {
+        panic!("not void: {answer:?}")
+    };
+    *void
+}
+
+/// A home with three changes and a follower that has them.
+fn fed() -> (Group, Group) {
+    let mut home = Group::owner();
+    for value in ["a", "b", "c"] {
+        home.apply(1_000, put(value));
+    }
+    let mut follower = Group::follower(&home);
+    assert_eq!(follower.attach(&home), Answer::Done);
+    let data = home.data(Revision::ZERO, Sequence::MAX);
+    follower.apply(0, data.encode());
+    assert_eq!(follower.record().live.revision, revision("1.3"));
+    (home, follower)
+}
+
+#[test]
+fn a_tenant_is_created_once() {
+    let mut home = Group::owner();
+    let create = Create {
+        tenant: TENANT,
+        version: version(9),
+        policy: OnLeaseLoss::Stop,
+    };
+    assert_eq!(void(&home.apply(0, create.encode())), Void::HasRecord);
+    home.apply(0, erase(10, true, vec![]));
+    assert_eq!(
+        void(&home.apply(0, create.encode())),
+        Void::HasRecord,
+        "a number is never used twice"
+    );
+}
+
+#[test]
+fn only_an_owner_writes_and_who_handed_over_says_to_whom() {
+    let (mut home, mut follower) = fed();
+    assert_eq!(void(&follower.apply(0, put("x"))), Void::NotOwner { to: None });
+    let role = Role::Relinquished {
+        operation: OperationId(1),
+        to: OTHER,
+        epoch: epoch(2),
+        last: revision("1.3"),
+    };
+    home.shard.tenants.get_mut(&TENANT).unwrap().record.role = role;
+    assert_eq!(void(&home.apply(0, put("x"))), Void::NotOwner { to: Some(OTHER) });
+    assert_eq!(home.record().live.revision, revision("1.3"));
+}
+
+#[test]
+fn follow_needs_another_home_a_higher_epoch_and_no_older_view() {
+    let (mut home, mut follower) = fed();
+    assert_eq!(void(&home.apply(0, follow(HOME, 2, 5, &[]))), Void::NotFollower);
+    let refused = Void::Epoch {
+        epoch: epoch(1),
+        promised: epoch(1),
+    };
+    assert_eq!(void(&follower.apply(0, follow(OTHER, 1, 5, &[]))), refused);
+    assert_eq!(follower.apply(0, follow(OTHER, 3, 5, &[(3, 3)])), Answer::Done);
+    assert_eq!(void(&follower.apply(0, follow(HOME, 4, 4, &[(4, 3)]))), Void::OlderView);
+    follower.shard.tenants.get_mut(&TENANT).unwrap().record.promised = epoch(6);
+    let refused = Void::Epoch {
+        epoch: epoch(3),
+        promised: epoch(6),
+    };
+    assert_eq!(void(&follower.apply(0, follow(HOME, 5, 7, &[(5, 3)]))), refused);
+    assert_eq!(follower.apply(0, follow(HOME, 6, 7, &[(6, 3)])), Answer::Done);
+    assert_eq!(follower.record().promised, epoch(6));
+    assert!(follower.record().forks.is_empty());
+    let mut stranger = Group::new(OTHER);
+    assert!(matches!(
+        void(&stranger.apply(0, follow(OTHER, 1, 1, &[]))),
+        Void::NotFollower
+    ));
+    assert!(
+        stranger.shard.record(TENANT).is_none(),
+        "a void command leaves no record"
+    );
+}
+
+#[test]
+fn a_former_home_keeps_what_was_cut_as_a_fork_and_begins_anew() {
+    let (mut home, _) = fed();
+    assert_eq!(home.apply(0, follow(OTHER, 4, 5, &[(4, 2)])), Answer::Done);
+    let record = home.record().clone();
+    assert_eq!(record.role, Role::Follower { home: OTHER });
+    assert_eq!(record.live.revision, Revision::ZERO);
+    let fork = &record.forks[0];
+    assert_eq!((fork.copy.revision, fork.point.get()), (revision("1.3"), 2));
+    assert_eq!(fork.lineage, lineage(&[]));
+    let copy = home.shard.place().copy(TENANT, fork.copy.number);
+    let rows = copy.range(crate::rows::kind::CHANGE);
+    let rows = crate::rows::Rows::range(&home.rows, &rows.start..&rows.end, crate::rows::Order::Ascending);
+    assert_eq!(rows.count(), 3, "nothing of it is lost");
+    assert_eq!(void(&home.apply(0, erase(6, false, vec![]))), Void::HoldsForks);
+    assert_eq!(home.apply(0, erase(6, false, vec![fork.copy.number])), Answer::Done);
+    home.maintain();
+    assert_eq!(home.data_rows(), 0);
+}
+
+#[test]
+fn attach_needs_the_home_the_epoch_the_position_and_one_history() {
+    let (home, mut follower) = fed();
+    let attach = |home: GroupId, number, position, promotions: &[(u32, u64)]| {
+        let attach = Attach {
+            tenant: TENANT,
+            home,
+            incarnation: Incarnation::FIRST,
+            epoch: epoch(number),
+            position: revision(position),
+            lineage: lineage(promotions),
+        };
+        attach.encode()
+    };
+    assert_eq!(
+        void(&follower.apply(0, attach(OTHER, 1, "1.3", &[]))),
+        Void::NotFollower
+    );
+    assert!(matches!(
+        void(&follower.apply(0, attach(HOME, 2, "1.3", &[]))),
+        Void::Epoch { .. }
+    ));
+    let behind = Void::Position {
+        revision: revision("1.3"),
+    };
+    assert_eq!(void(&follower.apply(0, attach(HOME, 1, "1.4", &[]))), behind);
+    assert_eq!(
+        void(&follower.apply(0, attach(HOME, 1, "1.3", &[(3, 2)]))),
+        Void::Diverged
+    );
+    assert!(follower.shard.is_attached(follower.record()));
+    let detach = Detach {
+        tenant: TENANT,
+        home: HOME,
+    };
+    assert_eq!(follower.apply(0, detach.encode()), Answer::Done);
+    assert_eq!(void(&follower.apply(0, detach.encode())), Void::NotFollower);
+    assert!(!follower.shard.is_attached(follower.record()));
+    assert_eq!(follower.attach(&home), Answer::Done);
+}
+
+#[test]
+fn a_stream_of_another_incarnation_detaches_its_tenants() {
+    let (_, mut follower) = fed();
+    let mut offset = |incarnation, index| {
+        let offset = FeedOffset {
+            incarnation: Incarnation(incarnation),
+            index,
+        };
+        let answer = follower.apply(0, Offset { home: HOME, offset }.encode());
+        (answer, follower.shard.is_attached(follower.record()))
+    };
+    assert_eq!(offset(1, 7), (Answer::Done, true));
+    assert_eq!(offset(1, 7), (Answer::Void(Void::Offset), true));
+    assert_eq!(offset(1, 9), (Answer::Done, true));
+    assert_eq!(offset(2, 3), (Answer::Done, false));
+    assert_eq!(offset(1, 10), (Answer::Void(Void::Offset), false));
+}
+
+#[test]
+fn data_needs_the_session_of_the_promised_epoch() {
+    let (mut home, mut follower) = fed();
+    home.apply(1_000, put("d"));
+    let data = home.data(revision("1.3"), Sequence::MAX);
+    let other = Data {
+        home: OTHER,
+        ..data.clone()
+    };
+    assert_eq!(void(&follower.apply(0, other.encode())), Void::NotFollower);
+    let newer = Data {
+        epoch: epoch(2),
+        ..data.clone()
+    };
+    assert!(matches!(void(&follower.apply(0, newer.encode())), Void::Epoch { .. }));
+    follower.shard.tenants.get_mut(&TENANT).unwrap().record.promised = epoch(2);
+    assert!(
+        matches!(void(&follower.apply(0, data.encode())), Void::Epoch { .. }),
+        "a higher epoch was promised"
+    );
+    assert_eq!(follower.record().live.revision, revision("1.3"));
+}
+
+#[test]
+fn a_gap_detaches_and_takes_nothing_in() {
+    let (mut home, mut follower) = fed();
+    home.apply(1_000, put("d"));
+    home.apply(1_000, put("e"));
+    let late = home.data(revision("1.4"), Sequence::MAX);
+    let Answer::Fed(fed) = follower.apply(0, late.encode()) else {
+        panic!()
+    };
+    assert_eq!((fed.detached, fed.revision), (Some(Detached::Gap), revision("1.3")));
+    assert!(!follower.shard.is_attached(follower.record()));
+    let all = home.data(revision("1.1"), Sequence::MAX);
+    let Answer::Fed(fed) = follower.apply(0, all.encode()) else {
+        panic!()
+    };
+    assert_eq!(
+        (fed.detached, fed.revision),
+        (None, revision("1.5")),
+        "what is known is ignored"
+    );
+}
+
+#[test]
+fn a_differing_digest_stops_the_copy_until_it_is_seeded() {
+    let (mut home, mut follower) = fed();
+    home.apply(1_000, put("d"));
+    let mut data = home.data(revision("1.3"), Sequence::MAX);
+    data.digest = data.digest.map(|digest| digest ^ 1);
+    let Answer::Fed(fed) = follower.apply(0, data.encode()) else {
+        panic!()
+    };
+    assert_eq!(fed.detached, Some(Detached::DigestDiffers));
+    assert!(follower.record().suspect);
+    assert_eq!(void(&follower.attach(&home)), Void::DigestDiffers);
+    home.apply(1_000, put("e"));
+    let next = home.data(revision("1.4"), Sequence::MAX);
+    assert_eq!(void(&follower.apply(0, next.encode())), Void::DigestDiffers);
+    seed(&home, &mut follower);
+    assert!(!follower.record().suspect);
+    assert_eq!(follower.record().live.digest, home.record().live.digest);
+    assert_eq!(follower.attach(&home), Answer::Done);
+    follower.maintain();
+    assert_eq!(follower.data_rows(), 2, "the old copy goes");
+}
+
+/// Seeds the follower in one go.
+fn seed(home: &Group, follower: &mut Group) {
+    let live = home.record().live.clone();
+    let seed = Seed {
+        tenant: TENANT,
+        home: HOME,
+        epoch: epoch(1),
+        first: live.revision,
+        lineage: home.record().lineage.clone(),
+    };
+    assert_eq!(follower.apply(0, seed.encode()), Answer::Done);
+    let swap = Swap {
+        tenant: TENANT,
+        home: HOME,
+        epoch: epoch(1),
+        revision: live.revision,
+        digest: live.digest,
+    };
+    let parts = [
+        home.reading()
+            .chunk_of_changes(Sequence::ZERO, live.revision, 1 << 20)
+            .unwrap(),
+        home.reading().chunk_of_clients(None, 1 << 20),
+    ];
+    for part in parts {
+        assert_eq!(void(&follower.apply(0, swap.encode())), Void::Seed, "not whole yet");
+        let chunk = Chunk {
+            tenant: TENANT,
+            home: HOME,
+            epoch: epoch(1),
+            first: live.revision,
+            read_at: live.revision,
+            part,
+        };
+        assert_eq!(follower.apply(0, chunk.encode()), Answer::Done);
+        assert_eq!(
+            void(&follower.apply(0, chunk.encode())),
+            Void::Seed,
+            "it goes on behind the last one"
+        );
+    }
+    assert_eq!(follower.apply(0, swap.encode()), Answer::Done);
+}
+
+#[test]
+fn a_shadow_off_the_lineage_is_dropped() {
+    let (home, mut follower) = fed();
+    let begin = Seed {
+        tenant: TENANT,
+        home: HOME,
+        epoch: epoch(1),
+        first: home.record().live.revision,
+        lineage: home.record().lineage.clone(),
+    };
+    follower.apply(0, begin.encode());
+    let shadow: Option<&Shadow> = follower.record().shadow.as_ref();
+    assert!(shadow.is_some());
+    follower.apply(0, follow(OTHER, 3, 5, &[(3, 3)]));
+    assert!(follower.record().shadow.is_some(), "still on the lineage");
+    follower.apply(0, follow(HOME, 5, 6, &[(5, 2)]));
+    assert!(follower.record().shadow.is_none());
+}
+
+#[test]
+fn erase_needs_no_older_view_and_an_owner_goes_only_with_its_tenant() {
+    let (mut home, mut follower) = fed();
+    assert_eq!(void(&home.apply(0, erase(5, false, vec![]))), Void::NotFollower);
+    let rejoin = |view| Rejoin {
+        tenant: TENANT,
+        version: version(view),
+    };
+    assert_eq!(follower.apply(0, rejoin(6).encode()), Answer::Done);
+    assert_eq!(void(&follower.apply(0, rejoin(5).encode())), Void::OlderView);
+    assert_eq!(void(&follower.apply(0, erase(5, false, vec![]))), Void::OlderView);
+    assert_eq!(follower.record().live.revision, revision("1.3"), "it rejoined");
+    assert_eq!(follower.apply(0, erase(7, false, vec![])), Answer::Done);
+    assert_eq!(follower.record().role, Role::Erased);
+    assert_eq!(follower.record().promised, epoch(1));
+    follower.reopen();
+    follower.maintain();
+    assert_eq!(follower.data_rows(), 0);
+    // Added again, at the same epoch.
+    assert_eq!(follower.apply(0, follow(HOME, 1, 8, &[])), Answer::Done);
+    let data = home.data(Revision::ZERO, Sequence::MAX);
+    follower.apply(0, data.encode());
+    assert_eq!(follower.record().live.digest, home.record().live.digest);
+    assert_eq!(home.apply(0, erase(9, true, vec![])), Answer::Done);
+}
+
+#[test]
+fn a_condition_on_a_revision_that_was_cut_is_answered_with_the_cut() {
+    let (mut home, _) = fed();
+    let record = &mut home.shard.tenants.get_mut(&TENANT).unwrap().record;
+    record.lineage = lineage(&[(4, 3)]);
+    record.epoch = epoch(4);
+    let write = |wanted| {
+        let operation = Operation::Delete {
+            key: Bytes::from_static(b"k"),
+            condition: Some(Condition::Revision(revision(wanted))),
+            previous: false,
+        };
+        Write::new(TENANT, None, operation).encode()
+    };
+    let forked = Answer::Forked {
+        epoch: epoch(1),
+        kept: Sequence::new(3).unwrap(),
+    };
+    assert_eq!(home.apply(0, write("1.4")), forked);
+    assert!(matches!(home.apply(0, write("1.2")), Answer::ConditionFailed { .. }));
+    assert!(matches!(home.apply(0, write("1.3")), Answer::Written(written) if written.revision == revision("4.4")));
+}
