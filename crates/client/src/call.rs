@@ -75,7 +75,7 @@ impl Inner {
         loop {
             let route = session.route.load();
             let want = match &*route {
-                Some(route) if at_home => Want::Home(&route.home_region, session.leader()),
+                Some(route) if at_home && !self.config.nearby => Want::Home(&route.home_region, session.leader()),
                 Some(_) | None => Want::Nearest,
             };
             let node = attempts.pick(self, want)?;

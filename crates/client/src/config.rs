@@ -13,6 +13,8 @@ pub struct Config {
     pub endpoints: Vec<String>,
     /// Where the client stands; absent: the region that answers soonest.
     pub region: Option<RegionName>,
+    /// Ask the nearest nodes only and let them find the home: for clients that reach no other region.
+    pub nearby: bool,
     /// How long a call may take, retries and all, unless it says so itself.
     pub timeout: Duration,
     /// How connections are made.
@@ -30,6 +32,7 @@ impl Config {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             region: None,
+            nearby: false,
             timeout: Self::TIMEOUT_DEFAULT,
             connect: dial(BTreeMap::new()),
             seed: None,
@@ -53,6 +56,7 @@ impl fmt::Debug for Config {
         let Self {
             endpoints,
             region,
+            nearby,
             timeout,
             connect: _,
             seed,
@@ -61,6 +65,7 @@ impl fmt::Debug for Config {
         shown
             .field("endpoints", endpoints)
             .field("region", region)
+            .field("nearby", nearby)
             .field("timeout", timeout);
         shown.field("seed", seed).finish_non_exhaustive()
     }

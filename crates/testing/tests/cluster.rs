@@ -196,3 +196,16 @@ async fn a_node_that_ends_is_reported_with_its_log() {
     let error = cluster.ready(LONG).await.unwrap_err().to_string();
     assert!(error.contains("no such setting: clinet"), "{error}");
 }
+
+#[tokio::test]
+async fn only_a_clusters_own_data_is_emptied() {
+    let below = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(plan(below.path(), 26_001)).await.unwrap();
+    let data = below.path().join("data");
+    assert!(matches!(Cluster::clear(&data), Err(Error::InUse(_))));
+    drop(cluster);
+    Cluster::clear(&data).unwrap();
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "the lock");
+    assert!(matches!(Cluster::clear(below.path()), Err(Error::NoCluster(_))));
+    assert!(below.path().join("pretend").exists());
+}

@@ -24,6 +24,9 @@ pub enum Error {
     /// The directory was made for other regions or nodes.
     #[error("{0} holds a cluster of other regions or nodes: start afresh, or choose another directory")]
     OtherLayout(PathBuf),
+    /// What is to be emptied was not made by a cluster.
+    #[error("{0} holds something else than a cluster's data: it is left as it is")]
+    NoCluster(PathBuf),
     /// Somebody listens at a port that the kept data has advertised.
     #[error("port {port} is in use, and the data in {data} advertises it: end what listens there, or start afresh")]
     PortInUse {

@@ -18,6 +18,8 @@ const KIND_STEP: u16 = 100;
 /// Between two ranges that are probed, and how often.
 const PROBE_STEP: u16 = 300;
 const PROBES_MAX: u16 = 20;
+/// Where ports and names are kept.
+pub(super) const KEPT: &str = "cluster.json";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -95,7 +97,7 @@ struct Kept {
 impl Layout {
     /// Returns the kept layout, or makes one on free ports.
     pub(super) fn of(plan: &Plan) -> Result<Self, Error> {
-        let path = plan.data.join("cluster.json");
+        let path = plan.data.join(KEPT);
         match fs::read(&path) {
             Ok(bytes) => Self::kept(plan, &bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -16,6 +16,7 @@ mod ready;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -27,6 +28,9 @@ use crate::Link;
 
 /// Advertised addresses and the addresses to dial instead, as seen from one region.
 pub type DialMap = BTreeMap<String, String>;
+
+/// Held by whoever runs the cluster of a directory.
+const LOCK: &str = "lock";
 
 /// A started cluster; its nodes are killed when it is dropped.
 #[derive(Debug)]
@@ -46,7 +50,7 @@ impl Cluster {
     /// A directory in use or of another layout, a port in use, a binary that cannot be started.
     pub async fn start(plan: Plan) -> Result<Self, Error> {
         fs::create_dir_all(&plan.data).map_err(at("create", &plan.data))?;
-        let lock = lock(&plan)?;
+        let lock = lock(&plan.data)?;
         let layout = Layout::of(&plan)?;
         let links = Links::start(&plan, &layout).await?;
         let mut cluster = Self {
@@ -63,6 +67,36 @@ impl Cluster {
             cluster.start_node(&node.name)?;
         }
         Ok(cluster)
+    }
+
+    /// Empties a cluster's directory; nothing happens if there is none.
+    ///
+    /// # Errors
+    ///
+    /// A directory in use, or one that holds something else.
+    pub fn clear(data: &Path) -> Result<(), Error> {
+        if !data.exists() {
+            return Ok(());
+        }
+        let _lock = lock(data)?;
+        let entries = fs::read_dir(data).map_err(at("read", data))?;
+        let paths: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| !path.ends_with(LOCK))
+            .collect();
+        if !paths.is_empty() && !paths.iter().any(|path| path.ends_with(layout::KEPT)) {
+            return Err(Error::NoCluster(data.to_owned()));
+        }
+        for path in paths {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(at("remove", &path))?;
+        }
+        Ok(())
     }
 
     /// Waits until every running node says that it can serve.
@@ -246,8 +280,8 @@ impl Cluster {
 }
 
 /// C3.
-fn lock(plan: &Plan) -> Result<File, Error> {
-    let path = plan.data.join("lock");
+fn lock(data: &Path) -> Result<File, Error> {
+    let path = data.join(LOCK);
     let lock = File::options()
         .create(true)
         .append(true)
@@ -255,7 +289,7 @@ fn lock(plan: &Plan) -> Result<File, Error> {
         .map_err(at("open", &path))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(plan.data.clone())),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(data.to_owned())),
         Err(fs::TryLockError::Error(error)) => Err(at("lock", &path)(error)),
     }
 }

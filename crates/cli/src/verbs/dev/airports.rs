@@ -1,0 +1,303 @@
+//! The main job on real input: 28,298 airports, each country a tenant at home where most of its airports lie.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use stead_client::{Consistency, Read, Scan, Tenant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    check::Verdict,
+    plan::REGIONS,
+    world::{PATIENCE, World},
+};
+
+/// Writes in flight from each region.
+const CALLERS: usize = 64;
+/// Tenants made at a time.
+const MAKERS: usize = 8;
+const PAGE: u32 = 10_000;
+/// Between two looks at a follower that is not there yet.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// A tenant of the job: what it must hold, in the order of keys.
+#[derive(Debug, Default)]
+struct Country {
+    airports: BTreeMap<String, Bytes>,
+    by_region: HashMap<&'static str, usize>,
+}
+
+impl Country {
+    /// Returns where most of its airports lie; of equals, the first region in the order of the plan.
+    fn home(&self) -> &'static str {
+        let count = |region: &&str| self.by_region.get(region).copied().unwrap_or_default();
+        let best = REGIONS
+            .iter()
+            .map(|(region, _)| *region)
+            .rev()
+            .max_by_key(|region| count(region));
+        best.unwrap_or(REGIONS[0].0)
+    }
+}
+
+pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
+    let countries = parse(&read()?)?;
+    let before = wire(world).await;
+    make(world, &countries).await?;
+    let (rows, took) = load(world, &countries).await?;
+    let loaded = Instant::now();
+    let different = compare(world, &countries).await?;
+    let homes = REGIONS.map(|(region, _)| {
+        countries
+            .values()
+            .filter(|country| country.home() == region)
+            .count()
+            .to_string()
+    });
+    let mut verdict = Verdict::default()
+        .note(format!(
+            "{rows} rows, {} tenants ({})",
+            countries.len(),
+            homes.join(" + ")
+        ))
+        .note(format!("{:.0} rows/s", rows as f64 / took.as_secs_f64()))
+        .none("tenants differ", different)
+        .note(format!(
+            "equal everywhere {:.1} s later",
+            loaded.elapsed().as_secs_f64()
+        ));
+    for (border, (after, raw)) in &borders(world, &countries).await {
+        let wire = after - before.get(border).map_or(0, |(bytes, _)| *bytes);
+        verdict = verdict.note(format!("{border}: raw {:.1} MB, wire {:.1} MB", mega(*raw), mega(wire)));
+    }
+    Ok(verdict)
+}
+
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Finds the data from where the program is run, or from where it was built.
+fn read() -> anyhow::Result<String> {
+    let built = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/airports.csv"));
+    let paths = [PathBuf::from("tests/data/airports.csv"), built];
+    let found = paths
+        .iter()
+        .find(|path| path.exists())
+        .context("tests/data/airports.csv is not here: run it in the project's folder")?;
+    Ok(std::fs::read_to_string(found)?)
+}
+
+/// Reads the records; a value is its line.
+fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Country>> {
+    let mut countries: BTreeMap<String, Country> = BTreeMap::new();
+    let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
+    let headers = reader.headers()?.clone();
+    let column = |name: &str| {
+        headers
+            .iter()
+            .position(|header| header == name)
+            .with_context(|| format!("no column {name}"))
+    };
+    let (icao, country, zone) = (column("icao")?, column("country")?, column("tz")?);
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record)? {
+        let start = record.position().map_or(0, csv::Position::byte) as usize;
+        let line = text[start..].trim_start().lines().next().unwrap_or_default();
+        let of = countries.entry(record[country].to_lowercase()).or_default();
+        *of.by_region.entry(region(&record[zone])).or_default() += 1;
+        of.airports
+            .insert(record[icao].to_owned(), Bytes::copy_from_slice(line.as_bytes()));
+    }
+    Ok(countries)
+}
+
+/// Returns the region of a time zone by its first part.
+fn region(zone: &str) -> &'static str {
+    match zone.split('/').next().unwrap_or_default() {
+        "America" => "us-east",
+        "Europe" | "Africa" | "Atlantic" | "Arctic" => "eu-west",
+        _ => "ap-south",
+    }
+}
+
+async fn make(world: &mut World, countries: &BTreeMap<String, Country>) -> anyhow::Result<()> {
+    let mut clients = HashMap::new();
+    for (region, _) in REGIONS {
+        clients.insert(region, world.client(region).await?);
+    }
+    let mut made = JoinSet::new();
+    for (name, country) in countries {
+        if made.len() >= MAKERS {
+            made.join_next().await.context("one is being made")???;
+        }
+        let client = clients[country.home()].clone();
+        made.spawn(super::world::make_tenant(client, name.clone(), country.home()));
+    }
+    while let Some(one) = made.join_next().await {
+        one??;
+    }
+    Ok(())
+}
+
+/// Writes all airports, each from its home region; returns how many, and how long it took.
+async fn load(world: &mut World, countries: &BTreeMap<String, Country>) -> anyhow::Result<(usize, Duration)> {
+    let mut work: HashMap<&str, Vec<(Tenant, String, Bytes)>> = HashMap::new();
+    for (name, country) in countries {
+        let tenant = world.client(country.home()).await?.tenant(name)?;
+        let of_home = work.entry(country.home()).or_default();
+        of_home.extend(
+            country
+                .airports
+                .iter()
+                .map(|(key, value)| (tenant.clone(), key.clone(), value.clone())),
+        );
+    }
+    let rows = work.values().map(Vec::len).sum();
+    let started = Instant::now();
+    let mut callers = JoinSet::new();
+    for airports in work.into_values() {
+        let share = airports.len().div_ceil(CALLERS).max(1);
+        for airports in airports.chunks(share).map(<[_]>::to_vec) {
+            callers.spawn(async move {
+                for (tenant, key, value) in airports {
+                    tenant
+                        .put(key.clone(), value)
+                        .await
+                        .with_context(|| format!("{} {key}", tenant.name()))?;
+                }
+                anyhow::Ok(())
+            });
+        }
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller??;
+    }
+    Ok((rows, started.elapsed()))
+}
+
+/// Compares what each region holds with what was loaded; returns how many tenants differ somewhere in the end.
+async fn compare(world: &mut World, countries: &BTreeMap<String, Country>) -> anyhow::Result<usize> {
+    let mut different = 0;
+    let deadline = Instant::now() + PATIENCE;
+    for (name, country) in countries {
+        let mut held = Vec::new();
+        for (region, _) in REGIONS {
+            let tenant = world.client(region).await?.tenant(name)?;
+            held.extend(equal(&tenant, &country.airports, deadline).await?);
+        }
+        // Equal values under unequal revisions are not equal replicas.
+        let equal = held.len() == REGIONS.len() && held.windows(2).all(|pair| pair[0] == pair[1]);
+        different += usize::from(!equal);
+    }
+    Ok(different)
+}
+
+/// Waits until a tenant holds exactly these airports; returns its digest, `None` if it does not in time.
+async fn equal(tenant: &Tenant, airports: &BTreeMap<String, Bytes>, deadline: Instant) -> anyhow::Result<Option<u64>> {
+    loop {
+        let (held, digest) = contents(tenant).await?;
+        if held == *airports {
+            return Ok(Some(digest));
+        }
+        if Instant::now() > deadline {
+            return Ok(None);
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+/// Returns keys with values, and a digest of them with their revisions, as this region's nodes hold them.
+async fn contents(tenant: &Tenant) -> anyhow::Result<(BTreeMap<String, Bytes>, u64)> {
+    let read = Read::at(Consistency::Local);
+    let mut scan = Scan {
+        page_size: PAGE,
+        read,
+        ..Scan::default()
+    };
+    let (mut airports, mut digest) = (BTreeMap::new(), Fnv::default());
+    loop {
+        let page = tenant.scan(&scan).await?;
+        for item in page.items {
+            digest.add(&item.key);
+            digest.add(&item.value);
+            digest.add(&item.created.to_u64().to_be_bytes());
+            digest.add(&item.modified.to_u64().to_be_bytes());
+            airports.insert(String::from_utf8_lossy(&item.key).into_owned(), item.value);
+        }
+        match page.next {
+            Some(next) => scan.page_token = next,
+            None => return Ok((airports, digest.0)),
+        }
+    }
+}
+
+/// FNV-1a over fields with their lengths.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, field: &[u8]) {
+        let bytes = field.len().to_be_bytes();
+        for byte in bytes.iter().chain(field) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+/// Returns the bytes that have passed each border.
+async fn wire(world: &World) -> BTreeMap<String, (u64, u64)> {
+    borders(world, &BTreeMap::new()).await
+}
+
+/// Returns what has passed each border, and what had to: keys and values of the tenants at home on either side.
+async fn borders(world: &World, countries: &BTreeMap<String, Country>) -> BTreeMap<String, (u64, u64)> {
+    let cluster = world.cluster.lock().await;
+    let size = |country: &Country| {
+        country
+            .airports
+            .iter()
+            .map(|(key, value)| (key.len() + value.len()) as u64)
+            .sum::<u64>()
+    };
+    let links = cluster.links().map(|(from, to, link)| {
+        let either = countries
+            .values()
+            .filter(|country| [from, to].contains(&country.home()));
+        let raw = either.map(size).sum();
+        (format!("{from} - {to}"), (link.there.bytes() + link.back.bytes(), raw))
+    });
+    links.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_is_what_the_job_says() {
+        let countries = parse(&read().unwrap()).unwrap();
+        assert_eq!(
+            countries.values().map(|country| country.airports.len()).sum::<usize>(),
+            28_298
+        );
+        assert_eq!(countries.len(), 234);
+        let at_home = |region| countries.values().filter(|country| country.home() == region).count();
+        assert_eq!(REGIONS.map(|(region, _)| at_home(region)), [51, 99, 84]);
+        let record = std::str::from_utf8(&countries["de"].airports["EDDF"]).unwrap();
+        assert!(record.starts_with("\"EDDF\",\"FRA\""), "{record}");
+    }
+}

@@ -1,0 +1,76 @@
+//! Reads of followers, and reads with the writer's token.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use stead_client::{Consistency, Read, Role, Tenant};
+use tokio::time::Instant;
+
+use super::verdict::Verdict;
+use crate::verbs::dev::{
+    load::percentile,
+    world::{World, until},
+};
+
+const HOME: &str = "eu-west";
+const READS: usize = 300;
+const TOKENS: usize = 40;
+/// As a write at home.
+const LOCAL: Duration = Duration::from_micros(1_500);
+/// What a wait for a token may take beside the round trip.
+const WAITING: Duration = Duration::from_millis(20);
+
+pub(super) async fn follower(world: &mut World) -> anyhow::Result<Verdict> {
+    let home = world.tenant("check-eu-west", HOME, HOME).await?;
+    let us = world.tenant("check-eu-west", HOME, "us-east").await?;
+    let key = format!("follower/{}", world.run);
+    home.put(key.clone(), "v").await?;
+    let read = Read::at(Consistency::Local);
+    until("us-east has followed", async || {
+        Ok(us.get_with(key.clone(), &read).await?.item.is_some())
+    })
+    .await?;
+    let links = {
+        let cluster = world.cluster.lock().await;
+        [cluster.link("us-east", HOME)?, cluster.link("us-east", "ap-south")?]
+    };
+    // A read that left the region would wait for ever.
+    links.iter().for_each(stead_testing::Link::cut);
+    let taken = reads(&us, &key, &read).await;
+    links.iter().for_each(stead_testing::Link::heal);
+    let mut taken = taken?;
+    Ok(Verdict::default().time("p50, cut off from the others,", percentile(&mut taken, 0.5), LOCAL))
+}
+
+async fn reads(tenant: &Tenant, key: &str, read: &Read) -> anyhow::Result<Vec<Duration>> {
+    let mut taken = Vec::with_capacity(READS);
+    for _ in 0..READS {
+        let asked = Instant::now();
+        let got = tenant.get_with(key.to_owned(), read).await?;
+        taken.push(asked.elapsed());
+        ensure!(got.header.role == Role::Follower, "a node that is no follower answered");
+        ensure!(got.item.is_some(), "what had been there is gone");
+    }
+    Ok(taken)
+}
+
+pub(super) async fn session_token(world: &mut World) -> anyhow::Result<Verdict> {
+    let home = world.tenant("check-eu-west", HOME, HOME).await?;
+    let ap = world.tenant("check-eu-west", HOME, "ap-south").await?;
+    let round_trip = world.cluster.lock().await.link(HOME, "ap-south")?.round_trip();
+    let key = format!("token/{}", world.run);
+    let (mut taken, mut missed, mut by_follower) = (Vec::new(), 0, 0);
+    for at in 0..TOKENS {
+        let written = home.put(key.clone(), at.to_string()).await?;
+        let token = written.header.token.context("the answer to a put has no token")?;
+        let asked = Instant::now();
+        let got = ap.get_with(key.clone(), &Read::at(Consistency::Token(token))).await?;
+        taken.push(asked.elapsed());
+        missed += usize::from(got.item.is_none_or(|item| item.value != at.to_string()));
+        by_follower += usize::from(got.header.role == Role::Follower);
+    }
+    let verdict = Verdict::default().time("p50 of a wait", percentile(&mut taken, 0.5), round_trip + WAITING);
+    Ok(verdict
+        .none("reads without the write", missed)
+        .note(format!("{by_follower} of {TOKENS} by the follower")))
+}

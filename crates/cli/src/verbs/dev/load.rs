@@ -1,0 +1,202 @@
+//! Writes at a steady rate, and whether each of them is there afterwards, once.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use stead_client::{Scan, Tenant};
+use tokio::{
+    sync::{Mutex, oneshot},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+/// How often writes are sent; so many at a time that the rate comes out.
+const TICK: Duration = Duration::from_millis(5);
+/// Most writes that wait for their answer: ten seconds of the highest rate.
+const IN_FLIGHT_MAX: usize = 5_000;
+const PAGE: u32 = 5_000;
+/// Errors that are told.
+const ERRORS_SHOWN_MAX: usize = 3;
+
+/// A load that runs.
+#[derive(Debug)]
+pub(super) struct Load {
+    tenant: Tenant,
+    prefix: String,
+    tally: Arc<Mutex<Tally>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Tally {
+    /// Number of the write, and how long its answer took.
+    acknowledged: Vec<(u64, Duration)>,
+    errors: Vec<String>,
+    last: Instant,
+    gap: Duration,
+}
+
+/// What has become of a load.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) acknowledged: usize,
+    pub(super) lost: usize,
+    pub(super) twice: usize,
+    pub(super) errors: Vec<String>,
+}
+
+impl Load {
+    pub(super) fn start(tenant: Tenant, prefix: impl Into<String>, per_second: u32) -> Self {
+        let prefix = prefix.into();
+        let tally = Tally {
+            acknowledged: Vec::new(),
+            errors: Vec::new(),
+            last: Instant::now(),
+            gap: Duration::ZERO,
+        };
+        let tally = Arc::new(Mutex::new(tally));
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(run(tenant.clone(), prefix.clone(), per_second, tally.clone(), stopped));
+        Self {
+            tenant,
+            prefix,
+            tally,
+            stop,
+            task,
+        }
+    }
+
+    /// Returns the longest time without an acknowledgement since the last call, the one that goes on included.
+    pub(super) async fn take_gap(&self) -> Duration {
+        let mut tally = self.tally.lock().await;
+        let going_on = tally.last.elapsed();
+        std::mem::take(&mut tally.gap).max(going_on)
+    }
+
+    pub(super) async fn acknowledged(&self) -> usize {
+        self.tally.lock().await.acknowledged.len()
+    }
+
+    /// Stops, waits for all answers, reads everything back and counts.
+    pub(super) async fn finish(self) -> anyhow::Result<Report> {
+        let _ = self.stop.send(());
+        self.task.await?;
+        let there = read(&self.tenant, &self.prefix)
+            .await
+            .context("reading the writes back")?;
+        let tally = self.tally.lock().await;
+        let mut report = Report {
+            acknowledged: tally.acknowledged.len(),
+            ..Report::default()
+        };
+        for (number, _) in &tally.acknowledged {
+            match there.get(key(&self.prefix, *number).as_bytes()) {
+                Some((value, 1)) if value.as_slice() == number.to_string().as_bytes() => {}
+                Some((_, version)) if *version > 1 => report.twice += 1,
+                Some(_) | None => report.lost += 1,
+            }
+        }
+        report.errors.clone_from(&tally.errors);
+        Ok(report)
+    }
+}
+
+impl Report {
+    pub(super) fn errors_shown(&self) -> String {
+        self.errors
+            .iter()
+            .take(ERRORS_SHOWN_MAX)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}
+
+fn key(prefix: &str, number: u64) -> String {
+    format!("{prefix}/{number:08}")
+}
+
+async fn run(
+    tenant: Tenant,
+    prefix: String,
+    per_second: u32,
+    tally: Arc<Mutex<Tally>>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut writes = JoinSet::new();
+    let started = Instant::now();
+    let mut sent = 0;
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            _ = ticks.tick() => {}
+            Some(_) = writes.join_next() => continue,
+        }
+        let due = (started.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
+        while sent < due && writes.len() < IN_FLIGHT_MAX {
+            sent += 1;
+            writes.spawn(write(tenant.clone(), prefix.clone(), sent, tally.clone()));
+        }
+    }
+    while writes.join_next().await.is_some() {}
+}
+
+async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<Tally>>) {
+    let started = Instant::now();
+    let outcome = tenant.put(key(&prefix, number), number.to_string()).await;
+    let mut tally = tally.lock().await;
+    match outcome {
+        Ok(_) => {
+            let gap = tally.last.elapsed();
+            tally.gap = tally.gap.max(gap);
+            tally.last = Instant::now();
+            tally.acknowledged.push((number, started.elapsed()));
+        }
+        Err(error) => tally.errors.push(error.to_string()),
+    }
+}
+
+/// Returns keys with values and versions.
+async fn read(tenant: &Tenant, prefix: &str) -> anyhow::Result<BTreeMap<Vec<u8>, (Vec<u8>, u64)>> {
+    let mut there = BTreeMap::new();
+    let mut scan = Scan {
+        prefix: format!("{prefix}/").into(),
+        page_size: PAGE,
+        ..Scan::default()
+    };
+    loop {
+        let page = tenant.scan(&scan).await?;
+        there.extend(
+            page.items
+                .into_iter()
+                .map(|item| (item.key.to_vec(), (item.value.to_vec(), item.version))),
+        );
+        match page.next {
+            Some(next) => scan.page_token = next,
+            None => return Ok(there),
+        }
+    }
+}
+
+/// Returns a percentile; zero of nothing.
+pub(super) fn percentile(taken: &mut [Duration], share: f64) -> Duration {
+    taken.sort_unstable();
+    let at = (taken.len() as f64 * share).ceil() as usize;
+    taken.get(at.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let mut taken: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentile(&mut taken, 0.5), Duration::from_millis(50));
+        assert_eq!(percentile(&mut taken, 0.99), Duration::from_millis(99));
+        assert_eq!(percentile(&mut [], 0.5), Duration::ZERO);
+    }
+}

@@ -1,0 +1,155 @@
+//! Starting the cluster, telling the story or running the steps, and staying up.
+
+use std::{fmt::Write, fs, io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use stead_testing::{Cluster, cluster};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
+
+use super::{
+    check::{self, Step},
+    contexts, control,
+    plan::{self, RoundTrip},
+    story,
+    world::World,
+};
+use crate::{exit::Failure, output};
+
+/// How long nodes may take to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// Round trips: us-east:eu-west=90ms, or 50ms for all pairs; may be given several times
+    #[arg(long = "rtt", value_name = "[A:B=]TIME")]
+    round_trips: Vec<RoundTrip>,
+    /// Where everything is kept
+    #[arg(long, default_value = "target/dev", value_name = "FOLDER")]
+    data: PathBuf,
+    /// Begin with empty data
+    #[arg(long)]
+    fresh: bool,
+    /// End after the story, with 0 or 1
+    #[arg(long, conflicts_with = "keep")]
+    exit: bool,
+    /// Stay up after the story, also without a terminal
+    #[arg(long)]
+    keep: bool,
+    /// Run the acceptance steps, all if none is named, and end with 0 or 1
+    #[arg(long, num_args = 0.., value_name = "STEP", value_enum)]
+    check: Option<Vec<Step>>,
+    /// The first node's client port; later ranges are tried if it is in use and the data is new
+    #[arg(long, default_value_t = 7401, value_name = "PORT")]
+    base_port: u16,
+}
+
+impl Up {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        if self.fresh {
+            Cluster::clear(&self.data).map_err(failed)?;
+        }
+        let started = Instant::now();
+        let plan = plan::plan(&self.data, self.base_port, &self.round_trips)?;
+        let cluster = Cluster::start(plan).await.map_err(failed)?;
+        // The contexts end with this function, the nodes with the cluster.
+        let _contexts = contexts::write(&cluster)?;
+        let mut world = World::new(cluster, started)?;
+        let orders = tokio::spawn(control::serve(self.data.clone(), world.cluster.clone()));
+        let outcome = tokio::select! {
+            outcome = self.perform(&mut world) => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        };
+        orders.abort();
+        // Its end is what is waited for: it holds the cluster.
+        let _ = orders.await;
+        let _ = fs::remove_file(self.data.join("control.sock"));
+        if let Some(cluster) = Arc::into_inner(world.cluster) {
+            cluster.into_inner().shut_down(END_WITHIN).await;
+        }
+        outcome
+    }
+
+    async fn perform(&self, world: &mut World) -> Result<(), Failure> {
+        if let Some(steps) = &self.check {
+            return check::run(world, steps, &self.data).await;
+        }
+        let regions = {
+            let cluster = world.cluster.lock().await;
+            header(&cluster, &self.data)
+        };
+        let (above, last) = regions.trim_end().rsplit_once('\n').unwrap_or(("", &regions));
+        println!("{above}");
+        world.ready().await?;
+        println!(
+            "{:<66}ready in {:.1} s",
+            last.trim_end(),
+            world.started.elapsed().as_secs_f64()
+        );
+        let told = story::tell(world).await.map_err(Failure::from);
+        if self.keep || (std::io::stdout().is_terminal() && !self.exit) {
+            invite(world).await;
+            if let Err(failure) = told {
+                failure.report();
+            }
+            std::future::pending::<()>().await;
+            return Ok(());
+        }
+        told
+    }
+}
+
+fn failed(error: cluster::Error) -> Failure {
+    Failure::from(anyhow::Error::from(error))
+}
+
+/// Returns the first lines: the regions, and how far each is from those below it.
+fn header(cluster: &Cluster, data: &std::path::Path) -> String {
+    let regions = cluster.regions();
+    let nodes = cluster.nodes().len() / regions.len().max(1);
+    let mut text = format!(
+        "Stead dev · {} regions x {nodes} real nodes · fsync on · data in {}\n",
+        regions.len(),
+        data.display()
+    );
+    for (at, region) in regions.iter().enumerate() {
+        let far = regions[at + 1..].iter().filter_map(|other| {
+            let link = cluster.link(&region.name, &other.name).ok()?;
+            Some(format!("{} {}", other.name, output::duration(link.round_trip())))
+        });
+        let far = far.collect::<Vec<_>>().join(" · ");
+        let first = cluster.endpoints(&region.name).into_iter().next().unwrap_or_default();
+        let _ = writeln!(text, "  {:<10}{:<4}{first}   {far}", region.name, region.jurisdiction);
+    }
+    text
+}
+
+/// Says what can be done while the cluster is up.
+async fn invite(world: &World) {
+    let program = std::env::current_exe().unwrap_or_default();
+    let here = std::env::current_dir().unwrap_or_default();
+    let program = program.strip_prefix(&here).unwrap_or(&program).display();
+    let cluster = world.cluster.lock().await;
+    let contexts: Vec<String> = cluster
+        .regions()
+        .iter()
+        .map(|region| contexts::name(&region.name))
+        .collect();
+    println!(
+        "\nup until Ctrl-C; in another terminal (contexts {}):",
+        contexts.join(", ")
+    );
+    for line in [
+        "kv get acme session/42 --context dev-ap-south --consistency local --verbose",
+        "tenant create globex --home us-east",
+        "dev kill eu-west-1",
+        "dev cut us-east eu-west",
+        "dev status",
+    ] {
+        println!("  {program} {line}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The cluster and its customers: a client in each region, and the tenants that the story and the steps use.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use stead_client::{Client, Config, ErrorKind, NewTenant, Read, Tenant, dial};
+use stead_testing::{Cluster, cluster};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
+
+/// How long whatever is waited for may take before the run is given up.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) cluster: Arc<Mutex<Cluster>>,
+    nodes: Vec<cluster::Node>,
+    configs: HashMap<String, Config>,
+    clients: HashMap<String, Client>,
+    pub(super) started: Instant,
+    /// Distinguishes this run's keys from those that are kept of earlier ones.
+    pub(super) run: String,
+}
+
+impl World {
+    pub(super) fn new(cluster: Cluster, started: Instant) -> anyhow::Result<Self> {
+        let mut configs = HashMap::new();
+        for region in cluster.regions() {
+            let mut config = Config::new(cluster.endpoints(&region.name));
+            config.region = Some(region.name.parse()?);
+            config.connect = dial(cluster.dial(&region.name).clone());
+            configs.insert(region.name.clone(), config);
+        }
+        Ok(Self {
+            nodes: cluster.nodes().to_vec(),
+            cluster: Arc::new(Mutex::new(cluster)),
+            configs,
+            clients: HashMap::new(),
+            started,
+            run: format!("{:08x}", rand::random::<u32>()),
+        })
+    }
+
+    /// Returns a client that stands in a region; it connects when it is used first.
+    pub(super) async fn client(&mut self, region: &str) -> anyhow::Result<Client> {
+        if let Some(client) = self.clients.get(region) {
+            return Ok(client.clone());
+        }
+        let config = self
+            .configs
+            .get(region)
+            .with_context(|| format!("no region {region}"))?;
+        let deadline = Instant::now() + PATIENCE;
+        let client = loop {
+            match Client::connect(config.clone()).await {
+                Ok(client) => break client,
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                Err(_) => sleep(ASK_EVERY).await,
+            }
+        };
+        self.clients.insert(region.to_owned(), client.clone());
+        Ok(client)
+    }
+
+    /// Returns a client that leaves finding the home to the region's nodes.
+    pub(super) async fn nearby_client(&self, region: &str) -> anyhow::Result<Client> {
+        let mut config = self
+            .configs
+            .get(region)
+            .with_context(|| format!("no region {region}"))?
+            .clone();
+        config.nearby = true;
+        Ok(Client::connect(config).await?)
+    }
+
+    /// Forgets all clients, so that nothing of this process asks the nodes for anything.
+    pub(super) fn leave(&mut self) {
+        self.clients.clear();
+    }
+
+    /// Returns a tenant as it is seen from a region; it is made, with this home, if it is not there.
+    pub(super) async fn tenant(&mut self, name: &str, home: &str, from: &str) -> anyhow::Result<Tenant> {
+        let client = self.client(from).await?;
+        make_tenant(client.clone(), name.to_owned(), home).await?;
+        Ok(client.tenant(name)?)
+    }
+
+    /// Waits until every node says that it can serve.
+    pub(super) async fn ready(&self) -> anyhow::Result<()> {
+        Ok(self.cluster.lock().await.ready(PATIENCE).await?)
+    }
+
+    /// Returns the name of the node that answers as the home of a tenant, asked from its own region.
+    pub(super) async fn leader(&self, tenant: &Tenant) -> anyhow::Result<String> {
+        let got = tenant.get_with("leader", &Read::default()).await?;
+        let number = usize::try_from(got.header.node.get())?;
+        match number.checked_sub(1).and_then(|at| self.nodes.get(at)) {
+            Some(node) => Ok(node.name.clone()),
+            None => bail!("node {number} answered, which is not one of ours"),
+        }
+    }
+}
+
+/// Makes a tenant if it is not there.
+pub(super) async fn make_tenant(client: Client, name: String, home: &str) -> anyhow::Result<()> {
+    match client.admin().tenant(&name).await {
+        Ok(_) => return Ok(()),
+        Err(error) if matches!(error.kind, ErrorKind::TenantNotFound | ErrorKind::NotFound) => {}
+        Err(error) => return Err(error).with_context(|| format!("tenant {name} cannot be looked up")),
+    }
+    let new = NewTenant {
+        name: name.clone(),
+        home_region: home.into(),
+        ..NewTenant::default()
+    };
+    match client.admin().create_tenant(new).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("tenant {name} cannot be made")),
+    }
+}
+
+/// Waits for a condition.
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match holds().await {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() > deadline => bail!("waited in vain: {what}"),
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("waited in vain: {what}"))),
+            Ok(false) | Err(_) => sleep(ASK_EVERY).await,
+        }
+    }
+}
