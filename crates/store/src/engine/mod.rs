@@ -27,7 +27,6 @@ mod conformance;
 pub mod fjall;
 pub mod memory;
 pub mod sled;
-mod sync_shim;
 
 /// Bytes of an engine's block cache.
 pub const CACHE_LEN: u64 = 32 << 20;

@@ -36,10 +36,13 @@ pub struct Table {
 #[derive(Default)]
 pub struct Frozen(Overlay);
 
+/// Bytes of memory that a row takes beside those of its key and value.
+const ROW_LEN: usize = 128;
+
 #[derive(Default)]
 struct Overlay {
     cells: BTreeMap<Bytes, Cell>,
-    /// Bytes of keys and values.
+    /// Bytes of memory.
     len: usize,
 }
 
@@ -68,8 +71,8 @@ impl Cell {
 
 impl Overlay {
     fn set(&mut self, key: Bytes, cell: Cell) {
-        self.len += key.len() + cell.len();
-        let key_len = key.len();
+        let key_len = key.len() + ROW_LEN;
+        self.len += key_len + cell.len();
         if let Some(old) = self.cells.insert(key, cell) {
             self.len -= key_len + old.len();
         }
@@ -171,7 +174,7 @@ impl RowsMut for Table {
 
     fn delete(&mut self, key: Bytes) {
         if let Some(Cell::Fresh(value)) = self.active.cells.get(&key) {
-            self.active.len -= key.len() + value.len();
+            self.active.len -= key.len() + ROW_LEN + value.len();
             self.active.cells.remove(&key);
         } else {
             self.active.set(key, Cell::Removed);

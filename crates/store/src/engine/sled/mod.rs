@@ -1,7 +1,8 @@
 //! Rows in [sled](https://docs.rs/sled), with real syncs: the second engine, so that digests compare two for ever.
 //!
 //! One tree for all rows, because batches are atomic within a tree and space of many trees is not reclaimed. sled has
-//! no error that tells a failed sync from another failure: each ends its use.
+//! no error that tells a failed sync from another failure: each ends its use. A large batch is applied in parts, with a
+//! file ([`redo`]) that makes it whole.
 
 use std::io;
 use std::ops::Range;
@@ -11,10 +12,16 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
-use super::{CACHE_LEN, Change, Engine, Kind, is_empty, sync_shim, unreadable};
+use super::{CACHE_LEN, Change, Engine, Kind, is_empty, unreadable};
 use crate::health::Health;
+
+mod redo;
+mod sync_shim;
+
+use redo::{PART_ROWS, Redo};
 
 /// A tree that is only there to have something to sync.
 const PROBE: &str = "sync-probe";
@@ -24,6 +31,9 @@ const LOCK_WAITS_MAX: u32 = 300;
 
 struct Sled {
     database: sled::Db,
+    redo: Redo,
+    /// Held by whoever writes: the file is one.
+    writing: Mutex<()>,
     health: Health,
 }
 
@@ -35,8 +45,16 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
         .flush_every_ms(None);
     let database = open_waiting(&config)?;
     probe(&database)?;
-    let health = Health::default();
-    Ok(Arc::new(Sled { database, health }))
+    let engine = Sled {
+        database,
+        redo: Redo::new(dir),
+        writing: Mutex::default(),
+        health: Health::default(),
+    };
+    if let Some(batch) = engine.redo.read()? {
+        engine.apply_parts(&batch)?;
+    }
+    Ok(Arc::new(engine))
 }
 
 /// Opens the database. Threads of one that was just dropped in this process may hold its lock a little longer; other
@@ -76,6 +94,35 @@ fn probe(database: &sled::Db) -> io::Result<()> {
     Ok(())
 }
 
+impl Sled {
+    fn apply(&self, changes: &[Change]) -> sled::Result<()> {
+        let mut batch = sled::Batch::default();
+        for Change { key, value } in changes {
+            match value {
+                Some(value) => batch.insert(&**key, &**value),
+                None => batch.remove(&**key),
+            }
+        }
+        self.database.apply_batch(batch)
+    }
+
+    /// Applies what the file holds, and forgets the file.
+    fn apply_parts(&self, batch: &[Change]) -> io::Result<()> {
+        for part in batch.chunks(PART_ROWS) {
+            self.apply(part)?;
+        }
+        self.database.flush()?;
+        self.redo.remove()
+    }
+
+    fn write_large(&self, batch: &[Change]) -> io::Result<()> {
+        // What was written before must not be lost where this batch survives.
+        self.database.flush()?;
+        self.redo.write(batch)?;
+        self.apply_parts(batch)
+    }
+}
+
 impl Engine for Sled {
     fn kind(&self) -> Kind {
         Kind::Sled
@@ -99,15 +146,13 @@ impl Engine for Sled {
 
     fn write(&self, changes: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
         self.health.check()?;
-        let mut batch = sled::Batch::default();
-        for Change { key, value } in changes {
-            match value {
-                Some(value) => batch.insert(&*key, &*value),
-                None => batch.remove(&*key),
-            }
-        }
-        let written = self.database.apply_batch(batch);
-        written.map_err(|error| self.health.fail("writing rows", error.into()).into())
+        let _writing = self.writing.lock();
+        let batch: Vec<Change> = changes.collect();
+        let written = match batch.len() {
+            0..=PART_ROWS => self.apply(&batch).map_err(io::Error::from),
+            _ => self.write_large(&batch),
+        };
+        written.map_err(|error| self.health.fail("writing rows", error).into())
     }
 
     fn checkpoint(&self) -> io::Result<()> {
