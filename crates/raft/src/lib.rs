@@ -41,6 +41,9 @@ mod types;
 mod upkeep;
 mod wire;
 
+#[cfg(test)]
+mod suite_test;
+
 pub use blocking::Blocking;
 pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
 pub use failure::Failure;

@@ -9,7 +9,7 @@ use stead_types::{GroupId, Incarnation};
 /// How far apart the voters of a group are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
-    /// In one region: round trips of a few milliseconds. A dead leader is replaced within about a second.
+    /// In one region: round trips of a few milliseconds. A dead leader is replaced in less than a second.
     Region,
     /// In several regions.
     Wide {
@@ -38,8 +38,8 @@ impl Timing {
             Self::Region => Periods {
                 heartbeat: 100,
                 heartbeat_min: 80,
-                election_min: 300,
-                election_max: 600,
+                election_min: 250,
+                election_max: 500,
             },
             Self::Wide { rtt_ms_max } => {
                 let heartbeat = (2 * u64::from(rtt_ms_max) + STALL_MS).max(WIDE_HEARTBEAT_MS_MIN);

@@ -1,8 +1,11 @@
 //! Entries to a follower: one bidirectional stream for as long as openraft keeps replicating, and a call for each
 //! heartbeat.
+//!
+//! openraft's stream of requests holds a lock while it waits, which its next stream needs. It must therefore end with
+//! the stream of answers, at once, and is driven from there: HTTP/2 would keep a request body for as long as the peer
+//! reads nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -10,17 +13,21 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use openraft::network::{NetStreamAppend, RPCOption};
 use stead_api::proto::internal::v1::RaftEnvelope;
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::Peer;
 use crate::peers::{Class, unreachable};
 use crate::types::{AppendRequest, AppendResult, RpcError, TypeConfig};
-use crate::wire::{self, Kind};
+use crate::wire::{self, Kind, Sender};
 
 /// A peer that answers nothing for this long while requests are open is given up.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(2);
+
+/// Most requests that wait for the connection to take them.
+const OUTBOX_LEN_MAX: usize = 8;
 
 type Answers<'s> = BoxStream<'s, Result<AppendResult, RpcError>>;
 
@@ -63,80 +70,136 @@ impl Peer {
             return Ok(Box::pin(stream::empty()));
         };
         let mut client = self.network.peers.client(self.to, Class::Bulk)?;
-        let progress = Arc::new(Progress::default());
-        let sender = self.network.sender;
-        let sent = progress.clone();
-        let requests = stream::iter([first]).chain(input).map(move |request| {
-            let id = sent.sent();
-            sender.envelope(Kind::Append, id, wire::append(&request))
-        });
-        let opened = timeout(STALL_MAX, client.append(requests)).await;
+        let (outbox, requests) = mpsc::channel(OUTBOX_LEN_MAX);
+        let mut progress = Progress::new(self.network.sender);
+        if let Ok(place) = outbox.try_reserve() {
+            place.send(progress.request(&first));
+        }
+        let opened = timeout(STALL_MAX, client.append(ReceiverStream::new(requests))).await;
         let opened = opened.map_err(|_| unreachable(format!("{} did not open a stream", self.to)))?;
         let answers = opened.map_err(|status| unreachable(status.to_string()))?.into_inner();
-        let state = Some((answers, progress));
-        Ok(Box::pin(stream::unfold(state, |state| async move {
-            let (mut answers, progress) = state?;
-            match next(&mut answers, &progress).await.transpose()? {
-                Ok(answer) => Some((Ok(answer), Some((answers, progress)))),
+        let exchange = Exchange {
+            input,
+            outbox: Some(outbox),
+            answers,
+            progress,
+        };
+        Ok(Box::pin(stream::unfold(Some(exchange), |exchange| async move {
+            let mut exchange = exchange?;
+            match exchange.next().await.transpose()? {
+                Ok(answer) => Some((Ok(answer), Some(exchange))),
                 Err(error) => Some((Err(error), None)),
             }
         })))
     }
 }
 
-/// Returns the next answer, which must be to the next request.
-async fn next(answers: &mut Streaming<RaftEnvelope>, progress: &Progress) -> Result<Option<AppendResult>, RpcError> {
-    let answer = tokio::select! {
-        biased;
-        answer = answers.message() => answer.map_err(|status| unreachable(status.to_string()))?,
-        () = progress.stalled() => return Err(unreachable("the peer answers nothing".to_owned())),
-    };
-    let Some(answer) = answer else {
-        return Ok(None);
-    };
-    if answer.id != progress.answered() {
-        return Err(unreachable("an answer is out of order".to_owned()));
+/// A stream under way. Dropping it ends both directions.
+struct Exchange<S> {
+    input: S,
+    /// Closed after the last request.
+    outbox: Option<mpsc::Sender<RaftEnvelope>>,
+    answers: Streaming<RaftEnvelope>,
+    progress: Progress,
+}
+
+impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
+    /// Passes on requests until there is an answer, which must be to the next request.
+    async fn next(&mut self) -> Result<Option<AppendResult>, RpcError> {
+        loop {
+            let Self {
+                input,
+                outbox,
+                answers,
+                progress,
+            } = self;
+            let is_over = tokio::select! {
+                biased;
+                answer = answers.message() => {
+                    let answer = answer.map_err(|status| unreachable(status.to_string()))?;
+                    return answer.map(|answer| progress.answer(answer)).transpose();
+                }
+                passed = pass_on(input, outbox.as_ref()) => match passed {
+                    Some((place, request)) => {
+                        place.send(progress.request(&request));
+                        false
+                    }
+                    None => true,
+                },
+                () = &mut progress.alarm, if progress.is_open() => {
+                    progress.check()?;
+                    false
+                }
+            };
+            if is_over {
+                self.outbox = None;
+            }
+        }
     }
-    let answer = wire::body(answer, Kind::AppendAnswer).and_then(wire::read_append_answer);
-    answer.map(Some).map_err(|malformed| unreachable(malformed.to_string()))
+}
+
+/// Waits for the next request and a place for it; `None` if there will be none. Never returns after that.
+async fn pass_on<'o, S: Stream<Item = AppendRequest> + Unpin>(
+    input: &mut S,
+    outbox: Option<&'o mpsc::Sender<RaftEnvelope>>,
+) -> Option<(mpsc::Permit<'o, RaftEnvelope>, AppendRequest)> {
+    match outbox {
+        Some(outbox) => Some((outbox.reserve().await.ok()?, input.next().await?)),
+        None => std::future::pending().await,
+    }
 }
 
 /// How many requests were sent over a stream, and how many of them answered.
-#[derive(Default)]
 struct Progress {
-    sent: AtomicU64,
-    answered: AtomicU64,
-    /// Told when a request is sent while none was open.
-    busy: Notify,
+    sender: Sender,
+    sent: u64,
+    answered: u64,
+    /// When the last answer came, or when a request was sent while none was open.
+    since: Instant,
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl Progress {
-    /// Counts a request and returns its number.
-    fn sent(&self) -> u64 {
-        let id = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
-        if id == self.answered.load(Ordering::Acquire) + 1 {
-            self.busy.notify_one();
+    fn new(sender: Sender) -> Self {
+        let now = Instant::now();
+        Self {
+            sender,
+            sent: 0,
+            answered: 0,
+            since: now,
+            alarm: Box::pin(sleep_until(now + STALL_MAX)),
         }
-        id
     }
 
-    /// Counts an answer and returns its number.
-    fn answered(&self) -> u64 {
-        self.answered.fetch_add(1, Ordering::AcqRel) + 1
+    fn is_open(&self) -> bool {
+        self.sent > self.answered
     }
 
-    /// Returns when something has been open for [`STALL_MAX`] without any answer.
-    async fn stalled(&self) {
-        loop {
-            let answered = self.answered.load(Ordering::Acquire);
-            if self.sent.load(Ordering::Acquire) == answered {
-                self.busy.notified().await;
-            }
-            tokio::time::sleep(STALL_MAX).await;
-            let is_open = self.sent.load(Ordering::Acquire) > answered;
-            if is_open && self.answered.load(Ordering::Acquire) == answered {
-                return;
-            }
+    fn request(&mut self, request: &AppendRequest) -> RaftEnvelope {
+        if !self.is_open() {
+            self.since = Instant::now();
         }
+        self.sent += 1;
+        self.sender.envelope(Kind::Append, self.sent, wire::append(request))
+    }
+
+    fn answer(&mut self, answer: RaftEnvelope) -> Result<AppendResult, RpcError> {
+        self.answered += 1;
+        self.since = Instant::now();
+        if answer.id != self.answered {
+            return Err(unreachable("an answer is out of order".to_owned()));
+        }
+        let answer = wire::body(answer, Kind::AppendAnswer).and_then(wire::read_append_answer);
+        answer.map_err(|malformed| unreachable(malformed.to_string()))
+    }
+
+    /// Gives the peer up if it has not answered for too long; else sets the alarm anew.
+    fn check(&mut self) -> Result<(), RpcError> {
+        let latest = self.since + STALL_MAX;
+        if latest <= Instant::now() {
+            return Err(unreachable("the peer answers nothing".to_owned()));
+        }
+        self.alarm.as_mut().reset(latest);
+        Ok(())
     }
 }

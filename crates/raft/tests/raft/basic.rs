@@ -140,3 +140,24 @@ async fn a_group_at_rest_keeps_its_leader_and_takes_writes() {
     cluster.put_at(leader, "a", "2").await.unwrap();
     assert_eq!(cluster.group(leader).term(), term);
 }
+
+#[tokio::test(start_paused = true)]
+async fn writes_go_on_soon_after_a_leader_died() {
+    let mut cluster = Cluster::start(3, Timing::Region).await;
+    let mut gaps = Vec::new();
+    for round in 0..20 {
+        cluster.put("a", &round.to_string()).await;
+        let leader = cluster.leader().await;
+        cluster.kill(leader, usize::MAX).await;
+        let died = Instant::now();
+        cluster.put("b", &round.to_string()).await;
+        gaps.push(died.elapsed());
+        cluster.up(leader).await;
+        cluster.converge("b", &round.to_string()).await;
+        sleep(Duration::from_secs(2)).await;
+    }
+    gaps.sort();
+    println!("{gaps:?}");
+    assert!(gaps[10] < Duration::from_millis(1_200), "{gaps:?}");
+    assert!(gaps[19] < Duration::from_secs(3), "{gaps:?}");
+}

@@ -38,7 +38,10 @@ async fn a_leader_without_majority_never_answers_a_read() {
     let old = cluster.leader().await;
     let others = cluster.others(old);
     let (witness, next) = (others[0], others[1]);
+    // The one who will lead next has not heard of the old leader for longer than any lease.
     cluster.net.cut(old, next);
+    sleep(Duration::from_secs(3)).await;
+    assert!(cluster.group(old).is_leader());
     cluster.kill(witness, 0).await;
     cluster.net.cut(old, witness);
     let restarted = Instant::now();
@@ -46,7 +49,7 @@ async fn a_leader_without_majority_never_answers_a_read() {
     // Whoever is made leader now must not come before the old one's lease has ended.
     let taken = cluster.leader_among(&[witness, next]).await;
     assert!(
-        restarted.elapsed() >= Duration::from_millis(600),
+        restarted.elapsed() >= Duration::from_millis(500),
         "{:?}",
         restarted.elapsed()
     );
@@ -69,14 +72,14 @@ async fn a_leader_without_majority_never_answers_a_read() {
     cluster.converge("k", "v2").await;
 }
 
-/// A follower that is connected but answers nothing must not keep the leader's log for ever.
+/// A follower that is connected but never done with what it got, like one whose disk hangs, must not keep the leader's log for ever.
 #[tokio::test(start_paused = true)]
 async fn a_hung_follower_does_not_hold_back_the_log() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "0").await;
     let leader = cluster.leader().await;
     let hung = cluster.others(leader)[0];
-    cluster.net.cut_one_way(hung, leader);
+    cluster.nodes[&hung].log.hold_syncs(true);
     let value = "x".repeat(200 << 10);
     for number in 0..600 {
         let wrote = cluster.put_at(leader, "big", &value[number..]).await;
@@ -85,9 +88,10 @@ async fn a_hung_follower_does_not_hold_back_the_log() {
             sleep(Duration::from_millis(500)).await;
         }
     }
-    let purged = || (cluster.group(leader).numbers().purged > 0).then_some(());
+    let purged = || (cluster.group(leader).numbers().purged > 100).then_some(());
     cluster.eventually("a purge", purged).await;
-    cluster.net.heal(hung, leader);
+    cluster.nodes[&hung].log.hold_syncs(false);
+    cluster.nodes[&hung].log.sync();
     cluster.put("a", "end").await;
     cluster.converge("a", "end").await;
 }

@@ -6,5 +6,6 @@
 mod basic;
 mod cluster;
 mod faults;
+mod loopback;
 mod net;
 mod toy;

@@ -1,0 +1,73 @@
+//! openraft's own suite for log stores and machines, over both logs.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use stead_store::log::raft_engine::{Options, SyncFault};
+use stead_store::log::{LogStore, memory, raft_engine};
+use stead_types::GroupId;
+use tokio::sync::watch;
+
+use crate::blocking::Blocking;
+use crate::failure::Failures;
+use crate::log::Log;
+use crate::machine::StateMachine;
+use crate::types::TypeConfig;
+
+#[expect(unreachable_pub, dead_code, reason = "shared with the tests of clusters")]
+#[path = "../tests/raft/toy.rs"]
+mod toy;
+
+use toy::Toy;
+
+const GROUP: GroupId = GroupId::new(3);
+
+fn machine() -> StateMachine {
+    StateMachine {
+        group: GROUP,
+        machine: Toy::open(&toy::Disk::default()),
+        blocking: Blocking::Inline,
+        applied: watch::Sender::new(0),
+        failures: Failures::new(),
+        is_running: Arc::new(AtomicBool::new(true)),
+    }
+}
+
+struct Memory;
+
+impl StoreBuilder<TypeConfig, Log, StateMachine, Arc<dyn LogStore>> for Memory {
+    async fn build(&self) -> Result<(Arc<dyn LogStore>, Log, StateMachine), StorageError<TypeConfig>> {
+        let store = memory::Disk::default().open();
+        let log = Log::new(store.group(GROUP), Arc::default());
+        Ok((store, log, machine()))
+    }
+}
+
+#[tokio::test]
+async fn the_log_in_memory_is_what_openraft_expects() {
+    Suite::test_all(Memory).await.unwrap();
+}
+
+struct OnDisk;
+
+type Guard = (tempfile::TempDir, Arc<dyn LogStore>);
+
+impl StoreBuilder<TypeConfig, Log, StateMachine, Guard> for OnDisk {
+    async fn build(&self) -> Result<(Guard, Log, StateMachine), StorageError<TypeConfig>> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            prefill_len: 0,
+            ..Options::SMALL
+        };
+        let store = raft_engine::open(folder.path(), &options, SyncFault::default()).unwrap();
+        let log = Log::new(store.group(GROUP), Arc::default());
+        Ok(((folder, store), log, machine()))
+    }
+}
+
+#[tokio::test]
+async fn the_log_on_disk_is_what_openraft_expects() {
+    Suite::test_all(OnDisk).await.unwrap();
+}
