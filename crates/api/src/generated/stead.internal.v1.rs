@@ -887,6 +887,9 @@ pub struct SeedChunk {
 pub struct FreshnessRequest {
     #[prost(uint32, tag = "1")]
     pub group: u32,
+    /// Somebody reads with a bound: proofs should be as young as they can be.
+    #[prost(bool, tag = "2")]
+    pub busy: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FreshnessResponse {

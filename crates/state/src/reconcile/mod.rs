@@ -46,6 +46,16 @@ pub enum Step {
 }
 
 impl Step {
+    /// Returns whom it is about.
+    pub fn tenant(&self) -> TenantNumber {
+        match self {
+            Self::Create(create) => create.tenant,
+            Self::Follow(follow) => follow.tenant,
+            Self::Erase(erase) => erase.tenant,
+            Self::Report(Report::Erased(tenant)) => *tenant,
+        }
+    }
+
     /// Returns the command to propose to the group, if it is one.
     pub fn command(&self) -> Option<Bytes> {
         match self {

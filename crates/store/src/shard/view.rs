@@ -39,4 +39,9 @@ impl<'a> View<'a> {
     pub fn feed(&self, after: u64, entries_max: usize) -> Result<Vec<(u64, Feed)>, Unreadable> {
         self.shard.feed(self.rows, after, entries_max)
     }
+
+    /// Returns the first and the last entry that the feed remembers.
+    pub fn feed_ends(&self) -> Result<Option<(u64, u64)>, Unreadable> {
+        self.shard.feed_ends(self.rows)
+    }
 }

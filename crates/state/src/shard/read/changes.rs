@@ -82,4 +82,14 @@ impl Shard {
             })
             .collect()
     }
+
+    /// Returns the first and the last entry that the feed remembers.
+    pub fn feed_ends(&self, rows: &dyn Rows) -> Result<Option<(u64, u64)>, Unreadable> {
+        let range = self.place().range(crate::rows::kind::FEED);
+        let end = |order| rows.range(&range.start..&range.end, order).next().transpose();
+        let (Some((first, _)), Some((last, _))) = (end(Order::Ascending)?, end(Order::Descending)?) else {
+            return Ok(None);
+        };
+        Ok(Some((feed::parse_key(first)?, feed::parse_key(last)?)))
+    }
 }

@@ -1,0 +1,143 @@
+//! How much of a home's feed there is, by age and bytes, without going through it again and again.
+//!
+//! # Invariants
+//!
+//! 1. There are at most as many pieces as the limits let live: one for each [`PIECE_AGE`] and for each [`PIECE_LEN`].
+
+use std::{collections::VecDeque, time::Duration};
+
+/// A piece is closed after so much time of the log, or so many bytes.
+const PIECE_AGE: Duration = Duration::from_secs(1);
+const PIECE_LEN: u64 = 1 << 20;
+
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Kept even if nobody needs it, unless it is more than `keep_len`: for pages, watches and returning followers.
+    pub keep_age: Duration,
+    /// Bytes kept even if nobody needs them, unless they are older than `keep_age`.
+    pub keep_len: u64,
+    /// Not kept longer, even for a follower that needs it: it will be seeded.
+    pub age_max: Duration,
+    /// Not more than these bytes, even for a follower that needs them.
+    pub len_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            keep_age: Duration::from_secs(10 * 60),
+            keep_len: 64 << 20,
+            age_max: Duration::from_secs(24 * 3600),
+            len_max: 1 << 30,
+        }
+    }
+}
+
+/// Entries of the feed, in pieces, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pieces: VecDeque<Piece>,
+    len: u64,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Piece {
+    /// Index of its last entry.
+    last: u64,
+    /// Logged time of its first entry, in milliseconds.
+    time: u64,
+    len: u64,
+}
+
+impl History {
+    /// Adds an entry: its index, logged time in milliseconds, and length.
+    pub(crate) fn add(&mut self, index: u64, time: u64, len: u64) {
+        self.last = index;
+        self.len += len;
+        let age_ms = PIECE_AGE.as_millis() as u64;
+        match self.pieces.back_mut() {
+            Some(piece) if piece.len < PIECE_LEN && time < piece.time + age_ms => {
+                piece.last = index;
+                piece.len += len;
+            }
+            Some(_) | None => self.pieces.push_back(Piece { last: index, time, len }),
+        }
+    }
+
+    /// Returns the index of the last entry.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Returns up to where the past may go, at logged time `now`, if every follower has `needed` (see the module of the
+    /// floor): never the last entry.
+    pub(crate) fn floor(&self, now: u64, needed: u64, limits: &Limits) -> u64 {
+        let kept = self.beyond(now, limits.keep_age, limits.keep_len);
+        let capped = self.beyond(now, limits.age_max, limits.len_max);
+        kept.min(needed).max(capped).min(self.last.saturating_sub(1))
+    }
+
+    /// Returns the last entry that is older than `age`, or before the last `len_max` bytes.
+    fn beyond(&self, now: u64, age: Duration, len_max: u64) -> u64 {
+        let oldest = now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let (mut len, mut floor) = (self.len, 0);
+        for piece in &self.pieces {
+            // A piece goes as a whole, once its last entry may: the next piece begins after that.
+            if piece.time + PIECE_AGE.as_millis() as u64 > oldest && len <= len_max {
+                break;
+            }
+            len -= piece.len;
+            floor = piece.last;
+        }
+        floor
+    }
+
+    /// Forgets what is gone.
+    pub(crate) fn forget(&mut self, floor: u64) {
+        while let Some(piece) = self.pieces.pop_front_if(|piece| piece.last <= floor) {
+            self.len -= piece.len;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        keep_age: Duration::from_secs(10),
+        keep_len: 10 << 20,
+        age_max: Duration::from_secs(100),
+        len_max: 100 << 20,
+    };
+
+    fn history(entries: u64, every_ms: u64, len: u64) -> History {
+        let mut history = History::default();
+        for index in 1..=entries {
+            history.add(index, index * every_ms, len);
+        }
+        history
+    }
+
+    #[test]
+    fn what_nobody_needs_is_kept_for_a_while() {
+        let history = history(100, 1000, 10);
+        let now = 100_000;
+        assert_eq!(history.floor(now, u64::MAX, &LIMITS), 89);
+        assert_eq!(history.floor(now, 40, &LIMITS), 40, "a follower needs it");
+        assert_eq!(history.floor(now + 60_000, 10, &LIMITS), 59, "no longer for it");
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_the_last_entry_stays() {
+        let mut history = history(200, 1000, 1 << 20);
+        assert_eq!(history.floor(200_000, u64::MAX, &LIMITS), 190);
+        assert_eq!(history.floor(200_000, 0, &LIMITS), 100);
+        assert_eq!(history.floor(u64::MAX / 2, 0, &LIMITS), 199);
+        history.forget(150);
+        assert_eq!(history.floor(200_000, 0, &LIMITS), 0);
+        assert_eq!(history.last(), 200);
+    }
+}

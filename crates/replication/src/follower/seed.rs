@@ -1,0 +1,124 @@
+//! Seeding from the follower's side: chunks of a second connection become entries of the own log.
+
+use std::sync::Arc;
+
+use stead_api::proto::internal::v1::{SeedChunk, SeedRequest, seed_response};
+use stead_state::shard::{answer::Answer, command::kind};
+use stead_types::{ClientId, GroupId, NodeId, TenantNumber};
+use tonic::Streaming;
+
+use super::CLASS;
+use crate::{local::Local, payload::Unpacker, peers::Peers};
+
+/// Builds a copy of a tenant beside the live one, or goes on with it unless it is to be `fresh`. Returns whether all its
+/// chunks are in.
+pub(crate) async fn seed(
+    local: Arc<Local>,
+    peers: Arc<Peers>,
+    home: GroupId,
+    (tenant, mut fresh): (TenantNumber, bool),
+) -> bool {
+    let mut nodes = peers.voters(home);
+    let mut tries = 0..2 * nodes.len();
+    while !nodes.is_empty() && tries.next().is_some() {
+        let node = nodes.remove(0);
+        match Box::pin(from(&local, &peers, (home, node), (tenant, fresh))).await {
+            Ok(()) => return true,
+            Err(Failed::Void) if !fresh => {
+                fresh = true;
+                nodes.insert(0, node);
+            }
+            Err(Failed::NotLeader(Some(leader))) if leader != node => {
+                nodes.retain(|other| *other != leader);
+                nodes.insert(0, leader);
+            }
+            Err(Failed::NotLeader(_) | Failed::Unreachable) => {}
+            Err(Failed::Refused | Failed::Void) => return false,
+        }
+    }
+    false
+}
+
+enum Failed {
+    /// Another node leads the home.
+    NotLeader(Option<NodeId>),
+    /// The connection broke.
+    Unreachable,
+    /// The home refused, or its message is not what it should be.
+    Refused,
+    /// The own log did not take a chunk: it belongs to another seed than the one that is under way.
+    Void,
+}
+
+impl From<tonic::Status> for Failed {
+    fn from(_: tonic::Status) -> Self {
+        Self::Unreachable
+    }
+}
+
+async fn from(
+    local: &Local,
+    peers: &Peers,
+    (home, node): (GroupId, NodeId),
+    (tenant, fresh): (TenantNumber, bool),
+) -> Result<(), Failed> {
+    let request = request(local, home, tenant, fresh).ok_or(Failed::Refused)?;
+    let mut client = peers.client_alone(node).ok_or(Failed::Unreachable)?;
+    let mut chunks: Streaming<_> = client.seed(request).await?.into_inner();
+    let mut unpacker = Unpacker::new();
+    while let Some(response) = chunks.message().await? {
+        match response.message {
+            Some(seed_response::Message::Chunk(chunk)) => take_in(local, &mut unpacker, home, chunk).await?,
+            Some(seed_response::Message::NotLeader(other)) => {
+                return Err(Failed::NotLeader(
+                    (other.leader != 0).then_some(NodeId::new(other.leader)),
+                ));
+            }
+            Some(seed_response::Message::Refused(_)) => return Err(Failed::Refused),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What is asked for: to go on with the copy being built, if there is one of this home and epoch.
+fn request(local: &Local, home: GroupId, tenant: TenantNumber, fresh: bool) -> Option<SeedRequest> {
+    local.machine.read(|held| {
+        let record = held.record(tenant)?;
+        let shadow = record.shadow.as_ref().filter(|_| !fresh);
+        let clients = shadow.and_then(stead_state::shard::record::Shadow::clients_loaded_to);
+        Some(SeedRequest {
+            follower_group: local.id().get(),
+            home_group: home.get(),
+            tenant: tenant.get(),
+            epoch: record.epoch.get(),
+            first: shadow.map_or(0, |shadow| shadow.seed.to_u64()),
+            loaded: shadow.map_or(0, |shadow| shadow.loaded.get()),
+            clients_loaded: clients
+                .map(|ClientId(id)| id.to_be_bytes().to_vec().into())
+                .unwrap_or_default(),
+        })
+    })
+}
+
+async fn take_in(local: &Local, unpacker: &mut Unpacker, home: GroupId, chunk: SeedChunk) -> Result<(), Failed> {
+    let command = unpacker
+        .unpack(chunk.payload, chunk.raw_len)
+        .map_err(|_| Failed::Refused)?;
+    if !matches!(command.first(), Some(&kind::SEED | &kind::CHUNK)) {
+        return Err(Failed::Refused);
+    }
+    let class = CLASS + (1 << 32) + u64::from(home.get());
+    let answers = local
+        .group
+        .propose(class, vec![command])
+        .await
+        .map_err(|_| Failed::Refused)?;
+    let is_done =
+        |answer: stead_store::machine::Answer| answer.downcast::<Answer>().is_ok_and(|answer| *answer == Answer::Done);
+    if answers.into_iter().all(is_done) {
+        Ok(())
+    } else {
+        Err(Failed::Void)
+    }
+}

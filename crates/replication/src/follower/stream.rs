@@ -1,0 +1,438 @@
+//! One stream: waits, takes in what came, proposes it, acknowledges what was applied.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
+use stead_api::proto::internal::v1::{FeedAttach, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason};
+use stead_raft::ProposeError;
+use stead_state::{
+    codec::Reader,
+    freshness::Proof,
+    lineage::Lineage,
+    shard::{command, record::Record},
+};
+use stead_store::machine::Answer;
+use stead_types::{ClientId, FeedOffset, GroupId, Incarnation, Revision, TenantNumber};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tonic::{Status, Streaming};
+
+use super::{
+    CLASS,
+    connect::{Open, connect},
+    flux::Flux,
+    outcome::Outcome,
+    queue::{Attached, Item, Proposal, Queue},
+    seed,
+};
+use crate::{
+    local::Local,
+    payload::Unpacker,
+    peers::Peers,
+    wire::{self, Garbled, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
+};
+
+/// Most pings that are not answered yet.
+const PINGS_MAX: usize = 64;
+/// How long a proposal waits that found too much waiting.
+const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+type Seed = BoxFuture<'static, (TenantNumber, bool)>;
+type UnderWay = BoxFuture<'static, (Proposal, Result<Vec<Answer>, ProposeError>)>;
+
+/// Follows one home, from stream to stream. Never returns.
+pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
+    let (mut flux, mut seeds, mut hint) = (Flux::default(), FuturesUnordered::new(), None);
+    loop {
+        let open = Box::pin(connect(&local, &peers, home, &mut hint)).await;
+        flux.opened();
+        let mut stream = Stream::new(local.clone(), peers.clone(), home, open);
+        stream.seeds = seeds;
+        stream.flux = flux;
+        local.freshness.connected(home, true);
+        let end = Box::pin(stream.go()).await;
+        local.freshness.connected(home, false);
+        tracing::debug!(group = %local.id(), %home, ?end, "stream ended");
+        (flux, seeds) = (stream.flux, stream.seeds);
+        if let End::NotLeader(leader) = end {
+            hint = leader;
+        }
+    }
+}
+
+/// Why a stream ended.
+#[derive(Debug)]
+enum End {
+    /// Another node leads the home, or none.
+    NotLeader(Option<stead_types::NodeId>),
+    /// It broke, or its sender ended it.
+    Broken,
+    /// What came is not what should.
+    Garbled(#[expect(dead_code, reason = "shown in logs")] Garbled),
+    /// The own group did not take a proposal.
+    NotTaken(#[expect(dead_code, reason = "shown in logs")] ProposeError),
+}
+
+impl From<Garbled> for End {
+    fn from(garbled: Garbled) -> Self {
+        Self::Garbled(garbled)
+    }
+}
+
+enum Wake {
+    Said(Result<Option<SubscribeResponse>, Status>),
+    Proposed(Proposal, Result<Vec<Answer>, ProposeError>),
+    Seeded(TenantNumber, bool),
+    PingDue,
+    Busy,
+    Applied,
+    Due,
+}
+
+/// One open stream.
+struct Stream {
+    local: Arc<Local>,
+    peers: Arc<Peers>,
+    home: GroupId,
+    to_home: mpsc::Sender<SubscribeRequest>,
+    from_home: Streaming<SubscribeResponse>,
+    applied: watch::Receiver<u64>,
+    unpacker: Unpacker,
+    queue: Queue,
+    under_way: Option<UnderWay>,
+    flux: Flux,
+    seeds: FuturesUnordered<Seed>,
+    /// Tenants whose new copy differed from the home: the next one is built from the beginning.
+    unlike: BTreeSet<TenantNumber>,
+    /// The shard's count of changes of who is detached, as of the last look.
+    seen: Option<u64>,
+    pings: VecDeque<(u64, Instant)>,
+    pings_sent: u64,
+    pinged: Option<Instant>,
+    /// When records came last.
+    busy: Option<Instant>,
+}
+
+impl Stream {
+    fn new(local: Arc<Local>, peers: Arc<Peers>, home: GroupId, open: Open) -> Self {
+        let incarnation = Incarnation(open.opened.incarnation);
+        let mut queue = Queue::new(home, incarnation);
+        if let Some(begins) = open.opened.begins {
+            let attached = local.machine.read(|held| {
+                let of_home = |record: &Record| record.session.is_some_and(|session| session.home == home);
+                let records = held.shard().records().filter(|(_, record)| of_home(record));
+                records.map(|(tenant, _)| tenant).collect()
+            });
+            let offset = FeedOffset {
+                incarnation: Incarnation(begins.incarnation),
+                index: begins.index,
+            };
+            queue.push(Item::Begins { offset, attached });
+        }
+        Self {
+            applied: local.group.applied(),
+            local,
+            peers,
+            home,
+            to_home: open.to_home,
+            from_home: open.from_home,
+            unpacker: Unpacker::new(),
+            queue,
+            under_way: None,
+            flux: Flux::default(),
+            seeds: FuturesUnordered::new(),
+            unlike: BTreeSet::new(),
+            seen: None,
+            pings: VecDeque::new(),
+            pings_sent: 0,
+            pinged: None,
+            busy: None,
+        }
+    }
+
+    /// Goes on until the stream ends.
+    async fn go(&mut self) -> End {
+        loop {
+            if let Err(end) = self.act() {
+                return end;
+            }
+            let wake = self.wait().await;
+            if let Err(end) = self.step(wake) {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for something to do. May be dropped at any time.
+    async fn wait(&mut self) -> Wake {
+        let freshness = self.local.freshness.clone();
+        let ping_at = self
+            .pinged
+            .map_or_else(Instant::now, |at| at + freshness.interval(self.busy));
+        let due = self.flux.next_due();
+        let under_way: OptionFuture<_> = self.under_way.as_mut().into();
+        tokio::select! {
+            biased;
+            Some((proposal, answers)) = under_way => Wake::Proposed(proposal, answers),
+            said = self.from_home.message() => Wake::Said(said),
+            Some((tenant, complete)) = self.seeds.next(), if !self.seeds.is_empty() => Wake::Seeded(tenant, complete),
+            Ok(()) = self.applied.changed() => Wake::Applied,
+            () = freshness.wanted() => Wake::Busy,
+            () = sleep_until(ping_at) => Wake::PingDue,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due,
+        }
+    }
+
+    fn step(&mut self, wake: Wake) -> Result<(), End> {
+        match wake {
+            Wake::Said(Ok(Some(response))) => self.said(response),
+            Wake::Said(Ok(None) | Err(_)) => Err(End::Broken),
+            Wake::Proposed(proposal, Ok(answers)) => {
+                self.under_way = None;
+                self.proposed(&proposal, answers)
+            }
+            Wake::Proposed(_, Err(error)) => {
+                self.under_way = None;
+                Err(End::NotTaken(error))
+            }
+            Wake::Seeded(tenant, complete) => {
+                self.flux.seeded(tenant, complete, Instant::now());
+                Ok(())
+            }
+            Wake::PingDue => self.ping(),
+            Wake::Busy | Wake::Applied | Wake::Due => Ok(()),
+        }
+    }
+
+    /// Does what can be done without waiting.
+    fn act(&mut self) -> Result<(), End> {
+        self.look();
+        let todo = self.flux.todo(Instant::now());
+        for tenant in todo.ask {
+            self.ask(tenant)?;
+        }
+        for tenant in todo.seed {
+            let (local, peers, home) = (self.local.clone(), self.peers.clone(), self.home);
+            let fresh = self.unlike.remove(&tenant);
+            let seed = async move { (tenant, seed::seed(local, peers, home, (tenant, fresh)).await) };
+            self.seeds.push(seed.boxed());
+        }
+        if self.under_way.is_none() {
+            self.propose();
+        }
+        Ok(())
+    }
+
+    /// Looks who is detached, if that has changed.
+    fn look(&mut self) {
+        self.applied.borrow_and_update();
+        let (seen, flux, home) = (&mut self.seen, &mut self.flux, self.home);
+        self.local.machine.read(|held| {
+            let now = Some(held.shard().detached_changes());
+            if std::mem::replace(seen, now) != now {
+                flux.detached(held.shard().detached(home));
+            }
+        });
+    }
+
+    fn ask(&mut self, tenant: TenantNumber) -> Result<(), End> {
+        match self.local.machine.read(|held| held.record(tenant).map(standing)) {
+            Some(Standing::At(epoch, revision)) => {
+                let position = Position {
+                    tenant,
+                    epoch,
+                    revision,
+                }
+                .to_message();
+                let position = Some(position);
+                self.send(ToHome::Attach(FeedAttach { position }))
+            }
+            Some(Standing::InSeed) => {
+                self.flux.needs_seed(tenant);
+                Ok(())
+            }
+            Some(Standing::Suspect) | None => {
+                self.flux.refused(tenant, Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    fn propose(&mut self) {
+        let home = self.home;
+        let (local, queue) = (&self.local, &mut self.queue);
+        let proposal = local.machine.read(|held| {
+            let is_seeded = |tenant| held.record(tenant).is_some_and(|record| record.shadow.is_some());
+            queue.proposal(held.shard().stream(home), is_seeded)
+        });
+        let Some(proposal) = proposal else { return };
+        let group = self.local.group.clone();
+        let class = CLASS + u64::from(home.get());
+        let under_way = async move {
+            if proposal.commands.is_empty() {
+                return (proposal, Ok(Vec::new()));
+            }
+            loop {
+                match group.propose(class, proposal.commands.clone()).await {
+                    Err(ProposeError::Overloaded) => tokio::time::sleep(OVERLOADED_PAUSE).await,
+                    answers => return (proposal, answers),
+                }
+            }
+        };
+        self.under_way = Some(under_way.boxed());
+    }
+
+    fn proposed(&mut self, proposal: &Proposal, answers: Vec<Answer>) -> Result<(), End> {
+        let (home, local) = (self.home, self.local.clone());
+        let outcome = local.machine.read(|held| Outcome::read(home, proposal, answers, &held));
+        for tenant in &outcome.refused {
+            self.flux.refused(*tenant, Instant::now());
+        }
+        for tenant in outcome.unlike.iter().chain(&outcome.unlike_seeds) {
+            tracing::error!(group = %local.id(), %home, %tenant, "a copy's digest differs from its home's");
+        }
+        for tenant in &outcome.unlike_seeds {
+            self.unlike.insert(*tenant);
+            self.flux.needs_seed(*tenant);
+        }
+        local.freshness.advance(home);
+        match outcome.acknowledgement(proposal) {
+            Some(ack) => self.send(ToHome::Ack(ack)),
+            None => Ok(()),
+        }
+    }
+
+    fn said(&mut self, response: SubscribeResponse) -> Result<(), End> {
+        match response.message {
+            Some(ToFollower::Batch(batch)) => self.batch(batch)?,
+            Some(ToFollower::Attached(attached)) => self.queue.push(Item::Attached(read_attached(attached)?)),
+            Some(ToFollower::Refused(refused)) => self.refused(&refused),
+            Some(ToFollower::Pong(pong)) => self.pong(&pong)?,
+            Some(ToFollower::NotLeader(not_leader)) => {
+                let leader = (not_leader.leader != 0).then_some(stead_types::NodeId::new(not_leader.leader));
+                return Err(End::NotLeader(leader));
+            }
+            Some(ToFollower::Opened(_)) => return Err(Garbled("a stream is opened once").into()),
+            // A newer home's message.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: FeedBatch) -> Result<(), End> {
+        let offset = wire::offset_from(batch.offset)?;
+        let unreadable = |_| Garbled("payload");
+        let mut raw = self.unpacker.unpack(batch.payload, batch.raw_len).map_err(unreadable)?;
+        let mut parts = Vec::with_capacity(batch.parts.len());
+        for part in batch.parts {
+            let len = part.len as usize;
+            if len == 0 || len > raw.len() || raw[0] != command::kind::DATA {
+                return Err(Garbled("part").into());
+            }
+            parts.push((TenantNumber::new(part.tenant), raw.split_to(len)));
+        }
+        if !parts.is_empty() {
+            self.busy = Some(Instant::now());
+        }
+        let number = batch.number;
+        self.queue.push(Item::Batch { number, offset, parts });
+        Ok(())
+    }
+
+    fn refused(&mut self, refused: &FeedRefused) {
+        let tenant = TenantNumber::new(refused.tenant);
+        tracing::debug!(group = %self.local.id(), home = %self.home, %tenant, reason = ?refused.reason(), "refused");
+        let is_attached = |record: &Record| record.session.is_some_and(|session| session.home == self.home);
+        if self
+            .local
+            .machine
+            .read(|held| held.record(tenant).is_some_and(is_attached))
+        {
+            self.queue.push(Item::Detached(tenant));
+        }
+        match refused.reason() {
+            Reason::SeedNeeded => self.flux.needs_seed(tenant),
+            Reason::NotOwner | Reason::NotAdmitted | Reason::Forked | Reason::Unspecified => {
+                self.flux.refused(tenant, Instant::now());
+            }
+        }
+    }
+
+    fn ping(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        self.pinged = Some(now);
+        if self.pings.len() >= PINGS_MAX || !self.local.freshness.wants_ping(self.home) {
+            return Ok(());
+        }
+        self.pings_sent += 1;
+        let number = self.pings_sent;
+        self.pings.push_back((number, now));
+        self.send(ToHome::Ping(FeedPing { number }))
+    }
+
+    fn pong(&mut self, pong: &FeedPong) -> Result<(), End> {
+        let offset = wire::offset_from(pong.offset)?;
+        let mut sent = None;
+        while let Some((number, at)) = self.pings.pop_front_if(|(number, _)| *number <= pong.number) {
+            sent = (number == pong.number).then_some(at);
+        }
+        let Some(sent) = sent else { return Ok(()) };
+        let proof = Proof {
+            as_of: self.local.freshness.at(sent),
+            offset,
+            view: wire::version_from(pong.view_incarnation, pong.view_index),
+        };
+        self.local.freshness.answered(self.home, proof);
+        Ok(())
+    }
+
+    fn send(&mut self, message: ToHome) -> Result<(), End> {
+        self.to_home.try_send(wire::to_home(message)).map_err(|_| End::Broken)
+    }
+}
+
+/// From where a tenant's changes are wanted.
+enum Standing {
+    At(stead_types::Epoch, Revision),
+    /// A copy is being built; its chunks come first.
+    InSeed,
+    /// Its digest differs: it waits for an operator.
+    Suspect,
+}
+
+fn standing(record: &Record) -> Standing {
+    match &record.shadow {
+        Some(shadow) => {
+            let chunks = shadow.loaded >= shadow.seed.sequence();
+            let clients = shadow.clients_loaded_to() == Some(ClientId(u128::MAX));
+            if chunks && clients {
+                Standing::At(record.epoch, shadow.state.revision)
+            } else {
+                Standing::InSeed
+            }
+        }
+        None if record.suspect => Standing::Suspect,
+        None => Standing::At(record.epoch, record.live.revision),
+    }
+}
+
+fn read_attached(attached: stead_api::proto::internal::v1::FeedAttached) -> Result<Attached, Garbled> {
+    let mut lineage = Reader::new(attached.lineage, "lineage");
+    let digest = attached.digest[..].try_into().map_err(|_| Garbled("digest"))?;
+    Ok(Attached {
+        tenant: TenantNumber::new(attached.tenant),
+        epoch: wire::epoch(attached.epoch)?,
+        position: Revision::from_u64(attached.position),
+        lineage: Lineage::decode(&mut lineage).map_err(|_| Garbled("lineage"))?,
+        digest: u128::from_be_bytes(digest),
+    })
+}

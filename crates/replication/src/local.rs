@@ -1,0 +1,76 @@
+//! What the tasks of one group on one node share.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use stead_raft::Group;
+use stead_state::{directory::View, rows::Unreadable};
+use stead_store::shard::ShardMachine;
+use stead_types::{GroupId, TenantNumber};
+use tokio::sync::Notify;
+
+use crate::{
+    Views,
+    counters::{Border, Counters},
+    freshness::Freshness,
+    source::acknowledged::Acknowledged,
+};
+
+/// A group of this node, and what its tasks know.
+pub(crate) struct Local {
+    pub(crate) group: Group,
+    pub(crate) machine: Arc<ShardMachine>,
+    pub(crate) views: Views,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) acknowledged: Arc<Acknowledged>,
+    pub(crate) freshness: Arc<Freshness>,
+    pub(crate) broken: Broken,
+}
+
+impl Local {
+    pub(crate) fn id(&self) -> GroupId {
+        self.group.id()
+    }
+
+    /// Returns the border that a stream to another group crosses, if the view knows both ends.
+    pub(crate) fn border_to(&self, other: GroupId) -> Option<Border> {
+        self.views.read(|view| {
+            let region = |group| Some(view.region_of(group)?.name.clone());
+            let (from, to) = (region(self.id())?, region(other)?);
+            Some(Border { from, to })
+        })
+    }
+}
+
+/// Tells whether a tenant that `home` owns may be fed to another group, as far as this view goes.
+pub(crate) fn may_follow(view: &View, tenant: TenantNumber, home: GroupId, follower: GroupId) -> bool {
+    let (Some(tenant), Some(region)) = (view.tenant(tenant), view.region_of(follower)) else {
+        return false;
+    };
+    tenant.home == home && tenant.has(follower) && tenant.admits(&region.jurisdiction)
+}
+
+/// Storage that could not be read, from wherever it was noticed: the node stops for it.
+#[derive(Debug, Default)]
+pub(crate) struct Broken {
+    first: Mutex<Option<Unreadable>>,
+    noticed: Notify,
+}
+
+impl Broken {
+    /// Reports a failure; the first one is kept.
+    pub(crate) fn report(&self, unreadable: Unreadable) {
+        self.first.lock().get_or_insert(unreadable);
+        self.noticed.notify_one();
+    }
+
+    /// Waits for a failure.
+    pub(crate) async fn noticed(&self) -> Unreadable {
+        loop {
+            if let Some(first) = self.first.lock().take() {
+                return first;
+            }
+            self.noticed.notified().await;
+        }
+    }
+}

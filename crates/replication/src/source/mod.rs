@@ -1,0 +1,36 @@
+//! The home's end of a stream: committed changes of the tenants that this group owns, for one follower group.
+//!
+//! ```text
+//!   applied ──> FEED rows ──> sessions ──> change records ──> batch, compressed ──> stream
+//!                                 ^                                                   │
+//!      attach, view (residency) ──┘          acknowledgements: what is in flight <────┘
+//! ```
+//!
+//! A stream is pulled by its transport: nothing is read before there is room for it, and nothing waits for more.
+//!
+//! # Invariants
+//!
+//! 1. Only tenants that this group owns, and whose policy admits the follower's region in this node's view, are put on
+//!    the stream.
+//! 2. What is in flight and not acknowledged stays below [`IN_FLIGHT_BYTES_MAX`] and what one batch is longer.
+//! 3. Batches have ascending offsets; a batch that only catches up has the offset of the one before.
+
+pub(crate) mod acknowledged;
+mod batch;
+mod open;
+pub(crate) mod pings;
+mod produce;
+pub(crate) mod seed;
+pub(crate) mod sessions;
+mod stream;
+
+pub(crate) use open::open;
+
+/// Bytes of batches, before compression, that may be on their way.
+pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+/// A batch is closed once it has this many bytes before compression.
+pub(crate) const BATCH_BYTES_MAX: usize = 256 << 10;
+/// How long entries that had nothing for the follower leave its offset behind.
+pub(crate) const KEEP_UP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
+/// Most entries of the home that one batch covers.
+pub(crate) const BATCH_ENTRIES_MAX: usize = 1024;

@@ -1,0 +1,225 @@
+//! Batches, from what has been applied.
+
+use std::collections::BTreeMap;
+
+use stead_api::proto::internal::v1::{FeedAttached, feed_refused::Reason};
+use stead_state::{
+    codec::Writer,
+    rows::Unreadable,
+    shard::{
+        command::Data,
+        read::{Changes, Reading, Refused},
+    },
+};
+use stead_store::shard::View;
+use stead_types::{Epoch, FeedOffset, Revision, Sequence, TenantNumber};
+
+use super::{
+    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX,
+    batch::{Batch, count},
+    sessions::Span,
+    stream::Source,
+};
+use crate::{local::may_follow, wire::ToFollower};
+
+/// Why nothing of a tenant was put on the stream.
+enum Unsent {
+    Refused(Reason),
+    Unreadable(Unreadable),
+}
+
+impl From<Refused> for Unsent {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Compacted { .. } => Self::Refused(Reason::SeedNeeded),
+            // A follower that is ahead of its home has a history that the home does not know.
+            Refused::Forked { .. } | Refused::NotReached { .. } => Self::Refused(Reason::Forked),
+            Refused::Unreadable(unreadable) => Self::Unreadable(unreadable),
+        }
+    }
+}
+
+/// Changes of one tenant and what they leave it at.
+struct Part {
+    data: Data,
+    next: Revision,
+    /// Digest and lineage, where the changes end with the tenant's last.
+    end: Option<(u128, bytes::Bytes)>,
+}
+
+/// Entries that were gone through.
+#[derive(Default)]
+struct GoneThrough {
+    /// What is to be sent of whom.
+    spans: BTreeMap<TenantNumber, Span>,
+    /// The last of them.
+    last: Option<u64>,
+    /// Whether there may be more behind it.
+    more: bool,
+}
+
+impl Source {
+    /// Makes the next batch of what has been applied, and the next batch for those who catch up, if there is room.
+    /// Returns whether there was anything to do.
+    pub(super) fn produce(&mut self) -> Result<bool, Unreadable> {
+        let before = self.place;
+        if self.may_send() {
+            self.go_on()?;
+        }
+        let caught_up = self.may_send() && self.catch_up()?;
+        Ok(caught_up || before != self.place)
+    }
+
+    /// Goes through the entries behind the stream's place.
+    fn go_on(&mut self) -> Result<(), Unreadable> {
+        self.applied.borrow_and_update();
+        let local = self.local.clone();
+        local.machine.read(|held| {
+            let applied = held.applied();
+            if applied <= self.place {
+                return Ok(());
+            }
+            let gone_through = self.spans(&held)?;
+            let mut batch = Batch::default();
+            for (tenant, span) in gone_through.spans {
+                let up_to = (span.through, usize::MAX);
+                match self.part(&held, (tenant, span.epoch, span.after), up_to) {
+                    Ok(part) => batch.add(tenant, &part.data.encode()),
+                    Err(Unsent::Refused(reason)) => self.refuse(tenant, reason),
+                    Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
+                }
+            }
+            self.place = match gone_through.last {
+                Some(last) if gone_through.more => last,
+                Some(_) | None => applied,
+            };
+            if let Some(index) = gone_through.last {
+                let offset = FeedOffset { index, ..self.offset };
+                if batch.is_empty() {
+                    self.skipped(offset);
+                } else {
+                    self.send(batch, offset);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes some entries in.
+    fn spans(&mut self, held: &View<'_>) -> Result<GoneThrough, Unreadable> {
+        let entries = held.feed(self.place, BATCH_ENTRIES_MAX)?;
+        let mut through = GoneThrough {
+            more: entries.len() == BATCH_ENTRIES_MAX,
+            ..GoneThrough::default()
+        };
+        let mut bytes = 0;
+        for (index, entry) in entries {
+            through.last = Some(index);
+            for touched in entry.touched {
+                let Some(span) = self.sessions.touched(touched) else {
+                    continue;
+                };
+                let known = through.spans.entry(touched.tenant);
+                known.and_modify(|before| before.through = span.through).or_insert(span);
+            }
+            bytes += entry.len;
+            if bytes >= BATCH_BYTES_MAX as u64 {
+                through.more = true;
+                break;
+            }
+        }
+        Ok(through)
+    }
+
+    /// Lets tenants that are behind have their turns until the batch is full. Returns whether any had one.
+    fn catch_up(&mut self) -> Result<bool, Unreadable> {
+        let local = self.local.clone();
+        let mut attached = Vec::new();
+        let mut any = false;
+        local.machine.read(|held| {
+            let mut batch = Batch::default();
+            while !batch.is_full()
+                && let Some((tenant, epoch, after)) = self.sessions.turn()
+            {
+                any = true;
+                let up_to = (Sequence::MAX, BATCH_BYTES_MAX - batch.len());
+                let part = match self.part(&held, (tenant, epoch, after), up_to) {
+                    Ok(part) => part,
+                    Err(Unsent::Refused(reason)) => {
+                        self.refuse(tenant, reason);
+                        continue;
+                    }
+                    Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
+                };
+                self.sessions.sent(tenant, part.next, part.end.is_none());
+                if !part.data.changes.is_empty() {
+                    batch.add(tenant, &part.data.encode());
+                }
+                if let Some((digest, lineage)) = part.end {
+                    attached.push(ToFollower::Attached(FeedAttached {
+                        tenant: tenant.get(),
+                        epoch: epoch.get(),
+                        position: part.next.to_u64(),
+                        lineage,
+                        digest: digest.to_be_bytes().to_vec().into(),
+                    }));
+                }
+            }
+            if !batch.is_empty() {
+                self.send(batch, self.skipped.unwrap_or(self.offset));
+            }
+            Ok(())
+        })?;
+        self.out.extend(attached);
+        Ok(any)
+    }
+
+    /// Returns what there is of a tenant behind a revision, up to a sequence and of about so many bytes.
+    fn part(
+        &self,
+        held: &View<'_>,
+        (tenant, epoch, after): (TenantNumber, Epoch, Revision),
+        (through, len_max): (Sequence, usize),
+    ) -> Result<Part, Unsent> {
+        let home = self.local.id();
+        let may_follow = self
+            .local
+            .views
+            .read(|view| may_follow(view, tenant, home, self.follower));
+        if !may_follow {
+            return Err(Unsent::Refused(Reason::NotAdmitted));
+        }
+        let owned = |reading: &Reading<'_>| reading.record().owned() == Some(epoch);
+        let reading = held.reading(tenant).filter(owned);
+        let reading = reading.ok_or(Unsent::Refused(Reason::NotOwner))?;
+        let Changes { changes, next, more: _ } = reading.changes(after, through, len_max)?;
+        let state = reading.state();
+        let end = (next == state.revision).then(|| {
+            let mut lineage = Writer::default();
+            reading.record().lineage.encode(&mut lineage);
+            (state.digest, lineage.finish())
+        });
+        let data = Data {
+            tenant,
+            home,
+            epoch,
+            changes,
+            digest: end.as_ref().map(|(digest, _)| *digest),
+            floor: state.floor,
+        };
+        Ok(Part { data, next, end })
+    }
+
+    /// Sends a batch with nothing in it, so that the follower's offset keeps up.
+    pub(super) fn keep_up(&mut self, offset: FeedOffset) {
+        self.send(Batch::default(), offset);
+    }
+
+    fn send(&mut self, batch: Batch, offset: FeedOffset) {
+        let number = self.sends(batch.len());
+        let message = batch.finish(offset, number, &mut self.packer);
+        count(&message, self.border.as_ref(), &self.local.counters);
+        self.sent(offset);
+        self.out.push_back(ToFollower::Batch(message));
+    }
+}

@@ -1,0 +1,213 @@
+//! Seeding from the home's side: a tenant's state in chunks, within a bandwidth of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use stead_api::proto::internal::v1::{
+    FeedNotLeader, FeedRefused, SeedChunk, SeedRequest, SeedResponse, feed_refused::Reason, seed_response::Message,
+};
+use stead_raft::ReadIndexError;
+use stead_state::shard::{
+    command::{Chunk, Part, Seed},
+    read::{Reading, Refused},
+};
+use stead_types::{ClientId, Epoch, GroupId, NodeId, Revision, Sequence, TenantNumber};
+use tokio::time::{Instant, sleep_until};
+use tonic::Status;
+
+use crate::{
+    counters::Border,
+    local::{Local, may_follow},
+    payload::Packer,
+    wire,
+};
+
+/// About how many bytes a chunk has before compression.
+const CHUNK_BYTES: usize = 256 << 10;
+/// What one seed takes at most of the way between two regions, before compression.
+const BYTES_PER_SECOND_MAX: u32 = 16 << 20;
+
+/// A seed under way.
+pub(crate) struct Seeding {
+    local: Arc<Local>,
+    follower: GroupId,
+    border: Option<Border>,
+    tenant: TenantNumber,
+    epoch: Epoch,
+    /// The seed's first revision; `None` before it has begun.
+    first: Option<Revision>,
+    loaded: Sequence,
+    clients: Clients,
+    packer: Packer,
+    next_at: Instant,
+    has_ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clients {
+    After(Option<ClientId>),
+    Loaded,
+}
+
+/// Why there is no chunk.
+enum NoChunk {
+    End,
+    Refused(Reason),
+    Failed(Status),
+}
+
+impl Seeding {
+    /// Takes in what a follower asks for.
+    pub(crate) fn new(local: Arc<Local>, request: &SeedRequest) -> Result<Self, wire::Garbled> {
+        let follower = GroupId::new(request.follower_group);
+        let clients = match &request.clients_loaded[..] {
+            [] => Clients::After(None),
+            id => {
+                let id = ClientId(u128::from_be_bytes(id.try_into().map_err(|_| wire::Garbled("client"))?));
+                if id == ClientId(u128::MAX) {
+                    Clients::Loaded
+                } else {
+                    Clients::After(Some(id))
+                }
+            }
+        };
+        Ok(Self {
+            border: local.border_to(follower),
+            follower,
+            tenant: TenantNumber::new(request.tenant),
+            epoch: wire::epoch(request.epoch)?,
+            first: (request.first != 0).then_some(Revision::from_u64(request.first)),
+            loaded: Sequence::new(request.loaded).ok_or(wire::Garbled("sequence"))?,
+            clients,
+            packer: Packer::new(),
+            next_at: Instant::now(),
+            has_ended: false,
+            local,
+        })
+    }
+
+    /// Returns the next message, or `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<SeedResponse, Status>> {
+        if self.has_ended {
+            return None;
+        }
+        sleep_until(self.next_at).await;
+        if let Err(error) = self.local.group.read_index().await {
+            self.has_ended = true;
+            return Some(Ok(not_leader(error)));
+        }
+        match self.chunk() {
+            Ok(command) => Some(Ok(self.send(command))),
+            Err(NoChunk::End) => None,
+            Err(NoChunk::Refused(reason)) => {
+                self.has_ended = true;
+                let (tenant, epoch, reason) = (self.tenant.get(), self.epoch.get(), reason.into());
+                let refused = FeedRefused { tenant, epoch, reason };
+                Some(Ok(response(Message::Refused(refused))))
+            }
+            Err(NoChunk::Failed(status)) => {
+                self.has_ended = true;
+                Some(Err(status))
+            }
+        }
+    }
+
+    fn send(&mut self, command: bytes::Bytes) -> SeedResponse {
+        let len = u32::try_from(command.len()).unwrap_or(u32::MAX);
+        self.next_at = Instant::now() + Duration::from_secs(1) * len / BYTES_PER_SECOND_MAX;
+        let (payload, raw_len) = self.packer.pack(command.to_vec());
+        if let Some(border) = &self.border {
+            self.local
+                .counters
+                .add(border, &[(self.tenant, command.len())], payload.len());
+        }
+        response(Message::Chunk(SeedChunk { payload, raw_len }))
+    }
+
+    /// Returns the next command.
+    fn chunk(&mut self) -> Result<bytes::Bytes, NoChunk> {
+        let local = self.local.clone();
+        let may_follow = local
+            .views
+            .read(|view| may_follow(view, self.tenant, local.id(), self.follower));
+        if !may_follow {
+            return Err(NoChunk::Refused(Reason::NotAdmitted));
+        }
+        local.machine.read(|held| {
+            let reading = held.reading(self.tenant);
+            let reading = reading.filter(|reading| reading.record().owned() == Some(self.epoch));
+            self.read(reading.ok_or(NoChunk::Refused(Reason::NotOwner))?)
+        })
+    }
+
+    fn read(&mut self, reading: Reading<'_>) -> Result<bytes::Bytes, NoChunk> {
+        let (tenant, home, epoch) = (self.tenant, self.local.id(), self.epoch);
+        let Some(first) = self.first else {
+            let first = reading.state().revision;
+            self.first = Some(first);
+            self.loaded = Sequence::ZERO;
+            self.clients = Clients::After(None);
+            let lineage = reading.record().lineage.clone();
+            return Ok(Seed {
+                tenant,
+                home,
+                epoch,
+                first,
+                lineage,
+            }
+            .encode());
+        };
+        let part = if self.loaded < first.sequence() {
+            let part = reading.chunk_of_changes(self.loaded, first, CHUNK_BYTES);
+            part.map_err(|refused| self.failed(refused))?
+        } else {
+            match self.clients {
+                Clients::After(after) => reading.chunk_of_clients(after, CHUNK_BYTES),
+                Clients::Loaded => return Err(NoChunk::End),
+            }
+        };
+        match &part {
+            Part::Changes { up_to, .. } => self.loaded = *up_to,
+            Part::Clients {
+                up_to: ClientId(u128::MAX),
+                ..
+            } => self.clients = Clients::Loaded,
+            Part::Clients { up_to, .. } => self.clients = Clients::After(Some(*up_to)),
+        }
+        let read_at = reading.state().revision;
+        Ok(Chunk {
+            tenant,
+            home,
+            epoch,
+            first,
+            read_at,
+            part,
+        }
+        .encode())
+    }
+
+    fn failed(&self, refused: Refused) -> NoChunk {
+        match refused {
+            Refused::Unreadable(unreadable) => {
+                self.local.broken.report(unreadable);
+                NoChunk::Failed(Status::internal("storage could not be read"))
+            }
+            Refused::Forked { .. } | Refused::NotReached { .. } | Refused::Compacted { .. } => {
+                NoChunk::Refused(Reason::Forked)
+            }
+        }
+    }
+}
+
+fn response(message: Message) -> SeedResponse {
+    SeedResponse { message: Some(message) }
+}
+
+fn not_leader(error: ReadIndexError) -> SeedResponse {
+    let leader = match error {
+        ReadIndexError::NotLeader { leader } => leader,
+        ReadIndexError::NoQuorum | ReadIndexError::Overloaded | ReadIndexError::Stopped => None,
+    };
+    response(Message::NotLeader(FeedNotLeader {
+        leader: leader.map_or(0, NodeId::get),
+    }))
+}

@@ -1,0 +1,316 @@
+//! One stream: waits, takes in what the follower says, and gives out messages one by one.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
+
+use futures::{Future, FutureExt, StreamExt, stream::FuturesUnordered};
+use stead_api::proto::internal::v1::{FeedAck, FeedAttach, FeedPing, FeedPong, feed_refused::Reason};
+use stead_raft::{Leadership, ReadIndexError};
+use stead_types::{FeedOffset, GroupId, TenantNumber};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tonic::{Status, Streaming};
+
+use super::{
+    IN_FLIGHT_BYTES_MAX, KEEP_UP_INTERVAL,
+    open::not_leader,
+    pings::{PINGS_MAX, Pings},
+    sessions::Sessions,
+};
+use crate::{
+    counters::Border,
+    local::Local,
+    payload::Packer,
+    wire::{self, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
+};
+
+type Round = Pin<Box<dyn Future<Output = (u64, Result<u64, ReadIndexError>)> + Send>>;
+
+/// The home's end of one stream.
+pub(crate) struct Source {
+    pub(super) local: Arc<Local>,
+    pub(super) follower: GroupId,
+    pub(super) border: Option<Border>,
+    pub(super) sessions: Sessions,
+    /// The home's entries up to here have been gone through.
+    pub(super) place: u64,
+    /// Of the last batch.
+    pub(super) offset: FeedOffset,
+    /// Messages that are ready.
+    pub(super) out: VecDeque<ToFollower>,
+    pub(super) packer: Packer,
+    pub(super) applied: watch::Receiver<u64>,
+    /// The last entry that had nothing for the follower, since the last batch.
+    pub(super) skipped: Option<FeedOffset>,
+    keep_up_at: Instant,
+    in_flight: InFlight,
+    inbound: Streaming<SubscribeRequest>,
+    leadership: watch::Receiver<Leadership>,
+    rounds: FuturesUnordered<Round>,
+    pings: Pings,
+    /// Nothing more is given out but what is ready.
+    has_ended: bool,
+    ended_with: Option<Status>,
+}
+
+/// Batches that have not been acknowledged.
+#[derive(Debug, Default)]
+struct InFlight {
+    batches: VecDeque<(u64, usize)>,
+    bytes: usize,
+    number: u64,
+}
+
+enum Wake {
+    Said(Result<Option<SubscribeRequest>, Status>),
+    Confirmed(u64, Result<u64, ReadIndexError>),
+    Applied,
+    LeaderChanged,
+    KeepUp,
+}
+
+impl Source {
+    /// Returns a source that has said nothing.
+    pub(super) fn new(local: Arc<Local>, follower: GroupId, inbound: Streaming<SubscribeRequest>) -> Self {
+        Self {
+            follower,
+            border: local.border_to(follower),
+            sessions: Sessions::default(),
+            place: 0,
+            offset: FeedOffset::ZERO,
+            out: VecDeque::new(),
+            packer: Packer::new(),
+            applied: local.group.applied(),
+            skipped: None,
+            keep_up_at: Instant::now(),
+            in_flight: InFlight::default(),
+            inbound,
+            leadership: local.group.watch_leader(),
+            rounds: FuturesUnordered::new(),
+            pings: Pings::default(),
+            has_ended: false,
+            ended_with: None,
+            local,
+        }
+    }
+
+    /// Returns a source that ends with its first message.
+    pub(super) fn refusing(local: Arc<Local>, inbound: Streaming<SubscribeRequest>, message: ToFollower) -> Self {
+        let mut source = Self::new(local, GroupId::DIRECTORY, inbound);
+        source.out.push_back(message);
+        source.has_ended = true;
+        source
+    }
+
+    /// Returns the next message, or `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<SubscribeResponse, Status>> {
+        loop {
+            if let Some(message) = self.out.pop_front() {
+                return Some(Ok(wire::to_follower(message)));
+            }
+            if self.has_ended {
+                return self.ended_with.take().map(Err);
+            }
+            let worked = self.produce().unwrap_or_else(|unreadable| {
+                self.local.broken.report(unreadable);
+                self.end(Some(Status::internal("storage could not be read")));
+                true
+            });
+            self.answer_pings();
+            if worked {
+                tokio::task::coop::consume_budget().await;
+            } else if self.out.is_empty() {
+                let wake = self.wait().await;
+                self.step(wake);
+            }
+        }
+    }
+
+    /// Waits for something to do. May be dropped at any time.
+    async fn wait(&mut self) -> Wake {
+        let may_send = self.may_send();
+        let keep_up_at = self.keep_up_at;
+        tokio::select! {
+            biased;
+            said = self.inbound.message() => Wake::Said(said),
+            Some((ping, round)) = self.rounds.next(), if !self.rounds.is_empty() => Wake::Confirmed(ping, round),
+            Ok(()) = self.leadership.changed() => Wake::LeaderChanged,
+            Ok(()) = self.applied.changed(), if may_send => Wake::Applied,
+            () = sleep_until(keep_up_at), if self.skipped.is_some() => Wake::KeepUp,
+        }
+    }
+
+    fn step(&mut self, wake: Wake) {
+        match wake {
+            Wake::Said(Ok(Some(message))) => {
+                if let Err(garbled) = self.said(message) {
+                    self.end(Some(Status::invalid_argument(garbled.to_string())));
+                }
+            }
+            Wake::Said(Ok(None) | Err(_)) => self.end(None),
+            Wake::Confirmed(ping, Ok(index)) => self.pings.confirmed(ping, index),
+            Wake::Confirmed(_, Err(error @ ReadIndexError::NotLeader { .. })) => {
+                self.out.push_back(not_leader(error));
+                self.end(None);
+            }
+            // The ping stays unanswered; the follower sends others.
+            Wake::Confirmed(_, Err(ReadIndexError::NoQuorum | ReadIndexError::Overloaded)) => {}
+            Wake::Confirmed(_, Err(ReadIndexError::Stopped)) => self.end(None),
+            Wake::Applied => {}
+            Wake::LeaderChanged => self.leader_changed(),
+            Wake::KeepUp => {
+                if let Some(offset) = self.skipped.take() {
+                    self.keep_up(offset);
+                }
+            }
+        }
+    }
+
+    fn leader_changed(&mut self) {
+        let known = *self.leadership.borrow_and_update();
+        if !known.is_here {
+            self.out
+                .push_back(not_leader(ReadIndexError::NotLeader { leader: known.leader }));
+            self.end(None);
+        }
+    }
+
+    fn end(&mut self, status: Option<Status>) {
+        self.has_ended = true;
+        self.ended_with = status;
+    }
+
+    fn said(&mut self, request: SubscribeRequest) -> Result<(), wire::Garbled> {
+        match request.message {
+            Some(ToHome::Attach(attach)) => self.attach(&attach),
+            Some(ToHome::Ack(ack)) => self.acknowledged(&ack),
+            Some(ToHome::Ping(ping)) => {
+                self.ping(ping);
+                Ok(())
+            }
+            Some(ToHome::Open(_)) => Err(wire::Garbled("a stream is opened once")),
+            // A newer follower's message.
+            None => Ok(()),
+        }
+    }
+
+    fn attach(&mut self, attach: &FeedAttach) -> Result<(), wire::Garbled> {
+        let position = attach.position.as_ref().ok_or(wire::Garbled("position"))?;
+        let Position {
+            tenant,
+            epoch,
+            revision,
+        } = Position::from_message(position)?;
+        // Whether it may be sent is checked when it is its turn, as for every batch.
+        self.sessions.attach(tenant, epoch, revision);
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, ack: &FeedAck) -> Result<(), wire::Garbled> {
+        let offset = wire::offset_from(ack.offset)?;
+        self.in_flight.done(ack.batches);
+        let positions = |all: &[_]| all.iter().map(Position::from_message).collect::<Result<Vec<_>, _>>();
+        let (attached, detached) = (positions(&ack.attached)?, positions(&ack.detached)?);
+        for gone in &detached {
+            self.sessions.end(gone.tenant);
+        }
+        self.local.acknowledged.change(self.follower, |follower| {
+            follower.offset = follower.offset.max(offset);
+            // Whoever was detached when the stream began is listed by now.
+            follower.all_detached = false;
+            for position in attached {
+                follower.detached.remove(&position.tenant);
+            }
+            for position in detached {
+                follower
+                    .detached
+                    .insert(position.tenant, (position.epoch, position.revision));
+            }
+        });
+        Ok(())
+    }
+
+    fn ping(&mut self, ping: FeedPing) {
+        if self.rounds.len() >= PINGS_MAX {
+            return;
+        }
+        let group = self.local.group.clone();
+        self.rounds
+            .push(async move { (ping.number, group.read_index().await) }.boxed());
+    }
+
+    /// Answers pings that everything before has been sent for.
+    fn answer_pings(&mut self) {
+        let Some(number) = self.pings.passed(self.place) else {
+            return;
+        };
+        let version = self.local.views.version();
+        self.out.push_back(ToFollower::Pong(FeedPong {
+            number,
+            offset: Some(wire::offset_to(self.offset)),
+            view_incarnation: version.incarnation.0,
+            view_index: version.index,
+        }));
+    }
+
+    /// Ends a tenant's session and tells the follower why.
+    pub(super) fn refuse(&mut self, tenant: TenantNumber, reason: Reason) {
+        let epoch = self.sessions.epoch(tenant);
+        if self.sessions.end(tenant) {
+            let refused = stead_api::proto::internal::v1::FeedRefused {
+                tenant: tenant.get(),
+                epoch: epoch.map_or(0, stead_types::Epoch::get),
+                reason: reason.into(),
+            };
+            self.out.push_back(ToFollower::Refused(refused));
+        }
+    }
+
+    /// Tells whether there is room for another batch.
+    pub(super) fn may_send(&self) -> bool {
+        self.in_flight.bytes < IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Counts a batch and returns its number.
+    pub(super) fn sends(&mut self, bytes: usize) -> u64 {
+        self.in_flight.add(bytes)
+    }
+
+    /// Notes the offset of a batch that was sent.
+    pub(super) fn sent(&mut self, offset: FeedOffset) {
+        self.offset = offset;
+        self.skipped = None;
+    }
+
+    /// Notes an entry that had nothing for the follower.
+    pub(super) fn skipped(&mut self, offset: FeedOffset) {
+        if self.skipped.is_none() {
+            self.keep_up_at = Instant::now() + KEEP_UP_INTERVAL;
+        }
+        self.skipped = Some(offset);
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.local
+            .acknowledged
+            .change(self.follower, |follower| follower.connected = false);
+    }
+}
+
+impl InFlight {
+    fn add(&mut self, bytes: usize) -> u64 {
+        self.number += 1;
+        self.bytes += bytes;
+        self.batches.push_back((self.number, bytes));
+        self.number
+    }
+
+    fn done(&mut self, number: u64) {
+        while let Some((_, bytes)) = self.batches.pop_front_if(|(sent, _)| *sent <= number) {
+            self.bytes -= bytes;
+        }
+    }
+}
