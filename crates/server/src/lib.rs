@@ -1,6 +1,17 @@
 //! A node of Stead: services, router, health, metrics, supervision.
 
+mod bootstrap;
 pub mod config;
+mod directory;
 pub mod environment;
+mod health;
+mod host;
+mod http;
 pub mod listener;
+mod metrics;
+mod neighbours;
+pub mod node;
+mod reply;
+mod router;
+mod services;
 pub mod supervisor;

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use stead_types::{NodeId, RegionName};
+use stead_types::{Jurisdiction, NodeId, RegionName};
 
 use super::{Config, InitialNode, Invalid, Listen};
+
+/// More groups than this cost more than they bring: each commits and elects by itself.
+const GROUPS_PER_REGION_MAX: u32 = 16;
 
 /// A listener's addresses, `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct Member {
     pub peer: String,
     /// Its advertised HTTP address; may be empty.
     pub http: String,
+    /// Only votes in the directory.
+    pub witness: bool,
 }
 
 /// A configuration in which every value was looked at.
@@ -40,7 +45,9 @@ pub struct Checked {
     /// The first nodes; the same on every node.
     pub members: Vec<Member>,
     /// Regions and their jurisdictions.
-    pub regions: Vec<(RegionName, String)>,
+    pub regions: Vec<(RegionName, Jurisdiction)>,
+    /// Tenant groups of each region.
+    pub groups_per_region: u32,
     /// The longest round trip between voters of the directory.
     pub directory_rtt_max: Duration,
     /// This node.
@@ -89,6 +96,7 @@ impl Config {
         Ok(Checked {
             cluster: self.cluster.name.clone(),
             regions: self.regions(&members)?,
+            groups_per_region: self.groups_per_region()?,
             directory_rtt_max: duration("cluster.directory_rtt_max", &self.cluster.directory_rtt_max)?,
             client: listener("client", &self.client, &node.client)?,
             peer: listener("peer", &self.peer, &node.peer)?,
@@ -102,6 +110,16 @@ impl Config {
             members,
             node,
         })
+    }
+
+    fn groups_per_region(&self) -> Result<u32, Invalid> {
+        match self.cluster.groups_per_region {
+            groups @ 1..=GROUPS_PER_REGION_MAX => Ok(groups),
+            groups => {
+                let problem = format!("a region has 1 to {GROUPS_PER_REGION_MAX} groups, not {groups}");
+                Err(Invalid::value("cluster.groups_per_region", problem))
+            }
+        }
     }
 
     fn members(&self) -> Result<Vec<Member>, Invalid> {
@@ -125,20 +143,16 @@ impl Config {
         Ok(members)
     }
 
-    fn regions(&self, members: &[Member]) -> Result<Vec<(RegionName, String)>, Invalid> {
+    fn regions(&self, members: &[Member]) -> Result<Vec<(RegionName, Jurisdiction)>, Invalid> {
         let mut regions = Vec::new();
         for region in &self.cluster.regions {
-            let name = region
-                .name
+            let invalid = |why: String| Invalid::value("cluster.regions", why);
+            let name = region.name.parse().map_err(|error| invalid(format!("{error}")))?;
+            let jurisdiction = region
+                .jurisdiction
                 .parse()
-                .map_err(|error| Invalid::value("cluster.regions", format!("{error}")))?;
-            if region.jurisdiction.is_empty() {
-                return Err(Invalid::value(
-                    "cluster.regions",
-                    format!("{name} has no jurisdiction, such as \"EU\""),
-                ));
-            }
-            regions.push((name, region.jurisdiction.clone()));
+                .map_err(|error| invalid(format!("{}: {error}", region.name)))?;
+            regions.push((name, jurisdiction));
         }
         match members
             .iter()
@@ -174,6 +188,7 @@ fn member(position: usize, initial: &InitialNode) -> Result<Member, Invalid> {
         client: initial.client.clone(),
         peer: initial.peer.clone(),
         http: initial.http.clone(),
+        witness: initial.witness,
     })
 }
 

@@ -7,6 +7,7 @@ use super::Config;
 /// Every key that exists, dotted; keys below `net.dial` are addresses.
 pub const KEYS: &[&str] = &[
     "cluster.directory_rtt_max",
+    "cluster.groups_per_region",
     "cluster.initial",
     "cluster.name",
     "cluster.regions",

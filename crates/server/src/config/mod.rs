@@ -44,6 +44,8 @@ pub struct Cluster {
     pub initial: Vec<InitialNode>,
     /// The regions and where they lie, for residency.
     pub regions: Vec<RegionEntry>,
+    /// Tenant groups of each region; fixed when the cluster begins.
+    pub groups_per_region: u32,
     /// The longest round trip between two voters of the directory; its heartbeats follow from it.
     pub directory_rtt_max: String,
 }
@@ -63,6 +65,9 @@ pub struct InitialNode {
     /// Its advertised HTTP address.
     #[serde(default)]
     pub http: String,
+    /// Only votes in the directory and holds no tenant.
+    #[serde(default)]
+    pub witness: bool,
 }
 
 /// A region.
@@ -133,6 +138,7 @@ impl Default for Cluster {
             name: "stead".into(),
             initial: Vec::new(),
             regions: Vec::new(),
+            groups_per_region: 4,
             directory_rtt_max: "300ms".into(),
         }
     }

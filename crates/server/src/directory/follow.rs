@@ -1,0 +1,147 @@
+//! Keeps this node's view of the directory: read from disk at start, then followed change by change.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use stead_api::proto::internal::v1::{WatchRequest, WatchResponse};
+use stead_replication::Views;
+use stead_state::directory::Change;
+use stead_store::view::ViewRows;
+use stead_types::{DirectoryVersion, Incarnation};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{Directory, Seat};
+use crate::supervisor::BoxError;
+
+/// Pause before another voter is tried.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Changes taken at once.
+const CHANGES_MAX: usize = 1_000;
+/// How long a voter may take to begin its answer.
+const OPEN_MAX: Duration = Duration::from_secs(3);
+
+/// The task that keeps a view.
+pub(crate) struct ViewFollower {
+    directory: std::sync::Arc<Directory>,
+    views: Views,
+    rows: ViewRows,
+    pending: Pending,
+}
+
+/// Changes that have not reached a version yet.
+#[derive(Default)]
+struct Pending {
+    /// They are all there is.
+    reset: bool,
+    changes: Vec<Change>,
+}
+
+impl ViewFollower {
+    /// Returns the task; `views` holds what `rows` had.
+    pub(crate) fn new(directory: std::sync::Arc<Directory>, views: Views, rows: ViewRows) -> Self {
+        Self {
+            directory,
+            views,
+            rows,
+            pending: Pending::default(),
+        }
+    }
+
+    /// Follows until the token fires.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
+        let directory = self.directory.clone();
+        if let Some(seat) = directory.seat() {
+            tokio::select! {
+                ended = self.follow_seat(seat) => return ended,
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+        tokio::select! {
+            ended = self.follow_voters() => ended,
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+
+    /// A voter follows its own machine.
+    async fn follow_seat(&mut self, seat: &Seat) -> Result<(), BoxError> {
+        let mut versions = seat.machine.version();
+        loop {
+            versions.borrow_and_update();
+            let since = seat.machine.changes_since(self.views.version(), CHANGES_MAX);
+            let reached = since.version;
+            let changes = since
+                .changes
+                .into_iter()
+                .map(Change::decode)
+                .collect::<Result<Vec<_>, _>>()?;
+            self.take(since.is_snapshot, changes, Some(reached))?;
+            if reached < *versions.borrow() {
+                continue;
+            }
+            if versions.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn follow_voters(&mut self) -> Result<(), BoxError> {
+        let directory = self.directory.clone();
+        loop {
+            for (id, client) in directory.voters() {
+                let from = self.views.version();
+                let request = WatchRequest {
+                    incarnation: from.incarnation.0,
+                    index: from.index,
+                };
+                let mut client = client.clone();
+                let opened = timeout(OPEN_MAX, client.watch(request)).await;
+                let Ok(Ok(stream)) = opened else { continue };
+                debug!(voter = %id, %from, "following the directory");
+                let mut stream = stream.into_inner();
+                while let Some(Ok(message)) = stream.next().await {
+                    self.message(message)?;
+                }
+                self.pending = Pending::default();
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    fn message(&mut self, message: WatchResponse) -> Result<(), BoxError> {
+        let changes = message
+            .changes
+            .into_iter()
+            .map(Change::decode)
+            .collect::<Result<Vec<_>, _>>()?;
+        let version = DirectoryVersion {
+            incarnation: Incarnation(message.incarnation),
+            index: message.index,
+        };
+        self.take(
+            message.reset,
+            changes,
+            (version != DirectoryVersion::ZERO).then_some(version),
+        )
+    }
+
+    /// Takes in changes; they count together once they reach a version.
+    fn take(&mut self, reset: bool, changes: Vec<Change>, reached: Option<DirectoryVersion>) -> Result<(), BoxError> {
+        if reset {
+            self.pending = Pending {
+                reset,
+                changes: Vec::new(),
+            };
+        }
+        self.pending.changes.extend(changes);
+        let Some(version) = reached else { return Ok(()) };
+        let Pending { reset, changes } = std::mem::take(&mut self.pending);
+        self.rows.write(reset, &changes, version)?;
+        if reset {
+            info!(%version, things = changes.len(), "the view was loaded anew");
+        }
+        self.views.take(reset, changes, version);
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! What everything on a node shares: its view, its groups, the way to the directory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use stead_api::proto::admin::v1 as admin;
+use stead_raft::Group;
+use stead_replication::{Counters, Freshness, Lag, Views};
+use stead_state::{directory::Tenant, shard::read::Reading};
+use stead_store::shard::ShardMachine;
+use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantName, TenantNumber};
+
+use crate::{
+    config::Checked,
+    directory::Directory,
+    health::Checks,
+    metrics::{GroupSample, Metrics},
+    neighbours::Neighbours,
+};
+
+/// How long a node waits for its view when a name is unknown to it.
+const VIEW_WAIT: Duration = Duration::from_secs(3);
+
+/// A data group of this node.
+#[derive(Clone)]
+pub(crate) struct Hosted {
+    /// The group.
+    pub(crate) raft: Group,
+    /// What it holds.
+    pub(crate) machine: Arc<ShardMachine>,
+    /// How fresh the tenants that it follows are.
+    pub(crate) freshness: Arc<Freshness>,
+}
+
+impl Hosted {
+    /// Returns the epoch that a tenant's record here has, if there is one.
+    pub(crate) fn epoch(&self, tenant: TenantNumber) -> Option<Epoch> {
+        self.machine.read(|view| view.record(tenant).map(|record| record.epoch))
+    }
+
+    /// Tells whether this group owns a tenant in its own log.
+    pub(crate) fn owns(&self, tenant: TenantNumber) -> bool {
+        self.machine
+            .read(|view| view.record(tenant).is_some_and(|record| record.owned().is_some()))
+    }
+
+    /// Reads a tenant's data; nothing may wait inside.
+    pub(crate) fn reading<T>(&self, tenant: TenantNumber, read: impl FnOnce(Option<Reading<'_>>) -> T) -> T {
+        self.machine.read(|view| read(view.reading(tenant)))
+    }
+}
+
+/// What everything on a node shares.
+pub(crate) struct Host {
+    /// The node's configuration.
+    pub(crate) config: Checked,
+    /// Its view of the directory.
+    pub(crate) views: Views,
+    /// The way to the directory's leader.
+    pub(crate) directory: Arc<Directory>,
+    /// The data groups in which it votes.
+    pub(crate) groups: BTreeMap<GroupId, Hosted>,
+    /// Channels to other nodes' client listeners.
+    pub(crate) neighbours: Neighbours,
+    /// Whether this node can serve.
+    pub(crate) ready: Checks,
+    /// Whether its region can serve.
+    pub(crate) region_ready: Checks,
+    /// What it counts.
+    pub(crate) counts: Metrics,
+    /// What it has sent over borders.
+    pub(crate) borders: Arc<Counters>,
+    /// When it started, in milliseconds since 1970.
+    pub(crate) started: u64,
+    /// It takes no more work.
+    pub(crate) draining: AtomicBool,
+    /// Bytes of disk that its rows use, asked when needed.
+    pub(crate) disk_len: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Host {
+    /// Returns a tenant by its name. A name that the view does not know is unknown only when the view has reached a
+    /// version of the directory that was read after this call.
+    pub(crate) async fn resolve(&self, name: &TenantName) -> Result<Arc<Tenant>, Error> {
+        if let Some(tenant) = self.known(name) {
+            return Ok(tenant);
+        }
+        let version = self.directory.version().await?;
+        if !self.views.reach(version, VIEW_WAIT).await {
+            let message = format!("this node's copy of the directory is behind {version}; try another node");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        let unknown = || {
+            Error::new(
+                ErrorKind::TenantNotFound,
+                format!("there is no tenant {name}: create it first"),
+            )
+        };
+        self.known(name).ok_or_else(unknown)
+    }
+
+    /// Returns a tenant that the view knows.
+    pub(crate) fn known(&self, name: &TenantName) -> Option<Arc<Tenant>> {
+        self.views.read(|view| view.tenant_named(name).cloned())
+    }
+
+    /// Returns the client addresses of a group's voters.
+    pub(crate) fn client_addresses(&self, group: GroupId) -> Vec<String> {
+        self.views.read(|view| {
+            let voters = view.group(group).map(|group| group.voters.clone()).unwrap_or_default();
+            voters
+                .into_iter()
+                .filter_map(|voter| Some(view.node(voter)?.addresses.client.clone()))
+                .collect()
+        })
+    }
+
+    /// Returns a node's client address.
+    pub(crate) fn client_address(&self, node: NodeId) -> Option<String> {
+        self.views.read(|view| Some(view.node(node)?.addresses.client.clone()))
+    }
+
+    /// Returns a group of this node, the directory included.
+    pub(crate) fn raft_group(&self, group: GroupId) -> Option<Group> {
+        if group == GroupId::DIRECTORY {
+            return self.directory.seat().map(|seat| seat.group.clone());
+        }
+        self.groups.get(&group).map(|hosted| hosted.raft.clone())
+    }
+
+    fn raft_groups(&self) -> impl Iterator<Item = Group> + '_ {
+        let directory = self.directory.seat().map(|seat| seat.group.clone());
+        directory
+            .into_iter()
+            .chain(self.groups.values().map(|hosted| hosted.raft.clone()))
+    }
+
+    /// Says how a group is, as this node sees it.
+    pub(crate) fn group_status(&self, group: GroupId) -> Option<admin::GroupStatus> {
+        let numbers = self.raft_group(group)?.numbers();
+        let matched = |voter: &NodeId| {
+            let found = numbers.replicated.iter().find(|(node, _)| node == voter);
+            admin::VoterStatus {
+                node: voter.get(),
+                matched_index: found.map(|(_, index)| *index),
+            }
+        };
+        Some(admin::GroupStatus {
+            leader: numbers.leadership.leader.map(NodeId::get),
+            term: numbers.leadership.term,
+            applied_index: numbers.applied,
+            durable_index: numbers.checkpoint,
+            voters: numbers.voters.iter().map(matched).collect(),
+        })
+    }
+
+    /// Says how this node is.
+    pub(crate) fn status(&self) -> admin::NodeStatus {
+        let seconds = i64::try_from(self.started / 1000).unwrap_or(i64::MAX);
+        let nanos = i32::try_from((self.started % 1000) * 1_000_000).unwrap_or(0);
+        admin::NodeStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            start_time: Some(prost_types::Timestamp { seconds, nanos }),
+            ready: self.ready.report().is_ready(),
+            leads: self
+                .raft_groups()
+                .filter(Group::is_leader)
+                .map(|group| group.id().get())
+                .collect(),
+            view_version: Some(stead_api::convert::id::from_directory_version(self.views.version())),
+            engine: self.config.engine.clone(),
+            disk_used_bytes: (self.disk_len)(),
+            disk_free_bytes: disk_free(&self.config.data_dir),
+            memory_bytes: memory(),
+            lease_left: None,
+        }
+    }
+
+    /// How far the groups of a region that this node leads are behind the homes that they follow.
+    pub(crate) fn lags(&self, region: &RegionName) -> Vec<admin::FollowerLag> {
+        if *region != self.config.node.region {
+            return Vec::new();
+        }
+        let region_of = |group| {
+            self.views
+                .read(|view| view.region_of(group).map(|region| region.name.to_string()))
+        };
+        let lag = |(group, lag): (GroupId, Lag)| admin::FollowerLag {
+            home_group: lag.home.get(),
+            home_region: region_of(lag.home).unwrap_or_default(),
+            follower_group: group.get(),
+            follower_region: region.to_string(),
+            connected: lag.connected,
+            applied_offset: lag.offset.index,
+            staleness: lag.staleness.and_then(stead_api::convert::read::duration),
+            attached_tenants: lag.attached,
+            detached_tenants: lag.detached,
+        };
+        let led = self.groups.iter().filter(|(_, hosted)| hosted.raft.is_leader());
+        let lags = led.flat_map(|(id, hosted)| hosted.freshness.lags().into_iter().map(|lag| (*id, lag)));
+        lags.map(lag).collect()
+    }
+
+    /// Everything that is counted, as text for Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        for group in self.raft_groups() {
+            let numbers = group.numbers();
+            self.counts.group(GroupSample {
+                group: group.id().get(),
+                is_leader: numbers.leadership.is_here,
+                term: numbers.leadership.term,
+                applied: numbers.applied,
+                durable: numbers.checkpoint,
+            });
+        }
+        for (border, bytes) in self.borders.totals() {
+            self.counts.border(&border, bytes);
+        }
+        for lag in self
+            .groups
+            .iter()
+            .flat_map(|(id, hosted)| hosted.freshness.lags().into_iter().map(|lag| (*id, lag)))
+        {
+            self.counts.lag(lag.0, &lag.1);
+        }
+        let (index, tenants) = self.views.read(|view| (view.version().index, view.tenant_count()));
+        self.counts.view(index, tenants);
+        self.counts.ready(self.ready.report().is_ready());
+        self.counts.text()
+    }
+
+    /// Adds what must hold for this node to serve.
+    pub(crate) fn add_checks(self: &Arc<Self>) {
+        let host = Arc::downgrade(self);
+        self.ready.add("draining", move || match host.upgrade() {
+            Some(host) if !host.draining.load(Ordering::Relaxed) => Ok("no".into()),
+            Some(_) | None => Err("the node is stopping".into()),
+        });
+        let views = self.views.clone();
+        self.ready.add("directory view", move || {
+            let (version, nodes) = views.read(|view| (view.version(), view.nodes().count()));
+            if nodes > 0 {
+                Ok(format!("at {version}"))
+            } else {
+                Err("not loaded yet".into())
+            }
+        });
+        for (id, hosted) in &self.groups {
+            let (raft, name) = (hosted.raft.clone(), format!("group {id}"));
+            let leader = move || match raft.leader() {
+                Some(leader) => Ok(format!("{name} is led by {leader}")),
+                None => Err(format!("{name} has no leader that this node knows")),
+            };
+            self.region_ready.add("leader", leader.clone());
+            self.ready.add("leader", leader);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "statvfs has no safe form in the standard library")]
+fn disk_free(path: &std::path::Path) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
+        return 0;
+    };
+    // SAFETY: statvfs is plain data, and the path is a C string that outlives the call.
+    let (asked, stat) = unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &mut stat), stat)
+    };
+    if asked == 0 {
+        stat.f_bavail.saturating_mul(stat.f_frsize)
+    } else {
+        0
+    }
+}
+
+/// Resident memory of this process, in bytes; zero where the system does not say.
+fn memory() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    pages * 4096
+}

@@ -1,0 +1,98 @@
+//! The HTTP side of a node: health, metrics, routes.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, RawQuery, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+
+use crate::{health::Report, host::Host};
+
+/// Where a tenant's own traffic should go.
+#[derive(Serialize)]
+struct Route {
+    tenant: String,
+    tenant_number: u64,
+    home_region: String,
+    home_group: u32,
+    epoch: u32,
+    endpoints: Vec<String>,
+}
+
+/// Returns the routes of the HTTP listener.
+pub(crate) fn router(host: Arc<Host>) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/readyz/region", get(readyz_region))
+        .route("/metrics", get(metrics))
+        .route("/route/{tenant}", get(route))
+        .with_state(host)
+}
+
+async fn readyz(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Response {
+    answer(&host.ready.report(), query)
+}
+
+async fn readyz_region(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Response {
+    answer(&host.region_ready.report(), query)
+}
+
+fn answer(report: &Report, query: Option<String>) -> Response {
+    let status = if report.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let verbose = query.is_some_and(|query| {
+        query
+            .split('&')
+            .any(|key| key == "verbose" || key.starts_with("verbose="))
+    });
+    (status, if verbose { report.verbose() } else { report.brief() }).into_response()
+}
+
+async fn metrics(State(host): State<Arc<Host>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], host.metrics()).into_response()
+}
+
+async fn route(State(host): State<Arc<Host>>, Path(tenant): Path<String>) -> Response {
+    let name = match tenant.parse() {
+        Ok(name) => name,
+        Err(why) => {
+            let why: stead_types::InvalidTenantName = why;
+            return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
+        }
+    };
+    match host.resolve(&name).await {
+        Ok(found) => {
+            let region = host
+                .views
+                .read(|view| view.region_of(found.home).map(|region| region.name.to_string()));
+            Json(Route {
+                tenant,
+                tenant_number: found.number.get(),
+                home_region: region.unwrap_or_default(),
+                home_group: found.home.get(),
+                epoch: found.epoch.get(),
+                endpoints: host.client_addresses(found.home),
+            })
+            .into_response()
+        }
+        Err(error) => {
+            let is_unknown = matches!(error.kind, stead_types::ErrorKind::TenantNotFound);
+            let code = if is_unknown {
+                StatusCode::NOT_FOUND
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            (code, format!("{error}\n")).into_response()
+        }
+    }
+}

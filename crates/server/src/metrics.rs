@@ -1,0 +1,233 @@
+//! What a node counts, for Prometheus. Names follow its conventions: `stead_`, base units, `_total`.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+use stead_replication::{Border, Bytes, Lag};
+use stead_types::GroupId;
+
+use crate::config::Member;
+
+/// An operation's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Op {
+    /// Get and BatchGet.
+    Read,
+    /// Put and Delete.
+    Write,
+    /// Scan.
+    Scan,
+}
+
+/// Who served an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum ServedFrom {
+    /// This node, as the home.
+    Home,
+    /// This node, as a follower.
+    Follower,
+    /// Another node.
+    Forwarded,
+    /// Nobody.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    op: Op,
+    served_from: ServedFrom,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabels {
+    group: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeedLabels {
+    home_group: u32,
+    follower_group: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BorderLabels {
+    from_region: String,
+    to_region: String,
+}
+
+/// What is known of one group when somebody asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupSample {
+    /// Its number.
+    pub(crate) group: u32,
+    /// Whether this node leads it.
+    pub(crate) is_leader: bool,
+    /// Raft's term.
+    pub(crate) term: u64,
+    /// Index of the last applied entry.
+    pub(crate) applied: u64,
+    /// Index up to which rows are durable.
+    pub(crate) durable: u64,
+}
+
+/// What a node counts.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    is_leader: Family<GroupLabels, Gauge>,
+    term: Family<GroupLabels, Gauge>,
+    applied: Family<GroupLabels, Gauge>,
+    durable: Family<GroupLabels, Gauge>,
+    view_index: Gauge,
+    tenants: Gauge,
+    feed_raw: Family<BorderLabels, Gauge>,
+    feed_wire: Family<BorderLabels, Gauge>,
+    feed_detached: Family<FeedLabels, Gauge>,
+    staleness: Family<FeedLabels, Gauge<f64, AtomicU64>>,
+    ready: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything that a node counts.
+    pub(crate) fn of(node: &Member) -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("stead"),
+            requests: Family::default(),
+            is_leader: Family::default(),
+            term: Family::default(),
+            applied: Family::default(),
+            durable: Family::default(),
+            view_index: Gauge::default(),
+            tenants: Gauge::default(),
+            feed_raw: Family::default(),
+            feed_wire: Family::default(),
+            feed_detached: Family::default(),
+            staleness: Family::default(),
+            ready: Gauge::default(),
+        };
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("region", node.region.to_string()),
+            ("node", node.name.clone()),
+        ];
+        metrics.registered(labels.to_vec())
+    }
+
+    fn registered(mut self, labels: Vec<(&'static str, String)>) -> Self {
+        let registry = &mut self.registry;
+        registry.register("build", "What runs here", Info::new(labels));
+        registry.register(
+            "requests",
+            "Operations, by kind and by who served them",
+            self.requests.clone(),
+        );
+        registry.register("ready", "1 if the node can serve", self.ready.clone());
+        registry.register(
+            "raft_is_leader",
+            "1 if this node leads the group",
+            self.is_leader.clone(),
+        );
+        registry.register("raft_term", "Raft term of the group", self.term.clone());
+        registry.register(
+            "raft_applied_index",
+            "Last applied entry of the group",
+            self.applied.clone(),
+        );
+        registry.register(
+            "raft_durable_index",
+            "Rows are durable without the log up to here",
+            self.durable.clone(),
+        );
+        registry.register(
+            "view_index",
+            "Directory index that this node's view has reached",
+            self.view_index.clone(),
+        );
+        registry.register("view_tenants", "Tenants in this node's view", self.tenants.clone());
+        let unit = Unit::Bytes;
+        registry.register_with_unit(
+            "feed_raw",
+            "Change records sent, before compression",
+            unit,
+            self.feed_raw.clone(),
+        );
+        let unit = Unit::Bytes;
+        registry.register_with_unit(
+            "feed_wire",
+            "Change records sent, as they crossed",
+            unit,
+            self.feed_wire.clone(),
+        );
+        let help = "How far a follower is behind at most, measured without clocks";
+        registry.register_with_unit("feed_staleness", help, Unit::Seconds, self.staleness.clone());
+        let help = "Tenants that are followed and not attached: what they hold may be old";
+        registry.register("feed_detached_tenants", help, self.feed_detached.clone());
+        self
+    }
+
+    /// Counts an operation.
+    pub(crate) fn request(&self, op: Op, served_from: ServedFrom) {
+        self.requests.get_or_create(&RequestLabels { op, served_from }).inc();
+    }
+
+    /// Notes what is known of a group.
+    pub(crate) fn group(&self, sample: GroupSample) {
+        let labels = GroupLabels { group: sample.group };
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.is_leader.get_or_create(&labels).set(sample.is_leader.into());
+        self.term.get_or_create(&labels).set(number(sample.term));
+        self.applied.get_or_create(&labels).set(number(sample.applied));
+        self.durable.get_or_create(&labels).set(number(sample.durable));
+    }
+
+    /// Notes what has been sent over a border since the node started.
+    pub(crate) fn border(&self, border: &Border, bytes: Bytes) {
+        let labels = BorderLabels {
+            from_region: border.from.to_string(),
+            to_region: border.to.to_string(),
+        };
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.feed_raw.get_or_create(&labels).set(number(bytes.raw));
+        self.feed_wire.get_or_create(&labels).set(number(bytes.wire));
+    }
+
+    /// Notes how a stream is that a group of this node follows.
+    pub(crate) fn lag(&self, follower: GroupId, lag: &Lag) {
+        let labels = FeedLabels {
+            home_group: lag.home.get(),
+            follower_group: follower.get(),
+        };
+        let detached = i64::try_from(lag.detached).unwrap_or(i64::MAX);
+        self.feed_detached.get_or_create(&labels).set(detached);
+        match lag.staleness {
+            Some(staleness) => {
+                self.staleness.get_or_create(&labels).set(staleness.as_secs_f64());
+            }
+            None => {
+                self.staleness.remove(&labels);
+            }
+        }
+    }
+
+    /// Notes what is known of the view.
+    pub(crate) fn view(&self, index: u64, tenants: usize) {
+        self.view_index.set(i64::try_from(index).unwrap_or(i64::MAX));
+        self.tenants.set(i64::try_from(tenants).unwrap_or(i64::MAX));
+    }
+
+    /// Notes whether the node can serve.
+    pub(crate) fn ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
+    /// Returns everything as text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a string takes every write");
+        text
+    }
+}

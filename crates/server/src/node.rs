@@ -1,0 +1,431 @@
+//! A node from start to end: open, bind, build, spawn, wait, drain.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use stead_raft::{Blocking, GroupConfig, Timing};
+use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
+use stead_state::directory::{Addresses, Group, Initial, InitialNode};
+use stead_store::{
+    Config as StoreConfig, Disk, Place, Store, directory::DirectoryMachine, engine::Kind, log::raft_engine,
+    shard::ShardMachine, view::ViewRows,
+};
+use stead_types::{GroupId, NodeId};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    bootstrap,
+    config::Checked,
+    directory::{Directory, Seat, ViewFollower},
+    environment::{Environment, Incoming},
+    health::Checks,
+    host::{Host, Hosted},
+    http, listener,
+    metrics::Metrics,
+    neighbours::Neighbours,
+    router::Router,
+    services,
+    supervisor::{Supervisor, TaskFailed},
+};
+
+/// Sizes of the Raft log's files, in bytes.
+const LOG: raft_engine::Options = raft_engine::Options {
+    file_len: 8 << 20,
+    purge_len: 32 << 20,
+    prefill_len: 32 << 20,
+};
+/// How long leadership may take to be handed over when the node stops.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// Why a node ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The storage cannot be used.
+    #[error(transparent)]
+    Store(#[from] stead_store::Error),
+    /// A row could not be read at start.
+    #[error("the storage could not be read")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An address could not be bound.
+    #[error("cannot listen on {address}, the node's {what} address: is another process using it?")]
+    Bind {
+        /// Which listener.
+        what: &'static str,
+        /// Its address.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An address in the configuration is none.
+    #[error("an address of cluster.initial cannot be dialled")]
+    Address(#[source] io::Error),
+    /// A group could not be opened.
+    #[error(transparent)]
+    Group(#[from] stead_raft::OpenError),
+    /// A task failed.
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+    /// Storage or a group failed while the node ran.
+    #[error("the node stopped itself")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Runs a node until the token fires or something fails. `ready` is called once everything is bound and started.
+///
+/// # Errors
+///
+/// Why it could not start, or why it stopped by itself.
+pub async fn run(
+    config: Checked,
+    environment: Environment,
+    disk: Option<Disk>,
+    stop: CancellationToken,
+    ready: impl FnOnce() + Send,
+) -> Result<(), Error> {
+    let store = open_store(&config, disk)?;
+    let bound = Bound::bind(&config, &environment).await?;
+    let mut supervisor = Supervisor::new(CancellationToken::new());
+    let built = Built::build(config, &environment, &store, &mut supervisor).await?;
+    built.serve(bound, &mut supervisor);
+    info!(node = %built.host.config.node.id, region = %built.host.config.node.region, "started");
+    ready();
+    let outcome = tokio::select! {
+        failure = built.raft.failed() => Err(Error::Failed(failure.into())),
+        ended = supervisor.watch() => ended.map_err(Error::Task),
+        () = stop.cancelled() => {
+            built.host.drain(&built.raft).await;
+            Ok(())
+        }
+    };
+    let finished = supervisor.finish(built.host.config.shutdown_timeout).await;
+    built.raft.shutdown().await;
+    outcome.and(finished.map_err(Error::Task))
+}
+
+fn open_store(config: &Checked, disk: Option<Disk>) -> Result<Store, Error> {
+    let kind: Kind = config.engine.parse().unwrap_or(Kind::Fjall);
+    let place = match disk {
+        Some(disk) => Place::Memory(disk),
+        None => Place::Directory {
+            path: config.data_dir.clone(),
+            engine: kind,
+            log: LOG,
+        },
+    };
+    Ok(stead_store::open(StoreConfig {
+        cluster: config.cluster.clone(),
+        node: config.node.id,
+        place,
+    })?)
+}
+
+/// Listeners, bound before any work begins.
+struct Bound {
+    client: Incoming,
+    peer: Incoming,
+    http: Incoming,
+}
+
+impl Bound {
+    async fn bind(config: &Checked, environment: &Environment) -> Result<Self, Error> {
+        let bind = async |what, address: &str| {
+            let bound = (environment.bind)(address.to_owned()).await;
+            bound.map_err(|source| Error::Bind {
+                what,
+                address: address.to_owned(),
+                source,
+            })
+        };
+        Ok(Self {
+            client: bind("client", &config.client.listen).await?,
+            peer: bind("peer", &config.peer.listen).await?,
+            http: bind("HTTP", &config.http.listen).await?,
+        })
+    }
+}
+
+/// A node whose parts are there.
+struct Built {
+    host: Arc<Host>,
+    raft: stead_raft::Node,
+    router: Arc<Router>,
+    feed: Vec<GroupTasks>,
+    feed_service: stead_replication::Service,
+}
+
+impl Built {
+    async fn build(
+        config: Checked,
+        environment: &Environment,
+        store: &Store,
+        supervisor: &mut Supervisor,
+    ) -> Result<Self, Error> {
+        let initial = initial(&config);
+        let rows = ViewRows::new(store.engine.clone());
+        let views = Views::new(rows.load().map_err(|error| Error::Unreadable(error.into()))?);
+        let raft = stead_raft::Node::new(raft_config(&config, environment, store, &views));
+        store.on_failure(|failure| warn!(%failure, "storage failed"));
+        let seat = seat(&config, &initial, &raft, store).await?;
+        let directory = Arc::new(directory(&config, &initial, seat, environment)?);
+        let groups = data_groups(&config, &initial, &views, &raft, store).await?;
+        let replication = Replication::new(Shared {
+            views: views.clone(),
+            connect: environment.connect.clone(),
+            clock: environment.wall.clone(),
+            directory: to_directory(&directory),
+            limits: Limits {
+                len_max: config.history_bytes_max,
+                age_max: config.history_age_max,
+                ..Limits::default()
+            },
+        });
+        let mut hosted = BTreeMap::new();
+        let mut feed = Vec::new();
+        for (group, machine) in groups {
+            let tasks = replication.group(group.clone(), machine.clone());
+            let freshness = tasks.freshness();
+            hosted.insert(
+                group.id(),
+                Hosted {
+                    raft: group,
+                    machine,
+                    freshness,
+                },
+            );
+            feed.push(tasks);
+        }
+        let disk_len = {
+            let engine = store.engine.clone();
+            Box::new(move || engine.disk_len())
+        };
+        let host = Arc::new(Host {
+            counts: Metrics::of(&config.node),
+            borders: replication.counters().clone(),
+            views: views.clone(),
+            directory: directory.clone(),
+            groups: hosted,
+            neighbours: Neighbours::new(environment.connect.clone()),
+            ready: Checks::default(),
+            region_ready: Checks::default(),
+            started: (environment.wall)(),
+            draining: AtomicBool::new(false),
+            disk_len,
+            config,
+        });
+        host.add_checks();
+        let follower = ViewFollower::new(directory.clone(), views, rows);
+        supervisor.spawn("directory view", |stop| follower.run(stop));
+        if directory.seat().is_some() {
+            let task = bootstrap::Bootstrap::new(directory, initial);
+            supervisor.spawn("directory upkeep", |stop| task.run(stop));
+        }
+        let router = Router::new(host.clone(), environment.connect.clone(), supervisor.spawner());
+        let router = Arc::new(router);
+        Ok(Self {
+            host,
+            raft,
+            router,
+            feed,
+            feed_service: replication.service(),
+        })
+    }
+
+    /// Spawns the listeners and the groups' tasks.
+    fn serve(&self, bound: Bound, supervisor: &mut Supervisor) {
+        for tasks in &self.feed {
+            let tasks = tasks.clone();
+            supervisor.spawn("group", |stop| tasks.run(stop));
+        }
+        let grace = self.host.config.shutdown_timeout / 2;
+        let stop = supervisor.stop_token();
+        let client = services::client_router(&self.host, &self.router, &stop);
+        supervisor.spawn("client listener", |stop| {
+            listener::serve(bound.client, client, stop, grace)
+        });
+        let peers = services::Peers {
+            raft: self.raft.service(),
+            feed: self.feed_service.clone(),
+        };
+        let peer = services::peer_router(&self.host, &self.router, peers, &stop);
+        supervisor.spawn("peer listener", |stop| listener::serve(bound.peer, peer, stop, grace));
+        let http = http::router(self.host.clone());
+        supervisor.spawn("HTTP listener", |stop| listener::serve(bound.http, http, stop, grace));
+    }
+}
+
+impl Host {
+    /// Takes no more work and hands leadership over, so that a planned stop is no failure to anybody.
+    pub(crate) async fn drain(&self, raft: &stead_raft::Node) {
+        self.draining.store(true, Ordering::Relaxed);
+        let me = self.config.node.id;
+        let hand_over = async |group: stead_raft::Group| {
+            let numbers = group.numbers();
+            let best = numbers
+                .replicated
+                .iter()
+                .filter(|(node, _)| *node != me && numbers.voters.contains(node));
+            if let Some((to, _)) = best.max_by_key(|(_, index)| *index).filter(|_| group.is_leader()) {
+                match group.transfer_leader(*to).await {
+                    Ok(()) => info!(group = %group.id(), %to, "handed leadership over"),
+                    Err(error) => warn!(group = %group.id(), %error, "leadership was not handed over"),
+                }
+            }
+        };
+        let all = futures::future::join_all(raft.groups().into_iter().map(hand_over));
+        if tokio::time::timeout(HAND_OVER_MAX, all).await.is_err() {
+            warn!("leadership could not be handed over in time");
+        }
+    }
+}
+
+/// How the groups' reconcilers reach the directory.
+fn to_directory(directory: &Arc<Directory>) -> ToDirectory {
+    let (asked, told) = (directory.clone(), directory.clone());
+    ToDirectory {
+        read_version: Arc::new(move || {
+            let directory = asked.clone();
+            Box::pin(async move { directory.version().await.ok() })
+        }),
+        tell: Arc::new(move |command| {
+            let directory = told.clone();
+            Box::pin(async move { directory.propose(&command).await.is_ok() })
+        }),
+    }
+}
+
+/// The cluster as its first nodes were told.
+fn initial(config: &Checked) -> Initial {
+    let node = |member: &crate::config::Member| InitialNode {
+        name: member.name.clone(),
+        region: member.region.clone(),
+        addresses: Addresses {
+            client: member.client.clone(),
+            peer: member.peer.clone(),
+            http: member.http.clone(),
+        },
+        witness: member.witness,
+    };
+    Initial {
+        cluster: config.cluster.clone(),
+        regions: config.regions.clone(),
+        nodes: config.members.iter().map(node).collect(),
+        groups_per_region: config.groups_per_region,
+    }
+}
+
+fn raft_config(config: &Checked, environment: &Environment, store: &Store, views: &Views) -> stead_raft::Config {
+    let first: BTreeMap<NodeId, String> = config
+        .members
+        .iter()
+        .map(|member| (member.id, member.peer.clone()))
+        .collect();
+    let views = views.clone();
+    let resolve = move |node: NodeId| {
+        let known = views.read(|view| view.node(node).map(|node| node.addresses.peer.clone()));
+        known
+            .filter(|address| !address.is_empty())
+            .or_else(|| first.get(&node).cloned())
+    };
+    let spool: Option<PathBuf> = store.dir.as_ref().map(|_| config.data_dir.join("snapshots"));
+    stead_raft::Config {
+        node: config.node.id,
+        log: store.log.clone(),
+        connect: environment.connect.clone(),
+        resolve: Arc::new(resolve),
+        clock: environment.wall.clone(),
+        blocking: if environment.threads {
+            Blocking::Pool
+        } else {
+            Blocking::Inline
+        },
+        spool,
+    }
+}
+
+async fn seat(
+    config: &Checked,
+    initial: &Initial,
+    raft: &stead_raft::Node,
+    store: &Store,
+) -> Result<Option<Seat>, Error> {
+    let voters = initial.directory_voters();
+    if !voters.contains(&config.node.id) {
+        return Ok(None);
+    }
+    let machine = DirectoryMachine::open(store.engine.clone(), store.background.clone())
+        .map_err(|error| Error::Unreadable(error.into()))?;
+    let machine = Arc::new(machine);
+    let regions: std::collections::BTreeSet<_> = config
+        .members
+        .iter()
+        .filter(|member| voters.contains(&member.id))
+        .map(|member| &member.region)
+        .collect();
+    let rtt_ms_max = u32::try_from(config.directory_rtt_max.as_millis()).unwrap_or(u32::MAX);
+    let timing = if regions.len() > 1 {
+        Timing::Wide { rtt_ms_max }
+    } else {
+        Timing::Region
+    };
+    let config = GroupConfig {
+        group: GroupId::DIRECTORY,
+        incarnation: stead_types::Incarnation::FIRST,
+        voters,
+        timing,
+    };
+    let group = raft.create_group(config, machine.clone()).await?;
+    Ok(Some(Seat { group, machine }))
+}
+
+fn directory(
+    config: &Checked,
+    initial: &Initial,
+    seat: Option<Seat>,
+    environment: &Environment,
+) -> Result<Directory, Error> {
+    let voters = initial.directory_voters();
+    let others = config
+        .members
+        .iter()
+        .filter(|member| voters.contains(&member.id) && member.id != config.node.id);
+    let others: Vec<(NodeId, String)> = others.map(|member| (member.id, member.peer.clone())).collect();
+    Directory::new(seat, &others, &environment.connect).map_err(Error::Address)
+}
+
+/// Opens the data groups in which this node votes: those of the view, or, on a new node, of the configuration.
+async fn data_groups(
+    config: &Checked,
+    initial: &Initial,
+    views: &Views,
+    raft: &stead_raft::Node,
+    store: &Store,
+) -> Result<Vec<(stead_raft::Group, Arc<ShardMachine>)>, Error> {
+    let known: Vec<Group> = views.read(|view| view.groups().cloned().collect());
+    let known = if known.is_empty() { initial.groups() } else { known };
+    let mine = known
+        .into_iter()
+        .filter(|group| group.region.is_some() && group.voters.contains(&config.node.id));
+    let mut opened = Vec::new();
+    for group in mine {
+        let machine = ShardMachine::open(store.engine.clone(), store.background.clone(), group.number);
+        let machine = Arc::new(machine.map_err(|error| Error::Unreadable(error.into()))?);
+        let config = GroupConfig {
+            group: group.number,
+            incarnation: group.incarnation,
+            voters: group.voters,
+            timing: Timing::Region,
+        };
+        opened.push((raft.create_group(config, machine.clone()).await?, machine));
+    }
+    Ok(opened)
+}

@@ -1,0 +1,98 @@
+//! Answers to operations: of an error, and of each kind of response.
+
+use std::time::Duration;
+
+use stead_api::{
+    convert,
+    proto::v1::{Answer, KeyValue, ResponseHeader, Role, Via, answer::Response},
+    status,
+};
+use stead_state::shard::answer::Version;
+use stead_types::{Error, NodeId, RegionName, Revision, SessionToken, TenantNumber, TenantTime};
+
+/// Most bytes of a message that is read: above every limit of our own, so that those speak first.
+pub(crate) const MESSAGE_DECODE_MAX: usize = 16 << 20;
+
+/// Returns the answer of a failed operation; its stream sets the id.
+pub(crate) fn error(error: &Error) -> Answer {
+    response(Response::Error(status::to_operation_error(error)))
+}
+
+/// Returns the answer of an operation; its stream sets the id.
+pub(crate) fn response(response: Response) -> Answer {
+    Answer {
+        id: 0,
+        response: Some(response),
+    }
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    /// Region of this node.
+    pub(crate) region: &'a RegionName,
+    /// This node.
+    pub(crate) node: NodeId,
+    /// What its group is to the tenant.
+    pub(crate) role: Role,
+    /// Whether another node handed the operation on.
+    pub(crate) forwarded: bool,
+}
+
+/// What an answer says about a tenant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Whose.
+    pub(crate) tenant: TenantNumber,
+    /// What was written or read.
+    pub(crate) revision: Revision,
+    /// What a session has seen with this answer.
+    pub(crate) token: Revision,
+    /// The tenant's clock.
+    pub(crate) time: TenantTime,
+    /// How far behind the home it can be, where that is known.
+    pub(crate) staleness: Option<Duration>,
+}
+
+/// Returns the header of an answer.
+pub(crate) fn header(origin: Origin<'_>, seen: Seen) -> ResponseHeader {
+    let token = SessionToken {
+        tenant: seen.tenant,
+        revision: seen.token,
+    };
+    ResponseHeader {
+        revision: Some(convert::id::from_revision(seen.revision)),
+        tenant_number: seen.tenant.get(),
+        tenant_time_ms: seen.time.0,
+        session_token: token.to_bytes().to_vec().into(),
+        region: origin.region.to_string(),
+        node: origin.node.get(),
+        role: origin.role.into(),
+        staleness: seen.staleness.and_then(convert::read::duration),
+        via: if origin.forwarded { Via::Forwarded } else { Via::Direct }.into(),
+    }
+}
+
+/// Writes one version of a key.
+pub(crate) fn key_value(key: bytes::Bytes, version: Version) -> KeyValue {
+    KeyValue {
+        key,
+        create_revision: Some(convert::id::from_revision(version.value.create)),
+        mod_revision: Some(convert::id::from_revision(version.revision)),
+        version: version.value.version,
+        value: version.value.bytes,
+    }
+}
+
+/// Returns the node that answered as the tenant's home, if the answer says so.
+pub(crate) fn home_that_answered(answer: &Answer) -> Option<NodeId> {
+    let header = match answer.response.as_ref()? {
+        Response::Get(get) => get.header.as_ref()?,
+        Response::BatchGet(get) => get.header.as_ref()?,
+        Response::Put(put) => put.header.as_ref()?,
+        Response::Delete(delete) => delete.header.as_ref()?,
+        Response::Scan(scan) => scan.header.as_ref()?,
+        Response::Error(_) => return None,
+    };
+    (header.role == i32::from(Role::Home)).then(|| NodeId::new(header.node))
+}

@@ -1,0 +1,73 @@
+//! The links of a node, opened when they are first needed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+use stead_api::net::{Connect, Keepalive, channel};
+use stead_replication::Views;
+use stead_types::NodeId;
+use tokio::sync::mpsc;
+
+use super::{
+    leaders::Leaders,
+    link::{Link, Outgoing, QUEUE_MAX, refuse},
+};
+use crate::supervisor::Spawner;
+
+/// Hands operations on to other nodes.
+pub(crate) struct Forwarder {
+    connect: Connect,
+    views: Views,
+    spawner: Spawner,
+    leaders: Arc<Leaders>,
+    links: Mutex<BTreeMap<NodeId, (String, mpsc::Sender<Outgoing>)>>,
+}
+
+impl Forwarder {
+    /// Returns a forwarder that finds addresses in the view.
+    pub(crate) fn new(connect: Connect, views: Views, spawner: Spawner) -> Self {
+        Self {
+            connect,
+            views,
+            spawner,
+            leaders: Arc::default(),
+            links: Mutex::default(),
+        }
+    }
+
+    /// Hands an operation on to one of these nodes; every way ends in an answer.
+    pub(crate) fn send(&self, mut outgoing: Outgoing, nodes: &[NodeId]) {
+        outgoing.nodes = nodes.to_vec();
+        let Some(node) = self.leaders.choose(outgoing.to.group, nodes) else {
+            return refuse(outgoing);
+        };
+        outgoing.node = node;
+        let Some(link) = self.link(node) else {
+            return refuse(outgoing);
+        };
+        if let Err(refused) = link.try_send(outgoing) {
+            match refused {
+                mpsc::error::TrySendError::Full(outgoing) | mpsc::error::TrySendError::Closed(outgoing) => {
+                    refuse(outgoing);
+                }
+            }
+        }
+    }
+
+    fn link(&self, node: NodeId) -> Option<mpsc::Sender<Outgoing>> {
+        let address = self.views.read(|view| Some(view.node(node)?.addresses.peer.clone()))?;
+        let mut links = self.links.lock();
+        if let Some((known, link)) = links.get(&node)
+            && *known == address
+            && !link.is_closed()
+        {
+            return Some(link.clone());
+        }
+        let channel = channel(&self.connect, &address, Keepalive::PEER).ok()?;
+        let (link, queue) = mpsc::channel(QUEUE_MAX);
+        let task = Link::new(channel, queue, self.leaders.clone());
+        self.spawner.spawn("link", |stop| task.run(stop));
+        links.insert(node, (address, link.clone()));
+        Some(link)
+    }
+}

@@ -1,0 +1,295 @@
+//! A link to one peer, over which operations are handed on: one stream, many operations in a message.
+//!
+//! What queues while a message is on its way into the connection is the next message. When the stream breaks, what was
+//! sent and is a write has an unknown outcome; everything else certainly did not happen.
+//!
+//! # Invariants
+//!
+//! 1. Every call that enters a link is answered once.
+//! 2. A call that was sent is never sent again by the link: retrying is the client's.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use stead_api::proto::{
+    internal::v1::{ForwardRequest, ForwardResponse, ForwardedOperation, forward_service_client::ForwardServiceClient},
+    v1::{IdempotencyKey, Operation, operation::Request},
+};
+use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId, NodeId};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Streaming, transport::Channel};
+use tracing::debug;
+
+use super::{
+    call::{Call, Forwarded, Reply},
+    leaders::Leaders,
+};
+use crate::reply;
+
+/// Operations that wait for one peer; beyond it they are shed.
+pub(crate) const QUEUE_MAX: usize = 8_192;
+/// Most operations of a message.
+const MESSAGE_OPERATIONS_MAX: usize = 512;
+/// A message is closed when its operations reach this many bytes.
+const MESSAGE_LEN_MAX: usize = 1 << 20;
+/// Messages between the link and its connection.
+const MESSAGES_QUEUED_MAX: usize = 2;
+/// How often operations past their deadline are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
+/// How long after its deadline an operation is given up: its own answer says more than the link can.
+const DEADLINE_SLACK: Duration = Duration::from_millis(100);
+
+/// A call and why it is handed on.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// The call.
+    pub(crate) call: Call,
+    /// On whose account.
+    pub(crate) to: Forwarded,
+    /// Version of the view by which it was routed.
+    pub(crate) view: DirectoryVersion,
+    /// To whom.
+    pub(crate) node: NodeId,
+    /// Who else could have been chosen.
+    pub(crate) nodes: Vec<NodeId>,
+}
+
+struct Pending {
+    reply: Reply,
+    deadline: Instant,
+    group: GroupId,
+    key: Option<IdempotencyKey>,
+    is_write: bool,
+}
+
+/// The link's task.
+pub(crate) struct Link {
+    client: ForwardServiceClient<Channel>,
+    queue: mpsc::Receiver<Outgoing>,
+    leaders: Arc<Leaders>,
+    pending: BTreeMap<u64, Pending>,
+    next_id: u64,
+}
+
+enum Wake {
+    Queued(Vec<Outgoing>),
+    Answered(ForwardResponse),
+    Broken,
+    Expired,
+}
+
+impl Link {
+    /// Returns a link that hands on what comes through the queue.
+    pub(crate) fn new(channel: Channel, queue: mpsc::Receiver<Outgoing>, leaders: Arc<Leaders>) -> Self {
+        let client = ForwardServiceClient::new(channel)
+            .max_decoding_message_size(reply::MESSAGE_DECODE_MAX)
+            .max_encoding_message_size(reply::MESSAGE_DECODE_MAX);
+        Self {
+            client,
+            queue,
+            leaders,
+            pending: BTreeMap::new(),
+            next_id: 1,
+        }
+    }
+
+    /// Runs until the token fires or nobody can use the link any more.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        tokio::select! {
+            () = self.serve() => {}
+            () = stop.cancelled() => {}
+        }
+        self.fail_pending();
+        Ok(())
+    }
+
+    async fn serve(&mut self) {
+        while let Some(first) = self.queue.recv().await {
+            let (messages, outbound) = mpsc::channel(MESSAGES_QUEUED_MAX);
+            let outbound = stream::unfold(outbound, |mut outbound| async {
+                Some((outbound.recv().await?, outbound))
+            });
+            match self.client.clone().pipe(outbound).await {
+                Ok(inbound) => self.session(first, messages, inbound.into_inner()).await,
+                Err(status) => {
+                    debug!(%status, "a peer could not be reached");
+                    self.refuse(first);
+                    while let Ok(queued) = self.queue.try_recv() {
+                        self.refuse(queued);
+                    }
+                }
+            }
+            self.fail_pending();
+        }
+    }
+
+    /// One stream, until it breaks.
+    async fn session(
+        &mut self,
+        first: Outgoing,
+        messages: mpsc::Sender<ForwardRequest>,
+        mut inbound: Streaming<ForwardResponse>,
+    ) {
+        let mut wake = Wake::Queued(vec![first]);
+        let mut sweep = interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            match wake {
+                Wake::Queued(calls) => {
+                    for message in self.messages(calls) {
+                        if messages.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Wake::Answered(response) => self.answered(response),
+                Wake::Broken => return,
+                Wake::Expired => self.expire(),
+            }
+            wake = self.wait(&mut inbound, &mut sweep).await;
+        }
+    }
+
+    /// Answers a call that never left this node, and asks another voter next time.
+    fn refuse(&self, outgoing: Outgoing) {
+        self.leaders.failed(outgoing.to.group, outgoing.node, &outgoing.nodes);
+        refuse(outgoing);
+    }
+
+    async fn wait(&mut self, inbound: &mut Streaming<ForwardResponse>, sweep: &mut Interval) -> Wake {
+        let mut queued = Vec::new();
+        tokio::select! {
+            answer = inbound.next() => match answer {
+                Some(Ok(response)) => Wake::Answered(response),
+                Some(Err(_)) | None => Wake::Broken,
+            },
+            count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX) => {
+                if count == 0 { Wake::Broken } else { Wake::Queued(queued) }
+            }
+            _ = sweep.tick(), if !self.pending.is_empty() => Wake::Expired,
+        }
+    }
+
+    fn messages(&mut self, calls: Vec<Outgoing>) -> Vec<ForwardRequest> {
+        let mut messages = Vec::new();
+        let mut message = ForwardRequest::default();
+        let mut len = 0;
+        for outgoing in calls {
+            len += prost_len(&outgoing.call.operation);
+            message.operations.push(self.enter(outgoing));
+            if len >= MESSAGE_LEN_MAX {
+                messages.push(std::mem::take(&mut message));
+                len = 0;
+            }
+        }
+        if !message.operations.is_empty() {
+            messages.push(message);
+        }
+        messages
+    }
+
+    fn enter(&mut self, outgoing: Outgoing) -> ForwardedOperation {
+        let Outgoing { call, to, view, .. } = outgoing;
+        let mut operation = call.operation;
+        let id = self.next_id;
+        self.next_id += 1;
+        let (is_write, key) = match &operation.request {
+            Some(Request::Put(put)) => (true, put.idempotency_key.clone()),
+            Some(Request::Delete(delete)) => (true, delete.idempotency_key.clone()),
+            Some(Request::Get(_) | Request::BatchGet(_) | Request::Scan(_)) | None => (false, None),
+        };
+        let deadline = call.deadline;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (reply, group) = (call.reply, to.group);
+        self.pending.insert(
+            id,
+            Pending {
+                reply,
+                deadline,
+                group,
+                key,
+                is_write,
+            },
+        );
+        operation.id = id;
+        operation.deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        ForwardedOperation {
+            operation: Some(operation),
+            epoch: to.epoch.get(),
+            hops: call.hops + 1,
+            group: to.group.get(),
+            tenant_number: to.tenant.get(),
+            view_incarnation: view.incarnation.0,
+            view_index: view.index,
+        }
+    }
+
+    fn answered(&mut self, response: ForwardResponse) {
+        for answer in response.answers {
+            if let Some(pending) = self.pending.remove(&answer.id) {
+                if let Some(node) = reply::home_that_answered(&answer) {
+                    self.leaders.answered(pending.group, node);
+                }
+                pending.reply.send(answer);
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let expired: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, p)| p.deadline + DEADLINE_SLACK <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in expired {
+            if let Some(pending) = self.pending.remove(&id) {
+                pending.fail("the home did not answer in time");
+            }
+        }
+    }
+
+    fn fail_pending(&mut self) {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            pending.fail("the connection to the home broke");
+        }
+    }
+}
+
+impl Pending {
+    fn fail(self, why: &str) {
+        let error = if self.is_write {
+            let key = self
+                .key
+                .as_ref()
+                .and_then(|key| stead_api::convert::id::idempotency_key(key).ok());
+            let message = format!("{why}: the write may have happened, ask again with the same idempotency key");
+            Error::new(ErrorKind::OutcomeUnknown { key }, message)
+        } else {
+            Error::new(ErrorKind::Unavailable, why)
+        };
+        self.reply.send(reply::error(&error));
+    }
+}
+
+/// Answers a call that never left this node.
+pub(crate) fn refuse(outgoing: Outgoing) {
+    let error = Error::new(
+        ErrorKind::Unavailable,
+        "the node that must serve this cannot be reached from here",
+    );
+    outgoing.call.reply.send(reply::error(&error));
+}
+
+fn prost_len(operation: &Operation) -> usize {
+    match &operation.request {
+        Some(Request::Put(put)) => put.key.len() + put.value.len(),
+        Some(Request::BatchGet(get)) => get.keys.iter().map(bytes::Bytes::len).sum(),
+        Some(Request::Get(_) | Request::Delete(_) | Request::Scan(_)) | None => 0,
+    }
+}

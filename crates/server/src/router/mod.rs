@@ -1,0 +1,335 @@
+//! Takes operations, finds out who serves them, and sees that each is answered.
+//!
+//! ```text
+//! dispatch ─ parse ─ tenant (view) ─ state::routing ─┬─ here, write      ─> writes: one entry for many
+//!                                                    ├─ here, read       ─> reads: one read index for many
+//!                                                    ├─ here, replica    ─> replica: gate, perhaps wait
+//!                                                    └─ elsewhere        ─> forwarder: one stream a node
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Every call is answered once.
+//! 2. A write is proposed at most once by this node, unless the first proposal certainly did nothing.
+//! 3. A write is answered after the serving check that follows its commit, a linearizable read after the one that
+//!    follows the reading.
+
+mod call;
+mod forwarder;
+mod leaders;
+mod link;
+mod reads;
+mod replica;
+mod request;
+mod writes;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use stead_api::{convert::read::Consistency, net::Connect, proto::v1::Routing};
+use stead_state::{
+    directory::Tenant,
+    freshness::gate::Level,
+    routing::{self, Here, Need, Route, Voter},
+};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantNumber};
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use call::{Answers, Call, Forwarded, Reply};
+use forwarder::Forwarder;
+use link::Outgoing;
+pub(crate) use request::remote_unavailable;
+use request::{Ask, Read, Request, Write};
+
+use crate::{
+    host::Host,
+    metrics::{Op, ServedFrom},
+    reply,
+    supervisor::Spawner,
+};
+
+/// How long an operation waits for its tenant to be ready at its home: just created, or just moved there.
+const READY_WAIT: Duration = Duration::from_secs(3);
+
+/// Routes operations.
+pub(crate) struct Router {
+    host: Arc<Host>,
+    forwarder: Forwarder,
+}
+
+/// An operation whose tenant is known.
+struct Job<A> {
+    call: Call,
+    tenant: Arc<Tenant>,
+    ask: A,
+}
+
+/// The operations of a message that are served together.
+#[derive(Default)]
+struct Batches {
+    writes: BTreeMap<(GroupId, TenantNumber), Vec<Job<Write>>>,
+    reads: BTreeMap<GroupId, Vec<Job<Read>>>,
+    replicas: Vec<(GroupId, Job<Read>)>,
+    /// Those that must wait for something before they can be routed.
+    late: Vec<(Call, Request)>,
+}
+
+impl Router {
+    /// Returns a router for a node.
+    pub(crate) fn new(host: Arc<Host>, connect: Connect, spawner: Spawner) -> Self {
+        let forwarder = Forwarder::new(connect, host.views.clone(), spawner);
+        Self { host, forwarder }
+    }
+
+    /// Serves operations, or hands them on; returns when all that are served here are answered.
+    pub(crate) async fn dispatch(self: Arc<Self>, calls: Vec<Call>) {
+        let mut batches = Batches::default();
+        for call in calls {
+            match request::parse(&call.operation) {
+                Ok(request) => self.place(call, request, &mut batches),
+                Err(error) => self.refuse(call, &error),
+            }
+        }
+        self.run(batches).await;
+    }
+
+    /// Finds the batch of an operation, or hands it on.
+    fn place(&self, call: Call, request: Request, batches: &mut Batches) {
+        let Some(tenant) = self.host.known(&request.tenant) else {
+            return batches.late.push((call, request));
+        };
+        if call
+            .forwarded
+            .is_some_and(|forwarded| forwarded.tenant != tenant.number)
+        {
+            // The sender's view or this one is behind: the name was used again.
+            return batches.late.push((call, request));
+        }
+        match (
+            self.route(&call, &tenant, need(&request.ask, &self.host, &tenant)),
+            request.ask,
+        ) {
+            (Route::Here { group }, Ask::Write(ask)) => {
+                batches
+                    .writes
+                    .entry((group, tenant.number))
+                    .or_default()
+                    .push(Job { call, tenant, ask });
+            }
+            (Route::Here { group }, Ask::Read(ask)) => {
+                if is_linearizable(&ask, &self.host, group) {
+                    batches.reads.entry(group).or_default().push(Job { call, tenant, ask });
+                } else {
+                    batches.replicas.push((group, Job { call, tenant, ask }));
+                }
+            }
+            (Route::Inside { group, nodes } | Route::Away { group, nodes, .. }, ask) => {
+                self.forward(Job { call, tenant, ask }, group, &nodes);
+            }
+            (Route::Wait { .. }, ask) => batches.late.push((
+                call,
+                Request {
+                    tenant: request.tenant,
+                    ask,
+                },
+            )),
+            (Route::Refuse(error), _) => self.refuse(call, &error),
+        }
+    }
+
+    /// Serves what is served here. Boxed, because what must wait comes back here.
+    fn run(self: Arc<Self>, batches: Batches) -> BoxFuture<'static, ()> {
+        Box::pin(self.run_batches(batches))
+    }
+
+    async fn run_batches(self: Arc<Self>, batches: Batches) {
+        let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+        for ((group, tenant), jobs) in batches.writes {
+            running.push(Box::pin(self.write(group, tenant, jobs)));
+        }
+        for (group, jobs) in batches.reads {
+            running.push(Box::pin(self.read(group, jobs)));
+        }
+        for (group, job) in batches.replicas {
+            running.push(Box::pin(self.read_replica(group, job)));
+        }
+        for (call, request) in batches.late {
+            running.push(Box::pin(self.clone().run_late(call, request)));
+        }
+        while running.next().await.is_some() {}
+    }
+
+    /// Serves an operation whose tenant this node's view does not know, or not yet as its sender did.
+    async fn run_late(self: Arc<Self>, call: Call, request: Request) {
+        let resolved = timeout_at(call.deadline, self.host.resolve(&request.tenant)).await;
+        let tenant = match resolved {
+            Ok(Ok(tenant)) => tenant,
+            Ok(Err(error)) => return self.refuse(call, &error),
+            Err(_) => return self.refuse(call, &too_late()),
+        };
+        if let Some(forwarded) = call.forwarded {
+            let until = call.deadline.min(Instant::now() + READY_WAIT);
+            if !self.reach(&forwarded, &tenant, until).await {
+                let message = "this node's copy of the directory is behind the sender's: try again";
+                return self.refuse(call, &Error::new(ErrorKind::Unavailable, message));
+            }
+        }
+        let mut batches = Batches::default();
+        self.place(call, request, &mut batches);
+        match batches.late.pop() {
+            Some((call, request)) => {
+                let message = format!("tenant {} is between two homes: try again", request.tenant);
+                self.refuse(call, &Error::new(ErrorKind::TenantMoving, message));
+            }
+            None => self.run(batches).await,
+        }
+    }
+
+    /// Waits until this node knows what the sender of a forwarded operation knew.
+    async fn reach(&self, forwarded: &Forwarded, tenant: &Tenant, until: Instant) -> bool {
+        let mut versions = self.host.views.watch();
+        loop {
+            versions.borrow_and_update();
+            let known = self.host.known(&tenant.name);
+            if known.is_some_and(|known| known.number == forwarded.tenant && known.epoch >= forwarded.epoch) {
+                return true;
+            }
+            if timeout_at(until, versions.changed()).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    fn route(&self, call: &Call, tenant: &Tenant, need: Need) -> Route {
+        let host = &self.host;
+        let voter = |group: GroupId| match host.groups.get(&group).map(|hosted| hosted.raft.leader()) {
+            None => Voter::No,
+            Some(None) => Voter::WithoutLeader,
+            Some(Some(leader)) => Voter::LedBy(leader),
+        };
+        let epoch = |group: GroupId| {
+            let hosted = host.groups.get(&group);
+            hosted
+                .and_then(|hosted| hosted.epoch(tenant.number))
+                .unwrap_or(Epoch::NONE)
+        };
+        let here = Here {
+            node: host.config.node.id,
+            region: &host.config.node.region,
+            voter: &voter,
+            epoch: &epoch,
+        };
+        let forwarded = call.forwarded.map(|forwarded| routing::Forwarded {
+            hops: call.hops,
+            epoch: forwarded.epoch,
+            group: forwarded.group,
+        });
+        let direct = call.operation.routing == i32::from(Routing::Direct);
+        host.views.read(|view| {
+            routing::route(
+                view,
+                &here,
+                routing::Request {
+                    tenant,
+                    need,
+                    forwarded,
+                    direct,
+                },
+            )
+        })
+    }
+
+    /// Hands an operation on to one of these nodes.
+    fn forward<A>(&self, job: Job<A>, group: GroupId, nodes: &[NodeId]) {
+        let to = Forwarded {
+            group,
+            epoch: job.tenant.epoch,
+            tenant: job.tenant.number,
+        };
+        self.host.counts.request(op(&job.call), ServedFrom::Forwarded);
+        let view = self.host.views.version();
+        let node = NodeId::new(0);
+        self.forwarder.send(
+            Outgoing {
+                call: job.call,
+                to,
+                view,
+                node,
+                nodes: Vec::new(),
+            },
+            nodes,
+        );
+    }
+
+    /// Sends an operation to its home, from a node that could not serve it.
+    fn forward_home<A>(&self, job: Job<A>) -> Option<Job<A>> {
+        match self.route(&job.call, &job.tenant, Need::Home) {
+            Route::Here { .. } => Some(job),
+            Route::Inside { group, nodes } | Route::Away { group, nodes, .. } => {
+                self.forward(job, group, &nodes);
+                None
+            }
+            Route::Wait { .. } => {
+                let message = format!("tenant {} is between two homes: try again", job.tenant.name);
+                self.refuse(job.call, &Error::new(ErrorKind::TenantMoving, message));
+                None
+            }
+            Route::Refuse(error) => {
+                self.refuse(job.call, &error);
+                None
+            }
+        }
+    }
+
+    fn refuse(&self, call: Call, error: &Error) {
+        self.host.counts.request(op(&call), ServedFrom::Failed);
+        call.reply.send(reply::error(error));
+    }
+}
+
+/// The answer to an operation whose deadline passed before anything happened.
+fn too_late() -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        "the deadline passed before anything happened",
+    )
+}
+
+/// Who can serve an operation.
+fn need(ask: &Ask, host: &Host, tenant: &Tenant) -> Need {
+    match ask {
+        Ask::Write(_) => Need::Home,
+        Ask::Read(read) => match read.consistency {
+            Consistency::Linearizable => Need::Home,
+            // At home, only the leader knows how fresh it is.
+            Consistency::Bounded(_) if host.groups.contains_key(&tenant.home) => Need::Home,
+            Consistency::Bounded(_) | Consistency::Session(_) | Consistency::Local => Need::Replica,
+        },
+    }
+}
+
+fn is_linearizable(read: &Read, host: &Host, group: GroupId) -> bool {
+    match read.consistency {
+        Consistency::Linearizable => true,
+        Consistency::Bounded(_) => host.groups.get(&group).is_some_and(|hosted| hosted.raft.is_leader()),
+        Consistency::Session(_) | Consistency::Local => false,
+    }
+}
+
+/// What a read asks of a replica.
+fn level(consistency: &Consistency, tenant: TenantNumber) -> Level {
+    match consistency {
+        Consistency::Bounded(bound) => Level::Bounded(*bound),
+        Consistency::Session(tokens) => tokens.of(tenant).map_or(Level::Local, Level::Session),
+        Consistency::Linearizable | Consistency::Local => Level::Local,
+    }
+}
+
+fn op(call: &Call) -> Op {
+    use stead_api::proto::v1::operation::Request as Message;
+    match call.operation.request {
+        Some(Message::Put(_) | Message::Delete(_)) => Op::Write,
+        Some(Message::Scan(_)) => Op::Scan,
+        Some(Message::Get(_) | Message::BatchGet(_)) | None => Op::Read,
+    }
+}

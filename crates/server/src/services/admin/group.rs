@@ -1,0 +1,185 @@
+//! `GroupService`: Raft groups, as their leaders see them.
+
+use std::sync::Arc;
+
+use stead_api::{
+    convert,
+    proto::admin::v1::{
+        self as admin, GetGroupRequest, GetGroupResponse, ListGroupsRequest, ListGroupsResponse, MoveLeaderRequest,
+        MoveLeaderResponse, group_service_client::GroupServiceClient, group_service_server,
+    },
+};
+use stead_raft::ChangeError;
+use stead_state::directory::{Group, View};
+use stead_types::{Error, ErrorKind, GroupId, NodeId};
+use tonic::{Request, Response, Status};
+
+use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
+use crate::{
+    host::Host,
+    neighbours::{passed_on, was_passed_on},
+};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct GroupService(Arc<Host>);
+
+impl GroupService {
+    /// Returns the service.
+    pub(crate) fn new(host: Arc<Host>) -> Self {
+        Self(host)
+    }
+}
+
+/// Writes a group, without its status.
+pub(super) fn message(view: &View, group: &Group) -> admin::Group {
+    admin::Group {
+        number: group.number.get(),
+        region: group.region.as_ref().map(ToString::to_string).unwrap_or_default(),
+        incarnation: group.incarnation.0,
+        voters: group.voters.iter().map(|voter| voter.get()).collect(),
+        home_tenants: view.load(group.number).homes,
+        status: None,
+    }
+}
+
+/// Adds how the group is: from here if this node leads it, else from the first voter that can say more.
+pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask: bool) -> admin::Group {
+    group.status = host.group_status(GroupId::new(group.number));
+    let leads = group
+        .status
+        .as_ref()
+        .is_some_and(|status| status.leader == Some(host.config.node.id.get()));
+    if leads || !may_ask {
+        return group;
+    }
+    let leader = group.status.as_ref().and_then(|status| status.leader);
+    let others = group.voters.iter().copied().filter(|voter| Some(*voter) != leader);
+    for voter in leader.into_iter().chain(others) {
+        let Some(channel) = host
+            .client_address(NodeId::new(voter))
+            .and_then(|to| host.neighbours.channel(&to))
+        else {
+            continue;
+        };
+        let mut client = GroupServiceClient::new(channel);
+        let asked = client
+            .get_group(passed_on(GetGroupRequest { number: group.number }))
+            .await;
+        let Ok(answer) = asked else { continue };
+        let Some(status) = answer.into_inner().group.and_then(|group| group.status) else {
+            continue;
+        };
+        let is_leader = status.leader == Some(voter);
+        group.status = Some(status);
+        if is_leader {
+            break;
+        }
+    }
+    group
+}
+
+impl GroupService {
+    fn known(&self, number: u32) -> Result<admin::Group, Error> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no group {number}"));
+        let found = |view: &View| view.group(GroupId::new(number)).map(|group| message(view, group));
+        self.0.views.read(found).ok_or_else(missing)
+    }
+
+    async fn list(&self, request: &ListGroupsRequest) -> Result<ListGroupsResponse, Error> {
+        let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
+        let from = convert::page::position(request.region.as_bytes(), &request.page_token)?;
+        let invalid = || Error::invalid("page_token", "page_token: not a token of this store");
+        let from = match from {
+            Some(bytes) => u32::from_be_bytes(bytes.try_into().map_err(|_| invalid())?),
+            None => 0,
+        };
+        let mut groups: Vec<admin::Group> = self.0.views.read(|view| {
+            let groups = view
+                .groups()
+                .filter(|group| group.number.get() >= from)
+                .map(|group| message(view, group));
+            let groups = groups.filter(|group| request.region.is_empty() || group.region == request.region);
+            groups.take(size + 1).collect()
+        });
+        let next = groups.get(size).map(|next| next.number.to_be_bytes());
+        groups.truncate(size);
+        let groups = futures::future::join_all(groups.into_iter().map(|group| with_status(&self.0, group, true))).await;
+        let next_page_token = next.map(|next| convert::page::token(request.region.as_bytes(), &next));
+        Ok(ListGroupsResponse {
+            groups,
+            next_page_token: next_page_token.unwrap_or_default(),
+        })
+    }
+
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<MoveLeaderResponse, Error> {
+        let may_ask = !was_passed_on(&request);
+        let request = request.into_inner();
+        let known = self.known(request.group)?;
+        let raft = self.0.raft_group(GroupId::new(request.group));
+        let leads = raft.as_ref().is_some_and(stead_raft::Group::is_leader);
+        if let Some(raft) = raft.filter(|_| leads) {
+            let another = known
+                .voters
+                .iter()
+                .copied()
+                .find(|voter| *voter != self.0.config.node.id.get());
+            let to = request.to.or(another);
+            let alone = || Error::invalid("to", "to: the group has no other voter");
+            let to = to.filter(|to| known.voters.contains(to)).ok_or_else(alone)?;
+            raft.transfer_leader(NodeId::new(to)).await.map_err(refused)?;
+            return Ok(MoveLeaderResponse {
+                group: Some(with_status(&self.0, known, false).await),
+            });
+        }
+        let status = with_status(&self.0, known, may_ask).await.status;
+        let leader = status.and_then(|status| status.leader).filter(|_| may_ask);
+        let leaderless = || {
+            Error::new(
+                ErrorKind::NoLeader,
+                format!("group {} has no leader now", request.group),
+            )
+        };
+        let leader = leader
+            .and_then(|leader| self.0.client_address(NodeId::new(leader)))
+            .ok_or_else(leaderless)?;
+        let channel = self.0.neighbours.channel(&leader).ok_or_else(leaderless)?;
+        let asked = GroupServiceClient::new(channel).move_leader(passed_on(request)).await;
+        asked
+            .map(Response::into_inner)
+            .map_err(|status| stead_api::status::from_status(&status))
+    }
+}
+
+fn refused(error: ChangeError) -> Error {
+    let kind = match &error {
+        ChangeError::NotLeader { .. } => ErrorKind::NoLeader,
+        ChangeError::TimedOut => ErrorKind::OutcomeUnknown { key: None },
+        ChangeError::Refused(_) => ErrorKind::Conflict,
+        ChangeError::Stopped => ErrorKind::Unavailable,
+    };
+    Error::new(kind, error.to_string())
+}
+
+#[tonic::async_trait]
+impl group_service_server::GroupService for GroupService {
+    async fn list_groups(&self, request: Request<ListGroupsRequest>) -> Result<Response<ListGroupsResponse>, Status> {
+        self.list(request.get_ref())
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+
+    async fn get_group(&self, request: Request<GetGroupRequest>) -> Result<Response<GetGroupResponse>, Status> {
+        let group = self.known(request.get_ref().number).map_err(|error| refuse(&error))?;
+        let group = with_status(&self.0, group, !was_passed_on(&request)).await;
+        Ok(Response::new(GetGroupResponse { group: Some(group) }))
+    }
+
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.move_leader(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+}

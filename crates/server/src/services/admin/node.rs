@@ -1,0 +1,117 @@
+//! `NodeService`: what the directory knows of nodes, and how each says that it is.
+
+use std::sync::Arc;
+
+use stead_api::{
+    convert,
+    proto::admin::v1::{
+        self as admin, GetNodeRequest, GetNodeResponse, ListNodesRequest, ListNodesResponse,
+        node_service_client::NodeServiceClient, node_service_server,
+    },
+};
+use stead_state::directory::{Node, View};
+use stead_types::{Error, ErrorKind, NodeId};
+use tonic::{Request, Response, Status};
+
+use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
+use crate::{
+    host::Host,
+    neighbours::{passed_on, was_passed_on},
+};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct NodeService(Arc<Host>);
+
+impl NodeService {
+    /// Returns the service.
+    pub(crate) fn new(host: Arc<Host>) -> Self {
+        Self(host)
+    }
+}
+
+/// Writes a node, without its status.
+pub(super) fn message(view: &View, node: &Node) -> admin::Node {
+    let groups = view.groups().filter(|group| group.voters.contains(&node.number));
+    admin::Node {
+        number: node.number.get(),
+        region: node.region.to_string(),
+        client_address: node.addresses.client.clone(),
+        peer_address: node.addresses.peer.clone(),
+        http_address: node.addresses.http.clone(),
+        witness: node.witness,
+        groups: groups.map(|group| group.number.get()).collect(),
+        status: None,
+    }
+}
+
+/// Adds how a node says that it is, if it can be asked.
+pub(super) async fn with_status(host: &Host, mut node: admin::Node) -> admin::Node {
+    if node.number == host.config.node.id.get() {
+        node.status = Some(host.status());
+        return node;
+    }
+    if let Some(channel) = host.neighbours.channel(&node.client_address) {
+        let asked = NodeServiceClient::new(channel)
+            .get_node(passed_on(GetNodeRequest { number: node.number }))
+            .await;
+        node.status = asked.ok().and_then(|answer| answer.into_inner().node?.status);
+    }
+    node
+}
+
+impl NodeService {
+    async fn get(&self, request: Request<GetNodeRequest>) -> Result<GetNodeResponse, Error> {
+        let number = request.get_ref().number;
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no node {number}"));
+        let found = |view: &View| view.node(NodeId::new(number)).map(|node| message(view, node));
+        let node = self.0.views.read(found).ok_or_else(missing)?;
+        if was_passed_on(&request) && number != self.0.config.node.id.get() {
+            return Ok(GetNodeResponse { node: Some(node) });
+        }
+        Ok(GetNodeResponse {
+            node: Some(with_status(&self.0, node).await),
+        })
+    }
+
+    async fn list(&self, request: &ListNodesRequest) -> Result<ListNodesResponse, Error> {
+        let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
+        let after = convert::page::position(request.region.as_bytes(), &request.page_token)?;
+        let invalid = || Error::invalid("page_token", "page_token: not a token of this store");
+        let after = match after {
+            Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| invalid())?),
+            None => 0,
+        };
+        let mut nodes: Vec<admin::Node> = self.0.views.read(|view| {
+            let nodes = view.nodes().filter(|node| node.number.get() > after);
+            let nodes = nodes.filter(|node| request.region.is_empty() || node.region.as_str() == request.region);
+            nodes.take(size + 1).map(|node| message(view, node)).collect()
+        });
+        let more = nodes.len() > size;
+        nodes.truncate(size);
+        let last = nodes.last().filter(|_| more);
+        let next = last.map(|last| convert::page::token(request.region.as_bytes(), &last.number.to_be_bytes()));
+        let nodes = futures::future::join_all(nodes.into_iter().map(|node| with_status(&self.0, node))).await;
+        Ok(ListNodesResponse {
+            nodes,
+            next_page_token: next.unwrap_or_default(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl node_service_server::NodeService for NodeService {
+    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
+        self.list(request.get_ref())
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+
+    async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
+        self.get(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+}

@@ -1,0 +1,176 @@
+//! `RegionService`: regions, their nodes and groups, and how far their followers are behind.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use stead_api::{
+    convert,
+    proto::admin::v1::{
+        self as admin, CreateRegionRequest, CreateRegionResponse, GetRegionRequest, GetRegionResponse,
+        ListRegionsRequest, ListRegionsResponse, region_service_client::RegionServiceClient, region_service_server,
+    },
+};
+use stead_state::directory::{self, Command, View};
+use stead_types::{Error, ErrorKind, NodeId, RegionName};
+use tonic::{Request, Response, Status};
+
+use super::{PAGE_DEFAULT, PAGE_MAX, by, group, node, refuse};
+use crate::{
+    host::Host,
+    neighbours::{passed_on, was_passed_on},
+};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct RegionService(Arc<Host>);
+
+impl RegionService {
+    /// Returns the service.
+    pub(crate) fn new(host: Arc<Host>) -> Self {
+        Self(host)
+    }
+}
+
+fn message(view: &View, region: &directory::Region) -> admin::Region {
+    let groups: Vec<_> = view.groups_of(&region.name).collect();
+    admin::Region {
+        name: region.name.to_string(),
+        jurisdiction: region.jurisdiction.to_string(),
+        home_tenants: groups.iter().map(|group| view.load(group.number).homes).sum(),
+        nodes: view
+            .nodes()
+            .filter(|node| node.region == region.name)
+            .map(|node| node.number.get())
+            .collect(),
+        groups: groups.iter().map(|group| group.number.get()).collect(),
+    }
+}
+
+impl RegionService {
+    fn list(&self, request: &ListRegionsRequest) -> Result<ListRegionsResponse, Error> {
+        let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
+        let after = convert::page::position(b"regions", &request.page_token)?;
+        let mut regions: Vec<admin::Region> = self.0.views.read(|view| {
+            let is_after = |region: &&directory::Region| {
+                after
+                    .as_ref()
+                    .is_none_or(|after| region.name.as_str().as_bytes() > after.as_slice())
+            };
+            view.regions()
+                .filter(is_after)
+                .take(size + 1)
+                .map(|region| message(view, region))
+                .collect()
+        });
+        let more = regions.len() > size;
+        regions.truncate(size);
+        let last = regions.last().filter(|_| more);
+        let next_page_token = last.map(|last| convert::page::token(b"regions", last.name.as_bytes()));
+        Ok(ListRegionsResponse {
+            regions,
+            next_page_token: next_page_token.unwrap_or_default(),
+        })
+    }
+
+    async fn get(&self, name: &str, may_ask: bool) -> Result<GetRegionResponse, Error> {
+        let name: RegionName = convert::id::region("name", name)?;
+        if !may_ask {
+            return Ok(GetRegionResponse {
+                lags: self.0.lags(&name),
+                ..GetRegionResponse::default()
+            });
+        }
+        let found = self.0.views.read(|view| {
+            let region = view.region(&name)?;
+            let nodes = view
+                .nodes()
+                .filter(|node| node.region == name)
+                .map(|node| node::message(view, node));
+            let groups = view.groups_of(&name).map(|group| group::message(view, group));
+            Some((
+                message(view, region),
+                nodes.collect::<Vec<_>>(),
+                groups.collect::<Vec<_>>(),
+            ))
+        });
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no region {name}"));
+        let (region, nodes, groups) = found.ok_or_else(missing)?;
+        let nodes = nodes.into_iter().map(|node| node::with_status(&self.0, node));
+        let groups = groups.into_iter().map(|group| group::with_status(&self.0, group, true));
+        let groups = futures::future::join_all(groups).await;
+        Ok(GetRegionResponse {
+            region: Some(region),
+            nodes: futures::future::join_all(nodes).await,
+            lags: self.lags(&name, &groups).await,
+            groups,
+        })
+    }
+
+    /// Asks the leaders of a region's groups how far they are behind the homes that they follow.
+    async fn lags(&self, name: &RegionName, groups: &[admin::Group]) -> Vec<admin::FollowerLag> {
+        let leader = |group: &admin::Group| Some(NodeId::new(group.status.as_ref()?.leader?));
+        let leaders: BTreeSet<NodeId> = groups.iter().filter_map(leader).collect();
+        let ask = async |leader: NodeId| {
+            if leader == self.0.config.node.id {
+                return self.0.lags(name);
+            }
+            let channel = self
+                .0
+                .client_address(leader)
+                .and_then(|to| self.0.neighbours.channel(&to));
+            let Some(channel) = channel else { return Vec::new() };
+            let request = passed_on(GetRegionRequest { name: name.to_string() });
+            let answer = RegionServiceClient::new(channel).get_region(request).await;
+            answer.map(|answer| answer.into_inner().lags).unwrap_or_default()
+        };
+        futures::future::join_all(leaders.into_iter().map(ask)).await.concat()
+    }
+
+    async fn create(&self, request: Request<CreateRegionRequest>) -> Result<CreateRegionResponse, Error> {
+        let by = by(&request, &request.get_ref().reason);
+        let request = request.into_inner();
+        convert::directory::reason(&request.reason)?;
+        let invalid = |why| Error::invalid("jurisdiction", format!("jurisdiction: {why}"));
+        let region = directory::Region {
+            name: convert::id::region("name", &request.name)?,
+            jurisdiction: request.jurisdiction.parse().map_err(invalid)?,
+        };
+        let made = admin::Region {
+            name: request.name,
+            jurisdiction: request.jurisdiction,
+            ..admin::Region::default()
+        };
+        if !request.validate_only {
+            self.0.directory.propose(&Command::CreateRegion(by, region)).await?;
+        }
+        Ok(CreateRegionResponse { region: Some(made) })
+    }
+}
+
+#[tonic::async_trait]
+impl region_service_server::RegionService for RegionService {
+    async fn list_regions(
+        &self,
+        request: Request<ListRegionsRequest>,
+    ) -> Result<Response<ListRegionsResponse>, Status> {
+        self.list(request.get_ref())
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+
+    async fn get_region(&self, request: Request<GetRegionRequest>) -> Result<Response<GetRegionResponse>, Status> {
+        self.get(&request.get_ref().name, !was_passed_on(&request))
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+
+    async fn create_region(
+        &self,
+        request: Request<CreateRegionRequest>,
+    ) -> Result<Response<CreateRegionResponse>, Status> {
+        self.create(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+}

@@ -1,0 +1,385 @@
+//! `TenantService`: tenants are made, read, changed and deleted in the directory.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use stead_api::{
+    convert,
+    proto::{
+        admin::v1::{
+            self as admin, CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
+            GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse, UpdateTenantRequest,
+            UpdateTenantResponse, tenant_service_server,
+        },
+        v1,
+    },
+};
+use stead_state::directory::{Command, Followers, NewTenant, State, Tenant, TenantUpdate, View};
+use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantName};
+use tonic::{Request, Response, Status};
+
+use super::{PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, refuse};
+use crate::host::Host;
+
+/// How long a node waits for its own view to show what it has just changed.
+const VIEW_WAIT: Duration = Duration::from_secs(3);
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct TenantService(Arc<Host>);
+
+impl TenantService {
+    /// Returns the service.
+    pub(crate) fn new(host: Arc<Host>) -> Self {
+        Self(host)
+    }
+
+    /// Proposes a command, waits until this node's view shows it, and returns the tenant.
+    async fn change(&self, command: Command, name: &TenantName) -> Result<admin::Tenant, Error> {
+        let (_, version) = self.0.directory.propose(&command).await?;
+        if !self.0.views.reach(version, VIEW_WAIT).await {
+            let message = "done, but this node's view is behind: read it again in a moment";
+            return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
+        }
+        self.shown(name)
+    }
+
+    fn shown(&self, name: &TenantName) -> Result<admin::Tenant, Error> {
+        let missing = || Error::new(ErrorKind::TenantNotFound, format!("there is no tenant {name}"));
+        self.0
+            .views
+            .read(|view| view.tenant_named(name).map(|tenant| message(view, tenant)))
+            .ok_or_else(missing)
+    }
+}
+
+/// Writes a tenant.
+fn message(view: &View, tenant: &Tenant) -> admin::Tenant {
+    let region = |group| {
+        view.region_of(group)
+            .map(|region| region.name.to_string())
+            .unwrap_or_default()
+    };
+    let time = |ms: u64| {
+        let (seconds, nanos) = (i64::try_from(ms / 1000).unwrap_or(i64::MAX), (ms % 1000) * 1_000_000);
+        prost_types::Timestamp {
+            seconds,
+            nanos: i32::try_from(nanos).unwrap_or(0),
+        }
+    };
+    let replica = |member: &stead_state::directory::Member| {
+        let role = if member.group == tenant.home {
+            v1::Role::Home
+        } else {
+            v1::Role::Follower
+        };
+        admin::Replica {
+            group: member.group.get(),
+            region: region(member.group),
+            role: role.into(),
+            leaving: member.leaving,
+        }
+    };
+    admin::Tenant {
+        name: tenant.name.to_string(),
+        number: tenant.number.get(),
+        home_region: region(tenant.home),
+        home_group: tenant.home.get(),
+        epoch: tenant.epoch.get(),
+        fence_epoch: tenant.fence_epoch.get(),
+        followers: Some(followers_message(&tenant.followers)),
+        residency: tenant.residency.iter().map(ToString::to_string).collect(),
+        durability: durability_message(tenant.durability).into(),
+        labels: tenant.labels.as_deref().cloned().unwrap_or_default(),
+        state: state_message(tenant.state).into(),
+        etag: etag(tenant.version),
+        create_time: Some(time(tenant.created)),
+        update_time: Some(time(tenant.updated)),
+        replicas: tenant.members.iter().map(replica).collect(),
+        lineage: Vec::new(),
+    }
+}
+
+fn followers_message(followers: &Followers) -> admin::Followers {
+    match followers {
+        Followers::AllAdmitted => admin::Followers {
+            all_admitted: true,
+            regions: Vec::new(),
+        },
+        Followers::Named(regions) => {
+            let regions = regions.iter().map(ToString::to_string).collect();
+            admin::Followers {
+                all_admitted: false,
+                regions,
+            }
+        }
+    }
+}
+
+fn durability_message(durability: Durability) -> v1::Durability {
+    match durability {
+        Durability::Region => v1::Durability::Region,
+        Durability::Remote => v1::Durability::Remote,
+    }
+}
+
+fn state_message(state: State) -> admin::tenant::State {
+    match state {
+        State::Active => admin::tenant::State::Active,
+        State::Disabled => admin::tenant::State::Disabled,
+        State::Deleting => admin::tenant::State::Deleting,
+    }
+}
+
+fn followers(message: admin::Followers) -> Result<Followers, Error> {
+    if message.all_admitted && message.regions.is_empty() {
+        return Ok(Followers::AllAdmitted);
+    }
+    if message.all_admitted {
+        let field = "followers.regions";
+        return Err(Error::invalid(
+            field,
+            "followers.regions: leave it empty together with all_admitted",
+        ));
+    }
+    let region = |(at, name): (usize, &String)| convert::id::region(&format!("followers.regions[{at}]"), name);
+    let regions: Result<Box<[RegionName]>, Error> = message.regions.iter().enumerate().map(region).collect();
+    regions.map(Followers::Named)
+}
+
+fn residency(names: &[String]) -> Result<Vec<Jurisdiction>, Error> {
+    let jurisdiction = |(at, name): (usize, &String)| {
+        let field = format!("residency[{at}]");
+        name.parse()
+            .map_err(|why| Error::invalid(&field, format!("{field}: {why}")))
+    };
+    names.iter().enumerate().map(jurisdiction).collect()
+}
+
+fn durability(number: i32) -> Result<Option<Durability>, Error> {
+    match convert::read::durability("durability", number)? {
+        None => Ok(None),
+        Some(v1::Durability::Region | v1::Durability::Unspecified) => Ok(Some(Durability::Region)),
+        Some(v1::Durability::Remote) => Err(crate::router::remote_unavailable()),
+    }
+}
+
+fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Error> {
+    convert::directory::labels(&labels)?;
+    Ok(labels)
+}
+
+fn state(number: i32) -> Result<admin::tenant::State, Error> {
+    let unknown = |_| Error::invalid("state", format!("state: {number} is no state that this node knows"));
+    admin::tenant::State::try_from(number).map_err(unknown)
+}
+
+impl TenantService {
+    async fn create(&self, request: Request<CreateTenantRequest>) -> Result<CreateTenantResponse, Error> {
+        let by = by(&request, &request.get_ref().reason);
+        let request = request.into_inner();
+        convert::directory::reason(&request.reason)?;
+        let name = convert::id::tenant("name", &request.name)?;
+        let home = match request.home_region.as_str() {
+            "" => self.0.config.node.region.clone(),
+            region => convert::id::region("home_region", region)?,
+        };
+        let new = NewTenant {
+            name: name.clone(),
+            home,
+            followers: request.followers.map_or(Ok(Followers::AllAdmitted), followers)?,
+            residency: residency(&request.residency)?,
+            durability: durability(request.durability)?.unwrap_or(Durability::Region),
+            labels: labels(request.labels)?,
+        };
+        if request.validate_only {
+            return self
+                .planned(new)
+                .map(|tenant| CreateTenantResponse { tenant: Some(tenant) });
+        }
+        let tenant = self.change(Command::CreateTenant(by, new), &name).await?;
+        Ok(CreateTenantResponse { tenant: Some(tenant) })
+    }
+
+    /// What would be made, as far as this node's view can tell.
+    fn planned(&self, new: NewTenant) -> Result<admin::Tenant, Error> {
+        self.0.views.read(|view| {
+            if view.tenant_named(&new.name).is_some() {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("tenant {} exists already", new.name),
+                ));
+            }
+            if view.region(&new.home).is_none() {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("there is no region {}", new.home),
+                ));
+            }
+            Ok(admin::Tenant {
+                name: new.name.to_string(),
+                home_region: new.home.to_string(),
+                followers: Some(followers_message(&new.followers)),
+                residency: new.residency.iter().map(ToString::to_string).collect(),
+                durability: durability_message(new.durability).into(),
+                labels: new.labels,
+                state: admin::tenant::State::Active.into(),
+                ..admin::Tenant::default()
+            })
+        })
+    }
+
+    fn list(&self, request: &ListTenantsRequest) -> Result<ListTenantsResponse, Error> {
+        let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
+        let filter = format!("{}/{}/{}", request.home_region, request.name_prefix, request.state);
+        let after = convert::page::position(filter.as_bytes(), &request.page_token)?;
+        let invalid = || Error::invalid("page_token", "page_token: not a token of this store");
+        let after: Option<TenantName> = match after {
+            Some(name) => Some(
+                String::from_utf8(name)
+                    .ok()
+                    .and_then(|name| name.parse().ok())
+                    .ok_or_else(invalid)?,
+            ),
+            None => None,
+        };
+        let wanted = state(request.state)?;
+        let mut tenants: Vec<admin::Tenant> = self.0.views.read(|view| {
+            let tenants = view.tenants_after(after.as_ref()).map(|tenant| message(view, tenant));
+            let tenants = tenants.filter(|tenant| {
+                (request.home_region.is_empty() || tenant.home_region == request.home_region)
+                    && tenant.name.starts_with(&request.name_prefix)
+                    && (wanted == admin::tenant::State::Unspecified || tenant.state == i32::from(wanted))
+            });
+            tenants.take(size + 1).collect()
+        });
+        let more = tenants.len() > size;
+        tenants.truncate(size);
+        let last = tenants.last().filter(|_| more);
+        let next_page_token = last.map(|last| convert::page::token(filter.as_bytes(), last.name.as_bytes()));
+        Ok(ListTenantsResponse {
+            tenants,
+            next_page_token: next_page_token.unwrap_or_default(),
+        })
+    }
+
+    async fn update(&self, request: Request<UpdateTenantRequest>) -> Result<UpdateTenantResponse, Error> {
+        let by = by(&request, &request.get_ref().reason);
+        let request = request.into_inner();
+        convert::directory::reason(&request.reason)?;
+        let name = convert::id::tenant("name", &request.name)?;
+        let enabled = match state(request.state)? {
+            admin::tenant::State::Unspecified => None,
+            admin::tenant::State::Active => Some(true),
+            admin::tenant::State::Disabled => Some(false),
+            admin::tenant::State::Deleting => {
+                return Err(Error::invalid(
+                    "state",
+                    "state: a tenant is erased with DeleteTenant, not here",
+                ));
+            }
+        };
+        let update = TenantUpdate {
+            name: name.clone(),
+            etag: parse_etag(&request.etag)?,
+            followers: request.followers.map(followers).transpose()?,
+            residency: request
+                .residency
+                .map(|wanted| residency(&wanted.jurisdictions))
+                .transpose()?,
+            durability: durability(request.durability)?,
+            labels: request.labels.map(|wanted| labels(wanted.labels)).transpose()?,
+            enabled,
+        };
+        let tenant = if request.validate_only {
+            self.shown(&name)?
+        } else {
+            self.change(Command::UpdateTenant(by, update), &name).await?
+        };
+        Ok(UpdateTenantResponse { tenant: Some(tenant) })
+    }
+
+    async fn delete(&self, request: Request<DeleteTenantRequest>) -> Result<DeleteTenantResponse, Error> {
+        let by = by(&request, &request.get_ref().reason);
+        let request = request.into_inner();
+        convert::directory::reason(&request.reason)?;
+        let name = convert::id::tenant("name", &request.name)?;
+        let etag = parse_etag(&request.etag)?;
+        let before = self.shown(&name)?;
+        if request.validate_only {
+            return Ok(DeleteTenantResponse { tenant: Some(before) });
+        }
+        if request.erase {
+            let (_, version) = self
+                .0
+                .directory
+                .propose(&Command::EraseTenant(by, name.clone(), etag))
+                .await?;
+            self.0.views.reach(version, VIEW_WAIT).await;
+            let tenant = admin::Tenant {
+                state: admin::tenant::State::Deleting.into(),
+                ..before
+            };
+            return Ok(DeleteTenantResponse { tenant: Some(tenant) });
+        }
+        let disable = TenantUpdate {
+            name: name.clone(),
+            etag,
+            followers: None,
+            residency: None,
+            durability: None,
+            labels: None,
+            enabled: Some(false),
+        };
+        let tenant = self.change(Command::UpdateTenant(by, disable), &name).await?;
+        Ok(DeleteTenantResponse { tenant: Some(tenant) })
+    }
+}
+
+#[tonic::async_trait]
+impl tenant_service_server::TenantService for TenantService {
+    async fn create_tenant(
+        &self,
+        request: Request<CreateTenantRequest>,
+    ) -> Result<Response<CreateTenantResponse>, Status> {
+        self.create(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+
+    async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<GetTenantResponse>, Status> {
+        let name = convert::id::tenant("name", &request.get_ref().name).map_err(|error| refuse(&error))?;
+        self.0.resolve(&name).await.map_err(|error| refuse(&error))?;
+        let tenant = self.shown(&name).map_err(|error| refuse(&error))?;
+        Ok(Response::new(GetTenantResponse { tenant: Some(tenant) }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<ListTenantsRequest>,
+    ) -> Result<Response<ListTenantsResponse>, Status> {
+        self.list(request.get_ref())
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<UpdateTenantRequest>,
+    ) -> Result<Response<UpdateTenantResponse>, Status> {
+        self.update(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<DeleteTenantRequest>,
+    ) -> Result<Response<DeleteTenantResponse>, Status> {
+        self.delete(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| refuse(&error))
+    }
+}

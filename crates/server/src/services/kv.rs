@@ -1,0 +1,181 @@
+//! `KvService`: every call, unary or in a pipeline, becomes an operation for the router.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use stead_api::{
+    proto::v1::{
+        BatchGetRequest, BatchGetResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, Operation,
+        PipelineRequest, PipelineResponse, PutRequest, PutResponse, Routing, ScanRequest, ScanResponse,
+        answer::Response as AnswerResponse, kv_service_server, operation,
+    },
+    status,
+};
+use stead_types::{Error, ErrorKind};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+
+use super::operations;
+use crate::router::{Call, Reply, Router};
+
+/// How long an operation may take when its caller names no deadline.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest deadline; a later one is cut to it.
+const DEADLINE_MAX: Duration = Duration::from_secs(30);
+/// The metadata with which a unary caller asks not to be forwarded.
+const ROUTING: &str = "x-stead-routing";
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct KvService {
+    router: Arc<Router>,
+    stop: CancellationToken,
+}
+
+impl KvService {
+    /// Returns the service; streams end when the token fires.
+    pub(crate) fn new(router: Arc<Router>, stop: CancellationToken) -> Self {
+        Self { router, stop }
+    }
+
+    async fn call<T>(&self, request: Request<T>, wrap: fn(T) -> operation::Request) -> Result<AnswerResponse, Status> {
+        let (answers, mut answer) = mpsc::unbounded_channel();
+        let deadline = Instant::now() + within(timeout(request.metadata()));
+        let routing = routing(request.metadata())?;
+        let request = Some(wrap(request.into_inner()));
+        let operation = Operation {
+            id: 0,
+            deadline_ms: 0,
+            routing: routing.into(),
+            request,
+        };
+        let call = Call {
+            operation,
+            deadline,
+            hops: 0,
+            forwarded: None,
+            reply: Reply::new(0, answers),
+        };
+        self.router.clone().dispatch(vec![call]).await;
+        match answer.recv().await.and_then(|answer| answer.response) {
+            Some(AnswerResponse::Error(error)) => Err(status::to_status(&status::from_operation_error(error))),
+            Some(response) => Ok(response),
+            None => Err(unanswered()),
+        }
+    }
+}
+
+fn unanswered() -> Status {
+    status::to_status(&Error::new(
+        ErrorKind::Internal,
+        "the operation was not answered: this is a bug, please report it",
+    ))
+}
+
+/// Returns how long an operation may take whose caller asked for this long.
+pub(crate) fn within(asked: Option<Duration>) -> Duration {
+    asked.unwrap_or(DEADLINE_DEFAULT).min(DEADLINE_MAX)
+}
+
+/// Reads `grpc-timeout`: up to eight digits and a unit.
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
+    match metadata.get(ROUTING).map(|value| value.as_bytes()) {
+        None | Some(b"forward") => Ok(Routing::Forward),
+        Some(b"direct") => Ok(Routing::Direct),
+        Some(_) => {
+            let message = format!("metadata {ROUTING}: `direct` or `forward`");
+            Err(status::to_status(&Error::invalid(ROUTING, message)))
+        }
+    }
+}
+
+fn calls(message: PipelineRequest, answers: &crate::router::Answers) -> Vec<Call> {
+    let now = Instant::now();
+    let call = |operation: Operation| {
+        let asked = (operation.deadline_ms > 0).then(|| Duration::from_millis(operation.deadline_ms.into()));
+        let reply = Reply::new(operation.id, answers.clone());
+        Call {
+            operation,
+            deadline: now + within(asked),
+            hops: 0,
+            forwarded: None,
+            reply,
+        }
+    };
+    message.operations.into_iter().map(call).collect()
+}
+
+#[tonic::async_trait]
+impl kv_service_server::KvService for KvService {
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let AnswerResponse::Get(response) = self.call(request, operation::Request::Get).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn batch_get(&self, request: Request<BatchGetRequest>) -> Result<Response<BatchGetResponse>, Status> {
+        let AnswerResponse::BatchGet(response) = self.call(request, operation::Request::BatchGet).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let AnswerResponse::Put(response) = self.call(request, operation::Request::Put).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let AnswerResponse::Delete(response) = self.call(request, operation::Request::Delete).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
+        let AnswerResponse::Scan(response) = self.call(request, operation::Request::Scan).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    type PipelineStream = Pin<Box<dyn Stream<Item = Result<PipelineResponse, Status>> + Send>>;
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        let messages = request
+            .into_inner()
+            .take_while(|message| std::future::ready(message.is_ok()));
+        let inbound = messages.filter_map(|message| {
+            let calls = message.ok().map(|message| {
+                let calls: Box<dyn FnOnce(&_) -> _ + Send> = Box::new(|answers: &_| calls(message, answers));
+                calls
+            });
+            std::future::ready(calls)
+        });
+        let answers = operations::serve(self.router.clone(), Box::pin(inbound), self.stop.clone());
+        let stream = answers.map(|answers| Ok(PipelineResponse { answers }));
+        Ok(Response::new(Box::pin(stream)))
+    }
+}

@@ -1,0 +1,93 @@
+//! gRPC services: each converts, checks and calls one thing.
+
+pub(crate) mod admin;
+pub(crate) mod directory;
+pub(crate) mod directory_peer;
+pub(crate) mod forward;
+pub(crate) mod kv;
+mod operations;
+
+use std::sync::Arc;
+
+use axum::Router as HttpRouter;
+use stead_api::proto::{
+    admin::v1::{
+        audit_service_server::AuditServiceServer, group_service_server::GroupServiceServer,
+        node_service_server::NodeServiceServer, region_service_server::RegionServiceServer,
+        tenant_service_server::TenantServiceServer,
+    },
+    internal::v1::{
+        directory_service_server::DirectoryServiceServer as DirectoryPeerServer,
+        forward_service_server::ForwardServiceServer,
+    },
+    v1::{directory_service_server::DirectoryServiceServer, kv_service_server::KvServiceServer},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{host::Host, reply::MESSAGE_DECODE_MAX, router::Router};
+
+/// Services of the peer listener that come from below.
+pub(crate) struct Peers {
+    /// Raft messages.
+    pub(crate) raft: stead_raft::Service,
+    /// The feed.
+    pub(crate) feed: stead_replication::Service,
+}
+
+/// What services and operators can call.
+pub(crate) fn client_router(host: &Arc<Host>, router: &Arc<Router>, stop: &CancellationToken) -> HttpRouter {
+    let kv = KvServiceServer::new(kv::KvService::new(router.clone(), stop.clone()))
+        .max_decoding_message_size(MESSAGE_DECODE_MAX)
+        .max_encoding_message_size(MESSAGE_DECODE_MAX);
+    let mut routes = Routes::builder();
+    routes
+        .add_service(kv)
+        .add_service(DirectoryServiceServer::new(directory::DirectoryService::new(
+            host.clone(),
+            stop.clone(),
+        )))
+        .add_service(TenantServiceServer::new(admin::tenant::TenantService::new(
+            host.clone(),
+        )))
+        .add_service(RegionServiceServer::new(admin::region::RegionService::new(
+            host.clone(),
+        )))
+        .add_service(NodeServiceServer::new(admin::node::NodeService::new(host.clone())))
+        .add_service(GroupServiceServer::new(admin::group::GroupService::new(host.clone())))
+        .add_service(AuditServiceServer::new(admin::audit::AuditService::new(host.clone())));
+    add_reflection(&mut routes);
+    routes.routes().into_axum_router()
+}
+
+/// Reflection in both versions: stock tools still ask for the older one.
+fn add_reflection(routes: &mut tonic::service::RoutesBuilder) {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(stead_api::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    if let (Ok(v1), Ok(v1alpha)) = (builder().build_v1(), builder().build_v1alpha()) {
+        routes.add_service(v1).add_service(v1alpha);
+    }
+}
+
+/// What other nodes can call.
+pub(crate) fn peer_router(
+    host: &Arc<Host>,
+    router: &Arc<Router>,
+    peers: Peers,
+    stop: &CancellationToken,
+) -> HttpRouter {
+    let forward = ForwardServiceServer::new(forward::ForwardService::new(router.clone(), stop.clone()))
+        .max_decoding_message_size(MESSAGE_DECODE_MAX)
+        .max_encoding_message_size(MESSAGE_DECODE_MAX);
+    let directory = directory_peer::DirectoryPeerService::new(host.directory.clone(), stop.clone());
+    let mut routes = Routes::builder();
+    routes
+        .add_service(forward)
+        .add_service(DirectoryPeerServer::new(directory))
+        .add_service(peers.raft)
+        .add_service(peers.feed);
+    routes.routes().into_axum_router()
+}

@@ -1,0 +1,91 @@
+//! A stream of operations and their answers, as services and other nodes send it.
+//!
+//! The stream is driven by whoever reads its answers, without a task of its own: what became ready while a message was
+//! being sent is the next message, and a caller who stops reading stops being read.
+//!
+//! # Invariants
+//!
+//! 1. At most [`IN_FLIGHT_MAX`] operations (and one message more) of a stream are in flight; further messages wait in
+//!    the connection.
+//! 2. Every operation is answered once, in any order.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
+use stead_api::proto::v1::Answer;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::router::{Answers, Call, Router};
+
+/// Operations of one stream in flight.
+const IN_FLIGHT_MAX: usize = 4_096;
+/// Most answers of a message.
+const MESSAGE_ANSWERS_MAX: usize = 512;
+
+/// Operations of one inbound message, with where their answers go.
+pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Box<dyn FnOnce(&Answers) -> Vec<Call> + Send>> + Send>>;
+
+struct Session {
+    router: Arc<Router>,
+    inbound: Option<Inbound>,
+    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    answers: (Answers, mpsc::UnboundedReceiver<Answer>),
+    in_flight: usize,
+    stop: CancellationToken,
+}
+
+/// Returns the answers to the operations of a stream; it ends when the last of them is answered, and when the token
+/// fires, with the operations that it has taken answered.
+pub(crate) fn serve(router: Arc<Router>, inbound: Inbound, stop: CancellationToken) -> impl Stream<Item = Vec<Answer>> {
+    let session = Session {
+        router,
+        inbound: Some(inbound),
+        running: FuturesUnordered::new(),
+        answers: mpsc::unbounded_channel(),
+        in_flight: 0,
+        stop,
+    };
+    stream::unfold(
+        session,
+        |mut session| async move { Some((session.next().await?, session)) },
+    )
+}
+
+impl Session {
+    async fn next(&mut self) -> Option<Vec<Answer>> {
+        let mut answers = Vec::new();
+        while self.inbound.is_some() || self.in_flight > 0 {
+            let room = self.in_flight < IN_FLIGHT_MAX;
+            let taking = self.inbound.is_some();
+            let inbound = async {
+                match &mut self.inbound {
+                    Some(inbound) if room => inbound.next().await,
+                    Some(_) | None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(()) = self.running.next() => {}
+                count = self.answers.1.recv_many(&mut answers, MESSAGE_ANSWERS_MAX), if self.in_flight > 0 => {
+                    self.in_flight -= count;
+                    return Some(answers);
+                }
+                message = inbound => match message {
+                    Some(calls) => {
+                        let calls = calls(&self.answers.0);
+                        self.in_flight += calls.len();
+                        self.running.push(Box::pin(self.router.clone().dispatch(calls)));
+                    }
+                    None => self.inbound = None,
+                },
+                () = self.stop.cancelled(), if taking => self.inbound = None,
+            }
+        }
+        None
+    }
+}
