@@ -1,9 +1,19 @@
 //! `stead serve`: one node.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
-use stead_server::config::{Config, Invalid};
+use sd_notify::NotifyState;
+use stead_server::{
+    config::{Checked, Config, Invalid, Log},
+    environment::Environment,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
 use crate::exit::{Code, Failure};
 
@@ -35,11 +45,65 @@ impl Serve {
         if let Some(log) = self.log {
             config.log.level = log;
         }
-        config
+        let checked = config
             .check()
             .map_err(|error| invalid(self.config.as_deref(), &error))?;
-        Err(Failure::new(Code::Failed, "nodes are not built yet"))
+        log_to_stderr(&config.log)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let outcome = runtime.block_on(run_until_signal(checked));
+        runtime.shutdown_background();
+        outcome
     }
+}
+
+/// Runs a node until SIGTERM or Ctrl-C; a second one ends it at once.
+async fn run_until_signal(config: Checked) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for round in 0_u8.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if round > 0 {
+                std::process::exit(i32::from(Code::Interrupted as u8));
+            }
+            tracing::info!("stopping: finishing what is under way; once more ends at once");
+            // Without systemd there is nobody to tell.
+            let _nobody = sd_notify::notify(&[NotifyState::Stopping]);
+            told.cancel();
+        }
+    });
+    let environment = Environment::real(config.dial.clone());
+    let ready = || {
+        let _nobody = sd_notify::notify(&[NotifyState::Ready]);
+    };
+    let ended = Box::pin(stead_server::node::run(config, environment, None, stop, ready)).await;
+    ended.map_err(|error| Failure::new(Code::Failed, format!("{:#}", anyhow::Error::from(error))))
+}
+
+/// Logs go to standard error: text for people, JSON for machines.
+fn log_to_stderr(log: &Log) -> Result<(), Failure> {
+    let filter =
+        EnvFilter::try_new(&log.level).map_err(|error| Failure::new(Code::Usage, format!("log.level: {error}")))?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_json = match log.format.as_str() {
+        "json" => true,
+        "text" => false,
+        _ => !is_terminal,
+    };
+    let layer = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if is_json {
+        layer.json().flatten_event(true).init();
+    } else {
+        layer.with_ansi(is_terminal).init();
+    }
+    Ok(())
 }
 
 /// Reads a node's configuration: the file, with the environment over it.

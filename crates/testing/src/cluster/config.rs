@@ -12,7 +12,7 @@ const DIRECTORY_RTT_MIN: Duration = Duration::from_millis(100);
 
 /// Returns a node's configuration as TOML.
 pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> String {
-    let mut text = String::from("[cluster]\nname = \"dev\"\n");
+    let mut text = String::from("[cluster]\nname = \"dev\"\ngroups_per_region = 1\n");
     let write = &mut text;
     // Writing to a string cannot fail.
     let mut line = |line: std::fmt::Arguments| {
