@@ -1,0 +1,119 @@
+//! `docs/errors.md` is what the table of errors says.
+//!
+//! After a change of the table: `UPDATE_GENERATED=1 cargo test -p stead-api --test errors`.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::{fmt::Write, fs, path::Path};
+
+use stead_api::status::{table, to_operation_error};
+use stead_types::{Error, ErrorKind};
+
+const HEAD: &str = "\
+# Errors
+
+A failed call carries a gRPC status, `google.rpc.ErrorInfo` with domain `stead`, a reason from this table and metadata,
+and, where waiting helps, `google.rpc.RetryInfo` and the trailer `grpc-retry-pushback-ms`, which stock gRPC clients
+honour. In a `Pipeline` the same stands in the operation's `OperationError`. Act on the reason and its metadata; the
+message is for people and may change.
+
+Nothing happened, unless the last column says otherwise: such a request may be sent again as a new one. The Rust client
+does that by itself as long as the deadline lasts, and it sends an idempotency key with every write, so that an unknown
+outcome is asked for again and never written twice.
+
+| reason | status | wait | metadata | what it means, what to do |
+| --- | --- | --- | --- | --- |
+";
+
+fn meaning(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Invalid { .. } => {
+            "The request can never succeed as written: `field` is wrong, the message has the limit."
+        }
+        ErrorKind::NotHome { .. } => "Only with `x-stead-routing: direct`: another region is home. Ask there.",
+        ErrorKind::TenantNotFound => {
+            "No such tenant, also after the node has asked the directory for its newest state."
+        }
+        ErrorKind::NotFound => "No such region, node or group.",
+        ErrorKind::AlreadyExists => "The name is taken.",
+        ErrorKind::KeyNotFound => {
+            "The key does not exist where its absence is an error. A `Get` answers without an item instead."
+        }
+        ErrorKind::NoLeader => "The group that must answer is electing a leader. Send it again.",
+        ErrorKind::NoLease => {
+            "The home is cut off from the directory. Send it again; if it lasts, look at `stead directory status`."
+        }
+        ErrorKind::TenantMoving => "The tenant is between two homes. Send it again.",
+        ErrorKind::Unavailable => {
+            "The node is starting, stopping or overloaded. Send it again, to another node if there is one."
+        }
+        ErrorKind::OutcomeUnknown { .. } => {
+            "**It may have happened.** Ask again with the same idempotency key: the first outcome is answered."
+        }
+        ErrorKind::Forked { .. } => {
+            "A promotion cut what the session has seen. Drop the token, read again, and see what is missing."
+        }
+        ErrorKind::StaleBeyondBound { .. } => {
+            "No replica that may answer is as fresh as asked. Ask the home, or allow more."
+        }
+        ErrorKind::Compacted { .. } => {
+            "The revision is no longer kept. Read anew from the oldest one or the newest state."
+        }
+        ErrorKind::ConditionFailed { .. } => {
+            "The precondition did not hold: the key's last change is `current_revision`, `0.0` if it does not exist. Read again, decide again."
+        }
+        ErrorKind::RateLimited { .. } => "Too much at once. Slow down.",
+        ErrorKind::QuotaExceeded { .. } => "The limit is reached, and waiting does not help.",
+        ErrorKind::Residency { .. } => {
+            "The tenant's policy does not admit the place. Choose another region, or change the policy."
+        }
+        ErrorKind::IdempotencyExpired { .. } => {
+            "The key is outside the window in which outcomes are remembered. If the write was sent only once, send it with a new key."
+        }
+        ErrorKind::DurabilityUnmet { .. } => {
+            "**It happened**: committed in the home region at `revision`; not confirmed in another region in time."
+        }
+        ErrorKind::DeadlineExceeded => "The deadline passed before anything happened.",
+        ErrorKind::Conflict => {
+            "The request contradicts the state: an etag, a step that is not due. Read again, decide again."
+        }
+        ErrorKind::Unimplemented => "The node does not know the method: it is older than the client.",
+        ErrorKind::Internal => {
+            "A bug or broken hardware; **what happened is not known**. Please report it with the node's log."
+        }
+    }
+}
+
+fn document() -> String {
+    let mut text = HEAD.to_owned();
+    for kind in table::samples() {
+        let row = table::row(&kind);
+        let metadata = to_operation_error(&Error::new(kind.clone(), "")).metadata;
+        let metadata: Vec<String> = metadata.keys().map(|name| format!("`{name}`")).collect();
+        let wait = row
+            .retry_after
+            .map_or_else(String::new, |wait| format!("{} ms", wait.as_millis()));
+        let status = format!("{:?}", row.code);
+        let (metadata, meaning) = (metadata.join(", "), meaning(&kind));
+        writeln!(
+            text,
+            "| `{}` | {status} | {wait} | {metadata} | {meaning} |",
+            row.reason
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_document_is_what_the_table_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+    if std::env::var_os("UPDATE_GENERATED").is_some() {
+        fs::write(&path, document()).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap();
+    assert!(
+        written == document(),
+        "docs/errors.md is not what the table says: run with UPDATE_GENERATED=1"
+    );
+}

@@ -1,0 +1,237 @@
+//! The table of crates: which may use which, and who owns which foreign library.
+//!
+//! A new arrow is a decision: change the table here, and say why in the commit.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Crate -> the crates of Stead that it may use.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("state", &["types"]),
+    ("api", &["types"]),
+    ("store", &["types", "state"]),
+    ("raft", &["types", "state", "store", "api"]),
+    ("replication", &["types", "state", "api", "store", "raft"]),
+    ("server", &["types", "state", "api", "store", "raft", "replication"]),
+    ("client", &["types", "api"]),
+    ("testing", &["types", "client"]),
+    ("cli", &["server", "client", "testing", "api", "types"]),
+    ("hack", &[]),
+];
+
+/// Foreign library -> the crates that may name it. What is not listed is free to all but the pure ones.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("prost", &["api"]),
+    ("prost-types", &["api"]),
+    ("tonic-prost", &["api"]),
+    ("tonic-prost-build", &["api"]),
+    ("tonic-types", &["api"]),
+    ("protox", &["api"]),
+    ("tonic", &["api", "raft", "replication", "server", "client"]),
+    ("fjall", &["store"]),
+    ("sled", &["store"]),
+    ("raft-engine", &["store"]),
+    ("protobuf", &["store"]),
+    ("openraft", &["raft"]),
+    ("axum", &["server"]),
+    ("prometheus-client", &["server"]),
+    ("tonic-health", &["server"]),
+    ("tonic-reflection", &["server"]),
+    ("sd-notify", &["server", "cli"]),
+    ("hyper", &["server", "client"]),
+    ("hyper-util", &["api", "server", "client"]),
+    ("clap", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("comfy-table", &["cli"]),
+    ("anyhow", &["cli"]),
+];
+
+/// Pure crates: no runtime, disk, network, clock or random numbers, so only these libraries.
+const PURE: &[(&str, &[&str])] = &[
+    ("types", &["serde", "thiserror", "bytes"]),
+    ("state", &["bytes", "thiserror", "xxhash-rust", "crc32c"]),
+];
+
+/// Below the edge, time, threads and chance are arguments: the only files that may reach for the real ones.
+const REAL_WORLD: &[&str] = &[
+    "store/src/background.rs",
+    "store/src/log/raft_engine/mod.rs",
+    "raft/src/blocking.rs",
+    "server/src/environment.rs",
+];
+
+/// Crates that run inside the simulation.
+const SIMULATED: &[&str] = &[
+    "types",
+    "state",
+    "api",
+    "store",
+    "raft",
+    "replication",
+    "server",
+    "client",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn manifest(path: &Path) -> toml::Table {
+    fs::read_to_string(path).unwrap().parse().unwrap()
+}
+
+/// The crates below `crates/`, with the sections of what they depend on.
+fn crates() -> BTreeMap<String, toml::Table> {
+    let folder = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        path.is_dir().then(|| (name, manifest(&path.join("Cargo.toml"))))
+    };
+    fs::read_dir(root().join("crates"))
+        .unwrap()
+        .filter_map(folder)
+        .collect()
+}
+
+/// What a crate depends on, in one of the sections.
+fn dependencies(manifest: &toml::Table, sections: &[&str]) -> BTreeSet<String> {
+    let section = |name: &&str| manifest.get(*name).and_then(toml::Value::as_table);
+    let tables = sections.iter().filter_map(section);
+    tables.flat_map(|table| table.keys().cloned()).collect()
+}
+
+/// In every section, tests and build scripts included.
+const ALL: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
+
+#[test]
+fn every_crate_is_in_the_table_and_uses_only_what_it_may() {
+    let crates = crates();
+    let table: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let names: Vec<&str> = crates.keys().map(String::as_str).collect();
+    assert_eq!(names, table.keys().copied().collect::<Vec<_>>(), "crates and the table");
+    for (name, manifest) in &crates {
+        assert_eq!(manifest["package"]["name"].as_str().unwrap(), format!("stead-{name}"));
+        let used = dependencies(manifest, ALL);
+        let ours = used.iter().filter_map(|library| library.strip_prefix("stead-"));
+        for other in ours.filter(|other| *other != "hack") {
+            assert!(table[name.as_str()].contains(&other), "{name} may not use {other}");
+        }
+    }
+}
+
+#[test]
+fn every_foreign_library_has_its_owners() {
+    for (library, owners) in OWNERS {
+        for (name, manifest) in &crates() {
+            if dependencies(manifest, ALL).contains(*library) && name != "hack" {
+                assert!(
+                    owners.contains(&name.as_str()),
+                    "{name} may not name {library}: it belongs to {owners:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_crates_stay_pure() {
+    let crates = crates();
+    for (name, allowed) in PURE {
+        let used = dependencies(&crates[*name], &["dependencies", "build-dependencies"]);
+        for library in used.iter().filter(|library| !library.starts_with("stead-")) {
+            assert!(
+                allowed.contains(&library.as_str()),
+                "{name} is pure and may not use {library}"
+            );
+        }
+    }
+}
+
+/// All versions are decided in one place, so that `cargo run` and `cargo test` build the same.
+#[test]
+fn versions_stand_in_the_workspace_only() {
+    for (name, manifest) in &crates() {
+        for section in ALL {
+            let Some(table) = manifest.get(*section).and_then(toml::Value::as_table) else {
+                continue;
+            };
+            for (library, value) in table {
+                let inherits = value.get("workspace").and_then(toml::Value::as_bool);
+                assert_eq!(
+                    inherits,
+                    Some(true),
+                    "{library} of {name} must be `{library}.workspace = true`"
+                );
+            }
+        }
+    }
+}
+
+fn sources(below: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The simulation runs the whole server in one thread under a paused clock, with one seed.
+#[test]
+fn time_threads_and_chance_are_arguments() {
+    const FORBIDDEN: &[&str] = &[
+        "SystemTime::now",
+        "std::time::Instant",
+        "std::thread",
+        "thread::spawn",
+        "spawn_blocking",
+        "thread_rng",
+        "rand::rng()",
+        "rand::random",
+    ];
+    let crates = root().join("crates");
+    let mut files = Vec::new();
+    for name in SIMULATED {
+        sources(&crates.join(name).join("src"), &mut files);
+    }
+    assert!(files.len() > 50, "the sources were found");
+    for path in files {
+        let shown = path.strip_prefix(&crates).unwrap().to_string_lossy().into_owned();
+        if REAL_WORLD.contains(&shown.as_str()) || shown.contains("generated/") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        // What stands behind the tests' mark is not part of the server.
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (at, line) in code.lines().enumerate() {
+            let Some(word) = FORBIDDEN.iter().find(|word| line.contains(**word)) else {
+                continue;
+            };
+            assert!(
+                line.trim_start().starts_with("//"),
+                "{shown}:{}: {word} is an argument here",
+                at + 1
+            );
+        }
+    }
+}
+
+#[test]
+fn libraries_of_which_formats_were_reviewed_are_pinned() {
+    let workspace = manifest(&root().join("Cargo.toml"));
+    for library in ["openraft", "raft-engine", "fjall", "sled"] {
+        let Some(value) = workspace["workspace"]["dependencies"].get(library) else {
+            panic!("{library} is not in the workspace");
+        };
+        let version = value.as_str().or_else(|| value.get("version")?.as_str()).unwrap();
+        assert!(version.starts_with('='), "{library} must be pinned with `=`");
+    }
+}
