@@ -71,8 +71,9 @@ async fn is_current(local: &Local, directory: &ToDirectory) -> bool {
 async fn look_at_all(local: &Local, directory: &ToDirectory) {
     let mut from = Some(TenantNumber::new(0));
     while let Some(number) = from {
-        let page = |view: &_| local.machine.read(|held| reconcile::page(view, held.shard(), number));
-        let Page { steps, next } = local.views.read(page);
+        let Page { steps, next } = local
+            .machine
+            .read(|held| local.views.read(|view| reconcile::page(view, held.shard(), number)));
         settle(local, directory, steps.iter().map(Step::tenant).collect()).await;
         tokio::task::yield_now().await;
         from = next;
@@ -97,8 +98,8 @@ async fn settle(local: &Local, directory: &ToDirectory, mut tenants: BTreeSet<Te
 }
 
 fn steps(local: &Local, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
-    local.views.read(|view| {
-        local.machine.read(|held| {
+    local.machine.read(|held| {
+        local.views.read(|view| {
             let step = |number: &TenantNumber| reconcile::step(view, held.shard(), *number);
             tenants.iter().filter_map(step).collect()
         })

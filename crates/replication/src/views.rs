@@ -60,7 +60,8 @@ impl Views {
         }))
     }
 
-    /// Reads the view; nothing may wait inside.
+    /// Reads the view; nothing may wait inside. Whoever holds a machine's state may read the view, never the other way
+    /// round: both are locks, and two tasks that take them in different orders stop one another.
     pub fn read<R>(&self, read: impl FnOnce(&View) -> R) -> R {
         read(&self.0.view.read().view)
     }

@@ -117,7 +117,7 @@ impl Router {
                     .push(Job { call, tenant, ask });
             }
             (Route::Here { group }, Ask::Read(ask)) => {
-                if is_linearizable(&ask, &self.host, group) {
+                if is_linearizable(&ask, &self.host, &tenant) {
                     batches.reads.entry(group).or_default().push(Job { call, tenant, ask });
                 } else {
                     batches.replicas.push((group, Job { call, tenant, ask }));
@@ -202,17 +202,14 @@ impl Router {
 
     fn route(&self, call: &Call, tenant: &Tenant, need: Need) -> Route {
         let host = &self.host;
+        // Read before the view: whoever holds a machine's state may read the view, and not the other way round.
+        let epochs: BTreeMap<GroupId, Epoch> = self.epochs(tenant);
         let voter = |group: GroupId| match host.groups.get(&group).map(|hosted| hosted.raft.leader()) {
             None => Voter::No,
             Some(None) => Voter::WithoutLeader,
             Some(Some(leader)) => Voter::LedBy(leader),
         };
-        let epoch = |group: GroupId| {
-            let hosted = host.groups.get(&group);
-            hosted
-                .and_then(|hosted| hosted.epoch(tenant.number))
-                .unwrap_or(Epoch::NONE)
-        };
+        let epoch = |group: GroupId| epochs.get(&group).copied().unwrap_or(Epoch::NONE);
         let here = Here {
             node: host.config.node.id,
             region: &host.config.node.region,
@@ -237,6 +234,14 @@ impl Router {
                 },
             )
         })
+    }
+
+    /// The epochs of a tenant in the groups of this node that hold it.
+    fn epochs(&self, tenant: &Tenant) -> BTreeMap<GroupId, Epoch> {
+        let groups = self.host.groups.iter();
+        let held = groups.filter(|(group, _)| tenant.home == **group || tenant.has(**group));
+        held.filter_map(|(group, hosted)| Some((*group, hosted.epoch(tenant.number)?)))
+            .collect()
     }
 
     /// Hands an operation on to one of these nodes.
@@ -308,10 +313,14 @@ fn need(ask: &Ask, host: &Host, tenant: &Tenant) -> Need {
     }
 }
 
-fn is_linearizable(read: &Read, host: &Host, group: GroupId) -> bool {
+/// Tells whether a read that is served here takes a read index: the home's leader answers bounded reads that way.
+fn is_linearizable(read: &Read, host: &Host, tenant: &Tenant) -> bool {
     match read.consistency {
         Consistency::Linearizable => true,
-        Consistency::Bounded(_) => host.groups.get(&group).is_some_and(|hosted| hosted.raft.is_leader()),
+        Consistency::Bounded(_) => host
+            .groups
+            .get(&tenant.home)
+            .is_some_and(|hosted| hosted.raft.is_leader()),
         Consistency::Session(_) | Consistency::Local => false,
     }
 }
