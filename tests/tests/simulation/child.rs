@@ -53,7 +53,13 @@ pub(crate) fn run(scenario: &str, seed: u64, trace: Option<&Path>) -> Result<End
 /// Runs a scenario twice under each seed: it must end well and do the same both times.
 pub(crate) fn check(scenario: &str, seeds: impl IntoIterator<Item = u64>) -> Vec<Ended> {
     let check = |seed| {
-        let [one, other] = [(); 2].map(|()| run(scenario, seed, None).unwrap_or_else(|failed| panic!("{failed}")));
+        let run = || run(scenario, seed, None).unwrap_or_else(|failed| panic!("{failed}"));
+        // Both at once: what one does to the machine must not show in the other.
+        let (one, other) = std::thread::scope(|scope| {
+            let one = scope.spawn(run);
+            let other = run();
+            (one.join().unwrap(), other)
+        });
         if one.hash != other.hash {
             panic!("seed {seed} does not repeat: {}", first_difference(scenario, seed));
         }
@@ -92,6 +98,7 @@ pub(crate) fn scenario(scenario: impl FnOnce(u64)) {
     let trace = Trace::new(Some(path.trim()).filter(|path| !path.is_empty()));
     seal::forbid_threads();
     tracing::subscriber::with_default(trace.clone(), || scenario(seed));
-    let (hash, events) = trace.digest();
+    let ((hash, events), errors) = (trace.digest(), trace.errors());
+    assert!(errors.is_empty(), "an error was logged: {errors:#?}");
     println!("\n{HASH}{hash:016x} of {events} events");
 }

@@ -6,7 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod child;
+mod cluster;
+mod load;
 mod network;
 mod proof;
+mod scenario;
 mod seal;
+mod story;
 mod trace;

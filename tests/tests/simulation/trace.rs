@@ -26,6 +26,7 @@ struct Inner {
     events: u64,
     line: String,
     file: Option<BufWriter<File>>,
+    errors: Vec<String>,
     nodes: HashMap<u64, String>,
     /// Of entered spans, innermost last.
     entered: Vec<u64>,
@@ -40,10 +41,16 @@ impl Trace {
             events: 0,
             line: String::new(),
             file,
+            errors: Vec::new(),
             nodes: HashMap::new(),
             entered: Vec::new(),
             spans: 0,
         })))
+    }
+
+    /// Returns what was logged as an error.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        self.0.lock().unwrap().errors.clone()
     }
 
     /// Returns the hash of all events, and how many there were.
@@ -111,6 +118,9 @@ impl Subscriber for Trace {
         inner.line.push('\n');
         inner.hash.update(inner.line.as_bytes());
         inner.events += 1;
+        if *metadata.level() == Level::ERROR {
+            inner.errors.push(inner.line.clone());
+        }
         if let Some(file) = &mut inner.file {
             file.write_all(inner.line.as_bytes()).unwrap();
         }

@@ -1,0 +1,211 @@
+//! Clients that write and read, each with a session of its own, and what they were told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use stead_client::{Client, Config, Consistency, Error, Header, Item, Read, Scan, Tenant, Write};
+use stead_tests::history::{self, Call, Level, Recorder, Ticket};
+use tokio::sync::watch;
+
+use crate::{
+    cluster::{self, NODES_PER_REGION, REGIONS},
+    network,
+};
+
+/// The tenants and the region that is home to each.
+pub(crate) const TENANTS: [(&str, usize); 4] = [("acme", 0), ("globex", 1), ("initech", 2), ("umbrella", 0)];
+/// Keys of each tenant that are never removed.
+const KEYS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
+/// A key that is removed as well: checking it takes longest, so it is used seldom.
+const REMOVED_KEY: &str = "c/1";
+/// How long one call may take: longer than an election, shorter than a cut.
+const CALL_MAX: Duration = Duration::from_secs(3);
+const PAUSE_MS_MAX: u64 = 80;
+
+/// What the clients are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Wait for the tenants.
+    Starting,
+    /// Write and read.
+    Working,
+    /// Finish.
+    Ending,
+}
+
+/// One client in one region.
+pub(crate) struct Worker {
+    pub(crate) session: u32,
+    pub(crate) region: usize,
+    pub(crate) seed: u64,
+    pub(crate) recorder: Recorder,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// Returns the configuration of a client in a region.
+pub(crate) fn config(region: usize, seed: u64) -> Config {
+    let places = region * NODES_PER_REGION..(region + 1) * NODES_PER_REGION;
+    Config {
+        region: Some(REGIONS[region].0.parse().unwrap()),
+        timeout: CALL_MAX,
+        connect: network::connect(),
+        seed: Some(seed),
+        ..Config::new(places.map(cluster::client_address))
+    }
+}
+
+impl Worker {
+    pub(crate) async fn run(mut self) -> turmoil::Result {
+        self.phase.wait_for(|phase| *phase != Phase::Starting).await?;
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let client = Client::lazy(config(self.region, self.seed))?;
+        let tenants: Vec<Tenant> = TENANTS
+            .iter()
+            .map(|(name, _)| client.tenant(name))
+            .collect::<Result<_, _>>()?;
+        let mut number = 0;
+        while *self.phase.borrow() == Phase::Working {
+            number += 1;
+            // Half of what a client does is with one tenant, so that its session has something to hold on to.
+            let mine = random.random_range(0..2) == 0;
+            let tenant = if mine {
+                self.session as usize
+            } else {
+                random.random_range(0..TENANTS.len())
+            };
+            let session = Session {
+                recorder: &self.recorder,
+                session: self.session,
+                tenant: &tenants[tenant % TENANTS.len()],
+            };
+            session.act(number, &mut random).await;
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..PAUSE_MS_MAX))).await;
+        }
+        Ok(())
+    }
+}
+
+/// A client and one tenant; what it is told is recorded.
+pub(crate) struct Session<'a> {
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) session: u32,
+    pub(crate) tenant: &'a Tenant,
+}
+
+impl Session<'_> {
+    async fn act(&self, number: u32, random: &mut StdRng) {
+        let removed = random.random_range(0..16) == 0;
+        let key = if removed {
+            REMOVED_KEY
+        } else {
+            KEYS[random.random_range(0..KEYS.len())]
+        };
+        match random.random_range(0..100) {
+            0..40 if removed && number.is_multiple_of(2) => self.delete(key).await,
+            0..40 => self.put(key, format!("{}-{number}", self.session)).await,
+            40..60 => self.get(key, Level::Linearizable).await,
+            60..75 => self.get(key, Level::Session).await,
+            75..80 => self.get(key, Level::Bounded).await,
+            80..90 => self.get(key, Level::Local).await,
+            90..94 => self.scan(&key[..2], Level::Session).await,
+            94..97 => self.scan("", Level::Local).await,
+            _ => self.scan(&key[..2], Level::Linearizable).await,
+        }
+    }
+
+    async fn put(&self, key: &'static str, value: String) {
+        let value = Bytes::from(value);
+        let (key, value) = (Bytes::from_static(key.as_bytes()), value);
+        let ticket = self.invoke(Call::Put {
+            key: key.clone(),
+            value: value.clone(),
+        });
+        match self.tenant.put_with(key, value, &Write::default()).await {
+            Ok(written) => {
+                let header = written.header;
+                tracing::info!(session = self.session, revision = %header.revision, written.repeated, "put");
+                ticket.wrote(header.revision, true);
+            }
+            Err(error) => self.failed(ticket, &error),
+        }
+    }
+
+    async fn delete(&self, key: &'static str) {
+        let ticket = self.invoke(Call::Delete { key: key.into() });
+        match self.tenant.delete(key).await {
+            Ok(deleted) => {
+                let revision = deleted.header.revision;
+                tracing::info!(session = self.session, %revision, deleted.existed, "deleted");
+                ticket.wrote(revision, deleted.existed);
+            }
+            Err(error) => self.failed(ticket, &error),
+        }
+    }
+
+    pub(crate) async fn get(&self, key: &'static str, level: Level) {
+        let ticket = self.invoke(Call::Get { key: key.into(), level });
+        match self.tenant.get_with(key, &read(level)).await {
+            Ok(got) => self.read(ticket, &got.header, got.item.into_iter().collect()),
+            Err(error) => self.failed_read(ticket, &error),
+        }
+    }
+
+    pub(crate) async fn scan(&self, prefix: &'static str, level: Level) {
+        let prefix = Bytes::from_static(prefix.as_bytes());
+        let ticket = self.invoke(Call::Scan {
+            prefix: prefix.clone(),
+            level,
+        });
+        let scan = Scan {
+            prefix,
+            read: read(level),
+            ..Scan::default()
+        };
+        match self.tenant.scan(&scan).await {
+            Ok(page) => self.read(ticket, &page.header, page.items),
+            Err(error) => self.failed_read(ticket, &error),
+        }
+    }
+
+    fn invoke(&self, call: Call) -> Ticket {
+        self.recorder.invoke(self.tenant.name().as_str(), self.session, call)
+    }
+
+    fn read(&self, ticket: Ticket, header: &Header, items: Vec<Item>) {
+        tracing::info!(session = self.session, revision = %header.revision, node = %header.node, header.forwarded, "read");
+        ticket.read(header.revision, items.into_iter().map(item).collect());
+    }
+
+    fn failed(&self, ticket: Ticket, error: &Error) {
+        let no_effect = error.has_no_effect();
+        tracing::info!(session = self.session, no_effect, %error, "a write failed");
+        if no_effect {
+            ticket.had_no_effect();
+        }
+    }
+
+    fn failed_read(&self, ticket: Ticket, error: &Error) {
+        tracing::info!(session = self.session, %error, "a read failed");
+        ticket.had_no_effect();
+    }
+}
+
+fn read(level: Level) -> Read {
+    Read::at(match level {
+        Level::Linearizable => Consistency::Linearizable,
+        Level::Session => Consistency::Session,
+        Level::Bounded => Consistency::Bounded(Duration::from_secs(1)),
+        Level::Local => Consistency::Local,
+    })
+}
+
+fn item(item: Item) -> history::Item {
+    history::Item {
+        key: item.key,
+        value: item.value,
+        created: item.created,
+        modified: item.modified,
+        version: item.version,
+    }
+}
