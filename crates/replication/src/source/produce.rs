@@ -63,10 +63,11 @@ impl Source {
     /// Returns whether there was anything to do.
     pub(super) fn produce(&mut self) -> Result<bool, Unreadable> {
         let before = self.place;
-        if self.may_send() {
-            self.go_on()?;
+        if !self.may_send() {
+            return Ok(false);
         }
-        let caught_up = self.may_send() && self.catch_up()?;
+        self.go_on()?;
+        let caught_up = self.has_room() && self.catch_up()?;
         Ok(caught_up || before != self.place)
     }
 

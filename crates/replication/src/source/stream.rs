@@ -13,7 +13,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{
-    IN_FLIGHT_BYTES_MAX, KEEP_UP_INTERVAL,
+    IN_FLIGHT_BYTES_MAX, KEEP_UP_INTERVAL, PACE,
     open::not_leader,
     pings::{PINGS_MAX, Pings},
     sessions::Sessions,
@@ -44,6 +44,8 @@ pub(crate) struct Source {
     /// The last entry that had nothing for the follower, since the last batch.
     pub(super) skipped: Option<FeedOffset>,
     keep_up_at: Instant,
+    /// When the next batch may be made.
+    paced_until: Instant,
     in_flight: InFlight,
     inbound: Streaming<SubscribeRequest>,
     leadership: watch::Receiver<Leadership>,
@@ -68,6 +70,7 @@ enum Wake {
     Applied,
     LeaderChanged,
     KeepUp,
+    PaceOver,
 }
 
 impl Source {
@@ -84,6 +87,7 @@ impl Source {
             applied: local.group.applied(),
             skipped: None,
             keep_up_at: Instant::now(),
+            paced_until: Instant::now(),
             in_flight: InFlight::default(),
             inbound,
             leadership: local.group.watch_leader(),
@@ -129,14 +133,15 @@ impl Source {
 
     /// Waits for something to do. May be dropped at any time.
     async fn wait(&mut self) -> Wake {
-        let may_send = self.may_send();
-        let keep_up_at = self.keep_up_at;
+        let (has_room, may_send) = (self.has_room(), self.may_send());
+        let (keep_up_at, paced_until) = (self.keep_up_at, self.paced_until);
         tokio::select! {
             biased;
             said = self.inbound.message() => Wake::Said(said),
             Some((ping, round)) = self.rounds.next(), if !self.rounds.is_empty() => Wake::Confirmed(ping, round),
             Ok(()) = self.leadership.changed() => Wake::LeaderChanged,
             Ok(()) = self.applied.changed(), if may_send => Wake::Applied,
+            () = sleep_until(paced_until), if has_room && !may_send => Wake::PaceOver,
             () = sleep_until(keep_up_at), if self.skipped.is_some() => Wake::KeepUp,
         }
     }
@@ -157,7 +162,7 @@ impl Source {
             // The ping stays unanswered; the follower sends others.
             Wake::Confirmed(_, Err(ReadIndexError::NoQuorum | ReadIndexError::Overloaded)) => {}
             Wake::Confirmed(_, Err(ReadIndexError::Stopped)) => self.end(None),
-            Wake::Applied => {}
+            Wake::Applied | Wake::PaceOver => {}
             Wake::LeaderChanged => self.leader_changed(),
             Wake::KeepUp => {
                 if let Some(offset) = self.skipped.take() {
@@ -267,13 +272,19 @@ impl Source {
         }
     }
 
-    /// Tells whether there is room for another batch.
+    /// Tells whether another batch may be made now.
     pub(super) fn may_send(&self) -> bool {
+        self.has_room() && self.paced_until <= Instant::now()
+    }
+
+    /// Tells whether the follower has acknowledged enough for more.
+    pub(super) fn has_room(&self) -> bool {
         self.in_flight.bytes < IN_FLIGHT_BYTES_MAX
     }
 
     /// Counts a batch and returns its number.
     pub(super) fn sends(&mut self, bytes: usize) -> u64 {
+        self.paced_until = Instant::now() + PACE;
         self.in_flight.add(bytes)
     }
 
