@@ -34,5 +34,6 @@ mod tests {
         assert_eq!(config.node.shutdown_timeout, defaults.node.shutdown_timeout);
         assert_eq!(config.cluster.directory_rtt_max, defaults.cluster.directory_rtt_max);
         assert_eq!(config.cluster.name, defaults.cluster.name);
+        assert_eq!(config.cluster.groups_per_region, defaults.cluster.groups_per_region);
     }
 }
