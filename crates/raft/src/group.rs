@@ -148,6 +148,12 @@ impl Group {
         }
     }
 
+    /// Tells whether the group is held together as far as this node can see: it hears of the leader, or as the leader it
+    /// is heard by a majority. A leader may be known, and long gone, while this is false.
+    pub fn is_in_touch(&self) -> bool {
+        self.member.is_in_touch()
+    }
+
     /// Hands leadership to another voter and waits until this node knows it as the leader.
     ///
     /// # Errors

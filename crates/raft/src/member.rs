@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use stead_types::NodeId;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use crate::blocking::Blocking;
 use crate::failure::{Ended, Failure, Failures};
@@ -33,11 +36,56 @@ pub(crate) struct Member {
     pub(crate) spool: Option<PathBuf>,
     /// Held while a snapshot is received: one at a time.
     pub(crate) receiving: Mutex<()>,
+    /// When the leader was heard of last, on a node that follows.
+    pub(crate) heard: Heard,
     /// Set for one lease after a restart: it neither votes nor stands for election meanwhile.
     pub(crate) is_held_back: AtomicBool,
 }
 
+/// When somebody was heard of last; read and written without waiting.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    from: Instant,
+    after_ms: AtomicU64,
+}
+
+impl Heard {
+    pub(crate) fn new() -> Self {
+        Self {
+            from: Instant::now(),
+            after_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn note(&self) {
+        let after = u64::try_from(self.from.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.after_ms.store(after, Ordering::Relaxed);
+    }
+
+    fn ago(&self) -> Duration {
+        let after = Duration::from_millis(self.after_ms.load(Ordering::Relaxed));
+        self.from.elapsed().saturating_sub(after)
+    }
+}
+
+/// After so many elections' time of silence a group is out of touch: Raft by itself goes on naming a leader of which
+/// nothing is heard, because a vote that nobody answers changes nothing.
+const SILENCE_ELECTIONS: u32 = 4;
+
 impl Member {
+    /// Tells whether this node hears of the leader, or as the leader is heard by a majority.
+    pub(crate) fn is_in_touch(&self) -> bool {
+        let silence_max = SILENCE_ELECTIONS * self.periods.election_max();
+        if !self.leadership.borrow().is_here {
+            return self.heard.ago() < silence_max;
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let is_alone = metrics.membership_config.membership().voter_ids().count() < 2;
+        let acknowledged = metrics.last_quorum_acked.as_ref();
+        is_alone || acknowledged.is_none_or(|at| at.elapsed() < silence_max)
+    }
+
     pub(crate) fn is_held_back(&self) -> bool {
         self.is_held_back.load(Ordering::Acquire)
     }

@@ -18,7 +18,7 @@ use crate::failure::{Failure, Failures};
 use crate::group::{Group, Leadership};
 use crate::log::Log;
 use crate::machine::StateMachine;
-use crate::member::Member;
+use crate::member::{Heard, Member};
 use crate::network::Network;
 use crate::peers::{Peers, Resolver};
 use crate::proposer::{Clock, Proposer};
@@ -243,6 +243,7 @@ impl Node {
             blocking: self.config.blocking,
             spool: self.config.spool.clone(),
             receiving: tokio::sync::Mutex::default(),
+            heard: Heard::new(),
             is_held_back: AtomicBool::new(is_held_back),
         });
         let tasks = &member.tasks;

@@ -101,7 +101,13 @@ async fn append(
         })
         // What cannot be read ends the stream, and the sender starts anew.
         .take_while(|request| future::ready(request.is_ok()))
-        .filter_map(|request: Result<AppendRequest, Status>| future::ready(request.ok()));
+        .filter_map({
+            let member = member.clone();
+            move |request: Result<AppendRequest, Status>| {
+                member.heard.note();
+                future::ready(request.ok())
+            }
+        });
     let sender = member.sender;
     let answers: BoxStream<'static, _> = Box::pin(member.raft.stream_append(requests));
     Ok(answers.enumerate().map(move |(answered, result)| {
@@ -115,6 +121,7 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
     let (raft, body) = (&member.raft, request.body);
     let (kind, answer) = match kind {
         Kind::Append => {
+            member.heard.note();
             let append = wire::read_append(body).map_err(malformed)?;
             let matching = append.prev_log_id;
             let answer = raft.append_entries(append).await.map_err(stopped)?;

@@ -254,6 +254,10 @@ impl Host {
         for (id, hosted) in &self.groups {
             let (raft, name) = (hosted.raft.clone(), format!("group {id}"));
             let leader = move || match raft.leader() {
+                Some(_) if !raft.is_in_touch() && raft.is_leader() => {
+                    Err(format!("{name} is led by this node, and its majority does not answer"))
+                }
+                Some(leader) if !raft.is_in_touch() => Err(format!("{name} hears nothing of {leader}, its leader")),
                 Some(leader) => Ok(format!("{name} is led by {leader}")),
                 None => Err(format!("{name} has no leader that this node knows")),
             };
