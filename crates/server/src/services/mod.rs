@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod directory;
 pub(crate) mod directory_peer;
 pub(crate) mod forward;
+mod health;
 pub(crate) mod kv;
 mod operations;
 
@@ -23,7 +24,8 @@ use stead_api::proto::{
     v1::{directory_service_server::DirectoryServiceServer, kv_service_server::KvServiceServer},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{server::NamedService, service::Routes};
+use tonic_health::pb::health_server::HealthServer;
 
 use crate::{host::Host, reply::MESSAGE_DECODE_MAX, router::Router};
 
@@ -56,9 +58,22 @@ pub(crate) fn client_router(host: &Arc<Host>, router: &Arc<Router>, stop: &Cance
         .add_service(NodeServiceServer::new(admin::node::NodeService::new(host.clone())))
         .add_service(GroupServiceServer::new(admin::group::GroupService::new(host.clone())))
         .add_service(AuditServiceServer::new(admin::audit::AuditService::new(host.clone())));
+    let health = health::HealthService::new(host.clone(), CLIENT_SERVICES, stop.clone());
+    routes.add_service(HealthServer::new(health));
     add_reflection(&mut routes);
     routes.routes().into_axum_router()
 }
+
+/// The services of the client listener, by the names that health checks ask for.
+const CLIENT_SERVICES: &[&str] = &[
+    KvServiceServer::<kv::KvService>::NAME,
+    DirectoryServiceServer::<directory::DirectoryService>::NAME,
+    TenantServiceServer::<admin::tenant::TenantService>::NAME,
+    RegionServiceServer::<admin::region::RegionService>::NAME,
+    NodeServiceServer::<admin::node::NodeService>::NAME,
+    GroupServiceServer::<admin::group::GroupService>::NAME,
+    AuditServiceServer::<admin::audit::AuditService>::NAME,
+];
 
 /// Reflection in both versions: stock tools still ask for the older one.
 fn add_reflection(routes: &mut tonic::service::RoutesBuilder) {
