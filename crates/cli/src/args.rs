@@ -18,6 +18,7 @@ pub(crate) struct Cli {
 
 /// Which cluster, and how answers are shown.
 #[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Target {
     /// A node to ask, host:port; may be given several times
     #[arg(

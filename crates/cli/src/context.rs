@@ -13,10 +13,11 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use stead_client::{Client, Config, dial};
+use stead_client::{Client, Config, ErrorKind, dial};
 
 use crate::{
     args::Target,
@@ -25,6 +26,8 @@ use crate::{
 
 /// Where a node is looked for if nobody says.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:7401";
+/// How long a node is looked for: people wait for it.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// The contexts of `stead dev`.
 pub(crate) const DEV: &str = "dev.toml";
 const OWN: &str = "config.toml";
@@ -67,7 +70,17 @@ pub(crate) fn folder() -> Option<PathBuf> {
 
 /// Connects to the cluster that the command means.
 pub(crate) async fn connect(target: &Target) -> Result<Client, Failure> {
-    Ok(Client::connect(config(target)?).await?)
+    let config = config(target)?;
+    let guessed = config.endpoints == [ENDPOINT_DEFAULT];
+    Client::connect(config).await.map_err(|error| {
+        let nobody = guessed && error.kind == ErrorKind::Unavailable;
+        let failure = Failure::from(error);
+        if nobody {
+            failure.hint("`stead dev` runs a cluster on this machine; another one is named with --endpoint host:port")
+        } else {
+            failure
+        }
+    })
 }
 
 fn config(target: &Target) -> Result<Config, Failure> {
@@ -79,8 +92,10 @@ fn config(target: &Target) -> Result<Config, Failure> {
         .transpose();
     config.region = parsed.map_err(|error| Failure::new(Code::Usage, format!("--region: {error}")))?;
     config.connect = dial(context.dial);
+    config.connect_timeout = CONNECT_WITHIN;
     if let Some(timeout) = target.timeout {
         config.timeout = timeout;
+        config.connect_timeout = timeout;
     }
     Ok(config)
 }

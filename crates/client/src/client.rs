@@ -65,7 +65,7 @@ impl Client {
     ///
     /// No node of the configuration answers as one; the message says what does answer there.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        let deadline = Instant::now() + config.timeout;
+        let deadline = Instant::now() + config.connect_timeout;
         let client = Self::lazy(config)?;
         match directory::list_regions(client.inner(), deadline).await {
             Ok(regions) => client.inner().learn(regions),

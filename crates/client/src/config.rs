@@ -17,6 +17,8 @@ pub struct Config {
     pub nearby: bool,
     /// How long a call may take, retries and all, unless it says so itself.
     pub timeout: Duration,
+    /// How long [`crate::Client::connect`] looks for a first node that answers.
+    pub connect_timeout: Duration,
     /// How connections are made.
     pub connect: Connect,
     /// What random choices are drawn from: client id and jitter. Absent: the system's entropy.
@@ -34,6 +36,7 @@ impl Config {
             region: None,
             nearby: false,
             timeout: Self::TIMEOUT_DEFAULT,
+            connect_timeout: Self::TIMEOUT_DEFAULT,
             connect: dial(BTreeMap::new()),
             seed: None,
         }
@@ -58,6 +61,7 @@ impl fmt::Debug for Config {
             region,
             nearby,
             timeout,
+            connect_timeout,
             connect: _,
             seed,
         } = self;
@@ -66,7 +70,8 @@ impl fmt::Debug for Config {
             .field("endpoints", endpoints)
             .field("region", region)
             .field("nearby", nearby)
-            .field("timeout", timeout);
+            .field("timeout", timeout)
+            .field("connect_timeout", connect_timeout);
         shown.field("seed", seed).finish_non_exhaustive()
     }
 }

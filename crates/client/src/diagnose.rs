@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stead_types::Error;
+use stead_types::{Error, ErrorKind};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -20,6 +20,14 @@ pub(crate) async fn explain(inner: &Inner, mut error: Error) -> Error {
     let Some(node) = inner.map.load().pick(Want::Nearest, &[]) else {
         return error;
     };
+    if error.kind == ErrorKind::Unimplemented {
+        // Whoever answered speaks gRPC, or HTTP/2 at least.
+        error.message = format!(
+            "{} is no node's client port: perhaps it is the node's peer or HTTP port; name its client port",
+            node.address
+        );
+        return error;
+    }
     let mut first = [0; 9];
     let hello = async {
         let mut stream = (inner.config.connect)(node.address.clone()).await?;

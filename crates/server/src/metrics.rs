@@ -1,9 +1,12 @@
 //! What a node counts, for Prometheus. Names follow its conventions: `stead_`, base units, `_total`.
 
-use std::sync::atomic::AtomicU64;
+use std::{
+    fmt::{self, Write},
+    sync::atomic::AtomicU64,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
@@ -13,7 +16,7 @@ use stead_types::GroupId;
 use crate::config::Member;
 
 /// An operation's kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
     /// Get and BatchGet.
     Read,
@@ -24,7 +27,7 @@ pub(crate) enum Op {
 }
 
 /// Who served an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ServedFrom {
     /// This node, as the home.
     Home,
@@ -34,6 +37,27 @@ pub(crate) enum ServedFrom {
     Forwarded,
     /// Nobody.
     Failed,
+}
+
+impl EncodeLabelValue for Op {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Scan => "scan",
+        })
+    }
+}
+
+impl EncodeLabelValue for ServedFrom {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Home => "home",
+            Self::Follower => "follower",
+            Self::Forwarded => "forwarded",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

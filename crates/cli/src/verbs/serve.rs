@@ -45,6 +45,13 @@ impl Serve {
         if let Some(log) = self.log {
             config.log.level = log;
         }
+        if self.config.is_none() && config.cluster.initial.is_empty() {
+            return Err(
+                Failure::new(Code::Usage, "a node needs a configuration: name it with --config FILE").hint(
+                    "`stead config default > stead.toml` makes one; `stead dev` runs a whole cluster without one",
+                ),
+            );
+        }
         let checked = config
             .check()
             .map_err(|error| invalid(self.config.as_deref(), &error))?;
@@ -85,10 +92,13 @@ async fn run_until_signal(config: Checked) -> Result<(), Failure> {
     ended.map_err(|error| Failure::new(Code::Failed, format!("{:#}", anyhow::Error::from(error))))
 }
 
+/// Libraries tell of every step: only their warnings are shown, unless the filter names them.
+const LIBRARIES: &str = "openraft=warn,raft_engine=warn,fjall=warn,lsm_tree=warn,sled=warn";
+
 /// Logs go to standard error: text for people, JSON for machines.
 fn log_to_stderr(log: &Log) -> Result<(), Failure> {
-    let filter =
-        EnvFilter::try_new(&log.level).map_err(|error| Failure::new(Code::Usage, format!("log.level: {error}")))?;
+    let filter = EnvFilter::try_new(format!("{LIBRARIES},{}", log.level))
+        .map_err(|error| Failure::new(Code::Usage, format!("log.level: {error}")))?;
     let is_terminal = std::io::stderr().is_terminal();
     let is_json = match log.format.as_str() {
         "json" => true,

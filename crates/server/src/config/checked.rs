@@ -93,6 +93,10 @@ impl Config {
             let problem = format!("{:?} is no engine: use fjall, sled or memory", self.storage.engine);
             return Err(Invalid::value("storage.engine", problem));
         }
+        if !["auto", "text", "json"].contains(&self.log.format.as_str()) {
+            let problem = format!("{:?} is no format: use auto, text or json", self.log.format);
+            return Err(Invalid::value("log.format", problem));
+        }
         Ok(Checked {
             cluster: self.cluster.name.clone(),
             regions: self.regions(&members)?,
@@ -224,6 +228,10 @@ fn advertised(key: &str, address: &str) -> Result<(), Invalid> {
         let problem = format!("{address} is no address that others can dial: name this machine's own");
         return Err(Invalid::value(key, problem));
     }
+    if address.ends_with(":0") {
+        let problem = format!("{address} has no port that others can dial: choose one, 1 to 65535");
+        return Err(Invalid::value(key, problem));
+    }
     Ok(())
 }
 
@@ -276,6 +284,9 @@ mod tests {
             problem(&GOOD.replace("name = \"a\"\n    ", "name = \"b\"\n")).contains("is none of cluster.initial (a)")
         );
         assert!(problem(&format!("{GOOD}\n[storage]\nengine = \"rocks\"")).contains("use fjall, sled or memory"));
+        assert!(problem(&format!("{GOOD}\n[log]\nformat = \"xml\"")).contains("use auto, text or json"));
+        let no_port = problem(&GOOD.replace("127.0.0.1:2", "127.0.0.1:0"));
+        assert!(no_port.contains("choose one, 1 to 65535"), "{no_port}");
         assert!(problem("").starts_with("cluster.initial"));
         assert!(problem(&GOOD.replace("name = \"eu\"", "name = \"us\"")).contains("is in eu, which is not listed"));
     }

@@ -28,6 +28,15 @@ pub const KEYS: &[&str] = &[
     "storage.history_bytes_max",
 ];
 
+/// The keys of the entries of lists.
+const ENTRY_KEYS: &[(&str, &[&str])] = &[
+    (
+        "cluster.initial",
+        &["name", "region", "peer", "client", "http", "witness"],
+    ),
+    ("cluster.regions", &["name", "jurisdiction"]),
+];
+
 /// Variables of the environment that set a key begin with this: `STEAD_NODE__DATA_DIR` is `node.data_dir`.
 const ENVIRONMENT_PREFIX: &str = "STEAD_";
 /// A key more unlike than this is not offered as "did you mean".
@@ -113,16 +122,33 @@ fn check_keys(table: &Table) -> Result<(), Invalid> {
             None => vec![section.clone()],
         };
         if let Some(key) = keys.into_iter().find(|key| !KEYS.contains(&key.as_str())) {
-            let meant = closest(&key);
+            let meant = closest(&key, KEYS);
+            return Err(Invalid::UnknownKey { key, meant });
+        }
+    }
+    ENTRY_KEYS
+        .iter()
+        .try_for_each(|(list, keys)| check_entries(table, list, keys))
+}
+
+fn check_entries(table: &Table, list: &str, known: &[&'static str]) -> Result<(), Invalid> {
+    let entries = list
+        .split_once('.')
+        .and_then(|(section, key)| table.get(section)?.get(key)?.as_array());
+    for (at, entry) in entries.into_iter().flatten().enumerate() {
+        let keys = entry.as_table().into_iter().flat_map(Table::keys);
+        if let Some(key) = keys.into_iter().find(|key| !known.contains(&key.as_str())) {
+            let meant = closest(key, known);
+            let key = format!("{list}[{at}].{key}");
             return Err(Invalid::UnknownKey { key, meant });
         }
     }
     Ok(())
 }
 
-fn closest(key: &str) -> Option<&'static str> {
+fn closest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     let likeness = |known: &&'static str| (strsim::jaro_winkler(known, key), *known);
-    let best = KEYS.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let best = known.iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= LIKENESS_MIN).then_some(best.1)
 }
 
@@ -149,6 +175,11 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "there is no setting storage.engin, did you mean storage.engine?"
+        );
+        let error = Config::load("[cluster]\ninitial = [{ nmae = \"a\" }]", []).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no setting cluster.initial[0].nmae, did you mean name?"
         );
         let error = Config::load("[zebra]\nstripes = 1", []).unwrap_err();
         assert!(

@@ -21,13 +21,17 @@ impl Check {
             .map_err(|invalid| serve::invalid(Some(&self.file), &invalid))?;
         let node = &checked.node;
         output::line(&format!(
-            "good: node {} ({}) of cluster {}, {} nodes in {} regions, engine {}",
+            "good: node {} ({}) of cluster {}, {} in {}, engine {}",
             node.name,
             node.region,
             checked.cluster,
-            checked.members.len(),
-            checked.regions.len(),
+            count(checked.members.len(), "node"),
+            count(checked.regions.len(), "region"),
             checked.engine
         ))
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -15,7 +15,9 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
+    /// Whose key
     tenant: String,
+    /// The key, as it is
     key: OsString,
     #[command(flatten)]
     write: WriteArgs,

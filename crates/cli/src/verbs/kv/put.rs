@@ -19,7 +19,9 @@ const VALUE_READ_MAX: u64 = 2 * stead_types::limits::VALUE_LEN_MAX as u64;
 
 #[derive(Debug, Args)]
 pub(crate) struct Put {
+    /// Whose key
     tenant: String,
+    /// The key, as it is
     key: OsString,
     /// The value; -: standard input
     #[arg(required_unless_present = "file")]

@@ -15,9 +15,12 @@ use crate::{
 
 const VALUE_SHOWN_MAX: usize = 60;
 const KEY_SHOWN_MAX: usize = 80;
+/// Far above what a node gives.
+const PAGE_SIZE_MAX: i64 = 1_000_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct Scan {
+    /// Whose keys
     tenant: String,
     /// Only keys that begin with this
     #[arg(long, default_value = "")]
@@ -35,7 +38,7 @@ pub(crate) struct Scan {
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
     /// Keys of a page; 0: as the node likes
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=PAGE_SIZE_MAX))]
     page_size: u32,
     /// Without values
     #[arg(long)]
