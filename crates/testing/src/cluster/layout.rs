@@ -67,7 +67,8 @@ pub struct Node {
 }
 
 impl Plan {
-    pub(super) fn config_of(&self, node: &str) -> PathBuf {
+    /// Returns a node's configuration file.
+    pub fn config_of(&self, node: &str) -> PathBuf {
         self.data.join(format!("{node}.toml"))
     }
 
@@ -76,7 +77,8 @@ impl Plan {
         self.data.join(format!("{node}.log"))
     }
 
-    pub(super) fn data_of(&self, node: &str) -> PathBuf {
+    /// Returns where a node keeps everything.
+    pub fn data_of(&self, node: &str) -> PathBuf {
         self.data.join(node)
     }
 }

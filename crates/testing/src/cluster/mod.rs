@@ -17,6 +17,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::Duration,
 };
 
@@ -181,6 +182,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// Asks a node to end, as a service manager does, waits until it is gone, and returns how it ended.
+    ///
+    /// # Errors
+    ///
+    /// No such node, it is not running, or the system cannot tell how it ended.
+    pub async fn end_node(&mut self, node: &str) -> Result<ExitStatus, Error> {
+        let running = self.running(node)?;
+        running.signal(libc::SIGTERM);
+        let ended = running.ended().await;
+        self.running.remove(node);
+        ended.map_err(at("wait for", &self.plan.binary))
+    }
+
     /// Kills all nodes at once: none sees another one leave before it is gone itself.
     pub async fn kill_all(&mut self) {
         for running in self.running.values_mut() {
@@ -255,10 +269,11 @@ impl Cluster {
         }
         let ended = async {
             for running in self.running.values_mut() {
-                running.ended().await;
+                // Whoever cannot be waited for is killed when dropped (C1).
+                let _ = running.ended().await;
             }
         };
-        // Whoever did not end in time is killed when dropped (C1).
+        // Whoever did not end in time as well.
         let _ = tokio::time::timeout(within, ended).await;
     }
 

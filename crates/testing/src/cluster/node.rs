@@ -1,6 +1,12 @@
 //! One node's process.
 
-use std::{fs::File, io, process::Stdio, thread, time::Duration};
+use std::{
+    fs::File,
+    io,
+    process::{ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
 
 use tokio::process::{Child, Command};
 
@@ -59,8 +65,8 @@ impl Running {
         let _ = self.child.kill().await;
     }
 
-    pub(super) async fn ended(&mut self) {
-        let _ = self.child.wait().await;
+    pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
     }
 }
 

@@ -1,0 +1,219 @@
+//! Real processes: the binary, one cluster at a time, and the command line as a user runs it.
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use stead_testing::{
+    Cluster,
+    cluster::{Node, Plan, Region},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// How long a cluster may take to become ready, on a machine that is busy with other tests.
+const READY_WITHIN: Duration = Duration::from_secs(90);
+const ANSWER_LEN_MAX: u64 = 1 << 20;
+
+/// Returns the binary `stead` of this build; `STEAD_BINARY` names another one.
+///
+/// # Panics
+///
+/// It cannot be built.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| env::var_os("STEAD_BINARY").map_or_else(build, PathBuf::from))
+}
+
+/// Builds the binary beside this test: cargo knows whether there is something to do.
+fn build() -> PathBuf {
+    let test = env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("a test is in target/PROFILE/deps");
+    let name = match profile.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let target = profile.parent().expect("a profile's folder is in target");
+    let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "stead-cli",
+            "--profile",
+            name,
+            "--target-dir",
+        ])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo runs");
+    assert!(built.success(), "stead cannot be built");
+    profile.join("stead")
+}
+
+/// Held by the one test that runs processes: budgets and ports are meant for one cluster on a machine.
+///
+/// # Panics
+///
+/// The lock file cannot be made.
+pub fn alone() -> File {
+    let path = binary().with_file_name("stead-processes.lock");
+    let lock = File::create(path).expect("the folder of the binary can be written");
+    lock.lock().expect("a file can be locked");
+    lock
+}
+
+/// One region on this machine, gone with this value.
+#[derive(Debug)]
+pub struct World {
+    /// Its nodes, `eu-west-1` and so on.
+    pub cluster: Cluster,
+    /// What was started.
+    pub plan: Plan,
+    /// Where everything is; also the home of whoever runs commands.
+    pub folder: TempDir,
+    _alone: File,
+}
+
+impl World {
+    /// Starts one region and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// It does not become ready.
+    pub async fn start(nodes: usize) -> Self {
+        let alone = alone();
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let region = Region {
+            name: "eu-west".into(),
+            jurisdiction: "EU".into(),
+            nodes,
+        };
+        let plan = Plan {
+            binary: binary().to_owned(),
+            data: folder.path().join("cluster"),
+            regions: vec![region],
+            round_trips: Vec::new(),
+            base_port: 27_401,
+            engines: vec!["fjall".into(), "fjall".into(), "sled".into()],
+        };
+        let cluster = Cluster::start(plan.clone()).await.expect("a cluster can be started");
+        let mut world = Self {
+            cluster,
+            plan,
+            folder,
+            _alone: alone,
+        };
+        world.ready().await;
+        world
+    }
+
+    /// Waits until every running node is ready.
+    ///
+    /// # Panics
+    ///
+    /// One is not in time.
+    pub async fn ready(&mut self) {
+        if let Err(error) = self.cluster.ready(READY_WITHIN).await {
+            panic!("{error}");
+        }
+    }
+
+    /// Returns the first node.
+    pub fn first(&self) -> &Node {
+        &self.cluster.nodes()[0]
+    }
+
+    /// Runs `stead` against the first node, as somebody who has only this folder.
+    pub async fn stead<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
+        let endpoint = self.first().client.clone();
+        let mut command = stead(self.folder.path());
+        command.env("STEAD_ENDPOINT", endpoint).args(arguments);
+        run(command).await
+    }
+
+    /// Writes the first node's configuration with these changes, and returns where.
+    ///
+    /// # Panics
+    ///
+    /// What is to be changed is not there.
+    pub fn changed(&self, changes: &[(&str, &str)]) -> PathBuf {
+        let path = self.plan.config_of(&self.first().name);
+        let mut text = fs::read_to_string(path).expect("a started node has a configuration");
+        for (old, new) in changes {
+            assert!(text.contains(old), "{old} is not in\n{text}");
+            text = text.replace(old, new);
+        }
+        let path = self.folder.path().join("changed.toml");
+        fs::write(&path, text).expect("the folder can be written");
+        path
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code; absent if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// Returns the command `stead` as somebody runs it who has only this folder.
+pub fn stead(home: &Path) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("STEAD_")) {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).env_remove("XDG_CONFIG_HOME");
+    command.current_dir(home).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end, for at most a minute.
+///
+/// # Panics
+///
+/// It cannot be started, or does not end.
+pub async fn run(command: Command) -> Ran {
+    let name = format!("{command:?}");
+    let mut command = tokio::process::Command::from(command);
+    let ended = tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output());
+    let Ok(ended) = ended.await else {
+        panic!("{name} does not end");
+    };
+    let Output { status, stdout, stderr } = ended.expect("a command can be started");
+    Ran {
+        code: status.code(),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
+
+/// Asks for a path over HTTP and returns status and body.
+///
+/// # Errors
+///
+/// Nobody answers there.
+pub async fn get(address: &str, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(ANSWER_LEN_MAX).read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status.unwrap_or(0), body.to_owned()))
+}

@@ -1,0 +1,64 @@
+//! Data directories that are not this node's: refused without touching them.
+
+use std::path::Path;
+
+use stead_tests::process::{self, Ran, World};
+
+async fn serve(world: &World, config: &Path) -> Ran {
+    let mut command = process::stead(world.folder.path());
+    command.arg("serve").arg("--config").arg(config);
+    process::run(command).await
+}
+
+#[tokio::test]
+async fn a_data_directory_of_somebody_else_is_refused_and_left_as_it_is() {
+    let mut world = World::start(1).await;
+    let node = world.first().name.clone();
+    let config = world.plan.config_of(&node);
+    let data = world.plan.data_of(&node).display().to_string();
+    let refused = |ran: Ran, words: &[&str]| {
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        for words in words.iter().copied().chain([data.as_str()]) {
+            assert!(ran.stderr.contains(words), "{words} is not in: {}", ran.stderr);
+        }
+    };
+    for arguments in [["tenant", "create", "acme", "-otable"], ["kv", "put", "acme", "k=v"]] {
+        let arguments = arguments.iter().flat_map(|argument| argument.split('='));
+        let ran = world.stead(arguments).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+
+    refused(
+        serve(&world, &config).await,
+        &["is in use by another process", "data_dir of its own"],
+    );
+    let held = world.stead(["kv", "get", "acme", "k"]).await;
+    assert_eq!(held.stdout, "v", "the running process does not notice");
+
+    world.cluster.kill_node(&node).await.unwrap();
+    let other_engine = world.changed(&[("engine = \"fjall\"", "engine = \"sled\"")]);
+    refused(
+        serve(&world, &other_engine).await,
+        &["made with storage.engine = \"fjall\", not \"sled\"", "replace the node"],
+    );
+    let other_cluster = world.changed(&[("name = \"dev\"", "name = \"production\"")]);
+    refused(
+        serve(&world, &other_cluster).await,
+        &[
+            "belongs to cluster \"dev\"",
+            "\"production\"",
+            "correct cluster.name or data_dir",
+        ],
+    );
+    let entry = "  { name = \"eu-west-0\", region = \"eu-west\", peer = \"127.0.0.1:1\", client = \"127.0.0.1:2\" },";
+    let other_node = world.changed(&[("initial = [", &format!("initial = [\n{entry}"))]);
+    refused(
+        serve(&world, &other_node).await,
+        &["belongs to node 1, this is node 2", "can never become another's"],
+    );
+
+    world.cluster.start_node(&node).unwrap();
+    world.ready().await;
+    let held = world.stead(["kv", "get", "acme", "k"]).await;
+    assert_eq!(held.stdout, "v", "nothing is lost: {held:?}");
+}

@@ -1,0 +1,12 @@
+//! Real processes: what they answer to bad input, how they say that they can serve, how they end.
+//!
+//! Each test has the machine for itself (`process::alone`), however many of them cargo starts together.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod addresses;
+mod directories;
+mod health;
+mod requests;
+mod settings;
+mod stop;

@@ -1,0 +1,229 @@
+//! Requests that can never succeed as written: refused with the field, the limit and what to do, over gRPC and on the
+//! command line, and nothing is lost.
+
+use stead_api::{
+    proto::{
+        admin::v1::{CreateTenantRequest, ListTenantsRequest, tenant_service_client::TenantServiceClient},
+        v1::{
+            GetRequest, ListRegionsRequest, PutRequest, ScanRequest, directory_service_client::DirectoryServiceClient,
+            kv_service_client::KvServiceClient,
+        },
+    },
+    status,
+};
+use stead_tests::process::{Ran, World};
+use stead_types::ErrorKind;
+use tonic::{Code, Status, transport::Channel};
+
+fn put(tenant: &str, key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> PutRequest {
+    PutRequest {
+        tenant: tenant.into(),
+        key: key.into(),
+        value: value.into(),
+        ..PutRequest::default()
+    }
+}
+
+fn get(tenant: &str) -> GetRequest {
+    GetRequest {
+        tenant: tenant.into(),
+        key: "a".into(),
+        ..GetRequest::default()
+    }
+}
+
+fn scan(prefix: &'static str, page_size: i32, page_token: &str) -> ScanRequest {
+    ScanRequest {
+        tenant: "acme".into(),
+        prefix: prefix.into(),
+        page_size,
+        page_token: page_token.into(),
+        ..ScanRequest::default()
+    }
+}
+
+/// Says that a request is refused for this field, and that the message has these words.
+fn refused<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>, field: &str, words: &[&str]) {
+    let refusal = answer.unwrap_err();
+    assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal:?}");
+    let error = status::from_status(&refusal);
+    assert_eq!(error.kind, ErrorKind::Invalid { field: field.into() });
+    assert!(error.message.starts_with(field), "{}", error.message);
+    for word in words {
+        assert!(error.message.contains(word), "{word} is not in: {}", error.message);
+    }
+}
+
+/// Says that a command ended with this code and told these words on standard error, and nothing on standard output.
+fn failed(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!(ran.code, Some(code), "{ran:?}");
+    assert_eq!(ran.stdout, "", "{ran:?}");
+    for word in words {
+        assert!(ran.stderr.contains(word), "{word} is not in: {}", ran.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_succeed_is_refused_with_its_field_and_limit_and_nothing_is_lost() {
+    let world = World::start(1).await;
+    let made = world.stead(["tenant", "create", "acme"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut kv = KvServiceClient::new(channel.clone());
+    for (key, value) in [("a", "1"), ("a2", "2"), ("b", "3")] {
+        kv.put(put("acme", key, value)).await.unwrap();
+    }
+
+    names(&world, channel.clone()).await;
+    sizes(&world, &mut kv).await;
+    pages(&world, channel).await;
+
+    let all = kv.scan(scan("", 0, "")).await.unwrap().into_inner();
+    let pairs: Vec<(&[u8], &[u8])> = all
+        .items
+        .iter()
+        .map(|item| (item.key.as_ref(), item.value.as_ref()))
+        .collect();
+    assert_eq!(
+        pairs,
+        [(&b"a"[..], &b"1"[..]), (b"a2", b"2"), (b"b", b"3")],
+        "nothing is lost"
+    );
+    assert_eq!(all.header.unwrap().revision.unwrap().sequence, 3, "nothing was written");
+}
+
+async fn names(world: &World, channel: Channel) {
+    let mut kv = KvServiceClient::new(channel.clone());
+    let mut tenants = TenantServiceClient::new(channel);
+    let long = "a".repeat(65);
+
+    for unknown in [
+        kv.get(get("nobody")).await.unwrap_err(),
+        kv.put(put("nobody", "a", "x")).await.unwrap_err(),
+    ] {
+        assert_eq!(unknown.code(), Code::NotFound);
+        let error = status::from_status(&unknown);
+        assert_eq!(error.kind, ErrorKind::TenantNotFound);
+        assert_eq!(error.message, "there is no tenant nobody: create it first");
+    }
+    refused(kv.get(get(&long)).await, "tenant", &["1 to 64 characters", "has 65"]);
+    refused(
+        kv.put(put("ACME", "a", "x")).await,
+        "tenant",
+        &["a-z, 0-9 and -", "'A'"],
+    );
+    for (name, word) in [
+        (long.as_str(), "1 to 64 characters"),
+        ("ACME", "a-z, 0-9 and -"),
+        ("", "1 to 64"),
+    ] {
+        let new = CreateTenantRequest {
+            name: name.into(),
+            ..CreateTenantRequest::default()
+        };
+        refused(tenants.create_tenant(new).await, "name", &[word]);
+    }
+
+    let words = ["there is no tenant nobody", "create it first", "stead tenant list"];
+    failed(&world.stead(["kv", "get", "nobody", "a"]).await, 4, &words);
+    failed(&world.stead(["kv", "put", "nobody", "a", "x"]).await, 4, &words);
+    failed(&world.stead(["tenant", "get", "nobody"]).await, 4, &words[..1]);
+    failed(
+        &world.stead(["kv", "get", &long, "a"]).await,
+        2,
+        &["tenant", "1 to 64", "65"],
+    );
+    failed(
+        &world.stead(["kv", "put", "ACME", "a", "x"]).await,
+        2,
+        &["tenant", "a-z, 0-9 and -", "'A'"],
+    );
+    failed(
+        &world.stead(["tenant", "create", &long]).await,
+        2,
+        &["name", "1 to 64", "65"],
+    );
+    failed(
+        &world.stead(["tenant", "create", "ACME"]).await,
+        2,
+        &["name", "a-z, 0-9 and -"],
+    );
+    let again = world.stead(["tenant", "create", "acme"]).await;
+    failed(&again, 5, &["acme", "choose another name"]);
+}
+
+async fn sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
+    let key = "k".repeat(5 << 10);
+    refused(
+        kv.put(put("acme", key.clone(), "x")).await,
+        "key",
+        &["at most 4096", "5120", "shorten it"],
+    );
+    refused(kv.put(put("acme", "", "x")).await, "key", &["at least one byte"]);
+    let value = vec![0; 2 << 20];
+    refused(
+        kv.put(put("acme", "big", value.clone())).await,
+        "value",
+        &["at most 1048576", "2097152", "split it"],
+    );
+
+    failed(
+        &world.stead(["kv", "put", "acme", &key, "x"]).await,
+        2,
+        &["key", "at most 4096", "5120"],
+    );
+    failed(
+        &world.stead(["kv", "get", "acme", &key]).await,
+        2,
+        &["key", "at most 4096", "5120"],
+    );
+    let file = world.folder.path().join("big");
+    std::fs::write(&file, value).unwrap();
+    let ran = world
+        .stead(["kv", "put", "acme", "big", "--file", file.to_str().unwrap()])
+        .await;
+    failed(&ran, 2, &["value", "at most 1048576", "2097152"]);
+}
+
+async fn pages(world: &World, channel: Channel) {
+    let mut kv = KvServiceClient::new(channel.clone());
+    let first = kv.scan(scan("a", 1, "")).await.unwrap().into_inner();
+    let token = first.next_page_token;
+    let next = kv.scan(scan("a", 7, &token)).await.unwrap().into_inner();
+    assert_eq!(next.items.len(), 1, "a token of this scan, with another page size");
+    let other = ["not of this scan", "unchanged"];
+    refused(kv.scan(scan("b", 1, &token)).await, "page_token", &other);
+    let garbage = ["not of this scan", "unchanged"];
+    refused(kv.scan(scan("a", 1, "x")).await, "page_token", &garbage);
+    refused(
+        kv.scan(scan("a", -1, "")).await,
+        "page_size",
+        &["1 to 10000", "not -1", "0 means"],
+    );
+    let reversed = ScanRequest {
+        reverse: true,
+        ..scan("a", 1, &token)
+    };
+    refused(kv.scan(reversed).await, "page_token", &other);
+
+    let negative = ListRegionsRequest {
+        page_size: -1,
+        ..ListRegionsRequest::default()
+    };
+    let mut directory = DirectoryServiceClient::new(channel.clone());
+    refused(directory.list_regions(negative).await, "page_size", &["not -1"]);
+    let foreign = ListTenantsRequest {
+        page_token: token,
+        ..ListTenantsRequest::default()
+    };
+    let mut tenants = TenantServiceClient::new(channel);
+    refused(
+        tenants.list_tenants(foreign).await,
+        "page_token",
+        &["of another request"],
+    );
+
+    let ran = world.stead(["kv", "scan", "acme", "--page-size", "-1"]).await;
+    failed(&ran, 2, &["--page-size", "-1", "0..="]);
+}

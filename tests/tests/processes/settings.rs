@@ -1,0 +1,108 @@
+//! Configurations that cannot be used: refused before anything is touched, naming the setting and what was meant.
+
+use std::{fs, path::Path, process::Command};
+
+use stead_tests::process::{self, Ran};
+
+const GOOD: &str = r#"
+[cluster]
+name = "x"
+initial = [{ name = "a", region = "eu", peer = "127.0.0.1:28501", client = "127.0.0.1:28401", http = "127.0.0.1:28601" }]
+regions = [{ name = "eu", jurisdiction = "EU" }]
+[node]
+name = "a"
+data_dir = "DATA"
+"#;
+
+fn good(folder: &Path) -> String {
+    GOOD.replace("DATA", folder.join("data").to_str().unwrap())
+}
+
+/// Runs both who read a configuration, and returns what they say; it must be the same.
+async fn read(folder: &Path, text: &str, environment: Option<(&str, &str)>) -> Ran {
+    let file = folder.join("stead.toml");
+    fs::write(&file, text).unwrap();
+    let command = |verb: &[&str]| {
+        let mut command: Command = process::stead(folder);
+        command.args(verb).envs(environment);
+        command
+    };
+    let path = file.to_str().unwrap();
+    let checked = process::run(command(&["config", "check", path])).await;
+    let served = process::run(command(&["serve", "--config", path])).await;
+    assert_eq!(checked.stderr, served.stderr);
+    assert_eq!(checked.code, served.code);
+    assert!(!folder.join("data").exists(), "nothing is touched");
+    served
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_used_is_named_with_what_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = good(folder.path());
+    let cases = [
+        (
+            format!("{good}\n[storage]\nengin = \"sled\""),
+            "there is no setting storage.engin, did you mean storage.engine?",
+        ),
+        (
+            format!("{good}\n[storge]\nengine = \"sled\""),
+            "there is no setting storge.engine, did you mean storage.engine?",
+        ),
+        (
+            good.replace("jurisdiction", "juristiction"),
+            "there is no setting cluster.regions[0].juristiction, did you mean jurisdiction?",
+        ),
+        (
+            format!("{good}\n[client]\nadvertise = \"0.0.0.0:7401\""),
+            "client.advertise: 0.0.0.0:7401 is no address that others can dial: name this machine's own",
+        ),
+        (
+            good.replace("peer = \"127.0.0.1", "peer = \"0.0.0.0"),
+            "cluster.initial[0].peer: 0.0.0.0:28501 is no address that others can dial",
+        ),
+        (
+            format!("{good}\n[peer]\nadvertise = \"[::]:7501\""),
+            "peer.advertise: [::]:7501 is no address that others can dial",
+        ),
+        (
+            format!("{good}\n[storage]\nengine = \"rocks\""),
+            "storage.engine: \"rocks\" is no engine: use fjall, sled or memory",
+        ),
+        (
+            format!("{good}\n[storage]\nhistory_bytes_max = \"much\""),
+            "storage.history_bytes_max",
+        ),
+        (
+            good.replace("name = \"a\"\ndata", "name = \"b\"\ndata"),
+            "node.name: \"b\" is none of cluster.initial (a)",
+        ),
+        ("[cluster".into(), "the configuration cannot be read"),
+    ];
+    for (text, words) in cases {
+        let ran = read(folder.path(), &text, None).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(words), "{words} is not in: {}", ran.stderr);
+        assert!(ran.stderr.contains("stead config default"), "{}", ran.stderr);
+    }
+    let ran = read(folder.path(), &good, Some(("STEAD_STORAGE__ENGIN", "sled"))).await;
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("did you mean storage.engine?"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn without_a_configuration_a_node_says_how_to_come_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = process::stead(folder.path());
+    command.arg("serve");
+    let ran = process::run(command).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    for words in ["--config FILE", "stead config default", "stead dev"] {
+        assert!(ran.stderr.contains(words), "{words} is not in: {}", ran.stderr);
+    }
+    let mut command = process::stead(folder.path());
+    command.args(["config", "check", "nowhere.toml"]);
+    let ran = process::run(command).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("nowhere.toml cannot be read"), "{}", ran.stderr);
+}
