@@ -23,8 +23,11 @@ const DOING: &str = "installing a snapshot";
 
 /// Replaces a machine's state.
 pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), Failed> {
+    // Maintenance removes rows of other installs: it waits until these are the group's own.
+    let _pin;
     let place = {
         let inner = machine.rows.read();
+        _pin = machine.pin.clone();
         let current = inner.state.shard.place();
         Place {
             group: machine.group,

@@ -36,7 +36,7 @@ pub struct ShardMachine {
     pub(super) rows: Arc<GroupRows<Held>>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) group: GroupId,
-    /// Each snapshot being read holds one more.
+    /// Each snapshot being read or taken in holds one more.
     pub(super) pin: Arc<()>,
 }
 
