@@ -246,6 +246,8 @@ impl Built {
             let tasks = tasks.clone();
             supervisor.spawn("group", |stop| tasks.run(stop));
         }
+        let router = self.router.clone();
+        supervisor.spawn("links", |stop| router.keep_warm(stop));
         let grace = self.host.config.shutdown_timeout / 2;
         let stop = supervisor.stop_token();
         let client = services::client_router(&self.host, &self.router, &stop);

@@ -8,7 +8,7 @@ use stead_api::{
     status,
 };
 use stead_state::shard::answer::Version;
-use stead_types::{Error, NodeId, RegionName, Revision, SessionToken, TenantNumber, TenantTime};
+use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber, TenantTime};
 
 /// Most bytes of a message that is read: above every limit of our own, so that those speak first.
 pub(crate) const MESSAGE_DECODE_MAX: usize = 16 << 20;
@@ -95,4 +95,12 @@ pub(crate) fn home_that_answered(answer: &Answer) -> Option<NodeId> {
         Response::Error(_) => return None,
     };
     (header.role == i32::from(Role::Home)).then(|| NodeId::new(header.node))
+}
+
+/// Tells whether the answer is that the node knows no leader of the group.
+pub(crate) fn has_no_leader(answer: &Answer) -> bool {
+    match &answer.response {
+        Some(Response::Error(error)) => matches!(status::from_operation_error(error.clone()).kind, ErrorKind::NoLeader),
+        Some(_) | None => false,
+    }
 }

@@ -19,7 +19,7 @@ use stead_api::{
 use stead_state::directory::{Command, Outcome, decode_answer};
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, sleep, timeout},
 };
 use tonic::transport::Channel;
@@ -43,6 +43,8 @@ pub(crate) struct Directory {
     last: AtomicU64,
     tickets: AtomicU64,
     answered: Mutex<Answered>,
+    /// The highest version that an answer has shown.
+    shown: watch::Sender<DirectoryVersion>,
 }
 
 /// The last answered question: it serves everybody who came before it was asked.
@@ -65,12 +67,26 @@ impl Directory {
             last: AtomicU64::new(0),
             tickets: AtomicU64::new(0),
             answered: Mutex::default(),
+            shown: watch::Sender::new(DirectoryVersion::ZERO),
         })
     }
 
     /// Returns this node's own part of the directory.
     pub(crate) fn seat(&self) -> Option<&Seat> {
         self.seat.as_ref()
+    }
+
+    /// Returns a receiver that sees the highest version that any answer has shown.
+    pub(crate) fn shown(&self) -> watch::Receiver<DirectoryVersion> {
+        self.shown.subscribe()
+    }
+
+    fn show(&self, version: DirectoryVersion) {
+        self.shown.send_if_modified(|shown| {
+            let is_higher = version > *shown;
+            *shown = version.max(*shown);
+            is_higher
+        });
     }
 
     /// Returns the voters' clients.
@@ -87,6 +103,7 @@ impl Directory {
         }
         let tickets_below = self.tickets.load(Ordering::SeqCst);
         let version = self.ask_version().await?;
+        self.show(version);
         *answered = Answered {
             tickets_below,
             version: Some(version),
@@ -145,17 +162,16 @@ impl Directory {
         let answer = match timeout(ATTEMPT_MAX, client.propose(ProposeRequest { command })).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) if was_not_sent(&status) => return None,
+            Ok(Err(status)) if std::error::Error::source(&status).is_some() => return Some(Err(unknown())),
             Ok(Err(status)) => {
                 let error = status::from_status(&status);
                 return (!error.is_transient()).then_some(Err(error));
             }
-            Err(_) => {
-                let message = "the directory's leader did not answer in time: look whether it was done";
-                return Some(Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message)));
-            }
+            Err(_) => return Some(Err(unknown())),
         };
         self.last.store(at as u64, Ordering::Relaxed);
         let reached = version(answer.incarnation, answer.index);
+        self.show(reached);
         let malformed = |_| Error::new(ErrorKind::Internal, "the directory's answer cannot be read");
         let outcome = decode_answer(answer.answer).map_err(malformed);
         Some(outcome.and_then(|answer| Ok((answer?, reached))))
@@ -169,9 +185,25 @@ impl Directory {
     }
 }
 
-/// A status that was made here because no connection could be had.
+/// Tells whether a status was made here because nothing could be sent. Any other status that was made here may follow
+/// a command that has arrived.
 fn was_not_sent(status: &tonic::Status) -> bool {
-    status.code() == tonic::Code::Unavailable && std::error::Error::source(status).is_some()
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let was_canceled = error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_canceled);
+        if was_canceled || error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn unknown() -> Error {
+    let message = "the directory's leader did not answer: look whether it was done before asking again";
+    Error::new(ErrorKind::OutcomeUnknown { key: None }, message)
 }
 
 fn version(incarnation: u32, index: u64) -> DirectoryVersion {

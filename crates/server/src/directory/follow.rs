@@ -10,7 +10,7 @@ use stead_store::view::ViewRows;
 use stead_types::{DirectoryVersion, Incarnation};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{Directory, Seat};
 use crate::supervisor::BoxError;
@@ -21,6 +21,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const CHANGES_MAX: usize = 1_000;
 /// How long a voter may take to begin its answer.
 const OPEN_MAX: Duration = Duration::from_secs(3);
+
+/// How long a view may take to reach a version that the directory's leader has shown.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// The task that keeps a view.
 pub(crate) struct ViewFollower {
@@ -100,8 +103,17 @@ impl ViewFollower {
                 let Ok(Ok(stream)) = opened else { continue };
                 debug!(voter = %id, %from, "following the directory");
                 let mut stream = stream.into_inner();
-                while let Some(Ok(message)) = stream.next().await {
-                    self.message(message)?;
+                loop {
+                    tokio::select! {
+                        message = stream.next() => match message {
+                            Some(Ok(message)) => self.message(message)?,
+                            Some(Err(_)) | None => break,
+                        },
+                        () = falls_behind(&directory, &self.views) => {
+                            warn!(voter = %id, view = %self.views.version(), "the voter that is followed is behind");
+                            break;
+                        }
+                    }
                 }
                 self.pending = Pending::default();
             }
@@ -143,5 +155,19 @@ impl ViewFollower {
         }
         self.views.take(reset, changes, version);
         Ok(())
+    }
+}
+
+/// Returns when the directory has shown a version that the view does not reach in time.
+async fn falls_behind(directory: &Directory, views: &Views) {
+    let mut shown = directory.shown();
+    loop {
+        let version = *shown.borrow_and_update();
+        if !views.reach(version, BEHIND_MAX).await {
+            return;
+        }
+        if shown.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }

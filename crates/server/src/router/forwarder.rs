@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use stead_api::net::{Connect, Keepalive, channel};
 use stead_replication::Views;
-use stead_types::NodeId;
+use stead_types::{GroupId, NodeId};
 use tokio::sync::mpsc;
 
 use super::{
@@ -13,6 +13,9 @@ use super::{
     link::{Link, Outgoing, QUEUE_MAX, refuse},
 };
 use crate::supervisor::Spawner;
+
+/// Most links that are opened before they are needed.
+const WARM_MAX: usize = 32;
 
 /// Hands operations on to other nodes.
 pub(crate) struct Forwarder {
@@ -51,6 +54,22 @@ impl Forwarder {
                     refuse(outgoing);
                 }
             }
+        }
+    }
+
+    /// Opens links to the voters of groups that are not on this node, so that the first operation finds them open.
+    pub(crate) fn warm(&self, own: impl Fn(GroupId) -> bool) {
+        let mut voters: Vec<NodeId> = self.views.read(|view| {
+            let others = view
+                .groups()
+                .filter(|group| group.region.is_some() && !own(group.number));
+            others.flat_map(|group| group.voters.iter().copied()).collect()
+        });
+        voters.sort_unstable();
+        voters.dedup();
+        for voter in voters.into_iter().take(WARM_MAX) {
+            // One whose address is not known is opened when it is.
+            let _link = self.link(voter);
         }
     }
 

@@ -8,7 +8,12 @@
 //! 1. Every call that enters a link is answered once.
 //! 2. A call that was sent is never sent again by the link: retrying is the client's.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use stead_api::proto::{
@@ -18,7 +23,7 @@ use stead_api::proto::{
 use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId, NodeId};
 use tokio::{
     sync::mpsc,
-    time::{Instant, Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
@@ -38,6 +43,8 @@ const MESSAGE_OPERATIONS_MAX: usize = 512;
 const MESSAGE_LEN_MAX: usize = 1 << 20;
 /// Messages between the link and its connection.
 const MESSAGES_QUEUED_MAX: usize = 2;
+/// How long a peer may take to begin its answers.
+const OPEN_MAX: Duration = Duration::from_secs(4);
 /// How often operations past their deadline are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How long after its deadline an operation is given up: its own answer says more than the link can.
@@ -62,6 +69,8 @@ struct Pending {
     reply: Reply,
     deadline: Instant,
     group: GroupId,
+    node: NodeId,
+    nodes: Vec<NodeId>,
     key: Option<IdempotencyKey>,
     is_write: bool,
 }
@@ -72,11 +81,14 @@ pub(crate) struct Link {
     queue: mpsc::Receiver<Outgoing>,
     leaders: Arc<Leaders>,
     pending: BTreeMap<u64, Pending>,
+    /// Messages that wait for a place in the connection; meanwhile nothing is taken from the queue.
+    outbox: VecDeque<ForwardRequest>,
     next_id: u64,
 }
 
 enum Wake {
     Queued(Vec<Outgoing>),
+    Sent,
     Answered(ForwardResponse),
     Broken,
     Expired,
@@ -93,6 +105,7 @@ impl Link {
             queue,
             leaders,
             pending: BTreeMap::new(),
+            outbox: VecDeque::new(),
             next_id: 1,
         }
     }
@@ -107,50 +120,64 @@ impl Link {
         Ok(())
     }
 
+    /// The first stream is opened before anybody waits for it; after a break the next one is when somebody does.
     async fn serve(&mut self) {
-        while let Some(first) = self.queue.recv().await {
-            let (messages, outbound) = mpsc::channel(MESSAGES_QUEUED_MAX);
-            let outbound = stream::unfold(outbound, |mut outbound| async {
-                Some((outbound.recv().await?, outbound))
-            });
-            match self.client.clone().pipe(outbound).await {
-                Ok(inbound) => self.session(first, messages, inbound.into_inner()).await,
-                Err(status) => {
-                    debug!(%status, "a peer could not be reached");
-                    self.refuse(first);
+        let mut first = None;
+        loop {
+            match self.open().await {
+                Some((messages, inbound)) => self.session(first.take(), messages, inbound).await,
+                None => {
+                    first.take().into_iter().for_each(|outgoing| self.refuse(outgoing));
                     while let Ok(queued) = self.queue.try_recv() {
                         self.refuse(queued);
                     }
                 }
             }
             self.fail_pending();
+            first = self.queue.recv().await;
+            if first.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn open(&self) -> Option<(mpsc::Sender<ForwardRequest>, Streaming<ForwardResponse>)> {
+        let (messages, outbound) = mpsc::channel(MESSAGES_QUEUED_MAX);
+        let outbound = stream::unfold(outbound, |mut outbound| async {
+            Some((outbound.recv().await?, outbound))
+        });
+        match timeout(OPEN_MAX, self.client.clone().pipe(outbound)).await {
+            Ok(Ok(inbound)) => Some((messages, inbound.into_inner())),
+            Ok(Err(status)) => {
+                debug!(%status, "a peer could not be reached");
+                None
+            }
+            Err(_) => {
+                debug!("a peer did not answer");
+                None
+            }
         }
     }
 
     /// One stream, until it breaks.
     async fn session(
         &mut self,
-        first: Outgoing,
+        first: Option<Outgoing>,
         messages: mpsc::Sender<ForwardRequest>,
         mut inbound: Streaming<ForwardResponse>,
     ) {
-        let mut wake = Wake::Queued(vec![first]);
+        let mut wake = Wake::Queued(first.into_iter().collect());
         let mut sweep = interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             match wake {
-                Wake::Queued(calls) => {
-                    for message in self.messages(calls) {
-                        if messages.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                }
+                Wake::Queued(calls) => self.outbox = self.messages(calls),
+                Wake::Sent => {}
                 Wake::Answered(response) => self.answered(response),
                 Wake::Broken => return,
                 Wake::Expired => self.expire(),
             }
-            wake = self.wait(&mut inbound, &mut sweep).await;
+            wake = self.wait(&messages, &mut inbound, &mut sweep).await;
         }
     }
 
@@ -160,40 +187,60 @@ impl Link {
         refuse(outgoing);
     }
 
-    async fn wait(&mut self, inbound: &mut Streaming<ForwardResponse>, sweep: &mut Interval) -> Wake {
+    /// Waits for one thing to do. Answers are read whether or not there is a place for what is to be sent: the peer may
+    /// read nothing before its answers are taken.
+    async fn wait(
+        &mut self,
+        messages: &mpsc::Sender<ForwardRequest>,
+        inbound: &mut Streaming<ForwardResponse>,
+        sweep: &mut Interval,
+    ) -> Wake {
         let mut queued = Vec::new();
         tokio::select! {
+            place = messages.reserve(), if !self.outbox.is_empty() => match (place, self.outbox.pop_front()) {
+                (Ok(place), Some(message)) => {
+                    place.send(message);
+                    Wake::Sent
+                }
+                (Ok(_), None) | (Err(_), _) => Wake::Broken,
+            },
             answer = inbound.next() => match answer {
                 Some(Ok(response)) => Wake::Answered(response),
                 Some(Err(_)) | None => Wake::Broken,
             },
-            count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX) => {
+            count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX), if self.outbox.is_empty() => {
                 if count == 0 { Wake::Broken } else { Wake::Queued(queued) }
             }
             _ = sweep.tick(), if !self.pending.is_empty() => Wake::Expired,
         }
     }
 
-    fn messages(&mut self, calls: Vec<Outgoing>) -> Vec<ForwardRequest> {
-        let mut messages = Vec::new();
+    fn messages(&mut self, calls: Vec<Outgoing>) -> VecDeque<ForwardRequest> {
+        let mut messages = VecDeque::new();
         let mut message = ForwardRequest::default();
         let mut len = 0;
         for outgoing in calls {
             len += prost_len(&outgoing.call.operation);
             message.operations.push(self.enter(outgoing));
             if len >= MESSAGE_LEN_MAX {
-                messages.push(std::mem::take(&mut message));
+                messages.push_back(std::mem::take(&mut message));
                 len = 0;
             }
         }
         if !message.operations.is_empty() {
-            messages.push(message);
+            messages.push_back(message);
         }
         messages
     }
 
     fn enter(&mut self, outgoing: Outgoing) -> ForwardedOperation {
-        let Outgoing { call, to, view, .. } = outgoing;
+        let Outgoing {
+            call,
+            to,
+            view,
+            node,
+            nodes,
+        } = outgoing;
         let mut operation = call.operation;
         let id = self.next_id;
         self.next_id += 1;
@@ -211,6 +258,8 @@ impl Link {
                 reply,
                 deadline,
                 group,
+                node,
+                nodes,
                 key,
                 is_write,
             },
@@ -233,6 +282,9 @@ impl Link {
             if let Some(pending) = self.pending.remove(&answer.id) {
                 if let Some(node) = reply::home_that_answered(&answer) {
                     self.leaders.answered(pending.group, node);
+                } else if reply::has_no_leader(&answer) {
+                    // It may be the only one that does not reach the others.
+                    self.leaders.failed(pending.group, pending.node, &pending.nodes);
                 }
                 pending.reply.send(answer);
             }
@@ -255,6 +307,7 @@ impl Link {
     }
 
     fn fail_pending(&mut self) {
+        self.outbox.clear();
         for (_, pending) in std::mem::take(&mut self.pending) {
             pending.fail("the connection to the home broke");
         }

@@ -23,7 +23,7 @@ mod replica;
 mod request;
 mod writes;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use stead_api::{convert::read::Consistency, net::Connect, proto::v1::Routing};
@@ -34,6 +34,7 @@ use stead_state::{
 };
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantNumber};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use call::{Answers, Call, Forwarded, Reply};
 use forwarder::Forwarder;
@@ -79,6 +80,19 @@ impl Router {
     pub(crate) fn new(host: Arc<Host>, connect: Connect, spawner: Spawner) -> Self {
         let forwarder = Forwarder::new(connect, host.views.clone(), spawner);
         Self { host, forwarder }
+    }
+
+    /// Keeps links to the homes of other regions open. Returns when the token fires.
+    pub(crate) async fn keep_warm(self: Arc<Self>, stop: CancellationToken) -> Result<(), Infallible> {
+        let mut versions = self.host.views.watch();
+        loop {
+            versions.borrow_and_update();
+            self.forwarder.warm(|group| self.host.groups.contains_key(&group));
+            tokio::select! {
+                changed = versions.changed() => if changed.is_err() { return Ok(()) },
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
     }
 
     /// Serves operations, or hands them on; returns when all that are served here are answered.

@@ -7,7 +7,10 @@ use stead_api::proto::v1::{
     Answer, BatchGetResponse, BatchGetResult, GetResponse, Role, ScanResponse, answer::Response,
 };
 use stead_raft::ReadIndexError;
-use stead_state::shard::read::{Reading, Refused};
+use stead_state::shard::{
+    Shard,
+    read::{Reading, Refused},
+};
 use stead_types::{Error, ErrorKind, GroupId, Revision, limits::PAGE_KEYS_MAX};
 use tokio::time::{Instant, timeout_at};
 
@@ -121,6 +124,7 @@ impl Router {
                         "the tenant is not held here any more: try again",
                     )
                 };
+                let reading = reading.filter(|reading| Shard::is_readable(reading.record()));
                 let reading = reading.ok_or_else(gone)?;
                 query(&reading, job, origin, staleness, counted.take())
             };

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_api::proto::v1::Role;
-use stead_state::freshness::gate::{self, Replica, Verdict};
+use stead_state::{
+    freshness::gate::{self, Replica, Verdict},
+    shard::Shard,
+};
 use stead_types::GroupId;
 use tokio::time::{Instant, timeout_at};
 
@@ -63,6 +66,7 @@ impl Router {
         let staleness = hosted.freshness.staleness(number);
         hosted.reading(number, |reading| match reading {
             None => (Verdict::Forward, Role::Follower, None),
+            Some(reading) if !Shard::is_readable(reading.record()) => (Verdict::Forward, Role::Follower, None),
             Some(reading) => {
                 let role = if reading.record().owned().is_some() {
                     Role::Home
