@@ -83,7 +83,7 @@ impl Inner {
                 Ok(response) => {
                     node.answered();
                     self.budget.earn();
-                    return Ok(response);
+                    return settled(&attempts.progress, response, &mut request);
                 }
                 Err(failure) => failure,
             };
@@ -151,13 +151,30 @@ impl Inner {
     }
 }
 
+/// Says what is known of a call that was answered. A write without effect is not remembered under its key, so an earlier
+/// attempt that is still on its way, in a process that was frozen, may yet have one.
+fn settled(
+    progress: &Progress,
+    response: v1::answer::Response,
+    request: &mut v1::operation::Request,
+) -> Result<v1::answer::Response, Error> {
+    if let v1::answer::Response::Delete(delete) = &response
+        && progress.ambiguous
+        && !delete.deleted
+    {
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            "the key was not there, and an attempt may be under way",
+        );
+        return Err(outcome(progress, error, request));
+    }
+    Ok(response)
+}
+
 /// Says what is known of a call that failed for good: a write that may have happened is never called failed.
 fn outcome(progress: &Progress, error: Error, request: &mut v1::operation::Request) -> Error {
-    let settled = matches!(
-        error.kind,
-        ErrorKind::ConditionFailed { .. } | ErrorKind::TenantNotFound
-    );
-    if !progress.writes || !progress.ambiguous || settled {
+    let is_settled = matches!(error.kind, ErrorKind::TenantNotFound);
+    if !progress.writes || !progress.ambiguous || is_settled {
         return error;
     }
     let key = key_of(request).and_then(|key| id::idempotency_key(key).ok());
