@@ -67,7 +67,11 @@ impl Client {
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let deadline = Instant::now() + config.connect_timeout;
         let client = Self::lazy(config)?;
-        match directory::list_regions(client.inner(), deadline).await {
+        let answered = tokio::select! {
+            answered = directory::list_regions(client.inner(), deadline) => answered,
+            error = diagnose::suspect(client.inner()) => return Err(error),
+        };
+        match answered {
             Ok(regions) => client.inner().learn(regions),
             Err(error) => return Err(diagnose::explain(client.inner(), error).await),
         }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use stead_types::{Error, ErrorKind};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{client::Inner, map::Want};
@@ -15,22 +16,46 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const SETTINGS: u8 = 4;
 
+/// How long nodes have to answer before they are suspected to be none.
+const SUSPECT_AFTER: Duration = Duration::from_millis(300);
+
+/// Returns an error as soon as every address is known to speak something else, and never otherwise: a node that is
+/// being started is waited for.
+pub(crate) async fn suspect(inner: &Inner) -> Error {
+    sleep(SUSPECT_AFTER).await;
+    let nodes = inner.map.load().known();
+    let found = join_all(nodes.iter().map(|node| at(inner, &node.address))).await;
+    if let Some(Some(first)) = found.first()
+        && found.iter().all(Option::is_some)
+    {
+        let address = &nodes[0].address;
+        return Error::new(ErrorKind::Unavailable, format!("{address} {first}"));
+    }
+    std::future::pending().await
+}
+
 /// Adds to an error what is known of the first address; an address that speaks gRPC adds nothing.
 pub(crate) async fn explain(inner: &Inner, mut error: Error) -> Error {
     let Some(node) = inner.map.load().pick(Want::Nearest, &[]) else {
         return error;
     };
+    let address = &node.address;
     if error.kind == ErrorKind::Unimplemented {
         // Whoever answered speaks gRPC, or HTTP/2 at least.
         error.message = format!(
-            "{} is no node's client port: perhaps it is the node's peer or HTTP port; name its client port",
-            node.address
+            "{address} is no node's client port: perhaps it is the node's peer or HTTP port; name its client port"
         );
-        return error;
+    } else if let Some(what) = at(inner, address).await {
+        error.message = format!("{address} {what}");
     }
+    error
+}
+
+/// Says what an address speaks; `None` for HTTP/2, and where nobody answers.
+async fn at(inner: &Inner, address: &str) -> Option<&'static str> {
     let mut first = [0; 9];
     let hello = async {
-        let mut stream = (inner.config.connect)(node.address.clone()).await?;
+        let mut stream = (inner.config.connect)(address.to_owned()).await?;
         stream.write_all(HELLO).await?;
         let mut read = 0;
         while read < first.len() {
@@ -42,12 +67,9 @@ pub(crate) async fn explain(inner: &Inner, mut error: Error) -> Error {
         Ok::<usize, std::io::Error>(read)
     };
     let Ok(Ok(read)) = timeout(ANSWER_WITHIN, hello).await else {
-        return error;
+        return None;
     };
-    if let Some(what) = speaks(&first[..read]) {
-        error.message = format!("{} {what}", node.address);
-    }
-    error
+    speaks(&first[..read])
 }
 
 fn speaks(first: &[u8]) -> Option<&'static str> {

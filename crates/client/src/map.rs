@@ -144,6 +144,11 @@ impl Map {
         found.cloned()
     }
 
+    /// Returns every node, nearest first.
+    pub(crate) fn known(&self) -> Vec<Arc<Node>> {
+        self.nearest.clone()
+    }
+
     /// Returns every node, best first, some of them twice.
     fn in_order<'a>(&'a self, want: Want<'a>) -> impl Iterator<Item = &'a Arc<Node>> {
         let (leader, home) = match want {
