@@ -27,10 +27,13 @@ pub(super) async fn tell(world: &mut World) -> anyhow::Result<()> {
     let home = world.tenant("acme", HOME, HOME).await?;
     let us = world.tenant("acme", HOME, "us-east").await?;
     let ap = world.tenant("acme", HOME, "ap-south").await?;
-    // Connections are opened before anything is measured, and routes are known.
+    // Before anything is measured, routes are known and connections to the home are open.
     for tenant in [&home, &us, &ap] {
-        tenant.get(KEY).await?;
-        until("acme's route is known", async || Ok(tenant.home().is_some())).await?;
+        until("acme's home is asked directly", async || {
+            let got = tenant.get(KEY).await?;
+            Ok(tenant.home().is_some() && !got.header.forwarded)
+        })
+        .await?;
     }
     neighbours(&home, &us, &ap).await?;
     death(world, &home).await
@@ -61,7 +64,8 @@ async fn neighbours(home: &Tenant, us: &Tenant, ap: &Tenant) -> anyhow::Result<(
     let local = Read::at(Consistency::Local);
     until("us-east has followed", async || {
         let got = us.get_with(KEY, &local).await?;
-        Ok(got.header.revision >= written.header.revision && got.header.role == Role::Follower)
+        let header = got.header;
+        Ok(header.revision >= written.header.revision && header.role == Role::Follower && header.staleness.is_some())
     })
     .await?;
     let asked = Instant::now();
