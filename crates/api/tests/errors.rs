@@ -41,7 +41,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         }
         ErrorKind::NoLeader => "The group that must answer is electing a leader. Send it again.",
         ErrorKind::NoLease => {
-            "The home is cut off from the directory. Send it again; if it lasts, look at `stead directory status`."
+            "The home is cut off from the directory. Send it again; if it lasts, look at `stead region status`."
         }
         ErrorKind::TenantMoving => "The tenant is between two homes. Send it again.",
         ErrorKind::Unavailable => {

@@ -255,3 +255,73 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use stead_types::{FeedOffset, NodeId};
+
+    use super::*;
+
+    /// The names in the first cells of the tables of a document.
+    fn documented(text: &str) -> BTreeSet<String> {
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `stead_"));
+        rows.filter_map(|row| Some(format!("stead_{}", row.split_once('`')?.0)))
+            .collect()
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_every_documented_one_is_there() {
+        let region: stead_types::RegionName = "eu-west".parse().unwrap();
+        let metrics = Metrics::of(&Member {
+            id: NodeId::new(1),
+            name: "eu-west-1".into(),
+            region: region.clone(),
+            client: String::new(),
+            peer: String::new(),
+            http: String::new(),
+            witness: false,
+        });
+        metrics.request(Op::Read, ServedFrom::Home);
+        metrics.group(GroupSample {
+            group: 1,
+            is_leader: true,
+            term: 1,
+            applied: 1,
+            durable: 1,
+        });
+        let border = Border {
+            from: region.clone(),
+            to: region,
+        };
+        metrics.border(&border, Bytes { raw: 2, wire: 1 });
+        metrics.lag(
+            GroupId::new(2),
+            &Lag {
+                home: GroupId::new(1),
+                connected: true,
+                offset: FeedOffset::ZERO,
+                staleness: Some(std::time::Duration::from_millis(5)),
+                attached: 1,
+                detached: 0,
+            },
+        );
+        metrics.view(1, 1);
+        metrics.ready(true);
+        let text = metrics.text();
+        let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let name = |kind: &str| match kind.split_once(' ') {
+            Some((name, "counter")) => format!("{name}_total"),
+            Some((name, "info")) => format!("{name}_info"),
+            Some((name, _)) => name.to_owned(),
+            None => kind.to_owned(),
+        };
+        let there: BTreeSet<String> = kinds.map(name).collect();
+        assert_eq!(there, documented(include_str!("../../../docs/operations.md")));
+        assert!(
+            text.contains(r#"stead_requests_total{op="read",served_from="home"} 1"#),
+            "{text}"
+        );
+    }
+}

@@ -91,6 +91,27 @@ async fn a_setting_that_cannot_be_used_is_named_with_what_was_meant() {
 }
 
 #[tokio::test]
+async fn the_example_of_three_regions_is_good_on_each_of_its_nodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/stead.toml");
+    for region in ["us-east", "eu-west", "ap-south"] {
+        for place in 1..=3 {
+            let name = format!("{region}-{place}");
+            let mut command = process::stead(folder.path());
+            command
+                .args(["config", "check"])
+                .arg(&example)
+                .env("STEAD_NODE__NAME", &name);
+            let ran = process::run(command).await;
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            let good =
+                format!("good: node {name} ({region}) of cluster production, 9 nodes in 3 regions, engine fjall");
+            assert_eq!(ran.stdout.trim_end(), good);
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_a_configuration_a_node_says_how_to_come_by_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = process::stead(folder.path());

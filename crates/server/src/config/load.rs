@@ -170,6 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_is_documented_and_every_documented_one_is_there() {
+        let text = include_str!("../../../../docs/operations.md");
+        let rows = text.lines().take_while(|line| *line != "## Metrics");
+        let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+        let mut documented: Vec<&str> = cells
+            .flat_map(|(names, _)| names.split(", "))
+            .map(|name| name.trim_matches('`'))
+            .collect();
+        documented.sort_unstable();
+        let mut known: Vec<&str> = KEYS.to_vec();
+        known.sort_unstable();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
     fn a_misspelt_setting_says_which_was_meant() {
         let error = Config::load("[storage]\nengin = \"sled\"", []).unwrap_err();
         assert_eq!(
