@@ -28,9 +28,9 @@ pub(crate) use open::open;
 
 /// Bytes of batches, before compression, that may be on their way.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
-/// Batches of a stream are at least this far apart: alone a change travels at once, under load those of a few
+/// Batches of a stream are at least this far apart: alone a change travels at once, under load those of some
 /// milliseconds are one message, and one entry of the follower's log with its three syncs.
-pub(crate) const PACE: std::time::Duration = std::time::Duration::from_millis(5);
+pub(crate) const PACE: std::time::Duration = std::time::Duration::from_millis(10);
 /// A batch is closed once it has this many bytes before compression.
 pub(crate) const BATCH_BYTES_MAX: usize = 256 << 10;
 /// How long entries that had nothing for the follower leave its offset behind.
