@@ -901,6 +901,9 @@ pub struct Node {
     /// Absent if the node could not be asked.
     #[prost(message, optional, tag = "8")]
     pub status: ::core::option::Option<NodeStatus>,
+    /// For people; unique in the cluster.
+    #[prost(string, tag = "9")]
+    pub name: ::prost::alloc::string::String,
 }
 /// How a node says that it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -13,6 +13,8 @@ use crate::answer::malformed;
 pub struct NodeInfo {
     /// Its number.
     pub number: u64,
+    /// Its name, unique in the cluster.
+    pub name: String,
     /// Its region.
     pub region: String,
     /// Where it takes clients.
@@ -106,10 +108,12 @@ impl NodeInfo {
             witness,
             groups,
             status,
+            name,
         } = node;
         let status = status.map(status_of);
         Self {
             number,
+            name,
             region,
             client_address,
             peer_address,

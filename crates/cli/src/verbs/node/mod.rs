@@ -3,9 +3,14 @@
 mod shown;
 
 use clap::Subcommand;
+use stead_client::{Admin, NodeInfo};
 
 pub(super) use self::shown::{sheet, value};
-use crate::{args::Target, context, exit::Failure};
+use crate::{
+    args::Target,
+    context,
+    exit::{Code, Failure},
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -17,8 +22,8 @@ pub(crate) enum Verb {
     },
     /// Show how a node is
     Status {
-        /// Its number
-        number: u64,
+        /// Its number or its name
+        node: String,
     },
 }
 
@@ -27,7 +32,18 @@ impl Verb {
         let admin = context::connect(target).await?.admin();
         match self {
             Self::List { of } => sheet(&admin.nodes(&of).await?).print(target.output),
-            Self::Status { number } => sheet(&[admin.node(number).await?]).print_one(target.output),
+            Self::Status { node } => sheet(&[find(&admin, &node).await?]).print_one(target.output),
         }
     }
+}
+
+async fn find(admin: &Admin, node: &str) -> Result<NodeInfo, Failure> {
+    if let Ok(number) = node.parse() {
+        return Ok(admin.node(number).await?);
+    }
+    let named = admin.nodes("").await?.into_iter().find(|known| known.name == node);
+    named.ok_or_else(|| {
+        Failure::new(Code::NotFound, format!("there is no node {node}"))
+            .hint("`stead node list` shows the nodes there are")
+    })
 }

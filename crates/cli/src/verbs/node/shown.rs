@@ -8,13 +8,15 @@ use crate::output::{Sheet, list, size};
 /// Returns nodes as rows.
 pub(crate) fn sheet(nodes: &[NodeInfo]) -> Sheet {
     let columns = &[
-        "NODE", "REGION", "CLIENT", "READY", "LEADS", "ENGINE", "PEER", "HTTP", "GROUPS", "MEMORY", "DISK", "VERSION",
+        "NODE", "NAME", "REGION", "CLIENT", "READY", "LEADS", "ENGINE", "PEER", "HTTP", "GROUPS", "MEMORY", "DISK",
+        "VERSION",
     ];
-    let mut sheet = Sheet::new(columns, 6);
+    let mut sheet = Sheet::new(columns, 7);
     for node in nodes {
         let status = node.status.as_ref();
         let cells = vec![
             node.number.to_string(),
+            node.name.clone(),
             node.region.clone(),
             node.client_address.clone(),
             status
@@ -51,6 +53,7 @@ pub(crate) fn value(node: &NodeInfo) -> Value {
     });
     json!({
         "number": node.number.to_string(),
+        "name": node.name,
         "region": node.region,
         "clientAddress": node.client_address,
         "peerAddress": node.peer_address,

@@ -87,7 +87,7 @@ fn value(lag: &Lag) -> serde_json::Value {
 fn ailing(status: &RegionStatus) -> Option<String> {
     let sick = |node: &&stead_client::NodeInfo| node.status.as_ref().is_none_or(|status| !status.ready);
     if let Some(node) = status.nodes.iter().find(sick) {
-        return Some(format!("node {} is not ready", node.number));
+        return Some(format!("node {} is not ready", node.name));
     }
     let headless = |group: &&stead_client::Group| group.status.as_ref().is_none_or(|status| status.leader.is_none());
     status

@@ -42,6 +42,7 @@ pub(super) fn message(view: &View, node: &Node) -> admin::Node {
         witness: node.witness,
         groups: groups.map(|group| group.number.get()).collect(),
         status: None,
+        name: node.name.clone(),
     }
 }
 
