@@ -123,7 +123,7 @@ impl GroupTasks {
                 (known.is_here, known.term)
             };
             let work: BoxFuture<'_, ()> = if is_here {
-                self.local.acknowledged.clear();
+                self.local.acknowledged.leads(term);
                 Box::pin(self.lead())
             } else {
                 Box::pin(relay::relay(&self.local, &self.peers))

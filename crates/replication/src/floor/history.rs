@@ -3,6 +3,8 @@
 //! # Invariants
 //!
 //! 1. There are at most as many pieces as the limits let live: one for each [`PIECE_AGE`] and for each [`PIECE_LEN`].
+//! 2. A piece is remembered until the limits are past it, also when its entries are gone: tenants with a floor of their
+//!    own are held to the same limits.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -79,27 +81,43 @@ impl History {
         kept.min(needed).max(capped).min(self.last.saturating_sub(1))
     }
 
-    /// Returns the last entry that is older than `age`, or before the last `len_max` bytes.
-    fn beyond(&self, now: u64, age: Duration, len_max: u64) -> u64 {
-        let oldest = now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let (mut len, mut floor) = (self.len, 0);
-        for piece in &self.pieces {
-            // A piece goes as a whole, once its last entry may: the next piece begins after that.
-            if piece.time + PIECE_AGE.as_millis() as u64 > oldest && len <= len_max {
-                break;
-            }
-            len -= piece.len;
-            floor = piece.last;
-        }
-        floor
+    /// Returns the logged time from which on everything is kept that a follower needs: what is older is not kept for it.
+    pub(crate) fn kept_from(&self, now: u64, limits: &Limits) -> u64 {
+        let by_age = oldest(now, limits.age_max);
+        let gone = self.gone(now, limits.age_max, limits.len_max);
+        let by_len = self.pieces.get(gone).filter(|_| gone > 0).map_or(0, |piece| piece.time);
+        by_age.max(by_len)
     }
 
-    /// Forgets what is gone.
-    pub(crate) fn forget(&mut self, floor: u64) {
-        while let Some(piece) = self.pieces.pop_front_if(|piece| piece.last <= floor) {
-            self.len -= piece.len;
-        }
+    /// Returns the last entry that is older than `age`, or before the last `len_max` bytes.
+    fn beyond(&self, now: u64, age: Duration, len_max: u64) -> u64 {
+        let gone = self.gone(now, age, len_max);
+        let last = gone.checked_sub(1).and_then(|last| self.pieces.get(last));
+        last.map_or(0, |piece| piece.last)
     }
+
+    /// Returns how many of the oldest pieces are older than `age`, or before the last `len_max` bytes. A piece goes as a
+    /// whole, once its last entry may: the next piece begins after that.
+    fn gone(&self, now: u64, age: Duration, len_max: u64) -> usize {
+        let oldest = oldest(now, age);
+        let mut len = self.len;
+        let goes = |piece: &&Piece| {
+            let is_kept = piece.time + PIECE_AGE.as_millis() as u64 > oldest && len <= len_max;
+            len -= piece.len;
+            !is_kept
+        };
+        self.pieces.iter().take_while(goes).count()
+    }
+
+    /// Forgets what is beyond the limits.
+    pub(crate) fn forget(&mut self, now: u64, limits: &Limits) {
+        let gone = self.gone(now, limits.age_max, limits.len_max);
+        self.len -= self.pieces.drain(..gone).map(|piece| piece.len).sum::<u64>();
+    }
+}
+
+fn oldest(now: u64, age: Duration) -> u64 {
+    now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -136,8 +154,21 @@ mod tests {
         assert_eq!(history.floor(200_000, u64::MAX, &LIMITS), 190);
         assert_eq!(history.floor(200_000, 0, &LIMITS), 100);
         assert_eq!(history.floor(u64::MAX / 2, 0, &LIMITS), 199);
-        history.forget(150);
+        history.forget(200_000, &LIMITS);
         assert_eq!(history.floor(200_000, 0, &LIMITS), 0);
+        assert_eq!(
+            history.floor(200_000, u64::MAX, &LIMITS),
+            190,
+            "what is within the limits is remembered"
+        );
         assert_eq!(history.last(), 200);
+    }
+
+    #[test]
+    fn who_needs_old_history_gets_what_the_limits_let_live() {
+        let now = 200_000;
+        assert_eq!(history(200, 1000, 10).kept_from(now, &LIMITS), 100_000, "by age");
+        assert_eq!(history(200, 1000, 2 << 20).kept_from(now, &LIMITS), 151_000, "by bytes");
+        assert_eq!(history(20, 1000, 10).kept_from(20_000, &LIMITS), 0);
     }
 }

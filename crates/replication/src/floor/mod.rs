@@ -5,20 +5,18 @@
 //! 1. The entry that a follower's offset names is kept, until the limits move past it: so that a stream which is opened
 //!    again knows whether anything behind it is missing.
 //! 2. A tenant that a follower holds without being attached is not moved past its position there, within the limits.
+//! 3. Nothing moves, within the limits, while it is not known of a follower where one of its tenants is.
 
 mod history;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use history::History;
 pub use history::Limits;
 use stead_raft::Clock;
-use stead_state::{directory::View, shard::command::Floor};
-use stead_types::{DirectoryVersion, GroupId, Revision, TenantNumber};
+use stead_state::{directory, rows::Unreadable, shard::command::Floor};
+use stead_store::shard::View;
+use stead_types::{DirectoryVersion, GroupId, Revision, TenantNumber, TenantTime};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::local::Local;
@@ -41,28 +39,55 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock, limits: Limits) {
             local.broken.report(unreadable);
             return;
         }
-        let Some(floor) = keeper.floor(&local, clock(), &limits) else {
-            continue;
+        let now = clock();
+        let moved = match keeper.floor(&local, now, &limits) {
+            Ok(Some(floor)) => move_to(&local, &floor)
+                .await
+                .map(|is_moved| is_moved.then_some(floor.index)),
+            Ok(None) => Ok(None),
+            Err(unreadable) => Err(unreadable),
         };
-        let index = floor.index;
-        match local.group.propose(CLASS, vec![floor.encode()]).await {
-            Ok(_) => keeper.moved(index),
-            Err(error) => tracing::debug!(group = %local.id(), %error, "the floor was not moved"),
+        match moved {
+            Ok(Some(index)) => keeper.moved(index, now, &limits),
+            Ok(None) => {}
+            Err(unreadable) => {
+                local.broken.report(unreadable);
+                return;
+            }
         }
     }
 }
+
+/// Commits a floor as often as it takes until nothing below it is left: one command forgets so many entries at most.
+/// Tells whether it came so far.
+async fn move_to(local: &Local, floor: &Floor) -> Result<bool, Unreadable> {
+    let command = floor.encode();
+    loop {
+        if let Err(error) = local.group.propose(CLASS, vec![command.clone()]).await {
+            tracing::debug!(group = %local.id(), %error, "the floor was not moved");
+            return Ok(false);
+        }
+        let ends = local.machine.read(|held| held.feed_ends())?;
+        if ends.is_none_or(|(first, _)| first > floor.index) {
+            return Ok(true);
+        }
+    }
+}
+
+/// The groups that follow any tenant of a home, and which.
+type Followers = BTreeMap<GroupId, Vec<TenantNumber>>;
 
 #[derive(Default)]
 struct Keeper {
     history: History,
     /// The last floor that was committed by this leader.
     committed: u64,
-    followers: Option<(DirectoryVersion, BTreeSet<GroupId>)>,
+    followers: Option<(DirectoryVersion, Arc<Followers>)>,
 }
 
 impl Keeper {
     /// Takes in the entries since the last look.
-    async fn look(&mut self, local: &Local) -> Result<(), stead_state::rows::Unreadable> {
+    async fn look(&mut self, local: &Local) -> Result<(), Unreadable> {
         loop {
             let entries = local.machine.read(|held| held.feed(self.history.last(), ENTRIES_MAX))?;
             let is_all = entries.len() < ENTRIES_MAX;
@@ -76,15 +101,16 @@ impl Keeper {
         }
     }
 
-    fn floor(&mut self, local: &Local, now: u64, limits: &Limits) -> Option<Floor> {
+    fn floor(&mut self, local: &Local, now: u64, limits: &Limits) -> Result<Option<Floor>, Unreadable> {
         let followers = self.followers(local);
         let mut needed = u64::MAX;
         let mut tenants: BTreeMap<TenantNumber, Revision> = BTreeMap::new();
-        for follower in followers {
-            let known = local.acknowledged.of(follower).filter(|known| !known.all_detached);
+        for (follower, members) in followers.iter() {
             let incarnation = local.group.incarnation();
-            let Some(known) = known.filter(|known| known.offset.incarnation == incarnation) else {
-                // What it has will be known once its stream is open.
+            let known = local.acknowledged.of(*follower);
+            let known = known.filter(|known| known.offset.incarnation == incarnation);
+            let Some(known) = known.filter(|known| members.iter().all(|member| known.knows(*member))) else {
+                // What it has will be known once its stream is open, and it has asked for all that it follows.
                 needed = 0;
                 continue;
             };
@@ -97,34 +123,48 @@ impl Keeper {
             }
         }
         let index = self.history.floor(now, needed, limits);
-        let tenants = tenants.into_iter().collect();
-        (index > self.committed).then_some(Floor { index, tenants })
+        if index <= self.committed {
+            return Ok(None);
+        }
+        let kept_from = TenantTime(self.history.kept_from(now, limits));
+        let capped = |(tenant, floor)| {
+            let last_before = |held: View<'_>| {
+                held.reading(tenant)
+                    .map(|reading| reading.last_before(floor, kept_from))
+            };
+            let floor = local.machine.read(last_before).transpose()?.unwrap_or(floor);
+            Ok((tenant, floor))
+        };
+        let tenants = tenants.into_iter().map(capped).collect::<Result<_, Unreadable>>()?;
+        Ok(Some(Floor { index, tenants }))
     }
 
-    /// Returns the groups that follow any tenant of this one.
-    fn followers(&mut self, local: &Local) -> BTreeSet<GroupId> {
+    fn followers(&mut self, local: &Local) -> Arc<Followers> {
         let version = local.views.version();
         if let Some((known, followers)) = &self.followers
             && *known == version
         {
             return followers.clone();
         }
-        let followers = local.views.read(|view| followers_of(view, local.id()));
+        let followers = Arc::new(local.views.read(|view| followers_of(view, local.id())));
         self.followers = Some((version, followers.clone()));
         followers
     }
 
-    fn moved(&mut self, floor: u64) {
+    fn moved(&mut self, floor: u64, now: u64, limits: &Limits) {
         self.committed = floor;
-        self.history.forget(floor);
+        self.history.forget(now, limits);
     }
 }
 
-fn followers_of(view: &View, home: GroupId) -> BTreeSet<GroupId> {
-    let tenants = view
-        .tenants_from(TenantNumber::new(0))
-        .filter(|tenant| tenant.home == home);
-    tenants
-        .flat_map(|tenant| tenant.follower_groups().collect::<Vec<_>>())
-        .collect()
+fn followers_of(view: &directory::View, home: GroupId) -> Followers {
+    let mut followers = Followers::new();
+    for tenant in view.tenants_from(TenantNumber::new(0)) {
+        if tenant.home == home {
+            for follower in tenant.follower_groups() {
+                followers.entry(follower).or_default().push(tenant.number);
+            }
+        }
+    }
+    followers
 }

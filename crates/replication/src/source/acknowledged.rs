@@ -2,10 +2,12 @@
 //!
 //! # Invariants
 //!
-//! 1. An offset speaks for a tenant only if the tenant is not in that follower's `detached`, and only while the stream
-//!    is open or since it was.
+//! 1. An offset speaks for a tenant only if it is in that follower's `attached`: it went on when the stream was opened,
+//!    or was acknowledged as attached since, and its session has not ended.
+//! 2. What is held is of one term, and only the last stream that a follower opened in it changes what is held of that
+//!    follower.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
@@ -16,36 +18,68 @@ use tokio::sync::watch;
 pub struct Follower {
     /// What it has applied of the stream.
     pub offset: FeedOffset,
-    /// Where the tenants are that the offset does not speak for.
+    /// Tenants that the offset speaks for.
+    pub attached: BTreeSet<TenantNumber>,
+    /// Where other tenants are. Of one that is in neither nothing is known.
     pub detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
-    /// Nothing has been acknowledged since the stream began anew: nothing is known.
-    pub all_detached: bool,
     /// Whether its stream is open.
     pub connected: bool,
+    stream: Stream,
 }
 
+/// Names one stream of a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stream(u64);
+
 impl Follower {
-    fn new() -> Self {
-        Self {
-            offset: FeedOffset::ZERO,
-            detached: BTreeMap::new(),
-            all_detached: true,
-            connected: false,
+    /// Takes in that the offset speaks for a tenant.
+    pub(crate) fn attach(&mut self, tenant: TenantNumber) {
+        self.detached.remove(&tenant);
+        self.attached.insert(tenant);
+    }
+
+    /// Takes in that it does not, and where the tenant is, if that is known.
+    pub(crate) fn detach(&mut self, tenant: TenantNumber, position: Option<(Epoch, Revision)>) {
+        self.attached.remove(&tenant);
+        if let Some(position) = position {
+            self.detached.insert(tenant, position);
         }
+    }
+
+    /// Tells whether anything is known of a tenant.
+    pub(crate) fn knows(&self, tenant: TenantNumber) -> bool {
+        self.attached.contains(&tenant) || self.detached.contains_key(&tenant)
     }
 }
 
 /// The followers of one home group, since this node began to lead it.
 #[derive(Debug)]
 pub struct Acknowledged {
-    followers: Mutex<BTreeMap<GroupId, Follower>>,
+    held: Mutex<Held>,
     changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    term: u64,
+    streams: u64,
+    followers: BTreeMap<GroupId, Follower>,
+}
+
+impl Held {
+    /// A new leader counts nothing before a stream is open, also if it is the old one again.
+    fn reach(&mut self, term: u64) {
+        if term > self.term {
+            self.term = term;
+            self.followers.clear();
+        }
+    }
 }
 
 impl Default for Acknowledged {
     fn default() -> Self {
         Self {
-            followers: Mutex::default(),
+            held: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }
@@ -54,16 +88,17 @@ impl Default for Acknowledged {
 impl Acknowledged {
     /// Returns what a follower group has acknowledged.
     pub fn of(&self, follower: GroupId) -> Option<Follower> {
-        self.followers.lock().get(&follower).cloned()
+        self.held.lock().followers.get(&follower).cloned()
     }
 
     /// Returns what each follower group has acknowledged.
     pub fn all(&self) -> Vec<(GroupId, Follower)> {
-        self.followers
-            .lock()
+        let held = self.held.lock();
+        let each = held
+            .followers
             .iter()
-            .map(|(group, follower)| (*group, follower.clone()))
-            .collect()
+            .map(|(group, follower)| (*group, follower.clone()));
+        each.collect()
     }
 
     /// Returns a watch that changes with every acknowledgement.
@@ -71,13 +106,102 @@ impl Acknowledged {
         self.changed.subscribe()
     }
 
-    /// Forgets everything: a new leader counts nothing before a stream is open.
-    pub(crate) fn clear(&self) {
-        self.followers.lock().clear();
+    /// Takes in that this node leads in a term: what is from an earlier one is forgotten.
+    pub(crate) fn leads(&self, term: u64) {
+        self.held.lock().reach(term);
     }
 
-    pub(crate) fn change(&self, follower: GroupId, change: impl FnOnce(&mut Follower)) {
-        change(self.followers.lock().entry(follower).or_insert_with(Follower::new));
+    /// Takes in that a follower has opened a stream at an offset in a term, that speaks for these.
+    pub(crate) fn opened(
+        &self,
+        (follower, term): (GroupId, u64),
+        offset: FeedOffset,
+        attached: BTreeSet<TenantNumber>,
+        detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
+    ) -> Stream {
+        let mut held = self.held.lock();
+        held.reach(term);
+        held.streams += 1;
+        let stream = Stream(held.streams);
+        if held.term == term {
+            let opened = Follower {
+                offset,
+                attached,
+                detached,
+                connected: true,
+                stream,
+            };
+            held.followers.insert(follower, opened);
+        }
+        drop(held);
         self.changed.send_modify(|count| *count += 1);
+        stream
+    }
+
+    /// Changes what is held of a follower, if this is its stream.
+    pub(crate) fn change(&self, follower: GroupId, stream: Stream, change: impl FnOnce(&mut Follower)) {
+        {
+            let mut held = self.held.lock();
+            let known = held.followers.get_mut(&follower);
+            let Some(known) = known.filter(|known| known.stream == stream) else {
+                return;
+            };
+            change(known);
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F: GroupId = GroupId::new(2);
+    const T: TenantNumber = TenantNumber::new(7);
+
+    fn open(acknowledged: &Acknowledged, term: u64) -> Stream {
+        acknowledged.opened((F, term), FeedOffset::ZERO, BTreeSet::new(), BTreeMap::new())
+    }
+
+    #[test]
+    fn only_the_last_stream_of_the_term_counts() {
+        let acknowledged = Acknowledged::default();
+        acknowledged.leads(3);
+        let old = open(&acknowledged, 3);
+        let new = open(&acknowledged, 3);
+        acknowledged.change(F, old, |follower| follower.connected = false);
+        acknowledged.change(F, old, |follower| follower.attach(T));
+        let known = acknowledged.of(F).unwrap();
+        assert!(known.connected && !known.knows(T));
+        acknowledged.change(F, new, |follower| follower.attach(T));
+        assert!(acknowledged.of(F).unwrap().attached.contains(&T));
+    }
+
+    #[test]
+    fn a_new_term_begins_with_nothing_and_keeps_what_was_opened_in_it() {
+        let acknowledged = Acknowledged::default();
+        let old = open(&acknowledged, 3);
+        let new = open(&acknowledged, 4);
+        acknowledged.leads(4);
+        acknowledged.change(F, old, |follower| follower.connected = false);
+        assert!(acknowledged.of(F).unwrap().connected);
+        acknowledged.leads(5);
+        assert_eq!(acknowledged.of(F), None);
+        acknowledged.change(F, new, |follower| follower.attach(T));
+        assert_eq!(acknowledged.of(F), None, "an acknowledgement does not make it known");
+        open(&acknowledged, 4);
+        assert_eq!(acknowledged.of(F), None, "of an earlier term");
+    }
+
+    #[test]
+    fn who_is_detached_is_not_attached() {
+        let acknowledged = Acknowledged::default();
+        let stream = open(&acknowledged, 1);
+        let at = (Epoch::FIRST, Revision::ZERO);
+        acknowledged.change(F, stream, |follower| follower.detach(T, Some(at)));
+        acknowledged.change(F, stream, |follower| follower.attach(T));
+        acknowledged.change(F, stream, |follower| follower.detach(T, None));
+        let known = acknowledged.of(F).unwrap();
+        assert!(!known.knows(T), "it is somewhere behind where it was attached");
     }
 }

@@ -8,9 +8,9 @@ use stead_state::rows::Unreadable;
 use stead_types::{FeedOffset, GroupId, NodeId, TenantNumber};
 use tonic::{Status, Streaming};
 
-use super::{sessions::Sessions, stream::Source};
+use super::{acknowledged::Stream, sessions::Sessions, stream::Source};
 use crate::{
-    local::{Local, may_follow},
+    local::Local,
     wire::{self, Position, SubscribeRequest, ToFollower},
 };
 
@@ -53,10 +53,12 @@ pub(crate) async fn open(
 ) -> Result<Source, Status> {
     let garbled = |error: wire::Garbled| Status::invalid_argument(error.to_string());
     let opening = Opening::read(&open).map_err(garbled)?;
+    let leadership = local.group.watch_leader();
+    let term = leadership.borrow().term;
     // From here on this node has applied everything that any leader before it has acknowledged, so that no proof of
     // freshness that a follower got from one is above what it will be sent.
     if let Err(error) = local.group.read_index().await {
-        return Ok(Source::refusing(local, inbound, not_leader(error)));
+        return Ok(Source::refusing(local, (inbound, leadership), not_leader(error)));
     }
     let beginning = match beginning(&local, &opening) {
         Ok(beginning) => beginning,
@@ -65,13 +67,15 @@ pub(crate) async fn open(
             return Err(Status::internal("storage could not be read"));
         }
     };
-    note(&local, &opening, &beginning);
+    let stream = note(&local, term, &opening, &beginning);
     let opened = FeedOpened {
         incarnation: local.group.incarnation().0,
         begins: beginning.is_new.then(|| wire::offset_to(beginning.offset)),
         capabilities: Vec::new(),
     };
-    let mut source = Source::new(local, opening.follower, inbound);
+    let mut source = Source::new(local, opening.follower, (inbound, leadership));
+    source.term = term;
+    source.stream = Some(stream);
     source.sessions = beginning.sessions;
     source.place = beginning.place;
     source.offset = beginning.offset;
@@ -112,14 +116,13 @@ fn beginning(local: &Local, opening: &Opening) -> Result<Beginning, Unreadable> 
             });
         }
         let without: BTreeSet<TenantNumber> = opening.detached.iter().map(|position| position.tenant).collect();
-        local.views.read(|view| {
-            for (tenant, record) in held.shard().records() {
-                let Some(epoch) = record.owned() else { continue };
-                if !without.contains(&tenant) && may_follow(view, tenant, local.id(), opening.follower) {
-                    sessions.resume(tenant, epoch);
-                }
+        // All that this group owns: whether one may be sent is checked with each batch, and the follower is told then.
+        // It must not take for attached whom this view knows too little of.
+        for (tenant, record) in held.shard().records() {
+            if let Some(epoch) = record.owned().filter(|_| !without.contains(&tenant)) {
+                sessions.resume(tenant, epoch);
             }
-        });
+        }
         let place = offset.index;
         Ok(Beginning {
             offset,
@@ -130,12 +133,14 @@ fn beginning(local: &Local, opening: &Opening) -> Result<Beginning, Unreadable> 
     })
 }
 
-fn note(local: &Local, opening: &Opening, beginning: &Beginning) {
-    local.acknowledged.change(opening.follower, |follower| {
-        follower.offset = beginning.offset;
-        follower.all_detached = beginning.is_new;
-        let position = |position: &Position| (position.tenant, (position.epoch, position.revision));
-        follower.detached = opening.detached.iter().map(position).collect();
-        follower.connected = true;
-    });
+/// Notes what the follower says it has. Where the stream begins anew it speaks for nobody, and where those are that are
+/// not listed is not known.
+fn note(local: &Local, term: u64, opening: &Opening, beginning: &Beginning) -> Stream {
+    let attached = beginning.sessions.tenants().collect();
+    let position = |position: &Position| (position.tenant, (position.epoch, position.revision));
+    let detached = opening.detached.iter().map(position).collect();
+    let follower = (opening.follower, term);
+    local
+        .acknowledged
+        .opened(follower, beginning.offset, attached, detached)
 }

@@ -68,6 +68,11 @@ impl Sessions {
         self.tenants.remove(&tenant).is_some()
     }
 
+    /// Returns whom the stream speaks for.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = TenantNumber> {
+        self.tenants.keys().copied()
+    }
+
     /// Returns the epoch of a tenant's session.
     pub(crate) fn epoch(&self, tenant: TenantNumber) -> Option<Epoch> {
         self.tenants.get(&tenant).map(|session| session.epoch)

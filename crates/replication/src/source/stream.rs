@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures::{Future, FutureExt, StreamExt, stream::FuturesUnordered};
-use stead_api::proto::internal::v1::{FeedAck, FeedAttach, FeedPing, FeedPong, feed_refused::Reason};
+use stead_api::proto::internal::v1::{FeedAck, FeedAttach, FeedPing, FeedPong, FeedRefused, feed_refused::Reason};
 use stead_raft::{Leadership, ReadIndexError};
-use stead_types::{FeedOffset, GroupId, TenantNumber};
+use stead_types::{Epoch, FeedOffset, GroupId, TenantNumber};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -13,7 +13,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{
-    IN_FLIGHT_BYTES_MAX, KEEP_UP_INTERVAL, PACE,
+    IN_FLIGHT_BYTES_MAX, KEEP_UP_INTERVAL, PACE, acknowledged,
     open::not_leader,
     pings::{PINGS_MAX, Pings},
     sessions::Sessions,
@@ -25,12 +25,18 @@ use crate::{
     wire::{self, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
 };
 
+/// What a follower says, and who leads meanwhile.
+type Inbound = (Streaming<SubscribeRequest>, watch::Receiver<Leadership>);
 type Round = Pin<Box<dyn Future<Output = (u64, Result<u64, ReadIndexError>)> + Send>>;
 
 /// The home's end of one stream.
 pub(crate) struct Source {
     pub(super) local: Arc<Local>,
     pub(super) follower: GroupId,
+    /// Of the leadership that this stream is of.
+    pub(super) term: u64,
+    /// What it is among the follower's streams; none of one that only refuses.
+    pub(super) stream: Option<acknowledged::Stream>,
     pub(super) border: Option<Border>,
     pub(super) sessions: Sessions,
     /// The home's entries up to here have been gone through.
@@ -75,9 +81,11 @@ enum Wake {
 
 impl Source {
     /// Returns a source that has said nothing.
-    pub(super) fn new(local: Arc<Local>, follower: GroupId, inbound: Streaming<SubscribeRequest>) -> Self {
+    pub(super) fn new(local: Arc<Local>, follower: GroupId, (inbound, leadership): Inbound) -> Self {
         Self {
             follower,
+            term: 0,
+            stream: None,
             border: local.border_to(follower),
             sessions: Sessions::default(),
             place: 0,
@@ -90,7 +98,7 @@ impl Source {
             paced_until: Instant::now(),
             in_flight: InFlight::default(),
             inbound,
-            leadership: local.group.watch_leader(),
+            leadership,
             rounds: FuturesUnordered::new(),
             pings: Pings::default(),
             has_ended: false,
@@ -100,8 +108,8 @@ impl Source {
     }
 
     /// Returns a source that ends with its first message.
-    pub(super) fn refusing(local: Arc<Local>, inbound: Streaming<SubscribeRequest>, message: ToFollower) -> Self {
-        let mut source = Self::new(local, GroupId::DIRECTORY, inbound);
+    pub(super) fn refusing(local: Arc<Local>, from: Inbound, message: ToFollower) -> Self {
+        let mut source = Self::new(local, GroupId::DIRECTORY, from);
         source.out.push_back(message);
         source.has_ended = true;
         source
@@ -174,7 +182,8 @@ impl Source {
 
     fn leader_changed(&mut self) {
         let known = *self.leadership.borrow_and_update();
-        if !known.is_here {
+        // Another term of the same leader, too, begins with what followers list when they open a stream.
+        if !known.is_here || known.term != self.term {
             self.out
                 .push_back(not_leader(ReadIndexError::NotLeader { leader: known.leader }));
             self.end(None);
@@ -209,6 +218,7 @@ impl Source {
         } = Position::from_message(position)?;
         // Whether it may be sent is checked when it is its turn, as for every batch.
         self.sessions.attach(tenant, epoch, revision);
+        self.note(|follower| follower.detach(tenant, Some((epoch, revision))));
         Ok(())
     }
 
@@ -217,23 +227,33 @@ impl Source {
         self.in_flight.done(ack.batches);
         let positions = |all: &[_]| all.iter().map(Position::from_message).collect::<Result<Vec<_>, _>>();
         let (attached, detached) = (positions(&ack.attached)?, positions(&ack.detached)?);
-        for gone in &detached {
-            self.sessions.end(gone.tenant);
+        self.note(|follower| follower.offset = follower.offset.max(offset));
+        for Position { tenant, epoch, .. } in attached {
+            if self.sessions.epoch(tenant) == Some(epoch) {
+                self.note(|follower| follower.attach(tenant));
+            } else {
+                // The session that it was attached in has ended meanwhile.
+                self.tell_refused(tenant, epoch, Reason::Unspecified);
+            }
         }
-        self.local.acknowledged.change(self.follower, |follower| {
-            follower.offset = follower.offset.max(offset);
-            // Whoever was detached when the stream began is listed by now.
-            follower.all_detached = false;
-            for position in attached {
-                follower.detached.remove(&position.tenant);
-            }
-            for position in detached {
-                follower
-                    .detached
-                    .insert(position.tenant, (position.epoch, position.revision));
-            }
-        });
+        for Position {
+            tenant,
+            epoch,
+            revision,
+        } in detached
+        {
+            self.note(|follower| follower.detach(tenant, Some((epoch, revision))));
+            // It may be a later session than the one that the follower means: it has to know that there is none.
+            self.refuse(tenant, Reason::Unspecified);
+        }
         Ok(())
+    }
+
+    /// Notes what is known of the follower, if this is still its stream.
+    fn note(&self, change: impl FnOnce(&mut acknowledged::Follower)) {
+        if let Some(stream) = self.stream {
+            self.local.acknowledged.change(self.follower, stream, change);
+        }
     }
 
     fn ping(&mut self, ping: FeedPing) {
@@ -263,13 +283,15 @@ impl Source {
     pub(super) fn refuse(&mut self, tenant: TenantNumber, reason: Reason) {
         let epoch = self.sessions.epoch(tenant);
         if self.sessions.end(tenant) {
-            let refused = stead_api::proto::internal::v1::FeedRefused {
-                tenant: tenant.get(),
-                epoch: epoch.map_or(0, stead_types::Epoch::get),
-                reason: reason.into(),
-            };
-            self.out.push_back(ToFollower::Refused(refused));
+            self.note(|follower| follower.detach(tenant, None));
+            self.tell_refused(tenant, epoch.unwrap_or(Epoch::NONE), reason);
         }
+    }
+
+    fn tell_refused(&mut self, tenant: TenantNumber, epoch: Epoch, reason: Reason) {
+        let (tenant, epoch, reason) = (tenant.get(), epoch.get(), reason.into());
+        let refused = FeedRefused { tenant, epoch, reason };
+        self.out.push_back(ToFollower::Refused(refused));
     }
 
     /// Tells whether another batch may be made now.
@@ -305,9 +327,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.local
-            .acknowledged
-            .change(self.follower, |follower| follower.connected = false);
+        self.note(|follower| follower.connected = false);
     }
 }
 

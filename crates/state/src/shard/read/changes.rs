@@ -1,6 +1,6 @@
 //! Changes in the order of their revisions: what feed and watch are made of.
 
-use stead_types::{Revision, Sequence};
+use stead_types::{Revision, Sequence, TenantTime};
 
 use super::{Reading, Refused};
 use crate::{
@@ -50,6 +50,32 @@ impl Reading<'_> {
             found.changes.push(change);
         }
         Ok(found)
+    }
+
+    /// Returns the last change of those after a revision that were made before a time, or the revision if none was.
+    pub fn last_before(&self, after: Revision, time: TenantTime) -> Result<Revision, Unreadable> {
+        // Times do not go back, so it is found by halving: what is up to `low` was made before, what is behind `above`
+        // was not. Most often that is so of the first one already.
+        let mut low = after.max(self.state().floor).sequence().get();
+        let mut above = self.state().revision.sequence().get();
+        let (mut found, mut step) = (after, 1);
+        while low < above {
+            let middle = low + step.min((above - low).div_ceil(2));
+            let sequence = Sequence::new(middle).expect("it is not above a sequence");
+            match self.first_effect(sequence)? {
+                Some(change) if change.time < time => (found, low) = (change.revision, middle),
+                Some(_) => above = middle - 1,
+                // What was removed is old.
+                None => low = middle,
+            }
+            step = u64::MAX;
+        }
+        Ok(found)
+    }
+
+    fn first_effect(&self, sequence: Sequence) -> Result<Option<change::Change>, Unreadable> {
+        let row = self.rows.get(&change::key(self.copy, sequence, 0))?;
+        Ok(row.map(|row| change::decode(sequence, 0, row)).transpose()?)
     }
 
     /// Fails where the changes after a revision are not all kept, or are not those of the revision's own history.

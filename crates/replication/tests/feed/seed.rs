@@ -1,0 +1,63 @@
+//! Followers that are behind the past that is kept.
+
+use std::time::Duration;
+
+use stead_replication::Limits;
+use stead_state::shard::record::Shadow;
+use stead_types::TenantNumber;
+use tokio::time::sleep;
+
+use crate::world::{FOLLOWER, HOME, World};
+
+const LIMITS: Limits = Limits {
+    keep_age: Duration::from_secs(1),
+    keep_len: 1 << 30,
+    age_max: Duration::from_secs(20),
+    len_max: 1 << 30,
+};
+
+/// Lets a follower join whose home has forgotten how the tenant began.
+async fn joined_late(world: &mut World) -> TenantNumber {
+    let tenant = world.tenant(5, false);
+    for number in 0..50 {
+        world.put(tenant, &format!("key-{}", number % 20), &[7; 100]).await;
+    }
+    let home = world.leading(HOME).await;
+    let floor = || home.state(tenant).unwrap().floor.sequence().get();
+    world
+        .eventually("the past to go", || (floor() > 40).then_some(()))
+        .await;
+    world.tenant(5, true)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_joins_late_is_seeded() {
+    let mut world = World::start(1, 1, LIMITS).await;
+    let tenant = joined_late(&mut world).await;
+    let last = world.put(tenant, "a", b"last").await;
+    world.reaches(tenant, last).await;
+    world.check_equal(tenant).await;
+    world.check_freshness();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_was_built_too_slowly_is_built_again() {
+    let mut world = World::start(1, 1, LIMITS).await;
+    let far = Duration::from_millis(40);
+    world.net.delay(1, 11, far);
+    let tenant = joined_late(&mut world).await;
+    let whole = || world.nodes[&11].record(tenant)?.shadow.filter(Shadow::is_whole);
+    world.eventually("all chunks", whole).await;
+    world.net.cut(1, 11, true);
+    for _ in 0..40 {
+        world.put(tenant, "a", b"1").await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    let copy = world.leading(FOLLOWER).await.record(tenant).unwrap();
+    let floor = world.leading(HOME).await.state(tenant).unwrap().floor;
+    assert!(copy.shadow.unwrap().state.revision < floor, "its changes are gone");
+    world.net.cut(1, 11, false);
+    let last = world.put(tenant, "a", b"last").await;
+    world.reaches(tenant, last).await;
+    world.check_equal(tenant).await;
+}

@@ -1,0 +1,345 @@
+//! The two groups, their nodes, and what tests do with them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stead_raft::{Blocking, Config, Group, GroupConfig, Timing};
+use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
+use stead_state::directory::{self, Addresses, Change, Followers, Member, Region, State, Tenant, View};
+use stead_state::lineage::Lineage;
+use stead_state::shard::command::{Operation, Write};
+use stead_state::shard::record::{CopyState, Record};
+use stead_state::shard::{Answer, answer::Written};
+use stead_store::background::Background;
+use stead_store::engine::memory as rows;
+use stead_store::log::memory as log;
+use stead_store::shard::ShardMachine;
+use stead_types::{
+    DirectoryVersion, Durability, Epoch, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantNumber,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::net::Net;
+
+pub const HOME: GroupId = GroupId::new(1);
+pub const FOLLOWER: GroupId = GroupId::new(2);
+/// One way between the regions.
+pub const FAR: Duration = Duration::from_millis(2);
+/// The longest that anything is waited for: longer than the longest backoff and an election.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub net: Net,
+    pub nodes: BTreeMap<u64, Node>,
+    directory: Arc<AtomicU64>,
+    things: Vec<Change>,
+    tenants: BTreeMap<TenantNumber, Tenant>,
+    /// When which revision of whom was acknowledged.
+    acknowledged: Vec<(Instant, TenantNumber, Revision)>,
+}
+
+pub struct Node {
+    pub group: Group,
+    pub machine: Arc<ShardMachine>,
+    pub tasks: GroupTasks,
+    views: Views,
+}
+
+impl World {
+    /// Starts a home group of the nodes 1.. and a follower group of the nodes 11.., so many of each.
+    pub async fn start(homes: u64, followers: u64, limits: Limits) -> Self {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
+        }
+        let groups = [
+            (HOME, "home", (1..=homes).collect::<Vec<_>>()),
+            (FOLLOWER, "far", (11..11 + followers).collect()),
+        ];
+        let mut world = Self {
+            net: Net::default(),
+            nodes: BTreeMap::new(),
+            directory: Arc::default(),
+            things: groups.iter().flat_map(things).collect(),
+            tenants: BTreeMap::new(),
+            acknowledged: Vec::new(),
+        };
+        for home in &groups[0].2 {
+            for follower in &groups[1].2 {
+                world.net.delay(*home, *follower, FAR);
+            }
+        }
+        for (group, _, voters) in &groups {
+            for id in voters {
+                let node = world.node(*group, *id, voters, limits).await;
+                world.nodes.insert(*id, node);
+            }
+        }
+        world.tell(world.things.clone());
+        world.leader(HOME).await;
+        world.leader(FOLLOWER).await;
+        world
+    }
+
+    async fn node(&self, group: GroupId, id: u64, voters: &[u64], limits: Limits) -> Node {
+        let started = Instant::now();
+        let clock: stead_raft::Clock = Arc::new(move || 1_000_000 + started.elapsed().as_millis() as u64);
+        let node = stead_raft::Node::new(Config {
+            node: NodeId::new(id),
+            log: log::Disk::default().open(),
+            connect: self.net.connect(id),
+            resolve: Arc::new(|node| Some(Net::address(node.get()))),
+            clock: clock.clone(),
+            blocking: Blocking::Inline,
+            spool: None,
+        });
+        let views = Views::new(View::default());
+        let version = self.directory.clone();
+        let replication = Replication::new(Shared {
+            views: views.clone(),
+            connect: self.net.connect(id),
+            clock,
+            directory: ToDirectory {
+                read_version: Arc::new(move || {
+                    let version = at(version.load(Ordering::Relaxed));
+                    Box::pin(async move { Some(version) })
+                }),
+                tell: Arc::new(|_| Box::pin(async { true })),
+            },
+            limits,
+        });
+        let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
+        let server = tonic::transport::Server::builder().add_service(node.service());
+        let server = server.add_service(replication.service());
+        tokio::spawn(server.serve_with_incoming(incoming));
+        let background = Arc::new(Background::inline());
+        let machine = Arc::new(ShardMachine::open(rows::Disk::default().open(), background, group).unwrap());
+        let config = GroupConfig {
+            group,
+            incarnation: Incarnation::FIRST,
+            voters: voters.iter().copied().map(NodeId::new).collect(),
+            timing: Timing::Region,
+        };
+        let group = node.create_group(config, machine.clone()).await.unwrap();
+        let tasks = replication.group(group.clone(), machine.clone());
+        tokio::spawn(tasks.clone().run(CancellationToken::new()));
+        Node {
+            group,
+            machine,
+            tasks,
+            views,
+        }
+    }
+
+    /// Tells every node a new version of the directory.
+    pub fn tell(&self, changes: Vec<Change>) {
+        let version = at(1 + self.directory.fetch_add(1, Ordering::Relaxed));
+        for node in self.nodes.values() {
+            node.views.take(false, changes.clone(), version);
+        }
+    }
+
+    /// Records a tenant at its home, with or without a follower.
+    pub fn tenant(&mut self, number: u64, is_followed: bool) -> TenantNumber {
+        let number = TenantNumber::new(number);
+        let tenant = tenant(number, is_followed);
+        self.tell(vec![Change::Tenant(Box::new(tenant.clone()))]);
+        self.tenants.insert(number, tenant);
+        number
+    }
+
+    /// Lets the nodes of the home believe that a tenant may, or may not, be stored where its follower is.
+    pub fn admit(&mut self, tenant: TenantNumber, is_admitted: bool) {
+        let tenant = self.tenants.get_mut(&tenant).unwrap();
+        let elsewhere: Box<[Jurisdiction]> = Box::new(["XX".parse().unwrap()]);
+        tenant.residency = if is_admitted { Box::new([]) } else { elsewhere };
+        let version = at(1 + self.directory.fetch_add(1, Ordering::Relaxed));
+        for (id, node) in &self.nodes {
+            let changes = if *id < 10 {
+                vec![Change::Tenant(Box::new(tenant.clone()))]
+            } else {
+                Vec::new()
+            };
+            node.views.take(false, changes, version);
+        }
+    }
+
+    /// Waits for a group's leader.
+    pub async fn leader(&self, group: GroupId) -> u64 {
+        self.eventually("a leader", || {
+            let mut of_group = self.nodes.iter().filter(|(_, node)| node.group.id() == group);
+            of_group.find(|(_, node)| node.group.is_leader()).map(|(id, _)| *id)
+        })
+        .await
+    }
+
+    pub async fn leading(&self, group: GroupId) -> &Node {
+        &self.nodes[&self.leader(group).await]
+    }
+
+    /// Breaks what connects the leaders of the groups.
+    pub async fn break_streams(&self) {
+        let (home, follower) = (self.leader(HOME).await, self.leader(FOLLOWER).await);
+        self.net.break_all(home, follower);
+    }
+
+    /// Writes at home, until it is acknowledged.
+    pub async fn put(&mut self, tenant: TenantNumber, key: &str, value: &[u8]) -> Revision {
+        let operation = Operation::Put {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::copy_from_slice(value),
+            condition: None,
+            previous: false,
+        };
+        let command = Write::new(tenant, None, operation).encode();
+        let writing = async {
+            loop {
+                let home = self.leading(HOME).await;
+                let answers = home.group.propose(tenant.get(), vec![command.clone()]).await;
+                let answer = answers.map(|mut answers| *answers.remove(0).downcast::<Answer>().unwrap());
+                match answer {
+                    Ok(Answer::Written(Written { revision, .. })) => return revision,
+                    Ok(_) | Err(_) => sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let revision = timeout(PATIENCE, writing).await.expect("a write succeeds");
+        self.acknowledged.push((Instant::now(), tenant, revision));
+        revision
+    }
+
+    /// Waits until the follower's leader has a revision and knows how fresh its copy is.
+    pub async fn reaches(&self, tenant: TenantNumber, revision: Revision) {
+        let what = format!("tenant {tenant} to reach {revision}");
+        self.eventually(&what, || {
+            let mut of_group = self.nodes.values().filter(|node| node.group.id() == FOLLOWER);
+            let leading = of_group.find(|node| node.group.is_leader())?;
+            let state = leading.state(tenant)?;
+            let is_fresh = leading.tasks.freshness().staleness(tenant).is_some();
+            (state.revision >= revision && is_fresh).then_some(())
+        })
+        .await;
+    }
+
+    /// Checks that what is said to be fresh holds what had been acknowledged.
+    pub fn check_freshness(&self) {
+        let now = Instant::now();
+        for node in self.nodes.values().filter(|node| node.group.id() == FOLLOWER) {
+            for tenant in self.tenants.keys() {
+                let Some(staleness) = node.tasks.freshness().staleness(*tenant) else {
+                    continue;
+                };
+                let held = node.state(*tenant).map_or(Revision::ZERO, |state| state.revision);
+                let before = |(at, of, _): &&(Instant, TenantNumber, Revision)| of == tenant && *at + staleness < now;
+                let due = self.acknowledged.iter().filter(before).map(|(.., revision)| *revision);
+                let due = due.max().unwrap_or(Revision::ZERO);
+                assert!(
+                    due <= held,
+                    "tenant {tenant} is at {held}, {due} is older than {staleness:?}"
+                );
+            }
+        }
+    }
+
+    /// Checks that the follower's copy is the home's.
+    pub async fn check_equal(&self, tenant: TenantNumber) {
+        let home = self.leading(HOME).await.state(tenant).unwrap();
+        let copy = self.leading(FOLLOWER).await.state(tenant).unwrap();
+        assert_eq!((copy.revision, copy.digest), (home.revision, home.digest), "{tenant}");
+    }
+
+    /// Waits for a condition.
+    pub async fn eventually<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+        let waiting = async {
+            loop {
+                if let Some(found) = condition() {
+                    return found;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+}
+
+impl Node {
+    pub fn record(&self, tenant: TenantNumber) -> Option<Record> {
+        self.machine.read(|held| held.record(tenant).cloned())
+    }
+
+    pub fn state(&self, tenant: TenantNumber) -> Option<CopyState> {
+        self.record(tenant).map(|record| record.live)
+    }
+
+    /// Returns how far it has the home's stream.
+    pub fn offset(&self) -> FeedOffset {
+        self.machine.read(|held| held.shard().stream(HOME))
+    }
+}
+
+fn at(index: u64) -> DirectoryVersion {
+    DirectoryVersion {
+        incarnation: Incarnation::FIRST,
+        index,
+    }
+}
+
+fn things((group, region, voters): &(GroupId, &str, Vec<u64>)) -> Vec<Change> {
+    let name: stead_types::RegionName = region.parse().unwrap();
+    let mut things = vec![
+        Change::Region(Region {
+            name: name.clone(),
+            jurisdiction: "EU".parse().unwrap(),
+        }),
+        Change::Group(directory::Group {
+            number: *group,
+            region: Some(name.clone()),
+            voters: voters.iter().copied().map(NodeId::new).collect(),
+            incarnation: Incarnation::FIRST,
+        }),
+    ];
+    things.extend(voters.iter().map(|id| {
+        let peer = Net::address(*id);
+        Change::Node(directory::Node {
+            number: NodeId::new(*id),
+            name: format!("node-{id}"),
+            region: name.clone(),
+            addresses: Addresses {
+                peer,
+                ..Addresses::default()
+            },
+            witness: false,
+            token: 0,
+        })
+    }));
+    things
+}
+
+fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
+    let members = [HOME, FOLLOWER].map(|group| Member { group, leaving: false });
+    Tenant {
+        number,
+        name: format!("tenant-{}", number.get()).parse().unwrap(),
+        home: HOME,
+        epoch: Epoch::FIRST,
+        fence_epoch: Epoch::NONE,
+        op: 0,
+        state: State::Active,
+        durability: Durability::Region,
+        followers: Followers::AllAdmitted,
+        residency: Box::new([]),
+        lineage: Lineage::starting(Epoch::FIRST),
+        members: members[..1 + usize::from(is_followed)].into(),
+        labels: None,
+        version: DirectoryVersion::ZERO,
+        created: 0,
+        updated: 0,
+    }
+}
