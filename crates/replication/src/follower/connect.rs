@@ -69,6 +69,10 @@ async fn open(local: &Local, peers: &Peers, home: GroupId, node: NodeId) -> Answ
     let Some(mut client) = peers.client_alone(node) else {
         return Answer::Nothing;
     };
+    // Nothing of an earlier leader, or of an earlier stream, is applied after this.
+    if local.group.read_index().await.is_err() {
+        return Answer::Nothing;
+    }
     let (to_home, requests) = mpsc::channel(TO_HOME_MAX);
     let first = wire::to_home(ToHome::Open(opening(local, home)));
     to_home.try_send(first).expect("the channel is new and has room");

@@ -8,7 +8,10 @@
 //! 1. At most [`ASKED_MAX`] tenants are asked for at a time, and at most [`SEEDS_MAX`] are seeded.
 //! 2. A tenant that was refused or void is asked for again, later each time, up to [`BACKOFF_MAX`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use stead_types::TenantNumber;
 use tokio::time::Instant;
@@ -26,6 +29,12 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Flux {
     tenants: BTreeMap<TenantNumber, Entry>,
+    /// Those in [`Phase::Due`].
+    due: BTreeSet<TenantNumber>,
+    /// Those in [`Phase::Waiting`], by when they are due.
+    waiting: BTreeSet<(Instant, TenantNumber)>,
+    /// Those in [`Phase::Seedable`], by when they may be seeded.
+    seedable: BTreeSet<(Instant, TenantNumber)>,
     asked: usize,
     seeding: usize,
 }
@@ -44,8 +53,8 @@ enum Phase {
     Asked,
     /// To be asked for later.
     Waiting(Instant),
-    /// To be seeded.
-    Seedable,
+    /// To be seeded, not before this instant.
+    Seedable(Instant),
     /// Being seeded.
     Seeding,
 }
@@ -62,98 +71,148 @@ pub(crate) struct Todo {
 impl Flux {
     /// Takes in which tenants are detached now: new ones are to be asked for, those that are gone are attached.
     pub(crate) fn detached(&mut self, now: impl Iterator<Item = TenantNumber>) {
-        let mut before = std::mem::take(&mut self.tenants);
-        for tenant in now {
-            let phase = Phase::Due;
-            let entry = before.remove(&tenant).unwrap_or(Entry { phase, refusals: 0 });
-            self.tenants.insert(tenant, entry);
+        let now: BTreeSet<TenantNumber> = now.collect();
+        let gone: Vec<_> = self
+            .tenants
+            .keys()
+            .filter(|known| !now.contains(known))
+            .copied()
+            .collect();
+        for tenant in gone {
+            self.forget(tenant);
         }
-        self.count();
+        for tenant in now {
+            if !self.tenants.contains_key(&tenant) {
+                self.enter(tenant, Phase::Due, 0);
+            }
+        }
     }
 
     /// Takes in that a stream was opened: what was asked for on another one is to be asked for again.
     pub(crate) fn opened(&mut self) {
-        for entry in self.tenants.values_mut() {
-            if entry.phase == Phase::Asked {
-                entry.phase = Phase::Due;
-            }
+        let asked = self.tenants.iter().filter(|(_, entry)| entry.phase == Phase::Asked);
+        let asked: Vec<_> = asked.map(|(tenant, entry)| (*tenant, entry.refusals)).collect();
+        for (tenant, refusals) in asked {
+            self.enter(tenant, Phase::Due, refusals);
         }
-        self.count();
+    }
+
+    /// Takes in that there is nothing to be done about a tenant.
+    pub(crate) fn forget(&mut self, tenant: TenantNumber) {
+        let Some(entry) = self.tenants.remove(&tenant) else {
+            return;
+        };
+        match entry.phase {
+            Phase::Due => {
+                self.due.remove(&tenant);
+            }
+            Phase::Asked => self.asked -= 1,
+            Phase::Waiting(at) => {
+                self.waiting.remove(&(at, tenant));
+            }
+            Phase::Seedable(at) => {
+                self.seedable.remove(&(at, tenant));
+            }
+            Phase::Seeding => self.seeding -= 1,
+        }
     }
 
     /// Takes in that a tenant was not attached, or is not any more.
     pub(crate) fn refused(&mut self, tenant: TenantNumber, now: Instant) {
-        let phase = Phase::Due;
-        let entry = self.tenants.entry(tenant).or_insert(Entry { phase, refusals: 0 });
-        if entry.phase == Phase::Seeding {
+        let entry = self.tenants.get(&tenant);
+        if entry.is_some_and(|entry| entry.phase == Phase::Seeding) {
             return;
         }
-        let wait = BACKOFF_MIN * 2_u32.saturating_pow(entry.refusals.min(16));
-        entry.phase = Phase::Waiting(now + wait.min(BACKOFF_MAX));
-        entry.refusals += 1;
-        self.count();
+        let refusals = entry.map_or(0, |entry| entry.refusals);
+        self.enter(tenant, Phase::Waiting(now + wait(refusals)), refusals + 1);
     }
 
     /// Takes in that a tenant must be seeded.
-    pub(crate) fn needs_seed(&mut self, tenant: TenantNumber) {
-        if let Some(entry) = self.tenants.get_mut(&tenant)
+    pub(crate) fn needs_seed(&mut self, tenant: TenantNumber, now: Instant) {
+        self.seed_at(tenant, now, 0);
+    }
+
+    /// Takes in that a tenant must be seeded again from the beginning: later each time, so that a home whose history is
+    /// shorter than a seed takes is not asked for one after the other.
+    pub(crate) fn needs_new_seed(&mut self, tenant: TenantNumber, now: Instant) {
+        let refusals = self.tenants.get(&tenant).map_or(0, |entry| entry.refusals);
+        self.seed_at(tenant, now + wait(refusals), 1);
+    }
+
+    fn seed_at(&mut self, tenant: TenantNumber, at: Instant, refusals: u32) {
+        if let Some(entry) = self.tenants.get(&tenant).copied()
             && entry.phase != Phase::Seeding
         {
-            entry.phase = Phase::Seedable;
+            self.enter(tenant, Phase::Seedable(at), entry.refusals + refusals);
         }
-        self.count();
     }
 
     /// Takes in that a seed has come to its end; `complete` if all its chunks are in.
     pub(crate) fn seeded(&mut self, tenant: TenantNumber, complete: bool, now: Instant) {
-        if let Some(entry) = self.tenants.get_mut(&tenant) {
-            entry.phase = Phase::Due;
+        if let Some(entry) = self.tenants.get(&tenant).copied() {
+            self.enter(tenant, Phase::Due, entry.refusals);
             if !complete {
                 self.refused(tenant, now);
             }
         }
-        self.count();
     }
 
     /// Returns what is to be done now, and takes it as done.
     pub(crate) fn todo(&mut self, now: Instant) -> Todo {
         let mut todo = Todo::default();
-        for (tenant, entry) in &mut self.tenants {
-            match entry.phase {
-                Phase::Waiting(until) if until > now => {}
-                Phase::Due | Phase::Waiting(_) => {
-                    if self.asked < ASKED_MAX {
-                        self.asked += 1;
-                        entry.phase = Phase::Asked;
-                        todo.ask.push(*tenant);
-                    }
-                }
-                Phase::Seedable => {
-                    if self.seeding < SEEDS_MAX {
-                        self.seeding += 1;
-                        entry.phase = Phase::Seeding;
-                        todo.seed.push(*tenant);
-                    }
-                }
-                Phase::Asked | Phase::Seeding => {}
-            }
+        while let Some((_, tenant)) = self.waiting.first().copied().filter(|(at, _)| *at <= now) {
+            self.turn(tenant, Phase::Due);
+        }
+        while self.asked < ASKED_MAX
+            && let Some(tenant) = self.due.first().copied()
+        {
+            self.turn(tenant, Phase::Asked);
+            todo.ask.push(tenant);
+        }
+        while self.seeding < SEEDS_MAX
+            && let Some((_, tenant)) = self.seedable.first().copied().filter(|(at, _)| *at <= now)
+        {
+            self.turn(tenant, Phase::Seeding);
+            todo.seed.push(tenant);
         }
         todo
     }
 
     /// Returns when there will be something to do, if nothing else happens.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let until = |entry: &Entry| match entry.phase {
-            Phase::Waiting(until) => Some(until),
-            Phase::Due | Phase::Asked | Phase::Seedable | Phase::Seeding => None,
-        };
-        self.tenants.values().filter_map(until).min()
+        let seedable = self.seedable.first().filter(|_| self.seeding < SEEDS_MAX);
+        let first = [self.waiting.first(), seedable].into_iter().flatten();
+        first.map(|(at, _)| *at).min()
     }
 
-    fn count(&mut self) {
-        let of = |phase| self.tenants.values().filter(|entry| entry.phase == phase).count();
-        (self.asked, self.seeding) = (of(Phase::Asked), of(Phase::Seeding));
+    fn turn(&mut self, tenant: TenantNumber, phase: Phase) {
+        let refusals = self.tenants.get(&tenant).map_or(0, |entry| entry.refusals);
+        self.enter(tenant, phase, refusals);
     }
+
+    fn enter(&mut self, tenant: TenantNumber, phase: Phase, refusals: u32) {
+        self.forget(tenant);
+        match phase {
+            Phase::Due => {
+                self.due.insert(tenant);
+            }
+            Phase::Asked => self.asked += 1,
+            Phase::Waiting(at) => {
+                self.waiting.insert((at, tenant));
+            }
+            Phase::Seedable(at) => {
+                self.seedable.insert((at, tenant));
+            }
+            Phase::Seeding => self.seeding += 1,
+        }
+        self.tenants.insert(tenant, Entry { phase, refusals });
+    }
+}
+
+/// Returns how long to wait after so many refusals.
+fn wait(refusals: u32) -> Duration {
+    let wait = BACKOFF_MIN * 2_u32.saturating_pow(refusals.min(16));
+    wait.min(BACKOFF_MAX)
 }
 
 #[cfg(test)]
@@ -205,7 +264,7 @@ mod tests {
         flux.detached(all.iter().copied());
         flux.todo(now);
         for tenant in &all {
-            flux.needs_seed(*tenant);
+            flux.needs_seed(*tenant, now);
         }
         assert_eq!(flux.todo(now).seed, all[..4]);
         flux.seeded(all[0], true, now);
@@ -219,5 +278,37 @@ mod tests {
         flux.seeded(all[1], false, now);
         assert_eq!(flux.todo(now).seed, [all[5]]);
         assert!(flux.next_due().is_some(), "the broken seed is begun again later");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_seed_that_was_of_no_use_is_begun_again_later_each_time() {
+        let (mut flux, mut now) = (Flux::default(), Instant::now());
+        flux.detached([A].into_iter());
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(flux.todo(now), ask(&[A]));
+            flux.needs_new_seed(A, now);
+            assert_eq!(flux.todo(now), Todo::default());
+            let due = flux.next_due().unwrap();
+            waits.push((due - now).as_millis());
+            now = due;
+            assert_eq!(flux.todo(now).seed, [A]);
+            flux.seeded(A, true, now);
+        }
+        assert_eq!(waits[..3], [50, 100, 200]);
+        assert_eq!(waits[11], 10_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_for_is_bounded_and_counted() {
+        let (mut flux, now) = (Flux::default(), Instant::now());
+        let all: Vec<_> = (1..=2 * ASKED_MAX as u64).map(TenantNumber::new).collect();
+        flux.detached(all.iter().copied());
+        assert_eq!(flux.todo(now).ask, all[..ASKED_MAX]);
+        flux.forget(all[0]);
+        flux.refused(all[1], now);
+        assert_eq!(flux.todo(now).ask, all[ASKED_MAX..ASKED_MAX + 2]);
+        flux.detached(std::iter::empty());
+        assert_eq!((flux.asked, flux.seeding, flux.next_due()), (0, 0, None));
     }
 }

@@ -13,11 +13,11 @@ pub(crate) async fn follow(local: Arc<Local>, peers: Arc<Peers>) {
     let mut applied = local.group.applied();
     let mut followed: BTreeSet<GroupId> = BTreeSet::new();
     let mut streams: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
-    let known = local
-        .machine
-        .read(|held| held.shard().streams().keys().copied().collect::<Vec<_>>());
-    let mut changes = None;
-    let mut new = known;
+    let (mut changes, mut new) = local.machine.read(|held| {
+        let shard = held.shard();
+        let known: Vec<GroupId> = shard.streams().keys().copied().chain(shard.homes_detached()).collect();
+        (shard.detached_changes(), known)
+    });
     loop {
         for home in new.drain(..) {
             if followed.insert(home) {
@@ -28,7 +28,7 @@ pub(crate) async fn follow(local: Arc<Local>, peers: Arc<Peers>) {
             Some(()) = streams.next(), if !streams.is_empty() => {}
             Ok(()) = applied.changed() => {
                 new = local.machine.read(|held| {
-                    let seen = Some(held.shard().detached_changes());
+                    let seen = held.shard().detached_changes();
                     if std::mem::replace(&mut changes, seen) == seen {
                         return Vec::new();
                     }

@@ -12,12 +12,16 @@
 //! # Invariants
 //!
 //! 1. Nothing is acknowledged that the group's log does not have.
-//! 2. What the stream brought is proposed in its order.
+//! 2. What the stream brought is proposed in its order, pongs included.
+//! 3. A stream is opened on records that every earlier proposal is in: nothing that attaches a tenant is under way, and
+//!    a read index of this leadership has been applied. So the home never takes for detached who is about to be attached.
+//! 4. The home is told who is detached before it is asked to attach them again.
 
 mod connect;
 mod flux;
 mod homes;
 mod outcome;
+mod pings;
 mod queue;
 mod seed;
 mod stream;

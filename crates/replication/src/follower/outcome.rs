@@ -1,5 +1,7 @@
 //! What a proposal came to, and what the home is told of it.
 
+use std::collections::BTreeMap;
+
 use stead_api::proto::internal::v1::{FeedAck, FeedPosition};
 use stead_state::shard::answer::{Answer, Detached, Void};
 use stead_store::{machine, shard::View};
@@ -12,8 +14,8 @@ use crate::wire::{self, Position};
 #[derive(Debug)]
 pub(crate) struct Outcome {
     offset: FeedOffset,
-    attached: Vec<FeedPosition>,
-    detached: Vec<FeedPosition>,
+    /// Whom the proposal attached or detached, as it left them.
+    ends: BTreeMap<TenantNumber, End>,
     /// To be asked for again, later.
     pub(crate) refused: Vec<TenantNumber>,
     /// Their digests differ from the home's.
@@ -22,13 +24,18 @@ pub(crate) struct Outcome {
     pub(crate) unlike_seeds: Vec<TenantNumber>,
 }
 
+#[derive(Debug)]
+enum End {
+    Attached(FeedPosition),
+    Detached(FeedPosition),
+}
+
 impl Outcome {
     /// Reads the answers; `held` is the state behind them.
     pub(crate) fn read(home: GroupId, proposal: &Proposal, answers: Vec<machine::Answer>, held: &View<'_>) -> Self {
         let mut outcome = Self {
             offset: held.shard().stream(home),
-            attached: Vec::new(),
-            detached: Vec::new(),
+            ends: BTreeMap::new(),
             refused: Vec::new(),
             unlike: Vec::new(),
             unlike_seeds: Vec::new(),
@@ -59,8 +66,16 @@ impl Outcome {
                 self.unlike_seeds.push(tenant);
                 self.detach(tenant, held);
             }
-            (Meaning::Attach(tenant), Answer::Done) => self.attached.extend(position(tenant, held)),
-            (Meaning::Detach(tenant), Answer::Done) => self.detached.extend(position(tenant, held)),
+            (Meaning::Attach(tenant), Answer::Done) => {
+                if let Some(position) = position(tenant, held) {
+                    self.ends.insert(tenant, End::Attached(position));
+                }
+            }
+            (Meaning::Detach(tenant), Answer::Done) => {
+                if let Some(position) = position(tenant, held) {
+                    self.ends.insert(tenant, End::Detached(position));
+                }
+            }
             (Meaning::Data(tenant) | Meaning::Swap(tenant) | Meaning::Attach(tenant), Answer::Void(void)) => {
                 tracing::debug!(%tenant, ?meaning, ?void, "void");
                 self.detach(tenant, held);
@@ -77,19 +92,29 @@ impl Outcome {
             epoch: stead_types::Epoch::NONE,
             revision: stead_types::Revision::ZERO,
         };
-        self.detached
-            .push(position(tenant, held).unwrap_or_else(|| unknown.to_message()));
+        let position = position(tenant, held).unwrap_or_else(|| unknown.to_message());
+        self.ends.insert(tenant, End::Detached(position));
     }
 
     /// Returns what the home is told: nothing, if no batch was done and nobody attached or detached.
     pub(crate) fn acknowledgement(self, proposal: &Proposal) -> Option<FeedAck> {
         let number = proposal.number;
         let moved = number.is_some() || proposal.meanings.contains(&Meaning::Offset);
-        (moved || !self.attached.is_empty() || !self.detached.is_empty()).then(|| FeedAck {
+        if !moved && self.ends.is_empty() {
+            return None;
+        }
+        let (mut attached, mut detached) = (Vec::new(), Vec::new());
+        for end in self.ends.into_values() {
+            match end {
+                End::Attached(position) => attached.push(position),
+                End::Detached(position) => detached.push(position),
+            }
+        }
+        Some(FeedAck {
             offset: Some(wire::offset_to(self.offset)),
             batches: number.unwrap_or(0),
-            attached: self.attached,
-            detached: self.detached,
+            attached,
+            detached,
         })
     }
 }

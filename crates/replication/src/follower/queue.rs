@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use stead_state::{
+    freshness::Proof,
     lineage::Lineage,
     shard::command::{Attach, Detach, Offset, Swap},
 };
@@ -34,6 +35,8 @@ pub(crate) enum Item {
     Attached(Attached),
     /// The stream does not speak for a tenant.
     Detached(TenantNumber),
+    /// A ping's answer. It counts for who is attached behind all that came before it.
+    Pong(Proof),
     /// The stream begins here and speaks for none of these, that were attached.
     Begins {
         /// Where it begins.
@@ -70,6 +73,8 @@ pub(crate) struct Proposal {
     pub(crate) meanings: Vec<Meaning>,
     /// The last batch in it.
     pub(crate) number: Option<u64>,
+    /// What the pongs in it prove, once it is applied.
+    pub(crate) proofs: Vec<Proof>,
     bytes: usize,
 }
 
@@ -131,6 +136,7 @@ impl Queue {
                 }
                 Item::Attached(attached) => self.attach(&mut proposal, attached, &is_seeded),
                 Item::Detached(tenant) => self.detach(&mut proposal, tenant),
+                Item::Pong(proof) => proposal.proofs.push(proof),
                 Item::Begins { offset, attached } => {
                     for tenant in attached {
                         self.detach(&mut proposal, tenant);
@@ -143,7 +149,8 @@ impl Queue {
             let (home, offset) = (self.home, reached);
             proposal.add(Meaning::Offset, Offset { home, offset }.encode());
         }
-        (!proposal.commands.is_empty() || proposal.number.is_some()).then_some(proposal)
+        let is_any = !proposal.commands.is_empty() || proposal.number.is_some() || !proposal.proofs.is_empty();
+        is_any.then_some(proposal)
     }
 
     fn attach(&self, proposal: &mut Proposal, attached: Attached, is_seeded: &impl Fn(TenantNumber) -> bool) {
@@ -253,5 +260,24 @@ mod tests {
         queue.push(Item::Attached(attached));
         let proposal = queue.proposal(offset(10), |tenant| tenant == T).unwrap();
         assert_eq!(proposal.meanings, [Meaning::Swap(T), Meaning::Attach(T)]);
+    }
+    #[test]
+    fn a_pong_counts_with_what_came_before_it() {
+        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+        let proof = Proof {
+            as_of: std::time::Duration::ZERO,
+            offset: offset(9),
+            view: stead_types::DirectoryVersion::ZERO,
+        };
+        queue.push(Item::Detached(T));
+        queue.push(Item::Pong(proof));
+        let proposal = queue.proposal(offset(9), |_| false).unwrap();
+        assert_eq!(
+            (&proposal.meanings[..], &proposal.proofs[..]),
+            (&[Meaning::Detach(T)][..], &[proof][..])
+        );
+        queue.push(Item::Pong(proof));
+        let alone = queue.proposal(offset(9), |_| false).unwrap();
+        assert_eq!((alone.commands.len(), alone.proofs.len()), (0, 1));
     }
 }

@@ -1,9 +1,6 @@
 //! One stream: waits, takes in what came, proposes it, acknowledges what was applied.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{
     FutureExt, StreamExt,
@@ -31,6 +28,7 @@ use super::{
     connect::{Open, connect},
     flux::Flux,
     outcome::Outcome,
+    pings::Pings,
     queue::{Attached, Item, Proposal, Queue},
     seed,
 };
@@ -41,8 +39,6 @@ use crate::{
     wire::{self, Garbled, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
 };
 
-/// Most pings that are not answered yet.
-const PINGS_MAX: usize = 64;
 /// How long a proposal waits that found too much waiting.
 const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -62,6 +58,10 @@ pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
         let end = Box::pin(stream.go()).await;
         local.freshness.connected(home, false);
         tracing::debug!(group = %local.id(), %home, ?end, "stream ended");
+        if let Some(under_way) = stream.under_way.take() {
+            // It may attach tenants, which the next stream must be opened with. What it came to is read from records.
+            drop(under_way.await);
+        }
         (flux, seeds) = (stream.flux, stream.seeds);
         if let End::NotLeader(leader) = end {
             hint = leader;
@@ -115,8 +115,7 @@ struct Stream {
     unlike: BTreeSet<TenantNumber>,
     /// The shard's count of changes of who is detached, as of the last look.
     seen: Option<u64>,
-    pings: VecDeque<(u64, Instant)>,
-    pings_sent: u64,
+    pings: Pings,
     pinged: Option<Instant>,
     /// When records came last.
     busy: Option<Instant>,
@@ -152,8 +151,7 @@ impl Stream {
             seeds: FuturesUnordered::new(),
             unlike: BTreeSet::new(),
             seen: None,
-            pings: VecDeque::new(),
-            pings_sent: 0,
+            pings: Pings::default(),
             pinged: None,
             busy: None,
         }
@@ -178,7 +176,8 @@ impl Stream {
         let ping_at = self
             .pinged
             .map_or_else(Instant::now, |at| at + freshness.interval(self.busy));
-        let due = self.flux.next_due();
+        // What is due is done between proposals.
+        let due = self.flux.next_due().filter(|_| self.under_way.is_none());
         let under_way: OptionFuture<_> = self.under_way.as_mut().into();
         tokio::select! {
             biased;
@@ -198,7 +197,7 @@ impl Stream {
             Wake::Said(Ok(None) | Err(_)) => Err(End::Broken),
             Wake::Proposed(proposal, Ok(answers)) => {
                 self.under_way = None;
-                self.proposed(&proposal, answers)
+                self.proposed(proposal, answers)
             }
             Wake::Proposed(_, Err(error)) => {
                 self.under_way = None;
@@ -215,6 +214,11 @@ impl Stream {
 
     /// Does what can be done without waiting.
     fn act(&mut self) -> Result<(), End> {
+        self.applied.borrow_and_update();
+        if self.under_way.is_some() {
+            return Ok(());
+        }
+        // Now the home has been told all that the log has: nobody is asked for whom it has still to be told of.
         self.look();
         let todo = self.flux.todo(Instant::now());
         for tenant in todo.ask {
@@ -226,15 +230,12 @@ impl Stream {
             let seed = async move { (tenant, seed::seed(local, peers, home, (tenant, fresh)).await) };
             self.seeds.push(seed.boxed());
         }
-        if self.under_way.is_none() {
-            self.propose();
-        }
+        self.propose();
         Ok(())
     }
 
     /// Looks who is detached, if that has changed.
     fn look(&mut self) {
-        self.applied.borrow_and_update();
         let (seen, flux, home) = (&mut self.seen, &mut self.flux, self.home);
         self.local.machine.read(|held| {
             let now = Some(held.shard().detached_changes());
@@ -245,7 +246,13 @@ impl Stream {
     }
 
     fn ask(&mut self, tenant: TenantNumber) -> Result<(), End> {
-        match self.local.machine.read(|held| held.record(tenant).map(standing)) {
+        let home = self.home;
+        let standing = self.local.machine.read(|held| {
+            let detached = held.record(tenant).filter(|record| record.home() == Some(home));
+            let detached = detached.filter(|record| !held.shard().is_attached(record));
+            detached.map(standing)
+        });
+        match standing {
             Some(Standing::At(epoch, revision)) => {
                 let position = Position {
                     tenant,
@@ -257,11 +264,16 @@ impl Stream {
                 self.send(ToHome::Attach(FeedAttach { position }))
             }
             Some(Standing::InSeed) => {
-                self.flux.needs_seed(tenant);
+                self.flux.needs_seed(tenant, Instant::now());
                 Ok(())
             }
-            Some(Standing::Suspect) | None => {
+            Some(Standing::Suspect) => {
                 self.flux.refused(tenant, Instant::now());
+                Ok(())
+            }
+            // Once it is detached it will be found again.
+            None => {
+                self.flux.forget(tenant);
                 Ok(())
             }
         }
@@ -291,9 +303,11 @@ impl Stream {
         self.under_way = Some(under_way.boxed());
     }
 
-    fn proposed(&mut self, proposal: &Proposal, answers: Vec<Answer>) -> Result<(), End> {
+    fn proposed(&mut self, mut proposal: Proposal, answers: Vec<Answer>) -> Result<(), End> {
         let (home, local) = (self.home, self.local.clone());
-        let outcome = local.machine.read(|held| Outcome::read(home, proposal, answers, &held));
+        let outcome = local
+            .machine
+            .read(|held| Outcome::read(home, &proposal, answers, &held));
         for tenant in &outcome.refused {
             self.flux.refused(*tenant, Instant::now());
         }
@@ -302,10 +316,13 @@ impl Stream {
         }
         for tenant in &outcome.unlike_seeds {
             self.unlike.insert(*tenant);
-            self.flux.needs_seed(*tenant);
+            self.flux.needs_new_seed(*tenant, Instant::now());
+        }
+        for proof in proposal.proofs.drain(..) {
+            local.freshness.answered(home, proof);
         }
         local.freshness.advance(home);
-        match outcome.acknowledgement(proposal) {
+        match outcome.acknowledgement(&proposal) {
             Some(ack) => self.send(ToHome::Ack(ack)),
             None => Ok(()),
         }
@@ -349,20 +366,25 @@ impl Stream {
     }
 
     fn refused(&mut self, refused: &FeedRefused) {
-        let tenant = TenantNumber::new(refused.tenant);
+        let (tenant, now) = (TenantNumber::new(refused.tenant), Instant::now());
         tracing::debug!(group = %self.local.id(), home = %self.home, %tenant, reason = ?refused.reason(), "refused");
-        let is_attached = |record: &Record| record.session.is_some_and(|session| session.home == self.home);
-        if self
-            .local
-            .machine
-            .read(|held| held.record(tenant).is_some_and(is_attached))
-        {
-            self.queue.push(Item::Detached(tenant));
-        }
+        let has_shadow = self.local.machine.read(|held| {
+            let record = held.record(tenant).filter(|record| record.home() == Some(self.home));
+            record.map(|record| record.shadow.is_some())
+        });
+        // A home may refuse whom this group does not follow.
+        let Some(has_shadow) = has_shadow else { return };
+        // Also if it is not attached: that may be under way.
+        self.queue.push(Item::Detached(tenant));
         match refused.reason() {
-            Reason::SeedNeeded => self.flux.needs_seed(tenant),
+            Reason::SeedNeeded if has_shadow => {
+                // It took so long to build that the home has forgotten what comes next.
+                self.unlike.insert(tenant);
+                self.flux.needs_new_seed(tenant, now);
+            }
+            Reason::SeedNeeded => self.flux.needs_seed(tenant, now),
             Reason::NotOwner | Reason::NotAdmitted | Reason::Forked | Reason::Unspecified => {
-                self.flux.refused(tenant, Instant::now());
+                self.flux.refused(tenant, now);
             }
         }
     }
@@ -370,28 +392,22 @@ impl Stream {
     fn ping(&mut self) -> Result<(), End> {
         let now = Instant::now();
         self.pinged = Some(now);
-        if self.pings.len() >= PINGS_MAX || !self.local.freshness.wants_ping(self.home) {
+        if !self.local.freshness.wants_ping(self.home) {
             return Ok(());
         }
-        self.pings_sent += 1;
-        let number = self.pings_sent;
-        self.pings.push_back((number, now));
+        let number = self.pings.send(now);
         self.send(ToHome::Ping(FeedPing { number }))
     }
 
     fn pong(&mut self, pong: &FeedPong) -> Result<(), End> {
         let offset = wire::offset_from(pong.offset)?;
-        let mut sent = None;
-        while let Some((number, at)) = self.pings.pop_front_if(|(number, _)| *number <= pong.number) {
-            sent = (number == pong.number).then_some(at);
+        if let Some(sent) = self.pings.answered(pong.number) {
+            self.queue.push(Item::Pong(Proof {
+                as_of: self.local.freshness.at(sent),
+                offset,
+                view: wire::version_from(pong.view_incarnation, pong.view_index),
+            }));
         }
-        let Some(sent) = sent else { return Ok(()) };
-        let proof = Proof {
-            as_of: self.local.freshness.at(sent),
-            offset,
-            view: wire::version_from(pong.view_incarnation, pong.view_index),
-        };
-        self.local.freshness.answered(self.home, proof);
         Ok(())
     }
 

@@ -1,0 +1,134 @@
+//! Whoever is attached in the follower's log has a session at the home, whatever breaks when.
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use stead_replication::Limits;
+use tokio::time::sleep;
+
+use crate::world::{FOLLOWER, HOME, World};
+
+/// One way between the nodes of the follower's group, so that an entry is under way for a while.
+const NEAR: Duration = Duration::from_millis(30);
+
+async fn slow_follower() -> World {
+    let world = World::start(1, 3, Limits::default()).await;
+    for (one, other) in [(11, 12), (12, 13), (13, 11)] {
+        world.net.delay(one, other, NEAR);
+    }
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_has_what_its_home_wrote_and_knows_how_fresh_it_is() {
+    let mut world = World::start(1, 1, Limits::default()).await;
+    let tenant = world.tenant(5, true);
+    for number in 0..20 {
+        let last = world.put(tenant, "a", format!("{number}").as_bytes()).await;
+        if number % 7 == 0 {
+            world.reaches(tenant, last).await;
+        }
+        world.check_freshness();
+    }
+    let last = world.put(tenant, "b", b"last").await;
+    world.reaches(tenant, last).await;
+    world.check_equal(tenant).await;
+    let (home, follower) = (world.leading(HOME).await, world.leading(FOLLOWER).await);
+    let known = || home.tasks.acknowledged().of(FOLLOWER);
+    let is_known = || known().filter(|known| known.offset == follower.offset() && known.attached.contains(&tenant));
+    world.eventually("the acknowledgement", is_known).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_attach_is_under_way_when_the_stream_breaks_goes_on() {
+    let mut world = slow_follower().await;
+    for moment in 0..16 {
+        let tenant = world.tenant(100 + moment, true);
+        let follower = world.leading(FOLLOWER).await;
+        world.eventually("a record", || follower.record(tenant)).await;
+        sleep(Duration::from_millis(8 * moment)).await;
+        world.break_streams().await;
+        let last = world.put(tenant, "a", b"1").await;
+        world.reaches(tenant, last).await;
+        world.check_freshness();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_is_attached_while_the_follower_changes_its_leader_goes_on() {
+    let mut world = slow_follower().await;
+    for moment in 0..16 {
+        let tenant = world.tenant(100 + moment, true);
+        let leader = world.leader(FOLLOWER).await;
+        world
+            .eventually("a record", || world.nodes[&leader].record(tenant))
+            .await;
+        sleep(Duration::from_millis(8 * moment)).await;
+        let next = if leader == 13 { 11 } else { leader + 1 };
+        world.nodes[&leader]
+            .group
+            .transfer_leader(stead_types::NodeId::new(next))
+            .await
+            .ok();
+        let last = world.put(tenant, "a", b"1").await;
+        world.reaches(tenant, last).await;
+        world.check_freshness();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_home_refuses_is_attached_again_once_it_may_be() {
+    for pause in [0, 1, 3, 10, 35, 70, 110] {
+        let mut world = slow_follower().await;
+        let tenant = world.tenant(5, true);
+        let last = world.put(tenant, "a", b"0").await;
+        world.reaches(tenant, last).await;
+        for round in 0..6 {
+            world.admit(tenant, round % 2 == 1);
+            world.put(tenant, "a", b"1").await;
+            sleep(Duration::from_millis(pause)).await;
+            world.check_freshness();
+        }
+        world.admit(tenant, true);
+        let last = world.put(tenant, "a", b"2").await;
+        world.reaches(tenant, last).await;
+        let last = world.put(tenant, "a", b"3").await;
+        world.reaches(tenant, last).await;
+        world.check_freshness();
+        world.check_equal(tenant).await;
+    }
+}
+
+/// Everything at once: what is fresh is fresh at any time, and once nothing breaks any more everything arrives.
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_in_between_nothing_freezes_and_nothing_is_fresher_than_it_is() {
+    let seeds = std::env::var("STEAD_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(6_u64) {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut world = slow_follower().await;
+        let tenants: Vec<_> = (1..=3).map(|number| world.tenant(number, true)).collect();
+        for _ in 0..60 {
+            let tenant = tenants[random.random_range(0..3)];
+            match random.random_range(0..12) {
+                0..6 => drop(world.put(tenant, "a", &[random.random(); 9]).await),
+                6..9 => world.admit(tenant, random.random_bool(0.6)),
+                9..11 => world.break_streams().await,
+                _ => {
+                    let next = stead_types::NodeId::new(random.random_range(11..14));
+                    world.leading(FOLLOWER).await.group.transfer_leader(next).await.ok();
+                }
+            }
+            sleep(Duration::from_millis(random.random_range(0..100))).await;
+            world.check_freshness();
+        }
+        for tenant in tenants {
+            world.admit(tenant, true);
+            let last = world.put(tenant, "a", b"last").await;
+            world.reaches(tenant, last).await;
+            let last = world.put(tenant, "a", b"the very last").await;
+            world.reaches(tenant, last).await;
+            world.check_equal(tenant).await;
+        }
+    }
+}
