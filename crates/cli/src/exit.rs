@@ -99,7 +99,11 @@ fn of(kind: &ErrorKind) -> (Code, Option<&'static str>) {
             Some("see whether the node runs, or name another one with --endpoint host:port or --context"),
         ),
         ErrorKind::TenantNotFound => (Code::NotFound, Some("`stead tenant list` shows the names there are")),
-        ErrorKind::NotFound | ErrorKind::KeyNotFound => (Code::NotFound, None),
+        ErrorKind::NotFound => (
+            Code::NotFound,
+            Some("`stead region list`, `stead node list` and `stead group list` show what there is"),
+        ),
+        ErrorKind::KeyNotFound => (Code::NotFound, None),
         ErrorKind::AlreadyExists => (Code::Conflict, Some("choose another name, or look at the one there is")),
         ErrorKind::ConditionFailed { .. } => (Code::Conflict, Some("read the key again and decide anew")),
         ErrorKind::NotHome { .. } | ErrorKind::Conflict | ErrorKind::IdempotencyExpired { .. } => {
@@ -112,7 +116,7 @@ fn of(kind: &ErrorKind) -> (Code, Option<&'static str>) {
         ErrorKind::StaleBeyondBound { .. } => (Code::Conflict, Some("allow more with --max-staleness")),
         ErrorKind::Residency { .. } => (
             Code::NotAllowed,
-            Some("`stead tenant get NAME -o wide` shows its residency"),
+            Some("choose another region, or change the residency; `stead region list` shows jurisdictions"),
         ),
         ErrorKind::QuotaExceeded { .. } | ErrorKind::RateLimited { .. } => (Code::NotAllowed, None),
         ErrorKind::OutcomeUnknown { .. } | ErrorKind::DurabilityUnmet { .. } => {

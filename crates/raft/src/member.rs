@@ -101,6 +101,7 @@ impl Member {
     /// Passes on who leads, and notices when Raft ends by itself.
     pub(crate) async fn watch_leader(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
+        let mut told = None;
         loop {
             let leadership = {
                 let seen = metrics.borrow_watched();
@@ -116,6 +117,10 @@ impl Member {
                 *known = leadership;
                 is_new
             });
+            if let (Some(leader), true) = (leadership.leader, leadership.leader != told) {
+                tracing::info!(group = %self.sender.group, %leader, term = leadership.term, "a leader is known");
+                told = leadership.leader;
+            }
             if metrics.changed().await.is_err() {
                 break;
             }

@@ -1,6 +1,6 @@
 //! The channels to the other nodes, shared by all groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ pub(crate) struct Peers {
     connect: Connect,
     resolve: Resolver,
     channels: Mutex<BTreeMap<(NodeId, Class), (String, Channel)>>,
+    /// Who did not answer when it was asked last, so that an operator is told once and not with every heartbeat.
+    silent: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Peers {
@@ -37,6 +39,17 @@ impl Peers {
             connect,
             resolve,
             channels: Mutex::default(),
+            silent: Mutex::default(),
+        }
+    }
+
+    /// Notes whether a peer answered, and tells when that changes.
+    pub(crate) fn note<T>(&self, peer: NodeId, answer: &Result<T, RpcError>) {
+        let mut silent = self.silent.lock();
+        match answer {
+            Ok(_) if silent.remove(&peer) => tracing::info!(%peer, "a peer answers again"),
+            Err(error) if silent.insert(peer) => tracing::warn!(%peer, %error, "a peer does not answer"),
+            Ok(_) | Err(_) => {}
         }
     }
 

@@ -92,8 +92,9 @@ async fn run_until_signal(config: Checked) -> Result<(), Failure> {
     ended.map_err(|error| Failure::new(Code::Failed, format!("{:#}", anyhow::Error::from(error))))
 }
 
-/// Libraries tell of every step: only their warnings are shown, unless the filter names them.
-const LIBRARIES: &str = "openraft=warn,raft_engine=warn,fjall=warn,lsm_tree=warn,sled=warn";
+/// What is shown of libraries, unless the filter names them. openraft warns of a peer that is away with each heartbeat,
+/// which our own log tells once; raft-engine of the torn end that every killed process leaves.
+const LIBRARIES: &str = "openraft=error,raft_engine=error,fjall=warn,lsm_tree=warn,sled=warn";
 
 /// Logs go to standard error: text for people, JSON for machines.
 fn log_to_stderr(log: &Log) -> Result<(), Failure> {

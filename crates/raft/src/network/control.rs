@@ -13,11 +13,17 @@ use crate::wire::{self, Kind};
 
 impl Peer {
     pub(super) async fn call(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
+        let answer = self.ask(kind, body, option).await;
+        self.network.peers.note(self.to, &answer);
+        answer
+    }
+
+    async fn ask(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
         let mut client = self.network.peers.client(self.to, Class::Control)?;
         let request = self.network.sender.envelope(kind, 0, body);
         let called = timeout(option.soft_ttl(), client.control(request)).await;
         let called = called.map_err(|_| unreachable(format!("{} did not answer in time", self.to)))?;
-        let answer = called.map_err(|status| unreachable(status.to_string()))?;
+        let answer = called.map_err(|status| unreachable(status.message().to_owned()))?;
         Ok(answer.into_inner())
     }
 

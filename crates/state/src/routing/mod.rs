@@ -110,7 +110,10 @@ pub enum Route {
 pub fn route(view: &View, here: &Here<'_>, request: Request<'_>) -> Route {
     let tenant = request.tenant;
     if tenant.state != State::Active {
-        let message = format!("tenant {} is disabled: an operator can enable it again", tenant.name);
+        let message = format!(
+            "tenant {0} is disabled: an operator can enable it again, `stead tenant update {0} --enable`",
+            tenant.name
+        );
         return Route::Refuse(Error::new(ErrorKind::Conflict, message));
     }
     if let Some(forwarded) = request.forwarded {

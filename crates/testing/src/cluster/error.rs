@@ -64,7 +64,7 @@ pub enum Error {
         log: String,
     },
     /// Neither a node nor a region, or no pair of regions.
-    #[error("there is no {0} here")]
+    #[error("no node, region or pair of regions is named {0}")]
     Unknown(String),
     /// The node runs.
     #[error("{0} is running")]
