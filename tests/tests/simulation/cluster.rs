@@ -37,8 +37,10 @@ pub(crate) const NODES_PER_REGION: usize = 3;
 const DELAYS_MS: [(usize, usize, u64); 3] = [(0, 1, 40), (0, 2, 75), (1, 2, 100)];
 /// A disk syncs in a step with this probability, so that syncs take a few milliseconds.
 const SYNC_PROBABILITY: f64 = 0.4;
+/// Something that was not synced survives a power loss with this probability.
+const SOME_SURVIVE_PROBABILITY: f64 = 0.3;
 
-/// A place in [`World::nodes`]; the node's number is one more.
+/// Counts the nodes, region by region; a node's number is one more.
 pub(crate) type Place = usize;
 
 /// What is done to the cluster between two steps.
@@ -52,10 +54,18 @@ pub(crate) enum Order {
     Silence(Place),
     /// The machine starts again with its disk.
     Restart(Place),
-    /// Nothing passes between a region and the others.
+    /// Nothing passes between a node and the other nodes, but clients reach it.
+    Isolate(Place),
+    /// Ends [`Order::Isolate`].
+    Join(Place),
+    /// Everything between a region and the others is lost.
     Cut(usize),
-    /// Everything passes again.
-    Heal,
+    /// Ends [`Order::Cut`].
+    Heal(usize),
+    /// Everything between a region and the others is delayed.
+    Hold(usize),
+    /// Ends [`Order::Hold`].
+    Release(usize),
 }
 
 /// Orders that wait for the end of a step. Clones share them.
@@ -153,54 +163,88 @@ impl World {
 
     fn obey(&mut self, order: Order) {
         tracing::info!(?order, at = ?self.sim.elapsed(), "order");
+        println!("{:?} {order:?}", self.sim.elapsed());
         match order {
             Order::Stall(place) => {
                 self.stalled.insert(place);
             }
             Order::PowerLoss(place) => self.power_loss(place),
             Order::Silence(place) => {
-                self.between(place, |sim, one, other| sim.partition(one, other));
+                self.between(place, self.hosts.iter().flatten(), Link::Partition);
                 self.power_loss(place);
-                self.between(place, |sim, one, other| sim.repair(one, other));
+                self.between(place, self.hosts.iter().flatten(), Link::Repair);
             }
             Order::Restart(place) => self.sim.bounce(host(place)),
-            Order::Cut(region) => self.around(region, |sim, one, other| sim.partition(one, other)),
-            Order::Heal => {
-                for region in 0..REGIONS.len() {
-                    self.around(region, |sim, one, other| sim.repair(one, other));
-                }
-            }
+            Order::Isolate(place) => self.between(place, nodes().iter(), Link::Partition),
+            Order::Join(place) => self.between(place, nodes().iter(), Link::Repair),
+            Order::Cut(region) => self.around(region, Link::Partition),
+            Order::Heal(region) => self.around(region, Link::Repair),
+            Order::Hold(region) => self.around(region, Link::Hold),
+            Order::Release(region) => self.around(region, Link::Release),
         }
     }
 
     fn power_loss(&mut self, place: Place) {
         self.stalled.remove(&place);
-        let disk = &self.disks[place];
+        let disk = self.disks[place].clone();
         let (log, rows) = (disk.log.pending(), disk.rows.pending());
-        let survivors = (self.random.random_range(0..=log), self.random.random_range(0..=rows));
+        let survivors = (self.survivors(log), self.survivors(rows));
         tracing::info!(log, rows, ?survivors, "unsynced at the power loss");
         disk.log.power_loss(survivors.0);
         disk.rows.power_loss(survivors.1);
         self.sim.crash(host(place));
     }
 
-    /// Calls for a node and every other host.
-    fn between(&self, place: Place, change: impl Fn(&Sim<'static>, &str, &str)) {
-        let name = host(place);
-        for other in self.hosts.iter().flatten().filter(|other| **other != name) {
-            change(&self.sim, &name, other);
+    /// Returns how much of what is not synced survives: mostly nothing, or else any prefix.
+    fn survivors(&mut self, pending: usize) -> usize {
+        if self.random.random_bool(SOME_SURVIVE_PROBABILITY) {
+            self.random.random_range(0..=pending)
+        } else {
+            0
         }
     }
 
-    /// Calls for every host of a region and every host of another one.
-    fn around(&self, region: usize, change: impl Fn(&Sim<'static>, &str, &str)) {
+    /// Changes the links between a node and others.
+    fn between<'a>(&self, place: Place, others: impl Iterator<Item = &'a String>, link: Link) {
+        let name = host(place);
+        for other in others.filter(|other| **other != name) {
+            link.apply(&self.sim, &name, other);
+        }
+    }
+
+    /// Changes the links between a region and the others.
+    fn around(&self, region: usize, link: Link) {
         for one in &self.hosts[region] {
             let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != region);
             for other in others.flat_map(|(_, hosts)| hosts) {
-                change(&self.sim, one, other);
+                link.apply(&self.sim, one, other);
             }
         }
     }
+}
+
+/// What becomes of a link.
+#[derive(Clone, Copy)]
+enum Link {
+    Partition,
+    Repair,
+    Hold,
+    Release,
+}
+
+impl Link {
+    fn apply(self, sim: &Sim<'_>, one: &str, other: &str) {
+        match self {
+            Self::Partition => sim.partition(one, other),
+            Self::Repair => sim.repair(one, other),
+            Self::Hold => sim.hold(one, other),
+            Self::Release => sim.release(one, other),
+        }
+    }
+}
+
+fn nodes() -> Vec<String> {
+    (0..REGIONS.len() * NODES_PER_REGION).map(host).collect()
 }
 
 async fn run(config: Checked, disk: Disk) -> Result {

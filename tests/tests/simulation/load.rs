@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     cluster::{self, NODES_PER_REGION, REGIONS},
+    freshness::{self, Freshness},
     network,
 };
 
@@ -21,6 +22,8 @@ const KEYS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
 const REMOVED_KEY: &str = "c/1";
 /// How long one call may take: longer than an election, shorter than a cut.
 const CALL_MAX: Duration = Duration::from_secs(3);
+/// How stale a bounded read may be.
+const BOUND: Duration = Duration::from_millis(500);
 const PAUSE_MS_MAX: u64 = 80;
 
 /// What the clients are to do.
@@ -40,6 +43,7 @@ pub(crate) struct Worker {
     pub(crate) region: usize,
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
+    pub(crate) freshness: Freshness,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -76,6 +80,7 @@ impl Worker {
             };
             let session = Session {
                 recorder: &self.recorder,
+                freshness: &self.freshness,
                 session: self.session,
                 tenant: &tenants[tenant % TENANTS.len()],
             };
@@ -89,6 +94,7 @@ impl Worker {
 /// A client and one tenant; what it is told is recorded.
 pub(crate) struct Session<'a> {
     pub(crate) recorder: &'a Recorder,
+    pub(crate) freshness: &'a Freshness,
     pub(crate) session: u32,
     pub(crate) tenant: &'a Tenant,
 }
@@ -125,6 +131,7 @@ impl Session<'_> {
             Ok(written) => {
                 let header = written.header;
                 tracing::info!(session = self.session, revision = %header.revision, written.repeated, "put");
+                self.freshness.acknowledged(self.name(), header.revision);
                 ticket.wrote(header.revision, true);
             }
             Err(error) => self.failed(ticket, &error),
@@ -145,8 +152,12 @@ impl Session<'_> {
 
     pub(crate) async fn get(&self, key: &'static str, level: Level) {
         let ticket = self.invoke(Call::Get { key: key.into(), level });
+        let sent = freshness::now();
         match self.tenant.get_with(key, &read(level)).await {
-            Ok(got) => self.read(ticket, &got.header, got.item.into_iter().collect()),
+            Ok(got) => {
+                self.check_freshness(sent, &got.header, level);
+                self.read(ticket, &got.header, got.item.into_iter().collect());
+            }
             Err(error) => self.failed_read(ticket, &error),
         }
     }
@@ -162,14 +173,27 @@ impl Session<'_> {
             read: read(level),
             ..Scan::default()
         };
+        let sent = freshness::now();
         match self.tenant.scan(&scan).await {
-            Ok(page) => self.read(ticket, &page.header, page.items),
+            Ok(page) => {
+                self.check_freshness(sent, &page.header, level);
+                self.read(ticket, &page.header, page.items);
+            }
             Err(error) => self.failed_read(ticket, &error),
         }
     }
 
     fn invoke(&self, call: Call) -> Ticket {
-        self.recorder.invoke(self.tenant.name().as_str(), self.session, call)
+        self.recorder.invoke(self.name(), self.session, call)
+    }
+
+    fn name(&self) -> &str {
+        self.tenant.name().as_str()
+    }
+
+    fn check_freshness(&self, sent: Duration, header: &Header, level: Level) {
+        let bound = (level == Level::Bounded).then_some(BOUND);
+        self.freshness.check(self.name(), sent, header, bound);
     }
 
     fn read(&self, ticket: Ticket, header: &Header, items: Vec<Item>) {
@@ -195,7 +219,7 @@ fn read(level: Level) -> Read {
     Read::at(match level {
         Level::Linearizable => Consistency::Linearizable,
         Level::Session => Consistency::Session,
-        Level::Bounded => Consistency::Bounded(Duration::from_secs(1)),
+        Level::Bounded => Consistency::Bounded(BOUND),
         Level::Local => Consistency::Local,
     })
 }

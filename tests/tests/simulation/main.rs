@@ -7,6 +7,7 @@
 
 mod child;
 mod cluster;
+mod freshness;
 mod load;
 mod network;
 mod proof;

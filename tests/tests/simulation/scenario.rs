@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::{
     child,
     cluster::{REGIONS, World},
+    freshness::Freshness,
     load::{Phase, Worker},
     story::Operator,
 };
@@ -77,7 +78,7 @@ fn range(text: &str) -> Range<u64> {
 #[ignore = "a scenario, for a process of its own"]
 fn leader_and_region() {
     child::scenario(|seed| {
-        let recorder = Recorder::default();
+        let (recorder, freshness) = (Recorder::default(), Freshness::default());
         let (phase, follow) = watch::channel(Phase::Starting);
         let mut world = World::new(seed, LENGTH);
         for (region, worker) in (0..REGIONS.len()).flat_map(|region| (0..WORKERS_PER_REGION).map(move |w| (region, w)))
@@ -88,6 +89,7 @@ fn leader_and_region() {
                 region,
                 seed: seed * 1_000 + u64::from(session),
                 recorder: recorder.clone(),
+                freshness: freshness.clone(),
                 phase: follow.clone(),
             };
             world.client(region, &format!("worker-{session}"), worker.run());
@@ -95,20 +97,23 @@ fn leader_and_region() {
         let operator = Operator {
             seed,
             recorder: recorder.clone(),
+            freshness: freshness.clone(),
             phase,
             orders: world.orders.clone(),
         };
         world.client(0, "operator", operator.run());
         world.run();
         println!("{:?} simulated", world.sim.elapsed());
-        judge(&recorder);
+        judge(&recorder, &freshness);
     });
 }
 
 /// Holds what clients were told against the checkers.
-fn judge(recorder: &Recorder) {
+fn judge(recorder: &Recorder, freshness: &Freshness) {
     let histories = recorder.histories();
-    let mut wrong = String::new();
+    let (stale, checked) = freshness.verdict();
+    println!("{checked} answers of followers said how stale they were");
+    let mut wrong = stale.join("\n");
     let mut operations = 0;
     for (tenant, history) in &histories {
         let open = history

@@ -1,4 +1,4 @@
-//! What happens in a run, told by its operator: tenants, load, a dead leader, a region cut off, peace, and the proof
+//! What happens in a run, told by its operator: tenants, load, a leader struck, a region struck, peace, and the proof
 //! that all replicas are equal again.
 
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     cluster::{self, NODES_PER_REGION, Order, Orders, Place, REGIONS},
+    freshness::Freshness,
     load::{self, Phase, Session, TENANTS},
     network,
 };
@@ -28,6 +29,7 @@ const LAST_SESSION: u32 = 1_000;
 pub(crate) struct Operator {
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
+    pub(crate) freshness: Freshness,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) orders: Orders,
 }
@@ -39,33 +41,67 @@ impl Operator {
         let groups = create_tenants(&client.admin()).await;
         self.phase.send_replace(Phase::Working);
         pause(&mut random, 1_000..2_500).await;
-        let victim = leader(&client.admin(), groups[random.random_range(0..groups.len())]).await;
-        self.orders.give(Order::Stall(victim));
-        pause(&mut random, 10..300).await;
-        self.orders.give(if random.random() {
-            Order::PowerLoss(victim)
-        } else {
-            Order::Silence(victim)
-        });
+        let group = groups[random.random_range(0..groups.len())];
+        let leader = leader(&client.admin(), group).await;
+        let cure = self.strike_leader(leader, &mut random).await;
         pause(&mut random, 1_000..4_000).await;
-        // In half of the runs the region is cut off while the dead node is still away.
+        // In half of the runs a region is struck while that node is still away.
         let early = random.random();
         if early {
-            self.orders.give(Order::Restart(victim));
+            self.orders.give(cure);
             pause(&mut random, 0..1_500).await;
         }
-        self.orders.give(Order::Cut(random.random_range(0..REGIONS.len())));
+        let cures = self.strike_region(&mut random).await;
         pause(&mut random, 3_000..6_000).await;
         if !early {
-            self.orders.give(Order::Restart(victim));
+            self.orders.give(cure);
             pause(&mut random, 0..500).await;
         }
-        self.orders.give(Order::Heal);
-        pause(&mut random, 1_500..2_500).await;
+        cures.into_iter().for_each(|cure| self.orders.give(cure));
+        pause(&mut random, 2_000..3_000).await;
         self.phase.send_replace(Phase::Ending);
         self.converge().await;
         self.read_all().await;
         Ok(())
+    }
+
+    /// Lets something happen to the node that leads a group. Returns what ends it.
+    async fn strike_leader(&self, leader: Place, random: &mut StdRng) -> Order {
+        if random.random() {
+            self.orders.give(Order::Isolate(leader));
+            return Order::Join(leader);
+        }
+        self.orders.give(Order::Stall(leader));
+        pause(random, 10..300).await;
+        let silent = random.random();
+        self.orders.give(if silent {
+            Order::Silence(leader)
+        } else {
+            Order::PowerLoss(leader)
+        });
+        Order::Restart(leader)
+    }
+
+    /// Lets something happen to a region. Returns what ends it.
+    async fn strike_region(&self, random: &mut StdRng) -> Vec<Order> {
+        let region = random.random_range(0..REGIONS.len());
+        let nodes = || (region * NODES_PER_REGION..).take(NODES_PER_REGION);
+        match random.random_range(0..3) {
+            0 => {
+                nodes().for_each(|node| self.orders.give(Order::Stall(node)));
+                pause(random, 100..500).await;
+                nodes().for_each(|node| self.orders.give(Order::PowerLoss(node)));
+                nodes().map(Order::Restart).collect()
+            }
+            1 => {
+                self.orders.give(Order::Hold(region));
+                vec![Order::Release(region)]
+            }
+            _ => {
+                self.orders.give(Order::Cut(region));
+                vec![Order::Heal(region)]
+            }
+        }
     }
 
     /// Waits until the replicas of each tenant are equal: revision, and every key with both revisions and version.
@@ -95,6 +131,7 @@ impl Operator {
             for (tenant, _) in TENANTS {
                 let session = Session {
                     recorder: &self.recorder,
+                    freshness: &self.freshness,
                     session,
                     tenant: &client.tenant(tenant).unwrap(),
                 };
