@@ -175,6 +175,61 @@ async fn what_the_readme_shows_is_what_happens() {
     assert!(up.is_some(), "a cluster was up");
 }
 
+/// What stands between backticks and begins with `stead `, as words up to the first that is for the shell.
+fn named_commands(text: &str) -> Vec<Vec<String>> {
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let commands = spans.filter_map(|span| span.strip_prefix("stead "));
+    let words = |command: &str| {
+        let words = command.split_whitespace();
+        words
+            .take_while(|word| !["…", ">", "|"].contains(word))
+            .map(str::to_owned)
+            .collect()
+    };
+    commands.map(words).collect()
+}
+
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_text = path
+            .extension()
+            .is_some_and(|end| ["md", "rs", "toml", "service"].iter().any(|text| end == *text));
+        if path.is_dir() {
+            files_below(&path, found);
+        } else if is_text {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_command_that_documents_and_errors_name_is_there() {
+    let root = root();
+    let mut files = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    for folder in ["docs", "deploy", "crates"] {
+        files_below(&root.join(folder), &mut files);
+    }
+    let mut commands: Vec<(PathBuf, Vec<String>)> = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        commands.extend(named_commands(&text).into_iter().map(|command| (file.clone(), command)));
+    }
+    assert!(commands.len() > 30, "commands were found");
+    commands.sort_by(|a, b| a.1.cmp(&b.1));
+    commands.dedup_by(|a, b| a.1 == b.1);
+    for (file, command) in commands {
+        let mut stead = Command::new(binary());
+        stead.args(&command);
+        if command.first().is_none_or(|first| first != "help") {
+            stead.arg("--help");
+        }
+        let output = stead.output().unwrap();
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} names {command:?}: {why}", file.display());
+    }
+}
+
 #[test]
 fn every_file_that_a_document_names_is_there() {
     let root = root();
