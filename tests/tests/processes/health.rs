@@ -133,6 +133,9 @@ async fn a_node_without_a_quorum_says_so_everywhere_and_recovers() {
         let reasons = ["has no leader", "hears nothing of", "its majority does not answer"];
         assert!(reasons.iter().any(|reason| why.contains(reason)), "{why}");
     }
+    let ran = world.stead(["region", "status", "eu-west"]).await;
+    assert_eq!(ran.code, Some(8), "{ran:?}");
+    assert!(ran.stderr.contains("region eu-west: node eu-west-"), "{}", ran.stderr);
     assert_eq!(get(&http, "/livez").await.unwrap().0, 200, "it only cannot serve");
 
     world.cluster.start_all().unwrap();

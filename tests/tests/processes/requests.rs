@@ -149,6 +149,10 @@ async fn names(world: &World, channel: Channel) {
         2,
         &["name", "a-z, 0-9 and -"],
     );
+    let elsewhere = world.stead(["tenant", "create", "other", "--residency", "US"]).await;
+    failed(&elsewhere, 6, &["residency", "EU", "stead region list"]);
+    let nowhere = world.stead(["tenant", "create", "other", "--home", "nowhere"]).await;
+    failed(&nowhere, 4, &["there is no region nowhere", "stead region list"]);
     let again = world.stead(["tenant", "create", "acme"]).await;
     failed(&again, 5, &["acme", "choose another name"]);
 }

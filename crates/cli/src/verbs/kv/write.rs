@@ -15,7 +15,7 @@ pub(super) struct WriteArgs {
     /// Show the key as it was before
     #[arg(long)]
     previous: bool,
-    /// Only when another region has it as well
+    /// Only when another region has it as well; nodes of this version refuse it
     #[arg(long)]
     remote: bool,
 }
