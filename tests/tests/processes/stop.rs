@@ -1,6 +1,8 @@
 //! SIGTERM: a node hands leadership over, finishes what it has begun, and ends with 0; callers notice nothing.
 
 use std::{
+    os::unix::net::UnixDatagram,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,7 +11,7 @@ use std::{
 };
 
 use stead_client::{Client, Config, Read};
-use stead_tests::process::World;
+use stead_tests::process::{self, World};
 
 /// Writes that must pass before a node is stopped, and after.
 const WRITES: u64 = 20;
@@ -58,4 +60,30 @@ async fn a_node_that_is_asked_to_end_drains_and_ends_with_zero_while_callers_wri
         let got = acme.get(format!("k{number}")).await.unwrap();
         assert_eq!(got.item.unwrap().value, number.to_string(), "nothing is lost");
     }
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_a_node_is_ready_and_when_it_stops() {
+    let mut world = World::start(1).await;
+    let node = world.first().name.clone();
+    world.cluster.kill_node(&node).await.unwrap();
+    let path = world.folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let told = || {
+        let mut message = [0; 256];
+        let len = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..len]).trim_end().to_owned()
+    };
+    let mut command = process::stead(world.folder.path());
+    command.arg("serve").arg("--config").arg(world.plan.config_of(&node));
+    command.env("NOTIFY_SOCKET", &path);
+    let mut command = tokio::process::Command::from(command);
+    let mut serving = command.kill_on_drop(true).spawn().unwrap();
+    assert_eq!(told(), "READY=1");
+    let number = serving.id().unwrap().to_string();
+    assert!(Command::new("kill").arg(number).status().unwrap().success());
+    assert_eq!(told(), "STOPPING=1");
+    let ended = tokio::time::timeout(Duration::from_secs(60), serving.wait());
+    assert!(ended.await.unwrap().unwrap().success());
 }
