@@ -77,16 +77,16 @@ impl Freshness {
     /// that is not attached. Asking makes pings more frequent for a while.
     pub fn staleness(&self, tenant: TenantNumber) -> Option<Duration> {
         self.want();
-        let (following, applied) = self.machine.read(|held| {
+        // All of it as of one state: a proof that is taken in after a tenant was detached does not speak for it.
+        self.machine.read(|held| {
             let following = self.following(held.shard(), tenant)?;
-            Some((following, self.reached(held.shard(), held.applied(), following.home)))
-        })?;
-        let now = self.now();
-        let mut proofs = self.proofs.lock();
-        let proofs = proofs.get_mut(&following.home)?;
-        self.views.read(|view| {
-            proofs.advance(applied, view.version());
-            proofs.staleness(now, view, &following)
+            let applied = self.reached(held.shard(), held.applied(), following.home);
+            let mut proofs = self.proofs.lock();
+            let proofs = proofs.get_mut(&following.home)?;
+            self.views.read(|view| {
+                proofs.advance(applied, view.version());
+                proofs.staleness(self.now(), view, &following)
+            })
         })
     }
 

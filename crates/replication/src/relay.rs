@@ -1,8 +1,13 @@
 //! Freshness on the nodes that do not lead their group: they ask the leader, and the bounds add up.
+//!
+//! # Invariants
+//!
+//! 1. A leader's proof is taken in once everything is applied here that was applied there when it answered: a tenant that
+//!    it does not speak for may have been detached without the stream's offset having moved.
 
 use std::time::Duration;
 
-use stead_api::proto::internal::v1::{FreshnessProof, FreshnessRequest};
+use stead_api::proto::internal::v1::{FreshnessProof, FreshnessRequest, FreshnessResponse};
 use stead_state::freshness::Proof;
 use stead_types::{GroupId, NodeId};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -36,7 +41,13 @@ async fn ask(local: &Local, peers: &Peers, leader: NodeId, asked: Instant) {
     let busy = local.freshness.is_wanted();
     let answer = timeout(ANSWER_TIMEOUT, client.freshness(FreshnessRequest { group, busy })).await;
     let Ok(Ok(answer)) = answer else { return };
-    for proof in answer.into_inner().proofs {
+    let FreshnessResponse { proofs, applied } = answer.into_inner();
+    let mut reached = local.group.applied();
+    let has_reached = reached.wait_for(|reached| *reached >= applied);
+    if !matches!(timeout(ANSWER_TIMEOUT, has_reached).await, Ok(Ok(_))) {
+        return;
+    }
+    for proof in proofs {
         take_in(local, proof, asked);
     }
 }

@@ -109,8 +109,8 @@ impl FeedService for Feeds {
             view_incarnation: version.incarnation.0,
             view_index: version.index,
         });
-        Ok(Response::new(FreshnessResponse {
-            proofs: proofs.collect(),
-        }))
+        let proofs = proofs.collect();
+        let applied = local.machine.read(|held| held.applied());
+        Ok(Response::new(FreshnessResponse { proofs, applied }))
     }
 }

@@ -895,6 +895,10 @@ pub struct FreshnessRequest {
 pub struct FreshnessResponse {
     #[prost(message, repeated, tag = "1")]
     pub proofs: ::prost::alloc::vec::Vec<FreshnessProof>,
+    /// The group's Raft index that the answering node has applied. The proofs count from there on: who was detached by
+    /// then is not spoken for, and the stream's offset does not tell.
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
 }
 /// All tenants attached to this home are as fresh as this, at a node that has applied the offset and whose view has
 /// reached the version.

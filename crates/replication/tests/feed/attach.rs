@@ -105,6 +105,7 @@ async fn what_a_home_refuses_is_attached_again_once_it_may_be() {
 async fn whatever_happens_in_between_nothing_freezes_and_nothing_is_fresher_than_it_is() {
     let seeds = std::env::var("STEAD_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     for seed in 0..seeds.unwrap_or(6_u64) {
+        println!("seed {seed}");
         let mut random = SmallRng::seed_from_u64(seed);
         let mut world = slow_follower().await;
         let tenants: Vec<_> = (1..=3).map(|number| world.tenant(number, true)).collect();
