@@ -102,6 +102,9 @@ impl Keeper {
     }
 
     fn floor(&mut self, local: &Local, now: u64, limits: &Limits) -> Result<Option<Floor>, Unreadable> {
+        if self.history.last() <= self.committed + 1 {
+            return Ok(None);
+        }
         let followers = self.followers(local);
         let mut needed = u64::MAX;
         let mut tenants: BTreeMap<TenantNumber, Revision> = BTreeMap::new();

@@ -75,35 +75,38 @@ impl Source {
     fn go_on(&mut self) -> Result<(), Unreadable> {
         self.applied.borrow_and_update();
         let local = self.local.clone();
-        local.machine.read(|held| {
-            let applied = held.applied();
-            if applied <= self.place {
-                return Ok(());
+        let made = local.machine.read(|held| self.go_through(&held))?;
+        // Compressed and counted only once the group may apply again.
+        match made {
+            Some((batch, offset)) if batch.is_empty() => self.skipped(offset),
+            Some((batch, offset)) => self.send(batch, offset),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Puts together what some entries changed; returns it with the offset of the last of them.
+    fn go_through(&mut self, held: &View<'_>) -> Result<Option<(Batch, FeedOffset)>, Unreadable> {
+        let applied = held.applied();
+        if applied <= self.place {
+            return Ok(None);
+        }
+        let gone_through = self.spans(held)?;
+        let mut batch = Batch::default();
+        for (tenant, span) in gone_through.spans {
+            let up_to = (span.through, usize::MAX);
+            match self.part(held, (tenant, span.epoch, span.after), up_to) {
+                Ok(part) => batch.add(tenant, &part.data.encode()),
+                Err(Unsent::Refused(reason)) => self.refuse(tenant, reason),
+                Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
             }
-            let gone_through = self.spans(&held)?;
-            let mut batch = Batch::default();
-            for (tenant, span) in gone_through.spans {
-                let up_to = (span.through, usize::MAX);
-                match self.part(&held, (tenant, span.epoch, span.after), up_to) {
-                    Ok(part) => batch.add(tenant, &part.data.encode()),
-                    Err(Unsent::Refused(reason)) => self.refuse(tenant, reason),
-                    Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
-                }
-            }
-            self.place = match gone_through.last {
-                Some(last) if gone_through.more => last,
-                Some(_) | None => applied,
-            };
-            if let Some(index) = gone_through.last {
-                let offset = FeedOffset { index, ..self.offset };
-                if batch.is_empty() {
-                    self.skipped(offset);
-                } else {
-                    self.send(batch, offset);
-                }
-            }
-            Ok(())
-        })
+        }
+        self.place = match gone_through.last {
+            Some(last) if gone_through.more => last,
+            Some(_) | None => applied,
+        };
+        let offset = |index| FeedOffset { index, ..self.offset };
+        Ok(gone_through.last.map(offset).map(|offset| (batch, offset)))
     }
 
     /// Takes some entries in.
@@ -137,7 +140,7 @@ impl Source {
         let local = self.local.clone();
         let mut attached = Vec::new();
         let mut any = false;
-        local.machine.read(|held| {
+        let batch = local.machine.read(|held| {
             let mut batch = Batch::default();
             while !batch.is_full()
                 && let Some((tenant, epoch, after)) = self.sessions.turn()
@@ -166,11 +169,11 @@ impl Source {
                     }));
                 }
             }
-            if !batch.is_empty() {
-                self.send(batch, self.skipped.unwrap_or(self.offset));
-            }
-            Ok(())
+            Ok::<_, Unreadable>(batch)
         })?;
+        if !batch.is_empty() {
+            self.send(batch, self.skipped.unwrap_or(self.offset));
+        }
         self.out.extend(attached);
         Ok(any)
     }
