@@ -20,8 +20,8 @@ pub(crate) const TENANTS: [(&str, usize); 4] = [("acme", 0), ("globex", 1), ("in
 const KEYS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
 /// A key that is removed as well: checking it takes longest, so it is used seldom.
 const REMOVED_KEY: &str = "c/1";
-/// How long one call may take: longer than an election, shorter than a cut.
-const CALL_MAX: Duration = Duration::from_secs(3);
+/// How long calls may take: some are given up before another node is asked, some outlast every fault and are sent again.
+pub(crate) const CALL_MAX: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(10)];
 /// How stale a bounded read may be.
 const BOUND: Duration = Duration::from_millis(500);
 const PAUSE_MS_MAX: u64 = 80;
@@ -52,7 +52,7 @@ pub(crate) fn config(region: usize, seed: u64) -> Config {
     let places = region * NODES_PER_REGION..(region + 1) * NODES_PER_REGION;
     Config {
         region: Some(REGIONS[region].0.parse().unwrap()),
-        timeout: CALL_MAX,
+        timeout: CALL_MAX[0],
         connect: network::connect(),
         seed: Some(seed),
         ..Config::new(places.map(cluster::client_address))
@@ -83,6 +83,7 @@ impl Worker {
                 freshness: &self.freshness,
                 session: self.session,
                 tenant: &tenants[tenant % TENANTS.len()],
+                within: CALL_MAX[random.random_range(0..CALL_MAX.len())],
             };
             session.act(number, &mut random).await;
             tokio::time::sleep(Duration::from_millis(random.random_range(0..PAUSE_MS_MAX))).await;
@@ -97,6 +98,8 @@ pub(crate) struct Session<'a> {
     pub(crate) freshness: &'a Freshness,
     pub(crate) session: u32,
     pub(crate) tenant: &'a Tenant,
+    /// How long each call may take.
+    pub(crate) within: Duration,
 }
 
 impl Session<'_> {
@@ -127,7 +130,7 @@ impl Session<'_> {
             key: key.clone(),
             value: value.clone(),
         });
-        match self.tenant.put_with(key, value, &Write::default()).await {
+        match self.tenant.put_with(key, value, &self.write()).await {
             Ok(written) => {
                 let header = written.header;
                 tracing::info!(session = self.session, revision = %header.revision, written.repeated, "put");
@@ -140,7 +143,7 @@ impl Session<'_> {
 
     async fn delete(&self, key: &'static str) {
         let ticket = self.invoke(Call::Delete { key: key.into() });
-        match self.tenant.delete(key).await {
+        match self.tenant.delete_with(key, &self.write()).await {
             Ok(deleted) => {
                 let revision = deleted.header.revision;
                 tracing::info!(session = self.session, %revision, deleted.existed, "deleted");
@@ -153,7 +156,7 @@ impl Session<'_> {
     pub(crate) async fn get(&self, key: &'static str, level: Level) {
         let ticket = self.invoke(Call::Get { key: key.into(), level });
         let sent = freshness::now();
-        match self.tenant.get_with(key, &read(level)).await {
+        match self.tenant.get_with(key, &self.read_at(level)).await {
             Ok(got) => {
                 self.check_freshness(sent, &got.header, level);
                 self.read(ticket, &got.header, got.item.into_iter().collect());
@@ -170,7 +173,7 @@ impl Session<'_> {
         });
         let scan = Scan {
             prefix,
-            read: read(level),
+            read: self.read_at(level),
             ..Scan::default()
         };
         let sent = freshness::now();
@@ -185,6 +188,26 @@ impl Session<'_> {
 
     fn invoke(&self, call: Call) -> Ticket {
         self.recorder.invoke(self.name(), self.session, call)
+    }
+
+    fn write(&self) -> Write {
+        Write {
+            timeout: Some(self.within),
+            ..Write::default()
+        }
+    }
+
+    fn read_at(&self, level: Level) -> Read {
+        let consistency = match level {
+            Level::Linearizable => Consistency::Linearizable,
+            Level::Session => Consistency::Session,
+            Level::Bounded => Consistency::Bounded(BOUND),
+            Level::Local => Consistency::Local,
+        };
+        Read {
+            timeout: Some(self.within),
+            ..Read::at(consistency)
+        }
     }
 
     fn name(&self) -> &str {
@@ -213,15 +236,6 @@ impl Session<'_> {
         tracing::info!(session = self.session, %error, "a read failed");
         ticket.had_no_effect();
     }
-}
-
-fn read(level: Level) -> Read {
-    Read::at(match level {
-        Level::Linearizable => Consistency::Linearizable,
-        Level::Session => Consistency::Session,
-        Level::Bounded => Consistency::Bounded(BOUND),
-        Level::Local => Consistency::Local,
-    })
 }
 
 fn item(item: Item) -> history::Item {

@@ -134,6 +134,7 @@ impl Operator {
                     freshness: &self.freshness,
                     session,
                     tenant: &client.tenant(tenant).unwrap(),
+                    within: load::CALL_MAX[1],
                 };
                 session.scan("", Level::Linearizable).await;
             }
