@@ -46,6 +46,10 @@ const LOG: raft_engine::Options = raft_engine::Options {
 /// How long leadership may take to be handed over when the node stops.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
+/// How long forwarded operations may take to end when the node stops. Other nodes' streams of Raft and of the feed never
+/// end by themselves: they are cut then, and opened anew when the node is back.
+const PEER_GRACE_MAX: Duration = Duration::from_secs(1);
+
 /// Why a node ended, or did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -102,10 +106,11 @@ pub async fn run(
     let outcome = tokio::select! {
         failure = built.raft.failed() => Err(Error::Failed(failure.into())),
         ended = supervisor.watch() => ended.map_err(Error::Task),
-        () = stop.cancelled() => {
-            built.host.drain(&built.raft).await;
-            Ok(())
-        }
+        () = stop.cancelled() => tokio::select! {
+            () = built.host.drain(&built.raft) => Ok(()),
+            // What arrives meanwhile is handed on, over links that may have to be started first.
+            ended = supervisor.watch() => ended.map_err(Error::Task),
+        },
     };
     let finished = supervisor.finish(built.host.config.shutdown_timeout).await;
     built.raft.shutdown().await;
@@ -259,7 +264,10 @@ impl Built {
             feed: self.feed_service.clone(),
         };
         let peer = services::peer_router(&self.host, &self.router, peers, &stop);
-        supervisor.spawn("peer listener", |stop| listener::serve(bound.peer, peer, stop, grace));
+        let peer_grace = grace.min(PEER_GRACE_MAX);
+        supervisor.spawn("peer listener", |stop| {
+            listener::serve(bound.peer, peer, stop, peer_grace)
+        });
         let http = http::router(self.host.clone());
         supervisor.spawn("HTTP listener", |stop| listener::serve(bound.http, http, stop, grace));
     }

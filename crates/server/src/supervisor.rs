@@ -131,6 +131,8 @@ impl Supervisor {
     /// The first task that failed or panicked while it stopped.
     pub async fn finish(mut self, grace: Duration) -> Result<(), TaskFailed> {
         self.later.1.close();
+        // What never started is dropped now, so that whoever waits for it is told.
+        while self.later.1.try_recv().is_ok() {}
         self.stop.cancel();
         info!(tasks = self.tasks.len(), "stopping");
         let mut first = None;

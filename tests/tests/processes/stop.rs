@@ -7,12 +7,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use stead_client::{Client, Config, Read};
 use stead_tests::process::{self, World};
 
+/// A stop hands over and finishes what runs; it waits for nobody's open streams.
+const DRAINED_WITHIN: Duration = Duration::from_secs(25);
+/// A client waits this long before it asks another node: no write may be left without an answer.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(2_900);
 /// Writes that must pass before a node is stopped, and after.
 const WRITES: u64 = 20;
 
@@ -31,7 +35,13 @@ async fn a_node_that_is_asked_to_end_drains_and_ends_with_zero_while_callers_wri
         async move {
             while !stop.load(Ordering::Relaxed) {
                 let number = written.load(Ordering::Relaxed);
+                let asked = Instant::now();
                 acme.put(format!("k{number}"), number.to_string()).await.unwrap();
+                assert!(
+                    asked.elapsed() < ANSWERED_WITHIN,
+                    "k{number} took {:?}",
+                    asked.elapsed()
+                );
                 written.store(number + 1, Ordering::Relaxed);
             }
         }
@@ -48,7 +58,9 @@ async fn a_node_that_is_asked_to_end_drains_and_ends_with_zero_while_callers_wri
     for _ in 0..2 {
         let got = acme.get_with("k0", &Read::default()).await.unwrap();
         let leader = format!("eu-west-{}", got.header.node.get());
+        let asked = Instant::now();
         let ended = world.cluster.end_node(&leader).await.unwrap();
+        assert!(asked.elapsed() < DRAINED_WITHIN, "it took {:?}", asked.elapsed());
         assert!(ended.success(), "{leader} ended with {ended}");
         reached(written.load(Ordering::Relaxed) + WRITES).await;
         world.cluster.start_node(&leader).unwrap();
