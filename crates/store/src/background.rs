@@ -4,12 +4,19 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
+use stead_types::NodeId;
+
+/// Nodes whose shares differ.
+const STAGGER_STEPS: u64 = 9;
 
 /// Something to do.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs jobs one after the other. Whoever submits bounds how many wait: a group submits one at a time.
-pub struct Background(Option<Worker>);
+pub struct Background {
+    worker: Option<Worker>,
+    stagger_percent: usize,
+}
 
 struct Worker {
     jobs: Mutex<Option<Sender<Job>>>,
@@ -19,7 +26,10 @@ struct Worker {
 impl Background {
     /// Runs each job before [`Background::submit`] returns.
     pub fn inline() -> Self {
-        Self(None)
+        Self {
+            worker: None,
+            stagger_percent: 0,
+        }
     }
 
     /// Runs jobs on a thread, which ends when this is dropped, after the jobs that wait.
@@ -30,20 +40,38 @@ impl Background {
                 job();
             }
         })?;
-        Ok(Self(Some(Worker {
+        let worker = Worker {
             jobs: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
-        })))
+        };
+        Ok(Self {
+            worker: Some(worker),
+            stagger_percent: 0,
+        })
+    }
+
+    /// Delays what is due by size by a share that differs between nodes: the replicas of a group apply the same, and
+    /// would all write their rows at the same moment.
+    #[must_use]
+    pub fn staggered(mut self, node: NodeId) -> Self {
+        let steps = node.get() % STAGGER_STEPS;
+        self.stagger_percent = steps as usize * 100 / STAGGER_STEPS as usize;
+        self
+    }
+
+    /// Returns a size that is due, as this node's share has it: at most twice the size.
+    pub fn due(&self, size: usize) -> usize {
+        size + size / 100 * self.stagger_percent
     }
 
     /// Tells whether jobs run where they are submitted.
     pub fn is_inline(&self) -> bool {
-        self.0.is_none()
+        self.worker.is_none()
     }
 
     /// Runs a job, now or soon.
     pub fn submit(&self, job: Job) {
-        match &self.0 {
+        match &self.worker {
             None => job(),
             Some(worker) => {
                 if let Some(jobs) = &*worker.jobs.lock() {

@@ -87,12 +87,13 @@ pub fn open(config: Config) -> Result<Store, Error> {
         } => Ok(in_memory(&Disk::default())),
         Place::Memory(disk) => Ok(in_memory(&disk)),
         Place::Directory { path, engine, log } => {
+            let node = config.node;
             let identity = Identity {
                 cluster: config.cluster,
-                node: config.node,
+                node,
                 engine,
             };
-            on_disk(DataDir::open(&path, &identity)?, engine, &log)
+            on_disk(DataDir::open(&path, &identity)?, engine, &log, node)
         }
     }
 }
@@ -106,7 +107,7 @@ fn in_memory(disk: &Disk) -> Store {
     }
 }
 
-fn on_disk(dir: DataDir, kind: Kind, log: &raft_engine::Options) -> Result<Store, Error> {
+fn on_disk(dir: DataDir, kind: Kind, log: &raft_engine::Options, node: NodeId) -> Result<Store, Error> {
     let part = |part, path| move |source| Error::Part { part, path, source };
     let (rows_dir, log_dir) = (dir.rows(), dir.log());
     let fault = raft_engine::SyncFault::default();
@@ -121,7 +122,7 @@ fn on_disk(dir: DataDir, kind: Kind, log: &raft_engine::Options) -> Result<Store
     Ok(Store {
         engine,
         log,
-        background: Arc::new(background),
+        background: Arc::new(background.staggered(node)),
         dir: Some(dir),
     })
 }

@@ -171,7 +171,11 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         if MEMORY_LEN_MAX <= len {
             return self.checkpoint();
         }
-        if (CHECKPOINT_ROWS <= rows || CHECKPOINT_LEN <= len) && !self.queued.swap(true, Ordering::AcqRel) {
+        let (rows_due, len_due) = (
+            self.background.due(CHECKPOINT_ROWS),
+            self.background.due(CHECKPOINT_LEN),
+        );
+        if (rows_due <= rows || len_due <= len) && !self.queued.swap(true, Ordering::AcqRel) {
             let this = self.clone();
             self.background.submit(Box::new(move || {
                 this.queued.store(false, Ordering::Release);
