@@ -8,10 +8,11 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::outcome;
 use crate::{
     local::Local,
     peers::{ANSWER_TIMEOUT, Peers},
-    wire::{self, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
+    wire::{self, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
 };
 
 /// Most detached tenants that are listed when a stream is opened.
@@ -104,19 +105,10 @@ async fn open(local: &Local, peers: &Peers, home: GroupId, node: NodeId) -> Answ
 
 fn opening(local: &Local, home: GroupId) -> FeedOpen {
     let (offset, detached) = local.machine.read(|held| {
-        let position = |tenant| {
-            let record = held.record(tenant)?;
-            let (epoch, revision) = (record.epoch, record.live.revision);
-            Some(
-                Position {
-                    tenant,
-                    epoch,
-                    revision,
-                }
-                .to_message(),
-            )
-        };
-        let detached = held.shard().detached(home).filter_map(position);
+        let detached = held
+            .shard()
+            .detached(home)
+            .filter_map(|tenant| outcome::position(tenant, &held));
         let detached: Vec<FeedPosition> = detached.take(DETACHED_MAX + 1).collect();
         (held.shard().stream(home), detached)
     });

@@ -123,7 +123,8 @@ fn is_seeded(tenant: TenantNumber, held: &View<'_>) -> bool {
     held.record(tenant).is_some_and(|record| record.shadow.is_some())
 }
 
-fn position(tenant: TenantNumber, held: &View<'_>) -> Option<FeedPosition> {
+/// Returns where a tenant's live copy is.
+pub(super) fn position(tenant: TenantNumber, held: &View<'_>) -> Option<FeedPosition> {
     let record = held.record(tenant)?;
     let (epoch, revision) = (record.epoch, record.live.revision);
     Some(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_api::proto::v1::{Answer, DeleteResponse, PutResponse, Role, answer::Response};
+use stead_api::proto::v1::{Answer, DeleteResponse, PutResponse, ResponseHeader, Role, answer::Response};
 use stead_raft::ProposeError;
 use stead_state::{
     serving::{self, BootTime, Lease, NotServing, Standing},
@@ -12,7 +12,7 @@ use stead_state::{
         command::{self, Operation},
     },
 };
-use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, Revision, Sequence, TenantNumber};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, Revision, Sequence, TenantNumber, TenantTime};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Job, READY_WAIT, Router, Write, too_late};
@@ -245,26 +245,27 @@ impl Router {
         job.call.reply.send(answer);
     }
 
-    fn origin(&self, job: &Job<Write>) -> Origin<'_> {
+    /// The header of an answer from home, which is behind nothing.
+    fn header(&self, job: &Job<Write>, revision: Revision, time: TenantTime) -> ResponseHeader {
         let node = &self.host.config.node;
-        let forwarded = job.call.forwarded.is_some();
-        Origin {
+        let origin = Origin {
             region: &node.region,
             node: node.id,
             role: Role::Home,
-            forwarded,
-        }
+            forwarded: job.call.forwarded.is_some(),
+        };
+        let seen = Seen {
+            tenant: job.tenant.number,
+            revision,
+            token: revision,
+            time,
+            staleness: Some(std::time::Duration::ZERO),
+        };
+        reply::header(origin, seen)
     }
 
     fn written(&self, job: &Job<Write>, written: Written) -> Answer {
-        let seen = Seen {
-            tenant: job.tenant.number,
-            revision: written.revision,
-            token: written.revision,
-            time: written.time,
-            staleness: Some(std::time::Duration::ZERO),
-        };
-        let header = Some(reply::header(self.origin(job), seen));
+        let header = Some(self.header(job, written.revision, written.time));
         let repeated_outcome = written.repeated;
         reply::response(match &job.ask.operation {
             Operation::Put { key, .. } => {
@@ -288,14 +289,7 @@ impl Router {
     }
 
     fn unchanged(&self, job: &Job<Write>, at: Evaluated) -> Answer {
-        let seen = Seen {
-            tenant: job.tenant.number,
-            revision: at.revision,
-            token: at.revision,
-            time: at.time,
-            staleness: Some(std::time::Duration::ZERO),
-        };
-        let header = Some(reply::header(self.origin(job), seen));
+        let header = Some(self.header(job, at.revision, at.time));
         reply::response(match &job.ask.operation {
             Operation::Put { .. } => Response::Put(PutResponse {
                 header,

@@ -51,17 +51,8 @@ impl forward_service_server::ForwardService for ForwardService {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        let messages = request
-            .into_inner()
-            .take_while(|message| std::future::ready(message.is_ok()));
-        let inbound = messages.filter_map(|message| {
-            let calls = message.ok().map(|message| {
-                let calls: Box<dyn FnOnce(&_) -> _ + Send> = Box::new(|answers: &_| calls(message, answers));
-                calls
-            });
-            std::future::ready(calls)
-        });
-        let answers = operations::serve(self.router.clone(), Box::pin(inbound), self.stop.clone());
+        let inbound = operations::inbound(request.into_inner(), calls);
+        let answers = operations::serve(self.router.clone(), inbound, self.stop.clone());
         let stream = answers.map(|answers| Ok(ForwardResponse { answers }));
         Ok(Response::new(Box::pin(stream)))
     }

@@ -164,17 +164,8 @@ impl kv_service_server::KvService for KvService {
         &self,
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
-        let messages = request
-            .into_inner()
-            .take_while(|message| std::future::ready(message.is_ok()));
-        let inbound = messages.filter_map(|message| {
-            let calls = message.ok().map(|message| {
-                let calls: Box<dyn FnOnce(&_) -> _ + Send> = Box::new(|answers: &_| calls(message, answers));
-                calls
-            });
-            std::future::ready(calls)
-        });
-        let answers = operations::serve(self.router.clone(), Box::pin(inbound), self.stop.clone());
+        let inbound = operations::inbound(request.into_inner(), calls);
+        let answers = operations::serve(self.router.clone(), inbound, self.stop.clone());
         let stream = answers.map(|answers| Ok(PipelineResponse { answers }));
         Ok(Response::new(Box::pin(stream)))
     }

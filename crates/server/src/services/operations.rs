@@ -19,6 +19,7 @@ use futures::{
 use stead_api::proto::v1::Answer;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 
 use crate::router::{Answers, Call, Router};
 
@@ -28,7 +29,19 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const MESSAGE_ANSWERS_MAX: usize = 512;
 
 /// Operations of one inbound message, with where their answers go.
-pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Box<dyn FnOnce(&Answers) -> Vec<Call> + Send>> + Send>>;
+pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Read> + Send>>;
+type Read = Box<dyn FnOnce(&Answers) -> Vec<Call> + Send>;
+
+/// Returns the messages of a stream up to its end or its first failure; `calls` reads one message.
+pub(crate) fn inbound<M: Send + 'static>(messages: Streaming<M>, calls: fn(M, &Answers) -> Vec<Call>) -> Inbound {
+    let messages = messages.take_while(|message| std::future::ready(message.is_ok()));
+    Box::pin(messages.filter_map(move |message| {
+        let read = message
+            .ok()
+            .map(|message| -> Read { Box::new(move |answers| calls(message, answers)) });
+        std::future::ready(read)
+    }))
+}
 
 struct Session {
     router: Arc<Router>,
