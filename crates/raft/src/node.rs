@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use stead_api::net::Connect;
+use stead_store::background::Stagger;
 use stead_store::log::LogStore;
 use stead_store::machine::Machine;
 use stead_types::{GroupId, Incarnation, NodeId};
@@ -259,6 +260,7 @@ impl Node {
             store: self.config.log.clone(),
             retained: parts.retained,
             transfers: parts.transfers,
+            stagger: Stagger::of(self.config.node),
         };
         tasks.spawn("keeping the log short", upkeep.run());
         if is_held_back {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use stead_store::background::Stagger;
 use stead_store::log::LogStore;
 use tokio::time::{Instant, timeout_at};
 
@@ -37,6 +38,7 @@ pub(crate) struct Upkeep {
     pub(crate) store: Arc<dyn LogStore>,
     pub(crate) retained: Arc<Retained>,
     pub(crate) transfers: Arc<Transfers>,
+    pub(crate) stagger: Stagger,
 }
 
 impl Upkeep {
@@ -57,7 +59,7 @@ impl Upkeep {
         while self.retained.so_far().1 == entries {
             self.retained.grown().await;
         }
-        let latest = Instant::now() + CHECKPOINT_INTERVAL;
+        let latest = Instant::now() + self.stagger.time(CHECKPOINT_INTERVAL);
         loop {
             let now = self.retained.so_far();
             if now.0 - bytes >= CHECKPOINT_BYTES || now.1 - entries >= CHECKPOINT_ENTRIES {

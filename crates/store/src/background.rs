@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use stead_types::NodeId;
@@ -9,13 +10,41 @@ use stead_types::NodeId;
 /// Nodes whose shares differ.
 const STAGGER_STEPS: u64 = 9;
 
+/// Delays what is due by a share that differs between nodes: the replicas of a group apply the same, and would all write
+/// their rows at the same moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stagger {
+    percent: u32,
+}
+
+impl Stagger {
+    /// The share of a node.
+    pub fn of(node: NodeId) -> Self {
+        let step = (node.get() % STAGGER_STEPS) as u32;
+        Self {
+            percent: step * 100 / STAGGER_STEPS as u32,
+        }
+    }
+
+    /// Returns when something is due that is due after `time`: at most twice that.
+    pub fn time(self, time: Duration) -> Duration {
+        time + time * self.percent / 100
+    }
+
+    /// Returns the size at which something is due that is due at `size`: at most twice that.
+    pub fn size(self, size: usize) -> usize {
+        size + size / 100 * self.percent as usize
+    }
+}
+
 /// Something to do.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs jobs one after the other. Whoever submits bounds how many wait: a group submits one at a time.
 pub struct Background {
     worker: Option<Worker>,
-    stagger_percent: usize,
+    /// When they are due by size.
+    pub stagger: Stagger,
 }
 
 struct Worker {
@@ -28,12 +57,12 @@ impl Background {
     pub fn inline() -> Self {
         Self {
             worker: None,
-            stagger_percent: 0,
+            stagger: Stagger::default(),
         }
     }
 
     /// Runs jobs on a thread, which ends when this is dropped, after the jobs that wait.
-    pub fn thread(name: &str) -> std::io::Result<Self> {
+    pub fn thread(name: &str, stagger: Stagger) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<Job>();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             for job in receiver {
@@ -46,22 +75,8 @@ impl Background {
         };
         Ok(Self {
             worker: Some(worker),
-            stagger_percent: 0,
+            stagger,
         })
-    }
-
-    /// Delays what is due by size by a share that differs between nodes: the replicas of a group apply the same, and
-    /// would all write their rows at the same moment.
-    #[must_use]
-    pub fn staggered(mut self, node: NodeId) -> Self {
-        let steps = node.get() % STAGGER_STEPS;
-        self.stagger_percent = steps as usize * 100 / STAGGER_STEPS as usize;
-        self
-    }
-
-    /// Returns a size that is due, as this node's share has it: at most twice the size.
-    pub fn due(&self, size: usize) -> usize {
-        size + size / 100 * self.stagger_percent
     }
 
     /// Tells whether jobs run where they are submitted.
@@ -101,8 +116,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nine_nodes_in_a_row_have_shares_of_their_own_below_twice_the_size() {
+        let mut sizes: Vec<usize> = (1..=9).map(|node| Stagger::of(NodeId::new(node)).size(9_000)).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        assert_eq!((sizes.len(), sizes[0]), (9, 9_000));
+        assert!(sizes[8] < 18_000);
+    }
+
+    #[test]
     fn jobs_run_in_their_order_and_all_before_the_end() {
-        for background in [Background::inline(), Background::thread("test").unwrap()] {
+        for background in [
+            Background::inline(),
+            Background::thread("test", Stagger::default()).unwrap(),
+        ] {
             let (sender, receiver) = mpsc::channel();
             for number in 0..100 {
                 let sender = sender.clone();

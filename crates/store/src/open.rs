@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stead_types::NodeId;
 
-use crate::background::Background;
+use crate::background::{Background, Stagger};
 use crate::dir::{DataDir, Identity, Refused};
 use crate::engine::{self, Engine, Kind};
 use crate::health::Failure;
@@ -118,11 +118,12 @@ fn on_disk(dir: DataDir, kind: Kind, log: &raft_engine::Options, node: NodeId) -
         Kind::Memory => Ok(engine::memory::Disk::default().open()),
     };
     let engine = opened.map_err(part("rows", rows_dir.clone()))?;
-    let background = Background::thread("checkpoints").map_err(part("checkpoint thread", rows_dir))?;
+    let background =
+        Background::thread("checkpoints", Stagger::of(node)).map_err(part("checkpoint thread", rows_dir))?;
     Ok(Store {
         engine,
         log,
-        background: Arc::new(background.staggered(node)),
+        background: Arc::new(background),
         dir: Some(dir),
     })
 }

@@ -171,10 +171,8 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         if MEMORY_LEN_MAX <= len {
             return self.checkpoint();
         }
-        let (rows_due, len_due) = (
-            self.background.due(CHECKPOINT_ROWS),
-            self.background.due(CHECKPOINT_LEN),
-        );
+        let stagger = self.background.stagger;
+        let (rows_due, len_due) = (stagger.size(CHECKPOINT_ROWS), stagger.size(CHECKPOINT_LEN));
         if (rows_due <= rows || len_due <= len) && !self.queued.swap(true, Ordering::AcqRel) {
             let this = self.clone();
             self.background.submit(Box::new(move || {

@@ -1,7 +1,7 @@
 //! Rows in [sled](https://docs.rs/sled), with real syncs: the second engine, so that digests compare two for ever.
 //!
 //! One tree for all rows, because batches are atomic within a tree and space of many trees is not reclaimed. sled has
-//! no error that tells a failed sync from another failure: each ends its use. A large batch is applied in parts, with a
+//! no error that tells a failed sync from another failure: each ends its use. A large batch is written row by row, with a
 //! file ([`redo`]) that makes it whole.
 
 use std::io;
@@ -21,10 +21,13 @@ use crate::health::Health;
 mod redo;
 mod sync_shim;
 
-use redo::{PART_ROWS, Redo};
+use redo::Redo;
 
 /// A tree that is only there to have something to sync.
 const PROBE: &str = "sync-probe";
+
+/// Rows that are written as one batch of sled's. Nobody reads meanwhile.
+const BATCH_ROWS_MAX: usize = 64;
 
 const LOCK_WAIT: Duration = Duration::from_millis(10);
 const LOCK_WAITS_MAX: u32 = 300;
@@ -52,7 +55,7 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
         health: Health::default(),
     };
     if let Some(batch) = engine.redo.read()? {
-        engine.apply_parts(&batch)?;
+        engine.apply_redo(&batch)?;
     }
     Ok(Arc::new(engine))
 }
@@ -106,10 +109,13 @@ impl Sled {
         self.database.apply_batch(batch)
     }
 
-    /// Applies what the file holds, and forgets the file.
-    fn apply_parts(&self, batch: &[Change]) -> io::Result<()> {
-        for part in batch.chunks(PART_ROWS) {
-            self.apply(part)?;
+    /// Writes the rows that the file holds one by one, and forgets the file.
+    fn apply_redo(&self, batch: &[Change]) -> io::Result<()> {
+        for Change { key, value } in batch {
+            match value {
+                Some(value) => drop(self.database.insert(&**key, &**value)?),
+                None => drop(self.database.remove(&**key)?),
+            }
         }
         self.database.flush()?;
         self.redo.remove()
@@ -119,7 +125,7 @@ impl Sled {
         // What was written before must not be lost where this batch survives.
         self.database.flush()?;
         self.redo.write(batch)?;
-        self.apply_parts(batch)
+        self.apply_redo(batch)
     }
 }
 
@@ -149,7 +155,7 @@ impl Engine for Sled {
         let _writing = self.writing.lock();
         let batch: Vec<Change> = changes.collect();
         let written = match batch.len() {
-            0..=PART_ROWS => self.apply(&batch).map_err(io::Error::from),
+            0..=BATCH_ROWS_MAX => self.apply(&batch).map_err(io::Error::from),
             _ => self.write_large(&batch),
         };
         written.map_err(|error| self.health.fail("writing rows", error).into())

@@ -1,8 +1,8 @@
 //! A large batch on its way into sled, beside it in a file.
 //!
 //! sled lets nobody read while it applies a batch: one of 50,000 rows takes a second. So a large batch is first written to
-//! this file and synced, then applied in parts, then synced, then forgotten. Whoever opens the database applies the file
-//! again if it is there: the rows are absolute, so that parts which were applied already do no harm.
+//! this file and synced, then its rows are written one by one, then synced, then the file is forgotten. Whoever opens the
+//! database does so again if the file is there: the rows are absolute, so that those which were written do no harm.
 //!
 //! Layout: frames of length (u32), checksum of the body (crc32c, u32), body; a body is rows, each a key behind its length
 //! and a value that may be missing. An empty frame ends the file. All numbers are big-endian.
@@ -16,8 +16,8 @@ use stead_state::codec::{Malformed, Reader, Writer};
 
 use crate::engine::Change;
 
-/// Rows that are applied at a time.
-pub(super) const PART_ROWS: usize = 256;
+/// Rows in a frame.
+const PART_ROWS: usize = 256;
 
 /// The file.
 pub(super) struct Redo {
