@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use stead_client::{Scan, Tenant};
+use stead_client::{Scan, SessionToken, Tenant};
 use tokio::{
-    sync::{Mutex, oneshot},
+    sync::{Mutex, broadcast, oneshot},
     task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -17,6 +17,18 @@ const IN_FLIGHT_MAX: usize = 5_000;
 const PAGE: u32 = 5_000;
 /// Errors that are told.
 const ERRORS_SHOWN_MAX: usize = 3;
+/// One of so many writes is handed to who asks for them.
+const SAMPLED: u64 = 10;
+/// Samples that wait for the slowest who asked.
+const SAMPLES_MAX: usize = 1_000;
+
+/// A write right after its acknowledgement.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    pub(super) key: String,
+    pub(super) token: SessionToken,
+    pub(super) acknowledged: Instant,
+}
 
 /// A load that runs.
 #[derive(Debug)]
@@ -35,6 +47,7 @@ struct Tally {
     errors: Vec<String>,
     last: Instant,
     gap: Duration,
+    samples: broadcast::Sender<Sample>,
 }
 
 /// What has become of a load.
@@ -54,6 +67,7 @@ impl Load {
             errors: Vec::new(),
             last: Instant::now(),
             gap: Duration::ZERO,
+            samples: broadcast::channel(SAMPLES_MAX).0,
         };
         let tally = Arc::new(Mutex::new(tally));
         let (stop, stopped) = oneshot::channel();
@@ -72,6 +86,11 @@ impl Load {
         let mut tally = self.tally.lock().await;
         let going_on = tally.last.elapsed();
         std::mem::take(&mut tally.gap).max(going_on)
+    }
+
+    /// Returns one of ten writes from now on, each as soon as it is acknowledged.
+    pub(super) async fn samples(&self) -> broadcast::Receiver<Sample> {
+        self.tally.lock().await.samples.subscribe()
     }
 
     pub(super) async fn acknowledged(&self) -> usize {
@@ -146,14 +165,27 @@ async fn run(
 
 async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<Tally>>) {
     let started = Instant::now();
-    let outcome = tenant.put(key(&prefix, number), number.to_string()).await;
+    let key = key(&prefix, number);
+    let outcome = tenant.put(key.clone(), number.to_string()).await;
+    let acknowledged = Instant::now();
     let mut tally = tally.lock().await;
     match outcome {
-        Ok(_) => {
+        Ok(written) => {
+            if let Some(token) = written.header.token
+                && number.is_multiple_of(SAMPLED)
+            {
+                let sample = Sample {
+                    key,
+                    token,
+                    acknowledged,
+                };
+                // Nobody may have asked.
+                let _ = tally.samples.send(sample);
+            }
             let gap = tally.last.elapsed();
             tally.gap = tally.gap.max(gap);
-            tally.last = Instant::now();
-            tally.acknowledged.push((number, started.elapsed()));
+            tally.last = acknowledged;
+            tally.acknowledged.push((number, acknowledged - started));
         }
         Err(error) => tally.errors.push(error.to_string()),
     }
