@@ -47,6 +47,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["server", "client"]),
     ("hyper-util", &["api", "server", "client"]),
     ("clap", &["cli"]),
+    ("mimalloc", &["cli"]),
     ("indicatif", &["cli"]),
     ("comfy-table", &["cli"]),
     ("anyhow", &["cli"]),

@@ -12,6 +12,9 @@ use tokio::process::{Child, Command};
 
 use super::{Error, Plan, error::at};
 
+/// tokio's own variable.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
@@ -28,6 +31,7 @@ impl Running {
         let errors = log.try_clone().map_err(at("open", &path))?;
         let mut command = Command::new(&plan.binary);
         command.arg("serve").arg("--config").arg(plan.config_of(name));
+        command.env(WORKER_THREADS, worker_threads(plan).to_string());
         command
             .stdin(Stdio::null())
             .stdout(log)
@@ -68,6 +72,13 @@ impl Running {
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
+}
+
+/// A node's share of the processors: with threads for all of them in every node, they would mostly wake each other.
+fn worker_threads(plan: &Plan) -> usize {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let nodes: usize = plan.regions.iter().map(|region| region.nodes).sum();
+    (processors / nodes.max(1)).max(1)
 }
 
 /// How often a killed process is asked whether it is gone, every millisecond.
