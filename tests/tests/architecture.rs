@@ -37,6 +37,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("fjall", &["store"]),
     ("sled", &["store"]),
     ("raft-engine", &["store"]),
+    ("rustix", &["store"]),
     ("protobuf", &["store"]),
     ("openraft", &["raft"]),
     ("axum", &["server"]),

@@ -25,6 +25,10 @@ const CHECKPOINT_ENTRIES: u64 = 20_000;
 const CHECKPOINT_BYTES: u64 = 32 << 20;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// A group that has come to rest with this much to write gets its checkpoint this soon: it would only lie in memory.
+const REST_BYTES: u64 = 1 << 20;
+const REST_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Bytes of entries that stay for followers that are behind: longer ones need a snapshot.
 const TAIL_BYTES: u64 = 64 << 20;
 
@@ -65,7 +69,12 @@ impl Upkeep {
             if now.0 - bytes >= CHECKPOINT_BYTES || now.1 - entries >= CHECKPOINT_ENTRIES {
                 return;
             }
-            if timeout_at(latest, self.retained.grown()).await.is_err() {
+            let wait = if now.0 - bytes >= REST_BYTES {
+                latest.min(Instant::now() + REST_INTERVAL)
+            } else {
+                latest
+            };
+            if timeout_at(wait, self.retained.grown()).await.is_err() {
                 return;
             }
         }

@@ -1,4 +1,7 @@
 //! Where checkpoints run: on a thread of their own, or, in simulations, right where they are asked for.
+//!
+//! The thread steps back where processors are short, and so do those that it starts: an engine that is opened on it
+//! compacts at a low priority too. Nobody waits for any of them unless they are very late.
 
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -37,6 +40,9 @@ impl Stagger {
     }
 }
 
+/// As RocksDB has it for compaction (`CpuPriority::kLow`).
+const NICENESS: i32 = 10;
+
 /// Something to do.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -65,6 +71,7 @@ impl Background {
     pub fn thread(name: &str, stagger: Stagger) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<Job>();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            step_back();
             for job in receiver {
                 job();
             }
@@ -84,6 +91,14 @@ impl Background {
         self.worker.is_none()
     }
 
+    /// Runs a job and returns what it returned. A panic of the job is one of the caller.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, done) = mpsc::channel();
+        self.submit(Box::new(move || drop(sender.send(job()))));
+        done.recv()
+            .expect("the thread of checkpoints runs until this is dropped")
+    }
+
     /// Runs a job, now or soon.
     pub fn submit(&self, job: Job) {
         match &self.worker {
@@ -95,6 +110,15 @@ impl Background {
                 }
             }
         }
+    }
+}
+
+/// Lowers the priority of the calling thread. On other systems than Linux it would be the whole process's.
+fn step_back() {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::nice(NICENESS)
+    {
+        tracing::warn!(%error, "checkpoints run at full priority");
     }
 }
 

@@ -112,14 +112,17 @@ fn on_disk(dir: DataDir, kind: Kind, log: &raft_engine::Options, node: NodeId) -
     let (rows_dir, log_dir) = (dir.rows(), dir.log());
     let fault = raft_engine::SyncFault::default();
     let log = raft_engine::open(&log_dir, log, fault).map_err(part("Raft log", log_dir.clone()))?;
-    let opened = match kind {
-        Kind::Fjall => engine::fjall::open(&rows_dir),
-        Kind::Sled => engine::sled::open(&rows_dir),
-        Kind::Memory => Ok(engine::memory::Disk::default().open()),
-    };
-    let engine = opened.map_err(part("rows", rows_dir.clone()))?;
-    let background =
-        Background::thread("checkpoints", Stagger::of(node)).map_err(part("checkpoint thread", rows_dir))?;
+    let background = Background::thread("checkpoints", Stagger::of(node));
+    let background = background.map_err(part("checkpoint thread", rows_dir.clone()))?;
+    let opened = background.run({
+        let rows_dir = rows_dir.clone();
+        move || match kind {
+            Kind::Fjall => engine::fjall::open(&rows_dir),
+            Kind::Sled => engine::sled::open(&rows_dir),
+            Kind::Memory => Ok(engine::memory::Disk::default().open()),
+        }
+    });
+    let engine = opened.map_err(part("rows", rows_dir))?;
     Ok(Store {
         engine,
         log,

@@ -140,8 +140,13 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         self.durable.lock().clone()
     }
 
-    /// Makes durable what has been applied; applying goes on meanwhile.
-    pub fn checkpoint(&self) -> Result<(), Failed> {
+    /// Makes durable what has been applied, in the background, and waits for that; applying goes on meanwhile.
+    pub fn checkpoint(self: &Arc<Self>) -> Result<(), Failed> {
+        let this = self.clone();
+        self.background.run(move || this.write_checkpoint())
+    }
+
+    fn write_checkpoint(&self) -> Result<(), Failed> {
         let _one = self.checkpoint.lock();
         let mut inner = self.inner.write();
         if inner.table.dirty_rows() == 0 && inner.applied == *self.durable.lock() {
@@ -177,7 +182,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
             let this = self.clone();
             self.background.submit(Box::new(move || {
                 this.queued.store(false, Ordering::Release);
-                if let Err(error) = this.checkpoint() {
+                if let Err(error) = this.write_checkpoint() {
                     tracing::error!(group = %this.group, error = &error as &dyn std::error::Error, "no checkpoint");
                 }
             }));
@@ -192,7 +197,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
 
     /// Replaces everything, once a [`Filler`] has written the rows of `install`, and returns when that is durable. The
     /// rows of other installs stay, for the machine to erase.
-    pub fn swap(&self, state: S, install: u32, applied: Applied) -> Result<(), Failed> {
+    pub fn swap(self: &Arc<Self>, state: S, install: u32, applied: Applied) -> Result<(), Failed> {
         self.engine.checkpoint().map_err(failed("syncing a snapshot"))?;
         {
             let mut inner = self.inner.write();

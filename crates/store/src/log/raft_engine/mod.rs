@@ -101,9 +101,9 @@ fn open_parts(dir: &Path, options: &Options, fault: SyncFault) -> io::Result<Log
         purger: Purger::new(options.file_len as usize),
         health,
     });
-    let (writes, purges) = (parts.clone(), parts.clone());
+    let (writes, purges, dir) = (parts.clone(), parts.clone(), dir.to_owned());
     let writer = move || writes.writer.run(&writes.engine, |len| writes.purger.wrote(len));
-    let purger = move || purges.purger.run(&purges.engine, &purges.health);
+    let purger = move || purges.purger.run(&dir, &purges.engine, &purges.health);
     let threads = Threads {
         parts,
         threads: vec![

@@ -1,6 +1,8 @@
 //! Removes log files that nobody needs, on its own thread, because removing rewrites what is left in them.
 
+use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use parking_lot::{Condvar, Mutex};
 use stead_types::GroupId;
@@ -8,6 +10,9 @@ use stead_types::GroupId;
 use super::write;
 use super::writer::{Engine, guarded};
 use crate::health::Health;
+
+/// How raft-engine's names of spare files end.
+const SPARE: &str = "reserved";
 
 /// The purge thread's inbox and outbox.
 pub(super) struct Purger {
@@ -52,8 +57,12 @@ impl Purger {
         self.state.lock().holding_back.clone()
     }
 
-    /// Purges now and then until stopped or failed.
-    pub(super) fn run(&self, engine: &Engine, health: &Health) {
+    /// Makes the spare files of `dir` durable; then purges now and then until stopped or failed.
+    pub(super) fn run(&self, dir: &Path, engine: &Engine, health: &Health) {
+        if let Err(error) = sync_spare_files(dir) {
+            health.fail("syncing spare log files", error);
+            return;
+        }
         while self.wait() {
             match purge(engine) {
                 Ok(groups) => self.state.lock().holding_back = groups,
@@ -73,6 +82,22 @@ impl Purger {
         state.written = 0;
         !state.stopping
     }
+}
+
+/// Writes the files that were made for later use to the disk. They would else be written all at once, some 30 s after
+/// the start, and writes of those moments would wait for that.
+fn sync_spare_files(dir: &Path) -> io::Result<()> {
+    for entry in dir.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == SPARE) {
+            // The log's writer may have taken it into use meanwhile.
+            match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                file => file?.sync_data()?,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn purge(engine: &Engine) -> io::Result<Vec<GroupId>> {

@@ -16,7 +16,7 @@ use crate::log::group_state::{Budget, check_append};
 use crate::log::{Purged, Record};
 
 /// Most bytes of written records that a group keeps in memory for Raft's replication and apply.
-pub const TAIL_LEN_MAX: usize = 16 << 20;
+pub const TAIL_LEN_MAX: usize = 4 << 20;
 
 #[derive(Default)]
 pub(super) struct View {
