@@ -15,12 +15,14 @@
 //!
 //! 1. A proposal is answered once its entry is applied here, or with an error that says whether it may have happened.
 //! 2. A node that was restarted neither votes nor stands for election until every lease it may have granted is over.
-//! 3. Storage that failed, or a machine that failed, stops the node: [`Node::failed`].
+//! 3. A voter without a log joins a group only at the group's beginning (`founding`).
+//! 4. Storage that failed, or a machine that failed, stops the node: [`Node::failed`].
 
 mod blocking;
 mod encoding;
 mod error;
 mod failure;
+mod founding;
 mod group;
 mod log;
 mod machine;

@@ -1,5 +1,7 @@
 //! One group as this node has it: what the handle, the service and the tasks share.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,13 +9,16 @@ use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
+use stead_store::log::GroupLog;
 use stead_types::NodeId;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::blocking::Blocking;
 use crate::failure::{Ended, Failure, Failures};
+use crate::founding::{DiskLost, Founding};
 use crate::group::Leadership;
+use crate::network::Network;
 use crate::proposer::Proposer;
 use crate::reads::Reads;
 use crate::tasks::Tasks;
@@ -26,6 +31,7 @@ pub(crate) struct Member {
     pub(crate) sender: Sender,
     pub(crate) periods: Periods,
     pub(crate) raft: Raft,
+    pub(crate) log: Arc<dyn GroupLog>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) reads: Reads,
     pub(crate) applied: watch::Sender<u64>,
@@ -40,6 +46,9 @@ pub(crate) struct Member {
     pub(crate) heard: Heard,
     /// Set for one lease after a restart: it neither votes nor stands for election meanwhile.
     pub(crate) is_held_back: AtomicBool,
+    pub(crate) founding: Founding,
+    /// The voters that the group begins with.
+    pub(crate) voters: BTreeSet<NodeId>,
 }
 
 /// When somebody was heard of last; read and written without waiting.
@@ -96,6 +105,50 @@ impl Member {
         tokio::time::sleep(self.periods.election_max()).await;
         self.is_held_back.store(false, Ordering::Release);
         self.raft.runtime_config().elect(true);
+    }
+
+    /// Takes part in the beginning of the group, or stops the node: see [`crate::founding`].
+    pub(crate) async fn found(self: Arc<Self>, network: Network) {
+        let group = self.sender.group;
+        let heard = self.founding.hear_all(group, |voter| {
+            let network = network.clone();
+            async move { network.has_nothing(voter).await }
+        });
+        if let Err(owner) = heard.await {
+            return self.failures.report(Failure {
+                group: Some(group),
+                doing: "joining it",
+                source: Arc::new(DiskLost { group, owner }),
+            });
+        }
+        self.initialize().await;
+        self.is_held_back.store(false, Ordering::Release);
+        self.raft.runtime_config().elect(true);
+        self.founding.join();
+        if self.voters.first() == Some(&self.sender.node) {
+            // One begins at once, the others when they have heard of no leader: no vote is split.
+            drop(self.raft.trigger().elect(false).await);
+        }
+    }
+
+    /// Answers a voter that has nothing of the group: whether this one has nothing either.
+    pub(crate) async fn has_nothing(&self, asker: NodeId) -> io::Result<bool> {
+        if !self.founding.has_joined() {
+            self.initialize().await;
+            self.founding.heard(asker);
+        }
+        let log = self.log.state()?;
+        // The first entry is the initial membership.
+        Ok(log.purged.is_none() && log.last.is_none_or(|last| last.index == 0))
+    }
+
+    /// Makes the initial membership durable.
+    async fn initialize(&self) {
+        let members: BTreeMap<u64, ()> = self.voters.iter().map(|node| (node.get(), ())).collect();
+        if let Err(error) = self.raft.initialize(members).await {
+            // It is there already, or what another voter wrote.
+            tracing::debug!(%error, group = %self.sender.group, "not initialised");
+        }
     }
 
     /// Passes on who leads, and notices when Raft ends by itself.

@@ -1,6 +1,6 @@
 //! The groups of one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::blocking::Blocking;
 use crate::error::OpenError;
 use crate::failure::{Failure, Failures};
+use crate::founding::Founding;
 use crate::group::{Group, Leadership};
 use crate::log::Log;
 use crate::machine::StateMachine;
@@ -82,6 +83,25 @@ enum Slot {
     /// Being opened.
     Opening,
     Open(Arc<Member>),
+}
+
+/// When a node takes part in the elections of a group.
+enum Beginning {
+    /// It is the only voter.
+    AtOnce,
+    /// It was a member before.
+    AfterOneLease,
+    /// It is new, as these others must be.
+    WithAll(BTreeSet<NodeId>),
+}
+
+impl Beginning {
+    fn unheard(&self) -> BTreeSet<NodeId> {
+        match self {
+            Self::AtOnce | Self::AfterOneLease => BTreeSet::new(),
+            Self::WithAll(others) => others.clone(),
+        }
+    }
 }
 
 impl Registry {
@@ -208,33 +228,41 @@ impl Node {
             transfers: parts.transfers.clone(),
         };
         let id = self.config.node.get();
-        let raft = Raft::build(id, raft_config, network, log, parts.machine.clone()).await?;
+        let raft = Raft::build(id, raft_config, network.clone(), log, parts.machine.clone()).await?;
         parts.machine.is_running.store(true, Ordering::Release);
-        raft.runtime_config().elect(is_pristine);
+        raft.runtime_config().elect(false);
         raft.run();
-        let voters: Vec<u64> = config.voters.iter().map(|node| node.get()).collect();
-        if is_pristine && voters.contains(&id) {
-            let members: BTreeMap<u64, ()> = voters.into_iter().map(|node| (node, ())).collect();
-            if let Err(error) = raft.initialize(members).await {
-                // A peer was faster and has already written here.
-                tracing::debug!(%error, group = %config.group, "not initialised");
-            }
+        let mut others: BTreeSet<NodeId> = config.voters.iter().copied().collect();
+        let is_new_voter = is_pristine && others.remove(&self.config.node);
+        if is_new_voter && others.is_empty() {
+            raft.initialize(BTreeMap::from([(id, ())])).await?;
         }
         // Nobody else can hold a lease from the only voter.
         let count = |state: &RaftState| state.membership_state.effective().voter_ids().count();
         let is_alone = raft.with_raft_state(count).await? == 1;
-        let is_held_back = !is_pristine && !is_alone;
-        raft.runtime_config().elect(!is_held_back);
-        Ok(self.start(parts, raft, is_held_back, &config))
+        let beginning = match (is_new_voter, is_alone) {
+            (_, true) => Beginning::AtOnce,
+            (true, false) => Beginning::WithAll(others),
+            (false, false) => Beginning::AfterOneLease,
+        };
+        let member = self.start(parts, raft, &beginning, &config);
+        let tasks = &member.tasks;
+        match beginning {
+            Beginning::AtOnce => member.raft.runtime_config().elect(true),
+            Beginning::AfterOneLease => tasks.spawn("holding back", member.clone().hold_back()),
+            Beginning::WithAll(_) => tasks.spawn("founding the group", member.clone().found(network)),
+        }
+        Ok(member)
     }
 
-    fn start(&self, parts: Parts, raft: Raft, is_held_back: bool, config: &GroupConfig) -> Arc<Member> {
+    fn start(&self, parts: Parts, raft: Raft, beginning: &Beginning, config: &GroupConfig) -> Arc<Member> {
         let periods = config.timing.periods();
         let clock = self.config.clock.clone();
         let member = Arc::new(Member {
             sender: parts.sender,
             periods,
             raft: raft.clone(),
+            log: self.config.log.group(config.group),
             proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
             reads: Reads::default(),
             applied: parts.machine.applied.clone(),
@@ -245,7 +273,9 @@ impl Node {
             spool: self.config.spool.clone(),
             receiving: tokio::sync::Mutex::default(),
             heard: Heard::new(),
-            is_held_back: AtomicBool::new(is_held_back),
+            is_held_back: AtomicBool::new(!matches!(beginning, Beginning::AtOnce)),
+            founding: Founding::new(beginning.unheard()),
+            voters: config.voters.iter().copied().collect(),
         });
         let tasks = &member.tasks;
         tasks.spawn("watching the leader", member.clone().watch_leader());
@@ -263,9 +293,6 @@ impl Node {
             stagger: Stagger::of(self.config.node),
         };
         tasks.spawn("keeping the log short", upkeep.run());
-        if is_held_back {
-            tasks.spawn("holding back", member.clone().hold_back());
-        }
         member
     }
 }

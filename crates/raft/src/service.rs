@@ -9,7 +9,7 @@ use openraft::storage::Snapshot;
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_api::proto::internal::v1::raft_service_server::{self, RaftServiceServer};
 use stead_state::codec::Malformed;
-use stead_types::GroupId;
+use stead_types::{GroupId, NodeId};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -52,6 +52,19 @@ fn member(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, S
     Ok(member)
 }
 
+/// Refuses for a voter without a log, until the group begins.
+fn joined(member: Arc<Member>) -> Result<Arc<Member>, Status> {
+    if member.founding.has_joined() {
+        Ok(member)
+    } else {
+        Err(not_joined())
+    }
+}
+
+fn not_joined() -> Status {
+    Status::unavailable("this voter has no log, and waits for the group to begin")
+}
+
 fn malformed(error: Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -79,7 +92,7 @@ impl raft_service_server::RaftService for Peers {
     async fn snapshot(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<RaftEnvelope>, Status> {
         let mut chunks = request.into_inner();
         let head = next_chunk(&mut chunks).await?;
-        let member = member(&self.registry, &head)?;
+        let member = joined(member(&self.registry, &head)?)?;
         receive(&member, head, chunks).await.map(Response::new)
     }
 }
@@ -91,7 +104,7 @@ async fn append(
     let Some(first) = requests.message().await? else {
         return Err(Status::invalid_argument("a stream without a request"));
     };
-    let member = member(&registry, &first)?;
+    let member = joined(member(&registry, &first)?)?;
     let requests = stream::iter([Ok(first)])
         .chain(requests)
         .map(|request| {
@@ -119,7 +132,18 @@ async fn append(
 async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope, Status> {
     let kind = wire::kind(&request).map_err(malformed)?;
     let (raft, body) = (&member.raft, request.body);
+    if matches!(kind, Kind::Vote | Kind::PreVote) {
+        // Who asks for votes in a new group has heard of all voters, and this one will in a moment: were it refused, the
+        // first election would fail.
+        member.founding.joined().await;
+    }
+    let asker = NodeId::new(request.from_node);
     let (kind, answer) = match kind {
+        Kind::Founding => {
+            let has_nothing = member.has_nothing(asker).await.map_err(stopped)?;
+            (Kind::FoundingAnswer, wire::founding_answer(has_nothing))
+        }
+        Kind::Append | Kind::Transfer if !member.founding.has_joined() => return Err(not_joined()),
         Kind::Append => {
             member.heard.note();
             let append = wire::read_append(body).map_err(malformed)?;
@@ -152,7 +176,8 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
         | Kind::SnapshotHead
         | Kind::SnapshotChunk
         | Kind::SnapshotEnd
-        | Kind::SnapshotAnswer => return Err(Status::invalid_argument("not a control message")),
+        | Kind::SnapshotAnswer
+        | Kind::FoundingAnswer => return Err(Status::invalid_argument("not a control message")),
     };
     Ok(member.sender.envelope(kind, request.id, answer))
 }

@@ -42,10 +42,12 @@ pub(crate) enum Kind {
     SnapshotChunk = 9,
     SnapshotEnd = 10,
     SnapshotAnswer = 11,
+    Founding = 12,
+    FoundingAnswer = 13,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Append,
         Self::AppendAnswer,
         Self::Vote,
@@ -57,6 +59,8 @@ impl Kind {
         Self::SnapshotChunk,
         Self::SnapshotEnd,
         Self::SnapshotAnswer,
+        Self::Founding,
+        Self::FoundingAnswer,
     ];
 }
 
@@ -208,6 +212,17 @@ pub(crate) fn read_transfer(body: Bytes) -> Result<TransferRequest, Malformed> {
         let (vote, to) = (get_vote(reader)?, reader.u64()?);
         Ok(TransferRequest::new(vote, to, reader.option(get_log_id)?))
     })
+}
+
+/// The answer to a voter without a log. The question has no body: who asks has nothing.
+pub(crate) fn founding_answer(has_nothing: bool) -> Bytes {
+    let mut writer = Writer::default();
+    writer.bool(has_nothing);
+    writer.finish()
+}
+
+pub(crate) fn read_founding_answer(body: Bytes) -> Result<bool, Malformed> {
+    read(body, Reader::bool)
 }
 
 const TAKEN: u8 = 0;

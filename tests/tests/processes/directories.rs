@@ -62,3 +62,31 @@ async fn a_data_directory_of_somebody_else_is_refused_and_left_as_it_is() {
     let held = world.stead(["kv", "get", "acme", "k"]).await;
     assert_eq!(held.stdout, "v", "nothing is lost: {held:?}");
 }
+
+#[tokio::test]
+async fn a_node_that_lost_its_disk_says_so_and_the_others_go_on() {
+    let mut world = World::start(3).await;
+    for arguments in [vec!["tenant", "create", "acme"], vec!["kv", "put", "acme", "k", "v"]] {
+        let ran = world.stead(arguments).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    let node = world.first().name.clone();
+    world.cluster.kill_node(&node).await.unwrap();
+    std::fs::remove_dir_all(world.plan.data_of(&node)).unwrap();
+    let config = world.plan.config_of(&node);
+    // The second time there is a directory, with nothing of the group in it.
+    for _ in 0..2 {
+        let ran = serve(&world, &config).await;
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        for words in [
+            "this node has none",
+            "its disk was lost",
+            "start it with the data that it had",
+        ] {
+            assert!(ran.stderr.contains(words), "{words} is not in: {}", ran.stderr);
+        }
+    }
+    let another = world.cluster.endpoints("eu-west").pop().unwrap();
+    let held = world.stead(["kv", "get", "acme", "k", "--endpoint", &another]).await;
+    assert_eq!(held.stdout, "v", "nothing is lost: {held:?}");
+}

@@ -4,12 +4,16 @@ use bytes::Bytes;
 use openraft::network::{NetTransferLeader, NetVote, RPCOption};
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_state::codec::Malformed;
+use stead_types::NodeId;
 use tokio::time::timeout;
 
-use super::Peer;
+use super::{Network, Peer};
 use crate::peers::{Class, unreachable};
 use crate::types::{RpcError, TransferRequest, TransferResponse, TypeConfig, VoteRequest, VoteResponse};
 use crate::wire::{self, Kind};
+
+/// The longest that a peer takes to answer a new voter: a round trip, and a sync.
+const FOUNDING_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Peer {
     pub(super) async fn call(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
@@ -36,6 +40,17 @@ impl Peer {
 
 fn garbled(malformed: Malformed) -> RpcError {
     unreachable(malformed.to_string())
+}
+
+impl Network {
+    /// Asks a peer whether it has nothing of the group either; `None` if it does not answer.
+    pub(crate) async fn has_nothing(&self, peer: NodeId) -> Option<bool> {
+        let mut client = self.peers.client(peer, Class::Control).ok()?;
+        let question = self.sender.envelope(Kind::Founding, 0, Bytes::new());
+        let answer = timeout(FOUNDING_WAIT, client.control(question)).await.ok()?.ok()?;
+        let answer = wire::body(answer.into_inner(), Kind::FoundingAnswer).ok()?;
+        wire::read_founding_answer(answer).ok()
+    }
 }
 
 impl NetVote<TypeConfig> for Peer {

@@ -44,21 +44,32 @@ pub struct Up {
 impl Cluster {
     /// Starts nodes `1..=count` as voters.
     pub async fn start(count: u64, timing: Timing) -> Self {
+        let mut cluster = Self::plan(count, timing);
+        for id in 1..=count {
+            cluster.up(id).await;
+        }
+        cluster
+    }
+
+    /// As [`Cluster::start`], with no node started.
+    pub fn plan(count: u64, timing: Timing) -> Self {
         if std::env::var_os("RUST_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
             tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
         }
-        let mut cluster = Self {
+        Self {
             net: Net::default(),
             nodes: BTreeMap::new(),
             timing,
             voters: (1..=count).map(NodeId::new).collect(),
             started: Instant::now(),
-        };
-        for id in 1..=count {
-            cluster.up(id).await;
         }
-        cluster
+    }
+
+    /// Kills a node, and its disk with it.
+    pub async fn lose_disk(&mut self, id: u64) {
+        self.kill(id, 0).await;
+        self.nodes.insert(id, Member::default());
     }
 
     /// Starts a node, for the first time or again.

@@ -6,6 +6,7 @@
 mod basic;
 mod cluster;
 mod faults;
+mod founding;
 mod loopback;
 mod net;
 mod toy;
