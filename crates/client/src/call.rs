@@ -19,6 +19,8 @@ use crate::{
 /// How long one node may take before another one is asked; doubled with each failure. Longer than an election, so that
 /// a waiting node is not left for one that must wait as well.
 const ATTEMPT_FIRST: Duration = Duration::from_secs(3);
+/// Of a short time one node gets half, so that another one can be asked too; but no less than this.
+const ATTEMPT_MIN: Duration = Duration::from_millis(200);
 
 /// The nodes that a call has tried, and how it went.
 #[derive(Default)]
@@ -40,8 +42,8 @@ impl Attempts {
     }
 
     fn until(&self, deadline: Instant) -> Instant {
-        let attempt = ATTEMPT_FIRST.saturating_mul(1 << self.progress.failed.min(6));
-        deadline.min(Instant::now() + attempt)
+        let now = Instant::now();
+        now + attempt_time(self.progress.failed, deadline.saturating_duration_since(now))
     }
 
     /// Takes a failure into account and says what is next.
@@ -59,6 +61,12 @@ impl Attempts {
         self.progress.failed += 1;
         next
     }
+}
+
+/// Returns how long one node may take, after so many have failed and with so much time left.
+fn attempt_time(failed: u32, left: Duration) -> Duration {
+    let attempt = ATTEMPT_FIRST.saturating_mul(1 << failed.min(6));
+    attempt.min((left / 2).max(ATTEMPT_MIN)).min(left)
 }
 
 impl Inner {
@@ -195,5 +203,31 @@ fn key_of(request: &mut v1::operation::Request) -> Option<&mut v1::IdempotencyKe
         Request::Put(put) => put.idempotency_key.as_mut(),
         Request::Delete(delete) => delete.idempotency_key.as_mut(),
         Request::Get(_) | Request::BatchGet(_) | Request::Scan(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_node_leaves_time_for_another_one() {
+        let seconds = Duration::from_secs_f64;
+        for (failed, left, time) in [
+            (0, 30.0, 3.0),
+            (1, 27.0, 6.0),
+            (2, 21.0, 10.5),
+            (0, 3.0, 1.5),
+            (1, 1.5, 0.75),
+            (4, 0.3, 0.2),
+            (5, 0.1, 0.1),
+            (60, 0.0, 0.0),
+        ] {
+            assert_eq!(
+                attempt_time(failed, seconds(left)),
+                seconds(time),
+                "{failed} failed, {left} s left"
+            );
+        }
     }
 }

@@ -13,7 +13,7 @@ use stead_api::proto::admin::v1 as admin;
 use stead_raft::Group;
 use stead_replication::{Counters, Freshness, Lag, Views};
 use stead_state::{directory::Tenant, shard::read::Reading};
-use stead_store::shard::ShardMachine;
+use stead_store::{engine::Kind, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// How long a node waits for its view when a name is unknown to it.
 const VIEW_WAIT: Duration = Duration::from_secs(3);
+/// A node with less room than a few files of the log and a checkpoint take is not ready.
+const DISK_FREE_MIB_MIN: u64 = 256;
 
 /// A data group of this node.
 #[derive(Clone)]
@@ -251,6 +253,19 @@ impl Host {
                 Err("not loaded yet".into())
             }
         });
+        if self.config.engine != Kind::Memory.to_string() {
+            let data_dir = self.config.data_dir.clone();
+            self.ready.add("disk", move || {
+                let free = disk_free(&data_dir) >> 20;
+                if free < DISK_FREE_MIB_MIN {
+                    Err(format!(
+                        "{free} MiB are free, less than {DISK_FREE_MIB_MIN}; make room before writing fails"
+                    ))
+                } else {
+                    Ok(format!("{free} MiB are free"))
+                }
+            });
+        }
         for (id, hosted) in &self.groups {
             let (raft, name) = (hosted.raft.clone(), format!("group {id}"));
             let leader = move || match raft.leader() {
