@@ -6,24 +6,26 @@
 //!
 //! ```text
 //!   "I have nothing; and you?" ──> every other voter has nothing ──> initial membership, elections
-//!                             └──> one of them has data ──> this disk was lost: the node stops
+//!                             ├──> a leader that asked this voter sends entries ──> the group has begun: joins too
+//!                             └──> one of them has data and never asked ──> this disk was lost: the node stops
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. A voter without a log joins only once every other voter was heard to have nothing, by its question or its answer.
+//! 1. A voter without a log joins only once every other voter has answered that it has nothing, or had said so itself;
+//!    or once one leads for which that was so, and which this voter has answered. Before, it asks for no vote either.
 //! 2. Whoever answers a question of a new voter has the initial membership on its disk before: it was there at the
 //!    beginning, and is not mistaken for one that lost its disk should it die before the first entry.
 //! 3. Data takes a majority of voters that have joined. Each of them has the answers of all others, who therefore know
-//!    its question: a voter that meets data without having heard of its owner lost its disk.
+//!    its question: a voter that meets data whose owner never asked it has lost its disk.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::{FutureExt, future::join_all};
+use futures::future::try_join_all;
 use stead_types::{GroupId, NodeId};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::sleep;
 
 /// The time between two questions to a voter that did not answer.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,8 +39,10 @@ pub(crate) struct Founding(watch::Sender<Known>);
 
 #[derive(Debug)]
 struct Known {
-    /// The voters that were not heard of yet.
-    unheard: BTreeSet<NodeId>,
+    /// The voters that have not answered.
+    unanswered: BTreeSet<NodeId>,
+    /// The voters that have asked, and so had nothing.
+    asked_by: BTreeSet<NodeId>,
     has_joined: bool,
 }
 
@@ -55,11 +59,13 @@ pub(crate) struct DiskLost {
 }
 
 impl Founding {
-    /// A voter that has to hear of these others first; of none, if it has a log.
+    /// A voter that needs the answers of these others first; of none, if it has a log.
     pub(crate) fn new(others: BTreeSet<NodeId>) -> Self {
-        let has_joined = others.is_empty();
-        let unheard = others;
-        Self(watch::Sender::new(Known { unheard, has_joined }))
+        Self(watch::Sender::new(Known {
+            has_joined: others.is_empty(),
+            unanswered: others,
+            asked_by: BTreeSet::new(),
+        }))
     }
 
     /// Tells whether this voter takes part.
@@ -78,51 +84,71 @@ impl Founding {
         self.0.send_modify(|known| known.has_joined = true);
     }
 
-    /// Notes that a voter has nothing.
-    pub(crate) fn heard(&self, voter: NodeId) {
-        self.0.send_if_modified(|known| known.unheard.remove(&voter));
+    /// Notes that a voter has asked.
+    pub(crate) fn was_asked_by(&self, voter: NodeId) {
+        self.0.send_modify(|known| {
+            known.asked_by.insert(voter);
+        });
     }
 
-    fn unheard(&self) -> BTreeSet<NodeId> {
-        self.0.borrow().unheard.clone()
+    /// Tells whether a voter has asked.
+    pub(crate) fn has_answered(&self, voter: NodeId) -> bool {
+        self.0.borrow().asked_by.contains(&voter)
     }
 
-    /// Asks until every other voter was heard of. `ask` tells whether one has nothing, or that it did not answer.
+    fn unanswered(&self) -> BTreeSet<NodeId> {
+        self.0.borrow().unanswered.clone()
+    }
+
+    /// Asks until every other voter has answered. `ask` tells whether one has nothing, or that it did not answer.
     ///
     /// # Errors
     ///
     /// The voter that has data.
-    pub(crate) async fn hear_all<A: Future<Output = Option<bool>>>(
+    pub(crate) async fn ask_all<A: Future<Output = Option<bool>>>(
         &self,
         group: GroupId,
         ask: impl Fn(NodeId) -> A,
     ) -> Result<(), NodeId> {
-        let mut known = self.0.subscribe();
-        let (since, mut told) = (Instant::now(), BTreeSet::new());
+        let asked = try_join_all(self.unanswered().into_iter().map(|voter| self.ask(voter, &ask)));
+        tokio::select! {
+            asked = asked => asked.map(drop),
+            () = self.tell_who_is_missing(group) => Ok(()),
+        }
+    }
+
+    async fn ask<A: Future<Output = Option<bool>>>(
+        &self,
+        voter: NodeId,
+        ask: impl Fn(NodeId) -> A,
+    ) -> Result<(), NodeId> {
         loop {
-            let unheard = self.unheard();
-            if unheard.is_empty() {
-                return Ok(());
+            let Some(has_nothing) = ask(voter).await else {
+                sleep(ASK_INTERVAL).await;
+                continue;
+            };
+            if !has_nothing && !self.has_answered(voter) {
+                return Err(voter);
             }
-            if since.elapsed() >= PATIENCE && told != unheard {
-                let missing: Vec<String> = unheard.iter().map(NodeId::to_string).collect();
+            self.0.send_modify(|known| {
+                known.unanswered.remove(&voter);
+            });
+            return Ok(());
+        }
+    }
+
+    /// Never ends.
+    async fn tell_who_is_missing(&self, group: GroupId) {
+        let mut told = BTreeSet::new();
+        loop {
+            sleep(PATIENCE).await;
+            let unanswered = self.unanswered();
+            if told != unanswered {
+                let missing: Vec<String> = unanswered.iter().map(NodeId::to_string).collect();
                 let missing = missing.join(", ");
                 tracing::warn!(%group, %missing, "a new group begins when all its voters are there; waiting");
-                told = unheard.clone();
+                told = unanswered;
             }
-            let asked = join_all(unheard.iter().map(|voter| ask(*voter).map(|answer| (*voter, answer))));
-            let answers = tokio::select! {
-                answers = asked => answers,
-                _ = known.wait_for(|known| known.unheard.is_empty()) => return Ok(()),
-            };
-            for (voter, has_nothing) in answers {
-                match has_nothing {
-                    Some(true) => self.heard(voter),
-                    Some(false) => return Err(voter),
-                    None => {}
-                }
-            }
-            let _ = timeout(ASK_INTERVAL, known.wait_for(|known| known.unheard.is_empty())).await;
         }
     }
 }
@@ -147,7 +173,7 @@ mod tests {
             asked.set(asked.get() + 1);
             ready((voter.get() == 2 || asked.get() > 10).then_some(true))
         };
-        founding().hear_all(GROUP, ask).await.unwrap();
+        founding().ask_all(GROUP, ask).await.unwrap();
         // The second voter once, the third until it was there.
         assert_eq!(asked.get(), 11);
     }
@@ -155,14 +181,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_voter_that_has_nothing_stops_at_one_that_has_data() {
         let ask = |voter: NodeId| ready(Some(voter.get() == 2));
-        assert_eq!(founding().hear_all(GROUP, ask).await, Err(NodeId::new(3)));
+        assert_eq!(founding().ask_all(GROUP, ask).await, Err(NodeId::new(3)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_of_another_counts_as_its_answer() {
+    async fn a_voter_that_asked_may_have_data_by_the_time_it_answers() {
         let founding = founding();
-        founding.heard(NodeId::new(3));
+        founding.was_asked_by(NodeId::new(3));
         let ask = |voter: NodeId| ready(Some(voter.get() == 2));
-        founding.hear_all(GROUP, ask).await.unwrap();
+        founding.ask_all(GROUP, ask).await.unwrap();
     }
 }

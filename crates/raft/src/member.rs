@@ -46,7 +46,7 @@ pub(crate) struct Member {
     pub(crate) heard: Heard,
     /// Set for one lease after a restart: it neither votes nor stands for election meanwhile.
     pub(crate) is_held_back: AtomicBool,
-    pub(crate) founding: Founding,
+    pub(crate) founding: Arc<Founding>,
     /// The voters that the group begins with.
     pub(crate) voters: BTreeSet<NodeId>,
 }
@@ -110,11 +110,16 @@ impl Member {
     /// Takes part in the beginning of the group, or stops the node: see [`crate::founding`].
     pub(crate) async fn found(self: Arc<Self>, network: Network) {
         let group = self.sender.group;
-        let heard = self.founding.hear_all(group, |voter| {
+        let answered = self.founding.ask_all(group, |voter| {
             let network = network.clone();
             async move { network.has_nothing(voter).await }
         });
-        if let Err(owner) = heard.await {
+        let answered = tokio::select! {
+            biased;
+            () = self.founding.joined() => return,
+            answered = answered => answered,
+        };
+        if let Err(owner) = answered {
             return self.failures.report(Failure {
                 group: Some(group),
                 doing: "joining it",
@@ -122,20 +127,34 @@ impl Member {
             });
         }
         self.initialize().await;
+        self.join();
+        if self.voters.last() == Some(&self.sender.node) {
+            // One begins at once, the others when they have heard of no leader: no vote is split. The initial entry of
+            // the highest voter is the greatest, so that all can vote for it.
+            drop(self.raft.trigger().elect(false).await);
+        }
+    }
+
+    fn join(&self) {
         self.is_held_back.store(false, Ordering::Release);
         self.raft.runtime_config().elect(true);
         self.founding.join();
-        if self.voters.first() == Some(&self.sender.node) {
-            // One begins at once, the others when they have heard of no leader: no vote is split.
-            drop(self.raft.trigger().elect(false).await);
+    }
+
+    /// Tells whether entries of a leader may be taken. One that this voter has answered began the group with it.
+    pub(crate) fn admits(&self, leader: NodeId) -> bool {
+        if !self.founding.has_joined() && self.founding.has_answered(leader) {
+            self.join();
         }
+        self.founding.has_joined()
     }
 
     /// Answers a voter that has nothing of the group: whether this one has nothing either.
     pub(crate) async fn has_nothing(&self, asker: NodeId) -> io::Result<bool> {
         if !self.founding.has_joined() {
             self.initialize().await;
-            self.founding.heard(asker);
+            self.founding.was_asked_by(asker);
+            return Ok(true);
         }
         let log = self.log.state()?;
         // The first entry is the initial membership.

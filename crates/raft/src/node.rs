@@ -85,25 +85,6 @@ enum Slot {
     Open(Arc<Member>),
 }
 
-/// When a node takes part in the elections of a group.
-enum Beginning {
-    /// It is the only voter.
-    AtOnce,
-    /// It was a member before.
-    AfterOneLease,
-    /// It is new, as these others must be.
-    WithAll(BTreeSet<NodeId>),
-}
-
-impl Beginning {
-    fn unheard(&self) -> BTreeSet<NodeId> {
-        match self {
-            Self::AtOnce | Self::AfterOneLease => BTreeSet::new(),
-            Self::WithAll(others) => others.clone(),
-        }
-    }
-}
-
 impl Registry {
     pub(crate) fn member(&self, group: GroupId) -> Option<Arc<Member>> {
         match self.0.lock().get(&group) {
@@ -221,41 +202,43 @@ impl Node {
         let is_pristine = log.is_pristine()? && parts.machine.machine.applied().log_id.is_empty();
         let periods = config.timing.periods();
         let raft_config = periods.config(config.group, config.incarnation);
+        let mut others: BTreeSet<NodeId> = config.voters.iter().copied().collect();
+        let is_new_voter = is_pristine && others.remove(&self.config.node);
+        let founding = Arc::new(Founding::new(if is_new_voter { others } else { BTreeSet::new() }));
         let network = Network {
             peers: self.peers.clone(),
             sender: parts.sender,
             blocking: self.config.blocking,
             transfers: parts.transfers.clone(),
+            founding: founding.clone(),
         };
         let id = self.config.node.get();
         let raft = Raft::build(id, raft_config, network.clone(), log, parts.machine.clone()).await?;
         parts.machine.is_running.store(true, Ordering::Release);
         raft.runtime_config().elect(false);
         raft.run();
-        let mut others: BTreeSet<NodeId> = config.voters.iter().copied().collect();
-        let is_new_voter = is_pristine && others.remove(&self.config.node);
-        if is_new_voter && others.is_empty() {
+        if is_new_voter && founding.has_joined() {
             raft.initialize(BTreeMap::from([(id, ())])).await?;
         }
         // Nobody else can hold a lease from the only voter.
         let count = |state: &RaftState| state.membership_state.effective().voter_ids().count();
         let is_alone = raft.with_raft_state(count).await? == 1;
-        let beginning = match (is_new_voter, is_alone) {
-            (_, true) => Beginning::AtOnce,
-            (true, false) => Beginning::WithAll(others),
-            (false, false) => Beginning::AfterOneLease,
-        };
-        let member = self.start(parts, raft, &beginning, &config);
+        let is_founding = !founding.has_joined();
+        let is_held_back = is_founding || !is_alone;
+        let member = self.start(parts, raft, founding, &config);
+        member.is_held_back.store(is_held_back, Ordering::Release);
         let tasks = &member.tasks;
-        match beginning {
-            Beginning::AtOnce => member.raft.runtime_config().elect(true),
-            Beginning::AfterOneLease => tasks.spawn("holding back", member.clone().hold_back()),
-            Beginning::WithAll(_) => tasks.spawn("founding the group", member.clone().found(network)),
+        if is_founding {
+            tasks.spawn("founding the group", member.clone().found(network));
+        } else if is_held_back {
+            tasks.spawn("holding back", member.clone().hold_back());
+        } else {
+            member.raft.runtime_config().elect(true);
         }
         Ok(member)
     }
 
-    fn start(&self, parts: Parts, raft: Raft, beginning: &Beginning, config: &GroupConfig) -> Arc<Member> {
+    fn start(&self, parts: Parts, raft: Raft, founding: Arc<Founding>, config: &GroupConfig) -> Arc<Member> {
         let periods = config.timing.periods();
         let clock = self.config.clock.clone();
         let member = Arc::new(Member {
@@ -273,8 +256,9 @@ impl Node {
             spool: self.config.spool.clone(),
             receiving: tokio::sync::Mutex::default(),
             heard: Heard::new(),
-            is_held_back: AtomicBool::new(!matches!(beginning, Beginning::AtOnce)),
-            founding: Founding::new(beginning.unheard()),
+            // The caller knows, and says so before the member can be found.
+            is_held_back: AtomicBool::new(true),
+            founding,
             voters: config.voters.iter().copied().collect(),
         });
         let tasks = &member.tasks;

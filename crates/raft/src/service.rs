@@ -52,9 +52,10 @@ fn member(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, S
     Ok(member)
 }
 
-/// Refuses for a voter without a log, until the group begins.
-fn joined(member: Arc<Member>) -> Result<Arc<Member>, Status> {
-    if member.founding.has_joined() {
+/// Returns the member that takes entries from who sends this, unless it has no log and the group has not begun.
+fn admitting(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, Status> {
+    let member = member(registry, envelope)?;
+    if member.admits(NodeId::new(envelope.from_node)) {
         Ok(member)
     } else {
         Err(not_joined())
@@ -92,7 +93,7 @@ impl raft_service_server::RaftService for Peers {
     async fn snapshot(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<RaftEnvelope>, Status> {
         let mut chunks = request.into_inner();
         let head = next_chunk(&mut chunks).await?;
-        let member = joined(member(&self.registry, &head)?)?;
+        let member = admitting(&self.registry, &head)?;
         receive(&member, head, chunks).await.map(Response::new)
     }
 }
@@ -104,7 +105,7 @@ async fn append(
     let Some(first) = requests.message().await? else {
         return Err(Status::invalid_argument("a stream without a request"));
     };
-    let member = joined(member(&registry, &first)?)?;
+    let member = admitting(&registry, &first)?;
     let requests = stream::iter([Ok(first)])
         .chain(requests)
         .map(|request| {
@@ -143,7 +144,8 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
             let has_nothing = member.has_nothing(asker).await.map_err(stopped)?;
             (Kind::FoundingAnswer, wire::founding_answer(has_nothing))
         }
-        Kind::Append | Kind::Transfer if !member.founding.has_joined() => return Err(not_joined()),
+        Kind::Append if !member.admits(asker) => return Err(not_joined()),
+        Kind::Transfer if !member.founding.has_joined() => return Err(not_joined()),
         Kind::Append => {
             member.heard.note();
             let append = wire::read_append(body).map_err(malformed)?;

@@ -32,6 +32,9 @@ impl Peer {
     }
 
     async fn ask_for_vote(&self, kind: Kind, rpc: &VoteRequest, option: &RPCOption) -> Result<VoteResponse, RpcError> {
+        if !self.network.founding.has_joined() {
+            return Err(unreachable("the group has not begun".to_owned()));
+        }
         let answer = self.call(kind, wire::vote(rpc), option).await?;
         let answer = wire::body(answer, Kind::VoteAnswer).and_then(wire::read_vote_answer);
         answer.map_err(garbled)

@@ -17,6 +17,7 @@ use openraft::network::{Backoff, NetBackoff, RaftNetworkFactory};
 use stead_types::NodeId;
 
 use crate::blocking::Blocking;
+use crate::founding::Founding;
 use crate::peers::Peers;
 use crate::transfers::Transfers;
 use crate::types::TypeConfig;
@@ -29,6 +30,7 @@ pub(crate) struct Network {
     pub(crate) sender: Sender,
     pub(crate) blocking: Blocking,
     pub(crate) transfers: Arc<Transfers>,
+    pub(crate) founding: Arc<Founding>,
 }
 
 /// Talks to one peer of one group.
