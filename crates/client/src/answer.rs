@@ -95,6 +95,34 @@ pub struct Deleted {
     pub repeated: bool,
 }
 
+/// The answer to `increment`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incremented {
+    /// Its revision is the increment's, or the tenant's where it was not admitted.
+    pub header: Header,
+    /// The number afterwards; absent only if an earlier attempt had made it and it is no longer kept.
+    pub value: Option<i64>,
+    /// Whether it was added. Else a bound would have been passed, and nothing happened.
+    pub admitted: bool,
+    /// The key as it was before, if it existed and was wanted.
+    pub previous: Option<Item>,
+    /// An earlier attempt had added already; this is its outcome.
+    pub repeated: bool,
+}
+
+/// The answer to `append`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its revision is the append's.
+    pub header: Header,
+    /// The value's length afterwards; absent only if an earlier attempt had made it and it is no longer kept.
+    pub length: Option<u64>,
+    /// The key as it was before, if it existed and was wanted.
+    pub previous: Option<Item>,
+    /// An earlier attempt had appended already; this is its outcome.
+    pub repeated: bool,
+}
+
 /// One page of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -197,6 +225,29 @@ impl Deleted {
             header,
             existed: answer.deleted,
             previous,
+            repeated: answer.repeated_outcome,
+        })
+    }
+}
+
+impl Incremented {
+    pub(crate) fn read(answer: v1::IncrementResponse) -> Result<Self, Error> {
+        Ok(Self {
+            header: Header::read(answer.header)?,
+            value: answer.value,
+            admitted: answer.admitted,
+            previous: answer.previous.map(item).transpose()?,
+            repeated: answer.repeated_outcome,
+        })
+    }
+}
+
+impl Appended {
+    pub(crate) fn read(answer: v1::AppendResponse) -> Result<Self, Error> {
+        Ok(Self {
+            header: Header::read(answer.header)?,
+            length: answer.length,
+            previous: answer.previous.map(item).transpose()?,
             repeated: answer.repeated_outcome,
         })
     }

@@ -166,17 +166,22 @@ fn settled(
     response: v1::answer::Response,
     request: &mut v1::operation::Request,
 ) -> Result<v1::answer::Response, Error> {
-    if let v1::answer::Response::Delete(delete) = &response
-        && progress.ambiguous
-        && !delete.deleted
-    {
-        let error = Error::new(
-            ErrorKind::Unavailable,
-            "the key was not there, and an attempt may be under way",
-        );
-        return Err(outcome(progress, error, request));
-    }
-    Ok(response)
+    use v1::answer::Response;
+    let without_effect = match &response {
+        Response::Delete(delete) => (!delete.deleted).then_some("the key was not there"),
+        Response::Increment(increment) => (!increment.admitted).then_some("the bound is reached"),
+        Response::Error(_)
+        | Response::Get(_)
+        | Response::BatchGet(_)
+        | Response::Put(_)
+        | Response::Append(_)
+        | Response::Scan(_) => None,
+    };
+    let Some(without_effect) = without_effect.filter(|_| progress.ambiguous) else {
+        return Ok(response);
+    };
+    let message = format!("{without_effect}, and an attempt may be under way");
+    Err(outcome(progress, Error::new(ErrorKind::Unavailable, message), request))
 }
 
 /// Says what is known of a call that failed for good: a write that may have happened is never called failed.
@@ -202,6 +207,8 @@ fn key_of(request: &mut v1::operation::Request) -> Option<&mut v1::IdempotencyKe
     match request {
         Request::Put(put) => put.idempotency_key.as_mut(),
         Request::Delete(delete) => delete.idempotency_key.as_mut(),
+        Request::Increment(increment) => increment.idempotency_key.as_mut(),
+        Request::Append(append) => append.idempotency_key.as_mut(),
         Request::Get(_) | Request::BatchGet(_) | Request::Scan(_) => None,
     }
 }

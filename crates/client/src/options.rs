@@ -63,6 +63,29 @@ pub struct Write {
     pub timeout: Option<Duration>,
 }
 
+/// What to add to a number, and up to where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Increment {
+    /// What is added; negative: taken away.
+    pub delta: i64,
+    /// Nothing is taken away where less than this would be left.
+    pub floor: Option<i64>,
+    /// Nothing is added where more than this would be reached.
+    pub ceiling: Option<i64>,
+    /// The number counts from 0 in each window of this length, by the tenant's time; whole milliseconds.
+    pub window: Option<Duration>,
+}
+
+impl Increment {
+    /// Adds without bounds.
+    pub fn by(delta: i64) -> Self {
+        Self {
+            delta,
+            ..Self::default()
+        }
+    }
+}
+
 /// Which keys to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {

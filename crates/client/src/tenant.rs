@@ -7,8 +7,8 @@ use stead_api::{convert::id, proto::v1};
 use stead_types::{Error, SessionToken, TenantName, TenantTime};
 
 use crate::{
-    Batch, Client, Consistency, Deleted, Durability, Got, Header, Page, Precondition, Read, Route, Scan, Write,
-    Written, answer::malformed, session::Session,
+    Appended, Batch, Client, Consistency, Deleted, Durability, Got, Header, Increment, Incremented, Page, Precondition,
+    Read, Route, Scan, Write, Written, answer::malformed, session::Session,
 };
 
 /// A tenant as one client uses it. Clones and other handles of the same client share its session.
@@ -181,6 +181,85 @@ impl Tenant {
             return Err(malformed("kind"));
         };
         self.seen(Deleted::read(answer), true, |deleted| &deleted.header)
+    }
+
+    /// Adds to the number that a key holds; a key that does not exist holds 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::increment_with`].
+    pub async fn increment(&self, key: impl Into<Bytes>, delta: i64) -> Result<Incremented, Error> {
+        self.increment_with(key, Increment::by(delta), &Write::default()).await
+    }
+
+    /// Adds to the number that a key holds, unless a bound would be passed: then the answer is `admitted: false`, and
+    /// nothing happened. However often it is sent, it counts once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::put_with`]; and where the key holds no number, or the sum is beyond 64 bits.
+    pub async fn increment_with(
+        &self,
+        key: impl Into<Bytes>,
+        increment: Increment,
+        write: &Write,
+    ) -> Result<Incremented, Error> {
+        let request = v1::IncrementRequest {
+            tenant: self.text(),
+            key: key.into(),
+            delta: increment.delta,
+            floor: increment.floor,
+            ceiling: increment.ceiling,
+            window: increment.window.and_then(stead_api::convert::read::duration),
+            precondition: precondition(write),
+            want_previous: write.previous,
+            idempotency_key: Some(self.key()),
+            durability: durability(write),
+        };
+        let answer = self.write(v1::operation::Request::Increment(request), write).await?;
+        let v1::answer::Response::Increment(answer) = answer else {
+            return Err(malformed("kind"));
+        };
+        self.seen(Incremented::read(answer), true, |incremented| &incremented.header)
+    }
+
+    /// Adds bytes behind those that a key holds; a key that does not exist is made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::append_with`].
+    pub async fn append(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Appended, Error> {
+        self.append_with(key, value, None, &Write::default()).await
+    }
+
+    /// Adds bytes behind those that a key holds, if the value stays within `length_max` bytes (1 MiB if absent or 0). However often
+    /// it is sent, it is appended once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::put_with`]; and where the value would become too long.
+    pub async fn append_with(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        length_max: Option<u32>,
+        write: &Write,
+    ) -> Result<Appended, Error> {
+        let request = v1::AppendRequest {
+            tenant: self.text(),
+            key: key.into(),
+            value: value.into(),
+            max_length: length_max.unwrap_or(0),
+            precondition: precondition(write),
+            want_previous: write.previous,
+            idempotency_key: Some(self.key()),
+            durability: durability(write),
+        };
+        let answer = self.write(v1::operation::Request::Append(request), write).await?;
+        let v1::answer::Response::Append(answer) = answer else {
+            return Err(malformed("kind"));
+        };
+        self.seen(Appended::read(answer), true, |appended| &appended.header)
     }
 
     async fn read(&self, request: v1::operation::Request, read: &Read) -> Result<v1::answer::Response, Error> {

@@ -20,7 +20,7 @@ use crate::config::Member;
 pub(crate) enum Op {
     /// Get and BatchGet.
     Read,
-    /// Put and Delete.
+    /// Put, Delete, Increment and Append.
     Write,
     /// Scan.
     Scan,

@@ -91,6 +91,8 @@ pub(crate) fn home_that_answered(answer: &Answer) -> Option<NodeId> {
         Response::BatchGet(get) => get.header.as_ref()?,
         Response::Put(put) => put.header.as_ref()?,
         Response::Delete(delete) => delete.header.as_ref()?,
+        Response::Increment(increment) => increment.header.as_ref()?,
+        Response::Append(append) => append.header.as_ref()?,
         Response::Scan(scan) => scan.header.as_ref()?,
         Response::Error(_) => return None,
     };

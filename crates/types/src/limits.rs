@@ -4,6 +4,8 @@
 pub const KEY_LEN_MAX: usize = 4 << 10;
 /// Longest value.
 pub const VALUE_LEN_MAX: usize = 1 << 20;
+/// Longest window of an increment, in milliseconds: 366 days.
+pub const WINDOW_MS_MAX: u64 = 366 * 24 * 3_600_000;
 /// Largest request.
 pub const REQUEST_LEN_MAX: usize = 4 << 20;
 /// Most keys of a page.

@@ -1,12 +1,15 @@
 //! Requests that can never succeed as written: refused with the field, the limit and what to do, over gRPC and on the
 //! command line, and nothing is lost.
 
+use std::time::Duration;
+
 use stead_api::{
+    convert::read::duration,
     proto::{
         admin::v1::{CreateTenantRequest, ListTenantsRequest, tenant_service_client::TenantServiceClient},
         v1::{
-            GetRequest, ListRegionsRequest, PutRequest, ScanRequest, directory_service_client::DirectoryServiceClient,
-            kv_service_client::KvServiceClient,
+            AppendRequest, GetRequest, IncrementRequest, ListRegionsRequest, PutRequest, ScanRequest,
+            directory_service_client::DirectoryServiceClient, kv_service_client::KvServiceClient,
         },
     },
     status,
@@ -77,6 +80,7 @@ async fn a_request_that_cannot_succeed_is_refused_with_its_field_and_limit_and_n
 
     names(&world, channel.clone()).await;
     sizes(&world, &mut kv).await;
+    counters(&world, &mut kv).await;
     pages(&world, channel).await;
 
     let all = kv.scan(scan("", 0, "")).await.unwrap().into_inner();
@@ -155,6 +159,140 @@ async fn names(world: &World, channel: Channel) {
     failed(&nowhere, 4, &["there is no region nowhere", "stead region list"]);
     let again = world.stead(["tenant", "create", "acme"]).await;
     failed(&again, 5, &["acme", "choose another name"]);
+}
+
+fn increment(key: &'static str, delta: i64) -> IncrementRequest {
+    IncrementRequest {
+        tenant: "acme".into(),
+        key: key.into(),
+        delta,
+        ..IncrementRequest::default()
+    }
+}
+
+fn append(key: &'static str, value: impl Into<bytes::Bytes>, max_length: u32) -> AppendRequest {
+    AppendRequest {
+        tenant: "acme".into(),
+        key: key.into(),
+        value: value.into(),
+        max_length,
+        ..AppendRequest::default()
+    }
+}
+
+/// `a` holds 1, which is a number.
+async fn counters(world: &World, kv: &mut KvServiceClient<Channel>) {
+    let beyond = kv.increment(increment("a", i64::MAX)).await;
+    refused(beyond, "delta", &["1 and 9223372036854775807", "beyond 64 bits"]);
+    let contradiction = IncrementRequest {
+        floor: Some(5),
+        ceiling: Some(4),
+        ..increment("a", 1)
+    };
+    refused(
+        kv.increment(contradiction).await,
+        "ceiling",
+        &["4 is below the floor, 5"],
+    );
+    let days = |count: u64| Duration::from_secs(count * 24 * 3600);
+    for window in [Duration::ZERO, Duration::from_micros(1_500), days(367)] {
+        let asked = IncrementRequest {
+            window: duration(window),
+            ..increment("a", 1)
+        };
+        refused(
+            kv.increment(asked).await,
+            "window",
+            &["whole number of milliseconds", "366 days"],
+        );
+    }
+    refused(kv.increment(increment("", 1)).await, "key", &["at least one byte"]);
+    refused(kv.append(append("a", "", 0)).await, "value", &["nothing to append"]);
+    refused(
+        kv.append(append("a", "x", (1 << 20) + 1)).await,
+        "max_length",
+        &["at most 1048576", "1048577"],
+    );
+    refused(
+        kv.append(append("a", "xyz", 3)).await,
+        "value",
+        &["holds 1 bytes already", "max_length"],
+    );
+    let full = kv.append(append("a", vec![b'x'; 1 << 20], 0)).await;
+    refused(full, "value", &["holds 1 bytes already"]);
+
+    let bounded = IncrementRequest {
+        floor: Some(0),
+        ..increment("a", -2)
+    };
+    let answer = kv.increment(bounded).await.unwrap().into_inner();
+    assert_eq!((answer.admitted, answer.value), (false, Some(1)));
+    assert_eq!(
+        answer.header.unwrap().revision.unwrap().sequence,
+        3,
+        "nothing was written"
+    );
+
+    let nothing = world.stead(["kv", "append", "acme", "a", ""]).await;
+    failed(&nothing, 2, &["value", "nothing to append"]);
+    let bounded = world
+        .stead(["kv", "increment", "acme", "a", "-2", "--floor", "0"])
+        .await;
+    assert_eq!(
+        (bounded.code, bounded.stdout.as_str()),
+        (Some(5), "acme@1.3 1\n"),
+        "{bounded:?}"
+    );
+    assert!(bounded.stderr.contains("not admitted"), "{bounded:?}");
+}
+
+/// What takes no number, and what adds up, on a tenant of their own.
+#[tokio::test]
+async fn numbers_and_values_grow_by_what_is_added_and_say_so() {
+    let world = World::start(1).await;
+    let ran = async |arguments: &str| world.stead(arguments.split(' ')).await;
+    assert_eq!(ran("tenant create acme").await.code, Some(0));
+    for (arguments, shown) in [
+        ("kv increment acme visits", "acme@1.1 1\n"),
+        ("kv increment acme visits 41", "acme@1.2 42\n"),
+        (
+            "kv increment acme visits -2 --previous",
+            "acme@1.3 40\nbefore, 1.2: 42\n",
+        ),
+        (
+            "kv increment acme visits 60 --ceiling 100 --if-revision 1.3",
+            "acme@1.4 100\n",
+        ),
+        ("kv get acme visits", "100"),
+        ("kv append acme log one", "acme@1.5 3 bytes\n"),
+        ("kv append acme log ,two --max-length 7", "acme@1.6 7 bytes\n"),
+        ("kv get acme log", "one,two"),
+    ] {
+        let ran = ran(arguments).await;
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (Some(0), shown),
+            "{arguments}: {ran:?}"
+        );
+    }
+    failed(&ran("kv increment acme log").await, 2, &["key", "no decimal number"]);
+    failed(
+        &ran("kv append acme log ! --max-length 7").await,
+        2,
+        &["value", "7 bytes already"],
+    );
+    failed(
+        &ran("kv increment acme visits --if-absent").await,
+        5,
+        &["last changed at 1.4"],
+    );
+    let json = ran("kv increment acme visits 1 --ceiling 100 -o json").await;
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["admitted"], &json["value"]),
+        (&false.into(), &"100".into()),
+        "{json}"
+    );
 }
 
 async fn sizes(world: &World, kv: &mut KvServiceClient<Channel>) {

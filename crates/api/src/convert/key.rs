@@ -2,7 +2,7 @@
 
 use stead_types::{
     Error, Revision,
-    limits::{BATCH_GET_KEYS_MAX, KEY_LEN_MAX, VALUE_LEN_MAX},
+    limits::{BATCH_GET_KEYS_MAX, KEY_LEN_MAX, VALUE_LEN_MAX, WINDOW_MS_MAX},
 };
 
 use super::id;
@@ -46,6 +46,48 @@ pub fn value(value: &[u8]) -> Result<(), Error> {
     let message =
         format!("value: a value has at most {VALUE_LEN_MAX} bytes, this one has {len}; split it over several keys");
     Err(Error::invalid("value", message))
+}
+
+/// Checks what is appended, and returns the longest that the value may become.
+pub fn append(value: &[u8], max_length: u32) -> Result<u32, Error> {
+    if value.is_empty() {
+        return Err(Error::invalid(
+            "value",
+            "value: there is nothing to append; an append has at least one byte",
+        ));
+    }
+    self::value(value)?;
+    match max_length {
+        0 => Ok(VALUE_LEN_MAX as u32),
+        max if max as usize <= VALUE_LEN_MAX => Ok(max),
+        max => Err(Error::invalid(
+            "max_length",
+            format!("max_length: a value has at most {VALUE_LEN_MAX} bytes, not {max}; 0 stands for that"),
+        )),
+    }
+}
+
+/// Checks the window of an increment, and returns it in milliseconds.
+pub fn window(window: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
+    let Some(window) = window else { return Ok(None) };
+    let window = std::time::Duration::try_from(window).unwrap_or_default();
+    let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    if window.subsec_nanos() % 1_000_000 == 0 && (1..=WINDOW_MS_MAX).contains(&millis) {
+        return Ok(Some(millis));
+    }
+    let message = format!("window: a window is a whole number of milliseconds, 1 to {WINDOW_MS_MAX} (366 days)");
+    Err(Error::invalid("window", message))
+}
+
+/// Checks that the bounds of an increment do not contradict each other.
+pub fn bounds(floor: Option<i64>, ceiling: Option<i64>) -> Result<(), Error> {
+    match (floor, ceiling) {
+        (Some(floor), Some(ceiling)) if ceiling < floor => Err(Error::invalid(
+            "ceiling",
+            format!("ceiling: {ceiling} is below the floor, {floor}; nothing could ever be admitted"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Checks the keys of a `BatchGet`: 1 to [`BATCH_GET_KEYS_MAX`].

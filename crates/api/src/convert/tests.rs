@@ -111,3 +111,36 @@ proptest! {
 fn the_first_page_has_no_token() {
     assert_eq!(page::position(b"request", ""), Ok(None));
 }
+
+#[test]
+fn windows_bounds_and_lengths_are_checked_at_and_beyond_their_ends() {
+    let window = |seconds, nanos| key::window(Some(prost_types::Duration { seconds, nanos }));
+    let longest = 366 * 24 * 3600;
+    assert_eq!(key::window(None), Ok(None));
+    assert_eq!(window(0, 1_000_000), Ok(Some(1)));
+    assert_eq!(window(longest, 0), Ok(Some(longest as u64 * 1_000)));
+    for (seconds, nanos) in [
+        (0, 0),
+        (-1, 0),
+        (0, 999_999),
+        (1, 1),
+        (longest, 1_000_000),
+        (i64::MAX, 0),
+    ] {
+        refused(
+            window(seconds, nanos),
+            "window",
+            "whole number of milliseconds, 1 to 31622400000",
+        );
+    }
+
+    assert_eq!(key::bounds(Some(3), Some(3)), Ok(()));
+    assert_eq!(key::bounds(Some(3), None), Ok(()));
+    refused(key::bounds(Some(4), Some(3)), "ceiling", "3 is below the floor, 4");
+
+    assert_eq!(key::append(b"x", 0), Ok(1 << 20));
+    assert_eq!(key::append(b"x", 1 << 20), Ok(1 << 20));
+    refused(key::append(b"x", (1 << 20) + 1), "max_length", "at most 1048576");
+    refused(key::append(b"", 0), "value", "at least one byte");
+    refused(key::append(&vec![0; (1 << 20) + 1], 0), "value", "at most 1048576");
+}

@@ -892,6 +892,88 @@ pub struct DeleteResponse {
     pub repeated_outcome: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IncrementRequest {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// It holds a signed number of 64 bits, in decimal; a key that does not exist holds 0.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// What is added; negative: taken away.
+    #[prost(sint64, tag = "3")]
+    pub delta: i64,
+    /// Nothing is taken away where less than this would be left.
+    #[prost(sint64, optional, tag = "4")]
+    pub floor: ::core::option::Option<i64>,
+    /// Nothing is added where more than this would be reached.
+    #[prost(sint64, optional, tag = "5")]
+    pub ceiling: ::core::option::Option<i64>,
+    /// Absent: the number stays. Else it counts from 0 in each window of tenant time: windows of this length follow each
+    /// other from 1970 on, and a number that was last changed in an earlier one is 0. Whole milliseconds, at most 366 days.
+    #[prost(message, optional, tag = "6")]
+    pub window: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "7")]
+    pub precondition: ::core::option::Option<Precondition>,
+    /// Answer with the key as it was before.
+    #[prost(bool, tag = "8")]
+    pub want_previous: bool,
+    #[prost(message, optional, tag = "9")]
+    pub idempotency_key: ::core::option::Option<IdempotencyKey>,
+    #[prost(enumeration = "Durability", tag = "10")]
+    pub durability: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IncrementResponse {
+    /// Its revision is the increment's, or the tenant's where it was not admitted.
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// The number afterwards. Absent only for a repeated outcome that is no longer kept.
+    #[prost(sint64, optional, tag = "2")]
+    pub value: ::core::option::Option<i64>,
+    /// Whether it was added. False where a bound would have been passed: nothing happened.
+    #[prost(bool, tag = "3")]
+    pub admitted: bool,
+    #[prost(message, optional, tag = "4")]
+    pub previous: ::core::option::Option<KeyValue>,
+    #[prost(bool, tag = "5")]
+    pub repeated_outcome: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppendRequest {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// A key that does not exist is made.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// What is added; at least one byte.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub value: ::prost::bytes::Bytes,
+    /// Refused where the value would become longer than this; 0: 1 MiB, which is the most.
+    #[prost(uint32, tag = "4")]
+    pub max_length: u32,
+    #[prost(message, optional, tag = "5")]
+    pub precondition: ::core::option::Option<Precondition>,
+    /// Answer with the key as it was before.
+    #[prost(bool, tag = "6")]
+    pub want_previous: bool,
+    #[prost(message, optional, tag = "7")]
+    pub idempotency_key: ::core::option::Option<IdempotencyKey>,
+    #[prost(enumeration = "Durability", tag = "8")]
+    pub durability: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppendResponse {
+    /// Its revision is the append's.
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// The value's length afterwards. Absent only for a repeated outcome that is no longer kept.
+    #[prost(uint64, optional, tag = "2")]
+    pub length: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "3")]
+    pub previous: ::core::option::Option<KeyValue>,
+    #[prost(bool, tag = "4")]
+    pub repeated_outcome: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanRequest {
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
@@ -948,7 +1030,7 @@ pub struct Operation {
     pub deadline_ms: u32,
     #[prost(enumeration = "Routing", tag = "3")]
     pub routing: i32,
-    #[prost(oneof = "operation::Request", tags = "4, 5, 6, 7, 8")]
+    #[prost(oneof = "operation::Request", tags = "4, 5, 6, 7, 8, 9, 10")]
     pub request: ::core::option::Option<operation::Request>,
 }
 /// Nested message and enum types in `Operation`.
@@ -965,6 +1047,10 @@ pub mod operation {
         Delete(super::DeleteRequest),
         #[prost(message, tag = "8")]
         Scan(super::ScanRequest),
+        #[prost(message, tag = "9")]
+        Increment(super::IncrementRequest),
+        #[prost(message, tag = "10")]
+        Append(super::AppendRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1003,7 +1089,7 @@ pub struct Answer {
     /// The operation's.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "answer::Response", tags = "2, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "answer::Response", tags = "2, 4, 5, 6, 7, 8, 9, 10")]
     pub response: ::core::option::Option<answer::Response>,
 }
 /// Nested message and enum types in `Answer`.
@@ -1022,6 +1108,10 @@ pub mod answer {
         Delete(super::DeleteResponse),
         #[prost(message, tag = "8")]
         Scan(super::ScanResponse),
+        #[prost(message, tag = "9")]
+        Increment(super::IncrementResponse),
+        #[prost(message, tag = "10")]
+        Append(super::AppendResponse),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1335,6 +1425,52 @@ pub mod kv_service_client {
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Delete"));
             self.inner.unary(req, path, codec).await
         }
+        /// Adds to the number that one key holds, unless a bound would be passed.
+        pub async fn increment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IncrementRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IncrementResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.v1.KvService/Increment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.v1.KvService", "Increment"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Adds bytes behind those that one key holds.
+        pub async fn append(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppendRequest>,
+        ) -> std::result::Result<tonic::Response<super::AppendResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.v1.KvService/Append",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Append"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Keys of a range or prefix, in pages that all show one revision.
         pub async fn scan(
             &mut self,
@@ -1417,6 +1553,19 @@ pub mod kv_service_server {
             &self,
             request: tonic::Request<super::DeleteRequest>,
         ) -> std::result::Result<tonic::Response<super::DeleteResponse>, tonic::Status>;
+        /// Adds to the number that one key holds, unless a bound would be passed.
+        async fn increment(
+            &self,
+            request: tonic::Request<super::IncrementRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IncrementResponse>,
+            tonic::Status,
+        >;
+        /// Adds bytes behind those that one key holds.
+        async fn append(
+            &self,
+            request: tonic::Request<super::AppendRequest>,
+        ) -> std::result::Result<tonic::Response<super::AppendResponse>, tonic::Status>;
         /// Keys of a range or prefix, in pages that all show one revision.
         async fn scan(
             &self,
@@ -1670,6 +1819,94 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.v1.KvService/Increment" => {
+                    #[allow(non_camel_case_types)]
+                    struct IncrementSvc<T: KvService>(pub Arc<T>);
+                    impl<
+                        T: KvService,
+                    > tonic::server::UnaryService<super::IncrementRequest>
+                    for IncrementSvc<T> {
+                        type Response = super::IncrementResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IncrementRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as KvService>::increment(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IncrementSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.v1.KvService/Append" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppendSvc<T: KvService>(pub Arc<T>);
+                    impl<T: KvService> tonic::server::UnaryService<super::AppendRequest>
+                    for AppendSvc<T> {
+                        type Response = super::AppendResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppendRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as KvService>::append(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppendSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

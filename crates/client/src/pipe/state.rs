@@ -217,6 +217,8 @@ fn size(request: &v1::operation::Request) -> usize {
     match request {
         Request::Put(put) => put.key.len() + put.value.len(),
         Request::Delete(delete) => delete.key.len(),
+        Request::Increment(increment) => increment.key.len(),
+        Request::Append(append) => append.key.len() + append.value.len(),
         Request::Get(get) => get.key.len(),
         Request::BatchGet(get) => get.keys.iter().map(bytes::Bytes::len).sum(),
         Request::Scan(scan) => scan.start.len() + scan.end.len() + scan.prefix.len(),

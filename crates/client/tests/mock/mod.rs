@@ -294,7 +294,9 @@ impl Service {
                 let header = self.header(self.store.sequence.load(SeqCst));
                 Ok(Answered::Get(v1::GetResponse { header, item }))
             }
-            Asked::BatchGet(_) | Asked::Scan(_) => Err(Error::new(ErrorKind::Unimplemented, "not here")),
+            Asked::BatchGet(_) | Asked::Increment(_) | Asked::Append(_) | Asked::Scan(_) => {
+                Err(Error::new(ErrorKind::Unimplemented, "not here"))
+            }
         }
     }
 
@@ -356,6 +358,14 @@ impl kv::KvService for Service {
     }
 
     async fn delete(&self, _: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn increment(&self, _: Request<v1::IncrementRequest>) -> Result<Response<v1::IncrementResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn append(&self, _: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
         Err(Status::unimplemented("only pipelines here"))
     }
 

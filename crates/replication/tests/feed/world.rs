@@ -10,7 +10,7 @@ use stead_raft::{Blocking, Config, Group, GroupConfig, Timing};
 use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
 use stead_state::directory::{self, Addresses, Change, Followers, Member, Region, State, Tenant, View};
 use stead_state::lineage::Lineage;
-use stead_state::shard::command::{Operation, Write};
+use stead_state::shard::command::{Effect, Operation, Write};
 use stead_state::shard::record::{CopyState, Record};
 use stead_state::shard::{Answer, answer::Written};
 use stead_store::background::Background;
@@ -191,12 +191,8 @@ impl World {
 
     /// Writes at home, until it is acknowledged.
     pub async fn put(&mut self, tenant: TenantNumber, key: &str, value: &[u8]) -> Revision {
-        let operation = Operation::Put {
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            value: Bytes::copy_from_slice(value),
-            condition: None,
-            previous: false,
-        };
+        let value = Bytes::copy_from_slice(value);
+        let operation = Operation::new(key.to_owned(), Effect::Put(value));
         let command = Write::new(tenant, None, operation).encode();
         let writing = async {
             loop {

@@ -247,6 +247,8 @@ impl Link {
         let (is_write, key) = match &operation.request {
             Some(Request::Put(put)) => (true, put.idempotency_key.clone()),
             Some(Request::Delete(delete)) => (true, delete.idempotency_key.clone()),
+            Some(Request::Increment(increment)) => (true, increment.idempotency_key.clone()),
+            Some(Request::Append(append)) => (true, append.idempotency_key.clone()),
             Some(Request::Get(_) | Request::BatchGet(_) | Request::Scan(_)) | None => (false, None),
         };
         let deadline = call.deadline;
@@ -342,7 +344,8 @@ pub(crate) fn refuse(outgoing: Outgoing) {
 fn prost_len(operation: &Operation) -> usize {
     match &operation.request {
         Some(Request::Put(put)) => put.key.len() + put.value.len(),
+        Some(Request::Append(append)) => append.key.len() + append.value.len(),
         Some(Request::BatchGet(get)) => get.keys.iter().map(bytes::Bytes::len).sum(),
-        Some(Request::Get(_) | Request::Delete(_) | Request::Scan(_)) | None => 0,
+        Some(Request::Get(_) | Request::Delete(_) | Request::Increment(_) | Request::Scan(_)) | None => 0,
     }
 }

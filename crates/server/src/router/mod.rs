@@ -351,7 +351,7 @@ fn level(consistency: &Consistency, tenant: TenantNumber) -> Level {
 fn op(call: &Call) -> Op {
     use stead_api::proto::v1::operation::Request as Message;
     match call.operation.request {
-        Some(Message::Put(_) | Message::Delete(_)) => Op::Write,
+        Some(Message::Put(_) | Message::Delete(_) | Message::Increment(_) | Message::Append(_)) => Op::Write,
         Some(Message::Scan(_)) => Op::Scan,
         Some(Message::Get(_) | Message::BatchGet(_)) | None => Op::Read,
     }

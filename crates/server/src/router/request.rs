@@ -9,7 +9,7 @@ use stead_api::{
 use stead_state::{
     rows::Order,
     shard::{
-        command::{Condition, Operation},
+        command::{Condition, Effect, Increment, Operation},
         read::{PageToken, Scan, arguments_hash},
     },
 };
@@ -93,22 +93,54 @@ pub(crate) fn parse(operation: &v1::Operation) -> Result<Request, Error> {
         Message::Put(put) => {
             convert::key::key("key", &put.key)?;
             convert::key::value(&put.value)?;
-            let operation = Operation::Put {
-                key: put.key.clone(),
-                value: put.value.clone(),
+            let operation = Operation {
                 condition: condition(put.precondition)?,
                 previous: put.want_previous,
+                ..Operation::new(put.key.clone(), Effect::Put(put.value.clone()))
             };
             Ask::Write(write(operation, put.idempotency_key.as_ref(), put.durability)?)
         }
         Message::Delete(delete) => {
             convert::key::key("key", &delete.key)?;
-            let operation = Operation::Delete {
-                key: delete.key.clone(),
+            let operation = Operation {
                 condition: condition(delete.precondition)?,
                 previous: delete.want_previous,
+                ..Operation::new(delete.key.clone(), Effect::Delete)
             };
             Ask::Write(write(operation, delete.idempotency_key.as_ref(), delete.durability)?)
+        }
+        Message::Increment(increment) => {
+            convert::key::key("key", &increment.key)?;
+            convert::key::bounds(increment.floor, increment.ceiling)?;
+            let effect = Effect::Increment(Increment {
+                delta: increment.delta,
+                floor: increment.floor,
+                ceiling: increment.ceiling,
+                window: convert::key::window(increment.window)?,
+            });
+            let operation = Operation {
+                condition: condition(increment.precondition)?,
+                previous: increment.want_previous,
+                ..Operation::new(increment.key.clone(), effect)
+            };
+            Ask::Write(write(
+                operation,
+                increment.idempotency_key.as_ref(),
+                increment.durability,
+            )?)
+        }
+        Message::Append(append) => {
+            convert::key::key("key", &append.key)?;
+            let effect = Effect::Append {
+                bytes: append.value.clone(),
+                len_max: convert::key::append(&append.value, append.max_length)?,
+            };
+            let operation = Operation {
+                condition: condition(append.precondition)?,
+                previous: append.want_previous,
+                ..Operation::new(append.key.clone(), effect)
+            };
+            Ask::Write(write(operation, append.idempotency_key.as_ref(), append.durability)?)
         }
         Message::Get(get) => {
             convert::key::key("key", &get.key)?;
@@ -129,6 +161,8 @@ fn tenant(message: &Message) -> &str {
         Message::BatchGet(request) => &request.tenant,
         Message::Put(request) => &request.tenant,
         Message::Delete(request) => &request.tenant,
+        Message::Increment(request) => &request.tenant,
+        Message::Append(request) => &request.tenant,
         Message::Scan(request) => &request.tenant,
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_api::proto::v1::{Answer, DeleteResponse, PutResponse, ResponseHeader, Role, answer::Response};
+use stead_api::proto::v1::{
+    Answer, AppendResponse, DeleteResponse, IncrementResponse, PutResponse, ResponseHeader, Role, answer::Response,
+};
 use stead_raft::ProposeError;
 use stead_state::{
     serving::{self, BootTime, Lease, NotServing, Standing},
     shard::{
-        answer::{Answer as Outcome, Evaluated, Void, Written},
-        command::{self, Operation},
+        answer::{Answer as Outcome, Evaluated, Made, Unfit, Void, Written},
+        command::{self, Effect, Operation},
     },
 };
 use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, Revision, Sequence, TenantNumber, TenantTime};
@@ -202,6 +204,8 @@ impl Router {
                 match outcome {
                     Outcome::Written(written) => serving::check_committed(record, written.revision, &standing),
                     Outcome::Unchanged(_)
+                    | Outcome::BoundReached { .. }
+                    | Outcome::Unfit(_)
                     | Outcome::ConditionFailed { .. }
                     | Outcome::Forked { .. }
                     | Outcome::KeyReused
@@ -228,6 +232,8 @@ impl Router {
                 reply::error(&Error::new(ErrorKind::ConditionFailed { current }, message))
             }
             Outcome::Forked { epoch, kept } => reply::error(&forked(epoch, kept)),
+            Outcome::BoundReached { number, at } => self.not_admitted(&job, number, at),
+            Outcome::Unfit(reason) => reply::error(&unfit(&job.ask.operation.effect, reason)),
             Outcome::KeyReused => reply::error(&Error::invalid(
                 "idempotency_key",
                 "idempotency_key: was used for another write: use each sequence once",
@@ -267,39 +273,58 @@ impl Router {
     fn written(&self, job: &Job<Write>, written: Written) -> Answer {
         let header = Some(self.header(job, written.revision, written.time));
         let repeated_outcome = written.repeated;
-        reply::response(match &job.ask.operation {
-            Operation::Put { key, .. } => {
-                let previous = written.previous.map(|version| reply::key_value(key.clone(), version));
-                Response::Put(PutResponse {
-                    header,
-                    previous,
-                    repeated_outcome,
-                })
-            }
-            Operation::Delete { key, .. } => {
-                let previous = written.previous.map(|version| reply::key_value(key.clone(), version));
-                Response::Delete(DeleteResponse {
-                    header,
-                    deleted: true,
-                    previous,
-                    repeated_outcome,
-                })
-            }
+        let Operation { key, effect, .. } = &job.ask.operation;
+        let previous = written.previous.map(|version| reply::key_value(key.clone(), version));
+        reply::response(match (effect, written.made) {
+            (Effect::Put(_), _) => Response::Put(PutResponse {
+                header,
+                previous,
+                repeated_outcome,
+            }),
+            (Effect::Delete, _) => Response::Delete(DeleteResponse {
+                header,
+                deleted: true,
+                previous,
+                repeated_outcome,
+            }),
+            (Effect::Increment(_), made) => Response::Increment(IncrementResponse {
+                header,
+                value: match made {
+                    Some(Made::Number(number)) => Some(number),
+                    Some(Made::Length(_)) | None => None,
+                },
+                admitted: true,
+                previous,
+                repeated_outcome,
+            }),
+            (Effect::Append { .. }, made) => Response::Append(AppendResponse {
+                header,
+                length: match made {
+                    Some(Made::Length(length)) => Some(length),
+                    Some(Made::Number(_)) | None => None,
+                },
+                previous,
+                repeated_outcome,
+            }),
         })
     }
 
+    /// The answer of a write that had nothing to do.
     fn unchanged(&self, job: &Job<Write>, at: Evaluated) -> Answer {
         let header = Some(self.header(job, at.revision, at.time));
-        reply::response(match &job.ask.operation {
-            Operation::Put { .. } => Response::Put(PutResponse {
-                header,
-                ..PutResponse::default()
-            }),
-            Operation::Delete { .. } => Response::Delete(DeleteResponse {
-                header,
-                ..DeleteResponse::default()
-            }),
-        })
+        reply::response(Response::Delete(DeleteResponse {
+            header,
+            ..DeleteResponse::default()
+        }))
+    }
+
+    fn not_admitted(&self, job: &Job<Write>, number: i64, at: Evaluated) -> Answer {
+        let header = Some(self.header(job, at.revision, at.time));
+        reply::response(Response::Increment(IncrementResponse {
+            header,
+            value: Some(number),
+            ..IncrementResponse::default()
+        }))
     }
 
     /// Waits until a group owns a tenant in its own log.
@@ -314,6 +339,29 @@ impl Router {
                 return false;
             }
         }
+    }
+}
+
+/// The error of a write that what the key holds does not admit.
+fn unfit(effect: &Effect, unfit: Unfit) -> Error {
+    let by = match effect {
+        Effect::Increment(increment) => increment.delta,
+        Effect::Put(_) | Effect::Delete | Effect::Append { .. } => 0,
+    };
+    match unfit {
+        Unfit::NotANumber => Error::invalid(
+            "key",
+            "key: what it holds is no decimal number of 64 bits; put a number first, or count under another key",
+        ),
+        Unfit::Overflow { number } => {
+            Error::invalid("delta", format!("delta: {number} and {by} are together beyond 64 bits"))
+        }
+        Unfit::TooLong { len } => Error::invalid(
+            "value",
+            format!(
+                "value: the key holds {len} bytes already, and would become longer than max_length; begin another key"
+            ),
+        ),
     }
 }
 

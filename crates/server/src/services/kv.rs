@@ -5,9 +5,10 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt};
 use stead_api::{
     proto::v1::{
-        BatchGetRequest, BatchGetResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, Operation,
-        PipelineRequest, PipelineResponse, PutRequest, PutResponse, Routing, ScanRequest, ScanResponse,
-        answer::Response as AnswerResponse, kv_service_server, operation,
+        AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRequest, DeleteResponse, GetRequest,
+        GetResponse, IncrementRequest, IncrementResponse, Operation, PipelineRequest, PipelineResponse, PutRequest,
+        PutResponse, Routing, ScanRequest, ScanResponse, answer::Response as AnswerResponse, kv_service_server,
+        operation,
     },
     status,
 };
@@ -146,6 +147,20 @@ impl kv_service_server::KvService for KvService {
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let AnswerResponse::Delete(response) = self.call(request, operation::Request::Delete).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn increment(&self, request: Request<IncrementRequest>) -> Result<Response<IncrementResponse>, Status> {
+        let AnswerResponse::Increment(response) = self.call(request, operation::Request::Increment).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        let AnswerResponse::Append(response) = self.call(request, operation::Request::Append).await? else {
             return Err(unanswered());
         };
         Ok(Response::new(response))

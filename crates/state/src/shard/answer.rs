@@ -11,6 +11,15 @@ pub enum Answer {
     Written(Written),
     /// A write had nothing to do: a delete of what is not there.
     Unchanged(Evaluated),
+    /// An increment would have passed its bound; nothing happened.
+    BoundReached {
+        /// The number as it is.
+        number: i64,
+        /// Where it was evaluated.
+        at: Evaluated,
+    },
+    /// What the key holds does not admit the write; nothing happened.
+    Unfit(Unfit),
     /// A precondition did not hold; nothing happened.
     ConditionFailed {
         /// The key's revision now; zero if it does not exist.
@@ -53,6 +62,34 @@ pub struct Written {
     pub previous: Option<Version>,
     /// Whether it had been executed before.
     pub repeated: bool,
+    /// What became of the key, where that is answered and, for a repeat, still kept.
+    pub made: Option<Made>,
+}
+
+/// What a write made of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// An increment: this number.
+    Number(i64),
+    /// An append: a value of this length.
+    Length(u64),
+}
+
+/// Why what a key holds does not admit a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is to be incremented, and holds no number.
+    NotANumber,
+    /// The sum is beyond 64 bits.
+    Overflow {
+        /// The number as it is.
+        number: i64,
+    },
+    /// It would become longer than it may.
+    TooLong {
+        /// Its length now.
+        len: u64,
+    },
 }
 
 /// Where a write without effect was evaluated: its answer waits for durability of this revision.

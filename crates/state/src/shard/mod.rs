@@ -26,6 +26,7 @@ mod append;
 mod apply;
 pub mod clients;
 pub mod command;
+mod counter;
 mod detached;
 pub mod digest;
 mod maintain;

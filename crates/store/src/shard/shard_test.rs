@@ -9,7 +9,9 @@ use stead_state::{
     rows::Order,
     shard::{
         Answer,
-        command::{Attach, Condition, Create, Data, Erase, Floor, Follow, Offset, Operation, Seed, Swap, Write},
+        command::{
+            Attach, Condition, Create, Data, Effect, Erase, Floor, Follow, Offset, Operation, Seed, Swap, Write,
+        },
         read::Scan,
         record::{OnLeaseLoss, Record, Role},
     },
@@ -64,12 +66,8 @@ fn create(number: u64) -> Bytes {
 }
 
 fn put(number: u64, key: u8, value: u64) -> Bytes {
-    let operation = Operation::Put {
-        key: vec![b'k', key].into(),
-        value: value.to_be_bytes().to_vec().into(),
-        condition: None,
-        previous: false,
-    };
+    let value_bytes = Bytes::copy_from_slice(&value.to_be_bytes());
+    let operation = Operation::new(vec![b'k', key], Effect::Put(value_bytes));
     let idempotency = (!value.is_multiple_of(3)).then_some(IdempotencyKey {
         client: ClientId(u128::from(value % 5)),
         sequence: value,
@@ -79,10 +77,9 @@ fn put(number: u64, key: u8, value: u64) -> Bytes {
 }
 
 fn delete(number: u64, key: u8) -> Bytes {
-    let operation = Operation::Delete {
-        key: vec![b'k', key].into(),
+    let operation = Operation {
         condition: Some(Condition::Exists),
-        previous: false,
+        ..Operation::new(vec![b'k', key], Effect::Delete)
     };
     Write::new(tenant(number), None, operation).encode()
 }

@@ -42,13 +42,6 @@ impl Delete {
             "there was no such key"
         };
         output::line(&format!("{}@{} {what}", self.tenant, deleted.header.revision))?;
-        if let Some(previous) = deleted.previous {
-            output::line(&format!(
-                "before, {}: {}",
-                previous.modified,
-                output::shown(&previous.value, 200)
-            ))?;
-        }
-        Ok(())
+        read::show_before(deleted.previous.as_ref())
     }
 }

@@ -1,7 +1,9 @@
 //! `stead kv`.
 
+mod append;
 mod delete;
 mod get;
+mod increment;
 mod put;
 mod read;
 mod scan;
@@ -19,6 +21,10 @@ pub(crate) enum Verb {
     Put(put::Put),
     /// Remove a key
     Delete(delete::Delete),
+    /// Add to the number that a key holds
+    Increment(increment::Increment),
+    /// Add bytes behind those that a key holds
+    Append(append::Append),
     /// Show keys in their order
     Scan(scan::Scan),
 }
@@ -29,6 +35,8 @@ impl Verb {
             Self::Get(verb) => verb.run(target).await,
             Self::Put(verb) => verb.run(target).await,
             Self::Delete(verb) => verb.run(target).await,
+            Self::Increment(verb) => verb.run(target).await,
+            Self::Append(verb) => verb.run(target).await,
             Self::Scan(verb) => verb.run(target).await,
         }
     }

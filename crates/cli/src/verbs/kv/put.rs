@@ -47,18 +47,12 @@ impl Put {
             }));
         }
         output::line(&format!("{}@{}", self.tenant, written.header.revision))?;
-        if let Some(previous) = written.previous {
-            output::line(&format!(
-                "before, {}: {}",
-                previous.modified,
-                output::shown(&previous.value, 200)
-            ))?;
-        }
-        Ok(())
+        read::show_before(written.previous.as_ref())
     }
 }
 
-async fn value(argument: Option<OsString>, file: Option<PathBuf>) -> Result<Vec<u8>, Failure> {
+/// Reads a value from the command line, a file or standard input.
+pub(super) async fn value(argument: Option<OsString>, file: Option<PathBuf>) -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
     match (argument, file) {
         (_, Some(path)) => {

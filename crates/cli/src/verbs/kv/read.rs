@@ -43,6 +43,13 @@ pub(super) struct ReadArgs {
     revision: Option<Revision>,
 }
 
+/// Shows a key as it was before a write, if that is known.
+pub(super) fn show_before(previous: Option<&Item>) -> Result<(), Failure> {
+    let Some(previous) = previous else { return Ok(()) };
+    let value = output::shown(&previous.value, 200);
+    output::line(&format!("before, {}: {value}", previous.modified))
+}
+
 impl ReadArgs {
     pub(super) fn read(&self) -> Result<Read, Failure> {
         let needs = |what: &str| Failure::new(Code::Usage, format!("this consistency needs {what}"));

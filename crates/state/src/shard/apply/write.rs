@@ -6,11 +6,12 @@ use stead_types::{Epoch, Revision, TenantTime};
 use super::{
     super::{
         Shard,
-        answer::{Answer, Evaluated, Void, Written},
+        answer::{Answer, Evaluated, Made, Unfit, Void, Written},
         append::{append, current},
         clients::Check,
-        command::{Condition, Operation, Write},
-        read::version_at,
+        command::{Condition, Effect, Operation, Write},
+        counter::{self, Added},
+        read::{change_at, version_at},
         record::{Record, Role},
         tenant::Tenant,
         window::Remembered,
@@ -54,23 +55,18 @@ fn execute(
     write: Write,
 ) -> Result<(Answer, Option<usize>), Unreadable> {
     let record = &mut tenant.record;
-    let (key, value, condition, wanted) = match write.operation {
-        Operation::Put {
-            key,
-            value,
-            condition,
-            previous,
-        } => (key, Some(value), condition, previous),
-        Operation::Delete {
-            key,
-            condition,
-            previous,
-        } => (key, None, condition, previous),
-    };
+    let Operation {
+        key,
+        condition,
+        previous: wanted,
+        effect,
+    } = write.operation;
     if let Some(idempotency) = &write.idempotency {
         match tenant.clients.check(&record.live, idempotency, write.request) {
             Check::New => {}
-            Check::Repeated(outcome) => return Ok((repeated(context.rows, copy, record, outcome, wanted)?, None)),
+            Check::Repeated(outcome) => {
+                return Ok((repeated(context.rows, copy, record, outcome, (&effect, wanted))?, None));
+            }
             Check::Reused => return Ok((Answer::KeyReused, None)),
             Check::Expired { edge } => {
                 let now = record.live.time;
@@ -82,9 +78,11 @@ fn execute(
     if let Some(failed) = condition.and_then(|condition| fails(record, before, condition)) {
         return Ok((failed, None));
     }
-    if value.is_none() && before.is_none_or(|before| before.live.is_none()) {
-        return Ok((Answer::Unchanged(evaluated(record)), None));
-    }
+    let time = record.live.time.max(TenantTime(context.time));
+    let (value, made) = match outcome_of(context.rows, copy, record, (before, effect, time))? {
+        Ok(made) => made,
+        Err(without_effect) => return Ok((without_effect, None)),
+    };
     let Some(sequence) = record.live.revision.sequence().next() else {
         return Ok((Answer::Void(Void::Exhausted), None));
     };
@@ -93,7 +91,6 @@ fn execute(
         Some(_) | None => None,
     };
     let revision = Revision::new(epoch, sequence);
-    let time = record.live.time.max(TenantTime(context.time));
     let change = Change {
         revision,
         effect: 0,
@@ -117,8 +114,66 @@ fn execute(
         time,
         previous,
         repeated: false,
+        made,
     };
     Ok((Answer::Written(written), Some(len)))
+}
+
+/// What a key holds after a write, and what is said of that.
+type Holds = (Option<Bytes>, Option<Made>);
+
+/// Returns what a key holds after a write, or the answer of a write without effect.
+fn outcome_of(
+    rows: &dyn Rows,
+    copy: Copy,
+    record: &Record,
+    (before, effect, time): (Option<Current>, Effect, TenantTime),
+) -> Result<Result<Holds, Answer>, Unreadable> {
+    let live = before.filter(|before| before.live.is_some());
+    let change = |live: Current| change_at(rows, copy, (live.revision, live.effect));
+    Ok(match effect {
+        Effect::Put(value) => Ok((Some(value), None)),
+        Effect::Delete if live.is_none() => Err(Answer::Unchanged(evaluated(record))),
+        Effect::Delete => Ok((None, None)),
+        Effect::Increment(increment) => {
+            let held = live.map(change).transpose()?.flatten();
+            let held = held
+                .as_ref()
+                .and_then(|change| Some((change.value.as_ref()?, change.time)));
+            let held = held.map(|(value, time)| (&*value.bytes, time));
+            match counter::add(held, increment, time) {
+                Ok(Added::To(number)) => Ok((Some(counter::write(number).into()), Some(Made::Number(number)))),
+                Ok(Added::BoundReached(number)) => Err(Answer::BoundReached {
+                    number,
+                    at: evaluated(record),
+                }),
+                Err(unfit) => Err(Answer::Unfit(unfit)),
+            }
+        }
+        Effect::Append { bytes, len_max } => {
+            let held = live.map(change).transpose()?.flatten();
+            let held = held
+                .and_then(|change| change.value)
+                .map_or_else(Bytes::new, |value| value.bytes);
+            let len = held.len() + bytes.len();
+            if len > len_max as usize {
+                let len = held.len() as u64;
+                Err(Answer::Unfit(Unfit::TooLong { len }))
+            } else {
+                let value = [held, bytes].concat().into();
+                Ok((Some(value), Some(Made::Length(len as u64))))
+            }
+        }
+    })
+}
+
+/// Returns what is said of a value that such a write made.
+fn made_by(effect: &Effect, value: &Value) -> Option<Made> {
+    match effect {
+        Effect::Put(_) | Effect::Delete => None,
+        Effect::Increment(_) => counter::read(&value.bytes).map(Made::Number),
+        Effect::Append { .. } => Some(Made::Length(value.bytes.len() as u64)),
+    }
 }
 
 fn new_value(before: Option<Current>, revision: Revision, bytes: Bytes) -> Value {
@@ -130,26 +185,26 @@ fn new_value(before: Option<Current>, revision: Revision, bytes: Bytes) -> Value
     }
 }
 
-/// Answers a repeat with the first outcome. The version before is given while history still has it.
+/// Answers a repeat with the first outcome. What was made and the version before are given while history still has them.
 fn repeated(
     rows: &dyn Rows,
     copy: Copy,
     record: &Record,
     outcome: Remembered,
-    wanted: bool,
+    (effect, wanted): (&Effect, bool),
 ) -> Result<Answer, Unreadable> {
-    let mut previous = None;
-    if wanted && let Some(change) = super::super::read::change_at(rows, copy, (outcome.revision, 0))? {
-        previous = match change.previous {
-            Some(at) => version_at(rows, copy, at)?,
-            None => None,
-        };
-    }
+    let change = change_at(rows, copy, (outcome.revision, 0))?;
+    let previous = match change.as_ref().and_then(|change| change.previous) {
+        Some(at) if wanted => version_at(rows, copy, at)?,
+        Some(_) | None => None,
+    };
+    let value = change.as_ref().and_then(|change| change.value.as_ref());
     Ok(Answer::Written(Written {
         revision: outcome.revision,
         time: record.live.time,
         previous,
         repeated: true,
+        made: value.and_then(|value| made_by(effect, value)),
     }))
 }
 

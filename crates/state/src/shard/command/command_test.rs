@@ -82,12 +82,16 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
         };
     }
     each! {
-        "put" Write Write::new(tenant, idempotency, Operation::Put {
-            key: Bytes::from_static(b"k"), value: Bytes::from_static(b"v"), condition: Some(Condition::Revision(at("1.2"))), previous: true,
+        "put" Write Write::new(tenant, idempotency, Operation {
+            condition: Some(Condition::Revision(at("1.2"))), previous: true, ..Operation::new("k", Effect::Put("v".into()))
         });
-        "delete" Write Write::new(tenant, None, Operation::Delete {
-            key: Bytes::from_static(b"k"), condition: Some(Condition::Exists), previous: false,
+        "delete" Write Write::new(tenant, None, Operation {
+            condition: Some(Condition::Exists), ..Operation::new("k", Effect::Delete)
         });
+        "increment" Write Write::new(tenant, None, Operation::new("k", Effect::Increment(Increment {
+            delta: -5, floor: Some(0), ceiling: None, window: Some(60_000),
+        })));
+        "append" Write Write::new(tenant, None, Operation::new("k", Effect::Append { bytes: "v".into(), len_max: 1 << 20 }));
         "create" Create Create { tenant, version, policy: OnLeaseLoss::Stop };
         "follow" Follow Follow { tenant, version, home, epoch, lineage: lineage.clone() };
         "attach" Attach Attach { tenant, home, incarnation: Incarnation(1), epoch, position: at("1.9"), lineage: lineage.clone() };

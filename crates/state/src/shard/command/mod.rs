@@ -21,7 +21,7 @@ pub use floor::Floor;
 pub use follow::Follow;
 pub use seed::{Chunk, Part, Seed, Swap};
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, Sequence, TenantNumber};
-pub use write::{Condition, Operation, Write};
+pub use write::{Condition, Effect, Increment, Operation, Write};
 
 use crate::{
     codec::{Malformed, Reader, Writer},

@@ -11,6 +11,8 @@ use crate::{
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
+const INCREMENT: u8 = 3;
+const APPEND: u8 = 4;
 
 /// A caller's write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,29 +27,48 @@ pub struct Write {
     pub operation: Operation,
 }
 
-/// What a write does.
+/// What a write does to one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Sets a key.
-    Put {
-        /// The key.
-        key: Bytes,
-        /// What it shall hold.
-        value: Bytes,
-        /// Only if this holds.
-        condition: Option<Condition>,
-        /// Whether the version before is wanted in the answer.
-        previous: bool,
+pub struct Operation {
+    /// The key.
+    pub key: Bytes,
+    /// Only if this holds.
+    pub condition: Option<Condition>,
+    /// Whether the version before is wanted in the answer.
+    pub previous: bool,
+    /// What the key holds afterwards.
+    pub effect: Effect,
+}
+
+/// What a key holds after a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// This.
+    Put(Bytes),
+    /// Nothing.
+    Delete,
+    /// The number that it held and another one.
+    Increment(Increment),
+    /// What it held, and this behind it.
+    Append {
+        /// What is added.
+        bytes: Bytes,
+        /// The longest that the value may become.
+        len_max: u32,
     },
-    /// Removes a key.
-    Delete {
-        /// The key.
-        key: Bytes,
-        /// Only if this holds.
-        condition: Option<Condition>,
-        /// Whether the version before is wanted in the answer.
-        previous: bool,
-    },
+}
+
+/// Adds to a number, or does nothing where a bound would be passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Increment {
+    /// What is added.
+    pub delta: i64,
+    /// Below this nothing is taken away.
+    pub floor: Option<i64>,
+    /// Above this nothing is added.
+    pub ceiling: Option<i64>,
+    /// The number is zero again at the beginning of each window of tenant time, this many milliseconds long; not zero.
+    pub window: Option<u64>,
 }
 
 /// What must hold of a key.
@@ -113,12 +134,24 @@ impl Write {
 }
 
 impl Operation {
+    /// An operation without condition.
+    pub fn new(key: impl Into<Bytes>, effect: Effect) -> Self {
+        Self {
+            key: key.into(),
+            condition: None,
+            previous: false,
+            effect,
+        }
+    }
+
     /// Returns about how many bytes it takes.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Put { key, value, .. } => key.len() + value.len() + 24,
-            Self::Delete { key, .. } => key.len() + 24,
-        }
+        let len = match &self.effect {
+            Effect::Put(bytes) | Effect::Append { bytes, .. } => bytes.len(),
+            Effect::Delete => 0,
+            Effect::Increment(_) => 40,
+        };
+        self.key.len() + len + 24
     }
 
     /// Tells whether it takes no bytes: never.
@@ -127,50 +160,54 @@ impl Operation {
     }
 
     fn encode(&self, w: &mut Writer) {
-        match self {
-            Self::Put {
-                key,
-                value,
-                condition,
-                previous,
-            } => {
-                w.u8(PUT).bytes(key).bytes(value);
-                write_condition(w, *condition, *previous);
+        match &self.effect {
+            Effect::Put(value) => {
+                w.u8(PUT).bytes(&self.key).bytes(value);
             }
-            Self::Delete {
-                key,
-                condition,
-                previous,
-            } => {
-                w.u8(DELETE).bytes(key);
-                write_condition(w, *condition, *previous);
+            Effect::Delete => {
+                w.u8(DELETE).bytes(&self.key);
+            }
+            Effect::Increment(increment) => {
+                w.u8(INCREMENT).bytes(&self.key).u64(increment.delta.cast_unsigned());
+                for bound in [increment.floor, increment.ceiling] {
+                    w.option(bound, |w, bound| {
+                        w.u64(bound.cast_unsigned());
+                    });
+                }
+                w.varint(increment.window.unwrap_or(0));
+            }
+            Effect::Append { bytes, len_max } => {
+                w.u8(APPEND).bytes(&self.key).bytes(bytes).varint(u64::from(*len_max));
             }
         }
+        write_condition(w, self.condition, self.previous);
     }
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
-        match r.u8()? {
-            PUT => {
-                let (key, value) = (r.bytes()?, r.bytes()?);
-                let (condition, previous) = condition(r)?;
-                Ok(Self::Put {
-                    key,
-                    value,
-                    condition,
-                    previous,
-                })
-            }
-            DELETE => {
-                let key = r.bytes()?;
-                let (condition, previous) = condition(r)?;
-                Ok(Self::Delete {
-                    key,
-                    condition,
-                    previous,
-                })
-            }
-            0 | 3.. => Err(r.malformed()),
-        }
+        let kind = r.u8()?;
+        let key = r.bytes()?;
+        let effect = match kind {
+            PUT => Effect::Put(r.bytes()?),
+            DELETE => Effect::Delete,
+            INCREMENT => Effect::Increment(Increment {
+                delta: r.u64()?.cast_signed(),
+                floor: r.option(Reader::u64)?.map(u64::cast_signed),
+                ceiling: r.option(Reader::u64)?.map(u64::cast_signed),
+                window: Some(r.varint()?).filter(|window| *window > 0),
+            }),
+            APPEND => Effect::Append {
+                bytes: r.bytes()?,
+                len_max: r.varint_u32()?,
+            },
+            0 | 5.. => return Err(r.malformed()),
+        };
+        let (condition, previous) = condition(r)?;
+        Ok(Self {
+            key,
+            condition,
+            previous,
+            effect,
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime};
 use super::group::{Group, HOME, TENANT, epoch};
 use crate::shard::{
     Answer,
-    command::{Chunk, Operation, Part, Seed, Swap, Write},
+    command::{Chunk, Effect, Operation, Part, Seed, Swap, Write},
     window::{CLIENTS_MAX, OUTCOMES_MAX, REMEMBERED_MS_MAX},
 };
 
@@ -16,12 +16,7 @@ fn write(client: u128, sequence: u64, first_sent: u64) -> Bytes {
         sequence,
         first_sent: TenantTime(first_sent),
     };
-    let operation = Operation::Put {
-        key: Bytes::from_static(b"k"),
-        value: Bytes::from_static(b"v"),
-        condition: None,
-        previous: false,
-    };
+    let operation = Operation::new("k", Effect::Put("v".into()));
     Write::new(TENANT, Some(key), operation).encode()
 }
 

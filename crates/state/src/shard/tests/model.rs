@@ -13,6 +13,8 @@ pub(super) struct Made {
     pub(super) value: Option<Vec<u8>>,
     pub(super) create: Revision,
     pub(super) version: u64,
+    /// The tenant's time.
+    pub(super) time: u64,
 }
 
 /// What a key holds: revision, create revision, version, value.
@@ -58,7 +60,7 @@ impl Model {
         self.as_of(self.revision())
     }
 
-    pub(super) fn change(&mut self, key: &[u8], value: Option<Vec<u8>>) -> Revision {
+    pub(super) fn change(&mut self, key: &[u8], value: Option<Vec<u8>>, time: u64) -> Revision {
         let held = self.now().get(key).cloned();
         let next = at(self.changes.len() + 1);
         self.changes.push(Made {
@@ -66,8 +68,14 @@ impl Model {
             create: held.as_ref().map_or(next, |held| held.1),
             version: held.map_or(0, |held| held.2) + 1,
             value,
+            time,
         });
         next
+    }
+
+    /// Returns when a change was made.
+    pub(super) fn time_of(&self, revision: Revision) -> u64 {
+        self.changes[revision.sequence().get() as usize - 1].time
     }
 
     /// Returns the digest of the keys, built anew.

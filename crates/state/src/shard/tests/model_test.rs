@@ -12,8 +12,8 @@ use crate::{
     rows::Order,
     shard::{
         Answer,
-        answer::{Version, Void},
-        command::{Chunk, Condition, Floor, Operation, Part, Seed, Swap, Write},
+        answer::{Made, Unfit, Version, Void},
+        command::{Chunk, Condition, Effect, Floor, Increment, Operation, Part, Seed, Swap, Write},
         digest,
         read::{Refused, Scan},
     },
@@ -23,6 +23,8 @@ use crate::{
 enum Step {
     Put(u8, u8, Holds),
     Delete(u8, Holds),
+    Increment(u8, Increment, Holds),
+    Append(u8, u8, u32, Holds),
     /// Sends again, word for word, the write with this number, if it had an idempotency key.
     Again(prop::sample::Index),
     Get(u8, prop::sample::Index),
@@ -58,7 +60,9 @@ fn steps() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         10 => (key.clone(), any::<u8>(), holds.clone()).prop_map(|(key, value, holds)| Step::Put(key, value, holds)),
-        5 => (key.clone(), holds).prop_map(|(key, holds)| Step::Delete(key, holds)),
+        5 => (key.clone(), holds.clone()).prop_map(|(key, holds)| Step::Delete(key, holds)),
+        8 => (key.clone(), increments(), holds.clone()).prop_map(|(key, by, holds)| Step::Increment(key, by, holds)),
+        5 => (key.clone(), any::<u8>(), 0u32..9, holds).prop_map(|(key, byte, max, holds)| Step::Append(key, byte, max, holds)),
         3 => any::<prop::sample::Index>().prop_map(Step::Again),
         3 => (key.clone(), any::<prop::sample::Index>()).prop_map(|(key, at)| Step::Get(key, at)),
         3 => (key.clone(), key, any::<bool>(), 1usize..4, any::<prop::sample::Index>())
@@ -72,6 +76,19 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => Just(Step::ChunkArrives),
         2 => Just(Step::Swap),
     ]
+}
+
+/// Increments that meet bounds, windows and the ends of 64 bits.
+fn increments() -> impl Strategy<Value = Increment> {
+    let delta = prop_oneof![8 => -3i64..4, 1 => Just(i64::MAX), 1 => Just(i64::MIN)];
+    let bound = || prop::option::of(-3i64..4);
+    let window = prop::option::of(prop_oneof![Just(1u64), Just(30), Just(1_000)]);
+    (delta, bound(), bound(), window).prop_map(|(delta, floor, ceiling, window)| Increment {
+        delta,
+        floor,
+        ceiling,
+        window,
+    })
 }
 
 /// A home, its model, a follower that is fed from the beginning and one that is seeded now and then.
@@ -102,8 +119,17 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Put(key, value, holds) => self.write(key, Some(vec![value; 3]), holds),
-            Step::Delete(key, holds) => self.write(key, None, holds),
+            // Half of them are numbers.
+            Step::Put(key, value, holds) if value % 2 == 0 => {
+                self.write(key, Effect::Put(vec![b'0' + value % 10; 2].into()), holds);
+            }
+            Step::Put(key, value, holds) => self.write(key, Effect::Put(vec![value; 3].into()), holds),
+            Step::Delete(key, holds) => self.write(key, Effect::Delete, holds),
+            Step::Increment(key, by, holds) => self.write(key, Effect::Increment(by), holds),
+            Step::Append(key, byte, len_max, holds) => {
+                let bytes = vec![byte; 2].into();
+                self.write(key, Effect::Append { bytes, len_max }, holds);
+            }
             Step::Again(which) => self.again(which),
             Step::Get(key, which) => self.get(key, which),
             Step::Scan(from, to, down, page, which) => self.scan((from, to), down, page, which),
@@ -135,21 +161,12 @@ impl World {
         }
     }
 
-    fn write(&mut self, key: u8, value: Option<Vec<u8>>, holds: Holds) {
+    fn write(&mut self, key: u8, effect: Effect, holds: Holds) {
         let condition = self.condition(key, holds);
-        let bytes = Bytes::from(vec![key]);
-        let operation = match value.clone() {
-            Some(value) => Operation::Put {
-                key: bytes,
-                value: value.into(),
-                condition,
-                previous: true,
-            },
-            None => Operation::Delete {
-                key: bytes,
-                condition,
-                previous: true,
-            },
+        let operation = Operation {
+            condition,
+            previous: true,
+            ..Operation::new(vec![key], effect.clone())
         };
         let number = self.sent.len() as u64;
         let idempotency = (!number.is_multiple_of(4)).then(|| IdempotencyKey {
@@ -160,13 +177,13 @@ impl World {
         let write = Write::new(TENANT, idempotency, operation);
         self.time += 10;
         let answer = self.home.apply(self.time, write.encode());
-        let expected = self.expected(key, value, condition);
+        let expected = self.expected(key, effect, condition);
         assert_eq!(answer, expected, "{write:?}");
         self.sent.push((write, answer));
     }
 
     /// What a write that is sent for the first time comes to.
-    fn expected(&mut self, key: u8, value: Option<Vec<u8>>, condition: Option<Condition>) -> Answer {
+    fn expected(&mut self, key: u8, effect: Effect, condition: Option<Condition>) -> Answer {
         let held = self.model.now().get(&vec![key]).cloned();
         let current = held.as_ref().map_or(Revision::ZERO, |held| held.0);
         let holds = match condition {
@@ -182,15 +199,47 @@ impl World {
         if !holds {
             return Answer::ConditionFailed { current, at: evaluated };
         }
-        if value.is_none() && held.is_none() {
-            return Answer::Unchanged(evaluated);
-        }
-        let revision = self.model.change(&[key], value);
+        let before = held.as_ref().map(|held| held.3.clone());
+        let (value, made) = match effect {
+            Effect::Put(value) => (Some(value.to_vec()), None),
+            Effect::Delete if held.is_none() => return Answer::Unchanged(evaluated),
+            Effect::Delete => (None, None),
+            Effect::Append { bytes, len_max } => {
+                let mut value = before.unwrap_or_default();
+                let len = value.len() as u64;
+                value.extend_from_slice(&bytes);
+                if value.len() > len_max as usize {
+                    return Answer::Unfit(Unfit::TooLong { len });
+                }
+                let len = value.len() as u64;
+                (Some(value), Some(Made::Length(len)))
+            }
+            Effect::Increment(by) => {
+                let Some(number) = before.map_or(Some(0), |before| String::from_utf8(before).ok()?.parse().ok()) else {
+                    return Answer::Unfit(Unfit::NotANumber);
+                };
+                let since = held.as_ref().map_or(0, |held| self.model.time_of(held.0));
+                let is_over = by.window.is_some_and(|window| since / window != self.time / window);
+                let number: i64 = if is_over { 0 } else { number };
+                let sum = i128::from(number) + i128::from(by.delta);
+                let Ok(sum) = i64::try_from(sum) else {
+                    return Answer::Unfit(Unfit::Overflow { number });
+                };
+                let is_beyond = (by.delta > 0 && by.ceiling.is_some_and(|ceiling| ceiling < sum))
+                    || (by.delta < 0 && by.floor.is_some_and(|floor| sum < floor));
+                if is_beyond {
+                    return Answer::BoundReached { number, at: evaluated };
+                }
+                (Some(sum.to_string().into_bytes()), Some(Made::Number(sum)))
+            }
+        };
+        let revision = self.model.change(&[key], value, self.time);
         Answer::Written(crate::shard::answer::Written {
             revision,
             time: TenantTime(self.time),
             previous: held.map(version),
             repeated: false,
+            made,
         })
     }
 
@@ -210,7 +259,7 @@ impl World {
         };
         assert_eq!((again.revision, again.repeated), (first.revision, true));
         if first.revision > before.live.floor {
-            assert_eq!(again.previous, first.previous);
+            assert_eq!((again.previous, again.made), (first.previous, first.made));
         }
         assert_eq!(self.home.record(), &before);
         let other = Write {
@@ -492,15 +541,7 @@ proptest! {
 #[test]
 fn a_group_that_has_nothing_of_a_tenant_says_so() {
     let mut group = Group::new(GroupId::new(9));
-    let write = Write::new(
-        TENANT,
-        None,
-        Operation::Delete {
-            key: Bytes::from_static(b"k"),
-            condition: None,
-            previous: false,
-        },
-    );
+    let write = Write::new(TENANT, None, Operation::new("k", Effect::Delete));
     assert_eq!(group.apply(0, write.encode()), Answer::Void(Void::NoRecord));
     assert!(group.shard.reading(&group.rows, TENANT).is_none());
 }

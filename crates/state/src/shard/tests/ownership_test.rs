@@ -10,7 +10,8 @@ use crate::{
         Answer,
         answer::{Detached, Void},
         command::{
-            Attach, Chunk, Condition, Create, Data, Detach, Erase, Follow, Offset, Operation, Rejoin, Seed, Swap, Write,
+            Attach, Chunk, Condition, Create, Data, Detach, Effect, Erase, Follow, Offset, Operation, Rejoin, Seed,
+            Swap, Write,
         },
         record::{OnLeaseLoss, OperationId, Role, Shadow},
     },
@@ -19,12 +20,7 @@ use crate::{
 const OTHER: GroupId = GroupId::new(3);
 
 fn put(value: &'static str) -> Bytes {
-    let operation = Operation::Put {
-        key: Bytes::from_static(b"k"),
-        value: Bytes::from_static(value.as_bytes()),
-        condition: None,
-        previous: false,
-    };
+    let operation = Operation::new("k", Effect::Put(value.into()));
     Write::new(TENANT, None, operation).encode()
 }
 
@@ -384,10 +380,9 @@ fn a_condition_on_a_revision_that_was_cut_is_answered_with_the_cut() {
     record.lineage = lineage(&[(4, 3)]);
     record.epoch = epoch(4);
     let write = |wanted| {
-        let operation = Operation::Delete {
-            key: Bytes::from_static(b"k"),
+        let operation = Operation {
             condition: Some(Condition::Revision(revision(wanted))),
-            previous: false,
+            ..Operation::new("k", Effect::Delete)
         };
         Write::new(TENANT, None, operation).encode()
     };

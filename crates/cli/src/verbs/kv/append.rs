@@ -1,0 +1,57 @@
+//! `stead kv append`.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{put, read, write::WriteArgs};
+use crate::{
+    args::Target,
+    context,
+    exit::Failure,
+    output::{self, Output},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Append {
+    /// Whose key
+    tenant: String,
+    /// The key, as it is
+    key: OsString,
+    /// What is added; -: standard input
+    #[arg(required_unless_present = "file")]
+    value: Option<OsString>,
+    /// What is added is what this file holds
+    #[arg(short, long, conflicts_with = "value")]
+    file: Option<PathBuf>,
+    /// Refuse where the value would become longer than this, in bytes; 1 MiB is the most
+    #[arg(long, value_name = "BYTES")]
+    max_length: Option<u32>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+impl Append {
+    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+        let value = put::value(self.value, self.file).await?;
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let done = tenant
+            .append_with(self.key.into_vec(), value, self.max_length, &self.write.write())
+            .await?;
+        if target.output == Output::Json {
+            let previous = done.previous.as_ref().map(read::item);
+            return output::json(&json!({
+                "header": read::header(&done.header),
+                "length": done.length.map(|length| length.to_string()),
+                "previous": previous,
+                "repeatedOutcome": done.repeated,
+            }));
+        }
+        let length = done
+            .length
+            .map_or_else(|| "no longer known".to_owned(), |length| length.to_string());
+        output::line(&format!("{}@{} {length} bytes", self.tenant, done.header.revision))?;
+        read::show_before(done.previous.as_ref())
+    }
+}

@@ -1,0 +1,72 @@
+//! `stead kv increment`.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{read, write::WriteArgs};
+use crate::{
+    args::Target,
+    context,
+    exit::{Code, Failure},
+    output::{self, Output},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Increment {
+    /// Whose key
+    tenant: String,
+    /// The key, as it is
+    key: OsString,
+    /// What is added; negative: taken away
+    #[arg(default_value_t = 1, allow_negative_numbers = true)]
+    delta: i64,
+    /// Take nothing away where less than this would be left
+    #[arg(long, allow_negative_numbers = true)]
+    floor: Option<i64>,
+    /// Add nothing where more than this would be reached
+    #[arg(long, allow_negative_numbers = true)]
+    ceiling: Option<i64>,
+    /// Count from 0 in each window of this length, such as 1m
+    #[arg(long, value_parser = humantime::parse_duration)]
+    window: Option<Duration>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+impl Increment {
+    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let increment = stead_client::Increment {
+            delta: self.delta,
+            floor: self.floor,
+            ceiling: self.ceiling,
+            window: self.window,
+        };
+        let done = tenant
+            .increment_with(self.key.into_vec(), increment, &self.write.write())
+            .await?;
+        let refused = (!done.admitted).then(|| {
+            let what = "not admitted: the number would pass its bound; nothing happened";
+            Failure::new(Code::Conflict, what)
+        });
+        if target.output == Output::Json {
+            let previous = done.previous.as_ref().map(read::item);
+            output::json(&json!({
+                "header": read::header(&done.header),
+                "value": done.value.map(|value| value.to_string()),
+                "admitted": done.admitted,
+                "previous": previous,
+                "repeatedOutcome": done.repeated,
+            }))?;
+        } else {
+            let value = done
+                .value
+                .map_or_else(|| "no longer known".to_owned(), |value| value.to_string());
+            output::line(&format!("{}@{} {value}", self.tenant, done.header.revision))?;
+            read::show_before(done.previous.as_ref())?;
+        }
+        refused.map_or(Ok(()), Err)
+    }
+}
