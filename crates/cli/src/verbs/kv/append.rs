@@ -1,11 +1,11 @@
 //! `stead kv append`.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{put, read, write::WriteArgs};
+use super::{read, value::ValueArgs, write::WriteArgs};
 use crate::{
     args::Target,
     context,
@@ -19,12 +19,8 @@ pub(crate) struct Append {
     tenant: String,
     /// The key, as it is
     key: OsString,
-    /// What is added; -: standard input
-    #[arg(required_unless_present = "file")]
-    value: Option<OsString>,
-    /// What is added is what this file holds
-    #[arg(short, long, conflicts_with = "value")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    value: ValueArgs,
     /// Refuse where the value would become longer than this, in bytes; 1 MiB is the most
     #[arg(long, value_name = "BYTES")]
     max_length: Option<u32>,
@@ -34,7 +30,7 @@ pub(crate) struct Append {
 
 impl Append {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
-        let value = put::value(self.value, self.file).await?;
+        let value = self.value.read().await?;
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let done = tenant
             .append_with(self.key.into_vec(), value, self.max_length, &self.write.write())

@@ -7,6 +7,7 @@ mod increment;
 mod put;
 mod read;
 mod scan;
+mod value;
 mod write;
 
 use clap::Subcommand;

@@ -37,27 +37,24 @@ struct Pair {
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let mut loads = Vec::new();
-    let mut pairs = Vec::new();
     for (home, _) in REGIONS {
-        let tenant = format!("check-{home}");
-        let at_home = world.tenant(&tenant, home, home).await?;
+        let at_home = world.tenant(&format!("check-{home}"), home, home).await?;
         let load = Load::start(at_home, format!("lag/{}", world.run), PUTS_PER_SECOND);
-        for (far, _) in REGIONS.iter().filter(|(far, _)| *far != home) {
-            let half = world.cluster.lock().await.link(home, far)?.round_trip() / 2;
-            pairs.push(Pair {
-                name: format!("{home} to {far}"),
-                half,
-                far: world.tenant(&tenant, home, far).await?,
-                writes: load.samples().await,
-            });
-        }
-        loads.push(load);
+        loads.push((home, load));
     }
     sleep(RUN_UP).await;
     let mut measured = JoinSet::new();
-    for mut pair in pairs {
-        pair.writes = pair.writes.resubscribe();
-        measured.spawn(lags(pair, Instant::now() + MEASURED));
+    for (home, load) in &loads {
+        for (far, _) in REGIONS.iter().filter(|(far, _)| far != home) {
+            let half = world.cluster.lock().await.link(home, far)?.round_trip() / 2;
+            let pair = Pair {
+                name: format!("{home} to {far}"),
+                half,
+                far: world.tenant(&format!("check-{home}"), home, far).await?,
+                writes: load.samples().await,
+            };
+            measured.spawn(lags(pair, Instant::now() + MEASURED));
+        }
     }
     let mut forwarded = 0;
     let mut lines = Vec::new();
@@ -72,7 +69,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         verdict = verdict.time(&name, p99, half + BESIDE_THE_WAY);
     }
     let (mut lost, mut errors) = (0, 0);
-    for load in loads {
+    for (_, load) in loads {
         let report = load.finish().await?;
         lost += report.lost;
         errors += report.errors.len();
