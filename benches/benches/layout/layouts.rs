@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bytes::Bytes;
 use stead_state::codec::{Reader, Writer};
-use stead_state::rows::change::{self, Change, Value};
+use stead_state::rows::change::{self, Cause, Change, Value};
 use stead_state::rows::current::{self, Current, Live};
 use stead_state::rows::{Copy, Place, Rows, RowsMut, kind};
 use stead_store::table::Table;
@@ -72,6 +72,7 @@ impl Layout for Pointer {
             revision: put.revision,
             effect: 0,
             more: false,
+            cause: Cause::Write,
             time: TenantTime(1),
             previous: before.map(|before| (before.revision, before.effect)),
             outcome: None,
@@ -79,6 +80,7 @@ impl Layout for Pointer {
             value: Some(Value {
                 create: put.revision,
                 version: 1,
+                expires: None,
                 bytes: put.value.clone(),
             }),
         };
@@ -90,6 +92,7 @@ impl Layout for Pointer {
                 version: 1,
                 len: VALUE_LEN as u32,
                 hash: u128::from(put.revision.to_u64()),
+                expires: None,
             }),
         };
         table.put(row, current::encode(&now));

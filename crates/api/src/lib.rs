@@ -4,6 +4,7 @@
 
 pub mod convert;
 pub mod net;
+pub mod operation;
 pub mod status;
 
 /// Messages and services, one module a proto package, generated from `proto/` and checked in.

@@ -1,6 +1,7 @@
 //! The binary `stead`: parse, run one verb, exit with a documented code.
 
 mod args;
+mod confirm;
 mod context;
 mod exit;
 mod output;

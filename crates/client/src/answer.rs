@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_api::{convert::id, proto::v1};
+use stead_api::{
+    convert::{id, key},
+    proto::v1,
+};
 use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber, TenantTime};
 
 /// What a replica is to the tenant.
@@ -51,6 +54,8 @@ pub struct Item {
     pub modified: Revision,
     /// Counts its changes since it was made; the first is 1.
     pub version: u64,
+    /// When it expires, by the tenant's clock, if it does.
+    pub expires: Option<TenantTime>,
 }
 
 /// The answer to `get`.
@@ -123,6 +128,19 @@ pub struct Appended {
     pub repeated: bool,
 }
 
+/// The answer to `delete_range`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedRange {
+    /// Its revision is that of the first change, or the tenant's where there was nothing to delete.
+    pub header: Header,
+    /// How many keys are gone; without those that an earlier attempt had removed.
+    pub keys: u64,
+    /// How many changes it took: above 1, others saw a part of the range gone.
+    pub changes: u32,
+    /// An earlier attempt had begun already.
+    pub repeated: bool,
+}
+
 /// One page of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -171,13 +189,14 @@ fn revision(revision: Option<v1::Revision>) -> Result<Revision, Error> {
     id::revision("header.revision", revision).map_err(|_| malformed("revision"))
 }
 
-fn item(item: v1::KeyValue) -> Result<Item, Error> {
+pub(crate) fn item(item: v1::KeyValue) -> Result<Item, Error> {
     Ok(Item {
         created: revision(item.create_revision)?,
         modified: revision(item.mod_revision)?,
         key: item.key,
         value: item.value,
         version: item.version,
+        expires: item.expire_time.map(key::tenant_time),
     })
 }
 
@@ -250,6 +269,26 @@ impl Appended {
             previous: answer.previous.map(item).transpose()?,
             repeated: answer.repeated_outcome,
         })
+    }
+}
+
+impl DeletedRange {
+    pub(crate) fn read(answer: v1::DeleteRangeResponse) -> Result<Self, Error> {
+        Ok(Self {
+            header: Header::read(answer.header)?,
+            keys: answer.deleted,
+            changes: answer.changes,
+            repeated: answer.repeated_outcome,
+        })
+    }
+
+    /// Returns what this call and the next one, which went on behind it, came to together.
+    pub(crate) fn and(self, next: Self) -> Self {
+        Self {
+            keys: self.keys + next.keys,
+            changes: self.changes + next.changes,
+            ..self
+        }
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use stead_api::{convert::id, proto::v1};
+use stead_api::{
+    convert::id,
+    operation::{idempotency_key, idempotency_key_mut},
+    proto::v1,
+};
 use stead_types::{Error, ErrorKind, TenantTime};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -79,7 +83,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<v1::answer::Response, Error> {
         let mut attempts = Attempts::default();
-        attempts.progress.writes = key_of(&mut request).is_some();
+        attempts.progress.writes = idempotency_key(&request).is_some();
         loop {
             let route = session.route.load();
             let want = match &*route {
@@ -91,7 +95,7 @@ impl Inner {
                 Ok(response) => {
                     node.answered();
                     self.budget.earn();
-                    return settled(&attempts.progress, response, &mut request);
+                    return settled(&attempts.progress, response, &request);
                 }
                 Err(failure) => failure,
             };
@@ -103,12 +107,12 @@ impl Inner {
                 session.forget_leader();
             }
             match attempts.failed(node, &failure) {
-                Next::Fail(error) => return Err(outcome(&attempts.progress, error, &mut request)),
+                Next::Fail(error) => return Err(outcome(&attempts.progress, error, &request)),
                 Next::Restamp(time) => stamp(&mut request, time),
                 Next::Retry(wait) => {
                     let wait = wait.max(self.budget.pay());
                     if !self.wait(wait, deadline).await {
-                        return Err(outcome(&attempts.progress, failure.error().clone(), &mut request));
+                        return Err(outcome(&attempts.progress, failure.error().clone(), &request));
                     }
                 }
             }
@@ -164,52 +168,94 @@ impl Inner {
 fn settled(
     progress: &Progress,
     response: v1::answer::Response,
-    request: &mut v1::operation::Request,
+    request: &v1::operation::Request,
 ) -> Result<v1::answer::Response, Error> {
-    use v1::answer::Response;
-    let without_effect = match &response {
-        Response::Delete(delete) => (!delete.deleted).then_some("the key was not there"),
-        Response::Increment(increment) => (!increment.admitted).then_some("the bound is reached"),
-        Response::Error(_)
-        | Response::Get(_)
-        | Response::BatchGet(_)
-        | Response::Put(_)
-        | Response::Append(_)
-        | Response::Scan(_) => None,
-    };
-    let Some(without_effect) = without_effect.filter(|_| progress.ambiguous) else {
+    let failed = matches!(&response, v1::answer::Response::Txn(txn) if !txn.succeeded);
+    let is_final = failed && fails_for_good(request);
+    let without_effect = without_effect(&response).filter(|_| progress.ambiguous && !is_final);
+    let Some(without_effect) = without_effect else {
         return Ok(response);
     };
     let message = format!("{without_effect}, and an attempt may be under way");
     Err(outcome(progress, Error::new(ErrorKind::Unavailable, message), request))
 }
 
+/// Says why a write had no effect, if it had none.
+fn without_effect(response: &v1::answer::Response) -> Option<&'static str> {
+    use v1::{answer::Response, txn_result::Result as Done};
+    let is_read = |result: &v1::TxnResult| match &result.result {
+        Some(Done::Get(_)) => true,
+        Some(Done::Delete(delete)) => !delete.deleted,
+        Some(Done::Put(_) | Done::Increment(_) | Done::Append(_)) | None => false,
+    };
+    match response {
+        Response::Delete(delete) => (!delete.deleted).then_some("the key was not there"),
+        Response::Increment(increment) => (!increment.admitted).then_some("the bound is reached"),
+        Response::Txn(txn) if txn.not_admitted.is_some() => Some("a bound is reached"),
+        Response::Txn(txn) => {
+            (!txn.repeated_outcome && txn.results.iter().all(is_read)).then_some("it changed nothing")
+        }
+        Response::DeleteRange(range) => {
+            (!range.repeated_outcome && range.deleted == 0).then_some("there was nothing to delete")
+        }
+        Response::Error(_)
+        | Response::Get(_)
+        | Response::BatchGet(_)
+        | Response::Put(_)
+        | Response::Append(_)
+        | Response::Scan(_) => None,
+    }
+}
+
+/// Tells whether a write whose conditions do not hold can never happen later: a revision that a key no longer has does not
+/// come back. An earlier attempt that had happened would have answered with its outcome.
+fn fails_for_good(request: &v1::operation::Request) -> bool {
+    use v1::{compare::Target, operation::Request, precondition::Condition};
+    let is_equal = |relation: i32| {
+        matches!(
+            v1::Relation::try_from(relation),
+            Ok(v1::Relation::Unspecified | v1::Relation::Equal)
+        )
+    };
+    let precondition = match request {
+        Request::Put(put) => put.precondition.as_ref(),
+        Request::Delete(delete) => delete.precondition.as_ref(),
+        Request::Increment(increment) => increment.precondition.as_ref(),
+        Request::Append(append) => append.precondition.as_ref(),
+        Request::Txn(txn) => {
+            let once = |compare: &v1::Compare| {
+                is_equal(compare.relation)
+                    && matches!(compare.target, Some(Target::ModRevision(_) | Target::CreateRevision(_)))
+            };
+            return !txn.compares.is_empty() && txn.compares.iter().all(once);
+        }
+        Request::DeleteRange(_) | Request::Get(_) | Request::BatchGet(_) | Request::Scan(_) => None,
+    };
+    precondition.is_some_and(|precondition| {
+        is_equal(precondition.relation)
+            && matches!(
+                precondition.condition,
+                Some(Condition::ModRevision(_) | Condition::CreateRevision(_))
+            )
+    })
+}
+
 /// Says what is known of a call that failed for good: a write that may have happened is never called failed.
-fn outcome(progress: &Progress, error: Error, request: &mut v1::operation::Request) -> Error {
-    let is_settled = matches!(error.kind, ErrorKind::TenantNotFound);
+fn outcome(progress: &Progress, error: Error, request: &v1::operation::Request) -> Error {
+    let is_settled = matches!(error.kind, ErrorKind::TenantNotFound)
+        || (matches!(error.kind, ErrorKind::ConditionFailed { .. }) && fails_for_good(request));
     if !progress.writes || !progress.ambiguous || is_settled {
         return error;
     }
-    let key = key_of(request).and_then(|key| id::idempotency_key(key).ok());
+    let key = idempotency_key(request).and_then(|key| id::idempotency_key(key).ok());
     let with = key.map_or_else(String::new, |key| format!("; ask again with key {key}"));
     let message = format!("the write may or may not have happened: {error}{with}");
     Error::new(ErrorKind::OutcomeUnknown { key }, message)
 }
 
 fn stamp(request: &mut v1::operation::Request, time: TenantTime) {
-    if let Some(key) = key_of(request) {
+    if let Some(key) = idempotency_key_mut(request) {
         key.first_sent_ms = time.0;
-    }
-}
-
-fn key_of(request: &mut v1::operation::Request) -> Option<&mut v1::IdempotencyKey> {
-    use v1::operation::Request;
-    match request {
-        Request::Put(put) => put.idempotency_key.as_mut(),
-        Request::Delete(delete) => delete.idempotency_key.as_mut(),
-        Request::Increment(increment) => increment.idempotency_key.as_mut(),
-        Request::Append(append) => append.idempotency_key.as_mut(),
-        Request::Get(_) | Request::BatchGet(_) | Request::Scan(_) => None,
     }
 }
 

@@ -39,13 +39,15 @@ pub use admin::{
     Admin, Followers, Group, GroupStatus, Lag, NewTenant, NodeInfo, NodeStatus, RegionInfo, RegionStatus, Replica,
     TenantChange, TenantInfo, TenantState,
 };
-pub use answer::{Appended, Batch, Deleted, Got, Header, Incremented, Item, Page, Role, Written};
+pub use answer::{Appended, Batch, Deleted, DeletedRange, Got, Header, Incremented, Item, Page, Role, Written};
 pub use client::Client;
 pub use config::{Config, dial};
 pub use directory::{Change, Directory, Watch};
 pub use map::{Endpoint, Region};
-pub use options::{Consistency, Durability, Increment, Precondition, Read, Scan, Write};
+pub use options::{Consistency, Durability, Increment, KeyRange, Read, Scan, Write};
 pub use session::Route;
 pub use stead_api::net::{Connect, Io};
-pub use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, SessionToken};
-pub use tenant::Tenant;
+pub use stead_types::{
+    Condition, Error, ErrorKind, IdempotencyKey, Operand, Relation, Revision, SessionToken, TenantTime,
+};
+pub use tenant::{NotAdmitted, Op, OpResult, ScanStream, Tenant, Txn, TxnDone};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_types::{Revision, SessionToken};
+use stead_types::{Condition, Revision, SessionToken};
 
 /// How fresh a read must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,15 +19,6 @@ pub enum Consistency {
     Bounded(Duration),
     /// Whatever the nearest node holds.
     Local,
-}
-
-/// What must hold for a write to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precondition {
-    /// The key's last change is this one.
-    Modified(Revision),
-    /// The key does not exist.
-    Absent,
 }
 
 /// When a write is acknowledged.
@@ -54,7 +45,7 @@ pub struct Read {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Write {
     /// What must hold.
-    pub precondition: Option<Precondition>,
+    pub precondition: Option<Condition>,
     /// Answer with the key as it was before.
     pub previous: bool,
     /// When the write is acknowledged; absent: the tenant's default.
@@ -83,6 +74,48 @@ impl Increment {
             delta,
             ..Self::default()
         }
+    }
+}
+
+/// Which keys: those of the range that begin with the prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// First key; empty: from the lowest.
+    pub start: Bytes,
+    /// First key that is no longer part of it; empty: to the highest.
+    pub end: Bytes,
+    /// Only keys that begin with this.
+    pub prefix: Bytes,
+}
+
+impl KeyRange {
+    /// Every key of the tenant.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// The keys that begin with this.
+    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
+        Self {
+            prefix: prefix.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The keys from the first on, up to the second, which is no longer one of them.
+    pub fn between(start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
+        Self {
+            start: start.into(),
+            end: end.into(),
+            ..Self::default()
+        }
+    }
+
+    /// This key alone.
+    pub fn key(key: impl Into<Bytes>) -> Self {
+        let start = key.into();
+        let end = [&start[..], &[0]].concat();
+        Self::between(start, end)
     }
 }
 

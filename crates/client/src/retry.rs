@@ -68,6 +68,11 @@ pub(crate) fn next(progress: Progress, failure: &Failure) -> Next {
     Next::Fail(error.clone())
 }
 
+/// Returns how long to wait before reading again, after others were faster so many times.
+pub(crate) fn after_conflict(lost: u32) -> Duration {
+    Duration::from_millis(1).saturating_mul(1 << lost.min(6))
+}
+
 /// Most retries that a client saves up.
 const BUDGET_MAX: f64 = 1_000.0;
 /// What each call adds: a tenth of the calls may be retries for ever.

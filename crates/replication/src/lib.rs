@@ -12,6 +12,7 @@
 //! stands in memory here is missed when it is lost.
 
 mod counters;
+mod expiry;
 mod floor;
 mod follower;
 mod freshness;

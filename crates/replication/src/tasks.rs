@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Views,
     counters::Counters,
+    expiry,
     floor::{self, Limits},
     follower,
     freshness::Freshness,
@@ -109,7 +110,8 @@ impl GroupTasks {
         self.local.acknowledged.clone()
     }
 
-    /// Runs until the token fires. While this node leads it follows, reconciles and moves the floor; while it does not
+    /// Runs until the token fires. While this node leads it follows, reconciles, removes expired keys and moves the
+    /// floor; while it does not
     /// it asks the leader how fresh the copies are.
     ///
     /// # Errors
@@ -150,6 +152,7 @@ impl GroupTasks {
             reconcile::keep(local.clone(), shared.directory.clone()),
             follower::follow(local.clone(), self.peers.clone()),
             floor::keep(local.clone(), shared.clock.clone(), shared.limits),
+            expiry::keep(local.clone(), shared.clock.clone()),
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stead_api::{
-    convert,
+    convert, operation,
     proto::v1::{Answer, KeyValue, ResponseHeader, Role, Via, answer::Response},
     status,
 };
@@ -80,22 +80,14 @@ pub(crate) fn key_value(key: bytes::Bytes, version: Version) -> KeyValue {
         create_revision: Some(convert::id::from_revision(version.value.create)),
         mod_revision: Some(convert::id::from_revision(version.revision)),
         version: version.value.version,
+        expire_time: version.value.expires.map(convert::key::from_tenant_time),
         value: version.value.bytes,
     }
 }
 
 /// Returns the node that answered as the tenant's home, if the answer says so.
 pub(crate) fn home_that_answered(answer: &Answer) -> Option<NodeId> {
-    let header = match answer.response.as_ref()? {
-        Response::Get(get) => get.header.as_ref()?,
-        Response::BatchGet(get) => get.header.as_ref()?,
-        Response::Put(put) => put.header.as_ref()?,
-        Response::Delete(delete) => delete.header.as_ref()?,
-        Response::Increment(increment) => increment.header.as_ref()?,
-        Response::Append(append) => append.header.as_ref()?,
-        Response::Scan(scan) => scan.header.as_ref()?,
-        Response::Error(_) => return None,
-    };
+    let header = operation::header(answer.response.as_ref()?)?;
     (header.role == i32::from(Role::Home)).then(|| NodeId::new(header.node))
 }
 

@@ -3,6 +3,7 @@
 //! Parse at the edge, never check again: every id here can only be built from text or numbers that keep its rules.
 //! This crate knows no wire format, no clock and no disk.
 
+mod condition;
 mod durability;
 mod epoch;
 mod error;
@@ -16,6 +17,7 @@ mod tenant;
 mod token;
 mod version;
 
+pub use condition::{Condition, Operand, Relation};
 pub use durability::Durability;
 pub use epoch::Epoch;
 pub use error::{Error, ErrorKind};

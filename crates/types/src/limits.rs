@@ -6,6 +6,12 @@ pub const KEY_LEN_MAX: usize = 4 << 10;
 pub const VALUE_LEN_MAX: usize = 1 << 20;
 /// Longest window of an increment, in milliseconds: 366 days.
 pub const WINDOW_MS_MAX: u64 = 366 * 24 * 3_600_000;
+/// Longest that a key with an end lives, in milliseconds: 3660 days.
+pub const TTL_MS_MAX: u64 = 3660 * 24 * 3_600_000;
+/// Most compares, and most operations of either branch, of a transaction.
+pub const TXN_STEPS_MAX: usize = 512;
+/// Most ranges of one watch.
+pub const WATCH_RANGES_MAX: usize = 64;
 /// Largest request.
 pub const REQUEST_LEN_MAX: usize = 4 << 20;
 /// Most keys of a page.

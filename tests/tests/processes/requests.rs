@@ -46,7 +46,7 @@ fn scan(prefix: &'static str, page_size: i32, page_token: &str) -> ScanRequest {
 }
 
 /// Says that a request is refused for this field, and that the message has these words.
-fn refused<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>, field: &str, words: &[&str]) {
+pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>, field: &str, words: &[&str]) {
     let refusal = answer.unwrap_err();
     assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal:?}");
     let error = status::from_status(&refusal);
@@ -58,7 +58,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>, field
 }
 
 /// Says that a command ended with this code and told these words on standard error, and nothing on standard output.
-fn failed(ran: &Ran, code: i32, words: &[&str]) {
+pub(crate) fn failed(ran: &Ran, code: i32, words: &[&str]) {
     assert_eq!(ran.code, Some(code), "{ran:?}");
     assert_eq!(ran.stdout, "", "{ran:?}");
     for word in words {

@@ -1,21 +1,9 @@
-//! Keys, values and conditions.
+//! Keys, values and what increments and appends are bounded by.
 
 use stead_types::{
-    Error, Revision,
-    limits::{BATCH_GET_KEYS_MAX, KEY_LEN_MAX, VALUE_LEN_MAX, WINDOW_MS_MAX},
+    Error, TenantTime,
+    limits::{BATCH_GET_KEYS_MAX, KEY_LEN_MAX, TTL_MS_MAX, VALUE_LEN_MAX, WINDOW_MS_MAX},
 };
-
-use super::id;
-use crate::proto::v1;
-
-/// What must hold for a write to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precondition {
-    /// The key's last change is this one.
-    ModRevision(Revision),
-    /// The key does not exist.
-    MustNotExist,
-}
 
 /// Checks a key of the field `field`: 1 to [`KEY_LEN_MAX`] bytes.
 pub fn key(field: &str, key: &[u8]) -> Result<(), Error> {
@@ -37,54 +25,48 @@ pub fn bound(field: &str, bound: &[u8]) -> Result<(), Error> {
     if bound.is_empty() { Ok(()) } else { key(field, bound) }
 }
 
-/// Checks a value: at most [`VALUE_LEN_MAX`] bytes.
-pub fn value(value: &[u8]) -> Result<(), Error> {
+/// Checks a value of the field `field`: at most [`VALUE_LEN_MAX`] bytes.
+pub fn value(field: &str, value: &[u8]) -> Result<(), Error> {
     let len = value.len();
     if len <= VALUE_LEN_MAX {
         return Ok(());
     }
     let message =
-        format!("value: a value has at most {VALUE_LEN_MAX} bytes, this one has {len}; split it over several keys");
-    Err(Error::invalid("value", message))
+        format!("{field}: a value has at most {VALUE_LEN_MAX} bytes, this one has {len}; split it over several keys");
+    Err(Error::invalid(field, message))
 }
 
-/// Checks what is appended, and returns the longest that the value may become.
-pub fn append(value: &[u8], max_length: u32) -> Result<u32, Error> {
+/// Checks what is appended, and returns the longest that the value may become. `at` stands before the fields' names.
+pub fn append(at: &str, value: &[u8], max_length: u32) -> Result<u32, Error> {
+    let field = format!("{at}value");
     if value.is_empty() {
-        return Err(Error::invalid(
-            "value",
-            "value: there is nothing to append; an append has at least one byte",
-        ));
+        let message = format!("{field}: there is nothing to append; an append has at least one byte");
+        return Err(Error::invalid(field, message));
     }
-    self::value(value)?;
+    self::value(&field, value)?;
     match max_length {
         0 => Ok(VALUE_LEN_MAX as u32),
         max if max as usize <= VALUE_LEN_MAX => Ok(max),
-        max => Err(Error::invalid(
-            "max_length",
-            format!("max_length: a value has at most {VALUE_LEN_MAX} bytes, not {max}; 0 stands for that"),
-        )),
+        max => {
+            let field = format!("{at}max_length");
+            let message = format!("{field}: a value has at most {VALUE_LEN_MAX} bytes, not {max}; 0 stands for that");
+            Err(Error::invalid(field, message))
+        }
     }
 }
 
 /// Checks the window of an increment, and returns it in milliseconds.
-pub fn window(window: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
-    let Some(window) = window else { return Ok(None) };
-    let window = std::time::Duration::try_from(window).unwrap_or_default();
-    let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    if window.subsec_nanos() % 1_000_000 == 0 && (1..=WINDOW_MS_MAX).contains(&millis) {
-        return Ok(Some(millis));
-    }
-    let message = format!("window: a window is a whole number of milliseconds, 1 to {WINDOW_MS_MAX} (366 days)");
-    Err(Error::invalid("window", message))
+pub fn window(field: &str, window: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
+    let limit = format!("a window is a whole number of milliseconds, 1 to {WINDOW_MS_MAX} (366 days)");
+    millis(window, WINDOW_MS_MAX).ok_or_else(|| Error::invalid(field, format!("{field}: {limit}")))
 }
 
-/// Checks that the bounds of an increment do not contradict each other.
-pub fn bounds(floor: Option<i64>, ceiling: Option<i64>) -> Result<(), Error> {
+/// Checks that the bounds of an increment, the ceiling being the field `field`, do not contradict each other.
+pub fn bounds(field: &str, floor: Option<i64>, ceiling: Option<i64>) -> Result<(), Error> {
     match (floor, ceiling) {
         (Some(floor), Some(ceiling)) if ceiling < floor => Err(Error::invalid(
-            "ceiling",
-            format!("ceiling: {ceiling} is below the floor, {floor}; nothing could ever be admitted"),
+            field,
+            format!("{field}: {ceiling} is below the floor, {floor}; nothing could ever be admitted"),
         )),
         _ => Ok(()),
     }
@@ -105,33 +87,34 @@ pub fn keys(keys: &[bytes::Bytes]) -> Result<(), Error> {
         .try_for_each(|(at, one)| key(&format!("keys[{at}]"), one))
 }
 
-/// Reads a precondition; an empty one is an error, because its sender believes that it protects something.
-pub fn precondition(precondition: Option<v1::Precondition>) -> Result<Option<Precondition>, Error> {
-    use v1::precondition::Condition;
-    let Some(precondition) = precondition else {
-        return Ok(None);
-    };
-    match precondition.condition {
-        Some(Condition::ModRevision(revision)) => {
-            let revision = id::revision("precondition.mod_revision", revision)?;
-            Ok(Some(Precondition::ModRevision(revision)))
-        }
-        Some(Condition::MustNotExist(true)) => Ok(Some(Precondition::MustNotExist)),
-        Some(Condition::MustNotExist(false)) | None => Err(Error::invalid(
-            "precondition",
-            "precondition: names no condition; set mod_revision, or must_not_exist to true, or leave it out",
-        )),
+/// Checks how long a key is to live, and returns it in milliseconds.
+pub fn ttl(field: &str, ttl: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
+    let limit = format!("how long a key lives is a whole number of milliseconds, 1 to {TTL_MS_MAX} (3660 days)");
+    millis(ttl, TTL_MS_MAX).ok_or_else(|| Error::invalid(field, format!("{field}: {limit}; leave it out for ever")))
+}
+
+/// Reads whole milliseconds from 1 to `max`; `None` for anything else.
+fn millis(duration: Option<prost_types::Duration>, max: u64) -> Option<Option<u64>> {
+    let Some(duration) = duration else { return Some(None) };
+    let duration = std::time::Duration::try_from(duration).ok()?;
+    let millis = u64::try_from(duration.as_millis()).ok()?;
+    let is_whole = duration.subsec_nanos() % 1_000_000 == 0 && (1..=max).contains(&millis);
+    is_whole.then_some(Some(millis))
+}
+
+/// Writes a tenant's time, as a caller sees it.
+pub fn from_tenant_time(time: TenantTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(time.0 / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from((time.0 % 1000) * 1_000_000).unwrap_or(0),
     }
 }
 
-/// Writes a precondition.
-pub fn from_precondition(precondition: Precondition) -> v1::Precondition {
-    use v1::precondition::Condition;
-    let condition = match precondition {
-        Precondition::ModRevision(revision) => Condition::ModRevision(id::from_revision(revision)),
-        Precondition::MustNotExist => Condition::MustNotExist(true),
-    };
-    v1::Precondition {
-        condition: Some(condition),
-    }
+/// Reads what [`from_tenant_time`] wrote.
+pub fn tenant_time(time: prost_types::Timestamp) -> TenantTime {
+    let millis = time
+        .seconds
+        .saturating_mul(1000)
+        .saturating_add(i64::from(time.nanos) / 1_000_000);
+    TenantTime(u64::try_from(millis).unwrap_or(0))
 }

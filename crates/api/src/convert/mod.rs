@@ -2,6 +2,7 @@
 //!
 //! An error names the request's field, the limit and what to do about it.
 
+pub mod condition;
 pub mod directory;
 pub mod id;
 pub mod key;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use stead_types::{Error, ErrorKind, SessionToken, TenantNumber};
 
 use super::{
-    id, key, page,
+    condition, id, key, page,
     read::{self, Consistency},
 };
 use crate::proto::v1;
@@ -23,13 +23,13 @@ fn what_breaks_a_limit_is_told_the_field_and_the_limit() {
     refused(id::tenant("tenant", "Acme"), "tenant", "only a-z, 0-9 and -");
     refused(key::key("key", &[0; 5 << 10]), "key", "at most 4096 bytes");
     refused(key::key("key", b""), "key", "at least one byte");
-    refused(key::value(&vec![0; 2 << 20]), "value", "at most 1048576 bytes");
+    refused(key::value("value", &vec![0; 2 << 20]), "value", "at most 1048576 bytes");
     refused(key::keys(&[]), "keys", "at least one");
     refused(key::keys(&vec![Bytes::from_static(b"k"); 1001]), "keys", "at most 1000");
     refused(key::keys(&["k".into(), Bytes::new()]), "keys[1]", "at least one byte");
     refused(page::size(-1, 100, 1000), "page_size", "1 to 1000");
     refused(
-        key::precondition(Some(v1::Precondition::default())),
+        condition::precondition(Some(v1::Precondition::default())),
         "precondition",
         "no condition",
     );
@@ -114,9 +114,9 @@ fn the_first_page_has_no_token() {
 
 #[test]
 fn windows_bounds_and_lengths_are_checked_at_and_beyond_their_ends() {
-    let window = |seconds, nanos| key::window(Some(prost_types::Duration { seconds, nanos }));
+    let window = |seconds, nanos| key::window("window", Some(prost_types::Duration { seconds, nanos }));
     let longest = 366 * 24 * 3600;
-    assert_eq!(key::window(None), Ok(None));
+    assert_eq!(key::window("window", None), Ok(None));
     assert_eq!(window(0, 1_000_000), Ok(Some(1)));
     assert_eq!(window(longest, 0), Ok(Some(longest as u64 * 1_000)));
     for (seconds, nanos) in [
@@ -134,13 +134,17 @@ fn windows_bounds_and_lengths_are_checked_at_and_beyond_their_ends() {
         );
     }
 
-    assert_eq!(key::bounds(Some(3), Some(3)), Ok(()));
-    assert_eq!(key::bounds(Some(3), None), Ok(()));
-    refused(key::bounds(Some(4), Some(3)), "ceiling", "3 is below the floor, 4");
+    assert_eq!(key::bounds("ceiling", Some(3), Some(3)), Ok(()));
+    assert_eq!(key::bounds("ceiling", Some(3), None), Ok(()));
+    refused(
+        key::bounds("ceiling", Some(4), Some(3)),
+        "ceiling",
+        "3 is below the floor, 4",
+    );
 
-    assert_eq!(key::append(b"x", 0), Ok(1 << 20));
-    assert_eq!(key::append(b"x", 1 << 20), Ok(1 << 20));
-    refused(key::append(b"x", (1 << 20) + 1), "max_length", "at most 1048576");
-    refused(key::append(b"", 0), "value", "at least one byte");
-    refused(key::append(&vec![0; (1 << 20) + 1], 0), "value", "at most 1048576");
+    assert_eq!(key::append("", b"x", 0), Ok(1 << 20));
+    assert_eq!(key::append("", b"x", 1 << 20), Ok(1 << 20));
+    refused(key::append("", b"x", (1 << 20) + 1), "max_length", "at most 1048576");
+    refused(key::append("", b"", 0), "value", "at least one byte");
+    refused(key::append("", &vec![0; (1 << 20) + 1], 0), "value", "at most 1048576");
 }

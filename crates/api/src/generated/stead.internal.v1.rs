@@ -1388,7 +1388,7 @@ pub mod feed_service_server {
     }
 }
 /// One operation and why it was handed on.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardedOperation {
     /// Its id is unique on this stream; its deadline is what is left.
     #[prost(message, optional, tag = "1")]

@@ -752,14 +752,18 @@ pub struct IdempotencyKey {
     pub first_sent_ms: u64,
 }
 /// What must hold for a write to happen.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Precondition {
-    #[prost(oneof = "precondition::Condition", tags = "1, 2")]
+    /// How the key's must stand to what is given; not for must_not_exist and must_exist. Of a key that does not exist only
+    /// must_not_exist holds, whatever the relation.
+    #[prost(enumeration = "Relation", tag = "7")]
+    pub relation: i32,
+    #[prost(oneof = "precondition::Condition", tags = "1, 2, 3, 4, 5, 6")]
     pub condition: ::core::option::Option<precondition::Condition>,
 }
 /// Nested message and enum types in `Precondition`.
 pub mod precondition {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Condition {
         /// The key's last change is this one.
         #[prost(message, tag = "1")]
@@ -767,6 +771,18 @@ pub mod precondition {
         /// The key does not exist.
         #[prost(bool, tag = "2")]
         MustNotExist(bool),
+        /// The key exists.
+        #[prost(bool, tag = "3")]
+        MustExist(bool),
+        /// The key holds exactly this.
+        #[prost(bytes, tag = "4")]
+        Value(::prost::bytes::Bytes),
+        /// The key has changed this often since it was made.
+        #[prost(uint64, tag = "5")]
+        Version(u64),
+        /// The key was made by this change.
+        #[prost(message, tag = "6")]
+        CreateRevision(super::Revision),
     }
 }
 /// One key as of one revision.
@@ -786,6 +802,9 @@ pub struct KeyValue {
     /// Counts the key's changes since it was made; the first is 1.
     #[prost(uint64, tag = "5")]
     pub version: u64,
+    /// When the key expires, by the tenant's clock; absent: it does not.
+    #[prost(message, optional, tag = "6")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -850,6 +869,10 @@ pub struct PutRequest {
     pub idempotency_key: ::core::option::Option<IdempotencyKey>,
     #[prost(enumeration = "Durability", tag = "7")]
     pub durability: i32,
+    /// How long the key lives, by the tenant's clock; absent: until it is deleted. Each put sets it anew; increments and
+    /// appends leave it as it is. Whole milliseconds, at most 3660 days.
+    #[prost(message, optional, tag = "8")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutResponse {
@@ -974,6 +997,250 @@ pub struct AppendResponse {
     pub repeated_outcome: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRangeRequest {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// First key; empty: from the lowest.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub start: ::prost::bytes::Bytes,
+    /// First key that is no longer part of the range; empty: to the highest.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub end: ::prost::bytes::Bytes,
+    /// Only keys that begin with this; together with a range: both must hold.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub prefix: ::prost::bytes::Bytes,
+    /// Needed where neither range nor prefix is named: every key of the tenant.
+    #[prost(bool, tag = "5")]
+    pub all: bool,
+    #[prost(message, optional, tag = "6")]
+    pub idempotency_key: ::core::option::Option<IdempotencyKey>,
+    #[prost(enumeration = "Durability", tag = "7")]
+    pub durability: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRangeResponse {
+    /// Its revision is that of the first change, or the tenant's where there was nothing to delete.
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// How many keys this call removed. For a repeated outcome: without those that the first call had removed.
+    #[prost(uint64, tag = "2")]
+    pub deleted: u64,
+    /// How many changes it took. One change removes up to 512 keys at once; a larger range goes in several, and between
+    /// them others see a part of it gone. Keys that change after the first one stay.
+    #[prost(uint32, tag = "3")]
+    pub changes: u32,
+    /// The deadline came before the end: send the same request again, with its idempotency key, to go on.
+    #[prost(bool, tag = "4")]
+    pub incomplete: bool,
+    #[prost(bool, tag = "5")]
+    pub repeated_outcome: bool,
+}
+/// A condition on one key. Of a key that does not exist only `exists: false` holds, whatever the relation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Compare {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    /// Not for `exists`.
+    #[prost(enumeration = "Relation", tag = "2")]
+    pub relation: i32,
+    #[prost(oneof = "compare::Target", tags = "3, 4, 5, 6, 7")]
+    pub target: ::core::option::Option<compare::Target>,
+}
+/// Nested message and enum types in `Compare`.
+pub mod compare {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Target {
+        /// Whether it exists.
+        #[prost(bool, tag = "3")]
+        Exists(bool),
+        /// Its last change.
+        #[prost(message, tag = "4")]
+        ModRevision(super::Revision),
+        /// The change that made it.
+        #[prost(message, tag = "5")]
+        CreateRevision(super::Revision),
+        /// How often it has changed since, the first included.
+        #[prost(uint64, tag = "6")]
+        Version(u64),
+        /// Its bytes, compared bytewise.
+        #[prost(bytes, tag = "7")]
+        Value(::prost::bytes::Bytes),
+    }
+}
+/// One operation of a transaction: as the call of its name, without a precondition of its own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TxnOperation {
+    #[prost(oneof = "txn_operation::Operation", tags = "1, 2, 3, 4, 5")]
+    pub operation: ::core::option::Option<txn_operation::Operation>,
+}
+/// Nested message and enum types in `TxnOperation`.
+pub mod txn_operation {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Get {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: ::prost::bytes::Bytes,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Put {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: ::prost::bytes::Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub value: ::prost::bytes::Bytes,
+        #[prost(message, optional, tag = "3")]
+        pub ttl: ::core::option::Option<::prost_types::Duration>,
+        #[prost(bool, tag = "4")]
+        pub want_previous: bool,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Delete {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: ::prost::bytes::Bytes,
+        #[prost(bool, tag = "2")]
+        pub want_previous: bool,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Increment {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: ::prost::bytes::Bytes,
+        #[prost(sint64, tag = "2")]
+        pub delta: i64,
+        #[prost(sint64, optional, tag = "3")]
+        pub floor: ::core::option::Option<i64>,
+        #[prost(sint64, optional, tag = "4")]
+        pub ceiling: ::core::option::Option<i64>,
+        #[prost(message, optional, tag = "5")]
+        pub window: ::core::option::Option<::prost_types::Duration>,
+        #[prost(bool, tag = "6")]
+        pub want_previous: bool,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Append {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub key: ::prost::bytes::Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub value: ::prost::bytes::Bytes,
+        #[prost(uint32, tag = "3")]
+        pub max_length: u32,
+        #[prost(bool, tag = "4")]
+        pub want_previous: bool,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Operation {
+        #[prost(message, tag = "1")]
+        Get(Get),
+        #[prost(message, tag = "2")]
+        Put(Put),
+        #[prost(message, tag = "3")]
+        Delete(Delete),
+        #[prost(message, tag = "4")]
+        Increment(Increment),
+        #[prost(message, tag = "5")]
+        Append(Append),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TxnRequest {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// All must hold for `then` to be done; none: it always is. At most 512.
+    #[prost(message, repeated, tag = "2")]
+    pub compares: ::prost::alloc::vec::Vec<Compare>,
+    /// Done if the compares hold. Each key at most once; every operation sees the keys as they were before the transaction.
+    /// At most 512.
+    #[prost(message, repeated, tag = "3")]
+    pub then: ::prost::alloc::vec::Vec<TxnOperation>,
+    /// Done if they do not. At most 512.
+    #[prost(message, repeated, tag = "4")]
+    pub otherwise: ::prost::alloc::vec::Vec<TxnOperation>,
+    #[prost(message, optional, tag = "5")]
+    pub idempotency_key: ::core::option::Option<IdempotencyKey>,
+    #[prost(enumeration = "Durability", tag = "6")]
+    pub durability: i32,
+}
+/// What one operation of a transaction came to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TxnResult {
+    #[prost(oneof = "txn_result::Result", tags = "1, 2, 3, 4, 5")]
+    pub result: ::core::option::Option<txn_result::Result>,
+}
+/// Nested message and enum types in `TxnResult`.
+pub mod txn_result {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Get {
+        /// Absent if the key did not exist.
+        #[prost(message, optional, tag = "1")]
+        pub item: ::core::option::Option<super::KeyValue>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Put {
+        #[prost(message, optional, tag = "1")]
+        pub previous: ::core::option::Option<super::KeyValue>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Delete {
+        /// Whether the key existed.
+        #[prost(bool, tag = "1")]
+        pub deleted: bool,
+        #[prost(message, optional, tag = "2")]
+        pub previous: ::core::option::Option<super::KeyValue>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Increment {
+        #[prost(sint64, tag = "1")]
+        pub value: i64,
+        #[prost(message, optional, tag = "2")]
+        pub previous: ::core::option::Option<super::KeyValue>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Append {
+        #[prost(uint64, tag = "1")]
+        pub length: u64,
+        #[prost(message, optional, tag = "2")]
+        pub previous: ::core::option::Option<super::KeyValue>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Get(Get),
+        #[prost(message, tag = "2")]
+        Put(Put),
+        #[prost(message, tag = "3")]
+        Delete(Delete),
+        #[prost(message, tag = "4")]
+        Increment(Increment),
+        #[prost(message, tag = "5")]
+        Append(Append),
+    }
+}
+/// An increment of a transaction that would have passed its bound.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotAdmitted {
+    /// Its place in its list, from 0.
+    #[prost(uint32, tag = "1")]
+    pub operation: u32,
+    /// The number as it is.
+    #[prost(sint64, tag = "2")]
+    pub value: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TxnResponse {
+    /// Its revision is the transaction's, or where it changed nothing the tenant's.
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// Whether the compares held: which list was done.
+    #[prost(bool, tag = "2")]
+    pub succeeded: bool,
+    /// One for each operation of that list, in its order. Empty where one was not admitted, and for a repeated outcome that
+    /// is no longer kept.
+    #[prost(message, repeated, tag = "3")]
+    pub results: ::prost::alloc::vec::Vec<TxnResult>,
+    /// Present: an increment was not admitted, and nothing of the list was done.
+    #[prost(message, optional, tag = "4")]
+    pub not_admitted: ::core::option::Option<NotAdmitted>,
+    #[prost(bool, tag = "5")]
+    pub repeated_outcome: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanRequest {
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
@@ -1019,8 +1286,186 @@ pub struct ScanResponse {
     #[prost(uint64, tag = "4")]
     pub count: u64,
 }
-/// One operation of a pipeline.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScanStreamRequest {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// As in ScanRequest.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub start: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub end: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub prefix: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "5")]
+    pub reverse: bool,
+    #[prost(bool, tag = "6")]
+    pub keys_only: bool,
+    #[prost(message, optional, tag = "7")]
+    pub consistency: ::core::option::Option<Consistency>,
+    #[prost(message, optional, tag = "8")]
+    pub revision: ::core::option::Option<Revision>,
+    /// Ends after this many keys; 0: at the end of the range.
+    #[prost(uint64, tag = "9")]
+    pub limit: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScanStreamResponse {
+    /// Its revision is the same in all messages.
+    #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    #[prost(message, repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<KeyValue>,
+}
+/// A range or prefix; a single key is the range from it to it with a zero byte more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRange {
+    /// First key; empty: from the lowest.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub start: ::prost::bytes::Bytes,
+    /// First key that is no longer part of it; empty: to the highest.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub end: ::prost::bytes::Bytes,
+    /// Only keys that begin with this.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub prefix: ::prost::bytes::Bytes,
+}
+/// Begins a watch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchCreate {
+    /// Chosen by the caller, once for each watch of the stream.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Which keys; none: all. At most 64.
+    #[prost(message, repeated, tag = "3")]
+    pub ranges: ::prost::alloc::vec::Vec<KeyRange>,
+    /// First all keys of the ranges as of one revision, then the changes after it. Not together with `from`.
+    #[prost(bool, tag = "6")]
+    pub initial_state: bool,
+    /// Events carry the key as it was before, while history has it.
+    #[prost(bool, tag = "7")]
+    pub want_previous: bool,
+    /// Events of these types are left out.
+    #[prost(enumeration = "EventType", repeated, tag = "8")]
+    pub exclude: ::prost::alloc::vec::Vec<i32>,
+    /// How often a quiet watch says how far it is; absent: every 10 seconds. At least 100 milliseconds.
+    #[prost(message, optional, tag = "9")]
+    pub progress_interval: ::core::option::Option<::prost_types::Duration>,
+    /// Absent: from now on.
+    #[prost(oneof = "watch_create::From", tags = "4, 5")]
+    pub from: ::core::option::Option<watch_create::From>,
+}
+/// Nested message and enum types in `WatchCreate`.
+pub mod watch_create {
+    /// Absent: from now on.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum From {
+        /// Changes after this one: the revision of a read goes on where the read ended. 0.0: from the beginning.
+        #[prost(message, tag = "4")]
+        AfterRevision(super::Revision),
+        /// From an earlier message of a watch, or the session token of any answer: goes on behind it, on any node.
+        #[prost(bytes, tag = "5")]
+        ResumeToken(::prost::bytes::Bytes),
+    }
+}
+/// Ends a watch; its end is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchCancel {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchRequest {
+    #[prost(oneof = "watch_request::Request", tags = "1, 2")]
+    pub request: ::core::option::Option<watch_request::Request>,
+}
+/// Nested message and enum types in `WatchRequest`.
+pub mod watch_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Request {
+        #[prost(message, tag = "1")]
+        Create(super::WatchCreate),
+        #[prost(message, tag = "2")]
+        Cancel(super::WatchCancel),
+    }
+}
+/// One change of one key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    #[prost(enumeration = "EventType", tag = "1")]
+    pub r#type: i32,
+    /// For a delete: only key and mod_revision, which is the delete's.
+    #[prost(message, optional, tag = "2")]
+    pub item: ::core::option::Option<KeyValue>,
+    /// The key as it was before, if it was wanted, existed and is still kept.
+    #[prost(message, optional, tag = "3")]
+    pub previous: ::core::option::Option<KeyValue>,
+}
+/// The watch has begun.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchCreated {}
+/// Keys as of the header's revision.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchState {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<KeyValue>,
+    /// More of them follow; changes begin behind the last.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+/// Changes in their order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchEvents {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    /// More events of the last one's revision follow in the next message.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+/// Nothing happened to the keys watched up to the header's revision that was not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchProgress {}
+/// The watch is over.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchEnded {
+    /// Absent: it was cancelled.
+    #[prost(message, optional, tag = "1")]
+    pub error: ::core::option::Option<OperationError>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchResponse {
+    /// The watch's.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub header: ::core::option::Option<ResponseHeader>,
+    /// Goes on behind all that was sent up to this message. Absent where a state or a revision is not yet whole, and in
+    /// the answer of a watch that could not begin.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub resume_token: ::prost::bytes::Bytes,
+    #[prost(oneof = "watch_response::Response", tags = "4, 5, 6, 7, 8")]
+    pub response: ::core::option::Option<watch_response::Response>,
+}
+/// Nested message and enum types in `WatchResponse`.
+pub mod watch_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Response {
+        #[prost(message, tag = "4")]
+        Created(super::WatchCreated),
+        #[prost(message, tag = "5")]
+        State(super::WatchState),
+        #[prost(message, tag = "6")]
+        Events(super::WatchEvents),
+        #[prost(message, tag = "7")]
+        Progress(super::WatchProgress),
+        #[prost(message, tag = "8")]
+        Ended(super::WatchEnded),
+    }
+}
+/// One operation of a pipeline.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Operation {
     /// Unique among the stream's operations in flight.
     #[prost(uint64, tag = "1")]
@@ -1030,12 +1475,12 @@ pub struct Operation {
     pub deadline_ms: u32,
     #[prost(enumeration = "Routing", tag = "3")]
     pub routing: i32,
-    #[prost(oneof = "operation::Request", tags = "4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "operation::Request", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub request: ::core::option::Option<operation::Request>,
 }
 /// Nested message and enum types in `Operation`.
 pub mod operation {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Request {
         #[prost(message, tag = "4")]
         Get(super::GetRequest),
@@ -1051,13 +1496,17 @@ pub mod operation {
         Increment(super::IncrementRequest),
         #[prost(message, tag = "10")]
         Append(super::AppendRequest),
+        #[prost(message, tag = "11")]
+        Txn(super::TxnRequest),
+        #[prost(message, tag = "12")]
+        DeleteRange(super::DeleteRangeRequest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PipelineRequest {
     #[prost(message, repeated, tag = "1")]
     pub operations: ::prost::alloc::vec::Vec<Operation>,
-    /// Operations whose caller has gone; they are still answered.
+    /// Operations whose caller has gone: what has not begun is dropped. They are still answered.
     #[prost(uint64, repeated, tag = "2")]
     pub cancel_ids: ::prost::alloc::vec::Vec<u64>,
 }
@@ -1089,7 +1538,7 @@ pub struct Answer {
     /// The operation's.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "answer::Response", tags = "2, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "answer::Response", tags = "2, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub response: ::core::option::Option<answer::Response>,
 }
 /// Nested message and enum types in `Answer`.
@@ -1112,6 +1561,10 @@ pub mod answer {
         Increment(super::IncrementResponse),
         #[prost(message, tag = "10")]
         Append(super::AppendResponse),
+        #[prost(message, tag = "11")]
+        Txn(super::TxnResponse),
+        #[prost(message, tag = "12")]
+        DeleteRange(super::DeleteRangeResponse),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1212,6 +1665,81 @@ impl Durability {
             "DURABILITY_UNSPECIFIED" => Some(Self::Unspecified),
             "DURABILITY_REGION" => Some(Self::Region),
             "DURABILITY_REMOTE" => Some(Self::Remote),
+            _ => None,
+        }
+    }
+}
+/// How what a key has must stand to what is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Relation {
+    /// As RELATION_EQUAL.
+    Unspecified = 0,
+    Equal = 1,
+    NotEqual = 2,
+    /// The key's is less.
+    Less = 3,
+    /// The key's is greater.
+    Greater = 4,
+}
+impl Relation {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RELATION_UNSPECIFIED",
+            Self::Equal => "RELATION_EQUAL",
+            Self::NotEqual => "RELATION_NOT_EQUAL",
+            Self::Less => "RELATION_LESS",
+            Self::Greater => "RELATION_GREATER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RELATION_UNSPECIFIED" => Some(Self::Unspecified),
+            "RELATION_EQUAL" => Some(Self::Equal),
+            "RELATION_NOT_EQUAL" => Some(Self::NotEqual),
+            "RELATION_LESS" => Some(Self::Less),
+            "RELATION_GREATER" => Some(Self::Greater),
+            _ => None,
+        }
+    }
+}
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EventType {
+    Unspecified = 0,
+    /// It was put, incremented or appended to.
+    Put = 1,
+    /// It was deleted.
+    Delete = 2,
+    /// Its time was over.
+    Expire = 3,
+}
+impl EventType {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EVENT_TYPE_UNSPECIFIED",
+            Self::Put => "EVENT_TYPE_PUT",
+            Self::Delete => "EVENT_TYPE_DELETE",
+            Self::Expire => "EVENT_TYPE_EXPIRE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EVENT_TYPE_UNSPECIFIED" => Some(Self::Unspecified),
+            "EVENT_TYPE_PUT" => Some(Self::Put),
+            "EVENT_TYPE_DELETE" => Some(Self::Delete),
+            "EVENT_TYPE_EXPIRE" => Some(Self::Expire),
             _ => None,
         }
     }
@@ -1471,6 +1999,50 @@ pub mod kv_service_client {
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Append"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes the keys of a range or prefix; a large one in steps.
+        pub async fn delete_range(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteRangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.v1.KvService/DeleteRange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.v1.KvService", "DeleteRange"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Compares, then one of two lists of operations: whole, as one change, or not at all.
+        pub async fn txn(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::TxnResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/stead.v1.KvService/Txn");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Txn"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Keys of a range or prefix, in pages that all show one revision.
         pub async fn scan(
             &mut self,
@@ -1489,6 +2061,53 @@ pub mod kv_service_client {
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Scan"));
             self.inner.unary(req, path, codec).await
+        }
+        /// All pages of a scan, as fast as the caller reads them.
+        pub async fn scan_stream(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ScanStreamRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ScanStreamResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.v1.KvService/ScanStream",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.v1.KvService", "ScanStream"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Changes of ranges or prefixes, in order, without gaps; any number of watches on one stream.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/stead.v1.KvService/Watch");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Watch"));
+            self.inner.streaming(req, path, codec).await
         }
         /// Any of the operations above, of any tenants, many in one message. Answered as each is ready; it orders nothing.
         pub async fn pipeline(
@@ -1566,11 +2185,46 @@ pub mod kv_service_server {
             &self,
             request: tonic::Request<super::AppendRequest>,
         ) -> std::result::Result<tonic::Response<super::AppendResponse>, tonic::Status>;
+        /// Removes the keys of a range or prefix; a large one in steps.
+        async fn delete_range(
+            &self,
+            request: tonic::Request<super::DeleteRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteRangeResponse>,
+            tonic::Status,
+        >;
+        /// Compares, then one of two lists of operations: whole, as one change, or not at all.
+        async fn txn(
+            &self,
+            request: tonic::Request<super::TxnRequest>,
+        ) -> std::result::Result<tonic::Response<super::TxnResponse>, tonic::Status>;
         /// Keys of a range or prefix, in pages that all show one revision.
         async fn scan(
             &self,
             request: tonic::Request<super::ScanRequest>,
         ) -> std::result::Result<tonic::Response<super::ScanResponse>, tonic::Status>;
+        /// Server streaming response type for the ScanStream method.
+        type ScanStreamStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ScanStreamResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All pages of a scan, as fast as the caller reads them.
+        async fn scan_stream(
+            &self,
+            request: tonic::Request<super::ScanStreamRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ScanStreamStream>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Changes of ranges or prefixes, in order, without gaps; any number of watches on one stream.
+        async fn watch(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::WatchRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
         /// Server streaming response type for the Pipeline method.
         type PipelineStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::PipelineResponse, tonic::Status>,
@@ -1922,6 +2576,94 @@ pub mod kv_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/stead.v1.KvService/DeleteRange" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteRangeSvc<T: KvService>(pub Arc<T>);
+                    impl<
+                        T: KvService,
+                    > tonic::server::UnaryService<super::DeleteRangeRequest>
+                    for DeleteRangeSvc<T> {
+                        type Response = super::DeleteRangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteRangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as KvService>::delete_range(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteRangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.v1.KvService/Txn" => {
+                    #[allow(non_camel_case_types)]
+                    struct TxnSvc<T: KvService>(pub Arc<T>);
+                    impl<T: KvService> tonic::server::UnaryService<super::TxnRequest>
+                    for TxnSvc<T> {
+                        type Response = super::TxnResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TxnRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as KvService>::txn(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TxnSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/stead.v1.KvService/Scan" => {
                     #[allow(non_camel_case_types)]
                     struct ScanSvc<T: KvService>(pub Arc<T>);
@@ -1961,6 +2703,100 @@ pub mod kv_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.v1.KvService/ScanStream" => {
+                    #[allow(non_camel_case_types)]
+                    struct ScanStreamSvc<T: KvService>(pub Arc<T>);
+                    impl<
+                        T: KvService,
+                    > tonic::server::ServerStreamingService<super::ScanStreamRequest>
+                    for ScanStreamSvc<T> {
+                        type Response = super::ScanStreamResponse;
+                        type ResponseStream = T::ScanStreamStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ScanStreamRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as KvService>::scan_stream(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ScanStreamSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.v1.KvService/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: KvService>(pub Arc<T>);
+                    impl<
+                        T: KvService,
+                    > tonic::server::StreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::WatchRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as KvService>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

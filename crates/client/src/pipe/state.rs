@@ -185,8 +185,9 @@ impl Shared {
             // Whoever has gone before the message does not count.
             if let Some(waiter) = state.waiters.get_mut(&id) {
                 waiter.sent = true;
-                len += size(&request);
-                message.operations.push(operation(id, request, deadline));
+                let operation = operation(id, request, deadline);
+                len += stead_api::operation::len(&operation);
+                message.operations.push(operation);
             }
         }
         if message.operations.is_empty() && message.cancel_ids.is_empty() {
@@ -209,18 +210,5 @@ fn operation(id: u64, request: v1::operation::Request, deadline: Instant) -> v1:
         deadline_ms: u32::try_from(left).unwrap_or(u32::MAX).max(1),
         routing: v1::Routing::Unspecified.into(),
         request: Some(request),
-    }
-}
-
-fn size(request: &v1::operation::Request) -> usize {
-    use v1::operation::Request;
-    match request {
-        Request::Put(put) => put.key.len() + put.value.len(),
-        Request::Delete(delete) => delete.key.len(),
-        Request::Increment(increment) => increment.key.len(),
-        Request::Append(append) => append.key.len() + append.value.len(),
-        Request::Get(get) => get.key.len(),
-        Request::BatchGet(get) => get.keys.iter().map(bytes::Bytes::len).sum(),
-        Request::Scan(scan) => scan.start.len() + scan.end.len() + scan.prefix.len(),
     }
 }

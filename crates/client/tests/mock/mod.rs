@@ -290,13 +290,17 @@ impl Service {
                     create_revision: Some(v1::Revision { epoch: 1, sequence }),
                     mod_revision: Some(v1::Revision { epoch: 1, sequence }),
                     version: 1,
+                    expire_time: None,
                 });
                 let header = self.header(self.store.sequence.load(SeqCst));
                 Ok(Answered::Get(v1::GetResponse { header, item }))
             }
-            Asked::BatchGet(_) | Asked::Increment(_) | Asked::Append(_) | Asked::Scan(_) => {
-                Err(Error::new(ErrorKind::Unimplemented, "not here"))
-            }
+            Asked::BatchGet(_)
+            | Asked::Increment(_)
+            | Asked::Append(_)
+            | Asked::Txn(_)
+            | Asked::DeleteRange(_)
+            | Asked::Scan(_) => Err(Error::new(ErrorKind::Unimplemented, "not here")),
         }
     }
 
@@ -366,6 +370,29 @@ impl kv::KvService for Service {
     }
 
     async fn append(&self, _: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn txn(&self, _: Request<v1::TxnRequest>) -> Result<Response<v1::TxnResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    async fn delete_range(
+        &self,
+        _: Request<v1::DeleteRangeRequest>,
+    ) -> Result<Response<v1::DeleteRangeResponse>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    type ScanStreamStream = Answers<v1::ScanStreamResponse>;
+
+    async fn scan_stream(&self, _: Request<v1::ScanStreamRequest>) -> Result<Response<Self::ScanStreamStream>, Status> {
+        Err(Status::unimplemented("only pipelines here"))
+    }
+
+    type WatchStream = Answers<v1::WatchResponse>;
+
+    async fn watch(&self, _: Request<Streaming<v1::WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("only pipelines here"))
     }
 

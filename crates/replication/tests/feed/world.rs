@@ -192,7 +192,7 @@ impl World {
     /// Writes at home, until it is acknowledged.
     pub async fn put(&mut self, tenant: TenantNumber, key: &str, value: &[u8]) -> Revision {
         let value = Bytes::copy_from_slice(value);
-        let operation = Operation::new(key.to_owned(), Effect::Put(value));
+        let operation = Operation::new(key.to_owned(), Effect::put(value));
         let command = Write::new(tenant, None, operation).encode();
         let writing = async {
             loop {

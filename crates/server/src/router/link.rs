@@ -16,9 +16,14 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use stead_api::proto::{
-    internal::v1::{ForwardRequest, ForwardResponse, ForwardedOperation, forward_service_client::ForwardServiceClient},
-    v1::{IdempotencyKey, Operation, operation::Request},
+use stead_api::{
+    operation::{self, Sort, idempotency_key, sort},
+    proto::{
+        internal::v1::{
+            ForwardRequest, ForwardResponse, ForwardedOperation, forward_service_client::ForwardServiceClient,
+        },
+        v1::IdempotencyKey,
+    },
 };
 use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId, NodeId};
 use tokio::{
@@ -220,7 +225,7 @@ impl Link {
         let mut message = ForwardRequest::default();
         let mut len = 0;
         for outgoing in calls {
-            len += prost_len(&outgoing.call.operation);
+            len += operation::len(&outgoing.call.operation);
             message.operations.push(self.enter(outgoing));
             if len >= MESSAGE_LEN_MAX {
                 messages.push_back(std::mem::take(&mut message));
@@ -244,13 +249,9 @@ impl Link {
         let mut operation = call.operation;
         let id = self.next_id;
         self.next_id += 1;
-        let (is_write, key) = match &operation.request {
-            Some(Request::Put(put)) => (true, put.idempotency_key.clone()),
-            Some(Request::Delete(delete)) => (true, delete.idempotency_key.clone()),
-            Some(Request::Increment(increment)) => (true, increment.idempotency_key.clone()),
-            Some(Request::Append(append)) => (true, append.idempotency_key.clone()),
-            Some(Request::Get(_) | Request::BatchGet(_) | Request::Scan(_)) | None => (false, None),
-        };
+        let request = operation.request.as_ref();
+        let is_write = request.is_some_and(|request| sort(request) == Sort::Write);
+        let key = request.and_then(idempotency_key).cloned();
         let deadline = call.deadline;
         let left = deadline.saturating_duration_since(Instant::now());
         let (reply, group) = (call.reply, to.group);
@@ -339,13 +340,4 @@ pub(crate) fn refuse(outgoing: Outgoing) {
         "the node that must serve this cannot be reached from here",
     );
     outgoing.call.reply.send(reply::error(&error));
-}
-
-fn prost_len(operation: &Operation) -> usize {
-    match &operation.request {
-        Some(Request::Put(put)) => put.key.len() + put.value.len(),
-        Some(Request::Append(append)) => append.key.len() + append.value.len(),
-        Some(Request::BatchGet(get)) => get.keys.iter().map(bytes::Bytes::len).sum(),
-        Some(Request::Get(_) | Request::Delete(_) | Request::Increment(_) | Request::Scan(_)) | None => 0,
-    }
 }

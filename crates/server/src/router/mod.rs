@@ -22,11 +22,17 @@ mod reads;
 mod replica;
 mod request;
 mod writes;
+mod written;
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use stead_api::{convert::read::Consistency, net::Connect, proto::v1::Routing};
+use stead_api::{
+    convert::read::Consistency,
+    net::Connect,
+    operation::{Sort, sort},
+    proto::v1::Routing,
+};
 use stead_state::{
     directory::Tenant,
     freshness::gate::Level,
@@ -349,10 +355,9 @@ fn level(consistency: &Consistency, tenant: TenantNumber) -> Level {
 }
 
 fn op(call: &Call) -> Op {
-    use stead_api::proto::v1::operation::Request as Message;
-    match call.operation.request {
-        Some(Message::Put(_) | Message::Delete(_) | Message::Increment(_) | Message::Append(_)) => Op::Write,
-        Some(Message::Scan(_)) => Op::Scan,
-        Some(Message::Get(_) | Message::BatchGet(_)) | None => Op::Read,
+    match call.operation.request.as_ref().map(sort) {
+        Some(Sort::Write) => Op::Write,
+        Some(Sort::Scan) => Op::Scan,
+        Some(Sort::Read) | None => Op::Read,
     }
 }

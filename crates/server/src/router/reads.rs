@@ -18,7 +18,7 @@ use super::{
     Job, READY_WAIT, Read, Router,
     request::{Query, Range},
     too_late,
-    writes::forked,
+    written::forked,
 };
 use crate::{
     host::Hosted,

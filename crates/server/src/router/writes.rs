@@ -3,26 +3,28 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_api::proto::v1::{
-    Answer, AppendResponse, DeleteResponse, IncrementResponse, PutResponse, ResponseHeader, Role, answer::Response,
-};
 use stead_raft::ProposeError;
 use stead_state::{
     serving::{self, BootTime, Lease, NotServing, Standing},
     shard::{
-        answer::{Answer as Outcome, Evaluated, Made, Unfit, Void, Written},
-        command::{self, Effect, Operation},
+        answer::{Answer as Outcome, RangeDeleted, Void},
+        command::{self, DeleteRange},
     },
 };
-use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, Revision, Sequence, TenantNumber, TenantTime};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, READY_WAIT, Router, Write, too_late};
-use crate::{
-    host::Hosted,
-    metrics::{Op, ServedFrom},
-    reply::{self, Origin, Seen},
-};
+use super::{Job, READY_WAIT, Router, Write, request::Change, too_late, written::Progress};
+use crate::host::Hosted;
+
+/// What proposing left to do.
+#[derive(Default)]
+struct Attempted {
+    /// Nothing happened: this group is not, or not yet, the owner in its own log.
+    void: Vec<Job<Write>>,
+    /// Ranges of which the first keys are gone.
+    begun: Vec<(Job<Write>, RangeDeleted)>,
+}
 
 impl Router {
     /// Proposes writes of one tenant, and answers each.
@@ -33,11 +35,14 @@ impl Router {
         let ready_by = Instant::now() + READY_WAIT;
         let mut jobs = self.in_time(jobs);
         while !jobs.is_empty() {
-            jobs = self.attempt(&hosted, tenant, jobs).await;
+            let attempted = self.attempt(&hosted, tenant, jobs).await;
+            for (job, begun) in attempted.begun {
+                self.go_on(&hosted, job, begun).await;
+            }
+            jobs = attempted.void;
             if jobs.is_empty() {
                 return;
             }
-            // Void: this group is not, or not yet, the owner in its own log. Nothing happened.
             let until = ready_by.min(jobs.iter().map(|job| job.call.deadline).max().unwrap_or(ready_by));
             if !self.owned(&hosted, tenant, until).await {
                 let message = "the tenant's home is not ready to serve it yet: try again";
@@ -56,16 +61,9 @@ impl Router {
         in_time
     }
 
-    /// Proposes once; returns what was void.
-    async fn attempt(
-        self: &Arc<Self>,
-        hosted: &Hosted,
-        tenant: TenantNumber,
-        jobs: Vec<Job<Write>>,
-    ) -> Vec<Job<Write>> {
-        let command =
-            |job: &Job<Write>| command::Write::new(tenant, job.ask.idempotency, job.ask.operation.clone()).encode();
-        let commands: Vec<Bytes> = jobs.iter().map(command).collect();
+    /// Proposes once; returns what was not answered.
+    async fn attempt(self: &Arc<Self>, hosted: &Hosted, tenant: TenantNumber, jobs: Vec<Job<Write>>) -> Attempted {
+        let commands: Vec<Bytes> = jobs.iter().map(|job| command(tenant, &job.ask)).collect();
         let deadline = jobs
             .iter()
             .map(|job| job.call.deadline)
@@ -76,12 +74,12 @@ impl Router {
             Ok(Ok(answers)) => self.answer_all(hosted, tenant, jobs, answers),
             Ok(Err(error)) => {
                 self.not_proposed(jobs, error);
-                Vec::new()
+                Attempted::default()
             }
             Err(_) => {
                 let why = "the deadline passed before the write was known to be committed";
                 jobs.into_iter().for_each(|job| self.unknown(job, why));
-                Vec::new()
+                Attempted::default()
             }
         }
     }
@@ -130,21 +128,17 @@ impl Router {
         self.refuse(job.call, &Error::new(ErrorKind::OutcomeUnknown { key }, message));
     }
 
-    /// Answers writes that were applied, after the serving check; returns what was void.
+    /// Answers writes that were applied, after the serving check; returns what is not done with.
     fn answer_all(
         self: &Arc<Self>,
         hosted: &Hosted,
         tenant: TenantNumber,
         jobs: Vec<Job<Write>>,
         answers: Vec<stead_store::machine::Answer>,
-    ) -> Vec<Job<Write>> {
-        let outcome = |answer: stead_store::machine::Answer| match answer.downcast::<Outcome>() {
-            Ok(outcome) => *outcome,
-            Err(_) => Outcome::Void(Void::NoRecord),
-        };
+    ) -> Attempted {
         let outcomes: Vec<Outcome> = answers.into_iter().map(outcome).collect();
         let serves = self.serves_committed(hosted, tenant, &outcomes);
-        let mut void = Vec::new();
+        let mut attempted = Attempted::default();
         for ((job, outcome), serves) in jobs.into_iter().zip(outcomes).zip(serves) {
             match (outcome, serves) {
                 (Outcome::Void(Void::Exhausted), _) => {
@@ -152,12 +146,45 @@ impl Router {
                     let message = "the tenant has used up its revisions: an operator can move it to a new epoch";
                     self.refuse(job.call, &Error::new(ErrorKind::QuotaExceeded { limit }, message));
                 }
-                (Outcome::Void(_), _) => void.push(job),
+                (Outcome::Void(_), _) => attempted.void.push(job),
                 (_, Err(why)) => self.unknown(job, &format!("the home may no longer serve the tenant ({why})")),
+                (Outcome::RangeDeleted(begun), Ok(())) if begun.next.is_some() => attempted.begun.push((job, begun)),
                 (outcome, Ok(())) => self.answer(job, outcome),
             }
         }
-        void
+        attempted
+    }
+
+    /// Removes the rest of a range, step by step, and answers. Whatever stops it on the way leaves a range of which the
+    /// answer says that it is not whole.
+    async fn go_on(&self, hosted: &Hosted, job: Job<Write>, begun: RangeDeleted) {
+        let Change::DeleteRange(start, end) = &job.ask.change else {
+            return self.answer(job, Outcome::RangeDeleted(begun));
+        };
+        let tenant = job.tenant.number;
+        let range = DeleteRange::new(tenant, None, (start.clone(), end.clone()));
+        let mut progress = Progress {
+            changes: u32::from(begun.keys > 0),
+            keys: begun.keys,
+            is_whole: false,
+        };
+        let mut next = begun.next.clone();
+        while let Some(from) = next {
+            let step = range.from(from, begun.at.revision).encode();
+            let proposed = timeout_at(job.call.deadline, hosted.raft.propose(tenant.get(), vec![step])).await;
+            let Ok(Ok(answers)) = proposed else { break };
+            let outcomes: Vec<Outcome> = answers.into_iter().map(outcome).collect();
+            let serves = self.serves_committed(hosted, tenant, &outcomes);
+            let (Some(Outcome::RangeDeleted(step)), Some(Ok(()))) = (outcomes.into_iter().next(), serves.first())
+            else {
+                break;
+            };
+            progress.keys += step.keys;
+            progress.changes += u32::from(step.keys > 0);
+            next = step.next;
+            progress.is_whole = next.is_none();
+        }
+        self.answer_range(job, begun, progress);
     }
 
     /// What the serving check needs to know, after a commit in this term or after a read index.
@@ -203,7 +230,15 @@ impl Router {
                 let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
                 match outcome {
                     Outcome::Written(written) => serving::check_committed(record, written.revision, &standing),
-                    Outcome::Unchanged(_)
+                    Outcome::Txn(done) if done.changed => serving::check_committed(record, done.at.revision, &standing),
+                    Outcome::RangeDeleted(deleted) if deleted.keys > 0 => {
+                        serving::check_committed(record, deleted.at.revision, &standing)
+                    }
+                    Outcome::Txn(_)
+                    | Outcome::TxnRefused { .. }
+                    | Outcome::TxnTooLarge { .. }
+                    | Outcome::RangeDeleted(_)
+                    | Outcome::Unchanged(_)
                     | Outcome::BoundReached { .. }
                     | Outcome::Unfit(_)
                     | Outcome::ConditionFailed { .. }
@@ -218,113 +253,6 @@ impl Router {
             };
             outcomes.iter().map(check).collect()
         })
-    }
-
-    fn answer(&self, job: Job<Write>, outcome: Outcome) {
-        let answer = match outcome {
-            Outcome::Written(written) => self.written(&job, written),
-            Outcome::Unchanged(at) => self.unchanged(&job, at),
-            Outcome::ConditionFailed { current, at: _ } => {
-                let message = match current {
-                    Revision::ZERO => "the precondition does not hold: the key does not exist".to_owned(),
-                    current => format!("the precondition does not hold: the key was last changed at {current}"),
-                };
-                reply::error(&Error::new(ErrorKind::ConditionFailed { current }, message))
-            }
-            Outcome::Forked { epoch, kept } => reply::error(&forked(epoch, kept)),
-            Outcome::BoundReached { number, at } => self.not_admitted(&job, number, at),
-            Outcome::Unfit(reason) => reply::error(&unfit(&job.ask.operation.effect, reason)),
-            Outcome::KeyReused => reply::error(&Error::invalid(
-                "idempotency_key",
-                "idempotency_key: was used for another write: use each sequence once",
-            )),
-            Outcome::Expired { edge, now } => {
-                let message = "whether the write was executed is no longer remembered; it was not executed now";
-                reply::error(&Error::new(ErrorKind::IdempotencyExpired { edge, now }, message))
-            }
-            Outcome::Done | Outcome::Fed(_) | Outcome::Void(_) => reply::error(&Error::new(
-                ErrorKind::Internal,
-                "a write got no write's answer: this is a bug",
-            )),
-        };
-        self.host.counts.request(Op::Write, ServedFrom::Home);
-        job.call.reply.send(answer);
-    }
-
-    /// The header of an answer from home, which is behind nothing.
-    fn header(&self, job: &Job<Write>, revision: Revision, time: TenantTime) -> ResponseHeader {
-        let node = &self.host.config.node;
-        let origin = Origin {
-            region: &node.region,
-            node: node.id,
-            role: Role::Home,
-            forwarded: job.call.forwarded.is_some(),
-        };
-        let seen = Seen {
-            tenant: job.tenant.number,
-            revision,
-            token: revision,
-            time,
-            staleness: Some(std::time::Duration::ZERO),
-        };
-        reply::header(origin, seen)
-    }
-
-    fn written(&self, job: &Job<Write>, written: Written) -> Answer {
-        let header = Some(self.header(job, written.revision, written.time));
-        let repeated_outcome = written.repeated;
-        let Operation { key, effect, .. } = &job.ask.operation;
-        let previous = written.previous.map(|version| reply::key_value(key.clone(), version));
-        reply::response(match (effect, written.made) {
-            (Effect::Put(_), _) => Response::Put(PutResponse {
-                header,
-                previous,
-                repeated_outcome,
-            }),
-            (Effect::Delete, _) => Response::Delete(DeleteResponse {
-                header,
-                deleted: true,
-                previous,
-                repeated_outcome,
-            }),
-            (Effect::Increment(_), made) => Response::Increment(IncrementResponse {
-                header,
-                value: match made {
-                    Some(Made::Number(number)) => Some(number),
-                    Some(Made::Length(_)) | None => None,
-                },
-                admitted: true,
-                previous,
-                repeated_outcome,
-            }),
-            (Effect::Append { .. }, made) => Response::Append(AppendResponse {
-                header,
-                length: match made {
-                    Some(Made::Length(length)) => Some(length),
-                    Some(Made::Number(_)) | None => None,
-                },
-                previous,
-                repeated_outcome,
-            }),
-        })
-    }
-
-    /// The answer of a write that had nothing to do.
-    fn unchanged(&self, job: &Job<Write>, at: Evaluated) -> Answer {
-        let header = Some(self.header(job, at.revision, at.time));
-        reply::response(Response::Delete(DeleteResponse {
-            header,
-            ..DeleteResponse::default()
-        }))
-    }
-
-    fn not_admitted(&self, job: &Job<Write>, number: i64, at: Evaluated) -> Answer {
-        let header = Some(self.header(job, at.revision, at.time));
-        reply::response(Response::Increment(IncrementResponse {
-            header,
-            value: Some(number),
-            ..IncrementResponse::default()
-        }))
     }
 
     /// Waits until a group owns a tenant in its own log.
@@ -342,37 +270,19 @@ impl Router {
     }
 }
 
-/// The error of a write that what the key holds does not admit.
-fn unfit(effect: &Effect, unfit: Unfit) -> Error {
-    let by = match effect {
-        Effect::Increment(increment) => increment.delta,
-        Effect::Put(_) | Effect::Delete | Effect::Append { .. } => 0,
-    };
-    match unfit {
-        Unfit::NotANumber => Error::invalid(
-            "key",
-            "key: what it holds is no decimal number of 64 bits; put a number first, or count under another key",
-        ),
-        Unfit::Overflow { number } => {
-            Error::invalid("delta", format!("delta: {number} and {by} are together beyond 64 bits"))
-        }
-        Unfit::TooLong { len } => Error::invalid(
-            "value",
-            format!(
-                "value: the key holds {len} bytes already, and would become longer than max_length; begin another key"
-            ),
-        ),
+/// Writes the command of a write.
+fn command(tenant: TenantNumber, write: &Write) -> Bytes {
+    let key = write.idempotency;
+    match &write.change {
+        Change::One(operation) => command::Write::new(tenant, key, operation.clone()).encode(),
+        Change::Txn(branches) => command::Txn::new(tenant, key, branches.clone()).encode(),
+        Change::DeleteRange(start, end) => DeleteRange::new(tenant, key, (start.clone(), end.clone())).encode(),
     }
 }
 
-/// The error of a revision that a promotion cut.
-pub(super) fn forked(epoch: Epoch, kept: Sequence) -> Error {
-    let first = kept.next().unwrap_or(Sequence::MAX);
-    let kind = ErrorKind::Forked {
-        epoch,
-        first: Revision::new(epoch, first),
-        last: Revision::new(epoch, first),
-    };
-    let message = format!("epoch {epoch} was cut after sequence {kept}: read again before you write");
-    Error::new(kind, message)
+fn outcome(answer: stead_store::machine::Answer) -> Outcome {
+    match answer.downcast::<Outcome>() {
+        Ok(outcome) => *outcome,
+        Err(_) => Outcome::Void(Void::NoRecord),
+    }
 }

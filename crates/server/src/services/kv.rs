@@ -5,10 +5,11 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt};
 use stead_api::{
     proto::v1::{
-        AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRequest, DeleteResponse, GetRequest,
-        GetResponse, IncrementRequest, IncrementResponse, Operation, PipelineRequest, PipelineResponse, PutRequest,
-        PutResponse, Routing, ScanRequest, ScanResponse, answer::Response as AnswerResponse, kv_service_server,
-        operation,
+        AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
+        DeleteRequest, DeleteResponse, GetRequest, GetResponse, IncrementRequest, IncrementResponse, Operation,
+        PipelineRequest, PipelineResponse, PutRequest, PutResponse, Routing, ScanRequest, ScanResponse,
+        ScanStreamRequest, TxnRequest, TxnResponse, WatchRequest, WatchResponse, answer::Response as AnswerResponse,
+        kv_service_server, operation,
     },
     status,
 };
@@ -17,7 +18,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::operations;
+use super::{operations, scan_stream};
 use crate::router::{Call, Reply, Router};
 
 /// How long an operation may take when its caller names no deadline.
@@ -41,33 +42,41 @@ impl KvService {
     }
 
     async fn call<T>(&self, request: Request<T>, wrap: fn(T) -> operation::Request) -> Result<AnswerResponse, Status> {
-        let (answers, mut answer) = mpsc::unbounded_channel();
         let deadline = Instant::now() + within(timeout(request.metadata()));
         let routing = routing(request.metadata())?;
-        let request = Some(wrap(request.into_inner()));
         let operation = Operation {
             id: 0,
             deadline_ms: 0,
             routing: routing.into(),
-            request,
+            request: Some(wrap(request.into_inner())),
         };
-        let call = Call {
-            operation,
-            deadline,
-            hops: 0,
-            forwarded: None,
-            reply: Reply::new(0, answers),
-        };
-        self.router.clone().dispatch(vec![call]).await;
-        match answer.recv().await.and_then(|answer| answer.response) {
-            Some(AnswerResponse::Error(error)) => Err(status::to_status(&status::from_operation_error(error))),
-            Some(response) => Ok(response),
-            None => Err(unanswered()),
-        }
+        operate(&self.router, operation, deadline).await
     }
 }
 
-fn unanswered() -> Status {
+/// Has one operation served.
+pub(super) async fn operate(
+    router: &Arc<Router>,
+    operation: Operation,
+    deadline: Instant,
+) -> Result<AnswerResponse, Status> {
+    let (answers, mut answer) = mpsc::unbounded_channel();
+    let call = Call {
+        operation,
+        deadline,
+        hops: 0,
+        forwarded: None,
+        reply: Reply::new(0, answers),
+    };
+    router.clone().dispatch(vec![call]).await;
+    match answer.recv().await.and_then(|answer| answer.response) {
+        Some(AnswerResponse::Error(error)) => Err(status::to_status(&status::from_operation_error(error))),
+        Some(response) => Ok(response),
+        None => Err(unanswered()),
+    }
+}
+
+pub(super) fn unanswered() -> Status {
     status::to_status(&Error::new(
         ErrorKind::Internal,
         "the operation was not answered: this is a bug, please report it",
@@ -80,7 +89,7 @@ pub(crate) fn within(asked: Option<Duration>) -> Duration {
 }
 
 /// Reads `grpc-timeout`: up to eight digits and a unit.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+pub(super) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = digits.parse().ok()?;
@@ -95,7 +104,7 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
-fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
+pub(super) fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
     match metadata.get(ROUTING).map(|value| value.as_bytes()) {
         None | Some(b"forward") => Ok(Routing::Forward),
         Some(b"direct") => Ok(Routing::Direct),
@@ -166,11 +175,46 @@ impl kv_service_server::KvService for KvService {
         Ok(Response::new(response))
     }
 
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let AnswerResponse::DeleteRange(response) = self.call(request, operation::Request::DeleteRange).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let AnswerResponse::Txn(response) = self.call(request, operation::Request::Txn).await? else {
+            return Err(unanswered());
+        };
+        Ok(Response::new(response))
+    }
+
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         let AnswerResponse::Scan(response) = self.call(request, operation::Request::Scan).await? else {
             return Err(unanswered());
         };
         Ok(Response::new(response))
+    }
+
+    type ScanStreamStream = scan_stream::Messages;
+
+    async fn scan_stream(
+        &self,
+        request: Request<ScanStreamRequest>,
+    ) -> Result<Response<Self::ScanStreamStream>, Status> {
+        let until = timeout(request.metadata()).map(|asked| Instant::now() + asked);
+        let routing = routing(request.metadata())?;
+        let pages = scan_stream::Pages::new(self.router.clone(), request.into_inner(), (until, routing));
+        Ok(Response::new(pages.into_stream(self.stop.clone())))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, _request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watches are not served yet"))
     }
 
     type PipelineStream = Pin<Box<dyn Stream<Item = Result<PipelineResponse, Status>> + Send>>;

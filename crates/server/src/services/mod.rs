@@ -7,6 +7,7 @@ pub(crate) mod forward;
 mod health;
 pub(crate) mod kv;
 mod operations;
+mod scan_stream;
 
 use std::sync::Arc;
 

@@ -2,7 +2,8 @@
 //!
 //! Key: kind, group, install, tenant, copy, sequence u64, effect u16 (a change of many keys has an effect for each).
 //! Value: flags, epoch varint, tenant time varint, previous revision of the key u64 and its effect varint, where there
-//! is one; create revision u64 and version varint, unless it is a delete; the remembered outcome, where the write had
+//! is one; create revision u64 and version varint, unless it is a delete, and the tenant time at which it expires, where
+//! it does; the remembered outcome, where the write had
 //! an idempotency key; the key behind its length; the value up to the end.
 
 use bytes::Bytes;
@@ -19,7 +20,11 @@ const HAS_PREVIOUS: u8 = 1 << 1;
 const HAS_OUTCOME: u8 = 1 << 2;
 /// More effects of the same change follow.
 const MORE: u8 = 1 << 3;
-const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE;
+/// The key expires.
+const EXPIRES: u8 = 1 << 4;
+/// A delete by expiry.
+const EXPIRED: u8 = 1 << 5;
+const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE | EXPIRES | EXPIRED;
 
 /// One effect of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub struct Change {
     pub effect: u16,
     /// Whether more effects of the same change follow.
     pub more: bool,
+    /// What made it.
+    pub cause: Cause,
     /// The tenant's time at the change.
     pub time: TenantTime,
     /// The version of the key before, in this copy: older versions are found by following these.
@@ -42,6 +49,16 @@ pub struct Change {
     pub value: Option<Value>,
 }
 
+/// What made a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cause {
+    /// A caller.
+    #[default]
+    Write,
+    /// The key's time was over.
+    Expiry,
+}
+
 /// A version's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
@@ -49,6 +66,8 @@ pub struct Value {
     pub create: Revision,
     /// Counts the changes since then; 1 is the first.
     pub version: u64,
+    /// When the key expires, if it does.
+    pub expires: Option<TenantTime>,
     /// The bytes.
     pub bytes: Bytes,
 }
@@ -94,16 +113,22 @@ pub fn encode(change: &Change) -> Bytes {
 
 fn encode_into(w: &mut Writer, change: &Change) {
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    let expires = change.value.as_ref().and_then(|value| value.expires);
     w.u8(flag(change.value.is_none(), DELETE)
         | flag(change.previous.is_some(), HAS_PREVIOUS)
         | flag(change.outcome.is_some(), HAS_OUTCOME)
-        | flag(change.more, MORE));
+        | flag(change.more, MORE)
+        | flag(expires.is_some(), EXPIRES)
+        | flag(change.cause == Cause::Expiry, EXPIRED));
     w.varint(u64::from(change.revision.epoch().get())).varint(change.time.0);
     if let Some((revision, effect)) = change.previous {
         w.u64(revision.to_u64()).varint(u64::from(effect));
     }
     if let Some(value) = &change.value {
         w.u64(value.create.to_u64()).varint(value.version);
+    }
+    if let Some(expires) = expires {
+        w.varint(expires.0);
     }
     if let Some(outcome) = &change.outcome {
         w.u128(outcome.client.0).varint(outcome.sequence).u64(outcome.request);
@@ -122,20 +147,27 @@ fn encode_into(w: &mut Writer, change: &Change) {
 pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Malformed> {
     let mut r = Reader::new(row, "change");
     let flags = r.u8()?;
-    if flags & !KNOWN != 0 {
+    if flags & !KNOWN != 0 || (flags & DELETE != 0 && flags & EXPIRES != 0) {
         return Err(r.malformed());
     }
+    let cause = if flags & EXPIRED != 0 {
+        Cause::Expiry
+    } else {
+        Cause::Write
+    };
     let epoch: Epoch = decode_epoch(&mut r)?;
     let time = TenantTime(r.varint()?);
     let previous = (flags & HAS_PREVIOUS != 0).then(|| read_previous(&mut r)).transpose()?;
     let made = (flags & DELETE == 0)
         .then(|| Ok((Revision::from_u64(r.u64()?), r.varint()?)))
         .transpose()?;
+    let expires = (flags & EXPIRES != 0).then(|| r.varint().map(TenantTime)).transpose()?;
     let outcome = (flags & HAS_OUTCOME != 0).then(|| read_outcome(&mut r)).transpose()?;
     let key = r.bytes()?;
     let value = made.map(|(create, version)| Value {
         create,
         version,
+        expires,
         bytes: r.rest(),
     });
     r.end()?;
@@ -143,6 +175,7 @@ pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Mal
         revision: Revision::new(epoch, sequence),
         effect,
         more: flags & MORE != 0,
+        cause,
         time,
         previous,
         outcome,
@@ -221,17 +254,20 @@ mod tests {
     prop_compose! {
         fn changes()(
             revision: u64, effect: u16, more: bool, time: u64,
+            cause in prop_oneof![Just(Cause::Write), Just(Cause::Expiry)],
             previous: Option<(u64, u16)>,
             outcome in prop::option::of(outcomes()),
             key: Vec<u8>,
-            value: Option<(u64, u64, Vec<u8>)>,
+            value: Option<(u64, u64, Option<u64>, Vec<u8>)>,
         ) -> Change {
             Change {
-                revision: Revision::from_u64(revision), effect, more, time: TenantTime(time),
+                revision: Revision::from_u64(revision), effect, more, cause, time: TenantTime(time),
                 previous: previous.map(|(revision, effect)| (Revision::from_u64(revision), effect)),
                 outcome,
                 key: key.into(),
-                value: value.map(|(create, version, bytes)| Value { create: Revision::from_u64(create), version, bytes: bytes.into() }),
+                value: value.map(|(create, version, expires, bytes)| Value {
+                    create: Revision::from_u64(create), version, expires: expires.map(TenantTime), bytes: bytes.into(),
+                }),
             }
         }
     }

@@ -1,18 +1,20 @@
 //! CURRENT: the current version of a key, or its tombstone.
 //!
 //! Key: kind, group, install, tenant, copy, then the key's bytes. Value: flags, mod revision u64, effect varint, create
-//! revision u64, version varint, length of the value varint, item hash u128. A tombstone ends behind the effect. The
+//! revision u64, version varint, length of the value varint, item hash u128, and where the key expires the tenant time
+//! varint. A tombstone ends behind the effect. The
 //! value itself stands once, in the change (rows::change). The hash is what the key adds to the digest, so that
 //! overwriting does not have to read the old value.
 
 use bytes::Bytes;
-use stead_types::Revision;
+use stead_types::{Revision, TenantTime};
 
 use super::{COPY_LEN, Copy, kind};
 use crate::codec::{Malformed, Reader, Writer};
 
 const TOMBSTONE: u8 = 0;
 const LIVE: u8 = 1;
+const LIVE_EXPIRING: u8 = 2;
 
 /// What is current at a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Live {
     pub len: u32,
     /// What the key adds to the digest.
     pub hash: u128,
+    /// When it expires, if it does.
+    pub expires: Option<TenantTime>,
 }
 
 /// Returns the key of a row.
@@ -51,13 +55,20 @@ pub fn parse_key(row: &Bytes) -> Bytes {
 /// Writes a row's value.
 pub fn encode(current: &Current) -> Bytes {
     let mut w = Writer::with_capacity(44);
-    w.u8(if current.live.is_some() { LIVE } else { TOMBSTONE });
+    w.u8(match current.live.map(|live| live.expires) {
+        None => TOMBSTONE,
+        Some(None) => LIVE,
+        Some(Some(_)) => LIVE_EXPIRING,
+    });
     w.u64(current.revision.to_u64()).varint(u64::from(current.effect));
     if let Some(live) = current.live {
         w.u64(live.create.to_u64())
             .varint(live.version)
             .varint(u64::from(live.len))
             .u128(live.hash);
+        if let Some(expires) = live.expires {
+            w.varint(expires.0);
+        }
     }
     w.finish()
 }
@@ -70,13 +81,16 @@ pub fn decode(value: Bytes) -> Result<Current, Malformed> {
     let effect = u16::try_from(r.varint()?).map_err(|_| r.malformed())?;
     let live = match flags {
         TOMBSTONE => None,
-        LIVE => Some(Live {
+        LIVE | LIVE_EXPIRING => Some(Live {
             create: Revision::from_u64(r.u64()?),
             version: r.varint()?,
             len: r.varint_u32()?,
             hash: r.u128()?,
+            expires: (flags == LIVE_EXPIRING)
+                .then(|| r.varint().map(TenantTime))
+                .transpose()?,
         }),
-        2.. => return Err(r.malformed()),
+        3.. => return Err(r.malformed()),
     };
     r.end()?;
     Ok(Current { revision, effect, live })
@@ -91,11 +105,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_reads_back(revision: u64, effect: u16, live: Option<(u64, u64, u32, u128)>, bytes: Vec<u8>) {
+        fn a_row_reads_back(revision: u64, effect: u16, live: Option<(u64, u64, u32, u128, Option<u64>)>, bytes: Vec<u8>) {
             let current = Current {
                 revision: Revision::from_u64(revision),
                 effect,
-                live: live.map(|(create, version, len, hash)| Live { create: Revision::from_u64(create), version, len, hash }),
+                live: live.map(|(create, version, len, hash, expires)| Live {
+                    create: Revision::from_u64(create), version, len, hash, expires: expires.map(TenantTime),
+                }),
             };
             prop_assert_eq!(decode(encode(&current)), Ok(current));
             let place = Place { group: GroupId::new(1), install: 2 };

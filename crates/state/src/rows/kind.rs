@@ -16,10 +16,12 @@ pub const FEED: u8 = 0x14;
 pub const STREAM: u8 = 0x15;
 /// A copy that nothing reads any more, being erased.
 pub const GARBAGE: u8 = 0x16;
+/// When a live key expires, by time.
+pub const EXPIRY: u8 = 0x17;
 /// A thing of the directory, in the directory's own group.
 pub const DIRECTORY: u8 = 0x20;
 /// A thing of the directory, in a node's view.
 pub const VIEW: u8 = 0x21;
 
 /// The kinds that a shard's snapshot replaces: rows under a [`super::Place`].
-pub const SHARD: [u8; 7] = [TENANT, CURRENT, CHANGE, CLIENT, FEED, STREAM, GARBAGE];
+pub const SHARD: [u8; 8] = [TENANT, CURRENT, CHANGE, CLIENT, FEED, STREAM, GARBAGE, EXPIRY];

@@ -7,6 +7,7 @@ pub mod change;
 pub mod client;
 pub mod current;
 pub mod directory;
+pub mod expiry;
 pub mod feed;
 pub mod garbage;
 pub mod kind;

@@ -1,5 +1,6 @@
 //! What applying a command came to. Every replica computes the same.
 
+use bytes::Bytes;
 use stead_types::{Epoch, GroupId, Revision, Sequence, TenantTime};
 
 use crate::rows::change::Value;
@@ -9,6 +10,26 @@ use crate::rows::change::Value;
 pub enum Answer {
     /// A write took effect, now or, if it is a repeat, the first time.
     Written(Written),
+    /// A transaction did one of its branches, now or, if it is a repeat, the first time.
+    Txn(TxnDone),
+    /// A step of a transaction cannot be done; nothing happened.
+    TxnRefused {
+        /// Which branch.
+        held: bool,
+        /// Which of its steps.
+        step: usize,
+        /// Why.
+        why: Refusal,
+        /// Where it was evaluated.
+        at: Evaluated,
+    },
+    /// The answer of a transaction would be this long; nothing happened.
+    TxnTooLarge {
+        /// In bytes.
+        len: u64,
+    },
+    /// Keys of a range are gone, now or, if it is a repeat, the first time.
+    RangeDeleted(RangeDeleted),
     /// A write had nothing to do: a delete of what is not there.
     Unchanged(Evaluated),
     /// An increment would have passed its bound; nothing happened.
@@ -64,6 +85,59 @@ pub struct Written {
     pub repeated: bool,
     /// What became of the key, where that is answered and, for a repeat, still kept.
     pub made: Option<Made>,
+}
+
+/// A transaction that was executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxnDone {
+    /// Its change, or the last one before it.
+    pub at: Evaluated,
+    /// Whether it made a change.
+    pub changed: bool,
+    /// Whether its conditions held.
+    pub held: bool,
+    /// One for each step of the branch; `None` for a repeat of what is no longer kept.
+    pub results: Option<Vec<StepResult>>,
+    /// Whether it had been executed before.
+    pub repeated: bool,
+}
+
+/// What a step of a transaction came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepResult {
+    /// A get: the key as it was before the transaction.
+    Got(Option<Version>),
+    /// A write.
+    Wrote {
+        /// Whether it had an effect; a delete of what is not there has none.
+        changed: bool,
+        /// The version before, if it was asked for and there was one.
+        previous: Option<Version>,
+        /// What became of the key, where that is answered.
+        made: Option<Made>,
+    },
+}
+
+/// Why a write cannot be done as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// An increment would have passed its bound. The number as it is.
+    BoundReached(i64),
+    /// What the key holds does not admit it.
+    Unfit(Unfit),
+}
+
+/// Keys of a range that are gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeDeleted {
+    /// The change, or where there was nothing to remove the last one before.
+    pub at: Evaluated,
+    /// How many were removed.
+    pub keys: u64,
+    /// Where the next command goes on, if there may be more.
+    pub next: Option<Bytes>,
+    /// Whether it had been executed before; `next` is the range's own beginning then.
+    pub repeated: bool,
 }
 
 /// What a write made of a key.

@@ -1,10 +1,13 @@
 //! Takes one change into one copy: the only place where data rows, digest and counters change.
 
+use bytes::Bytes;
+
 use super::{digest, record::CopyState};
 use crate::rows::{
     Copy, RowsMut, Unreadable,
     change::{self, Change},
     current::{self, Current, Live},
+    expiry,
 };
 
 /// Reads what is current at a key.
@@ -27,12 +30,18 @@ pub(super) fn append(
         state.digest = state.digest.wrapping_sub(live.hash);
         state.keys -= 1;
         state.len -= change.key.len() as u64 + u64::from(live.len);
+        if let Some(expires) = live.expires {
+            rows.delete(expiry::key(copy, expires, &change.key));
+        }
     }
     let now = current_after(&change);
     if let Some(live) = now.live {
         state.digest = state.digest.wrapping_add(live.hash);
         state.keys += 1;
         state.len += change.key.len() as u64 + u64::from(live.len);
+        if let Some(expires) = live.expires {
+            rows.put(expiry::key(copy, expires, &change.key), Bytes::new());
+        }
     }
     rows.put(current::key(copy, &change.key), current::encode(&now));
     rows.put_new(
@@ -50,7 +59,8 @@ pub fn current_after(change: &Change) -> Current {
             create: value.create,
             version: value.version,
             len: value.bytes.len() as u32,
-            hash: digest::of_key(&change.key, &value.bytes, value.create, change.revision, value.version),
+            hash: digest::of_key(&change.key, value, change.revision),
+            expires: value.expires,
         }),
     }
 }

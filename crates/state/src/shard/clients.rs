@@ -83,7 +83,7 @@ impl Clients {
     pub fn check(&self, state: &CopyState, key: &IdempotencyKey, request: u64) -> Check {
         let window = self.windows.get(&key.client);
         if let Some(outcome) = window.and_then(|window| window.find(key.sequence)) {
-            return if outcome.request == request {
+            return if outcome.is_of(request) {
                 Check::Repeated(*outcome)
             } else {
                 Check::Reused

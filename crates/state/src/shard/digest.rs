@@ -7,21 +7,22 @@ use stead_types::{ClientId, Revision};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::window::Remembered;
+use crate::rows::change::Value;
 
 /// What tells the hash of a key from that of an outcome.
 const KEY: u8 = 1;
 const OUTCOME: u8 = 2;
 
-/// Returns the hash of a live key.
-pub fn of_key(key: &[u8], value: &[u8], create: Revision, revision: Revision, version: u64) -> u128 {
+/// Returns the hash of a live key, last changed at `revision`.
+pub fn of_key(key: &[u8], value: &Value, revision: Revision) -> u128 {
     let mut item = [0; 65];
     item[0] = KEY;
     item[1..17].copy_from_slice(&xxh3_128(key).to_be_bytes());
-    item[17..33].copy_from_slice(&xxh3_128(value).to_be_bytes());
-    item[33..41].copy_from_slice(&create.to_u64().to_be_bytes());
+    item[17..33].copy_from_slice(&xxh3_128(&value.bytes).to_be_bytes());
+    item[33..41].copy_from_slice(&value.create.to_u64().to_be_bytes());
     item[41..49].copy_from_slice(&revision.to_u64().to_be_bytes());
-    item[49..57].copy_from_slice(&version.to_be_bytes());
-    // The last eight bytes are the key's expiry; keys without one have zero.
+    item[49..57].copy_from_slice(&value.version.to_be_bytes());
+    item[57..65].copy_from_slice(&value.expires.unwrap_or_default().0.to_be_bytes());
     xxh3_128(&item)
 }
 
@@ -37,9 +38,10 @@ pub fn of_outcome(client: ClientId, outcome: &Remembered) -> u128 {
     xxh3_128(&item)
 }
 
-/// Returns the hash of a request, by which a key that is used for another request is noticed.
+/// Returns the hash of a request, by which a key that is used for another request is noticed. Its lowest bit is zero:
+/// an outcome says there which branch was done.
 pub fn of_request(bytes: &[u8]) -> u64 {
-    xxh3_64(bytes)
+    xxh3_64(bytes) & !Remembered::OTHERWISE
 }
 
 #[cfg(test)]
@@ -50,8 +52,17 @@ mod tests {
 
     #[test]
     fn the_hashes_are_fixed() {
-        let hash = of_key(b"key", b"value", Revision::from_u64(1), Revision::from_u64(2), 3);
+        let value = Value {
+            create: Revision::from_u64(1),
+            version: 3,
+            expires: None,
+            bytes: "value".into(),
+        };
+        let hash = of_key(b"key", &value, Revision::from_u64(2));
         assert_eq!(format!("{hash:032x}"), "77c1735d0e2762292f5c528f7653d4ec");
+        let expires = Some(TenantTime(4));
+        let hash = of_key(b"key", &Value { expires, ..value }, Revision::from_u64(2));
+        assert_eq!(format!("{hash:032x}"), "16bb4fce8fe2f6e4a082988137aada8e");
         let outcome = Remembered {
             sequence: 1,
             revision: Revision::from_u64(2),

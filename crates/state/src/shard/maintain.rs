@@ -77,7 +77,7 @@ impl Shard {
 
     fn erase_rows(&mut self, rows: &mut dyn RowsMut, copy: Copy, rows_max: usize) -> Result<usize, Unreadable> {
         let mut erased = 0;
-        for kind in [kind::CURRENT, kind::CHANGE, kind::CLIENT] {
+        for kind in [kind::CURRENT, kind::CHANGE, kind::CLIENT, kind::EXPIRY] {
             let range = copy.range(kind);
             let keys = rows
                 .range(&range.start..&range.end, Order::Ascending)

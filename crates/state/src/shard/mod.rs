@@ -1,7 +1,7 @@
 //! The tenants of one group: data, ownership records, idempotency.
 //!
 //! ```text
-//! log entry -> Shard::apply -> rows (CURRENT, CHANGE, FEED at once; TENANT, CLIENT, STREAM at checkpoints)
+//! log entry -> Shard::apply -> rows (CURRENT, CHANGE, EXPIRY, FEED at once; TENANT, CLIENT, STREAM at checkpoints)
 //!                    |
 //!                    +-> answers, to whoever proposed
 //! Shard::reading  -> Get, Scan, changes for feed and watch, chunks for seeds
@@ -18,8 +18,9 @@
 //! 3. `digest`, `keys` and `len` of a copy are those of its live keys and remembered outcomes as of its revision.
 //! 4. A record's `promised` and `view_version` never decrease.
 //!
-//! Deliberately absent: expiry, transactions, moves and promotions. Their roles, the effect number of a change and the
-//! place of an expiry in the digest are there.
+//! 5. An EXPIRY row stands for each live key that expires; one that says something else stands for nothing.
+//!
+//! Deliberately absent: moves and promotions. Their roles are there.
 
 pub mod answer;
 mod append;

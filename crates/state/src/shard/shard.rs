@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use stead_types::{FeedOffset, GroupId, Sequence, TenantNumber};
+use stead_types::{FeedOffset, GroupId, Sequence, TenantNumber, TenantTime};
 
 use super::{
     clients::Clients,
@@ -11,7 +11,9 @@ use super::{
     record::{CopyState, Record, Role},
     tenant::Tenant,
 };
-use crate::rows::{Copy, Order, Place, Rows, RowsMut, Unreadable, feed::Touched, garbage, kind, stream, tenant};
+use crate::rows::{
+    Copy, Order, Place, Rows, RowsMut, Unreadable, expiry, feed::Touched, garbage, kind, stream, tenant,
+};
 
 /// All tenants of one group on one node.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Shard {
     /// Bytes that it has written.
     pub(super) touched_len: u64,
     pub(super) detached: Detached,
+    /// Owned tenants by the time at which a key of theirs expires first.
+    due: BTreeSet<(TenantTime, TenantNumber)>,
 }
 
 impl Shard {
@@ -44,6 +48,7 @@ impl Shard {
             touched: BTreeMap::new(),
             touched_len: 0,
             detached: Detached::default(),
+            due: BTreeSet::new(),
         };
         each(rows, place, kind::TENANT, |key, value| {
             let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);
@@ -70,13 +75,19 @@ impl Shard {
         if record.live.trimmed < record.live.floor.sequence() {
             self.to_trim.insert(number);
         }
+        let next_expiry = match record.owned() {
+            Some(_) => expiry::next(rows, self.place.copy(number, record.live.number))?,
+            None => None,
+        };
         let tenant = Tenant {
             record,
             clients,
             shadow_clients,
+            next_expiry,
             dirty: false,
         };
         self.tenants.insert(number, tenant);
+        self.index_due(number, None, next_expiry);
         Ok(())
     }
 
@@ -144,6 +155,29 @@ impl Shard {
                 && session.epoch == record.epoch
                 && session.incarnation >= self.stream(session.home).incarnation
         })
+    }
+
+    /// Returns the owned tenants that may have keys whose time is over, those with the oldest first.
+    pub fn due(&self, now: TenantTime) -> impl Iterator<Item = TenantNumber> + '_ {
+        self.due
+            .iter()
+            .take_while(move |(time, _)| *time <= now)
+            .map(|(_, tenant)| *tenant)
+    }
+
+    /// Returns the owned tenant whose keys expire first, and when: not before this time.
+    #[cfg(test)]
+    pub(crate) fn first_due(&self) -> Option<(TenantTime, TenantNumber)> {
+        self.due.first().copied()
+    }
+
+    pub(super) fn index_due(&mut self, tenant: TenantNumber, before: Option<TenantTime>, now: Option<TenantTime>) {
+        if let Some(before) = before {
+            self.due.remove(&(before, tenant));
+        }
+        if let Some(now) = now {
+            self.due.insert((now, tenant));
+        }
     }
 
     /// Gives access to a tenant's data, as of what has been applied.

@@ -1,5 +1,7 @@
 //! A tenant in memory: its record and the windows of its copies.
 
+use stead_types::TenantTime;
+
 use super::{clients::Clients, record::Record};
 
 /// A tenant as the shard holds it.
@@ -10,6 +12,8 @@ pub(crate) struct Tenant {
     pub(crate) clients: Clients,
     /// Windows of the shadow, empty where there is none.
     pub(crate) shadow_clients: Clients,
+    /// No key of an owned tenant expires before this; followers do not expire keys by themselves.
+    pub(crate) next_expiry: Option<TenantTime>,
     /// Whether the record's row is behind.
     pub(crate) dirty: bool,
 }
@@ -21,6 +25,7 @@ impl Tenant {
             record: Record::unknown(),
             clients: Clients::default(),
             shadow_clients: Clients::default(),
+            next_expiry: None,
             dirty: true,
         }
     }

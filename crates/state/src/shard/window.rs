@@ -28,10 +28,25 @@ pub struct Remembered {
     pub sequence: u64,
     /// What it became.
     pub revision: Revision,
-    /// Hash of the request.
+    /// Hash of the request; with [`Remembered::OTHERWISE`] if it was a transaction whose conditions did not hold.
     pub request: u64,
     /// The tenant's time at the change.
     pub time: TenantTime,
+}
+
+impl Remembered {
+    /// The bit of `request` that is no part of the hash.
+    pub const OTHERWISE: u64 = 1;
+
+    /// Tells whether it is the outcome of a request with this hash.
+    pub fn is_of(&self, request: u64) -> bool {
+        self.request & !Self::OTHERWISE == request & !Self::OTHERWISE
+    }
+
+    /// Tells whether the conditions held.
+    pub fn held(&self) -> bool {
+        self.request & Self::OTHERWISE == 0
+    }
 }
 
 /// The outcomes of one client.

@@ -67,6 +67,10 @@ fn put(filler: &mut Filler, place: Place, key: &[u8], value: Bytes) -> Result<()
             let mut row = place.key(kind::CURRENT, COPY_LEN - PLACE_LEN + change.key.len());
             let row = row.raw(&key[PLACE_LEN..COPY_LEN]).raw(&change.key).finish();
             filler.put(row, current::encode(&current_after(&change)))?;
+            if let Some(expires) = change.value.as_ref().and_then(|value| value.expires) {
+                let key = [&key[PLACE_LEN..COPY_LEN], &expires.0.to_be_bytes(), &change.key].concat();
+                filler.put(place.key(kind::EXPIRY, key.len()).raw(&key).finish(), Bytes::new())?;
+            }
         }
         _ => return Err(malformed()),
     }

@@ -67,7 +67,7 @@ fn create(number: u64) -> Bytes {
 
 fn put(number: u64, key: u8, value: u64) -> Bytes {
     let value_bytes = Bytes::copy_from_slice(&value.to_be_bytes());
-    let operation = Operation::new(vec![b'k', key], Effect::Put(value_bytes));
+    let operation = Operation::new(vec![b'k', key], Effect::put(value_bytes));
     let idempotency = (!value.is_multiple_of(3)).then_some(IdempotencyKey {
         client: ClientId(u128::from(value % 5)),
         sequence: value,

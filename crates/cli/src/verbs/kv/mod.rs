@@ -2,11 +2,13 @@
 
 mod append;
 mod delete;
+mod delete_range;
 mod get;
 mod increment;
 mod put;
 mod read;
 mod scan;
+mod txn;
 mod value;
 mod write;
 
@@ -26,6 +28,10 @@ pub(crate) enum Verb {
     Increment(increment::Increment),
     /// Add bytes behind those that a key holds
     Append(append::Append),
+    /// Remove the keys of a range or prefix
+    DeleteRange(delete_range::DeleteRange),
+    /// Do one of two lists of operations, whole or not at all
+    Txn(txn::Txn),
     /// Show keys in their order
     Scan(scan::Scan),
 }
@@ -38,6 +44,8 @@ impl Verb {
             Self::Delete(verb) => verb.run(target).await,
             Self::Increment(verb) => verb.run(target).await,
             Self::Append(verb) => verb.run(target).await,
+            Self::DeleteRange(verb) => verb.run(target).await,
+            Self::Txn(verb) => verb.run(target).await,
             Self::Scan(verb) => verb.run(target).await,
         }
     }

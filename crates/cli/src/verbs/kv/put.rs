@@ -1,6 +1,6 @@
 //! `stead kv put`.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -21,6 +21,9 @@ pub(crate) struct Put {
     key: OsString,
     #[command(flatten)]
     value: ValueArgs,
+    /// How long the key lives, such as 30s; without it: until it is deleted
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    ttl: Option<Duration>,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -29,7 +32,11 @@ impl Put {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
         let value = self.value.read().await?;
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
-        let written = tenant.put_with(self.key.into_vec(), value, &self.write.write()).await?;
+        let (key, write) = (self.key.into_vec(), self.write.write());
+        let written = match self.ttl {
+            Some(ttl) => tenant.put_expiring(key, value, ttl, &write).await?,
+            None => tenant.put_with(key, value, &write).await?,
+        };
         if target.output == Output::Json {
             let previous = written.previous.as_ref().map(read::item);
             return output::json(&json!({

@@ -121,5 +121,6 @@ pub(super) fn item(item: &Item) -> Value {
         "createRevision": item.created.to_string(),
         "modRevision": item.modified.to_string(),
         "version": item.version.to_string(),
+        "expireTimeMs": item.expires.map(|time| time.0.to_string()),
     })
 }

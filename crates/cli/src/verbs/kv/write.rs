@@ -1,17 +1,31 @@
 //! How to write.
 
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
 use clap::Args;
-use stead_client::{Durability, Precondition, Revision, Write};
+use stead_client::{Condition, Durability, Operand, Relation, Revision, Write};
 
 /// Flags of a write.
 #[derive(Debug, Args)]
 pub(super) struct WriteArgs {
     /// Only if the key does not exist
-    #[arg(long, conflicts_with = "if_revision")]
+    #[arg(long, group = "condition")]
     if_absent: bool,
+    /// Only if the key exists
+    #[arg(long, group = "condition")]
+    if_exists: bool,
     /// Only if the key's last change is this one, such as 1.42
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", group = "condition")]
     if_revision: Option<Revision>,
+    /// Only if the key was made by this change, such as 1.42
+    #[arg(long, value_name = "REVISION", group = "condition")]
+    if_created: Option<Revision>,
+    /// Only if the key has changed so often since it was made
+    #[arg(long, value_name = "COUNT", group = "condition")]
+    if_version: Option<u64>,
+    /// Only if the key holds exactly this
+    #[arg(long, value_name = "VALUE", group = "condition")]
+    if_value: Option<OsString>,
     /// Show the key as it was before
     #[arg(long)]
     previous: bool,
@@ -22,9 +36,17 @@ pub(super) struct WriteArgs {
 
 impl WriteArgs {
     pub(super) fn write(&self) -> Write {
-        let absent = self.if_absent.then_some(Precondition::Absent);
+        let equal = |operand| Condition::Compared(Relation::Equal, operand);
+        let absent = self.if_absent.then_some(Condition::Absent);
+        let exists = self.if_exists.then_some(Condition::Exists);
+        let modified = self.if_revision.map(Operand::Modified);
+        let created = self.if_created.map(Operand::Created);
+        let version = self.if_version.map(Operand::Version);
+        let value = self.if_value.clone();
+        let value = value.map(|value| Operand::Value(value.into_vec().into()));
+        let compared = modified.or(created).or(version).or(value).map(equal);
         Write {
-            precondition: absent.or(self.if_revision.map(Precondition::Modified)),
+            precondition: absent.or(exists).or(compared),
             previous: self.previous,
             durability: self.remote.then_some(Durability::Remote),
             timeout: None,

@@ -2,8 +2,11 @@
 
 mod data;
 mod floor;
+mod owned;
 mod ownership;
+mod range;
 mod seed;
+mod txn;
 mod write;
 
 use bytes::Bytes;
@@ -49,6 +52,9 @@ impl Shard {
         let attachment = attachment(&command);
         let answer = match command {
             Command::Write(command) => return self.write(context, command),
+            Command::Txn(command) => return self.txn(context, command),
+            Command::DeleteRange(command) => return self.delete_range(context, command),
+            Command::Expire(command) => return self.expire(context, command),
             Command::Data(command) => return self.data(context, command),
             Command::Chunk(command) => self.chunk(context, command)?,
             Command::Floor(command) => self.floor(context, command)?,
@@ -88,6 +94,9 @@ fn attachment(command: &Command) -> Option<TenantNumber> {
         Command::Seed(command) => Some(command.tenant),
         Command::Erase(command) => Some(command.tenant),
         Command::Write(_)
+        | Command::Txn(_)
+        | Command::DeleteRange(_)
+        | Command::Expire(_)
         | Command::Create(_)
         | Command::Data(_)
         | Command::Offset(_)

@@ -7,7 +7,7 @@ use stead_types::{ClientId, IdempotencyKey, TenantTime};
 use super::*;
 use crate::{
     lineage::Lineage,
-    rows::change::{Change, Outcome, Value},
+    rows::change::{Cause, Change, Outcome, Value},
     shard::{
         record::OnLeaseLoss,
         window::{Remembered, Window},
@@ -23,6 +23,7 @@ fn change() -> Change {
         revision: at("3.10"),
         effect: 0,
         more: false,
+        cause: Cause::Write,
         time: TenantTime(2_000),
         previous: None,
         outcome: Some(Outcome {
@@ -36,6 +37,7 @@ fn change() -> Change {
         value: Some(Value {
             create: at("1.2"),
             version: 2,
+            expires: None,
             bytes: Bytes::from_static(b"v"),
         }),
     }
@@ -83,7 +85,7 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
     }
     each! {
         "put" Write Write::new(tenant, idempotency, Operation {
-            condition: Some(Condition::Revision(at("1.2"))), previous: true, ..Operation::new("k", Effect::Put("v".into()))
+            condition: Some(Condition::modified(at("1.2"))), previous: true, ..Operation::new("k", Effect::put("v"))
         });
         "delete" Write Write::new(tenant, None, Operation {
             condition: Some(Condition::Exists), ..Operation::new("k", Effect::Delete)
@@ -92,6 +94,27 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
             delta: -5, floor: Some(0), ceiling: None, window: Some(60_000),
         })));
         "append" Write Write::new(tenant, None, Operation::new("k", Effect::Append { bytes: "v".into(), len_max: 1 << 20 }));
+        "put-expiring" Write Write::new(tenant, None, Operation {
+            condition: Some(Condition::Compared(Relation::Less, Operand::Version(300))),
+            ..Operation::new("k", Effect::Put { value: "v".into(), ttl: Some(30_000) })
+        });
+        "txn" Txn Txn::new(tenant, idempotency, Branches {
+            compares: vec![
+                Compare { key: "a".into(), condition: Condition::Absent },
+                Compare { key: "b".into(), condition: Condition::Compared(Relation::NotEqual, Operand::Value("v".into())) },
+                Compare { key: "c".into(), condition: Condition::Compared(Relation::Greater, Operand::Created(at("1.2"))) },
+                Compare { key: "d".into(), condition: Condition::Compared(Relation::Greater, Operand::Modified(at("1.2"))) },
+            ],
+            then: vec![Step::Get("k".into()), Step::Write(Operation::new("l", Effect::Delete))],
+            otherwise: vec![Step::Write(Operation::new("m", Effect::put("v")))],
+        });
+        "delete-range" DeleteRange DeleteRange::new(tenant, idempotency, ("a".into(), Some("b".into())));
+        "delete-range-on" DeleteRange DeleteRange::new(tenant, None, ("a".into(), None)).from("b".into(), at("3.10"));
+        "expire" Expire Expire { tenant };
+        "data-expiring" Data Data { tenant, home, epoch, changes: vec![
+            Change { value: Some(Value { expires: Some(TenantTime(9_000)), ..change.value.clone().unwrap() }), ..change.clone() },
+            Change { cause: Cause::Expiry, ..delete.clone() },
+        ], digest: None, floor: at("1.4") };
         "create" Create Create { tenant, version, policy: OnLeaseLoss::Stop };
         "follow" Follow Follow { tenant, version, home, epoch, lineage: lineage.clone() };
         "attach" Attach Attach { tenant, home, incarnation: Incarnation(1), epoch, position: at("1.9"), lineage: lineage.clone() };

@@ -4,24 +4,32 @@
 //! it by its proposer. A kind byte is never used for anything else again.
 
 mod attach;
+mod condition;
 mod create;
 mod data;
+mod delete_range;
 mod erase;
+mod expire;
 mod floor;
 mod follow;
 mod seed;
+mod txn;
 mod write;
 
 pub use attach::{Attach, Detach};
 use bytes::Bytes;
 pub use create::Create;
 pub use data::{Data, Offset};
+pub use delete_range::{DeleteRange, RANGE_KEYS_MAX};
 pub use erase::{Erase, Rejoin};
+pub use expire::{EXPIRED_MAX, Expire};
 pub use floor::Floor;
 pub use follow::Follow;
 pub use seed::{Chunk, Part, Seed, Swap};
+pub use stead_types::{Condition, Operand, Relation};
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, Sequence, TenantNumber};
-pub use write::{Condition, Effect, Increment, Operation, Write};
+pub use txn::{Branches, Compare, RESULTS_LEN_MAX, STEPS_MAX, Step, Txn};
+pub use write::{Effect, Increment, Operation, Write};
 
 use crate::{
     codec::{Malformed, Reader, Writer},
@@ -56,6 +64,12 @@ pub mod kind {
     pub const REJOIN: u8 = 12;
     /// [`super::Floor`].
     pub const FLOOR: u8 = 13;
+    /// [`super::Txn`].
+    pub const TXN: u8 = 14;
+    /// [`super::DeleteRange`].
+    pub const DELETE_RANGE: u8 = 15;
+    /// [`super::Expire`].
+    pub const EXPIRE: u8 = 16;
 }
 
 /// Any command.
@@ -63,6 +77,12 @@ pub mod kind {
 pub enum Command {
     /// A caller's write.
     Write(Write),
+    /// A caller's transaction.
+    Txn(Txn),
+    /// A caller's delete of a range.
+    DeleteRange(DeleteRange),
+    /// Keys whose time is over.
+    Expire(Expire),
     /// A new tenant.
     Create(Create),
     /// Another home to follow.
@@ -107,7 +127,10 @@ impl Command {
             kind::ERASE => Self::Erase(Erase::decode(&mut r)?),
             kind::REJOIN => Self::Rejoin(Rejoin::decode(&mut r)?),
             kind::FLOOR => Self::Floor(Floor::decode(&mut r)?),
-            0 | 14.. => return Err(r.malformed()),
+            kind::TXN => Self::Txn(Txn::decode(&mut r)?),
+            kind::DELETE_RANGE => Self::DeleteRange(DeleteRange::decode(&mut r)?),
+            kind::EXPIRE => Self::Expire(Expire::decode(&mut r)?),
+            0 | 17.. => return Err(r.malformed()),
         };
         r.end()?;
         Ok(command)

@@ -1,9 +1,9 @@
 //! `Write`: what a caller wants changed in one tenant.
 
 use bytes::Bytes;
-use stead_types::{ClientId, IdempotencyKey, Revision, TenantNumber, TenantTime};
+use stead_types::{ClientId, IdempotencyKey, TenantNumber, TenantTime};
 
-use super::{kind, start, tenant};
+use super::{Condition, condition, kind, start, tenant};
 use crate::{
     codec::{Malformed, Reader, Writer},
     shard::digest,
@@ -13,6 +13,7 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const INCREMENT: u8 = 3;
 const APPEND: u8 = 4;
+const PUT_EXPIRING: u8 = 5;
 
 /// A caller's write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,12 @@ pub struct Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// This.
-    Put(Bytes),
+    Put {
+        /// Its bytes.
+        value: Bytes,
+        /// How long the key lives, in milliseconds of tenant time; `None`: until it is deleted.
+        ttl: Option<u64>,
+    },
     /// Nothing.
     Delete,
     /// The number that it held and another one.
@@ -71,17 +77,6 @@ pub struct Increment {
     pub window: Option<u64>,
 }
 
-/// What must hold of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// It does not exist.
-    Absent,
-    /// It exists.
-    Exists,
-    /// Its last change is this one.
-    Revision(Revision),
-}
-
 impl Write {
     /// Returns the write of this operation, its hash included.
     pub fn new(tenant: TenantNumber, idempotency: Option<IdempotencyKey>, operation: Operation) -> Self {
@@ -104,32 +99,30 @@ impl Write {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
         let mut w = start(kind::WRITE, self.tenant, 48 + self.operation.len());
-        w.option(self.idempotency, |w, key| {
-            w.u128(key.client.0)
-                .varint(key.sequence)
-                .varint(key.first_sent.0)
-                .u64(self.request);
-        });
+        write_idempotency(&mut w, self.idempotency, self.request);
         self.operation.encode(&mut w);
         w.finish()
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         let tenant = tenant(r)?;
-        let idempotency = r.option(|r| {
-            let key = IdempotencyKey {
-                client: ClientId(r.u128()?),
-                sequence: r.varint()?,
-                first_sent: TenantTime(r.varint()?),
-            };
-            Ok((key, r.u64()?))
-        })?;
+        let (idempotency, request) = read_idempotency(r)?;
         Ok(Self {
             tenant,
-            idempotency: idempotency.map(|(key, _)| key),
-            request: idempotency.map_or(0, |(_, request)| request),
+            idempotency,
+            request,
             operation: Operation::decode(r)?,
         })
+    }
+}
+
+impl Effect {
+    /// Returns the effect of a put that lasts.
+    pub fn put(value: impl Into<Bytes>) -> Self {
+        Self::Put {
+            value: value.into(),
+            ttl: None,
+        }
     }
 }
 
@@ -147,11 +140,11 @@ impl Operation {
     /// Returns about how many bytes it takes.
     pub fn len(&self) -> usize {
         let len = match &self.effect {
-            Effect::Put(bytes) | Effect::Append { bytes, .. } => bytes.len(),
+            Effect::Put { value: bytes, .. } | Effect::Append { bytes, .. } => bytes.len(),
             Effect::Delete => 0,
             Effect::Increment(_) => 40,
         };
-        self.key.len() + len + 24
+        self.key.len() + len + 24 + self.condition.as_ref().map_or(0, condition::len)
     }
 
     /// Tells whether it takes no bytes: never.
@@ -159,10 +152,13 @@ impl Operation {
         false
     }
 
-    fn encode(&self, w: &mut Writer) {
+    pub(super) fn encode(&self, w: &mut Writer) {
         match &self.effect {
-            Effect::Put(value) => {
+            Effect::Put { value, ttl: None } => {
                 w.u8(PUT).bytes(&self.key).bytes(value);
+            }
+            Effect::Put { value, ttl: Some(ttl) } => {
+                w.u8(PUT_EXPIRING).bytes(&self.key).bytes(value).varint(*ttl);
             }
             Effect::Delete => {
                 w.u8(DELETE).bytes(&self.key);
@@ -180,14 +176,18 @@ impl Operation {
                 w.u8(APPEND).bytes(&self.key).bytes(bytes).varint(u64::from(*len_max));
             }
         }
-        write_condition(w, self.condition, self.previous);
+        condition::encode(self.condition.as_ref(), w);
+        w.bool(self.previous);
     }
 
-    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         let kind = r.u8()?;
         let key = r.bytes()?;
         let effect = match kind {
-            PUT => Effect::Put(r.bytes()?),
+            PUT | PUT_EXPIRING => Effect::Put {
+                value: r.bytes()?,
+                ttl: (kind == PUT_EXPIRING).then(|| r.varint()).transpose()?,
+            },
             DELETE => Effect::Delete,
             INCREMENT => Effect::Increment(Increment {
                 delta: r.u64()?.cast_signed(),
@@ -199,35 +199,34 @@ impl Operation {
                 bytes: r.bytes()?,
                 len_max: r.varint_u32()?,
             },
-            0 | 5.. => return Err(r.malformed()),
+            0 | 6.. => return Err(r.malformed()),
         };
-        let (condition, previous) = condition(r)?;
         Ok(Self {
             key,
-            condition,
-            previous,
+            condition: condition::decode(r)?,
+            previous: r.bool()?,
             effect,
         })
     }
 }
 
-fn write_condition(w: &mut Writer, condition: Option<Condition>, previous: bool) {
-    match condition {
-        None => w.u8(0),
-        Some(Condition::Absent) => w.u8(1),
-        Some(Condition::Exists) => w.u8(2),
-        Some(Condition::Revision(revision)) => w.u8(3).u64(revision.to_u64()),
-    };
-    w.bool(previous);
+pub(super) fn write_idempotency(w: &mut Writer, idempotency: Option<IdempotencyKey>, request: u64) {
+    w.option(idempotency, |w, key| {
+        w.u128(key.client.0)
+            .varint(key.sequence)
+            .varint(key.first_sent.0)
+            .u64(request);
+    });
 }
 
-fn condition(r: &mut Reader) -> Result<(Option<Condition>, bool), Malformed> {
-    let condition = match r.u8()? {
-        0 => None,
-        1 => Some(Condition::Absent),
-        2 => Some(Condition::Exists),
-        3 => Some(Condition::Revision(Revision::from_u64(r.u64()?))),
-        4.. => return Err(r.malformed()),
-    };
-    Ok((condition, r.bool()?))
+pub(super) fn read_idempotency(r: &mut Reader) -> Result<(Option<IdempotencyKey>, u64), Malformed> {
+    let read = r.option(|r| {
+        let key = IdempotencyKey {
+            client: ClientId(r.u128()?),
+            sequence: r.varint()?,
+            first_sent: TenantTime(r.varint()?),
+        };
+        Ok((key, r.u64()?))
+    })?;
+    Ok((read.map(|(key, _)| key), read.map_or(0, |(_, request)| request)))
 }

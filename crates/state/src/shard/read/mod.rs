@@ -154,6 +154,21 @@ fn into_version(change: Change) -> Option<Version> {
     change.value.map(|value| Version { revision, value })
 }
 
+/// Reads a key as it was before a change that is above the floor.
+pub(super) fn previous_version(
+    rows: &dyn Rows,
+    copy: Copy,
+    key: &[u8],
+    change: Revision,
+) -> Result<Option<Version>, Unreadable> {
+    let before = Sequence::new(change.sequence().get().saturating_sub(1)).unwrap_or(Sequence::ZERO);
+    let at = Revision::new(change.epoch(), before);
+    match current(rows, copy, key)? {
+        Some(now) => as_of(rows, copy, (now.revision, now.effect), at),
+        None => Ok(None),
+    }
+}
+
 /// Reads one change, if it is still kept.
 pub(super) fn change_at(
     rows: &dyn Rows,

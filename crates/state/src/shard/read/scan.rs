@@ -108,6 +108,7 @@ impl Reading<'_> {
                 let value = super::change::Value {
                     create: live.create,
                     version: live.version,
+                    expires: live.expires,
                     bytes: Bytes::new(),
                 };
                 let revision = now.revision;

@@ -165,7 +165,7 @@ impl Group {
 
     /// Counts the rows of data.
     pub(super) fn data_rows(&self) -> usize {
-        let data = [kind::CURRENT, kind::CHANGE, kind::CLIENT];
+        let data = [kind::CURRENT, kind::CHANGE, kind::CLIENT, kind::EXPIRY];
         self.rows.0.keys().filter(|key| data.contains(&key[0])).count()
     }
 }

@@ -16,7 +16,7 @@ fn write(client: u128, sequence: u64, first_sent: u64) -> Bytes {
         sequence,
         first_sent: TenantTime(first_sent),
     };
-    let operation = Operation::new("k", Effect::Put("v".into()));
+    let operation = Operation::new("k", Effect::put("v"));
     Write::new(TENANT, Some(key), operation).encode()
 }
 

@@ -1,7 +1,9 @@
 //! The shard against a plain model, and its guards one by one.
 
+mod expected;
 mod group;
 mod idempotency_test;
 mod model;
 mod model_test;
 mod ownership_test;
+mod range_test;

@@ -2,28 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use stead_types::{Epoch, Revision, Sequence};
+use stead_types::{Epoch, Revision, Sequence, TenantTime};
 
-use crate::shard::digest;
+use crate::{
+    rows::change::Value,
+    shard::{answer::Version, digest},
+};
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) revision: Revision,
+    pub(super) create: Revision,
+    pub(super) version: u64,
+    pub(super) expires: Option<u64>,
+    pub(super) value: Vec<u8>,
+}
+
+/// What a change makes of a key: bytes and expiry, or nothing.
+pub(super) type Effect = (Vec<u8>, Option<(Vec<u8>, Option<u64>)>);
 
 /// One change.
 #[derive(Clone, Debug)]
-pub(super) struct Made {
-    pub(super) key: Vec<u8>,
-    pub(super) value: Option<Vec<u8>>,
-    pub(super) create: Revision,
-    pub(super) version: u64,
+pub(super) struct Change {
+    pub(super) effects: Vec<Effect>,
     /// The tenant's time.
     pub(super) time: u64,
 }
 
-/// What a key holds: revision, create revision, version, value.
-pub(super) type Held = (Revision, Revision, u64, Vec<u8>);
-
 /// All that ever happened to a tenant.
 #[derive(Default)]
 pub(super) struct Model {
-    pub(super) changes: Vec<Made>,
+    pub(super) changes: Vec<Change>,
 }
 
 pub(super) fn at(sequence: usize) -> Revision {
@@ -40,16 +50,21 @@ impl Model {
 
     /// Returns what all keys held at a revision.
     pub(super) fn as_of(&self, revision: Revision) -> BTreeMap<Vec<u8>, Held> {
-        let mut keys = BTreeMap::new();
+        let mut keys: BTreeMap<Vec<u8>, Held> = BTreeMap::new();
         let until = revision.sequence().get() as usize;
-        for (number, made) in self.changes.iter().take(until).enumerate() {
-            match &made.value {
-                Some(value) => {
-                    let held = (at(number + 1), made.create, made.version, value.clone());
-                    keys.insert(made.key.clone(), held);
-                }
-                None => {
-                    keys.remove(&made.key);
+        for (number, change) in self.changes.iter().take(until).enumerate() {
+            let revision = at(number + 1);
+            for (key, value) in &change.effects {
+                let before = keys.remove(key);
+                if let Some((value, expires)) = value.clone() {
+                    let held = Held {
+                        revision,
+                        create: before.as_ref().map_or(revision, |held| held.create),
+                        version: before.map_or(0, |held| held.version) + 1,
+                        expires,
+                        value,
+                    };
+                    keys.insert(key.clone(), held);
                 }
             }
         }
@@ -60,17 +75,9 @@ impl Model {
         self.as_of(self.revision())
     }
 
-    pub(super) fn change(&mut self, key: &[u8], value: Option<Vec<u8>>, time: u64) -> Revision {
-        let held = self.now().get(key).cloned();
-        let next = at(self.changes.len() + 1);
-        self.changes.push(Made {
-            key: key.to_vec(),
-            create: held.as_ref().map_or(next, |held| held.1),
-            version: held.map_or(0, |held| held.2) + 1,
-            value,
-            time,
-        });
-        next
+    pub(super) fn change(&mut self, effects: Vec<Effect>, time: u64) -> Revision {
+        self.changes.push(Change { effects, time });
+        self.revision()
     }
 
     /// Returns when a change was made.
@@ -78,12 +85,31 @@ impl Model {
         self.changes[revision.sequence().get() as usize - 1].time
     }
 
+    /// Returns the tenant's time.
+    pub(super) fn time(&self) -> TenantTime {
+        TenantTime(self.changes.last().map_or(0, |change| change.time))
+    }
+
     /// Returns the digest of the keys, built anew.
     pub(super) fn digest_of_keys(&self) -> u128 {
         let now = self.now();
-        let hashes = now
-            .iter()
-            .map(|(key, (revision, create, version, value))| digest::of_key(key, value, *create, *revision, *version));
-        hashes.fold(0, u128::wrapping_add)
+        let hash = |(key, held): (&Vec<u8>, &Held)| {
+            let version = version(held.clone());
+            digest::of_key(key, &version.value, version.revision)
+        };
+        now.iter().map(hash).fold(0, u128::wrapping_add)
+    }
+}
+
+pub(super) fn version(held: Held) -> Version {
+    let value = Value {
+        create: held.create,
+        version: held.version,
+        expires: held.expires.map(TenantTime),
+        bytes: held.value.into(),
+    };
+    Version {
+        revision: held.revision,
+        value,
     }
 }

@@ -2,18 +2,22 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use stead_types::{ClientId, GroupId, IdempotencyKey, Revision, Sequence, TenantTime};
+use stead_types::{ClientId, GroupId, IdempotencyKey, Revision, Sequence};
 
 use super::{
+    expected::revision_ago,
     group::{Group, HOME, TENANT, epoch},
-    model::{Model, at},
+    model::{Model, at, version},
 };
 use crate::{
     rows::Order,
     shard::{
         Answer,
-        answer::{Made, Unfit, Version, Void},
-        command::{Chunk, Condition, Effect, Floor, Increment, Operation, Part, Seed, Swap, Write},
+        answer::Void,
+        command::{
+            Branches, Chunk, Compare, Condition, DeleteRange, Effect, Expire, Floor, Increment, Operand, Operation,
+            Part, Relation, Seed, Step as TxnStep, Swap, Txn, Write,
+        },
         digest,
         read::{Refused, Scan},
     },
@@ -21,11 +25,11 @@ use crate::{
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put(u8, u8, Holds),
-    Delete(u8, Holds),
-    Increment(u8, Increment, Holds),
-    Append(u8, u8, u32, Holds),
-    /// Sends again, word for word, the write with this number, if it had an idempotency key.
+    Write(u8, Does, Holds),
+    Txn(Vec<(u8, Holds)>, Vec<(u8, Option<Does>)>, Vec<(u8, Option<Does>)>),
+    DeleteRange(u8, u8),
+    Expire,
+    /// Sends again, word for word, the command with this number, if it had an idempotency key.
     Again(prop::sample::Index),
     Get(u8, prop::sample::Index),
     Scan(u8, u8, bool, usize, prop::sample::Index),
@@ -41,33 +45,42 @@ enum Step {
     Swap,
 }
 
+/// What a write does to its key.
+#[derive(Clone, Debug)]
+enum Does {
+    Put(u8, Option<u64>),
+    Delete,
+    Increment(Increment),
+    Append(u8, u32),
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Holds {
     Always,
     Absent,
     Exists,
-    /// The key's revision at some time.
-    Revision(u8),
+    /// The key's revision at some time, and how it is compared.
+    Modified(u8, Relation),
+    Created(u8, Relation),
+    Version(u64, Relation),
+    Value(u8, Relation),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let key = 0u8..5;
-    let holds = prop_oneof![
-        4 => Just(Holds::Always),
-        1 => Just(Holds::Absent),
-        1 => Just(Holds::Exists),
-        2 => (0u8..3).prop_map(Holds::Revision),
-    ];
+    let key = || 0u8..5;
+    let index = any::<prop::sample::Index>;
+    let branch = || prop::collection::vec((key(), prop::option::weighted(0.8, does())), 0..4);
+    let compares = prop::collection::vec((key(), holds()), 0..3);
     prop_oneof![
-        10 => (key.clone(), any::<u8>(), holds.clone()).prop_map(|(key, value, holds)| Step::Put(key, value, holds)),
-        5 => (key.clone(), holds.clone()).prop_map(|(key, holds)| Step::Delete(key, holds)),
-        8 => (key.clone(), increments(), holds.clone()).prop_map(|(key, by, holds)| Step::Increment(key, by, holds)),
-        5 => (key.clone(), any::<u8>(), 0u32..9, holds).prop_map(|(key, byte, max, holds)| Step::Append(key, byte, max, holds)),
-        3 => any::<prop::sample::Index>().prop_map(Step::Again),
-        3 => (key.clone(), any::<prop::sample::Index>()).prop_map(|(key, at)| Step::Get(key, at)),
-        3 => (key.clone(), key, any::<bool>(), 1usize..4, any::<prop::sample::Index>())
+        20 => (key(), does(), holds()).prop_map(|(key, does, holds)| Step::Write(key, does, holds)),
+        8 => (compares, branch(), branch()).prop_map(|(compares, then, or)| Step::Txn(compares, then, or)),
+        2 => (key(), key()).prop_map(|(from, to)| Step::DeleteRange(from, to)),
+        3 => Just(Step::Expire),
+        3 => index().prop_map(Step::Again),
+        3 => (key(), index()).prop_map(|(key, at)| Step::Get(key, at)),
+        3 => (key(), key(), any::<bool>(), 1usize..4, index())
             .prop_map(|(from, to, down, page, at)| Step::Scan(from, to, down, page, at)),
-        1 => any::<prop::sample::Index>().prop_map(Step::Floor),
+        1 => index().prop_map(Step::Floor),
         1 => Just(Step::Maintain),
         1 => Just(Step::Reopen),
         4 => (1usize..4).prop_map(Step::Feed),
@@ -75,6 +88,32 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => Just(Step::ReadChunks),
         3 => Just(Step::ChunkArrives),
         2 => Just(Step::Swap),
+    ]
+}
+
+fn does() -> impl Strategy<Value = Does> {
+    let ttl = prop::option::of(prop_oneof![Just(1u64), Just(15), Just(200)]);
+    prop_oneof![
+        4 => (any::<u8>(), ttl).prop_map(|(value, ttl)| Does::Put(value, ttl)),
+        2 => Just(Does::Delete),
+        3 => increments().prop_map(Does::Increment),
+        2 => (any::<u8>(), 0u32..9).prop_map(|(byte, max)| Does::Append(byte, max)),
+    ]
+}
+
+fn holds() -> impl Strategy<Value = Holds> {
+    let relation = || {
+        let (equal, less) = (Just(Relation::Equal), Just(Relation::Less));
+        prop_oneof![3 => equal, 1 => Just(Relation::NotEqual), 1 => less, 1 => Just(Relation::Greater)]
+    };
+    prop_oneof![
+        6 => Just(Holds::Always),
+        1 => Just(Holds::Absent),
+        1 => Just(Holds::Exists),
+        2 => (0u8..3, relation()).prop_map(|(back, relation)| Holds::Modified(back, relation)),
+        1 => (0u8..3, relation()).prop_map(|(back, relation)| Holds::Created(back, relation)),
+        1 => (0u64..4, relation()).prop_map(|(version, relation)| Holds::Version(version, relation)),
+        1 => (0u8..3, relation()).prop_map(|(byte, relation)| Holds::Value(byte, relation)),
     ]
 }
 
@@ -91,11 +130,19 @@ fn increments() -> impl Strategy<Value = Increment> {
     })
 }
 
+/// A command that was sent: its bytes, those of another one under the same key, and what it came to.
+#[derive(Clone)]
+struct Sent {
+    bytes: Bytes,
+    other: Option<Bytes>,
+    answer: Answer,
+}
+
 /// A home, its model, a follower that is fed from the beginning and one that is seeded now and then.
 struct World {
     home: Group,
     model: Model,
-    sent: Vec<(Write, Answer)>,
+    sent: Vec<Sent>,
     fed: Group,
     seeded: Group,
     chunks: Vec<Chunk>,
@@ -119,17 +166,10 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            // Half of them are numbers.
-            Step::Put(key, value, holds) if value % 2 == 0 => {
-                self.write(key, Effect::Put(vec![b'0' + value % 10; 2].into()), holds);
-            }
-            Step::Put(key, value, holds) => self.write(key, Effect::Put(vec![value; 3].into()), holds),
-            Step::Delete(key, holds) => self.write(key, Effect::Delete, holds),
-            Step::Increment(key, by, holds) => self.write(key, Effect::Increment(by), holds),
-            Step::Append(key, byte, len_max, holds) => {
-                let bytes = vec![byte; 2].into();
-                self.write(key, Effect::Append { bytes, len_max }, holds);
-            }
+            Step::Write(key, does, holds) => self.write(key, &does, holds),
+            Step::Txn(compares, then, otherwise) => self.txn(&compares, then, otherwise),
+            Step::DeleteRange(from, to) => self.delete_range(from, to),
+            Step::Expire => self.expire(),
             Step::Again(which) => self.again(which),
             Step::Get(key, which) => self.get(key, which),
             Step::Scan(from, to, down, page, which) => self.scan((from, to), down, page, which),
@@ -149,124 +189,162 @@ impl World {
     }
 
     fn condition(&self, key: u8, holds: Holds) -> Option<Condition> {
-        match holds {
-            Holds::Always => None,
-            Holds::Absent => Some(Condition::Absent),
-            Holds::Exists => Some(Condition::Exists),
-            Holds::Revision(back) => {
-                let ago = self.model.changes.len().saturating_sub(usize::from(back));
-                let held = self.model.as_of(at(ago)).get(&vec![key]).cloned();
-                Some(Condition::Revision(held.map_or(Revision::ZERO, |held| held.0)))
-            }
-        }
+        let ago = |back| revision_ago(&self.model, key, usize::from(back));
+        let (relation, operand) = match holds {
+            Holds::Always => return None,
+            Holds::Absent => return Some(Condition::Absent),
+            Holds::Exists => return Some(Condition::Exists),
+            Holds::Modified(back, relation) => (relation, Operand::Modified(ago(back))),
+            Holds::Created(back, relation) => (relation, Operand::Created(ago(back))),
+            Holds::Version(version, relation) => (relation, Operand::Version(version)),
+            Holds::Value(byte, relation) => (relation, Operand::Value(vec![byte; 3].into())),
+        };
+        Some(Condition::Compared(relation, operand))
     }
 
-    fn write(&mut self, key: u8, effect: Effect, holds: Holds) {
-        let condition = self.condition(key, holds);
-        let operation = Operation {
-            condition,
-            previous: true,
-            ..Operation::new(vec![key], effect.clone())
-        };
+    /// Three of four commands have an idempotency key.
+    fn idempotency(&self) -> Option<IdempotencyKey> {
         let number = self.sent.len() as u64;
-        let idempotency = (!number.is_multiple_of(4)).then(|| IdempotencyKey {
+        (!number.is_multiple_of(4)).then(|| IdempotencyKey {
             client: ClientId(u128::from(number % 3)),
             sequence: number / 3,
             first_sent: self.home.record().live.time,
-        });
-        let write = Write::new(TENANT, idempotency, operation);
-        self.time += 10;
-        let answer = self.home.apply(self.time, write.encode());
-        let expected = self.expected(key, effect, condition);
-        assert_eq!(answer, expected, "{write:?}");
-        self.sent.push((write, answer));
+        })
     }
 
-    /// What a write that is sent for the first time comes to.
-    fn expected(&mut self, key: u8, effect: Effect, condition: Option<Condition>) -> Answer {
-        let held = self.model.now().get(&vec![key]).cloned();
-        let current = held.as_ref().map_or(Revision::ZERO, |held| held.0);
-        let holds = match condition {
-            None => true,
-            Some(Condition::Absent) => held.is_none(),
-            Some(Condition::Exists) => held.is_some(),
-            Some(Condition::Revision(wanted)) => held.is_some() && wanted == current,
+    fn send(&mut self, bytes: Bytes, other: Option<Bytes>, expected: Answer) {
+        let answer = self.home.apply(self.time, bytes.clone());
+        assert_eq!(answer, expected);
+        self.sent.push(Sent { bytes, other, answer });
+    }
+
+    fn write(&mut self, key: u8, does: &Does, holds: Holds) {
+        let operation = Operation {
+            condition: self.condition(key, holds),
+            previous: true,
+            ..Operation::new(vec![key], effect(does))
         };
-        let evaluated = crate::shard::answer::Evaluated {
-            revision: self.model.revision(),
-            time: self.home.record().live.time,
+        let idempotency = self.idempotency();
+        let write = Write::new(TENANT, idempotency, operation);
+        let other = idempotency.map(|_| {
+            Write {
+                request: write.request ^ 2,
+                ..write.clone()
+            }
+            .encode()
+        });
+        self.time += 10;
+        let expected = self.model.write(self.time, &write.operation);
+        self.send(write.encode(), other, expected);
+    }
+
+    fn txn(&mut self, compares: &[(u8, Holds)], then: Vec<(u8, Option<Does>)>, otherwise: Vec<(u8, Option<Does>)>) {
+        let compare = |(key, holds): &(u8, Holds)| {
+            let condition = self.condition(*key, *holds)?;
+            Some(Compare {
+                key: vec![*key].into(),
+                condition,
+            })
         };
-        if !holds {
-            return Answer::ConditionFailed { current, at: evaluated };
+        let branches = Branches {
+            compares: compares.iter().filter_map(compare).collect(),
+            then: branch(then),
+            otherwise: branch(otherwise),
+        };
+        let idempotency = self.idempotency();
+        let txn = Txn::new(TENANT, idempotency, branches);
+        let other = idempotency.map(|_| {
+            Txn {
+                request: txn.request ^ 2,
+                ..txn.clone()
+            }
+            .encode()
+        });
+        self.time += 10;
+        let expected = self.model.txn(self.time, &txn.branches);
+        self.send(txn.encode(), other, expected);
+    }
+
+    fn delete_range(&mut self, from: u8, to: u8) {
+        let idempotency = self.idempotency();
+        let range = DeleteRange::new(TENANT, idempotency, (vec![from].into(), Some(vec![to].into())));
+        let other = idempotency.map(|_| {
+            DeleteRange {
+                request: range.request ^ 2,
+                ..range.clone()
+            }
+            .encode()
+        });
+        self.time += 10;
+        let expected = self.model.delete_range(self.time, (&[from], &[to]));
+        self.send(range.encode(), other, expected);
+    }
+
+    fn expire(&mut self) {
+        let due = self.home.shard.first_due();
+        let expected = self.model.expire(self.time);
+        if matches!(expected, Answer::Written(_)) {
+            assert!(
+                due.is_some_and(|(due, tenant)| due.0 <= self.time && tenant == TENANT),
+                "{due:?}"
+            );
         }
-        let before = held.as_ref().map(|held| held.3.clone());
-        let (value, made) = match effect {
-            Effect::Put(value) => (Some(value.to_vec()), None),
-            Effect::Delete if held.is_none() => return Answer::Unchanged(evaluated),
-            Effect::Delete => (None, None),
-            Effect::Append { bytes, len_max } => {
-                let mut value = before.unwrap_or_default();
-                let len = value.len() as u64;
-                value.extend_from_slice(&bytes);
-                if value.len() > len_max as usize {
-                    return Answer::Unfit(Unfit::TooLong { len });
-                }
-                let len = value.len() as u64;
-                (Some(value), Some(Made::Length(len)))
-            }
-            Effect::Increment(by) => {
-                let Some(number) = before.map_or(Some(0), |before| String::from_utf8(before).ok()?.parse().ok()) else {
-                    return Answer::Unfit(Unfit::NotANumber);
-                };
-                let since = held.as_ref().map_or(0, |held| self.model.time_of(held.0));
-                let is_over = by.window.is_some_and(|window| since / window != self.time / window);
-                let number: i64 = if is_over { 0 } else { number };
-                let sum = i128::from(number) + i128::from(by.delta);
-                let Ok(sum) = i64::try_from(sum) else {
-                    return Answer::Unfit(Unfit::Overflow { number });
-                };
-                let is_beyond = (by.delta > 0 && by.ceiling.is_some_and(|ceiling| ceiling < sum))
-                    || (by.delta < 0 && by.floor.is_some_and(|floor| sum < floor));
-                if is_beyond {
-                    return Answer::BoundReached { number, at: evaluated };
-                }
-                (Some(sum.to_string().into_bytes()), Some(Made::Number(sum)))
-            }
-        };
-        let revision = self.model.change(&[key], value, self.time);
-        Answer::Written(crate::shard::answer::Written {
-            revision,
-            time: TenantTime(self.time),
-            previous: held.map(version),
-            repeated: false,
-            made,
-        })
+        let answer = self.home.apply(self.time, Expire { tenant: TENANT }.encode());
+        assert_eq!(answer, expected);
+        let next = self.model.now().values().filter_map(|held| held.expires).min();
+        let due = self.home.shard.first_due().map(|(due, _)| due.0);
+        assert!(due <= next || next.is_none(), "{due:?} {next:?}");
     }
 
     fn again(&mut self, which: prop::sample::Index) {
         if self.sent.is_empty() {
             return;
         }
-        let (write, first) = which.get(&self.sent).clone();
-        let Answer::Written(first) = first else { return };
-        if write.idempotency.is_none() {
+        let Sent { bytes, other, answer } = which.get(&self.sent).clone();
+        let Some(other) = other else { return };
+        let before = self.home.record().clone();
+        let is_kept = |revision: Revision| revision > before.live.floor;
+        // What had no effect may be executed again, to another end.
+        let had_effect = match &answer {
+            Answer::Written(_) => true,
+            Answer::Txn(first) => first.changed,
+            Answer::RangeDeleted(first) => first.keys > 0,
+            Answer::TxnRefused { .. }
+            | Answer::TxnTooLarge { .. }
+            | Answer::Unchanged(_)
+            | Answer::BoundReached { .. }
+            | Answer::Unfit(_)
+            | Answer::ConditionFailed { .. }
+            | Answer::Forked { .. }
+            | Answer::KeyReused
+            | Answer::Expired { .. }
+            | Answer::Done
+            | Answer::Fed(_)
+            | Answer::Void(_) => false,
+        };
+        if !had_effect {
             return;
         }
-        let before = self.home.record().clone();
-        let answer = self.home.apply(self.time, write.encode());
-        let Answer::Written(again) = answer else {
-            panic!("{answer:?}")
-        };
-        assert_eq!((again.revision, again.repeated), (first.revision, true));
-        if first.revision > before.live.floor {
-            assert_eq!((again.previous, again.made), (first.previous, first.made));
+        let again = self.home.apply(self.time, bytes);
+        if let (Answer::Written(first), Answer::Written(again)) = (&answer, &again) {
+            assert_eq!((again.revision, again.repeated), (first.revision, true));
+            if is_kept(first.revision) {
+                assert_eq!((&again.previous, again.made), (&first.previous, first.made));
+            }
+        } else if let (Answer::Txn(first), Answer::Txn(again)) = (&answer, &again) {
+            assert_eq!((again.at.revision, again.held), (first.at.revision, first.held));
+            assert!(again.repeated && again.changed);
+            if is_kept(first.at.revision) {
+                assert_eq!(again.results, first.results);
+            }
+        } else if let (Answer::RangeDeleted(first), Answer::RangeDeleted(again)) = (&answer, &again) {
+            assert_eq!((again.at.revision, again.keys), (first.at.revision, 0));
+            assert!(again.repeated && again.next.is_some());
+        } else {
+            panic!("{answer:?}, then {again:?}");
         }
         assert_eq!(self.home.record(), &before);
-        let other = Write {
-            request: write.request ^ 1,
-            ..write
-        };
-        assert_eq!(self.home.apply(self.time, other.encode()), Answer::KeyReused);
+        assert_eq!(self.home.apply(self.time, other), Answer::KeyReused);
     }
 
     fn some_revision(&self, which: prop::sample::Index) -> Revision {
@@ -461,7 +539,7 @@ impl World {
         let now = self.model.now();
         assert_eq!(home.revision, self.model.revision());
         assert_eq!(home.keys, now.len() as u64);
-        let len: usize = now.iter().map(|(key, held)| key.len() + held.3.len()).sum();
+        let len: usize = now.iter().map(|(key, held)| key.len() + held.value.len()).sum();
         assert_eq!(home.len, len as u64);
         let windows = self.home.shard.clients(TENANT).unwrap().windows();
         let outcomes = windows
@@ -510,18 +588,45 @@ impl World {
         };
         self.home.apply(self.time, floor.encode());
         self.home.maintain();
-        let clients = self.home.data_rows() - 2 * self.model.now().len();
+        let now = self.model.now();
+        let expiring = now.values().filter(|held| held.expires.is_some()).count();
+        let clients = self.home.data_rows() - 2 * now.len() - expiring;
         assert!(clients <= 3, "{clients} rows too many");
     }
 }
 
-fn version((revision, create, version, bytes): super::model::Held) -> Version {
-    let value = crate::rows::change::Value {
-        create,
-        version,
-        bytes: bytes.into(),
+fn effect(does: &Does) -> Effect {
+    match *does {
+        // Half of them are numbers.
+        Does::Put(value, ttl) if value % 2 == 0 => Effect::Put {
+            value: vec![b'0' + value % 10; 2].into(),
+            ttl,
+        },
+        Does::Put(value, ttl) => Effect::Put {
+            value: vec![value % 5; 3].into(),
+            ttl,
+        },
+        Does::Delete => Effect::Delete,
+        Does::Increment(by) => Effect::Increment(by),
+        Does::Append(byte, len_max) => Effect::Append {
+            bytes: vec![byte; 2].into(),
+            len_max,
+        },
+    }
+}
+
+/// A branch has each key once.
+fn branch(mut steps: Vec<(u8, Option<Does>)>) -> Vec<TxnStep> {
+    steps.sort_by_key(|(key, _)| *key);
+    steps.dedup_by_key(|(key, _)| *key);
+    let step = |(key, does): (u8, Option<Does>)| match does {
+        None => TxnStep::Get(vec![key].into()),
+        Some(does) => TxnStep::Write(Operation {
+            previous: key % 2 == 0,
+            ..Operation::new(vec![key], effect(&does))
+        }),
     };
-    Version { revision, value }
+    steps.into_iter().map(step).collect()
 }
 
 proptest! {

@@ -20,7 +20,7 @@ use crate::{
 const OTHER: GroupId = GroupId::new(3);
 
 fn put(value: &'static str) -> Bytes {
-    let operation = Operation::new("k", Effect::Put(value.into()));
+    let operation = Operation::new("k", Effect::put(value.to_owned()));
     Write::new(TENANT, None, operation).encode()
 }
 
@@ -381,7 +381,7 @@ fn a_condition_on_a_revision_that_was_cut_is_answered_with_the_cut() {
     record.epoch = epoch(4);
     let write = |wanted| {
         let operation = Operation {
-            condition: Some(Condition::Revision(revision(wanted))),
+            condition: Some(Condition::modified(revision(wanted))),
             ..Operation::new("k", Effect::Delete)
         };
         Write::new(TENANT, None, operation).encode()

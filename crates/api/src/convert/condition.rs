@@ -1,0 +1,258 @@
+//! Preconditions of writes and compares of transactions.
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+use bytes::Bytes;
+use stead_types::{Condition, Error, Operand, Relation};
+
+use super::{id, key};
+use crate::proto::v1::{self, compare::Target, precondition::Condition as Message};
+
+/// Reads a precondition; an empty one is an error, because its sender believes that it protects something.
+pub fn precondition(precondition: Option<v1::Precondition>) -> Result<Option<Condition>, Error> {
+    let Some(precondition) = precondition else {
+        return Ok(None);
+    };
+    let relation = relation("precondition.relation", precondition.relation)?;
+    let compared = |operand| Condition::Compared(relation.unwrap_or(Relation::Equal), operand);
+    let condition = match precondition.condition {
+        Some(Message::ModRevision(revision)) => {
+            compared(Operand::Modified(id::revision("precondition.mod_revision", revision)?))
+        }
+        Some(Message::CreateRevision(revision)) => compared(Operand::Created(id::revision(
+            "precondition.create_revision",
+            revision,
+        )?)),
+        Some(Message::Version(version)) => compared(Operand::Version(version)),
+        Some(Message::Value(value)) => {
+            key::value("precondition.value", &value)?;
+            compared(Operand::Value(value))
+        }
+        Some(Message::MustNotExist(true)) => Condition::Absent,
+        Some(Message::MustExist(true)) => Condition::Exists,
+        Some(Message::MustNotExist(false) | Message::MustExist(false)) | None => {
+            return Err(Error::invalid(
+                "precondition",
+                "precondition: names no condition; set mod_revision, value, version or create_revision, or must_exist or \
+                 must_not_exist to true, or leave it out",
+            ));
+        }
+    };
+    if relation.is_some() && !matches!(condition, Condition::Compared(..)) {
+        return Err(unrelated("precondition.relation", "must_exist and must_not_exist"));
+    }
+    Ok(Some(condition))
+}
+
+/// Writes a precondition.
+pub fn from_precondition(condition: &Condition) -> v1::Precondition {
+    let (relation, message) = match condition {
+        Condition::Absent => (None, Message::MustNotExist(true)),
+        Condition::Exists => (None, Message::MustExist(true)),
+        Condition::Compared(relation, operand) => {
+            let message = match operand.clone() {
+                Operand::Modified(revision) => Message::ModRevision(id::from_revision(revision)),
+                Operand::Created(revision) => Message::CreateRevision(id::from_revision(revision)),
+                Operand::Version(version) => Message::Version(version),
+                Operand::Value(value) => Message::Value(value),
+            };
+            (Some(*relation), message)
+        }
+    };
+    v1::Precondition {
+        condition: Some(message),
+        relation: from_relation(relation),
+    }
+}
+
+/// Reads a compare of the field `field`.
+pub fn compare(field: &str, compare: v1::Compare) -> Result<(Bytes, Condition), Error> {
+    key::key(&format!("{field}.key"), &compare.key)?;
+    let relation_field = format!("{field}.relation");
+    let relation = relation(&relation_field, compare.relation)?;
+    let compared = |operand| Condition::Compared(relation.unwrap_or(Relation::Equal), operand);
+    let condition = match compare.target {
+        Some(Target::Exists(exists)) => {
+            if relation.is_some() {
+                return Err(unrelated(&relation_field, "exists"));
+            }
+            if exists { Condition::Exists } else { Condition::Absent }
+        }
+        Some(Target::ModRevision(revision)) => compared(Operand::Modified(id::revision(
+            &format!("{field}.mod_revision"),
+            revision,
+        )?)),
+        Some(Target::CreateRevision(revision)) => compared(Operand::Created(id::revision(
+            &format!("{field}.create_revision"),
+            revision,
+        )?)),
+        Some(Target::Version(version)) => compared(Operand::Version(version)),
+        Some(Target::Value(value)) => {
+            key::value(&format!("{field}.value"), &value)?;
+            compared(Operand::Value(value))
+        }
+        None => {
+            let message = format!(
+                "{field}: compares nothing; set one of exists, mod_revision, create_revision, version and value"
+            );
+            return Err(Error::invalid(field, message));
+        }
+    };
+    Ok((compare.key, condition))
+}
+
+/// Writes a compare.
+pub fn from_compare(key: Bytes, condition: &Condition) -> v1::Compare {
+    let (relation, target) = match condition {
+        Condition::Absent => (None, Target::Exists(false)),
+        Condition::Exists => (None, Target::Exists(true)),
+        Condition::Compared(relation, operand) => {
+            let target = match operand.clone() {
+                Operand::Modified(revision) => Target::ModRevision(id::from_revision(revision)),
+                Operand::Created(revision) => Target::CreateRevision(id::from_revision(revision)),
+                Operand::Version(version) => Target::Version(version),
+                Operand::Value(value) => Target::Value(value),
+            };
+            (Some(*relation), target)
+        }
+    };
+    v1::Compare {
+        key,
+        relation: from_relation(relation),
+        target: Some(target),
+    }
+}
+
+fn unrelated(field: &str, what: &str) -> Error {
+    Error::invalid(
+        field,
+        format!("{field}: {what} has nothing to stand in a relation to; leave it out"),
+    )
+}
+
+fn relation(field: &str, relation: i32) -> Result<Option<Relation>, Error> {
+    match v1::Relation::try_from(relation) {
+        Ok(v1::Relation::Unspecified) => Ok(None),
+        Ok(v1::Relation::Equal) => Ok(Some(Relation::Equal)),
+        Ok(v1::Relation::NotEqual) => Ok(Some(Relation::NotEqual)),
+        Ok(v1::Relation::Less) => Ok(Some(Relation::Less)),
+        Ok(v1::Relation::Greater) => Ok(Some(Relation::Greater)),
+        Err(_) => Err(Error::invalid(
+            field,
+            format!("{field}: there is no relation {relation}"),
+        )),
+    }
+}
+
+fn from_relation(relation: Option<Relation>) -> i32 {
+    let relation = match relation {
+        // Equality needs no word.
+        None | Some(Relation::Equal) => v1::Relation::Unspecified,
+        Some(Relation::NotEqual) => v1::Relation::NotEqual,
+        Some(Relation::Less) => v1::Relation::Less,
+        Some(Relation::Greater) => v1::Relation::Greater,
+    };
+    relation.into()
+}
+
+/// Finds compares of one key that can never hold together: their places in the list.
+pub fn contradiction(compares: &[(Bytes, Condition)]) -> Option<(usize, usize)> {
+    let mut by_key: BTreeMap<&Bytes, Vec<usize>> = BTreeMap::new();
+    for (place, (key, condition)) in compares.iter().enumerate() {
+        let earlier = by_key.entry(key).or_default();
+        let against = |earlier: &&usize| {
+            compares
+                .get(**earlier)
+                .is_some_and(|(_, other)| contradict(other, condition))
+        };
+        if let Some(earlier) = earlier.iter().find(against) {
+            return Some((*earlier, place));
+        }
+        earlier.push(place);
+    }
+    None
+}
+
+fn contradict(one: &Condition, other: &Condition) -> bool {
+    let ((one_is, one), (other_is, other)) = match (one, other) {
+        (Condition::Absent, Condition::Absent) => return false,
+        (Condition::Absent, _) | (_, Condition::Absent) => return true,
+        (Condition::Exists, _) | (_, Condition::Exists) => return false,
+        (Condition::Compared(one_is, one), Condition::Compared(other_is, other)) => ((one_is, one), (other_is, other)),
+    };
+    // How the first operand stands to the second; of different things nothing is known.
+    let Some(ordering) = order(one, other) else {
+        return false;
+    };
+    match (one_is, other_is) {
+        (Relation::Equal, relation) => !relation.admits(ordering),
+        (relation, Relation::Equal) => !relation.admits(ordering.reverse()),
+        (Relation::Less, Relation::Greater) => ordering.is_le(),
+        (Relation::Greater, Relation::Less) => ordering.is_ge(),
+        (Relation::Less, Relation::Less)
+        | (Relation::Greater, Relation::Greater)
+        | (Relation::NotEqual, _)
+        | (_, Relation::NotEqual) => false,
+    }
+}
+
+fn order(one: &Operand, other: &Operand) -> Option<Ordering> {
+    match (one, other) {
+        (Operand::Modified(one), Operand::Modified(other)) | (Operand::Created(one), Operand::Created(other)) => {
+            Some(one.cmp(other))
+        }
+        (Operand::Version(one), Operand::Version(other)) => Some(one.cmp(other)),
+        (Operand::Value(one), Operand::Value(other)) => Some(one.cmp(other)),
+        (Operand::Modified(_) | Operand::Created(_) | Operand::Version(_) | Operand::Value(_), _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(relation: Relation, version: u64) -> Condition {
+        Condition::Compared(relation, Operand::Version(version))
+    }
+
+    #[test]
+    fn only_what_can_never_hold_together_contradicts() {
+        use Relation::{Equal, Greater, Less, NotEqual};
+        let together = [
+            (Condition::Exists, version(Equal, 1)),
+            (version(Equal, 1), Condition::holds("a")),
+            (version(Equal, 1), version(Less, 2)),
+            (version(Less, 5), version(Greater, 2)),
+            (version(NotEqual, 1), version(Greater, 2)),
+            (version(NotEqual, 1), version(Equal, 2)),
+            (Condition::Absent, Condition::Absent),
+        ];
+        let never = [
+            (Condition::Exists, Condition::Absent),
+            (Condition::Absent, version(NotEqual, 1)),
+            (version(Equal, 1), version(Equal, 2)),
+            (version(Equal, 2), version(Less, 2)),
+            (version(Equal, 2), version(NotEqual, 2)),
+            (version(Less, 2), version(Greater, 2)),
+            (Condition::holds("a"), Condition::holds("b")),
+        ];
+        for (pairs, is_never) in [(&together, false), (&never, true)] {
+            for (one, other) in pairs {
+                assert_eq!(contradict(one, other), is_never, "{one:?} {other:?}");
+                assert_eq!(contradict(other, one), is_never, "{other:?} {one:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_do_not_contradict_each_other() {
+        let compares = [
+            (Bytes::from("a"), Condition::Exists),
+            (Bytes::from("b"), Condition::Absent),
+            (Bytes::from("a"), version(Relation::Equal, 3)),
+            (Bytes::from("a"), version(Relation::Equal, 4)),
+        ];
+        assert_eq!(contradiction(&compares[..3]), None);
+        assert_eq!(contradiction(&compares), Some((2, 3)));
+    }
+}

@@ -1,0 +1,80 @@
+//! `stead kv delete-range`.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+use clap::Args;
+use serde_json::json;
+use stead_client::{KeyRange, Read, Scan, Tenant};
+
+use super::read;
+use crate::{
+    args::Target,
+    confirm, context,
+    exit::Failure,
+    output::{self, Output},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteRange {
+    /// Whose keys
+    tenant: String,
+    /// Only keys that begin with this
+    #[arg(long, required_unless_present_any = ["start", "end", "all"])]
+    prefix: Option<OsString>,
+    /// First key
+    #[arg(long)]
+    start: Option<OsString>,
+    /// First key that stays
+    #[arg(long)]
+    end: Option<OsString>,
+    /// Every key of the tenant
+    #[arg(long, conflicts_with_all = ["prefix", "start", "end"])]
+    all: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+impl DeleteRange {
+    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let bytes = |text: Option<OsString>| text.unwrap_or_default().into_vec().into();
+        let range = KeyRange {
+            start: bytes(self.start),
+            end: bytes(self.end),
+            prefix: bytes(self.prefix),
+        };
+        if !self.yes {
+            let count = count(&tenant, &range).await?;
+            let what = format!("tenant {} would lose {count} keys", self.tenant);
+            confirm::by_name(&what, &self.tenant).await?;
+        }
+        let deleted = tenant.delete_range(&range).await?;
+        if target.output == Output::Json {
+            return output::json(&json!({
+                "header": read::header(&deleted.header),
+                "deleted": deleted.keys.to_string(),
+                "changes": deleted.changes,
+                "repeatedOutcome": deleted.repeated,
+            }));
+        }
+        let steps = match deleted.changes {
+            0 | 1 => String::new(),
+            changes => format!(", in {changes} changes"),
+        };
+        let (revision, keys) = (deleted.header.revision, deleted.keys);
+        output::line(&format!("{}@{revision} {keys} keys deleted{steps}", self.tenant))
+    }
+}
+
+async fn count(tenant: &Tenant, range: &KeyRange) -> Result<u64, Failure> {
+    let scan = Scan {
+        start: range.start.clone(),
+        end: range.end.clone(),
+        prefix: range.prefix.clone(),
+        count_only: true,
+        read: Read::default(),
+        ..Scan::default()
+    };
+    Ok(tenant.scan(&scan).await?.count)
+}

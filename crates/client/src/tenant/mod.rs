@@ -1,0 +1,126 @@
+//! Reading and writing one tenant.
+
+mod read;
+mod scan_stream;
+mod txn;
+mod update;
+mod write;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+pub use scan_stream::ScanStream;
+use stead_api::{convert::condition, proto::v1};
+use stead_types::{Error, SessionToken, TenantName, TenantTime};
+pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
+
+use crate::{Client, Consistency, Durability, Header, Read, Route, Write, session::Session};
+
+/// A tenant as one client uses it. Clones and other handles of the same client share its session.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    client: Client,
+    session: Arc<Session>,
+}
+
+impl Tenant {
+    pub(crate) fn new(client: Client, session: Arc<Session>) -> Self {
+        Self { client, session }
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &TenantName {
+        &self.session.tenant
+    }
+
+    /// Returns where it lives, if the client has heard of it.
+    pub fn home(&self) -> Option<Arc<Route>> {
+        self.session.route.load_full()
+    }
+
+    /// Returns what this session has seen; another client can go on from it.
+    pub fn token(&self) -> Option<SessionToken> {
+        self.session.token()
+    }
+
+    /// Goes on from what another session has seen.
+    pub fn resume(&self, token: SessionToken) {
+        self.session.resume(token, TenantTime::default());
+    }
+
+    async fn read(&self, request: v1::operation::Request, read: &Read) -> Result<v1::answer::Response, Error> {
+        let inner = self.client.inner();
+        inner
+            .operate(&self.session, led(read), request, inner.deadline(read.timeout))
+            .await
+    }
+
+    async fn write(
+        &self,
+        request: v1::operation::Request,
+        timeout: Option<Duration>,
+    ) -> Result<v1::answer::Response, Error> {
+        let inner = self.client.inner();
+        inner
+            .operate(&self.session, true, request, inner.deadline(timeout))
+            .await
+    }
+
+    fn seen<T>(&self, answer: Result<T, Error>, led: bool, header: impl Fn(&T) -> &Header) -> Result<T, Error> {
+        if let Ok(answer) = &answer {
+            self.session.saw(header(answer), led);
+        }
+        answer
+    }
+
+    fn text(&self) -> String {
+        self.session.tenant.as_str().to_owned()
+    }
+
+    fn key(&self) -> v1::IdempotencyKey {
+        let inner = self.client.inner();
+        v1::IdempotencyKey {
+            client_id: inner.client_id.clone(),
+            sequence: inner.next_sequence(),
+            first_sent_ms: self.session.time().0,
+        }
+    }
+
+    fn consistency(&self, read: &Read) -> Option<v1::Consistency> {
+        use v1::consistency::{Bounded, Level, Local, Session};
+        let tokens = |token: Option<SessionToken>| {
+            let tokens = token.iter().map(|token| Bytes::copy_from_slice(&token.to_bytes()));
+            Level::Session(Session {
+                tokens: tokens.collect(),
+            })
+        };
+        let level = match &read.consistency {
+            Consistency::Linearizable => return None,
+            Consistency::Session => tokens(self.session.token()),
+            Consistency::Token(token) => tokens(Some(*token)),
+            Consistency::Bounded(bound) => Level::Bounded(Bounded {
+                max_staleness: stead_api::convert::read::duration(*bound),
+            }),
+            Consistency::Local => Level::Local(Local {}),
+        };
+        Some(v1::Consistency { level: Some(level) })
+    }
+}
+
+/// Tells whether only the home's leader can answer.
+fn led(read: &Read) -> bool {
+    read.consistency == Consistency::Linearizable
+}
+
+fn precondition(write: &Write) -> Option<v1::Precondition> {
+    write.precondition.as_ref().map(condition::from_precondition)
+}
+
+fn durability(durability: Option<Durability>) -> i32 {
+    let durability = match durability {
+        None => v1::Durability::Unspecified,
+        Some(Durability::Region) => v1::Durability::Region,
+        Some(Durability::Remote) => v1::Durability::Remote,
+    };
+    durability.into()
+}

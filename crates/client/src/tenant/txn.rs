@@ -1,0 +1,295 @@
+//! Transactions of one tenant.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stead_api::{
+    convert::{condition, read::duration},
+    proto::v1::{self, txn_operation as message, txn_result::Result as ResultMessage},
+};
+use stead_types::{Condition, Error};
+
+use super::{Tenant, durability};
+use crate::{
+    Durability, Header, Increment, Item,
+    answer::{item, malformed},
+};
+
+/// A transaction being put together: conditions, what is done if all of them hold, and what if not.
+///
+/// ```no_run
+/// # async fn example(acme: stead_client::Tenant) -> Result<(), stead_client::Error> {
+/// use stead_client::{Condition, Op};
+///
+/// let moved = acme
+///     .txn()
+///     .when("queue/7", Condition::Exists)
+///     .then(Op::delete("queue/7"))
+///     .then(Op::put("done/7", "by me"))
+///     .otherwise(Op::get("done/7"))
+///     .send()
+///     .await?;
+/// assert!(moved.succeeded || moved.results.len() == 1);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent before `send`"]
+pub struct Txn {
+    tenant: Tenant,
+    compares: Vec<v1::Compare>,
+    then: Vec<v1::TxnOperation>,
+    otherwise: Vec<v1::TxnOperation>,
+    durability: Option<Durability>,
+    timeout: Option<Duration>,
+}
+
+/// One operation of a transaction. It sees its key as it was before the transaction; a key stands once in a list.
+#[derive(Clone, Debug)]
+pub struct Op(message::Operation);
+
+/// What a transaction came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxnDone {
+    /// Its revision is the transaction's, or where it changed nothing the tenant's.
+    pub header: Header,
+    /// Whether the conditions held: which list was done.
+    pub succeeded: bool,
+    /// One for each operation of that list; empty where one was not admitted, and for an outcome of an earlier attempt
+    /// that is no longer kept.
+    pub results: Vec<OpResult>,
+    /// An increment would have passed its bound: nothing of the list was done.
+    pub not_admitted: Option<NotAdmitted>,
+    /// An earlier attempt had done it already; this is its outcome.
+    pub repeated: bool,
+}
+
+/// An increment that would have passed its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAdmitted {
+    /// Its place in its list, from 0.
+    pub operation: usize,
+    /// The number as it is.
+    pub value: i64,
+}
+
+/// What one operation came to. Keys as they were before are there if they existed and were wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpResult {
+    /// The key, if it existed.
+    Got(Option<Item>),
+    /// It was written.
+    Put {
+        /// The key before.
+        previous: Option<Item>,
+    },
+    /// It does not exist now.
+    Deleted {
+        /// Whether it did.
+        existed: bool,
+        /// The key before.
+        previous: Option<Item>,
+    },
+    /// It was added to.
+    Incremented {
+        /// The number now.
+        value: i64,
+        /// The key before.
+        previous: Option<Item>,
+    },
+    /// It is longer now.
+    Appended {
+        /// Its length now.
+        length: u64,
+        /// The key before.
+        previous: Option<Item>,
+    },
+}
+
+impl Tenant {
+    /// Begins a transaction.
+    pub fn txn(&self) -> Txn {
+        Txn {
+            tenant: self.clone(),
+            compares: Vec::new(),
+            then: Vec::new(),
+            otherwise: Vec::new(),
+            durability: None,
+            timeout: None,
+        }
+    }
+}
+
+impl Txn {
+    /// Adds a condition on a key.
+    pub fn when(mut self, key: impl Into<Bytes>, condition: Condition) -> Self {
+        self.compares.push(condition::from_compare(key.into(), &condition));
+        self
+    }
+
+    /// Adds what is done if all conditions hold.
+    pub fn then(mut self, operation: Op) -> Self {
+        self.then.push(operation.into());
+        self
+    }
+
+    /// Adds what is done if they do not.
+    pub fn otherwise(mut self, operation: Op) -> Self {
+        self.otherwise.push(operation.into());
+        self
+    }
+
+    /// Says when it is acknowledged; else as the tenant's default.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Says how long it may take; else as the client's configuration.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends it: one of the lists is done whole, as one change, or nothing is. However often it is sent, it is done once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::put_with`]; and where an operation cannot be done as things are, such as an increment of what is no
+    /// number: nothing happened.
+    pub async fn send(self) -> Result<TxnDone, Error> {
+        let tenant = self.tenant;
+        let request = v1::TxnRequest {
+            tenant: tenant.text(),
+            compares: self.compares,
+            then: self.then,
+            otherwise: self.otherwise,
+            idempotency_key: Some(tenant.key()),
+            durability: durability(self.durability),
+        };
+        let answer = tenant.write(v1::operation::Request::Txn(request), self.timeout).await?;
+        let v1::answer::Response::Txn(answer) = answer else {
+            return Err(malformed("kind"));
+        };
+        tenant.seen(TxnDone::read(answer), true, |done| &done.header)
+    }
+}
+
+impl Op {
+    /// Reads a key.
+    pub fn get(key: impl Into<Bytes>) -> Self {
+        Self(message::Operation::Get(message::Get { key: key.into() }))
+    }
+
+    /// Writes a key.
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self(message::Operation::Put(message::Put {
+            key: key.into(),
+            value: value.into(),
+            ..message::Put::default()
+        }))
+    }
+
+    /// Writes a key that lives for so long, by the tenant's clock; whole milliseconds.
+    pub fn put_expiring(key: impl Into<Bytes>, value: impl Into<Bytes>, ttl: Duration) -> Self {
+        Self(message::Operation::Put(message::Put {
+            key: key.into(),
+            value: value.into(),
+            ttl: duration(ttl),
+            ..message::Put::default()
+        }))
+    }
+
+    /// Removes a key.
+    pub fn delete(key: impl Into<Bytes>) -> Self {
+        Self(message::Operation::Delete(message::Delete {
+            key: key.into(),
+            ..message::Delete::default()
+        }))
+    }
+
+    /// Adds to a number; where a bound would be passed nothing of the list is done.
+    pub fn increment(key: impl Into<Bytes>, increment: Increment) -> Self {
+        Self(message::Operation::Increment(message::Increment {
+            key: key.into(),
+            delta: increment.delta,
+            floor: increment.floor,
+            ceiling: increment.ceiling,
+            window: increment.window.and_then(duration),
+            want_previous: false,
+        }))
+    }
+
+    /// Adds bytes behind those of a key, if it stays within `length_max` bytes (1 MiB if absent).
+    pub fn append(key: impl Into<Bytes>, value: impl Into<Bytes>, length_max: Option<u32>) -> Self {
+        Self(message::Operation::Append(message::Append {
+            key: key.into(),
+            value: value.into(),
+            max_length: length_max.unwrap_or(0),
+            want_previous: false,
+        }))
+    }
+
+    /// Asks for the key as it was before. A get answers with that anyway.
+    pub fn with_previous(mut self) -> Self {
+        match &mut self.0 {
+            message::Operation::Get(_) => {}
+            message::Operation::Put(put) => put.want_previous = true,
+            message::Operation::Delete(delete) => delete.want_previous = true,
+            message::Operation::Increment(increment) => increment.want_previous = true,
+            message::Operation::Append(append) => append.want_previous = true,
+        }
+        self
+    }
+}
+
+impl From<Op> for v1::TxnOperation {
+    fn from(operation: Op) -> Self {
+        Self {
+            operation: Some(operation.0),
+        }
+    }
+}
+
+impl TxnDone {
+    fn read(answer: v1::TxnResponse) -> Result<Self, Error> {
+        let not_admitted = answer.not_admitted.map(|refused| NotAdmitted {
+            operation: refused.operation as usize,
+            value: refused.value,
+        });
+        Ok(Self {
+            header: Header::read(answer.header)?,
+            succeeded: answer.succeeded,
+            results: answer
+                .results
+                .into_iter()
+                .map(OpResult::read)
+                .collect::<Result<_, _>>()?,
+            not_admitted,
+            repeated: answer.repeated_outcome,
+        })
+    }
+}
+
+impl OpResult {
+    fn read(result: v1::TxnResult) -> Result<Self, Error> {
+        let previous = |previous: Option<v1::KeyValue>| previous.map(item).transpose();
+        Ok(match result.result.ok_or_else(|| malformed("result"))? {
+            ResultMessage::Get(get) => Self::Got(previous(get.item)?),
+            ResultMessage::Put(put) => Self::Put {
+                previous: previous(put.previous)?,
+            },
+            ResultMessage::Delete(delete) => Self::Deleted {
+                existed: delete.deleted,
+                previous: previous(delete.previous)?,
+            },
+            ResultMessage::Increment(increment) => Self::Incremented {
+                value: increment.value,
+                previous: previous(increment.previous)?,
+            },
+            ResultMessage::Append(append) => Self::Appended {
+                length: append.length,
+                previous: previous(append.previous)?,
+            },
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Ranges of keys, a page at a time.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use stead_api::{convert, proto::v1};
+use stead_state::{
+    rows::Order,
+    shard::read::{PageToken, Scan, arguments_hash},
+};
+use stead_types::{
+    Error, Revision, TenantNumber,
+    limits::{PAGE_KEYS_DEFAULT, PAGE_KEYS_MAX, PAGE_LEN_MAX},
+};
+
+/// A range of keys, a page at a time.
+#[derive(Debug)]
+pub(crate) struct Range {
+    start: Bytes,
+    end: Option<Bytes>,
+    order: Order,
+    keys_only: bool,
+    page_size: u32,
+    page_token: Option<Bytes>,
+    /// Only how many there are.
+    pub(crate) count_only: bool,
+}
+
+pub(super) fn range(scan: &v1::ScanRequest) -> Result<Range, Error> {
+    let (start, end) = bounds(&scan.start, &scan.end, &scan.prefix)?;
+    let page_token = match scan.page_token.as_str() {
+        "" => None,
+        token => Some(URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid_token())?.into()),
+    };
+    Ok(Range {
+        start,
+        end,
+        order: if scan.reverse {
+            Order::Descending
+        } else {
+            Order::Ascending
+        },
+        keys_only: scan.keys_only || scan.count_only,
+        page_size: convert::page::size(scan.page_size, PAGE_KEYS_DEFAULT, PAGE_KEYS_MAX)?,
+        page_token,
+        count_only: scan.count_only,
+    })
+}
+
+/// Reads a range and a prefix that must both hold: the first key, and the first one behind.
+pub(super) fn bounds(start: &Bytes, end: &Bytes, prefix: &Bytes) -> Result<(Bytes, Option<Bytes>), Error> {
+    convert::key::bound("start", start)?;
+    convert::key::bound("end", end)?;
+    convert::key::bound("prefix", prefix)?;
+    let prefix_end = (!prefix.is_empty()).then(|| Scan::end_of_prefix(prefix)).flatten();
+    let end = Some(end.clone()).filter(|end| !end.is_empty());
+    let end = match (end, prefix_end) {
+        (Some(end), Some(prefix_end)) => Some(end.min(prefix_end)),
+        (end, prefix_end) => end.or(prefix_end),
+    };
+    Ok((start.clone().max(prefix.clone()), end))
+}
+
+fn invalid_token() -> Error {
+    let message = "page_token: not of this scan: send back next_page_token unchanged, with the same arguments";
+    Error::invalid("page_token", message)
+}
+
+impl Range {
+    /// Returns the scan of the next page, of a tenant whose number is now known.
+    pub(crate) fn scan(&self, tenant: TenantNumber, at: Option<Revision>) -> Result<Scan, Error> {
+        let mut scan = Scan {
+            start: self.start.clone(),
+            end: self.end.clone(),
+            order: self.order,
+            keys_only: self.keys_only,
+            at,
+            after: None,
+            keys_max: self.page_size as usize,
+            len_max: PAGE_LEN_MAX,
+        };
+        if let Some(token) = &self.page_token {
+            let arguments = arguments_hash(tenant, &scan);
+            let token = PageToken::from_bytes(token.clone(), arguments).map_err(|_| invalid_token())?;
+            scan.at = Some(token.revision);
+            scan.after = Some(token.after);
+        }
+        Ok(scan)
+    }
+
+    /// Writes the token of the page behind a key.
+    pub(crate) fn token(tenant: TenantNumber, scan: &Scan, revision: Revision, after: Bytes) -> String {
+        let token = PageToken {
+            revision,
+            after,
+            arguments: arguments_hash(tenant, scan),
+        };
+        URL_SAFE_NO_PAD.encode(token.to_bytes())
+    }
+}

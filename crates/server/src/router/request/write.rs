@@ -1,0 +1,108 @@
+//! Changes of one key, and of a range.
+
+use stead_api::{
+    convert::{self, condition::precondition},
+    proto::v1,
+};
+use stead_state::shard::command::{Effect, Increment, Operation};
+use stead_types::Error;
+
+use super::{Change, Write, remote_unavailable, scan::bounds};
+
+pub(super) fn put(put: &v1::PutRequest) -> Result<Write, Error> {
+    convert::key::key("key", &put.key)?;
+    convert::key::value("value", &put.value)?;
+    let effect = Effect::Put {
+        value: put.value.clone(),
+        ttl: convert::key::ttl("ttl", put.ttl)?,
+    };
+    let operation = Operation {
+        condition: precondition(put.precondition.clone())?,
+        previous: put.want_previous,
+        ..Operation::new(put.key.clone(), effect)
+    };
+    write(Change::One(operation), put.idempotency_key.as_ref(), put.durability)
+}
+
+pub(super) fn delete(delete: &v1::DeleteRequest) -> Result<Write, Error> {
+    convert::key::key("key", &delete.key)?;
+    let operation = Operation {
+        condition: precondition(delete.precondition.clone())?,
+        previous: delete.want_previous,
+        ..Operation::new(delete.key.clone(), Effect::Delete)
+    };
+    write(
+        Change::One(operation),
+        delete.idempotency_key.as_ref(),
+        delete.durability,
+    )
+}
+
+pub(super) fn increment(increment: &v1::IncrementRequest) -> Result<Write, Error> {
+    convert::key::key("key", &increment.key)?;
+    convert::key::bounds("ceiling", increment.floor, increment.ceiling)?;
+    let effect = Effect::Increment(Increment {
+        delta: increment.delta,
+        floor: increment.floor,
+        ceiling: increment.ceiling,
+        window: convert::key::window("window", increment.window)?,
+    });
+    let operation = Operation {
+        condition: precondition(increment.precondition.clone())?,
+        previous: increment.want_previous,
+        ..Operation::new(increment.key.clone(), effect)
+    };
+    write(
+        Change::One(operation),
+        increment.idempotency_key.as_ref(),
+        increment.durability,
+    )
+}
+
+pub(super) fn append(append: &v1::AppendRequest) -> Result<Write, Error> {
+    convert::key::key("key", &append.key)?;
+    let effect = Effect::Append {
+        bytes: append.value.clone(),
+        len_max: convert::key::append("", &append.value, append.max_length)?,
+    };
+    let operation = Operation {
+        condition: precondition(append.precondition.clone())?,
+        previous: append.want_previous,
+        ..Operation::new(append.key.clone(), effect)
+    };
+    write(
+        Change::One(operation),
+        append.idempotency_key.as_ref(),
+        append.durability,
+    )
+}
+
+pub(super) fn delete_range(range: &v1::DeleteRangeRequest) -> Result<Write, Error> {
+    let is_named = [&range.start, &range.end, &range.prefix]
+        .iter()
+        .any(|bound| !bound.is_empty());
+    if is_named == range.all {
+        let message = if range.all {
+            "all: stands for every key of the tenant; leave out start, end and prefix with it"
+        } else {
+            "all: no range is named; set start, end or prefix, or set this to delete every key of the tenant"
+        };
+        return Err(Error::invalid("all", message));
+    }
+    let (start, end) = bounds(&range.start, &range.end, &range.prefix)?;
+    write(
+        Change::DeleteRange(start, end),
+        range.idempotency_key.as_ref(),
+        range.durability,
+    )
+}
+
+pub(super) fn write(change: Change, key: Option<&v1::IdempotencyKey>, durability: i32) -> Result<Write, Error> {
+    if convert::read::durability("durability", durability)? == Some(v1::Durability::Remote) {
+        return Err(remote_unavailable());
+    }
+    Ok(Write {
+        change,
+        idempotency: key.map(convert::id::idempotency_key).transpose()?,
+    })
+}

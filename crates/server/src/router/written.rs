@@ -1,0 +1,316 @@
+//! What writes came to, as messages.
+
+use stead_api::proto::v1::{
+    Answer, AppendResponse, DeleteRangeResponse, DeleteResponse, IncrementResponse, NotAdmitted, PutResponse,
+    ResponseHeader, Role, TxnResponse, TxnResult,
+    answer::Response,
+    txn_result::{self, Result as StepMessage},
+};
+use stead_state::shard::{
+    answer::{Answer as Outcome, Evaluated, Made, RangeDeleted, Refusal, StepResult, TxnDone, Unfit, Written},
+    command::{Effect, Operation, RESULTS_LEN_MAX, Step},
+};
+use stead_types::{Epoch, Error, ErrorKind, Revision, Sequence};
+
+use super::{Job, Router, Write, request::Change};
+use crate::{
+    metrics::{Op, ServedFrom},
+    reply::{self, Origin, Seen},
+};
+
+/// How far a range has been removed.
+pub(super) struct Progress {
+    /// Changes that it took.
+    pub(super) changes: u32,
+    /// Keys that are gone.
+    pub(super) keys: u64,
+    /// Whether that was all.
+    pub(super) is_whole: bool,
+}
+
+impl Router {
+    /// Answers a write.
+    pub(super) fn answer(&self, job: Job<Write>, outcome: Outcome) {
+        let answer = match outcome {
+            Outcome::Written(written) => self.written(&job, written),
+            Outcome::Unchanged(at) => self.unchanged(&job, at),
+            Outcome::Txn(done) => self.txn(&job, done),
+            Outcome::TxnRefused { held, step, why, at } => self.txn_refused(&job, (held, step), why, at),
+            Outcome::TxnTooLarge { len } => {
+                let message = format!(
+                    "then: the answer would have {len} bytes, at most {RESULTS_LEN_MAX} are answered; read fewer keys, or \
+                     without previous values"
+                );
+                reply::error(&Error::invalid("then", message))
+            }
+            Outcome::RangeDeleted(deleted) => {
+                let progress = Progress {
+                    changes: u32::from(deleted.keys > 0),
+                    keys: deleted.keys,
+                    is_whole: true,
+                };
+                return self.answer_range(job, deleted, progress);
+            }
+            Outcome::ConditionFailed { current, at: _ } => {
+                let message = match current {
+                    Revision::ZERO => "the precondition does not hold: the key does not exist".to_owned(),
+                    current => format!("the precondition does not hold: the key was last changed at {current}"),
+                };
+                reply::error(&Error::new(ErrorKind::ConditionFailed { current }, message))
+            }
+            Outcome::Forked { epoch, kept } => reply::error(&forked(epoch, kept)),
+            Outcome::BoundReached { number, at } => self.not_admitted(&job, number, at),
+            Outcome::Unfit(why) => {
+                let delta = match &job.ask.change {
+                    Change::One(operation) => delta(&operation.effect),
+                    Change::Txn(_) | Change::DeleteRange(..) => 0,
+                };
+                reply::error(&unfit("", delta, why))
+            }
+            Outcome::KeyReused => reply::error(&Error::invalid(
+                "idempotency_key",
+                "idempotency_key: was used for another write: use each sequence once",
+            )),
+            Outcome::Expired { edge, now } => {
+                let message = "whether the write was executed is no longer remembered; it was not executed now";
+                reply::error(&Error::new(ErrorKind::IdempotencyExpired { edge, now }, message))
+            }
+            Outcome::Done | Outcome::Fed(_) | Outcome::Void(_) => strange(),
+        };
+        self.host.counts.request(Op::Write, ServedFrom::Home);
+        job.call.reply.send(answer);
+    }
+
+    /// Answers a delete of a range, whole or not.
+    pub(super) fn answer_range(&self, job: Job<Write>, deleted: RangeDeleted, progress: Progress) {
+        let answer = reply::response(Response::DeleteRange(DeleteRangeResponse {
+            header: Some(self.header(&job, deleted.at)),
+            deleted: progress.keys,
+            changes: progress.changes,
+            incomplete: !progress.is_whole,
+            repeated_outcome: deleted.repeated,
+        }));
+        self.host.counts.request(Op::Write, ServedFrom::Home);
+        job.call.reply.send(answer);
+    }
+
+    /// The header of an answer from home, which is behind nothing.
+    fn header(&self, job: &Job<Write>, at: Evaluated) -> ResponseHeader {
+        let node = &self.host.config.node;
+        let origin = Origin {
+            region: &node.region,
+            node: node.id,
+            role: Role::Home,
+            forwarded: job.call.forwarded.is_some(),
+        };
+        let seen = Seen {
+            tenant: job.tenant.number,
+            revision: at.revision,
+            token: at.revision,
+            time: at.time,
+            staleness: Some(std::time::Duration::ZERO),
+        };
+        reply::header(origin, seen)
+    }
+
+    fn written(&self, job: &Job<Write>, written: Written) -> Answer {
+        let Change::One(Operation { key, effect, .. }) = &job.ask.change else {
+            return strange();
+        };
+        let at = Evaluated {
+            revision: written.revision,
+            time: written.time,
+        };
+        let header = Some(self.header(job, at));
+        let repeated_outcome = written.repeated;
+        let previous = written.previous.map(|version| reply::key_value(key.clone(), version));
+        reply::response(match effect {
+            Effect::Put { .. } => Response::Put(PutResponse {
+                header,
+                previous,
+                repeated_outcome,
+            }),
+            Effect::Delete => Response::Delete(DeleteResponse {
+                header,
+                deleted: true,
+                previous,
+                repeated_outcome,
+            }),
+            Effect::Increment(_) => Response::Increment(IncrementResponse {
+                header,
+                value: number(written.made),
+                admitted: true,
+                previous,
+                repeated_outcome,
+            }),
+            Effect::Append { .. } => Response::Append(AppendResponse {
+                header,
+                length: length(written.made),
+                previous,
+                repeated_outcome,
+            }),
+        })
+    }
+
+    /// The answer of a write that had nothing to do.
+    fn unchanged(&self, job: &Job<Write>, at: Evaluated) -> Answer {
+        reply::response(Response::Delete(DeleteResponse {
+            header: Some(self.header(job, at)),
+            ..DeleteResponse::default()
+        }))
+    }
+
+    fn not_admitted(&self, job: &Job<Write>, number: i64, at: Evaluated) -> Answer {
+        reply::response(Response::Increment(IncrementResponse {
+            header: Some(self.header(job, at)),
+            value: Some(number),
+            ..IncrementResponse::default()
+        }))
+    }
+
+    fn txn(&self, job: &Job<Write>, done: TxnDone) -> Answer {
+        let Change::Txn(branches) = &job.ask.change else {
+            return strange();
+        };
+        let steps = branches.branch(done.held).iter();
+        let results = steps.zip(done.results.unwrap_or_default());
+        reply::response(Response::Txn(TxnResponse {
+            header: Some(self.header(job, done.at)),
+            succeeded: done.held,
+            results: results.map(|(step, result)| step_result(step, result)).collect(),
+            not_admitted: None,
+            repeated_outcome: done.repeated,
+        }))
+    }
+
+    fn txn_refused(&self, job: &Job<Write>, (held, step): (bool, usize), why: Refusal, at: Evaluated) -> Answer {
+        let Change::Txn(branches) = &job.ask.change else {
+            return strange();
+        };
+        let unfit_at = |why| {
+            let list = if held { "then" } else { "otherwise" };
+            let (name, delta) = match branches.branch(held).get(step) {
+                Some(Step::Write(operation)) => (name(&operation.effect), delta(&operation.effect)),
+                Some(Step::Get(_)) | None => ("get", 0),
+            };
+            reply::error(&unfit(&format!("{list}[{step}].{name}."), delta, why))
+        };
+        match why {
+            Refusal::Unfit(why) => unfit_at(why),
+            Refusal::BoundReached(value) => reply::response(Response::Txn(TxnResponse {
+                header: Some(self.header(job, at)),
+                succeeded: held,
+                not_admitted: Some(NotAdmitted {
+                    operation: step as u32,
+                    value,
+                }),
+                ..TxnResponse::default()
+            })),
+        }
+    }
+}
+
+fn strange() -> Answer {
+    let message = "a write got another write's answer: this is a bug, please report it";
+    reply::error(&Error::new(ErrorKind::Internal, message))
+}
+
+fn number(made: Option<Made>) -> Option<i64> {
+    match made {
+        Some(Made::Number(number)) => Some(number),
+        Some(Made::Length(_)) | None => None,
+    }
+}
+
+fn length(made: Option<Made>) -> Option<u64> {
+    match made {
+        Some(Made::Length(length)) => Some(length),
+        Some(Made::Number(_)) | None => None,
+    }
+}
+
+fn step_result(step: &Step, result: StepResult) -> TxnResult {
+    let key = match step {
+        Step::Get(key) => key,
+        Step::Write(operation) => &operation.key,
+    };
+    let item = |version: Option<_>| version.map(|version| reply::key_value(key.clone(), version));
+    let result = match (step, result) {
+        (_, StepResult::Got(version)) => StepMessage::Get(txn_result::Get { item: item(version) }),
+        (
+            step,
+            StepResult::Wrote {
+                changed,
+                previous,
+                made,
+            },
+        ) => {
+            let previous = item(previous);
+            match step {
+                Step::Get(_) => StepMessage::Get(txn_result::Get { item: previous }),
+                Step::Write(operation) => match &operation.effect {
+                    Effect::Put { .. } => StepMessage::Put(txn_result::Put { previous }),
+                    Effect::Delete => StepMessage::Delete(txn_result::Delete {
+                        deleted: changed,
+                        previous,
+                    }),
+                    Effect::Increment(_) => StepMessage::Increment(txn_result::Increment {
+                        value: number(made).unwrap_or_default(),
+                        previous,
+                    }),
+                    Effect::Append { .. } => StepMessage::Append(txn_result::Append {
+                        length: length(made).unwrap_or_default(),
+                        previous,
+                    }),
+                },
+            }
+        }
+    };
+    TxnResult { result: Some(result) }
+}
+
+fn name(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Put { .. } => "put",
+        Effect::Delete => "delete",
+        Effect::Increment(_) => "increment",
+        Effect::Append { .. } => "append",
+    }
+}
+
+fn delta(effect: &Effect) -> i64 {
+    match effect {
+        Effect::Increment(increment) => increment.delta,
+        Effect::Put { .. } | Effect::Delete | Effect::Append { .. } => 0,
+    }
+}
+
+/// The error of a write that what the key holds does not admit; `at` stands before the fields' names.
+fn unfit(at: &str, by: i64, unfit: Unfit) -> Error {
+    let (field, why) = match unfit {
+        Unfit::NotANumber => (
+            "key",
+            "what it holds is no decimal number of 64 bits; put a number first, or count under another key".to_owned(),
+        ),
+        Unfit::Overflow { number } => ("delta", format!("{number} and {by} are together beyond 64 bits")),
+        Unfit::TooLong { len } => (
+            "value",
+            format!("the key holds {len} bytes already, and would become longer than max_length; begin another key"),
+        ),
+    };
+    let field = format!("{at}{field}");
+    let message = format!("{field}: {why}");
+    Error::invalid(field, message)
+}
+
+/// The error of a revision that a promotion cut.
+pub(super) fn forked(epoch: Epoch, kept: Sequence) -> Error {
+    let first = kept.next().unwrap_or(Sequence::MAX);
+    let kind = ErrorKind::Forked {
+        epoch,
+        first: Revision::new(epoch, first),
+        last: Revision::new(epoch, first),
+    };
+    let message = format!("epoch {epoch} was cut after sequence {kept}: read again before you write");
+    Error::new(kind, message)
+}

@@ -1,0 +1,50 @@
+//! EXPIRY: which keys of a copy expire, in the order of their times.
+//!
+//! Key: kind, group, install, tenant, copy, tenant time u64, then the key's bytes. Value: empty. A row whose key has
+//! another expiry by now says nothing: a snapshot leaves such rows behind.
+
+use bytes::Bytes;
+use stead_types::TenantTime;
+
+use super::{COPY_LEN, Copy, Order, Rows, Unreadable, kind};
+use crate::codec::{Malformed, Reader};
+
+/// Returns the key of a row.
+pub fn key(copy: Copy, time: TenantTime, key: &[u8]) -> Bytes {
+    copy.key(kind::EXPIRY, 8 + key.len()).u64(time.0).raw(key).finish()
+}
+
+/// Reads the time and the tenant's key out of a row's key.
+pub fn parse_key(row: Bytes) -> Result<(TenantTime, Bytes), Malformed> {
+    let mut r = Reader::new(row, "expiry key");
+    r.raw(COPY_LEN)?;
+    let time = TenantTime(r.u64()?);
+    Ok((time, r.rest()))
+}
+
+/// Returns the first time that a copy has a row of.
+pub fn next(rows: &dyn Rows, copy: Copy) -> Result<Option<TenantTime>, Unreadable> {
+    let range = copy.range(kind::EXPIRY);
+    let first = rows.range(&range.start..&range.end, Order::Ascending).next();
+    let Some((row, _)) = first.transpose()? else {
+        return Ok(None);
+    };
+    Ok(Some(parse_key(row)?.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stead_types::{GroupId, TenantNumber};
+
+    use super::{super::Place, *};
+
+    proptest! {
+        #[test]
+        fn a_key_reads_back(time: u64, bytes: Vec<u8>) {
+            let copy = Place { group: GroupId::new(1), install: 2 }.copy(TenantNumber::new(3), 4);
+            let time = TenantTime(time);
+            prop_assert_eq!(parse_key(key(copy, time, &bytes)), Ok((time, bytes.into())));
+        }
+    }
+}

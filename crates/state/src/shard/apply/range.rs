@@ -1,0 +1,139 @@
+//! Many keys at once: a caller's range, and keys whose time is over.
+
+use stead_types::TenantTime;
+
+use super::{
+    super::{
+        Shard,
+        answer::{Answer, RangeDeleted, Written},
+        command::{DeleteRange, EXPIRED_MAX, Expire, RANGE_KEYS_MAX},
+    },
+    Context,
+    owned::{Known, Owned, Planned, exhausted},
+};
+use crate::rows::{Order, Unreadable, change::Cause, current, expiry, kind};
+
+/// Most rows that a command looks at, tombstones below the floor not counted: they go at another time in each replica.
+const ROWS_MAX: usize = 8 * RANGE_KEYS_MAX;
+
+impl Shard {
+    pub(super) fn delete_range(&mut self, context: &mut Context<'_>, range: DeleteRange) -> Result<Answer, Unreadable> {
+        self.execute(context, range.tenant, |owned| delete(owned, range))
+    }
+
+    pub(super) fn expire(&mut self, context: &mut Context<'_>, expire: Expire) -> Result<Answer, Unreadable> {
+        self.execute(context, expire.tenant, remove_expired)
+    }
+}
+
+fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unreadable> {
+    match owned.known(range.idempotency.as_ref(), range.request) {
+        Some(Known::Refused(answer)) => return Ok(answer),
+        Some(Known::Repeated(outcome)) => {
+            let mut at = owned.evaluated();
+            at.revision = outcome.revision;
+            return Ok(Answer::RangeDeleted(RangeDeleted {
+                at,
+                keys: 0,
+                next: Some(range.start),
+                repeated: true,
+            }));
+        }
+        None => {}
+    }
+    let (planned, next) = plan(owned, &range)?;
+    let keys = planned.len() as u64;
+    let at = if planned.is_empty() {
+        owned.evaluated()
+    } else {
+        let remember = (range.idempotency, range.request);
+        match owned.commit(remember, Cause::Write, planned.into_iter()) {
+            Some(at) => at,
+            None => return Ok(exhausted()),
+        }
+    };
+    Ok(Answer::RangeDeleted(RangeDeleted {
+        at,
+        keys,
+        next,
+        repeated: false,
+    }))
+}
+
+/// Finds the first keys of a range that are to go, and where the rest begins.
+fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<(Vec<Planned>, Option<bytes::Bytes>), Unreadable> {
+    let copy = owned.copy;
+    let floor = owned.tenant.record.live.floor;
+    let start = current::key(copy, &range.start);
+    let end = match &range.end {
+        Some(end) => current::key(copy, end),
+        None => copy.range(kind::CURRENT).end,
+    };
+    let (mut planned, mut seen) = (Vec::new(), 0);
+    if start >= end {
+        return Ok((planned, None));
+    }
+    for row in owned.context.rows.range(&start..&end, Order::Ascending) {
+        let (row, value) = row?;
+        let now = current::decode(value)?;
+        if now.live.is_none() && now.revision <= floor {
+            continue;
+        }
+        let key = current::parse_key(&row);
+        if planned.len() == RANGE_KEYS_MAX || seen == ROWS_MAX {
+            return Ok((planned, Some(key)));
+        }
+        seen += 1;
+        if now.live.is_some() && range.as_of.is_none_or(|as_of| now.revision <= as_of) {
+            planned.push(Planned {
+                key,
+                before: Some(now),
+                value: None,
+            });
+        }
+    }
+    Ok((planned, None))
+}
+
+fn remove_expired(owned: &mut Owned<'_, '_>) -> Result<Answer, Unreadable> {
+    let copy = owned.copy;
+    let start = copy.range(kind::EXPIRY).start;
+    let end = expiry::key(copy, TenantTime(owned.now().0.saturating_add(1)), &[]);
+    let (mut planned, mut stale) = (Vec::new(), Vec::new());
+    for row in owned.context.rows.range(&start..&end, Order::Ascending) {
+        if planned.len() == EXPIRED_MAX {
+            break;
+        }
+        let (row, _) = row?;
+        let (time, key) = expiry::parse_key(row.clone())?;
+        let before = owned.current(&key)?;
+        let expires = before.and_then(|before| before.live?.expires);
+        if expires == Some(time) {
+            planned.push(Planned {
+                key,
+                before,
+                value: None,
+            });
+        } else {
+            stale.push(row);
+        }
+    }
+    for row in stale {
+        owned.context.rows.delete(row);
+    }
+    let mut answer = Answer::Unchanged(owned.evaluated());
+    if !planned.is_empty() {
+        let Some(at) = owned.commit((None, 0), Cause::Expiry, planned.into_iter()) else {
+            return Ok(exhausted());
+        };
+        answer = Answer::Written(Written {
+            revision: at.revision,
+            time: at.time,
+            previous: None,
+            repeated: false,
+            made: None,
+        });
+    }
+    owned.tenant.next_expiry = expiry::next(owned.context.rows, copy)?;
+    Ok(answer)
+}

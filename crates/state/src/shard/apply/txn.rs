@@ -1,0 +1,219 @@
+//! Callers' transactions: one branch, whole, as one change.
+
+use super::{
+    super::{
+        Shard,
+        answer::{Answer, Refusal, StepResult, TxnDone, Version},
+        command::{Branches, Compare, Operation, RESULTS_LEN_MAX, Step, Txn},
+        read::{change_at, previous_version, version_at},
+        window::Remembered,
+    },
+    Context,
+    owned::{Effected, Known, Owned, Planned, Verdict, exhausted},
+    write::made_by,
+};
+use crate::rows::{
+    Unreadable,
+    change::{Cause, Change},
+    current::Current,
+};
+
+impl Shard {
+    pub(super) fn txn(&mut self, context: &mut Context<'_>, txn: Txn) -> Result<Answer, Unreadable> {
+        self.execute(context, txn.tenant, |owned| execute(owned, txn))
+    }
+}
+
+fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
+    match owned.known(txn.idempotency.as_ref(), txn.request) {
+        Some(Known::Repeated(outcome)) => return repeated(owned, outcome, &txn.branches),
+        Some(Known::Refused(answer)) => return Ok(answer),
+        None => {}
+    }
+    let Branches {
+        compares,
+        then,
+        otherwise,
+    } = txn.branches;
+    let held = match all_hold(owned, &compares)? {
+        Ok(held) => held,
+        Err(forked) => return Ok(forked),
+    };
+    let evaluation = match evaluate(owned, if held { then } else { otherwise })? {
+        Ok(evaluation) => evaluation,
+        Err((step, why)) => {
+            let at = owned.evaluated();
+            return Ok(Answer::TxnRefused { held, step, why, at });
+        }
+    };
+    if evaluation.len > RESULTS_LEN_MAX {
+        return Ok(Answer::TxnTooLarge { len: evaluation.len });
+    }
+    let results = read_results(owned, evaluation.results)?;
+    let changed = !evaluation.planned.is_empty();
+    let branch = if held { 0 } else { Remembered::OTHERWISE };
+    let remember = (txn.idempotency, txn.request | branch);
+    let at = if changed {
+        match owned.commit(remember, Cause::Write, evaluation.planned.into_iter()) {
+            Some(at) => at,
+            None => return Ok(exhausted()),
+        }
+    } else {
+        owned.evaluated()
+    };
+    Ok(Answer::Txn(TxnDone {
+        at,
+        changed,
+        held,
+        results: Some(results),
+        repeated: false,
+    }))
+}
+
+/// Tells whether all conditions hold, or answers that one of them names a revision that was cut.
+fn all_hold(owned: &Owned<'_, '_>, compares: &[Compare]) -> Result<Result<bool, Answer>, Unreadable> {
+    let mut held = true;
+    for Compare { key, condition } in compares {
+        match owned.verdict(owned.current(key)?, condition)? {
+            Verdict::Holds => {}
+            Verdict::Fails => held = false,
+            Verdict::Forked { epoch, kept } => return Ok(Err(Answer::Forked { epoch, kept })),
+        }
+    }
+    Ok(Ok(held))
+}
+
+/// What a branch comes to, before anything is changed.
+#[derive(Default)]
+struct Evaluation {
+    planned: Vec<Planned>,
+    results: Vec<ToRead>,
+    /// Bytes of the results.
+    len: u64,
+}
+
+/// A result of which the values are still to be read.
+struct ToRead {
+    result: StepResult,
+    /// The version that belongs into it.
+    version: Option<Current>,
+}
+
+fn evaluate(owned: &Owned<'_, '_>, steps: Vec<Step>) -> Result<Result<Evaluation, (usize, Refusal)>, Unreadable> {
+    let mut evaluation = Evaluation::default();
+    for (number, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Get(key) => {
+                let version = owned.current(&key)?;
+                evaluation.add(StepResult::Got(None), key.len(), version);
+            }
+            Step::Write(Operation {
+                key, previous, effect, ..
+            }) => {
+                let before = owned.current(&key)?;
+                let (value, made) = match owned.effected(before, effect)? {
+                    Effected::Refused(why) => return Ok(Err((number, why))),
+                    Effected::Unchanged => {
+                        evaluation.add(wrote(false, None), 0, None);
+                        continue;
+                    }
+                    Effected::Holds(value, made) => (value, made),
+                };
+                evaluation.add(wrote(true, made), key.len(), before.filter(|_| previous));
+                evaluation.planned.push(Planned { key, before, value });
+            }
+        }
+    }
+    Ok(Ok(evaluation))
+}
+
+fn wrote(changed: bool, made: Option<super::super::answer::Made>) -> StepResult {
+    StepResult::Wrote {
+        changed,
+        previous: None,
+        made,
+    }
+}
+
+impl Evaluation {
+    fn add(&mut self, result: StepResult, key_len: usize, version: Option<Current>) {
+        let live = version.and_then(|version| version.live);
+        self.len += live.map_or(0, |live| key_len as u64 + u64::from(live.len));
+        self.results.push(ToRead { result, version });
+    }
+}
+
+fn read_results(owned: &Owned<'_, '_>, results: Vec<ToRead>) -> Result<Vec<StepResult>, Unreadable> {
+    let read = |ToRead { result, version }| {
+        let live = version.filter(|version: &Current| version.live.is_some());
+        let read = |version: Current| version_at(owned.context.rows, owned.copy, (version.revision, version.effect));
+        let version = live.map(read).transpose()?.flatten();
+        Ok(with_version(result, version))
+    };
+    results.into_iter().map(read).collect()
+}
+
+fn with_version(result: StepResult, version: Option<Version>) -> StepResult {
+    match result {
+        StepResult::Got(_) => StepResult::Got(version),
+        StepResult::Wrote { changed, made, .. } => StepResult::Wrote {
+            changed,
+            previous: version,
+            made,
+        },
+    }
+}
+
+/// Answers a repeat with the first outcome; its results are given while history still has them all.
+fn repeated(owned: &Owned<'_, '_>, outcome: Remembered, branches: &Branches) -> Result<Answer, Unreadable> {
+    let revision = outcome.revision;
+    let (rows, copy) = (&*owned.context.rows, owned.copy);
+    let first = change_at(rows, copy, (revision, 0))?;
+    let held = outcome.held();
+    let is_kept = revision > owned.tenant.record.live.floor;
+    let results = match first.filter(|_| is_kept) {
+        None => None,
+        Some(first) => {
+            let mut changes = vec![first];
+            while changes.last().is_some_and(|last| last.more) {
+                let next = u16::try_from(changes.len()).unwrap_or(u16::MAX);
+                changes.extend(change_at(rows, copy, (revision, next))?);
+            }
+            let again = |step| result_again(owned, step, &changes);
+            Some(branches.branch(held).iter().map(again).collect::<Result<_, _>>()?)
+        }
+    };
+    let time = owned.evaluated().time;
+    Ok(Answer::Txn(TxnDone {
+        at: super::super::answer::Evaluated { revision, time },
+        changed: true,
+        held,
+        results,
+        repeated: true,
+    }))
+}
+
+fn result_again(owned: &Owned<'_, '_>, step: &Step, changes: &[Change]) -> Result<StepResult, Unreadable> {
+    let (rows, copy) = (&*owned.context.rows, owned.copy);
+    let revision = changes
+        .first()
+        .map_or(stead_types::Revision::ZERO, |first| first.revision);
+    Ok(match step {
+        Step::Get(key) => StepResult::Got(previous_version(rows, copy, key, revision)?),
+        Step::Write(operation) => match changes.iter().find(|change| change.key == operation.key) {
+            None => wrote(false, None),
+            Some(change) => {
+                let previous = match change.previous {
+                    Some(at) if operation.previous => version_at(rows, copy, at)?,
+                    Some(_) | None => None,
+                };
+                let value = change.value.as_ref();
+                StepResult::Wrote {
+                    changed: true,
+                    previous,
+                    made: value.and_then(|value| made_by(&operation.effect, value)),
+                }
+            }
+        },
+    })
+}

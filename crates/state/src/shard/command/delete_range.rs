@@ -1,0 +1,98 @@
+//! `DeleteRange`: keys of a range go, a bounded number with each command.
+
+use bytes::Bytes;
+use stead_types::{IdempotencyKey, Revision, TenantNumber};
+
+use super::{
+    kind, start, tenant,
+    write::{read_idempotency, write_idempotency},
+};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    shard::digest,
+};
+
+/// Most keys that one command removes: as many effects as one change can have.
+pub const RANGE_KEYS_MAX: usize = 512;
+
+/// Removes the first keys of a range. The first command of a large one carries the idempotency key; those that go on
+/// behind it name its revision and leave alone what was changed after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteRange {
+    /// Of which tenant.
+    pub tenant: TenantNumber,
+    /// By which a repeat is known.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Hash of the range, so that a key used for another one is noticed.
+    pub request: u64,
+    /// First key.
+    pub start: Bytes,
+    /// Behind the last key; `None` for the end of the tenant.
+    pub end: Option<Bytes>,
+    /// Only keys that were not changed after this.
+    pub as_of: Option<Revision>,
+}
+
+impl DeleteRange {
+    /// Returns the first command of a range, its hash included.
+    pub fn new(
+        tenant: TenantNumber,
+        idempotency: Option<IdempotencyKey>,
+        (start, end): (Bytes, Option<Bytes>),
+    ) -> Self {
+        let mut w = Writer::with_capacity(16 + start.len());
+        write_range(&mut w, &start, end.as_ref());
+        let request = idempotency.map_or(0, |_| digest::of_request(&w.finish()));
+        Self {
+            tenant,
+            idempotency,
+            request,
+            start,
+            end,
+            as_of: None,
+        }
+    }
+
+    /// Returns the command that goes on from a key, in the range whose first command made this revision.
+    pub fn from(&self, start: Bytes, as_of: Revision) -> Self {
+        Self {
+            tenant: self.tenant,
+            idempotency: None,
+            request: 0,
+            start,
+            end: self.end.clone(),
+            as_of: Some(as_of),
+        }
+    }
+
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let end_len = self.end.as_ref().map_or(0, Bytes::len);
+        let mut w = start(kind::DELETE_RANGE, self.tenant, 64 + self.start.len() + end_len);
+        write_idempotency(&mut w, self.idempotency, self.request);
+        write_range(&mut w, &self.start, self.end.as_ref());
+        w.option(self.as_of, |w, as_of| {
+            w.u64(as_of.to_u64());
+        });
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        let tenant = tenant(r)?;
+        let (idempotency, request) = read_idempotency(r)?;
+        Ok(Self {
+            tenant,
+            idempotency,
+            request,
+            start: r.bytes()?,
+            end: r.option(Reader::bytes)?,
+            as_of: r.option(|r| Ok(Revision::from_u64(r.u64()?)))?,
+        })
+    }
+}
+
+fn write_range(w: &mut Writer, start: &[u8], end: Option<&Bytes>) {
+    w.bytes(start).option(end, |w, end| {
+        w.bytes(end);
+    });
+}

@@ -1,0 +1,151 @@
+//! `Txn`: conditions on some keys of a tenant, and what is done if all of them hold, or if not.
+
+use bytes::Bytes;
+use stead_types::{IdempotencyKey, TenantNumber};
+
+use super::{
+    Condition, Operation, condition, kind, start, tenant,
+    write::{read_idempotency, write_idempotency},
+};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    shard::digest,
+};
+
+/// Most steps of a branch: as many effects as one change can have.
+pub const STEPS_MAX: usize = 512;
+/// Most bytes of what a transaction answers.
+pub const RESULTS_LEN_MAX: u64 = 4 << 20;
+
+/// A transaction of one tenant: one branch of it is done, whole, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Txn {
+    /// Of which tenant.
+    pub tenant: TenantNumber,
+    /// By which a repeat is known.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Hash of the branches, so that a key used for another transaction is noticed.
+    pub request: u64,
+    /// What is to be done.
+    pub branches: Branches,
+}
+
+/// Conditions and what follows from them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Branches {
+    /// All of these, or the other branch.
+    pub compares: Vec<Compare>,
+    /// Done if they hold. A key stands at most once in a branch, so that the order of its steps means nothing.
+    pub then: Vec<Step>,
+    /// Done if they do not.
+    pub otherwise: Vec<Step>,
+}
+
+/// A condition on a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// The key.
+    pub key: Bytes,
+    /// What must hold of it.
+    pub condition: Condition,
+}
+
+/// A step of a branch. Steps see what was there before the transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Answers with a key.
+    Get(Bytes),
+    /// Changes a key; it has no condition of its own.
+    Write(Operation),
+}
+
+const GET: u8 = 1;
+const WRITE: u8 = 2;
+
+impl Txn {
+    /// Returns the transaction, its hash included.
+    pub fn new(tenant: TenantNumber, idempotency: Option<IdempotencyKey>, branches: Branches) -> Self {
+        let mut w = Writer::with_capacity(branches.len());
+        let request = idempotency.map_or(0, |_| {
+            branches.encode(&mut w);
+            digest::of_request(&w.finish())
+        });
+        Self {
+            tenant,
+            idempotency,
+            request,
+            branches,
+        }
+    }
+
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::TXN, self.tenant, 48 + self.branches.len());
+        write_idempotency(&mut w, self.idempotency, self.request);
+        self.branches.encode(&mut w);
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        let tenant = tenant(r)?;
+        let (idempotency, request) = read_idempotency(r)?;
+        let branches = Branches::decode(r)?;
+        Ok(Self {
+            tenant,
+            idempotency,
+            request,
+            branches,
+        })
+    }
+}
+
+impl Branches {
+    /// Returns the steps of one branch.
+    pub fn branch(&self, held: bool) -> &[Step] {
+        if held { &self.then } else { &self.otherwise }
+    }
+
+    /// Returns about how many bytes they take.
+    fn len(&self) -> usize {
+        let compares = self
+            .compares
+            .iter()
+            .map(|compare| compare.key.len() + condition::len(&compare.condition) + 4);
+        let steps = self.then.iter().chain(&self.otherwise).map(|step| match step {
+            Step::Get(key) => key.len() + 4,
+            Step::Write(operation) => operation.len(),
+        });
+        compares.chain(steps).sum()
+    }
+
+    fn encode(&self, w: &mut Writer) {
+        w.list(self.compares.iter(), |w, compare| {
+            w.bytes(&compare.key);
+            condition::encode(Some(&compare.condition), w);
+        });
+        for branch in [&self.then, &self.otherwise] {
+            w.list(branch.iter(), |w, step| match step {
+                Step::Get(key) => drop(w.u8(GET).bytes(key)),
+                Step::Write(operation) => operation.encode(w.u8(WRITE)),
+            });
+        }
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        let compare = |r: &mut Reader| {
+            let key = r.bytes()?;
+            let condition = condition::decode(r)?.ok_or_else(|| r.malformed())?;
+            Ok(Compare { key, condition })
+        };
+        let step = |r: &mut Reader| match r.u8()? {
+            GET => Ok(Step::Get(r.bytes()?)),
+            WRITE => Ok(Step::Write(Operation::decode(r)?)),
+            0 | 3.. => Err(r.malformed()),
+        };
+        Ok(Self {
+            compares: r.list(compare)?,
+            then: r.list(step)?,
+            otherwise: r.list(step)?,
+        })
+    }
+}

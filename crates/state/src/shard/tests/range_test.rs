@@ -1,0 +1,124 @@
+//! Ranges and expiries that are larger than one command.
+
+use stead_types::{ClientId, IdempotencyKey, TenantTime};
+
+use super::group::{Group, TENANT};
+use crate::shard::{
+    Answer,
+    answer::RangeDeleted,
+    command::{DeleteRange, EXPIRED_MAX, Effect, Expire, Operation, RANGE_KEYS_MAX, Write},
+};
+
+const KEYS: usize = 2 * RANGE_KEYS_MAX + 2;
+
+fn key(number: usize) -> Vec<u8> {
+    format!("k{number:05}").into_bytes()
+}
+
+fn put(group: &mut Group, key: Vec<u8>, time: u64, ttl: Option<u64>) {
+    let effect = Effect::Put { value: "v".into(), ttl };
+    let write = Write::new(TENANT, None, Operation::new(key, effect));
+    assert!(matches!(group.apply(time, write.encode()), Answer::Written(_)));
+}
+
+fn delete(group: &mut Group, range: &DeleteRange) -> RangeDeleted {
+    let answer = group.apply(1_000, range.encode());
+    let Answer::RangeDeleted(deleted) = answer else {
+        panic!("{answer:?}")
+    };
+    deleted
+}
+
+fn range() -> DeleteRange {
+    let idempotency = IdempotencyKey {
+        client: ClientId(1),
+        sequence: 1,
+        first_sent: TenantTime(0),
+    };
+    DeleteRange::new(TENANT, Some(idempotency), ("k".into(), Some("l".into())))
+}
+
+#[test]
+fn a_large_range_goes_in_steps_and_spares_what_came_after_the_first() {
+    let mut group = Group::owner();
+    (0..KEYS).for_each(|number| put(&mut group, key(number), 1, None));
+    put(&mut group, "j".into(), 1, None);
+    put(&mut group, "l".into(), 1, None);
+
+    let first = delete(&mut group, &range());
+    assert_eq!((first.keys as usize, first.repeated), (RANGE_KEYS_MAX, false));
+    assert_eq!(first.next.as_deref(), Some(key(RANGE_KEYS_MAX).as_slice()));
+    put(&mut group, key(3), 2, None);
+    put(&mut group, key(RANGE_KEYS_MAX), 2, None);
+
+    // The answer was lost: the first step says again what it made, and the whole range is gone through.
+    let again = delete(&mut group, &range());
+    assert_eq!(
+        (again.at.revision, again.keys, again.repeated),
+        (first.at.revision, 0, true)
+    );
+    let mut next = again.next;
+    let (mut keys, mut steps) = (0, 0);
+    while let Some(from) = next {
+        let step = delete(&mut group, &range().from(from, first.at.revision));
+        keys += step.keys as usize;
+        steps += 1;
+        next = step.next;
+    }
+    assert_eq!((keys, steps), (KEYS - RANGE_KEYS_MAX - 1, 2));
+    let left: Vec<_> = [&b"j"[..], &key(3), &key(RANGE_KEYS_MAX), b"l"]
+        .map(<[u8]>::to_vec)
+        .into();
+    let has = |key: &Vec<u8>| group.reading().get(key, None).unwrap().is_some();
+    assert!(left.iter().all(has));
+    assert_eq!(group.record().live.keys as usize, left.len());
+}
+
+#[test]
+fn an_empty_range_has_no_effect() {
+    let mut group = Group::owner();
+    put(&mut group, "a".into(), 1, None);
+    let before = group.record().clone();
+    let deleted = delete(&mut group, &range());
+    assert_eq!((deleted.keys, deleted.next, deleted.repeated), (0, None, false));
+    assert_eq!(group.record(), &before);
+    let backwards = DeleteRange::new(TENANT, None, ("z".into(), Some("a".into())));
+    assert_eq!(delete(&mut group, &backwards).keys, 0);
+}
+
+#[test]
+fn many_keys_expire_in_steps_and_only_when_their_time_is_over() {
+    let mut group = Group::owner();
+    (0..=EXPIRED_MAX).for_each(|number| put(&mut group, key(number), 1, Some(99)));
+    put(&mut group, "later".into(), 1, Some(100));
+    put(&mut group, "never".into(), 1, None);
+    let expire = |group: &mut Group, time| group.apply(time, Expire { tenant: TENANT }.encode());
+    assert_eq!(group.shard.first_due(), Some((TenantTime(100), TENANT)));
+    assert!(matches!(expire(&mut group, 99), Answer::Unchanged(_)));
+    assert!(matches!(expire(&mut group, 100), Answer::Written(_)));
+    assert_eq!(group.record().live.keys, 3);
+    assert!(matches!(expire(&mut group, 100), Answer::Written(_)));
+    assert_eq!(group.record().live.keys, 2);
+    assert_eq!(group.shard.first_due(), Some((TenantTime(101), TENANT)));
+    group.reopen();
+    assert_eq!(group.shard.first_due(), Some((TenantTime(101), TENANT)));
+    assert!(matches!(expire(&mut group, 101), Answer::Written(_)));
+    assert_eq!(group.shard.first_due(), None);
+    assert!(group.reading().get(b"never", None).unwrap().is_some());
+}
+
+#[test]
+fn a_put_and_a_delete_end_the_expiry_that_was_there() {
+    let mut group = Group::owner();
+    put(&mut group, "a".into(), 1, Some(9));
+    put(&mut group, "a".into(), 2, None);
+    put(&mut group, "b".into(), 2, Some(8));
+    let delete = Write::new(TENANT, None, Operation::new("b", Effect::Delete));
+    group.apply(3, delete.encode());
+    group.reopen();
+    assert_eq!(group.shard.first_due(), None);
+    assert!(matches!(
+        group.apply(50, Expire { tenant: TENANT }.encode()),
+        Answer::Unchanged(_)
+    ));
+}
