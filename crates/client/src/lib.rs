@@ -42,7 +42,7 @@ pub use admin::{
 pub use answer::{Appended, Batch, Deleted, DeletedRange, Got, Header, Incremented, Item, Page, Role, Written};
 pub use client::Client;
 pub use config::{Config, dial};
-pub use directory::{Change, Directory, Watch};
+pub use directory::{Change, Directory, Watch as DirectoryWatch};
 pub use map::{Endpoint, Region};
 pub use options::{Consistency, Durability, Increment, KeyRange, Read, Scan, Write};
 pub use session::Route;
@@ -50,4 +50,6 @@ pub use stead_api::net::{Connect, Io};
 pub use stead_types::{
     Condition, Error, ErrorKind, IdempotencyKey, Operand, Relation, Revision, SessionToken, TenantTime,
 };
-pub use tenant::{NotAdmitted, Op, OpResult, ScanStream, Tenant, Txn, TxnDone};
+pub use tenant::{
+    Event, EventKind, From, NotAdmitted, Op, OpResult, ScanStream, Tenant, Told, Txn, TxnDone, Watch, Watcher,
+};

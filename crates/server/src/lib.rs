@@ -15,3 +15,4 @@ mod reply;
 mod router;
 mod services;
 pub mod supervisor;
+mod watch;

@@ -32,8 +32,7 @@ use crate::{
     http, listener,
     metrics::Metrics,
     neighbours::Neighbours,
-    router::Router,
-    services,
+    services::{self, Serving},
     supervisor::{Supervisor, TaskFailed},
 };
 
@@ -163,7 +162,7 @@ impl Bound {
 struct Built {
     host: Arc<Host>,
     raft: stead_raft::Node,
-    router: Arc<Router>,
+    serving: Serving,
     feed: Vec<GroupTasks>,
     feed_service: stead_replication::Service,
 }
@@ -234,12 +233,11 @@ impl Built {
             let task = bootstrap::Bootstrap::new(directory, initial);
             supervisor.spawn("directory upkeep", |stop| task.run(stop));
         }
-        let router = Router::new(host.clone(), environment.connect.clone(), supervisor.spawner());
-        let router = Arc::new(router);
+        let serving = Serving::new(&host, environment.connect.clone(), &supervisor.spawner());
         Ok(Self {
             host,
             raft,
-            router,
+            serving,
             feed,
             feed_service: replication.service(),
         })
@@ -251,11 +249,11 @@ impl Built {
             let tasks = tasks.clone();
             supervisor.spawn("group", |stop| tasks.run(stop));
         }
-        let router = self.router.clone();
+        let router = self.serving.router.clone();
         supervisor.spawn("links", |stop| router.keep_warm(stop));
         let grace = self.host.config.shutdown_timeout / 2;
         let stop = supervisor.stop_token();
-        let client = services::client_router(&self.host, &self.router, &stop);
+        let client = services::client_router(&self.host, &self.serving, &stop);
         supervisor.spawn("client listener", |stop| {
             listener::serve(bound.client, client, stop, grace)
         });
@@ -263,7 +261,7 @@ impl Built {
             raft: self.raft.service(),
             feed: self.feed_service.clone(),
         };
-        let peer = services::peer_router(&self.host, &self.router, peers, &stop);
+        let peer = services::peer_router(&self.host, &self.serving, peers, &stop);
         let peer_grace = grace.min(PEER_GRACE_MAX);
         supervisor.spawn("peer listener", |stop| {
             listener::serve(bound.peer, peer, stop, peer_grace)

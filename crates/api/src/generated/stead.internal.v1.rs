@@ -1418,6 +1418,29 @@ pub struct ForwardRequest {
     #[prost(uint64, repeated, tag = "2")]
     pub cancel_ids: ::prost::alloc::vec::Vec<u64>,
 }
+/// A watch and why it was handed on; fields as in ForwardedOperation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ForwardWatchRequest {
+    #[prost(message, optional, tag = "1")]
+    pub create: ::core::option::Option<super::super::v1::WatchCreate>,
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+    #[prost(uint32, tag = "3")]
+    pub hops: u32,
+    #[prost(uint32, tag = "4")]
+    pub group: u32,
+    #[prost(uint64, tag = "5")]
+    pub tenant_number: u64,
+    /// Only the home's leader will do.
+    #[prost(bool, tag = "6")]
+    pub at_home: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ForwardWatchResponse {
+    /// Handed back to the caller as it is.
+    #[prost(message, optional, tag = "1")]
+    pub response: ::core::option::Option<super::super::v1::WatchResponse>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardResponse {
     /// Handed back to the caller as they are, but for the id.
@@ -1541,6 +1564,31 @@ pub mod forward_service_client {
                 .insert(GrpcMethod::new("stead.internal.v1.ForwardService", "Pipe"));
             self.inner.streaming(req, path, codec).await
         }
+        /// One watch that another node must serve.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForwardWatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ForwardWatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.ForwardService/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.internal.v1.ForwardService", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1567,6 +1615,17 @@ pub mod forward_service_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::ForwardRequest>>,
         ) -> std::result::Result<tonic::Response<Self::PipeStream>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ForwardWatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// One watch that another node must serve.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::ForwardWatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
     /// Operations that another node must serve.
     #[derive(Debug)]
@@ -1689,6 +1748,52 @@ pub mod forward_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.ForwardService/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: ForwardService>(pub Arc<T>);
+                    impl<
+                        T: ForwardService,
+                    > tonic::server::ServerStreamingService<super::ForwardWatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::ForwardWatchResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForwardWatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ForwardService>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -4,6 +4,7 @@ mod read;
 mod scan_stream;
 mod txn;
 mod update;
+mod watch;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ pub use scan_stream::ScanStream;
 use stead_api::{convert::condition, proto::v1};
 use stead_types::{Error, SessionToken, TenantName, TenantTime};
 pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
+pub use watch::{Event, EventKind, From, Told, Watch, Watcher};
 
 use crate::{Client, Consistency, Durability, Header, Read, Route, Write, session::Session};
 

@@ -7,6 +7,7 @@ use stead_api::net::{Connect, Keepalive, channel};
 use stead_replication::Views;
 use stead_types::{GroupId, NodeId};
 use tokio::sync::mpsc;
+use tonic::transport::Channel;
 
 use super::{
     leaders::Leaders,
@@ -17,13 +18,20 @@ use crate::supervisor::Spawner;
 /// Most links that are opened before they are needed.
 const WARM_MAX: usize = 32;
 
+/// A link that was opened.
+struct Open {
+    address: String,
+    queue: mpsc::Sender<Outgoing>,
+    channel: Channel,
+}
+
 /// Hands operations on to other nodes.
 pub(crate) struct Forwarder {
     connect: Connect,
     views: Views,
     spawner: Spawner,
     leaders: Arc<Leaders>,
-    links: Mutex<BTreeMap<NodeId, (String, mpsc::Sender<Outgoing>)>>,
+    links: Mutex<BTreeMap<NodeId, Open>>,
 }
 
 impl Forwarder {
@@ -73,20 +81,38 @@ impl Forwarder {
         }
     }
 
+    /// Returns the connection to one of a group's nodes, and which it is.
+    pub(crate) fn channel_to(&self, group: GroupId, nodes: &[NodeId]) -> Option<(NodeId, Channel)> {
+        let node = self.leaders.choose(group, nodes)?;
+        self.link(node)?;
+        let links = self.links.lock();
+        Some((node, links.get(&node)?.channel.clone()))
+    }
+
+    /// Notes that a node could not be reached.
+    pub(crate) fn failed_at(&self, group: GroupId, node: NodeId, nodes: &[NodeId]) {
+        self.leaders.failed(group, node, nodes);
+    }
+
     fn link(&self, node: NodeId) -> Option<mpsc::Sender<Outgoing>> {
         let address = self.views.read(|view| Some(view.node(node)?.addresses.peer.clone()))?;
         let mut links = self.links.lock();
-        if let Some((known, link)) = links.get(&node)
-            && *known == address
-            && !link.is_closed()
+        if let Some(open) = links.get(&node)
+            && open.address == address
+            && !open.queue.is_closed()
         {
-            return Some(link.clone());
+            return Some(open.queue.clone());
         }
         let channel = channel(&self.connect, &address, Keepalive::PEER).ok()?;
         let (link, queue) = mpsc::channel(QUEUE_MAX);
-        let task = Link::new(channel, queue, self.leaders.clone());
+        let task = Link::new(channel.clone(), queue, self.leaders.clone());
         self.spawner.spawn("link", |stop| task.run(stop));
-        links.insert(node, (address, link.clone()));
+        let open = Open {
+            address,
+            queue: link.clone(),
+            channel,
+        };
+        links.insert(node, open);
         Some(link)
     }
 }

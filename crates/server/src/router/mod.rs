@@ -41,10 +41,12 @@ use stead_state::{
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 pub(crate) use call::{Answers, Call, Forwarded, Reply};
 use forwarder::Forwarder;
 use link::Outgoing;
+pub(crate) use reads::refused;
 pub(crate) use request::remote_unavailable;
 use request::{Ask, Read, Request, Write};
 
@@ -86,6 +88,21 @@ impl Router {
     pub(crate) fn new(host: Arc<Host>, connect: Connect, spawner: Spawner) -> Self {
         let forwarder = Forwarder::new(connect, host.views.clone(), spawner);
         Self { host, forwarder }
+    }
+
+    /// Returns what everything on the node shares.
+    pub(crate) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Returns the way to one of a group's nodes, and which it is.
+    pub(crate) fn channel_to(&self, group: GroupId, nodes: &[NodeId]) -> Option<(NodeId, Channel)> {
+        self.forwarder.channel_to(group, nodes)
+    }
+
+    /// Notes that a node of a group could not be reached: the next one is asked next time.
+    pub(crate) fn failed_at(&self, group: GroupId, node: NodeId, nodes: &[NodeId]) {
+        self.forwarder.failed_at(group, node, nodes);
     }
 
     /// Keeps links to the homes of other regions open. Returns when the token fires.
@@ -221,6 +238,17 @@ impl Router {
     }
 
     fn route(&self, call: &Call, tenant: &Tenant, need: Need) -> Route {
+        let came = call.forwarded.map(|forwarded| (forwarded, call.hops));
+        let direct = call.operation.routing == i32::from(Routing::Direct);
+        self.decide(tenant, need, came, direct)
+    }
+
+    /// Says who serves something else than an operation, which may have come from another node after some hops.
+    pub(crate) fn route_of(&self, tenant: &Tenant, need: Need, came: Option<(Forwarded, u32)>) -> Route {
+        self.decide(tenant, need, came, false)
+    }
+
+    fn decide(&self, tenant: &Tenant, need: Need, came: Option<(Forwarded, u32)>, direct: bool) -> Route {
         let host = &self.host;
         // Read before the view: whoever holds a machine's state may read the view, and not the other way round.
         let epochs: BTreeMap<GroupId, Epoch> = self.epochs(tenant);
@@ -236,12 +264,11 @@ impl Router {
             voter: &voter,
             epoch: &epoch,
         };
-        let forwarded = call.forwarded.map(|forwarded| routing::Forwarded {
-            hops: call.hops,
+        let forwarded = came.map(|(forwarded, hops)| routing::Forwarded {
+            hops,
             epoch: forwarded.epoch,
             group: forwarded.group,
         });
-        let direct = call.operation.routing == i32::from(Routing::Direct);
         host.views.read(|view| {
             routing::route(
                 view,

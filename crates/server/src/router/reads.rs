@@ -237,11 +237,22 @@ fn outcome(found: Result<Response, Refused>) -> Result<Found, Error> {
     match found {
         Ok(response) => Ok(Found::Answer(reply::response(response))),
         Err(Refused::NotReached { .. }) => Ok(Found::NotReached),
-        Err(Refused::Forked { epoch, kept }) => Err(forked(epoch, kept)),
-        Err(Refused::Compacted { oldest }) => {
-            let message = format!("revision: history begins at {oldest}: read at a later revision, or at the newest");
-            Err(Error::new(ErrorKind::Compacted { oldest }, message))
+        Err(other) => Err(refused(other, "revision")),
+    }
+}
+
+/// The error of a read that was refused; `field` says where its revision stands in the request.
+pub(crate) fn refused(why: Refused, field: &str) -> Error {
+    match why {
+        Refused::NotReached { reached } => {
+            let message = format!("{field}: the tenant has reached {reached}: ask for what an answer has shown");
+            Error::invalid(field, message)
         }
-        Err(Refused::Unreadable(_)) => Err(Error::new(ErrorKind::Internal, "this node's storage could not be read")),
+        Refused::Forked { epoch, kept } => forked(epoch, kept),
+        Refused::Compacted { oldest } => {
+            let message = format!("{field}: history begins at {oldest}: begin there or later, or at the newest");
+            Error::new(ErrorKind::Compacted { oldest }, message)
+        }
+        Refused::Unreadable(_) => Error::new(ErrorKind::Internal, "this node's storage could not be read"),
     }
 }

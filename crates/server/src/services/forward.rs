@@ -1,28 +1,34 @@
 //! `ForwardService`: operations that another node hands on.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt};
-use stead_api::proto::internal::v1::{ForwardRequest, ForwardResponse, ForwardedOperation, forward_service_server};
+use stead_api::proto::internal::v1::{
+    ForwardRequest, ForwardResponse, ForwardWatchRequest, ForwardWatchResponse, ForwardedOperation,
+    forward_service_server,
+};
 use stead_types::{Epoch, GroupId, TenantNumber};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{kv::within, operations};
-use crate::router::{Answers, Call, Forwarded, Reply, Router};
+use super::{Serving, kv::within, operations};
+use crate::{
+    router::{Answers, Call, Forwarded, Reply},
+    watch::Came,
+};
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct ForwardService {
-    router: Arc<Router>,
+    serving: Serving,
     stop: CancellationToken,
 }
 
 impl ForwardService {
     /// Returns the service; streams end when the token fires.
-    pub(crate) fn new(router: Arc<Router>, stop: CancellationToken) -> Self {
-        Self { router, stop }
+    pub(crate) fn new(serving: Serving, stop: CancellationToken) -> Self {
+        Self { serving, stop }
     }
 }
 
@@ -52,8 +58,35 @@ impl forward_service_server::ForwardService for ForwardService {
 
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), calls);
-        let answers = operations::serve(self.router.clone(), inbound, self.stop.clone());
+        let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
         let stream = answers.map(|answers| Ok(ForwardResponse { answers }));
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<ForwardWatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<ForwardWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let malformed = || Status::invalid_argument("a watch that was handed on lacks what it should carry");
+        let came = Came {
+            forwarded: Forwarded {
+                group: GroupId::new(request.group),
+                epoch: Epoch::new(request.epoch).ok_or_else(malformed)?,
+                tenant: TenantNumber::new(request.tenant_number),
+            },
+            hops: request.hops,
+            at_home: request.at_home,
+        };
+        let messages = self
+            .serving
+            .watches
+            .watch(request.create.ok_or_else(malformed)?, Some(came));
+        let stopped = self.stop.clone().cancelled_owned();
+        let messages = messages.map(|response| {
+            Ok(ForwardWatchResponse {
+                response: Some(response),
+            })
+        });
+        Ok(Response::new(Box::pin(messages.take_until(stopped))))
     }
 }

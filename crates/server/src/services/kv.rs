@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{operations, scan_stream};
+use super::{Serving, operations, scan_stream, watch};
 use crate::router::{Call, Reply, Router};
 
 /// How long an operation may take when its caller names no deadline.
@@ -31,14 +31,14 @@ const ROUTING: &str = "x-stead-routing";
 /// The service.
 #[derive(Clone)]
 pub(crate) struct KvService {
-    router: Arc<Router>,
+    serving: Serving,
     stop: CancellationToken,
 }
 
 impl KvService {
     /// Returns the service; streams end when the token fires.
-    pub(crate) fn new(router: Arc<Router>, stop: CancellationToken) -> Self {
-        Self { router, stop }
+    pub(crate) fn new(serving: Serving, stop: CancellationToken) -> Self {
+        Self { serving, stop }
     }
 
     async fn call<T>(&self, request: Request<T>, wrap: fn(T) -> operation::Request) -> Result<AnswerResponse, Status> {
@@ -50,7 +50,7 @@ impl KvService {
             routing: routing.into(),
             request: Some(wrap(request.into_inner())),
         };
-        operate(&self.router, operation, deadline).await
+        operate(&self.serving.router, operation, deadline).await
     }
 }
 
@@ -207,14 +207,15 @@ impl kv_service_server::KvService for KvService {
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
         let until = timeout(request.metadata()).map(|asked| Instant::now() + asked);
         let routing = routing(request.metadata())?;
-        let pages = scan_stream::Pages::new(self.router.clone(), request.into_inner(), (until, routing));
+        let pages = scan_stream::Pages::new(self.serving.router.clone(), request.into_inner(), (until, routing));
         Ok(Response::new(pages.into_stream(self.stop.clone())))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
-    async fn watch(&self, _request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("watches are not served yet"))
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+        let session = watch::Session::new(self.serving.watches.clone(), request.into_inner(), self.stop.clone());
+        Ok(Response::new(Box::pin(session)))
     }
 
     type PipelineStream = Pin<Box<dyn Stream<Item = Result<PipelineResponse, Status>> + Send>>;
@@ -224,7 +225,7 @@ impl kv_service_server::KvService for KvService {
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), calls);
-        let answers = operations::serve(self.router.clone(), inbound, self.stop.clone());
+        let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
         let stream = answers.map(|answers| Ok(PipelineResponse { answers }));
         Ok(Response::new(Box::pin(stream)))
     }

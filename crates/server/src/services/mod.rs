@@ -8,10 +8,12 @@ mod health;
 pub(crate) mod kv;
 mod operations;
 mod scan_stream;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router as HttpRouter;
+use stead_api::net::Connect;
 use stead_api::proto::{
     admin::v1::{
         audit_service_server::AuditServiceServer, group_service_server::GroupServiceServer,
@@ -28,7 +30,25 @@ use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::{host::Host, reply::MESSAGE_DECODE_MAX, router::Router};
+use crate::{host::Host, reply::MESSAGE_DECODE_MAX, router::Router, supervisor::Spawner, watch::Watches};
+
+/// What serves data.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    /// Operations.
+    pub(crate) router: Arc<Router>,
+    /// Watches.
+    pub(crate) watches: Arc<Watches>,
+}
+
+impl Serving {
+    /// Returns what serves data on a node.
+    pub(crate) fn new(host: &Arc<Host>, connect: Connect, spawner: &Spawner) -> Self {
+        let router = Arc::new(Router::new(host.clone(), connect, spawner.clone()));
+        let watches = Arc::new(Watches::new(router.clone(), spawner.clone()));
+        Self { router, watches }
+    }
+}
 
 /// Services of the peer listener that come from below.
 pub(crate) struct Peers {
@@ -39,8 +59,8 @@ pub(crate) struct Peers {
 }
 
 /// What services and operators can call.
-pub(crate) fn client_router(host: &Arc<Host>, router: &Arc<Router>, stop: &CancellationToken) -> HttpRouter {
-    let kv = KvServiceServer::new(kv::KvService::new(router.clone(), stop.clone()))
+pub(crate) fn client_router(host: &Arc<Host>, serving: &Serving, stop: &CancellationToken) -> HttpRouter {
+    let kv = KvServiceServer::new(kv::KvService::new(serving.clone(), stop.clone()))
         .max_decoding_message_size(MESSAGE_DECODE_MAX)
         .max_encoding_message_size(MESSAGE_DECODE_MAX);
     let mut routes = Routes::builder();
@@ -89,13 +109,8 @@ fn add_reflection(routes: &mut tonic::service::RoutesBuilder) {
 }
 
 /// What other nodes can call.
-pub(crate) fn peer_router(
-    host: &Arc<Host>,
-    router: &Arc<Router>,
-    peers: Peers,
-    stop: &CancellationToken,
-) -> HttpRouter {
-    let forward = ForwardServiceServer::new(forward::ForwardService::new(router.clone(), stop.clone()))
+pub(crate) fn peer_router(host: &Arc<Host>, serving: &Serving, peers: Peers, stop: &CancellationToken) -> HttpRouter {
+    let forward = ForwardServiceServer::new(forward::ForwardService::new(serving.clone(), stop.clone()))
         .max_decoding_message_size(MESSAGE_DECODE_MAX)
         .max_encoding_message_size(MESSAGE_DECODE_MAX);
     let directory = directory_peer::DirectoryPeerService::new(host.directory.clone(), stop.clone());

@@ -10,6 +10,7 @@ mod read;
 mod scan;
 mod txn;
 mod value;
+mod watch;
 mod write;
 
 use clap::Subcommand;
@@ -32,6 +33,8 @@ pub(crate) enum Verb {
     DeleteRange(delete_range::DeleteRange),
     /// Do one of two lists of operations, whole or not at all
     Txn(txn::Txn),
+    /// Print changes as they come, one JSON object a line
+    Watch(watch::Watch),
     /// Show keys in their order
     Scan(scan::Scan),
 }
@@ -46,6 +49,7 @@ impl Verb {
             Self::Append(verb) => verb.run(target).await,
             Self::DeleteRange(verb) => verb.run(target).await,
             Self::Txn(verb) => verb.run(target).await,
+            Self::Watch(verb) => verb.run(target).await,
             Self::Scan(verb) => verb.run(target).await,
         }
     }

@@ -70,7 +70,7 @@ impl ReadArgs {
     }
 }
 
-fn parse(text: &str) -> Result<SessionToken, Failure> {
+pub(super) fn parse(text: &str) -> Result<SessionToken, Failure> {
     let invalid =
         || Failure::new(Code::Usage, "--token: not a token of this store").hint("`stead kv put … -o json` prints one");
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;

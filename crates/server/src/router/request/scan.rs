@@ -2,7 +2,10 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use stead_api::{convert, proto::v1};
+use stead_api::{
+    convert::{self, range},
+    proto::v1,
+};
 use stead_state::{
     rows::Order,
     shard::read::{PageToken, Scan, arguments_hash},
@@ -26,7 +29,7 @@ pub(crate) struct Range {
 }
 
 pub(super) fn range(scan: &v1::ScanRequest) -> Result<Range, Error> {
-    let (start, end) = bounds(&scan.start, &scan.end, &scan.prefix)?;
+    let (start, end) = range::bounds("", (&scan.start, &scan.end), &scan.prefix)?;
     let page_token = match scan.page_token.as_str() {
         "" => None,
         token => Some(URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid_token())?.into()),
@@ -44,20 +47,6 @@ pub(super) fn range(scan: &v1::ScanRequest) -> Result<Range, Error> {
         page_token,
         count_only: scan.count_only,
     })
-}
-
-/// Reads a range and a prefix that must both hold: the first key, and the first one behind.
-pub(super) fn bounds(start: &Bytes, end: &Bytes, prefix: &Bytes) -> Result<(Bytes, Option<Bytes>), Error> {
-    convert::key::bound("start", start)?;
-    convert::key::bound("end", end)?;
-    convert::key::bound("prefix", prefix)?;
-    let prefix_end = (!prefix.is_empty()).then(|| Scan::end_of_prefix(prefix)).flatten();
-    let end = Some(end.clone()).filter(|end| !end.is_empty());
-    let end = match (end, prefix_end) {
-        (Some(end), Some(prefix_end)) => Some(end.min(prefix_end)),
-        (end, prefix_end) => end.or(prefix_end),
-    };
-    Ok((start.clone().max(prefix.clone()), end))
 }
 
 fn invalid_token() -> Error {

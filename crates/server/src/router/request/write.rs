@@ -1,13 +1,13 @@
 //! Changes of one key, and of a range.
 
 use stead_api::{
-    convert::{self, condition::precondition},
+    convert::{self, condition::precondition, range::bounds},
     proto::v1,
 };
 use stead_state::shard::command::{Effect, Increment, Operation};
 use stead_types::Error;
 
-use super::{Change, Write, remote_unavailable, scan::bounds};
+use super::{Change, Write, remote_unavailable};
 
 pub(super) fn put(put: &v1::PutRequest) -> Result<Write, Error> {
     convert::key::key("key", &put.key)?;
@@ -89,7 +89,7 @@ pub(super) fn delete_range(range: &v1::DeleteRangeRequest) -> Result<Write, Erro
         };
         return Err(Error::invalid("all", message));
     }
-    let (start, end) = bounds(&range.start, &range.end, &range.prefix)?;
+    let (start, end) = bounds("", (&range.start, &range.end), &range.prefix)?;
     write(
         Change::DeleteRange(start, end),
         range.idempotency_key.as_ref(),

@@ -2,7 +2,7 @@
 
 use stead_types::{Revision, Sequence, TenantTime};
 
-use super::{Reading, Refused};
+use super::{Reading, Refused, Version, version_at};
 use crate::{
     lineage::Standing,
     rows::{Order, Rows, Unreadable, change, feed},
@@ -78,8 +78,16 @@ impl Reading<'_> {
         Ok(row.map(|row| change::decode(sequence, 0, row)).transpose()?)
     }
 
+    /// Returns what a change replaced, while history has it.
+    pub fn replaced_by(&self, change: &change::Change) -> Result<Option<Version>, Unreadable> {
+        match change.previous {
+            Some(at) => version_at(self.rows, self.copy, at),
+            None => Ok(None),
+        }
+    }
+
     /// Fails where the changes after a revision are not all kept, or are not those of the revision's own history.
-    fn can_start(&self, after: Revision) -> Result<(), Refused> {
+    pub fn can_start(&self, after: Revision) -> Result<(), Refused> {
         if let Standing::Cut { kept } = self.record.lineage.standing(after) {
             let epoch = after.epoch();
             return Err(Refused::Forked { epoch, kept });

@@ -5,12 +5,14 @@
 
 mod changes;
 mod page;
+mod ranges;
 mod scan;
 mod seed;
 
 use bytes::Bytes;
 pub use changes::Changes;
 pub use page::{InvalidPageToken, PageToken, arguments_hash};
+pub use ranges::Ranges;
 pub use scan::{Page, Scan};
 use stead_types::{Epoch, Revision, Sequence};
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stead_types::Revision;
 
 use super::{Reading, Refused, Version};
-use crate::rows::{Order, after, current, kind};
+use crate::rows::{Order, current, kind};
 
 /// Most rows that one page looks at: where many keys are gone, a page ends early and says where to go on.
 const ROWS_MAX: usize = 50_000;
@@ -39,14 +39,6 @@ pub struct Page {
     pub entries: Vec<(Bytes, Version)>,
     /// Behind which key the next page goes on; `None` at the end.
     pub next: Option<Bytes>,
-}
-
-impl Scan {
-    /// Returns the end of the range of keys with this prefix.
-    pub fn end_of_prefix(prefix: &[u8]) -> Option<Bytes> {
-        let all_high = prefix.iter().all(|byte| *byte == 0xff);
-        (!all_high).then(|| after(prefix))
-    }
 }
 
 impl Reading<'_> {

@@ -1,0 +1,203 @@
+//! Watches: changes of one tenant, in order, without gaps, from any replica of it.
+//!
+//! ```text
+//!  service ─ Watches::watch ─ parse ─ route ─┬─ here:      Watcher ── catches up by itself, then takes what its Hub reads
+//!                                            └─ elsewhere: another node's watcher, its messages handed through
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A watch gets every change of its ranges behind its beginning once, in the order of revisions.
+//! 2. Changes are read once for all watches of a tenant that have caught up.
+//! 3. A watch whose reader is slow takes no memory: what is shared goes on without it, and it catches up from history,
+//!    or ends with where history begins.
+
+mod ask;
+mod events;
+mod forward;
+mod hub;
+mod state;
+mod watcher;
+
+use std::sync::Arc;
+
+use futures::{StreamExt, future::ready, stream, stream::BoxStream};
+use stead_api::proto::v1::{WatchCreate, WatchEnded, WatchResponse, watch_response::Response};
+use stead_api::status;
+use stead_state::{
+    directory::Tenant,
+    routing::{Need, Route},
+    shard::{Shard, read::Refused},
+};
+use stead_types::{Error, ErrorKind, GroupId, Revision};
+use tokio::time::{Duration, Instant, timeout_at};
+
+use self::{ask::Ask, hub::Hubs, watcher::Watcher};
+use crate::{
+    host::Hosted,
+    router::{Forwarded, Router, refused},
+    supervisor::Spawner,
+};
+
+/// How long a watch waits for a replica to reach where it begins, before it is sent home.
+const REACH_WAIT: Duration = Duration::from_secs(1);
+/// How long it waits for its tenant to be ready: just created, or just moved.
+const READY_WAIT: Duration = Duration::from_secs(3);
+
+/// Messages of one watch; the last one says how it ended.
+pub(crate) type Messages = BoxStream<'static, WatchResponse>;
+
+/// Serves watches.
+pub(crate) struct Watches {
+    router: Arc<Router>,
+    hubs: Arc<Hubs>,
+}
+
+/// How a watch came from another node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    /// What the sender knew.
+    pub(crate) forwarded: Forwarded,
+    /// How often it was handed on.
+    pub(crate) hops: u32,
+    /// Only the home's leader will do.
+    pub(crate) at_home: bool,
+}
+
+/// What a watch needs to be served.
+struct Opening {
+    ask: Ask,
+    create: WatchCreate,
+    came: Option<Came>,
+    tenant: Arc<Tenant>,
+}
+
+impl Watches {
+    /// Returns the watches of a node.
+    pub(crate) fn new(router: Arc<Router>, spawner: Spawner) -> Self {
+        let hubs = Arc::new(Hubs::new(spawner));
+        Self { router, hubs }
+    }
+
+    /// Begins a watch.
+    pub(crate) fn watch(self: &Arc<Self>, create: WatchCreate, came: Option<Came>) -> Messages {
+        let (id, watches) = (create.id, self.clone());
+        let begun = async move { watches.begin(create, came).await };
+        let messages = stream::once(begun).flat_map(move |begun| match begun {
+            Ok(messages) => messages,
+            Err(error) => stream::once(ready(ended(id, Some(&error)))).boxed(),
+        });
+        messages.boxed()
+    }
+
+    async fn begin(self: &Arc<Self>, create: WatchCreate, came: Option<Came>) -> Result<Messages, Error> {
+        let ask = ask::parse(&create)?;
+        let tenant = self.router.host().resolve(&ask.tenant).await?;
+        ask.is_of(tenant.number)?;
+        let opening = Opening {
+            ask,
+            create,
+            came,
+            tenant,
+        };
+        let need = if came.is_some_and(|came| came.at_home) {
+            Need::Home
+        } else {
+            Need::Replica
+        };
+        self.open(opening, need).await
+    }
+
+    async fn open(self: &Arc<Self>, opening: Opening, need: Need) -> Result<Messages, Error> {
+        let route = self.router.route_of(
+            &opening.tenant,
+            need,
+            opening.came.map(|came| (came.forwarded, came.hops)),
+        );
+        match route {
+            Route::Here { group } => self.here(group, opening).await,
+            Route::Inside { group, nodes } | Route::Away { group, nodes, .. } => {
+                self.elsewhere(&opening, (group, &nodes), need == Need::Home).await
+            }
+            Route::Wait { .. } => {
+                let message = "this node's copy of the directory is behind the sender's: try again";
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+            Route::Refuse(error) => Err(error),
+        }
+    }
+
+    /// Serves a watch from a replica of this node.
+    async fn here(self: &Arc<Self>, group: GroupId, opening: Opening) -> Result<Messages, Error> {
+        let host = self.router.host();
+        let moving = || {
+            Error::new(
+                ErrorKind::TenantMoving,
+                "the tenant is not held here any more: try again",
+            )
+        };
+        let hosted = host.groups.get(&group).cloned().ok_or_else(moving)?;
+        let number = opening.tenant.number;
+        match begins_at(&hosted, &opening).await? {
+            Some(position) => {
+                let hub = (self.hubs.clone(), group);
+                let watcher = Watcher::new((host.clone(), hosted), hub, (number, opening), position);
+                Ok(watcher.into_messages())
+            }
+            None if hosted.raft.is_leader() && hosted.owns(number) => {
+                let field = opening.ask.begin_field();
+                let message = format!("{field}: the tenant has not reached it: watch from what an answer has shown");
+                Err(Error::invalid(field, message))
+            }
+            None => match self.router.route_of(&opening.tenant, Need::Home, None) {
+                Route::Inside { group, nodes } | Route::Away { group, nodes, .. } => {
+                    self.elsewhere(&opening, (group, &nodes), true).await
+                }
+                Route::Refuse(error) => Err(error),
+                Route::Here { .. } | Route::Wait { .. } => Err(moving()),
+            },
+        }
+    }
+}
+
+/// Returns where a watch begins, once the copy has come so far; `None` if it does not in time.
+async fn begins_at(hosted: &Hosted, opening: &Opening) -> Result<Option<Revision>, Error> {
+    let now = Instant::now();
+    let mut applied = hosted.raft.applied();
+    loop {
+        applied.borrow_and_update();
+        let begins = hosted.reading(opening.tenant.number, |reading| {
+            let reading = reading.filter(|reading| Shard::is_readable(reading.record()))?;
+            let Some(after) = opening.ask.after() else {
+                return Some(Ok(reading.state().revision));
+            };
+            Some(reading.can_start(after).map(|()| after))
+        });
+        let until = match begins {
+            Some(Ok(position)) => return Ok(Some(position)),
+            Some(Err(Refused::NotReached { .. })) => now + REACH_WAIT,
+            Some(Err(other)) => return Err(refused(other, opening.ask.begin_field())),
+            None => now + READY_WAIT,
+        };
+        if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
+            return match begins {
+                Some(_) => Ok(None),
+                None => {
+                    let message = "the tenant is not ready to be watched here yet: try again";
+                    Err(Error::new(ErrorKind::TenantMoving, message))
+                }
+            };
+        }
+    }
+}
+
+/// The last message of a watch; without an error it was cancelled.
+pub(crate) fn ended(id: u64, error: Option<&Error>) -> WatchResponse {
+    WatchResponse {
+        id,
+        response: Some(Response::Ended(WatchEnded {
+            error: error.map(status::to_operation_error),
+        })),
+        ..WatchResponse::default()
+    }
+}
