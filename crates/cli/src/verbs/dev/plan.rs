@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use stead_testing::cluster::{Plan, Region};
+use stead_testing::cluster::{Plan, Ports, Region};
 
 use crate::exit::{Code, Failure};
 
@@ -75,7 +75,7 @@ pub(super) fn plan(data: &Path, base_port: u16, changes: &[RoundTrip]) -> Result
         data: data.to_owned(),
         regions: REGIONS.map(region).into(),
         round_trips,
-        base_port,
+        ports: Ports::From(base_port),
         engines: ENGINES.map(Into::into).into(),
     })
 }
