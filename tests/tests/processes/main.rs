@@ -6,6 +6,7 @@
 
 mod addresses;
 mod directories;
+mod fixture;
 mod health;
 mod requests;
 mod settings;

@@ -10,7 +10,7 @@ mod config;
 mod error;
 mod layout;
 mod links;
-mod lock;
+pub(crate) mod lock;
 mod node;
 mod ports;
 mod ready;
@@ -108,10 +108,21 @@ impl Cluster {
     ///
     /// A node that ended, or that is not ready when the time is over: with the end of its log.
     pub async fn ready(&mut self, within: Duration) -> Result<(), Error> {
+        let all: Vec<String> = self.layout.nodes.iter().map(|node| node.name.clone()).collect();
+        self.ready_of(&all, within).await
+    }
+
+    /// Waits until those of these nodes that are running say that they can serve.
+    ///
+    /// # Errors
+    ///
+    /// No such node, one that ended, or one that is not ready when the time is over: with the end of its log.
+    pub async fn ready_of(&mut self, nodes: &[String], within: Duration) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + within;
-        for node in self.layout.nodes.clone() {
-            if let Some(running) = self.running.get_mut(&node.name) {
-                let log = self.plan.log_of(&node.name);
+        for name in nodes {
+            let node = self.node(name)?.clone();
+            if let Some(running) = self.running.get_mut(name) {
+                let log = self.plan.log_of(name);
                 ready::wait(&node, running, &log, deadline).await?;
             }
         }
