@@ -54,3 +54,8 @@ pub use fixture::{Builder, Error, Fixture};
 pub use folder::TemporaryFolder;
 pub use link::{Direction, Flow, Link, Shape};
 pub use proxy::Proxy;
+
+/// The examples of the document are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/testing.md")]
+struct Documented;
