@@ -12,7 +12,7 @@ use std::{
 
 use stead_testing::{
     Cluster,
-    cluster::{Node, Plan, Region},
+    cluster::{Node, Plan, Ports, Region},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -104,7 +104,7 @@ impl World {
             data: folder.path().join("cluster"),
             regions: vec![region],
             round_trips: Vec::new(),
-            base_port: 27_401,
+            ports: Ports::From(27_401),
             engines: vec!["fjall".into(), "fjall".into(), "sled".into()],
         };
         let cluster = Cluster::start(plan.clone()).await.expect("a cluster can be started");

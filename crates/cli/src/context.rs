@@ -30,6 +30,8 @@ const ENDPOINT_DEFAULT: &str = "127.0.0.1:7401";
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// The contexts of `stead dev`.
 pub(crate) const DEV: &str = "dev.toml";
+/// The variable that names a folder of configurations.
+pub(crate) const HOME: &str = "XDG_CONFIG_HOME";
 const OWN: &str = "config.toml";
 
 /// A file of contexts.
@@ -63,9 +65,14 @@ pub(crate) fn folder() -> Option<PathBuf> {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    set("XDG_CONFIG_HOME")
+    set(HOME)
         .or_else(|| set("HOME").map(|home| home.join(".config")))
-        .map(|below| below.join("stead"))
+        .map(|home| below(&home))
+}
+
+/// Returns the folder of contexts below a folder of configurations.
+pub(crate) fn below(home: &Path) -> PathBuf {
+    home.join("stead")
 }
 
 /// Connects to the cluster that the command means.

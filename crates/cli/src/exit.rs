@@ -56,6 +56,11 @@ impl Failure {
         self
     }
 
+    /// Returns what is wrong.
+    pub(crate) fn text(&self) -> &str {
+        &self.what
+    }
+
     /// Prints the two lines and returns the code.
     pub(crate) fn report(self) -> ExitCode {
         let mut stderr = std::io::stderr().lock();

@@ -1,18 +1,61 @@
-//! Starts real nodes and the links between their regions; delays, cuts and heals: for `stead dev` and for services'
-//! own tests.
+//! A real cluster for your service's own tests: regions, the distances between them, cuts, and nodes that die.
 //!
-//! How a node works is not known here: a node is a binary with a configuration file and a readiness address.
+//! Every node is the program `stead` that runs in production. It is found by itself in Stead's repository and where
+//! `stead` is installed; [`Builder::start`] says what to do where it is not.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! #[tokio::test]
+//! async fn credits_are_seen_in_every_region() -> Result<(), Box<dyn std::error::Error>> {
+//!     let cluster = stead_testing::Fixture::builder()
+//!         .region("us-east", 1)
+//!         .region("eu-west", 1)
+//!         .round_trip("us-east", "eu-west", Duration::from_millis(80))
+//!         .start()
+//!         .await?;
+//!     cluster.create_tenant("acme", "us-east").await?;
+//!
+//!     let client = cluster.client("eu-west").await?; // dials as somebody in eu-west does
+//!     let acme = client.tenant("acme")?;
+//!     acme.put("credits", "100").await?; // crosses the sea: 80 ms
+//!
+//!     cluster.cut("us-east", "eu-west")?;
+//!     assert!(acme.put("credits", "99").await.is_err()); // after the client's timeout; its outcome is not known
+//!     cluster.heal_all();
+//!
+//!     cluster.kill("us-east-1").await?;
+//!     cluster.start("us-east-1").await?;
+//!     assert!(acme.get("credits").await?.item.is_some());
+//!     Ok(())
+//! } // the nodes are gone, and so is their folder
+//! ```
+//!
+//! Tests of one process and of many may each have their own cluster at the same time: every one takes free ports and a
+//! folder of its own. When a test panics the folder stays, with what the nodes have logged, and its path is printed.
+//!
+//! [`Cluster`] is what `stead dev` uses as well, with ports and data that stay. How a node works is not known here: a
+//! node is a binary with a configuration file and a readiness address.
 //!
 //! ```text
 //!   us-east-1 ──dials 127.0.0.1:7511──▶ [net.dial] ──▶ Proxy ──Link us-east·eu-west──▶ eu-west-1
 //! ```
 
 pub mod cluster;
+pub mod fixture;
+mod folder;
 mod link;
 mod pipe;
 pub mod process;
 mod proxy;
 
 pub use cluster::Cluster;
+pub use fixture::{Builder, Error, Fixture};
+pub use folder::TemporaryFolder;
 pub use link::{Direction, Flow, Link, Shape};
 pub use proxy::Proxy;
+
+/// The examples of the document are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/testing.md")]
+struct Documented;

@@ -13,7 +13,7 @@ use std::{
 
 use stead_testing::{
     Cluster,
-    cluster::{Error, Plan, Region},
+    cluster::{Error, Plan, Ports, Region},
     process,
 };
 use tokio::{
@@ -81,7 +81,7 @@ fn plan(below: &Path, base_port: u16) -> Plan {
         data: below.join("data"),
         regions: vec![region("us-east", "US"), region("eu-west", "EU")],
         round_trips: vec![("eu-west".into(), "us-east".into(), Duration::from_millis(60))],
-        base_port,
+        ports: Ports::From(base_port),
         engines: vec!["fjall".into(), "sled".into()],
     }
 }
@@ -182,6 +182,7 @@ async fn a_directory_belongs_to_one_cluster_and_keeps_its_ports() {
     drop(taken);
     let mut other = plan(below.path(), 24_001);
     other.regions.pop();
+    other.round_trips.clear();
     assert!(matches!(Cluster::start(other).await, Err(Error::OtherLayout(_))));
 }
 
@@ -192,6 +193,7 @@ async fn a_node_that_ends_is_reported_with_its_log() {
     let script = "#!/bin/sh\necho no such setting: clinet >&2\nexit 2\n";
     fs::write(&plan.binary, script).unwrap();
     plan.regions.truncate(1);
+    plan.round_trips.clear();
     let mut cluster = Cluster::start(plan).await.unwrap();
     let error = cluster.ready(LONG).await.unwrap_err().to_string();
     assert!(error.contains("no such setting: clinet"), "{error}");
@@ -208,4 +210,26 @@ async fn only_a_clusters_own_data_is_emptied() {
     assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "the lock");
     assert!(matches!(Cluster::clear(below.path()), Err(Error::NoCluster(_))));
     assert!(below.path().join("pretend").exists());
+}
+
+#[tokio::test]
+async fn a_plan_with_a_typing_error_is_refused_before_anything_is_made() {
+    let below = tempfile::tempdir().unwrap();
+    let refused = async |change: fn(&mut Plan)| {
+        let mut plan = plan(below.path(), 26_901);
+        change(&mut plan);
+        let error = Cluster::start(plan).await.unwrap_err().to_string();
+        assert!(!below.path().join("data").exists());
+        error
+    };
+    let error = refused(|plan| plan.round_trips[0].0 = "eu-wset".into()).await;
+    assert_eq!(error, "no node, region or pair of regions is named eu-wset - us-east");
+    let error = refused(|plan| plan.regions[0].name = "US east".into()).await;
+    assert!(error.contains("only a-z, 0-9 and -"), "{error}");
+    let error = refused(|plan| plan.regions[0].nodes = 0).await;
+    assert_eq!(error, "region \"us-east\": a region has 1 to 10 nodes, this one has 0");
+    let error = refused(|plan| plan.regions[0] = plan.regions[1].clone()).await;
+    assert!(error.contains("named twice"), "{error}");
+    let error = refused(|plan| plan.regions.clear()).await;
+    assert!(error.contains("at least one region"), "{error}");
 }

@@ -6,7 +6,9 @@
 
 mod addresses;
 mod data;
+mod dev_json;
 mod directories;
+mod fixture;
 mod health;
 mod requests;
 mod settings;

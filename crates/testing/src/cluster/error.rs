@@ -35,6 +35,23 @@ pub enum Error {
         /// The cluster's directory.
         data: PathBuf,
     },
+    /// A cluster without regions.
+    #[error("a cluster has at least one region: name one, and how many nodes it has")]
+    NoRegions,
+    /// A region that cannot be.
+    #[error("region {name:?}: {why}")]
+    Region {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Too many clusters, or too large a one.
+    #[error("fewer than {count} ports are free between 12000 and 20000: end what listens there, such as other tests")]
+    NoPortsLeft {
+        /// How many are needed.
+        count: usize,
+    },
     /// No free range was found.
     #[error("no {count} free ports from {base} on")]
     NoPorts {

@@ -1,15 +1,15 @@
 //! Which nodes there are and where they listen.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use stead_types::{Jurisdiction, RegionName};
 
-use super::{Error, error::at};
+use super::{
+    Error,
+    error::at,
+    ports::{Claim, Ports, is_free},
+};
 
 /// Between the ports of one region's nodes and the next one's.
 const REGION_STEP: u16 = 10;
@@ -18,6 +18,10 @@ const KIND_STEP: u16 = 100;
 /// Between two ranges that are probed, and how often.
 const PROBE_STEP: u16 = 300;
 const PROBES_MAX: u16 = 20;
+/// Client, peer and HTTP.
+const PORTS_OF_NODE: usize = 3;
+/// More would reach into the next region's ports.
+const NODES_MAX: usize = REGION_STEP as usize;
 /// Where ports and names are kept.
 pub(super) const KEPT: &str = "cluster.json";
 
@@ -32,8 +36,8 @@ pub struct Plan {
     pub regions: Vec<Region>,
     /// Round trips between pairs of regions; a pair that is not here is next door.
     pub round_trips: Vec<(String, String, Duration)>,
-    /// The first node's client port. With fresh data, later ranges are tried if one of its ports is in use.
-    pub base_port: u16,
+    /// Where nodes listen.
+    pub ports: Ports,
     /// Storage engines, by a node's place in its region, round robin.
     pub engines: Vec<String>,
 }
@@ -47,6 +51,30 @@ pub struct Region {
     pub jurisdiction: String,
     /// How many nodes it has, at most ten.
     pub nodes: usize,
+}
+
+impl Region {
+    /// Returns a region whose jurisdiction is the first part of its name: `US` for `us-east`.
+    pub fn new(name: &str, nodes: usize) -> Self {
+        let first = name.split('-').find(|part| !part.is_empty()).unwrap_or_default();
+        let jurisdiction = first.to_ascii_uppercase();
+        Self {
+            name: name.to_owned(),
+            jurisdiction: jurisdiction.chars().take(Jurisdiction::LEN_MAX).collect(),
+            nodes,
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.name.parse::<RegionName>().map_err(|error| error.to_string())?;
+        self.jurisdiction
+            .parse::<Jurisdiction>()
+            .map_err(|error| error.to_string())?;
+        match self.nodes {
+            1..=NODES_MAX => Ok(()),
+            nodes => Err(format!("a region has 1 to {NODES_MAX} nodes, this one has {nodes}")),
+        }
+    }
 }
 
 /// One node and the addresses that it advertises.
@@ -81,12 +109,37 @@ impl Plan {
     pub fn data_of(&self, node: &str) -> PathBuf {
         self.data.join(node)
     }
+
+    /// Looks at names and numbers, so that a typing error is told as one.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.regions.is_empty() {
+            return Err(Error::NoRegions);
+        }
+        let names = || self.regions.iter().map(|region| region.name.as_str());
+        for region in &self.regions {
+            let why = match region.check() {
+                Ok(()) if names().filter(|name| *name == region.name).count() == 1 => continue,
+                Ok(()) => "it is named twice".to_owned(),
+                Err(why) => why,
+            };
+            let name = region.name.clone();
+            return Err(Error::Region { name, why });
+        }
+        for (from, to, _) in &self.round_trips {
+            if from == to || ![from, to].iter().all(|end| names().any(|name| name == *end)) {
+                return Err(Error::Unknown(format!("{from} - {to}")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The nodes of a plan, with ports.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) nodes: Vec<Node>,
+    /// Held for as long as nodes may listen.
+    _claim: Option<Claim>,
 }
 
 /// What is kept beside the nodes' data, so that addresses stay (C2).
@@ -99,11 +152,15 @@ struct Kept {
 impl Layout {
     /// Returns the kept layout, or makes one on free ports.
     pub(super) fn of(plan: &Plan) -> Result<Self, Error> {
+        let base = match plan.ports {
+            Ports::From(base) => base,
+            Ports::Any => return Self::claimed(plan),
+        };
         let path = plan.data.join(KEPT);
         match fs::read(&path) {
             Ok(bytes) => Self::kept(plan, &bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let (base_port, layout) = Self::probed(plan)?;
+                let (base_port, layout) = Self::probed(plan, base)?;
                 let nodes = layout.nodes.iter().map(|node| node.name.clone()).collect();
                 let kept = serde_json::to_vec(&Kept { base_port, nodes }).expect("plain values");
                 fs::write(&path, kept).map_err(at("write", &path))?;
@@ -111,6 +168,18 @@ impl Layout {
             }
             Err(error) => Err(at("read", &path)(error)),
         }
+    }
+
+    fn claimed(plan: &Plan) -> Result<Self, Error> {
+        let count = ports_of(plan);
+        let claim = Claim::take(count).ok_or(Error::NoPortsLeft { count })?;
+        let nodes = named(plan).zip(claim.ports().chunks_exact(PORTS_OF_NODE));
+        let nodes =
+            nodes.map(|((region, place, engine), ports)| node(region, place, engine, [ports[0], ports[1], ports[2]]));
+        Ok(Self {
+            nodes: nodes.collect(),
+            _claim: Some(claim),
+        })
     }
 
     fn kept(plan: &Plan, bytes: &[u8]) -> Result<Self, Error> {
@@ -127,40 +196,30 @@ impl Layout {
         Ok(layout)
     }
 
-    fn probed(plan: &Plan) -> Result<(u16, Self), Error> {
-        let bases = (0..PROBES_MAX).filter_map(|probe| plan.base_port.checked_add(probe * PROBE_STEP));
+    fn probed(plan: &Plan, base: u16) -> Result<(u16, Self), Error> {
+        let bases = (0..PROBES_MAX).filter_map(|probe| base.checked_add(probe * PROBE_STEP));
         for base in bases {
             let layout = Self::from(plan, base);
             if layout.ports().all(is_free) {
                 return Ok((base, layout));
             }
         }
-        let count = plan.regions.iter().map(|region| region.nodes * 3).sum();
-        Err(Error::NoPorts {
-            count,
-            base: plan.base_port,
-        })
+        let count = ports_of(plan);
+        Err(Error::NoPorts { count, base })
     }
 
     fn from(plan: &Plan, base: u16) -> Self {
-        let mut nodes = Vec::new();
-        let mut first = base;
-        for region in &plan.regions {
-            let engines = plan.engines.iter().cycle();
-            for ((place, engine), client) in (1..=region.nodes).zip(engines).zip(first..) {
-                let address = |kind: u16| format!("127.0.0.1:{}", client.saturating_add(kind * KIND_STEP));
-                nodes.push(Node {
-                    name: format!("{}-{place}", region.name),
-                    region: region.name.clone(),
-                    engine: engine.clone(),
-                    client: address(0),
-                    peer: address(1),
-                    http: address(2),
-                });
-            }
-            first = first.saturating_add(REGION_STEP);
+        let firsts = (0..).map(|region: u16| base.saturating_add(region * REGION_STEP));
+        let firsts = plan.regions.iter().zip(firsts);
+        let clients = firsts.flat_map(|(region, first)| (first..).take(region.nodes));
+        let nodes = named(plan).zip(clients).map(|((region, place, engine), client)| {
+            let ports = [0, 1, 2].map(|kind| client.saturating_add(kind * KIND_STEP));
+            node(region, place, engine, ports)
+        });
+        Self {
+            nodes: nodes.collect(),
+            _claim: None,
         }
-        Self { nodes }
     }
 
     fn ports(&self) -> impl Iterator<Item = u16> {
@@ -172,6 +231,26 @@ impl Layout {
     }
 }
 
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+fn ports_of(plan: &Plan) -> usize {
+    plan.regions.iter().map(|region| region.nodes * PORTS_OF_NODE).sum()
+}
+
+/// Every node's region, place in it and engine.
+fn named(plan: &Plan) -> impl Iterator<Item = (&Region, usize, &String)> {
+    plan.regions.iter().flat_map(|region| {
+        let places = (1..=region.nodes).zip(plan.engines.iter().cycle());
+        places.map(move |(place, engine)| (region, place, engine))
+    })
+}
+
+fn node(region: &Region, place: usize, engine: &str, ports: [u16; PORTS_OF_NODE]) -> Node {
+    let [client, peer, http] = ports.map(|port| format!("127.0.0.1:{port}"));
+    Node {
+        name: format!("{}-{place}", region.name),
+        region: region.name.clone(),
+        engine: engine.to_owned(),
+        client,
+        peer,
+        http,
+    }
 }

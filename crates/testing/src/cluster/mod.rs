@@ -10,12 +10,14 @@ mod config;
 mod error;
 mod layout;
 mod links;
+pub(crate) mod lock;
 mod node;
+mod ports;
 mod ready;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -23,24 +25,23 @@ use std::{
 
 pub use error::Error;
 pub use layout::{Node, Plan, Region};
+pub use ports::Ports;
 
-use self::{error::at, layout::Layout, links::Links, node::Running};
+use self::{error::at, layout::Layout, links::Links, lock::Lock, node::Running};
 use crate::Link;
 
 /// Advertised addresses and the addresses to dial instead, as seen from one region.
 pub type DialMap = BTreeMap<String, String>;
 
-/// Held by whoever runs the cluster of a directory.
-const LOCK: &str = "lock";
-
 /// A started cluster; its nodes are killed when it is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     plan: Plan,
-    layout: Layout,
     links: Links,
     running: BTreeMap<String, Running>,
-    _lock: File,
+    // Ports and folder are given up after the nodes are gone.
+    layout: Layout,
+    _lock: Lock,
 }
 
 impl Cluster {
@@ -48,10 +49,11 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// A directory in use or of another layout, a port in use, a binary that cannot be started.
+    /// A plan that cannot be, a directory in use or of another layout, a port in use, a binary that cannot be started.
     pub async fn start(plan: Plan) -> Result<Self, Error> {
+        plan.check()?;
         fs::create_dir_all(&plan.data).map_err(at("create", &plan.data))?;
-        let lock = lock(&plan.data)?;
+        let lock = Lock::take(&plan.data)?;
         let layout = Layout::of(&plan)?;
         let links = Links::start(&plan, &layout).await?;
         let mut cluster = Self {
@@ -79,12 +81,12 @@ impl Cluster {
         if !data.exists() {
             return Ok(());
         }
-        let _lock = lock(data)?;
+        let _lock = Lock::take(data)?;
         let entries = fs::read_dir(data).map_err(at("read", data))?;
         let paths: Vec<PathBuf> = entries
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| !path.ends_with(LOCK))
+            .filter(|path| !path.ends_with(lock::NAME))
             .collect();
         if !paths.is_empty() && !paths.iter().any(|path| path.ends_with(layout::KEPT)) {
             return Err(Error::NoCluster(data.to_owned()));
@@ -106,10 +108,21 @@ impl Cluster {
     ///
     /// A node that ended, or that is not ready when the time is over: with the end of its log.
     pub async fn ready(&mut self, within: Duration) -> Result<(), Error> {
+        let all: Vec<String> = self.layout.nodes.iter().map(|node| node.name.clone()).collect();
+        self.ready_of(&all, within).await
+    }
+
+    /// Waits until those of these nodes that are running say that they can serve.
+    ///
+    /// # Errors
+    ///
+    /// No such node, one that ended, or one that is not ready when the time is over: with the end of its log.
+    pub async fn ready_of(&mut self, nodes: &[String], within: Duration) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + within;
-        for node in self.layout.nodes.clone() {
-            if let Some(running) = self.running.get_mut(&node.name) {
-                let log = self.plan.log_of(&node.name);
+        for name in nodes {
+            let node = self.node(name)?.clone();
+            if let Some(running) = self.running.get_mut(name) {
+                let log = self.plan.log_of(name);
                 ready::wait(&node, running, &log, deadline).await?;
             }
         }
@@ -291,20 +304,5 @@ impl Cluster {
         } else {
             Err(not_running())
         }
-    }
-}
-
-/// C3.
-fn lock(data: &Path) -> Result<File, Error> {
-    let path = data.join(LOCK);
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .map_err(at("open", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(data.to_owned())),
-        Err(fs::TryLockError::Error(error)) => Err(at("lock", &path)(error)),
     }
 }

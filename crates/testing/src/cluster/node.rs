@@ -32,6 +32,10 @@ impl Running {
         let mut command = Command::new(&plan.binary);
         command.arg("serve").arg("--config").arg(plan.config_of(name));
         command.env(WORKER_THREADS, worker_threads(plan).to_string());
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| is_of_one_node(&name.to_string_lossy())) {
+            command.env_remove(name);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log)
@@ -72,6 +76,13 @@ impl Running {
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
+}
+
+/// Whether a variable stands over a setting that is each node's own: whoever set it meant another node than these.
+fn is_of_one_node(variable: &str) -> bool {
+    let setting = variable.strip_prefix("STEAD_").and_then(|name| name.split_once("__"));
+    let own = ["cluster", "node", "client", "peer", "http", "net"];
+    setting.is_some_and(|(section, _)| own.iter().any(|own| section.eq_ignore_ascii_case(own)))
 }
 
 /// A node's share of the processors: with threads for all of them in every node, they would mostly wake each other.
@@ -128,5 +139,19 @@ fn die_with_parent(command: &mut Command) {
     };
     unsafe {
         command.pre_exec(ask);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_does_not_inherit_what_was_meant_for_another_one() {
+        assert!(is_of_one_node("STEAD_NODE__DATA_DIR"));
+        assert!(is_of_one_node("STEAD_CLIENT__LISTEN"));
+        for meant_for_all in ["STEAD_LOG__LEVEL", "STEAD_BIN", "STEAD_STORAGE__ENGINE", "PATH"] {
+            assert!(!is_of_one_node(meant_for_all), "{meant_for_all}");
+        }
     }
 }

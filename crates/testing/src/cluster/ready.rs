@@ -15,6 +15,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const LOG_LINES: usize = 12;
 const ANSWER_LEN_MAX: u64 = 64 << 10;
 
+impl Node {
+    /// Asks whether the node can serve.
+    pub async fn is_ready(&self) -> bool {
+        let answer = timeout(ANSWER_WITHIN, get(&self.http, "/readyz")).await;
+        matches!(answer, Ok(Ok((200, _))))
+    }
+}
+
 /// Asks a node until it is ready.
 pub(super) async fn wait(node: &Node, running: &mut Running, log: &Path, deadline: Instant) -> Result<(), Error> {
     loop {

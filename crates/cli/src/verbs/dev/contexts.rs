@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use stead_testing::Cluster;
 
 use crate::{
-    context::{self, Context, Contexts, DEV},
+    context::{Context, Contexts, DEV},
     exit::Failure,
 };
 
@@ -14,8 +14,8 @@ use crate::{
 pub(super) struct Written(Option<PathBuf>);
 
 /// Writes `dev-us-east` and so on; the first is what commands use if no other is current.
-pub(super) fn write(cluster: &Cluster) -> Result<Written, Failure> {
-    let Some(folder) = context::folder() else {
+pub(super) fn write(cluster: &Cluster, folder: Option<PathBuf>) -> Result<Written, Failure> {
+    let Some(folder) = folder else {
         return Ok(Written(None));
     };
     let mut context = BTreeMap::new();
@@ -38,6 +38,13 @@ pub(super) fn write(cluster: &Cluster) -> Result<Written, Failure> {
 /// Returns the name of a region's context.
 pub(super) fn name(region: &str) -> String {
     format!("dev-{region}")
+}
+
+impl Written {
+    /// Leaves them where they are: their folder goes with the cluster.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
 }
 
 impl Drop for Written {

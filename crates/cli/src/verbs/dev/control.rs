@@ -40,10 +40,10 @@ pub(super) struct Delay {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
-    verb: String,
-    names: Vec<String>,
-    round_trip: Option<Duration>,
+pub(super) struct Order {
+    pub(super) verb: String,
+    pub(super) names: Vec<String>,
+    pub(super) round_trip: Option<Duration>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl Delay {
     }
 }
 
-fn socket(data: &std::path::Path) -> PathBuf {
+pub(super) fn socket(data: &std::path::Path) -> PathBuf {
     data.join("control.sock")
 }
 
@@ -106,12 +106,16 @@ async fn ask(data: &std::path::Path, order: &Order) -> Result<(), Failure> {
     }
 }
 
-/// Takes orders until dropped.
-pub(super) async fn serve(data: PathBuf, cluster: Arc<Mutex<Cluster>>) -> Result<(), Failure> {
-    let path = socket(&data);
+/// Listens for orders.
+pub(super) fn listen(data: &std::path::Path) -> std::io::Result<UnixListener> {
+    let path = socket(data);
     // The cluster's lock is held: what is left here is of a run that has ended.
     let _ = fs::remove_file(&path);
-    let listener = UnixListener::bind(&path)?;
+    UnixListener::bind(&path)
+}
+
+/// Takes orders until dropped.
+pub(super) async fn serve(listener: UnixListener, cluster: Arc<Mutex<Cluster>>) -> Result<(), Failure> {
     loop {
         let (stream, _) = listener.accept().await?;
         // Orders come from one person: one after the other. Whoever leaves early misses the answer only.
@@ -137,7 +141,8 @@ async fn take(stream: UnixStream, cluster: &Mutex<Cluster>) -> Result<(), Failur
     Ok(())
 }
 
-async fn carry_out(cluster: &mut Cluster, order: &Order) -> Result<String, cluster::Error> {
+/// Does what is asked for and says what was done.
+pub(super) async fn carry_out(cluster: &mut Cluster, order: &Order) -> Result<String, cluster::Error> {
     match order.verb.as_str() {
         "status" => return Ok(status(cluster)),
         "cut" | "heal" => return links(cluster, order),

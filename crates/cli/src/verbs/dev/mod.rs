@@ -7,6 +7,7 @@ mod check;
 mod contexts;
 mod control;
 mod disk;
+mod json;
 mod load;
 mod plan;
 mod story;

@@ -1,9 +1,19 @@
 //! Starting the cluster, telling the story or running the steps, and staying up.
 
-use std::{fmt::Write, fs, io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt::Write,
+    fs,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
-use stead_testing::{Cluster, cluster};
+use stead_testing::{
+    Cluster, TemporaryFolder,
+    cluster::{self, Ports, Region},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::Instant,
@@ -11,24 +21,24 @@ use tokio::{
 
 use super::{
     check::{self, Step},
-    contexts, control,
+    contexts, control, json,
     plan::{self, RoundTrip},
     story,
     world::World,
 };
-use crate::{exit::Failure, output};
+use crate::{context, exit::Failure, output};
 
 /// How long nodes may take to end.
-const END_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const END_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct Up {
     /// Round trips: us-east:eu-west=90ms, or 50ms for all pairs; may be given several times
     #[arg(long = "rtt", value_name = "[A:B=]TIME")]
     round_trips: Vec<RoundTrip>,
-    /// Where everything is kept
-    #[arg(long, default_value = "target/dev", value_name = "FOLDER")]
-    data: PathBuf,
+    /// Where everything is kept [default: target/dev; with --json a folder that goes with the cluster]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
     /// Begin with empty data
     #[arg(long)]
     fresh: bool,
@@ -41,46 +51,82 @@ pub(super) struct Up {
     /// Run the acceptance steps, all if none is named, and end with 0 or 1
     #[arg(long, num_args = 0.., value_name = "STEP", value_enum)]
     check: Option<Vec<Step>>,
-    /// The first node's client port; later ranges are tried if it is in use and the data is new
-    #[arg(long, default_value_t = 7401, value_name = "PORT")]
-    base_port: u16,
+    /// The first node's client port; later ranges are tried if it is in use and the data is new [default: 7401; with
+    /// --json any free ports]
+    #[arg(long, value_name = "PORT")]
+    base_port: Option<u16>,
+    /// For tests in any language: events on standard output, commands on standard input, one JSON object a line; ends
+    /// when standard input does
+    #[arg(long, conflicts_with_all = ["exit", "keep", "check"])]
+    json: bool,
+    /// With --json: other regions than the three of the story, such as us-east:1,eu-west:3
+    #[arg(long, requires = "json", value_delimiter = ',', value_parser = plan::region, value_name = "NAME[:NODES[:LAW]]")]
+    regions: Option<Vec<Region>>,
 }
+
+const DATA: &str = "target/dev";
+const BASE_PORT: u16 = 7401;
 
 impl Up {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        if self.json {
+            return self.run_json().await;
+        }
         let mut terminate = signal(SignalKind::terminate())?;
+        let data = self.data.clone().unwrap_or_else(|| DATA.into());
         if self.fresh {
-            Cluster::clear(&self.data).map_err(failed)?;
+            Cluster::clear(&data).map_err(failed)?;
         }
         let started = Instant::now();
-        let plan = plan::plan(&self.data, self.base_port, &self.round_trips)?;
+        let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
+        let plan = plan::plan(&data, ports, None, &self.round_trips)?;
         let cluster = Cluster::start(plan).await.map_err(failed)?;
         // The contexts end with this function, the nodes with the cluster.
-        let _contexts = contexts::write(&cluster)?;
+        let _contexts = contexts::write(&cluster, context::folder())?;
         let mut world = World::new(cluster, started)?;
-        let orders = tokio::spawn(control::serve(self.data.clone(), world.cluster.clone()));
+        let orders = tokio::spawn(control::serve(control::listen(&data)?, world.cluster.clone()));
         let outcome = tokio::select! {
-            outcome = self.perform(&mut world) => outcome,
+            outcome = self.perform(&mut world, &data) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(()),
             _ = terminate.recv() => Ok(()),
         };
         orders.abort();
         // Its end is what is waited for: it holds the cluster.
         let _ = orders.await;
-        let _ = fs::remove_file(self.data.join("control.sock"));
+        let _ = fs::remove_file(control::socket(&data));
         if let Some(cluster) = Arc::into_inner(world.cluster) {
             cluster.into_inner().shut_down(END_WITHIN).await;
         }
         outcome
     }
 
-    async fn perform(&self, world: &mut World) -> Result<(), Failure> {
+    /// Data that somebody names is kept, on ports that stay; otherwise nothing is, and every run has its own.
+    async fn run_json(self) -> Result<(), Failure> {
+        let own = self.regions.as_deref();
+        let Some(data) = &self.data else {
+            let folder = TemporaryFolder::make()?;
+            let plan = plan::plan(
+                folder.path(),
+                self.base_port.map_or(Ports::Any, Ports::From),
+                own,
+                &self.round_trips,
+            )?;
+            return json::run(plan, Some(folder)).await;
+        };
+        if self.fresh {
+            Cluster::clear(data).map_err(failed)?;
+        }
+        let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
+        json::run(plan::plan(data, ports, own, &self.round_trips)?, None).await
+    }
+
+    async fn perform(&self, world: &mut World, data: &Path) -> Result<(), Failure> {
         if let Some(steps) = &self.check {
-            return check::run(world, steps, &self.data).await;
+            return check::run(world, steps, data).await;
         }
         let regions = {
             let cluster = world.cluster.lock().await;
-            header(&cluster, &self.data)
+            header(&cluster, data)
         };
         let (above, last) = regions.trim_end().rsplit_once('\n').unwrap_or(("", &regions));
         println!("{above}");
@@ -108,7 +154,7 @@ fn failed(error: cluster::Error) -> Failure {
 }
 
 /// Returns the first lines: the regions, and how far each is from those below it.
-fn header(cluster: &Cluster, data: &std::path::Path) -> String {
+fn header(cluster: &Cluster, data: &Path) -> String {
     let regions = cluster.regions();
     let nodes = cluster.nodes().len() / regions.len().max(1);
     let mut text = format!(

@@ -1,0 +1,260 @@
+//! `stead dev --json`: a cluster for tests in any language, over standard input and output.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use stead_tests::process::{Ran, alone, binary, run, stead};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout},
+    time::{sleep, timeout},
+};
+
+/// How long an event may take, on a machine that is busy with other tests.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A cluster as a test in another language has it. Its folder is made in `home`.
+struct Dev {
+    child: Child,
+    commands: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+    home: TempDir,
+}
+
+impl Dev {
+    fn start(arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = stead(home.path());
+        command
+            .args(["dev", "--json"])
+            .args(arguments)
+            .env("TMPDIR", home.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = tokio::process::Command::from(command);
+        let mut child = command.kill_on_drop(true).spawn().unwrap();
+        Self {
+            commands: child.stdin.take(),
+            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
+            child,
+            home,
+        }
+    }
+
+    /// Returns the next line, `None` at the end.
+    async fn next(&mut self) -> Option<Value> {
+        let line = timeout(LONG, self.lines.next_line()).await.expect("a line in time");
+        let event: Value = serde_json::from_str(&line.unwrap()?).expect("J1: every line is JSON");
+        assert!(event["event"].is_string(), "{event}");
+        Some(event)
+    }
+
+    async fn event(&mut self, name: &str) -> Value {
+        loop {
+            let event = self.next().await.unwrap_or_else(|| panic!("it ended before {name}"));
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    async fn ask(&mut self, command: Value) -> Value {
+        let line = format!("{command}\n");
+        self.commands
+            .as_mut()
+            .unwrap()
+            .write_all(line.as_bytes())
+            .await
+            .unwrap();
+        self.event("answer").await
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        timeout(LONG, self.child.wait())
+            .await
+            .expect("it ends in time")
+            .unwrap()
+    }
+
+    /// Runs `stead` with the variables that `ready` has.
+    async fn stead(&self, ready: &Value, arguments: &[&str]) -> Ran {
+        let mut command = stead(self.home.path());
+        for (name, value) in ready["environment"].as_object().unwrap() {
+            command.env(name, value.as_str().unwrap());
+        }
+        command.args(arguments);
+        run(command).await
+    }
+
+    /// What is left where folders of clusters are made.
+    fn left(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.home.path()).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+fn processes(ready: &Value) -> Vec<u64> {
+    let nodes = ready["nodes"].as_array().unwrap().iter();
+    nodes.map(|node| node["process"].as_u64().unwrap()).collect()
+}
+
+fn is_running(process: u64) -> bool {
+    Path::new(&format!("/proc/{process}")).exists()
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, wait)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+#[tokio::test]
+async fn a_test_in_any_language_drives_a_cluster_and_leaves_nothing() {
+    let _alone = alone();
+    let mut dev = Dev::start(&["--regions", "us-east,eu-west:1:DE", "--rtt", "us-east:eu-west=80ms"]);
+    let ready = dev.next().await.unwrap();
+    assert_eq!(ready["event"], "ready", "J3");
+    let (regions, far) = (&ready["regions"], &ready["nodes"][1]);
+    assert_eq!(
+        (&regions[0]["name"], &regions[0]["jurisdiction"]),
+        (&json!("us-east"), &json!("US"))
+    );
+    assert_eq!(
+        (&regions[1]["name"], &regions[1]["jurisdiction"]),
+        (&json!("eu-west"), &json!("DE"))
+    );
+    assert_eq!(regions[1]["endpoints"], json!([far["client"]]));
+    assert!(
+        regions[0]["dial"][far["client"].as_str().unwrap()].is_string(),
+        "{ready}"
+    );
+    assert_eq!(ready["links"][0]["round_trip_ms"], 80.0);
+    assert_eq!(
+        dev.left().len(),
+        1,
+        "all is in the folder of the cluster, also contexts"
+    );
+
+    let made = dev
+        .ask(json!({"command": "create-tenant", "name": "acme", "home": "us-east"}))
+        .await;
+    assert_eq!(made, json!({"event": "answer", "ok": "create-tenant: acme"}));
+    let far = ["--context", "dev-eu-west", "--timeout", "1s"];
+    let put = [&far[..], &["kv", "put", "acme", "credits", "100"]].concat();
+    assert_eq!(dev.stead(&ready, &put).await.stdout, "acme@1.1\n");
+
+    let cut = dev
+        .ask(json!({"command": "cut", "names": ["us-east", "eu-west"], "id": 7}))
+        .await;
+    assert_eq!(cut, json!({"event": "answer", "id": 7, "ok": "cut: us-east - eu-west"}));
+    let cut = dev.event("link-cut").await;
+    assert_eq!(cut["between"], json!(["us-east", "eu-west"]));
+    let lost = [&far[..], &["kv", "get", "acme", "credits"]].concat();
+    assert_ne!(dev.stead(&ready, &lost).await.code, Some(0), "nothing crosses");
+    let status = dev.ask(json!({"command": "status"})).await;
+    assert_eq!(status["links"][0]["is_cut"], true);
+    dev.ask(json!({"command": "heal"})).await;
+    dev.event("link-healed").await;
+    let get = ["kv", "get", "acme", "credits", "--context", "dev-eu-west"];
+    assert_eq!(dev.stead(&ready, &get).await.stdout, "100");
+
+    let wrong = dev.ask(json!({"command": "kill", "names": ["us-east-9"]})).await;
+    assert_eq!(wrong["error"], "no node, region or pair of regions is named us-east-9");
+    let old = processes(&ready);
+    dev.ask(json!({"command": "kill", "names": ["us-east-1"]})).await;
+    assert_eq!(dev.event("node-down").await["node"], "us-east-1");
+    assert!(!is_running(old[0]));
+    // From elsewhere, over the socket.
+    let data = ready["data"].as_str().unwrap();
+    let started = dev.stead(&ready, &["dev", "start", "us-east-1", "--data", data]).await;
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let up = dev.event("node-up").await;
+    assert_ne!(up["process"].as_u64(), Some(old[0]));
+    assert_eq!(dev.stead(&ready, &get).await.stdout, "100", "its data stayed");
+
+    let status = dev.ask(json!({"command": "status"})).await;
+    drop(dev.commands.take());
+    assert_eq!(dev.event("stopping").await["reason"], "standard input has ended");
+    assert!(dev.next().await.is_none(), "nothing after that");
+    assert!(dev.ended().await.success());
+    assert!(!processes(&status).into_iter().any(is_running));
+    assert_eq!(dev.left(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn j2_input_that_ends_before_the_cluster_is_ready_ends_it_too() {
+    let _alone = alone();
+    let mut dev = Dev::start(&[]);
+    drop(dev.commands.take());
+    let events = [dev.next().await, dev.next().await].map(|event| event.map(|event| event["event"].clone()));
+    assert_eq!(events, [Some(json!("stopping")), None]);
+    assert!(dev.ended().await.success());
+    assert_eq!(dev.left(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_node_that_ends_by_itself_is_told_and_none_outlives_a_killed_cluster() {
+    let _alone = alone();
+    let mut dev = Dev::start(&["--regions", "eu-west:3"]);
+    let ready = dev.event("ready").await;
+    let processes = processes(&ready);
+    let killed = Command::new("kill").args(["-9", &processes[1].to_string()]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(dev.event("node-down").await["node"], "eu-west-2");
+    dev.child.kill().await.unwrap();
+    until("no node runs", async || !processes.iter().copied().any(is_running)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_is_told_as_an_event_and_as_a_failure() {
+    let mut dev = Dev::start(&["--regions", "us_east"]);
+    let failed = dev.next().await.unwrap();
+    assert_eq!(failed["event"], "failed");
+    assert!(
+        failed["error"].as_str().unwrap().contains("only a-z, 0-9 and -"),
+        "{failed}"
+    );
+    assert!(dev.next().await.is_none());
+    assert_eq!(dev.ended().await.code(), Some(1));
+    assert_eq!(dev.left(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn the_documented_python_runs() {
+    let _alone = alone();
+    let python = Command::new("python3").arg("--version").output();
+    if !python.is_ok_and(|output| output.status.success()) {
+        eprintln!("no python3 is here: its example is not run");
+        return;
+    }
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/testing.md");
+    let document = fs::read_to_string(document).unwrap();
+    let (_, example) = document.split_once("```python\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let path = format!(
+        "{}:{}",
+        binary().parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let mut command = Command::new("python3");
+    command.env("HOME", home.path()).env_remove("STEAD_ENDPOINT");
+    command
+        .args(["-c", example])
+        .env("PATH", path)
+        .env("TMPDIR", home.path());
+    command.current_dir(home.path());
+    let ran = run(command).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "nothing is left");
+}
