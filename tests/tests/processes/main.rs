@@ -13,3 +13,4 @@ mod health;
 mod requests;
 mod settings;
 mod stop;
+mod watch;

@@ -1,13 +1,19 @@
 //! `stead dev --check`: the acceptance steps, one line each, with figures and budgets.
 
 mod bounded_read;
+mod contention;
+mod credits;
+mod idempotent_retry;
 mod idle;
 mod lag;
 mod leader_kill;
 mod reads;
 mod restart_all;
+mod scan_consistent;
 mod start;
+mod ttl;
 mod verdict;
+mod watch_resume;
 mod writes;
 
 use std::path::Path;
@@ -36,6 +42,20 @@ pub(super) enum Step {
     SessionToken,
     /// A bounded read is served within its bound, or at home
     BoundedRead,
+    /// 64 clients count, change one record and move units while leaders die
+    Txn,
+    /// Credit checks on one hot key
+    Credits,
+    /// 64 clients append to one key while leaders die
+    Append,
+    /// Watchers in three regions while a leader dies and a line is cut
+    WatchResume,
+    /// Keys with an end go soon after it, and never before
+    Ttl,
+    /// Increments over a line that is cut again and again
+    IdempotentRetry,
+    /// 200,000 keys scanned while they are rewritten
+    ScanConsistent,
     /// How far followers are behind under load
     Lag,
     /// 28,298 airports of 234 tenants, equal in three regions
@@ -88,6 +108,13 @@ async fn one(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::FollowerRead => reads::follower(world).await,
         Step::SessionToken => reads::session_token(world).await,
         Step::BoundedRead => bounded_read::run(world).await,
+        Step::Txn => contention::txn(world).await,
+        Step::Credits => credits::run(world).await,
+        Step::Append => contention::append(world).await,
+        Step::WatchResume => watch_resume::run(world).await,
+        Step::Ttl => ttl::run(world).await,
+        Step::IdempotentRetry => idempotent_retry::run(world).await,
+        Step::ScanConsistent => scan_consistent::run(world).await,
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
         Step::LeaderKill => leader_kill::run(world).await,

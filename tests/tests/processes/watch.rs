@@ -1,0 +1,487 @@
+//! Watches on real nodes: in order, whole, without gaps, whatever becomes of nodes; and what cannot be watched is refused.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures::{SinkExt, channel::mpsc, future::join_all};
+use stead_api::{
+    convert::read::duration,
+    proto::v1::{
+        self, KeyRange as Range, WatchCancel, WatchCreate, WatchRequest, WatchResponse,
+        kv_service_client::KvServiceClient, watch_create::From as Begin, watch_request::Request,
+        watch_response::Response,
+    },
+    status,
+};
+use stead_client::{
+    Client, Config, ErrorKind, Event, EventKind, From, Item, KeyRange, Op, Revision, SessionToken, Tenant, Told, Watch,
+    Watcher, Write,
+};
+use stead_testing::Fixture;
+use stead_tests::process::{World, alone, binary};
+use tokio::time::{Instant, timeout};
+use tonic::{Streaming, transport::Channel};
+
+const LONG: Duration = Duration::from_secs(60);
+
+async fn next(watcher: &mut Watcher) -> Told {
+    timeout(LONG, watcher.next())
+        .await
+        .expect("a watch says something in time")
+        .unwrap()
+}
+
+/// The next events; what says that nothing happened is passed over.
+async fn changes(watcher: &mut Watcher) -> Vec<Event> {
+    loop {
+        match next(watcher).await {
+            Told::Changes(events) => return events,
+            Told::Progress => {}
+            Told::State { .. } => panic!("no state was asked for"),
+        }
+    }
+}
+
+fn key(item: &Item) -> String {
+    String::from_utf8(item.key.to_vec()).unwrap()
+}
+
+fn shown(events: &[Event]) -> Vec<(EventKind, String, String)> {
+    let shown = |event: &Event| (event.kind, key(&event.item), event.item.modified.to_string());
+    events.iter().map(shown).collect()
+}
+
+fn at(sequence: u64) -> Revision {
+    format!("1.{sequence}").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_watch_tells_every_change_of_its_keys_once_and_in_order() {
+    let world = World::start(1).await;
+    assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
+    let client = Client::connect(Config::new([world.first().client.clone()]))
+        .await
+        .unwrap();
+    let acme = client.tenant("acme").unwrap();
+    acme.put("a/1", "before").await.unwrap();
+    let mut all = acme.watch(Watch::default()).await.unwrap();
+    let mut some = acme.watch(some_of_a()).await.unwrap();
+    acme.put("b", "other").await.unwrap();
+    acme.put("a/1", "after").await.unwrap();
+    let txn = acme
+        .txn()
+        .then(Op::put("a/2", "x"))
+        .then(Op::delete("a/1"))
+        .then(Op::put("b", "y"));
+    txn.send().await.unwrap();
+    acme.put_expiring("a/3", "x", Duration::from_millis(50), &Write::default())
+        .await
+        .unwrap();
+
+    let mut seen = Vec::new();
+    while seen.len() < 7 {
+        seen.extend(shown(&changes(&mut all).await));
+    }
+    let told = |kind, key: &str, revision: &str| (kind, key.to_owned(), revision.to_owned());
+    let (put, delete) = (EventKind::Put, EventKind::Delete);
+    assert_eq!(
+        seen,
+        [
+            told(put, "b", "1.2"),
+            told(put, "a/1", "1.3"),
+            told(put, "a/2", "1.4"),
+            told(delete, "a/1", "1.4"),
+            told(put, "b", "1.4"),
+            told(put, "a/3", "1.5"),
+            told(EventKind::Expire, "a/3", "1.6"),
+        ]
+    );
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        seen.extend(changes(&mut some).await);
+    }
+    let before: Vec<_> = seen
+        .iter()
+        .map(|event| event.previous.as_ref().map(|item| item.value.clone()))
+        .collect();
+    assert_eq!(before, [Some("before".into()), None, None, Some("x".into())]);
+    assert_eq!(
+        shown(&seen),
+        [
+            told(put, "a/1", "1.3"),
+            told(put, "a/2", "1.4"),
+            told(put, "a/3", "1.5"),
+            told(EventKind::Expire, "a/3", "1.6")
+        ]
+    );
+    begins(&acme).await;
+    said(&world).await;
+}
+
+fn some_of_a() -> Watch {
+    Watch {
+        ranges: vec![KeyRange::prefix("a/"), KeyRange::key("a/1")],
+        previous: true,
+        exclude: vec![EventKind::Delete],
+        ..Watch::default()
+    }
+}
+
+/// Where a watch can begin: behind a revision, behind a token, with the state, with all that history has.
+async fn begins(acme: &Tenant) {
+    let from = async |from| {
+        acme.watch(Watch {
+            from,
+            ..Watch::default()
+        })
+        .await
+        .unwrap()
+    };
+    let history = changes(&mut from(From::After(Revision::ZERO)).await).await;
+    assert_eq!(history.len(), 8);
+    let behind = changes(&mut from(From::After(at(4))).await).await;
+    assert_eq!(shown(&behind), shown(&history[6..]));
+
+    let mut broken_off = from(From::After(Revision::ZERO)).await;
+    changes(&mut broken_off).await;
+    let token = broken_off.token().unwrap();
+    acme.put("c", "1").await.unwrap();
+    let resumed = changes(&mut from(From::Token(token)).await).await;
+    assert_eq!(shown(&resumed), [(EventKind::Put, "c".into(), "1.7".into())]);
+
+    let mut state = from(From::State).await;
+    acme.put("d", "1").await.unwrap();
+    let Told::State {
+        items,
+        is_first,
+        is_last,
+    } = next(&mut state).await
+    else {
+        panic!("the state comes first")
+    };
+    assert!(is_first && is_last);
+    assert_eq!(items.iter().map(key).collect::<Vec<_>>(), ["a/2", "b", "c"]);
+    assert_eq!(
+        shown(&changes(&mut state).await),
+        [(EventKind::Put, "d".into(), "1.8".into())]
+    );
+}
+
+async fn said(world: &World) {
+    let watch = [
+        "kv",
+        "watch",
+        "acme",
+        "--after",
+        "1.2",
+        "--prefix",
+        "a/",
+        "--previous",
+        "--limit",
+        "2",
+    ];
+    let ran = world.stead(watch).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let lines: Vec<serde_json::Value> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "{ran:?}");
+    assert_eq!(
+        (&lines[0]["type"], &lines[0]["revision"]),
+        (&"PUT".into(), &"1.3".into())
+    );
+    assert!(
+        lines[0]["previous"]["modRevision"] == "1.1" && lines[1]["resumeToken"].is_string(),
+        "{ran:?}"
+    );
+    let state = world.stead(["kv", "watch", "acme", "--state", "--limit", "4"]).await;
+    assert_eq!(state.stdout.lines().count(), 4, "{state:?}");
+}
+
+/// One stream of watches, as any gRPC client has it.
+struct Stream {
+    requests: mpsc::Sender<WatchRequest>,
+    answers: Streaming<WatchResponse>,
+}
+
+impl Stream {
+    async fn open(kv: &mut KvServiceClient<Channel>) -> Self {
+        let (requests, receiver) = mpsc::channel(8);
+        let answers = kv.watch(receiver).await.unwrap().into_inner();
+        Self { requests, answers }
+    }
+
+    async fn ask(&mut self, request: Request) {
+        let request = WatchRequest { request: Some(request) };
+        self.requests.send(request).await.unwrap();
+    }
+
+    async fn answer(&mut self) -> WatchResponse {
+        timeout(LONG, self.answers.message()).await.unwrap().unwrap().unwrap()
+    }
+
+    /// Asks for a watch that cannot be, and returns why.
+    async fn refusal(&mut self, create: WatchCreate) -> stead_client::Error {
+        self.ask(Request::Create(create)).await;
+        match self.answer().await.response {
+            Some(Response::Ended(ended)) => status::from_operation_error(ended.error.unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn create(id: u64) -> WatchCreate {
+    WatchCreate {
+        id,
+        tenant: "acme".into(),
+        ..WatchCreate::default()
+    }
+}
+
+fn token(token: SessionToken) -> Option<Begin> {
+    Some(Begin::ResumeToken(token.to_bytes().to_vec().into()))
+}
+
+#[tokio::test]
+async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
+    let world = World::start(1).await;
+    for tenant in ["acme", "other"] {
+        assert_eq!(world.stead(["tenant", "create", tenant]).await.code, Some(0));
+    }
+    let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
+    let mut kv = KvServiceClient::new(channel.connect().await.unwrap());
+    let client = Client::connect(Config::new([world.first().client.clone()]))
+        .await
+        .unwrap();
+    let acme = client.tenant("acme").unwrap();
+    acme.put("a", "1").await.unwrap();
+    let other = client
+        .tenant("other")
+        .unwrap()
+        .put("a", "1")
+        .await
+        .unwrap()
+        .header
+        .token
+        .unwrap();
+    let mine = acme.token().unwrap();
+    let mut stream = Stream::open(&mut kv).await;
+    stream.ask(Request::Create(create(1))).await;
+    assert!(matches!(stream.answer().await.response, Some(Response::Created(_))));
+
+    let mut tampered = mine.to_bytes();
+    tampered[10] ^= 1;
+    let future = v1::Revision { epoch: 1, sequence: 9 };
+    let range = |start: &'static str, end: &'static str| Range {
+        start: start.into(),
+        end: end.into(),
+        ..Range::default()
+    };
+    let many = |count| vec![range("a", "b"); count];
+    for (create, field, words) in [
+        (
+            WatchCreate {
+                from: token(other),
+                ..create(2)
+            },
+            "resume_token",
+            "of another tenant",
+        ),
+        (
+            WatchCreate {
+                from: Some(Begin::ResumeToken(tampered.to_vec().into())),
+                ..create(2)
+            },
+            "resume_token",
+            "not a token of this store",
+        ),
+        (
+            WatchCreate {
+                from: Some(Begin::AfterRevision(future)),
+                ..create(2)
+            },
+            "after_revision",
+            "has not reached it",
+        ),
+        (
+            WatchCreate {
+                from: token(mine),
+                initial_state: true,
+                ..create(2)
+            },
+            "initial_state",
+            "leave out",
+        ),
+        (
+            WatchCreate {
+                ranges: many(65),
+                ..create(2)
+            },
+            "ranges",
+            "at most 64",
+        ),
+        (
+            WatchCreate {
+                ranges: vec![range("b", "a")],
+                ..create(2)
+            },
+            "ranges[0]",
+            "ends before it begins",
+        ),
+        (
+            WatchCreate {
+                exclude: vec![1, 7],
+                ..create(2)
+            },
+            "exclude[1]",
+            "no type of event 7",
+        ),
+        (
+            WatchCreate {
+                progress_interval: duration(Duration::from_millis(99)),
+                ..create(2)
+            },
+            "progress_interval",
+            "at least 100 ms",
+        ),
+        (create(1), "create.id", "has the id 1 already"),
+        (
+            WatchCreate {
+                tenant: "ACME".into(),
+                ..create(2)
+            },
+            "tenant",
+            "a-z, 0-9 and -",
+        ),
+    ] {
+        let refusal = stream.refusal(create).await;
+        assert_eq!(refusal.kind, ErrorKind::Invalid { field: field.into() }, "{refusal}");
+        assert!(refusal.message.contains(words), "{refusal}");
+    }
+    let nobody = WatchCreate {
+        tenant: "nobody".into(),
+        ..create(2)
+    };
+    assert_eq!(stream.refusal(nobody).await.kind, ErrorKind::TenantNotFound);
+
+    acme.put("a", "2").await.unwrap();
+    let answer = stream.answer().await;
+    assert!(
+        matches!(&answer.response, Some(Response::Events(events)) if events.events.len() == 1),
+        "{answer:?}"
+    );
+    assert_eq!(answer.id, 1);
+    stream.ask(Request::Cancel(WatchCancel { id: 1 })).await;
+    let answer = stream.answer().await;
+    assert!(
+        matches!(&answer.response, Some(Response::Ended(ended)) if ended.error.is_none()),
+        "{answer:?}"
+    );
+    let quick = WatchCreate {
+        progress_interval: duration(Duration::from_millis(100)),
+        ..create(1)
+    };
+    stream.ask(Request::Create(quick)).await;
+    assert!(
+        matches!(stream.answer().await.response, Some(Response::Created(_))),
+        "the id is free again"
+    );
+    let progress = stream.answer().await;
+    assert!(matches!(progress.response, Some(Response::Progress(_))), "{progress:?}");
+    assert_eq!(progress.resume_token, acme.token().unwrap().to_bytes().to_vec());
+}
+
+/// What a watcher has been told up to a revision.
+async fn told(mut watcher: Watcher, up_to: Revision) -> Vec<(String, Revision)> {
+    let mut told = Vec::new();
+    while told.last().is_none_or(|(_, revision)| *revision < up_to) {
+        let events = changes(&mut watcher).await;
+        told.extend(events.iter().map(|event| (key(&event.item), event.item.modified)));
+    }
+    told
+}
+
+/// Writes until it is told to stop; returns what was acknowledged.
+async fn write(acme: Tenant, writer: usize, until: Instant) -> BTreeMap<String, Revision> {
+    let mut written = BTreeMap::new();
+    let mut number = 0;
+    while Instant::now() < until {
+        let key = format!("{writer}/{number}");
+        let write = Write {
+            timeout: Some(LONG),
+            ..Write::default()
+        };
+        let done = acme.put_with(key.clone(), "v", &write).await.unwrap();
+        written.insert(key, done.header.revision);
+        number += 1;
+    }
+    written
+}
+
+#[tokio::test]
+async fn every_watcher_is_told_everything_once_while_leaders_die() {
+    let _alone = alone();
+    let builder = Fixture::builder()
+        .binary(binary())
+        .region("us-east", 3)
+        .region("eu-west", 1);
+    let cluster = builder
+        .round_trip("us-east", "eu-west", Duration::from_millis(20))
+        .start()
+        .await
+        .unwrap();
+    cluster.create_tenant("acme", "us-east").await.unwrap();
+    let home = cluster.client("us-east").await.unwrap().tenant("acme").unwrap();
+    let far = cluster.client("eu-west").await.unwrap().tenant("acme").unwrap();
+    let from_start = || Watch {
+        from: From::After(Revision::ZERO),
+        ..Watch::default()
+    };
+    let watchers = join_all([
+        home.watch(from_start()),
+        far.watch(from_start()),
+        home.watch(Watch::default()),
+    ])
+    .await;
+
+    let until = Instant::now() + Duration::from_secs(8);
+    let writers: Vec<_> = (0..8)
+        .map(|writer| tokio::spawn(write(home.clone(), writer, until)))
+        .collect();
+    for _ in 0..2 {
+        let leader = home.put("ping", "x").await.unwrap().header.node;
+        // Nodes are numbered from 1, in their order.
+        let name = cluster.nodes()[usize::try_from(leader.get()).unwrap() - 1].name.clone();
+        cluster.kill(&name).await.unwrap();
+        home.put("ping", "y").await.unwrap();
+        cluster.start(&name).await.unwrap();
+    }
+    let mut written = BTreeMap::new();
+    for writer in writers {
+        written.extend(writer.await.unwrap());
+    }
+    let last = home.put("last", "x").await.unwrap().header.revision;
+
+    let tolds = join_all(watchers.into_iter().map(|watcher| told(watcher.unwrap(), last))).await;
+    let sequences = tolds[0].iter().map(|(_, revision)| revision.sequence().get());
+    assert!(
+        sequences.eq(1..=last.sequence().get()),
+        "each revision once, in order, none is missing"
+    );
+    for other in &tolds[1..] {
+        assert_eq!(other, &tolds[0], "all are told the same");
+    }
+    let told: BTreeMap<_, _> = tolds[0].iter().cloned().collect();
+    for (key, revision) in &written {
+        assert_eq!(told.get(key), Some(revision), "what was acknowledged is told");
+    }
+    assert!(
+        written.len() > 100,
+        "{} writes are too few to show anything",
+        written.len()
+    );
+    // One that begins on the follower, far behind, catches up from history to the same.
+    let late = far.watch(from_start()).await.unwrap();
+    assert_eq!(self::told(late, last).await, tolds[0]);
+}
