@@ -47,5 +47,5 @@ pub use map::{Endpoint, Region};
 pub use options::{Consistency, Durability, Increment, Precondition, Read, Scan, Write};
 pub use session::Route;
 pub use stead_api::net::{Connect, Io};
-pub use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, SessionToken};
+pub use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, SessionToken, TenantLimit, TenantLimits};
 pub use tenant::Tenant;

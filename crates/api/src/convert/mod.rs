@@ -5,6 +5,7 @@
 pub mod directory;
 pub mod id;
 pub mod key;
+pub mod limits;
 pub mod page;
 pub mod read;
 #[cfg(test)]

@@ -334,6 +334,7 @@ fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
         lineage: Lineage::starting(Epoch::FIRST),
         members: members[..1 + usize::from(is_followed)].into(),
         labels: None,
+        limits: None,
         version: DirectoryVersion::ZERO,
         created: 0,
         updated: 0,
