@@ -84,6 +84,25 @@ pub(crate) fn key_value(key: bytes::Bytes, version: Version) -> KeyValue {
     }
 }
 
+/// Returns the bytes of keys and values in an answer.
+pub(crate) fn data_len(answer: &Answer) -> u64 {
+    let of = |item: &KeyValue| (item.key.len() + item.value.len()) as u64;
+    match &answer.response {
+        Some(Response::Get(get)) => get.item.as_ref().map_or(0, of),
+        Some(Response::BatchGet(get)) => get
+            .results
+            .iter()
+            .filter_map(|result| result.item.as_ref())
+            .map(of)
+            .sum(),
+        Some(Response::Scan(scan)) => scan.items.iter().map(of).sum(),
+        Some(
+            Response::Put(_) | Response::Delete(_) | Response::Increment(_) | Response::Append(_) | Response::Error(_),
+        )
+        | None => 0,
+    }
+}
+
 /// Returns the node that answered as the tenant's home, if the answer says so.
 pub(crate) fn home_that_answered(answer: &Answer) -> Option<NodeId> {
     let header = match answer.response.as_ref()? {

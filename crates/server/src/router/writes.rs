@@ -101,7 +101,9 @@ impl Router {
                 ProposeError::Overloaded => {
                     let limit = "group.proposals.bytes".to_owned();
                     let message = "the tenant's home has too much to write: wait a little and try again";
-                    self.refuse(job.call, &Error::new(ErrorKind::RateLimited { limit }, message));
+                    let wait = super::OVERLOADED_WAIT;
+                    self.host.counts.refused("group.proposals.bytes");
+                    self.refuse(job.call, &Error::new(ErrorKind::RateLimited { limit, wait }, message));
                 }
                 ProposeError::Stopped => {
                     self.refuse(
