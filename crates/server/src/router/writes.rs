@@ -65,25 +65,36 @@ impl Router {
     ) -> Vec<Job<Write>> {
         let command =
             |job: &Job<Write>| command::Write::new(tenant, job.ask.idempotency, job.ask.operation.clone()).encode();
-        let commands: Vec<Bytes> = jobs.iter().map(command).collect();
-        let deadline = jobs
-            .iter()
-            .map(|job| job.call.deadline)
-            .max()
-            .unwrap_or_else(Instant::now);
-        let proposed = timeout_at(deadline, hosted.raft.propose(tenant.get(), commands)).await;
-        match proposed {
-            Ok(Ok(answers)) => self.answer_all(hosted, tenant, jobs, answers),
-            Ok(Err(error)) => {
+        let commands: Vec<(Bytes, Instant)> = jobs.iter().map(|job| (command(job), job.call.deadline)).collect();
+        match hosted.raft.propose_by(tenant.get(), commands).await {
+            Ok(answers) => {
+                let (jobs, answers) = self.proposed(jobs, answers);
+                self.answer_all(hosted, tenant, jobs, answers)
+            }
+            Err(error) => {
                 self.not_proposed(jobs, error);
                 Vec::new()
             }
-            Err(_) => {
-                let why = "the deadline passed before the write was known to be committed";
-                jobs.into_iter().for_each(|job| self.unknown(job, why));
-                Vec::new()
+        }
+    }
+
+    /// Answers those whose deadline passed before they were part of an entry; returns the others with their answers.
+    fn proposed(
+        &self,
+        jobs: Vec<Job<Write>>,
+        answers: Vec<Option<stead_store::machine::Answer>>,
+    ) -> (Vec<Job<Write>>, Vec<stead_store::machine::Answer>) {
+        let mut proposed = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        for (job, answer) in jobs.into_iter().zip(answers) {
+            match answer {
+                Some(answer) => {
+                    proposed.0.push(job);
+                    proposed.1.push(answer);
+                }
+                None => self.refuse(job.call, &too_late()),
             }
         }
+        proposed
     }
 
     fn not_proposed(self: &Arc<Self>, jobs: Vec<Job<Write>>, error: ProposeError) {
@@ -110,6 +121,9 @@ impl Router {
                         job.call,
                         &Error::new(ErrorKind::Unavailable, "the node is stopping: try again"),
                     );
+                }
+                ProposeError::TimedOut => {
+                    self.unknown(job, "the deadline passed before the write was known to be committed");
                 }
                 ProposeError::LeaderChanged | ProposeError::Unknown => {
                     self.unknown(
