@@ -7,6 +7,7 @@
 mod addresses;
 mod directories;
 mod health;
+mod limits;
 mod requests;
 mod settings;
 mod stop;
