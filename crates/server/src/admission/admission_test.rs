@@ -219,6 +219,30 @@ async fn the_wait_is_told_in_whole_milliseconds_and_what_to_do_in_words() {
     }
 }
 
+#[test]
+fn every_limit_is_documented_with_its_default() {
+    let document = include_str!("../../../../docs/operations.md");
+    for limit in TenantLimit::ALL {
+        let row = format!("| `{}` |", limit.name().replace('_', "-"));
+        let row = document.lines().find(|line| line.starts_with(&row));
+        let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row of {limit}"));
+        let default = row.split('|').nth(2).unwrap().trim();
+        let shown = |value: u64| match limit {
+            TenantLimit::HistoryAge => format!("`{}m`", value / 60_000),
+            TenantLimit::BytesPerSecond => format!("{} MiB", value >> 20),
+            TenantLimit::StoredBytes => format!("{} GiB", value >> 30),
+            TenantLimit::OperationsPerSecond
+            | TenantLimit::Keys
+            | TenantLimit::Watches
+            | TenantLimit::Clients
+            | TenantLimit::InFlight
+            | TenantLimit::HistoryCount => value.to_string(),
+        };
+        let expected = limit.default_value().map_or("none".to_owned(), shown);
+        assert_eq!(default, expected, "{limit}");
+    }
+}
+
 /// Invariant 3.
 #[tokio::test]
 async fn accounts_of_tenants_at_rest_are_dropped() {

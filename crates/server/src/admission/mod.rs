@@ -12,7 +12,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A refused operation changes nothing, here or in the tenant's group.
+//! 1. A refused operation changes nothing in the tenant's group, and is not in flight. What is refused for a rate or for
+//!    others in flight costs nothing of any rate; what is refused because the tenant is full costs one operation.
 //! 2. What a tenant stores never passes its limits by operations that this node has admitted: those in flight count as
 //!    if they had happened. Where only they stand in the way, the refusal says to come back.
 //! 3. No account outlives its use: one that is as good as new is dropped when accounts are swept.
@@ -116,11 +117,7 @@ pub(crate) struct Permit {
 
 /// One open watch; it is closed by dropping this.
 #[derive(Debug)]
-#[expect(dead_code, reason = "it is held for what dropping it does")]
-pub(crate) struct WatchPermit(Slot);
-
-#[derive(Debug)]
-struct Slot {
+pub(crate) struct WatchPermit {
     admission: Arc<Admission>,
     tenant: TenantNumber,
 }
@@ -195,10 +192,10 @@ impl Admission {
             return Err(Refused { limit, max, wait });
         }
         account.watches += 1;
-        Ok(WatchPermit(Slot {
+        Ok(WatchPermit {
             admission: self.clone(),
             tenant: tenant.number,
-        }))
+        })
     }
 }
 
@@ -240,7 +237,7 @@ impl Drop for Permit {
     }
 }
 
-impl Drop for Slot {
+impl Drop for WatchPermit {
     fn drop(&mut self) {
         let mut part = self.admission.part(self.tenant).lock();
         if let Some(account) = part.accounts.get_mut(&self.tenant) {
