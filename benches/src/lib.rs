@@ -1,6 +1,10 @@
 //! Helpers of the benches.
 
+use std::net::TcpListener;
 use std::time::Duration;
+
+use anyhow::{Context, Result};
+use stead_server::config::{Checked, Config};
 
 /// CPU time of all threads of this process, in user and kernel mode.
 #[expect(unsafe_code, reason = "the standard library has no clock of a process's CPU time")]
@@ -10,4 +14,22 @@ pub fn process_cpu() -> Duration {
     let answer = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     assert_eq!(answer, 0, "every process has this clock");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Returns the configuration of a cluster of one node that keeps nothing, and where clients reach it.
+///
+/// # Errors
+///
+/// No port is free.
+pub fn one_node() -> Result<(Checked, String)> {
+    let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
+    let (client, peer, http) = (free()?, free()?, free()?);
+    let text = format!(
+        "[cluster]\ngroups_per_region = 1\n\
+         regions = [{{ name = \"here\", jurisdiction = \"EU\" }}]\n\
+         initial = [{{ name = \"one\", region = \"here\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\" }}]\n\
+         [node]\nname = \"one\"\ndata_dir = \"unused\"\n[storage]\nengine = \"memory\"\n"
+    );
+    let config = Config::load(&text, std::iter::empty()).context("the bench's configuration")?;
+    Ok((config.check()?, client))
 }

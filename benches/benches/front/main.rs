@@ -4,13 +4,11 @@
 //! prints a table in Markdown. A read with `LOCAL` passes the client, the connection and the node's front, and looks
 //! up a row; a put passes Raft, of one voter, and its machine as well. A front's cost is what the read costs at most.
 
-use std::net::TcpListener;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use stead_benches::process_cpu;
-use stead_client::{Client, Consistency, NewTenant, Read, Tenant};
-use stead_server::config::{Checked, Config};
+use anyhow::Result;
+use stead_benches::{one_node, process_cpu};
+use stead_client::{Client, Consistency, NewTenant, Read, Tenant, TenantLimit, TenantLimits};
 use stead_server::environment::Environment;
 use stead_store::Disk;
 use tokio::task::JoinSet;
@@ -28,13 +26,18 @@ fn main() -> Result<()> {
 
 async fn bench() -> Result<()> {
     let stop = CancellationToken::new();
-    let (config, client_address) = config()?;
+    let (config, client_address) = one_node()?;
     let environment = Environment::real(config.dial.clone());
     let node = stead_server::node::run(config, environment, Some(Disk::default()), stop.clone(), || ());
     let node = tokio::spawn(node);
     let client = Client::connect(stead_client::Config::new([client_address])).await?;
+    // What is measured is the front, not the default limit.
+    let mut limits = TenantLimits::default();
+    limits.set(TenantLimit::OperationsPerSecond, 1_000_000_000)?;
+    limits.set(TenantLimit::BytesPerSecond, 1 << 40)?;
     let new = NewTenant {
         name: "bench".into(),
+        limits,
         ..NewTenant::default()
     };
     client.admin().create_tenant(new).await?;
@@ -95,18 +98,4 @@ async fn measure(operation: Operation, tenant: &Tenant, callers: usize) -> Resul
     let each = (process_cpu() - cpu).as_secs_f64() * 1e6 / count;
     println!("| {operation:?} | {callers} | {rate:.0} | {each:.1} |");
     Ok(())
-}
-
-/// A cluster of one node.
-fn config() -> Result<(Checked, String)> {
-    let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
-    let (client, peer, http) = (free()?, free()?, free()?);
-    let text = format!(
-        "[cluster]\ngroups_per_region = 1\n\
-         regions = [{{ name = \"here\", jurisdiction = \"EU\" }}]\n\
-         initial = [{{ name = \"one\", region = \"here\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\" }}]\n\
-         [node]\nname = \"one\"\ndata_dir = \"unused\"\n[storage]\nengine = \"memory\"\n"
-    );
-    let config = Config::load(&text, std::iter::empty()).context("the bench's configuration")?;
-    Ok((config.check()?, client))
 }

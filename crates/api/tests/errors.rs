@@ -62,8 +62,12 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         ErrorKind::ConditionFailed { .. } => {
             "The precondition did not hold: the key's last change is `current_revision`, `0.0` if it does not exist. Read again, decide again."
         }
-        ErrorKind::RateLimited { .. } => "Too much at once. Slow down.",
-        ErrorKind::QuotaExceeded { .. } => "The limit is reached, and waiting does not help.",
+        ErrorKind::RateLimited { .. } => {
+            "Too much at once: wait as long as the error says, or ask an operator to raise `limit`."
+        }
+        ErrorKind::QuotaExceeded { .. } => {
+            "Full: `limit` is reached, and waiting does not help. Reads and deletes go on. Delete something, or ask an operator to raise it."
+        }
         ErrorKind::Residency { .. } => {
             "The tenant's policy does not admit the place. Choose another region, or change the policy."
         }
@@ -90,9 +94,11 @@ fn document() -> String {
         let row = table::row(&kind);
         let metadata = to_operation_error(&Error::new(kind.clone(), "")).metadata;
         let metadata: Vec<String> = metadata.keys().map(|name| format!("`{name}`")).collect();
-        let wait = row
-            .retry_after
-            .map_or_else(String::new, |wait| format!("{} ms", wait.as_millis()));
+        let wait = match (&kind, row.retry_after) {
+            (ErrorKind::RateLimited { .. }, _) => "computed".to_owned(),
+            (_, Some(wait)) => format!("{} ms", wait.as_millis()),
+            (_, None) => String::new(),
+        };
         let status = format!("{:?}", row.code);
         let (metadata, meaning) = (metadata.join(", "), meaning(&kind));
         writeln!(

@@ -48,7 +48,8 @@ pub use options::{Consistency, Durability, Increment, KeyRange, Read, Scan, Writ
 pub use session::Route;
 pub use stead_api::net::{Connect, Io};
 pub use stead_types::{
-    Condition, Error, ErrorKind, IdempotencyKey, Operand, Relation, Revision, SessionToken, TenantTime,
+    Condition, Error, ErrorKind, IdempotencyKey, Operand, Relation, Revision, SessionToken, TenantLimit, TenantLimits,
+    TenantTime,
 };
 pub use tenant::{
     Event, EventKind, From, NotAdmitted, Op, OpResult, ScanStream, Tenant, Told, Txn, TxnDone, Watch, Watcher,

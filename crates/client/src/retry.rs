@@ -17,6 +17,9 @@ use crate::failure::Failure;
 const WAIT_FIRST: Duration = Duration::from_millis(10);
 /// Longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_millis(500);
+/// The longest that a limit of rate is believed: it knows when there is room again, and whoever comes sooner is refused
+/// once more.
+const RATE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What kind of call it is, and what has become of it so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +64,10 @@ pub(crate) fn next(progress: Progress, failure: &Failure) -> Next {
     }
     if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) {
         return Next::Retry(at_first(WAIT_FIRST));
+    }
+    if let ErrorKind::RateLimited { wait: named, .. } = error.kind {
+        // Many may have been told the same: who was refused again steps back further.
+        return Next::Retry(named.max(at_first(Duration::ZERO)).min(RATE_WAIT_MAX));
     }
     if error.is_transient() {
         return Next::Retry(retry_after.unwrap_or(wait).min(WAIT_MAX));
@@ -168,6 +175,22 @@ mod tests {
         let asks = |millis| Failure::Answered(Error::new(ErrorKind::NoLeader, ""), Some(Duration::from_millis(millis)));
         assert_eq!(next(WRITE, &asks(100)), Next::Retry(Duration::from_millis(100)));
         assert_eq!(next(WRITE, &asks(60_000)), Next::Retry(WAIT_MAX));
+    }
+
+    #[test]
+    fn a_limit_of_rate_is_believed_for_longer() {
+        let asks = |wait| {
+            let limit = "bytes_per_second".to_owned();
+            answered(ErrorKind::RateLimited { limit, wait })
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(next(WRITE, &asks(seconds(3))), Next::Retry(seconds(3)));
+        assert_eq!(next(WRITE, &asks(seconds(300))), Next::Retry(RATE_WAIT_MAX));
+        let again = Progress { failed: 3, ..WRITE };
+        assert_eq!(
+            next(again, &asks(Duration::ZERO)),
+            Next::Retry(Duration::from_millis(80))
+        );
     }
 
     #[test]

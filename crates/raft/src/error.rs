@@ -20,6 +20,9 @@ pub enum ProposeError {
     /// The group is being shut down. Nothing happened.
     #[error("the group is stopping")]
     Stopped,
+    /// The deadline passed before the entry was known to be applied: it may have happened or may yet happen.
+    #[error("the deadline passed before the entry was known to be applied")]
+    TimedOut,
     /// The leader changed before the entry was known to be committed: it may have happened or may yet happen.
     #[error("the leader changed before the entry was known to be committed")]
     LeaderChanged,
@@ -33,7 +36,7 @@ impl ProposeError {
     pub fn has_no_effect(self) -> bool {
         match self {
             Self::NotLeader { .. } | Self::Overloaded | Self::Stopped => true,
-            Self::LeaderChanged | Self::Unknown => false,
+            Self::TimedOut | Self::LeaderChanged | Self::Unknown => false,
         }
     }
 }

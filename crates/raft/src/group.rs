@@ -10,6 +10,7 @@ use openraft::{ChangeMembers, Precondition};
 use stead_store::machine::Answer;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::error::{ChangeError, ProposeError, ReadIndexError, leader};
 use crate::machine::index_outside;
@@ -84,6 +85,20 @@ impl Group {
     /// Some of them leave the outcome open: [`ProposeError::has_no_effect`].
     pub async fn propose(&self, class: u64, commands: Vec<Bytes>) -> Result<Vec<Answer>, ProposeError> {
         self.member.proposer.propose(class, commands).await
+    }
+
+    /// Proposes commands as [`Group::propose`] does, each only as long as its deadline has not passed: one that is late is
+    /// no part of any entry, and is answered `None`. Nothing happened then.
+    ///
+    /// # Errors
+    ///
+    /// As there; the last deadline may pass while it is not known what has become of the entry.
+    pub async fn propose_by(
+        &self,
+        class: u64,
+        commands: Vec<(Bytes, Instant)>,
+    ) -> Result<Vec<Option<Answer>>, ProposeError> {
+        self.member.proposer.propose_by(class, commands).await
     }
 
     /// Waits until all that was committed before this call is applied here; then the machine may be read. Returns the

@@ -12,11 +12,13 @@
 //! # Invariants
 //!
 //! 1. Commands are proposed at most once; they are put back only when openraft says that they were not.
-//! 2. What waits and what is under way is bounded by [`BYTES_MAX`]; beyond it a caller is turned away at once.
+//! 2. What waits and what is under way is bounded by [`BYTES_MAX`]; beyond it a caller is turned away at once. A class
+//!    holds no more than what it leaves free, so that whoever comes finds room, however many others flood.
 //! 3. Logged time does not go back in the entries of one node.
+//! 4. A command whose deadline has passed is no part of an entry that is made afterwards.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +27,7 @@ use parking_lot::Mutex;
 use stead_state::codec::frame;
 use stead_store::machine::Answer;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{ProposeError, Refusal};
 use crate::queue::{Item, Queue, weight};
@@ -47,8 +49,38 @@ pub(crate) struct Proposer {
     pause: Duration,
     patience: Duration,
     state: Mutex<State>,
-    bytes: AtomicUsize,
+    held: Mutex<Held>,
     wake: Notify,
+}
+
+/// Bytes that wait or are under way. Its lock may be taken under the state's, never the other way round.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    classes: BTreeMap<u64, usize>,
+}
+
+impl Held {
+    fn add(&mut self, class: u64, bytes: usize) -> bool {
+        let own = self.classes.get(&class).copied().unwrap_or(0);
+        let free = BYTES_MAX - self.bytes;
+        if own.checked_add(bytes).is_none_or(|own| own > free) {
+            return false;
+        }
+        self.bytes += bytes;
+        self.classes.insert(class, own + bytes);
+        true
+    }
+
+    fn remove(&mut self, class: u64, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(own) = self.classes.get_mut(&class) {
+            *own -= bytes;
+            if *own == 0 {
+                self.classes.remove(&class);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -60,22 +92,35 @@ struct State {
     logged_time: u64,
 }
 
+/// The answer to each command; none to one that was late.
+type Answers = Result<Vec<Option<Answer>>, ProposeError>;
+
 struct Waiter {
-    answer: oneshot::Sender<Result<Vec<Answer>, ProposeError>>,
+    answer: oneshot::Sender<Answers>,
+    /// One for each command that was asked for, if they have any.
+    deadlines: Option<Vec<Due>>,
     /// When openraft first refused it as not yet possible.
     refused: Option<Instant>,
     _charge: Charge,
 }
 
+#[derive(Clone, Copy)]
+struct Due {
+    deadline: Instant,
+    /// It has passed, and the command is not among those of the item any more.
+    is_late: bool,
+}
+
 /// Bytes that count against the bound until their waiter has been answered.
 struct Charge {
     proposer: Arc<Proposer>,
+    class: u64,
     bytes: usize,
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.proposer.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.proposer.held.lock().remove(self.class, self.bytes);
     }
 }
 
@@ -86,7 +131,7 @@ impl Proposer {
             pause,
             patience,
             state: Mutex::default(),
-            bytes: AtomicUsize::new(0),
+            held: Mutex::default(),
             wake: Notify::new(),
         }
     }
@@ -97,33 +142,65 @@ impl Proposer {
         class: u64,
         commands: Vec<Bytes>,
     ) -> Result<Vec<Answer>, ProposeError> {
-        let charge = self.charge(weight(&commands))?;
+        let (_, answered) = self.enqueue(class, commands, None)?;
+        let answers = answered.await.unwrap_or(Err(ProposeError::Unknown))?;
+        // Without deadlines nothing is late.
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Proposes commands as long as they are wanted, and returns the answer to each that was proposed in time.
+    pub(crate) async fn propose_by(self: &Arc<Self>, class: u64, commands: Vec<(Bytes, Instant)>) -> Answers {
+        let count = commands.len();
+        let (commands, deadlines): (Vec<Bytes>, Vec<Instant>) = commands.into_iter().unzip();
+        let Some(last) = deadlines.iter().max().copied() else {
+            return Ok(Vec::new());
+        };
+        let due = |deadline| Due {
+            deadline,
+            is_late: false,
+        };
+        let dues = deadlines.into_iter().map(due).collect();
+        let (number, answered) = self.enqueue(class, commands, Some(dues))?;
+        match timeout_at(last, answered).await {
+            Ok(answer) => answer.unwrap_or(Err(ProposeError::Unknown)),
+            Err(_) => match self.state.lock().queue.withdraw(class, number) {
+                Some(_) => Ok(std::iter::repeat_with(|| None).take(count).collect()),
+                None => Err(ProposeError::TimedOut),
+            },
+        }
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        class: u64,
+        commands: Vec<Bytes>,
+        deadlines: Option<Vec<Due>>,
+    ) -> Result<(u64, oneshot::Receiver<Answers>), ProposeError> {
+        let bytes = weight(&commands);
+        if !self.held.lock().add(class, bytes) {
+            return Err(ProposeError::Overloaded);
+        }
+        let charge = Charge {
+            proposer: self.clone(),
+            class,
+            bytes,
+        };
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter {
             answer,
+            deadlines,
             refused: None,
             _charge: charge,
         };
-        {
+        let number = {
             let mut state = self.state.lock();
             if state.is_stopped {
                 return Err(ProposeError::Stopped);
             }
-            state.queue.push(Item::new(class, commands, waiter));
-        }
+            state.queue.push(Item::new(class, commands, waiter))
+        };
         self.wake.notify_one();
-        answered.await.unwrap_or(Err(ProposeError::Unknown))
-    }
-
-    fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, ProposeError> {
-        let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= BYTES_MAX);
-        self.bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-            .map_err(|_| ProposeError::Overloaded)?;
-        Ok(Charge {
-            proposer: self.clone(),
-            bytes,
-        })
+        Ok((number, answered))
     }
 
     /// Turns away what waits, and all that comes.
@@ -168,8 +245,11 @@ impl Proposer {
             if items.is_empty() {
                 return None;
             }
-            // Nothing is proposed for those who have gone away.
+            // Nothing is proposed for those who have gone away, or whose time is over.
             items.retain(|item| !item.waiter.answer.is_closed());
+            let now = Instant::now();
+            let late = items.extract_if(.., |item| !is_in_time(item, now));
+            answer(late.collect(), Vec::new());
         }
         state.in_flight += 1;
         state.logged_time = state.logged_time.max((self.clock)());
@@ -234,13 +314,45 @@ impl Drop for Flight {
     }
 }
 
+/// Drops the commands of an item whose deadline has passed, and tells whether any is left.
+fn is_in_time(item: &mut Item<Waiter>, now: Instant) -> bool {
+    let Some(dues) = &mut item.waiter.deadlines else {
+        return true;
+    };
+    let has_late = dues.iter().any(|due| !due.is_late && due.deadline <= now);
+    if has_late {
+        let mut commands = std::mem::take(&mut item.commands).into_iter();
+        for due in dues.iter_mut().filter(|due| !due.is_late) {
+            due.is_late = due.deadline <= now;
+            item.commands.extend(commands.next().filter(|_| !due.is_late));
+        }
+    }
+    !item.commands.is_empty()
+}
+
 fn answer(items: Vec<Item<Waiter>>, answers: Vec<Answer>) {
     let mut answers = answers.into_iter();
     for item in items {
         let own: Vec<Answer> = answers.by_ref().take(item.commands.len()).collect();
         let is_whole = own.len() == item.commands.len();
         debug_assert!(is_whole, "the machine answers every command");
-        let outcome = if is_whole { Ok(own) } else { Err(ProposeError::Unknown) };
+        let mut own = own.into_iter();
+        let answers = match &item.waiter.deadlines {
+            None => own.map(Some).collect(),
+            Some(dues) => dues
+                .iter()
+                .map(|due| if due.is_late { None } else { own.next() })
+                .collect(),
+        };
+        let outcome = if is_whole {
+            Ok(answers)
+        } else {
+            Err(ProposeError::Unknown)
+        };
         drop(item.waiter.answer.send(outcome));
     }
 }
+
+#[cfg(test)]
+#[path = "proposer_test.rs"]
+mod proposer_test;

@@ -73,11 +73,20 @@ impl<W> Default for Queue<W> {
 }
 
 impl<W> Queue<W> {
-    /// Adds an item behind its class.
-    pub(crate) fn push(&mut self, mut item: Item<W>) {
+    /// Adds an item behind its class, and returns its number.
+    pub(crate) fn push(&mut self, mut item: Item<W>) -> u64 {
         self.count += 1;
         item.number = self.count;
         self.class(item.class).items.push_back(item);
+        self.count
+    }
+
+    /// Takes an item out, if it still waits. A class that is left without items keeps its turn, and loses it when it
+    /// comes.
+    pub(crate) fn withdraw(&mut self, class: u64, number: u64) -> Option<Item<W>> {
+        let waiting = &mut self.classes.get_mut(&class)?.items;
+        let place = waiting.binary_search_by_key(&number, |item| item.number).ok()?;
+        waiting.remove(place)
     }
 
     /// Puts items back that were taken, where they were.

@@ -44,6 +44,45 @@ fn a_class_with_little_is_not_held_up_by_one_with_much() {
 }
 
 #[test]
+fn a_turn_is_the_same_however_much_others_have_queued() {
+    let entries_until = |loud_items: usize| {
+        let mut queue = Queue::default();
+        for class in 1..=3 {
+            for number in 0..loud_items {
+                queue.push(item(class, number, 1 << 10));
+            }
+        }
+        let taken = queue.next_entry().len();
+        queue.push(item(9, 99_999, 10));
+        let quiet = |entry: &[Item<usize>]| numbers(entry).contains(&99_999);
+        let entries = 1 + (0..).take_while(|_| !quiet(&queue.next_entry())).count();
+        (taken, entries)
+    };
+    let (_, few) = entries_until(300);
+    for much in [3_000, 30_000] {
+        assert_eq!(entries_until(much).1, few);
+    }
+    assert_eq!(few, 1, "within the next entry");
+}
+
+#[test]
+fn what_is_withdrawn_is_gone_and_the_rest_keeps_its_order() {
+    let mut queue = Queue::default();
+    let given: Vec<u64> = (0..4)
+        .map(|number| queue.push(item(number as u64 % 2, number, 10)))
+        .collect();
+    assert_eq!(queue.withdraw(0, given[2]).map(|item| item.waiter), Some(2));
+    assert!(queue.withdraw(0, given[2]).is_none(), "only once");
+    assert!(queue.withdraw(1, given[0]).is_none(), "of its own class");
+    assert!(queue.withdraw(5, given[0]).is_none());
+    assert!(queue.withdraw(0, given[0]).is_some());
+    assert_eq!(numbers(&queue.next_entry()), [1, 3]);
+    assert!(queue.next_entry().is_empty());
+    queue.push(item(0, 7, 10));
+    assert_eq!(numbers(&queue.next_entry()), [7]);
+}
+
+#[test]
 fn what_is_put_back_comes_first_again() {
     let mut queue = Queue::default();
     for number in 0..4 {

@@ -19,6 +19,7 @@ use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantNa
 use crate::{
     config::Checked,
     directory::Directory,
+    environment::WallClock,
     health::Checks,
     metrics::{GroupSample, Metrics},
     neighbours::Neighbours,
@@ -78,6 +79,8 @@ pub(crate) struct Host {
     pub(crate) counts: Metrics,
     /// What it has sent over borders.
     pub(crate) borders: Arc<Counters>,
+    /// Tells the wall clock's milliseconds since 1970.
+    pub(crate) wall: WallClock,
     /// When it started, in milliseconds since 1970.
     pub(crate) started: u64,
     /// It takes no more work.

@@ -1,5 +1,6 @@
 //! A node of Stead: services, router, health, metrics, supervision.
 
+mod admission;
 mod bootstrap;
 pub mod config;
 mod directory;

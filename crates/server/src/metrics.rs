@@ -67,6 +67,11 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GroupLabels {
     group: u32,
 }
@@ -102,6 +107,7 @@ pub(crate) struct GroupSample {
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
+    refused: Family<LimitLabels, Counter>,
     is_leader: Family<GroupLabels, Gauge>,
     term: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
@@ -121,6 +127,7 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::with_prefix("stead"),
             requests: Family::default(),
+            refused: Family::default(),
             is_leader: Family::default(),
             term: Family::default(),
             applied: Family::default(),
@@ -148,6 +155,11 @@ impl Metrics {
             "requests",
             "Operations, by kind and by who served them",
             self.requests.clone(),
+        );
+        registry.register(
+            "refused",
+            "Operations beyond a limit, by the limit's name",
+            self.refused.clone(),
         );
         registry.register("ready", "1 if the node can serve", self.ready.clone());
         registry.register(
@@ -196,6 +208,11 @@ impl Metrics {
     /// Counts an operation.
     pub(crate) fn request(&self, op: Op, served_from: ServedFrom) {
         self.requests.get_or_create(&RequestLabels { op, served_from }).inc();
+    }
+
+    /// Counts an operation that was refused for a limit. Tenants are too many for labels.
+    pub(crate) fn refused(&self, limit: &'static str) {
+        self.refused.get_or_create(&LimitLabels { limit }).inc();
     }
 
     /// Notes what is known of a group.
@@ -284,6 +301,7 @@ mod tests {
             witness: false,
         });
         metrics.request(Op::Read, ServedFrom::Home);
+        metrics.refused("keys");
         metrics.group(GroupSample {
             group: 1,
             is_leader: true,

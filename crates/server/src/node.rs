@@ -208,10 +208,8 @@ impl Built {
             );
             feed.push(tasks);
         }
-        let disk_len = {
-            let engine = store.engine.clone();
-            Box::new(move || engine.disk_len())
-        };
+        let engine = store.engine.clone();
+        let disk_len = Box::new(move || engine.disk_len());
         let host = Arc::new(Host {
             counts: Metrics::of(&config.node),
             borders: replication.counters().clone(),
@@ -221,6 +219,7 @@ impl Built {
             neighbours: Neighbours::new(environment.connect.clone()),
             ready: Checks::default(),
             region_ready: Checks::default(),
+            wall: environment.wall.clone(),
             started: (environment.wall)(),
             draining: AtomicBool::new(false),
             disk_len,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use stead_api::{
     convert, operation,
-    proto::v1::{Answer, KeyValue, ResponseHeader, Role, Via, answer::Response},
+    proto::v1::{
+        Answer, KeyValue, ResponseHeader, Role, TxnResult, Via, answer::Response, txn_result::Result as StepResult,
+    },
     status,
 };
 use stead_state::shard::answer::Version;
@@ -82,6 +84,42 @@ pub(crate) fn key_value(key: bytes::Bytes, version: Version) -> KeyValue {
         version: version.value.version,
         expire_time: version.value.expires.map(convert::key::from_tenant_time),
         value: version.value.bytes,
+    }
+}
+
+/// Returns the bytes of keys and values in an answer.
+pub(crate) fn data_len(answer: &Answer) -> u64 {
+    let of = |item: &KeyValue| (item.key.len() + item.value.len()) as u64;
+    match &answer.response {
+        Some(Response::Get(get)) => get.item.as_ref().map_or(0, of),
+        Some(Response::BatchGet(get)) => get
+            .results
+            .iter()
+            .filter_map(|result| result.item.as_ref())
+            .map(of)
+            .sum(),
+        Some(Response::Scan(scan)) => scan.items.iter().map(of).sum(),
+        Some(Response::Txn(txn)) => txn.results.iter().filter_map(item_of).map(of).sum(),
+        Some(
+            Response::Put(_)
+            | Response::Delete(_)
+            | Response::Increment(_)
+            | Response::Append(_)
+            | Response::DeleteRange(_)
+            | Response::Error(_),
+        )
+        | None => 0,
+    }
+}
+
+/// Returns the key that a result of a transaction carries.
+fn item_of(result: &TxnResult) -> Option<&KeyValue> {
+    match result.result.as_ref()? {
+        StepResult::Get(get) => get.item.as_ref(),
+        StepResult::Put(put) => put.previous.as_ref(),
+        StepResult::Delete(delete) => delete.previous.as_ref(),
+        StepResult::Increment(increment) => increment.previous.as_ref(),
+        StepResult::Append(append) => append.previous.as_ref(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use stead_state::directory::{
     Addresses, By, Change, Command, Directory, Followers, Initial, InitialNode, NewTenant, View,
 };
-use stead_types::{Durability, RegionName};
+use stead_types::{Durability, RegionName, TenantLimits};
 
 const TENANTS: usize = 20_000;
 const BYTES_MAX: usize = 400;
@@ -78,6 +78,7 @@ fn a_tenant_takes_less_than_400_bytes_of_a_view() {
             residency: Vec::new(),
             durability: Durability::Region,
             labels: BTreeMap::new(),
+            limits: TenantLimits::default(),
         };
         let applied = directory.apply(0, Command::CreateTenant(By::default(), tenant));
         changes.extend(applied.changes.iter().map(Change::encode));

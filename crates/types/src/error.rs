@@ -80,6 +80,8 @@ pub enum ErrorKind {
     RateLimited {
         /// Name of the limit.
         limit: String,
+        /// After how long the same request is worth another attempt.
+        wait: Duration,
     },
     /// The tenant is full; nothing happened.
     QuotaExceeded {

@@ -14,6 +14,7 @@ pub mod limits;
 mod region;
 mod revision;
 mod tenant;
+mod tenant_limit;
 mod token;
 mod version;
 
@@ -27,5 +28,6 @@ pub use jurisdiction::{InvalidJurisdiction, Jurisdiction};
 pub use region::{InvalidRegionName, RegionName};
 pub use revision::{InvalidRevision, Revision, Sequence};
 pub use tenant::{InvalidTenantName, TenantName, TenantNumber};
+pub use tenant_limit::{InvalidTenantLimit, TenantLimit, TenantLimits};
 pub use token::{InvalidSessionToken, SessionToken};
 pub use version::{DirectoryVersion, FeedOffset, Incarnation};

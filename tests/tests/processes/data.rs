@@ -338,83 +338,90 @@ fn op_put(key: &'static str, len: usize) -> TxnOperation {
     }))
 }
 
+fn many(count: usize) -> Vec<TxnOperation> {
+    (0..count).map(|number| op_get(format!("k{number}"))).collect()
+}
+
+type Wrong = (TxnRequest, &'static str, &'static str);
+
+fn wrong_branches() -> Vec<Wrong> {
+    let then = |field, words, then| (txn(vec![], then), field, words);
+    let large = ["a", "b", "c", "d"].map(|key| op_put(key, 1 << 20));
+    vec![
+        then("then", "nothing to do", vec![]),
+        then("then", "at most 512", many(513)),
+        then("then[1].key", "then[0]", vec![op_get("a"), op_put("a", 1)]),
+        then("then[0]", "names no operation", vec![TxnOperation::default()]),
+        then("then[0].get.key", "at least one byte", vec![op_get("")]),
+        then("then[0].put.value", "at most 1048576", vec![op_put("a", (1 << 20) + 1)]),
+        then("request", "at most 4194304", large.into()),
+    ]
+}
+
+fn wrong_compares() -> Vec<Wrong> {
+    let when = |field, words, compares| (txn(compares, many(1)), field, words);
+    let version = |key, version| compare(key, Some(Target::Version(version)));
+    let far = Revision {
+        epoch: 1,
+        sequence: 1 << 40,
+    };
+    let related = |relation, target| Compare {
+        relation,
+        ..compare("a", Some(target))
+    };
+    let modified = compare("a", Some(Target::ModRevision(far)));
+    vec![
+        when("compares[0]", "compares nothing", vec![compare("a", None)]),
+        when("compares[0].key", "at least one byte", vec![version("", 1)]),
+        when("compares[1]", "compares[0]", vec![version("a", 1), version("a", 2)]),
+        when(
+            "compares[0].mod_revision.sequence",
+            "at most 1099511627775",
+            vec![modified],
+        ),
+        when(
+            "compares[0].relation",
+            "leave it out",
+            vec![related(3, Target::Exists(true))],
+        ),
+        when(
+            "compares[0].relation",
+            "no relation 9",
+            vec![related(9, Target::Version(1))],
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn what_no_transaction_can_mean_is_refused_with_its_place() {
     let (world, acme) = world().await;
     let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
     let mut kv = KvServiceClient::new(channel.connect().await.unwrap());
-    let version = |version| Some(Target::Version(version));
-    let many = |count: usize| -> Vec<_> { (0..count).map(|number| op_get(format!("k{number}"))).collect() };
     kv.txn(txn(vec![], many(512))).await.unwrap();
-    let revision = Revision {
-        epoch: 1,
-        sequence: 1 << 40,
-    };
-    for (request, field, words) in [
-        (txn(vec![], vec![]), "then", "nothing to do"),
-        (txn(vec![], many(513)), "then", "at most 512"),
-        (txn(vec![], vec![op_get("a"), op_put("a", 1)]), "then[1].key", "then[0]"),
-        (
-            txn(vec![], vec![TxnOperation::default()]),
-            "then[0]",
-            "names no operation",
-        ),
-        (txn(vec![], vec![op_get("")]), "then[0].get.key", "at least one byte"),
-        (
-            txn(vec![], vec![op_put("a", (1 << 20) + 1)]),
-            "then[0].put.value",
-            "at most 1048576",
-        ),
-        (
-            txn(vec![compare("a", None)], many(1)),
-            "compares[0]",
-            "compares nothing",
-        ),
-        (
-            txn(vec![compare("", version(1))], many(1)),
-            "compares[0].key",
-            "at least one byte",
-        ),
-        (
-            txn(vec![compare("a", version(1)), compare("a", version(2))], many(1)),
-            "compares[1]",
-            "compares[0]",
-        ),
-        (
-            txn(vec![compare("a", Some(Target::ModRevision(revision)))], many(1)),
-            "compares[0].mod_revision.sequence",
-            "at most 1099511627775",
-        ),
-        (
-            txn(
-                vec![Compare {
-                    relation: 3,
-                    ..compare("a", Some(Target::Exists(true)))
-                }],
-                many(1),
-            ),
-            "compares[0].relation",
-            "leave it out",
-        ),
-        (
-            txn(
-                vec![Compare {
-                    relation: 9,
-                    ..compare("a", version(1))
-                }],
-                many(1),
-            ),
-            "compares[0].relation",
-            "no relation 9",
-        ),
-        (
-            txn(vec![], ["a", "b", "c", "d"].map(|key| op_put(key, 1 << 20)).into()),
-            "request",
-            "at most 4194304",
-        ),
-    ] {
+    for (request, field, words) in wrong_branches().into_iter().chain(wrong_compares()) {
         refused(kv.txn(request).await, field, &[words]);
     }
+    ranges_and_ends(&mut kv).await;
+
+    let large = ["a", "b", "c", "d", "e"];
+    for key in large {
+        acme.put(key, vec![0; 1 << 20]).await.unwrap();
+    }
+    refused(
+        kv.txn(txn(vec![], large.map(op_get).into())).await,
+        "then",
+        &["at most 4194304", "fewer keys"],
+    );
+    let keys = Scan {
+        keys_only: true,
+        ..Scan::default()
+    };
+    let found = acme.scan(&keys).await.unwrap();
+    let sequence = found.header.revision.sequence().get();
+    assert_eq!((found.count, sequence), (5, 5), "nothing else was written");
+}
+
+async fn ranges_and_ends(kv: &mut KvServiceClient<Channel>) {
     let range = |all, prefix: &'static str| DeleteRangeRequest {
         tenant: "acme".into(),
         prefix: prefix.into(),
@@ -440,26 +447,4 @@ async fn what_no_transaction_can_mean_is_refused_with_its_place() {
             &["whole number of milliseconds", "3660 days"],
         );
     }
-
-    let large = ["a", "b", "c", "d", "e"];
-    for key in large {
-        acme.put(key, vec![0; 1 << 20]).await.unwrap();
-    }
-    refused(
-        kv.txn(txn(vec![], large.map(op_get).into())).await,
-        "then",
-        &["at most 4194304", "fewer keys"],
-    );
-    let found = acme
-        .scan(&Scan {
-            keys_only: true,
-            ..Scan::default()
-        })
-        .await
-        .unwrap();
-    assert_eq!(
-        (found.count, found.header.revision.sequence().get()),
-        (5, 5),
-        "nothing else was written"
-    );
 }

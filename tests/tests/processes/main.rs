@@ -10,6 +10,7 @@ mod dev_json;
 mod directories;
 mod fixture;
 mod health;
+mod limits;
 mod requests;
 mod settings;
 mod stop;

@@ -6,6 +6,7 @@ pub mod condition;
 pub mod directory;
 pub mod id;
 pub mod key;
+pub mod limits;
 pub mod page;
 pub mod range;
 pub mod read;

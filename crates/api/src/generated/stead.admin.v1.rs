@@ -1900,6 +1900,39 @@ pub struct Replica {
     #[prost(bool, tag = "4")]
     pub leaving: bool,
 }
+/// What a tenant may use at most. What is absent is the cluster's default. Operations beyond a rate are answered
+/// RATE_LIMITED with how long to wait, writes into a full tenant QUOTA_EXCEEDED; neither costs the tenant's group an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    /// At each node that serves the tenant: its home for writes and linearizable reads, the nearest one for others.
+    #[prost(uint64, optional, tag = "1")]
+    pub operations_per_second: ::core::option::Option<u64>,
+    /// At each node too: of writes the bytes that come, of reads those that are answered.
+    #[prost(uint64, optional, tag = "2")]
+    pub bytes_per_second: ::core::option::Option<u64>,
+    /// Of live keys and their values. Reads and deletes go on when it is reached.
+    #[prost(uint64, optional, tag = "3")]
+    pub stored_bytes: ::core::option::Option<u64>,
+    /// Live keys. Reads, deletes and changes of keys that exist go on when it is reached.
+    #[prost(uint64, optional, tag = "4")]
+    pub keys: ::core::option::Option<u64>,
+    /// Open watches, at each node.
+    #[prost(uint64, optional, tag = "5")]
+    pub watches: ::core::option::Option<u64>,
+    /// Client ids whose outcomes are remembered: a write with another one is refused. Absent: the id that was silent for
+    /// longest is forgotten instead.
+    #[prost(uint64, optional, tag = "6")]
+    pub clients: ::core::option::Option<u64>,
+    /// Operations not yet answered, at each node.
+    #[prost(uint64, optional, tag = "7")]
+    pub in_flight: ::core::option::Option<u64>,
+    /// How long an overwritten version can be read, a follower or a watch can resume; less where a group's history is full.
+    #[prost(message, optional, tag = "8")]
+    pub history_age: ::core::option::Option<::prost_types::Duration>,
+    /// How many of the newest revisions can be read, whatever their age.
+    #[prost(uint64, optional, tag = "9")]
+    pub history_count: ::core::option::Option<u64>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tenant {
     #[prost(string, tag = "1")]
@@ -1940,6 +1973,12 @@ pub struct Tenant {
     pub replicas: ::prost::alloc::vec::Vec<Replica>,
     #[prost(message, repeated, tag = "16")]
     pub lineage: ::prost::alloc::vec::Vec<LineageRun>,
+    /// Its own limits.
+    #[prost(message, optional, tag = "17")]
+    pub limits: ::core::option::Option<Limits>,
+    /// What holds: its own limits, and the defaults where it has none.
+    #[prost(message, optional, tag = "18")]
+    pub effective_limits: ::core::option::Option<Limits>,
 }
 /// Nested message and enum types in `Tenant`.
 pub mod tenant {
@@ -2023,6 +2062,9 @@ pub struct CreateTenantRequest {
     /// Check only; the answer is what would be made.
     #[prost(bool, tag = "8")]
     pub validate_only: bool,
+    /// Absent: the defaults.
+    #[prost(message, optional, tag = "9")]
+    pub limits: ::core::option::Option<Limits>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateTenantResponse {
@@ -2085,6 +2127,12 @@ pub struct UpdateTenantRequest {
     pub reason: ::prost::alloc::string::String,
     #[prost(bool, tag = "9")]
     pub validate_only: bool,
+    /// These are set, the others stay.
+    #[prost(message, optional, tag = "10")]
+    pub limits: ::core::option::Option<Limits>,
+    /// Names of limits for which the default holds again, such as `stored_bytes`.
+    #[prost(string, repeated, tag = "11")]
+    pub default_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Nested message and enum types in `UpdateTenantRequest`.
 pub mod update_tenant_request {

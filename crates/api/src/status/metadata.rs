@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stead_types::{ClientId, Epoch, ErrorKind, IdempotencyKey, Revision, TenantTime};
 
-use super::Metadata;
+use super::{Metadata, table::RATE_WAIT};
 
 /// Writes what a kind carries.
 pub(super) fn of(kind: &ErrorKind) -> Metadata {
@@ -36,7 +36,7 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
         } => put("staleness_us", staleness.as_micros().to_string()),
         ErrorKind::Compacted { oldest } => put("oldest_revision", oldest.to_string()),
         ErrorKind::ConditionFailed { current } => put("current_revision", current.to_string()),
-        ErrorKind::RateLimited { limit } | ErrorKind::QuotaExceeded { limit } => put("limit", limit.clone()),
+        ErrorKind::RateLimited { limit, wait: _ } | ErrorKind::QuotaExceeded { limit } => put("limit", limit.clone()),
         ErrorKind::Residency { wanted, region } => {
             put("jurisdictions_wanted", wanted.join(","));
             put("jurisdiction", region.clone());
@@ -64,8 +64,9 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
     metadata
 }
 
-/// Reads a kind; `None` if the reason is unknown (a newer server's) or lacks what it should carry.
-pub(super) fn kind(reason: &str, metadata: &Metadata) -> Option<ErrorKind> {
+/// Reads a kind, with the wait that came with it; `None` if the reason is unknown (a newer server's) or lacks what it
+/// should carry.
+pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) -> Option<ErrorKind> {
     let read = Reader(metadata);
     Some(match reason {
         "INVALID" => ErrorKind::Invalid {
@@ -101,6 +102,7 @@ pub(super) fn kind(reason: &str, metadata: &Metadata) -> Option<ErrorKind> {
         },
         "RATE_LIMITED" => ErrorKind::RateLimited {
             limit: read.text("limit")?,
+            wait: wait.unwrap_or(RATE_WAIT),
         },
         "QUOTA_EXCEEDED" => ErrorKind::QuotaExceeded {
             limit: read.text("limit")?,

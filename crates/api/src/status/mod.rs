@@ -41,7 +41,9 @@ pub fn to_status(error: &Error) -> Status {
     }
     let mut status = Status::with_error_details(row.code, &error.message, details);
     if let Some(delay) = row.retry_after {
-        let millis = MetadataValue::from(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        // Rounded up: who comes back a little early is refused again.
+        let millis = delay.as_nanos().div_ceil(1_000_000);
+        let millis = MetadataValue::from(u64::try_from(millis).unwrap_or(u64::MAX));
         status.metadata_mut().insert(PUSHBACK, millis);
     }
     status
@@ -53,9 +55,12 @@ pub fn from_status(status: &Status) -> Error {
     let kind = status
         .get_details_error_info()
         .filter(|info| info.domain == DOMAIN)
-        .and_then(|info| metadata::kind(&info.reason, &info.metadata.into_iter().collect()));
+        .and_then(|info| {
+            let metadata = info.metadata.into_iter().collect();
+            metadata::kind(&info.reason, &metadata, retry_after(status))
+        });
     Error::new(
-        kind.unwrap_or_else(|| kind_of_code(status.code())),
+        kind.unwrap_or_else(|| kind_of_code(status.code(), retry_after(status))),
         status.message().to_owned(),
     )
 }
@@ -79,19 +84,28 @@ pub fn to_operation_error(error: &Error) -> OperationError {
 
 /// Reads what [`to_operation_error`] wrote; another error gets the kind that its code suggests.
 pub fn from_operation_error(error: OperationError) -> Error {
-    let kind = metadata::kind(&error.reason, &error.metadata);
+    let wait = operation_retry_after(&error);
+    let kind = metadata::kind(&error.reason, &error.metadata, wait);
     Error::new(
-        kind.unwrap_or_else(|| kind_of_code(Code::from_i32(error.code))),
+        kind.unwrap_or_else(|| kind_of_code(Code::from_i32(error.code), wait)),
         error.message,
     )
 }
 
-fn kind_of_code(code: Code) -> ErrorKind {
+/// Returns how long a pipeline's error asks its caller to wait before the next attempt.
+pub fn operation_retry_after(error: &OperationError) -> Option<Duration> {
+    error.retry_after?.try_into().ok()
+}
+
+fn kind_of_code(code: Code, wait: Option<Duration>) -> ErrorKind {
     match code {
         Code::InvalidArgument | Code::OutOfRange => ErrorKind::Invalid { field: String::new() },
         Code::NotFound => ErrorKind::NotFound,
         Code::AlreadyExists => ErrorKind::AlreadyExists,
-        Code::ResourceExhausted => ErrorKind::RateLimited { limit: String::new() },
+        Code::ResourceExhausted => ErrorKind::RateLimited {
+            limit: String::new(),
+            wait: wait.unwrap_or(table::RATE_WAIT),
+        },
         Code::FailedPrecondition | Code::Aborted => ErrorKind::Conflict,
         Code::Unavailable => ErrorKind::Unavailable,
         Code::Unimplemented => ErrorKind::Unimplemented,

@@ -24,8 +24,8 @@ const LEASE_WAIT: Duration = Duration::from_millis(500);
 const MOVE_WAIT: Duration = Duration::from_millis(100);
 /// Overload and restarts pass in about this.
 const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
-/// Limits of rate refill in about this.
-const RATE_WAIT: Duration = Duration::from_secs(1);
+/// Limits of rate refill in about this, where who refuses does not say it.
+pub(super) const RATE_WAIT: Duration = Duration::from_secs(1);
 
 /// Returns a kind's line of the table.
 pub fn row(kind: &ErrorKind) -> Row {
@@ -45,7 +45,7 @@ pub fn row(kind: &ErrorKind) -> Row {
         ErrorKind::StaleBeyondBound { .. } => ("STALE_BEYOND_BOUND", Code::FailedPrecondition, None),
         ErrorKind::Compacted { .. } => ("COMPACTED", Code::OutOfRange, None),
         ErrorKind::ConditionFailed { .. } => ("CONDITION_FAILED", Code::Aborted, None),
-        ErrorKind::RateLimited { .. } => ("RATE_LIMITED", Code::ResourceExhausted, Some(RATE_WAIT)),
+        ErrorKind::RateLimited { wait, .. } => ("RATE_LIMITED", Code::ResourceExhausted, Some(*wait)),
         ErrorKind::QuotaExceeded { .. } => ("QUOTA_EXCEEDED", Code::ResourceExhausted, None),
         ErrorKind::Residency { .. } => ("RESIDENCY", Code::PermissionDenied, None),
         ErrorKind::IdempotencyExpired { .. } => ("IDEMPOTENCY_EXPIRED", Code::FailedPrecondition, None),
@@ -97,8 +97,13 @@ pub fn samples() -> Vec<ErrorKind> {
         },
         ErrorKind::Compacted { oldest: revision(1) },
         ErrorKind::ConditionFailed { current: revision(2) },
-        ErrorKind::RateLimited { limit: "writes".into() },
-        ErrorKind::QuotaExceeded { limit: "bytes".into() },
+        ErrorKind::RateLimited {
+            limit: "operations_per_second".into(),
+            wait: RATE_WAIT,
+        },
+        ErrorKind::QuotaExceeded {
+            limit: "stored_bytes".into(),
+        },
         ErrorKind::Residency {
             wanted: vec!["EU".into(), "CH".into()],
             region: "US".into(),

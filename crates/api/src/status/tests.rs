@@ -6,6 +6,10 @@ fn samples() -> Vec<ErrorKind> {
     let mut kinds = table::samples();
     kinds.push(ErrorKind::OutcomeUnknown { key: None });
     kinds.push(ErrorKind::StaleBeyondBound { staleness: None });
+    kinds.push(ErrorKind::RateLimited {
+        limit: "bytes_per_second".into(),
+        wait: std::time::Duration::from_millis(37),
+    });
     kinds
 }
 
@@ -42,6 +46,15 @@ fn what_helps_to_wait_says_how_long_to_stock_clients_too() {
         assert_eq!(waits, trailer, "{kind:?}");
         assert_eq!(waits.is_some(), Error::new(kind, "no").is_transient());
     }
+}
+
+#[test]
+fn a_computed_wait_is_rounded_up_for_who_counts_milliseconds() {
+    let wait = std::time::Duration::from_micros(2_001);
+    let limit = "operations_per_second".to_owned();
+    let status = to_status(&Error::new(ErrorKind::RateLimited { limit, wait }, "no"));
+    assert_eq!(retry_after(&status), Some(wait));
+    assert_eq!(status.metadata().get(PUSHBACK).unwrap(), "3");
 }
 
 #[test]

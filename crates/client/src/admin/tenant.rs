@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use stead_api::proto::{
-    admin::v1::{self, tenant_service_client::TenantServiceClient as Service},
-    v1 as data,
+use stead_api::{
+    convert,
+    proto::{
+        admin::v1::{self, tenant_service_client::TenantServiceClient as Service},
+        v1 as data,
+    },
 };
-use stead_types::{Epoch, Error, TenantNumber};
+use stead_types::{Epoch, Error, TenantLimit, TenantLimits, TenantNumber};
 
 use super::{Admin, PAGE_SIZE};
 use crate::{Durability, Role, answer::malformed};
@@ -76,6 +79,10 @@ pub struct TenantInfo {
     pub updated: Option<SystemTime>,
     /// Every group that holds it.
     pub replicas: Vec<Replica>,
+    /// Its own limits.
+    pub limits: TenantLimits,
+    /// What holds: its own limits, and the cluster's defaults where it has none.
+    pub effective_limits: TenantLimits,
 }
 
 /// A tenant to be made.
@@ -93,6 +100,8 @@ pub struct NewTenant {
     pub durability: Option<Durability>,
     /// What operators note.
     pub labels: BTreeMap<String, String>,
+    /// What it may use at most, where the default is not to hold.
+    pub limits: TenantLimits,
     /// For the audit.
     pub reason: String,
     /// Only check.
@@ -114,6 +123,10 @@ pub struct TenantChange {
     pub durability: Option<Durability>,
     /// All labels.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Limits to be set.
+    pub limits: TenantLimits,
+    /// Limits for which the default is to hold again.
+    pub default_limits: Vec<TenantLimit>,
     /// Enables or disables it.
     pub enabled: Option<bool>,
     /// For the audit.
@@ -138,6 +151,7 @@ impl Admin {
             labels: new.labels.into_iter().collect(),
             reason: new.reason,
             validate_only: new.dry_run,
+            limits: limits(&new.limits),
         };
         let call = async |channel, request| Service::new(channel).create_tenant(request).await;
         let inner = self.0.inner();
@@ -211,6 +225,8 @@ impl Admin {
             state: state.into(),
             reason: change.reason,
             validate_only: change.dry_run,
+            limits: limits(&change.limits),
+            default_limits: change.default_limits.iter().map(ToString::to_string).collect(),
         };
         let call = async |channel, request| Service::new(channel).update_tenant(request).await;
         let inner = self.0.inner();
@@ -248,6 +264,10 @@ fn followers(followers: Followers) -> v1::Followers {
             regions,
         },
     }
+}
+
+fn limits(limits: &TenantLimits) -> Option<v1::Limits> {
+    (!limits.is_empty()).then(|| convert::limits::from_limits(limits))
 }
 
 fn durability(durability: Option<Durability>) -> i32 {
@@ -289,6 +309,8 @@ fn info(tenant: Option<v1::Tenant>) -> Result<TenantInfo, Error> {
         created: tenant.create_time.and_then(|time| time.try_into().ok()),
         updated: tenant.update_time.and_then(|time| time.try_into().ok()),
         replicas: tenant.replicas.into_iter().map(replica).collect(),
+        limits: convert::limits::limits(tenant.limits)?,
+        effective_limits: convert::limits::limits(tenant.effective_limits)?,
     })
 }
 

@@ -116,9 +116,9 @@ async fn read(mut answers: tonic::Streaming<v1::PipelineResponse>, shared: &Shar
 }
 
 fn response(answer: v1::answer::Response) -> Result<v1::answer::Response, Failure> {
-    let v1::answer::Response::Error(mut error) = answer else {
+    let v1::answer::Response::Error(error) = answer else {
         return Ok(answer);
     };
-    let retry_after = error.retry_after.take().and_then(|wait| wait.try_into().ok());
+    let retry_after = status::operation_retry_after(&error);
     Err(Failure::Answered(status::from_operation_error(error), retry_after))
 }

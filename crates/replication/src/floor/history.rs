@@ -25,10 +25,15 @@ pub struct Limits {
     pub len_max: u64,
 }
 
+/// What holds for tenants without a limit of their own: [`TenantLimit::HistoryAge`].
+///
+/// [`TenantLimit::HistoryAge`]: stead_types::TenantLimit::HistoryAge
+const KEEP_AGE: Duration = Duration::from_secs(10 * 60);
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            keep_age: Duration::from_secs(10 * 60),
+            keep_age: KEEP_AGE,
             keep_len: 64 << 20,
             age_max: Duration::from_secs(24 * 3600),
             len_max: 1 << 30,
@@ -81,10 +86,10 @@ impl History {
         kept.min(needed).max(capped).min(self.last.saturating_sub(1))
     }
 
-    /// Returns the logged time from which on everything is kept that a follower needs: what is older is not kept for it.
-    pub(crate) fn kept_from(&self, now: u64, limits: &Limits) -> u64 {
-        let by_age = oldest(now, limits.age_max);
-        let gone = self.gone(now, limits.age_max, limits.len_max);
+    /// Returns the logged time from which on everything is kept by an age and a length: what is older is not.
+    pub(crate) fn kept_from(&self, now: u64, age: Duration, len_max: u64) -> u64 {
+        let by_age = oldest(now, age);
+        let gone = self.gone(now, age, len_max);
         let by_len = self.pieces.get(gone).filter(|_| gone > 0).map_or(0, |piece| piece.time);
         by_age.max(by_len)
     }
@@ -131,6 +136,12 @@ mod tests {
         len_max: 100 << 20,
     };
 
+    #[test]
+    fn the_default_of_the_limit_is_what_is_kept() {
+        let limit = stead_types::TenantLimit::HistoryAge.default_value();
+        assert_eq!(limit.map(Duration::from_millis), Some(KEEP_AGE));
+    }
+
     fn history(entries: u64, every_ms: u64, len: u64) -> History {
         let mut history = History::default();
         for index in 1..=entries {
@@ -167,8 +178,9 @@ mod tests {
     #[test]
     fn who_needs_old_history_gets_what_the_limits_let_live() {
         let now = 200_000;
-        assert_eq!(history(200, 1000, 10).kept_from(now, &LIMITS), 100_000, "by age");
-        assert_eq!(history(200, 1000, 2 << 20).kept_from(now, &LIMITS), 151_000, "by bytes");
-        assert_eq!(history(20, 1000, 10).kept_from(20_000, &LIMITS), 0);
+        let kept_from = |history: &History, now| history.kept_from(now, LIMITS.age_max, LIMITS.len_max);
+        assert_eq!(kept_from(&history(200, 1000, 10), now), 100_000, "by age");
+        assert_eq!(kept_from(&history(200, 1000, 2 << 20), now), 151_000, "by bytes");
+        assert_eq!(kept_from(&history(20, 1000, 10), 20_000), 0);
     }
 }

@@ -6,20 +6,24 @@
 //!    again knows whether anything behind it is missing.
 //! 2. A tenant that a follower holds without being attached is not moved past its position there, within the limits.
 //! 3. Nothing moves, within the limits, while it is not known of a follower where one of its tenants is.
+//! 4. Where a tenant has limits of history of its own, the group's floor does not move it: it is moved by those, after
+//!    every follower of its own has what goes, or the limits of the group give it up.
 
 mod history;
+mod own;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use history::History;
 pub use history::Limits;
+use own::{KeptFrom, Own, Wanted};
 use stead_raft::Clock;
 use stead_state::{directory, rows::Unreadable, shard::command::Floor};
 use stead_store::shard::View;
-use stead_types::{DirectoryVersion, GroupId, Revision, TenantNumber, TenantTime};
+use stead_types::{DirectoryVersion, GroupId, Revision, Sequence, TenantNumber, TenantTime};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::local::Local;
+use crate::{local::Local, source::acknowledged::Follower};
 
 /// How often the floor moves at most.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -82,18 +86,18 @@ struct Keeper {
     history: History,
     /// The last floor that was committed by this leader.
     committed: u64,
-    followers: Option<(DirectoryVersion, Arc<Followers>)>,
+    followers: Option<(DirectoryVersion, Followers)>,
+    own: Own,
+    /// The last changes of those that are to be looked at, as of the last entry that was taken in.
+    lasts: Vec<(TenantNumber, Sequence)>,
 }
 
 impl Keeper {
     /// Takes in the entries since the last look.
     async fn look(&mut self, local: &Local) -> Result<(), Unreadable> {
+        self.refresh(local);
         loop {
-            let entries = local.machine.read(|held| held.feed(self.history.last(), ENTRIES_MAX))?;
-            let is_all = entries.len() < ENTRIES_MAX;
-            for (index, entry) in entries {
-                self.history.add(index, entry.time, entry.len);
-            }
+            let is_all = local.machine.read(|held| self.take_in(held))?;
             if is_all {
                 return Ok(());
             }
@@ -101,17 +105,87 @@ impl Keeper {
         }
     }
 
+    /// Takes in some entries; with the last of them, where the tenants are that are to be looked at.
+    fn take_in(&mut self, held: View<'_>) -> Result<bool, Unreadable> {
+        let entries = held.feed(self.history.last(), ENTRIES_MAX)?;
+        let is_all = entries.len() < ENTRIES_MAX;
+        for (index, entry) in entries {
+            self.history.add(index, entry.time, entry.len);
+            self.own.touched(index, &entry.touched);
+        }
+        if is_all {
+            let last = |tenant| Some((tenant, held.record(tenant)?.live.revision.sequence()));
+            self.lasts = self.own.active().into_iter().filter_map(last).collect();
+        }
+        Ok(is_all)
+    }
+
     fn floor(&mut self, local: &Local, now: u64, limits: &Limits) -> Result<Option<Floor>, Unreadable> {
+        let group = self.group_floor(local, now, limits)?;
+        let own = self.own_floors(local, now, limits)?;
+        if let Some(mut floor) = group {
+            let others = floor
+                .tenants
+                .into_iter()
+                .filter(|(tenant, _)| !own.contains_key(tenant));
+            floor.tenants = others.collect();
+            floor
+                .tenants
+                .extend(own.into_iter().map(|(tenant, (_, floor))| (tenant, floor)));
+            return Ok(Some(floor));
+        }
+        let moved = own.into_iter().filter(|(_, (before, floor))| floor > before);
+        let tenants: Vec<_> = moved.map(|(tenant, (_, floor))| (tenant, floor)).collect();
+        let index = self.committed;
+        Ok((!tenants.is_empty()).then_some(Floor { index, tenants }))
+    }
+
+    /// The floors of tenants with limits of their own, before and after.
+    fn own_floors(
+        &mut self,
+        local: &Local,
+        now: u64,
+        limits: &Limits,
+    ) -> Result<BTreeMap<TenantNumber, (Revision, Revision)>, Unreadable> {
+        let mut floors = BTreeMap::new();
+        let lasts = std::mem::take(&mut self.lasts);
+        if lasts.is_empty() {
+            return Ok(floors);
+        }
+        let followers = self.followers.iter().flat_map(|(_, followers)| followers.keys());
+        let followers = followers.map(|group| (*group, known(local, *group))).collect();
+        let from = KeptFrom {
+            now,
+            unneeded: self.history.kept_from(now, limits.keep_age, limits.keep_len),
+            needed: self.history.kept_from(now, limits.age_max, limits.len_max),
+        };
+        for (tenant, last) in lasts {
+            let moved = local.machine.read(|held| {
+                let reading = held
+                    .reading(tenant)
+                    .filter(|reading| reading.record().owned().is_some())?;
+                let floor = self.own.floor((tenant, last), &reading, &followers, from);
+                Some(floor.map(|floor| (reading.state().floor, floor)))
+            });
+            match moved.transpose()? {
+                Some(moved) => drop(floors.insert(tenant, moved)),
+                None => self.own.rest(tenant),
+            }
+        }
+        Ok(floors)
+    }
+
+    fn group_floor(&mut self, local: &Local, now: u64, limits: &Limits) -> Result<Option<Floor>, Unreadable> {
         if self.history.last() <= self.committed + 1 {
             return Ok(None);
         }
-        let followers = self.followers(local);
+        let Some((_, followers)) = &self.followers else {
+            return Ok(None);
+        };
         let mut needed = u64::MAX;
         let mut tenants: BTreeMap<TenantNumber, Revision> = BTreeMap::new();
         for (follower, members) in followers.iter() {
-            let incarnation = local.group.incarnation();
-            let known = local.acknowledged.of(*follower);
-            let known = known.filter(|known| known.offset.incarnation == incarnation);
+            let known = known(local, *follower);
             let Some(known) = known.filter(|known| members.iter().all(|member| known.knows(*member))) else {
                 // What it has will be known once its stream is open, and it has asked for all that it follows.
                 needed = 0;
@@ -129,7 +203,7 @@ impl Keeper {
         if index <= self.committed {
             return Ok(None);
         }
-        let kept_from = TenantTime(self.history.kept_from(now, limits));
+        let kept_from = TenantTime(self.history.kept_from(now, limits.age_max, limits.len_max));
         let capped = |(tenant, floor)| {
             let last_before = |held: View<'_>| {
                 held.reading(tenant)
@@ -142,16 +216,15 @@ impl Keeper {
         Ok(Some(Floor { index, tenants }))
     }
 
-    fn followers(&mut self, local: &Local) -> Arc<Followers> {
+    /// Takes in a new view.
+    fn refresh(&mut self, local: &Local) {
         let version = local.views.version();
-        if let Some((known, followers)) = &self.followers
-            && *known == version
-        {
-            return followers.clone();
+        if self.followers.as_ref().is_some_and(|(known, _)| *known == version) {
+            return;
         }
-        let followers = Arc::new(local.views.read(|view| followers_of(view, local.id())));
-        self.followers = Some((version, followers.clone()));
-        followers
+        let (followers, wanted) = local.views.read(|view| followers_of(view, local.id()));
+        self.own.want(wanted, self.history.last());
+        self.followers = Some((version, followers));
     }
 
     fn moved(&mut self, floor: u64, now: u64, limits: &Limits) {
@@ -160,14 +233,23 @@ impl Keeper {
     }
 }
 
-fn followers_of(view: &directory::View, home: GroupId) -> Followers {
+/// Returns what a follower has acknowledged to this incarnation of the group.
+fn known(local: &Local, follower: GroupId) -> Option<Follower> {
+    let known = local.acknowledged.of(follower);
+    known.filter(|known| known.offset.incarnation == local.group.incarnation())
+}
+
+fn followers_of(view: &directory::View, home: GroupId) -> (Followers, BTreeMap<TenantNumber, Wanted>) {
     let mut followers = Followers::new();
-    for tenant in view.tenants_from(TenantNumber::new(0)) {
-        if tenant.home == home {
-            for follower in tenant.follower_groups() {
-                followers.entry(follower).or_default().push(tenant.number);
-            }
+    let mut wanted = BTreeMap::new();
+    for tenant in view
+        .tenants_from(TenantNumber::new(0))
+        .filter(|tenant| tenant.home == home)
+    {
+        for follower in tenant.follower_groups() {
+            followers.entry(follower).or_default().push(tenant.number);
         }
+        wanted.extend(Wanted::of(tenant).map(|wanted| (tenant.number, wanted)));
     }
-    followers
+    (followers, wanted)
 }

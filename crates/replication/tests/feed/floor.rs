@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use stead_replication::Limits;
-use stead_types::Revision;
+use stead_state::shard::read::Refused;
+use stead_types::{Revision, Sequence, TenantLimit, TenantNumber};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{FOLLOWER, HOME, World};
@@ -65,4 +66,134 @@ async fn a_tenant_that_is_detached_holds_its_past_only_so_long() {
     let last = world.put(tenant, "b", b"1").await;
     world.reaches(tenant, last).await;
     world.check_equal(tenant).await;
+}
+
+/// How long a floor takes to follow, with room.
+const A_WHILE: Duration = Duration::from_secs(25);
+
+/// Says which is the oldest revision that can be read, and that what is older is refused with it.
+async fn oldest(world: &World, tenant: TenantNumber) -> u64 {
+    let home = world.leading(HOME).await;
+    home.machine.read(|held| {
+        let reading = held.reading(tenant).unwrap();
+        let (floor, last) = (reading.state().floor, reading.state().revision);
+        let at = |sequence| Revision::new(last.epoch(), Sequence::new(sequence).unwrap());
+        for sequence in 1..=last.sequence().get() {
+            match reading.get(b"a", Some(at(sequence))) {
+                Ok(version) => {
+                    assert!(sequence >= floor.sequence().get(), "{sequence} is below {floor}");
+                    assert_eq!(version.unwrap().revision, at(sequence), "every write was of this key");
+                }
+                Err(Refused::Compacted { oldest }) => {
+                    assert_eq!(oldest, floor);
+                    assert!(
+                        sequence < floor.sequence().get(),
+                        "{sequence} is gone, from {floor} on it is there"
+                    );
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        floor.sequence().get()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_keeps_a_number_of_revisions_keeps_these_and_others_keep_theirs() {
+    let limits = Limits {
+        keep_age: Duration::from_secs(600),
+        age_max: Duration::from_secs(3_600),
+        ..LIMITS
+    };
+    let mut world = World::start(1, 1, limits).await;
+    let (few, one, all) = (world.tenant(5, false), world.tenant(6, false), world.tenant(7, false));
+    world.limit(few, &[(TenantLimit::HistoryCount, 3)]);
+    world.limit(one, &[(TenantLimit::HistoryCount, 1)]);
+    for _ in 0..10 {
+        for tenant in [few, one, all] {
+            world.put(tenant, "a", b"1").await;
+        }
+    }
+    assert_eq!(oldest(&world, few).await, 0, "nothing goes before its turn");
+    sleep(A_WHILE).await;
+    let floors = [few, one, all].map(|tenant| oldest(&world, tenant));
+    assert_eq!(futures::future::join_all(floors).await, [8, 10, 0]);
+    let last = world.put(few, "a", b"2").await;
+    sleep(A_WHILE).await;
+    assert_eq!((last.sequence().get(), oldest(&world, few).await), (11, 9));
+    world.limit(few, &[]);
+    world.put(few, "a", b"3").await;
+    sleep(A_WHILE).await;
+    assert_eq!(oldest(&world, few).await, 9, "the group keeps more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_keeps_its_past_for_longer_or_shorter_than_its_group_and_within_the_caps() {
+    let limits = Limits {
+        keep_age: Duration::from_secs(60),
+        age_max: Duration::from_secs(300),
+        ..LIMITS
+    };
+    let mut world = World::start(1, 1, limits).await;
+    let (short, long, longest, plain) = (
+        world.tenant(5, false),
+        world.tenant(6, false),
+        world.tenant(7, false),
+        world.tenant(8, false),
+    );
+    for (tenant, seconds) in [(short, 10), (long, 150), (longest, 3_600)] {
+        world.limit(tenant, &[(TenantLimit::HistoryAge, seconds * 1_000)]);
+    }
+    let all = [short, long, longest, plain];
+    // A write every ten seconds: with one revision more for each.
+    for _ in 0..50 {
+        for tenant in all {
+            world.put(tenant, "a", b"1").await;
+        }
+        sleep(Duration::from_secs(10)).await;
+    }
+    let kept = async |world: &World| {
+        let mut kept = Vec::new();
+        for tenant in all {
+            kept.push(50 - oldest(world, tenant).await);
+        }
+        kept
+    };
+    let shares = kept(&world).await;
+    for (kept, expected) in shares.iter().zip([1, 15, 30, 6]) {
+        assert!(kept.abs_diff(expected) <= 2, "{shares:?}");
+    }
+    sleep(Duration::from_secs(200)).await;
+    let shares = kept(&world).await;
+    assert_eq!(shares[..2], [0, 0], "also of those at rest: {shares:?}");
+    assert!(shares[2].abs_diff(10) <= 2, "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_s_own_limit_takes_nothing_that_its_follower_has_not_got() {
+    let mut world = World::start(1, 1, LIMITS).await;
+    let (tenant, other) = (world.tenant(5, true), world.tenant(6, true));
+    world.limit(tenant, &[(TenantLimit::HistoryCount, 1)]);
+    let attached = world.put(tenant, "a", b"0").await;
+    world.reaches(tenant, attached).await;
+    world.admit(tenant, false);
+    let began = Instant::now();
+    while began.elapsed() < AGE_MAX - Duration::from_secs(5) {
+        world.put(tenant, "a", b"1").await;
+        let last = world.put(other, "a", b"1").await;
+        sleep(Duration::from_secs(1)).await;
+        world.reaches(other, last).await;
+        let floor = oldest(&world, tenant).await;
+        assert!(floor <= attached.sequence().get(), "{floor} is needed");
+    }
+    world.admit(tenant, true);
+    let last = world.put(tenant, "a", b"2").await;
+    world.reaches(tenant, last).await;
+    world.check_equal(tenant).await;
+    let gone = async || oldest(&world, tenant).await == last.sequence().get();
+    let until = Instant::now() + A_WHILE;
+    while !gone().await {
+        assert!(Instant::now() < until, "all that the follower has goes");
+        sleep(Duration::from_secs(1)).await;
+    }
 }

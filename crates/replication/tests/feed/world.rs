@@ -18,7 +18,8 @@ use stead_store::engine::memory as rows;
 use stead_store::log::memory as log;
 use stead_store::shard::ShardMachine;
 use stead_types::{
-    DirectoryVersion, Durability, Epoch, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantNumber,
+    DirectoryVersion, Durability, Epoch, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantLimit,
+    TenantLimits, TenantNumber,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
@@ -152,6 +153,18 @@ impl World {
         self.tell(vec![Change::Tenant(Box::new(tenant.clone()))]);
         self.tenants.insert(number, tenant);
         number
+    }
+
+    /// Gives a tenant limits of its own, or takes them away.
+    pub fn limit(&mut self, tenant: TenantNumber, set: &[(TenantLimit, u64)]) {
+        let mut limits = TenantLimits::default();
+        for (limit, value) in set {
+            limits.set(*limit, *value).unwrap();
+        }
+        let tenant = self.tenants.get_mut(&tenant).unwrap();
+        tenant.limits = Some(Box::new(limits)).filter(|limits| !limits.is_empty());
+        let changes = vec![Change::Tenant(Box::new(tenant.clone()))];
+        self.tell(changes);
     }
 
     /// Lets the nodes of the home believe that a tenant may, or may not, be stored where its follower is.
@@ -334,6 +347,7 @@ fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
         lineage: Lineage::starting(Epoch::FIRST),
         members: members[..1 + usize::from(is_followed)].into(),
         labels: None,
+        limits: None,
         version: DirectoryVersion::ZERO,
         created: 0,
         updated: 0,

@@ -62,7 +62,7 @@ fn refusal(error: ProposeError) -> Refusal {
         ProposeError::Overloaded | ProposeError::Stopped => {
             Refusal::Failed(Error::new(ErrorKind::Unavailable, format!("directory: {error}")))
         }
-        ProposeError::LeaderChanged | ProposeError::Unknown => {
+        ProposeError::TimedOut | ProposeError::LeaderChanged | ProposeError::Unknown => {
             let message = format!("directory: {error}; look whether it was done before asking again");
             Refusal::Failed(Error::new(ErrorKind::OutcomeUnknown { key: None }, message))
         }

@@ -4,7 +4,7 @@ use stead_api::proto::v1::{Answer, Operation};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::reply;
+use crate::{admission::Permit, reply};
 
 /// What the node that handed an operation on knew about it.
 #[derive(Clone, Copy, Debug)]
@@ -41,17 +41,36 @@ pub(crate) type Answers = mpsc::UnboundedSender<Answer>;
 pub(crate) struct Reply {
     id: u64,
     to: Option<Answers>,
+    /// Held until the answer is sent, if this node serves the operation.
+    permit: Option<Permit>,
 }
 
 impl Reply {
     /// Returns the place of the answer to the operation with this id.
     pub(crate) fn new(id: u64, to: Answers) -> Self {
-        Self { id, to: Some(to) }
+        Self {
+            id,
+            to: Some(to),
+            permit: None,
+        }
+    }
+
+    /// Notes that this node has admitted the operation.
+    pub(crate) fn hold(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+
+    /// Notes that another node serves the operation: it is in flight there.
+    pub(crate) fn release(&mut self) {
+        self.permit = None;
     }
 
     /// Answers; the id of the answer is set here. A caller that has gone is no error.
     pub(crate) fn send(mut self, mut answer: Answer) {
         answer.id = self.id;
+        if let Some(permit) = self.permit.take().filter(Permit::charges_answer) {
+            permit.answered(Instant::now(), reply::data_len(&answer));
+        }
         if let Some(to) = self.to.take() {
             let _gone = to.send(answer);
         }

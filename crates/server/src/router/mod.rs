@@ -1,19 +1,21 @@
 //! Takes operations, finds out who serves them, and sees that each is answered.
 //!
 //! ```text
-//! dispatch ─ parse ─ tenant (view) ─ state::routing ─┬─ here, write      ─> writes: one entry for many
-//!                                                    ├─ here, read       ─> reads: one read index for many
-//!                                                    ├─ here, replica    ─> replica: gate, perhaps wait
-//!                                                    └─ elsewhere        ─> forwarder: one stream a node
+//! dispatch ─ parse ─ tenant (view) ─ state::routing ─┬─ here, admitted, write   ─> writes: one entry for many
+//!                                                    ├─ here, admitted, read    ─> reads: one read index for many
+//!                                                    ├─ here, admitted, replica ─> replica: gate, perhaps wait
+//!                                                    └─ elsewhere               ─> forwarder: one stream a node
 //! ```
 //!
 //! # Invariants
 //!
 //! 1. Every call is answered once.
 //! 2. A write is proposed at most once by this node, unless the first proposal certainly did nothing.
-//! 3. A write is answered after the serving check that follows its commit, a linearizable read after the one that
+//! 3. What its tenant's limits do not admit is refused before it is queued for anything.
+//! 4. A write is answered after the serving check that follows its commit, a linearizable read after the one that
 //!    follows the reading.
 
+mod admit;
 mod call;
 mod forwarder;
 mod leaders;
@@ -51,6 +53,7 @@ pub(crate) use request::remote_unavailable;
 use request::{Ask, Read, Request, Write};
 
 use crate::{
+    admission::Admission,
     host::Host,
     metrics::{Op, ServedFrom},
     reply,
@@ -60,10 +63,14 @@ use crate::{
 /// How long an operation waits for its tenant to be ready at its home: just created, or just moved there.
 const READY_WAIT: Duration = Duration::from_secs(3);
 
+/// When a write that found too much waiting before it is worth another attempt.
+const OVERLOADED_WAIT: Duration = Duration::from_millis(100);
+
 /// Routes operations.
 pub(crate) struct Router {
     host: Arc<Host>,
     forwarder: Forwarder,
+    admission: Arc<Admission>,
 }
 
 /// An operation whose tenant is known.
@@ -87,7 +94,11 @@ impl Router {
     /// Returns a router for a node.
     pub(crate) fn new(host: Arc<Host>, connect: Connect, spawner: Spawner) -> Self {
         let forwarder = Forwarder::new(connect, host.views.clone(), spawner);
-        Self { host, forwarder }
+        Self {
+            host,
+            forwarder,
+            admission: Arc::new(Admission::new()),
+        }
     }
 
     /// Returns what everything on the node shares.
@@ -131,7 +142,7 @@ impl Router {
     }
 
     /// Finds the batch of an operation, or hands it on.
-    fn place(&self, call: Call, request: Request, batches: &mut Batches) {
+    fn place(&self, mut call: Call, request: Request, batches: &mut Batches) {
         let Some(tenant) = self.host.known(&request.tenant) else {
             return batches.late.push((call, request));
         };
@@ -142,10 +153,13 @@ impl Router {
             // The sender's view or this one is behind: the name was used again.
             return batches.late.push((call, request));
         }
-        match (
-            self.route(&call, &tenant, need(&request.ask, &self.host, &tenant)),
-            request.ask,
-        ) {
+        let route = self.route(&call, &tenant, need(&request.ask, &self.host, &tenant));
+        if let Route::Here { group } = route
+            && let Err(error) = self.admit(&mut call, &tenant, &request.ask, group)
+        {
+            return self.refuse(call, &error);
+        }
+        match (route, request.ask) {
             (Route::Here { group }, Ask::Write(ask)) => {
                 batches
                     .writes
@@ -292,7 +306,8 @@ impl Router {
     }
 
     /// Hands an operation on to one of these nodes.
-    fn forward<A>(&self, job: Job<A>, group: GroupId, nodes: &[NodeId]) {
+    fn forward<A>(&self, mut job: Job<A>, group: GroupId, nodes: &[NodeId]) {
+        job.call.reply.release();
         let to = Forwarded {
             group,
             epoch: job.tenant.epoch,

@@ -63,25 +63,37 @@ impl Router {
 
     /// Proposes once; returns what was not answered.
     async fn attempt(self: &Arc<Self>, hosted: &Hosted, tenant: TenantNumber, jobs: Vec<Job<Write>>) -> Attempted {
-        let commands: Vec<Bytes> = jobs.iter().map(|job| command(tenant, &job.ask)).collect();
-        let deadline = jobs
-            .iter()
-            .map(|job| job.call.deadline)
-            .max()
-            .unwrap_or_else(Instant::now);
-        let proposed = timeout_at(deadline, hosted.raft.propose(tenant.get(), commands)).await;
-        match proposed {
-            Ok(Ok(answers)) => self.answer_all(hosted, tenant, jobs, answers),
-            Ok(Err(error)) => {
+        let command = |job: &Job<Write>| (command(tenant, &job.ask), job.call.deadline);
+        let commands: Vec<(Bytes, Instant)> = jobs.iter().map(command).collect();
+        match hosted.raft.propose_by(tenant.get(), commands).await {
+            Ok(answers) => {
+                let (jobs, answers) = self.proposed(jobs, answers);
+                self.answer_all(hosted, tenant, jobs, answers)
+            }
+            Err(error) => {
                 self.not_proposed(jobs, error);
                 Attempted::default()
             }
-            Err(_) => {
-                let why = "the deadline passed before the write was known to be committed";
-                jobs.into_iter().for_each(|job| self.unknown(job, why));
-                Attempted::default()
+        }
+    }
+
+    /// Answers those whose deadline passed before they were part of an entry; returns the others with their answers.
+    fn proposed(
+        &self,
+        jobs: Vec<Job<Write>>,
+        answers: Vec<Option<stead_store::machine::Answer>>,
+    ) -> (Vec<Job<Write>>, Vec<stead_store::machine::Answer>) {
+        let mut proposed = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        for (job, answer) in jobs.into_iter().zip(answers) {
+            match answer {
+                Some(answer) => {
+                    proposed.0.push(job);
+                    proposed.1.push(answer);
+                }
+                None => self.refuse(job.call, &too_late()),
             }
         }
+        proposed
     }
 
     fn not_proposed(self: &Arc<Self>, jobs: Vec<Job<Write>>, error: ProposeError) {
@@ -99,13 +111,18 @@ impl Router {
                 ProposeError::Overloaded => {
                     let limit = "group.proposals.bytes".to_owned();
                     let message = "the tenant's home has too much to write: wait a little and try again";
-                    self.refuse(job.call, &Error::new(ErrorKind::RateLimited { limit }, message));
+                    let wait = super::OVERLOADED_WAIT;
+                    self.host.counts.refused("group.proposals.bytes");
+                    self.refuse(job.call, &Error::new(ErrorKind::RateLimited { limit, wait }, message));
                 }
                 ProposeError::Stopped => {
                     self.refuse(
                         job.call,
                         &Error::new(ErrorKind::Unavailable, "the node is stopping: try again"),
                     );
+                }
+                ProposeError::TimedOut => {
+                    self.unknown(job, "the deadline passed before the write was known to be committed");
                 }
                 ProposeError::LeaderChanged | ProposeError::Unknown => {
                     self.unknown(
@@ -171,9 +188,12 @@ impl Router {
         let mut next = begun.next.clone();
         while let Some(from) = next {
             let step = range.from(from, begun.at.revision).encode();
-            let proposed = timeout_at(job.call.deadline, hosted.raft.propose(tenant.get(), vec![step])).await;
-            let Ok(Ok(answers)) = proposed else { break };
-            let outcomes: Vec<Outcome> = answers.into_iter().map(outcome).collect();
+            let proposed = hosted
+                .raft
+                .propose_by(tenant.get(), vec![(step, job.call.deadline)])
+                .await;
+            let Ok(answers) = proposed else { break };
+            let outcomes: Vec<Outcome> = answers.into_iter().flatten().map(outcome).collect();
             let serves = self.serves_committed(hosted, tenant, &outcomes);
             let (Some(Outcome::RangeDeleted(step)), Some(Ok(()))) = (outcomes.into_iter().next(), serves.first())
             else {

@@ -140,8 +140,9 @@ impl Watches {
         let number = opening.tenant.number;
         match begins_at(&hosted, &opening).await? {
             Some(position) => {
+                let permit = self.router.admit_watch(&opening.tenant)?;
                 let hub = (self.hubs.clone(), group);
-                let watcher = Watcher::new((host.clone(), hosted), hub, (number, opening), position);
+                let watcher = Watcher::new((host.clone(), hosted), hub, (opening, permit), position);
                 Ok(watcher.into_messages())
             }
             None if hosted.raft.is_leader() && hosted.owns(number) => {

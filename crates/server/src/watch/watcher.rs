@@ -28,6 +28,7 @@ use super::{
     state::Pages,
 };
 use crate::{
+    admission::WatchPermit,
     host::{Host, Hosted},
     reply::{self, Origin, Seen},
     router::refused,
@@ -40,6 +41,8 @@ pub(super) struct Watcher {
     hub: (Arc<Hubs>, GroupId),
     id: u64,
     tenant: TenantNumber,
+    /// Counts it among its tenant's watches at this node.
+    _permit: WatchPermit,
     ask: Ask,
     is_forwarded: bool,
     /// Everything up to here was sent, or is queued.
@@ -65,7 +68,7 @@ impl Watcher {
     pub(super) fn new(
         (host, hosted): (Arc<Host>, Hosted),
         hub: (Arc<Hubs>, GroupId),
-        (tenant, opening): (TenantNumber, Opening),
+        (opening, permit): (Opening, WatchPermit),
         position: Revision,
     ) -> Self {
         let mut progress = interval(opening.ask.progress);
@@ -76,7 +79,8 @@ impl Watcher {
             hosted,
             hub,
             id: opening.create.id,
-            tenant,
+            tenant: opening.tenant.number,
+            _permit: permit,
             ask: opening.ask,
             is_forwarded: opening.came.is_some(),
             position,

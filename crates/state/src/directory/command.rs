@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stead_types::{
-    DirectoryVersion, Durability, GroupId, Incarnation, Jurisdiction, NodeId, RegionName, TenantName, TenantNumber,
+    DirectoryVersion, Durability, GroupId, Incarnation, Jurisdiction, NodeId, RegionName, TenantLimits, TenantName,
+    TenantNumber,
 };
 
 use super::{
-    Addresses, Followers, Initial, Region,
+    Addresses, Followers, Initial, LimitsUpdate, Region, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -53,6 +54,8 @@ pub struct NewTenant {
     pub durability: Durability,
     /// What operators note.
     pub labels: BTreeMap<String, String>,
+    /// What it may use at most, where the default is not to hold.
+    pub limits: TenantLimits,
 }
 
 /// What is to be different about a tenant; `None` stays.
@@ -70,8 +73,26 @@ pub struct TenantUpdate {
     pub durability: Option<Durability>,
     /// All its labels.
     pub labels: Option<BTreeMap<String, String>>,
+    /// What it may use at most.
+    pub limits: LimitsUpdate,
     /// Whether it is served.
     pub enabled: Option<bool>,
+}
+
+impl TenantUpdate {
+    /// Returns an update of a tenant that changes nothing yet.
+    pub fn new(name: TenantName, etag: Option<DirectoryVersion>) -> Self {
+        Self {
+            name,
+            etag,
+            followers: None,
+            residency: None,
+            durability: None,
+            labels: None,
+            limits: LimitsUpdate::default(),
+            enabled: None,
+        }
+    }
 }
 
 /// What a group has done about a tenant.
@@ -232,6 +253,7 @@ impl NewTenant {
         text::write_all(w, self.residency.iter().map(Jurisdiction::as_str));
         text::write_durability(w, self.durability);
         encode_labels(&self.labels, w);
+        limits::encode(&self.limits, w);
     }
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -242,6 +264,7 @@ impl NewTenant {
             residency: r.list(text::parse)?,
             durability: text::durability(r)?,
             labels: decode_labels(r)?,
+            limits: limits::decode(r)?,
         })
     }
 }
@@ -256,6 +279,7 @@ impl TenantUpdate {
         });
         w.option(self.durability, text::write_durability);
         w.option(self.labels.as_ref(), |w, labels| encode_labels(labels, w));
+        limits::encode_update(&self.limits, w);
         w.option(self.enabled, |w, enabled| {
             w.bool(enabled);
         });
@@ -269,6 +293,7 @@ impl TenantUpdate {
             residency: r.option(|r| r.list(text::parse))?,
             durability: r.option(text::durability)?,
             labels: r.option(decode_labels)?,
+            limits: limits::decode_update(r)?,
             enabled: r.option(Reader::bool)?,
         })
     }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use stead_types::{DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, TenantNumber};
+use stead_types::{
+    DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, TenantLimit, TenantLimits,
+    TenantNumber,
+};
 
 use super::*;
 use crate::rows::{directory as rows, memory::MemoryRows, view as view_rows};
@@ -128,6 +131,7 @@ fn new(name: &str, home: &str) -> NewTenant {
         residency: Vec::new(),
         durability: Durability::Region,
         labels: BTreeMap::new(),
+        limits: TenantLimits::default(),
     }
 }
 
@@ -143,15 +147,7 @@ fn create(tenant: NewTenant) -> Command {
 }
 
 fn update(name: &str) -> TenantUpdate {
-    TenantUpdate {
-        name: name.parse().unwrap(),
-        etag: None,
-        followers: None,
-        residency: None,
-        durability: None,
-        labels: None,
-        enabled: None,
-    }
+    TenantUpdate::new(name.parse().unwrap(), None)
 }
 
 fn members(tenant: &Tenant) -> Vec<(u32, bool)> {
@@ -439,18 +435,29 @@ fn commands() -> impl Strategy<Value = Command> {
             ..new(name, region)
         })
     });
+    let limit = || prop::sample::select(TenantLimit::ALL.to_vec());
+    let limits_update = (
+        prop::collection::vec((limit(), 1_000u64..1_024), 0..3),
+        prop::collection::vec(limit(), 0..3),
+    );
+    let limits_update = limits_update.prop_map(|(set, clear)| LimitsUpdate {
+        set: limits(&set),
+        clear,
+    });
     let updated = (
         name(),
         prop::option::of(followers()),
         prop::option::of(residency()),
         prop::option::of(durability()),
         prop::option::of(any::<bool>()),
+        limits_update,
     );
-    let updated = updated.prop_map(|(name, followers, residency, durability, enabled)| {
+    let updated = updated.prop_map(|(name, followers, residency, durability, enabled, limits)| {
         let update = TenantUpdate {
             followers,
             residency,
             durability,
+            limits,
             enabled,
             ..update(name)
         };
@@ -463,6 +470,51 @@ fn commands() -> impl Strategy<Value = Command> {
     });
     let addresses = (1u64..7).prop_map(|node| Command::UpdateAddresses(NodeId::new(node), Addresses::default()));
     prop_oneof![4 => created, 4 => updated, 2 => erased, 4 => reported, 1 => addresses, 1 => Just(Command::Settle)]
+}
+
+fn limits(set: &[(TenantLimit, u64)]) -> TenantLimits {
+    let mut limits = TenantLimits::default();
+    for (limit, value) in set {
+        limits.set(*limit, *value).unwrap();
+    }
+    limits
+}
+
+#[test]
+fn limits_change_one_by_one_and_return_to_the_default() {
+    use TenantLimit::{HistoryCount, Keys, StoredBytes};
+    let mut world = World::begun();
+    let own = limits(&[(Keys, 10), (StoredBytes, 1_000)]);
+    let tenant = NewTenant {
+        limits: own,
+        ..new("acme", "eu-west")
+    };
+    world.apply(create(tenant)).unwrap();
+    world.apply(create(new("other", "eu-west"))).unwrap();
+    assert_eq!(world.tenant("acme").own_limits(), own);
+    assert_eq!(world.tenant("acme").limit(Keys), Some(10));
+    assert_eq!(world.tenant("other").limits, None, "none of its own, no memory");
+    assert_eq!(world.tenant("other").limit(Keys), Keys.default_value());
+
+    let change = LimitsUpdate {
+        set: limits(&[(HistoryCount, 5)]),
+        clear: vec![Keys],
+    };
+    let update = TenantUpdate {
+        limits: change,
+        ..update("acme")
+    };
+    world.apply(Command::UpdateTenant(by(), update.clone())).unwrap();
+    let left = limits(&[(StoredBytes, 1_000), (HistoryCount, 5)]);
+    assert_eq!(world.tenant("acme").own_limits(), left);
+
+    let none = LimitsUpdate {
+        set: TenantLimits::default(),
+        clear: TenantLimit::ALL.into(),
+    };
+    let update = TenantUpdate { limits: none, ..update };
+    world.apply(Command::UpdateTenant(by(), update)).unwrap();
+    assert_eq!(world.tenant("acme").limits, None);
 }
 
 proptest! {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use stead_types::TenantNumber;
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Jurisdiction, RegionName, TenantName};
+use stead_types::{
+    DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Jurisdiction, RegionName, TenantLimit, TenantLimits,
+    TenantName, TenantNumber,
+};
 
-use super::text;
+use super::{limits, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::{Lineage, decode_epoch},
@@ -40,6 +42,8 @@ pub struct Tenant {
     pub members: Box<[Member]>,
     /// What operators note.
     pub labels: Option<Box<BTreeMap<String, String>>>,
+    /// What it may use at most, where the default is not to hold.
+    pub limits: Option<Box<TenantLimits>>,
     /// The last change of this record.
     pub version: DirectoryVersion,
     /// When it was made, in milliseconds since 1970.
@@ -104,6 +108,23 @@ impl Tenant {
         self.residency.is_empty() || self.residency.contains(jurisdiction)
     }
 
+    /// Returns what holds of a limit: the tenant's own, else the default; `None`: as much as it likes.
+    pub fn limit(&self, limit: TenantLimit) -> Option<u64> {
+        match &self.limits {
+            Some(limits) => limits.effective(limit),
+            None => limit.default_value(),
+        }
+    }
+
+    /// Returns the limits that were set for it.
+    pub fn own_limits(&self) -> TenantLimits {
+        self.limits.as_deref().copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_limits(&mut self, limits: TenantLimits) {
+        self.limits = Some(limits).filter(|limits| !limits.is_empty()).map(Box::new);
+    }
+
     pub(super) fn encode(&self, w: &mut Writer) {
         w.varint(self.number.get());
         text::write(w, self.name.as_str());
@@ -125,6 +146,7 @@ impl Tenant {
         });
         let none = BTreeMap::new();
         encode_labels(self.labels.as_deref().unwrap_or(&none), w);
+        limits::encode(&self.own_limits(), w);
         w.varint(u64::from(self.version.incarnation.0))
             .varint(self.version.index);
         w.varint(self.created).varint(self.updated);
@@ -151,6 +173,9 @@ impl Tenant {
             members: r.list(Member::decode)?.into(),
             labels: Some(decode_labels(r)?)
                 .filter(|labels| !labels.is_empty())
+                .map(Box::new),
+            limits: Some(limits::decode(r)?)
+                .filter(|limits| !limits.is_empty())
                 .map(Box::new),
             version: DirectoryVersion {
                 incarnation: Incarnation(r.varint_u32()?),

@@ -18,7 +18,7 @@ impl Directory {
         }
         let home = placement::home(&self.view, &new.home)?;
         let number = TenantNumber::new(self.next_tenant);
-        let tenant = Tenant {
+        let mut tenant = Tenant {
             number,
             name: new.name,
             home,
@@ -32,10 +32,12 @@ impl Directory {
             lineage: Lineage::starting(Epoch::FIRST),
             members: Box::new([]),
             labels: Some(new.labels).filter(|labels| !labels.is_empty()).map(Box::new),
+            limits: None,
             version: turn.version,
             created: turn.time,
             updated: turn.time,
         };
+        tenant.set_limits(new.limits);
         self.fit(turn, tenant)?;
         self.next_tenant += 1;
         Ok(Outcome::Tenant(number))
@@ -56,6 +58,7 @@ impl Directory {
         if let Some(labels) = update.labels {
             tenant.labels = Some(labels).filter(|labels| !labels.is_empty()).map(Box::new);
         }
+        tenant.set_limits(update.limits.apply(tenant.own_limits()));
         tenant.state = match update.enabled {
             Some(true) => State::Active,
             Some(false) => State::Disabled,

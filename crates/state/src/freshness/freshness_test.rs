@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stead_types::{DirectoryVersion, Durability, ErrorKind, Incarnation, Revision, Sequence};
+use stead_types::{DirectoryVersion, Durability, ErrorKind, Incarnation, Revision, Sequence, TenantLimits};
 
 use super::{
     gate::{Level, Replica, Verdict, check, read},
@@ -56,6 +56,7 @@ fn view() -> View {
         residency: Vec::new(),
         durability: Durability::Region,
         labels: BTreeMap::new(),
+        limits: TenantLimits::default(),
     };
     directory
         .apply(0, Command::CreateTenant(By::default(), tenant))

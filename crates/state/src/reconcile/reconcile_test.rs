@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation};
+use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation, TenantLimits};
 
 use super::*;
 use crate::{
@@ -119,6 +119,7 @@ fn create(name: &str, home: &str) -> Command {
         residency: Vec::new(),
         durability: Durability::Region,
         labels: BTreeMap::new(),
+        limits: TenantLimits::default(),
     };
     Command::CreateTenant(By::default(), tenant)
 }
@@ -126,13 +127,9 @@ fn create(name: &str, home: &str) -> Command {
 fn update(name: &str, followers: Option<Vec<&str>>, enabled: Option<bool>) -> Command {
     let named = |names: Vec<&str>| Followers::Named(names.iter().map(|name| name.parse().unwrap()).collect());
     let update = TenantUpdate {
-        name: name.parse().unwrap(),
-        etag: None,
         followers: followers.map(named),
-        residency: None,
-        durability: None,
-        labels: None,
         enabled,
+        ..TenantUpdate::new(name.parse().unwrap(), None)
     };
     Command::UpdateTenant(By::default(), update)
 }

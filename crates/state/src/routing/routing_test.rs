@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use stead_types::Durability;
+use stead_types::{Durability, TenantLimits};
 
 use super::*;
 use crate::directory::{Addresses, By, Command, Directory, Followers, Initial, InitialNode, NewTenant};
@@ -41,6 +41,7 @@ fn view() -> View {
             residency: Vec::new(),
             durability: Durability::Region,
             labels: BTreeMap::new(),
+            limits: TenantLimits::default(),
         };
         directory
             .apply(0, Command::CreateTenant(By::default(), tenant))

@@ -6,7 +6,7 @@ use stead_state::{
     codec::frame,
     directory::{By, Followers, Initial, InitialNode, NewTenant, Outcome, Rejection, View},
 };
-use stead_types::{Durability, Incarnation, TenantName};
+use stead_types::{Durability, Incarnation, TenantLimits, TenantName};
 
 use super::*;
 use crate::engine::memory::Disk;
@@ -41,6 +41,7 @@ fn create(name: &str) -> Command {
         residency: Vec::new(),
         durability: Durability::Region,
         labels: BTreeMap::new(),
+        limits: TenantLimits::default(),
     };
     Command::CreateTenant(By::default(), tenant)
 }

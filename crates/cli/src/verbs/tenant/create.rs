@@ -1,9 +1,9 @@
 //! `stead tenant create`.
 
 use clap::Args;
-use stead_client::{Followers, NewTenant};
+use stead_client::{Followers, NewTenant, TenantLimit, TenantLimits};
 
-use super::{DurabilityArg, label, shown};
+use super::{DurabilityArg, label, limit, shown};
 use crate::{args::Target, context, exit::Failure};
 
 #[derive(Debug, Args)]
@@ -25,6 +25,10 @@ pub(crate) struct Create {
     /// A note, name=value; may be given several times
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Vec<(String, String)>,
+    /// What it may use at most, such as operations-per-second=500, stored-bytes=2GiB, history-age=30m; may be given
+    /// several times; what is not named has the cluster's default
+    #[arg(long = "limit", value_parser = limit, value_name = "NAME=VALUE")]
+    limits: Vec<(TenantLimit, Option<u64>)>,
     /// Why, for the audit
     #[arg(long, default_value = "")]
     reason: String,
@@ -43,12 +47,25 @@ impl Create {
             residency: self.residency,
             durability: self.durability.map(Into::into),
             labels: self.labels.into_iter().collect(),
+            limits: limits(&self.limits),
             reason: self.reason,
             dry_run: self.dry_run,
         };
         let tenant = client.admin().create_tenant(new).await?;
         shown::sheet(&[tenant]).print_one(target.output)
     }
+}
+
+/// The limits that are set; the last one of a name counts.
+pub(super) fn limits(asked: &[(TenantLimit, Option<u64>)]) -> TenantLimits {
+    let mut limits = TenantLimits::default();
+    for (limit, value) in asked {
+        match value {
+            Some(value) => limits.set(*limit, *value).expect("it was checked when it was read"),
+            None => limits.clear(*limit),
+        }
+    }
+    limits
 }
 
 pub(super) fn followers(regions: Vec<String>) -> Followers {

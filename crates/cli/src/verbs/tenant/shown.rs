@@ -1,9 +1,9 @@
 //! How tenants are shown.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use stead_client::{Durability, Followers, Role, TenantInfo, TenantState};
+use stead_client::{Durability, Followers, Role, TenantInfo, TenantLimit, TenantLimits, TenantState};
 
 use crate::output::{Sheet, list};
 
@@ -20,6 +20,7 @@ pub(super) fn sheet(tenants: &[TenantInfo]) -> Sheet {
         "RESIDENCY",
         "DURABILITY",
         "LABELS",
+        "LIMITS",
         "ETAG",
     ];
     let mut sheet = Sheet::new(columns, 5);
@@ -50,6 +51,7 @@ fn cells(tenant: &TenantInfo) -> Vec<String> {
         },
         durability(tenant.durability).to_lowercase(),
         list(&labels),
+        list(&limits(&tenant.limits)),
         tenant.etag.clone(),
     ]
 }
@@ -63,6 +65,51 @@ fn followers(tenant: &TenantInfo) -> String {
         Followers::AllAdmitted => "all admitted".into(),
         Followers::Regions(regions) => list(regions),
     }
+}
+
+/// The tenant's own limits, as they are written on the command line.
+fn limits(limits: &TenantLimits) -> Vec<String> {
+    let written = |(limit, value): (TenantLimit, u64)| {
+        let value = match limit {
+            TenantLimit::HistoryAge => humantime::format_duration(Duration::from_millis(value)).to_string(),
+            TenantLimit::OperationsPerSecond
+            | TenantLimit::BytesPerSecond
+            | TenantLimit::StoredBytes
+            | TenantLimit::Keys
+            | TenantLimit::Watches
+            | TenantLimit::Clients
+            | TenantLimit::InFlight
+            | TenantLimit::HistoryCount => value.to_string(),
+        };
+        format!("{}={}", limit.name().replace('_', "-"), value.replace(' ', ""))
+    };
+    limits.iter().map(written).collect()
+}
+
+/// Limits as the message has them: numbers of 64 bits as text, the age in seconds.
+fn limits_value(limits: &TenantLimits) -> Value {
+    let name = |limit: TenantLimit| {
+        let mut words = limit.name().split('_');
+        let first = words.next().unwrap_or_default().to_owned();
+        words.fold(first, |name, word| {
+            format!("{name}{}{}", word[..1].to_uppercase(), &word[1..])
+        })
+    };
+    let value = |limit, value: u64| match limit {
+        TenantLimit::HistoryAge => format!("{}s", Duration::from_millis(value).as_secs_f64()),
+        TenantLimit::OperationsPerSecond
+        | TenantLimit::BytesPerSecond
+        | TenantLimit::StoredBytes
+        | TenantLimit::Keys
+        | TenantLimit::Watches
+        | TenantLimit::Clients
+        | TenantLimit::InFlight
+        | TenantLimit::HistoryCount => value.to_string(),
+    };
+    let all = limits
+        .iter()
+        .map(|(limit, number)| (name(limit), Value::from(value(limit, number))));
+    Value::Object(all.collect())
 }
 
 fn value(tenant: &TenantInfo) -> Value {
@@ -87,6 +134,8 @@ fn value(tenant: &TenantInfo) -> Value {
         "residency": tenant.residency,
         "durability": format!("DURABILITY_{}", durability(tenant.durability)),
         "labels": tenant.labels,
+        "limits": limits_value(&tenant.limits),
+        "effectiveLimits": limits_value(&tenant.effective_limits),
         "state": format!("STATE_{}", state(tenant.state)),
         "etag": tenant.etag,
         "createTime": time(tenant.created),

@@ -1,9 +1,13 @@
 //! `stead tenant update`.
 
 use clap::Args;
-use stead_client::TenantChange;
+use stead_client::{TenantChange, TenantLimit};
 
-use super::{DurabilityArg, create::followers, label, shown};
+use super::{
+    DurabilityArg,
+    create::{followers, limits},
+    label, limit, shown,
+};
 use crate::{args::Target, context, exit::Failure};
 
 #[derive(Debug, Args)]
@@ -22,6 +26,10 @@ pub(crate) struct Update {
     /// A note, name=value; replaces all there are; may be given several times
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Option<Vec<(String, String)>>,
+    /// What it may use at most, such as operations-per-second=500 or stored-bytes=2GiB; keys=default returns to the
+    /// cluster's default; limits that are not named stay; may be given several times
+    #[arg(long = "limit", value_parser = limit, value_name = "NAME=VALUE")]
+    limits: Vec<(TenantLimit, Option<u64>)>,
     /// Let it serve again
     #[arg(long, conflicts_with = "disable")]
     enable: bool,
@@ -43,6 +51,9 @@ impl Update {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
         let client = context::connect(target).await?;
         let admitted = |names: Vec<String>| names.into_iter().filter(|name| name != "any").collect();
+        let limits = limits(&self.limits);
+        let cleared = self.limits.iter().map(|(limit, _)| *limit);
+        let default_limits = cleared.filter(|limit| limits.get(*limit).is_none()).collect();
         let change = TenantChange {
             name: self.name,
             etag: self.etag,
@@ -50,6 +61,8 @@ impl Update {
             residency: self.residency.map(admitted),
             durability: self.durability.map(Into::into),
             labels: self.labels.map(|labels| labels.into_iter().collect()),
+            limits,
+            default_limits,
             enabled: (self.enable || self.disable).then_some(self.enable),
             reason: self.reason,
             dry_run: self.dry_run,

@@ -13,8 +13,8 @@ use stead_api::{
         v1,
     },
 };
-use stead_state::directory::{Command, Followers, NewTenant, State, Tenant, TenantUpdate, View};
-use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantName};
+use stead_state::directory::{Command, Followers, LimitsUpdate, NewTenant, State, Tenant, TenantUpdate, View};
+use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantLimit, TenantLimits, TenantName};
 use tonic::{Request, Response, Status};
 
 use super::{PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, refuse};
@@ -96,7 +96,19 @@ fn message(view: &View, tenant: &Tenant) -> admin::Tenant {
         update_time: Some(time(tenant.updated)),
         replicas: tenant.members.iter().map(replica).collect(),
         lineage: Vec::new(),
+        limits: Some(convert::limits::from_limits(&tenant.own_limits())),
+        effective_limits: Some(effective(&tenant.own_limits())),
     }
+}
+
+fn effective(limits: &TenantLimits) -> admin::Limits {
+    let mut all = TenantLimits::default();
+    for limit in TenantLimit::ALL {
+        if let Some(value) = limits.effective(limit) {
+            all.set(limit, value).expect("defaults are within their ranges");
+        }
+    }
+    convert::limits::from_limits(&all)
 }
 
 fn followers_message(followers: &Followers) -> admin::Followers {
@@ -190,6 +202,7 @@ impl TenantService {
             residency: residency(&request.residency)?,
             durability: durability(request.durability)?.unwrap_or(Durability::Region),
             labels: labels(request.labels)?,
+            limits: convert::limits::limits(request.limits)?,
         };
         if request.validate_only {
             return self
@@ -222,6 +235,8 @@ impl TenantService {
                 residency: new.residency.iter().map(ToString::to_string).collect(),
                 durability: durability_message(new.durability).into(),
                 labels: new.labels,
+                limits: Some(convert::limits::from_limits(&new.limits)),
+                effective_limits: Some(effective(&new.limits)),
                 state: admin::tenant::State::Active.into(),
                 ..admin::Tenant::default()
             })
@@ -278,6 +293,7 @@ impl TenantService {
                 ));
             }
         };
+        let set = convert::limits::limits(request.limits)?;
         let update = TenantUpdate {
             name: name.clone(),
             etag: parse_etag(&request.etag)?,
@@ -288,6 +304,10 @@ impl TenantService {
                 .transpose()?,
             durability: durability(request.durability)?,
             labels: request.labels.map(|wanted| labels(wanted.labels)).transpose()?,
+            limits: LimitsUpdate {
+                clear: convert::limits::default_limits(&request.default_limits, &set)?,
+                set,
+            },
             enabled,
         };
         let tenant = if request.validate_only {
@@ -322,13 +342,8 @@ impl TenantService {
             return Ok(DeleteTenantResponse { tenant: Some(tenant) });
         }
         let disable = TenantUpdate {
-            name: name.clone(),
-            etag,
-            followers: None,
-            residency: None,
-            durability: None,
-            labels: None,
             enabled: Some(false),
+            ..TenantUpdate::new(name.clone(), etag)
         };
         let tenant = self.change(Command::UpdateTenant(by, disable), &name).await?;
         Ok(DeleteTenantResponse { tenant: Some(tenant) })

@@ -1,0 +1,274 @@
+//! At, below and above each limit, with the time as an argument.
+
+use stead_state::{
+    directory::{Followers, State},
+    lineage::Lineage,
+    shard::command::{Effect, Increment, Operation},
+};
+use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, TenantLimits};
+
+use super::*;
+
+const READ: Cost = Cost {
+    bytes: 0,
+    charges_answer: true,
+};
+
+fn write(bytes: u64) -> Cost {
+    Cost {
+        bytes,
+        charges_answer: false,
+    }
+}
+
+fn tenant(number: u64, set: &[(TenantLimit, u64)]) -> Tenant {
+    let mut limits = TenantLimits::default();
+    for (limit, value) in set {
+        limits.set(*limit, *value).unwrap();
+    }
+    Tenant {
+        number: TenantNumber::new(number),
+        name: "acme".parse().unwrap(),
+        home: GroupId::new(1),
+        epoch: Epoch::FIRST,
+        fence_epoch: Epoch::NONE,
+        op: 0,
+        state: State::Active,
+        durability: Durability::Region,
+        followers: Followers::AllAdmitted,
+        residency: Box::new([]),
+        lineage: Lineage::starting(Epoch::FIRST),
+        members: Box::new([]),
+        labels: None,
+        limits: Some(Box::new(limits)),
+        version: DirectoryVersion::ZERO,
+        created: 0,
+        updated: 0,
+    }
+}
+
+fn admission() -> (Arc<Admission>, Instant) {
+    (Arc::new(Admission::new()), Instant::now())
+}
+
+/// The limit that refuses, and when to come back.
+fn refused<T>(outcome: Result<T, Refused>) -> (TenantLimit, Option<Duration>) {
+    let refused = outcome.map(drop).unwrap_err();
+    (refused.limit, refused.wait)
+}
+
+#[tokio::test]
+async fn operations_a_second_are_admitted_up_to_the_limit_and_again_when_it_was_said() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[(TenantLimit::OperationsPerSecond, 4)]);
+    for _ in 0..4 {
+        admission.admit(now, &tenant, READ).unwrap();
+    }
+    let (limit, wait) = refused(admission.admit(now, &tenant, READ));
+    assert_eq!(limit, TenantLimit::OperationsPerSecond);
+    let wait = wait.unwrap();
+    assert_eq!(wait, Duration::from_millis(250));
+    assert!(admission.admit(now + wait, &tenant, READ).is_ok());
+    assert!(admission.admit(now + wait, &tenant, READ).is_err());
+}
+
+#[tokio::test]
+async fn bytes_of_writes_count_when_they_come_and_those_of_reads_when_they_are_answered() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[(TenantLimit::BytesPerSecond, 1_000)]);
+    let half = admission.admit(now, &tenant, write(500)).unwrap();
+    half.answered(now, 1_000_000);
+    let read = admission.admit(now, &tenant, READ).unwrap();
+    admission.admit(now, &tenant, write(499)).unwrap();
+    read.answered(now, 501);
+    let (limit, wait) = refused(admission.admit(now, &tenant, READ));
+    assert_eq!(
+        (limit, wait),
+        (TenantLimit::BytesPerSecond, Some(Duration::from_millis(501)))
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_costs_nothing_of_the_other_rate() {
+    let (admission, now) = admission();
+    let set = [(TenantLimit::OperationsPerSecond, 1), (TenantLimit::BytesPerSecond, 10)];
+    let tenant = tenant(5, &set);
+    admission.admit(now, &tenant, write(10)).unwrap();
+    for _ in 0..1_000 {
+        assert!(admission.admit(now, &tenant, write(10)).is_err());
+    }
+    assert!(
+        admission
+            .admit(now + Duration::from_secs(1), &tenant, write(10))
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn operations_in_flight_are_bounded_until_they_are_answered() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[(TenantLimit::InFlight, 2)]);
+    let first = admission.admit(now, &tenant, READ).unwrap();
+    let _second = admission.admit(now, &tenant, READ).unwrap();
+    assert_eq!(
+        refused(admission.admit(now, &tenant, READ)),
+        (TenantLimit::InFlight, Some(BUSY_WAIT))
+    );
+    drop(first);
+    let _third = admission.admit(now, &tenant, READ).unwrap();
+    assert!(admission.admit(now, &tenant, READ).is_err());
+}
+
+#[tokio::test]
+async fn watches_are_bounded_until_they_are_closed_and_may_be_none_at_all() {
+    let (admission, now) = admission();
+    let two = tenant(5, &[(TenantLimit::Watches, 2)]);
+    let first = admission.admit_watch(now, &two).unwrap();
+    let _second = admission.admit_watch(now, &two).unwrap();
+    assert_eq!(refused(admission.admit_watch(now, &two)), (TenantLimit::Watches, None));
+    drop(first);
+    assert!(admission.admit_watch(now, &two).is_ok());
+    let none = tenant(6, &[(TenantLimit::Watches, 0)]);
+    let refusal = admission.admit_watch(now, &none).unwrap_err().error(&none.name);
+    assert_eq!(
+        refusal.kind,
+        ErrorKind::QuotaExceeded {
+            limit: "watches".into()
+        }
+    );
+    assert!(
+        refusal.message.starts_with("watches: tenant acme has at most 0"),
+        "{refusal}"
+    );
+    assert!(refusal.message.contains("--limit watches="), "{refusal}");
+}
+
+fn put(key: &str, value: &str) -> Operation {
+    Operation::new(key.to_owned(), Effect::put(value.to_owned()))
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_full_grows_no_more_and_changes_what_it_has() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[(TenantLimit::Keys, 3), (TenantLimit::StoredBytes, 20)]);
+    let grow = |stored: (u64, u64), growth| {
+        let (keys, bytes) = stored;
+        let mut permit = admission.admit(now, &tenant, write(0)).unwrap();
+        permit.grow(&tenant, Stored { keys, bytes }, growth).map(|()| permit)
+    };
+    let new = Growth::of(&put("abc", "12345"), None);
+    assert_eq!(new, Growth { keys: 1, bytes: 8 });
+    assert!(grow((2, 12), new).is_ok(), "exactly full");
+    assert_eq!(refused(grow((2, 13), new)), (TenantLimit::StoredBytes, None));
+    assert_eq!(refused(grow((3, 5), new)), (TenantLimit::Keys, None));
+    for nothing in [
+        Growth::of(&put("abc", "12345"), Some(5)),
+        Growth::of(&put("abc", ""), Some(5)),
+        Growth::at_most(&Operation::new("abc", Effect::Delete)),
+        Growth::of(&Operation::new("n", Effect::Increment(Increment::default())), Some(1)),
+    ] {
+        assert!(nothing.is_nothing());
+        assert!(grow((9, 999), nothing).is_ok(), "also beyond a limit that was lowered");
+    }
+    let longer = Growth::of(&put("abc", "123456"), Some(5));
+    assert_eq!(refused(grow((3, 20), longer)), (TenantLimit::StoredBytes, None));
+}
+
+/// Invariant 2.
+#[tokio::test]
+async fn what_is_in_flight_counts_and_says_to_come_back() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[(TenantLimit::Keys, 3)]);
+    let stored = Stored { keys: 1, bytes: 0 };
+    let one = Growth { keys: 1, bytes: 1 };
+    let permits: Vec<_> = std::iter::repeat_with(|| {
+        let mut permit = admission.admit(now, &tenant, write(1)).unwrap();
+        permit.grow(&tenant, stored, one).map(|()| permit)
+    })
+    .take_while(Result::is_ok)
+    .collect();
+    assert_eq!(permits.len(), 2);
+    let mut more = admission.admit(now, &tenant, write(1)).unwrap();
+    assert_eq!(
+        refused(more.grow(&tenant, stored, one)),
+        (TenantLimit::Keys, Some(BUSY_WAIT))
+    );
+    drop(permits);
+    assert_eq!(more.grow(&tenant, stored, one), Ok(()));
+}
+
+#[tokio::test]
+async fn the_wait_is_told_in_whole_milliseconds_and_what_to_do_in_words() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[(TenantLimit::OperationsPerSecond, 3)]);
+    let refusal = loop {
+        if let Err(refused) = admission.admit(now, &tenant, READ) {
+            break refused.error(&tenant.name);
+        }
+    };
+    let limit = "operations_per_second".to_owned();
+    let wait = Duration::from_millis(334);
+    assert_eq!(refusal.kind, ErrorKind::RateLimited { limit, wait });
+    for words in [
+        "operations_per_second: tenant acme has at most 3 ",
+        "wait 334 ms",
+        "--limit operations-per-second=",
+    ] {
+        assert!(refusal.message.contains(words), "{refusal}");
+    }
+}
+
+#[test]
+fn every_limit_is_documented_with_its_default() {
+    let document = include_str!("../../../../docs/operations.md");
+    for limit in TenantLimit::ALL {
+        let row = format!("| `{}` |", limit.name().replace('_', "-"));
+        let row = document.lines().find(|line| line.starts_with(&row));
+        let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row of {limit}"));
+        let default = row.split('|').nth(2).unwrap().trim();
+        let shown = |value: u64| match limit {
+            TenantLimit::HistoryAge => format!("`{}m`", value / 60_000),
+            TenantLimit::BytesPerSecond => format!("{} MiB", value >> 20),
+            TenantLimit::StoredBytes => format!("{} GiB", value >> 30),
+            TenantLimit::OperationsPerSecond
+            | TenantLimit::Keys
+            | TenantLimit::Watches
+            | TenantLimit::Clients
+            | TenantLimit::InFlight
+            | TenantLimit::HistoryCount => value.to_string(),
+        };
+        let expected = limit.default_value().map_or("none".to_owned(), shown);
+        assert_eq!(default, expected, "{limit}");
+    }
+}
+
+/// Invariant 3.
+#[tokio::test]
+async fn accounts_of_tenants_at_rest_are_dropped() {
+    let (admission, now) = admission();
+    let _open = admission.admit_watch(now, &tenant(0, &[])).unwrap();
+    for number in 0..100_000 {
+        let at = now + Duration::from_millis(number);
+        admission.admit(at, &tenant(number, &[]), READ).unwrap();
+    }
+    let parts = admission.parts.iter();
+    let accounts: usize = parts.map(|part| part.lock().accounts.len()).sum();
+    assert!(accounts <= PARTS * SWEEP_ACCOUNTS_MIN, "{accounts} are left");
+    assert!(
+        admission
+            .part(TenantNumber::new(0))
+            .lock()
+            .accounts
+            .contains_key(&TenantNumber::new(0))
+    );
+}
+
+#[tokio::test]
+async fn one_tenant_s_flood_takes_nothing_of_another_s() {
+    let (admission, now) = admission();
+    let set = [(TenantLimit::OperationsPerSecond, 10), (TenantLimit::InFlight, 5)];
+    let (loud, quiet) = (tenant(5, &set), tenant(5 + PARTS as u64, &set));
+    let flood: Vec<_> = (0..10_000).map(|_| admission.admit(now, &loud, write(1_000))).collect();
+    assert_eq!(flood.iter().filter(|admitted| admitted.is_ok()).count(), 5);
+    assert!(admission.admit(now, &quiet, write(1_000)).is_ok());
+}

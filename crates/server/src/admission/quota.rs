@@ -1,0 +1,119 @@
+//! What a tenant stores, and what a write may add to it. Pure.
+
+use bytes::Bytes;
+use stead_state::{
+    directory::Tenant,
+    shard::command::{Effect, Operation},
+};
+use stead_types::TenantLimit;
+
+use super::Refused;
+
+/// The longest text of a number of 64 bits.
+const NUMBER_LEN_MAX: u64 = 20;
+
+/// What a tenant stores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Live keys.
+    pub(crate) keys: u64,
+    /// Bytes of them and their values.
+    pub(crate) bytes: u64,
+}
+
+/// What a write adds at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// Keys.
+    pub(crate) keys: u64,
+    /// Bytes of keys and values.
+    pub(crate) bytes: u64,
+}
+
+impl Growth {
+    /// Returns what a write adds at most, whatever its key holds now; nothing if it can only take away.
+    pub(crate) fn at_most(operation: &Operation) -> Self {
+        Self::of(operation, None)
+    }
+
+    /// Returns what a write adds to a key that holds `now` bytes, or that does not exist. A number that is counted on
+    /// may become longer by some digits; that is not counted.
+    pub(crate) fn of(operation: &Operation, now: Option<u64>) -> Self {
+        let key = operation.key.len() as u64;
+        let new = |len: u64| Self {
+            keys: 1,
+            bytes: key + len,
+        };
+        let longer = |by: u64| Self { keys: 0, bytes: by };
+        match (&operation.effect, now) {
+            (Effect::Delete, _) => Self::default(),
+            (Effect::Put { value, .. }, None) => new(len(value)),
+            (Effect::Put { value, .. }, Some(now)) => longer(len(value).saturating_sub(now)),
+            (Effect::Increment(_), None) => new(NUMBER_LEN_MAX),
+            (Effect::Increment(_), Some(_)) => longer(0),
+            (Effect::Append { bytes, .. }, None) => new(len(bytes)),
+            (Effect::Append { bytes, .. }, Some(_)) => longer(len(bytes)),
+        }
+    }
+
+    /// Returns both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            keys: self.keys + other.keys,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    /// Returns the larger of both, each for itself.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            keys: self.keys.max(other.keys),
+            bytes: self.bytes.max(other.bytes),
+        }
+    }
+
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self {
+            keys: self.keys.saturating_sub(other.keys),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    /// Tells whether nothing is added.
+    pub(crate) fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Returns the bytes of a write's key and of what it brings.
+pub(crate) fn request_len(operation: &Operation) -> u64 {
+    let brought = match &operation.effect {
+        Effect::Put { value, .. } => len(value),
+        Effect::Append { bytes, .. } => len(bytes),
+        Effect::Delete | Effect::Increment(_) => 0,
+    };
+    operation.key.len() as u64 + brought
+}
+
+fn len(bytes: &Bytes) -> u64 {
+    bytes.len() as u64
+}
+
+/// Checks that what is stored, what is in flight and what is to be added are within the tenant's limits. What adds
+/// nothing is always within them.
+pub(super) fn check(tenant: &Tenant, stored: Stored, in_flight: Growth, growth: Growth) -> Result<(), Refused> {
+    let amounts = [
+        (TenantLimit::Keys, stored.keys, in_flight.keys, growth.keys),
+        (TenantLimit::StoredBytes, stored.bytes, in_flight.bytes, growth.bytes),
+    ];
+    for (limit, stored, in_flight, growth) in amounts {
+        let Some(max) = tenant.limit(limit) else { continue };
+        if growth > 0 && stored.saturating_add(growth) > max {
+            return Err(Refused::full(limit, max));
+        }
+        if growth > 0 && stored.saturating_add(in_flight).saturating_add(growth) > max {
+            return Err(Refused::busy(limit, max));
+        }
+    }
+    Ok(())
+}

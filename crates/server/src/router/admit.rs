@@ -1,0 +1,142 @@
+//! What is served here is admitted first: what it may cost its tenant is decided before it is queued.
+
+use stead_state::shard::{
+    command::{Operation, Step},
+    window::REMEMBERED_MS_MAX,
+};
+use stead_types::{ClientId, Error, GroupId, TenantLimit};
+use tokio::time::Instant;
+
+use super::{Ask, Call, Router, Write, request::Change};
+use crate::{
+    admission::{Cost, Growth, Permit, Refused, Stored, WatchPermit, request_len},
+    host::Hosted,
+};
+use stead_state::directory::Tenant;
+
+impl Router {
+    /// Admits an operation that is served by a group of this node. The permit goes with its reply.
+    pub(super) fn admit(&self, call: &mut Call, tenant: &Tenant, ask: &Ask, group: GroupId) -> Result<(), Error> {
+        let admitted = self.permit(tenant, ask, group);
+        let permit = admitted.map_err(|refused| self.refused(refused, tenant))?;
+        call.reply.hold(permit);
+        Ok(())
+    }
+
+    /// Admits one more watch of a tenant at this node; it counts until the permit is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `QUOTA_EXCEEDED`, if the tenant has as many as it may.
+    pub(crate) fn admit_watch(&self, tenant: &Tenant) -> Result<WatchPermit, Error> {
+        let admitted = self.admission.admit_watch(Instant::now(), tenant);
+        admitted.map_err(|refused| self.refused(refused, tenant))
+    }
+
+    fn refused(&self, refused: Refused, tenant: &Tenant) -> Error {
+        self.host.counts.refused(refused.limit.name());
+        refused.error(&tenant.name)
+    }
+
+    fn permit(&self, tenant: &Tenant, ask: &Ask, group: GroupId) -> Result<Permit, Refused> {
+        let cost = match ask {
+            Ask::Write(write) => Cost {
+                bytes: len(&write.change),
+                charges_answer: false,
+            },
+            Ask::Read(_) => Cost {
+                bytes: 0,
+                charges_answer: true,
+            },
+        };
+        let mut permit = self.admission.admit(Instant::now(), tenant, cost)?;
+        if let (Ask::Write(write), Some(hosted)) = (ask, self.host.groups.get(&group)) {
+            store(&mut permit, hosted, tenant, &write.change)?;
+            self.check_client(hosted, tenant, write)?;
+        }
+        Ok(permit)
+    }
+
+    /// Refuses an idempotency key of one client more than the tenant's own limit admits. Those that were silent for
+    /// long do not count: the next write of another one forgets them.
+    fn check_client(&self, hosted: &Hosted, tenant: &Tenant, write: &Write) -> Result<(), Refused> {
+        let limit = TenantLimit::Clients;
+        let (Some(max), Some(key)) = (tenant.limit(limit), write.idempotency) else {
+            return Ok(());
+        };
+        let now = (self.host.wall)();
+        let others = remembered_besides(hosted, tenant, key.client, now);
+        if others.is_some_and(|others| others >= max) {
+            return Err(Refused::full(limit, max));
+        }
+        Ok(())
+    }
+}
+
+/// How many clients of a tenant have written lately; `None` if this one is among them.
+fn remembered_besides(hosted: &Hosted, tenant: &Tenant, client: ClientId, now_ms: u64) -> Option<u64> {
+    hosted.machine.read(|view| {
+        let clients = view.shard().clients(tenant.number)?;
+        if clients.windows().contains_key(&client) {
+            return None;
+        }
+        let newest = clients.windows().values().filter_map(|window| window.newest());
+        let lately = newest.filter(|outcome| now_ms.saturating_sub(outcome.time.0) <= REMEMBERED_MS_MAX);
+        Some(lately.count() as u64)
+    })
+}
+
+/// Admits what a write adds to what its tenant stores. What the key holds now is looked up only where it matters.
+fn store(permit: &mut Permit, hosted: &Hosted, tenant: &Tenant, change: &Change) -> Result<(), Refused> {
+    let at_most = growth(change, Growth::at_most);
+    if at_most.is_nothing() {
+        return Ok(());
+    }
+    let stored = |(keys, bytes)| Stored { keys, bytes };
+    let held = hosted.reading(tenant.number, |reading| {
+        reading.map(|reading| (reading.state().keys, reading.state().len))
+    });
+    let Some(held) = held else { return Ok(()) };
+    if permit.grow(tenant, stored(held), at_most).is_ok() {
+        return Ok(());
+    }
+    let exact = hosted.reading(tenant.number, |reading| {
+        growth(change, |operation| {
+            let version = reading.and_then(|reading| reading.get(&operation.key, None).ok()?);
+            Growth::of(operation, version.map(|version| version.value.bytes.len() as u64))
+        })
+    });
+    permit.grow(tenant, stored(held), exact)
+}
+
+/// Returns what a change adds, given what each of its writes does: of a transaction the branch that adds more.
+fn growth(change: &Change, mut of: impl FnMut(&Operation) -> Growth) -> Growth {
+    let mut branch = |steps: &[Step]| {
+        let writes = steps.iter().filter_map(write_of);
+        writes.map(&mut of).fold(Growth::default(), Growth::plus)
+    };
+    match change {
+        Change::One(operation) => of(operation),
+        Change::Txn(branches) => branch(&branches.then).max(branch(&branches.otherwise)),
+        Change::DeleteRange(..) => Growth::default(),
+    }
+}
+
+fn write_of(step: &Step) -> Option<&Operation> {
+    match step {
+        Step::Write(operation) => Some(operation),
+        Step::Get(_) => None,
+    }
+}
+
+/// Returns the bytes of a change's keys and of what it brings.
+fn len(change: &Change) -> u64 {
+    match change {
+        Change::One(operation) => request_len(operation),
+        Change::Txn(branches) => {
+            let writes = branches.then.iter().chain(&branches.otherwise).filter_map(write_of);
+            writes.map(request_len).sum()
+        }
+        Change::DeleteRange(start, end) => (start.len() + end.as_ref().map_or(0, bytes::Bytes::len)) as u64,
+    }
+}

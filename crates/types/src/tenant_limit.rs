@@ -1,0 +1,226 @@
+//! What one tenant may use at most, so that it does not take what others need.
+
+use std::{fmt, ops::RangeInclusive, str::FromStr};
+
+/// Something of which a tenant may use only so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TenantLimit {
+    /// Operations a second, at each node that serves the tenant.
+    OperationsPerSecond,
+    /// Bytes a second at each node that serves the tenant: those of writes as they come, of reads as they are answered.
+    BytesPerSecond,
+    /// Bytes of live keys and their values.
+    StoredBytes,
+    /// Live keys.
+    Keys,
+    /// Open watches at one node.
+    Watches,
+    /// Client ids whose outcomes are remembered.
+    Clients,
+    /// Operations of which a node has not yet answered at once.
+    InFlight,
+    /// How long an overwritten version is kept, in milliseconds.
+    HistoryAge,
+    /// How many revisions are kept.
+    HistoryCount,
+}
+
+/// A limit that cannot be set so, or that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTenantLimit {
+    /// No such limit.
+    #[error("there is no limit {0:?}, but {names}", names = TenantLimit::names())]
+    Unknown(String),
+    /// Too small or too large.
+    #[error("{limit} is at least {min} and at most {max}, not {value}", min = limit.range().start(), max = limit.range().end())]
+    Range {
+        /// Which limit.
+        limit: TenantLimit,
+        /// What it was to be.
+        value: u64,
+    },
+}
+
+const SECOND_MS: u64 = 1_000;
+const DAY_MS: u64 = 24 * 3_600 * SECOND_MS;
+
+impl TenantLimit {
+    /// All there are.
+    pub const ALL: [Self; 9] = [
+        Self::OperationsPerSecond,
+        Self::BytesPerSecond,
+        Self::StoredBytes,
+        Self::Keys,
+        Self::Watches,
+        Self::Clients,
+        Self::InFlight,
+        Self::HistoryAge,
+        Self::HistoryCount,
+    ];
+
+    /// What it is called in requests, in errors and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OperationsPerSecond => "operations_per_second",
+            Self::BytesPerSecond => "bytes_per_second",
+            Self::StoredBytes => "stored_bytes",
+            Self::Keys => "keys",
+            Self::Watches => "watches",
+            Self::Clients => "clients",
+            Self::InFlight => "in_flight",
+            Self::HistoryAge => "history_age",
+            Self::HistoryCount => "history_count",
+        }
+    }
+
+    /// What holds for a tenant that has no limit of its own; `None`: as much as it likes.
+    pub fn default_value(self) -> Option<u64> {
+        match self {
+            Self::OperationsPerSecond => Some(100_000),
+            Self::BytesPerSecond => Some(256 << 20),
+            Self::StoredBytes => Some(64 << 30),
+            Self::Keys => Some(100_000_000),
+            Self::Watches => Some(10_000),
+            // The ids that were silent for longest are forgotten instead.
+            Self::Clients => None,
+            Self::InFlight => Some(16_384),
+            Self::HistoryAge => Some(600 * SECOND_MS),
+            Self::HistoryCount => None,
+        }
+    }
+
+    /// What it can be set to.
+    pub fn range(self) -> RangeInclusive<u64> {
+        match self {
+            Self::OperationsPerSecond => 1..=1_000_000_000,
+            Self::BytesPerSecond => 1..=1 << 40,
+            Self::StoredBytes => 0..=1 << 50,
+            Self::Keys => 0..=1 << 40,
+            Self::Watches => 0..=1_000_000,
+            Self::Clients => 1..=1_024,
+            Self::InFlight => 1..=1_000_000,
+            Self::HistoryAge => SECOND_MS..=366 * DAY_MS,
+            Self::HistoryCount => 1..=1 << 39,
+        }
+    }
+
+    fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+
+    fn place(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for TenantLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for TenantLimit {
+    type Err = InvalidTenantLimit;
+
+    /// Reads a name; on a command line its words are joined by `-`.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let asked = name.replace('-', "_");
+        let found = Self::ALL.into_iter().find(|limit| limit.name() == asked);
+        found.ok_or_else(|| InvalidTenantLimit::Unknown(name.to_owned()))
+    }
+}
+
+/// The limits that were set for one tenant; the rest are the defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantLimits([Option<u64>; TenantLimit::ALL.len()]);
+
+impl TenantLimits {
+    /// Returns the limits that hold for a tenant without any of its own.
+    pub fn defaults() -> Self {
+        Self(TenantLimit::ALL.map(TenantLimit::default_value))
+    }
+
+    /// Sets a limit.
+    ///
+    /// # Errors
+    ///
+    /// A value out of the limit's range.
+    pub fn set(&mut self, limit: TenantLimit, value: u64) -> Result<(), InvalidTenantLimit> {
+        if !limit.range().contains(&value) {
+            return Err(InvalidTenantLimit::Range { limit, value });
+        }
+        self.0[limit.place()] = Some(value);
+        Ok(())
+    }
+
+    /// Lets the default hold again.
+    pub fn clear(&mut self, limit: TenantLimit) {
+        self.0[limit.place()] = None;
+    }
+
+    /// Returns what was set.
+    pub fn get(&self, limit: TenantLimit) -> Option<u64> {
+        self.0[limit.place()]
+    }
+
+    /// Returns what holds: what was set, else the default; `None`: as much as it likes.
+    pub fn effective(&self, limit: TenantLimit) -> Option<u64> {
+        self.get(limit).or_else(|| limit.default_value())
+    }
+
+    /// Returns all that were set.
+    pub fn iter(&self) -> impl Iterator<Item = (TenantLimit, u64)> + '_ {
+        TenantLimit::ALL
+            .into_iter()
+            .filter_map(|limit| Some((limit, self.get(limit)?)))
+    }
+
+    /// Tells whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_has_a_place_a_name_and_a_default_within_its_range() {
+        for (place, limit) in TenantLimit::ALL.into_iter().enumerate() {
+            assert_eq!(limit.place(), place);
+            assert_eq!(limit.name().parse(), Ok(limit));
+            assert_eq!(limit.name().replace('_', "-").parse(), Ok(limit));
+            assert!(limit.default_value().is_none_or(|value| limit.range().contains(&value)));
+        }
+        let unknown = "operations".parse::<TenantLimit>().unwrap_err().to_string();
+        assert!(
+            unknown.contains("\"operations\", but operations_per_second, bytes_per_second"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn a_limit_is_set_within_its_range_and_returns_to_the_default() {
+        let mut limits = TenantLimits::default();
+        for limit in TenantLimit::ALL {
+            let (min, max) = (*limit.range().start(), *limit.range().end());
+            for value in [min, max] {
+                assert_eq!(limits.set(limit, value), Ok(()));
+                assert_eq!((limits.get(limit), limits.effective(limit)), (Some(value), Some(value)));
+            }
+            for value in [min.checked_sub(1), Some(max + 1)].into_iter().flatten() {
+                assert_eq!(
+                    limits.set(limit, value),
+                    Err(InvalidTenantLimit::Range { limit, value })
+                );
+            }
+            assert_eq!(limits.get(limit), Some(max), "a refusal changes nothing");
+            limits.clear(limit);
+            assert_eq!(limits.effective(limit), limit.default_value());
+        }
+        assert!(limits.is_empty());
+        let wrong = limits.set(TenantLimit::Clients, 2_000).unwrap_err().to_string();
+        assert_eq!(wrong, "clients is at least 1 and at most 1024, not 2000");
+    }
+}
