@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use stead_client::{Consistency, Header, Read, Role, Tenant};
+use stead_client::{Consistency, Header, Increment, Read, Role, Tenant, Write};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    load::Load,
+    load::{Load, percentile},
     world::{World, until},
 };
 use crate::output;
@@ -23,6 +23,13 @@ const RUN_OUT: Duration = Duration::from_secs(2);
 /// Writes after the kill that show that the group has a leader again.
 const BACK: usize = 50;
 const WRITES_PER_SECOND: u32 = 200;
+/// What both regions change, and how often each does.
+const RECORD: &str = "customer/42";
+const PARTS: usize = 10;
+/// What requests take from, how much of it there is, and how many want it.
+const CREDITS: &str = "credits/42";
+const GRANTED: usize = 100;
+const ASKED: usize = 120;
 
 /// Tells the story.
 pub(super) async fn tell(world: &mut World) -> anyhow::Result<()> {
@@ -38,6 +45,8 @@ pub(super) async fn tell(world: &mut World) -> anyhow::Result<()> {
         .await?;
     }
     neighbours(&home, &us, &ap).await?;
+    together(&home, &us).await?;
+    credits(&home).await?;
     death(world, &home).await
 }
 
@@ -96,8 +105,74 @@ async fn neighbours(home: &Tenant, us: &Tenant, ap: &Tenant) -> anyhow::Result<(
     Ok(())
 }
 
+/// Two regions change one customer's record at once, each its own part.
+async fn together(home: &Tenant, us: &Tenant) -> anyhow::Result<()> {
+    println!("3 two regions change one record at once");
+    home.put(RECORD, "").await?;
+    let add = async |tenant: &Tenant, part: &'static str| {
+        for _ in 0..PARTS {
+            tenant
+                .update(RECORD, |item| {
+                    let held = item.map_or(&b""[..], |item| &item.value);
+                    Some([held, part.as_bytes()].concat().into())
+                })
+                .await?;
+        }
+        anyhow::Ok(())
+    };
+    let asked = Instant::now();
+    let (here, there) = tokio::join!(add(home, "e"), add(us, "u"));
+    here?;
+    there?;
+    let took = asked.elapsed();
+    let item = home.get(RECORD).await?.item;
+    let value = item.map(|item| item.value).unwrap_or_default();
+    let count = |part: u8| value.iter().filter(|byte| **byte == part).count();
+    let (here, there) = (count(b'e'), count(b'u'));
+    ensure!(
+        here == PARTS && there == PARTS,
+        "an update is lost: {here} and {there} of {PARTS} are there"
+    );
+    beat(
+        "read, change, write if nobody else did",
+        &millis(took),
+        &format!("{here} of {PARTS} from {HOME}, {there} of {PARTS} from us-east, none lost"),
+    );
+    Ok(())
+}
+
+/// Each request takes a credit before it does anything; the last one finds none.
+async fn credits(home: &Tenant) -> anyhow::Result<()> {
+    println!("4 every request checks a credit first");
+    home.put(CREDITS, GRANTED.to_string()).await?;
+    let one_less = Increment {
+        floor: Some(0),
+        ..Increment::by(-1)
+    };
+    let check = async || {
+        let asked = Instant::now();
+        let checked = home.increment_with(CREDITS, one_less, &Write::default()).await?;
+        anyhow::Ok((asked.elapsed(), checked.admitted))
+    };
+    let checks = futures::future::join_all((0..ASKED).map(|_| check())).await;
+    let mut taken = Vec::with_capacity(ASKED);
+    let mut admitted = 0;
+    for checked in checks {
+        let (took, is_admitted) = checked?;
+        taken.push(took);
+        admitted += usize::from(is_admitted);
+    }
+    ensure!(admitted == GRANTED, "{admitted} of {GRANTED} credits were given out");
+    beat(
+        &format!("{ASKED} at once, {GRANTED} credits"),
+        &tenths(percentile(&mut taken, 0.5)),
+        &format!("{admitted} admitted, {} told to come back", ASKED - admitted),
+    );
+    Ok(())
+}
+
 async fn death(world: &mut World, home: &Tenant) -> anyhow::Result<()> {
-    println!("3 a node dies: leader of {HOME}, SIGKILL, {WRITES_PER_SECOND} writes/s running");
+    println!("5 a node dies: leader of {HOME}, SIGKILL, {WRITES_PER_SECOND} writes/s running");
     let load = Load::start(home.clone(), format!("story/{}", world.run), WRITES_PER_SECOND);
     sleep(RUN_UP).await;
     let leader = world.leader(home).await?;

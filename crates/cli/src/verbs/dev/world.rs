@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use stead_client::{Client, Config, ErrorKind, NewTenant, Read, Tenant, dial};
+use stead_client::{Client, Config, ErrorKind, KeyRange, NewTenant, Read, Tenant, TenantChange, TenantLimit, dial};
 use stead_testing::{Cluster, cluster};
 use tokio::{
     sync::Mutex,
@@ -86,6 +86,26 @@ impl World {
         let client = self.client(from).await?;
         make_tenant(client.clone(), name.to_owned(), home).await?;
         Ok(client.tenant(name)?)
+    }
+
+    /// Returns a tenant with limits of its own, as it is seen from its home; it is empty.
+    pub(super) async fn limited_tenant(
+        &mut self,
+        name: &str,
+        home: &str,
+        limits: &[(TenantLimit, u64)],
+    ) -> anyhow::Result<Tenant> {
+        let tenant = self.tenant(name, home, home).await?;
+        let mut change = TenantChange {
+            name: name.to_owned(),
+            ..TenantChange::default()
+        };
+        for (limit, value) in limits {
+            change.limits.set(*limit, *value)?;
+        }
+        self.client(home).await?.admin().update_tenant(change).await?;
+        tenant.delete_range(&KeyRange::all()).await?;
+        Ok(tenant)
     }
 
     /// Waits until every node says that it can serve.

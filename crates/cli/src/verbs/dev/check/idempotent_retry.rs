@@ -1,9 +1,10 @@
-//! Answers get lost on a line that is cut again and again: what the caller is told and what has happened agree.
+//! Answers get lost on a line that breaks again and again: what the caller is told and what has happened agree.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use stead_client::{ErrorKind, Increment, Tenant, Write};
+use stead_testing::Flow;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -16,9 +17,10 @@ const HOME: &str = "eu-west";
 const FAR: &str = "us-east";
 const CALLERS: usize = 16;
 const CUTS: usize = 8;
-/// How long the line holds, and how long it does not: several round trips each.
-const OPEN: Duration = Duration::from_millis(700);
-const CUT: Duration = Duration::from_millis(400);
+/// How long the line holds, in which only requests pass it, and in which nothing does: several round trips each.
+const OPEN: Duration = Duration::from_millis(500);
+const ONE_WAY: Duration = Duration::from_millis(300);
+const CLOSED: Duration = Duration::from_millis(100);
 const CALL: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
@@ -26,7 +28,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let far = world.tenant("check-eu-west", HOME, FAR).await?;
     let key = format!("retry/{}", world.run);
     home.put(key.clone(), "0").await?;
-    let until = Instant::now() + (OPEN + CUT) * CUTS as u32;
+    let until = Instant::now() + (OPEN + ONE_WAY + CLOSED) * CUTS as u32;
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         callers.spawn(call_until(far.clone(), key.clone(), until));
@@ -34,8 +36,11 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let link = world.cluster.lock().await.link(HOME, FAR)?;
     for _ in 0..CUTS {
         sleep(OPEN).await;
-        link.cut();
-        sleep(CUT).await;
+        // Answers are held, then lost with their connection.
+        link.there.set(|shape| shape.flow = Flow::Held);
+        sleep(ONE_WAY).await;
+        link.refuse();
+        sleep(CLOSED).await;
         link.heal();
     }
     let (mut done, mut repeated, mut unknown, mut errors) = (0, 0, 0, Vec::new());

@@ -7,6 +7,8 @@ mod idempotent_retry;
 mod idle;
 mod lag;
 mod leader_kill;
+mod limits;
+mod noisy_neighbour;
 mod reads;
 mod restart_all;
 mod scan_consistent;
@@ -56,6 +58,10 @@ pub(super) enum Step {
     IdempotentRetry,
     /// 200,000 keys scanned while they are rewritten
     ScanConsistent,
+    /// A quiet tenant beside one that floods
+    NoisyNeighbour,
+    /// What is beyond a limit is refused by its name, quickly
+    Limits,
     /// How far followers are behind under load
     Lag,
     /// 28,298 airports of 234 tenants, equal in three regions
@@ -115,6 +121,8 @@ async fn one(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Ttl => ttl::run(world).await,
         Step::IdempotentRetry => idempotent_retry::run(world).await,
         Step::ScanConsistent => scan_consistent::run(world).await,
+        Step::NoisyNeighbour => noisy_neighbour::run(world).await,
+        Step::Limits => limits::run(world).await,
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
         Step::LeaderKill => leader_kill::run(world).await,

@@ -7,7 +7,10 @@ use stead_client::{KeyRange, Op, Scan, Tenant};
 use tokio::{sync::watch, time::Instant};
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{load::percentile, world::World};
+use crate::verbs::dev::{
+    load::percentile,
+    world::{PATIENCE, World},
+};
 
 const HOME: &str = "eu-west";
 const KEYS: usize = 200_000;
@@ -56,7 +59,7 @@ async fn write(tenant: &Tenant, block: usize, generation: usize) -> anyhow::Resu
     for at in 0..BLOCK {
         txn = txn.then(Op::put(key(block, at), generation.to_string()));
     }
-    txn.send().await?;
+    txn.timeout(PATIENCE).send().await?;
     Ok(())
 }
 
