@@ -191,7 +191,20 @@ impl Tenant {
     ///
     /// As [`Tenant::put_with`]; when the time was over, a part may be gone.
     pub async fn delete_range(&self, range: &KeyRange) -> Result<DeletedRange, Error> {
-        let deadline = self.client.inner().deadline(None);
+        self.delete_range_within(range, None).await
+    }
+
+    /// As [`Tenant::delete_range`], with a time of its own: a million keys take a while.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::delete_range`].
+    pub async fn delete_range_within(
+        &self,
+        range: &KeyRange,
+        timeout: Option<Duration>,
+    ) -> Result<DeletedRange, Error> {
+        let deadline = self.client.inner().deadline(timeout);
         let request = v1::DeleteRangeRequest {
             tenant: self.text(),
             start: range.start.clone(),

@@ -17,6 +17,9 @@ use tokio::time::{Instant, timeout_at};
 use super::{Job, READY_WAIT, Router, Write, request::Change, too_late, written::Progress};
 use crate::host::Hosted;
 
+/// How much of its time a delete of a large range works: the rest is for its answer.
+const RANGE_TIME_SHARE: f64 = 0.75;
+
 /// What proposing left to do.
 #[derive(Default)]
 struct Attempted {
@@ -186,7 +189,8 @@ impl Router {
             is_whole: false,
         };
         let mut next = begun.next.clone();
-        while let Some(from) = next {
+        let until = answered_by(job.call.deadline, Instant::now());
+        while let Some(from) = next.take_if(|_| Instant::now() < until) {
             let step = range.from(from, begun.at.revision).encode();
             let proposed = hosted
                 .raft
@@ -288,6 +292,11 @@ impl Router {
             }
         }
     }
+}
+
+/// Returns when an operation that can be left unfinished must end, so that its answer comes before its deadline.
+fn answered_by(deadline: Instant, now: Instant) -> Instant {
+    now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
 }
 
 /// Writes the command of a write.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::ensure;
 use stead_client::{KeyRange, Op, Scan, Tenant};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 use super::verdict::Verdict;
 use crate::verbs::dev::{
@@ -17,13 +20,15 @@ const KEYS: usize = 200_000;
 /// Keys that are written together, by one transaction, with the same value.
 const BLOCK: usize = 500;
 const BLOCKS: usize = KEYS / BLOCK;
+/// Transactions a second that go on meanwhile: one key in twenty each second.
+const REWRITES_PER_SECOND: u32 = 20;
 /// How long one page may be waited for.
 const PAGE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let home = world.tenant("check-scan", HOME, HOME).await?;
     let far = world.tenant("check-scan", HOME, "us-east").await?;
-    home.delete_range(&KeyRange::prefix("scan/")).await?;
+    home.delete_range_within(&KeyRange::all(), Some(PATIENCE)).await?;
     let asked = Instant::now();
     for block in 0..BLOCKS {
         write(&home, block, 0).await?;
@@ -35,7 +40,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let _ = stop.send(true);
     let rewritten = rewriting.await??;
     let (at_home, afar) = (scanned.0?, scanned.1?);
-    home.delete_range(&KeyRange::prefix("scan/")).await?;
+    home.delete_range_within(&KeyRange::all(), Some(PATIENCE)).await?;
     let mut pages = at_home.pages;
     Ok(Verdict::default()
         .none("keys missing", at_home.missing + afar.missing)
@@ -65,7 +70,10 @@ async fn write(tenant: &Tenant, block: usize, generation: usize) -> anyhow::Resu
 
 async fn rewrite(tenant: Tenant, stopped: watch::Receiver<bool>) -> anyhow::Result<usize> {
     let mut count = 0;
+    let mut ticks = interval(Duration::from_secs(1) / REWRITES_PER_SECOND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stopped.borrow() {
+        ticks.tick().await;
         write(&tenant, count % BLOCKS, count + 1).await?;
         count += 1;
     }

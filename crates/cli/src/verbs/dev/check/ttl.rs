@@ -39,7 +39,8 @@ async fn expiries(home: &Tenant, seen_from: &Tenant, prefix: &str) -> anyhow::Re
         exclude: vec![EventKind::Put],
         ..Watch::default()
     };
-    let mut watcher = seen_from.watch(watch).await?;
+    let watcher = seen_from.watch(watch).await?;
+    let seen = tokio::spawn(see(watcher));
     let mut due = BTreeMap::new();
     for at in 0..KEYS {
         let key = format!("{prefix}/{at}");
@@ -51,14 +52,23 @@ async fn expiries(home: &Tenant, seen_from: &Tenant, prefix: &str) -> anyhow::Re
         );
     }
     let (mut early, mut late) = (0, Vec::with_capacity(KEYS));
-    while late.len() < KEYS {
-        for (key, tenant_time) in gone(&mut watcher).await? {
-            let (expires, at) = due.get(&key).context("a key went that was not put")?;
-            early += usize::from(tenant_time < *expires);
-            late.push(at.elapsed());
-        }
+    for (key, tenant_time, seen) in seen.await?? {
+        let (expires, at) = due.get(&key).context("a key went that was not put")?;
+        early += usize::from(tenant_time < *expires);
+        late.push(seen.saturating_duration_since(*at));
     }
     Ok((early, late))
+}
+
+/// Returns all keys that go, with the tenant's time and this clock's when they are seen to have gone.
+async fn see(mut watcher: Watcher) -> anyhow::Result<Vec<(String, u64, Instant)>> {
+    let mut seen = Vec::with_capacity(KEYS);
+    while seen.len() < KEYS {
+        let gone = gone(&mut watcher).await?;
+        let now = Instant::now();
+        seen.extend(gone.into_iter().map(|(key, time)| (key, time, now)));
+    }
+    Ok(seen)
 }
 
 /// Waits for keys that expire; with each the tenant's time at which that was told.
