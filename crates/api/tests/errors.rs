@@ -21,6 +21,10 @@ Nothing happened, unless the last column says otherwise: such a request may be s
 does that by itself as long as the deadline lasts, and it sends an idempotency key with every write, so that an unknown
 outcome is asked for again and never written twice.
 
+A status without `ErrorInfo` was made by a gRPC library, a proxy or the caller's own deadline, not by a node. Of a write it
+says nothing: treat it as `OUTCOME_UNKNOWN`, whatever its code. And a reason speaks for its own attempt only: when a write
+was sent before, a later attempt that is refused does not tell that the first one has not happened.
+
 | reason | status | wait | metadata | what it means, what to do |
 | --- | --- | --- | --- | --- |
 ";

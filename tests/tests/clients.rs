@@ -1,0 +1,132 @@
+//! The programs of `proto/README.md` do against a real node what is written there, where their libraries are installed.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use stead_testing::Fixture;
+use stead_tests::process::{alone, binary, run};
+
+const REGION: &str = "eu-west";
+
+fn protos() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto")
+}
+
+/// The first block of the document in this language.
+fn block(document: &str, language: &str) -> String {
+    let (_, block) = document.split_once(&format!("```{language}\n")).unwrap();
+    block.split_once("\n```").unwrap().0.to_owned()
+}
+
+/// The words of a text, without what languages write around the entries of a map.
+fn words(text: &str) -> Vec<String> {
+    let plain = text.replace(['{', '}', '\'', ':'], " ");
+    plain.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A folder as the document has its reader make one: the protos, the service config, the program.
+fn folder(program: &str, language: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let document = fs::read_to_string(protos().join("README.md")).unwrap();
+    fs::write(folder.path().join(program), block(&document, language)).unwrap();
+    fs::create_dir_all(folder.path().join("stead/v1")).unwrap();
+    for file in ["service_config.json", "stead/v1/kv.proto", "stead/v1/directory.proto"] {
+        fs::copy(protos().join(file), folder.path().join(file)).unwrap();
+    }
+    folder
+}
+
+/// Tells whether a command runs; says so if it does not.
+async fn is_there(what: &str, mut command: Command) -> bool {
+    command.stdin(std::process::Stdio::null());
+    let found = tokio::process::Command::from(command).output().await;
+    let found = found.is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("{what} is not here: its program in proto/README.md is not run");
+    }
+    found
+}
+
+/// Runs a program twice against a node that knows nothing: what it prints the first time is what the document shows, and
+/// the second time it finds its order.
+async fn prints_what_is_shown(program: impl Fn() -> Command) {
+    let cluster = Fixture::builder()
+        .binary(binary())
+        .region(REGION, 1)
+        .start()
+        .await
+        .unwrap();
+    cluster.create_tenant("acme", REGION).await.unwrap();
+    let node = cluster.endpoints(REGION).unwrap().remove(0);
+    let mut printed = Vec::new();
+    for _ in 0..2 {
+        let mut command = program();
+        command.args([&node, "acme"]);
+        let ran = run(command).await;
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        printed.push(ran.stdout);
+    }
+    let document = fs::read_to_string(protos().join("README.md")).unwrap();
+    let shown = block(&document, "text");
+    assert_eq!(words(&printed[0]), words(&shown), "{}", printed[0]);
+    let again = shown.replace("ordered", "ordered before").replace("then 11", "then 12");
+    assert_eq!(words(&printed[1]), words(&again), "{}", printed[1]);
+}
+
+/// `STEAD_TEST_PYTHON` names the interpreter that has the libraries.
+#[tokio::test]
+async fn the_python_program_does_what_is_shown() {
+    let python = env::var_os("STEAD_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let mut import = Command::new(&python);
+    import.args(["-c", "import grpc, grpc_tools.protoc, google.rpc.error_details_pb2"]);
+    if !is_there("python3 with grpcio, grpcio-tools and googleapis-common-protos", import).await {
+        return;
+    }
+    let _alone = alone();
+    let folder = folder("example.py", "python");
+    let mut stubs = Command::new(&python);
+    stubs.args([
+        "-m",
+        "grpc_tools.protoc",
+        "-I",
+        ".",
+        "--python_out=.",
+        "--grpc_python_out=.",
+    ]);
+    stubs
+        .args(["stead/v1/kv.proto", "stead/v1/directory.proto"])
+        .current_dir(folder.path());
+    let ran = run(stubs).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    prints_what_is_shown(|| {
+        let mut program = Command::new(&python);
+        program.arg("example.py").current_dir(folder.path());
+        program
+    })
+    .await;
+}
+
+/// `NODE_PATH` names the folder that has the libraries, where they are not installed for all.
+#[tokio::test]
+async fn the_node_program_does_what_is_shown() {
+    let mut require = Command::new("node");
+    let libraries = ["@grpc/grpc-js", "@grpc/proto-loader", "protobufjs"];
+    let required: Vec<String> = libraries.iter().map(|name| format!("require('{name}')")).collect();
+    require.args(["-e", &required.join("; ")]);
+    if !is_there("node with @grpc/grpc-js, @grpc/proto-loader and protobufjs", require).await {
+        return;
+    }
+    let _alone = alone();
+    let folder = folder("example.js", "js");
+    prints_what_is_shown(|| {
+        let mut program = Command::new("node");
+        program.arg("example.js").current_dir(folder.path());
+        program
+    })
+    .await;
+}
