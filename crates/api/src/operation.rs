@@ -1,6 +1,6 @@
 //! What all operations and their answers have in common.
 
-use crate::proto::v1::{IdempotencyKey, Operation, ResponseHeader, answer::Response, operation::Request};
+use crate::proto::v1::{Answer, IdempotencyKey, Operation, ResponseHeader, answer::Response, operation::Request};
 
 /// What an operation does, as it is counted and repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,11 @@ pub fn header(response: &Response) -> Option<&ResponseHeader> {
         Response::DeleteRange(range) => range.header.as_ref(),
         Response::Error(_) => None,
     }
+}
+
+/// Returns how many bytes an answer takes on the wire.
+pub fn answer_len(answer: &Answer) -> usize {
+    prost::Message::encoded_len(answer)
 }
 
 /// Returns how many bytes an operation takes on the wire.

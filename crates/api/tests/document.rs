@@ -212,9 +212,10 @@ fn limits_are_those_of_the_code() {
             limits::PAGE_LEN_MAX
         ),
         format!(
-            "| compares, and operations of a list, of a transaction | {} each;",
+            "| compares, and operations of a list, of a transaction | {} each |",
             limits::TXN_STEPS_MAX
         ),
+        format!("| keys and values of one answer | {} bytes;", limits::ANSWER_LEN_MAX),
         format!("| ranges of a watch | {} |", limits::WATCH_RANGES_MAX),
         format!("Up to {TOKENS_MAX} tokens go with a request"),
         format!(

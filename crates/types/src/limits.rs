@@ -20,6 +20,8 @@ pub const PAGE_KEYS_MAX: u32 = 10_000;
 pub const PAGE_KEYS_DEFAULT: u32 = 1_000;
 /// Most bytes of a page: it ends early, with a token, when its keys and values reach this.
 pub const PAGE_LEN_MAX: usize = 2 << 20;
+/// Most bytes of keys and values of an answer, a stream's apart: stock gRPC clients take messages of up to 4 MiB.
+pub const ANSWER_LEN_MAX: u64 = 3 << 20;
 /// Most keys of one `BatchGet`.
 pub const BATCH_GET_KEYS_MAX: usize = 1_000;
 /// How often a request may be handed on: one hop to a group and one inside it, twice if the tenant moves meanwhile.

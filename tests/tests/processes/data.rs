@@ -410,7 +410,7 @@ async fn what_no_transaction_can_mean_is_refused_with_its_place() {
     refused(
         kv.txn(txn(vec![], large.map(op_get).into())).await,
         "then",
-        &["at most 4194304", "fewer keys"],
+        &["at most 3145728", "fewer keys"],
     );
     let keys = Scan {
         keys_only: true,

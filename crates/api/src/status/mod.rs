@@ -27,6 +27,8 @@ use crate::proto::v1::OperationError;
 pub const DOMAIN: &str = "stead";
 /// The trailer that makes stock gRPC clients wait before they retry.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// Stock clients try at most five times, whatever they are told: their four waits must outlast an election.
+const ELECTION_PUSHBACK: Duration = Duration::from_millis(400);
 
 /// Turns an error into the status of a unary call.
 pub fn to_status(error: &Error) -> Status {
@@ -41,6 +43,12 @@ pub fn to_status(error: &Error) -> Status {
     }
     let mut status = Status::with_error_details(row.code, &error.message, details);
     if let Some(delay) = row.retry_after {
+        let is_election = row.code == Code::Unavailable;
+        let delay = if is_election {
+            delay.max(ELECTION_PUSHBACK)
+        } else {
+            delay
+        };
         // Rounded up: who comes back a little early is refused again.
         let millis = delay.as_nanos().div_ceil(1_000_000);
         let millis = MetadataValue::from(u64::try_from(millis).unwrap_or(u64::MAX));

@@ -4,14 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use stead_api::proto::v1::{
-    Answer, BatchGetResponse, BatchGetResult, GetResponse, Role, ScanResponse, answer::Response,
+    Answer, BatchGetResponse, BatchGetResult, GetResponse, ResponseHeader, Role, ScanResponse, answer::Response,
 };
 use stead_raft::ReadIndexError;
 use stead_state::shard::{
     Shard,
+    answer::Version,
     read::{Reading, Refused},
 };
-use stead_types::{Error, ErrorKind, GroupId, Revision, limits::PAGE_KEYS_MAX};
+use stead_types::{
+    Error, ErrorKind, GroupId, Revision,
+    limits::{ANSWER_LEN_MAX, PAGE_KEYS_MAX},
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -167,16 +171,11 @@ fn query(
                 item,
             })
         }),
-        Query::BatchGet(keys) => reading.batch_get(keys, job.ask.at).map(|(revision, versions)| {
-            let item = |(key, version): (&Bytes, Option<_>)| BatchGetResult {
-                item: version.map(|version| reply::key_value(key.clone(), version)),
-            };
-            let results = keys.iter().zip(versions).map(item).collect();
-            Response::BatchGet(BatchGetResponse {
-                header: header(revision),
-                results,
-            })
-        }),
+        Query::BatchGet(keys) => match reading.batch_get(keys, job.ask.at, ANSWER_LEN_MAX) {
+            Ok(None) => return Err(too_large()),
+            Ok(Some(batch)) => Ok(batch_get(keys, header(batch.revision), batch.versions)),
+            Err(refused) => Err(refused),
+        },
         Query::Scan(range) if range.count_only => return count(reading, job, range, counted, &header),
         Query::Scan(range) => {
             let scan = range.scan(job.tenant.number, job.ask.at)?;
@@ -201,13 +200,26 @@ fn query(
     outcome(found)
 }
 
+fn batch_get(keys: &[Bytes], header: Option<ResponseHeader>, versions: Vec<Option<Version>>) -> Response {
+    let item = |(key, version): (&Bytes, Option<Version>)| BatchGetResult {
+        item: version.map(|version| reply::key_value(key.clone(), version)),
+    };
+    let results = keys.iter().zip(versions).map(item).collect();
+    Response::BatchGet(BatchGetResponse { header, results })
+}
+
+fn too_large() -> Error {
+    let message = format!("keys: they hold more than {ANSWER_LEN_MAX} bytes together; ask for fewer of them at a time");
+    Error::invalid("keys", message)
+}
+
 /// Counts one page more.
 fn count(
     reading: &Reading<'_>,
     job: &Job<Read>,
     range: &Range,
     counted: Option<(u64, Bytes, Revision)>,
-    header: &dyn Fn(Revision) -> Option<stead_api::proto::v1::ResponseHeader>,
+    header: &dyn Fn(Revision) -> Option<ResponseHeader>,
 ) -> Result<Found, Error> {
     let mut scan = range.scan(job.tenant.number, job.ask.at)?;
     scan.keys_max = PAGE_KEYS_MAX as usize;

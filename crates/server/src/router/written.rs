@@ -8,9 +8,9 @@ use stead_api::proto::v1::{
 };
 use stead_state::shard::{
     answer::{Answer as Outcome, Evaluated, Made, RangeDeleted, Refusal, StepResult, TxnDone, Unfit, Written},
-    command::{Effect, Operation, RESULTS_LEN_MAX, Step},
+    command::{Effect, Operation, Step},
 };
-use stead_types::{Epoch, Error, ErrorKind, Revision, Sequence};
+use stead_types::{Epoch, Error, ErrorKind, Revision, Sequence, limits::ANSWER_LEN_MAX};
 
 use super::{Job, Router, Write, request::Change};
 use crate::{
@@ -38,7 +38,7 @@ impl Router {
             Outcome::TxnRefused { held, step, why, at } => self.txn_refused(&job, (held, step), why, at),
             Outcome::TxnTooLarge { len } => {
                 let message = format!(
-                    "then: the answer would have {len} bytes, at most {RESULTS_LEN_MAX} are answered; read fewer keys, or \
+                    "then: the answer would have {len} bytes, at most {ANSWER_LEN_MAX} are answered; read fewer keys, or \
                      without previous values"
                 );
                 reply::error(&Error::invalid("then", message))

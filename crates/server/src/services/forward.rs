@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use stead_api::proto::internal::v1::{
     ForwardRequest, ForwardResponse, ForwardWatchRequest, ForwardWatchResponse, ForwardedOperation,
     forward_service_server,
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Serving, kv::within, operations};
+use super::{Serving, kv::within, messages::messages, operations};
 use crate::{
     router::{Answers, Call, Forwarded, Reply},
     watch::Came,
@@ -59,7 +59,8 @@ impl forward_service_server::ForwardService for ForwardService {
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), calls);
         let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
-        let stream = answers.map(|answers| Ok(ForwardResponse { answers }));
+        let messages = answers.flat_map(|answers| stream::iter(messages(answers)));
+        let stream = messages.map(|answers| Ok(ForwardResponse { answers }));
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use stead_api::{
     proto::v1::{
         AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{Serving, operations, scan_stream, watch};
+use super::{Serving, messages::messages, operations, scan_stream, watch};
 use crate::router::{Call, Reply, Router};
 
 /// How long an operation may take when its caller names no deadline.
@@ -226,7 +226,8 @@ impl kv_service_server::KvService for KvService {
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), calls);
         let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
-        let stream = answers.map(|answers| Ok(PipelineResponse { answers }));
+        let messages = answers.flat_map(|answers| stream::iter(messages(answers)));
+        let stream = messages.map(|answers| Ok(PipelineResponse { answers }));
         Ok(Response::new(Box::pin(stream)))
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod directory_peer;
 pub(crate) mod forward;
 mod health;
 pub(crate) mod kv;
+mod messages;
 mod operations;
 mod scan_stream;
 mod watch;

@@ -1,10 +1,12 @@
 //! Callers' transactions: one branch, whole, as one change.
 
+use stead_types::limits::ANSWER_LEN_MAX;
+
 use super::{
     super::{
         Shard,
         answer::{Answer, Refusal, StepResult, TxnDone, Version},
-        command::{Branches, Compare, Operation, RESULTS_LEN_MAX, Step, Txn},
+        command::{Branches, Compare, Operation, Step, Txn},
         read::{change_at, previous_version, version_at},
         window::Remembered,
     },
@@ -46,7 +48,7 @@ fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
             return Ok(Answer::TxnRefused { held, step, why, at });
         }
     };
-    if evaluation.len > RESULTS_LEN_MAX {
+    if evaluation.len > ANSWER_LEN_MAX {
         return Ok(Answer::TxnTooLarge { len: evaluation.len });
     }
     let results = read_results(owned, evaluation.results)?;

@@ -14,8 +14,6 @@ use crate::{
 
 /// Most steps of a branch: as many effects as one change can have.
 pub const STEPS_MAX: usize = 512;
-/// Most bytes of what a transaction answers.
-pub const RESULTS_LEN_MAX: u64 = 4 << 20;
 
 /// A transaction of one tenant: one branch of it is done, whole, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

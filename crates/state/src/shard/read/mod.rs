@@ -65,6 +65,15 @@ impl From<Malformed> for Refused {
     }
 }
 
+/// Many keys at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The revision.
+    pub revision: Revision,
+    /// One for each key asked for; `None` where it does not exist.
+    pub versions: Vec<Option<Version>>,
+}
+
 /// Access to one tenant's live copy.
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
@@ -118,11 +127,22 @@ impl<'a> Reading<'a> {
         Ok(self.version(key, at)?)
     }
 
-    /// Returns the versions of many keys at one revision, and which one that was.
-    pub fn batch_get(&self, keys: &[Bytes], at: Option<Revision>) -> Result<(Revision, Vec<Option<Version>>), Refused> {
-        let at = self.resolve(at)?;
-        let versions = keys.iter().map(|key| self.version(key, at)).collect::<Result<_, _>>()?;
-        Ok((at, versions))
+    /// Returns the versions of many keys at one revision, and which one that was; `None` if keys and values come to more
+    /// than `len_max` bytes.
+    pub fn batch_get(&self, keys: &[Bytes], at: Option<Revision>, len_max: u64) -> Result<Option<Batch>, Refused> {
+        let revision = self.resolve(at)?;
+        let (mut versions, mut len) = (Vec::with_capacity(keys.len()), 0);
+        for key in keys {
+            let version = self.version(key, revision)?;
+            len += version
+                .as_ref()
+                .map_or(0, |version| key.len() + version.value.bytes.len()) as u64;
+            if len > len_max {
+                return Ok(None);
+            }
+            versions.push(version);
+        }
+        Ok(Some(Batch { revision, versions }))
     }
 
     /// Returns the version of a key as of a revision that was resolved.
