@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::{
     cluster::{self, NODES_PER_REGION, REGIONS},
     freshness::{self, Freshness},
+    ledger::{self, Ledger},
     network,
 };
 
@@ -25,6 +26,8 @@ pub(crate) const CALL_MAX: [Duration; 2] = [Duration::from_secs(3), Duration::fr
 /// How stale a bounded read may be.
 const BOUND: Duration = Duration::from_millis(500);
 const PAUSE_MS_MAX: u64 = 80;
+/// How often a client does something that registers do not show.
+const LEDGER_ONE_IN: u32 = 6;
 
 /// What the clients are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub(crate) struct Worker {
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
     pub(crate) freshness: Freshness,
+    pub(crate) ledger: Ledger,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -85,7 +89,12 @@ impl Worker {
                 tenant: &tenants[tenant % TENANTS.len()],
                 within: CALL_MAX[random.random_range(0..CALL_MAX.len())],
             };
-            session.act(number, &mut random).await;
+            if random.random_range(0..LEDGER_ONE_IN) == 0 {
+                let (tenant, within) = (session.tenant, session.within);
+                self.ledger.act(tenant, self.session, within, &mut random).await;
+            } else {
+                session.act(number, &mut random).await;
+            }
             tokio::time::sleep(Duration::from_millis(random.random_range(0..PAUSE_MS_MAX))).await;
         }
         Ok(())
@@ -221,7 +230,10 @@ impl Session<'_> {
 
     fn read(&self, ticket: Ticket, header: &Header, items: Vec<Item>) {
         tracing::info!(session = self.session, revision = %header.revision, node = %header.node, header.forwarded, "read");
-        ticket.read(header.revision, items.into_iter().map(item).collect());
+        let of_histories = items
+            .into_iter()
+            .filter(|item| !item.key.starts_with(ledger::PREFIX.as_bytes()));
+        ticket.read(header.revision, of_histories.map(item).collect());
     }
 
     fn failed(&self, ticket: Ticket, error: &Error) {

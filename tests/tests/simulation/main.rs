@@ -8,6 +8,7 @@
 mod child;
 mod cluster;
 mod freshness;
+mod ledger;
 mod load;
 mod network;
 mod proof;
@@ -15,3 +16,4 @@ mod scenario;
 mod seal;
 mod story;
 mod trace;
+mod watching;

@@ -20,8 +20,10 @@ use crate::{
     child,
     cluster::{REGIONS, World},
     freshness::Freshness,
-    load::{Phase, Worker},
+    ledger::Ledger,
+    load::{Phase, TENANTS, Worker},
     story::Operator,
+    watching,
 };
 
 /// Longest that a run may last, in simulated time.
@@ -79,6 +81,7 @@ fn range(text: &str) -> Range<u64> {
 fn leader_and_region() {
     child::scenario(|seed| {
         let (recorder, freshness) = (Recorder::default(), Freshness::default());
+        let ledger = Ledger::default();
         let (phase, follow) = watch::channel(Phase::Starting);
         let mut world = World::new(seed, LENGTH);
         for (region, worker) in (0..REGIONS.len()).flat_map(|region| (0..WORKERS_PER_REGION).map(move |w| (region, w)))
@@ -90,14 +93,25 @@ fn leader_and_region() {
                 seed: seed * 1_000 + u64::from(session),
                 recorder: recorder.clone(),
                 freshness: freshness.clone(),
+                ledger: ledger.clone(),
                 phase: follow.clone(),
             };
             world.client(region, &format!("worker-{session}"), worker.run());
+        }
+        for region in 0..REGIONS.len() {
+            let watching = watching::run(
+                region,
+                region % TENANTS.len(),
+                seed * 1_000 + 500 + region as u64,
+                follow.clone(),
+            );
+            world.client(region, &format!("watcher-{region}"), watching);
         }
         let operator = Operator {
             seed,
             recorder: recorder.clone(),
             freshness: freshness.clone(),
+            ledger,
             phase,
             orders: world.orders.clone(),
         };

@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     cluster::{self, NODES_PER_REGION, Order, Orders, Place, REGIONS},
     freshness::Freshness,
+    ledger::Ledger,
     load::{self, Phase, Session, TENANTS},
     network,
 };
@@ -30,6 +31,7 @@ pub(crate) struct Operator {
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
     pub(crate) freshness: Freshness,
+    pub(crate) ledger: Ledger,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) orders: Orders,
 }
@@ -62,6 +64,9 @@ impl Operator {
         self.phase.send_replace(Phase::Ending);
         self.converge().await;
         self.read_all().await;
+        for (tenant, _) in TENANTS {
+            self.ledger.check(&client, tenant).await;
+        }
         Ok(())
     }
 
