@@ -23,4 +23,8 @@ pub use machine::ShardMachine;
 pub use view::View;
 
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod engines_test;
+#[cfg(test)]
 mod shard_test;

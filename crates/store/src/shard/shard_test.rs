@@ -21,7 +21,10 @@ use stead_types::{
     TenantNumber, TenantTime,
 };
 
-use super::*;
+use super::{
+    commands::{Said, said},
+    *,
+};
 use crate::{
     background::Background,
     engine::memory::Disk,
@@ -52,11 +55,11 @@ fn version(index: u64) -> DirectoryVersion {
     }
 }
 
-fn tenant(number: u64) -> TenantNumber {
+pub(super) fn tenant(number: u64) -> TenantNumber {
     TenantNumber::new(number)
 }
 
-fn create(number: u64) -> Bytes {
+pub(super) fn create(number: u64) -> Bytes {
     let create = Create {
         tenant: tenant(number),
         version: version(1),
@@ -127,7 +130,7 @@ impl Node {
 
 /// Everything that an answer can depend on.
 #[derive(Debug, PartialEq)]
-struct State {
+pub(super) struct State {
     records: Vec<(TenantNumber, Record)>,
     data: Vec<Vec<(Bytes, Revision, Bytes)>>,
     changes: Vec<Vec<Bytes>>,
@@ -137,7 +140,7 @@ struct State {
 }
 
 impl State {
-    fn of(machine: &ShardMachine) -> Self {
+    pub(super) fn of(machine: &ShardMachine) -> Self {
         machine.read(|view| {
             let records: Vec<_> = view
                 .shard()
@@ -290,6 +293,7 @@ fn a_snapshot_that_ends_early_changes_nothing() {
 enum Step {
     Put(u64, u8, u64),
     Delete(u64, u8),
+    Say(u64, Said),
     Floor,
     Checkpoint,
     PowerLoss(usize),
@@ -304,6 +308,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (number.clone(), 0u8..6, 0u64..40).prop_map(|(number, key, value)| Step::Put(number, key, value)),
         3 => (number.clone(), 0u8..6).prop_map(|(number, key)| Step::Delete(number, key)),
+        8 => (number.clone(), said()).prop_map(|(number, said)| Step::Say(number, said)),
         1 => Just(Step::Floor),
         1 => Just(Step::Checkpoint),
         1 => (0usize..3).prop_map(Step::PowerLoss),
@@ -403,6 +408,9 @@ impl World {
             }
             Step::Delete(number, key) => {
                 self.home.propose(&[delete(number, key)]);
+            }
+            Step::Say(number, said) => {
+                self.home.propose(&[said.encode(tenant(number))]);
             }
             Step::Floor => {
                 let index = self.home.machine.applied().index;
