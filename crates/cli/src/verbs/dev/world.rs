@@ -103,8 +103,14 @@ impl World {
         for (limit, value) in limits {
             change.limits.set(*limit, *value)?;
         }
-        self.client(home).await?.admin().update_tenant(change).await?;
-        tenant.delete_range(&KeyRange::all()).await?;
+        let admin = self.client(home).await?.admin();
+        // What is still busy with an earlier step may need a while; limits are the same however often they are set.
+        until("the tenant has its limits", async || {
+            admin.update_tenant(change.clone()).await?;
+            Ok(true)
+        })
+        .await?;
+        tenant.delete_range_within(&KeyRange::all(), Some(PATIENCE)).await?;
         Ok(tenant)
     }
 
