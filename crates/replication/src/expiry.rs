@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use stead_raft::Clock;
-use stead_state::shard::command::Expire;
+use stead_state::shard::{Answer, command::Expire};
 use stead_types::{TenantNumber, TenantTime};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -22,17 +22,30 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let due: Vec<TenantNumber> = local
-            .machine
-            .read(|view| view.shard().due(TenantTime(clock())).take(TENANTS_MAX).collect());
-        // A command that is not committed is proposed again with the next tick.
-        join_all(due.into_iter().map(|tenant| expire(&local, tenant))).await;
+        // One command removes some keys: as long as that helps, the next one follows at once.
+        while expire_due(&local, TenantTime(clock())).await {}
     }
 }
 
-async fn expire(local: &Local, tenant: TenantNumber) {
+/// Removes keys of some tenants whose time may be over; tells whether any were removed.
+async fn expire_due(local: &Local, now: TenantTime) -> bool {
+    let due: Vec<TenantNumber> = local
+        .machine
+        .read(|view| view.shard().due(now).take(TENANTS_MAX).collect());
+    let expired = join_all(due.into_iter().map(|tenant| expire(local, tenant))).await;
+    expired.contains(&true)
+}
+
+/// Tells whether keys were removed. A command that is not committed is proposed again with the next tick.
+async fn expire(local: &Local, tenant: TenantNumber) -> bool {
     let command = Expire { tenant }.encode();
-    if let Err(error) = local.group.propose(tenant.get(), vec![command]).await {
-        tracing::debug!(group = %local.id(), %tenant, %error, "expired keys were not removed");
+    match local.group.propose(tenant.get(), vec![command]).await {
+        Ok(answers) => answers
+            .iter()
+            .any(|answer| matches!(answer.downcast_ref::<Answer>(), Some(Answer::Written(_)))),
+        Err(error) => {
+            tracing::debug!(group = %local.id(), %tenant, %error, "expired keys were not removed");
+            false
+        }
     }
 }

@@ -18,6 +18,8 @@ pub const REQUEST_LEN_MAX: usize = 4 << 20;
 pub const PAGE_KEYS_MAX: u32 = 10_000;
 /// Keys of a page when the caller names no size.
 pub const PAGE_KEYS_DEFAULT: u32 = 1_000;
+/// Keys of a page that nobody asks for by itself: pages of streams. Applying waits while a page is read, so it is short.
+pub const PAGE_KEYS_STREAMED: u32 = 2_000;
 /// Most bytes of a page: it ends early, with a token, when its keys and values reach this.
 pub const PAGE_LEN_MAX: usize = 2 << 20;
 /// Most bytes of keys and values of an answer, a stream's apart: stock gRPC clients take messages of up to 4 MiB.

@@ -2,13 +2,10 @@
 
 use std::collections::VecDeque;
 
-use stead_types::{Error, ErrorKind, Revision};
+use stead_types::{Error, ErrorKind, Revision, limits::PAGE_KEYS_STREAMED};
 
 use super::Tenant;
 use crate::{Consistency, Item, Scan};
-
-/// Keys of a page: the most that a node sends, it ends one earlier when it is large.
-const PAGE_KEYS: u32 = 10_000;
 
 /// The keys of a range, at one revision.
 #[derive(Debug)]
@@ -23,7 +20,7 @@ pub struct ScanStream {
 impl ScanStream {
     pub(super) fn new(tenant: Tenant, scan: Scan) -> Self {
         let first = Scan {
-            page_size: PAGE_KEYS,
+            page_size: PAGE_KEYS_STREAMED,
             page_token: String::new(),
             count_only: false,
             ..scan

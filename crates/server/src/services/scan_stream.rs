@@ -21,7 +21,7 @@ use stead_api::{
     },
     status,
 };
-use stead_types::{Error, ErrorKind, limits::PAGE_KEYS_MAX};
+use stead_types::{Error, ErrorKind, limits::PAGE_KEYS_STREAMED};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -61,7 +61,7 @@ impl Pages {
             keys_only: request.keys_only,
             consistency: request.consistency,
             revision: request.revision,
-            page_size: PAGE_KEYS_MAX as i32,
+            page_size: PAGE_KEYS_STREAMED as i32,
             ..ScanRequest::default()
         };
         Self {

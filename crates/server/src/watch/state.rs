@@ -8,7 +8,7 @@ use stead_state::{
 };
 use stead_types::{
     Revision,
-    limits::{PAGE_KEYS_MAX, PAGE_LEN_MAX},
+    limits::{PAGE_KEYS_STREAMED, PAGE_LEN_MAX},
 };
 
 use crate::reply;
@@ -43,7 +43,7 @@ impl Pages {
                 keys_only: false,
                 at: Some(self.at),
                 after: self.after.clone(),
-                keys_max: PAGE_KEYS_MAX as usize,
+                keys_max: PAGE_KEYS_STREAMED as usize,
                 len_max: PAGE_LEN_MAX,
             })?;
             items.extend(
