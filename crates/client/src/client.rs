@@ -180,6 +180,11 @@ impl Inner {
         self.sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Draws a name that nobody else has.
+    pub(crate) fn draw(&self) -> u128 {
+        self.random.lock().random()
+    }
+
     /// Returns a wait between three and five quarters of this one, so that callers do not come back together.
     pub(crate) fn jitter(&self, wait: Duration) -> Duration {
         if wait.is_zero() {

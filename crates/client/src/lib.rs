@@ -16,6 +16,8 @@
 //! A failed call is an [`Error`]; its kind says what can be done about it. A write that failed with
 //! [`ErrorKind::OutcomeUnknown`] may have happened; every other failed write has not.
 //!
+//! [`recipes`] has what is easy to get wrong with any store: a lock with a fencing token, a rate limiter, credits.
+//!
 //! How calls travel is not part of the interface: no type here comes from the gRPC library.
 
 mod admin;
@@ -31,6 +33,7 @@ mod node;
 mod options;
 mod pipe;
 mod probe;
+pub mod recipes;
 mod retry;
 mod session;
 mod tenant;

@@ -11,6 +11,7 @@ mod directories;
 mod fixture;
 mod health;
 mod limits;
+mod recipes;
 mod requests;
 mod settings;
 mod stop;

@@ -14,6 +14,7 @@ pub use scan_stream::ScanStream;
 use stead_api::{convert::condition, proto::v1};
 use stead_types::{Error, SessionToken, TenantName, TenantTime};
 pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
+pub(crate) use watch::is_final;
 pub use watch::{Event, EventKind, From, Told, Watch, Watcher};
 
 use crate::{Client, Consistency, Durability, Header, Read, Route, Write, session::Session};
@@ -28,6 +29,10 @@ pub struct Tenant {
 impl Tenant {
     pub(crate) fn new(client: Client, session: Arc<Session>) -> Self {
         Self { client, session }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Returns its name.
