@@ -18,6 +18,10 @@
 //!
 //! [`recipes`] has what is easy to get wrong with any store: a lock with a fencing token, a rate limiter, credits.
 //!
+//! A service can send a tenant's own requests to the region where the tenant lives: [`Client::home`] says where, and tells
+//! moves; the example `home_region` is such a middleware. Dropping a future cancels its
+//! call: what has not begun at the node then never does; what has begun goes on.
+//!
 //! How calls travel is not part of the interface: no type here comes from the gRPC library.
 
 mod admin;
@@ -28,6 +32,7 @@ mod config;
 mod diagnose;
 mod directory;
 mod failure;
+mod home;
 mod map;
 mod node;
 mod options;
@@ -46,6 +51,7 @@ pub use answer::{Appended, Batch, Deleted, DeletedRange, Got, Header, Incremente
 pub use client::Client;
 pub use config::{Config, dial};
 pub use directory::{Change, Directory, Watch as DirectoryWatch};
+pub use home::Home;
 pub use map::{Endpoint, Region};
 pub use options::{Consistency, Durability, Increment, KeyRange, Read, Scan, Write};
 pub use session::Route;

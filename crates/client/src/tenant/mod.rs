@@ -31,6 +31,10 @@ impl Tenant {
         Self { client, session }
     }
 
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
@@ -42,7 +46,7 @@ impl Tenant {
 
     /// Returns where it lives, if the client has heard of it.
     pub fn home(&self) -> Option<Arc<Route>> {
-        self.session.route.load_full()
+        self.session.route().clone()
     }
 
     /// Returns what this session has seen; another client can go on from it.
