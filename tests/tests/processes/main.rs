@@ -16,4 +16,5 @@ mod recipes;
 mod requests;
 mod settings;
 mod stop;
+mod tokens;
 mod watch;
