@@ -81,7 +81,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         ErrorKind::DurabilityUnmet { .. } => {
             "**It happened**: committed in the home region at `revision`; not confirmed in another region in time."
         }
-        ErrorKind::DeadlineExceeded => "The deadline passed before anything happened.",
+        ErrorKind::DeadlineExceeded => "The deadline passed, or the caller cancelled, before anything happened.",
         ErrorKind::Conflict => {
             "The request contradicts the state: an etag, a step that is not due. Read again, decide again."
         }

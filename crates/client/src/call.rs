@@ -85,7 +85,7 @@ impl Inner {
         let mut attempts = Attempts::default();
         attempts.progress.writes = idempotency_key(&request).is_some();
         loop {
-            let route = session.route.load();
+            let route = session.route();
             let want = match &*route {
                 Some(route) if at_home && !self.config.nearby => Want::Home(&route.home_region, session.leader()),
                 Some(_) | None => Want::Nearest,
@@ -100,7 +100,7 @@ impl Inner {
                 Err(failure) => failure,
             };
             if matches!(failure.error().kind, ErrorKind::NotHome { .. }) {
-                session.route.store(None);
+                session.set_route(None);
                 self.new_session.notify_one();
             }
             if session.leader().is_some() {

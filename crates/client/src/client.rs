@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use crate::{
-    Config, Region, admin::Admin, diagnose, directory, map::Map, probe, retry::Budget, session::Session, tenant::Tenant,
+    Config, Region, admin::Admin, diagnose, directory, map::Map, probe, retry::Budget, session::Session,
+    tenant::Tenant, tokens::Imported,
 };
 
 /// A client of a cluster; clones share everything.
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) client_id: Bytes,
     pub(crate) sequence: AtomicU64,
     pub(crate) sessions: Mutex<BTreeMap<TenantName, Arc<Session>>>,
+    pub(crate) imported: Imported,
     /// Told when a tenant is used for the first time.
     pub(crate) new_session: Notify,
     random: Mutex<StdRng>,
@@ -94,6 +96,7 @@ impl Client {
             client_id: Bytes::copy_from_slice(&client_id),
             sequence: AtomicU64::new(0),
             sessions: Mutex::default(),
+            imported: Imported::default(),
             new_session: Notify::new(),
             turn: random.random_range(0..1 << 16),
             random: Mutex::new(random),
@@ -178,6 +181,11 @@ impl Inner {
 
     pub(crate) fn next_sequence(&self) -> u64 {
         self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Draws a name that nobody else has.
+    pub(crate) fn draw(&self) -> u128 {
+        self.random.lock().random()
     }
 
     /// Returns a wait between three and five quarters of this one, so that callers do not come back together.

@@ -196,13 +196,13 @@ fn take(inner: &Inner, change: Change) {
     let routes: BTreeMap<&TenantName, &Route> = change.routes.iter().map(|route| (&route.tenant, route)).collect();
     for (name, route) in routes {
         if let Some(session) = sessions.get(name) {
-            session.route.store(Some(Arc::new(route.clone())));
+            session.set_route(Some(Arc::new(route.clone())));
         }
     }
     for name in change.removed {
         let session = name.parse::<TenantName>().ok().and_then(|name| sessions.get(&name));
         if let Some(session) = session {
-            session.route.store(None);
+            session.set_route(None);
         }
     }
 }

@@ -16,6 +16,13 @@
 //! A failed call is an [`Error`]; its kind says what can be done about it. A write that failed with
 //! [`ErrorKind::OutcomeUnknown`] may have happened; every other failed write has not.
 //!
+//! [`recipes`] has what is easy to get wrong with any store: a lock with a fencing token, a rate limiter, credits.
+//!
+//! A service can send a tenant's own requests to the region where the tenant lives: [`Client::home`] says where, and tells
+//! moves; the example `home_region` is such a middleware. What a session has seen travels as text, in a cookie or a
+//! header: [`Client::export_tokens`], [`Client::import_tokens`], [`Consistency::Tokens`]. Dropping a future cancels its
+//! call: what has not begun at the node then never does; what has begun goes on.
+//!
 //! How calls travel is not part of the interface: no type here comes from the gRPC library.
 
 mod admin;
@@ -26,14 +33,17 @@ mod config;
 mod diagnose;
 mod directory;
 mod failure;
+mod home;
 mod map;
 mod node;
 mod options;
 mod pipe;
 mod probe;
+pub mod recipes;
 mod retry;
 mod session;
 mod tenant;
+mod tokens;
 
 pub use admin::{
     Admin, Followers, Group, GroupStatus, Lag, NewTenant, NodeInfo, NodeStatus, RegionInfo, RegionStatus, Replica,
@@ -43,13 +53,14 @@ pub use answer::{Appended, Batch, Deleted, DeletedRange, Got, Header, Incremente
 pub use client::Client;
 pub use config::{Config, dial};
 pub use directory::{Change, Directory, Watch as DirectoryWatch};
+pub use home::Home;
 pub use map::{Endpoint, Region};
 pub use options::{Consistency, Durability, Increment, KeyRange, Read, Scan, Write};
 pub use session::Route;
 pub use stead_api::net::{Connect, Io};
 pub use stead_types::{
-    Condition, Error, ErrorKind, IdempotencyKey, Operand, Relation, Revision, SessionToken, TenantLimit, TenantLimits,
-    TenantTime,
+    Condition, Error, ErrorKind, IdempotencyKey, InvalidTokenText, Operand, Relation, Revision, SessionToken,
+    SessionTokens, TenantLimit, TenantLimits, TenantTime, TooManyTokens,
 };
 pub use tenant::{
     Event, EventKind, From, NotAdmitted, Op, OpResult, ScanStream, Tenant, Told, Txn, TxnDone, Watch, Watcher,

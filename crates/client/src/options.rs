@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_types::{Condition, Revision, SessionToken};
+use stead_types::{Condition, Revision, SessionToken, SessionTokens};
 
 /// How fresh a read must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Consistency {
     Session,
     /// At least what this session has seen, whoever's it is.
     Token(SessionToken),
+    /// At least what this session has seen of the tenant, if it has: for what came with a request, of any tenants.
+    Tokens(SessionTokens),
     /// At most this far behind the home.
     Bounded(Duration),
     /// Whatever the nearest node holds.

@@ -1,11 +1,16 @@
 //! What a client remembers of one tenant: its home, and what has been seen of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use stead_api::proto::v1;
 use stead_types::{Epoch, NodeId, RegionName, SessionToken, TenantName, TenantNumber, TenantTime};
+
+use tokio::sync::watch;
 
 use crate::answer::{Header, Role};
 
@@ -44,7 +49,9 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) tenant: TenantName,
-    pub(crate) route: ArcSwapOption<Route>,
+    route: ArcSwapOption<Route>,
+    /// Told when the route is another one.
+    rerouted: watch::Sender<()>,
     /// The node that answered as home last; 0: none.
     leader: AtomicU64,
     time: AtomicU64,
@@ -56,10 +63,28 @@ impl Session {
         Self {
             tenant,
             route: ArcSwapOption::empty(),
+            rerouted: watch::Sender::new(()),
             leader: AtomicU64::new(0),
             time: AtomicU64::new(0),
             token: Mutex::new(None),
         }
+    }
+
+    pub(crate) fn route(&self) -> Guard<Option<Arc<Route>>> {
+        self.route.load()
+    }
+
+    /// Takes over where the tenant lives; `None` if what was known is wrong.
+    pub(crate) fn set_route(&self, route: Option<Arc<Route>>) {
+        let before = self.route.swap(route.clone());
+        if before != route {
+            self.rerouted.send_replace(());
+        }
+    }
+
+    /// Returns what is told of every other route.
+    pub(crate) fn rerouted(&self) -> watch::Receiver<()> {
+        self.rerouted.subscribe()
     }
 
     /// Learns from an answer; `led`: only the home's leader can have given it.

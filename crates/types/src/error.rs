@@ -107,7 +107,7 @@ pub enum ErrorKind {
         /// Where it is committed.
         revision: Revision,
     },
-    /// The deadline passed before anything happened.
+    /// The deadline passed, or the caller cancelled, before anything happened.
     DeadlineExceeded,
     /// A state that the request contradicts: an epoch, an etag, an operation in flight.
     Conflict,

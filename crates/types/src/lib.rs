@@ -29,5 +29,5 @@ pub use region::{InvalidRegionName, RegionName};
 pub use revision::{InvalidRevision, Revision, Sequence};
 pub use tenant::{InvalidTenantName, TenantName, TenantNumber};
 pub use tenant_limit::{InvalidTenantLimit, TenantLimit, TenantLimits};
-pub use token::{InvalidSessionToken, SessionToken};
+pub use token::{InvalidSessionToken, InvalidTokenText, SessionToken, SessionTokens, TooManyTokens};
 pub use version::{DirectoryVersion, FeedOffset, Incarnation};

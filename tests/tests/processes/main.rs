@@ -5,13 +5,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod addresses;
+mod cancel;
 mod data;
 mod dev_json;
 mod directories;
 mod fixture;
 mod health;
 mod limits;
+mod recipes;
 mod requests;
 mod settings;
 mod stop;
+mod tokens;
 mod watch;

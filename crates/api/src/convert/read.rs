@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stead_types::{Error, Revision, SessionToken, TenantNumber};
+use stead_types::{Error, Revision, SessionToken, SessionTokens, TenantNumber};
 
 use super::id;
 use crate::proto::v1;
@@ -39,7 +39,7 @@ impl FromIterator<SessionToken> for Tokens {
 }
 
 /// Most tokens of one request.
-pub const TOKENS_MAX: usize = 64;
+pub const TOKENS_MAX: usize = SessionTokens::LEN_MAX;
 
 /// Reads how fresh a read must be; absent: linearizable.
 pub fn consistency(consistency: Option<v1::Consistency>) -> Result<Consistency, Error> {

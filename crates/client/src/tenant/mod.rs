@@ -14,6 +14,7 @@ pub use scan_stream::ScanStream;
 use stead_api::{convert::condition, proto::v1};
 use stead_types::{Error, SessionToken, TenantName, TenantTime};
 pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
+pub(crate) use watch::is_final;
 pub use watch::{Event, EventKind, From, Told, Watch, Watcher};
 
 use crate::{Client, Consistency, Durability, Header, Read, Route, Write, session::Session};
@@ -30,6 +31,14 @@ impl Tenant {
         Self { client, session }
     }
 
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Returns its name.
     pub fn name(&self) -> &TenantName {
         &self.session.tenant
@@ -37,10 +46,10 @@ impl Tenant {
 
     /// Returns where it lives, if the client has heard of it.
     pub fn home(&self) -> Option<Arc<Route>> {
-        self.session.route.load_full()
+        self.session.route().clone()
     }
 
-    /// Returns what this session has seen; another client can go on from it.
+    /// Returns what this session has seen, as bytes or, with `to_string`, as text; another client can go on from it.
     pub fn token(&self) -> Option<SessionToken> {
         self.session.token()
     }
@@ -89,17 +98,12 @@ impl Tenant {
     }
 
     fn consistency(&self, read: &Read) -> Option<v1::Consistency> {
-        use v1::consistency::{Bounded, Level, Local, Session};
-        let tokens = |token: Option<SessionToken>| {
-            let tokens = token.iter().map(|token| Bytes::copy_from_slice(&token.to_bytes()));
-            Level::Session(Session {
-                tokens: tokens.collect(),
-            })
-        };
+        use v1::consistency::{Bounded, Level, Local};
         let level = match &read.consistency {
             Consistency::Linearizable => return None,
-            Consistency::Session => tokens(self.session.token()),
-            Consistency::Token(token) => tokens(Some(*token)),
+            Consistency::Session => tokens(self.client.inner().imported.seen(self.session.token())),
+            Consistency::Token(token) => tokens([*token]),
+            Consistency::Tokens(seen) => tokens(seen.iter()),
             Consistency::Bounded(bound) => Level::Bounded(Bounded {
                 max_staleness: stead_api::convert::read::duration(*bound),
             }),
@@ -107,6 +111,13 @@ impl Tenant {
         };
         Some(v1::Consistency { level: Some(level) })
     }
+}
+
+fn tokens(tokens: impl IntoIterator<Item = SessionToken>) -> v1::consistency::Level {
+    let bytes = |token: SessionToken| Bytes::copy_from_slice(&token.to_bytes());
+    v1::consistency::Level::Session(v1::consistency::Session {
+        tokens: tokens.into_iter().map(bytes).collect(),
+    })
 }
 
 /// Tells whether only the home's leader can answer.

@@ -337,7 +337,7 @@ fn unavailable(address: &str, what: &str) -> Error {
 }
 
 /// Tells whether watching again comes to the same.
-fn is_final(kind: &ErrorKind) -> bool {
+pub(crate) fn is_final(kind: &ErrorKind) -> bool {
     match kind {
         ErrorKind::Invalid { .. }
         | ErrorKind::TenantNotFound

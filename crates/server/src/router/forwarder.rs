@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use stead_api::net::{Connect, Keepalive, channel};
 use stead_replication::Views;
 use stead_types::{GroupId, NodeId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
 use super::{
@@ -32,6 +32,8 @@ pub(crate) struct Forwarder {
     spawner: Spawner,
     leaders: Arc<Leaders>,
     links: Mutex<BTreeMap<NodeId, Open>>,
+    /// Wakes the links when callers have cancelled.
+    cancels: watch::Sender<()>,
 }
 
 impl Forwarder {
@@ -43,6 +45,7 @@ impl Forwarder {
             spawner,
             leaders: Arc::default(),
             links: Mutex::default(),
+            cancels: watch::Sender::new(()),
         }
     }
 
@@ -63,6 +66,11 @@ impl Forwarder {
                 }
             }
         }
+    }
+
+    /// Notes that callers have cancelled: what they asked for may wait in a link, or be under way in one.
+    pub(crate) fn cancelled(&self) {
+        self.cancels.send_replace(());
     }
 
     /// Opens links to the voters of groups that are not on this node, so that the first operation finds them open.
@@ -105,7 +113,7 @@ impl Forwarder {
         }
         let channel = channel(&self.connect, &address, Keepalive::PEER).ok()?;
         let (link, queue) = mpsc::channel(QUEUE_MAX);
-        let task = Link::new(channel.clone(), queue, self.leaders.clone());
+        let task = Link::new(channel.clone(), queue, self.leaders.clone(), self.cancels.subscribe());
         self.spawner.spawn("link", |stop| task.run(stop));
         let open = Open {
             address,

@@ -7,6 +7,7 @@
 //!
 //! 1. Every call that enters a link is answered once.
 //! 2. A call that was sent is never sent again by the link: retrying is the client's.
+//! 3. A call that was cancelled before it was sent is not sent; for one that was sent the peer is told, once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,7 +28,7 @@ use stead_api::{
 };
 use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId, NodeId};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,7 @@ use tonic::{Streaming, transport::Channel};
 use tracing::debug;
 
 use super::{
-    call::{Call, Forwarded, Reply},
+    call::{Call, Forwarded, Reply, cancelled},
     leaders::Leaders,
 };
 use crate::reply;
@@ -78,6 +79,8 @@ struct Pending {
     nodes: Vec<NodeId>,
     key: Option<IdempotencyKey>,
     is_write: bool,
+    /// The peer was told that nobody waits.
+    is_cancelled: bool,
 }
 
 /// The link's task.
@@ -89,6 +92,8 @@ pub(crate) struct Link {
     /// Messages that wait for a place in the connection; meanwhile nothing is taken from the queue.
     outbox: VecDeque<ForwardRequest>,
     next_id: u64,
+    /// Told when callers have cancelled.
+    cancels: watch::Receiver<()>,
 }
 
 enum Wake {
@@ -97,11 +102,17 @@ enum Wake {
     Answered(ForwardResponse),
     Broken,
     Expired,
+    Cancelled,
 }
 
 impl Link {
     /// Returns a link that hands on what comes through the queue.
-    pub(crate) fn new(channel: Channel, queue: mpsc::Receiver<Outgoing>, leaders: Arc<Leaders>) -> Self {
+    pub(crate) fn new(
+        channel: Channel,
+        queue: mpsc::Receiver<Outgoing>,
+        leaders: Arc<Leaders>,
+        cancels: watch::Receiver<()>,
+    ) -> Self {
         let client = ForwardServiceClient::new(channel)
             .max_decoding_message_size(reply::MESSAGE_DECODE_MAX)
             .max_encoding_message_size(reply::MESSAGE_DECODE_MAX);
@@ -112,6 +123,7 @@ impl Link {
             pending: BTreeMap::new(),
             outbox: VecDeque::new(),
             next_id: 1,
+            cancels,
         }
     }
 
@@ -129,7 +141,7 @@ impl Link {
     async fn serve(&mut self) {
         let mut first = None;
         loop {
-            match self.open().await {
+            match self.open(&mut first).await {
                 Some((messages, inbound)) => self.session(first.take(), messages, inbound).await,
                 None => {
                     first.take().into_iter().for_each(|outgoing| self.refuse(outgoing));
@@ -146,20 +158,15 @@ impl Link {
         }
     }
 
-    async fn open(&self) -> Option<(mpsc::Sender<ForwardRequest>, Streaming<ForwardResponse>)> {
-        let (messages, outbound) = mpsc::channel(MESSAGES_QUEUED_MAX);
-        let outbound = stream::unfold(outbound, |mut outbound| async {
-            Some((outbound.recv().await?, outbound))
-        });
-        match timeout(OPEN_MAX, self.client.clone().pipe(outbound)).await {
-            Ok(Ok(inbound)) => Some((messages, inbound.into_inner())),
-            Ok(Err(status)) => {
-                debug!(%status, "a peer could not be reached");
-                None
-            }
-            Err(_) => {
-                debug!("a peer did not answer");
-                None
+    /// Opens the stream; the call that waits for it may be cancelled meanwhile.
+    async fn open(&mut self, first: &mut Option<Outgoing>) -> Option<Streams> {
+        let mut opening = std::pin::pin!(open(self.client.clone()));
+        loop {
+            tokio::select! {
+                opened = &mut opening => return opened,
+                Ok(()) = self.cancels.changed(), if first.is_some() => {
+                    *first = first.take().and_then(wanted);
+                }
             }
         }
     }
@@ -177,10 +184,15 @@ impl Link {
         loop {
             match wake {
                 Wake::Queued(calls) => self.outbox = self.messages(calls),
+                Wake::Cancelled => self.cancel(),
                 Wake::Sent => {}
                 Wake::Answered(response) => self.answered(response),
                 Wake::Broken => return,
-                Wake::Expired => self.expire(),
+                Wake::Expired => {
+                    self.expire();
+                    // A stream that has gone tells nobody.
+                    self.cancel();
+                }
             }
             wake = self.wait(&messages, &mut inbound, &mut sweep).await;
         }
@@ -216,6 +228,7 @@ impl Link {
             count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX), if self.outbox.is_empty() => {
                 if count == 0 { Wake::Broken } else { Wake::Queued(queued) }
             }
+            Ok(()) = self.cancels.changed(), if !self.pending.is_empty() => Wake::Cancelled,
             _ = sweep.tick(), if !self.pending.is_empty() => Wake::Expired,
         }
     }
@@ -224,7 +237,7 @@ impl Link {
         let mut messages = VecDeque::new();
         let mut message = ForwardRequest::default();
         let mut len = 0;
-        for outgoing in calls {
+        for outgoing in calls.into_iter().filter_map(wanted) {
             len += operation::len(&outgoing.call.operation);
             message.operations.push(self.enter(outgoing));
             if len >= MESSAGE_LEN_MAX {
@@ -265,6 +278,7 @@ impl Link {
                 nodes,
                 key,
                 is_write,
+                is_cancelled: false,
             },
         );
         operation.id = id;
@@ -291,6 +305,23 @@ impl Link {
                 }
                 pending.reply.send(answer);
             }
+        }
+    }
+
+    /// Tells the peer of those for whom nobody waits any more; they are still answered.
+    fn cancel(&mut self) {
+        let mut cancel_ids = Vec::new();
+        for (id, pending) in &mut self.pending {
+            if !pending.is_cancelled && pending.reply.is_unwanted() {
+                pending.is_cancelled = true;
+                cancel_ids.push(*id);
+            }
+        }
+        if !cancel_ids.is_empty() {
+            self.outbox.push_back(ForwardRequest {
+                operations: Vec::new(),
+                cancel_ids,
+            });
         }
     }
 
@@ -333,6 +364,36 @@ impl Pending {
     }
 }
 
+/// Where a stream's messages go and where its answers come from.
+type Streams = (mpsc::Sender<ForwardRequest>, Streaming<ForwardResponse>);
+
+async fn open(mut client: ForwardServiceClient<Channel>) -> Option<Streams> {
+    let (messages, outbound) = mpsc::channel(MESSAGES_QUEUED_MAX);
+    let outbound = stream::unfold(outbound, |mut outbound| async {
+        Some((outbound.recv().await?, outbound))
+    });
+    match timeout(OPEN_MAX, client.pipe(outbound)).await {
+        Ok(Ok(inbound)) => Some((messages, inbound.into_inner())),
+        Ok(Err(status)) => {
+            debug!(%status, "a peer could not be reached");
+            None
+        }
+        Err(_) => {
+            debug!("a peer did not answer");
+            None
+        }
+    }
+}
+
+/// Answers a call that was cancelled before it left this node; returns any other.
+fn wanted(outgoing: Outgoing) -> Option<Outgoing> {
+    if !outgoing.call.reply.is_unwanted() {
+        return Some(outgoing);
+    }
+    outgoing.call.reply.send(reply::error(&cancelled()));
+    None
+}
+
 /// Answers a call that never left this node.
 pub(crate) fn refuse(outgoing: Outgoing) {
     let error = Error::new(
@@ -340,4 +401,91 @@ pub(crate) fn refuse(outgoing: Outgoing) {
         "the node that must serve this cannot be reached from here",
     );
     outgoing.call.reply.send(reply::error(&error));
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_api::proto::v1::{Answer, DeleteRequest, Operation, operation::Request};
+    use stead_types::{Epoch, Incarnation, TenantNumber};
+
+    use super::*;
+    use crate::router::Answers;
+
+    /// A link that is never run, and calls for it.
+    struct World {
+        link: Link,
+        answers: Answers,
+        answered: mpsc::UnboundedReceiver<Answer>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (_, queue) = mpsc::channel(1);
+            let channel = Channel::from_static("http://127.0.0.1:1").connect_lazy();
+            let cancels = watch::Sender::new(()).subscribe();
+            let (answers, answered) = Answers::channel();
+            Self {
+                link: Link::new(channel, queue, Arc::default(), cancels),
+                answers,
+                answered,
+            }
+        }
+
+        fn call(&self, id: u64) -> Outgoing {
+            let operation = Operation {
+                id,
+                request: Some(Request::Delete(DeleteRequest::default())),
+                ..Operation::default()
+            };
+            Outgoing {
+                call: Call {
+                    operation,
+                    deadline: Instant::now() + Duration::from_secs(5),
+                    hops: 0,
+                    forwarded: None,
+                    reply: Reply::new(id, self.answers.clone()),
+                },
+                to: Forwarded {
+                    group: GroupId::new(1),
+                    epoch: Epoch::FIRST,
+                    tenant: TenantNumber::new(1),
+                },
+                view: DirectoryVersion {
+                    incarnation: Incarnation(1),
+                    index: 1,
+                },
+                node: NodeId::new(1),
+                nodes: Vec::new(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn i3_what_was_cancelled_in_the_queue_is_not_sent_and_what_was_sent_is_cancelled_once() {
+        let mut world = World::new();
+        let calls = [7, 8].map(|id| world.call(id));
+        world.answers.cancel(vec![7]);
+        let messages = world.link.messages(calls.into());
+        let sent: Vec<u64> = messages
+            .iter()
+            .flat_map(|message| &message.operations)
+            .filter_map(|forwarded| Some(forwarded.operation.as_ref()?.id))
+            .collect();
+        assert_eq!(sent.len(), 1);
+        assert_eq!(world.answered.try_recv().map(|answer| answer.id), Ok(7));
+
+        world.link.cancel();
+        assert!(world.link.outbox.is_empty(), "nobody has cancelled it");
+        world.answers.cancel(vec![8]);
+        world.link.cancel();
+        world.link.cancel();
+        let told: Vec<Vec<u64>> = world
+            .link
+            .outbox
+            .iter()
+            .map(|message| message.cancel_ids.clone())
+            .collect();
+        assert_eq!(told, [sent], "by the number that the peer knows");
+        assert!(world.answered.try_recv().is_err(), "the peer answers it");
+    }
 }

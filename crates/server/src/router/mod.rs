@@ -45,6 +45,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use call::cancelled;
 pub(crate) use call::{Answers, Call, Forwarded, Reply};
 use forwarder::Forwarder;
 use link::Outgoing;
@@ -127,6 +128,11 @@ impl Router {
                 () = stop.cancelled() => return Ok(()),
             }
         }
+    }
+
+    /// Tells those who hand operations on that callers have cancelled some.
+    pub(crate) fn cancelled(&self) {
+        self.forwarder.cancelled();
     }
 
     /// Serves operations, or hands them on; returns when all that are served here are answered.
@@ -326,6 +332,22 @@ impl Router {
             },
             nodes,
         );
+    }
+
+    /// Answers those whose caller no longer waits, before they cost anything; returns the others.
+    fn wanted<A>(&self, jobs: Vec<Job<A>>) -> Vec<Job<A>> {
+        let now = Instant::now();
+        let is_wanted = |job: &Job<A>| job.call.deadline > now && !job.call.reply.is_unwanted();
+        let (wanted, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_wanted);
+        for job in others {
+            let error = if job.call.deadline > now {
+                cancelled()
+            } else {
+                too_late()
+            };
+            self.refuse(job.call, &error);
+        }
+        wanted
     }
 
     /// Sends an operation to its home, from a node that could not serve it.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Job, READY_WAIT, Read, Router,
+    call::cancelled,
     request::{Query, Range},
     too_late,
     written::forked,
@@ -50,6 +51,10 @@ impl Router {
         let Some(hosted) = self.host.groups.get(&group).cloned() else {
             return;
         };
+        let jobs = self.wanted(jobs);
+        if jobs.is_empty() {
+            return;
+        }
         let deadline = jobs
             .iter()
             .map(|job| job.call.deadline)
@@ -88,6 +93,9 @@ impl Router {
         if !hosted.owns(number) && !self.owned(hosted, number, until).await {
             let message = "the tenant's home is not ready to serve it yet: try again";
             return self.refuse(job.call, &Error::new(ErrorKind::TenantMoving, message));
+        }
+        if job.call.reply.is_unwanted() {
+            return self.refuse(job.call, &cancelled());
         }
         let found = self.find(hosted, &job, Role::Home, Some(Duration::ZERO)).await;
         match (found, self.serves(hosted, number)) {

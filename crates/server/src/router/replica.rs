@@ -10,7 +10,7 @@ use stead_state::{
 use stead_types::GroupId;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, Read, Router, level};
+use super::{Job, Read, Router, call::cancelled, level};
 use crate::{host::Hosted, metrics::ServedFrom};
 
 /// How long a read waits for its replica to reach what its session has seen, before it is sent home.
@@ -26,6 +26,9 @@ impl Router {
         let mut applied = hosted.raft.applied();
         loop {
             applied.borrow_and_update();
+            if job.call.reply.is_unwanted() {
+                return self.refuse(job.call, &cancelled());
+            }
             let (verdict, role, staleness) = self.verdict(&hosted, &job);
             match verdict {
                 Verdict::Serve => match self.find(&hosted, &job, role, staleness).await {

@@ -36,7 +36,7 @@ impl Router {
             return;
         };
         let ready_by = Instant::now() + READY_WAIT;
-        let mut jobs = self.in_time(jobs);
+        let mut jobs = self.wanted(jobs);
         while !jobs.is_empty() {
             let attempted = self.attempt(&hosted, tenant, jobs).await;
             for (job, begun) in attempted.begun {
@@ -52,16 +52,8 @@ impl Router {
                 let error = Error::new(ErrorKind::TenantMoving, message);
                 jobs.drain(..).for_each(|job| self.refuse(job.call, &error));
             }
-            jobs = self.in_time(jobs);
+            jobs = self.wanted(jobs);
         }
-    }
-
-    /// Answers those whose caller no longer waits, before they cost an entry.
-    fn in_time(&self, jobs: Vec<Job<Write>>) -> Vec<Job<Write>> {
-        let now = Instant::now();
-        let (in_time, late): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.call.deadline > now);
-        late.into_iter().for_each(|job| self.refuse(job.call, &too_late()));
-        in_time
     }
 
     /// Proposes once; returns what was not answered.

@@ -12,7 +12,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Serving, kv::within, messages::messages, operations};
+use super::{
+    Serving,
+    kv::within,
+    messages::messages,
+    operations::{self, Asked},
+};
 use crate::{
     router::{Answers, Call, Forwarded, Reply},
     watch::Came,
@@ -32,7 +37,7 @@ impl ForwardService {
     }
 }
 
-fn calls(message: ForwardRequest, answers: &Answers) -> Vec<Call> {
+fn asked(message: ForwardRequest, answers: &Answers) -> Asked {
     let now = Instant::now();
     let call = |forwarded: ForwardedOperation| {
         let operation = forwarded.operation?;
@@ -49,7 +54,10 @@ fn calls(message: ForwardRequest, answers: &Answers) -> Vec<Call> {
             operation,
         })
     };
-    message.operations.into_iter().filter_map(call).collect()
+    Asked {
+        calls: message.operations.into_iter().filter_map(call).collect(),
+        cancel_ids: message.cancel_ids,
+    }
 }
 
 #[tonic::async_trait]
@@ -57,7 +65,7 @@ impl forward_service_server::ForwardService for ForwardService {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        let inbound = operations::inbound(request.into_inner(), calls);
+        let inbound = operations::inbound(request.into_inner(), asked);
         let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
         let messages = answers.flat_map(|answers| stream::iter(messages(answers)));
         let stream = messages.map(|answers| Ok(ForwardResponse { answers }));

@@ -14,12 +14,17 @@ use stead_api::{
     status,
 };
 use stead_types::{Error, ErrorKind};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{Serving, messages::messages, operations, scan_stream, watch};
-use crate::router::{Call, Reply, Router};
+use super::{
+    Serving,
+    messages::messages,
+    operations::{self, Asked},
+    scan_stream, watch,
+};
+use crate::router::{Answers, Call, Reply, Router};
 
 /// How long an operation may take when its caller names no deadline.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
@@ -60,7 +65,7 @@ pub(super) async fn operate(
     operation: Operation,
     deadline: Instant,
 ) -> Result<AnswerResponse, Status> {
-    let (answers, mut answer) = mpsc::unbounded_channel();
+    let (answers, mut answer) = Answers::channel();
     let call = Call {
         operation,
         deadline,
@@ -115,7 +120,7 @@ pub(super) fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
     }
 }
 
-fn calls(message: PipelineRequest, answers: &crate::router::Answers) -> Vec<Call> {
+fn asked(message: PipelineRequest, answers: &Answers) -> Asked {
     let now = Instant::now();
     let call = |operation: Operation| {
         let asked = (operation.deadline_ms > 0).then(|| Duration::from_millis(operation.deadline_ms.into()));
@@ -128,7 +133,10 @@ fn calls(message: PipelineRequest, answers: &crate::router::Answers) -> Vec<Call
             reply,
         }
     };
-    message.operations.into_iter().map(call).collect()
+    Asked {
+        calls: message.operations.into_iter().map(call).collect(),
+        cancel_ids: message.cancel_ids,
+    }
 }
 
 #[tonic::async_trait]
@@ -224,7 +232,7 @@ impl kv_service_server::KvService for KvService {
         &self,
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
-        let inbound = operations::inbound(request.into_inner(), calls);
+        let inbound = operations::inbound(request.into_inner(), asked);
         let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
         let messages = answers.flat_map(|answers| stream::iter(messages(answers)));
         let stream = messages.map(|answers| Ok(PipelineResponse { answers }));

@@ -7,7 +7,7 @@
 //!
 //! 1. At most [`IN_FLIGHT_MAX`] operations (and one message more) of a stream are in flight; further messages wait in
 //!    the connection.
-//! 2. Every operation is answered once, in any order.
+//! 2. Every operation is answered once, in any order; one that was cancelled too.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -28,17 +28,25 @@ const IN_FLIGHT_MAX: usize = 4_096;
 /// Most answers of a message.
 const MESSAGE_ANSWERS_MAX: usize = 512;
 
-/// Operations of one inbound message, with where their answers go.
-pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Read> + Send>>;
-type Read = Box<dyn FnOnce(&Answers) -> Vec<Call> + Send>;
+/// What one inbound message asks for.
+pub(crate) struct Asked {
+    /// To be done.
+    pub(crate) calls: Vec<Call>,
+    /// Operations of this or an earlier message for which nobody waits any more.
+    pub(crate) cancel_ids: Vec<u64>,
+}
 
-/// Returns the messages of a stream up to its end or its first failure; `calls` reads one message.
-pub(crate) fn inbound<M: Send + 'static>(messages: Streaming<M>, calls: fn(M, &Answers) -> Vec<Call>) -> Inbound {
+/// The inbound messages; each is read with where its answers go.
+pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Read> + Send>>;
+type Read = Box<dyn FnOnce(&Answers) -> Asked + Send>;
+
+/// Returns the messages of a stream up to its end or its first failure; `asked` reads one message.
+pub(crate) fn inbound<M: Send + 'static>(messages: Streaming<M>, asked: fn(M, &Answers) -> Asked) -> Inbound {
     let messages = messages.take_while(|message| std::future::ready(message.is_ok()));
     Box::pin(messages.filter_map(move |message| {
         let read = message
             .ok()
-            .map(|message| -> Read { Box::new(move |answers| calls(message, answers)) });
+            .map(|message| -> Read { Box::new(move |answers| asked(message, answers)) });
         std::future::ready(read)
     }))
 }
@@ -59,7 +67,7 @@ pub(crate) fn serve(router: Arc<Router>, inbound: Inbound, stop: CancellationTok
         router,
         inbound: Some(inbound),
         running: FuturesUnordered::new(),
-        answers: mpsc::unbounded_channel(),
+        answers: Answers::channel(),
         in_flight: 0,
         stop,
     };
@@ -86,19 +94,30 @@ impl Session {
                 Some(()) = self.running.next() => {}
                 count = self.answers.1.recv_many(&mut answers, MESSAGE_ANSWERS_MAX), if self.in_flight > 0 => {
                     self.in_flight -= count;
+                    if self.in_flight == 0 {
+                        self.answers.0.forget_cancelled();
+                    }
                     return Some(answers);
                 }
                 message = inbound => match message {
-                    Some(calls) => {
-                        let calls = calls(&self.answers.0);
-                        self.in_flight += calls.len();
-                        self.running.push(Box::pin(self.router.clone().dispatch(calls)));
-                    }
+                    Some(read) => self.take(read),
                     None => self.inbound = None,
                 },
                 () = self.stop.cancelled(), if taking => self.inbound = None,
             }
         }
         None
+    }
+
+    fn take(&mut self, read: Read) {
+        let Asked { calls, cancel_ids } = read(&self.answers.0);
+        if !cancel_ids.is_empty() {
+            self.answers.0.cancel(cancel_ids);
+            self.router.cancelled();
+        }
+        if !calls.is_empty() {
+            self.in_flight += calls.len();
+            self.running.push(Box::pin(self.router.clone().dispatch(calls)));
+        }
     }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use stead_client::{Consistency, Header, Item, Read, Revision, Role, SessionToken};
+use stead_client::{Consistency, Header, InvalidTokenText, Item, Read, Revision, Role, SessionToken};
 
 use crate::{
     exit::{Code, Failure},
@@ -71,15 +70,16 @@ impl ReadArgs {
 }
 
 pub(super) fn parse(text: &str) -> Result<SessionToken, Failure> {
-    let invalid =
-        || Failure::new(Code::Usage, "--token: not a token of this store").hint("`stead kv put … -o json` prints one");
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
-    SessionToken::from_bytes(&bytes).map_err(|_| invalid())
+    let invalid = |why| {
+        let failure = Failure::new(Code::Usage, format!("--token: not a token of this store: {why}"));
+        failure.hint("`stead kv put … -o json` prints one")
+    };
+    text.parse().map_err(|why: InvalidTokenText| invalid(why))
 }
 
 /// Returns a token as text for command lines.
 pub(super) fn token(header: &Header) -> Option<String> {
-    header.token.map(|token| URL_SAFE_NO_PAD.encode(token.to_bytes()))
+    header.token.map(|token| token.to_string())
 }
 
 /// Returns where an answer comes from, as JSON.

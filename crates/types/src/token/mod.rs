@@ -1,8 +1,19 @@
 //! Session tokens: what a caller has seen, to be shown to the next replica that it asks.
 
+mod text;
+mod tokens;
+
+use std::{fmt, str::FromStr};
+
+pub use text::InvalidTokenText;
+pub use tokens::{SessionTokens, TooManyTokens};
+
 use crate::{Revision, TenantNumber};
 
 /// The highest revision of one tenant that a session has written or read.
+///
+/// Shown and parsed as 24 characters of `A-Z`, `a-z`, `0-9`, `-` and `_` (URL-safe base64 without padding), which any
+/// cookie, header or address can carry as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionToken {
     /// Whose revision it is; a client drops tokens of another number.
@@ -49,6 +60,24 @@ impl SessionToken {
     }
 }
 
+impl fmt::Display for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&text::encode(&self.to_bytes()))
+    }
+}
+
+impl FromStr for SessionToken {
+    type Err = InvalidTokenText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let tokens = text::decode(text)?;
+        match tokens.as_slice() {
+            [token] => Ok(*token),
+            tokens => Err(InvalidTokenText::Several(tokens.len())),
+        }
+    }
+}
+
 /// Finds tokens that were cut or typed wrongly; it protects against nothing else.
 fn check(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0x5a, |sum: u8, byte| sum.rotate_left(1) ^ byte)
@@ -76,5 +105,6 @@ mod tests {
             );
         }
         assert_eq!(SessionToken::from_bytes(&bytes[..17]), Err(InvalidSessionToken));
+        assert_eq!(token.to_string().parse(), Ok(token));
     }
 }

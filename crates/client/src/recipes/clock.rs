@@ -1,0 +1,87 @@
+//! What a client can know of a tenant's clock without asking: a time that it has certainly reached.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use stead_types::TenantTime;
+use tokio::time::Instant;
+
+/// A lower bound of a tenant's time, which goes on between answers.
+///
+/// An answer shows the time of the tenant's last change, which may be long ago. What has passed here since then has
+/// passed there as well, up to how far the clocks of two leaders differ: nothing is decided by this bound, it only says
+/// when to ask and what to write down.
+#[derive(Debug, Default)]
+pub(super) struct Clock(Mutex<Option<Seen>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    time: TenantTime,
+    at: Instant,
+    /// It came with a change made just then.
+    is_recent: bool,
+}
+
+impl Seen {
+    fn now(self) -> TenantTime {
+        let passed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        TenantTime(self.time.0.saturating_add(passed))
+    }
+}
+
+impl Clock {
+    /// Learns from an answer; `changed`: it is the first answer to a change.
+    pub(super) fn saw(&self, time: TenantTime, changed: bool) {
+        let mut seen = self.0.lock();
+        let is_recent = changed || seen.is_some_and(|seen| seen.is_recent);
+        match &mut *seen {
+            Some(before) if before.now() > time => before.is_recent = is_recent,
+            Some(_) | None => {
+                *seen = Some(Seen {
+                    time,
+                    at: Instant::now(),
+                    is_recent,
+                });
+            }
+        }
+    }
+
+    /// Returns what the tenant's time is at least; zero before the first answer.
+    pub(super) fn now(&self) -> TenantTime {
+        self.0.lock().map_or(TenantTime(0), Seen::now)
+    }
+
+    /// Returns the tenant's time where it is known to within an answer's way.
+    pub(super) fn recent(&self) -> Option<TenantTime> {
+        self.0.lock().filter(|seen| seen.is_recent).map(Seen::now)
+    }
+}
+
+/// Returns the time after so long.
+pub(super) fn after(time: TenantTime, wait: Duration) -> TenantTime {
+    TenantTime(
+        time.0
+            .saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_goes_on_by_itself_and_never_back() {
+        let clock = Clock::default();
+        assert_eq!((clock.now(), clock.recent()), (TenantTime(0), None));
+        clock.saw(TenantTime(1_000), false);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!((clock.now(), clock.recent()), (TenantTime(1_500), None));
+        clock.saw(TenantTime(1_200), false);
+        assert_eq!(clock.now(), TenantTime(1_500), "an old change says nothing new");
+        clock.saw(TenantTime(9_000), true);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(clock.recent(), Some(TenantTime(9_001)));
+        clock.saw(TenantTime(9_000), false);
+        assert_eq!(clock.recent(), Some(TenantTime(9_001)));
+    }
+}

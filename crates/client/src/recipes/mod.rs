@@ -1,0 +1,48 @@
+//! Small protocols that services need and that are easy to get wrong: a [`Lock`] with a fencing token, a [`RateLimiter`],
+//! and [`Credits`] that are reserved, settled and never lost.
+//!
+//! Each is made of ordinary calls on ordinary keys, which every language can make: what stands in the keys is part of
+//! its documentation. Each says what it guarantees, what it costs and what it does not guarantee. All of them hold
+//! while nodes die, leaders change and a tenant moves. A forced promotion without the old home's last writes takes
+//! back those writes, as it does with any other (`Forked`); a recipe's keys are cut at one revision all together, so
+//! that they still agree with each other.
+
+mod clock;
+mod credits;
+mod lock;
+mod rate_limiter;
+
+pub use credits::{Account, Credits, Overdraft, Reservation, Settled};
+pub use lock::{Lock, LockGuard};
+pub use rate_limiter::{Admission, RateLimiter};
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Client, Config};
+
+    fn can_be_spawned<T: Send>(future: T) {
+        drop(future);
+    }
+
+    #[tokio::test]
+    async fn every_recipe_can_be_run_by_a_task() {
+        let tenant = Client::lazy(Config::new(["127.0.0.1:1"]))
+            .unwrap()
+            .tenant("acme")
+            .unwrap();
+        let ttl = Duration::from_secs(1);
+        let lock = Lock::new(&tenant, "lock", ttl);
+        can_be_spawned(lock.acquire());
+        can_be_spawned(lock.try_acquire());
+        let limiter = RateLimiter::new(&tenant, "limit", 1, ttl).unwrap();
+        can_be_spawned(limiter.admitted(1));
+        let credits = Credits::new(&tenant, "credits");
+        can_be_spawned(credits.reserve("a", 1, ttl));
+        can_be_spawned(credits.reclaim());
+        can_be_spawned(credits.account());
+        can_be_spawned(credits.grant("a", 1));
+    }
+}

@@ -1,0 +1,117 @@
+//! What the sessions of a client have seen, given to and taken from others.
+
+use parking_lot::Mutex;
+use stead_types::{Error, SessionToken, SessionTokens, TooManyTokens};
+
+use crate::Client;
+
+/// Tokens that came from elsewhere. They name tenants by number; which of a client's tenants that is, it learns with the
+/// first answer.
+#[derive(Debug, Default)]
+pub(crate) struct Imported(Mutex<SessionTokens>);
+
+impl Imported {
+    /// Returns what a session of which this is known must have seen: all that came, while its number is not known.
+    pub(crate) fn seen(&self, own: Option<SessionToken>) -> Vec<SessionToken> {
+        let imported = self.0.lock();
+        let Some(own) = own else {
+            return imported.iter().collect();
+        };
+        let came = imported.of(own.tenant).filter(|came| came.revision > own.revision);
+        vec![came.unwrap_or(own)]
+    }
+}
+
+impl Client {
+    /// Returns what this client has written and read of all its tenants: as text, with `to_string`, for a cookie or a
+    /// header, so that whoever takes the next request reads at least that.
+    ///
+    /// ```no_run
+    /// # async fn example(client: stead_client::Client, next: stead_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cookie = client.export_tokens()?.to_string();
+    /// // In another process, perhaps of another region:
+    /// next.import_tokens(&cookie.parse()?)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// It has seen more tenants than one request may carry: put the tokens of those that matter together by hand, from
+    /// [`crate::Tenant::token`].
+    pub fn export_tokens(&self) -> Result<SessionTokens, Error> {
+        let inner = self.inner();
+        let mut tokens = inner.imported.0.lock().clone();
+        let sessions = inner.sessions.lock();
+        let mut seen = sessions.values().filter_map(|session| session.token());
+        seen.try_for_each(|token| tokens.add(token)).map_err(too_many)?;
+        Ok(tokens)
+    }
+
+    /// Goes on from what another client has seen: reads at [`crate::Consistency::Session`] show at least that. What this
+    /// one has seen itself still counts. It holds for all who share the client; where each request brings its own,
+    /// read with [`crate::Consistency::Tokens`] instead.
+    ///
+    /// # Errors
+    ///
+    /// More tenants than one request may carry, together with what came before: nothing is taken over.
+    pub fn import_tokens(&self, tokens: &SessionTokens) -> Result<(), Error> {
+        self.inner().imported.0.lock().merge(tokens).map_err(too_many)
+    }
+}
+
+fn too_many(error: TooManyTokens) -> Error {
+    Error::invalid("tokens", format!("tokens: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::{ErrorKind, TenantNumber};
+
+    use super::*;
+    use crate::Config;
+
+    fn token(tenant: u64, revision: &str) -> SessionToken {
+        SessionToken {
+            tenant: TenantNumber::new(tenant),
+            revision: revision.parse().unwrap(),
+        }
+    }
+
+    fn client() -> Client {
+        Client::lazy(Config::new(["127.0.0.1:1"])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_imported_counts_beside_what_was_seen() {
+        let (one, other) = (client(), client());
+        for (name, seen) in [("acme", token(1, "1.5")), ("brix", token(2, "1.9"))] {
+            one.tenant(name).unwrap().resume(seen);
+        }
+        let cookie = one.export_tokens().unwrap().to_string();
+        other.import_tokens(&cookie.parse().unwrap()).unwrap();
+        let imported = &other.inner().imported;
+        assert_eq!(
+            imported.seen(None),
+            [token(1, "1.5"), token(2, "1.9")],
+            "whichever it is"
+        );
+        assert_eq!(imported.seen(Some(token(2, "1.3"))), [token(2, "1.9")]);
+        assert_eq!(imported.seen(Some(token(2, "2.1"))), [token(2, "2.1")]);
+        assert_eq!(imported.seen(Some(token(3, "1.1"))), [token(3, "1.1")]);
+        other.tenant("acme").unwrap().resume(token(1, "1.7"));
+        let both = other.export_tokens().unwrap();
+        assert_eq!(both.iter().collect::<Vec<_>>(), [token(1, "1.7"), token(2, "1.9")]);
+    }
+
+    #[tokio::test]
+    async fn more_tenants_than_a_request_carries_are_refused_with_a_way_out() {
+        let client = client();
+        for number in 1..=65 {
+            let session = &client.tenant(&format!("t{number}")).unwrap();
+            session.resume(token(number, "1.1"));
+        }
+        let error = client.export_tokens().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid { field: "tokens".into() });
+        assert!(error.message.contains("64 tenants"), "{error}");
+    }
+}

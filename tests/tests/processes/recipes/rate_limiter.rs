@@ -1,0 +1,115 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use stead_client::{
+    From, KeyRange, Revision, Told, Watch,
+    recipes::{Admission, RateLimiter},
+};
+use stead_tests::process::alone;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{cluster, is_passing, kill_leaders, service, settled};
+
+const LIMIT: u64 = 20;
+const WINDOW: Duration = Duration::from_millis(500);
+const ASKING: usize = 8;
+
+async fn ask(limiter: RateLimiter, over: Arc<AtomicBool>) -> (Vec<Revision>, u64) {
+    let (mut admitted, mut refused) = (Vec::new(), 0);
+    while !over.load(Ordering::Relaxed) {
+        match limiter.admit(1).await {
+            Ok(Admission::Admitted { header, .. }) => admitted.push(header.revision),
+            Ok(Admission::Wait(wait)) => {
+                assert!(!wait.is_zero() && wait <= WINDOW, "{wait:?}");
+                refused += 1;
+                // Sooner than told, so that the end of each window is asked for as well.
+                sleep(wait / 4).await;
+            }
+            Err(error) => assert!(is_passing(&error.kind), "{error}"),
+        }
+    }
+    (admitted, refused)
+}
+
+#[tokio::test]
+async fn a_window_never_admits_more_than_its_limit_while_leaders_die() {
+    let _alone = alone();
+    let cluster = cluster().await;
+    let watching = service(&cluster, "us-east").await;
+    let watch = Watch {
+        ranges: vec![KeyRange::key("limit")],
+        from: From::Now,
+        ..Watch::default()
+    };
+    let mut counts = watching.watch(watch).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let mut asking = JoinSet::new();
+    for number in 0..ASKING {
+        let tenant = service(&cluster, ["eu-west", "us-east"][number % 2]).await;
+        let limiter = RateLimiter::new(&tenant, "limit", LIMIT, WINDOW).unwrap();
+        asking.spawn(ask(limiter, over.clone()));
+    }
+    kill_leaders(&cluster, 2).await;
+    over.store(true, Ordering::Relaxed);
+    let (mut admitted, mut refused) = (BTreeSet::new(), 0);
+    while let Some(asked) = asking.join_next().await {
+        let (by_one, refused_one) = asked.unwrap();
+        refused += refused_one;
+        for revision in by_one {
+            assert!(admitted.insert(revision), "{revision} admitted two");
+        }
+    }
+    assert!(refused > 0, "the limit was never reached: the test shows nothing");
+
+    // Where the count begins again a window does: what the store counted, in its order.
+    let last = *admitted.last().unwrap();
+    let (mut window, mut before, mut windows) = (0, 0, BTreeMap::<u32, Vec<Revision>>::new());
+    let mut reached = Revision::ZERO;
+    while reached < last {
+        let told = timeout(Duration::from_secs(30), counts.next()).await.unwrap().unwrap();
+        let Told::Changes(events) = told else { continue };
+        for event in events {
+            let count: u64 = String::from_utf8_lossy(&event.item.value).parse().unwrap();
+            window += u32::from(count <= before);
+            before = count;
+            reached = event.item.modified;
+            if admitted.remove(&reached) {
+                windows.entry(window).or_default().push(reached);
+            }
+        }
+    }
+    assert!(admitted.is_empty(), "admitted without a count: {admitted:?}");
+    let full = windows.values().filter(|window| window.len() as u64 == LIMIT).count();
+    assert!(windows.len() > 3 && full > 1, "{windows:?}");
+    for window in windows.values() {
+        assert!(window.len() as u64 <= LIMIT, "{window:?}");
+    }
+}
+
+#[tokio::test]
+async fn windows_are_as_far_apart_as_they_are_long() {
+    let _alone = alone();
+    let cluster = cluster().await;
+    let tenant = service(&cluster, "eu-west").await;
+    let limiter = RateLimiter::new(&tenant, "limit", 1, WINDOW).unwrap();
+    let mut windows = BTreeSet::new();
+    for _ in 0..3 {
+        limiter.admitted(1).await.unwrap();
+        let Admission::Wait(wait) = limiter.admit(1).await.unwrap() else {
+            panic!("one only");
+        };
+        assert!(wait <= WINDOW);
+        let item = settled(|| tenant.get("limit")).await;
+        assert!(windows.insert(item.header.tenant_time.0 / 500), "two in one window");
+    }
+    assert!(limiter.admit(2).await.unwrap_err().message.contains("limit of 1"));
+}
