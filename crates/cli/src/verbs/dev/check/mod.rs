@@ -56,12 +56,12 @@ pub(super) enum Step {
     Ttl,
     /// Increments over a line that is cut again and again
     IdempotentRetry,
-    /// 200,000 keys scanned while they are rewritten
-    ScanConsistent,
     /// A quiet tenant beside one that floods
     NoisyNeighbour,
     /// What is beyond a limit is refused by its name, quickly
     Limits,
+    /// 200,000 keys scanned while they are rewritten
+    ScanConsistent,
     /// How far followers are behind under load
     Lag,
     /// 28,298 airports of 234 tenants, equal in three regions
