@@ -203,7 +203,7 @@ impl Host {
             follower_region: region.to_string(),
             connected: lag.connected,
             applied_offset: lag.offset.index,
-            staleness: lag.staleness.and_then(stead_api::convert::read::duration),
+            staleness: lag.staleness.map(stead_api::convert::read::duration),
             attached_tenants: lag.attached,
             detached_tenants: lag.detached,
         };

@@ -70,7 +70,7 @@ pub(crate) fn header(origin: Origin<'_>, seen: Seen) -> ResponseHeader {
         region: origin.region.to_string(),
         node: origin.node.get(),
         role: origin.role.into(),
-        staleness: seen.staleness.and_then(convert::read::duration),
+        staleness: seen.staleness.map(convert::read::duration),
         via: if origin.forwarded { Via::Forwarded } else { Via::Direct }.into(),
     }
 }

@@ -28,6 +28,6 @@ pub use jurisdiction::{InvalidJurisdiction, Jurisdiction};
 pub use region::{InvalidRegionName, RegionName};
 pub use revision::{InvalidRevision, Revision, Sequence};
 pub use tenant::{InvalidTenantName, TenantName, TenantNumber};
-pub use tenant_limit::{InvalidTenantLimit, TenantLimit, TenantLimits};
+pub use tenant_limit::{InvalidTenantLimit, LimitUnit, TenantLimit, TenantLimits};
 pub use token::{InvalidSessionToken, InvalidTokenText, SessionToken, SessionTokens, TooManyTokens};
 pub use version::{DirectoryVersion, FeedOffset, Incarnation};

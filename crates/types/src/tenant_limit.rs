@@ -25,6 +25,17 @@ pub enum TenantLimit {
     HistoryCount,
 }
 
+/// What a limit is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitUnit {
+    /// Operations, keys and what else is counted one by one.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Milliseconds.
+    Milliseconds,
+}
+
 /// A limit that cannot be set so, or that there is not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTenantLimit {
@@ -70,6 +81,20 @@ impl TenantLimit {
             Self::InFlight => "in_flight",
             Self::HistoryAge => "history_age",
             Self::HistoryCount => "history_count",
+        }
+    }
+
+    /// What its values are counted in.
+    pub fn unit(self) -> LimitUnit {
+        match self {
+            Self::BytesPerSecond | Self::StoredBytes => LimitUnit::Bytes,
+            Self::HistoryAge => LimitUnit::Milliseconds,
+            Self::OperationsPerSecond
+            | Self::Keys
+            | Self::Watches
+            | Self::Clients
+            | Self::InFlight
+            | Self::HistoryCount => LimitUnit::Count,
         }
     }
 

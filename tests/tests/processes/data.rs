@@ -433,7 +433,7 @@ async fn ranges_and_ends(kv: &mut KvServiceClient<Channel>) {
     let put = |ttl| PutRequest {
         tenant: "acme".into(),
         key: "a".into(),
-        ttl: duration(ttl),
+        ttl: Some(duration(ttl)),
         ..PutRequest::default()
     };
     for wrong in [

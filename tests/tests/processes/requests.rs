@@ -197,7 +197,7 @@ async fn counters(world: &World, kv: &mut KvServiceClient<Channel>) {
     let days = |count: u64| Duration::from_secs(count * 24 * 3600);
     for window in [Duration::ZERO, Duration::from_micros(1_500), days(367)] {
         let asked = IncrementRequest {
-            window: duration(window),
+            window: Some(duration(window)),
             ..increment("a", 1)
         };
         refused(

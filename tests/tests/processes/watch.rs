@@ -282,7 +282,7 @@ fn wrong_watches(mine: SessionToken, other: SessionToken) -> Vec<Wrong> {
         }),
         wrong("exclude[1]", "no type of event 7", |create| create.exclude = vec![1, 7]),
         wrong("progress_interval", "at least 100 ms", |create| {
-            create.progress_interval = soon
+            create.progress_interval = Some(soon)
         }),
         wrong("create.id", "has the id 1 already", |create| create.id = 1),
         wrong("tenant", "a-z, 0-9 and -", |create| create.tenant = "ACME".into()),
@@ -341,7 +341,7 @@ async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
         "{answer:?}"
     );
     let quick = WatchCreate {
-        progress_interval: duration(Duration::from_millis(100)),
+        progress_interval: Some(duration(Duration::from_millis(100))),
         ..create(1)
     };
     stream.ask(Request::Create(quick)).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stead_types::{Error, TenantLimit, TenantLimits};
+use stead_types::{Error, LimitUnit, TenantLimit, TenantLimits};
 
 use super::read;
 use crate::proto::admin::v1;
@@ -51,16 +51,9 @@ fn age(age: prost_types::Duration) -> Result<u64, Error> {
 
 /// What a value in the message of a refusal is counted in, where its name does not say it.
 fn unit(limit: TenantLimit) -> &'static str {
-    match limit {
-        TenantLimit::HistoryAge => " (milliseconds)",
-        TenantLimit::OperationsPerSecond
-        | TenantLimit::BytesPerSecond
-        | TenantLimit::StoredBytes
-        | TenantLimit::Keys
-        | TenantLimit::Watches
-        | TenantLimit::Clients
-        | TenantLimit::InFlight
-        | TenantLimit::HistoryCount => "",
+    match limit.unit() {
+        LimitUnit::Milliseconds => " (milliseconds)",
+        LimitUnit::Count | LimitUnit::Bytes => "",
     }
 }
 
@@ -91,7 +84,7 @@ pub fn from_limits(limits: &TenantLimits) -> v1::Limits {
         watches: limits.get(TenantLimit::Watches),
         clients: limits.get(TenantLimit::Clients),
         in_flight: limits.get(TenantLimit::InFlight),
-        history_age: limits.get(TenantLimit::HistoryAge).and_then(age),
+        history_age: limits.get(TenantLimit::HistoryAge).map(age),
         history_count: limits.get(TenantLimit::HistoryCount),
     }
 }

@@ -84,15 +84,20 @@ pub fn from_consistency(consistency: &Consistency) -> v1::Consistency {
                 .collect(),
         }),
         Consistency::Bounded(bound) => Level::Bounded(Bounded {
-            max_staleness: duration(*bound),
+            max_staleness: Some(duration(*bound)),
         }),
     };
     v1::Consistency { level: Some(level) }
 }
 
-/// Writes a duration; `None` above what the message can hold, ten thousand years.
-pub fn duration(duration: Duration) -> Option<prost_types::Duration> {
-    duration.try_into().ok()
+/// Writes a duration; what is longer than the message can hold as the longest that it can, so that it is refused as too
+/// long and never taken for none.
+pub fn duration(duration: Duration) -> prost_types::Duration {
+    let longest = prost_types::Duration {
+        seconds: i64::MAX,
+        nanos: 0,
+    };
+    duration.try_into().unwrap_or(longest)
 }
 
 /// Reads the revision that a read is to be made at.

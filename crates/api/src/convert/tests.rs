@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use stead_types::{Error, ErrorKind, SessionToken, TenantNumber};
+use stead_types::{Error, ErrorKind, SessionToken, TenantNumber, limits::TTL_MS_MAX};
 
 use super::{
     condition, id, key, page,
@@ -147,4 +147,14 @@ fn windows_bounds_and_lengths_are_checked_at_and_beyond_their_ends() {
     refused(key::append("", b"x", (1 << 20) + 1), "max_length", "at most 1048576");
     refused(key::append("", b"", 0), "value", "at least one byte");
     refused(key::append("", &vec![0; (1 << 20) + 1], 0), "value", "at most 1048576");
+}
+
+#[test]
+fn a_time_longer_than_its_message_holds_is_too_long_and_not_none() {
+    for too_long in [Duration::MAX, Duration::from_millis(TTL_MS_MAX + 1)] {
+        let error = key::ttl("ttl", Some(read::duration(too_long))).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid { field: "ttl".into() });
+    }
+    let longest = Duration::from_millis(TTL_MS_MAX);
+    assert_eq!(key::ttl("ttl", Some(read::duration(longest))), Ok(Some(TTL_MS_MAX)));
 }

@@ -105,7 +105,7 @@ impl Tenant {
             Consistency::Token(token) => tokens([*token]),
             Consistency::Tokens(seen) => tokens(seen.iter()),
             Consistency::Bounded(bound) => Level::Bounded(Bounded {
-                max_staleness: stead_api::convert::read::duration(*bound),
+                max_staleness: Some(stead_api::convert::read::duration(*bound)),
             }),
             Consistency::Local => Level::Local(Local {}),
         };

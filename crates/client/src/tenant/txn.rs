@@ -194,7 +194,7 @@ impl Op {
         Self(message::Operation::Put(message::Put {
             key: key.into(),
             value: value.into(),
-            ttl: duration(ttl),
+            ttl: Some(duration(ttl)),
             ..message::Put::default()
         }))
     }
@@ -214,7 +214,7 @@ impl Op {
             delta: increment.delta,
             floor: increment.floor,
             ceiling: increment.ceiling,
-            window: increment.window.and_then(duration),
+            window: increment.window.map(duration),
             want_previous: false,
         }))
     }

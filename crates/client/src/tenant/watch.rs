@@ -259,7 +259,7 @@ impl Watcher {
             initial_state: self.watch.from == From::State && self.token.is_none(),
             want_previous: self.watch.previous,
             exclude: self.watch.exclude.iter().map(|kind| kind.message().into()).collect(),
-            progress_interval: duration(PROGRESS),
+            progress_interval: Some(duration(PROGRESS)),
             from,
         }
     }

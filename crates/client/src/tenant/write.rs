@@ -60,7 +60,7 @@ impl Tenant {
             want_previous: write.previous,
             idempotency_key: Some(self.key()),
             durability: durability(write.durability),
-            ttl: ttl.and_then(duration),
+            ttl: ttl.map(duration),
         };
         let answer = self.write(v1::operation::Request::Put(request), write.timeout).await?;
         let v1::answer::Response::Put(answer) = answer else {
@@ -128,7 +128,7 @@ impl Tenant {
             delta: increment.delta,
             floor: increment.floor,
             ceiling: increment.ceiling,
-            window: increment.window.and_then(duration),
+            window: increment.window.map(duration),
             precondition: precondition(write),
             want_previous: write.previous,
             idempotency_key: Some(self.key()),

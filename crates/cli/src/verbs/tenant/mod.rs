@@ -8,7 +8,7 @@ mod shown;
 mod update;
 
 use clap::{Subcommand, ValueEnum};
-use stead_client::{Durability, TenantLimit, TenantLimits};
+use stead_client::{Durability, LimitUnit, TenantLimit, TenantLimits};
 
 use crate::{args::Target, exit::Failure};
 
@@ -63,18 +63,13 @@ fn limit(text: &str) -> Result<(TenantLimit, Option<u64>), String> {
     if value == "default" {
         return Ok((limit, None));
     }
-    let number = match limit {
-        TenantLimit::HistoryAge => humantime::parse_duration(value)
+    let number = match limit.unit() {
+        LimitUnit::Milliseconds => humantime::parse_duration(value)
             .ok()
             .and_then(|age| u64::try_from(age.as_millis()).ok())
             .ok_or_else(|| format!("{value:?} is no age such as 30m or 36h")),
-        TenantLimit::BytesPerSecond | TenantLimit::StoredBytes => bytes(value),
-        TenantLimit::OperationsPerSecond
-        | TenantLimit::Keys
-        | TenantLimit::Watches
-        | TenantLimit::Clients
-        | TenantLimit::InFlight
-        | TenantLimit::HistoryCount => value.parse().map_err(|_| format!("{value:?} is no whole number")),
+        LimitUnit::Bytes => bytes(value),
+        LimitUnit::Count => value.parse().map_err(|_| format!("{value:?} is no whole number")),
     }?;
     TenantLimits::default()
         .set(limit, number)

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use stead_client::{Durability, Followers, Role, TenantInfo, TenantLimit, TenantLimits, TenantState};
+use stead_client::{Durability, Followers, LimitUnit, Role, TenantInfo, TenantLimit, TenantLimits, TenantState};
 
 use crate::output::{Sheet, list};
 
@@ -70,16 +70,9 @@ fn followers(tenant: &TenantInfo) -> String {
 /// The tenant's own limits, as they are written on the command line.
 fn limits(limits: &TenantLimits) -> Vec<String> {
     let written = |(limit, value): (TenantLimit, u64)| {
-        let value = match limit {
-            TenantLimit::HistoryAge => humantime::format_duration(Duration::from_millis(value)).to_string(),
-            TenantLimit::OperationsPerSecond
-            | TenantLimit::BytesPerSecond
-            | TenantLimit::StoredBytes
-            | TenantLimit::Keys
-            | TenantLimit::Watches
-            | TenantLimit::Clients
-            | TenantLimit::InFlight
-            | TenantLimit::HistoryCount => value.to_string(),
+        let value = match limit.unit() {
+            LimitUnit::Milliseconds => humantime::format_duration(Duration::from_millis(value)).to_string(),
+            LimitUnit::Count | LimitUnit::Bytes => value.to_string(),
         };
         format!("{}={}", limit.name().replace('_', "-"), value.replace(' ', ""))
     };
@@ -95,16 +88,9 @@ fn limits_value(limits: &TenantLimits) -> Value {
             format!("{name}{}{}", word[..1].to_uppercase(), &word[1..])
         })
     };
-    let value = |limit, value: u64| match limit {
-        TenantLimit::HistoryAge => format!("{}s", Duration::from_millis(value).as_secs_f64()),
-        TenantLimit::OperationsPerSecond
-        | TenantLimit::BytesPerSecond
-        | TenantLimit::StoredBytes
-        | TenantLimit::Keys
-        | TenantLimit::Watches
-        | TenantLimit::Clients
-        | TenantLimit::InFlight
-        | TenantLimit::HistoryCount => value.to_string(),
+    let value = |limit: TenantLimit, value: u64| match limit.unit() {
+        LimitUnit::Milliseconds => format!("{}s", Duration::from_millis(value).as_secs_f64()),
+        LimitUnit::Count | LimitUnit::Bytes => value.to_string(),
     };
     let all = limits
         .iter()
