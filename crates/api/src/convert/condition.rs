@@ -14,22 +14,13 @@ pub fn precondition(precondition: Option<v1::Precondition>) -> Result<Option<Con
         return Ok(None);
     };
     let relation = relation("precondition.relation", precondition.relation)?;
-    let compared = |operand| Condition::Compared(relation.unwrap_or(Relation::Equal), operand);
-    let condition = match precondition.condition {
-        Some(Message::ModRevision(revision)) => {
-            compared(Operand::Modified(id::revision("precondition.mod_revision", revision)?))
-        }
-        Some(Message::CreateRevision(revision)) => compared(Operand::Created(id::revision(
-            "precondition.create_revision",
-            revision,
-        )?)),
-        Some(Message::Version(version)) => compared(Operand::Version(version)),
-        Some(Message::Value(value)) => {
-            key::value("precondition.value", &value)?;
-            compared(Operand::Value(value))
-        }
-        Some(Message::MustNotExist(true)) => Condition::Absent,
-        Some(Message::MustExist(true)) => Condition::Exists,
+    let target = match precondition.condition {
+        Some(Message::ModRevision(revision)) => Target::ModRevision(revision),
+        Some(Message::CreateRevision(revision)) => Target::CreateRevision(revision),
+        Some(Message::Version(version)) => Target::Version(version),
+        Some(Message::Value(value)) => Target::Value(value),
+        Some(Message::MustExist(true)) => Target::Exists(true),
+        Some(Message::MustNotExist(true)) => Target::Exists(false),
         Some(Message::MustNotExist(false) | Message::MustExist(false)) | None => {
             return Err(Error::invalid(
                 "precondition",
@@ -38,96 +29,82 @@ pub fn precondition(precondition: Option<v1::Precondition>) -> Result<Option<Con
             ));
         }
     };
-    if relation.is_some() && !matches!(condition, Condition::Compared(..)) {
-        return Err(unrelated("precondition.relation", "must_exist and must_not_exist"));
-    }
-    Ok(Some(condition))
+    condition("precondition", relation, target).map(Some)
 }
 
 /// Writes a precondition.
 pub fn from_precondition(condition: &Condition) -> v1::Precondition {
-    let (relation, message) = match condition {
-        Condition::Absent => (None, Message::MustNotExist(true)),
-        Condition::Exists => (None, Message::MustExist(true)),
-        Condition::Compared(relation, operand) => {
-            let message = match operand.clone() {
-                Operand::Modified(revision) => Message::ModRevision(id::from_revision(revision)),
-                Operand::Created(revision) => Message::CreateRevision(id::from_revision(revision)),
-                Operand::Version(version) => Message::Version(version),
-                Operand::Value(value) => Message::Value(value),
-            };
-            (Some(*relation), message)
-        }
+    let (relation, target) = from_condition(condition);
+    let message = match target {
+        Target::Exists(true) => Message::MustExist(true),
+        Target::Exists(false) => Message::MustNotExist(true),
+        Target::ModRevision(revision) => Message::ModRevision(revision),
+        Target::CreateRevision(revision) => Message::CreateRevision(revision),
+        Target::Version(version) => Message::Version(version),
+        Target::Value(value) => Message::Value(value),
     };
     v1::Precondition {
         condition: Some(message),
-        relation: from_relation(relation),
+        relation,
     }
 }
 
 /// Reads a compare of the field `field`.
 pub fn compare(field: &str, compare: v1::Compare) -> Result<(Bytes, Condition), Error> {
     key::key(&format!("{field}.key"), &compare.key)?;
-    let relation_field = format!("{field}.relation");
-    let relation = relation(&relation_field, compare.relation)?;
-    let compared = |operand| Condition::Compared(relation.unwrap_or(Relation::Equal), operand);
-    let condition = match compare.target {
-        Some(Target::Exists(exists)) => {
-            if relation.is_some() {
-                return Err(unrelated(&relation_field, "exists"));
-            }
-            if exists { Condition::Exists } else { Condition::Absent }
-        }
-        Some(Target::ModRevision(revision)) => compared(Operand::Modified(id::revision(
-            &format!("{field}.mod_revision"),
-            revision,
-        )?)),
-        Some(Target::CreateRevision(revision)) => compared(Operand::Created(id::revision(
-            &format!("{field}.create_revision"),
-            revision,
-        )?)),
-        Some(Target::Version(version)) => compared(Operand::Version(version)),
-        Some(Target::Value(value)) => {
-            key::value(&format!("{field}.value"), &value)?;
-            compared(Operand::Value(value))
-        }
-        None => {
-            let message = format!(
-                "{field}: compares nothing; set one of exists, mod_revision, create_revision, version and value"
-            );
-            return Err(Error::invalid(field, message));
-        }
-    };
-    Ok((compare.key, condition))
+    let relation = relation(&format!("{field}.relation"), compare.relation)?;
+    let target = compare.target.ok_or_else(|| {
+        let message =
+            format!("{field}: compares nothing; set one of exists, mod_revision, create_revision, version and value");
+        Error::invalid(field, message)
+    })?;
+    Ok((compare.key, condition(field, relation, target)?))
 }
 
 /// Writes a compare.
 pub fn from_compare(key: Bytes, condition: &Condition) -> v1::Compare {
-    let (relation, target) = match condition {
-        Condition::Absent => (None, Target::Exists(false)),
-        Condition::Exists => (None, Target::Exists(true)),
-        Condition::Compared(relation, operand) => {
-            let target = match operand.clone() {
-                Operand::Modified(revision) => Target::ModRevision(id::from_revision(revision)),
-                Operand::Created(revision) => Target::CreateRevision(id::from_revision(revision)),
-                Operand::Version(version) => Target::Version(version),
-                Operand::Value(value) => Target::Value(value),
-            };
-            (Some(*relation), target)
-        }
-    };
+    let (relation, target) = from_condition(condition);
     v1::Compare {
         key,
-        relation: from_relation(relation),
+        relation,
         target: Some(target),
     }
 }
 
-fn unrelated(field: &str, what: &str) -> Error {
-    Error::invalid(
-        field,
-        format!("{field}: {what} has nothing to stand in a relation to; leave it out"),
-    )
+fn condition(field: &str, relation: Option<Relation>, target: Target) -> Result<Condition, Error> {
+    let operand = match target {
+        Target::Exists(_) if relation.is_some() => {
+            let message = format!("{field}.relation: existence has nothing to stand in a relation to; leave it out");
+            return Err(Error::invalid(format!("{field}.relation"), message));
+        }
+        Target::Exists(true) => return Ok(Condition::Exists),
+        Target::Exists(false) => return Ok(Condition::Absent),
+        Target::ModRevision(revision) => Operand::Modified(id::revision(&format!("{field}.mod_revision"), revision)?),
+        Target::CreateRevision(revision) => {
+            Operand::Created(id::revision(&format!("{field}.create_revision"), revision)?)
+        }
+        Target::Version(version) => Operand::Version(version),
+        Target::Value(value) => {
+            key::value(&format!("{field}.value"), &value)?;
+            Operand::Value(value)
+        }
+    };
+    Ok(Condition::Compared(relation.unwrap_or(Relation::Equal), operand))
+}
+
+fn from_condition(condition: &Condition) -> (i32, Target) {
+    let (relation, operand) = match condition {
+        Condition::Absent => return (from_relation(None), Target::Exists(false)),
+        Condition::Exists => return (from_relation(None), Target::Exists(true)),
+        Condition::Compared(relation, operand) => (Some(*relation), operand.clone()),
+    };
+    let target = match operand {
+        Operand::Modified(revision) => Target::ModRevision(id::from_revision(revision)),
+        Operand::Created(revision) => Target::CreateRevision(id::from_revision(revision)),
+        Operand::Version(version) => Target::Version(version),
+        Operand::Value(value) => Target::Value(value),
+    };
+    (from_relation(relation), target)
 }
 
 fn relation(field: &str, relation: i32) -> Result<Option<Relation>, Error> {

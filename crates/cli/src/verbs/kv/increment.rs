@@ -19,6 +19,15 @@ pub(crate) struct Increment {
     tenant: String,
     /// The key, as it is
     key: OsString,
+    #[command(flatten)]
+    increment: IncrementArgs,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// What is added to a number, and within which bounds.
+#[derive(Debug, Args)]
+pub(super) struct IncrementArgs {
     /// What is added; negative: taken away
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
     delta: i64,
@@ -31,21 +40,24 @@ pub(crate) struct Increment {
     /// Count from 0 in each window of this length, such as 1m
     #[arg(long, value_parser = humantime::parse_duration)]
     window: Option<Duration>,
-    #[command(flatten)]
-    write: WriteArgs,
+}
+
+impl From<IncrementArgs> for stead_client::Increment {
+    fn from(args: IncrementArgs) -> Self {
+        Self {
+            delta: args.delta,
+            floor: args.floor,
+            ceiling: args.ceiling,
+            window: args.window,
+        }
+    }
 }
 
 impl Increment {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
-        let increment = stead_client::Increment {
-            delta: self.delta,
-            floor: self.floor,
-            ceiling: self.ceiling,
-            window: self.window,
-        };
         let done = tenant
-            .increment_with(self.key.into_vec(), increment, &self.write.write())
+            .increment_with(self.key.into_vec(), self.increment.into(), &self.write.write())
             .await?;
         let refused = (!done.admitted).then(|| {
             let what = "not admitted: the number would pass its bound; nothing happened";

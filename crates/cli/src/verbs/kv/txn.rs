@@ -6,7 +6,7 @@ use clap::{Args, Parser};
 use serde_json::json;
 use stead_client::{Condition, Op, OpResult, Operand, Relation, TxnDone};
 
-use super::read;
+use super::{increment::IncrementArgs, read};
 use crate::{
     args::Target,
     context,
@@ -57,14 +57,8 @@ enum Said {
     },
     Increment {
         key: String,
-        #[arg(default_value_t = 1, allow_negative_numbers = true)]
-        delta: i64,
-        #[arg(long, allow_negative_numbers = true)]
-        floor: Option<i64>,
-        #[arg(long, allow_negative_numbers = true)]
-        ceiling: Option<i64>,
-        #[arg(long, value_parser = humantime::parse_duration)]
-        window: Option<Duration>,
+        #[command(flatten)]
+        increment: IncrementArgs,
     },
     Append {
         key: String,
@@ -206,21 +200,7 @@ fn operation(said: &str) -> Result<Op, Failure> {
             None => Op::put(key, value(&said)?),
         },
         Said::Delete { key } => Op::delete(key),
-        Said::Increment {
-            key,
-            delta,
-            floor,
-            ceiling,
-            window,
-        } => Op::increment(
-            key,
-            stead_client::Increment {
-                delta,
-                floor,
-                ceiling,
-                window,
-            },
-        ),
+        Said::Increment { key, increment } => Op::increment(key, increment.into()),
         Said::Append {
             key,
             value: said,

@@ -1,5 +1,6 @@
 //! Changes of one key, and of a range.
 
+use bytes::Bytes;
 use stead_api::{
     convert::{self, condition::precondition, range::bounds},
     proto::v1,
@@ -16,26 +17,15 @@ pub(super) fn put(put: &v1::PutRequest) -> Result<Write, Error> {
         value: put.value.clone(),
         ttl: convert::key::ttl("ttl", put.ttl)?,
     };
-    let operation = Operation {
-        condition: precondition(put.precondition.clone())?,
-        previous: put.want_previous,
-        ..Operation::new(put.key.clone(), effect)
-    };
-    write(Change::One(operation), put.idempotency_key.as_ref(), put.durability)
+    let change = one(&put.key, effect, put.precondition.as_ref(), put.want_previous)?;
+    write(change, put.idempotency_key.as_ref(), put.durability)
 }
 
 pub(super) fn delete(delete: &v1::DeleteRequest) -> Result<Write, Error> {
     convert::key::key("key", &delete.key)?;
-    let operation = Operation {
-        condition: precondition(delete.precondition.clone())?,
-        previous: delete.want_previous,
-        ..Operation::new(delete.key.clone(), Effect::Delete)
-    };
-    write(
-        Change::One(operation),
-        delete.idempotency_key.as_ref(),
-        delete.durability,
-    )
+    let (condition, previous) = (delete.precondition.as_ref(), delete.want_previous);
+    let change = one(&delete.key, Effect::Delete, condition, previous)?;
+    write(change, delete.idempotency_key.as_ref(), delete.durability)
 }
 
 pub(super) fn increment(increment: &v1::IncrementRequest) -> Result<Write, Error> {
@@ -47,16 +37,9 @@ pub(super) fn increment(increment: &v1::IncrementRequest) -> Result<Write, Error
         ceiling: increment.ceiling,
         window: convert::key::window("window", increment.window)?,
     });
-    let operation = Operation {
-        condition: precondition(increment.precondition.clone())?,
-        previous: increment.want_previous,
-        ..Operation::new(increment.key.clone(), effect)
-    };
-    write(
-        Change::One(operation),
-        increment.idempotency_key.as_ref(),
-        increment.durability,
-    )
+    let (condition, previous) = (increment.precondition.as_ref(), increment.want_previous);
+    let change = one(&increment.key, effect, condition, previous)?;
+    write(change, increment.idempotency_key.as_ref(), increment.durability)
 }
 
 pub(super) fn append(append: &v1::AppendRequest) -> Result<Write, Error> {
@@ -65,16 +48,16 @@ pub(super) fn append(append: &v1::AppendRequest) -> Result<Write, Error> {
         bytes: append.value.clone(),
         len_max: convert::key::append("", &append.value, append.max_length)?,
     };
-    let operation = Operation {
-        condition: precondition(append.precondition.clone())?,
-        previous: append.want_previous,
-        ..Operation::new(append.key.clone(), effect)
-    };
-    write(
-        Change::One(operation),
-        append.idempotency_key.as_ref(),
-        append.durability,
-    )
+    let change = one(&append.key, effect, append.precondition.as_ref(), append.want_previous)?;
+    write(change, append.idempotency_key.as_ref(), append.durability)
+}
+
+fn one(key: &Bytes, effect: Effect, condition: Option<&v1::Precondition>, previous: bool) -> Result<Change, Error> {
+    Ok(Change::One(Operation {
+        condition: precondition(condition.cloned())?,
+        previous,
+        ..Operation::new(key.clone(), effect)
+    }))
 }
 
 pub(super) fn delete_range(range: &v1::DeleteRangeRequest) -> Result<Write, Error> {

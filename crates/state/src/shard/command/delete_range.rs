@@ -5,12 +5,9 @@ use stead_types::{IdempotencyKey, Revision, TenantNumber};
 
 use super::{
     kind, start, tenant,
-    write::{read_idempotency, write_idempotency},
+    write::{read_idempotency, request_hash, write_idempotency},
 };
-use crate::{
-    codec::{Malformed, Reader, Writer},
-    shard::digest,
-};
+use crate::codec::{Malformed, Reader, Writer};
 
 /// Most keys that one command removes: as many effects as one change can have.
 pub const RANGE_KEYS_MAX: usize = 512;
@@ -40,13 +37,10 @@ impl DeleteRange {
         idempotency: Option<IdempotencyKey>,
         (start, end): (Bytes, Option<Bytes>),
     ) -> Self {
-        let mut w = Writer::with_capacity(16 + start.len());
-        write_range(&mut w, &start, end.as_ref());
-        let request = idempotency.map_or(0, |_| digest::of_request(&w.finish()));
         Self {
             tenant,
             idempotency,
-            request,
+            request: request_hash(idempotency, |w| write_range(w, &start, end.as_ref())),
             start,
             end,
             as_of: None,

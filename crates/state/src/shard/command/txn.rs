@@ -5,12 +5,9 @@ use stead_types::{IdempotencyKey, TenantNumber};
 
 use super::{
     Condition, Operation, condition, kind, start, tenant,
-    write::{read_idempotency, write_idempotency},
+    write::{read_idempotency, request_hash, write_idempotency},
 };
-use crate::{
-    codec::{Malformed, Reader, Writer},
-    shard::digest,
-};
+use crate::codec::{Malformed, Reader, Writer};
 
 /// Most steps of a branch: as many effects as one change can have.
 pub const STEPS_MAX: usize = 512;
@@ -63,15 +60,10 @@ const WRITE: u8 = 2;
 impl Txn {
     /// Returns the transaction, its hash included.
     pub fn new(tenant: TenantNumber, idempotency: Option<IdempotencyKey>, branches: Branches) -> Self {
-        let mut w = Writer::with_capacity(branches.len());
-        let request = idempotency.map_or(0, |_| {
-            branches.encode(&mut w);
-            digest::of_request(&w.finish())
-        });
         Self {
             tenant,
             idempotency,
-            request,
+            request: request_hash(idempotency, |w| branches.encode(w)),
             branches,
         }
     }

@@ -80,18 +80,10 @@ pub struct Increment {
 impl Write {
     /// Returns the write of this operation, its hash included.
     pub fn new(tenant: TenantNumber, idempotency: Option<IdempotencyKey>, operation: Operation) -> Self {
-        let request = match idempotency {
-            Some(_) => {
-                let mut w = Writer::with_capacity(operation.len());
-                operation.encode(&mut w);
-                digest::of_request(&w.finish())
-            }
-            None => 0,
-        };
         Self {
             tenant,
             idempotency,
-            request,
+            request: request_hash(idempotency, |w| operation.encode(w)),
             operation,
         }
     }
@@ -208,6 +200,15 @@ impl Operation {
             effect,
         })
     }
+}
+
+/// Returns the hash of what is asked for, by which a key that was used for something else is noticed; 0 without a key.
+pub(super) fn request_hash(idempotency: Option<IdempotencyKey>, encode: impl FnOnce(&mut Writer)) -> u64 {
+    idempotency.map_or(0, |_| {
+        let mut w = Writer::default();
+        encode(&mut w);
+        digest::of_request(&w.finish())
+    })
 }
 
 pub(super) fn write_idempotency(w: &mut Writer, idempotency: Option<IdempotencyKey>, request: u64) {
