@@ -135,6 +135,15 @@ async fn keys(mut tenant: Tenant) {
     assert_eq!(tenant.delete("c").await, Ok(6));
     assert_eq!(tenant.put("d", "1").await, Ok(7));
     full(tenant.put("c", "1").await, "keys", "at most 3");
+    assert_eq!(tenant.delete("d").await, Ok(8));
+    assert_eq!(tenant.put_as("c", "1", Some(1)).await, Ok(9));
+    assert_eq!(tenant.delete("c").await, Ok(10));
+    assert_eq!(tenant.put("d", "1").await, Ok(11));
+    assert_eq!(
+        tenant.put_as("c", "1", Some(1)).await,
+        Ok(9),
+        "a repeat is answered, also by a tenant that is full now"
+    );
 }
 
 async fn stored(mut tenant: Tenant) {

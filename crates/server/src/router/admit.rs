@@ -51,8 +51,16 @@ impl Router {
         };
         let mut permit = self.admission.admit(Instant::now(), tenant, cost)?;
         if let (Ask::Write(write), Some(hosted)) = (ask, self.host.groups.get(&group)) {
-            store(&mut permit, hosted, tenant, &write.change)?;
-            self.check_client(hosted, tenant, write)?;
+            let fits = store(&mut permit, hosted, tenant, &write.change);
+            let fits = fits.and_then(|()| self.check_client(hosted, tenant, write));
+            // What happened before the tenant was full is answered, not refused.
+            fits.or_else(|refused| {
+                if is_repeat(hosted, tenant, write) {
+                    Ok(())
+                } else {
+                    Err(refused)
+                }
+            })?;
         }
         Ok(permit)
     }
@@ -71,6 +79,17 @@ impl Router {
         }
         Ok(())
     }
+}
+
+/// Tells whether the outcome of a write is remembered here: it adds nothing.
+fn is_repeat(hosted: &Hosted, tenant: &Tenant, write: &Write) -> bool {
+    write.idempotency.is_some_and(|key| {
+        hosted.machine.read(|view| {
+            let clients = view.shard().clients(tenant.number);
+            let window = clients.and_then(|clients| clients.windows().get(&key.client));
+            window.is_some_and(|window| window.find(key.sequence).is_some())
+        })
+    })
 }
 
 /// How many clients of a tenant have written lately; `None` if this one is among them.
