@@ -1,9 +1,11 @@
-//! `stead kv get`: the value's bytes as they are.
+//! `stead kv get`: the bytes of one value as they are, or a table of several keys at one revision.
 
-use std::{ffi::OsString, io::IsTerminal, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, io::IsTerminal, os::unix::ffi::OsStrExt};
 
+use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
+use stead_client::{Header, Item};
 
 use super::read::{self, ReadArgs};
 use crate::{
@@ -17,8 +19,9 @@ use crate::{
 pub(crate) struct Get {
     /// Whose key
     tenant: String,
-    /// The key, as it is
-    key: OsString,
+    /// The key, as it is; of several, all are read at one revision and shown as a table
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<OsString>,
     #[command(flatten)]
     read: ReadArgs,
     /// Say on standard error where the answer comes from
@@ -29,35 +32,60 @@ pub(crate) struct Get {
 impl Get {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
-        let key = self.key.into_vec();
-        let missing = format!("tenant {} has no key {}", self.tenant, output::shown(&key, 80));
-        let got = tenant.get_with(key, &self.read.read()?).await?;
+        let read = self.read.read()?;
+        let keys: Vec<Bytes> = self
+            .keys
+            .iter()
+            .map(|key| Bytes::copy_from_slice(key.as_bytes()))
+            .collect();
+        let (header, items) = match keys.as_slice() {
+            [key] => {
+                let got = tenant.get_with(key.clone(), &read).await?;
+                (got.header, vec![got.item])
+            }
+            _ => {
+                let batch = tenant.batch_get(keys.clone(), &read).await?;
+                (batch.header, batch.items)
+            }
+        };
         if self.verbose {
-            eprintln!(
-                "{}@{} from {}",
-                self.tenant,
-                got.header.revision,
-                read::source(&got.header)
-            );
+            eprintln!("{}@{} from {}", self.tenant, header.revision, read::source(&header));
         }
-        let absent = got.item.is_none();
-        match (target.output, got.item) {
-            (Output::Json, item) => {
-                let item = item.as_ref().map(read::item);
-                output::json(&json!({ "header": read::header(&got.header), "item": item }))?;
-            }
-            (Output::Table | Output::Wide, Some(item)) => {
-                output::bytes(&item.value)?;
-                if std::io::stdout().is_terminal() {
-                    output::line("")?;
-                }
-            }
-            (Output::Table | Output::Wide, None) => {}
+        show(target.output, &header, &items)?;
+        let missing = keys.iter().zip(&items).filter(|(_, item)| item.is_none());
+        let missing: Vec<String> = missing.map(|(key, _)| output::shown(key, 80)).collect();
+        if missing.is_empty() {
+            return Ok(());
         }
-        if absent {
-            Err(Failure::new(Code::NotFound, missing))
-        } else {
+        let message = format!("tenant {} has no key {}", self.tenant, missing.join(" and no key "));
+        Err(Failure::new(Code::NotFound, message))
+    }
+}
+
+fn show(shown: Output, header: &Header, items: &[Option<Item>]) -> Result<(), Failure> {
+    match (shown, items) {
+        (Output::Json, [item]) => {
+            let item = item.as_ref().map(read::item);
+            output::json(&json!({ "header": read::header(header), "item": item }))
+        }
+        (Output::Json, items) => {
+            let items: Vec<_> = items.iter().map(|item| item.as_ref().map(read::item)).collect();
+            output::json(&json!({ "header": read::header(header), "items": items }))
+        }
+        (Output::Table | Output::Wide, [None]) => Ok(()),
+        (Output::Table | Output::Wide, [Some(item)]) => {
+            output::bytes(&item.value)?;
+            if std::io::stdout().is_terminal() {
+                output::line("")?;
+            }
             Ok(())
+        }
+        (Output::Table | Output::Wide, items) => {
+            let mut sheet = read::sheet();
+            for item in items.iter().flatten() {
+                read::push(&mut sheet, item);
+            }
+            sheet.print(shown)
         }
     }
 }

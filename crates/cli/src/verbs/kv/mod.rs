@@ -19,7 +19,7 @@ use crate::{args::Target, exit::Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Print a key's value as it is
+    /// Print a key's value as it is, or several keys as a table
     Get(get::Get),
     /// Write a key
     Put(put::Put),

@@ -8,8 +8,11 @@ use stead_client::{Consistency, Header, InvalidTokenText, Item, Read, Revision, 
 
 use crate::{
     exit::{Code, Failure},
-    output,
+    output::{self, Sheet},
 };
+
+const VALUE_SHOWN_MAX: usize = 60;
+const KEY_SHOWN_MAX: usize = 80;
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -111,6 +114,23 @@ pub(super) fn source(header: &Header) -> String {
     };
     let via = if header.forwarded { ", forwarded" } else { "" };
     format!("{region} {}{via}, {role}", header.node)
+}
+
+/// Returns a table for keys.
+pub(super) fn sheet() -> Sheet {
+    Sheet::new(&["KEY", "VALUE", "REVISION", "VERSION", "CREATED"], 4)
+}
+
+/// Adds a key to a table for keys.
+pub(super) fn push(sheet: &mut Sheet, item: &Item) {
+    let cells = vec![
+        output::shown(&item.key, KEY_SHOWN_MAX),
+        output::shown(&item.value, VALUE_SHOWN_MAX),
+        item.modified.to_string(),
+        item.version.to_string(),
+        item.created.to_string(),
+    ];
+    sheet.push(cells, self::item(item));
 }
 
 /// Returns a key as JSON.

@@ -10,11 +10,9 @@ use crate::{
     args::Target,
     context,
     exit::Failure,
-    output::{self, Output, Sheet},
+    output::{self, Output},
 };
 
-const VALUE_SHOWN_MAX: usize = 60;
-const KEY_SHOWN_MAX: usize = 80;
 /// Far above what a node gives.
 const PAGE_SIZE_MAX: i64 = 1_000_000;
 
@@ -64,7 +62,7 @@ impl Scan {
             count_only: self.count,
             read: self.read.read()?,
         };
-        let mut sheet = Sheet::new(&["KEY", "VALUE", "REVISION", "VERSION", "CREATED"], 4);
+        let mut sheet = read::sheet();
         let mut left = self.limit;
         loop {
             let page = tenant.scan(&scan).await?;
@@ -72,14 +70,7 @@ impl Scan {
                 return counted(target.output, page.count);
             }
             for item in page.items.iter().take(left) {
-                let cells = vec![
-                    output::shown(&item.key, KEY_SHOWN_MAX),
-                    output::shown(&item.value, VALUE_SHOWN_MAX),
-                    item.modified.to_string(),
-                    item.version.to_string(),
-                    item.created.to_string(),
-                ];
-                sheet.push(cells, read::item(item));
+                read::push(&mut sheet, item);
             }
             left = left.saturating_sub(page.items.len());
             match page.next {
