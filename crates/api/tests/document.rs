@@ -215,6 +215,10 @@ fn limits_are_those_of_the_code() {
             "| compares, and operations of a list, of a transaction | {} each |",
             limits::TXN_STEPS_MAX
         ),
+        format!(
+            "| keys of a transaction's writes, and the values that they make | {} bytes;",
+            limits::CHANGE_LEN_MAX
+        ),
         format!("| keys and values of one answer | {} bytes;", limits::ANSWER_LEN_MAX),
         format!("| ranges of a watch | {} |", limits::WATCH_RANGES_MAX),
         format!("Up to {TOKENS_MAX} tokens go with a request"),

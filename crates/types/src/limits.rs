@@ -10,6 +10,9 @@ pub const WINDOW_MS_MAX: u64 = 366 * 24 * 3_600_000;
 pub const TTL_MS_MAX: u64 = 3660 * 24 * 3_600_000;
 /// Most compares, and most operations of either branch, of a transaction.
 pub const TXN_STEPS_MAX: usize = 512;
+/// Most bytes of keys and values of one change: as much as the largest request brings, so that only appends to long
+/// values can pass it.
+pub const CHANGE_LEN_MAX: usize = REQUEST_LEN_MAX;
 /// Most ranges of one watch.
 pub const WATCH_RANGES_MAX: usize = 64;
 /// Largest request.

@@ -33,6 +33,11 @@ pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 pub(crate) const PACE: std::time::Duration = std::time::Duration::from_millis(10);
 /// A batch is closed once it has this many bytes before compression.
 pub(crate) const BATCH_BYTES_MAX: usize = 256 << 10;
+/// What entries changed is sent in pieces of about so many bytes: an entry of small commands can change a lot, where
+/// each appends to a long value. One change goes whole, so a piece may have [`CHANGE_LEN_MAX`] bytes more.
+///
+/// [`CHANGE_LEN_MAX`]: stead_types::limits::CHANGE_LEN_MAX
+pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
 /// How long entries that had nothing for the follower leave its offset behind.
 pub(crate) const KEEP_UP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 /// Most entries of the home that one batch covers.

@@ -1,6 +1,6 @@
 //! Batches, from what has been applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use stead_api::proto::internal::v1::{FeedAttached, feed_refused::Reason};
 use stead_state::{
@@ -15,7 +15,7 @@ use stead_store::shard::View;
 use stead_types::{Epoch, FeedOffset, Revision, Sequence, TenantNumber};
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX,
+    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, PIECE_BYTES_MAX,
     batch::{Batch, count},
     sessions::Span,
     stream::Source,
@@ -47,6 +47,16 @@ struct Part {
     end: Option<(u128, bytes::Bytes)>,
 }
 
+/// What entries changed, as far as it is not sent yet.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    spans: VecDeque<(TenantNumber, Span)>,
+    /// The stream's place once all is sent.
+    place: u64,
+    /// The last entry.
+    offset: FeedOffset,
+}
+
 /// Entries that were gone through.
 #[derive(Default)]
 struct GoneThrough {
@@ -62,51 +72,83 @@ impl Source {
     /// Makes the next batch of what has been applied, and the next batch for those who catch up, if there is room.
     /// Returns whether there was anything to do.
     pub(super) fn produce(&mut self) -> Result<bool, Unreadable> {
-        let before = self.place;
         if !self.may_send() {
             return Ok(false);
         }
-        self.go_on()?;
+        let went_on = self.go_on()?;
         let caught_up = self.has_room() && self.catch_up()?;
-        Ok(caught_up || before != self.place)
+        Ok(caught_up || went_on)
     }
 
-    /// Goes through the entries behind the stream's place.
-    fn go_on(&mut self) -> Result<(), Unreadable> {
+    /// Goes through the entries behind the stream's place. Returns whether there were any.
+    fn go_on(&mut self) -> Result<bool, Unreadable> {
         self.applied.borrow_and_update();
         let local = self.local.clone();
-        let made = local.machine.read(|held| self.go_through(&held))?;
+        let before = self.place;
+        let made = local.machine.read(|held| match self.go_through(&held)? {
+            Some(under_way) => self.piece(&held, under_way).map(Some),
+            None => Ok(None),
+        })?;
         // Compressed and counted only once the group may apply again.
         match made {
-            Some((batch, offset)) if batch.is_empty() => self.skipped(offset),
-            Some((batch, offset)) => self.send(batch, offset),
-            None => {}
+            Some((batch, Some(offset))) if batch.is_empty() => self.skipped(offset),
+            Some((batch, Some(offset))) => self.send(batch, offset),
+            Some((batch, None)) => self.send(batch, self.skipped.unwrap_or(self.offset)),
+            None => return Ok(before != self.place),
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Puts together what some entries changed; returns it with the offset of the last of them.
-    fn go_through(&mut self, held: &View<'_>) -> Result<Option<(Batch, FeedOffset)>, Unreadable> {
+    /// Returns what some entries changed, or what is left of those before.
+    fn go_through(&mut self, held: &View<'_>) -> Result<Option<UnderWay>, Unreadable> {
+        if self.under_way.is_some() {
+            return Ok(self.under_way.take());
+        }
         let applied = held.applied();
         if applied <= self.place {
             return Ok(None);
         }
         let gone_through = self.spans(held)?;
+        let Some(last) = gone_through.last else {
+            self.place = applied;
+            return Ok(None);
+        };
+        Ok(Some(UnderWay {
+            spans: gone_through.spans.into_iter().collect(),
+            place: if gone_through.more { last } else { applied },
+            offset: FeedOffset {
+                index: last,
+                ..self.offset
+            },
+        }))
+    }
+
+    /// Puts the next piece together; returns it with the offset of the last entry, if nothing of it is left.
+    fn piece(&mut self, held: &View<'_>, mut under_way: UnderWay) -> Result<(Batch, Option<FeedOffset>), Unreadable> {
         let mut batch = Batch::default();
-        for (tenant, span) in gone_through.spans {
-            let up_to = (span.through, usize::MAX);
+        while let Some((tenant, span)) = under_way.spans.pop_front() {
+            if !self.sessions.is_live(tenant, span.epoch) {
+                continue;
+            }
+            let up_to = (span.through, PIECE_BYTES_MAX - batch.len());
             match self.part(held, (tenant, span.epoch, span.after), up_to) {
-                Ok(part) => batch.add(tenant, &part.data.encode()),
+                Ok(part) => {
+                    let after = part.next;
+                    batch.add(tenant, &part.data.encode());
+                    if after.sequence() < span.through {
+                        under_way.spans.push_front((tenant, Span { after, ..span }));
+                    }
+                }
                 Err(Unsent::Refused(reason)) => self.refuse(tenant, reason),
                 Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
             }
+            if batch.len() >= PIECE_BYTES_MAX && !under_way.spans.is_empty() {
+                self.under_way = Some(under_way);
+                return Ok((batch, None));
+            }
         }
-        self.place = match gone_through.last {
-            Some(last) if gone_through.more => last,
-            Some(_) | None => applied,
-        };
-        let offset = |index| FeedOffset { index, ..self.offset };
-        Ok(gone_through.last.map(offset).map(|offset| (batch, offset)))
+        self.place = under_way.place;
+        Ok((batch, Some(under_way.offset)))
     }
 
     /// Takes some entries in.

@@ -78,6 +78,12 @@ impl Sessions {
         self.tenants.get(&tenant).map(|session| session.epoch)
     }
 
+    /// Tells whether a tenant's changes travel with the entries that made them.
+    pub(crate) fn is_live(&self, tenant: TenantNumber, epoch: Epoch) -> bool {
+        let session = self.tenants.get(&tenant).filter(|session| session.epoch == epoch);
+        session.is_some_and(|session| matches!(session.state, State::Live(_)))
+    }
+
     /// Takes in that an entry at the stream's place touched a tenant; returns what is to be sent of it.
     pub(crate) fn touched(&mut self, touched: Touched) -> Option<Span> {
         let session = self.tenants.get_mut(&touched.tenant)?;

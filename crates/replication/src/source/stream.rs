@@ -16,6 +16,7 @@ use super::{
     IN_FLIGHT_BYTES_MAX, KEEP_UP_INTERVAL, PACE, acknowledged,
     open::not_leader,
     pings::{PINGS_MAX, Pings},
+    produce::UnderWay,
     sessions::Sessions,
 };
 use crate::{
@@ -41,6 +42,8 @@ pub(crate) struct Source {
     pub(super) sessions: Sessions,
     /// The home's entries up to here have been gone through.
     pub(super) place: u64,
+    /// What entries behind it changed and is not sent yet.
+    pub(super) under_way: Option<UnderWay>,
     /// Of the last batch.
     pub(super) offset: FeedOffset,
     /// Messages that are ready.
@@ -89,6 +92,7 @@ impl Source {
             border: local.border_to(follower),
             sessions: Sessions::default(),
             place: 0,
+            under_way: None,
             offset: FeedOffset::ZERO,
             out: VecDeque::new(),
             packer: Packer::new(),

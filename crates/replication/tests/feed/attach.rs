@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use stead_replication::Limits;
+use stead_state::shard::command::{Effect, Operation, Write};
 use tokio::time::sleep;
 
 use crate::world::{FOLLOWER, HOME, World};
@@ -38,6 +39,39 @@ async fn a_follower_has_what_its_home_wrote_and_knows_how_fresh_it_is() {
     let known = || home.tasks.acknowledged().of(FOLLOWER);
     let is_known = || known().filter(|known| known.offset == follower.offset() && known.attached.contains(&tenant));
     world.eventually("the acknowledgement", is_known).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_changes_more_than_a_message_holds_arrives_in_pieces() {
+    const KEYS: usize = 5;
+    let mut world = World::start(1, 1, Limits::default()).await;
+    let tenant = world.tenant(5, true);
+    let mut rng = SmallRng::seed_from_u64(5);
+    for key in 0..KEYS {
+        let mut value = vec![0; 1 << 20];
+        rng.fill(value.as_mut_slice());
+        value.truncate(value.len() - 100);
+        let last = world.put(tenant, &key.to_string(), &value).await;
+        world.reaches(tenant, last).await;
+    }
+    let append = |number: usize| {
+        let effect = Effect::Append {
+            bytes: "x".into(),
+            len_max: 1 << 20,
+        };
+        let operation = Operation::new((number % KEYS).to_string(), effect);
+        Write::new(tenant, None, operation).encode()
+    };
+    let home = world.leading(HOME).await;
+    home.group
+        .propose(tenant.get(), (0..6 * KEYS).map(append).collect())
+        .await
+        .unwrap();
+    let last = world.put(tenant, "last", b"1").await;
+    assert_eq!(last.sequence().get() as usize, 7 * KEYS + 1);
+    world.reaches(tenant, last).await;
+    world.check_equal(tenant).await;
+    world.check_freshness();
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,10 @@ use stead_state::shard::{
     answer::{Answer as Outcome, Evaluated, Made, RangeDeleted, Refusal, StepResult, TxnDone, Unfit, Written},
     command::{Effect, Operation, Step},
 };
-use stead_types::{Epoch, Error, ErrorKind, Revision, Sequence, limits::ANSWER_LEN_MAX};
+use stead_types::{
+    Epoch, Error, ErrorKind, Revision, Sequence,
+    limits::{ANSWER_LEN_MAX, CHANGE_LEN_MAX},
+};
 
 use super::{Job, Router, Write, request::Change};
 use crate::{
@@ -296,6 +299,13 @@ fn unfit(at: &str, by: i64, unfit: Unfit) -> Error {
         Unfit::TooLong { len } => (
             "value",
             format!("the key holds {len} bytes already, and would become longer than max_length; begin another key"),
+        ),
+        Unfit::ChangeTooLong { len } => (
+            "value",
+            format!(
+                "with it the transaction would change {len} bytes of keys and values, at most {CHANGE_LEN_MAX} change at \
+                 once; append to shorter values, or in several transactions"
+            ),
         ),
     };
     let field = format!("{at}{field}");

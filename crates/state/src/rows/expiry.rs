@@ -1,7 +1,7 @@
 //! EXPIRY: which keys of a copy expire, in the order of their times.
 //!
-//! Key: kind, group, install, tenant, copy, tenant time u64, then the key's bytes. Value: empty. A row whose key has
-//! another expiry by now says nothing: a snapshot leaves such rows behind.
+//! Key: kind, group, install, tenant, copy, tenant time u64, then the key's bytes. Value: empty. There is one
+//! for each live key with an end, and no other.
 
 use bytes::Bytes;
 use stead_types::TenantTime;

@@ -164,6 +164,11 @@ pub enum Unfit {
         /// Its length now.
         len: u64,
     },
+    /// With it a transaction would change more than one change can.
+    ChangeTooLong {
+        /// The bytes of keys and values so far, it included.
+        len: u64,
+    },
 }
 
 /// Where a write without effect was evaluated: its answer waits for durability of this revision.

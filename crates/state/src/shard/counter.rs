@@ -39,14 +39,16 @@ pub(super) fn add(held: Option<(&[u8], TenantTime)>, increment: Increment, now: 
             }
         }
     };
-    let sum = number.checked_add(increment.delta).ok_or(Unfit::Overflow { number })?;
-    let is_above = increment.delta > 0 && increment.ceiling.is_some_and(|ceiling| sum > ceiling);
-    let is_below = increment.delta < 0 && increment.floor.is_some_and(|floor| sum < floor);
-    Ok(if is_above || is_below {
-        Added::BoundReached(number)
-    } else {
-        Added::To(sum)
-    })
+    // In 128 bits no sum is too large to be held against a bound.
+    let sum = i128::from(number) + i128::from(increment.delta);
+    let is_above = increment.delta > 0 && increment.ceiling.is_some_and(|ceiling| sum > ceiling.into());
+    let is_below = increment.delta < 0 && increment.floor.is_some_and(|floor| sum < floor.into());
+    if is_above || is_below {
+        return Ok(Added::BoundReached(number));
+    }
+    i64::try_from(sum)
+        .map(Added::To)
+        .map_err(|_| Unfit::Overflow { number })
 }
 
 #[cfg(test)]
@@ -104,6 +106,18 @@ mod tests {
         assert_eq!(added("15", bounded(-1)), Ok(Added::To(14)));
         assert_eq!(added("15", bounded(1)), Ok(Added::BoundReached(15)));
         assert_eq!(added("-3", bounded(1)), Ok(Added::To(-2)));
+    }
+
+    #[test]
+    fn a_bound_is_reached_before_a_sum_is_too_large() {
+        let far = Increment {
+            floor: Some(0),
+            ceiling: Some(10),
+            ..by(i64::MAX)
+        };
+        assert_eq!(added("1", far), Ok(Added::BoundReached(1)));
+        let below = Increment { delta: i64::MIN, ..far };
+        assert_eq!(added("-1", below), Ok(Added::BoundReached(-1)));
     }
 
     #[test]

@@ -180,6 +180,14 @@ impl Shard {
         }
     }
 
+    /// Stops looking for keys whose time is over: that is for an owner to do.
+    pub(super) fn not_due(&mut self, number: TenantNumber) {
+        if let Some(tenant) = self.tenants.get_mut(&number) {
+            let before = tenant.next_expiry.take();
+            self.index_due(number, before, None);
+        }
+    }
+
     /// Gives access to a tenant's data, as of what has been applied.
     pub fn reading<'a>(&'a self, rows: &'a dyn Rows, tenant: TenantNumber) -> Option<Reading<'a>> {
         let held = self.tenants.get(&tenant)?;

@@ -1,9 +1,11 @@
 //! Taking a snapshot in: new rows beside the old ones, a durable checkpoint, the swap, a checkpoint again.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use stead_state::{
     codec::Malformed,
-    rows::{COPY_LEN, PLACE_LEN, Place, change, current, kind},
+    rows::{COPY_LEN, Order, PLACE_LEN, Place, Rows, change, current, kind},
     shard::{Shard, current_after},
 };
 
@@ -20,6 +22,8 @@ use crate::{
 };
 
 const DOING: &str = "installing a snapshot";
+/// Rows that are read at a time while others are written.
+const EXPIRY_ROWS: usize = 10_000;
 
 /// Replaces a machine's state.
 pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), Failed> {
@@ -47,11 +51,34 @@ pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), 
         }));
     }
     filler.finish()?;
-    let shard = Shard::open(place, &Table::new(machine.engine.clone())).map_err(failed(DOING))?;
+    let table = Table::new(machine.engine.clone());
+    put_expiry(machine.rows.filler(), &table, place)?;
+    let shard = Shard::open(place, &table).map_err(failed(DOING))?;
     let stale = Stale::default();
     machine
         .rows
         .swap(Held { shard, stale }, place.install, snapshot.applied)
+}
+
+/// Writes when keys expire, as of their current versions: those that were replaced expire no more.
+fn put_expiry(mut filler: Filler, table: &Table, place: Place) -> Result<(), Failed> {
+    let Range { mut start, end } = place.range(kind::CURRENT);
+    loop {
+        let rows = table.range(&start..&end, Order::Ascending).take(EXPIRY_ROWS);
+        let rows = rows.collect::<Result<Vec<_>, _>>().map_err(failed(DOING))?;
+        let Some((last, _)) = rows.last() else {
+            return filler.finish();
+        };
+        start = [last.as_ref(), &[0]].concat().into();
+        for (key, value) in rows {
+            let current = current::decode(value).map_err(failed(DOING))?;
+            if let Some(expires) = current.live.and_then(|live| live.expires) {
+                let (copy, of) = (&key[PLACE_LEN..COPY_LEN], &key[COPY_LEN..]);
+                let row = [copy, &expires.0.to_be_bytes(), of].concat();
+                filler.put(place.key(kind::EXPIRY, row.len()).raw(&row).finish(), Bytes::new())?;
+            }
+        }
+    }
 }
 
 /// Writes a row under the new place; a change also becomes the current version of its key, until a later one does.
@@ -67,10 +94,6 @@ fn put(filler: &mut Filler, place: Place, key: &[u8], value: Bytes) -> Result<()
             let mut row = place.key(kind::CURRENT, COPY_LEN - PLACE_LEN + change.key.len());
             let row = row.raw(&key[PLACE_LEN..COPY_LEN]).raw(&change.key).finish();
             filler.put(row, current::encode(&current_after(&change)))?;
-            if let Some(expires) = change.value.as_ref().and_then(|value| value.expires) {
-                let key = [&key[PLACE_LEN..COPY_LEN], &expires.0.to_be_bytes(), &change.key].concat();
-                filler.put(place.key(kind::EXPIRY, key.len()).raw(&key).finish(), Bytes::new())?;
-            }
         }
         _ => return Err(malformed()),
     }

@@ -20,6 +20,7 @@ use super::{
     Context,
 };
 use crate::{
+    codec::Malformed,
     lineage::Standing,
     rows::{
         Copy, Unreadable,
@@ -186,7 +187,10 @@ impl Owned<'_, '_> {
             return Ok(None);
         };
         let change = change_at(self.context.rows, self.copy, (before.revision, before.effect))?;
-        Ok(change.and_then(|change| Some((change.value?.bytes, change.time))))
+        let held = change.and_then(|change| Some((change.value?.bytes, change.time)));
+        Ok(Some(held.ok_or(Malformed {
+            what: "current version",
+        })?))
     }
 
     /// Works out what a write makes of a key.

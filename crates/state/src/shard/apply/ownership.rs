@@ -77,6 +77,7 @@ impl Shard {
             tenant.shadow_clients = Clients::default();
             self.discard(context.rows, follow.tenant, &shadow.state);
         }
+        self.not_due(follow.tenant);
         Ok(())
     }
 
@@ -152,6 +153,7 @@ impl Shard {
             self.discard(context.rows, erase.tenant, &copy);
         }
         self.to_trim.remove(&erase.tenant);
+        self.not_due(erase.tenant);
         Ok(())
     }
 

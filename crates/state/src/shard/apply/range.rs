@@ -11,7 +11,10 @@ use super::{
     Context,
     owned::{Known, Owned, Planned, exhausted},
 };
-use crate::rows::{Order, Unreadable, change::Cause, current, expiry, kind};
+use crate::{
+    codec::Malformed,
+    rows::{Order, Unreadable, change::Cause, current, expiry, kind},
+};
 
 /// Most rows that a command looks at, tombstones below the floor not counted: they go at another time in each replica.
 const ROWS_MAX: usize = 8 * RANGE_KEYS_MAX;
@@ -99,27 +102,25 @@ fn remove_expired(owned: &mut Owned<'_, '_>) -> Result<Answer, Unreadable> {
     let copy = owned.copy;
     let start = copy.range(kind::EXPIRY).start;
     let end = expiry::key(copy, TenantTime(owned.now().0.saturating_add(1)), &[]);
-    let (mut planned, mut stale) = (Vec::new(), Vec::new());
-    for row in owned.context.rows.range(&start..&end, Order::Ascending) {
-        if planned.len() == EXPIRED_MAX {
-            break;
-        }
+    let mut planned = Vec::new();
+    for row in owned
+        .context
+        .rows
+        .range(&start..&end, Order::Ascending)
+        .take(EXPIRED_MAX)
+    {
         let (row, _) = row?;
-        let (time, key) = expiry::parse_key(row.clone())?;
+        let (time, key) = expiry::parse_key(row)?;
         let before = owned.current(&key)?;
-        let expires = before.and_then(|before| before.live?.expires);
-        if expires == Some(time) {
-            planned.push(Planned {
-                key,
-                before,
-                value: None,
-            });
-        } else {
-            stale.push(row);
+        if before.and_then(|before| before.live?.expires) != Some(time) {
+            let what = "expiry of a key";
+            return Err(Malformed { what }.into());
         }
-    }
-    for row in stale {
-        owned.context.rows.delete(row);
+        planned.push(Planned {
+            key,
+            before,
+            value: None,
+        });
     }
     let mut answer = Answer::Unchanged(owned.evaluated());
     if !planned.is_empty() {

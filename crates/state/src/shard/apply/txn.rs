@@ -1,11 +1,14 @@
 //! Callers' transactions: one branch, whole, as one change.
 
-use stead_types::limits::ANSWER_LEN_MAX;
+use stead_types::{
+    Revision,
+    limits::{ANSWER_LEN_MAX, CHANGE_LEN_MAX},
+};
 
 use super::{
     super::{
         Shard,
-        answer::{Answer, Refusal, StepResult, TxnDone, Version},
+        answer::{Answer, Evaluated, Made, Refusal, StepResult, TxnDone, Unfit, Version},
         command::{Branches, Compare, Operation, Step, Txn},
         read::{change_at, previous_version, version_at},
         window::Remembered,
@@ -14,10 +17,13 @@ use super::{
     owned::{Effected, Known, Owned, Planned, Verdict, exhausted},
     write::made_by,
 };
-use crate::rows::{
-    Unreadable,
-    change::{Cause, Change},
-    current::Current,
+use crate::{
+    codec::Malformed,
+    rows::{
+        Unreadable,
+        change::{Cause, Change},
+        current::Current,
+    },
 };
 
 impl Shard {
@@ -92,6 +98,8 @@ struct Evaluation {
     results: Vec<ToRead>,
     /// Bytes of the results.
     len: u64,
+    /// Bytes of the keys that are written and of what they are to hold.
+    written: usize,
 }
 
 /// A result of which the values are still to be read.
@@ -121,6 +129,9 @@ fn evaluate(owned: &Owned<'_, '_>, steps: Vec<Step>) -> Result<Result<Evaluation
                     }
                     Effected::Holds(value, made) => (value, made),
                 };
+                if let Some(why) = evaluation.writes(key.len(), value.as_ref().map_or(0, |(value, _)| value.len())) {
+                    return Ok(Err((number, why)));
+                }
                 evaluation.add(wrote(true, made), key.len(), before.filter(|_| previous));
                 evaluation.planned.push(Planned { key, before, value });
             }
@@ -129,7 +140,7 @@ fn evaluate(owned: &Owned<'_, '_>, steps: Vec<Step>) -> Result<Result<Evaluation
     Ok(Ok(evaluation))
 }
 
-fn wrote(changed: bool, made: Option<super::super::answer::Made>) -> StepResult {
+fn wrote(changed: bool, made: Option<Made>) -> StepResult {
     StepResult::Wrote {
         changed,
         previous: None,
@@ -138,6 +149,13 @@ fn wrote(changed: bool, made: Option<super::super::answer::Made>) -> StepResult 
 }
 
 impl Evaluation {
+    /// Counts what a step writes; refuses it if that is more than one change can have.
+    fn writes(&mut self, key_len: usize, value_len: usize) -> Option<Refusal> {
+        self.written += key_len + value_len;
+        let len = self.written as u64;
+        (self.written > CHANGE_LEN_MAX).then_some(Refusal::Unfit(Unfit::ChangeTooLong { len }))
+    }
+
     fn add(&mut self, result: StepResult, key_len: usize, version: Option<Current>) {
         let live = version.and_then(|version| version.live);
         self.len += live.map_or(0, |live| key_len as u64 + u64::from(live.len));
@@ -179,7 +197,10 @@ fn repeated(owned: &Owned<'_, '_>, outcome: Remembered, branches: &Branches) -> 
             let mut changes = vec![first];
             while changes.last().is_some_and(|last| last.more) {
                 let next = u16::try_from(changes.len()).unwrap_or(u16::MAX);
-                changes.extend(change_at(rows, copy, (revision, next))?);
+                let effect = change_at(rows, copy, (revision, next))?;
+                changes.push(effect.ok_or(Malformed {
+                    what: "effects of a change",
+                })?);
             }
             let again = |step| result_again(owned, step, &changes);
             Some(branches.branch(held).iter().map(again).collect::<Result<_, _>>()?)
@@ -187,7 +208,7 @@ fn repeated(owned: &Owned<'_, '_>, outcome: Remembered, branches: &Branches) -> 
     };
     let time = owned.evaluated().time;
     Ok(Answer::Txn(TxnDone {
-        at: super::super::answer::Evaluated { revision, time },
+        at: Evaluated { revision, time },
         changed: true,
         held,
         results,
@@ -197,9 +218,7 @@ fn repeated(owned: &Owned<'_, '_>, outcome: Remembered, branches: &Branches) -> 
 
 fn result_again(owned: &Owned<'_, '_>, step: &Step, changes: &[Change]) -> Result<StepResult, Unreadable> {
     let (rows, copy) = (&*owned.context.rows, owned.copy);
-    let revision = changes
-        .first()
-        .map_or(stead_types::Revision::ZERO, |first| first.revision);
+    let revision = changes.first().map_or(Revision::ZERO, |first| first.revision);
     Ok(match step {
         Step::Get(key) => StepResult::Got(previous_version(rows, copy, key, revision)?),
         Step::Write(operation) => match changes.iter().find(|change| change.key == operation.key) {

@@ -93,7 +93,9 @@ fn repeated(
     (effect, wanted): (&Effect, bool),
 ) -> Result<Answer, Unreadable> {
     let (rows, copy) = (&*owned.context.rows, owned.copy);
-    let change = change_at(rows, copy, (outcome.revision, 0))?;
+    // Where a replica stands with removing what is below the floor is its own affair.
+    let is_kept = outcome.revision > owned.tenant.record.live.floor;
+    let change = change_at(rows, copy, (outcome.revision, 0))?.filter(|_| is_kept);
     let previous = match change.as_ref().and_then(|change| change.previous) {
         Some(at) if wanted => version_at(rows, copy, at)?,
         Some(_) | None => None,

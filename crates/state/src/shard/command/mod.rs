@@ -28,7 +28,7 @@ pub use follow::Follow;
 pub use seed::{Chunk, Part, Seed, Swap};
 pub use stead_types::{Condition, Operand, Relation};
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, Sequence, TenantNumber};
-pub use txn::{Branches, Compare, STEPS_MAX, Step, Txn};
+pub use txn::{Branches, Compare, Step, Txn};
 pub use write::{Effect, Increment, Operation, Write};
 
 use crate::{

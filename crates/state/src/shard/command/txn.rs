@@ -1,16 +1,13 @@
 //! `Txn`: conditions on some keys of a tenant, and what is done if all of them hold, or if not.
 
 use bytes::Bytes;
-use stead_types::{IdempotencyKey, TenantNumber};
+use stead_types::{IdempotencyKey, TenantNumber, limits::TXN_STEPS_MAX};
 
 use super::{
     Condition, Operation, condition, kind, start, tenant,
     write::{read_idempotency, request_hash, write_idempotency},
 };
 use crate::codec::{Malformed, Reader, Writer};
-
-/// Most steps of a branch: as many effects as one change can have.
-pub const STEPS_MAX: usize = 512;
 
 /// A transaction of one tenant: one branch of it is done, whole, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,10 +129,15 @@ impl Branches {
             WRITE => Ok(Step::Write(Operation::decode(r)?)),
             0 | 3.. => Err(r.malformed()),
         };
-        Ok(Self {
+        let branches = Self {
             compares: r.list(compare)?,
             then: r.list(step)?,
             otherwise: r.list(step)?,
-        })
+        };
+        // Removing what is below the floor goes by whole changes, which have so many effects at most.
+        if branches.then.len().max(branches.otherwise.len()) > TXN_STEPS_MAX {
+            return Err(r.malformed());
+        }
+        Ok(branches)
     }
 }

@@ -27,7 +27,8 @@ impl Reading<'_> {
             for (seen, row) in self.rows.range(&start..&end, Order::Ascending).enumerate() {
                 let (key, value) = row?;
                 let (sequence, effect) = change::parse_key(key)?;
-                if effect == 0 && (len >= len_max || seen >= ROWS_MAX) {
+                // Of an old change any of its effects may be gone, the first one too.
+                if sequence != last && (len >= len_max || seen >= ROWS_MAX) {
                     up_to = last;
                     break;
                 }

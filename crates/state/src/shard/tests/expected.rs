@@ -176,13 +176,12 @@ impl Model {
         let is_over = by.window.is_some_and(|window| since / window != time / window);
         let number: i64 = if is_over { 0 } else { number };
         let sum = i128::from(number) + i128::from(by.delta);
-        let sum = i64::try_from(sum).map_err(|_| Refusal::Unfit(Unfit::Overflow { number }))?;
-        let is_beyond = (by.delta > 0 && by.ceiling.is_some_and(|ceiling| ceiling < sum))
-            || (by.delta < 0 && by.floor.is_some_and(|floor| sum < floor));
+        let is_beyond = (by.delta > 0 && by.ceiling.is_some_and(|ceiling| i128::from(ceiling) < sum))
+            || (by.delta < 0 && by.floor.is_some_and(|floor| sum < i128::from(floor)));
         if is_beyond {
             return Err(Refusal::BoundReached(number));
         }
-        Ok(sum)
+        i64::try_from(sum).map_err(|_| Refusal::Unfit(Unfit::Overflow { number }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The shard against a plain model, and its guards one by one.
 
+mod bounds_test;
 mod expected;
 mod group;
 mod idempotency_test;
