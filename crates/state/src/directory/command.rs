@@ -253,7 +253,7 @@ impl NewTenant {
         text::write_all(w, self.residency.iter().map(Jurisdiction::as_str));
         text::write_durability(w, self.durability);
         encode_labels(&self.labels, w);
-        limits::encode(&self.limits, w);
+        limits::encode_last(&self.limits, w);
     }
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -264,7 +264,7 @@ impl NewTenant {
             residency: r.list(text::parse)?,
             durability: text::durability(r)?,
             labels: decode_labels(r)?,
-            limits: limits::decode(r)?,
+            limits: limits::decode_last(r)?,
         })
     }
 }
@@ -279,10 +279,10 @@ impl TenantUpdate {
         });
         w.option(self.durability, text::write_durability);
         w.option(self.labels.as_ref(), |w, labels| encode_labels(labels, w));
-        limits::encode_update(&self.limits, w);
         w.option(self.enabled, |w, enabled| {
             w.bool(enabled);
         });
+        limits::encode_last_update(&self.limits, w);
     }
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -293,8 +293,8 @@ impl TenantUpdate {
             residency: r.option(|r| r.list(text::parse))?,
             durability: r.option(text::durability)?,
             labels: r.option(decode_labels)?,
-            limits: limits::decode_update(r)?,
             enabled: r.option(Reader::bool)?,
+            limits: limits::decode_last_update(r)?,
         })
     }
 }

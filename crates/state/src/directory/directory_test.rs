@@ -9,7 +9,10 @@ use stead_types::{
 };
 
 use super::*;
-use crate::rows::{directory as rows, memory::MemoryRows, view as view_rows};
+use crate::{
+    codec::Writer,
+    rows::{directory as rows, memory::MemoryRows, view as view_rows},
+};
 
 /// A directory, its rows, and a node that follows it.
 #[derive(Default)]
@@ -538,4 +541,63 @@ proptest! {
         drop(Change::decode(bytes.clone().into()));
         drop(decode_answer(bytes.into()));
     }
+}
+
+/// What a data directory may hold from an earlier version: a changed form needs a new kind, or stays out where it says
+/// nothing.
+#[test]
+fn the_bytes_of_tenants_are_those_that_were_written_before() {
+    let mut limits = TenantLimits::default();
+    limits.set(TenantLimit::Keys, 3).unwrap();
+    let limited = NewTenant {
+        limits,
+        ..new("acme", "eu-west")
+    };
+    let mut update_limits = update("acme");
+    update_limits.limits.set = limits;
+    let commands = [
+        (
+            create(new("acme", "eu-west")),
+            "0503616e6e04746573740461636d650765752d7765737400000000",
+        ),
+        (
+            create(limited.clone()),
+            "0503616e6e04746573740461636d650765752d7765737400000000010403",
+        ),
+        (
+            Command::UpdateTenant(by(), update("acme")),
+            "0603616e6e04746573740461636d65000000000000",
+        ),
+        (
+            Command::UpdateTenant(by(), update_limits),
+            "0603616e6e04746573740461636d6500000000000001040300",
+        ),
+    ];
+    for (command, bytes) in commands {
+        assert_eq!(hex(&command.encode()), bytes, "{command:?}");
+    }
+    for (tenant, bytes) in [
+        (
+            new("acme", "eu-west"),
+            "010461636d650301000000000000010101ffffffffff1f0003010003000500000102ea07ea07",
+        ),
+        (
+            limited,
+            "010461636d650301000010000000010101ffffffffff1f0003010003000500000104030102ea07ea07",
+        ),
+    ] {
+        let mut world = World::begun();
+        world.apply(create(tenant)).unwrap();
+        let mut w = Writer::default();
+        world.tenant("acme").encode(&mut w);
+        assert_eq!(hex(&w.finish()), bytes);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }

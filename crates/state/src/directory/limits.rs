@@ -1,6 +1,7 @@
 //! A tenant's own limits, and how they change.
 //!
-//! Written as a list of (number, value): a limit that is not set takes no bytes, and a new one takes a new number.
+//! Written as a list of (number, value): a limit that is not set takes no bytes, and a new one takes a new number. They
+//! end a command; where there are none, nothing is written: entries from before there were limits say so.
 
 use stead_types::{TenantLimit, TenantLimits};
 
@@ -63,14 +64,35 @@ pub(super) fn decode(r: &mut Reader) -> Result<TenantLimits, Malformed> {
     Ok(limits)
 }
 
-pub(super) fn encode_update(update: &LimitsUpdate, w: &mut Writer) {
+/// Writes the limits that end a command.
+pub(super) fn encode_last(limits: &TenantLimits, w: &mut Writer) {
+    if !limits.is_empty() {
+        encode(limits, w);
+    }
+}
+
+pub(super) fn decode_last(r: &mut Reader) -> Result<TenantLimits, Malformed> {
+    if r.is_empty() {
+        return Ok(TenantLimits::default());
+    }
+    decode(r)
+}
+
+/// Writes the update that ends a command.
+pub(super) fn encode_last_update(update: &LimitsUpdate, w: &mut Writer) {
+    if *update == LimitsUpdate::default() {
+        return;
+    }
     encode(&update.set, w);
     w.list(update.clear.iter(), |w, limit| {
         w.u8(number(*limit));
     });
 }
 
-pub(super) fn decode_update(r: &mut Reader) -> Result<LimitsUpdate, Malformed> {
+pub(super) fn decode_last_update(r: &mut Reader) -> Result<LimitsUpdate, Malformed> {
+    if r.is_empty() {
+        return Ok(LimitsUpdate::default());
+    }
     Ok(LimitsUpdate {
         set: decode(r)?,
         clear: r.list(limit)?,

@@ -13,6 +13,9 @@ use crate::{
     lineage::{Lineage, decode_epoch},
 };
 
+/// Beside the state: limits of its own stand behind the labels.
+const HAS_LIMITS: u8 = 1 << 4;
+
 /// Who owns a tenant, who follows it and what its policy is. Kept small: every node holds one for each tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -132,11 +135,13 @@ impl Tenant {
         w.varint(u64::from(self.epoch.get()))
             .varint(u64::from(self.fence_epoch.get()));
         w.varint(self.op);
-        w.u8(match self.state {
+        let state = match self.state {
             State::Active => 0,
             State::Disabled => 1,
             State::Deleting => 2,
-        });
+        };
+        let limits = self.own_limits();
+        w.u8(if limits.is_empty() { state } else { state | HAS_LIMITS });
         text::write_durability(w, self.durability);
         self.followers.encode(w);
         text::write_all(w, self.residency.iter().map(Jurisdiction::as_str));
@@ -146,21 +151,28 @@ impl Tenant {
         });
         let none = BTreeMap::new();
         encode_labels(self.labels.as_deref().unwrap_or(&none), w);
-        limits::encode(&self.own_limits(), w);
+        if !limits.is_empty() {
+            limits::encode(&limits, w);
+        }
         w.varint(u64::from(self.version.incarnation.0))
             .varint(self.version.index);
         w.varint(self.created).varint(self.updated);
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        let number = TenantNumber::new(r.varint()?);
+        let (name, home) = (text::parse(r)?, text::group(r)?);
+        let (epoch, fence_epoch) = (decode_epoch(r)?, decode_epoch(r)?);
+        let op = r.varint()?;
+        let flags = r.u8()?;
         Ok(Self {
-            number: TenantNumber::new(r.varint()?),
-            name: text::parse(r)?,
-            home: text::group(r)?,
-            epoch: decode_epoch(r)?,
-            fence_epoch: decode_epoch(r)?,
-            op: r.varint()?,
-            state: match r.u8()? {
+            number,
+            name,
+            home,
+            epoch,
+            fence_epoch,
+            op,
+            state: match flags & !HAS_LIMITS {
                 0 => State::Active,
                 1 => State::Disabled,
                 2 => State::Deleting,
@@ -174,8 +186,9 @@ impl Tenant {
             labels: Some(decode_labels(r)?)
                 .filter(|labels| !labels.is_empty())
                 .map(Box::new),
-            limits: Some(limits::decode(r)?)
-                .filter(|limits| !limits.is_empty())
+            limits: (flags & HAS_LIMITS != 0)
+                .then(|| limits::decode(r))
+                .transpose()?
                 .map(Box::new),
             version: DirectoryVersion {
                 incarnation: Incarnation(r.varint_u32()?),
