@@ -29,6 +29,8 @@ use crate::{local::Local, source::acknowledged::Follower};
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Entries that are looked at under one lock.
 const ENTRIES_MAX: usize = 1024;
+/// Tenants with limits of their own that are looked at in one go.
+const TENANTS_MAX: usize = 256;
 /// Whose turn a floor takes in the group.
 const CLASS: u64 = (1 << 63) + (1 << 62);
 
@@ -44,16 +46,17 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock, limits: Limits) {
             return;
         }
         let now = clock();
-        let moved = match keeper.floor(&local, now, &limits) {
-            Ok(Some(floor)) => move_to(&local, &floor)
-                .await
-                .map(|is_moved| is_moved.then_some(floor.index)),
-            Ok(None) => Ok(None),
-            Err(unreadable) => Err(unreadable),
+        let floor = match keeper.floor(&local, now, &limits).await {
+            Ok(Some(floor)) => floor,
+            Ok(None) => continue,
+            Err(unreadable) => {
+                local.broken.report(unreadable);
+                return;
+            }
         };
-        match moved {
-            Ok(Some(index)) => keeper.moved(index, now, &limits),
-            Ok(None) => {}
+        match move_to(&local, &floor).await {
+            Ok(true) => keeper.moved(floor.index, now, &limits),
+            Ok(false) => keeper.not_moved(&floor),
             Err(unreadable) => {
                 local.broken.report(unreadable);
                 return;
@@ -120,9 +123,9 @@ impl Keeper {
         Ok(is_all)
     }
 
-    fn floor(&mut self, local: &Local, now: u64, limits: &Limits) -> Result<Option<Floor>, Unreadable> {
+    async fn floor(&mut self, local: &Local, now: u64, limits: &Limits) -> Result<Option<Floor>, Unreadable> {
         let group = self.group_floor(local, now, limits)?;
-        let own = self.own_floors(local, now, limits)?;
+        let own = self.own_floors(local, now, limits).await?;
         if let Some(mut floor) = group {
             let others = floor
                 .tenants
@@ -141,7 +144,7 @@ impl Keeper {
     }
 
     /// The floors of tenants with limits of their own, before and after.
-    fn own_floors(
+    async fn own_floors(
         &mut self,
         local: &Local,
         now: u64,
@@ -159,7 +162,10 @@ impl Keeper {
             unneeded: self.history.kept_from(now, limits.keep_age, limits.keep_len),
             needed: self.history.kept_from(now, limits.age_max, limits.len_max),
         };
-        for (tenant, last) in lasts {
+        for (done, (tenant, last)) in lasts.into_iter().enumerate() {
+            if done % TENANTS_MAX == TENANTS_MAX - 1 {
+                tokio::task::yield_now().await;
+            }
             let moved = local.machine.read(|held| {
                 let reading = held
                     .reading(tenant)
@@ -225,6 +231,11 @@ impl Keeper {
         let (followers, wanted) = local.views.read(|view| followers_of(view, local.id()));
         self.own.want(wanted, self.history.last());
         self.followers = Some((version, followers));
+    }
+
+    /// The floor was not committed: what was to move is looked at again.
+    fn not_moved(&mut self, floor: &Floor) {
+        floor.tenants.iter().for_each(|(tenant, _)| self.own.again(*tenant));
     }
 
     fn moved(&mut self, floor: u64, now: u64, limits: &Limits) {

@@ -178,6 +178,13 @@ impl Own {
         Ok(moved)
     }
 
+    /// Looks at a tenant again although nothing has touched it.
+    pub(super) fn again(&mut self, tenant: TenantNumber) {
+        if self.tenants.contains_key(&tenant) {
+            self.active.insert(tenant);
+        }
+    }
+
     /// Forgets to look at a tenant that is not held here any more.
     pub(super) fn rest(&mut self, tenant: TenantNumber) {
         self.active.remove(&tenant);
