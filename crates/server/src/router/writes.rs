@@ -9,12 +9,13 @@ use stead_state::{
     shard::{
         answer::{Answer as Outcome, RangeDeleted, Void},
         command::{self, DeleteRange},
+        deletion::Deletion,
     },
 };
 use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, READY_WAIT, Router, Write, request::Change, too_late, written::Progress};
+use super::{Job, READY_WAIT, Router, Write, request::Change, too_late};
 use crate::host::Hosted;
 
 /// How much of its time a delete of a large range works: the rest is for its answer.
@@ -25,8 +26,8 @@ const RANGE_TIME_SHARE: f64 = 0.75;
 struct Attempted {
     /// Nothing happened: this group is not, or not yet, the owner in its own log.
     void: Vec<Job<Write>>,
-    /// Ranges of which the first keys are gone.
-    begun: Vec<(Job<Write>, RangeDeleted)>,
+    /// Ranges that go on behind their first step.
+    begun: Vec<(Job<Write>, Deletion)>,
 }
 
 impl Router {
@@ -160,7 +161,10 @@ impl Router {
                 }
                 (Outcome::Void(_), _) => attempted.void.push(job),
                 (_, Err(why)) => self.unknown(job, &format!("the home may no longer serve the tenant ({why})")),
-                (Outcome::RangeDeleted(begun), Ok(())) if begun.next.is_some() => attempted.begun.push((job, begun)),
+                (Outcome::RangeDeleted(step), Ok(())) => match range(tenant, &job.ask) {
+                    Some(range) => attempted.begun.push((job, Deletion::begun(range, step))),
+                    None => self.answer(job, Outcome::RangeDeleted(step)),
+                },
                 (outcome, Ok(())) => self.answer(job, outcome),
             }
         }
@@ -169,38 +173,30 @@ impl Router {
 
     /// Removes the rest of a range, step by step, and answers. Whatever stops it on the way leaves a range of which the
     /// answer says that it is not whole.
-    async fn go_on(&self, hosted: &Hosted, job: Job<Write>, begun: RangeDeleted) {
-        let Change::DeleteRange(start, end) = &job.ask.change else {
-            return self.answer(job, Outcome::RangeDeleted(begun));
-        };
-        let tenant = job.tenant.number;
-        let range = DeleteRange::new(tenant, None, (start.clone(), end.clone()));
-        let mut progress = Progress {
-            changes: u32::from(begun.keys > 0),
-            keys: begun.keys,
-            is_whole: false,
-        };
-        let mut next = begun.next.clone();
+    async fn go_on(&self, hosted: &Hosted, job: Job<Write>, mut deletion: Deletion) {
         let until = answered_by(job.call.deadline, Instant::now());
-        while let Some(from) = next.take_if(|_| Instant::now() < until) {
-            let step = range.from(from, begun.at.revision).encode();
-            let proposed = hosted
-                .raft
-                .propose_by(tenant.get(), vec![(step, job.call.deadline)])
-                .await;
-            let Ok(answers) = proposed else { break };
-            let outcomes: Vec<Outcome> = answers.into_iter().flatten().map(outcome).collect();
-            let serves = self.serves_committed(hosted, tenant, &outcomes);
-            let (Some(Outcome::RangeDeleted(step)), Some(Ok(()))) = (outcomes.into_iter().next(), serves.first())
-            else {
+        while let Some(range) = deletion.next() {
+            if until <= Instant::now() || job.call.reply.is_unwanted() {
+                break;
+            }
+            let Some(step) = self.step(hosted, &range, until).await else {
                 break;
             };
-            progress.keys += step.keys;
-            progress.changes += u32::from(step.keys > 0);
-            next = step.next;
-            progress.is_whole = next.is_none();
+            deletion.add(step);
         }
-        self.answer_range(job, begun, progress);
+        self.answer_range(job, &deletion);
+    }
+
+    /// Proposes one step of a range; `None` if it is not known to be done.
+    async fn step(&self, hosted: &Hosted, range: &DeleteRange, until: Instant) -> Option<RangeDeleted> {
+        let class = range.tenant.get();
+        let proposed = hosted.raft.propose_by(class, vec![(range.encode(), until)]).await;
+        let outcome = outcome(proposed.ok()?.into_iter().flatten().next()?);
+        let serves = self.serves_committed(hosted, range.tenant, std::slice::from_ref(&outcome));
+        match (outcome, serves.first()) {
+            (Outcome::RangeDeleted(step), Some(Ok(()))) => Some(step),
+            (_, _) => None,
+        }
     }
 
     /// What the serving check needs to know, after a commit in this term or after a read index.
@@ -291,13 +287,24 @@ fn answered_by(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
 }
 
-/// Writes the command of a write.
+/// Writes the command of a write; of a range the first one.
 fn command(tenant: TenantNumber, write: &Write) -> Bytes {
     let key = write.idempotency;
     match &write.change {
         Change::One(operation) => command::Write::new(tenant, key, operation.clone()).encode(),
         Change::Txn(branches) => command::Txn::new(tenant, key, branches.clone()).encode(),
         Change::DeleteRange(start, end) => DeleteRange::new(tenant, key, (start.clone(), end.clone())).encode(),
+    }
+}
+
+/// Returns the range that a write removes.
+fn range(tenant: TenantNumber, write: &Write) -> Option<DeleteRange> {
+    match &write.change {
+        Change::DeleteRange(start, end) => {
+            let range = (start.clone(), end.clone());
+            Some(DeleteRange::new(tenant, write.idempotency, range))
+        }
+        Change::One(_) | Change::Txn(_) => None,
     }
 }
 
