@@ -1,25 +1,29 @@
-//! Writes at home: what came in one message for one tenant is one entry of the group's log.
+//! Writes at home: what came in one message for one tenant goes into few entries of the group's log.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_raft::ProposeError;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use stead_raft::{Proposal, ProposeError, parts};
 use stead_state::{
     serving::{self, BootTime, Lease, NotServing, Standing},
     shard::{
         answer::{Answer as Outcome, RangeDeleted, Void},
-        command::{self, DeleteRange},
+        command::{self, DeleteRange, REMOVAL_WORK},
         deletion::Deletion,
     },
 };
 use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, READY_WAIT, Router, Write, request::Change, too_late};
+use super::{Job, READY_WAIT, Router, Write, by_deadline, request::Change, too_late};
 use crate::host::Hosted;
 
 /// How much of its time a delete of a large range works: the rest is for its answer.
 const RANGE_TIME_SHARE: f64 = 0.75;
+
+/// What a compare and a step of a transaction count for beyond their bytes, as each command does.
+const TXN_STEP_WORK: usize = 64;
 
 /// What proposing left to do.
 #[derive(Default)]
@@ -31,37 +35,58 @@ struct Attempted {
 }
 
 impl Router {
-    /// Proposes writes of one tenant, and answers each.
+    /// Proposes writes of one tenant, and answers each: at about its own deadline at the latest, however long others that
+    /// came with it would wait.
     pub(super) async fn write(self: &Arc<Self>, group: GroupId, tenant: TenantNumber, jobs: Vec<Job<Write>>) {
         let Some(hosted) = self.host.groups.get(&group).cloned() else {
             return;
         };
-        let ready_by = Instant::now() + READY_WAIT;
-        let mut jobs = self.wanted(jobs);
-        while !jobs.is_empty() {
-            let attempted = self.attempt(&hosted, tenant, jobs).await;
-            for (job, begun) in attempted.begun {
-                self.go_on(&hosted, job, begun).await;
+        let mut running = FuturesUnordered::new();
+        for jobs in by_deadline(self.wanted(jobs), |job| job.call.deadline) {
+            let proposals: Vec<Proposal> = jobs.iter().map(|job| proposal(tenant, job)).collect();
+            for part in parts(jobs.into_iter().zip(proposals)) {
+                running.push(self.write_part(&hosted, tenant, part));
             }
+        }
+        while running.next().await.is_some() {}
+    }
+
+    /// Proposes writes that go together, until this group is their tenant's owner in its own log.
+    async fn write_part(
+        self: &Arc<Self>,
+        hosted: &Hosted,
+        tenant: TenantNumber,
+        (mut jobs, mut proposals): (Vec<Job<Write>>, Vec<Proposal>),
+    ) {
+        let ready_by = Instant::now() + READY_WAIT;
+        while !jobs.is_empty() {
+            let attempted = self.attempt(hosted, tenant, (jobs, proposals)).await;
+            // Where one command of an entry met the owner all did: either ranges go on, or jobs wait for the owner.
+            let begun = attempted.begun.into_iter();
+            join_all(begun.map(|(job, deletion)| self.go_on(hosted, job, deletion))).await;
             jobs = attempted.void;
             if jobs.is_empty() {
                 return;
             }
             let until = ready_by.min(jobs.iter().map(|job| job.call.deadline).max().unwrap_or(ready_by));
-            if !self.owned(&hosted, tenant, until).await {
+            if !self.owned(hosted, tenant, until).await {
                 let message = "the tenant's home is not ready to serve it yet: try again";
                 let error = Error::new(ErrorKind::TenantMoving, message);
                 jobs.drain(..).for_each(|job| self.refuse(job.call, &error));
             }
             jobs = self.wanted(jobs);
+            proposals = jobs.iter().map(|job| proposal(tenant, job)).collect();
         }
     }
 
     /// Proposes once; returns what was not answered.
-    async fn attempt(self: &Arc<Self>, hosted: &Hosted, tenant: TenantNumber, jobs: Vec<Job<Write>>) -> Attempted {
-        let command = |job: &Job<Write>| (command(tenant, &job.ask), job.call.deadline);
-        let commands: Vec<(Bytes, Instant)> = jobs.iter().map(command).collect();
-        match hosted.raft.propose_by(tenant.get(), commands).await {
+    async fn attempt(
+        self: &Arc<Self>,
+        hosted: &Hosted,
+        tenant: TenantNumber,
+        (jobs, proposals): (Vec<Job<Write>>, Vec<Proposal>),
+    ) -> Attempted {
+        match hosted.raft.propose_by(tenant.get(), proposals).await {
             Ok(answers) => {
                 let (jobs, answers) = self.proposed(jobs, answers);
                 self.answer_all(hosted, tenant, jobs, answers)
@@ -120,11 +145,14 @@ impl Router {
                 ProposeError::TimedOut => {
                     self.unknown(job, "the deadline passed before the write was known to be committed");
                 }
-                ProposeError::LeaderChanged | ProposeError::Unknown => {
+                ProposeError::LeaderChanged => {
                     self.unknown(
                         job,
                         "the home's leader changed before the write was known to be committed",
                     );
+                }
+                ProposeError::Unknown => {
+                    self.unknown(job, "the node stopped before the write was known to be committed");
                 }
             }
         }
@@ -189,8 +217,12 @@ impl Router {
 
     /// Proposes one step of a range; `None` if it is not known to be done.
     async fn step(&self, hosted: &Hosted, range: &DeleteRange, until: Instant) -> Option<RangeDeleted> {
-        let class = range.tenant.get();
-        let proposed = hosted.raft.propose_by(class, vec![(range.encode(), until)]).await;
+        let proposal = Proposal {
+            command: range.encode(),
+            work: REMOVAL_WORK,
+            deadline: until,
+        };
+        let proposed = hosted.raft.propose_by(range.tenant.get(), vec![proposal]).await;
         let outcome = outcome(proposed.ok()?.into_iter().flatten().next()?);
         let serves = self.serves_committed(hosted, range.tenant, std::slice::from_ref(&outcome));
         match (outcome, serves.first()) {
@@ -285,6 +317,26 @@ impl Router {
 /// Returns when an operation that can be left unfinished must end, so that its answer comes before its deadline.
 fn answered_by(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
+}
+
+fn proposal(tenant: TenantNumber, job: &Job<Write>) -> Proposal {
+    Proposal {
+        command: command(tenant, &job.ask),
+        work: work(&job.ask.change),
+        deadline: job.call.deadline,
+    }
+}
+
+/// What a write makes replicas do beyond what its bytes tell.
+fn work(change: &Change) -> usize {
+    match change {
+        Change::One(_) => 0,
+        Change::Txn(branches) => {
+            let steps = branches.then.len().max(branches.otherwise.len());
+            TXN_STEP_WORK * (branches.compares.len() + steps)
+        }
+        Change::DeleteRange(..) => REMOVAL_WORK,
+    }
 }
 
 /// Writes the command of a write; of a range the first one.

@@ -12,6 +12,10 @@ use crate::codec::{Malformed, Reader, Writer};
 /// Most keys that one command removes: as many effects as one change can have.
 pub const RANGE_KEYS_MAX: usize = 512;
 
+/// About how many bytes of rows a short command writes that removes so many keys: what it counts for where commands are
+/// weighed by their bytes.
+pub const REMOVAL_WORK: usize = RANGE_KEYS_MAX * 64;
+
 /// Removes the first keys of a range. The commands of a large one carry its idempotency key until one has removed
 /// something; those that go on behind that one name its revision and leave alone what was changed after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
