@@ -141,6 +141,7 @@ fn asked(message: PipelineRequest, answers: &Answers) -> Asked {
     };
     Asked {
         calls: message.operations.into_iter().map(call).collect(),
+        refused: Vec::new(),
         cancel_ids: message.cancel_ids,
     }
 }
