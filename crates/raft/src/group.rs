@@ -10,11 +10,11 @@ use openraft::{ChangeMembers, Precondition};
 use stead_store::machine::Answer;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::error::{ChangeError, ProposeError, ReadIndexError, leader};
 use crate::machine::index_outside;
 use crate::member::Member;
+use crate::proposal::Proposal;
 use crate::types::{LogId, TypeConfig};
 
 /// A group of this node. Clones are the same group.
@@ -88,17 +88,15 @@ impl Group {
     }
 
     /// Proposes commands as [`Group::propose`] does, each only as long as its deadline has not passed: one that is late is
-    /// no part of any entry, and is answered `None`. Nothing happened then.
+    /// no part of any entry, and is answered `None`. Nothing happened then. All are answered together, at the latest
+    /// deadline at the latest: what has its own is proposed on its own. What may be too much for one entry goes in
+    /// [`parts`](crate::parts).
     ///
     /// # Errors
     ///
     /// As there; the last deadline may pass while it is not known what has become of the entry.
-    pub async fn propose_by(
-        &self,
-        class: u64,
-        commands: Vec<(Bytes, Instant)>,
-    ) -> Result<Vec<Option<Answer>>, ProposeError> {
-        self.member.proposer.propose_by(class, commands).await
+    pub async fn propose_by(&self, class: u64, proposals: Vec<Proposal>) -> Result<Vec<Option<Answer>>, ProposeError> {
+        self.member.proposer.propose_by(class, proposals).await
     }
 
     /// Waits until all that was committed before this call is applied here; then the machine may be read. Returns the

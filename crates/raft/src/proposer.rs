@@ -30,6 +30,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{ProposeError, Refusal};
+use crate::proposal::Proposal;
 use crate::queue::{Item, Queue, weight};
 use crate::types::{Commands, Completion, Raft, TypeConfig};
 
@@ -142,25 +143,29 @@ impl Proposer {
         class: u64,
         commands: Vec<Bytes>,
     ) -> Result<Vec<Answer>, ProposeError> {
-        let (_, answered) = self.enqueue(class, commands, None)?;
+        let bytes = weight(&commands);
+        let (_, answered) = self.enqueue(class, (commands, bytes), None)?;
         let answers = answered.await.unwrap_or(Err(ProposeError::Unknown))?;
         // Without deadlines nothing is late.
         Ok(answers.into_iter().flatten().collect())
     }
 
     /// Proposes commands as long as they are wanted, and returns the answer to each that was proposed in time.
-    pub(crate) async fn propose_by(self: &Arc<Self>, class: u64, commands: Vec<(Bytes, Instant)>) -> Answers {
-        let count = commands.len();
-        let (commands, deadlines): (Vec<Bytes>, Vec<Instant>) = commands.into_iter().unzip();
-        let Some(last) = deadlines.iter().max().copied() else {
+    pub(crate) async fn propose_by(self: &Arc<Self>, class: u64, proposals: Vec<Proposal>) -> Answers {
+        let count = proposals.len();
+        let Some(last) = proposals.iter().map(|proposal| proposal.deadline).max() else {
             return Ok(Vec::new());
         };
-        let due = |deadline| Due {
-            deadline,
-            is_late: false,
+        let bytes = proposals.iter().map(Proposal::weight).sum();
+        let due = |proposal: Proposal| {
+            let due = Due {
+                deadline: proposal.deadline,
+                is_late: false,
+            };
+            (proposal.command, due)
         };
-        let dues = deadlines.into_iter().map(due).collect();
-        let (number, answered) = self.enqueue(class, commands, Some(dues))?;
+        let (commands, dues) = proposals.into_iter().map(due).unzip();
+        let (number, answered) = self.enqueue(class, (commands, bytes), Some(dues))?;
         match timeout_at(last, answered).await {
             Ok(answer) => answer.unwrap_or(Err(ProposeError::Unknown)),
             Err(_) => match self.state.lock().queue.withdraw(class, number) {
@@ -173,10 +178,9 @@ impl Proposer {
     fn enqueue(
         self: &Arc<Self>,
         class: u64,
-        commands: Vec<Bytes>,
+        (commands, bytes): (Vec<Bytes>, usize),
         deadlines: Option<Vec<Due>>,
     ) -> Result<(u64, oneshot::Receiver<Answers>), ProposeError> {
-        let bytes = weight(&commands);
         if !self.held.lock().add(class, bytes) {
             return Err(ProposeError::Overloaded);
         }
@@ -197,7 +201,7 @@ impl Proposer {
             if state.is_stopped {
                 return Err(ProposeError::Stopped);
             }
-            state.queue.push(Item::new(class, commands, waiter))
+            state.queue.push(Item::new(class, (commands, bytes), waiter))
         };
         self.wake.notify_one();
         Ok((number, answered))

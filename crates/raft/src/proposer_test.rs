@@ -7,8 +7,18 @@ fn proposer() -> Arc<Proposer> {
     Arc::new(Proposer::new(Arc::new(|| 0), pause, pause))
 }
 
-fn commands(count: usize, len: usize) -> Vec<Bytes> {
-    (0..count).map(|_| Bytes::from(vec![1; len])).collect()
+fn commands(count: usize, len: usize) -> (Vec<Bytes>, usize) {
+    let commands: Vec<Bytes> = (0..count).map(|_| Bytes::from(vec![1; len])).collect();
+    let bytes = weight(&commands);
+    (commands, bytes)
+}
+
+fn proposal(command: &'static [u8], deadline: Instant) -> Proposal {
+    Proposal {
+        command: Bytes::from_static(command),
+        work: 0,
+        deadline,
+    }
 }
 
 fn held(proposer: &Proposer) -> (usize, usize) {
@@ -57,22 +67,15 @@ async fn what_is_late_is_no_part_of_an_entry_and_certainly_did_not_happen() {
     let now = Instant::now();
     let after = move |millis| now + Duration::from_millis(millis);
     let dues = [50, 500, 60].map(after);
-    let asked: Vec<(Bytes, Instant)> = [b"a", b"b", b"c"]
-        .map(|byte| Bytes::from_static(byte))
-        .into_iter()
-        .zip(dues)
-        .collect();
+    let commands = [b"a", b"b", b"c"].into_iter().zip(dues);
+    let asked: Vec<Proposal> = commands.map(|(command, due)| proposal(command, due)).collect();
     let asking = tokio::spawn({
         let proposer = proposer.clone();
         async move { proposer.propose_by(7, asked).await }
     });
     let all_late = tokio::spawn({
         let proposer = proposer.clone();
-        async move {
-            proposer
-                .propose_by(8, vec![(Bytes::from_static(b"d"), after(60))])
-                .await
-        }
+        async move { proposer.propose_by(8, vec![proposal(b"d", after(60))]).await }
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (_, mut flight) = proposer.next_entry().expect("one is in time");
@@ -95,7 +98,7 @@ async fn what_is_under_way_at_its_deadline_may_have_happened() {
     let soon = Instant::now() + Duration::from_millis(50);
     let asking = tokio::spawn({
         let proposer = proposer.clone();
-        async move { proposer.propose_by(7, vec![(Bytes::from_static(b"a"), soon)]).await }
+        async move { proposer.propose_by(7, vec![proposal(b"a", soon)]).await }
     });
     tokio::task::yield_now().await;
     let taken = proposer.next_entry().expect("it waits");

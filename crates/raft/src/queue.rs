@@ -13,10 +13,11 @@ use bytes::Bytes;
 /// What a class may propose before the next one's turn.
 const TURN_BYTES: i64 = 16 << 10;
 
-/// What an item costs beyond its bytes: so many tiny ones are not free.
-const ITEM_BYTES: usize = 64;
+/// What a command costs beyond its bytes: so many tiny ones are not free.
+pub(crate) const COMMAND_BYTES: usize = 64;
 
-/// Bounds of one entry; a single item larger than them makes an entry of its own.
+/// Bounds of one entry; a single item larger than them makes an entry of its own. Bytes are counted as
+/// [`Item::bytes`], so that they bound what an entry makes the machine do, too.
 pub(crate) const ENTRY_COMMANDS_MAX: usize = 512;
 pub(crate) const ENTRY_BYTES_MAX: usize = 256 << 10;
 
@@ -24,6 +25,7 @@ pub(crate) const ENTRY_BYTES_MAX: usize = 256 << 10;
 pub(crate) struct Item<W> {
     pub(crate) class: u64,
     pub(crate) commands: Vec<Bytes>,
+    /// What it counts for in every bound.
     pub(crate) bytes: usize,
     pub(crate) waiter: W,
     /// The order in which items came; given by the queue.
@@ -31,8 +33,7 @@ pub(crate) struct Item<W> {
 }
 
 impl<W> Item<W> {
-    pub(crate) fn new(class: u64, commands: Vec<Bytes>, waiter: W) -> Self {
-        let bytes = weight(&commands);
+    pub(crate) fn new(class: u64, (commands, bytes): (Vec<Bytes>, usize), waiter: W) -> Self {
         Self {
             class,
             commands,
@@ -43,9 +44,9 @@ impl<W> Item<W> {
     }
 }
 
-/// What commands count for in every bound.
+/// What commands count for that do no more than their bytes tell.
 pub(crate) fn weight(commands: &[Bytes]) -> usize {
-    commands.iter().map(|command| command.len() + ITEM_BYTES).sum()
+    commands.iter().map(|command| command.len() + COMMAND_BYTES).sum()
 }
 
 /// Items by class.

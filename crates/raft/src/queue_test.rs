@@ -2,7 +2,13 @@ use super::*;
 use proptest::prelude::*;
 
 fn item(class: u64, number: usize, len: usize) -> Item<usize> {
-    Item::new(class, vec![Bytes::from(vec![0; len])], number)
+    weighing(class, number, (len, 0))
+}
+
+fn weighing(class: u64, number: usize, (len, work): (usize, usize)) -> Item<usize> {
+    let commands = vec![Bytes::from(vec![0; len])];
+    let bytes = weight(&commands) + work;
+    Item::new(class, (commands, bytes), number)
 }
 
 fn numbers(items: &[Item<usize>]) -> Vec<usize> {
@@ -29,6 +35,19 @@ fn an_item_larger_than_an_entry_stands_alone() {
     assert_eq!(numbers(&queue.next_entry()), [0]);
     assert_eq!(numbers(&queue.next_entry()), [1]);
     assert_eq!(numbers(&queue.next_entry()), [2]);
+}
+
+#[test]
+fn short_commands_that_do_much_are_few_in_an_entry_and_take_turns() {
+    let mut queue = Queue::default();
+    for number in 0..64 {
+        queue.push(weighing(1, number, (10, 32 << 10)));
+        queue.push(weighing(2, 100 + number, (10, 32 << 10)));
+    }
+    queue.push(item(3, 999, 10));
+    let entry = numbers(&queue.next_entry());
+    assert_eq!(entry[..3], [0, 100, 999]);
+    assert_eq!(entry.len(), 8, "{entry:?}");
 }
 
 #[test]

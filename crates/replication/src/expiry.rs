@@ -3,18 +3,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
-use stead_raft::Clock;
-use stead_state::shard::{Answer, command::Expire};
+use futures::{StreamExt, stream};
+use stead_raft::{Clock, Proposal};
+use stead_state::shard::{
+    Answer,
+    command::{Expire, REMOVAL_WORK},
+};
 use stead_types::{TenantNumber, TenantTime};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::local::Local;
 
 /// How often it is looked whether any key has expired: one look a group, however many tenants and keys there are.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Most tenants whose keys are removed at a time.
+/// Tenants whose keys are removed at the same time.
 const TENANTS_MAX: usize = 64;
+/// How long a command may wait to be proposed: the next round asks again.
+const PROPOSED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Removes expired keys of the tenants that a group owns. Never returns; it is dropped when leadership ends.
 pub(crate) async fn keep(local: Arc<Local>, clock: Clock) {
@@ -22,26 +27,31 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // One command removes some keys: as long as that helps, the next one follows at once.
+        // One command removes some keys: as long as that helps, the next round follows at once.
         while expire_due(&local, TenantTime(clock())).await {}
     }
 }
 
-/// Removes keys of some tenants whose time may be over; tells whether any were removed.
+/// Removes keys of each tenant whose time may be over; tells whether any were removed. Each has one command in a round,
+/// so that those with many expired keys do not hold up the others.
 async fn expire_due(local: &Local, now: TenantTime) -> bool {
-    let due: Vec<TenantNumber> = local
-        .machine
-        .read(|view| view.shard().due(now).take(TENANTS_MAX).collect());
-    let expired = join_all(due.into_iter().map(|tenant| expire(local, tenant))).await;
-    expired.contains(&true)
+    let due: Vec<TenantNumber> = local.machine.read(|view| view.shard().due(now).collect());
+    let expired = stream::iter(due).map(|tenant| expire(local, tenant));
+    let expired = expired.buffer_unordered(TENANTS_MAX);
+    expired.fold(false, async |any, expired| any || expired).await
 }
 
-/// Tells whether keys were removed. A command that is not committed is proposed again with the next tick.
+/// Tells whether keys were removed. A command that is not committed is proposed again in another round.
 async fn expire(local: &Local, tenant: TenantNumber) -> bool {
-    let command = Expire { tenant }.encode();
-    match local.group.propose(tenant.get(), vec![command]).await {
+    let proposal = Proposal {
+        command: Expire { tenant }.encode(),
+        work: REMOVAL_WORK,
+        deadline: Instant::now() + PROPOSED_WITHIN,
+    };
+    match local.group.propose_by(tenant.get(), vec![proposal]).await {
         Ok(answers) => answers
             .iter()
+            .flatten()
             .any(|answer| matches!(answer.downcast_ref::<Answer>(), Some(Answer::Written(_)))),
         Err(error) => {
             tracing::debug!(group = %local.id(), %tenant, %error, "expired keys were not removed");

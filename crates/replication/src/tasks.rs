@@ -111,8 +111,7 @@ impl GroupTasks {
     }
 
     /// Runs until the token fires. While this node leads it follows, reconciles, removes expired keys and moves the
-    /// floor; while it does not
-    /// it asks the leader how fresh the copies are.
+    /// floor; while it does not it asks the leader how fresh the copies are.
     ///
     /// # Errors
     ///

@@ -1022,14 +1022,17 @@ pub struct DeleteRangeResponse {
     /// Its revision is that of the first change, or the tenant's where there was nothing to delete.
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
-    /// How many keys this call removed. For a repeated outcome: without those that the first call had removed.
+    /// How many keys this call removed, at least that many if it is incomplete. For a repeated outcome: without those that
+    /// the first call had removed.
     #[prost(uint64, tag = "2")]
     pub deleted: u64,
-    /// How many changes it took. One change removes up to 512 keys at once; a larger range goes in several, and between
-    /// them others see a part of it gone. Keys that change after the first one stay.
+    /// How many changes it took, at least that many if it is incomplete. One change removes up to 512 keys at once; a larger
+    /// range goes in several, and between them others see a part of it gone. Keys that change after the first one stay.
     #[prost(uint32, tag = "3")]
     pub changes: u32,
-    /// The deadline came before the end: send the same request again, with its idempotency key, to go on.
+    /// Something came before the end: most of the time until the deadline had passed, the home's leader changed, the caller
+    /// cancelled. A step that was under way then may have happened without being counted. Send the same request again, with
+    /// its idempotency key, to go on.
     #[prost(bool, tag = "4")]
     pub incomplete: bool,
     #[prost(bool, tag = "5")]

@@ -7,7 +7,8 @@
 //!
 //! 1. Every call that enters a link is answered once.
 //! 2. A call that was sent is never sent again by the link: retrying is the client's.
-//! 3. A call that was cancelled before it was sent is not sent; for one that was sent the peer is told, once.
+//! 3. A call that was cancelled before it was sent, or whose deadline has passed, is not sent; for one that was sent and
+//!    is cancelled the peer is told, once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -38,6 +39,7 @@ use tracing::debug;
 use super::{
     call::{Call, Forwarded, Reply, cancelled},
     leaders::Leaders,
+    too_late,
 };
 use crate::reply;
 
@@ -88,16 +90,19 @@ pub(crate) struct Link {
     client: ForwardServiceClient<Channel>,
     queue: mpsc::Receiver<Outgoing>,
     leaders: Arc<Leaders>,
+    /// Taken from the queue and not sent: what waits for a place in the connection.
+    waiting: VecDeque<Outgoing>,
+    /// Sent and not answered.
     pending: BTreeMap<u64, Pending>,
-    /// Messages that wait for a place in the connection; meanwhile nothing is taken from the queue.
-    outbox: VecDeque<ForwardRequest>,
+    /// What the peer is to be told of with the next message.
+    cancel_ids: Vec<u64>,
     next_id: u64,
     /// Told when callers have cancelled.
     cancels: watch::Receiver<()>,
 }
 
 enum Wake {
-    Queued(Vec<Outgoing>),
+    Queued,
     Sent,
     Answered(ForwardResponse),
     Broken,
@@ -120,8 +125,9 @@ impl Link {
             client,
             queue,
             leaders,
+            waiting: VecDeque::new(),
             pending: BTreeMap::new(),
-            outbox: VecDeque::new(),
+            cancel_ids: Vec::new(),
             next_id: 1,
             cancels,
         }
@@ -133,59 +139,46 @@ impl Link {
             () = self.serve() => {}
             () = stop.cancelled() => {}
         }
-        self.fail_pending();
+        self.end();
         Ok(())
     }
 
     /// The first stream is opened before anybody waits for it; after a break the next one is when somebody does.
     async fn serve(&mut self) {
-        let mut first = None;
         loop {
-            match self.open(&mut first).await {
-                Some((messages, inbound)) => self.session(first.take(), messages, inbound).await,
-                None => {
-                    first.take().into_iter().for_each(|outgoing| self.refuse(outgoing));
-                    while let Ok(queued) = self.queue.try_recv() {
-                        self.refuse(queued);
-                    }
-                }
+            match self.open().await {
+                Some((messages, inbound)) => self.session(messages, inbound).await,
+                None => self.take_queued(),
             }
-            self.fail_pending();
-            first = self.queue.recv().await;
-            if first.is_none() {
-                return;
+            self.end();
+            match self.queue.recv().await {
+                Some(first) => self.waiting.push_back(first),
+                None => return,
             }
         }
     }
 
-    /// Opens the stream; the call that waits for it may be cancelled meanwhile.
-    async fn open(&mut self, first: &mut Option<Outgoing>) -> Option<Streams> {
+    /// Opens the stream; calls that wait for it may be cancelled or become late meanwhile.
+    async fn open(&mut self) -> Option<Streams> {
         let mut opening = std::pin::pin!(open(self.client.clone()));
+        let mut sweep = sweep();
         loop {
             tokio::select! {
                 opened = &mut opening => return opened,
-                Ok(()) = self.cancels.changed(), if first.is_some() => {
-                    *first = first.take().and_then(wanted);
-                }
+                Ok(()) = self.cancels.changed() => {}
+                _ = sweep.tick() => {}
             }
+            self.sweep_waiting();
         }
     }
 
     /// One stream, until it breaks.
-    async fn session(
-        &mut self,
-        first: Option<Outgoing>,
-        messages: mpsc::Sender<ForwardRequest>,
-        mut inbound: Streaming<ForwardResponse>,
-    ) {
-        let mut wake = Wake::Queued(first.into_iter().collect());
-        let mut sweep = interval(SWEEP_INTERVAL);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn session(&mut self, messages: mpsc::Sender<ForwardRequest>, mut inbound: Streaming<ForwardResponse>) {
+        let mut sweep = sweep();
         loop {
-            match wake {
-                Wake::Queued(calls) => self.outbox = self.messages(calls),
+            match self.wait(&messages, &mut inbound, &mut sweep).await {
+                Wake::Queued | Wake::Sent => {}
                 Wake::Cancelled => self.cancel(),
-                Wake::Sent => {}
                 Wake::Answered(response) => self.answered(response),
                 Wake::Broken => return,
                 Wake::Expired => {
@@ -194,7 +187,6 @@ impl Link {
                     self.cancel();
                 }
             }
-            wake = self.wait(&messages, &mut inbound, &mut sweep).await;
         }
     }
 
@@ -213,42 +205,64 @@ impl Link {
         sweep: &mut Interval,
     ) -> Wake {
         let mut queued = Vec::new();
+        let has_sent = !self.pending.is_empty();
+        let has_waiting = !self.waiting.is_empty();
         tokio::select! {
-            place = messages.reserve(), if !self.outbox.is_empty() => match (place, self.outbox.pop_front()) {
-                (Ok(place), Some(message)) => {
-                    place.send(message);
+            place = messages.reserve(), if has_waiting || !self.cancel_ids.is_empty() => match place {
+                Ok(place) => {
+                    if let Some(message) = self.message() {
+                        place.send(message);
+                    }
                     Wake::Sent
                 }
-                (Ok(_), None) | (Err(_), _) => Wake::Broken,
+                Err(_) => Wake::Broken,
             },
             answer = inbound.next() => match answer {
                 Some(Ok(response)) => Wake::Answered(response),
                 Some(Err(_)) | None => Wake::Broken,
             },
-            count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX), if self.outbox.is_empty() => {
-                if count == 0 { Wake::Broken } else { Wake::Queued(queued) }
+            count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX), if !has_waiting => {
+                self.waiting.extend(queued);
+                if count == 0 { Wake::Broken } else { Wake::Queued }
             }
-            Ok(()) = self.cancels.changed(), if !self.pending.is_empty() => Wake::Cancelled,
-            _ = sweep.tick(), if !self.pending.is_empty() => Wake::Expired,
+            Ok(()) = self.cancels.changed(), if has_sent || has_waiting => Wake::Cancelled,
+            _ = sweep.tick(), if has_sent || has_waiting => Wake::Expired,
         }
     }
 
-    fn messages(&mut self, calls: Vec<Outgoing>) -> VecDeque<ForwardRequest> {
-        let mut messages = VecDeque::new();
-        let mut message = ForwardRequest::default();
+    /// Returns the next message, if there is anything that somebody still wants to be sent.
+    fn message(&mut self) -> Option<ForwardRequest> {
+        let mut message = ForwardRequest {
+            operations: Vec::new(),
+            cancel_ids: std::mem::take(&mut self.cancel_ids),
+        };
         let mut len = 0;
-        for outgoing in calls.into_iter().filter_map(wanted) {
+        while message.operations.len() < MESSAGE_OPERATIONS_MAX
+            && len < MESSAGE_LEN_MAX
+            && let Some(outgoing) = self.waiting.pop_front()
+        {
+            let Some(outgoing) = wanted(outgoing) else { continue };
             len += operation::len(&outgoing.call.operation);
             message.operations.push(self.enter(outgoing));
-            if len >= MESSAGE_LEN_MAX {
-                messages.push_back(std::mem::take(&mut message));
-                len = 0;
-            }
         }
-        if !message.operations.is_empty() {
-            messages.push_back(message);
+        let is_empty = message.operations.is_empty() && message.cancel_ids.is_empty();
+        (!is_empty).then_some(message)
+    }
+
+    /// Takes what is queued to where it can be looked through.
+    fn take_queued(&mut self) {
+        while self.waiting.len() < QUEUE_MAX
+            && let Ok(queued) = self.queue.try_recv()
+        {
+            self.waiting.push_back(queued);
         }
-        messages
+    }
+
+    /// Answers those who wait here and for whom it is too late, or who wait no more.
+    fn sweep_waiting(&mut self) {
+        self.take_queued();
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting = waiting.into_iter().filter_map(wanted).collect();
     }
 
     fn enter(&mut self, outgoing: Outgoing) -> ForwardedOperation {
@@ -310,22 +324,16 @@ impl Link {
 
     /// Tells the peer of those for whom nobody waits any more; they are still answered.
     fn cancel(&mut self) {
-        let mut cancel_ids = Vec::new();
         for (id, pending) in &mut self.pending {
             if !pending.is_cancelled && pending.reply.is_unwanted() {
                 pending.is_cancelled = true;
-                cancel_ids.push(*id);
+                self.cancel_ids.push(*id);
             }
-        }
-        if !cancel_ids.is_empty() {
-            self.outbox.push_back(ForwardRequest {
-                operations: Vec::new(),
-                cancel_ids,
-            });
         }
     }
 
     fn expire(&mut self) {
+        self.sweep_waiting();
         let now = Instant::now();
         let expired: Vec<u64> = self
             .pending
@@ -340,8 +348,12 @@ impl Link {
         }
     }
 
-    fn fail_pending(&mut self) {
-        self.outbox.clear();
+    /// Answers all that the stream leaves behind.
+    fn end(&mut self) {
+        self.cancel_ids.clear();
+        while let Some(outgoing) = self.waiting.pop_front() {
+            self.refuse(outgoing);
+        }
         for (_, pending) in std::mem::take(&mut self.pending) {
             pending.fail("the connection to the home broke");
         }
@@ -385,12 +397,22 @@ async fn open(mut client: ForwardServiceClient<Channel>) -> Option<Streams> {
     }
 }
 
-/// Answers a call that was cancelled before it left this node; returns any other.
+fn sweep() -> Interval {
+    let mut sweep = interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    sweep
+}
+
+/// Answers a call that was cancelled, or became late, before it left this node; returns any other.
 fn wanted(outgoing: Outgoing) -> Option<Outgoing> {
-    if !outgoing.call.reply.is_unwanted() {
+    let error = if outgoing.call.reply.is_unwanted() {
+        cancelled()
+    } else if outgoing.call.deadline <= Instant::now() {
+        too_late()
+    } else {
         return Some(outgoing);
-    }
-    outgoing.call.reply.send(reply::error(&cancelled()));
+    };
+    outgoing.call.reply.send(reply::error(&error));
     None
 }
 
@@ -414,18 +436,20 @@ mod tests {
     /// A link that is never run, and calls for it.
     struct World {
         link: Link,
+        queue: mpsc::Sender<Outgoing>,
         answers: Answers,
         answered: mpsc::UnboundedReceiver<Answer>,
     }
 
     impl World {
         fn new() -> Self {
-            let (_, queue) = mpsc::channel(1);
+            let (queued, queue) = mpsc::channel(9);
             let channel = Channel::from_static("http://127.0.0.1:1").connect_lazy();
             let cancels = watch::Sender::new(()).subscribe();
             let (answers, answered) = Answers::channel();
             Self {
                 link: Link::new(channel, queue, Arc::default(), cancels),
+                queue: queued,
                 answers,
                 answered,
             }
@@ -465,27 +489,52 @@ mod tests {
         let mut world = World::new();
         let calls = [7, 8].map(|id| world.call(id));
         world.answers.cancel(vec![7]);
-        let messages = world.link.messages(calls.into());
-        let sent: Vec<u64> = messages
-            .iter()
-            .flat_map(|message| &message.operations)
-            .filter_map(|forwarded| Some(forwarded.operation.as_ref()?.id))
-            .collect();
+        world.link.waiting.extend(calls);
+        let sent = sent(&world.link.message().unwrap());
         assert_eq!(sent.len(), 1);
         assert_eq!(world.answered.try_recv().map(|answer| answer.id), Ok(7));
 
         world.link.cancel();
-        assert!(world.link.outbox.is_empty(), "nobody has cancelled it");
+        assert_eq!(world.link.message(), None, "nobody has cancelled it");
         world.answers.cancel(vec![8]);
         world.link.cancel();
         world.link.cancel();
-        let told: Vec<Vec<u64>> = world
-            .link
-            .outbox
-            .iter()
-            .map(|message| message.cancel_ids.clone())
-            .collect();
-        assert_eq!(told, [sent], "by the number that the peer knows");
+        let told = world.link.message().map(|message| message.cancel_ids);
+        assert_eq!(told, Some(sent), "by the number that the peer knows");
+        assert_eq!(world.link.message(), None, "once");
         assert!(world.answered.try_recv().is_err(), "the peer answers it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i3_what_became_late_before_it_was_sent_is_answered_and_not_sent() {
+        let mut world = World::new();
+        let [early, late, queued, later] = [7, 8, 9, 10].map(|id| world.call(id));
+        world.link.waiting.push_back(early);
+        assert_eq!(world.link.message().map(|message| message.operations.len()), Some(1));
+        let deadline = later.call.deadline + Duration::from_secs(5);
+        world.link.waiting.push_back(late);
+        world.queue.try_send(queued).unwrap();
+        world.queue.try_send(later_by(later, deadline)).unwrap();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(world.link.waiting.len(), 1);
+
+        world.link.expire();
+        let mut answered = std::iter::from_fn(|| world.answered.try_recv().ok());
+        let ids: Vec<u64> = answered.by_ref().map(|answer| answer.id).collect();
+        assert_eq!(ids, [8, 9], "what was sent is left to its peer a little longer");
+        assert_eq!(sent(&world.link.message().unwrap()).len(), 1);
+        assert_eq!(world.link.message(), None);
+    }
+
+    fn later_by(mut outgoing: Outgoing, deadline: Instant) -> Outgoing {
+        outgoing.call.deadline = deadline;
+        outgoing
+    }
+
+    fn sent(message: &ForwardRequest) -> Vec<u64> {
+        let operations = message.operations.iter();
+        operations
+            .filter_map(|forwarded| Some(forwarded.operation.as_ref()?.id))
+            .collect()
     }
 }

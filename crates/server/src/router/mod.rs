@@ -1,7 +1,7 @@
 //! Takes operations, finds out who serves them, and sees that each is answered.
 //!
 //! ```text
-//! dispatch ─ parse ─ tenant (view) ─ state::routing ─┬─ here, admitted, write   ─> writes: one entry for many
+//! dispatch ─ parse ─ tenant (view) ─ state::routing ─┬─ here, admitted, write   ─> writes: few entries for many
 //!                                                    ├─ here, admitted, read    ─> reads: one read index for many
 //!                                                    ├─ here, admitted, replica ─> replica: gate, perhaps wait
 //!                                                    └─ elsewhere               ─> forwarder: one stream a node
@@ -17,6 +17,7 @@
 
 mod admit;
 mod call;
+mod deadlines;
 mod forwarder;
 mod leaders;
 mod link;
@@ -47,6 +48,7 @@ use tonic::transport::Channel;
 
 use call::cancelled;
 pub(crate) use call::{Answers, Call, Forwarded, Reply};
+use deadlines::by_deadline;
 use forwarder::Forwarder;
 use link::Outgoing;
 pub(crate) use reads::refused;

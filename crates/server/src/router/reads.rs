@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stead_api::proto::v1::{
     Answer, BatchGetResponse, BatchGetResult, GetResponse, ResponseHeader, Role, ScanResponse, answer::Response,
 };
@@ -19,7 +20,7 @@ use stead_types::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Job, READY_WAIT, Read, Router,
+    Job, READY_WAIT, Read, Router, by_deadline,
     call::cancelled,
     request::{Query, Range},
     too_late,
@@ -46,15 +47,17 @@ pub(super) enum Found {
 }
 
 impl Router {
-    /// Serves linearizable reads of one group, and answers each.
+    /// Serves linearizable reads of one group, and answers each: at about its own deadline at the latest, however long
+    /// others that came with it would wait.
     pub(super) async fn read(self: &Arc<Self>, group: GroupId, jobs: Vec<Job<Read>>) {
         let Some(hosted) = self.host.groups.get(&group).cloned() else {
             return;
         };
-        let jobs = self.wanted(jobs);
-        if jobs.is_empty() {
-            return;
-        }
+        let parts = by_deadline(self.wanted(jobs), |job| job.call.deadline).into_iter();
+        join_all(parts.map(|jobs| self.read_part(&hosted, group, jobs))).await;
+    }
+
+    async fn read_part(self: &Arc<Self>, hosted: &Hosted, group: GroupId, jobs: Vec<Job<Read>>) {
         let deadline = jobs
             .iter()
             .map(|job| job.call.deadline)
@@ -62,9 +65,8 @@ impl Router {
             .unwrap_or_else(Instant::now);
         match timeout_at(deadline, hosted.raft.read_index()).await {
             Ok(Ok(_)) => {
-                for job in jobs {
-                    self.read_one(&hosted, job).await;
-                }
+                let mut reading: FuturesUnordered<_> = jobs.into_iter().map(|job| self.read_one(hosted, job)).collect();
+                while reading.next().await.is_some() {}
             }
             Ok(Err(ReadIndexError::NotLeader { leader: Some(leader) })) if leader != self.host.config.node.id => {
                 for job in jobs {
@@ -94,8 +96,8 @@ impl Router {
             let message = "the tenant's home is not ready to serve it yet: try again";
             return self.refuse(job.call, &Error::new(ErrorKind::TenantMoving, message));
         }
-        if job.call.reply.is_unwanted() {
-            return self.refuse(job.call, &cancelled());
+        if let Err(error) = check_wanted(&job) {
+            return self.refuse(job.call, &error);
         }
         let found = self.find(hosted, &job, Role::Home, Some(Duration::ZERO)).await;
         match (found, self.serves(hosted, number)) {
@@ -144,15 +146,24 @@ impl Router {
                 Found::Answer(answer) => return Ok(Some(answer)),
                 Found::NotReached => return Ok(None),
                 Found::Count(count, after, revision) => {
-                    if job.call.deadline <= Instant::now() {
-                        return Err(too_late());
-                    }
+                    check_wanted(job)?;
                     counted = Some((count, after, revision));
                     tokio::task::yield_now().await;
                 }
             }
         }
     }
+}
+
+/// Tells whether somebody still waits for the answer.
+fn check_wanted(job: &Job<Read>) -> Result<(), Error> {
+    if job.call.reply.is_unwanted() {
+        return Err(cancelled());
+    }
+    if job.call.deadline <= Instant::now() {
+        return Err(too_late());
+    }
+    Ok(())
 }
 
 fn query(

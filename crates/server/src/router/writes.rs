@@ -1,66 +1,92 @@
-//! Writes at home: what came in one message for one tenant is one entry of the group's log.
+//! Writes at home: what came in one message for one tenant goes into few entries of the group's log.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_raft::ProposeError;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use stead_raft::{Proposal, ProposeError, parts};
 use stead_state::{
     serving::{self, BootTime, Lease, NotServing, Standing},
     shard::{
         answer::{Answer as Outcome, RangeDeleted, Void},
-        command::{self, DeleteRange},
+        command::{self, DeleteRange, REMOVAL_WORK},
+        deletion::Deletion,
     },
 };
 use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, READY_WAIT, Router, Write, request::Change, too_late, written::Progress};
+use super::{Job, READY_WAIT, Router, Write, by_deadline, request::Change, too_late};
 use crate::host::Hosted;
 
 /// How much of its time a delete of a large range works: the rest is for its answer.
 const RANGE_TIME_SHARE: f64 = 0.75;
+
+/// What a compare and a step of a transaction count for beyond their bytes, as each command does.
+const TXN_STEP_WORK: usize = 64;
 
 /// What proposing left to do.
 #[derive(Default)]
 struct Attempted {
     /// Nothing happened: this group is not, or not yet, the owner in its own log.
     void: Vec<Job<Write>>,
-    /// Ranges of which the first keys are gone.
-    begun: Vec<(Job<Write>, RangeDeleted)>,
+    /// Ranges that go on behind their first step.
+    begun: Vec<(Job<Write>, Deletion)>,
 }
 
 impl Router {
-    /// Proposes writes of one tenant, and answers each.
+    /// Proposes writes of one tenant, and answers each: at about its own deadline at the latest, however long others that
+    /// came with it would wait.
     pub(super) async fn write(self: &Arc<Self>, group: GroupId, tenant: TenantNumber, jobs: Vec<Job<Write>>) {
         let Some(hosted) = self.host.groups.get(&group).cloned() else {
             return;
         };
-        let ready_by = Instant::now() + READY_WAIT;
-        let mut jobs = self.wanted(jobs);
-        while !jobs.is_empty() {
-            let attempted = self.attempt(&hosted, tenant, jobs).await;
-            for (job, begun) in attempted.begun {
-                self.go_on(&hosted, job, begun).await;
+        let mut running = FuturesUnordered::new();
+        for jobs in by_deadline(self.wanted(jobs), |job| job.call.deadline) {
+            let proposals: Vec<Proposal> = jobs.iter().map(|job| proposal(tenant, job)).collect();
+            for part in parts(jobs.into_iter().zip(proposals)) {
+                running.push(self.write_part(&hosted, tenant, part));
             }
+        }
+        while running.next().await.is_some() {}
+    }
+
+    /// Proposes writes that go together, until this group is their tenant's owner in its own log.
+    async fn write_part(
+        self: &Arc<Self>,
+        hosted: &Hosted,
+        tenant: TenantNumber,
+        (mut jobs, mut proposals): (Vec<Job<Write>>, Vec<Proposal>),
+    ) {
+        let ready_by = Instant::now() + READY_WAIT;
+        while !jobs.is_empty() {
+            let attempted = self.attempt(hosted, tenant, (jobs, proposals)).await;
+            // Where one command of an entry met the owner all did: either ranges go on, or jobs wait for the owner.
+            let begun = attempted.begun.into_iter();
+            join_all(begun.map(|(job, deletion)| self.go_on(hosted, job, deletion))).await;
             jobs = attempted.void;
             if jobs.is_empty() {
                 return;
             }
             let until = ready_by.min(jobs.iter().map(|job| job.call.deadline).max().unwrap_or(ready_by));
-            if !self.owned(&hosted, tenant, until).await {
+            if !self.owned(hosted, tenant, until).await {
                 let message = "the tenant's home is not ready to serve it yet: try again";
                 let error = Error::new(ErrorKind::TenantMoving, message);
                 jobs.drain(..).for_each(|job| self.refuse(job.call, &error));
             }
             jobs = self.wanted(jobs);
+            proposals = jobs.iter().map(|job| proposal(tenant, job)).collect();
         }
     }
 
     /// Proposes once; returns what was not answered.
-    async fn attempt(self: &Arc<Self>, hosted: &Hosted, tenant: TenantNumber, jobs: Vec<Job<Write>>) -> Attempted {
-        let command = |job: &Job<Write>| (command(tenant, &job.ask), job.call.deadline);
-        let commands: Vec<(Bytes, Instant)> = jobs.iter().map(command).collect();
-        match hosted.raft.propose_by(tenant.get(), commands).await {
+    async fn attempt(
+        self: &Arc<Self>,
+        hosted: &Hosted,
+        tenant: TenantNumber,
+        (jobs, proposals): (Vec<Job<Write>>, Vec<Proposal>),
+    ) -> Attempted {
+        match hosted.raft.propose_by(tenant.get(), proposals).await {
             Ok(answers) => {
                 let (jobs, answers) = self.proposed(jobs, answers);
                 self.answer_all(hosted, tenant, jobs, answers)
@@ -119,11 +145,14 @@ impl Router {
                 ProposeError::TimedOut => {
                     self.unknown(job, "the deadline passed before the write was known to be committed");
                 }
-                ProposeError::LeaderChanged | ProposeError::Unknown => {
+                ProposeError::LeaderChanged => {
                     self.unknown(
                         job,
                         "the home's leader changed before the write was known to be committed",
                     );
+                }
+                ProposeError::Unknown => {
+                    self.unknown(job, "the node stopped before the write was known to be committed");
                 }
             }
         }
@@ -160,7 +189,10 @@ impl Router {
                 }
                 (Outcome::Void(_), _) => attempted.void.push(job),
                 (_, Err(why)) => self.unknown(job, &format!("the home may no longer serve the tenant ({why})")),
-                (Outcome::RangeDeleted(begun), Ok(())) if begun.next.is_some() => attempted.begun.push((job, begun)),
+                (Outcome::RangeDeleted(step), Ok(())) => match range(tenant, &job.ask) {
+                    Some(range) => attempted.begun.push((job, Deletion::begun(range, step))),
+                    None => self.answer(job, Outcome::RangeDeleted(step)),
+                },
                 (outcome, Ok(())) => self.answer(job, outcome),
             }
         }
@@ -169,38 +201,34 @@ impl Router {
 
     /// Removes the rest of a range, step by step, and answers. Whatever stops it on the way leaves a range of which the
     /// answer says that it is not whole.
-    async fn go_on(&self, hosted: &Hosted, job: Job<Write>, begun: RangeDeleted) {
-        let Change::DeleteRange(start, end) = &job.ask.change else {
-            return self.answer(job, Outcome::RangeDeleted(begun));
-        };
-        let tenant = job.tenant.number;
-        let range = DeleteRange::new(tenant, None, (start.clone(), end.clone()));
-        let mut progress = Progress {
-            changes: u32::from(begun.keys > 0),
-            keys: begun.keys,
-            is_whole: false,
-        };
-        let mut next = begun.next.clone();
+    async fn go_on(&self, hosted: &Hosted, job: Job<Write>, mut deletion: Deletion) {
         let until = answered_by(job.call.deadline, Instant::now());
-        while let Some(from) = next.take_if(|_| Instant::now() < until) {
-            let step = range.from(from, begun.at.revision).encode();
-            let proposed = hosted
-                .raft
-                .propose_by(tenant.get(), vec![(step, job.call.deadline)])
-                .await;
-            let Ok(answers) = proposed else { break };
-            let outcomes: Vec<Outcome> = answers.into_iter().flatten().map(outcome).collect();
-            let serves = self.serves_committed(hosted, tenant, &outcomes);
-            let (Some(Outcome::RangeDeleted(step)), Some(Ok(()))) = (outcomes.into_iter().next(), serves.first())
-            else {
+        while let Some(range) = deletion.next() {
+            if until <= Instant::now() || job.call.reply.is_unwanted() {
+                break;
+            }
+            let Some(step) = self.step(hosted, &range, until).await else {
                 break;
             };
-            progress.keys += step.keys;
-            progress.changes += u32::from(step.keys > 0);
-            next = step.next;
-            progress.is_whole = next.is_none();
+            deletion.add(step);
         }
-        self.answer_range(job, begun, progress);
+        self.answer_range(job, &deletion);
+    }
+
+    /// Proposes one step of a range; `None` if it is not known to be done.
+    async fn step(&self, hosted: &Hosted, range: &DeleteRange, until: Instant) -> Option<RangeDeleted> {
+        let proposal = Proposal {
+            command: range.encode(),
+            work: REMOVAL_WORK,
+            deadline: until,
+        };
+        let proposed = hosted.raft.propose_by(range.tenant.get(), vec![proposal]).await;
+        let outcome = outcome(proposed.ok()?.into_iter().flatten().next()?);
+        let serves = self.serves_committed(hosted, range.tenant, std::slice::from_ref(&outcome));
+        match (outcome, serves.first()) {
+            (Outcome::RangeDeleted(step), Some(Ok(()))) => Some(step),
+            (_, _) => None,
+        }
     }
 
     /// What the serving check needs to know, after a commit in this term or after a read index.
@@ -291,13 +319,44 @@ fn answered_by(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
 }
 
-/// Writes the command of a write.
+fn proposal(tenant: TenantNumber, job: &Job<Write>) -> Proposal {
+    Proposal {
+        command: command(tenant, &job.ask),
+        work: work(&job.ask.change),
+        deadline: job.call.deadline,
+    }
+}
+
+/// What a write makes replicas do beyond what its bytes tell.
+fn work(change: &Change) -> usize {
+    match change {
+        Change::One(_) => 0,
+        Change::Txn(branches) => {
+            let steps = branches.then.len().max(branches.otherwise.len());
+            TXN_STEP_WORK * (branches.compares.len() + steps)
+        }
+        Change::DeleteRange(..) => REMOVAL_WORK,
+    }
+}
+
+/// Writes the command of a write; of a range the first one.
 fn command(tenant: TenantNumber, write: &Write) -> Bytes {
     let key = write.idempotency;
     match &write.change {
         Change::One(operation) => command::Write::new(tenant, key, operation.clone()).encode(),
         Change::Txn(branches) => command::Txn::new(tenant, key, branches.clone()).encode(),
         Change::DeleteRange(start, end) => DeleteRange::new(tenant, key, (start.clone(), end.clone())).encode(),
+    }
+}
+
+/// Returns the range that a write removes.
+fn range(tenant: TenantNumber, write: &Write) -> Option<DeleteRange> {
+    match &write.change {
+        Change::DeleteRange(start, end) => {
+            let range = (start.clone(), end.clone());
+            Some(DeleteRange::new(tenant, write.idempotency, range))
+        }
+        Change::One(_) | Change::Txn(_) => None,
     }
 }
 

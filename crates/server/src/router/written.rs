@@ -1,14 +1,18 @@
 //! What writes came to, as messages.
 
-use stead_api::proto::v1::{
-    Answer, AppendResponse, DeleteRangeResponse, DeleteResponse, IncrementResponse, NotAdmitted, PutResponse,
-    ResponseHeader, Role, TxnResponse, TxnResult,
-    answer::Response,
-    txn_result::{self, Result as StepMessage},
+use stead_api::{
+    convert,
+    proto::v1::{
+        Answer, AppendResponse, DeleteRangeResponse, DeleteResponse, IncrementResponse, NotAdmitted, PutResponse,
+        ResponseHeader, Role, TxnResponse, TxnResult,
+        answer::Response,
+        txn_result::{self, Result as StepMessage},
+    },
 };
 use stead_state::shard::{
-    answer::{Answer as Outcome, Evaluated, Made, RangeDeleted, Refusal, StepResult, TxnDone, Unfit, Written},
+    answer::{Answer as Outcome, Evaluated, Made, Refusal, StepResult, TxnDone, Unfit, Written},
     command::{Effect, Operation, Step},
+    deletion::Deletion,
 };
 use stead_types::{
     Epoch, Error, ErrorKind, Revision, Sequence,
@@ -20,16 +24,6 @@ use crate::{
     metrics::{Op, ServedFrom},
     reply::{self, Origin, Seen},
 };
-
-/// How far a range has been removed.
-pub(super) struct Progress {
-    /// Changes that it took.
-    pub(super) changes: u32,
-    /// Keys that are gone.
-    pub(super) keys: u64,
-    /// Whether that was all.
-    pub(super) is_whole: bool,
-}
 
 impl Router {
     /// Answers a write.
@@ -45,14 +39,6 @@ impl Router {
                      without previous values"
                 );
                 reply::error(&Error::invalid("then", message))
-            }
-            Outcome::RangeDeleted(deleted) => {
-                let progress = Progress {
-                    changes: u32::from(deleted.keys > 0),
-                    keys: deleted.keys,
-                    is_whole: true,
-                };
-                return self.answer_range(job, deleted, progress);
             }
             Outcome::ConditionFailed { current, at: _ } => {
                 let message = match current {
@@ -78,20 +64,24 @@ impl Router {
                 let message = "whether the write was executed is no longer remembered; it was not executed now";
                 reply::error(&Error::new(ErrorKind::IdempotencyExpired { edge, now }, message))
             }
-            Outcome::Done | Outcome::Fed(_) | Outcome::Void(_) => strange(),
+            Outcome::RangeDeleted(_) | Outcome::Done | Outcome::Fed(_) | Outcome::Void(_) => strange(),
         };
         self.host.counts.request(Op::Write, ServedFrom::Home);
         job.call.reply.send(answer);
     }
 
-    /// Answers a delete of a range, whole or not.
-    pub(super) fn answer_range(&self, job: Job<Write>, deleted: RangeDeleted, progress: Progress) {
+    /// Answers a delete of a range, whole or not. A session has seen all of it, not only its first change.
+    pub(super) fn answer_range(&self, job: Job<Write>, deletion: &Deletion) {
+        let header = ResponseHeader {
+            revision: Some(convert::id::from_revision(deletion.revision())),
+            ..self.header(&job, deletion.last())
+        };
         let answer = reply::response(Response::DeleteRange(DeleteRangeResponse {
-            header: Some(self.header(&job, deleted.at)),
-            deleted: progress.keys,
-            changes: progress.changes,
-            incomplete: !progress.is_whole,
-            repeated_outcome: deleted.repeated,
+            header: Some(header),
+            deleted: deletion.keys(),
+            changes: deletion.changes(),
+            incomplete: !deletion.is_whole(),
+            repeated_outcome: deletion.is_repeated(),
         }));
         self.host.counts.request(Op::Write, ServedFrom::Home);
         job.call.reply.send(answer);

@@ -4,10 +4,9 @@ use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use stead_api::proto::internal::v1::{
-    ForwardRequest, ForwardResponse, ForwardWatchRequest, ForwardWatchResponse, ForwardedOperation,
-    forward_service_server,
+    ForwardRequest, ForwardResponse, ForwardWatchRequest, ForwardWatchResponse, forward_service_server,
 };
-use stead_types::{Epoch, GroupId, TenantNumber};
+use stead_types::{Epoch, Error, GroupId, TenantNumber};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,25 +38,33 @@ impl ForwardService {
 
 fn asked(message: ForwardRequest, answers: &Answers) -> Asked {
     let now = Instant::now();
-    let call = |forwarded: ForwardedOperation| {
-        let operation = forwarded.operation?;
-        let asked = Duration::from_millis(operation.deadline_ms.into());
-        Some(Call {
-            deadline: now + within(Some(asked)),
+    let mut asked = Asked {
+        cancel_ids: message.cancel_ids,
+        ..Asked::default()
+    };
+    for forwarded in message.operations {
+        // One without an operation has no id under which it could be answered.
+        let Some(operation) = forwarded.operation else { continue };
+        let reply = Reply::new(operation.id, answers.clone());
+        let Some(epoch) = Epoch::new(forwarded.epoch) else {
+            let message = "epoch: is larger than any";
+            asked.refused.push((reply, Error::invalid("epoch", message)));
+            continue;
+        };
+        let within = within(Some(Duration::from_millis(operation.deadline_ms.into())));
+        asked.calls.push(Call {
+            deadline: now + within,
             hops: forwarded.hops,
             forwarded: Some(Forwarded {
                 group: GroupId::new(forwarded.group),
-                epoch: Epoch::new(forwarded.epoch)?,
+                epoch,
                 tenant: TenantNumber::new(forwarded.tenant_number),
             }),
-            reply: Reply::new(operation.id, answers.clone()),
+            reply,
             operation,
-        })
-    };
-    Asked {
-        calls: message.operations.into_iter().filter_map(call).collect(),
-        cancel_ids: message.cancel_ids,
+        });
     }
+    asked
 }
 
 #[tonic::async_trait]
@@ -97,5 +104,50 @@ impl forward_service_server::ForwardService for ForwardService {
             })
         });
         Ok(Response::new(Box::pin(messages.take_until(stopped))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_api::{
+        proto::{
+            internal::v1::ForwardedOperation,
+            v1::{Operation, answer::Response},
+        },
+        status,
+    };
+    use stead_types::ErrorKind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_malformed_is_answered_and_holds_up_nobody() {
+        let (answers, mut answered) = Answers::channel();
+        let operation = |id, epoch| ForwardedOperation {
+            operation: Some(Operation {
+                id,
+                ..Operation::default()
+            }),
+            epoch,
+            ..ForwardedOperation::default()
+        };
+        let operations = vec![operation(1, u32::MAX), operation(2, 1), ForwardedOperation::default()];
+        let message = ForwardRequest {
+            operations,
+            cancel_ids: vec![],
+        };
+        let asked = asked(message, &answers);
+        assert_eq!(asked.calls.len(), 1);
+        assert_eq!(asked.calls[0].operation.id, 2);
+        asked.refuse();
+        let answer = answered.recv().await.unwrap();
+        let Some(Response::Error(error)) = answer.response else {
+            panic!("{answer:?}")
+        };
+        let field = "epoch".to_owned();
+        assert_eq!(
+            (answer.id, status::from_operation_error(error).kind),
+            (1, ErrorKind::Invalid { field })
+        );
     }
 }

@@ -93,10 +93,16 @@ pub(crate) fn within(asked: Option<Duration>) -> Duration {
     asked.unwrap_or(DEADLINE_DEFAULT).min(DEADLINE_MAX)
 }
 
+/// Most digits of `grpc-timeout`, as gRPC has it.
+const TIMEOUT_DIGITS_MAX: usize = 8;
+
 /// Reads `grpc-timeout`: up to eight digits and a unit.
 pub(super) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > TIMEOUT_DIGITS_MAX || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
     let number: u64 = digits.parse().ok()?;
     match unit {
         "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
@@ -135,6 +141,7 @@ fn asked(message: PipelineRequest, answers: &Answers) -> Asked {
     };
     Asked {
         calls: message.operations.into_iter().map(call).collect(),
+        refused: Vec::new(),
         cancel_ids: message.cancel_ids,
     }
 }
@@ -213,7 +220,7 @@ impl kv_service_server::KvService for KvService {
         &self,
         request: Request<ScanStreamRequest>,
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
-        let until = timeout(request.metadata()).map(|asked| Instant::now() + asked);
+        let until = timeout(request.metadata()).and_then(|asked| Instant::now().checked_add(asked));
         let routing = routing(request.metadata())?;
         let pages = scan_stream::Pages::new(self.serving.router.clone(), request.into_inner(), (until, routing));
         Ok(Response::new(pages.into_stream(self.stop.clone())))
@@ -237,5 +244,24 @@ impl kv_service_server::KvService for KvService {
         let messages = answers.flat_map(|answers| stream::iter(messages(answers)));
         let stream = messages.map(|answers| Ok(PipelineResponse { answers }));
         Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_has_at_most_eight_digits_and_a_unit() {
+        let read = |text: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            timeout(&metadata)
+        };
+        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        for wrong in ["100000000H", "18446744073709551615S", "+5S", "5", "S", "", "5x"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 }

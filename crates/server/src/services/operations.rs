@@ -17,11 +17,15 @@ use futures::{
     stream::{self, FuturesUnordered},
 };
 use stead_api::proto::v1::Answer;
+use stead_types::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use crate::router::{Answers, Call, Router};
+use crate::{
+    reply,
+    router::{Answers, Call, Reply, Router},
+};
 
 /// Operations of one stream in flight.
 const IN_FLIGHT_MAX: usize = 4_096;
@@ -29,11 +33,25 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const MESSAGE_ANSWERS_MAX: usize = 512;
 
 /// What one inbound message asks for.
+#[derive(Default)]
 pub(crate) struct Asked {
     /// To be done.
     pub(crate) calls: Vec<Call>,
+    /// Not to be done, and why.
+    pub(crate) refused: Vec<(Reply, Error)>,
     /// Operations of this or an earlier message for which nobody waits any more.
     pub(crate) cancel_ids: Vec<u64>,
+}
+
+impl Asked {
+    /// Answers what is not to be done, and returns how many there were.
+    pub(super) fn refuse(self) -> usize {
+        let count = self.refused.len();
+        for (reply, error) in self.refused {
+            reply.send(reply::error(&error));
+        }
+        count
+    }
 }
 
 /// The inbound messages; each is read with where its answers go.
@@ -110,7 +128,9 @@ impl Session {
     }
 
     fn take(&mut self, read: Read) {
-        let Asked { calls, cancel_ids } = read(&self.answers.0);
+        let mut asked = read(&self.answers.0);
+        let (calls, cancel_ids) = (std::mem::take(&mut asked.calls), std::mem::take(&mut asked.cancel_ids));
+        self.in_flight += asked.refuse();
         if !cancel_ids.is_empty() {
             self.answers.0.cancel(cancel_ids);
             self.router.cancelled();

@@ -28,6 +28,7 @@ mod apply;
 pub mod clients;
 pub mod command;
 mod counter;
+pub mod deletion;
 mod detached;
 pub mod digest;
 mod maintain;

@@ -9,6 +9,9 @@ mod seed;
 mod txn;
 mod write;
 
+#[cfg(test)]
+pub(super) use range::ROWS_MAX;
+
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, TenantNumber};
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Most rows that a command looks at, tombstones below the floor not counted: they go at another time in each replica.
-const ROWS_MAX: usize = 8 * RANGE_KEYS_MAX;
+pub(in crate::shard) const ROWS_MAX: usize = 8 * RANGE_KEYS_MAX;
 
 impl Shard {
     pub(super) fn delete_range(&mut self, context: &mut Context<'_>, range: DeleteRange) -> Result<Answer, Unreadable> {

@@ -109,7 +109,7 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
             otherwise: vec![Step::Write(Operation::new("m", Effect::put("v")))],
         });
         "delete-range" DeleteRange DeleteRange::new(tenant, idempotency, ("a".into(), Some("b".into())));
-        "delete-range-on" DeleteRange DeleteRange::new(tenant, None, ("a".into(), None)).from("b".into(), at("3.10"));
+        "delete-range-on" DeleteRange DeleteRange::new(tenant, None, ("a".into(), None)).from("b".into(), Some(at("3.10")));
         "expire" Expire Expire { tenant };
         "data-expiring" Data Data { tenant, home, epoch, changes: vec![
             Change { value: Some(Value { expires: Some(TenantTime(9_000)), ..change.value.clone().unwrap() }), ..change.clone() },

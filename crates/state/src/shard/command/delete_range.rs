@@ -12,8 +12,12 @@ use crate::codec::{Malformed, Reader, Writer};
 /// Most keys that one command removes: as many effects as one change can have.
 pub const RANGE_KEYS_MAX: usize = 512;
 
-/// Removes the first keys of a range. The first command of a large one carries the idempotency key; those that go on
-/// behind it name its revision and leave alone what was changed after it.
+/// About how many bytes of rows a short command writes that removes so many keys: what it counts for where commands are
+/// weighed by their bytes.
+pub const REMOVAL_WORK: usize = RANGE_KEYS_MAX * 64;
+
+/// Removes the first keys of a range. The commands of a large one carry its idempotency key until one has removed
+/// something; those that go on behind that one name its revision and leave alone what was changed after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteRange {
     /// Of which tenant.
@@ -47,15 +51,21 @@ impl DeleteRange {
         }
     }
 
-    /// Returns the command that goes on from a key, in the range whose first command made this revision.
-    pub fn from(&self, start: Bytes, as_of: Revision) -> Self {
+    /// Returns the command that goes on from a key, in the range of which the first keys were removed by this change.
+    /// As long as none are, the key of the whole range stays with it: a change under no key would not be known to a
+    /// repeat, which would remove what others have written meanwhile.
+    pub(crate) fn from(&self, start: Bytes, removed: Option<Revision>) -> Self {
+        let (idempotency, request) = match removed {
+            None => (self.idempotency, self.request),
+            Some(_) => (None, 0),
+        };
         Self {
             tenant: self.tenant,
-            idempotency: None,
-            request: 0,
+            idempotency,
+            request,
             start,
             end: self.end.clone(),
-            as_of: Some(as_of),
+            as_of: removed,
         }
     }
 

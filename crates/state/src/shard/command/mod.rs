@@ -20,7 +20,7 @@ pub use attach::{Attach, Detach};
 use bytes::Bytes;
 pub use create::Create;
 pub use data::{Data, Offset};
-pub use delete_range::{DeleteRange, RANGE_KEYS_MAX};
+pub use delete_range::{DeleteRange, RANGE_KEYS_MAX, REMOVAL_WORK};
 pub use erase::{Erase, Rejoin};
 pub use expire::{EXPIRED_MAX, Expire};
 pub use floor::Floor;

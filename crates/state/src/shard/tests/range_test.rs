@@ -6,7 +6,9 @@ use super::group::{Group, TENANT};
 use crate::shard::{
     Answer,
     answer::RangeDeleted,
+    apply::ROWS_MAX,
     command::{DeleteRange, EXPIRED_MAX, Effect, Expire, Operation, RANGE_KEYS_MAX, Write},
+    deletion::Deletion,
 };
 
 const KEYS: usize = 2 * RANGE_KEYS_MAX + 2;
@@ -27,6 +29,30 @@ fn delete(group: &mut Group, range: &DeleteRange) -> RangeDeleted {
         panic!("{answer:?}")
     };
     deleted
+}
+
+/// A key behind so many that were deleted that the range's first command does not come to it.
+fn one_behind_deleted() -> Group {
+    let mut group = Group::owner();
+    for number in 0..=ROWS_MAX {
+        put(&mut group, key(number), 1, None);
+    }
+    for number in 0..ROWS_MAX {
+        let delete = Write::new(TENANT, None, Operation::new(key(number), Effect::Delete));
+        group.apply(2, delete.encode());
+    }
+    group
+}
+
+/// Goes through the rest of a range; in how many steps.
+fn go_on(group: &mut Group, begun: RangeDeleted) -> (Deletion, usize) {
+    let mut deletion = Deletion::begun(range(), begun);
+    let mut steps = 0;
+    while let Some(step) = deletion.next() {
+        deletion.add(delete(group, &step));
+        steps += 1;
+    }
+    (deletion, steps)
 }
 
 fn range() -> DeleteRange {
@@ -57,21 +83,50 @@ fn a_large_range_goes_in_steps_and_spares_what_came_after_the_first() {
         (again.at.revision, again.keys, again.repeated),
         (first.at.revision, 0, true)
     );
-    let mut next = again.next;
-    let (mut keys, mut steps) = (0, 0);
-    while let Some(from) = next {
-        let step = delete(&mut group, &range().from(from, first.at.revision));
-        keys += step.keys as usize;
-        steps += 1;
-        next = step.next;
-    }
-    assert_eq!((keys, steps), (KEYS - RANGE_KEYS_MAX - 1, 2));
+    let (deletion, steps) = go_on(&mut group, again);
+    assert_eq!((deletion.keys() as usize, steps), (KEYS - RANGE_KEYS_MAX - 1, 2));
+    assert!(deletion.is_repeated());
+    assert_eq!(deletion.revision(), first.at.revision);
+    assert_eq!(deletion.last().revision, group.record().live.revision);
     let left: Vec<_> = [&b"j"[..], &key(3), &key(RANGE_KEYS_MAX), b"l"]
         .map(<[u8]>::to_vec)
         .into();
     let has = |key: &Vec<u8>| group.reading().get(key, None).unwrap().is_some();
     assert!(left.iter().all(has));
     assert_eq!(group.record().live.keys as usize, left.len());
+}
+
+/// Invariants 1 and 2 of a deletion.
+#[test]
+fn a_repeat_spares_what_others_wrote_also_where_the_first_steps_found_nothing() {
+    let mut group = one_behind_deleted();
+    let first = delete(&mut group, &range());
+    assert_eq!((first.keys, first.next.as_deref()), (0, Some(key(ROWS_MAX).as_slice())));
+    let (removed, steps) = go_on(&mut group, first);
+    assert_eq!((removed.keys(), removed.changes(), steps), (1, 1, 1));
+    assert_eq!(removed.revision(), group.record().live.revision);
+
+    // The answer was lost, and others write before the repeat.
+    put(&mut group, key(7), 3, None);
+    put(&mut group, key(ROWS_MAX), 3, None);
+    let again = delete(&mut group, &range());
+    assert!(again.repeated);
+    let (again, _) = go_on(&mut group, again);
+    assert_eq!((again.keys(), again.is_whole()), (0, true));
+    assert_eq!(again.revision(), removed.revision());
+    assert_eq!(group.record().live.keys, 2);
+}
+
+#[test]
+fn two_calls_under_one_key_remove_what_was_there_once() {
+    let mut group = one_behind_deleted();
+    let (one, other) = (delete(&mut group, &range()), delete(&mut group, &range()));
+    let (one, _) = go_on(&mut group, one);
+    put(&mut group, key(ROWS_MAX), 3, None);
+    let (other, _) = go_on(&mut group, other);
+    assert_eq!((one.keys(), other.keys()), (1, 0));
+    assert_eq!(other.revision(), one.revision());
+    assert!(other.is_whole() && other.is_repeated());
 }
 
 #[test]
