@@ -10,7 +10,9 @@ use std::{
 };
 
 use mock::{Cluster, until};
-use stead_client::{Client, Config, Consistency, ErrorKind, Read, Write};
+use stead_client::{
+    Client, Condition, Config, Consistency, ErrorKind, KeyRange, Op, OpResult, Read, Revision, TenantTime, Write,
+};
 
 async fn client(cluster: &Cluster) -> Client {
     Client::connect(Config::new(cluster.addresses())).await.unwrap()
@@ -125,6 +127,76 @@ async fn an_expired_stamp_of_a_write_sent_once_is_renewed() {
         .collect();
     assert_eq!(stamps, [0, 90]);
     assert_eq!(cluster.store.effects.load(SeqCst), 1);
+}
+
+/// A refusal of the stamp of a write, which `an_expired_stamp_of_a_write_sent_once_is_renewed` shows to be renewed.
+fn expired() -> Option<ErrorKind> {
+    let (edge, now) = (TenantTime(50), TenantTime(90));
+    Some(ErrorKind::IdempotencyExpired { edge, now })
+}
+
+#[tokio::test]
+async fn a_range_is_never_begun_anew_once_a_part_of_it_is_gone() {
+    let refused = || Some(ErrorKind::QuotaExceeded { limit: "bytes".into() });
+    for refusal in [expired(), refused()] {
+        let cluster = Cluster::start(&["eu"]).await;
+        let acme = client(&cluster).await.tenant("acme").unwrap();
+        for key in ["a", "b", "c"] {
+            acme.put(key, "old").await.unwrap();
+        }
+        cluster.nodes[0].manners.refusals.lock().extend([None, refusal]);
+        let error = acme.delete_range(&KeyRange::all()).await.unwrap_err();
+        assert!(
+            matches!(error.kind, ErrorKind::OutcomeUnknown { key: Some(_) }),
+            "{error}"
+        );
+        assert_eq!(cluster.store.rows.lock().len(), 1, "nothing after the refusal");
+    }
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    for key in ["a", "b", "c"] {
+        acme.put(key, "old").await.unwrap();
+    }
+    let whole = acme.delete_range(&KeyRange::all()).await.unwrap();
+    assert_eq!((whole.keys, whole.changes), (3, 2));
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_write_that_may_have_happened_does_not_call_it_failed() {
+    let gone = ErrorKind::ConditionFailed {
+        current: Revision::ZERO,
+    };
+    for refusal in [expired(), Some(gone), Some(ErrorKind::KeyNotFound)] {
+        let cluster = Cluster::start(&["eu"]).await;
+        let acme = client(&cluster).await.tenant("acme").unwrap();
+        let manners = &cluster.nodes[0].manners;
+        manners.cut_after_write.store(true, SeqCst);
+        manners.refusals.lock().extend([None, refusal]);
+        let error = acme.put("k", "v").await.unwrap_err();
+        assert!(
+            matches!(error.kind, ErrorKind::OutcomeUnknown { key: Some(_) }),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_only_reads_is_asked_again_like_a_read() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    acme.put("k", "v").await.unwrap();
+    cluster.nodes[0].manners.cut_after_write.store(true, SeqCst);
+    let read = acme.txn().when("k", Condition::Exists).then(Op::get("k"));
+    let done = read.send().await.unwrap();
+    let [OpResult::Got(Some(item))] = &done.results[..] else {
+        panic!("{done:?}");
+    };
+    assert_eq!(item.value, "v");
+    assert_eq!(cluster.store.writes.lock().len(), 1, "it used no key");
+}
+
+    acme.put("k", "v").await.unwrap();
+    assert_eq!(acme.get("k").await.unwrap().item.unwrap().value, "v");
 }
 
 #[tokio::test]

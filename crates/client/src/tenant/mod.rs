@@ -17,7 +17,7 @@ pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
 pub(crate) use watch::is_final;
 pub use watch::{Event, EventKind, From, Told, Watch, Watcher};
 
-use crate::{Client, Consistency, Durability, Header, Read, Route, Write, session::Session};
+use crate::{Client, Consistency, Durability, Header, Read, Route, Write, call::Errand, session::Session};
 
 /// A tenant as one client uses it. Clones and other handles of the same client share its session.
 #[derive(Clone, Debug)]
@@ -61,8 +61,9 @@ impl Tenant {
 
     async fn read(&self, request: v1::operation::Request, read: &Read) -> Result<v1::answer::Response, Error> {
         let inner = self.client.inner();
+        let errand = if led(read) { Errand::Led } else { Errand::Near };
         inner
-            .operate(&self.session, led(read), request, inner.deadline(read.timeout))
+            .operate(&self.session, errand, request, inner.deadline(read.timeout))
             .await
     }
 
@@ -73,7 +74,7 @@ impl Tenant {
     ) -> Result<v1::answer::Response, Error> {
         let inner = self.client.inner();
         inner
-            .operate(&self.session, true, request, inner.deadline(timeout))
+            .operate(&self.session, Errand::Led, request, inner.deadline(timeout))
             .await
     }
 
