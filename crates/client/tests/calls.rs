@@ -195,6 +195,16 @@ async fn a_transaction_that_only_reads_is_asked_again_like_a_read() {
     assert_eq!(cluster.store.writes.lock().len(), 1, "it used no key");
 }
 
+#[tokio::test]
+async fn a_node_whose_time_is_over_does_not_end_the_call() {
+    let cluster = Cluster::start(&["eu", "eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    for node in &cluster.nodes {
+        node.manners
+            .refusals
+            .lock()
+            .push_back(Some(ErrorKind::DeadlineExceeded));
+    }
     acme.put("k", "v").await.unwrap();
     assert_eq!(acme.get("k").await.unwrap().item.unwrap().value, "v");
 }
