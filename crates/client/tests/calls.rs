@@ -210,6 +210,18 @@ async fn a_node_whose_time_is_over_does_not_end_the_call() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_dropped_is_cancelled_though_no_other_one_follows() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let manners = &cluster.nodes[0].manners;
+    manners.silent.store(true, SeqCst);
+    let call = tokio::spawn(async move { acme.put("k", "v").await });
+    until("it was asked", || manners.asked.load(SeqCst) == 1).await;
+    call.abort();
+    until("it is cancelled", || manners.cancelled.load(SeqCst) == 1).await;
+}
+
+#[tokio::test]
 async fn an_election_is_waited_for() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
