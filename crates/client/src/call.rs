@@ -115,7 +115,7 @@ impl Inner {
             };
             if matches!(failure.error().kind, ErrorKind::NotHome { .. }) {
                 session.set_route(None);
-                self.new_session.notify_one();
+                self.newly_followed.notify_one();
             }
             if session.leader().is_some() {
                 session.forget_leader();

@@ -240,8 +240,9 @@ async fn an_election_is_waited_for() {
 async fn writes_go_home_and_reads_to_the_nearest() {
     let cluster = Cluster::start(&["us", "eu"]).await;
     cluster.home("acme", "eu");
-    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
-    until("the route is known", || acme.home().is_some()).await;
+    let client = client_in(&cluster, "us").await;
+    client.home("acme").unwrap().now().await.unwrap();
+    let acme = client.tenant("acme").unwrap();
     let written = acme.put("k", "v").await.unwrap();
     assert_eq!(written.header.region.unwrap().as_str(), "eu");
     let got = acme.get_with("k", &Read::at(Consistency::Local)).await.unwrap();
@@ -252,8 +253,9 @@ async fn writes_go_home_and_reads_to_the_nearest() {
 async fn a_route_is_dropped_on_not_home_and_learnt_anew() {
     let cluster = Cluster::start(&["us", "eu"]).await;
     cluster.home("acme", "us");
-    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
-    until("the route is known", || acme.home().is_some()).await;
+    let client = client_in(&cluster, "us").await;
+    client.home("acme").unwrap().now().await.unwrap();
+    let acme = client.tenant("acme").unwrap();
     cluster.nodes[0].manners.not_home.store(1, SeqCst);
     acme.put("k", "v").await.unwrap();
     cluster.home("acme", "eu");
@@ -268,11 +270,45 @@ async fn a_route_is_dropped_on_not_home_and_learnt_anew() {
 async fn routes_stay_while_nobody_can_be_asked() {
     let mut cluster = Cluster::start(&["us", "eu"]).await;
     cluster.home("acme", "eu");
-    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
-    until("the route is known", || acme.home().is_some()).await;
+    let client = client_in(&cluster, "us").await;
+    client.home("acme").unwrap().now().await.unwrap();
+    let acme = client.tenant("acme").unwrap();
     cluster.kill_node(0);
     assert_eq!(acme.put("k", "v").await.unwrap().header.region.unwrap().as_str(), "eu");
     assert!(acme.home().is_some());
+}
+
+#[tokio::test]
+async fn a_tenant_that_a_snapshot_does_not_have_has_no_home() {
+    let cluster = Cluster::start(&["eu"]).await;
+    cluster.home("acme", "eu");
+    let client = client(&cluster).await;
+    let home = client.home("acme").unwrap();
+    assert_eq!(home.now().await.unwrap().home_region.as_str(), "eu");
+    let acme = client.tenant("acme").unwrap();
+    until("it is followed", || !cluster.store.followed.lock().is_empty()).await;
+    cluster.no_home("acme");
+    until("it is forgotten", || acme.home().is_none()).await;
+    assert_eq!(home.now().await.unwrap_err().kind, ErrorKind::TenantNotFound);
+}
+
+#[tokio::test]
+async fn only_tenants_that_there_are_are_followed() {
+    let cluster = Cluster::start(&["eu"]).await;
+    cluster.home("brix", "eu");
+    let client = client(&cluster).await;
+    let watches = || cluster.store.followed.lock().clone();
+    client.tenant("acme").unwrap().get("k").await.unwrap();
+    until("acme is followed", || watches().len() == 1).await;
+    let unknown: Vec<_> = (0..10)
+        .map(|at| client.home(&format!("nobody-{at}")).unwrap())
+        .collect();
+    for home in &unknown {
+        assert_eq!(home.now().await.unwrap_err().kind, ErrorKind::TenantNotFound);
+    }
+    client.home("brix").unwrap().now().await.unwrap();
+    until("brix is followed", || watches().len() == 2).await;
+    assert_eq!(watches(), [vec!["acme"], vec!["acme", "brix"]]);
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub(crate) struct Store {
     pub(crate) writes: Mutex<Vec<v1::IdempotencyKey>>,
     /// How often a write took effect.
     pub(crate) effects: AtomicU64,
+    /// The names of every watch of the directory.
+    pub(crate) followed: Mutex<Vec<Vec<String>>>,
     /// The tenant's time.
     pub(crate) time: AtomicU64,
 }
@@ -141,6 +143,12 @@ impl Cluster {
             routes.retain(|other| other.tenant != tenant);
             routes.push(route);
         });
+    }
+
+    /// Deletes a tenant.
+    pub(crate) fn no_home(&self, tenant: &str) {
+        self.routes
+            .send_modify(|routes| routes.retain(|other| other.tenant != tenant));
     }
 
     pub(crate) async fn start_node(&mut self, at: usize) {
@@ -448,6 +456,7 @@ impl directory::DirectoryService for Service {
         request: Request<v1::DirectoryServiceWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let names = request.into_inner().tenants;
+        self.store.followed.lock().push(names.clone());
         let regions = self.regions.lock().clone();
         let routes = tokio_stream::wrappers::WatchStream::new(self.routes.clone());
         let changes = routes.map(move |routes| {
@@ -459,7 +468,7 @@ impl directory::DirectoryService for Service {
                 regions: regions.clone(),
                 routes: wanted.collect(),
                 removed_tenants: Vec::new(),
-                version: None,
+                version: Some(v1::DirectoryVersion::default()),
             })
         });
         let mut stop = self.stop.clone();
