@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod mock;
+mod recipes;
 
 use std::{
     sync::atomic::Ordering::SeqCst,
