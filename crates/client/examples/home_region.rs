@@ -54,7 +54,8 @@ impl Middleware {
         let tenant = request.headers().get(TENANT).and_then(|name| name.to_str().ok());
         let tenant = tenant.ok_or_else(|| said(StatusCode::BAD_REQUEST, "x-tenant names no tenant\n".into()))?;
         let home = self.stead.home(tenant).map_err(refused)?;
-        // Known after the first time: then this costs a look into memory.
+        // Known after the first time: then this costs a look into memory. A name that is nobody's ends here, and the
+        // client keeps nothing of it.
         let route = home.now().await.map_err(refused)?;
         if route.home_region.as_str() == self.region || request.headers().contains_key(CAME_FROM) {
             return Ok(None);

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_api::{
-    convert::id,
+    convert::{condition, id},
     operation::{idempotency_key, idempotency_key_mut},
     proto::v1,
 };
-use stead_types::{Error, ErrorKind, TenantTime};
+use stead_types::{Condition, Error, ErrorKind, Operand, Relation, TenantTime};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -25,6 +25,17 @@ use crate::{
 const ATTEMPT_FIRST: Duration = Duration::from_secs(3);
 /// Of a short time one node gets half, so that another one can be asked too; but no less than this.
 const ATTEMPT_MIN: Duration = Duration::from_millis(200);
+
+/// What an operation is to the tenant's home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Any replica may answer.
+    Near,
+    /// Only the home's leader can answer.
+    Led,
+    /// As [`Errand::Led`]; a part of it has happened already, under the same key.
+    Begun,
+}
 
 /// The nodes that a call has tried, and how it went.
 #[derive(Default)]
@@ -78,16 +89,19 @@ impl Inner {
     pub(crate) async fn operate(
         &self,
         session: &Session,
-        at_home: bool,
+        errand: Errand,
         mut request: v1::operation::Request,
         deadline: Instant,
     ) -> Result<v1::answer::Response, Error> {
         let mut attempts = Attempts::default();
         attempts.progress.writes = idempotency_key(&request).is_some();
+        attempts.progress.ambiguous = errand == Errand::Begun;
         loop {
             let route = session.route();
             let want = match &*route {
-                Some(route) if at_home && !self.config.nearby => Want::Home(&route.home_region, session.leader()),
+                Some(route) if errand != Errand::Near && !self.config.nearby => {
+                    Want::Home(&route.home_region, session.leader())
+                }
                 Some(_) | None => Want::Nearest,
             };
             let node = attempts.pick(self, want)?;
@@ -101,7 +115,7 @@ impl Inner {
             };
             if matches!(failure.error().kind, ErrorKind::NotHome { .. }) {
                 session.set_route(None);
-                self.new_session.notify_one();
+                self.newly_followed.notify_one();
             }
             if session.leader().is_some() {
                 session.forget_leader();
@@ -172,7 +186,8 @@ fn settled(
 ) -> Result<v1::answer::Response, Error> {
     let failed = matches!(&response, v1::answer::Response::Txn(txn) if !txn.succeeded);
     let is_final = failed && fails_for_good(request);
-    let without_effect = without_effect(&response).filter(|_| progress.ambiguous && !is_final);
+    let may_be_under_way = progress.writes && progress.ambiguous && !is_final;
+    let without_effect = without_effect(&response).filter(|_| may_be_under_way);
     let Some(without_effect) = without_effect else {
         return Ok(response);
     };
@@ -210,34 +225,33 @@ fn without_effect(response: &v1::answer::Response) -> Option<&'static str> {
 /// Tells whether a write whose conditions do not hold can never happen later: a revision that a key no longer has does not
 /// come back. An earlier attempt that had happened would have answered with its outcome.
 fn fails_for_good(request: &v1::operation::Request) -> bool {
-    use v1::{compare::Target, operation::Request, precondition::Condition};
-    let is_equal = |relation: i32| {
+    let happens_once = |condition: &Condition| {
         matches!(
-            v1::Relation::try_from(relation),
-            Ok(v1::Relation::Unspecified | v1::Relation::Equal)
+            condition,
+            Condition::Compared(Relation::Equal, Operand::Modified(_) | Operand::Created(_))
         )
     };
+    let conditions = conditions(request);
+    !conditions.is_empty() && conditions.iter().all(happens_once)
+}
+
+/// Returns the conditions of a write. This library has made them, so that they can be read.
+fn conditions(request: &v1::operation::Request) -> Vec<Condition> {
+    use v1::operation::Request;
     let precondition = match request {
-        Request::Put(put) => put.precondition.as_ref(),
-        Request::Delete(delete) => delete.precondition.as_ref(),
-        Request::Increment(increment) => increment.precondition.as_ref(),
-        Request::Append(append) => append.precondition.as_ref(),
+        Request::Put(put) => &put.precondition,
+        Request::Delete(delete) => &delete.precondition,
+        Request::Increment(increment) => &increment.precondition,
+        Request::Append(append) => &append.precondition,
         Request::Txn(txn) => {
-            let once = |compare: &v1::Compare| {
-                is_equal(compare.relation)
-                    && matches!(compare.target, Some(Target::ModRevision(_) | Target::CreateRevision(_)))
-            };
-            return !txn.compares.is_empty() && txn.compares.iter().all(once);
+            let read = |compare: &v1::Compare| condition::compare("compares", compare.clone()).ok();
+            let conditions = txn.compares.iter().map(|compare| Some(read(compare)?.1));
+            return conditions.collect::<Option<_>>().unwrap_or_default();
         }
-        Request::DeleteRange(_) | Request::Get(_) | Request::BatchGet(_) | Request::Scan(_) => None,
+        Request::DeleteRange(_) | Request::Get(_) | Request::BatchGet(_) | Request::Scan(_) => &None,
     };
-    precondition.is_some_and(|precondition| {
-        is_equal(precondition.relation)
-            && matches!(
-                precondition.condition,
-                Some(Condition::ModRevision(_) | Condition::CreateRevision(_))
-            )
-    })
+    let read = condition::precondition(precondition.clone()).ok();
+    read.flatten().into_iter().collect()
 }
 
 /// Says what is known of a call that failed for good: a write that may have happened is never called failed.

@@ -53,8 +53,8 @@ pub(crate) struct Inner {
     pub(crate) sequence: AtomicU64,
     pub(crate) sessions: Mutex<BTreeMap<TenantName, Arc<Session>>>,
     pub(crate) imported: Imported,
-    /// Told when a tenant is used for the first time.
-    pub(crate) new_session: Notify,
+    /// Told when the route of another tenant is wanted, or one that was known is wrong.
+    pub(crate) newly_followed: Arc<Notify>,
     random: Mutex<StdRng>,
     /// Where this client begins in a region's list of nodes.
     turn: usize,
@@ -97,7 +97,7 @@ impl Client {
             sequence: AtomicU64::new(0),
             sessions: Mutex::default(),
             imported: Imported::default(),
-            new_session: Notify::new(),
+            newly_followed: Arc::default(),
             turn: random.random_range(0..1 << 16),
             random: Mutex::new(random),
         });
@@ -118,10 +118,10 @@ impl Client {
         let invalid = |why| Error::invalid("tenant", format!("tenant: {why}; got {name:?}"));
         let name: TenantName = name.parse().map_err(invalid)?;
         let mut sessions = self.inner().sessions.lock();
-        let session = sessions.entry(name).or_insert_with_key(|name| {
-            self.inner().new_session.notify_one();
-            Arc::new(Session::new(name.clone()))
-        });
+        let newly_followed = &self.inner().newly_followed;
+        let session = sessions
+            .entry(name)
+            .or_insert_with_key(|name| Arc::new(Session::new(name.clone(), newly_followed.clone())));
         Ok(Tenant::new(self.clone(), session.clone()))
     }
 
@@ -148,6 +148,19 @@ impl Client {
 }
 
 impl Inner {
+    /// Takes a session back from a handle that goes. With the last one a name is forgotten that has not turned out to be
+    /// a tenant's: names may come from outside, as many as somebody cares to send.
+    pub(crate) fn take_back(&self, session: Arc<Session>) {
+        let mut sessions = self.sessions.lock();
+        let name = session.tenant.clone();
+        // Counted without this handle, under the lock: of two that go together the second one is the last.
+        drop(session);
+        let is_last = |session: &Arc<Session>| Arc::strong_count(session) == 1 && session.is_blank();
+        if sessions.get(&name).is_some_and(is_last) {
+            sessions.remove(&name);
+        }
+    }
+
     /// Takes over regions, new and changed.
     pub(crate) fn learn(&self, regions: Vec<Region>) {
         let map = self.map.load();
@@ -211,5 +224,41 @@ impl Inner {
             let _ = timeout_at(deadline, tokio::time::sleep(wait)).await;
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::{SessionToken, TenantTime};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_of_which_nothing_is_known_is_forgotten_with_its_last_handle() {
+        let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
+        let names = || {
+            client
+                .inner()
+                .sessions
+                .lock()
+                .keys()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        let acme = client.tenant("acme").unwrap();
+        let token = SessionToken {
+            tenant: stead_types::TenantNumber::new(1),
+            revision: "1.1".parse().unwrap(),
+        };
+        acme.session().learn(token, TenantTime(1));
+        let brix = client.tenant("brix").unwrap();
+        for at in 0..100 {
+            let _home = client.home(&format!("nobody-{at}")).unwrap();
+        }
+        let other = brix.clone();
+        drop((acme, brix));
+        assert_eq!(names(), ["acme", "brix"]);
+        drop(other);
+        assert_eq!(names(), ["acme"]);
     }
 }

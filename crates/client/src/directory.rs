@@ -1,6 +1,6 @@
 //! Which region is home to whom: asked, watched, and followed by the client itself.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use stead_api::proto::v1::{self, directory_service_client::DirectoryServiceClient as Service};
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, TenantName};
@@ -156,16 +156,15 @@ pub(crate) async fn list_regions(inner: &Inner, deadline: Instant) -> Result<Vec
 pub(crate) async fn follow(inner: Arc<Inner>) {
     let mut again = AGAIN_FIRST;
     loop {
-        let names: Vec<String> = inner.sessions.lock().keys().map(ToString::to_string).collect();
-        if names.is_empty() {
-            inner.new_session.notified().await;
+        let following = Following::of(&inner);
+        if following.is_nobody() {
+            inner.newly_followed.notified().await;
             sleep(COLLECT).await;
             continue;
         }
-        let names = if names.len() > NAMED_MAX { Vec::new() } else { names };
-        match watch(&inner, names).await {
+        match watch(&inner, following.names()).await {
             Ok(watch) => {
-                if follow_one(&inner, watch).await.is_ok() {
+                if following.run(&inner, watch).await.is_ok() {
                     again = AGAIN_FIRST;
                     continue;
                 }
@@ -177,32 +176,77 @@ pub(crate) async fn follow(inner: Arc<Inner>) {
     }
 }
 
-/// Ends well when other tenants must be watched.
-async fn follow_one(inner: &Inner, mut watch: Watch) -> Result<(), Error> {
-    loop {
-        tokio::select! {
-            change = watch.next() => take(inner, change?),
-            () = inner.new_session.notified() => {
-                sleep(COLLECT).await;
-                return Ok(());
+/// The tenants for which one watch was opened, and its snapshot as far as it has come.
+struct Following {
+    /// `None`: all.
+    tenants: Option<BTreeSet<TenantName>>,
+    /// Names of a snapshot whose end has not come.
+    snapshot: Option<BTreeSet<TenantName>>,
+}
+
+impl Following {
+    fn of(inner: &Inner) -> Self {
+        let sessions = inner.sessions.lock();
+        let followed = sessions.iter().filter(|(_, session)| session.is_followed());
+        let tenants: BTreeSet<TenantName> = followed.map(|(name, _)| name.clone()).collect();
+        Self {
+            tenants: (tenants.len() <= NAMED_MAX).then_some(tenants),
+            snapshot: None,
+        }
+    }
+
+    fn is_nobody(&self) -> bool {
+        self.tenants.as_ref().is_some_and(BTreeSet::is_empty)
+    }
+
+    /// Returns the names to ask for; none: all.
+    fn names(&self) -> Vec<String> {
+        self.tenants.iter().flatten().map(ToString::to_string).collect()
+    }
+
+    /// Ends well when other tenants must be watched.
+    async fn run(mut self, inner: &Inner, mut watch: Watch) -> Result<(), Error> {
+        loop {
+            tokio::select! {
+                change = watch.next() => self.take(inner, change?),
+                () = inner.newly_followed.notified() => {
+                    sleep(COLLECT).await;
+                    return Ok(());
+                }
             }
         }
     }
-}
 
-fn take(inner: &Inner, change: Change) {
-    inner.learn(change.regions);
-    let sessions = inner.sessions.lock();
-    let routes: BTreeMap<&TenantName, &Route> = change.routes.iter().map(|route| (&route.tenant, route)).collect();
-    for (name, route) in routes {
-        if let Some(session) = sessions.get(name) {
-            session.set_route(Some(Arc::new(route.clone())));
+    fn take(&mut self, inner: &Inner, change: Change) {
+        inner.learn(change.regions);
+        if change.reset {
+            self.snapshot = Some(BTreeSet::new());
         }
-    }
-    for name in change.removed {
-        let session = name.parse::<TenantName>().ok().and_then(|name| sessions.get(&name));
-        if let Some(session) = session {
-            session.set_route(None);
+        let sessions = inner.sessions.lock();
+        for route in change.routes {
+            if let Some(snapshot) = &mut self.snapshot {
+                snapshot.insert(route.tenant.clone());
+            }
+            if let Some(session) = sessions.get(&route.tenant) {
+                session.set_route(Some(Arc::new(route)));
+            }
+        }
+        for name in change.removed {
+            let session = name.parse::<TenantName>().ok().and_then(|name| sessions.get(&name));
+            if let Some(session) = session {
+                session.set_route(None);
+            }
+        }
+        if change.version.is_none() {
+            return;
+        }
+        // Whoever was deleted while nobody watched is told of by nothing else.
+        if let Some(snapshot) = self.snapshot.take() {
+            let is_gone = |name: &TenantName| {
+                self.tenants.as_ref().is_none_or(|tenants| tenants.contains(name)) && !snapshot.contains(name)
+            };
+            let gone = sessions.iter().filter(|(name, _)| is_gone(name));
+            gone.for_each(|(_, session)| session.set_route(None));
         }
     }
 }

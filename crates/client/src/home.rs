@@ -20,7 +20,8 @@ pub struct Home {
 }
 
 impl Client {
-    /// Returns where a tenant lives, now and from now on. Asking for it makes the client follow the tenant's route.
+    /// Returns where a tenant lives, now and from now on. The client follows the route of a tenant that it has found:
+    /// names that are nobody's leave nothing behind, so that they may come from outside.
     ///
     /// # Errors
     ///
@@ -49,6 +50,7 @@ impl Home {
             return Ok(route);
         }
         let route = Arc::new(self.client.directory().lookup(self.tenant.name().as_str()).await?);
+        self.tenant.follow();
         // What was told meanwhile is no older.
         let known = self.tenant.home();
         Ok(known.unwrap_or_else(|| {
@@ -60,6 +62,7 @@ impl Home {
     /// Waits until the tenant lives elsewhere than when this was asked last, or made, and returns where. Of several changes
     /// in between only the last is told. It may be dropped while it waits; nothing is lost.
     pub async fn changed(&mut self) -> Arc<Route> {
+        self.tenant.follow();
         loop {
             self.rerouted.borrow_and_update();
             if let Some(route) = self.tenant.home().filter(|route| self.is_news(route)) {

@@ -59,7 +59,8 @@ pub(crate) fn next(progress: Progress, failure: &Failure) -> Next {
     {
         return Next::Restamp(now);
     }
-    if matches!(error.kind, ErrorKind::NotHome { .. }) {
+    // A deadline that a node has seen pass is the attempt's: the call's own is watched by the caller (R2).
+    if matches!(error.kind, ErrorKind::NotHome { .. } | ErrorKind::DeadlineExceeded) {
         return Next::Retry(at_first(Duration::ZERO));
     }
     if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) {
@@ -153,6 +154,14 @@ mod tests {
                 [40, 80, 500].map(|millis| Next::Retry(Duration::from_millis(millis)))
             );
         }
+    }
+
+    #[test]
+    fn a_node_whose_time_was_over_is_left_for_another_one() {
+        let late = answered(ErrorKind::DeadlineExceeded);
+        assert_eq!(next(WRITE, &late), Next::Retry(Duration::ZERO));
+        let again = Progress { failed: 1, ..WRITE };
+        assert_eq!(next(again, &late), Next::Retry(Duration::from_millis(20)));
     }
 
     #[test]

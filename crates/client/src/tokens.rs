@@ -17,8 +17,16 @@ impl Imported {
         let Some(own) = own else {
             return imported.iter().collect();
         };
-        let came = imported.of(own.tenant).filter(|came| came.revision > own.revision);
-        vec![came.unwrap_or(own)]
+        vec![newest(&imported, own)]
+    }
+
+    /// Returns what was seen of a tenant, here or elsewhere.
+    pub(crate) fn newest(&self, own: SessionToken) -> SessionToken {
+        newest(&self.0.lock(), own)
+    }
+
+    pub(crate) fn add(&self, token: SessionToken) -> Result<(), Error> {
+        self.0.lock().add(token).map_err(too_many)
     }
 }
 
@@ -59,13 +67,18 @@ impl Client {
     }
 }
 
+fn newest(imported: &SessionTokens, own: SessionToken) -> SessionToken {
+    let came = imported.of(own.tenant).filter(|came| came.revision > own.revision);
+    came.unwrap_or(own)
+}
+
 fn too_many(error: TooManyTokens) -> Error {
     Error::invalid("tokens", format!("tokens: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use stead_types::{ErrorKind, TenantNumber};
+    use stead_types::{ErrorKind, TenantNumber, TenantTime};
 
     use super::*;
     use crate::Config;
@@ -85,7 +98,7 @@ mod tests {
     async fn what_was_imported_counts_beside_what_was_seen() {
         let (one, other) = (client(), client());
         for (name, seen) in [("acme", token(1, "1.5")), ("brix", token(2, "1.9"))] {
-            one.tenant(name).unwrap().resume(seen);
+            one.tenant(name).unwrap().session().learn(seen, TenantTime(1));
         }
         let cookie = one.export_tokens().unwrap().to_string();
         other.import_tokens(&cookie.parse().unwrap()).unwrap();
@@ -98,9 +111,32 @@ mod tests {
         assert_eq!(imported.seen(Some(token(2, "1.3"))), [token(2, "1.9")]);
         assert_eq!(imported.seen(Some(token(2, "2.1"))), [token(2, "2.1")]);
         assert_eq!(imported.seen(Some(token(3, "1.1"))), [token(3, "1.1")]);
-        other.tenant("acme").unwrap().resume(token(1, "1.7"));
+        other.tenant("acme").unwrap().resume(token(1, "1.7")).unwrap();
         let both = other.export_tokens().unwrap();
         assert_eq!(both.iter().collect::<Vec<_>>(), [token(1, "1.7"), token(2, "1.9")]);
+    }
+
+    #[tokio::test]
+    async fn a_token_of_another_tenant_says_nothing_of_this_one() {
+        let client = client();
+        let (acme, brix) = (client.tenant("acme").unwrap(), client.tenant("brix").unwrap());
+        acme.session().learn(token(7, "1.5"), TenantTime(50));
+        for number in [7, 900] {
+            acme.resume(token(number, "1.3")).unwrap();
+            brix.resume(token(number, "1.3")).unwrap();
+        }
+        assert_eq!(acme.token(), Some(token(7, "1.5")));
+        assert_eq!(brix.token(), None);
+        // It is the first answer that says which number a name has, even after a token of a higher one.
+        brix.session().learn(token(8, "1.1"), TenantTime(10));
+        acme.session().learn(token(7, "1.6"), TenantTime(60));
+        assert_eq!(brix.token(), Some(token(8, "1.1")));
+        assert_eq!(
+            (acme.token(), acme.session().time()),
+            (Some(token(7, "1.6")), TenantTime(60))
+        );
+        acme.resume(token(7, "1.9")).unwrap();
+        assert_eq!(acme.token(), Some(token(7, "1.9")));
     }
 
     #[tokio::test]
@@ -108,7 +144,7 @@ mod tests {
         let client = client();
         for number in 1..=65 {
             let session = &client.tenant(&format!("t{number}")).unwrap();
-            session.resume(token(number, "1.1"));
+            session.session().learn(token(number, "1.1"), TenantTime(1));
         }
         let error = client.export_tokens().unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid { field: "tokens".into() });

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod mock;
+mod recipes;
 
 use std::{
     sync::atomic::Ordering::SeqCst,
@@ -10,7 +11,9 @@ use std::{
 };
 
 use mock::{Cluster, until};
-use stead_client::{Client, Config, Consistency, ErrorKind, Read, Write};
+use stead_client::{
+    Client, Condition, Config, Consistency, ErrorKind, KeyRange, Op, OpResult, Read, Revision, TenantTime, Write,
+};
 
 async fn client(cluster: &Cluster) -> Client {
     Client::connect(Config::new(cluster.addresses())).await.unwrap()
@@ -127,6 +130,98 @@ async fn an_expired_stamp_of_a_write_sent_once_is_renewed() {
     assert_eq!(cluster.store.effects.load(SeqCst), 1);
 }
 
+/// A refusal of the stamp of a write, which `an_expired_stamp_of_a_write_sent_once_is_renewed` shows to be renewed.
+fn expired() -> Option<ErrorKind> {
+    let (edge, now) = (TenantTime(50), TenantTime(90));
+    Some(ErrorKind::IdempotencyExpired { edge, now })
+}
+
+#[tokio::test]
+async fn a_range_is_never_begun_anew_once_a_part_of_it_is_gone() {
+    let refused = || Some(ErrorKind::QuotaExceeded { limit: "bytes".into() });
+    for refusal in [expired(), refused()] {
+        let cluster = Cluster::start(&["eu"]).await;
+        let acme = client(&cluster).await.tenant("acme").unwrap();
+        for key in ["a", "b", "c"] {
+            acme.put(key, "old").await.unwrap();
+        }
+        cluster.nodes[0].manners.refusals.lock().extend([None, refusal]);
+        let error = acme.delete_range(&KeyRange::all()).await.unwrap_err();
+        assert!(
+            matches!(error.kind, ErrorKind::OutcomeUnknown { key: Some(_) }),
+            "{error}"
+        );
+        assert_eq!(cluster.store.rows.lock().len(), 1, "nothing after the refusal");
+    }
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    for key in ["a", "b", "c"] {
+        acme.put(key, "old").await.unwrap();
+    }
+    let whole = acme.delete_range(&KeyRange::all()).await.unwrap();
+    assert_eq!((whole.keys, whole.changes), (3, 2));
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_write_that_may_have_happened_does_not_call_it_failed() {
+    let gone = ErrorKind::ConditionFailed {
+        current: Revision::ZERO,
+    };
+    for refusal in [expired(), Some(gone), Some(ErrorKind::KeyNotFound)] {
+        let cluster = Cluster::start(&["eu"]).await;
+        let acme = client(&cluster).await.tenant("acme").unwrap();
+        let manners = &cluster.nodes[0].manners;
+        manners.cut_after_write.store(true, SeqCst);
+        manners.refusals.lock().extend([None, refusal]);
+        let error = acme.put("k", "v").await.unwrap_err();
+        assert!(
+            matches!(error.kind, ErrorKind::OutcomeUnknown { key: Some(_) }),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_only_reads_is_asked_again_like_a_read() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    acme.put("k", "v").await.unwrap();
+    cluster.nodes[0].manners.cut_after_write.store(true, SeqCst);
+    let read = acme.txn().when("k", Condition::Exists).then(Op::get("k"));
+    let done = read.send().await.unwrap();
+    let [OpResult::Got(Some(item))] = &done.results[..] else {
+        panic!("{done:?}");
+    };
+    assert_eq!(item.value, "v");
+    assert_eq!(cluster.store.writes.lock().len(), 1, "it used no key");
+}
+
+#[tokio::test]
+async fn a_node_whose_time_is_over_does_not_end_the_call() {
+    let cluster = Cluster::start(&["eu", "eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    for node in &cluster.nodes {
+        node.manners
+            .refusals
+            .lock()
+            .push_back(Some(ErrorKind::DeadlineExceeded));
+    }
+    acme.put("k", "v").await.unwrap();
+    assert_eq!(acme.get("k").await.unwrap().item.unwrap().value, "v");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_cancelled_though_no_other_one_follows() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let manners = &cluster.nodes[0].manners;
+    manners.silent.store(true, SeqCst);
+    let call = tokio::spawn(async move { acme.put("k", "v").await });
+    until("it was asked", || manners.asked.load(SeqCst) == 1).await;
+    call.abort();
+    until("it is cancelled", || manners.cancelled.load(SeqCst) == 1).await;
+}
+
 #[tokio::test]
 async fn an_election_is_waited_for() {
     let cluster = Cluster::start(&["eu"]).await;
@@ -146,8 +241,9 @@ async fn an_election_is_waited_for() {
 async fn writes_go_home_and_reads_to_the_nearest() {
     let cluster = Cluster::start(&["us", "eu"]).await;
     cluster.home("acme", "eu");
-    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
-    until("the route is known", || acme.home().is_some()).await;
+    let client = client_in(&cluster, "us").await;
+    client.home("acme").unwrap().now().await.unwrap();
+    let acme = client.tenant("acme").unwrap();
     let written = acme.put("k", "v").await.unwrap();
     assert_eq!(written.header.region.unwrap().as_str(), "eu");
     let got = acme.get_with("k", &Read::at(Consistency::Local)).await.unwrap();
@@ -158,8 +254,9 @@ async fn writes_go_home_and_reads_to_the_nearest() {
 async fn a_route_is_dropped_on_not_home_and_learnt_anew() {
     let cluster = Cluster::start(&["us", "eu"]).await;
     cluster.home("acme", "us");
-    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
-    until("the route is known", || acme.home().is_some()).await;
+    let client = client_in(&cluster, "us").await;
+    client.home("acme").unwrap().now().await.unwrap();
+    let acme = client.tenant("acme").unwrap();
     cluster.nodes[0].manners.not_home.store(1, SeqCst);
     acme.put("k", "v").await.unwrap();
     cluster.home("acme", "eu");
@@ -174,11 +271,45 @@ async fn a_route_is_dropped_on_not_home_and_learnt_anew() {
 async fn routes_stay_while_nobody_can_be_asked() {
     let mut cluster = Cluster::start(&["us", "eu"]).await;
     cluster.home("acme", "eu");
-    let acme = client_in(&cluster, "us").await.tenant("acme").unwrap();
-    until("the route is known", || acme.home().is_some()).await;
+    let client = client_in(&cluster, "us").await;
+    client.home("acme").unwrap().now().await.unwrap();
+    let acme = client.tenant("acme").unwrap();
     cluster.kill_node(0);
     assert_eq!(acme.put("k", "v").await.unwrap().header.region.unwrap().as_str(), "eu");
     assert!(acme.home().is_some());
+}
+
+#[tokio::test]
+async fn a_tenant_that_a_snapshot_does_not_have_has_no_home() {
+    let cluster = Cluster::start(&["eu"]).await;
+    cluster.home("acme", "eu");
+    let client = client(&cluster).await;
+    let home = client.home("acme").unwrap();
+    assert_eq!(home.now().await.unwrap().home_region.as_str(), "eu");
+    let acme = client.tenant("acme").unwrap();
+    until("it is followed", || !cluster.store.followed.lock().is_empty()).await;
+    cluster.no_home("acme");
+    until("it is forgotten", || acme.home().is_none()).await;
+    assert_eq!(home.now().await.unwrap_err().kind, ErrorKind::TenantNotFound);
+}
+
+#[tokio::test]
+async fn only_tenants_that_there_are_are_followed() {
+    let cluster = Cluster::start(&["eu"]).await;
+    cluster.home("brix", "eu");
+    let client = client(&cluster).await;
+    let watches = || cluster.store.followed.lock().clone();
+    client.tenant("acme").unwrap().get("k").await.unwrap();
+    until("acme is followed", || watches().len() == 1).await;
+    let unknown: Vec<_> = (0..10)
+        .map(|at| client.home(&format!("nobody-{at}")).unwrap())
+        .collect();
+    for home in &unknown {
+        assert_eq!(home.now().await.unwrap_err().kind, ErrorKind::TenantNotFound);
+    }
+    client.home("brix").unwrap().now().await.unwrap();
+    until("brix is followed", || watches().len() == 2).await;
+    assert_eq!(watches(), [vec!["acme"], vec!["acme", "brix"]]);
 }
 
 #[tokio::test]

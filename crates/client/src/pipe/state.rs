@@ -105,10 +105,15 @@ impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.0.lock();
         // Nobody is there any more if it was answered.
-        if let Some(waiter) = state.waiters.remove(&self.id)
-            && waiter.sent
-        {
-            state.cancelled.push(self.id);
+        let was_sent = state.waiters.remove(&self.id).is_some_and(|waiter| waiter.sent);
+        if !was_sent {
+            return;
+        }
+        state.cancelled.push(self.id);
+        let sender = state.sender.take();
+        drop(state);
+        if let Some(sender) = sender {
+            sender.wake();
         }
     }
 }

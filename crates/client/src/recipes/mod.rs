@@ -16,9 +16,21 @@ pub use credits::{Account, Credits, Overdraft, Reservation, Settled};
 pub use lock::{Lock, LockGuard};
 pub use rate_limiter::{Admission, RateLimiter};
 
+use std::time::Duration;
+
+use stead_types::Error;
+
+/// Checks a time that goes into a message: the tenant's clock counts milliseconds.
+fn whole_milliseconds(field: &str, time: Duration) -> Result<Duration, Error> {
+    if time.is_zero() || !time.subsec_nanos().is_multiple_of(1_000_000) {
+        let message = format!("{field}: a whole number of milliseconds, at least one, not {time:?}");
+        return Err(Error::invalid(field, message));
+    }
+    Ok(time)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::{Client, Config};
@@ -34,7 +46,7 @@ mod tests {
             .tenant("acme")
             .unwrap();
         let ttl = Duration::from_secs(1);
-        let lock = Lock::new(&tenant, "lock", ttl);
+        let lock = Lock::new(&tenant, "lock", ttl).unwrap();
         can_be_spawned(lock.acquire());
         can_be_spawned(lock.try_acquire());
         let limiter = RateLimiter::new(&tenant, "limit", 1, ttl).unwrap();

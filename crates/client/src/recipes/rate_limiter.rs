@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use stead_types::{Error, TenantTime};
 
-use super::clock::Clock;
+use super::{clock::Clock, whole_milliseconds};
 use crate::{Header, Increment, Tenant, Write};
 
 /// Admits so much in each window of time, all over the world.
@@ -48,6 +48,7 @@ pub struct RateLimiter {
 
 /// What a limiter says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "what was asked for may not be admitted"]
 pub enum Admission {
     /// It is counted: go on.
     Admitted {
@@ -73,15 +74,11 @@ impl RateLimiter {
             let message = format!("limit: at most {}, not {limit}", i64::MAX);
             return Err(Error::invalid("limit", message));
         }
-        if window.is_zero() || !window.subsec_nanos().is_multiple_of(1_000_000) {
-            let message = format!("window: a whole number of milliseconds, at least one, not {window:?}");
-            return Err(Error::invalid("window", message));
-        }
         Ok(Self {
             tenant: tenant.clone(),
             key: key.into(),
             limit,
-            window,
+            window: whole_milliseconds("window", window)?,
             clock: Arc::default(),
         })
     }

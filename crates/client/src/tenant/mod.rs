@@ -12,12 +12,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 pub use scan_stream::ScanStream;
 use stead_api::{convert::condition, proto::v1};
-use stead_types::{Error, SessionToken, TenantName, TenantTime};
+use stead_types::{Error, SessionToken, TenantName};
 pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
 pub(crate) use watch::is_final;
 pub use watch::{Event, EventKind, From, Told, Watch, Watcher};
 
-use crate::{Client, Consistency, Durability, Header, Read, Route, Write, session::Session};
+use crate::{Client, Consistency, Durability, Header, Read, Route, Write, call::Errand, session::Session};
 
 /// A tenant as one client uses it. Clones and other handles of the same client share its session.
 #[derive(Clone, Debug)]
@@ -50,19 +50,31 @@ impl Tenant {
     }
 
     /// Returns what this session has seen, as bytes or, with `to_string`, as text; another client can go on from it.
+    /// Absent before the first answer: a token names a number, and which one the tenant has is not known.
     pub fn token(&self) -> Option<SessionToken> {
-        self.session.token()
+        let own = self.session.token()?;
+        Some(self.client.inner().imported.newest(own))
     }
 
-    /// Goes on from what another session has seen.
-    pub fn resume(&self, token: SessionToken) {
-        self.session.resume(token, TenantTime::default());
+    /// Goes on from what another session has seen: a token of another tenant does no harm and says nothing of this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::import_tokens`].
+    pub fn resume(&self, token: SessionToken) -> Result<(), Error> {
+        self.client.inner().imported.add(token)
+    }
+
+    /// Makes the client follow where it lives.
+    pub(crate) fn follow(&self) {
+        self.session.follow();
     }
 
     async fn read(&self, request: v1::operation::Request, read: &Read) -> Result<v1::answer::Response, Error> {
         let inner = self.client.inner();
+        let errand = if led(read) { Errand::Led } else { Errand::Near };
         inner
-            .operate(&self.session, led(read), request, inner.deadline(read.timeout))
+            .operate(&self.session, errand, request, inner.deadline(read.timeout))
             .await
     }
 
@@ -73,7 +85,7 @@ impl Tenant {
     ) -> Result<v1::answer::Response, Error> {
         let inner = self.client.inner();
         inner
-            .operate(&self.session, true, request, inner.deadline(timeout))
+            .operate(&self.session, Errand::Led, request, inner.deadline(timeout))
             .await
     }
 
@@ -110,6 +122,16 @@ impl Tenant {
             Consistency::Local => Level::Local(Local {}),
         };
         Some(v1::Consistency { level: Some(level) })
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        if self.session.is_blank() {
+            let nobody = Session::new(self.session.tenant.clone(), Arc::default());
+            let session = std::mem::replace(&mut self.session, Arc::new(nobody));
+            self.client.inner().take_back(session);
+        }
     }
 }
 

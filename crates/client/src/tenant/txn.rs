@@ -158,12 +158,15 @@ impl Txn {
     /// number: nothing happened.
     pub async fn send(self) -> Result<TxnDone, Error> {
         let tenant = self.tenant;
+        let is_read = |operation: &v1::TxnOperation| matches!(operation.operation, Some(message::Operation::Get(_)));
+        // Without a key it is what it is: a read, whose answer is whole however often it was asked.
+        let writes = !self.then.iter().chain(&self.otherwise).all(is_read);
         let request = v1::TxnRequest {
             tenant: tenant.text(),
             compares: self.compares,
             then: self.then,
             otherwise: self.otherwise,
-            idempotency_key: Some(tenant.key()),
+            idempotency_key: writes.then(|| tenant.key()),
             durability: durability(self.durability),
         };
         let answer = tenant.write(v1::operation::Request::Txn(request), self.timeout).await?;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use stead_api::{convert::read::duration, proto::v1};
 use stead_types::Error;
-use tokio::time::Instant;
 
 use super::{Tenant, durability, precondition};
-use crate::{Appended, Deleted, DeletedRange, Increment, Incremented, KeyRange, Write, Written, answer::malformed};
+use crate::{
+    Appended, Deleted, DeletedRange, Increment, Incremented, KeyRange, Write, Written, answer::malformed, call::Errand,
+};
 
 impl Tenant {
     /// Writes one key.
@@ -189,7 +190,7 @@ impl Tenant {
     ///
     /// # Errors
     ///
-    /// As [`Tenant::put_with`]; when the time was over, a part may be gone.
+    /// As [`Tenant::put_with`]. Once a part is gone, whatever stops the rest is an unknown outcome.
     pub async fn delete_range(&self, range: &KeyRange) -> Result<DeletedRange, Error> {
         self.delete_range_within(range, None).await
     }
@@ -204,7 +205,6 @@ impl Tenant {
         range: &KeyRange,
         timeout: Option<Duration>,
     ) -> Result<DeletedRange, Error> {
-        let deadline = self.client.inner().deadline(timeout);
         let request = v1::DeleteRangeRequest {
             tenant: self.text(),
             start: range.start.clone(),
@@ -214,11 +214,14 @@ impl Tenant {
             idempotency_key: Some(self.key()),
             durability: durability(None),
         };
+        let inner = self.client.inner();
+        let deadline = inner.deadline(timeout);
         let mut whole: Option<DeletedRange> = None;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            // Its key was used: to execute it again as if it were new would remove what was written since.
+            let errand = whole.as_ref().map_or(Errand::Led, |_| Errand::Begun);
             let request = v1::operation::Request::DeleteRange(request.clone());
-            let answer = self.write(request, Some(left)).await?;
+            let answer = inner.operate(&self.session, errand, request, deadline).await?;
             let v1::answer::Response::DeleteRange(answer) = answer else {
                 return Err(malformed("kind"));
             };

@@ -1,7 +1,9 @@
 //! A cluster of mock nodes in this process: one store behind all of them, and each node can misbehave.
 
+mod changes;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -36,6 +38,8 @@ pub(crate) struct Store {
     pub(crate) writes: Mutex<Vec<v1::IdempotencyKey>>,
     /// How often a write took effect.
     pub(crate) effects: AtomicU64,
+    /// The names of every watch of the directory.
+    pub(crate) followed: Mutex<Vec<Vec<String>>>,
     /// The tenant's time.
     pub(crate) time: AtomicU64,
 }
@@ -53,6 +57,10 @@ pub(crate) struct Manners {
     pub(crate) not_home: AtomicU64,
     /// Answers NO_LEADER to the next operations.
     pub(crate) no_leader: AtomicU64,
+    /// What becomes of the next operations: a refusal, or what is asked for.
+    pub(crate) refusals: Mutex<VecDeque<Option<ErrorKind>>>,
+    /// Operations whose callers have gone.
+    pub(crate) cancelled: AtomicU64,
     /// Operations that were asked for here.
     pub(crate) asked: AtomicU64,
     /// Messages that brought them.
@@ -137,6 +145,12 @@ impl Cluster {
         });
     }
 
+    /// Deletes a tenant.
+    pub(crate) fn no_home(&self, tenant: &str) {
+        self.routes
+            .send_modify(|routes| routes.retain(|other| other.tenant != tenant));
+    }
+
     pub(crate) async fn start_node(&mut self, at: usize) {
         let regions = self.regions();
         let node = &mut self.nodes[at];
@@ -197,6 +211,18 @@ impl Cluster {
     }
 }
 
+/// A key that was made by its last change.
+fn item(key: Bytes, value: Bytes, sequence: u64) -> v1::KeyValue {
+    v1::KeyValue {
+        key,
+        value,
+        create_revision: Some(v1::Revision { epoch: 1, sequence }),
+        mod_revision: Some(v1::Revision { epoch: 1, sequence }),
+        version: 1,
+        expire_time: None,
+    }
+}
+
 async fn listen(address: SocketAddr) -> TcpListener {
     loop {
         match TcpListener::bind(address).await {
@@ -234,7 +260,11 @@ impl Service {
             };
             return Some(Error::new(kind, "not here"));
         }
-        counted(&self.manners.no_leader).then(|| Error::new(ErrorKind::NoLeader, "no leader"))
+        if counted(&self.manners.no_leader) {
+            return Some(Error::new(ErrorKind::NoLeader, "no leader"));
+        }
+        let next = self.manners.refusals.lock().pop_front();
+        next.flatten().map(|kind| Error::new(kind, "refused"))
     }
 
     fn write(&self, key: Option<v1::IdempotencyKey>, effect: impl FnOnce(u64)) -> Result<(u64, bool), Error> {
@@ -284,34 +314,28 @@ impl Service {
             }
             Asked::Get(get) => {
                 let found = rows.lock().get(&(get.tenant, get.key.clone())).cloned();
-                let item = found.map(|(value, sequence)| v1::KeyValue {
-                    key: get.key,
-                    value,
-                    create_revision: Some(v1::Revision { epoch: 1, sequence }),
-                    mod_revision: Some(v1::Revision { epoch: 1, sequence }),
-                    version: 1,
-                    expire_time: None,
-                });
+                let item = found.map(|(value, sequence)| item(get.key, value, sequence));
                 let header = self.header(self.store.sequence.load(SeqCst));
                 Ok(Answered::Get(v1::GetResponse { header, item }))
             }
-            Asked::BatchGet(_)
-            | Asked::Increment(_)
-            | Asked::Append(_)
-            | Asked::Txn(_)
-            | Asked::DeleteRange(_)
-            | Asked::Scan(_) => Err(Error::new(ErrorKind::Unimplemented, "not here")),
+            Asked::Txn(txn) => self.txn(txn).map(Answered::Txn),
+            Asked::DeleteRange(range) => self.delete_range(range).map(Answered::DeleteRange),
+            Asked::BatchGet(_) | Asked::Increment(_) | Asked::Append(_) | Asked::Scan(_) => {
+                Err(Error::new(ErrorKind::Unimplemented, "not here"))
+            }
         }
     }
 
     /// Runs the operations of a message; `None`: the connection is to be cut.
     fn message(&self, message: v1::PipelineRequest) -> Option<v1::PipelineResponse> {
         self.manners.messages.fetch_add(1, SeqCst);
+        let cancelled = message.cancel_ids.len() as u64;
+        self.manners.cancelled.fetch_add(cancelled, SeqCst);
         let mut answers = Vec::with_capacity(message.operations.len());
         for operation in message.operations {
             self.manners.asked.fetch_add(1, SeqCst);
             let request = operation.request.unwrap();
-            let writes = matches!(request, Asked::Put(_) | Asked::Delete(_));
+            let writes = matches!(request, Asked::Put(_) | Asked::Delete(_) | Asked::Txn(_));
             let response = self
                 .run(request)
                 .unwrap_or_else(|error| Answered::Error(status::to_operation_error(&error)));
@@ -432,6 +456,7 @@ impl directory::DirectoryService for Service {
         request: Request<v1::DirectoryServiceWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let names = request.into_inner().tenants;
+        self.store.followed.lock().push(names.clone());
         let regions = self.regions.lock().clone();
         let routes = tokio_stream::wrappers::WatchStream::new(self.routes.clone());
         let changes = routes.map(move |routes| {
@@ -443,7 +468,7 @@ impl directory::DirectoryService for Service {
                 regions: regions.clone(),
                 routes: wanted.collect(),
                 removed_tenants: Vec::new(),
-                version: None,
+                version: Some(v1::DirectoryVersion::default()),
             })
         });
         let mut stop = self.stop.clone();

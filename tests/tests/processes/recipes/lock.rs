@@ -22,7 +22,7 @@ const TTL: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(20);
 
 fn lock(tenant: &Tenant) -> Lock {
-    Lock::new(tenant, "lock", TTL)
+    Lock::new(tenant, "lock", TTL).unwrap()
 }
 
 /// Writes what the lock protects, if it is still held; says whether that happened.
@@ -142,7 +142,7 @@ async fn one_who_was_frozen_while_the_lock_went_on_writes_nothing() {
     assert!(second.release().await.unwrap());
 
     // Dropped, and given back in the background, long before its time is over.
-    let long = Lock::new(&old, "lock", Duration::from_secs(3600));
+    let long = Lock::new(&old, "lock", Duration::from_secs(3600)).unwrap();
     drop(long.acquire().await.unwrap());
     let begun = Instant::now();
     drop(timeout(SOON, lock(&new).acquire()).await.unwrap().unwrap());

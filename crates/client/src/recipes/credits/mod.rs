@@ -35,7 +35,7 @@ const AT_ONCE: usize = 16;
 /// # async fn example(acme: stead_client::Tenant) -> Result<(), stead_client::Error> {
 /// use std::time::Duration;
 ///
-/// use stead_client::recipes::{Credits, Overdraft};
+/// use stead_client::recipes::{Credits, Overdraft, Settled};
 ///
 /// let credits = Credits::new(&acme, "credits");
 /// credits.grant("invoice-2026-11", 10_000).await?;
@@ -43,7 +43,11 @@ const AT_ONCE: usize = 16;
 /// match credits.reserve("request-4711", 250, minute).await? {
 ///     Some(reservation) => {
 ///         // The work, which turns out to cost 180.
-///         credits.settle(&reservation, 180, Overdraft::Refused).await?;
+///         match credits.settle(&reservation, 180, Overdraft::Refused).await? {
+///             Settled::Spent(spent) => println!("{spent} were spent, the rest is back"),
+///             Settled::Short(balance) => println!("it cost more, and only {balance} are left"),
+///             Settled::Gone => println!("it was settled or given back more than a day ago"),
+///         }
 ///     }
 ///     None => println!("not enough credits"),
 /// }

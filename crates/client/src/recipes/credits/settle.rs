@@ -16,6 +16,7 @@ pub enum Overdraft {
 
 /// What settling came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "it may not be settled"]
 pub enum Settled {
     /// So much was spent for it, now or earlier: another amount than this call's means that somebody else settled it.
     Spent(u64),

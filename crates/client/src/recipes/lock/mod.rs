@@ -1,15 +1,18 @@
 //! A lock whose holders are numbered, so that one who has lost it without noticing does no harm.
 
-use std::{sync::Arc, time::Duration};
+mod guard;
+
+use std::time::Duration;
 
 use bytes::Bytes;
+pub use guard::LockGuard;
+use stead_api::convert::key;
 use stead_types::{Condition, Error, ErrorKind, Operand, Relation, Revision};
-use tokio::{
-    sync::{oneshot, watch},
-    time::{Instant, sleep, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{EventKind, From, KeyRange, Op, OpResult, Tenant, Told, Watch, Write, answer::malformed, tenant::is_final};
+
+use super::whole_milliseconds;
 
 /// A lock is renewed when this part of its time has passed.
 const RENEW_AFTER: u32 = 3;
@@ -26,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 ///
 /// use stead_client::{Op, recipes::Lock};
 ///
-/// let lock = Lock::new(&acme, "locks/invoices", Duration::from_secs(10));
+/// let lock = Lock::new(&acme, "locks/invoices", Duration::from_secs(10))?;
 /// let held = lock.acquire().await?;
 /// // Whoever was frozen between acquiring and writing writes nothing: the condition is checked with the write.
 /// let written = acme
@@ -72,31 +75,6 @@ pub struct Lock {
     ttl: Duration,
 }
 
-/// The lock is held by whoever has this. It renews the lock; dropped, it gives it back in the background.
-#[derive(Debug)]
-pub struct LockGuard {
-    held: Arc<Held>,
-    /// Dropped with the guard: what renews gives the lock back.
-    _dropped: oneshot::Sender<()>,
-}
-
-#[derive(Debug)]
-struct Held {
-    lock: Lock,
-    name: Bytes,
-    token: Revision,
-    standing: watch::Sender<Standing>,
-}
-
-/// What a holder knows.
-#[derive(Clone, Copy, Debug)]
-struct Standing {
-    /// The lock does not end earlier, by this process's clock.
-    until: Instant,
-    /// It is not held any more, for certain or as far as one can know here.
-    is_lost: bool,
-}
-
 /// What an attempt came to.
 enum Attempt {
     /// It is ours since this revision; it was asked for at this time or later.
@@ -108,12 +86,18 @@ enum Attempt {
 impl Lock {
     /// Returns the lock of a key. A holder that dies keeps it for `ttl`, whole milliseconds; one that cannot reach the
     /// tenant's home for that long loses it.
-    pub fn new(tenant: &Tenant, key: impl Into<Bytes>, ttl: Duration) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// A key or a time that cannot be.
+    pub fn new(tenant: &Tenant, key: impl Into<Bytes>, ttl: Duration) -> Result<Self, Error> {
+        let key = key.into();
+        key::key("key", &key)?;
+        Ok(Self {
             tenant: tenant.clone(),
-            key: key.into(),
-            ttl,
-        }
+            key,
+            ttl: whole_milliseconds("ttl", ttl)?,
+        })
     }
 
     /// Takes the lock if nobody has it.
@@ -124,17 +108,25 @@ impl Lock {
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>, Error> {
         let name = self.name();
         let begun = Instant::now();
-        match self.attempt(&name, begun).await {
-            Ok(Attempt::Ours(token, asked)) => self.guard(name, token, asked).await,
-            Ok(Attempt::Taken(_)) => Ok(None),
+        let (token, asked) = match self.attempt(&name, begun).await {
+            Ok(Attempt::Ours(token, asked)) => (token, asked),
+            Ok(Attempt::Taken(_)) => return Ok(None),
             Err(unknown) if matches!(unknown.kind, ErrorKind::OutcomeUnknown { .. }) => {
-                let item = self.tenant.get(self.key.clone()).await?.item;
-                match item.filter(|item| item.value == name) {
-                    Some(item) => self.guard(name, item.created, begun).await,
-                    None => Err(unknown),
-                }
+                // Whatever the look comes to, unless it finds the lock: the attempt may yet get it.
+                let got = self.tenant.get(self.key.clone()).await.ok().and_then(|got| got.item);
+                let ours = got.filter(|item| item.value == name).ok_or(unknown)?;
+                (ours.created, begun)
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        match self.guard(name, token, asked).await {
+            Ok(guard) => Ok(guard),
+            Err(error) => {
+                let lock = self.clone();
+                tokio::spawn(async move { lock.give_back(token).await });
+                let message = format!("the lock was got, too late to know that it is still held: {error}");
+                Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message))
+            }
         }
     }
 
@@ -143,7 +135,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// What asking again cannot change: no such tenant, a key or a time that cannot be.
+    /// What asking again cannot change, such as a tenant that there is not.
     pub async fn acquire(&self) -> Result<LockGuard, Error> {
         let name = self.name();
         let begun = Instant::now();
@@ -196,27 +188,35 @@ impl Lock {
     }
 
     /// Returns the guard of what was asked for at this time; `None` if it is over.
-    async fn guard(&self, name: Bytes, token: Revision, asked: Instant) -> Result<Option<LockGuard>, Error> {
-        let (standing, _) = watch::channel(Standing {
-            until: self.until(asked),
-            is_lost: false,
-        });
-        let held = Arc::new(Held {
-            lock: self.clone(),
-            name,
-            token,
-            standing,
-        });
+    async fn guard(&self, name: Bytes, token: Revision, mut asked: Instant) -> Result<Option<LockGuard>, Error> {
         // Found by a later attempt, or after many: what is left of its time is too little to begin with.
-        if asked.elapsed() > self.ttl / RENEW_AFTER && !held.renew().await? {
-            return Ok(None);
+        if asked.elapsed() > self.ttl / RENEW_AFTER {
+            asked = Instant::now();
+            if !self.put_again(&name, token).await? {
+                return Ok(None);
+            }
         }
-        let (dropped, told) = oneshot::channel();
-        tokio::spawn(keep(held.clone(), told));
-        Ok(Some(LockGuard {
-            held,
-            _dropped: dropped,
-        }))
+        Ok(Some(LockGuard::new(self.clone(), name, token, asked)))
+    }
+
+    /// Sets the time of a lock anew that was got with this revision; `false` if it is not held any more.
+    async fn put_again(&self, name: &Bytes, token: Revision) -> Result<bool, Error> {
+        let write = Write {
+            precondition: Some(still(token)),
+            timeout: Some(self.ttl),
+            ..Write::default()
+        };
+        let (key, name) = (self.key.clone(), name.clone());
+        known(self.tenant.put_expiring(key, name, self.ttl, &write).await)
+    }
+
+    /// Gives a lock back that was got with this revision; `false` if it is not held any more.
+    async fn give_back(&self, token: Revision) -> Result<bool, Error> {
+        let write = Write {
+            precondition: Some(still(token)),
+            ..Write::default()
+        };
+        known(self.tenant.delete_with(self.key.clone(), &write).await)
     }
 
     /// Until when the lock lasts at least that was asked for at this time.
@@ -242,160 +242,6 @@ impl Lock {
     }
 }
 
-impl LockGuard {
-    /// Returns the fencing token: the revision that made the lock's key. Higher than that of every holder before.
-    pub fn token(&self) -> Revision {
-        self.held.token
-    }
-
-    /// Returns the lock's key.
-    pub fn key(&self) -> &Bytes {
-        &self.held.lock.key
-    }
-
-    /// Returns the condition on the lock's key that holds as long as this guard's holder has the lock: for a
-    /// transaction, or a precondition.
-    pub fn still(&self) -> Condition {
-        still(self.held.token)
-    }
-
-    /// Returns the condition on a key in which holders leave their tokens, as [`LockGuard::mark`] writes them, that holds if
-    /// no later holder has left its own: for what outlives the lock's key. The key must exist; begin it with
-    /// `Revision::ZERO`, written the same way.
-    pub fn fence(&self) -> Condition {
-        let after = self.held.token.to_u64().saturating_add(1);
-        Condition::Compared(Relation::Less, Operand::Value(mark(Revision::from_u64(after))))
-    }
-
-    /// Returns the token as bytes in its order: 20 decimal digits.
-    pub fn mark(&self) -> Bytes {
-        mark(self.held.token)
-    }
-
-    /// Tells whether the lock is lost: for certain, or because it could not be renewed in time. `false` is no promise,
-    /// see [`Lock`].
-    pub fn is_lost(&self) -> bool {
-        let standing = *self.held.standing.borrow();
-        standing.is_lost || standing.until <= Instant::now()
-    }
-
-    /// Waits until the lock is lost.
-    pub async fn lost(&self) {
-        let mut standing = self.held.standing.subscribe();
-        loop {
-            let Standing { until, is_lost } = *standing.borrow_and_update();
-            if is_lost || until <= Instant::now() {
-                return;
-            }
-            // What is due is either a renewal or the end.
-            let _renewed = timeout_at(until, standing.changed()).await;
-        }
-    }
-
-    /// Renews the lock now, before work that takes long: it lives for its whole time again.
-    ///
-    /// # Errors
-    ///
-    /// `Conflict` if it is lost; else as [`Tenant::put_with`], and it is not known whether it was renewed.
-    pub async fn renew(&self) -> Result<(), Error> {
-        if self.held.renew().await? {
-            return Ok(());
-        }
-        let key = String::from_utf8_lossy(&self.held.lock.key).into_owned();
-        let message = format!("the lock {key} is no longer held: somebody else may have it");
-        Err(Error::new(ErrorKind::Conflict, message))
-    }
-
-    /// Gives the lock back; `false` if it was lost before.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tenant::delete_with`]: the lock goes when its time is over.
-    pub async fn release(self) -> Result<bool, Error> {
-        self.held.release().await
-    }
-}
-
-impl Held {
-    /// Sets the lock's time anew; `false` if it is lost.
-    async fn renew(&self) -> Result<bool, Error> {
-        let asked = Instant::now();
-        let lock = &self.lock;
-        let write = Write {
-            precondition: Some(still(self.token)),
-            timeout: Some(lock.ttl),
-            ..Write::default()
-        };
-        let (key, name) = (lock.key.clone(), self.name.clone());
-        match lock.tenant.put_expiring(key, name, lock.ttl, &write).await {
-            Ok(_) => {
-                let until = lock.until(asked);
-                self.standing.send_modify(|standing| standing.until = until);
-                Ok(true)
-            }
-            Err(error) if is_gone(&error.kind) => {
-                self.lose();
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn lose(&self) {
-        self.standing.send_modify(|standing| standing.is_lost = true);
-    }
-
-    async fn release(&self) -> Result<bool, Error> {
-        self.lose();
-        let write = Write {
-            precondition: Some(still(self.token)),
-            ..Write::default()
-        };
-        match self.lock.tenant.delete_with(self.lock.key.clone(), &write).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_gone(&error.kind) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Renews a lock until its guard is dropped or it is lost, and gives it back.
-async fn keep(held: Arc<Held>, mut dropped: oneshot::Receiver<()>) {
-    let mut wait = held.lock.ttl / RENEW_AFTER;
-    loop {
-        let Standing { until, is_lost } = *held.standing.borrow();
-        if is_lost {
-            return;
-        }
-        let renewal = async {
-            sleep(wait).await;
-            held.renew().await
-        };
-        tokio::select! {
-            _ = &mut dropped => break,
-            () = sleep_until(until) => {
-                // A renewal from elsewhere has moved the end.
-                if held.standing.borrow().until <= Instant::now() {
-                    break;
-                }
-            }
-            renewed = renewal => wait = match renewed {
-                Ok(_) => held.lock.ttl / RENEW_AFTER,
-                Err(error) => {
-                    tracing::debug!(%error, "a lock could not be renewed");
-                    AGAIN.min(held.lock.ttl / RENEW_AFTER)
-                }
-            },
-        }
-    }
-    if held.standing.borrow().is_lost {
-        return;
-    }
-    if let Err(error) = held.release().await {
-        tracing::debug!(%error, "a lock was not given back: it goes when its time is over");
-    }
-}
-
 /// The lock's key is the one that this revision made.
 fn still(token: Revision) -> Condition {
     Condition::Compared(Relation::Equal, Operand::Created(token))
@@ -403,6 +249,15 @@ fn still(token: Revision) -> Condition {
 
 fn mark(token: Revision) -> Bytes {
     format!("{:020}", token.to_u64()).into()
+}
+
+/// Reads from a write on condition of the token whether the lock was held.
+fn known<T>(written: Result<T, Error>) -> Result<bool, Error> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(error) if is_gone(&error.kind) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Tells whether a condition on the token says that the lock is not held any more.
