@@ -1,6 +1,6 @@
 //! One watch that is served here.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use stead_api::proto::v1::{
@@ -231,7 +231,9 @@ impl Watcher {
 
     /// Queues a message; `is_whole`: the watch can be resumed behind it.
     fn say(&mut self, response: Response, is_whole: bool) -> Result<(), Error> {
-        let header = read(&self.hosted, self.tenant, |reading| Ok(self.header(reading)))?;
+        // It reads the machine itself, and a machine must not be read inside a reading of it.
+        let staleness = self.hosted.freshness.staleness(self.tenant);
+        let header = read(&self.hosted, self.tenant, |reading| Ok(self.header(reading, staleness)))?;
         let resume_token = if is_whole {
             header.session_token.clone()
         } else {
@@ -246,7 +248,7 @@ impl Watcher {
         Ok(())
     }
 
-    fn header(&self, reading: &Reading<'_>) -> ResponseHeader {
+    fn header(&self, reading: &Reading<'_>, staleness: Option<Duration>) -> ResponseHeader {
         let node = &self.host.config.node;
         let role = if reading.record().owned().is_some() {
             Role::Home
@@ -264,7 +266,7 @@ impl Watcher {
             revision: self.position,
             token: self.position,
             time: reading.state().time,
-            staleness: self.hosted.freshness.staleness(self.tenant),
+            staleness,
         };
         reply::header(origin, seen)
     }

@@ -62,8 +62,11 @@ impl ShardMachine {
         self.group
     }
 
-    /// Reads; applying waits meanwhile.
+    /// Reads; applying waits meanwhile. Nothing inside may read this machine again: a writer that waits between the two
+    /// lets the second one wait for it, and waits for the first one itself. Debug builds panic there.
     pub fn read<T>(&self, read: impl FnOnce(View<'_>) -> T) -> T {
+        #[cfg(debug_assertions)]
+        let _once = super::once::Once::new(std::ptr::from_ref(self).addr());
         let inner = self.rows.read();
         read(View {
             shard: &inner.state.shard,

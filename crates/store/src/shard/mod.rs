@@ -12,9 +12,12 @@
 //! 3. While a snapshot is read nothing is removed: versions and copies that it still has to read stay.
 //! 4. An install writes under a number that no row bears; the swap is one row, and rows of other installs are removed
 //!    in bounded steps, which start anew after a restart.
+//! 5. A thread reads a machine once at a time.
 
 mod install;
 mod machine;
+#[cfg(debug_assertions)]
+mod once;
 mod snapshot;
 mod sweep;
 mod view;

@@ -553,3 +553,14 @@ proptest! {
         world.check();
     }
 }
+
+#[test]
+#[cfg_attr(debug_assertions, should_panic(expected = "inside a reading of it"))]
+fn a_machine_read_inside_a_reading_of_it_is_found() {
+    // Invariant 5.
+    let machine = open(&Disk::default(), HOME);
+    let other = open(&Disk::default(), FOLLOWER);
+    machine.read(|_| other.read(|_| ()));
+    machine.read(|_| ());
+    machine.read(|held| machine.read(|again| assert_eq!(held.applied(), again.applied())));
+}
