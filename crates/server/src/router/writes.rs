@@ -9,7 +9,7 @@ use stead_state::{
     serving::{self, BootTime, Lease, NotServing, Standing},
     shard::{
         answer::{Answer as Outcome, RangeDeleted, Void},
-        command::{self, DeleteRange, REMOVAL_WORK},
+        command::{self, DeleteRange, Effect, Operation, REMOVAL_WORK, Step},
         deletion::Deletion,
     },
 };
@@ -24,6 +24,10 @@ const RANGE_TIME_SHARE: f64 = 0.75;
 
 /// What a compare and a step of a transaction count for beyond their bytes, as each command does.
 const TXN_STEP_WORK: usize = 64;
+
+/// What an append counts for beyond its bytes: it writes again what the key held, up to 1 MiB. So many of them are one
+/// entry that it stays below 64 MiB.
+const APPEND_WORK: usize = 4 << 10;
 
 /// What proposing left to do.
 #[derive(Default)]
@@ -330,12 +334,27 @@ fn proposal(tenant: TenantNumber, job: &Job<Write>) -> Proposal {
 /// What a write makes replicas do beyond what its bytes tell.
 fn work(change: &Change) -> usize {
     match change {
-        Change::One(_) => 0,
+        Change::One(operation) => operation_work(operation),
         Change::Txn(branches) => {
-            let steps = branches.then.len().max(branches.otherwise.len());
-            TXN_STEP_WORK * (branches.compares.len() + steps)
+            let work = |steps: &[Step]| steps.iter().map(step_work).sum::<usize>();
+            TXN_STEP_WORK * branches.compares.len() + work(&branches.then).max(work(&branches.otherwise))
         }
         Change::DeleteRange(..) => REMOVAL_WORK,
+    }
+}
+
+fn step_work(step: &Step) -> usize {
+    TXN_STEP_WORK
+        + match step {
+            Step::Get(_) => 0,
+            Step::Write(operation) => operation_work(operation),
+        }
+}
+
+fn operation_work(operation: &Operation) -> usize {
+    match operation.effect {
+        Effect::Append { .. } => APPEND_WORK,
+        Effect::Put { .. } | Effect::Delete | Effect::Increment(_) => 0,
     }
 }
 
