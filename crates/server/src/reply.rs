@@ -100,15 +100,11 @@ pub(crate) fn data_len(answer: &Answer) -> u64 {
             .sum(),
         Some(Response::Scan(scan)) => scan.items.iter().map(of).sum(),
         Some(Response::Txn(txn)) => txn.results.iter().filter_map(item_of).map(of).sum(),
-        Some(
-            Response::Put(_)
-            | Response::Delete(_)
-            | Response::Increment(_)
-            | Response::Append(_)
-            | Response::DeleteRange(_)
-            | Response::Error(_),
-        )
-        | None => 0,
+        Some(Response::Put(put)) => put.previous.as_ref().map_or(0, of),
+        Some(Response::Delete(delete)) => delete.previous.as_ref().map_or(0, of),
+        Some(Response::Increment(increment)) => increment.previous.as_ref().map_or(0, of),
+        Some(Response::Append(append)) => append.previous.as_ref().map_or(0, of),
+        Some(Response::DeleteRange(_) | Response::Error(_)) | None => 0,
     }
 }
 
@@ -134,5 +130,45 @@ pub(crate) fn has_no_leader(answer: &Answer) -> bool {
     match &answer.response {
         Some(Response::Error(error)) => matches!(status::from_operation_error(error.clone()).kind, ErrorKind::NoLeader),
         Some(_) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_api::proto::v1::{AppendResponse, DeleteResponse, IncrementResponse, PutResponse};
+
+    use super::*;
+
+    #[test]
+    fn previous_values_are_data_of_an_answer() {
+        let previous = Some(KeyValue {
+            key: "abc".into(),
+            value: "1234567".into(),
+            ..KeyValue::default()
+        });
+        let put = PutResponse {
+            previous: previous.clone(),
+            ..PutResponse::default()
+        };
+        let delete = DeleteResponse {
+            previous: previous.clone(),
+            ..DeleteResponse::default()
+        };
+        let increment = IncrementResponse {
+            previous: previous.clone(),
+            ..IncrementResponse::default()
+        };
+        let append = AppendResponse {
+            previous,
+            ..AppendResponse::default()
+        };
+        let answers = [
+            Response::Put(put),
+            Response::Delete(delete),
+            Response::Increment(increment),
+            Response::Append(append),
+        ];
+        assert_eq!(answers.map(|answer| data_len(&response(answer))), [10; 4]);
+        assert_eq!(data_len(&response(Response::Put(PutResponse::default()))), 0);
     }
 }

@@ -7,7 +7,8 @@ use std::{fmt, ops::RangeInclusive, str::FromStr};
 pub enum TenantLimit {
     /// Operations a second, at each node that serves the tenant.
     OperationsPerSecond,
-    /// Bytes a second at each node that serves the tenant: those of writes as they come, of reads as they are answered.
+    /// Bytes a second at each node that serves the tenant: of writes those that come, of reads and of writes that answer
+    /// with data those that are answered.
     BytesPerSecond,
     /// Bytes of live keys and their values.
     StoredBytes,

@@ -16,6 +16,9 @@ use stead_tests::process::{World, get as http_get};
 use stead_types::{Error, ErrorKind};
 use tonic::{Code, Response, Status, transport::Channel};
 
+/// As much as the tenant with a limit of bytes may use in a second.
+const LARGE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 struct Tenant {
     kv: KvServiceClient<Channel>,
     name: &'static str,
@@ -60,6 +63,16 @@ impl Tenant {
         };
         let answer = answer(self.kv.delete(request).await)?;
         Ok(answer.header.unwrap().revision.unwrap().sequence)
+    }
+
+    async fn delete_for_previous(&mut self, key: &'static str) -> Result<Bytes, Error> {
+        let request = DeleteRequest {
+            tenant: self.name.into(),
+            key: key.into(),
+            want_previous: true,
+            ..DeleteRequest::default()
+        };
+        Ok(answer(self.kv.delete(request).await)?.previous.unwrap().value)
     }
 
     async fn increment(&mut self, key: &'static str) -> Result<u64, Error> {
@@ -107,7 +120,7 @@ async fn each_limit_is_refused_by_name_above_it_without_effect_and_the_rest_goes
     stored(make("stored", "--limit stored-bytes=10").await).await;
     clients(make("clients", "--limit clients=2").await).await;
     rate(make("rate", "--limit operations-per-second=3").await).await;
-    bytes(make("bytes", "--limit bytes-per-second=8").await).await;
+    bytes(make("bytes", "--limit bytes-per-second=64").await).await;
     shown(&world, channel).await;
 
     let (_, metrics) = http_get(&world.first().http, "/metrics").await.unwrap();
@@ -198,7 +211,7 @@ async fn rate(mut tenant: Tenant) {
 }
 
 async fn bytes(mut tenant: Tenant) {
-    assert_eq!(tenant.put("a", "123456789").await, Ok(1), "more than there is, once");
+    assert_eq!(tenant.put("a", LARGE).await, Ok(1), "more than there is, once");
     let error = tenant.put("b", "1").await.unwrap_err();
     let ErrorKind::RateLimited { limit, wait } = &error.kind else {
         panic!("{error:?}")
@@ -206,6 +219,11 @@ async fn bytes(mut tenant: Tenant) {
     assert_eq!(limit, "bytes_per_second");
     tokio::time::sleep(*wait).await;
     assert_eq!(tenant.put("b", "1").await, Ok(2));
+    // A second pays for what was written, and what a write answers with is data, too.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(tenant.delete_for_previous("a").await.unwrap(), LARGE);
+    let error = tenant.put("b", "1").await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::RateLimited { .. }), "{error:?}");
 }
 
 async fn shown(world: &World, channel: Channel) {

@@ -1907,7 +1907,7 @@ pub struct Limits {
     /// At each node that serves the tenant: its home for writes and linearizable reads, the nearest one for others.
     #[prost(uint64, optional, tag = "1")]
     pub operations_per_second: ::core::option::Option<u64>,
-    /// At each node too: of writes the bytes that come, of reads those that are answered.
+    /// At each node too: of writes the bytes that come, of reads and of writes that answer with data those answered.
     #[prost(uint64, optional, tag = "2")]
     pub bytes_per_second: ::core::option::Option<u64>,
     /// Of live keys and their values. Reads and deletes go on when it is reached.

@@ -4,7 +4,7 @@
 //! place ── admit ──┬── rates, operations in flight ──> Permit, which travels with the reply
 //!                  ├── grow: keys, bytes that a write would add to what is stored
 //!                  └── refused: RATE_LIMITED with the time to wait, QUOTA_EXCEEDED when full
-//! reply sent ──> Permit dropped: the bytes of a read's answer are charged, the operation is in flight no more
+//! reply sent ──> Permit dropped: the bytes of the data answered are charged, the operation is in flight no more
 //! ```
 //!
 //! Limits come from the directory's record of the tenant; what was used of them is known to this node alone, and
@@ -25,7 +25,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bucket::Bucket;
 use parking_lot::Mutex;
-pub(crate) use quota::{Growth, Stored, request_len};
+pub(crate) use quota::{Growth, Stored};
 use stead_state::directory::Tenant;
 use stead_types::{Error, ErrorKind, TenantLimit, TenantName, TenantNumber};
 use tokio::time::Instant;
@@ -42,7 +42,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(10);
 pub(crate) struct Cost {
     /// Bytes that came: of writes.
     pub(crate) bytes: u64,
-    /// The bytes of the answer are charged when it is sent: of reads.
+    /// The bytes of the answer are charged when it is sent: of what is answered with data.
     pub(crate) charges_answer: bool,
 }
 
@@ -212,7 +212,7 @@ impl Permit {
         Ok(())
     }
 
-    /// Charges the answer of a read.
+    /// Charges the data of an answer.
     pub(crate) fn answered(&self, now: Instant, len: u64) {
         if let Some(rate) = self.answer_rate {
             let now_ns = self.admission.since_began_ns(now);

@@ -85,16 +85,6 @@ impl Growth {
     }
 }
 
-/// Returns the bytes of a write's key and of what it brings.
-pub(crate) fn request_len(operation: &Operation) -> u64 {
-    let brought = match &operation.effect {
-        Effect::Put { value, .. } => len(value),
-        Effect::Append { bytes, .. } => len(bytes),
-        Effect::Delete | Effect::Increment(_) => 0,
-    };
-    operation.key.len() as u64 + brought
-}
-
 fn len(bytes: &Bytes) -> u64 {
     bytes.len() as u64
 }

@@ -1,5 +1,6 @@
 //! What is served here is admitted first: what it may cost its tenant is decided before it is queued.
 
+use stead_api::operation;
 use stead_state::shard::{
     command::{Operation, Step},
     window::REMEMBERED_MS_MAX,
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Ask, Call, Router, Write, request::Change};
 use crate::{
-    admission::{Cost, Growth, Permit, Refused, Stored, WatchPermit, request_len},
+    admission::{Cost, Growth, Permit, Refused, Stored, WatchPermit},
     host::Hosted,
 };
 use stead_state::directory::Tenant;
@@ -17,7 +18,7 @@ use stead_state::directory::Tenant;
 impl Router {
     /// Admits an operation that is served by a group of this node. The permit goes with its reply.
     pub(super) fn admit(&self, call: &mut Call, tenant: &Tenant, ask: &Ask, group: GroupId) -> Result<(), Error> {
-        let admitted = self.permit(tenant, ask, group);
+        let admitted = self.permit(call, tenant, (ask, group));
         let permit = admitted.map_err(|refused| self.refused(refused, tenant))?;
         call.reply.hold(permit);
         Ok(())
@@ -38,11 +39,11 @@ impl Router {
         refused.error(&tenant.name)
     }
 
-    fn permit(&self, tenant: &Tenant, ask: &Ask, group: GroupId) -> Result<Permit, Refused> {
+    fn permit(&self, call: &Call, tenant: &Tenant, (ask, group): (&Ask, GroupId)) -> Result<Permit, Refused> {
         let cost = match ask {
             Ask::Write(write) => Cost {
-                bytes: len(&write.change),
-                charges_answer: false,
+                bytes: operation::len(&call.operation) as u64,
+                charges_answer: answers_data(&write.change),
             },
             Ask::Read(_) => Cost {
                 bytes: 0,
@@ -148,14 +149,11 @@ fn write_of(step: &Step) -> Option<&Operation> {
     }
 }
 
-/// Returns the bytes of a change's keys and of what it brings.
-fn len(change: &Change) -> u64 {
+/// Tells whether a write is answered with what keys hold.
+fn answers_data(change: &Change) -> bool {
     match change {
-        Change::One(operation) => request_len(operation),
-        Change::Txn(branches) => {
-            let writes = branches.then.iter().chain(&branches.otherwise).filter_map(write_of);
-            writes.map(request_len).sum()
-        }
-        Change::DeleteRange(start, end) => (start.len() + end.as_ref().map_or(0, bytes::Bytes::len)) as u64,
+        Change::One(operation) => operation.previous,
+        Change::Txn(_) => true,
+        Change::DeleteRange(..) => false,
     }
 }
