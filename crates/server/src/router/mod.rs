@@ -11,7 +11,7 @@
 //!
 //! 1. Every call is answered once.
 //! 2. A write is proposed at most once by this node, unless the first proposal certainly did nothing.
-//! 3. What its tenant's limits do not admit is refused before it is queued for anything.
+//! 3. What its tenant's limits do not admit is refused before it is queued for anything, also on its way to another node.
 //! 4. A write is answered after the serving check that follows its commit, a linearizable read after the one that
 //!    follows the reading.
 
@@ -68,6 +68,12 @@ const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// When a write that found too much waiting before it is worth another attempt.
 const OVERLOADED_WAIT: Duration = Duration::from_millis(100);
+
+/// Operations of one stream, from a client or from another node, that are in flight.
+pub(crate) const STREAM_OPERATIONS_MAX: usize = 4_096;
+
+/// Of what may be in flight on the way to another node, one tenant has at most one part of so many.
+const FORWARDED_SHARE: usize = 4;
 
 /// Routes operations.
 pub(crate) struct Router {
@@ -315,7 +321,16 @@ impl Router {
 
     /// Hands an operation on to one of these nodes.
     fn forward<A>(&self, mut job: Job<A>, group: GroupId, nodes: &[NodeId]) {
+        // What it held here as one that this node serves would count twice.
         job.call.reply.release();
+        let share = (STREAM_OPERATIONS_MAX / FORWARDED_SHARE) as u64;
+        match self.admission.admit_forwarded(Instant::now(), &job.tenant, share) {
+            Ok(permit) => job.call.reply.hold(permit),
+            Err(refused) => {
+                let error = self.refused(refused, &job.tenant);
+                return self.refuse(job.call, &error);
+            }
+        }
         let to = Forwarded {
             group,
             epoch: job.tenant.epoch,
