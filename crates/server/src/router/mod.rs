@@ -41,7 +41,7 @@ use stead_state::{
     freshness::gate::Level,
     routing::{self, Here, Need, Route, Voter},
 };
-use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantNumber};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantNumber, limits::HOPS_MAX};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -50,7 +50,6 @@ use call::cancelled;
 pub(crate) use call::{Answers, Call, Forwarded, Reply};
 use deadlines::by_deadline;
 use forwarder::Forwarder;
-use link::Outgoing;
 pub(crate) use reads::refused;
 pub(crate) use request::remote_unavailable;
 use request::{Ask, Read, Request, Write};
@@ -337,18 +336,15 @@ impl Router {
             tenant: job.tenant.number,
         };
         self.host.counts.request(op(&job.call), ServedFrom::Forwarded);
-        let view = self.host.views.version();
-        let node = NodeId::new(0);
-        self.forwarder.send(
-            Outgoing {
-                call: job.call,
-                to,
-                view,
-                node,
-                nodes: Vec::new(),
-            },
-            nodes,
-        );
+        self.forwarder.send(job.call, to, nodes);
+    }
+
+    /// Hands an operation on to the leader that its group names, unless that is as far as it may go.
+    fn forward_to_leader<A>(&self, job: Job<A>, group: GroupId, leader: Option<NodeId>) {
+        match leader.filter(|leader| *leader != self.host.config.node.id && job.call.hops < HOPS_MAX) {
+            Some(leader) => self.forward(job, group, &[leader]),
+            None => self.no_leader(job),
+        }
     }
 
     /// Answers those whose caller no longer waits, before they cost anything; returns the others.
