@@ -20,7 +20,7 @@ use crate::config::Member;
 pub(crate) enum Op {
     /// Get and BatchGet.
     Read,
-    /// Put, Delete, Increment and Append.
+    /// Put, Delete, Increment, Append, Txn and DeleteRange.
     Write,
     /// Scan.
     Scan,

@@ -18,7 +18,7 @@ pub enum TenantLimit {
     Watches,
     /// Client ids whose outcomes are remembered.
     Clients,
-    /// Operations of which a node has not yet answered at once.
+    /// Operations that a node has taken and not yet answered.
     InFlight,
     /// How long an overwritten version is kept, in milliseconds.
     HistoryAge,

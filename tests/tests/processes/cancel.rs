@@ -1,6 +1,9 @@
-//! What a caller cancels: it costs nothing if it has not begun, and is answered in any case.
+//! What a caller cancels, or does not wait for long: it costs nothing if it has not begun, and is answered in any case.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use futures::stream;
 use stead_api::{
@@ -128,4 +131,34 @@ async fn what_is_cancelled_before_it_begins_never_happens_at_home_or_on_its_way_
     ] {
         assert_eq!(acme.get(key).await.unwrap().item.is_some(), is_there, "{key}");
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_moment_is_answered_then_though_others_of_the_message_wait_for_long() {
+    let _alone = alone();
+    let builder = Fixture::builder().binary(binary());
+    let cluster = builder.region("us-east", 3).start().await.unwrap();
+    cluster.create_tenant("acme", "us-east").await.unwrap();
+    let first = Pipeline::open(&cluster, 0).await.put(1, "first").await.unwrap();
+    let Response::Put(first) = first else {
+        panic!("{first:?}")
+    };
+    let leader = usize::try_from(first.header.unwrap().node).unwrap() - 1;
+    let mut home = Pipeline::open(&cluster, leader).await;
+    home.put(2, "second").await.unwrap();
+    let others = cluster.nodes().iter().enumerate();
+    for (_, node) in others.filter(|(place, _)| *place != leader) {
+        cluster.freeze(&node.name).await.unwrap();
+    }
+    let within = |deadline_ms, operation| Operation {
+        deadline_ms,
+        ..operation
+    };
+    let began = Instant::now();
+    home.send(
+        vec![within(300, put(3, "soon")), within(20_000, put(4, "later"))],
+        vec![],
+    );
+    while home.answer().await.0 != 3 {}
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

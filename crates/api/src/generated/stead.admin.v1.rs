@@ -1923,7 +1923,7 @@ pub struct Limits {
     /// longest is forgotten instead.
     #[prost(uint64, optional, tag = "6")]
     pub clients: ::core::option::Option<u64>,
-    /// Operations not yet answered, at each node.
+    /// Operations not yet answered, at each node, whether it serves them or hands them on.
     #[prost(uint64, optional, tag = "7")]
     pub in_flight: ::core::option::Option<u64>,
     /// How long an overwritten version can be read, a follower or a watch can resume; less where a group's history is full.

@@ -119,6 +119,30 @@ async fn operations_in_flight_are_bounded_until_they_are_answered() {
     assert!(admission.admit(now, &tenant, READ).is_err());
 }
 
+/// Invariant 4.
+#[tokio::test]
+async fn what_another_node_serves_is_bounded_by_a_share_and_by_the_limit() {
+    let (admission, now) = admission();
+    let (loud, quiet) = (tenant(5, &[]), tenant(5 + PARTS as u64, &[]));
+    let under_way: Vec<_> = (0..3).map(|_| admission.admit_forwarded(now, &loud, 3)).collect();
+    assert!(under_way.iter().all(Result::is_ok));
+    let refusal = admission.admit_forwarded(now, &loud, 3).unwrap_err();
+    assert_eq!((refusal.limit, refusal.wait), (TenantLimit::InFlight, Some(BUSY_WAIT)));
+    let message = refusal.error(&loud.name).message;
+    assert!(message.contains("at most 3 operations on their way") && !message.contains("raise"));
+    assert!(admission.admit_forwarded(now, &quiet, 3).is_ok());
+    assert!(
+        admission.admit(now, &loud, READ).is_ok(),
+        "what is served here is not under way"
+    );
+    drop(under_way);
+    assert!(admission.admit_forwarded(now, &loud, 3).is_ok());
+
+    let limited = tenant(6, &[(TenantLimit::InFlight, 1)]);
+    let _here = admission.admit(now, &limited, READ).unwrap();
+    assert!(admission.admit_forwarded(now, &limited, 3).is_err());
+}
+
 #[tokio::test]
 async fn watches_are_bounded_until_they_are_closed_and_may_be_none_at_all() {
     let (admission, now) = admission();

@@ -13,10 +13,13 @@
 //! # Invariants
 //!
 //! 1. A refused operation changes nothing in the tenant's group, and is not in flight. What is refused for a rate or for
-//!    others in flight costs nothing of any rate; what is refused because the tenant is full costs one operation.
-//! 2. What a tenant stores never passes its limits by operations that this node has admitted: those in flight count as
-//!    if they had happened. Where only they stand in the way, the refusal says to come back.
+//!    others in flight costs nothing of any rate; what is refused because the tenant is full costs one operation and the
+//!    bytes that came.
+//! 2. What a tenant stores passes its limits at most by writes of this node that were answered while it was not known
+//!    what had become of them: others in flight count as if they had happened. Where only they stand in the way, the
+//!    refusal says to come back. Client ids in flight are not counted: so many may come on top.
 //! 3. No account outlives its use: one that is as good as new is dropped when accounts are swept.
+//! 4. Of what goes to one other node a tenant has at most its share under way, whatever its limits.
 
 mod bucket;
 mod quota;
@@ -55,6 +58,8 @@ pub(crate) struct Refused {
     max: u64,
     /// When to come back; `None`: that will not help.
     wait: Option<Duration>,
+    /// It is a share of what all tenants have, which nobody can raise for one.
+    is_share: bool,
 }
 
 /// What tenants use of this node.
@@ -75,12 +80,22 @@ struct Account {
     operations: Bucket,
     bytes: Bucket,
     in_flight: u64,
+    /// Of those in flight, how many another node serves.
+    forwarded: u64,
     watches: u64,
     /// What the writes in flight may add to what is stored.
     growing: Growth,
 }
 
 impl Account {
+    fn check_in_flight(&self, tenant: &Tenant) -> Result<(), Refused> {
+        let limit = TenantLimit::InFlight;
+        match tenant.limit(limit) {
+            Some(max) if self.in_flight >= max => Err(Refused::busy(limit, max)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn is_new(&self, now_ns: u64) -> bool {
         self.in_flight == 0 && self.watches == 0 && self.operations.is_full(now_ns) && self.bytes.is_full(now_ns)
     }
@@ -112,6 +127,7 @@ pub(crate) struct Permit {
     tenant: TenantNumber,
     /// The tenant's bytes a second, if its answer is charged.
     answer_rate: Option<u64>,
+    is_forwarded: bool,
     growth: Growth,
 }
 
@@ -145,15 +161,7 @@ impl Admission {
         let now_ns = self.since_began_ns(now);
         let mut part = self.part(tenant.number).lock();
         let account = part.account(tenant.number, now_ns);
-        if let Some(max) = tenant.limit(TenantLimit::InFlight)
-            && account.in_flight >= max
-        {
-            return Err(Refused {
-                limit: TenantLimit::InFlight,
-                max,
-                wait: Some(BUSY_WAIT),
-            });
-        }
+        account.check_in_flight(tenant)?;
         let mut flows = [
             (&mut account.bytes, TenantLimit::BytesPerSecond, cost.bytes),
             (&mut account.operations, TenantLimit::OperationsPerSecond, 1),
@@ -161,9 +169,8 @@ impl Admission {
         for (bucket, limit, _) in &mut flows {
             let max = tenant.limit(*limit).unwrap_or(u64::MAX);
             bucket.check(now_ns, max).map_err(|wait| Refused {
-                limit: *limit,
-                max,
                 wait: Some(wait),
+                ..Refused::full(*limit, max)
             })?;
         }
         for (bucket, limit, cost) in flows {
@@ -175,6 +182,36 @@ impl Admission {
             admission: self.clone(),
             tenant: tenant.number,
             answer_rate: answer_rate.filter(|_| cost.charges_answer),
+            is_forwarded: false,
+            growth: Growth::default(),
+        })
+    }
+
+    /// Admits an operation that another node serves, which admits it by its rates: on the way there a tenant has no more
+    /// under way than its share, so that the others find room.
+    pub(crate) fn admit_forwarded(
+        self: &Arc<Self>,
+        now: Instant,
+        tenant: &Tenant,
+        share: u64,
+    ) -> Result<Permit, Refused> {
+        let now_ns = self.since_began_ns(now);
+        let mut part = self.part(tenant.number).lock();
+        let account = part.account(tenant.number, now_ns);
+        account.check_in_flight(tenant)?;
+        if account.forwarded >= share {
+            return Err(Refused {
+                is_share: true,
+                ..Refused::busy(TenantLimit::InFlight, share)
+            });
+        }
+        account.in_flight += 1;
+        account.forwarded += 1;
+        Ok(Permit {
+            admission: self.clone(),
+            tenant: tenant.number,
+            answer_rate: None,
+            is_forwarded: true,
             growth: Growth::default(),
         })
     }
@@ -188,8 +225,7 @@ impl Admission {
         if let Some(max) = tenant.limit(limit)
             && account.watches >= max
         {
-            let wait = None;
-            return Err(Refused { limit, max, wait });
+            return Err(Refused::full(limit, max));
         }
         account.watches += 1;
         Ok(WatchPermit {
@@ -232,6 +268,7 @@ impl Drop for Permit {
         let mut part = self.admission.part(self.tenant).lock();
         if let Some(account) = part.accounts.get_mut(&self.tenant) {
             account.in_flight -= 1;
+            account.forwarded -= u64::from(self.is_forwarded);
             account.growing = account.growing.minus(self.growth);
         }
     }
@@ -249,21 +286,30 @@ impl Drop for WatchPermit {
 impl Refused {
     /// Returns a refusal that names a limit which waiting does not lift.
     pub(crate) fn full(limit: TenantLimit, max: u64) -> Self {
-        Self { limit, max, wait: None }
+        Self {
+            limit,
+            max,
+            wait: None,
+            is_share: false,
+        }
     }
 
     /// Returns a refusal for as long as others, not yet answered, stand in the way.
     pub(crate) fn busy(limit: TenantLimit, max: u64) -> Self {
         Self {
-            limit,
-            max,
             wait: Some(BUSY_WAIT),
+            ..Self::full(limit, max)
         }
     }
 
     /// Says it to the caller.
     pub(crate) fn error(&self, tenant: &TenantName) -> Error {
-        let Self { limit, max, wait } = self;
+        let Self {
+            limit,
+            max,
+            wait,
+            is_share,
+        } = self;
         let what = match limit {
             TenantLimit::OperationsPerSecond => "operations a second at this node",
             TenantLimit::BytesPerSecond => "bytes a second at this node",
@@ -283,9 +329,16 @@ impl Refused {
                 // In whole milliseconds, as every way of telling it has them.
                 let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
                 let wait = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-                let message = format!(
-                    "{limit}: tenant {tenant} has at most {max} {what}; wait {millis} ms, or {raise} {name}=..."
-                );
+                let message = if *is_share {
+                    format!(
+                        "{limit}: tenant {tenant} has at most {max} operations on their way from this node to its home; \
+                         wait {millis} ms, or connect to the home"
+                    )
+                } else {
+                    format!(
+                        "{limit}: tenant {tenant} has at most {max} {what}; wait {millis} ms, or {raise} {name}=..."
+                    )
+                };
                 Error::new(ErrorKind::RateLimited { limit, wait }, message)
             }
             None => {

@@ -34,7 +34,7 @@ impl Router {
         admitted.map_err(|refused| self.refused(refused, tenant))
     }
 
-    fn refused(&self, refused: Refused, tenant: &Tenant) -> Error {
+    pub(super) fn refused(&self, refused: Refused, tenant: &Tenant) -> Error {
         self.host.counts.refused(refused.limit.name());
         refused.error(&tenant.name)
     }

@@ -44,7 +44,7 @@ pub(crate) struct Call {
     pub(crate) reply: Reply,
 }
 
-/// Most cancelled operations of one stream that are remembered; the oldest are forgotten, and go on.
+/// Most cancelled operations of one stream that are remembered; those with the lowest ids are forgotten, and go on.
 const CANCELLED_MAX: usize = 4_096;
 
 /// Where answers of one stream or call go, and which of them nobody waits for any more.
@@ -113,7 +113,7 @@ impl Answers {
 pub(crate) struct Reply {
     id: u64,
     to: Option<Answers>,
-    /// Held until the answer is sent, if this node serves the operation.
+    /// Held until the answer is sent.
     permit: Option<Permit>,
 }
 
@@ -128,12 +128,12 @@ impl Reply {
         }
     }
 
-    /// Notes that this node has admitted the operation.
+    /// Notes that this node has admitted the operation, to serve it or to hand it on.
     pub(crate) fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);
     }
 
-    /// Notes that another node serves the operation: it is in flight there.
+    /// Gives back what the operation was admitted for.
     pub(crate) fn release(&mut self) {
         self.permit = None;
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
 use super::{
+    call::{Call, Forwarded},
     leaders::Leaders,
     link::{Link, Outgoing, QUEUE_MAX, refuse},
 };
@@ -50,19 +51,22 @@ impl Forwarder {
     }
 
     /// Hands an operation on to one of these nodes; every way ends in an answer.
-    pub(crate) fn send(&self, mut outgoing: Outgoing, nodes: &[NodeId]) {
-        outgoing.nodes = nodes.to_vec();
-        let Some(node) = self.leaders.choose(outgoing.to.group, nodes) else {
-            return refuse(outgoing);
+    pub(crate) fn send(&self, call: Call, to: Forwarded, nodes: &[NodeId]) {
+        let node = self.leaders.choose(to.group, nodes);
+        let Some((node, link)) = node.and_then(|node| Some((node, self.link(node)?))) else {
+            return refuse(call);
         };
-        outgoing.node = node;
-        let Some(link) = self.link(node) else {
-            return refuse(outgoing);
+        let outgoing = Outgoing {
+            call,
+            to,
+            view: self.views.version(),
+            node,
+            nodes: nodes.to_vec(),
         };
         if let Err(refused) = link.try_send(outgoing) {
             match refused {
                 mpsc::error::TrySendError::Full(outgoing) | mpsc::error::TrySendError::Closed(outgoing) => {
-                    refuse(outgoing);
+                    refuse(outgoing.call);
                 }
             }
         }

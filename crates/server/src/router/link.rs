@@ -193,7 +193,7 @@ impl Link {
     /// Answers a call that never left this node, and asks another voter next time.
     fn refuse(&self, outgoing: Outgoing) {
         self.leaders.failed(outgoing.to.group, outgoing.node, &outgoing.nodes);
-        refuse(outgoing);
+        refuse(outgoing.call);
     }
 
     /// Waits for one thing to do. Answers are read whether or not there is a place for what is to be sent: the peer may
@@ -417,12 +417,12 @@ fn wanted(outgoing: Outgoing) -> Option<Outgoing> {
 }
 
 /// Answers a call that never left this node.
-pub(crate) fn refuse(outgoing: Outgoing) {
+pub(crate) fn refuse(call: Call) {
     let error = Error::new(
         ErrorKind::Unavailable,
         "the node that must serve this cannot be reached from here",
     );
-    outgoing.call.reply.send(reply::error(&error));
+    call.reply.send(reply::error(&error));
 }
 
 #[cfg(test)]

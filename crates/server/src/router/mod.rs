@@ -11,7 +11,7 @@
 //!
 //! 1. Every call is answered once.
 //! 2. A write is proposed at most once by this node, unless the first proposal certainly did nothing.
-//! 3. What its tenant's limits do not admit is refused before it is queued for anything.
+//! 3. What its tenant's limits do not admit is refused before it is queued for anything, also on its way to another node.
 //! 4. A write is answered after the serving check that follows its commit, a linearizable read after the one that
 //!    follows the reading.
 
@@ -41,7 +41,7 @@ use stead_state::{
     freshness::gate::Level,
     routing::{self, Here, Need, Route, Voter},
 };
-use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantNumber};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantNumber, limits::HOPS_MAX};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -50,7 +50,6 @@ use call::cancelled;
 pub(crate) use call::{Answers, Call, Forwarded, Reply};
 use deadlines::by_deadline;
 use forwarder::Forwarder;
-use link::Outgoing;
 pub(crate) use reads::refused;
 pub(crate) use request::remote_unavailable;
 use request::{Ask, Read, Request, Write};
@@ -68,6 +67,12 @@ const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// When a write that found too much waiting before it is worth another attempt.
 const OVERLOADED_WAIT: Duration = Duration::from_millis(100);
+
+/// Operations of one stream, from a client or from another node, that are in flight.
+pub(crate) const STREAM_OPERATIONS_MAX: usize = 4_096;
+
+/// Of what may be in flight on the way to another node, one tenant has at most one part of so many.
+const FORWARDED_SHARE: usize = 4;
 
 /// Routes operations.
 pub(crate) struct Router {
@@ -315,25 +320,31 @@ impl Router {
 
     /// Hands an operation on to one of these nodes.
     fn forward<A>(&self, mut job: Job<A>, group: GroupId, nodes: &[NodeId]) {
+        // What it held here as one that this node serves would count twice.
         job.call.reply.release();
+        let share = (STREAM_OPERATIONS_MAX / FORWARDED_SHARE) as u64;
+        match self.admission.admit_forwarded(Instant::now(), &job.tenant, share) {
+            Ok(permit) => job.call.reply.hold(permit),
+            Err(refused) => {
+                let error = self.refused(refused, &job.tenant);
+                return self.refuse(job.call, &error);
+            }
+        }
         let to = Forwarded {
             group,
             epoch: job.tenant.epoch,
             tenant: job.tenant.number,
         };
         self.host.counts.request(op(&job.call), ServedFrom::Forwarded);
-        let view = self.host.views.version();
-        let node = NodeId::new(0);
-        self.forwarder.send(
-            Outgoing {
-                call: job.call,
-                to,
-                view,
-                node,
-                nodes: Vec::new(),
-            },
-            nodes,
-        );
+        self.forwarder.send(job.call, to, nodes);
+    }
+
+    /// Hands an operation on to the leader that its group names, unless that is as far as it may go.
+    fn forward_to_leader<A>(&self, job: Job<A>, group: GroupId, leader: Option<NodeId>) {
+        match leader.filter(|leader| *leader != self.host.config.node.id && job.call.hops < HOPS_MAX) {
+            Some(leader) => self.forward(job, group, &[leader]),
+            None => self.no_leader(job),
+        }
     }
 
     /// Answers those whose caller no longer waits, before they cost anything; returns the others.

@@ -68,18 +68,11 @@ impl Router {
                 let mut reading: FuturesUnordered<_> = jobs.into_iter().map(|job| self.read_one(hosted, job)).collect();
                 while reading.next().await.is_some() {}
             }
-            Ok(Err(ReadIndexError::NotLeader { leader: Some(leader) })) if leader != self.host.config.node.id => {
-                for job in jobs {
-                    if job.call.hops < stead_types::limits::HOPS_MAX {
-                        self.forward(job, group, &[leader]);
-                    } else {
-                        self.no_leader(job);
-                    }
-                }
+            Ok(Err(ReadIndexError::NotLeader { leader })) => {
+                jobs.into_iter()
+                    .for_each(|job| self.forward_to_leader(job, group, leader));
             }
-            Ok(Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum)) => {
-                jobs.into_iter().for_each(|job| self.no_leader(job));
-            }
+            Ok(Err(ReadIndexError::NoQuorum)) => jobs.into_iter().for_each(|job| self.no_leader(job)),
             Ok(Err(error @ (ReadIndexError::Overloaded | ReadIndexError::Stopped))) => {
                 let error = Error::new(ErrorKind::Unavailable, format!("{error}: try again"));
                 jobs.into_iter().for_each(|job| self.refuse(job.call, &error));

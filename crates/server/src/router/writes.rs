@@ -124,15 +124,10 @@ impl Router {
     fn not_proposed(self: &Arc<Self>, jobs: Vec<Job<Write>>, error: ProposeError) {
         for job in jobs {
             match error {
-                ProposeError::NotLeader { leader: Some(leader) } if leader != self.host.config.node.id => {
+                ProposeError::NotLeader { leader } => {
                     let home = job.tenant.home;
-                    if job.call.hops < stead_types::limits::HOPS_MAX {
-                        self.forward(job, home, &[leader]);
-                    } else {
-                        self.no_leader(job);
-                    }
+                    self.forward_to_leader(job, home, leader);
                 }
-                ProposeError::NotLeader { .. } => self.no_leader(job),
                 ProposeError::Overloaded => {
                     let limit = "group.proposals.bytes".to_owned();
                     let message = "the tenant's home has too much to write: wait a little and try again";

@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //!
-//! 1. At most [`IN_FLIGHT_MAX`] operations (and one message more) of a stream are in flight; further messages wait in
-//!    the connection.
+//! 1. At most [`STREAM_OPERATIONS_MAX`] operations (and one message more) of a stream are in flight; further messages
+//!    wait in the connection.
 //! 2. Every operation is answered once, in any order; one that was cancelled too.
 
 use std::{pin::Pin, sync::Arc};
@@ -24,11 +24,9 @@ use tonic::Streaming;
 
 use crate::{
     reply,
-    router::{Answers, Call, Reply, Router},
+    router::{Answers, Call, Reply, Router, STREAM_OPERATIONS_MAX},
 };
 
-/// Operations of one stream in flight.
-const IN_FLIGHT_MAX: usize = 4_096;
 /// Most answers of a message.
 const MESSAGE_ANSWERS_MAX: usize = 512;
 
@@ -99,7 +97,7 @@ impl Session {
     async fn next(&mut self) -> Option<Vec<Answer>> {
         let mut answers = Vec::new();
         while self.inbound.is_some() || self.in_flight > 0 {
-            let room = self.in_flight < IN_FLIGHT_MAX;
+            let room = self.in_flight < STREAM_OPERATIONS_MAX;
             let taking = self.inbound.is_some();
             let inbound = async {
                 match &mut self.inbound {
