@@ -14,7 +14,7 @@ mod rate_limiter;
 
 pub use credits::{Account, Credits, Overdraft, Reservation, Settled};
 pub use lock::{Lock, LockGuard};
-pub use rate_limiter::{Admission, RateLimiter};
+pub use rate_limiter::{Admission, Admitted, RateLimiter};
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ mod tests {
         can_be_spawned(lock.acquire());
         can_be_spawned(lock.try_acquire());
         let limiter = RateLimiter::new(&tenant, "limit", 1, ttl).unwrap();
-        can_be_spawned(limiter.admitted(1));
-        let credits = Credits::new(&tenant, "credits");
+        can_be_spawned(limiter.wait(1));
+        let credits = Credits::new(&tenant, "credits").unwrap();
         can_be_spawned(credits.reserve("a", 1, ttl));
         can_be_spawned(credits.reclaim());
         can_be_spawned(credits.account());
