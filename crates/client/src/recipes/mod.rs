@@ -57,4 +57,23 @@ mod tests {
         can_be_spawned(credits.account());
         can_be_spawned(credits.grant("a", 1));
     }
+
+    #[tokio::test]
+    async fn what_can_never_work_is_refused_when_it_is_made() {
+        let tenant = Client::lazy(Config::new(["127.0.0.1:1"]))
+            .unwrap()
+            .tenant("acme")
+            .unwrap();
+        let second = Duration::from_secs(1);
+        for ttl in [Duration::ZERO, Duration::from_micros(1_500)] {
+            assert!(Lock::new(&tenant, "lock", ttl).is_err());
+            assert!(RateLimiter::new(&tenant, "limit", 1, ttl).is_err());
+            let credits = Credits::new(&tenant, "credits").unwrap();
+            assert!(credits.reserve("a", 1, ttl).await.is_err());
+        }
+        assert!(Lock::new(&tenant, "", second).is_err());
+        assert!(RateLimiter::new(&tenant, "", 1, second).is_err());
+        assert!(Credits::new(&tenant, "").is_err());
+        assert!(Credits::new(&tenant, &"a".repeat(2_000)).is_err());
+    }
 }

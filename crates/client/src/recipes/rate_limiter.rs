@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use stead_api::convert::key;
 use stead_types::{Error, TenantTime};
 
 use super::{clock::Clock, whole_milliseconds};
@@ -72,15 +73,17 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// A limit or a window of which there is none.
+    /// A key, a limit or a window that cannot be.
     pub fn new(tenant: &Tenant, key: impl Into<Bytes>, limit: u64, window: Duration) -> Result<Self, Error> {
         if i64::try_from(limit).is_err() {
             let message = format!("limit: at most {}, not {limit}", i64::MAX);
             return Err(Error::invalid("limit", message));
         }
+        let key = key.into();
+        key::key("key", &key)?;
         Ok(Self {
             tenant: tenant.clone(),
-            key: key.into(),
+            key,
             limit,
             window: whole_milliseconds("window", window)?,
             clock: Arc::default(),
