@@ -21,7 +21,10 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How connections are made.
     pub connect: Connect,
-    /// What random choices are drawn from: client id and jitter. Absent: the system's entropy.
+    /// What random choices are drawn from, in simulations that must do the same again; absent: the system's entropy.
+    ///
+    /// Two clients of one seed have the same client id: to the store the writes of one are repeats of the other's.
+    #[doc(hidden)]
     pub seed: Option<u64>,
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use stead_api::proto::v1;
 use stead_types::{Condition, Revision, SessionToken, SessionTokens};
 
 /// How fresh a read must be.
@@ -30,6 +31,18 @@ pub enum Durability {
     Region,
     /// And applied in another region.
     Remote,
+}
+
+impl Durability {
+    /// Returns what a message says; absent: the default.
+    pub(crate) fn message(durability: Option<Self>) -> i32 {
+        let message = match durability {
+            None => v1::Durability::Unspecified,
+            Some(Self::Region) => v1::Durability::Region,
+            Some(Self::Remote) => v1::Durability::Remote,
+        };
+        message.into()
+    }
 }
 
 /// How to read.

@@ -44,8 +44,19 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// It has seen more tenants than one request may carry: put the tokens of those that matter together by hand, from
-    /// [`crate::Tenant::token`].
+    /// It has seen more tenants than one request may carry. Then carry those of the request's own tenants:
+    ///
+    /// ```no_run
+    /// # fn example(client: &stead_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tokens = stead_client::SessionTokens::default();
+    /// for tenant in ["acme", "brix"] {
+    ///     if let Some(seen) = client.tenant(tenant)?.token() {
+    ///         tokens.add(seen)?;
+    ///     }
+    /// }
+    /// let cookie = tokens.to_string();
+    /// # Ok(()) }
+    /// ```
     pub fn export_tokens(&self) -> Result<SessionTokens, Error> {
         let inner = self.inner();
         let mut tokens = inner.imported.0.lock().clone();

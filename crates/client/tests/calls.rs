@@ -12,7 +12,7 @@ use std::{
 
 use mock::{Cluster, until};
 use stead_client::{
-    Client, Condition, Config, Consistency, ErrorKind, KeyRange, Op, OpResult, Read, Revision, TenantTime, Write,
+    Client, Condition, Config, Consistency, ErrorKind, Item, KeyRange, Op, OpResult, Read, Revision, TenantTime, Write,
 };
 
 async fn client(cluster: &Cluster) -> Client {
@@ -111,6 +111,21 @@ async fn a_write_that_nobody_answers_in_time_has_an_unknown_outcome_with_its_key
     };
     let error = acme.get_with("k", &read).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::DeadlineExceeded, "a read has no outcome");
+}
+
+#[tokio::test]
+async fn an_updated_key_lives_for_as_long_as_was_said() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let longer = |item: Option<&Item>| {
+        let before = item.map(|item| item.value.clone()).unwrap_or_default();
+        Some([before.as_ref(), b"x"].concat().into())
+    };
+    let second = Duration::from_secs(1);
+    acme.update_expiring("k", second, longer).await.unwrap();
+    acme.update("k", longer).await.unwrap();
+    assert_eq!(acme.get("k").await.unwrap().item.unwrap().value, "xx");
+    assert_eq!(*cluster.store.lives.lock(), [Some(1_000), None]);
 }
 
 #[tokio::test]

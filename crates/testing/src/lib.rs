@@ -32,7 +32,8 @@
 //! ```
 //!
 //! Tests of one process and of many may each have their own cluster at the same time: every one takes free ports and a
-//! folder of its own. When a test panics the folder stays, with what the nodes have logged, and its path is printed.
+//! folder of its own. When a test panics the folder stays, with what the nodes have logged, and its path is printed; so it
+//! does when one returns an error, if it runs in [`Fixture::run`].
 //!
 //! [`Cluster`] is what `stead dev` uses as well, with ports and data that stay. How a node works is not known here: a
 //! node is a binary with a configuration file and a readiness address.

@@ -189,6 +189,20 @@ async fn a_test_that_panics_finds_the_logs_of_its_nodes() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+#[tokio::test]
+async fn a_test_that_returns_an_error_finds_the_logs_of_its_nodes() {
+    let _alone = alone();
+    for outcome in [Ok(()), Err("as a test does")] {
+        let cluster = builder().region("eu-west", 1).start().await.unwrap();
+        let folder = cluster.folder().to_owned();
+        assert_eq!(cluster.run(async |_| outcome).await, outcome);
+        assert_eq!(folder.join("eu-west-1.log").exists(), outcome.is_err());
+        if outcome.is_err() {
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+}
+
 /// Not a test by itself: a test's process that is killed, see below.
 #[tokio::test]
 async fn pretend_test() {

@@ -147,7 +147,7 @@ impl Admin {
             home_region: new.home_region,
             followers: Some(followers(new.followers)),
             residency: new.residency,
-            durability: durability(new.durability),
+            durability: Durability::message(new.durability),
             labels: new.labels.into_iter().collect(),
             reason: new.reason,
             validate_only: new.dry_run,
@@ -218,7 +218,7 @@ impl Admin {
             etag: change.etag,
             followers: change.followers.map(followers),
             residency: change.residency.map(|jurisdictions| Residency { jurisdictions }),
-            durability: durability(change.durability),
+            durability: Durability::message(change.durability),
             labels: change.labels.map(|labels| Labels {
                 labels: labels.into_iter().collect(),
             }),
@@ -268,15 +268,6 @@ fn followers(followers: Followers) -> v1::Followers {
 
 fn limits(limits: &TenantLimits) -> Option<v1::Limits> {
     (!limits.is_empty()).then(|| convert::limits::from_limits(limits))
-}
-
-fn durability(durability: Option<Durability>) -> i32 {
-    let durability = match durability {
-        None => data::Durability::Unspecified,
-        Some(Durability::Region) => data::Durability::Region,
-        Some(Durability::Remote) => data::Durability::Remote,
-    };
-    durability.into()
 }
 
 fn info(tenant: Option<v1::Tenant>) -> Result<TenantInfo, Error> {

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 /// A lower bound of a tenant's time, which goes on between answers.
 ///
 /// An answer shows the time of the tenant's last change, which may be long ago. What has passed here since then has
-/// passed there as well, up to how far the clocks of two leaders differ: nothing is decided by this bound, it only says
-/// when to ask and what to write down.
+/// passed there as well, up to how far the clocks of two leaders differ. Nothing is decided by this bound: it says when
+/// to ask, and what to write down that is then compared with the time of the answer.
 #[derive(Debug, Default)]
 pub(super) struct Clock(Mutex<Option<Seen>>);
 

@@ -14,7 +14,7 @@ mod rate_limiter;
 
 pub use credits::{Account, Credits, Overdraft, Reservation, Settled};
 pub use lock::{Lock, LockGuard};
-pub use rate_limiter::{Admission, RateLimiter};
+pub use rate_limiter::{Admission, Admitted, RateLimiter};
 
 use std::time::Duration;
 
@@ -50,11 +50,30 @@ mod tests {
         can_be_spawned(lock.acquire());
         can_be_spawned(lock.try_acquire());
         let limiter = RateLimiter::new(&tenant, "limit", 1, ttl).unwrap();
-        can_be_spawned(limiter.admitted(1));
-        let credits = Credits::new(&tenant, "credits");
+        can_be_spawned(limiter.wait(1));
+        let credits = Credits::new(&tenant, "credits").unwrap();
         can_be_spawned(credits.reserve("a", 1, ttl));
         can_be_spawned(credits.reclaim());
         can_be_spawned(credits.account());
         can_be_spawned(credits.grant("a", 1));
+    }
+
+    #[tokio::test]
+    async fn what_can_never_work_is_refused_when_it_is_made() {
+        let tenant = Client::lazy(Config::new(["127.0.0.1:1"]))
+            .unwrap()
+            .tenant("acme")
+            .unwrap();
+        let second = Duration::from_secs(1);
+        for ttl in [Duration::ZERO, Duration::from_micros(1_500)] {
+            assert!(Lock::new(&tenant, "lock", ttl).is_err());
+            assert!(RateLimiter::new(&tenant, "limit", 1, ttl).is_err());
+            let credits = Credits::new(&tenant, "credits").unwrap();
+            assert!(credits.reserve("a", 1, ttl).await.is_err());
+        }
+        assert!(Lock::new(&tenant, "", second).is_err());
+        assert!(RateLimiter::new(&tenant, "", 1, second).is_err());
+        assert!(Credits::new(&tenant, "").is_err());
+        assert!(Credits::new(&tenant, &"a".repeat(2_000)).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use stead_api::convert::key;
 use stead_types::{Error, TenantTime};
 
 use super::{clock::Clock, whole_milliseconds};
@@ -18,7 +19,7 @@ use crate::{Header, Increment, Tenant, Write};
 ///
 /// let requests = RateLimiter::new(&acme, "limits/requests", 100, Duration::from_secs(1))?;
 /// match requests.admit(1).await? {
-///     Admission::Admitted { left, .. } => println!("go on, {left:?} left in this window"),
+///     Admission::Admitted(admitted) => println!("go on, {:?} left in this window", admitted.left),
 ///     Admission::Wait(wait) => println!("try again in {wait:?}"),
 /// }
 /// # Ok(()) }
@@ -51,15 +52,19 @@ pub struct RateLimiter {
 #[must_use = "what was asked for may not be admitted"]
 pub enum Admission {
     /// It is counted: go on.
-    Admitted {
-        /// What this window still admits; absent if an earlier attempt of this call had been counted and what it came
-        /// to is no longer kept.
-        left: Option<u64>,
-        /// Where the answer comes from; its revision is the count's.
-        header: Header,
-    },
+    Admitted(Admitted),
     /// It is not: the next window begins after this long at the latest.
     Wait(Duration),
+}
+
+/// What was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// What this window still admits; absent if an earlier attempt of this call had been counted and what it came to is
+    /// no longer kept.
+    pub left: Option<u64>,
+    /// Where the answer comes from; its revision is the count's.
+    pub header: Header,
 }
 
 impl RateLimiter {
@@ -68,15 +73,17 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// A limit or a window of which there is none.
+    /// A key, a limit or a window that cannot be.
     pub fn new(tenant: &Tenant, key: impl Into<Bytes>, limit: u64, window: Duration) -> Result<Self, Error> {
         if i64::try_from(limit).is_err() {
             let message = format!("limit: at most {}, not {limit}", i64::MAX);
             return Err(Error::invalid("limit", message));
         }
+        let key = key.into();
+        key::key("key", &key)?;
         Ok(Self {
             tenant: tenant.clone(),
-            key: key.into(),
+            key,
             limit,
             window: whole_milliseconds("window", window)?,
             clock: Arc::default(),
@@ -112,10 +119,10 @@ impl RateLimiter {
         if !answer.admitted {
             return Ok(Admission::Wait(until_next(self.clock.now(), self.window)));
         }
-        Ok(Admission::Admitted {
-            left: answer.value.map(|value| limit.saturating_sub(value).unsigned_abs()),
+        Ok(Admission::Admitted(Admitted {
+            left: answer.value.map(|value| left(limit, value)),
             header: answer.header,
-        })
+        }))
     }
 
     /// Waits until it is admitted, from window to window. Dropping the future ends the waiting.
@@ -123,10 +130,10 @@ impl RateLimiter {
     /// # Errors
     ///
     /// As [`RateLimiter::admit`].
-    pub async fn admitted(&self, amount: u64) -> Result<Option<u64>, Error> {
+    pub async fn wait(&self, amount: u64) -> Result<Admitted, Error> {
         loop {
             match self.admit(amount).await? {
-                Admission::Admitted { left, .. } => return Ok(left),
+                Admission::Admitted(admitted) => return Ok(admitted),
                 Admission::Wait(wait) => tokio::time::sleep(wait).await,
             }
         }
@@ -138,6 +145,11 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// What is left of a limit; nothing where a higher one had been admitted.
+fn left(limit: i64, counted: i64) -> u64 {
+    u64::try_from(limit.saturating_sub(counted)).unwrap_or(0)
+}
+
 /// How long it is to the next window from this time on. The true time is later, so the window begins no later.
 fn until_next(now: TenantTime, window: Duration) -> Duration {
     let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -147,6 +159,12 @@ fn until_next(now: TenantTime, window: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_limit_that_was_lowered() {
+        let lefts = [(10, 3), (10, 10), (10, 25), (10, -2)].map(|(limit, counted)| left(limit, counted));
+        assert_eq!(lefts, [7, 0, 0, 12]);
+    }
 
     #[test]
     fn the_next_window_is_awaited_to_its_first_millisecond() {

@@ -17,7 +17,7 @@ pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
 pub(crate) use watch::is_final;
 pub use watch::{Event, EventKind, From, Told, Watch, Watcher};
 
-use crate::{Client, Consistency, Durability, Header, Read, Route, Write, call::Errand, session::Session};
+use crate::{Client, Consistency, Header, Read, Route, Write, call::Errand, session::Session};
 
 /// A tenant as one client uses it. Clones and other handles of the same client share its session.
 #[derive(Clone, Debug)]
@@ -149,13 +149,4 @@ fn led(read: &Read) -> bool {
 
 fn precondition(write: &Write) -> Option<v1::Precondition> {
     write.precondition.as_ref().map(condition::from_precondition)
-}
-
-fn durability(durability: Option<Durability>) -> i32 {
-    let durability = match durability {
-        None => v1::Durability::Unspecified,
-        Some(Durability::Region) => v1::Durability::Region,
-        Some(Durability::Remote) => v1::Durability::Remote,
-    };
-    durability.into()
 }

@@ -9,7 +9,7 @@ use stead_api::{
 };
 use stead_types::{Condition, Error};
 
-use super::{Tenant, durability};
+use super::Tenant;
 use crate::{
     Durability, Header, Increment, Item,
     answer::{item, malformed},
@@ -167,7 +167,7 @@ impl Txn {
             then: self.then,
             otherwise: self.otherwise,
             idempotency_key: writes.then(|| tenant.key()),
-            durability: durability(self.durability),
+            durability: Durability::message(self.durability),
         };
         let answer = tenant.write(v1::operation::Request::Txn(request), self.timeout).await?;
         let v1::answer::Response::Txn(answer) = answer else {

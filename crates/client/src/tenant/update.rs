@@ -1,5 +1,7 @@
 //! Read, modify, write.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use stead_types::{Condition, Error, ErrorKind};
 use tokio::time::Instant;
@@ -14,6 +16,8 @@ impl Tenant {
     /// The function is given the key as it is, `None` if it does not exist, and returns its new value, or `None` to leave
     /// it as it is. It may be called several times.
     ///
+    /// A key that would expire does not expire any more once it was changed: [`Tenant::update_expiring`] gives it a time.
+    ///
     /// Returns what was written; `None` if the function left the key as it was.
     ///
     /// # Errors
@@ -22,9 +26,32 @@ impl Tenant {
     pub async fn update(
         &self,
         key: impl Into<Bytes>,
+        change: impl FnMut(Option<&Item>) -> Option<Bytes>,
+    ) -> Result<Option<Written>, Error> {
+        self.update_for(key.into(), None, change).await
+    }
+
+    /// As [`Tenant::update`]; a key that was changed lives for so long from then on, by the tenant's clock; whole
+    /// milliseconds. One that the function leaves as it is keeps its time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::update`].
+    pub async fn update_expiring(
+        &self,
+        key: impl Into<Bytes>,
+        ttl: Duration,
+        change: impl FnMut(Option<&Item>) -> Option<Bytes>,
+    ) -> Result<Option<Written>, Error> {
+        self.update_for(key.into(), Some(ttl), change).await
+    }
+
+    async fn update_for(
+        &self,
+        key: Bytes,
+        ttl: Option<Duration>,
         mut change: impl FnMut(Option<&Item>) -> Option<Bytes>,
     ) -> Result<Option<Written>, Error> {
-        let key = key.into();
         let inner = self.client.inner();
         let deadline = inner.deadline(None);
         let mut lost = 0;
@@ -46,7 +73,7 @@ impl Tenant {
                 timeout: left(),
                 ..Write::default()
             };
-            match self.put_with(key.clone(), value, &write).await {
+            match self.put_for(key.clone(), value, ttl, &write).await {
                 Ok(written) => return Ok(Some(written)),
                 Err(error) if matches!(error.kind, ErrorKind::ConditionFailed { .. }) => {}
                 Err(error) => return Err(error),

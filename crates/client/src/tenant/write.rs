@@ -6,9 +6,10 @@ use bytes::Bytes;
 use stead_api::{convert::read::duration, proto::v1};
 use stead_types::Error;
 
-use super::{Tenant, durability, precondition};
+use super::{Tenant, precondition};
 use crate::{
-    Appended, Deleted, DeletedRange, Increment, Incremented, KeyRange, Write, Written, answer::malformed, call::Errand,
+    Appended, Deleted, DeletedRange, Durability, Increment, Incremented, KeyRange, Write, Written, answer::malformed,
+    call::Errand,
 };
 
 impl Tenant {
@@ -52,7 +53,13 @@ impl Tenant {
         self.put_for(key.into(), value.into(), Some(ttl), write).await
     }
 
-    async fn put_for(&self, key: Bytes, value: Bytes, ttl: Option<Duration>, write: &Write) -> Result<Written, Error> {
+    pub(super) async fn put_for(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+        write: &Write,
+    ) -> Result<Written, Error> {
         let request = v1::PutRequest {
             tenant: self.text(),
             key,
@@ -60,7 +67,7 @@ impl Tenant {
             precondition: precondition(write),
             want_previous: write.previous,
             idempotency_key: Some(self.key()),
-            durability: durability(write.durability),
+            durability: Durability::message(write.durability),
             ttl: ttl.map(duration),
         };
         let answer = self.write(v1::operation::Request::Put(request), write.timeout).await?;
@@ -91,7 +98,7 @@ impl Tenant {
             precondition: precondition(write),
             want_previous: write.previous,
             idempotency_key: Some(self.key()),
-            durability: durability(write.durability),
+            durability: Durability::message(write.durability),
         };
         let answer = self
             .write(v1::operation::Request::Delete(request), write.timeout)
@@ -133,7 +140,7 @@ impl Tenant {
             precondition: precondition(write),
             want_previous: write.previous,
             idempotency_key: Some(self.key()),
-            durability: durability(write.durability),
+            durability: Durability::message(write.durability),
         };
         let answer = self
             .write(v1::operation::Request::Increment(request), write.timeout)
@@ -174,7 +181,7 @@ impl Tenant {
             precondition: precondition(write),
             want_previous: write.previous,
             idempotency_key: Some(self.key()),
-            durability: durability(write.durability),
+            durability: Durability::message(write.durability),
         };
         let answer = self
             .write(v1::operation::Request::Append(request), write.timeout)
@@ -212,7 +219,7 @@ impl Tenant {
             prefix: range.prefix.clone(),
             all: *range == KeyRange::all(),
             idempotency_key: Some(self.key()),
-            durability: durability(None),
+            durability: Durability::message(None),
         };
         let inner = self.client.inner();
         let deadline = inner.deadline(timeout);

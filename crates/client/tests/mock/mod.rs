@@ -36,6 +36,8 @@ pub(crate) struct Store {
     outcomes: Mutex<HashMap<(Bytes, u64), u64>>,
     /// Every write that reached a node: its key and when it says that it was first sent.
     pub(crate) writes: Mutex<Vec<v1::IdempotencyKey>>,
+    /// How long each key that was put is to live.
+    pub(crate) lives: Mutex<Vec<Option<u128>>>,
     /// How often a write took effect.
     pub(crate) effects: AtomicU64,
     /// The names of every watch of the directory.
@@ -292,6 +294,8 @@ impl Service {
         let rows = &self.store.rows;
         match request {
             Asked::Put(put) => {
+                let millis = |ttl| Duration::try_from(ttl).unwrap().as_millis();
+                self.store.lives.lock().push(put.ttl.map(millis));
                 let effect = |sequence| drop(rows.lock().insert((put.tenant, put.key), (put.value, sequence)));
                 let (sequence, repeated_outcome) = self.write(put.idempotency_key, effect)?;
                 let header = self.header(sequence);

@@ -87,13 +87,13 @@ async fn c1_not_one_credit_is_lost_or_made_while_services_and_leaders_die() {
     let _alone = alone();
     let cluster = cluster().await;
     let regions = ["eu-west", "us-east"];
-    let first = Credits::new(&service(&cluster, "eu-west").await, "credits");
+    let first = Credits::new(&service(&cluster, "eu-west").await, "credits").unwrap();
     settled(|| first.grant("november", GRANTED)).await;
     let (known, over) = (Arc::new(Known::default()), Arc::new(AtomicBool::new(false)));
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
         let region = regions[usize::try_from(worker).unwrap() % regions.len()];
-        let credits = Credits::new(&service(&cluster, region).await, "credits");
+        let credits = Credits::new(&service(&cluster, region).await, "credits").unwrap();
         workers.spawn(work(credits, worker, known.clone(), over.clone()));
     }
     let topping = async {
@@ -142,8 +142,8 @@ async fn c1_not_one_credit_is_lost_or_made_while_services_and_leaders_die() {
 async fn c2_a_reservation_ends_once_whoever_asks_and_however_late() {
     let _alone = alone();
     let cluster = cluster().await;
-    let credits = Credits::new(&service(&cluster, "eu-west").await, "credits");
-    let elsewhere = Credits::new(&service(&cluster, "us-east").await, "credits");
+    let credits = Credits::new(&service(&cluster, "eu-west").await, "credits").unwrap();
+    let elsewhere = Credits::new(&service(&cluster, "us-east").await, "credits").unwrap();
     assert_eq!(credits.reserve("early", 1, LONG).await.unwrap(), None);
     credits.grant("g", 100).await.unwrap();
     assert_eq!(credits.grant("g", 99).await.unwrap_err().kind, ErrorKind::Conflict);
@@ -184,4 +184,15 @@ async fn c2_a_reservation_ends_once_whoever_asks_and_however_late() {
     let account = elsewhere.account().await.unwrap();
     assert!(account.is_balanced(), "{account:?}");
     assert_eq!((account.balance, account.reserved, account.spent), (20, 0, 80));
+
+    // Nobody was refused meanwhile, so that it is still there: whoever asks for it has it for the whole time.
+    let old = credits.reserve("late", 10, TTL).await.unwrap().unwrap();
+    sleep(TTL + Duration::from_millis(200)).await;
+    let again = elsewhere.reserve("late", 10, LONG).await.unwrap().unwrap();
+    assert!(again.deadline() > old.deadline(), "{again:?} {old:?}");
+    assert_eq!(credits.reclaim().await.unwrap(), 0, "its time is not over");
+    assert_eq!(credits.settle(&old, 10, refused).await.unwrap(), Settled::Spent(10));
+    let account = elsewhere.account().await.unwrap();
+    assert!(account.is_balanced(), "{account:?}");
+    assert_eq!((account.balance, account.reservations, account.spent), (10, 0, 90));
 }

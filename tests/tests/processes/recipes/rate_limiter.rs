@@ -27,7 +27,7 @@ async fn ask(limiter: RateLimiter, over: Arc<AtomicBool>) -> (Vec<Revision>, u64
     let (mut admitted, mut refused) = (Vec::new(), 0);
     while !over.load(Ordering::Relaxed) {
         match limiter.admit(1).await {
-            Ok(Admission::Admitted { header, .. }) => admitted.push(header.revision),
+            Ok(Admission::Admitted(one)) => admitted.push(one.header.revision),
             Ok(Admission::Wait(wait)) => {
                 assert!(!wait.is_zero() && wait <= WINDOW, "{wait:?}");
                 refused += 1;
@@ -103,7 +103,7 @@ async fn windows_are_as_far_apart_as_they_are_long() {
     let limiter = RateLimiter::new(&tenant, "limit", 1, WINDOW).unwrap();
     let mut windows = BTreeSet::new();
     for _ in 0..3 {
-        limiter.admitted(1).await.unwrap();
+        limiter.wait(1).await.unwrap();
         let Admission::Wait(wait) = limiter.admit(1).await.unwrap() else {
             panic!("one only");
         };

@@ -8,6 +8,7 @@
 
 mod account;
 mod record;
+mod reserve;
 mod settle;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +20,7 @@ use record::{Keys, Record};
 pub use settle::{Overdraft, Settled};
 use stead_types::{Condition, Error, ErrorKind, Revision, TenantTime};
 
-use super::clock::{Clock, after};
+use super::clock::Clock;
 use crate::{Header, Increment, Item, Op, OpResult, Page, Scan, Tenant, answer::malformed};
 
 /// How long it is remembered what became of a reservation, and that a grant was made.
@@ -37,7 +38,7 @@ const AT_ONCE: usize = 16;
 ///
 /// use stead_client::recipes::{Credits, Overdraft, Settled};
 ///
-/// let credits = Credits::new(&acme, "credits");
+/// let credits = Credits::new(&acme, "credits")?;
 /// credits.grant("invoice-2026-11", 10_000).await?;
 /// let minute = Duration::from_secs(60);
 /// match credits.reserve("request-4711", 250, minute).await? {
@@ -111,20 +112,18 @@ impl Reservation {
     }
 }
 
-/// What asking for a reservation came to.
-enum Tried {
-    Open(Reservation),
-    Refused,
-}
-
 impl Credits {
     /// Returns the account whose keys begin with this and a `/`.
-    pub fn new(tenant: &Tenant, account: &str) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// No name, or one so long that it leaves no room for ids.
+    pub fn new(tenant: &Tenant, account: &str) -> Result<Self, Error> {
+        Ok(Self {
             tenant: tenant.clone(),
-            keys: Keys::new(account),
+            keys: Keys::new(account)?,
             clock: Arc::default(),
-        }
+        })
     }
 
     /// Adds to the balance, once for each id: asked again within a day it is not added again.
@@ -155,25 +154,6 @@ impl Credits {
         }
         let message = format!("id: {id} was granted with another amount: use each id once");
         Err(Error::new(ErrorKind::Conflict, message))
-    }
-
-    /// Sets credits aside for `ttl`, whole milliseconds; `None`: the balance does not have so much, also after expired
-    /// reservations were given back. Asked again with the same id it answers with the reservation there is.
-    ///
-    /// # Errors
-    ///
-    /// As [`crate::Txn::send`]; `Conflict` if the id's reservation has ended, or has another estimate.
-    pub async fn reserve(&self, id: &str, estimate: u64, ttl: Duration) -> Result<Option<Reservation>, Error> {
-        if let Tried::Open(reservation) = self.try_reserve(id, estimate, ttl).await? {
-            return Ok(Some(reservation));
-        }
-        if self.give_back_due().await? == 0 {
-            return Ok(None);
-        }
-        Ok(match self.try_reserve(id, estimate, ttl).await? {
-            Tried::Open(reservation) => Some(reservation),
-            Tried::Refused => None,
-        })
     }
 
     /// Returns the reservation of an id, if it is open: to settle what another process has reserved.
@@ -216,63 +196,6 @@ impl Credits {
                 return Ok(count);
             }
         }
-    }
-
-    async fn try_reserve(&self, id: &str, estimate: u64, ttl: Duration) -> Result<Tried, Error> {
-        let key = self.keys.reservation(id)?;
-        let delta = -signed("estimate", estimate)?;
-        let now = match self.clock.recent() {
-            Some(now) => now,
-            None => self.tick().await?,
-        };
-        let deadline = after(now, ttl);
-        let record = Record::Open { estimate, deadline };
-        let take = Increment {
-            floor: Some(0),
-            ..Increment::by(delta)
-        };
-        let done = self
-            .tenant
-            .txn()
-            .when(key.clone(), Condition::Absent)
-            .then(Op::increment(self.keys.balance(), take))
-            .then(Op::put(key.clone(), record.text()))
-            .then(Op::put(self.keys.due(deadline, id), estimate.to_string()))
-            .otherwise(Op::get(key))
-            .send()
-            .await?;
-        self.saw(
-            &done.header,
-            done.succeeded && !done.repeated && done.not_admitted.is_none(),
-        );
-        if done.not_admitted.is_some() {
-            return Ok(Tried::Refused);
-        }
-        let open = |estimate, deadline, revision| {
-            Tried::Open(Reservation {
-                id: id.to_owned(),
-                estimate,
-                deadline,
-                revision,
-            })
-        };
-        if done.succeeded {
-            return Ok(open(estimate, deadline, done.header.revision));
-        }
-        let item = got(done.results)?.ok_or_else(|| malformed("reservation"))?;
-        let why = match Record::read(&item)? {
-            Record::Open {
-                estimate: held,
-                deadline,
-            } if held == estimate => {
-                return Ok(open(held, deadline, item.modified));
-            }
-            Record::Open { estimate: held, .. } => format!("is open with the estimate {held}"),
-            Record::Settled { actual } => format!("was settled with {actual}"),
-            Record::Returned { .. } => "was given back when its time was over".to_owned(),
-        };
-        let message = format!("id: the reservation {id} {why}: use each id once");
-        Err(Error::new(ErrorKind::Conflict, message))
     }
 
     /// Gives back what a refused caller finds, and returns how many expired reservations it found.
@@ -332,7 +255,6 @@ impl Credits {
                 self.keys.balance(),
                 Increment::by(signed("estimate", estimate)?),
             ))
-            .otherwise(Op::get(self.keys.balance()))
             .send()
             .await?;
         self.saw(&done.header, done.succeeded && !done.repeated);

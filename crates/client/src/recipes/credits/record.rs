@@ -6,6 +6,8 @@ use stead_types::{Error, ErrorKind, TenantTime};
 use super::text;
 use crate::Item;
 
+/// Longest name of an account.
+const ACCOUNT_LEN_MAX: usize = 1_024;
 /// Longest id of a reservation or a grant.
 const ID_LEN_MAX: usize = 256;
 
@@ -16,10 +18,10 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(account: &str) -> Self {
-        Self {
-            account: account.to_owned(),
-        }
+    pub(super) fn new(account: &str) -> Result<Self, Error> {
+        Ok(Self {
+            account: checked("account", account, ACCOUNT_LEN_MAX)?.to_owned(),
+        })
     }
 
     pub(super) fn balance(&self) -> Bytes {
@@ -35,11 +37,11 @@ impl Keys {
     }
 
     pub(super) fn grant(&self, id: &str) -> Result<Bytes, Error> {
-        Ok(self.key(&format!("grant/{}", checked(id)?)))
+        Ok(self.key(&format!("grant/{}", checked("id", id, ID_LEN_MAX)?)))
     }
 
     pub(super) fn reservation(&self, id: &str) -> Result<Bytes, Error> {
-        Ok(self.known_reservation(checked(id)?))
+        Ok(self.known_reservation(checked("id", id, ID_LEN_MAX)?))
     }
 
     /// The key of a reservation that there is.
@@ -137,12 +139,12 @@ pub(super) fn foreign(item: &Item) -> Error {
     Error::new(ErrorKind::Conflict, message)
 }
 
-fn checked(id: &str) -> Result<&str, Error> {
-    if id.is_empty() || id.len() > ID_LEN_MAX {
-        let message = format!("id: 1 to {ID_LEN_MAX} bytes, not {}", id.len());
-        return Err(Error::invalid("id", message));
+fn checked<'a>(field: &str, name: &'a str, len_max: usize) -> Result<&'a str, Error> {
+    if name.is_empty() || name.len() > len_max {
+        let message = format!("{field}: 1 to {len_max} bytes, not {}", name.len());
+        return Err(Error::invalid(field, message));
     }
-    Ok(id)
+    Ok(name)
 }
 
 #[cfg(test)]
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_due_is_in_the_order_of_the_deadlines() {
-        let keys = Keys::new("credits");
+        let keys = Keys::new("credits").unwrap();
         let due = [(9, "b"), (10, "a/with/slashes"), (1_000_000, "")];
         let written: Vec<Bytes> = due.iter().map(|(time, id)| keys.due(TenantTime(*time), id)).collect();
         assert!(written.is_sorted());
