@@ -13,8 +13,8 @@ use stead_api::{
     status,
 };
 use stead_client::{
-    Client, Config, ErrorKind, Event, EventKind, From, Item, KeyRange, Op, Revision, SessionToken, Tenant, Told, Watch,
-    Watcher, Write,
+    Client, Config, ErrorKind, Event, EventKind, Item, KeyRange, Op, Revision, SessionToken, Tenant, Told, Watch,
+    WatchFrom, Watcher, Write,
 };
 use stead_testing::Fixture;
 use stead_tests::process::{World, alone, binary};
@@ -136,19 +136,19 @@ async fn begins(acme: &Tenant) {
         .await
         .unwrap()
     };
-    let history = changes(&mut from(From::After(Revision::ZERO)).await).await;
+    let history = changes(&mut from(WatchFrom::After(Revision::ZERO)).await).await;
     assert_eq!(history.len(), 8);
-    let behind = changes(&mut from(From::After(at(4))).await).await;
+    let behind = changes(&mut from(WatchFrom::After(at(4))).await).await;
     assert_eq!(shown(&behind), shown(&history[6..]));
 
-    let mut broken_off = from(From::After(Revision::ZERO)).await;
+    let mut broken_off = from(WatchFrom::After(Revision::ZERO)).await;
     changes(&mut broken_off).await;
     let token = broken_off.token().unwrap();
     acme.put("c", "1").await.unwrap();
-    let resumed = changes(&mut from(From::Token(token)).await).await;
+    let resumed = changes(&mut from(WatchFrom::Token(token)).await).await;
     assert_eq!(shown(&resumed), [(EventKind::Put, "c".into(), "1.7".into())]);
 
-    let mut state = from(From::State).await;
+    let mut state = from(WatchFrom::State).await;
     acme.put("d", "1").await.unwrap();
     let Told::State {
         items,
@@ -397,7 +397,7 @@ async fn every_watcher_is_told_everything_once_while_leaders_die() {
     let home = cluster.client("us-east").await.unwrap().tenant("acme").unwrap();
     let far = cluster.client("eu-west").await.unwrap().tenant("acme").unwrap();
     let from_start = || Watch {
-        from: From::After(Revision::ZERO),
+        from: WatchFrom::After(Revision::ZERO),
         ..Watch::default()
     };
     let watchers = join_all([

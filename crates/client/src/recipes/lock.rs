@@ -9,7 +9,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use crate::{EventKind, From, KeyRange, Op, OpResult, Tenant, Told, Watch, Write, answer::malformed, tenant::is_final};
+use crate::{
+    EventKind, KeyRange, Op, OpResult, Tenant, Told, Watch, WatchFrom, Write, answer::malformed, tenant::is_final,
+};
 
 /// A lock is renewed when this part of its time has passed.
 const RENEW_AFTER: u32 = 3;
@@ -228,7 +230,7 @@ impl Lock {
     async fn freed(&self, seen: Revision) -> Result<(), Error> {
         let watch = Watch {
             ranges: vec![KeyRange::key(self.key.clone())],
-            from: From::After(seen),
+            from: WatchFrom::After(seen),
             exclude: vec![EventKind::Put],
             ..Watch::default()
         };
