@@ -63,5 +63,5 @@ pub use stead_types::{
     SessionToken, SessionTokens, TenantLimit, TenantLimits, TenantTime, TooManyTokens,
 };
 pub use tenant::{
-    Event, EventKind, From, NotAdmitted, Op, OpResult, ScanStream, Tenant, Told, Txn, TxnDone, Watch, Watcher,
+    Event, EventKind, NotAdmitted, Op, OpResult, ScanStream, Tenant, Told, Txn, TxnDone, Watch, WatchFrom, Watcher,
 };

@@ -13,8 +13,8 @@ use stead_api::{
     status,
 };
 use stead_client::{
-    Client, Config, ErrorKind, Event, EventKind, From, Item, KeyRange, Op, Revision, SessionToken, Tenant, Told, Watch,
-    Watcher, Write,
+    Client, Config, ErrorKind, Event, EventKind, Item, KeyRange, Op, Revision, SessionToken, Tenant, Told, Watch,
+    WatchFrom, Watcher, Write,
 };
 use stead_testing::Fixture;
 use stead_tests::process::{World, alone, binary};
@@ -136,19 +136,19 @@ async fn begins(acme: &Tenant) {
         .await
         .unwrap()
     };
-    let history = changes(&mut from(From::After(Revision::ZERO)).await).await;
+    let history = changes(&mut from(WatchFrom::After(Revision::ZERO)).await).await;
     assert_eq!(history.len(), 8);
-    let behind = changes(&mut from(From::After(at(4))).await).await;
+    let behind = changes(&mut from(WatchFrom::After(at(4))).await).await;
     assert_eq!(shown(&behind), shown(&history[6..]));
 
-    let mut broken_off = from(From::After(Revision::ZERO)).await;
+    let mut broken_off = from(WatchFrom::After(Revision::ZERO)).await;
     changes(&mut broken_off).await;
     let token = broken_off.token().unwrap();
     acme.put("c", "1").await.unwrap();
-    let resumed = changes(&mut from(From::Token(token)).await).await;
+    let resumed = changes(&mut from(WatchFrom::Token(token)).await).await;
     assert_eq!(shown(&resumed), [(EventKind::Put, "c".into(), "1.7".into())]);
 
-    let mut state = from(From::State).await;
+    let mut state = from(WatchFrom::State).await;
     acme.put("d", "1").await.unwrap();
     let Told::State {
         items,
@@ -354,6 +354,79 @@ async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
     assert_eq!(progress.resume_token, acme.token().unwrap().to_bytes().to_vec());
 }
 
+/// Watches of a client that nobody reads: more than a connection of calls has room for.
+const UNREAD: usize = 6;
+
+#[tokio::test]
+async fn watches_that_nobody_reads_hold_up_neither_calls_nor_other_watches() {
+    let world = World::start(1).await;
+    assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
+    let client = Client::connect(Config::new([world.first().client.clone()]))
+        .await
+        .unwrap();
+    let acme = client.tenant("acme").unwrap();
+    let value = vec![b'x'; 1 << 20];
+    for number in 0..8 {
+        acme.put(format!("large/{number}"), value.clone()).await.unwrap();
+    }
+    let all = || Watch {
+        from: WatchFrom::After(Revision::ZERO),
+        previous: true,
+        ..Watch::default()
+    };
+    let mut unread: Vec<Watcher> = join_all((0..UNREAD).map(|_| acme.watch(all())))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    // Each value read is as much as a watch sends at a time: by the end they have sent what they can.
+    for _ in 0..5 {
+        for number in 0..8 {
+            let got = timeout(LONG, acme.get(format!("large/{number}"))).await;
+            assert!(got.expect("a call is answered in time").unwrap().item.is_some());
+        }
+    }
+    let mut read = acme.watch(all()).await.unwrap();
+    let mut sequence = 0;
+    while sequence < 8 {
+        sequence += changes(&mut read).await.len();
+    }
+    let (_, metrics) = stead_tests::process::get(&world.first().http, "/metrics")
+        .await
+        .unwrap();
+    let watches = format!("stead_watches {}", UNREAD + 1);
+    assert!(metrics.contains(&watches), "{watches} is not in {metrics}");
+    acme.put("large/0", "small").await.unwrap();
+    for watcher in unread.iter_mut().chain([&mut read]) {
+        let mut last = None;
+        while last != Some(at(9)) {
+            last = changes(watcher).await.last().map(|event| event.item.modified);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_a_tenant_that_is_disabled_ends_without_waiting_for_its_next_mark() {
+    let world = World::start(1).await;
+    assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
+    let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
+    let mut kv = KvServiceClient::new(channel.connect().await.unwrap());
+    let mut stream = Stream::open(&mut kv).await;
+    let quiet = WatchCreate {
+        progress_interval: Some(duration(Duration::from_secs(3_600))),
+        ..create(1)
+    };
+    stream.ask(Request::Create(quiet)).await;
+    assert!(matches!(stream.answer().await.response, Some(Response::Created(_))));
+    let disabled = world.stead(["tenant", "update", "acme", "--disable"]).await;
+    assert_eq!(disabled.code, Some(0), "{disabled:?}");
+    let Some(Response::Ended(ended)) = stream.answer().await.response else {
+        panic!("a watch of a disabled tenant ends");
+    };
+    let error = status::from_operation_error(ended.error.unwrap());
+    assert_eq!(error.kind, ErrorKind::TenantNotFound, "{error}");
+}
+
 /// What a watcher has been told up to a revision.
 async fn told(mut watcher: Watcher, up_to: Revision) -> Vec<(String, Revision)> {
     let mut told = Vec::new();
@@ -397,7 +470,7 @@ async fn every_watcher_is_told_everything_once_while_leaders_die() {
     let home = cluster.client("us-east").await.unwrap().tenant("acme").unwrap();
     let far = cluster.client("eu-west").await.unwrap().tenant("acme").unwrap();
     let from_start = || Watch {
-        from: From::After(Revision::ZERO),
+        from: WatchFrom::After(Revision::ZERO),
         ..Watch::default()
     };
     let watchers = join_all([

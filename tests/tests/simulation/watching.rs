@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stead_client::{Client, From, Revision, Tenant, Told, Watch, Watcher};
+use stead_client::{Client, Revision, Tenant, Told, Watch, WatchFrom, Watcher};
 use tokio::{sync::watch, time::timeout};
 
 use crate::load::{self, Phase, TENANTS};
@@ -50,7 +50,7 @@ pub(crate) async fn run(region: usize, tenant: usize, seed: u64, mut phase: watc
 async fn begin(tenant: &Tenant) -> Watcher {
     loop {
         let watch = Watch {
-            from: From::After(Revision::ZERO),
+            from: WatchFrom::After(Revision::ZERO),
             ..Watch::default()
         };
         match tenant.watch(watch).await {

@@ -15,7 +15,7 @@ use stead_api::{convert::condition, proto::v1};
 use stead_types::{Error, SessionToken, TenantName};
 pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
 pub(crate) use watch::is_final;
-pub use watch::{Event, EventKind, From, Told, Watch, Watcher};
+pub use watch::{Event, EventKind, Told, Watch, WatchFrom, Watcher};
 
 use crate::{Client, Consistency, Header, Read, Route, Write, call::Errand, session::Session};
 

@@ -40,7 +40,7 @@ pub struct Watch {
     /// Which keys; none: all.
     pub ranges: Vec<KeyRange>,
     /// Where it begins.
-    pub from: From,
+    pub from: WatchFrom,
     /// Events carry the key as it was before, while history has it.
     pub previous: bool,
     /// Events of these kinds are left out.
@@ -49,7 +49,7 @@ pub struct Watch {
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum From {
+pub enum WatchFrom {
     /// With what happens from now on.
     #[default]
     Now,
@@ -143,8 +143,8 @@ impl Tenant {
 
     fn watcher(&self, watch: Watch) -> Watcher {
         let token = match watch.from {
-            From::Token(token) => Some(token),
-            From::Now | From::After(_) | From::State => None,
+            WatchFrom::Token(token) => Some(token),
+            WatchFrom::Now | WatchFrom::After(_) | WatchFrom::State => None,
         };
         Watcher {
             tenant: self.clone(),
@@ -225,7 +225,7 @@ impl Watcher {
         };
         // The request stays open: a caller that has said all it has to say may still listen.
         let requests = stream::iter([create]).chain(stream::pending());
-        let mut client = KvServiceClient::new(node.channel.clone());
+        let mut client = KvServiceClient::new(node.watches.clone());
         let deadline = Instant::now() + inner.config.timeout;
         let opened = tokio::time::timeout_at(deadline, client.watch(requests)).await;
         match opened {
@@ -247,16 +247,16 @@ impl Watcher {
     fn create(&self) -> WatchCreate {
         let from = match (self.token, self.watch.from) {
             (Some(token), _) => Some(Begin::ResumeToken(bytes::Bytes::copy_from_slice(&token.to_bytes()))),
-            (None, From::After(revision)) => {
+            (None, WatchFrom::After(revision)) => {
                 Some(Begin::AfterRevision(stead_api::convert::id::from_revision(revision)))
             }
-            (None, From::Now | From::Token(_) | From::State) => None,
+            (None, WatchFrom::Now | WatchFrom::Token(_) | WatchFrom::State) => None,
         };
         WatchCreate {
             id: 1,
             tenant: self.tenant.text(),
             ranges: self.watch.ranges.iter().map(range).collect(),
-            initial_state: self.watch.from == From::State && self.token.is_none(),
+            initial_state: self.watch.from == WatchFrom::State && self.token.is_none(),
             want_previous: self.watch.previous,
             exclude: self.watch.exclude.iter().map(|kind| kind.message().into()).collect(),
             progress_interval: Some(duration(PROGRESS)),

@@ -61,7 +61,6 @@ impl Pages {
             keys_only: request.keys_only,
             consistency: request.consistency,
             revision: request.revision,
-            page_size: PAGE_KEYS_STREAMED as i32,
             ..ScanRequest::default()
         };
         Self {
@@ -98,16 +97,15 @@ impl Pages {
     }
 
     async fn next(&mut self) -> Option<Result<ScanStreamResponse, Status>> {
-        let request = self.next.take().filter(|_| self.left > 0)?;
+        let mut request = self.next.take().filter(|_| self.left > 0)?;
+        request.page_size = self.left.min(PAGE_KEYS_STREAMED.into()) as i32;
         match self.page(request.clone()).await {
             Ok(page) => {
                 self.go_on(request, &page);
-                let mut items = page.items;
-                items.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-                self.left -= items.len() as u64;
+                self.left = self.left.saturating_sub(page.items.len() as u64);
                 Some(Ok(ScanStreamResponse {
                     header: page.header,
-                    items,
+                    items: page.items,
                 }))
             }
             Err(status) => Some(Err(status)),

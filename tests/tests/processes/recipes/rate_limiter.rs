@@ -8,7 +8,7 @@ use std::{
 };
 
 use stead_client::{
-    From, KeyRange, Revision, Told, Watch,
+    KeyRange, Revision, Told, Watch, WatchFrom,
     recipes::{Admission, RateLimiter},
 };
 use stead_tests::process::alone;
@@ -47,7 +47,7 @@ async fn a_window_never_admits_more_than_its_limit_while_leaders_die() {
     let watching = service(&cluster, "us-east").await;
     let watch = Watch {
         ranges: vec![KeyRange::key("limit")],
-        from: From::Now,
+        from: WatchFrom::Now,
         ..Watch::default()
     };
     let mut counts = watching.watch(watch).await.unwrap();

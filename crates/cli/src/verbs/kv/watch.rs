@@ -4,7 +4,7 @@ use std::{ffi::OsString, io::Write, os::unix::ffi::OsStringExt};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use stead_client::{Event, EventKind, From, Header, KeyRange, Revision, Told};
+use stead_client::{Event, EventKind, Header, KeyRange, Revision, Told, WatchFrom};
 
 use super::read;
 use crate::{args::Target, context, exit::Failure, output};
@@ -53,10 +53,10 @@ impl Watch {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let from = match (self.after, &self.token, self.state) {
-            (Some(after), _, _) => From::After(after),
-            (None, Some(token), _) => From::Token(read::parse(token)?),
-            (None, None, true) => From::State,
-            (None, None, false) => From::Now,
+            (Some(after), _, _) => WatchFrom::After(after),
+            (None, Some(token), _) => WatchFrom::Token(read::parse(token)?),
+            (None, None, true) => WatchFrom::State,
+            (None, None, false) => WatchFrom::Now,
         };
         let prefixes = self
             .prefix

@@ -10,7 +10,9 @@ use stead_api::convert::key;
 use stead_types::{Condition, Error, ErrorKind, Operand, Relation, Revision};
 use tokio::time::{Instant, sleep};
 
-use crate::{EventKind, From, KeyRange, Op, OpResult, Tenant, Told, Watch, Write, answer::malformed, tenant::is_final};
+use crate::{
+    EventKind, KeyRange, Op, OpResult, Tenant, Told, Watch, WatchFrom, Write, answer::malformed, tenant::is_final,
+};
 
 use super::whole_milliseconds;
 
@@ -228,7 +230,7 @@ impl Lock {
     async fn freed(&self, seen: Revision) -> Result<(), Error> {
         let watch = Watch {
             ranges: vec![KeyRange::key(self.key.clone())],
-            from: From::After(seen),
+            from: WatchFrom::After(seen),
             exclude: vec![EventKind::Put],
             ..Watch::default()
         };
