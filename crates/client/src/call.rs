@@ -83,7 +83,10 @@ impl Inner {
         deadline: Instant,
     ) -> Result<v1::answer::Response, Error> {
         let mut attempts = Attempts::default();
-        attempts.progress.writes = idempotency_key(&request).is_some();
+        let key = idempotency_key(&request);
+        attempts.progress.writes = key.is_some();
+        // A key of another client: what it names may have happened before.
+        attempts.progress.ambiguous = key.is_some_and(|key| key.client_id != self.client_id);
         loop {
             let route = session.route();
             let want = match &*route {

@@ -10,7 +10,8 @@ use std::{
 };
 
 use mock::{Cluster, until};
-use stead_client::{Client, Config, Consistency, ErrorKind, Read, Write};
+use stead_client::{Client, Config, Consistency, ErrorKind, IdempotencyKey, Read, TenantTime, Write};
+use stead_types::ClientId;
 
 async fn client(cluster: &Cluster) -> Client {
     Client::connect(Config::new(cluster.addresses())).await.unwrap()
@@ -125,6 +126,36 @@ async fn an_expired_stamp_of_a_write_sent_once_is_renewed() {
         .collect();
     assert_eq!(stamps, [0, 90]);
     assert_eq!(cluster.store.effects.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_write_asked_for_again_by_its_caller_keeps_its_key_and_stamp() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let key = IdempotencyKey {
+        client: ClientId(7),
+        sequence: 3,
+        first_sent: TenantTime(0),
+    };
+    let again = Write {
+        idempotency_key: Some(key),
+        ..Write::default()
+    };
+    cluster.nodes[0].manners.expires.store(true, SeqCst);
+    acme.put_with("k", "v", &again).await.unwrap_err();
+    let stamps: Vec<(u64, u64)> = cluster
+        .store
+        .writes
+        .lock()
+        .iter()
+        .map(|key| (key.sequence, key.first_sent_ms))
+        .collect();
+    assert_eq!(
+        stamps,
+        [(3, 0)],
+        "it may have happened: a new stamp could write it twice"
+    );
+    assert_eq!(cluster.store.effects.load(SeqCst), 0);
 }
 
 #[tokio::test]

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_api::{convert::read::duration, proto::v1};
-use stead_types::Error;
+use stead_api::{
+    convert::{id::from_idempotency_key, read::duration},
+    proto::v1,
+};
+use stead_types::{Error, IdempotencyKey};
 use tokio::time::Instant;
 
 use super::{Tenant, durability, precondition};
@@ -58,7 +61,7 @@ impl Tenant {
             value,
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: durability(write.durability),
             ttl: ttl.map(duration),
         };
@@ -89,7 +92,7 @@ impl Tenant {
             key: key.into(),
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: durability(write.durability),
         };
         let answer = self
@@ -131,7 +134,7 @@ impl Tenant {
             window: increment.window.map(duration),
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: durability(write.durability),
         };
         let answer = self
@@ -172,7 +175,7 @@ impl Tenant {
             max_length: length_max.unwrap_or(0),
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: durability(write.durability),
         };
         let answer = self
@@ -189,9 +192,19 @@ impl Tenant {
     ///
     /// # Errors
     ///
-    /// As [`Tenant::put_with`]; when the time was over, a part may be gone.
+    /// As [`Tenant::put_with`]; when the time was over, a part may be gone. A range that names nothing, other than
+    /// [`KeyRange::all`], is refused.
     pub async fn delete_range(&self, range: &KeyRange) -> Result<DeletedRange, Error> {
         self.delete_range_within(range, None).await
+    }
+
+    /// Asks again for [`Tenant::delete_range`] under the key of an earlier call whose outcome is unknown.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::delete_range`].
+    pub async fn delete_range_again(&self, range: &KeyRange, key: IdempotencyKey) -> Result<DeletedRange, Error> {
+        self.delete_range_under(range, None, from_idempotency_key(key)).await
     }
 
     /// As [`Tenant::delete_range`], with a time of its own: a million keys take a while.
@@ -204,14 +217,23 @@ impl Tenant {
         range: &KeyRange,
         timeout: Option<Duration>,
     ) -> Result<DeletedRange, Error> {
+        self.delete_range_under(range, timeout, self.key()).await
+    }
+
+    async fn delete_range_under(
+        &self,
+        range: &KeyRange,
+        timeout: Option<Duration>,
+        key: v1::IdempotencyKey,
+    ) -> Result<DeletedRange, Error> {
         let deadline = self.client.inner().deadline(timeout);
         let request = v1::DeleteRangeRequest {
             tenant: self.text(),
             start: range.start.clone(),
             end: range.end.clone(),
             prefix: range.prefix.clone(),
-            all: *range == KeyRange::all(),
-            idempotency_key: Some(self.key()),
+            all: range.is_all(),
+            idempotency_key: Some(key),
             durability: durability(None),
         };
         let mut whole: Option<DeletedRange> = None;
