@@ -61,10 +61,13 @@ impl Verb {
 
 /// Returns what keeps a group from being well.
 pub(super) fn ailing(group: &Group) -> Option<String> {
-    let leader = group.status.as_ref().and_then(|status| status.leader);
-    leader
-        .is_none()
-        .then(|| format!("group {} has no leader", group.number))
+    match &group.status {
+        None => Some(format!("no voter of group {} answers", group.number)),
+        Some(status) => {
+            let is_headless = status.leader.is_none();
+            is_headless.then(|| format!("group {} has no leader", group.number))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -93,8 +96,7 @@ mod tests {
             })
         };
         assert_eq!(ailing(&group(led_by(Some(2)))), None);
-        for status in [None, led_by(None)] {
-            assert_eq!(ailing(&group(status)).as_deref(), Some("group 1 has no leader"));
-        }
+        assert_eq!(ailing(&group(led_by(None))).as_deref(), Some("group 1 has no leader"));
+        assert_eq!(ailing(&group(None)).as_deref(), Some("no voter of group 1 answers"));
     }
 }
