@@ -70,7 +70,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
             "Too much at once: wait as long as the error says, or ask an operator to raise `limit`."
         }
         ErrorKind::QuotaExceeded { .. } => {
-            "Full: `limit` is reached, and waiting does not help. Reads and deletes go on. Delete something, or ask an operator to raise it."
+            "Full: `limit` is reached, and waiting does not help. Reads and deletes go on. Delete something, or ask an operator to raise it; for `stream.watches` open another stream."
         }
         ErrorKind::Residency { .. } => {
             "The tenant's policy does not admit the place. Choose another region, or change the policy."

@@ -36,7 +36,7 @@ pub(crate) struct Target {
     #[arg(long, global = true, env = "STEAD_REGION", value_name = "NAME")]
     pub(crate) region: Option<String>,
     /// How long a call may take, such as 500ms or 10s
-    #[arg(long, global = true, env = "STEAD_TIMEOUT", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, global = true, env = "STEAD_TIMEOUT", value_parser = time, value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
     /// How answers are shown
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
@@ -76,6 +76,15 @@ pub(crate) enum Noun {
     ExitCodes,
 }
 
+/// Reads a time that is not over as it begins.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it would be over as it begins".to_owned()),
+        Ok(time) => Ok(time),
+        Err(_) => Err("write a time as 500ms, 30s or 2h".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -85,5 +94,38 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Returns what is said about a command line that cannot be read.
+    fn refused(line: &str) -> String {
+        let words = shlex::split(line).unwrap();
+        Cli::try_parse_from(words).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_a_command_line_lacks_or_contradicts_is_said() {
+        for (line, words) in [
+            (
+                "stead kv delete-range acme",
+                "<--prefix <PREFIX>|--start <START>|--end <END>|--all>",
+            ),
+            ("stead kv delete-range acme --prefix ''", "at least one byte"),
+            ("stead kv delete-range acme --start '' --end b", "at least one byte"),
+            ("stead kv delete-range acme --all --prefix a", "cannot be used with"),
+            ("stead kv watch acme --key ''", "at least one byte"),
+            ("stead kv scan acme --count --limit 3", "cannot be used with"),
+            ("stead kv put acme k v --ttl -5s", "write a time as"),
+            ("stead kv get acme k --timeout 0s", "it would be over as it begins"),
+            ("stead kv put acme k v --idempotency-key 7", "no idempotency key"),
+            (
+                "stead tenant update acme --no-labels --label a=b",
+                "cannot be used with",
+            ),
+            ("stead dev kill", "<NAMES>"),
+            ("stead dev cut", "<REGIONS>"),
+        ] {
+            let said = refused(line);
+            assert!(said.contains(words), "{line}: {said}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use stead_client::{Client, Config, ErrorKind, dial};
+use stead_types::RegionName;
 
 use crate::{
     args::Target,
@@ -79,7 +80,8 @@ pub(crate) fn below(home: &Path) -> PathBuf {
 pub(crate) async fn connect(target: &Target) -> Result<Client, Failure> {
     let config = config(target)?;
     let guessed = config.endpoints == [ENDPOINT_DEFAULT];
-    Client::connect(config).await.map_err(|error| {
+    let region = config.region.clone();
+    let client = Client::connect(config).await.map_err(|error| {
         let nobody = guessed && error.kind == ErrorKind::Unavailable;
         let failure = Failure::from(error);
         if nobody {
@@ -87,16 +89,28 @@ pub(crate) async fn connect(target: &Target) -> Result<Client, Failure> {
         } else {
             failure
         }
-    })
+    })?;
+    let regions = client.regions().into_iter().map(|(region, _)| region.name);
+    among(region.as_ref(), &regions.collect::<Vec<_>>())?;
+    Ok(client)
+}
+
+/// Refuses a region that the cluster does not have: every other would seem as far away as the next.
+fn among(region: Option<&RegionName>, regions: &[RegionName]) -> Result<(), Failure> {
+    match region {
+        Some(region) if !regions.contains(region) => {
+            let what = format!("--region: the cluster has no region {region}");
+            Err(Failure::new(Code::Usage, what).hint(format!("one of {}", crate::output::list(regions))))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn config(target: &Target) -> Result<Config, Failure> {
     let context = context(target, folder().as_deref())?;
     let mut config = Config::new(context.endpoints);
     let region = target.region.clone().or(context.region);
-    let parsed = region
-        .map(|region| region.parse::<stead_types::RegionName>())
-        .transpose();
+    let parsed = region.map(|region| region.parse::<RegionName>()).transpose();
     config.region = parsed.map_err(|error| Failure::new(Code::Usage, format!("--region: {error}")))?;
     config.connect = dial(context.dial);
     config.connect_timeout = CONNECT_WITHIN;
@@ -177,5 +191,13 @@ mod tests {
         assert_eq!(found(target(&[], Some("dev-eu"))).unwrap().endpoints, ["eu:1"]);
         assert_eq!(found(target(&["c:1"], Some("b"))).unwrap().endpoints, ["c:1"]);
         assert!(found(target(&[], Some("z"))).is_err());
+    }
+    #[test]
+    fn a_region_that_the_cluster_has_not_is_refused() {
+        let region = |name: &str| name.parse::<RegionName>().unwrap();
+        let regions = [region("eu-west"), region("us-east")];
+        assert!(among(None, &regions).is_ok());
+        assert!(among(Some(&regions[1]), &regions).is_ok());
+        assert!(among(Some(&region("nope")), &regions).is_err());
     }
 }

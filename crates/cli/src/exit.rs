@@ -1,8 +1,12 @@
-//! Exit codes, and the two lines that a failure prints: what is wrong, what to do.
+//! Exit codes, and what a failure prints: for people two lines, what is wrong and what to do; for programs JSON.
 
 use std::{io::Write, process::ExitCode};
 
+use serde_json::{Value, json};
+use stead_api::status::{operation_retry_after, to_operation_error};
 use stead_types::{Error, ErrorKind};
+
+use crate::output::Output;
 
 /// Documented: scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub(crate) struct Failure {
     code: Code,
     what: String,
     todo: Option<String>,
+    /// What a node or the client has told, if it is theirs.
+    error: Option<Box<Error>>,
 }
 
 impl Failure {
@@ -47,6 +53,7 @@ impl Failure {
             code,
             what: what.into(),
             todo: None,
+            error: None,
         }
     }
 
@@ -56,30 +63,88 @@ impl Failure {
         self
     }
 
+    /// Says how to find out what has become of a change whose outcome is unknown.
+    pub(crate) fn if_unknown(self, todo: &str) -> Self {
+        let error = self.error.as_ref().map(|error| &error.kind);
+        if matches!(error, Some(ErrorKind::OutcomeUnknown { .. })) {
+            self.hint(todo)
+        } else {
+            self
+        }
+    }
+
     /// Returns what is wrong.
     pub(crate) fn text(&self) -> &str {
         &self.what
     }
 
-    /// Prints the two lines and returns the code.
-    pub(crate) fn report(self) -> ExitCode {
+    /// Returns how the process ends.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Says the same in other words.
+    pub(crate) fn reworded(mut self, words: impl FnOnce(String) -> String) -> Self {
+        self.what = words(self.what);
+        self
+    }
+
+    /// Prints what is wrong and what to do, as the output's form asks for, and returns the code.
+    pub(crate) fn report(self, output: Output) -> ExitCode {
         let mut stderr = std::io::stderr().lock();
         // Nobody is there to be told that standard error is gone.
-        let _ = writeln!(stderr, "error: {}", self.what);
-        if let Some(todo) = self.todo {
-            let _ = writeln!(stderr, "  try: {todo}");
+        if output == Output::Json {
+            let _ = writeln!(stderr, "{}", self.json());
+        } else {
+            let _ = writeln!(stderr, "error: {}", self.what);
+            if let Some(todo) = self.todo {
+                let _ = writeln!(stderr, "  try: {todo}");
+            }
         }
         ExitCode::from(self.code as u8)
+    }
+
+    /// Returns it for programs. The reason is a node's where one has spoken, else it stands for the exit code.
+    fn json(&self) -> Value {
+        let told = self.error.as_deref().map(to_operation_error).unwrap_or_default();
+        let reason = match (told.reason.as_str(), self.code) {
+            ("", Code::Failed) => "FAILED",
+            ("", Code::Usage) => "INVALID",
+            ("", Code::Connect) => "UNAVAILABLE",
+            ("", Code::NotFound) => "NOT_FOUND",
+            ("", Code::Conflict) => "CONFLICT",
+            ("", Code::NotAllowed) => "NOT_ALLOWED",
+            ("", Code::Unknown) => "OUTCOME_UNKNOWN",
+            ("", Code::Unhealthy) => "UNHEALTHY",
+            ("", Code::Interrupted) => "INTERRUPTED",
+            (reason, _) => reason,
+        };
+        let retry_after = operation_retry_after(&told).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        json!({
+            "error": {
+                "reason": reason,
+                "message": self.what,
+                "metadata": told.metadata,
+                "retryAfterMs": retry_after,
+            }
+        })
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, todo) = of(&error.kind);
+        let todo = if let ErrorKind::OutcomeUnknown { key: Some(key) } = &error.kind {
+            let again = format!("the same command with --idempotency-key {key}");
+            Some(format!("{again}: it is done once at most, and its outcome is shown"))
+        } else {
+            todo.map(Into::into)
+        };
         Self {
             code,
-            what: error.message,
-            todo: todo.map(Into::into),
+            what: error.message.clone(),
+            todo,
+            error: Some(Box::new(error)),
         }
     }
 }
@@ -124,10 +189,54 @@ fn of(kind: &ErrorKind) -> (Code, Option<&'static str>) {
             Some("choose another region, or change the residency; `stead region list` shows jurisdictions"),
         ),
         ErrorKind::QuotaExceeded { .. } | ErrorKind::RateLimited { .. } => (Code::NotAllowed, None),
-        ErrorKind::OutcomeUnknown { .. } | ErrorKind::DurabilityUnmet { .. } => {
-            (Code::Unknown, Some("read the key to see what has become of it"))
-        }
+        ErrorKind::OutcomeUnknown { .. } => (Code::Unknown, Some("look at what there is before you ask again")),
+        ErrorKind::DurabilityUnmet { .. } => (
+            Code::Unknown,
+            Some("nothing: it is written in the home region, and others will have it later"),
+        ),
         ErrorKind::DeadlineExceeded => (Code::Unknown, Some("allow more time with --timeout")),
         ErrorKind::Internal => (Code::Failed, Some("the node's log says more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::{ClientId, IdempotencyKey, Revision, TenantTime};
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_outcome_is_asked_for_again_under_the_key_that_it_names() {
+        let key = IdempotencyKey {
+            client: ClientId(7),
+            sequence: 3,
+            first_sent: TenantTime(9),
+        };
+        let unknown = |key| Failure::from(Error::new(ErrorKind::OutcomeUnknown { key }, "it may have happened"));
+        let hint = unknown(Some(key)).todo.unwrap();
+        assert!(hint.contains(&format!("--idempotency-key {key}")), "{hint}");
+        let hint = unknown(None).if_unknown("`stead tenant get acme`").todo;
+        assert_eq!(hint.as_deref(), Some("`stead tenant get acme`"));
+        let other = Failure::from(Error::new(ErrorKind::TenantNotFound, "")).if_unknown("never");
+        assert_ne!(other.todo.as_deref(), Some("never"));
+    }
+
+    #[test]
+    fn a_program_is_told_the_reason_and_its_metadata() {
+        let current = Revision::ZERO;
+        let failed = Failure::from(Error::new(ErrorKind::ConditionFailed { current }, "no"));
+        let told = json!({
+            "error": {
+                "reason": "CONDITION_FAILED",
+                "message": "no",
+                "metadata": { "current_revision": "0.0" },
+                "retryAfterMs": null,
+            }
+        });
+        assert_eq!(failed.json(), told);
+        let waits = Failure::from(Error::new(ErrorKind::NoLeader, "")).json();
+        assert_eq!(waits["error"]["retryAfterMs"], 100);
+        let own = Failure::new(Code::Unhealthy, "node 3 is not ready").json();
+        assert_eq!(own["error"]["reason"], "UNHEALTHY");
     }
 }

@@ -94,8 +94,11 @@ impl Inner {
         deadline: Instant,
     ) -> Result<v1::answer::Response, Error> {
         let mut attempts = Attempts::default();
-        attempts.progress.writes = idempotency_key(&request).is_some();
-        attempts.progress.ambiguous = errand == Errand::Begun;
+        let key = idempotency_key(&request);
+        attempts.progress.writes = key.is_some();
+        // What a key of another client names may have happened before.
+        let is_foreign = key.is_some_and(|key| key.client_id != self.client_id);
+        attempts.progress.ambiguous = errand == Errand::Begun || is_foreign;
         loop {
             let route = session.route();
             let want = match &*route {

@@ -59,8 +59,8 @@ pub use options::{Consistency, Durability, Increment, KeyRange, Read, Scan, Writ
 pub use session::Route;
 pub use stead_api::net::{Connect, Io};
 pub use stead_types::{
-    Condition, Error, ErrorKind, IdempotencyKey, InvalidTokenText, LimitUnit, Operand, Relation, Revision,
-    SessionToken, SessionTokens, TenantLimit, TenantLimits, TenantTime, TooManyTokens,
+    Condition, Error, ErrorKind, IdempotencyKey, InvalidIdempotencyKey, InvalidTokenText, LimitUnit, Operand, Relation,
+    Revision, SessionToken, SessionTokens, TenantLimit, TenantLimits, TenantTime, TooManyTokens,
 };
 pub use tenant::{
     Event, EventKind, NotAdmitted, Op, OpResult, ScanStream, Tenant, Told, Txn, TxnDone, Watch, WatchFrom, Watcher,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::proto::v1;
-use stead_types::{Condition, Revision, SessionToken, SessionTokens};
+use stead_types::{Condition, IdempotencyKey, Revision, SessionToken, SessionTokens};
 
 /// How fresh a read must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +67,9 @@ pub struct Write {
     pub durability: Option<Durability>,
     /// How long the call may take; absent: as the client's configuration says.
     pub timeout: Option<Duration>,
+    /// The key of an earlier call whose outcome is unknown: the same write is asked for again, and never done twice.
+    /// Absent: a new one.
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 /// What to add to a number, and up to where.
@@ -101,12 +104,22 @@ pub struct KeyRange {
     pub end: Bytes,
     /// Only keys that begin with this.
     pub prefix: Bytes,
+    /// It was asked for as every key: bounds that happen to be empty do not stand for that where keys are deleted.
+    is_all: bool,
 }
 
 impl KeyRange {
     /// Every key of the tenant.
     pub fn all() -> Self {
-        Self::default()
+        Self {
+            is_all: true,
+            ..Self::default()
+        }
+    }
+
+    /// Tells whether it was made by [`KeyRange::all`].
+    pub(crate) fn is_all(&self) -> bool {
+        self.is_all
     }
 
     /// The keys that begin with this.

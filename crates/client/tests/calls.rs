@@ -12,8 +12,10 @@ use std::{
 
 use mock::{Cluster, until};
 use stead_client::{
-    Client, Condition, Config, Consistency, ErrorKind, Item, KeyRange, Op, OpResult, Read, Revision, TenantTime, Write,
+    Client, Condition, Config, Consistency, ErrorKind, IdempotencyKey, Item, KeyRange, Op, OpResult, Read, Revision,
+    TenantTime, Write,
 };
+use stead_types::ClientId;
 
 async fn client(cluster: &Cluster) -> Client {
     Client::connect(Config::new(cluster.addresses())).await.unwrap()
@@ -235,6 +237,36 @@ async fn a_call_that_is_dropped_is_cancelled_though_no_other_one_follows() {
     until("it was asked", || manners.asked.load(SeqCst) == 1).await;
     call.abort();
     until("it is cancelled", || manners.cancelled.load(SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn a_write_asked_for_again_by_its_caller_keeps_its_key_and_stamp() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let key = IdempotencyKey {
+        client: ClientId(7),
+        sequence: 3,
+        first_sent: TenantTime(0),
+    };
+    let again = Write {
+        idempotency_key: Some(key),
+        ..Write::default()
+    };
+    cluster.nodes[0].manners.expires.store(true, SeqCst);
+    acme.put_with("k", "v", &again).await.unwrap_err();
+    let stamps: Vec<(u64, u64)> = cluster
+        .store
+        .writes
+        .lock()
+        .iter()
+        .map(|key| (key.sequence, key.first_sent_ms))
+        .collect();
+    assert_eq!(
+        stamps,
+        [(3, 0)],
+        "it may have happened: a new stamp could write it twice"
+    );
+    assert_eq!(cluster.store.effects.load(SeqCst), 0);
 }
 
 #[tokio::test]

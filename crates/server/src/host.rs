@@ -158,7 +158,8 @@ impl Host {
 
     /// Says how a group is, as this node sees it.
     pub(crate) fn group_status(&self, group: GroupId) -> Option<admin::GroupStatus> {
-        let numbers = self.raft_group(group)?.numbers();
+        let raft = self.raft_group(group)?;
+        let numbers = raft.numbers();
         let matched = |voter: &NodeId| {
             let found = numbers.replicated.iter().find(|(node, _)| node == voter);
             admin::VoterStatus {
@@ -167,7 +168,12 @@ impl Host {
             }
         };
         Some(admin::GroupStatus {
-            leader: numbers.leadership.leader.map(NodeId::get),
+            // A leader that is not heard of, or that does not reach its majority, leads nobody.
+            leader: numbers
+                .leadership
+                .leader
+                .filter(|_| raft.is_in_touch())
+                .map(NodeId::get),
             term: numbers.leadership.term,
             applied_index: numbers.applied,
             durable_index: numbers.checkpoint,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
 use stead_api::net::{Connect, Keepalive, channel};
-use tonic::{Request, transport::Channel};
+use tonic::{Request, Response, Status, transport::Channel};
 
 /// The metadata of a question that a node passes on: it is answered from there and passed on no further.
 const PASSED_ON: &str = "x-stead-passed-on";
@@ -36,6 +36,12 @@ impl Neighbours {
         channels.insert(address.to_owned(), opened.clone());
         Some(opened)
     }
+}
+
+/// Waits for the answer to a question that was passed on, with the time that connecting takes; `None`: it came to nothing.
+pub(crate) async fn answered<T>(asked: impl Future<Output = Result<Response<T>, Status>>) -> Option<T> {
+    let answer = tokio::time::timeout(ANSWER_MAX, asked).await.ok()?;
+    answer.ok().map(Response::into_inner)
 }
 
 /// Marks a question as passed on, and bounds it.

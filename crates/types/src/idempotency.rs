@@ -1,6 +1,6 @@
 //! Idempotency: a write that is sent again has one effect.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// A tenant's logged clock, in milliseconds since 1970; it never goes back. Zero means "none seen".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -36,5 +36,54 @@ pub struct IdempotencyKey {
 impl fmt::Display for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.client, self.sequence, self.first_sent.0)
+    }
+}
+
+/// A text that is no idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no idempotency key: 32 hexadecimal digits, a sequence and milliseconds, with / between them")]
+pub struct InvalidIdempotencyKey(String);
+
+impl FromStr for IdempotencyKey {
+    type Err = InvalidIdempotencyKey;
+
+    /// Reads what an error has shown.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (client, rest) = text.split_once('/')?;
+            let (sequence, first_sent) = rest.split_once('/')?;
+            let is_hex = client.len() == 32 && client.bytes().all(|byte| byte.is_ascii_hexdigit());
+            Some(Self {
+                client: ClientId(u128::from_str_radix(client, 16).ok().filter(|_| is_hex)?),
+                sequence: sequence.parse().ok()?,
+                first_sent: TenantTime(first_sent.parse().ok()?),
+            })
+        };
+        read().ok_or_else(|| InvalidIdempotencyKey(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_from_what_an_error_shows() {
+        let key = IdempotencyKey {
+            client: ClientId(7),
+            sequence: 42,
+            first_sent: TenantTime(1_700_000_000_000),
+        };
+        assert_eq!(key.to_string().parse(), Ok(key));
+        let hex = "0".repeat(32);
+        for wrong in [
+            "",
+            "7/42/0",
+            &format!("{hex}/1"),
+            &format!("{hex}/-1/0"),
+            &format!("+{}/1/0", &hex[1..]),
+        ] {
+            assert!(wrong.parse::<IdempotencyKey>().is_err(), "{wrong}");
+        }
     }
 }

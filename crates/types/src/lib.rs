@@ -23,7 +23,7 @@ pub use durability::Durability;
 pub use epoch::Epoch;
 pub use error::{Error, ErrorKind};
 pub use group::{GroupId, NodeId};
-pub use idempotency::{ClientId, IdempotencyKey, TenantTime};
+pub use idempotency::{ClientId, IdempotencyKey, InvalidIdempotencyKey, TenantTime};
 pub use jurisdiction::{InvalidJurisdiction, Jurisdiction};
 pub use region::{InvalidRegionName, RegionName};
 pub use revision::{InvalidRevision, Revision, Sequence};

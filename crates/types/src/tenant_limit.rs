@@ -37,6 +37,17 @@ pub enum LimitUnit {
     Milliseconds,
 }
 
+impl LimitUnit {
+    /// Returns what stands behind a number of this unit.
+    fn behind(self) -> &'static str {
+        match self {
+            Self::Count => "",
+            Self::Bytes => " bytes",
+            Self::Milliseconds => " milliseconds",
+        }
+    }
+}
+
 /// A limit that cannot be set so, or that there is not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTenantLimit {
@@ -44,7 +55,7 @@ pub enum InvalidTenantLimit {
     #[error("there is no limit {0:?}, but {names}", names = TenantLimit::names())]
     Unknown(String),
     /// Too small or too large.
-    #[error("{limit} is at least {min} and at most {max}, not {value}", min = limit.range().start(), max = limit.range().end())]
+    #[error("{limit} is at least {min} and at most {max}{unit}, not {value}", min = limit.range().start(), max = limit.range().end(), unit = limit.unit().behind())]
     Range {
         /// Which limit.
         limit: TenantLimit,

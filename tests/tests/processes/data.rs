@@ -298,6 +298,10 @@ async fn a_large_range_is_scanned_at_one_revision_and_deleted_in_steps() {
     let deleted = acme.delete_range(&KeyRange::prefix("k/")).await.unwrap();
     assert_eq!((deleted.keys, deleted.changes, deleted.repeated), (1_099, 3, false));
     assert_eq!(acme.delete_range(&KeyRange::prefix("k/")).await.unwrap().keys, 0);
+    for nothing in [KeyRange::prefix(""), KeyRange::between("", ""), KeyRange::default()] {
+        let refused = acme.delete_range(&nothing).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Invalid { field: "all".into() });
+    }
     assert_eq!(value(&acme, "l").await, Some("stays".into()));
     let ran = world.stead(["kv", "delete-range", "acme", "--all", "--yes"]).await;
     assert!(ran.stdout.ends_with(" 1 keys deleted\n"), "{ran:?}");

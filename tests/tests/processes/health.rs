@@ -136,6 +136,21 @@ async fn a_node_without_a_quorum_says_so_everywhere_and_recovers() {
     let ran = world.stead(["region", "status", "eu-west"]).await;
     assert_eq!(ran.code, Some(8), "{ran:?}");
     assert!(ran.stderr.contains("region eu-west: node eu-west-"), "{}", ran.stderr);
+    let killed = world.stead(["node", "status", &others[0]]).await;
+    assert_eq!(killed.code, Some(8), "{killed:?}");
+    assert!(killed.stderr.contains("does not answer"), "{}", killed.stderr);
+    // A dead leader is believed in until it was silent for long enough.
+    let headless = async {
+        loop {
+            let ran = world.stead(["group", "status", "1"]).await;
+            if ran.code != Some(0) {
+                return ran;
+            }
+        }
+    };
+    let headless = tokio::time::timeout(LONG, headless).await.unwrap();
+    assert_eq!(headless.code, Some(8), "{headless:?}");
+    assert!(headless.stderr.contains("group 1 has no leader"), "{}", headless.stderr);
     assert_eq!(get(&http, "/livez").await.unwrap().0, 200, "it only cannot serve");
 
     world.cluster.start_all().unwrap();

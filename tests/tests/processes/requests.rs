@@ -6,7 +6,10 @@ use std::time::Duration;
 use stead_api::{
     convert::read::duration,
     proto::{
-        admin::v1::{CreateTenantRequest, ListTenantsRequest, tenant_service_client::TenantServiceClient},
+        admin::v1::{
+            CreateTenantRequest, DeleteTenantRequest, ListTenantsRequest, tenant,
+            tenant_service_client::TenantServiceClient,
+        },
         v1::{
             AppendRequest, GetRequest, IncrementRequest, ListRegionsRequest, PutRequest, ScanRequest,
             directory_service_client::DirectoryServiceClient, kv_service_client::KvServiceClient,
@@ -368,4 +371,158 @@ async fn pages(world: &World, channel: Channel) {
 
     let ran = world.stead(["kv", "scan", "acme", "--page-size", "-1"]).await;
     failed(&ran, 2, &["--page-size", "-1", "0..="]);
+}
+
+/// What the command line refuses, rehearses and repeats, on tenants of their own.
+#[tokio::test]
+async fn the_command_line_does_what_it_says_and_says_what_it_does() {
+    let world = World::start(1).await;
+    for name in ["acme", "other"] {
+        let made = world.stead(["tenant", "create", name, "--label", "a=b"]).await;
+        assert_eq!(made.code, Some(0), "{made:?}");
+    }
+    several_keys(&world).await;
+    rehearsed(&world).await;
+    refused_as_typed(&world).await;
+    repeated(&world).await;
+}
+
+/// Runs a command line; a whole word may stand in single quotes.
+async fn ran(world: &World, line: &str) -> Ran {
+    let parts = line.split('\'').enumerate();
+    let words = parts.flat_map(|(place, part)| match place % 2 {
+        0 => part.split_whitespace().collect(),
+        _ => vec![part],
+    });
+    world.stead(words).await
+}
+
+async fn json(world: &World, line: &str) -> serde_json::Value {
+    let ran = ran(world, &format!("{line} -o json")).await;
+    assert_eq!(ran.code, Some(0), "{line}: {ran:?}");
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+async fn several_keys(world: &World) {
+    for (key, value) in [("a", "1"), ("b", "2")] {
+        assert_eq!(ran(world, &format!("kv put acme {key} {value}")).await.code, Some(0));
+    }
+    let table = ran(world, "kv get acme a nothing b").await;
+    assert_eq!(table.code, Some(4), "{table:?}");
+    let keys: Vec<&str> = table.stdout.lines().map(|line| line.trim_start()).collect();
+    assert_eq!(keys.len(), 3, "a head and two keys: {table:?}");
+    assert!(keys[1].starts_with("a ") && keys[2].starts_with("b "), "{table:?}");
+    assert!(table.stderr.contains("tenant acme has no key nothing"), "{table:?}");
+    let told = ran(world, "kv get acme a nothing b -o json").await;
+    assert_eq!(told.code, Some(4), "{told:?}");
+    let value: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(value["items"][0]["value"], "MQ==");
+    assert_eq!(value["items"][1], serde_json::Value::Null);
+    assert_eq!(value["items"][2]["value"], "Mg==");
+    let error: serde_json::Value = serde_json::from_str(&told.stderr).unwrap();
+    assert_eq!(error["error"]["reason"], "KEY_NOT_FOUND");
+}
+
+/// A dry run shows what would be, refuses what would be refused, and does nothing.
+async fn rehearsed(world: &World) {
+    let new = json(world, "tenant create new --followers none --label c=d --dry-run").await;
+    assert_eq!(new["replicas"][0]["region"], "eu-west");
+    assert_eq!(new["labels"]["c"], "d");
+    let nowhere = ran(world, "tenant create new --home nowhere --dry-run").await;
+    failed(&nowhere, 4, &["there is no region nowhere"]);
+    let elsewhere = ran(world, "tenant create new --residency US --dry-run").await;
+    failed(&elsewhere, 6, &["residency", "EU"]);
+    failed(&ran(world, "tenant get new").await, 4, &["there is no tenant new"]);
+
+    let now = json(world, "tenant get acme").await;
+    let planned = json(world, "tenant update acme --no-labels --disable --dry-run").await;
+    assert_eq!(planned["labels"], serde_json::json!({}));
+    assert_eq!(planned["state"], "STATE_DISABLED");
+    assert_eq!((&planned["etag"], &planned["number"]), (&now["etag"], &now["number"]));
+    let stale = ran(world, "tenant update acme --disable --etag 1/1 --dry-run").await;
+    failed(&stale, 5, &["has changed since it was read"]);
+    assert_eq!(json(world, "tenant get acme").await, now, "nothing was done");
+
+    let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
+    let mut tenants = TenantServiceClient::new(channel.connect().await.unwrap());
+    let mut delete = DeleteTenantRequest {
+        name: "acme".into(),
+        validate_only: true,
+        ..DeleteTenantRequest::default()
+    };
+    let planned = tenants.delete_tenant(delete.clone()).await.unwrap().into_inner();
+    assert_eq!(planned.tenant.unwrap().state(), tenant::State::Disabled);
+    delete.erase = true;
+    let refusal = tenants.delete_tenant(delete).await.unwrap_err();
+    assert!(refusal.message().contains("is not disabled"), "{refusal:?}");
+    let cleared = json(world, "tenant update acme --no-labels").await;
+    assert_eq!(cleared["labels"], serde_json::json!({}));
+}
+
+async fn refused_as_typed(world: &World) {
+    let of_other = json(world, "kv put other k v").await;
+    let token = of_other["header"]["sessionToken"].as_str().unwrap();
+    for verb in ["get acme a", "scan acme"] {
+        let foreign = ran(world, &format!("kv {verb} --token {token}")).await;
+        failed(&foreign, 2, &["--token", "is of the tenant with number"]);
+    }
+    let linearizable = ran(world, &format!("kv get other k -c linearizable --token {token}")).await;
+    failed(&linearizable, 2, &["neither --token nor --max-staleness"]);
+    failed(
+        &ran(world, "kv get acme a --region nope").await,
+        2,
+        &["the cluster has no region nope", "eu-west"],
+    );
+    for condition in ["--if-revision 0.0", "--if-created 0.0", "--if-version 0"] {
+        let never = ran(world, &format!("kv put acme a x {condition}")).await;
+        failed(&never, 2, &["precondition", "must_not_exist"]);
+    }
+    failed(
+        &ran(world, "kv append acme a 3456789 --max-length 4").await,
+        2,
+        &["the key holds 1 bytes already, and 7 more would pass max_length, 4"],
+    );
+    failed(
+        &ran(
+            world,
+            "kv txn acme --then 'get b' --then 'append a 3456789 --max-length 4'",
+        )
+        .await,
+        2,
+        &["--then \"append a 3456789 --max-length 4\", value: the key holds 1 bytes"],
+    );
+    failed(
+        &ran(world, "group move-leader 1 --to 99").await,
+        2,
+        &["node 99 is no voter of group 1; voters are 1"],
+    );
+    failed(
+        &ran(world, "tenant update acme --limit history-age=1ms").await,
+        2,
+        &["history_age is at least 1000", "milliseconds, not 1"],
+    );
+    failed(&ran(world, "kv put acme a x --ttl 0s").await, 2, &["ttl", "not 0s"]);
+}
+
+async fn repeated(world: &World) {
+    let key = format!("{:032x}/1/0", 7);
+    let line = format!("kv increment acme count 5 --idempotency-key {key}");
+    for repeated in [false, true] {
+        let counted = json(world, &line).await;
+        assert_eq!(counted["repeatedOutcome"], repeated, "{counted}");
+        assert_eq!(counted["value"], "5");
+    }
+    let key = format!("{:032x}/2/0", 7);
+    let line = format!("kv txn acme --then 'put at @@home --previous' --idempotency-key {key}");
+    for repeated in [false, true] {
+        assert_eq!(json(world, &line).await["repeatedOutcome"], repeated);
+    }
+    assert_eq!(ran(world, "kv get acme at").await.stdout, "@home");
+    let before = ran(world, "kv txn acme --then 'put at x --previous'").await;
+    assert!(before.stdout.contains("  put; before, 1."), "{before:?}");
+    let key = format!("{:032x}/3/0", 7);
+    let line = format!("kv delete-range acme --prefix at --yes --idempotency-key {key}");
+    for repeated in [false, true] {
+        assert_eq!(json(world, &line).await["repeatedOutcome"], repeated);
+    }
 }

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use bytes::Bytes;
-use stead_types::{Condition, Error, Operand, Relation};
+use stead_types::{Condition, Error, Operand, Relation, Revision};
 
 use super::{id, key};
 use crate::proto::v1::{self, compare::Target, precondition::Condition as Message};
@@ -89,7 +89,26 @@ fn condition(field: &str, relation: Option<Relation>, target: Target) -> Result<
             Operand::Value(value)
         }
     };
-    Ok(Condition::Compared(relation.unwrap_or(Relation::Equal), operand))
+    let relation = relation.unwrap_or(Relation::Equal);
+    if relation == Relation::Equal {
+        held_by_some_key(field, &operand)?;
+    }
+    Ok(Condition::Compared(relation, operand))
+}
+
+/// Refuses equality with what no key has. A failed condition tells `0.0` of a key that does not exist: whoever sent it
+/// back would fail for ever.
+fn held_by_some_key(field: &str, operand: &Operand) -> Result<(), Error> {
+    let (name, none) = match operand {
+        Operand::Modified(Revision::ZERO) => ("mod_revision", "0.0"),
+        Operand::Created(Revision::ZERO) => ("create_revision", "0.0"),
+        Operand::Version(0) => ("version", "0"),
+        Operand::Modified(_) | Operand::Created(_) | Operand::Version(_) | Operand::Value(_) => return Ok(()),
+    };
+    let message = format!(
+        "{field}.{name}: no key has {none}; that a key does not exist is must_not_exist, in a compare exists = false"
+    );
+    Err(Error::invalid(format!("{field}.{name}"), message))
 }
 
 fn from_condition(condition: &Condition) -> (i32, Target) {
@@ -186,6 +205,8 @@ fn order(one: &Operand, other: &Operand) -> Option<Ordering> {
 
 #[cfg(test)]
 mod tests {
+    use stead_types::ErrorKind;
+
     use super::*;
 
     fn version(relation: Relation, version: u64) -> Condition {
@@ -218,6 +239,29 @@ mod tests {
                 assert_eq!(contradict(one, other), is_never, "{one:?} {other:?}");
                 assert_eq!(contradict(other, one), is_never, "{other:?} {one:?}");
             }
+        }
+    }
+
+    #[test]
+    fn equality_with_what_no_key_has_is_refused() {
+        let zero = || id::from_revision(Revision::ZERO);
+        for (condition, field) in [
+            (Message::ModRevision(zero()), "precondition.mod_revision"),
+            (Message::CreateRevision(zero()), "precondition.create_revision"),
+            (Message::Version(0), "precondition.version"),
+        ] {
+            let asked = |relation: v1::Relation| {
+                precondition(Some(v1::Precondition {
+                    condition: Some(condition.clone()),
+                    relation: relation.into(),
+                }))
+            };
+            for relation in [v1::Relation::Unspecified, v1::Relation::Equal] {
+                let refused = asked(relation).unwrap_err();
+                assert_eq!(refused.kind, ErrorKind::Invalid { field: field.into() });
+                assert!(refused.message.contains("must_not_exist"), "{}", refused.message);
+            }
+            asked(v1::Relation::Greater).unwrap();
         }
     }
 

@@ -90,7 +90,24 @@ pub fn keys(keys: &[bytes::Bytes]) -> Result<(), Error> {
 /// Checks how long a key is to live, and returns it in milliseconds.
 pub fn ttl(field: &str, ttl: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
     let limit = format!("how long a key lives is a whole number of milliseconds, 1 to {TTL_MS_MAX} (3660 days)");
-    millis(ttl, TTL_MS_MAX).ok_or_else(|| Error::invalid(field, format!("{field}: {limit}; leave it out for ever")))
+    let given = ttl.map(shown).unwrap_or_default();
+    let message = || format!("{field}: {limit}, not {given}; leave it out for ever");
+    millis(ttl, TTL_MS_MAX).ok_or_else(|| Error::invalid(field, message()))
+}
+
+/// Writes a duration as it was given, which may be none that can be.
+fn shown(duration: prost_types::Duration) -> String {
+    let sign = if duration.seconds < 0 || duration.nanos < 0 {
+        "-"
+    } else {
+        ""
+    };
+    let (seconds, nanos) = (duration.seconds.unsigned_abs(), duration.nanos.unsigned_abs());
+    let fraction = format!("{nanos:09}");
+    match fraction.trim_end_matches('0') {
+        "" => format!("{sign}{seconds}s"),
+        fraction => format!("{sign}{seconds}.{fraction}s"),
+    }
 }
 
 /// Reads whole milliseconds from 1 to `max`; `None` for anything else.

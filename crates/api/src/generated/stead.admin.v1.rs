@@ -1411,6 +1411,7 @@ pub struct CreateRegionRequest {
     pub jurisdiction: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what would be made.
     #[prost(bool, tag = "4")]
     pub validate_only: bool,
 }
@@ -1560,7 +1561,8 @@ pub mod region_service_client {
                 .insert(GrpcMethod::new("stead.admin.v1.RegionService", "GetRegion"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes a region, to which nodes can then be joined.
+        /// Makes a region: a name with a jurisdiction. Nodes cannot join it in this version, so it stays without groups, and no
+        /// tenant can be at home there.
         pub async fn create_region(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateRegionRequest>,
@@ -1615,7 +1617,8 @@ pub mod region_service_server {
             tonic::Response<super::GetRegionResponse>,
             tonic::Status,
         >;
-        /// Makes a region, to which nodes can then be joined.
+        /// Makes a region: a name with a jurisdiction. Nodes cannot join it in this version, so it stays without groups, and no
+        /// tenant can be at home there.
         async fn create_region(
             &self,
             request: tonic::Request<super::CreateRegionRequest>,
@@ -2059,7 +2062,7 @@ pub struct CreateTenantRequest {
     /// For the audit.
     #[prost(string, tag = "7")]
     pub reason: ::prost::alloc::string::String,
-    /// Check only; the answer is what would be made.
+    /// Check only; the answer is what would be made, without number, etag and times.
     #[prost(bool, tag = "8")]
     pub validate_only: bool,
     /// Absent: the defaults.
@@ -2125,6 +2128,7 @@ pub struct UpdateTenantRequest {
     pub state: i32,
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
     #[prost(bool, tag = "9")]
     pub validate_only: bool,
     /// These are set, the others stay.
@@ -2168,6 +2172,7 @@ pub struct DeleteTenantRequest {
     pub erase: bool,
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
     #[prost(bool, tag = "5")]
     pub validate_only: bool,
 }

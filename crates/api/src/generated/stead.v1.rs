@@ -691,7 +691,8 @@ pub struct ResponseHeader {
     pub node: u64,
     #[prost(enumeration = "Role", tag = "7")]
     pub role: i32,
-    /// How far the data can be behind the home at most; absent where it is not known. Zero at the home.
+    /// How far the data can be behind the home's leader at most; absent where it is not known. Zero where the leader has
+    /// answered; the home's other nodes are behind as followers are.
     #[prost(message, optional, tag = "8")]
     pub staleness: ::core::option::Option<::prost_types::Duration>,
     #[prost(enumeration = "Via", tag = "9")]
@@ -765,7 +766,7 @@ pub struct Precondition {
 pub mod precondition {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Condition {
-        /// The key's last change is this one.
+        /// The key's last change is this one. Equal to 0.0 is INVALID, as is version 0: no key has it.
         #[prost(message, tag = "1")]
         ModRevision(super::Revision),
         /// The key does not exist.
@@ -1262,7 +1263,7 @@ pub struct ScanRequest {
     /// Most keys of the answer; 0: the server's default.
     #[prost(int32, tag = "6")]
     pub page_size: i32,
-    /// From the last page's answer; everything else must be as it was then.
+    /// From the last page's answer; everything else but the page size must be as it was then.
     #[prost(string, tag = "7")]
     pub page_token: ::prost::alloc::string::String,
     #[prost(bool, tag = "8")]
@@ -1365,7 +1366,8 @@ pub mod watch_create {
     /// Absent: from now on.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum From {
-        /// Changes after this one: the revision of a read goes on where the read ended. 0.0: from the beginning.
+        /// Changes after this one: the revision of a read goes on where the read ended. 0.0: from the
+        /// tenant's first change on, if history still has it.
         #[prost(message, tag = "4")]
         AfterRevision(super::Revision),
         /// From an earlier message of a watch, or the session token of any answer: goes on behind it, on any node.
@@ -1373,7 +1375,7 @@ pub mod watch_create {
         ResumeToken(::prost::bytes::Bytes),
     }
 }
-/// Ends a watch; its end is answered.
+/// Ends a watch; its end is answered. An id that the stream does not watch under is not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchCancel {
     #[prost(uint64, tag = "1")]

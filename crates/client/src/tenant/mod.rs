@@ -11,7 +11,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 pub use scan_stream::ScanStream;
-use stead_api::{convert::condition, proto::v1};
+use stead_api::{
+    convert::{condition, id},
+    proto::v1,
+};
 use stead_types::{Error, SessionToken, TenantName};
 pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
 pub(crate) use watch::is_final;
@@ -107,6 +110,12 @@ impl Tenant {
             sequence: inner.next_sequence(),
             first_sent_ms: self.session.time().0,
         }
+    }
+
+    /// The key of a write: the one that it is asked for again with, else a new one.
+    fn key_of(&self, write: &Write) -> v1::IdempotencyKey {
+        let again = write.idempotency_key.map(id::from_idempotency_key);
+        again.unwrap_or_else(|| self.key())
     }
 
     fn consistency(&self, read: &Read) -> Option<v1::Consistency> {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::{
-    convert::{condition, read::duration},
+    convert::{condition, id, read::duration},
     proto::v1::{self, txn_operation as message, txn_result::Result as ResultMessage},
 };
-use stead_types::{Condition, Error};
+use stead_types::{Condition, Error, IdempotencyKey};
 
 use super::Tenant;
 use crate::{
@@ -41,6 +41,7 @@ pub struct Txn {
     otherwise: Vec<v1::TxnOperation>,
     durability: Option<Durability>,
     timeout: Option<Duration>,
+    key: Option<IdempotencyKey>,
 }
 
 /// One operation of a transaction. It sees its key as it was before the transaction; a key stands once in a list.
@@ -115,6 +116,7 @@ impl Tenant {
             otherwise: Vec::new(),
             durability: None,
             timeout: None,
+            key: None,
         }
     }
 }
@@ -150,6 +152,12 @@ impl Txn {
         self
     }
 
+    /// Asks again for a transaction whose outcome is unknown, under the key of the earlier call.
+    pub fn idempotency_key(mut self, key: IdempotencyKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
     /// Sends it: one of the lists is done whole, as one change, or nothing is. However often it is sent, it is done once.
     ///
     /// # Errors
@@ -161,12 +169,13 @@ impl Txn {
         let is_read = |operation: &v1::TxnOperation| matches!(operation.operation, Some(message::Operation::Get(_)));
         // Without a key it is what it is: a read, whose answer is whole however often it was asked.
         let writes = !self.then.iter().chain(&self.otherwise).all(is_read);
+        let again = self.key.map(id::from_idempotency_key);
         let request = v1::TxnRequest {
             tenant: tenant.text(),
             compares: self.compares,
             then: self.then,
             otherwise: self.otherwise,
-            idempotency_key: writes.then(|| tenant.key()),
+            idempotency_key: writes.then(|| again.unwrap_or_else(|| tenant.key())),
             durability: Durability::message(self.durability),
         };
         let answer = tenant.write(v1::operation::Request::Txn(request), self.timeout).await?;

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_api::{convert::read::duration, proto::v1};
-use stead_types::Error;
+use stead_api::{
+    convert::{id::from_idempotency_key, read::duration},
+    proto::v1,
+};
+use stead_types::{Error, IdempotencyKey};
 
 use super::{Tenant, precondition};
 use crate::{
@@ -66,7 +69,7 @@ impl Tenant {
             value,
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: Durability::message(write.durability),
             ttl: ttl.map(duration),
         };
@@ -97,7 +100,7 @@ impl Tenant {
             key: key.into(),
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: Durability::message(write.durability),
         };
         let answer = self
@@ -139,7 +142,7 @@ impl Tenant {
             window: increment.window.map(duration),
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: Durability::message(write.durability),
         };
         let answer = self
@@ -180,7 +183,7 @@ impl Tenant {
             max_length: length_max.unwrap_or(0),
             precondition: precondition(write),
             want_previous: write.previous,
-            idempotency_key: Some(self.key()),
+            idempotency_key: Some(self.key_of(write)),
             durability: Durability::message(write.durability),
         };
         let answer = self
@@ -197,9 +200,19 @@ impl Tenant {
     ///
     /// # Errors
     ///
-    /// As [`Tenant::put_with`]. Once a part is gone, whatever stops the rest is an unknown outcome.
+    /// As [`Tenant::put_with`]. Once a part is gone, whatever stops the rest is an unknown outcome. A range that names
+    /// nothing, other than [`KeyRange::all`], is refused.
     pub async fn delete_range(&self, range: &KeyRange) -> Result<DeletedRange, Error> {
         self.delete_range_within(range, None).await
+    }
+
+    /// Asks again for [`Tenant::delete_range`] under the key of an earlier call whose outcome is unknown.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::delete_range`].
+    pub async fn delete_range_again(&self, range: &KeyRange, key: IdempotencyKey) -> Result<DeletedRange, Error> {
+        self.delete_range_under(range, None, from_idempotency_key(key)).await
     }
 
     /// As [`Tenant::delete_range`], with a time of its own: a million keys take a while.
@@ -212,13 +225,22 @@ impl Tenant {
         range: &KeyRange,
         timeout: Option<Duration>,
     ) -> Result<DeletedRange, Error> {
+        self.delete_range_under(range, timeout, self.key()).await
+    }
+
+    async fn delete_range_under(
+        &self,
+        range: &KeyRange,
+        timeout: Option<Duration>,
+        key: v1::IdempotencyKey,
+    ) -> Result<DeletedRange, Error> {
         let request = v1::DeleteRangeRequest {
             tenant: self.text(),
             start: range.start.clone(),
             end: range.end.clone(),
             prefix: range.prefix.clone(),
-            all: *range == KeyRange::all(),
-            idempotency_key: Some(self.key()),
+            all: range.is_all(),
+            idempotency_key: Some(key),
             durability: Durability::message(None),
         };
         let inner = self.client.inner();

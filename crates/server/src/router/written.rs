@@ -16,7 +16,7 @@ use stead_state::shard::{
 };
 use stead_types::{
     Epoch, Error, ErrorKind, Revision, Sequence,
-    limits::{ANSWER_LEN_MAX, CHANGE_LEN_MAX},
+    limits::{ANSWER_LEN_MAX, CHANGE_LEN_MAX, VALUE_LEN_MAX},
 };
 
 use super::{Job, Router, Write, request::Change};
@@ -50,11 +50,11 @@ impl Router {
             Outcome::Forked { epoch, kept } => reply::error(&forked(epoch, kept)),
             Outcome::BoundReached { number, at } => self.not_admitted(&job, number, at),
             Outcome::Unfit(why) => {
-                let delta = match &job.ask.change {
-                    Change::One(operation) => delta(&operation.effect),
-                    Change::Txn(_) | Change::DeleteRange(..) => 0,
+                let effect = match &job.ask.change {
+                    Change::One(operation) => Some(&operation.effect),
+                    Change::Txn(_) | Change::DeleteRange(..) => None,
                 };
-                reply::error(&unfit("", delta, why))
+                reply::error(&unfit("", effect, why))
             }
             Outcome::KeyReused => reply::error(&Error::invalid(
                 "idempotency_key",
@@ -182,11 +182,12 @@ impl Router {
         };
         let unfit_at = |why| {
             let list = if held { "then" } else { "otherwise" };
-            let (name, delta) = match branches.branch(held).get(step) {
-                Some(Step::Write(operation)) => (name(&operation.effect), delta(&operation.effect)),
-                Some(Step::Get(_)) | None => ("get", 0),
+            let effect = match branches.branch(held).get(step) {
+                Some(Step::Write(operation)) => Some(&operation.effect),
+                Some(Step::Get(_)) | None => None,
             };
-            reply::error(&unfit(&format!("{list}[{step}].{name}."), delta, why))
+            let name = effect.map_or("get", name);
+            reply::error(&unfit(&format!("{list}[{step}].{name}."), effect, why))
         };
         match why {
             Refusal::Unfit(why) => unfit_at(why),
@@ -278,18 +279,32 @@ fn delta(effect: &Effect) -> i64 {
     }
 }
 
+/// Says how an append passes its limit.
+fn too_long(held: u64, effect: Option<&Effect>) -> String {
+    let Some(Effect::Append { bytes, len_max }) = effect else {
+        return format!("the key holds {held} bytes already, and would become too long");
+    };
+    let limit = if *len_max as usize == VALUE_LEN_MAX {
+        format!("the {VALUE_LEN_MAX} that a value has at most")
+    } else {
+        format!("max_length, {len_max}")
+    };
+    let added = bytes.len();
+    format!("the key holds {held} bytes already, and {added} more would pass {limit}; begin another key")
+}
+
 /// The error of a write that what the key holds does not admit; `at` stands before the fields' names.
-fn unfit(at: &str, by: i64, unfit: Unfit) -> Error {
+fn unfit(at: &str, effect: Option<&Effect>, unfit: Unfit) -> Error {
     let (field, why) = match unfit {
         Unfit::NotANumber => (
             "key",
             "what it holds is no decimal number of 64 bits; put a number first, or count under another key".to_owned(),
         ),
-        Unfit::Overflow { number } => ("delta", format!("{number} and {by} are together beyond 64 bits")),
-        Unfit::TooLong { len } => (
-            "value",
-            format!("the key holds {len} bytes already, and would become longer than max_length; begin another key"),
-        ),
+        Unfit::Overflow { number } => {
+            let by = effect.map_or(0, delta);
+            ("delta", format!("{number} and {by} are together beyond 64 bits"))
+        }
+        Unfit::TooLong { len } => ("value", too_long(len, effect)),
         Unfit::ChangeTooLong { len } => (
             "value",
             format!(
@@ -313,4 +328,25 @@ pub(super) fn forked(epoch: Epoch, kept: Sequence) -> Error {
     };
     let message = format!("epoch {epoch} was cut after sequence {kept}: read again before you write");
     Error::new(kind, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_that_is_too_long_is_told_what_is_held_added_and_allowed() {
+        let append = |len_max| Effect::Append {
+            bytes: "abc".into(),
+            len_max,
+        };
+        let said = |len_max| unfit("", Some(&append(len_max)), Unfit::TooLong { len: 8 }).message;
+        assert!(
+            said(10).contains("holds 8 bytes already, and 3 more would pass max_length, 10"),
+            "{}",
+            said(10)
+        );
+        let most = said(VALUE_LEN_MAX as u32);
+        assert!(most.contains("the 1048576 that a value has at most"), "{most}");
+    }
 }

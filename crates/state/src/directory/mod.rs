@@ -170,10 +170,32 @@ impl Directory {
         }
     }
 
+    /// Says what a command would make of a view, without doing it: the tenant or region as it would be is in the view that
+    /// is returned. Numbers of what is made, versions and times are not those that the command itself would get.
+    pub fn rehearse(view: View, command: Command) -> Result<(Outcome, View), Rejection> {
+        let last = view.tenants_from(TenantNumber::new(0)).last();
+        let mut directory = Self {
+            next_tenant: last.map_or(1, |tenant| tenant.number.get() + 1),
+            view,
+            ..Self::default()
+        };
+        let mut turn = Turn {
+            version: directory.view.version(),
+            time: 0,
+            changes: Vec::new(),
+        };
+        let outcome = directory.carry_out(&mut turn, command)?;
+        Ok((outcome, directory.view))
+    }
+
     fn dispatch(&mut self, turn: &mut Turn, command: Command) -> Answer {
         if self.initial.is_none() && !matches!(command, Command::Bootstrap(_)) {
             return Err(Rejection::NotBootstrapped);
         }
+        self.carry_out(turn, command)
+    }
+
+    fn carry_out(&mut self, turn: &mut Turn, command: Command) -> Answer {
         match command {
             Command::Bootstrap(initial) => self.bootstrap(turn, initial),
             Command::CreateRegion(_, region) => self.create_region(turn, region),

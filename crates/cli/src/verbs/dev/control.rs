@@ -16,13 +16,39 @@ use crate::{
     output,
 };
 
+/// Where the cluster is.
 #[derive(Debug, Args)]
-pub(super) struct Names {
-    /// Nodes and regions, such as eu-west-1 or eu-west
-    names: Vec<String>,
+pub(super) struct Folder {
     /// The cluster's folder
     #[arg(long, default_value = "target/dev", value_name = "FOLDER")]
     data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Nodes {
+    /// Nodes and regions, such as eu-west-1 or eu-west
+    #[arg(required = true)]
+    names: Vec<String>,
+    #[command(flatten)]
+    folder: Folder,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Cut {
+    /// Two regions, or one that loses all others
+    #[arg(required = true, num_args = 1..=2)]
+    regions: Vec<String>,
+    #[command(flatten)]
+    folder: Folder,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Heal {
+    /// Two regions, or one; else all
+    #[arg(num_args = 0..=2)]
+    regions: Vec<String>,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 #[derive(Debug, Args)]
@@ -34,9 +60,8 @@ pub(super) struct Delay {
     /// The round trip, such as 150ms
     #[arg(value_parser = humantime::parse_duration)]
     round_trip: Duration,
-    /// The cluster's folder
-    #[arg(long, default_value = "target/dev", value_name = "FOLDER")]
-    data: PathBuf,
+    #[command(flatten)]
+    folder: Folder,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,36 +73,61 @@ pub(super) struct Order {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
-    done: bool,
     text: String,
+    /// Absent: it was done.
+    refused: Option<Refused>,
 }
 
-impl Names {
+/// Why an order was not carried out.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Refused {
+    /// It is wrong as it was given.
+    Usage,
+    /// It could not be done.
+    Failed,
+}
+
+impl Folder {
+    pub(super) async fn status(self) -> Result<(), Failure> {
+        ask(&self.data, &Order::new("status", Vec::new())).await
+    }
+}
+
+impl Nodes {
     pub(super) async fn ask(self, verb: &str) -> Result<(), Failure> {
-        ask(
-            &self.data,
-            &Order {
-                verb: verb.into(),
-                names: self.names,
-                round_trip: None,
-            },
-        )
-        .await
+        ask(&self.folder.data, &Order::new(verb, self.names)).await
+    }
+}
+
+impl Cut {
+    pub(super) async fn ask(self) -> Result<(), Failure> {
+        ask(&self.folder.data, &Order::new("cut", self.regions)).await
+    }
+}
+
+impl Heal {
+    pub(super) async fn ask(self) -> Result<(), Failure> {
+        ask(&self.folder.data, &Order::new("heal", self.regions)).await
     }
 }
 
 impl Delay {
     pub(super) async fn ask(self) -> Result<(), Failure> {
-        let names = vec![self.from, self.to];
-        ask(
-            &self.data,
-            &Order {
-                verb: "delay".into(),
-                names,
-                round_trip: Some(self.round_trip),
-            },
-        )
-        .await
+        let order = Order {
+            round_trip: Some(self.round_trip),
+            ..Order::new("delay", vec![self.from, self.to])
+        };
+        ask(&self.folder.data, &order).await
+    }
+}
+
+impl Order {
+    fn new(verb: &str, names: Vec<String>) -> Self {
+        Self {
+            verb: verb.to_owned(),
+            names,
+            round_trip: None,
+        }
     }
 }
 
@@ -99,11 +149,12 @@ async fn ask(data: &std::path::Path, order: &Order) -> Result<(), Failure> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
     let answer: Answer = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
-    if answer.done {
-        output::line(&answer.text)
-    } else {
-        Err(Failure::new(Code::Failed, answer.text))
-    }
+    let code = match answer.refused {
+        None => return output::line(&answer.text),
+        Some(Refused::Usage) => Code::Usage,
+        Some(Refused::Failed) => Code::Failed,
+    };
+    Err(Failure::new(code, answer.text))
 }
 
 /// Listens for orders.
@@ -130,10 +181,14 @@ async fn take(stream: UnixStream, cluster: &Mutex<Cluster>) -> Result<(), Failur
     let order: Order = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
     let mut cluster = cluster.lock().await;
     let answer = match carry_out(&mut cluster, &order).await {
-        Ok(text) => Answer { done: true, text },
-        Err(error) => Answer {
-            done: false,
-            text: error.to_string(),
+        Ok(text) => Answer { text, refused: None },
+        Err(failure) => Answer {
+            text: failure.text().to_owned(),
+            refused: Some(if failure.code() == Code::Usage {
+                Refused::Usage
+            } else {
+                Refused::Failed
+            }),
         },
     };
     let answer = serde_json::to_string(&answer).map_err(anyhow::Error::from)?;
@@ -142,61 +197,100 @@ async fn take(stream: UnixStream, cluster: &Mutex<Cluster>) -> Result<(), Failur
 }
 
 /// Does what is asked for and says what was done.
-pub(super) async fn carry_out(cluster: &mut Cluster, order: &Order) -> Result<String, cluster::Error> {
+pub(super) async fn carry_out(cluster: &mut Cluster, order: &Order) -> Result<String, Failure> {
     match order.verb.as_str() {
-        "status" => return Ok(status(cluster)),
-        "cut" | "heal" => return links(cluster, order),
-        "delay" => {
-            if let ([from, to], Some(round_trip)) = (order.names.as_slice(), order.round_trip) {
-                cluster.link(from, to)?.set_round_trip(round_trip);
-                return Ok(format!("{from} - {to}: {}", output::duration(round_trip)));
+        "status" => Ok(status(cluster)),
+        "cut" | "heal" => links(cluster, order),
+        "delay" => match (order.names.as_slice(), order.round_trip) {
+            ([from, to], Some(round_trip)) => {
+                cluster.link(from, to).map_err(refused)?.set_round_trip(round_trip);
+                Ok(format!("{from} - {to}: {}", output::duration(round_trip)))
             }
-        }
-        verb => {
-            let mut done = Vec::new();
-            for name in &order.names {
-                for node in cluster.named(name)? {
-                    match verb {
-                        "kill" => cluster.kill_node(&node).await?,
-                        "start" => cluster.start_node(&node)?,
-                        "stop" => cluster.stop_node(&node)?,
-                        "cont" => cluster.cont_node(&node)?,
-                        other => return Err(cluster::Error::Unknown(format!("order {other}"))),
-                    }
-                    done.push(node);
-                }
-            }
-            if !done.is_empty() {
-                return Ok(format!("{verb}: {}", done.join(", ")));
-            }
+            _ => Err(usage("delay: name two regions and the round trip between them")),
+        },
+        _ => nodes(cluster, order).await,
+    }
+}
+
+/// Kills, starts, freezes nodes or lets them go on. Those that are so already are left out, and named.
+async fn nodes(cluster: &mut Cluster, order: &Order) -> Result<String, Failure> {
+    let verb = order.verb.as_str();
+    if order.names.is_empty() {
+        return Err(usage(format!("{verb}: name a node or a region")));
+    }
+    let mut named = Vec::new();
+    for name in &order.names {
+        named.extend(cluster.named(name).map_err(refused)?);
+    }
+    let (mut done, mut left_out) = (Vec::new(), Vec::new());
+    for node in named {
+        let outcome = match verb {
+            "kill" => cluster.kill_node(&node).await,
+            "start" => cluster.start_node(&node),
+            "stop" => cluster.stop_node(&node),
+            "cont" => cluster.cont_node(&node),
+            other => return Err(usage(format!("there is no order {other}"))),
+        };
+        match outcome {
+            Ok(()) => done.push(node),
+            Err(why @ (cluster::Error::Running(_) | cluster::Error::NotRunning(_))) => left_out.push(why.to_string()),
+            Err(error) => return Err(refused(error)),
         }
     }
-    Err(cluster::Error::Unknown(format!(
-        "name after {}: name a node or a region",
-        order.verb
-    )))
+    if done.is_empty() {
+        return Err(Failure::new(Code::Failed, left_out.join(", ")));
+    }
+    let done = format!("{verb}: {}", done.join(", "));
+    Ok(if left_out.is_empty() {
+        done
+    } else {
+        format!("{done}; {}", left_out.join(", "))
+    })
+}
+
+fn usage(what: impl Into<String>) -> Failure {
+    Failure::new(Code::Usage, what)
+}
+
+fn refused(error: cluster::Error) -> Failure {
+    if matches!(error, cluster::Error::Unknown(_)) {
+        return usage(error.to_string());
+    }
+    anyhow::Error::from(error).into()
 }
 
 /// Cuts or heals the links between two regions, of one region, or all.
-fn links(cluster: &Cluster, order: &Order) -> Result<String, cluster::Error> {
-    let meant = |from: &str, to: &str| order.names.iter().all(|name| name == from || name == to);
-    let named: Vec<_> = cluster.links().filter(|(from, to, _)| meant(from, to)).collect();
-    if named.is_empty() || (order.names.is_empty() && order.verb == "cut") {
-        return Err(cluster::Error::Unknown(format!(
-            "link {}: name one or two regions",
-            order.names.join(" - ")
+fn links(cluster: &Cluster, order: &Order) -> Result<String, Failure> {
+    let verb = order.verb.as_str();
+    meant(verb, &order.names)?;
+    let is_meant = |from: &str, to: &str| order.names.iter().all(|name| name == from || name == to);
+    let named: Vec<_> = cluster.links().filter(|(from, to, _)| is_meant(from, to)).collect();
+    if named.is_empty() {
+        let names = order.names.join(" and ");
+        return Err(usage(format!(
+            "{verb}: there is no link of {names}: name one or two regions"
         )));
     }
     let mut done = Vec::new();
     for (from, to, link) in named {
-        if order.verb == "cut" {
+        if verb == "cut" {
             link.cut()
         } else {
             link.heal()
         }
         done.push(format!("{from} - {to}"));
     }
-    Ok(format!("{}: {}", order.verb, done.join(", ")))
+    Ok(format!("{verb}: {}", done.join(", ")))
+}
+
+/// Refuses names that mean no link, or more than could be meant.
+fn meant(verb: &str, names: &[String]) -> Result<(), Failure> {
+    match names {
+        [] if verb == "cut" => Err(usage("cut: name one or two regions")),
+        [one, other] if one == other => Err(usage(format!("{verb}: {one} has no link to itself"))),
+        [] | [_] | [_, _] => Ok(()),
+        _ => Err(usage(format!("{verb}: name two regions at most"))),
+    }
 }
 
 fn status(cluster: &mut Cluster) -> String {
@@ -238,4 +332,21 @@ fn status(cluster: &mut Cluster) -> String {
         ));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_link_are_one_or_two_different_regions() {
+        let names = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (verb, right) in [("cut", "a"), ("cut", "a b"), ("heal", "")] {
+            assert!(meant(verb, &names(right)).is_ok(), "{verb} {right}");
+        }
+        for (verb, wrong) in [("cut", ""), ("cut", "a a"), ("heal", "a a"), ("cut", "a b c")] {
+            let refused = meant(verb, &names(wrong)).unwrap_err();
+            assert_eq!(refused.code(), Code::Usage, "{verb} {wrong}");
+        }
+    }
 }

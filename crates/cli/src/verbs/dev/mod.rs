@@ -31,19 +31,19 @@ pub(crate) struct Dev {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Show nodes and links
-    Status(control::Names),
+    Status(control::Folder),
     /// End nodes with SIGKILL: a node's name, or a region's
-    Kill(control::Names),
-    /// Start nodes that were killed
-    Start(control::Names),
+    Kill(control::Nodes),
+    /// Start nodes that do not run
+    Start(control::Nodes),
     /// Freeze nodes with SIGSTOP
-    Stop(control::Names),
+    Stop(control::Nodes),
     /// Let frozen nodes go on
-    Cont(control::Names),
+    Cont(control::Nodes),
     /// Hold all bytes between two regions, or between one and all others
-    Cut(control::Names),
+    Cut(control::Cut),
     /// Open links again; all of them if none is named
-    Heal(control::Names),
+    Heal(control::Heal),
     /// Change the round trip between two regions
     Delay(control::Delay),
 }
@@ -52,13 +52,13 @@ impl Dev {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         match self.control {
             None => self.up.run().await,
-            Some(Verb::Status(names)) => names.ask("status").await,
-            Some(Verb::Kill(names)) => names.ask("kill").await,
-            Some(Verb::Start(names)) => names.ask("start").await,
-            Some(Verb::Stop(names)) => names.ask("stop").await,
-            Some(Verb::Cont(names)) => names.ask("cont").await,
-            Some(Verb::Cut(names)) => names.ask("cut").await,
-            Some(Verb::Heal(names)) => names.ask("heal").await,
+            Some(Verb::Status(folder)) => folder.status().await,
+            Some(Verb::Kill(nodes)) => nodes.ask("kill").await,
+            Some(Verb::Start(nodes)) => nodes.ask("start").await,
+            Some(Verb::Stop(nodes)) => nodes.ask("stop").await,
+            Some(Verb::Cont(nodes)) => nodes.ask("cont").await,
+            Some(Verb::Cut(cut)) => cut.ask().await,
+            Some(Verb::Heal(heal)) => heal.ask().await,
             Some(Verb::Delay(delay)) => delay.ask().await,
         }
     }

@@ -26,7 +26,11 @@ use super::{
     story,
     world::World,
 };
-use crate::{context, exit::Failure, output};
+use crate::{
+    context,
+    exit::Failure,
+    output::{self, Output},
+};
 
 /// How long nodes may take to end.
 pub(super) const END_WITHIN: Duration = Duration::from_secs(10);
@@ -140,7 +144,7 @@ impl Up {
         if self.keep || (std::io::stdout().is_terminal() && !self.exit) {
             invite(world).await;
             if let Err(failure) = told {
-                failure.report();
+                failure.report(Output::Table);
             }
             std::future::pending::<()>().await;
             return Ok(());

@@ -2,11 +2,11 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
-use stead_client::{KeyRange, Read, Scan, Tenant};
+use stead_client::{IdempotencyKey, KeyRange, Read, Scan, Tenant};
 
-use super::read;
+use super::{named, read};
 use crate::{
     args::Target,
     confirm, context,
@@ -15,17 +15,18 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("range").args(["prefix", "start", "end", "all"]).required(true).multiple(true)))]
 pub(crate) struct DeleteRange {
     /// Whose keys
     tenant: String,
     /// Only keys that begin with this
-    #[arg(long, required_unless_present_any = ["start", "end", "all"])]
+    #[arg(long, value_parser = named())]
     prefix: Option<OsString>,
     /// First key
-    #[arg(long)]
+    #[arg(long, value_parser = named())]
     start: Option<OsString>,
     /// First key that stays
-    #[arg(long)]
+    #[arg(long, value_parser = named())]
     end: Option<OsString>,
     /// Every key of the tenant
     #[arg(long, conflicts_with_all = ["prefix", "start", "end"])]
@@ -33,23 +34,30 @@ pub(crate) struct DeleteRange {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Ask again for what may have been done: the key that the failure showed
+    #[arg(long, value_name = "CLIENT/SEQUENCE/MS")]
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 impl DeleteRange {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
-        let bytes = |text: Option<OsString>| text.unwrap_or_default().into_vec().into();
-        let range = KeyRange {
-            start: bytes(self.start),
-            end: bytes(self.end),
-            prefix: bytes(self.prefix),
+        let bytes = |text: Option<OsString>| text.unwrap_or_default().into_vec();
+        let mut range = if self.all {
+            KeyRange::all()
+        } else {
+            KeyRange::between(bytes(self.start), bytes(self.end))
         };
+        range.prefix = bytes(self.prefix).into();
         if !self.yes {
             let count = count(&tenant, &range).await?;
             let what = format!("tenant {} would lose {count} keys", self.tenant);
             confirm::by_name(&what, &self.tenant).await?;
         }
-        let deleted = tenant.delete_range(&range).await?;
+        let deleted = match self.idempotency_key {
+            Some(key) => tenant.delete_range_again(&range, key).await?,
+            None => tenant.delete_range(&range).await?,
+        };
         if target.output == Output::Json {
             return output::json(&json!({
                 "header": read::header(&deleted.header),

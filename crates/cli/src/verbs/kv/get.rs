@@ -5,13 +5,13 @@ use std::{ffi::OsString, io::IsTerminal, os::unix::ffi::OsStrExt};
 use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
-use stead_client::{Header, Item};
+use stead_client::{Error, ErrorKind, Header, Item};
 
 use super::read::{self, ReadArgs};
 use crate::{
     args::Target,
     context,
-    exit::{Code, Failure},
+    exit::Failure,
     output::{self, Output},
 };
 
@@ -48,6 +48,7 @@ impl Get {
                 (batch.header, batch.items)
             }
         };
+        self.read.check(&header)?;
         if self.verbose {
             eprintln!("{}@{} from {}", self.tenant, header.revision, read::source(&header));
         }
@@ -58,7 +59,7 @@ impl Get {
             return Ok(());
         }
         let message = format!("tenant {} has no key {}", self.tenant, missing.join(" and no key "));
-        Err(Failure::new(Code::NotFound, message))
+        Err(Error::new(ErrorKind::KeyNotFound, message).into())
     }
 }
 

@@ -13,7 +13,12 @@ mod value;
 mod watch;
 mod write;
 
-use clap::Subcommand;
+use std::ffi::OsString;
+
+use clap::{
+    Subcommand,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 
 use crate::{args::Target, exit::Failure};
 
@@ -53,4 +58,15 @@ impl Verb {
             Self::Scan(verb) => verb.run(target).await,
         }
     }
+}
+
+/// Reads a key, a prefix or a bound where an empty one would stand for every key.
+fn named() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|text| {
+        if text.is_empty() {
+            Err("it has at least one byte")
+        } else {
+            Ok(text)
+        }
+    })
 }

@@ -22,7 +22,7 @@ pub(crate) struct Put {
     #[command(flatten)]
     value: ValueArgs,
     /// How long the key lives, such as 30s; without it: until it is deleted
-    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = lifetime, value_name = "TIME", allow_hyphen_values = true)]
     ttl: Option<Duration>,
     #[command(flatten)]
     write: WriteArgs,
@@ -48,4 +48,9 @@ impl Put {
         output::line(&format!("{}@{}", self.tenant, written.header.revision))?;
         read::show_before(written.previous.as_ref())
     }
+}
+
+/// Reads how long a key lives; the node says what is too short or too long.
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a time as 500ms, 30s or 2h".to_owned())
 }

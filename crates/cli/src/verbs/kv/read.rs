@@ -15,10 +15,9 @@ const VALUE_SHOWN_MAX: usize = 60;
 const KEY_SHOWN_MAX: usize = 80;
 
 /// How fresh a read must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Level {
     /// The newest state, from the home
-    #[default]
     Linearizable,
     /// At least what --token has seen
     Session,
@@ -29,11 +28,11 @@ enum Level {
 }
 
 /// Flags of a read.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct ReadArgs {
-    /// How fresh the answer must be
-    #[arg(short, long, value_enum, default_value_t)]
-    consistency: Level,
+    /// How fresh the answer must be; linearizable, unless --token or --max-staleness says otherwise
+    #[arg(short, long, value_enum)]
+    consistency: Option<Level>,
     /// Of an earlier answer; with it the consistency is session
     #[arg(long)]
     token: Option<String>,
@@ -56,19 +55,38 @@ impl ReadArgs {
     pub(super) fn read(&self) -> Result<Read, Failure> {
         let needs = |what: &str| Failure::new(Code::Usage, format!("this consistency needs {what}"));
         let consistency = match (self.consistency, &self.token, self.max_staleness) {
-            (Level::Linearizable | Level::Session, Some(text), _) => Consistency::Token(parse(text)?),
-            (Level::Linearizable | Level::Bounded, None, Some(bound)) => Consistency::Bounded(bound),
-            (Level::Linearizable, None, None) => Consistency::Linearizable,
-            (Level::Local, None, None) => Consistency::Local,
-            (Level::Session, None, _) => return Err(needs("--token")),
-            (Level::Bounded, _, _) => return Err(needs("--max-staleness")),
-            (Level::Local, _, _) => return Err(needs("neither --token nor --max-staleness")),
+            (None | Some(Level::Session), Some(text), _) => Consistency::Token(parse(text)?),
+            (None | Some(Level::Bounded), None, Some(bound)) => Consistency::Bounded(bound),
+            (None | Some(Level::Linearizable), None, None) => Consistency::Linearizable,
+            (Some(Level::Local), None, None) => Consistency::Local,
+            (Some(Level::Session), None, _) => return Err(needs("--token")),
+            (Some(Level::Bounded), _, _) => return Err(needs("--max-staleness")),
+            (Some(Level::Linearizable | Level::Local), _, _) => {
+                return Err(needs("neither --token nor --max-staleness"));
+            }
         };
         Ok(Read {
             consistency,
             revision: self.revision,
             timeout: None,
         })
+    }
+}
+
+impl ReadArgs {
+    /// Refuses an answer to which the token did not count, because it is another tenant's.
+    pub(super) fn check(&self, header: &Header) -> Result<(), Failure> {
+        let Some(text) = &self.token else { return Ok(()) };
+        let token = parse(text)?;
+        if token.tenant == header.tenant {
+            return Ok(());
+        }
+        let what = format!(
+            "--token: is of the tenant with number {}, and this one has number {}: what it has seen does not count here",
+            token.tenant.get(),
+            header.tenant.get()
+        );
+        Err(Failure::new(Code::Usage, what).hint("a token of an answer about this tenant"))
     }
 }
 
@@ -108,7 +126,9 @@ pub(super) fn header(header: &Header) -> Value {
 pub(super) fn source(header: &Header) -> String {
     let region = header.region.as_ref().map_or("?", |region| region.as_str());
     let role = match (header.role, header.staleness) {
-        (Role::Home, _) => "home".to_owned(),
+        (Role::Home, Some(Duration::ZERO)) => "home".to_owned(),
+        (Role::Home, Some(staleness)) => format!("home, at most {} stale", output::duration(staleness)),
+        (Role::Home, None) => "home, staleness unknown".to_owned(),
         (Role::Follower, Some(staleness)) => format!("follower, at most {} stale", output::duration(staleness)),
         (Role::Follower, None) => "follower, staleness unknown".to_owned(),
     };
@@ -143,4 +163,65 @@ pub(super) fn item(item: &Item) -> Value {
         "version": item.version.to_string(),
         "expireTimeMs": item.expires.map(|time| time.0.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::{NodeId, TenantNumber, TenantTime};
+
+    use super::*;
+
+    fn token(tenant: u64) -> SessionToken {
+        SessionToken {
+            tenant: TenantNumber::new(tenant),
+            revision: "1.4".parse().unwrap(),
+        }
+    }
+
+    fn args(consistency: Option<Level>, token: Option<SessionToken>, max_staleness: Option<Duration>) -> ReadArgs {
+        ReadArgs {
+            consistency,
+            token: token.map(|token| token.to_string()),
+            max_staleness,
+            revision: None,
+        }
+    }
+
+    #[test]
+    fn a_token_and_a_bound_choose_the_level_unless_another_one_is_said() {
+        let (seen, bound) = (token(1), Duration::from_secs(1));
+        let level = |args: ReadArgs| args.read().map(|read| read.consistency).ok();
+        assert_eq!(level(args(None, None, None)), Some(Consistency::Linearizable));
+        assert_eq!(level(args(None, Some(seen), None)), Some(Consistency::Token(seen)));
+        assert_eq!(level(args(None, None, Some(bound))), Some(Consistency::Bounded(bound)));
+        for said in [Level::Linearizable, Level::Local] {
+            assert_eq!(level(args(Some(said), Some(seen), None)), None);
+            assert_eq!(level(args(Some(said), None, Some(bound))), None);
+        }
+        assert_eq!(level(args(Some(Level::Session), None, None)), None);
+        assert_eq!(level(args(Some(Level::Bounded), None, None)), None);
+    }
+
+    #[test]
+    fn a_token_of_another_tenant_is_refused_and_a_home_that_is_behind_says_so() {
+        let header = Header {
+            revision: "1.4".parse().unwrap(),
+            tenant: TenantNumber::new(1),
+            tenant_time: TenantTime(0),
+            token: None,
+            region: None,
+            node: NodeId::new(1),
+            role: Role::Home,
+            staleness: Some(Duration::from_millis(3)),
+            forwarded: false,
+        };
+        assert!(args(None, Some(token(1)), None).check(&header).is_ok());
+        let refused = args(None, Some(token(2)), None).check(&header).unwrap_err();
+        assert!(refused.text().contains("number 2"), "{}", refused.text());
+        assert!(
+            source(&header).ends_with("home, at most 3.0 ms stale"),
+            "{}",
+            source(&header)
+        );
+    }
 }

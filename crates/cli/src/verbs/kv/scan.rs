@@ -33,7 +33,7 @@ pub(crate) struct Scan {
     #[arg(long)]
     reverse: bool,
     /// Most keys
-    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true, conflicts_with = "count")]
     limit: usize,
     /// Keys of a page; 0: as the node likes
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=PAGE_SIZE_MAX))]
@@ -66,6 +66,7 @@ impl Scan {
         let mut left = self.limit;
         loop {
             let page = tenant.scan(&scan).await?;
+            self.read.check(&page.header)?;
             if self.count {
                 return counted(target.output, page.count);
             }

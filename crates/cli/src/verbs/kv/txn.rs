@@ -4,9 +4,9 @@ use std::{path::Path, time::Duration};
 
 use clap::{Args, Parser};
 use serde_json::json;
-use stead_client::{Condition, Op, OpResult, Operand, Relation, TxnDone};
+use stead_client::{Condition, IdempotencyKey, Item, Op, OpResult, Operand, Relation, TxnDone};
 
-use super::{increment::IncrementArgs, read};
+use super::{increment::IncrementArgs, put::lifetime, read};
 use crate::{
     args::Target,
     context,
@@ -15,14 +15,16 @@ use crate::{
 };
 
 const VALUE_SHOWN_MAX: usize = 200;
+const KEY_SHOWN_MAX: usize = 80;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Conditions:  'exists KEY', 'absent KEY', 'value KEY = VALUE', 'version KEY = COUNT', 'modified KEY = REVISION',
              'created KEY = REVISION'; the relation is one of = != < >
 Operations:  'get KEY', 'put KEY VALUE [--ttl TIME]', 'delete KEY', 'append KEY VALUE [--max-length BYTES]',
-             'increment KEY [DELTA] [--floor N] [--ceiling N] [--window TIME]'
-A value @FILE is what the file holds. Words are quoted as in a shell.
+             'increment KEY [DELTA] [--floor N] [--ceiling N] [--window TIME]'; those that write can show the key
+             as it was before, with --previous
+A value @FILE is what the file holds; one that begins with @ is written @@. Words are quoted as in a shell.
 
   stead kv txn acme --when 'exists stock/7' --then 'increment stock/7 -1 --floor 0' --then 'put order/9 new'")]
 pub(crate) struct Txn {
@@ -37,6 +39,9 @@ pub(crate) struct Txn {
     /// What is done if it does not
     #[arg(long = "else", value_name = "OPERATION")]
     otherwise: Vec<String>,
+    /// Ask again for what may have been done, with the key that the failure showed: it is done once at most
+    #[arg(long, value_name = "CLIENT/SEQUENCE/MS")]
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// An operation as it is said.
@@ -49,22 +54,30 @@ enum Said {
     Put {
         key: String,
         value: String,
-        #[arg(long, value_parser = humantime::parse_duration)]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true)]
         ttl: Option<Duration>,
+        #[arg(long)]
+        previous: bool,
     },
     Delete {
         key: String,
+        #[arg(long)]
+        previous: bool,
     },
     Increment {
         key: String,
         #[command(flatten)]
         increment: IncrementArgs,
+        #[arg(long)]
+        previous: bool,
     },
     Append {
         key: String,
         value: String,
         #[arg(long)]
         max_length: Option<u32>,
+        #[arg(long)]
+        previous: bool,
     },
 }
 
@@ -83,7 +96,16 @@ impl Txn {
         for operation in otherwise {
             txn = txn.otherwise(operation);
         }
-        let done = txn.send().await?;
+        if let Some(key) = self.idempotency_key {
+            txn = txn.idempotency_key(key);
+        }
+        let lists = [
+            ("compares", "--when", &self.when),
+            ("then", "--then", &self.then),
+            ("otherwise", "--else", &self.otherwise),
+        ];
+        let done = txn.send().await;
+        let done = done.map_err(|error| Failure::from(error).reworded(|message| in_flags(message, &lists)))?;
         show(&self.tenant, &done, target.output)?;
         match done.not_admitted {
             None => Ok(()),
@@ -120,32 +142,64 @@ fn show(tenant: &str, done: &TxnDone, shown: Output) -> Result<(), Failure> {
 }
 
 fn result_line(result: &OpResult) -> String {
-    match result {
+    let (line, previous) = match result {
         OpResult::Got(Some(item)) => {
             let key = output::shown(&item.key, VALUE_SHOWN_MAX);
-            format!(
-                "  {key} = {}, {}",
-                output::shown(&item.value, VALUE_SHOWN_MAX),
-                item.modified
-            )
+            let value = output::shown(&item.value, VALUE_SHOWN_MAX);
+            (format!("  {key} = {value}, {}", item.modified), &None)
         }
-        OpResult::Got(None) => "  there was no such key".to_owned(),
-        OpResult::Put { .. } => "  put".to_owned(),
-        OpResult::Deleted { existed: true, .. } => "  deleted".to_owned(),
-        OpResult::Deleted { existed: false, .. } => "  there was no such key to delete".to_owned(),
-        OpResult::Incremented { value, .. } => format!("  {value}"),
-        OpResult::Appended { length, .. } => format!("  {length} bytes"),
-    }
+        OpResult::Got(None) => ("  there was no such key".to_owned(), &None),
+        OpResult::Put { previous } => ("  put".to_owned(), previous),
+        OpResult::Deleted { existed, previous } => {
+            let line = if *existed {
+                "  deleted"
+            } else {
+                "  there was no such key to delete"
+            };
+            (line.to_owned(), previous)
+        }
+        OpResult::Incremented { value, previous } => (format!("  {value}"), previous),
+        OpResult::Appended { length, previous } => (format!("  {length} bytes"), previous),
+    };
+    let before = previous.as_ref().map(|before| {
+        let value = output::shown(&before.value, VALUE_SHOWN_MAX);
+        format!("; before, {}: {value}", before.modified)
+    });
+    line + &before.unwrap_or_default()
 }
 
 fn result_json(result: &OpResult) -> serde_json::Value {
+    let before = |previous: &Option<Item>| previous.as_ref().map(read::item);
     match result {
         OpResult::Got(item) => json!({ "get": { "item": item.as_ref().map(read::item) } }),
-        OpResult::Put { .. } => json!({ "put": {} }),
-        OpResult::Deleted { existed, .. } => json!({ "delete": { "deleted": existed } }),
-        OpResult::Incremented { value, .. } => json!({ "increment": { "value": value.to_string() } }),
-        OpResult::Appended { length, .. } => json!({ "append": { "length": length.to_string() } }),
+        OpResult::Put { previous } => json!({ "put": { "previous": before(previous) } }),
+        OpResult::Deleted { existed, previous } => {
+            json!({ "delete": { "deleted": existed, "previous": before(previous) } })
+        }
+        OpResult::Incremented { value, previous } => {
+            json!({ "increment": { "value": value.to_string(), "previous": before(previous) } })
+        }
+        OpResult::Appended { length, previous } => {
+            json!({ "append": { "length": length.to_string(), "previous": before(previous) } })
+        }
     }
+}
+
+/// Names places of the message's lists as they were said: `then[0].put.value` is not what anybody has typed.
+fn in_flags(mut message: String, lists: &[(&str, &str, &Vec<String>)]) -> String {
+    const VERBS: [&str; 5] = ["get", "put", "delete", "increment", "append"];
+    for (list, flag, all) in lists {
+        for (place, said) in all.iter().enumerate() {
+            let at = format!("{list}[{place}]");
+            let typed = format!("{flag} {:?}", output::shown(said.as_bytes(), KEY_SHOWN_MAX));
+            for verb in VERBS {
+                message = message.replace(&format!("{at}.{verb}."), &format!("{typed}, "));
+            }
+            message = message.replace(&format!("{at}."), &format!("{typed}, "));
+            message = message.replace(&at, &typed);
+        }
+    }
+    message
 }
 
 fn usage(said: &str, why: impl std::fmt::Display) -> Failure {
@@ -188,32 +242,89 @@ fn operation(said: &str) -> Result<Op, Failure> {
     let parsed = Said::try_parse_from(words(said)?);
     let parsed = parsed.map_err(|error| {
         let text = error.to_string();
-        usage(
-            said,
-            text.lines().next().unwrap_or_default().trim_start_matches("error: "),
-        )
+        // What is wrong may take several lines; how this parser is called does not matter here.
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .take_while(|line| !line.starts_with("Usage"));
+        let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+        usage(said, lines.join(" ").trim_start_matches("error: "))
     })?;
-    Ok(match parsed {
-        Said::Get { key } => Op::get(key),
-        Said::Put { key, value: said, ttl } => match ttl {
-            Some(ttl) => Op::put_expiring(key, value(&said)?, ttl),
-            None => Op::put(key, value(&said)?),
+    let (operation, previous) = match parsed {
+        Said::Get { key } => (Op::get(key), false),
+        Said::Put {
+            key,
+            value: said,
+            ttl,
+            previous,
+        } => match ttl {
+            Some(ttl) => (Op::put_expiring(key, value(&said)?, ttl), previous),
+            None => (Op::put(key, value(&said)?), previous),
         },
-        Said::Delete { key } => Op::delete(key),
-        Said::Increment { key, increment } => Op::increment(key, increment.into()),
+        Said::Delete { key, previous } => (Op::delete(key), previous),
+        Said::Increment {
+            key,
+            increment,
+            previous,
+        } => (Op::increment(key, increment.into()), previous),
         Said::Append {
             key,
             value: said,
             max_length,
-        } => Op::append(key, value(&said)?, max_length),
-    })
+            previous,
+        } => (Op::append(key, value(&said)?, max_length), previous),
+    };
+    Ok(if previous { operation.with_previous() } else { operation })
 }
 
 /// Returns a value, or what a file holds.
 fn value(said: &str) -> Result<Vec<u8>, Failure> {
     match said.strip_prefix('@') {
         None => Ok(said.as_bytes().to_vec()),
+        Some(value) if value.starts_with('@') => Ok(value.as_bytes().to_vec()),
         Some(path) => std::fs::read(Path::new(path))
             .map_err(|error| Failure::new(Code::Usage, format!("{path} cannot be read: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operation_lacks_is_named() {
+        let lacks = operation("put a").unwrap_err();
+        assert!(lacks.text().contains("<VALUE>"), "{}", lacks.text());
+        assert!(!lacks.text().contains("Usage"), "{}", lacks.text());
+        for whole in [
+            "put a b --ttl 1h --previous",
+            "delete a --previous",
+            "increment a -1 --floor 0 --previous",
+        ] {
+            operation(whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_value_that_begins_with_an_at_sign_is_written_with_two() {
+        assert_eq!(value("@@home").unwrap(), b"@home");
+        assert_eq!(value("home").unwrap(), b"home");
+        assert!(value("@/no/such/file").is_err());
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_typed() {
+        let (when, then) = (
+            vec!["absent a".to_owned()],
+            vec!["get b".to_owned(), "put a x".to_owned()],
+        );
+        let lists = [("compares", "--when", &when), ("then", "--then", &then)];
+        let said = |message: &str| in_flags(message.to_owned(), &lists);
+        assert_eq!(
+            said("then[1].put.value: too long"),
+            "--then \"put a x\", value: too long"
+        );
+        assert_eq!(said("compares[0].key: empty"), "--when \"absent a\", key: empty");
+        assert_eq!(said("then[1]: as then[0]"), "--then \"put a x\": as --then \"get b\"");
     }
 }

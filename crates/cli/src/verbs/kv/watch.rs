@@ -4,9 +4,9 @@ use std::{ffi::OsString, io::Write, os::unix::ffi::OsStringExt};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use stead_client::{Event, EventKind, Header, KeyRange, Revision, Told, WatchFrom};
+use stead_client::{Error, ErrorKind, Event, EventKind, Header, KeyRange, Revision, SessionToken, Told, WatchFrom};
 
-use super::read;
+use super::{named, read};
 use crate::{args::Target, context, exit::Failure, output};
 
 #[derive(Debug, Args)]
@@ -17,9 +17,9 @@ pub(crate) struct Watch {
     #[arg(long)]
     prefix: Vec<OsString>,
     /// Only this key
-    #[arg(long)]
+    #[arg(long, value_parser = named())]
     key: Vec<OsString>,
-    /// Begin behind this revision, such as 1.42; 0.0: with all that history has
+    /// Begin behind this revision, such as 1.42; 0.0: from the tenant's first change, if history still has it
     #[arg(long, group = "from")]
     after: Option<Revision>,
     /// Begin behind what the token of an earlier line, or of another answer, has seen
@@ -74,10 +74,10 @@ impl Watch {
             previous: self.previous,
             exclude: exclude.collect(),
         };
-        let mut watcher = tenant.watch(watch).await?;
+        let mut watcher = tenant.watch(watch).await.map_err(gone)?;
         let mut left = self.limit.unwrap_or(usize::MAX);
         while left > 0 {
-            let told = watcher.next().await?;
+            let told = watcher.next().await.map_err(gone)?;
             let lines = lines(&told, watcher.header(), self.progress);
             let events = lines.iter().filter(|line| is_event(line)).count();
             for shown in lines.iter().take(left) {
@@ -100,7 +100,14 @@ fn lines(told: &Told, header: Option<&Header>, with_progress: bool) -> Vec<Value
             let end = is_last.then(|| progress("STATE_END", header));
             state.chain(end).collect()
         }
-        Told::Changes(events) => events.iter().map(|event| shown(event, header)).collect(),
+        Told::Changes(events) => {
+            let tokens = resume_tokens(events, header);
+            events
+                .iter()
+                .zip(tokens)
+                .map(|(event, token)| shown(event, token))
+                .collect()
+        }
         Told::Progress if with_progress => vec![progress("PROGRESS", header)],
         Told::Progress => Vec::new(),
     }
@@ -110,7 +117,34 @@ fn is_event(line: &Value) -> bool {
     !matches!(line["type"].as_str(), Some("PROGRESS" | "STATE_END"))
 }
 
-fn shown(event: &Event, header: Option<&Header>) -> Value {
+/// Returns the token behind which each event ends: a revision is resumed behind as a whole, so only its last event has
+/// one. The last event's is the message's, which is ahead where changes followed that are not of interest.
+fn resume_tokens(events: &[Event], header: Option<&Header>) -> Vec<Option<String>> {
+    let token = |(place, event): (usize, &Event)| {
+        let header = header?;
+        let revision = event.item.modified;
+        match events.get(place + 1) {
+            None => read::token(header),
+            Some(next) if next.item.modified == revision => None,
+            Some(_) => {
+                let tenant = header.tenant;
+                Some(SessionToken { tenant, revision }.to_string())
+            }
+        }
+    };
+    events.iter().enumerate().map(token).collect()
+}
+
+/// Says how to go on where history does not.
+fn gone(error: Error) -> Failure {
+    if let ErrorKind::Compacted { oldest } = error.kind {
+        let hint = format!("--state begins with all keys as they are, --after {oldest} with what history still has");
+        return Failure::from(error).hint(hint);
+    }
+    error.into()
+}
+
+fn shown(event: &Event, resume: Option<String>) -> Value {
     let kind = match event.kind {
         EventKind::Put => "PUT",
         EventKind::Delete => "DELETE",
@@ -120,7 +154,7 @@ fn shown(event: &Event, header: Option<&Header>) -> Value {
         "type": kind,
         "revision": event.item.modified.to_string(),
         "key": output::base64(&event.item.key),
-        "resumeToken": header.and_then(read::token),
+        "resumeToken": resume,
     });
     if event.kind == EventKind::Put {
         shown["item"] = read::item(&event.item);
@@ -146,5 +180,65 @@ fn line(value: &Value) -> Result<bool, Failure> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(anyhow::Error::from(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_client::{Item, Role, TenantTime};
+    use stead_types::{NodeId, TenantNumber};
+
+    use super::*;
+
+    fn token(revision: &str) -> SessionToken {
+        SessionToken {
+            tenant: TenantNumber::new(7),
+            revision: revision.parse().unwrap(),
+        }
+    }
+
+    fn event(revision: &str) -> Event {
+        let modified = revision.parse().unwrap();
+        let item = Item {
+            key: "k".into(),
+            value: "v".into(),
+            created: modified,
+            modified,
+            version: 1,
+            expires: None,
+        };
+        Event {
+            kind: EventKind::Put,
+            item,
+            previous: None,
+        }
+    }
+
+    #[test]
+    fn a_line_is_resumed_behind_its_own_revision_and_only_when_that_is_whole() {
+        let header = Header {
+            revision: "1.9".parse().unwrap(),
+            tenant: TenantNumber::new(7),
+            tenant_time: TenantTime(0),
+            token: Some(token("1.9")),
+            region: None,
+            node: NodeId::new(1),
+            role: Role::Home,
+            staleness: None,
+            forwarded: false,
+        };
+        let told = Told::Changes(["1.4", "1.5", "1.5", "1.6", "1.6"].map(event).to_vec());
+        let lines = lines(&told, Some(&header), false);
+        let tokens: Vec<Option<&str>> = lines.iter().map(|line| line["resumeToken"].as_str()).collect();
+        let whole = ["1.4", "1.5", "1.9"].map(|revision| token(revision).to_string());
+        let expected = [Some(&whole[0]), None, Some(&whole[1]), None, Some(&whole[2])];
+        assert_eq!(tokens, expected.map(|token| token.map(String::as_str)));
+    }
+
+    #[test]
+    fn a_watch_that_history_cannot_serve_says_how_to_begin_anew() {
+        let oldest = "2.8".parse().unwrap();
+        let failure = gone(Error::new(ErrorKind::Compacted { oldest }, "gone"));
+        assert!(format!("{failure:?}").contains("--after 2.8"), "{failure:?}");
     }
 }

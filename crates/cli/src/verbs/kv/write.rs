@@ -3,7 +3,7 @@
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use clap::Args;
-use stead_client::{Condition, Durability, Operand, Relation, Revision, Write};
+use stead_client::{Condition, Durability, IdempotencyKey, Operand, Relation, Revision, Write};
 
 /// Flags of a write.
 #[derive(Debug, Args)]
@@ -32,6 +32,9 @@ pub(super) struct WriteArgs {
     /// Only when another region has it as well; nodes of this version refuse it
     #[arg(long)]
     remote: bool,
+    /// Ask again for a write that may have been done, with the key that the failure showed: it is done once at most
+    #[arg(long, value_name = "CLIENT/SEQUENCE/MS")]
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 impl WriteArgs {
@@ -50,6 +53,7 @@ impl WriteArgs {
             previous: self.previous,
             durability: self.remote.then_some(Durability::Remote),
             timeout: None,
+            idempotency_key: self.idempotency_key,
         }
     }
 }

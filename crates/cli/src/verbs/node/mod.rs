@@ -32,8 +32,21 @@ impl Verb {
         let admin = context::connect(target).await?.admin();
         match self {
             Self::List { of } => sheet(&admin.nodes(&of).await?).print(target.output),
-            Self::Status { node } => sheet(&[find(&admin, &node).await?]).print_one(target.output),
+            Self::Status { node } => {
+                let node = find(&admin, &node).await?;
+                let ailing = ailing(&node);
+                sheet(&[node]).print_one(target.output)?;
+                ailing.map_or(Ok(()), |what| Err(Failure::new(Code::Unhealthy, what)))
+            }
         }
+    }
+}
+
+/// Returns what keeps a node from being well.
+pub(super) fn ailing(node: &NodeInfo) -> Option<String> {
+    match &node.status {
+        None => Some(format!("node {} does not answer", node.name)),
+        Some(status) => (!status.ready).then(|| format!("node {} is not ready", node.name)),
     }
 }
 

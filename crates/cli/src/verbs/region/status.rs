@@ -85,14 +85,6 @@ fn value(lag: &Lag) -> serde_json::Value {
 
 /// Returns the first thing that keeps a region from being well.
 fn ailing(status: &RegionStatus) -> Option<String> {
-    let sick = |node: &&stead_client::NodeInfo| node.status.as_ref().is_none_or(|status| !status.ready);
-    if let Some(node) = status.nodes.iter().find(sick) {
-        return Some(format!("node {} is not ready", node.name));
-    }
-    let headless = |group: &&stead_client::Group| group.status.as_ref().is_none_or(|status| status.leader.is_none());
-    status
-        .groups
-        .iter()
-        .find(headless)
-        .map(|group| format!("group {} has no leader", group.number))
+    let node = status.nodes.iter().find_map(node::ailing);
+    node.or_else(|| status.groups.iter().find_map(group::ailing))
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use stead_client::{Followers, NewTenant, TenantLimit, TenantLimits};
 
-use super::{DurabilityArg, label, limit, shown};
+use super::{DurabilityArg, label, limit, look, shown};
 use crate::{args::Target, context, exit::Failure};
 
 #[derive(Debug, Args)]
@@ -51,7 +51,9 @@ impl Create {
             reason: self.reason,
             dry_run: self.dry_run,
         };
-        let tenant = client.admin().create_tenant(new).await?;
+        let look = look(&new.name);
+        let created = client.admin().create_tenant(new).await;
+        let tenant = created.map_err(|error| Failure::from(error).if_unknown(&look))?;
         shown::sheet(&[tenant]).print_one(target.output)
     }
 }

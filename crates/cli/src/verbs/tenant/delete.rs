@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shown;
+use super::{look, shown};
 use crate::{args::Target, confirm, context, exit::Failure};
 
 #[derive(Debug, Args)]
@@ -31,10 +31,8 @@ impl Delete {
             confirm::by_name(&format!("tenant {} would lose {lost}", self.name), &self.name).await?;
         }
         let client = context::connect(target).await?;
-        let tenant = client
-            .admin()
-            .delete_tenant(&self.name, self.erase, &self.reason)
-            .await?;
+        let deleted = client.admin().delete_tenant(&self.name, self.erase, &self.reason).await;
+        let tenant = deleted.map_err(|error| Failure::from(error).if_unknown(&look(&self.name)))?;
         shown::sheet(&[tenant]).print_one(target.output)
     }
 }

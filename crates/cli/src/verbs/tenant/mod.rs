@@ -38,6 +38,11 @@ impl Verb {
     }
 }
 
+/// Says how to find out whether a change was made.
+fn look(name: &str) -> String {
+    format!("`stead tenant get {name}` shows whether it was done")
+}
+
 /// When a tenant's writes are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DurabilityArg {

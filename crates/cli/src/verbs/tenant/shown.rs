@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use stead_client::{Durability, Followers, LimitUnit, Role, TenantInfo, TenantLimit, TenantLimits, TenantState};
+use stead_client::{
+    Durability, Followers, LimitUnit, Replica, Role, TenantInfo, TenantLimit, TenantLimits, TenantState,
+};
 
 use crate::output::{Sheet, list};
 
@@ -40,7 +42,7 @@ fn cells(tenant: &TenantInfo) -> Vec<String> {
         tenant.name.clone(),
         tenant.home_region.clone(),
         tenant.epoch.to_string(),
-        followers(tenant),
+        followers(&tenant.replicas),
         state(tenant.state).to_lowercase(),
         tenant.number.get().to_string(),
         tenant.home_group.to_string(),
@@ -56,15 +58,18 @@ fn cells(tenant: &TenantInfo) -> Vec<String> {
     ]
 }
 
-/// Where it is followed now; where it is not known yet, what was asked for.
-fn followers(tenant: &TenantInfo) -> String {
-    let following = tenant.replicas.iter().filter(|replica| replica.role == Role::Follower);
-    let regions: Vec<&str> = following.map(|replica| replica.region.as_str()).collect();
-    match &tenant.followers {
-        _ if !regions.is_empty() => list(&regions),
-        Followers::AllAdmitted => "all admitted".into(),
-        Followers::Regions(regions) => list(regions),
+/// Where it is followed, without those that are to erase it.
+fn followers(replicas: &[Replica]) -> String {
+    let follows = |replica: &&Replica| replica.role == Role::Follower && !replica.leaving;
+    let regions: Vec<&str> = replicas
+        .iter()
+        .filter(follows)
+        .map(|replica| replica.region.as_str())
+        .collect();
+    if regions.is_empty() {
+        return "none".to_owned();
     }
+    list(&regions)
 }
 
 /// The tenant's own limits, as they are written on the command line.
@@ -103,7 +108,7 @@ fn value(tenant: &TenantInfo) -> Value {
         Followers::AllAdmitted => json!({ "allAdmitted": true }),
         Followers::Regions(regions) => json!({ "regions": regions }),
     };
-    let replica = |replica: &stead_client::Replica| {
+    let replica = |replica: &Replica| {
         let role = match replica.role {
             Role::Home => "ROLE_HOME",
             Role::Follower => "ROLE_FOLLOWER",
@@ -146,5 +151,25 @@ fn state(state: TenantState) -> &'static str {
         TenantState::Active => "ACTIVE",
         TenantState::Disabled => "DISABLED",
         TenantState::Deleting => "DELETING",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_follows_is_shown_without_those_that_leave() {
+        let replica = |region: &str, role, leaving| Replica {
+            group: 1,
+            region: region.into(),
+            role,
+            leaving,
+        };
+        let home = replica("eu-west", Role::Home, false);
+        let leaving = replica("us-east", Role::Follower, true);
+        assert_eq!(followers(&[home.clone(), leaving.clone()]), "none");
+        let stays = replica("ap-south", Role::Follower, false);
+        assert_eq!(followers(&[home, leaving, stays]), "ap-south");
     }
 }

@@ -6,7 +6,7 @@ use stead_client::{TenantChange, TenantLimit};
 use super::{
     DurabilityArg,
     create::{followers, limits},
-    label, limit, shown,
+    label, limit, look, shown,
 };
 use crate::{args::Target, context, exit::Failure};
 
@@ -26,6 +26,9 @@ pub(crate) struct Update {
     /// A note, name=value; replaces all there are; may be given several times
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Option<Vec<(String, String)>>,
+    /// Take all its notes away
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
     /// What it may use at most, such as operations-per-second=500 or stored-bytes=2GiB; keys=default returns to the
     /// cluster's default; limits that are not named stay; may be given several times
     #[arg(long = "limit", value_parser = limit, value_name = "NAME=VALUE")]
@@ -60,14 +63,19 @@ impl Update {
             followers: self.followers.map(followers),
             residency: self.residency.map(admitted),
             durability: self.durability.map(Into::into),
-            labels: self.labels.map(|labels| labels.into_iter().collect()),
+            labels: self
+                .labels
+                .or_else(|| self.no_labels.then(Vec::new))
+                .map(|labels| labels.into_iter().collect()),
             limits,
             default_limits,
             enabled: (self.enable || self.disable).then_some(self.enable),
             reason: self.reason,
             dry_run: self.dry_run,
         };
-        let tenant = client.admin().update_tenant(change).await?;
+        let look = look(&change.name);
+        let updated = client.admin().update_tenant(change).await;
+        let tenant = updated.map_err(|error| Failure::from(error).if_unknown(&look))?;
         shown::sheet(&[tenant]).print_one(target.output)
     }
 }

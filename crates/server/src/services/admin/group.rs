@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use stead_api::{
     convert,
     proto::admin::v1::{
@@ -17,7 +18,7 @@ use tonic::{Request, Response, Status};
 use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
 use crate::{
     host::Host,
-    neighbours::{passed_on, was_passed_on},
+    neighbours::{answered, passed_on, was_passed_on},
 };
 
 /// The service.
@@ -43,40 +44,52 @@ pub(super) fn message(view: &View, group: &Group) -> admin::Group {
     }
 }
 
-/// Adds how the group is: from here if this node leads it, else from the first voter that can say more.
+/// Adds how the group is: from here if this node leads it, else from its leader, else from any voter that can say it. All
+/// are asked at once: one that cannot be reached delays nobody who leads.
 pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask: bool) -> admin::Group {
     group.status = host.group_status(GroupId::new(group.number));
-    let leads = group
-        .status
-        .as_ref()
-        .is_some_and(|status| status.leader == Some(host.config.node.id.get()));
-    if leads || !may_ask {
+    let own = host.config.node.id.get();
+    let leads = |status: &admin::GroupStatus, voter: u64| status.leader == Some(voter);
+    if !may_ask || group.status.as_ref().is_some_and(|status| leads(status, own)) {
         return group;
     }
-    let leader = group.status.as_ref().and_then(|status| status.leader);
-    let others = group.voters.iter().copied().filter(|voter| Some(*voter) != leader);
-    for voter in leader.into_iter().chain(others) {
-        let Some(channel) = host
-            .client_address(NodeId::new(voter))
-            .and_then(|to| host.neighbours.channel(&to))
-        else {
-            continue;
-        };
-        let mut client = GroupServiceClient::new(channel);
-        let asked = client
-            .get_group(passed_on(GetGroupRequest { number: group.number }))
-            .await;
-        let Ok(answer) = asked else { continue };
-        let Some(status) = answer.into_inner().group.and_then(|group| group.status) else {
-            continue;
-        };
-        let is_leader = status.leader == Some(voter);
-        group.status = Some(status);
+    let others = group.voters.iter().copied().filter(|voter| *voter != own);
+    let mut asked: FuturesUnordered<_> = others
+        .map(|voter| async move { (voter, status_at(host, group.number, voter).await) })
+        .collect();
+    while let Some((voter, answer)) = asked.next().await {
+        let Some(status) = answer else { continue };
+        let is_leader = leads(&status, voter);
+        if is_leader || group.status.as_ref().is_none_or(|known| known.term < status.term) {
+            group.status = Some(status);
+        }
         if is_leader {
             break;
         }
     }
+    drop(asked);
     group
+}
+
+/// Asks one voter how its group is.
+async fn status_at(host: &Host, number: u32, voter: u64) -> Option<admin::GroupStatus> {
+    let address = host.client_address(NodeId::new(voter))?;
+    let mut client = GroupServiceClient::new(host.neighbours.channel(&address)?);
+    let answer = answered(client.get_group(passed_on(GetGroupRequest { number }))).await?;
+    answer.group?.status
+}
+
+/// Returns the voter to which leadership goes: the one asked for, else any other than the leader.
+fn successor(group: &admin::Group, leader: u64, to: Option<u64>) -> Result<u64, Error> {
+    if let Some(to) = to.filter(|to| !group.voters.contains(to)) {
+        let voters: Vec<String> = group.voters.iter().map(ToString::to_string).collect();
+        let (number, voters) = (group.number, voters.join(", "));
+        let message = format!("to: node {to} is no voter of group {number}; voters are {voters}");
+        return Err(Error::invalid("to", message));
+    }
+    let another = group.voters.iter().copied().find(|voter| *voter != leader);
+    let alone = || Error::invalid("to", "to: the group has no other voter");
+    to.or(another).ok_or_else(alone)
 }
 
 impl GroupService {
@@ -119,14 +132,7 @@ impl GroupService {
         let raft = self.0.raft_group(GroupId::new(request.group));
         let leads = raft.as_ref().is_some_and(stead_raft::Group::is_leader);
         if let Some(raft) = raft.filter(|_| leads) {
-            let another = known
-                .voters
-                .iter()
-                .copied()
-                .find(|voter| *voter != self.0.config.node.id.get());
-            let to = request.to.or(another);
-            let alone = || Error::invalid("to", "to: the group has no other voter");
-            let to = to.filter(|to| known.voters.contains(to)).ok_or_else(alone)?;
+            let to = successor(&known, self.0.config.node.id.get(), request.to)?;
             raft.transfer_leader(NodeId::new(to)).await.map_err(refused)?;
             return Ok(MoveLeaderResponse {
                 group: Some(with_status(&self.0, known, false).await),
@@ -181,5 +187,28 @@ impl group_service_server::GroupService for GroupService {
             .await
             .map(Response::new)
             .map_err(|error| refuse(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leadership_goes_to_a_voter_only() {
+        let group = |voters: &[u64]| admin::Group {
+            number: 1,
+            voters: voters.to_vec(),
+            ..admin::Group::default()
+        };
+        assert_eq!(successor(&group(&[1, 2, 3]), 1, None), Ok(2));
+        assert_eq!(successor(&group(&[1, 2, 3]), 1, Some(3)), Ok(3));
+        let stranger = successor(&group(&[1, 2, 3]), 1, Some(99)).unwrap_err();
+        assert_eq!(
+            stranger.message,
+            "to: node 99 is no voter of group 1; voters are 1, 2, 3"
+        );
+        let alone = successor(&group(&[1]), 1, None).unwrap_err();
+        assert_eq!(alone.message, "to: the group has no other voter");
     }
 }

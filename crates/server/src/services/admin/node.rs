@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
 use crate::{
     host::Host,
-    neighbours::{passed_on, was_passed_on},
+    neighbours::{answered, passed_on, was_passed_on},
 };
 
 /// The service.
@@ -53,10 +53,9 @@ pub(super) async fn with_status(host: &Host, mut node: admin::Node) -> admin::No
         return node;
     }
     if let Some(channel) = host.neighbours.channel(&node.client_address) {
-        let asked = NodeServiceClient::new(channel)
-            .get_node(passed_on(GetNodeRequest { number: node.number }))
-            .await;
-        node.status = asked.ok().and_then(|answer| answer.into_inner().node?.status);
+        let mut client = NodeServiceClient::new(channel);
+        let asked = client.get_node(passed_on(GetNodeRequest { number: node.number }));
+        node.status = answered(asked).await.and_then(|answer| answer.node?.status);
     }
     node
 }

@@ -9,14 +9,14 @@ use stead_api::{
         ListRegionsRequest, ListRegionsResponse, region_service_client::RegionServiceClient, region_service_server,
     },
 };
-use stead_state::directory::{self, Command, View};
+use stead_state::directory::{self, Command, Directory, View};
 use stead_types::{Error, ErrorKind, NodeId, RegionName};
 use tonic::{Request, Response, Status};
 
 use super::{PAGE_DEFAULT, PAGE_MAX, by, group, node, refuse};
 use crate::{
     host::Host,
-    neighbours::{passed_on, was_passed_on},
+    neighbours::{answered, passed_on, was_passed_on},
 };
 
 /// The service.
@@ -96,19 +96,24 @@ impl RegionService {
         let (region, nodes, groups) = found.ok_or_else(missing)?;
         let nodes = nodes.into_iter().map(|node| node::with_status(&self.0, node));
         let groups = groups.into_iter().map(|group| group::with_status(&self.0, group, true));
-        let groups = futures::future::join_all(groups).await;
+        let statuses = futures::future::join(futures::future::join_all(nodes), futures::future::join_all(groups));
+        let (nodes, groups) = statuses.await;
         Ok(GetRegionResponse {
             region: Some(region),
-            nodes: futures::future::join_all(nodes).await,
-            lags: self.lags(&name, &groups).await,
+            lags: self.lags(&name, &nodes, &groups).await,
+            nodes,
             groups,
         })
     }
 
-    /// Asks the leaders of a region's groups how far they are behind the homes that they follow.
-    async fn lags(&self, name: &RegionName, groups: &[admin::Group]) -> Vec<admin::FollowerLag> {
-        let leader = |group: &admin::Group| Some(NodeId::new(group.status.as_ref()?.leader?));
-        let leaders: BTreeSet<NodeId> = groups.iter().filter_map(leader).collect();
+    /// Asks the leaders of a region's groups how far they are behind the homes that they follow. Whoever could not be asked
+    /// how it is is not waited for a second time.
+    async fn lags(&self, name: &RegionName, nodes: &[admin::Node], groups: &[admin::Group]) -> Vec<admin::FollowerLag> {
+        let leader = |group: &admin::Group| group.status.as_ref()?.leader;
+        let leaders: BTreeSet<u64> = groups.iter().filter_map(leader).collect();
+        let answered_before = nodes.iter().filter(|node| node.status.is_some());
+        let leaders = answered_before.filter(|node| leaders.contains(&node.number));
+        let leaders = leaders.map(|node| NodeId::new(node.number));
         let ask = async |leader: NodeId| {
             if leader == self.0.config.node.id {
                 return self.0.lags(name);
@@ -119,10 +124,10 @@ impl RegionService {
                 .and_then(|to| self.0.neighbours.channel(&to));
             let Some(channel) = channel else { return Vec::new() };
             let request = passed_on(GetRegionRequest { name: name.to_string() });
-            let answer = RegionServiceClient::new(channel).get_region(request).await;
-            answer.map(|answer| answer.into_inner().lags).unwrap_or_default()
+            let answer = answered(RegionServiceClient::new(channel).get_region(request)).await;
+            answer.map(|answer| answer.lags).unwrap_or_default()
         };
-        futures::future::join_all(leaders.into_iter().map(ask)).await.concat()
+        futures::future::join_all(leaders.map(ask)).await.concat()
     }
 
     async fn create(&self, request: Request<CreateRegionRequest>) -> Result<CreateRegionResponse, Error> {
@@ -139,8 +144,11 @@ impl RegionService {
             jurisdiction: request.jurisdiction,
             ..admin::Region::default()
         };
-        if !request.validate_only {
-            self.0.directory.propose(&Command::CreateRegion(by, region)).await?;
+        let command = Command::CreateRegion(by, region);
+        if request.validate_only {
+            Directory::rehearse(self.0.views.read(View::clone), command)?;
+        } else {
+            self.0.directory.propose(&command).await?;
         }
         Ok(CreateRegionResponse { region: Some(made) })
     }

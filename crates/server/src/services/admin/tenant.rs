@@ -13,7 +13,9 @@ use stead_api::{
         v1,
     },
 };
-use stead_state::directory::{Command, Followers, LimitsUpdate, NewTenant, State, Tenant, TenantUpdate, View};
+use stead_state::directory::{
+    Command, Directory, Followers, LimitsUpdate, NewTenant, Outcome, State, Tenant, TenantUpdate, View,
+};
 use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantLimit, TenantLimits, TenantName};
 use tonic::{Request, Response, Status};
 
@@ -59,13 +61,6 @@ fn message(view: &View, tenant: &Tenant) -> admin::Tenant {
             .map(|region| region.name.to_string())
             .unwrap_or_default()
     };
-    let time = |ms: u64| {
-        let (seconds, nanos) = (i64::try_from(ms / 1000).unwrap_or(i64::MAX), (ms % 1000) * 1_000_000);
-        prost_types::Timestamp {
-            seconds,
-            nanos: i32::try_from(nanos).unwrap_or(0),
-        }
-    };
     let replica = |member: &stead_state::directory::Member| {
         let role = if member.group == tenant.home {
             v1::Role::Home
@@ -99,6 +94,21 @@ fn message(view: &View, tenant: &Tenant) -> admin::Tenant {
         limits: Some(convert::limits::from_limits(&tenant.own_limits())),
         effective_limits: Some(effective(&tenant.own_limits())),
     }
+}
+
+fn time(ms: u64) -> prost_types::Timestamp {
+    let (seconds, nanos) = (i64::try_from(ms / 1000).unwrap_or(i64::MAX), (ms % 1000) * 1_000_000);
+    prost_types::Timestamp {
+        seconds,
+        nanos: i32::try_from(nanos).unwrap_or(0),
+    }
+}
+
+fn strange() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "the directory made no tenant of it: this is a bug, please report it",
+    )
 }
 
 fn effective(limits: &TenantLimits) -> admin::Limits {
@@ -204,42 +214,38 @@ impl TenantService {
             labels: labels(request.labels)?,
             limits: convert::limits::limits(request.limits)?,
         };
-        if request.validate_only {
-            return self
-                .planned(new)
-                .map(|tenant| CreateTenantResponse { tenant: Some(tenant) });
-        }
-        let tenant = self.change(Command::CreateTenant(by, new), &name).await?;
+        let command = Command::CreateTenant(by, new);
+        let tenant = if request.validate_only {
+            self.planned(command)?
+        } else {
+            self.change(command, &name).await?
+        };
         Ok(CreateTenantResponse { tenant: Some(tenant) })
     }
 
-    /// What would be made, as far as this node's view can tell.
-    fn planned(&self, new: NewTenant) -> Result<admin::Tenant, Error> {
-        self.0.views.read(|view| {
-            if view.tenant_named(&new.name).is_some() {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!("tenant {} exists already", new.name),
-                ));
-            }
-            if view.region(&new.home).is_none() {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("there is no region {}", new.home),
-                ));
-            }
-            Ok(admin::Tenant {
-                name: new.name.to_string(),
-                home_region: new.home.to_string(),
-                followers: Some(followers_message(&new.followers)),
-                residency: new.residency.iter().map(ToString::to_string).collect(),
-                durability: durability_message(new.durability).into(),
-                labels: new.labels,
-                limits: Some(convert::limits::from_limits(&new.limits)),
-                effective_limits: Some(effective(&new.limits)),
-                state: admin::tenant::State::Active.into(),
-                ..admin::Tenant::default()
-            })
+    /// What a command would make of its tenant, as far as this node's view can tell. Number, etag and times stay as they
+    /// are: only the directory gives new ones.
+    fn planned(&self, command: Command) -> Result<admin::Tenant, Error> {
+        let before = self.0.views.read(View::clone);
+        let (outcome, after) = Directory::rehearse(before.clone(), command)?;
+        let Outcome::Tenant(number) = outcome else {
+            return Err(strange());
+        };
+        let planned = after.tenant(number).ok_or_else(strange)?;
+        let planned = message(&after, planned);
+        Ok(match before.tenant(number) {
+            Some(now) => admin::Tenant {
+                etag: etag(now.version),
+                update_time: Some(time(now.updated)),
+                ..planned
+            },
+            None => admin::Tenant {
+                number: 0,
+                etag: String::new(),
+                create_time: None,
+                update_time: None,
+                ..planned
+            },
         })
     }
 
@@ -310,10 +316,11 @@ impl TenantService {
             },
             enabled,
         };
+        let command = Command::UpdateTenant(by, update);
         let tenant = if request.validate_only {
-            self.shown(&name)?
+            self.planned(command)?
         } else {
-            self.change(Command::UpdateTenant(by, update), &name).await?
+            self.change(command, &name).await?
         };
         Ok(UpdateTenantResponse { tenant: Some(tenant) })
     }
@@ -324,29 +331,32 @@ impl TenantService {
         convert::directory::reason(&request.reason)?;
         let name = convert::id::tenant("name", &request.name)?;
         let etag = parse_etag(&request.etag)?;
-        let before = self.shown(&name)?;
-        if request.validate_only {
-            return Ok(DeleteTenantResponse { tenant: Some(before) });
-        }
-        if request.erase {
-            let (_, version) = self
-                .0
-                .directory
-                .propose(&Command::EraseTenant(by, name.clone(), etag))
-                .await?;
-            self.0.views.reach(version, VIEW_WAIT).await;
-            let tenant = admin::Tenant {
-                state: admin::tenant::State::Deleting.into(),
-                ..before
+        let command = if request.erase {
+            Command::EraseTenant(by, name.clone(), etag)
+        } else {
+            let disable = TenantUpdate {
+                enabled: Some(false),
+                ..TenantUpdate::new(name.clone(), etag)
             };
-            return Ok(DeleteTenantResponse { tenant: Some(tenant) });
-        }
-        let disable = TenantUpdate {
-            enabled: Some(false),
-            ..TenantUpdate::new(name.clone(), etag)
+            Command::UpdateTenant(by, disable)
         };
-        let tenant = self.change(Command::UpdateTenant(by, disable), &name).await?;
+        let tenant = match (request.validate_only, request.erase) {
+            (true, _) => self.planned(command)?,
+            (false, true) => self.erase(&command, &name).await?,
+            (false, false) => self.change(command, &name).await?,
+        };
         Ok(DeleteTenantResponse { tenant: Some(tenant) })
+    }
+
+    /// Proposes to erase a tenant, whose name this node's view no longer has then, and returns it as it was.
+    async fn erase(&self, command: &Command, name: &TenantName) -> Result<admin::Tenant, Error> {
+        let before = self.shown(name)?;
+        let (_, version) = self.0.directory.propose(command).await?;
+        self.0.views.reach(version, VIEW_WAIT).await;
+        Ok(admin::Tenant {
+            state: admin::tenant::State::Deleting.into(),
+            ..before
+        })
     }
 }
 

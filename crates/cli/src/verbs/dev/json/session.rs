@@ -201,7 +201,7 @@ impl Session {
             Asked::Order(order) => {
                 let mut cluster = self.world.cluster.lock().await;
                 let done = control::carry_out(&mut cluster, &order).await;
-                (done.map_err(|error| chain(error.into()))?, None)
+                (done.map_err(|failure| failure.text().to_owned())?, None)
             }
         };
         Ok(Answer {
