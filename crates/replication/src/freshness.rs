@@ -77,6 +77,11 @@ impl Freshness {
     /// that is not attached. Asking makes pings more frequent for a while.
     pub fn staleness(&self, tenant: TenantNumber) -> Option<Duration> {
         self.want();
+        self.measured(tenant)
+    }
+
+    /// Returns the same, from the pings that there are.
+    pub fn measured(&self, tenant: TenantNumber) -> Option<Duration> {
         // All of it as of one state: a proof that is taken in after a tenant was detached does not speak for it.
         self.machine.read(|held| {
             let following = self.following(held.shard(), tenant)?;

@@ -12,7 +12,10 @@ use std::{
 use stead_api::proto::admin::v1 as admin;
 use stead_raft::Group;
 use stead_replication::{Counters, Freshness, Lag, Views};
-use stead_state::{directory::Tenant, shard::read::Reading};
+use stead_state::{
+    directory::Tenant,
+    shard::{Shard, read::Reading},
+};
 use stead_store::{engine::Kind, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
@@ -51,6 +54,13 @@ impl Hosted {
     pub(crate) fn owns(&self, tenant: TenantNumber) -> bool {
         self.machine
             .read(|view| view.record(tenant).is_some_and(|record| record.owned().is_some()))
+    }
+
+    /// Reads a tenant's data where the group may be asked for it; nothing may wait inside.
+    pub(crate) fn readable<T>(&self, tenant: TenantNumber, read: impl FnOnce(Option<Reading<'_>>) -> T) -> T {
+        self.reading(tenant, |reading| {
+            read(reading.filter(|reading| Shard::is_readable(reading.record())))
+        })
     }
 
     /// Reads a tenant's data; nothing may wait inside.

@@ -114,6 +114,7 @@ pub(crate) struct Metrics {
     durable: Family<GroupLabels, Gauge>,
     view_index: Gauge,
     tenants: Gauge,
+    watches: Gauge,
     feed_raw: Family<BorderLabels, Gauge>,
     feed_wire: Family<BorderLabels, Gauge>,
     feed_detached: Family<FeedLabels, Gauge>,
@@ -134,6 +135,7 @@ impl Metrics {
             durable: Family::default(),
             view_index: Gauge::default(),
             tenants: Gauge::default(),
+            watches: Gauge::default(),
             feed_raw: Family::default(),
             feed_wire: Family::default(),
             feed_detached: Family::default(),
@@ -184,6 +186,7 @@ impl Metrics {
             self.view_index.clone(),
         );
         registry.register("view_tenants", "Tenants in this node's view", self.tenants.clone());
+        registry.register("watches", "Watches that this node serves", self.watches.clone());
         let unit = Unit::Bytes;
         registry.register_with_unit(
             "feed_raw",
@@ -258,6 +261,16 @@ impl Metrics {
     pub(crate) fn view(&self, index: u64, tenants: usize) {
         self.view_index.set(i64::try_from(index).unwrap_or(i64::MAX));
         self.tenants.set(i64::try_from(tenants).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a watch that is served here, until it is closed.
+    pub(crate) fn watch_opened(&self) {
+        self.watches.inc();
+    }
+
+    /// Counts it no more.
+    pub(crate) fn watch_closed(&self) {
+        self.watches.dec();
     }
 
     /// Notes whether the node can serve.

@@ -354,6 +354,28 @@ async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
     assert_eq!(progress.resume_token, acme.token().unwrap().to_bytes().to_vec());
 }
 
+#[tokio::test]
+async fn a_watch_of_a_tenant_that_is_disabled_ends_without_waiting_for_its_next_mark() {
+    let world = World::start(1).await;
+    assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
+    let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
+    let mut kv = KvServiceClient::new(channel.connect().await.unwrap());
+    let mut stream = Stream::open(&mut kv).await;
+    let quiet = WatchCreate {
+        progress_interval: Some(duration(Duration::from_secs(3_600))),
+        ..create(1)
+    };
+    stream.ask(Request::Create(quiet)).await;
+    assert!(matches!(stream.answer().await.response, Some(Response::Created(_))));
+    let disabled = world.stead(["tenant", "update", "acme", "--disable"]).await;
+    assert_eq!(disabled.code, Some(0), "{disabled:?}");
+    let Some(Response::Ended(ended)) = stream.answer().await.response else {
+        panic!("a watch of a disabled tenant ends");
+    };
+    let error = status::from_operation_error(ended.error.unwrap());
+    assert_eq!(error.kind, ErrorKind::TenantNotFound, "{error}");
+}
+
 /// What a watcher has been told up to a revision.
 async fn told(mut watcher: Watcher, up_to: Revision) -> Vec<(String, Revision)> {
     let mut told = Vec::new();

@@ -23,13 +23,13 @@ pub(super) struct Ask {
     pub(super) initial_state: bool,
     pub(super) previous: bool,
     pub(super) progress: Duration,
-    from: From,
+    begin: Begin,
     exclude: Vec<EventType>,
 }
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug)]
-enum From {
+enum Begin {
     Now,
     After(Revision),
     Token(SessionToken),
@@ -38,30 +38,30 @@ enum From {
 impl Ask {
     /// Returns the revision behind which it begins; `None`: from now on.
     pub(super) fn after(&self) -> Option<Revision> {
-        match self.from {
-            From::Now => None,
-            From::After(revision) => Some(revision),
-            From::Token(token) => Some(token.revision),
+        match self.begin {
+            Begin::Now => None,
+            Begin::After(revision) => Some(revision),
+            Begin::Token(token) => Some(token.revision),
         }
     }
 
     /// Returns the field that says where it begins.
     pub(super) fn begin_field(&self) -> &'static str {
-        match self.from {
-            From::Now | From::After(_) => "after_revision",
-            From::Token(_) => "resume_token",
+        match self.begin {
+            Begin::Now | Begin::After(_) => "after_revision",
+            Begin::Token(_) => "resume_token",
         }
     }
 
     /// Fails if it begins at a token of another tenant.
     pub(super) fn is_of(&self, tenant: TenantNumber) -> Result<(), Error> {
-        match self.from {
-            From::Token(token) if token.tenant != tenant => {
+        match self.begin {
+            Begin::Token(token) if token.tenant != tenant => {
                 let message =
                     "resume_token: is of another tenant, or of one that had this name before: watch without it";
                 Err(Error::invalid("resume_token", message))
             }
-            From::Now | From::After(_) | From::Token(_) => Ok(()),
+            Begin::Now | Begin::After(_) | Begin::Token(_) => Ok(()),
         }
     }
 
@@ -87,21 +87,21 @@ pub(super) fn kind(is_delete: bool, cause: Cause) -> EventType {
 /// The first field that breaks a limit.
 pub(super) fn parse(create: &WatchCreate) -> Result<Ask, Error> {
     let tenant = convert::id::tenant("tenant", &create.tenant)?;
-    let from = match &create.from {
-        None => From::Now,
+    let begin = match &create.from {
+        None => Begin::Now,
         Some(_) if create.initial_state => {
             let message =
                 "initial_state: begins with the newest state; leave out after_revision and resume_token with it";
             return Err(Error::invalid("initial_state", message));
         }
-        Some(Message::AfterRevision(revision)) => From::After(convert::id::revision("after_revision", *revision)?),
+        Some(Message::AfterRevision(revision)) => Begin::After(convert::id::revision("after_revision", *revision)?),
         Some(Message::ResumeToken(token)) => {
             let invalid = |_| {
                 let message =
                     "resume_token: not a token of this store: send back what a watch or an answer gave, unchanged";
                 Error::invalid("resume_token", message)
             };
-            From::Token(SessionToken::from_bytes(token).map_err(invalid)?)
+            Begin::Token(SessionToken::from_bytes(token).map_err(invalid)?)
         }
     };
     Ok(Ask {
@@ -110,7 +110,7 @@ pub(super) fn parse(create: &WatchCreate) -> Result<Ask, Error> {
         initial_state: create.initial_state,
         previous: create.want_previous,
         progress: progress(create)?,
-        from,
+        begin,
         exclude: exclude(create)?,
     })
 }

@@ -9,8 +9,8 @@
 //!
 //! 1. A watch gets every change of its ranges behind its beginning once, in the order of revisions.
 //! 2. Changes are read once for all watches of a tenant that have caught up.
-//! 3. A watch whose reader is slow takes no memory: what is shared goes on without it, and it catches up from history,
-//!    or ends with where history begins.
+//! 3. A watch whose reader is slow takes no memory but for the message that was made last: what is shared goes on
+//!    without it, and it catches up from history, or ends with where history begins.
 
 mod ask;
 mod events;
@@ -75,7 +75,7 @@ struct Opening {
 impl Watches {
     /// Returns the watches of a node.
     pub(crate) fn new(router: Arc<Router>, spawner: Spawner) -> Self {
-        let hubs = Arc::new(Hubs::new(spawner));
+        let hubs = Arc::new(Hubs::new(router.host().views.clone(), spawner));
         Self { router, hubs }
     }
 

@@ -1,30 +1,21 @@
 //! One watch that is served here.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use stead_api::proto::v1::{
-    ResponseHeader, Role, WatchCreated, WatchProgress, WatchResponse, watch_response::Response,
+    ResponseHeader, Role, WatchCreated, WatchEvents, WatchProgress, WatchResponse, watch_response::Response,
 };
-use stead_state::{
-    directory::State as TenantState,
-    rows::change::Change,
-    shard::{
-        Shard,
-        read::{Reading, Refused},
-    },
-};
+use stead_state::shard::read::{Reading, Refused};
 use stead_types::{Error, ErrorKind, GroupId, Revision, Sequence, TenantNumber};
-use tokio::{
-    sync::broadcast::error::RecvError,
-    time::{Interval, MissedTickBehavior, interval},
-};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
     Messages, Opening,
     ask::Ask,
-    ended, events,
-    hub::{BATCH_LEN_MAX, Batch, Hubs, Subscription},
+    ended,
+    events::{self, Place},
+    hub::{BATCH_LEN_MAX, Batch, Hubs, Next, Subscription, is_active},
     state::Pages,
 };
 use crate::{
@@ -34,7 +25,7 @@ use crate::{
     router::refused,
 };
 
-/// A watch and how far it is.
+/// A watch and how far it is. It keeps nothing of what it reads: each message is made when its reader is ready for it.
 pub(super) struct Watcher {
     host: Arc<Host>,
     hosted: Hosted,
@@ -45,11 +36,9 @@ pub(super) struct Watcher {
     _permit: WatchPermit,
     ask: Ask,
     is_forwarded: bool,
-    /// Everything up to here was sent, or is queued.
-    position: Revision,
+    place: Place,
     stage: Stage,
     progress: Interval,
-    queue: VecDeque<WatchResponse>,
 }
 
 enum Stage {
@@ -64,6 +53,9 @@ enum Stage {
     Over,
 }
 
+/// A message; none, where what was read is of no interest.
+type Said = Result<Option<WatchResponse>, Error>;
+
 impl Watcher {
     pub(super) fn new(
         (host, hosted): (Arc<Host>, Hosted),
@@ -74,6 +66,7 @@ impl Watcher {
         let mut progress = interval(opening.ask.progress);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         progress.reset();
+        host.counts.watch_opened();
         Self {
             host,
             hosted,
@@ -83,10 +76,9 @@ impl Watcher {
             _permit: permit,
             ask: opening.ask,
             is_forwarded: opening.came.is_some(),
-            position,
+            place: Place::behind(position),
             stage: Stage::New,
             progress,
-            queue: VecDeque::new(),
         }
     }
 
@@ -101,155 +93,140 @@ impl Watcher {
 
     async fn next(&mut self) -> Option<WatchResponse> {
         loop {
-            if let Some(message) = self.queue.pop_front() {
-                return Some(message);
-            }
-            if let Err(error) = self.step().await? {
-                self.stage = Stage::Over;
-                self.queue.push_back(ended(self.id, Some(&error)));
+            match self.step().await? {
+                Ok(Some(message)) => return Some(message),
+                Ok(None) => {}
+                Err(error) => {
+                    self.stage = Stage::Over;
+                    return Some(ended(self.id, Some(&error)));
+                }
             }
         }
     }
 
-    /// Queues what comes next; `None` behind the end.
-    async fn step(&mut self) -> Option<Result<(), Error>> {
-        Some(match &mut self.stage {
+    /// Goes on; `None` behind the end.
+    async fn step(&mut self) -> Option<Said> {
+        Some(match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return None,
             Stage::New => self.created(),
-            Stage::State(_) => self.state(),
-            Stage::Behind => self.catch_up(),
-            Stage::AtHead(subscription) => {
-                tokio::select! {
-                    batch = subscription.batches.recv() => self.take(batch),
-                    _ = self.progress.tick() => self.progress(),
-                }
-            }
+            Stage::State(pages) => self.state(pages),
+            Stage::Behind => self.catch_up().await,
+            Stage::AtHead(subscription) => self.follow(subscription).await,
         })
     }
 
-    fn created(&mut self) -> Result<(), Error> {
+    fn created(&mut self) -> Said {
         self.stage = if self.ask.initial_state {
-            Stage::State(Pages::new(self.position))
+            Stage::State(Pages::new(self.place.whole()))
         } else {
             Stage::Behind
         };
-        let token = !self.ask.initial_state;
-        self.say(Response::Created(WatchCreated {}), token)
+        let is_whole = !self.ask.initial_state;
+        self.say(Response::Created(WatchCreated {}), is_whole)
     }
 
-    fn state(&mut self) -> Result<(), Error> {
-        let (ask, position) = (&self.ask, self.position);
-        let Stage::State(pages) = &mut self.stage else {
-            return Ok(());
-        };
+    fn state(&mut self, mut pages: Pages) -> Said {
+        // A copy that was replaced by a longer one shows the same revision, or says that it has no history of it.
         let page = read(&self.hosted, self.tenant, |reading| {
-            // A copy that was replaced by a longer one shows the same revision, or says that it has no history of it.
-            reading.can_start(position)?;
-            pages.next(&ask.ranges, reading)
+            pages.next(&self.ask.ranges, reading)
         })?;
         let is_last = !page.more;
-        if is_last {
-            self.stage = Stage::Behind;
-        }
+        self.stage = if is_last { Stage::Behind } else { Stage::State(pages) };
         self.say(Response::State(page), is_last)
     }
 
-    /// Reads history up to where the hub is, then goes over to it.
-    fn catch_up(&mut self) -> Result<(), Error> {
-        let now = read(&self.hosted, self.tenant, |reading| {
-            reading.can_start(self.position)?;
-            Ok(reading.state().revision)
+    /// Reads some history; at its end the hub goes on.
+    async fn catch_up(&mut self) -> Said {
+        if !is_active(&self.host.views, self.tenant) {
+            return Err(disabled());
+        }
+        let (ask, mut place) = (&self.ask, self.place);
+        let (events, is_all) = read(&self.hosted, self.tenant, |reading| {
+            let found = reading.changes(place.whole(), Sequence::MAX, BATCH_LEN_MAX)?;
+            let previous = |change: &_| reading.replaced_by(change).map_err(Refused::from);
+            let events = events::message(ask, &mut place, &found.changes, previous)?;
+            Ok((events, !found.more && place.whole() == found.next))
         })?;
+        self.place = place;
         let (hubs, group) = &self.hub;
-        let subscription = hubs.subscribe((*group, self.tenant), &self.hosted, now);
-        if self.position < subscription.head {
-            self.read_history(subscription.head.sequence())?;
+        let key = (*group, self.tenant);
+        let subscription = is_all.then(|| hubs.subscribe(key, &self.hosted, place.whole()));
+        self.stage = subscription.flatten().map_or(Stage::Behind, Stage::AtHead);
+        self.told(events).await
+    }
+
+    /// Takes what the hub has read, or waits for it.
+    async fn follow(&mut self, mut subscription: Subscription) -> Said {
+        match subscription.behind(self.place.whole()) {
+            Next::Batch(batch) => {
+                let events = self.events(&batch)?;
+                self.stage = Stage::AtHead(subscription);
+                self.told(events).await
+            }
+            Next::Nothing => {
+                let is_due = tokio::select! {
+                    () = subscription.moved() => false,
+                    _ = self.progress.tick() => true,
+                };
+                self.stage = Stage::AtHead(subscription);
+                if is_due { self.progress() } else { Ok(None) }
+            }
+            Next::Gone => {
+                self.stage = Stage::Behind;
+                Ok(None)
+            }
         }
-        // Whoever is still further behind subscribes anew, so that the hub does not keep batches for it in vain.
-        if self.position >= subscription.head {
-            self.stage = Stage::AtHead(subscription);
-        }
-        Ok(())
     }
 
-    fn read_history(&mut self, up_to: Sequence) -> Result<(), Error> {
-        let (ask, position) = (&self.ask, self.position);
-        let (messages, next) = read(&self.hosted, self.tenant, |reading| {
-            let found = reading.changes(position, up_to, BATCH_LEN_MAX)?;
-            let messages = events::messages(ask, found.changes.iter(), Some(reading))?;
-            Ok((messages, found.next))
-        })?;
-        self.send(messages, next)
+    fn events(&mut self, batch: &Batch) -> Result<Option<WatchEvents>, Error> {
+        let previous = |change: &_| read(&self.hosted, self.tenant, |reading| Ok(reading.replaced_by(change)?));
+        events::message(&self.ask, &mut self.place, &batch.changes, previous)
     }
 
-    /// Takes what the hub has read.
-    fn take(&mut self, batch: Result<Arc<Batch>, RecvError>) -> Result<(), Error> {
-        let Ok(batch) = batch else {
-            // Too slow for the hub, or the hub has ended: history tells which, and what that means.
-            self.stage = Stage::Behind;
-            return Ok(());
-        };
-        let (ask, position) = (&self.ask, self.position);
-        let new = |change: &&Change| change.revision > position;
-        let changes = || batch.changes.iter().filter(new);
-        let messages = if ask.previous && changes().any(|change| ask.ranges.contains(&change.key)) {
-            read(&self.hosted, self.tenant, |reading| {
-                Ok(events::messages(ask, changes(), Some(reading))?)
-            })?
-        } else {
-            events::messages(ask, changes(), None).map_err(|unreadable| failed(Refused::from(unreadable)))?
-        };
-        self.send(messages, batch.next.max(position))
-    }
-
-    fn send(&mut self, messages: Vec<events::Message>, next: Revision) -> Result<(), Error> {
-        let count = messages.len();
-        for (place, message) in messages.into_iter().enumerate() {
-            // The last message of a batch speaks for the changes behind its events too, which are not of interest.
-            let is_last = place + 1 == count;
-            self.position = if is_last { next } else { message.revision };
-            let is_whole = !message.events.more;
-            self.say(Response::Events(message.events), is_whole)?;
+    /// Says what has happened. After changes of no interest others have their turn, and a caller who hears nothing for
+    /// long is told how far the watch is: else it would take the node for dead, and begin again.
+    async fn told(&mut self, events: Option<WatchEvents>) -> Said {
+        if let Some(events) = events {
             self.progress.reset();
+            let is_whole = !events.more;
+            return self.say(Response::Events(events), is_whole);
         }
-        self.position = next;
-        Ok(())
+        tokio::task::yield_now().await;
+        match self.progress.tick().now_or_never() {
+            Some(_) => self.progress(),
+            None => Ok(None),
+        }
     }
 
     /// Says how far a quiet watch is, unless its tenant is not served any more.
-    fn progress(&mut self) -> Result<(), Error> {
-        let is_active = self.host.views.read(|view| {
-            view.tenant(self.tenant)
-                .is_some_and(|tenant| tenant.state == TenantState::Active)
-        });
-        if !is_active {
-            let message = "the tenant was disabled or deleted while it was watched";
-            return Err(Error::new(ErrorKind::TenantNotFound, message));
+    fn progress(&mut self) -> Said {
+        if !is_active(&self.host.views, self.tenant) {
+            return Err(disabled());
         }
         self.say(Response::Progress(WatchProgress {}), true)
     }
 
-    /// Queues a message; `is_whole`: the watch can be resumed behind it.
-    fn say(&mut self, response: Response, is_whole: bool) -> Result<(), Error> {
+    /// Makes a message; `is_whole`: the watch can be resumed behind it.
+    fn say(&self, response: Response, is_whole: bool) -> Said {
         // It reads the machine itself, and a machine must not be read inside a reading of it.
-        let staleness = self.hosted.freshness.staleness(self.tenant);
+        let staleness = self.hosted.freshness.measured(self.tenant);
         let header = read(&self.hosted, self.tenant, |reading| Ok(self.header(reading, staleness)))?;
         let resume_token = if is_whole {
             header.session_token.clone()
         } else {
             bytes::Bytes::new()
         };
-        self.queue.push_back(WatchResponse {
+        Ok(Some(WatchResponse {
             id: self.id,
             header: Some(header),
             resume_token,
             response: Some(response),
-        });
-        Ok(())
+        }))
     }
 
+    /// The staleness was measured before: it is that of a watch which has all that the copy has.
     fn header(&self, reading: &Reading<'_>, staleness: Option<Duration>) -> ResponseHeader {
-        let node = &self.host.config.node;
+        let (node, position) = (&self.host.config.node, self.place.whole());
         let role = if reading.record().owned().is_some() {
             Role::Home
         } else {
@@ -263,13 +240,24 @@ impl Watcher {
         };
         let seen = Seen {
             tenant: self.tenant,
-            revision: self.position,
-            token: self.position,
+            revision: position,
+            token: position,
             time: reading.state().time,
-            staleness,
+            staleness: staleness.filter(|_| position >= reading.state().revision),
         };
         reply::header(origin, seen)
     }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.host.counts.watch_closed();
+    }
+}
+
+fn disabled() -> Error {
+    let message = "the tenant was disabled or deleted while it was watched";
+    Error::new(ErrorKind::TenantNotFound, message)
 }
 
 /// Reads a copy that may have been replaced since it was read last.
@@ -278,25 +266,17 @@ fn read<T>(
     tenant: TenantNumber,
     read: impl FnOnce(&Reading<'_>) -> Result<T, Refused>,
 ) -> Result<T, Error> {
-    hosted.reading(tenant, |reading| {
-        let reading = reading.filter(|reading| Shard::is_readable(reading.record()));
-        let gone = || {
-            Error::new(
-                ErrorKind::TenantMoving,
-                "the tenant is not held here any more: resume the watch",
-            )
-        };
-        read(&reading.ok_or_else(gone)?).map_err(failed)
-    })
+    hosted.readable(tenant, |reading| of_copy(reading, read))
 }
 
-fn failed(why: Refused) -> Error {
-    match why {
-        // The copy was replaced by one that has not come as far.
-        Refused::NotReached { .. } => {
-            let message = "the copy that is watched was replaced: resume the watch";
-            Error::new(ErrorKind::TenantMoving, message)
-        }
+fn of_copy<T>(
+    reading: Option<Reading<'_>>,
+    read: impl FnOnce(&Reading<'_>) -> Result<T, Refused>,
+) -> Result<T, Error> {
+    let resume = |why| Error::new(ErrorKind::TenantMoving, format!("{why}: resume the watch"));
+    let reading = reading.ok_or_else(|| resume("the tenant is not held here any more"))?;
+    read(&reading).map_err(|why| match why {
+        Refused::NotReached { .. } => resume("the copy that is watched was replaced"),
         Refused::Compacted { .. } | Refused::Forked { .. } | Refused::Unreadable(_) => refused(why, "resume_token"),
-    }
+    })
 }
