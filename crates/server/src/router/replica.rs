@@ -3,11 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_api::proto::v1::Role;
-use stead_state::{
-    freshness::gate::{self, Replica, Verdict},
-    shard::Shard,
-};
-use stead_types::GroupId;
+use stead_state::freshness::gate::{self, Replica, Verdict};
+use stead_types::{Error, ErrorKind, GroupId};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Job, Read, Router, call::cancelled, level};
@@ -42,7 +39,7 @@ impl Router {
                         return job.call.reply.send(answer);
                     }
                     Ok(None) => break,
-                    Err(error) if error.is_transient() => break,
+                    Err(error) if error.is_transient() || is_of_copy(&error, role) => break,
                     Err(error) => return self.refuse(job.call, &error),
                 },
                 Verdict::Forward => break,
@@ -67,9 +64,8 @@ impl Router {
             return (Verdict::Forward, Role::Follower, None);
         };
         let staleness = hosted.freshness.staleness(number);
-        hosted.reading(number, |reading| match reading {
+        hosted.readable(number, |reading| match reading {
             None => (Verdict::Forward, Role::Follower, None),
-            Some(reading) if !Shard::is_readable(reading.record()) => (Verdict::Forward, Role::Follower, None),
             Some(reading) => {
                 let role = if reading.record().owned().is_some() {
                     Role::Home
@@ -89,4 +85,9 @@ impl Router {
             }
         })
     }
+}
+
+/// Tells whether the home may have what a copy lacks: one that was seeded has history from then on only.
+fn is_of_copy(error: &Error, role: Role) -> bool {
+    role != Role::Home && matches!(error.kind, ErrorKind::Compacted { .. })
 }

@@ -11,8 +11,13 @@
 //! 2. Changes are read once for all watches of a tenant that have caught up.
 //! 3. A watch whose reader is slow takes no memory but for the message that was made last: what is shared goes on
 //!    without it, and it catches up from history, or ends with where history begins.
+//! 4. Only the home, or what every replica knows alike, ends a watch for good. A copy that does not reach where a watch
+//!    begins, or has no history of it, sends it home.
 
 mod ask;
+mod begin;
+#[cfg(test)]
+mod copies_test;
 mod events;
 mod forward;
 mod hub;
@@ -27,22 +32,15 @@ use stead_api::status;
 use stead_state::{
     directory::Tenant,
     routing::{Need, Route},
-    shard::{Shard, read::Refused},
 };
 use stead_types::{Error, ErrorKind, GroupId, Revision};
-use tokio::time::{Duration, Instant, timeout_at};
 
-use self::{ask::Ask, hub::Hubs, watcher::Watcher};
+use self::{ask::Ask, begin::Reach, hub::Hubs, watcher::Watcher};
 use crate::{
     host::Hosted,
-    router::{Forwarded, Router, refused},
+    router::{Forwarded, Router},
     supervisor::Spawner,
 };
-
-/// How long a watch waits for a replica to reach where it begins, before it is sent home.
-const REACH_WAIT: Duration = Duration::from_secs(1);
-/// How long it waits for its tenant to be ready: just created, or just moved.
-const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// Messages of one watch; the last one says how it ended.
 pub(crate) type Messages = BoxStream<'static, WatchResponse>;
@@ -127,69 +125,50 @@ impl Watches {
         }
     }
 
-    /// Serves a watch from a replica of this node.
+    /// Serves a watch from a replica of this node, or sends it home.
     async fn here(self: &Arc<Self>, group: GroupId, opening: Opening) -> Result<Messages, Error> {
         let host = self.router.host();
-        let moving = || {
-            Error::new(
-                ErrorKind::TenantMoving,
-                "the tenant is not held here any more: try again",
-            )
+        let hosted = host.groups.get(&group).cloned().ok_or_else(not_ready)?;
+        let position = match begin::wait(&hosted, &opening, group).await? {
+            Reach::At(position) => position,
+            Reach::NotYet { .. } if hosted.raft.is_leader() && hosted.owns(opening.tenant.number) => {
+                begin::confirmed(&hosted, &opening).await?
+            }
+            Reach::NotYet { .. } | Reach::AtHome => return self.at_home(group, opening).await,
         };
-        let hosted = host.groups.get(&group).cloned().ok_or_else(moving)?;
-        let number = opening.tenant.number;
-        match begins_at(&hosted, &opening).await? {
-            Some(position) => {
-                let permit = self.router.admit_watch(&opening.tenant)?;
-                let hub = (self.hubs.clone(), group);
-                let watcher = Watcher::new((host.clone(), hosted), hub, (opening, permit), position);
-                Ok(watcher.into_messages())
+        self.serve((group, hosted), opening, position)
+    }
+
+    fn serve(
+        &self,
+        (group, hosted): (GroupId, Hosted),
+        opening: Opening,
+        position: Revision,
+    ) -> Result<Messages, Error> {
+        let permit = self.router.admit_watch(&opening.tenant)?;
+        let hub = (self.hubs.clone(), group);
+        let host = self.router.host().clone();
+        let watcher = Watcher::new((host, hosted), hub, (opening, permit), position);
+        Ok(watcher.into_messages())
+    }
+
+    /// Hands a watch that cannot begin at a copy to the home's leader.
+    async fn at_home(self: &Arc<Self>, copy: GroupId, opening: Opening) -> Result<Messages, Error> {
+        match self.router.route_of(&opening.tenant, Need::Home, None) {
+            Route::Inside { group, nodes } | Route::Away { group, nodes, .. } => {
+                self.elsewhere(&opening, (group, &nodes), true).await
             }
-            None if hosted.raft.is_leader() && hosted.owns(number) => {
-                let field = opening.ask.begin_field();
-                let message = format!("{field}: the tenant has not reached it: watch from what an answer has shown");
-                Err(Error::invalid(field, message))
-            }
-            None => match self.router.route_of(&opening.tenant, Need::Home, None) {
-                Route::Inside { group, nodes } | Route::Away { group, nodes, .. } => {
-                    self.elsewhere(&opening, (group, &nodes), true).await
-                }
-                Route::Refuse(error) => Err(error),
-                Route::Here { .. } | Route::Wait { .. } => Err(moving()),
-            },
+            // This node has both, while a tenant moves between groups of one region. From home there is no way on.
+            Route::Here { group } if group != copy => Box::pin(self.here(group, opening)).await,
+            Route::Refuse(error) => Err(error),
+            Route::Here { .. } | Route::Wait { .. } => Err(not_ready()),
         }
     }
 }
 
-/// Returns where a watch begins, once the copy has come so far; `None` if it does not in time.
-async fn begins_at(hosted: &Hosted, opening: &Opening) -> Result<Option<Revision>, Error> {
-    let now = Instant::now();
-    let mut applied = hosted.raft.applied();
-    loop {
-        applied.borrow_and_update();
-        let begins = hosted.reading(opening.tenant.number, |reading| {
-            let reading = reading.filter(|reading| Shard::is_readable(reading.record()))?;
-            let Some(after) = opening.ask.after() else {
-                return Some(Ok(reading.state().revision));
-            };
-            Some(reading.can_start(after).map(|()| after))
-        });
-        let until = match begins {
-            Some(Ok(position)) => return Ok(Some(position)),
-            Some(Err(Refused::NotReached { .. })) => now + REACH_WAIT,
-            Some(Err(other)) => return Err(refused(other, opening.ask.begin_field())),
-            None => now + READY_WAIT,
-        };
-        if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
-            return match begins {
-                Some(_) => Ok(None),
-                None => {
-                    let message = "the tenant is not ready to be watched here yet: try again";
-                    Err(Error::new(ErrorKind::TenantMoving, message))
-                }
-            };
-        }
-    }
+fn not_ready() -> Error {
+    let message = "the tenant is not ready to be watched here: try again";
+    Error::new(ErrorKind::TenantMoving, message)
 }
 
 /// The last message of a watch; without an error it was cancelled.

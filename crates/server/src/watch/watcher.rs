@@ -269,7 +269,7 @@ fn read<T>(
     hosted.readable(tenant, |reading| of_copy(reading, read))
 }
 
-fn of_copy<T>(
+pub(super) fn of_copy<T>(
     reading: Option<Reading<'_>>,
     read: impl FnOnce(&Reading<'_>) -> Result<T, Refused>,
 ) -> Result<T, Error> {
@@ -277,6 +277,10 @@ fn of_copy<T>(
     let reading = reading.ok_or_else(|| resume("the tenant is not held here any more"))?;
     read(&reading).map_err(|why| match why {
         Refused::NotReached { .. } => resume("the copy that is watched was replaced"),
+        // A copy that was seeded meanwhile has less history than the home.
+        Refused::Compacted { .. } if reading.record().owned().is_none() => {
+            resume("the copy that is watched was replaced")
+        }
         Refused::Compacted { .. } | Refused::Forked { .. } | Refused::Unreadable(_) => refused(why, "resume_token"),
     })
 }

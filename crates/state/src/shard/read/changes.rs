@@ -4,7 +4,6 @@ use stead_types::{Revision, Sequence, TenantTime};
 
 use super::{Reading, Refused, Version, version_at};
 use crate::{
-    lineage::Standing,
     rows::{Order, Rows, Unreadable, change, feed},
     shard::Shard,
 };
@@ -23,7 +22,8 @@ pub struct Changes {
 impl Reading<'_> {
     /// Returns the changes after a revision, up to `up_to` (or the copy's own), of about `len_max` bytes.
     pub fn changes(&self, after: Revision, up_to: Sequence, len_max: usize) -> Result<Changes, Refused> {
-        self.can_start(after)?;
+        // Where a read could be made, all changes since are kept.
+        self.resolve(Some(after))?;
         let last = up_to.min(self.state().revision.sequence());
         let first = after.sequence().next().unwrap_or(Sequence::MAX);
         let mut found = Changes {
@@ -85,22 +85,6 @@ impl Reading<'_> {
             None => Ok(None),
         }
     }
-
-    /// Fails where the changes after a revision are not all kept, or are not those of the revision's own history.
-    pub fn can_start(&self, after: Revision) -> Result<(), Refused> {
-        if let Standing::Cut { kept } = self.record.lineage.standing(after) {
-            let epoch = after.epoch();
-            return Err(Refused::Forked { epoch, kept });
-        }
-        if after > self.state().revision {
-            let reached = self.state().revision;
-            return Err(Refused::NotReached { reached });
-        }
-        if after < self.state().floor {
-            return Err(self.compacted());
-        }
-        Ok(())
-    }
 }
 
 impl Shard {
@@ -125,5 +109,39 @@ impl Shard {
             return Ok(None);
         };
         Ok(Some((feed::parse_key(first)?, feed::parse_key(last)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::{Epoch, GroupId, TenantNumber};
+
+    use super::*;
+    use crate::{
+        lineage::{Lineage, RUNS_MAX},
+        rows::{Place, memory::MemoryRows},
+        shard::{clients::Clients, record::Record},
+    };
+
+    #[test]
+    fn where_history_is_too_old_to_tell_it_is_compacted() {
+        let mut lineage = Lineage::starting(Epoch::FIRST);
+        for number in 1..=RUNS_MAX as u64 {
+            lineage.promoted_to(lineage.epoch().next().unwrap(), Sequence::new(number * 10).unwrap());
+        }
+        let mut record = Record::unknown();
+        record.live.revision = Revision::new(lineage.epoch(), Sequence::new(1_000).unwrap());
+        record.lineage = lineage;
+        let group = GroupId::new(1);
+        let reading = Reading {
+            rows: &MemoryRows::default(),
+            copy: Place { group, install: 0 }.copy(TenantNumber::new(7), 1),
+            record: &record,
+            clients: &Clients::default(),
+        };
+        let changes = |after: &str| reading.changes(after.parse().unwrap(), Sequence::MAX, 1);
+        assert!(matches!(changes("1.5"), Err(Refused::Compacted { .. })));
+        assert!(matches!(changes("1.25"), Err(Refused::Forked { .. })));
+        assert!(changes("3.25").is_ok());
     }
 }

@@ -1,0 +1,210 @@
+//! Where copies of all kinds let watches begin and go on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stead_api::proto::v1::{self, WatchCreate};
+use stead_state::{
+    codec::frame,
+    lineage::Lineage,
+    rows::change::{Cause, Change, Value},
+    shard::{
+        command::{Attach, Create, Data, Effect, Floor, Follow, Operation, Write},
+        record::OnLeaseLoss,
+    },
+};
+use stead_store::{
+    background::Background,
+    engine::memory::Disk,
+    machine::{Committed, Machine, Payload},
+    shard::ShardMachine,
+};
+use stead_types::{
+    DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber, TenantTime,
+};
+
+use super::{
+    ask::{self, Ask},
+    begin::{Reach, begin},
+    watcher::of_copy,
+};
+
+const TENANT: TenantNumber = TenantNumber::new(7);
+const HOME: GroupId = GroupId::new(1);
+
+struct Copy(ShardMachine);
+
+impl Copy {
+    fn of(group: u32, commands: &[Bytes]) -> Self {
+        let background = Arc::new(Background::inline());
+        let machine = ShardMachine::open(Disk::default().open(), background, GroupId::new(group)).unwrap();
+        for (index, command) in (1..).zip(commands) {
+            let entry = Committed {
+                index,
+                log_id: Bytes::new(),
+                payload: Payload::Commands(frame(1_000, std::slice::from_ref(command))),
+            };
+            machine.apply(vec![entry]).unwrap();
+        }
+        Self(machine)
+    }
+
+    /// A follower that was fed three changes; `floor` and `digest` are what its home says of its own copy.
+    fn fed(floor: &str, digest: Option<u128>) -> Self {
+        let data = Data {
+            tenant: TENANT,
+            home: HOME,
+            epoch: Epoch::FIRST,
+            changes: (1..=3).map(change).collect(),
+            digest,
+            floor: revision(floor),
+        };
+        Self::of(2, &[follow(), attach(), data.encode()])
+    }
+
+    fn begin(&self, after: Option<&str>) -> Result<Reach, Error> {
+        self.0.read(|view| begin(view.reading(TENANT), &ask(after)))
+    }
+
+    fn goes_on(&self, after: &str) -> Result<usize, ErrorKind> {
+        let changes = |view: stead_store::shard::View<'_>| {
+            of_copy(view.reading(TENANT), |reading| {
+                Ok(reading.changes(revision(after), Sequence::MAX, 1)?.changes.len())
+            })
+        };
+        self.0.read(changes).map_err(|error| error.kind)
+    }
+}
+
+fn ask(after: Option<&str>) -> Ask {
+    let from = |after| stead_api::convert::id::from_revision(revision(after));
+    ask::parse(&WatchCreate {
+        tenant: "acme".into(),
+        from: after.map(|after| v1::watch_create::From::AfterRevision(from(after))),
+        ..WatchCreate::default()
+    })
+    .unwrap()
+}
+
+fn revision(text: &str) -> Revision {
+    text.parse().unwrap()
+}
+
+fn change(sequence: u64) -> Change {
+    let revision = revision(&format!("1.{sequence}"));
+    Change {
+        revision,
+        effect: 0,
+        more: false,
+        cause: Cause::Write,
+        time: TenantTime(1),
+        previous: None,
+        outcome: None,
+        key: format!("key {sequence}").into(),
+        value: Some(Value {
+            create: revision,
+            version: 1,
+            expires: None,
+            bytes: "x".into(),
+        }),
+    }
+}
+
+fn version() -> DirectoryVersion {
+    DirectoryVersion {
+        incarnation: Incarnation::FIRST,
+        index: 1,
+    }
+}
+
+fn follow() -> Bytes {
+    let follow = Follow {
+        tenant: TENANT,
+        version: version(),
+        home: HOME,
+        epoch: Epoch::FIRST,
+        lineage: Lineage::starting(Epoch::FIRST),
+    };
+    follow.encode()
+}
+
+fn attach() -> Bytes {
+    let attach = Attach {
+        tenant: TENANT,
+        home: HOME,
+        incarnation: Incarnation::FIRST,
+        epoch: Epoch::FIRST,
+        position: Revision::ZERO,
+        lineage: Lineage::starting(Epoch::FIRST),
+    };
+    attach.encode()
+}
+
+fn home(written: usize) -> Vec<Bytes> {
+    let create = Create {
+        tenant: TENANT,
+        version: version(),
+        policy: OnLeaseLoss::Stop,
+    };
+    let put = |number: usize| {
+        let operation = Operation::new(format!("key {number}"), Effect::put("x"));
+        Write::new(TENANT, None, operation).encode()
+    };
+    std::iter::once(create.encode()).chain((1..=written).map(put)).collect()
+}
+
+#[test]
+fn what_a_copy_lacks_sends_a_watch_home_and_does_not_end_it() {
+    // Invariant 4.
+    let later = |is_there| Ok(Reach::NotYet { is_there });
+    assert_eq!(Copy::of(2, &[]).begin(None), later(false), "not made yet");
+    assert_eq!(Copy::of(2, &[follow()]).begin(None), later(false), "a seed under way");
+    let attached = Copy::of(2, &[follow(), attach()]);
+    assert_eq!(attached.begin(None), Ok(Reach::At(Revision::ZERO)), "empty as its home");
+
+    let fed = Copy::fed("0.0", None);
+    assert_eq!(fed.begin(None), Ok(Reach::At(revision("1.3"))));
+    assert_eq!(fed.begin(Some("1.1")), Ok(Reach::At(revision("1.1"))));
+    assert_eq!(fed.begin(Some("1.4")), later(true));
+    let seeded = Copy::fed("1.2", None);
+    assert_eq!(seeded.begin(Some("1.2")), Ok(Reach::At(revision("1.2"))));
+    assert_eq!(seeded.begin(Some("1.1")), Ok(Reach::AtHome));
+    let suspect = Copy::fed("0.0", Some(1));
+    assert_eq!(suspect.begin(None), Ok(Reach::AtHome));
+}
+
+#[test]
+fn what_the_home_lacks_is_gone() {
+    let mut commands = home(3);
+    let all = Copy::of(1, &commands);
+    assert_eq!(all.begin(Some("1.1")), Ok(Reach::At(revision("1.1"))));
+    assert_eq!(all.begin(Some("1.4")), Ok(Reach::NotYet { is_there: true }));
+    commands.push(
+        Floor {
+            index: 3,
+            tenants: vec![],
+        }
+        .encode(),
+    );
+    let some = Copy::of(1, &commands);
+    let compacted = ErrorKind::Compacted {
+        oldest: revision("1.2"),
+    };
+    assert_eq!(some.begin(Some("1.1")).unwrap_err().kind, compacted);
+    assert_eq!(some.goes_on("1.1"), Err(compacted));
+    assert_eq!(some.goes_on("1.2"), Ok(1));
+    let cut = some.begin(Some("0.1")).unwrap_err().kind;
+    assert!(matches!(cut, ErrorKind::Forked { .. }), "{cut:?}");
+}
+
+#[test]
+fn a_watch_whose_copy_is_replaced_by_one_with_less_history_is_resumed() {
+    // Invariant 4.
+    assert_eq!(Copy::fed("0.0", None).goes_on("1.2"), Ok(1));
+    assert_eq!(Copy::fed("1.3", None).goes_on("1.2"), Err(ErrorKind::TenantMoving));
+    assert_eq!(
+        Copy::of(2, &[follow(), attach()]).goes_on("1.2"),
+        Err(ErrorKind::TenantMoving)
+    );
+    assert_eq!(Copy::of(2, &[]).goes_on("1.2"), Err(ErrorKind::TenantMoving));
+}
