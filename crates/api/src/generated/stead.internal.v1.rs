@@ -1418,7 +1418,8 @@ pub struct ForwardRequest {
     #[prost(uint64, repeated, tag = "2")]
     pub cancel_ids: ::prost::alloc::vec::Vec<u64>,
 }
-/// A watch and why it was handed on; fields as in ForwardedOperation.
+/// A watch and why it was handed on; fields as in ForwardedOperation, but that nothing is queued: a receiver whose view
+/// has not reached the epoch ends the watch, and its caller begins it again.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardWatchRequest {
     #[prost(message, optional, tag = "1")]
@@ -1429,6 +1430,7 @@ pub struct ForwardWatchRequest {
     pub hops: u32,
     #[prost(uint32, tag = "4")]
     pub group: u32,
+    /// Another number at the receiver: refused.
     #[prost(uint64, tag = "5")]
     pub tenant_number: u64,
     /// Only the home's leader will do.

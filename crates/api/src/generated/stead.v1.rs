@@ -1333,7 +1333,7 @@ pub struct KeyRange {
 /// Begins a watch.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchCreate {
-    /// Chosen by the caller, once for each watch of the stream.
+    /// Chosen by the caller; of no other watch of the stream that runs.
     #[prost(uint64, tag = "1")]
     pub id: u64,
     #[prost(string, tag = "2")]
@@ -1427,7 +1427,8 @@ pub struct WatchEvents {
 /// Nothing happened to the keys watched up to the header's revision that was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchProgress {}
-/// The watch is over.
+/// The watch is over; or it did not begin. A WatchCreate with the id of a running watch is refused as INVALID with the
+/// field `create.id`, and only so: that watch goes on.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchEnded {
     /// Absent: it was cancelled.

@@ -92,6 +92,10 @@ impl Watches {
         let ask = ask::parse(&create)?;
         let tenant = self.router.host().resolve(&ask.tenant).await?;
         ask.is_of(tenant.number)?;
+        if came.is_some_and(|came| came.forwarded.tenant != tenant.number) {
+            let message = "the tenant's name is another tenant's here than at the node that handed this on: try again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let opening = Opening {
             ask,
             create,
