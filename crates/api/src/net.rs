@@ -40,9 +40,25 @@ impl Keepalive {
 }
 
 /// HTTP/2 windows: large enough that a stream over 200 ms is not held back by them.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const CALLS: Windows = Windows {
+    stream: 4 << 20,
+    connection: 16 << 20,
+};
+/// Of watches, whose readers may be slow for long: what a reader has not taken fills its stream's window, and a
+/// connection whose window is full of that stands still for all. So a stream takes little, and a connection what 4,095
+/// slow readers leave.
+const WATCHES: Windows = Windows {
+    stream: 512 << 10,
+    connection: (1 << 31) - 1,
+};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many bytes may be under way, or wait to be read.
+#[derive(Clone, Copy, Debug)]
+struct Windows {
+    stream: u32,
+    connection: u32,
+}
 
 /// Returns a channel to an address; it dials at the first call, and again after it broke.
 ///
@@ -50,6 +66,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// An address that is no `host:port`.
 pub fn channel(connect: &Connect, address: &str, keepalive: Keepalive) -> io::Result<Channel> {
+    open(connect, address, (keepalive, CALLS))
+}
+
+/// Returns a channel of its own for watches, which may be read slowly: they hold up neither calls nor one another.
+///
+/// # Errors
+///
+/// An address that is no `host:port`.
+pub fn watch_channel(connect: &Connect, address: &str, keepalive: Keepalive) -> io::Result<Channel> {
+    open(connect, address, (keepalive, WATCHES))
+}
+
+fn open(connect: &Connect, address: &str, (keepalive, windows): (Keepalive, Windows)) -> io::Result<Channel> {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(invalid)?
@@ -57,8 +86,8 @@ pub fn channel(connect: &Connect, address: &str, keepalive: Keepalive) -> io::Re
         .http2_keep_alive_interval(keepalive.interval)
         .keep_alive_timeout(keepalive.timeout)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .tcp_nodelay(true);
     let connect = connect.clone();
     let dial = tower::service_fn(move |uri: Uri| {

@@ -31,6 +31,8 @@ const SIGN_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    /// For watches: whoever reads one slowly holds up no calls.
+    pub(crate) watches: Channel,
     pub(crate) pipe: Pipe,
     /// Asks a node that has failed until it answers; calls go elsewhere meanwhile, so that none waits for a frozen one.
     rest: Mutex<Option<AbortHandle>>,
@@ -40,10 +42,12 @@ impl Node {
     pub(crate) fn new(connect: &Connect, address: &str) -> Result<Self, Error> {
         let invalid = |why| Error::invalid("endpoints", format!("endpoints: {address} is no address: {why}"));
         let channel = net::channel(connect, address, Keepalive::CLIENT).map_err(invalid)?;
+        let watches = net::watch_channel(connect, address, Keepalive::CLIENT).map_err(invalid)?;
         Ok(Self {
             address: address.to_owned(),
             pipe: Pipe::new(address.to_owned(), channel.clone()),
             channel,
+            watches,
             rest: Mutex::new(None),
         })
     }

@@ -24,6 +24,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A client's silence after which it is pinged, and how long it may take to answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams of one connection at once: another node's, or a pool's of a client, has a stream for each watch.
+const STREAMS_MAX: u32 = 4_096;
 /// HTTP/2 windows, as `stead_api::net` has them for the other end.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -84,6 +86,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder.http1().timer(TokioTimer::new());

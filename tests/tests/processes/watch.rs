@@ -354,6 +354,57 @@ async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
     assert_eq!(progress.resume_token, acme.token().unwrap().to_bytes().to_vec());
 }
 
+/// Watches of a client that nobody reads: more than a connection of calls has room for.
+const UNREAD: usize = 6;
+
+#[tokio::test]
+async fn watches_that_nobody_reads_hold_up_neither_calls_nor_other_watches() {
+    let world = World::start(1).await;
+    assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
+    let client = Client::connect(Config::new([world.first().client.clone()]))
+        .await
+        .unwrap();
+    let acme = client.tenant("acme").unwrap();
+    let value = vec![b'x'; 1 << 20];
+    for number in 0..8 {
+        acme.put(format!("large/{number}"), value.clone()).await.unwrap();
+    }
+    let all = || Watch {
+        from: WatchFrom::After(Revision::ZERO),
+        previous: true,
+        ..Watch::default()
+    };
+    let mut unread: Vec<Watcher> = join_all((0..UNREAD).map(|_| acme.watch(all())))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    // Each value read is as much as a watch sends at a time: by the end they have sent what they can.
+    for _ in 0..5 {
+        for number in 0..8 {
+            let got = timeout(LONG, acme.get(format!("large/{number}"))).await;
+            assert!(got.expect("a call is answered in time").unwrap().item.is_some());
+        }
+    }
+    let mut read = acme.watch(all()).await.unwrap();
+    let mut sequence = 0;
+    while sequence < 8 {
+        sequence += changes(&mut read).await.len();
+    }
+    let (_, metrics) = stead_tests::process::get(&world.first().http, "/metrics")
+        .await
+        .unwrap();
+    let watches = format!("stead_watches {}", UNREAD + 1);
+    assert!(metrics.contains(&watches), "{watches} is not in {metrics}");
+    acme.put("large/0", "small").await.unwrap();
+    for watcher in unread.iter_mut().chain([&mut read]) {
+        let mut last = None;
+        while last != Some(at(9)) {
+            last = changes(watcher).await.last().map(|event| event.item.modified);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_watch_of_a_tenant_that_is_disabled_ends_without_waiting_for_its_next_mark() {
     let world = World::start(1).await;

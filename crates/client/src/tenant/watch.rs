@@ -225,7 +225,7 @@ impl Watcher {
         };
         // The request stays open: a caller that has said all it has to say may still listen.
         let requests = stream::iter([create]).chain(stream::pending());
-        let mut client = KvServiceClient::new(node.channel.clone());
+        let mut client = KvServiceClient::new(node.watches.clone());
         let deadline = Instant::now() + inner.config.timeout;
         let opened = tokio::time::timeout_at(deadline, client.watch(requests)).await;
         match opened {

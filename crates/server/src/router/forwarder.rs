@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
-use stead_api::net::{Connect, Keepalive, channel};
+use stead_api::net::{Connect, Keepalive, channel, watch_channel};
 use stead_replication::Views;
 use stead_types::{GroupId, NodeId};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +22,8 @@ const WARM_MAX: usize = 32;
 struct Open {
     address: String,
     queue: mpsc::Sender<Outgoing>,
-    channel: Channel,
+    /// For watches, beside the operations' own.
+    watches: Channel,
 }
 
 /// Hands operations on to other nodes.
@@ -89,12 +90,12 @@ impl Forwarder {
         }
     }
 
-    /// Returns the connection to one of a group's nodes, and which it is.
+    /// Returns the connection for watches to one of a group's nodes, and which it is.
     pub(crate) fn channel_to(&self, group: GroupId, nodes: &[NodeId]) -> Option<(NodeId, Channel)> {
         let node = self.leaders.choose(group, nodes)?;
         self.link(node)?;
         let links = self.links.lock();
-        Some((node, links.get(&node)?.channel.clone()))
+        Some((node, links.get(&node)?.watches.clone()))
     }
 
     /// Notes that a node could not be reached.
@@ -112,13 +113,14 @@ impl Forwarder {
             return Some(open.queue.clone());
         }
         let channel = channel(&self.connect, &address, Keepalive::PEER).ok()?;
+        let watches = watch_channel(&self.connect, &address, Keepalive::PEER).ok()?;
         let (link, queue) = mpsc::channel(QUEUE_MAX);
-        let task = Link::new(channel.clone(), queue, self.leaders.clone(), self.cancels.subscribe());
+        let task = Link::new(channel, queue, self.leaders.clone(), self.cancels.subscribe());
         self.spawner.spawn("link", |stop| task.run(stop));
         let open = Open {
             address,
             queue: link.clone(),
-            channel,
+            watches,
         };
         links.insert(node, open);
         Some(link)

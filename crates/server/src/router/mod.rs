@@ -107,7 +107,7 @@ impl Router {
         &self.host
     }
 
-    /// Returns the way to one of a group's nodes, and which it is.
+    /// Returns the way of watches to one of a group's nodes, and which it is.
     pub(crate) fn channel_to(&self, group: GroupId, nodes: &[NodeId]) -> Option<(NodeId, Channel)> {
         self.forwarder.channel_to(group, nodes)
     }

@@ -1,6 +1,6 @@
 //! Watches that another node must serve.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use stead_api::{
@@ -11,10 +11,14 @@ use stead_api::{
     status,
 };
 use stead_types::{Error, ErrorKind, GroupId, NodeId, limits::HOPS_MAX};
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::{Messages, Opening, Watches, ended};
 use crate::reply;
+
+/// How long the other node may take to say anything; it answers before the watch begins.
+const OPEN_WAIT: Duration = Duration::from_secs(3);
 
 impl Watches {
     /// Hands a watch to one of a group's nodes, and its messages back.
@@ -46,7 +50,8 @@ impl Watches {
             at_home,
         };
         let mut client = ForwardServiceClient::new(channel).max_decoding_message_size(reply::MESSAGE_DECODE_MAX);
-        match client.watch(request).await {
+        let opened = timeout(OPEN_WAIT, client.watch(request)).await;
+        match opened.unwrap_or_else(|_| Err(Status::unavailable("it does not answer"))) {
             Ok(answers) => Ok(handed_through(opening.create.id, answers.into_inner())),
             Err(status) => {
                 self.router.failed_at(group, node, nodes);
