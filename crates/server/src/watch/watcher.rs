@@ -96,12 +96,15 @@ impl Watcher {
             match self.step().await? {
                 Ok(Some(message)) => return Some(message),
                 Ok(None) => {}
-                Err(error) => return Some(ended(self.id, Some(&error))),
+                Err(error) => {
+                    self.stage = Stage::Over;
+                    return Some(ended(self.id, Some(&error)));
+                }
             }
         }
     }
 
-    /// Goes on; `None` behind the end. What fails ends the watch.
+    /// Goes on; `None` behind the end.
     async fn step(&mut self) -> Option<Said> {
         Some(match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return None,
