@@ -37,6 +37,7 @@ impl World {
         assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command.clone()));
         self.index += 1;
         let before = self.directory.view().clone();
+        let rehearsed = self.rehearsed(&command);
         self.directory.reach(self.index);
         let applied = self.directory.apply(1_000 + self.index, command);
         rows::write(&mut self.rows, &self.directory, &applied);
@@ -54,8 +55,41 @@ impl World {
         if applied.answer.is_err() {
             self.assert_unchanged(before);
         }
+        if let Some(rehearsed) = rehearsed {
+            self.assert_as_rehearsed(rehearsed, &applied.answer);
+        }
         self.check();
         applied.answer
+    }
+
+    fn rehearsed(&self, command: &Command) -> Option<Result<(Outcome, View), Rejection>> {
+        let is_about = matches!(
+            command,
+            Command::CreateTenant(..)
+                | Command::UpdateTenant(..)
+                | Command::EraseTenant(..)
+                | Command::CreateRegion(..)
+        );
+        let has_begun = self.directory.cluster().is_some();
+        (is_about && has_begun).then(|| Directory::rehearse(self.directory.view().clone(), command.clone()))
+    }
+
+    /// What was rehearsed is what was done, but for numbers, versions and times.
+    fn assert_as_rehearsed(&self, rehearsed: Result<(Outcome, View), Rejection>, answer: &Answer) {
+        match (rehearsed, answer) {
+            (Ok((Outcome::Tenant(planned), view)), Ok(Outcome::Tenant(done))) => {
+                let done = self.directory.view().tenant(*done).unwrap().as_ref();
+                let planned = Tenant {
+                    number: done.number,
+                    version: done.version,
+                    created: done.created,
+                    updated: done.updated,
+                    ..view.tenant(planned).unwrap().as_ref().clone()
+                };
+                assert_eq!(&planned, done);
+            }
+            (rehearsed, answer) => assert_eq!(rehearsed.map(|(outcome, _)| outcome), *answer),
+        }
     }
 
     /// Invariant 5.

@@ -170,8 +170,8 @@ impl Directory {
         }
     }
 
-    /// Says what a command would make of a view, without doing it: the tenant or region as it would be is in the view that
-    /// is returned. Numbers of what is made, versions and times are not those that the command itself would get.
+    /// Says what a command about a tenant or a region would make of a view, without doing it: what it would be is in the
+    /// view that is returned. Numbers of what is made, versions and times are not those that the command itself would get.
     pub fn rehearse(view: View, command: Command) -> Result<(Outcome, View), Rejection> {
         let last = view.tenants_from(TenantNumber::new(0)).last();
         let mut directory = Self {

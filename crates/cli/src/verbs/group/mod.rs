@@ -51,8 +51,8 @@ impl Verb {
             }
             Self::MoveLeader { number, to, reason } => {
                 let moved = admin.move_leader(number, to, &reason).await;
-                let look = format!("`stead group status {number}` shows who leads");
-                let group = moved.map_err(|error| Failure::from(error).if_unknown(&look))?;
+                let group =
+                    moved.map_err(|error| Failure::from(error).if_unknown("`stead group list` shows who leads"))?;
                 sheet(&[group]).print_one(target.output)
             }
         }
