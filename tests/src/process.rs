@@ -24,14 +24,14 @@ use tokio::{
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const ANSWER_LEN_MAX: u64 = 1 << 20;
 
-/// Returns the binary `stead` of this build; `STEAD_BINARY` names another one.
+/// Returns the binary `stead` of this build; `STEAD_BIN` names another one.
 ///
 /// # Panics
 ///
 /// It cannot be built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| env::var_os("STEAD_BINARY").map_or_else(build, PathBuf::from))
+    BINARY.get_or_init(|| env::var_os("STEAD_BIN").map_or_else(build, PathBuf::from))
 }
 
 /// Builds the binary beside this test: cargo knows whether there is something to do.

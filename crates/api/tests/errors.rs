@@ -76,7 +76,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
             "The tenant's policy does not admit the place. Choose another region, or change the policy."
         }
         ErrorKind::IdempotencyExpired { .. } => {
-            "The key is outside the window in which outcomes are remembered. If the write was sent only once, send it with a new key."
+            "The key is outside the window in which outcomes are remembered. If the write was sent only once, by a library that retries by itself too, send it with a new key; else read, and decide anew."
         }
         ErrorKind::DurabilityUnmet { .. } => {
             "**It happened**: committed in the home region at `revision`; not confirmed in another region in time."
