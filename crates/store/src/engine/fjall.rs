@@ -19,8 +19,9 @@ use stead_state::rows::{Order, Row, Unreadable};
 use super::{CACHE_LEN, Change, Engine, Kind, is_empty, unreadable};
 use crate::health::Health;
 
-/// Compaction threads.
-const WORKERS: usize = 2;
+/// Threads that flush and compact. With more than one the first keeps itself free for flushes: while others compact it
+/// puts the next compaction back into its own queue and takes it out again, without a pause, which costs a whole core.
+const WORKERS: usize = 1;
 
 /// Tables that wait to be compacted before writing waits for them: each of them costs a read.
 const UNSORTED_TABLES_MAX: usize = 16;
