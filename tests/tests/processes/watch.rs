@@ -54,14 +54,19 @@ fn at(sequence: u64) -> Revision {
     format!("1.{sequence}").parse().unwrap()
 }
 
-#[tokio::test]
-async fn a_watch_tells_every_change_of_its_keys_once_and_in_order() {
-    let world = World::start(1).await;
+/// Makes the tenant and returns it as a client of its own has it.
+async fn acme(world: &World) -> Tenant {
     assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
     let client = Client::connect(Config::new([world.first().client.clone()]))
         .await
         .unwrap();
-    let acme = client.tenant("acme").unwrap();
+    client.tenant("acme").unwrap()
+}
+
+#[tokio::test]
+async fn a_watch_tells_every_change_of_its_keys_once_and_in_order() {
+    let world = World::start(1).await;
+    let acme = acme(&world).await;
     acme.put("a/1", "before").await.unwrap();
     let mut all = acme.watch(Watch::default()).await.unwrap();
     let mut some = acme.watch(some_of_a()).await.unwrap();
@@ -367,11 +372,7 @@ const UNREAD: usize = 6;
 #[tokio::test]
 async fn watches_that_nobody_reads_hold_up_neither_calls_nor_other_watches() {
     let world = World::start(1).await;
-    assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
-    let client = Client::connect(Config::new([world.first().client.clone()]))
-        .await
-        .unwrap();
-    let acme = client.tenant("acme").unwrap();
+    let acme = acme(&world).await;
     let value = vec![b'x'; 1 << 20];
     for number in 0..8 {
         acme.put(format!("large/{number}"), value.clone()).await.unwrap();

@@ -9,7 +9,6 @@ use stead_api::proto::v1::{
 };
 use stead_raft::ReadIndexError;
 use stead_state::shard::{
-    Shard,
     answer::Version,
     read::{Reading, Refused},
 };
@@ -131,11 +130,10 @@ impl Router {
                         "the tenant is not held here any more: try again",
                     )
                 };
-                let reading = reading.filter(|reading| Shard::is_readable(reading.record()));
                 let reading = reading.ok_or_else(gone)?;
                 query(&reading, job, origin, staleness, counted.take())
             };
-            match hosted.reading(job.tenant.number, reading)? {
+            match hosted.readable(job.tenant.number, reading)? {
                 Found::Answer(answer) => return Ok(Some(answer)),
                 Found::NotReached => return Ok(None),
                 Found::Count(count, after, revision) => {
