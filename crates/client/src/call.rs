@@ -72,7 +72,9 @@ impl Attempts {
             }
             Failure::Answered(error, _) => self.progress.ambiguous |= !error.has_no_effect(),
         }
-        self.tried.push(node);
+        if !matches!(next, Next::Return(_)) {
+            self.tried.push(node);
+        }
         self.progress.failed += 1;
         next
     }
@@ -120,18 +122,21 @@ impl Inner {
                 session.set_route(None);
                 self.newly_followed.notify_one();
             }
-            if session.leader().is_some() {
+            let next = attempts.failed(node, &failure);
+            if session.leader().is_some() && !matches!(next, Next::Return(_)) {
                 session.forget_leader();
             }
-            match attempts.failed(node, &failure) {
+            let wait = match next {
                 Next::Fail(error) => return Err(outcome(&attempts.progress, error, &request)),
-                Next::Restamp(time) => stamp(&mut request, time),
-                Next::Retry(wait) => {
-                    let wait = wait.max(self.budget.pay());
-                    if !self.wait(wait, deadline).await {
-                        return Err(outcome(&attempts.progress, failure.error().clone(), &request));
-                    }
+                Next::Restamp(time) => {
+                    stamp(&mut request, time);
+                    continue;
                 }
+                Next::Retry(wait) => wait.max(self.budget.pay()),
+                Next::Return(wait) => wait,
+            };
+            if !self.wait(wait, deadline).await {
+                return Err(outcome(&attempts.progress, failure.error().clone(), &request));
             }
         }
     }
@@ -167,14 +172,14 @@ impl Inner {
                 let message = format!("the change may or may not have happened: {}", failure.error());
                 return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
             }
-            match next {
+            let wait = match next {
                 Next::Fail(error) => return Err(error),
                 Next::Restamp(_) => return Err(failure.error().clone()),
-                Next::Retry(wait) => {
-                    if !self.wait(wait.max(self.budget.pay()), deadline).await {
-                        return Err(failure.error().clone());
-                    }
-                }
+                Next::Retry(wait) => wait.max(self.budget.pay()),
+                Next::Return(wait) => wait,
+            };
+            if !self.wait(wait, deadline).await {
+                return Err(failure.error().clone());
             }
         }
     }

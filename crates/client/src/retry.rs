@@ -37,6 +37,8 @@ pub(crate) struct Progress {
 pub(crate) enum Next {
     /// Try again after this, elsewhere if there is another node.
     Retry(Duration),
+    /// Come back to the same node after this: it named the time, so this is none of the retries that are bounded.
+    Return(Duration),
     /// Write again under a stamp of this time: the store refused the old one without executing it.
     Restamp(TenantTime),
     /// Tell the caller.
@@ -67,8 +69,8 @@ pub(crate) fn next(progress: Progress, failure: &Failure) -> Next {
         return Next::Retry(at_first(WAIT_FIRST));
     }
     if let ErrorKind::RateLimited { wait: named, .. } = error.kind {
-        // Many may have been told the same: who was refused again steps back further.
-        return Next::Retry(named.max(at_first(Duration::ZERO)).min(RATE_WAIT_MAX));
+        // The time is one's own turn, but others may have taken it: who was refused again steps back further.
+        return Next::Return(named.max(at_first(Duration::ZERO)).min(RATE_WAIT_MAX));
     }
     if error.is_transient() {
         return Next::Retry(retry_after.unwrap_or(wait).min(WAIT_MAX));
@@ -187,18 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_rate_is_believed_for_longer() {
+    fn a_limit_of_rate_is_believed_for_longer_and_asked_again() {
         let asks = |wait| {
             let limit = "bytes_per_second".to_owned();
             answered(ErrorKind::RateLimited { limit, wait })
         };
         let seconds = Duration::from_secs;
-        assert_eq!(next(WRITE, &asks(seconds(3))), Next::Retry(seconds(3)));
-        assert_eq!(next(WRITE, &asks(seconds(300))), Next::Retry(RATE_WAIT_MAX));
+        assert_eq!(next(WRITE, &asks(seconds(3))), Next::Return(seconds(3)));
+        assert_eq!(next(WRITE, &asks(seconds(300))), Next::Return(RATE_WAIT_MAX));
         let again = Progress { failed: 3, ..WRITE };
         assert_eq!(
             next(again, &asks(Duration::ZERO)),
-            Next::Retry(Duration::from_millis(80))
+            Next::Return(Duration::from_millis(80))
         );
     }
 

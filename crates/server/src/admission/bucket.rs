@@ -5,10 +5,14 @@
 //! 1. What costs one each, and is charged once [`Bucket::check`] has let it through, is over any time at most the rate
 //!    times it and one second's worth.
 //! 2. What costs more than there is goes once, and is paid by waiting: nothing is let through until it is.
+//! 3. Whoever is refused while others wait is told to come back after them: all who were told the same time would come at
+//!    that time, and all but one of them in vain.
 
 use std::time::Duration;
 
 const SECOND_NS: u128 = 1_000_000_000;
+/// Those who were refused are told to come back within this time after there is something again.
+const TURNS_MAX_NS: u64 = 1_000_000_000;
 
 /// What has been used of a rate, as what is owed: zero when the bucket is full.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,22 +23,27 @@ pub(crate) struct Bucket {
     at_ns: u64,
     /// By which rate it is counted.
     rate: u64,
+    /// The last turn that somebody was told to come back for.
+    told_ns: u64,
 }
 
 impl Bucket {
-    /// Tells whether there is one left.
+    /// Tells whether there is one left for something that will be charged `cost`.
     ///
     /// # Errors
     ///
-    /// After how long there is one again.
-    pub(crate) fn check(&mut self, now_ns: u64, rate: u64) -> Result<(), Duration> {
+    /// After how long it has its turn.
+    pub(crate) fn check(&mut self, now_ns: u64, rate: u64, cost: u64) -> Result<(), Duration> {
         self.settle(now_ns, rate);
         let over = (self.owed + SECOND_NS).saturating_sub(u128::from(rate) * SECOND_NS);
-        if over > 0 {
-            let wait_ns = over.div_ceil(u128::from(rate.max(1)));
-            return Err(Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(u64::MAX)));
+        if over == 0 {
+            return Ok(());
         }
-        Ok(())
+        let free_ns = now_ns.saturating_add(takes_ns(over, rate));
+        let turn_ns = takes_ns(u128::from(cost) * SECOND_NS, rate);
+        let next_ns = self.told_ns.saturating_add(turn_ns);
+        self.told_ns = next_ns.clamp(free_ns, free_ns.saturating_add(TURNS_MAX_NS));
+        Err(Duration::from_nanos(self.told_ns - now_ns))
     }
 
     /// Takes what is used, there or not.
@@ -62,6 +71,11 @@ impl Bucket {
     }
 }
 
+/// How long something in billionths takes at a rate, in nanoseconds.
+fn takes_ns(billionths: u128, rate: u64) -> u64 {
+    u64::try_from(billionths.div_ceil(u128::from(rate.max(1)))).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +83,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn take(bucket: &mut Bucket, now_ns: u64, rate: u64, cost: u64) -> Result<(), Duration> {
-        bucket.check(now_ns, rate)?;
+        bucket.check(now_ns, rate, cost)?;
         bucket.charge(now_ns, rate, cost);
         Ok(())
     }
@@ -127,10 +141,40 @@ mod tests {
         assert_eq!(take(&mut bucket, 3_510 * SECOND / 1_000, 100, 1), Ok(()));
     }
 
+    /// Invariant 3: a hundred who ask at once need two attempts each, not a hundred.
+    #[test]
+    fn who_is_refused_is_told_a_turn_of_its_own_and_has_it() {
+        let (rate, mut bucket) = (100, Bucket::default());
+        drain(&mut bucket, 0, rate);
+        let told: Vec<Duration> = (0..100).map(|_| take(&mut bucket, 0, rate, 1).unwrap_err()).collect();
+        // The drain's own refusal had the first turn.
+        for (place, wait) in (2..).zip(&told) {
+            assert_eq!(*wait, (place * Duration::from_millis(10)).min(Duration::from_millis(1_010)));
+        }
+        for wait in told {
+            assert_eq!(take(&mut bucket, wait.as_nanos() as u64, rate, 1), Ok(()));
+        }
+    }
+
+    #[test]
+    fn turns_go_a_second_ahead_at_most_and_are_as_long_as_what_is_asked_for() {
+        let mut bucket = Bucket::default();
+        bucket.charge(0, 1_000, 1_000);
+        let waits = [1, 250, 250, 400, 400, 1].map(|cost| {
+            let wait = take(&mut bucket, 0, 1_000, cost).unwrap_err();
+            wait.as_millis()
+        });
+        assert_eq!(waits, [1, 251, 501, 901, 1_001, 1_001]);
+        // Nobody came: who asks later is served, and who is refused then is the first.
+        let later = 2 * SECOND;
+        assert_eq!(take(&mut bucket, later, 1_000, 1_000), Ok(()));
+        assert_eq!(take(&mut bucket, later, 1_000, 1), Err(Duration::from_millis(1)));
+    }
+
     #[test]
     fn who_owes_when_the_rate_changes_waits_as_long_as_before() {
         let mut bucket = Bucket::default();
-        assert_eq!(drain(&mut bucket, 0, 1_000).0, 1_000);
+        bucket.charge(0, 1_000, 1_000);
         assert_eq!(take(&mut bucket, 0, 2, 1), Err(Duration::from_millis(500)));
         assert_eq!(take(&mut bucket, SECOND / 2, 2, 1), Ok(()));
         assert!(!bucket.is_full(SECOND));

@@ -166,9 +166,9 @@ impl Admission {
             (&mut account.bytes, TenantLimit::BytesPerSecond, cost.bytes),
             (&mut account.operations, TenantLimit::OperationsPerSecond, 1),
         ];
-        for (bucket, limit, _) in &mut flows {
+        for (bucket, limit, cost) in &mut flows {
             let max = tenant.limit(*limit).unwrap_or(u64::MAX);
-            bucket.check(now_ns, max).map_err(|wait| Refused {
+            bucket.check(now_ns, max, *cost).map_err(|wait| Refused {
                 wait: Some(wait),
                 ..Refused::full(*limit, max)
             })?;
