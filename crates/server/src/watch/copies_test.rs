@@ -7,7 +7,7 @@ use stead_api::proto::v1::{self, WatchCreate};
 use stead_state::{
     codec::frame,
     lineage::Lineage,
-    rows::change::{Cause, Change, Value},
+    rows::change::Change,
     shard::{
         command::{Attach, Create, Data, Effect, Floor, Follow, Operation, Write},
         record::OnLeaseLoss,
@@ -20,12 +20,13 @@ use stead_store::{
     shard::ShardMachine,
 };
 use stead_types::{
-    DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber, TenantTime,
+    DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber,
 };
 
 use super::{
     ask::{self, Ask},
     begin::{Reach, begin},
+    change_fixture,
     watcher::of_copy,
 };
 
@@ -91,23 +92,7 @@ fn revision(text: &str) -> Revision {
 }
 
 fn change(sequence: u64) -> Change {
-    let revision = revision(&format!("1.{sequence}"));
-    Change {
-        revision,
-        effect: 0,
-        more: false,
-        cause: Cause::Write,
-        time: TenantTime(1),
-        previous: None,
-        outcome: None,
-        key: format!("key {sequence}").into(),
-        value: Some(Value {
-            create: revision,
-            version: 1,
-            expires: None,
-            bytes: "x".into(),
-        }),
-    }
+    change_fixture::change(&format!("1.{sequence}"), format!("key {sequence}"), Some(1))
 }
 
 fn version() -> DirectoryVersion {

@@ -100,29 +100,8 @@ mod tests {
     use std::convert::Infallible;
 
     use stead_api::proto::v1::{KeyRange, WatchCreate};
-    use stead_state::rows::change::{Cause, Value};
-    use stead_types::TenantTime;
 
-    use super::*;
-
-    fn change(revision: &str, key: &'static str, len: Option<usize>) -> Change {
-        Change {
-            revision: revision.parse().unwrap(),
-            effect: 0,
-            more: false,
-            cause: Cause::Write,
-            time: TenantTime(1),
-            previous: None,
-            outcome: None,
-            key: key.into(),
-            value: len.map(|len| Value {
-                create: revision.parse().unwrap(),
-                version: 1,
-                expires: None,
-                bytes: vec![0; len].into(),
-            }),
-        }
-    }
+    use super::{super::change_fixture::change, *};
 
     fn made(create: WatchCreate, changes: &[Change]) -> Vec<(String, Vec<String>, bool)> {
         let ask = super::super::ask::parse(&WatchCreate {
@@ -135,10 +114,10 @@ mod tests {
         loop {
             // Each value before is as large as can be.
             let mut asked = 0;
-            let previous = |change: &Change| {
+            let previous = |of: &Change| {
                 asked += 1;
-                let value = self::change("1.1", "", Some(1 << 20)).value.unwrap();
-                let revision = change.revision;
+                let value = change("1.1", "", Some(1 << 20)).value.unwrap();
+                let revision = of.revision;
                 Ok::<_, Infallible>(Some(Version { revision, value }))
             };
             let Ok(events) = message(&ask, &mut place, changes, previous);
@@ -181,7 +160,7 @@ mod tests {
         let effect = |(at, (key, len)): (usize, &(&'static str, usize))| Change {
             effect: at.try_into().unwrap(),
             more: at + 1 < keys.len(),
-            ..change(revision, key, Some(*len))
+            ..change(revision, *key, Some(*len))
         };
         keys.iter().enumerate().map(effect).collect()
     }

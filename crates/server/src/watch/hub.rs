@@ -373,10 +373,7 @@ pub(super) fn is_active(views: &Views, tenant: TenantNumber) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use stead_state::rows::change::{Cause, Value};
-    use stead_types::TenantTime;
-
-    use super::*;
+    use super::{super::change_fixture::change, *};
 
     const KEY: Key = (GroupId::new(1), TenantNumber::new(7));
     const OTHER: Key = (GroupId::new(1), TenantNumber::new(8));
@@ -387,25 +384,9 @@ mod tests {
 
     /// One change behind a revision.
     fn batch(after: u64, len: usize) -> Batch {
-        let change = Change {
-            revision: revision(after + 1),
-            effect: 0,
-            more: false,
-            cause: Cause::Write,
-            time: TenantTime(1),
-            previous: None,
-            outcome: None,
-            key: "a".into(),
-            value: Some(Value {
-                create: revision(1),
-                version: 1,
-                expires: None,
-                bytes: vec![0; len].into(),
-            }),
-        };
         Batch {
             after: revision(after),
-            changes: vec![change],
+            changes: vec![change(&revision(after + 1).to_string(), "a", Some(len))],
             next: revision(after + 1),
         }
     }

@@ -17,6 +17,8 @@
 mod ask;
 mod begin;
 #[cfg(test)]
+mod change_fixture;
+#[cfg(test)]
 mod copies_test;
 mod events;
 mod forward;

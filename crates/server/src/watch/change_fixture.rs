@@ -1,0 +1,25 @@
+//! A change as the tests of watches make it.
+
+use bytes::Bytes;
+use stead_state::rows::change::{Cause, Change, Value};
+use stead_types::TenantTime;
+
+/// Returns a put of so many bytes, or without a length a delete.
+pub(super) fn change(revision: &str, key: impl Into<Bytes>, len: Option<usize>) -> Change {
+    Change {
+        revision: revision.parse().unwrap(),
+        effect: 0,
+        more: false,
+        cause: Cause::Write,
+        time: TenantTime(1),
+        previous: None,
+        outcome: None,
+        key: key.into(),
+        value: len.map(|len| Value {
+            create: revision.parse().unwrap(),
+            version: 1,
+            expires: None,
+            bytes: vec![b'x'; len].into(),
+        }),
+    }
+}
