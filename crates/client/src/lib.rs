@@ -47,7 +47,7 @@ mod tokens;
 
 pub use admin::{
     Admin, Followers, Group, GroupStatus, Lag, NewTenant, NodeInfo, NodeStatus, RegionInfo, RegionStatus, Replica,
-    TenantChange, TenantInfo, TenantState,
+    TenantChange, TenantDeletion, TenantInfo, TenantState,
 };
 pub use answer::{Appended, Batch, Deleted, DeletedRange, Got, Header, Incremented, Item, Page, Role, Written};
 pub use client::Client;

@@ -8,7 +8,7 @@ mod tenant;
 pub use group::{Group, GroupStatus};
 pub use node::{NodeInfo, NodeStatus};
 pub use region::{Lag, RegionInfo, RegionStatus};
-pub use tenant::{Followers, NewTenant, Replica, TenantChange, TenantInfo, TenantState};
+pub use tenant::{Followers, NewTenant, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState};
 
 use crate::Client;
 

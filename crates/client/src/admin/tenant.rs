@@ -135,6 +135,21 @@ pub struct TenantChange {
     pub dry_run: bool,
 }
 
+/// A step of taking a tenant away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantDeletion {
+    /// Which tenant.
+    pub name: String,
+    /// The etag that was read; empty: whatever it is.
+    pub etag: String,
+    /// The second step: erase a disabled one everywhere. Without it the tenant is disabled.
+    pub erase: bool,
+    /// For the audit.
+    pub reason: String,
+    /// Only check.
+    pub dry_run: bool,
+}
+
 impl Admin {
     /// Makes a tenant.
     ///
@@ -239,12 +254,13 @@ impl Admin {
     /// # Errors
     ///
     /// A refusal, or a failure that says whether the tenant may have been changed.
-    pub async fn delete_tenant(&self, name: &str, erase: bool, reason: &str) -> Result<TenantInfo, Error> {
+    pub async fn delete_tenant(&self, deletion: TenantDeletion) -> Result<TenantInfo, Error> {
         let request = v1::DeleteTenantRequest {
-            name: name.to_owned(),
-            erase,
-            reason: reason.to_owned(),
-            ..Default::default()
+            name: deletion.name,
+            etag: deletion.etag,
+            erase: deletion.erase,
+            reason: deletion.reason,
+            validate_only: deletion.dry_run,
         };
         let call = async |channel, request| Service::new(channel).delete_tenant(request).await;
         let inner = self.0.inner();

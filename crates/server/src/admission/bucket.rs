@@ -149,7 +149,10 @@ mod tests {
         let told: Vec<Duration> = (0..100).map(|_| take(&mut bucket, 0, rate, 1).unwrap_err()).collect();
         // The drain's own refusal had the first turn.
         for (place, wait) in (2..).zip(&told) {
-            assert_eq!(*wait, (place * Duration::from_millis(10)).min(Duration::from_millis(1_010)));
+            assert_eq!(
+                *wait,
+                (place * Duration::from_millis(10)).min(Duration::from_millis(1_010))
+            );
         }
         for wait in told {
             assert_eq!(take(&mut bucket, wait.as_nanos() as u64, rate, 1), Ok(()));

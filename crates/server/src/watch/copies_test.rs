@@ -19,9 +19,7 @@ use stead_store::{
     machine::{Committed, Machine, Payload},
     shard::ShardMachine,
 };
-use stead_types::{
-    DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber,
-};
+use stead_types::{DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber};
 
 use super::{
     ask::{self, Ask},

@@ -1,6 +1,7 @@
 //! `stead tenant delete`: two steps, of which the second cannot be undone.
 
 use clap::Args;
+use stead_client::TenantDeletion;
 
 use super::{look, shown};
 use crate::{args::Target, confirm, context, exit::Failure};
@@ -12,17 +13,23 @@ pub(crate) struct Delete {
     /// The second step: erase a disabled tenant in every region
     #[arg(long)]
     erase: bool,
+    /// Refuse unless this is its etag
+    #[arg(long, default_value = "")]
+    etag: String,
     /// Do not ask
     #[arg(long)]
     yes: bool,
     /// Why, for the audit
     #[arg(long, default_value = "")]
     reason: String,
+    /// Only check, and show what it would be
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Delete {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
-        if !self.yes {
+        if !self.yes && !self.dry_run {
             let lost = if self.erase {
                 "all its data, in every region, for ever"
             } else {
@@ -31,8 +38,16 @@ impl Delete {
             confirm::by_name(&format!("tenant {} would lose {lost}", self.name), &self.name).await?;
         }
         let client = context::connect(target).await?;
-        let deleted = client.admin().delete_tenant(&self.name, self.erase, &self.reason).await;
-        let tenant = deleted.map_err(|error| Failure::from(error).if_unknown(&look(&self.name)))?;
+        let look = look(&self.name);
+        let deletion = TenantDeletion {
+            name: self.name,
+            etag: self.etag,
+            erase: self.erase,
+            reason: self.reason,
+            dry_run: self.dry_run,
+        };
+        let deleted = client.admin().delete_tenant(deletion).await;
+        let tenant = deleted.map_err(|error| Failure::from(error).if_unknown(&look))?;
         shown::sheet(&[tenant]).print_one(target.output)
     }
 }
