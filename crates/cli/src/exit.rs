@@ -131,6 +131,14 @@ impl Failure {
     }
 }
 
+impl From<clap::Error> for Failure {
+    fn from(wrong: clap::Error) -> Self {
+        let text = wrong.render().to_string();
+        let what = text.strip_prefix("error: ").unwrap_or(&text);
+        Self::new(Code::Usage, what.trim_end())
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, todo) = of(&error.kind);

@@ -10,13 +10,21 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::Parser;
+use exit::Failure;
+use output::Output;
 
 /// glibc's allocator keeps what a burst of writes has taken: several hundred MiB that stay with an idle node.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(wrong) if wrong.use_stderr() && Output::is_json_asked(std::env::args_os()) => {
+            return Failure::from(wrong).report(Output::Json);
+        }
+        Err(wrong) => wrong.exit(),
+    };
     let output = cli.target.output;
     match verbs::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

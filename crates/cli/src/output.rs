@@ -1,6 +1,6 @@
 //! How answers are shown: a table for people, JSON for programs. Data goes to standard output, the rest does not.
 
-use std::{io::Write, time::Duration};
+use std::{ffi::OsString, io::Write, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::ValueEnum;
@@ -19,6 +19,15 @@ pub(crate) enum Output {
     Wide,
     /// For programs; only grows. Bytes are base64.
     Json,
+}
+
+impl Output {
+    /// Tells whether arguments ask for JSON, also where the rest of them cannot be understood.
+    pub(crate) fn is_json_asked(args: impl Iterator<Item = OsString>) -> bool {
+        let is_whole = |arg: &OsString| arg == "-ojson" || arg == "-o=json" || arg == "--output=json";
+        let mut args = args.skip_while(|arg| arg != "-o" && arg != "--output" && !is_whole(arg));
+        args.next().is_some_and(|arg| is_whole(&arg)) || args.next().is_some_and(|form| form == "json")
+    }
 }
 
 /// Rows of one kind.

@@ -379,6 +379,7 @@ async fn the_command_line_does_what_it_says_and_says_what_it_does() {
         assert_eq!(made.code, Some(0), "{made:?}");
     }
     several_keys(&world).await;
+    misspelt(&world).await;
     rehearsed(&world).await;
     refused_as_typed(&world).await;
     repeated(&world).await;
@@ -398,6 +399,24 @@ async fn json(world: &World, line: &str) -> serde_json::Value {
     let ran = ran(world, &format!("{line} -o json")).await;
     assert_eq!(ran.code, Some(0), "{line}: {ran:?}");
     serde_json::from_str(&ran.stdout).unwrap()
+}
+
+/// Arguments that make no sense are told in the form that they ask for.
+async fn misspelt(world: &World) {
+    for form in ["-o json", "-ojson", "--output json", "--output=json"] {
+        let told = ran(world, &format!("kv get acme a {form} --consistence local")).await;
+        assert_eq!(told.code, Some(2), "{told:?}");
+        let error: serde_json::Value = serde_json::from_str(&told.stderr).unwrap();
+        assert_eq!(error["error"]["reason"], "INVALID");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains("--consistence") && message.contains("--consistency"),
+            "{message}"
+        );
+    }
+    let told = ran(world, "kv get acme a -o table --consistence local").await;
+    assert_eq!(told.code, Some(2), "{told:?}");
+    assert!(told.stderr.starts_with("error: unexpected argument"), "{told:?}");
 }
 
 async fn several_keys(world: &World) {
