@@ -11,9 +11,20 @@ use stead_api::{
 };
 use stead_state::shard::answer::Version;
 use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber, TenantTime};
+use tonic::{Code, Status};
 
 /// Most bytes of a message that is read: above every limit of our own, so that those speak first.
 pub(crate) const MESSAGE_DECODE_MAX: usize = 16 << 20;
+
+/// Says in our words what a reader of messages refuses by itself: one that is longer than it reads.
+pub(crate) fn too_long(refused: Status) -> Status {
+    if refused.code() != Code::OutOfRange || !refused.details().is_empty() {
+        return refused;
+    }
+    let why = refused.message().trim_start_matches("Error, ");
+    let message = format!("request: {why}; send less in one message");
+    status::to_status(&Error::invalid("request", message))
+}
 
 /// Returns the answer of a failed operation; its stream sets the id.
 pub(crate) fn error(error: &Error) -> Answer {

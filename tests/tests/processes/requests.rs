@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use futures::stream;
 use stead_api::{
     convert::read::duration,
     proto::{
         admin::v1::{CreateTenantRequest, ListTenantsRequest, tenant_service_client::TenantServiceClient},
         v1::{
-            AppendRequest, GetRequest, IncrementRequest, ListRegionsRequest, PutRequest, ScanRequest,
-            directory_service_client::DirectoryServiceClient, kv_service_client::KvServiceClient,
+            AppendRequest, GetRequest, IncrementRequest, ListRegionsRequest, Operation, PipelineRequest, PutRequest,
+            ScanRequest, answer, directory_service_client::DirectoryServiceClient, kv_service_client::KvServiceClient,
+            operation,
         },
     },
     status,
@@ -46,7 +48,7 @@ fn scan(prefix: &'static str, page_size: i32, page_token: &str) -> ScanRequest {
 }
 
 /// Says that a request is refused for this field, and that the message has these words.
-pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<tonic::Response<T>, Status>, field: &str, words: &[&str]) {
+pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str, words: &[&str]) {
     let refusal = answer.unwrap_err();
     assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal:?}");
     let error = status::from_status(&refusal);
@@ -309,6 +311,27 @@ async fn sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
         "value",
         &["at most 1048576", "2097152", "split it"],
     );
+    let limit = (16 << 20).to_string();
+    let too_long = put("acme", "huge", vec![0; 17 << 20]);
+    refused(kv.put(too_long.clone()).await, "request", &[&limit, "send less"]);
+    let asked = [operation::Request::Get(get("acme")), operation::Request::Put(too_long)];
+    let messages = asked.into_iter().zip(1..).map(|(request, id)| PipelineRequest {
+        operations: vec![Operation {
+            id,
+            request: Some(request),
+            ..Operation::default()
+        }],
+        ..PipelineRequest::default()
+    });
+    let messages: Vec<_> = messages.collect();
+    let mut answers = kv.pipeline(stream::iter(messages)).await.unwrap().into_inner();
+    let answered = answers.message().await.unwrap().unwrap().answers;
+    assert_eq!(answered.iter().map(|answer| answer.id).collect::<Vec<_>>(), [1]);
+    assert!(
+        matches!(answered[0].response, Some(answer::Response::Get(_))),
+        "{answered:?}"
+    );
+    refused(answers.message().await, "request", &[&limit, "send less"]);
 
     failed(
         &world.stead(["kv", "put", "acme", &key, "x"]).await,

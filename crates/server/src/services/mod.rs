@@ -13,7 +13,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::Router as HttpRouter;
+use axum::{Router as HttpRouter, middleware::map_response, response::Response};
 use stead_api::net::Connect;
 use stead_api::proto::{
     admin::v1::{
@@ -28,10 +28,16 @@ use stead_api::proto::{
     v1::{directory_service_server::DirectoryServiceServer, kv_service_server::KvServiceServer},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, service::Routes};
+use tonic::{Code, Status, server::NamedService, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::{host::Host, reply::MESSAGE_DECODE_MAX, router::Router, supervisor::Spawner, watch::Watches};
+use crate::{
+    host::Host,
+    reply::{self, MESSAGE_DECODE_MAX},
+    router::Router,
+    supervisor::Spawner,
+    watch::Watches,
+};
 
 /// What serves data.
 #[derive(Clone)]
@@ -83,7 +89,16 @@ pub(crate) fn client_router(host: &Arc<Host>, serving: &Serving, stop: &Cancella
     let health = health::HealthService::new(host.clone(), CLIENT_SERVICES, stop.clone());
     routes.add_service(HealthServer::new(health));
     add_reflection(&mut routes);
-    routes.routes().into_axum_router()
+    let router = routes.routes().into_axum_router();
+    router.layer(map_response(in_our_words))
+}
+
+/// tonic refuses a message beyond its reader's limit by itself.
+async fn in_our_words(response: Response) -> Response {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() == Code::OutOfRange => reply::too_long(status).into_http(),
+        Some(_) | None => response,
+    }
 }
 
 /// The services of the client listener, by the names that health checks ask for.

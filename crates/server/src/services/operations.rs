@@ -7,7 +7,8 @@
 //!
 //! 1. At most [`STREAM_OPERATIONS_MAX`] operations (and one message more) of a stream are in flight; further messages
 //!    wait in the connection.
-//! 2. Every operation is answered once, in any order; one that was cancelled too.
+//! 2. Every operation is answered once, in any order; one that was cancelled too. Those of a message that cannot be read
+//!    are not: the stream ends behind the others' answers, and says why.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -20,7 +21,7 @@ use stead_api::proto::v1::Answer;
 use stead_types::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use crate::{
     reply,
@@ -53,18 +54,13 @@ impl Asked {
 }
 
 /// The inbound messages; each is read with where its answers go.
-pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Read> + Send>>;
+pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Result<Read, Status>> + Send>>;
 type Read = Box<dyn FnOnce(&Answers) -> Asked + Send>;
 
-/// Returns the messages of a stream up to its end or its first failure; `asked` reads one message.
+/// Returns the messages of a stream; `asked` reads one message.
 pub(crate) fn inbound<M: Send + 'static>(messages: Streaming<M>, asked: fn(M, &Answers) -> Asked) -> Inbound {
-    let messages = messages.take_while(|message| std::future::ready(message.is_ok()));
-    Box::pin(messages.filter_map(move |message| {
-        let read = message
-            .ok()
-            .map(|message| -> Read { Box::new(move |answers| asked(message, answers)) });
-        std::future::ready(read)
-    }))
+    let read = move |message| -> Read { Box::new(move |answers| asked(message, answers)) };
+    Box::pin(messages.map(move |message| message.map(read)))
 }
 
 struct Session {
@@ -73,18 +69,25 @@ struct Session {
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     answers: (Answers, mpsc::UnboundedReceiver<Answer>),
     in_flight: usize,
+    /// Why nothing more can be read.
+    broken: Option<Status>,
     stop: CancellationToken,
 }
 
 /// Returns the answers to the operations of a stream; it ends when the last of them is answered, and when the token
 /// fires, with the operations that it has taken answered.
-pub(crate) fn serve(router: Arc<Router>, inbound: Inbound, stop: CancellationToken) -> impl Stream<Item = Vec<Answer>> {
+pub(crate) fn serve(
+    router: Arc<Router>,
+    inbound: Inbound,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<Vec<Answer>, Status>> {
     let session = Session {
         router,
         inbound: Some(inbound),
         running: FuturesUnordered::new(),
         answers: Answers::channel(),
         in_flight: 0,
+        broken: None,
         stop,
     };
     stream::unfold(
@@ -94,7 +97,7 @@ pub(crate) fn serve(router: Arc<Router>, inbound: Inbound, stop: CancellationTok
 }
 
 impl Session {
-    async fn next(&mut self) -> Option<Vec<Answer>> {
+    async fn next(&mut self) -> Option<Result<Vec<Answer>, Status>> {
         let mut answers = Vec::new();
         while self.inbound.is_some() || self.in_flight > 0 {
             let room = self.in_flight < STREAM_OPERATIONS_MAX;
@@ -113,16 +116,20 @@ impl Session {
                     if self.in_flight == 0 {
                         self.answers.0.forget_cancelled();
                     }
-                    return Some(answers);
+                    return Some(Ok(answers));
                 }
                 message = inbound => match message {
-                    Some(read) => self.take(read),
+                    Some(Ok(read)) => self.take(read),
+                    Some(Err(status)) => {
+                        self.inbound = None;
+                        self.broken = Some(reply::too_long(status));
+                    }
                     None => self.inbound = None,
                 },
                 () = self.stop.cancelled(), if taking => self.inbound = None,
             }
         }
-        None
+        self.broken.take().map(Err)
     }
 
     fn take(&mut self, read: Read) {
