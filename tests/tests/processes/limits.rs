@@ -195,10 +195,16 @@ async fn rate(mut tenant: Tenant) {
         "{admitted} in {:?}",
         began.elapsed()
     );
+    let wait = |refusal| status::retry_after(refusal).unwrap();
+    let first = wait(&refusals[0]);
+    assert!(!first.is_zero() && first <= Duration::from_millis(334), "{first:?}");
     let refusal = refusals.last().unwrap();
     assert_eq!(refusal.code(), Code::ResourceExhausted);
-    let wait = status::retry_after(refusal).unwrap();
-    assert!(!wait.is_zero() && wait <= Duration::from_millis(334), "{wait:?}");
+    let wait = wait(refusal);
+    assert!(
+        wait > first && wait <= Duration::from_millis(1_334),
+        "behind those who were refused before, a second at most: {wait:?}"
+    );
     let pushback = refusal.metadata().get("grpc-retry-pushback-ms").unwrap();
     assert_eq!(pushback.to_str().unwrap(), wait.as_millis().to_string());
     let limit = "operations_per_second".to_owned();

@@ -2,13 +2,21 @@
 //!
 //! It is this node's own affair: no answer depends on whether it has happened.
 
-use stead_types::{Sequence, TenantNumber};
+use stead_types::{Sequence, TenantNumber, limits::TXN_STEPS_MAX};
 
-use super::{Shard, append::current};
+use super::{
+    Shard,
+    append::current,
+    command::{EXPIRED_MAX, RANGE_KEYS_MAX},
+};
 use crate::rows::{Copy, Order, RowsMut, Unreadable, change, current as current_row, garbage, kind};
 
-/// Most effects of one change.
+/// Most effects of one revision.
 const EFFECTS_MAX: usize = 512;
+const _: () = assert!(
+    TXN_STEPS_MAX <= EFFECTS_MAX && RANGE_KEYS_MAX <= EFFECTS_MAX && EXPIRED_MAX <= EFFECTS_MAX,
+    "a revision with more effects would never be trimmed"
+);
 
 impl Shard {
     /// Tells whether there is anything to remove.
