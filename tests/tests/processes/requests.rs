@@ -482,6 +482,8 @@ async fn rehearsed(world: &World) {
     failed(&stale, 5, &["has changed since it was read"]);
     let planned = json(world, "tenant delete acme --dry-run").await;
     assert_eq!(planned["state"], "STATE_DISABLED");
+    let planned = ran(world, "tenant delete acme --dry-run").await;
+    assert!(planned.stderr.contains("nothing was changed"), "{planned:?}");
     let early = ran(world, "tenant delete acme --erase --dry-run").await;
     failed(&early, 5, &["is not disabled"]);
     let stale = ran(world, "tenant delete acme --etag 1/1 --yes").await;

@@ -3,7 +3,7 @@
 use clap::Args;
 use stead_client::{Followers, NewTenant, TenantLimit, TenantLimits};
 
-use super::{DurabilityArg, label, limit, look, shown};
+use super::{DurabilityArg, changed, label, limit, look};
 use crate::{args::Target, context, exit::Failure};
 
 #[derive(Debug, Args)]
@@ -40,6 +40,7 @@ pub(crate) struct Create {
 impl Create {
     pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
         let client = context::connect(target).await?;
+        let dry_run = self.dry_run;
         let new = NewTenant {
             name: self.name,
             home_region: self.home,
@@ -49,12 +50,12 @@ impl Create {
             labels: self.labels.into_iter().collect(),
             limits: limits(&self.limits),
             reason: self.reason,
-            dry_run: self.dry_run,
+            dry_run,
         };
         let look = look(&new.name);
         let created = client.admin().create_tenant(new).await;
         let tenant = created.map_err(|error| Failure::from(error).if_unknown(&look))?;
-        shown::sheet(&[tenant]).print_one(target.output)
+        changed(tenant, dry_run, target.output)
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use stead_client::TenantDeletion;
 
-use super::{look, shown};
+use super::{changed, look};
 use crate::{args::Target, confirm, context, exit::Failure};
 
 #[derive(Debug, Args)]
@@ -39,15 +39,16 @@ impl Delete {
         }
         let client = context::connect(target).await?;
         let look = look(&self.name);
+        let dry_run = self.dry_run;
         let deletion = TenantDeletion {
             name: self.name,
             etag: self.etag,
             erase: self.erase,
             reason: self.reason,
-            dry_run: self.dry_run,
+            dry_run,
         };
         let deleted = client.admin().delete_tenant(deletion).await;
         let tenant = deleted.map_err(|error| Failure::from(error).if_unknown(&look))?;
-        shown::sheet(&[tenant]).print_one(target.output)
+        changed(tenant, dry_run, target.output)
     }
 }

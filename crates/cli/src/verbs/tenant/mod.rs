@@ -8,9 +8,9 @@ mod shown;
 mod update;
 
 use clap::{Subcommand, ValueEnum};
-use stead_client::{Durability, LimitUnit, TenantLimit, TenantLimits};
+use stead_client::{Durability, LimitUnit, TenantInfo, TenantLimit, TenantLimits};
 
-use crate::{args::Target, exit::Failure};
+use crate::{args::Target, exit::Failure, output::Output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -41,6 +41,16 @@ impl Verb {
 /// Says how to find out whether a change was made.
 fn look(name: &str) -> String {
     format!("`stead tenant get {name}` shows whether it was done")
+}
+
+/// Shows what a tenant has become, or would become.
+fn changed(tenant: TenantInfo, dry_run: bool, output: Output) -> Result<(), Failure> {
+    shown::sheet(&[tenant]).print_one(output)?;
+    // A program knows what it has asked for, and expects failures there.
+    if dry_run && output != Output::Json {
+        eprintln!("dry run: so it would be, and nothing was changed");
+    }
+    Ok(())
 }
 
 /// When a tenant's writes are acknowledged.

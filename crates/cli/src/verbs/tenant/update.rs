@@ -4,9 +4,9 @@ use clap::Args;
 use stead_client::{TenantChange, TenantLimit};
 
 use super::{
-    DurabilityArg,
+    DurabilityArg, changed,
     create::{followers, limits},
-    label, limit, look, shown,
+    label, limit, look,
 };
 use crate::{args::Target, context, exit::Failure};
 
@@ -57,6 +57,7 @@ impl Update {
         let limits = limits(&self.limits);
         let cleared = self.limits.iter().map(|(limit, _)| *limit);
         let default_limits = cleared.filter(|limit| limits.get(*limit).is_none()).collect();
+        let dry_run = self.dry_run;
         let change = TenantChange {
             name: self.name,
             etag: self.etag,
@@ -71,11 +72,11 @@ impl Update {
             default_limits,
             enabled: (self.enable || self.disable).then_some(self.enable),
             reason: self.reason,
-            dry_run: self.dry_run,
+            dry_run,
         };
         let look = look(&change.name);
         let updated = client.admin().update_tenant(change).await;
         let tenant = updated.map_err(|error| Failure::from(error).if_unknown(&look))?;
-        shown::sheet(&[tenant]).print_one(target.output)
+        changed(tenant, dry_run, target.output)
     }
 }
