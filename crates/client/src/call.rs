@@ -132,8 +132,8 @@ impl Inner {
                     stamp(&mut request, time);
                     continue;
                 }
-                Next::Retry(wait) => wait.max(self.budget.pay()),
-                Next::Return(wait) => wait,
+                Next::Retry(wait) => self.jitter(wait.max(self.budget.pay())),
+                Next::Return(wait) => self.no_less(wait),
             };
             if !self.wait(wait, deadline).await {
                 return Err(outcome(&attempts.progress, failure.error().clone(), &request));
@@ -175,8 +175,8 @@ impl Inner {
             let wait = match next {
                 Next::Fail(error) => return Err(error),
                 Next::Restamp(_) => return Err(failure.error().clone()),
-                Next::Retry(wait) => wait.max(self.budget.pay()),
-                Next::Return(wait) => wait,
+                Next::Retry(wait) => self.jitter(wait.max(self.budget.pay())),
+                Next::Return(wait) => self.no_less(wait),
             };
             if !self.wait(wait, deadline).await {
                 return Err(failure.error().clone());

@@ -210,13 +210,18 @@ impl Inner {
         }
     }
 
+    /// Returns a wait of up to a quarter more than this one: whoever comes before the time that a node has named is
+    /// refused again.
+    pub(crate) fn no_less(&self, wait: Duration) -> Duration {
+        wait.mul_f64(self.random.lock().random_range(1.0..1.25))
+    }
+
     pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Instant {
         Instant::now() + timeout.unwrap_or(self.config.timeout)
     }
 
     /// Waits, unless the deadline comes first.
     pub(crate) async fn wait(&self, wait: Duration, deadline: Instant) -> bool {
-        let wait = self.jitter(wait);
         if Instant::now() + wait >= deadline {
             return false;
         }
@@ -232,6 +237,18 @@ mod tests {
     use stead_types::{SessionToken, TenantTime};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_time_that_was_named_is_waited_for_and_other_waits_are_spread() {
+        let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
+        let (wait, inner) = (Duration::from_secs(4), client.inner());
+        let bounds = |draw: &dyn Fn() -> Duration| {
+            let drawn: Vec<_> = (0..1_000).map(|_| draw().as_secs()).collect();
+            (drawn.iter().min().copied(), drawn.iter().max().copied())
+        };
+        assert_eq!(bounds(&|| inner.no_less(wait)), (Some(4), Some(4)));
+        assert_eq!(bounds(&|| inner.jitter(wait)), (Some(3), Some(4)));
+    }
 
     #[tokio::test]
     async fn a_name_of_which_nothing_is_known_is_forgotten_with_its_last_handle() {

@@ -7,7 +7,7 @@ use stead_types::{Condition, Error, ErrorKind};
 use tokio::time::Instant;
 
 use super::Tenant;
-use crate::{Item, Read, Write, Written};
+use crate::{Item, Read, Write, Written, retry::after_conflict};
 
 impl Tenant {
     /// Changes a key by a function of what it holds, and loses nobody else's change: it reads, asks the function, and
@@ -79,7 +79,7 @@ impl Tenant {
                 Err(error) => return Err(error),
             }
             lost += 1;
-            if !inner.wait(crate::retry::after_conflict(lost), deadline).await {
+            if !inner.wait(inner.jitter(after_conflict(lost)), deadline).await {
                 let message = format!("others changed the key first, {lost} times; nothing was written");
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
