@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt};
 use stead_api::proto::internal::v1::{
     ForwardRequest, ForwardResponse, ForwardWatchRequest, ForwardWatchResponse, forward_service_server,
 };
@@ -14,7 +14,6 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Serving,
     kv::within,
-    messages::messages,
     operations::{self, Asked},
 };
 use crate::{
@@ -74,9 +73,9 @@ impl forward_service_server::ForwardService for ForwardService {
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), asked);
         let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
-        let messages = answers.map_ok(|answers| stream::iter(messages(answers).into_iter().map(Ok)));
-        let stream = messages.try_flatten().map_ok(|answers| ForwardResponse { answers });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(
+            answers.map_ok(|answers| ForwardResponse { answers }),
+        )))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<ForwardWatchResponse, Status>> + Send>>;

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures::{Stream, TryStreamExt, stream};
+use futures::{Stream, TryStreamExt};
 use stead_api::{
     proto::v1::{
         AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
@@ -20,7 +20,6 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
     Serving,
-    messages::messages,
     operations::{self, Asked},
     scan_stream, watch,
 };
@@ -241,9 +240,9 @@ impl kv_service_server::KvService for KvService {
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), asked);
         let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
-        let messages = answers.map_ok(|answers| stream::iter(messages(answers).into_iter().map(Ok)));
-        let stream = messages.try_flatten().map_ok(|answers| PipelineResponse { answers });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(
+            answers.map_ok(|answers| PipelineResponse { answers }),
+        )))
     }
 }
 

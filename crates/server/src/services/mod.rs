@@ -93,11 +93,15 @@ pub(crate) fn client_router(host: &Arc<Host>, serving: &Serving, stop: &Cancella
     router.layer(map_response(in_our_words))
 }
 
-/// tonic refuses a message beyond its reader's limit by itself.
+/// tonic refuses a message beyond its reader's limit by itself. Other refusals are not read again here.
 async fn in_our_words(response: Response) -> Response {
+    let code = response.headers().get(Status::GRPC_STATUS);
+    if code.is_none_or(|code| Code::from_bytes(code.as_bytes()) != Code::OutOfRange) {
+        return response;
+    }
     match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() == Code::OutOfRange => reply::too_long(status).into_http(),
-        Some(_) | None => response,
+        Some(status) => reply::too_long(status).into_http(),
+        None => response,
     }
 }
 

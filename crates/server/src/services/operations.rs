@@ -13,7 +13,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{
-    Stream, StreamExt,
+    Stream, StreamExt, TryStreamExt,
     future::BoxFuture,
     stream::{self, FuturesUnordered},
 };
@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::messages::messages;
 use crate::{
     reply,
     router::{Answers, Call, Reply, Router, STREAM_OPERATIONS_MAX},
@@ -74,7 +75,7 @@ struct Session {
     stop: CancellationToken,
 }
 
-/// Returns the answers to the operations of a stream; it ends when the last of them is answered, and when the token
+/// Returns the answers to the operations of a stream, as messages; it ends when the last of them is answered, and when the token
 /// fires, with the operations that it has taken answered.
 pub(crate) fn serve(
     router: Arc<Router>,
@@ -90,10 +91,12 @@ pub(crate) fn serve(
         broken: None,
         stop,
     };
-    stream::unfold(
+    let answers = stream::unfold(
         session,
         |mut session| async move { Some((session.next().await?, session)) },
-    )
+    );
+    let split = answers.map_ok(|answers| stream::iter(messages(answers).into_iter().map(Ok)));
+    split.try_flatten()
 }
 
 impl Session {
