@@ -226,16 +226,19 @@ async fn bytes(mut tenant: Tenant) {
     tokio::time::sleep(*wait).await;
     assert_eq!(tenant.put("b", "1").await, Ok(2));
     // What a write answers with is data, too; first what was written before is paid for.
-    let deleted = loop {
-        match tenant.delete_for_previous("a").await {
-            Err(Error {
-                kind: ErrorKind::RateLimited { wait, .. },
-                ..
-            }) => tokio::time::sleep(wait).await,
-            answered => break answered,
+    let paid = async {
+        loop {
+            match tenant.delete_for_previous("a").await {
+                Err(Error {
+                    kind: ErrorKind::RateLimited { wait, .. },
+                    ..
+                }) => tokio::time::sleep(wait).await,
+                answered => break answered,
+            }
         }
     };
-    assert_eq!(deleted.unwrap(), LARGE);
+    let deleted = tokio::time::timeout(Duration::from_secs(10), paid).await;
+    assert_eq!(deleted.expect("it is paid for").unwrap(), LARGE);
     let error = tenant.put("b", "1").await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::RateLimited { .. }), "{error:?}");
 }
