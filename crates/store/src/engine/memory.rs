@@ -1,7 +1,11 @@
-//! Rows in memory, without threads, that can lose power and fail to sync: what simulations and unit tests run on.
+//! Rows in memory, without threads, that can lose power and fail: what simulations and unit tests run on.
 //!
 //! A [`Disk`] survives what kills its node. What was written since the last checkpoint is lost with power, but for as
 //! many batches as the simulation lets survive.
+//!
+//! [`Disk::fail_once`] makes one operation fail. What fails leaves no trace: a read returns an error and the next one
+//! works again, a failed batch is not there, a failed sync leaves its batches to be lost with power. After a failed
+//! write or sync the engine refuses until the disk is opened again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,9 +32,54 @@ struct Platter {
     durable: BTreeMap<Bytes, Bytes>,
     /// Batches since the last checkpoint.
     pending: Vec<Vec<Change>>,
-    fail_sync: bool,
+    faults: Faults,
     /// Counts openings and deaths: handles of an earlier opening are refused.
     era: u64,
+}
+
+/// An operation of the engine that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A read of one row, or of one page of a range.
+    Read,
+    /// A write of one batch.
+    Write,
+    /// A checkpoint.
+    Sync,
+}
+
+/// For each operation, how many of it still succeed before one fails.
+#[derive(Default)]
+struct Faults {
+    read: Option<u64>,
+    write: Option<u64>,
+    sync: Option<u64>,
+}
+
+impl Faults {
+    fn of(&mut self, operation: Operation) -> &mut Option<u64> {
+        match operation {
+            Operation::Read => &mut self.read,
+            Operation::Write => &mut self.write,
+            Operation::Sync => &mut self.sync,
+        }
+    }
+
+    /// Counts an operation; an error if this is the one to fail.
+    fn count(&mut self, operation: Operation) -> io::Result<()> {
+        let fault = self.of(operation);
+        match fault {
+            None => Ok(()),
+            Some(0) => {
+                *fault = None;
+                Err(io::Error::other(format!("{operation:?} failed on request")))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Disk {
@@ -45,9 +94,15 @@ impl Disk {
         })
     }
 
-    /// Makes the next checkpoint fail.
-    pub fn fail_next_sync(&self) {
-        self.0.lock().fail_sync = true;
+    /// Makes one operation fail: the next of its kind once `after` others have succeeded. Asked for again before it
+    /// came to that, the last request counts; a power loss takes it back.
+    pub fn fail_once(&self, operation: Operation, after: u64) {
+        *self.0.lock().faults.of(operation) = Some(after);
+    }
+
+    /// Tells whether an operation that is to fail has not come yet.
+    pub fn will_fail(&self, operation: Operation) -> bool {
+        self.0.lock().faults.of(operation).is_some()
     }
 
     /// Returns how many batches a power loss now would put at risk.
@@ -60,7 +115,7 @@ impl Disk {
     pub fn power_loss(&self, survivors: usize) {
         let mut platter = self.0.lock();
         platter.era += 1;
-        platter.fail_sync = false;
+        platter.faults = Faults::default();
         platter.pending.truncate(survivors);
         platter.settle();
         platter.live = platter.durable.clone();
@@ -90,23 +145,24 @@ struct Memory {
 
 impl Memory {
     /// Runs `call` on the platter, unless this opening has ended.
-    fn with<T>(&self, call: impl FnOnce(&mut Platter) -> T) -> io::Result<T> {
+    fn with<T>(&self, call: impl FnOnce(&mut Platter) -> io::Result<T>) -> io::Result<T> {
         let mut platter = self.disk.0.lock();
         if platter.era != self.era {
             return Err(io::Error::other("the memory disk lost power or was opened again"));
         }
-        Ok(call(&mut platter))
+        call(&mut platter)
     }
 
     fn page(&self, range: Range<&[u8]>, order: Order) -> io::Result<Vec<(Bytes, Bytes)>> {
         let clone = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
         self.with(|platter| {
+            platter.faults.count(Operation::Read)?;
             let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
             let rows = platter.live.range::<[u8], _>(bounds);
-            match order {
+            Ok(match order {
                 Order::Ascending => rows.take(PAGE_LEN).map(clone).collect(),
                 Order::Descending => rows.rev().take(PAGE_LEN).map(clone).collect(),
-            }
+            })
         })
     }
 }
@@ -117,7 +173,11 @@ impl Engine for Memory {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
-        self.with(|platter| platter.live.get(key).cloned()).map_err(unreadable)
+        let value = self.with(|platter| {
+            platter.faults.count(Operation::Read)?;
+            Ok(platter.live.get(key).cloned())
+        });
+        value.map_err(unreadable)
     }
 
     fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
@@ -132,33 +192,31 @@ impl Engine for Memory {
     fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
         self.health.check()?;
         let batch: Vec<Change> = batch.collect();
-        self.with(|platter| {
+        let written = self.with(|platter| {
+            platter.faults.count(Operation::Write)?;
             for change in &batch {
                 apply(&mut platter.live, change.clone());
             }
             platter.pending.push(batch);
-        })
+            Ok(())
+        });
+        written.map_err(|error| self.health.fail("writing rows in memory", error).into())
     }
 
     fn checkpoint(&self) -> io::Result<()> {
         self.health.check()?;
-        let failed = self.with(|platter| {
-            let failed = std::mem::take(&mut platter.fail_sync);
-            if !failed {
-                platter.settle();
-            }
-            failed
-        })?;
-        if failed {
-            let error = io::Error::other("sync failed on request");
-            return Err(self.health.fail("syncing rows in memory", error).into());
-        }
-        Ok(())
+        let synced = self.with(|platter| {
+            platter.faults.count(Operation::Sync)?;
+            platter.settle();
+            Ok(())
+        });
+        synced.map_err(|error| self.health.fail("syncing rows in memory", error).into())
     }
 
     fn disk_len(&self) -> u64 {
-        let len = |platter: &mut Platter| platter.durable.iter().map(|(key, value)| key.len() + value.len()).sum();
-        self.with(len).map_or(0, |len: usize| len as u64)
+        let len = |(key, value): (&Bytes, &Bytes)| key.len() as u64 + value.len() as u64;
+        self.with(|platter| Ok(platter.durable.iter().map(len).sum()))
+            .unwrap_or_default()
     }
 
     fn health(&self) -> &Health {
@@ -235,11 +293,50 @@ mod tests {
         let disk = Disk::default();
         let engine = disk.open();
         write(&*engine, vec![put("a", "1")]);
-        disk.fail_next_sync();
+        disk.fail_once(Operation::Sync, 0);
         engine.checkpoint().unwrap_err();
         engine.checkpoint().unwrap_err();
         engine.write(&mut [put("b", "1")].into_iter()).unwrap_err();
         disk.power_loss(0);
         assert_eq!(disk.open().get(b"a").unwrap(), None);
+    }
+
+    #[test]
+    fn failed_read_is_one_and_the_next_succeeds() {
+        let disk = Disk::default();
+        let engine = disk.open();
+        write(&*engine, vec![put("a", "1"), put("b", "2")]);
+        let rows = || {
+            engine
+                .range(&b"a"[..]..&b"z"[..], Order::Ascending)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        disk.fail_once(Operation::Read, 1);
+        assert!(engine.get(b"a").is_ok());
+        assert!(disk.will_fail(Operation::Read));
+        engine.get(b"a").unwrap_err();
+        assert!(!disk.will_fail(Operation::Read));
+        assert!(engine.get(b"a").is_ok());
+        disk.fail_once(Operation::Read, 0);
+        rows().unwrap_err();
+        assert_eq!(rows().unwrap().len(), 2);
+        assert!(engine.health().failure().is_none());
+    }
+
+    #[test]
+    fn failed_write_leaves_nothing_and_a_new_opening_writes_again() {
+        let disk = Disk::default();
+        let engine = disk.open();
+        disk.fail_once(Operation::Write, 1);
+        write(&*engine, vec![put("a", "1")]);
+        engine.write(&mut [put("b", "1")].into_iter()).unwrap_err();
+        engine.write(&mut [put("b", "1")].into_iter()).unwrap_err();
+        engine.checkpoint().unwrap_err();
+        disk.power_loss(disk.pending());
+        let engine = disk.open();
+        assert!(engine.get(b"a").unwrap().is_some());
+        assert!(engine.get(b"b").unwrap().is_none());
+        write(&*engine, vec![put("b", "1")]);
+        engine.checkpoint().unwrap();
     }
 }

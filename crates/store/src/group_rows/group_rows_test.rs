@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::engine::memory::Disk;
+use crate::engine::memory::{Disk, Operation};
 
 const GROUP: GroupId = GroupId::new(2);
 
@@ -63,7 +63,7 @@ fn a_failed_sync_leaves_durable_where_it_was_and_shows_in_the_health() {
     let disk = Disk::default();
     let rows = open(&disk);
     apply(&rows);
-    disk.fail_next_sync();
+    disk.fail_once(Operation::Sync, 0);
     rows.checkpoint().unwrap_err();
     rows.checkpoint().unwrap_err();
     assert_eq!(rows.durable().index, 0);
