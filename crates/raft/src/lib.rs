@@ -54,6 +54,7 @@ pub use group::{Group, Leadership, Numbers};
 pub use node::{Config, GroupConfig, Node};
 pub use peers::Resolver;
 pub use proposal::{Proposal, parts};
-pub use proposer::Clock;
+pub use proposer::{Clock, PROPOSAL_LEN_MAX};
+pub use queue::COMMAND_BYTES;
 pub use service::Service;
 pub use timing::Timing;

@@ -24,7 +24,7 @@ use crate::retained::Retained;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Most bytes read from the log at once: for one message to a follower, or one step of applying.
-const READ_BYTES_MAX: usize = 1 << 20;
+pub(crate) const READ_BYTES_MAX: usize = 1 << 20;
 
 /// Reads a group's log.
 #[derive(Clone)]

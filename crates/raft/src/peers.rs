@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use stead_api::net::{Connect, Keepalive, channel};
 use stead_api::proto::internal::v1::raft_service_client::RaftServiceClient;
 use stead_types::NodeId;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use crate::types::{RpcError, Unreachable};
@@ -30,7 +33,7 @@ pub(crate) struct Peers {
     resolve: Resolver,
     channels: Mutex<BTreeMap<(NodeId, Class), (String, Channel)>>,
     /// Who did not answer when it was asked last, so that an operator is told once and not with every heartbeat.
-    silent: Mutex<BTreeSet<NodeId>>,
+    silent: watch::Sender<BTreeSet<NodeId>>,
 }
 
 impl Peers {
@@ -39,18 +42,36 @@ impl Peers {
             connect,
             resolve,
             channels: Mutex::default(),
-            silent: Mutex::default(),
+            silent: watch::channel(BTreeSet::new()).0,
         }
     }
 
     /// Notes whether a peer answered, and tells when that changes.
     pub(crate) fn note<T>(&self, peer: NodeId, answer: &Result<T, RpcError>) {
-        let mut silent = self.silent.lock();
-        match answer {
-            Ok(_) if silent.remove(&peer) => tracing::info!(%peer, "a peer answers again"),
-            Err(error) if silent.insert(peer) => tracing::warn!(%peer, %error, "a peer does not answer"),
-            Ok(_) | Err(_) => {}
-        }
+        self.silent.send_if_modified(|silent| {
+            let changed = match answer {
+                Ok(_) => silent.remove(&peer),
+                Err(_) => silent.insert(peer),
+            };
+            match answer {
+                Ok(_) if changed => tracing::info!(%peer, "a peer answers again"),
+                Err(error) if changed => tracing::warn!(%peer, %error, "a peer does not answer"),
+                Ok(_) | Err(_) => {}
+            }
+            changed
+        });
+    }
+
+    /// Waits for a peer to answer again after it did not, and for so long at most.
+    pub(crate) async fn wait_for(&self, peer: NodeId, longest: Duration) {
+        let mut silent = self.silent.subscribe();
+        let returns = async {
+            for is_silent in [true, false] {
+                // The sender lives as long as `self`.
+                drop(silent.wait_for(|silent| silent.contains(&peer) == is_silent).await);
+            }
+        };
+        drop(timeout(longest, returns).await);
     }
 
     fn address(&self, node: NodeId) -> Result<String, RpcError> {

@@ -43,6 +43,9 @@ const IN_FLIGHT_MAX: usize = 4;
 /// Most bytes of commands that wait or are under way.
 const BYTES_MAX: usize = 32 << 20;
 
+/// Most bytes that can be proposed together: what a class may hold while nobody else does. More never finds room.
+pub const PROPOSAL_LEN_MAX: usize = BYTES_MAX / 2;
+
 /// Proposes for one group.
 pub(crate) struct Proposer {
     clock: Clock,

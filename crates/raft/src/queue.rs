@@ -14,7 +14,7 @@ use bytes::Bytes;
 const TURN_BYTES: i64 = 16 << 10;
 
 /// What a command costs beyond its bytes: so many tiny ones are not free.
-pub(crate) const COMMAND_BYTES: usize = 64;
+pub const COMMAND_BYTES: usize = 64;
 
 /// Bounds of one entry; a single item larger than them makes an entry of its own. Bytes are counted as
 /// [`Item::bytes`], so that they bound what an entry makes the machine do, too.

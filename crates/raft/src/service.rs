@@ -13,6 +13,7 @@ use stead_types::{GroupId, NodeId};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::machine::index_outside;
 use crate::member::Member;
 use crate::node::Registry;
 use crate::spool::Spool;
@@ -223,10 +224,16 @@ async fn receive(
         spool = member.blocking.run(push).await.map_err(full)?;
     }
     let snapshot = spool.into_chunks().map_err(full)?;
+    let (group, index) = (
+        member.sender.group,
+        meta.last_log_id.map_or(0, |id| index_outside(id.index)),
+    );
     let answer = member
         .raft
         .install_full_snapshot(vote, Snapshot { meta, snapshot })
         .await;
-    let answer = wire::snapshot_answer(&answer.map_err(stopped)?.vote);
+    let answer = answer.map_err(stopped)?;
+    tracing::info!(%group, index, chunks = count, bytes, "a snapshot was installed");
+    let answer = wire::snapshot_answer(&answer.vote);
     Ok(member.sender.envelope(Kind::SnapshotAnswer, 0, answer))
 }

@@ -34,7 +34,10 @@ impl Spool {
         if chunk.len() > CHUNK_LEN_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "a chunk is larger than a chunk may be",
+                format!(
+                    "a chunk of a snapshot has {} bytes, at most {CHUNK_LEN_MAX} are taken",
+                    chunk.len()
+                ),
             ));
         }
         match self {

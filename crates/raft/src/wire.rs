@@ -10,12 +10,15 @@ use bytes::Bytes;
 use openraft::raft::TransferLeaderError;
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_state::codec::{Malformed, Reader, Writer};
+use stead_store::machine::CHUNK_LEN_MAX;
 use stead_types::{GroupId, Incarnation, NodeId};
 
 use crate::encoding::{
     entry_record, get_log_id, get_vote, membership_record, put_log_id, put_vote, read_entry_record,
     read_membership_record,
 };
+use crate::log::READ_BYTES_MAX;
+use crate::proposer::PROPOSAL_LEN_MAX;
 use crate::types::{
     AppendError, AppendRequest, AppendResult, SnapshotMeta, TransferRequest, TransferResponse, Vote, VoteRequest,
     VoteResponse,
@@ -24,8 +27,22 @@ use crate::types::{
 /// The version of every body.
 pub(crate) const VERSION: u32 = 1;
 
-/// The largest message that is sent or accepted. An entry is far smaller; this is the last resort.
+/// The largest message that is sent or accepted.
 pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
+
+/// What a message has around what it carries.
+const AROUND_LEN_MAX: usize = 64 << 10;
+
+// What is proposed together is one entry; a message has what is read of the log at once, or one entry that is longer.
+// Commands count for more than an entry writes around them.
+const _: () = assert!(
+    PROPOSAL_LEN_MAX + AROUND_LEN_MAX <= MESSAGE_LEN_MAX && READ_BYTES_MAX + AROUND_LEN_MAX <= MESSAGE_LEN_MAX,
+    "an entry would not reach a follower"
+);
+const _: () = assert!(
+    CHUNK_LEN_MAX + AROUND_LEN_MAX <= MESSAGE_LEN_MAX,
+    "a chunk of a snapshot would not reach a follower"
+);
 
 /// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,73 +1,145 @@
 //! Rows of a snapshot as chunks of bytes: what a machine's snapshot travels as, independent of any engine.
 //!
-//! A chunk: checksum of the rest (crc32c, u32), format u8 (1), number u32, last (yes or no), rows to its end, each a key
-//! and a value behind their lengths. Numbers count from zero, so that a lost, repeated or missing last chunk is found.
+//! The rows are one stream of bytes, each a key and a value behind their lengths, cut wherever a chunk is full: no row is
+//! too long for a snapshot. A chunk: checksum of the rest (crc32c, u32), format u8 (2), number u32, last (yes or no), the
+//! stream's next bytes to its end. Numbers count from zero, so that a lost, repeated or missing last chunk is found.
+//!
+//! # Invariants
+//!
+//! 1. Each chunk but the last has [`CHUNK_LEN_MAX`] bytes, the last one at most so many, whatever the rows are.
+//! 2. The rows that are read are the rows that were written, or reading ends with an error.
 
-use bytes::Bytes;
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
 use stead_state::codec::{Malformed, Reader, Writer};
 
-use crate::machine::CHUNK_LEN_MAX;
+use crate::{
+    group_rows::failed,
+    machine::{CHUNK_LEN_MAX, Chunks, Failed},
+};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const CHECKSUM_LEN: usize = 4;
+/// What stands before the stream's bytes: checksum, format, number, last.
+const HEAD_LEN: usize = CHECKSUM_LEN + 1 + 4 + 1;
+/// The stream's bytes in a full chunk.
+const BODY_LEN_MAX: usize = CHUNK_LEN_MAX - HEAD_LEN;
 
-/// Bytes of rows at which a chunk is full. A row may exceed it, up to the rest of [`CHUNK_LEN_MAX`].
-const FULL_LEN: usize = CHUNK_LEN_MAX / 4;
+const READING: &str = "reading the chunks of a snapshot";
 
-/// Builds chunks.
-pub struct Encoder {
-    number: u32,
-    body: Writer,
-    len: usize,
+/// A row, or why there are no more.
+pub type Row = Result<(Bytes, Bytes), Failed>;
+
+/// Cuts rows into chunks. After a failure there are none, so that a snapshot without its end is never taken for whole.
+pub fn encode<R: Iterator<Item = Row>>(rows: R) -> Encode<R> {
+    Encode {
+        rows: Some(rows),
+        number: 0,
+        stream: BytesMut::new(),
+    }
 }
 
-/// Reads chunks in their order.
-#[derive(Default)]
-pub struct Decoder {
+/// Chunks of rows; see [`encode`].
+pub struct Encode<R> {
+    /// Gone after the last row, or after a failure.
+    rows: Option<R>,
     number: u32,
-    ended: bool,
+    /// What is in no chunk yet.
+    stream: BytesMut,
 }
 
-impl Default for Encoder {
-    fn default() -> Self {
-        let body = Writer::with_capacity(FULL_LEN);
-        Self {
-            number: 0,
-            body,
-            len: 0,
+impl<R: Iterator<Item = Row>> Iterator for Encode<R> {
+    type Item = Result<Bytes, Failed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.stream.len() >= BODY_LEN_MAX {
+                return Some(Ok(self.cut(BODY_LEN_MAX, false)));
+            }
+            match self.rows.as_mut()?.next() {
+                Some(Ok((key, value))) => {
+                    let mut row = Writer::with_capacity(20 + key.len() + value.len());
+                    row.bytes(&key).bytes(&value);
+                    self.stream.extend_from_slice(&row.finish());
+                }
+                Some(Err(failed)) => {
+                    self.rows = None;
+                    return Some(Err(failed));
+                }
+                None => {
+                    self.rows = None;
+                    return Some(Ok(self.cut(self.stream.len(), true)));
+                }
+            }
         }
     }
 }
 
-impl Encoder {
-    /// Adds a row; returns a chunk when one is full.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Option<Bytes> {
-        self.body.bytes(key).bytes(value);
-        self.len += key.len() + value.len();
-        (FULL_LEN <= self.len).then(|| self.cut(false))
-    }
-
-    /// Returns the last chunk.
-    pub fn finish(mut self) -> Bytes {
-        self.cut(true)
-    }
-
-    fn cut(&mut self, last: bool) -> Bytes {
-        let body = std::mem::replace(&mut self.body, Writer::with_capacity(FULL_LEN)).finish();
-        let mut rest = Writer::with_capacity(body.len() + 8);
+impl<R> Encode<R> {
+    fn cut(&mut self, len: usize, last: bool) -> Bytes {
+        let body = self.stream.split_to(len);
+        let mut rest = Writer::with_capacity(HEAD_LEN - CHECKSUM_LEN + len);
         rest.u8(FORMAT).u32(self.number).bool(last).raw(&body);
         let rest = rest.finish();
-        let mut chunk = Writer::with_capacity(CHECKSUM_LEN + rest.len());
+        let mut chunk = Writer::with_capacity(HEAD_LEN + len);
         chunk.u32(crc32c::crc32c(&rest)).raw(&rest);
         self.number += 1;
-        self.len = 0;
         chunk.finish()
     }
 }
 
-impl Decoder {
-    /// Reads the rows of the next chunk.
-    pub fn rows(&mut self, chunk: Bytes) -> Result<Vec<(Bytes, Bytes)>, Malformed> {
+/// Reads the rows of chunks that came in their order. Fails where they are not what [`encode`] made, whole.
+pub fn decode(chunks: Chunks) -> Decode {
+    Decode {
+        chunks: Some(chunks),
+        number: 0,
+        rows: VecDeque::new(),
+        begun: BytesMut::new(),
+    }
+}
+
+/// Rows of chunks; see [`decode`].
+pub struct Decode {
+    /// Gone after the last chunk, or after a failure.
+    chunks: Option<Chunks>,
+    number: u32,
+    rows: VecDeque<(Bytes, Bytes)>,
+    /// The first bytes of a row that goes on in the next chunk.
+    begun: BytesMut,
+}
+
+impl Iterator for Decode {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        loop {
+            if let Some(row) = self.rows.pop_front() {
+                return Some(Ok(row));
+            }
+            let read = match self.chunks.as_mut()?.next() {
+                Some(Ok(chunk)) => self.read(chunk).map_err(failed(READING)),
+                Some(Err(failed)) => Err(failed),
+                None => Err(failed(READING)(Malformed {
+                    what: "snapshot without an end",
+                })),
+            };
+            match read {
+                Ok(false) => {}
+                Ok(true) => self.chunks = None,
+                Err(failed) => {
+                    self.chunks = None;
+                    self.rows.clear();
+                    return Some(Err(failed));
+                }
+            }
+        }
+    }
+}
+
+impl Decode {
+    /// Takes a chunk in, and tells whether it was the last one.
+    fn read(&mut self, chunk: Bytes) -> Result<bool, Malformed> {
         let mut r = Reader::new(chunk, "snapshot chunk");
         let checksum = r.u32()?;
         let rest = r.rest();
@@ -76,64 +148,113 @@ impl Decoder {
         }
         let mut r = Reader::new(rest, "snapshot chunk");
         let (format, number, last) = (r.u8()?, r.u32()?, r.bool()?);
-        if format != FORMAT || number != self.number || self.ended {
+        if format != FORMAT || number != self.number {
             return Err(r.malformed());
         }
         self.number += 1;
-        self.ended = last;
-        let mut rows = Vec::new();
-        while !r.is_empty() {
-            rows.push((r.bytes()?, r.bytes()?));
+        let mut stream = r.rest();
+        if !self.begun.is_empty() {
+            self.begun.extend_from_slice(&stream);
+            stream = std::mem::take(&mut self.begun).freeze();
         }
-        Ok(rows)
+        while let Some(row) = take_row(&mut stream) {
+            self.rows.push_back(row);
+        }
+        if last && !stream.is_empty() {
+            return Err(r.malformed());
+        }
+        self.begun = match stream.try_into_mut() {
+            Ok(begun) => begun,
+            Err(shared) => BytesMut::from(&shared[..]),
+        };
+        Ok(last)
     }
+}
 
-    /// Tells whether the last chunk was read.
-    pub fn ended(&self) -> bool {
-        self.ended
-    }
+/// Takes a row off the front, if it is there whole.
+fn take_row(stream: &mut Bytes) -> Option<(Bytes, Bytes)> {
+    let mut r = Reader::new(stream.clone(), "snapshot row");
+    let row = (r.bytes().ok()?, r.bytes().ok()?);
+    *stream = r.rest();
+    Some(row)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn chunks() -> (Vec<(Bytes, Bytes)>, Vec<Bytes>) {
-        let row = |number: usize| -> (Bytes, Bytes) { (vec![number as u8; 40].into(), vec![7; number * 13].into()) };
-        let rows: Vec<_> = (0..300).map(row).collect();
-        let mut encoder = Encoder::default();
-        let mut chunks: Vec<_> = rows.iter().filter_map(|(key, value)| encoder.put(key, value)).collect();
-        chunks.push(encoder.finish());
-        (rows, chunks)
+    type Rows = Vec<(Bytes, Bytes)>;
+
+    fn chunks(rows: &Rows) -> Vec<Bytes> {
+        encode(rows.iter().cloned().map(Ok)).map(Result::unwrap).collect()
+    }
+
+    fn read(chunks: Vec<Bytes>) -> Result<Rows, Failed> {
+        decode(Box::new(chunks.into_iter().map(Ok))).collect()
+    }
+
+    fn some_rows() -> Rows {
+        let row = |number: usize| (vec![number as u8; 40].into(), vec![7; number * 13].into());
+        (0..600).map(row).collect()
+    }
+
+    /// Rows of which the stream takes exactly so many bytes, the lengths of keys and values counted.
+    fn row_of(len: usize) -> (Bytes, Bytes) {
+        let key = Bytes::from_static(b"key");
+        let around = |value: usize| Writer::default().bytes(&key).varint(value as u64).finish().len();
+        let value = (0..len).rev().find(|value| around(*value) + value <= len).unwrap();
+        let key = [&key[..], &vec![b'y'; len - value - around(value)]].concat();
+        (key.into(), vec![7; value].into())
     }
 
     #[test]
-    fn rows_read_back() {
-        let (rows, chunks) = chunks();
-        assert!(2 < chunks.len());
-        assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_LEN_MAX));
-        let mut decoder = Decoder::default();
-        let read: Vec<_> = chunks
-            .into_iter()
-            .flat_map(|chunk| decoder.rows(chunk).unwrap())
-            .collect();
-        assert_eq!(read, rows);
-        assert!(decoder.ended());
+    fn rows_of_every_length_fit_and_read_back() {
+        let lens = [BODY_LEN_MAX, CHUNK_LEN_MAX, 1 << 20, 5 << 20, 3 * BODY_LEN_MAX];
+        let mut all = vec![Vec::new(), some_rows(), vec![(Bytes::new(), Bytes::new())]];
+        for len in lens {
+            for len in [len - 1, len, len + 1] {
+                all.push(vec![row_of(len)]);
+                all.push([some_rows(), vec![row_of(len)], some_rows()].concat());
+                // Two that are cut where one of them ends.
+                all.push(vec![row_of(BODY_LEN_MAX - 10), row_of(10), row_of(len)]);
+            }
+        }
+        for rows in all {
+            let chunks = chunks(&rows);
+            let (last, full) = chunks.split_last().unwrap();
+            assert!(full.iter().all(|chunk| chunk.len() == CHUNK_LEN_MAX), "invariant 1");
+            assert!(last.len() <= CHUNK_LEN_MAX, "invariant 1");
+            assert!(read(chunks).unwrap() == rows, "invariant 2");
+        }
     }
 
     #[test]
     fn what_was_lost_repeated_or_flipped_is_found() {
-        let (_, chunks) = chunks();
-        let mut decoder = Decoder::default();
-        decoder.rows(chunks[0].clone()).unwrap();
-        assert!(!decoder.ended());
-        assert!(decoder.rows(chunks[0].clone()).is_err());
-        assert!(decoder.rows(chunks[2].clone()).is_err());
-        for at in [0, 4, 9, 100] {
-            let mut flipped = chunks[1].to_vec();
-            flipped[at] ^= 1;
-            assert!(decoder.rows(flipped.into()).is_err());
+        let chunks = chunks(&some_rows());
+        assert!(3 < chunks.len());
+        let taken = |places: &[usize]| read(places.iter().map(|place| chunks[*place].clone()).collect());
+        let all: Vec<usize> = (0..chunks.len()).collect();
+        assert!(taken(&all).is_ok());
+        for broken in [&[][..], &[0], &all[..all.len() - 1], &all[1..], &[0, 0, 1], &[0, 2]] {
+            assert!(taken(broken).is_err(), "{broken:?}");
         }
-        assert!(decoder.rows(Bytes::from("x")).is_err());
+        for at in [0, 4, 9, 100] {
+            let mut flipped = chunks.clone();
+            let mut chunk = flipped[1].to_vec();
+            chunk[at] ^= 1;
+            flipped[1] = chunk.into();
+            assert!(read(flipped).is_err());
+        }
+        assert!(read(vec![Bytes::from("x")]).is_err());
+    }
+
+    #[test]
+    fn chunks_of_rows_that_failed_have_no_end() {
+        let failure = || Err(failed("testing")(Malformed { what: "row" }));
+        let rows = some_rows().into_iter().map(Ok).chain(std::iter::once_with(failure));
+        let chunks: Vec<_> = encode(rows).collect();
+        let (last, before) = chunks.split_last().unwrap();
+        assert!(last.is_err());
+        assert!(read(before.iter().map(|chunk| chunk.as_ref().unwrap().clone()).collect()).is_err());
     }
 }

@@ -63,8 +63,8 @@ pub struct Failed {
 /// A snapshot being read or received: chunks in their order, each at most [`CHUNK_LEN_MAX`] bytes.
 pub type Chunks = Box<dyn Iterator<Item = Result<Bytes, Failed>> + Send>;
 
-/// Largest chunk of a snapshot, in bytes.
-pub const CHUNK_LEN_MAX: usize = 1 << 20;
+/// Largest chunk of a snapshot, in bytes. Rows are cut over chunks, so that none is too long.
+pub const CHUNK_LEN_MAX: usize = 256 << 10;
 
 /// A state cut between two entries.
 pub struct Snapshot {

@@ -6,6 +6,8 @@
 //! 1. A stream whose peer answers nothing for [`append::STALL_MAX`] while something is asked of it is given up:
 //!    openraft bounds no stream, and a hung follower would hold back the leader's purge for ever.
 //! 2. Every failure that may last is reported as `Unreachable`, after which openraft backs off.
+//! 3. After a snapshot that failed the next one is cut when the peer answers again or after a pause that doubles: a
+//!    replica that is down, or that refuses what it is sent, costs the leader no cut after the other.
 
 mod append;
 mod control;
@@ -38,6 +40,8 @@ pub(crate) struct Peer {
     network: Network,
     to: NodeId,
     is_heartbeat: bool,
+    /// Snapshots that failed one after the other.
+    failed_snapshots: u32,
 }
 
 impl Network {
@@ -46,6 +50,7 @@ impl Network {
             network: self.clone(),
             to: NodeId::new(target),
             is_heartbeat,
+            failed_snapshots: 0,
         }
     }
 }

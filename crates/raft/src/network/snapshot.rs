@@ -1,9 +1,10 @@
 //! A snapshot to a follower: read chunk by chunk, never held as a whole.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use openraft::errors::{NetworkError, ReplicationClosed, StreamingError};
+use openraft::errors::{ReplicationClosed, StreamingError};
 use openraft::network::{NetSnapshot, RPCOption};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
@@ -14,11 +15,16 @@ use tokio::sync::oneshot;
 use super::Peer;
 use crate::blocking::Blocking;
 use crate::peers::unreachable;
-use crate::types::{LeaderId, TypeConfig, Vote};
+use crate::types::{LeaderId, RpcError, TypeConfig, Vote};
 use crate::wire::{self, Kind, Sender};
 
 /// The longest a snapshot may take, sending and installing. A dead connection is noticed by its keep-alive long before.
 const TRANSFER_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The shortest and the longest pause after a snapshot that failed; each is twice as long as the one before. It ends
+/// early where the peer answers again after it did not.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 type StreamError = StreamingError<TypeConfig>;
 
@@ -32,9 +38,41 @@ impl NetSnapshot<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamError> {
+        let mut cancel = pin!(cancel);
+        let sent = tokio::select! {
+            closed = &mut cancel => return Err(closed.into()),
+            sent = self.transfer(vote, snapshot) => sent,
+        };
+        let error = match sent {
+            Ok(vote) => {
+                self.failed_snapshots = 0;
+                return Ok(SnapshotResponse::new(vote));
+            }
+            Err(error) => error,
+        };
+        // openraft cuts the next one at once, which every write to the group waits for. Nothing of this one is held.
+        let pause = pause(self.failed_snapshots);
+        self.failed_snapshots += 1;
+        let (peer, group, failed) = (self.to, self.network.sender.group, self.failed_snapshots);
+        tracing::warn!(%peer, %group, %error, failed, ?pause, "a snapshot did not reach a peer");
+        tokio::select! {
+            closed = &mut cancel => Err(closed.into()),
+            () = self.network.peers.wait_for(self.to, pause) => Err(error.into()),
+        }
+    }
+}
+
+/// Returns how long the next snapshot waits, after so many failures before this one.
+fn pause(failed: u32) -> Duration {
+    (PAUSE_MIN * 2_u32.saturating_pow(failed.min(16))).min(PAUSE_MAX)
+}
+
+impl Peer {
+    /// Sends a snapshot and returns the vote that its receiver has, once it has installed it.
+    async fn transfer(&self, vote: Vote, snapshot: Snapshot<LeaderId, u64, (), Chunks>) -> Result<Vote, RpcError> {
         let cut = snapshot.meta.last_log_id.map_or(0, |id| id.index);
         let _transfer = self.network.transfers.begin(cut);
-        let mut client = self.network.peers.client_alone(self.to).map_err(StreamError::from)?;
+        let mut client = self.network.peers.client_alone(self.to)?;
         let sender = self.network.sender;
         let head = sender.envelope(Kind::SnapshotHead, 0, wire::snapshot_head(&vote, &snapshot.meta));
         let (failed, mut failure) = oneshot::channel();
@@ -46,19 +84,15 @@ impl NetSnapshot<TypeConfig> for Peer {
             failed,
         };
         let sent = client.snapshot(stream::iter([head]).chain(rest.into_stream()));
-        let answer = tokio::select! {
-            closed = cancel => return Err(closed.into()),
-            answer = tokio::time::timeout(TRANSFER_MAX, sent) => answer,
-        };
+        let answer = tokio::time::timeout(TRANSFER_MAX, sent).await;
         if let Ok(failed) = failure.try_recv() {
-            // The state was rewound or erased while it was read: openraft asks for a new cut at once.
-            return Err(NetworkError::new(&failed).into());
+            // The state was rewound or erased while it was read.
+            return Err(unreachable(format!("{failed}: {}", failed.source)));
         }
         let answer = answer.map_err(|_| unreachable("a snapshot took too long".to_owned()))?;
         let answer = answer.map_err(|status| unreachable(status.to_string()))?.into_inner();
         let vote = wire::body(answer, Kind::SnapshotAnswer).and_then(wire::read_snapshot_answer);
-        let vote = vote.map_err(|malformed| unreachable(malformed.to_string()))?;
-        Ok(SnapshotResponse::new(vote))
+        vote.map_err(|malformed| unreachable(malformed.to_string()))
     }
 }
 

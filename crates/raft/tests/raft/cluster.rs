@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use stead_raft::{Blocking, Config, Group, GroupConfig, Node, ProposeError, Timing};
 use stead_store::log::memory;
+use stead_store::machine::{Answer, Machine};
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
@@ -19,29 +21,61 @@ pub const GROUP: GroupId = GroupId::new(1);
 /// The longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Cluster {
+/// A cluster of the toy.
+pub type Cluster = Replicas<Toy>;
+
+/// A machine whose rows survive it.
+pub trait Subject: Machine + Sized + 'static {
+    type Rows: Default;
+
+    fn open(rows: &Self::Rows) -> Arc<Self>;
+
+    /// Forgets what was not made durable.
+    fn lose_power(rows: &Self::Rows);
+}
+
+impl Subject for Toy {
+    type Rows = toy::Disk;
+
+    fn open(rows: &toy::Disk) -> Arc<Self> {
+        Self::open(rows)
+    }
+
+    fn lose_power(_: &toy::Disk) {}
+}
+
+pub struct Replicas<M: Subject> {
     pub net: Net,
-    pub nodes: BTreeMap<u64, Member>,
+    pub nodes: BTreeMap<u64, Member<M>>,
     timing: Timing,
     voters: Vec<NodeId>,
     started: Instant,
 }
 
 /// A node and what survives it.
-#[derive(Default)]
-pub struct Member {
+pub struct Member<M: Subject> {
     pub log: memory::Disk,
-    pub rows: toy::Disk,
-    pub up: Option<Up>,
+    pub rows: M::Rows,
+    pub up: Option<Up<M>>,
 }
 
-pub struct Up {
+impl<M: Subject> Default for Member<M> {
+    fn default() -> Self {
+        Self {
+            log: memory::Disk::default(),
+            rows: M::Rows::default(),
+            up: None,
+        }
+    }
+}
+
+pub struct Up<M> {
     pub node: Node,
     pub group: Group,
-    pub machine: Arc<Toy>,
+    pub machine: Arc<M>,
 }
 
-impl Cluster {
+impl<M: Subject> Replicas<M> {
     /// Starts nodes `1..=count` as voters.
     pub async fn start(count: u64, timing: Timing) -> Self {
         let mut cluster = Self::plan(count, timing);
@@ -88,7 +122,7 @@ impl Cluster {
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());
         tokio::spawn(server.serve_with_incoming(incoming));
-        let machine = Toy::open(&member.rows);
+        let machine = M::open(&member.rows);
         let config = GroupConfig {
             group: GROUP,
             incarnation: Incarnation::FIRST,
@@ -106,9 +140,10 @@ impl Cluster {
         member.log.power_loss(survivors);
         let up = member.up.take().unwrap();
         up.node.shutdown().await;
+        M::lose_power(&member.rows);
     }
 
-    pub fn node(&self, id: u64) -> &Up {
+    pub fn node(&self, id: u64) -> &Up<M> {
         self.nodes[&id].up.as_ref().unwrap()
     }
 
@@ -116,7 +151,7 @@ impl Cluster {
         &self.node(id).group
     }
 
-    fn ups(&self) -> impl Iterator<Item = (u64, &Up)> {
+    pub fn ups(&self) -> impl Iterator<Item = (u64, &Up<M>)> {
         self.nodes
             .iter()
             .filter_map(|(id, member)| Some((*id, member.up.as_ref()?)))
@@ -157,19 +192,26 @@ impl Cluster {
             .unwrap_or_else(|_| panic!("waited in vain for {what}"))
     }
 
-    /// Writes through whoever leads, again while it certainly had no effect.
-    pub async fn put(&self, key: &str, value: &str) {
-        let writing = async {
+    /// Proposes through whoever leads, again while it certainly had no effect.
+    pub async fn propose(&self, command: Bytes) -> Answer {
+        let proposing = async {
             loop {
                 let leader = self.leader().await;
-                match self.put_at(leader, key, value).await {
-                    Ok(_) => return,
+                match self.group(leader).propose(1, vec![command.clone()]).await {
+                    Ok(answers) => return answers.into_iter().next().unwrap(),
                     Err(error) if error.has_no_effect() => sleep(Duration::from_millis(20)).await,
                     Err(error) => panic!("{error}"),
                 }
             }
         };
-        timeout(PATIENCE, writing).await.expect("a write succeeds");
+        timeout(PATIENCE, proposing).await.expect("a proposal succeeds")
+    }
+}
+
+impl Cluster {
+    /// Writes through whoever leads.
+    pub async fn put(&self, key: &str, value: &str) {
+        self.propose(toy::put(key, value)).await;
     }
 
     pub async fn put_at(&self, id: u64, key: &str, value: &str) -> Result<String, ProposeError> {
@@ -181,7 +223,7 @@ impl Cluster {
     /// Waits until every node that is up has a value.
     pub async fn converge(&self, key: &str, value: &str) {
         self.eventually("convergence", || {
-            let has = |up: &Up| up.machine.get(key).as_deref() == Some(value);
+            let has = |up: &Up<Toy>| up.machine.get(key).as_deref() == Some(value);
             self.ups().all(|(_, up)| has(up)).then_some(())
         })
         .await;

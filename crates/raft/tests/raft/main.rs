@@ -9,4 +9,5 @@ mod faults;
 mod founding;
 mod loopback;
 mod net;
+mod snapshots;
 mod toy;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX};
 use stead_state::{
     freshness::Proof,
     lineage::Lineage,
@@ -14,10 +15,19 @@ use stead_state::{
 };
 use stead_types::{Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber};
 
+use crate::source::{BATCH_LEN_MAX, BATCH_TENANTS_MAX};
+
 /// A proposal is closed once it has this many bytes.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 1 << 20;
 /// Most commands of a proposal, and what its last item has more.
 pub(crate) const PROPOSAL_COMMANDS_MAX: usize = 4096;
+
+// The last item of a proposal is a batch of so many tenants at most, and of those of the entry that was its last.
+const _: () = assert!(
+    PROPOSAL_BYTES_MAX + BATCH_LEN_MAX + (PROPOSAL_COMMANDS_MAX + 2 * BATCH_TENANTS_MAX) * COMMAND_BYTES
+        <= PROPOSAL_LEN_MAX,
+    "a batch would never find room in the follower's log"
+);
 
 /// One thing that a stream brought.
 #[derive(Debug)]

@@ -25,6 +25,10 @@ pub(crate) mod sessions;
 mod stream;
 
 pub(crate) use open::open;
+use stead_state::rows::change::{EFFECTS_MAX, HEAD_LEN_MAX};
+use stead_types::limits::CHANGE_LEN_MAX;
+
+use crate::{payload::RAW_LEN_MAX, wire::MESSAGE_LEN_MAX};
 
 /// Bytes of batches, before compression, that may be on their way.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
@@ -35,9 +39,19 @@ pub(crate) const PACE: std::time::Duration = std::time::Duration::from_millis(10
 pub(crate) const BATCH_BYTES_MAX: usize = 256 << 10;
 /// What entries changed is sent in pieces of about so many bytes: an entry of small commands can change a lot, where
 /// each appends to a long value. One change goes whole, so a piece may have [`CHANGE_LEN_MAX`] bytes more.
-///
-/// [`CHANGE_LEN_MAX`]: stead_types::limits::CHANGE_LEN_MAX
 pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
+/// A batch covers no more entries once it has changes of so many tenants: each of them is a command of the follower's.
+pub(crate) const BATCH_TENANTS_MAX: usize = 4096;
+/// Longest batch before compression: a piece, and the change that made it one.
+pub(crate) const BATCH_LEN_MAX: usize = PIECE_BYTES_MAX + CHANGE_LEN_MAX + EFFECTS_MAX * HEAD_LEN_MAX + AROUND_LEN_MAX;
+/// What the last command of a batch has around its changes.
+const AROUND_LEN_MAX: usize = 4 << 10;
+
+const _: () = assert!(
+    BATCH_LEN_MAX <= RAW_LEN_MAX && RAW_LEN_MAX + RAW_LEN_MAX / 4 <= MESSAGE_LEN_MAX,
+    "a batch would not reach its follower"
+);
+
 /// How long entries that had nothing for the follower leave its offset behind.
 pub(crate) const KEEP_UP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 /// Most entries of the home that one batch covers.

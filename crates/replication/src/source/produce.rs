@@ -15,7 +15,7 @@ use stead_store::shard::View;
 use stead_types::{Epoch, FeedOffset, Revision, Sequence, TenantNumber};
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, PIECE_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BATCH_TENANTS_MAX, PIECE_BYTES_MAX,
     batch::{Batch, count},
     sessions::Span,
     stream::Source,
@@ -169,7 +169,7 @@ impl Source {
                 known.and_modify(|before| before.through = span.through).or_insert(span);
             }
             bytes += entry.len;
-            if bytes >= BATCH_BYTES_MAX as u64 {
+            if bytes >= BATCH_BYTES_MAX as u64 || through.spans.len() >= BATCH_TENANTS_MAX {
                 through.more = true;
                 break;
             }

@@ -5,24 +5,35 @@ use std::{sync::Arc, time::Duration};
 use stead_api::proto::internal::v1::{
     FeedNotLeader, FeedRefused, SeedChunk, SeedRequest, SeedResponse, feed_refused::Reason, seed_response::Message,
 };
-use stead_raft::ReadIndexError;
-use stead_state::shard::{
-    command::{Chunk, Part, Seed},
-    read::{Reading, Refused},
+use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX, ReadIndexError};
+use stead_state::{
+    rows::change::{EFFECTS_MAX, HEAD_LEN_MAX},
+    shard::{
+        command::{Chunk, Part, Seed},
+        read::{Reading, Refused},
+    },
 };
-use stead_types::{ClientId, Epoch, GroupId, NodeId, Revision, Sequence, TenantNumber};
+use stead_types::{ClientId, Epoch, GroupId, NodeId, Revision, Sequence, TenantNumber, limits::CHANGE_LEN_MAX};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::{
     counters::Border,
     local::{Local, may_follow},
-    payload::Packer,
+    payload::{Packer, RAW_LEN_MAX},
     wire,
 };
 
 /// About how many bytes a chunk has before compression.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Longest chunk before compression: one of changes ends with a whole one.
+const CHUNK_LEN_MAX: usize = CHUNK_BYTES + CHANGE_LEN_MAX + EFFECTS_MAX * HEAD_LEN_MAX;
+
+const _: () = assert!(
+    CHUNK_LEN_MAX <= RAW_LEN_MAX && CHUNK_LEN_MAX + COMMAND_BYTES <= PROPOSAL_LEN_MAX,
+    "a chunk would not reach the follower, or never find room in its log"
+);
+
 /// What one seed takes at most of the way between two regions, before compression.
 const BYTES_PER_SECOND_MAX: u32 = 16 << 20;
 

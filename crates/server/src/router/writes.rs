@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use stead_raft::{Proposal, ProposeError, parts};
+use stead_raft::{PROPOSAL_LEN_MAX, Proposal, ProposeError, parts};
 use stead_state::{
     serving::{self, BootTime, Lease, NotServing, Standing},
     shard::{
@@ -13,7 +13,10 @@ use stead_state::{
         deletion::Deletion,
     },
 };
-use stead_types::{Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber};
+use stead_types::{
+    Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber,
+    limits::{REQUEST_LEN_MAX, TXN_STEPS_MAX},
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Job, READY_WAIT, Router, Write, by_deadline, request::Change, too_late};
@@ -28,6 +31,13 @@ const TXN_STEP_WORK: usize = 64;
 /// What an append counts for beyond its bytes: it writes again what the key held, up to 1 MiB. So many of them are one
 /// entry that it stays below 64 MiB.
 const APPEND_WORK: usize = 4 << 10;
+
+// The command of a request is no longer than the request, but for what every command has.
+const _: () = assert!(
+    REQUEST_LEN_MAX + 3 * TXN_STEPS_MAX * TXN_STEP_WORK + TXN_STEPS_MAX * APPEND_WORK <= PROPOSAL_LEN_MAX
+        && REMOVAL_WORK + REQUEST_LEN_MAX <= PROPOSAL_LEN_MAX,
+    "a request would never find room in a log"
+);
 
 /// What proposing left to do.
 #[derive(Default)]

@@ -7,7 +7,10 @@
 //! an idempotency key; the key behind its length; the value up to the end.
 
 use bytes::Bytes;
-use stead_types::{ClientId, Epoch, Revision, Sequence, TenantTime};
+use stead_types::{
+    ClientId, Epoch, Revision, Sequence, TenantTime,
+    limits::{KEY_LEN_MAX, VALUE_LEN_MAX},
+};
 
 use super::{COPY_LEN, Copy, kind};
 use crate::{
@@ -25,6 +28,15 @@ const EXPIRES: u8 = 1 << 4;
 /// A delete by expiry.
 const EXPIRED: u8 = 1 << 5;
 const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE | EXPIRES | EXPIRED;
+
+/// Most effects of one change.
+pub const EFFECTS_MAX: usize = 512;
+/// Most bytes that a row's value has beside its key and its value.
+pub const HEAD_LEN_MAX: usize = 256;
+/// Most bytes that a change takes in a feed batch or a chunk beside those of its row: sequence, effect, length.
+pub const FEED_HEAD_LEN_MAX: usize = 32;
+/// Longest value of a row.
+pub const ROW_LEN_MAX: usize = HEAD_LEN_MAX + KEY_LEN_MAX + VALUE_LEN_MAX;
 
 /// One effect of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +253,7 @@ mod tests {
     use stead_types::{GroupId, TenantNumber};
 
     use super::{super::Place, *};
+    use crate::shard::window::EVICTED_MAX;
 
     prop_compose! {
         fn outcomes()(client: u128, sequence: u64, request: u64, evicted: u32, gone: Vec<u128>) -> Outcome {
@@ -270,6 +283,34 @@ mod tests {
                 }),
             }
         }
+    }
+
+    #[test]
+    fn the_longest_row_is_within_its_bound() {
+        let largest = u64::MAX;
+        let change = Change {
+            revision: Revision::from_u64(largest),
+            effect: u16::MAX,
+            more: true,
+            cause: Cause::Write,
+            time: TenantTime(largest),
+            previous: Some((Revision::from_u64(largest), u16::MAX)),
+            outcome: Some(Outcome {
+                client: ClientId(u128::MAX),
+                sequence: largest,
+                request: largest,
+                evicted: u32::MAX,
+                clients_evicted: vec![ClientId(0); EVICTED_MAX],
+            }),
+            key: vec![0; KEY_LEN_MAX].into(),
+            value: Some(Value {
+                create: Revision::from_u64(largest),
+                version: largest,
+                expires: Some(TenantTime(largest)),
+                bytes: vec![0; VALUE_LEN_MAX].into(),
+            }),
+        };
+        assert!(encode(&change).len() <= ROW_LEN_MAX);
     }
 
     proptest! {

@@ -4,10 +4,13 @@
 //! for each live key with an end, and no other.
 
 use bytes::Bytes;
-use stead_types::TenantTime;
+use stead_types::{TenantTime, limits::KEY_LEN_MAX};
 
 use super::{COPY_LEN, Copy, Order, Rows, Unreadable, kind};
 use crate::codec::{Malformed, Reader};
+
+/// Longest key of a row, and of any row there is.
+pub const KEY_ROW_LEN_MAX: usize = COPY_LEN + 8 + KEY_LEN_MAX;
 
 /// Returns the key of a row.
 pub fn key(copy: Copy, time: TenantTime, key: &[u8]) -> Bytes {

@@ -9,10 +9,12 @@ use super::{
     append::current,
     command::{EXPIRED_MAX, RANGE_KEYS_MAX},
 };
-use crate::rows::{Copy, Order, RowsMut, Unreadable, change, current as current_row, garbage, kind};
+use crate::rows::{
+    Copy, Order, RowsMut, Unreadable,
+    change::{self, EFFECTS_MAX},
+    current as current_row, garbage, kind,
+};
 
-/// Most effects of one revision.
-const EFFECTS_MAX: usize = 512;
 const _: () = assert!(
     TXN_STEPS_MAX <= EFFECTS_MAX && RANGE_KEYS_MAX <= EFFECTS_MAX && EXPIRED_MAX <= EFFECTS_MAX,
     "a revision with more effects would never be trimmed"

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::RngExt;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use stead_state::rows::Order;
+use stead_state::rows::{Order, change, expiry};
 
-use super::{Change, Engine};
+use super::{Change, Engine, KEY_LEN_MAX, VALUE_LEN_MAX};
 
 pub(super) fn put(key: &str, value: &str) -> Change {
     Change {
@@ -41,6 +41,7 @@ pub(super) fn check(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
     random_batches_survive(open);
     large_batches_replace_small_ones_and_the_other_way(open);
     ranges_end_where_they_should(open);
+    the_longest_rows_survive(open);
 }
 
 fn rows_are_read_both_ways(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
@@ -138,4 +139,34 @@ fn ranges_end_where_they_should(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
     }
     assert_eq!(keys(&*engine, "p", "q", Order::Descending)[0], "p299");
     assert!(engine.disk_len() < 1 << 30);
+}
+
+fn the_longest_rows_survive(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
+    let row = |number: u8, key_len: usize, value_len: usize| Change {
+        key: [vec![b'r', number], vec![b'k'; key_len - 2]].concat().into(),
+        value: Some(vec![number; value_len].into()),
+    };
+    let rows = vec![
+        row(0, KEY_LEN_MAX, 0),
+        row(1, 2, VALUE_LEN_MAX),
+        row(2, expiry::KEY_ROW_LEN_MAX, change::ROW_LEN_MAX - 1),
+        row(3, expiry::KEY_ROW_LEN_MAX, change::ROW_LEN_MAX),
+        row(4, expiry::KEY_ROW_LEN_MAX, change::ROW_LEN_MAX + 1),
+    ];
+    let engine = open();
+    write(&*engine, rows.clone());
+    engine.checkpoint().unwrap();
+    drop(engine);
+    let engine = open();
+    let found = engine.range(b"r".as_slice()..b"s".as_slice(), Order::Ascending);
+    let found = found.map(|found| {
+        found.map(|(key, value)| Change {
+            key,
+            value: Some(value),
+        })
+    });
+    assert!(found.map(Result::unwrap).eq(rows.iter().cloned()));
+    let without = rows.into_iter().map(|change| Change { value: None, ..change });
+    write(&*engine, without.collect());
+    engine.checkpoint().unwrap();
 }

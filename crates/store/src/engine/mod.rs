@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use stead_state::rows::{Order, Row, Unreadable};
+use stead_state::rows::{Order, Row, Unreadable, change, expiry};
 
 use crate::health::Health;
 
@@ -27,6 +27,16 @@ mod conformance;
 pub mod fjall;
 pub mod memory;
 pub mod sled;
+
+/// Longest key that every engine takes: fjall counts them in 16 bits.
+const KEY_LEN_MAX: usize = u16::MAX as usize;
+/// Longest value of one key's row that every engine is tested with.
+const VALUE_LEN_MAX: usize = 4 << 20;
+
+const _: () = assert!(
+    expiry::KEY_ROW_LEN_MAX <= KEY_LEN_MAX && change::ROW_LEN_MAX <= VALUE_LEN_MAX,
+    "a row of a legal key and value would not fit an engine"
+);
 
 /// Bytes of an engine's block cache.
 pub const CACHE_LEN: u64 = 32 << 20;

@@ -15,7 +15,7 @@ use super::{
     sweep::{Stale, free_install},
 };
 use crate::{
-    chunks::Decoder,
+    chunks::decode,
     group_rows::{Filler, failed},
     machine::{Failed, Snapshot},
     table::Table,
@@ -39,16 +39,9 @@ pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), 
         }
     };
     let mut filler = machine.rows.filler();
-    let mut decoder = Decoder::default();
-    for chunk in snapshot.chunks {
-        for (key, value) in decoder.rows(chunk?).map_err(failed(DOING))? {
-            put(&mut filler, place, &key, value)?;
-        }
-    }
-    if !decoder.ended() {
-        return Err(failed(DOING)(Malformed {
-            what: "snapshot without an end",
-        }));
+    for row in decode(snapshot.chunks) {
+        let (key, value) = row?;
+        put(&mut filler, place, &key, value)?;
     }
     filler.finish()?;
     let table = Table::new(machine.engine.clone());

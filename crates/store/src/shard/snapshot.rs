@@ -14,7 +14,7 @@ use stead_types::{Sequence, TenantNumber};
 
 use super::{ShardMachine, machine::Held};
 use crate::{
-    chunks::Encoder,
+    chunks,
     group_rows::{GroupRows, failed},
     machine::{Failed, Snapshot},
 };
@@ -38,11 +38,10 @@ pub(super) fn cut(machine: &ShardMachine) -> Result<Snapshot, Failed> {
         _pin: machine.pin.clone(),
         copied: copied.into(),
         copies,
-        encoder: Some(Encoder::default()),
     };
     Ok(Snapshot {
         applied: inner.applied.clone(),
-        chunks: Box::new(reader),
+        chunks: Box::new(chunks::encode(reader)),
     })
 }
 
@@ -102,24 +101,18 @@ fn copies_of(place: Place, tenant: TenantNumber, record: &Record) -> Vec<Range> 
     ranges
 }
 
-/// Reads the chunks of a snapshot.
+/// Reads the rows of a snapshot.
 struct Reader {
     rows: Arc<GroupRows<Held>>,
     /// Keeps maintenance from removing what is still to be read.
     _pin: Arc<()>,
     copied: VecDeque<(Bytes, Bytes)>,
     copies: VecDeque<Range>,
-    /// Gone after the last chunk, or after a failure.
-    encoder: Option<Encoder>,
 }
 
 impl Reader {
-    /// Returns more rows, or none at the end.
+    /// Returns more changes, or none at the end.
     fn page(&mut self) -> Result<Option<Vec<(Bytes, Bytes)>>, Unreadable> {
-        if !self.copied.is_empty() {
-            let page = self.copied.len().min(PAGE_ROWS);
-            return Ok(Some(self.copied.drain(..page).collect()));
-        }
         let Some(range) = self.copies.front_mut() else {
             return Ok(None);
         };
@@ -144,41 +137,21 @@ impl Reader {
         }
         Ok(Some(page))
     }
-
-    fn chunk(&mut self) -> Result<Option<Bytes>, Unreadable> {
-        while self.encoder.is_some() {
-            let Some(page) = self.page()? else {
-                return Ok(self.encoder.take().map(Encoder::finish));
-            };
-            let Some(encoder) = &mut self.encoder else { break };
-            let mut chunk = None;
-            let mut rows = page.into_iter();
-            for (key, value) in rows.by_ref() {
-                chunk = encoder.put(&key, &value);
-                if chunk.is_some() {
-                    break;
-                }
-            }
-            // What did not fit goes first into the next chunk.
-            for row in rows.rev() {
-                self.copied.push_front(row);
-            }
-            if chunk.is_some() {
-                return Ok(chunk);
-            }
-        }
-        Ok(None)
-    }
 }
 
 impl Iterator for Reader {
-    type Item = Result<Bytes, Failed>;
+    type Item = chunks::Row;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let chunk = self.chunk().map_err(failed("reading a snapshot"));
-        if chunk.is_err() {
-            self.encoder = None;
+        loop {
+            if let Some(row) = self.copied.pop_front() {
+                return Some(Ok(row));
+            }
+            match self.page() {
+                Ok(Some(page)) => self.copied.extend(page),
+                Ok(None) => return None,
+                Err(unreadable) => return Some(Err(failed("reading a snapshot")(unreadable))),
+            }
         }
-        chunk.transpose()
     }
 }

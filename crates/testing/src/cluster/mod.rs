@@ -134,6 +134,11 @@ impl Cluster {
         &self.layout.nodes
     }
 
+    /// Returns where a node's output goes.
+    pub fn log_of(&self, node: &str) -> PathBuf {
+        self.plan.log_of(node)
+    }
+
     /// Returns the regions in their order.
     pub fn regions(&self) -> &[Region] {
         &self.plan.regions

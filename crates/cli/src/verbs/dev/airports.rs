@@ -216,7 +216,7 @@ async fn equal(tenant: &Tenant, airports: &BTreeMap<String, Bytes>, deadline: In
 }
 
 /// Returns keys with values, and a digest of them with their revisions, as this region's nodes hold them.
-async fn contents(tenant: &Tenant) -> anyhow::Result<(BTreeMap<String, Bytes>, u64)> {
+pub(super) async fn contents(tenant: &Tenant) -> anyhow::Result<(BTreeMap<String, Bytes>, u64)> {
     let read = Read::at(Consistency::Local);
     let mut scan = Scan {
         page_size: PAGE,

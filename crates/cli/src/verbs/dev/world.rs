@@ -76,6 +76,34 @@ impl World {
         Ok(Client::connect(config).await?)
     }
 
+    /// Returns a client that asks one node only, which leaves finding the home to it.
+    pub(super) async fn node_client(&self, node: &str) -> anyhow::Result<Client> {
+        let node = self.nodes.iter().find(|known| known.name == node);
+        let node = node.context("there is no such node")?;
+        let mut config = self.configs.get(&node.region).context("no such region")?.clone();
+        config.endpoints = vec![node.client.clone()];
+        config.nearby = true;
+        Ok(Client::connect(config).await?)
+    }
+
+    /// Returns the names of a region's other nodes, those on the second engine first.
+    pub(super) fn others(&self, node: &str) -> Vec<String> {
+        let region = self
+            .nodes
+            .iter()
+            .find(|known| known.name == node)
+            .map(|known| &known.region);
+        let others = self
+            .nodes
+            .iter()
+            .filter(|known| known.name != node && Some(&known.region) == region);
+        let mut others: Vec<_> = others
+            .map(|known| (known.engine != "sled", known.name.clone()))
+            .collect();
+        others.sort();
+        others.into_iter().map(|(_, name)| name).collect()
+    }
+
     /// Forgets all clients, so that nothing of this process asks the nodes for anything.
     pub(super) fn leave(&mut self) {
         self.clients.clear();

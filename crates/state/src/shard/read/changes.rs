@@ -44,8 +44,8 @@ impl Reading<'_> {
                 found.more = true;
                 break;
             }
+            len += value.len() + change::FEED_HEAD_LEN_MAX;
             let change = change::decode(sequence, effect, value)?;
-            len += change.len() + 64;
             found.next = change.revision;
             found.changes.push(change);
         }

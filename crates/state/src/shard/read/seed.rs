@@ -33,11 +33,12 @@ impl Reading<'_> {
                     break;
                 }
                 last = sequence;
+                let change_len = value.len() + change::FEED_HEAD_LEN_MAX;
                 let change = change::decode(sequence, effect, value)?;
                 let now = current(self.rows, self.copy, &change.key)?;
                 let is_current = now.is_some_and(|now| (now.revision.sequence(), now.effect) == (sequence, effect));
                 if is_current && change.value.is_some() {
-                    len += change.len() + 64;
+                    len += change_len;
                     changes.push(change);
                 }
             }

@@ -1,5 +1,6 @@
 //! `stead dev --check`: the acceptance steps, one line each, with figures and budgets.
 
+mod big_values;
 mod bounded_read;
 mod contention;
 mod credits;
@@ -66,6 +67,8 @@ pub(super) enum Step {
     Lag,
     /// 28,298 airports of 234 tenants, equal in three regions
     Airports,
+    /// Values of 1 MiB; a replica past the log's tail returns
+    BigValues,
     /// A leader killed 20 times under load
     LeaderKill,
     /// All nine nodes killed at once
@@ -125,6 +128,7 @@ async fn one(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Limits => limits::run(world).await,
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
+        Step::BigValues => big_values::run(world).await,
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,

@@ -1,0 +1,82 @@
+//! Values of 1 MiB: a replica that was away while the log moved past its tail gets a snapshot, and is equal.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use stead_client::Tenant;
+use tokio::time::Instant;
+
+use super::verdict::Verdict;
+use crate::verbs::dev::{
+    airports::contents,
+    world::{World, until},
+};
+
+const HOME: &str = "eu-west";
+const TENANT: &str = "check-big-values";
+const VALUE_LEN_MAX: usize = 1 << 20;
+const KEY_LEN_MAX: usize = 4 << 10;
+/// Keys that are written again and again.
+const KEYS: usize = 8;
+/// Values that are written while the replica is away: beyond what a log keeps for those that are behind, and what it
+/// keeps until rows are durable.
+const WRITES: usize = 160;
+const BUDGET: Duration = Duration::from_secs(30);
+/// What a node logs of a snapshot.
+const INSTALLED: &str = "a snapshot was installed";
+
+pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
+    let tenant = world.tenant(TENANT, HOME, HOME).await?;
+    let run = world.run.clone();
+    tenant.put(format!("{run:k<KEY_LEN_MAX$}"), "v").await?;
+    let leader = world.leader(&tenant).await?;
+    let away = world.others(&leader).into_iter().next();
+    let away = away.context("a region of one node has no replica to lose")?;
+    let before = installed(world, &away).await?;
+    world.cluster.lock().await.kill_node(&away).await?;
+    for at in 0..WRITES {
+        tenant.put(format!("{}", at % KEYS), value(at)).await?;
+    }
+    world.cluster.lock().await.start_node(&away)?;
+    let started = Instant::now();
+    world.ready().await?;
+    let here = world.node_client(&away).await?.tenant(TENANT)?;
+    let there = world.node_client(&leader).await?.tenant(TENANT)?;
+    until("the replica has what the others have", async || {
+        equal(&here, &there).await
+    })
+    .await?;
+    let took = started.elapsed();
+    let snapshots = installed(world, &away).await? - before;
+    ensure!(snapshots > 0, "{away} was not past the log's tail: it got no snapshot");
+    for key in 0..KEYS {
+        tenant.delete(format!("{key}")).await?;
+    }
+    Ok(Verdict::default().time("equal after", took, BUDGET).note(format!(
+        "{WRITES} values of 1 MiB while {away} was away, {snapshots} snapshots"
+    )))
+}
+
+/// Returns a value that no compression makes small.
+fn value(seed: usize) -> Vec<u8> {
+    let mut state = seed as u64 + 1;
+    let mut byte = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..VALUE_LEN_MAX).map(|_| byte()).collect()
+}
+
+/// Compares keys, values and revisions as two nodes hold them.
+async fn equal(one: &Tenant, other: &Tenant) -> anyhow::Result<bool> {
+    Ok(contents(one).await? == contents(other).await?)
+}
+
+/// Counts the snapshots that a node says it has installed.
+async fn installed(world: &World, node: &str) -> anyhow::Result<usize> {
+    let log = world.cluster.lock().await.log_of(node);
+    let log = std::fs::read_to_string(&log).with_context(|| format!("{} cannot be read", log.display()))?;
+    Ok(log.matches(INSTALLED).count())
+}
