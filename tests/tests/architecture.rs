@@ -241,3 +241,24 @@ fn libraries_of_which_formats_were_reviewed_are_pinned() {
         assert!(version.starts_with('='), "{library} must be pinned with `=`");
     }
 }
+
+/// Bugs that tests switch on are in no binary: nothing but the tests' own feature asks for them.
+#[test]
+fn nothing_that_ships_has_the_feature_planted() {
+    for (name, manifest) in &crates() {
+        let text = toml::to_string(manifest).unwrap();
+        let is_free = name == "types" || !text.contains("planted");
+        assert!(is_free, "{name} may not ask for the feature planted");
+        let features = manifest.get("features").and_then(toml::Value::as_table);
+        let default = features.and_then(|features| features.get("default"));
+        assert!(
+            default.is_none(),
+            "{name} has default features: none of them may be planted"
+        );
+    }
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(!workspace.contains("planted"), "the workspace may not ask for it");
+    let tests = manifest(&root().join("tests/Cargo.toml"));
+    assert_eq!(tests["features"]["planted"][0].as_str(), Some("stead-types/planted"));
+    assert!(tests["features"].get("default").is_none());
+}

@@ -23,6 +23,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use stead_types::planted::{self, Bug};
 use stead_types::{GroupId, NodeId};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -127,7 +128,7 @@ impl Founding {
                 sleep(ASK_INTERVAL).await;
                 continue;
             };
-            if !has_nothing && !self.has_answered(voter) {
+            if !has_nothing && !self.has_answered(voter) && !planted::is(Bug::LostDiskAdmitted) {
                 return Err(voter);
             }
             self.0.send_modify(|known| {

@@ -58,3 +58,4 @@ pub use proposer::{Clock, PROPOSAL_LEN_MAX};
 pub use queue::COMMAND_BYTES;
 pub use service::Service;
 pub use timing::Timing;
+pub use upkeep::LogLimits;

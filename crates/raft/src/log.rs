@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use stead_store::log::{GroupLog, Record};
+use stead_store::log::{Done, GroupLog, Record};
+use stead_types::planted::{self, Bug};
 use tokio::sync::oneshot;
 
 use crate::encoding::{
@@ -51,10 +52,19 @@ impl Log {
 
     async fn write_vote(&self, vote: bytes::Bytes) -> io::Result<()> {
         let (done, written) = oneshot::channel();
-        self.log
-            .save_vote(vote, Box::new(move |result| drop(done.send(result))));
+        let done: Done = Box::new(move |result| drop(done.send(result)));
+        self.log.save_vote(vote, planted_early(Bug::VoteNotSynced, done));
         written.await.unwrap_or_else(|_| Err(lost()))
     }
+}
+
+/// Returns `done`; with the bug it is called here, before anything is written.
+fn planted_early(bug: Bug, done: Done) -> Done {
+    if !planted::is(bug) {
+        return done;
+    }
+    done(Ok(()));
+    Box::new(|_| ())
 }
 
 /// The store never dropped a callback before.
@@ -191,8 +201,8 @@ impl RaftLogStorage<TypeConfig> for Log {
             let bytes: usize = records.iter().map(|record| record.bytes.len()).sum();
             self.retained.appended(last.index, records.len() as u64, bytes as u64);
         }
-        self.log
-            .append(records, Box::new(move |result| callback.io_completed(result)));
+        let done: Done = Box::new(move |result| callback.io_completed(result));
+        self.log.append(records, planted_early(Bug::LogNotSynced, done));
         Ok(())
     }
 
@@ -200,8 +210,8 @@ impl RaftLogStorage<TypeConfig> for Log {
         self.retained.truncated(last.map(|last| last.index));
         self.log.truncate_after(last.map(|last| last.index))?;
         match self.log.state()?.vote {
-            Some(vote) => self.write_vote(vote).await,
-            None => Ok(()),
+            Some(vote) if !planted::is(Bug::VoteLostAtTruncation) => self.write_vote(vote).await,
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -31,7 +31,7 @@ use crate::tasks::Tasks;
 use crate::timing::Timing;
 use crate::transfers::Transfers;
 use crate::types::{Raft, RaftState};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{LogLimits, Upkeep};
 use crate::wire::Sender;
 
 /// What a node's groups share.
@@ -50,6 +50,8 @@ pub struct Config {
     pub blocking: Blocking,
     /// A folder for snapshots that are being received; in memory without one.
     pub spool: Option<PathBuf>,
+    /// When machines are made durable, and how much of their logs stays.
+    pub limits: LogLimits,
 }
 
 /// One group of a node.
@@ -275,6 +277,7 @@ impl Node {
             retained: parts.retained,
             transfers: parts.transfers,
             stagger: Stagger::of(self.config.node),
+            limits: self.config.limits,
         };
         tasks.spawn("keeping the log short", upkeep.run());
         member
@@ -305,7 +308,7 @@ impl Parts {
                 failures: node.failures.clone(),
                 is_running: Arc::default(),
             },
-            retained: Arc::default(),
+            retained: Arc::new(Retained::keeping(node.config.limits.tail_bytes)),
             transfers: Arc::default(),
         }
     }

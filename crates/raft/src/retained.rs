@@ -8,12 +8,14 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// A mark is set each time this many bytes have been appended.
+/// A mark is set each time this many bytes have been appended, or a part of the tail that is to be kept.
 const MARK_BYTES: u64 = 1 << 20;
+const MARKS_PER_TAIL: u64 = 8;
 
 /// Counts what a group's log holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Retained {
+    mark_bytes: u64,
     counts: Mutex<Counts>,
     /// Told of every append, for whoever waits for enough of them.
     grown: Notify,
@@ -29,12 +31,21 @@ struct Counts {
 }
 
 impl Retained {
+    /// Counts for a log of which so many bytes are kept.
+    pub(crate) fn keeping(tail_bytes: u64) -> Self {
+        Self {
+            mark_bytes: MARK_BYTES.min(tail_bytes / MARKS_PER_TAIL),
+            counts: Mutex::default(),
+            grown: Notify::new(),
+        }
+    }
+
     pub(crate) fn appended(&self, last: u64, entries: u64, bytes: u64) {
         let mut counts = self.counts.lock();
         counts.bytes += bytes;
         counts.entries += entries;
         let total = counts.bytes;
-        if counts.marks.back().is_none_or(|(_, at)| total >= at + MARK_BYTES) {
+        if counts.marks.back().is_none_or(|(_, at)| total >= at + self.mark_bytes) {
             counts.marks.push_back((last, total));
         }
         drop(counts);
@@ -85,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_tail_is_what_was_appended_last() {
-        let retained = Retained::default();
+        let retained = Retained::keeping(64 << 20);
         for index in 0..10 {
             retained.appended(index, 1, MARK_BYTES);
         }

@@ -14,6 +14,7 @@ use crate::blocking::Blocking;
 use crate::failure::Failures;
 use crate::log::Log;
 use crate::machine::StateMachine;
+use crate::retained::Retained;
 use crate::types::TypeConfig;
 
 #[expect(unreachable_pub, dead_code, reason = "shared with the tests of clusters")]
@@ -40,7 +41,7 @@ struct Memory;
 impl StoreBuilder<TypeConfig, Log, StateMachine, Arc<dyn LogStore>> for Memory {
     async fn build(&self) -> Result<(Arc<dyn LogStore>, Log, StateMachine), StorageError<TypeConfig>> {
         let store = memory::Disk::default().open();
-        let log = Log::new(store.group(GROUP), Arc::default());
+        let log = Log::new(store.group(GROUP), Arc::new(Retained::keeping(64 << 20)));
         Ok((store, log, machine()))
     }
 }
@@ -62,7 +63,7 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, Guard> for OnDisk {
             ..Options::SMALL
         };
         let store = raft_engine::open(folder.path(), &options, SyncFault::default()).unwrap();
-        let log = Log::new(store.group(GROUP), Arc::default());
+        let log = Log::new(store.group(GROUP), Arc::new(Retained::keeping(64 << 20)));
         Ok(((folder, store), log, machine()))
     }
 }

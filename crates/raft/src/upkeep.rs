@@ -20,17 +20,33 @@ use crate::retained::Retained;
 use crate::transfers::Transfers;
 use crate::types::Raft;
 
-/// A checkpoint is made after this many entries or bytes, or this long after the first of them.
-const CHECKPOINT_ENTRIES: u64 = 20_000;
-const CHECKPOINT_BYTES: u64 = 32 << 20;
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+/// When a group's machine is made durable, and how much of its log stays.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// A checkpoint is made after this many entries.
+    pub checkpoint_entries: u64,
+    /// Or after this many bytes.
+    pub checkpoint_bytes: u64,
+    /// Or this long after the first of them.
+    pub checkpoint_interval: Duration,
+    /// Bytes of entries that stay for followers that are behind: longer ones need a snapshot.
+    pub tail_bytes: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            checkpoint_entries: 20_000,
+            checkpoint_bytes: 32 << 20,
+            checkpoint_interval: Duration::from_secs(30),
+            tail_bytes: 64 << 20,
+        }
+    }
+}
 
 /// A group that has come to rest with this much to write gets its checkpoint this soon: it would only lie in memory.
 const REST_BYTES: u64 = 1 << 20;
 const REST_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Bytes of entries that stay for followers that are behind: longer ones need a snapshot.
-const TAIL_BYTES: u64 = 64 << 20;
 
 /// Bytes of entries that stay at most for the sake of a snapshot that is being sent.
 const PURGE_HELD_BYTES_MAX: u64 = 1 << 30;
@@ -43,6 +59,7 @@ pub(crate) struct Upkeep {
     pub(crate) retained: Arc<Retained>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) stagger: Stagger,
+    pub(crate) limits: LogLimits,
 }
 
 impl Upkeep {
@@ -63,10 +80,10 @@ impl Upkeep {
         while self.retained.so_far().1 == entries {
             self.retained.grown().await;
         }
-        let latest = Instant::now() + self.stagger.time(CHECKPOINT_INTERVAL);
+        let latest = Instant::now() + self.stagger.time(self.limits.checkpoint_interval);
         loop {
             let now = self.retained.so_far();
-            if now.0 - bytes >= CHECKPOINT_BYTES || now.1 - entries >= CHECKPOINT_ENTRIES {
+            if now.0 - bytes >= self.limits.checkpoint_bytes || now.1 - entries >= self.limits.checkpoint_entries {
                 return;
             }
             let wait = if now.0 - bytes >= REST_BYTES {
@@ -99,7 +116,7 @@ impl Upkeep {
         let beyond_tail = if is_holding_back {
             Some(durable)
         } else {
-            self.retained.beyond_tail(TAIL_BYTES)
+            self.retained.beyond_tail(self.limits.tail_bytes)
         };
         let held = self.transfers.earliest().unwrap_or(u64::MAX);
         let held = held.max(self.retained.beyond_tail(PURGE_HELD_BYTES_MAX).unwrap_or(0));

@@ -31,6 +31,18 @@ pub struct Environment {
     pub wall: WallClock,
     /// Whether rows are written behind and checkpoints made by threads; a simulation has only one.
     pub threads: bool,
+    /// What is kept of the past.
+    pub upkeep: Upkeep,
+}
+
+/// What a node keeps of the past, and how often it looks. A simulation keeps little, so that it sees within seconds what
+/// takes days otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Upkeep {
+    /// Of each group's log.
+    pub log: stead_raft::LogLimits,
+    /// Of tenants' versions; bytes and age for the sake of followers are settings.
+    pub history: stead_replication::Limits,
 }
 
 impl std::fmt::Debug for Environment {
@@ -58,6 +70,7 @@ impl Environment {
             bind: Arc::new(|address| Box::pin(bind(address))),
             wall: Arc::new(wall),
             threads: true,
+            upkeep: Upkeep::default(),
         }
     }
 }

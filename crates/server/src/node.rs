@@ -190,7 +190,7 @@ impl Built {
             limits: Limits {
                 len_max: config.history_bytes_max,
                 age_max: config.history_age_max,
-                ..Limits::default()
+                ..environment.upkeep.history
             },
         });
         let mut hosted = BTreeMap::new();
@@ -356,6 +356,7 @@ fn raft_config(config: &Checked, environment: &Environment, store: &Store, views
             Blocking::Inline
         },
         spool,
+        limits: environment.upkeep.log,
     }
 }
 

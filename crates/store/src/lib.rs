@@ -10,6 +10,7 @@ pub mod health;
 pub mod log;
 pub mod machine;
 mod open;
+mod power;
 pub mod shard;
 pub mod table;
 pub mod view;

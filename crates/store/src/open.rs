@@ -11,6 +11,7 @@ use crate::dir::{DataDir, Identity, Refused};
 use crate::engine::{self, Engine, Kind};
 use crate::health::Failure;
 use crate::log::{self, LogStore, raft_engine};
+use crate::power::Power;
 
 /// What storage to open.
 #[derive(Clone)]
@@ -40,12 +41,50 @@ pub enum Place {
 }
 
 /// A disk in memory, which survives what kills its node.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Disk {
     /// The Raft log.
     pub log: log::memory::Disk,
     /// The rows.
     pub rows: engine::memory::Disk,
+    power: Power,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        let power = Power::default();
+        Self {
+            log: log::memory::Disk::powered_by(power.clone()),
+            rows: engine::memory::Disk::powered_by(power.clone()),
+            power,
+        }
+    }
+}
+
+impl Disk {
+    /// Switches the power off after so many more writes and syncs of log and rows: between any two of them. Whoever
+    /// runs on the disk must be dead before its answers are heard; then [`Disk::power_loss`].
+    pub fn cut_after(&self, operations: u64) {
+        self.power.cut_after(operations);
+    }
+
+    /// Tells whether the power is off.
+    pub fn is_cut(&self) -> bool {
+        self.power.is_cut()
+    }
+
+    /// Fills the disk, or makes room again.
+    pub fn fill(&self, is_full: bool) {
+        self.power.fill(is_full);
+    }
+
+    /// Cuts the power, unless it is off, and switches it on again: of what is pending in log and rows so much is found
+    /// again.
+    pub fn power_loss(&self, log_survivors: usize, rows_survivors: usize) {
+        self.log.power_loss(log_survivors);
+        self.rows.power_loss(rows_survivors);
+        self.power.on();
+    }
 }
 
 /// All storage of a node. Keep it until everything that uses a part of it is gone: with it goes the lock.
@@ -189,6 +228,45 @@ mod tests {
             check(&config(Place::Directory { path, engine, log: LOG }));
         }
         check(&config(Place::Memory(Disk::default())));
+    }
+
+    #[test]
+    fn the_power_goes_off_between_two_operations_and_nothing_is_written_after_it() {
+        let disk = Disk::default();
+        let store = in_memory(&disk);
+        let key = |key: &'static str| Bytes::from(key);
+        let write = |name| {
+            let value = Some(key(name));
+            store.engine.write(&mut [Change { key: key(name), value }].into_iter())
+        };
+        write("a").unwrap();
+        disk.cut_after(2);
+        store.engine.checkpoint().unwrap();
+        write("b").unwrap();
+        assert!(disk.is_cut());
+        write("c").unwrap_err();
+        let log = store.log.group(GroupId::DIRECTORY);
+        log.save_vote(key("v"), Box::new(|done| drop(done.unwrap_err())));
+        disk.power_loss(9, 9);
+        let store = in_memory(&disk);
+        let found = ["a", "b", "c"].map(|key| store.engine.get(key.as_bytes()).unwrap().is_some());
+        assert_eq!(found, [true, true, false]);
+        assert_eq!(store.log.group(GroupId::DIRECTORY).state().unwrap().vote, None);
+    }
+
+    #[test]
+    fn a_full_disk_takes_writes_again_when_there_is_room_and_it_is_opened() {
+        let disk = Disk::default();
+        let store = in_memory(&disk);
+        disk.fill(true);
+        let vote = || Bytes::from("v");
+        let log = store.log.group(GroupId::DIRECTORY);
+        log.save_vote(vote(), Box::new(|done| drop(done.unwrap_err())));
+        assert!(store.log.health().failure().is_some());
+        disk.fill(false);
+        let log = in_memory(&disk).log.group(GroupId::DIRECTORY);
+        log.save_vote(vote(), Box::new(|done| done.unwrap()));
+        assert_eq!(log.state().unwrap().vote, Some(vote()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod group;
 mod idempotency;
 mod jurisdiction;
 pub mod limits;
+pub mod planted;
 mod region;
 mod revision;
 mod tenant;

@@ -4,7 +4,7 @@ use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use futures::stream;
 use stead_api::net::{Connect, Io};
-use stead_server::environment::{Environment, Incoming};
+use stead_server::environment::{Environment, Incoming, Upkeep};
 use turmoil::{
     Builder, Sim,
     net::{TcpListener, TcpStream},
@@ -44,6 +44,7 @@ pub(crate) fn environment() -> Environment {
         bind: Arc::new(|address| Box::pin(bind(address))),
         wall: Arc::new(wall),
         threads: false,
+        upkeep: Upkeep::default(),
     }
 }
 

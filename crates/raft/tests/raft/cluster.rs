@@ -118,6 +118,7 @@ impl<M: Subject> Replicas<M> {
             clock: Arc::new(move || started.elapsed().as_millis() as u64),
             blocking: Blocking::Inline,
             spool: None,
+            limits: stead_raft::LogLimits::default(),
         });
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());

@@ -50,6 +50,7 @@ async fn start(count: u64) -> Machines {
             clock: Arc::new(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64),
             blocking: Blocking::Pool,
             spool: Some(folder.path().join("spool")),
+            limits: stead_raft::LogLimits::default(),
         });
         let incoming = TcpListenerStream::new(listener).inspect(|stream| {
             // Nagle's algorithm and delayed acknowledgements together cost 40 ms an entry.

@@ -23,6 +23,8 @@ pub struct Limits {
     pub age_max: Duration,
     /// Not more than these bytes, even for a follower that needs them.
     pub len_max: u64,
+    /// How often the floor moves at most.
+    pub interval: Duration,
 }
 
 /// What holds for tenants without a limit of their own: [`TenantLimit::HistoryAge`].
@@ -37,6 +39,7 @@ impl Default for Limits {
             keep_len: 64 << 20,
             age_max: Duration::from_secs(24 * 3600),
             len_max: 1 << 30,
+            interval: Duration::from_secs(10),
         }
     }
 }
@@ -134,6 +137,7 @@ mod tests {
         keep_len: 10 << 20,
         age_max: Duration::from_secs(100),
         len_max: 100 << 20,
+        interval: Duration::from_secs(10),
     };
 
     #[test]

@@ -16,6 +16,7 @@ const LIMITS: Limits = Limits {
     keep_len: 1 << 30,
     age_max: AGE_MAX,
     len_max: 1 << 30,
+    interval: Duration::from_secs(10),
 };
 
 #[tokio::test(start_paused = true)]

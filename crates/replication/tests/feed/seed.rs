@@ -14,6 +14,7 @@ const LIMITS: Limits = Limits {
     keep_len: 1 << 30,
     age_max: Duration::from_secs(20),
     len_max: 1 << 30,
+    interval: Duration::from_secs(10),
 };
 
 /// Lets a follower join whose home has forgotten how the tenant began.

@@ -99,6 +99,7 @@ impl World {
             clock: clock.clone(),
             blocking: Blocking::Inline,
             spool: None,
+            limits: stead_raft::LogLimits::default(),
         });
         let views = Views::new(View::default());
         let version = self.directory.clone();

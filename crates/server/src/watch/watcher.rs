@@ -7,7 +7,10 @@ use stead_api::proto::v1::{
     ResponseHeader, Role, WatchCreated, WatchEvents, WatchProgress, WatchResponse, watch_response::Response,
 };
 use stead_state::shard::read::{Reading, Refused};
-use stead_types::{Error, ErrorKind, GroupId, Revision, Sequence, TenantNumber};
+use stead_types::{
+    Error, ErrorKind, GroupId, Revision, Sequence, TenantNumber,
+    planted::{self, Bug},
+};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
@@ -61,8 +64,15 @@ impl Watcher {
         (host, hosted): (Arc<Host>, Hosted),
         hub: (Arc<Hubs>, GroupId),
         (opening, permit): (Opening, WatchPermit),
-        position: Revision,
+        mut position: Revision,
     ) -> Self {
+        let is_resumed = position.sequence() > Sequence::ZERO;
+        if is_resumed && planted::is(Bug::WatchSkipsOne) {
+            position = Revision::from_u64(position.to_u64() + 1);
+        }
+        if is_resumed && planted::is(Bug::WatchRepeatsOne) {
+            position = Revision::from_u64(position.to_u64() - 1);
+        }
         let mut progress = interval(opening.ask.progress);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         progress.reset();

@@ -11,7 +11,10 @@
 
 use std::time::Duration;
 
-use stead_types::{Error, ErrorKind, Revision, Sequence};
+use stead_types::{
+    Error, ErrorKind, Revision, Sequence,
+    planted::{self, Bug},
+};
 
 use crate::directory::Tenant;
 use crate::lineage::{Lineage, Standing};
@@ -59,7 +62,7 @@ pub fn read(level: Level, tenant: &Tenant, replica: Replica<'_>) -> Verdict {
     match level {
         Level::Local => Verdict::Serve,
         Level::Bounded(bound) => match replica.staleness {
-            Some(staleness) if staleness <= bound => Verdict::Serve,
+            Some(staleness) if staleness <= bound || planted::is(Bug::BoundIgnored) => Verdict::Serve,
             Some(_) | None => Verdict::Forward,
         },
         Level::Session(token) => session(token, tenant, replica),
@@ -70,7 +73,11 @@ fn session(token: Revision, tenant: &Tenant, replica: Replica<'_>) -> Verdict {
     if let Err(error) = check(token, tenant) {
         return Verdict::Refuse(error);
     }
-    let held = token <= replica.revision && replica.lineage.standing(token) == Standing::On;
+    let mut reached = replica.revision;
+    if planted::is(Bug::SessionGateEarly) {
+        reached = Revision::from_u64(reached.to_u64() + 1);
+    }
+    let held = token <= reached && replica.lineage.standing(token) == Standing::On;
     if held { Verdict::Serve } else { Verdict::WaitFor(token) }
 }
 

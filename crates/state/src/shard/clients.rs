@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stead_types::{ClientId, IdempotencyKey, Revision, TenantTime};
+use stead_types::{
+    ClientId, IdempotencyKey, Revision, TenantTime,
+    planted::{self, Bug},
+};
 
 use super::{
     digest,
@@ -82,7 +85,9 @@ impl Clients {
     /// Looks a write up.
     pub fn check(&self, state: &CopyState, key: &IdempotencyKey, request: u64) -> Check {
         let window = self.windows.get(&key.client);
-        if let Some(outcome) = window.and_then(|window| window.find(key.sequence)) {
+        if let Some(outcome) = window.and_then(|window| window.find(key.sequence))
+            && !planted::is(Bug::WindowNotChecked)
+        {
             return if outcome.is_of(request) {
                 Check::Repeated(*outcome)
             } else {

@@ -2,7 +2,11 @@
 //!
 //! It is this node's own affair: no answer depends on whether it has happened.
 
-use stead_types::{Sequence, TenantNumber, limits::TXN_STEPS_MAX};
+use stead_types::{
+    Sequence, TenantNumber,
+    limits::TXN_STEPS_MAX,
+    planted::{self, Bug},
+};
 
 use super::{
     Shard,
@@ -50,7 +54,10 @@ impl Shard {
         };
         let live = &mut tenant.record.live;
         let copy = self.place.copy(number, live.number);
-        let floor = live.floor.sequence();
+        let mut floor = live.floor.sequence();
+        if planted::is(Bug::TrimmedAboveFloor) {
+            floor = live.revision.sequence();
+        }
         let start = change::key(copy, live.trimmed.next().unwrap_or(Sequence::MAX), 0);
         let end = change::key(copy, floor.next().unwrap_or(Sequence::MAX), 0);
         // A change of which not all effects are seen is looked at again, so a step must hold the largest change.

@@ -18,6 +18,7 @@ use stead_state::rows::{Order, Row, Unreadable};
 
 use super::{Change, Engine, Kind, is_empty, unreadable};
 use crate::health::Health;
+use crate::power::Power;
 
 /// Most rows that one step of a range copies.
 const PAGE_LEN: usize = 64;
@@ -33,6 +34,7 @@ struct Platter {
     /// Batches since the last checkpoint.
     pending: Vec<Vec<Change>>,
     faults: Faults,
+    power: Power,
     /// Counts openings and deaths: handles of an earlier opening are refused.
     era: u64,
 }
@@ -83,6 +85,13 @@ impl Faults {
 }
 
 impl Disk {
+    pub(crate) fn powered_by(power: Power) -> Self {
+        Self(Arc::new(Mutex::new(Platter {
+            power,
+            ..Platter::default()
+        })))
+    }
+
     /// Opens the engine. Handles of an earlier opening are refused from now on.
     pub fn open(&self) -> Arc<dyn Engine> {
         let mut platter = self.0.lock();
@@ -194,6 +203,7 @@ impl Engine for Memory {
         let batch: Vec<Change> = batch.collect();
         let written = self.with(|platter| {
             platter.faults.count(Operation::Write)?;
+            platter.power.write()?;
             for change in &batch {
                 apply(&mut platter.live, change.clone());
             }
@@ -207,6 +217,7 @@ impl Engine for Memory {
         self.health.check()?;
         let synced = self.with(|platter| {
             platter.faults.count(Operation::Sync)?;
+            platter.power.sync()?;
             platter.settle();
             Ok(())
         });

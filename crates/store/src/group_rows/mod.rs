@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use stead_state::rows::{Rows, RowsMut};
 use stead_types::GroupId;
+use stead_types::planted::{self, Bug};
 
 use crate::background::Background;
 use crate::engine::Engine;
@@ -152,9 +153,15 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         if inner.table.dirty_rows() == 0 && inner.applied == *self.durable.lock() {
             return Ok(());
         }
-        let applied = inner.applied.clone();
+        let mut applied = inner.applied.clone();
+        if planted::is(Bug::CheckpointNotWritten) {
+            *self.durable.lock() = applied;
+            return Ok(());
+        }
         let Inner { state, table, .. } = &mut *inner;
-        (self.flush)(state, table);
+        if !planted::is(Bug::WindowsNotFlushed) {
+            (self.flush)(state, table);
+        }
         inner.put_group_row(self.group);
         let frozen = inner.table.freeze();
         drop(inner);
@@ -162,6 +169,9 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         written.map_err(failed("writing a checkpoint"))?;
         self.engine.checkpoint().map_err(failed("syncing a checkpoint"))?;
         self.inner.write().table.thaw();
+        if planted::is(Bug::DurableAheadOfFreeze) {
+            applied = self.applied();
+        }
         *self.durable.lock() = applied;
         Ok(())
     }

@@ -8,6 +8,7 @@ use stead_state::{
     rows::{COPY_LEN, Order, PLACE_LEN, Place, Rows, change, current, kind},
     shard::{Shard, current_after},
 };
+use stead_types::planted::{self, Bug};
 
 use super::{
     ShardMachine,
@@ -31,7 +32,7 @@ pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), 
     let _pin;
     let place = {
         let inner = machine.rows.read();
-        _pin = machine.pin.clone();
+        _pin = (!planted::is(Bug::InstallUnpinned)).then(|| machine.pin.clone());
         let current = inner.state.shard.place();
         Place {
             group: machine.group,

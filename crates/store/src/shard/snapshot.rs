@@ -10,7 +10,10 @@ use stead_state::{
     rows::{Copy, Order, PLACE_LEN, Place, Rows, Unreadable, change, kind},
     shard::{Shard, record::Record},
 };
-use stead_types::{Sequence, TenantNumber};
+use stead_types::{
+    Sequence, TenantNumber,
+    planted::{self, Bug},
+};
 
 use super::{ShardMachine, machine::Held};
 use crate::{
@@ -48,6 +51,9 @@ pub(super) fn cut(machine: &ShardMachine) -> Result<Snapshot, Failed> {
 fn copy_rows(place: Place, rows: &dyn Rows) -> Result<Vec<(Bytes, Bytes)>, Unreadable> {
     let mut copied = Vec::new();
     for kind in COPIED {
+        if kind == kind::CLIENT && planted::is(Bug::SnapshotWithoutWindows) {
+            continue;
+        }
         let range = place.range(kind);
         for row in rows.range(&range.start..&range.end, Order::Ascending) {
             let (key, value) = row?;
@@ -86,7 +92,11 @@ fn copies_of(place: Place, tenant: TenantNumber, record: &Record) -> Vec<Range> 
     let range = |number, after, up_to| Range {
         copy: place.copy(tenant, number),
         after,
-        up_to,
+        up_to: if planted::is(Bug::SnapshotCutLate) {
+            Sequence::MAX
+        } else {
+            up_to
+        },
         from: None,
     };
     let whole = std::iter::once(&record.live).chain(record.forks.iter().map(|fork| &fork.copy));

@@ -1,6 +1,9 @@
 //! What a home's stream brings: into the live copy, and into the shadow where one is being built.
 
-use stead_types::{ClientId, Revision};
+use stead_types::{
+    ClientId, Revision,
+    planted::{self, Bug},
+};
 
 use super::{
     super::{
@@ -104,7 +107,8 @@ impl Target<'_> {
         let start = data.changes.partition_point(|change| change.revision <= state.revision);
         let new: &[Change] = &data.changes[start..];
         let next = state.revision.sequence().next();
-        if new.first().is_some_and(|first| Some(first.revision.sequence()) != next) {
+        let is_gap = new.first().is_some_and(|first| Some(first.revision.sequence()) != next);
+        if is_gap && !planted::is(Bug::FeedGapIgnored) {
             return Ok(false);
         }
         for change in new {
@@ -121,5 +125,6 @@ impl Target<'_> {
 /// Returns the home's digest, if the copy stands where it was taken.
 fn digest_at_end(data: &Data, state: &CopyState) -> Option<u128> {
     let end = data.changes.last()?.revision;
-    data.digest.filter(|_| end == state.revision)
+    data.digest
+        .filter(|_| end == state.revision && !planted::is(Bug::FeedDigestNotCompared))
 }

@@ -1,6 +1,9 @@
 //! A copy is built anew beside the old one, which keeps its position until the swap.
 
-use stead_types::{ClientId, Revision};
+use stead_types::{
+    ClientId, Revision,
+    planted::{self, Bug},
+};
 
 use super::{
     super::{
@@ -101,7 +104,7 @@ impl Shard {
                 revision: shadow.state.revision,
             });
         }
-        if shadow.state.digest != swap.digest {
+        if shadow.state.digest != swap.digest && !planted::is(Bug::SwapDigestNotCompared) {
             return Err(Void::DigestDiffers);
         }
         let shadow = record.shadow.take().expect("it was there a line ago");

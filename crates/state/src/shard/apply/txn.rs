@@ -3,6 +3,7 @@
 use stead_types::{
     Revision,
     limits::{ANSWER_LEN_MAX, CHANGE_LEN_MAX},
+    planted::{self, Bug},
 };
 
 use super::{
@@ -47,7 +48,7 @@ fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
         Ok(held) => held,
         Err(forked) => return Ok(forked),
     };
-    let evaluation = match evaluate(owned, if held { then } else { otherwise })? {
+    let mut evaluation = match evaluate(owned, if held { then } else { otherwise })? {
         Ok(evaluation) => evaluation,
         Err((step, why)) => {
             let at = owned.evaluated();
@@ -58,6 +59,9 @@ fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
         return Ok(Answer::TxnTooLarge { len: evaluation.len });
     }
     let results = read_results(owned, evaluation.results)?;
+    if planted::is(Bug::TxnTorn) {
+        evaluation.planned.truncate(1);
+    }
     let changed = !evaluation.planned.is_empty();
     let branch = if held { 0 } else { Remembered::OTHERWISE };
     let remember = (txn.idempotency, txn.request | branch);
@@ -84,7 +88,7 @@ fn all_hold(owned: &Owned<'_, '_>, compares: &[Compare]) -> Result<Result<bool, 
     for Compare { key, condition } in compares {
         match owned.verdict(owned.current(key)?, condition)? {
             Verdict::Holds => {}
-            Verdict::Fails => held = false,
+            Verdict::Fails => held = planted::is(Bug::ConditionsIgnored),
             Verdict::Forked { epoch, kept } => return Ok(Err(Answer::Forked { epoch, kept })),
         }
     }

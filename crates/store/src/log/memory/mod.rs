@@ -16,6 +16,7 @@ use stead_types::GroupId;
 use super::group_state::{Budget, Op, check_append};
 use super::{Done, GroupLog, LogStore, Purged, Record, State};
 use crate::health::Health;
+use crate::power::Power;
 
 /// What survives a node's death. Clones share it.
 #[derive(Clone, Default)]
@@ -29,6 +30,7 @@ struct Platter {
     waiting: Vec<Done>,
     hold_syncs: bool,
     fail_sync: bool,
+    power: Power,
     /// Counts openings and deaths: handles of an earlier opening are refused.
     era: u64,
 }
@@ -50,6 +52,13 @@ struct Image {
 }
 
 impl Disk {
+    pub(crate) fn powered_by(power: Power) -> Self {
+        Self(Arc::new(Mutex::new(Platter {
+            power,
+            ..Platter::default()
+        })))
+    }
+
     /// Opens the logs. Handles of an earlier opening are refused from now on.
     pub fn open(&self) -> Arc<dyn LogStore> {
         let mut platter = self.0.lock();
@@ -104,6 +113,7 @@ impl Disk {
 
 impl Platter {
     fn sync(&mut self) -> io::Result<()> {
+        self.power.sync()?;
         if std::mem::take(&mut self.fail_sync) {
             return Err(io::Error::other("sync failed on request"));
         }
@@ -175,6 +185,8 @@ impl Logs {
     }
 
     fn write(&self, group: GroupId, op: Op) -> io::Result<()> {
+        let powered = self.with(|platter| Ok(platter.power.write()))?;
+        powered.map_err(|error| io::Error::from(self.health.fail("writing the memory log", error)))?;
         self.with(|platter| {
             if let Op::Append(records) = &op {
                 check_append(records, platter.live.get(&group).and_then(Image::next))?;
