@@ -1,19 +1,93 @@
-//! The frame of a log entry: format byte, logged time, commands.
+//! The frame of a log entry: format byte, version of Stead that wrote it, logged time, commands.
 
-use bytes::{Bytes, BytesMut};
+use std::fmt;
 
-use super::{Malformed, Reader};
+use bytes::Bytes;
+
+use super::{Malformed, Reader, Writer};
 
 /// The first byte of every entry.
-pub const ENTRY_FORMAT: u8 = 1;
+pub const ENTRY_FORMAT: u8 = 2;
+
+/// The version of Stead that wrote an entry: what to run where a command in it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterVersion {
+    /// Major, minor, patch.
+    parts: [u16; 3],
+}
 
 /// An entry that was parsed: the bodies share its buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Which version of Stead proposed it.
+    pub writer: WriterVersion,
     /// Milliseconds since 1970 by the proposing leader's clock: the only time that apply knows.
     pub time: u64,
     /// Kind and body of each command, in their order.
     pub commands: Vec<(u8, Bytes)>,
+}
+
+/// A committed log entry that this program cannot read. The node must stop: another replica may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableEntry {
+    /// Its frame has another form.
+    #[error(
+        "log entry has format {found}, stead {} reads format {ENTRY_FORMAT}: run this node with the version of stead \
+         that the other nodes of its group run",
+        WriterVersion::THIS
+    )]
+    Format {
+        /// The form.
+        found: u8,
+    },
+    /// Its frame does not end where it should.
+    #[error(transparent)]
+    Frame(#[from] Malformed),
+    /// It holds a command that is not known, or not in this form.
+    #[error(
+        "log entry {index} holds a command of kind {kind} that stead {} cannot read; stead {writer} wrote it: run this \
+         node with that version or a newer one",
+        WriterVersion::THIS
+    )]
+    Command {
+        /// Where the entry stands.
+        index: u64,
+        /// The command's kind byte.
+        kind: u8,
+        /// Who wrote it.
+        writer: WriterVersion,
+        /// What is wrong with its body.
+        #[source]
+        source: Malformed,
+    },
+}
+
+impl WriterVersion {
+    /// This program's version.
+    pub const THIS: Self = Self {
+        parts: [
+            number(env!("CARGO_PKG_VERSION_MAJOR")),
+            number(env!("CARGO_PKG_VERSION_MINOR")),
+            number(env!("CARGO_PKG_VERSION_PATCH")),
+        ],
+    };
+}
+
+impl fmt::Display for WriterVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [major, minor, patch] = self.parts;
+        write!(f, "{major}.{minor}.{patch}")
+    }
+}
+
+/// Reads the digits of a part of this program's version.
+const fn number(digits: &str) -> u16 {
+    let (digits, mut number, mut at) = (digits.as_bytes(), 0, 0);
+    while at < digits.len() {
+        number = number * 10 + (digits[at] - b'0') as u16;
+        at += 1;
+    }
+    number
 }
 
 /// Packs commands, each starting with its kind byte, into one entry.
@@ -22,27 +96,38 @@ pub struct Entry {
 ///
 /// When a command is empty or longer than 4 GiB: a proposer's bug.
 pub fn frame(time: u64, commands: &[Bytes]) -> Bytes {
+    frame_of(WriterVersion::THIS, time, commands)
+}
+
+fn frame_of(writer: WriterVersion, time: u64, commands: &[Bytes]) -> Bytes {
     let len: usize = commands.iter().map(|command| command.len() + 4).sum();
-    let mut entry = BytesMut::with_capacity(9 + len);
-    entry.extend_from_slice(&[ENTRY_FORMAT]);
-    entry.extend_from_slice(&time.to_be_bytes());
+    let mut entry = Writer::with_capacity(18 + len);
+    entry.u8(ENTRY_FORMAT);
+    for part in writer.parts {
+        entry.varint(u64::from(part));
+    }
+    entry.u64(time);
     for command in commands {
         let (kind, body) = command.split_first().expect("a command has at least its kind byte");
         let len = u32::try_from(body.len()).expect("requests are bounded far below 4 GiB");
-        entry.extend_from_slice(&[*kind]);
-        entry.extend_from_slice(&len.to_be_bytes());
-        entry.extend_from_slice(body);
+        entry.u8(*kind).u32(len).raw(body);
     }
-    entry.freeze()
+    entry.finish()
 }
 
 impl Entry {
     /// Reads what [`frame`] wrote.
-    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+    pub fn parse(bytes: Bytes) -> Result<Self, UnreadableEntry> {
         let mut reader = Reader::new(bytes, "log entry");
-        if reader.u8()? != ENTRY_FORMAT {
-            return Err(reader.malformed());
+        let found = reader.u8()?;
+        if found != ENTRY_FORMAT {
+            return Err(UnreadableEntry::Format { found });
         }
+        let mut parts = [0; 3];
+        for part in &mut parts {
+            *part = u16::try_from(reader.varint()?).map_err(|_| reader.malformed())?;
+        }
+        let writer = WriterVersion { parts };
         let time = reader.u64()?;
         let mut commands = Vec::new();
         while !reader.is_empty() {
@@ -51,7 +136,26 @@ impl Entry {
             let body = reader.raw(usize::try_from(len).map_err(|_| reader.malformed())?)?;
             commands.push((kind, body));
         }
-        Ok(Self { time, commands })
+        Ok(Self { writer, time, commands })
+    }
+
+    /// Reads all commands, so that an entry of which one cannot be read has no effect at all. `index` is where the
+    /// entry stands.
+    pub fn decode<T>(
+        self,
+        index: u64,
+        decode: impl Fn(u8, Bytes) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, UnreadableEntry> {
+        let writer = self.writer;
+        let command = |(kind, body)| {
+            decode(kind, body).map_err(|source| UnreadableEntry::Command {
+                index,
+                kind,
+                writer,
+                source,
+            })
+        };
+        self.commands.into_iter().map(command).collect()
     }
 }
 
@@ -63,29 +167,53 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_entry_are_fixed() {
-        let entry = frame(
+        let entry = frame_of(
+            WriterVersion { parts: [1, 2, 300] },
             0x0102_0304_0506_0708,
             &[Bytes::from_static(b"\x07abc"), Bytes::from_static(b"\x09")],
         );
         assert_eq!(
             &entry[..],
-            b"\x01\x01\x02\x03\x04\x05\x06\x07\x08\x07\0\0\0\x03abc\x09\0\0\0\0"
+            b"\x02\x01\x02\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x07\0\0\0\x03abc\x09\0\0\0\0"
         );
     }
 
     #[test]
-    fn another_format_is_refused() {
+    fn another_format_is_refused_by_name() {
         let mut entry = frame(1, &[]).to_vec();
-        entry[0] = 2;
-        assert_eq!(Entry::parse(entry.into()), Err(Malformed { what: "log entry" }));
+        entry[0] = 3;
+        let refused = Entry::parse(entry.into()).unwrap_err();
+        assert_eq!(refused, UnreadableEntry::Format { found: 3 });
+        assert!(refused.to_string().starts_with("log entry has format 3, stead "));
+    }
+
+    #[test]
+    fn unreadable_command_names_its_kind_and_its_writer() {
+        let writer = WriterVersion { parts: [7, 8, 9] };
+        let commands = [Bytes::from_static(b"\x01"), Bytes::from_static(b"\xc8?")];
+        let entry = Entry::parse(frame_of(writer, 1, &commands)).unwrap();
+        let known = |kind, _| if kind == 1 { Ok(()) } else { Err(Malformed { what: "test" }) };
+        assert_eq!(
+            entry.decode(12, known).unwrap_err().to_string(),
+            format!(
+                "log entry 12 holds a command of kind 200 that stead {} cannot read; stead 7.8.9 wrote it: run this \
+                 node with that version or a newer one",
+                env!("CARGO_PKG_VERSION")
+            )
+        );
     }
 
     proptest! {
         #[test]
-        fn an_entry_reads_back(time: u64, commands in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..8)) {
+        fn an_entry_reads_back(
+            parts: [u16; 3],
+            time: u64,
+            commands in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..8),
+        ) {
+            let writer = WriterVersion { parts };
             let framed: Vec<Bytes> = commands.iter().map(|(kind, body)| [&[*kind], &body[..]].concat().into()).collect();
-            let entry = Entry::parse(frame(time, &framed)).unwrap();
-            prop_assert_eq!(entry.time, time);
+            let entry = Entry::parse(frame_of(writer, time, &framed)).unwrap();
+            prop_assert_eq!((entry.writer, entry.time), (writer, time));
             let read: Vec<(u8, Vec<u8>)> = entry.commands.into_iter().map(|(kind, body)| (kind, body.to_vec())).collect();
             prop_assert_eq!(read, commands);
         }

@@ -1,6 +1,6 @@
 //! Log entries as bytes, and the few primitives that rows and commands are written with.
 //!
-//! An entry is a format byte, the logged time and a sequence of commands; a command is a kind byte, a length and a
+//! An entry is a format byte, the version of Stead that wrote it, the logged time and a sequence of commands; a command is a kind byte, a length and a
 //! body that only the machine it is meant for understands. Nothing here is derived: what stands on a disk or a wire is
 //! written out by hand and held by golden files.
 //!
@@ -14,7 +14,7 @@ mod entry;
 mod reader;
 mod writer;
 
-pub use entry::{ENTRY_FORMAT, Entry, frame};
+pub use entry::{ENTRY_FORMAT, Entry, UnreadableEntry, WriterVersion, frame};
 pub use reader::{Malformed, Reader};
 pub use writer::Writer;
 

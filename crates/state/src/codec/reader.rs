@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::UnreadableEntry;
 use crate::rows::Unreadable;
 
 /// Bytes that are not what they should be: a newer form, a bug or broken hardware. The node must stop, because another
@@ -11,6 +12,12 @@ use crate::rows::Unreadable;
 pub struct Malformed {
     /// What was being read.
     pub what: &'static str,
+}
+
+impl From<UnreadableEntry> for Unreadable {
+    fn from(unreadable: UnreadableEntry) -> Self {
+        Self(Box::new(unreadable))
+    }
 }
 
 impl From<Malformed> for Unreadable {

@@ -1,6 +1,6 @@
 //! CLIENT: a client's window of remembered outcomes.
 //!
-//! Key: kind, group, install, tenant, copy, client u128. Value: format byte 1, edge varint, then the outcomes, oldest
+//! Key: kind, group, install, tenant, copy, client u128. Value: format byte 2, edge varint, then the outcomes, oldest
 //! first: sequence varint, revision varint, request hash u64, tenant time varint (all but the hash as differences from
 //! the outcome before, wrapping). Windows are decoded at start and held in memory; rows are written at checkpoints.
 
@@ -13,7 +13,7 @@ use crate::{
     shard::window::{Remembered, Window},
 };
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Returns the key of a client's window.
 pub fn key(copy: Copy, client: ClientId) -> Bytes {

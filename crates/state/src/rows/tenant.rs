@@ -1,6 +1,6 @@
 //! TENANT: a tenant's record in a group.
 //!
-//! Key: kind, group u32, install u32, tenant u64. Value: format byte 1, then the fields of [`Record`] in their order;
+//! Key: kind, group u32, install u32, tenant u64. Value: format byte 2, then the fields of [`Record`] in their order;
 //! counters as varints, digests as sixteen bytes. The record is decoded at start and held in memory; its row is written
 //! at checkpoints.
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Returns the key of a tenant's record.
 pub fn key(place: Place, tenant: TenantNumber) -> Bytes {

@@ -50,13 +50,35 @@ fn others_are_refused_with_a_sentence_that_says_what_to_do() {
 #[test]
 fn a_newer_format_is_refused_whatever_else_stands_there() {
     let dir = made();
-    fs::write(dir.path().join(IDENTITY), "{\"format\": 2, \"nodes\": []}").unwrap();
+    fs::write(dir.path().join(IDENTITY), "{\"format\": 3, \"nodes\": []}").unwrap();
     assert_eq!(
         refusal(&dir, &identity()),
-        "DIR has format 2, this program knows formats up to 1: use a newer version of stead"
+        "DIR has format 3, this program knows formats up to 2: use a newer version of stead"
     );
     fs::write(dir.path().join(IDENTITY), "{").unwrap();
     assert!(refusal(&dir, &identity()).contains("cannot be understood"));
+}
+
+#[test]
+fn directory_of_format_1_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let marker = "{\n  \"format\": 1,\n  \"cluster\": \"prod\",\n  \"node\": 3,\n  \"engine\": \"fjall\"\n}";
+    fs::write(dir.path().join(IDENTITY), marker).unwrap();
+    fs::create_dir(dir.path().join(LOG)).unwrap();
+    fs::create_dir(dir.path().join(ROWS)).unwrap();
+    assert_eq!(
+        refusal(&dir, &identity()),
+        "DIR has format 1, this program reads format 2 and converts nothing: start it with the version of stead that \
+         wrote it, or move the directory away and start anew with an empty one"
+    );
+    assert_eq!(fs::read_to_string(dir.path().join(IDENTITY)).unwrap(), marker);
+}
+
+#[test]
+fn identity_file_names_format_2() {
+    let dir = made();
+    let written = fs::read_to_string(dir.path().join(IDENTITY)).unwrap();
+    assert!(written.starts_with("{\n  \"format\": 2,"), "{written}");
 }
 
 #[test]

@@ -20,8 +20,12 @@ use stead_types::NodeId;
 
 use crate::engine::Kind;
 
-/// The format that this program writes. It reads this one and all before it.
-pub const FORMAT: u32 = 1;
+/// The format that this program reads and writes: of this directory's files, of the log's entries, of rows and of
+/// snapshots.
+pub const FORMAT: u32 = 2;
+
+/// The oldest format that this program reads.
+const FORMAT_MIN: u32 = 2;
 
 const LOCK: &str = "LOCK";
 const IDENTITY: &str = "stead.json";
@@ -48,6 +52,17 @@ pub enum Refused {
     /// A newer program has written it.
     #[error("{dir} has format {found}, this program knows formats up to {FORMAT}: use a newer version of stead")]
     NewerFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// An older program has written it, in a format that is not read any more.
+    #[error(
+        "{dir} has format {found}, this program reads format {FORMAT} and converts nothing: start it with the version \
+         of stead that wrote it, or move the directory away and start anew with an empty one"
+    )]
+    OlderFormat {
         /// The directory.
         dir: PathBuf,
         /// Its format.
@@ -207,6 +222,9 @@ fn check(dir: &Path, bytes: &[u8], identity: &Identity) -> Result<(), Refused> {
     let found = serde_json::from_slice::<Format>(bytes).map_err(garbled)?.format;
     if FORMAT < found {
         return Err(Refused::NewerFormat { dir, found });
+    }
+    if found < FORMAT_MIN {
+        return Err(Refused::OlderFormat { dir, found });
     }
     let written: Written = serde_json::from_slice(bytes).map_err(garbled)?;
     if written.cluster != identity.cluster {

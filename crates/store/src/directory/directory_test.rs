@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stead_state::{
-    codec::frame,
+    codec::{Malformed, frame},
     directory::{By, Followers, Initial, InitialNode, NewTenant, Outcome, Rejection, View},
 };
 use stead_types::{Durability, Incarnation, TenantLimits, TenantName};
@@ -103,6 +103,22 @@ fn commands_are_answered_each() {
     assert!(matches!(answers[1], Ok(Outcome::Tenant(_))));
     assert!(matches!(answers[2], Err(Rejection::TenantExists(_))));
     assert_eq!(machine.version().borrow().index, 2, "an entry without commands counts");
+}
+
+#[test]
+fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
+    let machine = opened(&Disk::default());
+    machine.apply(vec![committed(1, &[bootstrap()])]).unwrap();
+    let commands = [create("a").encode(), Bytes::from_static(b"\xc8?")];
+    let entry = Committed {
+        payload: Payload::Commands(frame(2, &commands)),
+        ..committed(2, &[])
+    };
+    let failed = machine.apply(vec![entry]).unwrap_err();
+    let cause = failed.source.to_string();
+    assert!(cause.starts_with("log entry 2 holds a command of kind 200 that stead"), "{cause}");
+    assert!(!has(&machine, "a"));
+    assert_eq!(machine.applied().index, 1);
 }
 
 /// Invariant 2.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use history::History;
 use stead_state::{
-    codec::{Entry, Malformed},
+    codec::{Entry, UnreadableEntry},
     directory::{Answer as DirectoryAnswer, Change, Command, Directory},
     rows::{Order, Rows, RowsMut, Unreadable, after, directory as rows, kind},
 };
@@ -109,17 +109,22 @@ impl DirectoryMachine {
     }
 }
 
-fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, Malformed> {
+fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, UnreadableEntry> {
     let directory = &mut inner.state.directory;
-    directory.reach(committed.index);
     let (mut answers, mut changed) = (Vec::new(), Vec::new());
     match committed.payload {
-        Payload::Blank => {}
-        Payload::Membership(membership) => inner.applied.membership = membership,
+        Payload::Blank => directory.reach(committed.index),
+        Payload::Membership(membership) => {
+            directory.reach(committed.index);
+            inner.applied.membership = membership;
+        }
         Payload::Commands(commands) => {
             let entry = Entry::parse(commands)?;
-            for (kind, body) in entry.commands {
-                let applied = directory.apply(entry.time, Command::decode(kind, body)?);
+            let time = entry.time;
+            let commands = entry.decode(committed.index, Command::decode)?;
+            directory.reach(committed.index);
+            for command in commands {
+                let applied = directory.apply(time, command);
                 rows::write(&mut inner.table, directory, &applied);
                 changed.extend(applied.changes.iter().map(Change::encode));
                 let answer: DirectoryAnswer = applied.answer;
@@ -164,7 +169,7 @@ impl Machine for DirectoryMachine {
     }
 
     fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<Answer>>, Failed> {
-        let answers: Result<Vec<Vec<Answer>>, Malformed> = {
+        let answers: Result<Vec<Vec<Answer>>, UnreadableEntry> = {
             let mut inner = self.rows.write();
             entries.into_iter().map(|entry| apply(&mut inner, entry)).collect()
         };

@@ -1,6 +1,6 @@
 //! GROUP: what has been applied to a group's rows.
 //!
-//! Key: kind, group u32. Value: format u8 (1), install u32, index u64, log id, membership (each behind its length).
+//! Key: kind, group u32. Value: format u8 (2), install u32, index u64, log id, membership (each behind its length).
 
 use bytes::Bytes;
 use stead_state::codec::{Malformed, Reader, Writer};
@@ -9,7 +9,7 @@ use stead_types::GroupId;
 
 use crate::machine::Applied;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// A decoded row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

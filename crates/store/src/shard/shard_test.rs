@@ -555,6 +555,28 @@ proptest! {
 }
 
 #[test]
+fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
+    let mut node = Node::new(HOME);
+    node.propose(&[create(1)]);
+    let entry = Committed {
+        index: 2,
+        log_id: Bytes::from_static(b"2"),
+        payload: Payload::Commands(frame(1_002, &[put(1, 1, 1), Bytes::from_static(b"\xc8?")])),
+    };
+    let before = node.state();
+    let failed = node.machine.apply(vec![entry]).unwrap_err();
+    assert!(chain(&failed).contains("log entry 2 holds a command of kind 200 that stead"), "{}", chain(&failed));
+    assert_eq!(node.state(), before);
+    assert_eq!(node.machine.applied().index, 1);
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[test]
 #[cfg_attr(debug_assertions, should_panic(expected = "inside a reading of it"))]
 fn a_machine_read_inside_a_reading_of_it_is_found() {
     // Invariant 5.

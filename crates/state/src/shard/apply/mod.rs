@@ -12,7 +12,6 @@ mod write;
 #[cfg(test)]
 pub(super) use range::ROWS_MAX;
 
-use bytes::Bytes;
 use stead_types::{DirectoryVersion, TenantNumber};
 
 use super::{
@@ -37,10 +36,11 @@ impl Shard {
     /// Applies an entry and returns an answer to each of its commands.
     pub fn apply(&mut self, rows: &mut dyn RowsMut, index: u64, entry: Entry) -> Result<Vec<Answer>, Unreadable> {
         let time = entry.time;
+        let commands = entry.decode(index, Command::decode)?;
         let mut context = Context { rows, time };
-        let mut answers = Vec::with_capacity(entry.commands.len());
-        for (kind, body) in entry.commands {
-            answers.push(self.apply_command(&mut context, kind, body)?);
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            answers.push(self.apply_command(&mut context, command)?);
         }
         if !self.touched.is_empty() {
             let (len, touched) = self.take_touched();
@@ -50,8 +50,7 @@ impl Shard {
         Ok(answers)
     }
 
-    fn apply_command(&mut self, context: &mut Context<'_>, kind: u8, body: Bytes) -> Result<Answer, Unreadable> {
-        let command = Command::decode(kind, body)?;
+    fn apply_command(&mut self, context: &mut Context<'_>, command: Command) -> Result<Answer, Unreadable> {
         let attachment = attachment(&command);
         let answer = match command {
             Command::Write(command) => return self.write(context, command),
