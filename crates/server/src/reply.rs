@@ -9,8 +9,8 @@ use stead_api::{
     },
     status,
 };
-use stead_state::shard::answer::Version;
-use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber, TenantTime};
+use stead_state::shard::answer::{Evaluated, Version};
+use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber};
 use tonic::{Code, Status};
 
 /// Most bytes of a message that is read: above every limit of our own, so that those speak first.
@@ -59,10 +59,8 @@ pub(crate) struct Seen {
     pub(crate) tenant: TenantNumber,
     /// What was written or read.
     pub(crate) revision: Revision,
-    /// What a session has seen with this answer.
-    pub(crate) token: Revision,
-    /// The tenant's clock.
-    pub(crate) time: TenantTime,
+    /// What the answer depends on: what a session has seen with it, and the tenant's clock.
+    pub(crate) at: Evaluated,
     /// How far behind the home it can be, where that is known.
     pub(crate) staleness: Option<Duration>,
 }
@@ -71,12 +69,12 @@ pub(crate) struct Seen {
 pub(crate) fn header(origin: Origin<'_>, seen: Seen) -> ResponseHeader {
     let token = SessionToken {
         tenant: seen.tenant,
-        revision: seen.token,
+        revision: seen.at.revision,
     };
     ResponseHeader {
         revision: Some(convert::id::from_revision(seen.revision)),
         tenant_number: seen.tenant.get(),
-        tenant_time_ms: seen.time.0,
+        tenant_time_ms: seen.at.time.0,
         session_token: token.to_bytes().to_vec().into(),
         region: origin.region.to_string(),
         node: origin.node.get(),

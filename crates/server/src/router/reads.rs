@@ -164,12 +164,11 @@ fn query(
     staleness: Option<Duration>,
     counted: Option<(u64, Bytes, Revision)>,
 ) -> Result<Found, Error> {
-    let token = reading.state().revision;
+    let at = reading.evaluated();
     let seen = |revision| Seen {
         tenant: job.tenant.number,
         revision,
-        token,
-        time: reading.state().time,
+        at,
         staleness,
     };
     let header = |revision| Some(reply::header(origin, seen(revision)));
@@ -177,7 +176,7 @@ fn query(
         Query::Get(key) => reading.get(key, job.ask.at).map(|version| {
             let item = version.map(|version| reply::key_value(key.clone(), version));
             Response::Get(GetResponse {
-                header: header(job.ask.at.unwrap_or(token)),
+                header: header(job.ask.at.unwrap_or(at.revision)),
                 item,
             })
         }),

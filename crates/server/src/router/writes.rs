@@ -295,10 +295,10 @@ impl Router {
                     | Outcome::RangeDeleted(_)
                     | Outcome::Unchanged(_)
                     | Outcome::BoundReached { .. }
-                    | Outcome::Unfit(_)
+                    | Outcome::Unfit { .. }
                     | Outcome::ConditionFailed { .. }
                     | Outcome::Forked { .. }
-                    | Outcome::KeyReused
+                    | Outcome::KeyReused(_)
                     | Outcome::Expired { .. }
                     | Outcome::Done
                     | Outcome::Fed(_)

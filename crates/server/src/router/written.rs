@@ -33,7 +33,7 @@ impl Router {
             Outcome::Unchanged(at) => self.unchanged(&job, at),
             Outcome::Txn(done) => self.txn(&job, done),
             Outcome::TxnRefused { held, step, why, at } => self.txn_refused(&job, (held, step), why, at),
-            Outcome::TxnTooLarge { len } => {
+            Outcome::TxnTooLarge { len, at: _ } => {
                 let message = format!(
                     "then: the answer would have {len} bytes, at most {ANSWER_LEN_MAX} are answered; read fewer keys, or \
                      without previous values"
@@ -47,20 +47,21 @@ impl Router {
                 };
                 reply::error(&Error::new(ErrorKind::ConditionFailed { current }, message))
             }
-            Outcome::Forked { epoch, kept } => reply::error(&forked(epoch, kept)),
+            Outcome::Forked { epoch, kept, at: _ } => reply::error(&forked(epoch, kept)),
             Outcome::BoundReached { number, at } => self.not_admitted(&job, number, at),
-            Outcome::Unfit(why) => {
+            Outcome::Unfit { why, at: _ } => {
                 let effect = match &job.ask.change {
                     Change::One(operation) => Some(&operation.effect),
                     Change::Txn(_) | Change::DeleteRange(..) => None,
                 };
                 reply::error(&unfit("", effect, why))
             }
-            Outcome::KeyReused => reply::error(&Error::invalid(
+            Outcome::KeyReused(_) => reply::error(&Error::invalid(
                 "idempotency_key",
                 "idempotency_key: was used for another write: use each sequence once",
             )),
-            Outcome::Expired { edge, now } => {
+            Outcome::Expired { edge, at } => {
+                let now = at.time;
                 let message = "whether the write was executed is no longer remembered; it was not executed now";
                 reply::error(&Error::new(ErrorKind::IdempotencyExpired { edge, now }, message))
             }
@@ -99,8 +100,7 @@ impl Router {
         let seen = Seen {
             tenant: job.tenant.number,
             revision: at.revision,
-            token: at.revision,
-            time: at.time,
+            at,
             staleness: Some(std::time::Duration::ZERO),
         };
         reply::header(origin, seen)
@@ -110,11 +110,7 @@ impl Router {
         let Change::One(Operation { key, effect, .. }) = &job.ask.change else {
             return strange();
         };
-        let at = Evaluated {
-            revision: written.revision,
-            time: written.time,
-        };
-        let header = Some(self.header(job, at));
+        let header = Some(self.header(job, written.evaluated()));
         let repeated_outcome = written.repeated;
         let previous = written.previous.map(|version| reply::key_value(key.clone(), version));
         reply::response(match effect {

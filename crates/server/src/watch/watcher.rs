@@ -6,7 +6,10 @@ use futures::{FutureExt, StreamExt, stream};
 use stead_api::proto::v1::{
     ResponseHeader, Role, WatchCreated, WatchEvents, WatchProgress, WatchResponse, watch_response::Response,
 };
-use stead_state::shard::read::{Reading, Refused};
+use stead_state::shard::{
+    answer::Evaluated,
+    read::{Reading, Refused},
+};
 use stead_types::{
     Error, ErrorKind, GroupId, Revision, Sequence, TenantNumber,
     planted::{self, Bug},
@@ -251,8 +254,10 @@ impl Watcher {
         let seen = Seen {
             tenant: self.tenant,
             revision: position,
-            token: position,
-            time: reading.state().time,
+            at: Evaluated {
+                revision: position,
+                ..reading.evaluated()
+            },
             staleness: staleness.filter(|_| position >= reading.state().revision),
         };
         reply::header(origin, seen)

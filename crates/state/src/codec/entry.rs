@@ -192,7 +192,13 @@ mod tests {
         let writer = WriterVersion { parts: [7, 8, 9] };
         let commands = [Bytes::from_static(b"\x01"), Bytes::from_static(b"\xc8?")];
         let entry = Entry::parse(frame_of(writer, 1, &commands)).unwrap();
-        let known = |kind, _| if kind == 1 { Ok(()) } else { Err(Malformed { what: "test" }) };
+        let known = |kind, _| {
+            if kind == 1 {
+                Ok(())
+            } else {
+                Err(Malformed { what: "test" })
+            }
+        };
         assert_eq!(
             entry.decode(12, known).unwrap_err().to_string(),
             format!(

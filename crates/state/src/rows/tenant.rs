@@ -175,6 +175,7 @@ fn role(w: &mut Writer, role: Role) {
 
 fn copy(w: &mut Writer, copy: &CopyState) {
     w.varint(u64::from(copy.number)).varint(copy.revision.to_u64());
+    w.varint(copy.index);
     w.varint(copy.time.0).u128(copy.digest);
     w.varint(copy.keys).varint(copy.len);
     w.varint(copy.floor.to_u64()).varint(copy.edge.0);
@@ -252,6 +253,7 @@ fn read_copy(r: &mut Reader) -> Result<CopyState, Malformed> {
     Ok(CopyState {
         number: r.varint_u32()?,
         revision: read_revision(r)?,
+        index: r.varint()?,
         time: TenantTime(r.varint()?),
         digest: r.u128()?,
         keys: r.varint()?,

@@ -47,8 +47,8 @@ fn roles() -> impl Strategy<Value = Role> {
 }
 
 prop_compose! {
-    fn copies()(number: u32, revision in revisions(), time: u64, digest: u128, keys: u64, len: u64, floor in revisions(), edge: u64, trimmed in sequences()) -> CopyState {
-        CopyState { number, revision, time: TenantTime(time), digest, keys, len, floor, edge: TenantTime(edge), trimmed }
+    fn copies()(number: u32, revision in revisions(), index: u64, time: u64, digest: u128, keys: u64, len: u64, floor in revisions(), edge: u64, trimmed in sequences()) -> CopyState {
+        CopyState { number, revision, index, time: TenantTime(time), digest, keys, len, floor, edge: TenantTime(edge), trimmed }
     }
 }
 
@@ -116,6 +116,6 @@ fn the_bytes_of_a_record_are_fixed() {
     let hex: String = encode(&record).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex,
-        "020101010000010101ffffffffff1f000000000000000083808080802000000000000000000000000000000000000200000000000000"
+        "020101010000010101ffffffffff1f00000000000000008380808080200000000000000000000000000000000000000200000000000000"
     );
 }

@@ -27,6 +27,8 @@ pub enum Answer {
     TxnTooLarge {
         /// In bytes.
         len: u64,
+        /// Where it was evaluated.
+        at: Evaluated,
     },
     /// Keys of a range are gone, now or, if it is a repeat, the first time.
     RangeDeleted(RangeDeleted),
@@ -40,7 +42,12 @@ pub enum Answer {
         at: Evaluated,
     },
     /// What the key holds does not admit the write; nothing happened.
-    Unfit(Unfit),
+    Unfit {
+        /// Why.
+        why: Unfit,
+        /// Where it was evaluated.
+        at: Evaluated,
+    },
     /// A precondition did not hold; nothing happened.
     ConditionFailed {
         /// The key's revision now; zero if it does not exist.
@@ -54,15 +61,17 @@ pub enum Answer {
         epoch: Epoch,
         /// The last sequence of it that was kept.
         kept: Sequence,
+        /// Where it was evaluated.
+        at: Evaluated,
     },
-    /// The idempotency key was used for another request; nothing happened.
-    KeyReused,
+    /// The idempotency key was used for another request; nothing happened. Where it was evaluated.
+    KeyReused(Evaluated),
     /// The write may have been executed and forgotten; it was not executed.
     Expired {
         /// The window's lower edge.
         edge: TenantTime,
-        /// The tenant's time.
-        now: TenantTime,
+        /// Where it was evaluated; its time is the tenant's.
+        at: Evaluated,
     },
     /// A command about ownership, feed, seed or floor took effect.
     Done,
@@ -72,6 +81,28 @@ pub enum Answer {
     Void(Void),
 }
 
+impl Answer {
+    /// Returns what the answer to a caller's command depends on, also if it had no effect; `None` for other commands,
+    /// and where this group is not the owner. A repeat depends on all that was there when it was answered.
+    pub fn evaluated(&self) -> Option<Evaluated> {
+        match self {
+            Self::Written(written) => Some(written.evaluated()),
+            Self::Txn(TxnDone { at, .. })
+            | Self::TxnRefused { at, .. }
+            | Self::TxnTooLarge { at, .. }
+            | Self::RangeDeleted(RangeDeleted { at, .. })
+            | Self::Unchanged(at)
+            | Self::BoundReached { at, .. }
+            | Self::Unfit { at, .. }
+            | Self::ConditionFailed { at, .. }
+            | Self::Forked { at, .. }
+            | Self::KeyReused(at)
+            | Self::Expired { at, .. } => Some(*at),
+            Self::Done | Self::Fed(_) | Self::Void(_) => None,
+        }
+    }
+}
+
 /// A write that took effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -79,12 +110,25 @@ pub struct Written {
     pub revision: Revision,
     /// The tenant's time now.
     pub time: TenantTime,
+    /// As of [`Evaluated::index`].
+    pub index: u64,
     /// The version before, if it was asked for, there was one and, for a repeat, it is still kept.
     pub previous: Option<Version>,
     /// Whether it had been executed before.
     pub repeated: bool,
     /// What became of the key, where that is answered and, for a repeat, still kept.
     pub made: Option<Made>,
+}
+
+impl Written {
+    /// Returns what the answer depends on; of a repeat, the revision is the first outcome's.
+    pub fn evaluated(&self) -> Evaluated {
+        Evaluated {
+            revision: self.revision,
+            index: self.index,
+            time: self.time,
+        }
+    }
 }
 
 /// A transaction that was executed.
@@ -171,11 +215,13 @@ pub enum Unfit {
     },
 }
 
-/// Where a write without effect was evaluated: its answer waits for durability of this revision.
+/// What an answer is evaluated against, and so depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evaluated {
-    /// The last change before.
+    /// The tenant's last change: the command's own, if it made one.
     pub revision: Revision,
+    /// Where that change stands in the group's log, zero before the first: the answer waits until this is durable.
+    pub index: u64,
     /// The tenant's time.
     pub time: TenantTime,
 }

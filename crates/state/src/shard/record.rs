@@ -2,6 +2,7 @@
 
 use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantTime};
 
+use super::answer::Evaluated;
 use crate::lineage::Lineage;
 
 /// Counts the operations (moves, promotions) of a tenant; never reused.
@@ -81,6 +82,9 @@ pub struct CopyState {
     pub number: u32,
     /// The last change.
     pub revision: Revision,
+    /// Where the entry that made it stands in this group's log, zero before the first: what an answer from this copy
+    /// depends on until that entry is durable elsewhere.
+    pub index: u64,
     /// The tenant's logged clock.
     pub time: TenantTime,
     /// Multiset hash of live keys and remembered outcomes.
@@ -95,6 +99,17 @@ pub struct CopyState {
     pub edge: TenantTime,
     /// How far this node has removed versions below the floor: its own progress, in no other replica's interest.
     pub trimmed: Sequence,
+}
+
+impl CopyState {
+    /// Returns what an answer from this copy depends on.
+    pub fn evaluated(&self) -> Evaluated {
+        Evaluated {
+            revision: self.revision,
+            index: self.index,
+            time: self.time,
+        }
+    }
 }
 
 /// A copy being seeded beside the live one.

@@ -116,7 +116,10 @@ fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
     };
     let failed = machine.apply(vec![entry]).unwrap_err();
     let cause = failed.source.to_string();
-    assert!(cause.starts_with("log entry 2 holds a command of kind 200 that stead"), "{cause}");
+    assert!(
+        cause.starts_with("log entry 2 holds a command of kind 200 that stead"),
+        "{cause}"
+    );
     assert!(!has(&machine, "a"));
     assert_eq!(machine.applied().index, 1);
 }

@@ -565,7 +565,11 @@ fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
     };
     let before = node.state();
     let failed = node.machine.apply(vec![entry]).unwrap_err();
-    assert!(chain(&failed).contains("log entry 2 holds a command of kind 200 that stead"), "{}", chain(&failed));
+    assert!(
+        chain(&failed).contains("log entry 2 holds a command of kind 200 that stead"),
+        "{}",
+        chain(&failed)
+    );
     assert_eq!(node.state(), before);
     assert_eq!(node.machine.applied().index, 1);
 }

@@ -114,6 +114,7 @@ impl Target<'_> {
         for change in new {
             let before = current(context.rows, copy, &change.key)?;
             state.revision = change.revision;
+            state.index = context.index;
             state.time = state.time.max(change.time);
             clients.remember(state, change, |client| applies(client, change.revision));
             append(context.rows, copy, state, before, change.clone());

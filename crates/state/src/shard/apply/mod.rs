@@ -28,6 +28,8 @@ use crate::{
 /// What an entry is applied with.
 struct Context<'a> {
     rows: &'a mut dyn RowsMut,
+    /// Where the entry stands in the log.
+    index: u64,
     /// The entry's logged time, in milliseconds since 1970.
     time: u64,
 }
@@ -37,7 +39,7 @@ impl Shard {
     pub fn apply(&mut self, rows: &mut dyn RowsMut, index: u64, entry: Entry) -> Result<Vec<Answer>, Unreadable> {
         let time = entry.time;
         let commands = entry.decode(index, Command::decode)?;
-        let mut context = Context { rows, time };
+        let mut context = Context { rows, index, time };
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
             answers.push(self.apply_command(&mut context, command)?);

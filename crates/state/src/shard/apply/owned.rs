@@ -126,10 +126,7 @@ impl Owned<'_, '_> {
 
     /// Where a command without effect is evaluated.
     pub(super) fn evaluated(&self) -> Evaluated {
-        Evaluated {
-            revision: self.record().live.revision,
-            time: self.record().live.time,
-        }
+        self.record().live.evaluated()
     }
 
     /// Looks a command up by its idempotency key; `None` if it is to be executed.
@@ -138,10 +135,10 @@ impl Owned<'_, '_> {
         match self.tenant.clients.check(live, idempotency?, request) {
             Check::New => None,
             Check::Repeated(outcome) => Some(Known::Repeated(outcome)),
-            Check::Reused => Some(Known::Refused(Answer::KeyReused)),
+            Check::Reused => Some(Known::Refused(Answer::KeyReused(live.evaluated()))),
             Check::Expired { edge } => {
-                let now = live.time;
-                Some(Known::Refused(Answer::Expired { edge, now }))
+                let at = live.evaluated();
+                Some(Known::Refused(Answer::Expired { edge, at }))
             }
         }
     }
@@ -265,6 +262,7 @@ impl Owned<'_, '_> {
             ..
         } = &mut *self.tenant;
         (record.live.revision, record.live.time) = (revision, time);
+        record.live.index = self.context.index;
         let (mut len, last) = (0, planned.len() - 1);
         for (effect, planned) in planned.enumerate() {
             let value = planned
@@ -289,7 +287,7 @@ impl Owned<'_, '_> {
         }
         *dirty = true;
         self.wrote = Some((sequence, len));
-        Some(Evaluated { revision, time })
+        Some(self.evaluated())
     }
 }
 

@@ -133,6 +133,7 @@ fn remove_expired(owned: &mut Owned<'_, '_>) -> Result<Answer, Unreadable> {
         answer = Answer::Written(Written {
             revision: at.revision,
             time: at.time,
+            index: at.index,
             previous: None,
             repeated: false,
             made: None,

@@ -109,6 +109,8 @@ impl Shard {
         }
         let shadow = record.shadow.take().expect("it was there a line ago");
         let old = std::mem::replace(&mut record.live, shadow.state);
+        // What it holds came in many entries; it is there to be read from this one on.
+        record.live.index = context.index;
         record.live.floor = record.live.floor.max(shadow.read_at);
         record.suspect = false;
         tenant.clients = std::mem::take(&mut tenant.shadow_clients);

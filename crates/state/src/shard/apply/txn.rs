@@ -56,7 +56,8 @@ fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
         }
     };
     if evaluation.len > ANSWER_LEN_MAX {
-        return Ok(Answer::TxnTooLarge { len: evaluation.len });
+        let (len, at) = (evaluation.len, owned.evaluated());
+        return Ok(Answer::TxnTooLarge { len, at });
     }
     let results = read_results(owned, evaluation.results)?;
     if planted::is(Bug::TxnTorn) {
@@ -89,7 +90,10 @@ fn all_hold(owned: &Owned<'_, '_>, compares: &[Compare]) -> Result<Result<bool, 
         match owned.verdict(owned.current(key)?, condition)? {
             Verdict::Holds => {}
             Verdict::Fails => held = planted::is(Bug::ConditionsIgnored),
-            Verdict::Forked { epoch, kept } => return Ok(Err(Answer::Forked { epoch, kept })),
+            Verdict::Forked { epoch, kept } => {
+                let at = owned.evaluated();
+                return Ok(Err(Answer::Forked { epoch, kept, at }));
+            }
         }
     }
     Ok(Ok(held))
@@ -210,9 +214,12 @@ fn repeated(owned: &Owned<'_, '_>, outcome: Remembered, branches: &Branches) -> 
             Some(branches.branch(held).iter().map(again).collect::<Result<_, _>>()?)
         }
     };
-    let time = owned.evaluated().time;
+    let at = Evaluated {
+        revision,
+        ..owned.evaluated()
+    };
     Ok(Answer::Txn(TxnDone {
-        at: Evaluated { revision, time },
+        at,
         changed: true,
         held,
         results,

@@ -41,7 +41,10 @@ fn execute(owned: &mut Owned<'_, '_>, write: Write) -> Result<Answer, Unreadable
     if let Some(condition) = &condition {
         match owned.verdict(before, condition)? {
             Verdict::Holds => {}
-            Verdict::Forked { epoch, kept } => return Ok(Answer::Forked { epoch, kept }),
+            Verdict::Forked { epoch, kept } => {
+                let at = owned.evaluated();
+                return Ok(Answer::Forked { epoch, kept, at });
+            }
             Verdict::Fails => {
                 let live = before.filter(|before| before.live.is_some());
                 let current = live.map_or(Revision::ZERO, |live| live.revision);
@@ -57,7 +60,10 @@ fn execute(owned: &mut Owned<'_, '_>, write: Write) -> Result<Answer, Unreadable
             let at = owned.evaluated();
             return Ok(Answer::BoundReached { number, at });
         }
-        Effected::Refused(Refusal::Unfit(unfit)) => return Ok(Answer::Unfit(unfit)),
+        Effected::Refused(Refusal::Unfit(why)) => {
+            let at = owned.evaluated();
+            return Ok(Answer::Unfit { why, at });
+        }
     };
     let previous = match before {
         Some(before) if wanted => version_at(owned.context.rows, owned.copy, (before.revision, before.effect))?,
@@ -71,6 +77,7 @@ fn execute(owned: &mut Owned<'_, '_>, write: Write) -> Result<Answer, Unreadable
     Ok(Answer::Written(Written {
         revision: at.revision,
         time: at.time,
+        index: at.index,
         previous,
         repeated: false,
         made,
@@ -104,6 +111,7 @@ fn repeated(
     Ok(Answer::Written(Written {
         revision: outcome.revision,
         time: owned.evaluated().time,
+        index: owned.evaluated().index,
         previous,
         repeated: true,
         made: value.and_then(|value| made_by(effect, value)),

@@ -17,7 +17,7 @@ pub use scan::{Page, Scan};
 use stead_types::{Epoch, Revision, Sequence};
 
 use super::{
-    answer::Version,
+    answer::{Evaluated, Version},
     append::current,
     clients::Clients,
     record::{CopyState, Record},
@@ -92,6 +92,11 @@ impl<'a> Reading<'a> {
     /// Returns where the copy stands.
     pub fn state(&self) -> &'a CopyState {
         &self.record.live
+    }
+
+    /// Returns what an answer read from the copy depends on, at whatever revision it was read.
+    pub fn evaluated(&self) -> Evaluated {
+        self.state().evaluated()
     }
 
     /// Returns the revision to read at: the one asked for, if the copy has it, else the copy's own.

@@ -20,6 +20,7 @@ impl Model {
     fn evaluated(&self) -> Evaluated {
         Evaluated {
             revision: self.revision(),
+            index: self.index(),
             time: self.time(),
         }
     }
@@ -38,7 +39,10 @@ impl Model {
         }
         match self.effected(held.as_ref(), &operation.effect, time) {
             Effected::Unchanged => Answer::Unchanged(self.evaluated()),
-            Effected::Refused(Refusal::Unfit(unfit)) => Answer::Unfit(unfit),
+            Effected::Refused(Refusal::Unfit(why)) => Answer::Unfit {
+                why,
+                at: self.evaluated(),
+            },
             Effected::Refused(Refusal::BoundReached(number)) => Answer::BoundReached {
                 number,
                 at: self.evaluated(),
@@ -46,6 +50,7 @@ impl Model {
             Effected::Holds(value, made) => Answer::Written(Written {
                 revision: self.change(vec![(operation.key.to_vec(), value)], time),
                 time: self.time(),
+                index: self.index(),
                 previous: held.filter(|_| operation.previous).map(version),
                 repeated: false,
                 made,
@@ -120,6 +125,7 @@ impl Model {
         Answer::Written(Written {
             revision: self.revision(),
             time: self.time(),
+            index: self.index(),
             previous: None,
             repeated: false,
             made: None,

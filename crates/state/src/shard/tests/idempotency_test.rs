@@ -26,9 +26,12 @@ fn executed(answer: &Answer) -> Option<u64> {
     (!written.repeated).then(|| written.revision.sequence().get())
 }
 
-fn expired(edge: u64, now: u64) -> Answer {
-    let (edge, now) = (TenantTime(edge), TenantTime(now));
-    Answer::Expired { edge, now }
+/// The refusal of a write that may have been forgotten, as of what the group has applied.
+fn expired(home: &Group, edge: u64, now: u64) -> Answer {
+    let at = home.record().live.evaluated();
+    assert_eq!(at.time, TenantTime(now));
+    let edge = TenantTime(edge);
+    Answer::Expired { edge, at }
 }
 
 #[test]
@@ -38,13 +41,13 @@ fn past_the_number_the_oldest_outcome_is_forgotten_and_refused() {
         assert!(executed(&home.apply(1_000 + number, write(1, number, 0))).is_some());
     }
     let now = 1_000 + OUTCOMES_MAX as u64;
-    assert_eq!(home.apply(now, write(1, 0, 0)), expired(1_000, now));
+    assert_eq!(home.apply(now, write(1, 0, 0)), expired(&home, 1_000, now));
     let Answer::Written(second) = home.apply(now, write(1, 1, 0)) else {
         panic!()
     };
     assert!(second.repeated);
     home.reopen();
-    assert_eq!(home.apply(now, write(1, 0, 0)), expired(1_000, now));
+    assert_eq!(home.apply(now, write(1, 0, 0)), expired(&home, 1_000, now));
 }
 
 #[test]
@@ -55,11 +58,11 @@ fn past_the_time_outcomes_are_forgotten_by_the_next_write() {
     let later = 1_500 + REMEMBERED_MS_MAX;
     assert!(matches!(home.apply(later, write(1, 0, 0)), Answer::Written(again) if again.repeated));
     home.apply(later, write(1, 2, 2_000));
-    assert_eq!(home.apply(later, write(1, 0, 0)), expired(1_000, later));
+    assert_eq!(home.apply(later, write(1, 0, 0)), expired(&home, 1_000, later));
     assert!(matches!(home.apply(later, write(1, 1, 1_000)), Answer::Written(again) if again.repeated));
     assert_eq!(
         home.apply(later, write(1, 3, 1_000)),
-        expired(1_000, later),
+        expired(&home, 1_000, later),
         "a stamp at the edge"
     );
     assert!(executed(&home.apply(later, write(1, 3, 1_001))).is_some());
@@ -69,7 +72,7 @@ fn past_the_time_outcomes_are_forgotten_by_the_next_write() {
 fn a_stamp_that_this_history_never_showed_is_refused() {
     let mut home = Group::owner();
     home.apply(1_000, write(1, 0, 0));
-    assert_eq!(home.apply(9_000, write(1, 1, 1_001)), expired(0, 1_000));
+    assert_eq!(home.apply(9_000, write(1, 1, 1_001)), expired(&home, 0, 1_000));
     assert!(executed(&home.apply(9_000, write(1, 1, 1_000))).is_some());
 }
 
@@ -82,22 +85,22 @@ fn past_the_number_of_clients_the_quietest_is_forgotten_for_good() {
     let now = 1_000 + CLIENTS_MAX as u64;
     assert_eq!(
         home.apply(now, write(0, 7, 0)),
-        expired(1_000, now),
+        expired(&home, 1_000, now),
         "the quietest went"
     );
     assert!(matches!(home.apply(now, write(1, 7, 0)), Answer::Written(again) if again.repeated));
     assert_eq!(
         home.apply(now, write(77_777, 1, 0)),
-        expired(1_000, now),
+        expired(&home, 1_000, now),
         "an id not kept"
     );
     assert!(executed(&home.apply(now, write(77_777, 1, now))).is_some());
     assert_eq!(home.record().live.edge.0, 1_001, "client 1 made room");
     // Client 0 comes back with a new write; what it had written before stays refused.
     assert!(executed(&home.apply(now, write(0, 8, now))).is_some());
-    assert_eq!(home.apply(now, write(0, 7, 0)), expired(1_002, now));
+    assert_eq!(home.apply(now, write(0, 7, 0)), expired(&home, 1_002, now));
     home.reopen();
-    assert_eq!(home.apply(now, write(0, 7, 0)), expired(1_002, now));
+    assert_eq!(home.apply(now, write(0, 7, 0)), expired(&home, 1_002, now));
 }
 
 #[test]

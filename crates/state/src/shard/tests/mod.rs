@@ -4,6 +4,7 @@ mod bounds_test;
 mod expected;
 mod group;
 mod idempotency_test;
+mod index_test;
 mod model;
 mod model_test;
 mod ownership_test;

@@ -28,12 +28,16 @@ pub(super) struct Change {
     pub(super) effects: Vec<Effect>,
     /// The tenant's time.
     pub(super) time: u64,
+    /// Where its entry stands in the log.
+    pub(super) index: u64,
 }
 
 /// All that ever happened to a tenant.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) changes: Vec<Change>,
+    /// Where the entry being applied stands in the log.
+    pub(super) applying: u64,
 }
 
 pub(super) fn at(sequence: usize) -> Revision {
@@ -76,7 +80,8 @@ impl Model {
     }
 
     pub(super) fn change(&mut self, effects: Vec<Effect>, time: u64) -> Revision {
-        self.changes.push(Change { effects, time });
+        let index = self.applying;
+        self.changes.push(Change { effects, time, index });
         self.revision()
     }
 
@@ -88,6 +93,11 @@ impl Model {
     /// Returns the tenant's time.
     pub(super) fn time(&self) -> TenantTime {
         TenantTime(self.changes.last().map_or(0, |change| change.time))
+    }
+
+    /// Returns where the last change stands in the log.
+    pub(super) fn index(&self) -> u64 {
+        self.changes.last().map_or(0, |change| change.index)
     }
 
     /// Returns the digest of the keys, built anew.

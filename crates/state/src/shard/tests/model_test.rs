@@ -234,6 +234,7 @@ impl World {
             .encode()
         });
         self.time += 10;
+        self.model.applying = self.home.index + 1;
         let expected = self.model.write(self.time, &write.operation);
         self.send(write.encode(), other, expected);
     }
@@ -261,6 +262,7 @@ impl World {
             .encode()
         });
         self.time += 10;
+        self.model.applying = self.home.index + 1;
         let expected = self.model.txn(self.time, &txn.branches);
         self.send(txn.encode(), other, expected);
     }
@@ -276,12 +278,14 @@ impl World {
             .encode()
         });
         self.time += 10;
+        self.model.applying = self.home.index + 1;
         let expected = self.model.delete_range(self.time, (&[from], &[to]));
         self.send(range.encode(), other, expected);
     }
 
     fn expire(&mut self) {
         let due = self.home.shard.first_due();
+        self.model.applying = self.home.index + 1;
         let expected = self.model.expire(self.time);
         if matches!(expected, Answer::Written(_)) {
             assert!(
@@ -313,10 +317,10 @@ impl World {
             | Answer::TxnTooLarge { .. }
             | Answer::Unchanged(_)
             | Answer::BoundReached { .. }
-            | Answer::Unfit(_)
+            | Answer::Unfit { .. }
             | Answer::ConditionFailed { .. }
             | Answer::Forked { .. }
-            | Answer::KeyReused
+            | Answer::KeyReused(_)
             | Answer::Expired { .. }
             | Answer::Done
             | Answer::Fed(_)
@@ -344,7 +348,9 @@ impl World {
             panic!("{answer:?}, then {again:?}");
         }
         assert_eq!(self.home.record(), &before);
-        assert_eq!(self.home.apply(self.time, other), Answer::KeyReused);
+        let at = before.live.evaluated();
+        assert_eq!(again.evaluated().map(|at| at.index), Some(at.index));
+        assert_eq!(self.home.apply(self.time, other), Answer::KeyReused(at));
     }
 
     fn some_revision(&self, which: prop::sample::Index) -> Revision {

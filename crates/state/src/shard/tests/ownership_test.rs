@@ -326,6 +326,11 @@ fn seed(home: &Group, follower: &mut Group) {
         );
     }
     assert_eq!(follower.apply(0, swap.encode()), Answer::Done);
+    assert_eq!(
+        follower.record().live.index,
+        follower.index,
+        "the copy is there from the swap on"
+    );
 }
 
 #[test]
@@ -389,6 +394,7 @@ fn a_condition_on_a_revision_that_was_cut_is_answered_with_the_cut() {
     let forked = Answer::Forked {
         epoch: epoch(1),
         kept: Sequence::new(3).unwrap(),
+        at: home.record().live.evaluated(),
     };
     assert_eq!(home.apply(0, write("1.4")), forked);
     assert!(matches!(home.apply(0, write("1.2")), Answer::ConditionFailed { .. }));
