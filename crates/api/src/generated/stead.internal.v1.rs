@@ -757,9 +757,9 @@ pub struct FeedAttached {
     /// The home's lineage; the follower stores it.
     #[prost(bytes = "bytes", tag = "4")]
     pub lineage: ::prost::bytes::Bytes,
-    /// The home's digest at that position, sixteen bytes, the highest first.
+    /// The home's digests at that position, of live keys and of idempotency records: sixteen bytes each, the highest first.
     #[prost(bytes = "bytes", tag = "5")]
-    pub digest: ::prost::bytes::Bytes,
+    pub digests: ::prost::bytes::Bytes,
 }
 /// The stream does not speak, or speaks no longer, for this tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use stead_api::proto::internal::v1::{FeedAck, FeedPosition};
-use stead_state::shard::answer::{Answer, Detached, Void};
+use stead_state::shard::{
+    answer::{Answer, Detached, Void},
+    digest::Differs,
+};
 use stead_store::{machine, shard::View};
 use stead_types::{FeedOffset, GroupId, TenantNumber};
 
@@ -19,9 +22,9 @@ pub(crate) struct Outcome {
     /// To be asked for again, later.
     pub(crate) refused: Vec<TenantNumber>,
     /// Their digests differ from the home's.
-    pub(crate) unlike: Vec<TenantNumber>,
+    pub(crate) unlike: Vec<(TenantNumber, Differs)>,
     /// So do these copies that were being built.
-    pub(crate) unlike_seeds: Vec<TenantNumber>,
+    pub(crate) unlike_seeds: Vec<(TenantNumber, Differs)>,
 }
 
 #[derive(Debug)]
@@ -56,14 +59,14 @@ impl Outcome {
                 // The live copy stays where it is while another one is built beside it.
                 Some(Detached::Gap) if is_seeded(tenant, held) => {}
                 Some(Detached::Gap) => self.detach(tenant, held),
-                Some(Detached::DigestDiffers) => {
-                    self.unlike.push(tenant);
+                Some(Detached::DigestDiffers(differs)) => {
+                    self.unlike.push((tenant, differs));
                     self.detach(tenant, held);
                 }
             },
-            (Meaning::Data(tenant), Answer::Void(Void::DigestDiffers)) if is_seeded(tenant, held) => {}
-            (Meaning::Swap(tenant), Answer::Void(Void::DigestDiffers)) => {
-                self.unlike_seeds.push(tenant);
+            (Meaning::Data(tenant), Answer::Void(Void::Suspect)) if is_seeded(tenant, held) => {}
+            (Meaning::Swap(tenant), Answer::Void(Void::DigestDiffers(differs))) => {
+                self.unlike_seeds.push((tenant, *differs));
                 self.detach(tenant, held);
             }
             (Meaning::Attach(tenant), Answer::Done) => {

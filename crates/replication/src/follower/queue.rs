@@ -11,7 +11,10 @@ use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX};
 use stead_state::{
     freshness::Proof,
     lineage::Lineage,
-    shard::command::{Attach, Detach, Offset, Swap},
+    shard::{
+        command::{Attach, Detach, Offset, Swap},
+        digest::Digests,
+    },
 };
 use stead_types::{Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber};
 
@@ -63,7 +66,7 @@ pub(crate) struct Attached {
     pub(crate) epoch: Epoch,
     pub(crate) position: Revision,
     pub(crate) lineage: Lineage,
-    pub(crate) digest: u128,
+    pub(crate) digests: Digests,
 }
 
 /// What a command of a proposal is, to read its answer.
@@ -169,7 +172,7 @@ impl Queue {
             epoch,
             position,
             lineage,
-            digest,
+            digests,
         } = attached;
         let home = self.home;
         if is_seeded(tenant) {
@@ -178,7 +181,7 @@ impl Queue {
                 home,
                 epoch,
                 revision: position,
-                digest,
+                digests,
             };
             proposal.add(Meaning::Swap(tenant), swap.encode());
         }
@@ -265,7 +268,7 @@ mod tests {
             epoch: Epoch::FIRST,
             position: Revision::ZERO,
             lineage: Lineage::default(),
-            digest: 1,
+            digests: Digests::default(),
         };
         queue.push(Item::Attached(attached));
         let proposal = queue.proposal(offset(10), |tenant| tenant == T).unwrap();

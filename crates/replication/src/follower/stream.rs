@@ -13,7 +13,11 @@ use stead_state::{
     codec::Reader,
     freshness::Proof,
     lineage::Lineage,
-    shard::{command, record::Record},
+    shard::{
+        command,
+        digest::{Differs, Digests},
+        record::Record,
+    },
 };
 use stead_store::machine::Answer;
 use stead_types::{
@@ -314,10 +318,14 @@ impl Stream {
         for tenant in &outcome.refused {
             self.flux.refused(*tenant, Instant::now());
         }
-        for tenant in outcome.unlike.iter().chain(&outcome.unlike_seeds) {
-            tracing::error!(group = %local.id(), %home, %tenant, "a copy's digest differs from its home's");
+        for (tenant, differs) in outcome.unlike.iter().chain(&outcome.unlike_seeds) {
+            let of = match differs {
+                Differs::Keys => "live keys",
+                Differs::Outcomes => "idempotency records",
+            };
+            tracing::error!(group = %local.id(), %home, %tenant, of, "a copy's digest differs from its home's");
         }
-        for tenant in &outcome.unlike_seeds {
+        for (tenant, _) in &outcome.unlike_seeds {
             self.unlike.insert(*tenant);
             self.flux.needs_new_seed(*tenant, Instant::now());
         }
@@ -449,12 +457,12 @@ fn standing(record: &Record) -> Standing {
 
 fn read_attached(attached: stead_api::proto::internal::v1::FeedAttached) -> Result<Attached, Garbled> {
     let mut lineage = Reader::new(attached.lineage, "lineage");
-    let digest = attached.digest[..].try_into().map_err(|_| Garbled("digest"))?;
+    let mut digests = Reader::new(attached.digests, "digests");
     Ok(Attached {
         tenant: TenantNumber::new(attached.tenant),
         epoch: wire::epoch(attached.epoch)?,
         position: Revision::from_u64(attached.position),
         lineage: Lineage::decode(&mut lineage).map_err(|_| Garbled("lineage"))?,
-        digest: u128::from_be_bytes(digest),
+        digests: Digests::decode(&mut digests).map_err(|_| Garbled("digests"))?,
     })
 }

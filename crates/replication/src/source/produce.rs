@@ -8,6 +8,7 @@ use stead_state::{
     rows::Unreadable,
     shard::{
         command::Data,
+        digest::Digests,
         read::{Changes, Reading, Refused},
     },
 };
@@ -46,8 +47,8 @@ impl From<Refused> for Unsent {
 struct Part {
     data: Data,
     next: Revision,
-    /// Digest and lineage, where the changes end with the tenant's last.
-    end: Option<(u128, bytes::Bytes)>,
+    /// Digests and lineage, where the changes end with the tenant's last.
+    end: Option<(Digests, bytes::Bytes)>,
 }
 
 /// What entries changed, as far as it is not sent yet.
@@ -204,13 +205,15 @@ impl Source {
                 if !part.data.changes.is_empty() {
                     batch.add(tenant, &part.data.encode());
                 }
-                if let Some((digest, lineage)) = part.end {
+                if let Some((digests, lineage)) = part.end {
+                    let mut written = Writer::with_capacity(32);
+                    digests.encode(&mut written);
                     attached.push(ToFollower::Attached(FeedAttached {
                         tenant: tenant.get(),
                         epoch: epoch.get(),
                         position: part.next.to_u64(),
                         lineage,
-                        digest: digest.to_be_bytes().to_vec().into(),
+                        digests: written.finish(),
                     }));
                 }
             }
@@ -246,14 +249,14 @@ impl Source {
         let end = (next == state.revision).then(|| {
             let mut lineage = Writer::default();
             reading.record().lineage.encode(&mut lineage);
-            (state.digest, lineage.finish())
+            (state.digests, lineage.finish())
         });
         let data = Data {
             tenant,
             home,
             epoch,
             changes,
-            digest: end.as_ref().map(|(digest, _)| *digest),
+            digests: end.as_ref().map(|(digests, _)| *digests),
             floor: state.floor,
         };
         Ok(Part { data, next, end })

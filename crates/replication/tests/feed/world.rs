@@ -261,7 +261,7 @@ impl World {
     pub async fn check_equal(&self, tenant: TenantNumber) {
         let home = self.leading(HOME).await.state(tenant).unwrap();
         let copy = self.leading(FOLLOWER).await.state(tenant).unwrap();
-        assert_eq!((copy.revision, copy.digest), (home.revision, home.digest), "{tenant}");
+        assert_eq!((copy.revision, copy.digests), (home.revision, home.digests), "{tenant}");
     }
 
     /// Waits for a condition.

@@ -10,6 +10,7 @@ use stead_state::{
     rows::change::Change,
     shard::{
         command::{Attach, Create, Data, Effect, Floor, Follow, Operation, Write},
+        digest::Digests,
         record::OnLeaseLoss,
     },
 };
@@ -48,14 +49,14 @@ impl Copy {
         Self(machine)
     }
 
-    /// A follower that was fed three changes; `floor` and `digest` are what its home says of its own copy.
-    fn fed(floor: &str, digest: Option<u128>) -> Self {
+    /// A follower that was fed three changes; `floor` and `digests` are what its home says of its own copy.
+    fn fed(floor: &str, digests: Option<Digests>) -> Self {
         let data = Data {
             tenant: TENANT,
             home: HOME,
             epoch: Epoch::FIRST,
             changes: (1..=3).map(change).collect(),
-            digest,
+            digests,
             floor: revision(floor),
         };
         Self::of(2, &[follow(), attach(), data.encode()])
@@ -152,7 +153,7 @@ fn what_a_copy_lacks_sends_a_watch_home_and_does_not_end_it() {
     let seeded = Copy::fed("1.2", None);
     assert_eq!(seeded.begin(Some("1.2")), Ok(Reach::At(revision("1.2"))));
     assert_eq!(seeded.begin(Some("1.1")), Ok(Reach::AtHome));
-    let suspect = Copy::fed("0.0", Some(1));
+    let suspect = Copy::fed("0.0", Some(Digests::default()));
     assert_eq!(suspect.begin(None), Ok(Reach::AtHome));
 }
 

@@ -1,7 +1,7 @@
 //! TENANT: a tenant's record in a group.
 //!
 //! Key: kind, group u32, install u32, tenant u64. Value: format byte 2, then the fields of [`Record`] in their order;
-//! counters as varints, digests as sixteen bytes. The record is decoded at start and held in memory; its row is written
+//! counters as varints, digests as sixteen bytes each. The record is decoded at start and held in memory; its row is written
 //! at checkpoints.
 
 use bytes::Bytes;
@@ -13,8 +13,11 @@ use super::{Place, kind};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::{Lineage, decode_epoch},
-    shard::record::{
-        Accepted, ClientRange, CopyState, Fork, OnLeaseLoss, OperationId, Record, Role, Session, Shadow, Was,
+    shard::{
+        digest::Digests,
+        record::{
+            Accepted, ClientRange, CopyState, Fork, OnLeaseLoss, OperationId, Record, Role, Session, Shadow, Was,
+        },
     },
 };
 
@@ -51,7 +54,7 @@ pub fn encode(record: &Record) -> Bytes {
     });
     w.list(record.uncounted.iter(), |w, group| group_id(w, *group));
     w.option(record.accepted, |w, accepted| {
-        w.varint(accepted.revision.to_u64()).u128(accepted.digest);
+        accepted.digests.encode(w.varint(accepted.revision.to_u64()));
     });
     w.option(record.session, |w, session| {
         group_id(w, session.home);
@@ -102,7 +105,7 @@ pub fn decode(value: Bytes) -> Result<Record, Malformed> {
         accepted: r.option(|r| {
             Ok(Accepted {
                 revision: read_revision(r)?,
-                digest: r.u128()?,
+                digests: Digests::decode(r)?,
             })
         })?,
         session: r.option(read_session)?,
@@ -176,7 +179,7 @@ fn role(w: &mut Writer, role: Role) {
 fn copy(w: &mut Writer, copy: &CopyState) {
     w.varint(u64::from(copy.number)).varint(copy.revision.to_u64());
     w.varint(copy.index);
-    w.varint(copy.time.0).u128(copy.digest);
+    copy.digests.encode(w.varint(copy.time.0));
     w.varint(copy.keys).varint(copy.len);
     w.varint(copy.floor.to_u64()).varint(copy.edge.0);
     w.varint(copy.trimmed.get());
@@ -255,7 +258,7 @@ fn read_copy(r: &mut Reader) -> Result<CopyState, Malformed> {
         revision: read_revision(r)?,
         index: r.varint()?,
         time: TenantTime(r.varint()?),
-        digest: r.u128()?,
+        digests: Digests::decode(r)?,
         keys: r.varint()?,
         len: r.varint()?,
         floor: read_revision(r)?,

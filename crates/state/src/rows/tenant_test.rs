@@ -47,8 +47,14 @@ fn roles() -> impl Strategy<Value = Role> {
 }
 
 prop_compose! {
-    fn copies()(number: u32, revision in revisions(), index: u64, time: u64, digest: u128, keys: u64, len: u64, floor in revisions(), edge: u64, trimmed in sequences()) -> CopyState {
-        CopyState { number, revision, index, time: TenantTime(time), digest, keys, len, floor, edge: TenantTime(edge), trimmed }
+    fn digests()(keys: u128, outcomes: u128) -> Digests {
+        Digests { keys, outcomes }
+    }
+}
+
+prop_compose! {
+    fn copies()(number: u32, revision in revisions(), index: u64, time: u64, digests in digests(), keys: u64, len: u64, floor in revisions(), edge: u64, trimmed in sequences()) -> CopyState {
+        CopyState { number, revision, index, time: TenantTime(time), digests, keys, len, floor, edge: TenantTime(edge), trimmed }
     }
 }
 
@@ -71,7 +77,7 @@ prop_compose! {
         (incarnation, index, refused) in any::<(u32, u64, u64)>(),
         (goes_on, suspect, copies) in any::<(bool, bool, u32)>(),
         uncounted in prop::collection::vec(groups(), 0..3),
-        accepted in prop::option::of((revisions(), any::<u128>())),
+        accepted in prop::option::of((revisions(), digests())),
         session in prop::option::of(sessions()),
         live in copies(),
         shadow in prop::option::of(shadows()),
@@ -84,7 +90,7 @@ prop_compose! {
             refused_up_to: OperationId(refused),
             policy: if goes_on { OnLeaseLoss::Continue } else { OnLeaseLoss::Stop },
             uncounted, session, suspect, live, shadow, copies,
-            accepted: accepted.map(|(revision, digest)| Accepted { revision, digest }),
+            accepted: accepted.map(|(revision, digests)| Accepted { revision, digests }),
             forks: forks.into_iter().map(|(copy, point)| Fork { copy, lineage: lineage.clone(), point }).collect(),
             lineage,
         }
@@ -112,10 +118,12 @@ fn the_bytes_of_a_record_are_fixed() {
     record.promised = Epoch::FIRST;
     record.lineage = Lineage::starting(Epoch::FIRST);
     record.live.revision = "1.3".parse().unwrap();
+    record.live.index = 9;
+    record.live.digests = Digests { keys: 3, outcomes: 4 };
     record.live.keys = 2;
     let hex: String = encode(&record).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex,
-        "020101010000010101ffffffffff1f00000000000000008380808080200000000000000000000000000000000000000200000000000000"
+        "020101010000010101ffffffffff1f0000000000000000838080808020090000000000000000000000000000000003000000000000000000000000000000040200000000000000"
     );
 }

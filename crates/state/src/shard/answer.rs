@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use stead_types::{Epoch, GroupId, Revision, Sequence, TenantTime};
 
+use super::digest::Differs;
 use crate::rows::change::Value;
 
 /// The answer to one command.
@@ -249,8 +250,8 @@ pub struct Fed {
 pub enum Detached {
     /// Records are missing before the batch.
     Gap,
-    /// The digest differs from the home's.
-    DigestDiffers,
+    /// A digest differs from the home's.
+    DigestDiffers(Differs),
 }
 
 /// Which guard failed.
@@ -283,8 +284,10 @@ pub enum Void {
     },
     /// The copy's history is not the home's.
     Diverged,
-    /// The digest differs.
-    DigestDiffers,
+    /// The copy's digest differed from the home's before: it takes nothing in until it is seeded anew.
+    Suspect,
+    /// A digest of the copy that was built differs from the home's.
+    DigestDiffers(Differs),
     /// No seed is under way, or another one, or its chunks are not all there.
     Seed,
     /// Forks would be lost that were not named.

@@ -27,7 +27,7 @@ pub(super) fn append(
 ) {
     change.previous = before.map(|before| (before.revision, before.effect));
     if let Some(live) = before.and_then(|before| before.live) {
-        state.digest = state.digest.wrapping_sub(live.hash);
+        state.digests.remove_key(live.hash);
         state.keys -= 1;
         state.len -= change.key.len() as u64 + u64::from(live.len);
         if let Some(expires) = live.expires {
@@ -36,7 +36,7 @@ pub(super) fn append(
     }
     let now = current_after(&change);
     if let Some(live) = now.live {
-        state.digest = state.digest.wrapping_add(live.hash);
+        state.digests.add_key(live.hash);
         state.keys += 1;
         state.len += change.key.len() as u64 + u64::from(live.len);
         if let Some(expires) = live.expires {

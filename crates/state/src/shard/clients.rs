@@ -13,7 +13,6 @@ use stead_types::{
 };
 
 use super::{
-    digest,
     record::CopyState,
     window::{CLIENTS_MAX, EVICTED_MAX, Remembered, Window, is_old},
 };
@@ -148,7 +147,7 @@ impl Clients {
             .or_insert_with(|| Window::from_parts(edge, Vec::new()));
         for _ in 0..outcome.evicted {
             if let Some(old) = window.evict() {
-                state.digest = state.digest.wrapping_sub(digest::of_outcome(id, &old));
+                state.digests.remove_outcome(id, &old);
             }
         }
         let new = Remembered {
@@ -157,7 +156,7 @@ impl Clients {
             request: outcome.request,
             time: change.time,
         };
-        state.digest = state.digest.wrapping_add(digest::of_outcome(id, &new));
+        state.digests.add_outcome(id, &new);
         window.add(new);
         self.by_age.insert((change.time, id));
         self.dirty.insert(id);
@@ -177,7 +176,7 @@ impl Clients {
         self.forget_age(id);
         let Some(window) = self.windows.remove(&id) else { return };
         for old in window.outcomes() {
-            state.digest = state.digest.wrapping_sub(digest::of_outcome(id, old));
+            state.digests.remove_outcome(id, old);
         }
         state.edge = state.edge.max(window.edge()).max(age(&window));
         self.dirty.insert(id);

@@ -1,13 +1,78 @@
-//! What a key or a remembered outcome adds to a copy's digest.
+//! The two digests of a copy: of its live keys, and of its idempotency records.
 //!
-//! The digest is the wrapping sum of these hashes: a multiset hash, so that it can be kept up to date and does not
+//! Each is a multiset hash, the wrapping sum of one hash for each thing, so that it can be kept up to date and does not
 //! depend on any order. The hashes are part of what nodes of different versions compare: they never change.
 
 use stead_types::{ClientId, Revision};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::window::Remembered;
-use crate::rows::change::Value;
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    rows::change::Value,
+};
+
+/// The digests of one copy. They are two, because a rewind undoes what changes did to keys, and cannot undo what they
+/// made windows forget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digests {
+    /// Of live keys: key, value, both revisions, version, expiry.
+    pub keys: u128,
+    /// Of remembered outcomes.
+    pub outcomes: u128,
+}
+
+/// Which digest of two copies differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Differs {
+    /// Live keys are not the same.
+    Keys,
+    /// Remembered outcomes are not the same.
+    Outcomes,
+}
+
+impl Digests {
+    /// Returns what differs from another copy that stands at the same revision; keys before outcomes.
+    pub fn differ(&self, other: &Self) -> Option<Differs> {
+        if self.keys != other.keys {
+            return Some(Differs::Keys);
+        }
+        (self.outcomes != other.outcomes).then_some(Differs::Outcomes)
+    }
+
+    /// Counts a live key's hash in.
+    pub(crate) fn add_key(&mut self, hash: u128) {
+        self.keys = self.keys.wrapping_add(hash);
+    }
+
+    /// Takes a live key's hash out.
+    pub(crate) fn remove_key(&mut self, hash: u128) {
+        self.keys = self.keys.wrapping_sub(hash);
+    }
+
+    /// Counts a remembered outcome in.
+    pub(crate) fn add_outcome(&mut self, client: ClientId, outcome: &Remembered) {
+        self.outcomes = self.outcomes.wrapping_add(of_outcome(client, outcome));
+    }
+
+    /// Takes an outcome out that is forgotten.
+    pub(crate) fn remove_outcome(&mut self, client: ClientId, outcome: &Remembered) {
+        self.outcomes = self.outcomes.wrapping_sub(of_outcome(client, outcome));
+    }
+
+    /// Writes them: thirty-two bytes.
+    pub fn encode(&self, w: &mut Writer) {
+        w.u128(self.keys).u128(self.outcomes);
+    }
+
+    /// Reads what [`Digests::encode`] wrote.
+    pub fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            keys: r.u128()?,
+            outcomes: r.u128()?,
+        })
+    }
+}
 
 /// What tells the hash of a key from that of an outcome.
 const KEY: u8 = 1;

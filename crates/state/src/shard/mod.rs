@@ -15,7 +15,7 @@
 //! 1. Apply is pure: entry, rows and this state in; rows, state and answers out. What it rejects, every replica rejects
 //!    alike; only what cannot be read is an error, and that stops the node.
 //! 2. A revision is given out once: sequences grow by one along a tenant's lineage.
-//! 3. `digest`, `keys` and `len` of a copy are those of its live keys and remembered outcomes as of its revision.
+//! 3. `digests`, `keys` and `len` of a copy are those of its live keys and remembered outcomes as of its revision.
 //! 4. A record's `promised` and `view_version` never decrease.
 //!
 //! 5. An EXPIRY row stands for each live key that expires; one that says something else stands for nothing.

@@ -2,7 +2,7 @@
 
 use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantTime};
 
-use super::answer::Evaluated;
+use super::{answer::Evaluated, digest::Digests};
 use crate::lineage::Lineage;
 
 /// Counts the operations (moves, promotions) of a tenant; never reused.
@@ -87,8 +87,8 @@ pub struct CopyState {
     pub index: u64,
     /// The tenant's logged clock.
     pub time: TenantTime,
-    /// Multiset hash of live keys and remembered outcomes.
-    pub digest: u128,
+    /// What its live keys and remembered outcomes come to.
+    pub digests: Digests,
     /// Live keys.
     pub keys: u64,
     /// Bytes of live keys and their values.
@@ -184,8 +184,8 @@ pub struct Fork {
 pub struct Accepted {
     /// The last change of the epoch before.
     pub revision: Revision,
-    /// The digest there.
-    pub digest: u128,
+    /// The digests there.
+    pub digests: Digests,
 }
 
 /// A tenant's record.
@@ -211,7 +211,7 @@ pub struct Record {
     pub accepted: Option<Accepted>,
     /// Where the tenant is attached, if it is.
     pub session: Option<Session>,
-    /// The digest differed from the home's: not served, not acknowledged, until seeded anew.
+    /// A digest differed from the home's: not served, not acknowledged, until seeded anew.
     pub suspect: bool,
     /// The copy that is served.
     pub live: CopyState,

@@ -376,7 +376,7 @@ impl World {
                         home: HOME,
                         epoch: Epoch::FIRST,
                         changes: found.changes,
-                        digest: Some(reading.state().digest),
+                        digests: Some(reading.state().digests),
                         floor: reading.state().floor,
                     };
                     commands.push(data.encode());
@@ -503,7 +503,7 @@ impl World {
             home: HOME,
             epoch: Epoch::FIRST,
             revision: state.revision,
-            digest: state.digest,
+            digests: state.digests,
         };
         let answers = self.follower.propose(&[swap.encode()]);
         assert_eq!(answers == [Answer::Done], whole, "{answers:?}");
@@ -519,7 +519,7 @@ impl World {
             assert!(!here.suspect);
             let figures = |record: &Record| {
                 let live = &record.live;
-                (live.revision, live.digest, live.keys, live.len, live.time, live.edge)
+                (live.revision, live.digests, live.keys, live.len, live.time, live.edge)
             };
             assert_eq!(figures(at_home), figures(here));
         }

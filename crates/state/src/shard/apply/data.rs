@@ -12,7 +12,8 @@ use super::{
         append::{append, current},
         clients::Clients,
         command::Data,
-        record::CopyState,
+        digest::Differs,
+        record::{CopyState, Record},
         tenant::Tenant,
     },
     Context,
@@ -31,13 +32,13 @@ impl Shard {
         tenant.dirty = true;
         to_shadow(context, self.place, tenant, &data)?;
         if tenant.record.suspect {
-            return Ok(Answer::Void(Void::DigestDiffers));
+            return Ok(Answer::Void(Void::Suspect));
         }
         let detached = to_live(context, self.place, tenant, &data)?;
         let record = &mut tenant.record;
         if detached.is_some() {
             record.session = None;
-            record.suspect = detached == Some(Detached::DigestDiffers);
+            record.suspect = matches!(detached, Some(Detached::DigestDiffers(_)));
         }
         record.live.floor = record.live.floor.max(data.floor.min(record.live.revision));
         if record.live.trimmed < record.live.floor.sequence() {
@@ -66,9 +67,7 @@ fn to_live(
     if !target.take_in(context, data, |_, _| true)? {
         return Ok(Some(Detached::Gap));
     }
-    let state = &tenant.record.live;
-    let differs = digest_at_end(data, state).is_some_and(|digest| digest != state.digest);
-    Ok(differs.then_some(Detached::DigestDiffers))
+    Ok(differs(&tenant.record, data).map(Detached::DigestDiffers))
 }
 
 fn to_shadow(context: &mut Context<'_>, place: Place, tenant: &mut Tenant, data: &Data) -> Result<(), Unreadable> {
@@ -123,9 +122,15 @@ impl Target<'_> {
     }
 }
 
-/// Returns the home's digest, if the copy stands where it was taken.
-fn digest_at_end(data: &Data, state: &CopyState) -> Option<u128> {
+/// Tells whether the copy differs from the home, where it stands at the revision at which the home's digests were taken.
+/// What windows hold is compared only if every batch since an attach came here: what is forgotten has no revision.
+fn differs(record: &Record, data: &Data) -> Option<Differs> {
     let end = data.changes.last()?.revision;
-    data.digest
-        .filter(|_| end == state.revision && !planted::is(Bug::FeedDigestNotCompared))
+    let is_comparable = end == record.live.revision && !planted::is(Bug::FeedDigestNotCompared);
+    let home = data.digests.filter(|_| is_comparable)?;
+    let differs = record.live.digests.differ(&home)?;
+    let is_attached = record
+        .session
+        .is_some_and(|session| session.home == data.home && session.epoch == data.epoch);
+    (differs == Differs::Keys || is_attached).then_some(differs)
 }

@@ -58,8 +58,12 @@ impl Shard {
             // Whole live state becomes the fork, under its number; the tenant is seeded anew.
             let copy = std::mem::take(&mut record.live);
             let lineage = std::mem::take(&mut record.lineage);
+            // The fork's windows stand in rows from here on, whether or not a checkpoint had written them.
+            let number = self.place.copy(follow.tenant, copy.number);
+            std::mem::take(&mut tenant.clients).flush(context.rows, number);
             record.forks.push(Fork { copy, lineage, point });
-            tenant.clients = Clients::default();
+            // What was suspected is in the fork; nothing can be wrong with an empty copy.
+            record.suspect = false;
         }
         if record.live.number == 0 {
             record.live.number = record.next_copy();
@@ -91,7 +95,7 @@ impl Shard {
         let record = self.record_mut(attach.tenant)?;
         follows(record, attach.home, attach.epoch)?;
         if record.suspect {
-            return Err(Void::DigestDiffers);
+            return Err(Void::Suspect);
         }
         if record.live.revision < attach.position {
             return Err(position_void(record));

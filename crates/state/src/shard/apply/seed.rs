@@ -104,8 +104,10 @@ impl Shard {
                 revision: shadow.state.revision,
             });
         }
-        if shadow.state.digest != swap.digest && !planted::is(Bug::SwapDigestNotCompared) {
-            return Err(Void::DigestDiffers);
+        if let Some(differs) = shadow.state.digests.differ(&swap.digests)
+            && !planted::is(Bug::SwapDigestNotCompared)
+        {
+            return Err(Void::DigestDiffers(differs));
         }
         let shadow = record.shadow.take().expect("it was there a line ago");
         let old = std::mem::replace(&mut record.live, shadow.state);
@@ -160,8 +162,7 @@ fn load_clients(shadow: &mut Shadow, clients: &mut Clients, part: Part, read_at:
     }
     for (id, window) in windows {
         for outcome in window.outcomes() {
-            let hash = super::super::digest::of_outcome(id, outcome);
-            shadow.state.digest = shadow.state.digest.wrapping_add(hash);
+            shadow.state.digests.add_outcome(id, outcome);
         }
         clients.put(id, window);
     }

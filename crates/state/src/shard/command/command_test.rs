@@ -9,6 +9,7 @@ use crate::{
     lineage::Lineage,
     rows::change::{Cause, Change, Outcome, Value},
     shard::{
+        digest::Digests,
         record::OnLeaseLoss,
         window::{Remembered, Window},
     },
@@ -114,12 +115,12 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
         "data-expiring" Data Data { tenant, home, epoch, changes: vec![
             Change { value: Some(Value { expires: Some(TenantTime(9_000)), ..change.value.clone().unwrap() }), ..change.clone() },
             Change { cause: Cause::Expiry, ..delete.clone() },
-        ], digest: None, floor: at("1.4") };
+        ], digests: None, floor: at("1.4") };
         "create" Create Create { tenant, version, policy: OnLeaseLoss::Stop };
         "follow" Follow Follow { tenant, version, home, epoch, lineage: lineage.clone() };
         "attach" Attach Attach { tenant, home, incarnation: Incarnation(1), epoch, position: at("1.9"), lineage: lineage.clone() };
         "detach" Detach Detach { tenant, home };
-        "data" Data Data { tenant, home, epoch, changes: vec![change.clone(), delete], digest: Some(8), floor: at("1.4") };
+        "data" Data Data { tenant, home, epoch, changes: vec![change.clone(), delete], digests: Some(Digests { keys: 8, outcomes: 7 }), floor: at("1.4") };
         "offset" Offset Offset { home, offset: FeedOffset { incarnation: Incarnation(1), index: 500 } };
         "seed" Seed Seed { tenant, home, epoch, first: at("3.10"), lineage: lineage.clone() };
         "chunk-changes" Chunk Chunk { tenant, home, epoch, first: at("3.10"), read_at: at("3.12"), part: Part::Changes {
@@ -128,7 +129,7 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
         "chunk-clients" Chunk Chunk { tenant, home, epoch, first: at("3.10"), read_at: at("3.12"), part: Part::Clients {
             after: None, up_to: ClientId(u128::MAX), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![(ClientId(0xabc), window)],
         } };
-        "swap" Swap Swap { tenant, home, epoch, revision: at("3.12"), digest: 9 };
+        "swap" Swap Swap { tenant, home, epoch, revision: at("3.12"), digests: Digests { keys: 9, outcomes: 10 } };
         "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2] };
         "rejoin" Rejoin Rejoin { tenant, version };
         "floor" Floor Floor { index: 450, tenants: vec![(tenant, at("1.4"))] };

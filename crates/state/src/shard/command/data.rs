@@ -8,6 +8,7 @@ use super::{epoch, group, kind, offset, revision, start, tenant, write_epoch, wr
 use crate::{
     codec::{Malformed, Reader},
     rows::change::Change,
+    shard::digest::Digests,
 };
 
 /// Changes of one tenant from its home.
@@ -24,8 +25,8 @@ pub struct Data {
     pub epoch: Epoch,
     /// The changes in their order.
     pub changes: Vec<Change>,
-    /// The home's digest as of the last of the changes.
-    pub digest: Option<u128>,
+    /// The home's digests as of the last of the changes, where that is the tenant's last.
+    pub digests: Option<Digests>,
     /// The home's floor for this tenant.
     pub floor: Revision,
 }
@@ -38,9 +39,7 @@ impl Data {
         write_group(&mut w, self.home);
         write_epoch(&mut w, self.epoch);
         w.list(self.changes.iter(), |w, change| change.encode_for_feed(w));
-        w.option(self.digest, |w, digest| {
-            w.u128(digest);
-        });
+        w.option(self.digests, |w, digests| digests.encode(w));
         w.varint(self.floor.to_u64());
         w.finish()
     }
@@ -51,7 +50,7 @@ impl Data {
             home: group(r)?,
             epoch: epoch(r)?,
             changes: r.list(Change::decode_from_feed)?,
-            digest: r.option(Reader::u128)?,
+            digests: r.option(Digests::decode)?,
             floor: revision(r)?,
         })
     }

@@ -12,7 +12,7 @@ use crate::{
     codec::{Malformed, Reader},
     lineage::Lineage,
     rows::{change::Change, client},
-    shard::window::Window,
+    shard::{digest::Digests, window::Window},
 };
 
 const CHANGES: u8 = 1;
@@ -77,7 +77,7 @@ pub enum Part {
     },
 }
 
-/// The copy is built. Guard: all chunks, the position, an equal digest.
+/// The copy is built. Guard: all chunks, the position, equal digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swap {
     /// The tenant.
@@ -88,8 +88,8 @@ pub struct Swap {
     pub epoch: Epoch,
     /// The revision at which the digests are compared.
     pub revision: Revision,
-    /// The home's digest there.
-    pub digest: u128,
+    /// The home's digests there.
+    pub digests: Digests,
 }
 
 impl Seed {
@@ -174,10 +174,10 @@ impl Chunk {
 impl Swap {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
-        let mut w = start(kind::SWAP, self.tenant, 40);
+        let mut w = start(kind::SWAP, self.tenant, 56);
         write_group(&mut w, self.home);
         write_epoch(&mut w, self.epoch);
-        w.varint(self.revision.to_u64()).u128(self.digest);
+        self.digests.encode(w.varint(self.revision.to_u64()));
         w.finish()
     }
 
@@ -187,7 +187,7 @@ impl Swap {
             home: group(r)?,
             epoch: epoch(r)?,
             revision: revision(r)?,
-            digest: r.u128()?,
+            digests: Digests::decode(r)?,
         })
     }
 }

@@ -157,10 +157,25 @@ impl Group {
             tenant: TENANT,
             home: HOME,
             epoch: self.record().epoch,
-            digest: at_end.then_some(self.record().live.digest),
+            digests: at_end.then_some(self.record().live.digests),
             changes: found.changes,
             floor: self.record().live.floor,
         }
+    }
+
+    /// Returns a group that has the same rows.
+    pub(super) fn copy(&self) -> Self {
+        let rows = MemoryRows(self.rows.0.clone());
+        Self {
+            shard: Shard::open(self.shard.place(), &rows).unwrap(),
+            rows,
+            index: self.index,
+        }
+    }
+
+    /// Returns every row.
+    pub(super) fn all_rows(&self) -> &BTreeMap<Bytes, Bytes> {
+        &self.rows.0
     }
 
     /// Counts the rows of data.

@@ -126,7 +126,7 @@ fn a_follower_forgets_what_its_home_forgot() {
     assert_eq!(windows(&home), windows(&follower));
     assert!(windows(&home).len() < 37, "quiet clients went");
     let (at_home, here) = (&home.record().live, &follower.record().live);
-    assert_eq!((at_home.digest, at_home.edge), (here.digest, here.edge));
+    assert_eq!((at_home.digests, at_home.edge), (here.digests, here.edge));
 }
 
 /// Windows are read in two chunks, clients come and go between them.
@@ -181,7 +181,7 @@ fn a_seed_brings_windows_that_change_while_it_is_read() {
         home: HOME,
         epoch: epoch(1),
         revision: live.revision,
-        digest: live.digest,
+        digests: live.digests,
     };
     assert_eq!(follower.apply(0, swap.encode()), Answer::Done);
     let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();

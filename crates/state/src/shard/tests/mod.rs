@@ -9,3 +9,4 @@ mod model;
 mod model_test;
 mod ownership_test;
 mod range_test;
+mod replica_test;

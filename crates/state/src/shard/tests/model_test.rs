@@ -18,7 +18,7 @@ use crate::{
             Branches, Chunk, Compare, Condition, DeleteRange, Effect, Expire, Floor, Increment, Operand, Operation,
             Part, Relation, Seed, Step as TxnStep, Swap, Txn, Write,
         },
-        digest,
+        digest::{self, Digests},
         read::{Refused, Scan},
     },
 };
@@ -526,13 +526,16 @@ impl World {
             home: HOME,
             epoch: epoch(1),
             revision: live.revision,
-            digest: live.digest,
+            digests: live.digests,
         };
-        let wrong = Swap {
-            digest: live.digest ^ 1,
-            ..swap
+        let unlike = |keys, outcomes| Digests {
+            keys: live.digests.keys ^ keys,
+            outcomes: live.digests.outcomes ^ outcomes,
         };
-        assert_ne!(self.seeded.apply(0, wrong.encode()), Answer::Done);
+        for digests in [unlike(1, 0), unlike(0, 1)] {
+            let wrong = Swap { digests, ..swap };
+            assert_ne!(self.seeded.apply(0, wrong.encode()), Answer::Done);
+        }
         let swapped = self.seeded.apply(0, swap.encode());
         let whole = shadow.is_some_and(|shadow| shadow.is_whole() && shadow.state.revision == live.revision);
         assert_eq!(swapped == Answer::Done, whole, "{swapped:?}");
@@ -551,15 +554,16 @@ impl World {
         let outcomes = windows
             .iter()
             .flat_map(|(id, window)| window.outcomes().map(|outcome| digest::of_outcome(*id, outcome)));
-        assert_eq!(
-            home.digest,
-            outcomes.fold(self.model.digest_of_keys(), u128::wrapping_add)
-        );
+        let digests = Digests {
+            keys: self.model.digest_of_keys(),
+            outcomes: outcomes.fold(0, u128::wrapping_add),
+        };
+        assert_eq!(home.digests, digests);
         for follower in [&self.fed, &self.seeded] {
             let live = &follower.record().live;
             assert_eq!(
-                (live.revision, live.digest, live.keys, live.len),
-                (home.revision, home.digest, home.keys, home.len)
+                (live.revision, live.digests, live.keys, live.len),
+                (home.revision, home.digests, home.keys, home.len)
             );
             assert_eq!((live.time, live.edge), (home.time, home.edge));
             assert_eq!(windows, follower.shard.clients(TENANT).unwrap().windows());

@@ -13,6 +13,7 @@ use crate::{
             Attach, Chunk, Condition, Create, Data, Detach, Effect, Erase, Follow, Offset, Operation, Rejoin, Seed,
             Swap, Write,
         },
+        digest::{Differs, Digests},
         record::{OnLeaseLoss, OperationId, Role, Shadow},
     },
 };
@@ -266,19 +267,22 @@ fn a_differing_digest_stops_the_copy_until_it_is_seeded() {
     let (mut home, mut follower) = fed();
     home.apply(1_000, put("d"));
     let mut data = home.data(revision("1.3"), Sequence::MAX);
-    data.digest = data.digest.map(|digest| digest ^ 1);
+    data.digests = data.digests.map(|digests| Digests {
+        keys: digests.keys ^ 1,
+        ..digests
+    });
     let Answer::Fed(fed) = follower.apply(0, data.encode()) else {
         panic!()
     };
-    assert_eq!(fed.detached, Some(Detached::DigestDiffers));
+    assert_eq!(fed.detached, Some(Detached::DigestDiffers(Differs::Keys)));
     assert!(follower.record().suspect);
-    assert_eq!(void(&follower.attach(&home)), Void::DigestDiffers);
+    assert_eq!(void(&follower.attach(&home)), Void::Suspect);
     home.apply(1_000, put("e"));
     let next = home.data(revision("1.4"), Sequence::MAX);
-    assert_eq!(void(&follower.apply(0, next.encode())), Void::DigestDiffers);
+    assert_eq!(void(&follower.apply(0, next.encode())), Void::Suspect);
     seed(&home, &mut follower);
     assert!(!follower.record().suspect);
-    assert_eq!(follower.record().live.digest, home.record().live.digest);
+    assert_eq!(follower.record().live.digests, home.record().live.digests);
     assert_eq!(follower.attach(&home), Answer::Done);
     follower.maintain();
     assert_eq!(follower.data_rows(), 2, "the old copy goes");
@@ -300,7 +304,7 @@ fn seed(home: &Group, follower: &mut Group) {
         home: HOME,
         epoch: epoch(1),
         revision: live.revision,
-        digest: live.digest,
+        digests: live.digests,
     };
     let parts = [
         home.reading()
@@ -374,7 +378,7 @@ fn erase_needs_no_older_view_and_an_owner_goes_only_with_its_tenant() {
     assert_eq!(follower.apply(0, follow(HOME, 1, 8, &[])), Answer::Done);
     let data = home.data(Revision::ZERO, Sequence::MAX);
     follower.apply(0, data.encode());
-    assert_eq!(follower.record().live.digest, home.record().live.digest);
+    assert_eq!(follower.record().live.digests, home.record().live.digests);
     assert_eq!(home.apply(0, erase(9, true, vec![])), Answer::Done);
 }
 
