@@ -78,6 +78,9 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         ErrorKind::IdempotencyExpired { .. } => {
             "The key is outside the window in which outcomes are remembered. If the write was sent only once, by a library that retries by itself too, send it with a new key; else read, and decide anew."
         }
+        ErrorKind::IdempotencyKeyMissing => {
+            "**It may have happened.** The gRPC library has sent a write again that has no idempotency key; this attempt was not executed, an earlier one may have been. Read, and decide. Send an idempotency key with every write, or switch the library's retries off for those that have none."
+        }
         ErrorKind::DurabilityUnmet { .. } => {
             "**It happened**: committed in the home region at `revision`; not confirmed in another region in time."
         }

@@ -197,7 +197,9 @@ fn of(kind: &ErrorKind) -> (Code, Option<&'static str>) {
             Some("choose another region, or change the residency; `stead region list` shows jurisdictions"),
         ),
         ErrorKind::QuotaExceeded { .. } | ErrorKind::RateLimited { .. } => (Code::NotAllowed, None),
-        ErrorKind::OutcomeUnknown { .. } => (Code::Unknown, Some("look at what there is before you ask again")),
+        ErrorKind::OutcomeUnknown { .. } | ErrorKind::IdempotencyKeyMissing => {
+            (Code::Unknown, Some("look at what there is before you ask again"))
+        }
         ErrorKind::DurabilityUnmet { .. } => (
             Code::Unknown,
             Some("nothing: it is written in the home region, and others will have it later"),

@@ -102,6 +102,9 @@ pub enum ErrorKind {
         /// The tenant's time now.
         now: TenantTime,
     },
+    /// A library sent a write again that has no idempotency key: an earlier attempt may have happened, this one was not
+    /// executed.
+    IdempotencyKeyMissing,
     /// Committed in the home region, not confirmed in another one in time.
     DurabilityUnmet {
         /// Where it is committed.
@@ -135,7 +138,10 @@ impl Error {
     pub fn has_no_effect(&self) -> bool {
         !matches!(
             self.kind,
-            ErrorKind::OutcomeUnknown { .. } | ErrorKind::DurabilityUnmet { .. } | ErrorKind::Internal
+            ErrorKind::OutcomeUnknown { .. }
+                | ErrorKind::IdempotencyKeyMissing
+                | ErrorKind::DurabilityUnmet { .. }
+                | ErrorKind::Internal
         )
     }
 

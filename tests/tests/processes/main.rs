@@ -13,6 +13,7 @@ mod fixture;
 mod health;
 mod limits;
 mod recipes;
+mod repeated;
 mod requests;
 mod settings;
 mod stop;

@@ -56,6 +56,7 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
         | ErrorKind::NoLease
         | ErrorKind::TenantMoving
         | ErrorKind::Unavailable
+        | ErrorKind::IdempotencyKeyMissing
         | ErrorKind::DeadlineExceeded
         | ErrorKind::Conflict
         | ErrorKind::Unimplemented
@@ -115,6 +116,7 @@ pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) ->
             edge: TenantTime(read.parsed("edge_ms")?),
             now: TenantTime(read.parsed("now_ms")?),
         },
+        "IDEMPOTENCY_KEY_MISSING" => ErrorKind::IdempotencyKeyMissing,
         "DURABILITY_UNMET" => ErrorKind::DurabilityUnmet {
             revision: read.parsed("revision")?,
         },

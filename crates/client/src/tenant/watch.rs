@@ -350,6 +350,7 @@ pub(crate) fn is_final(kind: &ErrorKind) -> bool {
         | ErrorKind::QuotaExceeded { .. }
         | ErrorKind::Residency { .. }
         | ErrorKind::IdempotencyExpired { .. }
+        | ErrorKind::IdempotencyKeyMissing
         | ErrorKind::Conflict
         | ErrorKind::Unimplemented => true,
         ErrorKind::NotHome { .. }

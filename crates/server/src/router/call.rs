@@ -36,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) operation: Operation,
     /// When its caller stops waiting.
     pub(crate) deadline: Instant,
+    /// A gRPC library has sent it before, or may have.
+    pub(crate) is_repeated: bool,
     /// How often it was handed on before it came here.
     pub(crate) hops: u32,
     /// Present if another node handed it on.

@@ -465,6 +465,7 @@ mod tests {
                 call: Call {
                     operation,
                     deadline: Instant::now() + Duration::from_secs(5),
+                    is_repeated: false,
                     hops: 0,
                     forwarded: None,
                     reply: Reply::new(id, self.answers.clone()),

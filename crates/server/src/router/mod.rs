@@ -12,7 +12,9 @@
 //! 1. Every call is answered once.
 //! 2. A write is proposed at most once by this node, unless the first proposal certainly did nothing.
 //! 3. What its tenant's limits do not admit is refused before it is queued for anything, also on its way to another node.
-//! 4. A write is answered after the serving check that follows its commit, a linearizable read after the one that
+//! 4. A write without an idempotency key that a gRPC library has sent before is refused by the node that it asked: an
+//!    earlier attempt may have happened.
+//! 5. A write is answered after the serving check that follows its commit, a linearizable read after the one that
 //!    follows the reading.
 
 mod admit;
@@ -147,6 +149,9 @@ impl Router {
         let mut batches = Batches::default();
         for call in calls {
             match request::parse(&call.operation) {
+                Ok(request) if call.is_repeated && request.ask.happens_each_time() => {
+                    self.refuse(call, &without_key());
+                }
                 Ok(request) => self.place(call, request, &mut batches),
                 Err(error) => self.refuse(call, &error),
             }
@@ -429,6 +434,14 @@ fn level(consistency: &Consistency, tenant: TenantNumber) -> Level {
         Consistency::Session(tokens) => tokens.of(tenant).map_or(Level::Local, Level::Session),
         Consistency::Linearizable | Consistency::Local => Level::Local,
     }
+}
+
+/// The error of a write without an idempotency key that was sent before.
+fn without_key() -> Error {
+    let message = "the gRPC library has sent this write again, and it has no idempotency_key: an earlier attempt may have \
+                   happened, this one was not executed; read what is there, and send an idempotency_key with every write \
+                   that may be repeated";
+    Error::new(ErrorKind::IdempotencyKeyMissing, message)
 }
 
 fn op(call: &Call) -> Op {

@@ -53,6 +53,8 @@ fn asked(message: ForwardRequest, answers: &Answers) -> Asked {
         let within = within(Some(Duration::from_millis(operation.deadline_ms.into())));
         asked.calls.push(Call {
             deadline: now + within,
+            // The node that was asked first has refused what its caller's library must not repeat.
+            is_repeated: false,
             hops: forwarded.hops,
             forwarded: Some(Forwarded {
                 group: GroupId::new(forwarded.group),

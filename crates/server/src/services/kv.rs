@@ -31,6 +31,8 @@ const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 const DEADLINE_MAX: Duration = Duration::from_secs(30);
 /// The metadata with which a unary caller asks not to be forwarded.
 const ROUTING: &str = "x-stead-routing";
+/// The metadata in which a gRPC library counts its earlier attempts at a call; absent from the first one.
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
 /// The service.
 #[derive(Clone)]
@@ -48,26 +50,29 @@ impl KvService {
     async fn call<T>(&self, request: Request<T>, wrap: fn(T) -> operation::Request) -> Result<AnswerResponse, Status> {
         let deadline = Instant::now() + within(timeout(request.metadata()));
         let routing = routing(request.metadata())?;
+        let is_repeated = is_repeated(request.metadata());
         let operation = Operation {
             id: 0,
             deadline_ms: 0,
             routing: routing.into(),
             request: Some(wrap(request.into_inner())),
         };
-        operate(&self.serving.router, operation, deadline).await
+        operate(&self.serving.router, operation, deadline, is_repeated).await
     }
 }
 
-/// Has one operation served.
+/// Has one operation served, which a library may have sent before.
 pub(super) async fn operate(
     router: &Arc<Router>,
     operation: Operation,
     deadline: Instant,
+    is_repeated: bool,
 ) -> Result<AnswerResponse, Status> {
     let (answers, mut answer) = Answers::channel();
     let call = Call {
         operation,
         deadline,
+        is_repeated,
         hops: 0,
         forwarded: None,
         reply: Reply::new(0, answers),
@@ -125,7 +130,15 @@ pub(super) fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
     }
 }
 
-fn asked(message: PipelineRequest, answers: &Answers) -> Asked {
+/// Tells whether a gRPC library says that it has sent a call before. What is no number counts as one: a write that happens
+/// twice is worse than one that is refused.
+fn is_repeated(metadata: &MetadataMap) -> bool {
+    metadata
+        .get(PREVIOUS_ATTEMPTS)
+        .is_some_and(|count| count.as_bytes() != b"0")
+}
+
+fn asked(message: PipelineRequest, answers: &Answers, is_repeated: bool) -> Asked {
     let now = Instant::now();
     let call = |operation: Operation| {
         let asked = (operation.deadline_ms > 0).then(|| Duration::from_millis(operation.deadline_ms.into()));
@@ -133,6 +146,7 @@ fn asked(message: PipelineRequest, answers: &Answers) -> Asked {
         Call {
             operation,
             deadline: now + within(asked),
+            is_repeated,
             hops: 0,
             forwarded: None,
             reply,
@@ -238,7 +252,13 @@ impl kv_service_server::KvService for KvService {
         &self,
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
-        let inbound = operations::inbound(request.into_inner(), asked);
+        // A library that repeats a stream sends again what it had sent on it.
+        let read: fn(PipelineRequest, &Answers) -> Asked = if is_repeated(request.metadata()) {
+            |message, answers| asked(message, answers, true)
+        } else {
+            |message, answers| asked(message, answers, false)
+        };
+        let inbound = operations::inbound(request.into_inner(), read);
         let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
         Ok(Response::new(Box::pin(
             answers.map_ok(|answers| PipelineResponse { answers }),
@@ -249,6 +269,17 @@ impl kv_service_server::KvService for KvService {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_before_are_what_is_not_zero() {
+        let read = |text: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(PREVIOUS_ATTEMPTS, text.parse().unwrap());
+            is_repeated(&metadata)
+        };
+        assert!(!is_repeated(&MetadataMap::new()));
+        assert_eq!(["0", "1", "4", "", "x"].map(read), [false, true, true, true, true]);
+    }
 
     #[test]
     fn a_timeout_has_at_most_eight_digits_and_a_unit() {

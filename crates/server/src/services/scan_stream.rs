@@ -121,7 +121,7 @@ impl Pages {
             request: Some(operation::Request::Scan(request)),
         };
         let deadline = self.until.map_or(page_by, |until| until.min(page_by));
-        let Response::Scan(page) = operate(&self.router, operation, deadline).await? else {
+        let Response::Scan(page) = operate(&self.router, operation, deadline, false).await? else {
             return Err(unanswered());
         };
         Ok(page)

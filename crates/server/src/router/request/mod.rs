@@ -11,7 +11,7 @@ use stead_api::{
     operation,
     proto::v1::{self, operation::Request as Message},
 };
-use stead_state::shard::command::{Branches, Operation};
+use stead_state::shard::command::{Branches, Operation, Step};
 use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, TenantName, limits::REQUEST_LEN_MAX};
 
 /// An operation that keeps every limit.
@@ -32,6 +32,16 @@ pub(crate) enum Ask {
     Read(Read),
 }
 
+impl Ask {
+    /// Tells whether it changes something each time that it is sent: it may write, and nothing says that a repeat is one.
+    pub(crate) fn happens_each_time(&self) -> bool {
+        match self {
+            Self::Read(_) => false,
+            Self::Write(write) => write.idempotency.is_none() && write.change.may_write(),
+        }
+    }
+}
+
 /// A change.
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -50,6 +60,17 @@ pub(crate) enum Change {
     Txn(Branches),
     /// Keys from the first on, up to the second.
     DeleteRange(Bytes, Option<Bytes>),
+}
+
+impl Change {
+    /// Tells whether it may change a key: a transaction may only read.
+    fn may_write(&self) -> bool {
+        let writes = |step: &Step| matches!(step, Step::Write(_));
+        match self {
+            Self::One(_) | Self::DeleteRange(..) => true,
+            Self::Txn(branches) => branches.then.iter().chain(&branches.otherwise).any(writes),
+        }
+    }
 }
 
 /// Data that is asked for.
