@@ -3,6 +3,7 @@
 use anyhow::Result;
 use bytes::Bytes;
 use stead_state::codec::{Reader, Writer};
+use stead_state::rows::chain::Chain;
 use stead_state::rows::change::{self, Cause, Change, Value};
 use stead_state::rows::current::{self, Current, Live};
 use stead_state::rows::{Copy, Place, Rows, RowsMut, kind};
@@ -68,6 +69,11 @@ impl Layout for Pointer {
         if let Some(before) = before.filter(|before| before.revision.sequence().get() < put.floor) {
             table.delete(change::key(put.copy, before.revision.sequence(), before.effect));
         }
+        let floor = Revision::new(Epoch::FIRST, Sequence::new(put.floor).unwrap_or(Sequence::ZERO));
+        let chain = match before {
+            Some(before) => before.chain.next((before.revision, before.effect), floor),
+            None => Chain::default(),
+        };
         let change = Change {
             revision: put.revision,
             effect: 0,
@@ -75,6 +81,7 @@ impl Layout for Pointer {
             cause: Cause::Write,
             time: TenantTime(1),
             previous: before.map(|before| (before.revision, before.effect)),
+            chain,
             outcome: None,
             key: put.key.clone(),
             value: Some(Value {
@@ -87,6 +94,7 @@ impl Layout for Pointer {
         let now = Current {
             revision: put.revision,
             effect: 0,
+            chain,
             live: Some(Live {
                 create: put.revision,
                 version: 1,

@@ -13,6 +13,7 @@ pub(super) fn change(revision: &str, key: impl Into<Bytes>, len: Option<usize>) 
         cause: Cause::Write,
         time: TenantTime(1),
         previous: None,
+        chain: Default::default(),
         outcome: None,
         key: key.into(),
         value: len.map(|len| Value {

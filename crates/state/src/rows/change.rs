@@ -1,8 +1,8 @@
 //! CHANGE: one version of one key, by revision. The one source of feed, watches, forks and incremental backup.
 //!
 //! Key: kind, group, install, tenant, copy, sequence u64, effect u16 (a change of many keys has an effect for each).
-//! Value: flags, epoch varint, tenant time varint, previous revision of the key u64 and its effect varint, where there
-//! is one; create revision u64 and version varint, unless it is a delete, and the tenant time at which it expires, where
+//! Value: flags, epoch varint, tenant time varint, previous revision of the key u64, its effect varint and the change's
+//! chain (rows::chain), where there is one; create revision u64 and version varint, unless it is a delete, and the tenant time at which it expires, where
 //! it does; the remembered outcome, where the write had
 //! an idempotency key; the key behind its length; the value up to the end.
 
@@ -12,7 +12,11 @@ use stead_types::{
     limits::{KEY_LEN_MAX, VALUE_LEN_MAX},
 };
 
-use super::{COPY_LEN, Copy, kind};
+use super::{
+    COPY_LEN, Copy,
+    chain::{Chain, Place},
+    kind,
+};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
@@ -32,7 +36,7 @@ const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE | EXPIRES | EXPIRED
 /// Most effects of one change.
 pub const EFFECTS_MAX: usize = 512;
 /// Most bytes that a row's value has beside its key and its value.
-pub const HEAD_LEN_MAX: usize = 256;
+pub const HEAD_LEN_MAX: usize = 512;
 /// Most bytes that a change takes in a feed batch or a chunk beside those of its row: sequence, effect, length.
 pub const FEED_HEAD_LEN_MAX: usize = 32;
 /// Longest value of a row.
@@ -52,7 +56,9 @@ pub struct Change {
     /// The tenant's time at the change.
     pub time: TenantTime,
     /// The version of the key before, in this copy: older versions are found by following these.
-    pub previous: Option<(Revision, u16)>,
+    pub previous: Option<Place>,
+    /// Where it stands among the versions of its key, in this copy, and which older ones it points to.
+    pub chain: Chain,
     /// What remembers the write, if it had an idempotency key; stands in the first effect.
     pub outcome: Option<Outcome>,
     /// The key.
@@ -135,6 +141,7 @@ fn encode_into(w: &mut Writer, change: &Change) {
     w.varint(u64::from(change.revision.epoch().get())).varint(change.time.0);
     if let Some((revision, effect)) = change.previous {
         w.u64(revision.to_u64()).varint(u64::from(effect));
+        change.chain.encode(w, change.revision);
     }
     if let Some(value) = &change.value {
         w.u64(value.create.to_u64()).varint(value.version);
@@ -169,7 +176,12 @@ pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Mal
     };
     let epoch: Epoch = decode_epoch(&mut r)?;
     let time = TenantTime(r.varint()?);
-    let previous = (flags & HAS_PREVIOUS != 0).then(|| read_previous(&mut r)).transpose()?;
+    let revision = Revision::new(epoch, sequence);
+    let (previous, chain) = if flags & HAS_PREVIOUS != 0 {
+        (Some(read_previous(&mut r)?), Chain::decode(&mut r, revision)?)
+    } else {
+        (None, Chain::default())
+    };
     let made = (flags & DELETE == 0)
         .then(|| Ok((Revision::from_u64(r.u64()?), r.varint()?)))
         .transpose()?;
@@ -184,19 +196,20 @@ pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Mal
     });
     r.end()?;
     Ok(Change {
-        revision: Revision::new(epoch, sequence),
+        revision,
         effect,
         more: flags & MORE != 0,
         cause,
         time,
         previous,
+        chain,
         outcome,
         key,
         value,
     })
 }
 
-fn read_previous(r: &mut Reader) -> Result<(Revision, u16), Malformed> {
+fn read_previous(r: &mut Reader) -> Result<Place, Malformed> {
     let revision = Revision::from_u64(r.u64()?);
     let effect = u16::try_from(r.varint()?).map_err(|_| r.malformed())?;
     Ok((revision, effect))
@@ -223,6 +236,11 @@ impl Change {
         self.len() == 0
     }
 
+    /// Tells whether it made a key that was deleted before, as far as that is known here.
+    pub fn follows_delete(&self) -> bool {
+        self.value.as_ref().is_some_and(|value| value.create == self.revision)
+    }
+
     /// Writes the change with its sequence, as feed batches and chunks carry it. The version before is left out: it is
     /// found anew by whoever applies it.
     pub fn encode_for_feed(&self, w: &mut Writer) {
@@ -231,6 +249,7 @@ impl Change {
             &mut row,
             &Self {
                 previous: None,
+                chain: Chain::default(),
                 ..self.clone()
             },
         );
@@ -252,8 +271,11 @@ mod tests {
     use proptest::prelude::*;
     use stead_types::{GroupId, TenantNumber};
 
-    use super::{super::Place, *};
-    use crate::shard::window::EVICTED_MAX;
+    use super::{
+        super::chain::tests::{chains, longest},
+        *,
+    };
+    use crate::{rows::Place, shard::window::EVICTED_MAX};
 
     prop_compose! {
         fn outcomes()(client: u128, sequence: u64, request: u64, evicted: u32, gone: Vec<u128>) -> Outcome {
@@ -268,14 +290,15 @@ mod tests {
         fn changes()(
             revision: u64, effect: u16, more: bool, time: u64,
             cause in prop_oneof![Just(Cause::Write), Just(Cause::Expiry)],
-            previous: Option<(u64, u16)>,
+            previous in prop::option::of((any::<u64>(), any::<u16>(), chains())),
             outcome in prop::option::of(outcomes()),
             key: Vec<u8>,
             value: Option<(u64, u64, Option<u64>, Vec<u8>)>,
         ) -> Change {
             Change {
                 revision: Revision::from_u64(revision), effect, more, cause, time: TenantTime(time),
-                previous: previous.map(|(revision, effect)| (Revision::from_u64(revision), effect)),
+                previous: previous.map(|(revision, effect, _)| (Revision::from_u64(revision), effect)),
+                chain: previous.map(|(_, _, chain)| chain).unwrap_or_default(),
                 outcome,
                 key: key.into(),
                 value: value.map(|(create, version, expires, bytes)| Value {
@@ -295,6 +318,7 @@ mod tests {
             cause: Cause::Write,
             time: TenantTime(largest),
             previous: Some((Revision::from_u64(largest), u16::MAX)),
+            chain: longest(),
             outcome: Some(Outcome {
                 client: ClientId(u128::MAX),
                 sequence: largest,
@@ -322,7 +346,7 @@ mod tests {
             let mut w = Writer::default();
             change.encode_for_feed(&mut w);
             let mut r = Reader::new(w.finish(), "feed");
-            prop_assert_eq!(Change::decode_from_feed(&mut r), Ok(Change { previous: None, ..change }));
+            prop_assert_eq!(Change::decode_from_feed(&mut r), Ok(Change { previous: None, chain: Chain::default(), ..change }));
             prop_assert_eq!(r.end(), Ok(()));
         }
     }

@@ -1,15 +1,15 @@
 //! CURRENT: the current version of a key, or its tombstone.
 //!
-//! Key: kind, group, install, tenant, copy, then the key's bytes. Value: flags, mod revision u64, effect varint, create
-//! revision u64, version varint, length of the value varint, item hash u128, and where the key expires the tenant time
-//! varint. A tombstone ends behind the effect. The
+//! Key: kind, group, install, tenant, copy, then the key's bytes. Value: flags, mod revision u64, effect varint, chain
+//! (rows::chain), create revision u64, version varint, length of the value varint, item hash u128, and where the key expires the tenant time
+//! varint. A tombstone ends behind the chain. The
 //! value itself stands once, in the change (rows::change). The hash is what the key adds to the digest, so that
 //! overwriting does not have to read the old value.
 
 use bytes::Bytes;
 use stead_types::{Revision, TenantTime};
 
-use super::{COPY_LEN, Copy, kind};
+use super::{COPY_LEN, Copy, chain::Chain, kind};
 use crate::codec::{Malformed, Reader, Writer};
 
 const TOMBSTONE: u8 = 0;
@@ -23,6 +23,8 @@ pub struct Current {
     pub revision: Revision,
     /// Which effect of that change.
     pub effect: u16,
+    /// Where it stands among the versions of the key.
+    pub chain: Chain,
     /// The live version; `None` for a tombstone.
     pub live: Option<Live>,
 }
@@ -61,6 +63,7 @@ pub fn encode(current: &Current) -> Bytes {
         Some(Some(_)) => LIVE_EXPIRING,
     });
     w.u64(current.revision.to_u64()).varint(u64::from(current.effect));
+    current.chain.encode(&mut w, current.revision);
     if let Some(live) = current.live {
         w.u64(live.create.to_u64())
             .varint(live.version)
@@ -79,6 +82,7 @@ pub fn decode(value: Bytes) -> Result<Current, Malformed> {
     let flags = r.u8()?;
     let revision = Revision::from_u64(r.u64()?);
     let effect = u16::try_from(r.varint()?).map_err(|_| r.malformed())?;
+    let chain = Chain::decode(&mut r, revision)?;
     let live = match flags {
         TOMBSTONE => None,
         LIVE | LIVE_EXPIRING => Some(Live {
@@ -93,7 +97,12 @@ pub fn decode(value: Bytes) -> Result<Current, Malformed> {
         3.. => return Err(r.malformed()),
     };
     r.end()?;
-    Ok(Current { revision, effect, live })
+    Ok(Current {
+        revision,
+        effect,
+        chain,
+        live,
+    })
 }
 
 #[cfg(test)]
@@ -101,14 +110,18 @@ mod tests {
     use proptest::prelude::*;
     use stead_types::{GroupId, TenantNumber};
 
-    use super::{super::Place, *};
+    use super::{
+        super::{Place, chain::tests::chains},
+        *,
+    };
 
     proptest! {
         #[test]
-        fn a_row_reads_back(revision: u64, effect: u16, live: Option<(u64, u64, u32, u128, Option<u64>)>, bytes: Vec<u8>) {
+        fn a_row_reads_back(revision: u64, effect: u16, chain in chains(), live: Option<(u64, u64, u32, u128, Option<u64>)>, bytes: Vec<u8>) {
             let current = Current {
                 revision: Revision::from_u64(revision),
                 effect,
+                chain,
                 live: live.map(|(create, version, len, hash, expires)| Live {
                     create: Revision::from_u64(create), version, len, hash, expires: expires.map(TenantTime),
                 }),

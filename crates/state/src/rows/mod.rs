@@ -3,6 +3,7 @@
 //! A machine is given its rows as an argument. What is read here was written by entries applied before, so every
 //! replica reads the same; only broken storage makes a read fail, and that stops the node.
 
+pub mod chain;
 pub mod change;
 pub mod client;
 pub mod current;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{digest, record::CopyState};
 use crate::rows::{
     Copy, RowsMut, Unreadable,
+    chain::Chain,
     change::{self, Change},
     current::{self, Current, Live},
     expiry,
@@ -16,8 +17,8 @@ pub(super) fn current(rows: &dyn crate::rows::Rows, copy: Copy, key: &[u8]) -> R
     Ok(row.map(current::decode).transpose()?)
 }
 
-/// Makes a change the current version of its key. `before` is what was current; the change's own `previous` is set
-/// from it. Revision and time of the copy are left to the caller.
+/// Makes a change the current version of its key. `before` is what was current; the change's own `previous` and `chain`
+/// are set from it. Revision and time of the copy are left to the caller.
 pub(super) fn append(
     rows: &mut dyn RowsMut,
     copy: Copy,
@@ -26,6 +27,10 @@ pub(super) fn append(
     mut change: Change,
 ) {
     change.previous = before.map(|before| (before.revision, before.effect));
+    change.chain = match before {
+        Some(before) => before.chain.next((before.revision, before.effect), state.floor),
+        None => Chain::default(),
+    };
     if let Some(live) = before.and_then(|before| before.live) {
         state.digests.remove_key(live.hash);
         state.keys -= 1;
@@ -55,6 +60,7 @@ pub fn current_after(change: &Change) -> Current {
     Current {
         revision: change.revision,
         effect: change.effect,
+        chain: change.chain,
         live: change.value.as_ref().map(|value| Live {
             create: value.create,
             version: value.version,

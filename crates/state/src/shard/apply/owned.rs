@@ -27,6 +27,7 @@ use crate::{
     lineage::Standing,
     rows::{
         Copy, Unreadable,
+        chain::Chain,
         change::{Cause, Change, Value},
         current::Current,
     },
@@ -275,6 +276,7 @@ impl Owned<'_, '_> {
                 cause,
                 time,
                 previous: None,
+                chain: Chain::default(),
                 outcome: outcome.take(),
                 key: planned.key,
                 value,

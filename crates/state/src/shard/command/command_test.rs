@@ -27,6 +27,7 @@ fn change() -> Change {
         cause: Cause::Write,
         time: TenantTime(2_000),
         previous: None,
+        chain: crate::rows::chain::Chain::default(),
         outcome: Some(Outcome {
             client: ClientId(0xabc),
             sequence: 12,

@@ -28,6 +28,7 @@ use crate::{
     rows::{
         Copy, Rows, Unreadable,
         change::{self, Change},
+        current::Current,
     },
 };
 
@@ -154,24 +155,32 @@ impl<'a> Reading<'a> {
     fn version(&self, key: &[u8], at: Revision) -> Result<Option<Version>, Unreadable> {
         match current(self.rows, self.copy, key)? {
             Some(now) if now.revision <= at && now.live.is_none() => Ok(None),
-            Some(now) => as_of(self.rows, self.copy, (now.revision, now.effect), at),
+            Some(now) => as_of(self.rows, self.copy, &now, at),
             None => Ok(None),
         }
     }
 }
 
-/// Follows a key's versions back to the one as of a revision.
-fn as_of(rows: &dyn Rows, copy: Copy, mut place: (Revision, u16), at: Revision) -> Result<Option<Version>, Unreadable> {
+/// Finds a key's version as of a revision. Most of those between are skipped: rows::chain.
+fn as_of(rows: &dyn Rows, copy: Copy, now: &Current, at: Revision) -> Result<Option<Version>, Unreadable> {
+    let mut place = (now.revision, now.effect);
+    let mut skipped = now.chain.toward(at);
     loop {
+        if let Some(older) = skipped {
+            place = older;
+        }
         let change = change_at(rows, copy, place)?.ok_or(Malformed {
             what: "chain of versions",
         })?;
         if place.0 <= at {
             return Ok(into_version(change));
         }
+        skipped = change.chain.toward(at);
         match change.previous {
-            Some(previous) => place = previous,
-            None => return Ok(None),
+            Some(_) if skipped.is_some() => {}
+            // What is below the floor may be gone, but for what can still be read there: a delete cannot.
+            Some(previous) if previous.0 > at || !change.follows_delete() => place = previous,
+            Some(_) | None => return Ok(None),
         }
     }
 }
@@ -191,7 +200,7 @@ pub(super) fn previous_version(
     let before = Sequence::new(change.sequence().get().saturating_sub(1)).unwrap_or(Sequence::ZERO);
     let at = Revision::new(change.epoch(), before);
     match current(rows, copy, key)? {
-        Some(now) => as_of(rows, copy, (now.revision, now.effect), at),
+        Some(now) => as_of(rows, copy, &now, at),
         None => Ok(None),
     }
 }

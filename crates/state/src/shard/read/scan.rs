@@ -107,7 +107,7 @@ impl Reading<'_> {
                 return Ok(Some(Version { revision, value }));
             }
         }
-        let mut version = super::as_of(self.rows, self.copy, (now.revision, now.effect), at)?;
+        let mut version = super::as_of(self.rows, self.copy, now, at)?;
         if let Some(version) = version.as_mut().filter(|_| keys_only) {
             version.value.bytes = Bytes::new();
         }
