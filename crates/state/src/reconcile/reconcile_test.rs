@@ -65,7 +65,7 @@ impl World {
     fn propose(&mut self, group: u32, command: Bytes) {
         let (shard, rows) = self.shards.get_mut(&group).unwrap();
         let entry = Entry::parse(frame(0, &[command])).unwrap();
-        shard.apply(rows, 1, entry).unwrap();
+        shard.apply(rows, 1, entry, true).unwrap();
     }
 
     fn steps(&self, group: u32) -> Vec<Step> {

@@ -18,10 +18,14 @@ pub const STREAM: u8 = 0x15;
 pub const GARBAGE: u8 = 0x16;
 /// When a live key expires, by time.
 pub const EXPIRY: u8 = 0x17;
+/// Up to which entry the feed is forgotten.
+pub const FEED_FLOOR: u8 = 0x18;
 /// A thing of the directory, in the directory's own group.
 pub const DIRECTORY: u8 = 0x20;
 /// A thing of the directory, in a node's view.
 pub const VIEW: u8 = 0x21;
 
 /// The kinds that a shard's snapshot replaces: rows under a [`super::Place`].
-pub const SHARD: [u8; 8] = [TENANT, CURRENT, CHANGE, CLIENT, FEED, STREAM, GARBAGE, EXPIRY];
+pub const SHARD: [u8; 9] = [
+    TENANT, CURRENT, CHANGE, CLIENT, FEED, STREAM, GARBAGE, EXPIRY, FEED_FLOOR,
+];

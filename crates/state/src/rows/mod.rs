@@ -10,6 +10,7 @@ pub mod current;
 pub mod directory;
 pub mod expiry;
 pub mod feed;
+pub mod feed_floor;
 pub mod garbage;
 pub mod kind;
 #[cfg(test)]

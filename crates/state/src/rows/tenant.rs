@@ -182,7 +182,7 @@ fn copy(w: &mut Writer, copy: &CopyState) {
     copy.digests.encode(w.varint(copy.time.0));
     w.varint(copy.keys).varint(copy.len);
     w.varint(copy.floor.to_u64()).varint(copy.edge.0);
-    w.varint(copy.trimmed.get());
+    w.varint(copy.swept.get()).varint(copy.trimmed.get());
 }
 
 fn read_group(r: &mut Reader) -> Result<GroupId, Malformed> {
@@ -263,6 +263,7 @@ fn read_copy(r: &mut Reader) -> Result<CopyState, Malformed> {
         len: r.varint()?,
         floor: read_revision(r)?,
         edge: TenantTime(r.varint()?),
+        swept: read_sequence(r)?,
         trimmed: read_sequence(r)?,
     })
 }

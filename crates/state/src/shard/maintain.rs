@@ -1,6 +1,19 @@
-//! Removes rows that nothing reads any more, in bounded steps: versions below the floor, and discarded copies.
+//! Removes what nothing reads any more, in bounded steps: versions below the floor, the feed's forgotten rows, and
+//! discarded copies.
 //!
-//! It is this node's own affair: no answer depends on whether it has happened.
+//! ```text
+//!   changes of a copy:   ... removed ... trimmed ... swept ... floor ... revision
+//!                                         └ to trim ┘  └ to sweep ┘
+//! ```
+//!
+//! Sweeping goes with the log, so that the current versions of all replicas are the same rows: a command that looks at
+//! a bounded number of them comes to the same everywhere. Removing is this node's own affair, and waits while a snapshot
+//! is read: no answer depends on whether it has happened.
+//!
+//! # Invariants
+//!
+//! 1. Which tombstones are current versions follows from the log alone.
+//! 2. A step looks at the rows that it was given, and at the rest of the last change at most.
 
 use stead_types::{
     Sequence, TenantNumber,
@@ -14,42 +27,72 @@ use super::{
     command::{EXPIRED_MAX, RANGE_KEYS_MAX},
 };
 use crate::rows::{
-    Copy, Order, RowsMut, Unreadable,
-    change::{self, EFFECTS_MAX},
-    current as current_row, garbage, kind,
+    Copy, Order, Rows, RowsMut, Unreadable,
+    change::{self, Change, EFFECTS_MAX},
+    current as current_row, feed, garbage, kind,
 };
 
 const _: () = assert!(
     TXN_STEPS_MAX <= EFFECTS_MAX && RANGE_KEYS_MAX <= EFFECTS_MAX && EXPIRED_MAX <= EFFECTS_MAX,
-    "a revision with more effects would never be trimmed"
+    "a change would have more effects than a step of maintenance is bounded by"
 );
+
+/// Bytes for which a row counts as one more: reading long values costs more than reading many.
+const ROW_LEN: usize = 16 << 10;
+
+/// Changes that a step looks at.
+struct Step {
+    changes: Vec<Change>,
+    /// For how many rows it counts; nothing is free.
+    rows: usize,
+    /// Nothing is left up to here.
+    through: Sequence,
+}
 
 impl Shard {
     /// Tells whether there is anything to remove.
     pub fn needs_maintenance(&self) -> bool {
-        !self.to_trim.is_empty() || !self.garbage.is_empty()
+        !self.to_trim.is_empty() || !self.garbage.is_empty() || self.feed_to_trim
     }
 
     /// Looks at up to about this many rows and removes what is no longer read.
     pub fn maintain(&mut self, rows: &mut dyn RowsMut, rows_max: usize) -> Result<(), Unreadable> {
         let mut left = rows_max;
         while left > 0 {
-            if let Some(tenant) = self.to_trim.first().copied() {
-                left = left.saturating_sub(self.trim(rows, tenant, left)?);
+            let looked_at = if let Some(tenant) = self.to_trim.first().copied() {
+                self.trim(rows, tenant, left)?
             } else if let Some(copy) = self.garbage.front().copied() {
-                left = left.saturating_sub(self.erase_rows(rows, copy, left)?);
+                self.erase_rows(rows, copy, left)?
+            } else if self.feed_to_trim {
+                self.trim_feed(rows, left)?
             } else {
                 break;
-            }
+            };
+            left = left.saturating_sub(looked_at);
         }
         Ok(())
     }
 
-    /// Goes through the changes up to the floor: what each of them replaced is no longer read, nor is a tombstone that
-    /// nothing has replaced.
-    fn trim(&mut self, rows: &mut dyn RowsMut, number: TenantNumber, rows_max: usize) -> Result<usize, Unreadable> {
+    /// Goes through about so many of the changes between what was swept and the floor: of a delete that nothing has
+    /// replaced the tombstone goes. What is swept is removed at once, where that is allowed.
+    pub(super) fn sweep(&mut self, rows: &mut dyn RowsMut, rows_max: usize, may_trim: bool) -> Result<(), Unreadable> {
+        let mut left = rows_max;
+        while left > 0
+            && let Some(number) = self.to_sweep.first().copied()
+        {
+            left = left.saturating_sub(self.sweep_tenant(rows, number, (left, may_trim))?);
+        }
+        Ok(())
+    }
+
+    fn sweep_tenant(
+        &mut self,
+        rows: &mut dyn RowsMut,
+        number: TenantNumber,
+        (rows_max, may_trim): (usize, bool),
+    ) -> Result<usize, Unreadable> {
         let Some(tenant) = self.tenants.get_mut(&number) else {
-            self.to_trim.remove(&number);
+            self.to_sweep.remove(&number);
             return Ok(1);
         };
         let live = &mut tenant.record.live;
@@ -58,37 +101,52 @@ impl Shard {
         if planted::is(Bug::TrimmedAboveFloor) {
             floor = live.revision.sequence();
         }
-        let start = change::key(copy, live.trimmed.next().unwrap_or(Sequence::MAX), 0);
-        let end = change::key(copy, floor.next().unwrap_or(Sequence::MAX), 0);
-        // A change of which not all effects are seen is looked at again, so a step must hold the largest change.
-        let rows_max = rows_max.max(EFFECTS_MAX + 1);
-        let found = rows
+        let step = step(rows, copy, (live.swept, floor), rows_max)?;
+        for change in step.changes.iter().filter(|change| change.value.is_none()) {
+            let now = current(rows, copy, &change.key)?;
+            if now.is_some_and(|now| (now.revision, now.effect) == (change.revision, change.effect)) {
+                rows.delete(current_row::key(copy, &change.key));
+            }
+        }
+        if may_trim && live.trimmed == live.swept {
+            remove(rows, copy, &step.changes);
+            live.trimmed = step.through;
+        }
+        live.swept = step.through;
+        tenant.dirty = true;
+        self.index_maintenance(number);
+        Ok(step.rows)
+    }
+
+    /// Goes through changes that were swept while nothing could be removed.
+    fn trim(&mut self, rows: &mut dyn RowsMut, number: TenantNumber, rows_max: usize) -> Result<usize, Unreadable> {
+        let Some(tenant) = self.tenants.get_mut(&number) else {
+            self.to_trim.remove(&number);
+            return Ok(1);
+        };
+        let live = &mut tenant.record.live;
+        let copy = self.place.copy(number, live.number);
+        let step = step(rows, copy, (live.trimmed, live.swept), rows_max)?;
+        remove(rows, copy, &step.changes);
+        live.trimmed = step.through;
+        tenant.dirty = true;
+        self.index_maintenance(number);
+        Ok(step.rows)
+    }
+
+    fn trim_feed(&mut self, rows: &mut dyn RowsMut, rows_max: usize) -> Result<usize, Unreadable> {
+        let start = self.place.range(kind::FEED).start;
+        let end = feed::key(self.place, self.feed_floor.saturating_add(1));
+        let keys = rows
             .range(&start..&end, Order::Ascending)
             .take(rows_max)
+            .map(|row| row.map(|(key, _)| key))
             .collect::<Result<Vec<_>, _>>()?;
-        let seen = found.len();
-        for (key, value) in found {
-            let (sequence, effect) = change::parse_key(key.clone())?;
-            let change = change::decode(sequence, effect, value)?;
-            if let Some((revision, effect)) = change.previous {
-                rows.delete(change::key(copy, revision.sequence(), effect));
-            }
-            if change.value.is_none() {
-                let now = current(rows, copy, &change.key)?;
-                if now.is_some_and(|now| (now.revision, now.effect) == (change.revision, change.effect)) {
-                    rows.delete(current_row::key(copy, &change.key));
-                    rows.delete(key);
-                }
-            }
-            if !change.more {
-                live.trimmed = sequence;
-            }
+        let seen = keys.len();
+        for key in keys {
+            rows.delete(key);
         }
-        if seen < rows_max {
-            live.trimmed = floor;
-            self.to_trim.remove(&number);
-        }
-        tenant.dirty = true;
+        self.feed_to_trim = seen == rows_max;
         Ok(seen + 1)
     }
 
@@ -112,5 +170,51 @@ impl Shard {
         rows.delete(garbage::key(copy));
         self.garbage.pop_front();
         Ok(erased + 1)
+    }
+}
+
+/// Reads the changes behind one sequence and up to another, whole ones, about so many rows of them.
+fn step(
+    rows: &dyn Rows,
+    copy: Copy,
+    (after, up_to): (Sequence, Sequence),
+    rows_max: usize,
+) -> Result<Step, Unreadable> {
+    let start = change::key(copy, after.next().unwrap_or(Sequence::MAX), 0);
+    let end = change::key(copy, up_to.next().unwrap_or(Sequence::MAX), 0);
+    let mut step = Step {
+        changes: Vec::new(),
+        rows: 1,
+        through: up_to,
+    };
+    if start >= end {
+        return Ok(step);
+    }
+    for row in rows.range(&start..&end, Order::Ascending) {
+        let (key, value) = row?;
+        let (sequence, effect) = change::parse_key(key)?;
+        match step.changes.last().map(|last| last.revision.sequence()) {
+            Some(last) if last < sequence && step.rows > rows_max => {
+                step.through = last;
+                break;
+            }
+            Some(_) | None => {
+                step.rows += 1 + value.len() / ROW_LEN;
+                step.changes.push(change::decode(sequence, effect, value)?);
+            }
+        }
+    }
+    Ok(step)
+}
+
+/// Removes what nobody reads once these changes are below the floor: what each of them replaced, and deletes.
+fn remove(rows: &mut dyn RowsMut, copy: Copy, changes: &[Change]) {
+    for change in changes {
+        if let Some((revision, effect)) = change.previous {
+            rows.delete(change::key(copy, revision.sequence(), effect));
+        }
+        if change.value.is_none() {
+            rows.delete(change::key(copy, change.revision.sequence(), change.effect));
+        }
     }
 }

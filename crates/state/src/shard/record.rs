@@ -97,7 +97,9 @@ pub struct CopyState {
     pub floor: Revision,
     /// The latest tenant time of an outcome of a client that is no longer kept; zero before the first.
     pub edge: TenantTime,
-    /// How far this node has removed versions below the floor: its own progress, in no other replica's interest.
+    /// Deletes up to here are no current versions any more: follows the floor, a bounded step with each entry.
+    pub swept: Sequence,
+    /// How far this node has removed versions that were swept: its own progress, in no other replica's interest.
     pub trimmed: Sequence,
 }
 
@@ -256,6 +258,13 @@ impl Record {
             Role::Follower { home } | Role::Heir { home, .. } => Some(home),
             Role::Owner | Role::Relinquished { .. } | Role::Frozen { .. } | Role::Erased => None,
         }
+    }
+
+    /// Returns all copies that the record names.
+    pub fn copies(&self) -> impl Iterator<Item = &CopyState> {
+        let forks = self.forks.iter().map(|fork| &fork.copy);
+        let shadow = self.shadow.iter().map(|shadow| &shadow.state);
+        std::iter::once(&self.live).chain(forks).chain(shadow)
     }
 
     /// Gives out the next copy number.

@@ -12,7 +12,7 @@ use super::{
     tenant::Tenant,
 };
 use crate::rows::{
-    Copy, Order, Place, Rows, RowsMut, Unreadable, expiry, feed::Touched, garbage, kind, stream, tenant,
+    Copy, Order, Place, Rows, RowsMut, Unreadable, expiry, feed::Touched, feed_floor, garbage, kind, stream, tenant,
 };
 
 /// All tenants of one group on one node.
@@ -24,8 +24,15 @@ pub struct Shard {
     pub(super) streams_dirty: bool,
     /// Copies being erased.
     pub(super) garbage: VecDeque<Copy>,
-    /// Tenants whose floor has moved past what was removed.
+    /// Tenants whose floor has moved past what was swept; no others, so that every replica sweeps alike.
+    pub(super) to_sweep: BTreeSet<TenantNumber>,
+    /// Tenants of which something is swept and not removed yet.
     pub(super) to_trim: BTreeSet<TenantNumber>,
+    /// Rows of the feed up to this entry are forgotten.
+    pub(super) feed_floor: u64,
+    pub(super) feed_floor_dirty: bool,
+    /// Whether some of them may be left to be removed.
+    pub(super) feed_to_trim: bool,
     /// What the entry being applied has touched so far.
     pub(super) touched: BTreeMap<TenantNumber, (Sequence, Sequence)>,
     /// Bytes that it has written.
@@ -44,7 +51,11 @@ impl Shard {
             streams: BTreeMap::new(),
             streams_dirty: false,
             garbage: VecDeque::new(),
+            to_sweep: BTreeSet::new(),
             to_trim: BTreeSet::new(),
+            feed_floor: feed_floor::read(rows, place)?,
+            feed_floor_dirty: false,
+            feed_to_trim: true,
             touched: BTreeMap::new(),
             touched_len: 0,
             detached: Detached::default(),
@@ -72,9 +83,6 @@ impl Shard {
             Some(shadow) => Clients::open(rows, self.place.copy(number, shadow.state.number))?,
             None => Clients::default(),
         };
-        if record.live.trimmed < record.live.floor.sequence() {
-            self.to_trim.insert(number);
-        }
         let next_expiry = match record.owned() {
             Some(_) => expiry::next(rows, self.place.copy(number, record.live.number))?,
             None => None,
@@ -87,6 +95,7 @@ impl Shard {
             dirty: false,
         };
         self.tenants.insert(number, tenant);
+        self.index_maintenance(number);
         self.index_due(number, None, next_expiry);
         Ok(())
     }
@@ -108,6 +117,9 @@ impl Shard {
             for (home, offset) in &self.streams {
                 rows.put(stream::key(self.place, *home), stream::encode(*offset));
             }
+        }
+        if std::mem::take(&mut self.feed_floor_dirty) {
+            rows.put(feed_floor::key(self.place), feed_floor::encode(self.feed_floor));
         }
     }
 
@@ -141,6 +153,11 @@ impl Shard {
     /// Returns how far this group has the stream of a home group.
     pub fn stream(&self, home: GroupId) -> FeedOffset {
         self.streams.get(&home).copied().unwrap_or(FeedOffset::ZERO)
+    }
+
+    /// Returns up to which entry the feed is forgotten.
+    pub fn feed_floor(&self) -> u64 {
+        self.feed_floor
     }
 
     /// Returns the offsets of all streams, by home group.
@@ -177,6 +194,22 @@ impl Shard {
         }
         if let Some(now) = now {
             self.due.insert((now, tenant));
+        }
+    }
+
+    /// Notes whether there is something to sweep or to remove of a tenant: after anything that moves its floor or
+    /// replaces its live copy.
+    pub(super) fn index_maintenance(&mut self, number: TenantNumber) {
+        let live = self.tenants.get(&number).map(|tenant| &tenant.record.live);
+        let (to_sweep, to_trim) = live.map_or((false, false), |live| {
+            (live.swept < live.floor.sequence(), live.trimmed < live.swept)
+        });
+        for (set, is_in) in [(&mut self.to_sweep, to_sweep), (&mut self.to_trim, to_trim)] {
+            if is_in {
+                set.insert(number);
+            } else {
+                set.remove(&number);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ const FILL_LEN_MAX: usize = 16 << 20;
 /// Writes rows in any order. They are seen at any time before [`Filler::finish`], durable after the next checkpoint.
 pub struct Filler {
     engine: Arc<dyn Engine>,
-    rows: BTreeMap<Bytes, Bytes>,
+    rows: BTreeMap<Bytes, Option<Bytes>>,
     len: usize,
 }
 
@@ -31,6 +31,16 @@ impl Filler {
     /// Writes a row.
     pub fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), Failed> {
         self.len += key.len() + value.len();
+        self.set(key, Some(value))
+    }
+
+    /// Removes a row that was written before, if it was.
+    pub fn remove(&mut self, key: Bytes) -> Result<(), Failed> {
+        self.len += key.len();
+        self.set(key, None)
+    }
+
+    fn set(&mut self, key: Bytes, value: Option<Bytes>) -> Result<(), Failed> {
         self.rows.insert(key, value);
         match FILL_LEN_MAX <= self.len {
             true => self.flush(),
@@ -46,10 +56,7 @@ impl Filler {
     fn flush(&mut self) -> Result<(), Failed> {
         self.len = 0;
         let rows = std::mem::take(&mut self.rows).into_iter();
-        let mut changes = rows.map(|(key, value)| Change {
-            key,
-            value: Some(value),
-        });
+        let mut changes = rows.map(|(key, value)| Change { key, value });
         self.engine.write(&mut changes).map_err(failed("writing a snapshot"))
     }
 }

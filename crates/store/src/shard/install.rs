@@ -1,20 +1,19 @@
 //! Taking a snapshot in: new rows beside the old ones, a durable checkpoint, the swap, a checkpoint again.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use stead_state::{
     codec::Malformed,
-    rows::{COPY_LEN, Order, PLACE_LEN, Place, Rows, change, current, kind},
-    shard::{Shard, current_after},
+    rows::{COPY_LEN, Order, PLACE_LEN, Place, Rows, change, current, kind, tenant},
+    shard::current_after,
 };
-use stead_types::planted::{self, Bug};
+use stead_types::{
+    Sequence,
+    planted::{self, Bug},
+};
 
-use super::{
-    ShardMachine,
-    machine::Held,
-    sweep::{Stale, free_install},
-};
+use super::{ShardMachine, machine::Held, sweep::free_install};
 use crate::{
     chunks::decode,
     group_rows::{Filler, failed},
@@ -39,19 +38,20 @@ pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), 
             install: free_install(&inner.table, current).map_err(failed(DOING))?,
         }
     };
-    let mut filler = machine.rows.filler();
+    let mut rows = Installed {
+        filler: machine.rows.filler(),
+        place,
+        swept: BTreeMap::new(),
+    };
     for row in decode(snapshot.chunks) {
         let (key, value) = row?;
-        put(&mut filler, place, &key, value)?;
+        rows.put(&key, value)?;
     }
-    filler.finish()?;
+    rows.filler.finish()?;
     let table = Table::new(machine.engine.clone());
     put_expiry(machine.rows.filler(), &table, place)?;
-    let shard = Shard::open(place, &table).map_err(failed(DOING))?;
-    let stale = Stale::default();
-    machine
-        .rows
-        .swap(Held { shard, stale }, place.install, snapshot.applied)
+    let held = Held::open(place, &table).map_err(failed(DOING))?;
+    machine.rows.swap(held, place.install, snapshot.applied)
 }
 
 /// Writes when keys expire, as of their current versions: those that were replaced expire no more.
@@ -75,21 +75,48 @@ fn put_expiry(mut filler: Filler, table: &Table, place: Place) -> Result<(), Fai
     }
 }
 
-/// Writes a row under the new place; a change also becomes the current version of its key, until a later one does.
-fn put(filler: &mut Filler, place: Place, key: &[u8], value: Bytes) -> Result<(), Failed> {
-    let malformed = || failed(DOING)(Malformed { what: "snapshot row" });
-    let (kind, rest) = key.split_first().ok_or_else(malformed)?;
-    let key = place.key(*kind, rest.len()).raw(rest).finish();
-    match *kind {
-        kind::TENANT | kind::CLIENT | kind::STREAM | kind::FEED => {}
-        kind::CHANGE => {
-            let (sequence, effect) = change::parse_key(key.clone()).map_err(failed(DOING))?;
-            let change = change::decode(sequence, effect, value.clone()).map_err(failed(DOING))?;
-            let mut row = place.key(kind::CURRENT, COPY_LEN - PLACE_LEN + change.key.len());
-            let row = row.raw(&key[PLACE_LEN..COPY_LEN]).raw(&change.key).finish();
-            filler.put(row, current::encode(&current_after(&change)))?;
+/// The rows of a snapshot under a new place.
+struct Installed {
+    filler: Filler,
+    place: Place,
+    /// Of each copy, what its key has behind the place: up to where deletes are no current versions. Records come first.
+    swept: BTreeMap<Bytes, Sequence>,
+}
+
+impl Installed {
+    /// Writes a row; a change also becomes the current version of its key, until a later one does.
+    fn put(&mut self, key: &[u8], value: Bytes) -> Result<(), Failed> {
+        let malformed = || failed(DOING)(Malformed { what: "snapshot row" });
+        let (kind, rest) = key.split_first().ok_or_else(malformed)?;
+        let key = self.place.key(*kind, rest.len()).raw(rest).finish();
+        match *kind {
+            kind::CLIENT | kind::STREAM | kind::FEED | kind::FEED_FLOOR => {}
+            kind::TENANT => self.note_swept(key.clone(), value.clone()).map_err(failed(DOING))?,
+            kind::CHANGE => self.put_current(&key, value.clone())?,
+            _ => return Err(malformed()),
         }
-        _ => return Err(malformed()),
+        self.filler.put(key, value)
     }
-    filler.put(key, value)
+
+    fn note_swept(&mut self, key: Bytes, value: Bytes) -> Result<(), Malformed> {
+        let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);
+        for state in record.copies() {
+            let copy = self.place.copy(number, state.number).key(kind::CHANGE, 0).finish();
+            self.swept.insert(copy.slice(PLACE_LEN..), state.swept);
+        }
+        Ok(())
+    }
+
+    fn put_current(&mut self, key: &Bytes, value: Bytes) -> Result<(), Failed> {
+        let (sequence, effect) = change::parse_key(key.clone()).map_err(failed(DOING))?;
+        let change = change::decode(sequence, effect, value).map_err(failed(DOING))?;
+        let copy = key.slice(PLACE_LEN..COPY_LEN);
+        let mut row = self.place.key(kind::CURRENT, copy.len() + change.key.len());
+        let row = row.raw(&copy).raw(&change.key).finish();
+        let is_swept = self.swept.get(&copy).is_some_and(|swept| sequence <= *swept);
+        if change.value.is_none() && is_swept {
+            return self.filler.remove(row);
+        }
+        self.filler.put(row, current::encode(&current_after(&change)))
+    }
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use stead_state::{
     codec::Entry,
-    rows::Place,
+    rows::{Place, Unreadable},
     shard::{Answer, Shard},
 };
 use stead_types::GroupId;
 
-use super::{View, snapshot, sweep::Stale};
+use super::{View, cuts::Cuts, snapshot, sweep::Stale};
 use crate::{
     background::Background,
     engine::Engine,
     group_rows::{GroupRows, Inner, failed},
     machine::{self, Applied, Committed, Failed, Machine, Payload, Snapshot},
+    table::Table,
 };
 
 /// Rows that maintenance looks at for each command that was applied: more than one write leaves behind, so that what is
@@ -29,6 +30,23 @@ const MAINTENANCE_STEPS_MAX: usize = 16;
 pub(super) struct Held {
     pub(super) shard: Shard,
     pub(super) stale: Stale,
+    pub(super) cuts: Cuts,
+}
+
+impl Held {
+    /// Returns what is held of the rows of a place.
+    pub(super) fn open(place: Place, table: &Table) -> Result<Self, Unreadable> {
+        Ok(Self {
+            shard: Shard::open(place, table)?,
+            stale: Stale::default(),
+            cuts: Cuts::default(),
+        })
+    }
+
+    /// Writes what has changed; snapshots being read keep what is overwritten.
+    pub(super) fn flush(&mut self, table: &mut Table) {
+        self.shard.flush(&mut self.cuts.keeping(table));
+    }
 }
 
 /// The machine of a data group.
@@ -43,14 +61,11 @@ pub struct ShardMachine {
 impl ShardMachine {
     /// Opens a group's machine at its last checkpoint.
     pub fn open(engine: Arc<dyn Engine>, background: Arc<Background>, group: GroupId) -> Result<Self, Failed> {
-        let load = |table: &crate::table::Table, install| {
-            let shard = Shard::open(Place { group, install }, table).map_err(failed("reading a group's tenants"))?;
-            let stale = Stale::default();
-            Ok(Held { shard, stale })
+        let load = |table: &Table, install| {
+            Held::open(Place { group, install }, table).map_err(failed("reading a group's tenants"))
         };
-        let flush = |held: &mut Held, table: &mut crate::table::Table| held.shard.flush(table);
         Ok(Self {
-            rows: GroupRows::open_flushing(engine.clone(), background, group, load, flush)?,
+            rows: GroupRows::open_flushing(engine.clone(), background, group, load, Held::flush)?,
             engine,
             group,
             pin: Arc::new(()),
@@ -91,7 +106,7 @@ impl ShardMachine {
         if self.is_pinned() {
             return Ok(());
         }
-        let Held { shard, stale } = &mut inner.state;
+        let Held { shard, stale, .. } = &mut inner.state;
         if shard.needs_maintenance() {
             shard
                 .maintain(&mut inner.table, rows_max)
@@ -116,7 +131,7 @@ impl ShardMachine {
                 answers = inner
                     .state
                     .shard
-                    .apply(&mut inner.table, entry.index, parsed)
+                    .apply(&mut inner.table, entry.index, parsed, !self.is_pinned())
                     .map_err(failed("applying an entry"))?;
             }
         }

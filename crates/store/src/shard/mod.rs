@@ -13,7 +13,10 @@
 //! 4. An install writes under a number that no row bears; the swap is one row, and rows of other installs are removed
 //!    in bounded steps, which start anew after a restart.
 //! 5. A thread reads a machine once at a time.
+//! 6. A snapshot holds what was there at its cut, however long it is read: changes and the feed's rows stay meanwhile,
+//!    and of what is overwritten the old rows are kept for it. Under one lock it reads a bounded page.
 
+mod cuts;
 mod install;
 mod machine;
 #[cfg(debug_assertions)]

@@ -1,12 +1,18 @@
 //! A group's machine through restarts, power losses, snapshots and maintenance.
 
-use std::sync::Arc;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{self, AtomicUsize},
+    },
+};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use stead_state::{
     codec::frame,
-    rows::Order,
+    rows::{Order, PLACE_LEN, Row, Unreadable, kind},
     shard::{
         Answer,
         command::{
@@ -27,7 +33,8 @@ use super::{
 };
 use crate::{
     background::Background,
-    engine::memory::Disk,
+    engine::{Change, Engine, Kind, memory::Disk},
+    health::Health,
     machine::{Committed, Machine, Payload, Snapshot},
 };
 
@@ -137,6 +144,8 @@ pub(super) struct State {
     clients: Vec<String>,
     streams: String,
     feed: String,
+    /// Current versions, tombstones too.
+    current: Vec<(Bytes, Bytes)>,
 }
 
 impl State {
@@ -161,10 +170,27 @@ impl State {
                     .collect(),
                 streams: format!("{:?}", view.shard().streams()),
                 feed: format!("{:?}", view.feed(0, 1_000_000).unwrap()),
+                current: records
+                    .iter()
+                    .flat_map(|(number, record)| current(&view, *number, record))
+                    .collect(),
                 records,
             }
         })
     }
+}
+
+fn current(view: &View<'_>, number: TenantNumber, record: &Record) -> Vec<(Bytes, Bytes)> {
+    let range = view
+        .shard()
+        .place()
+        .copy(number, record.live.number)
+        .range(kind::CURRENT);
+    let rows = view
+        .rows
+        .range(&range.start..&range.end, Order::Ascending)
+        .map(Result::unwrap);
+    rows.map(|(key, value)| (key.slice(PLACE_LEN..), value)).collect()
 }
 
 fn data(view: &View<'_>, number: TenantNumber, at: Option<Revision>) -> Vec<(Bytes, Revision, Bytes)> {
@@ -286,6 +312,108 @@ fn a_snapshot_that_ends_early_changes_nothing() {
     cut.chunks = Box::new(std::iter::empty());
     assert!(node.machine.install(cut).is_err());
     assert_eq!(node.state(), before);
+}
+
+/// Many tenants, each with a client's window.
+fn many_tenants(node: &mut Node) {
+    for number in 1..=TENANTS {
+        node.propose(&[create(number), put(number, 1, 1), put(number, 2, 2)]);
+    }
+}
+
+const TENANTS: u64 = 3_000;
+
+/// Invariant 6.
+#[test]
+fn a_snapshot_that_is_read_slowly_is_of_its_cut() {
+    let mut node = Node::new(HOME);
+    many_tenants(&mut node);
+    node.machine.checkpoint().unwrap();
+    let mut snapshot = node.machine.snapshot().unwrap();
+    let (before, index) = (node.state(), node.machine.applied().index);
+    let mut chunks = Vec::new();
+    for round in 0..3 {
+        for number in (1..=TENANTS).step_by(7) {
+            let value = 10 * (round + 1) + number % 5;
+            node.propose(&[put(number, 1, value), delete(number, 2), put(number, 3, value + 1)]);
+        }
+        node.propose(&[create(TENANTS + 1 + round), put(TENANTS + 1 + round, 1, 7)]);
+        let floor = Floor {
+            index: index + 100 * (round + 1),
+            tenants: vec![],
+        };
+        node.propose(&[floor.encode()]);
+        node.machine.checkpoint().unwrap();
+        // Another one, of which nothing is read.
+        drop(node.machine.snapshot().unwrap());
+        chunks.extend(snapshot.chunks.next());
+    }
+    snapshot.chunks = Box::new(chunks.into_iter().chain(snapshot.chunks));
+    let other = installed(snapshot, HOME);
+    assert!(other.state() == before);
+}
+
+/// An engine that counts the rows that are looked at.
+struct Counting {
+    engine: Arc<dyn Engine>,
+    rows: Arc<AtomicUsize>,
+}
+
+impl Engine for Counting {
+    fn kind(&self) -> Kind {
+        self.engine.kind()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        self.rows.fetch_add(1, atomic::Ordering::Relaxed);
+        self.engine.get(key)
+    }
+
+    fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
+        let rows = self.engine.range(range, order);
+        Box::new(rows.inspect(|_| {
+            self.rows.fetch_add(1, atomic::Ordering::Relaxed);
+        }))
+    }
+
+    fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> std::io::Result<()> {
+        self.engine.write(batch)
+    }
+
+    fn checkpoint(&self) -> std::io::Result<()> {
+        self.engine.checkpoint()
+    }
+
+    fn disk_len(&self) -> u64 {
+        self.engine.disk_len()
+    }
+
+    fn health(&self) -> &Health {
+        self.engine.health()
+    }
+}
+
+/// Invariant 6: whatever a group holds, applying waits for none of it.
+#[test]
+fn a_cut_looks_at_no_rows() {
+    let mut node = Node::new(HOME);
+    many_tenants(&mut node);
+    node.machine.checkpoint().unwrap();
+    let rows = Arc::new(AtomicUsize::new(0));
+    let engine = Counting {
+        engine: node.disk.open(),
+        rows: rows.clone(),
+    };
+    let machine = ShardMachine::open(Arc::new(engine), Arc::new(Background::inline()), HOME).unwrap();
+    rows.store(0, atomic::Ordering::Relaxed);
+    let snapshot = machine.snapshot().unwrap();
+    assert_eq!(
+        rows.load(atomic::Ordering::Relaxed),
+        0,
+        "rows looked at while applying waits"
+    );
+    assert!(snapshot.chunks.map(Result::unwrap).count() > 1);
+    assert!(rows.load(atomic::Ordering::Relaxed) > 3 * TENANTS as usize);
 }
 
 /// One step of the random test.

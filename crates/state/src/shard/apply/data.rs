@@ -41,10 +41,8 @@ impl Shard {
             record.suspect = matches!(detached, Some(Detached::DigestDiffers(_)));
         }
         record.live.floor = record.live.floor.max(data.floor.min(record.live.revision));
-        if record.live.trimmed < record.live.floor.sequence() {
-            self.to_trim.insert(data.tenant);
-        }
         let revision = record.live.revision;
+        self.index_maintenance(data.tenant);
         if detached.is_some() {
             self.index_detached(data.tenant);
         }
@@ -110,6 +108,7 @@ impl Target<'_> {
         if is_gap && !planted::is(Bug::FeedGapIgnored) {
             return Ok(false);
         }
+        context.effects += new.len();
         for change in new {
             let before = current(context.rows, copy, &change.key)?;
             state.revision = change.revision;

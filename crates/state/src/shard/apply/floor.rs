@@ -10,25 +10,30 @@ use super::{
 };
 use crate::rows::{Order, Unreadable, feed};
 
-/// Most rows of the feed that one command forgets; the next one goes on.
+/// Most rows of the feed that one command forgets, and most tenants in them before its last one; the next command goes
+/// on. The rows themselves are removed later: a snapshot may have to read them.
 const FEED_ROWS_MAX: usize = 4096;
+const FEED_TENANTS_MAX: usize = 4096;
 
 impl Shard {
     pub(super) fn floor(&mut self, context: &mut Context<'_>, floor: Floor) -> Result<Result<(), Void>, Unreadable> {
         let own: BTreeMap<TenantNumber, Revision> = floor.tenants.into_iter().collect();
-        let start = feed::key(self.place, 0);
+        let start = feed::key(self.place, self.feed_floor.saturating_add(1));
         let end = feed::key(self.place, floor.index.saturating_add(1));
-        let mut gone = Vec::new();
         let mut reached: BTreeMap<TenantNumber, Sequence> = BTreeMap::new();
-        for row in context.rows.range(&start..&end, Order::Ascending).take(FEED_ROWS_MAX) {
-            let (key, value) = row?;
-            for touched in feed::decode(value)?.touched {
-                reached.insert(touched.tenant, touched.last);
+        if start < end {
+            for row in context.rows.range(&start..&end, Order::Ascending).take(FEED_ROWS_MAX) {
+                let (key, value) = row?;
+                for touched in feed::decode(value)?.touched {
+                    reached.insert(touched.tenant, touched.last);
+                }
+                self.feed_floor = feed::parse_key(key)?;
+                if reached.len() >= FEED_TENANTS_MAX {
+                    break;
+                }
             }
-            gone.push(key);
-        }
-        for key in gone {
-            context.rows.delete(key);
+            self.feed_floor_dirty = true;
+            self.feed_to_trim = true;
         }
         for (tenant, last) in reached {
             if !own.contains_key(&tenant) {
@@ -52,7 +57,7 @@ impl Shard {
         if floor > live.floor {
             live.floor = floor;
             held.dirty = true;
-            self.to_trim.insert(tenant);
+            self.index_maintenance(tenant);
         }
     }
 }

@@ -25,6 +25,11 @@ use crate::{
     rows::{RowsMut, Unreadable, feed},
 };
 
+/// Changes below the floor that are swept with each entry, and with each effect that it has: more than it leaves behind,
+/// so that what is to be swept does not pile up.
+pub(super) const SWEPT_ROWS_PER_ENTRY: usize = 64;
+const SWEPT_ROWS_PER_EFFECT: usize = 2;
+
 /// What an entry is applied with.
 struct Context<'a> {
     rows: &'a mut dyn RowsMut,
@@ -32,23 +37,39 @@ struct Context<'a> {
     index: u64,
     /// The entry's logged time, in milliseconds since 1970.
     time: u64,
+    /// Effects that the entry has had so far.
+    effects: usize,
 }
 
 impl Shard {
-    /// Applies an entry and returns an answer to each of its commands.
-    pub fn apply(&mut self, rows: &mut dyn RowsMut, index: u64, entry: Entry) -> Result<Vec<Answer>, Unreadable> {
+    /// Applies an entry and returns an answer to each of its commands. `may_trim` tells whether rows may be removed that
+    /// only a snapshot being read still needs; no answer depends on it.
+    pub fn apply(
+        &mut self,
+        rows: &mut dyn RowsMut,
+        index: u64,
+        entry: Entry,
+        may_trim: bool,
+    ) -> Result<Vec<Answer>, Unreadable> {
         let time = entry.time;
         let commands = entry.decode(index, Command::decode)?;
-        let mut context = Context { rows, index, time };
+        let mut context = Context {
+            rows,
+            index,
+            time,
+            effects: 0,
+        };
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
             answers.push(self.apply_command(&mut context, command)?);
         }
+        let effects = context.effects;
         if !self.touched.is_empty() {
             let (len, touched) = self.take_touched();
             let row = feed::Feed { time, len, touched };
             rows.put_new(feed::key(self.place, index), feed::encode(&row));
         }
+        self.sweep(rows, SWEPT_ROWS_PER_ENTRY + SWEPT_ROWS_PER_EFFECT * effects, may_trim)?;
         Ok(answers)
     }
 

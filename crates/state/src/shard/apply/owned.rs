@@ -264,6 +264,7 @@ impl Owned<'_, '_> {
         } = &mut *self.tenant;
         (record.live.revision, record.live.time) = (revision, time);
         record.live.index = self.context.index;
+        self.context.effects += planned.len();
         let (mut len, last) = (0, planned.len() - 1);
         for (effect, planned) in planned.enumerate() {
             let value = planned

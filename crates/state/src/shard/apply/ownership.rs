@@ -84,6 +84,7 @@ impl Shard {
             tenant.shadow_clients = Clients::default();
             self.discard(context.rows, follow.tenant, &shadow.state);
         }
+        self.index_maintenance(follow.tenant);
         self.not_due(follow.tenant);
         Ok(())
     }
@@ -159,7 +160,7 @@ impl Shard {
         for copy in copies {
             self.discard(context.rows, erase.tenant, &copy);
         }
-        self.to_trim.remove(&erase.tenant);
+        self.index_maintenance(erase.tenant);
         self.not_due(erase.tenant);
         Ok(())
     }

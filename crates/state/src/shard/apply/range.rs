@@ -19,7 +19,7 @@ use crate::{
     rows::{Order, Unreadable, change::Cause, current, expiry, kind},
 };
 
-/// Most rows that a command looks at, tombstones below the floor not counted: they go at another time in each replica.
+/// Most rows that a command looks at, tombstones too: those of all replicas go with the same entry.
 pub(in crate::shard) const ROWS_MAX: usize = 8 * RANGE_KEYS_MAX;
 
 impl Shard {
@@ -69,7 +69,6 @@ fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unrea
 /// Finds the first keys of a range that are to go, and where the rest begins.
 fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<(Vec<Planned>, Option<bytes::Bytes>), Unreadable> {
     let copy = owned.copy;
-    let floor = owned.tenant.record.live.floor;
     let start = current::key(copy, &range.start);
     let end = match &range.end {
         Some(end) => current::key(copy, end),
@@ -82,9 +81,6 @@ fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<(Vec<Planned>, Opt
     for row in owned.context.rows.range(&start..&end, Order::Ascending) {
         let (row, value) = row?;
         let now = current::decode(value)?;
-        if now.live.is_none() && now.revision <= floor {
-            continue;
-        }
         let key = current::parse_key(&row);
         if planned.len() == RANGE_KEYS_MAX || seen == ROWS_MAX {
             return Ok((planned, Some(key)));

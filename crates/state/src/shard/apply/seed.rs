@@ -32,6 +32,7 @@ impl Shard {
             number,
             revision: seed.first,
             floor: seed.first,
+            swept: seed.first.sequence(),
             trimmed: seed.first.sequence(),
             ..CopyState::default()
         };
@@ -117,9 +118,7 @@ impl Shard {
         record.suspect = false;
         tenant.clients = std::mem::take(&mut tenant.shadow_clients);
         tenant.dirty = true;
-        if record.live.trimmed < record.live.floor.sequence() {
-            self.to_trim.insert(swap.tenant);
-        }
+        self.index_maintenance(swap.tenant);
         self.discard(context.rows, swap.tenant, &old);
         Ok(())
     }

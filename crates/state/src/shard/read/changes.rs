@@ -90,7 +90,7 @@ impl Reading<'_> {
 impl Shard {
     /// Returns the entries after `after` that touched tenants of this home, up to `entries_max`, by Raft index.
     pub fn feed(&self, rows: &dyn Rows, after: u64, entries_max: usize) -> Result<Vec<(u64, feed::Feed)>, Unreadable> {
-        let start = feed::key(self.place(), after.saturating_add(1));
+        let start = feed::key(self.place(), after.max(self.feed_floor).saturating_add(1));
         let end = self.place().range(crate::rows::kind::FEED).end;
         rows.range(&start..&end, Order::Ascending)
             .take(entries_max)
@@ -103,7 +103,8 @@ impl Shard {
 
     /// Returns the first and the last entry that the feed remembers.
     pub fn feed_ends(&self, rows: &dyn Rows) -> Result<Option<(u64, u64)>, Unreadable> {
-        let range = self.place().range(crate::rows::kind::FEED);
+        let mut range = self.place().range(crate::rows::kind::FEED);
+        range.start = feed::key(self.place(), self.feed_floor.saturating_add(1));
         let end = |order| rows.range(&range.start..&range.end, order).next().transpose();
         let (Some((first, _)), Some((last, _))) = (end(Order::Ascending)?, end(Order::Descending)?) else {
             return Ok(None);

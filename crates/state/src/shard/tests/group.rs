@@ -1,6 +1,6 @@
 //! A group with its rows in memory.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{cell::Cell, collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber};
@@ -19,12 +19,24 @@ use crate::{
 pub(super) const TENANT: TenantNumber = TenantNumber::new(5);
 pub(super) const HOME: GroupId = GroupId::new(1);
 
-/// Rows of a test.
+/// Rows of a test, which count how many of them are looked at.
 #[derive(Default)]
-pub(super) struct MemoryRows(BTreeMap<Bytes, Bytes>);
+pub(super) struct MemoryRows(BTreeMap<Bytes, Bytes>, Cell<usize>);
+
+impl MemoryRows {
+    fn look(&self) {
+        self.1.set(self.1.get() + 1);
+    }
+
+    /// Returns how many rows were looked at since the last time.
+    pub(super) fn looked_at(&self) -> usize {
+        self.1.take()
+    }
+}
 
 impl Rows for MemoryRows {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        self.look();
         Ok(self.0.get(key).cloned())
     }
 
@@ -33,6 +45,7 @@ impl Rows for MemoryRows {
             std::ops::Bound::Included(range.start),
             std::ops::Bound::Excluded(range.end),
         ));
+        let rows = rows.inspect(|_| self.look());
         let rows = rows.map(|(key, value)| Ok((key.clone(), value.clone())));
         match order {
             Order::Ascending => Box::new(rows),
@@ -60,6 +73,8 @@ pub(super) struct Group {
     pub(super) shard: Shard,
     pub(super) rows: MemoryRows,
     pub(super) index: u64,
+    /// Whether a snapshot is being read, so that nothing may be removed.
+    pub(super) is_pinned: bool,
 }
 
 pub(super) fn version(index: u64) -> DirectoryVersion {
@@ -81,7 +96,12 @@ impl Group {
     pub(super) fn new(group: GroupId) -> Self {
         let rows = MemoryRows::default();
         let shard = Shard::open(Place { group, install: 1 }, &rows).unwrap();
-        Self { shard, rows, index: 0 }
+        Self {
+            shard,
+            rows,
+            index: 0,
+            is_pinned: false,
+        }
     }
 
     /// A group that owns the tenant.
@@ -125,7 +145,10 @@ impl Group {
     pub(super) fn apply(&mut self, time: u64, command: Bytes) -> Answer {
         self.index += 1;
         let entry = Entry::parse(frame(time, &[command])).unwrap();
-        let mut answers = self.shard.apply(&mut self.rows, self.index, entry).unwrap();
+        let mut answers = self
+            .shard
+            .apply(&mut self.rows, self.index, entry, !self.is_pinned)
+            .unwrap();
         answers.pop().unwrap()
     }
 
@@ -136,6 +159,9 @@ impl Group {
     }
 
     pub(super) fn maintain(&mut self) {
+        while !self.shard.to_sweep.is_empty() {
+            self.shard.sweep(&mut self.rows, 7, true).unwrap();
+        }
         while self.shard.needs_maintenance() {
             self.shard.maintain(&mut self.rows, 7).unwrap();
         }
@@ -165,17 +191,24 @@ impl Group {
 
     /// Returns a group that has the same rows.
     pub(super) fn copy(&self) -> Self {
-        let rows = MemoryRows(self.rows.0.clone());
+        let rows = MemoryRows(self.rows.0.clone(), Cell::default());
         Self {
             shard: Shard::open(self.shard.place(), &rows).unwrap(),
             rows,
             index: self.index,
+            is_pinned: self.is_pinned,
         }
     }
 
     /// Returns every row.
     pub(super) fn all_rows(&self) -> &BTreeMap<Bytes, Bytes> {
         &self.rows.0
+    }
+
+    /// Returns the current versions, tombstones too.
+    pub(super) fn current_rows(&self) -> Vec<(Bytes, Bytes)> {
+        let rows = self.rows.0.iter().filter(|(key, _)| key[0] == kind::CURRENT);
+        rows.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// Counts the rows of data.

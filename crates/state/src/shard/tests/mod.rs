@@ -10,3 +10,4 @@ mod model_test;
 mod ownership_test;
 mod range_test;
 mod replica_test;
+mod work_test;

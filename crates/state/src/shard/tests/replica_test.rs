@@ -177,6 +177,7 @@ impl Replicas {
             cause: Cause::Write,
             time: TenantTime(2_000 + self.count),
             previous: None,
+            chain: crate::rows::chain::Chain::default(),
             outcome: Some(outcome).filter(|_| !number.is_multiple_of(3)),
             key: vec![(number % 4) as u8].into(),
             value: Some(Value {
