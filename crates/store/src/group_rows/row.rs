@@ -74,7 +74,7 @@ mod tests {
             membership: Bytes::from("m"),
         };
         let encoded = encode(&Group { applied, install: 3 });
-        assert_eq!(&*encoded, b"\x01\0\0\0\x03\0\0\0\0\0\0\0\x07\x02id\x01m");
+        assert_eq!(&*encoded, b"\x02\0\0\0\x03\0\0\0\0\0\0\0\x07\x02id\x01m");
         assert_eq!(&*key(GroupId::new(258)), b"\x01\0\0\x01\x02");
     }
 }
