@@ -262,3 +262,23 @@ fn nothing_that_ships_has_the_feature_planted() {
     assert_eq!(tests["features"]["planted"][0].as_str(), Some("stead-types/planted"));
     assert!(tests["features"].get("default").is_none());
 }
+
+/// A bug that no longer stands in the code would be looked for in vain.
+#[test]
+fn every_planted_bug_stands_in_one_place() {
+    let crates = root().join("crates");
+    let mut files = Vec::new();
+    sources(&crates, &mut files);
+    let code: Vec<String> = files
+        .iter()
+        .filter(|path| !path.ends_with("types/src/planted.rs"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    for planted in stead_types::planted::ALL {
+        let name = format!("Bug::{:?}", planted.bug);
+        let is_whole = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric());
+        let places = |text: &String| text.split(&name).skip(1).filter(|rest| is_whole(rest)).count();
+        let places: usize = code.iter().map(places).sum();
+        assert_eq!(places, 1, "{name} ({}) must stand in one place", planted.name);
+    }
+}

@@ -10,10 +10,15 @@ use std::{
     process::Output,
 };
 
+use stead_types::planted;
+
 use crate::{seal, trace::Trace};
 
 const TRACE: &str = "STEAD_TRACE";
 const HASH: &str = "trace hash ";
+/// Says how often a planted bug was come by.
+#[cfg(feature = "planted")]
+pub(crate) const REACHED: &str = "planted bug reached: ";
 
 /// What became of one simulation.
 #[derive(Debug)]
@@ -26,6 +31,11 @@ pub(crate) struct Ended {
 
 /// Runs a scenario under a seed; fails with its output if it failed.
 pub(crate) fn run(scenario: &str, seed: u64, trace: Option<&Path>) -> Result<Ended, String> {
+    run_planted(scenario, seed, trace, "")
+}
+
+/// As [`run`], with a planted bug, if there is a name.
+pub(crate) fn run_planted(scenario: &str, seed: u64, trace: Option<&Path>, bug: &str) -> Result<Ended, String> {
     let mut command = seal::command(seed);
     command.args([
         "--exact",
@@ -35,9 +45,10 @@ pub(crate) fn run(scenario: &str, seed: u64, trace: Option<&Path>) -> Result<End
         "--test-threads",
         "1",
     ]);
-    // The variable is always there and of one length, so that it moves no addresses.
+    // The variables are always there and of one length, so that they move no addresses.
     let path = trace.map_or(String::new(), |path| path.display().to_string());
     command.env(TRACE, format!("{path:<100}"));
+    command.env(planted::VARIABLE, format!("{bug:<40}"));
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = String::from_utf8_lossy(&stdout).into_owned();
     let hash = text.lines().find_map(|line| line.strip_prefix(HASH)).map(str::to_owned);
@@ -91,14 +102,16 @@ fn first_difference(scenario: &str, seed: u64) -> String {
     format!("not with traces written, {number} lines")
 }
 
-/// Runs `scenario` if this process was started by [`run`], and prints its hash.
-pub(crate) fn scenario(scenario: impl FnOnce(u64)) {
+/// Runs `scenario` if this process was started by [`run`], and prints its hash. It returns the nodes that may log errors.
+pub(crate) fn scenario(scenario: impl FnOnce(u64) -> Vec<String>) {
     let Some(seed) = seal::seed() else { return };
     let path = std::env::var(TRACE).unwrap_or_default();
     let trace = Trace::new(Some(path.trim()).filter(|path| !path.is_empty()));
     seal::forbid_threads();
-    tracing::subscriber::with_default(trace.clone(), || scenario(seed));
-    let ((hash, events), errors) = (trace.digest(), trace.errors());
+    let excused = tracing::subscriber::with_default(trace.clone(), || scenario(seed));
+    let ((hash, events), errors) = (trace.digest(), trace.errors(&excused));
     assert!(errors.is_empty(), "an error was logged: {errors:#?}");
+    #[cfg(feature = "planted")]
+    println!("\n{REACHED}{}", planted::reached());
     println!("\n{HASH}{hash:016x} of {events} events");
 }

@@ -1,15 +1,16 @@
 //! Nine nodes in three regions on simulated disks and links, and what is done to them between two steps.
 //!
 //! ```text
-//! operator (story) -> Orders -> World::step -> turmoil: crash, bounce, partition, repair
-//!                                          -> disks: power loss, syncs
+//! operator (story) -> Orders -> World::step -> turmoil: crash, bounce, partition, repair, hold, release
+//!                                          -> Machine: disk (power, room, failures, syncs), wall clock, its end
 //! ```
 //!
 //! # Invariants
 //!
 //! 1. Nothing here is drawn but from the seed.
-//! 2. A node that ends by itself fails the run.
+//! 2. A node that ends by itself without a reason given by an order fails the run.
 //! 3. What a node wrote is durable only when its disk has synced, some steps later.
+//! 4. A node that has lost its disk ends by itself, and says so, before the run is over.
 
 use std::{
     cell::RefCell,
@@ -19,26 +20,35 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use stead_raft::LogLimits;
+use stead_replication::Limits;
 use stead_server::{
     config::{Checked, Cluster, Config, InitialNode, Node, RegionEntry, Storage},
-    node,
+    environment::Upkeep,
 };
-use stead_store::Disk;
-use tokio_util::sync::CancellationToken;
 use turmoil::{Result, Sim};
 
-use crate::network;
+use crate::{
+    machine::{DiskFault, Machine},
+    network,
+};
 
 /// The regions and where they lie.
 pub(crate) const REGIONS: [(&str, &str); 3] = [("us", "US"), ("eu", "EU"), ("ap", "JP")];
 /// Nodes of each region.
 pub(crate) const NODES_PER_REGION: usize = 3;
+/// All nodes.
+pub(crate) const NODES: usize = REGIONS.len() * NODES_PER_REGION;
 /// One-way delays between regions, by their places in [`REGIONS`].
 const DELAYS_MS: [(usize, usize, u64); 3] = [(0, 1, 40), (0, 2, 75), (1, 2, 100)];
 /// A disk syncs in a step with this probability, so that syncs take a few milliseconds.
 const SYNC_PROBABILITY: f64 = 0.4;
 /// Something that was not synced survives a power loss with this probability.
 const SOME_SURVIVE_PROBABILITY: f64 = 0.3;
+/// A node that ended by itself is started again after this time, as by its supervisor.
+const RESTART_AFTER: Duration = Duration::from_millis(300);
+/// What a node says that has lost its disk.
+const DISK_LOST: &str = "its disk was lost";
 
 /// Counts the nodes, region by region; a node's number is one more.
 pub(crate) type Place = usize;
@@ -52,12 +62,34 @@ pub(crate) enum Order {
     PowerLoss(Place),
     /// As [`Order::PowerLoss`], and nobody is told: connections stay open on the other side.
     Silence(Place),
-    /// The machine starts again with its disk.
+    /// The machine loses power once its disk has done so many more operations: between any two of them.
+    CutAfter(Place, u64),
+    /// The machine's disk is another one, with nothing on it, when it starts again.
+    LoseDisk(Place),
+    /// The machine starts again with its disk; one that runs is killed first.
     Restart(Place),
+    /// One operation of the machine's disk fails, after so many that do not.
+    Fail(Place, DiskFault, u64),
+    /// The machine's disk is full.
+    Fill(Place),
+    /// Ends [`Order::Fill`].
+    Free(Place),
+    /// The machine stands still: what it sends and is sent waits.
+    Freeze(Place),
+    /// Ends [`Order::Freeze`].
+    Thaw(Place),
+    /// The wall clock of the machine leaps by so many milliseconds.
+    Leap(Place, i64),
+    /// The wall clock of the machine runs too fast by so many thousandths.
+    Drift(Place, i64),
     /// Nothing passes between a node and the other nodes, but clients reach it.
     Isolate(Place),
     /// Ends [`Order::Isolate`].
     Join(Place),
+    /// What passes between a node and the other nodes waits, but clients reach it.
+    HoldNode(Place),
+    /// Ends [`Order::HoldNode`].
+    ReleaseNode(Place),
     /// Everything between a region and the others is lost.
     Cut(usize),
     /// Ends [`Order::Cut`].
@@ -66,15 +98,25 @@ pub(crate) enum Order {
     Hold(usize),
     /// Ends [`Order::Hold`].
     Release(usize),
+    /// Ends everything but what cannot end: links and disks are well, who is down starts.
+    Peace,
 }
 
-/// Orders that wait for the end of a step. Clones share them.
+/// Orders that wait for the end of a step, and who is gone for good. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Orders(Rc<RefCell<VecDeque<Order>>>);
+pub(crate) struct Orders {
+    waiting: Rc<RefCell<VecDeque<Order>>>,
+    gone: Rc<RefCell<BTreeSet<Place>>>,
+}
 
 impl Orders {
     pub(crate) fn give(&self, order: Order) {
-        self.0.borrow_mut().push_back(order);
+        self.waiting.borrow_mut().push_back(order);
+    }
+
+    /// Tells whether a node has ended for good.
+    pub(crate) fn is_gone(&self, place: Place) -> bool {
+        self.gone.borrow().contains(&place)
     }
 }
 
@@ -82,8 +124,7 @@ impl Orders {
 pub(crate) struct World {
     pub(crate) sim: Sim<'static>,
     pub(crate) orders: Orders,
-    disks: Vec<Disk>,
-    stalled: BTreeSet<Place>,
+    machines: Vec<Machine>,
     /// Hosts of each region: nodes and clients.
     hosts: [Vec<String>; REGIONS.len()],
     random: StdRng,
@@ -100,22 +141,54 @@ pub(crate) fn client_address(place: Place) -> String {
     format!("{}:7001", host(place))
 }
 
+/// How a cluster is set up; a seed decides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    groups_per_region: u32,
+    upkeep: Upkeep,
+}
+
+impl Shape {
+    /// In half of the runs logs and histories are short, so that who was away needs snapshots and seeds; in half of them
+    /// regions have several groups.
+    pub(crate) fn draw(random: &mut StdRng) -> Self {
+        let short = Upkeep {
+            log: LogLimits {
+                checkpoint_interval: Duration::from_millis(random.random_range(300..2_000)),
+                tail_bytes: random.random_range(4..32) << 10,
+                ..LogLimits::default()
+            },
+            history: Limits {
+                keep_age: Duration::from_millis(500),
+                interval: Duration::from_millis(700),
+                ..Limits::default()
+            },
+        };
+        Self {
+            groups_per_region: random.random_range(1..=2),
+            upkeep: if random.random() { short } else { Upkeep::default() },
+        }
+    }
+}
+
 impl World {
     /// Starts nine nodes with empty disks.
     pub(crate) fn new(seed: u64, length: Duration) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let shape = Shape::draw(&mut random);
+        println!("{shape:?}");
         let mut this = Self {
             sim: network::simulation(seed, length),
             orders: Orders::default(),
-            disks: Vec::new(),
-            stalled: BTreeSet::new(),
+            machines: Vec::new(),
             hosts: Default::default(),
-            random: StdRng::seed_from_u64(seed),
+            random,
         };
-        for place in 0..REGIONS.len() * NODES_PER_REGION {
-            let disk = Disk::default();
-            disk.log.hold_syncs(true);
-            this.disks.push(disk.clone());
-            this.sim.host(host(place), move || run(config(place), disk.clone()));
+        for place in 0..NODES {
+            let machine = Machine::new();
+            let software = machine.software(config(place, shape.groups_per_region), shape.upkeep);
+            this.sim.host(host(place), software);
+            this.machines.push(machine);
             this.hosts[place / NODES_PER_REGION].push(host(place));
         }
         this
@@ -127,16 +200,56 @@ impl World {
         self.hosts[region].push(name.to_owned());
     }
 
-    /// Runs until every client is done.
-    pub(crate) fn run(&mut self) {
+    /// Runs until every client is done. Returns the nodes that had a reason to log errors.
+    pub(crate) fn run(&mut self) -> Vec<String> {
         self.stretch_links();
         while !network::step(&mut self.sim) {
-            self.sync_disks();
+            for place in 0..NODES {
+                self.look_after(place);
+            }
             loop {
-                let order = self.orders.0.borrow_mut().pop_front();
+                let order = self.orders.waiting.borrow_mut().pop_front();
                 let Some(order) = order else { break };
                 self.obey(order);
             }
+        }
+        let lost = (0..NODES).filter(|place| self.machines[*place].has_lost_disk());
+        for place in lost {
+            assert!(self.orders.is_gone(place), "{} went on without its disk", host(place));
+        }
+        let excused = (0..NODES).filter(|place| self.machines[*place].is_excused());
+        excused.map(host).collect()
+    }
+
+    /// Syncs a machine's disk, now and then; crashes it once its power is off, starts it again once it has ended.
+    fn look_after(&mut self, place: Place) {
+        let now = self.sim.elapsed();
+        let machine = &mut self.machines[place];
+        if machine.disk().is_cut() {
+            return self.power_loss(place);
+        }
+        if machine.is_busy() && self.random.random_bool(SYNC_PROBABILITY) {
+            // Whoever waits for it is told at once, and logs as its node.
+            let span = tracing::info_span!("node", name = host(place).as_str());
+            span.in_scope(|| machine.disk().log.sync());
+        }
+        if let Some(why) = machine.take_end() {
+            tracing::info!(place, why, "ended by itself");
+            println!("{now:?} {} ended by itself: {why}", host(place));
+            if machine.has_lost_disk() {
+                assert!(
+                    why.contains(DISK_LOST),
+                    "{} does not say that its disk is lost: {why}",
+                    host(place)
+                );
+                self.orders.gone.borrow_mut().insert(place);
+                return;
+            }
+            machine.restart_at = Some(now + RESTART_AFTER);
+        }
+        if machine.restart_at.is_some_and(|at| at <= now) {
+            machine.starts();
+            self.sim.bounce(host(place));
         }
     }
 
@@ -152,56 +265,90 @@ impl World {
         }
     }
 
-    fn sync_disks(&mut self) {
-        for (place, disk) in self.disks.iter().enumerate() {
-            let busy = disk.log.pending() > 0 && !self.stalled.contains(&place);
-            if busy && self.random.random_bool(SYNC_PROBABILITY) {
-                disk.log.sync();
-            }
-        }
-    }
-
     fn obey(&mut self, order: Order) {
         tracing::info!(?order, at = ?self.sim.elapsed(), "order");
         println!("{:?} {order:?}", self.sim.elapsed());
         match order {
-            Order::Stall(place) => {
-                self.stalled.insert(place);
-            }
+            Order::Stall(place) => self.machines[place].is_stalled = true,
             Order::PowerLoss(place) => self.power_loss(place),
             Order::Silence(place) => {
                 self.between(place, self.hosts.iter().flatten(), Link::Partition);
                 self.power_loss(place);
                 self.between(place, self.hosts.iter().flatten(), Link::Repair);
             }
-            Order::Restart(place) => self.sim.bounce(host(place)),
+            Order::CutAfter(place, operations) => self.machines[place].cut_after(operations),
+            Order::LoseDisk(place) => {
+                self.power_loss(place);
+                self.machines[place].lose_disk();
+            }
+            Order::Restart(place) => self.restart(place),
+            Order::Fail(place, fault, after) => self.machines[place].fail(fault, after),
+            Order::Fill(place) => self.machines[place].fill(true),
+            Order::Free(place) => self.machines[place].fill(false),
+            Order::Freeze(place) => {
+                self.machines[place].is_stalled = true;
+                self.between(place, self.hosts.iter().flatten(), Link::Hold);
+            }
+            Order::Thaw(place) => {
+                self.machines[place].is_stalled = false;
+                self.between(place, self.hosts.iter().flatten(), Link::Release);
+            }
+            Order::Leap(place, ms) => self.machines[place].clock.leap(ms),
+            Order::Drift(place, thousandths) => {
+                let now = u64::try_from(self.sim.since_epoch().as_millis()).expect("simulations are short");
+                self.machines[place].clock.drift(now, thousandths);
+            }
             Order::Isolate(place) => self.between(place, nodes().iter(), Link::Partition),
             Order::Join(place) => self.between(place, nodes().iter(), Link::Repair),
+            Order::HoldNode(place) => self.between(place, nodes().iter(), Link::Hold),
+            Order::ReleaseNode(place) => self.between(place, nodes().iter(), Link::Release),
             Order::Cut(region) => self.around(region, Link::Partition),
             Order::Heal(region) => self.around(region, Link::Repair),
             Order::Hold(region) => self.around(region, Link::Hold),
             Order::Release(region) => self.around(region, Link::Release),
+            Order::Peace => self.peace(),
+        }
+    }
+
+    fn restart(&mut self, place: Place) {
+        if self.orders.is_gone(place) {
+            return;
+        }
+        if self.machines[place].is_armed() {
+            self.power_loss(place);
+        }
+        self.machines[place].starts();
+        self.sim.bounce(host(place));
+    }
+
+    fn peace(&mut self) {
+        for region in 0..REGIONS.len() {
+            self.around(region, Link::Release);
+            self.around(region, Link::Repair);
+        }
+        for place in 0..NODES {
+            self.between(place, self.hosts.iter().flatten(), Link::Release);
+            self.between(place, self.hosts.iter().flatten(), Link::Repair);
+            let machine = &mut self.machines[place];
+            machine.fill(false);
+            machine.is_stalled = false;
+            // One that ended by itself is about to be started.
+            let is_down = !self.sim.is_host_running(host(place)) && machine.restart_at.is_none();
+            if machine.is_armed() || is_down {
+                self.restart(place);
+            }
         }
     }
 
     fn power_loss(&mut self, place: Place) {
-        self.stalled.remove(&place);
-        let disk = self.disks[place].clone();
+        let machine = &mut self.machines[place];
+        let disk = machine.disk();
         let (log, rows) = (disk.log.pending(), disk.rows.pending());
-        let survivors = (self.survivors(log), self.survivors(rows));
+        let survivors = (survivors(&mut self.random, log), survivors(&mut self.random, rows));
         tracing::info!(log, rows, ?survivors, "unsynced at the power loss");
-        disk.log.power_loss(survivors.0);
-        disk.rows.power_loss(survivors.1);
+        disk.power_loss(survivors.0, survivors.1);
+        machine.lost_power();
         self.sim.crash(host(place));
-    }
-
-    /// Returns how much of what is not synced survives: mostly nothing, or else any prefix.
-    fn survivors(&mut self, pending: usize) -> usize {
-        if self.random.random_bool(SOME_SURVIVE_PROBABILITY) {
-            self.random.random_range(0..=pending)
-        } else {
-            0
-        }
     }
 
     /// Changes the links between a node and others.
@@ -220,6 +367,15 @@ impl World {
                 link.apply(&self.sim, one, other);
             }
         }
+    }
+}
+
+/// Returns how much of what is not synced survives: mostly nothing, or else any prefix.
+fn survivors(random: &mut StdRng, pending: usize) -> usize {
+    if random.random_bool(SOME_SURVIVE_PROBABILITY) {
+        random.random_range(0..=pending)
+    } else {
+        0
     }
 }
 
@@ -244,22 +400,10 @@ impl Link {
 }
 
 fn nodes() -> Vec<String> {
-    (0..REGIONS.len() * NODES_PER_REGION).map(host).collect()
+    (0..NODES).map(host).collect()
 }
 
-async fn run(config: Checked, disk: Disk) -> Result {
-    node::run(
-        config,
-        network::environment(),
-        Some(disk),
-        CancellationToken::new(),
-        || {},
-    )
-    .await?;
-    Err("a node that was not stopped ended".into())
-}
-
-fn config(place: Place) -> Checked {
+fn config(place: Place, groups_per_region: u32) -> Checked {
     let initial = |place: Place| InitialNode {
         name: host(place),
         region: REGIONS[place / NODES_PER_REGION].0.to_owned(),
@@ -274,9 +418,9 @@ fn config(place: Place) -> Checked {
     };
     let mut config = Config {
         cluster: Cluster {
-            initial: (0..REGIONS.len() * NODES_PER_REGION).map(initial).collect(),
+            initial: (0..NODES).map(initial).collect(),
             regions: REGIONS.into_iter().map(region).collect(),
-            groups_per_region: 1,
+            groups_per_region,
             directory_rtt_max: "250ms".to_owned(),
             ..Cluster::default()
         },

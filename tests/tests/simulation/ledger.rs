@@ -3,10 +3,16 @@
 //! These keys stand apart from those of the histories. At the end each number is at least what was acknowledged, and at
 //! most that and what was left unknown; what moves between two keys is never made or lost; no key outlives its end.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::Duration,
+};
 
 use rand::{Rng, rngs::StdRng};
-use stead_client::{Client, Error, ErrorKind, Increment, Op, Read, Scan, Tenant, Write};
+use stead_client::{Client, Condition, Error, ErrorKind, Increment, Op, Operand, Read, Relation, Scan, Tenant, Write};
+use tokio::time::{Instant, sleep_until};
 
 /// What all of its keys begin with.
 pub(crate) const PREFIX: &str = "n/";
@@ -14,17 +20,29 @@ const COUNT: &str = "n/count";
 const FROM: &str = "n/from";
 const TO: &str = "n/to";
 const SHORT: &str = "n/short/";
+/// How long the end may take to be read.
+const CHECK_MAX: Duration = Duration::from_secs(20);
 /// How long such a key lives.
-const TTL: Duration = Duration::from_millis(300);
+const TTL: Duration = Duration::from_millis(600);
+/// When such a key is looked at, and until when it must be there.
+const LOOKED_AT: Duration = Duration::from_millis(350);
+const THERE_UNTIL: Duration = Duration::from_millis(540);
+const SWAPPED: &str = "n/swapped";
+const BIG: &str = "n/big/";
+/// Values that make logs and snapshots long.
+const BIG_LEN: std::ops::Range<usize> = 10_000..60_000;
+/// Keys that hold such values.
+const BIG_KEYS: u32 = 3;
 
 /// What became of calls. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Rc<RefCell<BTreeMap<String, Tally>>>);
+pub(crate) struct Ledger(Rc<RefCell<BTreeMap<String, Tally>>>, Rc<Cell<bool>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     counted: Calls,
     moved: Calls,
+    swapped: Calls,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,27 +69,76 @@ impl Calls {
 }
 
 impl Ledger {
-    /// Does one of the three.
+    /// Does one of these.
     pub(crate) async fn act(&self, tenant: &Tenant, session: u32, within: Duration, random: &mut StdRng) {
         let write = Write {
             timeout: Some(within),
             ..Write::default()
         };
-        match random.random_range(0..3) {
-            0 => {
+        match random.random_range(0..10) {
+            0..2 => {
                 let outcome = tenant.increment_with(COUNT, Increment::by(1), &write).await;
                 self.tally(tenant, |tally| tally.counted.note(&outcome));
             }
-            1 => {
+            2..4 => {
                 let out = Op::increment(FROM, Increment::by(-1));
                 let txn = tenant.txn().then(out).then(Op::increment(TO, Increment::by(1)));
                 let outcome = txn.timeout(within).send().await;
                 self.tally(tenant, |tally| tally.moved.note(&outcome));
             }
-            _ => {
-                // It may happen after its answer was given up: its end comes all the same.
-                let _ = tenant.put_expiring(format!("{SHORT}{session}"), "x", TTL, &write).await;
+            4..7 => self.swap(tenant, within).await,
+            7 => {
+                let value = vec![b'x'; random.random_range(BIG_LEN)];
+                let key = format!("{BIG}{}", session % BIG_KEYS);
+                let _ = tenant.put_with(key, value, &write).await;
             }
+            _ => self.expire(tenant, session, &write).await,
+        }
+    }
+
+    /// Says whether the clocks of all nodes are right: then no key ends too early.
+    pub(crate) fn trust_clocks(&self, are_right: bool) {
+        self.1.set(are_right);
+    }
+
+    /// Writes a key with an end, and looks at it before.
+    async fn expire(&self, tenant: &Tenant, session: u32, write: &Write) {
+        let key = format!("{SHORT}{session}");
+        let sent = Instant::now();
+        // It may happen after its answer was given up: its end comes all the same.
+        let put = tenant.put_expiring(key.clone(), "x", TTL, write).await;
+        if put.is_err() || !self.1.get() {
+            return;
+        }
+        sleep_until(sent + LOOKED_AT).await;
+        if let Ok(got) = tenant.get(key).await
+            && sent.elapsed() < THERE_UNTIL
+        {
+            assert!(got.item.is_some(), "{} has lost a key before its end", tenant.name());
+        }
+    }
+
+    /// Counts on a key by reading it and writing what is one more, on condition that it is as it was.
+    async fn swap(&self, tenant: &Tenant, within: Duration) {
+        let Ok(got) = tenant.get(SWAPPED).await else { return };
+        let (condition, next) = match &got.item {
+            None => (Condition::Absent, 1),
+            Some(item) => {
+                let held = Condition::Compared(Relation::Equal, Operand::Value(item.value.clone()));
+                (
+                    held,
+                    std::str::from_utf8(&item.value).unwrap().parse::<i64>().unwrap() + 1,
+                )
+            }
+        };
+        let txn = tenant.txn().when(SWAPPED, condition);
+        let outcome = txn
+            .then(Op::put(SWAPPED, next.to_string()))
+            .timeout(within)
+            .send()
+            .await;
+        if !matches!(&outcome, Ok(done) if !done.succeeded) {
+            self.tally(tenant, |tally| tally.swapped.note(&outcome));
         }
     }
 
@@ -87,12 +154,20 @@ impl Ledger {
             read: Read::default(),
             ..Scan::default()
         };
-        let page = client.tenant(tenant).unwrap().scan(&scan).await.unwrap();
+        let until = Instant::now() + CHECK_MAX;
+        let page = loop {
+            match client.tenant(tenant).unwrap().scan(&scan).await {
+                Ok(page) => break page,
+                Err(error) => assert!(Instant::now() < until, "{tenant} cannot be read at the end: {error}"),
+            }
+        };
         let number = |key: &str| -> i64 {
             let item = page.items.iter().find(|item| item.key == key);
             item.map_or(0, |item| std::str::from_utf8(&item.value).unwrap().parse().unwrap())
         };
         let (count, from, to) = (number(COUNT), number(FROM), number(TO));
+        let swapped = number(SWAPPED);
+        assert!(told.swapped.admit(swapped), "{tenant} has swapped {swapped}: {told:?}");
         assert!(told.counted.admit(count), "{tenant} has counted {count}: {told:?}");
         assert!(told.moved.admit(to), "{tenant} has moved {to}: {told:?}");
         assert_eq!(from + to, 0, "{tenant} has made or lost what it moved");

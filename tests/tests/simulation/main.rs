@@ -7,13 +7,18 @@
 
 mod child;
 mod cluster;
+mod faults;
 mod freshness;
 mod ledger;
 mod load;
+mod machine;
 mod network;
+#[cfg(feature = "planted")]
+mod planted;
 mod proof;
 mod scenario;
 mod seal;
+mod serving;
 mod story;
 mod trace;
 mod watching;

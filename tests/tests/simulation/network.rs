@@ -1,6 +1,14 @@
 //! What a node takes from the world, made of a simulated one.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures::stream;
 use stead_api::net::{Connect, Io};
@@ -37,14 +45,49 @@ pub(crate) fn step(sim: &mut Sim<'_>) -> bool {
     sim.step().unwrap_or_else(|error| panic!("a host failed: {error}"))
 }
 
-/// Returns the world of a simulated host.
-pub(crate) fn environment() -> Environment {
+/// Returns the world of a simulated host with a clock of its own.
+pub(crate) fn environment(clock: Arc<Clock>, upkeep: Upkeep) -> Environment {
     Environment {
         connect: connect(),
         bind: Arc::new(|address| Box::pin(bind(address))),
-        wall: Arc::new(wall),
+        wall: Arc::new(move || clock.now()),
         threads: false,
-        upkeep: Upkeep::default(),
+        upkeep,
+    }
+}
+
+/// A host's wall clock, which may leap and drift.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    /// Milliseconds that it is ahead.
+    ahead_ms: AtomicI64,
+    /// Thousandths that it runs too fast since `since_ms`.
+    fast: AtomicI64,
+    since_ms: AtomicI64,
+}
+
+impl Clock {
+    fn now(&self) -> u64 {
+        let now = wall();
+        now.saturating_add_signed(self.off(now))
+    }
+
+    fn off(&self, now: u64) -> i64 {
+        let passed = i64::try_from(now).expect("simulations are short") - self.since_ms.load(Relaxed);
+        self.ahead_ms.load(Relaxed) + passed * self.fast.load(Relaxed) / 1000
+    }
+
+    /// Lets it leap.
+    pub(crate) fn leap(&self, ms: i64) {
+        self.ahead_ms.fetch_add(ms, Relaxed);
+    }
+
+    /// Lets it run too fast from now on, by so many thousandths.
+    pub(crate) fn drift(&self, now: u64, thousandths: i64) {
+        self.ahead_ms.store(self.off(now), Relaxed);
+        self.since_ms
+            .store(i64::try_from(now).expect("simulations are short"), Relaxed);
+        self.fast.store(thousandths, Relaxed);
     }
 }
 

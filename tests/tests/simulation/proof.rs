@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use rand::Rng;
 use stead_api::net::{Keepalive, channel};
-use stead_server::listener;
+use stead_server::{environment::Upkeep, listener};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use turmoil::Result;
@@ -39,7 +39,10 @@ fn a_thread_inside_a_simulation_is_found() {
 #[test]
 #[ignore = "a scenario, for a process of its own"]
 fn program_with_a_thread() {
-    child::scenario(|_| drop(std::thread::spawn(|| ())));
+    child::scenario(|_| {
+        drop(std::thread::spawn(|| ()));
+        Vec::new()
+    });
 }
 
 #[test]
@@ -63,13 +66,14 @@ fn small_program() {
                 _ => {}
             }
         }
+        Vec::new()
     });
 }
 
 async fn server() -> Result {
     let (_reporter, health) = tonic_health::server::health_reporter();
     let router = tonic::service::Routes::new(health).into_axum_router();
-    let environment = network::environment();
+    let environment = network::environment(Default::default(), Upkeep::default());
     let incoming = (environment.bind)("0.0.0.0:7400".to_owned()).await?;
     listener::serve(incoming, router, CancellationToken::new(), Duration::from_secs(1)).await?;
     Ok(())

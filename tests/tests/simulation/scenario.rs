@@ -1,7 +1,8 @@
-//! Seeded runs of the whole server under load, with a dead leader and a region cut off.
+//! Seeded runs of the whole server under load, with faults ([`crate::faults`]).
 //!
-//! A seed decides who dies, who is cut off, for how long, what clients ask for and how long each message takes. A run
-//! fails if a checker finds a wrong answer, if replicas stay different, if a node ends by itself or logs an error.
+//! A seed decides how the cluster is set up, what happens to whom and for how long, what clients ask for and how long
+//! each message takes. A run fails if a checker finds a wrong answer, if replicas stay different, if a node ends by itself
+//! or logs an error without a reason.
 //!
 //! ```text
 //! cargo test -p stead-tests --test simulation
@@ -11,7 +12,7 @@
 //! A failing seed is told with its output; `STEAD_SEEDS=17..18 STEAD_TRACE=/tmp/17` runs it alone and writes down
 //! everything that happened.
 
-use std::{ops::Range, path::PathBuf, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Mutex, time::Duration};
 
 use stead_tests::{checker, history::Recorder};
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use crate::{
     child,
     cluster::{REGIONS, World},
+    faults,
     freshness::Freshness,
     ledger::Ledger,
     load::{Phase, TENANTS, Worker},
@@ -31,12 +33,14 @@ const LENGTH: Duration = Duration::from_secs(90);
 const WORKERS_PER_REGION: usize = 3;
 /// Fewer operations than these mean that a run has shown nothing.
 const OPERATIONS_MIN: usize = 200;
+/// What the line ends with that says how long a run was.
+const SIMULATED: &str = " simulated";
 /// Runs at once: sweeps are made on machines with at least so many cores.
 const PARALLEL: usize = 2;
 
 #[test]
 fn a_seed_repeats_exactly_and_no_answer_is_wrong() {
-    let hashes: Vec<String> = child::check("scenario::leader_and_region", 1..3)
+    let hashes: Vec<String> = child::check("scenario::faults", 1..3)
         .into_iter()
         .map(|ended| ended.hash)
         .collect();
@@ -51,13 +55,30 @@ fn sweep() {
     };
     let trace = std::env::var("STEAD_TRACE").ok().map(PathBuf::from);
     let (next, failed) = (Mutex::new(seeds), Mutex::new(Vec::new()));
+    let kinds = Mutex::new(BTreeMap::<String, u32>::new());
     std::thread::scope(|scope| {
         for _ in 0..PARALLEL {
             scope.spawn(|| {
                 while let Some(seed) = { next.lock().unwrap().next() } {
                     let started = std::time::Instant::now();
-                    match child::run("scenario::leader_and_region", seed, trace.as_deref()) {
-                        Ok(_) => println!("seed {seed} passed in {:.1?}", started.elapsed()),
+                    match child::run("scenario::faults", seed, trace.as_deref()) {
+                        Ok(ended) => {
+                            let faults = faults::told(&ended.text);
+                            let simulated = ended
+                                .text
+                                .lines()
+                                .find(|line| line.ends_with(SIMULATED))
+                                .unwrap_or_default();
+                            println!(
+                                "seed {seed} passed in {:.1?}, {simulated}: {}",
+                                started.elapsed(),
+                                faults.join(", ")
+                            );
+                            let mut kinds = kinds.lock().unwrap();
+                            faults
+                                .into_iter()
+                                .for_each(|kind| *kinds.entry(kind.to_owned()).or_default() += 1);
+                        }
                         Err(text) => {
                             println!("seed {seed} FAILED\n{text}");
                             failed.lock().unwrap().push(seed);
@@ -67,6 +88,7 @@ fn sweep() {
             });
         }
     });
+    println!("faults of the seeds that passed: {:?}", kinds.into_inner().unwrap());
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "these seeds failed: {failed:?}");
 }
@@ -78,7 +100,7 @@ fn range(text: &str) -> Range<u64> {
 
 #[test]
 #[ignore = "a scenario, for a process of its own"]
-fn leader_and_region() {
+fn faults() {
     child::scenario(|seed| {
         let (recorder, freshness) = (Recorder::default(), Freshness::default());
         let ledger = Ledger::default();
@@ -116,9 +138,10 @@ fn leader_and_region() {
             orders: world.orders.clone(),
         };
         world.client(0, "operator", operator.run());
-        world.run();
-        println!("{:?} simulated", world.sim.elapsed());
+        let excused = world.run();
+        println!("{:?}{SIMULATED}", world.sim.elapsed());
         judge(&recorder, &freshness);
+        excused
     });
 }
 

@@ -40,6 +40,9 @@ static ENTROPY: AtomicU64 = AtomicU64::new(0);
 static ELAPSED_NS: AtomicU64 = AtomicU64::new(0);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
+/// Most processor seconds of a sealed process: one that goes round in circles ends.
+pub(crate) const CPU_SECONDS_MAX: u64 = 180;
+
 /// Returns a command that runs this binary again, sealed by a seed, with an environment that is always the same.
 pub(crate) fn command(seed: u64) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -47,11 +50,19 @@ pub(crate) fn command(seed: u64) -> Command {
         .env_clear()
         .env(SEED, seed.to_string())
         .env("RUST_BACKTRACE", "1");
-    // SAFETY: between fork and exec only a system call is made.
+    let cpu = libc::rlimit {
+        rlim_cur: CPU_SECONDS_MAX,
+        rlim_max: CPU_SECONDS_MAX,
+    };
+    // SAFETY: between fork and exec only system calls are made.
     unsafe {
-        command.pre_exec(|| match libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) {
-            -1 => Err(std::io::Error::last_os_error()),
-            _ => Ok(()),
+        command.pre_exec(move || {
+            if libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) == -1
+                || libc::setrlimit(libc::RLIMIT_CPU, &cpu) == -1
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
         });
     }
     command

@@ -1,7 +1,7 @@
-//! What happens in a run, told by its operator: tenants, load, a leader struck, a region struck, peace, and the proof
-//! that all replicas are equal again.
+//! What happens in a run, told by its operator: tenants, load, faults, peace, and the proof that all replicas are equal
+//! again.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use stead_client::{Admin, Client, Config, Consistency, Header, Item, NewTenant, Read, Scan};
@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{self, NODES_PER_REGION, Order, Orders, Place, REGIONS},
+    cluster::{self, NODES, NODES_PER_REGION, Order, Orders, Place, REGIONS},
+    faults::{self, Cure, Strikes, pause},
     freshness::Freshness,
     ledger::Ledger,
     load::{self, Phase, Session, TENANTS},
@@ -23,6 +24,8 @@ use crate::{
 const START_MAX: Duration = Duration::from_secs(20);
 const CONVERGE_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
+/// Faults that there are at one time.
+const FAULTS_AT_ONCE_MAX: usize = 2;
 /// Sessions of the operator, behind those of the load.
 const LAST_SESSION: u32 = 1_000;
 
@@ -40,27 +43,35 @@ impl Operator {
     pub(crate) async fn run(self) -> turmoil::Result {
         let mut random = StdRng::seed_from_u64(self.seed);
         let client = Client::lazy(load::config(0, self.seed))?;
-        let groups = create_tenants(&client.admin()).await;
+        let admin = client.admin();
+        let groups = create_tenants(&admin).await;
         self.phase.send_replace(Phase::Working);
-        pause(&mut random, 1_000..2_500).await;
-        let group = groups[random.random_range(0..groups.len())];
-        let leader = leader(&client.admin(), group).await;
-        let cure = self.strike_leader(leader, &mut random).await;
-        pause(&mut random, 1_000..4_000).await;
-        // In half of the runs a region is struck while that node is still away.
-        let early = random.random();
-        if early {
-            self.orders.give(cure);
-            pause(&mut random, 0..1_500).await;
+        let strikes = Strikes {
+            admin: &admin,
+            groups: &groups,
+            orders: &self.orders,
+        };
+        let mut open: VecDeque<Cure> = VecDeque::new();
+        let plan = faults::plan(&mut random);
+        self.ledger.trust_clocks(!plan.iter().any(|fault| fault.is_of_clocks()));
+        for fault in plan {
+            pause(&mut random, 400..1_800).await;
+            // Now and then something happens while something else is still wrong.
+            let together = if random.random() { FAULTS_AT_ONCE_MAX } else { 1 };
+            while open.len() >= together {
+                let cure = open.pop_front().unwrap_or_default();
+                strikes.cure(cure).await;
+                pause(&mut random, 0..1_000).await;
+            }
+            open.push_back(strikes.strike(fault, &mut random).await);
         }
-        let cures = self.strike_region(&mut random).await;
-        pause(&mut random, 3_000..6_000).await;
-        if !early {
-            self.orders.give(cure);
-            pause(&mut random, 0..500).await;
+        pause(&mut random, 1_000..3_000).await;
+        for cure in open {
+            strikes.cure(cure).await;
         }
-        cures.into_iter().for_each(|cure| self.orders.give(cure));
-        pause(&mut random, 2_000..3_000).await;
+        self.orders.give(Order::Peace);
+        strikes.admit_everywhere().await;
+        pause(&mut random, 1_500..2_500).await;
         self.phase.send_replace(Phase::Ending);
         self.converge().await;
         self.read_all().await;
@@ -70,49 +81,10 @@ impl Operator {
         Ok(())
     }
 
-    /// Lets something happen to the node that leads a group. Returns what ends it.
-    async fn strike_leader(&self, leader: Place, random: &mut StdRng) -> Order {
-        if random.random() {
-            self.orders.give(Order::Isolate(leader));
-            return Order::Join(leader);
-        }
-        self.orders.give(Order::Stall(leader));
-        pause(random, 10..300).await;
-        let silent = random.random();
-        self.orders.give(if silent {
-            Order::Silence(leader)
-        } else {
-            Order::PowerLoss(leader)
-        });
-        Order::Restart(leader)
-    }
-
-    /// Lets something happen to a region. Returns what ends it.
-    async fn strike_region(&self, random: &mut StdRng) -> Vec<Order> {
-        let region = random.random_range(0..REGIONS.len());
-        let nodes = || (region * NODES_PER_REGION..).take(NODES_PER_REGION);
-        match random.random_range(0..3) {
-            0 => {
-                nodes().for_each(|node| self.orders.give(Order::Stall(node)));
-                pause(random, 100..500).await;
-                nodes().for_each(|node| self.orders.give(Order::PowerLoss(node)));
-                nodes().map(Order::Restart).collect()
-            }
-            1 => {
-                self.orders.give(Order::Hold(region));
-                vec![Order::Release(region)]
-            }
-            _ => {
-                self.orders.give(Order::Cut(region));
-                vec![Order::Heal(region)]
-            }
-        }
-    }
-
     /// Waits until the replicas of each tenant are equal: revision, and every key with both revisions and version.
     async fn converge(&self) {
-        let nodes = (0..REGIONS.len() * NODES_PER_REGION).map(|place| (place, at(place)));
-        let nodes: Vec<(Place, Client)> = nodes.collect();
+        let living = (0..NODES).filter(|place| !self.orders.is_gone(*place));
+        let nodes: Vec<(Place, Client)> = living.map(|place| (place, at(place))).collect();
         let until = Instant::now() + CONVERGE_MAX;
         for (tenant, _) in TENANTS {
             loop {
@@ -122,7 +94,10 @@ impl Operator {
                     tracing::info!(tenant, state = ?states[0], "all replicas are equal");
                     break;
                 }
-                assert!(Instant::now() < until, "replicas of {tenant} differ: {states:#?}");
+                if Instant::now() > until {
+                    let places = nodes.iter().map(|(place, _)| *place);
+                    panic!("replicas of {tenant} differ: {}", differences(places.zip(&states)));
+                }
                 sleep(PAUSE).await;
             }
         }
@@ -147,12 +122,8 @@ impl Operator {
     }
 }
 
-async fn pause(random: &mut StdRng, ms: std::ops::Range<u64>) {
-    sleep(Duration::from_millis(random.random_range(ms))).await;
-}
-
 /// Makes the tenants and returns the groups that are home to them.
-async fn create_tenants(admin: &Admin) -> Vec<u32> {
+pub(crate) async fn create_tenants(admin: &Admin) -> Vec<u32> {
     let until = Instant::now() + START_MAX;
     let mut groups = Vec::new();
     for (name, home) in TENANTS {
@@ -181,17 +152,6 @@ async fn create_tenants(admin: &Admin) -> Vec<u32> {
     groups
 }
 
-/// Returns the node that leads a group.
-async fn leader(admin: &Admin, group: u32) -> Place {
-    loop {
-        let leader = admin.group(group).await.ok().and_then(|group| group.status?.leader);
-        if let Some(number) = leader {
-            return usize::try_from(number).unwrap() - 1;
-        }
-        sleep(PAUSE).await;
-    }
-}
-
 /// Returns a client that reaches one node only, whatever address it dials.
 fn at(place: Place) -> Client {
     let config = Config {
@@ -202,8 +162,36 @@ fn at(place: Place) -> Client {
     Client::lazy(config).unwrap()
 }
 
-/// Returns what a node holds of a tenant.
-async fn state(node: &Client, tenant: &str) -> Option<(stead_client::Revision, Vec<Item>)> {
+/// What a node holds of a tenant.
+type State = Option<(stead_client::Revision, Vec<Item>)>;
+
+/// Says in one line how nodes differ: where each is, and in the first key that it has otherwise than the first node.
+fn differences<'a>(states: impl Iterator<Item = (Place, &'a State)>) -> String {
+    let (mut text, mut first) = (String::new(), None);
+    for (place, state) in states {
+        let Some((revision, items)) = state else {
+            text.push_str(&format!("{} does not answer; ", cluster::host(place)));
+            continue;
+        };
+        text.push_str(&format!(
+            "{} {revision} with {} keys",
+            cluster::host(place),
+            items.len()
+        ));
+        let expected: &Vec<Item> = first.get_or_insert(items);
+        if let Some((one, other)) = expected.iter().zip(items).find(|(one, other)| one != other) {
+            text.push_str(&format!(" {:?} for {:?}", brief(other), brief(one)));
+        }
+        text.push_str("; ");
+    }
+    text
+}
+
+fn brief(item: &Item) -> (&[u8], &[u8], stead_client::Revision) {
+    (&item.key, &item.value[..item.value.len().min(16)], item.modified)
+}
+
+async fn state(node: &Client, tenant: &str) -> State {
     let scan = Scan {
         read: Read::at(Consistency::Local),
         ..Scan::default()

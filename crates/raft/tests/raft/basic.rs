@@ -161,3 +161,40 @@ async fn writes_go_on_soon_after_a_leader_died() {
     assert!(gaps[10] < Duration::from_millis(1_200), "{gaps:?}");
     assert!(gaps[19] < Duration::from_secs(3), "{gaps:?}");
 }
+
+/// Invariant 1 of the reads: who asks later gets a round that began later.
+#[tokio::test(start_paused = true)]
+async fn a_read_is_not_answered_by_a_round_that_began_before_it() {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("k", "v1").await;
+    let old = cluster.leader().await;
+    let others = cluster.others(old);
+    // What the others answer waits; the old leader's questions still come.
+    for other in &others {
+        cluster.net.cut_one_way(*other, old);
+    }
+    let read = || {
+        let group = cluster.group(old).clone();
+        tokio::spawn(async move { group.read_index().await })
+    };
+    let early = read();
+    sleep(Duration::from_millis(2)).await;
+    let group = cluster.group(old).clone();
+    let to = stead_types::NodeId::new(others[0]);
+    let handed = tokio::spawn(async move { group.transfer_leader(to).await });
+    let next = cluster.leader_among(&others).await;
+    let group = cluster.group(next).clone();
+    while group.propose(1, vec![crate::toy::put("k", "v2")]).await.is_err() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let late = read();
+    sleep(Duration::from_millis(2)).await;
+    for other in &others {
+        cluster.net.heal(*other, old);
+    }
+    assert!(early.await.unwrap().is_ok(), "its round was confirmed, late");
+    if late.await.unwrap().is_ok() {
+        assert_eq!(cluster.node(old).machine.get("k").as_deref(), Some("v2"));
+    }
+    drop(handed.await.unwrap());
+}

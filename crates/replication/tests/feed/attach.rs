@@ -167,3 +167,16 @@ async fn whatever_happens_in_between_nothing_freezes_and_nothing_is_fresher_than
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_once_the_home_knows_that_the_follower_may_not_have_it() {
+    let mut world = World::start(1, 1, Limits::default()).await;
+    let tenant = world.tenant(5, true);
+    let last = world.put(tenant, "a", b"0").await;
+    world.reaches(tenant, last).await;
+    world.admit(tenant, false);
+    world.put(tenant, "a", b"secret").await;
+    sleep(Duration::from_secs(5)).await;
+    let copy = world.leading(FOLLOWER).await.state(tenant).unwrap();
+    assert_eq!(copy.revision, last);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stead_replication::Limits;
 use stead_state::shard::read::Refused;
-use stead_types::{Revision, Sequence, TenantLimit, TenantNumber};
+use stead_types::{NodeId, Revision, Sequence, TenantLimit, TenantNumber};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{FOLLOWER, HOME, World};
@@ -197,4 +197,33 @@ async fn a_tenant_s_own_limit_takes_nothing_that_its_follower_has_not_got() {
         assert!(Instant::now() < until, "all that the follower has goes");
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Invariant 3: where a follower is whose stream is not open is not known.
+#[tokio::test(start_paused = true)]
+async fn a_follower_of_which_nothing_is_known_holds_the_past() {
+    let mut world = World::start(3, 1, LIMITS).await;
+    let tenant = world.tenant(5, true);
+    let reached = world.put(tenant, "a", b"0").await;
+    world.reaches(tenant, reached).await;
+    for home in 1..=3 {
+        world.net.cut(home, 11, true);
+    }
+    // A new leader has heard nothing from it.
+    let leader = world.leader(HOME).await;
+    let next = NodeId::new(leader % 3 + 1);
+    world.nodes[&leader].group.transfer_leader(next).await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < AGE_MAX - Duration::from_secs(10) {
+        world.put(tenant, "a", b"1").await;
+        sleep(Duration::from_secs(1)).await;
+        let floor = world.leading(HOME).await.state(tenant).unwrap().floor;
+        assert!(floor <= reached, "{floor} is needed");
+    }
+    for home in 1..=3 {
+        world.net.cut(home, 11, false);
+    }
+    let last = world.put(tenant, "a", b"2").await;
+    world.reaches(tenant, last).await;
+    world.check_equal(tenant).await;
 }

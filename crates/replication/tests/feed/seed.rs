@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use stead_replication::Limits;
 use stead_state::shard::record::Shadow;
 use stead_types::TenantNumber;
@@ -61,4 +63,38 @@ async fn a_copy_that_was_built_too_slowly_is_built_again() {
     let last = world.put(tenant, "a", b"last").await;
     world.reaches(tenant, last).await;
     world.check_equal(tenant).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_ends_once_its_home_knows_that_the_follower_may_not_have_it() {
+    let mut world = World::start(1, 1, LIMITS).await;
+    let tenant = world.tenant(5, false);
+    // Several chunks, of which each waits for its turn.
+    for number in 0..40 {
+        world.put(tenant, &format!("key-{number}"), &noise(number)).await;
+    }
+    let home = world.leading(HOME).await;
+    let floor = || home.state(tenant).unwrap().floor.sequence().get();
+    world
+        .eventually("the past to go", || (floor() >= 39).then_some(()))
+        .await;
+    let tenant = world.tenant(5, true);
+    let loaded = |world: &World| Some(world.nodes[&11].record(tenant)?.shadow?.loaded.get());
+    world
+        .eventually("a chunk", || loaded(&world).filter(|loaded| *loaded > 0))
+        .await;
+    world.admit(tenant, false);
+    // What is on its way comes.
+    sleep(Duration::from_millis(20)).await;
+    let before = loaded(&world);
+    assert!(before < Some(40), "all of it was there already");
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(loaded(&world), before);
+}
+
+/// Bytes that cannot be compressed.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut value = vec![0; 256 << 10];
+    SmallRng::seed_from_u64(seed).fill(value.as_mut_slice());
+    value
 }

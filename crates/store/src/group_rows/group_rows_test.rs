@@ -1,9 +1,15 @@
 //! Checkpoints under power loss, failing syncs and at their bounds.
 
+use std::io;
+use std::ops::Range;
+
 use bytes::Bytes;
+use stead_state::rows::{Order, Row, Unreadable};
 
 use super::*;
+use crate::engine;
 use crate::engine::memory::{Disk, Operation};
+use crate::health::Health;
 
 const GROUP: GroupId = GroupId::new(2);
 
@@ -69,6 +75,61 @@ fn a_failed_sync_leaves_durable_where_it_was_and_shows_in_the_health() {
     assert_eq!(rows.durable().index, 0);
     assert!(rows.engine.health().failure().is_some());
     assert_eq!(rows.read().state, 1);
+}
+
+/// Applies an entry in the middle of a checkpoint, as another thread would.
+struct Interrupted {
+    engine: Arc<dyn Engine>,
+    rows: Mutex<Option<Arc<Rows2>>>,
+}
+
+impl Engine for Interrupted {
+    fn kind(&self) -> engine::Kind {
+        self.engine.kind()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        self.engine.get(key)
+    }
+
+    fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
+        self.engine.range(range, order)
+    }
+
+    fn write(&self, batch: &mut dyn Iterator<Item = engine::Change>) -> io::Result<()> {
+        let rows = self.rows.lock().take();
+        rows.iter().for_each(apply);
+        self.engine.write(batch)
+    }
+
+    fn checkpoint(&self) -> io::Result<()> {
+        self.engine.checkpoint()
+    }
+
+    fn disk_len(&self) -> u64 {
+        self.engine.disk_len()
+    }
+
+    fn health(&self) -> &Health {
+        self.engine.health()
+    }
+}
+
+/// Invariant 2.
+#[test]
+fn what_is_applied_during_a_checkpoint_is_not_durable() {
+    let disk = Disk::default();
+    let engine = Arc::new(Interrupted {
+        engine: disk.open(),
+        rows: Mutex::default(),
+    });
+    let rows = GroupRows::open(engine.clone(), Arc::new(Background::inline()), GROUP, |_, _| Ok(0)).unwrap();
+    apply(&rows);
+    *engine.rows.lock() = Some(rows.clone());
+    rows.checkpoint().unwrap();
+    assert_eq!((rows.applied().index, rows.durable().index), (2, 1));
+    disk.power_loss(0);
+    assert_eq!(open(&disk).applied().index, 1);
 }
 
 #[test]
