@@ -19,6 +19,7 @@
 //! 4. Storage that failed, or a machine that failed, stops the node: [`Node::failed`].
 
 mod blocking;
+mod clock;
 mod encoding;
 mod error;
 mod failure;
@@ -48,13 +49,14 @@ mod wire;
 mod suite_test;
 
 pub use blocking::Blocking;
+pub use clock::Clocks;
 pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
 pub use failure::Failure;
 pub use group::{Group, Leadership, Numbers};
 pub use node::{Config, GroupConfig, Node};
 pub use peers::Resolver;
 pub use proposal::{Proposal, parts};
-pub use proposer::{Clock, PROPOSAL_LEN_MAX};
+pub use proposer::PROPOSAL_LEN_MAX;
 pub use queue::COMMAND_BYTES;
 pub use service::Service;
 pub use timing::Timing;

@@ -11,6 +11,7 @@ use stead_types::GroupId;
 use tokio::sync::watch;
 
 use crate::blocking::Blocking;
+use crate::clock::GroupClock;
 use crate::failure::Failures;
 use crate::log::Log;
 use crate::machine::StateMachine;
@@ -27,6 +28,7 @@ const GROUP: GroupId = GroupId::new(3);
 
 fn machine() -> StateMachine {
     StateMachine {
+        clock: Arc::new(GroupClock::standing()),
         group: GROUP,
         machine: Toy::open(&toy::Disk::default()),
         blocking: Blocking::Inline,
@@ -41,7 +43,11 @@ struct Memory;
 impl StoreBuilder<TypeConfig, Log, StateMachine, Arc<dyn LogStore>> for Memory {
     async fn build(&self) -> Result<(Arc<dyn LogStore>, Log, StateMachine), StorageError<TypeConfig>> {
         let store = memory::Disk::default().open();
-        let log = Log::new(store.group(GROUP), Arc::new(Retained::keeping(64 << 20)));
+        let log = Log::new(
+            store.group(GROUP),
+            Arc::new(Retained::keeping(64 << 20)),
+            Arc::new(GroupClock::standing()),
+        );
         Ok((store, log, machine()))
     }
 }
@@ -63,7 +69,11 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, Guard> for OnDisk {
             ..Options::SMALL
         };
         let store = raft_engine::open(folder.path(), &options, SyncFault::default()).unwrap();
-        let log = Log::new(store.group(GROUP), Arc::new(Retained::keeping(64 << 20)));
+        let log = Log::new(
+            store.group(GROUP),
+            Arc::new(Retained::keeping(64 << 20)),
+            Arc::new(GroupClock::standing()),
+        );
         Ok(((folder, store), log, machine()))
     }
 }

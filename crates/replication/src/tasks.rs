@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use stead_api::net::Connect;
-use stead_raft::{Clock, Group, Leadership};
+use stead_raft::{Group, Leadership};
 use stead_state::rows::Unreadable;
 use stead_store::shard::ShardMachine;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,6 @@ pub struct Shared {
     pub views: Views,
     /// How peers are dialled.
     pub connect: Connect,
-    /// The wall clock.
-    pub clock: Clock,
     /// How the directory is asked and told.
     pub directory: ToDirectory,
     /// How much of the past homes keep.
@@ -150,8 +148,8 @@ impl GroupTasks {
         tokio::join!(
             reconcile::keep(local.clone(), shared.directory.clone()),
             follower::follow(local.clone(), self.peers.clone()),
-            floor::keep(local.clone(), shared.clock.clone(), shared.limits),
-            expiry::keep(local.clone(), shared.clock.clone()),
+            floor::keep(local.clone(), shared.limits),
+            expiry::keep(local.clone()),
         );
     }
 }

@@ -22,6 +22,8 @@ pub struct Applied {
     pub log_id: Bytes,
     /// Raft's membership as of that entry, opaque here; empty before the first.
     pub membership: Bytes,
+    /// The group's logged time there, in milliseconds since 1970; zero before the first entry that has one.
+    pub time: u64,
 }
 
 /// A committed entry.

@@ -8,6 +8,7 @@ use stead_types::NodeId;
 use tokio::time::timeout;
 
 use super::{Network, Peer};
+use crate::clock::Heard;
 use crate::peers::{Class, unreachable};
 use crate::types::{RpcError, TransferRequest, TransferResponse, TypeConfig, VoteRequest, VoteResponse};
 use crate::wire::{self, Kind};
@@ -37,7 +38,9 @@ impl Peer {
         }
         let answer = self.call(kind, wire::vote(rpc), option).await?;
         let answer = wire::body(answer, Kind::VoteAnswer).and_then(wire::read_vote_answer);
-        answer.map_err(garbled)
+        let answer = answer.map_err(garbled)?;
+        self.network.clock.hear(answer.time_ms);
+        Ok(answer.body)
     }
 }
 
@@ -50,9 +53,17 @@ impl Network {
     pub(crate) async fn has_nothing(&self, peer: NodeId) -> Option<bool> {
         let mut client = self.peers.client(peer, Class::Control).ok()?;
         let question = self.sender.envelope(Kind::Founding, 0, Bytes::new());
+        let sent = self.clock.boot();
         let answer = timeout(FOUNDING_WAIT, client.control(question)).await.ok()?.ok()?;
         let answer = wire::body(answer.into_inner(), Kind::FoundingAnswer).ok()?;
-        wire::read_founding_answer(answer).ok()
+        let answer = wire::read_founding_answer(answer).ok()?;
+        let heard = Heard {
+            sent,
+            wall_ms: answer.time_ms,
+            follows: false,
+        };
+        self.clock.answered(peer, heard);
+        Some(answer.body)
     }
 }
 

@@ -122,7 +122,11 @@ fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, 
             let entry = Entry::parse(commands)?;
             let time = entry.time;
             let commands = entry.decode(committed.index, Command::decode)?;
-            directory.reach(committed.index);
+            // One without commands only writes the time down: no view has to follow.
+            if !commands.is_empty() {
+                directory.reach(committed.index);
+            }
+            inner.applied.time = time.max(inner.applied.time);
             for command in commands {
                 let applied = directory.apply(time, command);
                 rows::write(&mut inner.table, directory, &applied);
@@ -174,8 +178,12 @@ impl Machine for DirectoryMachine {
             entries.into_iter().map(|entry| apply(&mut inner, entry)).collect()
         };
         let answers = answers.map_err(failed("reading an entry of the directory"))?;
-        self.version
-            .send_replace(self.read(|directory| directory.view().version()));
+        let reached = self.read(|directory| directory.view().version());
+        self.version.send_if_modified(|version| {
+            let is_new = *version != reached;
+            *version = reached;
+            is_new
+        });
         self.rows.checkpoint_if_due()?;
         Ok(answers)
     }
