@@ -1,6 +1,7 @@
 //! Values to messages and back.
 
 use stead_api::proto::internal::v1::{self as proto, subscribe_request, subscribe_response};
+use stead_state::shard::record::AttachNumber;
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, Incarnation, Revision, TenantNumber};
 
 pub(crate) use proto::{SubscribeRequest, SubscribeResponse};
@@ -15,12 +16,13 @@ pub(crate) const MESSAGE_LEN_MAX: usize = 24 << 20;
 #[error("a message of the feed cannot be read: {0}")]
 pub(crate) struct Garbled(pub(crate) &'static str);
 
-/// How far a copy of a tenant is.
+/// How far a copy of a tenant is, and in which attempt to attach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) tenant: TenantNumber,
     pub(crate) epoch: Epoch,
     pub(crate) revision: Revision,
+    pub(crate) attach: AttachNumber,
 }
 
 impl Position {
@@ -29,6 +31,7 @@ impl Position {
             tenant: self.tenant.get(),
             epoch: self.epoch.get(),
             revision: self.revision.to_u64(),
+            attach: self.attach.0,
         }
     }
 
@@ -37,8 +40,14 @@ impl Position {
             tenant: TenantNumber::new(position.tenant),
             epoch: epoch(position.epoch)?,
             revision: Revision::from_u64(position.revision),
+            attach: AttachNumber(position.attach),
         })
     }
+}
+
+/// Reads a list of positions.
+pub(crate) fn positions(all: &[proto::FeedPosition]) -> Result<Vec<Position>, Garbled> {
+    all.iter().map(Position::from_message).collect()
 }
 
 pub(crate) fn epoch(number: u32) -> Result<Epoch, Garbled> {

@@ -40,7 +40,7 @@ pub(super) struct Owned<'a, 'c> {
     pub(super) copy: Copy,
     epoch: Epoch,
     /// The change that was made, and how many bytes it wrote.
-    wrote: Option<(Sequence, usize)>,
+    wrote: Option<(Revision, usize)>,
 }
 
 /// What a key is to hold, and what it held.
@@ -108,8 +108,8 @@ impl Shard {
         if due != due_before {
             self.index_due(number, due_before, due);
         }
-        if let Some((sequence, len)) = wrote {
-            self.touch(number, sequence, len);
+        if let Some((revision, len)) = wrote {
+            self.touch(number, revision, len);
         }
         Ok(answer)
     }
@@ -289,7 +289,7 @@ impl Owned<'_, '_> {
             append(self.context.rows, self.copy, &mut record.live, planned.before, change);
         }
         *dirty = true;
-        self.wrote = Some((sequence, len));
+        self.wrote = Some((revision, len));
         Some(self.evaluated())
     }
 }

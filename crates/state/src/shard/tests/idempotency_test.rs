@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime};
 
-use super::group::{Group, HOME, TENANT, epoch};
+use super::group::{Group, TENANT};
 use crate::shard::{
     Answer,
-    command::{Chunk, Effect, Operation, Part, Seed, Swap, Write},
+    command::{Effect, Operation, Part, Write},
     window::{CLIENTS_MAX, OUTCOMES_MAX, REMEMBERED_MS_MAX},
 };
 
@@ -138,52 +138,31 @@ fn a_seed_brings_windows_that_change_while_it_is_read() {
         home.apply(1_000 * client as u64, write(client, 1, 0));
     }
     let first = home.record().live.revision;
-    let common = (TENANT, HOME, epoch(1), first);
-    let seed = Seed {
-        tenant: common.0,
-        home: common.1,
-        epoch: common.2,
-        first,
-        lineage: home.record().lineage.clone(),
-    };
-    assert_eq!(follower.apply(0, seed.encode()), Answer::Done);
-    let chunk = |home: &Group, part| Chunk {
-        tenant: TENANT,
-        home: HOME,
-        epoch: epoch(1),
-        first,
-        read_at: home.record().live.revision,
-        part,
-    };
+    assert_eq!(follower.apply(0, home.next_seed(&follower).encode()), Answer::Done);
+    assert_eq!(follower.begin_attach(), Answer::Done);
     // The first half of the clients, and what has come since.
     let part = home.reading().chunk_of_clients(None, 100);
     assert!(matches!(&part, Part::Clients { windows, .. } if windows.len() == 3));
-    let part = chunk(&home, part).encode();
+    let part = home.chunk(&follower, part).encode();
     assert_eq!(follower.apply(0, part), Answer::Done);
     let feed = |home: &Group, follower: &mut Group| {
         let after = follower.record().shadow.as_ref().unwrap().state.revision;
-        follower.apply(0, home.data(after, Sequence::MAX).encode());
+        follower.apply(0, home.data_for(follower, after, Sequence::MAX).encode());
     };
     // Time passes: this forgets clients of both halves, and begins a client in the first one anew.
     home.apply(4_500 + REMEMBERED_MS_MAX, write(100, 1, 6_000));
     home.apply(4_500 + REMEMBERED_MS_MAX, write(2, 9, 6_000));
     feed(&home, &mut follower);
     let after = follower.record().shadow.as_ref().unwrap().clients_loaded_to();
-    let part = chunk(&home, home.reading().chunk_of_clients(after, 10_000)).encode();
-    assert_eq!(follower.apply(0, part), Answer::Done);
+    let part = home.chunk(&follower, home.reading().chunk_of_clients(after, 10_000));
+    assert_eq!(follower.apply(0, part.encode()), Answer::Done);
     let changes = home.reading().chunk_of_changes(Sequence::ZERO, first, 10_000).unwrap();
-    assert_eq!(follower.apply(0, chunk(&home, changes).encode()), Answer::Done);
+    let part = home.chunk(&follower, changes);
+    assert_eq!(follower.apply(0, part.encode()), Answer::Done);
     home.apply(4_600 + REMEMBERED_MS_MAX, write(3, 9, 6_000));
     feed(&home, &mut follower);
     let live = home.record().live.clone();
-    let swap = Swap {
-        tenant: TENANT,
-        home: HOME,
-        epoch: epoch(1),
-        revision: live.revision,
-        digests: live.digests,
-    };
-    assert_eq!(follower.apply(0, swap.encode()), Answer::Done);
+    assert_eq!(follower.apply(0, home.swap(&follower).encode()), Answer::Done);
     let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();
     assert_eq!(windows(&home), windows(&follower));
     assert_eq!(live.edge, follower.record().live.edge);
