@@ -25,7 +25,7 @@ use crate::types::{
 };
 
 /// The version of every body.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The largest message that is sent or accepted.
 pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;

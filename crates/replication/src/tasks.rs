@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use stead_api::net::Connect;
+use stead_api::{net::Connect, peer_codec::PeerAlarms};
 use stead_raft::{Clock, Group, Leadership};
 use stead_state::rows::Unreadable;
 use stead_store::shard::ShardMachine;
@@ -37,6 +37,8 @@ pub struct Shared {
     pub directory: ToDirectory,
     /// How much of the past homes keep.
     pub limits: Limits,
+    /// What counts messages of other nodes that could not be taken.
+    pub alarms: PeerAlarms,
 }
 
 /// Replication of a node: its service, and the tasks of each of its groups.
@@ -80,6 +82,7 @@ impl Replication {
             counters: self.counters.clone(),
             acknowledged: Arc::default(),
             freshness,
+            alarms: self.shared.alarms.clone(),
             broken: Broken::default(),
         });
         self.registry.add(&local);

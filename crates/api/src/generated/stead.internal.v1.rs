@@ -164,7 +164,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/Watch",
             );
@@ -189,7 +189,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/ReadVersion",
             );
@@ -216,7 +216,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/Propose",
             );
@@ -240,7 +240,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/Report",
             );
@@ -402,7 +402,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -447,7 +447,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadVersionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -492,7 +492,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ProposeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -537,7 +537,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1025,7 +1025,7 @@ pub mod feed_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.FeedService/Subscribe",
             );
@@ -1050,7 +1050,7 @@ pub mod feed_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.FeedService/Seed",
             );
@@ -1075,7 +1075,7 @@ pub mod feed_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.FeedService/Freshness",
             );
@@ -1241,7 +1241,7 @@ pub mod feed_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SubscribeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1287,7 +1287,7 @@ pub mod feed_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SeedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1332,7 +1332,7 @@ pub mod feed_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FreshnessSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1557,7 +1557,7 @@ pub mod forward_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.ForwardService/Pipe",
             );
@@ -1582,7 +1582,7 @@ pub mod forward_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.ForwardService/Watch",
             );
@@ -1739,7 +1739,7 @@ pub mod forward_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PipeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1785,7 +1785,7 @@ pub mod forward_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1969,7 +1969,7 @@ pub mod raft_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.RaftService/Append",
             );
@@ -1991,7 +1991,7 @@ pub mod raft_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.RaftService/Control",
             );
@@ -2013,7 +2013,7 @@ pub mod raft_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.RaftService/Snapshot",
             );
@@ -2169,7 +2169,7 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AppendSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2212,7 +2212,7 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ControlSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2259,7 +2259,7 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

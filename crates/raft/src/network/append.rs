@@ -6,6 +6,7 @@
 //! reads nothing.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::Peer;
-use crate::peers::{Class, unreachable};
+use crate::peers::{Class, Peers, unreachable};
 use crate::types::{AppendRequest, AppendResult, RpcError, TypeConfig};
 use crate::wire::{self, Kind, Sender};
 
@@ -77,8 +78,11 @@ impl Peer {
         }
         let opened = timeout(STALL_MAX, client.append(ReceiverStream::new(requests))).await;
         let opened = opened.map_err(|_| unreachable(format!("{} did not open a stream", self.to)))?;
-        let answers = opened.map_err(|status| unreachable(status.to_string()))?.into_inner();
+        let answers = opened
+            .map_err(|status| self.network.peers.failed(&status))?
+            .into_inner();
         let exchange = Exchange {
+            peers: self.network.peers.clone(),
             input,
             outbox: Some(outbox),
             answers,
@@ -96,6 +100,7 @@ impl Peer {
 
 /// A stream under way. Dropping it ends both directions.
 struct Exchange<S> {
+    peers: Arc<Peers>,
     input: S,
     /// Closed after the last request.
     outbox: Option<mpsc::Sender<RaftEnvelope>>,
@@ -108,6 +113,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
     async fn next(&mut self) -> Result<Option<AppendResult>, RpcError> {
         loop {
             let Self {
+                peers,
                 input,
                 outbox,
                 answers,
@@ -116,7 +122,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
             let is_over = tokio::select! {
                 biased;
                 answer = answers.message() => {
-                    let answer = answer.map_err(|status| unreachable(status.to_string()))?;
+                    let answer = answer.map_err(|status| peers.failed(&status))?;
                     return answer.map(|answer| progress.answer(answer)).transpose();
                 }
                 passed = pass_on(input, outbox.as_ref()) => match passed {

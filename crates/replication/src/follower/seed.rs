@@ -2,9 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stead_api::proto::internal::v1::{SeedChunk, SeedRequest, seed_response};
-use stead_state::shard::{answer::Answer, command::kind};
-use stead_types::{ClientId, GroupId, NodeId, TenantNumber};
+use stead_state::{
+    codec::Malformed,
+    shard::{
+        answer::Answer,
+        command::Command,
+        incoming::{Unacceptable, check_part},
+    },
+};
+use stead_types::{ClientId, GroupId, NodeId, Revision, TenantNumber};
 use tonic::Streaming;
 
 use super::CLASS;
@@ -33,6 +41,10 @@ pub(crate) async fn seed(
                 nodes.insert(0, leader);
             }
             Err(Failed::NotLeader(_) | Failed::Unreachable) => {}
+            Err(Failed::Unacceptable(why)) => {
+                local.unacceptable(home, tenant, &why);
+                return false;
+            }
             Err(Failed::Refused | Failed::Void) => return false,
         }
     }
@@ -48,11 +60,13 @@ enum Failed {
     Refused,
     /// The own log did not take a chunk: it belongs to another seed than the one that is under way.
     Void,
+    /// What the home has sent must not be proposed.
+    Unacceptable(Unacceptable),
 }
 
-impl From<tonic::Status> for Failed {
-    fn from(_: tonic::Status) -> Self {
-        Self::Unreachable
+impl From<Unacceptable> for Failed {
+    fn from(why: Unacceptable) -> Self {
+        Self::Unacceptable(why)
     }
 }
 
@@ -64,11 +78,16 @@ async fn from(
 ) -> Result<(), Failed> {
     let request = request(local, home, tenant, fresh).ok_or(Failed::Refused)?;
     let mut client = peers.client_alone(node).ok_or(Failed::Unreachable)?;
-    let mut chunks: Streaming<_> = client.seed(request).await?.into_inner();
+    let broken = |status: tonic::Status| {
+        local.alarms.note(&status);
+        Failed::Unreachable
+    };
+    let mut session = Session::of(home, tenant, &request);
+    let mut chunks: Streaming<_> = client.seed(request).await.map_err(broken)?.into_inner();
     let mut unpacker = Unpacker::new();
-    while let Some(response) = chunks.message().await? {
+    while let Some(response) = chunks.message().await.map_err(broken)? {
         match response.message {
-            Some(seed_response::Message::Chunk(chunk)) => take_in(local, &mut unpacker, home, chunk).await?,
+            Some(seed_response::Message::Chunk(chunk)) => take_in(local, &mut unpacker, &mut session, chunk).await?,
             Some(seed_response::Message::NotLeader(other)) => {
                 return Err(Failed::NotLeader(
                     (other.leader != 0).then_some(NodeId::new(other.leader)),
@@ -101,14 +120,63 @@ fn request(local: &Local, home: GroupId, tenant: TenantNumber, fresh: bool) -> O
     })
 }
 
-async fn take_in(local: &Local, unpacker: &mut Unpacker, home: GroupId, chunk: SeedChunk) -> Result<(), Failed> {
+/// The seed that was asked for, and where it is.
+#[derive(Debug)]
+struct Session {
+    home: GroupId,
+    tenant: TenantNumber,
+    epoch: u32,
+    /// Its first revision, once it has begun.
+    first: Option<Revision>,
+}
+
+impl Session {
+    fn of(home: GroupId, tenant: TenantNumber, request: &SeedRequest) -> Self {
+        Self {
+            home,
+            tenant,
+            epoch: request.epoch,
+            first: (request.first != 0).then_some(Revision::from_u64(request.first)),
+        }
+    }
+
+    /// Checks what has come: a beginning, or a part of what has begun. In the log it would be read by every replica.
+    fn check(&mut self, command: &Bytes) -> Result<(), Unacceptable> {
+        let own = (self.home, self.tenant, self.epoch);
+        let kind = command.first().ok_or(Malformed { what: "seed" })?;
+        let command = Command::decode(*kind, command.slice(1..))?;
+        if let Command::Seed(seed) = &command
+            && (seed.home, seed.tenant, seed.epoch.get()) == own
+            && seed.first.epoch() <= seed.epoch
+        {
+            self.first = Some(seed.first);
+            return Ok(());
+        }
+        if let Command::Chunk(chunk) = &command
+            && (chunk.home, chunk.tenant, chunk.epoch.get()) == own
+            && Some(chunk.first) == self.first
+            && chunk.read_at.epoch() <= chunk.epoch
+        {
+            return check_part(&chunk.part, chunk.epoch, chunk.first, chunk.read_at);
+        }
+        Err(Unacceptable::OtherSession)
+    }
+}
+
+async fn take_in(
+    local: &Local,
+    unpacker: &mut Unpacker,
+    session: &mut Session,
+    chunk: SeedChunk,
+) -> Result<(), Failed> {
+    let malformed = Malformed {
+        what: "compressed chunk of a seed",
+    };
     let command = unpacker
         .unpack(chunk.payload, chunk.raw_len)
-        .map_err(|_| Failed::Refused)?;
-    if !matches!(command.first(), Some(&kind::SEED | &kind::CHUNK)) {
-        return Err(Failed::Refused);
-    }
-    let class = CLASS + (1 << 32) + u64::from(home.get());
+        .map_err(|_| Unacceptable::Unreadable(malformed))?;
+    session.check(&command)?;
+    let class = CLASS + (1 << 32) + u64::from(session.home.get());
     let answers = local
         .group
         .propose(class, vec![command])
@@ -120,5 +188,103 @@ async fn take_in(local: &Local, unpacker: &mut Unpacker, home: GroupId, chunk: S
         Ok(())
     } else {
         Err(Failed::Void)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_state::{
+        lineage::Lineage,
+        shard::command::{Chunk, Effect, Operation, Part, Seed, Write},
+    };
+    use stead_types::{Epoch, Sequence};
+
+    use super::*;
+
+    const HOME: GroupId = GroupId::new(3);
+    const T: TenantNumber = TenantNumber::new(7);
+
+    fn session() -> Session {
+        Session {
+            home: HOME,
+            tenant: T,
+            epoch: 1,
+            first: None,
+        }
+    }
+
+    fn first() -> Revision {
+        Revision::new(Epoch::FIRST, Sequence::new(9).unwrap())
+    }
+
+    fn begin() -> Seed {
+        Seed {
+            tenant: T,
+            home: HOME,
+            epoch: Epoch::FIRST,
+            first: first(),
+            lineage: Lineage::starting(Epoch::FIRST),
+        }
+    }
+
+    fn chunk() -> Chunk {
+        let part = Part::Changes {
+            after: Sequence::ZERO,
+            up_to: first().sequence(),
+            changes: Vec::new(),
+        };
+        Chunk {
+            tenant: T,
+            home: HOME,
+            epoch: Epoch::FIRST,
+            first: first(),
+            read_at: first(),
+            part,
+        }
+    }
+
+    #[test]
+    fn seed_begins_and_goes_on_with_its_own_parts() {
+        let mut session = session();
+        let other = Err(Unacceptable::OtherSession);
+        assert_eq!(session.check(&chunk().encode()), other, "it has not begun");
+        assert_eq!(session.check(&begin().encode()), Ok(()));
+        assert_eq!(session.check(&chunk().encode()), Ok(()));
+        let earlier = Revision::new(Epoch::FIRST, Sequence::new(8).unwrap());
+        assert_eq!(
+            session.check(
+                &Chunk {
+                    first: earlier,
+                    ..chunk()
+                }
+                .encode()
+            ),
+            other
+        );
+    }
+
+    #[test]
+    fn part_of_another_tenant_home_or_epoch_is_refused() {
+        let mut session = session();
+        let mut refused = |seed: Seed| session.check(&seed.encode());
+        let other = Err(Unacceptable::OtherSession);
+        let (tenant, home, epoch) = (TenantNumber::new(8), GroupId::new(4), Epoch::new(2).unwrap());
+        assert_eq!(refused(Seed { tenant, ..begin() }), other);
+        assert_eq!(refused(Seed { home, ..begin() }), other);
+        assert_eq!(refused(Seed { epoch, ..begin() }), other);
+    }
+
+    #[test]
+    fn bytes_that_are_no_part_of_a_seed_are_refused() {
+        let mut session = session();
+        let write = Write::new(T, None, Operation::new("k", Effect::Delete)).encode();
+        assert_eq!(session.check(&write), Err(Unacceptable::OtherSession));
+        assert!(matches!(session.check(&Bytes::new()), Err(Unacceptable::Unreadable(_))));
+        let whole = begin().encode();
+        for end in 1..whole.len() {
+            let cut = session.check(&whole.slice(..end));
+            assert!(matches!(cut, Err(Unacceptable::Unreadable(_))), "cut at {end}: {cut:?}");
+        }
+        assert!(session.check(&Bytes::from_static(b"\xc8?")).is_err());
     }
 }

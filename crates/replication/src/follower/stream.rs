@@ -7,21 +7,23 @@ use futures::{
     future::{BoxFuture, OptionFuture},
     stream::FuturesUnordered,
 };
-use stead_api::proto::internal::v1::{FeedAttach, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason};
+use stead_api::proto::internal::v1::{
+    FeedAttach, FeedAttached, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason,
+};
 use stead_raft::ProposeError;
 use stead_state::{
-    codec::Reader,
+    codec::{Malformed, Reader},
     freshness::Proof,
     lineage::Lineage,
     shard::{
-        command,
         digest::{Differs, Digests},
+        incoming::Unacceptable,
         record::Record,
     },
 };
 use stead_store::machine::Answer;
 use stead_types::{
-    ClientId, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
+    ClientId, Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
     planted::{self, Bug},
 };
 use tokio::{
@@ -34,6 +36,7 @@ use super::{
     CLASS,
     connect::{Open, connect},
     flux::Flux,
+    incoming::Incoming,
     outcome::Outcome,
     pings::Pings,
     queue::{Attached, Item, Proposal, Queue},
@@ -48,6 +51,9 @@ use crate::{
 
 /// How long a proposal waits that found too much waiting.
 const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How long a stream is not opened again that could not be read.
+const GARBLED_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
 
 type Seed = BoxFuture<'static, (TenantNumber, bool)>;
 type UnderWay = BoxFuture<'static, (Proposal, Result<Vec<Answer>, ProposeError>)>;
@@ -65,6 +71,10 @@ pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
         let end = Box::pin(stream.go()).await;
         local.freshness.connected(home, false);
         tracing::debug!(group = %local.id(), %home, ?end, "stream ended");
+        if let End::Garbled(garbled) = &end {
+            local.garbled(home, garbled);
+            tokio::time::sleep(GARBLED_PAUSE).await;
+        }
         if let Some(under_way) = stream.under_way.take() {
             // It may attach tenants, which the next stream must be opened with. What it came to is read from records.
             drop(under_way.await);
@@ -84,7 +94,7 @@ enum End {
     /// It broke, or its sender ended it.
     Broken,
     /// What came is not what should.
-    Garbled(#[expect(dead_code, reason = "shown in logs")] Garbled),
+    Garbled(Garbled),
     /// The own group did not take a proposal.
     NotTaken(#[expect(dead_code, reason = "shown in logs")] ProposeError),
 }
@@ -118,6 +128,8 @@ struct Stream {
     under_way: Option<UnderWay>,
     flux: Flux,
     seeds: FuturesUnordered<Seed>,
+    /// What has come of whom.
+    incoming: Incoming,
     /// Tenants whose new copy differed from the home: the next one is built from the beginning.
     unlike: BTreeSet<TenantNumber>,
     /// The shard's count of changes of who is detached, as of the last look.
@@ -156,6 +168,7 @@ impl Stream {
             under_way: None,
             flux: Flux::default(),
             seeds: FuturesUnordered::new(),
+            incoming: Incoming::default(),
             unlike: BTreeSet::new(),
             seen: None,
             pings: Pings::default(),
@@ -201,7 +214,11 @@ impl Stream {
     fn step(&mut self, wake: Wake) -> Result<(), End> {
         match wake {
             Wake::Said(Ok(Some(response))) => self.said(response),
-            Wake::Said(Ok(None) | Err(_)) => Err(End::Broken),
+            Wake::Said(Ok(None)) => Err(End::Broken),
+            Wake::Said(Err(status)) => {
+                self.local.alarms.note(&status);
+                Err(End::Broken)
+            }
             Wake::Proposed(proposal, Ok(answers)) => {
                 self.under_way = None;
                 self.proposed(proposal, answers)
@@ -268,6 +285,7 @@ impl Stream {
                 }
                 .to_message();
                 let position = Some(position);
+                self.incoming.asked(tenant);
                 self.send(ToHome::Attach(FeedAttach { position }))
             }
             Some(Standing::InSeed) => {
@@ -342,7 +360,7 @@ impl Stream {
     fn said(&mut self, response: SubscribeResponse) -> Result<(), End> {
         match response.message {
             Some(ToFollower::Batch(batch)) => self.batch(batch)?,
-            Some(ToFollower::Attached(attached)) => self.queue.push(Item::Attached(read_attached(attached)?)),
+            Some(ToFollower::Attached(attached)) => self.attached(attached),
             Some(ToFollower::Refused(refused)) => self.refused(&refused),
             Some(ToFollower::Pong(pong)) => self.pong(&pong)?,
             Some(ToFollower::NotLeader(not_leader)) => {
@@ -360,20 +378,54 @@ impl Stream {
         let offset = wire::offset_from(batch.offset)?;
         let unreadable = |_| Garbled("payload");
         let mut raw = self.unpacker.unpack(batch.payload, batch.raw_len).map_err(unreadable)?;
-        let mut parts = Vec::with_capacity(batch.parts.len());
+        let (mut parts, mut unacceptable) = (Vec::with_capacity(batch.parts.len()), Vec::new());
         for part in batch.parts {
             let len = part.len as usize;
-            if len == 0 || len > raw.len() || raw[0] != command::kind::DATA {
+            if len > raw.len() {
                 return Err(Garbled("part").into());
             }
-            parts.push((TenantNumber::new(part.tenant), raw.split_to(len)));
+            let (tenant, part) = (TenantNumber::new(part.tenant), raw.split_to(len));
+            let epoch = self.epoch(tenant);
+            match self.incoming.part(self.home, tenant, epoch, &part) {
+                Ok(true) => parts.push((tenant, part)),
+                Ok(false) => {}
+                Err(why) => unacceptable.push((tenant, why)),
+            }
         }
         if !parts.is_empty() {
             self.busy = Some(Instant::now());
         }
         let number = batch.number;
+        // The offset must not pass before who lacks something of the batch is detached.
+        for (tenant, why) in unacceptable {
+            self.unacceptable(tenant, &why);
+        }
         self.queue.push(Item::Batch { number, offset, parts });
         Ok(())
+    }
+
+    /// Returns the epoch in which a tenant is followed.
+    fn epoch(&self, tenant: TenantNumber) -> Option<Epoch> {
+        self.local.machine.read(|held| {
+            let record = held.record(tenant).filter(|record| record.home() == Some(self.home));
+            record.map(|record| record.epoch)
+        })
+    }
+
+    fn attached(&mut self, attached: FeedAttached) {
+        let tenant = TenantNumber::new(attached.tenant);
+        match read_attached(attached) {
+            Ok(attached) => self.queue.push(Item::Attached(attached)),
+            Err(malformed) => self.unacceptable(tenant, &Unacceptable::Unreadable(malformed)),
+        }
+    }
+
+    /// Ends a tenant's session, because of what its home has sent; it is asked for again, later.
+    fn unacceptable(&mut self, tenant: TenantNumber, why: &Unacceptable) {
+        self.local.unacceptable(self.home, tenant, why);
+        self.incoming.end(tenant);
+        self.queue.push(Item::Detached(tenant));
+        self.flux.refused(tenant, Instant::now());
     }
 
     fn refused(&mut self, refused: &FeedRefused) {
@@ -432,7 +484,7 @@ impl Stream {
 
 /// From where a tenant's changes are wanted.
 enum Standing {
-    At(stead_types::Epoch, Revision),
+    At(Epoch, Revision),
     /// A copy is being built; its chunks come first.
     InSeed,
     /// Its digest differs: it waits for an operator.
@@ -455,14 +507,17 @@ fn standing(record: &Record) -> Standing {
     }
 }
 
-fn read_attached(attached: stead_api::proto::internal::v1::FeedAttached) -> Result<Attached, Garbled> {
+fn read_attached(attached: FeedAttached) -> Result<Attached, Malformed> {
     let mut lineage = Reader::new(attached.lineage, "lineage");
     let mut digests = Reader::new(attached.digests, "digests");
-    Ok(Attached {
+    let read = Attached {
         tenant: TenantNumber::new(attached.tenant),
-        epoch: wire::epoch(attached.epoch)?,
+        epoch: Epoch::new(attached.epoch).ok_or_else(|| lineage.malformed())?,
         position: Revision::from_u64(attached.position),
-        lineage: Lineage::decode(&mut lineage).map_err(|_| Garbled("lineage"))?,
-        digests: Digests::decode(&mut digests).map_err(|_| Garbled("digests"))?,
-    })
+        lineage: Lineage::decode(&mut lineage)?,
+        digests: Digests::decode(&mut digests)?,
+    };
+    lineage.end()?;
+    digests.end()?;
+    Ok(read)
 }

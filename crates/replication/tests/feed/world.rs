@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use stead_api::peer_codec::PeerAlarms;
 use stead_raft::{Blocking, Config, Group, GroupConfig, Timing};
 use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
 use stead_state::directory::{self, Addresses, Change, Followers, Member, Region, State, Tenant, View};
@@ -49,6 +50,7 @@ pub struct Node {
     pub group: Group,
     pub machine: Arc<ShardMachine>,
     pub tasks: GroupTasks,
+    pub alarms: PeerAlarms,
     views: Views,
 }
 
@@ -115,6 +117,7 @@ impl World {
                 tell: Arc::new(|_| Box::pin(async { true })),
             },
             limits,
+            alarms: node.alarms(),
         });
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());
@@ -135,6 +138,7 @@ impl World {
             group,
             machine,
             tasks,
+            alarms: node.alarms(),
             views,
         }
     }
