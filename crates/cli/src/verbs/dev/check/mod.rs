@@ -4,6 +4,7 @@ mod big_values;
 mod bounded_read;
 mod contention;
 mod credits;
+mod frozen_node;
 mod idempotent_retry;
 mod idle;
 mod lag;
@@ -57,6 +58,8 @@ pub(super) enum Step {
     Ttl,
     /// Increments over a line that is cut again and again
     IdempotentRetry,
+    /// 700 increments a second of one client while a follower of the home is frozen
+    FrozenNode,
     /// A quiet tenant beside one that floods
     NoisyNeighbour,
     /// What is beyond a limit is refused by its name, quickly
@@ -123,6 +126,7 @@ async fn one(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::WatchResume => watch_resume::run(world).await,
         Step::Ttl => ttl::run(world).await,
         Step::IdempotentRetry => idempotent_retry::run(world).await,
+        Step::FrozenNode => frozen_node::run(world).await,
         Step::ScanConsistent => scan_consistent::run(world).await,
         Step::NoisyNeighbour => noisy_neighbour::run(world).await,
         Step::Limits => limits::run(world).await,
