@@ -2,7 +2,7 @@
 
 use stead_api::operation;
 use stead_state::shard::command::{Operation, Step};
-use stead_types::{Error, GroupId, TenantTime};
+use stead_types::{Error, GroupId};
 use tokio::time::Instant;
 
 use super::{Ask, Call, Router, Write, request::Change};
@@ -76,7 +76,7 @@ impl Router {
                 oldest: clients.oldest(),
                 quietest: clients.quietest(),
                 of_group: view.shard().outcomes(),
-                now: time.max(TenantTime((self.host.wall)())),
+                now: self.tenant_now(time),
             })
         });
         held.map_or(Ok(()), |held| windows::check(tenant, &held))
