@@ -14,6 +14,7 @@ mod neighbours;
 pub mod node;
 mod reply;
 mod router;
+mod rows;
 mod services;
 pub mod supervisor;
 mod watch;

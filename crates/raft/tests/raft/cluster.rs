@@ -106,7 +106,13 @@ impl<M: Subject> Replicas<M> {
         self.nodes.insert(id, Member::default());
     }
 
-    /// Starts a node, for the first time or again.
+    /// Kills a node, and loses its rows; its log is whole.
+    pub async fn lose_rows(&mut self, id: u64) {
+        self.kill(id, usize::MAX).await;
+        self.nodes.get_mut(&id).unwrap().rows = M::Rows::default();
+    }
+
+    /// Starts a node, for the first time or again, once its rows are back if they were lost.
     pub async fn up(&mut self, id: u64) {
         let started = self.started;
         let member = self.nodes.entry(id).or_default();
@@ -130,6 +136,7 @@ impl<M: Subject> Replicas<M> {
             voters: self.voters.clone(),
             timing: self.timing,
         };
+        node.restore(&config, machine.clone()).await.unwrap();
         let group = node.create_group(config, machine.clone()).await.unwrap();
         member.up = Some(Up { node, group, machine });
     }
