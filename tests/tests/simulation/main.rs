@@ -7,6 +7,7 @@
 
 mod child;
 mod cluster;
+mod directory;
 mod faults;
 mod freshness;
 mod ledger;

@@ -83,19 +83,21 @@ impl Operator {
 
     /// Waits until the replicas of each tenant are equal: revision, and every key with both revisions and version.
     async fn converge(&self) {
-        let living = (0..NODES).filter(|place| !self.orders.is_gone(*place));
-        let nodes: Vec<(Place, Client)> = living.map(|place| (place, at(place))).collect();
+        let nodes: Vec<(Place, Client)> = (0..NODES).map(|place| (place, at(place))).collect();
         let until = Instant::now() + CONVERGE_MAX;
         for (tenant, _) in TENANTS {
             loop {
-                let states = futures::future::join_all(nodes.iter().map(|(_, node)| state(node, tenant))).await;
+                // One that has lost its disk may find that out only now.
+                let living = nodes.iter().filter(|(place, _)| !self.orders.is_gone(*place));
+                let living: Vec<_> = living.collect();
+                let states = futures::future::join_all(living.iter().map(|(_, node)| state(node, tenant))).await;
                 let differ = states.iter().any(|state| state.is_none() || *state != states[0]);
                 if !differ {
                     tracing::info!(tenant, state = ?states[0], "all replicas are equal");
                     break;
                 }
                 if Instant::now() > until {
-                    let places = nodes.iter().map(|(place, _)| *place);
+                    let places = living.iter().map(|(place, _)| *place);
                     panic!("replicas of {tenant} differ: {}", differences(places.zip(&states)));
                 }
                 sleep(PAUSE).await;

@@ -162,12 +162,12 @@ impl Directory {
         let answer = match timeout(ATTEMPT_MAX, client.propose(ProposeRequest { command })).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) if was_not_sent(&status) => return None,
-            Ok(Err(status)) if std::error::Error::source(&status).is_some() => return Some(Err(unknown())),
+            Ok(Err(status)) if std::error::Error::source(&status).is_some() => return Some(Err(self.unknown_at(at))),
             Ok(Err(status)) => {
                 let error = status::from_status(&status);
                 return (!error.is_transient()).then_some(Err(error));
             }
-            Err(_) => return Some(Err(unknown())),
+            Err(_) => return Some(Err(self.unknown_at(at))),
         };
         self.last.store(at as u64, Ordering::Relaxed);
         let reached = version(answer.incarnation, answer.index);
@@ -175,6 +175,13 @@ impl Directory {
         let malformed = |_| Error::new(ErrorKind::Internal, "the directory's answer cannot be read");
         let outcome = decode_answer(answer.answer).map_err(malformed);
         Some(outcome.and_then(|answer| Ok((answer?, reached))))
+    }
+
+    /// Says that it is not known what a voter has done. The next one is asked first from now on: this one may be gone for
+    /// good, and whoever asks again must not come to it for ever.
+    fn unknown_at(&self, at: usize) -> Error {
+        self.last.store(at as u64 + 1, Ordering::Relaxed);
+        unknown()
     }
 
     /// Positions of the voters to ask, the one that answered last first, this node itself left out.
