@@ -220,3 +220,32 @@ impl RaftLogStorage<TypeConfig> for Log {
         self.log.purge(upto.index, log_id_record(Some(&upto)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::entry::RaftEntry;
+    use stead_store::log::memory::Disk;
+    use stead_types::GroupId;
+
+    use super::*;
+    use crate::types::LeaderId;
+
+    fn log_id(index: u64) -> LogId {
+        LogId::new(LeaderId { term: 1, node_id: 1 }, index)
+    }
+
+    /// Invariant 2.
+    #[tokio::test]
+    async fn what_was_truncated_is_gone_after_a_power_loss() {
+        let disk = Disk::default();
+        let open = || Log::new(disk.open().group(GroupId::new(3)), Arc::new(Retained::keeping(1 << 20)));
+        let mut log = open();
+        log.save_vote(&Vote::new(1, 1)).await.unwrap();
+        let entries: Vec<Entry> = (0..6).map(|index| Entry::new_blank(log_id(index))).collect();
+        log.append(entries, IOFlushed::noop()).await.unwrap();
+        log.truncate_after(Some(log_id(2))).await.unwrap();
+        disk.power_loss(0);
+        let state = open().get_log_state().await.unwrap();
+        assert_eq!(state.last_log_id.map(|last| last.index), Some(2));
+    }
+}

@@ -107,3 +107,21 @@ async fn what_is_under_way_at_its_deadline_may_have_happened() {
     assert!(!ProposeError::TimedOut.has_no_effect());
     drop(taken);
 }
+
+/// Invariant 1.
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_committed_is_not_proposed_again() {
+    let proposer = proposer();
+    let asking = tokio::spawn({
+        let proposer = proposer.clone();
+        async move { proposer.propose(7, vec![Bytes::from_static(b"a")]).await }
+    });
+    tokio::task::yield_now().await;
+    let (_, flight) = proposer.next_entry().expect("it waits");
+    flight.finish(Err(Refusal::Final(ProposeError::LeaderChanged)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proposer.state.lock().paused_until = None;
+    assert!(proposer.next_entry().is_none());
+    let outcome = asking.await.unwrap().map(|answers| answers.len());
+    assert_eq!(outcome, Err(ProposeError::LeaderChanged));
+}

@@ -41,6 +41,23 @@ async fn a_follower_has_what_its_home_wrote_and_knows_how_fresh_it_is() {
     world.eventually("the acknowledgement", is_known).await;
 }
 
+/// A ping's answer comes behind everything that was committed before the ping.
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_not_called_fresh_before_its_data_is_there() {
+    let mut world = World::start(1, 1, Limits::default()).await;
+    let tenant = world.tenant(5, true);
+    let last = world.put(tenant, "a", b"0").await;
+    world.reaches(tenant, last).await;
+    // More often than batches are made, so that most changes wait for their turn.
+    for number in 0..200_u64 {
+        world.put(tenant, "a", &number.to_be_bytes()).await;
+        for _ in 0..7 {
+            sleep(Duration::from_millis(1)).await;
+            world.check_freshness();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_changes_more_than_a_message_holds_arrives_in_pieces() {
     const KEYS: usize = 5;

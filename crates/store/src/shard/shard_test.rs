@@ -276,6 +276,43 @@ fn nothing_is_removed_while_a_snapshot_is_read() {
 }
 
 #[test]
+fn nothing_is_removed_while_a_snapshot_is_taken_in() {
+    let mut from = Node::new(HOME);
+    from.propose(&[create(1)]);
+    // More than is sorted in memory at a time.
+    for key in 0..40 {
+        let operation = Operation::new(vec![b'k', key], Effect::put(noise(key, 512 << 10)));
+        from.propose(&[Write::new(tenant(1), None, operation).encode()]);
+    }
+    let Snapshot { applied, chunks } = from.machine.snapshot().unwrap();
+    let chunks: Vec<_> = chunks.collect();
+    let last = chunks.len() - 1;
+    assert!(last > 0, "the last chunk comes when others are written");
+    let machine = Arc::new(open(&Disk::default(), HOME));
+    let meanwhile = machine.clone();
+    let sweep = move |(number, chunk)| {
+        while number == last && meanwhile.maintain().unwrap() {}
+        chunk
+    };
+    let chunks = Box::new(chunks.into_iter().enumerate().map(sweep));
+    machine.install(Snapshot { applied, chunks }).unwrap();
+    let held = |machine: &ShardMachine| machine.read(|view| data(&view, tenant(1), None));
+    assert_eq!(held(&machine), held(&from.machine));
+}
+
+/// Bytes that cannot be compressed.
+fn noise(seed: u8, len: usize) -> Bytes {
+    let mut state = u64::from(seed) + 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(next).collect()
+}
+
+#[test]
 fn an_install_replaces_everything_and_leaves_no_rows_behind() {
     let mut old = Node::new(HOME);
     old.propose(&[create(1), put(1, 1, 1), create(2), put(2, 1, 2)]);
