@@ -24,6 +24,8 @@ struct Dev {
     child: Child,
     commands: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
+    /// Events that came while another one was waited for: one that a command causes may come before its answer.
+    passed_over: Vec<Value>,
     home: TempDir,
 }
 
@@ -42,6 +44,7 @@ impl Dev {
             commands: child.stdin.take(),
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
             child,
+            passed_over: Vec::new(),
             home,
         }
     }
@@ -54,12 +57,17 @@ impl Dev {
         Some(event)
     }
 
+    /// Returns the first event of this name that was not returned yet.
     async fn event(&mut self, name: &str) -> Value {
+        if let Some(at) = self.passed_over.iter().position(|event| event["event"] == name) {
+            return self.passed_over.remove(at);
+        }
         loop {
             let event = self.next().await.unwrap_or_else(|| panic!("it ended before {name}"));
             if event["event"] == name {
                 return event;
             }
+            self.passed_over.push(event);
         }
     }
 
