@@ -88,7 +88,7 @@ fn run(kind: Kind, layout: &dyn Layout, puts: u64) -> Result<Vec<Figures>> {
         };
         let mut cpu = Cpu::start();
         for batch in 0..total / BATCH {
-            let mut inner = rows.write();
+            let mut inner = rows.change()?;
             for n in batch * BATCH..(batch + 1) * BATCH {
                 sequence += 1;
                 let key = phase.pick(n, keys, &mut random);
@@ -96,7 +96,7 @@ fn run(kind: Kind, layout: &dyn Layout, puts: u64) -> Result<Vec<Figures>> {
                 layout.put(&mut inner.table, &Put::new(key, sequence, floor))?;
             }
             inner.applied.index += 1;
-            drop(inner);
+            inner.commit();
             rows.checkpoint_if_due()?;
             cpu.lap();
         }

@@ -35,7 +35,8 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock) {
 /// Removes keys of each tenant whose time may be over; tells whether any were removed. Each has one command in a round,
 /// so that those with many expired keys do not hold up the others.
 async fn expire_due(local: &Local, now: TenantTime) -> bool {
-    let due: Vec<TenantNumber> = local.machine.read(|view| view.shard().due(now).collect());
+    let due = local.machine.read(|view| view.shard().due(now).collect::<Vec<_>>());
+    let Ok(due) = due else { return false };
     let expired = stream::iter(due).map(|tenant| expire(local, tenant));
     let expired = expired.buffer_unordered(TENANTS_MAX);
     expired.fold(false, async |any, expired| any || expired).await

@@ -83,7 +83,7 @@ impl Freshness {
     /// Returns the same, from the pings that there are.
     pub fn measured(&self, tenant: TenantNumber) -> Option<Duration> {
         // All of it as of one state: a proof that is taken in after a tenant was detached does not speak for it.
-        self.machine.read(|held| {
+        let measured = self.machine.read(|held| {
             let following = self.following(held.shard(), tenant)?;
             let applied = self.reached(held.shard(), held.applied(), following.home);
             let mut proofs = self.proofs.lock();
@@ -92,14 +92,15 @@ impl Freshness {
                 proofs.advance(applied, view.version());
                 proofs.staleness(self.now(), view, &following)
             })
-        })
+        });
+        measured.ok().flatten()
     }
 
     /// Returns how the streams are that this node follows; of use on the group's leader.
     pub fn lags(&self) -> Vec<Lag> {
         let now = self.now();
         let connected = self.connected.lock().clone();
-        self.machine.read(|held| {
+        let lags = self.machine.read(|held| {
             let shard = held.shard();
             let mut tenants: BTreeMap<GroupId, (u64, u64)> = BTreeMap::new();
             for (_, record) in shard.records() {
@@ -120,7 +121,8 @@ impl Freshness {
                 detached,
             };
             tenants.into_iter().map(lag).collect()
-        })
+        });
+        lags.unwrap_or_default()
     }
 
     /// Notes whether a home's stream is open.
@@ -182,6 +184,7 @@ impl Freshness {
         let applied = self
             .machine
             .read(|held| self.reached(held.shard(), held.applied(), home));
+        let Ok(applied) = applied else { return };
         let version = self.views.version();
         if let Some(proofs) = self.proofs.lock().get_mut(&home) {
             proofs.advance(applied, version);

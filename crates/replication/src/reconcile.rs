@@ -71,9 +71,11 @@ async fn is_current(local: &Local, directory: &ToDirectory) -> bool {
 async fn look_at_all(local: &Local, directory: &ToDirectory) {
     let mut from = Some(TenantNumber::new(0));
     while let Some(number) = from {
-        let Page { steps, next } = local
+        let page = local
             .machine
             .read(|held| local.views.read(|view| reconcile::page(view, held.shard(), number)));
+        // A node whose rows are closed proposes nothing.
+        let Ok(Page { steps, next }) = page else { return };
         settle(local, directory, steps.iter().map(Step::tenant).collect()).await;
         tokio::task::yield_now().await;
         from = next;
@@ -98,12 +100,13 @@ async fn settle(local: &Local, directory: &ToDirectory, mut tenants: BTreeSet<Te
 }
 
 fn steps(local: &Local, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
-    local.machine.read(|held| {
+    let steps = local.machine.read(|held| {
         local.views.read(|view| {
             let step = |number: &TenantNumber| reconcile::step(view, held.shard(), *number);
             tenants.iter().filter_map(step).collect()
         })
-    })
+    });
+    steps.unwrap_or_default()
 }
 
 /// Proposes and reports. Returns which tenants to look at again: all but those whose report the directory has, which

@@ -111,6 +111,7 @@ impl FeedService for Feeds {
         });
         let proofs = proofs.collect();
         let applied = local.machine.read(|held| held.applied());
+        let applied = applied.map_err(|half_changed| Status::unavailable(half_changed.to_string()))?;
         Ok(Response::new(FreshnessResponse { proofs, applied }))
     }
 }

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_state::directory::{Command, Initial};
+use stead_store::group_rows::HalfChanged;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -45,7 +46,10 @@ impl Bootstrap {
         loop {
             leadership.borrow_and_update();
             versions.borrow_and_update();
-            let missing = seat.group.is_leader().then(|| self.missing(seat)).flatten();
+            let missing = match seat.group.is_leader() {
+                true => self.missing(seat)?,
+                false => None,
+            };
             if let Some(command) = missing {
                 self.propose(seat, &command).await?;
                 continue;
@@ -58,7 +62,7 @@ impl Bootstrap {
     }
 
     /// The command that the directory lacks.
-    fn missing(&self, seat: &Seat) -> Option<Command> {
+    fn missing(&self, seat: &Seat) -> Result<Option<Command>, HalfChanged> {
         seat.machine.read(|directory| {
             if directory.cluster().is_none() {
                 return Some(Command::Bootstrap(self.initial.clone()));

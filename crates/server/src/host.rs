@@ -16,7 +16,7 @@ use stead_state::{
     directory::Tenant,
     shard::{Shard, read::Reading},
 };
-use stead_store::{engine::Kind, shard::ShardMachine};
+use stead_store::{engine::Kind, group_rows::HalfChanged, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
 use crate::{
@@ -47,26 +47,55 @@ pub(crate) struct Hosted {
 impl Hosted {
     /// Returns the epoch that a tenant's record here has, if there is one.
     pub(crate) fn epoch(&self, tenant: TenantNumber) -> Option<Epoch> {
-        self.machine.read(|view| view.record(tenant).map(|record| record.epoch))
+        let epoch = self.machine.read(|view| view.record(tenant).map(|record| record.epoch));
+        epoch.ok().flatten()
     }
 
     /// Tells whether this group owns a tenant in its own log.
     pub(crate) fn owns(&self, tenant: TenantNumber) -> bool {
-        self.machine
-            .read(|view| view.record(tenant).is_some_and(|record| record.owned().is_some()))
+        let owns = self
+            .machine
+            .read(|view| view.record(tenant).is_some_and(|record| record.owned().is_some()));
+        owns.unwrap_or(false)
     }
 
     /// Reads a tenant's data where the group may be asked for it; nothing may wait inside.
-    pub(crate) fn readable<T>(&self, tenant: TenantNumber, read: impl FnOnce(Option<Reading<'_>>) -> T) -> T {
+    ///
+    /// # Errors
+    ///
+    /// When its rows are closed.
+    pub(crate) fn readable<T>(
+        &self,
+        tenant: TenantNumber,
+        read: impl FnOnce(Option<Reading<'_>>) -> T,
+    ) -> Result<T, Error> {
         self.reading(tenant, |reading| {
             read(reading.filter(|reading| Shard::is_readable(reading.record())))
         })
     }
 
     /// Reads a tenant's data; nothing may wait inside.
-    pub(crate) fn reading<T>(&self, tenant: TenantNumber, read: impl FnOnce(Option<Reading<'_>>) -> T) -> T {
-        self.machine.read(|view| read(view.reading(tenant)))
+    ///
+    /// # Errors
+    ///
+    /// When its rows are closed.
+    pub(crate) fn reading<T>(
+        &self,
+        tenant: TenantNumber,
+        read: impl FnOnce(Option<Reading<'_>>) -> T,
+    ) -> Result<T, Error> {
+        self.machine
+            .read(|view| read(view.reading(tenant)))
+            .map_err(|half_changed| storage_failed(&half_changed))
     }
+}
+
+/// The error of whatever needs rows that are closed: another node has them, and this one is about to stop.
+pub(crate) fn storage_failed(half_changed: &HalfChanged) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("this node stops, try another one: {half_changed}"),
+    )
 }
 
 /// What everything on a node shares.

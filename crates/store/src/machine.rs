@@ -8,6 +8,9 @@
 //!
 //! 1. [`Machine::applied`] after opening is [`Machine::durable`]: what was applied later is applied again from the log.
 //! 2. The log is never purged past [`Machine::durable`].
+//! 3. An entry is applied as a whole or the machine fails for good: what is in memory is never read or made durable
+//!    then. Opened again, it is at its last checkpoint.
+//! 4. Entries are applied in the order of their indexes, none twice and none left out; one out of turn fails the machine.
 
 use std::any::Any;
 
@@ -22,6 +25,30 @@ pub struct Applied {
     pub log_id: Bytes,
     /// Raft's membership as of that entry, opaque here; empty before the first.
     pub membership: Bytes,
+}
+
+/// An entry came out of turn: the one that should have come before it is missing, or was applied already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {index} was to be applied behind entry {applied}")]
+pub struct OutOfTurn {
+    /// Index of the last applied entry.
+    pub applied: u64,
+    /// Index of the entry that came.
+    pub index: u64,
+}
+
+impl Applied {
+    /// Fails unless this is the index of the next entry.
+    pub(crate) fn check_next(&self, index: u64) -> Result<(), Failed> {
+        let applied = self.index;
+        if applied.checked_add(1) == Some(index) {
+            return Ok(());
+        }
+        Err(Failed {
+            doing: "applying an entry",
+            source: Box::new(OutOfTurn { applied, index }),
+        })
+    }
 }
 
 /// A committed entry.

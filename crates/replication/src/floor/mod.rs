@@ -75,7 +75,7 @@ async fn move_to(local: &Local, floor: &Floor) -> Result<bool, Unreadable> {
             tracing::debug!(group = %local.id(), %error, "the floor was not moved");
             return Ok(false);
         }
-        let ends = local.machine.read(|held| held.feed_ends())?;
+        let ends = local.machine.read(|held| held.feed_ends())??;
         if ends.is_none_or(|(first, _)| first > floor.index) {
             return Ok(true);
         }
@@ -101,7 +101,7 @@ impl Keeper {
     async fn look(&mut self, local: &Local) -> Result<(), Unreadable> {
         self.refresh(local);
         loop {
-            let is_all = local.machine.read(|held| self.take_in(held))?;
+            let is_all = local.machine.read(|held| self.take_in(held))??;
             if is_all {
                 return Ok(());
             }
@@ -174,7 +174,7 @@ impl Keeper {
                 let floor = self.own.floor((tenant, last), &reading, &followers, from);
                 Some(floor.map(|floor| (reading.state().floor, floor)))
             });
-            match moved.transpose()? {
+            match moved?.transpose()? {
                 Some(moved) => drop(floors.insert(tenant, moved)),
                 None => self.own.rest(tenant),
             }
@@ -218,7 +218,7 @@ impl Keeper {
                 held.reading(tenant)
                     .map(|reading| reading.last_before(floor, kept_from))
             };
-            let floor = local.machine.read(last_before).transpose()?.unwrap_or(floor);
+            let floor = local.machine.read(last_before)?.transpose()?.unwrap_or(floor);
             Ok((tenant, floor))
         };
         let tenants = tenants.into_iter().map(capped).collect::<Result<_, Unreadable>>()?;

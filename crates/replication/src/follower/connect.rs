@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use stead_api::proto::internal::v1::{FeedOpen, FeedOpened, FeedPosition};
+use stead_store::group_rows::HalfChanged;
 use stead_types::{GroupId, NodeId};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -74,8 +75,12 @@ async fn open(local: &Local, peers: &Peers, home: GroupId, node: NodeId) -> Answ
     if local.group.read_index().await.is_err() {
         return Answer::Nothing;
     }
+    // A node whose rows are closed stops.
+    let Ok(opening) = opening(local, home) else {
+        return Answer::Nothing;
+    };
     let (to_home, requests) = mpsc::channel(TO_HOME_MAX);
-    let first = wire::to_home(ToHome::Open(opening(local, home)));
+    let first = wire::to_home(ToHome::Open(opening));
     to_home.try_send(first).expect("the channel is new and has room");
     let answer = async {
         let mut from_home = client.subscribe(ReceiverStream::new(requests)).await?.into_inner();
@@ -103,7 +108,7 @@ async fn open(local: &Local, peers: &Peers, home: GroupId, node: NodeId) -> Answ
     }
 }
 
-fn opening(local: &Local, home: GroupId) -> FeedOpen {
+fn opening(local: &Local, home: GroupId) -> Result<FeedOpen, HalfChanged> {
     let (offset, detached) = local.machine.read(|held| {
         let detached = held
             .shard()
@@ -111,14 +116,14 @@ fn opening(local: &Local, home: GroupId) -> FeedOpen {
             .filter_map(|tenant| outcome::position(tenant, &held));
         let detached: Vec<FeedPosition> = detached.take(DETACHED_MAX + 1).collect();
         (held.shard().stream(home), detached)
-    });
+    })?;
     let all_detached = detached.len() > DETACHED_MAX;
-    FeedOpen {
+    Ok(FeedOpen {
         follower_group: local.id().get(),
         home_group: home.get(),
         offset: Some(wire::offset_to(offset)),
         detached: if all_detached { Vec::new() } else { detached },
         all_detached,
         capabilities: Vec::new(),
-    }
+    })
 }

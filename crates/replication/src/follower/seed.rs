@@ -83,7 +83,7 @@ async fn from(
 
 /// What is asked for: to go on with the copy being built, if there is one of this home and epoch.
 fn request(local: &Local, home: GroupId, tenant: TenantNumber, fresh: bool) -> Option<SeedRequest> {
-    local.machine.read(|held| {
+    let request = local.machine.read(|held| {
         let record = held.record(tenant)?;
         let shadow = record.shadow.as_ref().filter(|_| !fresh);
         let clients = shadow.and_then(stead_state::shard::record::Shadow::clients_loaded_to);
@@ -98,7 +98,8 @@ fn request(local: &Local, home: GroupId, tenant: TenantNumber, fresh: bool) -> O
                 .map(|ClientId(id)| id.to_be_bytes().to_vec().into())
                 .unwrap_or_default(),
         })
-    })
+    });
+    request.ok().flatten()
 }
 
 async fn take_in(local: &Local, unpacker: &mut Unpacker, home: GroupId, chunk: SeedChunk) -> Result<(), Failed> {

@@ -19,7 +19,7 @@ use stead_state::{
         record::Record,
     },
 };
-use stead_store::machine::Answer;
+use stead_store::{group_rows::HalfChanged, machine::Answer};
 use stead_types::{
     ClientId, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
     planted::{self, Bug},
@@ -52,13 +52,16 @@ const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(2
 type Seed = BoxFuture<'static, (TenantNumber, bool)>;
 type UnderWay = BoxFuture<'static, (Proposal, Result<Vec<Answer>, ProposeError>)>;
 
-/// Follows one home, from stream to stream. Never returns.
+/// Follows one home, from stream to stream, until the own rows are closed.
 pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
     let (mut flux, mut seeds, mut hint) = (Flux::default(), FuturesUnordered::new(), None);
     loop {
         let open = Box::pin(connect(&local, &peers, home, &mut hint)).await;
         flux.opened();
-        let mut stream = Stream::new(local.clone(), peers.clone(), home, open);
+        // A node whose rows are closed stops.
+        let Ok(mut stream) = Stream::new(local.clone(), peers.clone(), home, open) else {
+            return;
+        };
         stream.seeds = seeds;
         stream.flux = flux;
         local.freshness.connected(home, true);
@@ -87,6 +90,14 @@ enum End {
     Garbled(#[expect(dead_code, reason = "shown in logs")] Garbled),
     /// The own group did not take a proposal.
     NotTaken(#[expect(dead_code, reason = "shown in logs")] ProposeError),
+    /// The own rows are closed.
+    HalfChanged(#[expect(dead_code, reason = "shown in logs")] HalfChanged),
+}
+
+impl From<HalfChanged> for End {
+    fn from(half_changed: HalfChanged) -> Self {
+        Self::HalfChanged(half_changed)
+    }
 }
 
 impl From<Garbled> for End {
@@ -129,7 +140,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(local: Arc<Local>, peers: Arc<Peers>, home: GroupId, open: Open) -> Self {
+    fn new(local: Arc<Local>, peers: Arc<Peers>, home: GroupId, open: Open) -> Result<Self, HalfChanged> {
         let incarnation = Incarnation(open.opened.incarnation);
         let mut queue = Queue::new(home, incarnation);
         if let Some(begins) = open.opened.begins {
@@ -137,14 +148,14 @@ impl Stream {
                 let of_home = |record: &Record| record.session.is_some_and(|session| session.home == home);
                 let records = held.shard().records().filter(|(_, record)| of_home(record));
                 records.map(|(tenant, _)| tenant).collect()
-            });
+            })?;
             let offset = FeedOffset {
                 incarnation: Incarnation(begins.incarnation),
                 index: begins.index,
             };
             queue.push(Item::Begins { offset, attached });
         }
-        Self {
+        Ok(Self {
             applied: local.group.applied(),
             local,
             peers,
@@ -161,7 +172,7 @@ impl Stream {
             pings: Pings::default(),
             pinged: None,
             busy: None,
-        }
+        })
     }
 
     /// Goes on until the stream ends.
@@ -226,7 +237,7 @@ impl Stream {
             return Ok(());
         }
         // Now the home has been told all that the log has: nobody is asked for whom it has still to be told of.
-        self.look();
+        self.look()?;
         let todo = self.flux.todo(Instant::now());
         for tenant in todo.ask {
             self.ask(tenant)?;
@@ -237,19 +248,19 @@ impl Stream {
             let seed = async move { (tenant, seed::seed(local, peers, home, (tenant, fresh)).await) };
             self.seeds.push(seed.boxed());
         }
-        self.propose();
-        Ok(())
+        self.propose()
     }
 
     /// Looks who is detached, if that has changed.
-    fn look(&mut self) {
+    fn look(&mut self) -> Result<(), End> {
         let (seen, flux, home) = (&mut self.seen, &mut self.flux, self.home);
         self.local.machine.read(|held| {
             let now = Some(held.shard().detached_changes());
             if std::mem::replace(seen, now) != now {
                 flux.detached(held.shard().detached(home));
             }
-        });
+        })?;
+        Ok(())
     }
 
     fn ask(&mut self, tenant: TenantNumber) -> Result<(), End> {
@@ -258,7 +269,7 @@ impl Stream {
             let detached = held.record(tenant).filter(|record| record.home() == Some(home));
             let detached = detached.filter(|record| !held.shard().is_attached(record));
             detached.map(standing)
-        });
+        })?;
         match standing {
             Some(Standing::At(epoch, revision)) => {
                 let position = Position {
@@ -286,14 +297,14 @@ impl Stream {
         }
     }
 
-    fn propose(&mut self) {
+    fn propose(&mut self) -> Result<(), End> {
         let home = self.home;
         let (local, queue) = (&self.local, &mut self.queue);
         let proposal = local.machine.read(|held| {
             let is_seeded = |tenant| held.record(tenant).is_some_and(|record| record.shadow.is_some());
             queue.proposal(held.shard().stream(home), is_seeded)
-        });
-        let Some(proposal) = proposal else { return };
+        })?;
+        let Some(proposal) = proposal else { return Ok(()) };
         let group = self.local.group.clone();
         let class = CLASS + u64::from(home.get());
         let under_way = async move {
@@ -308,13 +319,14 @@ impl Stream {
             }
         };
         self.under_way = Some(under_way.boxed());
+        Ok(())
     }
 
     fn proposed(&mut self, mut proposal: Proposal, answers: Vec<Answer>) -> Result<(), End> {
         let (home, local) = (self.home, self.local.clone());
         let outcome = local
             .machine
-            .read(|held| Outcome::read(home, &proposal, answers, &held));
+            .read(|held| Outcome::read(home, &proposal, answers, &held))?;
         for tenant in &outcome.refused {
             self.flux.refused(*tenant, Instant::now());
         }
@@ -343,7 +355,7 @@ impl Stream {
         match response.message {
             Some(ToFollower::Batch(batch)) => self.batch(batch)?,
             Some(ToFollower::Attached(attached)) => self.queue.push(Item::Attached(read_attached(attached)?)),
-            Some(ToFollower::Refused(refused)) => self.refused(&refused),
+            Some(ToFollower::Refused(refused)) => self.refused(&refused)?,
             Some(ToFollower::Pong(pong)) => self.pong(&pong)?,
             Some(ToFollower::NotLeader(not_leader)) => {
                 let leader = (not_leader.leader != 0).then_some(stead_types::NodeId::new(not_leader.leader));
@@ -376,15 +388,15 @@ impl Stream {
         Ok(())
     }
 
-    fn refused(&mut self, refused: &FeedRefused) {
+    fn refused(&mut self, refused: &FeedRefused) -> Result<(), End> {
         let (tenant, now) = (TenantNumber::new(refused.tenant), Instant::now());
         tracing::debug!(group = %self.local.id(), home = %self.home, %tenant, reason = ?refused.reason(), "refused");
         let has_shadow = self.local.machine.read(|held| {
             let record = held.record(tenant).filter(|record| record.home() == Some(self.home));
             record.map(|record| record.shadow.is_some())
-        });
+        })?;
         // A home may refuse whom this group does not follow.
-        let Some(has_shadow) = has_shadow else { return };
+        let Some(has_shadow) = has_shadow else { return Ok(()) };
         // Also if it is not attached: that may be under way.
         self.queue.push(Item::Detached(tenant));
         match refused.reason() {
@@ -398,6 +410,7 @@ impl Stream {
                 self.flux.refused(tenant, now);
             }
         }
+        Ok(())
     }
 
     fn ping(&mut self) -> Result<(), End> {

@@ -135,7 +135,7 @@ fn beginning(local: &Local, opening: &Opening) -> Result<Beginning, Unreadable> 
             is_new: false,
             sessions,
         })
-    })
+    })?
 }
 
 /// Notes what the follower says it has. Where the stream begins anew it speaks for nobody, and where those are that are

@@ -92,7 +92,7 @@ impl Source {
         let made = local.machine.read(|held| match self.go_through(&held)? {
             Some(under_way) => self.piece(&held, under_way).map(Some),
             None => Ok(None),
-        })?;
+        })??;
         // Compressed and counted only once the group may apply again.
         match made {
             Some((batch, Some(offset))) if batch.is_empty() => self.skipped(offset),
@@ -218,7 +218,7 @@ impl Source {
                 }
             }
             Ok::<_, Unreadable>(batch)
-        })?;
+        })??;
         if !batch.is_empty() {
             self.send(batch, self.skipped.unwrap_or(self.offset));
         }

@@ -147,11 +147,12 @@ impl Seeding {
         if !may_follow && !planted::is(Bug::SeedToAnybody) {
             return Err(NoChunk::Refused(Reason::NotAdmitted));
         }
-        local.machine.read(|held| {
+        let read = local.machine.read(|held| {
             let reading = held.reading(self.tenant);
             let reading = reading.filter(|reading| reading.record().owned() == Some(self.epoch));
             self.read(reading.ok_or(NoChunk::Refused(Reason::NotOwner))?)
-        })
+        });
+        read.unwrap_or_else(|half_changed| Err(self.failed(Refused::Unreadable(half_changed.into()))))
     }
 
     fn read(&mut self, reading: Reading<'_>) -> Result<bytes::Bytes, NoChunk> {

@@ -29,7 +29,7 @@ async fn all_that_nobody_needs_goes_however_much_it_is() {
         last = world.put(tenant, "a", b"1").await;
     }
     let home = world.leading(HOME).await;
-    let ends = || home.machine.read(|held| held.feed_ends()).unwrap().unwrap();
+    let ends = || home.machine.read(|held| held.feed_ends()).unwrap().unwrap().unwrap();
     assert!(ends().1 - ends().0 > 8_500, "nothing has gone yet");
     let is_one_left = || (ends().0 == ends().1).then_some(());
     world.eventually("one entry to be left", is_one_left).await;
@@ -75,28 +75,30 @@ const A_WHILE: Duration = Duration::from_secs(25);
 /// Says which is the oldest revision that can be read, and that what is older is refused with it.
 async fn oldest(world: &World, tenant: TenantNumber) -> u64 {
     let home = world.leading(HOME).await;
-    home.machine.read(|held| {
-        let reading = held.reading(tenant).unwrap();
-        let (floor, last) = (reading.state().floor, reading.state().revision);
-        let at = |sequence| Revision::new(last.epoch(), Sequence::new(sequence).unwrap());
-        for sequence in 1..=last.sequence().get() {
-            match reading.get(b"a", Some(at(sequence))) {
-                Ok(version) => {
-                    assert!(sequence >= floor.sequence().get(), "{sequence} is below {floor}");
-                    assert_eq!(version.unwrap().revision, at(sequence), "every write was of this key");
+    home.machine
+        .read(|held| {
+            let reading = held.reading(tenant).unwrap();
+            let (floor, last) = (reading.state().floor, reading.state().revision);
+            let at = |sequence| Revision::new(last.epoch(), Sequence::new(sequence).unwrap());
+            for sequence in 1..=last.sequence().get() {
+                match reading.get(b"a", Some(at(sequence))) {
+                    Ok(version) => {
+                        assert!(sequence >= floor.sequence().get(), "{sequence} is below {floor}");
+                        assert_eq!(version.unwrap().revision, at(sequence), "every write was of this key");
+                    }
+                    Err(Refused::Compacted { oldest }) => {
+                        assert_eq!(oldest, floor);
+                        assert!(
+                            sequence < floor.sequence().get(),
+                            "{sequence} is gone, from {floor} on it is there"
+                        );
+                    }
+                    Err(other) => panic!("{other}"),
                 }
-                Err(Refused::Compacted { oldest }) => {
-                    assert_eq!(oldest, floor);
-                    assert!(
-                        sequence < floor.sequence().get(),
-                        "{sequence} is gone, from {floor} on it is there"
-                    );
-                }
-                Err(other) => panic!("{other}"),
             }
-        }
-        floor.sequence().get()
-    })
+            floor.sequence().get()
+        })
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]

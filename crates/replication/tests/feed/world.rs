@@ -281,7 +281,7 @@ impl World {
 
 impl Node {
     pub fn record(&self, tenant: TenantNumber) -> Option<Record> {
-        self.machine.read(|held| held.record(tenant).cloned())
+        self.machine.read(|held| held.record(tenant).cloned()).unwrap()
     }
 
     pub fn state(&self, tenant: TenantNumber) -> Option<CopyState> {
@@ -290,7 +290,7 @@ impl Node {
 
     /// Returns how far it has the home's stream.
     pub fn offset(&self) -> FeedOffset {
-        self.machine.read(|held| held.shard().stream(HOME))
+        self.machine.read(|held| held.shard().stream(HOME)).unwrap()
     }
 }
 

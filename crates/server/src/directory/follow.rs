@@ -72,7 +72,7 @@ impl ViewFollower {
         let mut versions = seat.machine.version();
         loop {
             versions.borrow_and_update();
-            let since = seat.machine.changes_since(self.views.version(), CHANGES_MAX);
+            let since = seat.machine.changes_since(self.views.version(), CHANGES_MAX)?;
             let reached = since.version;
             let changes = since
                 .changes

@@ -85,17 +85,18 @@ impl Router {
 /// Tells whether the outcome of a write is remembered here: it adds nothing.
 fn is_repeat(hosted: &Hosted, tenant: &Tenant, write: &Write) -> bool {
     write.idempotency.is_some_and(|key| {
-        hosted.machine.read(|view| {
+        let is_repeat = hosted.machine.read(|view| {
             let clients = view.shard().clients(tenant.number);
             let window = clients.and_then(|clients| clients.windows().get(&key.client));
             window.is_some_and(|window| window.find(key.sequence).is_some())
-        })
+        });
+        is_repeat.unwrap_or(false)
     })
 }
 
 /// How many clients of a tenant have written lately; `None` if this one is among them.
 fn remembered_besides(hosted: &Hosted, tenant: &Tenant, client: ClientId, now_ms: u64) -> Option<u64> {
-    hosted.machine.read(|view| {
+    let others = hosted.machine.read(|view| {
         let clients = view.shard().clients(tenant.number)?;
         if clients.windows().contains_key(&client) {
             return None;
@@ -103,7 +104,8 @@ fn remembered_besides(hosted: &Hosted, tenant: &Tenant, client: ClientId, now_ms
         let newest = clients.windows().values().filter_map(|window| window.newest());
         let lately = newest.filter(|outcome| now_ms.saturating_sub(outcome.time.0) <= REMEMBERED_MS_MAX);
         Some(lately.count() as u64)
-    })
+    });
+    others.ok().flatten()
 }
 
 /// Admits what a write adds to what its tenant stores. What the key holds now is looked up only where it matters.
@@ -116,7 +118,8 @@ fn store(permit: &mut Permit, hosted: &Hosted, tenant: &Tenant, change: &Change)
     let held = hosted.reading(tenant.number, |reading| {
         reading.map(|reading| (reading.state().keys, reading.state().len))
     });
-    let Some(held) = held else { return Ok(()) };
+    // What is not held here, or cannot be read, is refused where it is proposed.
+    let Ok(Some(held)) = held else { return Ok(()) };
     if permit.grow(tenant, stored(held), at_most).is_ok() {
         return Ok(());
     }
@@ -126,7 +129,7 @@ fn store(permit: &mut Permit, hosted: &Hosted, tenant: &Tenant, change: &Change)
             Growth::of(operation, version.map(|version| version.value.bytes.len() as u64))
         })
     });
-    permit.grow(tenant, stored(held), exact)
+    permit.grow(tenant, stored(held), exact.unwrap_or(at_most))
 }
 
 /// Returns what a change adds, given what each of its writes does: of a transaction the branch that adds more.

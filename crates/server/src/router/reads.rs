@@ -133,7 +133,7 @@ impl Router {
                 let reading = reading.ok_or_else(gone)?;
                 query(&reading, job, origin, staleness, counted.take())
             };
-            match hosted.readable(job.tenant.number, reading)? {
+            match hosted.readable(job.tenant.number, reading)?? {
                 Found::Answer(answer) => return Ok(Some(answer)),
                 Found::NotReached => return Ok(None),
                 Found::Count(count, after, revision) => {

@@ -64,7 +64,7 @@ impl Router {
             return (Verdict::Forward, Role::Follower, None);
         };
         let staleness = hosted.freshness.staleness(number);
-        hosted.readable(number, |reading| match reading {
+        let verdict = hosted.readable(number, |reading| match reading {
             None => (Verdict::Forward, Role::Follower, None),
             Some(reading) => {
                 let role = if reading.record().owned().is_some() {
@@ -83,7 +83,8 @@ impl Router {
                     staleness,
                 )
             }
-        })
+        });
+        verdict.unwrap_or_else(|error| (Verdict::Refuse(error), Role::Follower, None))
     }
 }
 

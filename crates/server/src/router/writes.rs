@@ -13,6 +13,7 @@ use stead_state::{
         deletion::Deletion,
     },
 };
+use stead_store::shard::View;
 use stead_types::{
     Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber,
     limits::{REQUEST_LEN_MAX, TXN_STEPS_MAX},
@@ -21,7 +22,7 @@ use stead_types::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{Job, READY_WAIT, Router, Write, by_deadline, request::Change, too_late};
-use crate::host::Hosted;
+use crate::host::{Hosted, storage_failed};
 
 /// How much of its time a delete of a large range works: the rest is for its answer.
 const RANGE_TIME_SHARE: f64 = 0.75;
@@ -263,13 +264,15 @@ impl Router {
     pub(super) fn serves(&self, hosted: &Hosted, tenant: TenantNumber) -> Result<(), Error> {
         let standing = self.standing(tenant);
         let refused = |why| Error::new(ErrorKind::NoLease, format!("the home may not serve the tenant: {why}"));
-        hosted.machine.read(|view| {
+        let check = |view: View<'_>| {
             let record = view.record(tenant).ok_or(NotServing::NotOwner);
             record
                 .and_then(|record| serving::check(record, &standing))
                 .map(drop)
                 .map_err(refused)
-        })
+        };
+        let checked = hosted.machine.read(check);
+        checked.map_err(|half_changed| storage_failed(&half_changed))?
     }
 
     /// The serving check for writes that were committed at these revisions.
@@ -280,7 +283,7 @@ impl Router {
         outcomes: &[Outcome],
     ) -> Vec<Result<(), NotServing>> {
         let standing = self.standing(tenant);
-        hosted.machine.read(|view| {
+        let checked = hosted.machine.read(|view| {
             let check = |outcome: &Outcome| {
                 let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
                 match outcome {
@@ -307,7 +310,9 @@ impl Router {
                 .map(drop)
             };
             outcomes.iter().map(check).collect()
-        })
+        });
+        // Of rows that are closed nobody knows whether they may still be served.
+        checked.unwrap_or_else(|_| outcomes.iter().map(|_| Err(NotServing::NotOwner)).collect())
     }
 
     /// Waits until a group owns a tenant in its own log.

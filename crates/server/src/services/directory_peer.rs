@@ -11,6 +11,7 @@ use stead_api::{
     status,
 };
 use stead_state::directory::encode_answer;
+use stead_store::group_rows::HalfChanged;
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,14 @@ impl Watcher {
             }
             let newest = *self.versions.borrow_and_update();
             if newest > self.sent {
-                self.queued = self.messages();
+                match self.messages() {
+                    Ok(messages) => self.queued = messages,
+                    // The watcher finds another voter.
+                    Err(half_changed) => {
+                        tracing::debug!(%half_changed, "a watch of the directory ends");
+                        return None;
+                    }
+                }
                 continue;
             }
             tokio::select! {
@@ -77,8 +85,8 @@ impl Watcher {
     }
 
     /// What has changed since the last message, in the order of popping.
-    fn messages(&mut self) -> Vec<WatchResponse> {
-        let since = self.seat.machine.changes_since(self.sent, CHANGES_A_MESSAGE);
+    fn messages(&mut self) -> Result<Vec<WatchResponse>, HalfChanged> {
+        let since = self.seat.machine.changes_since(self.sent, CHANGES_A_MESSAGE)?;
         let message = |changes: &[bytes::Bytes]| WatchResponse {
             changes: changes.to_vec(),
             ..Default::default()
@@ -95,7 +103,7 @@ impl Watcher {
         }
         self.sent = since.version;
         messages.reverse();
-        messages
+        Ok(messages)
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) async fn confirmed(hosted: &Hosted, opening: &Opening) -> Result<Revi
 }
 
 fn look(hosted: &Hosted, opening: &Opening) -> Result<Reach, Error> {
-    hosted.reading(opening.tenant.number, |reading| begin(reading, &opening.ask))
+    hosted.reading(opening.tenant.number, |reading| begin(reading, &opening.ask))?
 }
 
 pub(super) fn begin(reading: Option<Reading<'_>>, ask: &Ask) -> Result<Reach, Error> {

@@ -326,12 +326,14 @@ impl Reader {
 
     /// Returns those behind which something has happened; compared as of one state.
     fn moved(&self, mut heads: Vec<At>) -> Vec<At> {
-        self.hosted.machine.read(|view| {
+        let compared = self.hosted.machine.read(|view| {
             heads.retain(|at| {
                 let record = view.record(at.key.1).filter(|record| Shard::is_readable(record));
                 record.is_none_or(|record| record.live.revision != at.head)
             });
         });
+        // Of rows that are closed all hubs end: each of their watches finds out why.
+        drop(compared);
         heads
     }
 
@@ -357,9 +359,10 @@ impl Reader {
     }
 
     fn changes(&self, tenant: TenantNumber, after: Revision) -> Option<Changes> {
-        self.hosted.readable(tenant, |reading| {
+        let changes = self.hosted.readable(tenant, |reading| {
             reading?.changes(after, Sequence::MAX, BATCH_LEN_MAX).ok()
-        })
+        });
+        changes.ok().flatten()
     }
 }
 

@@ -281,7 +281,7 @@ fn read<T>(
     tenant: TenantNumber,
     read: impl FnOnce(&Reading<'_>) -> Result<T, Refused>,
 ) -> Result<T, Error> {
-    hosted.readable(tenant, |reading| of_copy(reading, read))
+    hosted.readable(tenant, |reading| of_copy(reading, read))?
 }
 
 pub(super) fn of_copy<T>(

@@ -2,6 +2,8 @@
 
 /// What has been applied, per group; written by `store`.
 pub const GROUP: u8 = 0x01;
+/// The highest install number given out, per group; written by `store`.
+pub const INSTALLS: u8 = 0x02;
 /// A tenant's record in a group.
 pub const TENANT: u8 = 0x10;
 /// The current version of a key.

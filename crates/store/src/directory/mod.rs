@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use history::History;
 use stead_state::{
-    codec::{Entry, UnreadableEntry},
+    codec::Entry,
     directory::{Answer as DirectoryAnswer, Change, Command, Directory},
     rows::{Order, Rows, RowsMut, Unreadable, after, directory as rows, kind},
 };
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use crate::{
     background::Background,
     engine::Engine,
-    group_rows::{GroupRows, Inner, failed},
+    group_rows::{GroupRows, HalfChanged, Inner, failed},
     machine::{Answer, Applied, Committed, Failed, Machine, Payload, Snapshot},
 };
 
@@ -64,13 +64,17 @@ impl DirectoryMachine {
             let history = History::after(directory.view().version().index);
             Ok(State { directory, history })
         })?;
-        let (version, _) = watch::channel(rows.read().state.directory.view().version());
+        let (version, _) = watch::channel(rows.read()?.state.directory.view().version());
         Ok(Self { rows, version })
     }
 
     /// Reads the directory as of what has been applied.
-    pub fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> T {
-        read(&self.rows.read().state.directory)
+    ///
+    /// # Errors
+    ///
+    /// After an entry failed half way: nothing is read any more, and the node must stop.
+    pub fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> Result<T, HalfChanged> {
+        Ok(read(&self.rows.read()?.state.directory))
     }
 
     /// Returns the version that has been applied, and wakes when it moves.
@@ -80,36 +84,48 @@ impl DirectoryMachine {
 
     /// Returns what a view of this version lacks: about `max` changes of whole entries, or everything there is if the
     /// history does not reach back so far. A view that is ahead of this replica lacks nothing.
-    pub fn changes_since(&self, version: DirectoryVersion, max: usize) -> Changes {
-        let inner = self.rows.read();
+    ///
+    /// # Errors
+    ///
+    /// As for [`DirectoryMachine::read`].
+    pub fn changes_since(&self, version: DirectoryVersion, max: usize) -> Result<Changes, HalfChanged> {
+        let inner = self.rows.read()?;
         let state = &inner.state;
         let now = state.directory.view().version();
         if version.incarnation == now.incarnation {
             if version.index >= now.index {
-                return Changes {
+                return Ok(Changes {
                     is_snapshot: false,
                     changes: Vec::new(),
                     version,
-                };
+                });
             }
             if let Some((changes, end)) = state.history.since(version.index, max) {
                 let index = end.unwrap_or(now.index);
-                return Changes {
+                return Ok(Changes {
                     is_snapshot: false,
                     changes,
                     version: DirectoryVersion { index, ..now },
-                };
+                });
             }
         }
-        Changes {
+        Ok(Changes {
             is_snapshot: true,
             changes: state.directory.view().things().map(|thing| thing.encode()).collect(),
             version: now,
-        }
+        })
+    }
+
+    /// Tells watchers which version has been applied.
+    fn announce(&self) -> Result<(), HalfChanged> {
+        let version = self.read(|directory| directory.view().version())?;
+        self.version.send_replace(version);
+        Ok(())
     }
 }
 
-fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, UnreadableEntry> {
+fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, Failed> {
+    inner.applied.check_next(committed.index)?;
     let directory = &mut inner.state.directory;
     let (mut answers, mut changed) = (Vec::new(), Vec::new());
     match committed.payload {
@@ -119,11 +135,12 @@ fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, 
             inner.applied.membership = membership;
         }
         Payload::Commands(commands) => {
-            let entry = Entry::parse(commands)?;
+            let unreadable = "reading an entry of the directory";
+            let entry = Entry::parse(commands).map_err(failed(unreadable))?;
             let time = entry.time;
-            let commands = entry.decode(committed.index, Command::decode)?;
+            let commands = entry.decode(committed.index, Command::decode);
             directory.reach(committed.index);
-            for command in commands {
+            for command in commands.map_err(failed(unreadable))? {
                 let applied = directory.apply(time, command);
                 rows::write(&mut inner.table, directory, &applied);
                 changed.extend(applied.changes.iter().map(Change::encode));
@@ -169,13 +186,12 @@ impl Machine for DirectoryMachine {
     }
 
     fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<Answer>>, Failed> {
-        let answers: Result<Vec<Vec<Answer>>, UnreadableEntry> = {
-            let mut inner = self.rows.write();
-            entries.into_iter().map(|entry| apply(&mut inner, entry)).collect()
-        };
-        let answers = answers.map_err(failed("reading an entry of the directory"))?;
-        self.version
-            .send_replace(self.read(|directory| directory.view().version()));
+        let mut inner = self.rows.change()?;
+        let answers: Result<Vec<Vec<Answer>>, Failed> =
+            entries.into_iter().map(|entry| apply(&mut inner, entry)).collect();
+        let answers = answers?;
+        inner.commit();
+        self.announce()?;
         self.rows.checkpoint_if_due()?;
         Ok(answers)
     }
@@ -185,7 +201,7 @@ impl Machine for DirectoryMachine {
     }
 
     fn snapshot(&self) -> Result<Snapshot, Failed> {
-        let inner = self.rows.read();
+        let inner = self.rows.read()?;
         Ok(Snapshot {
             applied: inner.applied.clone(),
             chunks: snapshot::pack(&inner.state.directory),
@@ -194,10 +210,11 @@ impl Machine for DirectoryMachine {
 
     fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {
         let directory = snapshot::unpack(snapshot.chunks)?;
-        let replaced = replace(&mut self.rows.write(), directory, snapshot.applied);
+        let mut inner = self.rows.change()?;
+        let replaced = replace(&mut inner, directory, snapshot.applied);
         replaced.map_err(failed("replacing the directory by a snapshot"))?;
-        self.version
-            .send_replace(self.read(|directory| directory.view().version()));
+        inner.commit();
+        self.announce()?;
         self.rows.checkpoint()
     }
 }

@@ -29,11 +29,18 @@ fn open(disk: &Disk) -> Arc<Rows2> {
 }
 
 fn apply(rows: &Arc<Rows2>) {
-    let mut inner = rows.write();
+    let mut inner = rows.change().unwrap();
     inner.state += 1;
     inner.applied.index += 1;
     let value = Bytes::copy_from_slice(&inner.state.to_be_bytes());
     inner.table.put(count_key(), value);
+    inner.commit();
+}
+
+fn put(rows: &Rows2, key: Bytes, value: Bytes) {
+    let mut inner = rows.change().unwrap();
+    inner.table.put(key, value);
+    inner.commit();
 }
 
 #[test]
@@ -41,7 +48,7 @@ fn rows_and_what_was_applied_to_them_survive_together() {
     let disk = Disk::default();
     for survivors in [0, 9] {
         let rows = open(&disk);
-        assert_eq!(rows.read().state, rows.applied().index, "invariant 1");
+        assert_eq!(rows.read().unwrap().state, rows.applied().index, "invariant 1");
         apply(&rows);
         rows.checkpoint().unwrap();
         let durable = rows.durable();
@@ -50,7 +57,10 @@ fn rows_and_what_was_applied_to_them_survive_together() {
         assert_eq!(rows.durable(), durable, "invariant 2");
         disk.power_loss(survivors);
         let rows = open(&disk);
-        assert_eq!((rows.applied(), rows.read().state), (durable.clone(), durable.index));
+        assert_eq!(
+            (rows.applied(), rows.read().unwrap().state),
+            (durable.clone(), durable.index)
+        );
     }
 }
 
@@ -74,7 +84,7 @@ fn a_failed_sync_leaves_durable_where_it_was_and_shows_in_the_health() {
     rows.checkpoint().unwrap_err();
     assert_eq!(rows.durable().index, 0);
     assert!(rows.engine.health().failure().is_some());
-    assert_eq!(rows.read().state, 1);
+    assert_eq!(rows.read().unwrap().state, 1);
 }
 
 /// Applies an entry in the middle of a checkpoint, as another thread would.
@@ -140,14 +150,14 @@ fn a_checkpoint_starts_when_enough_was_applied() {
     assert_eq!(rows.durable().index, 0);
     for number in 0..CHECKPOINT_ROWS as u32 {
         let key = Bytes::copy_from_slice(&number.to_be_bytes());
-        rows.write().table.put(key, Bytes::new());
+        put(&rows, key, Bytes::new());
     }
     rows.checkpoint_if_due().unwrap();
     assert_eq!(rows.durable().index, 1);
-    assert_eq!(rows.read().table.dirty_rows(), 0);
+    assert_eq!(rows.read().unwrap().table.dirty_rows(), 0);
     let big = Bytes::from(vec![0; MEMORY_LEN_MAX]);
     apply(&rows);
-    rows.write().table.put(Bytes::from("big"), big);
+    put(&rows, Bytes::from("big"), big);
     rows.checkpoint_if_due().unwrap();
     assert_eq!(rows.durable().index, 2, "invariant 3");
 }
@@ -164,20 +174,60 @@ fn a_snapshot_replaces_everything_at_once() {
         .put(count_key(), Bytes::copy_from_slice(&40u64.to_be_bytes()))
         .unwrap();
     filler.finish().unwrap();
-    rows.write().table.delete(count_key());
+    {
+        let mut inner = rows.change().unwrap();
+        inner.table.delete(count_key());
+        inner.commit();
+    }
     let applied = Applied {
         index: 40,
         ..Applied::default()
     };
-    rows.write()
-        .table
-        .put(count_key(), Bytes::copy_from_slice(&40u64.to_be_bytes()));
+    put(&rows, count_key(), Bytes::copy_from_slice(&40u64.to_be_bytes()));
     rows.swap(40, 1, applied.clone()).unwrap();
     disk.power_loss(0);
     let rows = open(&disk);
     assert_eq!(
-        (rows.applied(), rows.read().state, rows.read().install),
+        (rows.applied(), rows.read().unwrap().state, rows.read().unwrap().install),
         (applied, 40, 1)
     );
-    assert_eq!(rows.read().table.get(b"a").unwrap(), Some(Bytes::from("1")));
+    assert_eq!(rows.read().unwrap().table.get(b"a").unwrap(), Some(Bytes::from("1")));
+}
+
+/// Applies half of an entry: the row and the count, but not what says so.
+fn half_apply(inner: &mut Inner<u64>) {
+    inner.state += 1;
+    let value = Bytes::copy_from_slice(&inner.state.to_be_bytes());
+    inner.table.put(count_key(), value);
+}
+
+#[test]
+fn half_applied_entry_is_never_read_or_durable() {
+    // Invariant 4, for an error and for a panic.
+    for panics in [false, true] {
+        let disk = Disk::default();
+        let rows = open(&disk);
+        apply(&rows);
+        rows.checkpoint().unwrap();
+        apply(&rows);
+        let apply_half = || {
+            let mut inner = rows.change().unwrap();
+            half_apply(&mut inner);
+            assert!(!panics, "on purpose");
+        };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply_half));
+        assert_eq!(outcome.is_err(), panics);
+        assert!(matches!(rows.read(), Err(HalfChanged(GROUP))));
+        assert!(rows.change().is_err());
+        rows.checkpoint().unwrap_err();
+        rows.checkpoint_if_due().unwrap_err();
+        rows.swap(7, 1, Applied::default()).unwrap_err();
+        assert_eq!((rows.applied(), disk.pending()), (rows.durable(), 0));
+        drop(rows);
+        let rows = open(&disk);
+        assert_eq!((rows.applied().index, rows.read().unwrap().state), (1, 1));
+        apply(&rows);
+        rows.checkpoint().unwrap();
+        assert_eq!(rows.durable().index, 2);
+    }
 }

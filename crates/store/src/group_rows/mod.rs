@@ -11,21 +11,26 @@
 //! 1. Rows and the GROUP row that says what was applied to them reach the engine in one batch.
 //! 2. [`GroupRows::durable`] is never ahead of the disk.
 //! 3. Applying goes on during a checkpoint, until [`MEMORY_LEN_MAX`]: then it waits for one.
+//! 4. A change that fails or panics half way closes the rows: what is in memory is never read, frozen or made durable
+//!    again, and opening the rows anew finds the last checkpoint.
+//! 5. An install number is given out once, also across crashes.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use stead_state::rows::{Rows, RowsMut};
+use stead_state::rows::{Rows, RowsMut, Unreadable};
 use stead_types::GroupId;
 use stead_types::planted::{self, Bug};
 
 use crate::background::Background;
-use crate::engine::Engine;
+use crate::engine::{Change, Engine};
 use crate::machine::{Applied, Failed};
 use crate::table::Table;
 
 mod fill;
+mod installs;
 mod row;
 
 pub use fill::Filler;
@@ -49,6 +54,66 @@ pub struct Inner<S> {
     pub applied: Applied,
     /// Counts the snapshots that this node has installed for the group: the install of the rows' place.
     pub install: u32,
+    /// A change was given up half way.
+    is_half_changed: bool,
+}
+
+/// A change of a group's rows failed or panicked: what is in memory is the state neither before it nor after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a change of the rows of group {0} was given up half way: the node must be started again")]
+pub struct HalfChanged(pub GroupId);
+
+/// Every install number has been given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("group {0} has taken in {max} snapshots, the most that its rows can be counted by: replace the node", max = u32::MAX)]
+struct InstallsUsedUp(GroupId);
+
+impl From<HalfChanged> for Unreadable {
+    fn from(half_changed: HalfChanged) -> Self {
+        Self(Box::new(half_changed))
+    }
+}
+
+impl From<HalfChanged> for Failed {
+    fn from(half_changed: HalfChanged) -> Self {
+        failed("using a group's rows")(half_changed)
+    }
+}
+
+/// Exclusive access to a group's rows, for one change of rows, state and applied together. Dropped without
+/// [`Changing::commit`], as by an error or a panic, it closes the rows.
+pub struct Changing<'a, S> {
+    inner: RwLockWriteGuard<'a, Inner<S>>,
+    is_whole: bool,
+}
+
+impl<S> Changing<'_, S> {
+    /// Ends the change: rows, state and applied agree again.
+    pub fn commit(mut self) {
+        self.is_whole = true;
+    }
+}
+
+impl<S> Deref for Changing<'_, S> {
+    type Target = Inner<S>;
+
+    fn deref(&self) -> &Inner<S> {
+        &self.inner
+    }
+}
+
+impl<S> DerefMut for Changing<'_, S> {
+    fn deref_mut(&mut self) -> &mut Inner<S> {
+        &mut self.inner
+    }
+}
+
+impl<S> Drop for Changing<'_, S> {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.inner.is_half_changed = true;
+        }
+    }
 }
 
 /// The rows of one group.
@@ -107,6 +172,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
                 table,
                 applied,
                 install,
+                is_half_changed: false,
             }),
             durable,
             checkpoint: Mutex::new(()),
@@ -121,19 +187,30 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
     }
 
     /// Reads; applying waits meanwhile, so hold it briefly.
-    pub fn read(&self) -> RwLockReadGuard<'_, Inner<S>> {
-        self.inner.read()
+    pub fn read(&self) -> Result<RwLockReadGuard<'_, Inner<S>>, HalfChanged> {
+        let inner = self.inner.read();
+        match inner.is_half_changed {
+            false => Ok(inner),
+            true => Err(HalfChanged(self.group)),
+        }
     }
 
-    /// Applies. Rows, state and applied must agree again when the guard is dropped; then call
+    /// Begins a change, such as applying an entry. Call [`Changing::commit`] at its end, then
     /// [`GroupRows::checkpoint_if_due`].
-    pub fn write(&self) -> RwLockWriteGuard<'_, Inner<S>> {
-        self.inner.write()
+    pub fn change(&self) -> Result<Changing<'_, S>, HalfChanged> {
+        let inner = self.inner.write();
+        match inner.is_half_changed {
+            false => Ok(Changing { inner, is_whole: false }),
+            true => Err(HalfChanged(self.group)),
+        }
     }
 
-    /// Returns what has been applied.
+    /// Returns what has been applied; of rows that are closed, what is durable.
     pub fn applied(&self) -> Applied {
-        self.inner.read().applied.clone()
+        match self.read() {
+            Ok(inner) => inner.applied.clone(),
+            Err(HalfChanged(_)) => self.durable(),
+        }
     }
 
     /// Returns up to where the rows are durable.
@@ -149,8 +226,9 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
 
     fn write_checkpoint(&self) -> Result<(), Failed> {
         let _one = self.checkpoint.lock();
-        let mut inner = self.inner.write();
+        let mut inner = self.change()?;
         if inner.table.dirty_rows() == 0 && inner.applied == *self.durable.lock() {
+            inner.commit();
             return Ok(());
         }
         let mut applied = inner.applied.clone();
@@ -164,7 +242,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         }
         inner.put_group_row(self.group);
         let frozen = inner.table.freeze();
-        drop(inner);
+        inner.commit();
         let written = self.engine.write(&mut frozen.changes());
         written.map_err(failed("writing a checkpoint"))?;
         self.engine.checkpoint().map_err(failed("syncing a checkpoint"))?;
@@ -180,7 +258,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
     /// shows in the engine's health.
     pub fn checkpoint_if_due(self: &Arc<Self>) -> Result<(), Failed> {
         let (rows, len) = {
-            let inner = self.inner.read();
+            let inner = self.read()?;
             (inner.table.dirty_rows(), inner.table.memory_len())
         };
         if MEMORY_LEN_MAX <= len {
@@ -200,6 +278,33 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         Ok(())
     }
 
+    /// Gives out the number of a new install, which no row bears or has ever borne. It is used up even if nothing comes
+    /// of it.
+    pub fn next_install(&self) -> Result<u32, Failed> {
+        let doing = "counting installs";
+        let _one = self.checkpoint.lock();
+        let current = self.read()?.install;
+        let found = self.engine.get(&installs::key(self.group)).map_err(failed(doing))?;
+        let given_out = match found {
+            None => 0,
+            Some(value) => installs::decode(value).map_err(failed(doing))?,
+        };
+        let highest = given_out.max(current);
+        let next = highest.checked_add(1);
+        let next = next.ok_or_else(|| failed(doing)(InstallsUsedUp(self.group)))?;
+        let row = Change {
+            key: installs::key(self.group),
+            value: Some(installs::encode(next)),
+        };
+        self.engine
+            .write(&mut std::iter::once(row))
+            .map_err(failed("counting an install"))?;
+        self.engine
+            .checkpoint()
+            .map_err(failed("syncing the count of installs"))?;
+        Ok(next)
+    }
+
     /// Returns a writer for rows that nobody reads yet: a snapshot's, under a new install. They go past memory.
     pub fn filler(&self) -> Filler {
         Filler::new(self.engine.clone())
@@ -210,11 +315,12 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
     pub fn swap(self: &Arc<Self>, state: S, install: u32, applied: Applied) -> Result<(), Failed> {
         self.engine.checkpoint().map_err(failed("syncing a snapshot"))?;
         {
-            let mut inner = self.inner.write();
+            let mut inner = self.change()?;
             inner.state = state;
             inner.install = install;
             inner.applied = applied;
             inner.put_group_row(self.group);
+            inner.commit();
         }
         self.checkpoint()
     }

@@ -13,7 +13,7 @@ use stead_types::{
     planted::{self, Bug},
 };
 
-use super::{ShardMachine, machine::Held, sweep::free_install};
+use super::{ShardMachine, machine::Held};
 use crate::{
     chunks::decode,
     group_rows::{Filler, failed},
@@ -29,14 +29,13 @@ const EXPIRY_ROWS: usize = 10_000;
 pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), Failed> {
     // Maintenance removes rows of other installs: it waits until these are the group's own.
     let _pin;
-    let place = {
-        let inner = machine.rows.read();
+    {
+        let _nobody_removes = machine.rows.read()?;
         _pin = (!planted::is(Bug::InstallUnpinned)).then(|| machine.pin.clone());
-        let current = inner.state.shard.place();
-        Place {
-            group: machine.group,
-            install: free_install(&inner.table, current).map_err(failed(DOING))?,
-        }
+    }
+    let place = Place {
+        group: machine.group,
+        install: machine.rows.next_install()?,
     };
     let mut rows = Installed {
         filler: machine.rows.filler(),

@@ -13,7 +13,7 @@ use super::{View, cuts::Cuts, snapshot, sweep::Stale};
 use crate::{
     background::Background,
     engine::Engine,
-    group_rows::{GroupRows, Inner, failed},
+    group_rows::{GroupRows, HalfChanged, Inner, failed},
     machine::{self, Applied, Committed, Failed, Machine, Payload, Snapshot},
     table::Table,
 };
@@ -79,22 +79,27 @@ impl ShardMachine {
 
     /// Reads; applying waits meanwhile. Nothing inside may read this machine again: a writer that waits between the two
     /// lets the second one wait for it, and waits for the first one itself. Debug builds panic there.
-    pub fn read<T>(&self, read: impl FnOnce(View<'_>) -> T) -> T {
+    ///
+    /// # Errors
+    ///
+    /// After an entry failed half way: nothing is read any more, and the node must stop.
+    pub fn read<T>(&self, read: impl FnOnce(View<'_>) -> T) -> Result<T, HalfChanged> {
         #[cfg(debug_assertions)]
         let _once = super::once::Once::new(std::ptr::from_ref(self).addr());
-        let inner = self.rows.read();
-        read(View {
+        let inner = self.rows.read()?;
+        Ok(read(View {
             shard: &inner.state.shard,
             rows: &inner.table,
             applied: inner.applied.index,
-        })
+        }))
     }
 
     /// Removes some of what nothing reads any more, and tells whether there is more.
     pub fn maintain(&self) -> Result<bool, Failed> {
-        let mut inner = self.rows.write();
+        let mut inner = self.rows.change()?;
         self.maintain_rows(&mut inner, MAINTENANCE_STEP_ROWS)?;
         let more = inner.state.shard.needs_maintenance() || inner.state.stale.may_be_left();
+        inner.commit();
         Ok(more && !self.is_pinned())
     }
 
@@ -120,8 +125,9 @@ impl ShardMachine {
     }
 
     fn apply_one(&self, entry: Committed) -> Result<Vec<Answer>, Failed> {
-        let mut guard = self.rows.write();
+        let mut guard = self.rows.change()?;
         let inner = &mut *guard;
+        inner.applied.check_next(entry.index)?;
         let mut answers = Vec::new();
         match entry.payload {
             Payload::Blank => {}
@@ -140,6 +146,7 @@ impl ShardMachine {
         if inner.state.shard.needs_maintenance() {
             self.maintain_rows(inner, answers.len() * MAINTENANCE_ROWS_PER_COMMAND)?;
         }
+        guard.commit();
         Ok(answers)
     }
 }

@@ -33,7 +33,10 @@ use super::{
 };
 use crate::{
     background::Background,
-    engine::{Change, Engine, Kind, memory::Disk},
+    engine::{
+        Change, Engine, Kind,
+        memory::{Disk, Operation as DiskOperation},
+    },
     health::Health,
     machine::{Committed, Machine, Payload, Snapshot},
 };
@@ -176,7 +179,7 @@ impl State {
                     .collect(),
                 records,
             }
-        })
+        }).unwrap()
     }
 }
 
@@ -338,6 +341,148 @@ fn an_install_replaces_everything_and_leaves_no_rows_behind() {
         .map(|row| row.unwrap().0);
     let installs: std::collections::BTreeSet<u8> = rows.map(|key| key[8]).collect();
     assert_eq!(installs.len(), 1, "only the last install is left");
+}
+
+/// Reads rows by key and by range, trims, erases and remembers outcomes.
+fn entry_that_reads() -> Vec<Bytes> {
+    let floor = Floor {
+        index: 3,
+        tenants: vec![],
+    };
+    vec![put(1, 1, 30), delete(1, 2), floor.encode(), put(1, 3, 31)]
+}
+
+fn node_with_data() -> Node {
+    let mut node = Node::new(HOME);
+    node.propose(&[create(1)]);
+    for value in 0..20 {
+        node.propose(&[put(1, (value % 4) as u8, value)]);
+    }
+    node.machine.checkpoint().unwrap();
+    node
+}
+
+#[test]
+fn failed_read_in_apply_leaves_nothing_behind() {
+    let mut whole = node_with_data();
+    whole.propose(&entry_that_reads());
+    let mut failures = 0;
+    for after in 0.. {
+        let mut node = node_with_data();
+        let (before, durable) = (node.state(), node.machine.durable());
+        let entry = Committed {
+            index: durable.index + 1,
+            log_id: Bytes::from_static(b"id"),
+            payload: Payload::Commands(frame(1_000 + durable.index + 1, &entry_that_reads())),
+        };
+        node.log.push(entry.clone());
+        node.disk.fail_once(DiskOperation::Read, after);
+        if node.machine.apply(vec![entry]).is_ok() {
+            assert!(node.disk.will_fail(DiskOperation::Read));
+            break;
+        }
+        failures += 1;
+        let again = node.log.last().unwrap().clone();
+        assert!(
+            node.machine.apply(vec![again]).is_err(),
+            "not even the same entry again"
+        );
+        assert!(node.machine.read(|_| ()).is_err());
+        assert!(node.machine.checkpoint().is_err());
+        assert!(node.machine.maintain().is_err());
+        assert!(node.machine.snapshot().is_err());
+        assert!(node.machine.install(whole.machine.snapshot().unwrap()).is_err());
+        assert_eq!(node.machine.applied(), durable);
+        // Stopped in order: whatever reached the disk is found again.
+        let survivors = node.disk.pending();
+        node.disk.power_loss(survivors);
+        node.machine = open(&node.disk, HOME);
+        assert_eq!((node.state(), node.machine.applied()), (before, durable));
+        let again = node.log.last().unwrap().clone();
+        node.machine.apply(vec![again]).unwrap();
+        assert_eq!(node.state(), whole.state());
+    }
+    assert!(2 < failures, "{failures}");
+}
+
+#[test]
+fn entry_out_of_turn_is_not_applied() {
+    for skip in [0, 2, 7] {
+        let mut node = Node::new(HOME);
+        node.propose(&[create(1)]);
+        let mut entry = node.log[0].clone();
+        entry.index = 1 + skip;
+        entry.payload = Payload::Commands(frame(2_000, &[put(1, 1, 1)]));
+        let failed = node.machine.apply(vec![entry]).unwrap_err();
+        let reason = failed.source.to_string();
+        assert_eq!(reason, format!("entry {} was to be applied behind entry 1", 1 + skip));
+        assert!(node.machine.read(|_| ()).is_err());
+    }
+}
+
+#[test]
+fn interrupted_install_never_gives_its_number_away() {
+    // Invariant 4.
+    let mut new = Node::new(HOME);
+    new.propose(&[create(3)]);
+    for value in 0..10 {
+        new.propose(&[put(3, value, u64::from(value))]);
+    }
+    let mut interrupted = 0;
+    for (operation, after) in [DiskOperation::Write, DiskOperation::Sync]
+        .into_iter()
+        .flat_map(|operation| (0..6).map(move |after| (operation, after)))
+    {
+        let mut old = Node::new(HOME);
+        old.propose(&[create(1), put(1, 1, 1)]);
+        old.machine.checkpoint().unwrap();
+        old.disk.fail_once(operation, after);
+        interrupted += u32::from(old.machine.install(new.machine.snapshot().unwrap()).is_err());
+        let survivors = old.disk.pending();
+        old.disk.power_loss(survivors);
+        old.machine = open(&old.disk, HOME);
+        // The rows that the install left are removed, but not durably, when the next one comes.
+        while old.machine.maintain().unwrap() {}
+        old.machine.install(new.machine.snapshot().unwrap()).unwrap();
+        assert_eq!(old.state(), new.state(), "{operation:?} {after}");
+        old.machine.checkpoint().unwrap();
+        old.disk.power_loss(0);
+        old.machine = open(&old.disk, HOME);
+        assert_eq!(old.state(), new.state(), "{operation:?} {after}");
+    }
+    assert!(4 < interrupted, "{interrupted}");
+}
+
+#[test]
+fn snapshot_has_no_windows_of_discarded_copies() {
+    // Invariant 6.
+    let mut node = Node::new(HOME);
+    node.propose(&[create(1), create(2)]);
+    for value in 0..10 {
+        node.propose(&[put(1, 1, value), put(2, 1, value)]);
+    }
+    node.machine.checkpoint().unwrap();
+    let erase = Erase {
+        tenant: tenant(1),
+        version: version(9),
+        deleted: true,
+        forks: vec![],
+    };
+    // Held back, maintenance has not come to the copy that is discarded when the second snapshot is cut.
+    let held = node.machine.snapshot().unwrap();
+    node.propose(&[erase.encode()]);
+    let cut = node.machine.snapshot().unwrap();
+    drop(held);
+    let other = installed(cut, HOME);
+    while other.machine.maintain().unwrap() {}
+    other.machine.checkpoint().unwrap();
+    let engine = other.disk.open();
+    let kind = stead_state::rows::kind::CLIENT;
+    let rows = engine.range(&[kind]..&[kind + 1], Order::Ascending);
+    let tenants: std::collections::BTreeSet<u64> = rows
+        .map(|row| u64::from_be_bytes(row.unwrap().0[9..17].try_into().unwrap()))
+        .collect();
+    assert_eq!(tenants, [2].into());
 }
 
 #[test]
@@ -524,36 +669,45 @@ impl World {
         self.home
             .machine
             .read(|view| view.record(tenant(number)).unwrap().lineage.clone())
+            .unwrap()
     }
 
     /// Sends the follower what it does not have.
     fn feed(&mut self) {
-        let index = self.follower.machine.read(|view| view.shard().stream(HOME).index);
-        let commands = self.home.machine.read(|view| {
-            let mut commands = Vec::new();
-            for (at, feed) in view.feed(index, 10).unwrap() {
-                for touched in feed.touched {
-                    let reading = view.reading(touched.tenant).unwrap();
-                    let after = Revision::new(Epoch::FIRST, Sequence::new(touched.first.get() - 1).unwrap());
-                    let found = reading.changes(after, touched.last, usize::MAX).unwrap();
-                    let data = Data {
-                        tenant: touched.tenant,
-                        home: HOME,
-                        epoch: Epoch::FIRST,
-                        changes: found.changes,
-                        digests: Some(reading.state().digests),
-                        floor: reading.state().floor,
+        let index = self
+            .follower
+            .machine
+            .read(|view| view.shard().stream(HOME).index)
+            .unwrap();
+        let commands = self
+            .home
+            .machine
+            .read(|view| {
+                let mut commands = Vec::new();
+                for (at, feed) in view.feed(index, 10).unwrap() {
+                    for touched in feed.touched {
+                        let reading = view.reading(touched.tenant).unwrap();
+                        let after = Revision::new(Epoch::FIRST, Sequence::new(touched.first.get() - 1).unwrap());
+                        let found = reading.changes(after, touched.last, usize::MAX).unwrap();
+                        let data = Data {
+                            tenant: touched.tenant,
+                            home: HOME,
+                            epoch: Epoch::FIRST,
+                            changes: found.changes,
+                            digests: Some(reading.state().digests),
+                            floor: reading.state().floor,
+                        };
+                        commands.push(data.encode());
+                    }
+                    let offset = FeedOffset {
+                        incarnation: Incarnation::FIRST,
+                        index: at,
                     };
-                    commands.push(data.encode());
+                    commands.push(Offset { home: HOME, offset }.encode());
                 }
-                let offset = FeedOffset {
-                    incarnation: Incarnation::FIRST,
-                    index: at,
-                };
-                commands.push(Offset { home: HOME, offset }.encode());
-            }
-            commands
-        });
+                commands
+            })
+            .unwrap();
         if commands.is_empty() {
             return;
         }
@@ -609,7 +763,8 @@ impl World {
         let first = self
             .home
             .machine
-            .read(|view| view.record(tenant(number)).unwrap().live.revision);
+            .read(|view| view.record(tenant(number)).unwrap().live.revision)
+            .unwrap();
         let seed = Seed {
             tenant: tenant(number),
             home: HOME,
@@ -624,45 +779,55 @@ impl World {
         let shadow = self
             .follower
             .machine
-            .read(|view| view.record(tenant(number)).unwrap().shadow.clone());
+            .read(|view| view.record(tenant(number)).unwrap().shadow.clone())
+            .unwrap();
         let Some(shadow) = shadow else { return };
-        let chunks = self.home.machine.read(|view| {
-            let reading = view.reading(tenant(number)).unwrap();
-            let changes = reading.chunk_of_changes(shadow.loaded, shadow.seed, 100).unwrap();
-            let clients = reading.chunk_of_clients(shadow.clients_loaded_to(), 40);
-            let done = shadow.clients_loaded_to() == Some(ClientId(u128::MAX));
-            let parts = [
-                (shadow.loaded < shadow.seed.sequence()).then_some(changes),
-                (!done).then_some(clients),
-            ];
-            let chunk = |part| stead_state::shard::command::Chunk {
-                tenant: tenant(number),
-                home: HOME,
-                epoch: Epoch::FIRST,
-                first: shadow.seed,
-                read_at: reading.state().revision,
-                part,
-            };
-            parts
-                .into_iter()
-                .flatten()
-                .map(|part| chunk(part).encode())
-                .collect::<Vec<_>>()
-        });
+        let chunks = self
+            .home
+            .machine
+            .read(|view| {
+                let reading = view.reading(tenant(number)).unwrap();
+                let changes = reading.chunk_of_changes(shadow.loaded, shadow.seed, 100).unwrap();
+                let clients = reading.chunk_of_clients(shadow.clients_loaded_to(), 40);
+                let done = shadow.clients_loaded_to() == Some(ClientId(u128::MAX));
+                let parts = [
+                    (shadow.loaded < shadow.seed.sequence()).then_some(changes),
+                    (!done).then_some(clients),
+                ];
+                let chunk = |part| stead_state::shard::command::Chunk {
+                    tenant: tenant(number),
+                    home: HOME,
+                    epoch: Epoch::FIRST,
+                    first: shadow.seed,
+                    read_at: reading.state().revision,
+                    part,
+                };
+                parts
+                    .into_iter()
+                    .flatten()
+                    .map(|part| chunk(part).encode())
+                    .collect::<Vec<_>>()
+            })
+            .unwrap();
         for answer in self.follower.propose(&chunks) {
             assert_eq!(answer, Answer::Done);
         }
     }
 
     fn swap(&mut self, number: u64) {
-        let whole = self.follower.machine.read(|view| {
-            let record = view.record(tenant(number)).unwrap();
-            record.shadow.as_ref().is_some_and(|shadow| shadow.is_whole())
-        });
+        let whole = self
+            .follower
+            .machine
+            .read(|view| {
+                let record = view.record(tenant(number)).unwrap();
+                record.shadow.as_ref().is_some_and(|shadow| shadow.is_whole())
+            })
+            .unwrap();
         let state = self
             .home
             .machine
-            .read(|view| view.record(tenant(number)).unwrap().live.clone());
+            .read(|view| view.record(tenant(number)).unwrap().live.clone())
+            .unwrap();
         let swap = Swap {
             tenant: tenant(number),
             home: HOME,
@@ -694,12 +859,16 @@ impl World {
     /// Where both have the history, older reads agree.
     fn check_history(&self) {
         for number in [1, 2].map(tenant) {
-            let state = |node: &Node| node.machine.read(|view| view.record(number).unwrap().live.clone());
+            let state = |node: &Node| {
+                node.machine
+                    .read(|view| view.record(number).unwrap().live.clone())
+                    .unwrap()
+            };
             let (home, follower) = (state(&self.home), state(&self.follower));
             let from = home.floor.max(follower.floor).sequence().get().max(1);
             for sequence in from..=home.revision.sequence().get() {
                 let at = Some(Revision::new(Epoch::FIRST, Sequence::new(sequence).unwrap()));
-                let read = |node: &Node| node.machine.read(|view| data(&view, number, at));
+                let read = |node: &Node| node.machine.read(|view| data(&view, number, at)).unwrap();
                 assert_eq!(read(&self.home), read(&self.follower), "at {sequence}");
             }
         }
@@ -735,6 +904,7 @@ fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
         "{}",
         chain(&failed)
     );
+    node.power_loss(0);
     assert_eq!(node.state(), before);
     assert_eq!(node.machine.applied().index, 1);
 }
@@ -751,7 +921,13 @@ fn a_machine_read_inside_a_reading_of_it_is_found() {
     // Invariant 5.
     let machine = open(&Disk::default(), HOME);
     let other = open(&Disk::default(), FOLLOWER);
-    machine.read(|_| other.read(|_| ()));
-    machine.read(|_| ());
-    machine.read(|held| machine.read(|again| assert_eq!(held.applied(), again.applied())));
+    machine.read(|_| other.read(|_| ()).unwrap()).unwrap();
+    machine.read(|_| ()).unwrap();
+    machine
+        .read(|held| {
+            machine
+                .read(|again| assert_eq!(held.applied(), again.applied()))
+                .unwrap()
+        })
+        .unwrap();
 }

@@ -43,7 +43,7 @@ const OVERWRITTEN: [u8; 4] = [kind::TENANT, kind::CLIENT, kind::STREAM, kind::FE
 
 /// Cuts a snapshot.
 pub(super) fn cut(machine: &ShardMachine) -> Result<Snapshot, Failed> {
-    let mut guard = machine.rows.write();
+    let mut guard = machine.rows.change()?;
     let inner = &mut *guard;
     inner.state.flush(&mut inner.table);
     let place = inner.state.shard.place();
@@ -61,8 +61,10 @@ pub(super) fn cut(machine: &ShardMachine) -> Result<Snapshot, Failed> {
         parts,
         page: VecDeque::new(),
     };
+    let applied = inner.applied.clone();
+    guard.commit();
     Ok(Snapshot {
-        applied: inner.applied.clone(),
+        applied,
         chunks: Box::new(chunks::encode(reader)),
     })
 }
@@ -127,7 +129,7 @@ impl Reader {
             return Ok(false);
         };
         let (page, rest) = {
-            let inner = self.rows.read();
+            let inner = self.rows.read()?;
             match part {
                 Part::Lasting(range) => {
                     let (page, rest) = page(&inner.table, range)?;

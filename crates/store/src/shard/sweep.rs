@@ -1,7 +1,7 @@
 //! Rows of installs that are not the current one: of a snapshot that did not end, or that was replaced.
 
 use bytes::Bytes;
-use stead_state::rows::{Order, PLACE_LEN, Place, Rows, RowsMut, Unreadable, kind};
+use stead_state::rows::{Order, Place, RowsMut, Unreadable, kind};
 use stead_types::GroupId;
 
 /// Whether rows of other installs may be left. At start they may.
@@ -41,20 +41,6 @@ impl Stale {
         }
         Ok(())
     }
-}
-
-/// Returns an install number above all that any row of the group bears.
-pub(super) fn free_install(rows: &dyn Rows, current: Place) -> Result<u32, Unreadable> {
-    let mut highest = current.install;
-    for kind in kind::SHARD {
-        let group = of_group(current.group, kind);
-        if let Some(row) = rows.range(&group.start..&group.end, Order::Descending).next() {
-            let (key, _) = row?;
-            let install: [u8; 4] = key[PLACE_LEN - 4..PLACE_LEN].try_into().expect("four bytes");
-            highest = highest.max(u32::from_be_bytes(install));
-        }
-    }
-    Ok(highest + 1)
 }
 
 /// Returns the range of all rows of a kind that any install of a group has.

@@ -11,7 +11,7 @@ use stead_types::{Error, ErrorKind};
 use tonic::{Request, Response, Status};
 
 use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
-use crate::host::Host;
+use crate::host::{Host, storage_failed};
 
 /// The service.
 #[derive(Clone)]
@@ -36,11 +36,12 @@ impl AuditService {
             Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| invalid())?),
             None => u64::MAX,
         };
-        let mut records: Vec<Record> = seat.machine.read(|directory| {
+        let records = seat.machine.read(|directory| {
             let records = directory.audit().newest_first().filter(|record| record.number < below);
             let records = records.filter(|record| request.subject.is_empty() || record.subject == request.subject);
-            records.take(size + 1).cloned().collect()
+            records.take(size + 1).cloned().collect::<Vec<Record>>()
         });
+        let mut records = records.map_err(|half_changed| storage_failed(&half_changed))?;
         let more = records.len() > size;
         records.truncate(size);
         let last = records.last().filter(|_| more);
