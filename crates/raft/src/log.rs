@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use stead_store::log::{Done, GroupLog, Record};
+use stead_store::log::{Done, GroupLog, Record, State};
 use stead_types::planted::{self, Bug};
 use tokio::sync::oneshot;
 
@@ -44,10 +44,9 @@ impl Log {
         Self { log, retained }
     }
 
-    /// Tells whether nothing was ever written: no vote, no entry.
-    pub(crate) fn is_pristine(&self) -> io::Result<bool> {
-        let state = self.log.state()?;
-        Ok(state.vote.is_none() && state.last.is_none() && state.purged.is_none())
+    /// Returns what stands in it.
+    pub(crate) fn state(&self) -> io::Result<State> {
+        self.log.state()
     }
 
     async fn write_vote(&self, vote: bytes::Bytes) -> io::Result<()> {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::blocking::Blocking;
 use crate::failure::{Ended, Failure, Failures};
-use crate::founding::{DiskLost, Founding};
+use crate::founding::{DiskLost, Founding, Standing, Step};
 use crate::group::Leadership;
 use crate::network::Network;
 use crate::proposer::Proposer;
@@ -110,23 +110,24 @@ impl Member {
     /// Takes part in the beginning of the group, or stops the node: see [`crate::founding`].
     pub(crate) async fn found(self: Arc<Self>, network: Network) {
         let group = self.sender.group;
-        let answered = self.founding.ask_all(group, |voter| {
-            let network = network.clone();
-            async move { network.has_nothing(voter).await }
-        });
-        let answered = tokio::select! {
-            biased;
-            () = self.founding.joined() => return,
-            answered = answered => answered,
-        };
-        if let Err(owner) = answered {
-            return self.failures.report(Failure {
-                group: Some(group),
-                doing: "joining it",
-                source: Arc::new(DiskLost { group, owner }),
-            });
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = self.founding.joined() => return,
+                step = self.founding.next(group, |voter| network.standing(voter)) => step,
+            };
+            match step {
+                Step::Wait => {}
+                Step::Initialize => {
+                    if let Err(source) = self.initialize().await {
+                        return self.fail("writing the initial entry", source);
+                    }
+                    self.founding.initialized();
+                }
+                Step::Refuse(owner) => return self.fail("joining it", Arc::new(DiskLost { group, owner })),
+                Step::Join => break,
+            }
         }
-        self.initialize().await;
         self.join();
         if self.voters.last() == Some(&self.sender.node) {
             // One begins at once, the others when they have heard of no leader: no vote is split. The initial entry of
@@ -135,38 +136,47 @@ impl Member {
         }
     }
 
+    fn fail(&self, doing: &'static str, source: Arc<dyn std::error::Error + Send + Sync>) {
+        self.failures.report(Failure {
+            group: Some(self.sender.group),
+            doing,
+            source,
+        });
+    }
+
     fn join(&self) {
         self.is_held_back.store(false, Ordering::Release);
         self.raft.runtime_config().elect(true);
         self.founding.join();
     }
 
-    /// Tells whether entries of a leader may be taken. One that this voter has answered began the group with it.
-    pub(crate) fn admits(&self, leader: NodeId) -> bool {
-        if !self.founding.has_joined() && self.founding.has_answered(leader) {
+    /// Tells whether votes and entries may be taken of a voter that takes part: then all have the initial entry, and
+    /// this one takes part too.
+    pub(crate) fn admits(&self, other: NodeId) -> bool {
+        if !self.founding.has_joined() && self.founding.own() == Standing::Initial {
+            tracing::debug!(group = %self.sender.group, %other, "the group has begun");
             self.join();
         }
         self.founding.has_joined()
     }
 
-    /// Answers a voter that has nothing of the group: whether this one has nothing either.
-    pub(crate) async fn has_nothing(&self, asker: NodeId) -> io::Result<bool> {
+    /// Answers a voter at the group's beginning, which has said what it has itself: what this one has.
+    pub(crate) fn standing(&self, asker: NodeId, theirs: Standing) -> io::Result<Standing> {
+        self.founding.heard(asker, theirs);
         if !self.founding.has_joined() {
-            self.initialize().await;
-            self.founding.was_asked_by(asker);
-            return Ok(true);
+            return Ok(self.founding.own());
         }
         let log = self.log.state()?;
-        // The first entry is the initial membership.
-        Ok(log.purged.is_none() && log.last.is_none_or(|last| last.index == 0))
+        // One that was lost has been found when the group was opened.
+        Standing::of(self.sender.group, &log, false).map_err(io::Error::other)
     }
 
     /// Makes the initial membership durable.
-    async fn initialize(&self) {
+    async fn initialize(&self) -> Result<(), Arc<dyn std::error::Error + Send + Sync>> {
         let members: BTreeMap<u64, ()> = self.voters.iter().map(|node| (node.get(), ())).collect();
-        if let Err(error) = self.raft.initialize(members).await {
-            // It is there already, or what another voter wrote.
-            tracing::debug!(%error, group = %self.sender.group, "not initialised");
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Arc::new(error)),
         }
     }
 

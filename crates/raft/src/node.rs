@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::blocking::Blocking;
 use crate::error::OpenError;
 use crate::failure::{Failure, Failures};
-use crate::founding::Founding;
+use crate::founding::{Founding, Standing};
 use crate::group::{Group, Leadership};
 use crate::log::Log;
 use crate::machine::StateMachine;
@@ -201,12 +201,18 @@ impl Node {
     ) -> Result<Arc<Member>, Box<dyn std::error::Error + Send + Sync>> {
         let parts = Parts::new(self, &config, machine);
         let log = Log::new(self.config.log.group(config.group), parts.retained.clone());
-        let is_pristine = log.is_pristine()? && parts.machine.machine.applied().log_id.is_empty();
+        let has_applied = !parts.machine.machine.applied().log_id.is_empty();
+        let standing = Standing::of(config.group, &log.state()?, has_applied)?;
         let periods = config.timing.periods();
         let raft_config = periods.config(config.group, config.incarnation);
         let mut others: BTreeSet<NodeId> = config.voters.iter().copied().collect();
-        let is_new_voter = is_pristine && others.remove(&self.config.node);
-        let founding = Arc::new(Founding::new(if is_new_voter { others } else { BTreeSet::new() }));
+        let is_new_voter = others.remove(&self.config.node) && standing < Standing::Begun;
+        let is_only_voter = is_new_voter && others.is_empty();
+        let founding = Arc::new(if is_new_voter && !is_only_voter {
+            Founding::new(standing, others)
+        } else {
+            Founding::over()
+        });
         let network = Network {
             peers: self.peers.clone(),
             sender: parts.sender,
@@ -219,7 +225,7 @@ impl Node {
         parts.machine.is_running.store(true, Ordering::Release);
         raft.runtime_config().elect(false);
         raft.run();
-        if is_new_voter && founding.has_joined() {
+        if is_only_voter && standing == Standing::Nothing {
             raft.initialize(BTreeMap::from([(id, ())])).await?;
         }
         // Nobody else can hold a lease from the only voter.

@@ -134,16 +134,17 @@ async fn append(
 async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope, Status> {
     let kind = wire::kind(&request).map_err(malformed)?;
     let (raft, body) = (&member.raft, request.body);
-    if matches!(kind, Kind::Vote | Kind::PreVote) {
-        // Who asks for votes in a new group has heard of all voters, and this one will in a moment: were it refused, the
+    let asker = NodeId::new(request.from_node);
+    if matches!(kind, Kind::Vote | Kind::PreVote) && !member.admits(asker) {
+        // Who asks for votes in a new group takes part, and this voter will in a moment or stop: were it refused, the
         // first election would fail.
         member.founding.joined().await;
     }
-    let asker = NodeId::new(request.from_node);
     let (kind, answer) = match kind {
         Kind::Founding => {
-            let has_nothing = member.has_nothing(asker).await.map_err(stopped)?;
-            (Kind::FoundingAnswer, wire::founding_answer(has_nothing))
+            let theirs = wire::read_standing(body).map_err(malformed)?;
+            let own = member.standing(asker, theirs).map_err(stopped)?;
+            (Kind::FoundingAnswer, wire::standing(own))
         }
         Kind::Append if !member.admits(asker) => return Err(not_joined()),
         Kind::Transfer if !member.founding.has_joined() => return Err(not_joined()),

@@ -17,6 +17,7 @@ use crate::encoding::{
     entry_record, get_log_id, get_vote, membership_record, put_log_id, put_vote, read_entry_record,
     read_membership_record,
 };
+use crate::founding::Standing;
 use crate::log::READ_BYTES_MAX;
 use crate::proposer::PROPOSAL_LEN_MAX;
 use crate::types::{
@@ -25,7 +26,7 @@ use crate::types::{
 };
 
 /// The version of every body.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The largest message that is sent or accepted.
 pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
@@ -231,15 +232,15 @@ pub(crate) fn read_transfer(body: Bytes) -> Result<TransferRequest, Malformed> {
     })
 }
 
-/// The answer to a voter without a log. The question has no body: who asks has nothing.
-pub(crate) fn founding_answer(has_nothing: bool) -> Bytes {
+/// What a voter has of a group: the question at the group's beginning says it, and the answer.
+pub(crate) fn standing(standing: Standing) -> Bytes {
     let mut writer = Writer::default();
-    writer.bool(has_nothing);
+    standing.encode(&mut writer);
     writer.finish()
 }
 
-pub(crate) fn read_founding_answer(body: Bytes) -> Result<bool, Malformed> {
-    read(body, Reader::bool)
+pub(crate) fn read_standing(body: Bytes) -> Result<Standing, Malformed> {
+    read(body, Standing::decode)
 }
 
 const TAKEN: u8 = 0;

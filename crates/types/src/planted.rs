@@ -91,7 +91,7 @@ pub const ALL: &[Planted] = &[
     planted(Bug::SnapshotWithoutWindows, "snapshot-without-windows", "a snapshot leaves out the idempotency windows", "CONTRIBUTING \"Add a kind of row\""),
     planted(Bug::SnapshotCutLate, "snapshot-cut-late", "a snapshot has changes from after its cut", "store/shard/snapshot.rs"),
     planted(Bug::CheckpointNotWritten, "checkpoint-not-written", "what is applied counts as durable without a checkpoint, and the log is purged up to it", "raft/upkeep.rs 1"),
-    planted(Bug::LostDiskAdmitted, "lost-disk-admitted", "a voter that lost its disk joins its group again", "raft/founding.rs 3"),
+    planted(Bug::LostDiskAdmitted, "lost-disk-admitted", "a voter that lost its disk joins its group again", "raft/founding.rs 1"),
     planted(Bug::SeedToAnybody, "seed-to-anybody", "chunks of a seed go to a group that may not follow", "PROTOCOL \"Residency\""),
     planted(Bug::FeedToAnybody, "feed-to-anybody", "batches go to a group that may not follow", "PROTOCOL \"Residency\""),
     planted(Bug::FeedOpenedUnread, "feed-opened-unread", "a feed is opened without a read index", "replication/source/open.rs"),

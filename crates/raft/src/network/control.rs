@@ -8,6 +8,7 @@ use stead_types::NodeId;
 use tokio::time::timeout;
 
 use super::{Network, Peer};
+use crate::founding::Standing;
 use crate::peers::{Class, unreachable};
 use crate::types::{RpcError, TransferRequest, TransferResponse, TypeConfig, VoteRequest, VoteResponse};
 use crate::wire::{self, Kind};
@@ -46,13 +47,14 @@ fn garbled(malformed: Malformed) -> RpcError {
 }
 
 impl Network {
-    /// Asks a peer whether it has nothing of the group either; `None` if it does not answer.
-    pub(crate) async fn has_nothing(&self, peer: NodeId) -> Option<bool> {
+    /// Asks a peer what it has of the group, and tells it what this voter has; `None` if it does not answer.
+    pub(crate) async fn standing(&self, peer: NodeId) -> Option<Standing> {
         let mut client = self.peers.client(peer, Class::Control).ok()?;
-        let question = self.sender.envelope(Kind::Founding, 0, Bytes::new());
+        let own = wire::standing(self.founding.own());
+        let question = self.sender.envelope(Kind::Founding, 0, own);
         let answer = timeout(FOUNDING_WAIT, client.control(question)).await.ok()?.ok()?;
         let answer = wire::body(answer.into_inner(), Kind::FoundingAnswer).ok()?;
-        wire::read_founding_answer(answer).ok()
+        wire::read_standing(answer).ok()
     }
 }
 
