@@ -69,6 +69,7 @@ const REAL_WORLD: &[&str] = &[
     "store/src/log/raft_engine/mod.rs",
     "raft/src/blocking.rs",
     "server/src/environment.rs",
+    "server/src/panics.rs",
 ];
 
 /// Crates that run inside the simulation.

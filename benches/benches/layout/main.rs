@@ -22,6 +22,7 @@ use rand::{Rng, SeedableRng};
 use stead_store::background::{Background, Stagger};
 use stead_store::engine::{self, Engine, Kind};
 use stead_store::group_rows::GroupRows;
+use stead_store::health::Health;
 use stead_types::GroupId;
 
 const BATCH: u64 = 256;
@@ -75,7 +76,11 @@ fn open(kind: Kind, dir: &Path) -> Result<Arc<dyn Engine>> {
 fn run(kind: Kind, layout: &dyn Layout, puts: u64) -> Result<Vec<Figures>> {
     let dir = tempfile::tempdir()?;
     let engine = open(kind, dir.path())?;
-    let background = Arc::new(Background::thread("checkpoints", Stagger::default())?);
+    let background = Arc::new(Background::thread(
+        "checkpoints",
+        Health::default(),
+        Stagger::default(),
+    )?);
     let rows = GroupRows::open(engine.clone(), background, GroupId::new(1), |_, _| Ok(()))?;
     let keys = puts.next_power_of_two();
     let mut random = StdRng::seed_from_u64(1);

@@ -168,6 +168,12 @@ impl Founding {
         self.0.send_modify(|known| known.has_joined = true);
     }
 
+    /// Tells whether another voter is known to have begun.
+    pub(crate) fn others_have_begun(&self) -> bool {
+        let known = self.0.borrow();
+        known.others.values().any(|standing| *standing == Some(Standing::Begun))
+    }
+
     /// Returns what this voter has, before it takes part.
     pub(crate) fn own(&self) -> Standing {
         self.0.borrow().own

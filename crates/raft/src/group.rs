@@ -7,6 +7,7 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Precondition};
+use stead_store::health::Health;
 use stead_store::machine::Answer;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
@@ -69,6 +70,11 @@ impl Group {
     /// Returns the group's number.
     pub fn id(&self) -> GroupId {
         self.member.sender.group
+    }
+
+    /// Returns the node's health, which this group can end.
+    pub fn health(&self) -> &Health {
+        &self.member.worker.health
     }
 
     /// Returns how often the group recovered from a lost majority.

@@ -16,12 +16,12 @@
 //! 1. A proposal is answered once its entry is applied here, or with an error that says whether it may have happened.
 //! 2. A node that was restarted neither votes nor stands for election until every lease it may have granted is over.
 //! 3. A voter without a log joins a group only at the group's beginning (`founding`).
-//! 4. Storage that failed, or a machine that failed, stops the node: [`Node::failed`].
+//! 4. Storage that failed, a machine that failed, and a task or a job that panicked stop the node, with the reason:
+//!    `stead_store::health`.
 
 mod blocking;
 mod encoding;
 mod error;
-mod failure;
 mod founding;
 mod group;
 mod log;
@@ -49,7 +49,6 @@ mod suite_test;
 
 pub use blocking::Blocking;
 pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
-pub use failure::Failure;
 pub use group::{Group, Leadership, Numbers};
 pub use node::{Config, GroupConfig, Node};
 pub use peers::Resolver;

@@ -14,6 +14,7 @@
 //! # Invariants
 //!
 //! 1. What has been applied is visible through the applied watch before its proposer is answered.
+//! 2. A machine that fails or panics stops the node, whatever it was doing: openraft ends or waits, but does not tell why.
 
 use std::io;
 use std::sync::Arc;
@@ -26,9 +27,8 @@ use stead_store::machine::{self, Applied, Chunks, Committed, Failed, Machine};
 use stead_types::GroupId;
 use tokio::sync::watch;
 
-use crate::blocking::Blocking;
+use crate::blocking::Worker;
 use crate::encoding::{log_id_record, membership_record, read_log_id_record, read_membership_record};
-use crate::failure::{Failure, Failures};
 use crate::types::{Answers, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Most entries and bytes that are applied in one go, before others get the processor.
@@ -45,9 +45,8 @@ pub(crate) fn index_outside(index: u64) -> u64 {
 pub(crate) struct StateMachine {
     pub(crate) group: GroupId,
     pub(crate) machine: Arc<dyn Machine>,
-    pub(crate) blocking: Blocking,
+    pub(crate) worker: Worker,
     pub(crate) applied: watch::Sender<u64>,
-    pub(crate) failures: Failures,
     /// Set once openraft has read its state: it looks at the current snapshot then, and cutting one would be in vain.
     pub(crate) is_running: Arc<AtomicBool>,
 }
@@ -57,14 +56,9 @@ type ApplyResponder = openraft::storage::ApplyResponder<TypeConfig>;
 impl StateMachine {
     /// The error that stops openraft, after the node has been told the reason.
     fn failed(&self, failed: Failed) -> io::Error {
-        let doing = failed.doing;
-        let source: Arc<dyn std::error::Error + Send + Sync> = Arc::new(failed);
-        self.failures.report(Failure {
-            group: Some(self.group),
-            doing,
-            source: source.clone(),
-        });
-        io::Error::other(format!("the state machine failed: {doing}"))
+        let error = io::Error::other(failed.to_string());
+        self.worker.fail(failed.doing, failed.source);
+        error
     }
 
     fn apply_batch(&self, batch: &mut Batch) -> io::Result<()> {
@@ -73,7 +67,9 @@ impl StateMachine {
             return Ok(());
         };
         batch.bytes = 0;
-        let answers = self.machine.apply(entries).map_err(|failed| self.failed(failed))?;
+        let apply = || self.machine.apply(entries);
+        let applied = self.worker.health.guard(Some(self.group), "applying entries", apply);
+        let answers = applied.map_err(|failed| self.failed(failed))?;
         self.applied.send_replace(last);
         for (responder, answers) in batch.responders.drain(..).zip(answers) {
             if let Some(responder) = responder {
@@ -168,8 +164,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let index = applied.index;
         let snapshot = machine::Snapshot { applied, chunks };
         let machine = self.machine.clone();
-        let installed = self.blocking.run(move || machine.install(snapshot)).await;
-        installed.map_err(|failed| self.failed(failed))?;
+        let installed = self
+            .worker
+            .run("installing a snapshot", move || machine.install(snapshot));
+        installed.await.map_err(|failed| self.failed(failed))?;
         self.applied.send_replace(index);
         Ok(())
     }
@@ -179,8 +177,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Ok(None);
         }
         let machine = self.machine.clone();
-        let cut = self.blocking.run(move || machine.snapshot()).await;
-        let cut = cut.map_err(|failed| self.failed(failed))?;
+        let cut = self.worker.run("cutting a snapshot", move || machine.snapshot());
+        let cut = cut.await.map_err(|failed| self.failed(failed))?;
         let meta = Self::meta(&cut.applied)?;
         let snapshot = cut.chunks;
         Ok(Some(Snapshot { meta, snapshot }))
@@ -192,8 +190,8 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<crate::types::LeaderId, u64, (), Chunks>> {
         let machine = self.machine.clone();
-        let written = self.blocking.run(move || machine.checkpoint()).await;
-        written.map_err(|failed| self.failed(failed))?;
+        let written = self.worker.run("making a checkpoint", move || machine.checkpoint());
+        written.await.map_err(|failed| self.failed(failed))?;
         let meta = Self::meta(&self.machine.durable())?;
         let snapshot: Chunks = Box::new(std::iter::empty::<Result<Bytes, Failed>>());
         Ok(Snapshot { meta, snapshot })

@@ -14,8 +14,7 @@ use stead_types::NodeId;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use crate::blocking::Blocking;
-use crate::failure::{Ended, Failure, Failures};
+use crate::blocking::Worker;
 use crate::founding::{DiskLost, Founding, Standing, Step};
 use crate::group::Leadership;
 use crate::network::Network;
@@ -37,8 +36,7 @@ pub(crate) struct Member {
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) tasks: Tasks,
-    pub(crate) failures: Failures,
-    pub(crate) blocking: Blocking,
+    pub(crate) worker: Worker,
     pub(crate) spool: Option<PathBuf>,
     /// Held while a snapshot is received: one at a time.
     pub(crate) receiving: Mutex<()>,
@@ -76,6 +74,8 @@ impl Heard {
         self.from.elapsed().saturating_sub(after)
     }
 }
+
+const RUNNING: &str = "running Raft";
 
 /// After so many elections' time of silence a group is out of touch: Raft by itself goes on naming a leader of which
 /// nothing is heard, because a vote that nobody answers changes nothing.
@@ -119,29 +119,21 @@ impl Member {
             match step {
                 Step::Wait => {}
                 Step::Initialize => {
-                    if let Err(source) = self.initialize().await {
-                        return self.fail("writing the initial entry", source);
+                    if let Err(error) = self.initialize().await {
+                        return self.worker.fail("writing the initial entry", error);
                     }
                     self.founding.initialized();
                 }
-                Step::Refuse(owner) => return self.fail("joining it", Arc::new(DiskLost { group, owner })),
+                Step::Refuse(owner) => return self.worker.fail("joining it", DiskLost { group, owner }),
                 Step::Join => break,
             }
         }
         self.join();
-        if self.voters.last() == Some(&self.sender.node) {
+        if self.voters.last() == Some(&self.sender.node) && !self.founding.others_have_begun() {
             // One begins at once, the others when they have heard of no leader: no vote is split. The initial entry of
             // the highest voter is the greatest, so that all can vote for it.
             drop(self.raft.trigger().elect(false).await);
         }
-    }
-
-    fn fail(&self, doing: &'static str, source: Arc<dyn std::error::Error + Send + Sync>) {
-        self.failures.report(Failure {
-            group: Some(self.sender.group),
-            doing,
-            source,
-        });
     }
 
     fn join(&self) {
@@ -172,12 +164,10 @@ impl Member {
     }
 
     /// Makes the initial membership durable.
-    async fn initialize(&self) -> Result<(), Arc<dyn std::error::Error + Send + Sync>> {
+    async fn initialize(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let members: BTreeMap<u64, ()> = self.voters.iter().map(|node| (node.get(), ())).collect();
-        match self.raft.initialize(members).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Arc::new(error)),
-        }
+        self.raft.initialize(members).await?;
+        Ok(())
     }
 
     /// Passes on who leads, and notices when Raft ends by itself.
@@ -221,14 +211,10 @@ impl Member {
             return;
         }
         let state = self.raft.metrics().borrow_watched().running_state.clone();
-        self.failures.report(Failure {
-            group: Some(self.sender.group),
-            doing: "running Raft",
-            source: match state {
-                Err(fatal) => Arc::new(fatal),
-                Ok(()) => Arc::new(Ended("Raft ended by itself")),
-            },
-        });
+        match state {
+            Err(fatal) => self.worker.fail(RUNNING, fatal),
+            Ok(()) => self.worker.fail(RUNNING, "Raft ended by itself"),
+        }
     }
 
     /// Ends the group on this node: in order, and with all answered who wait.

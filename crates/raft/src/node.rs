@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use stead_api::net::Connect;
 use stead_store::background::Stagger;
+use stead_store::health::Health;
 use stead_store::log::LogStore;
 use stead_store::machine::Machine;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, Worker};
 use crate::error::OpenError;
-use crate::failure::{Failure, Failures};
 use crate::founding::{Founding, Standing};
 use crate::group::{Group, Leadership};
 use crate::log::Log;
@@ -74,7 +74,7 @@ pub struct Node {
     config: Arc<Config>,
     peers: Arc<Peers>,
     registry: Arc<Registry>,
-    failures: Failures,
+    health: Health,
 }
 
 /// The groups by number, for the service.
@@ -118,20 +118,11 @@ impl Registry {
 impl Node {
     /// Returns a node without groups.
     pub fn new(config: Config) -> Self {
-        let failures = Failures::new();
-        let listener = failures.clone();
-        config.log.health().on_failure(Box::new(move |failure| {
-            listener.report(Failure {
-                group: None,
-                doing: failure.doing,
-                source: Arc::new(failure.clone()),
-            });
-        }));
         Self {
             peers: Arc::new(Peers::new(config.connect.clone(), config.resolve.clone())),
+            health: config.log.health().clone(),
             config: Arc::new(config),
             registry: Arc::default(),
-            failures,
         }
     }
 
@@ -140,9 +131,9 @@ impl Node {
         service::Peers::service(self.registry.clone())
     }
 
-    /// Returns the first failure that this node must stop for, once there is one.
-    pub async fn failed(&self) -> Failure {
-        self.failures.first().await
+    /// Returns the node's health, which is its log's: any of its groups can end it.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Returns a group, if it is open.
@@ -216,7 +207,7 @@ impl Node {
         let network = Network {
             peers: self.peers.clone(),
             sender: parts.sender,
-            blocking: self.config.blocking,
+            worker: parts.machine.worker.clone(),
             transfers: parts.transfers.clone(),
             founding: founding.clone(),
         };
@@ -258,9 +249,8 @@ impl Node {
             reads: Reads::default(),
             applied: parts.machine.applied.clone(),
             leadership: watch::Sender::new(Leadership::default()),
-            tasks: Tasks::new(config.group, self.failures.clone()),
-            failures: self.failures.clone(),
-            blocking: self.config.blocking,
+            tasks: Tasks::new(config.group, self.health.clone()),
+            worker: parts.machine.worker.clone(),
             spool: self.config.spool.clone(),
             receiving: tokio::sync::Mutex::default(),
             heard: Heard::new(),
@@ -310,8 +300,11 @@ impl Parts {
                 group: config.group,
                 applied: watch::Sender::new(machine.applied().index),
                 machine,
-                blocking: node.config.blocking,
-                failures: node.failures.clone(),
+                worker: Worker {
+                    blocking: node.config.blocking,
+                    group: config.group,
+                    health: node.health.clone(),
+                },
                 is_running: Arc::default(),
             },
             retained: Arc::new(Retained::keeping(node.config.limits.tail_bytes)),

@@ -9,6 +9,7 @@ use openraft::storage::Snapshot;
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_api::proto::internal::v1::raft_service_server::{self, RaftServiceServer};
 use stead_state::codec::Malformed;
+use stead_store::machine::Failed;
 use stead_types::{GroupId, NodeId};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -22,6 +23,8 @@ use crate::wire::{self, Kind, MESSAGE_LEN_MAX};
 
 /// The longest that the next chunk of a snapshot is waited for.
 const CHUNK_WAIT_MAX: Duration = Duration::from_secs(30);
+
+const RECEIVING: &str = "receiving a snapshot";
 
 /// The peer service of a node, to be mounted on its peer listener.
 pub type Service = RaftServiceServer<Peers>;
@@ -192,6 +195,12 @@ async fn next_chunk(chunks: &mut Streaming<RaftEnvelope>) -> Result<RaftEnvelope
     next.ok_or_else(|| Status::aborted("the snapshot ended in the middle"))
 }
 
+/// The refusal of a snapshot that cannot be kept: most often for want of room. The leader sends it again.
+fn full(member: &Member, error: &(dyn std::error::Error + 'static)) -> Status {
+    member.worker.health.retry(Some(member.sender.group), RECEIVING, error);
+    Status::resource_exhausted(error.to_string())
+}
+
 /// Receives a whole snapshot, then installs it.
 async fn receive(
     member: &Member,
@@ -205,9 +214,8 @@ async fn receive(
             "another snapshot of the group is being received",
         ));
     };
-    let full = |error: std::io::Error| Status::resource_exhausted(error.to_string());
     let name = format!("snapshot-{}", member.sender.group);
-    let mut spool = Spool::open(member.spool.as_deref(), &name).map_err(full)?;
+    let mut spool = Spool::open(member.spool.as_deref(), &name).map_err(|error| full(member, &error))?;
     let (mut count, mut bytes) = (0, 0);
     loop {
         let next = next_chunk(&mut chunks).await?;
@@ -221,10 +229,17 @@ async fn receive(
         let chunk = wire::body(next, Kind::SnapshotChunk).map_err(malformed)?;
         count += 1;
         bytes += chunk.len() as u64;
-        let push = move || spool.push(chunk).map(|()| spool);
-        spool = member.blocking.run(push).await.map_err(full)?;
+        let push = move || match spool.push(chunk) {
+            Ok(()) => Ok(spool),
+            Err(error) => Err(Failed {
+                doing: RECEIVING,
+                source: Box::new(error),
+            }),
+        };
+        let pushed = member.worker.run(RECEIVING, push).await;
+        spool = pushed.map_err(|failed| full(member, &*failed.source))?;
     }
-    let snapshot = spool.into_chunks().map_err(full)?;
+    let snapshot = spool.into_chunks().map_err(|error| full(member, &error))?;
     let (group, index) = (
         member.sender.group,
         meta.last_log_id.map_or(0, |id| index_outside(id.index)),
@@ -236,5 +251,6 @@ async fn receive(
     let answer = answer.map_err(stopped)?;
     tracing::info!(%group, index, chunks = count, bytes, "a snapshot was installed");
     let answer = wire::snapshot_answer(&answer.vote);
+    member.worker.health.succeeded(Some(member.sender.group), RECEIVING);
     Ok(member.sender.envelope(Kind::SnapshotAnswer, 0, answer))
 }

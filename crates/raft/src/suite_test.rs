@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicBool;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
+use stead_store::health::Health;
 use stead_store::log::raft_engine::{Options, SyncFault};
 use stead_store::log::{LogStore, memory, raft_engine};
 use stead_types::GroupId;
 use tokio::sync::watch;
 
-use crate::blocking::Blocking;
-use crate::failure::Failures;
+use crate::blocking::{Blocking, Worker};
 use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::retained::Retained;
@@ -29,9 +29,12 @@ fn machine() -> StateMachine {
     StateMachine {
         group: GROUP,
         machine: Toy::open(&toy::Disk::default()),
-        blocking: Blocking::Inline,
+        worker: Worker {
+            blocking: Blocking::Inline,
+            group: GROUP,
+            health: Health::default(),
+        },
         applied: watch::Sender::new(0),
-        failures: Failures::new(),
         is_running: Arc::new(AtomicBool::new(true)),
     }
 }
@@ -62,7 +65,7 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, Guard> for OnDisk {
             prefill_len: 0,
             ..Options::SMALL
         };
-        let store = raft_engine::open(folder.path(), &options, SyncFault::default()).unwrap();
+        let store = raft_engine::open(folder.path(), &options, SyncFault::default(), Health::default()).unwrap();
         let log = Log::new(store.group(GROUP), Arc::new(Retained::keeping(64 << 20)));
         Ok(((folder, store), log, machine()))
     }

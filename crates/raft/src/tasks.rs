@@ -5,15 +5,10 @@
 //! 1. No task outlives [`Tasks::stop`].
 //! 2. A task that panics stops the node.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-
-use futures::FutureExt;
+use stead_store::health::{Caught, Failure, Health};
 use stead_types::GroupId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use crate::failure::{Ended, Failure, Failures};
 
 /// The tasks of one group.
 #[derive(Clone, Debug)]
@@ -21,30 +16,25 @@ pub(crate) struct Tasks {
     group: GroupId,
     tracker: TaskTracker,
     stop: CancellationToken,
-    failures: Failures,
+    health: Health,
 }
 
 impl Tasks {
-    pub(crate) fn new(group: GroupId, failures: Failures) -> Self {
+    pub(crate) fn new(group: GroupId, health: Health) -> Self {
         Self {
             group,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            failures,
+            health,
         }
     }
 
     /// Runs a task until it ends or the group stops; it is dropped where it waits.
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let (stop, failures, group) = (self.stop.clone(), self.failures.clone(), self.group);
+        let (stop, health, group) = (self.stop.clone(), self.health.clone(), self.group);
         self.tracker.spawn(async move {
-            let task = AssertUnwindSafe(stop.run_until_cancelled_owned(task)).catch_unwind();
-            if task.await.is_err() {
-                failures.report(Failure {
-                    group: Some(group),
-                    doing: name,
-                    source: Arc::new(Ended("the task panicked")),
-                });
+            if let Err(panicked) = Caught::new(stop.run_until_cancelled_owned(task)).await {
+                health.fail(Failure::of_group(group, name, panicked));
             }
         });
     }
@@ -64,5 +54,22 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn panicking_task_stops_the_node_with_its_message() {
+        // Invariant 2.
+        let health = Health::default();
+        let tasks = Tasks::new(GroupId::new(3), health.clone());
+        tasks.spawn("counting", async { panic!("on purpose") });
+        let failure = health.failed().await;
+        assert_eq!(failure.to_string(), "group g3 failed while counting");
+        assert_eq!(failure.source.to_string(), "panic: on purpose");
+        tasks.stop().await;
     }
 }

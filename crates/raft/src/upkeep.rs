@@ -5,10 +5,12 @@
 //! 1. The log is never purged past what the machine has durable, nor past a snapshot on its way to a follower: beyond
 //!    [`PURGE_HELD_BYTES_MAX`] the snapshot loses.
 //! 2. A group that takes no entries does nothing here.
+//! 3. This ends only when Raft has ended, or the node has failed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use stead_store::background::Stagger;
 use stead_store::log::LogStore;
@@ -18,7 +20,7 @@ use crate::encoding::read_log_id_record;
 use crate::machine::StateMachine;
 use crate::retained::Retained;
 use crate::transfers::Transfers;
-use crate::types::Raft;
+use crate::types::{LogId, Raft};
 
 /// When a group's machine is made durable, and how much of its log stays.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +71,7 @@ impl Upkeep {
             self.due(done).await;
             done = self.retained.so_far();
             if self.checkpoint().await.is_none() || self.purge().await.is_none() {
-                // Raft has stopped; who watches it says why.
+                // Raft has stopped, and who watches it says why; or the node has been told.
                 return;
             }
         }
@@ -97,10 +99,20 @@ impl Upkeep {
         }
     }
 
+    /// Reads an entry's id; one that cannot be read stops the node.
+    fn log_id(&self, record: Bytes) -> Option<Option<LogId>> {
+        match read_log_id_record(record) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                self.machine.worker.fail("reading the id of an entry", error);
+                None
+            }
+        }
+    }
+
     /// Makes what is applied durable, and lets openraft know how far.
     async fn checkpoint(&self) -> Option<()> {
-        let applied = self.machine.machine.applied().log_id;
-        let applied = read_log_id_record(applied).ok()?;
+        let applied = self.log_id(self.machine.machine.applied().log_id)?;
         self.raft.trigger().snapshot().await.ok()?;
         let mut metrics = self.raft.data_metrics();
         while metrics.borrow_watched().snapshot < applied {
@@ -110,8 +122,11 @@ impl Upkeep {
     }
 
     async fn purge(&self) -> Option<()> {
-        let durable = self.machine.machine.durable().log_id;
-        let durable = read_log_id_record(durable).ok()??.index;
+        let Some(durable) = self.log_id(self.machine.machine.durable().log_id)? else {
+            // Entries were appended, and none is applied yet.
+            return Some(());
+        };
+        let durable = durable.index;
         let is_holding_back = self.store.holding_back().contains(&self.machine.group);
         let beyond_tail = if is_holding_back {
             Some(durable)

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use stead_raft::Group;
 use stead_state::{directory::View, rows::Unreadable};
-use stead_store::shard::ShardMachine;
+use stead_store::{health::Failure, shard::ShardMachine};
 use stead_types::{GroupId, TenantNumber};
-use tokio::sync::Notify;
 
 use crate::{
     Views,
@@ -24,12 +22,27 @@ pub(crate) struct Local {
     pub(crate) counters: Arc<Counters>,
     pub(crate) acknowledged: Arc<Acknowledged>,
     pub(crate) freshness: Arc<Freshness>,
-    pub(crate) broken: Broken,
 }
 
 impl Local {
     pub(crate) fn id(&self) -> GroupId {
         self.group.id()
+    }
+
+    /// Stops the node: its storage could not be read.
+    pub(crate) fn unreadable(&self, unreadable: Unreadable) {
+        let failure = Failure::of_group(self.id(), "reading rows", unreadable);
+        self.group.health().fail(failure);
+    }
+
+    /// Tells that something did not come about and will be tried again.
+    pub(crate) fn retry(&self, part: &'static str, error: &(dyn std::error::Error + 'static)) {
+        self.group.health().retry(Some(self.id()), part, error);
+    }
+
+    /// Tells that it has come about.
+    pub(crate) fn succeeded(&self, part: &'static str) {
+        self.group.health().succeeded(Some(self.id()), part);
     }
 
     /// Returns the border that a stream to another group crosses, if the view knows both ends.
@@ -48,29 +61,4 @@ pub(crate) fn may_follow(view: &View, tenant: TenantNumber, home: GroupId, follo
         return false;
     };
     tenant.home == home && tenant.has(follower) && tenant.admits(&region.jurisdiction)
-}
-
-/// Storage that could not be read, from wherever it was noticed: the node stops for it.
-#[derive(Debug, Default)]
-pub(crate) struct Broken {
-    first: Mutex<Option<Unreadable>>,
-    noticed: Notify,
-}
-
-impl Broken {
-    /// Reports a failure; the first one is kept.
-    pub(crate) fn report(&self, unreadable: Unreadable) {
-        self.first.lock().get_or_insert(unreadable);
-        self.noticed.notify_one();
-    }
-
-    /// Waits for a failure.
-    pub(crate) async fn noticed(&self) -> Unreadable {
-        loop {
-            if let Some(first) = self.first.lock().take() {
-                return first;
-            }
-            self.noticed.notified().await;
-        }
-    }
 }

@@ -114,8 +114,9 @@ fn steps(local: &Local, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
 async fn take(local: &Local, directory: &ToDirectory, steps: &[Step]) -> BTreeSet<TenantNumber> {
     let commands: Vec<Bytes> = steps.iter().filter_map(Step::command).collect();
     for commands in commands.chunks(STEPS_MAX) {
-        if let Err(error) = local.group.propose(CLASS, commands.to_vec()).await {
-            tracing::debug!(group = %local.id(), %error, "what the directory says was not proposed");
+        match local.group.propose(CLASS, commands.to_vec()).await {
+            Ok(_) => local.succeeded("taking in the directory"),
+            Err(error) => local.retry("taking in the directory", &error),
         }
     }
     let mut again: BTreeSet<_> = steps.iter().map(Step::tenant).collect();

@@ -1,11 +1,10 @@
 //! What runs for each group of a node, and what of it only on the group's leader.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use futures::future::BoxFuture;
 use stead_api::net::Connect;
 use stead_raft::{Clock, Group, Leadership};
-use stead_state::rows::Unreadable;
 use stead_store::shard::ShardMachine;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,7 @@ use crate::{
     floor::{self, Limits},
     follower,
     freshness::Freshness,
-    local::{Broken, Local},
+    local::Local,
     peers::Peers,
     reconcile::{self, ToDirectory},
     relay,
@@ -80,7 +79,6 @@ impl Replication {
             counters: self.counters.clone(),
             acknowledged: Arc::default(),
             freshness,
-            broken: Broken::default(),
         });
         self.registry.add(&local);
         GroupTasks {
@@ -112,11 +110,8 @@ impl GroupTasks {
 
     /// Runs until the token fires. While this node leads it follows, reconciles, removes expired keys and moves the
     /// floor; while it does not it asks the leader how fresh the copies are.
-    ///
-    /// # Errors
-    ///
-    /// Storage that could not be read: the node must stop.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Unreadable> {
+    /// Storage that cannot be read stops the node.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         let mut leadership = self.local.group.watch_leader();
         loop {
             let (is_here, term) = {
@@ -133,7 +128,6 @@ impl GroupTasks {
             let is_over = async { leadership.wait_for(other).await.is_err() };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                unreadable = self.local.broken.noticed() => return Err(unreadable),
                 () = work => {}
                 is_over = is_over => {
                     if is_over {

@@ -7,7 +7,7 @@ use stead_state::directory::{Command, Initial};
 use stead_store::group_rows::HalfChanged;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     directory::{Directory, Refusal, Seat},
@@ -16,6 +16,7 @@ use crate::{
 
 /// Pause after a proposal that was not taken.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const UPKEEP: &str = "keeping the directory up to date";
 
 /// The task.
 pub(crate) struct Bootstrap {
@@ -73,11 +74,14 @@ impl Bootstrap {
 
     async fn propose(&self, seat: &Seat, command: &Command) -> Result<(), BoxError> {
         match seat.propose_own(command).await {
-            Ok((Ok(_), version)) => info!(%version, "the directory was brought up to date"),
+            Ok((Ok(_), version)) => {
+                seat.group.health().succeeded(Some(seat.group.id()), UPKEEP);
+                info!(%version, "the directory was brought up to date");
+            }
             Ok((Err(rejection), _)) => return Err(rejection.into()),
             Err(Refusal::NotLeader) => sleep(RETRY_PAUSE).await,
             Err(Refusal::Failed(error)) => {
-                warn!(%error, "the directory did not take a command of its own leader");
+                seat.group.health().retry(Some(seat.group.id()), UPKEEP, &error);
                 sleep(RETRY_PAUSE).await;
             }
         }

@@ -9,6 +9,7 @@ use std::{
 
 use futures::{Stream, future::BoxFuture};
 use stead_api::net::{Connect, Io};
+use stead_store::health::Health;
 use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that others opened.
@@ -29,6 +30,8 @@ pub struct Environment {
     pub bind: Bind,
     /// Tells the time.
     pub wall: WallClock,
+    /// The node's health, of one start: whoever runs the node may end it too.
+    pub health: Health,
     /// Whether rows are written behind and checkpoints made by threads; a simulation has only one.
     pub threads: bool,
     /// What is kept of the past.
@@ -69,6 +72,7 @@ impl Environment {
             connect,
             bind: Arc::new(|address| Box::pin(bind(address))),
             wall: Arc::new(wall),
+            health: Health::default(),
             threads: true,
             upkeep: Upkeep::default(),
         }

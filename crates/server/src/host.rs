@@ -16,7 +16,7 @@ use stead_state::{
     directory::Tenant,
     shard::{Shard, read::Reading},
 };
-use stead_store::{engine::Kind, group_rows::HalfChanged, shard::ShardMachine};
+use stead_store::{engine::Kind, group_rows::HalfChanged, health::Health, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
 use crate::{
@@ -122,6 +122,8 @@ pub(crate) struct Host {
     pub(crate) wall: WallClock,
     /// When it started, in milliseconds since 1970.
     pub(crate) started: u64,
+    /// Whether the node can go on, and what was retried.
+    pub(crate) health: Health,
     /// It takes no more work.
     pub(crate) draining: AtomicBool,
     /// Bytes of disk that its rows use, asked when needed.
@@ -279,6 +281,9 @@ impl Host {
         {
             self.counts.lag(lag.0, &lag.1);
         }
+        for (part, total) in self.health.retries() {
+            self.counts.retries(part, total);
+        }
         let (index, tenants) = self.views.read(|view| (view.version().index, view.tenant_count()));
         self.counts.view(index, tenants);
         self.counts.ready(self.ready.report().is_ready());
@@ -291,6 +296,11 @@ impl Host {
         self.ready.add("draining", move || match host.upgrade() {
             Some(host) if !host.draining.load(Ordering::Relaxed) => Ok("no".into()),
             Some(_) | None => Err("the node is stopping".into()),
+        });
+        let health = self.health.clone();
+        self.ready.add("parts", move || match health.failure() {
+            None => Ok("all are well".into()),
+            Some(failure) => Err(format!("{failure}: {}", failure.source)),
         });
         let views = self.views.clone();
         self.ready.add("directory view", move || {

@@ -12,6 +12,7 @@ pub mod listener;
 mod metrics;
 mod neighbours;
 pub mod node;
+pub mod panics;
 mod reply;
 mod router;
 mod services;

@@ -2,6 +2,10 @@
 //!
 //! tonic's own server waits for ever for an idle connection (hyper#4170) and for an open stream; this loop cuts what is
 //! left when its grace is over.
+//!
+//! # Invariants
+//!
+//! 1. A request that panics ends alone: its stream is closed, over HTTP/1 its connection.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -12,8 +16,9 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use stead_store::health::Caught;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::environment::Incoming;
 
@@ -37,7 +42,8 @@ pub async fn serve(
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Infallible> {
-    let builder = builder();
+    let requests = Requests;
+    let builder = builder(requests);
     let drain = GracefulShutdown::new();
     let cut = CancellationToken::new();
     let mut connections = tokio::task::JoinSet::new();
@@ -63,12 +69,12 @@ pub async fn serve(
                 .into_owned(),
         );
         let cut = cut.clone();
-        connections.spawn(async move {
+        connections.spawn(requests.catching(async move {
             tokio::select! {
                 ended = serving => if let Err(error) = ended { debug!(%error, "a connection broke") },
                 () = cut.cancelled() => {}
             }
-        });
+        }));
     }
     drop(incoming);
     if tokio::time::timeout(grace, drain.shutdown()).await.is_err() {
@@ -79,8 +85,26 @@ pub async fn serve(
     Ok(())
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// Runs connections and the streams of HTTP/2, and catches their panics.
+#[derive(Clone, Copy, Debug)]
+struct Requests;
+
+impl Requests {
+    async fn catching<F: Future>(self, request: F) {
+        if let Err(panicked) = Caught::new(request).await {
+            error!(%panicked, "a request panicked and was given up");
+        }
+    }
+}
+
+impl<F: Future + Send + 'static> hyper::rt::Executor<F> for Requests {
+    fn execute(&self, request: F) {
+        TokioExecutor::new().execute(self.catching(request));
+    }
+}
+
+fn builder(requests: Requests) -> auto::Builder<Requests> {
+    let mut builder = auto::Builder::new(requests);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -91,4 +115,49 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder.http1().timer(TokioTimer::new());
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use axum::routing::get;
+    use futures::stream;
+    use stead_api::net::Io;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    async fn ask(mut io: DuplexStream, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        io.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        io.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn fail() -> &'static str {
+        panic!("on purpose")
+    }
+
+    #[tokio::test]
+    async fn panicking_request_ends_alone() {
+        // Invariant 1.
+        let router = Router::new()
+            .route("/fine", get(|| async { "fine" }))
+            .route("/panic", get(fail));
+        let (mut near, mut far) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let (one, other) = duplex(4096);
+            near.push(one);
+            far.push(Ok(Box::pin(other) as Pin<Box<dyn Io>>));
+        }
+        let incoming: Incoming = Box::pin(stream::iter(far).chain(stream::pending()));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(incoming, router, stop.clone(), Duration::from_secs(1)));
+        assert_eq!(ask(near.pop().unwrap(), "/panic").await, "");
+        assert!(ask(near.pop().unwrap(), "/fine").await.ends_with("fine"));
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Write},
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use prometheus_client::{
@@ -72,6 +72,11 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabels {
+    part: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GroupLabels {
     group: u32,
 }
@@ -119,6 +124,7 @@ pub(crate) struct Metrics {
     feed_wire: Family<BorderLabels, Gauge>,
     feed_detached: Family<FeedLabels, Gauge>,
     staleness: Family<FeedLabels, Gauge<f64, AtomicU64>>,
+    retries: Family<PartLabels, Counter>,
     ready: Gauge,
 }
 
@@ -140,6 +146,7 @@ impl Metrics {
             feed_wire: Family::default(),
             feed_detached: Family::default(),
             staleness: Family::default(),
+            retries: Family::default(),
             ready: Gauge::default(),
         };
         let labels = [
@@ -203,6 +210,8 @@ impl Metrics {
         );
         let help = "How far a follower is behind at most, measured without clocks";
         registry.register_with_unit("feed_staleness", help, Unit::Seconds, self.staleness.clone());
+        let help = "What did not come about and was tried again, by what it was";
+        registry.register("retries", help, self.retries.clone());
         let help = "Tenants that are followed and not attached: what they hold may be old";
         registry.register("feed_detached_tenants", help, self.feed_detached.clone());
         self
@@ -216,6 +225,12 @@ impl Metrics {
     /// Counts an operation that was refused for a limit. Tenants are too many for labels.
     pub(crate) fn refused(&self, limit: &'static str) {
         self.refused.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// Notes how often a part was retried since the node started.
+    pub(crate) fn retries(&self, part: &'static str, total: u64) {
+        let counter = self.retries.get_or_create(&PartLabels { part }).clone();
+        counter.inner().store(total, Ordering::Relaxed);
     }
 
     /// Notes what is known of a group.
@@ -315,6 +330,7 @@ mod tests {
         });
         metrics.request(Op::Read, ServedFrom::Home);
         metrics.refused("keys");
+        metrics.retries("sending a snapshot", 2);
         metrics.group(GroupSample {
             group: 1,
             is_leader: true,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io,
     path::PathBuf,
     sync::{
@@ -15,10 +16,18 @@ use stead_raft::{Blocking, GroupConfig, Timing};
 use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
 use stead_state::directory::{Addresses, Group, Initial, InitialNode};
 use stead_store::{
-    Config as StoreConfig, Disk, Place, Store, directory::DirectoryMachine, engine::Kind, log::raft_engine,
-    shard::ShardMachine, view::ViewRows,
+    Config as StoreConfig, Disk, Place, Store,
+    background::Background,
+    directory::DirectoryMachine,
+    engine::{Engine, Kind},
+    group_rows::failed,
+    health::{Failure, Health},
+    log::raft_engine,
+    shard::ShardMachine,
+    view::ViewRows,
 };
 use stead_types::{GroupId, NodeId};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -33,7 +42,7 @@ use crate::{
     metrics::Metrics,
     neighbours::Neighbours,
     services::{self, Serving},
-    supervisor::{Supervisor, TaskFailed},
+    supervisor::Supervisor,
 };
 
 /// Sizes of the Raft log's files, in bytes.
@@ -48,6 +57,10 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long forwarded operations may take to end when the node stops. Other nodes' streams of Raft and of the feed never
 /// end by themselves: they are cut then, and opened anew when the node is back.
 const PEER_GRACE_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the engine's own threads go on.
+const THREADS_INTERVAL: Duration = Duration::from_secs(5);
+const CHECKING: &str = "checking the engine's threads";
 
 /// Why a node ended, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +88,9 @@ pub enum Error {
     /// A group could not be opened.
     #[error(transparent)]
     Group(#[from] stead_raft::OpenError),
-    /// A task failed.
-    #[error(transparent)]
-    Task(#[from] TaskFailed),
-    /// Storage or a group failed while the node ran.
+    /// Storage, a group or a task failed while the node ran.
     #[error("the node stopped itself")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Failed(#[from] Failure),
 }
 
 /// Runs a node until the token fires or something fails. `ready` is called once everything is bound and started.
@@ -95,28 +105,34 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
-    let store = open_store(&config, disk)?;
+    let health = environment.health.clone();
+    let store = open_store(&config, disk, &health)?;
     let bound = Bound::bind(&config, &environment).await?;
-    let mut supervisor = Supervisor::new(CancellationToken::new());
+    let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
     let built = Built::build(config, &environment, &store, &mut supervisor).await?;
     built.serve(bound, &mut supervisor);
+    if environment.threads {
+        let (engine, background) = (store.engine.clone(), store.background.clone());
+        supervisor.spawn("storage threads", |stop| check_threads(engine, background, stop));
+    }
     info!(node = %built.host.config.node.id, region = %built.host.config.node.region, "started");
     ready();
-    let outcome = tokio::select! {
-        failure = built.raft.failed() => Err(Error::Failed(failure.into())),
-        ended = supervisor.watch() => ended.map_err(Error::Task),
+    tokio::select! {
+        _failure = health.failed() => {}
+        () = supervisor.watch() => {}
         () = stop.cancelled() => tokio::select! {
-            () = built.host.drain(&built.raft) => Ok(()),
+            () = built.host.drain(&built.raft) => {}
             // What arrives meanwhile is handed on, over links that may have to be started first.
-            ended = supervisor.watch() => ended.map_err(Error::Task),
+            () = supervisor.watch() => {}
+            _failure = health.failed() => {}
         },
-    };
-    let finished = supervisor.finish(built.host.config.shutdown_timeout).await;
+    }
+    supervisor.finish(built.host.config.shutdown_timeout).await;
     built.raft.shutdown().await;
-    outcome.and(finished.map_err(Error::Task))
+    Ok(health.check()?)
 }
 
-fn open_store(config: &Checked, disk: Option<Disk>) -> Result<Store, Error> {
+fn open_store(config: &Checked, disk: Option<Disk>, health: &Health) -> Result<Store, Error> {
     let kind: Kind = config.engine.parse().unwrap_or(Kind::Fjall);
     let place = match disk {
         Some(disk) => Place::Memory(disk),
@@ -130,6 +146,7 @@ fn open_store(config: &Checked, disk: Option<Disk>) -> Result<Store, Error> {
         cluster: config.cluster.clone(),
         node: config.node.id,
         place,
+        health: health.clone(),
     })?)
 }
 
@@ -178,7 +195,6 @@ impl Built {
         let rows = ViewRows::new(store.engine.clone());
         let views = Views::new(rows.load().map_err(|error| Error::Unreadable(error.into()))?);
         let raft = stead_raft::Node::new(raft_config(&config, environment, store, &views));
-        store.on_failure(|failure| warn!(%failure, "storage failed"));
         let seat = seat(&config, &initial, &raft, store).await?;
         let directory = Arc::new(directory(&config, &initial, seat, environment)?);
         let groups = data_groups(&config, &initial, &views, &raft, store).await?;
@@ -221,6 +237,7 @@ impl Built {
             region_ready: Checks::default(),
             wall: environment.wall.clone(),
             started: (environment.wall)(),
+            health: environment.health.clone(),
             draining: AtomicBool::new(false),
             disk_len,
             config,
@@ -293,6 +310,27 @@ impl Host {
             warn!("leadership could not be handed over in time");
         }
     }
+}
+
+/// Looks now and then whether threads of the engine's own have ended: nothing else may tell while nothing is written. A
+/// look that a checkpoint delays is not followed by another one before it is done.
+async fn check_threads(
+    engine: Arc<dyn Engine>,
+    background: Arc<Background>,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let is_due = Arc::new(AtomicBool::new(true));
+    while stop.run_until_cancelled(sleep(THREADS_INTERVAL)).await.is_some() {
+        if is_due.swap(false, Ordering::AcqRel) {
+            let (engine, is_due) = (engine.clone(), is_due.clone());
+            background.submit(None, CHECKING, move || {
+                let checked = engine.check_workers();
+                is_due.store(true, Ordering::Release);
+                checked.map_err(failed(CHECKING))
+            });
+        }
+    }
+    Ok(())
 }
 
 /// How the groups' reconcilers reach the directory.

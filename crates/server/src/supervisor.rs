@@ -6,31 +6,18 @@
 //! # Invariants
 //!
 //! 1. No task outlives [`Supervisor::finish`].
-//! 2. The first failure is the one that is reported.
+//! 2. A task that fails or panics, also while it stops, is a failure of the node's health, with its name and the reason.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use futures::future::BoxFuture;
-use tokio::{
-    sync::mpsc,
-    task::{Id, JoinError, JoinSet},
-};
+use stead_store::health::{Caught, Failure, Health};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error_span, info, warn};
 
 /// Why a task failed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A task ended before it was asked to.
-#[derive(Debug, thiserror::Error)]
-#[error("task {task} failed")]
-pub struct TaskFailed {
-    /// Its name.
-    pub task: &'static str,
-    /// Why.
-    #[source]
-    pub source: BoxError,
-}
 
 type Task = (&'static str, BoxFuture<'static, Result<(), BoxError>>);
 
@@ -38,8 +25,8 @@ type Task = (&'static str, BoxFuture<'static, Result<(), BoxError>>);
 #[derive(Debug)]
 pub struct Supervisor {
     stop: CancellationToken,
-    tasks: JoinSet<Result<(), BoxError>>,
-    names: HashMap<Id, &'static str>,
+    tasks: JoinSet<()>,
+    health: Health,
     later: (mpsc::UnboundedSender<Task>, mpsc::UnboundedReceiver<Task>),
 }
 
@@ -68,11 +55,11 @@ impl Spawner {
 
 impl Supervisor {
     /// Returns a supervisor whose tasks stop when this token fires.
-    pub fn new(stop: CancellationToken) -> Self {
+    pub fn new(stop: CancellationToken, health: Health) -> Self {
         Self {
             stop,
             tasks: JoinSet::new(),
-            names: HashMap::new(),
+            health,
             later: mpsc::unbounded_channel(),
         }
     }
@@ -101,67 +88,41 @@ impl Supervisor {
     }
 
     fn start(&mut self, (task, run): Task) {
-        let handle = self.tasks.spawn(run.instrument(error_span!("task", task)));
-        self.names.insert(handle.id(), task);
+        let health = self.health.clone();
+        let watched = async move {
+            let failed = match Caught::new(run).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => Failure::of_node(task, error),
+                Err(panicked) => Failure::of_node(task, panicked),
+            };
+            health.fail(failed);
+        };
+        self.tasks.spawn(watched.instrument(error_span!("task", task)));
     }
 
-    /// Waits until a task fails; for ever, while none does and none was asked to stop.
-    ///
-    /// # Errors
-    ///
-    /// The first task that failed or panicked.
-    pub async fn watch(&mut self) -> Result<(), TaskFailed> {
+    /// Starts what is spawned later, until the tasks are to stop.
+    pub async fn watch(&mut self) {
         loop {
             tokio::select! {
-                Some(ended) = self.tasks.join_next_with_id() => {
-                    if let Some(failed) = self.failure(ended) {
-                        return Err(failed);
-                    }
-                }
+                Some(_ended) = self.tasks.join_next() => {}
                 Some(task) = self.later.1.recv() => self.start(task),
-                () = self.stop.cancelled() => return Ok(()),
+                () = self.stop.cancelled() => return,
             }
         }
     }
 
     /// Stops every task, and gives them `grace` to end.
-    ///
-    /// # Errors
-    ///
-    /// The first task that failed or panicked while it stopped.
-    pub async fn finish(mut self, grace: Duration) -> Result<(), TaskFailed> {
+    pub async fn finish(mut self, grace: Duration) {
         self.later.1.close();
         // What never started is dropped now, so that whoever waits for it is told.
         while self.later.1.try_recv().is_ok() {}
         self.stop.cancel();
         info!(tasks = self.tasks.len(), "stopping");
-        let mut first = None;
-        let drained = tokio::time::timeout(grace, async {
-            while let Some(ended) = self.tasks.join_next_with_id().await {
-                let failed = self.failure(ended);
-                first = first.take().or(failed);
-            }
-        });
+        let drained = tokio::time::timeout(grace, async { while self.tasks.join_next().await.is_some() {} });
         if drained.await.is_err() {
             warn!(tasks = self.tasks.len(), ?grace, "tasks did not stop in time");
             self.tasks.shutdown().await;
         }
-        first.map_or(Ok(()), Err)
-    }
-
-    fn failure(&mut self, ended: Result<(Id, Result<(), BoxError>), JoinError>) -> Option<TaskFailed> {
-        let (id, source) = match ended {
-            Ok((id, Ok(()))) => {
-                self.names.remove(&id);
-                return None;
-            }
-            Ok((id, Err(error))) => (id, error),
-            Err(panic) => (panic.id(), panic.into()),
-        };
-        Some(TaskFailed {
-            task: self.names.get(&id).copied().unwrap_or("unknown"),
-            source,
-        })
     }
 }
 
@@ -169,34 +130,63 @@ impl Supervisor {
 mod tests {
     use super::*;
 
+    fn supervisor() -> (Supervisor, Health) {
+        let health = Health::default();
+        (Supervisor::new(CancellationToken::new(), health.clone()), health)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_failed_task_stops_the_others_and_is_the_one_reported() {
-        let mut supervisor = Supervisor::new(CancellationToken::new());
+    async fn failed_task_stops_the_node_with_its_name() {
+        let (mut supervisor, health) = supervisor();
         supervisor.spawn("patient", |stop| async move {
             stop.cancelled().await;
             Ok::<_, BoxError>(())
         });
         supervisor.spawn("broken", |_| async { Err::<(), BoxError>("disk full".into()) });
-        let failed = supervisor.watch().await.unwrap_err();
-        assert_eq!(failed.task, "broken");
-        supervisor.finish(Duration::from_secs(1)).await.unwrap();
+        let failure = health.failed().await;
+        assert_eq!(
+            (failure.doing, failure.source.to_string()),
+            ("broken", "disk full".to_owned())
+        );
+        supervisor.finish(Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn panicking_task_stops_the_node_also_while_it_stops() {
+        let (mut supervisor, health) = supervisor();
+        supervisor.spawn("fragile", |stop| async move {
+            stop.cancelled().await;
+            if stop.is_cancelled() {
+                panic!("at the end");
+            }
+            Ok::<_, BoxError>(())
+        });
+        supervisor.finish(Duration::from_secs(1)).await;
+        let failure = health.failure().unwrap();
+        assert_eq!(
+            (failure.doing, failure.source.to_string()),
+            ("fragile", "panic: at the end".to_owned())
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_does_not_stop_is_ended_after_the_grace() {
-        let stop = CancellationToken::new();
-        let mut supervisor = Supervisor::new(stop.clone());
+        let (mut supervisor, health) = supervisor();
         supervisor.spawn("deaf", |_| std::future::pending::<Result<(), BoxError>>());
-        stop.cancel();
-        supervisor.watch().await.unwrap();
-        supervisor.finish(Duration::from_secs(5)).await.unwrap();
+        supervisor.stop_token().cancel();
+        supervisor.watch().await;
+        supervisor.finish(Duration::from_secs(5)).await;
+        assert!(health.failure().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_can_be_spawned_while_the_node_runs() {
-        let mut supervisor = Supervisor::new(CancellationToken::new());
+        let (mut supervisor, health) = supervisor();
         let spawner = supervisor.spawner();
         spawner.spawn("late", |_| async { Err::<(), BoxError>("broken link".into()) });
-        assert_eq!(supervisor.watch().await.unwrap_err().task, "late");
+        tokio::select! {
+            failure = health.failed() => assert_eq!(failure.doing, "late"),
+            () = supervisor.watch() => unreachable!("nobody has stopped it"),
+        }
     }
 }

@@ -2,13 +2,20 @@
 //!
 //! The thread steps back where processors are short, and so do those that it starts: an engine that is opened on it
 //! compacts at a low priority too. Nobody waits for any of them unless they are very late.
+//!
+//! # Invariants
+//!
+//! 1. A job that panics ends neither the thread nor what waits for it: it stops the node.
 
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stead_types::NodeId;
+use stead_types::{GroupId, NodeId};
+
+use crate::health::{Failure, Health};
+use crate::machine::Failed;
 
 /// Nodes whose shares differ.
 const STAGGER_STEPS: u64 = 9;
@@ -43,12 +50,13 @@ impl Stagger {
 /// As RocksDB has it for compaction (`CpuPriority::kLow`).
 const NICENESS: i32 = 10;
 
-/// Something to do.
-pub type Job = Box<dyn FnOnce() + Send>;
+/// Something to do, which catches its own panics.
+type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs jobs one after the other. Whoever submits bounds how many wait: a group submits one at a time.
 pub struct Background {
     worker: Option<Worker>,
+    health: Health,
     /// When they are due by size.
     pub stagger: Stagger,
 }
@@ -61,14 +69,20 @@ struct Worker {
 impl Background {
     /// Runs each job before [`Background::submit`] returns.
     pub fn inline() -> Self {
+        Self::inline_with(Health::default())
+    }
+
+    /// As [`Background::inline`], for a node with this health.
+    pub fn inline_with(health: Health) -> Self {
         Self {
             worker: None,
+            health,
             stagger: Stagger::default(),
         }
     }
 
     /// Runs jobs on a thread, which ends when this is dropped, after the jobs that wait.
-    pub fn thread(name: &str, stagger: Stagger) -> std::io::Result<Self> {
+    pub fn thread(name: &str, health: Health, stagger: Stagger) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<Job>();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             step_back();
@@ -82,6 +96,7 @@ impl Background {
         };
         Ok(Self {
             worker: Some(worker),
+            health,
             stagger,
         })
     }
@@ -91,24 +106,50 @@ impl Background {
         self.worker.is_none()
     }
 
-    /// Runs a job and returns what it returned. A panic of the job is one of the caller.
-    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    /// Runs a job and returns what it returned; a panic of it stops the node.
+    pub fn run<T: Send + 'static>(
+        &self,
+        group: Option<GroupId>,
+        doing: &'static str,
+        job: impl FnOnce() -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, Failed> {
         let (sender, done) = mpsc::channel();
-        self.submit(Box::new(move || drop(sender.send(job()))));
-        done.recv()
-            .expect("the thread of checkpoints runs until this is dropped")
+        let health = self.health.clone();
+        self.send(Box::new(move || drop(sender.send(health.guard(group, doing, job)))));
+        done.recv().unwrap_or_else(|_| {
+            Err(Failed {
+                doing,
+                source: "the thread of checkpoints has ended".into(),
+            })
+        })
     }
 
-    /// Runs a job, now or soon.
-    pub fn submit(&self, job: Job) {
-        match &self.worker {
-            None => job(),
-            Some(worker) => {
-                if let Some(jobs) = &*worker.jobs.lock() {
-                    // The thread ends early only by a panic, which it reports when it is joined.
-                    drop(jobs.send(job));
-                }
+    /// Runs a job, now or soon. Its failure stops the node.
+    pub fn submit(
+        &self,
+        group: Option<GroupId>,
+        doing: &'static str,
+        job: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+    ) {
+        let health = self.health.clone();
+        self.send(Box::new(move || {
+            if let Err(Failed { doing, source }) = health.guard(group, doing, job) {
+                let source = source.into();
+                health.fail(Failure { group, doing, source });
             }
+        }));
+    }
+
+    fn send(&self, job: Job) {
+        let Some(worker) = &self.worker else {
+            return job();
+        };
+        // The thread runs until this is dropped: no job can end it.
+        if let Some(jobs) = &*worker.jobs.lock()
+            && jobs.send(job).is_err()
+        {
+            let ended = "the thread of checkpoints has ended";
+            self.health.fail(Failure::of_node("making checkpoints", ended));
         }
     }
 }
@@ -139,6 +180,15 @@ impl Drop for Worker {
 mod tests {
     use super::*;
 
+    const GROUP: GroupId = GroupId::new(1);
+
+    fn both(health: &Health) -> [Background; 2] {
+        [
+            Background::inline_with(health.clone()),
+            Background::thread("test", health.clone(), Stagger::default()).unwrap(),
+        ]
+    }
+
     #[test]
     fn nine_nodes_in_a_row_have_shares_of_their_own_below_twice_the_size() {
         let mut sizes: Vec<usize> = (1..=9).map(|node| Stagger::of(NodeId::new(node)).size(9_000)).collect();
@@ -150,17 +200,45 @@ mod tests {
 
     #[test]
     fn jobs_run_in_their_order_and_all_before_the_end() {
-        for background in [
-            Background::inline(),
-            Background::thread("test", Stagger::default()).unwrap(),
-        ] {
+        for background in both(&Health::default()) {
             let (sender, receiver) = mpsc::channel();
             for number in 0..100 {
                 let sender = sender.clone();
-                background.submit(Box::new(move || sender.send(number).unwrap()));
+                background.submit(Some(GROUP), "counting", move || {
+                    sender.send(number).unwrap();
+                    Ok(())
+                });
             }
             drop((background, sender));
             assert!(receiver.into_iter().eq(0..100));
+        }
+    }
+
+    #[test]
+    fn panicking_or_failing_job_stops_the_node_and_others_go_on() {
+        // Invariant 1.
+        let fails = || {
+            Err(Failed {
+                doing: "failing",
+                source: "on purpose".into(),
+            })
+        };
+        for kind in 0..2 {
+            for waits in [false, true] {
+                let health = Health::default();
+                let background = both(&health).into_iter().nth(kind).unwrap();
+                if waits {
+                    let job = || -> Result<(), Failed> { panic!("on purpose") };
+                    background.run(Some(GROUP), "counting", job).unwrap_err();
+                    assert_eq!(health.failure().unwrap().source.to_string(), "panic: on purpose");
+                } else {
+                    background.submit(Some(GROUP), "counting", fails);
+                }
+                assert_eq!(background.run(None, "counting", || Ok(7)).unwrap(), 7);
+                let failure = health.failure().unwrap().to_string();
+                let doing = if waits { "counting" } else { "failing" };
+                assert_eq!(failure, format!("group g1 failed while {doing}"));
+            }
         }
     }
 }

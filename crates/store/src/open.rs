@@ -9,7 +9,8 @@ use stead_types::NodeId;
 use crate::background::{Background, Stagger};
 use crate::dir::{DataDir, Identity, Refused};
 use crate::engine::{self, Engine, Kind};
-use crate::health::Failure;
+use crate::group_rows::failed;
+use crate::health::Health;
 use crate::log::{self, LogStore, raft_engine};
 use crate::power::Power;
 
@@ -22,6 +23,8 @@ pub struct Config {
     pub node: NodeId,
     /// Where.
     pub place: Place,
+    /// The node's health, which the first failure of storage ends.
+    pub health: Health,
 }
 
 /// Where storage is.
@@ -95,6 +98,8 @@ pub struct Store {
     pub log: Arc<dyn LogStore>,
     /// Where checkpoints run.
     pub background: Arc<Background>,
+    /// The node's health.
+    pub health: Health,
     /// The directory, unless this is memory.
     pub dir: Option<DataDir>,
 }
@@ -123,8 +128,8 @@ pub fn open(config: Config) -> Result<Store, Error> {
     match config.place {
         Place::Directory {
             engine: Kind::Memory, ..
-        } => Ok(in_memory(&Disk::default())),
-        Place::Memory(disk) => Ok(in_memory(&disk)),
+        } => Ok(in_memory(&Disk::default(), config.health)),
+        Place::Memory(disk) => Ok(in_memory(&disk, config.health)),
         Place::Directory { path, engine, log } => {
             let node = config.node;
             let identity = Identity {
@@ -132,51 +137,58 @@ pub fn open(config: Config) -> Result<Store, Error> {
                 node,
                 engine,
             };
-            on_disk(DataDir::open(&path, &identity)?, engine, &log, node)
+            let dir = DataDir::open(&path, &identity)?;
+            on_disk(dir, engine, &log, Stagger::of(node), config.health)
         }
     }
 }
 
-fn in_memory(disk: &Disk) -> Store {
+fn in_memory(disk: &Disk, health: Health) -> Store {
     Store {
-        engine: disk.rows.open(),
-        log: disk.log.open(),
-        background: Arc::new(Background::inline()),
+        engine: disk.rows.open_with(health.clone()),
+        log: disk.log.open_with(health.clone()),
+        background: Arc::new(Background::inline_with(health.clone())),
+        health,
         dir: None,
     }
 }
 
-fn on_disk(dir: DataDir, kind: Kind, log: &raft_engine::Options, node: NodeId) -> Result<Store, Error> {
+fn on_disk(
+    dir: DataDir,
+    kind: Kind,
+    log: &raft_engine::Options,
+    stagger: Stagger,
+    health: Health,
+) -> Result<Store, Error> {
     let part = |part, path| move |source| Error::Part { part, path, source };
     let (rows_dir, log_dir) = (dir.rows(), dir.log());
     let fault = raft_engine::SyncFault::default();
-    let log = raft_engine::open(&log_dir, log, fault).map_err(part("Raft log", log_dir.clone()))?;
-    let background = Background::thread("checkpoints", Stagger::of(node));
+    let log = raft_engine::open(&log_dir, log, fault, health.clone()).map_err(part("Raft log", log_dir.clone()))?;
+    let background = Background::thread("checkpoints", health.clone(), stagger);
     let background = background.map_err(part("checkpoint thread", rows_dir.clone()))?;
-    let opened = background.run({
+    let opened = background.run(None, "opening the rows", {
         let rows_dir = rows_dir.clone();
-        move || match kind {
-            Kind::Fjall => engine::fjall::open(&rows_dir),
-            Kind::Sled => engine::sled::open(&rows_dir),
-            Kind::Memory => Ok(engine::memory::Disk::default().open()),
+        move || {
+            let opened = match kind {
+                Kind::Fjall => engine::fjall::open(&rows_dir),
+                Kind::Sled => engine::sled::open(&rows_dir),
+                Kind::Memory => Ok(engine::memory::Disk::default().open()),
+            };
+            opened.map_err(failed("opening the rows"))
         }
     });
+    let opened = opened.map_err(|failed| io::Error::other(failed.source));
     let engine = opened.map_err(part("rows", rows_dir))?;
     Ok(Store {
-        engine,
+        engine: engine::watched(engine, health.clone()),
         log,
         background: Arc::new(background),
+        health,
         dir: Some(dir),
     })
 }
 
 impl Store {
-    /// Calls `listener` when the log or the rows fail: then the node must stop. It may be called once for each.
-    pub fn on_failure(&self, listener: impl Fn(&Failure) + Clone + Send + 'static) {
-        self.engine.health().on_failure(Box::new(listener.clone()));
-        self.log.health().on_failure(Box::new(listener));
-    }
-
     /// Tells whether storage was made by this opening: the node remembers nothing, not even its votes.
     pub fn created(&self) -> bool {
         self.dir.as_ref().is_some_and(DataDir::created)
@@ -217,6 +229,7 @@ mod tests {
             cluster: "test".into(),
             node: NodeId::new(1),
             place,
+            health: Health::default(),
         }
     }
 
@@ -233,7 +246,7 @@ mod tests {
     #[test]
     fn the_power_goes_off_between_two_operations_and_nothing_is_written_after_it() {
         let disk = Disk::default();
-        let store = in_memory(&disk);
+        let store = in_memory(&disk, Health::default());
         let key = |key: &'static str| Bytes::from(key);
         let write = |name| {
             let value = Some(key(name));
@@ -248,7 +261,7 @@ mod tests {
         let log = store.log.group(GroupId::DIRECTORY);
         log.save_vote(key("v"), Box::new(|done| drop(done.unwrap_err())));
         disk.power_loss(9, 9);
-        let store = in_memory(&disk);
+        let store = in_memory(&disk, Health::default());
         let found = ["a", "b", "c"].map(|key| store.engine.get(key.as_bytes()).unwrap().is_some());
         assert_eq!(found, [true, true, false]);
         assert_eq!(store.log.group(GroupId::DIRECTORY).state().unwrap().vote, None);
@@ -257,14 +270,14 @@ mod tests {
     #[test]
     fn a_full_disk_takes_writes_again_when_there_is_room_and_it_is_opened() {
         let disk = Disk::default();
-        let store = in_memory(&disk);
+        let store = in_memory(&disk, Health::default());
         disk.fill(true);
         let vote = || Bytes::from("v");
         let log = store.log.group(GroupId::DIRECTORY);
         log.save_vote(vote(), Box::new(|done| drop(done.unwrap_err())));
         assert!(store.log.health().failure().is_some());
         disk.fill(false);
-        let log = in_memory(&disk).log.group(GroupId::DIRECTORY);
+        let log = in_memory(&disk, Health::default()).log.group(GroupId::DIRECTORY);
         log.save_vote(vote(), Box::new(|done| done.unwrap()));
         assert_eq!(log.state().unwrap().vote, Some(vote()));
     }

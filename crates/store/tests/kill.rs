@@ -12,6 +12,7 @@ use std::sync::{Arc, mpsc};
 use bytes::Bytes;
 use stead_state::rows::Order;
 use stead_store::engine::{self, Change, Engine};
+use stead_store::health::Health;
 use stead_store::log::raft_engine::{self, Options, SyncFault};
 use stead_store::log::{LogStore, Record};
 use stead_types::GroupId;
@@ -55,7 +56,7 @@ fn open_log(dir: &Path) -> Arc<dyn LogStore> {
         purge_len: 128 << 10,
         prefill_len: 0,
     };
-    raft_engine::open(dir, &options, SyncFault::default()).unwrap()
+    raft_engine::open(dir, &options, SyncFault::default(), Health::default()).unwrap()
 }
 
 fn record(index: u64) -> Record {

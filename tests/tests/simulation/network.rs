@@ -13,6 +13,7 @@ use std::{
 use futures::stream;
 use stead_api::net::{Connect, Io};
 use stead_server::environment::{Environment, Incoming, Upkeep};
+use stead_store::health::Health;
 use turmoil::{
     Builder, Sim,
     net::{TcpListener, TcpStream},
@@ -51,6 +52,7 @@ pub(crate) fn environment(clock: Arc<Clock>, upkeep: Upkeep) -> Environment {
         connect: connect(),
         bind: Arc::new(|address| Box::pin(bind(address))),
         wall: Arc::new(move || clock.now()),
+        health: Health::default(),
         threads: false,
         upkeep,
     }

@@ -85,6 +85,7 @@ async fn run_until_signal(config: Checked) -> Result<(), Failure> {
         }
     });
     let environment = Environment::real(config.dial.clone());
+    std::panic::set_hook(Box::new(stead_server::panics::hook(environment.health.clone())));
     let ready = || {
         let _nobody = sd_notify::notify(&[NotifyState::Ready]);
     };

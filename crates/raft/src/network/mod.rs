@@ -18,7 +18,7 @@ use std::sync::Arc;
 use openraft::network::{Backoff, NetBackoff, RaftNetworkFactory};
 use stead_types::NodeId;
 
-use crate::blocking::Blocking;
+use crate::blocking::Worker;
 use crate::founding::Founding;
 use crate::peers::Peers;
 use crate::transfers::Transfers;
@@ -30,7 +30,7 @@ use crate::wire::Sender;
 pub(crate) struct Network {
     pub(crate) peers: Arc<Peers>,
     pub(crate) sender: Sender,
-    pub(crate) blocking: Blocking,
+    pub(crate) worker: Worker,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) founding: Arc<Founding>,
 }

@@ -13,13 +13,15 @@ use stead_store::machine::{Chunks, Failed};
 use tokio::sync::oneshot;
 
 use super::Peer;
-use crate::blocking::Blocking;
+use crate::blocking::Worker;
 use crate::peers::unreachable;
 use crate::types::{LeaderId, RpcError, TypeConfig, Vote};
 use crate::wire::{self, Kind, Sender};
 
 /// The longest a snapshot may take, sending and installing. A dead connection is noticed by its keep-alive long before.
 const TRANSFER_MAX: Duration = Duration::from_secs(60 * 60);
+
+const SENDING: &str = "sending a snapshot";
 
 /// The shortest and the longest pause after a snapshot that failed; each is twice as long as the one before. It ends
 /// early where the peer answers again after it did not.
@@ -43,9 +45,11 @@ impl NetSnapshot<TypeConfig> for Peer {
             closed = &mut cancel => return Err(closed.into()),
             sent = self.transfer(vote, snapshot) => sent,
         };
+        let (group, health) = (self.network.sender.group, self.network.worker.health.clone());
         let error = match sent {
             Ok(vote) => {
                 self.failed_snapshots = 0;
+                health.succeeded(Some(group), SENDING);
                 return Ok(SnapshotResponse::new(vote));
             }
             Err(error) => error,
@@ -53,8 +57,9 @@ impl NetSnapshot<TypeConfig> for Peer {
         // openraft cuts the next one at once, which every write to the group waits for. Nothing of this one is held.
         let pause = pause(self.failed_snapshots);
         self.failed_snapshots += 1;
-        let (peer, group, failed) = (self.to, self.network.sender.group, self.failed_snapshots);
-        tracing::warn!(%peer, %group, %error, failed, ?pause, "a snapshot did not reach a peer");
+        let (peer, failed) = (self.to, self.failed_snapshots);
+        tracing::debug!(%peer, %group, failed, ?pause, "a snapshot did not reach a peer");
+        health.retry(Some(group), SENDING, &error);
         tokio::select! {
             closed = &mut cancel => Err(closed.into()),
             () = self.network.peers.wait_for(self.to, pause) => Err(error.into()),
@@ -78,7 +83,7 @@ impl Peer {
         let (failed, mut failure) = oneshot::channel();
         let rest = Source {
             sender,
-            blocking: self.network.blocking,
+            worker: self.network.worker.clone(),
             chunks: snapshot.snapshot,
             sent: (0, 0),
             failed,
@@ -99,7 +104,7 @@ impl Peer {
 /// The chunks of a snapshot as envelopes.
 struct Source {
     sender: Sender,
-    blocking: Blocking,
+    worker: Worker,
     chunks: Chunks,
     /// Chunks and bytes so far.
     sent: (u64, u64),
@@ -115,21 +120,23 @@ impl Source {
     async fn next(mut self) -> Option<(RaftEnvelope, Option<Self>)> {
         let mut chunks = self.chunks;
         let read = move || {
-            let next = chunks.next();
-            (chunks, next)
+            let next = chunks.next().transpose()?;
+            Ok((chunks, next))
         };
-        let (chunks, next) = self.blocking.run(read).await;
+        let (chunks, next) = match self.worker.run("reading a snapshot", read).await {
+            Ok(read) => read,
+            Err(failed) => {
+                drop(self.failed.send(failed));
+                return None;
+            }
+        };
         self.chunks = chunks;
         match next {
-            Some(Ok(chunk)) => {
+            Some(chunk) => {
                 self.sent.0 += 1;
                 self.sent.1 += chunk.len() as u64;
                 let envelope = self.sender.envelope(Kind::SnapshotChunk, self.sent.0, chunk);
                 Some((envelope, Some(self)))
-            }
-            Some(Err(failed)) => {
-                drop(self.failed.send(failed));
-                None
             }
             None => {
                 let end = wire::snapshot_end(self.sent.0, self.sent.1);

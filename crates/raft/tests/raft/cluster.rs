@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_raft::{Blocking, Config, Failure, Group, GroupConfig, Node, OpenError, ProposeError, Timing};
+use stead_raft::{Blocking, Config, Group, GroupConfig, Node, OpenError, ProposeError, Timing};
 use stead_store::log::memory;
 use stead_store::machine::{Answer, Machine};
 use stead_types::{GroupId, Incarnation, NodeId};
@@ -109,13 +109,6 @@ impl<M: Subject> Replicas<M> {
     /// Starts a node, for the first time or again.
     pub async fn up(&mut self, id: u64) {
         self.try_up(id).await.unwrap();
-    }
-
-    /// Returns why a node must stop, if it must.
-    pub async fn failure(&self, id: u64) -> Option<Failure> {
-        timeout(Duration::from_millis(1), self.node(id).node.failed())
-            .await
-            .ok()
     }
 
     /// Starts a node that may be refused.

@@ -148,7 +148,9 @@ async fn a_failed_sync_stops_the_node_and_the_others_go_on() {
     cluster.nodes[&leader].log.fail_next_sync();
     let outcome = timeout(PATIENCE, cluster.put_at(leader, "a", "1")).await.unwrap();
     assert!(!outcome.unwrap_err().has_no_effect());
-    let failure = timeout(PATIENCE, cluster.node(leader).node.failed()).await.unwrap();
+    let failure = timeout(PATIENCE, cluster.node(leader).node.health().failed())
+        .await
+        .unwrap();
     assert!(!failure.to_string().is_empty());
     let others = cluster.others(leader);
     cluster.leader_among(&others).await;
@@ -161,8 +163,58 @@ async fn a_failed_machine_stops_the_node() {
     *cluster.node(1).machine.fail.lock().unwrap() = Some("applying");
     let outcome = timeout(PATIENCE, cluster.put_at(1, "a", "1")).await.unwrap();
     assert!(!outcome.unwrap_err().has_no_effect());
-    let failure = timeout(PATIENCE, cluster.node(1).node.failed()).await.unwrap();
+    let failure = timeout(PATIENCE, cluster.node(1).node.health().failed()).await.unwrap();
     assert_eq!(failure.to_string(), "group g1 failed while applying");
+}
+
+#[tokio::test(start_paused = true)]
+async fn panicking_machine_stops_the_node_with_its_message() {
+    for (doing, said) in [
+        ("applying", "applying entries"),
+        ("checkpointing", "making a checkpoint"),
+    ] {
+        let cluster = Cluster::start(1, Timing::Region).await;
+        cluster.put("a", "0").await;
+        *cluster.node(1).machine.panic.lock().unwrap() = Some(doing);
+        let written = timeout(PATIENCE, cluster.put_at(1, "a", "1")).await.unwrap();
+        assert_eq!(written.is_ok(), doing == "checkpointing");
+        let health = cluster.node(1).node.health();
+        let failure = timeout(Duration::from_secs(120), health.failed()).await.unwrap();
+        assert_eq!(failure.to_string(), format!("group g1 failed while {said}"));
+        assert_eq!(failure.source.to_string(), "panic: on purpose");
+    }
+}
+
+/// Entries that wait long to be applied, as the first one of a group whose voters lose one another, are no reason for
+/// never making the log shorter again.
+#[tokio::test(start_paused = true)]
+async fn log_is_kept_short_after_a_long_beginning() {
+    let mut cluster = Cluster::plan(3, Timing::Region);
+    for id in 1..=3 {
+        cluster.up(id).await;
+        cluster.nodes[&id].log.hold_syncs(true);
+    }
+    sleep(Duration::from_secs(1)).await;
+    let pairs = [(1, 2), (1, 3), (2, 3)];
+    for (one, other) in pairs {
+        cluster.net.cut(one, other);
+    }
+    for member in cluster.nodes.values() {
+        member.log.hold_syncs(false);
+        member.log.sync();
+    }
+    sleep(Duration::from_secs(120)).await;
+    for (one, other) in pairs {
+        assert_eq!(cluster.group(one).numbers().applied, 0);
+        cluster.net.heal(one, other);
+    }
+    let value = "x".repeat(200 << 10);
+    for number in 0..600 {
+        cluster.put("big", &value[number..]).await;
+    }
+    let leader = cluster.leader().await;
+    let purged = || (cluster.group(leader).numbers().purged > 10).then_some(());
+    cluster.eventually("a purge", purged).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,7 +34,9 @@ async fn a_voter_that_lost_its_disk_helps_nobody_to_lead() {
     cluster.put("z", "1").await;
     let has = || (cluster.node(behind).machine.get("k").as_deref() == Some("acknowledged")).then_some(());
     cluster.eventually("the write", has).await;
-    let failure = timeout(PATIENCE, cluster.node(lost).node.failed()).await.unwrap();
+    let failure = timeout(PATIENCE, cluster.node(lost).node.health().failed())
+        .await
+        .unwrap();
     let reason = failure.source.to_string();
     assert!(reason.contains("its disk was lost"), "{reason}");
     assert_eq!(cluster.node(lost).machine.get("k"), None);
@@ -87,7 +89,7 @@ async fn voter_restarted_at_the_beginning_is_not_refused() {
         cluster.put("a", "0").await;
         cluster.converge("a", "0").await;
         for id in 1..=3 {
-            let failure = cluster.failure(id).await;
+            let failure = cluster.node(id).node.health().failure();
             assert!(failure.is_none(), "{dies} died after {at} ms, {id} failed: {failure:?}");
         }
     }
@@ -121,7 +123,9 @@ async fn voter_that_lost_its_disk_is_refused_however_often_it_starts() {
         cluster.up(*other).await;
     }
     for other in &others {
-        let failure = timeout(PATIENCE, cluster.node(*other).node.failed()).await.unwrap();
+        let failure = timeout(PATIENCE, cluster.node(*other).node.health().failed())
+            .await
+            .unwrap();
         let reason = failure.source.to_string();
         assert!(reason.contains("its disk was lost"), "{reason}");
         assert_eq!(cluster.node(*other).machine.get("k"), None);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use stead_raft::{Blocking, Config, Group, GroupConfig, Node, Timing};
+use stead_store::health::Health;
 use stead_store::log::raft_engine::{self, Options, SyncFault};
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +39,13 @@ async fn start(count: u64) -> Machines {
         let addresses = addresses.clone();
         let node = Node::new(Config {
             node: NodeId::new(id),
-            log: raft_engine::open(&folder.path().join("log"), &Options::SMALL, SyncFault::default()).unwrap(),
+            log: raft_engine::open(
+                &folder.path().join("log"),
+                &Options::SMALL,
+                SyncFault::default(),
+                Health::default(),
+            )
+            .unwrap(),
             connect: Arc::new(|address| {
                 Box::pin(async move {
                     let stream = TcpStream::connect(address).await?;

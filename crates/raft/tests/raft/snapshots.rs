@@ -89,21 +89,23 @@ fn around(lens: &[usize]) -> Vec<usize> {
 }
 
 fn data(machine: &ShardMachine) -> Vec<(Bytes, Bytes)> {
-    machine.read(|view| {
-        let scan = Scan {
-            start: Bytes::new(),
-            end: None,
-            order: Order::Ascending,
-            keys_only: false,
-            at: None,
-            after: None,
-            keys_max: usize::MAX,
-            len_max: usize::MAX,
-        };
-        let page = view.reading(TENANT).unwrap().scan(&scan).unwrap();
-        let entries = page.entries.into_iter();
-        entries.map(|(key, version)| (key, version.value.bytes)).collect()
-    })
+    machine
+        .read(|view| {
+            let scan = Scan {
+                start: Bytes::new(),
+                end: None,
+                order: Order::Ascending,
+                keys_only: false,
+                at: None,
+                after: None,
+                keys_max: usize::MAX,
+                len_max: usize::MAX,
+            };
+            let page = view.reading(TENANT).unwrap().scan(&scan).unwrap();
+            let entries = page.entries.into_iter();
+            entries.map(|(key, version)| (key, version.value.bytes)).collect()
+        })
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,8 @@ pub struct Toy {
     pub state: Mutex<State>,
     pub disk: Disk,
     pub fail: Mutex<Option<&'static str>>,
+    /// As `fail`, with a panic.
+    pub panic: Mutex<Option<&'static str>>,
     /// How many entries each call of apply got.
     pub checkpoints: Mutex<u32>,
 }
@@ -37,6 +39,7 @@ impl Toy {
             state: Mutex::new(disk.lock().unwrap().clone()),
             disk: disk.clone(),
             fail: Mutex::default(),
+            panic: Mutex::default(),
             checkpoints: Mutex::default(),
         })
     }
@@ -46,6 +49,8 @@ impl Toy {
     }
 
     fn check(&self, doing: &'static str) -> Result<(), Failed> {
+        let panics = *self.panic.lock().unwrap() == Some(doing);
+        assert!(!panics, "on purpose");
         if *self.fail.lock().unwrap() == Some(doing) {
             let source = "asked to".into();
             return Err(Failed { doing, source });

@@ -43,7 +43,7 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock, limits: Limits) {
     loop {
         ticks.tick().await;
         if let Err(unreadable) = keeper.look(&local).await {
-            local.broken.report(unreadable);
+            local.unreadable(unreadable);
             return;
         }
         let now = clock();
@@ -51,7 +51,7 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock, limits: Limits) {
             Ok(Some(floor)) => floor,
             Ok(None) => continue,
             Err(unreadable) => {
-                local.broken.report(unreadable);
+                local.unreadable(unreadable);
                 return;
             }
         };
@@ -59,7 +59,7 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock, limits: Limits) {
             Ok(true) => keeper.moved(floor.index, now, &limits),
             Ok(false) => keeper.not_moved(&floor),
             Err(unreadable) => {
-                local.broken.report(unreadable);
+                local.unreadable(unreadable);
                 return;
             }
         }
@@ -72,9 +72,10 @@ async fn move_to(local: &Local, floor: &Floor) -> Result<bool, Unreadable> {
     let command = floor.encode();
     loop {
         if let Err(error) = local.group.propose(CLASS, vec![command.clone()]).await {
-            tracing::debug!(group = %local.id(), %error, "the floor was not moved");
+            local.retry("moving the floor", &error);
             return Ok(false);
         }
+        local.succeeded("moving the floor");
         let ends = local.machine.read(|held| held.feed_ends())??;
         if ends.is_none_or(|(first, _)| first > floor.index) {
             return Ok(true);

@@ -68,7 +68,7 @@ pub(crate) async fn open(
     let beginning = match beginning(&local, &opening) {
         Ok(beginning) => beginning,
         Err(unreadable) => {
-            local.broken.report(unreadable);
+            local.unreadable(unreadable);
             return Err(Status::internal("storage could not be read"));
         }
     };

@@ -204,7 +204,7 @@ impl Seeding {
     fn failed(&self, refused: Refused) -> NoChunk {
         match refused {
             Refused::Unreadable(unreadable) => {
-                self.local.broken.report(unreadable);
+                self.local.unreadable(unreadable);
                 NoChunk::Failed(Status::internal("storage could not be read"))
             }
             Refused::Forked { .. } | Refused::NotReached { .. } | Refused::Compacted { .. } => {

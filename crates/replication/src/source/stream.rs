@@ -132,7 +132,7 @@ impl Source {
                 return self.ended_with.take().map(Err);
             }
             let worked = self.produce().unwrap_or_else(|unreadable| {
-                self.local.broken.report(unreadable);
+                self.local.unreadable(unreadable);
                 self.end(Some(Status::internal("storage could not be read")));
                 true
             });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stead_state::{
-    codec::{Malformed, frame},
+    codec::frame,
     directory::{By, Followers, Initial, InitialNode, NewTenant, Outcome, Rejection, View},
 };
 use stead_types::{Durability, Incarnation, TenantLimits, TenantName};

@@ -139,8 +139,9 @@ fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, 
             let entry = Entry::parse(commands).map_err(failed(unreadable))?;
             let time = entry.time;
             let commands = entry.decode(committed.index, Command::decode);
+            let commands = commands.map_err(failed(unreadable))?;
             directory.reach(committed.index);
-            for command in commands.map_err(failed(unreadable))? {
+            for command in commands {
                 let applied = directory.apply(time, command);
                 rows::write(&mut inner.table, directory, &applied);
                 changed.extend(applied.changes.iter().map(Change::encode));

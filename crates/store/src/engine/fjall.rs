@@ -13,11 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use stead_state::rows::{Order, Row, Unreadable};
 
 use super::{CACHE_LEN, Change, Engine, Kind, is_empty, unreadable};
-use crate::health::Health;
 
 /// Threads that flush and compact. With more than one the first keeps itself free for flushes: while others compact it
 /// puts the next compaction back into its own queue and takes it out again, without a pause, which costs a whole core.
@@ -34,8 +33,14 @@ const COMPACTION_WAITS_MAX: usize = 500;
 struct Fjall {
     database: Database,
     rows: Keyspace,
-    health: Health,
 }
+
+/// fjall compacts no more; why stands in its own line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "fjall's compaction has ended, see its line in the log before this one: most often the disk is full or failing"
+)]
+struct WorkerEnded;
 
 /// Opens the engine in a directory, which is made if it is missing.
 pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
@@ -44,8 +49,7 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
     let rows = database
         .keyspace("rows", KeyspaceCreateOptions::default)
         .map_err(to_io)?;
-    let health = Health::default();
-    Ok(Arc::new(Fjall { database, rows, health }))
+    Ok(Arc::new(Fjall { database, rows }))
 }
 
 fn to_io(error: fjall::Error) -> io::Error {
@@ -100,22 +104,25 @@ impl Engine for Fjall {
     }
 
     fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
-        self.health.check()?;
         self.wait_for_compaction();
-        let written = self.ingest(batch);
-        written.map_err(|error| self.health.fail("writing rows", to_io(error)).into())
+        self.ingest(batch).map_err(to_io)
     }
 
     fn checkpoint(&self) -> io::Result<()> {
-        self.health.check()
+        Ok(())
+    }
+
+    /// fjall's worker ends at its first error, as on a full disk, and says so in the log and in a mark that only calls of
+    /// the journal look at. Without it no table is ever compacted: each checkpoint makes reads slower, for good.
+    fn check_workers(&self) -> io::Result<()> {
+        match self.database.persist(PersistMode::Buffer) {
+            Err(fjall::Error::Poisoned) => Err(io::Error::other(WorkerEnded)),
+            checked => checked.map_err(to_io),
+        }
     }
 
     fn disk_len(&self) -> u64 {
         self.database.disk_space().unwrap_or_default()
-    }
-
-    fn health(&self) -> &Health {
-        &self.health
     }
 }
 
@@ -126,11 +133,51 @@ fn row(guard: fjall::Guard) -> Row {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance;
+    use std::time::Instant;
+
+    use super::super::conformance::{self, put};
+    use super::super::watched;
+    use super::*;
+    use crate::health::Health;
 
     #[test]
     fn it_is_an_engine() {
         let dir = tempfile::tempdir().unwrap();
-        conformance::check(&mut || super::open(dir.path()).unwrap());
+        conformance::check(&mut || watched(super::open(dir.path()).unwrap(), Health::default()));
+    }
+
+    /// Overwrites the middle of every table, so that compaction fails where it reads them.
+    fn damage_tables(dir: &Path) {
+        for entry in dir.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                damage_tables(&path);
+            } else if path.parent().unwrap().ends_with("tables") {
+                let mut bytes = std::fs::read(&path).unwrap();
+                let len = bytes.len();
+                bytes[..len / 2].fill(0xa5);
+                std::fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn worker_that_ends_stops_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let health = Health::default();
+        let engine = watched(super::open(dir.path()).unwrap(), health.clone());
+        let latest = Instant::now() + Duration::from_secs(60);
+        for number in 0.. {
+            let keys = (0..100).map(|key| put(&format!("{key:04}-{number}"), "some value of a row"));
+            if engine.write(&mut keys.collect::<Vec<_>>().into_iter()).is_err() {
+                break;
+            }
+            damage_tables(dir.path());
+            assert!(Instant::now() < latest, "compaction has never failed");
+        }
+        let reason = health.failure().unwrap().source.to_string();
+        assert_eq!(reason, WorkerEnded.to_string());
+        engine.check_workers().unwrap_err();
+        engine.checkpoint().unwrap_err();
     }
 }

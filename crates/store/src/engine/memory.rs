@@ -4,8 +4,8 @@
 //! many batches as the simulation lets survive.
 //!
 //! [`Disk::fail_once`] makes one operation fail. What fails leaves no trace: a read returns an error and the next one
-//! works again, a failed batch is not there, a failed sync leaves its batches to be lost with power. After a failed
-//! write or sync the engine refuses until the disk is opened again.
+//! works again, a failed batch is not there, a failed sync leaves its batches to be lost with power. As with every
+//! engine nothing more is written then, and the node stops; the disk works again once it is opened again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
-use super::{Change, Engine, Kind, is_empty, unreadable};
+use super::{Change, Engine, Kind, is_empty, unreadable, watched};
 use crate::health::Health;
 use crate::power::Power;
 
@@ -94,13 +94,18 @@ impl Disk {
 
     /// Opens the engine. Handles of an earlier opening are refused from now on.
     pub fn open(&self) -> Arc<dyn Engine> {
+        self.open_with(Health::default())
+    }
+
+    /// Opens the engine of a node with this health.
+    pub fn open_with(&self, health: Health) -> Arc<dyn Engine> {
         let mut platter = self.0.lock();
         platter.era += 1;
-        Arc::new(Memory {
+        let engine = Memory {
             disk: self.clone(),
             era: platter.era,
-            health: Health::default(),
-        })
+        };
+        watched(Arc::new(engine), health)
     }
 
     /// Makes one operation fail: the next of its kind once `after` others have succeeded. Asked for again before it
@@ -149,7 +154,6 @@ fn apply(rows: &mut BTreeMap<Bytes, Bytes>, change: Change) {
 struct Memory {
     disk: Disk,
     era: u64,
-    health: Health,
 }
 
 impl Memory {
@@ -199,9 +203,8 @@ impl Engine for Memory {
     }
 
     fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
-        self.health.check()?;
         let batch: Vec<Change> = batch.collect();
-        let written = self.with(|platter| {
+        self.with(|platter| {
             platter.faults.count(Operation::Write)?;
             platter.power.write()?;
             for change in &batch {
@@ -209,29 +212,22 @@ impl Engine for Memory {
             }
             platter.pending.push(batch);
             Ok(())
-        });
-        written.map_err(|error| self.health.fail("writing rows in memory", error).into())
+        })
     }
 
     fn checkpoint(&self) -> io::Result<()> {
-        self.health.check()?;
-        let synced = self.with(|platter| {
+        self.with(|platter| {
             platter.faults.count(Operation::Sync)?;
             platter.power.sync()?;
             platter.settle();
             Ok(())
-        });
-        synced.map_err(|error| self.health.fail("syncing rows in memory", error).into())
+        })
     }
 
     fn disk_len(&self) -> u64 {
         let len = |(key, value): (&Bytes, &Bytes)| key.len() as u64 + value.len() as u64;
         self.with(|platter| Ok(platter.durable.iter().map(len).sum()))
             .unwrap_or_default()
-    }
-
-    fn health(&self) -> &Health {
-        &self.health
     }
 }
 
@@ -331,7 +327,6 @@ mod tests {
         disk.fail_once(Operation::Read, 0);
         rows().unwrap_err();
         assert_eq!(rows().unwrap().len(), 2);
-        assert!(engine.health().failure().is_none());
     }
 
     #[test]

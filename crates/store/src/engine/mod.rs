@@ -10,7 +10,8 @@
 //! 2. When [`Engine::checkpoint`] has returned, every batch written before it is durable.
 //! 3. After power was lost, batches survive in the order in which they were written: none is missing before one that is
 //!    there.
-//! 4. After a failed write or sync every later write is refused, until the engine is opened again.
+//! 4. After a failed read, write or sync every later write is refused, until the engine is opened again: [`watched`]
+//!    sees to that for all engines, and stops the node.
 
 use std::fmt;
 use std::io;
@@ -20,13 +21,14 @@ use std::str::FromStr;
 use bytes::Bytes;
 use stead_state::rows::{Order, Row, Unreadable, change, expiry};
 
-use crate::health::Health;
-
 #[cfg(test)]
 mod conformance;
 pub mod fjall;
 pub mod memory;
 pub mod sled;
+mod watched;
+
+pub use watched::watched;
 
 /// Longest key that every engine takes: fjall counts them in 16 bits.
 const KEY_LEN_MAX: usize = u16::MAX as usize;
@@ -68,11 +70,13 @@ pub trait Engine: Send + Sync {
     /// Makes durable what was written.
     fn checkpoint(&self) -> io::Result<()>;
 
+    /// Fails once threads of the engine's own have ended, which its other calls may not tell.
+    fn check_workers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Returns about how many bytes of disk it uses.
     fn disk_len(&self) -> u64;
-
-    /// Returns whether the engine may still be written to.
-    fn health(&self) -> &Health;
 }
 
 /// The engines; fixed when a data directory is made.

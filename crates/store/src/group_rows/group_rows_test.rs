@@ -21,11 +21,16 @@ fn count_key() -> Bytes {
 }
 
 fn open(disk: &Disk) -> Arc<Rows2> {
+    open_with(disk, &Health::default())
+}
+
+fn open_with(disk: &Disk, health: &Health) -> Arc<Rows2> {
     let load = |table: &Table, _| {
         let count = table.get(&count_key()).map_err(failed("reading"))?;
         Ok(count.map_or(0, |count| u64::from_be_bytes(count[..].try_into().unwrap())))
     };
-    GroupRows::open(disk.open(), Arc::new(Background::inline()), GROUP, load).unwrap()
+    let background = Arc::new(Background::inline_with(health.clone()));
+    GroupRows::open(disk.open_with(health.clone()), background, GROUP, load).unwrap()
 }
 
 fn apply(rows: &Arc<Rows2>) {
@@ -77,13 +82,14 @@ fn a_checkpoint_of_nothing_writes_nothing() {
 #[test]
 fn a_failed_sync_leaves_durable_where_it_was_and_shows_in_the_health() {
     let disk = Disk::default();
-    let rows = open(&disk);
+    let health = Health::default();
+    let rows = open_with(&disk, &health);
     apply(&rows);
     disk.fail_once(Operation::Sync, 0);
     rows.checkpoint().unwrap_err();
     rows.checkpoint().unwrap_err();
     assert_eq!(rows.durable().index, 0);
-    assert!(rows.engine.health().failure().is_some());
+    assert_eq!(health.failure().unwrap().doing, "syncing rows");
     assert_eq!(rows.read().unwrap().state, 1);
 }
 
@@ -118,10 +124,6 @@ impl Engine for Interrupted {
 
     fn disk_len(&self) -> u64 {
         self.engine.disk_len()
-    }
-
-    fn health(&self) -> &Health {
-        self.engine.health()
     }
 }
 

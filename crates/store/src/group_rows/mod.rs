@@ -221,7 +221,9 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
     /// Makes durable what has been applied, in the background, and waits for that; applying goes on meanwhile.
     pub fn checkpoint(self: &Arc<Self>) -> Result<(), Failed> {
         let this = self.clone();
-        self.background.run(move || this.write_checkpoint())
+        let group = Some(self.group);
+        self.background
+            .run(group, "writing a checkpoint", move || this.write_checkpoint())
     }
 
     fn write_checkpoint(&self) -> Result<(), Failed> {
@@ -255,7 +257,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
     }
 
     /// Starts a checkpoint if enough was applied since the last one, and waits for it if far too much was. A failure
-    /// shows in the engine's health.
+    /// stops the node.
     pub fn checkpoint_if_due(self: &Arc<Self>) -> Result<(), Failed> {
         let (rows, len) = {
             let inner = self.read()?;
@@ -268,12 +270,11 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         let (rows_due, len_due) = (stagger.size(CHECKPOINT_ROWS), stagger.size(CHECKPOINT_LEN));
         if (rows_due <= rows || len_due <= len) && !self.queued.swap(true, Ordering::AcqRel) {
             let this = self.clone();
-            self.background.submit(Box::new(move || {
-                this.queued.store(false, Ordering::Release);
-                if let Err(error) = this.write_checkpoint() {
-                    tracing::error!(group = %this.group, error = &error as &dyn std::error::Error, "no checkpoint");
-                }
-            }));
+            self.background
+                .submit(Some(self.group), "writing a checkpoint", move || {
+                    this.queued.store(false, Ordering::Release);
+                    this.write_checkpoint()
+                });
         }
         Ok(())
     }

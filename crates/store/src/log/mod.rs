@@ -85,7 +85,7 @@ pub trait LogStore: Send + Sync {
     /// Returns the groups whose old records keep files alive: they should take a snapshot and purge.
     fn holding_back(&self) -> Vec<GroupId>;
 
-    /// Returns whether the log may still be used.
+    /// Returns the health of the node whose log this is.
     fn health(&self) -> &Health;
 }
 

@@ -37,7 +37,6 @@ use crate::{
         Change, Engine, Kind,
         memory::{Disk, Operation as DiskOperation},
     },
-    health::Health,
     machine::{Committed, Machine, Payload, Snapshot},
 };
 
@@ -153,33 +152,35 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn of(machine: &ShardMachine) -> Self {
-        machine.read(|view| {
-            let records: Vec<_> = view
-                .shard()
-                .records()
-                .map(|(number, record)| {
-                    let mut record = record.clone();
-                    // A node's own progress.
-                    record.live.trimmed = Sequence::ZERO;
-                    (number, record)
-                })
-                .collect();
-            let tenants = records.iter().map(|(number, _)| *number);
-            Self {
-                data: tenants.clone().map(|number| data(&view, number, None)).collect(),
-                changes: tenants.clone().map(|number| changes(&view, number)).collect(),
-                clients: tenants
-                    .map(|number| format!("{:?}", view.shard().clients(number).unwrap().windows()))
-                    .collect(),
-                streams: format!("{:?}", view.shard().streams()),
-                feed: format!("{:?}", view.feed(0, 1_000_000).unwrap()),
-                current: records
-                    .iter()
-                    .flat_map(|(number, record)| current(&view, *number, record))
-                    .collect(),
-                records,
-            }
-        }).unwrap()
+        machine
+            .read(|view| {
+                let records: Vec<_> = view
+                    .shard()
+                    .records()
+                    .map(|(number, record)| {
+                        let mut record = record.clone();
+                        // A node's own progress.
+                        record.live.trimmed = Sequence::ZERO;
+                        (number, record)
+                    })
+                    .collect();
+                let tenants = records.iter().map(|(number, _)| *number);
+                Self {
+                    data: tenants.clone().map(|number| data(&view, number, None)).collect(),
+                    changes: tenants.clone().map(|number| changes(&view, number)).collect(),
+                    clients: tenants
+                        .map(|number| format!("{:?}", view.shard().clients(number).unwrap().windows()))
+                        .collect(),
+                    streams: format!("{:?}", view.shard().streams()),
+                    feed: format!("{:?}", view.feed(0, 1_000_000).unwrap()),
+                    current: records
+                        .iter()
+                        .flat_map(|(number, record)| current(&view, *number, record))
+                        .collect(),
+                    records,
+                }
+            })
+            .unwrap()
     }
 }
 
@@ -568,10 +569,6 @@ impl Engine for Counting {
 
     fn disk_len(&self) -> u64 {
         self.engine.disk_len()
-    }
-
-    fn health(&self) -> &Health {
-        self.engine.health()
     }
 }
 

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
 use super::{CACHE_LEN, Change, Engine, Kind, is_empty, unreadable};
-use crate::health::Health;
 
 mod redo;
 mod sync_shim;
@@ -37,7 +36,6 @@ struct Sled {
     redo: Redo,
     /// Held by whoever writes: the file is one.
     writing: Mutex<()>,
-    health: Health,
 }
 
 /// Opens the engine in a directory, which is made if it is missing. Refuses if its syncs would not be real ones.
@@ -52,7 +50,6 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
         database,
         redo: Redo::new(dir),
         writing: Mutex::default(),
-        health: Health::default(),
     };
     if let Some(batch) = engine.redo.read()? {
         engine.apply_redo(&batch)?;
@@ -151,30 +148,21 @@ impl Engine for Sled {
     }
 
     fn write(&self, changes: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
-        self.health.check()?;
         let _writing = self.writing.lock();
         let batch: Vec<Change> = changes.collect();
-        let written = match batch.len() {
+        match batch.len() {
             0..=BATCH_ROWS_MAX => self.apply(&batch).map_err(io::Error::from),
             _ => self.write_large(&batch),
-        };
-        written.map_err(|error| self.health.fail("writing rows", error).into())
+        }
     }
 
     fn checkpoint(&self) -> io::Result<()> {
-        self.health.check()?;
-        match self.database.flush() {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.health.fail("syncing rows", error.into()).into()),
-        }
+        self.database.flush()?;
+        Ok(())
     }
 
     fn disk_len(&self) -> u64 {
         self.database.size_on_disk().unwrap_or_default()
-    }
-
-    fn health(&self) -> &Health {
-        &self.health
     }
 }
 

@@ -15,7 +15,7 @@ use stead_types::GroupId;
 
 use super::group_state::{Budget, Op, check_append};
 use super::{Done, GroupLog, LogStore, Purged, Record, State};
-use crate::health::Health;
+use crate::health::{Failure, Health};
 use crate::power::Power;
 
 /// What survives a node's death. Clones share it.
@@ -61,12 +61,17 @@ impl Disk {
 
     /// Opens the logs. Handles of an earlier opening are refused from now on.
     pub fn open(&self) -> Arc<dyn LogStore> {
+        self.open_with(Health::default())
+    }
+
+    /// Opens the logs of a node with this health.
+    pub fn open_with(&self, health: Health) -> Arc<dyn LogStore> {
         let mut platter = self.0.lock();
         platter.era += 1;
         Arc::new(Logs {
             disk: self.clone(),
             era: platter.era,
-            health: Health::default(),
+            health,
         })
     }
 
@@ -186,7 +191,8 @@ impl Logs {
 
     fn write(&self, group: GroupId, op: Op) -> io::Result<()> {
         let powered = self.with(|platter| Ok(platter.power.write()))?;
-        powered.map_err(|error| io::Error::from(self.health.fail("writing the memory log", error)))?;
+        powered
+            .map_err(|error| io::Error::from(self.health.fail(Failure::of_node("writing the memory log", error))))?;
         self.with(|platter| {
             if let Op::Append(records) = &op {
                 check_append(records, platter.live.get(&group).and_then(Image::next))?;
@@ -204,7 +210,7 @@ impl Logs {
         }
         let health = self.health.clone();
         let done: Done = Box::new(move |synced| {
-            done(synced.map_err(|error| health.fail("syncing the memory log", error).into()));
+            done(synced.map_err(|error| health.fail(Failure::of_node("syncing the memory log", error)).into()));
         });
         let mut platter = self.disk.0.lock();
         platter.waiting.push(done);

@@ -12,6 +12,7 @@ use super::entry::Entries;
 use super::view::{Plan, View};
 use super::write::{self, Write};
 use super::writer::{Engine, Group, guarded};
+use crate::health::{Panicked, caught};
 use crate::log::{Done, GroupLog, Purged, Record, State};
 
 /// How often a read is planned anew when a purge overtakes it.
@@ -50,8 +51,10 @@ impl Handle {
     fn fetch(&self, range: &Range<u64>, max_bytes: usize) -> io::Result<Vec<Record>> {
         let (engine, region) = (&self.threads.parts.engine, write::region(self.group.id));
         thread::scope(|scope| {
-            let fetch = scope.spawn(|| fetch(engine, region, range, max_bytes));
-            fetch.join().map_err(|_| io::Error::other("reading the log panicked"))?
+            let fetch = || caught(|| fetch(engine, region, range, max_bytes));
+            let fetch = scope.spawn(fetch);
+            let fetched = fetch.join().map_err(|payload| Panicked::new(&*payload));
+            fetched.flatten().map_err(io::Error::other)?
         })
     }
 }

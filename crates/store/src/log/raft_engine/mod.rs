@@ -19,7 +19,7 @@ use raft_engine::{Config, ReadableSize};
 use stead_types::GroupId;
 
 use super::{Done, GroupLog, LogStore};
-use crate::health::Health;
+use crate::health::{Failure, Health, caught};
 
 mod entry;
 mod files;
@@ -85,16 +85,16 @@ impl Options {
     }
 }
 
-/// Opens the log in a directory, which is made if it is missing. `fault` can make its syncs fail.
-pub fn open(dir: &Path, options: &Options, fault: SyncFault) -> io::Result<Arc<dyn LogStore>> {
-    Ok(Arc::new(open_parts(dir, options, fault)?))
+/// Opens the log in a directory, which is made if it is missing, for a node with this health. `fault` can make its syncs
+/// fail.
+pub fn open(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> io::Result<Arc<dyn LogStore>> {
+    Ok(Arc::new(open_parts(dir, options, fault, health)?))
 }
 
-fn open_parts(dir: &Path, options: &Options, fault: SyncFault) -> io::Result<Logs> {
+fn open_parts(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> io::Result<Logs> {
     let config = options.config(dir)?;
     let engine = guarded(|| Engine::open_with_file_system(config, Arc::new(files::Files(fault))))?;
     let groups = recover::groups(&engine)?;
-    let health = Health::default();
     let parts = Arc::new(Parts {
         engine,
         writer: Writer::new(health.clone()),
@@ -102,8 +102,8 @@ fn open_parts(dir: &Path, options: &Options, fault: SyncFault) -> io::Result<Log
         health,
     });
     let (writes, purges, dir) = (parts.clone(), parts.clone(), dir.to_owned());
-    let writer = move || writes.writer.run(&writes.engine, |len| writes.purger.wrote(len));
-    let purger = move || purges.purger.run(&dir, &purges.engine, &purges.health);
+    let writer = move || writes.watched("writing the log", || writes.write());
+    let purger = move || purges.watched("removing old log files", || purges.purge(&dir));
     let threads = Threads {
         parts,
         threads: vec![
@@ -124,6 +124,24 @@ struct Parts {
     health: Health,
 }
 
+impl Parts {
+    /// Runs one of the threads; a panic of it stops the node.
+    fn watched(&self, doing: &'static str, run: impl FnOnce()) {
+        if let Err(panicked) = caught(run) {
+            self.health.fail(Failure::of_node(doing, panicked));
+            self.writer.give_up();
+        }
+    }
+
+    fn write(&self) {
+        self.writer.run(&self.engine, |len| self.purger.wrote(len));
+    }
+
+    fn purge(&self, dir: &Path) {
+        self.purger.run(dir, &self.engine, &self.health);
+    }
+}
+
 /// Ends the threads with the last handle, after what is queued was written.
 struct Threads {
     parts: Arc<Parts>,
@@ -137,9 +155,7 @@ impl Drop for Threads {
         for handle in self.threads.drain(..) {
             // The last handle may be dropped by a callback, on the writer's own thread.
             if handle.thread().id() != thread::current().id() && handle.join().is_err() {
-                self.parts
-                    .health
-                    .fail("stopping", io::Error::other("a thread of the log panicked"));
+                tracing::error!("a thread of the log panicked while it told of a panic");
             }
         }
     }

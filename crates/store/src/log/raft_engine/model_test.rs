@@ -63,7 +63,7 @@ fn change(log: &Arc<dyn GroupLog>, step: &Step, text: &str) {
 fn run(steps: &[Step]) {
     let dir = tempfile::tempdir().unwrap();
     let model = memory::Disk::default().open();
-    let mut logs = open_parts(dir.path(), &OPTIONS, SyncFault::default()).unwrap();
+    let mut logs = open_parts(dir.path(), &OPTIONS, SyncFault::default(), Health::default()).unwrap();
     for (number, step) in steps.iter().enumerate() {
         let text = format!("{number}-");
         change(&model.group(GROUP), step, &text);
@@ -75,7 +75,7 @@ fn run(steps: &[Step]) {
             }
             Step::Reopen => {
                 drop(logs);
-                logs = open_parts(dir.path(), &OPTIONS, SyncFault::default()).unwrap();
+                logs = open_parts(dir.path(), &OPTIONS, SyncFault::default(), Health::default()).unwrap();
             }
             Step::PurgeFiles => drop(logs.threads.parts.engine.purge_expired_files().unwrap()),
             Step::Append(_) | Step::Truncate(_) | Step::Purge(_) | Step::Vote(_) | Step::Committed(_) => {}

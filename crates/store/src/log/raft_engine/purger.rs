@@ -9,7 +9,7 @@ use stead_types::GroupId;
 
 use super::write;
 use super::writer::{Engine, guarded};
-use crate::health::Health;
+use crate::health::{Failure, Health};
 
 /// How raft-engine's names of spare files end.
 const SPARE: &str = "reserved";
@@ -60,14 +60,14 @@ impl Purger {
     /// Makes the spare files of `dir` durable; then purges now and then until stopped or failed.
     pub(super) fn run(&self, dir: &Path, engine: &Engine, health: &Health) {
         if let Err(error) = sync_spare_files(dir) {
-            health.fail("syncing spare log files", error);
+            health.fail(Failure::of_node("syncing spare log files", error));
             return;
         }
         while self.wait() {
             match purge(engine) {
                 Ok(groups) => self.state.lock().holding_back = groups,
                 Err(error) => {
-                    health.fail("removing old log files", error);
+                    health.fail(Failure::of_node("removing old log files", error));
                     return;
                 }
             }

@@ -17,7 +17,7 @@ const OPTIONS: Options = Options {
 };
 
 fn open_in(dir: &tempfile::TempDir) -> Arc<dyn LogStore> {
-    open(dir.path(), &OPTIONS, SyncFault::default()).unwrap()
+    open(dir.path(), &OPTIONS, SyncFault::default(), Health::default()).unwrap()
 }
 
 #[test]
@@ -30,15 +30,13 @@ fn it_is_a_log() {
 fn a_failed_sync_fails_every_later_call_and_is_signalled() {
     let dir = tempfile::tempdir().unwrap();
     let fault = SyncFault::default();
-    let logs = open(dir.path(), &OPTIONS, fault.clone()).unwrap();
+    let health = Health::default();
+    let logs = open(dir.path(), &OPTIONS, fault.clone(), health.clone()).unwrap();
     let log = logs.group(GROUP);
     wait(|done| log.append(vec![record(0, "a")], done)).unwrap();
-    let (sender, receiver) = mpsc::channel();
-    logs.health()
-        .on_failure(Box::new(move |failure| sender.send(failure.doing).unwrap()));
     fault.set(true);
     wait(|done| log.append(vec![record(1, "a")], done)).unwrap_err();
-    assert_eq!(receiver.recv().unwrap(), "writing the log");
+    assert_eq!(health.failure().unwrap().doing, "writing the log");
     fault.set(false);
     wait(|done| log.save_vote(Bytes::from("v"), done)).unwrap_err();
     log.truncate_after(None).unwrap_err();
@@ -96,4 +94,26 @@ fn records_beyond_the_tail_are_read_from_disk_and_files_go_after_a_purge() {
     assert_eq!(log.read(0..count + 1, usize::MAX).unwrap().len(), 2);
     drop((log, logs));
     assert_eq!(open_in(&dir).group(GROUP).read(0..999, 0).unwrap(), [big(count - 1)]);
+}
+
+#[test]
+fn panicking_callback_stops_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let health = Health::default();
+    let logs = open(dir.path(), &OPTIONS, SyncFault::default(), health.clone()).unwrap();
+    let log = logs.group(GROUP);
+    log.append(vec![record(0, "a")], Box::new(|_| panic!("on purpose")));
+    // Whoever comes later is refused, or told that nothing came of it.
+    let (sender, receiver) = mpsc::channel();
+    log.save_vote(Bytes::from("v"), Box::new(move |done| drop(sender.send(done))));
+    let outcome = receiver.recv_timeout(std::time::Duration::from_secs(60));
+    if let Ok(done) = outcome {
+        done.unwrap_err();
+    }
+    drop((log, logs));
+    let failure = health.failure().unwrap();
+    assert_eq!(
+        (failure.doing, failure.source.to_string()),
+        ("writing the log", "panic: on purpose".to_owned())
+    );
 }

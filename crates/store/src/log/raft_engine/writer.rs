@@ -6,7 +6,6 @@
 //! 2. After a failed write or sync nothing is written any more, and everybody who waits is told.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -16,7 +15,7 @@ use stead_types::GroupId;
 use super::files::Files;
 use super::view::View;
 use super::write::Write;
-use crate::health::Health;
+use crate::health::{Failure, Health, caught};
 use crate::log::Done;
 
 /// Most bytes that wait for the writer before callers wait, too. A single call may exceed it.
@@ -132,14 +131,23 @@ impl Writer {
     }
 
     fn fail(&self, items: Vec<Queued>, error: io::Error) {
-        let failure = self.health.fail("writing the log", error);
+        let failure = self.health.fail(Failure::of_node("writing the log", error));
+        for done in items.into_iter().filter_map(|item| item.done) {
+            done(Err(failure.clone().into()));
+        }
+        self.give_up();
+    }
+
+    /// Refuses what is queued, and lets go of those who wait for room; after the node has failed.
+    pub(super) fn give_up(&self) {
         let mut queue = self.queue.lock();
         queue.failed = true;
         let rest = std::mem::take(&mut queue.items);
         drop(queue);
         self.room.notify_all();
-        for done in items.into_iter().chain(rest).filter_map(|item| item.done) {
-            done(Err(failure.clone().into()));
+        let refused = || self.health.check().map_err(io::Error::from);
+        for done in rest.into_iter().filter_map(|item| item.done) {
+            done(refused());
         }
     }
 }
@@ -184,13 +192,8 @@ fn write(engine: &Engine, items: &[Queued]) -> io::Result<usize> {
 
 /// Calls raft-engine; a panic of it becomes an error.
 pub(super) fn guarded<T>(call: impl FnOnce() -> raft_engine::Result<T>) -> io::Result<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match caught(call) {
         Ok(result) => result.map_err(io::Error::other),
-        Err(panic) => {
-            let text = panic
-                .downcast::<String>()
-                .map_or_else(|_| "panic".to_owned(), |text| *text);
-            Err(io::Error::other(format!("raft-engine panicked: {text}")))
-        }
+        Err(panicked) => Err(io::Error::other(panicked)),
     }
 }
