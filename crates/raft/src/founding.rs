@@ -22,6 +22,7 @@
 //! 3. What a voter says that it has is on its disk.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -31,6 +32,8 @@ use stead_types::planted::{self, Bug};
 use stead_types::{GroupId, NodeId};
 use tokio::sync::watch;
 use tokio::time::sleep;
+
+use crate::encoding::read_vote_record;
 
 /// The time between two questions to a voter.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
@@ -71,10 +74,10 @@ pub(crate) struct DiskLost {
 }
 
 impl Standing {
-    /// Reads it from a voter's log and from whether anything was applied.
-    pub(crate) fn of(group: GroupId, log: &State, has_applied: bool) -> Result<Self, LogLost> {
+    /// Reads it from a voter's log, given whether there is a vote in it and whether anything was applied.
+    pub(crate) fn of(group: GroupId, log: &State, has_voted: bool, has_applied: bool) -> Result<Self, LogLost> {
         let last = log.last.as_ref().map(|last| last.index);
-        if log.vote.is_some() {
+        if has_voted {
             return Ok(Self::Begun);
         }
         // Whoever takes entries, or applies them, has saved the vote of their leader before.
@@ -94,6 +97,12 @@ impl Standing {
         let known = all.into_iter().find(|standing| *standing as u8 == byte);
         known.ok_or_else(|| reader.malformed())
     }
+}
+
+/// Tells whether a log has a vote. openraft saves one of term zero with the initial entry, which says nothing.
+pub(crate) fn has_voted(log: &State) -> io::Result<bool> {
+    let vote = read_vote_record(log.vote.clone().unwrap_or_default())?;
+    Ok(vote.is_some_and(|vote| vote.leader_id.term > 0))
 }
 
 /// What a voter that does not take part yet does next.
@@ -246,9 +255,12 @@ mod tests {
     use std::future::ready;
 
     use bytes::Bytes;
+    use openraft::vote::{RaftLeaderId, RaftVote};
     use stead_store::log::{Purged, Record};
 
     use super::*;
+    use crate::encoding::vote_record;
+    use crate::types::{LeaderId, Vote};
 
     const GROUP: GroupId = GroupId::new(1);
 
@@ -286,12 +298,14 @@ mod tests {
             index,
             bytes: Bytes::new(),
         };
-        let with = |last: Option<u64>, vote: bool| State {
+        let vote = |term| Vote::from_leader_id(LeaderId::new(term, 1), true);
+        let with = |last: Option<u64>, has_voted: bool| State {
             last: last.map(record),
-            vote: vote.then(Bytes::new),
+            vote: Some(vote_record(&vote(u64::from(has_voted)))),
             ..State::default()
         };
-        let of = |log: &State, has_applied| Standing::of(GROUP, log, has_applied);
+        let of = |log: &State, has_applied| Standing::of(GROUP, log, has_voted(log).unwrap(), has_applied);
+        assert_eq!(of(&State::default(), false), Ok(Standing::Nothing));
         assert_eq!(of(&with(None, false), false), Ok(Standing::Nothing));
         assert_eq!(of(&with(Some(0), false), false), Ok(Standing::Initial));
         assert_eq!(of(&with(Some(0), true), false), Ok(Standing::Begun));

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::blocking::Worker;
-use crate::founding::{DiskLost, Founding, Standing, Step};
+use crate::founding::{DiskLost, Founding, Standing, Step, has_voted};
 use crate::group::Leadership;
 use crate::network::Network;
 use crate::proposer::Proposer;
@@ -116,6 +116,7 @@ impl Member {
                 () = self.founding.joined() => return,
                 step = self.founding.next(group, |voter| network.standing(voter)) => step,
             };
+            tracing::debug!(%group, node = %self.sender.node, ?step, "the group begins");
             match step {
                 Step::Wait => {}
                 Step::Initialize => {
@@ -146,7 +147,7 @@ impl Member {
     /// this one takes part too.
     pub(crate) fn admits(&self, other: NodeId) -> bool {
         if !self.founding.has_joined() && self.founding.own() == Standing::Initial {
-            tracing::debug!(group = %self.sender.group, %other, "the group has begun");
+            tracing::debug!(group = %self.sender.group, node = %self.sender.node, %other, "the group has begun");
             self.join();
         }
         self.founding.has_joined()
@@ -160,7 +161,7 @@ impl Member {
         }
         let log = self.log.state()?;
         // One that was lost has been found when the group was opened.
-        Standing::of(self.sender.group, &log, false).map_err(io::Error::other)
+        Standing::of(self.sender.group, &log, has_voted(&log)?, false).map_err(io::Error::other)
     }
 
     /// Makes the initial membership durable.

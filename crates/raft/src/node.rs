@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::blocking::{Blocking, Worker};
 use crate::error::OpenError;
-use crate::founding::{Founding, Standing};
+use crate::founding::{Founding, Standing, has_voted};
 use crate::group::{Group, Leadership};
 use crate::log::Log;
 use crate::machine::StateMachine;
@@ -193,7 +193,8 @@ impl Node {
         let parts = Parts::new(self, &config, machine);
         let log = Log::new(self.config.log.group(config.group), parts.retained.clone());
         let has_applied = !parts.machine.machine.applied().log_id.is_empty();
-        let standing = Standing::of(config.group, &log.state()?, has_applied)?;
+        let found = log.state()?;
+        let standing = Standing::of(config.group, &found, has_voted(&found)?, has_applied)?;
         let periods = config.timing.periods();
         let raft_config = periods.config(config.group, config.incarnation);
         let mut others: BTreeSet<NodeId> = config.voters.iter().copied().collect();
