@@ -4,6 +4,7 @@ pub mod codec;
 pub mod directory;
 pub mod freshness;
 pub mod lineage;
+pub mod logged_time;
 pub mod reconcile;
 pub mod routing;
 pub mod rows;

@@ -21,7 +21,7 @@ pub struct WriterVersion {
 pub struct Entry {
     /// Which version of Stead proposed it.
     pub writer: WriterVersion,
-    /// Milliseconds since 1970 by the proposing leader's clock: the only time that apply knows.
+    /// The group's logged time, in milliseconds since 1970: the only time that apply knows.
     pub time: u64,
     /// Kind and body of each command, in their order.
     pub commands: Vec<(u8, Bytes)>,
@@ -115,20 +115,30 @@ fn frame_of(writer: WriterVersion, time: u64, commands: &[Bytes]) -> Bytes {
     entry.finish()
 }
 
+/// Returns the logged time of an entry, without reading its commands; `None` if it is none.
+pub fn time_of(entry: &Bytes) -> Option<u64> {
+    let mut reader = Reader::new(entry.clone(), "log entry");
+    head(&mut reader).ok().map(|(_, time)| time)
+}
+
+/// Reads what stands before the commands.
+fn head(reader: &mut Reader) -> Result<(WriterVersion, u64), UnreadableEntry> {
+    let found = reader.u8()?;
+    if found != ENTRY_FORMAT {
+        return Err(UnreadableEntry::Format { found });
+    }
+    let mut parts = [0; 3];
+    for part in &mut parts {
+        *part = u16::try_from(reader.varint()?).map_err(|_| reader.malformed())?;
+    }
+    Ok((WriterVersion { parts }, reader.u64()?))
+}
+
 impl Entry {
     /// Reads what [`frame`] wrote.
     pub fn parse(bytes: Bytes) -> Result<Self, UnreadableEntry> {
         let mut reader = Reader::new(bytes, "log entry");
-        let found = reader.u8()?;
-        if found != ENTRY_FORMAT {
-            return Err(UnreadableEntry::Format { found });
-        }
-        let mut parts = [0; 3];
-        for part in &mut parts {
-            *part = u16::try_from(reader.varint()?).map_err(|_| reader.malformed())?;
-        }
-        let writer = WriterVersion { parts };
-        let time = reader.u64()?;
+        let (writer, time) = head(&mut reader)?;
         let mut commands = Vec::new();
         while !reader.is_empty() {
             let kind = reader.u8()?;
@@ -220,13 +230,17 @@ mod tests {
             let framed: Vec<Bytes> = commands.iter().map(|(kind, body)| [&[*kind], &body[..]].concat().into()).collect();
             let entry = Entry::parse(frame_of(writer, time, &framed)).unwrap();
             prop_assert_eq!((entry.writer, entry.time), (writer, time));
+            prop_assert_eq!(time_of(&frame_of(writer, time, &framed)), Some(time));
             let read: Vec<(u8, Vec<u8>)> = entry.commands.into_iter().map(|(kind, body)| (kind, body.to_vec())).collect();
             prop_assert_eq!(read, commands);
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            drop(Entry::parse(bytes.into()));
+            let bytes = Bytes::from(bytes);
+            let time = time_of(&bytes);
+            let parsed = Entry::parse(bytes);
+            prop_assert!(parsed.is_err() || parsed.ok().map(|entry| entry.time) == time);
         }
     }
 }

@@ -14,7 +14,7 @@ mod entry;
 mod reader;
 mod writer;
 
-pub use entry::{ENTRY_FORMAT, Entry, UnreadableEntry, WriterVersion, frame};
+pub use entry::{ENTRY_FORMAT, Entry, UnreadableEntry, WriterVersion, frame, time_of};
 pub use reader::{Malformed, Reader};
 pub use writer::Writer;
 
