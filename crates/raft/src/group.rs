@@ -8,6 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Precondition};
 use stead_store::health::Health;
+use stead_state::logged_time::Report;
 use stead_store::machine::Answer;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
@@ -143,6 +144,17 @@ impl Group {
     /// Returns a watch of the index up to which entries are applied here.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.member.applied.subscribe()
+    }
+
+    /// Returns the group's logged time, in milliseconds since 1970: on the leader as it goes on, elsewhere the highest that
+    /// is known.
+    pub fn logged_time(&self) -> u64 {
+        self.member.clock.now()
+    }
+
+    /// Returns how logged time and the voters' wall clocks are; none on a node that does not lead.
+    pub fn clocks(&self) -> Option<Report> {
+        self.member.clock.report()
     }
 
     /// Returns the group's numbers.

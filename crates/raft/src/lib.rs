@@ -20,6 +20,7 @@
 //!    `stead_store::health`.
 
 mod blocking;
+mod clock;
 mod encoding;
 mod error;
 mod founding;
@@ -48,12 +49,13 @@ mod wire;
 mod suite_test;
 
 pub use blocking::Blocking;
+pub use clock::Clocks;
 pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
 pub use group::{Group, Leadership, Numbers};
 pub use node::{Config, GroupConfig, Node};
 pub use peers::Resolver;
 pub use proposal::{Proposal, parts};
-pub use proposer::{Clock, PROPOSAL_LEN_MAX};
+pub use proposer::PROPOSAL_LEN_MAX;
 pub use queue::COMMAND_BYTES;
 pub use service::Service;
 pub use timing::Timing;

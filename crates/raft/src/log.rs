@@ -14,15 +14,17 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use stead_state::codec::time_of;
 use stead_store::log::{Done, GroupLog, Record, State};
 use stead_types::planted::{self, Bug};
 use tokio::sync::oneshot;
 
+use crate::clock::GroupClock;
 use crate::encoding::{
     entry_record, log_id_record, read_entry_record, read_log_id_record, read_vote_record, vote_record,
 };
 use crate::retained::Retained;
-use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::types::{Entry, LogId, Payload, TypeConfig, Vote};
 
 /// Most bytes read from the log at once: for one message to a follower, or one step of applying.
 pub(crate) const READ_BYTES_MAX: usize = 1 << 20;
@@ -37,11 +39,12 @@ pub(crate) struct LogReader {
 pub(crate) struct Log {
     log: Arc<dyn GroupLog>,
     retained: Arc<Retained>,
+    clock: Arc<GroupClock>,
 }
 
 impl Log {
-    pub(crate) fn new(log: Arc<dyn GroupLog>, retained: Arc<Retained>) -> Self {
-        Self { log, retained }
+    pub(crate) fn new(log: Arc<dyn GroupLog>, retained: Arc<Retained>, clock: Arc<GroupClock>) -> Self {
+        Self { log, retained, clock }
     }
 
     /// Returns what stands in it.
@@ -64,6 +67,30 @@ fn planted_early(bug: Bug, done: Done) -> Done {
     }
     done(Ok(()));
     Box::new(|_| ())
+}
+
+/// Returns the logged time of the last entry that has one; zero if none has. What elections leave behind is passed over.
+pub(crate) fn last_time(log: &dyn GroupLog) -> io::Result<u64> {
+    let state = log.state()?;
+    let Some(last) = state.last else { return Ok(0) };
+    let first = state.purged.map_or(0, |purged| purged.index + 1);
+    for index in (first..=last.index).rev() {
+        let Some(record) = log.read(index..index + 1, READ_BYTES_MAX)?.into_iter().next() else {
+            break;
+        };
+        if let Some(time) = time(&read_entry_record(record.bytes)?) {
+            return Ok(time);
+        }
+    }
+    Ok(0)
+}
+
+/// Returns the logged time of an entry that has one.
+fn time(entry: &Entry) -> Option<u64> {
+    match &entry.payload {
+        Payload::Normal(commands) => time_of(&commands.0),
+        Payload::Blank | Payload::Membership(_) => None,
+    }
 }
 
 /// The store never dropped a callback before.
@@ -189,13 +216,16 @@ impl RaftLogStorage<TypeConfig> for Log {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let records: Vec<Record> = entries
-            .into_iter()
-            .map(|entry| Record {
+        let mut records = Vec::new();
+        for entry in entries {
+            if let Some(time) = time(&entry) {
+                self.clock.entry(time);
+            }
+            records.push(Record {
                 index: entry.log_id.index,
                 bytes: entry_record(&entry),
-            })
-            .collect();
+            });
+        }
         if let Some(last) = records.last() {
             let bytes: usize = records.iter().map(|record| record.bytes.len()).sum();
             self.retained.appended(last.index, records.len() as u64, bytes as u64);

@@ -28,6 +28,7 @@ use stead_types::GroupId;
 use tokio::sync::watch;
 
 use crate::blocking::Worker;
+use crate::clock::GroupClock;
 use crate::encoding::{log_id_record, membership_record, read_log_id_record, read_membership_record};
 use crate::types::{Answers, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -47,6 +48,7 @@ pub(crate) struct StateMachine {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) worker: Worker,
     pub(crate) applied: watch::Sender<u64>,
+    pub(crate) clock: Arc<GroupClock>,
     /// Set once openraft has read its state: it looks at the current snapshot then, and cutting one would be in vain.
     pub(crate) is_running: Arc<AtomicBool>,
 }
@@ -160,6 +162,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             index: meta.last_log_id.map_or(0, |id| index_outside(id.index)),
             log_id: log_id_record(meta.last_log_id.as_ref()),
             membership: membership_record(&meta.last_membership),
+            // Whoever sent it has told this time since.
+            time: self.clock.now(),
         };
         let index = applied.index;
         let snapshot = machine::Snapshot { applied, chunks };

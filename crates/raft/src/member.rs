@@ -12,9 +12,10 @@ use openraft::async_runtime::watch::WatchReceiver;
 use stead_store::log::GroupLog;
 use stead_types::NodeId;
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::blocking::Worker;
+use crate::clock::GroupClock;
 use crate::founding::{DiskLost, Founding, Standing, Step, has_voted};
 use crate::group::Leadership;
 use crate::network::Network;
@@ -31,6 +32,7 @@ pub(crate) struct Member {
     pub(crate) periods: Periods,
     pub(crate) raft: Raft,
     pub(crate) log: Arc<dyn GroupLog>,
+    pub(crate) clock: Arc<GroupClock>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) reads: Reads,
     pub(crate) applied: watch::Sender<u64>,
@@ -77,14 +79,13 @@ impl Heard {
 
 const RUNNING: &str = "running Raft";
 
-/// After so many elections' time of silence a group is out of touch: Raft by itself goes on naming a leader of which
-/// nothing is heard, because a vote that nobody answers changes nothing.
-const SILENCE_ELECTIONS: u32 = 4;
+/// Between two looks whether the time is to be written down.
+const TIME_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Member {
     /// Tells whether this node hears of the leader, or as the leader is heard by a majority.
     pub(crate) fn is_in_touch(&self) -> bool {
-        let silence_max = SILENCE_ELECTIONS * self.periods.election_max();
+        let silence_max = self.periods.silence_max();
         if !self.leadership.borrow().is_here {
             return self.heard.ago() < silence_max;
         }
@@ -185,6 +186,13 @@ impl Member {
                     is_here: leader == Some(self.sender.node) && seen.state.is_leader(),
                 }
             };
+            let known = *self.leadership.borrow();
+            if leadership.is_here && (!known.is_here || known.term != leadership.term) {
+                // Before anybody sees that it leads: the first entry that follows has this time.
+                self.clock.lead();
+            } else if !leadership.is_here && known.is_here {
+                self.clock.follow();
+            }
             self.leadership.send_if_modified(|known| {
                 let is_new = *known != leadership;
                 *known = leadership;
@@ -201,7 +209,38 @@ impl Member {
         self.raft_ended();
     }
 
+    /// Looks at the wall clock of this node, and at those of the others as their answers told them.
+    pub(crate) async fn watch_clocks(self: Arc<Self>) {
+        let mut ticks = interval(self.periods.heartbeat());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let voters = {
+                let metrics = self.raft.server_metrics();
+                let metrics = metrics.borrow_watched();
+                let members = metrics.membership_config.membership();
+                members.voter_ids().map(NodeId::new).collect()
+            };
+            self.clock.look(voters);
+        }
+    }
+
+    /// Writes the time down where nobody writes anything, so that a restart of all nodes does not leave it behind.
+    pub(crate) async fn write_time(self: Arc<Self>) {
+        let mut ticks = interval(TIME_LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.clock.is_entry_due()
+                && let Err(error) = self.proposer.propose_time().await
+            {
+                tracing::debug!(group = %self.sender.group, %error, "the time was not written down");
+            }
+        }
+    }
+
     fn raft_ended(&self) {
+        self.clock.follow();
         self.proposer.stop();
         self.reads.stop();
         self.leadership.send_modify(|known| {

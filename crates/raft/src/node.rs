@@ -15,15 +15,16 @@ use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
 use crate::blocking::{Blocking, Worker};
+use crate::clock::{Clocks, GroupClock, Voter};
 use crate::error::OpenError;
 use crate::founding::{Founding, Standing, has_voted};
 use crate::group::{Group, Leadership};
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::machine::StateMachine;
 use crate::member::{Heard, Member};
 use crate::network::Network;
 use crate::peers::{Peers, Resolver};
-use crate::proposer::{Clock, Proposer};
+use crate::proposer::Proposer;
 use crate::reads::Reads;
 use crate::retained::Retained;
 use crate::service;
@@ -44,8 +45,8 @@ pub struct Config {
     pub connect: Connect,
     /// Where peers are.
     pub resolve: Resolver,
-    /// The wall clock, for logged time.
-    pub clock: Clock,
+    /// Its clocks, for logged time.
+    pub clocks: Clocks,
     /// Where work runs that waits for a disk.
     pub blocking: Blocking,
     /// A folder for snapshots that are being received; in memory without one.
@@ -190,8 +191,8 @@ impl Node {
         config: GroupConfig,
         machine: Arc<dyn Machine>,
     ) -> Result<Arc<Member>, Box<dyn std::error::Error + Send + Sync>> {
-        let parts = Parts::new(self, &config, machine);
-        let log = Log::new(self.config.log.group(config.group), parts.retained.clone());
+        let parts = Parts::new(self, &config, machine)?;
+        let log = Log::new(self.config.log.group(config.group), parts.retained.clone(), parts.clock.clone());
         let has_applied = !parts.machine.machine.applied().log_id.is_empty();
         let found = log.state()?;
         let standing = Standing::of(config.group, &found, has_voted(&found)?, has_applied)?;
@@ -211,6 +212,7 @@ impl Node {
             worker: parts.machine.worker.clone(),
             transfers: parts.transfers.clone(),
             founding: founding.clone(),
+            clock: parts.clock.clone(),
         };
         let id = self.config.node.get();
         let raft = Raft::build(id, raft_config, network.clone(), log, parts.machine.clone()).await?;
@@ -240,12 +242,13 @@ impl Node {
 
     fn start(&self, parts: Parts, raft: Raft, founding: Arc<Founding>, config: &GroupConfig) -> Arc<Member> {
         let periods = config.timing.periods();
-        let clock = self.config.clock.clone();
+        let clock = parts.clock;
         let member = Arc::new(Member {
             sender: parts.sender,
             periods,
             raft: raft.clone(),
             log: self.config.log.group(config.group),
+            clock: clock.clone(),
             proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
             reads: Reads::default(),
             applied: parts.machine.applied.clone(),
@@ -262,6 +265,8 @@ impl Node {
         });
         let tasks = &member.tasks;
         tasks.spawn("watching the leader", member.clone().watch_leader());
+        tasks.spawn("watching clocks", member.clone().watch_clocks());
+        tasks.spawn("writing the time down", member.clone().write_time());
         tasks.spawn("proposing", member.proposer.clone().run(raft.clone()));
         let (reader, applied) = (member.clone(), member.applied.subscribe());
         tasks.spawn("asking for read indexes", async move {
@@ -287,11 +292,21 @@ struct Parts {
     machine: StateMachine,
     retained: Arc<Retained>,
     transfers: Arc<Transfers>,
+    clock: Arc<GroupClock>,
 }
 
 impl Parts {
-    fn new(node: &Node, config: &GroupConfig, machine: Arc<dyn Machine>) -> Self {
-        Self {
+    fn new(node: &Node, config: &GroupConfig, machine: Arc<dyn Machine>) -> std::io::Result<Self> {
+        let found_ms = log::last_time(&*node.config.log.group(config.group))?.max(machine.applied().time);
+        let voter = Voter {
+            group: config.group,
+            node: node.config.node,
+            voters: config.voters.iter().copied().collect(),
+            limits: config.timing.periods().clock_limits(),
+        };
+        let clock = Arc::new(GroupClock::new(node.config.clocks.clone(), voter, found_ms));
+        Ok(Self {
+            clock: clock.clone(),
             sender: Sender {
                 group: config.group,
                 incarnation: config.incarnation,
@@ -306,10 +321,11 @@ impl Parts {
                     group: config.group,
                     health: node.health.clone(),
                 },
+                clock,
                 is_running: Arc::default(),
             },
             retained: Arc::new(Retained::keeping(node.config.limits.tail_bytes)),
             transfers: Arc::default(),
-        }
+        })
     }
 }

@@ -30,13 +30,11 @@ use stead_types::planted::{self, Bug};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::clock::GroupClock;
 use crate::error::{ProposeError, Refusal};
 use crate::proposal::Proposal;
 use crate::queue::{Item, Queue, weight};
 use crate::types::{Commands, Completion, Raft, TypeConfig};
-
-/// Tells the wall clock's milliseconds since 1970, for logged time.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Most entries under way at once.
 const IN_FLIGHT_MAX: usize = 4;
@@ -47,9 +45,12 @@ const BYTES_MAX: usize = 32 << 20;
 /// Most bytes that can be proposed together: what a class may hold while nobody else does. More never finds room.
 pub const PROPOSAL_LEN_MAX: usize = BYTES_MAX / 2;
 
+/// Whose turn an entry takes that only writes the time down; no tenant has this number.
+const TIME_CLASS: u64 = u64::MAX;
+
 /// Proposes for one group.
 pub(crate) struct Proposer {
-    clock: Clock,
+    clock: Arc<GroupClock>,
     /// How long to wait before commands that were not proposed are proposed again, and for how long at most.
     pause: Duration,
     patience: Duration,
@@ -130,7 +131,7 @@ impl Drop for Charge {
 }
 
 impl Proposer {
-    pub(crate) fn new(clock: Clock, pause: Duration, patience: Duration) -> Self {
+    pub(crate) fn new(clock: Arc<GroupClock>, pause: Duration, patience: Duration) -> Self {
         Self {
             clock,
             pause,
@@ -152,6 +153,11 @@ impl Proposer {
         let answers = answered.await.unwrap_or(Err(ProposeError::Unknown))?;
         // Without deadlines nothing is late.
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Writes the time down in an entry of its own.
+    pub(crate) async fn propose_time(self: &Arc<Self>) -> Result<(), ProposeError> {
+        self.propose(TIME_CLASS, Vec::new()).await.map(drop)
     }
 
     /// Proposes commands as long as they are wanted, and returns the answer to each that was proposed in time.
@@ -261,7 +267,7 @@ impl Proposer {
             answer(late.collect(), Vec::new());
         }
         state.in_flight += 1;
-        state.logged_time = state.logged_time.max((self.clock)());
+        state.logged_time = state.logged_time.max(self.clock.for_entry());
         let time = state.logged_time;
         drop(state);
         let commands: Vec<Bytes> = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();

@@ -4,7 +4,7 @@ use super::*;
 
 fn proposer() -> Arc<Proposer> {
     let pause = Duration::from_millis(10);
-    Arc::new(Proposer::new(Arc::new(|| 0), pause, pause))
+    Arc::new(Proposer::new(Arc::new(GroupClock::standing()), pause, pause))
 }
 
 fn commands(count: usize, len: usize) -> (Vec<Bytes>, usize) {

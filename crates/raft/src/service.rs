@@ -19,7 +19,7 @@ use crate::member::Member;
 use crate::node::Registry;
 use crate::spool::Spool;
 use crate::types::{AppendRequest, AppendResult};
-use crate::wire::{self, Kind, MESSAGE_LEN_MAX};
+use crate::wire::{self, Kind, MESSAGE_LEN_MAX, Timed};
 
 /// The longest that the next chunk of a snapshot is waited for.
 const CHUNK_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -121,16 +121,18 @@ async fn append(
         .take_while(|request| future::ready(request.is_ok()))
         .filter_map({
             let member = member.clone();
-            move |request: Result<AppendRequest, Status>| {
+            move |request: Result<Timed<AppendRequest>, Status>| {
                 member.heard.note();
-                future::ready(request.ok())
+                let request = request.ok().inspect(|request| member.clock.hear(request.time_ms));
+                future::ready(request.map(|request| request.body))
             }
         });
-    let sender = member.sender;
+    let (sender, clock) = (member.sender, member.clock.clone());
     let answers: BoxStream<'static, _> = Box::pin(member.raft.stream_append(requests));
     Ok(answers.enumerate().map(move |(answered, result)| {
         let result = result.map_err(stopped)?;
-        Ok(sender.envelope(Kind::AppendAnswer, answered as u64 + 1, wire::append_answer(&result)))
+        let answer = wire::append_answer(&result, clock.wall_ms());
+        Ok(sender.envelope(Kind::AppendAnswer, answered as u64 + 1, answer))
     }))
 }
 
@@ -147,17 +149,20 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
         Kind::Founding => {
             let theirs = wire::read_standing(body).map_err(malformed)?;
             let own = member.standing(asker, theirs).map_err(stopped)?;
-            (Kind::FoundingAnswer, wire::standing(own))
+            let answer = wire::founding_answer(own, member.clock.wall_ms());
+            (Kind::FoundingAnswer, answer)
         }
         Kind::Append if !member.admits(asker) => return Err(not_joined()),
         Kind::Transfer if !member.founding.has_joined() => return Err(not_joined()),
         Kind::Append => {
             member.heard.note();
             let append = wire::read_append(body).map_err(malformed)?;
+            member.clock.hear(append.time_ms);
+            let append = append.body;
             let matching = append.prev_log_id;
             let answer = raft.append_entries(append).await.map_err(stopped)?;
             let answer: AppendResult = answer.into_stream_result(matching, matching);
-            (Kind::AppendAnswer, wire::append_answer(&answer))
+            (Kind::AppendAnswer, wire::append_answer(&answer, member.clock.wall_ms()))
         }
         Kind::Vote | Kind::PreVote | Kind::Transfer if member.is_held_back() => {
             return Err(Status::unavailable("held back after a restart"));
@@ -165,12 +170,12 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
         Kind::Vote => {
             let vote = wire::read_vote(body).map_err(malformed)?;
             let answer = raft.vote(vote).await.map_err(stopped)?;
-            (Kind::VoteAnswer, wire::vote_answer(&answer))
+            (Kind::VoteAnswer, wire::vote_answer(&answer, member.clock.now()))
         }
         Kind::PreVote => {
             let vote = wire::read_vote(body).map_err(malformed)?;
             let answer = raft.pre_vote(vote).await.map_err(stopped)?;
-            (Kind::VoteAnswer, wire::vote_answer(&answer))
+            (Kind::VoteAnswer, wire::vote_answer(&answer, member.clock.now()))
         }
         Kind::Transfer => {
             let transfer = wire::read_transfer(body).map_err(malformed)?;

@@ -12,6 +12,7 @@ use stead_types::GroupId;
 use tokio::sync::watch;
 
 use crate::blocking::{Blocking, Worker};
+use crate::clock::GroupClock;
 use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::retained::Retained;
@@ -27,6 +28,7 @@ const GROUP: GroupId = GroupId::new(3);
 
 fn machine() -> StateMachine {
     StateMachine {
+        clock: Arc::new(GroupClock::standing()),
         group: GROUP,
         machine: Toy::open(&toy::Disk::default()),
         worker: Worker {
@@ -44,7 +46,11 @@ struct Memory;
 impl StoreBuilder<TypeConfig, Log, StateMachine, Arc<dyn LogStore>> for Memory {
     async fn build(&self) -> Result<(Arc<dyn LogStore>, Log, StateMachine), StorageError<TypeConfig>> {
         let store = memory::Disk::default().open();
-        let log = Log::new(store.group(GROUP), Arc::new(Retained::keeping(64 << 20)));
+        let log = Log::new(
+            store.group(GROUP),
+            Arc::new(Retained::keeping(64 << 20)),
+            Arc::new(GroupClock::standing()),
+        );
         Ok((store, log, machine()))
     }
 }
@@ -66,7 +72,11 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, Guard> for OnDisk {
             ..Options::SMALL
         };
         let store = raft_engine::open(folder.path(), &options, SyncFault::default(), Health::default()).unwrap();
-        let log = Log::new(store.group(GROUP), Arc::new(Retained::keeping(64 << 20)));
+        let log = Log::new(
+            store.group(GROUP),
+            Arc::new(Retained::keeping(64 << 20)),
+            Arc::new(GroupClock::standing()),
+        );
         Ok(((folder, store), log, machine()))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use stead_state::logged_time::Limits;
 use stead_types::{GroupId, Incarnation};
 
 /// How far apart the voters of a group are.
@@ -18,6 +19,10 @@ pub enum Timing {
         rtt_ms_max: u32,
     },
 }
+
+/// After so many elections' time of silence a group is out of touch: Raft by itself goes on naming a leader of which
+/// nothing is heard, because a vote that nobody answers changes nothing.
+const SILENCE_ELECTIONS: u32 = 4;
 
 /// What a timing comes to, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,19 @@ impl Periods {
     /// The longest a follower waits before it stands for election; also how long a leader's lease is.
     pub(crate) fn election_max(&self) -> Duration {
         Duration::from_millis(self.election_max)
+    }
+
+    /// How long what is known of voters counts for logged time.
+    pub(crate) fn clock_limits(&self) -> Limits {
+        Limits {
+            confirmed_for: self.election_max(),
+            answered_for: self.silence_max(),
+        }
+    }
+
+    /// After so much silence a group is out of touch.
+    pub(crate) fn silence_max(&self) -> Duration {
+        SILENCE_ELECTIONS * self.election_max()
     }
 
     /// openraft's configuration.

@@ -121,10 +121,27 @@ pub(crate) fn body(envelope: RaftEnvelope, expected: Kind) -> Result<Bytes, Malf
     }
 }
 
-pub(crate) fn append(request: &AppendRequest) -> Bytes {
+/// A body with its sender's time: logged time in what leaders ask and voters answer, the wall clock in other answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timed<T> {
+    pub(crate) time_ms: u64,
+    pub(crate) body: T,
+}
+
+impl<T> Timed<T> {
+    fn read(reader: &mut Reader, body: impl FnOnce(&mut Reader) -> Result<T, Malformed>) -> Result<Self, Malformed> {
+        Ok(Self {
+            time_ms: reader.u64()?,
+            body: body(reader)?,
+        })
+    }
+}
+
+pub(crate) fn append(request: &AppendRequest, logged_ms: u64) -> Bytes {
     let records: Vec<Bytes> = request.entries.iter().map(entry_record).collect();
     let len: usize = records.iter().map(|record| record.len() + 4).sum();
-    let mut writer = Writer::with_capacity(96 + len);
+    let mut writer = Writer::with_capacity(104 + len);
+    writer.u64(logged_ms);
     put_vote(&mut writer, &request.vote);
     writer.option(request.prev_log_id.as_ref(), put_log_id);
     writer.option(request.leader_commit.as_ref(), put_log_id);
@@ -134,8 +151,8 @@ pub(crate) fn append(request: &AppendRequest) -> Bytes {
     writer.finish()
 }
 
-pub(crate) fn read_append(body: Bytes) -> Result<AppendRequest, Malformed> {
-    read(body, |reader| {
+pub(crate) fn read_append(body: Bytes) -> Result<Timed<AppendRequest>, Malformed> {
+    let request = |reader: &mut Reader| {
         Ok(AppendRequest {
             vote: get_vote(reader)?,
             prev_log_id: reader.option(get_log_id)?,
@@ -145,15 +162,17 @@ pub(crate) fn read_append(body: Bytes) -> Result<AppendRequest, Malformed> {
                 read_entry_record(record).map_err(|_| reader.malformed())
             })?,
         })
-    })
+    };
+    read(body, |reader| Timed::read(reader, request))
 }
 
 const MATCHING: u8 = 0;
 const CONFLICT: u8 = 1;
 const HIGHER_VOTE: u8 = 2;
 
-pub(crate) fn append_answer(result: &AppendResult) -> Bytes {
+pub(crate) fn append_answer(result: &AppendResult, wall_ms: u64) -> Bytes {
     let mut writer = Writer::default();
+    writer.u64(wall_ms);
     match result {
         Ok(matching) => {
             writer.u8(MATCHING).option(matching.as_ref(), put_log_id);
@@ -170,15 +189,16 @@ pub(crate) fn append_answer(result: &AppendResult) -> Bytes {
     writer.finish()
 }
 
-pub(crate) fn read_append_answer(body: Bytes) -> Result<AppendResult, Malformed> {
-    read(body, |reader| {
+pub(crate) fn read_append_answer(body: Bytes) -> Result<Timed<AppendResult>, Malformed> {
+    let result = |reader: &mut Reader| {
         Ok(match reader.u8()? {
             MATCHING => Ok(reader.option(get_log_id)?),
             CONFLICT => Err(AppendError::Conflict(get_log_id(reader)?)),
             HIGHER_VOTE => Err(AppendError::HigherVote(get_vote(reader)?)),
             3.. => return Err(reader.malformed()),
         })
-    })
+    };
+    read(body, |reader| Timed::read(reader, result))
 }
 
 pub(crate) fn vote(request: &VoteRequest) -> Bytes {
@@ -200,8 +220,9 @@ pub(crate) fn read_vote(body: Bytes) -> Result<VoteRequest, Malformed> {
     })
 }
 
-pub(crate) fn vote_answer(answer: &VoteResponse) -> Bytes {
+pub(crate) fn vote_answer(answer: &VoteResponse, logged_ms: u64) -> Bytes {
     let mut writer = Writer::default();
+    writer.u64(logged_ms);
     put_vote(&mut writer, &answer.vote);
     writer
         .bool(answer.vote_granted)
@@ -209,11 +230,12 @@ pub(crate) fn vote_answer(answer: &VoteResponse) -> Bytes {
     writer.finish()
 }
 
-pub(crate) fn read_vote_answer(body: Bytes) -> Result<VoteResponse, Malformed> {
-    read(body, |reader| {
+pub(crate) fn read_vote_answer(body: Bytes) -> Result<Timed<VoteResponse>, Malformed> {
+    let answer = |reader: &mut Reader| {
         let (vote, granted) = (get_vote(reader)?, reader.bool()?);
         Ok(VoteResponse::new(vote, reader.option(get_log_id)?, granted))
-    })
+    };
+    read(body, |reader| Timed::read(reader, answer))
 }
 
 pub(crate) fn transfer(request: &TransferRequest) -> Bytes {
@@ -232,7 +254,7 @@ pub(crate) fn read_transfer(body: Bytes) -> Result<TransferRequest, Malformed> {
     })
 }
 
-/// What a voter has of a group: the question at the group's beginning says it, and the answer.
+/// What a voter has of a group, as the question at its beginning says it.
 pub(crate) fn standing(standing: Standing) -> Bytes {
     let mut writer = Writer::default();
     standing.encode(&mut writer);
@@ -241,6 +263,18 @@ pub(crate) fn standing(standing: Standing) -> Bytes {
 
 pub(crate) fn read_standing(body: Bytes) -> Result<Standing, Malformed> {
     read(body, Standing::decode)
+}
+
+/// What the asked voter has, with its time.
+pub(crate) fn founding_answer(standing: Standing, wall_ms: u64) -> Bytes {
+    let mut writer = Writer::default();
+    writer.u64(wall_ms);
+    standing.encode(&mut writer);
+    writer.finish()
+}
+
+pub(crate) fn read_founding_answer(body: Bytes) -> Result<Timed<Standing>, Malformed> {
+    read(body, |reader| Timed::read(reader, Standing::decode))
 }
 
 const TAKEN: u8 = 0;

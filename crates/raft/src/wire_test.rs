@@ -27,14 +27,14 @@ fn the_bytes_of_an_append_are_fixed() {
     };
     let be = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
     let expected = [
-        &be(&[7, 1])[..],
+        &be(&[9, 7, 1])[..],
         &[1, 1],
         &be(&[7, 1, 3]),
         &[0, 1, 29, 1],
         &be(&[7, 1, 4]),
         b"\x01put",
     ];
-    assert_eq!(append(&request), expected.concat());
+    assert_eq!(append(&request, 9), expected.concat());
 }
 
 #[test]
@@ -50,15 +50,16 @@ fn appends_and_their_answers_read_back() {
             .collect(),
         leader_commit: Some(id(1)),
     };
-    let read = read_append(append(&request)).unwrap();
-    assert_eq!(format!("{read:?}"), format!("{request:?}"));
+    let read = read_append(append(&request, 9)).unwrap();
+    assert_eq!((read.time_ms, format!("{:?}", read.body)), (9, format!("{request:?}")));
     for answer in [
         Ok(None),
         Ok(Some(id(4))),
         Err(AppendError::Conflict(id(2))),
         Err(AppendError::HigherVote(a_vote())),
     ] {
-        assert_eq!(read_append_answer(append_answer(&answer)).unwrap(), answer);
+        let read = read_append_answer(append_answer(&answer, 9)).unwrap();
+        assert_eq!((read.time_ms, read.body), (9, answer));
     }
 }
 
@@ -68,7 +69,10 @@ fn votes_and_transfers_read_back() {
     request.leadership_transfer = true;
     assert_eq!(read_vote(vote(&request)).unwrap(), request);
     let answer = VoteResponse::new(a_vote(), None, true);
-    assert_eq!(read_vote_answer(vote_answer(&answer)).unwrap(), answer);
+    let read = read_vote_answer(vote_answer(&answer, 9)).unwrap();
+    assert_eq!((read.time_ms, read.body), (9, answer));
+    let read = read_founding_answer(founding_answer(Standing::Initial, 9)).unwrap();
+    assert_eq!((read.time_ms, read.body), (9, Standing::Initial));
     let request = TransferRequest::new(a_vote(), 3, Some(id(4)));
     assert_eq!(read_transfer(transfer(&request)).unwrap(), request);
     for answer in [

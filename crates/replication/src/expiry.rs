@@ -1,10 +1,10 @@
 //! Removes keys whose time is over, while this node leads their home. Time is the tenant's: what an entry says, not what
-//! any clock does, decides what has expired; the clock here only decides when to ask.
+//! any clock does, decides what has expired; the group's logged time here only decides when to ask.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use stead_raft::{Clock, Proposal};
+use stead_raft::Proposal;
 use stead_state::shard::{
     Answer,
     command::{Expire, REMOVAL_WORK},
@@ -22,13 +22,13 @@ const TENANTS_MAX: usize = 64;
 const PROPOSED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Removes expired keys of the tenants that a group owns. Never returns; it is dropped when leadership ends.
-pub(crate) async fn keep(local: Arc<Local>, clock: Clock) {
+pub(crate) async fn keep(local: Arc<Local>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // One command removes some keys: as long as that helps, the next round follows at once.
-        while expire_due(&local, TenantTime(clock())).await {}
+        while expire_due(&local, TenantTime(local.group.logged_time())).await {}
     }
 }
 

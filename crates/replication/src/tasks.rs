@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use futures::future::BoxFuture;
 use stead_api::net::Connect;
-use stead_raft::{Clock, Group, Leadership};
+use stead_raft::{Group, Leadership};
 use stead_store::shard::ShardMachine;
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +30,6 @@ pub struct Shared {
     pub views: Views,
     /// How peers are dialled.
     pub connect: Connect,
-    /// The wall clock.
-    pub clock: Clock,
     /// How the directory is asked and told.
     pub directory: ToDirectory,
     /// How much of the past homes keep.
@@ -144,8 +142,8 @@ impl GroupTasks {
         tokio::join!(
             reconcile::keep(local.clone(), shared.directory.clone()),
             follower::follow(local.clone(), self.peers.clone()),
-            floor::keep(local.clone(), shared.clock.clone(), shared.limits),
-            expiry::keep(local.clone(), shared.clock.clone()),
+            floor::keep(local.clone(), shared.limits),
+            expiry::keep(local.clone()),
         );
     }
 }

@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use stead_api::proto::admin::v1 as admin;
+use stead_api::{convert, proto::admin::v1 as admin};
 use stead_raft::Group;
 use stead_replication::{Counters, Freshness, Lag, Views};
 use stead_state::{
     directory::Tenant,
+    logged_time::Alarm,
     shard::{Shard, read::Reading},
 };
 use stead_store::{engine::Kind, group_rows::HalfChanged, health::Health, shard::ShardMachine};
@@ -22,8 +23,7 @@ use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantNa
 use crate::{
     config::Checked,
     directory::Directory,
-    environment::WallClock,
-    health::Checks,
+    health::{Checks, Finding},
     metrics::{GroupSample, Metrics},
     neighbours::Neighbours,
 };
@@ -118,8 +118,6 @@ pub(crate) struct Host {
     pub(crate) counts: Metrics,
     /// What it has sent over borders.
     pub(crate) borders: Arc<Counters>,
-    /// Tells the wall clock's milliseconds since 1970.
-    pub(crate) wall: WallClock,
     /// When it started, in milliseconds since 1970.
     pub(crate) started: u64,
     /// Whether the node can go on, and what was retried.
@@ -191,11 +189,13 @@ impl Host {
     pub(crate) fn group_status(&self, group: GroupId) -> Option<admin::GroupStatus> {
         let raft = self.raft_group(group)?;
         let numbers = raft.numbers();
-        let matched = |voter: &NodeId| {
+        let clocks = raft.clocks().unwrap_or_default();
+        let voter = |voter: &NodeId| {
             let found = numbers.replicated.iter().find(|(node, _)| node == voter);
             admin::VoterStatus {
                 node: voter.get(),
                 matched_index: found.map(|(_, index)| *index),
+                clock_ahead: clocks.clocks.get(voter).copied().map(convert::read::distance),
             }
         };
         Some(admin::GroupStatus {
@@ -208,7 +208,8 @@ impl Host {
             term: numbers.leadership.term,
             applied_index: numbers.applied,
             durable_index: numbers.checkpoint,
-            voters: numbers.voters.iter().map(matched).collect(),
+            voters: numbers.voters.iter().map(voter).collect(),
+            logged_time_ahead: clocks.logged.map(convert::read::distance),
         })
     }
 
@@ -216,10 +217,11 @@ impl Host {
     pub(crate) fn status(&self) -> admin::NodeStatus {
         let seconds = i64::try_from(self.started / 1000).unwrap_or(i64::MAX);
         let nanos = i32::try_from((self.started % 1000) * 1_000_000).unwrap_or(0);
+        let ready = self.ready.report();
         admin::NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start_time: Some(prost_types::Timestamp { seconds, nanos }),
-            ready: self.ready.report().is_ready(),
+            ready: ready.is_ready(),
             leads: self
                 .raft_groups()
                 .filter(Group::is_leader)
@@ -231,6 +233,7 @@ impl Host {
             disk_free_bytes: disk_free(&self.config.data_dir),
             memory_bytes: memory(),
             lease_left: None,
+            warnings: ready.warnings(),
         }
     }
 
@@ -261,8 +264,12 @@ impl Host {
 
     /// Everything that is counted, as text for Prometheus.
     pub(crate) fn metrics(&self) -> String {
+        self.counts.forget_clocks();
         for group in self.raft_groups() {
             let numbers = group.numbers();
+            if let Some(report) = group.clocks() {
+                self.counts.clocks(group.id(), &report);
+            }
             self.counts.group(GroupSample {
                 group: group.id().get(),
                 is_leader: numbers.leadership.is_here,
@@ -324,6 +331,8 @@ impl Host {
                 }
             });
         }
+        let groups: Vec<Group> = self.raft_groups().collect();
+        self.ready.advise("clocks", move || clocks(&groups));
         for (id, hosted) in &self.groups {
             let (raft, name) = (hosted.raft.clone(), format!("group {id}"));
             let leader = move || match raft.leader() {
@@ -336,6 +345,42 @@ impl Host {
             };
             self.region_ready.add("leader", leader.clone());
             self.ready.add("leader", leader);
+        }
+    }
+}
+
+/// Says how the wall clocks of the voters are, as far as this node leads.
+fn clocks(groups: &[Group]) -> Finding {
+    let mut wrong = Vec::new();
+    let mut led = 0;
+    for group in groups {
+        let Some(report) = group.clocks() else { continue };
+        led += 1;
+        wrong.extend(
+            report
+                .alarms
+                .into_iter()
+                .map(|(alarm, micros)| wrong_clock(group, alarm, micros)),
+        );
+    }
+    if wrong.is_empty() {
+        Ok(format!("right in {led} groups that this node leads"))
+    } else {
+        Err(wrong.join("; "))
+    }
+}
+
+fn wrong_clock(group: &Group, alarm: Alarm, micros: i64) -> String {
+    let group = group.id();
+    let way = if micros < 0 { "behind" } else { "ahead of" };
+    let seconds = micros.unsigned_abs() / 1_000_000;
+    match alarm {
+        Alarm::Clock(node) => {
+            format!("the wall clock of node {node} is {seconds} s {way} the median in group {group}: look at NTP there")
+        }
+        Alarm::LoggedTime => format!("logged time of group {group} is {seconds} s {way} the median of its clocks"),
+        Alarm::Unsteered => {
+            format!("logged time of group {group} goes by the boot clock alone: fewer than three of its voters answer")
         }
     }
 }

@@ -11,6 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use stead_replication::{Border, Bytes, Lag};
+use stead_state::logged_time::Report;
 use stead_types::GroupId;
 
 use crate::config::Member;
@@ -82,6 +83,12 @@ struct GroupLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VoterLabels {
+    group: u32,
+    node: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FeedLabels {
     home_group: u32,
     follower_group: u32,
@@ -117,6 +124,9 @@ pub(crate) struct Metrics {
     term: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
     durable: Family<GroupLabels, Gauge>,
+    logged_time_ahead: Family<GroupLabels, Gauge<f64, AtomicU64>>,
+    clock_ahead: Family<VoterLabels, Gauge<f64, AtomicU64>>,
+    clocks_answering: Family<GroupLabels, Gauge>,
     view_index: Gauge,
     tenants: Gauge,
     watches: Gauge,
@@ -139,6 +149,9 @@ impl Metrics {
             term: Family::default(),
             applied: Family::default(),
             durable: Family::default(),
+            logged_time_ahead: Family::default(),
+            clock_ahead: Family::default(),
+            clocks_answering: Family::default(),
             view_index: Gauge::default(),
             tenants: Gauge::default(),
             watches: Gauge::default(),
@@ -187,6 +200,8 @@ impl Metrics {
             "Rows are durable without the log up to here",
             self.durable.clone(),
         );
+        self.register_clocks();
+        let registry = &mut self.registry;
         registry.register(
             "view_index",
             "Directory index that this node's view has reached",
@@ -215,6 +230,40 @@ impl Metrics {
         let help = "Tenants that are followed and not attached: what they hold may be old";
         registry.register("feed_detached_tenants", help, self.feed_detached.clone());
         self
+    }
+
+    fn register_clocks(&mut self) {
+        let registry = &mut self.registry;
+        let help = "On the leader: how far logged time is ahead of the median of the voters' wall clocks";
+        registry.register_with_unit("logged_time_ahead", help, Unit::Seconds, self.logged_time_ahead.clone());
+        let help = "On the leader: how far a voter's wall clock is ahead of the median of all";
+        registry.register_with_unit("clock_ahead", help, Unit::Seconds, self.clock_ahead.clone());
+        let help = "On the leader: voters whose wall clocks are known; below three nothing is steered by them";
+        registry.register("clocks_answering", help, self.clocks_answering.clone());
+    }
+
+    /// Notes how the clocks of a group's voters are, which only its leader knows.
+    pub(crate) fn clocks(&self, group: GroupId, report: &Report) {
+        let labels = GroupLabels { group: group.get() };
+        let answering = i64::try_from(report.answering).unwrap_or(i64::MAX);
+        self.clocks_answering.get_or_create(&labels).set(answering);
+        if let Some(micros) = report.logged {
+            self.logged_time_ahead.get_or_create(&labels).set(seconds(micros));
+        }
+        for (node, micros) in &report.clocks {
+            let labels = VoterLabels {
+                group: group.get(),
+                node: node.get(),
+            };
+            self.clock_ahead.get_or_create(&labels).set(seconds(*micros));
+        }
+    }
+
+    /// Forgets what was known of clocks: a node that leads no more knows nothing of them.
+    pub(crate) fn forget_clocks(&self) {
+        self.clocks_answering.clear();
+        self.logged_time_ahead.clear();
+        self.clock_ahead.clear();
     }
 
     /// Counts an operation.
@@ -301,6 +350,11 @@ impl Metrics {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -354,6 +408,12 @@ mod tests {
                 detached: 0,
             },
         );
+        let report = Report {
+            logged: Some(-3),
+            clocks: [(NodeId::new(1), 5)].into(),
+            ..Report::default()
+        };
+        metrics.clocks(GroupId::new(1), &report);
         metrics.view(1, 1);
         metrics.ready(true);
         let text = metrics.text();

@@ -201,7 +201,6 @@ impl Built {
         let replication = Replication::new(Shared {
             views: views.clone(),
             connect: environment.connect.clone(),
-            clock: environment.wall.clone(),
             directory: to_directory(&directory),
             limits: Limits {
                 len_max: config.history_bytes_max,
@@ -235,8 +234,7 @@ impl Built {
             neighbours: Neighbours::new(environment.connect.clone()),
             ready: Checks::default(),
             region_ready: Checks::default(),
-            wall: environment.wall.clone(),
-            started: (environment.wall)(),
+            started: (environment.clocks.wall)(),
             health: environment.health.clone(),
             draining: AtomicBool::new(false),
             disk_len,
@@ -387,7 +385,7 @@ fn raft_config(config: &Checked, environment: &Environment, store: &Store, views
         log: store.log.clone(),
         connect: environment.connect.clone(),
         resolve: Arc::new(resolve),
-        clock: environment.wall.clone(),
+        clocks: environment.clocks.clone(),
         blocking: if environment.threads {
             Blocking::Pool
         } else {

@@ -25,6 +25,8 @@ pub struct Applied {
     pub log_id: Bytes,
     /// Raft's membership as of that entry, opaque here; empty before the first.
     pub membership: Bytes,
+    /// The group's logged time there, in milliseconds since 1970; zero before the first entry that has one.
+    pub time: u64,
 }
 
 /// An entry came out of turn: the one that should have come before it is missing, or was applied already.

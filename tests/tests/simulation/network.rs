@@ -12,6 +12,7 @@ use std::{
 
 use futures::stream;
 use stead_api::net::{Connect, Io};
+use stead_raft::Clocks;
 use stead_server::environment::{Environment, Incoming, Upkeep};
 use stead_store::health::Health;
 use turmoil::{
@@ -51,7 +52,10 @@ pub(crate) fn environment(clock: Arc<Clock>, upkeep: Upkeep) -> Environment {
     Environment {
         connect: connect(),
         bind: Arc::new(|address| Box::pin(bind(address))),
-        wall: Arc::new(move || clock.now()),
+        clocks: Clocks {
+            wall: Arc::new(move || clock.now()),
+            boot: Arc::new(|| turmoil::sim_elapsed().expect("a simulated host asks")),
+        },
         health: Health::default(),
         threads: false,
         upkeep,

@@ -100,6 +100,20 @@ pub fn duration(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or(longest)
 }
 
+/// Writes a distance in microseconds, which may be negative.
+pub fn distance(micros: i64) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: micros / 1_000_000,
+        nanos: i32::try_from(micros % 1_000_000 * 1_000).expect("below a second"),
+    }
+}
+
+/// Reads a distance that may be negative, in whole milliseconds.
+pub fn distance_ms(distance: &prost_types::Duration) -> i64 {
+    let nanos = i64::from(distance.nanos / 1_000_000);
+    distance.seconds.saturating_mul(1_000).saturating_add(nanos)
+}
+
 /// Reads the revision that a read is to be made at.
 pub fn at_revision(revision: Option<v1::Revision>) -> Result<Option<Revision>, Error> {
     revision.map(|revision| id::revision("revision", revision)).transpose()

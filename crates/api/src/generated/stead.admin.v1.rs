@@ -371,6 +371,10 @@ pub struct GroupStatus {
     pub durable_index: u64,
     #[prost(message, repeated, tag = "5")]
     pub voters: ::prost::alloc::vec::Vec<VoterStatus>,
+    /// How far the group's logged time, by which its keys end, is ahead of the median of its voters' wall clocks; negative:
+    /// behind it. Absent where fewer than three voters answer: nobody can say then which clock is right.
+    #[prost(message, optional, tag = "6")]
+    pub logged_time_ahead: ::core::option::Option<::prost_types::Duration>,
 }
 /// How the leader sees one voter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -380,6 +384,9 @@ pub struct VoterStatus {
     /// Absent if it has not been heard of.
     #[prost(uint64, optional, tag = "2")]
     pub matched_index: ::core::option::Option<u64>,
+    /// How far its wall clock is ahead of the median of all; negative: behind it. Absent as above.
+    #[prost(message, optional, tag = "3")]
+    pub clock_ahead: ::core::option::Option<::prost_types::Duration>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListGroupsRequest {
@@ -931,6 +938,9 @@ pub struct NodeStatus {
     pub memory_bytes: u64,
     #[prost(message, optional, tag = "10")]
     pub lease_left: ::core::option::Option<::prost_types::Duration>,
+    /// What an operator should look at although the node serves, such as a wall clock that is wrong.
+    #[prost(string, repeated, tag = "11")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNodesRequest {

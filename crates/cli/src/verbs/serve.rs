@@ -31,6 +31,9 @@ pub(crate) struct Serve {
     /// What is logged, such as info or stead_raft=debug,info
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// For tests only: a file with milliseconds by which the wall clock is set off
+    #[arg(long, env = "STEAD_TEST_CLOCK_OFFSET_FILE", value_name = "FILE", hide = true)]
+    test_clock_offset_file: Option<PathBuf>,
 }
 
 impl Serve {
@@ -57,14 +60,14 @@ impl Serve {
             .map_err(|error| invalid(self.config.as_deref(), &error))?;
         log_to_stderr(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let outcome = runtime.block_on(run_until_signal(checked));
+        let outcome = runtime.block_on(run_until_signal(checked, self.test_clock_offset_file));
         runtime.shutdown_background();
         outcome
     }
 }
 
 /// Runs a node until SIGTERM or Ctrl-C; a second one ends it at once.
-async fn run_until_signal(config: Checked) -> Result<(), Failure> {
+async fn run_until_signal(config: Checked, test_clock_offset_file: Option<PathBuf>) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -84,7 +87,10 @@ async fn run_until_signal(config: Checked) -> Result<(), Failure> {
             told.cancel();
         }
     });
-    let environment = Environment::real(config.dial.clone());
+    let mut environment = Environment::real(config.dial.clone());
+    if let Some(file) = test_clock_offset_file {
+        environment = environment.with_test_clock_offset(file);
+    }
     std::panic::set_hook(Box::new(stead_server::panics::hook(environment.health.clone())));
     let ready = || {
         let _nobody = sd_notify::notify(&[NotifyState::Ready]);

@@ -1,5 +1,6 @@
 //! Raft groups.
 
+use stead_api::convert::read::distance_ms;
 use stead_api::proto::admin::v1::{self, group_service_client::GroupServiceClient as Service};
 use stead_types::Error;
 
@@ -36,6 +37,11 @@ pub struct GroupStatus {
     pub durable: u64,
     /// Each voter, and how much of the log it has if it was heard of.
     pub matched: Vec<(u64, Option<u64>)>,
+    /// How far logged time is ahead of the median of the voters' wall clocks, in milliseconds; absent where fewer than
+    /// three answer.
+    pub logged_time_ahead_ms: Option<i64>,
+    /// How far each voter's wall clock is ahead of that median, in milliseconds.
+    pub clocks_ahead_ms: Vec<(u64, i64)>,
 }
 
 impl Admin {
@@ -107,6 +113,12 @@ impl Group {
             status,
         } = group;
         let status = status.map(|status| GroupStatus {
+            logged_time_ahead_ms: status.logged_time_ahead.as_ref().map(distance_ms),
+            clocks_ahead_ms: status
+                .voters
+                .iter()
+                .filter_map(|voter| Some((voter.node, distance_ms(voter.clock_ahead.as_ref()?))))
+                .collect(),
             leader: status.leader,
             term: status.term,
             applied: status.applied_index,

@@ -54,6 +54,8 @@ pub struct NodeStatus {
     pub memory: u64,
     /// How long its lease lasts.
     pub lease_left: Option<Duration>,
+    /// What an operator should look at although the node serves.
+    pub warnings: Vec<String>,
 }
 
 impl Admin {
@@ -141,5 +143,6 @@ fn status_of(status: v1::NodeStatus) -> NodeStatus {
         disk_free: status.disk_free_bytes,
         memory: status.memory_bytes,
         lease_left: status.lease_left.and_then(|left| left.try_into().ok()),
+        warnings: status.warnings,
     }
 }

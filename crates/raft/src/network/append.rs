@@ -5,7 +5,9 @@
 //! the stream of answers, at once, and is driven from there: HTTP/2 would keep a request body for as long as the peer
 //! reads nothing.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,14 +15,16 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use openraft::network::{NetStreamAppend, RPCOption};
 use stead_api::proto::internal::v1::RaftEnvelope;
+use stead_types::NodeId;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::Peer;
+use crate::clock::{GroupClock, Heard};
 use crate::peers::{Class, unreachable};
-use crate::types::{AppendRequest, AppendResult, RpcError, TypeConfig};
+use crate::types::{AppendError, AppendRequest, AppendResult, RpcError, TypeConfig};
 use crate::wire::{self, Kind, Sender};
 
 /// A peer that answers nothing for this long while requests are open is given up.
@@ -54,10 +58,19 @@ impl Peer {
         let Some(request) = input.next().await else {
             return Ok(Box::pin(stream::empty()));
         };
-        let answer = self.call(Kind::Append, wire::append(&request), &option).await?;
-        let answer = wire::body(answer, Kind::AppendAnswer).and_then(wire::read_append_answer);
-        let answer = answer.map_err(|malformed| unreachable(malformed.to_string()))?;
+        let times = self.times();
+        let sent = times.clock.boot();
+        let body = wire::append(&request, times.clock.now());
+        let answer = self.call(Kind::Append, body, &option).await?;
+        let answer = times.read(answer, sent)?;
         Ok(Box::pin(stream::iter([Ok(answer)])))
+    }
+
+    fn times(&self) -> Times {
+        Times {
+            clock: self.network.clock.clone(),
+            peer: self.to,
+        }
     }
 
     async fn replicate<'s, S>(&mut self, mut input: S) -> Result<Answers<'s>, RpcError>
@@ -71,7 +84,7 @@ impl Peer {
         };
         let mut client = self.network.peers.client(self.to, Class::Bulk)?;
         let (outbox, requests) = mpsc::channel(OUTBOX_LEN_MAX);
-        let mut progress = Progress::new(self.network.sender);
+        let mut progress = Progress::new(self.network.sender, self.times());
         if let Ok(place) = outbox.try_reserve() {
             place.send(progress.request(&first));
         }
@@ -149,10 +162,34 @@ async fn pass_on<'o, S: Stream<Item = AppendRequest> + Unpin>(
     }
 }
 
+/// What the answers of a peer say of the time.
+struct Times {
+    clock: Arc<GroupClock>,
+    peer: NodeId,
+}
+
+impl Times {
+    /// Reads the answer to what was sent then.
+    fn read(&self, answer: RaftEnvelope, sent: Duration) -> Result<AppendResult, RpcError> {
+        let answer = wire::body(answer, Kind::AppendAnswer).and_then(wire::read_append_answer);
+        let answer = answer.map_err(|malformed| unreachable(malformed.to_string()))?;
+        let heard = Heard {
+            sent,
+            wall_ms: answer.time_ms,
+            follows: !matches!(answer.body, Err(AppendError::HigherVote(_))),
+        };
+        self.clock.answered(self.peer, heard);
+        Ok(answer.body)
+    }
+}
+
 /// How many requests were sent over a stream, and how many of them answered.
 struct Progress {
     sender: Sender,
+    times: Times,
     sent: u64,
+    /// When those were sent that are not answered; openraft bounds how many.
+    open: VecDeque<Duration>,
     answered: u64,
     /// When the last answer came, or when a request was sent while none was open.
     since: Instant,
@@ -160,11 +197,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(sender: Sender) -> Self {
+    fn new(sender: Sender, times: Times) -> Self {
         let now = Instant::now();
         Self {
             sender,
+            times,
             sent: 0,
+            open: VecDeque::new(),
             answered: 0,
             since: now,
             alarm: Box::pin(sleep_until(now + STALL_MAX)),
@@ -180,7 +219,9 @@ impl Progress {
             self.since = Instant::now();
         }
         self.sent += 1;
-        self.sender.envelope(Kind::Append, self.sent, wire::append(request))
+        self.open.push_back(self.times.clock.boot());
+        let body = wire::append(request, self.times.clock.now());
+        self.sender.envelope(Kind::Append, self.sent, body)
     }
 
     fn answer(&mut self, answer: RaftEnvelope) -> Result<AppendResult, RpcError> {
@@ -189,8 +230,8 @@ impl Progress {
         if answer.id != self.answered {
             return Err(unreachable("an answer is out of order".to_owned()));
         }
-        let answer = wire::body(answer, Kind::AppendAnswer).and_then(wire::read_append_answer);
-        answer.map_err(|malformed| unreachable(malformed.to_string()))
+        let sent = self.open.pop_front().unwrap_or_default();
+        self.times.read(answer, sent)
     }
 
     /// Gives the peer up if it has not answered for too long; else sets the alarm anew.

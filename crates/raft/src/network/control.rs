@@ -8,6 +8,7 @@ use stead_types::NodeId;
 use tokio::time::timeout;
 
 use super::{Network, Peer};
+use crate::clock::Heard;
 use crate::founding::Standing;
 use crate::peers::{Class, unreachable};
 use crate::types::{RpcError, TransferRequest, TransferResponse, TypeConfig, VoteRequest, VoteResponse};
@@ -38,7 +39,9 @@ impl Peer {
         }
         let answer = self.call(kind, wire::vote(rpc), option).await?;
         let answer = wire::body(answer, Kind::VoteAnswer).and_then(wire::read_vote_answer);
-        answer.map_err(garbled)
+        let answer = answer.map_err(garbled)?;
+        self.network.clock.hear(answer.time_ms);
+        Ok(answer.body)
     }
 }
 
@@ -52,9 +55,17 @@ impl Network {
         let mut client = self.peers.client(peer, Class::Control).ok()?;
         let own = wire::standing(self.founding.own());
         let question = self.sender.envelope(Kind::Founding, 0, own);
+        let sent = self.clock.boot();
         let answer = timeout(FOUNDING_WAIT, client.control(question)).await.ok()?.ok()?;
         let answer = wire::body(answer.into_inner(), Kind::FoundingAnswer).ok()?;
-        wire::read_standing(answer).ok()
+        let answer = wire::read_founding_answer(answer).ok()?;
+        let heard = Heard {
+            sent,
+            wall_ms: answer.time_ms,
+            follows: false,
+        };
+        self.clock.answered(peer, heard);
+        Some(answer.body)
     }
 }
 

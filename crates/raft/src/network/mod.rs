@@ -19,6 +19,7 @@ use openraft::network::{Backoff, NetBackoff, RaftNetworkFactory};
 use stead_types::NodeId;
 
 use crate::blocking::Worker;
+use crate::clock::GroupClock;
 use crate::founding::Founding;
 use crate::peers::Peers;
 use crate::transfers::Transfers;
@@ -33,6 +34,7 @@ pub(crate) struct Network {
     pub(crate) worker: Worker,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) founding: Arc<Founding>,
+    pub(crate) clock: Arc<GroupClock>,
 }
 
 /// Talks to one peer of one group.

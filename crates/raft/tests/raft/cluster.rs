@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_raft::{Blocking, Config, Group, GroupConfig, Node, OpenError, ProposeError, Timing};
+use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Node, OpenError, ProposeError, Timing};
 use stead_store::log::memory;
 use stead_store::machine::{Answer, Machine};
 use stead_types::{GroupId, Incarnation, NodeId};
@@ -17,6 +18,9 @@ use crate::net::Net;
 use crate::toy::{self, Toy};
 
 pub const GROUP: GroupId = GroupId::new(1);
+
+/// What right wall clocks show when a cluster starts.
+pub const EPOCH_MS: u64 = 1_750_000_000_000;
 
 /// The longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,6 +60,8 @@ pub struct Replicas<M: Subject> {
 pub struct Member<M: Subject> {
     pub log: memory::Disk,
     pub rows: M::Rows,
+    /// How far its wall clock is ahead, in milliseconds.
+    pub clock_ahead: Arc<AtomicI64>,
     pub up: Option<Up<M>>,
 }
 
@@ -64,6 +70,7 @@ impl<M: Subject> Default for Member<M> {
         Self {
             log: memory::Disk::default(),
             rows: M::Rows::default(),
+            clock_ahead: Arc::default(),
             up: None,
         }
     }
@@ -115,12 +122,20 @@ impl<M: Subject> Replicas<M> {
     pub async fn try_up(&mut self, id: u64) -> Result<(), OpenError> {
         let started = self.started;
         let member = self.nodes.entry(id).or_default();
+        let ahead = member.clock_ahead.clone();
+        let wall = move || {
+            let right = EPOCH_MS + started.elapsed().as_millis() as u64;
+            right.saturating_add_signed(ahead.load(Ordering::Relaxed))
+        };
         let node = Node::new(Config {
             node: NodeId::new(id),
             log: member.log.open(),
             connect: self.net.connect(id),
             resolve: Arc::new(|node| Some(Net::address(node.get()))),
-            clock: Arc::new(move || started.elapsed().as_millis() as u64),
+            clocks: Clocks {
+                wall: Arc::new(wall),
+                boot: Arc::new(move || started.elapsed()),
+            },
             blocking: Blocking::Inline,
             spool: None,
             limits: stead_raft::LogLimits::default(),
@@ -156,6 +171,17 @@ impl<M: Subject> Replicas<M> {
 
     pub fn group(&self, id: u64) -> &Group {
         &self.node(id).group
+    }
+
+    /// Sets a node's wall clock.
+    pub fn set_clock(&self, id: u64, ahead_ms: i64) {
+        self.nodes[&id].clock_ahead.store(ahead_ms, Ordering::Relaxed);
+    }
+
+    /// Returns how far a group's logged time is ahead of right wall clocks, as a node knows it.
+    pub fn ahead(&self, id: u64) -> i64 {
+        let right = EPOCH_MS + self.started.elapsed().as_millis() as u64;
+        self.group(id).logged_time() as i64 - right as i64
     }
 
     pub fn ups(&self) -> impl Iterator<Item = (u64, &Up<M>)> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
-use stead_raft::{Blocking, Config, Group, GroupConfig, Node, Timing};
+use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Node, Timing};
 use stead_store::health::Health;
 use stead_store::log::raft_engine::{self, Options, SyncFault};
 use stead_types::{GroupId, Incarnation, NodeId};
@@ -34,6 +34,7 @@ async fn start(count: u64) -> Machines {
         nodes: Vec::new(),
         _folders: Vec::new(),
     };
+    let booted = Instant::now();
     for (id, listener) in listeners {
         let folder = tempfile::tempdir().unwrap();
         let addresses = addresses.clone();
@@ -54,7 +55,10 @@ async fn start(count: u64) -> Machines {
                 })
             }),
             resolve: Arc::new(move |node| addresses.get(&node.get()).cloned()),
-            clock: Arc::new(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64),
+            clocks: Clocks {
+                wall: Arc::new(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64),
+                boot: Arc::new(move || booted.elapsed()),
+            },
             blocking: Blocking::Pool,
             spool: Some(folder.path().join("spool")),
             limits: stead_raft::LogLimits::default(),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod basic;
+mod clocks;
 mod cluster;
 mod faults;
 mod founding;

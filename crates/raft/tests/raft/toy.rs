@@ -82,6 +82,7 @@ impl Machine for Toy {
                 Payload::Membership(membership) => state.applied.membership = membership,
                 Payload::Commands(commands) => {
                     let parsed = Entry::parse(commands).unwrap();
+                    state.applied.time = parsed.time;
                     state.times.push(parsed.time);
                     for (_, body) in parsed.commands {
                         let text = String::from_utf8(body.to_vec()).unwrap();

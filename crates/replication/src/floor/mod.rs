@@ -17,7 +17,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use history::History;
 pub use history::Limits;
 use own::{KeptFrom, Own, Wanted};
-use stead_raft::Clock;
 use stead_state::{directory, rows::Unreadable, shard::command::Floor};
 use stead_store::shard::View;
 use stead_types::{
@@ -36,7 +35,7 @@ const TENANTS_MAX: usize = 256;
 const CLASS: u64 = (1 << 63) + (1 << 62);
 
 /// Moves the floor of the tenants that a group owns. Never returns; it is dropped when leadership ends.
-pub(crate) async fn keep(local: Arc<Local>, clock: Clock, limits: Limits) {
+pub(crate) async fn keep(local: Arc<Local>, limits: Limits) {
     let mut ticks = interval(limits.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keeper = Keeper::default();
@@ -46,7 +45,7 @@ pub(crate) async fn keep(local: Arc<Local>, clock: Clock, limits: Limits) {
             local.unreadable(unreadable);
             return;
         }
-        let now = clock();
+        let now = local.group.logged_time();
         let floor = match keeper.floor(&local, now, &limits).await {
             Ok(Some(floor)) => floor,
             Ok(None) => continue,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_raft::{Blocking, Config, Group, GroupConfig, Timing};
+use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Timing};
 use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
 use stead_state::directory::{self, Addresses, Change, Followers, Member, Region, State, Tenant, View};
 use stead_state::lineage::Lineage;
@@ -90,13 +90,16 @@ impl World {
 
     async fn node(&self, group: GroupId, id: u64, voters: &[u64], limits: Limits) -> Node {
         let started = Instant::now();
-        let clock: stead_raft::Clock = Arc::new(move || 1_000_000 + started.elapsed().as_millis() as u64);
+        let clocks = Clocks {
+            wall: Arc::new(move || 1_000_000 + started.elapsed().as_millis() as u64),
+            boot: Arc::new(move || started.elapsed()),
+        };
         let node = stead_raft::Node::new(Config {
             node: NodeId::new(id),
             log: log::Disk::default().open(),
             connect: self.net.connect(id),
             resolve: Arc::new(|node| Some(Net::address(node.get()))),
-            clock: clock.clone(),
+            clocks,
             blocking: Blocking::Inline,
             spool: None,
             limits: stead_raft::LogLimits::default(),
@@ -106,7 +109,6 @@ impl World {
         let replication = Replication::new(Shared {
             views: views.clone(),
             connect: self.net.connect(id),
-            clock,
             directory: ToDirectory {
                 read_version: Arc::new(move || {
                     let version = at(version.load(Ordering::Relaxed));

@@ -73,7 +73,7 @@ impl Router {
         let (Some(max), Some(key)) = (tenant.limit(limit), write.idempotency) else {
             return Ok(());
         };
-        let now = (self.host.wall)();
+        let now = hosted.raft.logged_time();
         let others = remembered_besides(hosted, tenant, key.client, now);
         if others.is_some_and(|others| others >= max) {
             return Err(Refused::full(limit, max));

@@ -213,6 +213,13 @@ fn new_leader_goes_on_from_the_highest_it_has_heard() {
 #[test]
 fn new_group_begins_at_the_middle_clock() {
     let mut world = World::new(&[2 * HOUR_MS, 3, 0], 0);
+    world.time.vote(nodes(0));
+    assert_eq!(
+        world.time.now(world.now),
+        0,
+        "what one voter's clock shows is told to nobody"
+    );
+    assert_eq!(world.time.for_entry(world.now), EPOCH_MS + 1_000_003);
     world.now += Duration::from_secs(20);
     world.time.lead(world.now);
     assert_eq!(world.ahead(), 3);
@@ -409,7 +416,7 @@ proptest! {
         );
         world.time.lead(world.now);
         world.pass(Duration::from_secs(800), clocks.len());
-        let mut sorted = clocks.clone();
+        let mut sorted = clocks;
         sorted.sort_unstable();
         let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
         let ahead = world.ahead();

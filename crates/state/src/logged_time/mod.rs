@@ -136,9 +136,9 @@ impl LoggedTime {
         self.logged = self.logged.max(micros(time_ms));
     }
 
-    /// Takes in who votes.
+    /// Takes in who votes; nobody while the membership is not known yet.
     pub fn vote(&mut self, voters: BTreeSet<NodeId>) {
-        if self.voters != voters {
+        if !voters.is_empty() && self.voters != voters {
             self.clocks.retain(&voters);
             self.voters = voters;
         }
@@ -194,8 +194,15 @@ impl LoggedTime {
         self.alarms = Alarms::default();
     }
 
-    /// Returns the time: on a leader as it goes on, elsewhere the highest that is known.
+    /// Returns the time: on a leader as it goes on, elsewhere the highest that is known; zero before the group has begun.
     pub fn now(&mut self, now: Duration) -> u64 {
+        self.advance(now);
+        millis(self.time)
+    }
+
+    /// Returns the time for an entry. Who proposes one may lead before that is known here: the first entry of a group has
+    /// the time at which the group begins.
+    pub fn for_entry(&mut self, now: Duration) -> u64 {
         self.advance(now);
         let time = if self.time == 0 { self.first(now) } else { self.time };
         millis(time)

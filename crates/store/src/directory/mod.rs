@@ -116,10 +116,14 @@ impl DirectoryMachine {
         })
     }
 
-    /// Tells watchers which version has been applied.
+    /// Tells watchers which version has been applied, if it is another one.
     fn announce(&self) -> Result<(), HalfChanged> {
-        let version = self.read(|directory| directory.view().version())?;
-        self.version.send_replace(version);
+        let reached = self.read(|directory| directory.view().version())?;
+        self.version.send_if_modified(|version| {
+            let is_new = *version != reached;
+            *version = reached;
+            is_new
+        });
         Ok(())
     }
 }
@@ -140,7 +144,11 @@ fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, 
             let time = entry.time;
             let commands = entry.decode(committed.index, Command::decode);
             let commands = commands.map_err(failed(unreadable))?;
-            directory.reach(committed.index);
+            // One without commands only writes the time down: no view has to follow.
+            if !commands.is_empty() {
+                directory.reach(committed.index);
+            }
+            inner.applied.time = time.max(inner.applied.time);
             for command in commands {
                 let applied = directory.apply(time, command);
                 rows::write(&mut inner.table, directory, &applied);

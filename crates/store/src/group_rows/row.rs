@@ -1,6 +1,7 @@
 //! GROUP: what has been applied to a group's rows.
 //!
-//! Key: kind, group u32. Value: format u8 (2), install u32, index u64, log id, membership (each behind its length).
+//! Key: kind, group u32. Value: format u8 (2), install u32, index u64, time u64, log id, membership (each behind its
+//! length).
 
 use bytes::Bytes;
 use stead_state::codec::{Malformed, Reader, Writer};
@@ -29,9 +30,10 @@ pub(super) fn encode(group: &Group) -> Bytes {
         index,
         log_id,
         membership,
+        time,
     } = &group.applied;
-    let mut value = Writer::with_capacity(32 + log_id.len() + membership.len());
-    value.u8(FORMAT).u32(group.install).u64(*index);
+    let mut value = Writer::with_capacity(40 + log_id.len() + membership.len());
+    value.u8(FORMAT).u32(group.install).u64(*index).u64(*time);
     value.bytes(log_id).bytes(membership);
     value.finish()
 }
@@ -42,10 +44,12 @@ pub(super) fn decode(value: Bytes) -> Result<Group, Malformed> {
         return Err(r.malformed());
     }
     let install = r.u32()?;
+    let (index, time) = (r.u64()?, r.u64()?);
     let applied = Applied {
-        index: r.u64()?,
+        index,
         log_id: r.bytes()?,
         membership: r.bytes()?,
+        time,
     };
     r.end()?;
     Ok(Group { applied, install })
@@ -59,8 +63,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_reads_back(install: u32, index: u64, log_id: Vec<u8>, membership: Vec<u8>) {
-            let applied = Applied { index, log_id: log_id.into(), membership: membership.into() };
+        fn a_row_reads_back(install: u32, index: u64, time: u64, log_id: Vec<u8>, membership: Vec<u8>) {
+            let applied = Applied { index, log_id: log_id.into(), membership: membership.into(), time };
             let group = Group { applied, install };
             prop_assert_eq!(decode(encode(&group)), Ok(group));
         }
@@ -72,9 +76,13 @@ mod tests {
             index: 7,
             log_id: Bytes::from("id"),
             membership: Bytes::from("m"),
+            time: 9,
         };
         let encoded = encode(&Group { applied, install: 3 });
-        assert_eq!(&*encoded, b"\x02\0\0\0\x03\0\0\0\0\0\0\0\x07\x02id\x01m");
+        assert_eq!(
+            &*encoded,
+            b"\x02\0\0\0\x03\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09\x02id\x01m"
+        );
         assert_eq!(&*key(GroupId::new(258)), b"\x01\0\0\x01\x02");
     }
 }

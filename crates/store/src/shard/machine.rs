@@ -134,6 +134,7 @@ impl ShardMachine {
             Payload::Membership(membership) => inner.applied.membership = membership,
             Payload::Commands(bytes) => {
                 let parsed = Entry::parse(bytes).map_err(failed("reading a log entry"))?;
+                inner.applied.time = parsed.time.max(inner.applied.time);
                 answers = inner
                     .state
                     .shard

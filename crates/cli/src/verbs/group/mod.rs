@@ -93,6 +93,8 @@ mod tests {
                 applied: 1,
                 durable: 1,
                 matched: Vec::new(),
+                logged_time_ahead_ms: None,
+                clocks_ahead_ms: Vec::new(),
             })
         };
         assert_eq!(ailing(&group(led_by(Some(2)))), None);

@@ -17,6 +17,7 @@ pub(crate) fn sheet(groups: &[Group]) -> Sheet {
         "APPLIED",
         "DURABLE",
         "INCARNATION",
+        "TIME AHEAD",
     ];
     let mut sheet = Sheet::new(columns, 5);
     for group in groups {
@@ -40,6 +41,7 @@ pub(crate) fn sheet(groups: &[Group]) -> Sheet {
             number(status.map(|status| status.applied)),
             number(status.map(|status| status.durable)),
             group.incarnation.to_string(),
+            status.map_or_else(String::new, |status| distance(status.logged_time_ahead_ms)),
         ];
         sheet.push(cells, value(group));
     }
@@ -51,8 +53,11 @@ pub(crate) fn value(group: &Group) -> Value {
     let text = |number: u64| number.to_string();
     let voter =
         |(node, matched): &(u64, Option<u64>)| json!({ "node": text(*node), "matchedIndex": matched.map(text) });
+    let clock = |(node, ahead): &(u64, i64)| json!({ "node": text(*node), "ahead": distance(Some(*ahead)) });
     let status = group.status.as_ref().map(|status| {
         json!({
+            "loggedTimeAhead": status.logged_time_ahead_ms.map(|ahead| distance(Some(ahead))),
+            "clocks": status.clocks_ahead_ms.iter().map(clock).collect::<Vec<_>>(),
             "leader": status.leader.map(text),
             "term": text(status.term),
             "appliedIndex": text(status.applied),
@@ -68,4 +73,25 @@ pub(crate) fn value(group: &Group) -> Value {
         "homeTenants": text(group.home_tenants),
         "status": status,
     })
+}
+
+/// A distance in seconds; unknown where there is none.
+fn distance(ahead_ms: Option<i64>) -> String {
+    let Some(ahead_ms) = ahead_ms else {
+        return "unknown".into();
+    };
+    let (sign, ahead_ms) = (if ahead_ms < 0 { "-" } else { "" }, ahead_ms.unsigned_abs());
+    format!("{sign}{}.{:03}s", ahead_ms / 1_000, ahead_ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_is_shown_with_its_sign() {
+        assert_eq!(distance(Some(-12)), "-0.012s");
+        assert_eq!(distance(Some(7_200_001)), "7200.001s");
+        assert_eq!(distance(None), "unknown");
+    }
 }

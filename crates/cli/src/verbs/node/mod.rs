@@ -46,7 +46,11 @@ impl Verb {
 pub(super) fn ailing(node: &NodeInfo) -> Option<String> {
     match &node.status {
         None => Some(format!("node {} does not answer", node.name)),
-        Some(status) => (!status.ready).then(|| format!("node {} is not ready", node.name)),
+        Some(status) if !status.ready => Some(format!("node {} is not ready", node.name)),
+        Some(status) => status
+            .warnings
+            .first()
+            .map(|warning| format!("node {}: {warning}", node.name)),
     }
 }
 

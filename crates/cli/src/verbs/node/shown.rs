@@ -49,6 +49,7 @@ pub(crate) fn value(node: &NodeInfo) -> Value {
             "diskUsedBytes": status.disk_used.to_string(),
             "diskFreeBytes": status.disk_free.to_string(),
             "memoryBytes": status.memory.to_string(),
+            "warnings": status.warnings,
         })
     });
     json!({
