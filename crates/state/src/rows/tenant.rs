@@ -179,7 +179,7 @@ fn role(w: &mut Writer, role: Role) {
 fn copy(w: &mut Writer, copy: &CopyState) {
     w.varint(u64::from(copy.number)).varint(copy.revision.to_u64());
     w.varint(copy.index);
-    copy.digests.encode(w.varint(copy.time.0));
+    copy.digests.encode(w.varint(copy.time.0).varint(copy.as_of));
     w.varint(copy.keys).varint(copy.len);
     w.varint(copy.floor.to_u64()).varint(copy.edge.0);
     w.varint(copy.swept.get()).varint(copy.trimmed.get());
@@ -258,6 +258,7 @@ fn read_copy(r: &mut Reader) -> Result<CopyState, Malformed> {
         revision: read_revision(r)?,
         index: r.varint()?,
         time: TenantTime(r.varint()?),
+        as_of: r.varint()?,
         digests: Digests::decode(r)?,
         keys: r.varint()?,
         len: r.varint()?,

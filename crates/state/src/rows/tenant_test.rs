@@ -53,8 +53,8 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn copies()(number: u32, revision in revisions(), index: u64, time: u64, digests in digests(), keys: u64, len: u64, floor in revisions(), edge: u64, swept in sequences(), trimmed in sequences()) -> CopyState {
-        CopyState { number, revision, index, time: TenantTime(time), digests, keys, len, floor, edge: TenantTime(edge), swept, trimmed }
+    fn copies()(number: u32, revision in revisions(), index: u64, time: u64, as_of: u64, digests in digests(), keys: u64, len: u64, floor in revisions(), edge: u64, swept in sequences(), trimmed in sequences()) -> CopyState {
+        CopyState { number, revision, index, time: TenantTime(time), as_of, digests, keys, len, floor, edge: TenantTime(edge), swept, trimmed }
     }
 }
 
@@ -124,6 +124,6 @@ fn the_bytes_of_a_record_are_fixed() {
     let hex: String = encode(&record).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex,
-        "020101010000010101ffffffffff1f000000000000000083808080802009000000000000000000000000000000000300000000000000000000000000000004020000000000000000"
+        "020101010000010101ffffffffff1f00000000000000008380808080200900000000000000000000000000000000000300000000000000000000000000000004020000000000000000"
     );
 }

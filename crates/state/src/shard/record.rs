@@ -3,7 +3,7 @@
 use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantTime};
 
 use super::{answer::Evaluated, digest::Digests};
-use crate::lineage::Lineage;
+use crate::{lineage::Lineage, logged_time::tenant_time};
 
 /// Counts the operations (moves, promotions) of a tenant; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -87,6 +87,9 @@ pub struct CopyState {
     pub index: u64,
     /// The tenant's logged clock.
     pub time: TenantTime,
+    /// Where the group's logged time stood when the tenant's stood at `time`, while the two differ: the tenant came from
+    /// another group. Zero where they do not.
+    pub as_of: u64,
     /// What its live keys and remembered outcomes come to.
     pub digests: Digests,
     /// Live keys.
@@ -111,6 +114,23 @@ impl CopyState {
             index: self.index,
             time: self.time,
         }
+    }
+
+    /// Returns the owner's tenant time, when its group's logged time stands there. It never goes back.
+    pub fn time_at(&self, logged: u64) -> TenantTime {
+        if self.as_of == 0 {
+            return self.time.max(TenantTime(logged));
+        }
+        TenantTime(tenant_time(self.time.0, self.as_of, logged))
+    }
+
+    /// Moves the owner's tenant time to where it is then, and returns it.
+    pub(crate) fn move_time(&mut self, logged: u64) -> TenantTime {
+        self.time = self.time_at(logged);
+        // Once they have met they go on together.
+        let differs = self.as_of != 0 && self.time.0 != logged;
+        self.as_of = if differs { logged.max(self.as_of) } else { 0 };
+        self.time
     }
 }
 
@@ -271,5 +291,59 @@ impl Record {
     pub(crate) fn next_copy(&mut self) -> u32 {
         self.copies += 1;
         self.copies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn copy(time: u64, as_of: u64) -> CopyState {
+        CopyState {
+            time: TenantTime(time),
+            as_of,
+            ..CopyState::default()
+        }
+    }
+
+    #[test]
+    fn tenant_of_one_home_has_its_groups_time() {
+        let mut copy = copy(0, 0);
+        assert_eq!(copy.move_time(1_000), TenantTime(1_000));
+        assert_eq!(copy.time_at(5_000), TenantTime(5_000));
+        assert_eq!((copy.move_time(5_000), copy.as_of), (TenantTime(5_000), 0));
+    }
+
+    #[test]
+    fn tenant_that_came_from_a_faster_home_neither_leaps_nor_stands() {
+        let mut copy = copy(101_000, 1_000);
+        assert_eq!(copy.time_at(2_000), TenantTime(101_900), "nine tenths of what passes");
+        assert_eq!((copy.move_time(2_000), copy.as_of), (TenantTime(101_900), 2_000));
+        assert_eq!(
+            (copy.move_time(2_000_000), copy.as_of),
+            (TenantTime(2_000_000), 0),
+            "they have met"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn tenant_time_never_goes_back_and_comes_to_its_groups(
+            time in 1..1_000_000_u64,
+            as_of in 1..1_000_000_u64,
+            steps in prop::collection::vec(0..1_000_000_u64, 1..30),
+        ) {
+            let (mut copy, mut logged) = (copy(time, as_of), as_of);
+            for passed in steps {
+                let before = copy.time.0;
+                logged += passed;
+                let went = copy.move_time(logged).0 - before;
+                prop_assert!((passed - passed / 10..=passed + passed / 10).contains(&went), "{went} of {passed}");
+            }
+            copy.move_time(logged + 10_000_000);
+            prop_assert_eq!((copy.time.0, copy.as_of), (logged + 10_000_000, 0));
+        }
     }
 }

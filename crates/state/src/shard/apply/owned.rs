@@ -122,7 +122,7 @@ impl Owned<'_, '_> {
 
     /// The tenant's time now.
     pub(super) fn now(&self) -> TenantTime {
-        self.record().live.time.max(TenantTime(self.context.time))
+        self.record().live.time_at(self.context.time)
     }
 
     /// Where a command without effect is evaluated.
@@ -251,9 +251,9 @@ impl Owned<'_, '_> {
         cause: Cause,
         planned: impl ExactSizeIterator<Item = Planned>,
     ) -> Option<Evaluated> {
-        let time = self.now();
         let sequence = self.record().live.revision.sequence().next()?;
         let revision = Revision::new(self.epoch, sequence);
+        let time = self.tenant.record.live.move_time(self.context.time);
         let mut outcome = idempotency.map(|key| self.tenant.clients.outcome(&key, request, time));
         let Tenant {
             record,
@@ -262,7 +262,7 @@ impl Owned<'_, '_> {
             dirty,
             ..
         } = &mut *self.tenant;
-        (record.live.revision, record.live.time) = (revision, time);
+        record.live.revision = revision;
         record.live.index = self.context.index;
         self.context.effects += planned.len();
         let (mut len, last) = (0, planned.len() - 1);
