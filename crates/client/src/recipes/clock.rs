@@ -9,8 +9,8 @@ use tokio::time::Instant;
 /// A lower bound of a tenant's time, which goes on between answers.
 ///
 /// An answer shows the time of the tenant's last change, which may be long ago. What has passed here since then has
-/// passed there as well, up to how far the clocks of two leaders differ. Nothing is decided by this bound: it says when
-/// to ask, and what to write down that is then compared with the time of the answer.
+/// passed there as well, up to a tenth, and but for the time without a leader. Nothing is decided by this bound: it says
+/// when to ask, and what to write down that is then compared with the time of the answer.
 #[derive(Debug, Default)]
 pub(super) struct Clock(Mutex<Option<Seen>>);
 
@@ -21,6 +21,9 @@ struct Seen {
     /// It came with a change made just then.
     is_recent: bool,
 }
+
+/// An answer that is this much behind what was reckoned did not just overtake another one.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
 
 impl Seen {
     fn now(self) -> TenantTime {
@@ -34,8 +37,10 @@ impl Clock {
     pub(super) fn saw(&self, time: TenantTime, changed: bool) {
         let mut seen = self.0.lock();
         let is_recent = changed || seen.is_some_and(|seen| seen.is_recent);
+        // A tenant's time stands still while its home has no leader: what has passed here did not pass there.
+        let stood_still = |before: &Seen| changed && before.now() > after(time, AHEAD_MAX);
         match &mut *seen {
-            Some(before) if before.now() > time => before.is_recent = is_recent,
+            Some(before) if before.now() > time && !stood_still(before) => before.is_recent = is_recent,
             Some(_) | None => {
                 *seen = Some(Seen {
                     time,
@@ -83,5 +88,16 @@ mod tests {
         assert_eq!(clock.recent(), Some(TenantTime(9_001)));
         clock.saw(TenantTime(9_000), false);
         assert_eq!(clock.recent(), Some(TenantTime(9_001)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clock_is_corrected_after_an_outage_in_which_the_tenants_stood_still() {
+        let clock = Clock::default();
+        clock.saw(TenantTime(1_000), true);
+        tokio::time::advance(Duration::from_secs(15)).await;
+        clock.saw(TenantTime(2_000), false);
+        assert_eq!(clock.now(), TenantTime(16_000), "an old change says nothing new");
+        clock.saw(TenantTime(2_000), true);
+        assert_eq!(clock.now(), TenantTime(2_000));
     }
 }

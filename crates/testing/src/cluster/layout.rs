@@ -105,6 +105,11 @@ impl Plan {
         self.data.join(format!("{node}.log"))
     }
 
+    /// Returns the file that says by how many milliseconds a node's wall clock is off.
+    pub fn clock_of(&self, node: &str) -> PathBuf {
+        self.data.join(format!("{node}.clock"))
+    }
+
     /// Returns where a node keeps everything.
     pub fn data_of(&self, node: &str) -> PathBuf {
         self.data.join(node)

@@ -14,6 +14,8 @@ use super::{Error, Plan, error::at};
 
 /// tokio's own variable.
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+/// The binary's, for tests.
+const CLOCK_OFFSET: &str = "STEAD_TEST_CLOCK_OFFSET_FILE";
 
 #[derive(Debug)]
 pub(super) struct Running {
@@ -32,6 +34,7 @@ impl Running {
         let mut command = Command::new(&plan.binary);
         command.arg("serve").arg("--config").arg(plan.config_of(name));
         command.env(WORKER_THREADS, worker_threads(plan).to_string());
+        command.env(CLOCK_OFFSET, plan.clock_of(name));
         let names = std::env::vars_os().map(|(name, _)| name);
         for name in names.filter(|name| is_of_one_node(&name.to_string_lossy())) {
             command.env_remove(name);

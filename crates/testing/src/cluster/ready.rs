@@ -21,6 +21,16 @@ impl Node {
         let answer = timeout(ANSWER_WITHIN, get(&self.http, "/readyz")).await;
         matches!(answer, Ok(Ok((200, _))))
     }
+
+    /// Returns what the node counts, as it shows it to Prometheus.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer, or not in time.
+    pub async fn metrics(&self) -> std::io::Result<String> {
+        let (_, text) = timeout(ANSWER_WITHIN, get(&self.http, "/metrics")).await??;
+        Ok(text)
+    }
 }
 
 /// Asks a node until it is ready.

@@ -5,6 +5,7 @@ mod status;
 
 use clap::Subcommand;
 
+pub(super) use self::status::ailing;
 use crate::{args::Target, exit::Failure};
 
 #[derive(Debug, Subcommand)]

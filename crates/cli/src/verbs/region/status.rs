@@ -84,7 +84,7 @@ fn value(lag: &Lag) -> serde_json::Value {
 }
 
 /// Returns the first thing that keeps a region from being well.
-fn ailing(status: &RegionStatus) -> Option<String> {
+pub(in crate::verbs) fn ailing(status: &RegionStatus) -> Option<String> {
     let node = status.nodes.iter().find_map(node::ailing);
     node.or_else(|| status.groups.iter().find_map(group::ailing))
 }

@@ -21,7 +21,8 @@ use super::whole_milliseconds;
 
 /// A lock is renewed when this part of its time has passed.
 const RENEW_AFTER: u32 = 3;
-/// This part of its time a holder gives away, for clocks that run differently.
+/// This part of its time a holder gives away: logged time may go a tenth faster than its own, and clocks differ by a
+/// hundredth.
 const MARGIN: u32 = 10;
 /// Between two attempts while nobody can be asked.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -65,9 +66,9 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// third of the time to live: the same again. Waiting for a held one: a watch from the nearest replica, nothing else; all
 /// who wait try when it is free.
 ///
-/// **Not guaranteed.** Who waits is not served in turn. Time is the tenant's logged clock: a new leader whose wall clock is
-/// ahead ends a lock that much sooner; the token says so, [`LockGuard::is_lost`] may not. A lock whose holder died is
-/// free when its time is over, not before.
+/// **Not guaranteed.** Who waits is not served in turn. Time is the tenant's logged clock, which may go a tenth faster than
+/// this process's: a holder gives that much of its time away. It stands still while the home has no leader, so a lock
+/// lasts at least as long as its holder can know. A lock whose holder died is free when its time is over, not before.
 ///
 /// **When an outcome is unknown.** [`Lock::acquire`] goes on: each attempt of one call carries the same name, so that it
 /// recognizes a lock that an earlier attempt has got. [`Lock::try_acquire`] looks once, and else says that it does not

@@ -2,6 +2,7 @@
 
 mod big_values;
 mod bounded_read;
+mod clock_leap;
 mod contention;
 mod credits;
 mod idempotent_retry;
@@ -10,6 +11,7 @@ mod lag;
 mod leader_kill;
 mod limits;
 mod noisy_neighbour;
+mod outage_ttl;
 mod reads;
 mod restart_all;
 mod scan_consistent;
@@ -55,6 +57,10 @@ pub(super) enum Step {
     WatchResume,
     /// Keys with an end go soon after it, and never before
     Ttl,
+    /// A leader's clock two hours ahead, then one behind: no key ends early, none late, and somebody is told
+    ClockLeap,
+    /// All nodes of a home killed for longer than its keys live: who renews them loses none
+    OutageTtl,
     /// Increments over a line that is cut again and again
     IdempotentRetry,
     /// A quiet tenant beside one that floods
@@ -122,6 +128,8 @@ async fn one(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Append => contention::append(world).await,
         Step::WatchResume => watch_resume::run(world).await,
         Step::Ttl => ttl::run(world).await,
+        Step::ClockLeap => clock_leap::run(world).await,
+        Step::OutageTtl => outage_ttl::run(world).await,
         Step::IdempotentRetry => idempotent_retry::run(world).await,
         Step::ScanConsistent => scan_consistent::run(world).await,
         Step::NoisyNeighbour => noisy_neighbour::run(world).await,

@@ -1,0 +1,128 @@
+//! The wall clock of a leader leaps two hours ahead and an hour behind while it runs: no key ends early, none stands still,
+//! and whoever asks is told which clock is wrong.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt, stream};
+use stead_client::{Scan, Tenant, Write, recipes::Lock};
+use stead_testing::cluster::{Node, Way};
+use tokio::time::{Instant, sleep};
+
+use super::verdict::Verdict;
+use crate::verbs::{
+    dev::world::{World, until},
+    region,
+};
+
+const HOME: &str = "eu-west";
+const KEYS: usize = 1_000;
+const IN_FLIGHT: usize = 32;
+const LONG: Duration = Duration::from_secs(3_600);
+const SHORT: Duration = Duration::from_secs(2);
+const LOCK: Duration = Duration::from_secs(10);
+/// How far, and which way, the clock is set.
+const LEAPS: [(Duration, Way); 2] = [
+    (Duration::from_secs(7_200), Way::Ahead),
+    (Duration::from_secs(3_600), Way::Behind),
+];
+/// How long the clock is wrong.
+const WRONG: Duration = Duration::from_secs(5);
+/// A tenth of the time that logged time may be faster or slower, a look every 50 ms, and a commit.
+const LATE: Duration = Duration::from_millis(400);
+/// A key may end this much earlier by this program's clock: a tenth, and what the answer to its put took.
+const EARLY: Duration = Duration::from_millis(300);
+const TOLD: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
+    let home = world.tenant("check-eu-west", HOME, HOME).await?;
+    let prefix = format!("clock/{}", world.run);
+    put_all(&home, &prefix).await?;
+    let lock = Lock::new(&home, format!("{prefix}/lock"), LOCK)?.acquire().await?;
+    let mut verdict = Verdict::default();
+    let mut early = 0;
+    for (by, way) in LEAPS {
+        let name = world.leader(&home).await?;
+        let nodes = world.cluster.lock().await.nodes().to_vec();
+        let node = nodes.into_iter().find(|node| node.name == name).context("a node")?;
+        let set = Instant::now();
+        world.cluster.lock().await.set_clock(&name, by, way)?;
+        until("the wrong clock is told", async || is_told(world, &node, by).await).await?;
+        let told = set.elapsed();
+        home.put(format!("{prefix}/put"), "v").await?;
+        let lived = lifetime(&home, &format!("{prefix}/short")).await?;
+        early += usize::from(lived + EARLY < SHORT);
+        sleep(WRONG.saturating_sub(set.elapsed())).await;
+        world
+            .cluster
+            .lock()
+            .await
+            .set_clock(&name, Duration::ZERO, Way::Ahead)?;
+        let again = lifetime(&home, &format!("{prefix}/again")).await?;
+        early += usize::from(again + EARLY < SHORT);
+        until("the region is well again", async || is_well(world).await).await?;
+        let word = if way == Way::Ahead { "ahead" } else { "behind" };
+        verdict = verdict.time(&format!("told when {word}"), told, TOLD).time(
+            "late",
+            lived.max(again).saturating_sub(SHORT),
+            LATE,
+        );
+    }
+    let lost = KEYS.saturating_sub(count(&home, &prefix).await?);
+    let locks = usize::from(lock.is_lost());
+    lock.release().await?;
+    Ok(verdict.none("too early", early + lost).none("locks lost", locks))
+}
+
+async fn put_all(home: &Tenant, prefix: &str) -> anyhow::Result<()> {
+    let put = async |at: usize| {
+        let key = format!("{prefix}/long/{at}");
+        home.put_expiring(key, "v", LONG, &Write::default()).await.map(drop)
+    };
+    let puts = stream::iter(0..KEYS).map(put).buffer_unordered(IN_FLIGHT);
+    Ok(puts.try_collect().await?)
+}
+
+async fn count(home: &Tenant, prefix: &str) -> anyhow::Result<usize> {
+    let mut keys = home.scan_stream(&Scan {
+        prefix: format!("{prefix}/long/").into(),
+        keys_only: true,
+        ..Scan::default()
+    });
+    let mut count = 0;
+    while keys.next().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Puts a key for [`SHORT`] and returns how long it is there.
+async fn lifetime(home: &Tenant, key: &str) -> anyhow::Result<Duration> {
+    home.put_expiring(key.to_owned(), "v", SHORT, &Write::default()).await?;
+    let put = Instant::now();
+    until("a key ends", async || {
+        Ok(home.get(key.to_owned()).await?.item.is_none())
+    })
+    .await?;
+    Ok(put.elapsed())
+}
+
+/// Tells whether the node's clock is told to be wrong: by the region's status, and by the leader's metrics.
+async fn is_told(world: &mut World, node: &Node, by: Duration) -> anyhow::Result<bool> {
+    let metrics = node.metrics().await?;
+    let ahead = metrics
+        .lines()
+        .filter(|line| line.starts_with("stead_clock_ahead_seconds{"));
+    let ahead = ahead.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    let is_counted = ahead.map(f64::abs).any(|ahead| ahead > by.as_secs_f64() * 0.9);
+    Ok(is_counted && tells_of_a_clock(world).await?)
+}
+
+async fn is_well(world: &mut World) -> anyhow::Result<bool> {
+    Ok(!tells_of_a_clock(world).await?)
+}
+
+async fn tells_of_a_clock(world: &mut World) -> anyhow::Result<bool> {
+    let status = world.client(HOME).await?.admin().region(HOME).await?;
+    Ok(region::ailing(&status).is_some_and(|why| why.contains("wall clock of node")))
+}
