@@ -7,7 +7,8 @@ use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::transport::{Channel, Endpoint, Uri};
+pub use tonic::transport::Channel;
+use tonic::transport::{Endpoint, Uri};
 
 /// A connection to read from and write to.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -1,7 +1,9 @@
 //! Values to messages and back.
 
+use bytes::Bytes;
 use stead_api::proto::internal::v1::{self as proto, subscribe_request, subscribe_response};
-use stead_types::{DirectoryVersion, Epoch, FeedOffset, Incarnation, Revision, TenantNumber};
+use stead_state::shard::record::ClientsLoaded;
+use stead_types::{ClientId, DirectoryVersion, Epoch, FeedOffset, Incarnation, Revision, TenantNumber};
 
 pub(crate) use proto::{SubscribeRequest, SubscribeResponse};
 pub(crate) use subscribe_request::Message as ToHome;
@@ -65,10 +67,76 @@ pub(crate) fn version_from(incarnation: u32, index: u64) -> DirectoryVersion {
     DirectoryVersion { incarnation, index }
 }
 
+/// Length of a client id.
+const CLIENT_LEN: usize = 16;
+
+/// Writes which windows of a seed are there: a client id, up to which all are; or one and a revision, behind which that
+/// client's begin to lack.
+pub(crate) fn clients(loaded: ClientsLoaded) -> Bytes {
+    match (loaded.part, loaded.whole) {
+        (Some((client, revision)), _) => [&client.0.to_be_bytes()[..], &revision.to_u64().to_be_bytes()]
+            .concat()
+            .into(),
+        (None, Some(whole)) => whole.0.to_be_bytes().to_vec().into(),
+        (None, None) => Bytes::new(),
+    }
+}
+
+/// Reads what [`clients`] wrote.
+pub(crate) fn read_clients(bytes: &[u8]) -> Result<ClientsLoaded, Garbled> {
+    let garbled = Garbled("client");
+    let Some((client, revision)) = bytes.split_first_chunk::<CLIENT_LEN>() else {
+        return if bytes.is_empty() {
+            Ok(ClientsLoaded::default())
+        } else {
+            Err(garbled)
+        };
+    };
+    let client = u128::from_be_bytes(*client);
+    if revision.is_empty() {
+        return Ok(ClientsLoaded {
+            whole: Some(ClientId(client)),
+            part: None,
+        });
+    }
+    let revision = revision.try_into().map_err(|_| garbled)?;
+    Ok(ClientsLoaded {
+        whole: client.checked_sub(1).map(ClientId),
+        part: Some((ClientId(client), Revision::from_u64(u64::from_be_bytes(revision)))),
+    })
+}
+
 pub(crate) fn to_home(message: ToHome) -> SubscribeRequest {
     SubscribeRequest { message: Some(message) }
 }
 
 pub(crate) fn to_follower(message: ToFollower) -> SubscribeResponse {
     SubscribeResponse { message: Some(message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loaded_windows_read_back_and_garbled_ones_are_refused() {
+        let revision = Revision::from_u64(77);
+        let whole = |whole| ClientsLoaded { whole, part: None };
+        let part = |client: u128| ClientsLoaded {
+            whole: client.checked_sub(1).map(ClientId),
+            part: Some((ClientId(client), revision)),
+        };
+        for loaded in [
+            whole(None),
+            whole(Some(ClientId(0))),
+            whole(Some(ClientId(u128::MAX))),
+            part(0),
+            part(9),
+        ] {
+            assert_eq!(read_clients(&clients(loaded)).unwrap(), loaded);
+        }
+        for len in [1, 15, 17, 23, 25] {
+            assert!(read_clients(&vec![0; len]).is_err(), "{len}");
+        }
+    }
 }

@@ -24,6 +24,8 @@ pub enum TenantLimit {
     HistoryAge,
     /// How many revisions are kept.
     HistoryCount,
+    /// Outcomes of writes with idempotency keys that are remembered.
+    Outcomes,
 }
 
 /// What a limit is counted in.
@@ -69,7 +71,7 @@ const DAY_MS: u64 = 24 * 3_600 * SECOND_MS;
 
 impl TenantLimit {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OperationsPerSecond,
         Self::BytesPerSecond,
         Self::StoredBytes,
@@ -79,6 +81,7 @@ impl TenantLimit {
         Self::InFlight,
         Self::HistoryAge,
         Self::HistoryCount,
+        Self::Outcomes,
     ];
 
     /// What it is called in requests, in errors and in metrics.
@@ -93,6 +96,7 @@ impl TenantLimit {
             Self::InFlight => "in_flight",
             Self::HistoryAge => "history_age",
             Self::HistoryCount => "history_count",
+            Self::Outcomes => "outcomes",
         }
     }
 
@@ -106,7 +110,8 @@ impl TenantLimit {
             | Self::Watches
             | Self::Clients
             | Self::InFlight
-            | Self::HistoryCount => LimitUnit::Count,
+            | Self::HistoryCount
+            | Self::Outcomes => LimitUnit::Count,
         }
     }
 
@@ -118,11 +123,12 @@ impl TenantLimit {
             Self::StoredBytes => Some(64 << 30),
             Self::Keys => Some(100_000_000),
             Self::Watches => Some(10_000),
-            // The ids that were silent for longest are forgotten instead.
-            Self::Clients => None,
+            Self::Clients => Some(4_096),
             Self::InFlight => Some(16_384),
             Self::HistoryAge => Some(600 * SECOND_MS),
             Self::HistoryCount => None,
+            // A minute of 34,952 a second; 128 MiB of memory when it is full.
+            Self::Outcomes => Some(2 << 20),
         }
     }
 
@@ -134,10 +140,11 @@ impl TenantLimit {
             Self::StoredBytes => 0..=1 << 50,
             Self::Keys => 0..=1 << 40,
             Self::Watches => 0..=1_000_000,
-            Self::Clients => 1..=1_024,
+            Self::Clients => 1..=65_536,
             Self::InFlight => 1..=1_000_000,
             Self::HistoryAge => SECOND_MS..=366 * DAY_MS,
             Self::HistoryCount => 1..=1 << 39,
+            Self::Outcomes => 1_000..=8 << 20,
         }
     }
 
@@ -257,7 +264,7 @@ mod tests {
             assert_eq!(limits.effective(limit), limit.default_value());
         }
         assert!(limits.is_empty());
-        let wrong = limits.set(TenantLimit::Clients, 2_000).unwrap_err().to_string();
-        assert_eq!(wrong, "clients is at least 1 and at most 1024, not 2000");
+        let wrong = limits.set(TenantLimit::Clients, 70_000).unwrap_err().to_string();
+        assert_eq!(wrong, "clients is at least 1 and at most 65536, not 70000");
     }
 }

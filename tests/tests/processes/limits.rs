@@ -175,7 +175,16 @@ async fn stored(mut tenant: Tenant) {
 async fn clients(mut tenant: Tenant) {
     assert_eq!(tenant.put_as("a", "1", Some(1)).await, Ok(1));
     assert_eq!(tenant.put_as("a", "2", Some(2)).await, Ok(2));
-    full(tenant.put_as("a", "3", Some(3)).await, "clients", "at most 2");
+    let refusal = tenant.put_as("a", "3", Some(3)).await.unwrap_err();
+    let ErrorKind::RateLimited { limit, wait } = &refusal.kind else {
+        panic!("{refusal}")
+    };
+    assert_eq!(limit, "clients");
+    assert!(
+        Duration::from_secs(50) < *wait && *wait <= Duration::from_secs(61),
+        "{wait:?}"
+    );
+    assert!(refusal.message.contains("at most 2 client ids"), "{refusal}");
     assert_eq!(tenant.put_as("a", "1", Some(1)).await, Ok(1), "a repeat is answered");
     assert_eq!(tenant.put("a", "4").await, Ok(3), "without a key nothing is remembered");
 }
@@ -261,7 +270,7 @@ async fn shown(world: &World, channel: Channel) {
     let wrong = UpdateTenantRequest {
         name: "keys".into(),
         limits: Some(admin::Limits {
-            clients: Some(1_025),
+            clients: Some(65_537),
             ..admin::Limits::default()
         }),
         ..UpdateTenantRequest::default()
@@ -270,7 +279,7 @@ async fn shown(world: &World, channel: Channel) {
     let field = "limits.clients".to_owned();
     assert_eq!(refusal.kind, ErrorKind::Invalid { field });
     assert!(
-        refusal.message.contains("at least 1 and at most 1024, not 1025"),
+        refusal.message.contains("at least 1 and at most 65536, not 65537"),
         "{refusal}"
     );
     let ran = world.stead("tenant update keys --limit size=1".split(' ')).await;

@@ -34,6 +34,7 @@ fn field(message: &v1::Limits, limit: TenantLimit) -> Result<Option<u64>, Error>
         TenantLimit::InFlight => message.in_flight,
         TenantLimit::HistoryAge => message.history_age.map(age).transpose()?,
         TenantLimit::HistoryCount => message.history_count,
+        TenantLimit::Outcomes => message.outcomes,
     })
 }
 
@@ -86,6 +87,7 @@ pub fn from_limits(limits: &TenantLimits) -> v1::Limits {
         in_flight: limits.get(TenantLimit::InFlight),
         history_age: limits.get(TenantLimit::HistoryAge).map(age),
         history_count: limits.get(TenantLimit::HistoryCount),
+        outcomes: limits.get(TenantLimit::Outcomes),
     }
 }
 

@@ -1932,8 +1932,8 @@ pub struct Limits {
     /// Open watches, at each node.
     #[prost(uint64, optional, tag = "5")]
     pub watches: ::core::option::Option<u64>,
-    /// Client ids whose outcomes are remembered: a write with another one is refused. Absent: the id that was silent for
-    /// longest is forgotten instead.
+    /// Client ids whose outcomes are remembered. The one that was silent for longest makes room for another one, but not
+    /// within a minute of its last write: then a write with another id is answered RATE_LIMITED.
     #[prost(uint64, optional, tag = "6")]
     pub clients: ::core::option::Option<u64>,
     /// Operations not yet answered, at each node, whether it serves them or hands them on.
@@ -1945,6 +1945,10 @@ pub struct Limits {
     /// How many of the newest revisions can be read, whatever their age.
     #[prost(uint64, optional, tag = "9")]
     pub history_count: ::core::option::Option<u64>,
+    /// Outcomes of writes with idempotency keys that are remembered: those of a minute must fit, else such a write is answered
+    /// RATE_LIMITED.
+    #[prost(uint64, optional, tag = "10")]
+    pub outcomes: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tenant {

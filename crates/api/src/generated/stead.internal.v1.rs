@@ -851,7 +851,8 @@ pub struct SeedRequest {
     #[prost(uint64, tag = "5")]
     pub first: u64,
     /// What of it the follower has: changes up to this sequence, and windows of clients up to this id, sixteen bytes, the
-    /// highest first; empty: none.
+    /// highest first; empty: none. With eight bytes more: windows of clients below this id, and of this one the outcomes up
+    /// to the revision that those bytes are.
     #[prost(uint64, tag = "6")]
     pub loaded: u64,
     #[prost(bytes = "bytes", tag = "7")]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use stead_api::proto::internal::v1::{SeedChunk, SeedRequest, seed_response};
 use stead_state::shard::{answer::Answer, command::kind};
-use stead_types::{ClientId, GroupId, NodeId, TenantNumber};
+use stead_types::{GroupId, NodeId, TenantNumber};
 use tonic::Streaming;
 
 use super::CLASS;
-use crate::{local::Local, payload::Unpacker, peers::Peers};
+use crate::{local::Local, payload::Unpacker, peers::Peers, wire};
 
 /// Builds a copy of a tenant beside the live one, or goes on with it unless it is to be `fresh`. Returns whether all its
 /// chunks are in.
@@ -86,7 +86,7 @@ fn request(local: &Local, home: GroupId, tenant: TenantNumber, fresh: bool) -> O
     let request = local.machine.read(|held| {
         let record = held.record(tenant)?;
         let shadow = record.shadow.as_ref().filter(|_| !fresh);
-        let clients = shadow.and_then(stead_state::shard::record::Shadow::clients_loaded_to);
+        let clients = held.shard().clients_loaded(tenant).filter(|_| !fresh);
         Some(SeedRequest {
             follower_group: local.id().get(),
             home_group: home.get(),
@@ -94,9 +94,7 @@ fn request(local: &Local, home: GroupId, tenant: TenantNumber, fresh: bool) -> O
             epoch: record.epoch.get(),
             first: shadow.map_or(0, |shadow| shadow.seed.to_u64()),
             loaded: shadow.map_or(0, |shadow| shadow.loaded.get()),
-            clients_loaded: clients
-                .map(|ClientId(id)| id.to_be_bytes().to_vec().into())
-                .unwrap_or_default(),
+            clients_loaded: wire::clients(clients.unwrap_or_default()),
         })
     });
     request.ok().flatten()

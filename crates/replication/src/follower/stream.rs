@@ -21,7 +21,7 @@ use stead_state::{
 };
 use stead_store::{group_rows::HalfChanged, machine::Answer};
 use stead_types::{
-    ClientId, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
+    FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
     planted::{self, Bug},
 };
 use tokio::{
@@ -456,7 +456,7 @@ fn standing(record: &Record) -> Standing {
     match &record.shadow {
         Some(shadow) => {
             let chunks = shadow.loaded >= shadow.seed.sequence();
-            let clients = shadow.clients_loaded_to() == Some(ClientId(u128::MAX));
+            let clients = shadow.has_all_clients();
             if chunks && clients {
                 Standing::At(record.epoch, shadow.state.revision)
             } else {

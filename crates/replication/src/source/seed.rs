@@ -11,10 +11,11 @@ use stead_state::{
     shard::{
         command::{Chunk, Part, Seed},
         read::{Reading, Refused},
+        record::ClientsLoaded,
     },
 };
 use stead_types::{
-    ClientId, Epoch, GroupId, NodeId, Revision, Sequence, TenantNumber,
+    Epoch, GroupId, NodeId, Revision, Sequence, TenantNumber,
     limits::CHANGE_LEN_MAX,
     planted::{self, Bug},
 };
@@ -51,16 +52,10 @@ pub(crate) struct Seeding {
     /// The seed's first revision; `None` before it has begun.
     first: Option<Revision>,
     loaded: Sequence,
-    clients: Clients,
+    clients: ClientsLoaded,
     packer: Packer,
     next_at: Instant,
     has_ended: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Clients {
-    After(Option<ClientId>),
-    Loaded,
 }
 
 /// Why there is no chunk.
@@ -74,17 +69,7 @@ impl Seeding {
     /// Takes in what a follower asks for.
     pub(crate) fn new(local: Arc<Local>, request: &SeedRequest) -> Result<Self, wire::Garbled> {
         let follower = GroupId::new(request.follower_group);
-        let clients = match &request.clients_loaded[..] {
-            [] => Clients::After(None),
-            id => {
-                let id = ClientId(u128::from_be_bytes(id.try_into().map_err(|_| wire::Garbled("client"))?));
-                if id == ClientId(u128::MAX) {
-                    Clients::Loaded
-                } else {
-                    Clients::After(Some(id))
-                }
-            }
-        };
+        let clients = wire::read_clients(&request.clients_loaded)?;
         Ok(Self {
             border: local.border_to(follower),
             follower,
@@ -161,7 +146,7 @@ impl Seeding {
             let first = reading.state().revision;
             self.first = Some(first);
             self.loaded = Sequence::ZERO;
-            self.clients = Clients::After(None);
+            self.clients = ClientsLoaded::default();
             let lineage = reading.record().lineage.clone();
             return Ok(Seed {
                 tenant,
@@ -176,18 +161,14 @@ impl Seeding {
             let part = reading.chunk_of_changes(self.loaded, first, CHUNK_BYTES);
             part.map_err(|refused| self.failed(refused))?
         } else {
-            match self.clients {
-                Clients::After(after) => reading.chunk_of_clients(after, CHUNK_BYTES),
-                Clients::Loaded => return Err(NoChunk::End),
+            if self.clients.is_all() {
+                return Err(NoChunk::End);
             }
+            reading.chunk_of_clients(self.clients, CHUNK_BYTES)
         };
         match &part {
             Part::Changes { up_to, .. } => self.loaded = *up_to,
-            Part::Clients {
-                up_to: ClientId(u128::MAX),
-                ..
-            } => self.clients = Clients::Loaded,
-            Part::Clients { up_to, .. } => self.clients = Clients::After(Some(*up_to)),
+            Part::Clients { up_to, windows, .. } => self.clients = self.clients.and(*up_to, windows),
         }
         let read_at = reading.state().revision;
         Ok(Chunk {

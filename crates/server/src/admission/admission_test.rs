@@ -5,7 +5,7 @@ use stead_state::{
     lineage::Lineage,
     shard::command::{Effect, Increment, Operation},
 };
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, TenantLimits};
+use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, TenantLimits, TenantTime};
 
 use super::*;
 
@@ -259,11 +259,68 @@ fn every_limit_is_documented_with_its_default() {
             | TenantLimit::Watches
             | TenantLimit::Clients
             | TenantLimit::InFlight
-            | TenantLimit::HistoryCount => value.to_string(),
+            | TenantLimit::HistoryCount
+            | TenantLimit::Outcomes => value.to_string(),
         };
         let expected = limit.default_value().map_or("none".to_owned(), shown);
         assert_eq!(default, expected, "{limit}");
     }
+}
+
+/// What a tenant with two client ids and ten outcomes at most has remembered.
+fn remembered(clients: usize, outcomes: usize, age_ms: u64) -> windows::Remembered {
+    let now = TenantTime(1_000_000);
+    let time = Some(TenantTime(now.0 - age_ms));
+    windows::Remembered {
+        clients,
+        is_kept: false,
+        outcomes,
+        oldest: time,
+        quietest: time,
+        of_group: outcomes,
+        now,
+    }
+}
+
+#[test]
+fn new_outcome_waits_only_while_all_are_young() {
+    let tenant = tenant(7, &[(TenantLimit::Clients, 2), (TenantLimit::Outcomes, 1_000)]);
+    let refused = |held: windows::Remembered| {
+        let refused = windows::check(&tenant, &held).unwrap_err();
+        let ErrorKind::RateLimited { limit, wait } = refused.error(&tenant.name).kind else {
+            panic!("{refused:?}")
+        };
+        (limit, wait.as_millis())
+    };
+    assert_eq!(windows::check(&tenant, &remembered(1, 999, 0)), Ok(()));
+    assert_eq!(refused(remembered(2, 2, 59_000)), ("clients".into(), 1_001));
+    assert_eq!(refused(remembered(1, 1_000, 0)), ("outcomes".into(), 60_001));
+    assert_eq!(refused(remembered(1, 1_000, 60_000)), ("outcomes".into(), 10));
+    assert_eq!(
+        windows::check(&tenant, &remembered(2, 1_000, 60_001)),
+        Ok(()),
+        "something goes"
+    );
+    let kept = windows::Remembered {
+        is_kept: true,
+        ..remembered(2, 2, 0)
+    };
+    assert_eq!(windows::check(&tenant, &kept), Ok(()));
+}
+
+#[test]
+fn group_bound_refuses_the_large_tenant_and_serves_the_small_one() {
+    let tenant = tenant(7, &[(TenantLimit::Outcomes, 8 << 20)]);
+    let held = |outcomes, of_group| windows::Remembered {
+        of_group,
+        ..remembered(1, outcomes, 0)
+    };
+    let max = windows::GROUP_OUTCOMES_MAX;
+    assert_eq!(windows::check(&tenant, &held(max / 2 - 1, max / 2 - 1)), Ok(()));
+    let refused = windows::check(&tenant, &held(max / 2, max / 2)).unwrap_err();
+    assert_eq!(refused.name(), "group.outcomes");
+    assert!(windows::check(&tenant, &held(100_000, max - 50_000)).is_err());
+    assert_eq!(windows::check(&tenant, &held(50_000, max)), Ok(()));
 }
 
 /// Invariant 3.

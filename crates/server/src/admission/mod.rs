@@ -3,6 +3,7 @@
 //! ```text
 //! place ── admit ──┬── rates, operations in flight ──> Permit, which travels with the reply
 //!                  ├── grow: keys, bytes that a write would add to what is stored
+//!                  ├── windows: room for the outcome of a write with an idempotency key
 //!                  └── refused: RATE_LIMITED with the time to wait, QUOTA_EXCEEDED when full
 //! reply sent ──> Permit dropped: the bytes of the data answered are charged, the operation is in flight no more
 //! ```
@@ -17,12 +18,13 @@
 //!    bytes that came.
 //! 2. What a tenant stores passes its limits at most by writes of this node that were answered while it was not known
 //!    what had become of them: others in flight count as if they had happened. Where only they stand in the way, the
-//!    refusal says to come back. Client ids in flight are not counted: so many may come on top.
+//!    refusal says to come back. Client ids and outcomes in flight are not counted: so many may come on top.
 //! 3. No account outlives its use: one that is as good as new is dropped when accounts are swept.
 //! 4. Of what goes to one other node a tenant has at most its share under way, whatever its limits.
 
 mod bucket;
 mod quota;
+pub(crate) mod windows;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -58,8 +60,18 @@ pub(crate) struct Refused {
     max: u64,
     /// When to come back; `None`: that will not help.
     wait: Option<Duration>,
-    /// It is a share of what all tenants have, which nobody can raise for one.
-    is_share: bool,
+    scope: Scope,
+}
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// The tenant's own.
+    Tenant,
+    /// A share of the way to another node, which nobody can raise for one tenant.
+    Way,
+    /// The group's, for all its tenants.
+    Group,
 }
 
 /// What tenants use of this node.
@@ -201,7 +213,7 @@ impl Admission {
         account.check_in_flight(tenant)?;
         if account.forwarded >= share {
             return Err(Refused {
-                is_share: true,
+                scope: Scope::Way,
                 ..Refused::busy(TenantLimit::InFlight, share)
             });
         }
@@ -290,7 +302,7 @@ impl Refused {
             limit,
             max,
             wait: None,
-            is_share: false,
+            scope: Scope::Tenant,
         }
     }
 
@@ -302,13 +314,29 @@ impl Refused {
         }
     }
 
+    /// Returns a refusal for so long.
+    fn for_a_while(limit: TenantLimit, max: u64, wait: Duration) -> Self {
+        Self {
+            wait: Some(wait),
+            ..Self::full(limit, max)
+        }
+    }
+
+    /// Returns the name of the limit, as errors and metrics have it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.scope {
+            Scope::Tenant | Scope::Way => self.limit.name(),
+            Scope::Group => "group.outcomes",
+        }
+    }
+
     /// Says it to the caller.
     pub(crate) fn error(&self, tenant: &TenantName) -> Error {
         let Self {
             limit,
             max,
             wait,
-            is_share,
+            scope,
         } = self;
         let what = match limit {
             TenantLimit::OperationsPerSecond => "operations a second at this node",
@@ -317,27 +345,31 @@ impl Refused {
             TenantLimit::Keys => "keys",
             TenantLimit::Watches => "open watches at this node",
             TenantLimit::Clients => "client ids whose outcomes are remembered",
+            TenantLimit::Outcomes => "outcomes of writes with an idempotency_key that are remembered",
             TenantLimit::InFlight => "operations in flight at this node",
             TenantLimit::HistoryAge => "milliseconds of history",
             TenantLimit::HistoryCount => "revisions of history",
         };
         let raise = format!("an operator can raise it: stead tenant update {tenant} --limit");
         let name = limit.name().replace('_', "-");
-        let limit = limit.name().to_owned();
+        let limit = self.name().to_owned();
         match wait {
             Some(wait) => {
                 // In whole milliseconds, as every way of telling it has them.
                 let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
                 let wait = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-                let message = if *is_share {
-                    format!(
+                let message = match scope {
+                    Scope::Way => format!(
                         "{limit}: tenant {tenant} has at most {max} operations on their way from this node to its home; \
                          wait {millis} ms, or connect to the home"
-                    )
-                } else {
-                    format!(
+                    ),
+                    Scope::Group => format!(
+                        "{limit}: the home of tenant {tenant} has at most {max} {what}, and the tenant has its share of \
+                         them; wait {millis} ms"
+                    ),
+                    Scope::Tenant => format!(
                         "{limit}: tenant {tenant} has at most {max} {what}; wait {millis} ms, or {raise} {name}=..."
-                    )
+                    ),
                 };
                 Error::new(ErrorKind::RateLimited { limit, wait }, message)
             }

@@ -1,16 +1,13 @@
 //! What is served here is admitted first: what it may cost its tenant is decided before it is queued.
 
 use stead_api::operation;
-use stead_state::shard::{
-    command::{Operation, Step},
-    window::REMEMBERED_MS_MAX,
-};
-use stead_types::{ClientId, Error, GroupId, TenantLimit};
+use stead_state::shard::command::{Operation, Step};
+use stead_types::{Error, GroupId, TenantTime};
 use tokio::time::Instant;
 
 use super::{Ask, Call, Router, Write, request::Change};
 use crate::{
-    admission::{Cost, Growth, Permit, Refused, Stored, WatchPermit},
+    admission::{Cost, Growth, Permit, Refused, Stored, WatchPermit, windows},
     host::Hosted,
 };
 use stead_state::directory::Tenant;
@@ -35,7 +32,7 @@ impl Router {
     }
 
     pub(super) fn refused(&self, refused: Refused, tenant: &Tenant) -> Error {
-        self.host.counts.refused(refused.limit.name());
+        self.host.counts.refused(refused.name());
         refused.error(&tenant.name)
     }
 
@@ -53,7 +50,7 @@ impl Router {
         let mut permit = self.admission.admit(Instant::now(), tenant, cost)?;
         if let (Ask::Write(write), Some(hosted)) = (ask, self.host.groups.get(&group)) {
             let fits = store(&mut permit, hosted, tenant, &write.change);
-            let fits = fits.and_then(|()| self.check_client(hosted, tenant, write));
+            let fits = fits.and_then(|()| self.check_windows(hosted, tenant, write));
             // What happened before the tenant was full is answered, not refused.
             fits.or_else(|refused| {
                 if is_repeat(hosted, tenant, write) {
@@ -66,19 +63,23 @@ impl Router {
         Ok(permit)
     }
 
-    /// Refuses an idempotency key of one client more than the tenant's own limit admits. Those that were silent for
-    /// long do not count: the next write of another one forgets them.
-    fn check_client(&self, hosted: &Hosted, tenant: &Tenant, write: &Write) -> Result<(), Refused> {
-        let limit = TenantLimit::Clients;
-        let (Some(max), Some(key)) = (tenant.limit(limit), write.idempotency) else {
-            return Ok(());
-        };
-        let now = hosted.raft.logged_time();
-        let others = remembered_besides(hosted, tenant, key.client, now);
-        if others.is_some_and(|others| others >= max) {
-            return Err(Refused::full(limit, max));
-        }
-        Ok(())
+    /// Refuses a write with an idempotency key whose outcome would find no room.
+    fn check_windows(&self, hosted: &Hosted, tenant: &Tenant, write: &Write) -> Result<(), Refused> {
+        let Some(key) = write.idempotency else { return Ok(()) };
+        let logged = hosted.raft.logged_time();
+        let held = hosted.machine.read(|view| {
+            let clients = view.shard().clients(tenant.number)?;
+            Some(windows::Remembered {
+                clients: clients.windows().len(),
+                is_kept: clients.windows().contains_key(&key.client),
+                outcomes: clients.outcomes(),
+                oldest: clients.oldest(),
+                quietest: clients.quietest(),
+                of_group: view.shard().outcomes(),
+                now: view.record(tenant.number)?.live.time_at(logged),
+            })
+        });
+        held.ok().flatten().map_or(Ok(()), |held| windows::check(tenant, &held))
     }
 }
 
@@ -92,20 +93,6 @@ fn is_repeat(hosted: &Hosted, tenant: &Tenant, write: &Write) -> bool {
         });
         is_repeat.unwrap_or(false)
     })
-}
-
-/// How many clients of a tenant have written lately; `None` if this one is among them.
-fn remembered_besides(hosted: &Hosted, tenant: &Tenant, client: ClientId, now_ms: u64) -> Option<u64> {
-    let others = hosted.machine.read(|view| {
-        let clients = view.shard().clients(tenant.number)?;
-        if clients.windows().contains_key(&client) {
-            return None;
-        }
-        let newest = clients.windows().values().filter_map(|window| window.newest());
-        let lately = newest.filter(|outcome| now_ms.saturating_sub(outcome.time.0) <= REMEMBERED_MS_MAX);
-        Some(lately.count() as u64)
-    });
-    others.ok().flatten()
 }
 
 /// Admits what a write adds to what its tenant stores. What the key holds now is looked up only where it matters.

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stead_raft::{PROPOSAL_LEN_MAX, Proposal, ProposeError, parts};
 use stead_state::{
+    directory::Tenant,
     serving::{self, BootTime, Lease, NotServing, Standing},
     shard::{
         answer::{Answer as Outcome, RangeDeleted, Void},
-        command::{self, DeleteRange, Effect, Operation, REMOVAL_WORK, Step},
+        command::{self, DeleteRange, Effect, Operation, REMOVAL_WORK, Step, WindowLimits},
         deletion::Deletion,
     },
 };
@@ -59,7 +60,7 @@ impl Router {
         };
         let mut running = FuturesUnordered::new();
         for jobs in by_deadline(self.wanted(jobs), |job| job.call.deadline) {
-            let proposals: Vec<Proposal> = jobs.iter().map(|job| proposal(tenant, job)).collect();
+            let proposals: Vec<Proposal> = jobs.iter().map(proposal).collect();
             for part in parts(jobs.into_iter().zip(proposals)) {
                 running.push(self.write_part(&hosted, tenant, part));
             }
@@ -91,7 +92,7 @@ impl Router {
                 jobs.drain(..).for_each(|job| self.refuse(job.call, &error));
             }
             jobs = self.wanted(jobs);
-            proposals = jobs.iter().map(|job| proposal(tenant, job)).collect();
+            proposals = jobs.iter().map(proposal).collect();
         }
     }
 
@@ -201,7 +202,7 @@ impl Router {
                 }
                 (Outcome::Void(_), _) => attempted.void.push(job),
                 (_, Err(why)) => self.unknown(job, &format!("the home may no longer serve the tenant ({why})")),
-                (Outcome::RangeDeleted(step), Ok(())) => match range(tenant, &job.ask) {
+                (Outcome::RangeDeleted(step), Ok(())) => match range(&job.tenant, &job.ask) {
                     Some(range) => attempted.begun.push((job, Deletion::begun(range, step))),
                     None => self.answer(job, Outcome::RangeDeleted(step)),
                 },
@@ -335,9 +336,9 @@ fn answered_by(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
 }
 
-fn proposal(tenant: TenantNumber, job: &Job<Write>) -> Proposal {
+fn proposal(job: &Job<Write>) -> Proposal {
     Proposal {
-        command: command(tenant, &job.ask),
+        command: command(&job.tenant, &job.ask),
         work: work(&job.ask.change),
         deadline: job.call.deadline,
     }
@@ -371,21 +372,33 @@ fn operation_work(operation: &Operation) -> usize {
 }
 
 /// Writes the command of a write; of a range the first one.
-fn command(tenant: TenantNumber, write: &Write) -> Bytes {
-    let key = write.idempotency;
+fn command(tenant: &Tenant, write: &Write) -> Bytes {
+    let (number, key) = (tenant.number, write.idempotency);
+    let limits = WindowLimits::of(|limit| tenant.limit(limit));
     match &write.change {
-        Change::One(operation) => command::Write::new(tenant, key, operation.clone()).encode(),
-        Change::Txn(branches) => command::Txn::new(tenant, key, branches.clone()).encode(),
-        Change::DeleteRange(start, end) => DeleteRange::new(tenant, key, (start.clone(), end.clone())).encode(),
+        Change::One(operation) => {
+            let write = command::Write::new(number, key, operation.clone());
+            command::Write { limits, ..write }.encode()
+        }
+        Change::Txn(branches) => {
+            let txn = command::Txn::new(number, key, branches.clone());
+            command::Txn { limits, ..txn }.encode()
+        }
+        Change::DeleteRange(start, end) => {
+            let range = DeleteRange::new(number, key, (start.clone(), end.clone()));
+            DeleteRange { limits, ..range }.encode()
+        }
     }
 }
 
 /// Returns the range that a write removes.
-fn range(tenant: TenantNumber, write: &Write) -> Option<DeleteRange> {
+fn range(tenant: &Tenant, write: &Write) -> Option<DeleteRange> {
     match &write.change {
         Change::DeleteRange(start, end) => {
             let range = (start.clone(), end.clone());
-            Some(DeleteRange::new(tenant, write.idempotency, range))
+            let limits = WindowLimits::of(|limit| tenant.limit(limit));
+            let range = DeleteRange::new(tenant.number, write.idempotency, range);
+            Some(DeleteRange { limits, ..range })
         }
         Change::One(_) | Change::Txn(_) => None,
     }

@@ -40,6 +40,7 @@ fn number(limit: TenantLimit) -> u8 {
         TenantLimit::InFlight => 7,
         TenantLimit::HistoryAge => 8,
         TenantLimit::HistoryCount => 9,
+        TenantLimit::Outcomes => 10,
     }
 }
 

@@ -101,8 +101,8 @@ pub struct Outcome {
     pub request: u64,
     /// How many of this client's oldest outcomes were forgotten with it.
     pub evicted: u32,
-    /// Clients forgotten with it, whole.
-    pub clients_evicted: Vec<ClientId>,
+    /// Other clients of which so many of the oldest outcomes were forgotten with it; a client goes with its last one.
+    pub others: Vec<(ClientId, u32)>,
 }
 
 /// Returns the key of a row.
@@ -152,8 +152,8 @@ fn encode_into(w: &mut Writer, change: &Change) {
     if let Some(outcome) = &change.outcome {
         w.u128(outcome.client.0).varint(outcome.sequence).u64(outcome.request);
         w.varint(u64::from(outcome.evicted));
-        w.list(outcome.clients_evicted.iter(), |w, client| {
-            w.u128(client.0);
+        w.list(outcome.others.iter(), |w, (client, count)| {
+            w.u128(client.0).varint(u64::from(*count));
         });
     }
     w.bytes(&change.key);
@@ -221,7 +221,7 @@ fn read_outcome(r: &mut Reader) -> Result<Outcome, Malformed> {
         sequence: r.varint()?,
         request: r.u64()?,
         evicted: r.varint_u32()?,
-        clients_evicted: r.list(|r| Ok(ClientId(r.u128()?)))?,
+        others: r.list(|r| Ok((ClientId(r.u128()?), r.varint_u32()?)))?,
     })
 }
 
@@ -275,13 +275,13 @@ mod tests {
         super::chain::tests::{chains, longest},
         *,
     };
-    use crate::{rows::Place, shard::window::EVICTED_MAX};
+    use crate::{rows::Place, shard::window::OTHERS_MAX};
 
     prop_compose! {
-        fn outcomes()(client: u128, sequence: u64, request: u64, evicted: u32, gone: Vec<u128>) -> Outcome {
+        fn outcomes()(client: u128, sequence: u64, request: u64, evicted: u32, gone: Vec<(u128, u32)>) -> Outcome {
             Outcome {
                 client: ClientId(client), sequence, request, evicted,
-                clients_evicted: gone.into_iter().take(3).map(ClientId).collect(),
+                others: gone.into_iter().take(3).map(|(client, count)| (ClientId(client), count)).collect(),
             }
         }
     }
@@ -324,7 +324,7 @@ mod tests {
                 sequence: largest,
                 request: largest,
                 evicted: u32::MAX,
-                clients_evicted: vec![ClientId(0); EVICTED_MAX],
+                others: vec![(ClientId(0), u32::MAX); OTHERS_MAX],
             }),
             key: vec![0; KEY_LEN_MAX].into(),
             value: Some(Value {

@@ -1,8 +1,11 @@
-//! CLIENT: a client's window of remembered outcomes.
+//! CLIENT: a client's window of remembered outcomes: a head, and a row for each page.
 //!
-//! Key: kind, group, install, tenant, copy, client u128. Value: format byte 2, edge varint, then the outcomes, oldest
-//! first: sequence varint, revision varint, request hash u64, tenant time varint (all but the hash as differences from
-//! the outcome before, wrapping). Windows are decoded at start and held in memory; rows are written at checkpoints.
+//! Key of the head: kind, group, install, tenant, copy, client u128; of a page the same and its number u64 behind it, so
+//! that the pages follow their head. Value of the head: format byte 2, edge varint, place of the oldest outcome varint,
+//! number of outcomes varint. Value of a page: format byte 2, place of its first outcome varint, then the outcomes, oldest
+//! first: sequence varint, revision varint, request hash u64, tenant time varint (all but the hash as differences from the
+//! outcome before, wrapping). A page may begin with outcomes that are before the head's oldest: they were forgotten.
+//! Windows are decoded at start and held in memory; rows are written at checkpoints.
 
 use bytes::Bytes;
 use stead_types::{ClientId, Revision, TenantTime};
@@ -10,49 +13,106 @@ use stead_types::{ClientId, Revision, TenantTime};
 use super::{COPY_LEN, Copy, kind};
 use crate::{
     codec::{Malformed, Reader, Writer},
-    shard::window::{Remembered, Window},
+    shard::window::{PAGE_OUTCOMES, Remembered, Window},
 };
 
 const FORMAT: u8 = 2;
 
-/// Returns the key of a client's window.
+/// Returns the key of the head of a client's window.
 pub fn key(copy: Copy, client: ClientId) -> Bytes {
     copy.key(kind::CLIENT, 16).u128(client.0).finish()
 }
 
-/// Reads the client out of a key.
-pub fn parse_key(key: Bytes) -> Result<ClientId, Malformed> {
+/// Returns the key of a page.
+pub fn page_key(copy: Copy, client: ClientId, page: u64) -> Bytes {
+    copy.key(kind::CLIENT, 24).u128(client.0).u64(page).finish()
+}
+
+/// Reads the client, and of a page its number, out of a key.
+pub fn parse_key(key: Bytes) -> Result<(ClientId, Option<u64>), Malformed> {
     let mut r = Reader::new(key, "client key");
     r.raw(COPY_LEN)?;
     let client = ClientId(r.u128()?);
+    let page = if r.is_empty() { None } else { Some(r.u64()?) };
     r.end()?;
-    Ok(client)
+    Ok((client, page))
 }
 
-/// Writes a window.
-pub fn encode(window: &Window) -> Bytes {
-    let mut w = Writer::with_capacity(16 + window.len() * 14);
-    w.u8(FORMAT).varint(window.edge().0);
+/// What the head of a window says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The window's edge.
+    pub edge: TenantTime,
+    /// The place of its oldest outcome.
+    pub first: u64,
+    /// How many outcomes it has.
+    pub len: u64,
+}
+
+/// Writes the head of a window.
+pub fn encode_head(window: &Window) -> Bytes {
+    let mut w = Writer::with_capacity(24);
+    w.u8(FORMAT)
+        .varint(window.edge().0)
+        .varint(window.first())
+        .varint(window.len() as u64);
+    w.finish()
+}
+
+/// Reads what [`encode_head`] wrote.
+pub fn decode_head(value: Bytes) -> Result<Head, Malformed> {
+    let mut r = Reader::new(value, "client window");
+    if r.u8()? != FORMAT {
+        return Err(r.malformed());
+    }
+    let head = Head {
+        edge: TenantTime(r.varint()?),
+        first: r.varint()?,
+        len: r.varint()?,
+    };
+    r.end()?;
+    Ok(head)
+}
+
+/// Writes a page, the first outcome of which has this place.
+pub fn encode_page(at: u64, outcomes: &[Remembered]) -> Bytes {
+    let mut w = Writer::with_capacity(16 + outcomes.len() * 14);
+    w.u8(FORMAT).varint(at);
+    encode_outcomes(&mut w, outcomes.iter());
+    w.finish()
+}
+
+/// Reads what [`encode_page`] wrote.
+pub fn decode_page(value: Bytes) -> Result<(u64, Vec<Remembered>), Malformed> {
+    let mut r = Reader::new(value, "page of a client window");
+    if r.u8()? != FORMAT {
+        return Err(r.malformed());
+    }
+    let at = r.varint()?;
+    let outcomes = decode_outcomes(&mut r)?;
+    r.end()?;
+    if outcomes.len() as u64 > PAGE_OUTCOMES {
+        return Err(r.malformed());
+    }
+    Ok((at, outcomes))
+}
+
+/// Writes outcomes in their order.
+pub fn encode_outcomes<'a>(w: &mut Writer, outcomes: impl ExactSizeIterator<Item = &'a Remembered>) {
     let mut before = Remembered::default();
-    w.list(window.outcomes(), |w, outcome| {
+    w.list(outcomes, |w, outcome| {
         w.varint(zigzag(outcome.sequence.wrapping_sub(before.sequence)));
         w.varint(zigzag(outcome.revision.to_u64().wrapping_sub(before.revision.to_u64())));
         w.u64(outcome.request);
         w.varint(zigzag(outcome.time.0.wrapping_sub(before.time.0)));
         before = *outcome;
     });
-    w.finish()
 }
 
-/// Reads what [`encode`] wrote.
-pub fn decode(value: Bytes) -> Result<Window, Malformed> {
-    let mut r = Reader::new(value, "client window");
-    if r.u8()? != FORMAT {
-        return Err(r.malformed());
-    }
-    let edge = TenantTime(r.varint()?);
+/// Reads what [`encode_outcomes`] wrote.
+pub fn decode_outcomes(r: &mut Reader) -> Result<Vec<Remembered>, Malformed> {
     let mut before = Remembered::default();
-    let outcomes = r.list(|r| {
+    r.list(|r| {
         before = Remembered {
             sequence: before.sequence.wrapping_add(unzigzag(r.varint()?)),
             revision: Revision::from_u64(before.revision.to_u64().wrapping_add(unzigzag(r.varint()?))),
@@ -60,9 +120,7 @@ pub fn decode(value: Bytes) -> Result<Window, Malformed> {
             time: TenantTime(before.time.0.wrapping_add(unzigzag(r.varint()?))),
         };
         Ok(before)
-    })?;
-    r.end()?;
-    Ok(Window::from_parts(edge, outcomes))
+    })
 }
 
 /// Maps small differences in both directions to small numbers.
@@ -83,17 +141,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_window_reads_back(edge: u64, outcomes: Vec<(u64, u64, u64, u64)>, client: u128) {
+        fn head_pages_and_keys_read_back(
+            edge: u64,
+            first: u64,
+            outcomes in prop::collection::vec(any::<(u64, u64, u64, u64)>(), 0..=PAGE_OUTCOMES as usize),
+            client: u128,
+            page: u64,
+        ) {
             let outcomes: Vec<_> = outcomes
                 .into_iter()
                 .map(|(sequence, revision, request, time)| Remembered {
                     sequence, revision: Revision::from_u64(revision), request, time: TenantTime(time),
                 })
                 .collect();
-            let window = Window::from_parts(TenantTime(edge), outcomes);
-            prop_assert_eq!(decode(encode(&window)), Ok(window));
+            prop_assert_eq!(decode_page(encode_page(first, &outcomes)), Ok((first, outcomes)));
+            let window = Window::stored(TenantTime(edge), first);
+            let head = Head { edge: TenantTime(edge), first, len: 0 };
+            prop_assert_eq!(decode_head(encode_head(&window)), Ok(head));
             let copy = Place { group: GroupId::new(1), install: 2 }.copy(TenantNumber::new(3), 4);
-            prop_assert_eq!(parse_key(key(copy, ClientId(client))), Ok(ClientId(client)));
+            let client = ClientId(client);
+            prop_assert_eq!(parse_key(key(copy, client)), Ok((client, None)));
+            prop_assert_eq!(parse_key(page_key(copy, client, page)), Ok((client, Some(page))));
         }
     }
 }

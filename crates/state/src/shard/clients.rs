@@ -3,9 +3,15 @@
 //! # Invariants
 //!
 //! 1. A window that begins anew begins with the copy's edge: what was forgotten with the client stays refused.
-//! 2. `by_age` has each client once, under the tenant time of its newest outcome.
+//! 2. `by_oldest` and `by_newest` have each client once, under the tenant time of its oldest and its newest outcome.
+//! 3. A change makes its owner forget at most [`EVICTED_MAX`] outcomes for their age or number, and
+//!    [`CLIENT_EVICTED_MAX`] of quiet clients to make room for its own.
+//! 4. A client that is kept has an outcome.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    ops::{Bound, Range},
+};
 
 use stead_types::{
     ClientId, IdempotencyKey, Revision, TenantTime,
@@ -13,12 +19,16 @@ use stead_types::{
 };
 
 use super::{
+    command::{WindowLimits, WindowPart},
     record::CopyState,
-    window::{CLIENTS_MAX, EVICTED_MAX, Remembered, Window, is_old},
+    window::{
+        CLIENT_EVICTED_MAX, CLIENTS_EVICTED_MAX, EVICTED_MAX, OTHERS_MAX, OUTCOMES_MAX, PAGE_OUTCOMES, Remembered,
+        Window, may_go,
+    },
 };
 use crate::{
     codec::Malformed,
-    rows::{Copy, Row, Rows, RowsMut, Unreadable, change, client, kind},
+    rows::{Copy, Order, Rows, RowsMut, Unreadable, change, client, kind},
 };
 
 /// What the windows say about a write with an idempotency key.
@@ -41,8 +51,12 @@ pub enum Check {
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
     windows: BTreeMap<ClientId, Window>,
-    by_age: BTreeSet<(TenantTime, ClientId)>,
+    by_oldest: BTreeSet<(TenantTime, ClientId)>,
+    by_newest: BTreeSet<(TenantTime, ClientId)>,
+    outcomes: usize,
     dirty: BTreeSet<ClientId>,
+    /// Pages in rows of windows that are gone.
+    gone: Vec<(ClientId, Range<u64>)>,
 }
 
 impl Clients {
@@ -50,21 +64,59 @@ impl Clients {
     pub(crate) fn open(rows: &dyn Rows, copy: Copy) -> Result<Self, Unreadable> {
         let mut clients = Self::default();
         let range = copy.range(kind::CLIENT);
-        for row in rows.range(&range.start..&range.end, crate::rows::Order::Ascending) {
-            let (id, window) = parse(row)?;
-            clients.put(id, window);
+        let mut open: Option<(ClientId, client::Head, Window)> = None;
+        for row in rows.range(&range.start..&range.end, Order::Ascending) {
+            let (key, value) = row?;
+            match client::parse_key(key)? {
+                (id, None) => {
+                    clients.close(open.take())?;
+                    let head = client::decode_head(value)?;
+                    open = Some((id, head, Window::stored(head.edge, head.first)));
+                }
+                (id, Some(_)) => {
+                    let (at, outcomes) = client::decode_page(value)?;
+                    let window = open.as_mut().filter(|(of, ..)| *of == id);
+                    let is_next = window.is_some_and(|(_, _, window)| window.load(at, outcomes));
+                    is_next.then_some(()).ok_or(PAGES)?;
+                }
+            }
         }
-        clients.dirty.clear();
+        clients.close(open)?;
         Ok(clients)
+    }
+
+    fn close(&mut self, open: Option<(ClientId, client::Head, Window)>) -> Result<(), Malformed> {
+        let Some((id, head, window)) = open else { return Ok(()) };
+        if window.len() as u64 != head.len {
+            return Err(PAGES);
+        }
+        self.outcomes += window.len();
+        let Some(ends) = Ends::of(&window) else {
+            return Err(PAGES);
+        };
+        self.by_oldest.insert((ends.oldest, id));
+        self.by_newest.insert((ends.newest, id));
+        self.windows.insert(id, window);
+        Ok(())
     }
 
     /// Writes what has changed since the last time.
     pub(crate) fn flush(&mut self, rows: &mut dyn RowsMut, copy: Copy) {
+        for (id, pages) in std::mem::take(&mut self.gone) {
+            delete_pages(rows, copy, id, pages);
+        }
         for id in std::mem::take(&mut self.dirty) {
-            match self.windows.get(&id) {
-                Some(window) => rows.put(client::key(copy, id), client::encode(window)),
-                None => rows.delete(client::key(copy, id)),
+            let Some(window) = self.windows.get_mut(&id) else {
+                rows.delete(client::key(copy, id));
+                continue;
+            };
+            for (at, outcomes) in window.unstored() {
+                let page = at / PAGE_OUTCOMES;
+                rows.put(client::page_key(copy, id, page), client::encode_page(at, outcomes));
             }
+            let gone = window.set_stored();
+            rows.put(client::key(copy, id), client::encode_head(window));
+            delete_pages(rows, copy, id, gone);
         }
     }
 
@@ -73,12 +125,45 @@ impl Clients {
         &self.windows
     }
 
-    /// Takes a window in as it is.
-    pub(crate) fn put(&mut self, id: ClientId, window: Window) {
-        self.forget_age(id);
-        self.by_age.insert((age(&window), id));
-        self.windows.insert(id, window);
+    /// Returns how many outcomes are remembered.
+    pub fn outcomes(&self) -> usize {
+        self.outcomes
+    }
+
+    /// Returns the tenant time of the oldest outcome that is remembered.
+    pub fn oldest(&self) -> Option<TenantTime> {
+        self.by_oldest.first().map(|(time, _)| *time)
+    }
+
+    /// Returns the tenant time of the newest outcome of the client that has been silent for longest.
+    pub fn quietest(&self) -> Option<TenantTime> {
+        self.by_newest.first().map(|(time, _)| *time)
+    }
+
+    /// Changes the window of a client, one that begins at this edge if the client is not kept. One in which nothing is left
+    /// goes, and its edge is returned.
+    fn update(&mut self, id: ClientId, edge: TenantTime, act: impl FnOnce(&mut Window)) -> Option<TenantTime> {
         self.dirty.insert(id);
+        let (before, window) = match self.windows.entry(id) {
+            Entry::Occupied(kept) => {
+                let window = kept.into_mut();
+                (Ends::of(window), window)
+            }
+            Entry::Vacant(new) => (None, new.insert(Window::from_parts(edge, Vec::new()))),
+        };
+        let len = window.len();
+        act(window);
+        let after = Ends::of(window);
+        self.outcomes = self.outcomes + window.len() - len;
+        let ends = |of: fn(Ends) -> TenantTime| (before.map(of), after.map(of));
+        index(&mut self.by_oldest, id, ends(|ends| ends.oldest));
+        index(&mut self.by_newest, id, ends(|ends| ends.newest));
+        if after.is_some() {
+            return None;
+        }
+        let window = self.windows.remove(&id)?;
+        self.gone.push((id, window.stored_pages()));
+        Some(window.edge())
     }
 
     /// Looks a write up.
@@ -102,25 +187,67 @@ impl Clients {
     }
 
     /// Decides, as the owner, what a new outcome at this time makes it forget.
-    pub(crate) fn outcome(&self, key: &IdempotencyKey, request: u64, now: TenantTime) -> change::Outcome {
-        let window = self.windows.get(&key.client);
-        let over = match window {
-            Some(_) => 0,
-            None => (self.windows.len() + 1).saturating_sub(CLIENTS_MAX),
-        };
-        let others = self.by_age.iter().filter(|(_, client)| *client != key.client);
-        let clients_evicted = others
-            .take(EVICTED_MAX)
-            .enumerate()
-            .take_while(|(nth, (time, _))| *nth < over || is_old(*time, now))
-            .map(|(_, (_, client))| *client)
-            .collect();
+    pub(crate) fn outcome(
+        &self,
+        key: &IdempotencyKey,
+        request: u64,
+        (now, limits): (TenantTime, WindowLimits),
+    ) -> change::Outcome {
+        let own = self.windows.get(&key.client);
+        let over = own.map_or(0, |window| (window.len() + 1).saturating_sub(OUTCOMES_MAX));
+        let evicted = own.map_or(0, |window| window.evictable(now, EVICTED_MAX, over));
+        let mut others = self.too_old(key.client, now, (EVICTED_MAX - evicted, limits));
+        if own.is_none() {
+            self.make_room(&mut others, now, limits);
+        }
         change::Outcome {
             client: key.client,
             sequence: key.sequence,
             request,
-            evicted: window.map_or(0, |window| window.to_evict(now) as u32),
-            clients_evicted,
+            evicted: evicted as u32,
+            others,
+        }
+    }
+
+    /// Finds outcomes of other clients that are old, or may go where the copy has too many.
+    fn too_old(
+        &self,
+        client: ClientId,
+        now: TenantTime,
+        (mut most, limits): (usize, WindowLimits),
+    ) -> Vec<(ClientId, u32)> {
+        let mut over = (self.outcomes + 1).saturating_sub(limits.outcomes as usize);
+        let mut found = Vec::new();
+        for (time, other) in &self.by_oldest {
+            if most == 0 || found.len() == OTHERS_MAX - CLIENTS_EVICTED_MAX || !may_go(*time, now) {
+                break;
+            }
+            let window = self.windows.get(other).filter(|_| *other != client);
+            let count = window.map_or(0, |window| window.evictable(now, most, over));
+            if count > 0 {
+                found.push((*other, count as u32));
+                (most, over) = (most - count, over.saturating_sub(count));
+            } else if window.is_some() {
+                // The oldest of all others stays: so do theirs.
+                break;
+            }
+        }
+        found
+    }
+
+    /// Forgets clients that were silent for longest where there are as many as there may be, or a part of what they hold.
+    fn make_room(&self, found: &mut Vec<(ClientId, u32)>, now: TenantTime, limits: WindowLimits) {
+        let mut over = (self.windows.len() + 1).saturating_sub(limits.clients as usize);
+        let mut most = CLIENT_EVICTED_MAX;
+        for (time, client) in self.by_newest.iter().take(CLIENTS_EVICTED_MAX) {
+            if over == 0 || most == 0 || !may_go(*time, now) {
+                return;
+            }
+            let len = self.windows.get(client).map_or(0, Window::len);
+            let count = len.min(most);
+            found.retain(|(other, _)| other != client);
+            found.push((*client, count as u32));
+            (over, most) = (over - 1, most - count);
         }
     }
 
@@ -132,34 +259,61 @@ impl Clients {
         applies: impl Fn(ClientId) -> bool,
     ) {
         let Some(outcome) = &change.outcome else { return };
-        for gone in outcome.clients_evicted.iter().filter(|client| applies(**client)) {
-            self.forget(state, *gone);
+        for (other, count) in outcome.others.iter().filter(|(other, _)| applies(*other)) {
+            self.forget(state, *other, *count);
         }
         if !applies(outcome.client) {
             return;
         }
         let id = outcome.client;
-        self.forget_age(id);
-        let edge = state.edge;
-        let window = self
-            .windows
-            .entry(id)
-            .or_insert_with(|| Window::from_parts(edge, Vec::new()));
-        for _ in 0..outcome.evicted {
-            if let Some(old) = window.evict() {
-                state.digests.remove_outcome(id, &old);
-            }
-        }
         let new = Remembered {
             sequence: outcome.sequence,
             revision: change.revision,
             request: outcome.request,
             time: change.time,
         };
-        state.digests.add_outcome(id, &new);
-        window.add(new);
-        self.by_age.insert((change.time, id));
-        self.dirty.insert(id);
+        self.update(id, state.edge, |window| {
+            evict(state, (id, &mut *window), outcome.evicted);
+            state.digests.add_outcome(id, &new);
+            window.add(new);
+        });
+    }
+
+    /// Forgets the oldest outcomes of a client, and the client with its last one.
+    fn forget(&mut self, state: &mut CopyState, id: ClientId, count: u32) {
+        if self.windows.contains_key(&id) {
+            let edge = self.update(id, state.edge, |window| evict(state, (id, window), count));
+            state.edge = state.edge.max(edge.unwrap_or_default());
+        }
+    }
+
+    /// Returns the client above this one of which only a part was brought, and the last outcome that was.
+    pub fn partial_behind(&self, loaded: Option<ClientId>) -> Option<(ClientId, Revision)> {
+        let start = loaded.map_or(Bound::Unbounded, Bound::Excluded);
+        let (id, window) = self.windows.range((start, Bound::Unbounded)).next()?;
+        Some((*id, window.newest()?.revision))
+    }
+
+    /// Adds a part of a window as another group holds it: nothing before `part.oldest` is remembered there.
+    pub(crate) fn load(&mut self, state: &mut CopyState, part: WindowPart) {
+        let (id, kept) = (part.client, part.oldest);
+        self.update(id, part.edge, |window| {
+            while window.oldest().is_some_and(|oldest| oldest.revision < kept) {
+                evict(state, (id, &mut *window), 1);
+            }
+            window.raise_edge(part.edge);
+            for outcome in part.outcomes {
+                state.digests.add_outcome(id, &outcome);
+                window.add(outcome);
+            }
+        });
+    }
+
+    /// Forgets a client of which only a part had been brought: it was forgotten where it came from.
+    pub(crate) fn unload(&mut self, state: &mut CopyState, id: ClientId) {
+        if self.windows.contains_key(&id) {
+            self.update(id, state.edge, |window| evict(state, (id, window), u32::MAX));
+        }
     }
 
     /// Raises the edge of windows of which nothing is older than what `new` says is new.
@@ -170,32 +324,55 @@ impl Clients {
             }
         }
     }
+}
 
-    /// Forgets a client whole.
-    fn forget(&mut self, state: &mut CopyState, id: ClientId) {
-        self.forget_age(id);
-        let Some(window) = self.windows.remove(&id) else { return };
-        for old in window.outcomes() {
-            state.digests.remove_outcome(id, old);
-        }
-        state.edge = state.edge.max(window.edge()).max(age(&window));
-        self.dirty.insert(id);
-    }
+const PAGES: Malformed = Malformed {
+    what: "pages of a client window",
+};
 
-    fn forget_age(&mut self, id: ClientId) {
-        if let Some(window) = self.windows.get(&id) {
-            self.by_age.remove(&(age(window), id));
-        }
+fn delete_pages(rows: &mut dyn RowsMut, copy: Copy, id: ClientId, pages: Range<u64>) {
+    for page in pages {
+        rows.delete(client::page_key(copy, id, page));
     }
 }
 
-/// Returns the tenant time of a window's newest outcome.
-fn age(window: &Window) -> TenantTime {
-    window.newest().map_or(window.edge(), |outcome| outcome.time)
+/// Brings an index by time up to date with a client.
+fn index(
+    by_time: &mut BTreeSet<(TenantTime, ClientId)>,
+    id: ClientId,
+    (before, after): (Option<TenantTime>, Option<TenantTime>),
+) {
+    if before == after {
+        return;
+    }
+    if let Some(before) = before {
+        by_time.remove(&(before, id));
+    }
+    if let Some(after) = after {
+        by_time.insert((after, id));
+    }
 }
 
-fn parse(row: Row) -> Result<(ClientId, Window), Unreadable> {
-    let (key, value) = row?;
-    let parsed: Result<_, Malformed> = client::parse_key(key).and_then(|id| Ok((id, client::decode(value)?)));
-    Ok(parsed?)
+/// Forgets the oldest outcomes of a window.
+fn evict(state: &mut CopyState, (id, window): (ClientId, &mut Window), count: u32) {
+    for _ in 0..count {
+        let Some(old) = window.evict() else { return };
+        state.digests.remove_outcome(id, &old);
+    }
+}
+
+/// The tenant times of a window's first and last outcome.
+#[derive(Clone, Copy)]
+struct Ends {
+    oldest: TenantTime,
+    newest: TenantTime,
+}
+
+impl Ends {
+    fn of(window: &Window) -> Option<Self> {
+        Some(Self {
+            oldest: window.oldest()?.time,
+            newest: window.newest()?.time,
+        })
+    }
 }

@@ -2,7 +2,7 @@
 
 use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantTime};
 
-use super::{answer::Evaluated, digest::Digests};
+use super::{answer::Evaluated, clients::Clients, command::WindowPart, digest::Digests};
 use crate::{lineage::Lineage, logged_time::tenant_time};
 
 /// Counts the operations (moves, promotions) of a tenant; never reused.
@@ -158,17 +158,55 @@ pub struct ClientRange {
     pub read_at: Revision,
 }
 
+/// Which windows of a copy being seeded have been brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientsLoaded {
+    /// Those of all clients up to this one, whole.
+    pub whole: Option<ClientId>,
+    /// Of a client behind it the outcomes up to this revision.
+    pub part: Option<(ClientId, Revision)>,
+}
+
+impl ClientsLoaded {
+    /// Tells whether nothing is lacking.
+    pub fn is_all(&self) -> bool {
+        self.whole == Some(ClientId(u128::MAX))
+    }
+
+    /// Returns what is loaded once a chunk that was read behind this has been taken in.
+    pub fn and(self, up_to: Option<ClientId>, parts: &[WindowPart]) -> Self {
+        let behind = |part: &&WindowPart| up_to.is_none_or(|up_to| up_to < part.client);
+        let part = parts.last().filter(behind).and_then(|part| {
+            let last = part.outcomes.last().map(|outcome| outcome.revision);
+            let before = self.part.filter(|(client, _)| *client == part.client);
+            Some((part.client, last.or(before.map(|(_, revision)| revision))?))
+        });
+        Self { whole: up_to, part }
+    }
+}
+
 impl Shadow {
     /// Tells whether all chunks have come and the feed has reached what they were read at.
     pub fn is_whole(&self) -> bool {
-        self.clients_loaded_to() == Some(ClientId(u128::MAX))
-            && self.loaded >= self.seed.sequence()
-            && self.state.revision >= self.read_at
+        self.has_all_clients() && self.loaded >= self.seed.sequence() && self.state.revision >= self.read_at
     }
 
-    /// Returns the last client whose window has been brought.
-    pub fn clients_loaded_to(&self) -> Option<ClientId> {
+    /// Returns the last client whose window has been brought, whole.
+    fn clients_loaded_to(&self) -> Option<ClientId> {
         self.clients.last().map(|range| range.up_to)
+    }
+
+    /// Returns which windows have been brought; these are the ones that are held.
+    pub fn loaded_clients(&self, clients: &Clients) -> ClientsLoaded {
+        let whole = self.clients_loaded_to();
+        // What the feed brings begins no window behind the ranges that are loaded.
+        let part = clients.partial_behind(whole);
+        ClientsLoaded { whole, part }
+    }
+
+    /// Tells whether the windows of all clients have been brought.
+    pub fn has_all_clients(&self) -> bool {
+        self.clients_loaded_to() == Some(ClientId(u128::MAX))
     }
 
     /// Tells whether the windows that were brought lack what this change did to a client: it is not in them, and it

@@ -8,7 +8,7 @@ use super::{
     clients::Clients,
     detached::Detached,
     read::Reading,
-    record::{CopyState, Record, Role},
+    record::{ClientsLoaded, CopyState, Record, Role},
     tenant::Tenant,
 };
 use crate::rows::{
@@ -38,6 +38,8 @@ pub struct Shard {
     /// Bytes that it has written.
     pub(super) touched_len: u64,
     pub(super) detached: Detached,
+    /// Outcomes of all tenants.
+    pub(super) outcomes: usize,
     /// Owned tenants by the time at which a key of theirs expires first.
     due: BTreeSet<(TenantTime, TenantNumber)>,
 }
@@ -59,6 +61,7 @@ impl Shard {
             touched: BTreeMap::new(),
             touched_len: 0,
             detached: Detached::default(),
+            outcomes: 0,
             due: BTreeSet::new(),
         };
         each(rows, place, kind::TENANT, |key, value| {
@@ -96,6 +99,7 @@ impl Shard {
         };
         self.tenants.insert(number, tenant);
         self.index_maintenance(number);
+        self.outcomes += self.outcomes_of(number);
         self.index_due(number, None, next_expiry);
         Ok(())
     }
@@ -148,6 +152,23 @@ impl Shard {
     /// Returns the remembered outcomes of a tenant's live copy.
     pub fn clients(&self, tenant: TenantNumber) -> Option<&Clients> {
         self.tenants.get(&tenant).map(|tenant| &tenant.clients)
+    }
+
+    /// Returns which windows of a copy being seeded have been brought; `None` if none is being seeded.
+    pub fn clients_loaded(&self, tenant: TenantNumber) -> Option<ClientsLoaded> {
+        let held = self.tenants.get(&tenant)?;
+        Some(held.record.shadow.as_ref()?.loaded_clients(&held.shadow_clients))
+    }
+
+    /// Returns how many outcomes of all tenants are remembered.
+    pub fn outcomes(&self) -> usize {
+        self.outcomes
+    }
+
+    /// Returns how many outcomes of a tenant are remembered, in all its copies.
+    pub(super) fn outcomes_of(&self, tenant: TenantNumber) -> usize {
+        let held = self.tenants.get(&tenant);
+        held.map_or(0, |held| held.clients.outcomes() + held.shadow_clients.outcomes())
     }
 
     /// Returns how far this group has the stream of a home group.

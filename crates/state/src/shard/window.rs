@@ -1,28 +1,46 @@
 //! A client's window of remembered outcomes.
 //!
-//! Outcomes stand in the order of their revisions. A window never forgets by itself: the owner decides what goes, and
-//! what went is part of the change, so that followers forget the same.
+//! Outcomes stand in the order of their revisions, in pages of [`PAGE_OUTCOMES`]: a page is a row, so that a checkpoint
+//! writes what was added, and what was forgotten of a page is not written again. A window never forgets by itself: the
+//! owner decides what goes, and what went is part of the change, so that followers forget the same.
+//!
+//! An outcome takes about 60 bytes of memory: 32 of its own, the rest in the index by sequence.
 //!
 //! # Invariants
 //!
 //! 1. `edge` is the latest tenant time of any outcome that was forgotten.
-//! 2. A window holds at most [`OUTCOMES_MAX`] outcomes after its owner has evicted.
+//! 2. No outcome younger than [`REMEMBERED_MS_MIN`] is forgotten, at whatever rate its client writes. So a tenant's time
+//!    is above each of its edges, and a stamp at the tenant's time can be told from one at an edge.
+//! 3. Older ones are kept for [`REMEMBERED_MS_MAX`], up to [`OUTCOMES_MAX`] of a client.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    ops::Range,
+};
 
 use stead_types::{
     Revision, TenantTime,
     planted::{self, Bug},
 };
 
-/// Most outcomes remembered of one client.
-pub const OUTCOMES_MAX: usize = 4096;
-/// How long an outcome is remembered, in tenant time.
+/// How long an outcome is remembered at least, in tenant time.
+pub const REMEMBERED_MS_MIN: u64 = 60_000;
+/// How long an outcome is remembered at most, in tenant time.
 pub const REMEMBERED_MS_MAX: u64 = 10 * 60 * 1000;
-/// Most clients of a tenant whose outcomes are remembered.
-pub const CLIENTS_MAX: usize = 1024;
-/// Most outcomes, and most clients, that one write makes the owner forget.
-pub const EVICTED_MAX: usize = 4;
+/// Most outcomes of one client that are remembered for longer than [`REMEMBERED_MS_MIN`].
+pub const OUTCOMES_MAX: usize = 4096;
+/// Most outcomes that one write makes the owner forget for their age or their number: more than the one that it adds, so
+/// that what is to be forgotten does not pile up.
+pub const EVICTED_MAX: usize = 8;
+/// Most outcomes of quiet clients that one write forgets to make room for its own client.
+pub const CLIENT_EVICTED_MAX: usize = 1024;
+/// Most quiet clients that one write makes the owner forget.
+pub const CLIENTS_EVICTED_MAX: usize = 2;
+/// Most clients, beside the one that writes, of which one write makes the owner forget something.
+pub const OTHERS_MAX: usize = 6;
+/// Outcomes of one page.
+pub const PAGE_OUTCOMES: u64 = 256;
 
 /// One remembered outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,26 +71,74 @@ impl Remembered {
 }
 
 /// The outcomes of one client.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Window {
     edge: TenantTime,
-    order: VecDeque<Remembered>,
-    /// Revision by sequence: the latest outcome stands for a sequence that was given out again after eviction.
-    by_sequence: BTreeMap<u64, Revision>,
+    /// All but the last are full; the first one may begin with outcomes that were forgotten.
+    pages: VecDeque<Vec<Remembered>>,
+    /// Place of the oldest outcome. Places count on from outcome to outcome; a page holds those of `PAGE_OUTCOMES`.
+    first: u64,
+    len: u64,
+    /// The lower half of an outcome's place, by its sequence: the latest outcome stands for a sequence that was given out
+    /// again after eviction.
+    by_sequence: BTreeMap<u64, u32>,
+    /// Places of which the rows hold the pages.
+    stored: Range<u64>,
+}
+
+/// Equal are windows that answer alike, wherever their pages begin.
+impl PartialEq for Window {
+    fn eq(&self, other: &Self) -> bool {
+        self.edge == other.edge && self.len == other.len && self.outcomes().eq(other.outcomes())
+    }
+}
+
+impl Eq for Window {}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcomes: Vec<_> = self.outcomes().collect();
+        f.debug_struct("Window")
+            .field("edge", &self.edge)
+            .field("outcomes", &outcomes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Window {
     /// Builds a window from its parts, the outcomes being in order.
     pub fn from_parts(edge: TenantTime, outcomes: Vec<Remembered>) -> Self {
-        let by_sequence = outcomes
-            .iter()
-            .map(|outcome| (outcome.sequence, outcome.revision))
-            .collect();
+        let mut window = Self {
+            edge,
+            ..Self::default()
+        };
+        outcomes.into_iter().for_each(|outcome| window.add(outcome));
+        window
+    }
+
+    /// Returns the window that stands in rows, before its pages are read: the outcomes begin at the place `first`.
+    pub(crate) fn stored(edge: TenantTime, first: u64) -> Self {
         Self {
             edge,
-            order: outcomes.into(),
-            by_sequence,
+            first,
+            stored: first..first,
+            ..Self::default()
         }
+    }
+
+    /// Adds the next page of a window that stands in rows, the first outcome of which has this place. Returns false if it
+    /// is not the next one.
+    pub(crate) fn load(&mut self, at: u64, outcomes: Vec<Remembered>) -> bool {
+        let end = self.stored.end;
+        let page = end / PAGE_OUTCOMES;
+        let last = at + outcomes.len() as u64;
+        let is_next = at <= end && at / PAGE_OUTCOMES == page && end <= last && last <= (page + 1) * PAGE_OUTCOMES;
+        if is_next {
+            let new = outcomes.into_iter().skip((end - at) as usize);
+            new.for_each(|outcome| self.add(outcome));
+            self.stored.end = last;
+        }
+        is_next
     }
 
     /// Returns the latest tenant time of an outcome that was forgotten, or zero.
@@ -80,29 +146,57 @@ impl Window {
         self.edge
     }
 
+    /// Returns the place of the oldest outcome.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Returns how many outcomes are remembered.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.len as usize
     }
 
     /// Tells whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.len == 0
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.len
+    }
+
+    fn at(&self, place: u64) -> Option<&Remembered> {
+        let page = place / PAGE_OUTCOMES - self.first / PAGE_OUTCOMES;
+        self.pages.get(page as usize)?.get((place % PAGE_OUTCOMES) as usize)
     }
 
     /// Returns the outcomes, oldest first.
-    pub fn outcomes(&self) -> impl ExactSizeIterator<Item = &Remembered> {
-        self.order.iter()
+    pub fn outcomes(&self) -> impl Iterator<Item = &Remembered> {
+        let gone = (self.first % PAGE_OUTCOMES) as usize;
+        self.pages.iter().flatten().skip(gone)
+    }
+
+    /// Returns the outcomes behind a revision, oldest first.
+    pub(crate) fn outcomes_after(&self, revision: Revision) -> impl Iterator<Item = &Remembered> {
+        let behind = |page: &&Vec<Remembered>| page.last().is_some_and(|last| last.revision <= revision);
+        let whole = self.pages.iter().take_while(behind).count();
+        let gone = if whole == 0 {
+            (self.first % PAGE_OUTCOMES) as usize
+        } else {
+            0
+        };
+        let pages = self.pages.range(whole..).flatten().skip(gone);
+        pages.skip_while(move |outcome| outcome.revision <= revision)
     }
 
     /// Returns the latest outcome.
     pub fn newest(&self) -> Option<&Remembered> {
-        self.order.back()
+        self.pages.back()?.last().filter(|_| self.len > 0)
     }
 
     /// Returns the oldest outcome.
     pub fn oldest(&self) -> Option<&Remembered> {
-        self.order.front()
+        self.at(self.first)
     }
 
     /// Raises the edge, and tells whether that changed it.
@@ -114,46 +208,172 @@ impl Window {
 
     /// Returns the outcome of a write, if it is remembered.
     pub fn find(&self, sequence: u64) -> Option<&Remembered> {
-        let revision = self.by_sequence.get(&sequence)?;
-        let at = self
-            .order
-            .binary_search_by_key(revision, |outcome| outcome.revision)
-            .ok()?;
-        self.order.get(at)
+        let place = *self.by_sequence.get(&sequence)?;
+        // A window never holds as many outcomes as half a place counts.
+        let behind_first = place.wrapping_sub(self.first as u32);
+        self.at(self.first + u64::from(behind_first))
     }
 
-    /// Returns how many outcomes the owner forgets when it adds one at `now`.
-    pub fn to_evict(&self, now: TenantTime) -> usize {
-        let over = (self.order.len() + 1).saturating_sub(OUTCOMES_MAX);
-        let old = self
-            .order
-            .iter()
-            .take(EVICTED_MAX)
-            .take_while(|outcome| is_old(outcome.time, now))
-            .count();
-        over.max(old).min(EVICTED_MAX)
+    /// Returns how many of the oldest outcomes, up to `most`, are to be forgotten at `now` because they are old, or as long
+    /// as there are more than so many `over`.
+    pub(crate) fn evictable(&self, now: TenantTime, most: usize, over: usize) -> usize {
+        let oldest = self.outcomes().take(most).enumerate();
+        let goes = |(at, outcome): &(usize, &Remembered)| {
+            is_old(outcome.time, now) || (*at < over && may_go(outcome.time, now))
+        };
+        oldest.take_while(goes).count()
     }
 
     /// Forgets the oldest outcome.
     pub(crate) fn evict(&mut self) -> Option<Remembered> {
-        let oldest = self.order.pop_front()?;
+        let oldest = *self.oldest()?;
         if !planted::is(Bug::EdgeNotRaised) {
             self.edge = self.edge.max(oldest.time);
         }
-        if self.by_sequence.get(&oldest.sequence) == Some(&oldest.revision) {
+        if self.by_sequence.get(&oldest.sequence) == Some(&(self.first as u32)) {
             self.by_sequence.remove(&oldest.sequence);
+        }
+        self.first += 1;
+        self.len -= 1;
+        if self.first.is_multiple_of(PAGE_OUTCOMES) {
+            self.pages.pop_front();
         }
         Some(oldest)
     }
 
     /// Remembers an outcome, which is later than all others.
     pub(crate) fn add(&mut self, outcome: Remembered) {
-        self.by_sequence.insert(outcome.sequence, outcome.revision);
-        self.order.push_back(outcome);
+        if self.pages.is_empty() && self.stored.end == 0 && self.first == 0 {
+            // No page has a number that one of an earlier window of this client had: it had at most one for each change.
+            self.first = outcome.revision.sequence().get() * PAGE_OUTCOMES;
+            self.stored = self.first..self.first;
+        }
+        let place = self.end();
+        let gone = (self.first % PAGE_OUTCOMES) as usize;
+        if self.pages.is_empty() {
+            self.pages.push_back(vec![Remembered::default(); gone]);
+        } else if place.is_multiple_of(PAGE_OUTCOMES) {
+            self.pages.push_back(Vec::new());
+        }
+        if let Some(page) = self.pages.back_mut() {
+            page.push(outcome);
+        }
+        self.by_sequence.insert(outcome.sequence, place as u32);
+        self.len += 1;
     }
+
+    /// Returns the pages that are not in rows, or not whole: the place of the first outcome of each, and its outcomes.
+    pub(crate) fn unstored(&self) -> impl Iterator<Item = (u64, &[Remembered])> {
+        let from = self.stored.end.max(self.first);
+        let end = if from < self.end() { self.end() } else { 0 };
+        let pages = from / PAGE_OUTCOMES..end.div_ceil(PAGE_OUTCOMES);
+        pages.filter_map(move |number| {
+            let page = self.pages.get((number - self.first / PAGE_OUTCOMES) as usize)?;
+            let at = (number * PAGE_OUTCOMES).max(self.first);
+            Some((at, page.get((at - number * PAGE_OUTCOMES) as usize..)?))
+        })
+    }
+
+    /// Returns the numbers of the pages that stand in rows.
+    pub(crate) fn stored_pages(&self) -> Range<u64> {
+        self.stored.start / PAGE_OUTCOMES..self.stored.end.div_ceil(PAGE_OUTCOMES)
+    }
+
+    /// Notes that the rows hold what is remembered now. Returns the numbers of pages of which nothing is.
+    pub(crate) fn set_stored(&mut self) -> Range<u64> {
+        let before = self.stored_pages();
+        self.stored = self.first..self.end();
+        before.start..before.end.min(self.first / PAGE_OUTCOMES)
+    }
+}
+
+/// Tells whether an outcome of this time has been remembered as long as it must be.
+pub fn may_go(time: TenantTime, now: TenantTime) -> bool {
+    now.0.saturating_sub(time.0) > REMEMBERED_MS_MIN
 }
 
 /// Tells whether an outcome of this time has been remembered long enough.
 pub(crate) fn is_old(time: TenantTime, now: TenantTime) -> bool {
     now.0.saturating_sub(time.0) > REMEMBERED_MS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn outcome(number: u64) -> Remembered {
+        Remembered {
+            sequence: number * 7 % 1_000,
+            revision: Revision::from_u64(number),
+            request: number << 1,
+            time: TenantTime(number),
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(usize),
+        Evict(usize),
+        Store,
+    }
+
+    fn steps() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1usize..600).prop_map(Step::Add),
+            (1usize..600).prop_map(Step::Evict),
+            Just(Step::Store),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever is added, forgotten and stored: the window is the queue of what is left, in memory and in its pages.
+        #[test]
+        fn window_and_its_pages_are_a_queue(steps in prop::collection::vec(steps(), 1..30)) {
+            let (mut window, mut left, mut number) = (Window::default(), VecDeque::new(), 40);
+            let mut pages: BTreeMap<u64, (u64, Vec<Remembered>)> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Add(count) => for _ in 0..count {
+                        number += 1;
+                        window.add(outcome(number));
+                        left.push_back(outcome(number));
+                    },
+                    Step::Evict(count) => for _ in 0..count {
+                        prop_assert_eq!(window.evict(), left.pop_front());
+                    },
+                    // A client that is kept has an outcome.
+                    Step::Store if window.is_empty() => {}
+                    Step::Store => {
+                        for (at, outcomes) in window.unstored() {
+                            pages.insert(at / PAGE_OUTCOMES, (at, outcomes.to_vec()));
+                        }
+                        for gone in window.set_stored() {
+                            pages.remove(&gone);
+                        }
+                        prop_assert!(pages.keys().copied().eq(window.stored_pages()));
+                        let mut read = Window::stored(window.edge(), window.first());
+                        for (at, outcomes) in pages.values() {
+                            prop_assert!(read.load(*at, outcomes.clone()));
+                        }
+                        prop_assert_eq!(&read, &window);
+                        prop_assert_eq!(read.stored_pages(), window.stored_pages());
+                    }
+                }
+                prop_assert!(window.outcomes().eq(left.iter()));
+                prop_assert_eq!((window.oldest(), window.newest()), (left.front(), left.back()));
+                let after = Revision::from_u64(number.saturating_sub(300));
+                prop_assert!(window.outcomes_after(after).eq(left.iter().filter(|outcome| outcome.revision > after)));
+                for sequence in [0, 7, 350, 994] {
+                    let found = left.iter().rev().find(|outcome| outcome.sequence == sequence);
+                    prop_assert_eq!(window.find(sequence), found);
+                }
+            }
+        }
+    }
 }

@@ -773,20 +773,25 @@ impl World {
     }
 
     fn chunks(&mut self, number: u64) {
-        let shadow = self
+        let (shadow, loaded) = self
             .follower
             .machine
-            .read(|view| view.record(tenant(number)).unwrap().shadow.clone())
+            .read(|view| {
+                let shadow = view.record(tenant(number)).unwrap().shadow.clone();
+                (shadow, view.shard().clients_loaded(tenant(number)))
+            })
             .unwrap();
-        let Some(shadow) = shadow else { return };
+        let (Some(shadow), Some(loaded)) = (shadow, loaded) else {
+            return;
+        };
         let chunks = self
             .home
             .machine
             .read(|view| {
                 let reading = view.reading(tenant(number)).unwrap();
                 let changes = reading.chunk_of_changes(shadow.loaded, shadow.seed, 100).unwrap();
-                let clients = reading.chunk_of_clients(shadow.clients_loaded_to(), 40);
-                let done = shadow.clients_loaded_to() == Some(ClientId(u128::MAX));
+                let clients = reading.chunk_of_clients(loaded, 40);
+                let done = loaded.is_all();
                 let parts = [
                     (shadow.loaded < shadow.seed.sequence()).then_some(changes),
                     (!done).then_some(clients),

@@ -61,7 +61,10 @@ impl Shard {
         };
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
+            let tenant = command.tenant();
+            let outcomes = tenant.map_or(0, |tenant| self.outcomes_of(tenant));
             answers.push(self.apply_command(&mut context, command)?);
+            self.outcomes = self.outcomes + tenant.map_or(0, |tenant| self.outcomes_of(tenant)) - outcomes;
         }
         let effects = context.effects;
         if !self.touched.is_empty() {

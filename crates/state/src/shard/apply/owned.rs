@@ -13,7 +13,7 @@ use super::{
         answer::{Answer, Evaluated, Made, Refusal, Unfit, Void},
         append::{append, current},
         clients::Check,
-        command::{Condition, Effect, Increment, Operand},
+        command::{Condition, Effect, Increment, Operand, WindowLimits},
         counter::{self, Added},
         read::change_at,
         record::{Record, Role},
@@ -49,6 +49,14 @@ pub(super) struct Planned {
     pub(super) before: Option<Current>,
     /// Its bytes and when it expires; `None` for nothing.
     pub(super) value: Option<(Bytes, Option<TenantTime>)>,
+}
+
+/// What is remembered of a command.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Remember {
+    pub(super) idempotency: Option<IdempotencyKey>,
+    pub(super) request: u64,
+    pub(super) limits: WindowLimits,
 }
 
 /// What a write comes to.
@@ -247,14 +255,18 @@ impl Owned<'_, '_> {
     /// Makes one change of these keys, and remembers the command. `None`: the tenant has used up its sequences.
     pub(super) fn commit(
         &mut self,
-        (idempotency, request): (Option<IdempotencyKey>, u64),
+        Remember {
+            idempotency,
+            request,
+            limits,
+        }: Remember,
         cause: Cause,
         planned: impl ExactSizeIterator<Item = Planned>,
     ) -> Option<Evaluated> {
         let sequence = self.record().live.revision.sequence().next()?;
         let revision = Revision::new(self.epoch, sequence);
         let time = self.tenant.record.live.move_time(self.context.time);
-        let mut outcome = idempotency.map(|key| self.tenant.clients.outcome(&key, request, time));
+        let mut outcome = idempotency.map(|key| self.tenant.clients.outcome(&key, request, (time, limits)));
         let Tenant {
             record,
             clients,

@@ -12,7 +12,7 @@ use super::{
         command::{DeleteRange, EXPIRED_MAX, Expire, RANGE_KEYS_MAX},
     },
     Context,
-    owned::{Known, Owned, Planned, exhausted},
+    owned::{Known, Owned, Planned, Remember, exhausted},
 };
 use crate::{
     codec::Malformed,
@@ -52,7 +52,11 @@ fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unrea
     let at = if planned.is_empty() {
         owned.evaluated()
     } else {
-        let remember = (range.idempotency, range.request);
+        let remember = Remember {
+            idempotency: range.idempotency,
+            request: range.request,
+            limits: range.limits,
+        };
         match owned.commit(remember, Cause::Write, planned.into_iter()) {
             Some(at) => at,
             None => return Ok(exhausted()),
@@ -123,7 +127,7 @@ fn remove_expired(owned: &mut Owned<'_, '_>) -> Result<Answer, Unreadable> {
     }
     let mut answer = Answer::Unchanged(owned.evaluated());
     if !planned.is_empty() && !planted::is(Bug::NeverExpired) {
-        let Some(at) = owned.commit((None, 0), Cause::Expiry, planned.into_iter()) else {
+        let Some(at) = owned.commit(Remember::default(), Cause::Expiry, planned.into_iter()) else {
             return Ok(exhausted());
         };
         answer = Answer::Written(Written {

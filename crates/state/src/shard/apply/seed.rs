@@ -1,7 +1,7 @@
 //! A copy is built anew beside the old one, which keeps its position until the swap.
 
 use stead_types::{
-    ClientId, Revision,
+    Revision,
     planted::{self, Bug},
 };
 
@@ -11,7 +11,7 @@ use super::{
         answer::Void,
         append::{append, current},
         clients::Clients,
-        command::{Chunk, Part, Seed, Swap},
+        command::{Chunk, Part, Seed, Swap, WindowPart},
         record::{ClientRange, CopyState, Shadow},
         tenant::Tenant,
     },
@@ -148,9 +148,13 @@ fn load_clients(shadow: &mut Shadow, clients: &mut Clients, part: Part, read_at:
     else {
         return Err(Void::Seed);
     };
-    let continues = shadow.clients_loaded_to() == after && after.is_none_or(|after| after < up_to);
-    let inside = |id: &ClientId| after.is_none_or(|after| after < *id) && *id <= up_to;
-    if !continues || !windows.iter().all(|(id, _)| inside(id)) {
+    let loaded = shadow.loaded_clients(clients);
+    let continues = loaded == after && !loaded.is_all() && after.whole <= up_to;
+    let is_behind = |part: &WindowPart| after.whole < Some(part.client);
+    // The last window may be a part of the one behind the range.
+    let whole = windows.len().saturating_sub(1);
+    let is_inside = windows.iter().take(whole).all(|part| Some(part.client) <= up_to);
+    if !continues || !windows.iter().all(is_behind) || !is_inside {
         return Err(Void::Seed);
     }
     // What the feed brought before the windows were read is in them; what it brought later would have been missed.
@@ -159,15 +163,19 @@ fn load_clients(shadow: &mut Shadow, clients: &mut Clients, part: Part, read_at:
             revision: shadow.state.revision,
         });
     }
-    for (id, window) in windows {
-        for outcome in window.outcomes() {
-            shadow.state.digests.add_outcome(id, outcome);
-        }
-        clients.put(id, window);
+    if let Some((client, _)) = after.part
+        && windows.first().is_none_or(|part| part.client != client)
+    {
+        clients.unload(&mut shadow.state, client);
+    }
+    for part in windows {
+        clients.load(&mut shadow.state, part);
     }
     shadow.state.time = shadow.state.time.max(time);
     shadow.state.edge = shadow.state.edge.max(edge);
-    shadow.clients.push(ClientRange { up_to, read_at });
+    if let Some(up_to) = up_to.filter(|_| after.whole < up_to) {
+        shadow.clients.push(ClientRange { up_to, read_at });
+    }
     // A window that the feed began in a range read before may have begun with too low an edge: what was forgotten with
     // clients of ranges not read by then was not seen.
     clients.raise_edges(edge, |id, revision| shadow.must_remember(id, revision));

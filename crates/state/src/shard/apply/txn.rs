@@ -15,7 +15,7 @@ use super::{
         window::Remembered,
     },
     Context,
-    owned::{Effected, Known, Owned, Planned, Verdict, exhausted},
+    owned::{Effected, Known, Owned, Planned, Remember, Verdict, exhausted},
     write::made_by,
 };
 use crate::{
@@ -65,7 +65,11 @@ fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
     }
     let changed = !evaluation.planned.is_empty();
     let branch = if held { 0 } else { Remembered::OTHERWISE };
-    let remember = (txn.idempotency, txn.request | branch);
+    let remember = Remember {
+        idempotency: txn.idempotency,
+        request: txn.request | branch,
+        limits: txn.limits,
+    };
     let at = if changed {
         match owned.commit(remember, Cause::Write, evaluation.planned.into_iter()) {
             Some(at) => at,

@@ -12,7 +12,7 @@ use super::{
         window::Remembered,
     },
     Context,
-    owned::{Effected, Known, Owned, Planned, Verdict, exhausted},
+    owned::{Effected, Known, Owned, Planned, Remember, Verdict, exhausted},
 };
 use crate::rows::{
     Unreadable,
@@ -70,7 +70,11 @@ fn execute(owned: &mut Owned<'_, '_>, write: Write) -> Result<Answer, Unreadable
         Some(_) | None => None,
     };
     let planned = Planned { key, before, value };
-    let remember = (write.idempotency, write.request);
+    let remember = Remember {
+        idempotency: write.idempotency,
+        request: write.request,
+        limits: write.limits,
+    };
     let Some(at) = owned.commit(remember, Cause::Write, std::iter::once(planned)) else {
         return Ok(exhausted());
     };

@@ -10,8 +10,8 @@ use crate::{
     rows::change::{Cause, Change, Outcome, Value},
     shard::{
         digest::Digests,
-        record::OnLeaseLoss,
-        window::{Remembered, Window},
+        record::{ClientsLoaded, OnLeaseLoss},
+        window::Remembered,
     },
 };
 
@@ -33,7 +33,7 @@ fn change() -> Change {
             sequence: 12,
             request: 99,
             evicted: 1,
-            clients_evicted: vec![ClientId(7)],
+            others: vec![(ClientId(7), 300)],
         }),
         key: Bytes::from_static(b"k"),
         value: Some(Value {
@@ -54,14 +54,19 @@ fn delete() -> Change {
     }
 }
 
-fn window() -> Window {
+fn window() -> WindowPart {
     let outcome = Remembered {
         sequence: 12,
         revision: at("3.10"),
         request: 99,
         time: TenantTime(2_000),
     };
-    Window::from_parts(TenantTime(5), vec![outcome])
+    WindowPart {
+        client: ClientId(0xabc),
+        edge: TenantTime(5),
+        oldest: at("3.4"),
+        outcomes: vec![outcome],
+    }
 }
 
 fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
@@ -128,7 +133,7 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
             after: Sequence::ZERO, up_to: Sequence::new(10).unwrap(), changes: vec![change],
         } };
         "chunk-clients" Chunk Chunk { tenant, home, epoch, first: at("3.10"), read_at: at("3.12"), part: Part::Clients {
-            after: None, up_to: ClientId(u128::MAX), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![(ClientId(0xabc), window)],
+            after: ClientsLoaded { whole: Some(ClientId(6)), part: Some((ClientId(7), at("3.2"))) }, up_to: Some(ClientId(u128::MAX)), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![window],
         } };
         "swap" Swap Swap { tenant, home, epoch, revision: at("3.12"), digests: Digests { keys: 9, outcomes: 10 } };
         "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2] };

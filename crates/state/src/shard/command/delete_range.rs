@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stead_types::{IdempotencyKey, Revision, TenantNumber};
 
 use super::{
-    kind, start, tenant,
+    WindowLimits, kind, start, tenant,
     write::{read_idempotency, request_hash, write_idempotency},
 };
 use crate::codec::{Malformed, Reader, Writer};
@@ -26,6 +26,8 @@ pub struct DeleteRange {
     pub idempotency: Option<IdempotencyKey>,
     /// Hash of the range, so that a key used for another one is noticed.
     pub request: u64,
+    /// How much may be remembered with it.
+    pub limits: WindowLimits,
     /// First key.
     pub start: Bytes,
     /// Behind the last key; `None` for the end of the tenant.
@@ -45,6 +47,7 @@ impl DeleteRange {
             tenant,
             idempotency,
             request: request_hash(idempotency, |w| write_range(w, &start, end.as_ref())),
+            limits: WindowLimits::default(),
             start,
             end,
             as_of: None,
@@ -55,14 +58,15 @@ impl DeleteRange {
     /// As long as none are, the key of the whole range stays with it: a change under no key would not be known to a
     /// repeat, which would remove what others have written meanwhile.
     pub(crate) fn from(&self, start: Bytes, removed: Option<Revision>) -> Self {
-        let (idempotency, request) = match removed {
-            None => (self.idempotency, self.request),
-            Some(_) => (None, 0),
+        let (idempotency, request, limits) = match removed {
+            None => (self.idempotency, self.request, self.limits),
+            Some(_) => (None, 0, WindowLimits::default()),
         };
         Self {
             tenant: self.tenant,
             idempotency,
             request,
+            limits,
             start,
             end: self.end.clone(),
             as_of: removed,
@@ -73,7 +77,7 @@ impl DeleteRange {
     pub fn encode(&self) -> Bytes {
         let end_len = self.end.as_ref().map_or(0, Bytes::len);
         let mut w = start(kind::DELETE_RANGE, self.tenant, 64 + self.start.len() + end_len);
-        write_idempotency(&mut w, self.idempotency, self.request);
+        write_idempotency(&mut w, self.idempotency, (self.request, self.limits));
         write_range(&mut w, &self.start, self.end.as_ref());
         w.option(self.as_of, |w, as_of| {
             w.u64(as_of.to_u64());
@@ -83,11 +87,12 @@ impl DeleteRange {
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         let tenant = tenant(r)?;
-        let (idempotency, request) = read_idempotency(r)?;
+        let (idempotency, request, limits) = read_idempotency(r)?;
         Ok(Self {
             tenant,
             idempotency,
             request,
+            limits,
             start: r.bytes()?,
             end: r.option(Reader::bytes)?,
             as_of: r.option(|r| Ok(Revision::from_u64(r.u64()?)))?,

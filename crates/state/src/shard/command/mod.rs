@@ -25,11 +25,11 @@ pub use erase::{Erase, Rejoin};
 pub use expire::{EXPIRED_MAX, Expire};
 pub use floor::Floor;
 pub use follow::Follow;
-pub use seed::{Chunk, Part, Seed, Swap};
+pub use seed::{Chunk, Part, Seed, Swap, WindowPart};
 pub use stead_types::{Condition, Operand, Relation};
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, Sequence, TenantNumber};
 pub use txn::{Branches, Compare, Step, Txn};
-pub use write::{Effect, Increment, Operation, Write};
+pub use write::{Effect, Increment, Operation, WindowLimits, Write};
 
 use crate::{
     codec::{Malformed, Reader, Writer},
@@ -134,6 +134,27 @@ impl Command {
         };
         r.end()?;
         Ok(command)
+    }
+
+    /// Returns the tenant that it is about; `None` if it is about no one or many.
+    pub fn tenant(&self) -> Option<TenantNumber> {
+        match self {
+            Self::Write(command) => Some(command.tenant),
+            Self::Txn(command) => Some(command.tenant),
+            Self::DeleteRange(command) => Some(command.tenant),
+            Self::Expire(command) => Some(command.tenant),
+            Self::Create(command) => Some(command.tenant),
+            Self::Follow(command) => Some(command.tenant),
+            Self::Attach(command) => Some(command.tenant),
+            Self::Detach(command) => Some(command.tenant),
+            Self::Data(command) => Some(command.tenant),
+            Self::Seed(command) => Some(command.tenant),
+            Self::Chunk(command) => Some(command.tenant),
+            Self::Swap(command) => Some(command.tenant),
+            Self::Erase(command) => Some(command.tenant),
+            Self::Rejoin(command) => Some(command.tenant),
+            Self::Offset(_) | Self::Floor(_) => None,
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use stead_types::{ClientId, Epoch, GroupId, Revision, Sequence, TenantNumber, Te
 
 use super::{epoch, group, kind, revision, sequence, start, tenant, write_epoch, write_group};
 use crate::{
-    codec::{Malformed, Reader},
+    codec::{Malformed, Reader, Writer},
     lineage::Lineage,
     rows::{change::Change, client},
-    shard::{digest::Digests, window::Window},
+    shard::{digest::Digests, record::ClientsLoaded, window::Remembered},
 };
 
 const CHANGES: u8 = 1;
@@ -62,19 +62,51 @@ pub enum Part {
         /// The changes in their order.
         changes: Vec<Change>,
     },
-    /// Windows of a range of clients. It must be proposed before any change made after it was read.
+    /// Windows of a range of clients, and perhaps a part of the window behind them. It must be proposed before any change
+    /// made after it was read.
     Clients {
-        /// The range begins behind this one; `None` for the first.
-        after: Option<ClientId>,
-        /// The range ends with this one; the highest id ends the last.
-        up_to: ClientId,
+        /// It goes on behind what these say is loaded.
+        after: ClientsLoaded,
+        /// The range ends with this one, all windows in it being whole; the highest id ends the last. `None`: nothing is
+        /// whole yet.
+        up_to: Option<ClientId>,
         /// The tenant's time.
         time: TenantTime,
         /// The latest tenant time of an outcome of a client that is not kept.
         edge: TenantTime,
-        /// The windows.
-        windows: Vec<(ClientId, Window)>,
+        /// The windows, or what is still lacking of them. The first one may go on where the last chunk ended, the last one
+        /// may be of the client behind the range.
+        windows: Vec<WindowPart>,
     },
+}
+
+/// A client's window, or so much of it as fits a chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowPart {
+    /// Whose.
+    pub client: ClientId,
+    /// The latest tenant time of an outcome that the home forgot.
+    pub edge: TenantTime,
+    /// The home remembers nothing of this client that is older.
+    pub oldest: Revision,
+    /// Outcomes behind those of the part before.
+    pub outcomes: Vec<Remembered>,
+}
+
+impl WindowPart {
+    fn encode(&self, w: &mut Writer) {
+        w.u128(self.client.0).varint(self.edge.0).varint(self.oldest.to_u64());
+        client::encode_outcomes(w, self.outcomes.iter());
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            client: ClientId(r.u128()?),
+            edge: TenantTime(r.varint()?),
+            oldest: revision(r)?,
+            outcomes: client::decode_outcomes(r)?,
+        })
+    }
 }
 
 /// The copy is built. Guard: all chunks, the position, equal digests.
@@ -133,13 +165,17 @@ impl Chunk {
                 edge,
                 windows,
             } => {
-                w.u8(CLIENTS).option(*after, |w, client| {
+                w.u8(CLIENTS).option(after.whole, |w, client| {
                     w.u128(client.0);
                 });
-                w.u128(up_to.0).varint(time.0).varint(edge.0);
-                w.list(windows.iter(), |w, (id, window)| {
-                    w.u128(id.0).bytes(&client::encode(window));
+                w.option(after.part, |w, (client, revision)| {
+                    w.u128(client.0).varint(revision.to_u64());
                 });
+                w.option(*up_to, |w, client| {
+                    w.u128(client.0);
+                });
+                w.varint(time.0).varint(edge.0);
+                w.list(windows.iter(), |w, part| part.encode(w));
             }
         }
         w.finish()
@@ -159,11 +195,14 @@ impl Chunk {
                     changes: r.list(Change::decode_from_feed)?,
                 },
                 CLIENTS => Part::Clients {
-                    after: r.option(|r| Ok(ClientId(r.u128()?)))?,
-                    up_to: ClientId(r.u128()?),
+                    after: ClientsLoaded {
+                        whole: r.option(|r| Ok(ClientId(r.u128()?)))?,
+                        part: r.option(|r| Ok((ClientId(r.u128()?), revision(r)?)))?,
+                    },
+                    up_to: r.option(|r| Ok(ClientId(r.u128()?)))?,
                     time: TenantTime(r.varint()?),
                     edge: TenantTime(r.varint()?),
-                    windows: r.list(|r| Ok((ClientId(r.u128()?), client::decode(r.bytes()?)?)))?,
+                    windows: r.list(WindowPart::decode)?,
                 },
                 0 | 3.. => return Err(r.malformed()),
             },

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stead_types::{IdempotencyKey, TenantNumber, limits::TXN_STEPS_MAX};
 
 use super::{
-    Condition, Operation, condition, kind, start, tenant,
+    Condition, Operation, WindowLimits, condition, kind, start, tenant,
     write::{read_idempotency, request_hash, write_idempotency},
 };
 use crate::codec::{Malformed, Reader, Writer};
@@ -18,6 +18,8 @@ pub struct Txn {
     pub idempotency: Option<IdempotencyKey>,
     /// Hash of the branches, so that a key used for another transaction is noticed.
     pub request: u64,
+    /// How much may be remembered with it.
+    pub limits: WindowLimits,
     /// What is to be done.
     pub branches: Branches,
 }
@@ -61,6 +63,7 @@ impl Txn {
             tenant,
             idempotency,
             request: request_hash(idempotency, |w| branches.encode(w)),
+            limits: WindowLimits::default(),
             branches,
         }
     }
@@ -68,19 +71,20 @@ impl Txn {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
         let mut w = start(kind::TXN, self.tenant, 48 + self.branches.len());
-        write_idempotency(&mut w, self.idempotency, self.request);
+        write_idempotency(&mut w, self.idempotency, (self.request, self.limits));
         self.branches.encode(&mut w);
         w.finish()
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         let tenant = tenant(r)?;
-        let (idempotency, request) = read_idempotency(r)?;
+        let (idempotency, request, limits) = read_idempotency(r)?;
         let branches = Branches::decode(r)?;
         Ok(Self {
             tenant,
             idempotency,
             request,
+            limits,
             branches,
         })
     }

@@ -1,7 +1,7 @@
 //! `Write`: what a caller wants changed in one tenant.
 
 use bytes::Bytes;
-use stead_types::{ClientId, IdempotencyKey, TenantNumber, TenantTime};
+use stead_types::{ClientId, IdempotencyKey, TenantLimit, TenantNumber, TenantTime};
 
 use super::{Condition, condition, kind, start, tenant};
 use crate::{
@@ -24,8 +24,37 @@ pub struct Write {
     pub idempotency: Option<IdempotencyKey>,
     /// Hash of the operation, so that a key used for another one is noticed.
     pub request: u64,
+    /// How much may be remembered with it.
+    pub limits: WindowLimits,
     /// What to do.
     pub operation: Operation,
+}
+
+/// How many client ids and outcomes of a tenant are remembered: its limits as of the node that proposes a write with an
+/// idempotency key. At apply more may be kept, of what is too young to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowLimits {
+    /// Client ids.
+    pub clients: u32,
+    /// Outcomes of all of them.
+    pub outcomes: u32,
+}
+
+impl Default for WindowLimits {
+    fn default() -> Self {
+        Self::of(TenantLimit::default_value)
+    }
+}
+
+impl WindowLimits {
+    /// Returns the limits of a tenant.
+    pub fn of(limit: impl Fn(TenantLimit) -> Option<u64>) -> Self {
+        let read = |of| limit(of).and_then(|max| u32::try_from(max).ok()).unwrap_or(u32::MAX);
+        Self {
+            clients: read(TenantLimit::Clients),
+            outcomes: read(TenantLimit::Outcomes),
+        }
+    }
 }
 
 /// What a write does to one key.
@@ -84,6 +113,7 @@ impl Write {
             tenant,
             idempotency,
             request: request_hash(idempotency, |w| operation.encode(w)),
+            limits: WindowLimits::default(),
             operation,
         }
     }
@@ -91,18 +121,19 @@ impl Write {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
         let mut w = start(kind::WRITE, self.tenant, 48 + self.operation.len());
-        write_idempotency(&mut w, self.idempotency, self.request);
+        write_idempotency(&mut w, self.idempotency, (self.request, self.limits));
         self.operation.encode(&mut w);
         w.finish()
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         let tenant = tenant(r)?;
-        let (idempotency, request) = read_idempotency(r)?;
+        let (idempotency, request, limits) = read_idempotency(r)?;
         Ok(Self {
             tenant,
             idempotency,
             request,
+            limits,
             operation: Operation::decode(r)?,
         })
     }
@@ -211,23 +242,34 @@ pub(super) fn request_hash(idempotency: Option<IdempotencyKey>, encode: impl FnO
     })
 }
 
-pub(super) fn write_idempotency(w: &mut Writer, idempotency: Option<IdempotencyKey>, request: u64) {
+pub(super) fn write_idempotency(
+    w: &mut Writer,
+    idempotency: Option<IdempotencyKey>,
+    (request, limits): (u64, WindowLimits),
+) {
     w.option(idempotency, |w, key| {
         w.u128(key.client.0)
             .varint(key.sequence)
             .varint(key.first_sent.0)
-            .u64(request);
+            .u64(request)
+            .varint(u64::from(limits.clients))
+            .varint(u64::from(limits.outcomes));
     });
 }
 
-pub(super) fn read_idempotency(r: &mut Reader) -> Result<(Option<IdempotencyKey>, u64), Malformed> {
+pub(super) fn read_idempotency(r: &mut Reader) -> Result<(Option<IdempotencyKey>, u64, WindowLimits), Malformed> {
     let read = r.option(|r| {
         let key = IdempotencyKey {
             client: ClientId(r.u128()?),
             sequence: r.varint()?,
             first_sent: TenantTime(r.varint()?),
         };
-        Ok((key, r.u64()?))
+        let request = r.u64()?;
+        let limits = WindowLimits {
+            clients: r.varint_u32()?,
+            outcomes: r.varint_u32()?,
+        };
+        Ok((Some(key), request, limits))
     })?;
-    Ok((read.map(|(key, _)| key), read.map_or(0, |(_, request)| request)))
+    Ok(read.unwrap_or_default())
 }

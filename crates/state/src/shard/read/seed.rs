@@ -7,11 +7,18 @@ use stead_types::{ClientId, Revision, Sequence};
 use super::{Reading, Refused};
 use crate::{
     rows::{Order, change},
-    shard::{append::current, command::Part},
+    shard::{
+        append::current,
+        command::{Part, WindowPart},
+        record::ClientsLoaded,
+    },
 };
 
 /// Most rows that one chunk looks at.
 const ROWS_MAX: usize = 20_000;
+/// About how many bytes an outcome, and a window beside its outcomes, take in a chunk.
+const OUTCOME_LEN: usize = 16;
+const WINDOW_LEN: usize = 48;
 
 impl Reading<'_> {
     /// Returns the next chunk of changes behind `after`, up to the seed's first revision, of about `len_max` bytes. It
@@ -46,23 +53,39 @@ impl Reading<'_> {
         Ok(Part::Changes { after, up_to, changes })
     }
 
-    /// Returns the next chunk of client windows behind `after`, of about `len_max` bytes. It is read at the copy's own
-    /// revision and must reach the other group before any later change.
-    pub fn chunk_of_clients(&self, after: Option<ClientId>, len_max: usize) -> Part {
+    /// Returns the next chunk of client windows, of about `len_max` bytes: those behind the last one that is loaded whole,
+    /// and of the one that is loaded in part what comes behind that. It is read at the copy's own revision and must reach
+    /// the other group before any later change.
+    pub fn chunk_of_clients(&self, loaded: ClientsLoaded, len_max: usize) -> Part {
+        let after = loaded.whole;
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut windows = Vec::new();
-        let mut up_to = ClientId(u128::MAX);
+        let mut up_to = Some(ClientId(u128::MAX));
         let mut len = 0;
         for (id, window) in self.clients.windows().range((start, Bound::Unbounded)) {
-            if len >= len_max {
-                up_to = windows.last().map_or(up_to, |(id, _)| *id);
+            let behind = loaded.part.filter(|(client, _)| client == id);
+            let behind = behind.map_or(Revision::ZERO, |(_, revision)| revision);
+            let room = len_max.saturating_sub(len).div_ceil(OUTCOME_LEN);
+            let outcomes: Vec<_> = window.outcomes_after(behind).take(room).copied().collect();
+            let last = outcomes.last().map_or(behind, |last| last.revision);
+            let is_whole = window.newest().is_none_or(|newest| newest.revision <= last);
+            len += WINDOW_LEN + outcomes.len() * OUTCOME_LEN;
+            if !outcomes.is_empty() || is_whole {
+                windows.push(WindowPart {
+                    client: *id,
+                    edge: window.edge(),
+                    oldest: window.oldest().map_or(Revision::ZERO, |oldest| oldest.revision),
+                    outcomes,
+                });
+            }
+            if !is_whole {
+                // All that there is below it is in this chunk or was in an earlier one.
+                up_to = id.0.checked_sub(1).map(ClientId);
                 break;
             }
-            len += 32 + window.len() * 16;
-            windows.push((*id, window.clone()));
         }
         Part::Clients {
-            after,
+            after: loaded,
             up_to,
             time: self.state().time,
             edge: self.state().edge,

@@ -211,6 +211,12 @@ impl Group {
         rows.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
+    /// Returns the rows of clients' windows.
+    pub(super) fn client_rows(&self) -> BTreeMap<Bytes, Bytes> {
+        let rows = self.rows.0.iter().filter(|(key, _)| key[0] == kind::CLIENT);
+        rows.map(|(key, row)| (key.clone(), row.clone())).collect()
+    }
+
     /// Counts the rows of data.
     pub(super) fn data_rows(&self) -> usize {
         let data = [kind::CURRENT, kind::CHANGE, kind::CLIENT, kind::EXPIRY];

@@ -6,24 +6,34 @@ use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime};
 use super::group::{Group, HOME, TENANT, epoch};
 use crate::shard::{
     Answer,
-    command::{Chunk, Effect, Operation, Part, Seed, Swap, Write},
-    window::{CLIENTS_MAX, OUTCOMES_MAX, REMEMBERED_MS_MAX},
+    command::{Chunk, Effect, Operation, Part, Seed, Swap, WindowLimits, Write},
+    record::ClientsLoaded,
+    window::{CLIENT_EVICTED_MAX, EVICTED_MAX, OUTCOMES_MAX, REMEMBERED_MS_MAX, REMEMBERED_MS_MIN},
 };
 
-fn write(client: u128, sequence: u64, first_sent: u64) -> Bytes {
+fn limited(limits: WindowLimits, client: u128, sequence: u64, first_sent: u64) -> Bytes {
     let key = IdempotencyKey {
         client: ClientId(client),
         sequence,
         first_sent: TenantTime(first_sent),
     };
     let operation = Operation::new("k", Effect::put("v"));
-    Write::new(TENANT, Some(key), operation).encode()
+    let write = Write::new(TENANT, Some(key), operation);
+    Write { limits, ..write }.encode()
+}
+
+fn write(client: u128, sequence: u64, first_sent: u64) -> Bytes {
+    limited(WindowLimits::default(), client, sequence, first_sent)
 }
 
 /// Returns the revision's sequence of a write that was executed now.
 fn executed(answer: &Answer) -> Option<u64> {
     let Answer::Written(written) = answer else { return None };
     (!written.repeated).then(|| written.revision.sequence().get())
+}
+
+fn is_repeated(answer: &Answer) -> bool {
+    matches!(answer, Answer::Written(written) if written.repeated)
 }
 
 /// The refusal of a write that may have been forgotten, as of what the group has applied.
@@ -34,18 +44,71 @@ fn expired(home: &Group, edge: u64, now: u64) -> Answer {
     Answer::Expired { edge, at }
 }
 
+fn outcomes(group: &Group) -> usize {
+    let clients = group.shard.clients(TENANT).unwrap();
+    let counted: usize = clients.windows().values().map(|window| window.outcomes().count()).sum();
+    assert_eq!((clients.outcomes(), group.shard.outcomes()), (counted, counted));
+    counted
+}
+
+/// Invariant 2 of a window: at 2,000 writes a second, a minute long.
 #[test]
-fn past_the_number_the_oldest_outcome_is_forgotten_and_refused() {
+fn no_outcome_of_the_last_minute_is_forgotten_at_any_rate() {
+    let mut home = Group::owner();
+    let (count, per_ms) = (2 * REMEMBERED_MS_MIN, 2);
+    for number in 0..count {
+        let now = 1_000 + number / per_ms;
+        assert!(executed(&home.apply(now, write(1, number, now.saturating_sub(10_000)))).is_some());
+    }
+    let now = 1_000 + (count - 1) / per_ms;
+    for number in [0, 1, count / 2, count - 1] {
+        assert!(is_repeated(&home.apply(now, write(1, number, 1_000))), "{number}");
+    }
+    assert_eq!(outcomes(&home), count as usize);
+    home.reopen();
+    assert!(is_repeated(&home.apply(now, write(1, 0, 1_000))));
+
+    // A minute later all but as many as are kept for longer may go, and more go than come.
+    let later = now + REMEMBERED_MS_MIN + 1;
+    for number in 0..500 {
+        home.apply(later, write(1, count + number, now));
+    }
+    assert_eq!(outcomes(&home), count as usize - 500 * (EVICTED_MAX - 1));
+    let gone = 500 * EVICTED_MAX as u64;
+    let edge = 1_000 + (gone - 1) / per_ms;
+    assert_eq!(home.apply(later, write(1, 0, 1_000)), expired(&home, edge, later));
+    assert!(is_repeated(&home.apply(later, write(1, gone, 1_000))));
+    home.reopen();
+    assert_eq!(home.apply(later, write(1, 0, 1_000)), expired(&home, edge, later));
+    assert!(is_repeated(&home.apply(later, write(1, gone, 1_000))));
+}
+
+/// Everything happens in one millisecond: whoever is forgotten then could not be told from who writes now.
+#[test]
+fn eviction_leaves_the_tenant_s_time_above_every_edge() {
     let mut home = Group::owner();
     for number in 0..=OUTCOMES_MAX as u64 {
+        assert!(executed(&home.apply(1_000, write(1, number, 0))).is_some());
+    }
+    assert!(executed(&home.apply(1_000, write(1, 9_999, 1_000))).is_some());
+    let later = 1_001 + REMEMBERED_MS_MIN;
+    home.apply(later, write(1, 10_000, 1_000));
+    let window = home.shard.clients(TENANT).unwrap().windows()[&ClientId(1)].clone();
+    assert_eq!((window.edge().0, home.record().live.time.0), (1_000, later));
+    assert!(executed(&home.apply(later, write(1, 10_001, later))).is_some());
+}
+
+#[test]
+fn past_the_number_and_a_minute_the_oldest_outcome_is_forgotten_and_refused() {
+    let mut home = Group::owner();
+    for number in 0..OUTCOMES_MAX as u64 {
         assert!(executed(&home.apply(1_000 + number, write(1, number, 0))).is_some());
     }
-    let now = 1_000 + OUTCOMES_MAX as u64;
+    let now = 1_001 + REMEMBERED_MS_MIN;
+    assert!(is_repeated(&home.apply(now, write(1, 0, 0))));
+    home.apply(now, write(1, OUTCOMES_MAX as u64, 1_000));
     assert_eq!(home.apply(now, write(1, 0, 0)), expired(&home, 1_000, now));
-    let Answer::Written(second) = home.apply(now, write(1, 1, 0)) else {
-        panic!()
-    };
-    assert!(second.repeated);
+    assert!(is_repeated(&home.apply(now, write(1, 1, 0))));
     home.reopen();
     assert_eq!(home.apply(now, write(1, 0, 0)), expired(&home, 1_000, now));
 }
@@ -56,10 +119,10 @@ fn past_the_time_outcomes_are_forgotten_by_the_next_write() {
     home.apply(1_000, write(1, 0, 0));
     home.apply(2_000, write(1, 1, 1_000));
     let later = 1_500 + REMEMBERED_MS_MAX;
-    assert!(matches!(home.apply(later, write(1, 0, 0)), Answer::Written(again) if again.repeated));
+    assert!(is_repeated(&home.apply(later, write(1, 0, 0))));
     home.apply(later, write(1, 2, 2_000));
     assert_eq!(home.apply(later, write(1, 0, 0)), expired(&home, 1_000, later));
-    assert!(matches!(home.apply(later, write(1, 1, 1_000)), Answer::Written(again) if again.repeated));
+    assert!(is_repeated(&home.apply(later, write(1, 1, 1_000))));
     assert_eq!(
         home.apply(later, write(1, 3, 1_000)),
         expired(&home, 1_000, later),
@@ -76,31 +139,111 @@ fn a_stamp_that_this_history_never_showed_is_refused() {
     assert!(executed(&home.apply(9_000, write(1, 1, 1_000))).is_some());
 }
 
+const FEW: WindowLimits = WindowLimits {
+    clients: 20,
+    outcomes: 1_000,
+};
+
 #[test]
 fn past_the_number_of_clients_the_quietest_is_forgotten_for_good() {
     let mut home = Group::owner();
-    for client in 0..=CLIENTS_MAX as u128 {
+    let write = |client, sequence, first_sent| limited(FEW, client, sequence, first_sent);
+    for client in 0..20 {
         assert!(executed(&home.apply(1_000 + client as u64, write(client, 7, 0))).is_some());
     }
-    let now = 1_000 + CLIENTS_MAX as u64;
+    // All are young: as many more as were on their way are kept.
+    assert!(executed(&home.apply(1_100, write(20, 7, 0))).is_some());
+    assert_eq!(home.shard.clients(TENANT).unwrap().windows().len(), 21);
+
+    let now = 1_100 + REMEMBERED_MS_MIN;
+    assert!(is_repeated(&home.apply(now, write(0, 7, 0))));
+    assert!(executed(&home.apply(now, write(77_777, 1, 1_100))).is_some());
+    assert_eq!(home.record().live.edge.0, 1_001, "clients 0 and 1 made room");
+    assert_eq!(home.shard.clients(TENANT).unwrap().windows().len(), 20);
+    assert_eq!(home.apply(now, write(0, 7, 0)), expired(&home, 1_001, now));
+    assert!(is_repeated(&home.apply(now, write(2, 7, 0))));
     assert_eq!(
-        home.apply(now, write(0, 7, 0)),
-        expired(&home, 1_000, now),
-        "the quietest went"
-    );
-    assert!(matches!(home.apply(now, write(1, 7, 0)), Answer::Written(again) if again.repeated));
-    assert_eq!(
-        home.apply(now, write(77_777, 1, 0)),
-        expired(&home, 1_000, now),
+        home.apply(now, write(88_888, 1, 1_001)),
+        expired(&home, 1_001, now),
         "an id not kept"
     );
-    assert!(executed(&home.apply(now, write(77_777, 1, now))).is_some());
-    assert_eq!(home.record().live.edge.0, 1_001, "client 1 made room");
     // Client 0 comes back with a new write; what it had written before stays refused.
     assert!(executed(&home.apply(now, write(0, 8, now))).is_some());
     assert_eq!(home.apply(now, write(0, 7, 0)), expired(&home, 1_002, now));
     home.reopen();
     assert_eq!(home.apply(now, write(0, 7, 0)), expired(&home, 1_002, now));
+}
+
+#[test]
+fn a_quiet_client_with_many_outcomes_makes_room_in_steps() {
+    let mut home = Group::owner();
+    let one = WindowLimits { clients: 1, ..FEW };
+    let many = 3 * CLIENT_EVICTED_MAX as u64;
+    let all = WindowLimits::default();
+    (0..many).for_each(|number| drop(home.apply(1_000, limited(all, 1, number, 0))));
+    let now = 1_001 + REMEMBERED_MS_MIN;
+    for client in 2..5u128 {
+        let before = outcomes(&home);
+        assert!(executed(&home.apply(now, limited(one, client, 1, 1_000))).is_some());
+        let less = before + 1 - outcomes(&home);
+        assert!(less <= CLIENT_EVICTED_MAX + EVICTED_MAX, "{less}");
+    }
+    assert!(!home.shard.clients(TENANT).unwrap().windows().contains_key(&ClientId(1)));
+    assert_eq!(home.apply(now, write(1, 0, 0)), expired(&home, 1_000, now));
+}
+
+#[test]
+fn past_the_tenant_s_number_what_is_oldest_of_all_goes() {
+    let mut home = Group::owner();
+    let write = |client, sequence, first_sent| limited(FEW, client, sequence, first_sent);
+    for number in 0..1_000 {
+        home.apply(1_000 + number, write(u128::from(number % 10), number, 0));
+    }
+    let now = 1_500 + REMEMBERED_MS_MIN;
+    for number in 1_000..1_200 {
+        assert!(executed(&home.apply(now, write(15, number, 1_999))).is_some());
+        assert_eq!(outcomes(&home), 1_000, "one goes for one that comes");
+    }
+    for number in 0..200 {
+        let client = u128::from(number % 10);
+        assert!(!is_repeated(&home.apply(now, write(client, number, 0))), "{number}");
+    }
+    assert!(is_repeated(&home.apply(now, write(0, 990, 0))));
+}
+
+/// Checkpoint cost follows what has changed, not what is remembered.
+#[test]
+fn a_checkpoint_writes_the_pages_that_changed() {
+    let mut home = Group::owner();
+    (0..20_000).for_each(|number| drop(home.apply(1_000 + number, write(1, number, 0))));
+    home.shard.flush(&mut home.rows);
+    let rows = home.client_rows();
+    assert_eq!(rows.len(), 1 + 20_000usize.div_ceil(256));
+    assert!(
+        rows.values().all(|row| row.len() < 8 << 10),
+        "a page is far below any limit of a row"
+    );
+    home.apply(22_000, write(1, 20_000, 1_000));
+    home.shard.flush(&mut home.rows);
+    let changed = |before: &std::collections::BTreeMap<Bytes, Bytes>,
+                   after: &std::collections::BTreeMap<Bytes, Bytes>| {
+        after.iter().filter(|(key, row)| before.get(*key) != Some(*row)).count()
+    };
+    let after = home.client_rows();
+    assert_eq!(changed(&rows, &after), 2, "the head and the last page");
+
+    // What is forgotten is not written again; a page goes when all of it is.
+    (0..40).for_each(|number| drop(home.apply(85_000, write(1, 30_000 + number, 22_000))));
+    home.shard.flush(&mut home.rows);
+    let later = home.client_rows();
+    assert!(changed(&after, &later) <= 3, "{}", changed(&after, &later));
+    assert_eq!(
+        after.keys().filter(|key| !later.contains_key(*key)).count(),
+        40 * EVICTED_MAX / 256
+    );
+    let windows = home.shard.clients(TENANT).unwrap().windows().clone();
+    home.reopen();
+    assert_eq!(home.shard.clients(TENANT).unwrap().windows(), &windows);
 }
 
 #[test]
@@ -111,10 +254,8 @@ fn a_follower_forgets_what_its_home_forgot() {
     for step in 0..3_000u64 {
         number += 1;
         let now = 1_000 + step * REMEMBERED_MS_MAX / 40;
-        home.apply(
-            now,
-            write(u128::from(step * step % 37), number, home.record().live.time.0),
-        );
+        let client = u128::from(step * step % 37);
+        home.apply(now, limited(FEW, client, number, home.record().live.time.0));
         if step % 7 == 0 {
             let data = home.data(follower.record().live.revision, Sequence::MAX);
             assert!(matches!(follower.apply(0, data.encode()), Answer::Fed(fed) if fed.detached.is_none()));
@@ -125,67 +266,169 @@ fn a_follower_forgets_what_its_home_forgot() {
     let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();
     assert_eq!(windows(&home), windows(&follower));
     assert!(windows(&home).len() < 37, "quiet clients went");
+    assert_eq!(outcomes(&home), outcomes(&follower));
     let (at_home, here) = (&home.record().live, &follower.record().live);
     assert_eq!((at_home.digests, at_home.edge), (here.digests, here.edge));
+}
+
+/// A home that seeds a follower.
+struct Seeding {
+    home: Group,
+    follower: Group,
+    first: Revision,
+}
+
+impl Seeding {
+    fn begin(home: Group) -> Self {
+        let follower = Group::follower(&home);
+        let first = home.record().live.revision;
+        let mut seeding = Self { home, follower, first };
+        let seed = Seed {
+            tenant: TENANT,
+            home: HOME,
+            epoch: epoch(1),
+            first,
+            lineage: seeding.home.record().lineage.clone(),
+        };
+        assert_eq!(seeding.follower.apply(0, seed.encode()), Answer::Done);
+        seeding
+    }
+
+    fn loaded(&self) -> ClientsLoaded {
+        self.follower.shard.clients_loaded(TENANT).unwrap()
+    }
+
+    fn chunk(&self, part: Part) -> Bytes {
+        let chunk = Chunk {
+            tenant: TENANT,
+            home: HOME,
+            epoch: epoch(1),
+            first: self.first,
+            read_at: self.home.record().live.revision,
+            part,
+        };
+        chunk.encode()
+    }
+
+    fn clients(&self, len_max: usize) -> Part {
+        self.home.reading().chunk_of_clients(self.loaded(), len_max)
+    }
+
+    fn load(&mut self, part: Part) {
+        let part = self.chunk(part);
+        assert_eq!(self.follower.apply(0, part.clone()), Answer::Done);
+        assert!(
+            matches!(self.follower.apply(0, part), Answer::Void(_)),
+            "it is taken in once"
+        );
+    }
+
+    fn feed(&mut self) {
+        let after = self.follower.record().shadow.as_ref().unwrap().state.revision;
+        self.follower.apply(0, self.home.data(after, Sequence::MAX).encode());
+    }
+
+    fn end(&mut self) {
+        let changes = self.home.reading().chunk_of_changes(Sequence::ZERO, self.first, 10_000);
+        self.load(changes.unwrap());
+        self.feed();
+        let live = self.home.record().live.clone();
+        let swap = Swap {
+            tenant: TENANT,
+            home: HOME,
+            epoch: epoch(1),
+            revision: live.revision,
+            digests: live.digests,
+        };
+        assert_eq!(self.follower.apply(0, swap.encode()), Answer::Done);
+        let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();
+        assert_eq!(windows(&self.home), windows(&self.follower));
+        assert_eq!(live.edge, self.follower.record().live.edge);
+        assert_eq!(outcomes(&self.home), outcomes(&self.follower));
+        self.follower.reopen();
+        assert_eq!(windows(&self.home), windows(&self.follower));
+    }
 }
 
 /// Windows are read in two chunks, clients come and go between them.
 #[test]
 fn a_seed_brings_windows_that_change_while_it_is_read() {
     let mut home = Group::owner();
-    let mut follower = Group::follower(&home);
     for client in 1..=6 {
         home.apply(1_000 * client as u64, write(client, 1, 0));
     }
-    let first = home.record().live.revision;
-    let common = (TENANT, HOME, epoch(1), first);
-    let seed = Seed {
-        tenant: common.0,
-        home: common.1,
-        epoch: common.2,
-        first,
-        lineage: home.record().lineage.clone(),
-    };
-    assert_eq!(follower.apply(0, seed.encode()), Answer::Done);
-    let chunk = |home: &Group, part| Chunk {
-        tenant: TENANT,
-        home: HOME,
-        epoch: epoch(1),
-        first,
-        read_at: home.record().live.revision,
-        part,
-    };
+    let mut seeding = Seeding::begin(home);
     // The first half of the clients, and what has come since.
-    let part = home.reading().chunk_of_clients(None, 100);
+    let part = seeding.clients(130);
     assert!(matches!(&part, Part::Clients { windows, .. } if windows.len() == 3));
-    let part = chunk(&home, part).encode();
-    assert_eq!(follower.apply(0, part), Answer::Done);
-    let feed = |home: &Group, follower: &mut Group| {
-        let after = follower.record().shadow.as_ref().unwrap().state.revision;
-        follower.apply(0, home.data(after, Sequence::MAX).encode());
-    };
+    seeding.load(part);
     // Time passes: this forgets clients of both halves, and begins a client in the first one anew.
-    home.apply(4_500 + REMEMBERED_MS_MAX, write(100, 1, 6_000));
-    home.apply(4_500 + REMEMBERED_MS_MAX, write(2, 9, 6_000));
-    feed(&home, &mut follower);
-    let after = follower.record().shadow.as_ref().unwrap().clients_loaded_to();
-    let part = chunk(&home, home.reading().chunk_of_clients(after, 10_000)).encode();
-    assert_eq!(follower.apply(0, part), Answer::Done);
-    let changes = home.reading().chunk_of_changes(Sequence::ZERO, first, 10_000).unwrap();
-    assert_eq!(follower.apply(0, chunk(&home, changes).encode()), Answer::Done);
-    home.apply(4_600 + REMEMBERED_MS_MAX, write(3, 9, 6_000));
-    feed(&home, &mut follower);
-    let live = home.record().live.clone();
-    let swap = Swap {
-        tenant: TENANT,
-        home: HOME,
-        epoch: epoch(1),
-        revision: live.revision,
-        digests: live.digests,
-    };
-    assert_eq!(follower.apply(0, swap.encode()), Answer::Done);
-    let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();
-    assert_eq!(windows(&home), windows(&follower));
-    assert_eq!(live.edge, follower.record().live.edge);
-    assert_ne!(live.revision, Revision::ZERO);
+    seeding.home.apply(4_500 + REMEMBERED_MS_MAX, write(100, 1, 6_000));
+    seeding.home.apply(4_500 + REMEMBERED_MS_MAX, write(2, 9, 6_000));
+    seeding.feed();
+    seeding.load(seeding.clients(10_000));
+    seeding.home.apply(4_600 + REMEMBERED_MS_MAX, write(3, 9, 6_000));
+    seeding.end();
+}
+
+/// A window that is larger than a chunk: between its parts it grows, shrinks, goes, or begins anew.
+#[test]
+fn a_seed_brings_a_large_window_in_parts() {
+    for (step, reopens) in [(7, false), (700, true), (2_000, false)] {
+        let mut home = Group::owner();
+        (0..3_000).for_each(|number| drop(home.apply(1_000 + number, write(5, number, 0))));
+        (0..9).for_each(|client| drop(home.apply(4_000, write(client, 9_000, 0))));
+        let mut seeding = Seeding::begin(home);
+        let (mut parts, mut number) = (0, 10_000);
+        while !seeding.loaded().is_all() {
+            let part = seeding.clients(8_000);
+            assert!(seeding.chunk(part.clone()).len() < 12_000, "a chunk is bounded");
+            seeding.load(part);
+            parts += 1;
+            let now = 4_000 + parts * REMEMBERED_MS_MIN / 2;
+            for _ in 0..step {
+                number += 1;
+                let stamp = seeding.home.record().live.time.0;
+                seeding.home.apply(now, write(5, number, stamp));
+            }
+            let stamp = seeding.home.record().live.time.0;
+            seeding.home.apply(now, write(3, number, stamp));
+            if parts % 2 == 0 {
+                seeding.feed();
+            }
+            if reopens {
+                seeding.follower.reopen();
+            }
+            if parts == 40 {
+                break;
+            }
+        }
+        seeding.feed();
+        while !seeding.loaded().is_all() {
+            seeding.load(seeding.clients(1 << 20));
+        }
+        assert!(parts > 5, "{parts}");
+        seeding.end();
+    }
+}
+
+#[test]
+fn a_seed_forgets_a_window_that_went_when_a_part_was_brought() {
+    for begins_anew in [false, true] {
+        let mut home = Group::owner();
+        (0..600).for_each(|number| drop(home.apply(1_000, write(5, number, 0))));
+        let mut seeding = Seeding::begin(home);
+        seeding.load(seeding.clients(1_000));
+        assert!(seeding.loaded().part.is_some());
+        let later = 2_000 + REMEMBERED_MS_MAX;
+        for number in 0..100u128 {
+            let stamp = seeding.home.record().live.time.0;
+            seeding.home.apply(later, write(1_000 + number, 1, stamp));
+        }
+        if begins_anew {
+            seeding.home.apply(later, write(5, 7_000, later));
+        }
+        seeding.load(seeding.clients(1 << 20));
+        seeding.end();
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
             Swap, Write,
         },
         digest::{Differs, Digests},
-        record::{OnLeaseLoss, OperationId, Role, Shadow},
+        record::{ClientsLoaded, OnLeaseLoss, OperationId, Role, Shadow},
     },
 };
 
@@ -310,7 +310,7 @@ fn seed(home: &Group, follower: &mut Group) {
         home.reading()
             .chunk_of_changes(Sequence::ZERO, live.revision, 1 << 20)
             .unwrap(),
-        home.reading().chunk_of_clients(None, 1 << 20),
+        home.reading().chunk_of_clients(ClientsLoaded::default(), 1 << 20),
     ];
     for part in parts {
         assert_eq!(void(&follower.apply(0, swap.encode())), Void::Seed, "not whole yet");

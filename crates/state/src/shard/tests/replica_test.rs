@@ -20,7 +20,7 @@ use crate::{
         clients::Clients,
         command::{Attach, Chunk, Data, Effect, Erase, Follow, Operation, Part, Seed, Swap, Write},
         digest::Digests,
-        record::{Record, Role},
+        record::{ClientsLoaded, Record, Role},
     },
 };
 
@@ -238,8 +238,8 @@ impl Replicas {
             changes: vec![self.change(1), self.change(2)],
         };
         let clients = Part::Clients {
-            after: None,
-            up_to: ClientId(u128::MAX),
+            after: ClientsLoaded::default(),
+            up_to: Some(ClientId(u128::MAX)),
             time: TenantTime(2_000),
             edge: TenantTime(0),
             windows: Vec::new(),

@@ -5,6 +5,7 @@ mod bounded_read;
 mod clock_leap;
 mod contention;
 mod credits;
+mod frozen_node;
 mod idempotent_retry;
 mod idle;
 mod lag;
@@ -63,6 +64,8 @@ pub(super) enum Step {
     OutageTtl,
     /// Increments over a line that is cut again and again
     IdempotentRetry,
+    /// 700 increments a second of one client while a follower of the home is frozen
+    FrozenNode,
     /// A quiet tenant beside one that floods
     NoisyNeighbour,
     /// What is beyond a limit is refused by its name, quickly
@@ -131,6 +134,7 @@ async fn one(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::ClockLeap => clock_leap::run(world).await,
         Step::OutageTtl => outage_ttl::run(world).await,
         Step::IdempotentRetry => idempotent_retry::run(world).await,
+        Step::FrozenNode => frozen_node::run(world).await,
         Step::ScanConsistent => scan_consistent::run(world).await,
         Step::NoisyNeighbour => noisy_neighbour::run(world).await,
         Step::Limits => limits::run(world).await,
