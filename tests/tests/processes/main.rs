@@ -9,6 +9,7 @@ mod cancel;
 mod data;
 mod dev_json;
 mod directories;
+mod ended;
 mod fixture;
 mod health;
 mod limits;

@@ -2,7 +2,7 @@
 
 use stead_api::operation;
 use stead_state::shard::command::{Operation, Step};
-use stead_types::{Error, GroupId, TenantTime};
+use stead_types::{Error, GroupId};
 use tokio::time::Instant;
 
 use super::{Ask, Call, Router, Write, request::Change};

@@ -14,12 +14,14 @@
 //! 3. What its tenant's limits do not admit is refused before it is queued for anything, also on its way to another node.
 //! 4. A write without an idempotency key that a gRPC library has sent before is refused by the node that it asked: an
 //!    earlier attempt may have happened.
-//! 5. A write is answered after the serving check that follows its commit, a linearizable read after the one that
+//! 5. A linearizable read shows nothing past its end: it is removed before, by an entry.
+//! 6. A write is answered after the serving check that follows its commit, a linearizable read after the one that
 //!    follows the reading.
 
 mod admit;
 mod call;
 mod deadlines;
+mod ended;
 mod forwarder;
 mod leaders;
 mod link;

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Job, READY_WAIT, Read, Router, by_deadline,
     call::cancelled,
+    ended::NotRemoved,
     request::{Query, Range},
     too_late,
     written::forked,
@@ -91,6 +92,14 @@ impl Router {
         if let Err(error) = check_wanted(&job) {
             return self.refuse(job.call, &error);
         }
+        match self.remove_ended(hosted, &job).await {
+            Ok(()) => {}
+            Err(NotRemoved::NotLeader(leader)) => {
+                let home = job.tenant.home;
+                return self.forward_to_leader(job, home, leader);
+            }
+            Err(NotRemoved::Failed(error)) => return self.refuse(job.call, &error),
+        }
         let found = self.find(hosted, &job, Role::Home, Some(Duration::ZERO)).await;
         match (found, self.serves(hosted, number)) {
             (Ok(Some(answer)), Ok(())) => {
@@ -147,7 +156,7 @@ impl Router {
 }
 
 /// Tells whether somebody still waits for the answer.
-fn check_wanted(job: &Job<Read>) -> Result<(), Error> {
+pub(super) fn check_wanted(job: &Job<Read>) -> Result<(), Error> {
     if job.call.reply.is_unwanted() {
         return Err(cancelled());
     }

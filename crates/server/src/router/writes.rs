@@ -404,7 +404,7 @@ fn range(tenant: &Tenant, write: &Write) -> Option<DeleteRange> {
     }
 }
 
-fn outcome(answer: stead_store::machine::Answer) -> Outcome {
+pub(super) fn outcome(answer: stead_store::machine::Answer) -> Outcome {
     match answer.downcast::<Outcome>() {
         Ok(outcome) => *outcome,
         Err(_) => Outcome::Void(Void::NoRecord),

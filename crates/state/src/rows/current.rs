@@ -44,6 +44,14 @@ pub struct Live {
     pub expires: Option<TenantTime>,
 }
 
+impl Current {
+    /// Tells whether the key is live and past its end at this time: then it is gone, though no change says so yet.
+    pub fn is_past_end(&self, now: TenantTime) -> bool {
+        let expires = self.live.and_then(|live| live.expires);
+        expires.is_some_and(|expires| expires <= now)
+    }
+}
+
 /// Returns the key of a row.
 pub fn key(copy: Copy, key: &[u8]) -> Bytes {
     copy.key(kind::CURRENT, key.len()).raw(key).finish()

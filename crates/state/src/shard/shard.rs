@@ -250,6 +250,7 @@ impl Shard {
             copy: self.place.copy(tenant, held.record.live.number),
             record: &held.record,
             clients: &held.clients,
+            next_expiry: held.next_expiry,
         })
     }
 

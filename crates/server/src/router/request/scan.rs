@@ -55,6 +55,12 @@ fn invalid_token() -> Error {
 }
 
 impl Range {
+    /// Returns first key and end of a range that is asked for from its beginning.
+    pub(crate) fn first_page(&self) -> Option<(&[u8], Option<&[u8]>)> {
+        let whole = (self.start.as_ref(), self.end.as_deref());
+        self.page_token.is_none().then_some(whole)
+    }
+
     /// Returns the scan of the next page, of a tenant whose number is now known.
     pub(crate) fn scan(&self, tenant: TenantNumber, at: Option<Revision>) -> Result<Scan, Error> {
         let mut scan = Scan {

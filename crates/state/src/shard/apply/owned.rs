@@ -1,6 +1,8 @@
 //! An owner's copy of a tenant while a caller's command is executed: what conditions and effects are evaluated against,
 //! and the one way in which changes are made.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use stead_types::{
     Epoch, IdempotencyKey, Revision, Sequence, TenantNumber, TenantTime,
@@ -13,7 +15,7 @@ use super::{
         answer::{Answer, Evaluated, Made, Refusal, Unfit, Void},
         append::{append, current},
         clients::Check,
-        command::{Condition, Effect, Increment, Operand, WindowLimits},
+        command::{Condition, EXPIRED_MAX, Effect, Increment, Operand, WindowLimits},
         counter::{self, Added},
         read::change_at,
         record::{Record, Role},
@@ -30,6 +32,7 @@ use crate::{
         chain::Chain,
         change::{Cause, Change, Value},
         current::Current,
+        expiry,
     },
 };
 
@@ -39,8 +42,16 @@ pub(super) struct Owned<'a, 'c> {
     pub(super) tenant: &'a mut Tenant,
     pub(super) copy: Copy,
     epoch: Epoch,
-    /// The change that was made, and how many bytes it wrote.
-    wrote: Option<(Sequence, usize)>,
+    /// The changes that were made.
+    wrote: Option<Wrote>,
+}
+
+/// The changes that a command made, from the first to the last, and how many bytes they wrote.
+#[derive(Clone, Copy)]
+struct Wrote {
+    first: Sequence,
+    last: Sequence,
+    len: usize,
 }
 
 /// What a key is to hold, and what it held.
@@ -116,8 +127,9 @@ impl Shard {
         if due != due_before {
             self.index_due(number, due_before, due);
         }
-        if let Some((sequence, len)) = wrote {
-            self.touch(number, sequence, len);
+        if let Some(wrote) = wrote {
+            self.touch(number, wrote.first, wrote.len);
+            self.touch(number, wrote.last, 0);
         }
         Ok(answer)
     }
@@ -150,6 +162,46 @@ impl Owned<'_, '_> {
                 Some(Known::Refused(Answer::Expired { edge, at }))
             }
         }
+    }
+
+    /// Removes those of these keys that are past their end, as changes of their own: whoever names a key finds it gone from
+    /// then on. Returns false if the tenant has used up its sequences.
+    pub(super) fn remove_past_end<'k>(&mut self, keys: impl Iterator<Item = &'k Bytes>) -> Result<bool, Unreadable> {
+        let now = self.now();
+        if self.tenant.next_expiry.is_none_or(|next| now < next) {
+            return Ok(true);
+        }
+        let mut past = BTreeMap::new();
+        for key in keys {
+            if let Some(before) = self.current(key)?.filter(|before| before.is_past_end(now)) {
+                past.insert(key.clone(), before);
+            }
+        }
+        let gone = |(key, before)| Planned {
+            key,
+            before: Some(before),
+            value: None,
+        };
+        self.expire(past.into_iter().map(gone).collect())
+    }
+
+    /// Makes the changes that say that keys are past their end. Returns false if the tenant has used up its sequences.
+    pub(super) fn expire(&mut self, mut past: Vec<Planned>) -> Result<bool, Unreadable> {
+        if past.is_empty() {
+            return Ok(true);
+        }
+        while !past.is_empty() {
+            let rest = past.split_off(past.len().min(EXPIRED_MAX));
+            let step = std::mem::replace(&mut past, rest);
+            if self
+                .commit(Remember::default(), Cause::Expiry, step.into_iter())
+                .is_none()
+            {
+                return Ok(false);
+            }
+        }
+        self.tenant.next_expiry = expiry::next(self.context.rows, self.copy)?;
+        Ok(true)
     }
 
     /// Reads what is current at a key.
@@ -301,7 +353,12 @@ impl Owned<'_, '_> {
             append(self.context.rows, self.copy, &mut record.live, planned.before, change);
         }
         *dirty = true;
-        self.wrote = Some((sequence, len));
+        let first = self.wrote.map_or(sequence, |wrote| wrote.first);
+        self.wrote = Some(Wrote {
+            first,
+            last: sequence,
+            len: len + self.wrote.map_or(0, |wrote| wrote.len),
+        });
         Some(self.evaluated())
     }
 }

@@ -47,7 +47,10 @@ fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unrea
         }
         None => {}
     }
-    let (planned, next) = plan(owned, &range)?;
+    let Plan { past, planned, next } = plan(owned, &range)?;
+    if !owned.expire(past)? {
+        return Ok(exhausted());
+    }
     let keys = planned.len() as u64;
     let at = if planned.is_empty() {
         owned.evaluated()
@@ -70,35 +73,49 @@ fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unrea
     }))
 }
 
+/// The first keys of a range that are to go.
+#[derive(Default)]
+struct Plan {
+    /// Past their end: gone already, and none of those that are removed.
+    past: Vec<Planned>,
+    planned: Vec<Planned>,
+    /// Where the rest begins.
+    next: Option<bytes::Bytes>,
+}
+
 /// Finds the first keys of a range that are to go, and where the rest begins.
-fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<(Vec<Planned>, Option<bytes::Bytes>), Unreadable> {
-    let copy = owned.copy;
+fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<Plan, Unreadable> {
+    let (copy, time) = (owned.copy, owned.now());
     let start = current::key(copy, &range.start);
     let end = match &range.end {
         Some(end) => current::key(copy, end),
         None => copy.range(kind::CURRENT).end,
     };
-    let (mut planned, mut seen) = (Vec::new(), 0);
+    let (mut plan, mut seen) = (Plan::default(), 0);
     if start >= end {
-        return Ok((planned, None));
+        return Ok(plan);
     }
     for row in owned.context.rows.range(&start..&end, Order::Ascending) {
         let (row, value) = row?;
         let now = current::decode(value)?;
         let key = current::parse_key(&row);
-        if planned.len() == RANGE_KEYS_MAX || seen == ROWS_MAX {
-            return Ok((planned, Some(key)));
+        if plan.past.len() + plan.planned.len() == RANGE_KEYS_MAX || seen == ROWS_MAX {
+            plan.next = Some(key);
+            return Ok(plan);
         }
         seen += 1;
-        if now.live.is_some() && range.as_of.is_none_or(|as_of| now.revision <= as_of) {
-            planned.push(Planned {
+        let is_past = now.is_past_end(time);
+        let is_meant = range.as_of.is_none_or(|as_of| now.revision <= as_of);
+        if now.live.is_some() && (is_past || is_meant) {
+            let list = if is_past { &mut plan.past } else { &mut plan.planned };
+            list.push(Planned {
                 key,
                 before: Some(now),
                 value: None,
             });
         }
     }
-    Ok((planned, None))
+    Ok(plan)
 }
 
 fn remove_expired(owned: &mut Owned<'_, '_>) -> Result<Answer, Unreadable> {

@@ -39,6 +39,9 @@ fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
         Some(Known::Refused(answer)) => return Ok(answer),
         None => {}
     }
+    if !owned.remove_past_end(txn.branches.keys())? {
+        return Ok(exhausted());
+    }
     let Branches {
         compares,
         then,

@@ -37,6 +37,9 @@ fn execute(owned: &mut Owned<'_, '_>, write: Write) -> Result<Answer, Unreadable
         Some(Known::Refused(answer)) => return Ok(answer),
         None => {}
     }
+    if !owned.remove_past_end(std::iter::once(&key))? {
+        return Ok(exhausted());
+    }
     let before = owned.current(&key)?;
     if let Some(condition) = &condition {
         match owned.verdict(before, condition)? {

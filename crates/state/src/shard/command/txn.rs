@@ -96,6 +96,15 @@ impl Branches {
         if held { &self.then } else { &self.otherwise }
     }
 
+    /// Returns the keys that they name, those of both branches.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        let steps = self.then.iter().chain(&self.otherwise).map(|step| match step {
+            Step::Get(key) => key,
+            Step::Write(operation) => &operation.key,
+        });
+        self.compares.iter().map(|compare| &compare.key).chain(steps)
+    }
+
     /// Returns about how many bytes they take.
     fn len(&self) -> usize {
         let compares = self

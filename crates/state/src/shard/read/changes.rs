@@ -139,6 +139,7 @@ mod tests {
             copy: Place { group, install: 0 }.copy(TenantNumber::new(7), 1),
             record: &record,
             clients: &Clients::default(),
+            next_expiry: None,
         };
         let changes = |after: &str| reading.changes(after.parse().unwrap(), Sequence::MAX, 1);
         assert!(matches!(changes("1.5"), Err(Refused::Compacted { .. })));

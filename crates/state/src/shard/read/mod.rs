@@ -4,6 +4,7 @@
 //! the copy's own lineage and history.
 
 mod changes;
+mod ended;
 mod page;
 mod ranges;
 mod scan;
@@ -14,7 +15,7 @@ pub use changes::Changes;
 pub use page::{InvalidPageToken, PageToken, arguments_hash};
 pub use ranges::Ranges;
 pub use scan::{Page, Scan};
-use stead_types::{Epoch, Revision, Sequence};
+use stead_types::{Epoch, Revision, Sequence, TenantTime};
 
 use super::{
     answer::{Evaluated, Version},
@@ -82,6 +83,8 @@ pub struct Reading<'a> {
     pub(super) copy: Copy,
     pub(super) record: &'a Record,
     pub(super) clients: &'a Clients,
+    /// No key of an owned tenant expires before this.
+    pub(super) next_expiry: Option<TenantTime>,
 }
 
 impl<'a> Reading<'a> {

@@ -25,8 +25,15 @@ impl Model {
         }
     }
 
+    /// Removes those of these keys that are past their end.
+    fn remove_past_end(&mut self, time: u64, is_named: impl Fn(&Vec<u8>) -> bool) {
+        let is_past = |held: &Held| held.expires.is_some_and(|expires| expires <= time);
+        self.remove(time, |key, held| is_named(key) && is_past(held));
+    }
+
     /// A write that is sent for the first time.
     pub(super) fn write(&mut self, time: u64, operation: &Operation) -> Answer {
+        self.remove_past_end(time, |key| *key == operation.key);
         let held = self.now().remove(operation.key.as_ref());
         if !operation
             .condition
@@ -60,6 +67,7 @@ impl Model {
 
     /// A transaction that is sent for the first time.
     pub(super) fn txn(&mut self, time: u64, branches: &Branches) -> Answer {
+        self.remove_past_end(time, |key| branches.keys().any(|named| named == key));
         let now = self.now();
         let held = branches
             .compares
@@ -106,6 +114,7 @@ impl Model {
     /// A range that is removed for the first time; it is small.
     pub(super) fn delete_range(&mut self, time: u64, (start, end): (&[u8], &[u8])) -> Answer {
         let gone = |key: &Vec<u8>| start <= key.as_slice() && key.as_slice() < end;
+        self.remove_past_end(time, gone);
         let keys = self.remove(time, |key, _| gone(key));
         Answer::RangeDeleted(RangeDeleted {
             at: self.evaluated(),

@@ -1,6 +1,7 @@
 //! The shard against a plain model, and its guards one by one.
 
 mod bounds_test;
+mod ended_test;
 mod expected;
 mod group;
 mod idempotency_test;

@@ -168,7 +168,7 @@ impl Replicas {
             sequence: number,
             request: 2,
             evicted: 0,
-            clients_evicted: Vec::new(),
+            others: Vec::new(),
         };
         Change {
             revision,
