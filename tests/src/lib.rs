@@ -9,4 +9,6 @@
 
 pub mod checker;
 pub mod history;
+#[cfg(target_os = "linux")]
+pub mod powercut;
 pub mod process;

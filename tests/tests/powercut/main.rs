@@ -1,0 +1,147 @@
+//! Power cuts under real nodes: each data directory stands on a disk that knows what a cut would leave.
+//!
+//! The disks are mounted by FUSE: where `/dev/fuse` cannot be opened the tests say that they are skipped. A short campaign
+//! runs with every test run; `tests/powercut.sh` runs for as long as one likes.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use stead_tests::{
+    powercut::{
+        mount,
+        rounds::{Kind, Report, World},
+    },
+    process::{alone, binary},
+};
+
+/// One node in three runs on sled, as in `stead dev`.
+const MIXED: [&str; 3] = ["fjall", "fjall", "sled"];
+const FJALL: [&str; 3] = ["fjall"; 3];
+/// Rounds of one cluster before the next one begins afresh.
+const ROUNDS_OF_CLUSTER: usize = 25;
+const SHORT_SEED: u64 = 1;
+
+fn is_skipped() -> bool {
+    let obstacle = mount::obstacle();
+    if let Some(why) = &obstacle {
+        eprintln!("SKIPPED: no power is cut: {why}");
+    }
+    obstacle.is_some()
+}
+
+/// Plays rounds on one cluster; ends early after one that found something.
+async fn campaign(engines: [&str; 3], kinds: &[Kind], seed: u64, reports: &mut Vec<Report>) -> anyhow::Result<()> {
+    let mut world = World::start(binary().to_owned(), engines, seed).await?;
+    for kind in kinds {
+        let played = world.play(*kind).await;
+        if played.as_ref().map_or(true, |report| !report.violations.is_empty()) {
+            world.keep();
+        }
+        let report = played?;
+        let line = format!(
+            "{kind}: {} acknowledged, {} unknown, {} bytes cut away, back after {:.1?}",
+            report.acknowledged, report.unknown, report.bytes_lost, report.back_after
+        );
+        eprintln!(
+            "{} on {}: {line}",
+            if report.violations.is_empty() { "held" } else { "BROKEN" },
+            engines.join(", ")
+        );
+        let is_broken = !report.violations.is_empty();
+        reports.push(report);
+        if is_broken {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn check(reports: &[Report]) {
+    let broken: Vec<&Report> = reports.iter().filter(|report| !report.violations.is_empty()).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_power_cuts_and_failed_syncs() {
+    if is_skipped() {
+        return;
+    }
+    let _alone = alone();
+    let kinds = [
+        Kind::Cut {
+            nodes: 3,
+            torn: true,
+            slow: false,
+        },
+        Kind::Cut {
+            nodes: 1,
+            torn: false,
+            slow: false,
+        },
+        Kind::FailedSyncs,
+        Kind::Cut {
+            nodes: 2,
+            torn: true,
+            slow: true,
+        },
+    ];
+    let mut reports = Vec::new();
+    campaign(MIXED, &kinds, SHORT_SEED, &mut reports).await.unwrap();
+    check(&reports);
+}
+
+/// Rounds for hours: `STEAD_POWERCUT_MINUTES` or `STEAD_POWERCUT_ROUNDS`, `STEAD_POWERCUT_SEED`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs for as long as it is told: tests/powercut.sh"]
+async fn long_campaign() {
+    assert!(!is_skipped(), "nothing was tried");
+    let _alone = alone();
+    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let rounds_max = number("STEAD_POWERCUT_ROUNDS").unwrap_or(u64::MAX) as usize;
+    let time_max = Duration::from_secs(60 * number("STEAD_POWERCUT_MINUTES").unwrap_or(u64::from(u32::MAX)));
+    let mut seed = number("STEAD_POWERCUT_SEED").unwrap_or(SHORT_SEED);
+    let (from, mut reports, mut failures) = (Instant::now(), Vec::new(), Vec::new());
+    let all = Kind::all();
+    for cluster in 0.. {
+        let left = rounds_max.saturating_sub(reports.len()).min(ROUNDS_OF_CLUSTER);
+        if left == 0 || time_max <= from.elapsed() {
+            break;
+        }
+        let engines = if cluster % 2 == 0 { FJALL } else { MIXED };
+        let kinds: Vec<Kind> = (0..left).map(|round| all[(round + cluster) % all.len()]).collect();
+        eprintln!("cluster {cluster} on {}, seed {seed}", engines.join(", "));
+        if let Err(error) = campaign(engines, &kinds, seed, &mut reports).await {
+            eprintln!("BROKEN: {error:#}");
+            failures.push(format!("cluster {cluster}, seed {seed}: {error:#}"));
+        }
+        seed += 1;
+    }
+    eprintln!("{}", table(&reports));
+    assert!(failures.is_empty(), "{failures:#?}");
+    check(&reports);
+}
+
+/// What was tried and found, kind by kind.
+fn table(reports: &[Report]) -> String {
+    let mut text =
+        String::from("kind | rounds | acknowledged | unknown | bytes cut away | slowest back | violations\n");
+    for kind in Kind::all() {
+        let of_kind: Vec<&Report> = reports.iter().filter(|report| report.kind == kind).collect();
+        let sum = |of: fn(&Report) -> u64| of_kind.iter().map(|report| of(report)).sum::<u64>();
+        let slowest = of_kind.iter().map(|report| report.back_after).max().unwrap_or_default();
+        text += &format!(
+            "{kind} | {} | {} | {} | {} | {slowest:.1?} | {}\n",
+            of_kind.len(),
+            sum(|report| report.acknowledged),
+            sum(|report| report.unknown),
+            sum(|report| report.bytes_lost),
+            sum(|report| report.violations.len() as u64),
+        );
+    }
+    text
+}
