@@ -1,15 +1,14 @@
 //! Opens all storage of a node.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stead_types::NodeId;
 
 use crate::background::{Background, Stagger};
-use crate::dir::{DataDir, Identity, Refused};
+use crate::dir::{DataDir, Identity, Refused, renew};
 use crate::engine::{self, Engine, Kind};
-use crate::group_rows::failed;
 use crate::health::Health;
 use crate::log::{self, LogStore, raft_engine};
 use crate::power::Power;
@@ -121,6 +120,24 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What may not be on the disk cannot be written there.
+    #[error(
+        "cannot make {path} durable: what is read of it may not be on the disk, since the node did not end in order; see to \
+         the disk, then start the node again"
+    )]
+    Renew {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<renew::Failed> for Error {
+    fn from(renew::Failed { path, source }: renew::Failed) -> Self {
+        Self::Renew { path, source }
+    }
 }
 
 /// Opens all storage of a node.
@@ -162,23 +179,14 @@ fn on_disk(
 ) -> Result<Store, Error> {
     let part = |part, path| move |source| Error::Part { part, path, source };
     let (rows_dir, log_dir) = (dir.rows(), dir.log());
+    if !dir.was_clean() {
+        renew(&log_dir, &rows_dir, kind)?;
+    }
     let fault = raft_engine::SyncFault::default();
     let log = raft_engine::open(&log_dir, log, fault, health.clone()).map_err(part("Raft log", log_dir.clone()))?;
     let background = Background::thread("checkpoints", health.clone(), stagger);
     let background = background.map_err(part("checkpoint thread", rows_dir.clone()))?;
-    let opened = background.run(None, "opening the rows", {
-        let rows_dir = rows_dir.clone();
-        move || {
-            let opened = match kind {
-                Kind::Fjall => engine::fjall::open(&rows_dir),
-                Kind::Sled => engine::sled::open(&rows_dir),
-                Kind::Memory => Ok(engine::memory::Disk::default().open()),
-            };
-            opened.map_err(failed("opening the rows"))
-        }
-    });
-    let opened = opened.map_err(|failed| io::Error::other(failed.source));
-    let engine = opened.map_err(part("rows", rows_dir))?;
+    let engine = open_rows(&dir, kind, &background)?;
     Ok(Store {
         engine: engine::watched(engine, health.clone()),
         log,
@@ -188,7 +196,134 @@ fn on_disk(
     })
 }
 
+/// Opens the rows; those whose files are damaged are set aside, and new ones take their place.
+fn open_rows(dir: &DataDir, kind: Kind, background: &Background) -> Result<Arc<dyn Engine>, Error> {
+    let path = dir.rows();
+    let open = || {
+        let path = path.clone();
+        let opened = background.run(None, "opening the rows", move || Ok(engine::open(kind, &path)));
+        opened.map_err(|failed| io::Error::other(failed.source)).flatten()
+    };
+    let opened = match open() {
+        Err(error) if engine::is_damage(&error) => {
+            set_aside(dir, &error)?;
+            open()
+        }
+        opened => opened,
+    };
+    opened.map_err(|source| Error::Part {
+        part: "rows",
+        path: path.clone(),
+        source,
+    })
+}
+
+fn set_aside(dir: &DataDir, error: &(dyn std::error::Error + 'static)) -> Result<(), Refused> {
+    let kept = dir.set_rows_aside()?;
+    let kept = kept.map_or_else(
+        || "not kept, they were being rebuilt".to_owned(),
+        |path| path.display().to_string(),
+    );
+    tracing::warn!(
+        error,
+        kept,
+        "the rows cannot be opened: they are set aside, and come back from the log or from other voters"
+    );
+    Ok(())
+}
+
+/// Makes sure that what the log and the rows will be read from is on the disk. What it costs is the log and, of the rows,
+/// all but tables that fjall has synced: little with fjall, everything with sled.
+fn renew(log: &Path, rows: &Path, kind: Kind) -> Result<(), Error> {
+    tracing::info!(
+        "the node did not end in order: files are written anew, so that what is read of them is on the disk"
+    );
+    let log = renew::renew(log, raft_engine::is_spare)?;
+    let rows = renew::renew(rows, |path| kind == Kind::Fjall && engine::fjall::is_written_once(path))?;
+    tracing::info!(
+        log_files = log.files,
+        log_bytes = log.bytes,
+        row_files = rows.files,
+        row_bytes = rows.bytes,
+        "files are on the disk"
+    );
+    Ok(())
+}
+
 impl Store {
+    /// Tells whether somebody else still holds a part of it.
+    pub fn is_in_use(&self) -> bool {
+        let is_shared = 1 < Arc::strong_count(&self.log) || 1 < Arc::strong_count(&self.background);
+        is_shared || 1 < Arc::strong_count(&self.engine) || self.log.is_in_use()
+    }
+
+    /// Sets rows aside that were opened and cannot be read, and opens new ones. Nobody else may hold a part of the engine.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn set_rows_aside(self, error: &(dyn std::error::Error + 'static)) -> Result<Self, Error> {
+        let Self {
+            engine,
+            log,
+            background,
+            health,
+            dir,
+        } = self;
+        let kind = engine.kind();
+        drop(engine);
+        let engine = match &dir {
+            None => engine::memory::Disk::default().open(),
+            Some(dir) => {
+                set_aside(dir, error)?;
+                open_rows(dir, kind, &background)?
+            }
+        };
+        Ok(Self {
+            engine: engine::watched(engine, health.clone()),
+            log,
+            background,
+            health,
+            dir,
+        })
+    }
+
+    /// Notes that rows which took the place of damaged ones have come back.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn rows_are_whole(&self) -> Result<(), Error> {
+        Ok(self.dir.as_ref().map_or(Ok(()), DataDir::rows_are_whole)?)
+    }
+
+    /// Ends the use of storage in order: all is synced, and the next start believes what it reads. Returns false if it
+    /// cannot say so, because a part is in use or has failed.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be synced.
+    pub fn close(self) -> Result<bool, Error> {
+        if self.health.failure().is_some() || self.is_in_use() {
+            return Ok(false);
+        }
+        let Self {
+            engine,
+            log,
+            background,
+            dir,
+            ..
+        } = self;
+        // The threads of each end with it.
+        drop((log, engine, background));
+        if let Some(dir) = dir {
+            renew::sync(&dir.log())?;
+            renew::sync(&dir.rows())?;
+            dir.end_clean()?;
+        }
+        Ok(true)
+    }
+
     /// Tells whether storage was made by this opening: the node remembers nothing, not even its votes.
     pub fn created(&self) -> bool {
         self.dir.as_ref().is_some_and(DataDir::created)
@@ -280,6 +415,53 @@ mod tests {
         let log = in_memory(&disk, Health::default()).log.group(GroupId::DIRECTORY);
         log.save_vote(vote(), Box::new(|done| done.unwrap()));
         assert_eq!(log.state().unwrap().vote, Some(vote()));
+    }
+
+    #[test]
+    fn storage_that_is_closed_in_order_is_not_written_anew() {
+        for engine in [Kind::Fjall, Kind::Sled] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().to_owned();
+            let config = config(Place::Directory { path, engine, log: LOG });
+            let was_clean = |store: &Store| store.dir.as_ref().unwrap().was_clean();
+            drop(open(config.clone()).unwrap());
+            let store = open(config.clone()).unwrap();
+            assert!(!was_clean(&store));
+            let log = store.log.group(GroupId::DIRECTORY);
+            assert!(!store.close().unwrap(), "the log of a group is held");
+            drop(log);
+            let store = open(config.clone()).unwrap();
+            assert!(!was_clean(&store) && store.close().unwrap());
+            assert!(was_clean(&open(config).unwrap()));
+        }
+    }
+
+    #[test]
+    fn damaged_rows_are_set_aside_and_the_log_stays() {
+        for engine in [Kind::Fjall, Kind::Sled] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().to_owned();
+            let config = config(Place::Directory { path, engine, log: LOG });
+            let store = open(config.clone()).unwrap();
+            let log = store.log.group(GroupId::DIRECTORY);
+            let (sender, receiver) = std::sync::mpsc::channel();
+            log.save_vote(Bytes::from("v"), Box::new(move |done| sender.send(done).unwrap()));
+            receiver.recv().unwrap().unwrap();
+            drop((store, log));
+            renew::renew(&dir.path().join("rows"), |path| {
+                std::fs::write(path, [0x5a; 100]).unwrap();
+                true
+            })
+            .unwrap();
+            let store = open(config).unwrap();
+            assert_eq!(
+                store.log.group(GroupId::DIRECTORY).state().unwrap().vote,
+                Some(Bytes::from("v"))
+            );
+            assert!(dir.path().join("rows.damaged-1").is_dir() && dir.path().join("REBUILDING").exists());
+            store.rows_are_whole().unwrap();
+            assert!(!dir.path().join("REBUILDING").exists());
+        }
     }
 
     #[test]

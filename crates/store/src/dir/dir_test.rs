@@ -103,3 +103,45 @@ fn rows_without_their_log_are_refused() {
     fs::create_dir(dir.path().join(ROWS)).unwrap();
     assert!(refusal(&dir, &identity()).starts_with("DIR holds rows but no log"));
 }
+
+#[test]
+fn only_the_start_after_an_orderly_stop_is_clean() {
+    // Invariant 2.
+    let dir = tempfile::tempdir().unwrap();
+    let open = || DataDir::open(dir.path(), &identity()).unwrap();
+    let first = open();
+    assert!(first.was_clean(), "there is nothing yet");
+    drop(first);
+    let killed = open();
+    assert!(!killed.was_clean());
+    killed.end_clean().unwrap();
+    let again = open();
+    assert!(again.was_clean());
+    drop(again);
+    assert!(!open().was_clean());
+}
+
+#[test]
+fn set_aside_rows_are_bounded_and_stay_until_their_successors_are_whole() {
+    // Invariant 3.
+    let dir = made();
+    let opened = DataDir::open(dir.path(), &identity()).unwrap();
+    let fail = |bytes: &str| {
+        std::fs::create_dir_all(opened.rows()).unwrap();
+        std::fs::write(opened.rows().join("data"), bytes).unwrap();
+        opened.set_rows_aside().unwrap().is_some()
+    };
+    let kept = || -> Vec<String> {
+        let numbers = opened.damaged().unwrap();
+        let read = |number| std::fs::read_to_string(dir.path().join(format!("{DAMAGED}{number}/data"))).unwrap();
+        numbers.into_iter().map(read).collect()
+    };
+    assert!(fail("first"));
+    assert!(!fail("not whole"));
+    assert_eq!(kept(), ["first"]);
+    for rows in ["second", "third"] {
+        opened.rows_are_whole().unwrap();
+        assert!(fail(rows));
+    }
+    assert_eq!(kept(), ["second", "third"]);
+}

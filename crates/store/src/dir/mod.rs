@@ -3,13 +3,21 @@
 //! ```text
 //!   LOCK          held while a process uses the directory
 //!   stead.json    format, cluster, node, engine; written once
+//!   CLEAN         there after an orderly stop, gone while a process uses the directory
 //!   log/          the Raft log
 //!   rows/         the engine's files
+//!   rows.damaged-1/   rows that could not be opened: the last ones, two at most
+//!   REBUILDING    there while rows that were set aside come back
 //! ```
 //!
 //! # Invariants
 //!
 //! 1. Nothing in a directory is touched before it is locked and known to be this node's.
+//! 2. `CLEAN` says that all that stands in the directory is on the disk: it is made when everything was synced, after the
+//!    last write, and durably removed before the next one.
+//! 3. Rows that were set aside stay until those that took their place were whole.
+
+pub(crate) mod renew;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -31,6 +39,12 @@ const LOCK: &str = "LOCK";
 const IDENTITY: &str = "stead.json";
 const LOG: &str = "log";
 const ROWS: &str = "rows";
+const CLEAN: &str = "CLEAN";
+const REBUILDING: &str = "REBUILDING";
+/// How names of rows that were set aside begin; a number follows.
+const DAMAGED: &str = "rows.damaged-";
+/// Most rows that are kept of those that were set aside.
+const DAMAGED_MAX: usize = 2;
 
 /// Who uses a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +152,7 @@ pub enum Refused {
 pub struct DataDir {
     path: PathBuf,
     created: bool,
+    was_clean: bool,
     _lock: File,
 }
 
@@ -173,16 +188,86 @@ impl DataDir {
             }
             Err(error) => return Err(io_error(&file)(error)),
         };
+        let was_clean = take_clean_mark(path)?;
         Ok(Self {
             path: path.to_owned(),
             created,
+            was_clean,
             _lock: lock,
         })
+    }
+
+    /// Tells whether all that stands here is known to be on the disk: nothing does yet, or the last use ended in order
+    /// (invariant 2).
+    pub fn was_clean(&self) -> bool {
+        self.created || self.was_clean
+    }
+
+    /// Notes durably that the use of the directory ended in order, and gives up the lock. Everything was synced before,
+    /// and nothing is written afterwards.
+    pub fn end_clean(self) -> Result<(), Refused> {
+        let mark = self.path.join(CLEAN);
+        let write = || -> io::Result<()> {
+            File::create(&mark)?.sync_all()?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(io_error(&mark))
     }
 
     /// Tells whether the directory was made by this opening: the node remembers nothing.
     pub fn created(&self) -> bool {
         self.created
+    }
+
+    /// Moves rows that cannot be opened out of the way and returns where they are kept. Rows that had not come back
+    /// whole after an earlier time are removed: what they lack is in those that were set aside then (invariant 3).
+    pub fn set_rows_aside(&self) -> Result<Option<PathBuf>, Refused> {
+        let (rows, mark) = (self.rows(), self.path.join(REBUILDING));
+        if mark.exists() {
+            fs::remove_dir_all(&rows).map_err(io_error(&rows))?;
+            return Ok(None);
+        }
+        let mut kept = self.damaged()?;
+        let number = kept.last().map_or(1, |last| last + 1);
+        let aside = self.path.join(format!("{DAMAGED}{number}"));
+        fs::rename(&rows, &aside).map_err(io_error(&rows))?;
+        self.sync()?;
+        // From here on a second failure does not cost what was set aside.
+        let marked = File::create(&mark).and_then(|file| file.sync_all());
+        marked.map_err(io_error(&mark))?;
+        self.sync()?;
+        kept.push(number);
+        for number in &kept[..kept.len().saturating_sub(DAMAGED_MAX)] {
+            let old = self.path.join(format!("{DAMAGED}{number}"));
+            fs::remove_dir_all(&old).map_err(io_error(&old))?;
+        }
+        Ok(Some(aside))
+    }
+
+    /// Notes that the rows hold all that they must.
+    pub fn rows_are_whole(&self) -> Result<(), Refused> {
+        let mark = self.path.join(REBUILDING);
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => removed.map_err(io_error(&mark))?,
+        }
+        self.sync()
+    }
+
+    /// Returns the numbers of rows that were set aside, ascending.
+    fn damaged(&self) -> Result<Vec<u64>, Refused> {
+        let entries = fs::read_dir(&self.path).map_err(io_error(&self.path))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut numbers: Vec<u64> = names
+            .filter_map(|name| name.strip_prefix(DAMAGED)?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn sync(&self) -> Result<(), Refused> {
+        let synced = File::open(&self.path).and_then(|dir| dir.sync_all());
+        synced.map_err(io_error(&self.path))
     }
 
     /// Where the Raft log is, which must be made before the rows.
@@ -194,6 +279,19 @@ impl DataDir {
     pub fn rows(&self) -> PathBuf {
         self.path.join(ROWS)
     }
+}
+
+/// Removes the mark of an orderly stop, durably, and tells whether it was there.
+fn take_clean_mark(dir: &Path) -> Result<bool, Refused> {
+    let mark = dir.join(CLEAN);
+    let was_there = match fs::remove_file(&mark) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(io_error(&mark)(error)),
+    };
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(io_error(dir))?;
+    Ok(was_there)
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Refused {

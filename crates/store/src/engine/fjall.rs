@@ -25,6 +25,9 @@ const WORKERS: usize = 1;
 /// Tables that wait to be compacted before writing waits for them: each of them costs a read.
 const UNSORTED_TABLES_MAX: usize = 16;
 
+/// The folder of a keyspace's tables.
+const TABLES: &str = "tables";
+
 const COMPACTION_WAIT: Duration = Duration::from_millis(10);
 
 /// Longest wait for compaction: a slow disk slows reads down rather than stopping checkpoints.
@@ -52,11 +55,19 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
     Ok(Arc::new(Fjall { database, rows }))
 }
 
+/// Tells whether a file was synced before any other one named it, and is never written again: a table. One whose sync
+/// failed is named by no version, and removed when the engine is opened.
+pub(crate) fn is_written_once(path: &Path) -> bool {
+    let folder = path.parent().and_then(Path::file_name);
+    folder.is_some_and(|folder| folder == TABLES)
+}
+
 fn to_io(error: fjall::Error) -> io::Error {
-    if let fjall::Error::Io(error) = error {
-        return error;
+    match error {
+        fjall::Error::Io(error) => error,
+        fjall::Error::Locked => io::Error::new(io::ErrorKind::WouldBlock, error),
+        other => io::Error::other(other),
     }
-    io::Error::other(error)
 }
 
 impl Fjall {
@@ -179,5 +190,25 @@ mod tests {
         assert_eq!(reason, WorkerEnded.to_string());
         engine.check_workers().unwrap_err();
         engine.checkpoint().unwrap_err();
+    }
+
+    #[test]
+    fn its_tables_are_told_from_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = super::open(dir.path()).unwrap();
+        conformance::write(&*engine, vec![conformance::put("a", "1")]);
+        drop(engine);
+        let (mut tables, mut others) = (Vec::new(), Vec::new());
+        crate::dir::renew::renew(dir.path(), |path| {
+            let list = match super::is_written_once(path) {
+                true => &mut tables,
+                false => &mut others,
+            };
+            list.push(path.to_owned());
+            true
+        })
+        .unwrap();
+        assert_eq!(tables.len(), 1, "{tables:?}");
+        assert!(others.iter().any(|path| path.ends_with("current")), "{others:?}");
     }
 }

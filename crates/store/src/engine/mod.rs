@@ -13,13 +13,18 @@
 //! 4. After a failed read, write or sync every later write is refused, until the engine is opened again: [`watched`]
 //!    sees to that for all engines, and stops the node.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stead_state::rows::{Order, Row, Unreadable, change, expiry};
+
+use crate::health::caught;
 
 #[cfg(test)]
 mod conformance;
@@ -118,6 +123,36 @@ impl FromStr for Kind {
     }
 }
 
+/// Opens an engine in a directory. A panic of the library is an error.
+pub fn open(kind: Kind, dir: &Path) -> io::Result<Arc<dyn Engine>> {
+    let opened = caught(|| match kind {
+        Kind::Fjall => fjall::open(dir),
+        Kind::Sled => sled::open(dir),
+        Kind::Memory => Ok(memory::Disk::default().open()),
+    });
+    opened.unwrap_or_else(|panicked| Err(io::Error::other(format!("{kind} could not read its files: {panicked}"))))
+}
+
+/// Tells whether an engine was not opened because of what stands in its files: the system had nothing against reading them.
+pub fn is_damage(error: &io::Error) -> bool {
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported) {
+        return false;
+    }
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        cause = match error.downcast_ref::<io::Error>() {
+            None => error.source(),
+            Some(error) => match (error.raw_os_error(), error.get_ref()) {
+                // A file that others name is missing.
+                (Some(code), _) => return code == libc::ENOENT,
+                (None, Some(inner)) => Some(inner),
+                (None, None) => None,
+            },
+        };
+    }
+    true
+}
+
 /// Tells whether a range holds no key; ranges of trees panic on some of those.
 fn is_empty(range: &Range<&[u8]>) -> bool {
     range.end <= range.start
@@ -125,4 +160,40 @@ fn is_empty(range: &Range<&[u8]>) -> bool {
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> Unreadable {
     Unreadable(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_from_what_the_system_refuses() {
+        let of_system = |code| io::Error::from_raw_os_error(code);
+        for refused in [libc::EIO, libc::ENOSPC, libc::EACCES, libc::EMFILE] {
+            assert!(!is_damage(&of_system(refused)));
+            assert!(!is_damage(&io::Error::other(of_system(refused))));
+        }
+        assert!(!is_damage(&io::ErrorKind::WouldBlock.into()));
+        assert!(is_damage(&of_system(libc::ENOENT)));
+        assert!(is_damage(&io::Error::other("checksum mismatch")));
+    }
+
+    #[test]
+    fn garbled_files_are_damage_of_every_engine() {
+        for kind in [Kind::Fjall, Kind::Sled] {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = open(kind, dir.path()).unwrap();
+            conformance::write(&*engine, vec![conformance::put("a", "1")]);
+            engine.checkpoint().unwrap();
+            drop(engine);
+            crate::dir::renew::renew(dir.path(), |path| {
+                let garbled = vec![0x5a; std::fs::metadata(path).unwrap().len() as usize];
+                std::fs::write(path, garbled).unwrap();
+                true
+            })
+            .unwrap();
+            let error = open(kind, dir.path()).err().expect("nothing of it can be read");
+            assert!(is_damage(&error), "{kind}: {error:?}");
+        }
+    }
 }

@@ -85,6 +85,9 @@ pub trait LogStore: Send + Sync {
     /// Returns the groups whose old records keep files alive: they should take a snapshot and purge.
     fn holding_back(&self) -> Vec<GroupId>;
 
+    /// Tells whether somebody holds the log of a group.
+    fn is_in_use(&self) -> bool;
+
     /// Returns the health of the node whose log this is.
     fn health(&self) -> &Health;
 }

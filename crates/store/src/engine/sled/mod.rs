@@ -67,6 +67,9 @@ fn open_waiting(config: &sled::Config) -> io::Result<sled::Db> {
                 waits += 1;
                 thread::sleep(LOCK_WAIT);
             }
+            Err(sled::Error::Io(error)) if is_locked(&error) => {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, error));
+            }
             opened => return Ok(opened?),
         }
     }
@@ -86,7 +89,8 @@ fn probe(database: &sled::Db) -> io::Result<()> {
     tree.insert("opened", &(opened + 1).to_le_bytes())?;
     database.flush()?;
     if cfg!(target_os = "linux") && sync_shim::calls() == before {
-        return Err(io::Error::other(
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
             "sled's syncs do not reach the disk in this build, so rows would be lost with power; \
              use a build of stead that links its own sync_file_range, or storage.engine = \"fjall\"",
         ));

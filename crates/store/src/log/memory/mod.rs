@@ -245,6 +245,10 @@ impl LogStore for Logs {
         Vec::new()
     }
 
+    fn is_in_use(&self) -> bool {
+        false
+    }
+
     fn health(&self) -> &Health {
         &self.health
     }

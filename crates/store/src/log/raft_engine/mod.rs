@@ -85,6 +85,11 @@ impl Options {
     }
 }
 
+/// Tells whether a file of the log holds nothing that is ever read.
+pub(crate) fn is_spare(path: &Path) -> bool {
+    purger::is_spare(path)
+}
+
 /// Opens the log in a directory, which is made if it is missing, for a node with this health. `fault` can make its syncs
 /// fail.
 pub fn open(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> io::Result<Arc<dyn LogStore>> {
@@ -200,6 +205,10 @@ impl LogStore for Logs {
 
     fn holding_back(&self) -> Vec<GroupId> {
         self.threads.parts.purger.holding_back()
+    }
+
+    fn is_in_use(&self) -> bool {
+        1 < Arc::strong_count(&self.threads)
     }
 
     fn health(&self) -> &Health {

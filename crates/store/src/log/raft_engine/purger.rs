@@ -14,6 +14,11 @@ use crate::health::{Failure, Health};
 /// How raft-engine's names of spare files end.
 const SPARE: &str = "reserved";
 
+/// Tells whether a file was made for later use: what stands in it is never read.
+pub(super) fn is_spare(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == SPARE)
+}
+
 /// The purge thread's inbox and outbox.
 pub(super) struct Purger {
     state: Mutex<State>,
@@ -89,7 +94,7 @@ impl Purger {
 fn sync_spare_files(dir: &Path) -> io::Result<()> {
     for entry in dir.read_dir()? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == SPARE) {
+        if is_spare(&path) {
             // The log's writer may have taken it into use meanwhile.
             match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
