@@ -67,6 +67,15 @@ pub enum OpenError {
     /// The node already runs it.
     #[error("group {0} is already open on this node")]
     AlreadyOpen(GroupId),
+    /// Its rows are gone, and there is no other voter.
+    #[error(
+        "the rows of group {group} are gone, what was purged from its log stood only there, and it has no other voter to \
+         get it from: bring the rows back from a backup; rows that could not be opened were set aside beside them"
+    )]
+    RowsLost {
+        /// Which group.
+        group: GroupId,
+    },
     /// Its log or its machine cannot be read.
     #[error("group {group} cannot be opened")]
     Unreadable {

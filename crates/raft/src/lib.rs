@@ -16,7 +16,8 @@
 //! 1. A proposal is answered once its entry is applied here, or with an error that says whether it may have happened.
 //! 2. A node that was restarted neither votes nor stands for election until every lease it may have granted is over.
 //! 3. A voter without a log joins a group only at the group's beginning (`founding`).
-//! 4. Storage that failed, a machine that failed, and a task or a job that panicked stop the node, with the reason:
+//! 4. A voter whose rows are gone takes no part in a group before it has them again (`restore`).
+//! 5. Storage that failed, a machine that failed, and a task or a job that panicked stop the node, with the reason:
 //!    `stead_store::health`.
 
 mod blocking;
@@ -35,6 +36,7 @@ mod proposal;
 mod proposer;
 mod queue;
 mod reads;
+mod restore;
 mod retained;
 mod service;
 mod spool;

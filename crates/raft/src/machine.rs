@@ -81,7 +81,7 @@ impl StateMachine {
         Ok(())
     }
 
-    fn meta(applied: &Applied) -> io::Result<SnapshotMeta> {
+    pub(crate) fn meta(applied: &Applied) -> io::Result<SnapshotMeta> {
         Ok(SnapshotMeta {
             last_log_id: read_log_id_record(applied.log_id.clone())?,
             last_membership: read_membership_record(applied.membership.clone())?,

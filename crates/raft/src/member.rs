@@ -10,6 +10,7 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use stead_store::log::GroupLog;
+use stead_store::machine::Machine;
 use stead_types::NodeId;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -33,6 +34,7 @@ pub(crate) struct Member {
     pub(crate) raft: Raft,
     pub(crate) log: Arc<dyn GroupLog>,
     pub(crate) clock: Arc<GroupClock>,
+    pub(crate) machine: Arc<dyn Machine>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) reads: Reads,
     pub(crate) applied: watch::Sender<u64>,
@@ -42,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) spool: Option<PathBuf>,
     /// Held while a snapshot is received: one at a time.
     pub(crate) receiving: Mutex<()>,
+    /// Held while a snapshot goes to a voter that asked for it: one at a time.
+    pub(crate) giving: Arc<Mutex<()>>,
     /// When the leader was heard of last, on a node that follows.
     pub(crate) heard: Heard,
     /// Set for one lease after a restart: it neither votes nor stands for election meanwhile.

@@ -26,6 +26,7 @@ use crate::network::Network;
 use crate::peers::{Peers, Resolver};
 use crate::proposer::Proposer;
 use crate::reads::Reads;
+use crate::restore::Restore;
 use crate::retained::Retained;
 use crate::service;
 use crate::tasks::Tasks;
@@ -147,6 +148,32 @@ impl Node {
         self.registry.members().into_iter().map(Group::new).collect()
     }
 
+    /// Brings back the machine of a group whose rows are gone, from another voter, before the group is opened: see
+    /// [`crate::restore`]. Nothing happens to one whose log goes on where its machine stands. It never gives up.
+    ///
+    /// # Errors
+    ///
+    /// When the log or the machine cannot be used, or when nobody else could have the rows.
+    pub async fn restore(&self, config: &GroupConfig, machine: Arc<dyn Machine>) -> Result<(), OpenError> {
+        let restore = Restore {
+            sender: Sender {
+                group: config.group,
+                incarnation: config.incarnation,
+                node: self.config.node,
+            },
+            peers: &self.peers,
+            log: self.config.log.group(config.group),
+            machine,
+            worker: Worker {
+                blocking: self.config.blocking,
+                group: config.group,
+                health: self.health.clone(),
+            },
+            spool: self.config.spool.as_deref(),
+        };
+        restore.run(&config.voters).await
+    }
+
     /// Opens a group: a new one, or one whose log and machine were opened again.
     ///
     /// # Errors
@@ -249,6 +276,7 @@ impl Node {
             raft: raft.clone(),
             log: self.config.log.group(config.group),
             clock: clock.clone(),
+            machine: parts.machine.machine.clone(),
             proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
             reads: Reads::default(),
             applied: parts.machine.applied.clone(),
@@ -257,6 +285,7 @@ impl Node {
             worker: parts.machine.worker.clone(),
             spool: self.config.spool.clone(),
             receiving: tokio::sync::Mutex::default(),
+            giving: Arc::default(),
             heard: Heard::new(),
             // The caller knows, and says so before the member can be found.
             is_held_back: AtomicBool::new(true),

@@ -1,7 +1,6 @@
 //! What the peers ask of this node: the server side of the transport.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
@@ -11,20 +10,15 @@ use stead_api::proto::internal::v1::raft_service_server::{self, RaftServiceServe
 use stead_state::codec::Malformed;
 use stead_store::machine::Failed;
 use stead_types::{GroupId, NodeId};
-use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::machine::index_outside;
 use crate::member::Member;
 use crate::node::Registry;
-use crate::spool::Spool;
+use crate::restore;
+use crate::spool::{self, Spool};
 use crate::types::{AppendRequest, AppendResult};
 use crate::wire::{self, Kind, MESSAGE_LEN_MAX, Timed};
-
-/// The longest that the next chunk of a snapshot is waited for.
-const CHUNK_WAIT_MAX: Duration = Duration::from_secs(30);
-
-const RECEIVING: &str = "receiving a snapshot";
 
 /// The peer service of a node, to be mounted on its peer listener.
 pub type Service = RaftServiceServer<Peers>;
@@ -81,6 +75,7 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 #[tonic::async_trait]
 impl raft_service_server::RaftService for Peers {
     type AppendStream = BoxStream<'static, Result<RaftEnvelope, Status>>;
+    type FetchStream = BoxStream<'static, Result<RaftEnvelope, Status>>;
 
     async fn append(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<Self::AppendStream>, Status> {
         // The answer must not wait for the first request, or opening a stream costs a round trip more.
@@ -96,9 +91,17 @@ impl raft_service_server::RaftService for Peers {
 
     async fn snapshot(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<RaftEnvelope>, Status> {
         let mut chunks = request.into_inner();
-        let head = next_chunk(&mut chunks).await?;
+        let head = spool::next(&mut chunks).await?;
         let member = admitting(&self.registry, &head)?;
         receive(&member, head, chunks).await.map(Response::new)
+    }
+
+    async fn fetch(&self, request: Request<RaftEnvelope>) -> Result<Response<Self::FetchStream>, Status> {
+        let request = request.into_inner();
+        let member = member(&self.registry, &request)?;
+        let reaching = wire::body(request, Kind::Fetch).and_then(wire::read_fetch);
+        let snapshot = restore::cut(&member, reaching.map_err(malformed)?).await?;
+        Ok(Response::new(Box::pin(snapshot)))
     }
 }
 
@@ -189,21 +192,10 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
         | Kind::SnapshotChunk
         | Kind::SnapshotEnd
         | Kind::SnapshotAnswer
-        | Kind::FoundingAnswer => return Err(Status::invalid_argument("not a control message")),
+        | Kind::FoundingAnswer
+        | Kind::Fetch => return Err(Status::invalid_argument("not a control message")),
     };
     Ok(member.sender.envelope(kind, request.id, answer))
-}
-
-async fn next_chunk(chunks: &mut Streaming<RaftEnvelope>) -> Result<RaftEnvelope, Status> {
-    let next = timeout(CHUNK_WAIT_MAX, chunks.message()).await;
-    let next = next.map_err(|_| Status::deadline_exceeded("the next chunk did not come"))??;
-    next.ok_or_else(|| Status::aborted("the snapshot ended in the middle"))
-}
-
-/// The refusal of a snapshot that cannot be kept: most often for want of room. The leader sends it again.
-fn full(member: &Member, error: &(dyn std::error::Error + 'static)) -> Status {
-    member.worker.health.retry(Some(member.sender.group), RECEIVING, error);
-    Status::resource_exhausted(error.to_string())
 }
 
 /// Receives a whole snapshot, then installs it.
@@ -220,42 +212,20 @@ async fn receive(
         ));
     };
     let name = format!("snapshot-{}", member.sender.group);
-    let mut spool = Spool::open(member.spool.as_deref(), &name).map_err(|error| full(member, &error))?;
-    let (mut count, mut bytes) = (0, 0);
-    loop {
-        let next = next_chunk(&mut chunks).await?;
-        if wire::kind(&next).map_err(malformed)? == Kind::SnapshotEnd {
-            let end = wire::read_snapshot_end(next.body).map_err(malformed)?;
-            if end != (count, bytes) {
-                return Err(Status::data_loss("chunks of the snapshot are missing"));
-            }
-            break;
-        }
-        let chunk = wire::body(next, Kind::SnapshotChunk).map_err(malformed)?;
-        count += 1;
-        bytes += chunk.len() as u64;
-        let push = move || match spool.push(chunk) {
-            Ok(()) => Ok(spool),
-            Err(error) => Err(Failed {
-                doing: RECEIVING,
-                source: Box::new(error),
-            }),
-        };
-        let pushed = member.worker.run(RECEIVING, push).await;
-        spool = pushed.map_err(|failed| full(member, &*failed.source))?;
-    }
-    let snapshot = spool.into_chunks().map_err(|error| full(member, &error))?;
+    let spool = Spool::open(member.spool.as_deref(), &name).map_err(|error| spool::full(&member.worker, &error))?;
+    let received = spool::receive(spool, &mut chunks, &member.worker).await?;
     let (group, index) = (
         member.sender.group,
         meta.last_log_id.map_or(0, |id| index_outside(id.index)),
     );
+    let snapshot = received.chunks;
     let answer = member
         .raft
         .install_full_snapshot(vote, Snapshot { meta, snapshot })
         .await;
     let answer = answer.map_err(stopped)?;
-    tracing::info!(%group, index, chunks = count, bytes, "a snapshot was installed");
+    tracing::info!(%group, index, chunks = received.count, bytes = received.bytes, "a snapshot was installed");
     let answer = wire::snapshot_answer(&answer.vote);
-    member.worker.health.succeeded(Some(member.sender.group), RECEIVING);
+    spool::installed(&member.worker);
     Ok(member.sender.envelope(Kind::SnapshotAnswer, 0, answer))
 }

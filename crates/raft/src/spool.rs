@@ -6,9 +6,21 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
+use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_store::machine::{CHUNK_LEN_MAX, Chunks, Failed};
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+
+use crate::blocking::Worker;
+use crate::wire::{self, Kind};
+
+/// The longest that the next chunk of a snapshot is waited for.
+const CHUNK_WAIT_MAX: Duration = Duration::from_secs(30);
+
+const RECEIVING: &str = "receiving a snapshot";
 
 /// Chunks received so far.
 pub(crate) enum Spool {
@@ -58,7 +70,7 @@ impl Spool {
             Self::File(mut file) => {
                 file.seek(SeekFrom::Start(0))?;
                 let mut file = BufReader::new(file);
-                let chunks = std::iter::from_fn(move || next(&mut file).transpose());
+                let chunks = std::iter::from_fn(move || read_chunk(&mut file).transpose());
                 Ok(Box::new(chunks.map(|chunk| {
                     chunk.map_err(|error| Failed {
                         doing: "reading a received snapshot",
@@ -70,7 +82,65 @@ impl Spool {
     }
 }
 
-fn next(file: &mut BufReader<File>) -> io::Result<Option<Bytes>> {
+/// A snapshot that was received as a whole.
+pub(crate) struct Received {
+    pub(crate) chunks: Chunks,
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Receives the chunks of a snapshot up to its end.
+pub(crate) async fn receive(
+    mut spool: Spool,
+    envelopes: &mut Streaming<RaftEnvelope>,
+    worker: &Worker,
+) -> Result<Received, Status> {
+    let malformed = |error: stead_state::codec::Malformed| Status::invalid_argument(error.to_string());
+    let (mut count, mut bytes) = (0, 0);
+    loop {
+        let next = next(envelopes).await?;
+        if wire::kind(&next).map_err(malformed)? == Kind::SnapshotEnd {
+            let end = wire::read_snapshot_end(next.body).map_err(malformed)?;
+            if end != (count, bytes) {
+                return Err(Status::data_loss("chunks of the snapshot are missing"));
+            }
+            let chunks = spool.into_chunks().map_err(|error| full(worker, &error))?;
+            return Ok(Received { chunks, count, bytes });
+        }
+        let chunk = wire::body(next, Kind::SnapshotChunk).map_err(malformed)?;
+        count += 1;
+        bytes += chunk.len() as u64;
+        let push = move || match spool.push(chunk) {
+            Ok(()) => Ok(spool),
+            Err(error) => Err(Failed {
+                doing: RECEIVING,
+                source: Box::new(error),
+            }),
+        };
+        let pushed = worker.run(RECEIVING, push).await;
+        spool = pushed.map_err(|failed| full(worker, &*failed.source))?;
+    }
+}
+
+/// The refusal of a snapshot that cannot be kept: most often for want of room. It is sent again.
+pub(crate) fn full(worker: &Worker, error: &(dyn std::error::Error + 'static)) -> Status {
+    worker.health.retry(Some(worker.group), RECEIVING, error);
+    Status::resource_exhausted(error.to_string())
+}
+
+/// Tells that a snapshot was received and installed.
+pub(crate) fn installed(worker: &Worker) {
+    worker.health.succeeded(Some(worker.group), RECEIVING);
+}
+
+/// Waits for the next envelope of a snapshot.
+pub(crate) async fn next(envelopes: &mut Streaming<RaftEnvelope>) -> Result<RaftEnvelope, Status> {
+    let next = timeout(CHUNK_WAIT_MAX, envelopes.message()).await;
+    let next = next.map_err(|_| Status::deadline_exceeded("the next chunk did not come"))??;
+    next.ok_or_else(|| Status::aborted("the snapshot ended in the middle"))
+}
+
+fn read_chunk(file: &mut BufReader<File>) -> io::Result<Option<Bytes>> {
     let mut len = [0; 4];
     match file.read_exact(&mut len) {
         Ok(()) => {}

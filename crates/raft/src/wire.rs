@@ -62,10 +62,11 @@ pub(crate) enum Kind {
     SnapshotAnswer = 11,
     Founding = 12,
     FoundingAnswer = 13,
+    Fetch = 14,
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Append,
         Self::AppendAnswer,
         Self::Vote,
@@ -79,6 +80,7 @@ impl Kind {
         Self::SnapshotAnswer,
         Self::Founding,
         Self::FoundingAnswer,
+        Self::Fetch,
     ];
 }
 
@@ -347,6 +349,15 @@ pub(crate) fn snapshot_end(chunks: u64, bytes: u64) -> Bytes {
 
 pub(crate) fn read_snapshot_end(body: Bytes) -> Result<(u64, u64), Malformed> {
     read(body, |reader| Ok((reader.u64()?, reader.u64()?)))
+}
+
+/// Asks for a snapshot; the index, openraft's, that it must reach.
+pub(crate) fn fetch(reaching: u64) -> Bytes {
+    Writer::default().u64(reaching).finish()
+}
+
+pub(crate) fn read_fetch(body: Bytes) -> Result<u64, Malformed> {
+    read(body, Reader::u64)
 }
 
 pub(crate) fn snapshot_answer(vote: &Vote) -> Bytes {

@@ -15,6 +15,7 @@ pub mod node;
 pub mod panics;
 mod reply;
 mod router;
+mod rows;
 mod services;
 pub mod supervisor;
 mod watch;

@@ -12,21 +12,18 @@ use std::{
     time::Duration,
 };
 
-use stead_raft::{Blocking, GroupConfig, Timing};
+use stead_raft::Blocking;
 use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
-use stead_state::directory::{Addresses, Group, Initial, InitialNode};
+use stead_state::directory::{Addresses, Initial, InitialNode};
 use stead_store::{
-    Config as StoreConfig, Disk, Place, Store,
+    Disk, Store,
     background::Background,
-    directory::DirectoryMachine,
-    engine::{Engine, Kind},
+    engine::Engine,
     group_rows::failed,
     health::{Failure, Health},
-    log::raft_engine,
     shard::ShardMachine,
-    view::ViewRows,
 };
-use stead_types::{GroupId, NodeId};
+use stead_types::NodeId;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -41,16 +38,11 @@ use crate::{
     http, listener,
     metrics::Metrics,
     neighbours::Neighbours,
+    rows::{self, Rows},
     services::{self, Serving},
     supervisor::Supervisor,
 };
 
-/// Sizes of the Raft log's files, in bytes.
-const LOG: raft_engine::Options = raft_engine::Options {
-    file_len: 8 << 20,
-    purge_len: 32 << 20,
-    prefill_len: 32 << 20,
-};
 /// How long leadership may take to be handed over when the node stops.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
@@ -61,6 +53,10 @@ const PEER_GRACE_MAX: Duration = Duration::from_secs(1);
 /// How often it is looked whether the engine's own threads go on.
 const THREADS_INTERVAL: Duration = Duration::from_secs(5);
 const CHECKING: &str = "checking the engine's threads";
+
+/// How often, at a stop, it is looked whether the last use of the storage has ended, and after what time each.
+const CLOSE_LOOKS_MAX: u32 = 100;
+const CLOSE_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Why a node ended, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -106,10 +102,17 @@ pub async fn run(
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
     let health = environment.health.clone();
-    let store = open_store(&config, disk, &health)?;
+    let (store, rows) = rows::open_storage(&config, disk, &health)?;
     let bound = Bound::bind(&config, &environment).await?;
     let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
-    let built = Built::build(config, &environment, &store, &mut supervisor).await?;
+    let raft = stead_raft::Node::new(raft_config(&config, &environment, &store, &rows.views));
+    tokio::select! {
+        restored = rows.restore(&raft, &store) => restored?,
+        failure = health.failed() => return Err(failure.into()),
+        // Rows that are gone may take long to come.
+        () = stop.cancelled() => return Ok(()),
+    }
+    let built = Built::build(config, &environment, &store, raft, rows, &mut supervisor).await?;
     built.serve(bound, &mut supervisor);
     if environment.threads {
         let (engine, background) = (store.engine.clone(), store.background.clone());
@@ -129,25 +132,26 @@ pub async fn run(
     }
     supervisor.finish(built.host.config.shutdown_timeout).await;
     built.raft.shutdown().await;
-    Ok(health.check()?)
+    drop(built);
+    health.check()?;
+    close(store).await
 }
 
-fn open_store(config: &Checked, disk: Option<Disk>, health: &Health) -> Result<Store, Error> {
-    let kind: Kind = config.engine.parse().unwrap_or(Kind::Fjall);
-    let place = match disk {
-        Some(disk) => Place::Memory(disk),
-        None => Place::Directory {
-            path: config.data_dir.clone(),
-            engine: kind,
-            log: LOG,
-        },
-    };
-    Ok(stead_store::open(StoreConfig {
-        cluster: config.cluster.clone(),
-        node: config.node.id,
-        place,
-        health: health.clone(),
-    })?)
+/// Says on the disk that the node ended in order, once nobody uses its storage any more.
+async fn close(store: Store) -> Result<(), Error> {
+    if store.dir.is_none() {
+        return Ok(());
+    }
+    for _ in 0..CLOSE_LOOKS_MAX {
+        if !store.is_in_use() {
+            break;
+        }
+        tokio::time::sleep(CLOSE_LOOK_EVERY).await;
+    }
+    if !store.close()? {
+        warn!("the storage is in use or has failed: the next start does not count this as an orderly stop");
+    }
+    Ok(())
 }
 
 /// Listeners, bound before any work begins.
@@ -189,15 +193,15 @@ impl Built {
         config: Checked,
         environment: &Environment,
         store: &Store,
+        raft: stead_raft::Node,
+        rows: Rows,
         supervisor: &mut Supervisor,
     ) -> Result<Self, Error> {
         let initial = initial(&config);
-        let rows = ViewRows::new(store.engine.clone());
-        let views = Views::new(rows.load().map_err(|error| Error::Unreadable(error.into()))?);
-        let raft = stead_raft::Node::new(raft_config(&config, environment, store, &views));
-        let seat = seat(&config, &initial, &raft, store).await?;
+        let views = rows.views.clone();
+        let view_rows = rows.view.clone();
+        let (seat, groups) = open_groups(&raft, rows).await?;
         let directory = Arc::new(directory(&config, &initial, seat, environment)?);
-        let groups = data_groups(&config, &initial, &views, &raft, store).await?;
         let replication = Replication::new(Shared {
             views: views.clone(),
             connect: environment.connect.clone(),
@@ -241,7 +245,7 @@ impl Built {
             config,
         });
         host.add_checks();
-        let follower = ViewFollower::new(directory.clone(), views, rows);
+        let follower = ViewFollower::new(directory.clone(), views, view_rows);
         supervisor.spawn("directory view", |stop| follower.run(stop));
         if directory.seat().is_some() {
             let task = bootstrap::Bootstrap::new(directory, initial);
@@ -347,7 +351,7 @@ fn to_directory(directory: &Arc<Directory>) -> ToDirectory {
 }
 
 /// The cluster as its first nodes were told.
-fn initial(config: &Checked) -> Initial {
+pub(crate) fn initial(config: &Checked) -> Initial {
     let node = |member: &crate::config::Member| InitialNode {
         name: member.name.clone(),
         region: member.region.clone(),
@@ -396,39 +400,23 @@ fn raft_config(config: &Checked, environment: &Environment, store: &Store, views
     }
 }
 
-async fn seat(
-    config: &Checked,
-    initial: &Initial,
-    raft: &stead_raft::Node,
-    store: &Store,
-) -> Result<Option<Seat>, Error> {
-    let voters = initial.directory_voters();
-    if !voters.contains(&config.node.id) {
-        return Ok(None);
+/// A data group and its machine.
+type DataGroup = (stead_raft::Group, Arc<ShardMachine>);
+
+/// Opens the groups in which this node votes.
+async fn open_groups(raft: &stead_raft::Node, rows: Rows) -> Result<(Option<Seat>, Vec<DataGroup>), Error> {
+    let seat = match rows.directory {
+        None => None,
+        Some((group, machine)) => {
+            let group = raft.create_group(group, machine.clone()).await?;
+            Some(Seat { group, machine })
+        }
+    };
+    let mut groups = Vec::new();
+    for (group, machine) in rows.data {
+        groups.push((raft.create_group(group, machine.clone()).await?, machine));
     }
-    let machine = DirectoryMachine::open(store.engine.clone(), store.background.clone())
-        .map_err(|error| Error::Unreadable(error.into()))?;
-    let machine = Arc::new(machine);
-    let regions: std::collections::BTreeSet<_> = config
-        .members
-        .iter()
-        .filter(|member| voters.contains(&member.id))
-        .map(|member| &member.region)
-        .collect();
-    let rtt_ms_max = u32::try_from(config.directory_rtt_max.as_millis()).unwrap_or(u32::MAX);
-    let timing = if regions.len() > 1 {
-        Timing::Wide { rtt_ms_max }
-    } else {
-        Timing::Region
-    };
-    let config = GroupConfig {
-        group: GroupId::DIRECTORY,
-        incarnation: stead_types::Incarnation::FIRST,
-        voters,
-        timing,
-    };
-    let group = raft.create_group(config, machine.clone()).await?;
-    Ok(Some(Seat { group, machine }))
+    Ok((seat, groups))
 }
 
 fn directory(
@@ -444,32 +432,4 @@ fn directory(
         .filter(|member| voters.contains(&member.id) && member.id != config.node.id);
     let others: Vec<(NodeId, String)> = others.map(|member| (member.id, member.peer.clone())).collect();
     Directory::new(seat, &others, &environment.connect).map_err(Error::Address)
-}
-
-/// Opens the data groups in which this node votes: those of the view, or, on a new node, of the configuration.
-async fn data_groups(
-    config: &Checked,
-    initial: &Initial,
-    views: &Views,
-    raft: &stead_raft::Node,
-    store: &Store,
-) -> Result<Vec<(stead_raft::Group, Arc<ShardMachine>)>, Error> {
-    let known: Vec<Group> = views.read(|view| view.groups().cloned().collect());
-    let known = if known.is_empty() { initial.groups() } else { known };
-    let mine = known
-        .into_iter()
-        .filter(|group| group.region.is_some() && group.voters.contains(&config.node.id));
-    let mut opened = Vec::new();
-    for group in mine {
-        let machine = ShardMachine::open(store.engine.clone(), store.background.clone(), group.number);
-        let machine = Arc::new(machine.map_err(|error| Error::Unreadable(error.into()))?);
-        let config = GroupConfig {
-            group: group.number,
-            incarnation: group.incarnation,
-            voters: group.voters,
-            timing: Timing::Region,
-        };
-        opened.push((raft.create_group(config, machine.clone()).await?, machine));
-    }
-    Ok(opened)
 }

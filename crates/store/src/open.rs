@@ -188,7 +188,7 @@ fn on_disk(
     let background = background.map_err(part("checkpoint thread", rows_dir.clone()))?;
     let engine = open_rows(&dir, kind, &background)?;
     Ok(Store {
-        engine: engine::watched(engine, health.clone()),
+        engine: engine::on_trial(engine, health.clone()),
         log,
         background: Arc::new(background),
         health,
@@ -280,7 +280,7 @@ impl Store {
             }
         };
         Ok(Self {
-            engine: engine::watched(engine, health.clone()),
+            engine: engine::on_trial(engine, health.clone()),
             log,
             background,
             health,

@@ -16,6 +16,7 @@ mod limits;
 mod recipes;
 mod repeated;
 mod requests;
+mod rows;
 mod settings;
 mod stop;
 mod tokens;

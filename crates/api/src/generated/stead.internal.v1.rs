@@ -2023,6 +2023,31 @@ pub mod raft_service_client {
                 .insert(GrpcMethod::new("stead.internal.v1.RaftService", "Snapshot"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// A whole snapshot of one group, for a voter that has lost its rows and takes no part in the group meanwhile.
+        pub async fn fetch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftEnvelope>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RaftEnvelope>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.RaftService/Fetch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.internal.v1.RaftService", "Fetch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2059,6 +2084,17 @@ pub mod raft_service_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::RaftEnvelope>>,
         ) -> std::result::Result<tonic::Response<super::RaftEnvelope>, tonic::Status>;
+        /// Server streaming response type for the Fetch method.
+        type FetchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RaftEnvelope, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A whole snapshot of one group, for a voter that has lost its rows and takes no part in the group meanwhile.
+        async fn fetch(
+            &self,
+            request: tonic::Request<super::RaftEnvelope>,
+        ) -> std::result::Result<tonic::Response<Self::FetchStream>, tonic::Status>;
     }
     /// Carries Raft messages in Stead's own envelope: the Raft library's types never stand on the wire.
     #[derive(Debug)]
@@ -2271,6 +2307,52 @@ pub mod raft_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.RaftService/Fetch" => {
+                    #[allow(non_camel_case_types)]
+                    struct FetchSvc<T: RaftService>(pub Arc<T>);
+                    impl<
+                        T: RaftService,
+                    > tonic::server::ServerStreamingService<super::RaftEnvelope>
+                    for FetchSvc<T> {
+                        type Response = super::RaftEnvelope;
+                        type ResponseStream = T::FetchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftEnvelope>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RaftService>::fetch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FetchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

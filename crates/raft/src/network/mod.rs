@@ -15,6 +15,8 @@ mod snapshot;
 
 use std::sync::Arc;
 
+pub(crate) use snapshot::Source;
+
 use openraft::network::{Backoff, NetBackoff, RaftNetworkFactory};
 use stead_types::NodeId;
 

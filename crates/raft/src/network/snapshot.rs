@@ -81,13 +81,7 @@ impl Peer {
         let sender = self.network.sender;
         let head = sender.envelope(Kind::SnapshotHead, 0, wire::snapshot_head(&vote, &snapshot.meta));
         let (failed, mut failure) = oneshot::channel();
-        let rest = Source {
-            sender,
-            worker: self.network.worker.clone(),
-            chunks: snapshot.snapshot,
-            sent: (0, 0),
-            failed,
-        };
+        let rest = Source::new(sender, self.network.worker.clone(), snapshot.snapshot, failed);
         let sent = client.snapshot(stream::iter([head]).chain(rest.into_stream()));
         let answer = tokio::time::timeout(TRANSFER_MAX, sent).await;
         if let Ok(failed) = failure.try_recv() {
@@ -102,7 +96,7 @@ impl Peer {
 }
 
 /// The chunks of a snapshot as envelopes.
-struct Source {
+pub(crate) struct Source {
     sender: Sender,
     worker: Worker,
     chunks: Chunks,
@@ -112,7 +106,18 @@ struct Source {
 }
 
 impl Source {
-    fn into_stream(self) -> impl Stream<Item = RaftEnvelope> + Send {
+    /// Reads the chunks of a snapshot for a peer; `failed` is told why that ended early.
+    pub(crate) fn new(sender: Sender, worker: Worker, chunks: Chunks, failed: oneshot::Sender<Failed>) -> Self {
+        Self {
+            sender,
+            worker,
+            chunks,
+            sent: (0, 0),
+            failed,
+        }
+    }
+
+    pub(crate) fn into_stream(self) -> impl Stream<Item = RaftEnvelope> + Send {
         stream::unfold(Some(self), |source| async move { source?.next().await })
     }
 

@@ -113,7 +113,13 @@ impl<M: Subject> Replicas<M> {
         self.nodes.insert(id, Member::default());
     }
 
-    /// Starts a node, for the first time or again.
+    /// Kills a node, and loses its rows; its log is whole.
+    pub async fn lose_rows(&mut self, id: u64) {
+        self.kill(id, usize::MAX).await;
+        self.nodes.get_mut(&id).unwrap().rows = M::Rows::default();
+    }
+
+    /// Starts a node, for the first time or again, once its rows are back if they were lost.
     pub async fn up(&mut self, id: u64) {
         self.try_up(id).await.unwrap();
     }
@@ -150,6 +156,7 @@ impl<M: Subject> Replicas<M> {
             voters: self.voters.clone(),
             timing: self.timing,
         };
+        node.restore(&config, machine.clone()).await?;
         let group = node.create_group(config, machine.clone()).await?;
         member.up = Some(Up { node, group, machine });
         Ok(())

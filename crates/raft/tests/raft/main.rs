@@ -10,5 +10,6 @@ mod faults;
 mod founding;
 mod loopback;
 mod net;
+mod restore;
 mod snapshots;
 mod toy;

@@ -33,7 +33,7 @@ pub mod memory;
 pub mod sled;
 mod watched;
 
-pub use watched::watched;
+pub use watched::{on_trial, watched};
 
 /// Longest key that every engine takes: fjall counts them in 16 bits.
 const KEY_LEN_MAX: usize = u16::MAX as usize;
@@ -79,6 +79,9 @@ pub trait Engine: Send + Sync {
     fn check_workers(&self) -> io::Result<()> {
         Ok(())
     }
+
+    /// Says that what a node reads at its start was read: what cannot be read from now on stops the node.
+    fn opened(&self) {}
 
     /// Returns about how many bytes of disk it uses.
     fn disk_len(&self) -> u64;

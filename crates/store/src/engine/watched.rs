@@ -3,10 +3,13 @@
 //! What one replica cannot read another one can, and what could not be written or synced is in an unknown state: so
 //! every error of an engine is final, whoever it happens to. Libraries panic where they meet what they hold for
 //! impossible, such as damaged files: that is an error here like any other.
+//!
+//! While a node starts, its rows are on trial: what cannot be read is told to whoever reads, who can set the rows aside.
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use stead_state::rows::{Order, Row, Unreadable};
@@ -18,17 +21,36 @@ const READING: &str = "reading rows";
 
 /// Returns an engine as a node uses it: with the node's health.
 pub fn watched(engine: Arc<dyn Engine>, health: Health) -> Arc<dyn Engine> {
-    Arc::new(Watched { engine, health })
+    let engine = on_trial(engine, health);
+    engine.opened();
+    engine
+}
+
+/// Returns an engine as a node uses it, whose reads do not stop the node before [`Engine::opened`].
+pub fn on_trial(engine: Arc<dyn Engine>, health: Health) -> Arc<dyn Engine> {
+    Arc::new(Watched {
+        engine,
+        health,
+        is_opened: AtomicBool::new(false),
+    })
 }
 
 struct Watched {
     engine: Arc<dyn Engine>,
     health: Health,
+    is_opened: AtomicBool,
 }
 
 impl Watched {
+    /// Reads; an error or a panic stops the node, unless the rows are on trial.
     fn read<T>(&self, read: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
-        guarded(&self.health, read)
+        let read = caught(read).unwrap_or_else(|panicked| Err(unreadable(panicked)));
+        read.map_err(|Unreadable(source)| {
+            if !self.is_opened.load(Ordering::Acquire) {
+                return Unreadable(source);
+            }
+            unreadable(self.health.fail(Failure::of_node(READING, source)))
+        })
     }
 
     fn write(&self, doing: &'static str, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -36,12 +58,6 @@ impl Watched {
         let written = caught(write).unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
         written.map_err(|error| self.health.fail(Failure::of_node(doing, error)).into())
     }
-}
-
-/// Reads; an error or a panic stops the node.
-fn guarded<T>(health: &Health, read: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
-    let read = caught(read).unwrap_or_else(|panicked| Err(unreadable(panicked)));
-    read.map_err(|Unreadable(source)| unreadable(health.fail(Failure::of_node(READING, source))))
 }
 
 impl Engine for Watched {
@@ -55,11 +71,10 @@ impl Engine for Watched {
 
     fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
         let opened = self.read(|| Ok(self.engine.range(range, order)));
-        let health = &self.health;
         match opened {
             Ok(rows) => Box::new(Rows {
                 rows: Some(rows),
-                health,
+                engine: self,
             }),
             Err(unreadable) => Box::new(std::iter::once(Err(unreadable))),
         }
@@ -83,6 +98,10 @@ impl Engine for Watched {
         self.write("compacting rows", || self.engine.check_workers())
     }
 
+    fn opened(&self) {
+        self.is_opened.store(true, Ordering::Release);
+    }
+
     fn disk_len(&self) -> u64 {
         // It is only shown.
         caught(|| self.engine.disk_len()).unwrap_or_default()
@@ -92,7 +111,7 @@ impl Engine for Watched {
 /// The rows of a range, until one cannot be read.
 struct Rows<'a> {
     rows: Option<Box<dyn Iterator<Item = Row> + 'a>>,
-    health: &'a Health,
+    engine: &'a Watched,
 }
 
 impl Iterator for Rows<'_> {
@@ -100,7 +119,7 @@ impl Iterator for Rows<'_> {
 
     fn next(&mut self) -> Option<Row> {
         let rows = self.rows.as_mut()?;
-        let next = guarded(self.health, || rows.next().transpose());
+        let next = self.engine.read(|| rows.next().transpose());
         if next.is_err() {
             self.rows = None;
         }

@@ -1,0 +1,79 @@
+//! Voters whose rows are gone while log and vote are whole.
+
+use std::time::Duration;
+
+use stead_raft::Timing;
+use tokio::time::timeout;
+
+use crate::cluster::{Cluster, PATIENCE};
+
+/// Several elections.
+const A_WHILE: Duration = Duration::from_secs(10);
+
+/// Three nodes of which each has purged its log.
+async fn purged() -> Cluster {
+    let cluster = Cluster::start(3, Timing::Region).await;
+    let value = "x".repeat(200 << 10);
+    for number in 0..600 {
+        cluster.put("big", &value[number..]).await;
+    }
+    for id in 1..=3 {
+        let purged = || (cluster.group(id).numbers().purged > 10).then_some(());
+        cluster.eventually("a purge", purged).await;
+    }
+    cluster.put("a", "acknowledged").await;
+    cluster.converge("a", "acknowledged").await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn voter_that_lost_its_rows_gets_them_from_another() {
+    let mut cluster = purged().await;
+    let leader = cluster.leader().await;
+    cluster.lose_rows(leader).await;
+    cluster.put("b", "meanwhile").await;
+    timeout(PATIENCE, cluster.up(leader)).await.unwrap();
+    cluster.put("c", "after").await;
+    for (key, value) in [("a", "acknowledged"), ("b", "meanwhile"), ("c", "after")] {
+        cluster.converge(key, value).await;
+    }
+    // What came is there after the next crash.
+    cluster.kill(leader, 0).await;
+    cluster.up(leader).await;
+    cluster.converge("a", "acknowledged").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whole_voter_is_enough_though_none_can_lead() {
+    // Invariant 3.
+    let mut cluster = purged().await;
+    let leader = cluster.leader().await;
+    let others = cluster.others(leader);
+    cluster.lose_rows(leader).await;
+    cluster.lose_rows(others[0]).await;
+    timeout(PATIENCE, cluster.up(leader)).await.unwrap();
+    timeout(PATIENCE, cluster.up(others[0])).await.unwrap();
+    cluster.put("b", "after").await;
+    cluster.converge("a", "acknowledged").await;
+    cluster.converge("b", "after").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn majority_without_rows_waits_for_a_voter_that_has_them() {
+    // Invariant 1: with their logs alone the two could elect one of them, and serve a machine that has forgotten.
+    let mut cluster = purged().await;
+    let leader = cluster.leader().await;
+    let others = cluster.others(leader);
+    cluster.lose_rows(others[0]).await;
+    cluster.lose_rows(others[1]).await;
+    cluster.kill(leader, usize::MAX).await;
+    for lost in &others {
+        let up = timeout(A_WHILE, cluster.up(*lost)).await;
+        assert!(up.is_err(), "nobody can give the rows");
+    }
+    cluster.up(leader).await;
+    for lost in &others {
+        timeout(PATIENCE, cluster.up(*lost)).await.unwrap();
+    }
+    cluster.converge("a", "acknowledged").await;
+}

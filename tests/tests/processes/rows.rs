@@ -1,0 +1,94 @@
+//! Rows that are damaged while log and vote are whole: a node sets them aside and gets them back.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use stead_client::{Client, Config};
+use stead_tests::process::World;
+use tokio::time::sleep;
+
+const LONG: Duration = Duration::from_secs(90);
+/// More than a group keeps of its log for followers that are behind.
+const VALUES: usize = 360;
+const VALUE_LEN: usize = 256 << 10;
+
+/// Overwrites every file below a directory.
+fn garble(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            garble(&path);
+        } else {
+            let len = fs::metadata(&path).unwrap().len();
+            fs::write(&path, vec![0x5a; len as usize]).unwrap();
+        }
+    }
+}
+
+/// Kills a node, damages its rows, starts it again, and returns what it has logged since.
+async fn damage(world: &mut World, node: &str) -> String {
+    world.cluster.kill_node(node).await.unwrap();
+    let log = world.plan.log_of(node);
+    let before = fs::read_to_string(&log).unwrap().len();
+    garble(&world.plan.data_of(node).join("rows"));
+    world.cluster.start_node(node).unwrap();
+    world.ready().await;
+    fs::read_to_string(&log).unwrap()[before..].to_owned()
+}
+
+#[tokio::test]
+async fn damaged_rows_come_back_from_the_log_or_from_another_voter() {
+    let mut world = World::start(3).await;
+    let made = world.stead(["tenant", "create", "acme"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let client = Client::connect(Config::new(world.cluster.endpoints("eu-west"))).await;
+    let acme = client.unwrap().tenant("acme").unwrap();
+    acme.put("first", "1").await.unwrap();
+    let engines: Vec<(String, String)> = world
+        .cluster
+        .nodes()
+        .iter()
+        .map(|node| (node.name.clone(), node.engine.clone()))
+        .collect();
+    assert_eq!(engines.last().unwrap().1, "sled");
+
+    // The log is whole: nobody else is needed.
+    let told = damage(&mut world, &engines[2].0).await;
+    assert!(told.contains("they are set aside"), "{told}");
+    assert!(!told.contains("the rows are back"), "{told}");
+
+    for number in 0..VALUES {
+        let value = vec![number as u8; VALUE_LEN];
+        acme.put(format!("large/{number}"), value).await.unwrap();
+    }
+    // What the log has lost meanwhile comes from the others, of any engine.
+    for (node, engine) in &engines[1..] {
+        let deadline = Instant::now() + LONG;
+        let mut told = String::new();
+        while !told.contains("the rows are back") {
+            assert!(
+                Instant::now() < deadline,
+                "the log of {node} on {engine} is never purged: {told}"
+            );
+            sleep(Duration::from_secs(1)).await;
+            told = damage(&mut world, node).await;
+            assert!(told.contains("they are set aside"), "{told}");
+        }
+        let kept = fs::read_dir(world.plan.data_of(node)).unwrap();
+        let kept = kept.filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .contains("damaged")
+        });
+        assert!((1..=2).contains(&kept.count()));
+    }
+    for key in ["first", "large/0", "large/359"] {
+        assert!(acme.get(key).await.unwrap().item.is_some(), "{key}");
+    }
+}
