@@ -36,7 +36,10 @@ async fn a_data_directory_of_somebody_else_is_refused_and_left_as_it_is() {
     assert_eq!(held.stdout, "v", "the running process does not notice");
 
     world.cluster.kill_node(&node).await.unwrap();
-    let other_engine = world.changed(&[("engine = \"fjall\"", "engine = \"sled\"")]);
+    let other_engine = world.changed(&[
+        ("engine = \"fjall\"", "engine = \"sled\""),
+        ("sled_majority = false", "sled_majority = true"),
+    ]);
     refused(
         serve(&world, &other_engine).await,
         &["made with storage.engine = \"fjall\", not \"sled\"", "replace the node"],

@@ -411,6 +411,7 @@ fn config(place: Place, groups_per_region: u32) -> Checked {
         peer: format!("{}:7002", host(place)),
         http: format!("{}:7003", host(place)),
         witness: false,
+        engine: String::new(),
     };
     let region = |(name, jurisdiction): (&str, &str)| RegionEntry {
         name: name.to_owned(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use stead_types::{Jurisdiction, NodeId, RegionName};
 
-use super::{Config, InitialNode, Invalid, Listen};
+use super::{Config, InitialNode, Invalid, Listen, engines};
 
 /// More groups than this cost more than they bring: each commits and elects by itself.
 const GROUPS_PER_REGION_MAX: u32 = 16;
@@ -35,6 +35,8 @@ pub struct Member {
     pub http: String,
     /// Only votes in the directory.
     pub witness: bool,
+    /// Its storage engine, as far as it is said; empty: any but sled.
+    pub engine: String,
 }
 
 /// A configuration in which every value was looked at.
@@ -89,15 +91,13 @@ impl Config {
                 let problem = format!("{:?} is none of cluster.initial ({})", self.node.name, names.join(", "));
                 Invalid::value("node.name", problem)
             })?;
-        if !["fjall", "sled", "memory"].contains(&self.storage.engine.as_str()) {
-            let problem = format!("{:?} is no engine: use fjall, sled or memory", self.storage.engine);
-            return Err(Invalid::value("storage.engine", problem));
-        }
+        engines::check("storage.engine", &self.storage.engine)?;
+        engines::check_own(&node, &self.storage.engine)?;
         if !["auto", "text", "json"].contains(&self.log.format.as_str()) {
             let problem = format!("{:?} is no format: use auto, text or json", self.log.format);
             return Err(Invalid::value("log.format", problem));
         }
-        Ok(Checked {
+        let checked = Checked {
             cluster: self.cluster.name.clone(),
             regions: self.regions(&members)?,
             groups_per_region: self.groups_per_region()?,
@@ -113,7 +113,11 @@ impl Config {
             shutdown_timeout: duration("node.shutdown_timeout", &self.node.shutdown_timeout)?,
             members,
             node,
-        })
+        };
+        if !self.storage.sled_majority {
+            engines::check_groups(&checked)?;
+        }
+        Ok(checked)
     }
 
     fn groups_per_region(&self) -> Result<u32, Invalid> {
@@ -182,6 +186,9 @@ fn member(position: usize, initial: &InitialNode) -> Result<Member, Invalid> {
         .map_err(|error| Invalid::value(key("region"), format!("{error}")))?;
     advertised(&key("peer"), &initial.peer)?;
     advertised(&key("client"), &initial.client)?;
+    if !initial.engine.is_empty() {
+        engines::check(&key("engine"), &initial.engine)?;
+    }
     if !initial.http.is_empty() {
         advertised(&key("http"), &initial.http)?;
     }
@@ -193,6 +200,7 @@ fn member(position: usize, initial: &InitialNode) -> Result<Member, Invalid> {
         peer: initial.peer.clone(),
         http: initial.http.clone(),
         witness: initial.witness,
+        engine: initial.engine.clone(),
     })
 }
 
@@ -262,6 +270,48 @@ mod tests {
 
     fn problem(of: &str) -> String {
         Config::load(of, []).unwrap().check().unwrap_err().to_string()
+    }
+
+    /// A region of three nodes, the last so many of them on sled; the first one's configuration.
+    fn region(on_sled: usize, storage: &str) -> String {
+        let node = |number: usize| {
+            let engine = if number + on_sled > 3 { "sled" } else { "fjall" };
+            format!(
+                "{{ name = \"n{number}\", region = \"eu\", peer = \"127.0.0.1:{number}1\", \
+                 client = \"127.0.0.1:{number}2\", engine = \"{engine}\" }}"
+            )
+        };
+        let nodes = [1, 2, 3].map(node).join(", ");
+        format!(
+            "[cluster]\ninitial = [{nodes}]\nregions = [{{ name = \"eu\", jurisdiction = \"EU\" }}]\n\
+             [node]\nname = \"n1\"\n[http]\nadvertise = \"127.0.0.1:9\"\n[storage]\n{storage}"
+        )
+    }
+
+    #[test]
+    fn majority_on_sled_is_refused_unless_asked_for() {
+        let taken = |text: &str| Config::load(text, []).unwrap().check().map(drop);
+        taken(&region(1, "")).unwrap();
+        let refused = problem(&region(2, ""));
+        assert!(refused.starts_with("cluster.initial: 2 of 3 voters of "), "{refused}");
+        assert!(
+            refused.ends_with("or set storage.sled_majority = true on every node"),
+            "{refused}"
+        );
+        taken(&region(2, "sled_majority = true")).unwrap();
+    }
+
+    #[test]
+    fn node_on_sled_must_say_so_to_all() {
+        let refused = problem(&region(1, "engine = \"sled\""));
+        assert_eq!(
+            refused,
+            "storage.engine: \"sled\", but cluster.initial says that n1 runs on fjall: write engine = \"sled\" into its \
+             entry, on every node"
+        );
+        let unsaid = format!("{GOOD}\n[storage]\nengine = \"sled\"\nsled_majority = true");
+        assert!(problem(&unsaid).contains("does not say what a runs on"));
+        assert!(problem(&region(3, "sled_majority = true")).contains("says that n1 runs on sled"));
     }
 
     #[test]

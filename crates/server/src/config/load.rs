@@ -26,13 +26,14 @@ pub const KEYS: &[&str] = &[
     "storage.engine",
     "storage.history_age_max",
     "storage.history_bytes_max",
+    "storage.sled_majority",
 ];
 
 /// The keys of the entries of lists.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
     (
         "cluster.initial",
-        &["name", "region", "peer", "client", "http", "witness"],
+        &["name", "region", "peer", "client", "http", "witness", "engine"],
     ),
     ("cluster.regions", &["name", "jurisdiction"]),
 ];
@@ -104,7 +105,11 @@ fn setting_of(name: &str) -> Option<(String, String)> {
 }
 
 fn overlay(table: &mut Table, section: &str, key: &str, value: String) -> Result<(), Invalid> {
-    let value = value.parse::<i64>().map_or(Value::String(value), Value::Integer);
+    let value = match (value.parse(), value.parse()) {
+        (Ok(number), _) => Value::Integer(number),
+        (_, Ok(flag)) => Value::Boolean(flag),
+        (Err(_), Err(_)) => Value::String(value),
+    };
     let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
     match section.as_table_mut() {
         Some(section) => {
@@ -211,6 +216,8 @@ mod tests {
         ];
         let config = Config::load("[storage]\nengine = \"fjall\"", environment).unwrap();
         assert_eq!(config.storage.engine, "sled");
+        let flag = [("STEAD_STORAGE__SLED_MAJORITY".into(), "true".into())];
+        assert!(Config::load("", flag).unwrap().storage.sled_majority);
         let unknown = [("STEAD_STORAGE__ENGIN".into(), "sled".into())];
         assert!(Config::load("", unknown).is_err());
     }

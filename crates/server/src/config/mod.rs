@@ -4,6 +4,7 @@
 //! first thing that is wrong and what to do. A key that does not exist is an error that says which was meant.
 
 mod checked;
+mod engines;
 mod load;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,9 @@ pub struct InitialNode {
     /// Only votes in the directory and holds no tenant.
     #[serde(default)]
     pub witness: bool,
+    /// Its `storage.engine`; a node on `sled` must say so here, so that every node knows what its groups stand on.
+    #[serde(default)]
+    pub engine: String,
 }
 
 /// A region.
@@ -108,6 +112,8 @@ pub struct Listen {
 pub struct Storage {
     /// `fjall`, `sled` or `memory`; fixed when the data directory is made.
     pub engine: String,
+    /// Lets a group stand on sled with a majority of its voters.
+    pub sled_majority: bool,
     /// Most bytes of change history kept for each tenant group before followers must be seeded again.
     pub history_bytes_max: u64,
     /// Longest time that change history is kept for a follower that is away.
@@ -158,6 +164,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             engine: "fjall".into(),
+            sled_majority: false,
             history_bytes_max: 256 << 20,
             history_age_max: "24h".into(),
         }

@@ -33,11 +33,12 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
         client,
         peer,
         http,
-        ..
+        engine,
     } in &layout.nodes
     {
         line(format_args!(
-            "  {{ name = \"{name}\", region = \"{region}\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\" }},"
+            "  {{ name = \"{name}\", region = \"{region}\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\", \
+             engine = \"{engine}\" }},"
         ));
     }
     line(format_args!("]\n\n[node]\nname = {}", quoted(&node.name)));
@@ -51,13 +52,26 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
         ));
     }
     line(format_args!(
-        "\n[storage]\nengine = {}\n\n[log]\nformat = \"text\"\n\n[net.dial]",
-        quoted(&node.engine)
+        "\n[storage]\nengine = {}\nsled_majority = {}\n\n[log]\nformat = \"text\"\n\n[net.dial]",
+        quoted(&node.engine),
+        has_sled_majority(plan, layout)
     ));
     for (advertised, dialled) in dial {
         line(format_args!("\"{advertised}\" = \"{dialled}\""));
     }
     text
+}
+
+/// Whoever plans a cluster whose groups stand on sled has asked for it: those of a region, or the directory's.
+fn has_sled_majority(plan: &Plan, layout: &Layout) -> bool {
+    let nodes_of = |region: &str| -> Vec<&Node> { layout.nodes.iter().filter(|node| node.region == region).collect() };
+    let regions: Vec<Vec<&Node>> = plan.regions.iter().map(|region| nodes_of(&region.name)).collect();
+    let directory: Vec<&Node> = match &regions[..] {
+        [only] => only.iter().copied().take(3).collect(),
+        several => several.iter().filter_map(|nodes| nodes.first().copied()).collect(),
+    };
+    let is_most = |voters: &Vec<&Node>| voters.len() < 2 * voters.iter().filter(|node| node.engine == "sled").count();
+    regions.iter().chain([&directory]).any(is_most)
 }
 
 /// A JSON string is a TOML basic string, but for control characters that no name or path here has.
