@@ -47,7 +47,7 @@ async fn key_past_its_end_is_gone_for_reads_and_writes() {
             0 => assert_eq!(tenant.get("k").await.unwrap().item, None),
             1 => assert_eq!(tenant.scan(&Scan::default()).await.unwrap().items, Vec::new()),
             2 => assert_eq!(tenant.increment("k", 1).await.unwrap().value, Some(1)),
-            3 => assert!(!tenant.delete("k").await.unwrap().deleted),
+            3 => assert!(!tenant.delete("k").await.unwrap().existed),
             _ => {
                 let count = Scan {
                     count_only: true,
