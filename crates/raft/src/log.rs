@@ -267,7 +267,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_truncated_is_gone_after_a_power_loss() {
         let disk = Disk::default();
-        let open = || Log::new(disk.open().group(GroupId::new(3)), Arc::new(Retained::keeping(1 << 20)));
+        let open = || {
+            let group = disk.open().group(GroupId::new(3));
+            let clock = Arc::new(GroupClock::standing());
+            Log::new(group, Arc::new(Retained::keeping(1 << 20)), clock)
+        };
         let mut log = open();
         log.save_vote(&Vote::new(1, 1)).await.unwrap();
         let entries: Vec<Entry> = (0..6).map(|index| Entry::new_blank(log_id(index))).collect();

@@ -152,6 +152,8 @@ impl Restore<'_> {
             index: reached.map_or(0, index_outside),
             log_id: log_id_record(meta.last_log_id.as_ref()),
             membership: membership_record(&meta.last_membership),
+            // A leader tells it before this voter can lead.
+            time: 0,
         };
         Ok(Snapshot { applied, chunks })
     }
@@ -225,7 +227,7 @@ fn malformed(error: Malformed) -> Status {
 mod tests {
     use openraft::vote::RaftLeaderId;
     use stead_store::log::memory::Disk;
-    use stead_store::log::{LogStore as _, Record};
+    use stead_store::log::Record;
     use stead_types::GroupId;
 
     use super::*;
@@ -262,6 +264,7 @@ mod tests {
             index: index_outside(index),
             log_id: log_id_record(Some(&id(term, index))),
             membership: bytes::Bytes::new(),
+            time: 0,
         }
     }
 

@@ -8,7 +8,6 @@ use openraft::storage::Snapshot;
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_api::proto::internal::v1::raft_service_server::{self, RaftServiceServer};
 use stead_state::codec::Malformed;
-use stead_store::machine::Failed;
 use stead_types::{GroupId, NodeId};
 use tonic::{Request, Response, Status, Streaming};
 

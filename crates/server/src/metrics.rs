@@ -381,6 +381,7 @@ mod tests {
             peer: String::new(),
             http: String::new(),
             witness: false,
+            engine: String::new(),
         });
         metrics.request(Op::Read, ServedFrom::Home);
         metrics.refused("keys");

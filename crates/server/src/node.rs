@@ -20,7 +20,7 @@ use stead_store::{
     background::Background,
     engine::Engine,
     group_rows::failed,
-    health::{Failure, Health},
+    health::Failure,
     shard::ShardMachine,
 };
 use stead_types::NodeId;

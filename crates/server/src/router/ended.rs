@@ -45,7 +45,7 @@ impl Router {
                 // An entry that were made here now would have this time, or a later one.
                 Some(reading) => removals(&reading, reading.state().time_at(logged), job),
                 None => Ok(Vec::new()),
-            })?;
+            })??;
             if proposals.is_empty() {
                 return Ok(());
             }
