@@ -85,9 +85,8 @@ impl Restore<'_> {
         }
         let applied = self.machine.applied();
         let dropped = drop_contradiction(&*self.log, &applied).await;
-        match dropped.map_err(|error| unreadable(error.into()))? {
-            true => tracing::warn!(%group, index = applied.index, "records that were never committed are dropped"),
-            false => {}
+        if dropped.map_err(|error| unreadable(error.into()))? {
+            tracing::warn!(%group, index = applied.index, "records that were never committed are dropped");
         }
         Ok(())
     }
@@ -226,8 +225,8 @@ fn malformed(error: Malformed) -> Status {
 #[cfg(test)]
 mod tests {
     use openraft::vote::RaftLeaderId;
-    use stead_store::log::memory::Disk;
     use stead_store::log::Record;
+    use stead_store::log::memory::Disk;
     use stead_types::GroupId;
 
     use super::*;

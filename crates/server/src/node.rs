@@ -106,13 +106,13 @@ pub async fn run(
     let bound = Bound::bind(&config, &environment).await?;
     let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
     let raft = stead_raft::Node::new(raft_config(&config, &environment, &store, &rows.views));
-    tokio::select! {
-        restored = rows.restore(&raft, &store) => restored?,
+    let restored = tokio::select! {
+        restored = Restored::new(raft, rows, &store) => restored?,
         failure = health.failed() => return Err(failure.into()),
         // Rows that are gone may take long to come.
         () = stop.cancelled() => return Ok(()),
-    }
-    let built = Built::build(config, &environment, &store, raft, rows, &mut supervisor).await?;
+    };
+    let built = Built::build(config, &environment, &store, restored, &mut supervisor).await?;
     built.serve(bound, &mut supervisor);
     if environment.threads {
         let (engine, background) = (store.engine.clone(), store.background.clone());
@@ -179,6 +179,19 @@ impl Bound {
     }
 }
 
+/// The groups' node and the rows of its groups, of which none lacks what its log has purged.
+struct Restored {
+    raft: stead_raft::Node,
+    rows: Rows,
+}
+
+impl Restored {
+    async fn new(raft: stead_raft::Node, rows: Rows, store: &Store) -> Result<Self, Error> {
+        rows.restore(&raft, store).await?;
+        Ok(Self { raft, rows })
+    }
+}
+
 /// A node whose parts are there.
 struct Built {
     host: Arc<Host>,
@@ -193,8 +206,7 @@ impl Built {
         config: Checked,
         environment: &Environment,
         store: &Store,
-        raft: stead_raft::Node,
-        rows: Rows,
+        Restored { raft, rows }: Restored,
         supervisor: &mut Supervisor,
     ) -> Result<Self, Error> {
         let initial = initial(&config);

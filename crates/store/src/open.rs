@@ -185,7 +185,7 @@ fn on_disk(
     let fault = raft_engine::SyncFault::default();
     let log = raft_engine::open(&log_dir, log, fault, health.clone()).map_err(part("Raft log", log_dir.clone()))?;
     let background = Background::thread("checkpoints", health.clone(), stagger);
-    let background = background.map_err(part("checkpoint thread", rows_dir.clone()))?;
+    let background = background.map_err(part("checkpoint thread", rows_dir))?;
     let engine = open_rows(&dir, kind, &background)?;
     Ok(Store {
         engine: engine::on_trial(engine, health.clone()),

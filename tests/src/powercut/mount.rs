@@ -138,7 +138,6 @@ impl Filesystem for Files {
         attributes(self.0.attributes(number.0), reply);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the trait's")]
     fn setattr(
         &self,
         _: &Request,

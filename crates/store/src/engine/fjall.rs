@@ -63,11 +63,13 @@ pub(crate) fn is_written_once(path: &Path) -> bool {
 }
 
 fn to_io(error: fjall::Error) -> io::Error {
-    match error {
-        fjall::Error::Io(error) => error,
-        fjall::Error::Locked => io::Error::new(io::ErrorKind::WouldBlock, error),
-        other => io::Error::other(other),
+    if let fjall::Error::Io(error) = error {
+        return error;
     }
+    if matches!(error, fjall::Error::Locked) {
+        return io::Error::new(io::ErrorKind::WouldBlock, error);
+    }
+    io::Error::other(error)
 }
 
 impl Fjall {
