@@ -16,7 +16,8 @@
 //! # Invariants
 //!
 //! 1. A voter takes part only once every voter had the initial entry on its disk: nobody votes or takes entries before,
-//!    so who has neither vote nor initial entry while another one has begun has lost its disk.
+//!    so who has neither vote nor initial entry while another one has begun has lost its disk. A vote for itself in the
+//!    first term is none.
 //! 2. A voter writes the initial entry only after each other one has said, since it was started, that it has not begun:
 //!    one that lost its disk never gets so far, however often it is started and whoever asks it.
 //! 3. What a voter says that it has is on its disk.
@@ -46,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) enum Standing {
     /// No log.
     Nothing = 0,
-    /// The initial entry, and no vote.
+    /// The initial entry, and no vote but for itself in the first term.
     Initial = 1,
     /// A vote, and perhaps entries.
     Begun = 2,
@@ -99,10 +100,15 @@ impl Standing {
     }
 }
 
-/// Tells whether a log has a vote. openraft saves one of term zero with the initial entry, which says nothing.
-pub(crate) fn has_voted(log: &State) -> io::Result<bool> {
+/// Tells whether a log has a vote that says anything. openraft saves one for the voter itself with the initial entry, before
+/// anybody is asked for another: a candidate of the first term has promised nothing to anybody else.
+pub(crate) fn has_voted(log: &State, own: NodeId) -> io::Result<bool> {
     let vote = read_vote_record(log.vote.clone().unwrap_or_default())?;
-    Ok(vote.is_some_and(|vote| vote.leader_id.term > 0))
+    Ok(vote.is_some_and(|vote| match vote.leader_id.term {
+        0 => false,
+        1 => vote.committed || vote.leader_id.node_id != own.get(),
+        2.. => true,
+    }))
 }
 
 /// What a voter that does not take part yet does next.
@@ -298,13 +304,19 @@ mod tests {
             index,
             bytes: Bytes::new(),
         };
-        let vote = |term| Vote::from_leader_id(LeaderId::new(term, 1), true);
-        let with = |last: Option<u64>, has_voted: bool| State {
+        let own = NodeId::new(1);
+        let vote = |(term, of, committed)| Vote::from_leader_id(LeaderId::new(term, of), committed);
+        let voted = |last: Option<u64>, a_vote| State {
             last: last.map(record),
-            vote: Some(vote_record(&vote(u64::from(has_voted)))),
+            vote: Some(vote_record(&vote(a_vote))),
             ..State::default()
         };
-        let of = |log: &State, has_applied| Standing::of(GROUP, log, has_voted(log).unwrap(), has_applied);
+        let with = |last, has_voted: bool| voted(last, (u64::from(has_voted), 2, true));
+        let of = |log: &State, has_applied| Standing::of(GROUP, log, has_voted(log, own).unwrap(), has_applied);
+        assert_eq!(of(&voted(Some(0), (1, 1, false)), false), Ok(Standing::Initial), "a candidate");
+        assert_eq!(of(&voted(Some(0), (1, 1, true)), false), Ok(Standing::Begun), "a leader");
+        assert_eq!(of(&voted(Some(0), (1, 2, false)), false), Ok(Standing::Begun), "it voted for another");
+        assert_eq!(of(&voted(Some(0), (2, 1, false)), false), Ok(Standing::Begun), "and may have before");
         assert_eq!(of(&State::default(), false), Ok(Standing::Nothing));
         assert_eq!(of(&with(None, false), false), Ok(Standing::Nothing));
         assert_eq!(of(&with(Some(0), false), false), Ok(Standing::Initial));

@@ -166,7 +166,7 @@ impl Member {
         }
         let log = self.log.state()?;
         // One that was lost has been found when the group was opened.
-        Standing::of(self.sender.group, &log, has_voted(&log)?, false).map_err(io::Error::other)
+        Standing::of(self.sender.group, &log, has_voted(&log, self.sender.node)?, false).map_err(io::Error::other)
     }
 
     /// Makes the initial membership durable.

@@ -222,7 +222,7 @@ impl Node {
         let log = Log::new(self.config.log.group(config.group), parts.retained.clone(), parts.clock.clone());
         let has_applied = !parts.machine.machine.applied().log_id.is_empty();
         let found = log.state()?;
-        let standing = Standing::of(config.group, &found, has_voted(&found)?, has_applied)?;
+        let standing = Standing::of(config.group, &found, has_voted(&found, self.config.node)?, has_applied)?;
         let periods = config.timing.periods();
         let raft_config = periods.config(config.group, config.incarnation);
         let mut others: BTreeSet<NodeId> = config.voters.iter().copied().collect();
