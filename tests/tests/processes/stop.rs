@@ -62,6 +62,8 @@ async fn a_node_that_is_asked_to_end_drains_and_ends_with_zero_while_callers_wri
         let ended = world.cluster.end_node(&leader).await.unwrap();
         assert!(asked.elapsed() < DRAINED_WITHIN, "it took {:?}", asked.elapsed());
         assert!(ended.success(), "{leader} ended with {ended}");
+        let mark = world.plan.data_of(&leader).join("CLEAN");
+        assert!(mark.exists(), "{leader} does not say that it ended in order");
         reached(written.load(Ordering::Relaxed) + WRITES).await;
         world.cluster.start_node(&leader).unwrap();
         world.ready().await;

@@ -63,14 +63,15 @@ fn renew_file(path: &Path) -> io::Result<u64> {
     Ok(at)
 }
 
-/// Calls `each` with every file below a directory, and syncs the directories. Nothing happens if there is none.
+/// Calls `each` with every file below a directory, and syncs the directories. Nothing happens if there is none; whoever opens
+/// it says what stands in its place.
 fn visit(dir: &Path, each: &mut dyn FnMut(&Path) -> io::Result<()>) -> Result<(), Failed> {
     let failed = |path: &Path, source| Failed {
         path: path.to_owned(),
         source,
     };
     let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
         Err(error) => return Err(failed(dir, error)),
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())),
     };
