@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use stead_api::proto::internal::v1::{self as proto, subscribe_request, subscribe_response};
-use stead_state::shard::record::ClientsLoaded;
+use stead_state::shard::record::{AttachNumber, ClientsLoaded};
 use stead_types::{ClientId, DirectoryVersion, Epoch, FeedOffset, Incarnation, Revision, TenantNumber};
 
 pub(crate) use proto::{SubscribeRequest, SubscribeResponse};
@@ -17,12 +17,13 @@ pub(crate) const MESSAGE_LEN_MAX: usize = 24 << 20;
 #[error("a message of the feed cannot be read: {0}")]
 pub(crate) struct Garbled(pub(crate) &'static str);
 
-/// How far a copy of a tenant is.
+/// How far a copy of a tenant is, and in which attempt to attach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) tenant: TenantNumber,
     pub(crate) epoch: Epoch,
     pub(crate) revision: Revision,
+    pub(crate) attach: AttachNumber,
 }
 
 impl Position {
@@ -31,6 +32,7 @@ impl Position {
             tenant: self.tenant.get(),
             epoch: self.epoch.get(),
             revision: self.revision.to_u64(),
+            attach: self.attach.0,
         }
     }
 
@@ -39,8 +41,14 @@ impl Position {
             tenant: TenantNumber::new(position.tenant),
             epoch: epoch(position.epoch)?,
             revision: Revision::from_u64(position.revision),
+            attach: AttachNumber(position.attach),
         })
     }
+}
+
+/// Reads a list of positions.
+pub(crate) fn positions(all: &[proto::FeedPosition]) -> Result<Vec<Position>, Garbled> {
+    all.iter().map(Position::from_message).collect()
 }
 
 pub(crate) fn epoch(number: u32) -> Result<Epoch, Garbled> {

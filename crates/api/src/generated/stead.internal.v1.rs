@@ -602,7 +602,7 @@ pub struct FeedOffset {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubscribeRequest {
-    #[prost(oneof = "subscribe_request::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "subscribe_request::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<subscribe_request::Message>,
 }
 /// Nested message and enum types in `SubscribeRequest`.
@@ -617,6 +617,8 @@ pub mod subscribe_request {
         Ack(super::FeedAck),
         #[prost(message, tag = "4")]
         Ping(super::FeedPing),
+        #[prost(message, tag = "5")]
+        Listing(super::FeedListing),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -642,8 +644,8 @@ pub mod subscribe_response {
         Pong(super::FeedPong),
     }
 }
-/// The first message of a follower.
-#[derive(Clone, PartialEq, ::prost::Message)]
+/// The first message of a follower. Pages of what it holds follow at once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedOpen {
     #[prost(uint32, tag = "1")]
     pub follower_group: u32,
@@ -652,15 +654,22 @@ pub struct FeedOpen {
     /// The stream goes on behind it.
     #[prost(message, optional, tag = "3")]
     pub offset: ::core::option::Option<FeedOffset>,
-    /// Tenants of this home that the follower holds and the stream does not speak for.
-    #[prost(message, repeated, tag = "4")]
-    pub detached: ::prost::alloc::vec::Vec<FeedPosition>,
-    /// There are more of them than a message lists: the stream speaks for none.
-    #[prost(bool, tag = "5")]
-    pub all_detached: bool,
     /// Optional parts of the protocol that the follower understands.
     #[prost(string, repeated, tag = "6")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A page of the tenants of this home that the follower holds. All pages are in force with the last one; the stream is
+/// opened then.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FeedListing {
+    /// Those that are attached in the follower's log: the stream speaks for these and no others.
+    #[prost(message, repeated, tag = "1")]
+    pub attached: ::prost::alloc::vec::Vec<FeedPosition>,
+    /// Others that it has a copy of, so that the home knows what they need.
+    #[prost(message, repeated, tag = "2")]
+    pub detached: ::prost::alloc::vec::Vec<FeedPosition>,
+    #[prost(bool, tag = "3")]
+    pub last: bool,
 }
 /// How far a copy has got.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -671,8 +680,12 @@ pub struct FeedPosition {
     pub epoch: u32,
     #[prost(uint64, tag = "3")]
     pub revision: u64,
+    /// The number of the attempt to attach it that this belongs to, or of the last one.
+    #[prost(uint64, tag = "4")]
+    pub attach: u64,
 }
-/// Asks the stream to speak for a tenant from here on.
+/// Asks the stream to speak for a tenant from here on. The attempt has begun in the follower's log; whatever is said of
+/// the tenant from here on echoes its number, and what belongs to an earlier attempt is void.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedAttach {
     #[prost(message, optional, tag = "1")]
@@ -686,7 +699,7 @@ pub struct FeedAck {
     /// How many batches of this stream are done: what is in flight is bounded by it.
     #[prost(uint64, tag = "2")]
     pub batches: u64,
-    /// Since the last acknowledgement.
+    /// Since the last acknowledgement; in force in one step with the offset.
     #[prost(message, repeated, tag = "3")]
     pub attached: ::prost::alloc::vec::Vec<FeedPosition>,
     #[prost(message, repeated, tag = "4")]
@@ -735,7 +748,7 @@ pub struct FeedBatch {
     #[prost(uint32, tag = "5")]
     pub raw_len: u32,
 }
-/// One tenant's part of a batch: a command for the follower's log.
+/// One tenant's part of a batch: records for the follower's log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedPart {
     #[prost(uint64, tag = "1")]
@@ -743,6 +756,11 @@ pub struct FeedPart {
     /// Length of the part in the payload before compression.
     #[prost(uint32, tag = "2")]
     pub len: u32,
+    /// Epoch and attempt of the session.
+    #[prost(uint32, tag = "3")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "4")]
+    pub attach: u64,
 }
 /// From here on every batch has the tenant's changes. What the follower lacked has come before it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -760,6 +778,9 @@ pub struct FeedAttached {
     /// The home's digests at that position, of live keys and of idempotency records: sixteen bytes each, the highest first.
     #[prost(bytes = "bytes", tag = "5")]
     pub digests: ::prost::bytes::Bytes,
+    /// The attempt.
+    #[prost(uint64, tag = "6")]
+    pub attach: u64,
 }
 /// The stream does not speak, or speaks no longer, for this tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -770,6 +791,9 @@ pub struct FeedRefused {
     pub epoch: u32,
     #[prost(enumeration = "feed_refused::Reason", tag = "3")]
     pub reason: i32,
+    /// The attempt; zero where a seed is refused.
+    #[prost(uint64, tag = "4")]
+    pub attach: u64,
 }
 /// Nested message and enum types in `FeedRefused`.
 pub mod feed_refused {
@@ -857,10 +881,13 @@ pub struct SeedRequest {
     pub loaded: u64,
     #[prost(bytes = "bytes", tag = "7")]
     pub clients_loaded: ::prost::bytes::Bytes,
+    /// The number of that seed, or of the new one: chunks carry it.
+    #[prost(uint64, tag = "8")]
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedResponse {
-    #[prost(oneof = "seed_response::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "seed_response::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<seed_response::Message>,
 }
 /// Nested message and enum types in `SeedResponse`.
@@ -873,9 +900,21 @@ pub mod seed_response {
         Refused(super::FeedRefused),
         #[prost(message, tag = "3")]
         Chunk(super::SeedChunk),
+        #[prost(message, tag = "4")]
+        Begun(super::SeedBegun),
     }
 }
-/// A command for the follower's log: the seed's beginning or a part of it.
+/// A new seed begins.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeedBegun {
+    /// The home's last change: chunks bring what is at or below it, the feed what is above.
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    /// The home's lineage.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub lineage: ::prost::bytes::Bytes,
+}
+/// A command for the follower's log: a part of a seed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedChunk {
     #[prost(bytes = "bytes", tag = "1")]

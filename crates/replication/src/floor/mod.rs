@@ -5,14 +5,19 @@
 //! 1. The entry that a follower's offset names is kept, until the limits move past it: so that a stream which is opened
 //!    again knows whether anything behind it is missing.
 //! 2. A tenant that a follower holds without being attached is not moved past its position there, within the limits.
-//! 3. Nothing moves, within the limits, while it is not known of a follower where one of its tenants is.
+//! 3. Nothing moves, within the limits, while it is not known where a follower is; a tenant does not move while it is not
+//!    known where its copy is there.
 //! 4. Where a tenant has limits of history of its own, the group's floor does not move it: it is moved by those, after
 //!    every follower of its own has what goes, or the limits of the group give it up.
+//! 5. A tenant that a group does not follow, as the view has it, holds nothing, whatever the group has said of it.
 
 mod history;
 mod own;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use history::History;
 pub use history::Limits;
@@ -83,7 +88,7 @@ async fn move_to(local: &Local, floor: &Floor) -> Result<bool, Unreadable> {
 }
 
 /// The groups that follow any tenant of a home, and which.
-type Followers = BTreeMap<GroupId, Vec<TenantNumber>>;
+type Followers = BTreeMap<GroupId, BTreeSet<TenantNumber>>;
 
 #[derive(Default)]
 struct Keeper {
@@ -191,17 +196,16 @@ impl Keeper {
         };
         let mut needed = u64::MAX;
         let mut tenants: BTreeMap<TenantNumber, Revision> = BTreeMap::new();
-        for (follower, members) in followers.iter() {
-            let known = known(local, *follower);
-            let Some(known) = known.filter(|known| members.iter().all(|member| known.knows(*member))) else {
-                // What it has will be known once its stream is open, and it has asked for all that it follows.
+        for (follower, members) in followers {
+            let Some(known) = known(local, *follower) else {
+                // What it has will be known once its stream is open.
                 if !planted::is(Bug::UnknownFollowerHoldsNothing) {
                     needed = 0;
                 }
                 continue;
             };
             needed = needed.min(known.offset.index.saturating_sub(1));
-            for (tenant, (_, revision)) in known.detached {
+            for (tenant, revision) in behind(&known, members) {
                 tenants
                     .entry(tenant)
                     .and_modify(|floor| *floor = revision.min(*floor))
@@ -247,6 +251,16 @@ impl Keeper {
     }
 }
 
+/// Returns the tenants of a follower that its offset does not speak for, and what it has of each; zero of what is not
+/// known.
+fn behind(known: &Follower, members: &BTreeSet<TenantNumber>) -> impl Iterator<Item = (TenantNumber, Revision)> {
+    let others = members.iter().filter(|member| !known.speaks_for(**member));
+    others.map(|member| {
+        let position = known.detached.get(member);
+        (*member, position.map_or(Revision::ZERO, |(_, revision)| *revision))
+    })
+}
+
 /// Returns what a follower has acknowledged to this incarnation of the group.
 fn known(local: &Local, follower: GroupId) -> Option<Follower> {
     let known = local.acknowledged.of(follower);
@@ -261,7 +275,7 @@ fn followers_of(view: &directory::View, home: GroupId) -> (Followers, BTreeMap<T
         .filter(|tenant| tenant.home == home)
     {
         for follower in tenant.follower_groups() {
-            followers.entry(follower).or_default().push(tenant.number);
+            followers.entry(follower).or_default().insert(tenant.number);
         }
         wanted.extend(Wanted::of(tenant).map(|wanted| (tenant.number, wanted)));
     }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use stead_state::{
     directory,
     rows::{Unreadable, feed::Touched},
-    shard::{read::Reading, record::Record},
+    shard::read::Reading,
 };
 use stead_types::{GroupId, Revision, Sequence, TenantLimit, TenantNumber, TenantTime};
 
@@ -148,7 +148,6 @@ impl Own {
         followers: &BTreeMap<GroupId, Option<Follower>>,
         from: KeptFrom,
     ) -> Result<Revision, Unreadable> {
-        let record = reading.record();
         let floor = reading.state().floor;
         let Some(kept) = self.tenants.get_mut(&tenant) else {
             self.active.remove(&tenant);
@@ -161,10 +160,10 @@ impl Own {
             .map_or(from.unneeded, |age| from.now.saturating_sub(age));
         let mut target = reading.last_before(floor, TenantTime(unwanted_ms.max(from.needed)))?;
         if let Some(count) = kept.wanted.count {
-            target = target.max(revision(record, newest(last, count)));
+            target = target.max(reading.revision_of(newest(last, count))?);
         }
         if target.sequence() > acknowledged {
-            target = revision(record, acknowledged);
+            target = reading.revision_of(acknowledged)?;
         }
         let given_up = reading.last_before(floor, TenantTime(from.needed))?;
         let moved = target.max(given_up).max(floor);
@@ -253,21 +252,13 @@ fn newest(last: Sequence, count: u64) -> Sequence {
     Sequence::new((last.get() + 1).saturating_sub(count)).unwrap_or(Sequence::ZERO)
 }
 
-/// Names a change by its sequence: in the epoch before, if it was taken over with the baton.
-fn revision(record: &Record, sequence: Sequence) -> Revision {
-    let epoch = match record.accepted {
-        Some(accepted) if sequence <= accepted.revision.sequence() => accepted.revision.epoch(),
-        Some(_) | None => record.epoch,
-    };
-    Revision::new(epoch, sequence)
-}
-
 #[cfg(test)]
 mod tests {
     use stead_types::{Epoch, FeedOffset, Incarnation};
 
     use super::*;
-    use crate::source::acknowledged::Acknowledged;
+    use crate::source::{acknowledged::Acknowledged, sessions::Attempt};
+    use stead_state::shard::record::AttachNumber;
 
     const T: TenantNumber = TenantNumber::new(7);
     const F: [GroupId; 2] = [GroupId::new(2), GroupId::new(3)];
@@ -305,13 +296,17 @@ mod tests {
             incarnation: Incarnation::FIRST,
             index,
         };
+        let attempt = Attempt {
+            epoch: Epoch::FIRST,
+            number: AttachNumber(1),
+        };
         let (offset, attached, detached) = match position {
-            Where::Attached(index) => (offset(index), [T].into(), BTreeMap::new()),
+            Where::Attached(index) => (offset(index), [(T, attempt)].into(), BTreeMap::new()),
             Where::Detached(at) => {
                 let at = (Epoch::FIRST, Revision::new(Epoch::FIRST, sequence(at)));
-                (offset(1_000), BTreeSet::new(), [(T, at)].into())
+                (offset(1_000), BTreeMap::new(), [(T, at)].into())
             }
-            Where::Unknown => (offset(1_000), BTreeSet::new(), BTreeMap::new()),
+            Where::Unknown => (offset(1_000), BTreeMap::new(), BTreeMap::new()),
         };
         acknowledged.opened((F[0], 1), offset, attached, detached);
         acknowledged.of(F[0])

@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-use stead_api::proto::internal::v1::{FeedOpen, FeedOpened, FeedPosition};
+use futures::StreamExt;
+use stead_api::proto::internal::v1::{FeedListing, FeedOpen, FeedOpened};
+use stead_state::shard::record::Record;
 use stead_store::group_rows::HalfChanged;
-use stead_types::{GroupId, NodeId};
+use stead_types::{DirectoryVersion, GroupId, NodeId, TenantNumber};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::outcome;
 use crate::{
     local::Local,
     peers::{ANSWER_TIMEOUT, Peers},
-    wire::{self, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
+    wire::{self, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
 };
 
-/// Most detached tenants that are listed when a stream is opened.
-const DETACHED_MAX: usize = 10_000;
+/// Records that are looked at for one page of the tenants that are listed when a stream is opened.
+const PAGE_RECORDS_MAX: usize = 1_000;
 /// Most messages to the home that wait to be sent. More can only mean that it reads nothing.
 const TO_HOME_MAX: usize = 8192;
 /// The first wait after no node of the home could be reached, and the longest.
@@ -76,14 +77,19 @@ async fn open(local: &Local, peers: &Peers, home: GroupId, node: NodeId) -> Answ
         return Answer::Nothing;
     }
     // A node whose rows are closed stops.
-    let Ok(opening) = opening(local, home) else {
+    let Ok(Opening { first, pages, seen }) = opening(local, home).await else {
         return Answer::Nothing;
     };
+    // What is proposed carries the version of this node's view: an older one than records have seen would be void.
+    if !local.views.reach(seen, ANSWER_TIMEOUT).await {
+        return Answer::Nothing;
+    }
     let (to_home, requests) = mpsc::channel(TO_HOME_MAX);
-    let first = wire::to_home(ToHome::Open(opening));
-    to_home.try_send(first).expect("the channel is new and has room");
+    let pages = pages.into_iter().map(ToHome::Listing);
+    let opening = std::iter::once(ToHome::Open(first)).chain(pages).map(wire::to_home);
+    let requests = futures::stream::iter(opening).chain(ReceiverStream::new(requests));
     let answer = async {
-        let mut from_home = client.subscribe(ReceiverStream::new(requests)).await?.into_inner();
+        let mut from_home = client.subscribe(requests).await?.into_inner();
         let first = from_home.message().await?;
         Ok::<_, tonic::Status>((first, from_home))
     };
@@ -108,22 +114,65 @@ async fn open(local: &Local, peers: &Peers, home: GroupId, node: NodeId) -> Answ
     }
 }
 
-fn opening(local: &Local, home: GroupId) -> Result<FeedOpen, HalfChanged> {
-    let (offset, detached) = local.machine.read(|held| {
-        let detached = held
-            .shard()
-            .detached(home)
-            .filter_map(|tenant| outcome::position(tenant, &held));
-        let detached: Vec<FeedPosition> = detached.take(DETACHED_MAX + 1).collect();
-        (held.shard().stream(home), detached)
-    })?;
-    let all_detached = detached.len() > DETACHED_MAX;
-    Ok(FeedOpen {
-        follower_group: local.id().get(),
-        home_group: home.get(),
-        offset: Some(wire::offset_to(offset)),
-        detached: if all_detached { Vec::new() } else { detached },
-        all_detached,
-        capabilities: Vec::new(),
-    })
+/// What a stream is opened with.
+struct Opening {
+    first: FeedOpen,
+    pages: Vec<FeedListing>,
+    /// The highest version that the records of these tenants have seen.
+    seen: DirectoryVersion,
+}
+
+/// Lists what the group holds of a home, a page at a time, so that no lock is held for all of it. Nothing attaches a
+/// tenant or moves the offset meanwhile; who is detached behind a page is told on the stream.
+async fn opening(local: &Local, home: GroupId) -> Result<Opening, HalfChanged> {
+    let offset = local.machine.read(|held| held.shard().stream(home))?;
+    let mut opening = Opening {
+        first: FeedOpen {
+            follower_group: local.id().get(),
+            home_group: home.get(),
+            offset: Some(wire::offset_to(offset)),
+            capabilities: Vec::new(),
+        },
+        pages: Vec::new(),
+        seen: DirectoryVersion::ZERO,
+    };
+    let mut next = Some(TenantNumber::new(0));
+    while let Some(from) = next {
+        let (mut page, mut looked) = (FeedListing::default(), 0);
+        next = local.machine.read(|held| {
+            for (tenant, record) in held.shard().records_from(from) {
+                if looked == PAGE_RECORDS_MAX {
+                    return Some(tenant);
+                }
+                looked += 1;
+                if record.home() != Some(home) {
+                    continue;
+                }
+                opening.seen = opening.seen.max(record.view_version);
+                let position = position(tenant, record).to_message();
+                if held.shard().is_attached(record) {
+                    page.attached.push(position);
+                } else {
+                    page.detached.push(position);
+                }
+            }
+            None
+        })?;
+        page.last = next.is_none();
+        if page.last || !page.attached.is_empty() || !page.detached.is_empty() {
+            opening.pages.push(page);
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(opening)
+}
+
+/// Returns where a tenant's live copy is, in its last attempt to attach.
+pub(super) fn position(tenant: TenantNumber, record: &Record) -> Position {
+    Position {
+        tenant,
+        epoch: record.epoch,
+        revision: record.live.revision,
+        attach: record.attach,
+    }
 }

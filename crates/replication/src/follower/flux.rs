@@ -69,8 +69,9 @@ pub(crate) struct Todo {
 }
 
 impl Flux {
-    /// Takes in which tenants are detached now: new ones are to be asked for, those that are gone are attached.
-    pub(crate) fn detached(&mut self, now: impl Iterator<Item = TenantNumber>) {
+    /// Takes in which tenants are detached now: new ones are to be asked for, those that are gone are attached. Returns
+    /// the new ones.
+    pub(crate) fn detached(&mut self, now: impl Iterator<Item = TenantNumber>) -> Vec<TenantNumber> {
         let now: BTreeSet<TenantNumber> = now.collect();
         let gone: Vec<_> = self
             .tenants
@@ -81,11 +82,12 @@ impl Flux {
         for tenant in gone {
             self.forget(tenant);
         }
-        for tenant in now {
-            if !self.tenants.contains_key(&tenant) {
-                self.enter(tenant, Phase::Due, 0);
-            }
+        let new = now.into_iter().filter(|tenant| !self.tenants.contains_key(tenant));
+        let new: Vec<_> = new.collect();
+        for tenant in &new {
+            self.enter(*tenant, Phase::Due, 0);
         }
+        new
     }
 
     /// Takes in that a stream was opened: what was asked for on another one is to be asked for again.
@@ -117,11 +119,12 @@ impl Flux {
         }
     }
 
-    /// Takes in that a tenant was not attached, or is not any more.
+    /// Takes in that a tenant was not attached, or is not any more. One attempt may be told to have failed more than once.
     pub(crate) fn refused(&mut self, tenant: TenantNumber, now: Instant) {
         let entry = self.tenants.get(&tenant);
-        if entry.is_some_and(|entry| entry.phase == Phase::Seeding) {
-            return;
+        match entry.map(|entry| entry.phase) {
+            Some(Phase::Seeding | Phase::Waiting(_) | Phase::Seedable(_)) => return,
+            Some(Phase::Due | Phase::Asked) | None => {}
         }
         let refusals = entry.map_or(0, |entry| entry.refusals);
         self.enter(tenant, Phase::Waiting(now + wait(refusals)), refusals + 1);

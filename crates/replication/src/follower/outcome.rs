@@ -6,9 +6,10 @@ use stead_api::proto::internal::v1::{FeedAck, FeedPosition};
 use stead_state::shard::{
     answer::{Answer, Detached, Void},
     digest::Differs,
+    record::{AttachNumber, Record},
 };
 use stead_store::{machine, shard::View};
-use stead_types::{FeedOffset, GroupId, TenantNumber};
+use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
 
 use super::queue::{Meaning, Proposal};
 use crate::wire::{self, Position};
@@ -18,7 +19,9 @@ use crate::wire::{self, Position};
 pub(crate) struct Outcome {
     offset: FeedOffset,
     /// Whom the proposal attached or detached, as it left them.
-    ends: BTreeMap<TenantNumber, End>,
+    ends: BTreeMap<(TenantNumber, AttachNumber), End>,
+    /// Their attempts to attach have begun: the home is to be asked.
+    pub(crate) begun: Vec<TenantNumber>,
     /// To be asked for again, later.
     pub(crate) refused: Vec<TenantNumber>,
     /// Their digests differ from the home's.
@@ -39,6 +42,7 @@ impl Outcome {
         let mut outcome = Self {
             offset: held.shard().stream(home),
             ends: BTreeMap::new(),
+            begun: Vec::new(),
             refused: Vec::new(),
             unlike: Vec::new(),
             unlike_seeds: Vec::new(),
@@ -54,63 +58,68 @@ impl Outcome {
 
     fn add(&mut self, meaning: Meaning, answer: &Answer, held: &View<'_>) {
         match (meaning, answer) {
-            (Meaning::Data(tenant), Answer::Fed(fed)) => match fed.detached {
+            (Meaning::Data(tenant, number), Answer::Fed(fed)) => match fed.detached {
                 None => {}
-                // The live copy stays where it is while another one is built beside it.
-                Some(Detached::Gap) if is_seeded(tenant, held) => {}
-                Some(Detached::Gap) => self.detach(tenant, held),
+                Some(Detached::Gap) => self.failed(tenant, number, held),
                 Some(Detached::DigestDiffers(differs)) => {
                     self.unlike.push((tenant, differs));
-                    self.detach(tenant, held);
+                    self.failed(tenant, number, held);
                 }
             },
-            (Meaning::Data(tenant), Answer::Void(Void::Suspect)) if is_seeded(tenant, held) => {}
-            (Meaning::Swap(tenant), Answer::Void(Void::DigestDiffers(differs))) => {
+            // It was not taken in: the offset must not speak for it. Its present attempt, if it has another one, goes on.
+            (Meaning::Data(tenant, number) | Meaning::Attach(tenant, number), Answer::Void(Void::Session)) => {
+                let is_last = |record: &&Record| record.attach == number && record.session.is_none();
+                if held.record(tenant).filter(is_last).is_some() {
+                    self.refused.push(tenant);
+                }
+                self.detached(tenant, number, held);
+            }
+            (Meaning::Swap(tenant, number), Answer::Void(Void::DigestDiffers(differs))) => {
                 self.unlike_seeds.push((tenant, *differs));
-                self.detach(tenant, held);
+                self.failed(tenant, number, held);
             }
-            (Meaning::Attach(tenant), Answer::Done) => {
-                if let Some(position) = position(tenant, held) {
-                    self.ends.insert(tenant, End::Attached(position));
-                }
+            (Meaning::Begin(tenant), Answer::Done) => self.begun.push(tenant),
+            (Meaning::Begin(tenant), Answer::Void(void)) => {
+                tracing::debug!(%tenant, ?void, "no attempt to attach");
+                self.refused.push(tenant);
             }
-            (Meaning::Detach(tenant), Answer::Done) => {
-                if let Some(position) = position(tenant, held) {
-                    self.ends.insert(tenant, End::Detached(position));
-                }
+            (Meaning::Attach(tenant, number), Answer::Done) => {
+                let position = position(tenant, number, held);
+                self.ends.insert((tenant, number), End::Attached(position));
             }
-            (Meaning::Data(tenant) | Meaning::Swap(tenant) | Meaning::Attach(tenant), Answer::Void(void)) => {
+            (Meaning::Detach(tenant, number), _) => self.detached(tenant, number, held),
+            (Meaning::Data(tenant, number) | Meaning::Attach(tenant, number), Answer::Void(void)) => {
                 tracing::debug!(%tenant, ?meaning, ?void, "void");
-                self.detach(tenant, held);
+                self.failed(tenant, number, held);
             }
-            (Meaning::Offset | Meaning::Detach(_) | Meaning::Swap(_), _) => {}
-            (Meaning::Data(_) | Meaning::Attach(_), _) => {}
+            (Meaning::Offset | Meaning::Swap(..), _) => {}
+            (Meaning::Data(..) | Meaning::Begin(_) | Meaning::Attach(..), _) => {}
         }
     }
 
-    fn detach(&mut self, tenant: TenantNumber, held: &View<'_>) {
+    /// An attempt has failed: it is told, and made again later.
+    fn failed(&mut self, tenant: TenantNumber, number: AttachNumber, held: &View<'_>) {
         self.refused.push(tenant);
-        let unknown = Position {
-            tenant,
-            epoch: stead_types::Epoch::NONE,
-            revision: stead_types::Revision::ZERO,
-        };
-        let position = position(tenant, held).unwrap_or_else(|| unknown.to_message());
-        self.ends.insert(tenant, End::Detached(position));
+        self.detached(tenant, number, held);
+    }
+
+    fn detached(&mut self, tenant: TenantNumber, number: AttachNumber, held: &View<'_>) {
+        let position = position(tenant, number, held);
+        self.ends.insert((tenant, number), End::Detached(position));
     }
 
     /// Returns what the home is told: nothing, if no batch was done and nobody attached or detached.
-    pub(crate) fn acknowledgement(self, proposal: &Proposal) -> Option<FeedAck> {
+    pub(crate) fn acknowledgement(&self, proposal: &Proposal) -> Option<FeedAck> {
         let number = proposal.number;
         let moved = number.is_some() || proposal.meanings.contains(&Meaning::Offset);
         if !moved && self.ends.is_empty() {
             return None;
         }
         let (mut attached, mut detached) = (Vec::new(), Vec::new());
-        for end in self.ends.into_values() {
+        for end in self.ends.values() {
             match end {
-                End::Attached(position) => attached.push(position),
-                End::Detached(position) => detached.push(position),
+                End::Attached(position) => attached.push(*position),
+                End::Detached(position) => detached.push(*position),
             }
         }
         Some(FeedAck {
@@ -122,20 +131,17 @@ impl Outcome {
     }
 }
 
-fn is_seeded(tenant: TenantNumber, held: &View<'_>) -> bool {
-    held.record(tenant).is_some_and(|record| record.shadow.is_some())
-}
-
-/// Returns where a tenant's live copy is.
-pub(super) fn position(tenant: TenantNumber, held: &View<'_>) -> Option<FeedPosition> {
-    let record = held.record(tenant)?;
-    let (epoch, revision) = (record.epoch, record.live.revision);
-    Some(
-        Position {
-            tenant,
-            epoch,
-            revision,
-        }
-        .to_message(),
-    )
+/// Returns where a tenant's live copy is, as what an attempt has come to.
+fn position(tenant: TenantNumber, attach: AttachNumber, held: &View<'_>) -> FeedPosition {
+    let record = held.record(tenant);
+    let (epoch, revision) = record.map_or((Epoch::NONE, Revision::ZERO), |record| {
+        (record.epoch, record.live.revision)
+    });
+    Position {
+        tenant,
+        epoch,
+        revision,
+        attach,
+    }
+    .to_message()
 }

@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! 1. A proposal ends with the offset of its last batch: the log never has an offset without what came before it.
+//! 2. What the log is told of a tenant names the attempt to attach that the home sent it for.
 
 use std::collections::VecDeque;
 
@@ -12,11 +13,12 @@ use stead_state::{
     freshness::Proof,
     lineage::Lineage,
     shard::{
-        command::{Attach, Detach, Offset, Swap},
+        command::{Attach, BeginAttach, DataHead, Detach, Offset, Swap},
         digest::Digests,
+        record::{AttachNumber, Record, SeedNumber},
     },
 };
-use stead_types::{Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber};
+use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber};
 
 use crate::source::{BATCH_LEN_MAX, BATCH_TENANTS_MAX};
 
@@ -27,7 +29,9 @@ pub(crate) const PROPOSAL_COMMANDS_MAX: usize = 4096;
 
 // The last item of a proposal is a batch of so many tenants at most, and of those of the entry that was its last.
 const _: () = assert!(
-    PROPOSAL_BYTES_MAX + BATCH_LEN_MAX + (PROPOSAL_COMMANDS_MAX + 2 * BATCH_TENANTS_MAX) * COMMAND_BYTES
+    PROPOSAL_BYTES_MAX
+        + BATCH_LEN_MAX
+        + (PROPOSAL_COMMANDS_MAX + 2 * BATCH_TENANTS_MAX) * (COMMAND_BYTES + DataHead::LEN_MAX)
         <= PROPOSAL_LEN_MAX,
     "a batch would never find room in the follower's log"
 );
@@ -41,22 +45,33 @@ pub(crate) enum Item {
         number: u64,
         /// Where the stream is with it.
         offset: FeedOffset,
-        /// `Data` commands.
-        parts: Vec<(TenantNumber, Bytes)>,
+        /// Records of tenants.
+        parts: Vec<Part>,
     },
+    /// A tenant is to be asked for: the attempt begins.
+    Begin(TenantNumber),
     /// The stream speaks for a tenant from here on.
     Attached(Attached),
-    /// The stream does not speak for a tenant.
-    Detached(TenantNumber),
+    /// The stream does not speak for a tenant: the attempt is over.
+    Detached(TenantNumber, AttachNumber),
     /// A ping's answer. It counts for who is attached behind all that came before it.
     Pong(Proof),
     /// The stream begins here and speaks for none of these, that were attached.
     Begins {
         /// Where it begins.
         offset: FeedOffset,
-        /// Whom it spoke for.
-        attached: Vec<TenantNumber>,
+        /// Whom it spoke for, and in which attempt.
+        attached: Vec<(TenantNumber, AttachNumber)>,
     },
+}
+
+/// Records of one tenant, as a batch brought them.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) tenant: TenantNumber,
+    pub(crate) epoch: Epoch,
+    pub(crate) attach: AttachNumber,
+    pub(crate) records: Bytes,
 }
 
 /// A tenant that the home has attached.
@@ -64,6 +79,7 @@ pub(crate) enum Item {
 pub(crate) struct Attached {
     pub(crate) tenant: TenantNumber,
     pub(crate) epoch: Epoch,
+    pub(crate) number: AttachNumber,
     pub(crate) position: Revision,
     pub(crate) lineage: Lineage,
     pub(crate) digests: Digests,
@@ -72,11 +88,41 @@ pub(crate) struct Attached {
 /// What a command of a proposal is, to read its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    Data(TenantNumber),
-    Swap(TenantNumber),
-    Attach(TenantNumber),
-    Detach(TenantNumber),
+    Data(TenantNumber, AttachNumber),
+    Swap(TenantNumber, AttachNumber),
+    Begin(TenantNumber),
+    Attach(TenantNumber, AttachNumber),
+    Detach(TenantNumber, AttachNumber),
     Offset,
+}
+
+/// What a proposal is made with: where the log is, and the proposer's view.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// The offset that the log has.
+    pub(crate) committed: FeedOffset,
+    /// The version of the view.
+    pub(crate) version: DirectoryVersion,
+}
+
+/// What a proposal needs of a tenant's record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    epoch: Epoch,
+    attach: AttachNumber,
+    /// The seed that is under way, whose copy has to be swapped in.
+    seed: Option<SeedNumber>,
+}
+
+impl Known {
+    /// Returns what it needs of this record.
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            epoch: record.epoch,
+            attach: record.attach,
+            seed: record.shadow.as_ref().map(|shadow| shadow.number),
+        }
+    }
 }
 
 /// Commands of one entry.
@@ -127,13 +173,13 @@ impl Queue {
         self.items.push_back(item);
     }
 
-    /// Returns the next proposal, if there is anything. `committed` is the offset that the log has; `is_seeded` tells
-    /// whether a tenant's copy is built anew and has to be swapped in.
+    /// Returns the next proposal, if there is anything; `known` says what the records have of a tenant.
     pub(crate) fn proposal(
         &mut self,
-        committed: FeedOffset,
-        is_seeded: impl Fn(TenantNumber) -> bool,
+        standing: Standing,
+        known: impl Fn(TenantNumber) -> Option<Known>,
     ) -> Option<Proposal> {
+        let (committed, version) = (standing.committed, standing.version);
         let mut proposal = Proposal::default();
         let mut reached = committed;
         while !proposal.is_full()
@@ -141,18 +187,22 @@ impl Queue {
         {
             match item {
                 Item::Batch { number, offset, parts } => {
-                    for (tenant, data) in parts {
-                        proposal.add(Meaning::Data(tenant), data);
+                    for part in parts {
+                        self.data(&mut proposal, version, part);
                     }
                     proposal.number = Some(number);
                     reached = reached.max(offset);
                 }
-                Item::Attached(attached) => self.attach(&mut proposal, attached, &is_seeded),
-                Item::Detached(tenant) => self.detach(&mut proposal, tenant),
+                Item::Begin(tenant) => self.begin(&mut proposal, version, tenant, known(tenant)),
+                Item::Attached(attached) => {
+                    let seed = known(attached.tenant).and_then(|known| known.seed);
+                    self.attach(&mut proposal, version, attached, seed);
+                }
+                Item::Detached(tenant, number) => self.detach(&mut proposal, tenant, number),
                 Item::Pong(proof) => proposal.proofs.push(proof),
                 Item::Begins { offset, attached } => {
-                    for tenant in attached {
-                        self.detach(&mut proposal, tenant);
+                    for (tenant, number) in attached {
+                        self.detach(&mut proposal, tenant, number);
                     }
                     reached = reached.max(offset);
                 }
@@ -166,40 +216,72 @@ impl Queue {
         is_any.then_some(proposal)
     }
 
-    fn attach(&self, proposal: &mut Proposal, attached: Attached, is_seeded: &impl Fn(TenantNumber) -> bool) {
+    fn data(&self, proposal: &mut Proposal, version: DirectoryVersion, part: Part) {
+        let head = DataHead {
+            tenant: part.tenant,
+            home: self.home,
+            epoch: part.epoch,
+            version,
+            attach: part.attach,
+        };
+        let meaning = Meaning::Data(part.tenant, part.attach);
+        proposal.add(meaning, head.command(&part.records));
+    }
+
+    fn begin(&self, proposal: &mut Proposal, version: DirectoryVersion, tenant: TenantNumber, known: Option<Known>) {
+        // Of whom there is no record there is nothing to ask for: the command is void, and so it is heard of.
+        let (epoch, number) = known.map_or((Epoch::NONE, AttachNumber::default()), |known| {
+            (known.epoch, known.attach.next())
+        });
+        let begin = BeginAttach {
+            tenant,
+            home: self.home,
+            incarnation: self.incarnation,
+            epoch,
+            version,
+            number,
+        };
+        proposal.add(Meaning::Begin(tenant), begin.encode());
+    }
+
+    fn attach(&self, proposal: &mut Proposal, version: DirectoryVersion, attached: Attached, seed: Option<SeedNumber>) {
         let Attached {
             tenant,
             epoch,
+            number,
             position,
             lineage,
             digests,
         } = attached;
         let home = self.home;
-        if is_seeded(tenant) {
+        if let Some(seed) = seed {
             let swap = Swap {
                 tenant,
                 home,
                 epoch,
+                version,
+                number: seed,
                 revision: position,
                 digests,
             };
-            proposal.add(Meaning::Swap(tenant), swap.encode());
+            proposal.add(Meaning::Swap(tenant, number), swap.encode());
         }
-        let incarnation = self.incarnation;
         let attach = Attach {
             tenant,
             home,
-            incarnation,
             epoch,
+            version,
+            number,
             position,
             lineage,
         };
-        proposal.add(Meaning::Attach(tenant), attach.encode());
+        proposal.add(Meaning::Attach(tenant, number), attach.encode());
     }
 
-    fn detach(&self, proposal: &mut Proposal, tenant: TenantNumber) {
+    fn detach(&self, proposal: &mut Proposal, tenant: TenantNumber, number: AttachNumber) {
         let home = self.home;
-        proposal.add(Meaning::Detach(tenant), Detach { tenant, home }.encode());
+        let detach = Detach { tenant, home, number };
+        proposal.add(Meaning::Detach(tenant, number), detach.encode());
     }
 }
 
@@ -209,6 +291,7 @@ mod tests {
 
     const HOME: GroupId = GroupId::new(3);
     const T: TenantNumber = TenantNumber::new(7);
+    const A: AttachNumber = AttachNumber(4);
 
     fn offset(index: u64) -> FeedOffset {
         FeedOffset {
@@ -218,23 +301,39 @@ mod tests {
     }
 
     fn batch(number: u64, index: u64, len: usize) -> Item {
-        let parts = vec![(T, Bytes::from(vec![0; len]))];
+        let part = Part {
+            tenant: T,
+            epoch: Epoch::FIRST,
+            attach: A,
+            records: Bytes::from(vec![0; len]),
+        };
         Item::Batch {
             number,
             offset: offset(index),
-            parts,
+            parts: vec![part],
         }
+    }
+
+    fn next(queue: &mut Queue, committed: FeedOffset, seed: Option<SeedNumber>) -> Option<Proposal> {
+        let version = DirectoryVersion::ZERO;
+        let known = Known {
+            epoch: Epoch::FIRST,
+            attach: A,
+            seed,
+        };
+        queue.proposal(Standing { committed, version }, |_| Some(known))
     }
 
     #[test]
     fn what_has_come_is_one_entry_with_the_last_offset_at_its_end() {
         let mut queue = Queue::new(HOME, Incarnation::FIRST);
-        assert!(queue.proposal(FeedOffset::ZERO, |_| false).is_none());
+        assert!(next(&mut queue, FeedOffset::ZERO, None).is_none());
         queue.push(batch(1, 10, 5));
-        queue.push(Item::Detached(T));
+        queue.push(Item::Detached(T, A));
         queue.push(batch(2, 12, 5));
-        let proposal = queue.proposal(offset(9), |_| false).unwrap();
-        let meanings = [Meaning::Data(T), Meaning::Detach(T), Meaning::Data(T), Meaning::Offset];
+        let proposal = next(&mut queue, offset(9), None).unwrap();
+        let data = Meaning::Data(T, A);
+        let meanings = [data, Meaning::Detach(T, A), data, Meaning::Offset];
         assert_eq!(proposal.meanings, meanings);
         assert_eq!(
             proposal.commands[3],
@@ -245,7 +344,7 @@ mod tests {
             .encode()
         );
         assert_eq!(proposal.number, Some(2));
-        assert!(queue.proposal(offset(12), |_| false).is_none());
+        assert!(next(&mut queue, offset(12), None).is_none());
     }
 
     #[test]
@@ -253,11 +352,9 @@ mod tests {
         let mut queue = Queue::new(HOME, Incarnation::FIRST);
         queue.push(batch(1, 10, PROPOSAL_BYTES_MAX));
         queue.push(batch(2, 10, 5));
-        assert_eq!(
-            queue.proposal(offset(10), |_| false).unwrap().meanings,
-            [Meaning::Data(T)]
-        );
-        assert_eq!(queue.proposal(offset(10), |_| false).unwrap().number, Some(2));
+        let first = next(&mut queue, offset(10), None).unwrap();
+        assert_eq!(first.meanings, [Meaning::Data(T, A)]);
+        assert_eq!(next(&mut queue, offset(10), None).unwrap().number, Some(2));
     }
 
     #[test]
@@ -266,14 +363,33 @@ mod tests {
         let attached = Attached {
             tenant: T,
             epoch: Epoch::FIRST,
+            number: A,
             position: Revision::ZERO,
             lineage: Lineage::default(),
             digests: Digests::default(),
         };
         queue.push(Item::Attached(attached));
-        let proposal = queue.proposal(offset(10), |tenant| tenant == T).unwrap();
-        assert_eq!(proposal.meanings, [Meaning::Swap(T), Meaning::Attach(T)]);
+        let proposal = next(&mut queue, offset(10), Some(SeedNumber(2))).unwrap();
+        assert_eq!(proposal.meanings, [Meaning::Swap(T, A), Meaning::Attach(T, A)]);
     }
+
+    #[test]
+    fn an_attempt_has_the_number_behind_the_last_one() {
+        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+        queue.push(Item::Begin(T));
+        let proposal = next(&mut queue, offset(10), None).unwrap();
+        assert_eq!(proposal.meanings, [Meaning::Begin(T)]);
+        let begin = BeginAttach {
+            tenant: T,
+            home: HOME,
+            incarnation: Incarnation::FIRST,
+            epoch: Epoch::FIRST,
+            version: DirectoryVersion::ZERO,
+            number: A.next(),
+        };
+        assert_eq!(proposal.commands, [begin.encode()]);
+    }
+
     #[test]
     fn a_pong_counts_with_what_came_before_it() {
         let mut queue = Queue::new(HOME, Incarnation::FIRST);
@@ -282,15 +398,15 @@ mod tests {
             offset: offset(9),
             view: stead_types::DirectoryVersion::ZERO,
         };
-        queue.push(Item::Detached(T));
+        queue.push(Item::Detached(T, A));
         queue.push(Item::Pong(proof));
-        let proposal = queue.proposal(offset(9), |_| false).unwrap();
+        let proposal = next(&mut queue, offset(9), None).unwrap();
         assert_eq!(
             (&proposal.meanings[..], &proposal.proofs[..]),
-            (&[Meaning::Detach(T)][..], &[proof][..])
+            (&[Meaning::Detach(T, A)][..], &[proof][..])
         );
         queue.push(Item::Pong(proof));
-        let alone = queue.proposal(offset(9), |_| false).unwrap();
+        let alone = next(&mut queue, offset(9), None).unwrap();
         assert_eq!((alone.commands.len(), alone.proofs.len()), (0, 1));
     }
 }

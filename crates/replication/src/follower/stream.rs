@@ -7,16 +7,18 @@ use futures::{
     future::{BoxFuture, OptionFuture},
     stream::FuturesUnordered,
 };
-use stead_api::proto::internal::v1::{FeedAttach, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason};
+use stead_api::proto::internal::v1::{
+    FeedAck, FeedAttach, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason,
+};
 use stead_raft::ProposeError;
 use stead_state::{
     codec::Reader,
     freshness::Proof,
     lineage::Lineage,
     shard::{
-        command,
+        command::Records,
         digest::{Differs, Digests},
-        record::Record,
+        record::{AttachNumber, Record},
     },
 };
 use stead_store::{group_rows::HalfChanged, machine::Answer};
@@ -32,11 +34,11 @@ use tonic::{Status, Streaming};
 
 use super::{
     CLASS,
-    connect::{Open, connect},
+    connect::{Open, connect, position},
     flux::Flux,
     outcome::Outcome,
     pings::Pings,
-    queue::{Attached, Item, Proposal, Queue},
+    queue::{self, Attached, Item, Part, Proposal, Queue},
     seed,
 };
 use crate::{
@@ -145,9 +147,11 @@ impl Stream {
         let mut queue = Queue::new(home, incarnation);
         if let Some(begins) = open.opened.begins {
             let attached = local.machine.read(|held| {
-                let of_home = |record: &Record| record.session.is_some_and(|session| session.home == home);
-                let records = held.shard().records().filter(|(_, record)| of_home(record));
-                records.map(|(tenant, _)| tenant).collect()
+                let of_home = |record: &Record| record.session.filter(|session| session.home == home);
+                let records = held.shard().records();
+                records
+                    .filter_map(|(tenant, record)| Some((tenant, of_home(record)?.number)))
+                    .collect()
             })?;
             let offset = FeedOffset {
                 incarnation: Incarnation(begins.incarnation),
@@ -236,11 +240,11 @@ impl Stream {
         if self.under_way.is_some() {
             return Ok(());
         }
-        // Now the home has been told all that the log has: nobody is asked for whom it has still to be told of.
+        // The home is told all that the log has: nobody is asked for whom it has still to be told of.
         self.look()?;
         let todo = self.flux.todo(Instant::now());
         for tenant in todo.ask {
-            self.ask(tenant)?;
+            self.begin(tenant)?;
         }
         for tenant in todo.seed {
             let (local, peers, home) = (self.local.clone(), self.peers.clone(), self.home);
@@ -251,58 +255,80 @@ impl Stream {
         self.propose()
     }
 
-    /// Looks who is detached, if that has changed.
+    /// Looks who is detached, if that has changed, and tells the home of those who were not before: other entries than
+    /// this stream's end sessions, too.
     fn look(&mut self) -> Result<(), End> {
         let (seen, flux, home) = (&mut self.seen, &mut self.flux, self.home);
-        self.local.machine.read(|held| {
-            let now = Some(held.shard().detached_changes());
+        let (offset, detached) = self.local.machine.read(|held| {
+            let shard = held.shard();
+            let mut detached = Vec::new();
+            let now = Some(shard.detached_changes());
             if std::mem::replace(seen, now) != now {
-                flux.detached(held.shard().detached(home));
+                let new = flux.detached(shard.detached(home));
+                let over = |record: &&Record| record.session.is_none() && record.attach > AttachNumber::default();
+                let records = new
+                    .into_iter()
+                    .filter_map(|tenant| Some((tenant, shard.record(tenant).filter(over)?)));
+                detached.extend(records.map(|(tenant, record)| position(tenant, record).to_message()));
             }
+            (shard.stream(home), detached)
         })?;
+        if detached.is_empty() {
+            return Ok(());
+        }
+        self.send(ToHome::Ack(FeedAck {
+            offset: Some(wire::offset_to(offset)),
+            batches: 0,
+            attached: Vec::new(),
+            detached,
+        }))
+    }
+
+    /// Lets an attempt to attach a tenant begin, if there is a copy to begin with.
+    fn begin(&mut self, tenant: TenantNumber) -> Result<(), End> {
+        match self.standing(tenant)? {
+            Some((_, Standing::At(_))) => self.queue.push(Item::Begin(tenant)),
+            Some((_, Standing::InSeed)) => self.flux.needs_seed(tenant, Instant::now()),
+            Some((_, Standing::Suspect)) => self.flux.refused(tenant, Instant::now()),
+            // Once it is detached it will be found again.
+            None => self.flux.forget(tenant),
+        }
         Ok(())
     }
 
+    /// Asks the home to attach a tenant, in the attempt that has begun.
     fn ask(&mut self, tenant: TenantNumber) -> Result<(), End> {
-        let home = self.home;
-        let standing = self.local.machine.read(|held| {
-            let detached = held.record(tenant).filter(|record| record.home() == Some(home));
-            let detached = detached.filter(|record| !held.shard().is_attached(record));
-            detached.map(standing)
+        let is_begun = self.local.machine.read(|held| {
+            let record = held.record(tenant);
+            record.is_some_and(|record| record.session_of(self.home, record.attach).is_some())
         })?;
-        match standing {
-            Some(Standing::At(epoch, revision)) => {
-                let position = Position {
-                    tenant,
-                    epoch,
-                    revision,
-                }
-                .to_message();
-                let position = Some(position);
-                self.send(ToHome::Attach(FeedAttach { position }))
-            }
-            Some(Standing::InSeed) => {
-                self.flux.needs_seed(tenant, Instant::now());
-                Ok(())
-            }
-            Some(Standing::Suspect) => {
-                self.flux.refused(tenant, Instant::now());
-                Ok(())
-            }
-            // Once it is detached it will be found again.
-            None => {
-                self.flux.forget(tenant);
-                Ok(())
-            }
-        }
+        let Some((position, Standing::At(revision))) = self.standing(tenant)?.filter(|_| is_begun) else {
+            // The attempt is over again.
+            self.flux.refused(tenant, Instant::now());
+            return Ok(());
+        };
+        let position = Some(Position { revision, ..position }.to_message());
+        self.send(ToHome::Attach(FeedAttach { position }))
+    }
+
+    /// Returns where a tenant of this home that is not attached is, and from where its changes are wanted.
+    fn standing(&self, tenant: TenantNumber) -> Result<Option<(Position, Standing)>, HalfChanged> {
+        let home = self.home;
+        self.local.machine.read(|held| {
+            let detached = held.record(tenant).filter(|record| record.home() == Some(home));
+            let record = detached.filter(|record| !held.shard().is_attached(record))?;
+            Some((position(tenant, record), standing(record)))
+        })
     }
 
     fn propose(&mut self) -> Result<(), End> {
         let home = self.home;
         let (local, queue) = (&self.local, &mut self.queue);
+        let version = local.views.version();
         let proposal = local.machine.read(|held| {
-            let is_seeded = |tenant| held.record(tenant).is_some_and(|record| record.shadow.is_some());
-            queue.proposal(held.shard().stream(home), is_seeded)
+            let committed = held.shard().stream(home);
+            let at = queue::Standing { committed, version };
+            queue.proposal(at, |tenant| held.record(tenant).map(queue::Known::of))
         })?;
         let Some(proposal) = proposal else { return Ok(()) };
         let group = self.local.group.clone();
@@ -345,10 +371,10 @@ impl Stream {
             local.freshness.answered(home, proof);
         }
         local.freshness.advance(home);
-        match outcome.acknowledgement(&proposal) {
-            Some(ack) => self.send(ToHome::Ack(ack)),
-            None => Ok(()),
+        if let Some(ack) = outcome.acknowledgement(&proposal) {
+            self.send(ToHome::Ack(ack))?;
         }
+        outcome.begun.into_iter().try_for_each(|tenant| self.ask(tenant))
     }
 
     fn said(&mut self, response: SubscribeResponse) -> Result<(), End> {
@@ -375,10 +401,17 @@ impl Stream {
         let mut parts = Vec::with_capacity(batch.parts.len());
         for part in batch.parts {
             let len = part.len as usize;
-            if len == 0 || len > raw.len() || raw[0] != command::kind::DATA {
+            if len > raw.len() {
                 return Err(Garbled("part").into());
             }
-            parts.push((TenantNumber::new(part.tenant), raw.split_to(len)));
+            let records = raw.split_to(len);
+            Records::decode(records.clone()).map_err(|_| Garbled("part"))?;
+            parts.push(Part {
+                tenant: TenantNumber::new(part.tenant),
+                epoch: wire::epoch(part.epoch)?,
+                attach: AttachNumber(part.attach),
+                records,
+            });
         }
         if !parts.is_empty() {
             self.busy = Some(Instant::now());
@@ -391,14 +424,15 @@ impl Stream {
     fn refused(&mut self, refused: &FeedRefused) -> Result<(), End> {
         let (tenant, now) = (TenantNumber::new(refused.tenant), Instant::now());
         tracing::debug!(group = %self.local.id(), home = %self.home, %tenant, reason = ?refused.reason(), "refused");
+        let number = AttachNumber(refused.attach);
         let has_shadow = self.local.machine.read(|held| {
-            let record = held.record(tenant).filter(|record| record.home() == Some(self.home));
-            record.map(|record| record.shadow.is_some())
+            // Of an earlier attempt it says nothing about this one.
+            let record = held.record(tenant).filter(|record| record.home() == Some(self.home))?;
+            (record.attach == number).then_some(record.shadow.is_some())
         })?;
-        // A home may refuse whom this group does not follow.
         let Some(has_shadow) = has_shadow else { return Ok(()) };
         // Also if it is not attached: that may be under way.
-        self.queue.push(Item::Detached(tenant));
+        self.queue.push(Item::Detached(tenant, number));
         match refused.reason() {
             Reason::SeedNeeded if has_shadow => {
                 // It took so long to build that the home has forgotten what comes next.
@@ -445,7 +479,7 @@ impl Stream {
 
 /// From where a tenant's changes are wanted.
 enum Standing {
-    At(stead_types::Epoch, Revision),
+    At(Revision),
     /// A copy is being built; its chunks come first.
     InSeed,
     /// Its digest differs: it waits for an operator.
@@ -458,13 +492,13 @@ fn standing(record: &Record) -> Standing {
             let chunks = shadow.loaded >= shadow.seed.sequence();
             let clients = shadow.has_all_clients();
             if chunks && clients {
-                Standing::At(record.epoch, shadow.state.revision)
+                Standing::At(shadow.state.revision)
             } else {
                 Standing::InSeed
             }
         }
         None if record.suspect => Standing::Suspect,
-        None => Standing::At(record.epoch, record.live.revision),
+        None => Standing::At(record.live.revision),
     }
 }
 
@@ -474,6 +508,7 @@ fn read_attached(attached: stead_api::proto::internal::v1::FeedAttached) -> Resu
     Ok(Attached {
         tenant: TenantNumber::new(attached.tenant),
         epoch: wire::epoch(attached.epoch)?,
+        number: AttachNumber(attached.attach),
         position: Revision::from_u64(attached.position),
         lineage: Lineage::decode(&mut lineage).map_err(|_| Garbled("lineage"))?,
         digests: Digests::decode(&mut digests).map_err(|_| Garbled("digests"))?,

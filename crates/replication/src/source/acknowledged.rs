@@ -2,24 +2,28 @@
 //!
 //! # Invariants
 //!
-//! 1. An offset speaks for a tenant only if it is in that follower's `attached`: it went on when the stream was opened,
-//!    or was acknowledged as attached since, and its session has not ended.
+//! 1. An offset speaks for a tenant only if it is in that follower's `attached`: it was listed as attached when the stream
+//!    was opened, or was acknowledged as attached in its present attempt since, and its session has not ended.
 //! 2. What is held is of one term, and only the last stream that a follower opened in it changes what is held of that
 //!    follower.
+//! 3. What one acknowledgement says (offset, attached, detached) is seen as one step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
 use tokio::sync::watch;
+
+use super::sessions::Attempt;
+use crate::wire::Position;
 
 /// One follower group, as its acknowledgements show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follower {
     /// What it has applied of the stream.
     pub offset: FeedOffset,
-    /// Tenants that the offset speaks for.
-    pub attached: BTreeSet<TenantNumber>,
+    /// Tenants that the offset speaks for, and in which attempt.
+    attached: BTreeMap<TenantNumber, Attempt>,
     /// Where other tenants are. Of one that is in neither nothing is known.
     pub detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
     /// Whether its stream is open.
@@ -32,13 +36,25 @@ pub struct Follower {
 pub(crate) struct Stream(u64);
 
 impl Follower {
-    /// Takes in that the offset speaks for a tenant.
-    pub(crate) fn attach(&mut self, tenant: TenantNumber) {
-        self.detached.remove(&tenant);
-        self.attached.insert(tenant);
+    /// Takes in what one acknowledgement says.
+    pub(crate) fn acknowledge(&mut self, offset: FeedOffset, attached: &[Position], detached: &[Position]) {
+        self.offset = self.offset.max(offset);
+        for position in attached {
+            self.detached.remove(&position.tenant);
+            self.attached.insert(position.tenant, Attempt::of(position));
+        }
+        for Position {
+            tenant,
+            epoch,
+            revision,
+            ..
+        } in detached
+        {
+            self.detach(*tenant, Some((*epoch, *revision)));
+        }
     }
 
-    /// Takes in that it does not, and where the tenant is, if that is known.
+    /// Takes in that the offset does not speak for a tenant, and where the tenant is, if that is known.
     pub(crate) fn detach(&mut self, tenant: TenantNumber, position: Option<(Epoch, Revision)>) {
         self.attached.remove(&tenant);
         if let Some(position) = position {
@@ -46,9 +62,19 @@ impl Follower {
         }
     }
 
+    /// Tells whether the offset speaks for a tenant.
+    pub fn speaks_for(&self, tenant: TenantNumber) -> bool {
+        self.attached.contains_key(&tenant)
+    }
+
+    /// Returns the tenants that the offset speaks for.
+    pub fn attached(&self) -> impl ExactSizeIterator<Item = TenantNumber> {
+        self.attached.keys().copied()
+    }
+
     /// Tells whether anything is known of a tenant.
     pub(crate) fn knows(&self, tenant: TenantNumber) -> bool {
-        self.attached.contains(&tenant) || self.detached.contains_key(&tenant)
+        self.speaks_for(tenant) || self.detached.contains_key(&tenant)
     }
 }
 
@@ -116,7 +142,7 @@ impl Acknowledged {
         &self,
         (follower, term): (GroupId, u64),
         offset: FeedOffset,
-        attached: BTreeSet<TenantNumber>,
+        attached: BTreeMap<TenantNumber, Attempt>,
         detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
     ) -> Stream {
         let mut held = self.held.lock();
@@ -154,13 +180,30 @@ impl Acknowledged {
 
 #[cfg(test)]
 mod tests {
+    use stead_state::shard::record::AttachNumber;
+    use stead_types::Incarnation;
+
     use super::*;
 
     const F: GroupId = GroupId::new(2);
     const T: TenantNumber = TenantNumber::new(7);
+    const U: TenantNumber = TenantNumber::new(8);
 
     fn open(acknowledged: &Acknowledged, term: u64) -> Stream {
-        acknowledged.opened((F, term), FeedOffset::ZERO, BTreeSet::new(), BTreeMap::new())
+        acknowledged.opened((F, term), FeedOffset::ZERO, BTreeMap::new(), BTreeMap::new())
+    }
+
+    fn position(tenant: TenantNumber) -> Position {
+        Position {
+            tenant,
+            epoch: Epoch::FIRST,
+            revision: Revision::ZERO,
+            attach: AttachNumber(1),
+        }
+    }
+
+    fn attach(follower: &mut Follower) {
+        follower.acknowledge(FeedOffset::ZERO, &[position(T)], &[]);
     }
 
     #[test]
@@ -170,11 +213,11 @@ mod tests {
         let old = open(&acknowledged, 3);
         let new = open(&acknowledged, 3);
         acknowledged.change(F, old, |follower| follower.connected = false);
-        acknowledged.change(F, old, |follower| follower.attach(T));
+        acknowledged.change(F, old, attach);
         let known = acknowledged.of(F).unwrap();
         assert!(known.connected && !known.knows(T));
-        acknowledged.change(F, new, |follower| follower.attach(T));
-        assert!(acknowledged.of(F).unwrap().attached.contains(&T));
+        acknowledged.change(F, new, attach);
+        assert!(acknowledged.of(F).unwrap().speaks_for(T));
     }
 
     #[test]
@@ -187,7 +230,7 @@ mod tests {
         assert!(acknowledged.of(F).unwrap().connected);
         acknowledged.leads(5);
         assert_eq!(acknowledged.of(F), None);
-        acknowledged.change(F, new, |follower| follower.attach(T));
+        acknowledged.change(F, new, attach);
         assert_eq!(acknowledged.of(F), None, "an acknowledgement does not make it known");
         open(&acknowledged, 4);
         assert_eq!(acknowledged.of(F), None, "of an earlier term");
@@ -199,9 +242,30 @@ mod tests {
         let stream = open(&acknowledged, 1);
         let at = (Epoch::FIRST, Revision::ZERO);
         acknowledged.change(F, stream, |follower| follower.detach(T, Some(at)));
-        acknowledged.change(F, stream, |follower| follower.attach(T));
+        acknowledged.change(F, stream, attach);
         acknowledged.change(F, stream, |follower| follower.detach(T, None));
         let known = acknowledged.of(F).unwrap();
         assert!(!known.knows(T), "it is somewhere behind where it was attached");
+    }
+
+    /// Invariant 3.
+    #[test]
+    fn one_acknowledgement_is_one_change() {
+        let acknowledged = Acknowledged::default();
+        let stream = open(&acknowledged, 1);
+        acknowledged.change(F, stream, attach);
+        let changes = acknowledged.watch();
+        let before = *changes.borrow();
+        let offset = FeedOffset {
+            incarnation: Incarnation::FIRST,
+            index: 9,
+        };
+        acknowledged.change(F, stream, |follower| {
+            follower.acknowledge(offset, &[position(U)], &[position(T)]);
+        });
+        assert_eq!(*changes.borrow(), before + 1);
+        let known = acknowledged.of(F).unwrap();
+        assert_eq!((known.offset, known.attached().collect::<Vec<_>>()), (offset, vec![U]));
+        assert!(known.detached.contains_key(&T));
     }
 }

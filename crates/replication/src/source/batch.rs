@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stead_api::proto::internal::v1::{FeedBatch, FeedPart};
 use stead_types::{FeedOffset, TenantNumber};
 
-use super::BATCH_BYTES_MAX;
+use super::{BATCH_BYTES_MAX, sessions::Attempt};
 use crate::{
     counters::{Border, Counters},
     payload::Packer,
@@ -19,13 +19,15 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Adds a command for the follower's log.
-    pub(crate) fn add(&mut self, tenant: TenantNumber, command: &Bytes) {
+    /// Adds records for the follower's log, sent for an attempt.
+    pub(crate) fn add(&mut self, tenant: TenantNumber, attempt: Attempt, records: &Bytes) {
         self.parts.push(FeedPart {
             tenant: tenant.get(),
-            len: u32::try_from(command.len()).expect("commands are bounded far below 4 GiB"),
+            len: u32::try_from(records.len()).expect("records are bounded far below 4 GiB"),
+            epoch: attempt.epoch.get(),
+            attach: attempt.number.0,
         });
-        self.raw.extend_from_slice(command);
+        self.raw.extend_from_slice(records);
     }
 
     /// Tells whether there is nothing in it.
@@ -36,6 +38,11 @@ impl Batch {
     /// Tells whether it should take no more.
     pub(crate) fn is_full(&self) -> bool {
         self.raw.len() >= BATCH_BYTES_MAX
+    }
+
+    /// Returns how many parts it has.
+    pub(crate) fn tenants(&self) -> usize {
+        self.parts.len()
     }
 
     /// Returns how many bytes it has before compression.

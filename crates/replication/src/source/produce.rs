@@ -7,21 +7,21 @@ use stead_state::{
     codec::Writer,
     rows::Unreadable,
     shard::{
-        command::Data,
+        command::Records,
         digest::Digests,
         read::{Changes, Reading, Refused},
     },
 };
 use stead_store::shard::View;
 use stead_types::{
-    Epoch, FeedOffset, Revision, Sequence, TenantNumber,
+    FeedOffset, Revision, Sequence, TenantNumber,
     planted::{self, Bug},
 };
 
 use super::{
     BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BATCH_TENANTS_MAX, PIECE_BYTES_MAX,
     batch::{Batch, count},
-    sessions::Span,
+    sessions::{Attempt, Span},
     stream::Source,
 };
 use crate::{local::may_follow, wire::ToFollower};
@@ -45,7 +45,7 @@ impl From<Refused> for Unsent {
 
 /// Changes of one tenant and what they leave it at.
 struct Part {
-    data: Data,
+    records: Records,
     next: Revision,
     /// Digests and lineage, where the changes end with the tenant's last.
     end: Option<(Digests, bytes::Bytes)>,
@@ -59,6 +59,14 @@ pub(super) struct UnderWay {
     place: u64,
     /// The last entry.
     offset: FeedOffset,
+}
+
+impl UnderWay {
+    /// Returns what is to be sent so that the follower has everything up to a place and an offset.
+    pub(super) fn new(spans: Vec<(TenantNumber, Span)>, place: u64, offset: FeedOffset) -> Self {
+        let spans = spans.into();
+        Self { spans, place, offset }
+    }
 }
 
 /// Entries that were gone through.
@@ -117,28 +125,27 @@ impl Source {
             self.place = applied;
             return Ok(None);
         };
-        Ok(Some(UnderWay {
-            spans: gone_through.spans.into_iter().collect(),
-            place: if gone_through.more { last } else { applied },
-            offset: FeedOffset {
-                index: last,
-                ..self.offset
-            },
-        }))
+        let place = if gone_through.more { last } else { applied };
+        let offset = FeedOffset {
+            index: last,
+            ..self.offset
+        };
+        let spans = gone_through.spans.into_iter().collect();
+        Ok(Some(UnderWay::new(spans, place, offset)))
     }
 
     /// Puts the next piece together; returns it with the offset of the last entry, if nothing of it is left.
     fn piece(&mut self, held: &View<'_>, mut under_way: UnderWay) -> Result<(Batch, Option<FeedOffset>), Unreadable> {
         let mut batch = Batch::default();
         while let Some((tenant, span)) = under_way.spans.pop_front() {
-            if !self.sessions.is_live(tenant, span.epoch) {
+            if !self.sessions.is_live(tenant, span.attempt) {
                 continue;
             }
             let up_to = (span.through, PIECE_BYTES_MAX - batch.len());
-            match self.part(held, (tenant, span.epoch, span.after), up_to) {
+            match self.part(held, (tenant, span.attempt, span.after), up_to) {
                 Ok(part) => {
                     let after = part.next;
-                    batch.add(tenant, &part.data.encode());
+                    batch.add(tenant, span.attempt, &part.records.encode());
                     if after.sequence() < span.through {
                         under_way.spans.push_front((tenant, Span { after, ..span }));
                     }
@@ -146,7 +153,8 @@ impl Source {
                 Err(Unsent::Refused(reason)) => self.refuse(tenant, reason),
                 Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
             }
-            if batch.len() >= PIECE_BYTES_MAX && !under_way.spans.is_empty() {
+            let is_full = batch.len() >= PIECE_BYTES_MAX || batch.tenants() >= BATCH_TENANTS_MAX;
+            if is_full && !under_way.spans.is_empty() {
                 self.under_way = Some(under_way);
                 return Ok((batch, None));
             }
@@ -166,7 +174,7 @@ impl Source {
         for (index, entry) in entries {
             through.last = Some(index);
             for touched in entry.touched {
-                let Some(span) = self.sessions.touched(touched) else {
+                let Some(span) = self.sessions.touched(&touched) else {
                     continue;
                 };
                 let known = through.spans.entry(touched.tenant);
@@ -189,11 +197,11 @@ impl Source {
         let batch = local.machine.read(|held| {
             let mut batch = Batch::default();
             while !batch.is_full()
-                && let Some((tenant, epoch, after)) = self.sessions.turn()
+                && let Some((tenant, attempt, after)) = self.sessions.turn()
             {
                 any = true;
                 let up_to = (Sequence::MAX, BATCH_BYTES_MAX - batch.len());
-                let part = match self.part(&held, (tenant, epoch, after), up_to) {
+                let part = match self.part(&held, (tenant, attempt, after), up_to) {
                     Ok(part) => part,
                     Err(Unsent::Refused(reason)) => {
                         self.refuse(tenant, reason);
@@ -202,15 +210,16 @@ impl Source {
                     Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
                 };
                 self.sessions.sent(tenant, part.next, part.end.is_none());
-                if !part.data.changes.is_empty() {
-                    batch.add(tenant, &part.data.encode());
+                if !part.records.changes.is_empty() {
+                    batch.add(tenant, attempt, &part.records.encode());
                 }
                 if let Some((digests, lineage)) = part.end {
                     let mut written = Writer::with_capacity(32);
                     digests.encode(&mut written);
                     attached.push(ToFollower::Attached(FeedAttached {
                         tenant: tenant.get(),
-                        epoch: epoch.get(),
+                        epoch: attempt.epoch.get(),
+                        attach: attempt.number.0,
                         position: part.next.to_u64(),
                         lineage,
                         digests: written.finish(),
@@ -230,7 +239,7 @@ impl Source {
     fn part(
         &self,
         held: &View<'_>,
-        (tenant, epoch, after): (TenantNumber, Epoch, Revision),
+        (tenant, attempt, after): (TenantNumber, Attempt, Revision),
         (through, len_max): (Sequence, usize),
     ) -> Result<Part, Unsent> {
         let home = self.local.id();
@@ -241,7 +250,7 @@ impl Source {
         if !may_follow && !planted::is(Bug::FeedToAnybody) {
             return Err(Unsent::Refused(Reason::NotAdmitted));
         }
-        let owned = |reading: &Reading<'_>| reading.record().owned() == Some(epoch);
+        let owned = |reading: &Reading<'_>| reading.record().owned() == Some(attempt.epoch);
         let reading = held.reading(tenant).filter(owned);
         let reading = reading.ok_or(Unsent::Refused(Reason::NotOwner))?;
         let Changes { changes, next, more: _ } = reading.changes(after, through, len_max)?;
@@ -251,15 +260,12 @@ impl Source {
             reading.record().lineage.encode(&mut lineage);
             (state.digests, lineage.finish())
         });
-        let data = Data {
-            tenant,
-            home,
-            epoch,
+        let records = Records {
             changes,
             digests: end.as_ref().map(|(digests, _)| *digests),
             floor: state.floor,
         };
-        Ok(Part { data, next, end })
+        Ok(Part { records, next, end })
     }
 
     /// Sends a batch with nothing in it, so that the follower's offset keeps up.

@@ -3,15 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_api::proto::internal::v1::{
-    FeedNotLeader, FeedRefused, SeedChunk, SeedRequest, SeedResponse, feed_refused::Reason, seed_response::Message,
+    FeedNotLeader, FeedRefused, SeedBegun, SeedChunk, SeedRequest, SeedResponse, feed_refused::Reason,
+    seed_response::Message,
 };
 use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX, ReadIndexError};
 use stead_state::{
+    codec::Writer,
     rows::change::{EFFECTS_MAX, HEAD_LEN_MAX},
     shard::{
-        command::{Chunk, Part, Seed},
+        command::{Chunk, Part},
         read::{Reading, Refused},
-        record::ClientsLoaded,
+        record::{ClientsLoaded, SeedNumber},
     },
 };
 use stead_types::{
@@ -49,6 +51,8 @@ pub(crate) struct Seeding {
     border: Option<Border>,
     tenant: TenantNumber,
     epoch: Epoch,
+    /// The follower's number of the seed.
+    number: SeedNumber,
     /// The seed's first revision; `None` before it has begun.
     first: Option<Revision>,
     loaded: Sequence,
@@ -56,6 +60,12 @@ pub(crate) struct Seeding {
     packer: Packer,
     next_at: Instant,
     has_ended: bool,
+}
+
+/// What comes next.
+enum Next {
+    Begun(SeedBegun),
+    Chunk(bytes::Bytes),
 }
 
 /// Why there is no chunk.
@@ -75,6 +85,7 @@ impl Seeding {
             follower,
             tenant: TenantNumber::new(request.tenant),
             epoch: wire::epoch(request.epoch)?,
+            number: SeedNumber(request.number),
             first: (request.first != 0).then_some(Revision::from_u64(request.first)),
             loaded: Sequence::new(request.loaded).ok_or(wire::Garbled("sequence"))?,
             clients,
@@ -96,12 +107,18 @@ impl Seeding {
             return Some(Ok(not_leader(error)));
         }
         match self.chunk() {
-            Ok(command) => Some(Ok(self.send(command))),
+            Ok(Next::Begun(begun)) => Some(Ok(response(Message::Begun(begun)))),
+            Ok(Next::Chunk(command)) => Some(Ok(self.send(command))),
             Err(NoChunk::End) => None,
             Err(NoChunk::Refused(reason)) => {
                 self.has_ended = true;
                 let (tenant, epoch, reason) = (self.tenant.get(), self.epoch.get(), reason.into());
-                let refused = FeedRefused { tenant, epoch, reason };
+                let refused = FeedRefused {
+                    tenant,
+                    epoch,
+                    reason,
+                    attach: 0,
+                };
                 Some(Ok(response(Message::Refused(refused))))
             }
             Err(NoChunk::Failed(status)) => {
@@ -123,8 +140,8 @@ impl Seeding {
         response(Message::Chunk(SeedChunk { payload, raw_len }))
     }
 
-    /// Returns the next command.
-    fn chunk(&mut self) -> Result<bytes::Bytes, NoChunk> {
+    /// Returns what comes next.
+    fn chunk(&mut self) -> Result<Next, NoChunk> {
         let local = self.local.clone();
         let may_follow = local
             .views
@@ -140,22 +157,18 @@ impl Seeding {
         read.unwrap_or_else(|half_changed| Err(self.failed(Refused::Unreadable(half_changed.into()))))
     }
 
-    fn read(&mut self, reading: Reading<'_>) -> Result<bytes::Bytes, NoChunk> {
-        let (tenant, home, epoch) = (self.tenant, self.local.id(), self.epoch);
+    fn read(&mut self, reading: Reading<'_>) -> Result<Next, NoChunk> {
         let Some(first) = self.first else {
             let first = reading.state().revision;
             self.first = Some(first);
             self.loaded = Sequence::ZERO;
             self.clients = ClientsLoaded::default();
-            let lineage = reading.record().lineage.clone();
-            return Ok(Seed {
-                tenant,
-                home,
-                epoch,
-                first,
-                lineage,
-            }
-            .encode());
+            let mut lineage = Writer::default();
+            reading.record().lineage.encode(&mut lineage);
+            return Ok(Next::Begun(SeedBegun {
+                first: first.to_u64(),
+                lineage: lineage.finish(),
+            }));
         };
         let part = if self.loaded < first.sequence() {
             let part = reading.chunk_of_changes(self.loaded, first, CHUNK_BYTES);
@@ -171,15 +184,15 @@ impl Seeding {
             Part::Clients { up_to, windows, .. } => self.clients = self.clients.and(*up_to, windows),
         }
         let read_at = reading.state().revision;
-        Ok(Chunk {
-            tenant,
-            home,
-            epoch,
-            first,
+        let chunk = Chunk {
+            tenant: self.tenant,
+            home: self.local.id(),
+            epoch: self.epoch,
+            number: self.number,
             read_at,
             part,
-        }
-        .encode())
+        };
+        Ok(Next::Chunk(chunk.encode()))
     }
 
     fn failed(&self, refused: Refused) -> NoChunk {

@@ -6,7 +6,7 @@ use futures::{Future, FutureExt, StreamExt, stream::FuturesUnordered};
 use stead_api::proto::internal::v1::{FeedAck, FeedAttach, FeedPing, FeedPong, FeedRefused, feed_refused::Reason};
 use stead_raft::{Leadership, ReadIndexError};
 use stead_types::{
-    Epoch, FeedOffset, GroupId, TenantNumber,
+    FeedOffset, GroupId, TenantNumber,
     planted::{self, Bug},
 };
 use tokio::{
@@ -20,7 +20,7 @@ use super::{
     open::not_leader,
     pings::{PINGS_MAX, Pings},
     produce::UnderWay,
-    sessions::Sessions,
+    sessions::{Attempt, Sessions},
 };
 use crate::{
     counters::Border,
@@ -210,7 +210,7 @@ impl Source {
                 self.ping(ping);
                 Ok(())
             }
-            Some(ToHome::Open(_)) => Err(wire::Garbled("a stream is opened once")),
+            Some(ToHome::Open(_) | ToHome::Listing(_)) => Err(wire::Garbled("a stream is opened once")),
             // A newer follower's message.
             None => Ok(()),
         }
@@ -218,41 +218,28 @@ impl Source {
 
     fn attach(&mut self, attach: &FeedAttach) -> Result<(), wire::Garbled> {
         let position = attach.position.as_ref().ok_or(wire::Garbled("position"))?;
-        let Position {
-            tenant,
-            epoch,
-            revision,
-        } = Position::from_message(position)?;
+        let position = Position::from_message(position)?;
+        let (tenant, revision) = (position.tenant, position.revision);
         // Whether it may be sent is checked when it is its turn, as for every batch.
-        self.sessions.attach(tenant, epoch, revision);
-        self.note(|follower| follower.detach(tenant, Some((epoch, revision))));
+        if self.sessions.attach(tenant, Attempt::of(&position), revision) {
+            self.note(|follower| follower.detach(tenant, Some((position.epoch, revision))));
+        }
         Ok(())
     }
 
     fn acknowledged(&mut self, ack: &FeedAck) -> Result<(), wire::Garbled> {
         let offset = wire::offset_from(ack.offset)?;
         self.in_flight.done(ack.batches);
-        let positions = |all: &[_]| all.iter().map(Position::from_message).collect::<Result<Vec<_>, _>>();
-        let (attached, detached) = (positions(&ack.attached)?, positions(&ack.detached)?);
-        self.note(|follower| follower.offset = follower.offset.max(offset));
-        for Position { tenant, epoch, .. } in attached {
-            if self.sessions.epoch(tenant) == Some(epoch) {
-                self.note(|follower| follower.attach(tenant));
-            } else {
-                // The session that it was attached in has ended meanwhile.
-                self.tell_refused(tenant, epoch, Reason::Unspecified);
-            }
-        }
-        for Position {
-            tenant,
-            epoch,
-            revision,
-        } in detached
-        {
-            self.note(|follower| follower.detach(tenant, Some((epoch, revision))));
-            // It may be a later session than the one that the follower means: it has to know that there is none.
-            self.refuse(tenant, Reason::Unspecified);
-        }
+        let (mut attached, mut detached) = (wire::positions(&ack.attached)?, wire::positions(&ack.detached)?);
+        // What belongs to an attempt that is over here is void: the follower is told, or has begun another one.
+        attached.retain(|position| self.sessions.attempt(position.tenant) == Some(Attempt::of(position)));
+        detached.retain(|position| match self.sessions.attempt(position.tenant) {
+            Some(attempt) if attempt.number > position.attach => false,
+            Some(_) => self.sessions.end(position.tenant).is_some(),
+            // It says where the tenant is.
+            None => true,
+        });
+        self.note(|follower| follower.acknowledge(offset, &attached, &detached));
         Ok(())
     }
 
@@ -293,17 +280,15 @@ impl Source {
 
     /// Ends a tenant's session and tells the follower why.
     pub(super) fn refuse(&mut self, tenant: TenantNumber, reason: Reason) {
-        let epoch = self.sessions.epoch(tenant);
-        if self.sessions.end(tenant) {
+        if let Some(attempt) = self.sessions.end(tenant) {
             self.note(|follower| follower.detach(tenant, None));
-            self.tell_refused(tenant, epoch.unwrap_or(Epoch::NONE), reason);
+            self.out.push_back(ToFollower::Refused(FeedRefused {
+                tenant: tenant.get(),
+                epoch: attempt.epoch.get(),
+                reason: reason.into(),
+                attach: attempt.number.0,
+            }));
         }
-    }
-
-    fn tell_refused(&mut self, tenant: TenantNumber, epoch: Epoch, reason: Reason) {
-        let (tenant, epoch, reason) = (tenant.get(), epoch.get(), reason.into());
-        let refused = FeedRefused { tenant, epoch, reason };
-        self.out.push_back(ToFollower::Refused(refused));
     }
 
     /// Tells whether another batch may be made now.

@@ -69,6 +69,35 @@ async fn a_tenant_that_is_detached_holds_its_past_only_so_long() {
     world.check_equal(tenant).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_is_no_longer_followed_holds_no_floor() {
+    let mut world = World::start(1, 1, LIMITS).await;
+    let (tenant, other) = (world.tenant(5, true), world.tenant(6, true));
+    let attached = world.put(tenant, "a", b"0").await;
+    world.reaches(tenant, attached).await;
+    // Detached, so that its position there is known and held.
+    world.admit(tenant, false);
+    world.put(tenant, "a", b"1").await;
+    let home = world.leading(HOME).await;
+    let is_detached = || {
+        home.tasks
+            .acknowledged()
+            .of(FOLLOWER)
+            .filter(|known| !known.speaks_for(tenant))
+    };
+    world.eventually("it to be detached", is_detached).await;
+    let last = world.put(tenant, "a", b"2").await;
+    world.leave(&[tenant]);
+    let began = Instant::now();
+    // The floor never passes the last entry.
+    let reached = world.put(other, "a", b"1").await;
+    world.reaches(other, reached).await;
+    let home = world.leading(HOME).await;
+    let has_gone = || (home.state(tenant).unwrap().floor == last).then_some(());
+    world.eventually("its past to go", has_gone).await;
+    assert!(began.elapsed() < AGE_MAX - Duration::from_secs(5), "not by the limits");
+}
+
 /// How long a floor takes to follow, with room.
 const A_WHILE: Duration = Duration::from_secs(25);
 

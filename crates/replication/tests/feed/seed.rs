@@ -40,7 +40,7 @@ async fn a_follower_that_joins_late_is_seeded() {
     let last = world.put(tenant, "a", b"last").await;
     world.reaches(tenant, last).await;
     world.check_equal(tenant).await;
-    world.check_freshness();
+    world.check();
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,4 +97,38 @@ fn noise(seed: u64) -> Vec<u8> {
     let mut value = vec![0; 256 << 10];
     SmallRng::seed_from_u64(seed).fill(value.as_mut_slice());
     value
+}
+
+/// The feed has forgotten what comes behind the follower's offset: who lacks nothing is not attached anew for it.
+#[tokio::test(start_paused = true)]
+async fn quiet_tenants_stay_attached_when_the_feed_has_forgotten_the_offset() {
+    let mut world = World::start(1, 1, LIMITS).await;
+    let (quiet, behind, lost) = (world.tenant(5, true), world.tenant(6, true), world.tenant(7, true));
+    for tenant in [quiet, behind, lost] {
+        let last = world.put(tenant, "a", b"1").await;
+        world.reaches(tenant, last).await;
+    }
+    let attempt = |world: &World, tenant| world.nodes[&11].record(tenant).unwrap().attach;
+    let before = [quiet, behind, lost].map(|tenant| attempt(&world, tenant));
+    let offset = world.leading(FOLLOWER).await.offset();
+    world.net.cut(1, 11, true);
+    for _ in 0..40 {
+        world.put(lost, "a", b"1").await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    // This one lacks a change that is kept, and whose entry the feed still has.
+    world.put(behind, "b", b"1").await;
+    let home = world.leading(HOME).await;
+    let first = home.machine.read(|held| held.feed_ends()).unwrap().unwrap().unwrap().0;
+    assert!(first > offset.index, "its entry is gone");
+    world.net.cut(1, 11, false);
+    world.break_streams().await;
+    for tenant in [lost, behind, quiet] {
+        let last = world.put(tenant, "c", b"1").await;
+        world.reaches(tenant, last).await;
+        world.check();
+        world.check_equal(tenant).await;
+    }
+    let after = [quiet, behind].map(|tenant| attempt(&world, tenant));
+    assert_eq!(after, before[..2], "nobody was attached anew");
 }

@@ -1,15 +1,18 @@
 //! The two groups, their nodes, and what tests do with them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Timing};
-use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
-use stead_state::directory::{self, Addresses, Change, Followers, Member, Region, State, Tenant, View};
+use stead_replication::{GroupTasks, Limits, Replication, Shared, Tell, ToDirectory, Views};
+use stead_state::directory::{
+    self, Addresses, Change, Command, Followers, Member, Region, Report, State, Tenant, View,
+};
 use stead_state::lineage::Lineage;
+use stead_state::rows::feed::Touched;
 use stead_state::shard::command::{Effect, Operation, Write};
 use stead_state::shard::record::{CopyState, Record};
 use stead_state::shard::{Answer, answer::Written};
@@ -31,7 +34,9 @@ use crate::net::Net;
 pub const HOME: GroupId = GroupId::new(1);
 pub const FOLLOWER: GroupId = GroupId::new(2);
 /// One way between the regions.
-pub const FAR: Duration = Duration::from_millis(2);
+pub const FAR: Duration = Duration::from_millis(1);
+/// The same, as it is between neighbours, over a continent and around the world: round trips of 2, 80 and 200 ms.
+pub const DISTANCES: [Duration; 3] = [FAR, Duration::from_millis(40), Duration::from_millis(100)];
 /// The longest that anything is waited for: longer than the longest backoff and an election.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,6 +44,8 @@ pub struct World {
     pub net: Net,
     pub nodes: BTreeMap<u64, Node>,
     directory: Arc<AtomicU64>,
+    takes: Arc<Mutex<Takes>>,
+    reported: Arc<Mutex<Vec<Report>>>,
     things: Vec<Change>,
     tenants: BTreeMap<TenantNumber, Tenant>,
     /// When which revision of whom was acknowledged.
@@ -52,9 +59,25 @@ pub struct Node {
     views: Views,
 }
 
+/// What becomes of reports to the directory.
+type Takes = Box<dyn Fn(&[Report]) -> Told + Send>;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Told {
+    Taken,
+    Refused,
+    /// There is no answer.
+    Never,
+}
+
 impl World {
     /// Starts a home group of the nodes 1.. and a follower group of the nodes 11.., so many of each.
     pub async fn start(homes: u64, followers: u64, limits: Limits) -> Self {
+        Self::start_far(homes, followers, limits, FAR).await
+    }
+
+    /// Starts them so far from one another.
+    pub async fn start_far(homes: u64, followers: u64, limits: Limits, far: Duration) -> Self {
         if std::env::var_os("RUST_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
             tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
@@ -67,13 +90,15 @@ impl World {
             net: Net::default(),
             nodes: BTreeMap::new(),
             directory: Arc::default(),
+            takes: Arc::new(Mutex::new(Box::new(|_| Told::Taken))),
+            reported: Arc::default(),
             things: groups.iter().flat_map(things).collect(),
             tenants: BTreeMap::new(),
             acknowledged: Vec::new(),
         };
         for home in &groups[0].2 {
             for follower in &groups[1].2 {
-                world.net.delay(*home, *follower, FAR);
+                world.net.delay(*home, *follower, far);
             }
         }
         for (group, _, voters) in &groups {
@@ -114,7 +139,7 @@ impl World {
                     let version = at(version.load(Ordering::Relaxed));
                     Box::pin(async move { Some(version) })
                 }),
-                tell: Arc::new(|_| Box::pin(async { true })),
+                tell: self.tell_directory(),
             },
             limits,
         });
@@ -139,6 +164,60 @@ impl World {
             tasks,
             views,
         }
+    }
+
+    fn tell_directory(&self) -> Tell {
+        let (takes, reported) = (self.takes.clone(), self.reported.clone());
+        Arc::new(move |command| {
+            let Command::Report(_, _, reports) = command else {
+                panic!("not a report: {command:?}")
+            };
+            let told = (takes.lock().unwrap())(&reports);
+            if matches!(told, Told::Taken) {
+                reported.lock().unwrap().extend(reports);
+            }
+            Box::pin(async move {
+                match told {
+                    Told::Taken => true,
+                    Told::Refused => false,
+                    Told::Never => std::future::pending().await,
+                }
+            })
+        })
+    }
+
+    /// Says what becomes of reports from here on.
+    pub fn directory_takes(&self, takes: impl Fn(&[Report]) -> Told + Send + 'static) {
+        *self.takes.lock().unwrap() = Box::new(takes);
+    }
+
+    /// Tells whether the directory has taken a report that a tenant was erased.
+    pub fn has_report(&self, tenant: TenantNumber) -> bool {
+        self.reported.lock().unwrap().contains(&Report::Erased(tenant))
+    }
+
+    /// Lets the follower leave the replica sets of some tenants.
+    pub fn leave(&mut self, tenants: &[TenantNumber]) {
+        let mut changes = Vec::new();
+        for tenant in tenants {
+            let tenant = self.tenants.get_mut(tenant).unwrap();
+            for member in tenant.members.iter_mut().filter(|member| member.group == FOLLOWER) {
+                member.leaving = true;
+            }
+            changes.push(Change::Tenant(Box::new(tenant.clone())));
+        }
+        self.tell(changes);
+    }
+
+    /// Records many tenants at their home, with a follower, at once.
+    pub fn many_tenants(&mut self, numbers: std::ops::RangeInclusive<u64>) {
+        let mut changes = Vec::new();
+        for number in numbers.map(TenantNumber::new) {
+            let tenant = tenant(number, true);
+            changes.push(Change::Tenant(Box::new(tenant.clone())));
+            self.tenants.insert(number, tenant);
+        }
+        self.tell(changes);
     }
 
     /// Tells every node a new version of the directory.
@@ -239,6 +318,12 @@ impl World {
         .await;
     }
 
+    /// Checks what holds at any time.
+    pub fn check(&self) {
+        self.check_freshness();
+        self.check_offsets();
+    }
+
     /// Checks that what is said to be fresh holds what had been acknowledged.
     pub fn check_freshness(&self) {
         let now = Instant::now();
@@ -255,6 +340,42 @@ impl World {
                     due <= held,
                     "tenant {tenant} is at {held}, {due} is older than {staleness:?}"
                 );
+            }
+        }
+    }
+
+    /// Checks that offsets speak only for what is there: of a tenant that is attached, in the follower's log or as the home
+    /// has heard, nothing is missing up to the offset.
+    fn check_offsets(&self) {
+        for home in self.nodes.values().filter(|node| node.group.id() == HOME) {
+            let entries = home.machine.read(|held| held.feed(0, usize::MAX)).unwrap().unwrap();
+            let last = |tenant: TenantNumber, offset: FeedOffset| {
+                let until = entries.iter().take_while(|(index, _)| *index <= offset.index);
+                let touched = until.flat_map(|(_, entry)| &entry.touched);
+                touched
+                    .filter(|touched| touched.tenant == tenant)
+                    .map(Touched::revision)
+                    .last()
+            };
+            let heard = home.tasks.acknowledged().of(FOLLOWER);
+            for node in self.nodes.values().filter(|node| node.group.id() == FOLLOWER) {
+                let offset = node.offset();
+                for tenant in self.tenants.keys().copied() {
+                    let Some(record) = node.record(tenant) else { continue };
+                    let is_attached = node.machine.read(|held| held.shard().is_attached(&record)).unwrap();
+                    if is_attached && offset.index <= entries.last().map_or(0, |(index, _)| *index) {
+                        let due = last(tenant, offset).unwrap_or_default();
+                        assert!(due <= record.live.revision, "{tenant} lacks {due} at {offset:?}");
+                    }
+                    // Nodes that do not lead may be behind what their leader has acknowledged.
+                    if let Some(heard) = heard.as_ref().filter(|heard| heard.speaks_for(tenant))
+                        && node.group.is_leader()
+                    {
+                        let due = last(tenant, heard.offset).unwrap_or_default();
+                        let has = record.live.revision;
+                        assert!(due <= has, "{tenant}: {due} was acknowledged, the copy has {has}");
+                    }
+                }
             }
         }
     }

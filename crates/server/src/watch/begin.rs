@@ -103,5 +103,6 @@ pub(super) fn begin(reading: Option<Reading<'_>>, ask: &Ask) -> Result<Reach, Er
 /// Tells whether a copy has what the home had at some time: one that nothing was ever fed to, and that no seed has
 /// filled yet, is empty for another reason than its home.
 fn is_filled(record: &Record) -> bool {
-    record.owned().is_some() || record.session.is_some() || record.live.revision.sequence() > Sequence::ZERO
+    let is_attached = record.session.is_some_and(|session| session.attached);
+    record.owned().is_some() || is_attached || record.live.revision.sequence() > Sequence::ZERO
 }

@@ -9,9 +9,9 @@ use stead_state::{
     lineage::Lineage,
     rows::change::Change,
     shard::{
-        command::{Attach, Create, Data, Effect, Floor, Follow, Operation, Write},
+        command::{Attach, BeginAttach, Create, Data, DataHead, Effect, Floor, Follow, Operation, Records, Write},
         digest::Digests,
-        record::OnLeaseLoss,
+        record::{AttachNumber, OnLeaseLoss},
     },
 };
 use stead_store::{
@@ -52,14 +52,20 @@ impl Copy {
     /// A follower that was fed three changes; `floor` and `digests` are what its home says of its own copy.
     fn fed(floor: &str, digests: Option<Digests>) -> Self {
         let data = Data {
-            tenant: TENANT,
-            home: HOME,
-            epoch: Epoch::FIRST,
-            changes: (1..=3).map(change).collect(),
-            digests,
-            floor: revision(floor),
+            head: DataHead {
+                tenant: TENANT,
+                home: HOME,
+                epoch: Epoch::FIRST,
+                version: version(),
+                attach: AttachNumber(1),
+            },
+            records: Records {
+                changes: (1..=3).map(change).collect(),
+                digests,
+                floor: revision(floor),
+            },
         };
-        Self::of(2, &[follow(), attach(), data.encode()])
+        Self::of(2, &[follow(), begin_attach(), attach(), data.encode()])
     }
 
     fn begin(&self, after: Option<&str>) -> Result<Reach, Error> {
@@ -112,12 +118,25 @@ fn follow() -> Bytes {
     follow.encode()
 }
 
-fn attach() -> Bytes {
-    let attach = Attach {
+fn begin_attach() -> Bytes {
+    let begin = BeginAttach {
         tenant: TENANT,
         home: HOME,
         incarnation: Incarnation::FIRST,
         epoch: Epoch::FIRST,
+        version: version(),
+        number: AttachNumber(1),
+    };
+    begin.encode()
+}
+
+fn attach() -> Bytes {
+    let attach = Attach {
+        tenant: TENANT,
+        home: HOME,
+        epoch: Epoch::FIRST,
+        version: version(),
+        number: AttachNumber(1),
         position: Revision::ZERO,
         lineage: Lineage::starting(Epoch::FIRST),
     };
@@ -143,7 +162,7 @@ fn what_a_copy_lacks_sends_a_watch_home_and_does_not_end_it() {
     let later = |is_there| Ok(Reach::NotYet { is_there });
     assert_eq!(Copy::of(2, &[]).begin(None), later(false), "not made yet");
     assert_eq!(Copy::of(2, &[follow()]).begin(None), later(false), "a seed under way");
-    let attached = Copy::of(2, &[follow(), attach()]);
+    let attached = Copy::of(2, &[follow(), begin_attach(), attach()]);
     assert_eq!(attached.begin(None), Ok(Reach::At(Revision::ZERO)), "empty as its home");
 
     let fed = Copy::fed("0.0", None);
@@ -187,7 +206,7 @@ fn a_watch_whose_copy_is_replaced_by_one_with_less_history_is_resumed() {
     assert_eq!(Copy::fed("0.0", None).goes_on("1.2"), Ok(1));
     assert_eq!(Copy::fed("1.3", None).goes_on("1.2"), Err(ErrorKind::TenantMoving));
     assert_eq!(
-        Copy::of(2, &[follow(), attach()]).goes_on("1.2"),
+        Copy::of(2, &[follow(), begin_attach(), attach()]).goes_on("1.2"),
         Err(ErrorKind::TenantMoving)
     );
     assert_eq!(Copy::of(2, &[]).goes_on("1.2"), Err(ErrorKind::TenantMoving));

@@ -1,13 +1,16 @@
 //! FEED: which tenants an entry of a home group touched. What no follower needs any more is removed by the floor.
 //!
 //! Key: kind, group, install, Raft index u64. Value: logged time varint, bytes written varint, then for each tenant its
-//! number varint, first sequence varint, count of further sequences varint.
+//! number varint, epoch varint, first sequence varint, count of further sequences varint.
 
 use bytes::Bytes;
-use stead_types::{Sequence, TenantNumber};
+use stead_types::{Epoch, Revision, Sequence, TenantNumber};
 
 use super::{PLACE_LEN, Place, kind};
-use crate::codec::{Malformed, Reader, Writer};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    lineage::decode_epoch,
+};
 
 /// What one entry changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,10 +28,19 @@ pub struct Feed {
 pub struct Touched {
     /// The tenant.
     pub tenant: TenantNumber,
+    /// The epoch of the last change.
+    pub epoch: Epoch,
     /// The first change.
     pub first: Sequence,
     /// The last change.
     pub last: Sequence,
+}
+
+impl Touched {
+    /// Returns the revision of the last change.
+    pub fn revision(&self) -> Revision {
+        Revision::new(self.epoch, self.last)
+    }
 }
 
 /// Returns the key of an entry's row.
@@ -47,10 +59,11 @@ pub fn parse_key(key: Bytes) -> Result<u64, Malformed> {
 
 /// Writes a row's value.
 pub fn encode(feed: &Feed) -> Bytes {
-    let mut w = Writer::with_capacity(16 + feed.touched.len() * 12);
+    let mut w = Writer::with_capacity(16 + feed.touched.len() * 14);
     w.varint(feed.time).varint(feed.len);
     w.list(feed.touched.iter(), |w, touched| {
-        w.varint(touched.tenant.get()).varint(touched.first.get());
+        w.varint(touched.tenant.get()).varint(u64::from(touched.epoch.get()));
+        w.varint(touched.first.get());
         w.varint(touched.last.get().saturating_sub(touched.first.get()));
     });
     w.finish()
@@ -64,11 +77,13 @@ pub fn decode(value: Bytes) -> Result<Feed, Malformed> {
         len: r.varint()?,
         touched: r.list(|r| {
             let tenant = TenantNumber::new(r.varint()?);
+            let epoch = decode_epoch(r)?;
             let first = r.varint()?;
             let last = first.checked_add(r.varint()?).ok_or_else(|| r.malformed())?;
             let sequence = |number| Sequence::new(number).ok_or_else(|| r.malformed());
             Ok(Touched {
                 tenant,
+                epoch,
                 first: sequence(first)?,
                 last: sequence(last)?,
             })
@@ -87,14 +102,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_reads_back(time: u64, len: u64, touched: Vec<(u64, u32, u32)>, index: u64) {
+        fn a_row_reads_back(time: u64, len: u64, touched: Vec<(u64, u8, u32, u32)>, index: u64) {
             let sequence = |number| Sequence::new(number).unwrap();
             let feed = Feed {
                 time, len,
                 touched: touched
                     .into_iter()
-                    .map(|(tenant, first, more)| Touched {
+                    .map(|(tenant, epoch, first, more)| Touched {
                         tenant: TenantNumber::new(tenant),
+                        epoch: Epoch::new(u32::from(epoch)).unwrap(),
                         first: sequence(u64::from(first)),
                         last: sequence(u64::from(first) + u64::from(more)),
                     })

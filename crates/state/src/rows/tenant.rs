@@ -16,7 +16,8 @@ use crate::{
     shard::{
         digest::Digests,
         record::{
-            Accepted, ClientRange, CopyState, Fork, OnLeaseLoss, OperationId, Record, Role, Session, Shadow, Was,
+            Accepted, AttachNumber, ClientRange, CopyState, Fork, OnLeaseLoss, OperationId, Record, Role, SeedNumber,
+            Session, Shadow, Was,
         },
     },
 };
@@ -56,15 +57,19 @@ pub fn encode(record: &Record) -> Bytes {
     w.option(record.accepted, |w, accepted| {
         accepted.digests.encode(w.varint(accepted.revision.to_u64()));
     });
+    w.varint(record.attach.0);
     w.option(record.session, |w, session| {
         group_id(w, session.home);
         w.varint(u64::from(session.incarnation.0));
         epoch(w, session.epoch);
+        w.varint(session.number.0).bool(session.attached);
     });
     w.bool(record.suspect);
     copy(&mut w, &record.live);
+    w.varint(record.seeds.0);
     w.option(record.shadow.as_ref(), |w, shadow| {
         copy(w, &shadow.state);
+        w.varint(shadow.number.0);
         w.varint(shadow.seed.to_u64()).varint(shadow.loaded.get());
         w.list(shadow.clients.iter(), |w, range| {
             w.u128(range.up_to.0).varint(range.read_at.to_u64());
@@ -108,9 +113,11 @@ pub fn decode(value: Bytes) -> Result<Record, Malformed> {
                 digests: Digests::decode(r)?,
             })
         })?,
+        attach: AttachNumber(r.varint()?),
         session: r.option(read_session)?,
         suspect: r.bool()?,
         live: read_copy(&mut r)?,
+        seeds: SeedNumber(r.varint()?),
         shadow: r.option(read_shadow)?,
         forks: r.list(|r| {
             Ok(Fork {
@@ -234,12 +241,15 @@ fn read_session(r: &mut Reader) -> Result<Session, Malformed> {
         home: read_group(r)?,
         incarnation: Incarnation(r.varint_u32()?),
         epoch: decode_epoch(r)?,
+        number: AttachNumber(r.varint()?),
+        attached: r.bool()?,
     })
 }
 
 fn read_shadow(r: &mut Reader) -> Result<Shadow, Malformed> {
     Ok(Shadow {
         state: read_copy(r)?,
+        number: SeedNumber(r.varint()?),
         seed: read_revision(r)?,
         loaded: read_sequence(r)?,
         clients: r.list(|r| {

@@ -59,14 +59,14 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn shadows()(state in copies(), seed in revisions(), loaded in sequences(), clients: Vec<(u128, u64)>, read_at in revisions()) -> Shadow {
-        Shadow { state, seed, loaded, clients: clients.into_iter().map(|(up_to, at)| ClientRange { up_to: ClientId(up_to), read_at: Revision::from_u64(at) }).collect(), read_at }
+    fn shadows()(state in copies(), number: u64, seed in revisions(), loaded in sequences(), clients: Vec<(u128, u64)>, read_at in revisions()) -> Shadow {
+        Shadow { state, number: SeedNumber(number), seed, loaded, clients: clients.into_iter().map(|(up_to, at)| ClientRange { up_to: ClientId(up_to), read_at: Revision::from_u64(at) }).collect(), read_at }
     }
 }
 
 prop_compose! {
-    fn sessions()(home in groups(), incarnation: u32, epoch in epochs()) -> Session {
-        Session { home, incarnation: Incarnation(incarnation), epoch }
+    fn sessions()(home in groups(), incarnation: u32, epoch in epochs(), number: u64, attached: bool) -> Session {
+        Session { home, incarnation: Incarnation(incarnation), epoch, number: AttachNumber(number), attached }
     }
 }
 
@@ -79,6 +79,7 @@ prop_compose! {
         uncounted in prop::collection::vec(groups(), 0..3),
         accepted in prop::option::of((revisions(), digests())),
         session in prop::option::of(sessions()),
+        (attach, seeds) in any::<(u64, u64)>(),
         live in copies(),
         shadow in prop::option::of(shadows()),
         forks in prop::collection::vec((copies(), sequences()), 0..2),
@@ -90,6 +91,8 @@ prop_compose! {
             refused_up_to: OperationId(refused),
             policy: if goes_on { OnLeaseLoss::Continue } else { OnLeaseLoss::Stop },
             uncounted, session, suspect, live, shadow, copies,
+            attach: AttachNumber(attach),
+            seeds: SeedNumber(seeds),
             accepted: accepted.map(|(revision, digests)| Accepted { revision, digests }),
             forks: forks.into_iter().map(|(copy, point)| Fork { copy, lineage: lineage.clone(), point }).collect(),
             lineage,
@@ -124,6 +127,6 @@ fn the_bytes_of_a_record_are_fixed() {
     let hex: String = encode(&record).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex,
-        "020101010000010101ffffffffff1f00000000000000008380808080200900000000000000000000000000000000000300000000000000000000000000000004020000000000000000"
+        "020101010000010101ffffffffff1f000000000000000000838080808020090000000000000000000000000000000000030000000000000000000000000000000402000000000000000000"
     );
 }

@@ -288,6 +288,8 @@ pub enum Void {
     Suspect,
     /// A digest of the copy that was built differs from the home's.
     DigestDiffers(Differs),
+    /// Of another attempt to attach than the record's, or of one that is over.
+    Session,
     /// No seed is under way, or another one, or its chunks are not all there.
     Seed,
     /// Forks would be lost that were not named.

@@ -12,6 +12,7 @@ use super::Shard;
 
 /// The index.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Detached {
     by_home: BTreeMap<GroupId, BTreeSet<TenantNumber>>,
     homes: BTreeMap<TenantNumber, GroupId>,

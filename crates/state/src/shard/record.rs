@@ -9,6 +9,32 @@ use crate::{lineage::Lineage, logged_time::tenant_time};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct OperationId(pub u64);
 
+/// Counts a group's attempts to attach a tenant to its home's stream: it grows with each, and none is reused, so that
+/// what belongs to an earlier attempt is told from the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct AttachNumber(pub u64);
+
+impl AttachNumber {
+    /// Returns the number of the next attempt.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Counts the copies of a tenant that a group has begun to build: it grows with each, and none is reused, so that a
+/// chunk of an earlier one is told from those of the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct SeedNumber(pub u64);
+
+impl SeedNumber {
+    /// Returns the number of the next seed.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// What a group is to a tenant. The words are PROTOCOL's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -139,6 +165,8 @@ impl CopyState {
 pub struct Shadow {
     /// Where it stands; its revision is that of the last feed record, the seed's first revision before it.
     pub state: CopyState,
+    /// The seed that builds it: chunks of another one are void.
+    pub number: SeedNumber,
     /// The first revision: chunks bring what is at or below it, the feed what is above.
     pub seed: Revision,
     /// Chunks have brought all changes up to here.
@@ -217,7 +245,8 @@ impl Shadow {
     }
 }
 
-/// The stream on which a tenant is attached: while it is, the stream's offset speaks for the tenant.
+/// One attempt to attach a tenant to its home's stream: from its beginning on the stream brings the tenant's records,
+/// and once it is attached the stream's offset speaks for the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     /// The home group.
@@ -226,6 +255,10 @@ pub struct Session {
     pub incarnation: stead_types::Incarnation,
     /// The epoch of the session.
     pub epoch: Epoch,
+    /// Which attempt it is: records, attach and detach of another one are void.
+    pub number: AttachNumber,
+    /// Whether the attempt has succeeded.
+    pub attached: bool,
 }
 
 /// Revisions that were cut off, kept as a whole copy.
@@ -257,7 +290,8 @@ pub struct Record {
     pub epoch: Epoch,
     /// The highest epoch followed, accepted, frozen for or owned; never decreases.
     pub promised: Epoch,
-    /// The highest view version that an entry was derived from.
+    /// The highest view version that an entry about ownership was derived from. An entry with an older one is void;
+    /// entries of the feed compare theirs and do not raise it.
     pub view_version: DirectoryVersion,
     /// The revisions that this group's history belongs to.
     pub lineage: Lineage,
@@ -269,12 +303,16 @@ pub struct Record {
     pub uncounted: Vec<GroupId>,
     /// What was taken over by a baton, if the epoch began with one.
     pub accepted: Option<Accepted>,
-    /// Where the tenant is attached, if it is.
+    /// The number of the last attempt to attach.
+    pub attach: AttachNumber,
+    /// The attempt that is under way or has succeeded, until anything ends it.
     pub session: Option<Session>,
     /// A digest differed from the home's: not served, not acknowledged, until seeded anew.
     pub suspect: bool,
     /// The copy that is served.
     pub live: CopyState,
+    /// The number of the last seed.
+    pub seeds: SeedNumber,
     /// The copy being seeded.
     pub shadow: Option<Shadow>,
     /// What was cut off.
@@ -296,9 +334,11 @@ impl Record {
             policy: OnLeaseLoss::Stop,
             uncounted: Vec::new(),
             accepted: None,
+            attach: AttachNumber::default(),
             session: None,
             suspect: false,
             live: CopyState::default(),
+            seeds: SeedNumber::default(),
             shadow: None,
             forks: Vec::new(),
             copies: 0,
@@ -323,6 +363,12 @@ impl Record {
         let forks = self.forks.iter().map(|fork| &fork.copy);
         let shadow = self.shadow.iter().map(|shadow| &shadow.state);
         std::iter::once(&self.live).chain(forks).chain(shadow)
+    }
+
+    /// Returns the attempt to attach that is under way or has succeeded, if it is this one.
+    pub fn session_of(&self, home: GroupId, number: AttachNumber) -> Option<Session> {
+        self.session
+            .filter(|session| session.home == home && session.number == number)
     }
 
     /// Gives out the next copy number.

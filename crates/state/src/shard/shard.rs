@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use stead_types::{FeedOffset, GroupId, Sequence, TenantNumber, TenantTime};
+use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber, TenantTime};
 
 use super::{
     clients::Clients,
@@ -17,6 +17,7 @@ use crate::rows::{
 
 /// All tenants of one group on one node.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Shard {
     pub(super) place: Place,
     pub(super) tenants: BTreeMap<TenantNumber, Tenant>,
@@ -34,7 +35,7 @@ pub struct Shard {
     /// Whether some of them may be left to be removed.
     pub(super) feed_to_trim: bool,
     /// What the entry being applied has touched so far.
-    pub(super) touched: BTreeMap<TenantNumber, (Sequence, Sequence)>,
+    pub(super) touched: BTreeMap<TenantNumber, Touched>,
     /// Bytes that it has written.
     pub(super) touched_len: u64,
     pub(super) detached: Detached,
@@ -86,22 +87,17 @@ impl Shard {
             Some(shadow) => Clients::open(rows, self.place.copy(number, shadow.state.number))?,
             None => Clients::default(),
         };
-        let next_expiry = match record.owned() {
-            Some(_) => expiry::next(rows, self.place.copy(number, record.live.number))?,
-            None => None,
-        };
         let tenant = Tenant {
             record,
             clients,
             shadow_clients,
-            next_expiry,
+            next_expiry: None,
             dirty: false,
         };
         self.tenants.insert(number, tenant);
         self.index_maintenance(number);
         self.outcomes += self.outcomes_of(number);
-        self.index_due(number, None, next_expiry);
-        Ok(())
+        self.find_due(rows, number)
     }
 
     /// Writes what is held in memory and has changed: to be called before a checkpoint.
@@ -189,7 +185,8 @@ impl Shard {
     /// Tells whether a tenant is attached to its home's stream as it is now.
     pub fn is_attached(&self, record: &Record) -> bool {
         record.session.is_some_and(|session| {
-            record.home() == Some(session.home)
+            session.attached
+                && record.home() == Some(session.home)
                 && session.epoch == record.epoch
                 && session.incarnation >= self.stream(session.home).incarnation
         })
@@ -234,6 +231,40 @@ impl Shard {
         }
     }
 
+    /// Makes this group the owner of a tenant, in an epoch: the only way to that role. The live copy may have come by the
+    /// feed or a seed, so when its first key expires is found in its rows.
+    pub(super) fn become_owner(
+        &mut self,
+        rows: &dyn Rows,
+        number: TenantNumber,
+        epoch: Epoch,
+    ) -> Result<(), Unreadable> {
+        if let Some(tenant) = self.tenants.get_mut(&number) {
+            let record = &mut tenant.record;
+            record.role = Role::Owner;
+            record.epoch = epoch;
+            record.promised = record.promised.max(epoch);
+            record.session = None;
+            tenant.dirty = true;
+        }
+        self.index_detached(number);
+        self.find_due(rows, number)
+    }
+
+    /// Works out from its rows when a tenant's first key expires, if this group owns it.
+    fn find_due(&mut self, rows: &dyn Rows, number: TenantNumber) -> Result<(), Unreadable> {
+        let Some(tenant) = self.tenants.get_mut(&number) else {
+            return Ok(());
+        };
+        let next = match tenant.record.owned() {
+            Some(_) => expiry::next(rows, self.place.copy(number, tenant.record.live.number))?,
+            None => None,
+        };
+        let before = std::mem::replace(&mut tenant.next_expiry, next);
+        self.index_due(number, before, next);
+        Ok(())
+    }
+
     /// Stops looking for keys whose time is over: that is for an owner to do.
     pub(super) fn not_due(&mut self, number: TenantNumber) {
         if let Some(tenant) = self.tenants.get_mut(&number) {
@@ -265,21 +296,29 @@ impl Shard {
     }
 
     /// Notes a change of a tenant that this group owns, for the feed.
-    pub(super) fn touch(&mut self, tenant: TenantNumber, sequence: Sequence, len: usize) {
+    pub(super) fn touch(&mut self, tenant: TenantNumber, revision: Revision, len: usize) {
         self.touched_len += len as u64;
-        self.touched
-            .entry(tenant)
-            .and_modify(|(_, last)| *last = sequence)
-            .or_insert((sequence, sequence));
+        let last = revision.sequence();
+        let touched = self.touched.entry(tenant);
+        let now = Touched {
+            tenant,
+            epoch: revision.epoch(),
+            first: last,
+            last,
+        };
+        touched
+            .and_modify(|before| {
+                *before = Touched {
+                    first: before.first,
+                    ..now
+                }
+            })
+            .or_insert(now);
     }
 
     /// Takes what the entry has touched.
     pub(super) fn take_touched(&mut self) -> (u64, Vec<Touched>) {
-        let touched = std::mem::take(&mut self.touched);
-        let touched = touched
-            .into_iter()
-            .map(|(tenant, (first, last))| Touched { tenant, first, last })
-            .collect();
+        let touched = std::mem::take(&mut self.touched).into_values().collect();
         (std::mem::take(&mut self.touched_len), touched)
     }
 

@@ -16,10 +16,11 @@ use stead_state::{
     shard::{
         Answer,
         command::{
-            Attach, Condition, Create, Data, Effect, Erase, Floor, Follow, Offset, Operation, Seed, Swap, Write,
+            Attach, BeginAttach, Condition, Create, Data, DataHead, Effect, Erase, Floor, Follow, Offset, Operation,
+            Records, Seed, Swap, Write,
         },
         read::Scan,
-        record::{OnLeaseLoss, Record, Role},
+        record::{AttachNumber, OnLeaseLoss, Record, Role},
     },
 };
 use stead_types::{
@@ -62,6 +63,18 @@ fn version(index: u64) -> DirectoryVersion {
         incarnation: Incarnation::FIRST,
         index,
     }
+}
+
+fn begin_attach(number: u64, attempt: u64) -> Bytes {
+    let begin = BeginAttach {
+        tenant: tenant(number),
+        home: HOME,
+        incarnation: Incarnation::FIRST,
+        epoch: Epoch::FIRST,
+        version: version(1),
+        number: AttachNumber(attempt),
+    };
+    begin.encode()
 }
 
 pub(super) fn tenant(number: u64) -> TenantNumber {
@@ -651,15 +664,22 @@ impl World {
             let attach = Attach {
                 tenant: tenant(number),
                 home: HOME,
-                incarnation: Incarnation::FIRST,
                 epoch: Epoch::FIRST,
+                version: version(1),
+                number: AttachNumber(1),
                 position: Revision::ZERO,
                 lineage,
             };
-            let answers = world.follower.propose(&[follow.encode(), attach.encode()]);
-            assert_eq!(answers, [Answer::Done, Answer::Done]);
+            let begin = begin_attach(number, 1);
+            let answers = world.follower.propose(&[follow.encode(), begin, attach.encode()]);
+            assert_eq!(answers, [Answer::Done, Answer::Done, Answer::Done]);
         }
         world
+    }
+
+    fn at_follower(&self, number: u64) -> Record {
+        let machine = &self.follower.machine;
+        machine.read(|view| view.record(tenant(number)).unwrap().clone()).unwrap()
     }
 
     fn lineage(&self, number: u64) -> stead_state::lineage::Lineage {
@@ -686,14 +706,19 @@ impl World {
                         let reading = view.reading(touched.tenant).unwrap();
                         let after = Revision::new(Epoch::FIRST, Sequence::new(touched.first.get() - 1).unwrap());
                         let found = reading.changes(after, touched.last, usize::MAX).unwrap();
-                        let data = Data {
+                        let head = DataHead {
                             tenant: touched.tenant,
                             home: HOME,
                             epoch: Epoch::FIRST,
+                            version: version(1),
+                            attach: self.at_follower(touched.tenant.get()).attach,
+                        };
+                        let records = Records {
                             changes: found.changes,
                             digests: Some(reading.state().digests),
                             floor: reading.state().floor,
                         };
+                        let data = Data { head, records };
                         commands.push(data.encode());
                     }
                     let offset = FeedOffset {
@@ -766,10 +791,14 @@ impl World {
             tenant: tenant(number),
             home: HOME,
             epoch: Epoch::FIRST,
+            version: version(1),
+            number: self.at_follower(number).seeds.next(),
             first,
             lineage: self.lineage(number),
         };
-        assert_eq!(self.follower.propose(&[seed.encode()]), [Answer::Done]);
+        let begin = begin_attach(number, self.at_follower(number).attach.next().0);
+        let answers = self.follower.propose(&[seed.encode(), begin]);
+        assert_eq!(answers, [Answer::Done, Answer::Done]);
     }
 
     fn chunks(&mut self, number: u64) {
@@ -800,7 +829,7 @@ impl World {
                     tenant: tenant(number),
                     home: HOME,
                     epoch: Epoch::FIRST,
-                    first: shadow.seed,
+                    number: shadow.number,
                     read_at: reading.state().revision,
                     part,
                 };
@@ -834,6 +863,8 @@ impl World {
             tenant: tenant(number),
             home: HOME,
             epoch: Epoch::FIRST,
+            version: version(1),
+            number: self.at_follower(number).seeds,
             revision: state.revision,
             digests: state.digests,
         };

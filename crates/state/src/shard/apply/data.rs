@@ -1,7 +1,7 @@
 //! What a home's stream brings: into the live copy, and into the shadow where one is being built.
 
 use stead_types::{
-    ClientId, Revision,
+    ClientId, Revision, TenantNumber,
     planted::{self, Bug},
 };
 
@@ -11,78 +11,101 @@ use super::{
         answer::{Answer, Detached, Fed, Void},
         append::{append, current},
         clients::Clients,
-        command::Data,
+        command::{Data, DataHead, Records},
         digest::Differs,
         record::{CopyState, Record},
         tenant::Tenant,
     },
     Context,
     ownership::follows,
+    view,
 };
 use crate::rows::{Copy, Place, Unreadable, change::Change};
 
 impl Shard {
     pub(super) fn data(&mut self, context: &mut Context<'_>, data: Data) -> Result<Answer, Unreadable> {
-        let Some(tenant) = self.tenants.get_mut(&data.tenant) else {
+        let Data { head, records } = data;
+        let Some(tenant) = self.tenants.get_mut(&head.tenant) else {
             return Ok(Answer::Void(Void::NoRecord));
         };
-        if let Err(void) = follows(&tenant.record, data.home, data.epoch) {
-            return Ok(Answer::Void(void));
+        let record = &mut tenant.record;
+        if record.session_of(head.home, head.attach).is_none() {
+            return Ok(Answer::Void(Void::Session));
         }
         tenant.dirty = true;
-        to_shadow(context, self.place, tenant, &data)?;
-        if tenant.record.suspect {
-            return Ok(Answer::Void(Void::Suspect));
+        if let Err(void) = follows(record, head.home, head.epoch).and_then(|()| view(record, head.version)) {
+            // What it would have brought is missing from here on.
+            record.session = None;
+            self.index_detached(head.tenant);
+            return Ok(Answer::Void(void));
         }
-        let detached = to_live(context, self.place, tenant, &data)?;
+        let detached = take_in(context, self.place, tenant, (&head, &records))?;
         let record = &mut tenant.record;
         if detached.is_some() {
             record.session = None;
-            record.suspect = matches!(detached, Some(Detached::DigestDiffers(_)));
+            record.suspect |= matches!(detached, Some(Detached::DigestDiffers(_)));
         }
-        record.live.floor = record.live.floor.max(data.floor.min(record.live.revision));
+        record.live.floor = record.live.floor.max(records.floor.min(record.live.revision));
         let revision = record.live.revision;
-        self.index_maintenance(data.tenant);
+        self.index_maintenance(head.tenant);
         if detached.is_some() {
-            self.index_detached(data.tenant);
+            self.index_detached(head.tenant);
         }
         Ok(Answer::Fed(Fed { revision, detached }))
     }
 }
 
-fn to_live(
+/// Takes records into the copies of a tenant. Returns why its session is over with them, if it is.
+fn take_in(
     context: &mut Context<'_>,
     place: Place,
     tenant: &mut Tenant,
-    data: &Data,
+    (head, records): (&DataHead, &Records),
 ) -> Result<Option<Detached>, Unreadable> {
-    let state = &mut tenant.record.live;
-    let target = Target {
-        copy: place.copy(data.tenant, state.number),
-        state,
-        clients: &mut tenant.clients,
-    };
-    if !target.take_in(context, data, |_, _| true)? {
-        return Ok(Some(Detached::Gap));
+    let number = head.tenant;
+    let has_shadow = tenant.record.shadow.is_some();
+    let shadow_lacks = has_shadow && !to_shadow(context, (place, number), tenant, records)?;
+    let mut live_ends = None;
+    // What differed from its home stays as it is.
+    if !tenant.record.suspect {
+        let state = &mut tenant.record.live;
+        let target = Target {
+            copy: place.copy(number, state.number),
+            state,
+            clients: &mut tenant.clients,
+        };
+        let is_gapless = target.take_in(context, records, |_, _| true)?;
+        live_ends = match differs(&tenant.record, head, records) {
+            Some(differs) => Some(Detached::DigestDiffers(differs)),
+            // While another copy is built beside it the live one stays where it is.
+            None => (!is_gapless && !has_shadow).then_some(Detached::Gap),
+        };
     }
-    Ok(differs(&tenant.record, data).map(Detached::DigestDiffers))
+    Ok(live_ends.or(shadow_lacks.then_some(Detached::Gap)))
 }
 
-fn to_shadow(context: &mut Context<'_>, place: Place, tenant: &mut Tenant, data: &Data) -> Result<(), Unreadable> {
+/// Takes records into the copy that is being built; tells whether none were missing before them.
+fn to_shadow(
+    context: &mut Context<'_>,
+    (place, number): (Place, TenantNumber),
+    tenant: &mut Tenant,
+    records: &Records,
+) -> Result<bool, Unreadable> {
     let Some(mut shadow) = tenant.record.shadow.take() else {
-        return Ok(());
+        return Ok(true);
     };
     let mut state = std::mem::take(&mut shadow.state);
     let target = Target {
-        copy: place.copy(data.tenant, state.number),
+        copy: place.copy(number, state.number),
         state: &mut state,
         clients: &mut tenant.shadow_clients,
     };
-    // A gap leaves the shadow where it is: the stream that builds it resumes from there.
-    target.take_in(context, data, |client, revision| shadow.must_remember(client, revision))?;
+    let is_gapless = target.take_in(context, records, |client, revision| {
+        shadow.must_remember(client, revision)
+    })?;
     shadow.state = state;
     tenant.record.shadow = Some(shadow);
-    Ok(())
+    Ok(is_gapless)
 }
 
 /// The copy that changes go to.
@@ -97,12 +120,14 @@ impl Target<'_> {
     fn take_in(
         self,
         context: &mut Context<'_>,
-        data: &Data,
+        records: &Records,
         applies: impl Fn(ClientId, Revision) -> bool,
     ) -> Result<bool, Unreadable> {
         let Self { copy, state, clients } = self;
-        let start = data.changes.partition_point(|change| change.revision <= state.revision);
-        let new: &[Change] = &data.changes[start..];
+        let start = records
+            .changes
+            .partition_point(|change| change.revision <= state.revision);
+        let new: &[Change] = &records.changes[start..];
         let next = state.revision.sequence().next();
         let is_gap = new.first().is_some_and(|first| Some(first.revision.sequence()) != next);
         if is_gap && !planted::is(Bug::FeedGapIgnored) {
@@ -123,13 +148,12 @@ impl Target<'_> {
 
 /// Tells whether the copy differs from the home, where it stands at the revision at which the home's digests were taken.
 /// What windows hold is compared only if every batch since an attach came here: what is forgotten has no revision.
-fn differs(record: &Record, data: &Data) -> Option<Differs> {
-    let end = data.changes.last()?.revision;
+fn differs(record: &Record, head: &DataHead, records: &Records) -> Option<Differs> {
+    let end = records.changes.last()?.revision;
     let is_comparable = end == record.live.revision && !planted::is(Bug::FeedDigestNotCompared);
-    let home = data.digests.filter(|_| is_comparable)?;
+    let home = records.digests.filter(|_| is_comparable)?;
     let differs = record.live.digests.differ(&home)?;
-    let is_attached = record
-        .session
-        .is_some_and(|session| session.home == data.home && session.epoch == data.epoch);
+    let session = record.session_of(head.home, head.attach);
+    let is_attached = session.is_some_and(|session| session.attached && session.epoch == head.epoch);
     (differs == Differs::Keys || is_attached).then_some(differs)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stead_types::{Revision, Sequence, TenantNumber};
+use stead_types::{Revision, TenantNumber};
 
 use super::{
     super::{Shard, answer::Void, command::Floor},
@@ -20,12 +20,12 @@ impl Shard {
         let own: BTreeMap<TenantNumber, Revision> = floor.tenants.into_iter().collect();
         let start = feed::key(self.place, self.feed_floor.saturating_add(1));
         let end = feed::key(self.place, floor.index.saturating_add(1));
-        let mut reached: BTreeMap<TenantNumber, Sequence> = BTreeMap::new();
+        let mut reached: BTreeMap<TenantNumber, Revision> = BTreeMap::new();
         if start < end {
             for row in context.rows.range(&start..&end, Order::Ascending).take(FEED_ROWS_MAX) {
                 let (key, value) = row?;
                 for touched in feed::decode(value)?.touched {
-                    reached.insert(touched.tenant, touched.last);
+                    reached.insert(touched.tenant, touched.revision());
                 }
                 self.feed_floor = feed::parse_key(key)?;
                 if reached.len() >= FEED_TENANTS_MAX {
@@ -37,23 +37,25 @@ impl Shard {
         }
         for (tenant, last) in reached {
             if !own.contains_key(&tenant) {
-                self.raise(tenant, |record_epoch| Revision::new(record_epoch, last));
+                self.raise(tenant, last);
             }
         }
         for (tenant, revision) in own {
-            self.raise(tenant, |_| revision);
+            self.raise(tenant, revision);
         }
         Ok(Ok(()))
     }
 
     /// Raises the floor of a tenant that this group owns, never above its last change.
-    fn raise(&mut self, tenant: TenantNumber, to: impl Fn(stead_types::Epoch) -> Revision) {
+    fn raise(&mut self, tenant: TenantNumber, to: Revision) {
         let Some(held) = self.tenants.get_mut(&tenant) else {
             return;
         };
-        let Some(epoch) = held.record.owned() else { return };
+        if held.record.owned().is_none() {
+            return;
+        }
         let live = &mut held.record.live;
-        let floor = to(epoch).min(live.revision);
+        let floor = to.min(live.revision);
         if floor > live.floor {
             live.floor = floor;
             held.dirty = true;

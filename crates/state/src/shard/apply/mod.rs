@@ -86,8 +86,9 @@ impl Shard {
             Command::Data(command) => return self.data(context, command),
             Command::Chunk(command) => self.chunk(context, command)?,
             Command::Floor(command) => self.floor(context, command)?,
-            Command::Create(command) => self.create(command),
+            Command::Create(command) => self.create(context, command)?,
             Command::Follow(command) => self.follow(context, command),
+            Command::BeginAttach(command) => self.begin_attach(command),
             Command::Attach(command) => self.attach(command),
             Command::Detach(command) => self.detach(command),
             Command::Offset(command) => self.offset(command),
@@ -117,6 +118,7 @@ impl Shard {
 fn attachment(command: &Command) -> Option<TenantNumber> {
     match command {
         Command::Follow(command) => Some(command.tenant),
+        Command::BeginAttach(command) => Some(command.tenant),
         Command::Attach(command) => Some(command.tenant),
         Command::Detach(command) => Some(command.tenant),
         Command::Seed(command) => Some(command.tenant),

@@ -49,8 +49,8 @@ pub(super) struct Owned<'a, 'c> {
 /// The changes that a command made, from the first to the last, and how many bytes they wrote.
 #[derive(Clone, Copy)]
 struct Wrote {
-    first: Sequence,
-    last: Sequence,
+    first: Revision,
+    last: Revision,
     len: usize,
 }
 
@@ -353,10 +353,10 @@ impl Owned<'_, '_> {
             append(self.context.rows, self.copy, &mut record.live, planned.before, change);
         }
         *dirty = true;
-        let first = self.wrote.map_or(sequence, |wrote| wrote.first);
+        let first = self.wrote.map_or(revision, |wrote| wrote.first);
         self.wrote = Some(Wrote {
             first,
-            last: sequence,
+            last: revision,
             len: len + self.wrote.map_or(0, |wrote| wrote.len),
         });
         Some(self.evaluated())

@@ -1,4 +1,5 @@
-//! Commands about who owns and who follows: `Create`, `Follow`, `Attach`, `Detach`, `Offset`, `Erase`, `Rejoin`.
+//! Commands about who owns and who follows: `Create`, `Follow`, `BeginAttach`, `Attach`, `Detach`, `Offset`, `Erase`,
+//! `Rejoin`.
 
 use stead_types::{
     Epoch, Revision,
@@ -10,30 +11,31 @@ use super::{
         Shard,
         answer::Void,
         clients::Clients,
-        command::{Attach, Create, Detach, Erase, Follow, Offset, Rejoin},
+        command::{Attach, BeginAttach, Create, Detach, Erase, Follow, Offset, Rejoin},
         record::{CopyState, Fork, Record, Role, Session},
         tenant::Tenant,
     },
     Context, view,
 };
-use crate::lineage::{Lineage, Standing};
+use crate::{
+    lineage::{Lineage, Standing},
+    rows::Unreadable,
+};
 
 impl Shard {
-    pub(super) fn create(&mut self, create: Create) -> Result<(), Void> {
+    pub(super) fn create(&mut self, context: &mut Context<'_>, create: Create) -> Result<Result<(), Void>, Unreadable> {
         if self.tenants.contains_key(&create.tenant) {
-            return Err(Void::HasRecord);
+            return Ok(Err(Void::HasRecord));
         }
         let mut tenant = Tenant::unknown();
         let record = &mut tenant.record;
-        record.role = Role::Owner;
-        record.epoch = Epoch::FIRST;
-        record.promised = Epoch::FIRST;
         record.view_version = create.version;
         record.lineage = Lineage::starting(Epoch::FIRST);
         record.policy = create.policy;
         record.live.number = record.next_copy();
         self.tenants.insert(create.tenant, tenant);
-        Ok(())
+        self.become_owner(context.rows, create.tenant, Epoch::FIRST)?;
+        Ok(Ok(()))
     }
 
     pub(super) fn follow(&mut self, context: &mut Context<'_>, follow: Follow) -> Result<(), Void> {
@@ -89,36 +91,47 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn attach(&mut self, attach: Attach) -> Result<(), Void> {
-        if attach.incarnation < self.stream(attach.home).incarnation {
+    pub(super) fn begin_attach(&mut self, begin: BeginAttach) -> Result<(), Void> {
+        if begin.incarnation < self.stream(begin.home).incarnation {
             return Err(Void::Offset);
         }
+        let record = self.record_mut(begin.tenant)?;
+        follows(record, begin.home, begin.epoch)?;
+        view(record, begin.version)?;
+        if begin.number <= record.attach {
+            return Err(Void::Session);
+        }
+        record.attach = begin.number;
+        record.session = Some(Session {
+            home: begin.home,
+            incarnation: begin.incarnation,
+            epoch: begin.epoch,
+            number: begin.number,
+            attached: false,
+        });
+        Ok(())
+    }
+
+    pub(super) fn attach(&mut self, attach: Attach) -> Result<(), Void> {
         let record = self.record_mut(attach.tenant)?;
-        follows(record, attach.home, attach.epoch)?;
-        if record.suspect {
-            return Err(Void::Suspect);
-        }
-        if record.live.revision < attach.position {
-            return Err(position_void(record));
-        }
-        if record.live.revision.sequence() > record.lineage.fork_point(&attach.lineage) {
-            return Err(Void::Diverged);
+        let session = record.session_of(attach.home, attach.number).ok_or(Void::Session)?;
+        if let Err(void) = attaches(record, &attach) {
+            record.session = None;
+            return Err(void);
         }
         record.lineage = attach.lineage;
         record.session = Some(Session {
-            home: attach.home,
-            incarnation: attach.incarnation,
-            epoch: attach.epoch,
+            attached: true,
+            ..session
         });
         Ok(())
     }
 
     pub(super) fn detach(&mut self, detach: Detach) -> Result<(), Void> {
         let record = self.record_mut(detach.tenant)?;
-        match record.session.take_if(|session| session.home == detach.home) {
-            Some(_) => Ok(()),
-            None => Err(Void::NotFollower),
-        }
+        record.session_of(detach.home, detach.number).ok_or(Void::Session)?;
+        record.session = None;
+        Ok(())
     }
 
     pub(super) fn offset(&mut self, offset: Offset) -> Result<(), Void> {
@@ -171,6 +184,25 @@ impl Shard {
         record.view_version = rejoin.version;
         Ok(())
     }
+}
+
+/// Fails unless an attempt that the home says has succeeded has.
+fn attaches(record: &Record, attach: &Attach) -> Result<(), Void> {
+    follows(record, attach.home, attach.epoch)?;
+    view(record, attach.version)?;
+    if record.suspect {
+        return Err(Void::Suspect);
+    }
+    if record.shadow.is_some() {
+        return Err(Void::Seed);
+    }
+    if record.live.revision < attach.position {
+        return Err(position_void(record));
+    }
+    if record.live.revision.sequence() > record.lineage.fork_point(&attach.lineage) {
+        return Err(Void::Diverged);
+    }
+    Ok(())
 }
 
 /// Fails unless the record follows this home in this epoch, and has promised no higher one.

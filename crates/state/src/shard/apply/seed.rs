@@ -17,6 +17,7 @@ use super::{
     },
     Context,
     ownership::follows,
+    view,
 };
 use crate::rows::{Copy, RowsMut, Unreadable, change::Change};
 
@@ -25,6 +26,11 @@ impl Shard {
         let tenant = self.tenants.get_mut(&seed.tenant).ok_or(Void::NoRecord)?;
         let record = &mut tenant.record;
         follows(record, seed.home, seed.epoch)?;
+        view(record, seed.version)?;
+        if seed.number <= record.seeds {
+            return Err(Void::Seed);
+        }
+        record.seeds = seed.number;
         let old = record.shadow.take();
         let number = record.next_copy();
         // What is at or below the seed's first revision comes without its history: versions there are not kept.
@@ -38,6 +44,7 @@ impl Shard {
         };
         record.shadow = Some(Shadow {
             state,
+            number: seed.number,
             seed: seed.first,
             loaded: stead_types::Sequence::ZERO,
             clients: Vec::new(),
@@ -66,7 +73,7 @@ impl Shard {
             dirty,
             ..
         } = tenant;
-        let Some(shadow) = record.shadow.as_mut().filter(|shadow| shadow.seed == chunk.first) else {
+        let Some(shadow) = record.shadow.as_mut().filter(|shadow| shadow.number == chunk.number) else {
             return Ok(Err(Void::Seed));
         };
         let copy = place.copy(chunk.tenant, shadow.state.number);
@@ -95,10 +102,11 @@ impl Shard {
         let tenant = self.tenants.get_mut(&swap.tenant).ok_or(Void::NoRecord)?;
         let record = &mut tenant.record;
         follows(record, swap.home, swap.epoch)?;
+        view(record, swap.version)?;
         let shadow = record
             .shadow
             .as_ref()
-            .filter(|shadow| shadow.is_whole())
+            .filter(|shadow| shadow.number == swap.number && shadow.is_whole())
             .ok_or(Void::Seed)?;
         if shadow.state.revision != swap.revision {
             return Err(Void::Position {

@@ -1,19 +1,23 @@
-//! `Attach` and `Detach`: whether the stream's offset speaks for a tenant.
+//! `BeginAttach`, `Attach` and `Detach`: which records of a home's stream are a tenant's, and whether the stream's offset
+//! speaks for it.
 
 use bytes::Bytes;
-use stead_types::{Epoch, GroupId, Incarnation, Revision, TenantNumber};
+use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, Revision, TenantNumber};
 
-use super::{epoch, group, kind, revision, start, tenant, write_epoch, write_group};
+use super::{
+    attach_number, epoch, group, kind, revision, start, tenant, version, write_epoch, write_group, write_version,
+};
 use crate::{
     codec::{Malformed, Reader},
     lineage::Lineage,
+    shard::record::AttachNumber,
 };
 
-/// A tenant joins its home's stream: from here on every batch has its records, in order.
+/// An attempt to attach a tenant to its home's stream begins: the home is asked once this is in the log.
 ///
-/// Guard: follower of that home at the session's epoch, with the position reached and a history that is the home's.
+/// Guard: follower of that home at the session's epoch, no older view, a number above that of every attempt before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attach {
+pub struct BeginAttach {
     /// The tenant.
     pub tenant: TenantNumber,
     /// The home group.
@@ -22,21 +26,21 @@ pub struct Attach {
     pub incarnation: Incarnation,
     /// The session's epoch.
     pub epoch: Epoch,
-    /// The tenant's last change that the home sent before the attach.
-    pub position: Revision,
-    /// The home's lineage.
-    pub lineage: Lineage,
+    /// Of the proposer's view.
+    pub version: DirectoryVersion,
+    /// The attempt's number.
+    pub number: AttachNumber,
 }
 
-impl Attach {
+impl BeginAttach {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
-        let mut w = start(kind::ATTACH, self.tenant, 48);
+        let mut w = start(kind::BEGIN_ATTACH, self.tenant, 32);
         write_group(&mut w, self.home);
         w.varint(u64::from(self.incarnation.0));
         write_epoch(&mut w, self.epoch);
-        w.varint(self.position.to_u64());
-        self.lineage.encode(&mut w);
+        write_version(&mut w, self.version);
+        w.varint(self.number.0);
         w.finish()
     }
 
@@ -46,26 +50,43 @@ impl Attach {
             home: group(r)?,
             incarnation: Incarnation(r.varint_u32()?),
             epoch: epoch(r)?,
-            position: revision(r)?,
-            lineage: Lineage::decode(r)?,
+            version: version(r)?,
+            number: attach_number(r)?,
         })
     }
 }
 
-/// A tenant leaves its home's stream. Guard: it is attached there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detach {
+/// A tenant joins its home's stream: from here on every batch has its records, in order.
+///
+/// Guard: the attempt is the record's; follower of that home at the session's epoch, no older view, with the position
+/// reached and a history that is the home's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
     /// The tenant.
     pub tenant: TenantNumber,
     /// The home group.
     pub home: GroupId,
+    /// The session's epoch.
+    pub epoch: Epoch,
+    /// Of the proposer's view.
+    pub version: DirectoryVersion,
+    /// The attempt that has succeeded.
+    pub number: AttachNumber,
+    /// The tenant's last change that the home sent before the attach.
+    pub position: Revision,
+    /// The home's lineage.
+    pub lineage: Lineage,
 }
 
-impl Detach {
+impl Attach {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
-        let mut w = start(kind::DETACH, self.tenant, 5);
+        let mut w = start(kind::ATTACH, self.tenant, 64);
         write_group(&mut w, self.home);
+        write_epoch(&mut w, self.epoch);
+        write_version(&mut w, self.version);
+        w.varint(self.number.0).varint(self.position.to_u64());
+        self.lineage.encode(&mut w);
         w.finish()
     }
 
@@ -73,6 +94,40 @@ impl Detach {
         Ok(Self {
             tenant: tenant(r)?,
             home: group(r)?,
+            epoch: epoch(r)?,
+            version: version(r)?,
+            number: attach_number(r)?,
+            position: revision(r)?,
+            lineage: Lineage::decode(r)?,
+        })
+    }
+}
+
+/// A tenant leaves its home's stream, or its attempt to join has failed. Guard: the attempt is the record's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detach {
+    /// The tenant.
+    pub tenant: TenantNumber,
+    /// The home group.
+    pub home: GroupId,
+    /// The attempt that is over.
+    pub number: AttachNumber,
+}
+
+impl Detach {
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::DETACH, self.tenant, 15);
+        write_group(&mut w, self.home);
+        w.varint(self.number.0);
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tenant: tenant(r)?,
+            home: group(r)?,
+            number: attach_number(r)?,
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     rows::change::{Cause, Change, Outcome, Value},
     shard::{
         digest::Digests,
-        record::{ClientsLoaded, OnLeaseLoss},
+        record::{AttachNumber, ClientsLoaded, OnLeaseLoss, SeedNumber},
         window::Remembered,
     },
 };
@@ -85,6 +85,14 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
         first_sent: TenantTime(1_000),
     });
     let (change, delete, window) = (change(), delete(), window());
+    let head = DataHead {
+        tenant,
+        home,
+        epoch,
+        version,
+        attach: AttachNumber(200),
+    };
+    let number = SeedNumber(5);
     macro_rules! each {
         ($($name:literal $kind:ident $command:expr;)*) => {
             vec![$({ let command = $command; let bytes = command.encode(); ($name, Command::$kind(command), bytes) }),*]
@@ -118,24 +126,33 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
         "delete-range" DeleteRange DeleteRange::new(tenant, idempotency, ("a".into(), Some("b".into())));
         "delete-range-on" DeleteRange DeleteRange::new(tenant, None, ("a".into(), None)).from("b".into(), Some(at("3.10")));
         "expire" Expire Expire { tenant };
-        "data-expiring" Data Data { tenant, home, epoch, changes: vec![
+        "data-expiring" Data Data { head, records: Records { changes: vec![
             Change { value: Some(Value { expires: Some(TenantTime(9_000)), ..change.value.clone().unwrap() }), ..change.clone() },
             Change { cause: Cause::Expiry, ..delete.clone() },
-        ], digests: None, floor: at("1.4") };
+        ], digests: None, floor: at("1.4") } };
         "create" Create Create { tenant, version, policy: OnLeaseLoss::Stop };
         "follow" Follow Follow { tenant, version, home, epoch, lineage: lineage.clone() };
-        "attach" Attach Attach { tenant, home, incarnation: Incarnation(1), epoch, position: at("1.9"), lineage: lineage.clone() };
-        "detach" Detach Detach { tenant, home };
-        "data" Data Data { tenant, home, epoch, changes: vec![change.clone(), delete], digests: Some(Digests { keys: 8, outcomes: 7 }), floor: at("1.4") };
+        "attach" Attach Attach {
+            tenant, home, epoch, version, number: AttachNumber(200), position: at("1.9"), lineage: lineage.clone()
+        };
+        "begin-attach" BeginAttach BeginAttach {
+            tenant, home, incarnation: Incarnation(1), epoch, version, number: AttachNumber(200)
+        };
+        "detach" Detach Detach { tenant, home, number: AttachNumber(200) };
+        "data" Data Data { head, records: Records {
+            changes: vec![change.clone(), delete], digests: Some(Digests { keys: 8, outcomes: 7 }), floor: at("1.4")
+        } };
         "offset" Offset Offset { home, offset: FeedOffset { incarnation: Incarnation(1), index: 500 } };
-        "seed" Seed Seed { tenant, home, epoch, first: at("3.10"), lineage: lineage.clone() };
-        "chunk-changes" Chunk Chunk { tenant, home, epoch, first: at("3.10"), read_at: at("3.12"), part: Part::Changes {
+        "seed" Seed Seed { tenant, home, epoch, version, number, first: at("3.10"), lineage: lineage.clone() };
+        "chunk-changes" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: Part::Changes {
             after: Sequence::ZERO, up_to: Sequence::new(10).unwrap(), changes: vec![change],
         } };
-        "chunk-clients" Chunk Chunk { tenant, home, epoch, first: at("3.10"), read_at: at("3.12"), part: Part::Clients {
+        "chunk-clients" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: Part::Clients {
             after: ClientsLoaded { whole: Some(ClientId(6)), part: Some((ClientId(7), at("3.2"))) }, up_to: Some(ClientId(u128::MAX)), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![window],
         } };
-        "swap" Swap Swap { tenant, home, epoch, revision: at("3.12"), digests: Digests { keys: 9, outcomes: 10 } };
+        "swap" Swap Swap {
+            tenant, home, epoch, version, number, revision: at("3.12"), digests: Digests { keys: 9, outcomes: 10 }
+        };
         "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2] };
         "rejoin" Rejoin Rejoin { tenant, version };
         "floor" Floor Floor { index: 450, tenants: vec![(tenant, at("1.4"))] };

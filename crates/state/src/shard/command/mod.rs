@@ -16,10 +16,10 @@ mod seed;
 mod txn;
 mod write;
 
-pub use attach::{Attach, Detach};
+pub use attach::{Attach, BeginAttach, Detach};
 use bytes::Bytes;
 pub use create::Create;
-pub use data::{Data, Offset};
+pub use data::{Data, DataHead, Offset, Records};
 pub use delete_range::{DeleteRange, RANGE_KEYS_MAX, REMOVAL_WORK};
 pub use erase::{Erase, Rejoin};
 pub use expire::{EXPIRED_MAX, Expire};
@@ -34,6 +34,7 @@ pub use write::{Effect, Increment, Operation, WindowLimits, Write};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
+    shard::record::{AttachNumber, SeedNumber},
 };
 
 /// Kind bytes.
@@ -70,6 +71,8 @@ pub mod kind {
     pub const DELETE_RANGE: u8 = 15;
     /// [`super::Expire`].
     pub const EXPIRE: u8 = 16;
+    /// [`super::BeginAttach`].
+    pub const BEGIN_ATTACH: u8 = 17;
 }
 
 /// Any command.
@@ -87,6 +90,8 @@ pub enum Command {
     Create(Create),
     /// Another home to follow.
     Follow(Follow),
+    /// A tenant begins to join its home's stream.
+    BeginAttach(BeginAttach),
     /// A tenant joins its home's stream.
     Attach(Attach),
     /// A tenant leaves its home's stream.
@@ -130,7 +135,8 @@ impl Command {
             kind::TXN => Self::Txn(Txn::decode(&mut r)?),
             kind::DELETE_RANGE => Self::DeleteRange(DeleteRange::decode(&mut r)?),
             kind::EXPIRE => Self::Expire(Expire::decode(&mut r)?),
-            0 | 17.. => return Err(r.malformed()),
+            kind::BEGIN_ATTACH => Self::BeginAttach(BeginAttach::decode(&mut r)?),
+            0 | 18.. => return Err(r.malformed()),
         };
         r.end()?;
         Ok(command)
@@ -145,9 +151,10 @@ impl Command {
             Self::Expire(command) => Some(command.tenant),
             Self::Create(command) => Some(command.tenant),
             Self::Follow(command) => Some(command.tenant),
+            Self::BeginAttach(command) => Some(command.tenant),
             Self::Attach(command) => Some(command.tenant),
             Self::Detach(command) => Some(command.tenant),
-            Self::Data(command) => Some(command.tenant),
+            Self::Data(command) => Some(command.head.tenant),
             Self::Seed(command) => Some(command.tenant),
             Self::Chunk(command) => Some(command.tenant),
             Self::Swap(command) => Some(command.tenant),
@@ -203,6 +210,14 @@ fn revision(r: &mut Reader) -> Result<Revision, Malformed> {
 fn sequence(r: &mut Reader) -> Result<Sequence, Malformed> {
     let number = r.varint()?;
     Sequence::new(number).ok_or_else(|| r.malformed())
+}
+
+fn attach_number(r: &mut Reader) -> Result<AttachNumber, Malformed> {
+    Ok(AttachNumber(r.varint()?))
+}
+
+fn seed_number(r: &mut Reader) -> Result<SeedNumber, Malformed> {
+    Ok(SeedNumber(r.varint()?))
 }
 
 fn write_offset(w: &mut Writer, offset: FeedOffset) {

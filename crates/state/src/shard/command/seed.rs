@@ -5,20 +5,29 @@
 //! its chunk was read comes by the feed or by a later chunk, and nothing is pinned at the home.
 
 use bytes::Bytes;
-use stead_types::{ClientId, Epoch, GroupId, Revision, Sequence, TenantNumber, TenantTime};
+use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantNumber, TenantTime};
 
-use super::{epoch, group, kind, revision, sequence, start, tenant, write_epoch, write_group};
+use super::{
+    epoch, group, kind, revision, seed_number, sequence, start, tenant, version, write_epoch, write_group,
+    write_version,
+};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::Lineage,
     rows::{change::Change, client},
-    shard::{digest::Digests, record::ClientsLoaded, window::Remembered},
+    shard::{
+        digest::Digests,
+        record::{ClientsLoaded, SeedNumber},
+        window::Remembered,
+    },
 };
 
 const CHANGES: u8 = 1;
 const CLIENTS: u8 = 2;
 
-/// A copy is to be built anew. Guard: follower or heir of that home at the session's epoch; an older seed is dropped.
+/// A copy is to be built anew: an older seed is dropped, and the tenant is not attached until it is swapped in.
+///
+/// Guard: follower or heir of that home at the session's epoch; no older view; a number above that of every seed before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {
     /// The tenant.
@@ -27,13 +36,18 @@ pub struct Seed {
     pub home: GroupId,
     /// The session's epoch.
     pub epoch: Epoch,
+    /// Of the proposer's view.
+    pub version: DirectoryVersion,
+    /// The seed's number.
+    pub number: SeedNumber,
     /// The home's last change when the seed began: chunks bring what is at or below it, the feed what is above.
     pub first: Revision,
     /// The home's lineage.
     pub lineage: Lineage,
 }
 
-/// A part of the copy being built. Guard: as for `Seed`; it continues where the last chunk of its kind ended.
+/// A part of the copy being built. Guard: follower or heir of that home at the session's epoch; the seed's number is that
+/// of the copy being built; it continues where the last chunk of its kind ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// The tenant.
@@ -43,7 +57,7 @@ pub struct Chunk {
     /// The session's epoch.
     pub epoch: Epoch,
     /// The seed that it belongs to.
-    pub first: Revision,
+    pub number: SeedNumber,
     /// The revision at which the home read it.
     pub read_at: Revision,
     /// What it brings.
@@ -109,7 +123,7 @@ impl WindowPart {
     }
 }
 
-/// The copy is built. Guard: all chunks, the position, equal digests.
+/// The copy is built. Guard: as for a chunk; no older view; all chunks, the position, equal digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swap {
     /// The tenant.
@@ -118,6 +132,10 @@ pub struct Swap {
     pub home: GroupId,
     /// The session's epoch.
     pub epoch: Epoch,
+    /// Of the proposer's view.
+    pub version: DirectoryVersion,
+    /// The seed that built it.
+    pub number: SeedNumber,
     /// The revision at which the digests are compared.
     pub revision: Revision,
     /// The home's digests there.
@@ -127,10 +145,11 @@ pub struct Swap {
 impl Seed {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
-        let mut w = start(kind::SEED, self.tenant, 48);
+        let mut w = start(kind::SEED, self.tenant, 64);
         write_group(&mut w, self.home);
         write_epoch(&mut w, self.epoch);
-        w.varint(self.first.to_u64());
+        write_version(&mut w, self.version);
+        w.varint(self.number.0).varint(self.first.to_u64());
         self.lineage.encode(&mut w);
         w.finish()
     }
@@ -140,6 +159,8 @@ impl Seed {
             tenant: tenant(r)?,
             home: group(r)?,
             epoch: epoch(r)?,
+            version: version(r)?,
+            number: seed_number(r)?,
             first: revision(r)?,
             lineage: Lineage::decode(r)?,
         })
@@ -152,7 +173,7 @@ impl Chunk {
         let mut w = start(kind::CHUNK, self.tenant, 4096);
         write_group(&mut w, self.home);
         write_epoch(&mut w, self.epoch);
-        w.varint(self.first.to_u64()).varint(self.read_at.to_u64());
+        w.varint(self.number.0).varint(self.read_at.to_u64());
         match &self.part {
             Part::Changes { after, up_to, changes } => {
                 w.u8(CHANGES).varint(after.get()).varint(up_to.get());
@@ -186,7 +207,7 @@ impl Chunk {
             tenant: tenant(r)?,
             home: group(r)?,
             epoch: epoch(r)?,
-            first: revision(r)?,
+            number: seed_number(r)?,
             read_at: revision(r)?,
             part: match r.u8()? {
                 CHANGES => Part::Changes {
@@ -213,10 +234,12 @@ impl Chunk {
 impl Swap {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
-        let mut w = start(kind::SWAP, self.tenant, 56);
+        let mut w = start(kind::SWAP, self.tenant, 80);
         write_group(&mut w, self.home);
         write_epoch(&mut w, self.epoch);
-        self.digests.encode(w.varint(self.revision.to_u64()));
+        write_version(&mut w, self.version);
+        self.digests
+            .encode(w.varint(self.number.0).varint(self.revision.to_u64()));
         w.finish()
     }
 
@@ -225,6 +248,8 @@ impl Swap {
             tenant: tenant(r)?,
             home: group(r)?,
             epoch: epoch(r)?,
+            version: version(r)?,
+            number: seed_number(r)?,
             revision: revision(r)?,
             digests: Digests::decode(r)?,
         })

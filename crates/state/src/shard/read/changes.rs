@@ -73,6 +73,19 @@ impl Reading<'_> {
         Ok(found)
     }
 
+    /// Returns the revision of the change with a sequence: with the epoch that it was made in, which may be an earlier one
+    /// than the owner's. What the floor has passed is named by the floor, what is not there yet by the last change.
+    pub fn revision_of(&self, sequence: Sequence) -> Result<Revision, Unreadable> {
+        let (floor, last) = (self.state().floor, self.state().revision);
+        if sequence <= floor.sequence() {
+            return Ok(floor);
+        }
+        if sequence >= last.sequence() {
+            return Ok(last);
+        }
+        Ok(self.first_effect(sequence)?.map_or(floor, |change| change.revision))
+    }
+
     fn first_effect(&self, sequence: Sequence) -> Result<Option<change::Change>, Unreadable> {
         let row = self.rows.get(&change::key(self.copy, sequence, 0))?;
         Ok(row.map(|row| change::decode(sequence, 0, row)).transpose()?)

@@ -10,9 +10,9 @@ use crate::{
     rows::{Order, Place, Row, Rows, RowsMut, Unreadable, kind},
     shard::{
         Answer, Shard,
-        command::{Attach, Create, Data, Follow},
+        command::{Attach, BeginAttach, Chunk, Create, Data, DataHead, Follow, Part, Records, Seed, Swap},
         read::Reading,
-        record::{OnLeaseLoss, Record},
+        record::{AttachNumber, OnLeaseLoss, Record},
     },
 };
 
@@ -116,7 +116,7 @@ impl Group {
         group
     }
 
-    /// A group that follows the tenant.
+    /// A group that follows the tenant, and has begun to attach it.
     pub(super) fn follower(of: &Self) -> Self {
         let mut group = Self::new(GroupId::new(2));
         let follow = Follow {
@@ -127,15 +127,32 @@ impl Group {
             lineage: of.record().lineage.clone(),
         };
         assert_eq!(group.apply(0, follow.encode()), Answer::Done);
+        assert_eq!(group.begin_attach(), Answer::Done);
         group
     }
 
+    /// Begins another attempt to attach.
+    pub(super) fn begin_attach(&mut self) -> Answer {
+        let record = self.record();
+        let begin = BeginAttach {
+            tenant: TENANT,
+            home: HOME,
+            incarnation: Incarnation::FIRST,
+            epoch: record.epoch,
+            version: record.view_version,
+            number: record.attach.next(),
+        };
+        self.apply(0, begin.encode())
+    }
+
+    /// The last attempt to attach succeeds.
     pub(super) fn attach(&mut self, of: &Self) -> Answer {
         let attach = Attach {
             tenant: TENANT,
             home: HOME,
-            incarnation: Incarnation::FIRST,
             epoch: of.record().epoch,
+            version: self.record().view_version,
+            number: self.record().attach,
             position: Revision::ZERO,
             lineage: of.record().lineage.clone(),
         };
@@ -150,6 +167,14 @@ impl Group {
             .apply(&mut self.rows, self.index, entry, !self.is_pinned)
             .unwrap();
         answers.pop().unwrap()
+    }
+
+    /// Returns a group with the same state, to be changed without this one.
+    pub(super) fn copied(&self) -> Self {
+        let mut copy = self.copy();
+        copy.shard = self.shard.clone();
+        copy.reopen();
+        copy
     }
 
     /// Writes everything to rows and reads it back.
@@ -175,14 +200,31 @@ impl Group {
         self.shard.reading(&self.rows, TENANT).unwrap()
     }
 
-    /// Returns what a follower at `after` is sent, in one batch.
+    /// Returns what a follower's first attempt at `after` is sent, in one batch.
     pub(super) fn data(&self, after: Revision, up_to: Sequence) -> Data {
-        let found = self.reading().changes(after, up_to, usize::MAX).unwrap();
-        let at_end = found.changes.last().map(|change| change.revision) == Some(self.record().live.revision);
-        Data {
+        let head = DataHead {
             tenant: TENANT,
             home: HOME,
             epoch: self.record().epoch,
+            version: version(1),
+            attach: AttachNumber(1),
+        };
+        let records = self.records(after, up_to);
+        Data { head, records }
+    }
+
+    /// Returns what a follower is sent, in one batch, for its present attempt.
+    pub(super) fn data_for(&self, follower: &Self, after: Revision, up_to: Sequence) -> Data {
+        let mut data = self.data(after, up_to);
+        data.head.attach = follower.record().attach;
+        data.head.version = follower.record().view_version;
+        data
+    }
+
+    fn records(&self, after: Revision, up_to: Sequence) -> Records {
+        let found = self.reading().changes(after, up_to, usize::MAX).unwrap();
+        let at_end = found.changes.last().map(|change| change.revision) == Some(self.record().live.revision);
+        Records {
             digests: at_end.then_some(self.record().live.digests),
             changes: found.changes,
             floor: self.record().live.floor,
@@ -215,6 +257,44 @@ impl Group {
     pub(super) fn client_rows(&self) -> BTreeMap<Bytes, Bytes> {
         let rows = self.rows.0.iter().filter(|(key, _)| key[0] == kind::CLIENT);
         rows.map(|(key, row)| (key.clone(), row.clone())).collect()
+    }
+
+    /// Returns the beginning of the follower's next seed.
+    pub(super) fn next_seed(&self, follower: &Self) -> Seed {
+        Seed {
+            tenant: TENANT,
+            home: HOME,
+            epoch: self.record().epoch,
+            version: follower.record().view_version,
+            number: follower.record().seeds.next(),
+            first: self.record().live.revision,
+            lineage: self.record().lineage.clone(),
+        }
+    }
+
+    /// Returns a chunk of the follower's present seed, as read now.
+    pub(super) fn chunk(&self, follower: &Self, part: Part) -> Chunk {
+        Chunk {
+            tenant: TENANT,
+            home: HOME,
+            epoch: self.record().epoch,
+            number: follower.record().seeds,
+            read_at: self.record().live.revision,
+            part,
+        }
+    }
+
+    /// Returns what swaps the follower's copy in, as of now.
+    pub(super) fn swap(&self, follower: &Self) -> Swap {
+        Swap {
+            tenant: TENANT,
+            home: HOME,
+            epoch: self.record().epoch,
+            version: follower.record().view_version,
+            number: follower.record().seeds,
+            revision: self.record().live.revision,
+            digests: self.record().live.digests,
+        }
     }
 
     /// Counts the rows of data.

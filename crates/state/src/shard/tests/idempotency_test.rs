@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime};
 
-use super::group::{Group, HOME, TENANT, epoch};
+use super::group::{Group, TENANT};
 use crate::shard::{
     Answer,
-    command::{Chunk, Effect, Operation, Part, Seed, Swap, WindowLimits, Write},
+    command::{Effect, Operation, Part, WindowLimits, Write},
     record::ClientsLoaded,
     window::{CLIENT_EVICTED_MAX, EVICTED_MAX, OUTCOMES_MAX, REMEMBERED_MS_MAX, REMEMBERED_MS_MIN},
 };
@@ -283,14 +283,9 @@ impl Seeding {
         let follower = Group::follower(&home);
         let first = home.record().live.revision;
         let mut seeding = Self { home, follower, first };
-        let seed = Seed {
-            tenant: TENANT,
-            home: HOME,
-            epoch: epoch(1),
-            first,
-            lineage: seeding.home.record().lineage.clone(),
-        };
+        let seed = seeding.home.next_seed(&seeding.follower);
         assert_eq!(seeding.follower.apply(0, seed.encode()), Answer::Done);
+        assert_eq!(seeding.follower.begin_attach(), Answer::Done);
         seeding
     }
 
@@ -299,15 +294,7 @@ impl Seeding {
     }
 
     fn chunk(&self, part: Part) -> Bytes {
-        let chunk = Chunk {
-            tenant: TENANT,
-            home: HOME,
-            epoch: epoch(1),
-            first: self.first,
-            read_at: self.home.record().live.revision,
-            part,
-        };
-        chunk.encode()
+        self.home.chunk(&self.follower, part).encode()
     }
 
     fn clients(&self, len_max: usize) -> Part {
@@ -325,7 +312,8 @@ impl Seeding {
 
     fn feed(&mut self) {
         let after = self.follower.record().shadow.as_ref().unwrap().state.revision;
-        self.follower.apply(0, self.home.data(after, Sequence::MAX).encode());
+        let data = self.home.data_for(&self.follower, after, Sequence::MAX);
+        self.follower.apply(0, data.encode());
     }
 
     fn end(&mut self) {
@@ -333,13 +321,7 @@ impl Seeding {
         self.load(changes.unwrap());
         self.feed();
         let live = self.home.record().live.clone();
-        let swap = Swap {
-            tenant: TENANT,
-            home: HOME,
-            epoch: epoch(1),
-            revision: live.revision,
-            digests: live.digests,
-        };
+        let swap = self.home.swap(&self.follower);
         assert_eq!(self.follower.apply(0, swap.encode()), Answer::Done);
         let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();
         assert_eq!(windows(&self.home), windows(&self.follower));

@@ -9,6 +9,7 @@ mod index_test;
 mod model;
 mod model_test;
 mod ownership_test;
+mod position_test;
 mod range_test;
 mod replica_test;
 mod work_test;

@@ -6,7 +6,7 @@ use stead_types::{ClientId, GroupId, IdempotencyKey, Revision, Sequence};
 
 use super::{
     expected::revision_ago,
-    group::{Group, HOME, TENANT, epoch},
+    group::{Group, TENANT},
     model::{Model, at, version},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         answer::Void,
         command::{
             Branches, Chunk, Compare, Condition, DeleteRange, Effect, Expire, Floor, Increment, Operand, Operation,
-            Part, Relation, Seed, Step as TxnStep, Swap, Txn, Write,
+            Part, Relation, Step as TxnStep, Swap, Txn, Write,
         },
         digest::{self, Digests},
         read::{Refused, Scan},
@@ -451,7 +451,7 @@ impl World {
             "{answer:?}"
         );
         let position = self.position_of_seeded();
-        let data = self.home.data(position, self.limit(position, count));
+        let data = self.home.data_for(&self.seeded, position, self.limit(position, count));
         let answer = self.seeded.apply(0, data.encode());
         assert!(
             matches!(answer, Answer::Fed(fed) if fed.detached.is_none()),
@@ -465,14 +465,9 @@ impl World {
 
     fn seed(&mut self) {
         self.chunks.clear();
-        let seed = Seed {
-            tenant: TENANT,
-            home: HOME,
-            epoch: epoch(1),
-            first: self.home.record().live.revision,
-            lineage: self.home.record().lineage.clone(),
-        };
+        let seed = self.home.next_seed(&self.seeded);
         assert_eq!(self.seeded.apply(0, seed.encode()), Answer::Done);
+        assert_eq!(self.seeded.begin_attach(), Answer::Done);
     }
 
     fn read_chunks(&mut self) {
@@ -480,14 +475,7 @@ impl World {
             return;
         };
         let reading = self.home.reading();
-        let chunk = |part| Chunk {
-            tenant: TENANT,
-            home: HOME,
-            epoch: epoch(1),
-            first: shadow.seed,
-            read_at: reading.state().revision,
-            part,
-        };
+        let chunk = |part| self.home.chunk(&self.seeded, part);
         let changes = reading.chunk_of_changes(shadow.loaded, shadow.seed, 70).unwrap();
         let loaded = self.seeded.shard.clients_loaded(TENANT).unwrap();
         let clients = reading.chunk_of_clients(loaded, 40);
@@ -520,13 +508,7 @@ impl World {
     fn swap(&mut self) {
         let shadow = self.seeded.record().shadow.clone();
         let live = self.home.record().live.clone();
-        let swap = Swap {
-            tenant: TENANT,
-            home: HOME,
-            epoch: epoch(1),
-            revision: live.revision,
-            digests: live.digests,
-        };
+        let swap = self.home.swap(&self.seeded);
         let unlike = |keys, outcomes| Digests {
             keys: live.digests.keys ^ keys,
             outcomes: live.digests.outcomes ^ outcomes,

@@ -18,7 +18,10 @@ use crate::{
     shard::{
         Answer,
         clients::Clients,
-        command::{Attach, Chunk, Data, Effect, Erase, Follow, Operation, Part, Seed, Swap, Write},
+        command::{
+            Attach, BeginAttach, Chunk, Data, DataHead, Effect, Erase, Follow, Operation, Part, Records, Seed, Swap,
+            Write,
+        },
         digest::Digests,
         record::{ClientsLoaded, Record, Role},
     },
@@ -32,6 +35,9 @@ enum Step {
     Write(u8, Option<u8>),
     /// Another home, whose history keeps all but so many of the last changes.
     Follow(bool, u64),
+    /// An attempt to attach begins.
+    Begin,
+    /// The last attempt succeeds.
     Attach,
     /// So many changes from the home; with digests that are right, wrong, or none.
     Data(u8, Option<bool>),
@@ -48,6 +54,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..4_u8, prop::option::of(0..3_u8)).prop_map(|(key, client)| Step::Write(key, client)),
         3 => (any::<bool>(), 0..3_u64).prop_map(|(other, back)| Step::Follow(other, back)),
+        3 => Just(Step::Begin),
         2 => Just(Step::Attach),
         4 => (1..4_u8, prop::option::of(any::<bool>())).prop_map(|(count, right)| Step::Data(count, right)),
         2 => any::<bool>().prop_map(Step::Seed),
@@ -97,6 +104,7 @@ impl Replicas {
         match step {
             Step::Write(key, client) => drop(self.write(key, client)),
             Step::Follow(other, back) => self.follow(if other { OTHER } else { GroupId::new(4) }, back),
+            Step::Begin => self.begin(),
             Step::Attach => self.attach(),
             Step::Data(count, right) => self.data(u64::from(count), right),
             Step::Seed(whole) => self.seed(whole),
@@ -146,13 +154,27 @@ impl Replicas {
         self.record().home().unwrap_or(OTHER)
     }
 
+    fn begin(&mut self) {
+        let record = self.record();
+        let begin = BeginAttach {
+            tenant: TENANT,
+            home: self.home(),
+            incarnation: Incarnation::FIRST,
+            epoch: record.epoch,
+            version: version(self.view),
+            number: record.attach.next(),
+        };
+        self.apply(begin.encode());
+    }
+
     fn attach(&mut self) {
         let record = self.record();
         let attach = Attach {
             tenant: TENANT,
             home: self.home(),
-            incarnation: Incarnation::FIRST,
             epoch: record.epoch,
+            version: version(self.view),
+            number: record.attach,
             position: record.live.revision,
             lineage: record.lineage.clone(),
         };
@@ -191,10 +213,14 @@ impl Replicas {
 
     fn data(&mut self, count: u64, right: Option<bool>) {
         let last = self.record().live.revision.sequence().get();
-        let data = Data {
+        let head = DataHead {
             tenant: TENANT,
             home: self.home(),
             epoch: self.record().epoch,
+            version: version(self.view),
+            attach: self.record().attach,
+        };
+        let records = Records {
             changes: (last + 1..=last + count)
                 .map(|sequence| self.change(sequence))
                 .collect(),
@@ -203,11 +229,13 @@ impl Replicas {
         };
         // What is right is asked of a copy that takes the changes in.
         let digests = right.and_then(|right| {
-            let mut digests = self.after(&data)?;
+            let records = records.clone();
+            let mut digests = self.after(&Data { head, records })?;
             digests.outcomes ^= u128::from(!right);
             Some(digests)
         });
-        self.apply(Data { digests, ..data }.encode());
+        let records = Records { digests, ..records };
+        self.apply(Data { head, records }.encode());
     }
 
     fn after(&mut self, data: &Data) -> Option<Digests> {
@@ -228,9 +256,12 @@ impl Replicas {
             tenant: TENANT,
             home,
             epoch,
+            version: version(self.view),
+            number: record.seeds.next(),
             first,
             lineage: record.lineage.clone(),
         };
+        let number = seed.number;
         self.apply(seed.encode());
         let changes = Part::Changes {
             after: Sequence::ZERO,
@@ -249,7 +280,7 @@ impl Replicas {
                 tenant: TENANT,
                 home,
                 epoch,
-                first,
+                number,
                 read_at: first,
                 part,
             };
@@ -268,6 +299,8 @@ impl Replicas {
             tenant: TENANT,
             home: self.home(),
             epoch: record.epoch,
+            version: version(self.view),
+            number: record.seeds,
             revision: shadow.revision,
             digests: shadow.digests,
         };
@@ -367,6 +400,7 @@ fn empty_copy_is_not_suspect_after_a_fork() {
     let mut replicas = Replicas::new();
     replicas.step(Step::Write(1, None));
     replicas.step(Step::Follow(true, 0));
+    replicas.step(Step::Begin);
     replicas.step(Step::Attach);
     replicas.step(Step::Data(1, Some(false)));
     assert!(replicas.record().suspect);
