@@ -7,5 +7,6 @@
 mod attach;
 mod floor;
 mod net;
+mod reconcile;
 mod seed;
 mod world;
