@@ -78,7 +78,12 @@ impl Router {
                     staleness,
                 };
                 (
-                    gate::read(level(&job.ask.consistency, number), &tenant, replica),
+                    gate::read(
+                        level(&job.ask.consistency, number),
+                        job.ask.named(number),
+                        &tenant,
+                        replica,
+                    ),
                     role,
                     staleness,
                 )

@@ -1,9 +1,13 @@
 //! Where a watch begins, and whether it can begin at a copy.
 
-use stead_state::shard::{
-    Shard,
-    read::{Reading, Refused},
-    record::Record,
+use stead_state::{
+    directory::Tenant,
+    freshness::gate,
+    shard::{
+        Shard,
+        read::{Reading, Refused},
+        record::Record,
+    },
 };
 use stead_types::{Error, ErrorKind, GroupId, Revision, Sequence};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
@@ -75,15 +79,21 @@ pub(super) async fn confirmed(hosted: &Hosted, opening: &Opening) -> Result<Revi
 }
 
 fn look(hosted: &Hosted, opening: &Opening) -> Result<Reach, Error> {
-    hosted.reading(opening.tenant.number, |reading| begin(reading, &opening.ask))?
+    hosted.reading(opening.tenant.number, |reading| {
+        begin(reading, &opening.tenant, &opening.ask)
+    })?
 }
 
-pub(super) fn begin(reading: Option<Reading<'_>>, ask: &Ask) -> Result<Reach, Error> {
+pub(super) fn begin(reading: Option<Reading<'_>>, tenant: &Tenant, ask: &Ask) -> Result<Reach, Error> {
+    // Where a watch begins is a place on the lineage as the directory has it, which a copy may not have heard of yet.
+    if let Some(after) = ask.after() {
+        gate::check(after, tenant)?;
+    }
     let Some(reading) = reading else {
         return Ok(Reach::NotYet { is_there: false });
     };
     let record = reading.record();
-    if !Shard::is_readable(record) {
+    if !Shard::is_readable(record) || gate::is_cut(record.live.revision, tenant) {
         return Ok(Reach::AtHome);
     }
     if !is_filled(record) {

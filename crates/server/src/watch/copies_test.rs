@@ -6,6 +6,7 @@ use bytes::Bytes;
 use stead_api::proto::v1::{self, WatchCreate};
 use stead_state::{
     codec::frame,
+    directory::{Followers, State, Tenant},
     lineage::Lineage,
     rows::change::Change,
     shard::{
@@ -20,7 +21,9 @@ use stead_store::{
     machine::{Committed, Machine, Payload},
     shard::ShardMachine,
 };
-use stead_types::{DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber};
+use stead_types::{
+    DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber,
+};
 
 use super::{
     ask::{self, Ask},
@@ -69,7 +72,12 @@ impl Copy {
     }
 
     fn begin(&self, after: Option<&str>) -> Result<Reach, Error> {
-        self.0.read(|view| begin(view.reading(TENANT), &ask(after))).unwrap()
+        self.begin_at(&tenant(), after)
+    }
+
+    fn begin_at(&self, tenant: &Tenant, after: Option<&str>) -> Result<Reach, Error> {
+        let reach = self.0.read(|view| begin(view.reading(TENANT), tenant, &ask(after)));
+        reach.unwrap()
     }
 
     fn goes_on(&self, after: &str) -> Result<usize, ErrorKind> {
@@ -104,6 +112,29 @@ fn version() -> DirectoryVersion {
     DirectoryVersion {
         incarnation: Incarnation::FIRST,
         index: 1,
+    }
+}
+
+/// The tenant as the directory has it.
+fn tenant() -> Tenant {
+    Tenant {
+        number: TENANT,
+        name: "acme".parse().unwrap(),
+        home: HOME,
+        epoch: Epoch::FIRST,
+        fence_epoch: Epoch::NONE,
+        op: 0,
+        state: State::Active,
+        durability: Durability::Region,
+        followers: Followers::AllAdmitted,
+        residency: Box::new([]),
+        lineage: Lineage::starting(Epoch::FIRST),
+        members: Box::new([]),
+        labels: None,
+        limits: None,
+        version: version(),
+        created: 0,
+        updated: 0,
     }
 }
 
@@ -174,6 +205,26 @@ fn what_a_copy_lacks_sends_a_watch_home_and_does_not_end_it() {
     assert_eq!(seeded.begin(Some("1.1")), Ok(Reach::AtHome));
     let suspect = Copy::fed("0.0", Some(Digests::default()));
     assert_eq!(suspect.begin(None), Ok(Reach::AtHome));
+}
+
+#[test]
+fn watch_start_is_held_against_the_views_lineage() {
+    // The directory has recorded a promotion that this copy has not heard of.
+    let mut promoted = tenant();
+    promoted.epoch = Epoch::new(3).unwrap();
+    promoted.lineage.promoted_to(promoted.epoch, Sequence::new(2).unwrap());
+    let copy = Copy::fed("0.0", None);
+    let cut = copy.begin_at(&promoted, Some("1.3")).unwrap_err().kind;
+    assert!(matches!(cut, ErrorKind::Forked { .. }), "{cut:?}");
+    assert_eq!(
+        copy.begin_at(&promoted, Some("1.2")),
+        Ok(Reach::AtHome),
+        "it shows nothing"
+    );
+    assert_eq!(copy.begin_at(&promoted, None), Ok(Reach::AtHome));
+    promoted.lineage = Lineage::starting(Epoch::FIRST);
+    promoted.lineage.promoted_to(promoted.epoch, Sequence::new(3).unwrap());
+    assert_eq!(copy.begin_at(&promoted, Some("1.2")), Ok(Reach::At(revision("1.2"))));
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn verdict(level: Level, at: &str, lineage: &Lineage, staleness: Option<Duration
         lineage,
         staleness,
     };
-    read(level, view.tenant(TENANT).unwrap(), replica)
+    read(level, None, view.tenant(TENANT).unwrap(), replica)
 }
 
 /// What a token gives at a replica that stands at `at`, of the view's lineage.
@@ -272,6 +272,27 @@ fn a_token_is_served_if_and_only_if_the_replica_holds_it() {
     assert_eq!(token("4.11", "1.9"), Verdict::WaitFor(revision("4.11")));
     assert_eq!(token("1.9", "1.8"), Verdict::WaitFor(revision("1.9")));
     assert_eq!(token("1.0", "1.0"), Verdict::Serve, "nothing was seen");
+}
+
+#[test]
+fn named_revision_is_held_against_the_views_lineage() {
+    let view = promoted();
+    let tenant = view.tenant(TENANT).unwrap();
+    // The copy's own lineage is from before the promotion: it would show what was cut.
+    let older = Lineage::starting(Epoch::FIRST);
+    let replica = Replica {
+        revision: revision("1.10"),
+        lineage: &older,
+        staleness: None,
+    };
+    let at = |at| read(Level::Local, Some(revision(at)), tenant, replica);
+    assert_eq!(at("1.9"), Verdict::Serve);
+    assert!(matches!(at("2.12"), Verdict::Refuse(error) if matches!(error.kind, ErrorKind::Forked { .. })));
+    assert_eq!(
+        at("6.12"),
+        Verdict::Serve,
+        "may be an unrecorded move: the copy says whether it is there"
+    );
 }
 
 #[test]

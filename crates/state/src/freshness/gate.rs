@@ -54,10 +54,13 @@ pub enum Verdict {
     Refuse(Error),
 }
 
-/// Decides about a read of a tenant, as the view says the tenant is.
-pub fn read(level: Level, tenant: &Tenant, replica: Replica<'_>) -> Verdict {
-    if is_cut(tenant, replica) {
+/// Decides about a read of a tenant, as the view says the tenant is; `at` is the older revision that it names, if any.
+pub fn read(level: Level, at: Option<Revision>, tenant: &Tenant, replica: Replica<'_>) -> Verdict {
+    if is_cut(replica.revision, tenant) {
         return Verdict::Forward;
+    }
+    if let Some(Err(error)) = at.map(|at| check(at, tenant)) {
+        return Verdict::Refuse(error);
     }
     match level {
         Level::Local => Verdict::Serve,
@@ -125,7 +128,7 @@ fn standing(revision: Revision, tenant: &Tenant) -> Standing {
     }
 }
 
-/// Invariant 3.
-fn is_cut(tenant: &Tenant, replica: Replica<'_>) -> bool {
-    matches!(standing(replica.revision, tenant), Standing::Cut { .. })
+/// Tells whether a replica's own newest revision was cut: it shows nothing of the tenant then (invariant 3).
+pub fn is_cut(newest: Revision, tenant: &Tenant) -> bool {
+    matches!(standing(newest, tenant), Standing::Cut { .. })
 }

@@ -12,7 +12,7 @@ use stead_api::{
     proto::v1::{self, operation::Request as Message},
 };
 use stead_state::shard::command::{Branches, Operation, Step};
-use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, TenantName, limits::REQUEST_LEN_MAX};
+use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, TenantName, TenantNumber, limits::REQUEST_LEN_MAX};
 
 /// An operation that keeps every limit.
 #[derive(Debug)]
@@ -82,6 +82,17 @@ pub(crate) struct Read {
     pub(crate) at: Option<Revision>,
     /// Which data.
     pub(crate) query: Query,
+}
+
+impl Read {
+    /// Returns the older revision that it names, by itself or by a page's token, if it does.
+    pub(crate) fn named(&self, tenant: TenantNumber) -> Option<Revision> {
+        match &self.query {
+            Query::Get(_) | Query::BatchGet(_) => self.at,
+            // A token that cannot be read is refused where the page is made.
+            Query::Scan(range) => range.scan(tenant, self.at).map_or(self.at, |scan| scan.at),
+        }
+    }
 }
 
 /// Which data.
