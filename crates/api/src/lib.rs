@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod net;
 pub mod operation;
+pub mod peer_codec;
 pub mod status;
 
 /// Messages and services, one module a proto package, generated from `proto/` and checked in.

@@ -14,6 +14,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The generated file of the services between nodes.
+const BETWEEN_NODES: &str = "stead.internal.v1.rs";
+
 /// The protos of Stead, relative to `proto/`, in a stable order.
 fn protos(below: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(below).unwrap() {
@@ -38,13 +41,21 @@ fn generate(into: &Path) {
         .open_files(&files)
         .unwrap();
     fs::write(into.join("descriptors.binpb"), compiler.encode_file_descriptor_set()).unwrap();
-    tonic_prost_build::configure()
-        .out_dir(into)
-        .bytes(".")
-        .btree_map(".")
-        .emit_rerun_if_changed(false)
-        .compile_fds(compiler.file_descriptor_set())
-        .unwrap();
+    let compile = |into: &Path, codec: &str| {
+        tonic_prost_build::configure()
+            .out_dir(into)
+            .bytes(".")
+            .btree_map(".")
+            .codec_path(codec)
+            .emit_rerun_if_changed(false)
+            .compile_fds(compiler.file_descriptor_set())
+            .unwrap();
+    };
+    compile(into, "tonic_prost::ProstCodec");
+    // Messages between nodes carry a checksum.
+    let between_nodes = tempfile::tempdir().unwrap();
+    compile(between_nodes.path(), "crate::peer_codec::PeerCodec");
+    fs::copy(between_nodes.path().join(BETWEEN_NODES), into.join(BETWEEN_NODES)).unwrap();
 }
 
 fn contents(of: &Path) -> BTreeMap<String, Vec<u8>> {

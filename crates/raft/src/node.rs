@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use stead_api::net::Connect;
+use stead_api::peer_codec::PeerAlarms;
 use stead_store::background::Stagger;
 use stead_store::health::Health;
 use stead_store::log::LogStore;
@@ -130,7 +131,12 @@ impl Node {
 
     /// Returns the service that answers peers.
     pub fn service(&self) -> service::Service {
-        service::Peers::service(self.registry.clone())
+        service::Peers::service(self.registry.clone(), self.peers.alarms.clone())
+    }
+
+    /// Returns what counts messages of other nodes that could not be taken; whoever else talks with them counts there too.
+    pub fn alarms(&self) -> PeerAlarms {
+        self.peers.alarms.clone()
     }
 
     /// Returns the node's health, which is its log's: any of its groups can end it.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use stead_api::net::{Connect, Keepalive, channel};
+use stead_api::peer_codec::PeerAlarms;
 use stead_api::proto::internal::v1::raft_service_client::RaftServiceClient;
 use stead_types::NodeId;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use crate::types::{RpcError, Unreachable};
 use crate::wire::MESSAGE_LEN_MAX;
@@ -34,6 +35,8 @@ pub(crate) struct Peers {
     channels: Mutex<BTreeMap<(NodeId, Class), (String, Channel)>>,
     /// Who did not answer when it was asked last, so that an operator is told once and not with every heartbeat.
     silent: watch::Sender<BTreeSet<NodeId>>,
+    /// Messages that could not be taken, from whomever.
+    pub(crate) alarms: PeerAlarms,
 }
 
 impl Peers {
@@ -43,6 +46,7 @@ impl Peers {
             resolve,
             channels: Mutex::default(),
             silent: watch::channel(BTreeSet::new()).0,
+            alarms: PeerAlarms::default(),
         }
     }
 
@@ -72,6 +76,12 @@ impl Peers {
             }
         };
         drop(timeout(longest, returns).await);
+    }
+
+    /// Returns the error of a call or stream that ended with a status.
+    pub(crate) fn failed(&self, status: &Status) -> RpcError {
+        self.alarms.note(status);
+        unreachable(status.message().to_owned())
     }
 
     fn address(&self, node: NodeId) -> Result<String, RpcError> {

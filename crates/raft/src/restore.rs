@@ -113,7 +113,10 @@ impl Restore<'_> {
                         tracing::info!(%group, from = %voter, index, "the rows are back");
                         return Ok(());
                     }
-                    Err(status) => answers.push(format!("node {voter}: {}", status.message())),
+                    Err(status) => {
+                        self.peers.alarms.note(&status);
+                        answers.push(format!("node {voter}: {}", status.message()));
+                    }
                 }
             }
             if round % ROUNDS_TOLD == 0 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use openraft::storage::Snapshot;
+use stead_api::peer_codec::PeerAlarms;
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_api::proto::internal::v1::raft_service_server::{self, RaftServiceServer};
 use stead_state::codec::Malformed;
@@ -25,11 +26,12 @@ pub type Service = RaftServiceServer<Peers>;
 /// Answers peers.
 pub struct Peers {
     registry: Arc<Registry>,
+    alarms: PeerAlarms,
 }
 
 impl Peers {
-    pub(crate) fn service(registry: Arc<Registry>) -> Service {
-        RaftServiceServer::new(Self { registry })
+    pub(crate) fn service(registry: Arc<Registry>, alarms: PeerAlarms) -> Service {
+        RaftServiceServer::new(Self { registry, alarms })
             .max_decoding_message_size(MESSAGE_LEN_MAX)
             .max_encoding_message_size(MESSAGE_LEN_MAX)
     }
@@ -78,7 +80,8 @@ impl raft_service_server::RaftService for Peers {
 
     async fn append(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<Self::AppendStream>, Status> {
         // The answer must not wait for the first request, or opening a stream costs a round trip more.
-        let answers = stream::once(append(self.registry.clone(), request.into_inner())).try_flatten();
+        let answers =
+            stream::once(append(self.registry.clone(), self.alarms.clone(), request.into_inner())).try_flatten();
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -90,9 +93,13 @@ impl raft_service_server::RaftService for Peers {
 
     async fn snapshot(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<RaftEnvelope>, Status> {
         let mut chunks = request.into_inner();
-        let head = spool::next(&mut chunks).await?;
-        let member = admitting(&self.registry, &head)?;
-        receive(&member, head, chunks).await.map(Response::new)
+        let received = async {
+            let head = spool::next(&mut chunks).await?;
+            let member = admitting(&self.registry, &head)?;
+            receive(&member, head, chunks).await
+        };
+        let received = received.await.inspect_err(|status| self.alarms.note(status));
+        received.map(Response::new)
     }
 
     async fn fetch(&self, request: Request<RaftEnvelope>) -> Result<Response<Self::FetchStream>, Status> {
@@ -106,18 +113,28 @@ impl raft_service_server::RaftService for Peers {
 
 async fn append(
     registry: Arc<Registry>,
+    alarms: PeerAlarms,
     mut requests: Streaming<RaftEnvelope>,
 ) -> Result<impl Stream<Item = Result<RaftEnvelope, Status>>, Status> {
-    let Some(first) = requests.message().await? else {
+    let first = requests.message().await.inspect_err(|status| alarms.note(status))?;
+    let Some(first) = first else {
         return Err(Status::invalid_argument("a stream without a request"));
     };
     let member = admitting(&registry, &first)?;
     let requests = stream::iter([Ok(first)])
         .chain(requests)
-        .map(|request| {
-            wire::body(request?, Kind::Append)
-                .and_then(wire::read_append)
-                .map_err(malformed)
+        .map({
+            let group = member.sender.group;
+            move |request: Result<RaftEnvelope, Status>| {
+                let request = request.inspect_err(|status| alarms.note(status))?;
+                let leader = request.from_node;
+                let append = wire::body(request, Kind::Append).and_then(wire::read_append);
+                append.map_err(|error| {
+                    alarms.unreadable();
+                    tracing::error!(%group, leader, %error, "entries of the leader cannot be read: is its version newer?");
+                    malformed(error)
+                })
+            }
         })
         // What cannot be read ends the stream, and the sender starts anew.
         .take_while(|request| future::ready(request.is_ok()))

@@ -119,11 +119,82 @@ fn an_unknown_version_or_kind_is_refused() {
         ..envelope.clone()
     };
     assert!(kind(&other_kind).is_err());
-    assert!(
-        kind(&RaftEnvelope {
-            version: VERSION + 1,
-            ..envelope
-        })
-        .is_err()
-    );
+    for version in [VERSION - 1, VERSION + 1] {
+        let other_version = RaftEnvelope {
+            version,
+            ..envelope.clone()
+        };
+        assert!(kind(&other_version).is_err());
+    }
+}
+
+/// What each kind of body is read by.
+const READERS: [fn(Bytes) -> bool; 12] = [
+    |body| read_append(body).is_ok(),
+    |body| read_append_answer(body).is_ok(),
+    |body| read_vote(body).is_ok(),
+    |body| read_vote_answer(body).is_ok(),
+    |body| read_transfer(body).is_ok(),
+    |body| read_transfer_answer(body).is_ok(),
+    |body| read_snapshot_head(body).is_ok(),
+    |body| read_snapshot_end(body).is_ok(),
+    |body| read_snapshot_answer(body).is_ok(),
+    |body| read_founding_answer(body).is_ok(),
+    |body| read_standing(body).is_ok(),
+    |body| read_fetch(body).is_ok(),
+];
+
+/// A body of each kind that has variable parts.
+fn bodies() -> Vec<(usize, Bytes)> {
+    let entry = |payload| Entry { log_id: id(4), payload };
+    let membership = Membership::new_with_defaults(vec![BTreeSet::from([1, 2])], [3]);
+    let request = AppendRequest {
+        vote: a_vote(),
+        prev_log_id: Some(id(3)),
+        entries: vec![
+            entry(Payload::Normal(Commands(Bytes::from_static(b"put")))),
+            entry(Payload::Membership(membership.clone())),
+        ],
+        leader_commit: Some(id(3)),
+    };
+    let meta = SnapshotMeta {
+        last_log_id: Some(id(9)),
+        last_membership: StoredMembership::new(Some(id(0)), membership),
+    };
+    vec![
+        (0, append(&request, 9)),
+        (1, append_answer(&Ok(Some(id(4))), 9)),
+        (2, vote(&VoteRequest::new(a_vote(), Some(id(4))))),
+        (6, snapshot_head(&a_vote(), &meta)),
+    ]
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_bodies_are_read_or_refused(
+        reader in 0..READERS.len(),
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
+    ) {
+        READERS[reader](bytes.into());
+    }
+
+    #[test]
+    fn altered_bodies_are_read_or_refused(
+        which in proptest::prelude::any::<proptest::sample::Index>(),
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+        byte: u8,
+        cut: bool,
+    ) {
+        let bodies = bodies();
+        let (reader, body) = which.get(&bodies);
+        proptest::prop_assert!(READERS[*reader](body.clone()));
+        let at = at.index(body.len());
+        if cut {
+            proptest::prop_assert!(!READERS[*reader](body.slice(..at)), "a part of a body is refused");
+        } else {
+            let mut altered = body.to_vec();
+            altered[at] = byte;
+            READERS[*reader](altered.into());
+        }
+    }
 }

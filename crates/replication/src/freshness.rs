@@ -42,6 +42,8 @@ pub struct Lag {
     pub attached: u64,
     /// Tenants that it does not speak for.
     pub detached: u64,
+    /// Of these, those of which the home has sent what could not be taken.
+    pub unreadable: u64,
 }
 
 /// The proofs of one group on one node.
@@ -56,6 +58,8 @@ pub struct Freshness {
     wanted: Notify,
     /// Homes whose stream is open.
     connected: Mutex<BTreeSet<GroupId>>,
+    /// Tenants of which their home has sent what could not be taken, since they were attached last.
+    unreadable: Mutex<BTreeSet<(GroupId, TenantNumber)>>,
 }
 
 impl Freshness {
@@ -70,6 +74,7 @@ impl Freshness {
             asked: Mutex::default(),
             wanted: Notify::new(),
             connected: Mutex::default(),
+            unreadable: Mutex::default(),
         }
     }
 
@@ -103,6 +108,11 @@ impl Freshness {
         let lags = self.machine.read(|held| {
             let shard = held.shard();
             let mut tenants: BTreeMap<GroupId, (u64, u64)> = BTreeMap::new();
+            let mut unreadable = self.unreadable.lock();
+            unreadable.retain(|(home, tenant)| {
+                let record = shard.record(*tenant).filter(|record| record.home() == Some(*home));
+                record.is_some_and(|record| !shard.is_attached(record))
+            });
             for (_, record) in shard.records() {
                 let Some(home) = record.home() else { continue };
                 let (attached, detached) = tenants.entry(home).or_default();
@@ -119,10 +129,16 @@ impl Freshness {
                     .map(|proof| now.saturating_sub(proof.as_of)),
                 attached,
                 detached,
+                unreadable: unreadable.iter().filter(|(of, _)| *of == home).count() as u64,
             };
             tenants.into_iter().map(lag).collect()
         });
         lags.unwrap_or_default()
+    }
+
+    /// Notes that a home has sent what could not be taken of a tenant.
+    pub(crate) fn unreadable(&self, home: GroupId, tenant: TenantNumber) {
+        self.unreadable.lock().insert((home, tenant));
     }
 
     /// Notes whether a home's stream is open.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use stead_api::peer_codec::PeerAlarms;
 use stead_raft::Group;
-use stead_state::{directory::View, rows::Unreadable};
+use stead_state::{directory::View, rows::Unreadable, shard::incoming::Unacceptable};
 use stead_store::{health::Failure, shard::ShardMachine};
 use stead_types::{GroupId, TenantNumber};
 
@@ -12,6 +13,7 @@ use crate::{
     counters::{Border, Counters},
     freshness::Freshness,
     source::acknowledged::Acknowledged,
+    wire::Garbled,
 };
 
 /// A group of this node, and what its tasks know.
@@ -22,6 +24,7 @@ pub(crate) struct Local {
     pub(crate) counters: Arc<Counters>,
     pub(crate) acknowledged: Arc<Acknowledged>,
     pub(crate) freshness: Arc<Freshness>,
+    pub(crate) alarms: PeerAlarms,
 }
 
 impl Local {
@@ -43,6 +46,23 @@ impl Local {
     /// Tells that it has come about.
     pub(crate) fn succeeded(&self, part: &'static str) {
         self.group.health().succeeded(Some(self.id()), part);
+    }
+
+    /// Raises the alarm about what a home has sent of a tenant: it is not proposed.
+    pub(crate) fn unacceptable(&self, home: GroupId, tenant: TenantNumber, why: &Unacceptable) {
+        self.alarms.unreadable();
+        self.freshness.unreadable(home, tenant);
+        tracing::error!(
+            group = %self.id(), %home, %tenant, error = why as &dyn std::error::Error,
+            "what a home has sent of a tenant cannot be taken; the tenant stays as it is, detached"
+        );
+    }
+
+    /// Raises the alarm about a home's stream that cannot be read as a whole.
+    pub(crate) fn garbled(&self, home: GroupId, garbled: &Garbled) {
+        self.alarms.unreadable();
+        let error: &dyn std::error::Error = garbled;
+        tracing::error!(group = %self.id(), %home, error, "a home's stream cannot be read; it is opened again");
     }
 
     /// Returns the border that a stream to another group crosses, if the view knows both ends.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use futures::future::BoxFuture;
-use stead_api::net::Connect;
+use stead_api::{net::Connect, peer_codec::PeerAlarms};
 use stead_raft::{Group, Leadership};
 use stead_store::shard::ShardMachine;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub struct Shared {
     pub directory: ToDirectory,
     /// How much of the past homes keep.
     pub limits: Limits,
+    /// What counts messages of other nodes that could not be taken.
+    pub alarms: PeerAlarms,
 }
 
 /// Replication of a node: its service, and the tasks of each of its groups.
@@ -77,6 +79,7 @@ impl Replication {
             counters: self.counters.clone(),
             acknowledged: Arc::default(),
             freshness,
+            alarms: self.shared.alarms.clone(),
         });
         self.registry.add(&local);
         GroupTasks {

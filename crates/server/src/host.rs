@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use stead_api::{convert, proto::admin::v1 as admin};
+use stead_api::{convert, peer_codec::PeerAlarms, proto::admin::v1 as admin};
 use stead_raft::Group;
 use stead_replication::{Counters, Freshness, Lag, Views};
 use stead_state::{
@@ -118,6 +118,8 @@ pub(crate) struct Host {
     pub(crate) counts: Metrics,
     /// What it has sent over borders.
     pub(crate) borders: Arc<Counters>,
+    /// What came from other nodes and could not be taken.
+    pub(crate) peer_alarms: PeerAlarms,
     /// When it started, in milliseconds since 1970.
     pub(crate) started: u64,
     /// Whether the node can go on, and what was retried.
@@ -256,6 +258,7 @@ impl Host {
             staleness: lag.staleness.map(stead_api::convert::read::duration),
             attached_tenants: lag.attached,
             detached_tenants: lag.detached,
+            unreadable_tenants: lag.unreadable,
         };
         let led = self.groups.iter().filter(|(_, hosted)| hosted.raft.is_leader());
         let lags = led.flat_map(|(id, hosted)| hosted.freshness.lags().into_iter().map(|lag| (*id, lag)));
@@ -292,6 +295,7 @@ impl Host {
             self.counts.retries(part, total);
         }
         let (index, tenants) = self.views.read(|view| (view.version().index, view.tenant_count()));
+        self.counts.peers(&self.peer_alarms);
         self.counts.view(index, tenants);
         self.counts.ready(self.ready.report().is_ready());
         self.counts.text()

@@ -10,6 +10,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
+use stead_api::peer_codec::PeerAlarms;
 use stead_replication::{Border, Bytes, Lag};
 use stead_state::logged_time::Report;
 use stead_types::GroupId;
@@ -133,8 +134,11 @@ pub(crate) struct Metrics {
     feed_raw: Family<BorderLabels, Gauge>,
     feed_wire: Family<BorderLabels, Gauge>,
     feed_detached: Family<FeedLabels, Gauge>,
+    feed_unreadable: Family<FeedLabels, Gauge>,
     staleness: Family<FeedLabels, Gauge<f64, AtomicU64>>,
     retries: Family<PartLabels, Counter>,
+    peers_damaged: Counter,
+    peers_unreadable: Counter,
     ready: Gauge,
 }
 
@@ -158,8 +162,11 @@ impl Metrics {
             feed_raw: Family::default(),
             feed_wire: Family::default(),
             feed_detached: Family::default(),
+            feed_unreadable: Family::default(),
             staleness: Family::default(),
             retries: Family::default(),
+            peers_damaged: Counter::default(),
+            peers_unreadable: Counter::default(),
             ready: Gauge::default(),
         };
         let labels = [
@@ -229,6 +236,12 @@ impl Metrics {
         registry.register("retries", help, self.retries.clone());
         let help = "Tenants that are followed and not attached: what they hold may be old";
         registry.register("feed_detached_tenants", help, self.feed_detached.clone());
+        let help = "Tenants that are detached because of what their home has sent";
+        registry.register("feed_unreadable_tenants", help, self.feed_unreadable.clone());
+        let help = "Messages of other nodes that did not fit their checksum";
+        registry.register("peer_messages_damaged", help, self.peers_damaged.clone());
+        let help = "Messages of other nodes that this version cannot take";
+        registry.register("peer_messages_unreadable", help, self.peers_unreadable.clone());
         self
     }
 
@@ -311,6 +324,8 @@ impl Metrics {
         };
         let detached = i64::try_from(lag.detached).unwrap_or(i64::MAX);
         self.feed_detached.get_or_create(&labels).set(detached);
+        let unreadable = i64::try_from(lag.unreadable).unwrap_or(i64::MAX);
+        self.feed_unreadable.get_or_create(&labels).set(unreadable);
         match lag.staleness {
             Some(staleness) => {
                 self.staleness.get_or_create(&labels).set(staleness.as_secs_f64());
@@ -319,6 +334,13 @@ impl Metrics {
                 self.staleness.remove(&labels);
             }
         }
+    }
+
+    /// Notes what came from other nodes and could not be taken, as counted since the node started.
+    pub(crate) fn peers(&self, alarms: &PeerAlarms) {
+        let set = |counter: &Counter, to: u64| counter.inner().store(to, Ordering::Relaxed);
+        set(&self.peers_damaged, alarms.damaged_count());
+        set(&self.peers_unreadable, alarms.unreadable_count());
     }
 
     /// Notes what is known of the view.
@@ -407,6 +429,7 @@ mod tests {
                 staleness: Some(std::time::Duration::from_millis(5)),
                 attached: 1,
                 detached: 0,
+                unreadable: 0,
             },
         );
         let report = Report {
@@ -415,6 +438,7 @@ mod tests {
             ..Report::default()
         };
         metrics.clocks(GroupId::new(1), &report);
+        metrics.peers(&PeerAlarms::default());
         metrics.view(1, 1);
         metrics.ready(true);
         let text = metrics.text();

@@ -223,6 +223,7 @@ impl Built {
                 age_max: config.history_age_max,
                 ..environment.upkeep.history
             },
+            alarms: raft.alarms(),
         });
         let mut hosted = BTreeMap::new();
         let mut feed = Vec::new();
@@ -244,6 +245,7 @@ impl Built {
         let host = Arc::new(Host {
             counts: Metrics::of(&config.node),
             borders: replication.counters().clone(),
+            peer_alarms: raft.alarms(),
             views: views.clone(),
             directory: directory.clone(),
             groups: hosted,
@@ -257,7 +259,7 @@ impl Built {
             config,
         });
         host.add_checks();
-        let follower = ViewFollower::new(directory.clone(), views, view_rows);
+        let follower = ViewFollower::new(directory.clone(), views, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| follower.run(stop));
         if directory.seat().is_some() {
             let task = bootstrap::Bootstrap::new(directory, initial);

@@ -1382,6 +1382,9 @@ pub struct FollowerLag {
     pub attached_tenants: u64,
     #[prost(uint64, tag = "9")]
     pub detached_tenants: u64,
+    /// Detached tenants of which the home has sent what the follower cannot take; the log of the follower's leader says why.
+    #[prost(uint64, tag = "10")]
+    pub unreadable_tenants: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRegionsRequest {

@@ -164,7 +164,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/Watch",
             );
@@ -189,7 +189,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/ReadVersion",
             );
@@ -216,7 +216,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/Propose",
             );
@@ -240,7 +240,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.DirectoryService/Report",
             );
@@ -402,7 +402,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -447,7 +447,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadVersionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -492,7 +492,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ProposeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -537,7 +537,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1065,7 +1065,7 @@ pub mod feed_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.FeedService/Subscribe",
             );
@@ -1090,7 +1090,7 @@ pub mod feed_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.FeedService/Seed",
             );
@@ -1115,7 +1115,7 @@ pub mod feed_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.FeedService/Freshness",
             );
@@ -1281,7 +1281,7 @@ pub mod feed_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SubscribeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1327,7 +1327,7 @@ pub mod feed_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SeedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1372,7 +1372,7 @@ pub mod feed_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FreshnessSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1597,7 +1597,7 @@ pub mod forward_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.ForwardService/Pipe",
             );
@@ -1622,7 +1622,7 @@ pub mod forward_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.ForwardService/Watch",
             );
@@ -1779,7 +1779,7 @@ pub mod forward_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PipeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1825,7 +1825,7 @@ pub mod forward_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2009,7 +2009,7 @@ pub mod raft_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.RaftService/Append",
             );
@@ -2031,7 +2031,7 @@ pub mod raft_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.RaftService/Control",
             );
@@ -2053,7 +2053,7 @@ pub mod raft_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.RaftService/Snapshot",
             );
@@ -2078,7 +2078,7 @@ pub mod raft_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::peer_codec::PeerCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.internal.v1.RaftService/Fetch",
             );
@@ -2245,7 +2245,7 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AppendSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2288,7 +2288,7 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ControlSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2335,7 +2335,7 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2381,7 +2381,7 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FetchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -44,6 +44,8 @@ pub struct Lag {
     pub attached_tenants: u64,
     /// Tenants that have fallen out of it.
     pub detached_tenants: u64,
+    /// Of these, those of which the home has sent what the follower cannot take.
+    pub unreadable_tenants: u64,
 }
 
 /// How a region is, as the node that was asked sees it.
@@ -131,5 +133,6 @@ fn lag(lag: v1::FollowerLag) -> Lag {
         staleness: lag.staleness.and_then(|staleness| staleness.try_into().ok()),
         attached_tenants: lag.attached_tenants,
         detached_tenants: lag.detached_tenants,
+        unreadable_tenants: lag.unreadable_tenants,
     }
 }

@@ -23,7 +23,7 @@ use tonic::Streaming;
 
 use super::Peer;
 use crate::clock::{GroupClock, Heard};
-use crate::peers::{Class, unreachable};
+use crate::peers::{Class, Peers, unreachable};
 use crate::types::{AppendError, AppendRequest, AppendResult, RpcError, TypeConfig};
 use crate::wire::{self, Kind, Sender};
 
@@ -90,8 +90,11 @@ impl Peer {
         }
         let opened = timeout(STALL_MAX, client.append(ReceiverStream::new(requests))).await;
         let opened = opened.map_err(|_| unreachable(format!("{} did not open a stream", self.to)))?;
-        let answers = opened.map_err(|status| unreachable(status.to_string()))?.into_inner();
+        let answers = opened
+            .map_err(|status| self.network.peers.failed(&status))?
+            .into_inner();
         let exchange = Exchange {
+            peers: self.network.peers.clone(),
             input,
             outbox: Some(outbox),
             answers,
@@ -109,6 +112,7 @@ impl Peer {
 
 /// A stream under way. Dropping it ends both directions.
 struct Exchange<S> {
+    peers: Arc<Peers>,
     input: S,
     /// Closed after the last request.
     outbox: Option<mpsc::Sender<RaftEnvelope>>,
@@ -121,6 +125,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
     async fn next(&mut self) -> Result<Option<AppendResult>, RpcError> {
         loop {
             let Self {
+                peers,
                 input,
                 outbox,
                 answers,
@@ -129,7 +134,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
             let is_over = tokio::select! {
                 biased;
                 answer = answers.message() => {
-                    let answer = answer.map_err(|status| unreachable(status.to_string()))?;
+                    let answer = answer.map_err(|status| peers.failed(&status))?;
                     return answer.map(|answer| progress.answer(answer)).transpose();
                 }
                 passed = pass_on(input, outbox.as_ref()) => match passed {

@@ -29,7 +29,7 @@ impl Peer {
         let request = self.network.sender.envelope(kind, 0, body);
         let called = timeout(option.soft_ttl(), client.control(request)).await;
         let called = called.map_err(|_| unreachable(format!("{} did not answer in time", self.to)))?;
-        let answer = called.map_err(|status| unreachable(status.message().to_owned()))?;
+        let answer = called.map_err(|status| self.network.peers.failed(&status))?;
         Ok(answer.into_inner())
     }
 

@@ -89,7 +89,9 @@ impl Peer {
             return Err(unreachable(format!("{failed}: {}", failed.source)));
         }
         let answer = answer.map_err(|_| unreachable("a snapshot took too long".to_owned()))?;
-        let answer = answer.map_err(|status| unreachable(status.to_string()))?.into_inner();
+        let answer = answer
+            .map_err(|status| self.network.peers.failed(&status))?
+            .into_inner();
         let vote = wire::body(answer, Kind::SnapshotAnswer).and_then(wire::read_snapshot_answer);
         vote.map_err(|malformed| unreachable(malformed.to_string()))
     }

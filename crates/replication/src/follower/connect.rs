@@ -96,6 +96,7 @@ async fn open(local: &Local, peers: &Peers, home: GroupId, node: NodeId) -> Answ
     let (first, from_home) = match timeout(ANSWER_TIMEOUT, answer).await {
         Ok(Ok((first, from_home))) => (first, from_home),
         Ok(Err(status)) => {
+            local.alarms.note(&status);
             tracing::debug!(%home, %node, %status, "no stream");
             return Answer::Nothing;
         }

@@ -20,6 +20,7 @@
 mod connect;
 mod flux;
 mod homes;
+mod incoming;
 mod outcome;
 mod pings;
 mod queue;

@@ -8,22 +8,22 @@ use futures::{
     stream::FuturesUnordered,
 };
 use stead_api::proto::internal::v1::{
-    FeedAck, FeedAttach, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason,
+    FeedAck, FeedAttach, FeedAttached, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason,
 };
 use stead_raft::ProposeError;
 use stead_state::{
-    codec::Reader,
+    codec::{Malformed, Reader},
     freshness::Proof,
     lineage::Lineage,
     shard::{
-        command::Records,
         digest::{Differs, Digests},
+        incoming::Unacceptable,
         record::{AttachNumber, Record},
     },
 };
 use stead_store::{group_rows::HalfChanged, machine::Answer};
 use stead_types::{
-    FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
+    Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
     planted::{self, Bug},
 };
 use tokio::{
@@ -36,9 +36,10 @@ use super::{
     CLASS,
     connect::{Open, connect, position},
     flux::Flux,
+    incoming::{Incoming, LastAttempt, check_attempt},
     outcome::Outcome,
     pings::Pings,
-    queue::{self, Attached, Item, Part, Proposal, Queue},
+    queue::{self, Attached, Item, Proposal, Queue},
     seed,
 };
 use crate::{
@@ -50,6 +51,9 @@ use crate::{
 
 /// How long a proposal waits that found too much waiting.
 const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How long a stream is not opened again that could not be read.
+const GARBLED_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
 
 type Seed = BoxFuture<'static, (TenantNumber, bool)>;
 type UnderWay = BoxFuture<'static, (Proposal, Result<Vec<Answer>, ProposeError>)>;
@@ -70,6 +74,10 @@ pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
         let end = Box::pin(stream.go()).await;
         local.freshness.connected(home, false);
         tracing::debug!(group = %local.id(), %home, ?end, "stream ended");
+        if let End::Garbled(garbled) = &end {
+            local.garbled(home, garbled);
+            tokio::time::sleep(GARBLED_PAUSE).await;
+        }
         if let Some(under_way) = stream.under_way.take() {
             // It may attach tenants, which the next stream must be opened with. What it came to is read from records.
             drop(under_way.await);
@@ -89,7 +97,7 @@ enum End {
     /// It broke, or its sender ended it.
     Broken,
     /// What came is not what should.
-    Garbled(#[expect(dead_code, reason = "shown in logs")] Garbled),
+    Garbled(Garbled),
     /// The own group did not take a proposal.
     NotTaken(#[expect(dead_code, reason = "shown in logs")] ProposeError),
     /// The own rows are closed.
@@ -131,6 +139,8 @@ struct Stream {
     under_way: Option<UnderWay>,
     flux: Flux,
     seeds: FuturesUnordered<Seed>,
+    /// What has come of whom.
+    incoming: Incoming,
     /// Tenants whose new copy differed from the home: the next one is built from the beginning.
     unlike: BTreeSet<TenantNumber>,
     /// The shard's count of changes of who is detached, as of the last look.
@@ -171,6 +181,7 @@ impl Stream {
             under_way: None,
             flux: Flux::default(),
             seeds: FuturesUnordered::new(),
+            incoming: Incoming::default(),
             unlike: BTreeSet::new(),
             seen: None,
             pings: Pings::default(),
@@ -216,7 +227,11 @@ impl Stream {
     fn step(&mut self, wake: Wake) -> Result<(), End> {
         match wake {
             Wake::Said(Ok(Some(response))) => self.said(response),
-            Wake::Said(Ok(None) | Err(_)) => Err(End::Broken),
+            Wake::Said(Ok(None)) => Err(End::Broken),
+            Wake::Said(Err(status)) => {
+                self.local.alarms.note(&status);
+                Err(End::Broken)
+            }
             Wake::Proposed(proposal, Ok(answers)) => {
                 self.under_way = None;
                 self.proposed(proposal, answers)
@@ -380,7 +395,7 @@ impl Stream {
     fn said(&mut self, response: SubscribeResponse) -> Result<(), End> {
         match response.message {
             Some(ToFollower::Batch(batch)) => self.batch(batch)?,
-            Some(ToFollower::Attached(attached)) => self.queue.push(Item::Attached(read_attached(attached)?)),
+            Some(ToFollower::Attached(attached)) => self.attached(attached)?,
             Some(ToFollower::Refused(refused)) => self.refused(&refused)?,
             Some(ToFollower::Pong(pong)) => self.pong(&pong)?,
             Some(ToFollower::NotLeader(not_leader)) => {
@@ -398,20 +413,18 @@ impl Stream {
         let offset = wire::offset_from(batch.offset)?;
         let unreadable = |_| Garbled("payload");
         let mut raw = self.unpacker.unpack(batch.payload, batch.raw_len).map_err(unreadable)?;
+        let attempts = self.last_attempts(batch.parts.iter().map(|part| part.tenant))?;
         let mut parts = Vec::with_capacity(batch.parts.len());
-        for part in batch.parts {
+        for (part, last) in batch.parts.iter().zip(attempts) {
             let len = part.len as usize;
             if len > raw.len() {
                 return Err(Garbled("part").into());
             }
-            let records = raw.split_to(len);
-            Records::decode(records.clone()).map_err(|_| Garbled("part"))?;
-            parts.push(Part {
-                tenant: TenantNumber::new(part.tenant),
-                epoch: wire::epoch(part.epoch)?,
-                attach: AttachNumber(part.attach),
-                records,
-            });
+            match self.incoming.part(last, part, raw.split_to(len)) {
+                Ok(part) => parts.extend(part),
+                // It is detached before the offset passes what it lacks.
+                Err(why) => self.unacceptable((part.tenant, part.attach), last, &why),
+            }
         }
         if !parts.is_empty() {
             self.busy = Some(Instant::now());
@@ -419,6 +432,40 @@ impl Stream {
         let number = batch.number;
         self.queue.push(Item::Batch { number, offset, parts });
         Ok(())
+    }
+
+    /// Returns the last attempts to attach these tenants, as their records have them.
+    fn last_attempts(&self, tenants: impl Iterator<Item = u64>) -> Result<Vec<Option<LastAttempt>>, HalfChanged> {
+        self.local.machine.read(|held| {
+            let last = |tenant| LastAttempt::of(held.record(TenantNumber::new(tenant))?, self.home);
+            tenants.map(last).collect()
+        })
+    }
+
+    fn attached(&mut self, attached: FeedAttached) -> Result<(), End> {
+        let attempt = (attached.tenant, attached.attach);
+        let last = self.last_attempts(std::iter::once(attached.tenant))?.pop().flatten();
+        let read = read_attached(attached).map_err(Unacceptable::Unreadable);
+        let checked = read.and_then(|attached| {
+            check_attempt(last, (attached.epoch, attached.number))?;
+            Ok(attached)
+        });
+        match checked {
+            Ok(attached) => self.queue.push(Item::Attached(attached)),
+            Err(why) => self.unacceptable(attempt, last, &why),
+        }
+        Ok(())
+    }
+
+    /// Ends a tenant's session, because of what its home has sent; it is asked for again, later. The session is the one
+    /// that the record has, whatever the home has named.
+    fn unacceptable(&mut self, (tenant, attach): (u64, u64), last: Option<LastAttempt>, why: &Unacceptable) {
+        let tenant = TenantNumber::new(tenant);
+        let number = last.map_or(AttachNumber(attach), |last| last.number);
+        self.local.unacceptable(self.home, tenant, why);
+        self.incoming.end(tenant, number);
+        self.queue.push(Item::Detached(tenant, number));
+        self.flux.refused(tenant, Instant::now());
     }
 
     fn refused(&mut self, refused: &FeedRefused) -> Result<(), End> {
@@ -502,15 +549,18 @@ fn standing(record: &Record) -> Standing {
     }
 }
 
-fn read_attached(attached: stead_api::proto::internal::v1::FeedAttached) -> Result<Attached, Garbled> {
+fn read_attached(attached: FeedAttached) -> Result<Attached, Malformed> {
     let mut lineage = Reader::new(attached.lineage, "lineage");
     let mut digests = Reader::new(attached.digests, "digests");
-    Ok(Attached {
+    let read = Attached {
         tenant: TenantNumber::new(attached.tenant),
-        epoch: wire::epoch(attached.epoch)?,
+        epoch: Epoch::new(attached.epoch).ok_or_else(|| lineage.malformed())?,
         number: AttachNumber(attached.attach),
         position: Revision::from_u64(attached.position),
-        lineage: Lineage::decode(&mut lineage).map_err(|_| Garbled("lineage"))?,
-        digests: Digests::decode(&mut digests).map_err(|_| Garbled("digests"))?,
-    })
+        lineage: Lineage::decode(&mut lineage)?,
+        digests: Digests::decode(&mut digests)?,
+    };
+    lineage.end()?;
+    digests.end()?;
+    Ok(read)
 }

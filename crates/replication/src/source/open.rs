@@ -106,7 +106,8 @@ pub(crate) async fn open(
     {
         return Ok(Source::refusing(local, (inbound, leadership), not_leader(error)));
     }
-    let listing = Listing::read(&mut inbound).await?;
+    let listing = Listing::read(&mut inbound).await;
+    let listing = listing.inspect_err(|status| local.alarms.note(status))?;
     let beginning = match beginning(&local, offset, &listing) {
         Ok(beginning) => beginning,
         Err(unreadable) => {

@@ -165,10 +165,17 @@ impl Source {
         match wake {
             Wake::Said(Ok(Some(message))) => {
                 if let Err(garbled) = self.said(message) {
+                    self.local.alarms.unreadable();
+                    let (group, follower) = (self.local.id(), self.follower);
+                    tracing::error!(%group, %follower, error = %garbled, "a follower's stream cannot be read");
                     self.end(Some(Status::invalid_argument(garbled.to_string())));
                 }
             }
-            Wake::Said(Ok(None) | Err(_)) => self.end(None),
+            Wake::Said(Ok(None)) => self.end(None),
+            Wake::Said(Err(status)) => {
+                self.local.alarms.note(&status);
+                self.end(None);
+            }
             Wake::Confirmed(ping, Ok(index)) => self.pings.confirmed(ping, index),
             Wake::Confirmed(_, Err(error @ ReadIndexError::NotLeader { .. })) => {
                 self.out.push_back(not_leader(error));

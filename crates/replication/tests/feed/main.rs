@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attach;
+mod damage;
 mod floor;
 mod net;
 mod reconcile;

@@ -27,6 +27,8 @@ struct State {
 struct Link {
     is_cut: bool,
     delay: Duration,
+    /// The next bytes with this text in them are damaged, once.
+    damage: Option<&'static str>,
 }
 
 impl Net {
@@ -76,6 +78,16 @@ impl Net {
         self.change(other, one, |link| link.delay = delay);
     }
 
+    /// Flips a bit of the next bytes from one node to another that have this text in them.
+    pub fn damage(&self, from: u64, to: u64, text: &'static str) {
+        self.change(from, to, |link| link.damage = Some(text));
+    }
+
+    /// Tells whether that has happened.
+    pub fn was_damaged(&self, from: u64, to: u64) -> bool {
+        self.link(from, to).borrow().damage.is_none()
+    }
+
     fn change(&self, from: u64, to: u64, change: impl FnOnce(&mut Link)) {
         self.link(from, to).send_modify(change);
     }
@@ -104,15 +116,15 @@ impl Net {
     }
 
     fn pump(&self, from: u64, to: u64, read: ReadHalf<DuplexStream>, write: WriteHalf<DuplexStream>) {
-        let link = self.link(from, to).subscribe();
+        let link = self.link(from, to);
         let pump = tokio::spawn(pump(link, read, write)).abort_handle();
         self.0.lock().unwrap().pumps.push(((from, to), pump));
     }
 }
 
-async fn pump(mut link: watch::Receiver<Link>, mut read: ReadHalf<DuplexStream>, mut write: WriteHalf<DuplexStream>) {
+async fn pump(link: watch::Sender<Link>, mut read: ReadHalf<DuplexStream>, mut write: WriteHalf<DuplexStream>) {
     let (queue, mut queued) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
-    let delays = link.clone();
+    let (delays, mut cut) = (link.subscribe(), link.subscribe());
     let reading = async move {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(len) = read.read(&mut buffer).await
@@ -125,9 +137,15 @@ async fn pump(mut link: watch::Receiver<Link>, mut read: ReadHalf<DuplexStream>,
         }
     };
     let writing = async move {
-        while let Some((at, bytes)) = queued.recv().await {
+        while let Some((at, mut bytes)) = queued.recv().await {
             sleep_until(at).await;
-            if link.wait_for(|link| !link.is_cut).await.is_err() || write.write_all(&bytes).await.is_err() {
+            let damage = link.borrow().damage;
+            let damaged = damage.and_then(|text| bytes.windows(text.len()).position(|found| found == text.as_bytes()));
+            if let Some(at) = damaged {
+                bytes[at] ^= 1;
+                link.send_modify(|link| link.damage = None);
+            }
+            if cut.wait_for(|link| !link.is_cut).await.is_err() || write.write_all(&bytes).await.is_err() {
                 return;
             }
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use stead_api::peer_codec::PeerAlarms;
 use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Timing};
 use stead_replication::{GroupTasks, Limits, Replication, Shared, Tell, ToDirectory, Views};
 use stead_state::directory::{
@@ -56,6 +57,7 @@ pub struct Node {
     pub group: Group,
     pub machine: Arc<ShardMachine>,
     pub tasks: GroupTasks,
+    pub alarms: PeerAlarms,
     views: Views,
 }
 
@@ -142,6 +144,7 @@ impl World {
                 tell: self.tell_directory(),
             },
             limits,
+            alarms: node.alarms(),
         });
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());
@@ -162,6 +165,7 @@ impl World {
             group,
             machine,
             tasks,
+            alarms: node.alarms(),
             views,
         }
     }

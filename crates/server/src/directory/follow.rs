@@ -3,20 +3,25 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use stead_api::proto::internal::v1::{WatchRequest, WatchResponse};
+use stead_api::{
+    peer_codec::PeerAlarms,
+    proto::internal::v1::{WatchRequest, WatchResponse},
+};
 use stead_replication::Views;
-use stead_state::directory::Change;
+use stead_state::{codec::Malformed, directory::Change};
 use stead_store::view::ViewRows;
-use stead_types::{DirectoryVersion, Incarnation};
+use stead_types::{DirectoryVersion, Incarnation, NodeId};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Directory, Seat};
 use crate::supervisor::BoxError;
 
 /// Pause before another voter is tried.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Pause after what a voter sent could not be read: it will not become readable soon.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
 /// Changes taken at once.
 const CHANGES_MAX: usize = 1_000;
 /// How long a voter may take to begin its answer.
@@ -30,7 +35,15 @@ pub(crate) struct ViewFollower {
     directory: std::sync::Arc<Directory>,
     views: Views,
     rows: ViewRows,
+    alarms: PeerAlarms,
     pending: Pending,
+}
+
+/// A message of a voter, read.
+struct Read {
+    reset: bool,
+    changes: Vec<Change>,
+    reached: Option<DirectoryVersion>,
 }
 
 /// Changes that have not reached a version yet.
@@ -43,11 +56,12 @@ struct Pending {
 
 impl ViewFollower {
     /// Returns the task; `views` holds what `rows` had.
-    pub(crate) fn new(directory: std::sync::Arc<Directory>, views: Views, rows: ViewRows) -> Self {
+    pub(crate) fn new(directory: std::sync::Arc<Directory>, views: Views, rows: ViewRows, alarms: PeerAlarms) -> Self {
         Self {
             directory,
             views,
             rows,
+            alarms,
             pending: Pending::default(),
         }
     }
@@ -105,9 +119,18 @@ impl ViewFollower {
                 let mut stream = stream.into_inner();
                 loop {
                     tokio::select! {
-                        message = stream.next() => match message {
-                            Some(Ok(message)) => self.message(message)?,
-                            Some(Err(_)) | None => break,
+                        message = stream.next() => match message.map(|message| message.map(read)) {
+                            Some(Ok(Ok(Read { reset, changes, reached }))) => self.take(reset, changes, reached)?,
+                            Some(Ok(Err(malformed))) => {
+                                self.unreadable(*id, &malformed);
+                                sleep(UNREADABLE_PAUSE).await;
+                                break;
+                            }
+                            Some(Err(status)) => {
+                                self.alarms.note(&status);
+                                break;
+                            }
+                            None => break,
                         },
                         () = falls_behind(&directory, &self.views) => {
                             warn!(voter = %id, view = %self.views.version(), "the voter that is followed is behind");
@@ -121,21 +144,14 @@ impl ViewFollower {
         }
     }
 
-    fn message(&mut self, message: WatchResponse) -> Result<(), BoxError> {
-        let changes = message
-            .changes
-            .into_iter()
-            .map(Change::decode)
-            .collect::<Result<Vec<_>, _>>()?;
-        let version = DirectoryVersion {
-            incarnation: Incarnation(message.incarnation),
-            index: message.index,
-        };
-        self.take(
-            message.reset,
-            changes,
-            (version != DirectoryVersion::ZERO).then_some(version),
-        )
+    /// Raises the alarm: the view stays as it is, and with it this node's groups, until another voter is readable.
+    fn unreadable(&self, voter: NodeId, malformed: &Malformed) {
+        self.alarms.unreadable();
+        let view = self.views.version();
+        error!(
+            %voter, %view, error = malformed as &dyn std::error::Error,
+            "changes of the directory cannot be read, and the view stays behind: does the voter run a newer version?"
+        );
     }
 
     /// Takes in changes; they count together once they reach a version.
@@ -158,6 +174,19 @@ impl ViewFollower {
     }
 }
 
+fn read(message: WatchResponse) -> Result<Read, Malformed> {
+    let changes = message.changes.into_iter().map(Change::decode);
+    let version = DirectoryVersion {
+        incarnation: Incarnation(message.incarnation),
+        index: message.index,
+    };
+    Ok(Read {
+        reset: message.reset,
+        changes: changes.collect::<Result<Vec<_>, _>>()?,
+        reached: (version != DirectoryVersion::ZERO).then_some(version),
+    })
+}
+
 /// Returns when the directory has shown a version that the view does not reach in time.
 async fn falls_behind(directory: &Directory, views: &Views) {
     let mut shown = directory.shown();
@@ -169,5 +198,37 @@ async fn falls_behind(directory: &Directory, views: &Views) {
         if shown.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stead_types::TenantNumber;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_changes_are_read_or_refused(changes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4)) {
+            let known = Change::TenantGone(TenantNumber::new(7)).encode();
+            let all: Vec<bytes::Bytes> = changes.into_iter().map(bytes::Bytes::from).chain([known]).collect();
+            let message = WatchResponse { changes: all.clone(), ..WatchResponse::default() };
+            let is_readable = all.into_iter().all(|change| Change::decode(change).is_ok());
+            prop_assert_eq!(read(message).is_ok(), is_readable);
+        }
+    }
+
+    #[test]
+    fn one_unknown_change_refuses_its_whole_message() {
+        let known = Change::TenantGone(TenantNumber::new(7)).encode();
+        let message = |changes| WatchResponse {
+            changes,
+            index: 3,
+            ..WatchResponse::default()
+        };
+        let reached = read(message(vec![known.clone()])).map(|read| read.reached.map(|version| version.index));
+        assert_eq!(reached, Ok(Some(3)));
+        assert!(read(message(vec![known, bytes::Bytes::from_static(b"\xc8?")])).is_err());
     }
 }

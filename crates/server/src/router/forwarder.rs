@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
-use stead_api::net::{Connect, Keepalive, channel, watch_channel};
+use stead_api::{
+    net::{Connect, Keepalive, channel, watch_channel},
+    peer_codec::PeerAlarms,
+};
 use stead_replication::Views;
 use stead_types::{GroupId, NodeId};
 use tokio::sync::{mpsc, watch};
@@ -32,6 +35,7 @@ pub(crate) struct Forwarder {
     connect: Connect,
     views: Views,
     spawner: Spawner,
+    alarms: PeerAlarms,
     leaders: Arc<Leaders>,
     links: Mutex<BTreeMap<NodeId, Open>>,
     /// Wakes the links when callers have cancelled.
@@ -40,11 +44,12 @@ pub(crate) struct Forwarder {
 
 impl Forwarder {
     /// Returns a forwarder that finds addresses in the view.
-    pub(crate) fn new(connect: Connect, views: Views, spawner: Spawner) -> Self {
+    pub(crate) fn new(connect: Connect, views: Views, spawner: Spawner, alarms: PeerAlarms) -> Self {
         Self {
             connect,
             views,
             spawner,
+            alarms,
             leaders: Arc::default(),
             links: Mutex::default(),
             cancels: watch::Sender::new(()),
@@ -119,7 +124,13 @@ impl Forwarder {
         let channel = channel(&self.connect, &address, Keepalive::PEER).ok()?;
         let watches = watch_channel(&self.connect, &address, Keepalive::PEER).ok()?;
         let (link, queue) = mpsc::channel(QUEUE_MAX);
-        let task = Link::new(channel, queue, self.leaders.clone(), self.cancels.subscribe());
+        let task = Link::new(
+            channel,
+            queue,
+            self.leaders.clone(),
+            self.alarms.clone(),
+            self.cancels.subscribe(),
+        );
         self.spawner.spawn("link", |stop| task.run(stop));
         let open = Open {
             address,

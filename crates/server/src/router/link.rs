@@ -20,6 +20,7 @@ use std::{
 use futures::{StreamExt, stream};
 use stead_api::{
     operation::{self, Sort, idempotency_key, sort},
+    peer_codec::PeerAlarms,
     proto::{
         internal::v1::{
             ForwardRequest, ForwardResponse, ForwardedOperation, forward_service_client::ForwardServiceClient,
@@ -90,6 +91,7 @@ pub(crate) struct Link {
     client: ForwardServiceClient<Channel>,
     queue: mpsc::Receiver<Outgoing>,
     leaders: Arc<Leaders>,
+    alarms: PeerAlarms,
     /// Taken from the queue and not sent: what waits for a place in the connection.
     waiting: VecDeque<Outgoing>,
     /// Sent and not answered.
@@ -116,6 +118,7 @@ impl Link {
         channel: Channel,
         queue: mpsc::Receiver<Outgoing>,
         leaders: Arc<Leaders>,
+        alarms: PeerAlarms,
         cancels: watch::Receiver<()>,
     ) -> Self {
         let client = ForwardServiceClient::new(channel)
@@ -125,6 +128,7 @@ impl Link {
             client,
             queue,
             leaders,
+            alarms,
             waiting: VecDeque::new(),
             pending: BTreeMap::new(),
             cancel_ids: Vec::new(),
@@ -219,7 +223,11 @@ impl Link {
             },
             answer = inbound.next() => match answer {
                 Some(Ok(response)) => Wake::Answered(response),
-                Some(Err(_)) | None => Wake::Broken,
+                Some(Err(status)) => {
+                    self.alarms.note(&status);
+                    Wake::Broken
+                }
+                None => Wake::Broken,
             },
             count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX), if !has_waiting => {
                 self.waiting.extend(queued);
@@ -448,7 +456,7 @@ mod tests {
             let cancels = watch::Sender::new(()).subscribe();
             let (answers, answered) = Answers::channel();
             Self {
-                link: Link::new(channel, queue, Arc::default(), cancels),
+                link: Link::new(channel, queue, Arc::default(), PeerAlarms::default(), cancels),
                 queue: queued,
                 answers,
                 answered,

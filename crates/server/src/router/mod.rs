@@ -105,7 +105,7 @@ struct Batches {
 impl Router {
     /// Returns a router for a node.
     pub(crate) fn new(host: Arc<Host>, connect: Connect, spawner: Spawner) -> Self {
-        let forwarder = Forwarder::new(connect, host.views.clone(), spawner);
+        let forwarder = Forwarder::new(connect, host.views.clone(), spawner, host.peer_alarms.clone());
         Self {
             host,
             forwarder,

@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use futures::{Stream, stream};
 use stead_api::{
     proto::internal::v1::{
@@ -10,7 +11,7 @@ use stead_api::{
     },
     status,
 };
-use stead_state::directory::encode_answer;
+use stead_state::directory::{Command, encode_answer};
 use stead_store::group_rows::HalfChanged;
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation};
 use tokio::sync::watch;
@@ -48,6 +49,22 @@ fn refused(refusal: Refusal) -> Status {
             "this node does not lead the directory",
         )),
         Refusal::Failed(error) => status::to_status(&error),
+    }
+}
+
+/// Refuses a command of another node that this build cannot read: in the log it would stop every voter.
+fn readable(command: Bytes) -> Result<Bytes, Status> {
+    let refused = || {
+        let kind = command.first().map_or_else(|| "none".to_owned(), ToString::to_string);
+        let version = env!("CARGO_PKG_VERSION");
+        let message = format!(
+            "command: stead {version} at the directory's leader cannot read it (kind {kind}): run one version on all nodes"
+        );
+        status::to_status(&Error::invalid("command", message))
+    };
+    match command.first() {
+        Some(kind) if Command::decode(*kind, command.slice(1..)).is_ok() => Ok(command),
+        Some(_) | None => Err(refused()),
     }
 }
 
@@ -141,7 +158,7 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
         let (answer, version) = self
             .seat()?
-            .propose(request.into_inner().command)
+            .propose(readable(request.into_inner().command)?)
             .await
             .map_err(refused)?;
         Ok(Response::new(ProposeResponse {
@@ -155,9 +172,36 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
         let seat = self.seat()?;
         let mut answers = Vec::new();
         for command in request.into_inner().commands {
-            let (answer, _) = seat.propose(command).await.map_err(refused)?;
+            let (answer, _) = seat.propose(readable(command)?).await.map_err(refused)?;
             answers.push(encode_answer(&answer));
         }
         Ok(Response::new(ReportResponse { answers }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn command_of_an_unknown_kind_is_refused_by_name() {
+        let refused = readable(Bytes::from_static(b"\xc8?")).unwrap_err();
+        assert!(
+            refused.message().contains("(kind 200): run one version on all nodes"),
+            "{refused}"
+        );
+        assert!(readable(Bytes::new()).unwrap_err().message().contains("(kind none)"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_proposed_only_if_they_are_a_command(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let command = Bytes::from(bytes);
+            if let Ok(command) = readable(command) {
+                prop_assert!(Command::decode(command[0], command.slice(1..)).is_ok());
+            }
+        }
     }
 }

@@ -124,6 +124,7 @@ impl Session {
                 message = inbound => match message {
                     Some(Ok(read)) => self.take(read),
                     Some(Err(status)) => {
+                        self.router.host().peer_alarms.note(&status);
                         self.inbound = None;
                         self.broken = Some(reply::too_long(status));
                     }

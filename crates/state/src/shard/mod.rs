@@ -31,6 +31,7 @@ mod counter;
 pub mod deletion;
 mod detached;
 pub mod digest;
+pub mod incoming;
 mod maintain;
 pub mod read;
 pub mod record;

@@ -56,11 +56,15 @@ fn show(status: &RegionStatus, shown: Output) -> Result<(), Failure> {
             (true, None) => "unknown".into(),
             (false, _) => "not connected".into(),
         };
+        let detached = match lag.unreadable_tenants {
+            0 => lag.detached_tenants.to_string(),
+            unreadable => format!("{} ({unreadable} unreadable)", lag.detached_tenants),
+        };
         let cells = vec![
             format!("{} g{}", lag.home_region, lag.home_group),
             staleness,
             lag.attached_tenants.to_string(),
-            lag.detached_tenants.to_string(),
+            detached,
             lag.applied_offset.to_string(),
             lag.follower_group.to_string(),
         ];
@@ -80,6 +84,7 @@ fn value(lag: &Lag) -> serde_json::Value {
         "staleness": lag.staleness.map(|staleness| format!("{:.3}s", staleness.as_secs_f64())),
         "attachedTenants": lag.attached_tenants.to_string(),
         "detachedTenants": lag.detached_tenants.to_string(),
+        "unreadableTenants": lag.unreadable_tenants.to_string(),
     })
 }
 
