@@ -225,7 +225,11 @@ impl Node {
         machine: Arc<dyn Machine>,
     ) -> Result<Arc<Member>, Box<dyn std::error::Error + Send + Sync>> {
         let parts = Parts::new(self, &config, machine)?;
-        let log = Log::new(self.config.log.group(config.group), parts.retained.clone(), parts.clock.clone());
+        let log = Log::new(
+            self.config.log.group(config.group),
+            parts.retained.clone(),
+            parts.clock.clone(),
+        );
         let has_applied = !parts.machine.machine.applied().log_id.is_empty();
         let found = log.state()?;
         let standing = Standing::of(config.group, &found, has_voted(&found, self.config.node)?, has_applied)?;

@@ -16,12 +16,7 @@ use stead_raft::Blocking;
 use stead_replication::{GroupTasks, Limits, Replication, Shared, ToDirectory, Views};
 use stead_state::directory::{Addresses, Initial, InitialNode};
 use stead_store::{
-    Disk, Store,
-    background::Background,
-    engine::Engine,
-    group_rows::failed,
-    health::Failure,
-    shard::ShardMachine,
+    Disk, Store, background::Background, engine::Engine, group_rows::failed, health::Failure, shard::ShardMachine,
 };
 use stead_types::NodeId;
 use tokio::time::sleep;

@@ -679,7 +679,9 @@ impl World {
 
     fn at_follower(&self, number: u64) -> Record {
         let machine = &self.follower.machine;
-        machine.read(|view| view.record(tenant(number)).unwrap().clone()).unwrap()
+        machine
+            .read(|view| view.record(tenant(number)).unwrap().clone())
+            .unwrap()
     }
 
     fn lineage(&self, number: u64) -> stead_state::lineage::Lineage {

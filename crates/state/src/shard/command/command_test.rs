@@ -69,35 +69,42 @@ fn window() -> WindowPart {
     }
 }
 
-fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
-    let tenant = TenantNumber::new(300);
-    let version = DirectoryVersion {
-        incarnation: Incarnation(1),
-        index: 77,
-    };
-    let home = GroupId::new(4);
-    let epoch = Epoch::new(3).unwrap();
+const TENANT: TenantNumber = TenantNumber::new(300);
+const HOME: GroupId = GroupId::new(4);
+const VERSION: DirectoryVersion = DirectoryVersion {
+    incarnation: Incarnation(1),
+    index: 77,
+};
+
+fn epoch_of_feed() -> Epoch {
+    Epoch::new(3).unwrap()
+}
+
+fn lineage() -> Lineage {
     let mut lineage = Lineage::starting(Epoch::FIRST);
-    lineage.promoted_to(epoch, Sequence::new(9).unwrap());
+    lineage.promoted_to(epoch_of_feed(), Sequence::new(9).unwrap());
+    lineage
+}
+
+macro_rules! each {
+    ($($name:literal $kind:ident $command:expr;)*) => {
+        vec![$({ let command = $command; let bytes = command.encode(); ($name, Command::$kind(command), bytes) }),*]
+    };
+}
+
+type Named = (&'static str, Command, Bytes);
+
+fn one_of_each() -> Vec<Named> {
+    [of_callers(), of_ownership_and_feed(), of_seeds(), of_leaving()].concat()
+}
+
+fn of_callers() -> Vec<Named> {
+    let tenant = TENANT;
     let idempotency = Some(IdempotencyKey {
         client: ClientId(0xabc),
         sequence: 12,
         first_sent: TenantTime(1_000),
     });
-    let (change, delete, window) = (change(), delete(), window());
-    let head = DataHead {
-        tenant,
-        home,
-        epoch,
-        version,
-        attach: AttachNumber(200),
-    };
-    let number = SeedNumber(5);
-    macro_rules! each {
-        ($($name:literal $kind:ident $command:expr;)*) => {
-            vec![$({ let command = $command; let bytes = command.encode(); ($name, Command::$kind(command), bytes) }),*]
-        };
-    }
     each! {
         "put" Write Write::new(tenant, idempotency, Operation {
             condition: Some(Condition::modified(at("1.2"))), previous: true, ..Operation::new("k", Effect::put("v"))
@@ -126,6 +133,20 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
         "delete-range" DeleteRange DeleteRange::new(tenant, idempotency, ("a".into(), Some("b".into())));
         "delete-range-on" DeleteRange DeleteRange::new(tenant, None, ("a".into(), None)).from("b".into(), Some(at("3.10")));
         "expire" Expire Expire { tenant };
+    }
+}
+
+fn of_ownership_and_feed() -> Vec<Named> {
+    let (tenant, home, version, epoch, lineage) = (TENANT, HOME, VERSION, epoch_of_feed(), lineage());
+    let (change, delete) = (change(), delete());
+    let head = DataHead {
+        tenant,
+        home,
+        epoch,
+        version,
+        attach: AttachNumber(200),
+    };
+    each! {
         "data-expiring" Data Data { head, records: Records { changes: vec![
             Change { value: Some(Value { expires: Some(TenantTime(9_000)), ..change.value.clone().unwrap() }), ..change.clone() },
             Change { cause: Cause::Expiry, ..delete.clone() },
@@ -133,26 +154,38 @@ fn one_of_each() -> Vec<(&'static str, Command, Bytes)> {
         "create" Create Create { tenant, version, policy: OnLeaseLoss::Stop };
         "follow" Follow Follow { tenant, version, home, epoch, lineage: lineage.clone() };
         "attach" Attach Attach {
-            tenant, home, epoch, version, number: AttachNumber(200), position: at("1.9"), lineage: lineage.clone()
+            tenant, home, epoch, version, number: AttachNumber(200), position: at("1.9"), lineage
         };
         "begin-attach" BeginAttach BeginAttach {
             tenant, home, incarnation: Incarnation(1), epoch, version, number: AttachNumber(200)
         };
         "detach" Detach Detach { tenant, home, number: AttachNumber(200) };
         "data" Data Data { head, records: Records {
-            changes: vec![change.clone(), delete], digests: Some(Digests { keys: 8, outcomes: 7 }), floor: at("1.4")
+            changes: vec![change, delete], digests: Some(Digests { keys: 8, outcomes: 7 }), floor: at("1.4")
         } };
         "offset" Offset Offset { home, offset: FeedOffset { incarnation: Incarnation(1), index: 500 } };
-        "seed" Seed Seed { tenant, home, epoch, version, number, first: at("3.10"), lineage: lineage.clone() };
+    }
+}
+
+fn of_seeds() -> Vec<Named> {
+    let (tenant, home, version, epoch, number) = (TENANT, HOME, VERSION, epoch_of_feed(), SeedNumber(5));
+    each! {
+        "seed" Seed Seed { tenant, home, epoch, version, number, first: at("3.10"), lineage: lineage() };
         "chunk-changes" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: Part::Changes {
-            after: Sequence::ZERO, up_to: Sequence::new(10).unwrap(), changes: vec![change],
+            after: Sequence::ZERO, up_to: Sequence::new(10).unwrap(), changes: vec![change()],
         } };
         "chunk-clients" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: Part::Clients {
-            after: ClientsLoaded { whole: Some(ClientId(6)), part: Some((ClientId(7), at("3.2"))) }, up_to: Some(ClientId(u128::MAX)), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![window],
+            after: ClientsLoaded { whole: Some(ClientId(6)), part: Some((ClientId(7), at("3.2"))) }, up_to: Some(ClientId(u128::MAX)), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![window()],
         } };
         "swap" Swap Swap {
             tenant, home, epoch, version, number, revision: at("3.12"), digests: Digests { keys: 9, outcomes: 10 }
         };
+    }
+}
+
+fn of_leaving() -> Vec<Named> {
+    let (tenant, version) = (TENANT, VERSION);
+    each! {
         "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2] };
         "rejoin" Rejoin Rejoin { tenant, version };
         "floor" Floor Floor { index: 450, tenants: vec![(tenant, at("1.4"))] };
