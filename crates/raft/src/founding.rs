@@ -313,10 +313,15 @@ mod tests {
         };
         let with = |last, has_voted: bool| voted(last, (u64::from(has_voted), 2, true));
         let of = |log: &State, has_applied| Standing::of(GROUP, log, has_voted(log, own).unwrap(), has_applied);
-        assert_eq!(of(&voted(Some(0), (1, 1, false)), false), Ok(Standing::Initial), "a candidate");
-        assert_eq!(of(&voted(Some(0), (1, 1, true)), false), Ok(Standing::Begun), "a leader");
-        assert_eq!(of(&voted(Some(0), (1, 2, false)), false), Ok(Standing::Begun), "it voted for another");
-        assert_eq!(of(&voted(Some(0), (2, 1, false)), false), Ok(Standing::Begun), "and may have before");
+        for (a_vote, expected) in [
+            // A candidate, a leader, one that voted for another, and one that may have before.
+            ((1, 1, false), Standing::Initial),
+            ((1, 1, true), Standing::Begun),
+            ((1, 2, false), Standing::Begun),
+            ((2, 1, false), Standing::Begun),
+        ] {
+            assert_eq!(of(&voted(Some(0), a_vote), false), Ok(expected), "{a_vote:?}");
+        }
         assert_eq!(of(&State::default(), false), Ok(Standing::Nothing));
         assert_eq!(of(&with(None, false), false), Ok(Standing::Nothing));
         assert_eq!(of(&with(Some(0), false), false), Ok(Standing::Initial));

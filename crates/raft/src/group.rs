@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -177,6 +178,11 @@ impl Group {
                 .map(|(node, matching)| (NodeId::new(*node), outside(*matching)))
                 .collect(),
         }
+    }
+
+    /// Tells whether replicas of the group differed when this node compared them last.
+    pub fn differs(&self) -> bool {
+        self.member.differs.load(Ordering::Relaxed)
     }
 
     /// Tells whether the group is held together as far as this node can see: it hears of the leader, or as the leader it

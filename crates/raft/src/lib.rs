@@ -17,11 +17,13 @@
 //! 2. A node that was restarted neither votes nor stands for election until every lease it may have granted is over.
 //! 3. A voter without a log joins a group only at the group's beginning (`founding`).
 //! 4. A voter whose rows are gone takes no part in a group before it has them again (`restore`).
-//! 5. Storage that failed, a machine that failed, and a task or a job that panicked stop the node, with the reason:
+//! 5. A voter whose rows differ from those of a majority gives them up, and nobody else does (`compare`).
+//! 6. Storage that failed, a machine that failed, and a task or a job that panicked stop the node, with the reason:
 //!    `stead_store::health`.
 
 mod blocking;
 mod clock;
+mod compare;
 mod encoding;
 mod error;
 mod founding;

@@ -35,6 +35,10 @@ pub(crate) struct Member {
     pub(crate) log: Arc<dyn GroupLog>,
     pub(crate) clock: Arc<GroupClock>,
     pub(crate) machine: Arc<dyn Machine>,
+    /// Whether rows that differ are to be rebuilt.
+    pub(crate) may_rebuild: bool,
+    /// Whether replicas differed when they were compared last.
+    pub(crate) differs: AtomicBool,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) reads: Reads,
     pub(crate) applied: watch::Sender<u64>,

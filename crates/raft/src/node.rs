@@ -55,6 +55,8 @@ pub struct Config {
     pub spool: Option<PathBuf>,
     /// When machines are made durable, and how much of their logs stays.
     pub limits: LogLimits,
+    /// Whether a replica that differs from a majority is rebuilt. One that was a short time ago would only differ again.
+    pub may_rebuild: bool,
 }
 
 /// One group of a node.
@@ -155,12 +157,18 @@ impl Node {
     }
 
     /// Brings back the machine of a group whose rows are gone, from another voter, before the group is opened: see
-    /// [`crate::restore`]. Nothing happens to one whose log goes on where its machine stands. It never gives up.
+    /// [`crate::restore`]. Nothing happens to one whose log goes on where its machine stands, if that is at the entry
+    /// `reaching` or behind it. It never gives up.
     ///
     /// # Errors
     ///
     /// When the log or the machine cannot be used, or when nobody else could have the rows.
-    pub async fn restore(&self, config: &GroupConfig, machine: Arc<dyn Machine>) -> Result<(), OpenError> {
+    pub async fn restore(
+        &self,
+        config: &GroupConfig,
+        machine: Arc<dyn Machine>,
+        reaching: Option<u64>,
+    ) -> Result<(), OpenError> {
         let restore = Restore {
             sender: Sender {
                 group: config.group,
@@ -177,7 +185,7 @@ impl Node {
             },
             spool: self.config.spool.as_deref(),
         };
-        restore.run(&config.voters).await
+        restore.run(&config.voters, reaching).await
     }
 
     /// Opens a group: a new one, or one whose log and machine were opened again.
@@ -267,6 +275,7 @@ impl Node {
         let member = self.start(parts, raft, founding, &config);
         member.is_held_back.store(is_held_back, Ordering::Release);
         let tasks = &member.tasks;
+        tasks.spawn("comparing replicas", member.clone().compare(network.clone()));
         if is_founding {
             tasks.spawn("founding the group", member.clone().found(network));
         } else if is_held_back {
@@ -287,6 +296,8 @@ impl Node {
             log: self.config.log.group(config.group),
             clock: clock.clone(),
             machine: parts.machine.machine.clone(),
+            may_rebuild: self.config.may_rebuild,
+            differs: AtomicBool::new(false),
             proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
             reads: Reads::default(),
             applied: parts.machine.applied.clone(),

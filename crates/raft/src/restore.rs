@@ -62,10 +62,10 @@ pub(crate) struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    pub(crate) async fn run(&self, voters: &[NodeId]) -> Result<(), OpenError> {
+    pub(crate) async fn run(&self, voters: &[NodeId], reaching: Option<u64>) -> Result<(), OpenError> {
         let group = self.sender.group;
         let unreadable = |source: BoxError| OpenError::Unreadable { group, source };
-        if let Some(purged) = self.lacks().map_err(|error| unreadable(error.into()))? {
+        if let Some(lacking) = self.lacks(reaching).map_err(|error| unreadable(error.into()))? {
             let others: Vec<NodeId> = voters
                 .iter()
                 .copied()
@@ -76,12 +76,12 @@ impl Restore<'_> {
             }
             tracing::warn!(
                 %group,
-                purged = index_outside(purged),
+                lacking = index_outside(lacking),
                 applied = self.machine.applied().index,
-                "the rows lack what is no longer in the log: this node takes no part in the group until another voter has \
+                "the rows lack what is no longer in the log, or is not to be believed there: this node takes no part in the group until another voter has \
                  given it a snapshot"
             );
-            self.ask(&others, purged).await.map_err(unreadable)?;
+            self.ask(&others, lacking).await.map_err(unreadable)?;
         }
         let applied = self.machine.applied();
         let dropped = drop_contradiction(&*self.log, &applied).await;
@@ -91,11 +91,13 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Returns up to where the log is purged, if the machine has applied less.
-    fn lacks(&self) -> io::Result<Option<u64>> {
+    /// Returns what another voter must give: up to where the log is purged, or to the entry that is to be reached, if the
+    /// machine has applied less.
+    fn lacks(&self, reaching: Option<u64>) -> io::Result<Option<u64>> {
         let purged = self.log.state()?.purged.map(|purged| purged.index);
+        let lacking = purged.max(reaching.and_then(|index| index.checked_sub(1)));
         let applied = self.machine.applied().index;
-        Ok(purged.filter(|purged| applied < index_outside(*purged)))
+        Ok(lacking.filter(|lacking| applied < index_outside(*lacking)))
     }
 
     /// Asks every other voter, again and again, until one has given what is lacking.

@@ -171,6 +171,11 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
             let answer = wire::founding_answer(own, member.clock.wall_ms());
             (Kind::FoundingAnswer, answer)
         }
+        Kind::Digest => {
+            let index = wire::read_digest(body).map_err(malformed)?;
+            let taken = member.machine.digests().into_iter().find(|taken| taken.index == index);
+            (Kind::DigestAnswer, wire::digest_answer(taken.map(|taken| taken.digest)))
+        }
         Kind::Append if !member.admits(asker) => return Err(not_joined()),
         Kind::Transfer if !member.founding.has_joined() => return Err(not_joined()),
         Kind::Append => {
@@ -209,7 +214,8 @@ async fn control(member: &Member, request: RaftEnvelope) -> Result<RaftEnvelope,
         | Kind::SnapshotEnd
         | Kind::SnapshotAnswer
         | Kind::FoundingAnswer
-        | Kind::Fetch => return Err(Status::invalid_argument("not a control message")),
+        | Kind::Fetch
+        | Kind::DigestAnswer => return Err(Status::invalid_argument("not a control message")),
     };
     Ok(member.sender.envelope(kind, request.id, answer))
 }

@@ -63,10 +63,12 @@ pub(crate) enum Kind {
     Founding = 12,
     FoundingAnswer = 13,
     Fetch = 14,
+    Digest = 15,
+    DigestAnswer = 16,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Append,
         Self::AppendAnswer,
         Self::Vote,
@@ -81,6 +83,8 @@ impl Kind {
         Self::Founding,
         Self::FoundingAnswer,
         Self::Fetch,
+        Self::Digest,
+        Self::DigestAnswer,
     ];
 }
 
@@ -254,6 +258,29 @@ pub(crate) fn read_transfer(body: Bytes) -> Result<TransferRequest, Malformed> {
         let (vote, to) = (get_vote(reader)?, reader.u64()?);
         Ok(TransferRequest::new(vote, to, reader.option(get_log_id)?))
     })
+}
+
+/// The question for the digest after an entry.
+pub(crate) fn digest(index: u64) -> Bytes {
+    let mut writer = Writer::default();
+    writer.u64(index);
+    writer.finish()
+}
+
+pub(crate) fn read_digest(body: Bytes) -> Result<u64, Malformed> {
+    read(body, Reader::u64)
+}
+
+pub(crate) fn digest_answer(digest: Option<u128>) -> Bytes {
+    let mut writer = Writer::default();
+    writer.option(digest.as_ref(), |writer, digest| {
+        writer.u128(*digest);
+    });
+    writer.finish()
+}
+
+pub(crate) fn read_digest_answer(body: Bytes) -> Result<Option<u128>, Malformed> {
+    read(body, |reader| reader.option(Reader::u128))
 }
 
 /// What a voter has of a group, as the question at its beginning says it.

@@ -73,6 +73,10 @@ fn votes_and_transfers_read_back() {
     assert_eq!((read.time_ms, read.body), (9, answer));
     let read = read_founding_answer(founding_answer(Standing::Initial, 9)).unwrap();
     assert_eq!((read.time_ms, read.body), (9, Standing::Initial));
+    assert_eq!(read_digest(digest(7)), Ok(7));
+    for answer in [None, Some(u128::MAX)] {
+        assert_eq!(read_digest_answer(digest_answer(answer)), Ok(answer));
+    }
     let request = TransferRequest::new(a_vote(), 3, Some(id(4)));
     assert_eq!(read_transfer(transfer(&request)).unwrap(), request);
     for answer in [

@@ -279,6 +279,7 @@ impl Host {
                 term: numbers.leadership.term,
                 applied: numbers.applied,
                 durable: numbers.checkpoint,
+                differs: group.differs(),
             });
         }
         for (border, bytes) in self.borders.totals() {

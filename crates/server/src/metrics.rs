@@ -114,6 +114,8 @@ pub(crate) struct GroupSample {
     pub(crate) applied: u64,
     /// Index up to which rows are durable.
     pub(crate) durable: u64,
+    /// Whether replicas differed when this node compared them last.
+    pub(crate) differs: bool,
 }
 
 /// What a node counts.
@@ -125,6 +127,7 @@ pub(crate) struct Metrics {
     term: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
     durable: Family<GroupLabels, Gauge>,
+    differs: Family<GroupLabels, Gauge>,
     logged_time_ahead: Family<GroupLabels, Gauge<f64, AtomicU64>>,
     clock_ahead: Family<VoterLabels, Gauge<f64, AtomicU64>>,
     clocks_answering: Family<GroupLabels, Gauge>,
@@ -153,6 +156,7 @@ impl Metrics {
             term: Family::default(),
             applied: Family::default(),
             durable: Family::default(),
+            differs: Family::default(),
             logged_time_ahead: Family::default(),
             clock_ahead: Family::default(),
             clocks_answering: Family::default(),
@@ -207,6 +211,8 @@ impl Metrics {
             "Rows are durable without the log up to here",
             self.durable.clone(),
         );
+        let help = "1 where replicas of the group differed when this node compared them last";
+        registry.register("group_replicas_differ", help, self.differs.clone());
         self.register_clocks();
         let registry = &mut self.registry;
         registry.register(
@@ -303,6 +309,7 @@ impl Metrics {
         self.term.get_or_create(&labels).set(number(sample.term));
         self.applied.get_or_create(&labels).set(number(sample.applied));
         self.durable.get_or_create(&labels).set(number(sample.durable));
+        self.differs.get_or_create(&labels).set(i64::from(sample.differs));
     }
 
     /// Notes what has been sent over a border since the node started.
@@ -414,6 +421,7 @@ mod tests {
             term: 1,
             applied: 1,
             durable: 1,
+            differs: false,
         });
         let border = Border {
             from: region.clone(),

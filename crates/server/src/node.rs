@@ -53,6 +53,9 @@ const CHECKING: &str = "checking the engine's threads";
 const CLOSE_LOOKS_MAX: u32 = 100;
 const CLOSE_LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Rows that differ from other voters' so soon after they were rebuilt would differ again.
+const REBUILD_INTERVAL_MIN: Duration = Duration::from_secs(3600);
+
 /// Why a node ended, or did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -128,22 +131,27 @@ pub async fn run(
     supervisor.finish(built.host.config.shutdown_timeout).await;
     built.raft.shutdown().await;
     drop(built);
-    health.check()?;
-    close(store).await
+    until_unused(&store).await;
+    if let Err(failure) = health.check() {
+        store.give_up_rows()?;
+        return Err(failure.into());
+    }
+    close(store)
 }
 
-/// Says on the disk that the node ended in order, once nobody uses its storage any more.
-async fn close(store: Store) -> Result<(), Error> {
-    if store.dir.is_none() {
-        return Ok(());
-    }
+/// Waits until nobody else uses a node's storage any more, for a short time at most.
+async fn until_unused(store: &Store) {
     for _ in 0..CLOSE_LOOKS_MAX {
-        if !store.is_in_use() {
-            break;
+        if store.dir.is_none() || !store.is_in_use() {
+            return;
         }
-        tokio::time::sleep(CLOSE_LOOK_EVERY).await;
+        sleep(CLOSE_LOOK_EVERY).await;
     }
-    if !store.close()? {
+}
+
+/// Says on the disk that the node ended in order.
+fn close(store: Store) -> Result<(), Error> {
+    if store.dir.is_some() && !store.close()? {
         warn!("the storage is in use or has failed: the next start does not count this as an orderly stop");
     }
     Ok(())
@@ -406,6 +414,7 @@ fn raft_config(config: &Checked, environment: &Environment, store: &Store, views
         },
         spool,
         limits: environment.upkeep.log,
+        may_rebuild: store.rebuilt_ago().is_none_or(|ago| ago > REBUILD_INTERVAL_MIN),
     }
 }
 

@@ -97,9 +97,11 @@ impl Rows {
         let directory = directory.map(|(group, machine)| (group, machine.clone() as Arc<dyn Machine>));
         let data = self.data.iter();
         let data = data.map(|(group, machine)| (group, machine.clone() as Arc<dyn Machine>));
-        let all = directory
-            .chain(data)
-            .map(|(group, machine)| raft.restore(group, machine));
+        let reaching = store.reaching()?;
+        let all = directory.chain(data).map(|(group, machine)| {
+            let reaching = reaching.filter(|(of, _)| *of == group.group).map(|(_, index)| index);
+            raft.restore(group, machine, reaching)
+        });
         futures::future::try_join_all(all).await?;
         Ok(store.rows_are_whole()?)
     }

@@ -135,7 +135,12 @@ impl Background {
         self.send(Box::new(move || {
             if let Err(Failed { doing, source }) = health.guard(group, doing, job) {
                 let source = source.into();
-                health.fail(Failure { group, doing, source });
+                health.fail(Failure {
+                    group,
+                    doing,
+                    source,
+                    rebuild: None,
+                });
             }
         }));
     }

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod chunks;
+pub mod digests;
 pub mod dir;
 pub mod directory;
 pub mod engine;

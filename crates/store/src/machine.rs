@@ -16,6 +16,8 @@ use std::any::Any;
 
 use bytes::Bytes;
 
+use crate::digests::StateDigest;
+
 /// What Raft remembers with the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -123,4 +125,9 @@ pub trait Machine: Send + Sync {
 
     /// Replaces the whole state by a snapshot. Returns when the new state is durable.
     fn install(&self, snapshot: Snapshot) -> Result<(), Failed>;
+
+    /// Returns the last digests of the state, in the order of their entries; none where none are taken.
+    fn digests(&self) -> Vec<StateDigest> {
+        Vec::new()
+    }
 }

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use stead_types::NodeId;
+use stead_types::{GroupId, NodeId};
 
 use crate::background::{Background, Stagger};
 use crate::dir::{DataDir, Identity, Refused, renew};
@@ -206,7 +207,7 @@ fn open_rows(dir: &DataDir, kind: Kind, background: &Background) -> Result<Arc<d
     };
     let opened = match open() {
         Err(error) if engine::is_damage(&error) => {
-            set_aside(dir, &error)?;
+            set_aside(dir, &error, None)?;
             open()
         }
         opened => opened,
@@ -218,8 +219,12 @@ fn open_rows(dir: &DataDir, kind: Kind, background: &Background) -> Result<Arc<d
     })
 }
 
-fn set_aside(dir: &DataDir, error: &(dyn std::error::Error + 'static)) -> Result<(), Refused> {
-    let kept = dir.set_rows_aside()?;
+fn set_aside(
+    dir: &DataDir,
+    error: &(dyn std::error::Error + 'static),
+    reaching: Option<(GroupId, u64)>,
+) -> Result<(), Refused> {
+    let kept = dir.set_rows_aside(reaching)?;
     let kept = kept.map_or_else(
         || "not kept, they were being rebuilt".to_owned(),
         |path| path.display().to_string(),
@@ -227,7 +232,7 @@ fn set_aside(dir: &DataDir, error: &(dyn std::error::Error + 'static)) -> Result
     tracing::warn!(
         error,
         kept,
-        "the rows cannot be opened: they are set aside, and come back from the log or from other voters"
+        "the rows are damaged: they are set aside, and come back from the log or from other voters"
     );
     Ok(())
 }
@@ -275,7 +280,7 @@ impl Store {
         let engine = match &dir {
             None => engine::memory::Disk::default().open(),
             Some(dir) => {
-                set_aside(dir, error)?;
+                set_aside(dir, error, None)?;
                 open_rows(dir, kind, &background)?
             }
         };
@@ -295,6 +300,44 @@ impl Store {
     /// The system refuses.
     pub fn rows_are_whole(&self) -> Result<(), Error> {
         Ok(self.dir.as_ref().map_or(Ok(()), DataDir::rows_are_whole)?)
+    }
+
+    /// Returns which entry the rows of a group must reach that take the place of rows that were set aside.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn reaching(&self) -> Result<Option<(GroupId, u64)>, Error> {
+        Ok(self.dir.as_ref().map_or(Ok(None), DataDir::reaching)?)
+    }
+
+    /// Returns how long ago the rows were last whole again after they had been set aside; `None` if that never was.
+    pub fn rebuilt_ago(&self) -> Option<Duration> {
+        self.dir.as_ref()?.rebuilt_ago()
+    }
+
+    /// Sets the rows of a node that has failed aside, if that is what they were found to need. What is in memory is not:
+    /// nothing of it is damaged. Nobody else may hold a part of the engine.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn give_up_rows(self) -> Result<(), Error> {
+        let Self {
+            engine,
+            log,
+            background,
+            health,
+            dir,
+        } = self;
+        // The threads of each end with it.
+        drop((log, engine, background));
+        if let (Some(failure), Some(dir)) = (health.failure(), dir)
+            && let Some(rebuild) = failure.rebuild
+        {
+            set_aside(&dir, &*failure.source, rebuild.reaching)?;
+        }
+        Ok(())
     }
 
     /// Ends the use of storage in order: all is synced, and the next start believes what it reads. Returns false if it

@@ -1,5 +1,7 @@
 //! The small and urgent: votes, and the hand-over of leadership. One call each, with the time that openraft gives it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use openraft::network::{NetTransferLeader, NetVote, RPCOption};
 use stead_api::proto::internal::v1::RaftEnvelope;
@@ -15,7 +17,10 @@ use crate::types::{RpcError, TransferRequest, TransferResponse, TypeConfig, Vote
 use crate::wire::{self, Kind};
 
 /// The longest that a peer takes to answer a new voter: a round trip, and a sync.
-const FOUNDING_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+const FOUNDING_WAIT: Duration = Duration::from_secs(2);
+
+/// The longest that a peer takes to say a digest that it has.
+const DIGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Peer {
     pub(super) async fn call(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
@@ -50,6 +55,15 @@ fn garbled(malformed: Malformed) -> RpcError {
 }
 
 impl Network {
+    /// Asks a peer for the digest that its machine took after an entry; `None` if it has none, or does not answer.
+    pub(crate) async fn digest(&self, peer: NodeId, index: u64) -> Option<u128> {
+        let mut client = self.peers.client(peer, Class::Control).ok()?;
+        let question = self.sender.envelope(Kind::Digest, 0, wire::digest(index));
+        let answer = timeout(DIGEST_WAIT, client.control(question)).await.ok()?.ok()?;
+        let answer = wire::body(answer.into_inner(), Kind::DigestAnswer).ok()?;
+        wire::read_digest_answer(answer).ok()?
+    }
+
     /// Asks a peer what it has of the group, and tells it what this voter has; `None` if it does not answer.
     pub(crate) async fn standing(&self, peer: NodeId) -> Option<Standing> {
         let mut client = self.peers.client(peer, Class::Control).ok()?;

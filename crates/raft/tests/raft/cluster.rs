@@ -60,6 +60,8 @@ pub struct Replicas<M: Subject> {
 pub struct Member<M: Subject> {
     pub log: memory::Disk,
     pub rows: M::Rows,
+    /// The entry that its rows must reach at its next start.
+    pub reaching: Option<u64>,
     /// How far its wall clock is ahead, in milliseconds.
     pub clock_ahead: Arc<AtomicI64>,
     pub up: Option<Up<M>>,
@@ -70,6 +72,7 @@ impl<M: Subject> Default for Member<M> {
         Self {
             log: memory::Disk::default(),
             rows: M::Rows::default(),
+            reaching: None,
             clock_ahead: Arc::default(),
             up: None,
         }
@@ -145,6 +148,7 @@ impl<M: Subject> Replicas<M> {
             blocking: Blocking::Inline,
             spool: None,
             limits: stead_raft::LogLimits::default(),
+            may_rebuild: true,
         });
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());
@@ -156,7 +160,7 @@ impl<M: Subject> Replicas<M> {
             voters: self.voters.clone(),
             timing: self.timing,
         };
-        node.restore(&config, machine.clone()).await?;
+        node.restore(&config, machine.clone(), member.reaching).await?;
         let group = node.create_group(config, machine.clone()).await?;
         member.up = Some(Up { node, group, machine });
         Ok(())

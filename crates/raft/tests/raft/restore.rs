@@ -77,3 +77,36 @@ async fn majority_without_rows_waits_for_a_voter_that_has_them() {
     }
     cluster.converge("a", "acknowledged").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn voter_that_differs_from_a_majority_ends_and_comes_back_with_its_rows() {
+    let mut cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "acknowledged").await;
+    cluster.converge("a", "acknowledged").await;
+    let leader = cluster.leader().await;
+    for voter in [leader, cluster.others(leader)[0]] {
+        let altered = &cluster.node(voter).machine.state;
+        altered
+            .lock()
+            .unwrap()
+            .map
+            .insert("a".to_owned(), "something else".to_owned());
+        cluster.put("b", "after").await;
+        let failure = cluster
+            .eventually("the voter ends", || cluster.node(voter).node.health().failure())
+            .await;
+        let reaching = failure.rebuild.and_then(|rebuild| rebuild.reaching).unwrap();
+        assert_eq!(failure.group, Some(reaching.0));
+        for other in cluster.others(voter) {
+            assert!(
+                cluster.node(other).node.health().failure().is_none(),
+                "{other} is of the majority"
+            );
+        }
+        cluster.lose_rows(voter).await;
+        cluster.nodes.get_mut(&voter).unwrap().reaching = Some(reaching.1);
+        timeout(PATIENCE, cluster.up(voter)).await.unwrap();
+        cluster.converge("a", "acknowledged").await;
+        cluster.converge("b", "after").await;
+    }
+}

@@ -1,10 +1,12 @@
 //! A machine for tests: a map, whose checkpoint is a copy.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use stead_state::codec::Entry;
+use stead_store::digests::StateDigest;
 use stead_store::machine::{Answer, Applied, Chunks, Committed, Failed, Machine, Payload, Snapshot};
 
 /// What survives.
@@ -24,8 +26,9 @@ pub struct Toy {
     pub fail: Mutex<Option<&'static str>>,
     /// As `fail`, with a panic.
     pub panic: Mutex<Option<&'static str>>,
-    /// How many entries each call of apply got.
     pub checkpoints: Mutex<u32>,
+    /// After each entry.
+    pub digests: Mutex<Vec<StateDigest>>,
 }
 
 /// The command that sets a key.
@@ -41,6 +44,7 @@ impl Toy {
             fail: Mutex::default(),
             panic: Mutex::default(),
             checkpoints: Mutex::default(),
+            digests: Mutex::default(),
         })
     }
 
@@ -93,6 +97,12 @@ impl Machine for Toy {
                 }
             }
             answers.push(answered);
+            let mut hasher = DefaultHasher::new();
+            state.map.hash(&mut hasher);
+            self.digests.lock().unwrap().push(StateDigest {
+                index: entry.index,
+                digest: hasher.finish().into(),
+            });
         }
         Ok(answers)
     }
@@ -112,6 +122,10 @@ impl Machine for Toy {
             applied: state.applied,
             chunks,
         })
+    }
+
+    fn digests(&self) -> Vec<StateDigest> {
+        self.digests.lock().unwrap().clone()
     }
 
     fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {

@@ -130,6 +130,7 @@ impl World {
             blocking: Blocking::Inline,
             spool: None,
             limits: stead_raft::LogLimits::default(),
+            may_rebuild: true,
         });
         let views = Views::new(View::default());
         let version = self.directory.clone();

@@ -345,6 +345,17 @@ impl Record {
         }
     }
 
+    /// Returns the record without what each replica does at its own time.
+    pub(crate) fn without_own_progress(&self) -> Self {
+        let mut record = self.clone();
+        let shadow = record.shadow.as_mut().map(|shadow| &mut shadow.state);
+        let forks = record.forks.iter_mut().map(|fork| &mut fork.copy);
+        for copy in forks.chain(shadow).chain([&mut record.live]) {
+            copy.trimmed = Sequence::ZERO;
+        }
+        record
+    }
+
     /// Returns the epoch owned, if this group owns.
     pub fn owned(&self) -> Option<Epoch> {
         (self.role == Role::Owner).then_some(self.epoch)

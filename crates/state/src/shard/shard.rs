@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber, TenantTime};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     clients::Clients,
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::rows::{
     Copy, Order, Place, Rows, RowsMut, Unreadable, expiry, feed::Touched, feed_floor, garbage, kind, stream, tenant,
+    tenant as tenant_row,
 };
 
 /// All tenants of one group on one node.
@@ -143,6 +145,19 @@ impl Shard {
         self.tenants
             .range(tenant..)
             .map(|(number, tenant)| (*number, &tenant.record))
+    }
+
+    /// Returns the digest of some tenants, equal in all replicas that have applied the same entries: of all that their
+    /// records say, the digests of keys and outcomes among it, but for what each replica does at its own time.
+    pub fn digest(&self, is_asked: impl Fn(TenantNumber) -> bool) -> u128 {
+        let asked = self.records().filter(|(tenant, _)| is_asked(*tenant));
+        asked.fold(0, |sum: u128, (tenant, record)| {
+            let row = tenant_row::encode(&record.without_own_progress());
+            let mut item = Vec::with_capacity(8 + row.len());
+            item.extend(tenant.get().to_be_bytes());
+            item.extend(row);
+            sum.wrapping_add(xxh3_128(&item))
+        })
     }
 
     /// Returns the remembered outcomes of a tenant's live copy.

@@ -129,7 +129,7 @@ fn set_aside_rows_are_bounded_and_stay_until_their_successors_are_whole() {
     let fail = |bytes: &str| {
         std::fs::create_dir_all(opened.rows()).unwrap();
         std::fs::write(opened.rows().join("data"), bytes).unwrap();
-        opened.set_rows_aside().unwrap().is_some()
+        opened.set_rows_aside(None).unwrap().is_some()
     };
     let kept = || -> Vec<String> {
         let numbers = opened.damaged().unwrap();
@@ -144,4 +144,20 @@ fn set_aside_rows_are_bounded_and_stay_until_their_successors_are_whole() {
         assert!(fail(rows));
     }
     assert_eq!(kept(), ["second", "third"]);
+}
+
+#[test]
+fn what_new_rows_must_reach_is_kept_until_they_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = DataDir::open(dir.path(), &identity()).unwrap();
+    std::fs::create_dir_all(opened.rows()).unwrap();
+    assert_eq!((opened.reaching().unwrap(), opened.rebuilt_ago()), (None, None));
+    let reaching = Some((GroupId::new(3), 77));
+    opened.set_rows_aside(reaching).unwrap();
+    drop(opened);
+    let opened = DataDir::open(dir.path(), &identity()).unwrap();
+    assert_eq!((opened.reaching().unwrap(), opened.rebuilt_ago()), (reaching, None));
+    opened.rows_are_whole().unwrap();
+    assert_eq!(opened.reaching().unwrap(), None);
+    assert!(opened.rebuilt_ago().is_some());
 }

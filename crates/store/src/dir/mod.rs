@@ -7,7 +7,8 @@
 //!   log/          the Raft log
 //!   rows/         the engine's files
 //!   rows.damaged-1/   rows that could not be opened: the last ones, two at most
-//!   REBUILDING    there while rows that were set aside come back
+//!   REBUILDING    there while rows that were set aside come back; says what they must reach
+//!   REBUILT       when that was last
 //! ```
 //!
 //! # Invariants
@@ -22,9 +23,10 @@ pub(crate) mod renew;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stead_types::NodeId;
+use stead_types::{GroupId, NodeId};
 
 use crate::engine::Kind;
 
@@ -41,6 +43,7 @@ const LOG: &str = "log";
 const ROWS: &str = "rows";
 const CLEAN: &str = "CLEAN";
 const REBUILDING: &str = "REBUILDING";
+const REBUILT: &str = "REBUILT";
 /// How names of rows that were set aside begin; a number follows.
 const DAMAGED: &str = "rows.damaged-";
 /// Most rows that are kept of those that were set aside.
@@ -219,9 +222,10 @@ impl DataDir {
         self.created
     }
 
-    /// Moves rows that cannot be opened out of the way and returns where they are kept. Rows that had not come back
-    /// whole after an earlier time are removed: what they lack is in those that were set aside then (invariant 3).
-    pub fn set_rows_aside(&self) -> Result<Option<PathBuf>, Refused> {
+    /// Moves rows that are damaged or not to be believed out of the way and returns where they are kept. Those that take
+    /// their place must reach `reaching` in its group. Rows that had not come back whole after an earlier time are
+    /// removed: what they lack is in those that were set aside then (invariant 3).
+    pub fn set_rows_aside(&self, reaching: Option<(GroupId, u64)>) -> Result<Option<PathBuf>, Refused> {
         let (rows, mark) = (self.rows(), self.path.join(REBUILDING));
         if mark.exists() {
             fs::remove_dir_all(&rows).map_err(io_error(&rows))?;
@@ -233,7 +237,12 @@ impl DataDir {
         fs::rename(&rows, &aside).map_err(io_error(&rows))?;
         self.sync()?;
         // From here on a second failure does not cost what was set aside.
-        let marked = File::create(&mark).and_then(|file| file.sync_all());
+        let marked = File::create(&mark).and_then(|mut file| {
+            if let Some((group, index)) = reaching {
+                writeln!(file, "{} {index}", group.get())?;
+            }
+            file.sync_all()
+        });
         marked.map_err(io_error(&mark))?;
         self.sync()?;
         kept.push(number);
@@ -244,9 +253,33 @@ impl DataDir {
         Ok(Some(aside))
     }
 
+    /// Returns which entry the rows of a group must reach that take the place of rows that were set aside.
+    pub fn reaching(&self) -> Result<Option<(GroupId, u64)>, Refused> {
+        let mark = self.path.join(REBUILDING);
+        let text = match fs::read_to_string(&mark) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(io_error(&mark))?,
+        };
+        let mut numbers = text.split_whitespace();
+        let group = numbers.next().and_then(|group| group.parse().ok());
+        let index = numbers.next().and_then(|index| index.parse().ok());
+        Ok(group.map(GroupId::new).zip(index))
+    }
+
+    /// Returns how long ago the rows were last whole again after they had been set aside; `None` if that never was.
+    pub fn rebuilt_ago(&self) -> Option<Duration> {
+        let rebuilt = fs::metadata(self.path.join(REBUILT)).and_then(|mark| mark.modified());
+        // A clock that was set back since then makes it a moment ago.
+        Some(rebuilt.ok()?.elapsed().unwrap_or_default())
+    }
+
     /// Notes that the rows hold all that they must.
     pub fn rows_are_whole(&self) -> Result<(), Refused> {
         let mark = self.path.join(REBUILDING);
+        if mark.exists() {
+            let rebuilt = self.path.join(REBUILT);
+            File::create(&rebuilt).map_err(io_error(&rebuilt))?;
+        }
         match fs::remove_file(&mark) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed.map_err(io_error(&mark))?,

@@ -137,14 +137,14 @@ pub fn open(kind: Kind, dir: &Path) -> io::Result<Arc<dyn Engine>> {
 }
 
 /// Tells whether an engine was not opened because of what stands in its files: the system had nothing against reading them.
-pub fn is_damage(error: &io::Error) -> bool {
-    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported) {
-        return false;
-    }
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         cause = match error.downcast_ref::<io::Error>() {
             None => error.source(),
+            Some(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported) => {
+                return false;
+            }
             Some(error) => match (error.raw_os_error(), error.get_ref()) {
                 // A file that others name is missing.
                 (Some(code), _) => return code == libc::ENOENT,
@@ -176,7 +176,7 @@ mod tests {
             assert!(!is_damage(&of_system(refused)));
             assert!(!is_damage(&io::Error::other(of_system(refused))));
         }
-        assert!(!is_damage(&io::ErrorKind::WouldBlock.into()));
+        assert!(!is_damage(&io::Error::from(io::ErrorKind::WouldBlock)));
         assert!(is_damage(&of_system(libc::ENOENT)));
         assert!(is_damage(&io::Error::other("checksum mismatch")));
     }

@@ -4,6 +4,8 @@
 //! every error of an engine is final, whoever it happens to. Libraries panic where they meet what they hold for
 //! impossible, such as damaged files: that is an error here like any other.
 //!
+//! Rows that are damaged are rebuilt when the node has ended; those that the system would not read are left as they are.
+//!
 //! While a node starts, its rows are on trial: what cannot be read is told to whoever reads, who can set the rows aside.
 
 use std::io;
@@ -14,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use stead_state::rows::{Order, Row, Unreadable};
 
-use super::{Change, Engine, Kind, unreadable};
-use crate::health::{Failure, Health, caught};
+use super::{Change, Engine, Kind, is_damage, unreadable};
+use crate::health::{Failure, Health, Rebuild, caught};
 
 const READING: &str = "reading rows";
 
@@ -49,7 +51,12 @@ impl Watched {
             if !self.is_opened.load(Ordering::Acquire) {
                 return Unreadable(source);
             }
-            unreadable(self.health.fail(Failure::of_node(READING, source)))
+            let rebuild = is_damage(&*source).then_some(Rebuild { reaching: None });
+            let failure = Failure {
+                rebuild,
+                ..Failure::of_node(READING, source)
+            };
+            unreadable(self.health.fail(failure))
         })
     }
 

@@ -41,21 +41,44 @@ pub struct Failure {
     /// Why it failed.
     #[source]
     pub source: Arc<dyn Error + Send + Sync>,
+    /// The rows cannot be trusted: they are set aside when the node has ended.
+    pub rebuild: Option<Rebuild>,
+}
+
+/// Rows are to be brought back from the log and from other voters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// The group whose rows differ from those of other voters, and the entry that its new rows must reach by a snapshot:
+    /// what the own log holds up to there is not believed either.
+    pub reaching: Option<(GroupId, u64)>,
 }
 
 impl Failure {
     /// The failure of a part that is no group's.
     pub fn of_node(doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let source = source.into().into();
-        let group = None;
-        Self { group, doing, source }
+        Self {
+            group: None,
+            doing,
+            source: source.into().into(),
+            rebuild: None,
+        }
     }
 
     /// The failure of a group.
     pub fn of_group(group: GroupId, doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let source = source.into().into();
-        let group = Some(group);
-        Self { group, doing, source }
+        Self {
+            group: Some(group),
+            ..Self::of_node(doing, source)
+        }
+    }
+
+    /// Has the rows rebuilt once the node has ended.
+    #[must_use]
+    pub fn rebuilding(self, rebuild: Rebuild) -> Self {
+        Self {
+            rebuild: Some(rebuild),
+            ..self
+        }
     }
 }
 
@@ -143,7 +166,12 @@ impl Health {
     ) -> Result<T, Failed> {
         caught(work).unwrap_or_else(|panicked| {
             let source = Arc::new(panicked.clone());
-            self.fail(Failure { group, doing, source });
+            self.fail(Failure {
+                group,
+                doing,
+                source,
+                rebuild: None,
+            });
             let source = Box::new(panicked);
             Err(Failed { doing, source })
         })

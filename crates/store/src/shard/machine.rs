@@ -12,6 +12,7 @@ use stead_types::GroupId;
 use super::{View, cuts::Cuts, snapshot, sweep::Stale};
 use crate::{
     background::Background,
+    digests::{Digests, StateDigest},
     engine::Engine,
     group_rows::{GroupRows, HalfChanged, Inner, failed},
     machine::{self, Applied, Committed, Failed, Machine, Payload, Snapshot},
@@ -31,6 +32,7 @@ pub(super) struct Held {
     pub(super) shard: Shard,
     pub(super) stale: Stale,
     pub(super) cuts: Cuts,
+    digests: Digests,
 }
 
 impl Held {
@@ -40,6 +42,7 @@ impl Held {
             shard: Shard::open(place, table)?,
             stale: Stale::default(),
             cuts: Cuts::default(),
+            digests: Digests::default(),
         })
     }
 
@@ -128,13 +131,15 @@ impl ShardMachine {
         let mut guard = self.rows.change()?;
         let inner = &mut *guard;
         inner.applied.check_next(entry.index)?;
-        let mut answers = Vec::new();
+        let (mut answers, mut part) = (Vec::new(), None);
         match entry.payload {
             Payload::Blank => {}
             Payload::Membership(membership) => inner.applied.membership = membership,
             Payload::Commands(bytes) => {
                 let parsed = Entry::parse(bytes).map_err(failed("reading a log entry"))?;
                 inner.applied.time = parsed.time.max(inner.applied.time);
+                let Held { digests, shard, .. } = &mut inner.state;
+                part = digests.due(parsed.time, shard.records().len());
                 answers = inner
                     .state
                     .shard
@@ -144,6 +149,13 @@ impl ShardMachine {
         }
         inner.applied.index = entry.index;
         inner.applied.log_id = entry.log_id;
+        if let Some(part) = part {
+            let Held { digests, shard, .. } = &mut inner.state;
+            digests.keep(StateDigest {
+                index: entry.index,
+                digest: shard.digest(|tenant| part.has(tenant.get())),
+            });
+        }
         if inner.state.shard.needs_maintenance() {
             self.maintain_rows(inner, answers.len() * MAINTENANCE_ROWS_PER_COMMAND)?;
         }
@@ -192,5 +204,10 @@ impl Machine for ShardMachine {
 
     fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {
         super::install::install(self, snapshot)
+    }
+
+    fn digests(&self) -> Vec<StateDigest> {
+        let inner = self.rows.read();
+        inner.map_or_else(|_half_changed| Vec::new(), |inner| inner.state.digests.kept())
     }
 }
