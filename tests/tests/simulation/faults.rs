@@ -50,13 +50,6 @@ pub(crate) enum Fault {
     ResidencyWithdrawn,
 }
 
-impl Fault {
-    /// Tells whether the nodes' wall clocks differ then.
-    pub(crate) fn is_of_clocks(self) -> bool {
-        matches!(self, Self::ClockLeaps | Self::ClockDrifts)
-    }
-}
-
 /// Each with its weight.
 const WEIGHTS: [(Fault, u32); 16] = [
     (Fault::LeaderIsolated, 3),
@@ -81,7 +74,7 @@ const FAULTS: Range<usize> = 3..5;
 /// Operations of a disk before one fails, or its power does.
 const OPERATIONS_BEFORE_MAX: u64 = 80;
 /// How far a clock leaps, and by how many thousandths it drifts.
-const LEAP_MS_MAX: i64 = 1_500;
+const LEAP_MS_MAX: i64 = 7_200_000;
 const DRIFT_MAX: i64 = 50;
 /// How long the directory is asked for a change while there are faults, and when there are none.
 const RESIDE_MAX: Duration = Duration::from_secs(2);

@@ -3,12 +3,7 @@
 //! These keys stand apart from those of the histories. At the end each number is at least what was acknowledged, and at
 //! most that and what was left unknown; what moves between two keys is never made or lost; no key outlives its end.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use rand::{Rng, rngs::StdRng};
 use stead_client::{Client, Condition, Error, ErrorKind, Increment, Op, Operand, Read, Relation, Scan, Tenant, Write};
@@ -36,7 +31,7 @@ const BIG_KEYS: u32 = 3;
 
 /// What became of calls. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Rc<RefCell<BTreeMap<String, Tally>>>, Rc<Cell<bool>>);
+pub(crate) struct Ledger(Rc<RefCell<BTreeMap<String, Tally>>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -96,18 +91,13 @@ impl Ledger {
         }
     }
 
-    /// Says whether the clocks of all nodes are right: then no key ends too early.
-    pub(crate) fn trust_clocks(&self, are_right: bool) {
-        self.1.set(are_right);
-    }
-
-    /// Writes a key with an end, and looks at it before.
+    /// Writes a key with an end, and looks at it before: no clock ends it too early.
     async fn expire(&self, tenant: &Tenant, session: u32, write: &Write) {
         let key = format!("{SHORT}{session}");
         let sent = Instant::now();
         // It may happen after its answer was given up: its end comes all the same.
         let put = tenant.put_expiring(key.clone(), "x", TTL, write).await;
-        if put.is_err() || !self.1.get() {
+        if put.is_err() {
             return;
         }
         sleep_until(sent + LOOKED_AT).await;

@@ -53,7 +53,6 @@ impl Operator {
         };
         let mut open: VecDeque<Cure> = VecDeque::new();
         let plan = faults::plan(&mut random);
-        self.ledger.trust_clocks(!plan.iter().any(|fault| fault.is_of_clocks()));
         for fault in plan {
             pause(&mut random, 400..1_800).await;
             // Now and then something happens while something else is still wrong.
