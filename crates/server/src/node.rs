@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -104,11 +105,20 @@ pub async fn run(
     let bound = Bound::bind(&config, &environment).await?;
     let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
     let raft = stead_raft::Node::new(raft_config(&config, &environment, &store, &rows.views));
-    let restored = tokio::select! {
-        restored = Restored::new(raft, rows, &store) => restored?,
-        failure = health.failed() => return Err(failure.into()),
-        // Rows that are gone may take long to come.
-        () = stop.cancelled() => return Ok(()),
+    let (bound, restored) = {
+        let mut restoring = Box::pin(Restored::new(raft, rows, &store));
+        if let Poll::Ready(restored) = futures::poll!(&mut restoring) {
+            (bound, restored?)
+        } else {
+            // Rows that are gone may take long to come. Whoever calls meanwhile is refused, and goes elsewhere.
+            drop(bound);
+            let restored = tokio::select! {
+                restored = restoring => restored?,
+                failure = health.failed() => return Err(failure.into()),
+                () = stop.cancelled() => return Ok(()),
+            };
+            (Bound::bind(&config, &environment).await?, restored)
+        }
     };
     let built = Built::build(config, &environment, &store, restored, &mut supervisor).await?;
     built.serve(bound, &mut supervisor);

@@ -8,7 +8,7 @@ use std::{
 
 use stead_client::{Client, Config};
 use stead_tests::process::World;
-use tokio::time::sleep;
+use tokio::{net::TcpStream, time::sleep};
 
 const LONG: Duration = Duration::from_secs(90);
 /// More than a group keeps of its log for followers that are behind.
@@ -88,6 +88,32 @@ async fn damaged_rows_come_back_from_the_log_or_from_another_voter() {
         });
         assert!((1..=2).contains(&kept.count()));
     }
+
+    // While nobody can give them, whoever calls is refused, instead of being left to wait.
+    let (node, _) = &engines[1];
+    for (other, _) in [&engines[0], &engines[2]] {
+        world.cluster.kill_node(other).await.unwrap();
+    }
+    world.cluster.kill_node(node).await.unwrap();
+    let log = world.plan.log_of(node);
+    let before = fs::read_to_string(&log).unwrap().len();
+    garble(&world.plan.data_of(node).join("rows"));
+    world.cluster.start_node(node).unwrap();
+    let deadline = Instant::now() + LONG;
+    while !fs::read_to_string(&log).unwrap()[before..].contains("takes no part in the group") {
+        assert!(Instant::now() < deadline, "it does not say what it waits for");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let address = world.cluster.nodes()[1].client.clone();
+    while let Ok(connected) = TcpStream::connect(&address).await {
+        drop(connected);
+        assert!(Instant::now() < deadline, "{node} takes calls that it cannot answer");
+        sleep(Duration::from_millis(100)).await;
+    }
+    for (other, _) in [&engines[0], &engines[2]] {
+        world.cluster.start_node(other).unwrap();
+    }
+    world.ready().await;
     for key in ["first", "large/0", "large/359"] {
         assert!(acme.get(key).await.unwrap().item.is_some(), "{key}");
     }
