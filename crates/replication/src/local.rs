@@ -7,6 +7,7 @@ use stead_raft::Group;
 use stead_state::{directory::View, rows::Unreadable, shard::incoming::Unacceptable};
 use stead_store::{health::Failure, shard::ShardMachine};
 use stead_types::{GroupId, TenantNumber};
+use tonic::{Code, Status};
 
 use crate::{
     Views,
@@ -63,6 +64,16 @@ impl Local {
         self.alarms.unreadable();
         let error: &dyn std::error::Error = garbled;
         tracing::error!(group = %self.id(), %home, error, "a home's stream cannot be read; it is opened again");
+    }
+
+    /// Raises the alarm about a follower's stream that is not opened, if that is for what the follower sent.
+    pub(crate) fn not_opened(&self, follower: GroupId, status: &Status) {
+        self.alarms.note(status);
+        if status.code() == Code::InvalidArgument {
+            self.alarms.unreadable();
+            let reason = status.message();
+            tracing::error!(group = %self.id(), %follower, reason, "a follower's stream cannot be opened");
+        }
     }
 
     /// Returns the border that a stream to another group crosses, if the view knows both ends.

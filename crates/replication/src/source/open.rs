@@ -50,7 +50,8 @@ impl Listing {
             let page = timeout(ANSWER_TIMEOUT, inbound.message()).await;
             let page =
                 page.map_err(|_| Status::deadline_exceeded("the next page of what the follower holds is late"))?;
-            let Some(ToHome::Listing(page)) = page?.and_then(|page| page.message) else {
+            let page = page?.ok_or_else(|| Status::cancelled("the follower has ended the stream"))?;
+            let Some(ToHome::Listing(page)) = page.message else {
                 return Err(Status::invalid_argument(
                     "a stream is opened with pages of what the follower holds",
                 ));
@@ -107,7 +108,7 @@ pub(crate) async fn open(
         return Ok(Source::refusing(local, (inbound, leadership), not_leader(error)));
     }
     let listing = Listing::read(&mut inbound).await;
-    let listing = listing.inspect_err(|status| local.alarms.note(status))?;
+    let listing = listing.inspect_err(|status| local.not_opened(follower, status))?;
     let beginning = match beginning(&local, offset, &listing) {
         Ok(beginning) => beginning,
         Err(unreadable) => {
