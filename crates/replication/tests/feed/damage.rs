@@ -1,8 +1,22 @@
-//! Bytes that change on their way between two regions.
+//! Bytes that change on their way between two regions, and changes that a follower cannot take.
+
+use std::time::Duration;
 
 use stead_replication::Limits;
+use stead_state::shard::command::Effect;
+use stead_types::limits::KEY_LEN_MAX;
+use tokio::time::sleep;
 
 use crate::world::{FOLLOWER, World};
+
+/// What is old goes soon, also where a follower lacks it.
+const LIMITS: Limits = Limits {
+    keep_age: Duration::from_secs(1),
+    keep_len: 1 << 30,
+    age_max: Duration::from_secs(20),
+    len_max: 1 << 30,
+    interval: Duration::from_secs(10),
+};
 
 #[tokio::test(start_paused = true)]
 async fn damaged_batch_is_found_and_sent_again() {
@@ -19,4 +33,48 @@ async fn damaged_batch_is_found_and_sent_again() {
     assert_eq!(alarms.damaged_count(), 1);
     assert_eq!(alarms.unreadable_count(), 0, "nothing of it was looked at");
     world.check_equal(tenant).await;
+}
+
+/// A key that no caller here could have written stands for a change of another version's home.
+#[tokio::test(start_paused = true)]
+async fn unacceptable_change_detaches_its_tenant_alone_until_it_is_gone() {
+    let mut world = World::start(1, 1, LIMITS).await;
+    let (bad, good) = (world.tenant(7, true), world.tenant(8, true));
+    for tenant in [bad, good] {
+        let revision = world.put(tenant, "k", b"before").await;
+        world.reaches(tenant, revision).await;
+    }
+    let follower = world.leading(FOLLOWER).await;
+    let (before, alarms) = (follower.state(bad).unwrap(), follower.alarms.clone());
+    assert_eq!(alarms.unreadable_count(), 0);
+
+    let long = "k".repeat(KEY_LEN_MAX + 1);
+    world.put(bad, &long, b"v").await;
+    let unreadable = |world: &World| {
+        let lags = world.nodes[&11].tasks.freshness().lags();
+        lags.iter()
+            .map(|lag| (lag.detached, lag.unreadable))
+            .collect::<Vec<_>>()
+    };
+    let is_shown = || (unreadable(&world) == [(1, 1)]).then_some(());
+    world.eventually("the alarm", is_shown).await;
+    assert!(alarms.unreadable_count() > 0);
+    for _ in 0..10 {
+        let revision = world.put(good, "k", b"after").await;
+        world.reaches(good, revision).await;
+        world.check();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.nodes[&11].state(bad).unwrap(), before, "it stays as it is");
+    assert!(alarms.unreadable_count() < 20, "it is asked for later each time");
+
+    // Once the home keeps it neither as live nor as history, the tenant is seeded.
+    world.write(bad, &long, Effect::Delete).await;
+    sleep(Duration::from_secs(40)).await;
+    let revision = world.put(bad, "k", b"gone").await;
+    world.reaches(bad, revision).await;
+    world.check();
+    world.check_equal(bad).await;
+    assert_eq!(unreadable(&world), [(0, 0)]);
+    assert_eq!(alarms.damaged_count(), 0);
 }

@@ -289,10 +289,15 @@ impl World {
         self.net.break_all(home, follower);
     }
 
-    /// Writes at home, until it is acknowledged.
+    /// Puts a value at home, until it is acknowledged.
     pub async fn put(&mut self, tenant: TenantNumber, key: &str, value: &[u8]) -> Revision {
         let value = Bytes::copy_from_slice(value);
-        let operation = Operation::new(key.to_owned(), Effect::put(value));
+        self.write(tenant, key, Effect::put(value)).await
+    }
+
+    /// Writes at home, until it is acknowledged.
+    pub async fn write(&mut self, tenant: TenantNumber, key: &str, effect: Effect) -> Revision {
+        let operation = Operation::new(key.to_owned(), effect);
         let command = Write::new(tenant, None, operation).encode();
         let writing = async {
             loop {
