@@ -52,8 +52,8 @@ async fn operator(seed: u64, orders: Orders) -> turmoil::Result {
     }
     // From here on every node asks this leader first.
     strikes.admit_everywhere().await;
-    // Its machine is frozen before it dies: whoever asks it hears nothing, not even that nobody listens.
-    orders.give(Order::Freeze(leader));
+    // Its machine dies and nobody is told: whoever asks it hears nothing, not even that nobody listens.
+    orders.give(Order::Silence(leader));
     sleep(ELECTED).await;
     strikes.admit_everywhere().await;
     Ok(())
