@@ -220,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn panic_of_a_job_that_nobody_waits_for_stops_the_node() {
+        // Invariant 1.
+        for kind in 0..2 {
+            let health = Health::default();
+            let background = both(&health).into_iter().nth(kind).unwrap();
+            background.submit(Some(GROUP), "counting", || panic!("on purpose"));
+            assert_eq!(background.run(None, "counting", || Ok(7)).unwrap(), 7);
+            assert_eq!(health.failure().unwrap().source.to_string(), "panic: on purpose");
+        }
+    }
+
+    #[test]
     fn panicking_or_failing_job_stops_the_node_and_others_go_on() {
         // Invariant 1.
         let fails = || {

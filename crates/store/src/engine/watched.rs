@@ -191,6 +191,53 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_rebuilt_where_they_are_damaged_and_not_where_the_system_refuses() {
+        /// Cannot be read.
+        struct Unread(fn() -> io::Error);
+
+        impl Engine for Unread {
+            fn kind(&self) -> Kind {
+                Kind::Memory
+            }
+
+            fn get(&self, _key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+                Err(unreadable((self.0)()))
+            }
+
+            fn range<'a>(&'a self, _range: Range<&[u8]>, _order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
+                Box::new(std::iter::once(Err(unreadable((self.0)()))))
+            }
+
+            fn write(&self, _batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn checkpoint(&self) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn disk_len(&self) -> u64 {
+                0
+            }
+        }
+
+        let damage = || io::Error::other("checksum mismatch");
+        let refusal = || io::Error::from_raw_os_error(libc::EIO);
+        let reads: [fn(&dyn Engine) -> bool; 2] = [
+            |engine| engine.get(b"k").is_err(),
+            |engine| engine.range(b"a"..b"z", Order::Ascending).all(|row| row.is_err()),
+        ];
+        for read in reads {
+            for (error, is_damage) in [(damage as fn() -> io::Error, true), (refusal, false)] {
+                let health = Health::default();
+                assert!(read(&*watched(Arc::new(Unread(error)), health.clone())));
+                let rebuild = health.failure().unwrap().rebuild;
+                assert_eq!(rebuild, is_damage.then_some(Rebuild { reaching: None }));
+            }
+        }
+    }
+
+    #[test]
     fn failed_read_stops_the_node() {
         let disk = Disk::default();
         let health = Health::default();
