@@ -10,11 +10,11 @@ use crate::{
         Answer,
         answer::{Detached, Void},
         command::{
-            Attach, BeginAttach, Condition, Create, DataHead, Detach, Effect, Erase, Follow, Offset, Operation, Rejoin,
-            Write,
+            Attach, BeginAttach, Chunk, Condition, Create, DataHead, Detach, Effect, Erase, Follow, Offset, Operation,
+            Rejoin, Write,
         },
         digest::{Differs, Digests},
-        record::{AttachNumber, ClientsLoaded, OnLeaseLoss, OperationId, Role, Shadow},
+        record::{AttachNumber, ClientsLoaded, OnLeaseLoss, OperationId, Role, SeedNumber, Shadow},
     },
 };
 
@@ -367,6 +367,26 @@ fn a_differing_digest_stops_the_copy_until_it_is_seeded() {
     assert_eq!(follower.attach(&home), Answer::Done);
     follower.maintain();
     assert_eq!(follower.data_rows(), 2, "the old copy goes");
+}
+
+#[test]
+fn a_chunk_of_another_seed_is_void() {
+    let (home, mut follower) = fed();
+    for _ in 0..2 {
+        let begin = home.next_seed(&follower);
+        assert_eq!(follower.apply(0, begin.encode()), Answer::Done);
+    }
+    let live = home.record().live.revision;
+    let part = home.reading().chunk_of_changes(Sequence::ZERO, live, 1 << 20).unwrap();
+    let chunk = home.chunk(&follower, part);
+    for number in [SeedNumber(1), SeedNumber(3)] {
+        let other = Chunk {
+            number,
+            ..chunk.clone()
+        };
+        assert_eq!(void_of(&follower.apply(0, other.encode())), Void::Seed, "{number:?}");
+    }
+    assert_eq!(follower.apply(0, chunk.encode()), Answer::Done);
 }
 
 /// Seeds the follower in one go.
