@@ -79,6 +79,29 @@ async fn majority_without_rows_waits_for_a_voter_that_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn voter_that_must_reach_an_entry_waits_for_a_snapshot_though_its_log_is_whole() {
+    // Rows that differed from a majority's may come from the log: it is not believed up to that entry.
+    let mut cluster = Cluster::start(3, Timing::Region).await;
+    cluster.put("a", "acknowledged").await;
+    cluster.converge("a", "acknowledged").await;
+    let voter = cluster.leader().await;
+    let others = cluster.others(voter);
+    let reaching = cluster.node(voter).machine.state.lock().unwrap().applied.index;
+    cluster.lose_rows(voter).await;
+    cluster.nodes.get_mut(&voter).unwrap().reaching = Some(reaching);
+    for other in &others {
+        cluster.kill(*other, usize::MAX).await;
+    }
+    let up = timeout(A_WHILE, cluster.up(voter)).await;
+    assert!(up.is_err(), "its own log is not believed, and nobody can give the rows");
+    for other in &others {
+        cluster.up(*other).await;
+    }
+    timeout(PATIENCE, cluster.up(voter)).await.unwrap();
+    cluster.converge("a", "acknowledged").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn voter_that_differs_from_a_majority_ends_and_comes_back_with_its_rows() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "acknowledged").await;
