@@ -375,7 +375,6 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use bytes::Bytes;
     use stead_types::GroupId;
@@ -478,29 +477,6 @@ mod tests {
             let store = open(config.clone()).unwrap();
             assert!(!was_clean(&store) && store.close().unwrap());
             assert!(was_clean(&open(config).unwrap()));
-        }
-    }
-
-    #[test]
-    fn storage_that_did_not_end_in_order_is_written_anew() {
-        for engine in [Kind::Fjall, Kind::Sled] {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().to_owned();
-            let config = config(Place::Directory { path, engine, log: LOG });
-            drop(open(config.clone()).unwrap());
-            // Files that nothing else writes to.
-            let left = ["log", "rows"].map(|part| dir.path().join(part).join("left"));
-            let written_at = |path: &PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
-            for path in &left {
-                std::fs::write(path, "bytes").unwrap();
-                let file = std::fs::File::options().append(true).open(path).unwrap();
-                file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-            }
-            let store = open(config).unwrap();
-            for path in &left {
-                assert!(written_at(path) > SystemTime::UNIX_EPOCH, "{engine}: {path:?}");
-            }
-            drop(store);
         }
     }
 

@@ -221,6 +221,26 @@ mod tests {
     }
 
     #[test]
+    fn attempt_of_another_tenant_is_another_though_its_number_is_the_same() {
+        // Invariant 2.
+        let mut incoming = Incoming::default();
+        let tenant = T.get() + 1;
+        let other = |incoming: &mut Incoming, records: &Records| {
+            let head = FeedPart { tenant, ..head(4, 1) };
+            let part = incoming.part(attempt(4, Some(1)), &head, records.encode())?;
+            Ok::<_, Unacceptable>(part.is_some())
+        };
+        assert_eq!(part(&mut incoming, 4, &records(5, 7)), Ok(true));
+        assert_eq!(
+            other(&mut incoming, &records(20, 21)),
+            Ok(true),
+            "where it begins differs"
+        );
+        incoming.end(T, AttachNumber(4));
+        assert_eq!(other(&mut incoming, &records(22, 22)), Ok(true), "it has not ended");
+    }
+
+    #[test]
     fn bytes_that_are_no_records_are_refused() {
         let mut incoming = Incoming::default();
         let mut refused = |bytes| incoming.part(None, &head(4, 1), bytes).unwrap_err();

@@ -13,6 +13,9 @@ use crate::world::{DISTANCES, FOLLOWER, HOME, World};
 /// One way between the nodes of the follower's group, so that an entry is under way for a while.
 const NEAR: Duration = Duration::from_millis(30);
 
+/// So long that nothing is under way any more.
+const A_WHILE: Duration = Duration::from_secs(2);
+
 async fn slow_follower(far: Duration) -> World {
     let world = World::start_far(1, 3, Limits::default(), far).await;
     for (one, other) in [(11, 12), (12, 13), (13, 11)] {
@@ -39,6 +42,28 @@ async fn a_follower_has_what_its_home_wrote_and_knows_how_fresh_it_is() {
     let known = || home.tasks.acknowledged().of(FOLLOWER);
     let is_known = || known().filter(|known| known.offset == follower.offset() && known.speaks_for(tenant));
     world.eventually("the acknowledgement", is_known).await;
+}
+
+/// Invariant 3 of what followers have acknowledged: whoever looks between two steps would count an offset for a tenant that
+/// it does not speak for.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_is_taken_in_as_one_step() {
+    let mut world = World::start(1, 1, Limits::default()).await;
+    let tenant = world.tenant(5, true);
+    let last = world.put(tenant, "a", b"0").await;
+    world.reaches(tenant, last).await;
+    sleep(A_WHILE).await;
+    let home = world.leading(HOME).await.tasks.acknowledged().clone();
+    let changes = home.watch();
+    let before = (*changes.borrow(), home.of(FOLLOWER).unwrap().offset);
+    world.put(tenant, "a", b"1").await;
+    sleep(A_WHILE).await;
+    assert!(home.of(FOLLOWER).unwrap().offset > before.1);
+    assert_eq!(
+        *changes.borrow(),
+        before.0 + 1,
+        "one change, one batch, one acknowledgement"
+    );
 }
 
 /// A ping's answer comes behind everything that was committed before the ping.
