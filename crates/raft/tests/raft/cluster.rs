@@ -264,6 +264,21 @@ impl Cluster {
         Ok(*answer.downcast::<String>().unwrap())
     }
 
+    /// Puts more than logs keep, in 600 entries, and returns the last value of the key `big`.
+    pub async fn put_more_than_is_kept(&self) -> String {
+        let value = "x".repeat(200 << 10);
+        for number in 0..600 {
+            self.put("big", &value[number..]).await;
+        }
+        value[599..].to_owned()
+    }
+
+    /// Waits until a node has purged its log.
+    pub async fn until_purged(&self, id: u64) {
+        let purged = || (self.group(id).numbers().purged > 10).then_some(());
+        self.eventually("a purge", purged).await;
+    }
+
     /// Waits until every node that is up has a value.
     pub async fn converge(&self, key: &str, value: &str) {
         self.eventually("convergence", || {

@@ -120,17 +120,12 @@ async fn a_node_that_is_far_behind_gets_a_snapshot() {
     let leader = cluster.leader().await;
     let behind = cluster.others(leader)[0];
     cluster.kill(behind, 0).await;
-    let value = "x".repeat(200 << 10);
-    for number in 0..600 {
-        cluster.put("big", &value[number..]).await;
-    }
-    let leader = cluster.leader().await;
-    let purged = || (cluster.group(leader).numbers().purged > 10).then_some(());
-    cluster.eventually("a purge", purged).await;
+    let last = cluster.put_more_than_is_kept().await;
+    cluster.until_purged(cluster.leader().await).await;
     cluster.up(behind).await;
     cluster.put("a", "end").await;
     cluster.converge("a", "end").await;
-    cluster.converge("big", &value[599..]).await;
+    cluster.converge("big", &last).await;
     let times = cluster.node(behind).machine.state.lock().unwrap().times.len();
     assert!(times < 600, "{times} entries were applied one by one");
     // What was installed is there after the next crash too.
@@ -208,13 +203,8 @@ async fn log_is_kept_short_after_a_long_beginning() {
         assert_eq!(cluster.group(one).numbers().applied, 0);
         cluster.net.heal(one, other);
     }
-    let value = "x".repeat(200 << 10);
-    for number in 0..600 {
-        cluster.put("big", &value[number..]).await;
-    }
-    let leader = cluster.leader().await;
-    let purged = || (cluster.group(leader).numbers().purged > 10).then_some(());
-    cluster.eventually("a purge", purged).await;
+    cluster.put_more_than_is_kept().await;
+    cluster.until_purged(cluster.leader().await).await;
 }
 
 #[tokio::test(start_paused = true)]

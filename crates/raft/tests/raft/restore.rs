@@ -13,13 +13,9 @@ const A_WHILE: Duration = Duration::from_secs(10);
 /// Three nodes of which each has purged its log.
 async fn purged() -> Cluster {
     let cluster = Cluster::start(3, Timing::Region).await;
-    let value = "x".repeat(200 << 10);
-    for number in 0..600 {
-        cluster.put("big", &value[number..]).await;
-    }
+    cluster.put_more_than_is_kept().await;
     for id in 1..=3 {
-        let purged = || (cluster.group(id).numbers().purged > 10).then_some(());
-        cluster.eventually("a purge", purged).await;
+        cluster.until_purged(id).await;
     }
     cluster.put("a", "acknowledged").await;
     cluster.converge("a", "acknowledged").await;
