@@ -8,7 +8,7 @@ use std::time::Duration;
 use stead_types::{GroupId, NodeId};
 
 use crate::background::{Background, Stagger};
-use crate::dir::{DataDir, Identity, Refused, renew};
+use crate::dir::{self, DataDir, Identity, Refused, renew};
 use crate::engine::{self, Engine, Kind};
 use crate::health::Health;
 use crate::log::{self, LogStore, raft_engine};
@@ -156,7 +156,8 @@ pub fn open(config: Config) -> Result<Store, Error> {
                 engine,
             };
             let dir = DataDir::open(&path, &identity)?;
-            on_disk(dir, engine, &log, Stagger::of(node), config.health)
+            let fault = raft_engine::SyncFault::default();
+            on_disk(dir, engine, &log, fault, Stagger::of(node), config.health)
         }
     }
 }
@@ -175,6 +176,7 @@ fn on_disk(
     dir: DataDir,
     kind: Kind,
     log: &raft_engine::Options,
+    fault: raft_engine::SyncFault,
     stagger: Stagger,
     health: Health,
 ) -> Result<Store, Error> {
@@ -183,7 +185,6 @@ fn on_disk(
     if !dir.was_clean() {
         renew(&log_dir, &rows_dir, kind)?;
     }
-    let fault = raft_engine::SyncFault::default();
     let log = raft_engine::open(&log_dir, log, fault, health.clone()).map_err(part("Raft log", log_dir.clone()))?;
     let background = Background::thread("checkpoints", health.clone(), stagger);
     let background = background.map_err(part("checkpoint thread", rows_dir))?;
@@ -311,9 +312,11 @@ impl Store {
         Ok(self.dir.as_ref().map_or(Ok(None), DataDir::reaching)?)
     }
 
-    /// Returns how long ago the rows were last whole again after they had been set aside; `None` if that never was.
-    pub fn rebuilt_ago(&self) -> Option<Duration> {
-        self.dir.as_ref()?.rebuilt_ago()
+    /// Returns what tells, whenever it is asked, how long ago the rows were last whole again after they had been set aside;
+    /// `None` if that never was.
+    pub fn last_rebuild(&self) -> impl Fn() -> Option<Duration> + Send + Sync + use<> {
+        let rebuilt = self.dir.as_ref().map(DataDir::rebuilt);
+        move || rebuilt.as_deref().and_then(dir::age)
     }
 
     /// Sets the rows of a node that has failed aside, if that is what they were found to need. What is in memory is not:
@@ -347,18 +350,23 @@ impl Store {
     ///
     /// What cannot be synced.
     pub fn close(self) -> Result<bool, Error> {
-        if self.health.failure().is_some() || self.is_in_use() {
+        // What the engine's own threads have met may not have been told yet.
+        if self.engine.checkpoint().is_err() || self.health.failure().is_some() || self.is_in_use() {
             return Ok(false);
         }
         let Self {
             engine,
             log,
             background,
+            health,
             dir,
-            ..
         } = self;
-        // The threads of each end with it.
+        // The threads of each end with it, and write what they still hold: that may fail as well, and a sync after it
+        // would not tell.
         drop((log, engine, background));
+        if health.failure().is_some() {
+            return Ok(false);
+        }
         if let Some(dir) = dir {
             renew::sync(&dir.log())?;
             renew::sync(&dir.rows())?;
@@ -478,6 +486,34 @@ mod tests {
             assert!(!was_clean(&store) && store.close().unwrap());
             assert!(was_clean(&open(config).unwrap()));
         }
+    }
+
+    #[test]
+    fn failed_last_sync_of_the_log_is_no_orderly_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let config = config(Place::Directory {
+            path: path.clone(),
+            engine: Kind::Fjall,
+            log: LOG,
+        });
+        drop(open(config.clone()).unwrap());
+        let identity = Identity {
+            cluster: config.cluster.clone(),
+            node: config.node,
+            engine: Kind::Fjall,
+        };
+        let fault = raft_engine::SyncFault::default();
+        let dir = DataDir::open(&path, &identity).unwrap();
+        let (stagger, health) = (Stagger::of(config.node), Health::default());
+        let store = on_disk(dir, Kind::Fjall, &LOG, fault.clone(), stagger, health).unwrap();
+        // Nobody waits for it: it is written with what comes next, here with nothing.
+        let group = store.log.group(GroupId::DIRECTORY);
+        group.save_committed(Bytes::from("c")).unwrap();
+        drop(group);
+        fault.set(true);
+        assert!(!store.close().unwrap());
+        assert!(!open(config).unwrap().dir.unwrap().was_clean());
     }
 
     #[test]

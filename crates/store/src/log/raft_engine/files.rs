@@ -28,19 +28,36 @@ impl SyncFault {
 }
 
 /// The real file system, with the switch.
-pub(super) struct Files(pub(super) SyncFault);
+pub(super) struct Files {
+    pub(super) fault: SyncFault,
+    pub(super) abandoned: Abandoned,
+}
+
+/// Says that a log has failed and is only closed: nobody counts on what it syncs. raft-engine panics where a sync fails, also
+/// in its destructors, of which a second panic would end the process before the node has said why it ends.
+#[derive(Clone, Default)]
+pub(super) struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// Lets every sync from now on do nothing.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// An open file.
 pub(super) struct File {
     real: Arc<RealHandle>,
     fault: SyncFault,
+    abandoned: Abandoned,
 }
 
 impl Files {
     fn wrap(&self, real: RealHandle) -> File {
         File {
             real: Arc::new(real),
-            fault: self.0.clone(),
+            fault: self.fault.clone(),
+            abandoned: self.abandoned.clone(),
         }
     }
 }
@@ -85,6 +102,9 @@ impl Handle for File {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.abandoned.0.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.fault.check()?;
         self.real.sync()
     }

@@ -30,6 +30,7 @@ mod view;
 mod write;
 mod writer;
 
+use files::Abandoned;
 pub use files::SyncFault;
 pub use view::TAIL_LEN_MAX;
 pub use writer::QUEUE_LEN_MAX;
@@ -98,13 +99,19 @@ pub fn open(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> 
 
 fn open_parts(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> io::Result<Logs> {
     let config = options.config(dir)?;
-    let engine = guarded(|| Engine::open_with_file_system(config, Arc::new(files::Files(fault))))?;
+    let abandoned = Abandoned::default();
+    let files = files::Files {
+        fault,
+        abandoned: abandoned.clone(),
+    };
+    let engine = guarded(|| Engine::open_with_file_system(config, Arc::new(files)))?;
     let groups = recover::groups(&engine)?;
     let parts = Arc::new(Parts {
         engine,
         writer: Writer::new(health.clone()),
         purger: Purger::new(options.file_len as usize),
         health,
+        abandoned,
     });
     let (writes, purges, dir) = (parts.clone(), parts.clone(), dir.to_owned());
     let writer = move || writes.watched("writing the log", || writes.write());
@@ -127,6 +134,7 @@ struct Parts {
     writer: Writer,
     purger: Purger,
     health: Health,
+    abandoned: Abandoned,
 }
 
 impl Parts {
@@ -157,11 +165,17 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.parts.writer.stop();
         self.parts.purger.stop();
+        let mut have_ended = true;
         for handle in self.threads.drain(..) {
             // The last handle may be dropped by a callback, on the writer's own thread.
-            if handle.thread().id() != thread::current().id() && handle.join().is_err() {
+            if handle.thread().id() == thread::current().id() {
+                have_ended = false;
+            } else if handle.join().is_err() {
                 tracing::error!("a thread of the log panicked while it told of a panic");
             }
+        }
+        if have_ended && self.parts.health.failure().is_some() {
+            self.parts.abandoned.set();
         }
     }
 }

@@ -37,7 +37,6 @@ fn a_failed_sync_fails_every_later_call_and_is_signalled() {
     fault.set(true);
     wait(|done| log.append(vec![record(1, "a")], done)).unwrap_err();
     assert_eq!(health.failure().unwrap().doing, "writing the log");
-    fault.set(false);
     wait(|done| log.save_vote(Bytes::from("v"), done)).unwrap_err();
     log.truncate_after(None).unwrap_err();
     log.state().unwrap_err();
