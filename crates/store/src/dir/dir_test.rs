@@ -151,13 +151,45 @@ fn what_new_rows_must_reach_is_kept_until_they_have() {
     let dir = tempfile::tempdir().unwrap();
     let opened = DataDir::open(dir.path(), &identity()).unwrap();
     std::fs::create_dir_all(opened.rows()).unwrap();
-    assert_eq!((opened.reaching().unwrap(), opened.rebuilt_ago()), (None, None));
+    assert_eq!((opened.reaching().unwrap(), age(&opened.rebuilt())), (None, None));
     let reaching = Some((GroupId::new(3), 77));
     opened.set_rows_aside(reaching).unwrap();
     drop(opened);
     let opened = DataDir::open(dir.path(), &identity()).unwrap();
-    assert_eq!((opened.reaching().unwrap(), opened.rebuilt_ago()), (reaching, None));
+    assert_eq!((opened.reaching().unwrap(), age(&opened.rebuilt())), (reaching, None));
     opened.rows_are_whole().unwrap();
     assert_eq!(opened.reaching().unwrap(), None);
-    assert!(opened.rebuilt_ago().is_some());
+    assert!(age(&opened.rebuilt()).is_some());
+}
+
+#[test]
+fn cut_while_rows_are_set_aside_forgets_nothing_of_what_must_be_reached() {
+    // Invariant 4.
+    let reaching = Some((GroupId::new(3), 77));
+    for is_renamed in [false, true] {
+        let dir = made();
+        let opened = DataDir::open(dir.path(), &identity()).unwrap();
+        std::fs::create_dir_all(opened.log()).unwrap();
+        std::fs::create_dir_all(opened.rows()).unwrap();
+        opened.set_rows_aside(reaching).unwrap();
+        std::fs::rename(dir.path().join(REBUILDING), dir.path().join(REBUILDING_NEXT)).unwrap();
+        if !is_renamed {
+            std::fs::rename(dir.path().join(format!("{DAMAGED}1")), opened.rows()).unwrap();
+        }
+        drop(opened);
+        let opened = DataDir::open(dir.path(), &identity()).unwrap();
+        assert_eq!(opened.reaching().unwrap(), reaching.filter(|_| is_renamed));
+        assert_eq!(opened.rows().exists(), !is_renamed);
+        assert!(!dir.path().join(REBUILDING_NEXT).exists());
+    }
+}
+
+#[test]
+fn mark_that_does_not_say_what_must_be_reached_is_refused() {
+    let dir = made();
+    let opened = DataDir::open(dir.path(), &identity()).unwrap();
+    for text in ["3 7", "3\n", "three 7\n", "3 7 \n"] {
+        fs::write(dir.path().join(REBUILDING), text).unwrap();
+        assert!(matches!(opened.reaching(), Err(Refused::GarbledMark(_))), "{text:?}");
+    }
 }

@@ -7,7 +7,8 @@
 //!   log/          the Raft log
 //!   rows/         the engine's files
 //!   rows.damaged-1/   rows that could not be opened: the last ones, two at most
-//!   REBUILDING    there while rows that were set aside come back; says what they must reach
+//!   REBUILDING    there while rows that were set aside come back; says what they must reach, if it must be said
+//!   REBUILDING.new    the same, before the rows are set aside
 //!   REBUILT       when that was last
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! 2. `CLEAN` says that all that stands in the directory is on the disk: it is made when everything was synced, after the
 //!    last write, and durably removed before the next one.
 //! 3. Rows that were set aside stay until those that took their place were whole.
+//! 4. Where there are no rows because they were set aside, what their successors must reach is known, whole.
 
 pub(crate) mod renew;
 
@@ -43,6 +45,7 @@ const LOG: &str = "log";
 const ROWS: &str = "rows";
 const CLEAN: &str = "CLEAN";
 const REBUILDING: &str = "REBUILDING";
+const REBUILDING_NEXT: &str = "REBUILDING.new";
 const REBUILT: &str = "REBUILT";
 /// How names of rows that were set aside begin; a number follows.
 const DAMAGED: &str = "rows.damaged-";
@@ -139,6 +142,12 @@ pub enum Refused {
         #[source]
         source: serde_json::Error,
     },
+    /// The file that says up to where rows must be rebuilt cannot be read.
+    #[error(
+        "{0} does not say up to which entry of which group the rows must be rebuilt: replace the node, its own log is not \
+         believed"
+    )]
+    GarbledMark(PathBuf),
     /// The operating system refused.
     #[error("cannot use {path}")]
     Io {
@@ -192,6 +201,7 @@ impl DataDir {
             Err(error) => return Err(io_error(&file)(error)),
         };
         let was_clean = take_clean_mark(path)?;
+        end_setting_aside(path)?;
         Ok(Self {
             path: path.to_owned(),
             created,
@@ -234,17 +244,18 @@ impl DataDir {
         let mut kept = self.damaged()?;
         let number = kept.last().map_or(1, |last| last + 1);
         let aside = self.path.join(format!("{DAMAGED}{number}"));
-        fs::rename(&rows, &aside).map_err(io_error(&rows))?;
-        self.sync()?;
-        // From here on a second failure does not cost what was set aside.
-        let marked = File::create(&mark).and_then(|mut file| {
-            if let Some((group, index)) = reaching {
-                writeln!(file, "{} {index}", group.get())?;
-            }
+        // First what their successors must reach, so that a power cut between any two of these steps forgets nothing.
+        let next = self.path.join(REBUILDING_NEXT);
+        let text = reaching.map(|(group, index)| format!("{} {index}\n", group.get()));
+        let noted = File::create(&next).and_then(|mut file| {
+            file.write_all(text.unwrap_or_default().as_bytes())?;
             file.sync_all()
         });
-        marked.map_err(io_error(&mark))?;
+        noted.map_err(io_error(&next))?;
         self.sync()?;
+        fs::rename(&rows, &aside).map_err(io_error(&rows))?;
+        self.sync()?;
+        end_setting_aside(&self.path)?;
         kept.push(number);
         for number in &kept[..kept.len().saturating_sub(DAMAGED_MAX)] {
             let old = self.path.join(format!("{DAMAGED}{number}"));
@@ -260,24 +271,25 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(io_error(&mark))?,
         };
-        let mut numbers = text.split_whitespace();
-        let group = numbers.next().and_then(|group| group.parse().ok());
-        let index = numbers.next().and_then(|index| index.parse().ok());
-        Ok(group.map(GroupId::new).zip(index))
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let numbers = text.strip_suffix('\n').and_then(|text| text.split_once(' '));
+        let parsed = numbers.and_then(|(group, index)| Some((GroupId::new(group.parse().ok()?), index.parse().ok()?)));
+        parsed.map(Some).ok_or(Refused::GarbledMark(mark))
     }
 
-    /// Returns how long ago the rows were last whole again after they had been set aside; `None` if that never was.
-    pub fn rebuilt_ago(&self) -> Option<Duration> {
-        let rebuilt = fs::metadata(self.path.join(REBUILT)).and_then(|mark| mark.modified());
-        // A clock that was set back since then makes it a moment ago.
-        Some(rebuilt.ok()?.elapsed().unwrap_or_default())
+    /// Returns the file whose age is how long ago the rows were last whole again after they had been set aside; it is
+    /// missing if that never was.
+    pub fn rebuilt(&self) -> PathBuf {
+        self.path.join(REBUILT)
     }
 
     /// Notes that the rows hold all that they must.
     pub fn rows_are_whole(&self) -> Result<(), Refused> {
         let mark = self.path.join(REBUILDING);
         if mark.exists() {
-            let rebuilt = self.path.join(REBUILT);
+            let rebuilt = self.rebuilt();
             File::create(&rebuilt).map_err(io_error(&rebuilt))?;
         }
         match fs::remove_file(&mark) {
@@ -314,6 +326,13 @@ impl DataDir {
     }
 }
 
+/// Returns how long ago a file was written; `None` of one that is missing.
+pub(crate) fn age(file: &Path) -> Option<Duration> {
+    let written = fs::metadata(file).and_then(|file| file.modified()).ok()?;
+    // A clock that was set back since then makes it a moment ago.
+    Some(written.elapsed().unwrap_or_default())
+}
+
 /// Removes the mark of an orderly stop, durably, and tells whether it was there.
 fn take_clean_mark(dir: &Path) -> Result<bool, Refused> {
     let mark = dir.join(CLEAN);
@@ -325,6 +344,21 @@ fn take_clean_mark(dir: &Path) -> Result<bool, Refused> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.map_err(io_error(dir))?;
     Ok(was_there)
+}
+
+/// Ends what setting rows aside has begun, or forgets it if the rows are still there.
+fn end_setting_aside(dir: &Path) -> Result<(), Refused> {
+    let next = dir.join(REBUILDING_NEXT);
+    if !next.exists() {
+        return Ok(());
+    }
+    let ended = if dir.join(ROWS).exists() {
+        fs::remove_file(&next)
+    } else {
+        fs::rename(&next, dir.join(REBUILDING))
+    };
+    let ended = ended.and_then(|()| File::open(dir)?.sync_all());
+    ended.map_err(io_error(&next))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Refused {
