@@ -4,7 +4,8 @@
 //! every error of an engine is final, whoever it happens to. Libraries panic where they meet what they hold for
 //! impossible, such as damaged files: that is an error here like any other.
 //!
-//! Rows that are damaged are rebuilt when the node has ended; those that the system would not read are left as they are.
+//! Rows that are damaged are rebuilt when the node has ended, whoever met the damage: a read, or the engine's own threads.
+//! Those that the system would not read are left as they are.
 //!
 //! While a node starts, its rows are on trial: what cannot be read is told to whoever reads, who can set the rows aside.
 
@@ -63,7 +64,26 @@ impl Watched {
     fn write(&self, doing: &'static str, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.health.check()?;
         let written = caught(write).unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
-        written.map_err(|error| self.health.fail(Failure::of_node(doing, error)).into())
+        written.map_err(|error| {
+            // The engine's own threads end where they meet damage, and do not tell.
+            let is_damaged = is_damage(&error) && self.is_damaged();
+            let failure = Failure {
+                rebuild: is_damaged.then_some(Rebuild { reaching: None }),
+                ..Failure::of_node(doing, error)
+            };
+            self.health.fail(failure).into()
+        })
+    }
+
+    /// Tells whether there are rows that cannot be read for what stands in their files. It reads them all.
+    fn is_damaged(&self) -> bool {
+        let all: Range<&[u8]> = &[]..&[u8::MAX];
+        let unread = || self.engine.range(all, Order::Ascending).find_map(Result::err);
+        match caught(unread) {
+            Ok(None) => false,
+            Ok(Some(Unreadable(source))) => is_damage(&*source),
+            Err(_panicked) => true,
+        }
     }
 }
 
@@ -216,6 +236,10 @@ mod tests {
                 Ok(())
             }
 
+            fn check_workers(&self) -> io::Result<()> {
+                Err(io::Error::other("compaction has ended"))
+            }
+
             fn disk_len(&self) -> u64 {
                 0
             }
@@ -223,8 +247,9 @@ mod tests {
 
         let damage = || io::Error::other("checksum mismatch");
         let refusal = || io::Error::from_raw_os_error(libc::EIO);
-        let reads: [fn(&dyn Engine) -> bool; 2] = [
+        let reads: [fn(&dyn Engine) -> bool; 3] = [
             |engine| engine.get(b"k").is_err(),
+            |engine| engine.check_workers().is_err(),
             |engine| engine.range(b"a"..b"z", Order::Ascending).all(|row| row.is_err()),
         ];
         for read in reads {
