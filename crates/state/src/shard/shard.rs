@@ -93,6 +93,7 @@ impl Shard {
             record,
             clients,
             shadow_clients,
+            fork_clients: Vec::new(),
             next_expiry: None,
             dirty: false,
         };
@@ -107,6 +108,9 @@ impl Shard {
         for (number, tenant) in self.tenants.iter_mut().filter(|(_, tenant)| tenant.dirty) {
             tenant.dirty = false;
             rows.put(tenant::key(self.place, *number), tenant::encode(&tenant.record));
+            for (fork, mut clients) in std::mem::take(&mut tenant.fork_clients) {
+                clients.flush(rows, self.place.copy(*number, fork));
+            }
             let live = self.place.copy(*number, tenant.record.live.number);
             tenant.clients.flush(rows, live);
             if let Some(shadow) = &tenant.record.shadow {
@@ -304,6 +308,9 @@ impl Shard {
     pub(super) fn discard(&mut self, rows: &mut dyn RowsMut, tenant: TenantNumber, state: &CopyState) {
         if state.number == 0 {
             return;
+        }
+        if let Some(tenant) = self.tenants.get_mut(&tenant) {
+            tenant.fork_clients.retain(|(fork, _)| *fork != state.number);
         }
         let copy = self.place.copy(tenant, state.number);
         rows.put(garbage::key(copy), bytes::Bytes::new());

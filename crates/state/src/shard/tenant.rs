@@ -12,6 +12,8 @@ pub(crate) struct Tenant {
     pub(crate) clients: Clients,
     /// Windows of the shadow, empty where there is none.
     pub(crate) shadow_clients: Clients,
+    /// Windows of forks that are not in rows yet, by the copy's number.
+    pub(crate) fork_clients: Vec<(u32, Clients)>,
     /// No key of an owned tenant expires before this; followers do not expire keys by themselves.
     pub(crate) next_expiry: Option<TenantTime>,
     /// Whether the record's row is behind.
@@ -25,6 +27,7 @@ impl Tenant {
             record: Record::unknown(),
             clients: Clients::default(),
             shadow_clients: Clients::default(),
+            fork_clients: Vec::new(),
             next_expiry: None,
             dirty: true,
         }

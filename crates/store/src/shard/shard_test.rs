@@ -12,6 +12,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use stead_state::{
     codec::frame,
+    lineage::Lineage,
     rows::{Order, PLACE_LEN, Row, Unreadable, kind},
     shard::{
         Answer,
@@ -566,6 +567,47 @@ fn a_snapshot_that_is_read_slowly_is_of_its_cut() {
     snapshot.chunks = Box::new(chunks.into_iter().chain(snapshot.chunks));
     let other = installed(snapshot, HOME);
     assert!(other.state() == before);
+}
+
+/// Invariant 6: also where a copy leaves memory.
+#[test]
+fn a_fork_changes_nothing_of_a_snapshot_that_was_cut_before() {
+    let mut node = Node::new(HOME);
+    node.propose(&[create(1)]);
+    for value in 0..400 {
+        node.propose(&[put(1, 1, value)]);
+    }
+    let cut = node.machine.snapshot().unwrap();
+    let start = cut.applied.index as usize;
+    for value in 400..800 {
+        node.propose(&[put(1, 1, value)]);
+    }
+    let mut lineage = Lineage::starting(Epoch::FIRST);
+    lineage.promoted_to(Epoch::FIRST.next().unwrap(), Sequence::new(10).unwrap());
+    let follow = Follow {
+        tenant: tenant(1),
+        version: version(9),
+        home: FOLLOWER,
+        epoch: Epoch::FIRST.next().unwrap(),
+        lineage,
+    };
+    node.propose(&[follow.encode()]);
+    let mut other = installed(cut, HOME);
+    for entry in node.log[start..].to_vec() {
+        other.machine.apply(vec![entry]).unwrap();
+    }
+    assert_eq!(other.state(), node.state());
+    let windows = |node: &mut Node| {
+        node.machine.checkpoint().unwrap();
+        let rows = node.disk.open();
+        let kind = stead_state::rows::kind::CLIENT;
+        let rows = rows.range(&[kind]..&[kind + 1], Order::Ascending);
+        let rows = rows.map(|row| row.map(|(key, value)| (key.slice(PLACE_LEN..), value)).unwrap());
+        rows.collect::<Vec<_>>()
+    };
+    let expected = windows(&mut node);
+    assert!(!expected.is_empty());
+    assert_eq!(windows(&mut other), expected);
 }
 
 /// An engine that counts the rows that are looked at.

@@ -60,9 +60,9 @@ impl Shard {
             // Whole live state becomes the fork, under its number; the tenant is seeded anew.
             let copy = std::mem::take(&mut record.live);
             let lineage = std::mem::take(&mut record.lineage);
-            // The fork's windows stand in rows from here on, whether or not a checkpoint had written them.
-            let number = self.place.copy(follow.tenant, copy.number);
-            std::mem::take(&mut tenant.clients).flush(context.rows, number);
+            // The fork's windows stand in rows from the next checkpoint on, and in no snapshot that was cut before.
+            let clients = std::mem::take(&mut tenant.clients);
+            tenant.fork_clients.push((copy.number, clients));
             record.forks.push(Fork { copy, lineage, point });
             // What was suspected is in the fork; nothing can be wrong with an empty copy.
             record.suspect = false;

@@ -378,6 +378,7 @@ fn windows_of_a_fork_are_in_every_replica() {
     replicas.step(Step::Write(1, Some(1)));
     replicas.step(Step::Write(2, Some(1)));
     replicas.step(Step::Follow(true, 1));
+    replicas.through.reopen();
     let copy = {
         let fork = &replicas.record().forks[0].copy;
         replicas.through.shard.place().copy(TENANT, fork.number)
