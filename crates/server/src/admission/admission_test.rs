@@ -309,6 +309,16 @@ fn new_outcome_waits_only_while_all_are_young() {
 }
 
 #[test]
+fn tenant_keeps_no_more_outcomes_than_its_group_has_room_for() {
+    let tenant = tenant(7, &[(TenantLimit::Outcomes, 2_000_000)]);
+    let max = windows::GROUP_OUTCOMES_MAX;
+    let outcomes = |of_group| windows::limits(&tenant, of_group).outcomes;
+    assert_eq!(outcomes(0), 2_000_000);
+    assert_eq!(outcomes(max - 1_000_000), 1_000_000);
+    assert_eq!((outcomes(max), outcomes(2 * max)), (65_536, 65_536));
+}
+
+#[test]
 fn group_bound_refuses_the_large_tenant_and_serves_the_small_one() {
     let tenant = tenant(7, &[(TenantLimit::Outcomes, 8 << 20)]);
     let held = |outcomes, of_group| windows::Remembered {

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use stead_state::{
     directory::Tenant,
-    shard::window::{REMEMBERED_MS_MIN, may_go},
+    shard::{
+        command::WindowLimits,
+        window::{REMEMBERED_MS_MIN, may_go},
+    },
 };
 use stead_types::{TenantLimit, TenantTime};
 
@@ -61,6 +64,17 @@ pub(crate) fn check(tenant: &Tenant, held: &Remembered) -> Result<(), Refused> {
         });
     }
     Ok(())
+}
+
+/// Returns what a write of a tenant is proposed with: the tenant's limits, of outcomes no more than what the group, which
+/// remembers `of_group` of all tenants, has room for. What is older than a minute goes above that.
+pub(crate) fn limits(tenant: &Tenant, of_group: usize) -> WindowLimits {
+    let own = WindowLimits::of(|limit| tenant.limit(limit));
+    let share = GROUP_OUTCOMES_MAX.saturating_sub(of_group).max(GROUP_OUTCOMES_MIN);
+    WindowLimits {
+        outcomes: own.outcomes.min(u32::try_from(share).unwrap_or(u32::MAX)),
+        ..own
+    }
 }
 
 /// Returns how long it takes until an outcome may be forgotten; `None` if it may be now, or if there is none.

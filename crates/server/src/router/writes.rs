@@ -23,7 +23,10 @@ use stead_types::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{Job, READY_WAIT, Router, Write, by_deadline, request::Change, too_late};
-use crate::host::{Hosted, storage_failed};
+use crate::{
+    admission::windows,
+    host::{Hosted, storage_failed},
+};
 
 /// How much of its time a delete of a large range works: the rest is for its answer.
 const RANGE_TIME_SHARE: f64 = 0.75;
@@ -60,7 +63,7 @@ impl Router {
         };
         let mut running = FuturesUnordered::new();
         for jobs in by_deadline(self.wanted(jobs), |job| job.call.deadline) {
-            let proposals: Vec<Proposal> = jobs.iter().map(proposal).collect();
+            let proposals = proposals(&hosted, &jobs);
             for part in parts(jobs.into_iter().zip(proposals)) {
                 running.push(self.write_part(&hosted, tenant, part));
             }
@@ -92,7 +95,7 @@ impl Router {
                 jobs.drain(..).for_each(|job| self.refuse(job.call, &error));
             }
             jobs = self.wanted(jobs);
-            proposals = jobs.iter().map(proposal).collect();
+            proposals = self::proposals(hosted, &jobs);
         }
     }
 
@@ -336,12 +339,15 @@ fn answered_by(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
 }
 
-fn proposal(job: &Job<Write>) -> Proposal {
-    Proposal {
-        command: command(&job.tenant, &job.ask),
+fn proposals(hosted: &Hosted, jobs: &[Job<Write>]) -> Vec<Proposal> {
+    // Where it cannot be read nothing is proposed.
+    let of_group = hosted.machine.read(|view| view.shard().outcomes()).unwrap_or_default();
+    let proposal = |job: &Job<Write>| Proposal {
+        command: command(&job.ask, job.tenant.number, windows::limits(&job.tenant, of_group)),
         work: work(&job.ask.change),
         deadline: job.call.deadline,
-    }
+    };
+    jobs.iter().map(proposal).collect()
 }
 
 /// What a write makes replicas do beyond what its bytes tell.
@@ -372,9 +378,8 @@ fn operation_work(operation: &Operation) -> usize {
 }
 
 /// Writes the command of a write; of a range the first one.
-fn command(tenant: &Tenant, write: &Write) -> Bytes {
-    let (number, key) = (tenant.number, write.idempotency);
-    let limits = WindowLimits::of(|limit| tenant.limit(limit));
+fn command(write: &Write, number: TenantNumber, limits: WindowLimits) -> Bytes {
+    let key = write.idempotency;
     match &write.change {
         Change::One(operation) => {
             let write = command::Write::new(number, key, operation.clone());

@@ -195,8 +195,13 @@ impl Clients {
     ) -> change::Outcome {
         let own = self.windows.get(&key.client);
         let over = own.map_or(0, |window| (window.len() + 1).saturating_sub(OUTCOMES_MAX));
+        let of_copy = (self.outcomes + 1).saturating_sub(limits.outcomes as usize);
+        // Where the copy has too many its oldest go, also if they are the client's own.
+        let is_oldest = self.by_oldest.first().is_some_and(|(_, id)| *id == key.client);
+        let over = if is_oldest { over.max(of_copy) } else { over };
         let evicted = own.map_or(0, |window| window.evictable(now, EVICTED_MAX, over));
-        let mut others = self.too_old(key.client, now, (EVICTED_MAX - evicted, limits));
+        let left = of_copy.saturating_sub(evicted);
+        let mut others = self.too_old(key.client, now, (EVICTED_MAX - evicted, left));
         if own.is_none() {
             self.make_room(&mut others, now, limits);
         }
@@ -210,13 +215,7 @@ impl Clients {
     }
 
     /// Finds outcomes of other clients that are old, or may go where the copy has too many.
-    fn too_old(
-        &self,
-        client: ClientId,
-        now: TenantTime,
-        (mut most, limits): (usize, WindowLimits),
-    ) -> Vec<(ClientId, u32)> {
-        let mut over = (self.outcomes + 1).saturating_sub(limits.outcomes as usize);
+    fn too_old(&self, client: ClientId, now: TenantTime, (mut most, mut over): (usize, usize)) -> Vec<(ClientId, u32)> {
         let mut found = Vec::new();
         for (time, other) in &self.by_oldest {
             if most == 0 || found.len() == OTHERS_MAX - CLIENTS_EVICTED_MAX || !may_go(*time, now) {

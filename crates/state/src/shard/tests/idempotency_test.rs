@@ -211,6 +211,20 @@ fn past_the_tenant_s_number_what_is_oldest_of_all_goes() {
     assert!(is_repeated(&home.apply(now, write(0, 990, 0))));
 }
 
+#[test]
+fn past_the_tenant_s_number_its_only_client_forgets_its_own() {
+    let mut home = Group::owner();
+    let few = |sequence| limited(FEW, 1, sequence, 2_499);
+    for number in 0..1_500 {
+        home.apply(1_000 + number, limited(WindowLimits::default(), 1, number, 0));
+    }
+    let now = 2_500 + REMEMBERED_MS_MIN;
+    for number in 0..(500 / (EVICTED_MAX as u64 - 1) + 1) {
+        assert!(executed(&home.apply(now, few(1_500 + number))).is_some());
+    }
+    assert_eq!(outcomes(&home), 1_000);
+}
+
 /// Checkpoint cost follows what has changed, not what is remembered.
 #[test]
 fn a_checkpoint_writes_the_pages_that_changed() {
