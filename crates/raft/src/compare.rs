@@ -8,6 +8,7 @@
 //!   own digest = a majority's, another is not   ──> told; that voter will find the same
 //!   a majority's is another one                 ──> this node ends; its rows are set aside, and come back by a snapshot
 //!   no digest is a majority's                   ──> told; nothing can be believed
+//!   some differ, and too few have answered      ──> told; who is right is known when the others are back
 //! ```
 //!
 //! # Invariants
@@ -52,8 +53,10 @@ enum Verdict {
     OwnDiffers,
     /// All have answered, and no majority has the same.
     NobodyIsRight,
-    /// Too few have answered.
-    Unknown,
+    /// Some have another one, and too few have answered to tell who is right.
+    Undecided,
+    /// Too few have answered, and none differs.
+    Unheard,
 }
 
 /// Judges this voter's digest by those of the others; `None` of one that has none after that entry, or did not answer.
@@ -75,8 +78,10 @@ fn verdict(own: u128, others: &[(NodeId, Option<u128>)]) -> Verdict {
         Verdict::OwnDiffers
     } else if answers().count() == others.len() {
         Verdict::NobodyIsRight
+    } else if answers().any(|digest| digest != own) {
+        Verdict::Undecided
     } else {
-        Verdict::Unknown
+        Verdict::Unheard
     }
 }
 
@@ -113,8 +118,9 @@ impl Member {
         let answers = futures::future::join_all(others.into_iter().map(ask)).await;
         let verdict = verdict(own.digest, &answers);
         let (group, index) = (self.sender.group, own.index);
-        self.differs
-            .store(!matches!(verdict, Verdict::Equal | Verdict::Unknown), Ordering::Relaxed);
+        if verdict != Verdict::Unheard {
+            self.differs.store(verdict != Verdict::Equal, Ordering::Relaxed);
+        }
         match verdict {
             Verdict::Equal => {}
             Verdict::OthersDiffer(others) => {
@@ -127,7 +133,7 @@ impl Member {
                 "rows of the voters differ, and no majority has the same: compare them with a follower's before anything is \
                  repaired"
             ),
-            Verdict::OwnDiffers if self.may_rebuild => {
+            Verdict::OwnDiffers if (self.may_rebuild)() => {
                 let failure = Failure::of_group(group, "comparing its rows", RowsDiffer { index });
                 let reaching = Some((group, index));
                 self.worker.health.fail(failure.rebuilding(Rebuild { reaching }));
@@ -138,7 +144,13 @@ impl Member {
                 "rows of this node differ from those of a majority, and so they did a short time ago: they are left as they \
                  are, this is a fault of the program"
             ),
-            Verdict::Unknown => return false,
+            Verdict::Undecided => tracing::error!(
+                %group,
+                index,
+                ?answers,
+                "rows of the voters differ, and too few voters answer to tell who is right: bring the others back"
+            ),
+            Verdict::Unheard => return false,
         }
         true
     }
@@ -164,20 +176,20 @@ mod tests {
         for (others, expected) in [
             (&[][..], Verdict::Equal),
             (&[own], Verdict::Equal),
-            (&[None], Verdict::Unknown),
+            (&[None], Verdict::Unheard),
             (&[other], Verdict::NobodyIsRight),
             (&[own, own], Verdict::Equal),
             (&[own, None], Verdict::Equal),
             (&[own, other], differ(&[3])),
             (&[other, other], Verdict::OwnDiffers),
             (&[other, third], Verdict::NobodyIsRight),
-            (&[other, None], Verdict::Unknown),
-            (&[None, None], Verdict::Unknown),
+            (&[other, None], Verdict::Undecided),
+            (&[None, None], Verdict::Unheard),
             (&[other, other, own], Verdict::NobodyIsRight),
             (&[other, other, other], Verdict::OwnDiffers),
             (&[own, own, other, other], differ(&[4, 5])),
             (&[other, other, other, own], Verdict::OwnDiffers),
-            (&[other, other, None, own], Verdict::Unknown),
+            (&[other, other, None, own], Verdict::Undecided),
         ] {
             assert_eq!(of(others), expected, "{others:?}");
         }

@@ -35,8 +35,8 @@ pub(crate) struct Member {
     pub(crate) log: Arc<dyn GroupLog>,
     pub(crate) clock: Arc<GroupClock>,
     pub(crate) machine: Arc<dyn Machine>,
-    /// Whether rows that differ are to be rebuilt.
-    pub(crate) may_rebuild: bool,
+    /// Tells whether rows that differ now are to be rebuilt.
+    pub(crate) may_rebuild: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Whether replicas differed when they were compared last.
     pub(crate) differs: AtomicBool,
     pub(crate) proposer: Arc<Proposer>,

@@ -55,8 +55,9 @@ pub struct Config {
     pub spool: Option<PathBuf>,
     /// When machines are made durable, and how much of their logs stays.
     pub limits: LogLimits,
-    /// Whether a replica that differs from a majority is rebuilt. One that was a short time ago would only differ again.
-    pub may_rebuild: bool,
+    /// Tells whether a replica that differs from a majority now is rebuilt. One that was a short time ago would only differ
+    /// again.
+    pub may_rebuild: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// One group of a node.
@@ -296,7 +297,7 @@ impl Node {
             log: self.config.log.group(config.group),
             clock: clock.clone(),
             machine: parts.machine.machine.clone(),
-            may_rebuild: self.config.may_rebuild,
+            may_rebuild: self.config.may_rebuild.clone(),
             differs: AtomicBool::new(false),
             proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
             reads: Reads::default(),

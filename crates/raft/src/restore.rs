@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   log purged up to P, machine applied less ──"a snapshot that reaches P"──> every other voter, in turn
-//!        └── machine at S >= P ── records that contradict S are dropped ──> the group is opened as any other
+//!        └── machine at S >= P ── records up to S are dropped, and all if they contradict S ──> opened as any other group
 //! ```
 //!
 //! # Invariants
@@ -14,7 +14,10 @@
 //! 2. What this voter had acknowledged it has then: up to S in the machine, above S in the log. A record at S of another
 //!    term than S was never committed, nor was any above it.
 //! 3. A snapshot is taken from any voter that has applied enough: what is applied is committed, whoever leads. So one whole
-//!    voter is enough, also where no leader can be elected without this one.
+//!    voter is enough, also where no leader can be elected without this one. One that gives what cannot be read is passed
+//!    over.
+//! 4. Records that rows of another voter stand for are not kept: where replicas differ they may be what was wrong, and a
+//!    leader would send them to others.
 
 use std::error::Error;
 use std::io;
@@ -65,7 +68,9 @@ impl Restore<'_> {
     pub(crate) async fn run(&self, voters: &[NodeId], reaching: Option<u64>) -> Result<(), OpenError> {
         let group = self.sender.group;
         let unreadable = |source: BoxError| OpenError::Unreadable { group, source };
-        if let Some(lacking) = self.lacks(reaching).map_err(|error| unreadable(error.into()))? {
+        let lacking = self.lacks(reaching).map_err(|error| unreadable(error.into()))?;
+        let came = lacking.is_some();
+        if let Some(lacking) = lacking {
             let others: Vec<NodeId> = voters
                 .iter()
                 .copied()
@@ -84,7 +89,7 @@ impl Restore<'_> {
             self.ask(&others, lacking).await.map_err(unreadable)?;
         }
         let applied = self.machine.applied();
-        let dropped = drop_contradiction(&*self.log, &applied).await;
+        let dropped = drop_replaced(&*self.log, &applied, came || reaching.is_some()).await;
         if dropped.map_err(|error| unreadable(error.into()))? {
             tracing::warn!(%group, index = applied.index, "records that were never committed are dropped");
         }
@@ -110,10 +115,21 @@ impl Restore<'_> {
                     Ok(snapshot) => {
                         let (index, machine) = (snapshot.applied.index, self.machine.clone());
                         let install = move || machine.install(snapshot);
-                        self.worker.run("installing a snapshot", install).await?;
-                        spool::installed(&self.worker);
-                        tracing::info!(%group, from = %voter, index, "the rows are back");
-                        return Ok(());
+                        match self.worker.run("installing a snapshot", install).await {
+                            Ok(()) => {
+                                spool::installed(&self.worker);
+                                tracing::info!(%group, from = %voter, index, "the rows are back");
+                                return Ok(());
+                            }
+                            // Nothing of it is used; but what this node cannot write, it cannot write from another voter.
+                            Err(failed) => {
+                                self.worker.health.check()?;
+                                answers.push(format!(
+                                    "node {voter}: its snapshot cannot be installed: {}",
+                                    failed.source
+                                ));
+                            }
+                        }
                     }
                     Err(status) => {
                         self.peers.alarms.note(&status);
@@ -163,19 +179,22 @@ impl Restore<'_> {
     }
 }
 
-/// Drops records that contradict what a machine has applied (invariant 2), durably. Tells whether there were any.
-async fn drop_contradiction(log: &dyn GroupLog, applied: &Applied) -> io::Result<bool> {
+/// Drops records that contradict what a machine has applied (invariant 2) and, where that came from another voter, those
+/// that it stands for (invariant 4), durably. Tells whether any contradicted it.
+async fn drop_replaced(log: &dyn GroupLog, applied: &Applied, came: bool) -> io::Result<bool> {
     let Some(applied) = read_log_id_record(applied.log_id.clone())? else {
         return Ok(false);
     };
     let at = log.read(applied.index..applied.index + 1, usize::MAX)?;
-    let Some(record) = at.into_iter().next() else {
-        return Ok(false);
+    let contradicts = match at.into_iter().next() {
+        None => false,
+        Some(record) => read_entry_record(record.bytes)?.log_id != applied,
     };
-    if read_entry_record(record.bytes)?.log_id == applied {
+    if contradicts {
+        log.truncate_after(applied.index.checked_sub(1))?;
+    } else if !came {
         return Ok(false);
     }
-    log.truncate_after(applied.index.checked_sub(1))?;
     log.purge(applied.index, log_id_record(Some(&applied)))?;
     if let Some(vote) = log.state()?.vote {
         // Neither of the two syncs; a vote does.
@@ -183,7 +202,7 @@ async fn drop_contradiction(log: &dyn GroupLog, applied: &Applied) -> io::Result
         log.save_vote(vote, Box::new(move |result| drop(done.send(result))));
         written.await.map_err(io::Error::other)??;
     }
-    Ok(true)
+    Ok(contradicts)
 }
 
 /// Cuts a snapshot for a voter whose rows are gone.
@@ -274,14 +293,22 @@ mod tests {
 
     #[tokio::test]
     async fn records_that_contradict_a_snapshot_are_dropped_and_no_others() {
-        // Invariant 2. At 4 and above stands what term 2 has replaced elsewhere.
-        for (term, index, dropped, first) in [(1, 4, false, Some(3)), (2, 4, true, None), (2, 9, false, Some(3))] {
+        // Invariants 2 and 4. At 4 and above stands what term 2 has replaced elsewhere.
+        for (term, index, came, dropped, first) in [
+            (1, 4, false, false, Some(3)),
+            (2, 4, false, true, None),
+            (2, 9, false, false, Some(3)),
+            (1, 4, true, false, Some(5)),
+            (2, 4, true, true, None),
+            (2, 9, true, false, None),
+        ] {
             let disk = Disk::default();
             let log = log(&disk);
-            assert_eq!(drop_contradiction(&*log, &applied(term, index)).await.unwrap(), dropped);
+            let contradicted = drop_replaced(&*log, &applied(term, index), came).await.unwrap();
+            assert_eq!(contradicted, dropped);
             let state = log.state().unwrap();
-            assert_eq!(state.first, first);
-            assert_eq!(state.purged.unwrap().index, if dropped { index } else { 2 });
+            assert_eq!(state.first, first, "{term} {index} {came}");
+            assert_eq!(state.purged.unwrap().index, if dropped || came { index } else { 2 });
         }
     }
 }

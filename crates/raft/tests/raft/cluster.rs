@@ -148,7 +148,7 @@ impl<M: Subject> Replicas<M> {
             blocking: Blocking::Inline,
             spool: None,
             limits: stead_raft::LogLimits::default(),
-            may_rebuild: true,
+            may_rebuild: Arc::new(|| true),
         });
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());

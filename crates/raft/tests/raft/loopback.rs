@@ -62,7 +62,7 @@ async fn start(count: u64) -> Machines {
             blocking: Blocking::Pool,
             spool: Some(folder.path().join("spool")),
             limits: stead_raft::LogLimits::default(),
-            may_rebuild: true,
+            may_rebuild: Arc::new(|| true),
         });
         let incoming = TcpListenerStream::new(listener).inspect(|stream| {
             // Nagle's algorithm and delayed acknowledgements together cost 40 ms an entry.

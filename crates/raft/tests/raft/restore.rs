@@ -6,6 +6,7 @@ use stead_raft::Timing;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, PATIENCE};
+use crate::toy::UNREADABLE;
 
 /// Several elections.
 const A_WHILE: Duration = Duration::from_secs(10);
@@ -94,7 +95,24 @@ async fn voter_that_must_reach_an_entry_waits_for_a_snapshot_though_its_log_is_w
         cluster.up(*other).await;
     }
     timeout(PATIENCE, cluster.up(voter)).await.unwrap();
+    // Nor is it sent to others, should this voter lead.
+    assert!(cluster.group(voter).numbers().purged >= reaching - 1);
     cluster.converge("a", "acknowledged").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn voter_whose_snapshot_cannot_be_installed_is_passed_over() {
+    // Invariant 3.
+    let mut cluster = purged().await;
+    let voter = cluster.leader().await;
+    let giver = cluster.others(voter)[0];
+    cluster.lose_rows(voter).await;
+    let machine = &cluster.node(giver).machine;
+    let key = UNREADABLE.to_owned();
+    machine.state.lock().unwrap().map.insert(key, "x".to_owned());
+    timeout(PATIENCE, cluster.up(voter)).await.unwrap();
+    assert_eq!(cluster.node(voter).machine.get("a").as_deref(), Some("acknowledged"));
+    assert_eq!(cluster.node(voter).machine.get(UNREADABLE), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,9 @@ pub struct Toy {
     pub digests: Mutex<Vec<StateDigest>>,
 }
 
+/// A machine whose map has this key gives snapshots that nobody can install.
+pub const UNREADABLE: &str = "unreadable";
+
 /// The command that sets a key.
 pub fn put(key: &str, value: &str) -> Bytes {
     format!("\x01{key}={value}").into()
@@ -136,6 +139,10 @@ impl Machine for Toy {
         for chunk in snapshot.chunks {
             let text = String::from_utf8(chunk?[1..].to_vec()).unwrap();
             let (key, value) = text.split_once('=').unwrap();
+            if key == UNREADABLE {
+                let (doing, source) = ("installing", "it cannot be read".into());
+                return Err(Failed { doing, source });
+            }
             state.map.insert(key.to_owned(), value.to_owned());
         }
         *self.disk.lock().unwrap() = state.clone();
