@@ -102,51 +102,88 @@ pub async fn run(
 ) -> Result<(), Error> {
     let health = environment.health.clone();
     let (store, rows) = rows::open_storage(&config, disk, &health)?;
-    let bound = Bound::bind(&config, &environment).await?;
-    let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
     let raft = stead_raft::Node::new(raft_config(&config, &environment, &store, &rows.views));
-    let (bound, restored) = {
-        let mut restoring = Box::pin(Restored::new(raft, rows, &store));
-        if let Poll::Ready(restored) = futures::poll!(&mut restoring) {
-            (bound, restored?)
-        } else {
-            // Rows that are gone may take long to come. Whoever calls meanwhile is refused, and goes elsewhere.
-            drop(bound);
-            let restored = tokio::select! {
-                restored = restoring => restored?,
-                failure = health.failed() => return Err(failure.into()),
-                () = stop.cancelled() => return Ok(()),
-            };
-            (Bound::bind(&config, &environment).await?, restored)
-        }
+    let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
+    let patience = config.shutdown_timeout;
+    let parts = Parts {
+        store: &store,
+        raft: &raft,
+        supervisor: &mut supervisor,
     };
-    let built = Built::build(config, &environment, &store, restored, &mut supervisor).await?;
-    built.serve(bound, &mut supervisor);
-    if environment.threads {
-        let (engine, background) = (store.engine.clone(), store.background.clone());
-        supervisor.spawn("storage threads", |stop| check_threads(engine, background, stop));
-    }
-    info!(node = %built.host.config.node.id, region = %built.host.config.node.region, "started");
-    ready();
-    tokio::select! {
-        _failure = health.failed() => {}
-        () = supervisor.watch() => {}
-        () = stop.cancelled() => tokio::select! {
-            () = built.host.drain(&built.raft) => {}
-            // What arrives meanwhile is handed on, over links that may have to be started first.
-            () = supervisor.watch() => {}
-            _failure = health.failed() => {}
-        },
-    }
-    supervisor.finish(built.host.config.shutdown_timeout).await;
-    built.raft.shutdown().await;
-    drop(built);
+    let ended = parts.run(config, &environment, rows, &stop, ready).await;
+    supervisor.finish(patience).await;
+    raft.shutdown().await;
+    drop(raft);
     until_unused(&store).await;
+    // Rows may be found damaged at any time: also while a start applies to them what the log has.
     if let Err(failure) = health.check() {
         store.give_up_rows()?;
         return Err(failure.into());
     }
+    ended?;
     close(store)
+}
+
+/// What outlives a node's work, however that ends.
+struct Parts<'a> {
+    store: &'a Store,
+    raft: &'a stead_raft::Node,
+    supervisor: &'a mut Supervisor,
+}
+
+impl Parts<'_> {
+    /// Starts the node and works until the token fires or something fails.
+    async fn run(
+        self,
+        config: Checked,
+        environment: &Environment,
+        rows: Rows,
+        stop: &CancellationToken,
+        ready: impl FnOnce() + Send,
+    ) -> Result<(), Error> {
+        let Self {
+            store,
+            raft,
+            supervisor,
+        } = self;
+        let health = &environment.health;
+        let bound = Bound::bind(&config, environment).await?;
+        let bound = {
+            let mut restoring = Box::pin(rows.restore(raft, store));
+            if let Poll::Ready(restored) = futures::poll!(&mut restoring) {
+                restored?;
+                bound
+            } else {
+                // Rows that are gone may take long to come. Whoever calls meanwhile is refused, and goes elsewhere.
+                drop(bound);
+                tokio::select! {
+                    restored = restoring => restored?,
+                    failure = health.failed() => return Err(failure.into()),
+                    () = stop.cancelled() => return Ok(()),
+                }
+                Bound::bind(&config, environment).await?
+            }
+        };
+        let built = Built::build(config, environment, store, raft.clone(), rows, supervisor).await?;
+        built.serve(bound, supervisor);
+        if environment.threads {
+            let (engine, background) = (store.engine.clone(), store.background.clone());
+            supervisor.spawn("storage threads", |stop| check_threads(engine, background, stop));
+        }
+        info!(node = %built.host.config.node.id, region = %built.host.config.node.region, "started");
+        ready();
+        tokio::select! {
+            _failure = health.failed() => {}
+            () = supervisor.watch() => {}
+            () = stop.cancelled() => tokio::select! {
+                () = built.host.drain(&built.raft) => {}
+                // What arrives meanwhile is handed on, over links that may have to be started first.
+                () = supervisor.watch() => {}
+                _failure = health.failed() => {}
+            },
+        }
+        Ok(())
+    }
 }
 
 /// Waits until nobody else uses a node's storage any more, for a short time at most.
@@ -192,19 +229,6 @@ impl Bound {
     }
 }
 
-/// The groups' node and the rows of its groups, of which none lacks what its log has purged.
-struct Restored {
-    raft: stead_raft::Node,
-    rows: Rows,
-}
-
-impl Restored {
-    async fn new(raft: stead_raft::Node, rows: Rows, store: &Store) -> Result<Self, Error> {
-        rows.restore(&raft, store).await?;
-        Ok(Self { raft, rows })
-    }
-}
-
 /// A node whose parts are there.
 struct Built {
     host: Arc<Host>,
@@ -219,7 +243,8 @@ impl Built {
         config: Checked,
         environment: &Environment,
         store: &Store,
-        Restored { raft, rows }: Restored,
+        raft: stead_raft::Node,
+        rows: Rows,
         supervisor: &mut Supervisor,
     ) -> Result<Self, Error> {
         let initial = initial(&config);
@@ -410,6 +435,7 @@ fn raft_config(config: &Checked, environment: &Environment, store: &Store, views
             .filter(|address| !address.is_empty())
             .or_else(|| first.get(&node).cloned())
     };
+    let last_rebuild = store.last_rebuild();
     let spool: Option<PathBuf> = store.dir.as_ref().map(|_| config.data_dir.join("snapshots"));
     stead_raft::Config {
         node: config.node.id,
@@ -424,7 +450,7 @@ fn raft_config(config: &Checked, environment: &Environment, store: &Store, views
         },
         spool,
         limits: environment.upkeep.log,
-        may_rebuild: store.rebuilt_ago().is_none_or(|ago| ago > REBUILD_INTERVAL_MIN),
+        may_rebuild: Arc::new(move || last_rebuild().is_none_or(|ago| ago > REBUILD_INTERVAL_MIN)),
     }
 }
 

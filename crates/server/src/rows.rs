@@ -10,8 +10,14 @@ use stead_raft::{GroupConfig, Timing};
 use stead_replication::Views;
 use stead_state::directory::{Group, Initial};
 use stead_store::{
-    Config as StoreConfig, Disk, Place, Store, directory::DirectoryMachine, engine::Kind, health::Health,
-    log::raft_engine, machine::Machine, shard::ShardMachine, view::ViewRows,
+    Config as StoreConfig, Disk, Place, Store,
+    directory::DirectoryMachine,
+    engine::{Kind, is_damage},
+    health::Health,
+    log::raft_engine,
+    machine::Machine,
+    shard::ShardMachine,
+    view::ViewRows,
 };
 use stead_types::GroupId;
 
@@ -27,13 +33,16 @@ const LOG: raft_engine::Options = raft_engine::Options {
     prefill_len: 32 << 20,
 };
 
-/// Opens the storage and reads what stands in its rows. Rows that cannot be opened or read are set aside: what they held is
-/// in the log, or another voter has it.
+/// Opens the storage and reads what stands in its rows. Rows whose files are damaged are set aside: what they held is in the
+/// log, or another voter has it. What the system would not read is left as it is: it may be whole.
 pub(crate) fn open_storage(config: &Checked, disk: Option<Disk>, health: &Health) -> Result<(Store, Rows), Error> {
-    let mut store = open_store(config, disk, health)?;
+    read_rows(config, open_store(config, disk, health)?)
+}
+
+fn read_rows(config: &Checked, store: Store) -> Result<(Store, Rows), Error> {
     let (store, rows) = match Rows::open(config, &store) {
-        Err(Error::Unreadable(error)) if store.dir.is_some() => {
-            store = store.set_rows_aside(&*error)?;
+        Err(Error::Unreadable(error)) if store.dir.is_some() && is_damage(&*error) => {
+            let store = store.set_rows_aside(&*error)?;
             let rows = Rows::open(config, &store)?;
             (store, rows)
         }
@@ -149,4 +158,76 @@ fn directory_group(config: &Checked, initial: &Initial) -> Option<GroupConfig> {
         voters,
         timing,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, ops::Range};
+
+    use bytes::Bytes;
+    use stead_state::rows::{Order, Row, Unreadable};
+    use stead_store::engine::{Change, Engine};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// An engine that opens, and whose rows cannot be read.
+    struct Unread(fn() -> io::Error);
+
+    impl Unread {
+        fn error(&self) -> Unreadable {
+            Unreadable(Box::new(self.0()))
+        }
+    }
+
+    impl Engine for Unread {
+        fn kind(&self) -> Kind {
+            Kind::Fjall
+        }
+
+        fn get(&self, _key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+            Err(self.error())
+        }
+
+        fn range<'a>(&'a self, _range: Range<&[u8]>, _order: Order) -> Box<dyn Iterator<Item = Row> + 'a> {
+            Box::new(std::iter::once(Err(self.error())))
+        }
+
+        fn write(&self, _batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
+            Err(self.0())
+        }
+
+        fn checkpoint(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn disk_len(&self) -> u64 {
+            0
+        }
+    }
+
+    fn config(data_dir: &std::path::Path) -> Checked {
+        let text = format!(
+            "[cluster]\nregions = [{{ name = \"here\", jurisdiction = \"EU\" }}]\n\
+             initial = [{{ name = \"one\", region = \"here\", peer = \"127.0.0.1:1\", client = \"127.0.0.1:2\", \
+             http = \"127.0.0.1:3\" }}]\n[node]\nname = \"one\"\ndata_dir = \"{}\"\n",
+            data_dir.display()
+        );
+        Config::load(&text, std::iter::empty()).unwrap().check().unwrap()
+    }
+
+    #[test]
+    fn rows_are_set_aside_for_damage_and_not_for_what_the_system_refuses() {
+        let refusal: fn() -> io::Error = || io::Error::from_raw_os_error(24);
+        let damage: fn() -> io::Error = || io::Error::other("checksum mismatch");
+        for (error, is_damage) in [(refusal, false), (damage, true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let config = config(dir.path());
+            let mut store = open_store(&config, None, &Health::default()).unwrap();
+            store.engine = Arc::new(Unread(error));
+            assert_eq!(read_rows(&config, store).is_ok(), is_damage);
+            assert_eq!(dir.path().join("rows.damaged-1").exists(), is_damage);
+            assert!(dir.path().join("rows").exists());
+        }
+    }
 }
