@@ -83,15 +83,14 @@ impl<'a> Ticket<'a> {
         Ok((Self { shared, id }, answered))
     }
 
-    /// Says what is known of a call whose time is over.
+    /// Says what is known of a call whose time is over. One that was not sent is not sent any more.
     pub(super) fn expired(&mut self, address: &str) -> Failure {
-        let sent = self
-            .shared
-            .0
-            .lock()
-            .waiters
-            .get(&self.id)
-            .is_none_or(|waiter| waiter.sent);
+        let mut state = self.shared.0.lock();
+        let sent = state.waiters.get(&self.id).is_none_or(|waiter| waiter.sent);
+        if !sent {
+            state.waiters.remove(&self.id);
+        }
+        drop(state);
         let error = |message| Error::new(ErrorKind::DeadlineExceeded, message);
         if sent {
             Failure::Ambiguous(error(format!("{address} did not answer in time")))
@@ -215,5 +214,30 @@ fn operation(id: u64, request: v1::operation::Request, deadline: Instant) -> v1:
         deadline_ms: u32::try_from(left).unwrap_or(u32::MAX).max(1),
         routing: v1::Routing::Unspecified.into(),
         request: Some(request),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get() -> v1::operation::Request {
+        v1::operation::Request::Get(v1::GetRequest::default())
+    }
+
+    fn sends(shared: &Shared, life: u64) -> bool {
+        matches!(shared.poll_message(life, Waker::noop()), Poll::Ready(Some(message)) if !message.operations.is_empty())
+    }
+
+    #[test]
+    fn expired_call_that_counts_as_never_sent_is_not_sent_later() {
+        let shared = Arc::new(Shared::default());
+        let life = shared.must_open().unwrap();
+        let (mut ticket, _answer) = Ticket::draw(&shared, get(), Instant::now()).unwrap();
+        assert!(matches!(ticket.expired("n"), Failure::NeverSent(_)));
+        assert!(!sends(&shared, life), "before the caller gives its place back");
+        let (mut ticket, _answer) = Ticket::draw(&shared, get(), Instant::now()).unwrap();
+        assert!(sends(&shared, life));
+        assert!(matches!(ticket.expired("n"), Failure::Ambiguous(_)));
     }
 }
