@@ -83,6 +83,10 @@ impl Outcome {
                 tracing::debug!(%tenant, ?void, "no attempt to attach");
                 self.refused.push(tenant);
             }
+            // Another entry has ended it since, and nobody else would ask for the tenant again.
+            (Meaning::Attach(tenant, number), Answer::Done) if !is_attached(tenant, number, held) => {
+                self.failed(tenant, number, held);
+            }
             (Meaning::Attach(tenant, number), Answer::Done) => {
                 let position = position(tenant, number, held);
                 self.ends.insert((tenant, number), End::Attached(position));
@@ -129,6 +133,12 @@ impl Outcome {
             detached,
         })
     }
+}
+
+/// Tells whether an attempt to attach a tenant has succeeded, and is not over.
+fn is_attached(tenant: TenantNumber, number: AttachNumber, held: &View<'_>) -> bool {
+    let session = held.record(tenant).and_then(|record| record.session);
+    session.is_some_and(|session| session.number == number && session.attached)
 }
 
 /// Returns where a tenant's live copy is, as what an attempt has come to.

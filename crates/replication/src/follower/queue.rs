@@ -20,7 +20,7 @@ use stead_state::{
 };
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber};
 
-use crate::source::{BATCH_LEN_MAX, BATCH_TENANTS_MAX};
+use crate::source::{BATCH_LEN_MAX, BATCH_PARTS_MAX};
 
 /// A proposal is closed once it has this many bytes.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 1 << 20;
@@ -31,7 +31,7 @@ pub(crate) const PROPOSAL_COMMANDS_MAX: usize = 4096;
 const _: () = assert!(
     PROPOSAL_BYTES_MAX
         + BATCH_LEN_MAX
-        + (PROPOSAL_COMMANDS_MAX + 2 * BATCH_TENANTS_MAX) * (COMMAND_BYTES + DataHead::LEN_MAX)
+        + (PROPOSAL_COMMANDS_MAX + BATCH_PARTS_MAX) * (COMMAND_BYTES + DataHead::LEN_MAX)
         <= PROPOSAL_LEN_MAX,
     "a batch would never find room in the follower's log"
 );
@@ -56,13 +56,8 @@ pub(crate) enum Item {
     Detached(TenantNumber, AttachNumber),
     /// A ping's answer. It counts for who is attached behind all that came before it.
     Pong(Proof),
-    /// The stream begins here and speaks for none of these, that were attached.
-    Begins {
-        /// Where it begins.
-        offset: FeedOffset,
-        /// Whom it spoke for, and in which attempt.
-        attached: Vec<(TenantNumber, AttachNumber)>,
-    },
+    /// The stream begins here: it speaks for nobody who was attached before.
+    Begins(FeedOffset),
 }
 
 /// Records of one tenant, as a batch brought them.
@@ -173,6 +168,14 @@ impl Queue {
         self.items.push_back(item);
     }
 
+    /// Adds that the stream begins anew, at an offset, and speaks for none of these that were attached, in these attempts.
+    pub(crate) fn begins(&mut self, offset: FeedOffset, attached: Vec<(TenantNumber, AttachNumber)>) {
+        let attached = attached.into_iter();
+        self.items
+            .extend(attached.map(|(tenant, number)| Item::Detached(tenant, number)));
+        self.items.push_back(Item::Begins(offset));
+    }
+
     /// Returns the next proposal, if there is anything; `known` says what the records have of a tenant.
     pub(crate) fn proposal(
         &mut self,
@@ -200,12 +203,7 @@ impl Queue {
                 }
                 Item::Detached(tenant, number) => self.detach(&mut proposal, tenant, number),
                 Item::Pong(proof) => proposal.proofs.push(proof),
-                Item::Begins { offset, attached } => {
-                    for (tenant, number) in attached {
-                        self.detach(&mut proposal, tenant, number);
-                    }
-                    reached = reached.max(offset);
-                }
+                Item::Begins(offset) => reached = reached.max(offset),
             }
         }
         if reached > committed {
@@ -355,6 +353,25 @@ mod tests {
         let first = next(&mut queue, offset(10), None).unwrap();
         assert_eq!(first.meanings, [Meaning::Data(T, A)]);
         assert_eq!(next(&mut queue, offset(10), None).unwrap().number, Some(2));
+    }
+
+    /// Invariant 1.
+    #[test]
+    fn stream_that_begins_anew_detaches_any_number_before_its_offset() {
+        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+        let attached = (0..20_000).map(|tenant| (TenantNumber::new(tenant), A)).collect();
+        queue.begins(offset(10), attached);
+        let mut detached = 0;
+        loop {
+            let proposal = next(&mut queue, FeedOffset::ZERO, None).unwrap();
+            assert!(proposal.commands.len() <= PROPOSAL_COMMANDS_MAX + 1);
+            detached += proposal.meanings.len();
+            if proposal.meanings.last() == Some(&Meaning::Offset) {
+                break;
+            }
+        }
+        assert_eq!(detached, 20_001);
+        assert!(next(&mut queue, offset(10), None).is_none());
     }
 
     #[test]

@@ -46,6 +46,7 @@ use crate::{
     local::Local,
     payload::Unpacker,
     peers::Peers,
+    source::{BATCH_LEN_MAX, BATCH_PARTS_MAX},
     wire::{self, Garbled, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
 };
 
@@ -55,12 +56,17 @@ const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(2
 /// How long a stream is not opened again that could not be read.
 const GARBLED_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// A stream that ended sooner than this is not opened again at once, but after a wait that doubles each time.
+const SHORT_LIFE: std::time::Duration = std::time::Duration::from_secs(1);
+const REOPEN_PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(5);
+
 type Seed = BoxFuture<'static, (TenantNumber, bool)>;
 type UnderWay = BoxFuture<'static, (Proposal, Result<Vec<Answer>, ProposeError>)>;
 
 /// Follows one home, from stream to stream, until the own rows are closed.
 pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
     let (mut flux, mut seeds, mut hint) = (Flux::default(), FuturesUnordered::new(), None);
+    let mut pause = REOPEN_PAUSE_MIN;
     loop {
         let open = Box::pin(connect(&local, &peers, home, &mut hint)).await;
         flux.opened();
@@ -71,6 +77,7 @@ pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
         stream.seeds = seeds;
         stream.flux = flux;
         local.freshness.connected(home, true);
+        let opened = Instant::now();
         let end = Box::pin(stream.go()).await;
         local.freshness.connected(home, false);
         tracing::debug!(group = %local.id(), %home, ?end, "stream ended");
@@ -85,6 +92,13 @@ pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
         (flux, seeds) = (stream.flux, stream.seeds);
         if let End::NotLeader(leader) = end {
             hint = leader;
+        }
+        if opened.elapsed() < SHORT_LIFE {
+            // It may be refused again for what this side says: opening costs both sides a list of all tenants.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(GARBLED_PAUSE);
+        } else {
+            pause = REOPEN_PAUSE_MIN;
         }
     }
 }
@@ -159,15 +173,14 @@ impl Stream {
             let attached = local.machine.read(|held| {
                 let of_home = |record: &Record| record.session.filter(|session| session.home == home);
                 let records = held.shard().records();
-                records
-                    .filter_map(|(tenant, record)| Some((tenant, of_home(record)?.number)))
-                    .collect()
+                let attached = records.filter_map(|(tenant, record)| Some((tenant, of_home(record)?.number)));
+                attached.collect::<Vec<_>>()
             })?;
             let offset = FeedOffset {
                 incarnation: Incarnation(begins.incarnation),
                 index: begins.index,
             };
-            queue.push(Item::Begins { offset, attached });
+            queue.begins(offset, attached);
         }
         Ok(Self {
             applied: local.group.applied(),
@@ -413,6 +426,10 @@ impl Stream {
         let offset = wire::offset_from(batch.offset)?;
         let unreadable = |_| Garbled("payload");
         let mut raw = self.unpacker.unpack(batch.payload, batch.raw_len).map_err(unreadable)?;
+        // What is longer would never find room in the group's log.
+        if raw.len() > BATCH_LEN_MAX || batch.parts.len() > BATCH_PARTS_MAX {
+            return Err(Garbled("batch").into());
+        }
         let attempts = self.last_attempts(batch.parts.iter().map(|part| part.tenant))?;
         let mut parts = Vec::with_capacity(batch.parts.len());
         for (part, last) in batch.parts.iter().zip(attempts) {

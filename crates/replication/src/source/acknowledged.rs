@@ -5,14 +5,15 @@
 //! 1. An offset speaks for a tenant only if it is in that follower's `attached`: it was listed as attached when the stream
 //!    was opened, or was acknowledged as attached in its present attempt since, and its session has not ended.
 //! 2. What is held is of one term, and only the last stream that a follower opened in it changes what is held of that
-//!    follower.
+//!    follower. One that was opened before ends: an earlier leader of the follower, cut off from it, may have opened the
+//!    last one, and the present leader must notice that what it acknowledges does not count.
 //! 3. What one acknowledgement says (offset, attached, detached) is seen as one step.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::sessions::Attempt;
 use crate::wire::Position;
@@ -90,6 +91,8 @@ struct Held {
     term: u64,
     streams: u64,
     followers: BTreeMap<GroupId, Follower>,
+    /// Each follower's last stream waits for this to be dropped.
+    replaced: BTreeMap<GroupId, oneshot::Sender<()>>,
 }
 
 impl Held {
@@ -98,6 +101,7 @@ impl Held {
         if term > self.term {
             self.term = term;
             self.followers.clear();
+            self.replaced.clear();
         }
     }
 }
@@ -137,14 +141,16 @@ impl Acknowledged {
         self.held.lock().reach(term);
     }
 
-    /// Takes in that a follower has opened a stream at an offset in a term, that speaks for these.
+    /// Takes in that a follower has opened a stream at an offset in a term, that speaks for these. Returns what resolves
+    /// when that stream does not count any more.
     pub(crate) fn opened(
         &self,
         (follower, term): (GroupId, u64),
         offset: FeedOffset,
         attached: BTreeMap<TenantNumber, Attempt>,
         detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
-    ) -> Stream {
+    ) -> (Stream, oneshot::Receiver<()>) {
+        let (last, replaced) = oneshot::channel();
         let mut held = self.held.lock();
         held.reach(term);
         held.streams += 1;
@@ -158,10 +164,11 @@ impl Acknowledged {
                 stream,
             };
             held.followers.insert(follower, opened);
+            held.replaced.insert(follower, last);
         }
         drop(held);
         self.changed.send_modify(|count| *count += 1);
-        stream
+        (stream, replaced)
     }
 
     /// Changes what is held of a follower, if this is its stream.
@@ -182,6 +189,7 @@ impl Acknowledged {
 mod tests {
     use stead_state::shard::record::AttachNumber;
     use stead_types::Incarnation;
+    use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
 
@@ -190,6 +198,10 @@ mod tests {
     const U: TenantNumber = TenantNumber::new(8);
 
     fn open(acknowledged: &Acknowledged, term: u64) -> Stream {
+        open_watched(acknowledged, term).0
+    }
+
+    fn open_watched(acknowledged: &Acknowledged, term: u64) -> (Stream, oneshot::Receiver<()>) {
         acknowledged.opened((F, term), FeedOffset::ZERO, BTreeMap::new(), BTreeMap::new())
     }
 
@@ -218,6 +230,20 @@ mod tests {
         assert!(known.connected && !known.knows(T));
         acknowledged.change(F, new, attach);
         assert!(acknowledged.of(F).unwrap().speaks_for(T));
+    }
+
+    /// Invariant 2.
+    #[test]
+    fn stream_that_does_not_count_ends() {
+        let acknowledged = Acknowledged::default();
+        let has_ended = |stream: &mut oneshot::Receiver<()>| stream.try_recv() == Err(TryRecvError::Closed);
+        let (_, mut first) = open_watched(&acknowledged, 3);
+        assert!(!has_ended(&mut first));
+        let (_, mut late) = open_watched(&acknowledged, 3);
+        assert!(has_ended(&mut first) && !has_ended(&mut late));
+        acknowledged.leads(4);
+        assert!(has_ended(&mut late));
+        assert!(has_ended(&mut open_watched(&acknowledged, 3).1), "of an earlier term");
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) const BATCH_BYTES_MAX: usize = 256 << 10;
 pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
 /// A batch covers no more entries once it has changes of so many tenants: each of them is a command of the follower's.
 pub(crate) const BATCH_TENANTS_MAX: usize = 4096;
+/// Most parts of a batch: those of the entries before its last one, and those of that.
+pub(crate) const BATCH_PARTS_MAX: usize = 2 * BATCH_TENANTS_MAX;
 /// Longest batch before compression: a piece, and the change that made it one.
 pub(crate) const BATCH_LEN_MAX: usize = PIECE_BYTES_MAX + CHANGE_LEN_MAX + EFFECTS_MAX * HEAD_LEN_MAX + AROUND_LEN_MAX;
 /// What the last command of a batch has around its changes.

@@ -20,7 +20,7 @@ use stead_types::{
     FeedOffset, GroupId, NodeId, Revision, TenantNumber,
     planted::{self, Bug},
 };
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 use tonic::{Status, Streaming};
 
 use super::{
@@ -116,7 +116,7 @@ pub(crate) async fn open(
             return Err(Status::internal("storage could not be read"));
         }
     };
-    let stream = note(&local, (follower, term), &listing, &beginning);
+    let (stream, replaced) = note(&local, (follower, term), &listing, &beginning);
     let opened = FeedOpened {
         incarnation: local.group.incarnation().0,
         begins: beginning.is_new.then(|| wire::offset_to(beginning.offset)),
@@ -125,6 +125,7 @@ pub(crate) async fn open(
     let mut source = Source::new(local, follower, (inbound, leadership));
     source.term = term;
     source.stream = Some(stream);
+    source.replaced = Some(replaced);
     source.sessions = beginning.sessions;
     source.under_way = beginning.under_way;
     source.place = beginning.place;
@@ -175,7 +176,11 @@ fn beginning(local: &Local, offset: FeedOffset, listing: &Listing) -> Result<Beg
             refused: Vec::new(),
         };
         // While the entry that the offset names is there, what is behind it is all there.
-        let forgotten = ends.filter(|(first, _)| *first > offset.index);
+        let floor = held.shard().feed_floor();
+        let forgotten = match ends {
+            Some((first, last)) => (first > offset.index).then_some(last),
+            None => (floor > offset.index).then_some(floor),
+        };
         let mut spans = Vec::new();
         for (tenant, position) in &listing.attached {
             let attempt = Attempt::of(position);
@@ -194,10 +199,10 @@ fn beginning(local: &Local, offset: FeedOffset, listing: &Listing) -> Result<Beg
                 Err(reason) => beginning.refused.push((*position, reason)),
             }
         }
-        if let Some((_, index)) = forgotten {
+        if let Some(index) = forgotten {
             let offset = FeedOffset { incarnation, index };
-            beginning.place = held.applied();
-            beginning.under_way = Some(UnderWay::new(spans, beginning.place, offset));
+            // The stream's own place stays where the follower is until all of it is sent: pings are answered by it.
+            beginning.under_way = Some(UnderWay::new(spans, held.applied(), offset));
         }
         Ok(beginning)
     })?
@@ -217,7 +222,12 @@ fn goes_on_with(record: Option<&Record>, position: &Position) -> Result<Revision
 }
 
 /// Notes what the follower says it has. Where the stream begins anew it speaks for nobody.
-fn note(local: &Local, follower: (GroupId, u64), listing: &Listing, beginning: &Beginning) -> Stream {
+fn note(
+    local: &Local,
+    follower: (GroupId, u64),
+    listing: &Listing,
+    beginning: &Beginning,
+) -> (Stream, oneshot::Receiver<()>) {
     let attached: BTreeMap<_, _> = beginning.sessions.tenants().collect();
     let all = listing.attached.iter().chain(&listing.detached);
     let others = all.filter(|(tenant, _)| !attached.contains_key(tenant));

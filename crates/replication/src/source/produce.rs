@@ -106,7 +106,7 @@ impl Source {
             Some((batch, Some(offset))) if batch.is_empty() => self.skipped(offset),
             Some((batch, Some(offset))) => self.send(batch, offset),
             Some((batch, None)) => self.send(batch, self.skipped.unwrap_or(self.offset)),
-            None => return Ok(before != self.place),
+            None => return Ok(before != self.place || self.has_ended()),
         }
         Ok(true)
     }
@@ -118,6 +118,11 @@ impl Source {
         }
         let applied = held.applied();
         if applied <= self.place {
+            return Ok(None);
+        }
+        if held.shard().feed_floor() > self.place {
+            // The bounds on history have passed the stream. Opened anew it sends what is behind each tenant's own position.
+            self.overtaken();
             return Ok(None);
         }
         let gone_through = self.spans(held)?;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
-use futures::{Future, FutureExt, StreamExt, stream::FuturesUnordered};
+use futures::{Future, FutureExt, StreamExt, future::OptionFuture, stream::FuturesUnordered};
 use stead_api::proto::internal::v1::{FeedAck, FeedAttach, FeedPing, FeedPong, FeedRefused, feed_refused::Reason};
 use stead_raft::{Leadership, ReadIndexError};
 use stead_types::{
@@ -10,7 +10,7 @@ use stead_types::{
     planted::{self, Bug},
 };
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tonic::{Status, Streaming};
@@ -41,6 +41,8 @@ pub(crate) struct Source {
     pub(super) term: u64,
     /// What it is among the follower's streams; none of one that only refuses.
     pub(super) stream: Option<acknowledged::Stream>,
+    /// Resolves when the follower has opened another stream.
+    pub(super) replaced: Option<oneshot::Receiver<()>>,
     pub(super) border: Option<Border>,
     pub(super) sessions: Sessions,
     /// The home's entries up to here have been gone through.
@@ -81,6 +83,7 @@ enum Wake {
     Confirmed(u64, Result<u64, ReadIndexError>),
     Applied,
     LeaderChanged,
+    Replaced,
     KeepUp,
     PaceOver,
 }
@@ -92,6 +95,7 @@ impl Source {
             follower,
             term: 0,
             stream: None,
+            replaced: None,
             border: local.border_to(follower),
             sessions: Sessions::default(),
             place: 0,
@@ -150,11 +154,13 @@ impl Source {
     async fn wait(&mut self) -> Wake {
         let (has_room, may_send) = (self.has_room(), self.may_send());
         let (keep_up_at, paced_until) = (self.keep_up_at, self.paced_until);
+        let replaced: OptionFuture<_> = self.replaced.as_mut().into();
         tokio::select! {
             biased;
             said = self.inbound.message() => Wake::Said(said),
             Some((ping, round)) = self.rounds.next(), if !self.rounds.is_empty() => Wake::Confirmed(ping, round),
             Ok(()) = self.leadership.changed() => Wake::LeaderChanged,
+            Some(_) = replaced => Wake::Replaced,
             Ok(()) = self.applied.changed(), if may_send => Wake::Applied,
             () = sleep_until(paced_until), if has_room && !may_send => Wake::PaceOver,
             () = sleep_until(keep_up_at), if self.skipped.is_some() => Wake::KeepUp,
@@ -186,6 +192,11 @@ impl Source {
             Wake::Confirmed(_, Err(ReadIndexError::Stopped)) => self.end(None),
             Wake::Applied | Wake::PaceOver => {}
             Wake::LeaderChanged => self.leader_changed(),
+            // What it acknowledges here would not count. Its leader, if that is still one, opens it again.
+            Wake::Replaced => {
+                self.replaced = None;
+                self.end(None);
+            }
             Wake::KeepUp => {
                 if let Some(offset) = self.skipped.take() {
                     self.keep_up(offset);
@@ -202,6 +213,18 @@ impl Source {
                 .push_back(not_leader(ReadIndexError::NotLeader { leader: known.leader }));
             self.end(None);
         }
+    }
+
+    /// Ends the stream, because the feed does not say any more who was touched behind its place.
+    pub(super) fn overtaken(&mut self) {
+        let (group, follower) = (self.local.id(), self.follower);
+        tracing::info!(%group, %follower, place = self.place, "retention has passed a stream: it is opened anew");
+        self.end(None);
+    }
+
+    /// Tells whether nothing more is given out but what is ready.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     fn end(&mut self, status: Option<Status>) {

@@ -33,7 +33,7 @@ async fn a_follower_has_what_its_home_wrote_and_knows_how_fresh_it_is() {
         if number % 7 == 0 {
             world.reaches(tenant, last).await;
         }
-        world.check();
+        world.check().await;
     }
     let last = world.put(tenant, "b", b"last").await;
     world.reaches(tenant, last).await;
@@ -113,7 +113,7 @@ async fn an_entry_that_changes_more_than_a_message_holds_arrives_in_pieces() {
     assert_eq!(last.sequence().get() as usize, 7 * KEYS + 1);
     world.reaches(tenant, last).await;
     world.check_equal(tenant).await;
-    world.check();
+    world.check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +128,7 @@ async fn a_tenant_whose_attach_is_under_way_when_the_stream_breaks_goes_on() {
             world.break_streams().await;
             let last = world.put(tenant, "a", b"1").await;
             world.reaches(tenant, last).await;
-            world.check();
+            world.check().await;
         }
     }
 }
@@ -152,7 +152,7 @@ async fn a_tenant_that_is_attached_while_the_follower_changes_its_leader_goes_on
                 .ok();
             let last = world.put(tenant, "a", b"1").await;
             world.reaches(tenant, last).await;
-            world.check();
+            world.check().await;
         }
     }
 }
@@ -180,11 +180,11 @@ async fn a_tenant_that_is_older_than_the_stream_is_attached_when_it_is_followed(
             world.tenant(5, true);
             world.put(old, "a", b"1").await;
             sleep((Duration::from_millis(8) + far / 4) * round).await;
-            world.check();
+            world.check().await;
             world.break_streams().await;
             let last = world.put(old, "b", b"1").await;
             world.reaches(old, last).await;
-            world.check();
+            world.check().await;
         }
         world.check_equal(old).await;
     }
@@ -226,7 +226,7 @@ async fn twenty_thousand_attached_tenants_survive_a_reconnect() {
         }
         assert!(attempts(&world) == before, "somebody was attached anew");
     }
-    world.check();
+    world.check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,14 +241,14 @@ async fn what_a_home_refuses_is_attached_again_once_it_may_be() {
             world.admit(tenant, round % 2 == 1);
             world.put(tenant, "a", b"1").await;
             sleep(Duration::from_millis(pause)).await;
-            world.check();
+            world.check().await;
         }
         world.admit(tenant, true);
         let last = world.put(tenant, "a", b"2").await;
         world.reaches(tenant, last).await;
         let last = world.put(tenant, "a", b"3").await;
         world.reaches(tenant, last).await;
-        world.check();
+        world.check().await;
         world.check_equal(tenant).await;
     }
 }
@@ -274,7 +274,7 @@ async fn whatever_happens_in_between_nothing_freezes_and_nothing_is_fresher_than
                 }
             }
             sleep(Duration::from_millis(random.random_range(0..100))).await;
-            world.check();
+            world.check().await;
         }
         for tenant in tenants {
             world.admit(tenant, true);

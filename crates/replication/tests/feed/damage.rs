@@ -62,7 +62,7 @@ async fn unacceptable_change_detaches_its_tenant_alone_until_it_is_gone() {
     for _ in 0..10 {
         let revision = world.put(good, "k", b"after").await;
         world.reaches(good, revision).await;
-        world.check();
+        world.check().await;
         sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(world.nodes[&11].state(bad).unwrap(), before, "it stays as it is");
@@ -73,7 +73,7 @@ async fn unacceptable_change_detaches_its_tenant_alone_until_it_is_gone() {
     sleep(Duration::from_secs(40)).await;
     let revision = world.put(bad, "k", b"gone").await;
     world.reaches(bad, revision).await;
-    world.check();
+    world.check().await;
     world.check_equal(bad).await;
     assert_eq!(unreadable(&world), [(0, 0)]);
     assert_eq!(alarms.damaged_count(), 0);

@@ -258,3 +258,64 @@ async fn a_follower_of_which_nothing_is_known_holds_the_past() {
     world.reaches(tenant, last).await;
     world.check_equal(tenant).await;
 }
+
+const SMALL: Limits = Limits {
+    keep_age: Duration::ZERO,
+    keep_len: 1 << 20,
+    age_max: AGE_MAX,
+    len_max: 4 << 20,
+    interval: Duration::from_millis(10),
+};
+
+/// A loud tenant makes retention pass a stream that lags behind, over what a quiet one has written.
+#[tokio::test(start_paused = true)]
+async fn stream_that_retention_passes_skips_nothing() {
+    let mut world = World::start_far(1, 1, SMALL, Duration::from_millis(100)).await;
+    let (quiet, loud) = (world.tenant(5, true), world.tenant(6, true));
+    for tenant in [quiet, loud] {
+        let first = world.put(tenant, "a", b"0").await;
+        world.reaches(tenant, first).await;
+    }
+    let large = vec![7; 1 << 20];
+    for number in 0..12 {
+        world.put(loud, &format!("b{number}"), &large).await;
+    }
+    let last = world.put(quiet, "a", b"1").await;
+    for number in 0..30 {
+        world.put(loud, &format!("c{number}"), &large).await;
+        world.check_freshness();
+    }
+    world.reaches(quiet, last).await;
+    world.check_equal(quiet).await;
+}
+
+/// What a stream lacks when it is opened behind what the feed still says is sent before a ping is answered.
+#[tokio::test(start_paused = true)]
+async fn stream_opened_behind_retention_proves_nothing_before_it_has_sent_all() {
+    let mut world = World::start_far(1, 1, SMALL, Duration::from_millis(40)).await;
+    let (loud, late) = (world.tenant(5, true), world.tenant(6, true));
+    for tenant in [loud, late] {
+        let first = world.put(tenant, "a", b"0").await;
+        world.reaches(tenant, first).await;
+    }
+    let offset = world.leading(FOLLOWER).await.offset();
+    world.net.cut(1, 11, true);
+    world.net.break_all(1, 11);
+    let large = vec![7; 1 << 20];
+    for number in 0..10 {
+        world.put(loud, &format!("b{number}"), &large).await;
+    }
+    let last = world.put(late, "a", b"1").await;
+    let home = world.leading(HOME).await;
+    let has_gone = || {
+        let ends = home.machine.read(|held| held.feed_ends()).unwrap().unwrap();
+        ends.is_some_and(|(first, _)| first > offset.index).then_some(())
+    };
+    world.eventually("the feed to forget the offset", has_gone).await;
+    world.net.cut(1, 11, false);
+    let follower = &world.nodes[&11];
+    while follower.state(late).is_none_or(|state| state.revision < last) {
+        world.check_freshness();
+        sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -40,7 +40,7 @@ async fn a_follower_that_joins_late_is_seeded() {
     let last = world.put(tenant, "a", b"last").await;
     world.reaches(tenant, last).await;
     world.check_equal(tenant).await;
-    world.check();
+    world.check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn quiet_tenants_stay_attached_when_the_feed_has_forgotten_the_offset() {
     for tenant in [lost, behind, quiet] {
         let last = world.put(tenant, "c", b"1").await;
         world.reaches(tenant, last).await;
-        world.check();
+        world.check().await;
         world.check_equal(tenant).await;
     }
     let after = [quiet, behind].map(|tenant| attempt(&world, tenant));
