@@ -263,28 +263,31 @@ const SMALL: Limits = Limits {
     keep_age: Duration::ZERO,
     keep_len: 1 << 20,
     age_max: AGE_MAX,
-    len_max: 4 << 20,
+    len_max: 16 << 20,
     interval: Duration::from_millis(10),
 };
 
 /// A loud tenant makes retention pass a stream that lags behind, over what a quiet one has written.
 #[tokio::test(start_paused = true)]
 async fn stream_that_retention_passes_skips_nothing() {
-    let mut world = World::start_far(1, 1, SMALL, Duration::from_millis(100)).await;
+    let mut world = World::start(1, 1, SMALL).await;
     let (quiet, loud) = (world.tenant(5, true), world.tenant(6, true));
     for tenant in [quiet, loud] {
         let first = world.put(tenant, "a", b"0").await;
         world.reaches(tenant, first).await;
     }
+    // Nothing breaks, and nothing goes through.
+    world.net.cut(1, 11, true);
     let large = vec![7; 1 << 20];
-    for number in 0..12 {
+    let mut last = Revision::ZERO;
+    for number in 0..40 {
+        if number == 10 {
+            last = world.put(quiet, "a", b"1").await;
+        }
         world.put(loud, &format!("b{number}"), &large).await;
+        sleep(Duration::from_millis(20)).await;
     }
-    let last = world.put(quiet, "a", b"1").await;
-    for number in 0..30 {
-        world.put(loud, &format!("c{number}"), &large).await;
-        world.check_freshness();
-    }
+    world.net.cut(1, 11, false);
     world.reaches(quiet, last).await;
     world.check_equal(quiet).await;
 }
@@ -293,7 +296,7 @@ async fn stream_that_retention_passes_skips_nothing() {
 #[tokio::test(start_paused = true)]
 async fn stream_opened_behind_retention_proves_nothing_before_it_has_sent_all() {
     let mut world = World::start_far(1, 1, SMALL, Duration::from_millis(40)).await;
-    let (loud, late) = (world.tenant(5, true), world.tenant(6, true));
+    let (loud, late, noise) = (world.tenant(5, true), world.tenant(6, true), world.tenant(7, false));
     for tenant in [loud, late] {
         let first = world.put(tenant, "a", b"0").await;
         world.reaches(tenant, first).await;
@@ -302,7 +305,10 @@ async fn stream_opened_behind_retention_proves_nothing_before_it_has_sent_all() 
     world.net.cut(1, 11, true);
     world.net.break_all(1, 11);
     let large = vec![7; 1 << 20];
-    for number in 0..10 {
+    for number in 0..20 {
+        world.put(noise, &format!("b{number}"), &large).await;
+    }
+    for number in 0..13 {
         world.put(loud, &format!("b{number}"), &large).await;
     }
     let last = world.put(late, "a", b"1").await;
@@ -318,4 +324,8 @@ async fn stream_opened_behind_retention_proves_nothing_before_it_has_sent_all() 
         world.check_freshness();
         sleep(Duration::from_millis(1)).await;
     }
+    assert!(
+        follower.state(loud).unwrap().revision.sequence().get() > 13,
+        "all of it came"
+    );
 }
