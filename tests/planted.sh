@@ -1,6 +1,6 @@
 #!/bin/sh
-# Switches on one planted bug after the other, and shows which are found, in how many seeds of the simulation and
-# seconds of processors, by which checker. Without names: all of them, which takes hours.
+# Mutation testing: switches on one planted bug after the other, and prints which are found, in how many seeds of the
+# simulation and seconds of processor time, by which checker. Without names: all of them, which takes hours.
 #
 #   tests/planted.sh
 #   tests/planted.sh log-not-synced session-gate-early

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Cuts power under real nodes for as long as one likes, and looks for every write that was acknowledged before. Needs
-# /dev/fuse and the rights of root; a table at the end says what was tried and found.
+# Cuts power under real nodes, and verifies every write that was acknowledged before. Needs /dev/fuse and root; prints a
+# table of rounds and violations at the end.
 #
 #   tests/powercut.sh --minutes 60            an hour
-#   tests/powercut.sh --rounds 500 --seed 7   so many rounds; a seed chooses nodes, order and sectors
+#   tests/powercut.sh --rounds 500 --seed 7   500 rounds; the seed chooses nodes, order and sectors
 set -eu
 cd "$(dirname "$0")/.."
 
 usage() {
-    echo "tests/powercut.sh [--rounds N] [--minutes N] [--seed N]: one of the first two ends it" >&2
+    echo "tests/powercut.sh [--rounds N] [--minutes N] [--seed N]: --rounds or --minutes is required" >&2
     exit 2
 }
 

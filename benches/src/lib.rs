@@ -1,27 +1,27 @@
-//! Helpers of the benches.
+//! Helpers of the benchmarks.
 
 use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stead_server::config::{Checked, Config};
+use stead_server::config::{Config, ValidatedConfig};
 
-/// CPU time of all threads of this process, in user and kernel mode.
+/// Returns the CPU time of all threads of this process, in user and kernel mode.
 #[expect(unsafe_code, reason = "the standard library has no clock of a process's CPU time")]
 pub fn process_cpu() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a valid timespec for the whole call.
-    let answer = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    assert_eq!(answer, 0, "every process has this clock");
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "every process has this clock");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Returns the configuration of a cluster of one node that keeps nothing, and where clients reach it.
+/// Returns the configuration of a cluster of one node with in-memory storage, and the node's client address.
 ///
 /// # Errors
 ///
 /// No port is free.
-pub fn one_node() -> Result<(Checked, String)> {
+pub fn one_node() -> Result<(ValidatedConfig, String)> {
     let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
     let (client, peer, http) = (free()?, free()?, free()?);
     let text = format!(
@@ -31,5 +31,5 @@ pub fn one_node() -> Result<(Checked, String)> {
          [node]\nname = \"one\"\ndata_dir = \"unused\"\n[storage]\nengine = \"memory\"\n"
     );
     let config = Config::load(&text, std::iter::empty()).context("the bench's configuration")?;
-    Ok((config.check()?, client))
+    Ok((config.validate()?, client))
 }

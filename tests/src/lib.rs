@@ -1,11 +1,11 @@
-//! Helpers of the tests: what clients saw, and whether a correct store could have shown it to them.
+//! Support library of the cross-crate tests: histories of clients, consistency checkers, power cuts, real processes.
 //!
 //! ```text
 //! client calls -> history::Recorder -> History (one tenant) -> checker::check -> Vec<Violation>
 //! ```
 //!
 //! The checkers know nothing of servers, clocks or simulations: the seeded simulation, the clusters of processes and
-//! the tests of clients hand them histories alike.
+//! the tests of clients use them alike.
 
 pub mod checker;
 pub mod history;

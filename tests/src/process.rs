@@ -1,4 +1,4 @@
-//! Real processes: the binary, one cluster at a time, and the command line as a user runs it.
+//! Support for tests with real processes: the binary, one cluster at a time, and the command line as a user runs it.
 
 use std::{
     env,
@@ -20,9 +20,9 @@ use tokio::{
     net::TcpStream,
 };
 
-/// How long a cluster may take to become ready, on a machine that is busy with other tests.
+/// Time in which a cluster must be ready, on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_secs(90);
-const ANSWER_LEN_MAX: u64 = 1 << 20;
+const RESPONSE_LEN_MAX: u64 = 1 << 20;
 
 /// Returns the binary `stead` of this build; `STEAD_BIN` names another one.
 ///
@@ -61,28 +61,28 @@ fn build() -> PathBuf {
     profile.join("stead")
 }
 
-/// Held by the one test that runs processes: budgets and ports are meant for one cluster on a machine.
+/// Takes the machine-wide lock of tests that run processes: time budgets and ports are meant for one cluster at a time.
 ///
 /// # Panics
 ///
 /// The lock file cannot be made.
-pub fn alone() -> File {
+pub fn exclusive_lock() -> File {
     let path = binary().with_file_name("stead-processes.lock");
     let lock = File::create(path).expect("the folder of the binary can be written");
     lock.lock().expect("a file can be locked");
     lock
 }
 
-/// One region on this machine, gone with this value.
+/// Cluster of one region on this machine, removed when this value is dropped.
 #[derive(Debug)]
 pub struct World {
     /// Its nodes, `eu-west-1` and so on.
     pub cluster: Cluster,
-    /// What was started.
+    /// Plan of the cluster.
     pub plan: Plan,
-    /// Where everything is; also the home of whoever runs commands.
+    /// Folder of everything; also `HOME` of the commands.
     pub folder: TempDir,
-    _alone: File,
+    _lock: File,
 }
 
 impl World {
@@ -92,7 +92,7 @@ impl World {
     ///
     /// It does not become ready.
     pub async fn start(nodes: usize) -> Self {
-        let alone = alone();
+        let lock = exclusive_lock();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let region = Region {
             name: "eu-west".into(),
@@ -112,9 +112,9 @@ impl World {
             cluster,
             plan,
             folder,
-            _alone: alone,
+            _lock: lock,
         };
-        world.ready().await;
+        world.wait_until_ready().await;
         world
     }
 
@@ -122,8 +122,8 @@ impl World {
     ///
     /// # Panics
     ///
-    /// One is not in time.
-    pub async fn ready(&mut self) {
+    /// One is not ready in time.
+    pub async fn wait_until_ready(&mut self) {
         if let Err(error) = self.cluster.ready(READY_WITHIN).await {
             panic!("{error}");
         }
@@ -134,20 +134,20 @@ impl World {
         &self.cluster.nodes()[0]
     }
 
-    /// Runs `stead` against the first node, as somebody who has only this folder.
-    pub async fn stead<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ran {
+    /// Runs `stead` against the first node, with this folder as `HOME`.
+    pub async fn stead<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> CommandOutput {
         let endpoint = self.first().client.clone();
-        let mut command = stead(self.folder.path());
+        let mut command = stead_command(self.folder.path());
         command.env("STEAD_ENDPOINT", endpoint).args(arguments);
         run(command).await
     }
 
-    /// Writes the first node's configuration with these changes, and returns where.
+    /// Writes the first node's configuration with these replacements, and returns its path.
     ///
     /// # Panics
     ///
-    /// What is to be changed is not there.
-    pub fn changed(&self, changes: &[(&str, &str)]) -> PathBuf {
+    /// A text to replace is not in it.
+    pub fn config_with(&self, changes: &[(&str, &str)]) -> PathBuf {
         let path = self.plan.config_of(&self.first().name);
         let mut text = fs::read_to_string(path).expect("a started node has a configuration");
         for (old, new) in changes {
@@ -160,19 +160,19 @@ impl World {
     }
 }
 
-/// What a command did.
+/// Exit code and output of a command.
 #[derive(Debug)]
-pub struct Ran {
+pub struct CommandOutput {
     /// Its exit code; absent if a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote to standard output.
+    /// Standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
-/// Returns the command `stead` as somebody runs it who has only this folder.
-pub fn stead(home: &Path) -> Command {
+/// Returns the command `stead` with this folder as `HOME` and without variables of Stead.
+pub fn stead_command(home: &Path) -> Command {
     let mut command = Command::new(binary());
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("STEAD_")) {
         command.env_remove(name);
@@ -187,7 +187,7 @@ pub fn stead(home: &Path) -> Command {
 /// # Panics
 ///
 /// It cannot be started, or does not end.
-pub async fn run(command: Command) -> Ran {
+pub async fn run(command: Command) -> CommandOutput {
     let name = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     let ended = tokio::time::timeout(Duration::from_secs(60), command.kill_on_drop(true).output());
@@ -195,25 +195,25 @@ pub async fn run(command: Command) -> Ran {
         panic!("{name} does not end");
     };
     let Output { status, stdout, stderr } = ended.expect("a command can be started");
-    Ran {
+    CommandOutput {
         code: status.code(),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
     }
 }
 
-/// Asks for a path over HTTP and returns status and body.
+/// Sends an HTTP GET request and returns status and body.
 ///
 /// # Errors
 ///
-/// Nobody answers there.
-pub async fn get(address: &str, path: &str) -> io::Result<(u16, String)> {
+/// The connection fails.
+pub async fn http_get(address: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.take(ANSWER_LEN_MAX).read_to_string(&mut answer).await?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let mut response = String::new();
+    stream.take(RESPONSE_LEN_MAX).read_to_string(&mut response).await?;
+    let status = response.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     Ok((status.unwrap_or(0), body.to_owned()))
 }

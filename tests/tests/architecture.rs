@@ -1,6 +1,6 @@
-//! The table of crates: which may use which, and who owns which foreign library.
+//! Architecture tests: which crate may depend on which, and which crates own which third-party library.
 //!
-//! A new arrow is a decision: change the table here, and say why in the commit.
+//! A new dependency between crates is a decision: change the table here, and say why in the commit.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -10,8 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Crate -> the crates of Stead that it may use.
-const ARROWS: &[(&str, &[&str])] = &[
+/// Crate -> the crates of Stead on which it may depend.
+const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("state", &["types"]),
     ("api", &["types"]),
@@ -25,8 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hack", &[]),
 ];
 
-/// Foreign library -> the crates that may name it. What is not listed is free to all but the pure ones.
-const OWNERS: &[(&str, &[&str])] = &[
+/// Third-party library -> the crates that may depend on it. Other libraries are free to all but the pure crates.
+const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("prost", &["api"]),
     ("prost-types", &["api", "server"]),
     ("tonic-prost", &["api"]),
@@ -55,13 +55,14 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Pure crates: no runtime, disk, network, clock or random numbers, so only these libraries.
-const PURE: &[(&str, &[&str])] = &[
+const PURE_CRATES: &[(&str, &[&str])] = &[
     ("types", &["serde", "thiserror", "bytes"]),
     ("state", &["bytes", "thiserror", "xxhash-rust", "crc32c"]),
 ];
 
-/// Below the edge, time, threads and chance are arguments: the only files that may reach for the real ones.
-const REAL_WORLD: &[&str] = &[
+/// The only files of simulated crates that may use the system's clocks, threads and randomness: elsewhere these are
+/// arguments.
+const AMBIENT_FILES: &[&str] = &[
     "store/src/background.rs",
     "store/src/engine/fjall.rs",
     "store/src/engine/sled/mod.rs",
@@ -73,7 +74,7 @@ const REAL_WORLD: &[&str] = &[
 ];
 
 /// Crates that run inside the simulation.
-const SIMULATED: &[&str] = &[
+const SIMULATED_CRATES: &[&str] = &[
     "types",
     "state",
     "api",
@@ -92,7 +93,7 @@ fn manifest(path: &Path) -> toml::Table {
     fs::read_to_string(path).unwrap().parse().unwrap()
 }
 
-/// The crates below `crates/`, with the sections of what they depend on.
+/// Returns the manifests of the crates below `crates/`.
 fn crates() -> BTreeMap<String, toml::Table> {
     let folder = |entry: std::io::Result<fs::DirEntry>| {
         let path = entry.unwrap().path();
@@ -105,25 +106,25 @@ fn crates() -> BTreeMap<String, toml::Table> {
         .collect()
 }
 
-/// What a crate depends on, in one of the sections.
+/// Returns the dependencies of a crate in these sections.
 fn dependencies(manifest: &toml::Table, sections: &[&str]) -> BTreeSet<String> {
     let section = |name: &&str| manifest.get(*name).and_then(toml::Value::as_table);
     let tables = sections.iter().filter_map(section);
     tables.flat_map(|table| table.keys().cloned()).collect()
 }
 
-/// In every section, tests and build scripts included.
-const ALL: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
+/// Every section, tests and build scripts included.
+const ALL_SECTIONS: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
 
 #[test]
-fn every_crate_is_in_the_table_and_uses_only_what_it_may() {
+fn crate_dependencies_follow_the_table() {
     let crates = crates();
-    let table: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let table: BTreeMap<&str, &[&str]> = ALLOWED_DEPENDENCIES.iter().copied().collect();
     let names: Vec<&str> = crates.keys().map(String::as_str).collect();
     assert_eq!(names, table.keys().copied().collect::<Vec<_>>(), "crates and the table");
     for (name, manifest) in &crates {
         assert_eq!(manifest["package"]["name"].as_str().unwrap(), format!("stead-{name}"));
-        let used = dependencies(manifest, ALL);
+        let used = dependencies(manifest, ALL_SECTIONS);
         let ours = used.iter().filter_map(|library| library.strip_prefix("stead-"));
         for other in ours.filter(|other| *other != "hack") {
             assert!(table[name.as_str()].contains(&other), "{name} may not use {other}");
@@ -132,10 +133,10 @@ fn every_crate_is_in_the_table_and_uses_only_what_it_may() {
 }
 
 #[test]
-fn every_foreign_library_has_its_owners() {
-    for (library, owners) in OWNERS {
+fn foreign_library_is_used_by_owners_only() {
+    for (library, owners) in LIBRARY_OWNERS {
         for (name, manifest) in &crates() {
-            if dependencies(manifest, ALL).contains(*library) && name != "hack" {
+            if dependencies(manifest, ALL_SECTIONS).contains(*library) && name != "hack" {
                 assert!(
                     owners.contains(&name.as_str()),
                     "{name} may not name {library}: it belongs to {owners:?}"
@@ -146,9 +147,9 @@ fn every_foreign_library_has_its_owners() {
 }
 
 #[test]
-fn pure_crates_stay_pure() {
+fn pure_crates_use_allowed_libraries_only() {
     let crates = crates();
-    for (name, allowed) in PURE {
+    for (name, allowed) in PURE_CRATES {
         let used = dependencies(&crates[*name], &["dependencies", "build-dependencies"]);
         for library in used.iter().filter(|library| !library.starts_with("stead-")) {
             assert!(
@@ -159,12 +160,12 @@ fn pure_crates_stay_pure() {
     }
 }
 
-/// All versions are decided in one place, so that `cargo run` and `cargo test` build the same. `hack` only unites
-/// features, of libraries that nobody here names.
+/// All versions are declared in one place, so that `cargo run` and `cargo test` build the same. `hack` only unifies
+/// features, also of libraries that no other crate names.
 #[test]
-fn versions_stand_in_the_workspace_only() {
+fn versions_are_declared_in_workspace_only() {
     for (name, manifest) in crates().iter().filter(|(name, _)| *name != "hack") {
-        for section in ALL {
+        for section in ALL_SECTIONS {
             let Some(table) = manifest.get(*section).and_then(toml::Value::as_table) else {
                 continue;
             };
@@ -193,7 +194,7 @@ fn sources(below: &Path, found: &mut Vec<PathBuf>) {
 
 /// The simulation runs the whole server in one thread under a paused clock, with one seed.
 #[test]
-fn time_threads_and_chance_are_arguments() {
+fn simulated_crates_use_no_ambient_time_or_threads() {
     const FORBIDDEN: &[&str] = &[
         "SystemTime::now",
         "std::time::Instant",
@@ -206,17 +207,17 @@ fn time_threads_and_chance_are_arguments() {
     ];
     let crates = root().join("crates");
     let mut files = Vec::new();
-    for name in SIMULATED {
+    for name in SIMULATED_CRATES {
         sources(&crates.join(name).join("src"), &mut files);
     }
     assert!(files.len() > 50, "the sources were found");
     for path in files {
         let shown = path.strip_prefix(&crates).unwrap().to_string_lossy().into_owned();
-        if REAL_WORLD.contains(&shown.as_str()) || shown.contains("generated/") {
+        if AMBIENT_FILES.contains(&shown.as_str()) || shown.contains("generated/") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        // What stands behind the tests' mark is not part of the server.
+        // The code after the marker of the tests is not part of the server.
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         for (at, line) in code.lines().enumerate() {
             let Some(word) = FORBIDDEN.iter().find(|word| line.contains(**word)) else {
@@ -232,7 +233,7 @@ fn time_threads_and_chance_are_arguments() {
 }
 
 #[test]
-fn libraries_of_which_formats_were_reviewed_are_pinned() {
+fn format_libraries_are_pinned_exactly() {
     let workspace = manifest(&root().join("Cargo.toml"));
     for library in ["openraft", "raft-engine", "fjall", "sled"] {
         let Some(value) = workspace["workspace"]["dependencies"].get(library) else {
@@ -243,9 +244,9 @@ fn libraries_of_which_formats_were_reviewed_are_pinned() {
     }
 }
 
-/// Bugs that tests switch on are in no binary: nothing but the tests' own feature asks for them.
+/// Planted bugs are in no shipped binary: only the tests' own feature enables them.
 #[test]
-fn nothing_that_ships_has_the_feature_planted() {
+fn shipped_crates_lack_feature_planted() {
     for (name, manifest) in &crates() {
         let text = toml::to_string(manifest).unwrap();
         let is_free = name == "types" || !text.contains("planted");
@@ -264,9 +265,9 @@ fn nothing_that_ships_has_the_feature_planted() {
     assert!(tests["features"].get("default").is_none());
 }
 
-/// A bug that no longer stands in the code would be looked for in vain.
+/// A planted bug that is not in the code any more could not be found.
 #[test]
-fn every_planted_bug_stands_in_one_place() {
+fn planted_bug_stands_in_one_place() {
     let crates = root().join("crates");
     let mut files = Vec::new();
     sources(&crates, &mut files);

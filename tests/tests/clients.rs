@@ -1,4 +1,4 @@
-//! The programs of `proto/README.md` do against a real node what is written there, where their libraries are installed.
+//! Tests of the programs in `proto/README.md` against a real node, where their libraries are installed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use std::{
 };
 
 use stead_testing::Fixture;
-use stead_tests::process::{alone, binary, run};
+use stead_tests::process::{binary, exclusive_lock, run};
 
 const REGION: &str = "eu-west";
 
@@ -17,19 +17,19 @@ fn protos() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto")
 }
 
-/// The first block of the document in this language.
+/// Returns the first code block of the document in this language.
 fn block(document: &str, language: &str) -> String {
     let (_, block) = document.split_once(&format!("```{language}\n")).unwrap();
     block.split_once("\n```").unwrap().0.to_owned()
 }
 
-/// The words of a text, without what languages write around the entries of a map.
+/// Returns the words of a text, without the punctuation that languages print around entries of a map.
 fn words(text: &str) -> Vec<String> {
     let plain = text.replace(['{', '}', '\'', ':'], " ");
     plain.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A folder as the document has its reader make one: the protos, the service config, the program.
+/// Creates the folder that the document describes: the protos, the service config, the program.
 fn folder(program: &str, language: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let document = fs::read_to_string(protos().join("README.md")).unwrap();
@@ -41,7 +41,7 @@ fn folder(program: &str, language: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Tells whether a command runs; says so if it does not.
+/// Returns whether a command runs; prints a note if it does not.
 async fn is_there(what: &str, mut command: Command) -> bool {
     command.stdin(std::process::Stdio::null());
     let found = tokio::process::Command::from(command).output().await;
@@ -52,8 +52,8 @@ async fn is_there(what: &str, mut command: Command) -> bool {
     found
 }
 
-/// Runs a program twice against a node that knows nothing: what it prints the first time is what the document shows, and
-/// the second time it finds its order.
+/// Runs a program twice against an empty node: its first output is what the document shows, and the second time it
+/// finds its order.
 async fn prints_what_is_shown(program: impl Fn() -> Command) {
     let cluster = Fixture::builder()
         .binary(binary())
@@ -78,16 +78,16 @@ async fn prints_what_is_shown(program: impl Fn() -> Command) {
     assert_eq!(words(&printed[1]), words(&again), "{}", printed[1]);
 }
 
-/// `STEAD_TEST_PYTHON` names the interpreter that has the libraries.
+// `STEAD_TEST_PYTHON` names the interpreter that has the libraries.
 #[tokio::test]
-async fn the_python_program_does_what_is_shown() {
+async fn python_program_prints_documented_output() {
     let python = env::var_os("STEAD_TEST_PYTHON").unwrap_or_else(|| "python3".into());
     let mut import = Command::new(&python);
     import.args(["-c", "import grpc, grpc_tools.protoc, google.rpc.error_details_pb2"]);
     if !is_there("python3 with grpcio, grpcio-tools and googleapis-common-protos", import).await {
         return;
     }
-    let _alone = alone();
+    let _lock = exclusive_lock();
     let folder = folder("example.py", "python");
     let mut stubs = Command::new(&python);
     stubs.args([
@@ -111,9 +111,9 @@ async fn the_python_program_does_what_is_shown() {
     .await;
 }
 
-/// `NODE_PATH` names the folder that has the libraries, where they are not installed for all.
+// `NODE_PATH` names the folder that has the libraries, where they are not installed for all.
 #[tokio::test]
-async fn the_node_program_does_what_is_shown() {
+async fn node_program_prints_documented_output() {
     let mut require = Command::new("node");
     let libraries = ["@grpc/grpc-js", "@grpc/proto-loader", "protobufjs"];
     let required: Vec<String> = libraries.iter().map(|name| format!("require('{name}')")).collect();
@@ -121,7 +121,7 @@ async fn the_node_program_does_what_is_shown() {
     if !is_there("node with @grpc/grpc-js, @grpc/proto-loader and protobufjs", require).await {
         return;
     }
-    let _alone = alone();
+    let _lock = exclusive_lock();
     let folder = folder("example.js", "js");
     prints_what_is_shown(|| {
         let mut program = Command::new("node");

@@ -1,4 +1,5 @@
-//! The README's commands, pasted one by one into a shell, do what it says; times and ports may differ.
+//! Tests of the documents: the README's commands print what it shows, up to times and ports; commands and files that
+//! documents name exist.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,17 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stead_tests::process::{alone, binary};
+use stead_tests::process::{binary, exclusive_lock};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-/// How long a cluster may take to be up.
-const UP_WITHIN: Duration = Duration::from_secs(120);
-/// Printed between the commands of a block.
-const MARK: &str = "@@ next command @@";
+/// Time in which a cluster must be ready.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Lines of the README that are seen without scrolling.
+const FIRST_SCREEN_LINES: usize = 24;
+/// Line printed between the commands of a block.
+const COMMAND_SEPARATOR: &str = "@@ next command @@";
 
-/// A command, and what the README says that it prints.
-struct Pasted {
+/// Command with the output that the README shows.
+struct ConsoleCommand {
     command: String,
     shown: String,
 }
@@ -29,15 +32,15 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The blocks of a document in which commands are shown with what they print.
-fn blocks(text: &str) -> Vec<Vec<Pasted>> {
+/// Returns the `console` blocks of a document, which show commands with their output.
+fn console_blocks(text: &str) -> Vec<Vec<ConsoleCommand>> {
     let blocks = text.split("```console\n").skip(1);
     let pasted = |block: &str| {
         let block = block.split("```").next().unwrap();
-        let mut commands: Vec<Pasted> = Vec::new();
+        let mut commands: Vec<ConsoleCommand> = Vec::new();
         for line in block.lines() {
             match (line.strip_prefix("$ "), commands.last_mut()) {
-                (Some(command), _) => commands.push(Pasted {
+                (Some(command), _) => commands.push(ConsoleCommand {
                     command: command.to_owned(),
                     shown: String::new(),
                 }),
@@ -50,7 +53,7 @@ fn blocks(text: &str) -> Vec<Vec<Pasted>> {
     blocks.map(pasted).collect()
 }
 
-/// Leaves out what differs from run to run: times and ports, and how wide they are.
+/// Normalizes a text: times, ports and column widths differ from run to run.
 fn without_figures(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let is_time = |at: usize| matches!(words.get(at), Some(&"ms" | &"s"));
@@ -64,10 +67,10 @@ fn without_figures(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// A clone after `cargo build`, and a `cargo` that runs what was built instead of building it again.
-struct Clone(TempDir);
+/// Stand-in for a checkout after `cargo build`, with a `cargo` that runs the built binary instead of building it again.
+struct Checkout(TempDir);
 
-impl Clone {
+impl Checkout {
     fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let built = folder.path().join("target/debug");
@@ -103,34 +106,37 @@ impl Clone {
         shell
     }
 
-    /// Runs the commands of a block in one shell and compares what each prints.
-    fn paste(&self, block: &[Pasted]) {
-        let commands: Vec<&str> = block.iter().map(|pasted| pasted.command.as_str()).collect();
-        let script = format!("exec 2>&1\n{}", commands.join(&format!("\necho '{MARK}'\n")));
+    /// Runs the commands of a block in one shell and compares the output of each.
+    fn run_and_compare(&self, block: &[ConsoleCommand]) {
+        let commands: Vec<&str> = block.iter().map(|command| command.command.as_str()).collect();
+        let script = format!(
+            "exec 2>&1\n{}",
+            commands.join(&format!("\necho '{COMMAND_SEPARATOR}'\n"))
+        );
         let printed = self.shell(&script).output().unwrap().stdout;
         let printed = String::from_utf8(printed).unwrap();
-        let mut answers = printed.split(MARK);
-        for Pasted { command, shown } in block {
-            let answer = answers.next().unwrap_or_default();
+        let mut outputs = printed.split(COMMAND_SEPARATOR);
+        for ConsoleCommand { command, shown } in block {
+            let output = outputs.next().unwrap_or_default();
             assert_eq!(
-                without_figures(answer),
+                without_figures(output),
                 without_figures(shown),
-                "`{command}` printed\n{answer}"
+                "`{command}` printed\n{output}"
             );
         }
     }
 }
 
-/// A command that stays up, ended with this value.
-struct Up(std::process::Child);
+/// Command that stays up, ended when this value is dropped.
+struct RunningCommand(std::process::Child);
 
-impl Up {
-    async fn start(clone: &Clone, command: &str) -> Self {
-        let log = clone.0.path().join("up.log");
-        let mut shell = clone.shell(&format!("exec {command}"));
+impl RunningCommand {
+    async fn start(checkout: &Checkout, command: &str) -> Self {
+        let log = checkout.0.path().join("up.log");
+        let mut shell = checkout.shell(&format!("exec {command}"));
         shell.stdout(fs::File::create(&log).unwrap());
         let mut up = Self(shell.spawn().unwrap());
-        let deadline = Instant::now() + UP_WITHIN;
+        let deadline = Instant::now() + READY_WITHIN;
         while !fs::read_to_string(&log).unwrap().contains("up until Ctrl-C") {
             assert!(up.0.try_wait().unwrap().is_none(), "`{command}` has ended");
             assert!(Instant::now() < deadline, "`{command}` is not up in time");
@@ -140,9 +146,9 @@ impl Up {
     }
 }
 
-impl Drop for Up {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
-        // It ends its nodes by itself; should it fail to, they end with it.
+        // It stops its nodes; should it fail to, they end with it.
         let asked = Command::new("kill").arg(self.0.id().to_string()).status();
         if asked.is_err() {
             let _ = self.0.kill();
@@ -152,30 +158,30 @@ impl Drop for Up {
 }
 
 #[tokio::test]
-async fn what_the_readme_shows_is_what_happens() {
-    let _alone = alone();
-    let clone = Clone::make();
+async fn readme_commands_print_what_is_shown() {
+    let _lock = exclusive_lock();
+    let checkout = Checkout::make();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let blocks = blocks(&readme);
+    let blocks = console_blocks(&readme);
     assert_eq!(
         blocks.len(),
         3,
-        "the story, a cluster that stays up, and what to do with it"
+        "the demo, a cluster that stays up, and commands against it"
     );
     let mut up = None;
     for block in &blocks {
         match block.as_slice() {
             [only] if only.command.contains("--keep") => {
                 assert_eq!(only.shown, "");
-                up = Some(Up::start(&clone, &only.command).await);
+                up = Some(RunningCommand::start(&checkout, &only.command).await);
             }
-            commands => clone.paste(commands),
+            commands => checkout.run_and_compare(commands),
         }
     }
     assert!(up.is_some(), "a cluster was up");
 }
 
-/// What stands between backticks and begins with `stead `, as words up to the first that is for the shell.
+/// Returns the code spans that begin with `stead `, as words up to the first that is for the shell.
 fn named_commands(text: &str) -> Vec<Vec<String>> {
     let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let commands = spans.filter_map(|span| span.strip_prefix("stead "));
@@ -204,7 +210,7 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn every_command_that_documents_and_errors_name_is_there() {
+fn documented_commands_exist() {
     let root = root();
     let mut files = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
     for folder in ["docs", "deploy", "crates"] {
@@ -231,18 +237,28 @@ fn every_command_that_documents_and_errors_name_is_there() {
 }
 
 #[test]
-fn every_file_that_a_document_names_is_there() {
+fn readme_names_both_commands_on_its_first_screen() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let first_screen: Vec<&str> = readme.lines().take(FIRST_SCREEN_LINES).collect();
+    let starts_line = |command: &str| first_screen.iter().any(|line| line.starts_with(command));
+    assert!(starts_line("cargo run -- dev "), "the main job is not named");
+    assert!(starts_line("cargo test --workspace "), "the tests are not named");
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    assert!(
+        ci.contains(" cargo test --workspace;"),
+        ".ci/run runs other tests than README.md names"
+    );
+}
+
+#[test]
+fn documented_files_exist() {
     let root = root();
     let mut documents = vec![
         root.join("README.md"),
         root.join("CONTRIBUTING.md"),
         root.join("deploy/README.md"),
     ];
-    documents.extend(
-        fs::read_dir(root.join("docs"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path()),
-    );
+    files_below(&root.join("docs"), &mut documents);
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
         for link in text.split("](").skip(1) {

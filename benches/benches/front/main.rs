@@ -1,14 +1,15 @@
-//! What an operation costs a client and the node that it asks, in CPU of both, over a real connection.
+//! CPU cost of an operation for a client and the node that it calls, over a real connection.
 //!
 //! `cargo bench -p stead-benches --bench front` runs one node on a disk in memory, in one process with its client, and
-//! prints a table in Markdown. A read with `LOCAL` passes the client, the connection and the node's front, and looks
-//! up a row; a put passes Raft, of one voter, and its machine as well. A front's cost is what the read costs at most.
+//! prints a table in Markdown. A read with `LOCAL` passes the client, the connection and the node's front end
+//! (listener, service, router), and looks up a row; a put passes Raft, of one voter, and its machine as well. The cost
+//! of the front end is at most that of the read.
 
 use std::time::Instant;
 
 use anyhow::Result;
 use stead_benches::{one_node, process_cpu};
-use stead_client::{Client, Consistency, NewTenant, Read, Tenant, TenantLimit, TenantLimits};
+use stead_client::{Client, Consistency, NewTenant, ReadOptions, Tenant, TenantLimit, TenantLimits};
 use stead_server::environment::Environment;
 use stead_store::Disk;
 use tokio::task::JoinSet;
@@ -31,7 +32,7 @@ async fn bench() -> Result<()> {
     let node = stead_server::node::run(config, environment, Some(Disk::default()), stop.clone(), || ());
     let node = tokio::spawn(node);
     let client = Client::connect(stead_client::Config::new([client_address])).await?;
-    // What is measured is the front, not the default limit.
+    // The front end is measured, not the default limit.
     let mut limits = TenantLimits::default();
     limits.set(TenantLimit::OperationsPerSecond, 1_000_000_000)?;
     limits.set(TenantLimit::BytesPerSecond, 1 << 40)?;
@@ -54,7 +55,7 @@ async fn bench() -> Result<()> {
     Ok(())
 }
 
-/// What is measured.
+/// Operation that is measured.
 #[derive(Clone, Copy, Debug)]
 enum Operation {
     Put,
@@ -65,7 +66,10 @@ impl Operation {
     async fn run(self, tenant: &Tenant, key: String) -> Result<()> {
         match self {
             Self::Put => tenant.put(key, VALUE.as_slice()).await.map(drop)?,
-            Self::GetLocal => tenant.get_with(key, &Read::at(Consistency::Local)).await.map(drop)?,
+            Self::GetLocal => tenant
+                .get_with(key, &ReadOptions::at(Consistency::Local))
+                .await
+                .map(drop)?,
         }
         Ok(())
     }

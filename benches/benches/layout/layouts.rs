@@ -1,12 +1,12 @@
-//! The layouts that are compared. The pointer layout is the one that `state` uses; its rows are encoded by `state`.
+//! Row layouts that are compared. `state` uses the pointer layout and encodes its rows.
 
 use anyhow::Result;
 use bytes::Bytes;
 use stead_state::codec::{Reader, Writer};
-use stead_state::rows::chain::Chain;
+use stead_state::rows::chain::VersionChain;
 use stead_state::rows::change::{self, Cause, Change, Value};
-use stead_state::rows::current::{self, Current, Live};
-use stead_state::rows::{Copy, Place, Rows, RowsMut, kind};
+use stead_state::rows::current::{self, CurrentVersion, LiveVersion};
+use stead_state::rows::{CopyPrefix, GroupPrefix, Rows, RowsMut, kind};
 use stead_store::table::Table;
 use stead_types::{Epoch, GroupId, Revision, Sequence, TenantNumber, TenantTime};
 
@@ -14,22 +14,22 @@ use crate::key_of;
 
 const VALUE_LEN: usize = 256;
 const TENANTS: u64 = 64;
-/// A kind that no row has: versions of the moved layout.
+/// Row kind of versions in the moved layout, which no row of `state` has.
 const VERSION: u8 = 0x7f;
 
 /// One put.
 pub(crate) struct Put {
-    copy: Copy,
+    copy: CopyPrefix,
     key: Bytes,
     value: Bytes,
     revision: Revision,
-    /// What was overwritten below this sequence is forgotten.
+    /// Retention floor: versions overwritten below this sequence are deleted.
     floor: u64,
 }
 
 impl Put {
     pub(crate) fn new(key: u64, sequence: u64, floor: u64) -> Self {
-        let place = Place {
+        let place = GroupPrefix {
             group: GroupId::new(1),
             install: 0,
         };
@@ -51,18 +51,18 @@ impl Put {
     }
 }
 
-/// Where the rows of a put stand.
+/// Row layout: writes the rows of a put.
 pub(crate) trait Layout {
     fn put(&self, table: &mut Table, put: &Put) -> Result<()>;
 }
 
-/// CURRENT names the CHANGE row in which the value stands.
-pub(crate) struct Pointer;
+/// Layout whose CURRENT row names the CHANGE row with the value.
+pub(crate) struct PointerLayout;
 
-/// CURRENT has the value; it moves to a VERSION row when it is overwritten.
-pub(crate) struct Moved;
+/// Layout whose CURRENT row has the value, which is moved to a VERSION row when it is overwritten.
+pub(crate) struct MovedLayout;
 
-impl Layout for Pointer {
+impl Layout for PointerLayout {
     fn put(&self, table: &mut Table, put: &Put) -> Result<()> {
         let row = current::key(put.copy, &put.key);
         let before = table.get(&row)?.map(current::decode).transpose()?;
@@ -72,7 +72,7 @@ impl Layout for Pointer {
         let floor = Revision::new(Epoch::FIRST, Sequence::new(put.floor).unwrap_or(Sequence::ZERO));
         let chain = match before {
             Some(before) => before.chain.next((before.revision, before.effect), floor),
-            None => Chain::default(),
+            None => VersionChain::default(),
         };
         let change = Change {
             revision: put.revision,
@@ -91,11 +91,11 @@ impl Layout for Pointer {
                 bytes: put.value.clone(),
             }),
         };
-        let now = Current {
+        let now = CurrentVersion {
             revision: put.revision,
             effect: 0,
             chain,
-            live: Some(Live {
+            live: Some(LiveVersion {
                 create: put.revision,
                 version: 1,
                 len: VALUE_LEN as u32,
@@ -112,11 +112,11 @@ impl Layout for Pointer {
     }
 }
 
-fn version_key(copy: Copy, key: &[u8], sequence: u64) -> Bytes {
+fn version_key(copy: CopyPrefix, key: &[u8], sequence: u64) -> Bytes {
     copy.key(VERSION, key.len() + 8).raw(key).u64(sequence).finish()
 }
 
-impl Layout for Moved {
+impl Layout for MovedLayout {
     fn put(&self, table: &mut Table, put: &Put) -> Result<()> {
         let row = put.copy.key(kind::CURRENT, put.key.len()).raw(&put.key).finish();
         if let Some(before) = table.get(&row)? {

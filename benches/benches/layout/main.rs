@@ -1,10 +1,10 @@
-//! What a put costs below the Raft log: CPU of the whole process per put, compaction and checkpoints included.
+//! CPU cost of a put below the Raft log, of the whole process, compaction and checkpoints included.
 //!
 //! `cargo bench -p stead-benches --bench layout [-- ENGINE PUTS]` prints a table in Markdown; `docs/layout.md` keeps
-//! one and says what follows from it. Two layouts are compared, both with 40-byte keys and 256-byte values, in batches of
-//! 256 through group rows, over a fresh directory:
+//! one and draws conclusions. Two layouts are compared, both with 40-byte keys and 256-byte values, in batches of 256
+//! through group rows, over a fresh directory:
 //!
-//! * **pointer**: a small CURRENT row that names the CHANGE row in which the value stands;
+//! * **pointer**: a small CURRENT row that names the CHANGE row with the value;
 //! * **moved**: the value in CURRENT, moved to a row of its version when it is overwritten; CHANGE only names the key.
 
 mod layouts;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use layouts::{Layout, Moved, Pointer, Put};
-use measure::{Cpu, Figures};
+use layouts::{Layout, MovedLayout, PointerLayout, Put};
+use measure::{Figures, Measurement};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use stead_store::background::{Background, Stagger};
@@ -26,25 +26,25 @@ use stead_store::health::Health;
 use stead_types::GroupId;
 
 const BATCH: u64 = 256;
-/// Puts of each phase, unless said otherwise.
+/// Default number of puts of each phase.
 const PUTS: u64 = 500_000;
-/// Keys that take all writes of the hot phase.
+/// Number of keys that take all writes of the hot phase.
 const HOT_KEYS: u64 = 20_000;
-/// Changes that are kept after they were overwritten.
+/// Number of changes that are retained after they were overwritten.
 const HISTORY: u64 = 100_000;
 
-/// Which keys a phase writes.
+/// Pattern of the keys that a phase writes.
 #[derive(Clone, Copy)]
-enum Keys {
-    /// Each once, in random order.
+enum KeyPattern {
+    /// Each key once, in random order.
     New,
-    /// Any of those, evenly.
+    /// All keys, uniformly.
     Spread,
-    /// A few of those.
+    /// A few of the keys.
     Hot,
 }
 
-impl Keys {
+impl KeyPattern {
     const ALL: [Self; 3] = [Self::New, Self::Spread, Self::Hot];
 
     fn name(self) -> &'static str {
@@ -55,7 +55,7 @@ impl Keys {
         }
     }
 
-    /// The key of the n-th put. Keys count to a power of two, so that an odd factor visits each once.
+    /// Returns the key of the n-th put. The number of keys is a power of two, so that an odd factor visits each once.
     fn pick(self, n: u64, keys: u64, random: &mut StdRng) -> u64 {
         match self {
             Self::New => n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys,
@@ -86,12 +86,12 @@ fn run(kind: Kind, layout: &dyn Layout, puts: u64) -> Result<Vec<Figures>> {
     let mut random = StdRng::seed_from_u64(1);
     let mut sequence: u64 = 0;
     let mut figures = Vec::new();
-    for phase in Keys::ALL {
+    for phase in KeyPattern::ALL {
         let total = match phase {
-            Keys::New => keys,
-            Keys::Spread | Keys::Hot => puts,
+            KeyPattern::New => keys,
+            KeyPattern::Spread | KeyPattern::Hot => puts,
         };
-        let mut cpu = Cpu::start();
+        let mut measurement = Measurement::start();
         for batch in 0..total / BATCH {
             let mut inner = rows.change()?;
             for n in batch * BATCH..(batch + 1) * BATCH {
@@ -103,10 +103,10 @@ fn run(kind: Kind, layout: &dyn Layout, puts: u64) -> Result<Vec<Figures>> {
             inner.applied.index += 1;
             inner.commit();
             rows.checkpoint_if_due()?;
-            cpu.lap();
+            measurement.lap();
         }
         rows.checkpoint()?;
-        figures.push(cpu.stop(phase.name(), total, engine.disk_len()));
+        figures.push(measurement.stop(phase.name(), total, engine.disk_len()));
     }
     Ok(figures)
 }
@@ -128,7 +128,7 @@ fn main() -> Result<()> {
     println!("| engine | layout | keys | CPU us a put | puts/s | worst batch ms | disk MB |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for kind in kinds {
-        let layouts: [(&str, &dyn Layout); 2] = [("pointer", &Pointer), ("moved", &Moved)];
+        let layouts: [(&str, &dyn Layout); 2] = [("pointer", &PointerLayout), ("moved", &MovedLayout)];
         for (name, layout) in layouts {
             let figures = run(kind, layout, puts).with_context(|| format!("{kind}, {name}"))?;
             for phase in figures {
@@ -139,7 +139,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The tenant's key with this number: 40 bytes.
+/// Returns the key with this number: 40 bytes.
 fn key_of(number: u64) -> Bytes {
     Bytes::from(format!("orders/2026/{number:028}"))
 }

@@ -1,4 +1,4 @@
-//! CPU time of the process, and the longest step.
+//! Measurement of CPU time, wall time and the longest batch.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,38 +6,38 @@ use std::time::{Duration, Instant};
 use stead_benches::process_cpu;
 
 /// A running measurement.
-pub(crate) struct Cpu {
+pub(crate) struct Measurement {
     cpu: Duration,
     start: Instant,
     lap: Instant,
-    worst: Duration,
+    longest: Duration,
 }
 
-/// What a phase took.
+/// Figures of a phase.
 pub(crate) struct Figures {
     phase: &'static str,
     puts: u64,
     cpu: Duration,
     wall: Duration,
-    worst: Duration,
+    longest: Duration,
     disk_len: u64,
 }
 
-impl Cpu {
+impl Measurement {
     pub(crate) fn start() -> Self {
         let start = Instant::now();
         Self {
             cpu: process_cpu(),
             start,
             lap: start,
-            worst: Duration::ZERO,
+            longest: Duration::ZERO,
         }
     }
 
     /// Ends a batch.
     pub(crate) fn lap(&mut self) {
         let now = Instant::now();
-        self.worst = self.worst.max(now - self.lap);
+        self.longest = self.longest.max(now - self.lap);
         self.lap = now;
     }
 
@@ -47,7 +47,7 @@ impl Cpu {
             puts,
             cpu: process_cpu() - self.cpu,
             wall: self.start.elapsed(),
-            worst: self.worst,
+            longest: self.longest,
             disk_len,
         }
     }
@@ -60,12 +60,12 @@ impl fmt::Display for Figures {
             puts,
             cpu,
             wall,
-            worst,
+            longest,
             disk_len,
         } = self;
         let each = cpu.as_secs_f64() * 1e6 / *puts as f64;
         let rate = *puts as f64 / wall.as_secs_f64();
-        let (worst, disk) = (worst.as_millis(), disk_len / 1_000_000);
-        write!(f, "{phase} | {each:.1} | {rate:.0} | {worst} | {disk}")
+        let (longest, disk) = (longest.as_millis(), disk_len / 1_000_000);
+        write!(f, "{phase} | {each:.1} | {rate:.0} | {longest} | {disk}")
     }
 }

@@ -1,4 +1,4 @@
-//! What a refused operation costs, and what a tenant that floods does to a quiet one.
+//! CPU cost of a refused operation, and latency of a quiet tenant beside a tenant that floods.
 //!
 //! `cargo bench -p stead-benches --bench limits` runs one node on a disk in memory, in one process with its client, and
 //! prints two tables in Markdown. The CPU of a refused operation is that of both ends: the node's part is less.
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use stead_benches::{one_node, process_cpu};
-use stead_client::{Client, Consistency, ErrorKind, NewTenant, Read, Tenant, TenantLimit, TenantLimits, Write};
+use stead_client::{
+    Client, Consistency, ErrorKind, NewTenant, ReadOptions, Tenant, TenantLimit, TenantLimits, WriteOptions,
+};
 use stead_server::environment::Environment;
 use stead_store::Disk;
 use tokio::task::JoinSet;
@@ -18,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 const OPERATIONS: usize = 100_000;
 const CALLERS: [usize; 3] = [1, 16, 64];
 const VALUE: [u8; 256] = [7; 256];
-/// Shorter than what a refusal asks to wait, so that the client reports it instead.
-const IMPATIENT: Duration = Duration::from_millis(100);
+/// Timeout shorter than the retry delay of a refusal, so that the client returns the refusal instead of a retry.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Writes of the quiet tenant that are timed.
 const QUIET_WRITES: usize = 3_000;
-/// What the loud tenant may do, and who tries to do more.
+/// Limit of the loud tenant, and the load that exceeds it.
 const LOUD_OPERATIONS_PER_SECOND: u64 = 500;
 const LOUD_CALLERS: usize = 64;
 const LOUD_PAUSE: Duration = Duration::from_millis(10);
@@ -44,8 +46,8 @@ async fn bench() -> Result<()> {
     let spent = tenant(&client, "spent", TenantLimit::OperationsPerSecond, 1).await?;
     let full = tenant(&client, "full", TenantLimit::Keys, 0).await?;
     for callers in CALLERS {
-        measure(Refused::Rate, &spent, callers).await?;
-        measure(Refused::Keys, &full, callers).await?;
+        measure(RefusalKind::Rate, &spent, callers).await?;
+        measure(RefusalKind::Keys, &full, callers).await?;
     }
     println!("\n| writes of a quiet tenant | p50, us | p99, us |");
     println!("| --- | --- | --- |");
@@ -74,21 +76,21 @@ async fn tenant(client: &Client, name: &str, limit: TenantLimit, value: u64) -> 
     Ok(client.tenant(name)?)
 }
 
-/// By which limit.
+/// Limit that refuses an operation.
 #[derive(Clone, Copy, Debug)]
-enum Refused {
+enum RefusalKind {
     Rate,
     Keys,
 }
 
-impl Refused {
-    /// Asks for what is refused; tells whether it was.
+impl RefusalKind {
+    /// Runs an operation that the limit refuses; returns whether it was refused.
     async fn run(self, tenant: &Tenant, key: String) -> Result<bool> {
         let refused = match self {
             Self::Rate => {
-                let read = Read {
-                    timeout: Some(IMPATIENT),
-                    ..Read::at(Consistency::Local)
+                let read = ReadOptions {
+                    timeout: Some(SHORT_TIMEOUT),
+                    ..ReadOptions::at(Consistency::Local)
                 };
                 tenant.get_with(key, &read).await.map(drop)
             }
@@ -102,7 +104,7 @@ impl Refused {
     }
 }
 
-async fn measure(refused: Refused, tenant: &Tenant, callers: usize) -> Result<()> {
+async fn measure(refused: RefusalKind, tenant: &Tenant, callers: usize) -> Result<()> {
     let each = OPERATIONS / callers.max(10);
     let (began, cpu) = (Instant::now(), process_cpu());
     let mut running = JoinSet::new();
@@ -126,18 +128,18 @@ async fn measure(refused: Refused, tenant: &Tenant, callers: usize) -> Result<()
     Ok(())
 }
 
-/// Asks for far more than the tenant may, until it is dropped.
+/// Sends far more operations than the tenant's limit, until the returned set is dropped.
 fn flood(tenant: &Tenant) -> JoinSet<()> {
     let mut callers = JoinSet::new();
     for caller in 0..LOUD_CALLERS {
         let tenant = tenant.clone();
         callers.spawn(async move {
-            let write = Write {
+            let write = WriteOptions {
                 timeout: Some(Duration::from_millis(5)),
-                ..Write::default()
+                ..WriteOptions::default()
             };
             loop {
-                // Refused or not, the next one follows.
+                // The next one follows, whether it was refused or not.
                 let _ = tenant.put_with(format!("{caller}"), VALUE.as_slice(), &write).await;
                 tokio::time::sleep(LOUD_PAUSE).await;
             }

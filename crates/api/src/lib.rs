@@ -1,6 +1,6 @@
-//! Generated messages and their conversions; the one table of errors; how connections are made.
+//! Generated messages and their conversions, the table of errors, and channels to nodes.
 //!
-//! What a message is for is not known here.
+//! This crate does not know what a message is used for.
 
 pub mod convert;
 pub mod net;
@@ -16,18 +16,18 @@ pub mod status;
     reason = "generated code"
 )]
 pub mod proto {
-    /// For services: `stead.v1`.
+    /// `stead.v1`, for services.
     pub mod v1 {
         include!("generated/stead.v1.rs");
     }
-    /// For operators.
+    /// Packages for operators.
     pub mod admin {
         /// `stead.admin.v1`.
         pub mod v1 {
             include!("generated/stead.admin.v1.rs");
         }
     }
-    /// Between nodes.
+    /// Packages between nodes.
     pub mod internal {
         /// `stead.internal.v1`.
         pub mod v1 {
@@ -36,5 +36,5 @@ pub mod proto {
     }
 }
 
-/// Every proto as a descriptor set: for reflection, and for the check that nothing breaks.
+/// Descriptor set of all protos: for reflection, and for the compatibility test.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.binpb");

@@ -1,6 +1,6 @@
-//! How connections are made: one function that dials an address, given to whoever needs a channel.
+//! gRPC channels over an injected dialler.
 //!
-//! A node dials through a map of its configuration, the simulation through its own network; the rest of Stead cannot
+//! A node dials through a map in its configuration, the simulation through its own network; users of a channel cannot
 //! tell which.
 
 use std::{io, pin::Pin, sync::Arc, time::Duration};
@@ -10,76 +10,76 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use tonic::transport::Channel;
 use tonic::transport::{Endpoint, Uri};
 
-/// A connection to read from and write to.
+/// A byte stream to a peer.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Dials an advertised address, `host:port`.
+/// Dialler: opens a byte stream to an advertised address, `host:port`.
 pub type Connect = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Pin<Box<dyn Io>>>> + Send + Sync>;
 
-/// How a channel finds out that its peer is gone.
+/// HTTP/2 keepalive of a channel, by which it detects that its peer is gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
-    /// A ping is sent after this much silence.
+    /// Silence after which a ping is sent.
     pub interval: Duration,
-    /// The connection is given up when a ping is not answered for this long.
+    /// Time without a response to a ping after which the connection is closed.
     pub timeout: Duration,
 }
 
 impl Keepalive {
-    /// Between nodes: a frozen peer is noticed before an election ends.
+    /// Keepalive between nodes: a frozen peer is detected before an election ends.
     pub const PEER: Self = Self {
         interval: Duration::from_secs(1),
         timeout: Duration::from_secs(2),
     };
-    /// From clients, over any distance.
+    /// Keepalive of clients, over any distance.
     pub const CLIENT: Self = Self {
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(5),
     };
 }
 
-/// HTTP/2 windows: large enough that a stream over 200 ms is not held back by them.
-const CALLS: Windows = Windows {
+/// HTTP/2 windows of calls: large enough that they do not limit a stream with a round trip of 200 ms.
+const CALL_WINDOWS: FlowWindows = FlowWindows {
     stream: 4 << 20,
     connection: 16 << 20,
 };
-/// Of watches, whose readers may be slow for long: what a reader has not taken fills its stream's window, and a
-/// connection whose window is full of that stands still for all. So a stream takes little, and a connection what 4,095
-/// slow readers leave.
-const WATCHES: Windows = Windows {
+/// HTTP/2 windows of watches, whose readers may be slow for long: bytes that a reader has not taken fill its stream's
+/// window, and a connection whose window is full of them stalls all its streams. So the window of a stream is small,
+/// and the connection's has room beside 4,095 slow readers.
+const WATCH_WINDOWS: FlowWindows = FlowWindows {
     stream: 512 << 10,
     connection: (1 << 31) - 1,
 };
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many bytes may be under way, or wait to be read.
+/// HTTP/2 flow-control windows: bytes that may be in flight or wait to be read.
 #[derive(Clone, Copy, Debug)]
-struct Windows {
+struct FlowWindows {
     stream: u32,
     connection: u32,
 }
 
-/// Returns a channel to an address; it dials at the first call, and again after it broke.
+/// Returns a channel to an address; it dials at the first call, and again after its connection broke.
 ///
 /// # Errors
 ///
 /// An address that is no `host:port`.
 pub fn channel(connect: &Connect, address: &str, keepalive: Keepalive) -> io::Result<Channel> {
-    open(connect, address, (keepalive, CALLS))
+    open(connect, address, keepalive, CALL_WINDOWS)
 }
 
-/// Returns a channel of its own for watches, which may be read slowly: they hold up neither calls nor one another.
+/// Returns a channel of its own for watches, which may be read slowly: they block neither calls nor one another.
 ///
 /// # Errors
 ///
 /// An address that is no `host:port`.
 pub fn watch_channel(connect: &Connect, address: &str, keepalive: Keepalive) -> io::Result<Channel> {
-    open(connect, address, (keepalive, WATCHES))
+    open(connect, address, keepalive, WATCH_WINDOWS)
 }
 
-fn open(connect: &Connect, address: &str, (keepalive, windows): (Keepalive, Windows)) -> io::Result<Channel> {
+fn open(connect: &Connect, address: &str, keepalive: Keepalive, windows: FlowWindows) -> io::Result<Channel> {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(invalid)?

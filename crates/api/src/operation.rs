@@ -1,33 +1,33 @@
-//! What all operations and their answers have in common.
+//! Fields that all operations and their responses have in common.
 
 use crate::proto::v1::{Answer, IdempotencyKey, Operation, ResponseHeader, answer::Response, operation::Request};
 
-/// What an operation does, as it is counted and repeated.
+/// Kind of an operation, by which it is counted and retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
-    /// It changes data: repeated only under its idempotency key.
+pub enum OperationKind {
+    /// Change of data: retried only with its idempotency key.
     Write,
-    /// It reads keys that it names.
+    /// Read of named keys.
     Read,
-    /// It reads a range.
+    /// Read of a range.
     Scan,
 }
 
-/// Returns what a request does.
-pub fn sort(request: &Request) -> Sort {
+/// Returns the kind of a request.
+pub fn operation_kind(request: &Request) -> OperationKind {
     match request {
         Request::Put(_)
         | Request::Delete(_)
         | Request::Increment(_)
         | Request::Append(_)
         | Request::Txn(_)
-        | Request::DeleteRange(_) => Sort::Write,
-        Request::Get(_) | Request::BatchGet(_) => Sort::Read,
-        Request::Scan(_) => Sort::Scan,
+        | Request::DeleteRange(_) => OperationKind::Write,
+        Request::Get(_) | Request::BatchGet(_) => OperationKind::Read,
+        Request::Scan(_) => OperationKind::Scan,
     }
 }
 
-/// Returns the name of the tenant that a request is about.
+/// Returns the name of a request's tenant.
 pub fn tenant(request: &Request) -> &str {
     match request {
         Request::Get(request) => &request.tenant,
@@ -55,7 +55,7 @@ pub fn idempotency_key(request: &Request) -> Option<&IdempotencyKey> {
     }
 }
 
-/// Returns the idempotency key of a write, to be changed.
+/// Returns the idempotency key of a write for modification.
 pub fn idempotency_key_mut(request: &mut Request) -> Option<&mut IdempotencyKey> {
     match request {
         Request::Put(put) => put.idempotency_key.as_mut(),
@@ -68,7 +68,7 @@ pub fn idempotency_key_mut(request: &mut Request) -> Option<&mut IdempotencyKey>
     }
 }
 
-/// Returns where an answer comes from; an error does not say.
+/// Returns the header of a response; an error has none.
 pub fn header(response: &Response) -> Option<&ResponseHeader> {
     match response {
         Response::Get(get) => get.header.as_ref(),
@@ -84,12 +84,12 @@ pub fn header(response: &Response) -> Option<&ResponseHeader> {
     }
 }
 
-/// Returns how many bytes an answer takes on the wire.
+/// Returns the encoded length of an answer message.
 pub fn answer_len(answer: &Answer) -> usize {
     prost::Message::encoded_len(answer)
 }
 
-/// Returns how many bytes an operation takes on the wire.
+/// Returns the encoded length of an operation.
 pub fn len(operation: &Operation) -> usize {
     prost::Message::encoded_len(operation)
 }

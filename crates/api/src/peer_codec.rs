@@ -1,11 +1,11 @@
-//! The codec of messages between nodes: a checksum (crc32c, big-endian), then the message.
+//! Codec of messages between nodes: a checksum (crc32c, big-endian), then the message.
 //!
-//! TCP's checksum is weak, TLS may be off, and what a node takes from another one may end in a log that every replica
-//! must read. What does not fit its checksum ends the call or stream with [`Code::DataLoss`]; the sender repeats it.
+//! TCP's checksum is weak, TLS may be off, and data from another node may end in a log that every replica must read. A
+//! message that does not match its checksum ends the call or stream with [`Code::DataLoss`]; the sender repeats it.
 //!
 //! # Invariants
 //!
-//! 1. Nothing of a message is seen before its checksum was compared.
+//! 1. No part of a message is decoded before its checksum was compared.
 
 use std::{
     marker::PhantomData,
@@ -24,19 +24,19 @@ use tonic::{
 
 const CHECKSUM_LEN: usize = 4;
 
-/// Writes and reads the messages of services between nodes. The generated code uses it.
+/// Codec of the services between nodes. The generated code uses it.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerCodec<T, U>(PhantomData<(T, U)>);
 
-/// Writes messages.
+/// Encoder of messages with a checksum.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerEncoder<T>(PhantomData<T>);
 
-/// Reads messages.
+/// Decoder of messages with a checksum.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerDecoder<U>(PhantomData<U>);
 
-/// Counts what came from other nodes and could not be taken. Clones share the counts.
+/// Counters of damaged and unreadable messages from other nodes. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct PeerAlarms(Arc<Counts>);
 
@@ -47,30 +47,26 @@ struct Counts {
 }
 
 impl PeerAlarms {
-    /// Raises the alarm if a call or stream with another node ended because bytes were not what was sent.
-    pub fn note(&self, status: &Status) {
+    /// Counts and logs a damaged message, if that is why a call or stream with another node ended.
+    pub fn record_status(&self, status: &Status) {
         if status.code() == Code::DataLoss {
             self.0.damaged.fetch_add(1, Ordering::Relaxed);
             let reason = status.message();
-            tracing::error!(
-                reason,
-                "a message between nodes was damaged on its way; it is sent again"
-            );
+            tracing::error!(reason, "message between nodes was damaged in transit; it is sent again");
         }
     }
 
-    /// Counts a message that came whole and whose content this build cannot take. Whoever knows what it was says so in
-    /// the log.
-    pub fn unreadable(&self) {
+    /// Counts an undamaged message whose content this build cannot read. The caller, which knows its context, logs it.
+    pub fn record_unreadable(&self) {
         self.0.unreadable.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how many messages did not fit their checksum.
+    /// Returns the number of messages that did not match their checksum.
     pub fn damaged_count(&self) -> u64 {
         self.0.damaged.load(Ordering::Relaxed)
     }
 
-    /// Returns how many could not be taken.
+    /// Returns the number of unreadable messages.
     pub fn unreadable_count(&self) -> u64 {
         self.0.unreadable.load(Ordering::Relaxed)
     }
@@ -128,7 +124,7 @@ fn read<U: Message + Default>(mut bytes: Bytes) -> Result<U, Status> {
     let len = bytes.len();
     let damaged = || {
         Status::data_loss(format!(
-            "a message of {len} bytes between nodes does not fit its checksum"
+            "a message of {len} bytes between nodes does not match its checksum"
         ))
     };
     if len < CHECKSUM_LEN {
@@ -138,7 +134,8 @@ fn read<U: Message + Default>(mut bytes: Bytes) -> Result<U, Status> {
     if crc32c::crc32c(&bytes) != checksum {
         return Err(damaged());
     }
-    U::decode(bytes).map_err(|error| Status::invalid_argument(format!("a message between nodes: {error}")))
+    U::decode(bytes)
+        .map_err(|error| Status::invalid_argument(format!("cannot decode a message between nodes: {error}")))
 }
 
 #[cfg(test)]
@@ -148,7 +145,7 @@ mod tests {
     use super::*;
     use crate::proto::internal::v1::RaftEnvelope;
 
-    fn written(message: &RaftEnvelope) -> Vec<u8> {
+    fn encoded(message: &RaftEnvelope) -> Vec<u8> {
         let bytes = message.encode_to_vec();
         [&crc32c::crc32c(&bytes).to_be_bytes()[..], &bytes].concat()
     }
@@ -164,35 +161,35 @@ mod tests {
 
     proptest! {
         #[test]
-        fn message_reads_back_and_any_flipped_bit_is_refused(
+        fn message_round_trips_and_flipped_bit_is_refused(
             body in prop::collection::vec(any::<u8>(), 0..200),
             flipped in any::<prop::sample::Index>(),
         ) {
             let message = envelope(body);
-            let mut bytes = written(&message);
+            let mut bytes = encoded(&message);
             prop_assert_eq!(read::<RaftEnvelope>(bytes.clone().into()).unwrap(), message);
             let bit = flipped.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             let refused = read::<RaftEnvelope>(bytes.into()).unwrap_err();
             let alarms = PeerAlarms::default();
-            alarms.note(&refused);
+            alarms.record_status(&refused);
             prop_assert_eq!(alarms.damaged_count(), 1, "{:?}", refused);
         }
 
         #[test]
-        fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_fail_the_checksum(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             // One in four billion would be taken for a message.
             prop_assert!(read::<RaftEnvelope>(bytes.into()).is_err());
         }
     }
 
     #[test]
-    fn bytes_of_a_message_are_fixed() {
+    fn message_bytes_are_fixed() {
         let message = RaftEnvelope {
             group: 7,
             ..RaftEnvelope::default()
         };
-        let bytes = written(&message);
+        let bytes = encoded(&message);
         assert_eq!(bytes[4..], [0x10, 7]);
         assert_eq!(bytes[..4], crc32c::crc32c(&[0x10, 7]).to_be_bytes());
     }

@@ -1,8 +1,8 @@
-//! The protos of services and operators do not break what was promised before.
+//! Compatibility test of the protos for services and operators against a baseline.
 //!
-//! `baseline.binpb` is a descriptor set of what has been promised. Messages, fields, enum values and methods that it
-//! has must still be there, with the same number, type and presence. `stead.internal.v1` promises nothing. To promise
-//! what is new as well: `UPDATE_BASELINE=1 cargo test -p stead-api --test breaking`.
+//! `baseline.binpb` is the descriptor set of the promised protos. Messages, fields, enum values and methods in it must
+//! still be there, with the same number, type and presence. `stead.internal.v1` promises nothing. To promise additions
+//! as well: `UPDATE_BASELINE=1 cargo test -p stead-api --test breaking`.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -13,7 +13,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
 };
 
-/// What callers rely on: full name of a thing -> what must not change about it.
+/// Promised names, with the description of each that must not change.
 type Promises = BTreeMap<String, String>;
 
 fn promises(set: &[u8]) -> Promises {
@@ -82,7 +82,7 @@ fn signature(method: &MethodDescriptorProto) -> String {
     )
 }
 
-/// What the first promised and the second does not keep.
+/// Returns the promises of `before` that `now` does not keep.
 fn broken(before: &Promises, now: &Promises) -> Vec<String> {
     let change = |(name, what): (&String, &String)| match now.get(name) {
         Some(same) if same == what => None,
@@ -93,7 +93,7 @@ fn broken(before: &Promises, now: &Promises) -> Vec<String> {
 }
 
 #[test]
-fn nothing_that_was_promised_has_changed() {
+fn promised_protos_are_unchanged() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/baseline.binpb");
     let now = promises(stead_api::DESCRIPTORS);
     let before = promises(&fs::read(&path).unwrap());
@@ -104,7 +104,7 @@ fn nothing_that_was_promised_has_changed() {
 }
 
 #[test]
-fn a_renumbered_a_retyped_and_a_removed_field_are_found() {
+fn renumbered_retyped_and_removed_fields_are_found() {
     let before = promises(stead_api::DESCRIPTORS);
     assert!(before.contains_key("stead.v1.PutRequest#3") && before.contains_key("stead.v1.KvService/Pipeline"));
     for change in 0..3 {

@@ -1,5 +1,5 @@
-//! `docs/api.md` names what there is: every call has its section, and every field, reason and limit in it is real.
-//! The figures of `docs/guarantees.md` are those of the README.
+//! Tests of `docs/api.md` against the protos: every call has its section, and every field, reason and limit in it
+//! exists. The figures of `docs/guarantees.md` match those of the README.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -17,12 +17,12 @@ use stead_api::{
 };
 use stead_types::{Error, limits};
 
-/// What services see of the protos.
+/// Names in the protos for services.
 #[derive(Default)]
 struct Protos {
-    /// `KvService.Get` and so on.
+    /// Calls, such as `KvService.Get`.
     calls: BTreeSet<String>,
-    /// Fields by message; one inside another as `Consistency.Session`.
+    /// Fields by message; a nested message as `Consistency.Session`.
     messages: BTreeMap<String, BTreeSet<String>>,
     /// Values of enums.
     values: BTreeSet<String>,
@@ -70,7 +70,7 @@ fn document() -> String {
     file("docs/api.md")
 }
 
-/// What stands between backticks.
+/// Returns the code spans, which stand between backticks.
 fn spans(text: &str) -> BTreeSet<&str> {
     text.lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))
@@ -82,7 +82,7 @@ fn reasons() -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn every_call_has_one_section_and_every_section_one_call() {
+fn every_call_has_exactly_one_section() {
     let text = document();
     let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     let calls: Vec<String> = sections
@@ -96,7 +96,7 @@ fn every_call_has_one_section_and_every_section_one_call() {
 }
 
 #[test]
-fn every_section_says_what_is_promised_what_it_costs_and_how_it_fails() {
+fn every_section_has_guarantee_cost_errors_and_retry() {
     let text = document();
     for section in text.split("\n### ").filter(|section| section.contains("Service.")) {
         let name = section.lines().next().unwrap();
@@ -110,7 +110,7 @@ fn every_section_says_what_is_promised_what_it_costs_and_how_it_fails() {
 }
 
 #[test]
-fn every_field_that_is_named_is_there() {
+fn every_named_field_exists() {
     let text = document();
     let protos = protos();
     let mut found = 0;
@@ -132,9 +132,9 @@ fn every_field_that_is_named_is_there() {
     assert!(found > 40, "fields were found");
 }
 
-/// A word with an underscore and without a message in front of it is a field of some message, or metadata of an error.
+/// A bare name has an underscore and no message in front of it.
 #[test]
-fn every_bare_name_is_a_field_or_metadata() {
+fn every_bare_name_is_a_field_or_error_metadata() {
     let text = document();
     let protos = protos();
     let fields: BTreeSet<&String> = protos.messages.values().flatten().collect();
@@ -154,7 +154,7 @@ fn every_bare_name_is_a_field_or_metadata() {
 
 /// `NOT_HOME` is a reason, `DURABILITY_REMOTE` a value, `CANCELLED` a status.
 #[test]
-fn every_word_in_capitals_is_a_reason_a_value_or_a_status() {
+fn every_capitalized_word_is_reason_value_or_status() {
     let text = document();
     let (protos, reasons) = (protos(), reasons());
     let is_capital = |span: &&str| span.len() > 2 && span.chars().all(|c| c.is_ascii_uppercase() || c == '_');
@@ -173,7 +173,7 @@ fn every_word_in_capitals_is_a_reason_a_value_or_a_status() {
 }
 
 #[test]
-fn every_type_that_is_named_is_there() {
+fn every_named_type_exists() {
     let text = document();
     let protos = protos();
     let services = ["KvService", "DirectoryService"];
@@ -198,7 +198,7 @@ fn every_type_that_is_named_is_there() {
 }
 
 #[test]
-fn limits_are_those_of_the_code() {
+fn documented_limits_match_the_code() {
     let text = document();
     let rows = [
         format!("| key, and bound of a range | {} bytes;", limits::KEY_LEN_MAX),
@@ -219,14 +219,17 @@ fn limits_are_those_of_the_code() {
             "| keys of a transaction's writes, and the values that they make | {} bytes;",
             limits::CHANGE_LEN_MAX
         ),
-        format!("| keys and values of one answer | {} bytes;", limits::ANSWER_LEN_MAX),
+        format!("| keys and values of one answer | {} bytes;", limits::RESPONSE_LEN_MAX),
         format!("| ranges of a watch | {} |", limits::WATCH_RANGES_MAX),
         format!("Up to {TOKENS_MAX} tokens go with a request"),
         format!(
             "from 1 ms to {} days, in whole milliseconds",
             limits::TTL_MS_MAX / 86_400_000
         ),
-        format!("(1 ms to {} days) the number", limits::WINDOW_MS_MAX / 86_400_000),
+        format!(
+            "(1 ms to {} days) the number",
+            limits::INCREMENT_WINDOW_MS_MAX / 86_400_000
+        ),
     ];
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for row in rows {
@@ -235,7 +238,7 @@ fn limits_are_those_of_the_code() {
 }
 
 #[test]
-fn what_guarantees_cost_is_what_the_readme_shows() {
+fn guarantee_costs_match_the_readme() {
     let (guarantees, readme) = (file("docs/guarantees.md"), file("README.md"));
     let (_, table) = guarantees.split_once("| what | took | why |").unwrap();
     let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();

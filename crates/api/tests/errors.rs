@@ -1,4 +1,4 @@
-//! `docs/errors.md` is what the table of errors says.
+//! Test that `docs/errors.md` matches the table of errors.
 //!
 //! After a change of the table: `UPDATE_GENERATED=1 cargo test -p stead-api --test errors`.
 
@@ -119,7 +119,7 @@ fn document() -> String {
 }
 
 #[test]
-fn the_document_is_what_the_table_says() {
+fn error_document_matches_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
     if std::env::var_os("UPDATE_GENERATED").is_some() {
         fs::write(&path, document()).unwrap();
@@ -127,6 +127,6 @@ fn the_document_is_what_the_table_says() {
     let written = fs::read_to_string(&path).unwrap();
     assert!(
         written == document(),
-        "docs/errors.md is not what the table says: run with UPDATE_GENERATED=1"
+        "docs/errors.md does not match the table: run with UPDATE_GENERATED=1"
     );
 }

@@ -1,4 +1,4 @@
-//! The checked-in code is what `proto/` gives, so that nobody needs a generator to build.
+//! Test that the checked-in code matches `proto/`; it is checked in so that nobody needs a generator to build.
 //!
 //! After a change of a proto: `UPDATE_GENERATED=1 cargo test -p stead-api --test generated`.
 
@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 /// The generated file of the services between nodes.
 const BETWEEN_NODES: &str = "stead.internal.v1.rs";
 
-/// The protos of Stead, relative to `proto/`, in a stable order.
+/// Collects the protos of Stead in a stable order.
 fn protos(below: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(below).unwrap() {
         let path = entry.unwrap().path();
@@ -70,7 +70,7 @@ fn contents(of: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn generated_code_is_what_the_protos_give() {
+fn generated_code_matches_the_protos() {
     let checked_in = root().join("crates/api/src/generated");
     let fresh = tempfile::tempdir().unwrap();
     generate(fresh.path());
@@ -85,7 +85,7 @@ fn generated_code_is_what_the_protos_give() {
     for (name, bytes) in &fresh {
         assert!(
             checked_in[name] == *bytes,
-            "{name} is not what proto/ gives: run with UPDATE_GENERATED=1"
+            "{name} does not match proto/: run with UPDATE_GENERATED=1"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `proto/service_config.json`, by which stock gRPC clients retry, says of every method what the table of errors allows.
+//! Test of `proto/service_config.json`, by which stock gRPC clients retry, against the protos and the table of errors.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -14,28 +14,28 @@ use serde_json::Value;
 use stead_api::status::table;
 use stead_types::{Error, ErrorKind};
 
-/// gRPC treats more attempts as this many.
+/// Most attempts of a stock gRPC client; a higher setting has no effect.
 const ATTEMPTS_MAX: u64 = 5;
-/// The longest deadline that a node keeps to: a longer timeout would promise what nobody keeps.
+/// Longest deadline that a node honours: a longer timeout would have no effect.
 const DEADLINE_S_MAX: f64 = 30.0;
 
-/// What a repetition of a call means.
+/// Retry safety of a method.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Repeated {
-    /// Nothing but the same answer.
-    Harmless,
-    /// It writes: its idempotency key makes that once.
-    UnderKey,
-    /// It may carry any number of writes: its caller repeats what was not answered.
-    ByCaller,
+enum RetrySafety {
+    /// A read: a retry is harmless.
+    Read,
+    /// A write with an idempotency key: a retry has no second effect.
+    IdempotencyKey,
+    /// Any number of writes: the caller retries those without a response.
+    Caller,
 }
 
 struct Method {
-    repeated: Repeated,
+    retry: RetrySafety,
     is_stream: bool,
 }
 
-/// The methods that services call, by name and service.
+/// Returns the methods that services call, by service and name.
 fn methods() -> BTreeMap<(String, String), Method> {
     let set = FileDescriptorSet::decode(stead_api::DESCRIPTORS).unwrap();
     let file = |name: &str| set.file.iter().find(|file| file.name() == name).unwrap();
@@ -54,14 +54,14 @@ fn methods() -> BTreeMap<(String, String), Method> {
     let mut found = BTreeMap::new();
     for service in files.iter().flat_map(|file| &file.service) {
         for method in &service.method {
-            let repeated = match method.name() {
-                "Pipeline" => Repeated::ByCaller,
-                _ if has_key(method.input_type()) => Repeated::UnderKey,
-                _ => Repeated::Harmless,
+            let retry = match method.name() {
+                "Pipeline" => RetrySafety::Caller,
+                _ if has_key(method.input_type()) => RetrySafety::IdempotencyKey,
+                _ => RetrySafety::Read,
             };
             let is_stream = method.server_streaming() || method.client_streaming();
             let name = (format!("stead.v1.{}", service.name()), method.name().to_owned());
-            found.insert(name, Method { repeated, is_stream });
+            found.insert(name, Method { retry, is_stream });
         }
     }
     found
@@ -72,7 +72,7 @@ fn config() -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The entries of the configuration, by the methods that they name.
+/// Returns the entries of the configuration, by the methods that they name.
 fn entries(config: &Value) -> BTreeMap<(String, String), &Value> {
     let mut found = BTreeMap::new();
     for entry in config["methodConfig"].as_array().unwrap() {
@@ -85,12 +85,12 @@ fn entries(config: &Value) -> BTreeMap<(String, String), &Value> {
     found
 }
 
-/// The codes of which every reason may be answered by sending the same request again: the table says that nothing
-/// happened and that waiting helps, or, of a write, that asking again under its key tells what has happened.
-fn safe_codes(repeated: Repeated) -> BTreeSet<String> {
+/// Returns the codes whose every reason may be retried: the table says that nothing happened and that waiting helps,
+/// or, of a write, that a retry with its idempotency key returns the first outcome.
+fn safe_codes(retry: RetrySafety) -> BTreeSet<String> {
     let is_safe = |kind: &ErrorKind| {
         let asks_again = matches!(kind, ErrorKind::OutcomeUnknown { .. });
-        Error::new(kind.clone(), "").is_transient() || (asks_again && repeated == Repeated::UnderKey)
+        Error::new(kind.clone(), "").is_transient() || (asks_again && retry == RetrySafety::IdempotencyKey)
     };
     let mut codes: BTreeMap<String, bool> = BTreeMap::new();
     for kind in table::samples() {
@@ -105,7 +105,7 @@ fn safe_codes(repeated: Repeated) -> BTreeSet<String> {
         .collect()
 }
 
-/// The name of a code as configurations write it: `DeadlineExceeded` is `DEADLINE_EXCEEDED`.
+/// Returns the name of a code as configurations write it: `DeadlineExceeded` is `DEADLINE_EXCEEDED`.
 fn name_of(code: tonic::Code) -> String {
     let mut name = String::new();
     for (at, letter) in format!("{code:?}").char_indices() {
@@ -122,26 +122,26 @@ fn seconds(duration: &Value) -> f64 {
 }
 
 #[test]
-fn every_method_has_an_entry_and_every_entry_a_method() {
+fn every_method_has_an_entry_and_vice_versa() {
     let config = config();
     let named: BTreeSet<_> = entries(&config).into_keys().collect();
     assert_eq!(named, methods().into_keys().collect());
 }
 
 #[test]
-fn what_is_retried_is_what_the_table_of_errors_calls_safe() {
+fn retryable_codes_match_the_error_table() {
     let config = config();
     let methods = methods();
     for (name, entry) in entries(&config) {
         let method = &methods[&name];
-        if method.repeated == Repeated::ByCaller {
+        if method.retry == RetrySafety::Caller {
             assert_eq!(entry.get("retryPolicy"), None, "{name:?}");
             continue;
         }
         let policy = &entry["retryPolicy"];
         let codes = policy["retryableStatusCodes"].as_array().unwrap();
         let codes: BTreeSet<String> = codes.iter().map(|code| code.as_str().unwrap().to_owned()).collect();
-        assert_eq!(codes, safe_codes(method.repeated), "{name:?}");
+        assert_eq!(codes, safe_codes(method.retry), "{name:?}");
         assert_eq!(policy["maxAttempts"].as_u64(), Some(ATTEMPTS_MAX), "{name:?}");
         let waits = [&policy["initialBackoff"], &policy["maxBackoff"]].map(seconds);
         assert!(0.0 < waits[0] && waits[0] <= waits[1], "{name:?} {waits:?}");
@@ -149,9 +149,9 @@ fn what_is_retried_is_what_the_table_of_errors_calls_safe() {
     }
 }
 
-/// A timeout would end a watch that is alive, and waiting without one would hide a wrong address for ever.
+/// A timeout would end a live watch, and waiting for a node without one would hide a wrong address for ever.
 #[test]
-fn calls_have_a_timeout_and_wait_for_a_node_and_streams_do_neither() {
+fn unary_calls_have_timeout_and_streams_have_none() {
     let config = config();
     let methods = methods();
     for (name, entry) in entries(&config) {
@@ -165,16 +165,16 @@ fn calls_have_a_timeout_and_wait_for_a_node_and_streams_do_neither() {
     }
 }
 
-/// Whoever has no idempotency keys takes the retries out of whole entries.
+/// A client without idempotency keys removes the retries of whole entries.
 #[test]
-fn no_entry_is_of_writes_and_of_reads() {
+fn no_entry_mixes_writes_and_reads() {
     let methods = methods();
     for entry in config()["methodConfig"].as_array().unwrap() {
         let kind = |name: &Value| {
             let part = |part: &str| name[part].as_str().unwrap().to_owned();
-            methods[&(part("service"), part("method"))].repeated
+            methods[&(part("service"), part("method"))].retry
         };
-        let kinds: Vec<Repeated> = entry["name"].as_array().unwrap().iter().map(kind).collect();
+        let kinds: Vec<RetrySafety> = entry["name"].as_array().unwrap().iter().map(kind).collect();
         assert!(kinds.windows(2).all(|pair| pair[0] == pair[1]), "{entry}");
     }
 }

@@ -1,4 +1,4 @@
-//! The command line.
+//! Definition of the command line.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ pub(crate) struct Cli {
     pub(crate) noun: Noun,
 }
 
-/// Which cluster, and how answers are shown.
+/// Target cluster, and output format.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Target {
-    /// A node to ask, host:port; may be given several times
+    /// Address of a node, host:port; may be given several times
     #[arg(
         long,
         global = true,
@@ -32,28 +32,28 @@ pub(crate) struct Target {
     /// A context of ~/.config/stead/config.toml
     #[arg(long, global = true, env = "STEAD_CONTEXT", value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// Where this machine stands; else the region that answers soonest
+    /// Region of this machine; else the region with the shortest round trip
     #[arg(long, global = true, env = "STEAD_REGION", value_name = "NAME")]
     pub(crate) region: Option<String>,
-    /// How long a call may take, such as 500ms or 10s
+    /// Timeout of a call, such as 500ms or 10s
     #[arg(long, global = true, env = "STEAD_TIMEOUT", value_parser = time, value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
-    /// How answers are shown
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output: Output,
 }
 
-/// What a command is about.
+/// Subject of a command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Noun {
     /// Run a node
     Serve(verbs::serve::Serve),
     /// Run three regions on this machine, with the distances between them
     Dev(verbs::dev::Dev),
-    /// Show and check configurations of nodes
+    /// Print and check configurations of nodes
     #[command(subcommand)]
     Config(verbs::config::Verb),
-    /// Make, show, change and delete tenants
+    /// Create, show, change and delete tenants
     #[command(subcommand)]
     Tenant(verbs::tenant::Verb),
     /// Show regions
@@ -62,24 +62,24 @@ pub(crate) enum Noun {
     /// Show nodes
     #[command(subcommand)]
     Node(verbs::node::Verb),
-    /// Show Raft groups, move their leaders
+    /// Show Raft groups, transfer their leadership
     #[command(subcommand)]
     Group(verbs::group::Verb),
     /// Read and write keys
     #[command(subcommand)]
     Kv(verbs::kv::Verb),
-    /// Show which region is home to whom
+    /// Show the home regions of tenants
     #[command(subcommand)]
     Directory(verbs::directory::Verb),
-    /// Show what exit codes mean
+    /// Show the meaning of exit codes
     #[command(long_about = exit::TABLE)]
     ExitCodes,
 }
 
-/// Reads a time that is not over as it begins.
+/// Parses a duration above zero.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it would be over as it begins".to_owned()),
+        Ok(Duration::ZERO) => Err("it must be longer than zero".to_owned()),
         Ok(time) => Ok(time),
         Err(_) => Err("write a time as 500ms, 30s or 2h".to_owned()),
     }
@@ -92,18 +92,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
-    /// Returns what is said about a command line that cannot be read.
+    /// Returns the error message for an invalid command line.
     fn refused(line: &str) -> String {
         let words = shlex::split(line).unwrap();
         Cli::try_parse_from(words).unwrap_err().to_string()
     }
 
     #[test]
-    fn what_a_command_line_lacks_or_contradicts_is_said() {
+    fn invalid_command_line_is_explained() {
         for (line, words) in [
             (
                 "stead kv delete-range acme",
@@ -115,7 +115,7 @@ mod tests {
             ("stead kv watch acme --key ''", "at least one byte"),
             ("stead kv scan acme --count --limit 3", "cannot be used with"),
             ("stead kv put acme k v --ttl -5s", "write a time as"),
-            ("stead kv get acme k --timeout 0s", "it would be over as it begins"),
+            ("stead kv get acme k --timeout 0s", "it must be longer than zero"),
             ("stead kv put acme k v --idempotency-key 7", "no idempotency key"),
             (
                 "stead tenant update acme --no-labels --label a=b",
@@ -124,8 +124,8 @@ mod tests {
             ("stead dev kill", "<NAMES>"),
             ("stead dev cut", "<REGIONS>"),
         ] {
-            let said = refused(line);
-            assert!(said.contains(words), "{line}: {said}");
+            let message = refused(line);
+            assert!(message.contains(words), "{line}: {message}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Asks before what cannot be undone.
+//! Confirmation before irreversible commands.
 
 use std::io::{IsTerminal, Write};
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, CommandError};
 
-/// Says what would happen and asks for a name to be typed. A script is never kept waiting.
-pub(crate) async fn by_name(what: &str, name: &str) -> Result<(), Failure> {
+/// Prints the consequences and asks for a name to be typed. Without a terminal it fails at once.
+pub(crate) async fn by_name(what: &str, name: &str) -> Result<(), CommandError> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Code::Usage, what).hint("say --yes where nobody can be asked"));
+        return Err(CommandError::new(Code::Usage, what).hint("pass --yes to confirm without a terminal"));
     }
     eprint!("{what}. Type {name} to go on: ");
     let _ = std::io::stderr().flush();
@@ -19,6 +19,9 @@ pub(crate) async fn by_name(what: &str, name: &str) -> Result<(), Failure> {
     if typed.trim() == name {
         Ok(())
     } else {
-        Err(Failure::new(Code::Usage, "that is another name; nothing was done"))
+        Err(CommandError::new(
+            Code::Usage,
+            "the typed name does not match; nothing was done",
+        ))
     }
 }

@@ -1,4 +1,4 @@
-//! Exit codes, and what a failure prints: for people two lines, what is wrong and what to do; for programs JSON.
+//! Exit codes and error output: for people two lines, the error and a hint; for programs JSON.
 
 use std::{io::Write, process::ExitCode};
 
@@ -8,7 +8,7 @@ use stead_types::{Error, ErrorKind};
 
 use crate::output::Output;
 
-/// Documented: scripts depend on them.
+/// Exit code. Documented: scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
@@ -23,7 +23,7 @@ pub(crate) enum Code {
     Interrupted = 130,
 }
 
-/// What `stead help exit-codes` says.
+/// Text of `stead help exit-codes`.
 pub(crate) const TABLE: &str = "\
 Exit codes:
     0  done
@@ -37,77 +37,77 @@ Exit codes:
     8  what was looked at is unhealthy
   130  interrupted";
 
-/// A verb that failed.
+/// Error of a command, with its exit code.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandError {
     code: Code,
-    what: String,
-    todo: Option<String>,
-    /// What a node or the client has told, if it is theirs.
+    message: String,
+    hint: Option<String>,
+    /// Error of a node or the client, if it is theirs.
     error: Option<Box<Error>>,
 }
 
-impl Failure {
-    pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
+impl CommandError {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
-            what: what.into(),
-            todo: None,
+            message: message.into(),
+            hint: None,
             error: None,
         }
     }
 
-    /// Says what to do about it.
-    pub(crate) fn hint(mut self, todo: impl Into<String>) -> Self {
-        self.todo = Some(todo.into());
+    /// Adds a hint about what to do.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
-    /// Says how to find out what has become of a change whose outcome is unknown.
-    pub(crate) fn if_unknown(self, todo: &str) -> Self {
+    /// Adds a hint about how to look up a change whose outcome is unknown.
+    pub(crate) fn if_unknown(self, hint: &str) -> Self {
         let error = self.error.as_ref().map(|error| &error.kind);
         if matches!(error, Some(ErrorKind::OutcomeUnknown { .. })) {
-            self.hint(todo)
+            self.hint(hint)
         } else {
             self
         }
     }
 
-    /// Returns what is wrong.
+    /// Returns the error message.
     pub(crate) fn text(&self) -> &str {
-        &self.what
+        &self.message
     }
 
-    /// Returns how the process ends.
+    /// Returns the exit code.
     pub(crate) fn code(&self) -> Code {
         self.code
     }
 
-    /// Says the same in other words.
-    pub(crate) fn reworded(mut self, words: impl FnOnce(String) -> String) -> Self {
-        self.what = words(self.what);
+    /// Replaces the error message by a function of it.
+    pub(crate) fn map_message(mut self, map: impl FnOnce(String) -> String) -> Self {
+        self.message = map(self.message);
         self
     }
 
-    /// Prints what is wrong and what to do, as the output's form asks for, and returns the code.
+    /// Prints error and hint in the output format, and returns the exit code.
     pub(crate) fn report(self, output: Output) -> ExitCode {
         let mut stderr = std::io::stderr().lock();
-        // Nobody is there to be told that standard error is gone.
+        // There is nowhere to report that standard error is closed.
         if output == Output::Json {
             let _ = writeln!(stderr, "{}", self.json());
         } else {
-            let _ = writeln!(stderr, "error: {}", self.what);
-            if let Some(todo) = self.todo {
-                let _ = writeln!(stderr, "  try: {todo}");
+            let _ = writeln!(stderr, "error: {}", self.message);
+            if let Some(hint) = self.hint {
+                let _ = writeln!(stderr, "  try: {hint}");
             }
         }
         ExitCode::from(self.code as u8)
     }
 
-    /// Returns it for programs. The reason is a node's where one has spoken, else it stands for the exit code.
+    /// Returns the error as JSON. The reason is the node's where there is one, otherwise it stands for the exit code.
     fn json(&self) -> Value {
-        let told = self.error.as_deref().map(to_operation_error).unwrap_or_default();
-        let reason = match (told.reason.as_str(), self.code) {
+        let details = self.error.as_deref().map(to_operation_error).unwrap_or_default();
+        let reason = match (details.reason.as_str(), self.code) {
             ("", Code::Failed) => "FAILED",
             ("", Code::Usage) => "INVALID",
             ("", Code::Connect) => "UNAVAILABLE",
@@ -119,62 +119,63 @@ impl Failure {
             ("", Code::Interrupted) => "INTERRUPTED",
             (reason, _) => reason,
         };
-        let retry_after = operation_retry_after(&told).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let retry_after =
+            operation_retry_after(&details).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         json!({
             "error": {
                 "reason": reason,
-                "message": self.what,
-                "metadata": told.metadata,
+                "message": self.message,
+                "metadata": details.metadata,
                 "retryAfterMs": retry_after,
             }
         })
     }
 }
 
-impl From<clap::Error> for Failure {
-    fn from(wrong: clap::Error) -> Self {
-        let text = wrong.render().to_string();
-        let what = text.strip_prefix("error: ").unwrap_or(&text);
-        Self::new(Code::Usage, what.trim_end())
+impl From<clap::Error> for CommandError {
+    fn from(error: clap::Error) -> Self {
+        let text = error.render().to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text);
+        Self::new(Code::Usage, message.trim_end())
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
-        let (code, todo) = of(&error.kind);
-        let todo = if let ErrorKind::OutcomeUnknown { key: Some(key) } = &error.kind {
+        let (code, hint) = classify(&error.kind);
+        let hint = if let ErrorKind::OutcomeUnknown { key: Some(key) } = &error.kind {
             let again = format!("the same command with --idempotency-key {key}");
             Some(format!("{again}: it is done once at most, and its outcome is shown"))
         } else {
-            todo.map(Into::into)
+            hint.map(Into::into)
         };
         Self {
             code,
-            what: error.message.clone(),
-            todo,
+            message: error.message.clone(),
+            hint,
             error: Some(Box::new(error)),
         }
     }
 }
 
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
         Self::new(Code::Failed, format!("{error:#}"))
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for CommandError {
     fn from(error: std::io::Error) -> Self {
         Self::new(Code::Failed, error.to_string())
     }
 }
 
-fn of(kind: &ErrorKind) -> (Code, Option<&'static str>) {
+fn classify(kind: &ErrorKind) -> (Code, Option<&'static str>) {
     match kind {
         ErrorKind::Invalid { .. } | ErrorKind::Unimplemented => (Code::Usage, None),
         ErrorKind::Unavailable | ErrorKind::NoLeader | ErrorKind::NoLease | ErrorKind::TenantMoving => (
             Code::Connect,
-            Some("see whether the node runs, or name another one with --endpoint host:port or --context"),
+            Some("check that the node is running, or name another one with --endpoint host:port or --context"),
         ),
         ErrorKind::TenantNotFound => (Code::NotFound, Some("`stead tenant list` shows the names there are")),
         ErrorKind::NotFound => (
@@ -216,26 +217,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_outcome_is_asked_for_again_under_the_key_that_it_names() {
+    fn unknown_outcome_hint_names_idempotency_key() {
         let key = IdempotencyKey {
             client: ClientId(7),
             sequence: 3,
             first_sent: TenantTime(9),
         };
-        let unknown = |key| Failure::from(Error::new(ErrorKind::OutcomeUnknown { key }, "it may have happened"));
-        let hint = unknown(Some(key)).todo.unwrap();
+        let unknown = |key| CommandError::from(Error::new(ErrorKind::OutcomeUnknown { key }, "it may have happened"));
+        let hint = unknown(Some(key)).hint.unwrap();
         assert!(hint.contains(&format!("--idempotency-key {key}")), "{hint}");
-        let hint = unknown(None).if_unknown("`stead tenant get acme`").todo;
+        let hint = unknown(None).if_unknown("`stead tenant get acme`").hint;
         assert_eq!(hint.as_deref(), Some("`stead tenant get acme`"));
-        let other = Failure::from(Error::new(ErrorKind::TenantNotFound, "")).if_unknown("never");
-        assert_ne!(other.todo.as_deref(), Some("never"));
+        let other = CommandError::from(Error::new(ErrorKind::TenantNotFound, "")).if_unknown("never");
+        assert_ne!(other.hint.as_deref(), Some("never"));
     }
 
     #[test]
-    fn a_program_is_told_the_reason_and_its_metadata() {
+    fn json_error_has_reason_and_metadata() {
         let current = Revision::ZERO;
-        let failed = Failure::from(Error::new(ErrorKind::ConditionFailed { current }, "no"));
-        let told = json!({
+        let failed = CommandError::from(Error::new(ErrorKind::ConditionFailed { current }, "no"));
+        let details = json!({
             "error": {
                 "reason": "CONDITION_FAILED",
                 "message": "no",
@@ -243,10 +244,10 @@ mod tests {
                 "retryAfterMs": null,
             }
         });
-        assert_eq!(failed.json(), told);
-        let waits = Failure::from(Error::new(ErrorKind::NoLeader, "")).json();
+        assert_eq!(failed.json(), details);
+        let waits = CommandError::from(Error::new(ErrorKind::NoLeader, "")).json();
         assert_eq!(waits["error"]["retryAfterMs"], 100);
-        let own = Failure::new(Code::Unhealthy, "node 3 is not ready").json();
+        let own = CommandError::new(Code::Unhealthy, "node 3 is not ready").json();
         assert_eq!(own["error"]["reason"], "UNHEALTHY");
     }
 }

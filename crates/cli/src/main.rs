@@ -10,10 +10,10 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::Parser;
-use exit::Failure;
+use exit::CommandError;
 use output::Output;
 
-/// glibc's allocator keeps what a burst of writes has taken: several hundred MiB that stay with an idle node.
+/// glibc's allocator keeps the memory of a burst of writes: several hundred MiB that stay with an idle node.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(wrong) if wrong.use_stderr() && Output::is_json_asked(std::env::args_os()) => {
-            return Failure::from(wrong).report(Output::Json);
+            return CommandError::from(wrong).report(Output::Json);
         }
         Err(wrong) => wrong.exit(),
     };

@@ -1,4 +1,4 @@
-//! How answers are shown: a table for people, JSON for programs. Data goes to standard output, the rest does not.
+//! Output: a table for people, JSON for programs. Data goes to standard output, the rest does not.
 
 use std::{ffi::OsString, io::Write, time::Duration};
 
@@ -7,22 +7,22 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::exit::Failure;
+use crate::exit::CommandError;
 
-/// How answers are shown.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people; may change.
     #[default]
     Table,
-    /// A table with everything.
+    /// A table with all columns.
     Wide,
-    /// For programs; only grows. Bytes are base64.
+    /// For programs; fields are only added. Bytes are base64.
     Json,
 }
 
 impl Output {
-    /// Tells whether arguments ask for JSON, also where the rest of them cannot be understood.
+    /// Tells whether arguments ask for JSON, even where the rest of them is invalid.
     pub(crate) fn is_json_asked(args: impl Iterator<Item = OsString>) -> bool {
         let is_whole = |arg: &OsString| arg == "-ojson" || arg == "-o=json" || arg == "--output=json";
         let mut args = args.skip_while(|arg| arg != "-o" && arg != "--output" && !is_whole(arg));
@@ -30,20 +30,20 @@ impl Output {
     }
 }
 
-/// Rows of one kind.
-pub(crate) struct Sheet {
+/// Table of one kind of object, printed as text or as JSON.
+pub(crate) struct OutputTable {
     /// Names of the columns.
     columns: &'static [&'static str],
-    /// So many of them stand in the short table.
-    short: usize,
+    /// Number of columns in the short table.
+    columns_short: usize,
     rows: Vec<(Vec<String>, Value)>,
 }
 
-impl Sheet {
-    pub(crate) fn new(columns: &'static [&'static str], short: usize) -> Self {
+impl OutputTable {
+    pub(crate) fn new(columns: &'static [&'static str], columns_short: usize) -> Self {
         Self {
             columns,
-            short,
+            columns_short,
             rows: Vec::new(),
         }
     }
@@ -54,7 +54,7 @@ impl Sheet {
     }
 
     /// Prints all rows; as JSON, an array.
-    pub(crate) fn print(self, output: Output) -> Result<(), Failure> {
+    pub(crate) fn print(self, output: Output) -> Result<(), CommandError> {
         if output == Output::Json {
             return json(&Value::Array(self.rows.into_iter().map(|(_, json)| json).collect()));
         }
@@ -62,7 +62,7 @@ impl Sheet {
     }
 
     /// Prints the only row; as JSON, an object.
-    pub(crate) fn print_one(mut self, output: Output) -> Result<(), Failure> {
+    pub(crate) fn print_one(mut self, output: Output) -> Result<(), CommandError> {
         match (output, self.rows.pop()) {
             (Output::Json, Some((_, value))) => json(&value),
             (Output::Json, None) => json(&Value::Null),
@@ -77,7 +77,7 @@ impl Sheet {
         let columns = if output == Output::Wide {
             self.columns.len()
         } else {
-            self.short
+            self.columns_short
         };
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(&self.columns[..columns]);
@@ -90,13 +90,13 @@ impl Sheet {
     }
 }
 
-/// Prints a line to standard output. A reader that has gone, such as `head`, is no failure.
-pub(crate) fn line(text: &str) -> Result<(), Failure> {
+/// Prints a line to standard output. A closed reader, such as `head`, is no error.
+pub(crate) fn line(text: &str) -> Result<(), CommandError> {
     bytes(format!("{text}\n").as_bytes())
 }
 
 /// Prints bytes as they are.
-pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), CommandError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -105,17 +105,17 @@ pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Prints a value as JSON.
-pub(crate) fn json(value: &Value) -> Result<(), Failure> {
+pub(crate) fn json(value: &Value) -> Result<(), CommandError> {
     line(&serde_json::to_string_pretty(value).expect("values have text keys"))
 }
 
-/// Returns bytes as JSON has them.
+/// Returns bytes in the form that JSON output uses.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Returns bytes for people: text as it is, the rest escaped, cut at `len_max` characters.
-pub(crate) fn shown(bytes: &[u8], len_max: usize) -> String {
+/// Formats bytes for people: text as it is, the rest escaped, cut at `len_max` characters.
+pub(crate) fn display_bytes(bytes: &[u8], len_max: usize) -> String {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         Ok(_) | Err(_) => bytes.escape_ascii().to_string(),
@@ -126,7 +126,7 @@ pub(crate) fn shown(bytes: &[u8], len_max: usize) -> String {
     }
 }
 
-/// Returns a duration for people.
+/// Formats a duration for people.
 pub(crate) fn duration(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1e3;
     match millis {
@@ -136,12 +136,12 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Returns numbers with commas.
+/// Joins items with commas.
 pub(crate) fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Returns a size for people.
+/// Formats a size for people.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} B"),
@@ -155,17 +155,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_are_no_text_are_escaped_and_long_ones_cut() {
-        assert_eq!(shown("zürich".as_bytes(), 60), "zürich");
-        assert_eq!(shown(b"a\0\xff", 60), "a\\x00\\xff");
-        assert_eq!(shown("zürich".as_bytes(), 2), "zü…");
+    fn binary_is_escaped_and_long_text_cut() {
+        assert_eq!(display_bytes("zürich".as_bytes(), 60), "zürich");
+        assert_eq!(display_bytes(b"a\0\xff", 60), "a\\x00\\xff");
+        assert_eq!(display_bytes("zürich".as_bytes(), 2), "zü…");
     }
 
     #[test]
-    fn a_short_table_leaves_out_the_last_columns() {
-        let mut sheet = Sheet::new(&["NAME", "HOME", "ETAG"], 2);
-        sheet.push(vec!["acme".into(), "eu-west".into(), "7".into()], Value::Null);
-        assert!(!sheet.text(Output::Table).contains("ETAG"));
-        assert!(sheet.text(Output::Wide).contains("ETAG"));
+    fn short_table_omits_last_columns() {
+        let mut table = OutputTable::new(&["NAME", "HOME", "ETAG"], 2);
+        table.push(vec!["acme".into(), "eu-west".into(), "7".into()], Value::Null);
+        assert!(!table.text(Output::Table).contains("ETAG"));
+        assert!(table.text(Output::Wide).contains("ETAG"));
     }
 }

@@ -1,5 +1,5 @@
-//! A service in several regions that answers each tenant's requests where the tenant lives: an instance that gets one for
-//! a tenant of another region hands it on to the instance there.
+//! HTTP service in several regions that serves each tenant's requests in the tenant's home region: an instance that
+//! receives a request for a tenant of another region forwards it to the instance there.
 //!
 //! ```text
 //! cargo run -- dev                                  # three regions on this machine; prints their addresses
@@ -9,7 +9,7 @@
 //!
 //! The first argument is this instance's region, the second a node of Stead, the others are the service's instances.
 //!
-//! A request is handed on once at most, so that two instances of which one knows of a move and the other does not yet
+//! A request is forwarded once at most, so that two instances of which one knows of a move and the other does not yet
 //! never send it back and forth: the second one serves it, from further away.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
@@ -25,12 +25,12 @@ use tokio::net::TcpListener;
 use tonic::body::Body;
 
 const TENANT: HeaderName = HeaderName::from_static("x-tenant");
-/// Set on what was handed on, to the region that did so.
-const CAME_FROM: HeaderName = HeaderName::from_static("x-came-from");
+/// Header of a forwarded request; its value is the region that forwarded it.
+const FORWARDED_BY: HeaderName = HeaderName::from_static("x-came-from");
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends requests to where their tenants live.
+/// Middleware that forwards requests to the home region of their tenant.
 struct Middleware {
     stead: Client,
     region: String,
@@ -41,39 +41,40 @@ struct Middleware {
 
 impl Middleware {
     async fn handle(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let handled = match self.elsewhere(&request).await {
-            Ok(Some(instance)) => self.hand_on(request, &instance).await,
+        let handled = match self.other_instance(&request).await {
+            Ok(Some(instance)) => self.forward(request, &instance).await,
             Ok(None) => self.serve(&request).await,
             Err(response) => return Ok(response),
         };
-        Ok(handled.unwrap_or_else(|error| said(StatusCode::BAD_GATEWAY, format!("{error}\n"))))
+        Ok(handled.unwrap_or_else(|error| response(StatusCode::BAD_GATEWAY, format!("{error}\n"))))
     }
 
-    /// Returns the instance that should answer, if it is another one.
-    async fn elsewhere(&self, request: &Request<Incoming>) -> Result<Option<String>, Response<Body>> {
+    /// Returns the instance that should serve the request, if it is another one.
+    async fn other_instance(&self, request: &Request<Incoming>) -> Result<Option<String>, Response<Body>> {
         let tenant = request.headers().get(TENANT).and_then(|name| name.to_str().ok());
-        let tenant = tenant.ok_or_else(|| said(StatusCode::BAD_REQUEST, "x-tenant names no tenant\n".into()))?;
-        let home = self.stead.home(tenant).map_err(refused)?;
-        // Known after the first time: then this costs a look into memory. A name that is nobody's ends here, and the
-        // client keeps nothing of it.
-        let route = home.now().await.map_err(refused)?;
-        if route.home_region.as_str() == self.region || request.headers().contains_key(CAME_FROM) {
+        let tenant = tenant.ok_or_else(|| response(StatusCode::BAD_REQUEST, "x-tenant names no tenant\n".into()))?;
+        let home = self.stead.home(tenant).map_err(error_response)?;
+        // Only the first lookup asks the directory. A name that no tenant has ends here, and the client keeps nothing
+        // of it.
+        let route = home.now().await.map_err(error_response)?;
+        if route.home_region.as_str() == self.region || request.headers().contains_key(FORWARDED_BY) {
             return Ok(None);
         }
         // A region without an instance is served from here.
         Ok(self.instances.get(route.home_region.as_str()).cloned())
     }
 
-    async fn hand_on(&self, mut request: Request<Incoming>, instance: &str) -> Result<Response<Body>, Failure> {
+    async fn forward(&self, mut request: Request<Incoming>, instance: &str) -> Result<Response<Body>, BoxError> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = format!("http://{instance}{path}").parse::<Uri>()?;
         let here = HeaderValue::from_str(&self.region)?;
-        request.headers_mut().insert(CAME_FROM, here);
+        request.headers_mut().insert(FORWARDED_BY, here);
         Ok(self.http.request(request).await?.map(Body::new))
     }
 
-    /// The service itself: it counts a tenant's requests, a round trip inside the region when it is the tenant's.
-    async fn serve(&self, request: &Request<Incoming>) -> Result<Response<Body>, Failure> {
+    /// The service itself: it counts a tenant's requests, with one round trip inside the region when the tenant's home
+    /// is here.
+    async fn serve(&self, request: &Request<Incoming>) -> Result<Response<Body>, BoxError> {
         let name = request.headers()[TENANT].to_str()?;
         let counted = self.stead.tenant(name)?.increment("requests", 1).await?;
         let text = format!(
@@ -81,17 +82,17 @@ impl Middleware {
             counted.value.unwrap_or_default(),
             self.region
         );
-        Ok(said(StatusCode::OK, text))
+        Ok(response(StatusCode::OK, text))
     }
 }
 
-fn said(status: StatusCode, text: String) -> Response<Body> {
+fn response(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::new(text));
     *response.status_mut() = status;
     response
 }
 
-fn refused(error: stead_client::Error) -> Response<Body> {
+fn error_response(error: stead_client::Error) -> Response<Body> {
     let status = if error.kind == ErrorKind::TenantNotFound {
         StatusCode::NOT_FOUND
     } else if matches!(error.kind, ErrorKind::Invalid { .. }) {
@@ -99,11 +100,11 @@ fn refused(error: stead_client::Error) -> Response<Body> {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    said(status, format!("{error}\n"))
+    response(status, format!("{error}\n"))
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> Result<(), BoxError> {
     let mut arguments = std::env::args().skip(1);
     let (Some(region), Some(node)) = (arguments.next(), arguments.next()) else {
         return Err("usage: home_region REGION NODE REGION=HOST:PORT...".into());

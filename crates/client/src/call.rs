@@ -1,4 +1,4 @@
-//! One call: attempts at one node after the other, until an answer, a refusal or the deadline.
+//! Execution of one call: attempts at one node after the other, until a response, a final error or the deadline.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,31 +13,31 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 use crate::{
     client::Inner,
-    failure::{self, Failure},
-    map::Want,
+    cluster_map::NodePreference,
+    failure::{self, AttemptFailure},
     node::Node,
-    retry::{self, Next, Progress},
-    session::Session,
+    retry::{self, Progress, RetryAction},
+    session::TenantSession,
 };
 
-/// How long one node may take before another one is asked; doubled with each failure. Longer than an election, so that
-/// a waiting node is not left for one that must wait as well.
-const ATTEMPT_FIRST: Duration = Duration::from_secs(3);
-/// Of a short time one node gets half, so that another one can be asked too; but no less than this.
-const ATTEMPT_MIN: Duration = Duration::from_millis(200);
+/// Timeout of the first attempt at a node, doubled with each failure. Longer than an election, so that a node that
+/// waits for one is not left for another node that must wait as well.
+const ATTEMPT_TIMEOUT_FIRST: Duration = Duration::from_secs(3);
+/// Least timeout of an attempt: of a short remaining time one node gets half, so that another one can be asked too.
+const ATTEMPT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 
-/// What an operation is to the tenant's home.
+/// Which replica must serve an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Errand {
-    /// Any replica may answer.
-    Near,
-    /// Only the home's leader can answer.
-    Led,
-    /// As [`Errand::Led`]; a part of it has happened already, under the same key.
-    Begun,
+pub(crate) enum RoutePreference {
+    /// Any replica, the nearest first.
+    Nearest,
+    /// Only the leader of the home.
+    Leader,
+    /// As [`RoutePreference::Leader`], for an operation of which a part has happened already, under the same key.
+    LeaderContinued,
 }
 
-/// The nodes that a call has tried, and how it went.
+/// Nodes that a call has tried, and its progress.
 #[derive(Default)]
 struct Attempts {
     progress: Progress,
@@ -45,34 +45,34 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// Returns the next node: all are asked once before one is asked twice.
-    fn pick(&mut self, inner: &Inner, want: Want<'_>) -> Result<Arc<Node>, Error> {
+    /// Returns the next node; every node is asked once before one is asked twice.
+    fn pick(&mut self, inner: &Inner, preference: NodePreference<'_>) -> Result<Arc<Node>, Error> {
         let map = inner.map.load();
-        if let Some(node) = map.pick(want, &self.tried) {
+        if let Some(node) = map.pick(preference, &self.tried) {
             return Ok(node);
         }
         self.tried.clear();
-        let nobody = || Error::new(ErrorKind::Unavailable, "the cluster names no node that takes calls");
-        map.pick(want, &self.tried).ok_or_else(nobody)
+        let no_node = || Error::new(ErrorKind::Unavailable, "no node is known that serves calls");
+        map.pick(preference, &self.tried).ok_or_else(no_node)
     }
 
-    fn until(&self, deadline: Instant) -> Instant {
+    fn attempt_deadline(&self, deadline: Instant) -> Instant {
         let now = Instant::now();
-        now + attempt_time(self.progress.failed, deadline.saturating_duration_since(now))
+        now + attempt_timeout(self.progress.failed, deadline.saturating_duration_since(now))
     }
 
-    /// Takes a failure into account and says what is next.
-    fn failed(&mut self, node: Arc<Node>, failure: &Failure) -> Next {
-        let next = retry::next(self.progress, failure);
+    /// Records a failed attempt and returns the next action.
+    fn record_failure(&mut self, node: Arc<Node>, failure: &AttemptFailure) -> RetryAction {
+        let next = retry::decide(self.progress, failure);
         match failure {
-            Failure::NeverSent(_) => node.failed(),
-            Failure::Ambiguous(_) => {
-                node.failed();
+            AttemptFailure::NeverSent(_) => node.mark_failed(),
+            AttemptFailure::Ambiguous(_) => {
+                node.mark_failed();
                 self.progress.ambiguous = true;
             }
-            Failure::Answered(error, _) => self.progress.ambiguous |= !error.has_no_effect(),
+            AttemptFailure::ErrorResponse(error, _) => self.progress.ambiguous |= !error.has_no_effect(),
         }
-        if !matches!(next, Next::Return(_)) {
+        if !matches!(next, RetryAction::RetrySameNode(_)) {
             self.tried.push(node);
         }
         self.progress.failed += 1;
@@ -80,68 +80,72 @@ impl Attempts {
     }
 }
 
-/// Returns how long one node may take, after so many have failed and with so much time left.
-fn attempt_time(failed: u32, left: Duration) -> Duration {
-    let attempt = ATTEMPT_FIRST.saturating_mul(1 << failed.min(6));
-    attempt.min((left / 2).max(ATTEMPT_MIN)).min(left)
+/// Returns the timeout of an attempt, from the number of failures and the time left.
+fn attempt_timeout(failed: u32, left: Duration) -> Duration {
+    let attempt = ATTEMPT_TIMEOUT_FIRST.saturating_mul(1 << failed.min(6));
+    attempt.min((left / 2).max(ATTEMPT_TIMEOUT_MIN)).min(left)
 }
 
 impl Inner {
-    /// Runs an operation of a tenant over the pipes.
+    /// Runs an operation of a tenant over the pipelines.
     pub(crate) async fn operate(
         &self,
-        session: &Session,
-        errand: Errand,
+        session: &TenantSession,
+        preference: RoutePreference,
         mut request: v1::operation::Request,
         deadline: Instant,
     ) -> Result<v1::answer::Response, Error> {
         let mut attempts = Attempts::default();
         let key = idempotency_key(&request);
         attempts.progress.writes = key.is_some();
-        // What a key of another client names may have happened before.
+        // A write under the key of another client may have happened before.
         let is_foreign = key.is_some_and(|key| key.client_id != self.client_id);
-        attempts.progress.ambiguous = errand == Errand::Begun || is_foreign;
+        attempts.progress.ambiguous = preference == RoutePreference::LeaderContinued || is_foreign;
         loop {
             let route = session.route();
-            let want = match &*route {
-                Some(route) if errand != Errand::Near && !self.config.nearby => {
-                    Want::Home(&route.home_region, session.leader())
+            let node_preference = match &*route {
+                Some(route) if preference != RoutePreference::Nearest && !self.config.nearest_only => {
+                    NodePreference::Home(&route.home_region, session.leader())
                 }
-                Some(_) | None => Want::Nearest,
+                Some(_) | None => NodePreference::Nearest,
             };
-            let node = attempts.pick(self, want)?;
-            let failure = match node.pipe.call(request.clone(), attempts.until(deadline)).await {
+            let node = attempts.pick(self, node_preference)?;
+            let failure = match node
+                .pipeline
+                .call(request.clone(), attempts.attempt_deadline(deadline))
+                .await
+            {
                 Ok(response) => {
-                    node.answered();
-                    self.budget.earn();
-                    return settled(&attempts.progress, response, &request);
+                    node.mark_alive();
+                    self.budget.deposit();
+                    return check_response(&attempts.progress, response, &request);
                 }
                 Err(failure) => failure,
             };
             if matches!(failure.error().kind, ErrorKind::NotHome { .. }) {
                 session.set_route(None);
-                self.newly_followed.notify_one();
+                self.watch_list_changed.notify_one();
             }
-            let next = attempts.failed(node, &failure);
-            if session.leader().is_some() && !matches!(next, Next::Return(_)) {
-                session.forget_leader();
+            let next = attempts.record_failure(node, &failure);
+            if session.leader().is_some() && !matches!(next, RetryAction::RetrySameNode(_)) {
+                session.clear_leader();
             }
             let wait = match next {
-                Next::Fail(error) => return Err(outcome(&attempts.progress, error, &request)),
-                Next::Restamp(time) => {
+                RetryAction::Fail(error) => return Err(final_error(&attempts.progress, error, &request)),
+                RetryAction::Restamp(time) => {
                     stamp(&mut request, time);
                     continue;
                 }
-                Next::Retry(wait) => self.jitter(wait.max(self.budget.pay())),
-                Next::Return(wait) => self.no_less(wait),
+                RetryAction::Retry(wait) => self.jitter(wait.max(self.budget.withdraw())),
+                RetryAction::RetrySameNode(wait) => self.jitter_at_least(wait),
             };
             if !self.wait(wait, deadline).await {
-                return Err(outcome(&attempts.progress, failure.error().clone(), &request));
+                return Err(final_error(&attempts.progress, failure.error().clone(), &request));
             }
         }
     }
 
-    /// Makes a unary call at the nearest node; one that is not `repeatable` is sent once at most.
+    /// Makes a unary call to the nearest node; one that is not `repeatable` is sent once at most.
     pub(crate) async fn unary<Q: Clone, A>(
         &self,
         request: Q,
@@ -151,32 +155,32 @@ impl Inner {
     ) -> Result<A, Error> {
         let mut attempts = Attempts::default();
         loop {
-            let node = attempts.pick(self, Want::Nearest)?;
-            let until = attempts.until(deadline);
+            let node = attempts.pick(self, NodePreference::Nearest)?;
+            let until = attempts.attempt_deadline(deadline);
             let mut message = Request::new(request.clone());
             message.set_timeout(until.saturating_duration_since(Instant::now()));
             let outcome = tokio::time::timeout_at(until, call(node.channel.clone(), message)).await;
             let failure = match outcome {
                 Ok(Ok(answer)) => {
-                    node.answered();
+                    node.mark_alive();
                     return Ok(answer.into_inner());
                 }
                 Ok(Err(status)) => failure::of(&status, &node.address),
                 Err(_) => {
                     let message = format!("{} did not answer in time", node.address);
-                    Failure::Ambiguous(Error::new(ErrorKind::DeadlineExceeded, message))
+                    AttemptFailure::Ambiguous(Error::new(ErrorKind::DeadlineExceeded, message))
                 }
             };
-            let next = attempts.failed(node, &failure);
+            let next = attempts.record_failure(node, &failure);
             if attempts.progress.ambiguous && !repeatable {
                 let message = format!("the change may or may not have happened: {}", failure.error());
                 return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
             }
             let wait = match next {
-                Next::Fail(error) => return Err(error),
-                Next::Restamp(_) => return Err(failure.error().clone()),
-                Next::Retry(wait) => self.jitter(wait.max(self.budget.pay())),
-                Next::Return(wait) => self.no_less(wait),
+                RetryAction::Fail(error) => return Err(error),
+                RetryAction::Restamp(_) => return Err(failure.error().clone()),
+                RetryAction::Retry(wait) => self.jitter(wait.max(self.budget.withdraw())),
+                RetryAction::RetrySameNode(wait) => self.jitter_at_least(wait),
             };
             if !self.wait(wait, deadline).await {
                 return Err(failure.error().clone());
@@ -185,26 +189,30 @@ impl Inner {
     }
 }
 
-/// Says what is known of a call that was answered. A write without effect is not remembered under its key, so an earlier
-/// attempt that is still on its way, in a process that was frozen, may yet have one.
-fn settled(
+/// Turns a response without effect into an unknown outcome where an earlier attempt may still be under way: a write
+/// without effect is not remembered under its key, so that attempt, in a process that was frozen, may yet have one.
+fn check_response(
     progress: &Progress,
     response: v1::answer::Response,
     request: &v1::operation::Request,
 ) -> Result<v1::answer::Response, Error> {
     let failed = matches!(&response, v1::answer::Response::Txn(txn) if !txn.succeeded);
-    let is_final = failed && fails_for_good(request);
+    let is_final = failed && conditions_fail_permanently(request);
     let may_be_under_way = progress.writes && progress.ambiguous && !is_final;
-    let without_effect = without_effect(&response).filter(|_| may_be_under_way);
-    let Some(without_effect) = without_effect else {
+    let no_effect_reason = no_effect_reason(&response).filter(|_| may_be_under_way);
+    let Some(no_effect_reason) = no_effect_reason else {
         return Ok(response);
     };
-    let message = format!("{without_effect}, and an attempt may be under way");
-    Err(outcome(progress, Error::new(ErrorKind::Unavailable, message), request))
+    let message = format!("{no_effect_reason}, and an attempt may be under way");
+    Err(final_error(
+        progress,
+        Error::new(ErrorKind::Unavailable, message),
+        request,
+    ))
 }
 
-/// Says why a write had no effect, if it had none.
-fn without_effect(response: &v1::answer::Response) -> Option<&'static str> {
+/// Returns why a write had no effect, if it had none.
+fn no_effect_reason(response: &v1::answer::Response) -> Option<&'static str> {
     use v1::{answer::Response, txn_result::Result as Done};
     let is_read = |result: &v1::TxnResult| match &result.result {
         Some(Done::Get(_)) => true,
@@ -230,9 +238,9 @@ fn without_effect(response: &v1::answer::Response) -> Option<&'static str> {
     }
 }
 
-/// Tells whether a write whose conditions do not hold can never happen later: a revision that a key no longer has does not
-/// come back. An earlier attempt that had happened would have answered with its outcome.
-fn fails_for_good(request: &v1::operation::Request) -> bool {
+/// Tells whether a write whose conditions do not hold can never happen later: a revision that a key no longer has does
+/// not come back. An earlier attempt that had happened would have been answered with its outcome.
+fn conditions_fail_permanently(request: &v1::operation::Request) -> bool {
     let happens_once = |condition: &Condition| {
         matches!(
             condition,
@@ -243,7 +251,7 @@ fn fails_for_good(request: &v1::operation::Request) -> bool {
     !conditions.is_empty() && conditions.iter().all(happens_once)
 }
 
-/// Returns the conditions of a write. This library has made them, so that they can be read.
+/// Returns the conditions of a write. This library has built them, so they can be parsed.
 fn conditions(request: &v1::operation::Request) -> Vec<Condition> {
     use v1::operation::Request;
     let precondition = match request {
@@ -262,15 +270,15 @@ fn conditions(request: &v1::operation::Request) -> Vec<Condition> {
     read.flatten().into_iter().collect()
 }
 
-/// Says what is known of a call that failed for good: a write that may have happened is never called failed.
-fn outcome(progress: &Progress, error: Error, request: &v1::operation::Request) -> Error {
+/// Returns the error of a call that failed for good: a write that may have happened is never reported as failed.
+fn final_error(progress: &Progress, error: Error, request: &v1::operation::Request) -> Error {
     let is_settled = matches!(error.kind, ErrorKind::TenantNotFound)
-        || (matches!(error.kind, ErrorKind::ConditionFailed { .. }) && fails_for_good(request));
+        || (matches!(error.kind, ErrorKind::ConditionFailed { .. }) && conditions_fail_permanently(request));
     if !progress.writes || !progress.ambiguous || is_settled {
         return error;
     }
     let key = idempotency_key(request).and_then(|key| id::idempotency_key(key).ok());
-    let with = key.map_or_else(String::new, |key| format!("; ask again with key {key}"));
+    let with = key.map_or_else(String::new, |key| format!("; retry with idempotency key {key}"));
     let message = format!("the write may or may not have happened: {error}{with}");
     Error::new(ErrorKind::OutcomeUnknown { key }, message)
 }
@@ -286,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_node_leaves_time_for_another_one() {
+    fn attempt_timeout_leaves_time_for_another_node() {
         let seconds = Duration::from_secs_f64;
         for (failed, left, time) in [
             (0, 30.0, 3.0),
@@ -299,7 +307,7 @@ mod tests {
             (60, 0.0, 0.0),
         ] {
             assert_eq!(
-                attempt_time(failed, seconds(left)),
+                attempt_timeout(failed, seconds(left)),
                 seconds(time),
                 "{failed} failed, {left} s left"
             );

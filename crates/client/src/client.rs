@@ -1,4 +1,4 @@
-//! A client of a cluster: what all its calls share.
+//! Client of a cluster, and the state that all its calls share.
 
 use std::{
     collections::BTreeMap,
@@ -21,11 +21,11 @@ use tokio::{
 };
 
 use crate::{
-    Config, Region, admin::Admin, diagnose, directory, map::Map, probe, retry::Budget, session::Session,
-    tenant::Tenant, tokens::Imported,
+    Config, Region, admin::Admin, cluster_map::ClusterMap, diagnose, directory, probe, retry::RetryBudget,
+    session::TenantSession, tenant::Tenant, tokens::ImportedTokens,
 };
 
-/// A client of a cluster; clones share everything.
+/// Client of a cluster; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Handle>);
 
@@ -46,41 +46,41 @@ impl Drop for Handle {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: Config,
-    pub(crate) map: ArcSwap<Map>,
-    pub(crate) budget: Budget,
-    /// 16 random bytes, as messages carry them.
+    pub(crate) map: ArcSwap<ClusterMap>,
+    pub(crate) budget: RetryBudget,
+    /// 16 random bytes, the client id of idempotency keys.
     pub(crate) client_id: Bytes,
     pub(crate) sequence: AtomicU64,
-    pub(crate) sessions: Mutex<BTreeMap<TenantName, Arc<Session>>>,
-    pub(crate) imported: Imported,
-    /// Told when the route of another tenant is wanted, or one that was known is wrong.
-    pub(crate) newly_followed: Arc<Notify>,
+    pub(crate) sessions: Mutex<BTreeMap<TenantName, Arc<TenantSession>>>,
+    pub(crate) imported: ImportedTokens,
+    /// Notified when the route of another tenant must be watched, or when a known route was wrong.
+    pub(crate) watch_list_changed: Arc<Notify>,
     random: Mutex<StdRng>,
-    /// Where this client begins in a region's list of nodes.
-    turn: usize,
+    /// Offset of this client in a region's list of nodes, which spreads clients over them.
+    rotation: usize,
 }
 
 impl Client {
-    /// Connects: asks a node for the regions, so that what is wrong with the addresses is told now.
+    /// Connects: asks a node for the regions, so that wrong addresses are reported at once.
     ///
     /// # Errors
     ///
-    /// No node of the configuration answers as one; the message says what does answer there.
+    /// No node of the configuration answers; the message says what does answer there.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let deadline = Instant::now() + config.connect_timeout;
         let client = Self::lazy(config)?;
         let answered = tokio::select! {
             answered = directory::list_regions(client.inner(), deadline) => answered,
-            error = diagnose::suspect(client.inner()) => return Err(error),
+            error = diagnose::find_wrong_protocol(client.inner()) => return Err(error),
         };
         match answered {
-            Ok(regions) => client.inner().learn(regions),
-            Err(error) => return Err(diagnose::explain(client.inner(), error).await),
+            Ok(regions) => client.inner().update_regions(regions),
+            Err(error) => return Err(diagnose::explain_error(client.inner(), error).await),
         }
         Ok(client)
     }
 
-    /// Returns a client that dials with its first call. Needs a tokio runtime.
+    /// Returns a client that connects with its first call. It needs a tokio runtime.
     ///
     /// # Errors
     ///
@@ -90,18 +90,18 @@ impl Client {
         let mut random = config.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
         let client_id: [u8; 16] = random.random();
         let inner = Arc::new(Inner {
-            map: ArcSwap::from_pointee(Map::of_addresses(&addresses, &config.connect)?),
+            map: ArcSwap::from_pointee(ClusterMap::of_addresses(&addresses, &config.connect)?),
             config,
-            budget: Budget::new(),
+            budget: RetryBudget::new(),
             client_id: Bytes::copy_from_slice(&client_id),
             sequence: AtomicU64::new(0),
             sessions: Mutex::default(),
-            imported: Imported::default(),
-            newly_followed: Arc::default(),
-            turn: random.random_range(0..1 << 16),
+            imported: ImportedTokens::default(),
+            watch_list_changed: Arc::default(),
+            rotation: random.random_range(0..1 << 16),
             random: Mutex::new(random),
         });
-        let watch = tokio::spawn(directory::follow(inner.clone())).abort_handle();
+        let watch = tokio::spawn(directory::watch_routes(inner.clone())).abort_handle();
         let probe = tokio::spawn(probe::measure(inner.clone())).abort_handle();
         Ok(Self(Arc::new(Handle {
             inner,
@@ -118,24 +118,24 @@ impl Client {
         let invalid = |why| Error::invalid("tenant", format!("tenant: {why}; got {name:?}"));
         let name: TenantName = name.parse().map_err(invalid)?;
         let mut sessions = self.inner().sessions.lock();
-        let newly_followed = &self.inner().newly_followed;
+        let watch_list_changed = &self.inner().watch_list_changed;
         let session = sessions
             .entry(name)
-            .or_insert_with_key(|name| Arc::new(Session::new(name.clone(), newly_followed.clone())));
+            .or_insert_with_key(|name| Arc::new(TenantSession::new(name.clone(), watch_list_changed.clone())));
         Ok(Tenant::new(self.clone(), session.clone()))
     }
 
-    /// Returns what operators can ask for.
+    /// Returns the calls for operators.
     pub fn admin(&self) -> Admin {
         Admin::new(self.clone())
     }
 
-    /// Returns which region is home to whom.
+    /// Returns the calls that read the directory.
     pub fn directory(&self) -> directory::Directory {
         directory::Directory::new(self.clone())
     }
 
-    /// Returns the regions as the client knows them, with the round trips that it has measured.
+    /// Returns the regions that the client knows, with the measured round trips.
     pub fn regions(&self) -> Vec<(Region, Option<Duration>)> {
         let map = self.inner().map.load();
         let known = |region: &Region| (region.clone(), map.round_trips.get(&region.name).copied());
@@ -148,36 +148,36 @@ impl Client {
 }
 
 impl Inner {
-    /// Takes a session back from a handle that goes. With the last one a name is forgotten that has not turned out to be
-    /// a tenant's: names may come from outside, as many as somebody cares to send.
-    pub(crate) fn take_back(&self, session: Arc<Session>) {
+    /// Releases the session of a dropped handle. With its last handle a name is removed that has not turned out to be a
+    /// tenant's: names may come from outside, as many as somebody cares to send.
+    pub(crate) fn release_session(&self, session: Arc<TenantSession>) {
         let mut sessions = self.sessions.lock();
         let name = session.tenant.clone();
         // Counted without this handle, under the lock: of two that go together the second one is the last.
         drop(session);
-        let is_last = |session: &Arc<Session>| Arc::strong_count(session) == 1 && session.is_blank();
+        let is_last = |session: &Arc<TenantSession>| Arc::strong_count(session) == 1 && session.is_unknown();
         if sessions.get(&name).is_some_and(is_last) {
             sessions.remove(&name);
         }
     }
 
-    /// Takes over regions, new and changed.
-    pub(crate) fn learn(&self, regions: Vec<Region>) {
+    /// Adds new and changed regions to the map.
+    pub(crate) fn update_regions(&self, regions: Vec<Region>) {
         let map = self.map.load();
         let mut known = map.regions.clone();
         known.extend(regions.into_iter().map(|region| (region.name.clone(), region)));
         if known != map.regions {
-            self.redraw(known, map.round_trips.clone());
+            self.rebuild_map(known, map.round_trips.clone());
         }
     }
 
-    /// Takes over what was measured.
-    pub(crate) fn measured(&self, round_trips: BTreeMap<stead_types::RegionName, Duration>) {
+    /// Sets the measured round trips.
+    pub(crate) fn update_round_trips(&self, round_trips: BTreeMap<stead_types::RegionName, Duration>) {
         let regions = self.map.load().regions.clone();
-        self.redraw(regions, round_trips);
+        self.rebuild_map(regions, round_trips);
     }
 
-    fn redraw(
+    fn rebuild_map(
         &self,
         regions: BTreeMap<stead_types::RegionName, Region>,
         mut round_trips: BTreeMap<stead_types::RegionName, Duration>,
@@ -188,7 +188,7 @@ impl Inner {
         let map = self
             .map
             .load()
-            .with(regions, round_trips, &self.config.connect, self.turn);
+            .with(regions, round_trips, &self.config.connect, self.rotation);
         self.map.store(Arc::new(map));
     }
 
@@ -196,12 +196,12 @@ impl Inner {
         self.sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Draws a name that nobody else has.
-    pub(crate) fn draw(&self) -> u128 {
+    /// Returns a random id, unique for practical purposes.
+    pub(crate) fn random_id(&self) -> u128 {
         self.random.lock().random()
     }
 
-    /// Returns a wait between three and five quarters of this one, so that callers do not come back together.
+    /// Returns the wait with a jitter of 25 % either way, so that callers do not come back together.
     pub(crate) fn jitter(&self, wait: Duration) -> Duration {
         if wait.is_zero() {
             wait
@@ -210,9 +210,9 @@ impl Inner {
         }
     }
 
-    /// Returns a wait of up to a quarter more than this one: whoever comes before the time that a node has named is
+    /// Returns the wait with a jitter of up to 25 % more: a caller that comes before the time that a node has named is
     /// refused again.
-    pub(crate) fn no_less(&self, wait: Duration) -> Duration {
+    pub(crate) fn jitter_at_least(&self, wait: Duration) -> Duration {
         wait.mul_f64(self.random.lock().random_range(1.0..1.25))
     }
 
@@ -220,7 +220,7 @@ impl Inner {
         Instant::now() + timeout.unwrap_or(self.config.timeout)
     }
 
-    /// Waits, unless the deadline comes first.
+    /// Sleeps; returns `false` at once if the deadline would pass meanwhile.
     pub(crate) async fn wait(&self, wait: Duration, deadline: Instant) -> bool {
         if Instant::now() + wait >= deadline {
             return false;
@@ -239,19 +239,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_time_that_was_named_is_waited_for_and_other_waits_are_spread() {
+    async fn named_wait_is_never_shortened_and_others_are_jittered() {
         let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
         let (wait, inner) = (Duration::from_secs(4), client.inner());
         let bounds = |draw: &dyn Fn() -> Duration| {
             let drawn: Vec<_> = (0..1_000).map(|_| draw().as_secs()).collect();
             (drawn.iter().min().copied(), drawn.iter().max().copied())
         };
-        assert_eq!(bounds(&|| inner.no_less(wait)), (Some(4), Some(4)));
+        assert_eq!(bounds(&|| inner.jitter_at_least(wait)), (Some(4), Some(4)));
         assert_eq!(bounds(&|| inner.jitter(wait)), (Some(3), Some(4)));
     }
 
     #[tokio::test]
-    async fn a_name_of_which_nothing_is_known_is_forgotten_with_its_last_handle() {
+    async fn unknown_tenant_session_is_removed_with_last_handle() {
         let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
         let names = || {
             client
@@ -267,7 +267,7 @@ mod tests {
             tenant: stead_types::TenantNumber::new(1),
             revision: "1.1".parse().unwrap(),
         };
-        acme.session().learn(token, TenantTime(1));
+        acme.session().observe_token(token, TenantTime(1));
         let brix = client.tenant("brix").unwrap();
         for at in 0..100 {
             let _home = client.home(&format!("nobody-{at}")).unwrap();

@@ -1,4 +1,4 @@
-//! What a client needs to know before it starts.
+//! Configuration of a client.
 
 use std::{collections::BTreeMap, fmt, io, pin::Pin, sync::Arc, time::Duration};
 
@@ -6,22 +6,23 @@ use stead_api::net::{Connect, Io};
 use stead_types::{Error, RegionName};
 use tokio::net::TcpStream;
 
-/// How a client finds its cluster and how long it tries.
+/// Configuration of a client: how it finds its cluster, and its timeouts.
 #[derive(Clone)]
 pub struct Config {
-    /// Nodes to begin with, `host:port`; the others are learnt from them. Of any region.
+    /// Addresses of nodes to begin with, `host:port`, of any region; the other nodes are discovered through them.
     pub endpoints: Vec<String>,
-    /// Where the client stands; absent: the region that answers soonest.
+    /// Region in which the client runs; absent: the region with the shortest round trip.
     pub region: Option<RegionName>,
-    /// Ask the nearest nodes only and let them find the home: for clients that reach no other region.
-    pub nearby: bool,
-    /// How long a call may take, retries and all, unless it says so itself.
+    /// Sends calls to the nearest nodes only and leaves the forwarding to the home to them: for clients that reach no
+    /// other region.
+    pub nearest_only: bool,
+    /// Default timeout of a call, retries included.
     pub timeout: Duration,
-    /// How long [`crate::Client::connect`] looks for a first node that answers.
+    /// Timeout of [`crate::Client::connect`].
     pub connect_timeout: Duration,
-    /// How connections are made.
+    /// Connector: how connections are made.
     pub connect: Connect,
-    /// What random choices are drawn from, in simulations that must do the same again; absent: the system's entropy.
+    /// Seed of all random choices, for reproducible simulations; absent: the system's entropy.
     ///
     /// Two clients of one seed have the same client id: to the store the writes of one are repeats of the other's.
     #[doc(hidden)]
@@ -29,15 +30,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// How long a call may take if nobody says.
+    /// Default of [`Config::timeout`].
     pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-    /// Returns the configuration of a client that dials what nodes advertise.
+    /// Returns a configuration with defaults that dials the addresses that nodes advertise.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             region: None,
-            nearby: false,
+            nearest_only: false,
             timeout: Self::TIMEOUT_DEFAULT,
             connect_timeout: Self::TIMEOUT_DEFAULT,
             connect: dial(BTreeMap::new()),
@@ -62,7 +63,7 @@ impl fmt::Debug for Config {
         let Self {
             endpoints,
             region,
-            nearby,
+            nearest_only,
             timeout,
             connect_timeout,
             connect: _,
@@ -72,14 +73,14 @@ impl fmt::Debug for Config {
         shown
             .field("endpoints", endpoints)
             .field("region", region)
-            .field("nearby", nearby)
+            .field("nearest_only", nearest_only)
             .field("timeout", timeout)
             .field("connect_timeout", connect_timeout);
         shown.field("seed", seed).finish_non_exhaustive()
     }
 }
 
-/// Returns how to dial over TCP, where an address of the map is dialled as what it maps to.
+/// Returns a TCP connector that dials `map[address]` instead of `address`, where the map has an entry.
 pub fn dial(map: BTreeMap<String, String>) -> Connect {
     let map = Arc::new(map);
     Arc::new(move |address| {
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_host_and_port_and_anything_else_is_explained() {
+    fn endpoint_without_host_and_port_is_rejected() {
         let addresses = |endpoint: &str| Config::new([endpoint]).addresses();
         assert_eq!(addresses("127.0.0.1:7401").unwrap(), ["127.0.0.1:7401"]);
         assert_eq!(addresses("http://node:7401/").unwrap(), ["node:7401"]);

@@ -1,4 +1,4 @@
-//! Which region is home to whom: asked, watched, and followed by the client itself.
+//! Directory: lookups, watches, and the routes that the client keeps up to date for itself.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -6,24 +6,24 @@ use stead_api::proto::v1::{self, directory_service_client::DirectoryServiceClien
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, TenantName};
 use tokio::time::{Instant, sleep};
 
-use crate::{Client, Region, Route, client::Inner, failure, map::Want};
+use crate::{Client, Region, Route, client::Inner, cluster_map::NodePreference, failure};
 
-/// Above this many tenants in use, all are watched instead of each by name.
-const NAMED_MAX: usize = 1_000;
-/// How long the use of new tenants is collected before the watch is opened anew.
-const COLLECT: Duration = Duration::from_millis(20);
-/// Waits between two attempts to watch, doubled.
-const AGAIN_FIRST: Duration = Duration::from_millis(100);
-const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Most tenants that are watched by name; above it all tenants are watched.
+const WATCHED_NAMES_MAX: usize = 1_000;
+/// Delay that collects newly used tenants before the watch is reopened.
+const COLLECT_WAIT: Duration = Duration::from_millis(20);
+/// Backoff between two attempts to watch, doubled.
+const RETRY_WAIT_FIRST: Duration = Duration::from_millis(100);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Asks and watches which region is home to whom.
+/// Reads and watches the directory: which region is home to which tenant.
 #[derive(Clone, Debug)]
 pub struct Directory(Client);
 
-/// What has changed.
+/// One change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// What was known is void: a snapshot begins.
+pub struct DirectoryChange {
+    /// Whether everything known before is void, because a snapshot begins.
     pub reset: bool,
     /// New or changed regions.
     pub regions: Vec<Region>,
@@ -31,13 +31,13 @@ pub struct Change {
     pub routes: Vec<Route>,
     /// Names that are no longer used.
     pub removed: Vec<String>,
-    /// Reached with this change; absent in the middle of a snapshot.
+    /// Directory version after this change; absent in the middle of a snapshot.
     pub version: Option<DirectoryVersion>,
 }
 
-/// Changes as they come.
+/// Stream of directory changes.
 #[derive(Debug)]
-pub struct Watch {
+pub struct DirectoryWatch {
     stream: tonic::Streaming<v1::DirectoryServiceWatchResponse>,
     address: String,
 }
@@ -47,11 +47,11 @@ impl Directory {
         Self(client)
     }
 
-    /// Asks where a tenant lives.
+    /// Looks up the route of a tenant.
     ///
     /// # Errors
     ///
-    /// No such tenant, or nobody who can answer.
+    /// No such tenant, or no node answers.
     pub async fn lookup(&self, tenant: &str) -> Result<Route, Error> {
         let inner = self.0.inner();
         let request = v1::LookupRequest {
@@ -62,36 +62,36 @@ impl Directory {
         answer
             .route
             .and_then(Route::read)
-            .ok_or_else(|| crate::answer::malformed("route"))
+            .ok_or_else(|| crate::response::malformed("route"))
     }
 
-    /// Returns the regions and how to reach their nodes.
+    /// Returns the regions and the addresses of their nodes.
     ///
     /// # Errors
     ///
-    /// Nobody who can answer.
+    /// No node answers.
     pub async fn regions(&self) -> Result<Vec<Region>, Error> {
         let inner = self.0.inner();
         list_regions(inner, inner.deadline(None)).await
     }
 
-    /// Watches tenants, or all if none is named. It ends when its connection does.
+    /// Watches the routes of tenants, or of all if none is named. The watch ends with its connection.
     ///
     /// # Errors
     ///
-    /// Nobody who can answer.
-    pub async fn watch(&self, tenants: Vec<String>) -> Result<Watch, Error> {
+    /// No node answers.
+    pub async fn watch(&self, tenants: Vec<String>) -> Result<DirectoryWatch, Error> {
         watch(self.0.inner(), tenants).await
     }
 }
 
-impl Watch {
+impl DirectoryWatch {
     /// Waits for the next change.
     ///
     /// # Errors
     ///
     /// The connection broke: watch again.
-    pub async fn next(&mut self) -> Result<Change, Error> {
+    pub async fn next(&mut self) -> Result<DirectoryChange, Error> {
         match self.stream.message().await {
             Ok(Some(message)) => Ok(change(message)),
             Ok(None) => Err(Error::new(
@@ -103,28 +103,32 @@ impl Watch {
     }
 }
 
-async fn watch(inner: &Inner, tenants: Vec<String>) -> Result<Watch, Error> {
+async fn watch(inner: &Inner, tenants: Vec<String>) -> Result<DirectoryWatch, Error> {
     let request = v1::DirectoryServiceWatchRequest { from: None, tenants };
-    let nobody = || Error::new(ErrorKind::Unavailable, "the cluster names no node that takes calls");
-    let node = inner.map.load().pick(Want::Nearest, &[]).ok_or_else(nobody)?;
+    let no_node = || Error::new(ErrorKind::Unavailable, "no node is known that serves calls");
+    let node = inner
+        .map
+        .load()
+        .pick(NodePreference::Nearest, &[])
+        .ok_or_else(no_node)?;
     match Service::new(node.channel.clone()).watch(request).await {
-        Ok(stream) => Ok(Watch {
+        Ok(stream) => Ok(DirectoryWatch {
             stream: stream.into_inner(),
             address: node.address.clone(),
         }),
         Err(status) => {
-            node.failed();
+            node.mark_failed();
             Err(failure::of(&status, &node.address).error().clone())
         }
     }
 }
 
-fn change(message: v1::DirectoryServiceWatchResponse) -> Change {
+fn change(message: v1::DirectoryServiceWatchResponse) -> DirectoryChange {
     let version = |version: v1::DirectoryVersion| DirectoryVersion {
         incarnation: Incarnation(version.incarnation),
         index: version.index,
     };
-    Change {
+    DirectoryChange {
         reset: message.reset,
         regions: message.regions.into_iter().filter_map(Region::read).collect(),
         routes: message.routes.into_iter().filter_map(Route::read).collect(),
@@ -151,74 +155,74 @@ pub(crate) async fn list_regions(inner: &Inner, deadline: Instant) -> Result<Vec
     }
 }
 
-/// Keeps the routes of the tenants in use and the map of nodes, for as long as the client lives. What is known stays
-/// known while nobody can be asked.
-pub(crate) async fn follow(inner: Arc<Inner>) {
-    let mut again = AGAIN_FIRST;
+/// Keeps the routes of the watched tenants and the map of nodes up to date, for as long as the client lives. Known
+/// routes stay while no node answers.
+pub(crate) async fn watch_routes(inner: Arc<Inner>) {
+    let mut wait = RETRY_WAIT_FIRST;
     loop {
-        let following = Following::of(&inner);
-        if following.is_nobody() {
-            inner.newly_followed.notified().await;
-            sleep(COLLECT).await;
+        let watched = WatchedTenants::of(&inner);
+        if watched.is_empty() {
+            inner.watch_list_changed.notified().await;
+            sleep(COLLECT_WAIT).await;
             continue;
         }
-        match watch(&inner, following.names()).await {
+        match watch(&inner, watched.names()).await {
             Ok(watch) => {
-                if following.run(&inner, watch).await.is_ok() {
-                    again = AGAIN_FIRST;
+                if watched.run(&inner, watch).await.is_ok() {
+                    wait = RETRY_WAIT_FIRST;
                     continue;
                 }
             }
-            Err(error) => tracing::debug!(%error, "routes cannot be watched"),
+            Err(error) => tracing::debug!(%error, "directory watch failed"),
         }
-        sleep(inner.jitter(again)).await;
-        again = (again * 2).min(AGAIN_MAX);
+        sleep(inner.jitter(wait)).await;
+        wait = (wait * 2).min(RETRY_WAIT_MAX);
     }
 }
 
-/// The tenants for which one watch was opened, and its snapshot as far as it has come.
-struct Following {
+/// Tenants for which one watch was opened, and the part of its snapshot that has arrived.
+struct WatchedTenants {
     /// `None`: all.
     tenants: Option<BTreeSet<TenantName>>,
-    /// Names of a snapshot whose end has not come.
+    /// Names of a snapshot that is not complete yet.
     snapshot: Option<BTreeSet<TenantName>>,
 }
 
-impl Following {
+impl WatchedTenants {
     fn of(inner: &Inner) -> Self {
         let sessions = inner.sessions.lock();
-        let followed = sessions.iter().filter(|(_, session)| session.is_followed());
+        let followed = sessions.iter().filter(|(_, session)| session.is_watched());
         let tenants: BTreeSet<TenantName> = followed.map(|(name, _)| name.clone()).collect();
         Self {
-            tenants: (tenants.len() <= NAMED_MAX).then_some(tenants),
+            tenants: (tenants.len() <= WATCHED_NAMES_MAX).then_some(tenants),
             snapshot: None,
         }
     }
 
-    fn is_nobody(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.tenants.as_ref().is_some_and(BTreeSet::is_empty)
     }
 
-    /// Returns the names to ask for; none: all.
+    /// Returns the names to watch; none: all.
     fn names(&self) -> Vec<String> {
         self.tenants.iter().flatten().map(ToString::to_string).collect()
     }
 
-    /// Ends well when other tenants must be watched.
-    async fn run(mut self, inner: &Inner, mut watch: Watch) -> Result<(), Error> {
+    /// Applies changes; returns `Ok` when the set of watched tenants has changed.
+    async fn run(mut self, inner: &Inner, mut watch: DirectoryWatch) -> Result<(), Error> {
         loop {
             tokio::select! {
                 change = watch.next() => self.take(inner, change?),
-                () = inner.newly_followed.notified() => {
-                    sleep(COLLECT).await;
+                () = inner.watch_list_changed.notified() => {
+                    sleep(COLLECT_WAIT).await;
                     return Ok(());
                 }
             }
         }
     }
 
-    fn take(&mut self, inner: &Inner, change: Change) {
-        inner.learn(change.regions);
+    fn take(&mut self, inner: &Inner, change: DirectoryChange) {
+        inner.update_regions(change.regions);
         if change.reset {
             self.snapshot = Some(BTreeSet::new());
         }
@@ -240,7 +244,7 @@ impl Following {
         if change.version.is_none() {
             return;
         }
-        // Whoever was deleted while nobody watched is told of by nothing else.
+        // A tenant that was deleted while nothing was watched is missing in the snapshot, and reported by nothing else.
         if let Some(snapshot) = self.snapshot.take() {
             let is_gone = |name: &TenantName| {
                 self.tenants.as_ref().is_none_or(|tenants| tenants.contains(name)) && !snapshot.contains(name)

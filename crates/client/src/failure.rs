@@ -1,8 +1,8 @@
-//! What is known of an attempt that gave no answer.
+//! Classification of failed attempts by whether the request may have arrived.
 //!
-//! tonic's status codes do not tell: a server killed in mid-call is `Unknown`, a connection that was closing
-//! is `Cancelled`, and both codes are also sent by servers. Who made the status is told by its source: present, it was
-//! made on this side.
+//! tonic's status codes do not tell: a server killed in mid-call is `Unknown`, a connection that was closing is
+//! `Cancelled`, and both codes are also sent by servers. The status's source tells who made it: present, it was made on
+//! this side.
 
 use std::{error::Error as _, time::Duration};
 
@@ -10,30 +10,30 @@ use stead_api::status;
 use stead_types::{Error, ErrorKind};
 use tonic::{ConnectError, Status, TimeoutExpired};
 
-/// An attempt that failed.
+/// Failure of one attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Failure {
+pub(crate) enum AttemptFailure {
     /// Nothing left this process.
     NeverSent(Error),
-    /// It may have arrived; nobody answered.
+    /// The request may have arrived; there was no response.
     Ambiguous(Error),
-    /// A server refused, and says how long to wait if waiting helps.
-    Answered(Error, Option<Duration>),
+    /// A server responded with an error, and a retry delay if waiting helps.
+    ErrorResponse(Error, Option<Duration>),
 }
 
-impl Failure {
+impl AttemptFailure {
     pub(crate) fn error(&self) -> &Error {
         match self {
-            Self::NeverSent(error) | Self::Ambiguous(error) | Self::Answered(error, _) => error,
+            Self::NeverSent(error) | Self::Ambiguous(error) | Self::ErrorResponse(error, _) => error,
         }
     }
 }
 
-/// Reads what is known from a status of a call to `address`.
-pub(crate) fn of(status: &Status, address: &str) -> Failure {
+/// Classifies the status of a call to `address`.
+pub(crate) fn of(status: &Status, address: &str) -> AttemptFailure {
     let mut source = status.source();
     if source.is_none() {
-        return Failure::Answered(status::from_status(status), status::retry_after(status));
+        return AttemptFailure::ErrorResponse(status::from_status(status), status::retry_after(status));
     }
     let mut cause = None;
     let mut never_sent = false;
@@ -50,19 +50,19 @@ pub(crate) fn of(status: &Status, address: &str) -> Failure {
     let cause = cause.unwrap_or_default();
     if timed_out {
         let kind = ErrorKind::DeadlineExceeded;
-        return Failure::Ambiguous(Error::new(kind, format!("{address} did not answer in time")));
+        return AttemptFailure::Ambiguous(Error::new(kind, format!("{address} did not answer in time")));
     }
     if never_sent {
-        return Failure::NeverSent(unreachable(address, &cause));
+        return AttemptFailure::NeverSent(unreachable(address, &cause));
     }
     let error = Error::new(
         ErrorKind::Unavailable,
         format!("the connection to {address} broke: {cause}"),
     );
-    Failure::Ambiguous(error)
+    AttemptFailure::Ambiguous(error)
 }
 
-/// The error of a node that cannot be reached.
+/// Returns the error for a node that cannot be reached.
 pub(crate) fn unreachable(address: &str, cause: &str) -> Error {
     Error::new(ErrorKind::Unavailable, format!("cannot reach {address}: {cause}"))
 }

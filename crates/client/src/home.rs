@@ -1,4 +1,4 @@
-//! Where a tenant lives, for who sends the tenant's own traffic there too.
+//! Home of a tenant, for a service that routes the tenant's own traffic there too.
 
 use std::sync::Arc;
 
@@ -6,41 +6,40 @@ use stead_types::Error;
 
 use crate::{Client, Route, Tenant};
 
-/// Where one tenant lives, as the client knows it and keeps knowing it. The example `home_region` forwards HTTP
-/// requests with it.
+/// Home of one tenant, which the client keeps up to date. The example `home_region` forwards HTTP requests by it.
 ///
-/// It is what the client sends its own calls by: told by the directory when it changes, and wrong for a moment after a
+/// It is the route of the client's own calls: updated by the directory when it changes, and wrong for a moment after a
 /// move, which does no harm: any region serves any tenant, from further away.
 #[derive(Debug)]
 pub struct Home {
     client: Client,
     tenant: Tenant,
-    rerouted: tokio::sync::watch::Receiver<()>,
-    told: Option<Arc<Route>>,
+    route_changed: tokio::sync::watch::Receiver<()>,
+    last_returned: Option<Arc<Route>>,
 }
 
 impl Client {
-    /// Returns where a tenant lives, now and from now on. The client follows the route of a tenant that it has found:
-    /// names that are nobody's leave nothing behind, so that they may come from outside.
+    /// Returns the home of a tenant and its later changes. The client watches the route of a tenant that it has found:
+    /// names that no tenant has leave nothing behind, so that they may come from outside.
     ///
     /// # Errors
     ///
     /// A name that no tenant can have.
     pub fn home(&self, tenant: &str) -> Result<Home, Error> {
         let tenant = self.tenant(tenant)?;
-        let rerouted = tenant.session().rerouted();
+        let route_changed = tenant.session().route_changed();
         Ok(Home {
             client: self.clone(),
-            told: tenant.home(),
+            last_returned: tenant.home(),
             tenant,
-            rerouted,
+            route_changed,
         })
     }
 }
 
 impl Home {
-    /// Returns where the tenant lives: what the client knows, else what the directory says. Costs nothing but the first
-    /// time.
+    /// Returns the tenant's route: the one the client knows, otherwise the directory's. Only the first call costs a
+    /// lookup.
     ///
     /// # Errors
     ///
@@ -50,8 +49,8 @@ impl Home {
             return Ok(route);
         }
         let route = Arc::new(self.client.directory().lookup(self.tenant.name().as_str()).await?);
-        self.tenant.follow();
-        // What was told meanwhile is no older.
+        self.tenant.watch_route();
+        // A route that the watch has set meanwhile is no older.
         let known = self.tenant.home();
         Ok(known.unwrap_or_else(|| {
             self.tenant.session().set_route(Some(route.clone()));
@@ -59,26 +58,26 @@ impl Home {
         }))
     }
 
-    /// Waits until the tenant lives elsewhere than when this was asked last, or made, and returns where. Of several changes
-    /// in between only the last is told. It may be dropped while it waits; nothing is lost.
+    /// Waits until the home differs from the one that was returned last, and returns it. Of several changes in between
+    /// only the last is returned. Cancel-safe.
     pub async fn changed(&mut self) -> Arc<Route> {
-        self.tenant.follow();
+        self.tenant.watch_route();
         loop {
-            self.rerouted.borrow_and_update();
-            if let Some(route) = self.tenant.home().filter(|route| self.is_news(route)) {
-                self.told = Some(route.clone());
+            self.route_changed.borrow_and_update();
+            if let Some(route) = self.tenant.home().filter(|route| self.is_new(route)) {
+                self.last_returned = Some(route.clone());
                 return route;
             }
             // The sender lives as long as the tenant's session, which this holds.
-            if self.rerouted.changed().await.is_err() {
+            if self.route_changed.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    fn is_news(&self, route: &Route) -> bool {
+    fn is_new(&self, route: &Route) -> bool {
         let place = |route: &Route| (route.number, route.epoch, route.home_group);
-        self.told.as_deref().map(place) != Some(place(route))
+        self.last_returned.as_deref().map(place) != Some(place(route))
     }
 }
 
@@ -102,14 +101,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_home_tells_moves_and_only_moves() {
+    async fn home_reports_only_moves() {
         let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
         let mut home = client.home("acme").unwrap();
         let session = client.tenant("acme").unwrap().session().clone();
         session.set_route(route("eu-west", 1));
         assert_eq!(home.now().await.unwrap().home_region.as_str(), "eu-west");
         assert_eq!(home.changed().await.epoch, Epoch::FIRST, "it was not known before");
-        // Forgotten and found again: it lives where it lived.
+        // Cleared and set again: the same home is no change.
         session.set_route(None);
         session.set_route(route("eu-west", 1));
         let quiet = std::time::Duration::from_millis(10);

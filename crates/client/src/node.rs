@@ -1,4 +1,4 @@
-//! One node as the client sees it: its connection, and whether it is worth asking.
+//! Connection to one node, with a circuit breaker.
 
 use std::{
     sync::{Arc, Weak},
@@ -18,24 +18,25 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    failure::{self, Failure},
-    pipe::Pipe,
+    failure::{self, AttemptFailure},
+    pipeline::Pipeline,
 };
 
-/// When a node that has failed is asked for a sign of life first; doubled up to [`REST_MAX`].
-const REST_FIRST: Duration = Duration::from_millis(50);
-const REST_MAX: Duration = Duration::from_secs(2);
-const SIGN_WITHIN: Duration = Duration::from_secs(2);
+/// First wait before a failed node is checked; doubled up to [`CHECK_WAIT_MAX`].
+const CHECK_WAIT_FIRST: Duration = Duration::from_millis(50);
+const CHECK_WAIT_MAX: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) channel: Channel,
-    /// For watches: whoever reads one slowly holds up no calls.
+    /// Channel for watches, apart from the calls: a slow reader of a watch holds up no calls.
     pub(crate) watches: Channel,
-    pub(crate) pipe: Pipe,
-    /// Asks a node that has failed until it answers; calls go elsewhere meanwhile, so that none waits for a frozen one.
-    rest: Mutex<Option<AbortHandle>>,
+    pub(crate) pipeline: Pipeline,
+    /// Health check of a failed node, until it answers; calls go elsewhere meanwhile, so that none waits for a frozen
+    /// node.
+    health_check: Mutex<Option<AbortHandle>>,
 }
 
 impl Node {
@@ -45,43 +46,43 @@ impl Node {
         let watches = net::watch_channel(connect, address, Keepalive::CLIENT).map_err(invalid)?;
         Ok(Self {
             address: address.to_owned(),
-            pipe: Pipe::new(address.to_owned(), channel.clone()),
+            pipeline: Pipeline::new(address.to_owned(), channel.clone()),
             channel,
             watches,
-            rest: Mutex::new(None),
+            health_check: Mutex::new(None),
         })
     }
 
-    /// Tells whether the node has failed and not answered since, so that another one should be asked.
-    pub(crate) fn rests(&self) -> bool {
-        self.rest.lock().is_some()
+    /// Tells whether the circuit is open: the node has failed and not answered since, so another one should be asked.
+    pub(crate) fn is_circuit_open(&self) -> bool {
+        self.health_check.lock().is_some()
     }
 
-    pub(crate) fn answered(&self) {
-        if let Some(asking) = self.rest.lock().take() {
-            asking.abort();
+    pub(crate) fn mark_alive(&self) {
+        if let Some(check) = self.health_check.lock().take() {
+            check.abort();
         }
     }
 
-    pub(crate) fn failed(self: &Arc<Self>) {
-        let mut rest = self.rest.lock();
-        if rest.is_none() {
-            *rest = Some(tokio::spawn(ask_until_answered(Arc::downgrade(self))).abort_handle());
+    pub(crate) fn mark_failed(self: &Arc<Self>) {
+        let mut health_check = self.health_check.lock();
+        if health_check.is_none() {
+            *health_check = Some(tokio::spawn(check_until_alive(Arc::downgrade(self))).abort_handle());
         }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.answered();
+        self.mark_alive();
     }
 }
 
-async fn ask_until_answered(node: Weak<Node>) {
-    let mut wait = REST_FIRST;
+async fn check_until_alive(node: Weak<Node>) {
+    let mut wait = CHECK_WAIT_FIRST;
     loop {
         sleep(wait).await;
-        wait = (wait * 2).min(REST_MAX);
+        wait = (wait * 2).min(CHECK_WAIT_MAX);
         let Some((channel, address)) = node.upgrade().map(|node| (node.channel.clone(), node.address.clone())) else {
             return;
         };
@@ -90,15 +91,15 @@ async fn ask_until_answered(node: Weak<Node>) {
             page_token: String::new(),
         };
         let mut service = DirectoryServiceClient::new(channel);
-        let alive = match timeout(SIGN_WITHIN, service.list_regions(request)).await {
+        let alive = match timeout(CHECK_TIMEOUT, service.list_regions(request)).await {
             Ok(Ok(_)) => true,
-            // A refusal is a sign of life as well.
-            Ok(Err(status)) => matches!(failure::of(&status, &address), Failure::Answered(..)),
+            // An error response shows that the node is alive as well.
+            Ok(Err(status)) => matches!(failure::of(&status, &address), AttemptFailure::ErrorResponse(..)),
             Err(_) => false,
         };
         if alive {
             if let Some(node) = node.upgrade() {
-                *node.rest.lock() = None;
+                *node.health_check.lock() = None;
             }
             return;
         }

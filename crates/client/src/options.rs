@@ -1,4 +1,4 @@
-//! What a caller can ask for with a call.
+//! Options of calls.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use stead_api::proto::v1;
 use stead_types::{Condition, IdempotencyKey, Revision, SessionToken, SessionTokens};
 
-/// How fresh a read must be.
+/// Consistency level of a read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
     /// The newest state, from the home.
@@ -14,27 +14,28 @@ pub enum Consistency {
     Linearizable,
     /// At least what this client has written and read, from the nearest replica that has it.
     Session,
-    /// At least what this session has seen, whoever's it is.
+    /// At least what the session of this token has seen.
     Token(SessionToken),
-    /// At least what this session has seen of the tenant, if it has: for what came with a request, of any tenants.
+    /// At least what these tokens have seen of the tenant, if they have: for tokens of any tenants that came with a
+    /// request.
     Tokens(SessionTokens),
-    /// At most this far behind the home.
+    /// At most this far behind the home (staleness bound).
     Bounded(Duration),
-    /// Whatever the nearest node holds.
+    /// The state of the nearest replica, however stale.
     Local,
 }
 
-/// When a write is acknowledged.
+/// Durability at which a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Committed by a majority of the home's nodes.
     Region,
-    /// And applied in another region.
+    /// Committed, and applied in another region.
     Remote,
 }
 
 impl Durability {
-    /// Returns what a message says; absent: the default.
+    /// Returns the value of a message; absent: the default.
     pub(crate) fn message(durability: Option<Self>) -> i32 {
         let message = match durability {
             None => v1::Durability::Unspecified,
@@ -45,48 +46,48 @@ impl Durability {
     }
 }
 
-/// How to read.
+/// Options of a read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Read {
-    /// How fresh the answer must be.
+pub struct ReadOptions {
+    /// Consistency level.
     pub consistency: Consistency,
-    /// As of this revision; absent: the newest that the consistency gives.
+    /// Revision to read at; absent: the newest that the consistency level gives.
     pub revision: Option<Revision>,
-    /// How long the call may take; absent: as the client's configuration says.
+    /// Timeout of the call; absent: the client's default.
     pub timeout: Option<Duration>,
 }
 
-/// How to write.
+/// Options of a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Write {
-    /// What must hold.
+pub struct WriteOptions {
+    /// Condition that must hold.
     pub precondition: Option<Condition>,
-    /// Answer with the key as it was before.
+    /// Whether the response contains the key as it was before.
     pub previous: bool,
-    /// When the write is acknowledged; absent: the tenant's default.
+    /// Durability of the acknowledgement; absent: the tenant's default.
     pub durability: Option<Durability>,
-    /// How long the call may take; absent: as the client's configuration says.
+    /// Timeout of the call; absent: the client's default.
     pub timeout: Option<Duration>,
-    /// The key of an earlier call whose outcome is unknown: the same write is asked for again, and never done twice.
-    /// Absent: a new one.
+    /// Idempotency key of an earlier call whose outcome is unknown: the same write is sent again, and never executed
+    /// twice. Absent: a new key.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
-/// What to add to a number, and up to where.
+/// Change of a number, and its bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Increment {
-    /// What is added; negative: taken away.
+    /// Number to add; negative: to subtract.
     pub delta: i64,
-    /// Nothing is taken away where less than this would be left.
+    /// Least result: a decrement that would pass it is not admitted.
     pub floor: Option<i64>,
-    /// Nothing is added where more than this would be reached.
+    /// Greatest result: an increment that would pass it is not admitted.
     pub ceiling: Option<i64>,
-    /// The number counts from 0 in each window of this length, by the tenant's time; whole milliseconds.
+    /// Window length, in whole milliseconds of the tenant's logged time; the number counts from 0 in each window.
     pub window: Option<Duration>,
 }
 
 impl Increment {
-    /// Adds without bounds.
+    /// Returns an increment without bounds.
     pub fn by(delta: i64) -> Self {
         Self {
             delta,
@@ -95,21 +96,22 @@ impl Increment {
     }
 }
 
-/// Which keys: those of the range that begin with the prefix.
+/// Range of keys: those between the bounds that begin with the prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyRange {
     /// First key; empty: from the lowest.
     pub start: Bytes,
-    /// First key that is no longer part of it; empty: to the highest.
+    /// End of the range, exclusive; empty: to the highest key.
     pub end: Bytes,
-    /// Only keys that begin with this.
+    /// Prefix of the keys.
     pub prefix: Bytes,
-    /// It was asked for as every key: bounds that happen to be empty do not stand for that where keys are deleted.
+    /// Whether the range was built by [`KeyRange::all`]: bounds that happen to be empty do not stand for every key
+    /// where keys are deleted.
     is_all: bool,
 }
 
 impl KeyRange {
-    /// Every key of the tenant.
+    /// Returns the range of every key of the tenant.
     pub fn all() -> Self {
         Self {
             is_all: true,
@@ -117,12 +119,12 @@ impl KeyRange {
         }
     }
 
-    /// Tells whether it was made by [`KeyRange::all`].
+    /// Tells whether the range was built by [`KeyRange::all`].
     pub(crate) fn is_all(&self) -> bool {
         self.is_all
     }
 
-    /// The keys that begin with this.
+    /// Returns the range of the keys that begin with a prefix.
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         Self {
             prefix: prefix.into(),
@@ -130,7 +132,7 @@ impl KeyRange {
         }
     }
 
-    /// The keys from the first on, up to the second, which is no longer one of them.
+    /// Returns the range from `start` to `end`, exclusive.
     pub fn between(start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
         Self {
             start: start.into(),
@@ -139,7 +141,7 @@ impl KeyRange {
         }
     }
 
-    /// This key alone.
+    /// Returns the range of one key.
     pub fn key(key: impl Into<Bytes>) -> Self {
         let start = key.into();
         let end = [&start[..], &[0]].concat();
@@ -147,31 +149,31 @@ impl KeyRange {
     }
 }
 
-/// Which keys to read.
+/// Options of a scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scan {
+pub struct ScanOptions {
     /// First key; empty: from the lowest.
     pub start: Bytes,
-    /// First key that is no longer part of it; empty: to the highest.
+    /// End of the range, exclusive; empty: to the highest key.
     pub end: Bytes,
-    /// Only keys that begin with this.
+    /// Prefix of the keys.
     pub prefix: Bytes,
-    /// From the highest key down.
+    /// Whether to read from the highest key down.
     pub reverse: bool,
     /// Most keys of a page; 0: the server's default.
     pub page_size: u32,
-    /// From the page before.
+    /// Page token of the page before.
     pub page_token: String,
-    /// Without values.
+    /// Whether to leave out values.
     pub keys_only: bool,
-    /// Only how many there are.
+    /// Whether to return only the number of keys.
     pub count_only: bool,
-    /// How to read.
-    pub read: Read,
+    /// Options of the read.
+    pub read: ReadOptions,
 }
 
-impl Read {
-    /// Returns how to read what is at least this fresh.
+impl ReadOptions {
+    /// Returns the options of a read with this consistency level.
     pub fn at(consistency: Consistency) -> Self {
         Self {
             consistency,

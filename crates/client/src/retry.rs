@@ -1,4 +1,4 @@
-//! When a call is tried again: the only retrier there is. Servers answer at once, with what they know.
+//! Retry policy of calls, the only retries there are: servers respond at once, with what they know.
 //!
 //! # Invariants
 //!
@@ -11,123 +11,127 @@ use parking_lot::Mutex;
 use stead_types::{Error, ErrorKind, TenantTime};
 use tokio::time::Instant;
 
-use crate::failure::Failure;
+use crate::failure::AttemptFailure;
 
-/// First wait where nobody says how long, doubled up to [`WAIT_MAX`].
+/// First wait without a named retry delay, doubled up to [`WAIT_MAX`].
 const WAIT_FIRST: Duration = Duration::from_millis(10);
 /// Longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_millis(500);
-/// The longest that a limit of rate is believed: it knows when there is room again, and whoever comes sooner is refused
-/// once more.
+/// Longest retry delay that is accepted from a rate limit: the limit knows when there is room again, and a caller that
+/// comes sooner is refused once more.
 const RATE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// What kind of call it is, and what has become of it so far.
+/// Kind of a call, and its attempts so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// It writes, under an idempotency key.
+    /// Whether it writes, under an idempotency key.
     pub(crate) writes: bool,
-    /// Attempts that have failed.
+    /// Number of failed attempts.
     pub(crate) failed: u32,
-    /// One of them may have had its effect.
+    /// Whether one of them may have had an effect.
     pub(crate) ambiguous: bool,
 }
 
-/// What to do about a failed attempt.
+/// Action after a failed attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Next {
-    /// Try again after this, elsewhere if there is another node.
+pub(crate) enum RetryAction {
+    /// Try again after this wait, at another node if there is one.
     Retry(Duration),
-    /// Come back to the same node after this: it named the time, so this is none of the retries that are bounded.
-    Return(Duration),
-    /// Write again under a stamp of this time: the store refused the old one without executing it.
+    /// Try again at the same node after this wait: the node named it, so it does not count against the retry budget.
+    RetrySameNode(Duration),
+    /// Write again with a stamp of this time: the store refused the old one without executing the write.
     Restamp(TenantTime),
-    /// Tell the caller.
+    /// Return the error to the caller.
     Fail(Error),
 }
 
-/// Decides; pure.
-pub(crate) fn next(progress: Progress, failure: &Failure) -> Next {
+/// Returns the action after a failure; pure.
+pub(crate) fn decide(progress: Progress, failure: &AttemptFailure) -> RetryAction {
     let wait = WAIT_FIRST.saturating_mul(1 << progress.failed.min(10)).min(WAIT_MAX);
     let at_first = |first| if progress.failed == 0 { first } else { wait };
     let (error, retry_after) = match failure {
-        // Another node is asked at once; waiting begins when some were asked.
-        Failure::NeverSent(_) | Failure::Ambiguous(_) if progress.failed < 2 => return Next::Retry(Duration::ZERO),
-        Failure::NeverSent(_) | Failure::Ambiguous(_) => return Next::Retry(wait),
-        Failure::Answered(error, retry_after) => (error, *retry_after),
+        // Another node is asked at once; the backoff begins when two have failed.
+        AttemptFailure::NeverSent(_) | AttemptFailure::Ambiguous(_) if progress.failed < 2 => {
+            return RetryAction::Retry(Duration::ZERO);
+        }
+        AttemptFailure::NeverSent(_) | AttemptFailure::Ambiguous(_) => return RetryAction::Retry(wait),
+        AttemptFailure::ErrorResponse(error, retry_after) => (error, *retry_after),
     };
     if let ErrorKind::IdempotencyExpired { now, .. } = error.kind
         && progress.writes
         && !progress.ambiguous
     {
-        return Next::Restamp(now);
+        return RetryAction::Restamp(now);
     }
-    // A deadline that a node has seen pass is the attempt's: the call's own is watched by the caller (R2).
+    // A deadline that a node has seen pass is the attempt's: the call's own is checked by the caller (R2).
     if matches!(error.kind, ErrorKind::NotHome { .. } | ErrorKind::DeadlineExceeded) {
-        return Next::Retry(at_first(Duration::ZERO));
+        return RetryAction::Retry(at_first(Duration::ZERO));
     }
     if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) {
-        return Next::Retry(at_first(WAIT_FIRST));
+        return RetryAction::Retry(at_first(WAIT_FIRST));
     }
     if let ErrorKind::RateLimited { wait: named, .. } = error.kind {
-        // The time is one's own turn, but others may have taken it: who was refused again steps back further.
-        return Next::Return(named.max(at_first(Duration::ZERO)).min(RATE_WAIT_MAX));
+        // The named time is for this caller, but others may have used it up: a caller that is refused again backs off
+        // further.
+        return RetryAction::RetrySameNode(named.max(at_first(Duration::ZERO)).min(RATE_WAIT_MAX));
     }
     if error.is_transient() {
-        return Next::Retry(retry_after.unwrap_or(wait).min(WAIT_MAX));
+        return RetryAction::Retry(retry_after.unwrap_or(wait).min(WAIT_MAX));
     }
-    Next::Fail(error.clone())
+    RetryAction::Fail(error.clone())
 }
 
-/// Returns how long to wait before reading again, after others were faster so many times.
+/// Returns the backoff before a read-modify-write is tried again, after this many conflicts.
 pub(crate) fn after_conflict(lost: u32) -> Duration {
     Duration::from_millis(1).saturating_mul(1 << lost.min(6))
 }
 
 /// Most retries that a client saves up.
 const BUDGET_MAX: f64 = 1_000.0;
-/// What each call adds: a tenth of the calls may be retries for ever.
+/// Tokens that each call adds: a tenth of the calls may be retries for ever.
 const BUDGET_PER_CALL: f64 = 0.1;
-/// What each second adds, so that a client of few calls can retry at all.
+/// Tokens that each second adds, so that a client of few calls can retry at all.
 const BUDGET_PER_SECOND: f64 = 20.0;
 
-/// Keeps a client's retries to a share of its calls, so that a cluster in trouble is not asked for more than before.
+/// Retry budget: limits a client's retries to a share of its calls, so that a cluster in trouble gets no more load than
+/// before.
 ///
-/// A call without budget waits the longest wait before it retries; it is not given up before its deadline.
+/// A call without budget waits [`WAIT_MAX`] before it retries; it is not given up before its deadline.
 #[derive(Debug)]
-pub(crate) struct Budget(Mutex<Savings>);
+pub(crate) struct RetryBudget(Mutex<TokenBucket>);
 
 #[derive(Debug)]
-struct Savings {
-    retries: f64,
-    at: Instant,
+struct TokenBucket {
+    tokens: f64,
+    refilled_at: Instant,
 }
 
-impl Budget {
+impl RetryBudget {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Savings {
-            retries: BUDGET_MAX,
-            at: Instant::now(),
+        Self(Mutex::new(TokenBucket {
+            tokens: BUDGET_MAX,
+            refilled_at: Instant::now(),
         }))
     }
 
-    /// Pays for a retry and returns how long it must wait at least.
-    pub(crate) fn pay(&self) -> Duration {
-        let mut savings = self.0.lock();
+    /// Takes a token for a retry and returns the least wait before it.
+    pub(crate) fn withdraw(&self) -> Duration {
+        let mut bucket = self.0.lock();
         let now = Instant::now();
-        let earned = (now - savings.at).as_secs_f64() * BUDGET_PER_SECOND;
-        savings.retries = (savings.retries + earned).min(BUDGET_MAX);
-        savings.at = now;
-        if savings.retries < 1.0 {
+        let earned = (now - bucket.refilled_at).as_secs_f64() * BUDGET_PER_SECOND;
+        bucket.tokens = (bucket.tokens + earned).min(BUDGET_MAX);
+        bucket.refilled_at = now;
+        if bucket.tokens < 1.0 {
             return WAIT_MAX;
         }
-        savings.retries -= 1.0;
+        bucket.tokens -= 1.0;
         Duration::ZERO
     }
 
-    /// Counts an answered call that had to be retried or not.
-    pub(crate) fn earn(&self) {
-        let mut savings = self.0.lock();
-        savings.retries = (savings.retries + BUDGET_PER_CALL).min(BUDGET_MAX);
+    /// Adds the share of an answered call.
+    pub(crate) fn deposit(&self) {
+        let mut bucket = self.0.lock();
+        bucket.tokens = (bucket.tokens + BUDGET_PER_CALL).min(BUDGET_MAX);
     }
 }
 
@@ -135,8 +139,8 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn answered(kind: ErrorKind) -> Failure {
-        Failure::Answered(Error::new(kind, ""), None)
+    fn answered(kind: ErrorKind) -> AttemptFailure {
+        AttemptFailure::ErrorResponse(Error::new(kind, ""), None)
     }
 
     const WRITE: Progress = Progress {
@@ -146,28 +150,28 @@ mod tests {
     };
 
     #[test]
-    fn what_was_not_answered_is_tried_elsewhere_at_once_and_later_with_waits() {
+    fn unanswered_attempt_is_retried_at_once_then_with_backoff() {
         let lost = || Error::new(ErrorKind::Unavailable, "");
-        for failure in [Failure::NeverSent(lost()), Failure::Ambiguous(lost())] {
-            assert_eq!(next(WRITE, &failure), Next::Retry(Duration::ZERO));
-            let waits = [2, 3, 30].map(|failed| next(Progress { failed, ..WRITE }, &failure));
+        for failure in [AttemptFailure::NeverSent(lost()), AttemptFailure::Ambiguous(lost())] {
+            assert_eq!(decide(WRITE, &failure), RetryAction::Retry(Duration::ZERO));
+            let waits = [2, 3, 30].map(|failed| decide(Progress { failed, ..WRITE }, &failure));
             assert_eq!(
                 waits,
-                [40, 80, 500].map(|millis| Next::Retry(Duration::from_millis(millis)))
+                [40, 80, 500].map(|millis| RetryAction::Retry(Duration::from_millis(millis)))
             );
         }
     }
 
     #[test]
-    fn a_node_whose_time_was_over_is_left_for_another_one() {
+    fn deadline_at_node_is_retried_elsewhere() {
         let late = answered(ErrorKind::DeadlineExceeded);
-        assert_eq!(next(WRITE, &late), Next::Retry(Duration::ZERO));
+        assert_eq!(decide(WRITE, &late), RetryAction::Retry(Duration::ZERO));
         let again = Progress { failed: 1, ..WRITE };
-        assert_eq!(next(again, &late), Next::Retry(Duration::from_millis(20)));
+        assert_eq!(decide(again, &late), RetryAction::Retry(Duration::from_millis(20)));
     }
 
     #[test]
-    fn a_refusal_that_repeating_cannot_change_is_final() {
+    fn permanent_error_is_not_retried() {
         let final_ones = [
             ErrorKind::ConditionFailed {
                 current: stead_types::Revision::ZERO,
@@ -177,64 +181,72 @@ mod tests {
             ErrorKind::QuotaExceeded { limit: "bytes".into() },
         ];
         for kind in final_ones {
-            assert!(matches!(next(WRITE, &answered(kind)), Next::Fail(_)));
+            assert!(matches!(decide(WRITE, &answered(kind)), RetryAction::Fail(_)));
         }
     }
 
     #[test]
-    fn a_server_that_names_a_wait_is_believed_within_bounds() {
-        let asks = |millis| Failure::Answered(Error::new(ErrorKind::NoLeader, ""), Some(Duration::from_millis(millis)));
-        assert_eq!(next(WRITE, &asks(100)), Next::Retry(Duration::from_millis(100)));
-        assert_eq!(next(WRITE, &asks(60_000)), Next::Retry(WAIT_MAX));
+    fn server_retry_delay_is_honoured_up_to_maximum() {
+        let asks = |millis| {
+            AttemptFailure::ErrorResponse(Error::new(ErrorKind::NoLeader, ""), Some(Duration::from_millis(millis)))
+        };
+        assert_eq!(
+            decide(WRITE, &asks(100)),
+            RetryAction::Retry(Duration::from_millis(100))
+        );
+        assert_eq!(decide(WRITE, &asks(60_000)), RetryAction::Retry(WAIT_MAX));
     }
 
     #[test]
-    fn a_limit_of_rate_is_believed_for_longer_and_asked_again() {
+    fn rate_limit_delay_is_honoured_and_backed_off() {
         let asks = |wait| {
             let limit = "bytes_per_second".to_owned();
             answered(ErrorKind::RateLimited { limit, wait })
         };
         let seconds = Duration::from_secs;
-        assert_eq!(next(WRITE, &asks(seconds(3))), Next::Return(seconds(3)));
-        assert_eq!(next(WRITE, &asks(seconds(300))), Next::Return(RATE_WAIT_MAX));
+        assert_eq!(decide(WRITE, &asks(seconds(3))), RetryAction::RetrySameNode(seconds(3)));
+        assert_eq!(
+            decide(WRITE, &asks(seconds(300))),
+            RetryAction::RetrySameNode(RATE_WAIT_MAX)
+        );
         let again = Progress { failed: 3, ..WRITE };
         assert_eq!(
-            next(again, &asks(Duration::ZERO)),
-            Next::Return(Duration::from_millis(80))
+            decide(again, &asks(Duration::ZERO)),
+            RetryAction::RetrySameNode(Duration::from_millis(80))
         );
     }
 
     #[test]
-    fn r1_a_write_that_may_have_happened_is_never_stamped_anew() {
+    fn r1_ambiguous_write_is_never_restamped() {
         let expired = answered(ErrorKind::IdempotencyExpired {
             edge: TenantTime(5),
             now: TenantTime(9),
         });
-        assert_eq!(next(WRITE, &expired), Next::Restamp(TenantTime(9)));
+        assert_eq!(decide(WRITE, &expired), RetryAction::Restamp(TenantTime(9)));
         assert!(matches!(
-            next(
+            decide(
                 Progress {
                     ambiguous: true,
                     ..WRITE
                 },
                 &expired
             ),
-            Next::Fail(_)
+            RetryAction::Fail(_)
         ));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retries_are_a_share_of_the_calls() {
-        let budget = Budget::new();
-        let free = std::iter::repeat_with(|| budget.pay())
+    async fn retry_budget_limits_retries_to_share_of_calls() {
+        let budget = RetryBudget::new();
+        let free = std::iter::repeat_with(|| budget.withdraw())
             .take_while(|wait| wait.is_zero())
             .count();
         assert_eq!(free, 1_000);
-        assert_eq!(budget.pay(), WAIT_MAX);
+        assert_eq!(budget.withdraw(), WAIT_MAX);
         for _ in 0..10 {
-            budget.earn();
+            budget.deposit();
         }
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(budget.pay(), Duration::ZERO);
+        assert_eq!(budget.withdraw(), Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! What a client remembers of one tenant: its home, and what has been seen of it.
+//! Session of one tenant: its route, its session token and its last known leader.
 
 use std::sync::{
     Arc,
@@ -11,27 +11,27 @@ use stead_api::proto::v1;
 use stead_types::{Epoch, NodeId, RegionName, SessionToken, TenantName, TenantNumber, TenantTime};
 use tokio::sync::{Notify, watch};
 
-use crate::answer::{Header, Role};
+use crate::response::{Header, Role};
 
-/// Where a tenant lives.
+/// Route of a tenant: its home and its followers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Its name.
+    /// Name of the tenant.
     pub tenant: TenantName,
-    /// Its number; a name used again gets another one.
+    /// Number of the tenant; a name that is used again gets a new number.
     pub number: TenantNumber,
-    /// Its home.
+    /// Home region.
     pub home_region: RegionName,
-    /// The group that is its home.
+    /// Group that is the home.
     pub home_group: u32,
-    /// How often the home has changed.
+    /// Epoch: number of times the home has changed.
     pub epoch: Epoch,
     /// Regions that hold an asynchronous copy.
     pub followers: Vec<String>,
 }
 
 impl Route {
-    /// `None`: names that a newer node allows.
+    /// Returns the route of a message; `None` for names that only a newer node allows.
     pub(crate) fn read(route: v1::Route) -> Option<Self> {
         Some(Self {
             tenant: route.tenant.parse().ok()?,
@@ -44,34 +44,35 @@ impl Route {
     }
 }
 
-/// Shared by all handles of one tenant.
+/// State that all handles of one tenant share.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct TenantSession {
     pub(crate) tenant: TenantName,
     route: ArcSwapOption<Route>,
-    /// The newest number and epoch of all routes, those that were dropped included.
+    /// Newest number and epoch of all routes so far, those that were cleared included.
     newest: Mutex<Option<(TenantNumber, Epoch)>>,
-    /// The route is wanted, and the name is not just any that came from outside.
-    is_followed: AtomicBool,
-    /// Told when it is followed first.
-    newly_followed: Arc<Notify>,
-    /// Told when the route is another one.
-    rerouted: watch::Sender<()>,
-    /// The node that answered as home last; 0: none.
+    /// Whether the client watches the route. Only a name that has turned out to be a tenant's is watched: names may
+    /// come from outside.
+    is_watched: AtomicBool,
+    /// Notified when the route is watched for the first time.
+    watch_list_changed: Arc<Notify>,
+    /// Notified when the route changes.
+    route_changed: watch::Sender<()>,
+    /// Node that answered as the leader last; 0: none.
     leader: AtomicU64,
     time: AtomicU64,
     token: Mutex<Option<SessionToken>>,
 }
 
-impl Session {
-    pub(crate) fn new(tenant: TenantName, newly_followed: Arc<Notify>) -> Self {
+impl TenantSession {
+    pub(crate) fn new(tenant: TenantName, watch_list_changed: Arc<Notify>) -> Self {
         Self {
             tenant,
             route: ArcSwapOption::empty(),
             newest: Mutex::new(None),
-            is_followed: AtomicBool::new(false),
-            newly_followed,
-            rerouted: watch::Sender::new(()),
+            is_watched: AtomicBool::new(false),
+            watch_list_changed,
+            route_changed: watch::Sender::new(()),
             leader: AtomicU64::new(0),
             time: AtomicU64::new(0),
             token: Mutex::new(None),
@@ -82,8 +83,8 @@ impl Session {
         self.route.load()
     }
 
-    /// Takes over where the tenant lives; `None` if what was known is wrong. A node that is behind may still tell an
-    /// earlier home: that is no news.
+    /// Sets the route; `None` clears one that is wrong. A route of an earlier epoch is ignored: a node that is behind
+    /// may still send it.
     pub(crate) fn set_route(&self, route: Option<Arc<Route>>) {
         let mut newest = self.newest.lock();
         if let Some(route) = &route {
@@ -95,44 +96,45 @@ impl Session {
         }
         let before = self.route.swap(route.clone());
         if before != route {
-            self.rerouted.send_replace(());
+            self.route_changed.send_replace(());
         }
     }
 
-    /// Returns what is told of every other route.
-    pub(crate) fn rerouted(&self) -> watch::Receiver<()> {
-        self.rerouted.subscribe()
+    /// Returns a receiver that is notified of every change of the route.
+    pub(crate) fn route_changed(&self) -> watch::Receiver<()> {
+        self.route_changed.subscribe()
     }
 
-    /// Makes the client follow the route from now on.
-    pub(crate) fn follow(&self) {
-        if !self.is_followed.load(Ordering::Relaxed) && !self.is_followed.swap(true, Ordering::Relaxed) {
-            self.newly_followed.notify_one();
+    /// Makes the client watch the route from now on.
+    pub(crate) fn watch_route(&self) {
+        if !self.is_watched.load(Ordering::Relaxed) && !self.is_watched.swap(true, Ordering::Relaxed) {
+            self.watch_list_changed.notify_one();
         }
     }
 
-    pub(crate) fn is_followed(&self) -> bool {
-        self.is_followed.load(Ordering::Relaxed)
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed)
     }
 
-    /// Tells whether nothing is known under this name, perhaps because it is no tenant's.
-    pub(crate) fn is_blank(&self) -> bool {
+    /// Tells whether nothing is known under this name, perhaps because no tenant has it.
+    pub(crate) fn is_unknown(&self) -> bool {
         self.route.load().is_none() && self.token.lock().is_none()
     }
 
-    /// Learns from an answer, of a tenant that there is; `led`: only the home's leader can have given it.
-    pub(crate) fn saw(&self, header: &Header, led: bool) {
-        self.follow();
-        if led && header.role == Role::Home && self.leader.load(Ordering::Relaxed) != header.node.get() {
+    /// Learns route and token from a response; `from_leader`: only the home's leader can have given it.
+    pub(crate) fn observe(&self, header: &Header, from_leader: bool) {
+        self.watch_route();
+        if from_leader && header.role == Role::Home && self.leader.load(Ordering::Relaxed) != header.node.get() {
             self.leader.store(header.node.get(), Ordering::Relaxed);
         }
         if let Some(token) = header.token {
-            self.learn(token, header.tenant_time);
+            self.observe_token(token, header.tenant_time);
         }
     }
 
-    /// Learns from a token that an answer has shown: the higher revision of one number counts, and tokens of a former number do not.
-    pub(crate) fn learn(&self, token: SessionToken, time: TenantTime) {
+    /// Learns from a session token of a response: of one tenant number the higher revision counts, and tokens of a
+    /// former number are ignored.
+    pub(crate) fn observe_token(&self, token: SessionToken, time: TenantTime) {
         let mut kept = self.token.lock();
         match &mut *kept {
             Some(kept) if kept.tenant == token.tenant => kept.revision = kept.revision.max(token.revision),
@@ -160,7 +162,7 @@ impl Session {
             .map(NodeId::new)
     }
 
-    pub(crate) fn forget_leader(&self) {
+    pub(crate) fn clear_leader(&self) {
         self.leader.store(0, Ordering::Relaxed);
     }
 }
@@ -176,12 +178,12 @@ mod tests {
         }
     }
 
-    fn session() -> Session {
-        Session::new("acme".parse().unwrap(), Arc::default())
+    fn session() -> TenantSession {
+        TenantSession::new("acme".parse().unwrap(), Arc::default())
     }
 
     #[test]
-    fn a_route_never_goes_back_to_an_earlier_home() {
+    fn route_of_earlier_epoch_is_ignored() {
         let session = session();
         let route = |number: u64, epoch: u32| {
             Some(Arc::new(Route {
@@ -193,7 +195,7 @@ mod tests {
                 followers: Vec::new(),
             }))
         };
-        // Each is set; after it this is known.
+        // The route that is set, and the route that is known afterwards.
         let steps = [
             (route(7, 2), route(7, 2)),
             (route(7, 1), route(7, 2)),
@@ -210,20 +212,20 @@ mod tests {
     }
 
     #[test]
-    fn a_session_never_goes_back_and_forgets_a_former_tenant_of_the_name() {
+    fn session_token_never_decreases_and_former_tenant_is_forgotten() {
         let session = session();
-        session.learn(token(7, "1.5"), TenantTime(50));
-        session.learn(token(7, "1.3"), TenantTime(30));
+        session.observe_token(token(7, "1.5"), TenantTime(50));
+        session.observe_token(token(7, "1.3"), TenantTime(30));
         assert_eq!(
             (session.token(), session.time()),
             (Some(token(7, "1.5")), TenantTime(50))
         );
-        session.learn(token(8, "1.1"), TenantTime(10));
+        session.observe_token(token(8, "1.1"), TenantTime(10));
         assert_eq!(
             (session.token(), session.time()),
             (Some(token(8, "1.1")), TenantTime(10))
         );
-        session.learn(token(7, "1.9"), TenantTime(90));
+        session.observe_token(token(7, "1.9"), TenantTime(90));
         assert_eq!(
             (session.token(), session.time()),
             (Some(token(8, "1.1")), TenantTime(10))

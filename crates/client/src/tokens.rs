@@ -1,18 +1,19 @@
-//! What the sessions of a client have seen, given to and taken from others.
+//! Session tokens of a client, exported to and imported from other clients.
 
 use parking_lot::Mutex;
 use stead_types::{Error, SessionToken, SessionTokens, TooManyTokens};
 
 use crate::Client;
 
-/// Tokens that came from elsewhere. They name tenants by number; which of a client's tenants that is, it learns with the
-/// first answer.
+/// Session tokens that came from other clients. They name tenants by number; a client learns which of its tenants has
+/// which number with the first response.
 #[derive(Debug, Default)]
-pub(crate) struct Imported(Mutex<SessionTokens>);
+pub(crate) struct ImportedTokens(Mutex<SessionTokens>);
 
-impl Imported {
-    /// Returns what a session of which this is known must have seen: all that came, while its number is not known.
-    pub(crate) fn seen(&self, own: Option<SessionToken>) -> Vec<SessionToken> {
+impl ImportedTokens {
+    /// Returns the tokens that a read of a session must carry: all imported ones while the tenant's number is not
+    /// known.
+    pub(crate) fn required(&self, own: Option<SessionToken>) -> Vec<SessionToken> {
         let imported = self.0.lock();
         let Some(own) = own else {
             return imported.iter().collect();
@@ -20,7 +21,7 @@ impl Imported {
         vec![newest(&imported, own)]
     }
 
-    /// Returns what was seen of a tenant, here or elsewhere.
+    /// Returns the newer of a session's own token and the imported one of the same tenant.
     pub(crate) fn newest(&self, own: SessionToken) -> SessionToken {
         newest(&self.0.lock(), own)
     }
@@ -31,8 +32,8 @@ impl Imported {
 }
 
 impl Client {
-    /// Returns what this client has written and read of all its tenants: as text, with `to_string`, for a cookie or a
-    /// header, so that whoever takes the next request reads at least that.
+    /// Returns the session tokens of all tenants of this client: as text, with `to_string`, for a cookie or a header,
+    /// so that the process that takes the next request reads at least what was written and read here.
     ///
     /// ```no_run
     /// # async fn example(client: stead_client::Client, next: stead_client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +45,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// It has seen more tenants than one request may carry. Then carry those of the request's own tenants:
+    /// More tenants than one request may carry. Then carry the tokens of the request's own tenants:
     ///
     /// ```no_run
     /// # fn example(client: &stead_client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -66,13 +67,13 @@ impl Client {
         Ok(tokens)
     }
 
-    /// Goes on from what another client has seen: reads at [`crate::Consistency::Session`] show at least that. What this
-    /// one has seen itself still counts. It holds for all who share the client; where each request brings its own,
-    /// read with [`crate::Consistency::Tokens`] instead.
+    /// Adds the session tokens of another client: reads at [`crate::Consistency::Session`] show at least what they have
+    /// seen. The client's own tokens still count. This holds for everything that shares the client; where each request
+    /// brings its own tokens, read with [`crate::Consistency::Tokens`] instead.
     ///
     /// # Errors
     ///
-    /// More tenants than one request may carry, together with what came before: nothing is taken over.
+    /// More tenants than one request may carry, together with those imported before: nothing is imported.
     pub fn import_tokens(&self, tokens: &SessionTokens) -> Result<(), Error> {
         self.inner().imported.0.lock().merge(tokens).map_err(too_many)
     }
@@ -106,41 +107,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_imported_counts_beside_what_was_seen() {
+    async fn imported_tokens_are_merged_with_own_tokens() {
         let (one, other) = (client(), client());
         for (name, seen) in [("acme", token(1, "1.5")), ("brix", token(2, "1.9"))] {
-            one.tenant(name).unwrap().session().learn(seen, TenantTime(1));
+            one.tenant(name).unwrap().session().observe_token(seen, TenantTime(1));
         }
         let cookie = one.export_tokens().unwrap().to_string();
         other.import_tokens(&cookie.parse().unwrap()).unwrap();
         let imported = &other.inner().imported;
         assert_eq!(
-            imported.seen(None),
+            imported.required(None),
             [token(1, "1.5"), token(2, "1.9")],
             "whichever it is"
         );
-        assert_eq!(imported.seen(Some(token(2, "1.3"))), [token(2, "1.9")]);
-        assert_eq!(imported.seen(Some(token(2, "2.1"))), [token(2, "2.1")]);
-        assert_eq!(imported.seen(Some(token(3, "1.1"))), [token(3, "1.1")]);
+        assert_eq!(imported.required(Some(token(2, "1.3"))), [token(2, "1.9")]);
+        assert_eq!(imported.required(Some(token(2, "2.1"))), [token(2, "2.1")]);
+        assert_eq!(imported.required(Some(token(3, "1.1"))), [token(3, "1.1")]);
         other.tenant("acme").unwrap().resume(token(1, "1.7")).unwrap();
         let both = other.export_tokens().unwrap();
         assert_eq!(both.iter().collect::<Vec<_>>(), [token(1, "1.7"), token(2, "1.9")]);
     }
 
     #[tokio::test]
-    async fn a_token_of_another_tenant_says_nothing_of_this_one() {
+    async fn token_of_another_tenant_has_no_effect() {
         let client = client();
         let (acme, brix) = (client.tenant("acme").unwrap(), client.tenant("brix").unwrap());
-        acme.session().learn(token(7, "1.5"), TenantTime(50));
+        acme.session().observe_token(token(7, "1.5"), TenantTime(50));
         for number in [7, 900] {
             acme.resume(token(number, "1.3")).unwrap();
             brix.resume(token(number, "1.3")).unwrap();
         }
         assert_eq!(acme.token(), Some(token(7, "1.5")));
         assert_eq!(brix.token(), None);
-        // It is the first answer that says which number a name has, even after a token of a higher one.
-        brix.session().learn(token(8, "1.1"), TenantTime(10));
-        acme.session().learn(token(7, "1.6"), TenantTime(60));
+        // The first response says which number a name has, even after a token with a higher number.
+        brix.session().observe_token(token(8, "1.1"), TenantTime(10));
+        acme.session().observe_token(token(7, "1.6"), TenantTime(60));
         assert_eq!(brix.token(), Some(token(8, "1.1")));
         assert_eq!(
             (acme.token(), acme.session().time()),
@@ -151,11 +152,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_tenants_than_a_request_carries_are_refused_with_a_way_out() {
+    async fn export_of_too_many_tokens_is_rejected() {
         let client = client();
         for number in 1..=65 {
             let session = &client.tenant(&format!("t{number}")).unwrap();
-            session.session().learn(token(number, "1.1"), TenantTime(1));
+            session.session().observe_token(token(number, "1.1"), TenantTime(1));
         }
         let error = client.export_tokens().unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid { field: "tokens".into() });

@@ -1,4 +1,4 @@
-//! Calls against mock nodes that die, freeze, refuse and forget to answer.
+//! Calls against mock nodes that die, freeze, refuse and forget to respond.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,8 +12,8 @@ use std::{
 
 use mock::{Cluster, until};
 use stead_client::{
-    Client, Condition, Config, Consistency, ErrorKind, IdempotencyKey, Item, KeyRange, Op, OpResult, Read, Revision,
-    TenantTime, Write,
+    Client, Condition, Config, Consistency, ErrorKind, IdempotencyKey, Item, KeyRange, Op, OpResult, ReadOptions,
+    Revision, TenantTime, WriteOptions,
 };
 use stead_types::ClientId;
 
@@ -21,7 +21,7 @@ async fn client(cluster: &Cluster) -> Client {
     Client::connect(Config::new(cluster.addresses())).await.unwrap()
 }
 
-/// A client that knows one region as its own, so that nothing is measured.
+/// Returns a client with a region of its own, so that nothing is measured.
 async fn client_in(cluster: &Cluster, region: &str) -> Client {
     let mut config = Config::new(cluster.addresses());
     config.region = Some(region.parse().unwrap());
@@ -29,14 +29,17 @@ async fn client_in(cluster: &Cluster, region: &str) -> Client {
 }
 
 #[tokio::test]
-async fn what_was_put_is_read_and_the_session_remembers() {
+async fn put_is_read_back_and_session_keeps_token() {
     let cluster = Cluster::start(&["eu"]).await;
     let client = client(&cluster).await;
     let acme = client.tenant("acme").unwrap();
     assert_eq!(acme.token(), None);
     let written = acme.put("k", "v").await.unwrap();
     assert_eq!(acme.token(), written.header.token);
-    let got = acme.get_with("k", &Read::at(Consistency::Session)).await.unwrap();
+    let got = acme
+        .get_with("k", &ReadOptions::at(Consistency::Session))
+        .await
+        .unwrap();
     assert_eq!(got.item.unwrap().value, "v");
     assert!(acme.delete("k").await.unwrap().existed);
     assert_eq!(acme.get("k").await.unwrap().item, None);
@@ -46,7 +49,7 @@ async fn what_was_put_is_read_and_the_session_remembers() {
 }
 
 #[tokio::test]
-async fn callers_that_come_together_share_messages() {
+async fn concurrent_calls_share_pipeline_messages() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
     let puts = (0..64).map(|at| {
@@ -60,20 +63,20 @@ async fn callers_that_come_together_share_messages() {
     for put in puts.collect::<Vec<_>>() {
         put.await.unwrap();
     }
-    let manners = &cluster.nodes[0].manners;
-    let (asked, messages) = (manners.asked.load(SeqCst), manners.messages.load(SeqCst));
+    let faults = &cluster.nodes[0].faults;
+    let (asked, messages) = (faults.operations.load(SeqCst), faults.messages.load(SeqCst));
     assert_eq!(asked, 64 * 20);
     assert!(messages * 4 < asked, "{asked} operations in {messages} messages");
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_was_lost_is_asked_again_under_its_key_and_happens_once() {
+async fn write_with_lost_response_is_retried_under_same_key() {
     let cluster = Cluster::start(&["eu", "eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
     cluster.store.time.store(40, SeqCst);
     acme.put("first", "v").await.unwrap();
     for node in &cluster.nodes {
-        node.manners.cut_after_write.store(true, SeqCst);
+        node.faults.cut_after_write.store(true, SeqCst);
     }
     let written = acme.put("second", "v").await.unwrap();
     assert!(written.repeated, "the first attempt had written");
@@ -92,14 +95,14 @@ async fn a_write_whose_answer_was_lost_is_asked_again_under_its_key_and_happens_
 }
 
 #[tokio::test]
-async fn a_write_that_nobody_answers_in_time_has_an_unknown_outcome_with_its_key() {
+async fn unanswered_write_fails_with_unknown_outcome_and_key() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
-    cluster.nodes[0].manners.silent.store(true, SeqCst);
+    cluster.nodes[0].faults.silent.store(true, SeqCst);
     let soon = Some(Duration::from_millis(300));
-    let write = Write {
+    let write = WriteOptions {
         timeout: soon,
-        ..Write::default()
+        ..WriteOptions::default()
     };
     let error = acme.put_with("k", "v", &write).await.unwrap_err();
     let ErrorKind::OutcomeUnknown { key: Some(key) } = error.kind else {
@@ -107,16 +110,16 @@ async fn a_write_that_nobody_answers_in_time_has_an_unknown_outcome_with_its_key
     };
     assert_eq!(key.sequence, cluster.store.writes.lock()[0].sequence);
     assert!(error.message.contains(&key.to_string()), "{error}");
-    let read = Read {
+    let read = ReadOptions {
         timeout: soon,
-        ..Read::default()
+        ..ReadOptions::default()
     };
     let error = acme.get_with("k", &read).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::DeadlineExceeded, "a read has no outcome");
 }
 
 #[tokio::test]
-async fn an_updated_key_lives_for_as_long_as_was_said() {
+async fn updated_key_gets_requested_ttl() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
     let longer = |item: Option<&Item>| {
@@ -127,14 +130,14 @@ async fn an_updated_key_lives_for_as_long_as_was_said() {
     acme.update_expiring("k", second, longer).await.unwrap();
     acme.update("k", longer).await.unwrap();
     assert_eq!(acme.get("k").await.unwrap().item.unwrap().value, "xx");
-    assert_eq!(*cluster.store.lives.lock(), [Some(1_000), None]);
+    assert_eq!(*cluster.store.ttls_ms.lock(), [Some(1_000), None]);
 }
 
 #[tokio::test]
-async fn an_expired_stamp_of_a_write_sent_once_is_renewed() {
+async fn expired_stamp_of_write_sent_once_is_renewed() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
-    cluster.nodes[0].manners.expires.store(true, SeqCst);
+    cluster.nodes[0].faults.expires.store(true, SeqCst);
     acme.put("k", "v").await.unwrap();
     let stamps: Vec<u64> = cluster
         .store
@@ -147,14 +150,14 @@ async fn an_expired_stamp_of_a_write_sent_once_is_renewed() {
     assert_eq!(cluster.store.effects.load(SeqCst), 1);
 }
 
-/// A refusal of the stamp of a write, which `an_expired_stamp_of_a_write_sent_once_is_renewed` shows to be renewed.
+/// Returns the error for an expired stamp, which `expired_stamp_of_write_sent_once_is_renewed` shows to be renewed.
 fn expired() -> Option<ErrorKind> {
     let (edge, now) = (TenantTime(50), TenantTime(90));
     Some(ErrorKind::IdempotencyExpired { edge, now })
 }
 
 #[tokio::test]
-async fn a_range_is_never_begun_anew_once_a_part_of_it_is_gone() {
+async fn partial_range_delete_is_never_restarted() {
     let refused = || Some(ErrorKind::QuotaExceeded { limit: "bytes".into() });
     for refusal in [expired(), refused()] {
         let cluster = Cluster::start(&["eu"]).await;
@@ -162,7 +165,7 @@ async fn a_range_is_never_begun_anew_once_a_part_of_it_is_gone() {
         for key in ["a", "b", "c"] {
             acme.put(key, "old").await.unwrap();
         }
-        cluster.nodes[0].manners.refusals.lock().extend([None, refusal]);
+        cluster.nodes[0].faults.refusals.lock().extend([None, refusal]);
         let error = acme.delete_range(&KeyRange::all()).await.unwrap_err();
         assert!(
             matches!(error.kind, ErrorKind::OutcomeUnknown { key: Some(_) }),
@@ -180,16 +183,16 @@ async fn a_range_is_never_begun_anew_once_a_part_of_it_is_gone() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_write_that_may_have_happened_does_not_call_it_failed() {
+async fn refused_retry_of_ambiguous_write_has_unknown_outcome() {
     let gone = ErrorKind::ConditionFailed {
         current: Revision::ZERO,
     };
     for refusal in [expired(), Some(gone), Some(ErrorKind::KeyNotFound)] {
         let cluster = Cluster::start(&["eu"]).await;
         let acme = client(&cluster).await.tenant("acme").unwrap();
-        let manners = &cluster.nodes[0].manners;
-        manners.cut_after_write.store(true, SeqCst);
-        manners.refusals.lock().extend([None, refusal]);
+        let faults = &cluster.nodes[0].faults;
+        faults.cut_after_write.store(true, SeqCst);
+        faults.refusals.lock().extend([None, refusal]);
         let error = acme.put("k", "v").await.unwrap_err();
         assert!(
             matches!(error.kind, ErrorKind::OutcomeUnknown { key: Some(_) }),
@@ -199,14 +202,14 @@ async fn a_refusal_of_a_write_that_may_have_happened_does_not_call_it_failed() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_only_reads_is_asked_again_like_a_read() {
+async fn read_only_transaction_is_retried_without_key() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
     acme.put("k", "v").await.unwrap();
-    cluster.nodes[0].manners.cut_after_write.store(true, SeqCst);
+    cluster.nodes[0].faults.cut_after_write.store(true, SeqCst);
     let read = acme.txn().when("k", Condition::Exists).then(Op::get("k"));
     let done = read.send().await.unwrap();
-    let [OpResult::Got(Some(item))] = &done.results[..] else {
+    let [OpResult::Get(Some(item))] = &done.results[..] else {
         panic!("{done:?}");
     };
     assert_eq!(item.value, "v");
@@ -214,33 +217,30 @@ async fn a_transaction_that_only_reads_is_asked_again_like_a_read() {
 }
 
 #[tokio::test]
-async fn a_node_whose_time_is_over_does_not_end_the_call() {
+async fn deadline_at_one_node_does_not_end_call() {
     let cluster = Cluster::start(&["eu", "eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
     for node in &cluster.nodes {
-        node.manners
-            .refusals
-            .lock()
-            .push_back(Some(ErrorKind::DeadlineExceeded));
+        node.faults.refusals.lock().push_back(Some(ErrorKind::DeadlineExceeded));
     }
     acme.put("k", "v").await.unwrap();
     assert_eq!(acme.get("k").await.unwrap().item.unwrap().value, "v");
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_is_cancelled_though_no_other_one_follows() {
+async fn dropped_call_is_cancelled_without_another_call() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
-    let manners = &cluster.nodes[0].manners;
-    manners.silent.store(true, SeqCst);
+    let faults = &cluster.nodes[0].faults;
+    faults.silent.store(true, SeqCst);
     let call = tokio::spawn(async move { acme.put("k", "v").await });
-    until("it was asked", || manners.asked.load(SeqCst) == 1).await;
+    until("it was asked", || faults.operations.load(SeqCst) == 1).await;
     call.abort();
-    until("it is cancelled", || manners.cancelled.load(SeqCst) == 1).await;
+    until("it is cancelled", || faults.cancelled.load(SeqCst) == 1).await;
 }
 
 #[tokio::test]
-async fn a_write_asked_for_again_by_its_caller_keeps_its_key_and_stamp() {
+async fn write_repeated_by_caller_keeps_key_and_stamp() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
     let key = IdempotencyKey {
@@ -248,11 +248,11 @@ async fn a_write_asked_for_again_by_its_caller_keeps_its_key_and_stamp() {
         sequence: 3,
         first_sent: TenantTime(0),
     };
-    let again = Write {
+    let again = WriteOptions {
         idempotency_key: Some(key),
-        ..Write::default()
+        ..WriteOptions::default()
     };
-    cluster.nodes[0].manners.expires.store(true, SeqCst);
+    cluster.nodes[0].faults.expires.store(true, SeqCst);
     acme.put_with("k", "v", &again).await.unwrap_err();
     let stamps: Vec<(u64, u64)> = cluster
         .store
@@ -270,10 +270,10 @@ async fn a_write_asked_for_again_by_its_caller_keeps_its_key_and_stamp() {
 }
 
 #[tokio::test]
-async fn an_election_is_waited_for() {
+async fn call_waits_for_election() {
     let cluster = Cluster::start(&["eu"]).await;
     let acme = client(&cluster).await.tenant("acme").unwrap();
-    cluster.nodes[0].manners.no_leader.store(5, SeqCst);
+    cluster.nodes[0].faults.no_leader.store(5, SeqCst);
     let started = Instant::now();
     acme.put("k", "v").await.unwrap();
     assert!(
@@ -285,28 +285,28 @@ async fn an_election_is_waited_for() {
 }
 
 #[tokio::test]
-async fn writes_go_home_and_reads_to_the_nearest() {
+async fn writes_go_home_and_local_reads_to_nearest() {
     let cluster = Cluster::start(&["us", "eu"]).await;
-    cluster.home("acme", "eu");
+    cluster.set_home("acme", "eu");
     let client = client_in(&cluster, "us").await;
     client.home("acme").unwrap().now().await.unwrap();
     let acme = client.tenant("acme").unwrap();
     let written = acme.put("k", "v").await.unwrap();
     assert_eq!(written.header.region.unwrap().as_str(), "eu");
-    let got = acme.get_with("k", &Read::at(Consistency::Local)).await.unwrap();
+    let got = acme.get_with("k", &ReadOptions::at(Consistency::Local)).await.unwrap();
     assert_eq!(got.header.region.unwrap().as_str(), "us");
 }
 
 #[tokio::test]
-async fn a_route_is_dropped_on_not_home_and_learnt_anew() {
+async fn route_is_cleared_on_not_home_and_relearned() {
     let cluster = Cluster::start(&["us", "eu"]).await;
-    cluster.home("acme", "us");
+    cluster.set_home("acme", "us");
     let client = client_in(&cluster, "us").await;
     client.home("acme").unwrap().now().await.unwrap();
     let acme = client.tenant("acme").unwrap();
-    cluster.nodes[0].manners.not_home.store(1, SeqCst);
+    cluster.nodes[0].faults.not_home.store(1, SeqCst);
     acme.put("k", "v").await.unwrap();
-    cluster.home("acme", "eu");
+    cluster.set_home("acme", "eu");
     until("the new home is known", || {
         acme.home().is_some_and(|home| home.home_region.as_str() == "eu")
     })
@@ -315,9 +315,9 @@ async fn a_route_is_dropped_on_not_home_and_learnt_anew() {
 }
 
 #[tokio::test]
-async fn routes_stay_while_nobody_can_be_asked() {
+async fn routes_are_kept_while_no_node_answers() {
     let mut cluster = Cluster::start(&["us", "eu"]).await;
-    cluster.home("acme", "eu");
+    cluster.set_home("acme", "eu");
     let client = client_in(&cluster, "us").await;
     client.home("acme").unwrap().now().await.unwrap();
     let acme = client.tenant("acme").unwrap();
@@ -327,27 +327,27 @@ async fn routes_stay_while_nobody_can_be_asked() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_a_snapshot_does_not_have_has_no_home() {
+async fn tenant_missing_in_snapshot_has_no_home() {
     let cluster = Cluster::start(&["eu"]).await;
-    cluster.home("acme", "eu");
+    cluster.set_home("acme", "eu");
     let client = client(&cluster).await;
     let home = client.home("acme").unwrap();
     assert_eq!(home.now().await.unwrap().home_region.as_str(), "eu");
     let acme = client.tenant("acme").unwrap();
-    until("it is followed", || !cluster.store.followed.lock().is_empty()).await;
-    cluster.no_home("acme");
+    until("it is watched", || !cluster.store.directory_watches.lock().is_empty()).await;
+    cluster.delete_tenant("acme");
     until("it is forgotten", || acme.home().is_none()).await;
     assert_eq!(home.now().await.unwrap_err().kind, ErrorKind::TenantNotFound);
 }
 
 #[tokio::test]
-async fn only_tenants_that_there_are_are_followed() {
+async fn only_existing_tenants_are_watched() {
     let cluster = Cluster::start(&["eu"]).await;
-    cluster.home("brix", "eu");
+    cluster.set_home("brix", "eu");
     let client = client(&cluster).await;
-    let watches = || cluster.store.followed.lock().clone();
+    let watches = || cluster.store.directory_watches.lock().clone();
     client.tenant("acme").unwrap().get("k").await.unwrap();
-    until("acme is followed", || watches().len() == 1).await;
+    until("acme is watched", || watches().len() == 1).await;
     let unknown: Vec<_> = (0..10)
         .map(|at| client.home(&format!("nobody-{at}")).unwrap())
         .collect();
@@ -355,12 +355,12 @@ async fn only_tenants_that_there_are_are_followed() {
         assert_eq!(home.now().await.unwrap_err().kind, ErrorKind::TenantNotFound);
     }
     client.home("brix").unwrap().now().await.unwrap();
-    until("brix is followed", || watches().len() == 2).await;
+    until("brix is watched", || watches().len() == 2).await;
     assert_eq!(watches(), [vec!["acme"], vec!["acme", "brix"]]);
 }
 
 #[tokio::test]
-async fn the_region_that_answers_soonest_is_nearest() {
+async fn round_trips_of_all_regions_are_measured() {
     let cluster = Cluster::start(&["us", "eu"]).await;
     let client = client(&cluster).await;
     let measured = || {
@@ -373,7 +373,7 @@ async fn the_region_that_answers_soonest_is_nearest() {
     until("both are measured", || measured() == 2).await;
 }
 
-/// Runs 16 callers against two nodes while `trouble` happens, and checks that each write happened once.
+/// Runs 16 callers against two nodes during a fault, and checks that each write happened once.
 async fn under_load(trouble: impl AsyncFnOnce(&mut Cluster)) {
     let mut cluster = Cluster::start(&["eu", "eu"]).await;
     let client = client(&cluster).await;
@@ -406,7 +406,7 @@ async fn progress(cluster: &Cluster) {
 }
 
 #[tokio::test]
-async fn a_server_that_restarts_under_load_is_not_noticed() {
+async fn server_restart_under_load_is_invisible() {
     under_load(async |cluster| {
         for round in 0..6 {
             progress(cluster).await;
@@ -419,7 +419,7 @@ async fn a_server_that_restarts_under_load_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_server_that_drains_under_load_is_not_noticed() {
+async fn server_drain_under_load_is_invisible() {
     under_load(async |cluster| {
         for round in 0..6 {
             progress(cluster).await;
@@ -432,10 +432,10 @@ async fn a_server_that_drains_under_load_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_costs_one_attempt_and_is_left_alone() {
+async fn frozen_server_costs_one_attempt_then_is_avoided() {
     let mut cluster = Cluster::start(&["us", "eu"]).await;
     cluster.kill_node(0);
-    // The kernel takes connections, and nobody reads them.
+    // The kernel accepts connections, and nobody reads them.
     let address = cluster.nodes[0].address;
     let mut frozen = None;
     until("the port is free", || {

@@ -1,5 +1,5 @@
-//! What a put costs, client and a node's front together: a measurement, run with
-//! `cargo test --release -p stead-client --test cost -- --ignored --nocapture`.
+//! CPU cost of a put, client and mock node together: a measurement, run with `cargo test --release -p stead-client
+//! --test cost -- --ignored --nocapture`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use stead_client::{Client, Config};
 const CALLERS: usize = 64;
 const PUTS: usize = 2_000;
 
-/// CPU time of this process: client and server are both in it.
+/// Returns the CPU time of this process, which runs client and server.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -24,7 +24,7 @@ fn cpu() -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
-async fn a_put_at_64_callers_costs_less_than_20_us() {
+async fn put_by_64_callers_costs_less_than_20_us() {
     let cluster = Cluster::start(&["eu"]).await;
     let client = Client::connect(Config::new(cluster.addresses())).await.unwrap();
     client.tenant("acme").unwrap().put("warm", "up").await.unwrap();

@@ -1,4 +1,4 @@
-//! What a client is told that was given a wrong address.
+//! Error messages of a client whose endpoint is wrong.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// Connects to a port that answers everything with these bytes and closes.
+/// Connects to a port that answers everything with these bytes and closes; returns the error.
 async fn refusal(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -33,13 +33,13 @@ async fn refused(endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_tls_is_named_as_such() {
+async fn tls_port_is_diagnosed() {
     let message = refusal(b"\x15\x03\x03\0\x02\x02\x46").await;
     assert!(message.contains("speaks TLS"), "{message}");
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_http_or_something_else_is_named_as_such() {
+async fn http_and_other_ports_are_diagnosed() {
     let message = refusal(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     assert!(message.contains("speaks HTTP/1"), "{message}");
     let message = refusal(b"SSH-2.0-OpenSSH_9.2\r\n").await;
@@ -47,7 +47,7 @@ async fn a_port_that_speaks_http_or_something_else_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn https_and_a_closed_port_are_explained() {
+async fn https_endpoint_and_closed_port_are_diagnosed() {
     let message = refused("https://127.0.0.1:7401").await;
     assert!(message.contains("asks for TLS"), "{message}");
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -59,7 +59,7 @@ async fn https_and_a_closed_port_are_explained() {
 }
 
 #[tokio::test]
-async fn a_tenant_name_that_cannot_be_is_refused_before_anything_is_sent() {
+async fn invalid_tenant_name_is_rejected_locally() {
     let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
     for name in ["Acme", "", &"a".repeat(65)] {
         let error = client.tenant(name).unwrap_err();

@@ -1,8 +1,8 @@
-//! The clocks of a node, and what its groups make of them: logged time, decided by [`stead_state::logged_time`].
+//! Clocks of a node, and the logged time of its groups, which [`stead_state::logged_time`] decides.
 //!
 //! # Invariants
 //!
-//! 1. Every time that is sent or written is heard first: what a group has once known it goes on from.
+//! 1. Every time that is sent or written is observed first: a group never falls behind a time that it has known.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stead_state::logged_time::{Alarm, Exchange, Limits, LoggedTime, Notice, Report};
+use stead_state::logged_time::{Alarm, ClockReport, Exchange, Limits, LoggedTime, Notice};
 use stead_types::{GroupId, NodeId};
 
-/// The clocks of a node.
+/// Clocks of a node.
 #[derive(Clone)]
 pub struct Clocks {
-    /// Tells the wall clock's milliseconds since 1970.
+    /// Wall clock, in milliseconds since 1970.
     pub wall: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// Tells the time since any instant, by a clock that runs through suspend and never goes back.
+    /// Boot clock, which runs through suspend and never goes back, as the time since any instant.
     pub boot: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
 
@@ -36,138 +36,138 @@ pub(crate) struct GroupClock {
     time: Mutex<LoggedTime>,
 }
 
-/// Who a group's clock belongs to.
+/// Configuration of a group's clock.
 #[derive(Clone, Debug)]
-pub(crate) struct Voter {
+pub(crate) struct ClockConfig {
     pub(crate) group: GroupId,
     pub(crate) node: NodeId,
     pub(crate) voters: BTreeSet<NodeId>,
     pub(crate) limits: Limits,
 }
 
-/// What a message said of its sender's clock.
+/// Clock sample from a message of a peer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Heard {
-    /// When what it answers was sent, by the own boot clock.
+pub(crate) struct PeerClockSample {
+    /// When the request of this response was sent, by the own boot clock.
     pub(crate) sent: Duration,
     pub(crate) wall_ms: u64,
-    /// It follows this node.
+    /// Whether the peer follows this node.
     pub(crate) follows: bool,
 }
 
 impl GroupClock {
-    /// The clock of a voter whose rows and log have come to this time.
-    pub(crate) fn new(clocks: Clocks, voter: Voter, found_ms: u64) -> Self {
-        let time = LoggedTime::new(voter.node, voter.voters, voter.limits, found_ms);
+    /// Creates the clock of a voter whose rows and log have reached this time.
+    pub(crate) fn new(clocks: Clocks, config: ClockConfig, found_ms: u64) -> Self {
+        let time = LoggedTime::new(config.node, config.voters, config.limits, found_ms);
         Self {
-            group: voter.group,
+            group: config.group,
             clocks,
             time: Mutex::new(time),
         }
     }
 
-    /// The boot clock now.
+    /// Returns the boot clock's time.
     pub(crate) fn boot(&self) -> Duration {
         (self.clocks.boot)()
     }
 
-    /// The wall clock now.
+    /// Returns the wall clock's time.
     pub(crate) fn wall_ms(&self) -> u64 {
         (self.clocks.wall)()
     }
 
-    /// The group's time now; zero before it has begun.
+    /// Returns the group's logged time; zero before it has begun.
     pub(crate) fn now(&self) -> u64 {
         self.time.lock().now(self.boot())
     }
 
-    /// The time for an entry that is proposed now.
-    pub(crate) fn for_entry(&self) -> u64 {
-        self.time.lock().for_entry(self.boot())
+    /// Returns the logged time for an entry that is proposed now.
+    pub(crate) fn time_for_entry(&self) -> u64 {
+        self.time.lock().time_for_entry(self.boot())
     }
 
-    /// Takes in what another member knows.
-    pub(crate) fn hear(&self, time_ms: u64) {
-        self.time.lock().hear(self.boot(), time_ms);
+    /// Records the logged time that another member knows.
+    pub(crate) fn observe_time(&self, time_ms: u64) {
+        self.time.lock().observe(self.boot(), time_ms);
     }
 
-    /// Takes in the time of an entry of the log.
-    pub(crate) fn entry(&self, time_ms: u64) {
-        self.time.lock().entry(self.boot(), time_ms);
+    /// Records the logged time of an entry of the log.
+    pub(crate) fn observe_entry(&self, time_ms: u64) {
+        self.time.lock().observe_entry(self.boot(), time_ms);
     }
 
-    /// Takes in another voter's answer.
-    pub(crate) fn answered(&self, voter: NodeId, heard: Heard) {
+    /// Records the clock sample of another voter's response.
+    pub(crate) fn observe_response(&self, voter: NodeId, sample: PeerClockSample) {
         let exchange = Exchange {
-            sent: heard.sent,
+            sent: sample.sent,
             received: self.boot(),
-            wall_ms: heard.wall_ms,
+            wall_ms: sample.wall_ms,
         };
         let mut time = self.time.lock();
-        if heard.follows {
-            time.answered(voter, exchange);
+        if sample.follows {
+            time.record_reply(voter, exchange);
         } else {
-            time.clock(voter, exchange);
+            time.record_clock(voter, exchange);
         }
     }
 
-    /// Takes in that this node leads, since just now.
+    /// Records that this node has become the leader.
     pub(crate) fn lead(&self) {
         let (now, wall_ms) = (self.boot(), self.wall_ms());
         let mut time = self.time.lock();
-        time.own_clock(now, wall_ms);
-        time.lead(now);
+        time.record_own_clock(now, wall_ms);
+        time.start_leading(now);
     }
 
-    /// Takes in that this node does not lead.
+    /// Records that this node does not lead.
     pub(crate) fn follow(&self) {
-        self.time.lock().follow(self.boot());
+        self.time.lock().stop_leading(self.boot());
     }
 
-    /// Looks at the own clock, and tells of bounds that were crossed. To be called as often as heartbeats are sent.
-    pub(crate) fn look(&self, voters: BTreeSet<NodeId>) {
+    /// Samples the own wall clock, and logs alarms that began or ended. To be called as often as heartbeats are sent.
+    pub(crate) fn check_wall_clock(&self, voters: BTreeSet<NodeId>) {
         let (now, wall_ms) = (self.boot(), self.wall_ms());
         let notices = {
             let mut time = self.time.lock();
-            time.vote(voters);
-            time.own_clock(now, wall_ms);
-            time.notices(now)
+            time.set_voters(voters);
+            time.record_own_clock(now, wall_ms);
+            time.take_notices(now)
         };
-        notices.into_iter().for_each(|notice| self.tell(notice));
+        notices.into_iter().for_each(|notice| self.log_notice(notice));
     }
 
-    /// Tells whether the time is to be written down although nobody writes.
+    /// Tells whether the logged time is to be written in an entry of its own, since nothing else is written.
     pub(crate) fn is_entry_due(&self) -> bool {
         self.time.lock().is_entry_due(self.boot())
     }
 
-    /// How the clocks are; none on a node that does not lead.
-    pub(crate) fn report(&self) -> Option<Report> {
+    /// Returns a report of the clocks; none on a node that does not lead.
+    pub(crate) fn report(&self) -> Option<ClockReport> {
         self.time.lock().report(self.boot())
     }
 
-    fn tell(&self, notice: Notice) {
+    fn log_notice(&self, notice: Notice) {
         let group = self.group;
         match notice {
             Notice::Raised(Alarm::Clock(node), micros) => {
                 let ahead_s = seconds(micros);
                 tracing::warn!(
                     %group, %node, ahead_s,
-                    "a node's wall clock is far from the median of its group's: look at NTP there; no key ends by it"
+                    "wall clock of a node is far from the median of its group: check NTP there; no key expires by that clock"
                 );
             }
             Notice::Raised(Alarm::LoggedTime, micros) => {
                 let ahead_s = seconds(micros);
                 tracing::warn!(
                     %group, ahead_s,
-                    "logged time is far from the median of the wall clocks: it makes up for a tenth of what passes"
+                    "logged time is far from the median of the wall clocks: it catches up at a tenth of the passing time"
                 );
             }
             Notice::Raised(Alarm::Unsteered, _) => {
-                tracing::warn!(%group, "fewer than three voters answer: logged time goes by the boot clock alone");
+                tracing::warn!(%group, "fewer than three voters respond: logged time follows the boot clock alone");
             }
             Notice::Ended(Alarm::Clock(node)) => {
-                tracing::info!(%group, %node, "a node's wall clock is near the median again");
+                tracing::info!(%group, %node, "wall clock of a node is near the median again");
             }
             Notice::Ended(Alarm::LoggedTime) => tracing::info!(%group, "logged time is near the wall clocks again"),
             Notice::Ended(Alarm::Unsteered) => tracing::info!(%group, "logged time is steered by wall clocks again"),
@@ -182,8 +182,8 @@ fn seconds(micros: i64) -> f64 {
 
 #[cfg(test)]
 impl GroupClock {
-    /// A clock that stands still.
-    pub(crate) fn standing() -> Self {
+    /// Creates a clock that stands still.
+    pub(crate) fn fixed() -> Self {
         let clocks = Clocks {
             wall: Arc::new(|| 0),
             boot: Arc::new(|| Duration::ZERO),
@@ -192,12 +192,12 @@ impl GroupClock {
             confirmed_for: Duration::ZERO,
             answered_for: Duration::ZERO,
         };
-        let voter = Voter {
+        let config = ClockConfig {
             group: GroupId::new(1),
             node: NodeId::new(1),
             voters: BTreeSet::from([NodeId::new(1)]),
             limits,
         };
-        Self::new(clocks, voter, 0)
+        Self::new(clocks, config, 0)
     }
 }

@@ -1,11 +1,11 @@
-//! Log ids, votes, memberships and entries as bytes: what stands in the log, in snapshots and on the wire.
+//! Encoding of log ids, votes, memberships and entries, for the log, snapshots and the wire.
 //!
-//! Written by hand, so that two versions of the Raft library, and two versions of Stead, read one another. Each record
-//! of the log opens with a format byte.
+//! Written by hand, so that two versions of the Raft library, and two versions of Stead, can read each other. Each
+//! record of the log starts with a format byte.
 //!
 //! # Invariants
 //!
-//! 1. What a format byte means never changes; tests hold the bytes.
+//! 1. The meaning of a format byte never changes; tests hold the bytes.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -71,7 +71,7 @@ fn get_membership(reader: &mut Reader) -> Result<Membership, Malformed> {
     Ok(Membership::new_with_defaults(configurations, nodes))
 }
 
-/// The id of a log entry as an opaque record; empty if there is none.
+/// Encodes the id of a log entry as an opaque record; empty if there is none.
 pub(crate) fn log_id_record(id: Option<&LogId>) -> Bytes {
     let mut writer = Writer::default();
     if let Some(id) = id {
@@ -81,12 +81,12 @@ pub(crate) fn log_id_record(id: Option<&LogId>) -> Bytes {
     writer.finish()
 }
 
-/// Reads [`log_id_record`].
+/// Decodes [`log_id_record`].
 pub(crate) fn read_log_id_record(record: Bytes) -> io::Result<Option<LogId>> {
     read_record(record, "log id", get_log_id)
 }
 
-/// A vote as an opaque record.
+/// Encodes a vote as an opaque record.
 pub(crate) fn vote_record(vote: &Vote) -> Bytes {
     let mut writer = Writer::default();
     writer.u8(FORMAT);
@@ -94,12 +94,12 @@ pub(crate) fn vote_record(vote: &Vote) -> Bytes {
     writer.finish()
 }
 
-/// Reads [`vote_record`].
+/// Decodes [`vote_record`].
 pub(crate) fn read_vote_record(record: Bytes) -> io::Result<Option<Vote>> {
     read_record(record, "vote", get_vote)
 }
 
-/// A membership and the entry it stands in as an opaque record.
+/// Encodes a membership and the id of its entry as an opaque record.
 pub(crate) fn membership_record(membership: &StoredMembership) -> Bytes {
     let mut writer = Writer::default();
     writer.u8(FORMAT).option(membership.log_id().as_ref(), put_log_id);
@@ -107,7 +107,7 @@ pub(crate) fn membership_record(membership: &StoredMembership) -> Bytes {
     writer.finish()
 }
 
-/// Reads [`membership_record`]; the membership of no nodes if the record is empty.
+/// Decodes [`membership_record`]; the empty membership if the record is empty.
 pub(crate) fn read_membership_record(record: Bytes) -> io::Result<StoredMembership> {
     let read = |reader: &mut Reader| {
         let id = reader.option(get_log_id)?;
@@ -116,7 +116,7 @@ pub(crate) fn read_membership_record(record: Bytes) -> io::Result<StoredMembersh
     Ok(read_record(record, "membership", read)?.unwrap_or_default())
 }
 
-/// An entry as it stands in the log and on the wire.
+/// Encodes an entry for the log and the wire.
 pub(crate) fn entry_record(entry: &Entry) -> Bytes {
     let payload_len = match &entry.payload {
         Payload::Normal(commands) => commands.0.len(),
@@ -140,7 +140,7 @@ pub(crate) fn entry_record(entry: &Entry) -> Bytes {
     writer.finish()
 }
 
-/// Reads [`entry_record`]. Commands share the record's buffer.
+/// Decodes [`entry_record`]. Commands share the record's buffer.
 pub(crate) fn read_entry_record(record: Bytes) -> io::Result<Entry> {
     let read = |reader: &mut Reader| {
         let log_id = get_log_id(reader)?;
@@ -173,7 +173,7 @@ fn read_record<T>(
     Ok(Some(value))
 }
 
-/// Bytes that cannot be read, as the error that openraft expects of storage.
+/// Converts a decoding error to the error that openraft expects of storage.
 pub(crate) fn invalid(malformed: Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, malformed)
 }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_records_are_fixed() {
+    fn record_bytes_are_fixed() {
         let be = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
         assert_eq!(log_id_record(Some(&id())), [&[1][..], &be(&[3, 2, 9])].concat());
         let vote = Vote::from_leader_id(LeaderId::new(3, 2), true);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn records_read_back() {
+    fn records_round_trip() {
         assert_eq!(read_log_id_record(log_id_record(Some(&id()))).unwrap(), Some(id()));
         assert_eq!(read_log_id_record(log_id_record(None)).unwrap(), None);
         let voters = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3, 4])];
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn another_format_and_a_torn_record_are_refused() {
+    fn unknown_format_and_torn_record_are_rejected() {
         let mut record = log_id_record(Some(&id())).to_vec();
         assert!(read_log_id_record(record[..20].to_vec().into()).is_err());
         record[0] = 2;

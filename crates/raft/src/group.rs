@@ -1,4 +1,4 @@
-//! The handle of a group: what the rest of a node does with it.
+//! Handle of a group, for the rest of the node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,39 +8,39 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Precondition};
-use stead_state::logged_time::Report;
+use stead_state::logged_time::ClockReport;
 use stead_store::health::Health;
-use stead_store::machine::Answer;
+use stead_store::machine::CommandResult;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
 use crate::error::{ChangeError, ProposeError, ReadIndexError, leader};
-use crate::machine::index_outside;
+use crate::machine::external_index;
 use crate::member::Member;
 use crate::proposal::Proposal;
 use crate::types::{LogId, TypeConfig};
 
-/// A group of this node. Clones are the same group.
+/// Handle of a group of this node. Clones are the same group.
 #[derive(Clone)]
 pub struct Group {
     member: Arc<Member>,
 }
 
-/// Who leads a group, as this node knows it.
+/// Leadership of a group, as this node knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// The leader, if one is known.
     pub leader: Option<NodeId>,
     /// Raft's term.
     pub term: u64,
-    /// Whether it is this node.
+    /// Whether this node is the leader.
     pub is_here: bool,
 }
 
-/// A group's numbers, for metrics and `status`.
+/// Metrics of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
-    /// Who leads.
+pub struct GroupMetrics {
+    /// The leadership.
     pub leadership: Leadership,
     /// Index of the last entry of the log; zero before the first.
     pub last_log: u64,
@@ -48,20 +48,20 @@ pub struct Numbers {
     pub committed: u64,
     /// Index up to which it is applied here.
     pub applied: u64,
-    /// Index up to which the machine has been made durable by a checkpoint.
+    /// Index of the machine's last checkpoint.
     pub checkpoint: u64,
-    /// Index up to which the log is gone.
+    /// Index up to which the log is purged.
     pub purged: u64,
-    /// Nodes that vote.
+    /// The voters.
     pub voters: BTreeSet<NodeId>,
-    /// Nodes that only receive.
+    /// The learners.
     pub learners: BTreeSet<NodeId>,
-    /// On the leader: up to where each other node has the log.
+    /// On the leader: the index up to which each other node has the log.
     pub replicated: Vec<(NodeId, u64)>,
 }
 
 fn outside(id: Option<LogId>) -> u64 {
-    id.map_or(0, |id| index_outside(id.index))
+    id.map_or(0, |id| external_index(id.index))
 }
 
 impl Group {
@@ -74,41 +74,45 @@ impl Group {
         self.member.sender.group
     }
 
-    /// Returns the node's health, which this group can end.
+    /// Returns the node's health, where a failure of this group is recorded.
     pub fn health(&self) -> &Health {
         &self.member.worker.health
     }
 
-    /// Returns how often the group recovered from a lost majority.
+    /// Returns the group's incarnation: how often it recovered from a lost majority.
     pub fn incarnation(&self) -> Incarnation {
         self.member.sender.incarnation
     }
 
-    /// Proposes commands, each starting with its kind byte, in one entry, and returns the machine's answer to each
-    /// once it is applied here. `class` is who shares the group fairly with others. What is proposed one after the
-    /// other, without waiting for answers, is not promised to be applied in that order.
+    /// Proposes commands, each starting with its kind byte, in one entry, and returns the machine's result of each once
+    /// it is applied here. Classes share the group fairly by deficit round robin. Proposals that do not wait for each
+    /// other may be applied in any order.
     ///
     /// # Errors
     ///
     /// Some of them leave the outcome open: [`ProposeError::has_no_effect`].
-    pub async fn propose(&self, class: u64, commands: Vec<Bytes>) -> Result<Vec<Answer>, ProposeError> {
+    pub async fn propose(&self, class: u64, commands: Vec<Bytes>) -> Result<Vec<CommandResult>, ProposeError> {
         self.member.proposer.propose(class, commands).await
     }
 
-    /// Proposes commands as [`Group::propose`] does, each only as long as its deadline has not passed: one that is late is
-    /// no part of any entry, and is answered `None`. Nothing happened then. All are answered together, at the latest
-    /// deadline at the latest: what has its own is proposed on its own. What may be too much for one entry goes in
-    /// [`parts`](crate::parts).
+    /// Proposes commands as [`Group::propose`] does, each only until its deadline: an expired command is in no entry,
+    /// has no effect, and its result is `None`. All results come together, by the latest deadline: propose a command
+    /// with a deadline of its own separately. Split what may exceed one entry by
+    /// [`split_into_entries`](crate::split_into_entries).
     ///
     /// # Errors
     ///
-    /// As there; the last deadline may pass while it is not known what has become of the entry.
-    pub async fn propose_by(&self, class: u64, proposals: Vec<Proposal>) -> Result<Vec<Option<Answer>>, ProposeError> {
+    /// As there; the last deadline may pass while the outcome of the entry is unknown.
+    pub async fn propose_by(
+        &self,
+        class: u64,
+        proposals: Vec<Proposal>,
+    ) -> Result<Vec<Option<CommandResult>>, ProposeError> {
         self.member.proposer.propose_by(class, proposals).await
     }
 
-    /// Waits until all that was committed before this call is applied here; then the machine may be read. Returns the
-    /// index.
+    /// Obtains a read index: waits until every entry committed before this call is applied here, so that the machine
+    /// may be read linearizably. Returns the index.
     ///
     /// # Errors
     ///
@@ -122,12 +126,12 @@ impl Group {
         self.leadership().leader
     }
 
-    /// Returns who leads.
+    /// Returns the leadership.
     pub fn leadership(&self) -> Leadership {
         *self.member.leadership.borrow()
     }
 
-    /// Returns a watch of who leads.
+    /// Returns a watch of the leadership.
     pub fn watch_leader(&self) -> watch::Receiver<Leadership> {
         self.member.leadership.subscribe()
     }
@@ -147,27 +151,27 @@ impl Group {
         self.member.applied.subscribe()
     }
 
-    /// Returns the group's logged time, in milliseconds since 1970: on the leader as it goes on, elsewhere the highest that
-    /// is known.
+    /// Returns the group's logged time, in milliseconds since 1970: on the leader the current one, elsewhere the
+    /// highest known.
     pub fn logged_time(&self) -> u64 {
         self.member.clock.now()
     }
 
-    /// Returns how logged time and the voters' wall clocks are; none on a node that does not lead.
-    pub fn clocks(&self) -> Option<Report> {
+    /// Returns a report of logged time and the voters' wall clocks; none on a node that does not lead.
+    pub fn clocks(&self) -> Option<ClockReport> {
         self.member.clock.report()
     }
 
-    /// Returns the group's numbers.
-    pub fn numbers(&self) -> Numbers {
+    /// Returns the group's metrics.
+    pub fn metrics(&self) -> GroupMetrics {
         let metrics = self.member.raft.metrics();
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.membership();
         let nodes = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId::new).collect();
         let replicated = metrics.replication.iter().flatten();
-        Numbers {
+        GroupMetrics {
             leadership: self.leadership(),
-            last_log: metrics.last_log_index.map_or(0, index_outside),
+            last_log: metrics.last_log_index.map_or(0, external_index),
             committed: outside(metrics.local_committed),
             applied: *self.member.applied.borrow(),
             checkpoint: outside(metrics.snapshot),
@@ -180,22 +184,22 @@ impl Group {
         }
     }
 
-    /// Tells whether replicas of the group differed when this node compared them last.
+    /// Tells whether replicas of the group differed at the last corruption check.
     pub fn differs(&self) -> bool {
         self.member.differs.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the group is held together as far as this node can see: it hears of the leader, or as the leader it
-    /// is heard by a majority. A leader may be known, and long gone, while this is false.
-    pub fn is_in_touch(&self) -> bool {
-        self.member.is_in_touch()
+    /// Tells whether this node is in contact with the group: it hears from the leader, or as the leader from a
+    /// majority. While this is false a leader may be known that is long dead.
+    pub fn is_connected(&self) -> bool {
+        self.member.is_connected()
     }
 
-    /// Hands leadership to another voter and waits until this node knows it as the leader.
+    /// Transfers leadership to another voter and waits until this node knows it as the leader.
     ///
     /// # Errors
     ///
-    /// When this node does not lead, or the other did not take over within an election's time.
+    /// When this node does not lead, or the other did not take over within an election timeout.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ChangeError> {
         let leadership = self.leadership();
         if leadership.leader == Some(to) {
@@ -217,12 +221,12 @@ impl Group {
         }
     }
 
-    /// Makes exactly these nodes the voters. New ones first catch up as learners; those who are left out leave the
-    /// group. Only one change runs at a time: another one meanwhile is refused.
+    /// Changes the voters to exactly these nodes. New ones first catch up as learners; those left out leave the group.
+    /// Only one change runs at a time: another one meanwhile is rejected.
     ///
     /// # Errors
     ///
-    /// When this node does not lead, or another change got in between.
+    /// When this node does not lead, or another change came in between.
     pub async fn change_membership(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let raft = &self.member.raft;
         let known: BTreeSet<u64> = {
@@ -245,7 +249,7 @@ impl Group {
         Ok(())
     }
 
-    /// Ends the group on this node. Its log and its machine stay.
+    /// Stops the group on this node. Its log and its machine stay.
     pub async fn shutdown(&self) {
         self.member.stop().await;
     }

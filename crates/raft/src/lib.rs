@@ -1,66 +1,65 @@
-//! Replicated groups: one Raft group, the many groups of a node, the proposer in front of each, and the transport
-//! between nodes.
+//! Raft groups: one group, the many groups of a node, the proposer of each, and the transport between nodes.
 //!
 //! ```text
 //!   Group::propose ──> proposer ──> openraft ──> log (fsync, one for all groups)
 //!                                      │  └────> peers: stream of entries, control calls, snapshots
-//!                                      └──> machine ──> answers
+//!                                      └──> machine ──> results
 //! ```
 //!
-//! openraft is used as notes and tests have shown it to be safe: ReadIndex only, pre-vote, no leader restore, held back
-//! after a restart, heartbeats longer than round trips. It knows no tenants and no regions, and nothing outside of this
-//! crate knows openraft.
+//! openraft is used as notes and tests have shown it to be safe: ReadIndex only, pre-vote, no leader restore, elections
+//! held back after a restart, heartbeat intervals longer than round trips. This crate knows no tenants and no regions,
+//! and nothing outside of it knows openraft.
 //!
 //! # Invariants
 //!
-//! 1. A proposal is answered once its entry is applied here, or with an error that says whether it may have happened.
-//! 2. A node that was restarted neither votes nor stands for election until every lease it may have granted is over.
-//! 3. A voter without a log joins a group only at the group's beginning (`founding`).
-//! 4. A voter whose rows are gone takes no part in a group before it has them again (`restore`).
-//! 5. A voter whose rows differ from those of a majority gives them up, and nobody else does (`compare`).
-//! 6. Storage that failed, a machine that failed, and a task or a job that panicked stop the node, with the reason:
+//! 1. A proposal returns once its entry is applied here, or with an error that tells whether it may have taken effect.
+//! 2. A restarted node neither votes nor stands for election until every lease that it may have granted is over.
+//! 3. A voter without a log joins a group only at the group's bootstrap (`group_bootstrap`).
+//! 4. A voter whose rows are lost takes no part in a group before they are restored (`restore`).
+//! 5. A voter whose rows differ from those of a majority gives them up, and no other voter does (`corruption_check`).
+//! 6. A failure of storage or of a machine, and a panic of a task or a job, stop the node with the cause:
 //!    `stead_store::health`.
 
 mod blocking;
 mod clock;
-mod compare;
+mod corruption_check;
 mod encoding;
 mod error;
-mod founding;
 mod group;
+mod group_bootstrap;
 mod log;
+mod log_compaction;
+mod log_size;
 mod machine;
 mod member;
 mod network;
 mod node;
-mod peers;
+mod peer_channels;
 mod proposal;
 mod proposer;
 mod queue;
-mod reads;
+mod read_index;
 mod restore;
-mod retained;
 mod service;
+mod snapshot_transfers;
 mod spool;
 mod tasks;
 mod timing;
-mod transfers;
 mod types;
-mod upkeep;
 mod wire;
 
 #[cfg(test)]
 mod suite_test;
 
-pub use blocking::Blocking;
+pub use blocking::BlockingMode;
 pub use clock::Clocks;
 pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
-pub use group::{Group, Leadership, Numbers};
+pub use group::{Group, GroupMetrics, Leadership};
+pub use log_compaction::LogLimits;
 pub use node::{Config, GroupConfig, Node};
-pub use peers::Resolver;
-pub use proposal::{Proposal, parts};
+pub use peer_channels::Resolver;
+pub use proposal::{Proposal, split_into_entries};
 pub use proposer::PROPOSAL_LEN_MAX;
 pub use queue::COMMAND_BYTES;
 pub use service::Service;
 pub use timing::Timing;
-pub use upkeep::LogLimits;

@@ -1,11 +1,11 @@
-//! A group's log, as openraft drives it.
+//! Raft log of a group, as openraft drives it.
 //!
 //! # Invariants
 //!
 //! 1. A vote is durable before `save_vote` returns, entries before their callback: the store gives both one order.
-//! 2. A truncation is durable before anything that follows it. A snapshot may be installed next, and after a power
-//!    loss truncated entries must not stand behind it.
-//! 3. Nothing read at once is larger than [`READ_BYTES_MAX`], one entry excepted.
+//! 2. A truncation is durable before anything that follows it. A snapshot may be installed next, and after a power loss
+//!    truncated entries must not follow it.
+//! 3. No read returns more than [`READ_BYTES_MAX`], except for a single entry.
 
 use std::fmt::Debug;
 use std::io;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use stead_state::codec::time_of;
-use stead_store::log::{Done, GroupLog, Record, State};
+use stead_state::codec::entry_time;
+use stead_store::log::{GroupLog, GroupLogState, LogRecord, SyncCallback};
 use stead_types::planted::{self, Bug};
 use tokio::sync::oneshot;
 
@@ -23,45 +23,45 @@ use crate::clock::GroupClock;
 use crate::encoding::{
     entry_record, log_id_record, read_entry_record, read_log_id_record, read_vote_record, vote_record,
 };
-use crate::retained::Retained;
+use crate::log_size::LogSize;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote};
 
-/// Most bytes read from the log at once: for one message to a follower, or one step of applying.
+/// Most bytes of one read of the log: for one message to a follower, or one step of applying.
 pub(crate) const READ_BYTES_MAX: usize = 1 << 20;
 
-/// Reads a group's log.
+/// Reader of a group's log.
 #[derive(Clone)]
 pub(crate) struct LogReader {
     log: Arc<dyn GroupLog>,
 }
 
-/// Writes a group's log.
+/// Writer of a group's log.
 pub(crate) struct Log {
     log: Arc<dyn GroupLog>,
-    retained: Arc<Retained>,
+    log_size: Arc<LogSize>,
     clock: Arc<GroupClock>,
 }
 
 impl Log {
-    pub(crate) fn new(log: Arc<dyn GroupLog>, retained: Arc<Retained>, clock: Arc<GroupClock>) -> Self {
-        Self { log, retained, clock }
+    pub(crate) fn new(log: Arc<dyn GroupLog>, log_size: Arc<LogSize>, clock: Arc<GroupClock>) -> Self {
+        Self { log, log_size, clock }
     }
 
-    /// Returns what stands in it.
-    pub(crate) fn state(&self) -> io::Result<State> {
+    /// Returns the state of the log.
+    pub(crate) fn state(&self) -> io::Result<GroupLogState> {
         self.log.state()
     }
 
     async fn write_vote(&self, vote: bytes::Bytes) -> io::Result<()> {
         let (done, written) = oneshot::channel();
-        let done: Done = Box::new(move |result| drop(done.send(result)));
+        let done: SyncCallback = Box::new(move |result| drop(done.send(result)));
         self.log.save_vote(vote, planted_early(Bug::VoteNotSynced, done));
         written.await.unwrap_or_else(|_| Err(lost()))
     }
 }
 
 /// Returns `done`; with the bug it is called here, before anything is written.
-fn planted_early(bug: Bug, done: Done) -> Done {
+fn planted_early(bug: Bug, done: SyncCallback) -> SyncCallback {
     if !planted::is(bug) {
         return done;
     }
@@ -69,7 +69,7 @@ fn planted_early(bug: Bug, done: Done) -> Done {
     Box::new(|_| ())
 }
 
-/// Returns the logged time of the last entry that has one; zero if none has. What elections leave behind is passed over.
+/// Returns the logged time of the last entry that has one; zero if none has. Entries of elections have none.
 pub(crate) fn last_time(log: &dyn GroupLog) -> io::Result<u64> {
     let state = log.state()?;
     let Some(last) = state.last else { return Ok(0) };
@@ -88,12 +88,12 @@ pub(crate) fn last_time(log: &dyn GroupLog) -> io::Result<u64> {
 /// Returns the logged time of an entry that has one.
 fn time(entry: &Entry) -> Option<u64> {
     match &entry.payload {
-        Payload::Normal(commands) => time_of(&commands.0),
+        Payload::Normal(commands) => entry_time(&commands.0),
         Payload::Blank | Payload::Membership(_) => None,
     }
 }
 
-/// The store never dropped a callback before.
+/// Returns the error for a callback that the store dropped, which must not happen.
 fn lost() -> io::Error {
     io::Error::other("the log store dropped a callback")
 }
@@ -219,24 +219,24 @@ impl RaftLogStorage<TypeConfig> for Log {
         let mut records = Vec::new();
         for entry in entries {
             if let Some(time) = time(&entry) {
-                self.clock.entry(time);
+                self.clock.observe_entry(time);
             }
-            records.push(Record {
+            records.push(LogRecord {
                 index: entry.log_id.index,
                 bytes: entry_record(&entry),
             });
         }
         if let Some(last) = records.last() {
             let bytes: usize = records.iter().map(|record| record.bytes.len()).sum();
-            self.retained.appended(last.index, records.len() as u64, bytes as u64);
+            self.log_size.appended(last.index, records.len() as u64, bytes as u64);
         }
-        let done: Done = Box::new(move |result| callback.io_completed(result));
+        let done: SyncCallback = Box::new(move |result| callback.io_completed(result));
         self.log.append(records, planted_early(Bug::LogNotSynced, done));
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.retained.truncated(last.map(|last| last.index));
+        self.log_size.truncated(last.map(|last| last.index));
         self.log.truncate_after(last.map(|last| last.index))?;
         match self.log.state()?.vote {
             Some(vote) if !planted::is(Bug::VoteLostAtTruncation) => self.write_vote(vote).await,
@@ -245,7 +245,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.retained.purged(upto.index);
+        self.log_size.purged(upto.index);
         self.log.purge(upto.index, log_id_record(Some(&upto)))
     }
 }
@@ -265,12 +265,12 @@ mod tests {
 
     /// Invariant 2.
     #[tokio::test]
-    async fn what_was_truncated_is_gone_after_a_power_loss() {
+    async fn truncated_entries_stay_gone_after_power_loss() {
         let disk = Disk::default();
         let open = || {
             let group = disk.open().group(GroupId::new(3));
-            let clock = Arc::new(GroupClock::standing());
-            Log::new(group, Arc::new(Retained::keeping(1 << 20)), clock)
+            let clock = Arc::new(GroupClock::fixed());
+            Log::new(group, Arc::new(LogSize::with_tail(1 << 20)), clock)
         };
         let mut log = open();
         log.save_vote(&Vote::new(1, 1)).await.unwrap();

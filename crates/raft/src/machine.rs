@@ -1,20 +1,20 @@
-//! A group's machine, as openraft drives it.
+//! Adapter of a group's machine to openraft's state machine.
 //!
-//! openraft's "building a snapshot" is here a durable checkpoint of the machine, and its result only says how far that
-//! went: from it follows what may be purged. The snapshot that is sent to a follower is cut when it is asked for.
+//! openraft's "building a snapshot" is here a durable checkpoint of the machine, and its result only tells how far that
+//! reaches: it bounds the purge. The snapshot that is sent to a follower is taken when it is requested.
 //!
 //! ```text
-//!   upkeep ── trigger ──> build ──> Machine::checkpoint ──> meta = Machine::durable ──> purge up to there
+//!   log compaction ── trigger ──> build ──> Machine::checkpoint ──> meta = Machine::durable ──> purge up to there
 //!   lagging follower ──> get_current_snapshot ──> Machine::snapshot ──> chunks on the wire
 //! ```
 //!
-//! Indexes: openraft's first entry has index 0, the machine's 1, so that 0 is before the first. [`index_outside`] is
-//! the one place that knows.
+//! Indexes: openraft's first entry has index 0, the machine's 1, so that 0 is before the first. Only [`external_index`]
+//! converts them.
 //!
 //! # Invariants
 //!
-//! 1. What has been applied is visible through the applied watch before its proposer is answered.
-//! 2. A machine that fails or panics stops the node, whatever it was doing: openraft ends or waits, but does not tell why.
+//! 1. An applied entry is visible through the applied watch before its proposer gets the results.
+//! 2. A machine that fails or panics in any call stops the node: openraft ends or waits, but does not report why.
 
 use std::io;
 use std::sync::Arc;
@@ -23,47 +23,47 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
-use stead_store::machine::{self, Applied, Chunks, Committed, Failed, Machine};
+use stead_store::machine::{self, AppliedState, Chunks, CommittedEntry, Machine, MachineError};
 use stead_types::GroupId;
 use tokio::sync::watch;
 
-use crate::blocking::Worker;
+use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
 use crate::encoding::{log_id_record, membership_record, read_log_id_record, read_membership_record};
-use crate::types::{Answers, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{CommandResults, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
-/// Most entries and bytes that are applied in one go, before others get the processor.
+/// Most entries and bytes that are applied before the task yields.
 const APPLY_ENTRIES_MAX: usize = 64;
 const APPLY_BYTES_MAX: usize = 1 << 20;
 
-/// The index of an entry everywhere outside of openraft.
-pub(crate) fn index_outside(index: u64) -> u64 {
+/// Converts openraft's index of an entry to the index used everywhere else.
+pub(crate) fn external_index(index: u64) -> u64 {
     index + 1
 }
 
-/// The machine of a group with what it needs to run.
+/// Machine of a group with what it needs to run.
 #[derive(Clone)]
 pub(crate) struct StateMachine {
     pub(crate) group: GroupId,
     pub(crate) machine: Arc<dyn Machine>,
-    pub(crate) worker: Worker,
+    pub(crate) worker: BlockingWorker,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) clock: Arc<GroupClock>,
-    /// Set once openraft has read its state: it looks at the current snapshot then, and cutting one would be in vain.
+    /// Set once openraft has started: it asks for the current snapshot at its start, which need not be taken then.
     pub(crate) is_running: Arc<AtomicBool>,
 }
 
 type ApplyResponder = openraft::storage::ApplyResponder<TypeConfig>;
 
 impl StateMachine {
-    /// The error that stops openraft, after the node has been told the reason.
-    fn failed(&self, failed: Failed) -> io::Error {
+    /// Reports a failure to the node's health, and returns the error that stops openraft.
+    fn failed(&self, failed: MachineError) -> io::Error {
         let error = io::Error::other(failed.to_string());
         self.worker.fail(failed.doing, failed.source);
         error
     }
 
-    fn apply_batch(&self, batch: &mut Batch) -> io::Result<()> {
+    fn apply_batch(&self, batch: &mut ApplyBatch) -> io::Result<()> {
         let entries = std::mem::take(&mut batch.entries);
         let Some(last) = entries.last().map(|entry| entry.index) else {
             return Ok(());
@@ -75,13 +75,13 @@ impl StateMachine {
         self.applied.send_replace(last);
         for (responder, answers) in batch.responders.drain(..).zip(answers) {
             if let Some(responder) = responder {
-                responder.send(Answers::new(answers));
+                responder.send(CommandResults::new(answers));
             }
         }
         Ok(())
     }
 
-    pub(crate) fn meta(applied: &Applied) -> io::Result<SnapshotMeta> {
+    pub(crate) fn meta(applied: &AppliedState) -> io::Result<SnapshotMeta> {
         Ok(SnapshotMeta {
             last_log_id: read_log_id_record(applied.log_id.clone())?,
             last_membership: read_membership_record(applied.membership.clone())?,
@@ -89,15 +89,15 @@ impl StateMachine {
     }
 }
 
-/// Entries that are about to be applied.
+/// Batch of entries to apply.
 #[derive(Default)]
-struct Batch {
-    entries: Vec<Committed>,
+struct ApplyBatch {
+    entries: Vec<CommittedEntry>,
     responders: Vec<Option<ApplyResponder>>,
     bytes: usize,
 }
 
-impl Batch {
+impl ApplyBatch {
     fn push(&mut self, entry: Entry, responder: Option<ApplyResponder>) {
         let log_id = entry.log_id;
         let payload = match entry.payload {
@@ -111,8 +111,8 @@ impl Batch {
                 machine::Payload::Membership(membership_record(&stored))
             }
         };
-        self.entries.push(Committed {
-            index: index_outside(log_id.index),
+        self.entries.push(CommittedEntry {
+            index: external_index(log_id.index),
             log_id: log_id_record(Some(&log_id)),
             payload,
         });
@@ -138,7 +138,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
     {
-        let mut batch = Batch::default();
+        let mut batch = ApplyBatch::default();
         while let Some((entry, responder)) = entries.try_next().await? {
             if batch.is_full() {
                 self.apply_batch(&mut batch)?;
@@ -158,11 +158,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, chunks: Chunks) -> io::Result<()> {
-        let applied = Applied {
-            index: meta.last_log_id.map_or(0, |id| index_outside(id.index)),
+        let applied = AppliedState {
+            index: meta.last_log_id.map_or(0, |id| external_index(id.index)),
             log_id: log_id_record(meta.last_log_id.as_ref()),
             membership: membership_record(&meta.last_membership),
-            // Whoever sent it has told this time since.
+            // The sender has sent its logged time since.
             time: self.clock.now(),
         };
         let index = applied.index;
@@ -194,10 +194,10 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<crate::types::LeaderId, u64, (), Chunks>> {
         let machine = self.machine.clone();
-        let written = self.worker.run("making a checkpoint", move || machine.checkpoint());
+        let written = self.worker.run("writing a checkpoint", move || machine.checkpoint());
         written.await.map_err(|failed| self.failed(failed))?;
         let meta = Self::meta(&self.machine.durable())?;
-        let snapshot: Chunks = Box::new(std::iter::empty::<Result<Bytes, Failed>>());
+        let snapshot: Chunks = Box::new(std::iter::empty::<Result<Bytes, MachineError>>());
         Ok(Snapshot { meta, snapshot })
     }
 }

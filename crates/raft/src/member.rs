@@ -1,4 +1,4 @@
-//! One group as this node has it: what the handle, the service and the tasks share.
+//! Member: this node's part in one group, shared by the handle, the service and the tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,19 +15,19 @@ use stead_types::NodeId;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::blocking::Worker;
+use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
-use crate::founding::{DiskLost, Founding, Standing, Step, has_voted};
 use crate::group::Leadership;
+use crate::group_bootstrap::{DiskLost, GroupBootstrap, Step, VoterState, has_voted};
 use crate::network::Network;
 use crate::proposer::Proposer;
-use crate::reads::Reads;
+use crate::read_index::ReadIndexQueue;
 use crate::tasks::Tasks;
 use crate::timing::Periods;
 use crate::types::Raft;
 use crate::wire::Sender;
 
-/// A group of this node.
+/// This node's part in one group.
 pub(crate) struct Member {
     pub(crate) sender: Sender,
     pub(crate) periods: Periods,
@@ -35,38 +35,38 @@ pub(crate) struct Member {
     pub(crate) log: Arc<dyn GroupLog>,
     pub(crate) clock: Arc<GroupClock>,
     pub(crate) machine: Arc<dyn Machine>,
-    /// Tells whether rows that differ now are to be rebuilt.
+    /// Tells, once rows have diverged, whether they are to be rebuilt.
     pub(crate) may_rebuild: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// Whether replicas differed when they were compared last.
+    /// Whether replicas differed at the last corruption check.
     pub(crate) differs: AtomicBool,
     pub(crate) proposer: Arc<Proposer>,
-    pub(crate) reads: Reads,
+    pub(crate) reads: ReadIndexQueue,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) tasks: Tasks,
-    pub(crate) worker: Worker,
+    pub(crate) worker: BlockingWorker,
     pub(crate) spool: Option<PathBuf>,
-    /// Held while a snapshot is received: one at a time.
-    pub(crate) receiving: Mutex<()>,
-    /// Held while a snapshot goes to a voter that asked for it: one at a time.
-    pub(crate) giving: Arc<Mutex<()>>,
-    /// When the leader was heard of last, on a node that follows.
-    pub(crate) heard: Heard,
-    /// Set for one lease after a restart: it neither votes nor stands for election meanwhile.
+    /// Locked while a snapshot is received: one at a time.
+    pub(crate) receiving_snapshot: Mutex<()>,
+    /// Locked while a snapshot is sent to a voter that requested it: one at a time.
+    pub(crate) serving_snapshot: Arc<Mutex<()>>,
+    /// Last contact with the leader, on a node that follows.
+    pub(crate) last_contact: LastContact,
+    /// Set for one lease after a restart: the node neither votes nor stands for election meanwhile.
     pub(crate) is_held_back: AtomicBool,
-    pub(crate) founding: Arc<Founding>,
-    /// The voters that the group begins with.
+    pub(crate) bootstrap: Arc<GroupBootstrap>,
+    /// The initial voters of the group.
     pub(crate) voters: BTreeSet<NodeId>,
 }
 
-/// When somebody was heard of last; read and written without waiting.
+/// Time of the last contact; read and written without locks.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct LastContact {
     from: Instant,
     after_ms: AtomicU64,
 }
 
-impl Heard {
+impl LastContact {
     pub(crate) fn new() -> Self {
         Self {
             from: Instant::now(),
@@ -87,15 +87,15 @@ impl Heard {
 
 const RUNNING: &str = "running Raft";
 
-/// Between two looks whether the time is to be written down.
+/// Interval of checks whether the logged time is to be written.
 const TIME_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Member {
-    /// Tells whether this node hears of the leader, or as the leader is heard by a majority.
-    pub(crate) fn is_in_touch(&self) -> bool {
+    /// Tells whether this node hears from the leader, or as the leader from a majority.
+    pub(crate) fn is_connected(&self) -> bool {
         let silence_max = self.periods.silence_max();
         if !self.leadership.borrow().is_here {
-            return self.heard.ago() < silence_max;
+            return self.last_contact.ago() < silence_max;
         }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -108,39 +108,39 @@ impl Member {
         self.is_held_back.load(Ordering::Acquire)
     }
 
-    /// Lets the node take part in elections once every lease it may have granted before it restarted is over. A node
-    /// that voted at once could make a second leader while the first still answers reads by its lease.
+    /// Enables elections once every lease that the node may have granted before its restart is over. A node that voted
+    /// at once could elect a second leader while the first still serves reads by its lease.
     pub(crate) async fn hold_back(self: Arc<Self>) {
         tokio::time::sleep(self.periods.election_max()).await;
         self.is_held_back.store(false, Ordering::Release);
         self.raft.runtime_config().elect(true);
     }
 
-    /// Takes part in the beginning of the group, or stops the node: see [`crate::founding`].
-    pub(crate) async fn found(self: Arc<Self>, network: Network) {
+    /// Runs the bootstrap of the group, which may stop the node: see [`crate::group_bootstrap`].
+    pub(crate) async fn run_bootstrap(self: Arc<Self>, network: Network) {
         let group = self.sender.group;
         loop {
             let step = tokio::select! {
                 biased;
-                () = self.founding.joined() => return,
-                step = self.founding.next(group, |voter| network.standing(voter)) => step,
+                () = self.bootstrap.joined() => return,
+                step = self.bootstrap.next(group, |voter| network.voter_state(voter)) => step,
             };
-            tracing::debug!(%group, node = %self.sender.node, ?step, "the group begins");
+            tracing::debug!(%group, node = %self.sender.node, ?step, "group bootstrap");
             match step {
                 Step::Wait => {}
                 Step::Initialize => {
                     if let Err(error) = self.initialize().await {
                         return self.worker.fail("writing the initial entry", error);
                     }
-                    self.founding.initialized();
+                    self.bootstrap.mark_initialized();
                 }
-                Step::Refuse(owner) => return self.worker.fail("joining it", DiskLost { group, owner }),
+                Step::Refuse(owner) => return self.worker.fail("joining the group", DiskLost { group, owner }),
                 Step::Join => break,
             }
         }
         self.join();
-        if self.voters.last() == Some(&self.sender.node) && !self.founding.others_have_begun() {
-            // One begins at once, the others when they have heard of no leader: no vote is split. The initial entry of
+        if self.voters.last() == Some(&self.sender.node) && !self.bootstrap.others_have_begun() {
+            // One voter stands at once, the others after an election timeout: no vote is split. The initial entry of
             // the highest voter is the greatest, so that all can vote for it.
             drop(self.raft.trigger().elect(false).await);
         }
@@ -149,41 +149,41 @@ impl Member {
     fn join(&self) {
         self.is_held_back.store(false, Ordering::Release);
         self.raft.runtime_config().elect(true);
-        self.founding.join();
+        self.bootstrap.join();
     }
 
-    /// Tells whether votes and entries may be taken of a voter that takes part: then all have the initial entry, and
-    /// this one takes part too.
+    /// Tells whether votes and entries of a joined voter may be accepted: it proves that all have the initial entry, so
+    /// this one joins too.
     pub(crate) fn admits(&self, other: NodeId) -> bool {
-        if !self.founding.has_joined() && self.founding.own() == Standing::Initial {
-            tracing::debug!(group = %self.sender.group, node = %self.sender.node, %other, "the group has begun");
+        if !self.bootstrap.has_joined() && self.bootstrap.own() == VoterState::Initial {
+            tracing::debug!(group = %self.sender.group, node = %self.sender.node, %other, "group bootstrap is complete");
             self.join();
         }
-        self.founding.has_joined()
+        self.bootstrap.has_joined()
     }
 
-    /// Answers a voter at the group's beginning, which has said what it has itself: what this one has.
-    pub(crate) fn standing(&self, asker: NodeId, theirs: Standing) -> io::Result<Standing> {
-        self.founding.heard(asker, theirs);
-        if !self.founding.has_joined() {
-            return Ok(self.founding.own());
+    /// Returns the own state to a voter that bootstraps the group and has reported its own.
+    pub(crate) fn voter_state(&self, asker: NodeId, theirs: VoterState) -> io::Result<VoterState> {
+        self.bootstrap.record_state(asker, theirs);
+        if !self.bootstrap.has_joined() {
+            return Ok(self.bootstrap.own());
         }
         let log = self.log.state()?;
-        // One that was lost has been found when the group was opened.
-        Standing::of(self.sender.group, &log, has_voted(&log, self.sender.node)?, false).map_err(io::Error::other)
+        // A lost log is detected when the group is opened.
+        VoterState::of(self.sender.group, &log, has_voted(&log, self.sender.node)?, false).map_err(io::Error::other)
     }
 
-    /// Makes the initial membership durable.
+    /// Writes the initial membership durably.
     async fn initialize(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let members: BTreeMap<u64, ()> = self.voters.iter().map(|node| (node.get(), ())).collect();
         self.raft.initialize(members).await?;
         Ok(())
     }
 
-    /// Passes on who leads, and notices when Raft ends by itself.
+    /// Publishes the leadership, and detects when Raft stops by itself.
     pub(crate) async fn watch_leader(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
-        let mut told = None;
+        let mut logged = None;
         loop {
             let leadership = {
                 let seen = metrics.borrow_watched();
@@ -196,7 +196,7 @@ impl Member {
             };
             let known = *self.leadership.borrow();
             if leadership.is_here && (!known.is_here || known.term != leadership.term) {
-                // Before anybody sees that it leads: the first entry that follows has this time.
+                // Before the leadership is visible: the first entry that follows has this time.
                 self.clock.lead();
             } else if !leadership.is_here && known.is_here {
                 self.clock.follow();
@@ -206,9 +206,9 @@ impl Member {
                 *known = leadership;
                 is_new
             });
-            if let (Some(leader), true) = (leadership.leader, leadership.leader != told) {
-                tracing::info!(group = %self.sender.group, %leader, term = leadership.term, "a leader is known");
-                told = leadership.leader;
+            if let (Some(leader), true) = (leadership.leader, leadership.leader != logged) {
+                tracing::info!(group = %self.sender.group, %leader, term = leadership.term, "leader changed");
+                logged = leadership.leader;
             }
             if metrics.changed().await.is_err() {
                 break;
@@ -217,7 +217,7 @@ impl Member {
         self.raft_ended();
     }
 
-    /// Looks at the wall clock of this node, and at those of the others as their answers told them.
+    /// Checks the wall clock of this node against those of the others, as their responses reported them.
     pub(crate) async fn watch_clocks(self: Arc<Self>) {
         let mut ticks = interval(self.periods.heartbeat());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -229,11 +229,11 @@ impl Member {
                 let members = metrics.membership_config.membership();
                 members.voter_ids().map(NodeId::new).collect()
             };
-            self.clock.look(voters);
+            self.clock.check_wall_clock(voters);
         }
     }
 
-    /// Writes the time down where nobody writes anything, so that a restart of all nodes does not leave it behind.
+    /// Writes the logged time periodically while nothing else is written, so that it survives a restart of all nodes.
     pub(crate) async fn write_time(self: Arc<Self>) {
         let mut ticks = interval(TIME_LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -242,7 +242,7 @@ impl Member {
             if self.clock.is_entry_due()
                 && let Err(error) = self.proposer.propose_time().await
             {
-                tracing::debug!(group = %self.sender.group, %error, "the time was not written down");
+                tracing::debug!(group = %self.sender.group, %error, "cannot write the logged time");
             }
         }
     }
@@ -261,16 +261,16 @@ impl Member {
         let state = self.raft.metrics().borrow_watched().running_state.clone();
         match state {
             Err(fatal) => self.worker.fail(RUNNING, fatal),
-            Ok(()) => self.worker.fail(RUNNING, "Raft ended by itself"),
+            Ok(()) => self.worker.fail(RUNNING, "Raft stopped by itself"),
         }
     }
 
-    /// Ends the group on this node: in order, and with all answered who wait.
+    /// Stops the group on this node in order, and answers all waiting callers.
     pub(crate) async fn stop(&self) {
         self.tasks.announce_stop();
         self.proposer.stop();
         self.reads.stop();
-        // openraft's shutdown fails only if its task panicked, which has been reported then.
+        // openraft's shutdown fails only if its task panicked, which is reported already.
         drop(self.raft.shutdown().await);
         self.tasks.stop().await;
     }

@@ -1,4 +1,4 @@
-//! The groups of one node.
+//! Raft groups of one node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,75 +15,75 @@ use stead_store::machine::Machine;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
-use crate::blocking::{Blocking, Worker};
-use crate::clock::{Clocks, GroupClock, Voter};
+use crate::blocking::{BlockingMode, BlockingWorker};
+use crate::clock::{ClockConfig, Clocks, GroupClock};
 use crate::error::OpenError;
-use crate::founding::{Founding, Standing, has_voted};
 use crate::group::{Group, Leadership};
+use crate::group_bootstrap::{GroupBootstrap, VoterState, has_voted};
 use crate::log::{self, Log};
+use crate::log_compaction::{LogCompactor, LogLimits};
+use crate::log_size::LogSize;
 use crate::machine::StateMachine;
-use crate::member::{Heard, Member};
+use crate::member::{LastContact, Member};
 use crate::network::Network;
-use crate::peers::{Peers, Resolver};
+use crate::peer_channels::{PeerChannels, Resolver};
 use crate::proposer::Proposer;
-use crate::reads::Reads;
+use crate::read_index::ReadIndexQueue;
 use crate::restore::Restore;
-use crate::retained::Retained;
 use crate::service;
+use crate::snapshot_transfers::SnapshotTransfers;
 use crate::tasks::Tasks;
 use crate::timing::Timing;
-use crate::transfers::Transfers;
 use crate::types::{Raft, RaftState};
-use crate::upkeep::{LogLimits, Upkeep};
 use crate::wire::Sender;
 
-/// What a node's groups share.
+/// Configuration that a node's groups share.
 pub struct Config {
     /// This node.
     pub node: NodeId,
     /// The log of all groups.
     pub log: Arc<dyn LogStore>,
-    /// How peers are dialled.
+    /// Dials peers.
     pub connect: Connect,
-    /// Where peers are.
+    /// Resolves the addresses of peers.
     pub resolve: Resolver,
     /// Its clocks, for logged time.
     pub clocks: Clocks,
-    /// Where work runs that waits for a disk.
-    pub blocking: Blocking,
-    /// A folder for snapshots that are being received; in memory without one.
+    /// Mode of running blocking work.
+    pub blocking: BlockingMode,
+    /// Folder for snapshots that are being received; without one they stay in memory.
     pub spool: Option<PathBuf>,
-    /// When machines are made durable, and how much of their logs stays.
+    /// Thresholds of checkpoints, and the length of the logs' tails.
     pub limits: LogLimits,
-    /// Tells whether a replica that differs from a majority now is rebuilt. One that was a short time ago would only differ
+    /// Tells, once a replica has diverged, whether it is rebuilt. One that was rebuilt recently would probably diverge
     /// again.
     pub may_rebuild: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// One group of a node.
+/// Configuration of one group.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
     /// Its number.
     pub group: GroupId,
-    /// How often it recovered from a lost majority. Members of different incarnations do not talk to one another.
+    /// How often it recovered from a lost majority. Members of different incarnations reject each other's messages.
     pub incarnation: Incarnation,
-    /// The voters it begins with, the same on all of them. What stands in its log counts once there is one. Empty on
-    /// a node that will be added later.
+    /// Its initial voters, the same on all of them. Once it has a log, the membership there counts. Empty on a node
+    /// that will be added later.
     pub voters: Vec<NodeId>,
-    /// How far apart its voters are.
+    /// Timing for the distance of its voters.
     pub timing: Timing,
 }
 
-/// The groups of one node. Clones are the same node.
+/// Raft groups of one node. Clones are the same node.
 #[derive(Clone)]
 pub struct Node {
     config: Arc<Config>,
-    peers: Arc<Peers>,
+    peers: Arc<PeerChannels>,
     registry: Arc<Registry>,
     health: Health,
 }
 
-/// The groups by number, for the service.
+/// Groups by number, for the service.
 #[derive(Default)]
 pub(crate) struct Registry(Mutex<BTreeMap<GroupId, Slot>>);
 
@@ -110,7 +110,7 @@ impl Registry {
         open.collect()
     }
 
-    /// Makes sure that a group is opened once. Returns whether it may be.
+    /// Reserves a group for opening. Returns false if it is open or being opened.
     fn reserve(&self, group: GroupId) -> bool {
         let mut groups = self.0.lock();
         let is_free = !groups.contains_key(&group);
@@ -122,27 +122,27 @@ impl Registry {
 }
 
 impl Node {
-    /// Returns a node without groups.
+    /// Creates a node without groups.
     pub fn new(config: Config) -> Self {
         Self {
-            peers: Arc::new(Peers::new(config.connect.clone(), config.resolve.clone())),
+            peers: Arc::new(PeerChannels::new(config.connect.clone(), config.resolve.clone())),
             health: config.log.health().clone(),
             config: Arc::new(config),
             registry: Arc::default(),
         }
     }
 
-    /// Returns the service that answers peers.
+    /// Returns the service for peers.
     pub fn service(&self) -> service::Service {
-        service::Peers::service(self.registry.clone(), self.peers.alarms.clone())
+        service::PeerService::service(self.registry.clone(), self.peers.alarms.clone())
     }
 
-    /// Returns what counts messages of other nodes that could not be taken; whoever else talks with them counts there too.
+    /// Returns the counters of rejected messages of other nodes, shared by all that communicate with them.
     pub fn alarms(&self) -> PeerAlarms {
         self.peers.alarms.clone()
     }
 
-    /// Returns the node's health, which is its log's: any of its groups can end it.
+    /// Returns the node's health, which is its log's: a failure of any group is recorded there.
     pub fn health(&self) -> &Health {
         &self.health
     }
@@ -157,18 +157,18 @@ impl Node {
         self.registry.members().into_iter().map(Group::new).collect()
     }
 
-    /// Brings back the machine of a group whose rows are gone, from another voter, before the group is opened: see
-    /// [`crate::restore`]. Nothing happens to one whose log goes on where its machine stands, if that is at the entry
-    /// `reaching` or behind it. It never gives up.
+    /// Restores the machine of a group whose rows are lost from another voter, before the group is opened: see
+    /// [`crate::restore`]. Does nothing if the log continues where the machine ends, at the entry `min_index` or later.
+    /// It retries until it succeeds.
     ///
     /// # Errors
     ///
-    /// When the log or the machine cannot be used, or when nobody else could have the rows.
+    /// When the log or the machine cannot be used, or when no other voter exists.
     pub async fn restore(
         &self,
         config: &GroupConfig,
         machine: Arc<dyn Machine>,
-        reaching: Option<u64>,
+        min_index: Option<u64>,
     ) -> Result<(), OpenError> {
         let restore = Restore {
             sender: Sender {
@@ -179,21 +179,21 @@ impl Node {
             peers: &self.peers,
             log: self.config.log.group(config.group),
             machine,
-            worker: Worker {
+            worker: BlockingWorker {
                 blocking: self.config.blocking,
                 group: config.group,
                 health: self.health.clone(),
             },
             spool: self.config.spool.as_deref(),
         };
-        restore.run(&config.voters, reaching).await
+        restore.run(&config.voters, min_index).await
     }
 
-    /// Opens a group: a new one, or one whose log and machine were opened again.
+    /// Opens a group: a new one, or one whose log and machine were reopened.
     ///
     /// # Errors
     ///
-    /// When it is open already, or its log or machine cannot be read.
+    /// When it is already open, or its log or machine cannot be read.
     pub async fn create_group(&self, config: GroupConfig, machine: Arc<dyn Machine>) -> Result<Group, OpenError> {
         let group = config.group;
         if !self.registry.reserve(group) {
@@ -213,7 +213,7 @@ impl Node {
         }
     }
 
-    /// Ends a group on this node and forgets it here; its log and machine stay.
+    /// Stops a group on this node and removes it here; its log and machine stay.
     pub async fn close_group(&self, group: GroupId) {
         if let Some(member) = self.registry.member(group) {
             member.stop().await;
@@ -221,7 +221,7 @@ impl Node {
         }
     }
 
-    /// Ends all groups.
+    /// Stops all groups.
     pub async fn shutdown(&self) {
         for member in self.registry.members() {
             self.close_group(member.sender.group).await;
@@ -233,31 +233,31 @@ impl Node {
         config: GroupConfig,
         machine: Arc<dyn Machine>,
     ) -> Result<Arc<Member>, Box<dyn std::error::Error + Send + Sync>> {
-        let parts = Parts::new(self, &config, machine)?;
+        let parts = GroupParts::new(self, &config, machine)?;
         let log = Log::new(
             self.config.log.group(config.group),
-            parts.retained.clone(),
+            parts.log_size.clone(),
             parts.clock.clone(),
         );
         let has_applied = !parts.machine.machine.applied().log_id.is_empty();
         let found = log.state()?;
-        let standing = Standing::of(config.group, &found, has_voted(&found, self.config.node)?, has_applied)?;
+        let voter_state = VoterState::of(config.group, &found, has_voted(&found, self.config.node)?, has_applied)?;
         let periods = config.timing.periods();
         let raft_config = periods.config(config.group, config.incarnation);
         let mut others: BTreeSet<NodeId> = config.voters.iter().copied().collect();
-        let is_new_voter = others.remove(&self.config.node) && standing < Standing::Begun;
+        let is_new_voter = others.remove(&self.config.node) && voter_state < VoterState::Begun;
         let is_only_voter = is_new_voter && others.is_empty();
-        let founding = Arc::new(if is_new_voter && !is_only_voter {
-            Founding::new(standing, others)
+        let bootstrap = Arc::new(if is_new_voter && !is_only_voter {
+            GroupBootstrap::new(voter_state, others)
         } else {
-            Founding::over()
+            GroupBootstrap::completed()
         });
         let network = Network {
             peers: self.peers.clone(),
             sender: parts.sender,
             worker: parts.machine.worker.clone(),
             transfers: parts.transfers.clone(),
-            founding: founding.clone(),
+            bootstrap: bootstrap.clone(),
             clock: parts.clock.clone(),
         };
         let id = self.config.node.get();
@@ -265,20 +265,20 @@ impl Node {
         parts.machine.is_running.store(true, Ordering::Release);
         raft.runtime_config().elect(false);
         raft.run();
-        if is_only_voter && standing == Standing::Nothing {
+        if is_only_voter && voter_state == VoterState::Nothing {
             raft.initialize(BTreeMap::from([(id, ())])).await?;
         }
-        // Nobody else can hold a lease from the only voter.
+        // No other node can hold a lease from the only voter.
         let count = |state: &RaftState| state.membership_state.effective().voter_ids().count();
         let is_alone = raft.with_raft_state(count).await? == 1;
-        let is_founding = !founding.has_joined();
-        let is_held_back = is_founding || !is_alone;
-        let member = self.start(parts, raft, founding, &config);
+        let is_bootstrapping = !bootstrap.has_joined();
+        let is_held_back = is_bootstrapping || !is_alone;
+        let member = self.start(parts, raft, bootstrap, &config);
         member.is_held_back.store(is_held_back, Ordering::Release);
         let tasks = &member.tasks;
         tasks.spawn("comparing replicas", member.clone().compare(network.clone()));
-        if is_founding {
-            tasks.spawn("founding the group", member.clone().found(network));
+        if is_bootstrapping {
+            tasks.spawn("bootstrapping the group", member.clone().run_bootstrap(network));
         } else if is_held_back {
             tasks.spawn("holding back", member.clone().hold_back());
         } else {
@@ -287,7 +287,13 @@ impl Node {
         Ok(member)
     }
 
-    fn start(&self, parts: Parts, raft: Raft, founding: Arc<Founding>, config: &GroupConfig) -> Arc<Member> {
+    fn start(
+        &self,
+        parts: GroupParts,
+        raft: Raft,
+        bootstrap: Arc<GroupBootstrap>,
+        config: &GroupConfig,
+    ) -> Arc<Member> {
         let periods = config.timing.periods();
         let clock = parts.clock;
         let member = Arc::new(Member {
@@ -300,18 +306,18 @@ impl Node {
             may_rebuild: self.config.may_rebuild.clone(),
             differs: AtomicBool::new(false),
             proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
-            reads: Reads::default(),
+            reads: ReadIndexQueue::default(),
             applied: parts.machine.applied.clone(),
             leadership: watch::Sender::new(Leadership::default()),
             tasks: Tasks::new(config.group, self.health.clone()),
             worker: parts.machine.worker.clone(),
             spool: self.config.spool.clone(),
-            receiving: tokio::sync::Mutex::default(),
-            giving: Arc::default(),
-            heard: Heard::new(),
-            // The caller knows, and says so before the member can be found.
+            receiving_snapshot: tokio::sync::Mutex::default(),
+            serving_snapshot: Arc::default(),
+            last_contact: LastContact::new(),
+            // The caller sets it before the member can be found.
             is_held_back: AtomicBool::new(true),
-            founding,
+            bootstrap,
             voters: config.voters.iter().copied().collect(),
         });
         let tasks = &member.tasks;
@@ -323,39 +329,39 @@ impl Node {
         tasks.spawn("asking for read indexes", async move {
             reader.reads.run(reader.raft.clone(), applied).await;
         });
-        let upkeep = Upkeep {
+        let compactor = LogCompactor {
             raft,
             machine: parts.machine,
             store: self.config.log.clone(),
-            retained: parts.retained,
+            log_size: parts.log_size,
             transfers: parts.transfers,
             stagger: Stagger::of(self.config.node),
             limits: self.config.limits,
         };
-        tasks.spawn("keeping the log short", upkeep.run());
+        tasks.spawn("keeping the log short", compactor.run());
         member
     }
 }
 
-/// What a group is put together from.
-struct Parts {
+/// Parts of a group that is being opened.
+struct GroupParts {
     sender: Sender,
     machine: StateMachine,
-    retained: Arc<Retained>,
-    transfers: Arc<Transfers>,
+    log_size: Arc<LogSize>,
+    transfers: Arc<SnapshotTransfers>,
     clock: Arc<GroupClock>,
 }
 
-impl Parts {
+impl GroupParts {
     fn new(node: &Node, config: &GroupConfig, machine: Arc<dyn Machine>) -> std::io::Result<Self> {
         let found_ms = log::last_time(&*node.config.log.group(config.group))?.max(machine.applied().time);
-        let voter = Voter {
+        let clock_config = ClockConfig {
             group: config.group,
             node: node.config.node,
             voters: config.voters.iter().copied().collect(),
             limits: config.timing.periods().clock_limits(),
         };
-        let clock = Arc::new(GroupClock::new(node.config.clocks.clone(), voter, found_ms));
+        let clock = Arc::new(GroupClock::new(node.config.clocks.clone(), clock_config, found_ms));
         Ok(Self {
             clock: clock.clone(),
             sender: Sender {
@@ -367,7 +373,7 @@ impl Parts {
                 group: config.group,
                 applied: watch::Sender::new(machine.applied().index),
                 machine,
-                worker: Worker {
+                worker: BlockingWorker {
                     blocking: node.config.blocking,
                     group: config.group,
                     health: node.health.clone(),
@@ -375,7 +381,7 @@ impl Parts {
                 clock,
                 is_running: Arc::default(),
             },
-            retained: Arc::new(Retained::keeping(node.config.limits.tail_bytes)),
+            log_size: Arc::new(LogSize::with_tail(node.config.limits.tail_bytes)),
             transfers: Arc::default(),
         })
     }

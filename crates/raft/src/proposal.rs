@@ -1,31 +1,31 @@
-//! Commands that are wanted for some time only, and how many of them go together.
+//! Proposals: commands with deadlines, and their split into entries.
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::queue::{COMMAND_BYTES, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX};
 
-/// A command, until when it is wanted, and how heavy it is.
+/// Command with its deadline and its extra work.
 #[derive(Clone, Debug)]
 pub struct Proposal {
-    /// Starts with its kind byte.
+    /// The command, which starts with its kind byte.
     pub command: Bytes,
-    /// Bytes for which it counts beyond its own, where it makes the machine do more than they tell.
+    /// Bytes that it counts for beyond its own, where the machine's work exceeds them.
     pub work: usize,
-    /// It is no part of an entry that is made later.
+    /// It is in no entry that is made after this time.
     pub deadline: Instant,
 }
 
 impl Proposal {
-    /// What it counts for in every bound.
+    /// Returns its weight in every bound.
     pub(crate) fn weight(&self) -> usize {
         self.command.len() + COMMAND_BYTES + self.work
     }
 }
 
-/// Splits what came together into parts that fit an entry each; one proposal that is larger is a part of its own. What
-/// is proposed together is one turn and one entry, so that others wait for all of it.
-pub fn parts<T>(all: impl IntoIterator<Item = (T, Proposal)>) -> Vec<(Vec<T>, Vec<Proposal>)> {
+/// Splits proposals into parts that fit one entry each; a larger proposal is a part of its own. A part is proposed as a
+/// whole in one turn, so that other classes wait for all of it.
+pub fn split_into_entries<T>(all: impl IntoIterator<Item = (T, Proposal)>) -> Vec<(Vec<T>, Vec<Proposal>)> {
     let mut parts: Vec<(Vec<T>, Vec<Proposal>)> = Vec::new();
     let mut weight = 0;
     for (from, proposal) in all {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_keeps_both_bounds_of_an_entry_and_nothing_is_lost_or_overtaken() {
+    fn split_keeps_entry_bounds_order_and_all_proposals() {
         let deadline = Instant::now();
         let proposal = |(len, work)| Proposal {
             command: Bytes::from(vec![0; len]),
@@ -58,7 +58,7 @@ mod tests {
         };
         let (small, heavy, huge) = ((10, 0), (10, 32 << 10), (2 * ENTRY_BYTES_MAX, 0));
         let asked = [vec![small; ENTRY_COMMANDS_MAX + 1], vec![heavy; 20], vec![huge, small]].concat();
-        let parts = parts(asked.iter().copied().map(proposal).enumerate());
+        let parts = split_into_entries(asked.iter().copied().map(proposal).enumerate());
         for (_, part) in &parts {
             let weight: usize = part.iter().map(Proposal::weight).sum();
             assert!(part.len() <= ENTRY_COMMANDS_MAX && (weight <= ENTRY_BYTES_MAX || part.len() == 1));

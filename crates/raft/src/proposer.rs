@@ -1,21 +1,21 @@
-//! Packs the commands of many callers into few entries.
+//! Proposer of a group, which batches the commands of many callers into few entries.
 //!
 //! ```text
-//!   propose ──> queue by class ──> entry ──> Raft ──> machine ──> Flight::complete ──> every caller's answers
+//!   propose ──> queue by class ──> entry ──> Raft ──> machine ──> InFlightEntry::complete ──> every caller's answers
 //!                    ^                                                 │
-//!                    └── put back: certainly not proposed, not yet ────┘
+//!                    └── requeue: rejected, certainly not proposed ────┘
 //! ```
 //!
-//! An entry is made as soon as fewer than [`IN_FLIGHT_MAX`] are under way, of whatever waits then: alone a command
-//! goes at once, under load they travel together. Nothing lingers.
+//! An entry is made as soon as fewer than [`IN_FLIGHT_MAX`] are in flight, of the commands queued then: a lone command
+//! goes at once, under load they share entries. No command waits for a batch to fill.
 //!
 //! # Invariants
 //!
-//! 1. Commands are proposed at most once; they are put back only when openraft says that they were not.
-//! 2. What waits and what is under way is bounded by [`BYTES_MAX`]; beyond it a caller is turned away at once. A class
-//!    holds no more than what it leaves free, so that whoever comes finds room, however many others flood.
+//! 1. Commands are proposed at most once; they are requeued only when openraft rejected them.
+//! 2. Queued and in-flight bytes are bounded by [`QUEUE_BYTES_MAX`]; beyond it a proposal is rejected at once. A class
+//!    holds no more than it leaves free, so that a new class finds room, however many others flood.
 //! 3. Logged time does not go back in the entries of one node.
-//! 4. A command whose deadline has passed is no part of an entry that is made afterwards.
+//! 4. A command whose deadline has passed is in no entry that is made afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,52 +24,49 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
-use stead_state::codec::frame;
-use stead_store::machine::Answer;
+use stead_state::codec::encode_entry;
+use stead_store::machine::CommandResult;
 use stead_types::planted::{self, Bug};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock::GroupClock;
-use crate::error::{ProposeError, Refusal};
+use crate::error::{ProposeError, WriteRejection};
 use crate::proposal::Proposal;
-use crate::queue::{Item, Queue, weight};
+use crate::queue::{CommandBatch, Item, ProposalQueue, QUEUE_BYTES_MAX, weight};
 use crate::types::{Commands, Completion, Raft, TypeConfig};
 
-/// Most entries under way at once.
+/// Most entries in flight.
 const IN_FLIGHT_MAX: usize = 4;
 
-/// Most bytes of commands that wait or are under way.
-const BYTES_MAX: usize = 32 << 20;
+/// Most bytes of one proposal: what a class may hold while no other does. A larger one is always rejected.
+pub const PROPOSAL_LEN_MAX: usize = QUEUE_BYTES_MAX / 2;
 
-/// Most bytes that can be proposed together: what a class may hold while nobody else does. More never finds room.
-pub const PROPOSAL_LEN_MAX: usize = BYTES_MAX / 2;
-
-/// Whose turn an entry takes that only writes the time down; no tenant has this number.
+/// Class of an entry that only writes the logged time; no tenant has this number.
 const TIME_CLASS: u64 = u64::MAX;
 
-/// Proposes for one group.
+/// Proposer of one group.
 pub(crate) struct Proposer {
     clock: Arc<GroupClock>,
-    /// How long to wait before commands that were not proposed are proposed again, and for how long at most.
-    pause: Duration,
-    patience: Duration,
+    /// Delay before rejected commands are proposed again, and the time after which they fail.
+    retry_delay: Duration,
+    retry_timeout: Duration,
     state: Mutex<State>,
-    held: Mutex<Held>,
+    queued_bytes: Mutex<QueuedBytes>,
     wake: Notify,
 }
 
-/// Bytes that wait or are under way. Its lock may be taken under the state's, never the other way round.
+/// Bytes of queued and in-flight commands. Its lock may be taken under the state's, never the other way round.
 #[derive(Debug, Default)]
-struct Held {
+struct QueuedBytes {
     bytes: usize,
     classes: BTreeMap<u64, usize>,
 }
 
-impl Held {
+impl QueuedBytes {
     fn add(&mut self, class: u64, bytes: usize) -> bool {
         let own = self.classes.get(&class).copied().unwrap_or(0);
-        let free = BYTES_MAX - self.bytes;
+        let free = QUEUE_BYTES_MAX - self.bytes;
         if own.checked_add(bytes).is_none_or(|own| own > free) {
             return false;
         }
@@ -91,92 +88,93 @@ impl Held {
 
 #[derive(Default)]
 struct State {
-    queue: Queue<Waiter>,
+    queue: ProposalQueue<Waiter>,
     in_flight: usize,
     paused_until: Option<Instant>,
     is_stopped: bool,
     logged_time: u64,
 }
 
-/// The answer to each command; none to one that was late.
-type Answers = Result<Vec<Option<Answer>>, ProposeError>;
+/// Result of each command; `None` for an expired one.
+type ProposalResult = Result<Vec<Option<CommandResult>>, ProposeError>;
 
 struct Waiter {
-    answer: oneshot::Sender<Answers>,
-    /// One for each command that was asked for, if they have any.
-    deadlines: Option<Vec<Due>>,
-    /// When openraft first refused it as not yet possible.
+    answer: oneshot::Sender<ProposalResult>,
+    /// One for each proposed command, if they have any.
+    deadlines: Option<Vec<CommandDeadline>>,
+    /// When openraft first rejected it for a retry.
     refused: Option<Instant>,
-    _charge: Charge,
+    _reservation: BytesReservation,
 }
 
+/// Deadline of one command.
 #[derive(Clone, Copy)]
-struct Due {
+struct CommandDeadline {
     deadline: Instant,
-    /// It has passed, and the command is not among those of the item any more.
+    /// It has passed, and the command is removed from the item.
     is_late: bool,
 }
 
-/// Bytes that count against the bound until their waiter has been answered.
-struct Charge {
+/// Reservation of bytes against the bound, until their waiter has its result.
+struct BytesReservation {
     proposer: Arc<Proposer>,
     class: u64,
     bytes: usize,
 }
 
-impl Drop for Charge {
+impl Drop for BytesReservation {
     fn drop(&mut self) {
-        self.proposer.held.lock().remove(self.class, self.bytes);
+        self.proposer.queued_bytes.lock().remove(self.class, self.bytes);
     }
 }
 
 impl Proposer {
-    pub(crate) fn new(clock: Arc<GroupClock>, pause: Duration, patience: Duration) -> Self {
+    pub(crate) fn new(clock: Arc<GroupClock>, retry_delay: Duration, retry_timeout: Duration) -> Self {
         Self {
             clock,
-            pause,
-            patience,
+            retry_delay,
+            retry_timeout,
             state: Mutex::default(),
-            held: Mutex::default(),
+            queued_bytes: Mutex::default(),
             wake: Notify::new(),
         }
     }
 
-    /// Proposes commands and returns the answer to each.
+    /// Proposes commands and returns the result of each.
     pub(crate) async fn propose(
         self: &Arc<Self>,
         class: u64,
         commands: Vec<Bytes>,
-    ) -> Result<Vec<Answer>, ProposeError> {
+    ) -> Result<Vec<CommandResult>, ProposeError> {
         let bytes = weight(&commands);
-        let (_, answered) = self.enqueue(class, (commands, bytes), None)?;
-        let answers = answered.await.unwrap_or(Err(ProposeError::Unknown))?;
-        // Without deadlines nothing is late.
+        let (_, response) = self.enqueue(class, CommandBatch { commands, bytes }, None)?;
+        let answers = response.await.unwrap_or(Err(ProposeError::Unknown))?;
+        // Without deadlines nothing expires.
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// Writes the time down in an entry of its own.
+    /// Writes the logged time in an entry of its own.
     pub(crate) async fn propose_time(self: &Arc<Self>) -> Result<(), ProposeError> {
         self.propose(TIME_CLASS, Vec::new()).await.map(drop)
     }
 
-    /// Proposes commands as long as they are wanted, and returns the answer to each that was proposed in time.
-    pub(crate) async fn propose_by(self: &Arc<Self>, class: u64, proposals: Vec<Proposal>) -> Answers {
+    /// Proposes commands until their deadlines, and returns the result of each that was proposed in time.
+    pub(crate) async fn propose_by(self: &Arc<Self>, class: u64, proposals: Vec<Proposal>) -> ProposalResult {
         let count = proposals.len();
         let Some(last) = proposals.iter().map(|proposal| proposal.deadline).max() else {
             return Ok(Vec::new());
         };
         let bytes = proposals.iter().map(Proposal::weight).sum();
         let due = |proposal: Proposal| {
-            let due = Due {
+            let due = CommandDeadline {
                 deadline: proposal.deadline,
                 is_late: false,
             };
             (proposal.command, due)
         };
         let (commands, dues) = proposals.into_iter().map(due).unzip();
-        let (number, answered) = self.enqueue(class, (commands, bytes), Some(dues))?;
-        match timeout_at(last, answered).await {
+        let (number, response) = self.enqueue(class, CommandBatch { commands, bytes }, Some(dues))?;
+        match timeout_at(last, response).await {
             Ok(answer) => answer.unwrap_or(Err(ProposeError::Unknown)),
             Err(_) => match self.state.lock().queue.withdraw(class, number) {
                 Some(_) => Ok(std::iter::repeat_with(|| None).take(count).collect()),
@@ -189,36 +187,37 @@ impl Proposer {
     fn enqueue(
         self: &Arc<Self>,
         class: u64,
-        (commands, bytes): (Vec<Bytes>, usize),
-        deadlines: Option<Vec<Due>>,
-    ) -> Result<(u64, oneshot::Receiver<Answers>), ProposeError> {
-        if !self.held.lock().add(class, bytes) {
+        batch: CommandBatch,
+        deadlines: Option<Vec<CommandDeadline>>,
+    ) -> Result<(u64, oneshot::Receiver<ProposalResult>), ProposeError> {
+        let bytes = batch.bytes;
+        if !self.queued_bytes.lock().add(class, bytes) {
             return Err(ProposeError::Overloaded);
         }
-        let charge = Charge {
+        let reservation = BytesReservation {
             proposer: self.clone(),
             class,
             bytes,
         };
-        let (answer, answered) = oneshot::channel();
+        let (answer, response) = oneshot::channel();
         let waiter = Waiter {
             answer,
             deadlines,
             refused: None,
-            _charge: charge,
+            _reservation: reservation,
         };
         let number = {
             let mut state = self.state.lock();
             if state.is_stopped {
                 return Err(ProposeError::Stopped);
             }
-            state.queue.push(Item::new(class, (commands, bytes), waiter))
+            state.queue.push(Item::new(class, batch, waiter))
         };
         self.wake.notify_one();
-        Ok((number, answered))
+        Ok((number, response))
     }
 
-    /// Turns away what waits, and all that comes.
+    /// Rejects the queued and all further proposals.
     pub(crate) fn stop(&self) {
         let waiting = {
             let mut state = self.state.lock();
@@ -238,9 +237,9 @@ impl Proposer {
             if let Some(until) = paused {
                 sleep_until(until).await;
             }
-            while let Some((entry, flight)) = self.next_entry() {
-                let responder = Completion::new(move |outcome| flight.complete(outcome));
-                // Where this fails Raft has stopped, and the dropped flight answers.
+            while let Some((entry, in_flight_entry)) = self.next_entry() {
+                let responder = Completion::new(move |outcome| in_flight_entry.complete(outcome));
+                // If this fails Raft has stopped, and the waiters of the dropped entry get `Unknown`.
                 if raft.client_write_ff(Commands(entry), Some(responder)).await.is_err() {
                     self.stop();
                     return;
@@ -249,7 +248,7 @@ impl Proposer {
         }
     }
 
-    fn next_entry(self: &Arc<Self>) -> Option<(Bytes, Flight)> {
+    fn next_entry(self: &Arc<Self>) -> Option<(Bytes, InFlightEntry)> {
         let mut state = self.state.lock();
         if state.in_flight >= IN_FLIGHT_MAX || state.paused_until.is_some() {
             return None;
@@ -260,65 +259,65 @@ impl Proposer {
             if items.is_empty() {
                 return None;
             }
-            // Nothing is proposed for those who have gone away, or whose time is over.
+            // Nothing is proposed for callers that are gone, or whose deadline has passed.
             items.retain(|item| !item.waiter.answer.is_closed());
             let now = Instant::now();
             let late = items.extract_if(.., |item| !is_in_time(item, now));
             answer(late.collect(), Vec::new());
         }
         state.in_flight += 1;
-        state.logged_time = state.logged_time.max(self.clock.for_entry());
+        state.logged_time = state.logged_time.max(self.clock.time_for_entry());
         let time = state.logged_time;
         drop(state);
         let commands: Vec<Bytes> = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();
-        let flight = Flight {
+        let in_flight_entry = InFlightEntry {
             proposer: self.clone(),
             items,
         };
-        Some((frame(time, &commands), flight))
+        Some((encode_entry(time, &commands), in_flight_entry))
     }
 }
 
-/// The items of one entry that is under way. Dropped unanswered when Raft stops.
-struct Flight {
+/// Items of one entry in flight. Dropped without results when Raft stops.
+struct InFlightEntry {
     proposer: Arc<Proposer>,
     items: Vec<Item<Waiter>>,
 }
 
-impl Flight {
+impl InFlightEntry {
     fn complete(self, outcome: ClientWriteResult<TypeConfig>) {
-        let outcome = outcome.map_err(Refusal::from);
+        let outcome = outcome.map_err(WriteRejection::from);
         self.finish(outcome.map(|done| done.data.into_inner()));
     }
 
-    fn finish(mut self, outcome: Result<Vec<Answer>, Refusal>) {
+    fn finish(mut self, outcome: Result<Vec<CommandResult>, WriteRejection>) {
         let items = std::mem::take(&mut self.items);
         match outcome {
             Ok(answers) => answer(items, answers),
-            Err(Refusal::Final(_)) if planted::is(Bug::ProposedTwice) => self.put_back(items),
-            Err(Refusal::Final(error)) => {
+            Err(WriteRejection::Final(_)) if planted::is(Bug::ProposedTwice) => self.requeue(items),
+            Err(WriteRejection::Final(error)) => {
                 for item in items {
                     drop(item.waiter.answer.send(Err(error)));
                 }
             }
-            Err(Refusal::NotYet) => self.put_back(items),
+            Err(WriteRejection::Retry) => self.requeue(items),
         }
     }
 
-    fn put_back(&self, mut items: Vec<Item<Waiter>>) {
+    fn requeue(&self, mut items: Vec<Item<Waiter>>) {
         let now = Instant::now();
         for item in &mut items {
             item.waiter.refused.get_or_insert(now);
         }
-        let patience = self.proposer.patience;
-        let is_over = |item: &Item<Waiter>| item.waiter.refused.is_some_and(|since| now - since >= patience);
+        let retry_timeout = self.proposer.retry_timeout;
+        let is_over = |item: &Item<Waiter>| item.waiter.refused.is_some_and(|since| now - since >= retry_timeout);
         let (over, again): (Vec<_>, Vec<_>) = items.into_iter().partition(is_over);
         let mut state = self.proposer.state.lock();
         let stopped = if state.is_stopped {
             again
         } else {
-            state.queue.put_back(again);
-            state.paused_until = Some(now + self.proposer.pause);
+            state.queue.requeue(again);
+            state.paused_until = Some(now + self.proposer.retry_delay);
             Vec::new()
         };
         drop(state);
@@ -328,14 +327,14 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlightEntry {
     fn drop(&mut self) {
         self.proposer.state.lock().in_flight -= 1;
         self.proposer.wake.notify_one();
     }
 }
 
-/// Drops the commands of an item whose deadline has passed, and tells whether any is left.
+/// Drops the expired commands of an item, and tells whether any is left.
 fn is_in_time(item: &mut Item<Waiter>, now: Instant) -> bool {
     let Some(dues) = &mut item.waiter.deadlines else {
         return true;
@@ -351,10 +350,10 @@ fn is_in_time(item: &mut Item<Waiter>, now: Instant) -> bool {
     !item.commands.is_empty()
 }
 
-fn answer(items: Vec<Item<Waiter>>, answers: Vec<Answer>) {
+fn answer(items: Vec<Item<Waiter>>, answers: Vec<CommandResult>) {
     let mut answers = answers.into_iter();
     for item in items {
-        let own: Vec<Answer> = answers.by_ref().take(item.commands.len()).collect();
+        let own: Vec<CommandResult> = answers.by_ref().take(item.commands.len()).collect();
         let is_whole = own.len() == item.commands.len();
         debug_assert!(is_whole, "the machine answers every command");
         let mut own = own.into_iter();

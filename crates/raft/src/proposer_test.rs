@@ -1,16 +1,16 @@
-//! What is held, and who comes too late, without Raft.
+//! Tests of the proposer's bounds and deadlines, without Raft.
 
 use super::*;
 
 fn proposer() -> Arc<Proposer> {
-    let pause = Duration::from_millis(10);
-    Arc::new(Proposer::new(Arc::new(GroupClock::standing()), pause, pause))
+    let retry_delay = Duration::from_millis(10);
+    Arc::new(Proposer::new(Arc::new(GroupClock::fixed()), retry_delay, retry_delay))
 }
 
-fn commands(count: usize, len: usize) -> (Vec<Bytes>, usize) {
+fn commands(count: usize, len: usize) -> CommandBatch {
     let commands: Vec<Bytes> = (0..count).map(|_| Bytes::from(vec![1; len])).collect();
     let bytes = weight(&commands);
-    (commands, bytes)
+    CommandBatch { commands, bytes }
 }
 
 fn proposal(command: &'static [u8], deadline: Instant) -> Proposal {
@@ -21,14 +21,14 @@ fn proposal(command: &'static [u8], deadline: Instant) -> Proposal {
     }
 }
 
-fn held(proposer: &Proposer) -> (usize, usize) {
-    let held = proposer.held.lock();
-    (held.bytes, held.classes.len())
+fn queued_bytes(proposer: &Proposer) -> (usize, usize) {
+    let queued_bytes = proposer.queued_bytes.lock();
+    (queued_bytes.bytes, queued_bytes.classes.len())
 }
 
 /// Invariant 2.
 #[tokio::test]
-async fn who_comes_finds_room_however_many_flood() {
+async fn new_class_finds_room_under_overload() {
     let proposer = proposer();
     let mut waiting = Vec::new();
     for class in 0..20 {
@@ -38,7 +38,7 @@ async fn who_comes_finds_room_however_many_flood() {
                 Err(error) => break assert_eq!(error, ProposeError::Overloaded),
             }
         }
-        assert!(held(&proposer).0 < BYTES_MAX, "class {class} took all");
+        assert!(queued_bytes(&proposer).0 < QUEUE_BYTES_MAX, "class {class} took all");
         assert!(
             proposer.enqueue(1_000 + class, commands(1, 100), None).is_ok(),
             "a quiet class after {class}"
@@ -46,9 +46,9 @@ async fn who_comes_finds_room_however_many_flood() {
     }
     let mut order = Vec::new();
     let (_, last) = proposer.enqueue(5_000, commands(1, 100), None).unwrap();
-    while let Some((_, flight)) = proposer.next_entry() {
-        order.push(flight.items.iter().any(|item| item.class == 5_000));
-        drop(flight);
+    while let Some((_, in_flight_entry)) = proposer.next_entry() {
+        order.push(in_flight_entry.items.iter().any(|item| item.class == 5_000));
+        drop(in_flight_entry);
         if order.last() == Some(&true) {
             break;
         }
@@ -57,12 +57,12 @@ async fn who_comes_finds_room_however_many_flood() {
     drop(last);
     drop(waiting);
     proposer.stop();
-    assert_eq!(held(&proposer), (0, 0), "all is given back");
+    assert_eq!(queued_bytes(&proposer), (0, 0), "all is given back");
 }
 
 /// Invariant 4.
 #[tokio::test(start_paused = true)]
-async fn what_is_late_is_no_part_of_an_entry_and_certainly_did_not_happen() {
+async fn expired_command_is_not_proposed() {
     let proposer = proposer();
     let now = Instant::now();
     let after = move |millis| now + Duration::from_millis(millis);
@@ -78,22 +78,22 @@ async fn what_is_late_is_no_part_of_an_entry_and_certainly_did_not_happen() {
         async move { proposer.propose_by(8, vec![proposal(b"d", after(60))]).await }
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let (_, mut flight) = proposer.next_entry().expect("one is in time");
-    let items = std::mem::take(&mut flight.items);
+    let (_, mut in_flight_entry) = proposer.next_entry().expect("one is in time");
+    let items = std::mem::take(&mut in_flight_entry.items);
     assert_eq!(items.len(), 1);
     assert_eq!(items[0].commands, [Bytes::from_static(b"b")]);
-    let number: Answer = Box::new(42);
+    let number: CommandResult = Box::new(42);
     answer(items, vec![number]);
     let answers = asking.await.unwrap().unwrap();
     let which: Vec<bool> = answers.iter().map(Option::is_some).collect();
     assert_eq!(which, [false, true, false]);
     assert!(matches!(all_late.await.unwrap().unwrap()[..], [None]));
-    drop(flight);
-    assert_eq!(held(&proposer), (0, 0));
+    drop(in_flight_entry);
+    assert_eq!(queued_bytes(&proposer), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_under_way_at_its_deadline_may_have_happened() {
+async fn in_flight_command_at_deadline_has_unknown_outcome() {
     let proposer = proposer();
     let soon = Instant::now() + Duration::from_millis(50);
     let asking = tokio::spawn({
@@ -110,15 +110,15 @@ async fn what_is_under_way_at_its_deadline_may_have_happened() {
 
 /// Invariant 1.
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_committed_is_not_proposed_again() {
+async fn possibly_committed_command_is_not_proposed_again() {
     let proposer = proposer();
     let asking = tokio::spawn({
         let proposer = proposer.clone();
         async move { proposer.propose(7, vec![Bytes::from_static(b"a")]).await }
     });
     tokio::task::yield_now().await;
-    let (_, flight) = proposer.next_entry().expect("it waits");
-    flight.finish(Err(Refusal::Final(ProposeError::LeaderChanged)));
+    let (_, in_flight_entry) = proposer.next_entry().expect("it waits");
+    in_flight_entry.finish(Err(WriteRejection::Final(ProposeError::LeaderChanged)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     proposer.state.lock().paused_until = None;
     assert!(proposer.next_entry().is_none());

@@ -1,19 +1,21 @@
-//! What waits to be proposed, by class: classes take turns, weighed by bytes, so that one that has much to write does
-//! not hold up the others.
+//! Proposal queue with deficit round robin over classes, by bytes, so that a busy class does not delay the others.
 //!
 //! # Invariants
 //!
-//! 1. Within a class nothing overtakes, also when it was put back.
-//! 2. While others wait, a class gets no more than [`TURN_BYTES`] (and what its last item is longer) a round.
+//! 1. Within a class the order is kept, also of requeued items.
+//! 2. While others wait, a class gets no more than [`QUANTUM_BYTES`] (plus the excess of its last item) a round.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-/// What a class may propose before the next one's turn.
-const TURN_BYTES: i64 = 16 << 10;
+/// Quantum of deficit round robin: bytes that a class may propose before the next one's turn.
+const QUANTUM_BYTES: i64 = 16 << 10;
 
-/// What a command costs beyond its bytes: so many tiny ones are not free.
+/// Most bytes of queued and in-flight commands.
+pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Overhead of a command in bytes, so that many tiny ones are not free.
 pub const COMMAND_BYTES: usize = 64;
 
 /// Bounds of one entry; a single item larger than them makes an entry of its own. Bytes are counted as
@@ -21,60 +23,67 @@ pub const COMMAND_BYTES: usize = 64;
 pub(crate) const ENTRY_COMMANDS_MAX: usize = 512;
 pub(crate) const ENTRY_BYTES_MAX: usize = 256 << 10;
 
-/// Commands that are proposed together, and who waits for their answers.
+/// Commands that are proposed together, with the waiter for their results.
 pub(crate) struct Item<W> {
     pub(crate) class: u64,
     pub(crate) commands: Vec<Bytes>,
-    /// What it counts for in every bound.
+    /// Weight in every bound.
     pub(crate) bytes: usize,
     pub(crate) waiter: W,
-    /// The order in which items came; given by the queue.
+    /// Order of arrival, set by the queue.
     number: u64,
 }
 
 impl<W> Item<W> {
-    pub(crate) fn new(class: u64, (commands, bytes): (Vec<Bytes>, usize), waiter: W) -> Self {
+    pub(crate) fn new(class: u64, batch: CommandBatch, waiter: W) -> Self {
         Self {
             class,
-            commands,
-            bytes,
+            commands: batch.commands,
+            bytes: batch.bytes,
             waiter,
             number: 0,
         }
     }
 }
 
-/// What commands count for that do no more than their bytes tell.
+/// Commands that are proposed together, and their weight.
+pub(crate) struct CommandBatch {
+    pub(crate) commands: Vec<Bytes>,
+    /// Weight in every bound.
+    pub(crate) bytes: usize,
+}
+
+/// Returns the weight of commands without extra work.
 pub(crate) fn weight(commands: &[Bytes]) -> usize {
     commands.iter().map(|command| command.len() + COMMAND_BYTES).sum()
 }
 
-/// Items by class.
-pub(crate) struct Queue<W> {
+/// Queue of items by class, with deficit round robin.
+pub(crate) struct ProposalQueue<W> {
     classes: BTreeMap<u64, Class<W>>,
-    /// Classes that have items; the first has its turn.
-    turns: VecDeque<u64>,
-    /// How many items ever came.
+    /// Classes that have items, in round robin order; the first has its turn.
+    round: VecDeque<u64>,
+    /// Number of items ever pushed.
     count: u64,
 }
 
 struct Class<W> {
     items: VecDeque<Item<W>>,
-    credit: i64,
+    deficit: i64,
 }
 
-impl<W> Default for Queue<W> {
+impl<W> Default for ProposalQueue<W> {
     fn default() -> Self {
         Self {
             classes: BTreeMap::new(),
-            turns: VecDeque::new(),
+            round: VecDeque::new(),
             count: 0,
         }
     }
 }
 
-impl<W> Queue<W> {
-    /// Adds an item behind its class, and returns its number.
+impl<W> ProposalQueue<W> {
+    /// Adds an item to its class, and returns its number.
     pub(crate) fn push(&mut self, mut item: Item<W>) -> u64 {
         self.count += 1;
         item.number = self.count;
@@ -82,7 +91,7 @@ impl<W> Queue<W> {
         self.count
     }
 
-    /// Takes an item out, if it still waits. A class that is left without items keeps its turn, and loses it when it
+    /// Removes an item, if it is still queued. A class that is left without items keeps its turn, and loses it when it
     /// comes.
     pub(crate) fn withdraw(&mut self, class: u64, number: u64) -> Option<Item<W>> {
         let waiting = &mut self.classes.get_mut(&class)?.items;
@@ -90,8 +99,8 @@ impl<W> Queue<W> {
         waiting.remove(place)
     }
 
-    /// Puts items back that were taken, where they were.
-    pub(crate) fn put_back(&mut self, items: Vec<Item<W>>) {
+    /// Puts taken items back in their order.
+    pub(crate) fn requeue(&mut self, items: Vec<Item<W>>) {
         for item in items {
             let waiting = &mut self.class(item.class).items;
             let place = waiting.partition_point(|other| other.number < item.number);
@@ -99,20 +108,20 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Takes everything.
+    /// Takes all items.
     pub(crate) fn drain(&mut self) -> Vec<Item<W>> {
-        self.turns.clear();
+        self.round.clear();
         let classes = std::mem::take(&mut self.classes);
         classes.into_values().flat_map(|class| class.items).collect()
     }
 
-    /// Takes the items of the next entry; none if nothing waits.
+    /// Takes the items of the next entry; none if the queue is empty.
     pub(crate) fn next_entry(&mut self) -> Vec<Item<W>> {
         let mut taken = Vec::new();
         let (mut commands, mut bytes) = (0, 0);
-        while let Some(turn) = self.turns.front().copied() {
+        while let Some(turn) = self.round.front().copied() {
             let class = self.classes.get_mut(&turn).expect("a turn belongs to a class");
-            while class.credit > 0
+            while class.deficit > 0
                 && let Some(item) = class.items.front()
             {
                 let fits =
@@ -122,15 +131,15 @@ impl<W> Queue<W> {
                 }
                 commands += item.commands.len();
                 bytes += item.bytes;
-                class.credit -= i64::try_from(item.bytes).unwrap_or(i64::MAX / 2);
+                class.deficit -= i64::try_from(item.bytes).unwrap_or(i64::MAX / 2);
                 taken.extend(class.items.pop_front());
             }
-            self.turns.pop_front();
+            self.round.pop_front();
             if class.items.is_empty() {
                 self.classes.remove(&turn);
             } else {
-                class.credit += TURN_BYTES;
-                self.turns.push_back(turn);
+                class.deficit += QUANTUM_BYTES;
+                self.round.push_back(turn);
             }
         }
         taken
@@ -138,10 +147,10 @@ impl<W> Queue<W> {
 
     fn class(&mut self, number: u64) -> &mut Class<W> {
         self.classes.entry(number).or_insert_with(|| {
-            self.turns.push_back(number);
+            self.round.push_back(number);
             Class {
                 items: VecDeque::new(),
-                credit: TURN_BYTES,
+                deficit: QUANTUM_BYTES,
             }
         })
     }

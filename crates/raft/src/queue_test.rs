@@ -2,13 +2,13 @@ use super::*;
 use proptest::prelude::*;
 
 fn item(class: u64, number: usize, len: usize) -> Item<usize> {
-    weighing(class, number, (len, 0))
+    item_with_work(class, number, len, 0)
 }
 
-fn weighing(class: u64, number: usize, (len, work): (usize, usize)) -> Item<usize> {
+fn item_with_work(class: u64, number: usize, len: usize, work: usize) -> Item<usize> {
     let commands = vec![Bytes::from(vec![0; len])];
     let bytes = weight(&commands) + work;
-    Item::new(class, (commands, bytes), number)
+    Item::new(class, CommandBatch { commands, bytes }, number)
 }
 
 fn numbers(items: &[Item<usize>]) -> Vec<usize> {
@@ -16,8 +16,8 @@ fn numbers(items: &[Item<usize>]) -> Vec<usize> {
 }
 
 #[test]
-fn an_entry_takes_what_waits_up_to_its_bounds() {
-    let mut queue = Queue::default();
+fn entry_takes_queued_items_up_to_its_bounds() {
+    let mut queue = ProposalQueue::default();
     for number in 0..ENTRY_COMMANDS_MAX + 2 {
         queue.push(item(1, number, 10));
     }
@@ -27,8 +27,8 @@ fn an_entry_takes_what_waits_up_to_its_bounds() {
 }
 
 #[test]
-fn an_item_larger_than_an_entry_stands_alone() {
-    let mut queue = Queue::default();
+fn item_larger_than_entry_bound_is_alone() {
+    let mut queue = ProposalQueue::default();
     queue.push(item(1, 0, 10));
     queue.push(item(1, 1, 2 * ENTRY_BYTES_MAX));
     queue.push(item(1, 2, 10));
@@ -38,11 +38,11 @@ fn an_item_larger_than_an_entry_stands_alone() {
 }
 
 #[test]
-fn short_commands_that_do_much_are_few_in_an_entry_and_take_turns() {
-    let mut queue = Queue::default();
+fn extra_work_counts_towards_entry_and_quantum() {
+    let mut queue = ProposalQueue::default();
     for number in 0..64 {
-        queue.push(weighing(1, number, (10, 32 << 10)));
-        queue.push(weighing(2, 100 + number, (10, 32 << 10)));
+        queue.push(item_with_work(1, number, 10, 32 << 10));
+        queue.push(item_with_work(2, 100 + number, 10, 32 << 10));
     }
     queue.push(item(3, 999, 10));
     let entry = numbers(&queue.next_entry());
@@ -51,8 +51,8 @@ fn short_commands_that_do_much_are_few_in_an_entry_and_take_turns() {
 }
 
 #[test]
-fn a_class_with_little_is_not_held_up_by_one_with_much() {
-    let mut queue = Queue::default();
+fn quiet_class_is_not_delayed_by_busy_class() {
+    let mut queue = ProposalQueue::default();
     for number in 0..1_000 {
         queue.push(item(1, number, 4 << 10));
     }
@@ -63,9 +63,9 @@ fn a_class_with_little_is_not_held_up_by_one_with_much() {
 }
 
 #[test]
-fn a_turn_is_the_same_however_much_others_have_queued() {
+fn queue_delay_is_independent_of_other_backlogs() {
     let entries_until = |loud_items: usize| {
-        let mut queue = Queue::default();
+        let mut queue = ProposalQueue::default();
         for class in 1..=3 {
             for number in 0..loud_items {
                 queue.push(item(class, number, 1 << 10));
@@ -85,8 +85,8 @@ fn a_turn_is_the_same_however_much_others_have_queued() {
 }
 
 #[test]
-fn what_is_withdrawn_is_gone_and_the_rest_keeps_its_order() {
-    let mut queue = Queue::default();
+fn withdrawn_item_is_removed_and_order_kept() {
+    let mut queue = ProposalQueue::default();
     let given: Vec<u64> = (0..4)
         .map(|number| queue.push(item(number as u64 % 2, number, 10)))
         .collect();
@@ -102,16 +102,16 @@ fn what_is_withdrawn_is_gone_and_the_rest_keeps_its_order() {
 }
 
 #[test]
-fn what_is_put_back_comes_first_again() {
-    let mut queue = Queue::default();
+fn requeued_items_keep_their_order() {
+    let mut queue = ProposalQueue::default();
     for number in 0..4 {
         queue.push(item(number as u64 % 2, number, 10));
     }
     let (mut first, mut second) = (queue.next_entry(), Vec::new());
     queue.push(item(0, 4, 10));
     second.extend(first.split_off(2));
-    queue.put_back(first);
-    queue.put_back(second);
+    queue.requeue(first);
+    queue.requeue(second);
     let mut again = numbers(&queue.next_entry());
     again.retain(|number| number % 2 == 0);
     assert_eq!(again, [0, 2, 4]);
@@ -119,10 +119,10 @@ fn what_is_put_back_comes_first_again() {
 
 proptest! {
     #[test]
-    fn everything_comes_out_once_and_in_the_order_of_its_class(
+    fn queue_yields_each_item_once_in_class_order(
         pushed in prop::collection::vec((0u64..4, 0usize..100_000), 0..60)
     ) {
-        let mut queue = Queue::default();
+        let mut queue = ProposalQueue::default();
         for (number, (class, len)) in pushed.iter().enumerate() {
             queue.push(item(*class, number, *len));
         }

@@ -1,23 +1,23 @@
-//! How a voter whose rows are gone gets them back, and how it is kept from doing harm meanwhile.
+//! Restore of a voter whose rows are lost, from a snapshot of another voter.
 //!
-//! Its log and its vote are whole, but what was purged from the log stood in the rows only. Until it has that again the
-//! voter takes no part in the group, as if it were down: it neither votes nor acknowledges, and it answers nobody.
+//! Its log and its vote are whole, but the purged entries were in the rows only. Until it has them again the voter
+//! takes no part in the group, as if it were down: it neither votes nor acknowledges nor responds.
 //!
 //! ```text
 //!   log purged up to P, machine applied less ──"a snapshot that reaches P"──> every other voter, in turn
-//!        └── machine at S >= P ── records up to S are dropped, and all if they contradict S ──> opened as any other group
+//!        └── machine at S >= P ── records up to S are dropped, all if they conflict ──> the group is opened normally
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. A group is opened only where its log goes on behind what its machine has applied, or before.
-//! 2. What this voter had acknowledged it has then: up to S in the machine, above S in the log. A record at S of another
-//!    term than S was never committed, nor was any above it.
-//! 3. A snapshot is taken from any voter that has applied enough: what is applied is committed, whoever leads. So one whole
-//!    voter is enough, also where no leader can be elected without this one. One that gives what cannot be read is passed
-//!    over.
-//! 4. Records that rows of another voter stand for are not kept: where replicas differ they may be what was wrong, and a
-//!    leader would send them to others.
+//! 1. A group is opened only if its log has no gap after the entries that its machine has applied.
+//! 2. The voter then has all that it had acknowledged: up to S in the machine, above S in the log. A record at S of
+//!    another term than S was never committed, nor was any above it.
+//! 3. A snapshot is accepted from any voter that has applied enough: an applied entry is committed, whichever node
+//!    leads. So one whole voter is enough, also where no leader can be elected without this one. A voter whose
+//!    snapshot cannot be installed is skipped.
+//! 4. Records that the rows of another voter replace are not kept: where replicas differ these records may be the
+//!    corrupt ones, and a leader would send them to others.
 
 use std::error::Error;
 use std::io;
@@ -30,47 +30,49 @@ use openraft::async_runtime::watch::WatchReceiver;
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_state::codec::Malformed;
 use stead_store::log::GroupLog;
-use stead_store::machine::{Applied, Machine, Snapshot};
+use stead_store::machine::{AppliedState, Machine, Snapshot};
 use stead_types::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tonic::Status;
 
-use crate::blocking::Worker;
+use crate::blocking::BlockingWorker;
 use crate::encoding::{log_id_record, membership_record, read_entry_record, read_log_id_record};
 use crate::error::OpenError;
-use crate::machine::{StateMachine, index_outside};
+use crate::machine::{StateMachine, external_index};
 use crate::member::Member;
-use crate::network::Source;
-use crate::peers::Peers;
+use crate::network::SnapshotSource;
+use crate::peer_channels::PeerChannels;
 use crate::spool::{self, Spool};
-use crate::wire::{self, Kind, Sender};
+use crate::wire::{self, MessageKind, Sender};
 
-/// The time between two rounds of questions.
+/// Interval of rounds of requests.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An operator is told after so many rounds without an answer that helps, and again after as many more.
-const ROUNDS_TOLD: u32 = 10;
+/// Rounds without a snapshot between two error logs.
+const ROUNDS_PER_REPORT: u32 = 10;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// One group whose rows may be gone.
+/// Restore of one group, whose rows may be lost.
 pub(crate) struct Restore<'a> {
     pub(crate) sender: Sender,
-    pub(crate) peers: &'a Peers,
+    pub(crate) peers: &'a PeerChannels,
     pub(crate) log: Arc<dyn GroupLog>,
     pub(crate) machine: Arc<dyn Machine>,
-    pub(crate) worker: Worker,
+    pub(crate) worker: BlockingWorker,
     pub(crate) spool: Option<&'a Path>,
 }
 
 impl Restore<'_> {
-    pub(crate) async fn run(&self, voters: &[NodeId], reaching: Option<u64>) -> Result<(), OpenError> {
+    pub(crate) async fn run(&self, voters: &[NodeId], min_index: Option<u64>) -> Result<(), OpenError> {
         let group = self.sender.group;
         let unreadable = |source: BoxError| OpenError::Unreadable { group, source };
-        let lacking = self.lacks(reaching).map_err(|error| unreadable(error.into()))?;
-        let came = lacking.is_some();
-        if let Some(lacking) = lacking {
+        let missing_index = self
+            .missing_index(min_index)
+            .map_err(|error| unreadable(error.into()))?;
+        let restored = missing_index.is_some();
+        if let Some(missing_index) = missing_index {
             let others: Vec<NodeId> = voters
                 .iter()
                 .copied()
@@ -81,31 +83,31 @@ impl Restore<'_> {
             }
             tracing::warn!(
                 %group,
-                lacking = index_outside(lacking),
+                lacking = external_index(missing_index),
                 applied = self.machine.applied().index,
-                "the rows lack what is no longer in the log, or is not to be believed there: this node takes no part in the group until another voter has \
-                 given it a snapshot"
+                "rows lack entries that are purged from the log or not trusted there: this node takes no part in the group until \
+                 another voter has sent a snapshot"
             );
-            self.ask(&others, lacking).await.map_err(unreadable)?;
+            self.ask(&others, missing_index).await.map_err(unreadable)?;
         }
         let applied = self.machine.applied();
-        let dropped = drop_replaced(&*self.log, &applied, came || reaching.is_some()).await;
-        if dropped.map_err(|error| unreadable(error.into()))? {
-            tracing::warn!(%group, index = applied.index, "records that were never committed are dropped");
+        let conflicted = drop_superseded(&*self.log, &applied, restored || min_index.is_some()).await;
+        if conflicted.map_err(|error| unreadable(error.into()))? {
+            tracing::warn!(%group, index = applied.index, "truncated records that were never committed");
         }
         Ok(())
     }
 
-    /// Returns what another voter must give: up to where the log is purged, or to the entry that is to be reached, if the
-    /// machine has applied less.
-    fn lacks(&self, reaching: Option<u64>) -> io::Result<Option<u64>> {
+    /// Returns the index that a snapshot must reach: where the log is purged, or the required entry, if the machine has
+    /// applied less.
+    fn missing_index(&self, min_index: Option<u64>) -> io::Result<Option<u64>> {
         let purged = self.log.state()?.purged.map(|purged| purged.index);
-        let lacking = purged.max(reaching.and_then(|index| index.checked_sub(1)));
+        let missing_index = purged.max(min_index.and_then(|index| index.checked_sub(1)));
         let applied = self.machine.applied().index;
-        Ok(lacking.filter(|lacking| applied < index_outside(*lacking)))
+        Ok(missing_index.filter(|missing_index| applied < external_index(*missing_index)))
     }
 
-    /// Asks every other voter, again and again, until one has given what is lacking.
+    /// Requests a snapshot of the other voters in turn, until one is installed.
     async fn ask(&self, others: &[NodeId], purged: u64) -> Result<(), BoxError> {
         let group = self.sender.group;
         for round in 1_u32.. {
@@ -117,33 +119,30 @@ impl Restore<'_> {
                         let install = move || machine.install(snapshot);
                         match self.worker.run("installing a snapshot", install).await {
                             Ok(()) => {
-                                spool::installed(&self.worker);
-                                tracing::info!(%group, from = %voter, index, "the rows are back");
+                                spool::mark_installed(&self.worker);
+                                tracing::info!(%group, from = %voter, index, "rows restored");
                                 return Ok(());
                             }
-                            // Nothing of it is used; but what this node cannot write, it cannot write from another voter.
-                            Err(failed) => {
+                            // Nothing of the snapshot is used. A failed disk would reject any other voter's as well.
+                            Err(error) => {
                                 self.worker.health.check()?;
-                                answers.push(format!(
-                                    "node {voter}: its snapshot cannot be installed: {}",
-                                    failed.source
-                                ));
+                                answers.push(format!("node {voter}: cannot install its snapshot: {}", error.source));
                             }
                         }
                     }
                     Err(status) => {
-                        self.peers.alarms.note(&status);
+                        self.peers.alarms.record_status(&status);
                         answers.push(format!("node {voter}: {}", status.message()));
                     }
                 }
             }
-            if round % ROUNDS_TOLD == 0 {
+            if round % ROUNDS_PER_REPORT == 0 {
                 let answers = answers.join("; ");
                 tracing::error!(
                     %group,
                     %answers,
-                    "no other voter has given the rows yet. Start those that are down; if every voter has lost its rows, \
-                     those of one must come back from a backup, or from where they were set aside"
+                    "cannot restore the rows: no other voter has sent a snapshot yet. Start those that are down; if every \
+                     voter has lost its rows, restore those of one from a backup, or from where they were set aside"
                 );
             }
             sleep(ASK_INTERVAL).await;
@@ -154,45 +153,45 @@ impl Restore<'_> {
     async fn fetch(&self, voter: NodeId, purged: u64) -> Result<Snapshot, Status> {
         let mut client = self
             .peers
-            .client_alone(voter)
+            .dedicated_client(voter)
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let question = self.sender.envelope(Kind::Fetch, 0, wire::fetch(purged));
+        let question = self.sender.envelope(MessageKind::Fetch, 0, wire::fetch(purged));
         let mut envelopes = client.fetch(question).await?.into_inner();
-        let head = spool::next(&mut envelopes).await?;
-        let head = wire::body(head, Kind::SnapshotHead).and_then(wire::read_snapshot_head);
+        let head = spool::next_envelope(&mut envelopes).await?;
+        let head = wire::body(head, MessageKind::SnapshotHead).and_then(wire::read_snapshot_head);
         let (_, meta) = head.map_err(malformed)?;
         let reached = meta.last_log_id.as_ref().map(|id| id.index);
         if reached.is_none_or(|reached| reached < purged) {
             return Err(behind(reached, purged));
         }
         let spool = Spool::open(self.spool, &format!("fetched-{}", self.sender.group));
-        let spool = spool.map_err(|error| spool::full(&self.worker, &error))?;
+        let spool = spool.map_err(|error| spool::reject(&self.worker, &error))?;
         let chunks = spool::receive(spool, &mut envelopes, &self.worker).await?.chunks;
-        let applied = Applied {
-            index: reached.map_or(0, index_outside),
+        let applied = AppliedState {
+            index: reached.map_or(0, external_index),
             log_id: log_id_record(meta.last_log_id.as_ref()),
             membership: membership_record(&meta.last_membership),
-            // A leader tells it before this voter can lead.
+            // A leader sends it before this voter can lead.
             time: 0,
         };
         Ok(Snapshot { applied, chunks })
     }
 }
 
-/// Drops records that contradict what a machine has applied (invariant 2) and, where that came from another voter, those
-/// that it stands for (invariant 4), durably. Tells whether any contradicted it.
-async fn drop_replaced(log: &dyn GroupLog, applied: &Applied, came: bool) -> io::Result<bool> {
+/// Drops records that conflict with the machine's applied state (invariant 2) and, if that was restored from another
+/// voter, those that it includes (invariant 4), durably. Tells whether any conflicted.
+async fn drop_superseded(log: &dyn GroupLog, applied: &AppliedState, restored: bool) -> io::Result<bool> {
     let Some(applied) = read_log_id_record(applied.log_id.clone())? else {
         return Ok(false);
     };
     let at = log.read(applied.index..applied.index + 1, usize::MAX)?;
-    let contradicts = match at.into_iter().next() {
+    let conflicts = match at.into_iter().next() {
         None => false,
         Some(record) => read_entry_record(record.bytes)?.log_id != applied,
     };
-    if contradicts {
+    if conflicts {
         log.truncate_after(applied.index.checked_sub(1))?;
-    } else if !came {
+    } else if !restored {
         return Ok(false);
     }
     log.purge(applied.index, log_id_record(Some(&applied)))?;
@@ -202,22 +201,22 @@ async fn drop_replaced(log: &dyn GroupLog, applied: &Applied, came: bool) -> io:
         log.save_vote(vote, Box::new(move |result| drop(done.send(result))));
         written.await.map_err(io::Error::other)??;
     }
-    Ok(contradicts)
+    Ok(conflicts)
 }
 
-/// Cuts a snapshot for a voter whose rows are gone.
-pub(crate) async fn cut(
+/// Takes a snapshot for a voter whose rows are lost, and streams it.
+pub(crate) async fn serve_snapshot(
     member: &Arc<Member>,
-    reaching: u64,
+    min_index: u64,
 ) -> Result<impl Stream<Item = Result<RaftEnvelope, Status>> + Send + use<>, Status> {
-    let Ok(only) = member.giving.clone().try_lock_owned() else {
+    let Ok(only) = member.serving_snapshot.clone().try_lock_owned() else {
         return Err(Status::resource_exhausted(
-            "another snapshot of the group is being given",
+            "another snapshot of the group is being sent",
         ));
     };
     let applied = *member.applied.borrow();
-    if applied < index_outside(reaching) {
-        return Err(behind(applied.checked_sub(1), reaching));
+    if applied < external_index(min_index) {
+        return Err(behind(applied.checked_sub(1), min_index));
     }
     let machine = member.machine.clone();
     let cut = member.worker.run("cutting a snapshot", move || machine.snapshot());
@@ -226,10 +225,10 @@ pub(crate) async fn cut(
     let vote = member.raft.metrics().borrow_watched().vote;
     let head = member
         .sender
-        .envelope(Kind::SnapshotHead, 0, wire::snapshot_head(&vote, &meta));
-    // Who receives sees that the end is missing.
+        .envelope(MessageKind::SnapshotHead, 0, wire::snapshot_head(&vote, &meta));
+    // The receiver sees that the end is missing.
     let (failed, _) = oneshot::channel();
-    let rest = Source::new(member.sender, member.worker.clone(), snapshot.chunks, failed).into_stream();
+    let rest = SnapshotSource::new(member.sender, member.worker.clone(), snapshot.chunks, failed).into_stream();
     let envelopes = stream::iter([head]).chain(rest).map(move |envelope| {
         let _until_the_end = &only;
         Ok(envelope)
@@ -237,9 +236,9 @@ pub(crate) async fn cut(
     Ok(envelopes)
 }
 
-fn behind(applied: Option<u64>, reaching: u64) -> Status {
-    let (applied, reaching) = (applied.map_or(0, index_outside), index_outside(reaching));
-    Status::failed_precondition(format!("it has applied up to {applied} only, and {reaching} is needed"))
+fn behind(applied: Option<u64>, min_index: u64) -> Status {
+    let (applied, min_index) = (applied.map_or(0, external_index), external_index(min_index));
+    Status::failed_precondition(format!("applied index is {applied}, but {min_index} is required"))
 }
 
 fn malformed(error: Malformed) -> Status {
@@ -249,7 +248,7 @@ fn malformed(error: Malformed) -> Status {
 #[cfg(test)]
 mod tests {
     use openraft::vote::RaftLeaderId;
-    use stead_store::log::Record;
+    use stead_store::log::LogRecord;
     use stead_store::log::memory::Disk;
     use stead_types::GroupId;
 
@@ -273,7 +272,7 @@ mod tests {
                 log_id: id(1, index),
                 payload: Payload::Blank,
             };
-            Record {
+            LogRecord {
                 index,
                 bytes: entry_record(&entry),
             }
@@ -282,9 +281,9 @@ mod tests {
         log
     }
 
-    fn applied(term: u64, index: u64) -> Applied {
-        Applied {
-            index: index_outside(index),
+    fn applied(term: u64, index: u64) -> AppliedState {
+        AppliedState {
+            index: external_index(index),
             log_id: log_id_record(Some(&id(term, index))),
             membership: bytes::Bytes::new(),
             time: 0,
@@ -292,9 +291,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_that_contradict_a_snapshot_are_dropped_and_no_others() {
+    async fn only_records_superseded_by_snapshot_are_dropped() {
         // Invariants 2 and 4. At 4 and above stands what term 2 has replaced elsewhere.
-        for (term, index, came, dropped, first) in [
+        for (term, index, restored, conflicts, first) in [
             (1, 4, false, false, Some(3)),
             (2, 4, false, true, None),
             (2, 9, false, false, Some(3)),
@@ -304,11 +303,14 @@ mod tests {
         ] {
             let disk = Disk::default();
             let log = log(&disk);
-            let contradicted = drop_replaced(&*log, &applied(term, index), came).await.unwrap();
-            assert_eq!(contradicted, dropped);
+            let conflicted = drop_superseded(&*log, &applied(term, index), restored).await.unwrap();
+            assert_eq!(conflicted, conflicts);
             let state = log.state().unwrap();
-            assert_eq!(state.first, first, "{term} {index} {came}");
-            assert_eq!(state.purged.unwrap().index, if dropped || came { index } else { 2 });
+            assert_eq!(state.first, first, "{term} {index} {restored}");
+            assert_eq!(
+                state.purged.unwrap().index,
+                if conflicts || restored { index } else { 2 }
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
-//! A snapshot that is being received: chunks, kept until the last one is there.
+//! Spool of a snapshot that is being received: its chunks, kept until the last one has arrived.
 //!
-//! On a disk they go through a file that has no name, so that nothing is left of it after a crash; without one (in
+//! On a disk they go through an unlinked file, so that nothing is left of it after a crash; without a disk (in
 //! simulations and tests) they stay in memory.
 
 use std::fs::{File, OpenOptions};
@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::proto::internal::v1::RaftEnvelope;
-use stead_store::machine::{CHUNK_LEN_MAX, Chunks, Failed};
+use stead_store::machine::{CHUNK_LEN_MAX, Chunks, MachineError};
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use crate::blocking::Worker;
-use crate::wire::{self, Kind};
+use crate::blocking::BlockingWorker;
+use crate::wire::{self, MessageKind};
 
-/// The longest that the next chunk of a snapshot is waited for.
+/// Timeout for the next chunk of a snapshot.
 const CHUNK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 const RECEIVING: &str = "receiving a snapshot";
 
-/// Chunks received so far.
+/// Spool of the chunks received so far.
 pub(crate) enum Spool {
     Memory(Vec<Bytes>),
     File(File),
@@ -46,10 +46,7 @@ impl Spool {
         if chunk.len() > CHUNK_LEN_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!(
-                    "a chunk of a snapshot has {} bytes, at most {CHUNK_LEN_MAX} are taken",
-                    chunk.len()
-                ),
+                format!("snapshot chunk has {} bytes, the limit is {CHUNK_LEN_MAX}", chunk.len()),
             ));
         }
         match self {
@@ -72,7 +69,7 @@ impl Spool {
                 let mut file = BufReader::new(file);
                 let chunks = std::iter::from_fn(move || read_chunk(&mut file).transpose());
                 Ok(Box::new(chunks.map(|chunk| {
-                    chunk.map_err(|error| Failed {
+                    chunk.map_err(|error| MachineError {
                         doing: "reading a received snapshot",
                         source: Box::new(error),
                     })
@@ -82,62 +79,62 @@ impl Spool {
     }
 }
 
-/// A snapshot that was received as a whole.
-pub(crate) struct Received {
+/// Snapshot that was received completely.
+pub(crate) struct ReceivedSnapshot {
     pub(crate) chunks: Chunks,
     pub(crate) count: u64,
     pub(crate) bytes: u64,
 }
 
-/// Receives the chunks of a snapshot up to its end.
+/// Receives the chunks of a snapshot up to its end message.
 pub(crate) async fn receive(
     mut spool: Spool,
     envelopes: &mut Streaming<RaftEnvelope>,
-    worker: &Worker,
-) -> Result<Received, Status> {
+    worker: &BlockingWorker,
+) -> Result<ReceivedSnapshot, Status> {
     let malformed = |error: stead_state::codec::Malformed| Status::invalid_argument(error.to_string());
     let (mut count, mut bytes) = (0, 0);
     loop {
-        let next = next(envelopes).await?;
-        if wire::kind(&next).map_err(malformed)? == Kind::SnapshotEnd {
+        let next = next_envelope(envelopes).await?;
+        if wire::kind(&next).map_err(malformed)? == MessageKind::SnapshotEnd {
             let end = wire::read_snapshot_end(next.body).map_err(malformed)?;
             if end != (count, bytes) {
                 return Err(Status::data_loss("chunks of the snapshot are missing"));
             }
-            let chunks = spool.into_chunks().map_err(|error| full(worker, &error))?;
-            return Ok(Received { chunks, count, bytes });
+            let chunks = spool.into_chunks().map_err(|error| reject(worker, &error))?;
+            return Ok(ReceivedSnapshot { chunks, count, bytes });
         }
-        let chunk = wire::body(next, Kind::SnapshotChunk).map_err(malformed)?;
+        let chunk = wire::body(next, MessageKind::SnapshotChunk).map_err(malformed)?;
         count += 1;
         bytes += chunk.len() as u64;
         let push = move || match spool.push(chunk) {
             Ok(()) => Ok(spool),
-            Err(error) => Err(Failed {
+            Err(error) => Err(MachineError {
                 doing: RECEIVING,
                 source: Box::new(error),
             }),
         };
         let pushed = worker.run(RECEIVING, push).await;
-        spool = pushed.map_err(|failed| full(worker, &*failed.source))?;
+        spool = pushed.map_err(|failed| reject(worker, &*failed.source))?;
     }
 }
 
-/// The refusal of a snapshot that cannot be kept: most often for want of room. It is sent again.
-pub(crate) fn full(worker: &Worker, error: &(dyn std::error::Error + 'static)) -> Status {
+/// Returns the status for a snapshot that cannot be spooled, most often on a full disk. The sender retries.
+pub(crate) fn reject(worker: &BlockingWorker, error: &(dyn std::error::Error + 'static)) -> Status {
     worker.health.retry(Some(worker.group), RECEIVING, error);
     Status::resource_exhausted(error.to_string())
 }
 
-/// Tells that a snapshot was received and installed.
-pub(crate) fn installed(worker: &Worker) {
+/// Records in the health that a snapshot was received and installed.
+pub(crate) fn mark_installed(worker: &BlockingWorker) {
     worker.health.succeeded(Some(worker.group), RECEIVING);
 }
 
 /// Waits for the next envelope of a snapshot.
-pub(crate) async fn next(envelopes: &mut Streaming<RaftEnvelope>) -> Result<RaftEnvelope, Status> {
+pub(crate) async fn next_envelope(envelopes: &mut Streaming<RaftEnvelope>) -> Result<RaftEnvelope, Status> {
     let next = timeout(CHUNK_WAIT_MAX, envelopes.message()).await;
-    let next = next.map_err(|_| Status::deadline_exceeded("the next chunk did not come"))??;
-    next.ok_or_else(|| Status::aborted("the snapshot ended in the middle"))
+    let next = next.map_err(|_| Status::deadline_exceeded("timed out waiting for the next chunk"))??;
+    next.ok_or_else(|| Status::aborted("the snapshot stream ended before its end message"))
 }
 
 fn read_chunk(file: &mut BufReader<File>) -> io::Result<Option<Bytes>> {
@@ -157,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_come_back_in_their_order_and_leave_nothing_behind() {
+    fn spooled_chunks_keep_order_and_leave_no_file() {
         let folder = tempfile::tempdir().unwrap();
         for place in [None, Some(folder.path())] {
             let mut spool = Spool::open(place, "g1").unwrap();

@@ -1,4 +1,4 @@
-//! openraft's own suite for log stores and machines, over both logs.
+//! openraft's test suite for log stores and machines, over both logs.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,11 +11,11 @@ use stead_store::log::{LogStore, memory, raft_engine};
 use stead_types::GroupId;
 use tokio::sync::watch;
 
-use crate::blocking::{Blocking, Worker};
+use crate::blocking::{BlockingMode, BlockingWorker};
 use crate::clock::GroupClock;
 use crate::log::Log;
+use crate::log_size::LogSize;
 use crate::machine::StateMachine;
-use crate::retained::Retained;
 use crate::types::TypeConfig;
 
 #[expect(unreachable_pub, dead_code, reason = "shared with the tests of clusters")]
@@ -28,11 +28,11 @@ const GROUP: GroupId = GroupId::new(3);
 
 fn machine() -> StateMachine {
     StateMachine {
-        clock: Arc::new(GroupClock::standing()),
+        clock: Arc::new(GroupClock::fixed()),
         group: GROUP,
         machine: Toy::open(&toy::Disk::default()),
-        worker: Worker {
-            blocking: Blocking::Inline,
+        worker: BlockingWorker {
+            blocking: BlockingMode::Inline,
             group: GROUP,
             health: Health::default(),
         },
@@ -48,15 +48,15 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, Arc<dyn LogStore>> for Memory {
         let store = memory::Disk::default().open();
         let log = Log::new(
             store.group(GROUP),
-            Arc::new(Retained::keeping(64 << 20)),
-            Arc::new(GroupClock::standing()),
+            Arc::new(LogSize::with_tail(64 << 20)),
+            Arc::new(GroupClock::fixed()),
         );
         Ok((store, log, machine()))
     }
 }
 
 #[tokio::test]
-async fn the_log_in_memory_is_what_openraft_expects() {
+async fn memory_log_passes_openraft_suite() {
     Suite::test_all(Memory).await.unwrap();
 }
 
@@ -74,14 +74,14 @@ impl StoreBuilder<TypeConfig, Log, StateMachine, Guard> for OnDisk {
         let store = raft_engine::open(folder.path(), &options, SyncFault::default(), Health::default()).unwrap();
         let log = Log::new(
             store.group(GROUP),
-            Arc::new(Retained::keeping(64 << 20)),
-            Arc::new(GroupClock::standing()),
+            Arc::new(LogSize::with_tail(64 << 20)),
+            Arc::new(GroupClock::fixed()),
         );
         Ok(((folder, store), log, machine()))
     }
 }
 
 #[tokio::test]
-async fn the_log_on_disk_is_what_openraft_expects() {
+async fn disk_log_passes_openraft_suite() {
     Suite::test_all(OnDisk).await.unwrap();
 }

@@ -1,16 +1,16 @@
-//! The tasks of this crate, each with a name and a stop token. Nothing is spawned anywhere else.
+//! Tasks of this crate, each with a name and a stop token. Nothing is spawned anywhere else.
 //!
 //! # Invariants
 //!
 //! 1. No task outlives [`Tasks::stop`].
 //! 2. A task that panics stops the node.
 
-use stead_store::health::{Caught, Failure, Health};
+use stead_store::health::{CatchPanic, Health, NodeFailure};
 use stead_types::GroupId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The tasks of one group.
+/// Tasks of one group.
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks {
     group: GroupId,
@@ -29,12 +29,12 @@ impl Tasks {
         }
     }
 
-    /// Runs a task until it ends or the group stops; it is dropped where it waits.
+    /// Spawns a task that runs until it ends or the group stops; it is dropped at an await.
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let (stop, health, group) = (self.stop.clone(), self.health.clone(), self.group);
         self.tracker.spawn(async move {
-            if let Err(panicked) = Caught::new(stop.run_until_cancelled_owned(task)).await {
-                health.fail(Failure::of_group(group, name, panicked));
+            if let Err(panicked) = CatchPanic::new(stop.run_until_cancelled_owned(task)).await {
+                health.fail(NodeFailure::of_group(group, name, panicked));
             }
         });
     }
@@ -44,12 +44,12 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
-    /// Announces the end, without waiting for it.
+    /// Signals the stop, without waiting for the tasks.
     pub(crate) fn announce_stop(&self) {
         self.stop.cancel();
     }
 
-    /// Ends every task and waits for it.
+    /// Stops every task and waits for it.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
         self.tracker.close();
@@ -67,7 +67,7 @@ mod tests {
         let health = Health::default();
         let tasks = Tasks::new(GroupId::new(3), health.clone());
         tasks.spawn("counting", async { panic!("on purpose") });
-        let failure = health.failed().await;
+        let failure = health.wait_for_failure().await;
         assert_eq!(failure.to_string(), "group g3 failed while counting");
         assert_eq!(failure.source.to_string(), "panic: on purpose");
         tasks.stop().await;

@@ -1,4 +1,4 @@
-//! How long Raft waits for what, by how far apart the voters of a group are.
+//! Timing of Raft: heartbeat interval and election timeout by the distance of a group's voters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use openraft::{Config, SnapshotPolicy};
 use stead_state::logged_time::Limits;
 use stead_types::{GroupId, Incarnation};
 
-/// How far apart the voters of a group are.
+/// Distance of the voters of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
     /// In one region: round trips of a few milliseconds. A dead leader is replaced in less than a second.
     Region,
     /// In several regions.
     Wide {
-        /// The longest round trip between two voters. Heartbeats that are more frequent than round trips are long
-        /// never count as answered, and the group would refuse every write.
+        /// Longest round trip between two voters. With a heartbeat interval shorter than a round trip no heartbeat
+        /// would count as acknowledged, and the group would reject every write.
         rtt_ms_max: u32,
     },
 }
 
-/// After so many elections' time of silence a group is out of touch: Raft by itself goes on naming a leader of which
-/// nothing is heard, because a vote that nobody answers changes nothing.
+/// Election timeouts of silence after which a group is disconnected: Raft itself keeps naming a silent leader, because
+/// a vote without responses changes nothing.
 const SILENCE_ELECTIONS: u32 = 4;
 
-/// What a timing comes to, in milliseconds.
+/// Periods of a timing, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Periods {
     heartbeat: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Periods {
 }
 
 const WIDE_HEARTBEAT_MS_MIN: u64 = 500;
-/// A follower may stall this long over a heartbeat, beyond two round trips.
+/// Tolerated stall of a follower in a heartbeat, beyond two round trips.
 const STALL_MS: u64 = 50;
 
 impl Timing {
@@ -60,17 +60,17 @@ impl Timing {
 }
 
 impl Periods {
-    /// How often a leader reminds its followers.
+    /// Returns the heartbeat interval.
     pub(crate) fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat)
     }
 
-    /// The longest a follower waits before it stands for election; also how long a leader's lease is.
+    /// Returns the longest election timeout, which is also the length of a leader's lease.
     pub(crate) fn election_max(&self) -> Duration {
         Duration::from_millis(self.election_max)
     }
 
-    /// How long what is known of voters counts for logged time.
+    /// Returns the limits of logged time: how long confirmations and clock samples of voters count.
     pub(crate) fn clock_limits(&self) -> Limits {
         Limits {
             confirmed_for: self.election_max(),
@@ -78,12 +78,12 @@ impl Periods {
         }
     }
 
-    /// After so much silence a group is out of touch.
+    /// Returns the silence after which a group is disconnected.
     pub(crate) fn silence_max(&self) -> Duration {
         SILENCE_ELECTIONS * self.election_max()
     }
 
-    /// openraft's configuration.
+    /// Returns openraft's configuration.
     pub(crate) fn config(&self, group: GroupId, incarnation: Incarnation) -> Arc<Config> {
         let config = Config {
             cluster_name: format!("{group}-{}", incarnation.0),
@@ -92,13 +92,13 @@ impl Periods {
             election_timeout_min: self.election_min,
             election_timeout_max: self.election_max,
             enable_pre_vote: Some(true),
-            // A leader that restarted quickly would go on without an election, with a state that may be behind.
+            // A leader that restarted quickly would continue without an election, with a state that may be behind.
             enable_leader_restore: Some(false),
             // The bound that counts is the one in bytes, in the log reader.
             max_payload_entries: 4096,
             max_append_entries: Some(4096),
             broadcast_submitted_on_append: Some(true),
-            // Checkpoints and purging are decided by bytes, in `upkeep`.
+            // Checkpoints and purging are scheduled by bytes, in `log_compaction`.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX / 2,
             purge_batch_size: 1,
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_timing_is_valid_and_heartbeats_outlast_two_round_trips() {
+    fn timings_are_valid_and_heartbeats_exceed_two_round_trips() {
         let group = GroupId::new(1);
         let first = Incarnation::FIRST;
         drop(Timing::Region.periods().config(group, first));

@@ -1,4 +1,4 @@
-//! The one place where openraft's type parameters are fixed. Nothing outside of this crate is generic over them.
+//! openraft's type parameters, fixed in one place. Nothing outside of this crate is generic over them.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use bytes::Bytes;
 use openraft::impls::leader_id_adv;
 use openraft::raft::responder::Responder;
 use parking_lot::Mutex;
-use stead_store::machine::Answer;
+use stead_store::machine::CommandResult;
 
 use crate::machine::StateMachine;
 
-/// How Stead uses openraft. Node addresses are not in the membership: a resolver knows them.
+/// openraft's type configuration for Stead. Node addresses are not in the membership: a resolver knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
 
 impl openraft::RaftTypeConfig for TypeConfig {
     type D = Commands;
-    type R = Answers;
+    type R = CommandResults;
     type NodeId = u64;
     type Node = ();
     type Term = u64;
@@ -56,7 +56,7 @@ pub(crate) type TransferResponse = openraft::raft::TransferLeaderResponse<TypeCo
 pub(crate) type RpcError = openraft::errors::RPCError<TypeConfig>;
 pub(crate) type Unreachable = openraft::errors::Unreachable<TypeConfig>;
 
-/// The commands of one entry, framed by `state::codec`.
+/// Commands of one entry, framed by `state::codec`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Commands(pub(crate) Bytes);
 
@@ -72,26 +72,26 @@ impl fmt::Display for Commands {
     }
 }
 
-/// What the machine answered to the commands of one entry. The lock is only there because openraft asks for `Sync`.
-pub(crate) struct Answers(Mutex<Vec<Answer>>);
+/// Results of the commands of one entry. The lock exists only because openraft requires `Sync`.
+pub(crate) struct CommandResults(Mutex<Vec<CommandResult>>);
 
-impl Answers {
-    pub(crate) fn new(answers: Vec<Answer>) -> Self {
+impl CommandResults {
+    pub(crate) fn new(answers: Vec<CommandResult>) -> Self {
         Self(Mutex::new(answers))
     }
 
-    pub(crate) fn into_inner(self) -> Vec<Answer> {
+    pub(crate) fn into_inner(self) -> Vec<CommandResult> {
         self.0.into_inner()
     }
 }
 
-impl fmt::Debug for Answers {
+impl fmt::Debug for CommandResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answers", self.0.lock().len())
+        write!(f, "{} results", self.0.lock().len())
     }
 }
 
-/// Called with the outcome of a write where it is known, without a task in between. Dropped uncalled when Raft stops.
+/// Callback with the outcome of a write, without a task in between. Dropped uncalled when Raft stops.
 pub(crate) struct Completion<T>(Box<dyn FnOnce(T) + Send>);
 
 impl<T> Completion<T> {

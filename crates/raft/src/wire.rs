@@ -1,6 +1,6 @@
-//! Raft's messages as they travel between nodes: the body of an envelope, by its kind.
+//! Wire encoding of Raft's messages between nodes: the body of an envelope, by its kind.
 //!
-//! A node reads what it knows and refuses the rest; a new form is a new version or a new kind.
+//! A node decodes the kinds that it knows and rejects the rest; a new layout is a new version or a new kind.
 //!
 //! # Invariants
 //!
@@ -17,7 +17,7 @@ use crate::encoding::{
     entry_record, get_log_id, get_vote, membership_record, put_log_id, put_vote, read_entry_record,
     read_membership_record,
 };
-use crate::founding::Standing;
+use crate::group_bootstrap::VoterState;
 use crate::log::READ_BYTES_MAX;
 use crate::proposer::PROPOSAL_LEN_MAX;
 use crate::types::{
@@ -25,70 +25,71 @@ use crate::types::{
     VoteResponse,
 };
 
-/// The version of every body.
+/// Version of every body.
 pub(crate) const VERSION: u32 = 2;
 
-/// The largest message that is sent or accepted.
+/// Largest message that is sent or accepted.
 pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
 
-/// What a message has around what it carries.
-const AROUND_LEN_MAX: usize = 64 << 10;
+/// Bound of a message's overhead around its payload.
+const ENVELOPE_OVERHEAD_MAX: usize = 64 << 10;
 
-// What is proposed together is one entry; a message has what is read of the log at once, or one entry that is longer.
-// Commands count for more than an entry writes around them.
+// One proposal is one entry; a message has the entries of one read of the log, or one longer entry. The weight of a
+// command exceeds its overhead in an entry.
 const _: () = assert!(
-    PROPOSAL_LEN_MAX + AROUND_LEN_MAX <= MESSAGE_LEN_MAX && READ_BYTES_MAX + AROUND_LEN_MAX <= MESSAGE_LEN_MAX,
+    PROPOSAL_LEN_MAX + ENVELOPE_OVERHEAD_MAX <= MESSAGE_LEN_MAX
+        && READ_BYTES_MAX + ENVELOPE_OVERHEAD_MAX <= MESSAGE_LEN_MAX,
     "an entry would not reach a follower"
 );
 const _: () = assert!(
-    CHUNK_LEN_MAX + AROUND_LEN_MAX <= MESSAGE_LEN_MAX,
+    CHUNK_LEN_MAX + ENVELOPE_OVERHEAD_MAX <= MESSAGE_LEN_MAX,
     "a chunk of a snapshot would not reach a follower"
 );
 
-/// What a body is.
+/// Kind of a message's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Kind {
+pub(crate) enum MessageKind {
     Append = 1,
-    AppendAnswer = 2,
+    AppendResponse = 2,
     Vote = 3,
-    VoteAnswer = 4,
+    VoteResponse = 4,
     PreVote = 5,
     Transfer = 6,
-    TransferAnswer = 7,
+    TransferResponse = 7,
     SnapshotHead = 8,
     SnapshotChunk = 9,
     SnapshotEnd = 10,
-    SnapshotAnswer = 11,
-    Founding = 12,
-    FoundingAnswer = 13,
+    SnapshotResponse = 11,
+    Bootstrap = 12,
+    BootstrapResponse = 13,
     Fetch = 14,
     Digest = 15,
-    DigestAnswer = 16,
+    DigestResponse = 16,
 }
 
-impl Kind {
+impl MessageKind {
     const ALL: [Self; 16] = [
         Self::Append,
-        Self::AppendAnswer,
+        Self::AppendResponse,
         Self::Vote,
-        Self::VoteAnswer,
+        Self::VoteResponse,
         Self::PreVote,
         Self::Transfer,
-        Self::TransferAnswer,
+        Self::TransferResponse,
         Self::SnapshotHead,
         Self::SnapshotChunk,
         Self::SnapshotEnd,
-        Self::SnapshotAnswer,
-        Self::Founding,
-        Self::FoundingAnswer,
+        Self::SnapshotResponse,
+        Self::Bootstrap,
+        Self::BootstrapResponse,
         Self::Fetch,
         Self::Digest,
-        Self::DigestAnswer,
+        Self::DigestResponse,
     ];
 }
 
-/// Which group a message is of, and who sends it.
+/// Group and sender of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sender {
     pub(crate) group: GroupId,
@@ -97,7 +98,7 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn envelope(&self, kind: Kind, id: u64, body: Bytes) -> RaftEnvelope {
+    pub(crate) fn envelope(&self, kind: MessageKind, id: u64, body: Bytes) -> RaftEnvelope {
         RaftEnvelope {
             version: VERSION,
             group: self.group.get(),
@@ -110,16 +111,16 @@ impl Sender {
     }
 }
 
-/// Returns what the body of an envelope is, if this node can read it.
-pub(crate) fn kind(envelope: &RaftEnvelope) -> Result<Kind, Malformed> {
-    let known = Kind::ALL.into_iter().find(|kind| *kind as u32 == envelope.kind);
+/// Returns the kind of an envelope's body, if this node can decode it.
+pub(crate) fn kind(envelope: &RaftEnvelope) -> Result<MessageKind, Malformed> {
+    let known = MessageKind::ALL.into_iter().find(|kind| *kind as u32 == envelope.kind);
     known
         .filter(|_| envelope.version == VERSION)
         .ok_or(Malformed { what: "raft message" })
 }
 
-/// Returns the body of an envelope that must be of this kind.
-pub(crate) fn body(envelope: RaftEnvelope, expected: Kind) -> Result<Bytes, Malformed> {
+/// Returns the body of an envelope, which must be of this kind.
+pub(crate) fn body(envelope: RaftEnvelope, expected: MessageKind) -> Result<Bytes, Malformed> {
     if kind(&envelope)? == expected {
         Ok(envelope.body)
     } else {
@@ -127,7 +128,8 @@ pub(crate) fn body(envelope: RaftEnvelope, expected: Kind) -> Result<Bytes, Malf
     }
 }
 
-/// A body with its sender's time: logged time in what leaders ask and voters answer, the wall clock in other answers.
+/// Body with its sender's time: logged time in leaders' requests and voters' responses, the wall clock in other
+/// responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timed<T> {
     pub(crate) time_ms: u64,
@@ -176,7 +178,7 @@ const MATCHING: u8 = 0;
 const CONFLICT: u8 = 1;
 const HIGHER_VOTE: u8 = 2;
 
-pub(crate) fn append_answer(result: &AppendResult, wall_ms: u64) -> Bytes {
+pub(crate) fn append_response(result: &AppendResult, wall_ms: u64) -> Bytes {
     let mut writer = Writer::default();
     writer.u64(wall_ms);
     match result {
@@ -195,7 +197,7 @@ pub(crate) fn append_answer(result: &AppendResult, wall_ms: u64) -> Bytes {
     writer.finish()
 }
 
-pub(crate) fn read_append_answer(body: Bytes) -> Result<Timed<AppendResult>, Malformed> {
+pub(crate) fn read_append_response(body: Bytes) -> Result<Timed<AppendResult>, Malformed> {
     let result = |reader: &mut Reader| {
         Ok(match reader.u8()? {
             MATCHING => Ok(reader.option(get_log_id)?),
@@ -226,7 +228,7 @@ pub(crate) fn read_vote(body: Bytes) -> Result<VoteRequest, Malformed> {
     })
 }
 
-pub(crate) fn vote_answer(answer: &VoteResponse, logged_ms: u64) -> Bytes {
+pub(crate) fn vote_response(answer: &VoteResponse, logged_ms: u64) -> Bytes {
     let mut writer = Writer::default();
     writer.u64(logged_ms);
     put_vote(&mut writer, &answer.vote);
@@ -236,7 +238,7 @@ pub(crate) fn vote_answer(answer: &VoteResponse, logged_ms: u64) -> Bytes {
     writer.finish()
 }
 
-pub(crate) fn read_vote_answer(body: Bytes) -> Result<Timed<VoteResponse>, Malformed> {
+pub(crate) fn read_vote_response(body: Bytes) -> Result<Timed<VoteResponse>, Malformed> {
     let answer = |reader: &mut Reader| {
         let (vote, granted) = (get_vote(reader)?, reader.bool()?);
         Ok(VoteResponse::new(vote, reader.option(get_log_id)?, granted))
@@ -260,7 +262,7 @@ pub(crate) fn read_transfer(body: Bytes) -> Result<TransferRequest, Malformed> {
     })
 }
 
-/// The question for the digest after an entry.
+/// Encodes a request for the digest after an entry.
 pub(crate) fn digest(index: u64) -> Bytes {
     let mut writer = Writer::default();
     writer.u64(index);
@@ -271,7 +273,7 @@ pub(crate) fn read_digest(body: Bytes) -> Result<u64, Malformed> {
     read(body, Reader::u64)
 }
 
-pub(crate) fn digest_answer(digest: Option<u128>) -> Bytes {
+pub(crate) fn digest_response(digest: Option<u128>) -> Bytes {
     let mut writer = Writer::default();
     writer.option(digest.as_ref(), |writer, digest| {
         writer.u128(*digest);
@@ -279,38 +281,38 @@ pub(crate) fn digest_answer(digest: Option<u128>) -> Bytes {
     writer.finish()
 }
 
-pub(crate) fn read_digest_answer(body: Bytes) -> Result<Option<u128>, Malformed> {
+pub(crate) fn read_digest_response(body: Bytes) -> Result<Option<u128>, Malformed> {
     read(body, |reader| reader.option(Reader::u128))
 }
 
-/// What a voter has of a group, as the question at its beginning says it.
-pub(crate) fn standing(standing: Standing) -> Bytes {
+/// Encodes a bootstrap request: the sender's voter state.
+pub(crate) fn voter_state(voter_state: VoterState) -> Bytes {
     let mut writer = Writer::default();
-    standing.encode(&mut writer);
+    voter_state.encode(&mut writer);
     writer.finish()
 }
 
-pub(crate) fn read_standing(body: Bytes) -> Result<Standing, Malformed> {
-    read(body, Standing::decode)
+pub(crate) fn read_voter_state(body: Bytes) -> Result<VoterState, Malformed> {
+    read(body, VoterState::decode)
 }
 
-/// What the asked voter has, with its time.
-pub(crate) fn founding_answer(standing: Standing, wall_ms: u64) -> Bytes {
+/// Encodes a bootstrap response: the responder's voter state, with its wall clock.
+pub(crate) fn bootstrap_response(voter_state: VoterState, wall_ms: u64) -> Bytes {
     let mut writer = Writer::default();
     writer.u64(wall_ms);
-    standing.encode(&mut writer);
+    voter_state.encode(&mut writer);
     writer.finish()
 }
 
-pub(crate) fn read_founding_answer(body: Bytes) -> Result<Timed<Standing>, Malformed> {
-    read(body, |reader| Timed::read(reader, Standing::decode))
+pub(crate) fn read_bootstrap_response(body: Bytes) -> Result<Timed<VoterState>, Malformed> {
+    read(body, |reader| Timed::read(reader, VoterState::decode))
 }
 
 const TAKEN: u8 = 0;
 const VOTE_CHANGED: u8 = 1;
 const NOT_FLUSHED: u8 = 2;
 
-pub(crate) fn transfer_answer(answer: &TransferResponse) -> Bytes {
+pub(crate) fn transfer_response(answer: &TransferResponse) -> Bytes {
     let mut writer = Writer::default();
     match answer {
         Ok(()) => {
@@ -329,7 +331,7 @@ pub(crate) fn transfer_answer(answer: &TransferResponse) -> Bytes {
     writer.finish()
 }
 
-pub(crate) fn read_transfer_answer(body: Bytes) -> Result<TransferResponse, Malformed> {
+pub(crate) fn read_transfer_response(body: Bytes) -> Result<TransferResponse, Malformed> {
     read(body, |reader| {
         Ok(match reader.u8()? {
             TAKEN => Ok(()),
@@ -369,7 +371,7 @@ pub(crate) fn read_snapshot_head(body: Bytes) -> Result<(Vote, SnapshotMeta), Ma
     })
 }
 
-/// The end of a snapshot: how many chunks and bytes it had, so that a torn stream is never taken for a whole one.
+/// Encodes the end of a snapshot: its number of chunks and bytes, so that a truncated stream is detected.
 pub(crate) fn snapshot_end(chunks: u64, bytes: u64) -> Bytes {
     Writer::default().u64(chunks).u64(bytes).finish()
 }
@@ -378,22 +380,22 @@ pub(crate) fn read_snapshot_end(body: Bytes) -> Result<(u64, u64), Malformed> {
     read(body, |reader| Ok((reader.u64()?, reader.u64()?)))
 }
 
-/// Asks for a snapshot; the index, openraft's, that it must reach.
-pub(crate) fn fetch(reaching: u64) -> Bytes {
-    Writer::default().u64(reaching).finish()
+/// Encodes a request for a snapshot, with the index, openraft's, that it must reach.
+pub(crate) fn fetch(min_index: u64) -> Bytes {
+    Writer::default().u64(min_index).finish()
 }
 
 pub(crate) fn read_fetch(body: Bytes) -> Result<u64, Malformed> {
     read(body, Reader::u64)
 }
 
-pub(crate) fn snapshot_answer(vote: &Vote) -> Bytes {
+pub(crate) fn snapshot_response(vote: &Vote) -> Bytes {
     let mut writer = Writer::default();
     put_vote(&mut writer, vote);
     writer.finish()
 }
 
-pub(crate) fn read_snapshot_answer(body: Bytes) -> Result<Vote, Malformed> {
+pub(crate) fn read_snapshot_response(body: Bytes) -> Result<Vote, Malformed> {
     read(body, get_vote)
 }
 

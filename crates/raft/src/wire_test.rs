@@ -15,7 +15,7 @@ fn a_vote() -> Vote {
 }
 
 #[test]
-fn the_bytes_of_an_append_are_fixed() {
+fn append_request_bytes_are_fixed() {
     let request = AppendRequest {
         vote: a_vote(),
         prev_log_id: Some(id(3)),
@@ -38,7 +38,7 @@ fn the_bytes_of_an_append_are_fixed() {
 }
 
 #[test]
-fn appends_and_their_answers_read_back() {
+fn append_requests_and_responses_round_trip() {
     let request = AppendRequest {
         vote: a_vote(),
         prev_log_id: None,
@@ -58,24 +58,24 @@ fn appends_and_their_answers_read_back() {
         Err(AppendError::Conflict(id(2))),
         Err(AppendError::HigherVote(a_vote())),
     ] {
-        let read = read_append_answer(append_answer(&answer, 9)).unwrap();
+        let read = read_append_response(append_response(&answer, 9)).unwrap();
         assert_eq!((read.time_ms, read.body), (9, answer));
     }
 }
 
 #[test]
-fn votes_and_transfers_read_back() {
+fn votes_and_transfers_round_trip() {
     let mut request = VoteRequest::new(a_vote(), Some(id(4)));
     request.leadership_transfer = true;
     assert_eq!(read_vote(vote(&request)).unwrap(), request);
     let answer = VoteResponse::new(a_vote(), None, true);
-    let read = read_vote_answer(vote_answer(&answer, 9)).unwrap();
+    let read = read_vote_response(vote_response(&answer, 9)).unwrap();
     assert_eq!((read.time_ms, read.body), (9, answer));
-    let read = read_founding_answer(founding_answer(Standing::Initial, 9)).unwrap();
-    assert_eq!((read.time_ms, read.body), (9, Standing::Initial));
+    let read = read_bootstrap_response(bootstrap_response(VoterState::Initial, 9)).unwrap();
+    assert_eq!((read.time_ms, read.body), (9, VoterState::Initial));
     assert_eq!(read_digest(digest(7)), Ok(7));
     for answer in [None, Some(u128::MAX)] {
-        assert_eq!(read_digest_answer(digest_answer(answer)), Ok(answer));
+        assert_eq!(read_digest_response(digest_response(answer)), Ok(answer));
     }
     let request = TransferRequest::new(a_vote(), 3, Some(id(4)));
     assert_eq!(read_transfer(transfer(&request)).unwrap(), request);
@@ -90,12 +90,12 @@ fn votes_and_transfers_read_back() {
             actual: None,
         }),
     ] {
-        assert_eq!(read_transfer_answer(transfer_answer(&answer)).unwrap(), answer);
+        assert_eq!(read_transfer_response(transfer_response(&answer)).unwrap(), answer);
     }
 }
 
 #[test]
-fn a_snapshot_head_reads_back() {
+fn snapshot_head_round_trips() {
     let membership = Membership::new_with_defaults(vec![BTreeSet::from([1, 2])], [3]);
     let meta = SnapshotMeta {
         last_log_id: Some(id(9)),
@@ -109,15 +109,15 @@ fn a_snapshot_head_reads_back() {
 }
 
 #[test]
-fn an_unknown_version_or_kind_is_refused() {
+fn unknown_version_or_kind_is_rejected() {
     let sender = Sender {
         group: GroupId::new(1),
         incarnation: Incarnation::FIRST,
         node: NodeId::new(2),
     };
-    let envelope = sender.envelope(Kind::Vote, 0, Bytes::new());
-    assert_eq!(kind(&envelope), Ok(Kind::Vote));
-    assert!(body(envelope.clone(), Kind::Append).is_err());
+    let envelope = sender.envelope(MessageKind::Vote, 0, Bytes::new());
+    assert_eq!(kind(&envelope), Ok(MessageKind::Vote));
+    assert!(body(envelope.clone(), MessageKind::Append).is_err());
     let other_kind = RaftEnvelope {
         kind: 99,
         ..envelope.clone()
@@ -132,23 +132,23 @@ fn an_unknown_version_or_kind_is_refused() {
     }
 }
 
-/// What each kind of body is read by.
+/// Decoder of each kind of body.
 const READERS: [fn(Bytes) -> bool; 12] = [
     |body| read_append(body).is_ok(),
-    |body| read_append_answer(body).is_ok(),
+    |body| read_append_response(body).is_ok(),
     |body| read_vote(body).is_ok(),
-    |body| read_vote_answer(body).is_ok(),
+    |body| read_vote_response(body).is_ok(),
     |body| read_transfer(body).is_ok(),
-    |body| read_transfer_answer(body).is_ok(),
+    |body| read_transfer_response(body).is_ok(),
     |body| read_snapshot_head(body).is_ok(),
     |body| read_snapshot_end(body).is_ok(),
-    |body| read_snapshot_answer(body).is_ok(),
-    |body| read_founding_answer(body).is_ok(),
-    |body| read_standing(body).is_ok(),
+    |body| read_snapshot_response(body).is_ok(),
+    |body| read_bootstrap_response(body).is_ok(),
+    |body| read_voter_state(body).is_ok(),
     |body| read_fetch(body).is_ok(),
 ];
 
-/// A body of each kind that has variable parts.
+/// Returns a body of each kind that has variable parts.
 fn bodies() -> Vec<(usize, Bytes)> {
     let entry = |payload| Entry { log_id: id(4), payload };
     let membership = Membership::new_with_defaults(vec![BTreeSet::from([1, 2])], [3]);
@@ -167,7 +167,7 @@ fn bodies() -> Vec<(usize, Bytes)> {
     };
     vec![
         (0, append(&request, 9)),
-        (1, append_answer(&Ok(Some(id(4))), 9)),
+        (1, append_response(&Ok(Some(id(4))), 9)),
         (2, vote(&VoteRequest::new(a_vote(), Some(id(4))))),
         (6, snapshot_head(&a_vote(), &meta)),
     ]
@@ -175,7 +175,7 @@ fn bodies() -> Vec<(usize, Bytes)> {
 
 proptest::proptest! {
     #[test]
-    fn arbitrary_bodies_are_read_or_refused(
+    fn arbitrary_bodies_are_decoded_or_rejected(
         reader in 0..READERS.len(),
         bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
     ) {
@@ -183,7 +183,7 @@ proptest::proptest! {
     }
 
     #[test]
-    fn altered_bodies_are_read_or_refused(
+    fn altered_bodies_are_decoded_or_rejected(
         which in proptest::prelude::any::<proptest::sample::Index>(),
         at in proptest::prelude::any::<proptest::sample::Index>(),
         byte: u8,

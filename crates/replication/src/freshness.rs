@@ -1,7 +1,8 @@
-//! How fresh a group's copies are here: what pings have proved, counted for the tenants of this node.
+//! Freshness of a group's copies on this node: staleness bounds from the proofs that pings have brought.
 //!
-//! The group's leader pings the homes over their streams; its other nodes ask the leader. Both end up here, and readers
-//! ask here. For tenants that the group owns, its other nodes ask the leader for a read index the same way.
+//! The group's leader pings the homes over their streams; its other nodes poll the leader. Both add their proofs here,
+//! and readers ask here. For tenants that the group owns, its other nodes get a read index from the leader the same
+//! way.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,89 +12,94 @@ use std::{
 
 use parking_lot::Mutex;
 use stead_state::{
-    freshness::{Following, Proof, Proofs},
-    shard::{Shard, record::Record},
+    freshness::{FollowedTenant, Proof, Proofs},
+    shard::{Shard, record::TenantRecord},
 };
 use stead_store::shard::ShardMachine;
 use stead_types::{DirectoryVersion, FeedOffset, GroupId, Incarnation, TenantNumber};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::Views;
+use crate::SharedDirectoryView;
 
-/// How often is pinged while records flow or somebody asks.
+/// Interval between pings while records arrive or readers ask for freshness.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
-/// How often otherwise.
+/// Interval between pings otherwise.
 const IDLE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long somebody's asking lasts.
-const BUSY_FOR: Duration = Duration::from_secs(1);
+/// Time for which a reader's demand keeps pings frequent.
+const DEMAND_LIFETIME: Duration = Duration::from_secs(1);
 
-/// How one stream is, on the leader that follows it.
+/// Replication lag of one stream, on the follower group's leader.
 #[derive(Clone, Copy, Debug)]
 pub struct Lag {
-    /// The group that is followed.
+    /// The home group.
     pub home: GroupId,
     /// Whether its stream is open.
     pub connected: bool,
-    /// What has been applied of it.
+    /// Offset up to which it is applied.
     pub offset: FeedOffset,
-    /// How old the youngest proof is that nothing before it is missing of the attached tenants.
+    /// Age of the youngest proof that nothing before it is missing of the attached tenants.
     pub staleness: Option<Duration>,
-    /// Tenants that the offset speaks for.
+    /// Number of tenants that the offset covers.
     pub attached: u64,
-    /// Tenants that it does not speak for.
+    /// Number of tenants that it does not cover.
     pub detached: u64,
-    /// Of these, those of which the home has sent what could not be taken.
+    /// Number of detached tenants for which the home has sent invalid data.
     pub unreadable: u64,
 }
 
-/// The proofs of one group on one node.
+/// Freshness proofs of one group on one node.
 pub struct Freshness {
     group: GroupId,
     incarnation: Incarnation,
     machine: Arc<ShardMachine>,
-    views: Views,
+    directory_view: SharedDirectoryView,
     origin: Instant,
     proofs: Mutex<BTreeMap<GroupId, Proofs>>,
-    asked: Mutex<Option<Instant>>,
-    wanted: Notify,
+    last_demand: Mutex<Option<Instant>>,
+    demand: Notify,
     /// Homes whose stream is open.
     connected: Mutex<BTreeSet<GroupId>>,
-    /// Tenants of which their home has sent what could not be taken, since they were attached last.
+    /// Tenants for which their home has sent invalid data, since they were attached last.
     unreadable: Mutex<BTreeSet<(GroupId, TenantNumber)>>,
 }
 
 impl Freshness {
-    pub(crate) fn new(group: (GroupId, Incarnation), machine: Arc<ShardMachine>, views: Views) -> Self {
+    pub(crate) fn new(
+        group: GroupId,
+        incarnation: Incarnation,
+        machine: Arc<ShardMachine>,
+        directory_view: SharedDirectoryView,
+    ) -> Self {
         Self {
-            group: group.0,
-            incarnation: group.1,
+            group,
+            incarnation,
             machine,
-            views,
+            directory_view,
             origin: Instant::now(),
             proofs: Mutex::default(),
-            asked: Mutex::default(),
-            wanted: Notify::new(),
+            last_demand: Mutex::default(),
+            demand: Notify::new(),
             connected: Mutex::default(),
             unreadable: Mutex::default(),
         }
     }
 
-    /// Returns how far this node's copy of a tenant can be behind its home; `None` if nothing is known, as for a copy
-    /// that is not attached. Asking makes pings more frequent for a while.
+    /// Returns the staleness bound of this node's copy of a tenant; `None` if it is unknown, as for a copy that is not
+    /// attached. The call makes pings more frequent for a while.
     pub fn staleness(&self, tenant: TenantNumber) -> Option<Duration> {
-        self.want();
-        self.measured(tenant)
+        self.record_demand();
+        self.peek_staleness(tenant)
     }
 
-    /// Returns the same, from the pings that there are.
-    pub fn measured(&self, tenant: TenantNumber) -> Option<Duration> {
-        // All of it as of one state: a proof that is taken in after a tenant was detached does not speak for it.
+    /// Returns the staleness bound of [`Self::staleness`] without making pings more frequent.
+    pub fn peek_staleness(&self, tenant: TenantNumber) -> Option<Duration> {
+        // All of it as of one state: a proof that is added after a tenant was detached does not cover it.
         let measured = self.machine.read(|held| {
             let following = self.following(held.shard(), tenant)?;
-            let applied = self.reached(held.shard(), held.applied(), following.home);
+            let applied = self.applied_offset(held.shard(), held.applied(), following.home);
             let mut proofs = self.proofs.lock();
             let proofs = proofs.get_mut(&following.home)?;
-            self.views.read(|view| {
+            self.directory_view.read(|view| {
                 proofs.advance(applied, view.version());
                 proofs.staleness(self.now(), view, &following)
             })
@@ -101,7 +107,7 @@ impl Freshness {
         measured.ok().flatten()
     }
 
-    /// Returns how the streams are that this node follows; of use on the group's leader.
+    /// Returns the lag of each stream that this node follows; meaningful on the group's leader.
     pub fn lags(&self) -> Vec<Lag> {
         let now = self.now();
         let connected = self.connected.lock().clone();
@@ -125,7 +131,7 @@ impl Freshness {
                 offset: shard.stream(home),
                 staleness: proofs
                     .get(&home)
-                    .and_then(Proofs::counted)
+                    .and_then(Proofs::latest)
                     .map(|proof| now.saturating_sub(proof.as_of)),
                 attached,
                 detached,
@@ -136,13 +142,13 @@ impl Freshness {
         lags.unwrap_or_default()
     }
 
-    /// Notes that a home has sent what could not be taken of a tenant.
-    pub(crate) fn unreadable(&self, home: GroupId, tenant: TenantNumber) {
+    /// Notes that a home has sent invalid data for a tenant.
+    pub(crate) fn mark_unreadable(&self, home: GroupId, tenant: TenantNumber) {
         self.unreadable.lock().insert((home, tenant));
     }
 
     /// Notes whether a home's stream is open.
-    pub(crate) fn connected(&self, home: GroupId, is_open: bool) {
+    pub(crate) fn set_connected(&self, home: GroupId, is_open: bool) {
         let mut connected = self.connected.lock();
         if is_open {
             connected.insert(home);
@@ -151,14 +157,14 @@ impl Freshness {
         }
     }
 
-    /// Returns how a group's record says that a tenant is followed.
-    fn following(&self, shard: &Shard, tenant: TenantNumber) -> Option<Following> {
+    /// Returns from which home, and in which epoch, a tenant is followed according to its record.
+    fn following(&self, shard: &Shard, tenant: TenantNumber) -> Option<FollowedTenant> {
         let record = shard.record(tenant).filter(|record| !record.suspect)?;
         let (home, incarnation) = match record.owned() {
             Some(_) => (self.group, Some(self.incarnation)),
-            None => (record.home()?, session(shard, record)),
+            None => (record.home()?, attached_incarnation(shard, record)),
         };
-        Some(Following {
+        Some(FollowedTenant {
             tenant,
             home,
             epoch: record.epoch,
@@ -169,7 +175,7 @@ impl Freshness {
         })
     }
 
-    fn reached(&self, shard: &Shard, applied: u64, home: GroupId) -> FeedOffset {
+    fn applied_offset(&self, shard: &Shard, applied: u64, home: GroupId) -> FeedOffset {
         if home == self.group {
             let incarnation = self.incarnation;
             return FeedOffset {
@@ -180,7 +186,7 @@ impl Freshness {
         shard.stream(home)
     }
 
-    /// Returns the time since this began, by the own clock.
+    /// Returns the time since this value was made, by this node's clock.
     pub(crate) fn now(&self) -> Duration {
         self.at(Instant::now())
     }
@@ -189,73 +195,75 @@ impl Freshness {
         instant.saturating_duration_since(self.origin)
     }
 
-    /// Takes in a proof.
-    pub(crate) fn answered(&self, home: GroupId, proof: Proof) {
-        self.proofs.lock().entry(home).or_default().answered(proof);
+    /// Adds a proof of a home.
+    pub(crate) fn add_proof(&self, home: GroupId, proof: Proof) {
+        self.proofs.lock().entry(home).or_default().add(proof);
         self.advance(home);
     }
 
-    /// Counts what can be counted.
+    /// Makes proofs valid whose offset is applied and whose directory version is reached.
     pub(crate) fn advance(&self, home: GroupId) {
         let applied = self
             .machine
-            .read(|held| self.reached(held.shard(), held.applied(), home));
+            .read(|held| self.applied_offset(held.shard(), held.applied(), home));
         let Ok(applied) = applied else { return };
-        let version = self.views.version();
+        let version = self.directory_view.version();
         if let Some(proofs) = self.proofs.lock().get_mut(&home) {
             proofs.advance(applied, version);
         }
     }
 
-    /// Tells whether another ping of a home is of use.
+    /// Tells whether another ping to a home is useful.
     pub(crate) fn wants_ping(&self, home: GroupId) -> bool {
         self.advance(home);
-        self.proofs.lock().get(&home).is_none_or(Proofs::wants_ping)
+        self.proofs.lock().get(&home).is_none_or(Proofs::may_ping)
     }
 
-    /// Returns what is proved, by home: how old, up to which offset, under which version.
-    pub(crate) fn counted(&self) -> Vec<(GroupId, Duration, FeedOffset, DirectoryVersion)> {
+    /// Returns the valid proof of each home: its age, offset and directory version.
+    pub(crate) fn valid_proofs(&self) -> Vec<(GroupId, Duration, FeedOffset, DirectoryVersion)> {
         let now = self.now();
         let proofs = self.proofs.lock();
         let counted = proofs
             .iter()
             .filter(|(home, _)| **home != self.group)
             .filter_map(|(home, proofs)| {
-                let proof = proofs.counted()?;
+                let proof = proofs.latest()?;
                 Some((*home, now.saturating_sub(proof.as_of), proof.offset, proof.view))
             });
         counted.collect()
     }
 
-    /// Notes that somebody asks.
-    pub(crate) fn want(&self) {
+    /// Notes that a reader asks for freshness.
+    pub(crate) fn record_demand(&self) {
         let now = Instant::now();
-        let before = self.asked.lock().replace(now);
-        if before.is_none_or(|before| now - before > BUSY_FOR) {
-            self.wanted.notify_waiters();
+        let before = self.last_demand.lock().replace(now);
+        if before.is_none_or(|before| now - before > DEMAND_LIFETIME) {
+            self.demand.notify_waiters();
         }
     }
 
-    /// Tells whether somebody has asked lately.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.asked.lock().is_some_and(|asked| asked.elapsed() <= BUSY_FOR)
+    /// Tells whether a reader has asked for freshness lately.
+    pub(crate) fn has_recent_demand(&self) -> bool {
+        self.last_demand
+            .lock()
+            .is_some_and(|asked| asked.elapsed() <= DEMAND_LIFETIME)
     }
 
-    /// Waits until somebody asks who has not asked for a while.
-    pub(crate) async fn wanted(&self) {
-        self.wanted.notified().await;
+    /// Waits until a reader asks for freshness after a time without demand.
+    pub(crate) async fn demand_began(&self) {
+        self.demand.notified().await;
     }
 
-    /// Returns how long to wait between pings; `busy` is when records last came.
+    /// Returns the interval between pings; `busy` is the time of the last records.
     pub(crate) fn interval(&self, busy: Option<Instant>) -> Duration {
-        let last = busy.max(*self.asked.lock());
-        let is_busy = last.is_some_and(|last| last.elapsed() <= BUSY_FOR);
+        let last = busy.max(*self.last_demand.lock());
+        let is_busy = last.is_some_and(|last| last.elapsed() <= DEMAND_LIFETIME);
         if is_busy { BUSY_INTERVAL } else { IDLE_INTERVAL }
     }
 }
 
 /// Returns the incarnation of the home on whose stream a tenant is attached.
-fn session(shard: &Shard, record: &Record) -> Option<Incarnation> {
+fn attached_incarnation(shard: &Shard, record: &TenantRecord) -> Option<Incarnation> {
     let session = record.session.filter(|_| shard.is_attached(record))?;
     Some(session.incarnation)
 }

@@ -1,37 +1,37 @@
-//! Carries out between regions what `state` decided.
+//! Replication of tenants between groups and regions: carries out what `state` decided.
 //!
 //! ```text
 //!   home group's leader                                  follower group's leader
 //!   source ── FeedService.Subscribe, one stream a pair ──> follower ── Data, Attach, Offset ──> its group's log
 //!   source::seed ── FeedService.Seed ──────────────────>  follower::seed ── Chunk ──────────────┘
-//!   floor <── acknowledged <───────────────────────────┘
-//!                                                         freshness <── relay, on the group's other nodes
+//!   retention <── acknowledgements <───────────────────┘
+//!                                                         freshness <── freshness_poll, on the group's other nodes
 //! ```
 //!
-//! All of it is level-triggered: a leader works out from its records and its view what there is to do, and nothing that
-//! stands in memory here is missed when it is lost.
+//! All of it is level-triggered: a leader computes from its records and its directory view what there is to do, so that
+//! state lost from memory costs nothing.
 
-mod counters;
+mod directory_view;
 mod expiry;
-mod floor;
+mod feed_clients;
 mod follower;
 mod freshness;
-mod local;
+mod freshness_poll;
+mod group_context;
 mod payload;
-mod peers;
 mod reconcile;
-mod relay;
+mod retention;
 mod service;
 mod source;
 mod tasks;
-mod views;
+mod traffic;
 mod wire;
 
-pub use counters::{Border, Bytes, Counters};
-pub use floor::Limits;
+pub use directory_view::SharedDirectoryView;
 pub use freshness::{Freshness, Lag};
-pub use reconcile::{ReadVersion, Tell, ToDirectory};
-pub use service::{Feeds, Service};
-pub use source::acknowledged::{Acknowledged, Follower};
-pub use tasks::{GroupTasks, Replication, Shared};
-pub use views::Views;
+pub use reconcile::{DirectoryAccess, ReadVersion, SubmitCommand};
+pub use retention::RetentionLimits;
+pub use service::{FeedHandler, Service};
+pub use source::acknowledgements::{Acknowledgements, FollowerProgress};
+pub use tasks::{Dependencies, GroupTasks, Replication};
+pub use traffic::{RegionPair, TrafficBytes, TrafficCounters};

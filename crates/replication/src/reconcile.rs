@@ -1,14 +1,14 @@
-//! The reconciler: on a group's leader, proposes what the directory says and the group's records lack.
+//! Reconciler of a group's records with the directory: on the group's leader, proposes the steps that records lack.
 //!
-//! It looks at all tenants when leadership begins, and then at those that change. A tenant is looked at again until
-//! nothing is to be done about it, so a proposal that was void, or a report that got lost, is made again.
+//! It checks all tenants when leadership begins, and then those that change. A tenant is checked until no step is due,
+//! so a proposal that was void, or a report that got lost, is repeated.
 //!
 //! # Invariants
 //!
 //! 1. Nothing is proposed before the view has reached a version of the directory that was read, by read index, after
 //!    leadership began: a view from before could still name a home that has moved on.
-//! 2. A report that the directory does not take holds up no proposal, and no other report for longer than [`TELL_MAX`]; a
-//!    proposal that stays void holds up no other.
+//! 2. A report that the directory does not take delays no proposal, and no other report for longer than
+//!    [`SUBMIT_TIMEOUT`]; a proposal that stays void delays no other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +21,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use stead_state::{
-    directory::{Command, REPORTS_MAX, Report},
-    reconcile::{self, Page, STEPS_MAX, Step},
+    directory::{Command, GroupReport, REPORTS_MAX},
+    reconcile::{self, STEPS_MAX, Step, StepPage},
 };
 use stead_types::{DirectoryVersion, TenantNumber};
 use tokio::{
@@ -30,57 +30,57 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::local::Local;
+use crate::group_context::GroupContext;
 
-/// Asks the directory for its version, by read index; `None` if it does not answer.
+/// Function that reads the directory's version, by read index; `None` if the directory does not respond.
 pub type ReadVersion = Arc<dyn Fn() -> BoxFuture<'static, Option<DirectoryVersion>> + Send + Sync>;
-/// Has the directory take a command; tells whether it did.
-pub type Tell = Arc<dyn Fn(Command) -> BoxFuture<'static, bool> + Send + Sync>;
+/// Function that submits a command to the directory; returns whether the directory took it.
+pub type SubmitCommand = Arc<dyn Fn(Command) -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// How a group reaches the directory.
+/// Access of a group to the directory.
 #[derive(Clone)]
-pub struct ToDirectory {
-    /// Asks for its version.
+pub struct DirectoryAccess {
+    /// Reads its version.
     pub read_version: ReadVersion,
-    /// Has it take a report.
-    pub tell: Tell,
+    /// Submits a report.
+    pub submit: SubmitCommand,
 }
 
-/// Pause before the directory, or the own group, is asked again.
+/// Pause before a call to the directory, or a proposal, is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// The longest such pause for reports.
+/// Longest such pause for reports.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How long the directory may take for one command of reports.
-const TELL_MAX: Duration = Duration::from_secs(5);
-/// How long the view may take to reach a version before the directory is asked for a newer one.
-const REACH_MAX: Duration = Duration::from_secs(5);
-/// Whose turn the reconciler takes in the group.
+/// Longest time that the directory may take for one command of reports.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the view to reach a version, before a newer version is read.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// Scheduling class of the reconciler's proposals in the group's proposal queue.
 const CLASS: u64 = (1 << 63) + (1 << 61);
 
-/// Keeps the group's records as the directory says. Never returns; it is dropped when leadership ends.
-pub(crate) async fn keep(local: Arc<Local>, directory: ToDirectory) {
-    while !is_current(&local, &directory).await {
+/// Task that reconciles the group's records with the directory. Never returns; it is dropped when leadership ends.
+pub(crate) async fn run(context: Arc<GroupContext>, directory: DirectoryAccess) {
+    while !wait_until_current(&context, &directory).await {
         sleep(RETRY_PAUSE).await;
     }
-    let reports = Reports::default();
-    tokio::join!(propose(&local, &reports), report(&local, &directory, &reports));
+    let reports = ReportQueue::default();
+    tokio::join!(propose(&context, &reports), report(&context, &directory, &reports));
 }
 
-/// Waits until the view is as new as the directory was when this was called.
-async fn is_current(local: &Local, directory: &ToDirectory) -> bool {
+/// Waits until the view is as new as the directory was at the call; returns whether it is.
+async fn wait_until_current(context: &GroupContext, directory: &DirectoryAccess) -> bool {
     match (directory.read_version)().await {
-        Some(version) => local.views.reach(version, REACH_MAX).await,
+        Some(version) => context.directory_view.wait_for(version, VIEW_TIMEOUT).await,
         None => false,
     }
 }
 
-/// Proposes what records lack, page by page. Never returns.
-async fn propose(local: &Local, reports: &Reports) {
-    let mut versions = local.views.watch();
+/// Proposes the steps that records lack, page by page. Never returns.
+async fn propose(context: &GroupContext, reports: &ReportQueue) {
+    let mut versions = context.directory_view.watch();
     let mut seen = *versions.borrow_and_update();
-    let mut work = Work::new();
+    let mut queue = ReconcileQueue::new();
     loop {
-        let retry_at = work.retry_at;
+        let retry_at = queue.retry_at;
         tokio::select! {
             biased;
             changed = versions.changed() => {
@@ -88,43 +88,43 @@ async fn propose(local: &Local, reports: &Reports) {
                     std::future::pending::<()>().await;
                 }
                 let now = *versions.borrow_and_update();
-                work.changed(local.views.touched_since(seen));
+                queue.add_changed(context.directory_view.tenants_changed_since(seen));
                 seen = now;
             }
-            () = std::future::ready(()), if work.is_due() => {
-                let commands = work.next(local, reports);
+            () = std::future::ready(()), if queue.is_due() => {
+                let commands = queue.next(context, reports);
                 if !commands.is_empty() {
-                    match local.group.propose(CLASS, commands).await {
-                        Ok(_) => local.succeeded("taking in the directory"),
-                        Err(error) => local.retry("taking in the directory", &error),
+                    match context.group.propose(CLASS, commands).await {
+                        Ok(_) => context.succeeded("taking in the directory"),
+                        Err(error) => context.retry("taking in the directory", &error),
                     }
                 }
                 tokio::task::yield_now().await;
             }
-            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => work.retry(),
+            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => queue.retry(),
         }
     }
 }
 
-/// Tenants to look at.
-struct Work {
-    /// Where a pass over all tenants goes on.
+/// Queue of tenants to check.
+struct ReconcileQueue {
+    /// Next tenant of a pass over all tenants.
     pass: Option<TenantNumber>,
     due: BTreeSet<TenantNumber>,
-    /// What was proposed for a tenant last.
-    tried: BTreeMap<TenantNumber, Step>,
-    /// Those for whom the same would be proposed again: it was void, or the group did not take it.
+    /// Last step that was proposed for each tenant.
+    proposed: BTreeMap<TenantNumber, Step>,
+    /// Tenants for which the same step would be proposed again: it was void, or the group did not take it.
     waiting: BTreeSet<TenantNumber>,
     retry_at: Option<Instant>,
 }
 
-impl Work {
-    /// Returns all tenants as work.
+impl ReconcileQueue {
+    /// Returns a queue with all tenants.
     fn new() -> Self {
         Self {
             pass: Some(TenantNumber::new(0)),
             due: BTreeSet::new(),
-            tried: BTreeMap::new(),
+            proposed: BTreeMap::new(),
             waiting: BTreeSet::new(),
             retry_at: None,
         }
@@ -134,28 +134,28 @@ impl Work {
         self.pass.is_some() || !self.due.is_empty()
     }
 
-    /// Takes in which tenants have changed in the view; `None`: any may have.
-    fn changed(&mut self, touched: Option<BTreeSet<TenantNumber>>) {
-        match touched {
-            Some(touched) => self.due.extend(touched),
+    /// Adds the tenants that have changed in the view; `None`: any may have.
+    fn add_changed(&mut self, changed_tenants: Option<BTreeSet<TenantNumber>>) {
+        match changed_tenants {
+            Some(changed_tenants) => self.due.extend(changed_tenants),
             None => self.pass = Some(TenantNumber::new(0)),
         }
     }
 
-    /// Lets those have another try that waited for one.
+    /// Queues the waiting tenants again.
     fn retry(&mut self) {
         self.retry_at = None;
         for tenant in std::mem::take(&mut self.waiting) {
-            self.tried.remove(&tenant);
+            self.proposed.remove(&tenant);
             self.due.insert(tenant);
         }
     }
 
-    /// Looks at the next tenants. Returns what is to be proposed for them; they are looked at again after it.
-    fn next(&mut self, local: &Local, reports: &Reports) -> Vec<Bytes> {
+    /// Checks the next tenants and returns the commands to propose for them; they are checked again afterwards.
+    fn next(&mut self, context: &GroupContext, reports: &ReportQueue) -> Vec<Bytes> {
         let steps = match self.pass.filter(|_| self.due.is_empty()) {
             Some(from) => {
-                let page = page(local, from);
+                let page = page(context, from);
                 self.pass = page.as_ref().and_then(|page| page.next);
                 page.map_or_else(Vec::new, |page| page.steps)
             }
@@ -163,48 +163,53 @@ impl Work {
                 let mut tenants = std::mem::take(&mut self.due).into_iter();
                 let some: BTreeSet<_> = tenants.by_ref().take(STEPS_MAX).collect();
                 self.due.extend(tenants);
-                let steps = steps(local, &some);
+                let steps = steps(context, &some);
                 let none = some
                     .iter()
                     .filter(|tenant| !steps.iter().any(|step| step.tenant() == **tenant));
-                none.for_each(|tenant| drop(self.tried.remove(tenant)));
+                none.for_each(|tenant| drop(self.proposed.remove(tenant)));
                 steps
             }
         };
-        steps.into_iter().filter_map(|step| self.take(step, reports)).collect()
+        steps
+            .into_iter()
+            .filter_map(|step| self.add_step(step, reports))
+            .collect()
     }
 
-    /// Takes in what is to be done about a tenant; returns what is to be proposed now.
-    fn take(&mut self, step: Step, reports: &Reports) -> Option<Bytes> {
+    /// Handles the due step of a tenant: returns the command to propose, or queues a report or a retry.
+    fn add_step(&mut self, step: Step, reports: &ReportQueue) -> Option<Bytes> {
         let tenant = step.tenant();
         let Some(command) = step.command() else {
-            self.tried.remove(&tenant);
+            self.proposed.remove(&tenant);
             reports.add(tenant);
             return None;
         };
-        if self.tried.get(&tenant) == Some(&step) {
+        if self.proposed.get(&tenant) == Some(&step) {
             self.waiting.insert(tenant);
             self.retry_at.get_or_insert_with(|| Instant::now() + RETRY_PAUSE);
             return None;
         }
-        self.tried.insert(tenant, step);
+        self.proposed.insert(tenant, step);
         self.due.insert(tenant);
         Some(command)
     }
 }
 
-/// Returns what is to be done from a tenant on; `None` if the own rows are closed: such a node proposes nothing.
-fn page(local: &Local, from: TenantNumber) -> Option<Page> {
-    let page = local
-        .machine
-        .read(|held| local.views.read(|view| reconcile::page(view, held.shard(), from)));
+/// Returns a page of due steps from a tenant on; `None` if this node's rows are closed: such a node proposes nothing.
+fn page(context: &GroupContext, from: TenantNumber) -> Option<StepPage> {
+    let page = context.machine.read(|held| {
+        context
+            .directory_view
+            .read(|view| reconcile::page(view, held.shard(), from))
+    });
     page.ok()
 }
 
-/// Returns what is to be done about these tenants; nothing if the own rows are closed.
-fn steps(local: &Local, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
-    let steps = local.machine.read(|held| {
-        local.views.read(|view| {
+/// Returns the due steps of these tenants; none if this node's rows are closed.
+fn steps(context: &GroupContext, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
+    let steps = context.machine.read(|held| {
+        context.directory_view.read(|view| {
             let step = |number: &TenantNumber| reconcile::step(view, held.shard(), *number);
             tenants.iter().filter_map(step).collect()
         })
@@ -212,21 +217,21 @@ fn steps(local: &Local, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
     steps.unwrap_or_default()
 }
 
-/// Tenants of which the directory is to be told and has not been. There are at most as many as the group holds.
+/// Queue of tenants to report to the directory. It is bounded by the number of tenants that the group holds.
 #[derive(Default)]
-struct Reports {
+struct ReportQueue {
     new: Mutex<BTreeSet<TenantNumber>>,
     added: Notify,
 }
 
-impl Reports {
+impl ReportQueue {
     fn add(&self, tenant: TenantNumber) {
         if self.new.lock().insert(tenant) {
             self.added.notify_one();
         }
     }
 
-    /// Takes out as many as one command has.
+    /// Takes the tenants of one command out of the queue.
     fn take(&self) -> BTreeSet<TenantNumber> {
         let mut new = self.new.lock();
         let taken: BTreeSet<_> = new.iter().take(REPORTS_MAX).copied().collect();
@@ -235,18 +240,18 @@ impl Reports {
     }
 }
 
-/// Reports that the directory has not taken, and when they are made again.
-struct Failed {
+/// Reports that the directory has not taken, with the time of their retry.
+struct ReportRetries {
     tenants: BTreeSet<TenantNumber>,
-    /// Up to here they have had their turn.
+    /// Last tenant that had its turn.
     last: TenantNumber,
-    /// How many make one command: fewer each time, so that one that is never taken is alone in the end.
+    /// Number of reports in one command: fewer each time, so that a report that is never taken ends up alone.
     count: usize,
     pause: Duration,
     retry_at: Instant,
 }
 
-impl Failed {
+impl ReportRetries {
     fn new() -> Self {
         Self {
             tenants: BTreeSet::new(),
@@ -257,7 +262,7 @@ impl Failed {
         }
     }
 
-    /// Returns those whose turn it is.
+    /// Returns the tenants whose reports are due next, round robin.
     fn turn(&mut self) -> BTreeSet<TenantNumber> {
         let behind = (Bound::Excluded(self.last), Bound::Unbounded);
         let mut turn: BTreeSet<_> = self.tenants.range(behind).take(self.count).copied().collect();
@@ -268,7 +273,7 @@ impl Failed {
         turn
     }
 
-    /// Takes in that these were taken, or are over.
+    /// Removes tenants whose reports were taken, or are not due any more.
     fn done(&mut self, tenants: &BTreeSet<TenantNumber>) {
         let before = self.tenants.len();
         self.tenants.retain(|tenant| !tenants.contains(tenant));
@@ -279,7 +284,7 @@ impl Failed {
         }
     }
 
-    /// Takes in that these were not taken.
+    /// Adds tenants whose reports were not taken, and backs off.
     fn add(&mut self, tenants: BTreeSet<TenantNumber>) {
         self.count = (self.count.min(tenants.len()) / 2).max(1);
         self.tenants.extend(tenants);
@@ -288,9 +293,9 @@ impl Failed {
     }
 }
 
-/// Tells the directory, again and again until it has taken everything. Never returns.
-async fn report(local: &Local, directory: &ToDirectory, reports: &Reports) {
-    let mut failed = Failed::new();
+/// Submits reports to the directory, and retries those that it does not take. Never returns.
+async fn report(context: &GroupContext, directory: &DirectoryAccess, reports: &ReportQueue) {
+    let mut failed = ReportRetries::new();
     loop {
         let mut tenants = reports.take();
         if tenants.is_empty() && failed.retry_at <= Instant::now() {
@@ -303,10 +308,10 @@ async fn report(local: &Local, directory: &ToDirectory, reports: &Reports) {
             }
             continue;
         }
-        // What it was to be told may be over by now.
-        let still: Vec<Report> = steps(local, &tenants).iter().filter_map(Step::report).collect();
-        if still.is_empty() || tell(local, directory, still).await {
-            // A tenant whose report the directory has changes in the view because of it, and is looked at then.
+        // Reports may not be due any more.
+        let still: Vec<GroupReport> = steps(context, &tenants).iter().filter_map(Step::report).collect();
+        if still.is_empty() || submit(context, directory, still).await {
+            // A report that the directory has taken changes its tenant in the view, which is checked then.
             failed.done(&tenants);
         } else {
             failed.add(tenants);
@@ -314,7 +319,7 @@ async fn report(local: &Local, directory: &ToDirectory, reports: &Reports) {
     }
 }
 
-async fn tell(local: &Local, directory: &ToDirectory, reports: Vec<Report>) -> bool {
-    let command = Command::Report(local.id(), local.group.incarnation(), reports);
-    matches!(timeout(TELL_MAX, (directory.tell)(command)).await, Ok(true))
+async fn submit(context: &GroupContext, directory: &DirectoryAccess, reports: Vec<GroupReport>) -> bool {
+    let command = Command::Report(context.id(), context.group.incarnation(), reports);
+    matches!(timeout(SUBMIT_TIMEOUT, (directory.submit)(command)).await, Ok(true))
 }

@@ -1,4 +1,4 @@
-//! What other nodes ask of this one's groups.
+//! The feed service: calls of other nodes to this node's groups.
 
 use std::{
     collections::BTreeMap,
@@ -17,34 +17,34 @@ use stead_types::{FeedOffset, GroupId};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    local::Local,
-    source::{self, seed::Seeding},
-    wire::{self, MESSAGE_LEN_MAX, ToHome},
+    group_context::GroupContext,
+    source::{self, seed::SeedSource},
+    wire::{self, MESSAGE_LEN_MAX, MessageToHome},
 };
 
-/// The groups of a node that can be asked.
+/// Registry of the groups of a node that serve the feed.
 #[derive(Default)]
-pub(crate) struct Registry(RwLock<BTreeMap<GroupId, Weak<Local>>>);
+pub(crate) struct FeedRegistry(RwLock<BTreeMap<GroupId, Weak<GroupContext>>>);
 
-impl Registry {
-    pub(crate) fn add(&self, local: &Arc<Local>) {
-        self.0.write().insert(local.id(), Arc::downgrade(local));
+impl FeedRegistry {
+    pub(crate) fn add(&self, context: &Arc<GroupContext>) {
+        self.0.write().insert(context.id(), Arc::downgrade(context));
     }
 
-    fn get(&self, group: u32) -> Result<Arc<Local>, Status> {
+    fn get(&self, group: u32) -> Result<Arc<GroupContext>, Status> {
         let found = self.0.read().get(&GroupId::new(group)).and_then(Weak::upgrade);
         found.ok_or_else(|| Status::not_found(format!("group {group} is not on this node")))
     }
 }
 
-/// Serves the feed for the groups of a node.
-pub struct Feeds(Arc<Registry>);
+/// Handler of the feed service for the groups of a node.
+pub struct FeedHandler(Arc<FeedRegistry>);
 
-/// The service as it is mounted.
-pub type Service = FeedServiceServer<Feeds>;
+/// The feed service as it is mounted on a server.
+pub type Service = FeedServiceServer<FeedHandler>;
 
-pub(crate) fn service(registry: Arc<Registry>) -> Service {
-    FeedServiceServer::new(Feeds(registry))
+pub(crate) fn service(registry: Arc<FeedRegistry>) -> Service {
+    FeedServiceServer::new(FeedHandler(registry))
         .max_decoding_message_size(MESSAGE_LEN_MAX)
         .max_encoding_message_size(MESSAGE_LEN_MAX)
 }
@@ -52,7 +52,7 @@ pub(crate) fn service(registry: Arc<Registry>) -> Service {
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl FeedService for Feeds {
+impl FeedService for FeedHandler {
     type SubscribeStream = Responses<SubscribeResponse>;
     type SeedStream = Responses<SeedResponse>;
 
@@ -61,11 +61,11 @@ impl FeedService for Feeds {
         request: Request<Streaming<SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let mut inbound = request.into_inner();
-        let Some(ToHome::Open(open)) = inbound.message().await?.and_then(|first| first.message) else {
+        let Some(MessageToHome::Open(open)) = inbound.message().await?.and_then(|first| first.message) else {
             return Err(Status::invalid_argument("a stream begins with open"));
         };
-        let local = self.0.get(open.home_group)?;
-        let source = Box::pin(source::open(local, open, inbound)).await?;
+        let context = self.0.get(open.home_group)?;
+        let source = Box::pin(source::open(context, open, inbound)).await?;
         let messages = futures::stream::unfold(source, |mut source| async {
             let message = source.next().await?;
             Some((message, source))
@@ -75,9 +75,9 @@ impl FeedService for Feeds {
 
     async fn seed(&self, request: Request<SeedRequest>) -> Result<Response<Self::SeedStream>, Status> {
         let request = request.into_inner();
-        let local = self.0.get(request.home_group)?;
-        let garbled = |garbled: wire::Garbled| Status::invalid_argument(garbled.to_string());
-        let seeding = Seeding::new(local, &request).map_err(garbled)?;
+        let context = self.0.get(request.home_group)?;
+        let invalid = |invalid: wire::InvalidMessage| Status::invalid_argument(invalid.to_string());
+        let seeding = SeedSource::new(context, &request).map_err(invalid)?;
         let messages = futures::stream::unfold(seeding, |mut seeding| async {
             let message = seeding.next().await?;
             Some((message, seeding))
@@ -87,21 +87,21 @@ impl FeedService for Feeds {
 
     async fn freshness(&self, request: Request<FreshnessRequest>) -> Result<Response<FreshnessResponse>, Status> {
         let request = request.into_inner();
-        let local = self.0.get(request.group)?;
+        let context = self.0.get(request.group)?;
         if request.busy {
-            local.freshness.want();
+            context.freshness.record_demand();
         }
         let mut proofs = Vec::new();
-        // For tenants that the group owns: whatever was acknowledged before the request came is at or below this index.
-        if let Ok(index) = local.group.read_index().await {
+        // For tenants that the group owns: all that was acknowledged before the request came is at or below this index.
+        if let Ok(index) = context.group.read_index().await {
             let offset = FeedOffset {
-                incarnation: local.group.incarnation(),
+                incarnation: context.group.incarnation(),
                 index,
             };
-            let version = local.views.version();
-            proofs.push((local.id(), std::time::Duration::ZERO, offset, version));
+            let version = context.directory_view.version();
+            proofs.push((context.id(), std::time::Duration::ZERO, offset, version));
         }
-        proofs.extend(local.freshness.counted());
+        proofs.extend(context.freshness.valid_proofs());
         let proofs = proofs.into_iter().map(|(home, age, offset, version)| FreshnessProof {
             home_group: home.get(),
             age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
@@ -110,7 +110,7 @@ impl FeedService for Feeds {
             view_index: version.index,
         });
         let proofs = proofs.collect();
-        let applied = local.machine.read(|held| held.applied());
+        let applied = context.machine.read(|held| held.applied());
         let applied = applied.map_err(|half_changed| Status::unavailable(half_changed.to_string()))?;
         Ok(Response::new(FreshnessResponse { proofs, applied }))
     }

@@ -1,4 +1,4 @@
-//! What runs for each group of a node, and what of it only on the group's leader.
+//! Replication tasks of a node's groups: those that run on every voter, and those that run on the leader only.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -9,51 +9,53 @@ use stead_store::shard::ShardMachine;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Views,
-    counters::Counters,
-    expiry,
-    floor::{self, Limits},
+    SharedDirectoryView, expiry,
+    feed_clients::FeedClients,
     follower,
     freshness::Freshness,
-    local::Local,
-    peers::Peers,
-    reconcile::{self, ToDirectory},
-    relay,
-    service::{self, Registry, Service},
-    source::acknowledged::Acknowledged,
+    freshness_poll,
+    group_context::GroupContext,
+    reconcile::{self, DirectoryAccess},
+    retention::{self, RetentionLimits},
+    service::{self, FeedRegistry, Service},
+    source::acknowledgements::Acknowledgements,
+    traffic::TrafficCounters,
 };
 
-/// What a node's groups share.
+/// Dependencies of a node's replication.
 #[derive(Clone)]
-pub struct Shared {
-    /// The node's view of the directory.
-    pub views: Views,
-    /// How peers are dialled.
+pub struct Dependencies {
+    /// The node's directory view.
+    pub directory_view: SharedDirectoryView,
+    /// Dials other nodes.
     pub connect: Connect,
-    /// How the directory is asked and told.
-    pub directory: ToDirectory,
-    /// How much of the past homes keep.
-    pub limits: Limits,
-    /// What counts messages of other nodes that could not be taken.
+    /// Access to the directory.
+    pub directory: DirectoryAccess,
+    /// Bounds of the history that homes keep.
+    pub limits: RetentionLimits,
+    /// Counters of messages from other nodes that were damaged or invalid.
     pub alarms: PeerAlarms,
 }
 
-/// Replication of a node: its service, and the tasks of each of its groups.
+/// Replication of a node: its feed service, and the tasks of each of its groups.
 pub struct Replication {
-    shared: Shared,
-    registry: Arc<Registry>,
-    peers: Arc<Peers>,
-    counters: Arc<Counters>,
+    dependencies: Dependencies,
+    registry: Arc<FeedRegistry>,
+    feed_clients: Arc<FeedClients>,
+    counters: Arc<TrafficCounters>,
 }
 
 impl Replication {
-    /// Returns a node's replication, without groups.
-    pub fn new(shared: Shared) -> Self {
+    /// Returns the replication of a node without groups.
+    pub fn new(dependencies: Dependencies) -> Self {
         Self {
-            peers: Arc::new(Peers::new(shared.views.clone(), shared.connect.clone())),
+            feed_clients: Arc::new(FeedClients::new(
+                dependencies.directory_view.clone(),
+                dependencies.connect.clone(),
+            )),
             registry: Arc::default(),
             counters: Arc::default(),
-            shared,
+            dependencies,
         }
     }
 
@@ -62,30 +64,30 @@ impl Replication {
         service::service(self.registry.clone())
     }
 
-    /// Returns the bytes that have been sent over borders.
-    pub fn counters(&self) -> &Arc<Counters> {
+    /// Returns the counters of bytes that were sent to other regions.
+    pub fn counters(&self) -> &Arc<TrafficCounters> {
         &self.counters
     }
 
-    /// Adds a group; its tasks do their work once they are run.
+    /// Adds a group; its tasks start with [`GroupTasks::run`].
     pub fn group(&self, group: Group, machine: Arc<ShardMachine>) -> GroupTasks {
-        let views = self.shared.views.clone();
-        let name = (group.id(), group.incarnation());
-        let freshness = Arc::new(Freshness::new(name, machine.clone(), views.clone()));
-        let local = Arc::new(Local {
+        let directory_view = self.dependencies.directory_view.clone();
+        let freshness = Freshness::new(group.id(), group.incarnation(), machine.clone(), directory_view.clone());
+        let freshness = Arc::new(freshness);
+        let context = Arc::new(GroupContext {
             group,
             machine,
-            views,
+            directory_view,
             counters: self.counters.clone(),
-            acknowledged: Arc::default(),
+            acknowledgements: Arc::default(),
             freshness,
-            alarms: self.shared.alarms.clone(),
+            alarms: self.dependencies.alarms.clone(),
         });
-        self.registry.add(&local);
+        self.registry.add(&context);
         GroupTasks {
-            local,
-            peers: self.peers.clone(),
-            shared: self.shared.clone(),
+            context,
+            feed_clients: self.feed_clients.clone(),
+            dependencies: self.dependencies.clone(),
         }
     }
 }
@@ -93,37 +95,37 @@ impl Replication {
 /// The tasks of one group on one node.
 #[derive(Clone)]
 pub struct GroupTasks {
-    local: Arc<Local>,
-    peers: Arc<Peers>,
-    shared: Shared,
+    context: Arc<GroupContext>,
+    feed_clients: Arc<FeedClients>,
+    dependencies: Dependencies,
 }
 
 impl GroupTasks {
-    /// Returns how fresh the group's copies are here, for readers.
+    /// Returns the freshness of the group's copies on this node, for readers.
     pub fn freshness(&self) -> Arc<Freshness> {
-        self.local.freshness.clone()
+        self.context.freshness.clone()
     }
 
-    /// Returns what followers have acknowledged, while this node leads.
-    pub fn acknowledged(&self) -> Arc<Acknowledged> {
-        self.local.acknowledged.clone()
+    /// Returns the acknowledgements of followers, current while this node leads.
+    pub fn acknowledgements(&self) -> Arc<Acknowledgements> {
+        self.context.acknowledgements.clone()
     }
 
-    /// Runs until the token fires. While this node leads it follows, reconciles, removes expired keys and moves the
-    /// floor; while it does not it asks the leader how fresh the copies are.
-    /// Storage that cannot be read stops the node.
+    /// Runs the group's tasks until the token fires. While this node leads, they follow homes, reconcile, remove
+    /// expired keys and move the retention floor; otherwise they poll the leader for freshness. Storage that cannot be
+    /// read stops the node.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let mut leadership = self.local.group.watch_leader();
+        let mut leadership = self.context.group.watch_leader();
         loop {
             let (is_here, term) = {
                 let known = leadership.borrow_and_update();
                 (known.is_here, known.term)
             };
             let work: BoxFuture<'_, ()> = if is_here {
-                self.local.acknowledged.leads(term);
+                self.context.acknowledgements.start_term(term);
                 Box::pin(self.lead())
             } else {
-                Box::pin(relay::relay(&self.local, &self.peers))
+                Box::pin(freshness_poll::run(&self.context, &self.feed_clients))
             };
             let other = |now: &Leadership| now.is_here != is_here || (is_here && now.term != term);
             let is_over = async { leadership.wait_for(other).await.is_err() };
@@ -141,12 +143,12 @@ impl GroupTasks {
     }
 
     async fn lead(&self) {
-        let (local, shared) = (&self.local, &self.shared);
+        let (context, dependencies) = (&self.context, &self.dependencies);
         tokio::join!(
-            reconcile::keep(local.clone(), shared.directory.clone()),
-            follower::follow(local.clone(), self.peers.clone()),
-            floor::keep(local.clone(), shared.limits),
-            expiry::keep(local.clone()),
+            reconcile::run(context.clone(), dependencies.directory.clone()),
+            follower::follow(context.clone(), self.feed_clients.clone()),
+            retention::run(context.clone(), dependencies.limits),
+            expiry::run(context.clone()),
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Values to messages and back.
+//! Conversions between values and feed messages.
 
 use bytes::Bytes;
 use stead_api::proto::internal::v1::{self as proto, subscribe_request, subscribe_response};
@@ -6,27 +6,27 @@ use stead_state::shard::record::{AttachNumber, ClientsLoaded};
 use stead_types::{ClientId, DirectoryVersion, Epoch, FeedOffset, Incarnation, Revision, TenantNumber};
 
 pub(crate) use proto::{SubscribeRequest, SubscribeResponse};
-pub(crate) use subscribe_request::Message as ToHome;
-pub(crate) use subscribe_response::Message as ToFollower;
+pub(crate) use subscribe_request::Message as MessageToHome;
+pub(crate) use subscribe_response::Message as MessageToFollower;
 
-/// Longest message of the feed, in bytes: a batch may be one large write longer than it should be.
+/// Longest feed message in bytes: a batch may exceed its bound by one large write.
 pub(crate) const MESSAGE_LEN_MAX: usize = 24 << 20;
 
-/// A message that means nothing: a newer node or a bug.
+/// Error of a feed message with a field that is missing or invalid: from a newer node, or a bug.
 #[derive(Debug, thiserror::Error)]
-#[error("a message of the feed cannot be read: {0}")]
-pub(crate) struct Garbled(pub(crate) &'static str);
+#[error("feed message is invalid: {0}")]
+pub(crate) struct InvalidMessage(pub(crate) &'static str);
 
-/// How far a copy of a tenant is, and in which attempt to attach it.
+/// Position of a copy of a tenant: its revision, and the attempt to attach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(crate) struct TenantPosition {
     pub(crate) tenant: TenantNumber,
     pub(crate) epoch: Epoch,
     pub(crate) revision: Revision,
     pub(crate) attach: AttachNumber,
 }
 
-impl Position {
+impl TenantPosition {
     pub(crate) fn to_message(self) -> proto::FeedPosition {
         proto::FeedPosition {
             tenant: self.tenant.get(),
@@ -36,7 +36,7 @@ impl Position {
         }
     }
 
-    pub(crate) fn from_message(position: &proto::FeedPosition) -> Result<Self, Garbled> {
+    pub(crate) fn from_message(position: &proto::FeedPosition) -> Result<Self, InvalidMessage> {
         Ok(Self {
             tenant: TenantNumber::new(position.tenant),
             epoch: epoch(position.epoch)?,
@@ -46,13 +46,13 @@ impl Position {
     }
 }
 
-/// Reads a list of positions.
-pub(crate) fn positions(all: &[proto::FeedPosition]) -> Result<Vec<Position>, Garbled> {
-    all.iter().map(Position::from_message).collect()
+/// Converts a list of positions.
+pub(crate) fn positions(all: &[proto::FeedPosition]) -> Result<Vec<TenantPosition>, InvalidMessage> {
+    all.iter().map(TenantPosition::from_message).collect()
 }
 
-pub(crate) fn epoch(number: u32) -> Result<Epoch, Garbled> {
-    Epoch::new(number).ok_or(Garbled("epoch"))
+pub(crate) fn epoch(number: u32) -> Result<Epoch, InvalidMessage> {
+    Epoch::new(number).ok_or(InvalidMessage("epoch"))
 }
 
 pub(crate) fn offset_to(offset: FeedOffset) -> proto::FeedOffset {
@@ -62,8 +62,8 @@ pub(crate) fn offset_to(offset: FeedOffset) -> proto::FeedOffset {
     }
 }
 
-pub(crate) fn offset_from(offset: Option<proto::FeedOffset>) -> Result<FeedOffset, Garbled> {
-    let offset = offset.ok_or(Garbled("offset"))?;
+pub(crate) fn offset_from(offset: Option<proto::FeedOffset>) -> Result<FeedOffset, InvalidMessage> {
+    let offset = offset.ok_or(InvalidMessage("offset"))?;
     Ok(FeedOffset {
         incarnation: Incarnation(offset.incarnation),
         index: offset.index,
@@ -75,11 +75,11 @@ pub(crate) fn version_from(incarnation: u32, index: u64) -> DirectoryVersion {
     DirectoryVersion { incarnation, index }
 }
 
-/// Length of a client id.
+/// Length of a client id in bytes.
 const CLIENT_LEN: usize = 16;
 
-/// Writes which windows of a seed are there: a client id, up to which all are; or one and a revision, behind which that
-/// client's begin to lack.
+/// Encodes which idempotency windows of a seed are loaded: a client id up to which all are; or a client id and a
+/// revision after which that client's records are still missing.
 pub(crate) fn clients(loaded: ClientsLoaded) -> Bytes {
     match (loaded.part, loaded.whole) {
         (Some((client, revision)), _) => [&client.0.to_be_bytes()[..], &revision.to_u64().to_be_bytes()]
@@ -90,14 +90,14 @@ pub(crate) fn clients(loaded: ClientsLoaded) -> Bytes {
     }
 }
 
-/// Reads what [`clients`] wrote.
-pub(crate) fn read_clients(bytes: &[u8]) -> Result<ClientsLoaded, Garbled> {
-    let garbled = Garbled("client");
+/// Decodes what [`clients`] has encoded.
+pub(crate) fn read_clients(bytes: &[u8]) -> Result<ClientsLoaded, InvalidMessage> {
+    let invalid = InvalidMessage("client");
     let Some((client, revision)) = bytes.split_first_chunk::<CLIENT_LEN>() else {
         return if bytes.is_empty() {
             Ok(ClientsLoaded::default())
         } else {
-            Err(garbled)
+            Err(invalid)
         };
     };
     let client = u128::from_be_bytes(*client);
@@ -107,18 +107,18 @@ pub(crate) fn read_clients(bytes: &[u8]) -> Result<ClientsLoaded, Garbled> {
             part: None,
         });
     }
-    let revision = revision.try_into().map_err(|_| garbled)?;
+    let revision = revision.try_into().map_err(|_| invalid)?;
     Ok(ClientsLoaded {
         whole: client.checked_sub(1).map(ClientId),
         part: Some((ClientId(client), Revision::from_u64(u64::from_be_bytes(revision)))),
     })
 }
 
-pub(crate) fn to_home(message: ToHome) -> SubscribeRequest {
+pub(crate) fn to_home(message: MessageToHome) -> SubscribeRequest {
     SubscribeRequest { message: Some(message) }
 }
 
-pub(crate) fn to_follower(message: ToFollower) -> SubscribeResponse {
+pub(crate) fn to_follower(message: MessageToFollower) -> SubscribeResponse {
     SubscribeResponse { message: Some(message) }
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loaded_windows_read_back_and_garbled_ones_are_refused() {
+    fn loaded_clients_round_trip_and_wrong_lengths_are_refused() {
         let revision = Revision::from_u64(77);
         let whole = |whole| ClientsLoaded { whole, part: None };
         let part = |client: u128| ClientsLoaded {

@@ -1,4 +1,4 @@
-//! What a node takes from the world: connections, listeners, clocks. The simulation gives its own.
+//! Environment of a node: connections, listeners and clocks. The simulation supplies its own.
 
 use std::{
     fs, io,
@@ -15,40 +15,41 @@ use stead_raft::Clocks;
 use stead_store::health::Health;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Connections that others opened.
+/// Stream of inbound connections.
 pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Pin<Box<dyn Io>>>> + Send>>;
 
-/// Binds an address, `host:port`.
+/// Function that binds an address, `host:port`.
 pub type Bind = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Incoming>> + Send + Sync>;
 
-/// How long a test's offset of the wall clock is kept before it is read again.
-const OFFSET_KEPT: Duration = Duration::from_millis(50);
+/// Time for which a test's clock offset is cached before the file is read again.
+const OFFSET_CACHE_TIME: Duration = Duration::from_millis(50);
 
-/// What a node takes from the world.
+/// The node's connections, listeners and clocks.
 #[derive(Clone)]
 pub struct Environment {
-    /// Dials.
+    /// Dials an address.
     pub connect: Connect,
-    /// Listens.
+    /// Binds a listener.
     pub bind: Bind,
-    /// Tells the time. Logged time is steered by the wall clocks of all voters together; nothing is decided by one alone.
+    /// Wall clock and boot clock. Logged time is steered by the wall clocks of all voters together; nothing is decided
+    /// by one clock alone.
     pub clocks: Clocks,
-    /// The node's health, of one start: whoever runs the node may end it too.
+    /// Health of the node, of one start. Whoever runs the node may fail it too.
     pub health: Health,
-    /// Whether rows are written behind and checkpoints made by threads; a simulation has only one.
+    /// Whether rows are written and checkpoints are made by background threads; a simulation has only one thread.
     pub threads: bool,
-    /// What is kept of the past.
-    pub upkeep: Upkeep,
+    /// Retention limits.
+    pub retention: RetentionConfig,
 }
 
-/// What a node keeps of the past, and how often it looks. A simulation keeps little, so that it sees within seconds what
-/// takes days otherwise.
+/// Retention limits of a node: its logs and its tenants' history. A simulation keeps little, so that compaction, which
+/// takes days otherwise, happens within seconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Upkeep {
-    /// Of each group's log.
+pub struct RetentionConfig {
+    /// Limits of each group's log.
     pub log: stead_raft::LogLimits,
-    /// Of tenants' versions; bytes and age for the sake of followers are settings.
-    pub history: stead_replication::Limits,
+    /// Limits of tenants' version history. Bytes and age kept for followers are settings.
+    pub history: stead_replication::RetentionLimits,
 }
 
 impl std::fmt::Debug for Environment {
@@ -60,7 +61,8 @@ impl std::fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// The real world; an advertised address found in `dial` is dialled at the address that it maps to.
+    /// Returns the operating system's network and clocks. An advertised address found in `dial` is dialled at the
+    /// address that it maps to.
     pub fn real(dial: std::collections::BTreeMap<String, String>) -> Self {
         let dial = Arc::new(dial);
         let connect: Connect = Arc::new(move |address: String| {
@@ -80,17 +82,17 @@ impl Environment {
             },
             health: Health::default(),
             threads: true,
-            upkeep: Upkeep::default(),
+            retention: RetentionConfig::default(),
         }
     }
 
-    /// Sets the wall clock off by what a file says, in milliseconds, read again at each look; without the file it is right.
-    /// For tests only: it stands for a clock that is wrong.
+    /// Offsets the wall clock by the milliseconds in a file, which is read again at each use; without the file the
+    /// offset is zero. For tests only: it simulates a wrong clock.
     #[must_use]
     pub fn with_test_clock_offset(mut self, file: PathBuf) -> Self {
-        let offset = Offset {
+        let offset = ClockOffset {
             file,
-            known: Mutex::default(),
+            cached: Mutex::default(),
         };
         let Clocks { wall, boot } = self.clocks.clone();
         self.clocks.wall = Arc::new(move || wall().saturating_add_signed(offset.at(boot())));
@@ -117,7 +119,7 @@ fn wall() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The time since the machine was started, suspended or not.
+/// Returns the time since the machine was started, suspended time included.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the standard library has no clock that runs through suspend")]
 fn boot() -> Duration {
@@ -129,35 +131,36 @@ fn boot() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
 }
 
-/// Elsewhere the monotonic clock has to do: what passes while the machine is suspended is not seen.
+/// Returns the time since the first call, from the monotonic clock. Time while the machine is suspended is not counted
+/// here.
 #[cfg(not(target_os = "linux"))]
 fn boot() -> Duration {
     static STARTED: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
     STARTED.elapsed()
 }
 
-/// By how much a test sets the wall clock off.
-struct Offset {
+/// Offset of the wall clock that a test sets through a file.
+struct ClockOffset {
     file: PathBuf,
-    /// In milliseconds, and when it was read, by the boot clock.
-    known: Mutex<Option<(i64, Duration)>>,
+    /// The offset in milliseconds, and the boot time at which it was read.
+    cached: Mutex<Option<(i64, Duration)>>,
 }
 
-impl Offset {
+impl ClockOffset {
     fn at(&self, now: Duration) -> i64 {
-        let mut known = self.known.lock();
-        let before = known.map_or(0, |(offset, _)| offset);
-        if let Some((offset, read)) = *known
-            && now.saturating_sub(read) < OFFSET_KEPT
+        let mut cached = self.cached.lock();
+        let before = cached.map_or(0, |(offset, _)| offset);
+        if let Some((offset, read)) = *cached
+            && now.saturating_sub(read) < OFFSET_CACHE_TIME
         {
             return offset;
         }
-        // What is not readable is being written.
+        // A file that cannot be parsed is being written: the previous offset stays.
         let offset = offset(&self.file).unwrap_or(before);
-        *known = Some((offset, now));
-        drop(known);
+        *cached = Some((offset, now));
+        drop(cached);
         if offset != before {
-            tracing::warn!(offset_ms = offset, "a test has set the wall clock off");
+            tracing::warn!(offset_ms = offset, "wall clock offset set by a test");
         }
         offset
     }
@@ -176,12 +179,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_offset_is_read_again_and_garbage_changes_nothing() {
+    fn clock_offset_is_reread_and_invalid_text_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("node.clock");
-        let offset = Offset {
+        let offset = ClockOffset {
             file: file.clone(),
-            known: Mutex::default(),
+            cached: Mutex::default(),
         };
         let look = |seconds| offset.at(Duration::from_secs(seconds));
         assert_eq!(look(1), 0);
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn boot_clock_goes_forward() {
+    fn boot_clock_is_monotonic() {
         let before = boot();
         assert!(before > Duration::ZERO);
         assert!(boot() >= before);

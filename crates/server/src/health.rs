@@ -1,98 +1,98 @@
-//! Whether a node can serve: named checks, asked when somebody asks.
+//! Health checks of a node: named checks that are evaluated on request.
 
 use std::fmt::Write;
 
 use parking_lot::RwLock;
 
-/// What one check found.
-pub(crate) type Finding = Result<String, String>;
+/// Result of one check: a message either way.
+pub(crate) type CheckResult = Result<String, String>;
 
-struct Check {
+struct HealthCheck {
     name: &'static str,
-    weight: Weight,
-    look: Box<dyn Fn() -> Finding + Send + Sync>,
+    severity: Severity,
+    run: Box<dyn Fn() -> CheckResult + Send + Sync>,
 }
 
-/// What a failed check means.
+/// Severity of a failed check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weight {
+enum Severity {
     /// The node cannot serve.
-    Needed,
-    /// The node serves, and somebody should look.
-    Advised,
+    Critical,
+    /// The node serves, but an operator should look.
+    Warning,
 }
 
-/// The checks of a node, in the order in which they are shown.
+/// The checks of a node, in display order.
 #[derive(Default)]
-pub(crate) struct Checks(RwLock<Vec<Check>>);
+pub(crate) struct HealthChecks(RwLock<Vec<HealthCheck>>);
 
-/// What all checks found.
+/// Results of all checks.
 #[derive(Debug)]
-pub(crate) struct Report {
-    findings: Vec<(&'static str, Weight, Finding)>,
+pub(crate) struct HealthReport {
+    results: Vec<(&'static str, Severity, CheckResult)>,
 }
 
-impl Checks {
-    /// Adds a check; it must answer at once.
-    pub(crate) fn add(&self, name: &'static str, check: impl Fn() -> Finding + Send + Sync + 'static) {
-        self.push(name, Weight::Needed, Box::new(check));
+impl HealthChecks {
+    /// Adds a check, which must not block. Its failure makes the node not ready.
+    pub(crate) fn add(&self, name: &'static str, check: impl Fn() -> CheckResult + Send + Sync + 'static) {
+        self.push(name, Severity::Critical, Box::new(check));
     }
 
-    /// Adds a check whose failure is a warning: the node serves nevertheless.
-    pub(crate) fn advise(&self, name: &'static str, check: impl Fn() -> Finding + Send + Sync + 'static) {
-        self.push(name, Weight::Advised, Box::new(check));
+    /// Adds a check whose failure is only a warning: the node stays ready.
+    pub(crate) fn add_warning(&self, name: &'static str, check: impl Fn() -> CheckResult + Send + Sync + 'static) {
+        self.push(name, Severity::Warning, Box::new(check));
     }
 
-    fn push(&self, name: &'static str, weight: Weight, look: Box<dyn Fn() -> Finding + Send + Sync>) {
-        self.0.write().push(Check { name, weight, look });
+    fn push(&self, name: &'static str, severity: Severity, run: Box<dyn Fn() -> CheckResult + Send + Sync>) {
+        self.0.write().push(HealthCheck { name, severity, run });
     }
 
-    /// Asks every check.
-    pub(crate) fn report(&self) -> Report {
+    /// Evaluates every check.
+    pub(crate) fn report(&self) -> HealthReport {
         let checks = self.0.read();
-        Report {
-            findings: checks
+        HealthReport {
+            results: checks
                 .iter()
-                .map(|check| (check.name, check.weight, (check.look)()))
+                .map(|check| (check.name, check.severity, (check.run)()))
                 .collect(),
         }
     }
 }
 
-impl Report {
-    /// Tells whether every check passed that the node cannot serve without.
+impl HealthReport {
+    /// Tells whether every critical check passed.
     pub(crate) fn is_ready(&self) -> bool {
-        self.failed(Weight::Needed).next().is_none()
+        self.failed(Severity::Critical).next().is_none()
     }
 
-    /// What somebody should look at although the node serves.
+    /// Returns the failed checks that are only warnings.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let failed = self.failed(Weight::Advised);
+        let failed = self.failed(Severity::Warning);
         failed.map(|(name, why)| format!("{name}: {why}")).collect()
     }
 
-    fn failed(&self, weight: Weight) -> impl Iterator<Item = (&'static str, &String)> {
-        let of_weight = self.findings.iter().filter(move |(_, of, _)| *of == weight);
-        of_weight.filter_map(|(name, _, finding)| Some((*name, finding.as_ref().err()?)))
+    fn failed(&self, severity: Severity) -> impl Iterator<Item = (&'static str, &String)> {
+        let of_severity = self.results.iter().filter(move |(_, of, _)| *of == severity);
+        of_severity.filter_map(|(name, _, result)| Some((*name, result.as_ref().err()?)))
     }
 
-    /// One line for each check, as `/readyz?verbose` shows it: `[!]` is a warning.
+    /// Returns one line for each check, as `/readyz?verbose` shows it; `[!]` marks a warning.
     pub(crate) fn verbose(&self) -> String {
         let mut text = String::new();
-        for (name, weight, finding) in &self.findings {
-            let line = match (finding, weight) {
+        for (name, severity, result) in &self.results {
+            let line = match (result, severity) {
                 (Ok(why), _) => writeln!(text, "[+] {name}: {why}"),
-                (Err(why), Weight::Needed) => writeln!(text, "[-] {name}: {why}"),
-                (Err(why), Weight::Advised) => writeln!(text, "[!] {name}: {why}"),
+                (Err(why), Severity::Critical) => writeln!(text, "[-] {name}: {why}"),
+                (Err(why), Severity::Warning) => writeln!(text, "[!] {name}: {why}"),
             };
             line.expect("a string takes every write");
         }
         text
     }
 
-    /// The first check that failed, in one line; `ok` if none did.
-    pub(crate) fn brief(&self) -> String {
-        let failed = self.failed(Weight::Needed).next();
+    /// Returns the first failed critical check in one line; `ok` if none failed.
+    pub(crate) fn summary(&self) -> String {
+        let failed = self.failed(Severity::Critical).next();
         failed.map_or_else(|| "ok\n".into(), |(name, why)| format!("{name}: {why}\n"))
     }
 }
@@ -102,25 +102,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_ready_when_every_check_passes_and_says_which_does_not() {
-        let checks = Checks::default();
+    fn report_names_failed_critical_check() {
+        let checks = HealthChecks::default();
         checks.add("view", || Ok("at 1/7".into()));
         assert!(checks.report().is_ready());
-        assert_eq!(checks.report().brief(), "ok\n");
+        assert_eq!(checks.report().summary(), "ok\n");
         checks.add("group g1", || Err("no leader".into()));
         assert!(!checks.report().is_ready());
-        assert_eq!(checks.report().brief(), "group g1: no leader\n");
+        assert_eq!(checks.report().summary(), "group g1: no leader\n");
         assert_eq!(checks.report().verbose(), "[+] view: at 1/7\n[-] group g1: no leader\n");
     }
 
     #[test]
-    fn failed_advice_is_a_warning_and_the_node_is_ready() {
-        let checks = Checks::default();
+    fn report_failed_warning_check_leaves_node_ready() {
+        let checks = HealthChecks::default();
         checks.add("view", || Ok("at 1/7".into()));
-        checks.advise("clocks", || Err("n2 is 7 s ahead".into()));
+        checks.add_warning("clocks", || Err("n2 is 7 s ahead".into()));
         let report = checks.report();
         assert!(report.is_ready());
-        assert_eq!(report.brief(), "ok\n");
+        assert_eq!(report.summary(), "ok\n");
         assert_eq!(report.verbose(), "[+] view: at 1/7\n[!] clocks: n2 is 7 s ahead\n");
         assert_eq!(report.warnings(), ["clocks: n2 is 7 s ahead"]);
     }

@@ -1,4 +1,4 @@
-//! What everything on a node shares: its view, its groups, the way to the directory.
+//! Shared state of a node: its directory view, its groups, the client of the directory, health and metrics.
 
 use std::{
     collections::BTreeMap,
@@ -11,47 +11,47 @@ use std::{
 
 use stead_api::{convert, peer_codec::PeerAlarms, proto::admin::v1 as admin};
 use stead_raft::Group;
-use stead_replication::{Counters, Freshness, Lag, Views};
+use stead_replication::{Freshness, Lag, SharedDirectoryView, TrafficCounters};
 use stead_state::{
     directory::Tenant,
     logged_time::Alarm,
-    shard::{Shard, read::Reading},
+    shard::{Shard, read::TenantReader},
 };
-use stead_store::{engine::Kind, group_rows::HalfChanged, health::Health, shard::ShardMachine};
+use stead_store::{engine::Kind, group_rows::IncompleteChange, health::Health, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
 use crate::{
-    config::Checked,
-    directory::Directory,
-    health::{Checks, Finding},
+    admin_peers::AdminPeers,
+    config::ValidatedConfig,
+    directory::DirectoryClient,
+    health::{CheckResult, HealthChecks},
     metrics::{GroupSample, Metrics},
-    neighbours::Neighbours,
 };
 
-/// How long a node waits for its view when a name is unknown to it.
+/// Longest wait for the directory view when a name is unknown.
 const VIEW_WAIT: Duration = Duration::from_secs(3);
-/// A node with less room than a few files of the log and a checkpoint take is not ready.
+/// Least free disk space of a ready node: room for a few log files and a checkpoint.
 const DISK_FREE_MIB_MIN: u64 = 256;
 
-/// A data group of this node.
+/// A data group in which this node votes.
 #[derive(Clone)]
-pub(crate) struct Hosted {
-    /// The group.
+pub(crate) struct HostedGroup {
+    /// The Raft group.
     pub(crate) raft: Group,
-    /// What it holds.
+    /// The state machine with the tenants' data.
     pub(crate) machine: Arc<ShardMachine>,
-    /// How fresh the tenants that it follows are.
+    /// Freshness of the tenants that the group follows.
     pub(crate) freshness: Arc<Freshness>,
 }
 
-impl Hosted {
-    /// Returns the epoch that a tenant's record here has, if there is one.
+impl HostedGroup {
+    /// Returns the epoch of a tenant's record in this group, if there is a record.
     pub(crate) fn epoch(&self, tenant: TenantNumber) -> Option<Epoch> {
         let epoch = self.machine.read(|view| view.record(tenant).map(|record| record.epoch));
         epoch.ok().flatten()
     }
 
-    /// Tells whether this group owns a tenant in its own log.
+    /// Tells whether this group owns a tenant, according to its own log.
     pub(crate) fn owns(&self, tenant: TenantNumber) -> bool {
         let owns = self
             .machine
@@ -59,86 +59,87 @@ impl Hosted {
         owns.unwrap_or(false)
     }
 
-    /// Reads a tenant's data where the group may be asked for it; nothing may wait inside.
+    /// Reads a tenant's data if its record is readable. The closure must not block.
     ///
     /// # Errors
     ///
-    /// When its rows are closed.
-    pub(crate) fn readable<T>(
+    /// When the group's rows are closed.
+    pub(crate) fn read_if_readable<T>(
         &self,
         tenant: TenantNumber,
-        read: impl FnOnce(Option<Reading<'_>>) -> T,
+        read: impl FnOnce(Option<TenantReader<'_>>) -> T,
     ) -> Result<T, Error> {
-        self.reading(tenant, |reading| {
+        self.read_tenant(tenant, |reading| {
             read(reading.filter(|reading| Shard::is_readable(reading.record())))
         })
     }
 
-    /// Reads a tenant's data; nothing may wait inside.
+    /// Reads a tenant's data. The closure must not block.
     ///
     /// # Errors
     ///
-    /// When its rows are closed.
-    pub(crate) fn reading<T>(
+    /// When the group's rows are closed.
+    pub(crate) fn read_tenant<T>(
         &self,
         tenant: TenantNumber,
-        read: impl FnOnce(Option<Reading<'_>>) -> T,
+        read: impl FnOnce(Option<TenantReader<'_>>) -> T,
     ) -> Result<T, Error> {
         self.machine
             .read(|view| read(view.reading(tenant)))
-            .map_err(|half_changed| storage_failed(&half_changed))
+            .map_err(|incomplete| storage_unavailable(&incomplete))
     }
 }
 
-/// The error of whatever needs rows that are closed: another node has them, and this one is about to stop.
-pub(crate) fn storage_failed(half_changed: &HalfChanged) -> Error {
+/// Returns the error of a request that needs rows which are closed: this node is about to stop, and other nodes have
+/// the rows.
+pub(crate) fn storage_unavailable(incomplete: &IncompleteChange) -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        format!("this node stops, try another one: {half_changed}"),
+        format!("this node is stopping, try another one: {incomplete}"),
     )
 }
 
-/// What everything on a node shares.
+/// Shared state of a node.
 pub(crate) struct Host {
     /// The node's configuration.
-    pub(crate) config: Checked,
-    /// Its view of the directory.
-    pub(crate) views: Views,
-    /// The way to the directory's leader.
-    pub(crate) directory: Arc<Directory>,
+    pub(crate) config: ValidatedConfig,
+    /// Its directory view.
+    pub(crate) directory_view: SharedDirectoryView,
+    /// Client of the directory's leader.
+    pub(crate) directory: Arc<DirectoryClient>,
     /// The data groups in which it votes.
-    pub(crate) groups: BTreeMap<GroupId, Hosted>,
+    pub(crate) groups: BTreeMap<GroupId, HostedGroup>,
     /// Channels to other nodes' client listeners.
-    pub(crate) neighbours: Neighbours,
-    /// Whether this node can serve.
-    pub(crate) ready: Checks,
-    /// Whether its region can serve.
-    pub(crate) region_ready: Checks,
-    /// What it counts.
-    pub(crate) counts: Metrics,
-    /// What it has sent over borders.
-    pub(crate) borders: Arc<Counters>,
-    /// What came from other nodes and could not be taken.
+    pub(crate) admin_peers: AdminPeers,
+    /// Readiness checks of this node.
+    pub(crate) readiness: HealthChecks,
+    /// Readiness checks of its region.
+    pub(crate) region_readiness: HealthChecks,
+    /// Metrics.
+    pub(crate) metrics: Metrics,
+    /// Traffic sent from region to region.
+    pub(crate) traffic: Arc<TrafficCounters>,
+    /// Messages of other nodes that could not be read.
     pub(crate) peer_alarms: PeerAlarms,
-    /// When it started, in milliseconds since 1970.
-    pub(crate) started: u64,
-    /// Whether the node can go on, and what was retried.
+    /// Start time in milliseconds since 1970.
+    pub(crate) started_ms: u64,
+    /// Failure of the node, if any, and its retries.
     pub(crate) health: Health,
-    /// It takes no more work.
+    /// Set while the node stops: it takes no more work.
     pub(crate) draining: AtomicBool,
-    /// Bytes of disk that its rows use, asked when needed.
+    /// Returns the bytes of disk that the rows use.
     pub(crate) disk_len: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Host {
-    /// Returns a tenant by its name. A name that the view does not know is unknown only when the view has reached a
-    /// version of the directory that was read after this call.
+    /// Returns a tenant by its name. A name that the view does not have is reported as unknown only once the view has
+    /// reached a version of the directory that was read after this call.
     pub(crate) async fn resolve(&self, name: &TenantName) -> Result<Arc<Tenant>, Error> {
-        if let Some(tenant) = self.known(name) {
+        if let Some(tenant) = self.tenant_in_view(name) {
             return Ok(tenant);
         }
         let version = self.directory.version().await?;
-        if !self.views.reach(version, VIEW_WAIT).await {
+        if !self.directory_view.wait_for(version, VIEW_WAIT).await {
             let message = format!("this node's copy of the directory is behind {version}; try another node");
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
@@ -148,17 +149,17 @@ impl Host {
                 format!("there is no tenant {name}: create it first"),
             )
         };
-        self.known(name).ok_or_else(unknown)
+        self.tenant_in_view(name).ok_or_else(unknown)
     }
 
-    /// Returns a tenant that the view knows.
-    pub(crate) fn known(&self, name: &TenantName) -> Option<Arc<Tenant>> {
-        self.views.read(|view| view.tenant_named(name).cloned())
+    /// Returns a tenant from the directory view.
+    pub(crate) fn tenant_in_view(&self, name: &TenantName) -> Option<Arc<Tenant>> {
+        self.directory_view.read(|view| view.tenant_named(name).cloned())
     }
 
     /// Returns the client addresses of a group's voters.
     pub(crate) fn client_addresses(&self, group: GroupId) -> Vec<String> {
-        self.views.read(|view| {
+        self.directory_view.read(|view| {
             let voters = view.group(group).map(|group| group.voters.clone()).unwrap_or_default();
             voters
                 .into_iter()
@@ -169,57 +170,64 @@ impl Host {
 
     /// Returns a node's client address.
     pub(crate) fn client_address(&self, node: NodeId) -> Option<String> {
-        self.views.read(|view| Some(view.node(node)?.addresses.client.clone()))
+        self.directory_view
+            .read(|view| Some(view.node(node)?.addresses.client.clone()))
     }
 
     /// Returns a group of this node, the directory included.
     pub(crate) fn raft_group(&self, group: GroupId) -> Option<Group> {
         if group == GroupId::DIRECTORY {
-            return self.directory.seat().map(|seat| seat.group.clone());
+            return self
+                .directory
+                .local_voter()
+                .map(|local_voter| local_voter.group.clone());
         }
         self.groups.get(&group).map(|hosted| hosted.raft.clone())
     }
 
     fn raft_groups(&self) -> impl Iterator<Item = Group> + '_ {
-        let directory = self.directory.seat().map(|seat| seat.group.clone());
+        let directory = self
+            .directory
+            .local_voter()
+            .map(|local_voter| local_voter.group.clone());
         directory
             .into_iter()
             .chain(self.groups.values().map(|hosted| hosted.raft.clone()))
     }
 
-    /// Says how a group is, as this node sees it.
+    /// Returns the status of a group, as this node sees it.
     pub(crate) fn group_status(&self, group: GroupId) -> Option<admin::GroupStatus> {
         let raft = self.raft_group(group)?;
-        let numbers = raft.numbers();
+        let numbers = raft.metrics();
         let clocks = raft.clocks().unwrap_or_default();
         let voter = |voter: &NodeId| {
             let found = numbers.replicated.iter().find(|(node, _)| node == voter);
             admin::VoterStatus {
                 node: voter.get(),
                 matched_index: found.map(|(_, index)| *index),
-                clock_ahead: clocks.clocks.get(voter).copied().map(convert::read::distance),
+                clock_ahead: clocks.clocks.get(voter).copied().map(convert::read::clock_difference),
             }
         };
         Some(admin::GroupStatus {
-            // A leader that is not heard of, or that does not reach its majority, leads nobody.
+            // A leader that is not heard of, or that does not reach its majority, is not reported.
             leader: numbers
                 .leadership
                 .leader
-                .filter(|_| raft.is_in_touch())
+                .filter(|_| raft.is_connected())
                 .map(NodeId::get),
             term: numbers.leadership.term,
             applied_index: numbers.applied,
             durable_index: numbers.checkpoint,
             voters: numbers.voters.iter().map(voter).collect(),
-            logged_time_ahead: clocks.logged.map(convert::read::distance),
+            logged_time_ahead: clocks.logged.map(convert::read::clock_difference),
         })
     }
 
-    /// Says how this node is.
+    /// Returns the status of this node.
     pub(crate) fn status(&self) -> admin::NodeStatus {
-        let seconds = i64::try_from(self.started / 1000).unwrap_or(i64::MAX);
-        let nanos = i32::try_from((self.started % 1000) * 1_000_000).unwrap_or(0);
-        let ready = self.ready.report();
+        let seconds = i64::try_from(self.started_ms / 1000).unwrap_or(i64::MAX);
+        let nanos = i32::try_from((self.started_ms % 1000) * 1_000_000).unwrap_or(0);
+        let ready = self.readiness.report();
         admin::NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start_time: Some(prost_types::Timestamp { seconds, nanos }),
@@ -229,7 +237,9 @@ impl Host {
                 .filter(Group::is_leader)
                 .map(|group| group.id().get())
                 .collect(),
-            view_version: Some(stead_api::convert::id::from_directory_version(self.views.version())),
+            view_version: Some(stead_api::convert::id::from_directory_version(
+                self.directory_view.version(),
+            )),
             engine: self.config.engine.clone(),
             disk_used_bytes: (self.disk_len)(),
             disk_free_bytes: disk_free(&self.config.data_dir),
@@ -239,13 +249,13 @@ impl Host {
         }
     }
 
-    /// How far the groups of a region that this node leads are behind the homes that they follow.
+    /// Returns the lag of each follower group of a region that this node leads.
     pub(crate) fn lags(&self, region: &RegionName) -> Vec<admin::FollowerLag> {
         if *region != self.config.node.region {
             return Vec::new();
         }
         let region_of = |group| {
-            self.views
+            self.directory_view
                 .read(|view| view.region_of(group).map(|region| region.name.to_string()))
         };
         let lag = |(group, lag): (GroupId, Lag)| admin::FollowerLag {
@@ -265,15 +275,15 @@ impl Host {
         lags.map(lag).collect()
     }
 
-    /// Everything that is counted, as text for Prometheus.
-    pub(crate) fn metrics(&self) -> String {
-        self.counts.forget_clocks();
+    /// Updates the metrics and returns them as text for Prometheus.
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.forget_clocks();
         for group in self.raft_groups() {
-            let numbers = group.numbers();
+            let numbers = group.metrics();
             if let Some(report) = group.clocks() {
-                self.counts.clocks(group.id(), &report);
+                self.metrics.clocks(group.id(), &report);
             }
-            self.counts.group(GroupSample {
+            self.metrics.group(GroupSample {
                 group: group.id().get(),
                 is_leader: numbers.leadership.is_here,
                 term: numbers.leadership.term,
@@ -282,41 +292,43 @@ impl Host {
                 differs: group.differs(),
             });
         }
-        for (border, bytes) in self.borders.totals() {
-            self.counts.border(&border, bytes);
+        for (pair, bytes) in self.traffic.totals() {
+            self.metrics.traffic(&pair, bytes);
         }
         for lag in self
             .groups
             .iter()
             .flat_map(|(id, hosted)| hosted.freshness.lags().into_iter().map(|lag| (*id, lag)))
         {
-            self.counts.lag(lag.0, &lag.1);
+            self.metrics.lag(lag.0, &lag.1);
         }
         for (part, total) in self.health.retries() {
-            self.counts.retries(part, total);
+            self.metrics.retries(part, total);
         }
-        let (index, tenants) = self.views.read(|view| (view.version().index, view.tenant_count()));
-        self.counts.peers(&self.peer_alarms);
-        self.counts.view(index, tenants);
-        self.counts.ready(self.ready.report().is_ready());
-        self.counts.text()
+        let (index, tenants) = self
+            .directory_view
+            .read(|view| (view.version().index, view.tenant_count()));
+        self.metrics.peers(&self.peer_alarms);
+        self.metrics.view(index, tenants);
+        self.metrics.ready(self.readiness.report().is_ready());
+        self.metrics.text()
     }
 
-    /// Adds what must hold for this node to serve.
+    /// Adds the readiness checks of the node and of its region.
     pub(crate) fn add_checks(self: &Arc<Self>) {
         let host = Arc::downgrade(self);
-        self.ready.add("draining", move || match host.upgrade() {
+        self.readiness.add("draining", move || match host.upgrade() {
             Some(host) if !host.draining.load(Ordering::Relaxed) => Ok("no".into()),
             Some(_) | None => Err("the node is stopping".into()),
         });
         let health = self.health.clone();
-        self.ready.add("parts", move || match health.failure() {
-            None => Ok("all are well".into()),
+        self.readiness.add("failures", move || match health.failure() {
+            None => Ok("none".into()),
             Some(failure) => Err(format!("{failure}: {}", failure.source)),
         });
-        let views = self.views.clone();
-        self.ready.add("directory view", move || {
-            let (version, nodes) = views.read(|view| (view.version(), view.nodes().count()));
+        let directory_view = self.directory_view.clone();
+        self.readiness.add("directory view", move || {
+            let (version, nodes) = directory_view.read(|view| (view.version(), view.nodes().count()));
             if nodes > 0 {
                 Ok(format!("at {version}"))
             } else {
@@ -325,11 +337,11 @@ impl Host {
         });
         if self.config.engine != Kind::Memory.to_string() {
             let data_dir = self.config.data_dir.clone();
-            self.ready.add("disk", move || {
+            self.readiness.add("disk", move || {
                 let free = disk_free(&data_dir) >> 20;
                 if free < DISK_FREE_MIB_MIN {
                     Err(format!(
-                        "{free} MiB are free, less than {DISK_FREE_MIB_MIN}; make room before writing fails"
+                        "{free} MiB are free, at least {DISK_FREE_MIB_MIN} are needed: free disk space before writes fail"
                     ))
                 } else {
                     Ok(format!("{free} MiB are free"))
@@ -337,25 +349,25 @@ impl Host {
             });
         }
         let groups: Vec<Group> = self.raft_groups().collect();
-        self.ready.advise("clocks", move || clocks(&groups));
+        self.readiness.add_warning("clocks", move || clocks(&groups));
         for (id, hosted) in &self.groups {
             let (raft, name) = (hosted.raft.clone(), format!("group {id}"));
             let leader = move || match raft.leader() {
-                Some(_) if !raft.is_in_touch() && raft.is_leader() => {
-                    Err(format!("{name} is led by this node, and its majority does not answer"))
+                Some(_) if !raft.is_connected() && raft.is_leader() => {
+                    Err(format!("{name} is led by this node, and its majority does not respond"))
                 }
-                Some(leader) if !raft.is_in_touch() => Err(format!("{name} hears nothing of {leader}, its leader")),
+                Some(leader) if !raft.is_connected() => Err(format!("{name} has no contact with its leader {leader}")),
                 Some(leader) => Ok(format!("{name} is led by {leader}")),
                 None => Err(format!("{name} has no leader that this node knows")),
             };
-            self.region_ready.add("leader", leader.clone());
-            self.ready.add("leader", leader);
+            self.region_readiness.add("leader", leader.clone());
+            self.readiness.add("leader", leader);
         }
     }
 }
 
-/// Says how the wall clocks of the voters are, as far as this node leads.
-fn clocks(groups: &[Group]) -> Finding {
+/// Reports the voters' wall clocks that are wrong, of the groups that this node leads.
+fn clocks(groups: &[Group]) -> CheckResult {
     let mut wrong = Vec::new();
     let mut led = 0;
     for group in groups {
@@ -385,7 +397,9 @@ fn wrong_clock(group: &Group, alarm: Alarm, micros: i64) -> String {
         }
         Alarm::LoggedTime => format!("logged time of group {group} is {seconds} s {way} the median of its clocks"),
         Alarm::Unsteered => {
-            format!("logged time of group {group} goes by the boot clock alone: fewer than three of its voters answer")
+            format!(
+                "logged time of group {group} follows the boot clock alone: fewer than three of its voters report their clocks"
+            )
         }
     }
 }
@@ -397,18 +411,18 @@ fn disk_free(path: &std::path::Path) -> u64 {
         return 0;
     };
     // SAFETY: statvfs is plain data, and the path is a C string that outlives the call.
-    let (asked, stat) = unsafe {
+    let (code, stat) = unsafe {
         let mut stat: libc::statvfs = std::mem::zeroed();
         (libc::statvfs(path.as_ptr(), &mut stat), stat)
     };
-    if asked == 0 {
+    if code == 0 {
         stat.f_bavail.saturating_mul(stat.f_frsize)
     } else {
         0
     }
 }
 
-/// Resident memory of this process, in bytes; zero where the system does not say.
+/// Returns the resident memory of this process in bytes; zero where the system does not report it.
 fn memory() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm

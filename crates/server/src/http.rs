@@ -1,4 +1,4 @@
-//! The HTTP side of a node: health, metrics, routes.
+//! HTTP endpoints of a node: health, metrics and routes.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{health::Report, host::Host};
+use crate::{health::HealthReport, host::Host};
 
-/// Where a tenant's own traffic should go.
+/// Route of a tenant: its home and the endpoints that its traffic should go to.
 #[derive(Serialize)]
 struct Route {
     tenant: String,
@@ -24,7 +24,7 @@ struct Route {
     endpoints: Vec<String>,
 }
 
-/// Returns the routes of the HTTP listener.
+/// Returns the router of the HTTP listener.
 pub(crate) fn router(host: Arc<Host>) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
@@ -36,14 +36,14 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
 }
 
 async fn readyz(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Response {
-    answer(&host.ready.report(), query)
+    respond(&host.readiness.report(), query)
 }
 
 async fn readyz_region(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Response {
-    answer(&host.region_ready.report(), query)
+    respond(&host.region_readiness.report(), query)
 }
 
-fn answer(report: &Report, query: Option<String>) -> Response {
+fn respond(report: &HealthReport, query: Option<String>) -> Response {
     let status = if report.is_ready() {
         StatusCode::OK
     } else {
@@ -54,12 +54,12 @@ fn answer(report: &Report, query: Option<String>) -> Response {
             .split('&')
             .any(|key| key == "verbose" || key.starts_with("verbose="))
     });
-    (status, if verbose { report.verbose() } else { report.brief() }).into_response()
+    (status, if verbose { report.verbose() } else { report.summary() }).into_response()
 }
 
 async fn metrics(State(host): State<Arc<Host>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], host.metrics()).into_response()
+    ([(header::CONTENT_TYPE, kind)], host.metrics_text()).into_response()
 }
 
 async fn route(State(host): State<Arc<Host>>, Path(tenant): Path<String>) -> Response {
@@ -73,7 +73,7 @@ async fn route(State(host): State<Arc<Host>>, Path(tenant): Path<String>) -> Res
     match host.resolve(&name).await {
         Ok(found) => {
             let region = host
-                .views
+                .directory_view
                 .read(|view| view.region_of(found.home).map(|region| region.name.to_string()));
             Json(Route {
                 tenant,

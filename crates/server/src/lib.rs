@@ -1,21 +1,21 @@
-//! A node of Stead: services, router, health, metrics, supervision.
+//! A node of Stead: services, router, admission, health, metrics and supervision.
 
+mod admin_peers;
 mod admission;
-mod bootstrap;
 pub mod config;
 mod directory;
+mod directory_maintenance;
 pub mod environment;
 mod health;
 mod host;
 mod http;
 pub mod listener;
 mod metrics;
-mod neighbours;
 pub mod node;
 pub mod panics;
-mod reply;
+mod response;
 mod router;
-mod rows;
 mod services;
+mod storage;
 pub mod supervisor;
 mod watch;

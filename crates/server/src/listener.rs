@@ -1,7 +1,7 @@
-//! Serves a router on a listener: HTTP/1 and HTTP/2 on one port, and a drain that ends.
+//! HTTP server of one listener: HTTP/1 and HTTP/2 on one port, with a drain that is bounded in time.
 //!
-//! tonic's own server waits for ever for an idle connection (hyper#4170) and for an open stream; this loop cuts what is
-//! left when its grace is over.
+//! tonic's own server waits for ever for an idle connection (hyper#4170) and for an open stream; this one closes the
+//! remaining connections when the grace period is over.
 //!
 //! # Invariants
 //!
@@ -16,34 +16,34 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use stead_store::health::Caught;
+use stead_store::health::CatchPanic;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::environment::Incoming;
 
-/// Connections that one listener serves at once; more wait in the kernel's queue.
+/// Most connections that one listener serves at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8_192;
-/// How long to wait when the process has no file descriptors left.
+/// Pause after a failed accept, for instance when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A client's silence after which it is pinged, and how long it may take to answer.
+/// Idle time after which a client is pinged, and the longest time that it may take to answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams of one connection at once: another node's, or a pool's of a client, has a stream for each watch.
+/// Most streams of one connection at once. Another node's connection, or a client's pool, has a stream for each watch.
 const STREAMS_MAX: u32 = 4_096;
-/// HTTP/2 windows, as `stead_api::net` has them for the other end.
+/// HTTP/2 flow-control windows, the same as in `stead_api::net` for the other end.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// Serves connections until the token fires, then finishes what runs, for at most `grace`.
+/// Serves connections until the token fires, then lets running requests finish for at most `grace`.
 pub async fn serve(
     mut incoming: Incoming,
     router: Router,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Infallible> {
-    let requests = Requests;
-    let builder = builder(requests);
+    let executor = CatchingExecutor;
+    let builder = builder(executor);
     let drain = GracefulShutdown::new();
     let cut = CancellationToken::new();
     let mut connections = tokio::task::JoinSet::new();
@@ -56,7 +56,7 @@ pub async fn serve(
         let connection = match accepted {
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
-                warn!(%error, "a connection could not be accepted");
+                warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -69,42 +69,42 @@ pub async fn serve(
                 .into_owned(),
         );
         let cut = cut.clone();
-        connections.spawn(requests.catching(async move {
+        connections.spawn(executor.catch_panics(async move {
             tokio::select! {
-                ended = serving => if let Err(error) = ended { debug!(%error, "a connection broke") },
+                ended = serving => if let Err(error) = ended { debug!(%error, "connection failed") },
                 () = cut.cancelled() => {}
             }
         }));
     }
     drop(incoming);
     if tokio::time::timeout(grace, drain.shutdown()).await.is_err() {
-        debug!(connections = connections.len(), "connections are cut");
+        debug!(connections = connections.len(), "closing the remaining connections");
     }
     cut.cancel();
     while connections.join_next().await.is_some() {}
     Ok(())
 }
 
-/// Runs connections and the streams of HTTP/2, and catches their panics.
+/// Executor of connections and HTTP/2 streams that catches their panics.
 #[derive(Clone, Copy, Debug)]
-struct Requests;
+struct CatchingExecutor;
 
-impl Requests {
-    async fn catching<F: Future>(self, request: F) {
-        if let Err(panicked) = Caught::new(request).await {
-            error!(%panicked, "a request panicked and was given up");
+impl CatchingExecutor {
+    async fn catch_panics<F: Future>(self, request: F) {
+        if let Err(panicked) = CatchPanic::new(request).await {
+            error!(%panicked, "request panicked");
         }
     }
 }
 
-impl<F: Future + Send + 'static> hyper::rt::Executor<F> for Requests {
+impl<F: Future + Send + 'static> hyper::rt::Executor<F> for CatchingExecutor {
     fn execute(&self, request: F) {
-        TokioExecutor::new().execute(self.catching(request));
+        TokioExecutor::new().execute(self.catch_panics(request));
     }
 }
 
-fn builder(requests: Requests) -> auto::Builder<Requests> {
-    let mut builder = auto::Builder::new(requests);
+fn builder(executor: CatchingExecutor) -> auto::Builder<CatchingExecutor> {
+    let mut builder = auto::Builder::new(executor);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn panicking_request_ends_alone() {
+    async fn listener_survives_panicking_request() {
         // Invariant 1.
         let router = Router::new()
             .route("/fine", get(|| async { "fine" }))

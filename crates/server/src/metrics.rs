@@ -1,4 +1,4 @@
-//! What a node counts, for Prometheus. Names follow its conventions: `stead_`, base units, `_total`.
+//! Metrics of a node for Prometheus. Names follow its conventions: `stead_`, base units, `_total`.
 
 use std::{
     fmt::{self, Write},
@@ -11,15 +11,15 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use stead_api::peer_codec::PeerAlarms;
-use stead_replication::{Border, Bytes, Lag};
-use stead_state::logged_time::Report;
+use stead_replication::{Lag, RegionPair, TrafficBytes};
+use stead_state::logged_time::ClockReport;
 use stead_types::GroupId;
 
-use crate::config::Member;
+use crate::config::NodeConfig;
 
-/// An operation's kind.
+/// Kind of an operation, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Op {
+pub(crate) enum OperationLabel {
     /// Get and BatchGet.
     Read,
     /// Put, Delete, Increment, Append, Txn and DeleteRange.
@@ -28,7 +28,7 @@ pub(crate) enum Op {
     Scan,
 }
 
-/// Who served an operation.
+/// Server of an operation, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ServedFrom {
     /// This node, as the home.
@@ -37,11 +37,11 @@ pub(crate) enum ServedFrom {
     Follower,
     /// Another node.
     Forwarded,
-    /// Nobody.
+    /// None: the operation failed.
     Failed,
 }
 
-impl EncodeLabelValue for Op {
+impl EncodeLabelValue for OperationLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
         encoder.write_str(match self {
             Self::Read => "read",
@@ -64,7 +64,7 @@ impl EncodeLabelValue for ServedFrom {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    op: Op,
+    op: OperationLabel,
     served_from: ServedFrom,
 }
 
@@ -96,19 +96,19 @@ struct FeedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BorderLabels {
+struct RegionPairLabels {
     from_region: String,
     to_region: String,
 }
 
-/// What is known of one group when somebody asks.
+/// Sample of one group's values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupSample {
     /// Its number.
     pub(crate) group: u32,
     /// Whether this node leads it.
     pub(crate) is_leader: bool,
-    /// Raft's term.
+    /// Raft term.
     pub(crate) term: u64,
     /// Index of the last applied entry.
     pub(crate) applied: u64,
@@ -118,7 +118,7 @@ pub(crate) struct GroupSample {
     pub(crate) differs: bool,
 }
 
-/// What a node counts.
+/// The metrics of a node.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -134,8 +134,8 @@ pub(crate) struct Metrics {
     view_index: Gauge,
     tenants: Gauge,
     watches: Gauge,
-    feed_raw: Family<BorderLabels, Gauge>,
-    feed_wire: Family<BorderLabels, Gauge>,
+    feed_raw: Family<RegionPairLabels, Gauge>,
+    feed_wire: Family<RegionPairLabels, Gauge>,
     feed_detached: Family<FeedLabels, Gauge>,
     feed_unreadable: Family<FeedLabels, Gauge>,
     staleness: Family<FeedLabels, Gauge<f64, AtomicU64>>,
@@ -146,8 +146,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything that a node counts.
-    pub(crate) fn of(node: &Member) -> Self {
+    /// Registers the metrics of a node.
+    pub(crate) fn of(node: &NodeConfig) -> Self {
         let metrics = Self {
             registry: Registry::with_prefix("stead"),
             requests: Family::default(),
@@ -261,8 +261,8 @@ impl Metrics {
         registry.register("clocks_answering", help, self.clocks_answering.clone());
     }
 
-    /// Notes how the clocks of a group's voters are, which only its leader knows.
-    pub(crate) fn clocks(&self, group: GroupId, report: &Report) {
+    /// Sets the clock metrics of a group, which only its leader knows.
+    pub(crate) fn clocks(&self, group: GroupId, report: &ClockReport) {
         let labels = GroupLabels { group: group.get() };
         let answering = i64::try_from(report.answering).unwrap_or(i64::MAX);
         self.clocks_answering.get_or_create(&labels).set(answering);
@@ -278,7 +278,7 @@ impl Metrics {
         }
     }
 
-    /// Forgets what was known of clocks: a node that leads no more knows nothing of them.
+    /// Clears the clock metrics: a node that no longer leads does not know them.
     pub(crate) fn forget_clocks(&self) {
         self.clocks_answering.clear();
         self.logged_time_ahead.clear();
@@ -286,22 +286,22 @@ impl Metrics {
     }
 
     /// Counts an operation.
-    pub(crate) fn request(&self, op: Op, served_from: ServedFrom) {
+    pub(crate) fn request(&self, op: OperationLabel, served_from: ServedFrom) {
         self.requests.get_or_create(&RequestLabels { op, served_from }).inc();
     }
 
-    /// Counts an operation that was refused for a limit. Tenants are too many for labels.
+    /// Counts an operation that was refused for a limit. There is no label for the tenant: tenants are too many.
     pub(crate) fn refused(&self, limit: &'static str) {
         self.refused.get_or_create(&LimitLabels { limit }).inc();
     }
 
-    /// Notes how often a part was retried since the node started.
+    /// Sets the number of retries of a task since the node started.
     pub(crate) fn retries(&self, part: &'static str, total: u64) {
         let counter = self.retries.get_or_create(&PartLabels { part }).clone();
         counter.inner().store(total, Ordering::Relaxed);
     }
 
-    /// Notes what is known of a group.
+    /// Sets the metrics of a group.
     pub(crate) fn group(&self, sample: GroupSample) {
         let labels = GroupLabels { group: sample.group };
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -312,18 +312,18 @@ impl Metrics {
         self.differs.get_or_create(&labels).set(i64::from(sample.differs));
     }
 
-    /// Notes what has been sent over a border since the node started.
-    pub(crate) fn border(&self, border: &Border, bytes: Bytes) {
-        let labels = BorderLabels {
-            from_region: border.from.to_string(),
-            to_region: border.to.to_string(),
+    /// Sets the bytes sent from one region to another since the node started.
+    pub(crate) fn traffic(&self, pair: &RegionPair, bytes: TrafficBytes) {
+        let labels = RegionPairLabels {
+            from_region: pair.from.to_string(),
+            to_region: pair.to.to_string(),
         };
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.feed_raw.get_or_create(&labels).set(number(bytes.raw));
         self.feed_wire.get_or_create(&labels).set(number(bytes.wire));
     }
 
-    /// Notes how a stream is that a group of this node follows.
+    /// Sets the metrics of a feed that a group of this node follows.
     pub(crate) fn lag(&self, follower: GroupId, lag: &Lag) {
         let labels = FeedLabels {
             home_group: lag.home.get(),
@@ -343,35 +343,35 @@ impl Metrics {
         }
     }
 
-    /// Notes what came from other nodes and could not be taken, as counted since the node started.
+    /// Sets the counts of unreadable and damaged messages of other nodes since the node started.
     pub(crate) fn peers(&self, alarms: &PeerAlarms) {
         let set = |counter: &Counter, to: u64| counter.inner().store(to, Ordering::Relaxed);
         set(&self.peers_damaged, alarms.damaged_count());
         set(&self.peers_unreadable, alarms.unreadable_count());
     }
 
-    /// Notes what is known of the view.
+    /// Sets the metrics of the directory view.
     pub(crate) fn view(&self, index: u64, tenants: usize) {
         self.view_index.set(i64::try_from(index).unwrap_or(i64::MAX));
         self.tenants.set(i64::try_from(tenants).unwrap_or(i64::MAX));
     }
 
-    /// Counts a watch that is served here, until it is closed.
+    /// Counts a watch as open.
     pub(crate) fn watch_opened(&self) {
         self.watches.inc();
     }
 
-    /// Counts it no more.
+    /// Counts a watch as closed.
     pub(crate) fn watch_closed(&self) {
         self.watches.dec();
     }
 
-    /// Notes whether the node can serve.
+    /// Sets whether the node is ready.
     pub(crate) fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }
 
-    /// Returns everything as text.
+    /// Returns all metrics as text.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes every write");
@@ -392,7 +392,7 @@ mod tests {
 
     use super::*;
 
-    /// The names in the first cells of the tables of a document.
+    /// Returns the names in the first cells of the tables of a document.
     fn documented(text: &str) -> BTreeSet<String> {
         let rows = text.lines().filter_map(|line| line.strip_prefix("| `stead_"));
         rows.filter_map(|row| Some(format!("stead_{}", row.split_once('`')?.0)))
@@ -400,9 +400,9 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_is_documented_and_every_documented_one_is_there() {
+    fn metrics_match_operations_document() {
         let region: stead_types::RegionName = "eu-west".parse().unwrap();
-        let metrics = Metrics::of(&Member {
+        let metrics = Metrics::of(&NodeConfig {
             id: NodeId::new(1),
             name: "eu-west-1".into(),
             region: region.clone(),
@@ -412,7 +412,7 @@ mod tests {
             witness: false,
             engine: String::new(),
         });
-        metrics.request(Op::Read, ServedFrom::Home);
+        metrics.request(OperationLabel::Read, ServedFrom::Home);
         metrics.refused("keys");
         metrics.retries("sending a snapshot", 2);
         metrics.group(GroupSample {
@@ -423,11 +423,11 @@ mod tests {
             durable: 1,
             differs: false,
         });
-        let border = Border {
+        let pair = RegionPair {
             from: region.clone(),
             to: region,
         };
-        metrics.border(&border, Bytes { raw: 2, wire: 1 });
+        metrics.traffic(&pair, TrafficBytes { raw: 2, wire: 1 });
         metrics.lag(
             GroupId::new(2),
             &Lag {
@@ -440,10 +440,10 @@ mod tests {
                 unreadable: 0,
             },
         );
-        let report = Report {
+        let report = ClockReport {
             logged: Some(-3),
             clocks: [(NodeId::new(1), 5)].into(),
-            ..Report::default()
+            ..ClockReport::default()
         };
         metrics.clocks(GroupId::new(1), &report);
         metrics.peers(&PeerAlarms::default());

@@ -1,37 +1,41 @@
-//! The background tasks of a node, and their end.
+//! Supervisor of a node's background tasks.
 //!
-//! Every task of the server is spawned here. A task that fails or panics stops the node: a node that runs with a part
-//! missing is worse than one that restarts.
+//! Every task of the server is spawned here. A task that fails or panics stops the node, because a node that runs
+//! without one of its tasks is worse than one that restarts.
 //!
 //! # Invariants
 //!
 //! 1. No task outlives [`Supervisor::finish`].
-//! 2. A task that fails or panics, also while it stops, is a failure of the node's health, with its name and the reason.
+//! 2. A task that fails or panics, also while it stops, fails the node's health with its name and the reason.
 
 use std::{future::Future, time::Duration};
 
 use futures::future::BoxFuture;
-use stead_store::health::{Caught, Failure, Health};
+use stead_store::health::{CatchPanic, Health, NodeFailure};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error_span, info, warn};
 
-/// Why a task failed.
+/// The error of a failed task.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-type Task = (&'static str, BoxFuture<'static, Result<(), BoxError>>);
+/// A named task that is not started yet.
+struct Task {
+    name: &'static str,
+    run: BoxFuture<'static, Result<(), BoxError>>,
+}
 
-/// Owns the tasks of a node.
+/// The supervisor, which owns the tasks of a node.
 #[derive(Debug)]
 pub struct Supervisor {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     health: Health,
-    later: (mpsc::UnboundedSender<Task>, mpsc::UnboundedReceiver<Task>),
+    spawned: (mpsc::UnboundedSender<Task>, mpsc::UnboundedReceiver<Task>),
 }
 
-/// Hands tasks to the supervisor while the node runs: a link to a peer that is needed for the first time. Unbounded,
-/// because its users spawn one task for each peer or group.
+/// A handle that hands tasks to the supervisor while the node runs, such as a link to a peer that is needed for the
+/// first time. Its channel is unbounded, because its users spawn one task for each peer or group.
 #[derive(Clone, Debug)]
 pub struct Spawner {
     stop: CancellationToken,
@@ -39,16 +43,20 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Spawns a task. It must return soon after its stop token fires; after the node's stop it never starts.
-    pub fn spawn<F, E>(&self, task: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    /// Spawns a task, which must return soon after its stop token fires. After the node's stop it never starts.
+    pub fn spawn<F, E>(&self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
         let run = run(self.stop.child_token());
         let run = async move { run.await.map_err(Into::into) };
-        if self.tasks.send((task, Box::pin(run))).is_err() {
-            info!(task, "a task is not started, the node is stopping");
+        let task = Task {
+            name,
+            run: Box::pin(run),
+        };
+        if self.tasks.send(task).is_err() {
+            info!(task = name, "task not started: the node is stopping");
         }
     }
 }
@@ -60,7 +68,7 @@ impl Supervisor {
             stop,
             tasks: JoinSet::new(),
             health,
-            later: mpsc::unbounded_channel(),
+            spawned: mpsc::unbounded_channel(),
         }
     }
 
@@ -68,7 +76,7 @@ impl Supervisor {
     pub fn spawner(&self) -> Spawner {
         Spawner {
             stop: self.stop.clone(),
-            tasks: self.later.0.clone(),
+            tasks: self.spawned.0.clone(),
         }
     }
 
@@ -77,45 +85,48 @@ impl Supervisor {
         self.stop.clone()
     }
 
-    /// Spawns a task. It must return soon after its stop token fires.
-    pub fn spawn<F, E>(&mut self, task: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    /// Spawns a task, which must return soon after its stop token fires.
+    pub fn spawn<F, E>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
         let run = run(self.stop.child_token());
-        self.start((task, Box::pin(async move { run.await.map_err(Into::into) })));
+        self.start(Task {
+            name,
+            run: Box::pin(async move { run.await.map_err(Into::into) }),
+        });
     }
 
-    fn start(&mut self, (task, run): Task) {
+    fn start(&mut self, Task { name, run }: Task) {
         let health = self.health.clone();
         let watched = async move {
-            let failed = match Caught::new(run).await {
+            let failed = match CatchPanic::new(run).await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => Failure::of_node(task, error),
-                Err(panicked) => Failure::of_node(task, panicked),
+                Ok(Err(error)) => NodeFailure::of_node(name, error),
+                Err(panicked) => NodeFailure::of_node(name, panicked),
             };
             health.fail(failed);
         };
-        self.tasks.spawn(watched.instrument(error_span!("task", task)));
+        self.tasks.spawn(watched.instrument(error_span!("task", task = name)));
     }
 
-    /// Starts what is spawned later, until the tasks are to stop.
-    pub async fn watch(&mut self) {
+    /// Starts the tasks that the spawners hand over, until the stop token fires.
+    pub async fn run(&mut self) {
         loop {
             tokio::select! {
                 Some(_ended) = self.tasks.join_next() => {}
-                Some(task) = self.later.1.recv() => self.start(task),
+                Some(task) = self.spawned.1.recv() => self.start(task),
                 () = self.stop.cancelled() => return,
             }
         }
     }
 
-    /// Stops every task, and gives them `grace` to end.
+    /// Stops every task and waits up to `grace` for them to end.
     pub async fn finish(mut self, grace: Duration) {
-        self.later.1.close();
-        // What never started is dropped now, so that whoever waits for it is told.
-        while self.later.1.try_recv().is_ok() {}
+        self.spawned.1.close();
+        // Tasks that never started are dropped now, so that whoever waits for one of them learns it.
+        while self.spawned.1.try_recv().is_ok() {}
         self.stop.cancel();
         info!(tasks = self.tasks.len(), "stopping");
         let drained = tokio::time::timeout(grace, async { while self.tasks.join_next().await.is_some() {} });
@@ -136,14 +147,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_task_stops_the_node_with_its_name() {
+    async fn supervisor_failed_task_fails_node_health() {
         let (mut supervisor, health) = supervisor();
         supervisor.spawn("patient", |stop| async move {
             stop.cancelled().await;
             Ok::<_, BoxError>(())
         });
         supervisor.spawn("broken", |_| async { Err::<(), BoxError>("disk full".into()) });
-        let failure = health.failed().await;
+        let failure = health.wait_for_failure().await;
         assert_eq!(
             (failure.doing, failure.source.to_string()),
             ("broken", "disk full".to_owned())
@@ -152,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn panicking_task_stops_the_node_also_while_it_stops() {
+    async fn supervisor_panic_while_stopping_fails_node_health() {
         let (mut supervisor, health) = supervisor();
         supervisor.spawn("fragile", |stop| async move {
             stop.cancelled().await;
@@ -170,23 +181,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_does_not_stop_is_ended_after_the_grace() {
+    async fn supervisor_aborts_unresponsive_task_after_grace() {
         let (mut supervisor, health) = supervisor();
         supervisor.spawn("deaf", |_| std::future::pending::<Result<(), BoxError>>());
         supervisor.stop_token().cancel();
-        supervisor.watch().await;
+        supervisor.run().await;
         supervisor.finish(Duration::from_secs(5)).await;
         assert!(health.failure().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_can_be_spawned_while_the_node_runs() {
+    async fn spawner_starts_task_while_node_runs() {
         let (mut supervisor, health) = supervisor();
         let spawner = supervisor.spawner();
         spawner.spawn("late", |_| async { Err::<(), BoxError>("broken link".into()) });
         tokio::select! {
-            failure = health.failed() => assert_eq!(failure.doing, "late"),
-            () = supervisor.watch() => unreachable!("nobody has stopped it"),
+            failure = health.wait_for_failure() => assert_eq!(failure.doing, "late"),
+            () = supervisor.run() => unreachable!("nobody has stopped it"),
         }
     }
 }

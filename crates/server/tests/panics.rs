@@ -2,13 +2,13 @@
 
 use std::thread;
 
-use stead_store::health::{Health, caught};
+use stead_store::health::{Health, catch_panic};
 
 #[test]
-fn panic_that_nobody_catches_stops_the_node() {
+fn panic_hook_uncaught_library_panic_fails_node() {
     let health = Health::default();
     std::panic::set_hook(Box::new(stead_server::panics::hook(health.clone())));
-    caught(|| panic!("caught")).unwrap_err();
+    catch_panic(|| panic!("caught")).unwrap_err();
     assert!(health.failure().is_none());
     let library = thread::Builder::new().name("sled-io-1".to_owned());
     let ended = library.spawn(|| panic!("a damaged file")).unwrap().join();

@@ -1,6 +1,6 @@
-//! A tenant's lineage: which revisions are on its line of history, in runs.
+//! Lineage of a tenant: the revisions on its line of history, in runs.
 //!
-//! Neighbouring epochs that no promotion separates are one run: within it nothing was ever cut, so that the list grows
+//! Adjacent epochs that no promotion separates are one run: within it nothing was ever cut, so that the list grows
 //! with promotions, not with moves. The newest run is open: it has no last sequence yet.
 //!
 //! # Invariants
@@ -15,7 +15,7 @@ use crate::codec::{Malformed, Reader, Writer};
 /// Most runs of a lineage.
 pub const RUNS_MAX: usize = 64;
 
-/// Neighbouring epochs between which nothing was cut.
+/// A run of adjacent epochs between which nothing was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// First epoch.
@@ -24,22 +24,22 @@ pub struct Run {
     pub last: Epoch,
     /// Last sequence; [`Sequence::MAX`] while the run is open.
     pub end: Sequence,
-    /// Whether runs were merged here, so that what was cut between them is no longer known.
+    /// Whether runs were merged here: cuts between them are no longer known.
     pub closed: bool,
 }
 
-/// What a lineage says about a revision.
+/// Status of a revision in a lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It is on the lineage, or its epoch is newer than the lineage and may be an unrecorded move.
-    On,
-    /// It was cut: nothing after sequence `kept` of its epoch is on the lineage.
+pub enum RevisionStatus {
+    /// The revision is on the lineage, or its epoch is newer than the lineage and may be an unrecorded move.
+    OnLineage,
+    /// The revision was cut by a promotion: nothing after sequence `kept` of its epoch is on the lineage.
     Cut {
-        /// The last sequence before the cut.
+        /// Last sequence before the cut.
         kept: Sequence,
     },
-    /// It lies in a closed run: too old to tell.
-    Closed,
+    /// The revision lies in a closed run: too old to tell.
+    TooOld,
 }
 
 /// The runs of a tenant, oldest first; empty before the first epoch.
@@ -67,20 +67,20 @@ impl Lineage {
         self.0.last().map_or(Epoch::NONE, |run| run.last)
     }
 
-    /// Tells where a revision stands. The sequence zero is before all history and always on it.
-    pub fn standing(&self, revision: Revision) -> Standing {
+    /// Returns the status of a revision. Sequence zero is before all history and always on the lineage.
+    pub fn status_of(&self, revision: Revision) -> RevisionStatus {
         let (epoch, sequence) = (revision.epoch(), revision.sequence());
         if sequence == Sequence::ZERO || epoch > self.epoch() {
-            return Standing::On;
+            return RevisionStatus::OnLineage;
         }
         let mut before = Sequence::ZERO;
         for run in &self.0 {
             if epoch <= run.last {
                 let inside = run.first <= epoch && before < sequence && sequence <= run.end;
                 return match (inside, run.closed) {
-                    (true, true) => Standing::Closed,
-                    (true, false) => Standing::On,
-                    (false, _) => Standing::Cut {
+                    (true, true) => RevisionStatus::TooOld,
+                    (true, false) => RevisionStatus::OnLineage,
+                    (false, _) => RevisionStatus::Cut {
                         kept: if epoch < run.first {
                             before
                         } else {
@@ -91,19 +91,19 @@ impl Lineage {
             }
             before = run.end;
         }
-        Standing::On
+        RevisionStatus::OnLineage
     }
 
-    /// Extends the open run by a move to this epoch.
-    pub fn moved_to(&mut self, epoch: Epoch) {
+    /// Records a move: extends the open run to this epoch.
+    pub fn record_move(&mut self, epoch: Epoch) {
         match self.0.last_mut() {
             Some(run) => run.last = run.last.max(epoch),
             None => *self = Self::starting(epoch),
         }
     }
 
-    /// Cuts at the last sequence `kept` and opens a run at this epoch: a promotion.
-    pub fn promoted_to(&mut self, epoch: Epoch, kept: Sequence) {
+    /// Records a promotion: cuts after the last sequence `kept` and opens a run at this epoch.
+    pub fn record_promotion(&mut self, epoch: Epoch, kept: Sequence) {
         let mut before = Sequence::ZERO;
         self.0.retain(|run| {
             let stays = before < kept;
@@ -121,7 +121,7 @@ impl Lineage {
         }
     }
 
-    /// Returns the last sequence up to which this lineage and another tell the same history.
+    /// Returns the last sequence of the history that this lineage and another share.
     pub fn fork_point(&self, other: &Self) -> Sequence {
         let (mut mine, mut theirs) = (&self.0[..], &other.0[..]);
         match (mine.first(), theirs.first()) {
@@ -175,7 +175,7 @@ impl Lineage {
         if runs.len() > RUNS_MAX {
             return Err(reader.malformed());
         }
-        // Every node holds one for each tenant.
+        // Every node holds one lineage for each tenant.
         runs.shrink_to_fit();
         Ok(Self(runs))
     }
@@ -187,7 +187,7 @@ pub(crate) fn decode_epoch(reader: &mut Reader) -> Result<Epoch, Malformed> {
     Epoch::new(number).ok_or_else(|| reader.malformed())
 }
 
-/// Returns the runs behind a closed run of the other lineage, or all of them where none ends where it ends.
+/// Returns the runs after a closed run of the other lineage, or all of them where none ends where it ends.
 fn after_closed<'a>(closed: &Run, runs: &'a [Run]) -> &'a [Run] {
     match runs.iter().position(|run| run.end == closed.end) {
         Some(last) => &runs[last + 1..],
@@ -212,40 +212,43 @@ mod tests {
     fn lineage(promotions: &[(u32, u64)]) -> Lineage {
         let mut lineage = Lineage::starting(Epoch::FIRST);
         for (n, kept) in promotions {
-            lineage.promoted_to(epoch(*n), sequence(*kept));
+            lineage.record_promotion(epoch(*n), sequence(*kept));
         }
         lineage
     }
 
     #[test]
-    fn a_promotion_cuts_and_a_move_does_not() {
+    fn promotion_cuts_and_move_does_not() {
         let mut l = lineage(&[(3, 10)]);
-        l.moved_to(epoch(5));
+        l.record_move(epoch(5));
         for (revision, standing) in [
-            ("1.10", Standing::On),
-            ("1.11", Standing::Cut { kept: sequence(10) }),
-            ("2.11", Standing::Cut { kept: sequence(10) }),
-            ("3.11", Standing::On),
-            ("3.9", Standing::Cut { kept: sequence(9) }),
-            ("5.99", Standing::On),
-            ("6.1", Standing::On),
-            ("4.0", Standing::On),
+            ("1.10", RevisionStatus::OnLineage),
+            ("1.11", RevisionStatus::Cut { kept: sequence(10) }),
+            ("2.11", RevisionStatus::Cut { kept: sequence(10) }),
+            ("3.11", RevisionStatus::OnLineage),
+            ("3.9", RevisionStatus::Cut { kept: sequence(9) }),
+            ("5.99", RevisionStatus::OnLineage),
+            ("6.1", RevisionStatus::OnLineage),
+            ("4.0", RevisionStatus::OnLineage),
         ] {
-            assert_eq!(l.standing(revision.parse().unwrap()), standing, "{revision}");
+            assert_eq!(l.status_of(revision.parse().unwrap()), standing, "{revision}");
         }
     }
 
     #[test]
-    fn a_later_promotion_may_cut_earlier_ones_away() {
+    fn later_promotion_may_cut_earlier_one() {
         let l = lineage(&[(3, 10), (4, 20), (7, 5)]);
         assert_eq!(l.runs().len(), 2);
-        assert_eq!(l.standing("3.11".parse().unwrap()), Standing::Cut { kept: sequence(5) });
-        assert_eq!(l.standing("1.5".parse().unwrap()), Standing::On);
-        assert_eq!(l.standing("7.6".parse().unwrap()), Standing::On);
+        assert_eq!(
+            l.status_of("3.11".parse().unwrap()),
+            RevisionStatus::Cut { kept: sequence(5) }
+        );
+        assert_eq!(l.status_of("1.5".parse().unwrap()), RevisionStatus::OnLineage);
+        assert_eq!(l.status_of("7.6".parse().unwrap()), RevisionStatus::OnLineage);
     }
 
     #[test]
-    fn histories_agree_up_to_the_first_cut_that_one_lacks() {
+    fn fork_point_is_first_cut_that_one_lacks() {
         assert_eq!(lineage(&[]).fork_point(&lineage(&[(3, 10)])), sequence(10));
         assert_eq!(lineage(&[(3, 10)]).fork_point(&lineage(&[(4, 8)])), sequence(8));
         assert_eq!(
@@ -257,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn past_the_limit_the_oldest_runs_are_one_closed_run() {
+    fn runs_beyond_limit_merge_into_closed_run() {
         let promotions: Vec<_> = (0..80).map(|i| (2 + i, u64::from(i + 1) * 10)).collect();
         let all = lineage(&promotions);
         assert_eq!(all.runs().len(), RUNS_MAX);
-        assert_eq!(all.standing("1.5".parse().unwrap()), Standing::Closed);
+        assert_eq!(all.status_of("1.5".parse().unwrap()), RevisionStatus::TooOld);
         let older = lineage(&promotions[..40]);
         let point = sequence(410);
         assert_eq!(
@@ -279,10 +282,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lineage_reads_back(cuts in prop::collection::vec((1u32..5, 1u64..100), 0..70)) {
+        fn lineage_round_trips(cuts in prop::collection::vec((1u32..5, 1u64..100), 0..70)) {
             let mut l = Lineage::starting(Epoch::FIRST);
             for (step, kept) in cuts {
-                l.promoted_to(epoch(l.epoch().get() + step), sequence(kept));
+                l.record_promotion(epoch(l.epoch().get() + step), sequence(kept));
             }
             let mut writer = Writer::default();
             l.encode(&mut writer);

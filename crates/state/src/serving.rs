@@ -1,8 +1,8 @@
-//! The serving check: whether a group may answer as the home of a tenant.
+//! Serving check: whether a group may answer as the home of a tenant.
 //!
-//! It is made after commit and apply for a write, after the state was read for a read, never before: what is checked
-//! first and read later is covered by nothing. A pause between the check and sending the answer is harmless, because the
-//! check lies between call and answer.
+//! It is made after commit and apply for a write, after the state was read for a read, never before: a check covers
+//! only what was read before it. A pause between the check and sending the response is harmless, because the check
+//! lies between call and response.
 //!
 //! # Invariants
 //!
@@ -11,56 +11,56 @@
 
 use stead_types::{DirectoryVersion, Epoch};
 
-use crate::shard::record::{Record, Role};
+use crate::shard::record::{Role, TenantRecord};
 
-/// A reading of the node's boot clock, in milliseconds: it runs through suspend, and means nothing elsewhere.
+/// Reading of the node's boot clock, in milliseconds. It runs through suspend, and is meaningless on another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(pub u64);
 
 /// A node's permission to serve the groups that it leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// Until leases exist: never runs out.
+    /// Never expires; used until leases exist.
     Unbounded,
-    /// Runs out, as of one directory version.
+    /// Expires, and is valid as of one directory version.
     Until {
-        /// When it runs out, by this node's boot clock.
+        /// Expiry by this node's boot clock.
         expiry: BootTime,
-        /// The directory version that it was granted as of: it counts once the view has reached it.
+        /// Directory version that it was granted as of: it is valid once the view has reached it.
         version: DirectoryVersion,
     },
 }
 
-/// What the node knows, beside the record, when it is about to answer.
+/// Inputs of the serving check beside the tenant's record.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+pub struct ServingState {
     /// Whether Raft leadership was confirmed since the request arrived: for a write by the commit of its own entry in
     /// this term, for a read by the read index.
     pub leader_confirmed: bool,
     /// The node's lease.
     pub lease: Lease,
-    /// The version that the view has reached, fences brought by the lease's answer included.
+    /// Directory version that the view has reached, fences in the lease response included.
     pub view_version: DirectoryVersion,
-    /// The boot clock now.
+    /// Current boot clock.
     pub now: BootTime,
-    /// The epoch below which the view says that nobody may serve this tenant.
+    /// Fence of the directory view: no group may serve the tenant below this epoch.
     pub fence_epoch: Epoch,
 }
 
-/// Why a group may not answer as the home. For a write that was committed it means: outcome unknown.
+/// Reason why a group may not answer as the home. For a committed write it means: outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServing {
-    /// It is not the owner.
+    /// The group is not the owner.
     #[error("this group does not own the tenant")]
     NotOwner,
     /// Leadership was not confirmed.
     #[error("leadership of the group is not confirmed")]
     NotLeader,
     /// The lease is as of a directory version that the view has not reached.
-    #[error("the lease does not count until the view has reached {0}")]
+    #[error("the lease is pending until the directory view reaches version {0}")]
     LeasePending(DirectoryVersion),
-    /// The lease has run out.
-    #[error("the lease has run out")]
+    /// The lease has expired.
+    #[error("the lease has expired")]
     LeaseExpired,
     /// The directory has fenced the owned epoch.
     #[error("the tenant is fenced at epoch {0}")]
@@ -68,17 +68,17 @@ pub enum NotServing {
 }
 
 /// Checks whether a group with this record may answer as the tenant's home now.
-pub fn check(record: &Record, standing: &Standing) -> Result<Epoch, NotServing> {
+pub fn check(record: &TenantRecord, standing: &ServingState) -> Result<Epoch, NotServing> {
     let epoch = record.owned().ok_or(NotServing::NotOwner)?;
     may_answer(epoch, standing)
 }
 
-/// Checks whether a write committed in `epoch` may be acknowledged: also one at or below the last change of the epoch by
-/// a group that has relinquished the tenant since.
+/// Checks whether a committed write may be acknowledged: also one at or below the last change of the epoch by a group
+/// that has relinquished the tenant since.
 pub fn check_committed(
-    record: &Record,
+    record: &TenantRecord,
     revision: stead_types::Revision,
-    standing: &Standing,
+    standing: &ServingState,
 ) -> Result<Epoch, NotServing> {
     match record.role {
         Role::Owner => may_answer(record.epoch, standing),
@@ -89,7 +89,7 @@ pub fn check_committed(
     }
 }
 
-fn may_answer(epoch: Epoch, standing: &Standing) -> Result<Epoch, NotServing> {
+fn may_answer(epoch: Epoch, standing: &ServingState) -> Result<Epoch, NotServing> {
     if !standing.leader_confirmed {
         return Err(NotServing::NotLeader);
     }
@@ -115,7 +115,7 @@ mod tests {
     use stead_types::{GroupId, Incarnation};
 
     use super::*;
-    use crate::shard::record::{OperationId, Was};
+    use crate::shard::record::{OperationId, PreviousRole};
 
     fn epoch(number: u32) -> Epoch {
         Epoch::new(number).unwrap()
@@ -128,16 +128,16 @@ mod tests {
         }
     }
 
-    fn owner() -> Record {
-        Record {
+    fn owner() -> TenantRecord {
+        TenantRecord {
             role: Role::Owner,
             epoch: epoch(3),
-            ..Record::unknown()
+            ..TenantRecord::unknown()
         }
     }
 
-    fn standing() -> Standing {
-        Standing {
+    fn standing() -> ServingState {
+        ServingState {
             leader_confirmed: true,
             lease: Lease::Until {
                 expiry: BootTime(100),
@@ -150,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_with_leadership_lease_and_no_fence_serves() {
+    fn owner_with_leadership_and_lease_and_no_fence_serves() {
         assert_eq!(check(&owner(), &standing()), Ok(epoch(3)));
-        let unbounded = Standing {
+        let unbounded = ServingState {
             lease: Lease::Unbounded,
             view_version: version(0),
             now: BootTime(1_000),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn each_clause_alone_stops_it() {
+    fn each_failed_clause_alone_refuses() {
         let other = GroupId::new(2);
         let operation = OperationId(1);
         let roles = [
@@ -181,33 +181,33 @@ mod tests {
             Role::Frozen {
                 operation,
                 epoch: epoch(4),
-                was: Was::Owner,
+                previous: PreviousRole::Owner,
             },
             Role::Erased,
         ];
         for role in roles {
             assert_eq!(
-                check(&Record { role, ..owner() }, &standing()),
+                check(&TenantRecord { role, ..owner() }, &standing()),
                 Err(NotServing::NotOwner),
                 "{role:?}"
             );
         }
-        let deposed = Standing {
+        let deposed = ServingState {
             leader_confirmed: false,
             ..standing()
         };
         assert_eq!(check(&owner(), &deposed), Err(NotServing::NotLeader));
-        let behind = Standing {
+        let behind = ServingState {
             view_version: version(6),
             ..standing()
         };
         assert_eq!(check(&owner(), &behind), Err(NotServing::LeasePending(version(7))));
-        let late = Standing {
+        let late = ServingState {
             now: BootTime(100),
             ..standing()
         };
         assert_eq!(check(&owner(), &late), Err(NotServing::LeaseExpired));
-        let fenced = Standing {
+        let fenced = ServingState {
             fence_epoch: epoch(4),
             ..standing()
         };
@@ -215,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_never_stands_for_leadership_nor_one_of_another_incarnation_for_this() {
-        let deposed = Standing {
+    fn lease_replaces_neither_leadership_nor_incarnation() {
+        let deposed = ServingState {
             leader_confirmed: false,
             lease: Lease::Unbounded,
             ..standing()
@@ -231,10 +231,10 @@ mod tests {
             version: newer,
         };
         assert_eq!(
-            check(&owner(), &Standing { lease, ..standing() }),
+            check(&owner(), &ServingState { lease, ..standing() }),
             Err(NotServing::LeasePending(newer))
         );
-        let ahead = Standing {
+        let ahead = ServingState {
             view_version: newer,
             ..standing()
         };
@@ -242,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_before_a_hand_over_may_still_be_acknowledged() {
+    fn write_committed_before_handover_is_acknowledged() {
         let role = Role::Relinquished {
             operation: OperationId(1),
             to: GroupId::new(2),
             epoch: epoch(4),
             last: "3.9".parse().unwrap(),
         };
-        let record = Record { role, ..owner() };
+        let record = TenantRecord { role, ..owner() };
         assert_eq!(
             check_committed(&record, "3.9".parse().unwrap(), &standing()),
             Ok(epoch(3))
@@ -258,7 +258,7 @@ mod tests {
             check_committed(&record, "3.10".parse().unwrap(), &standing()),
             Err(NotServing::NotOwner)
         );
-        let fenced = Standing {
+        let fenced = ServingState {
             fence_epoch: epoch(4),
             ..standing()
         };

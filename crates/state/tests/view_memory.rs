@@ -9,7 +9,8 @@ use std::{
 };
 
 use stead_state::directory::{
-    Addresses, By, Change, Command, Directory, Followers, Initial, InitialNode, NewTenant, View,
+    Addresses, AuditContext, Command, Directory, DirectoryChange, DirectoryView, Followers, InitialCluster,
+    InitialNode, NewTenant,
 };
 use stead_types::{Durability, RegionName, TenantLimits};
 
@@ -20,7 +21,7 @@ struct Counting;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
-/// What malloc takes for a block: a word more, in steps of 16 bytes, at least 32.
+/// Returns the memory that malloc takes for a block: a word more, in steps of 16 bytes, at least 32.
 fn taken(layout: Layout) -> usize {
     (layout.size() + 8).next_multiple_of(16).max(32)
 }
@@ -44,7 +45,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn initial() -> Initial {
+fn initial() -> InitialCluster {
     let regions: Vec<RegionName> = ["us-east", "eu-west", "ap-south"]
         .map(|name| name.parse().unwrap())
         .into();
@@ -54,7 +55,7 @@ fn initial() -> Initial {
         addresses: Addresses::default(),
         witness: false,
     };
-    Initial {
+    InitialCluster {
         cluster: "test".into(),
         nodes: regions.iter().map(node).collect(),
         regions: regions
@@ -66,9 +67,9 @@ fn initial() -> Initial {
 }
 
 #[test]
-fn a_tenant_takes_less_than_400_bytes_of_a_view() {
+fn tenant_takes_less_than_400_bytes_of_a_view() {
     let mut directory = Directory::default();
-    directory.apply(0, Command::Bootstrap(initial())).answer.unwrap();
+    directory.apply(0, Command::Bootstrap(initial())).result.unwrap();
     let mut changes = Vec::with_capacity(TENANTS);
     for number in 0..TENANTS {
         let tenant = NewTenant {
@@ -80,12 +81,12 @@ fn a_tenant_takes_less_than_400_bytes_of_a_view() {
             labels: BTreeMap::new(),
             limits: TenantLimits::default(),
         };
-        let applied = directory.apply(0, Command::CreateTenant(By::default(), tenant));
-        changes.extend(applied.changes.iter().map(Change::encode));
+        let applied = directory.apply(0, Command::CreateTenant(AuditContext::default(), tenant));
+        changes.extend(applied.changes.iter().map(DirectoryChange::encode));
     }
-    let mut view = View::default();
+    let mut view = DirectoryView::default();
     for change in changes {
-        view.apply(Change::decode(change).unwrap());
+        view.apply(DirectoryChange::decode(change).unwrap());
     }
     assert_eq!(view.tenant_count(), TENANTS);
     let with_view = ALLOCATED.load(Ordering::Relaxed);

@@ -1,11 +1,11 @@
-//! Where checkpoints run: on a thread of their own, or, in simulations, right where they are asked for.
+//! Background job executor for checkpoints: a thread of its own, or, in simulations, the calling thread.
 //!
-//! The thread steps back where processors are short, and so do those that it starts: an engine that is opened on it
-//! compacts at a low priority too. Nobody waits for any of them unless they are very late.
+//! The thread runs at a low priority, and so do those that it starts: an engine that is opened on it compacts at a low
+//! priority too. Requests wait for them only when checkpoints fall far behind.
 //!
 //! # Invariants
 //!
-//! 1. A job that panics ends neither the thread nor what waits for it: it stops the node.
+//! 1. A job that panics ends neither the thread nor its waiters: it stops the node.
 
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -14,21 +14,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use stead_types::{GroupId, NodeId};
 
-use crate::health::{Failure, Health};
-use crate::machine::Failed;
+use crate::health::{Health, NodeFailure};
+use crate::machine::MachineError;
 
-/// Nodes whose shares differ.
+/// Number of different delays.
 const STAGGER_STEPS: u64 = 9;
 
-/// Delays what is due by a share that differs between nodes: the replicas of a group apply the same, and would all write
-/// their rows at the same moment.
+/// Delay of checkpoints that differs between nodes. The replicas of a group apply the same entries, and would otherwise
+/// all write their rows at the same moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stagger {
     percent: u32,
 }
 
 impl Stagger {
-    /// The share of a node.
+    /// Returns the delay of a node.
     pub fn of(node: NodeId) -> Self {
         let step = (node.get() % STAGGER_STEPS) as u32;
         Self {
@@ -36,43 +36,43 @@ impl Stagger {
         }
     }
 
-    /// Returns when something is due that is due after `time`: at most twice that.
+    /// Returns a delay staggered: between one and two times `time`.
     pub fn time(self, time: Duration) -> Duration {
         time + time * self.percent / 100
     }
 
-    /// Returns the size at which something is due that is due at `size`: at most twice that.
+    /// Returns a threshold staggered: between one and two times `size`.
     pub fn size(self, size: usize) -> usize {
         size + size / 100 * self.percent as usize
     }
 }
 
-/// As RocksDB has it for compaction (`CpuPriority::kLow`).
+/// Niceness of the thread, as RocksDB has it for compaction (`CpuPriority::kLow`).
 const NICENESS: i32 = 10;
 
-/// Something to do, which catches its own panics.
-type Job = Box<dyn FnOnce() + Send>;
+/// Job that catches its own panics.
+type BackgroundJob = Box<dyn FnOnce() + Send>;
 
-/// Runs jobs one after the other. Whoever submits bounds how many wait: a group submits one at a time.
+/// Executor that runs jobs one after the other. Submitters bound how many wait: a group submits one at a time.
 pub struct Background {
-    worker: Option<Worker>,
+    worker: Option<WorkerThread>,
     health: Health,
-    /// When they are due by size.
+    /// Delay of this node's checkpoints.
     pub stagger: Stagger,
 }
 
-struct Worker {
-    jobs: Mutex<Option<Sender<Job>>>,
+struct WorkerThread {
+    jobs: Mutex<Option<Sender<BackgroundJob>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Background {
-    /// Runs each job before [`Background::submit`] returns.
+    /// Creates an executor that runs each job before [`Background::submit`] returns.
     pub fn inline() -> Self {
         Self::inline_with(Health::default())
     }
 
-    /// As [`Background::inline`], for a node with this health.
+    /// Creates an executor as [`Background::inline`] does, for a node with this health.
     pub fn inline_with(health: Health) -> Self {
         Self {
             worker: None,
@@ -81,16 +81,16 @@ impl Background {
         }
     }
 
-    /// Runs jobs on a thread, which ends when this is dropped, after the jobs that wait.
+    /// Creates an executor with a thread, which ends when this is dropped, after the queued jobs.
     pub fn thread(name: &str, health: Health, stagger: Stagger) -> std::io::Result<Self> {
-        let (sender, receiver) = mpsc::channel::<Job>();
+        let (sender, receiver) = mpsc::channel::<BackgroundJob>();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            step_back();
+            lower_priority();
             for job in receiver {
                 job();
             }
         })?;
-        let worker = Worker {
+        let worker = WorkerThread {
             jobs: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
         };
@@ -101,25 +101,25 @@ impl Background {
         })
     }
 
-    /// Tells whether jobs run where they are submitted.
+    /// Tells whether jobs run on the submitting thread.
     pub fn is_inline(&self) -> bool {
         self.worker.is_none()
     }
 
-    /// Runs a job and returns what it returned; a panic of it stops the node.
+    /// Runs a job and returns its result; a panic of it stops the node.
     pub fn run<T: Send + 'static>(
         &self,
         group: Option<GroupId>,
         doing: &'static str,
-        job: impl FnOnce() -> Result<T, Failed> + Send + 'static,
-    ) -> Result<T, Failed> {
+        job: impl FnOnce() -> Result<T, MachineError> + Send + 'static,
+    ) -> Result<T, MachineError> {
         let (sender, done) = mpsc::channel();
         let health = self.health.clone();
         self.send(Box::new(move || drop(sender.send(health.guard(group, doing, job)))));
         done.recv().unwrap_or_else(|_| {
-            Err(Failed {
+            Err(MachineError {
                 doing,
-                source: "the thread of checkpoints has ended".into(),
+                source: "the checkpoint thread has ended".into(),
             })
         })
     }
@@ -129,13 +129,13 @@ impl Background {
         &self,
         group: Option<GroupId>,
         doing: &'static str,
-        job: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+        job: impl FnOnce() -> Result<(), MachineError> + Send + 'static,
     ) {
         let health = self.health.clone();
         self.send(Box::new(move || {
-            if let Err(Failed { doing, source }) = health.guard(group, doing, job) {
+            if let Err(MachineError { doing, source }) = health.guard(group, doing, job) {
                 let source = source.into();
-                health.fail(Failure {
+                health.fail(NodeFailure {
                     group,
                     doing,
                     source,
@@ -145,7 +145,7 @@ impl Background {
         }));
     }
 
-    fn send(&self, job: Job) {
+    fn send(&self, job: BackgroundJob) {
         let Some(worker) = &self.worker else {
             return job();
         };
@@ -153,22 +153,22 @@ impl Background {
         if let Some(jobs) = &*worker.jobs.lock()
             && jobs.send(job).is_err()
         {
-            let ended = "the thread of checkpoints has ended";
-            self.health.fail(Failure::of_node("making checkpoints", ended));
+            let ended = "the checkpoint thread has ended";
+            self.health.fail(NodeFailure::of_node("writing checkpoints", ended));
         }
     }
 }
 
 /// Lowers the priority of the calling thread. On other systems than Linux it would be the whole process's.
-fn step_back() {
+fn lower_priority() {
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::nice(NICENESS)
     {
-        tracing::warn!(%error, "checkpoints run at full priority");
+        tracing::warn!(%error, "cannot lower the priority of the checkpoint thread");
     }
 }
 
-impl Drop for Worker {
+impl Drop for WorkerThread {
     fn drop(&mut self) {
         drop(self.jobs.lock().take());
         // The last owner may be dropped by a job, on the thread itself.
@@ -176,7 +176,7 @@ impl Drop for Worker {
             && handle.thread().id() != thread::current().id()
             && handle.join().is_err()
         {
-            tracing::error!("the thread of checkpoints panicked");
+            tracing::error!("the checkpoint thread panicked");
         }
     }
 }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nine_nodes_in_a_row_have_shares_of_their_own_below_twice_the_size() {
+    fn stagger_differs_for_nine_consecutive_nodes() {
         let mut sizes: Vec<usize> = (1..=9).map(|node| Stagger::of(NodeId::new(node)).size(9_000)).collect();
         sizes.sort_unstable();
         sizes.dedup();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_run_in_their_order_and_all_before_the_end() {
+    fn background_jobs_run_in_order_before_drop() {
         for background in both(&Health::default()) {
             let (sender, receiver) = mpsc::channel();
             for number in 0..100 {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn panic_of_a_job_that_nobody_waits_for_stops_the_node() {
+    fn panicking_detached_job_stops_the_node() {
         // Invariant 1.
         for kind in 0..2 {
             let health = Health::default();
@@ -232,10 +232,10 @@ mod tests {
     }
 
     #[test]
-    fn panicking_or_failing_job_stops_the_node_and_others_go_on() {
+    fn failing_job_stops_the_node_and_others_run() {
         // Invariant 1.
         let fails = || {
-            Err(Failed {
+            Err(MachineError {
                 doing: "failing",
                 source: "on purpose".into(),
             })
@@ -245,7 +245,7 @@ mod tests {
                 let health = Health::default();
                 let background = both(&health).into_iter().nth(kind).unwrap();
                 if waits {
-                    let job = || -> Result<(), Failed> { panic!("on purpose") };
+                    let job = || -> Result<(), MachineError> { panic!("on purpose") };
                     background.run(Some(GROUP), "counting", job).unwrap_err();
                     assert_eq!(health.failure().unwrap().source.to_string(), "panic: on purpose");
                 } else {

@@ -1,8 +1,9 @@
-//! Rows of a snapshot as chunks of bytes: what a machine's snapshot travels as, independent of any engine.
+//! Encoding of a snapshot's rows as chunks of bytes, independent of any engine.
 //!
-//! The rows are one stream of bytes, each a key and a value behind their lengths, cut wherever a chunk is full: no row is
-//! too long for a snapshot. A chunk: checksum of the rest (crc32c, u32), format u8 (2), number u32, last (yes or no), the
-//! stream's next bytes to its end. Numbers count from zero, so that a lost, repeated or missing last chunk is found.
+//! The rows are one stream of bytes, each a key and a value behind their lengths, cut wherever a chunk is full: no row
+//! is too long for a snapshot. A chunk: checksum of the rest (crc32c, u32), format u8 (2), number u32, last (yes or
+//! no), the stream's next bytes to its end. Numbers count from zero, so that a lost, repeated or missing last chunk is
+//! found.
 //!
 //! # Invariants
 //!
@@ -16,41 +17,42 @@ use stead_state::codec::{Malformed, Reader, Writer};
 
 use crate::{
     group_rows::failed,
-    machine::{CHUNK_LEN_MAX, Chunks, Failed},
+    machine::{CHUNK_LEN_MAX, Chunks, MachineError},
 };
 
 const FORMAT: u8 = 2;
 const CHECKSUM_LEN: usize = 4;
-/// What stands before the stream's bytes: checksum, format, number, last.
+/// Header before the stream's bytes: checksum, format, number, last.
 const HEAD_LEN: usize = CHECKSUM_LEN + 1 + 4 + 1;
 /// The stream's bytes in a full chunk.
 const BODY_LEN_MAX: usize = CHUNK_LEN_MAX - HEAD_LEN;
 
 const READING: &str = "reading the chunks of a snapshot";
 
-/// A row, or why there are no more.
-pub type Row = Result<(Bytes, Bytes), Failed>;
+/// Row of a snapshot, or the error that ends it.
+pub type Row = Result<(Bytes, Bytes), MachineError>;
 
-/// Cuts rows into chunks. After a failure there are none, so that a snapshot without its end is never taken for whole.
-pub fn encode<R: Iterator<Item = Row>>(rows: R) -> Encode<R> {
-    Encode {
+/// Encodes rows as chunks. After an error there are no more, so that a snapshot without its end is never taken for
+/// whole.
+pub fn encode<R: Iterator<Item = Row>>(rows: R) -> ChunkEncoder<R> {
+    ChunkEncoder {
         rows: Some(rows),
         number: 0,
         stream: BytesMut::new(),
     }
 }
 
-/// Chunks of rows; see [`encode`].
-pub struct Encode<R> {
-    /// Gone after the last row, or after a failure.
+/// Iterator over the chunks of rows; see [`encode`].
+pub struct ChunkEncoder<R> {
+    /// `None` after the last row or an error.
     rows: Option<R>,
     number: u32,
-    /// What is in no chunk yet.
+    /// Encoded rows that are in no chunk yet.
     stream: BytesMut,
 }
 
-impl<R: Iterator<Item = Row>> Iterator for Encode<R> {
-    type Item = Result<Bytes, Failed>;
+impl<R: Iterator<Item = Row>> Iterator for ChunkEncoder<R> {
+    type Item = Result<Bytes, MachineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -76,7 +78,7 @@ impl<R: Iterator<Item = Row>> Iterator for Encode<R> {
     }
 }
 
-impl<R> Encode<R> {
+impl<R> ChunkEncoder<R> {
     fn cut(&mut self, len: usize, last: bool) -> Bytes {
         let body = self.stream.split_to(len);
         let mut rest = Writer::with_capacity(HEAD_LEN - CHECKSUM_LEN + len);
@@ -89,27 +91,27 @@ impl<R> Encode<R> {
     }
 }
 
-/// Reads the rows of chunks that came in their order. Fails where they are not what [`encode`] made, whole.
-pub fn decode(chunks: Chunks) -> Decode {
-    Decode {
+/// Decodes the rows of chunks in their order. Fails unless they are exactly the chunks that [`encode`] made.
+pub fn decode(chunks: Chunks) -> ChunkDecoder {
+    ChunkDecoder {
         chunks: Some(chunks),
         number: 0,
         rows: VecDeque::new(),
-        begun: BytesMut::new(),
+        partial_row: BytesMut::new(),
     }
 }
 
-/// Rows of chunks; see [`decode`].
-pub struct Decode {
-    /// Gone after the last chunk, or after a failure.
+/// Iterator over the rows of chunks; see [`decode`].
+pub struct ChunkDecoder {
+    /// `None` after the last chunk or an error.
     chunks: Option<Chunks>,
     number: u32,
     rows: VecDeque<(Bytes, Bytes)>,
-    /// The first bytes of a row that goes on in the next chunk.
-    begun: BytesMut,
+    /// The first bytes of a row that continues in the next chunk.
+    partial_row: BytesMut,
 }
 
-impl Iterator for Decode {
+impl Iterator for ChunkDecoder {
     type Item = Row;
 
     fn next(&mut self) -> Option<Row> {
@@ -137,8 +139,8 @@ impl Iterator for Decode {
     }
 }
 
-impl Decode {
-    /// Takes a chunk in, and tells whether it was the last one.
+impl ChunkDecoder {
+    /// Decodes a chunk, and tells whether it was the last one.
     fn read(&mut self, chunk: Bytes) -> Result<bool, Malformed> {
         let mut r = Reader::new(chunk, "snapshot chunk");
         let checksum = r.u32()?;
@@ -153,9 +155,9 @@ impl Decode {
         }
         self.number += 1;
         let mut stream = r.rest();
-        if !self.begun.is_empty() {
-            self.begun.extend_from_slice(&stream);
-            stream = std::mem::take(&mut self.begun).freeze();
+        if !self.partial_row.is_empty() {
+            self.partial_row.extend_from_slice(&stream);
+            stream = std::mem::take(&mut self.partial_row).freeze();
         }
         while let Some(row) = take_row(&mut stream) {
             self.rows.push_back(row);
@@ -163,15 +165,15 @@ impl Decode {
         if last && !stream.is_empty() {
             return Err(r.malformed());
         }
-        self.begun = match stream.try_into_mut() {
-            Ok(begun) => begun,
+        self.partial_row = match stream.try_into_mut() {
+            Ok(partial_row) => partial_row,
             Err(shared) => BytesMut::from(&shared[..]),
         };
         Ok(last)
     }
 }
 
-/// Takes a row off the front, if it is there whole.
+/// Takes a row off the front, if it is complete.
 fn take_row(stream: &mut Bytes) -> Option<(Bytes, Bytes)> {
     let mut r = Reader::new(stream.clone(), "snapshot row");
     let row = (r.bytes().ok()?, r.bytes().ok()?);
@@ -189,7 +191,7 @@ mod tests {
         encode(rows.iter().cloned().map(Ok)).map(Result::unwrap).collect()
     }
 
-    fn read(chunks: Vec<Bytes>) -> Result<Rows, Failed> {
+    fn read(chunks: Vec<Bytes>) -> Result<Rows, MachineError> {
         decode(Box::new(chunks.into_iter().map(Ok))).collect()
     }
 
@@ -198,7 +200,7 @@ mod tests {
         (0..600).map(row).collect()
     }
 
-    /// Rows of which the stream takes exactly so many bytes, the lengths of keys and values counted.
+    /// Returns a row that takes exactly this many bytes of the stream, its lengths included.
     fn row_of(len: usize) -> (Bytes, Bytes) {
         let key = Bytes::from_static(b"key");
         let around = |value: usize| Writer::default().bytes(&key).varint(value as u64).finish().len();
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_every_length_fit_and_read_back() {
+    fn rows_of_every_length_round_trip() {
         let lens = [BODY_LEN_MAX, CHUNK_LEN_MAX, 1 << 20, 5 << 20, 3 * BODY_LEN_MAX];
         let mut all = vec![Vec::new(), some_rows(), vec![(Bytes::new(), Bytes::new())]];
         for len in lens {
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_repeated_or_flipped_is_found() {
+    fn lost_repeated_or_flipped_chunks_are_rejected() {
         let chunks = chunks(&some_rows());
         assert!(3 < chunks.len());
         let taken = |places: &[usize]| read(places.iter().map(|place| chunks[*place].clone()).collect());
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_of_rows_that_failed_have_no_end() {
+    fn chunks_of_failed_rows_have_no_end() {
         let failure = || Err(failed("testing")(Malformed { what: "row" }));
         let rows = some_rows().into_iter().map(Ok).chain(std::iter::once_with(failure));
         let chunks: Vec<_> = encode(rows).collect();

@@ -1,25 +1,25 @@
-//! Digests of a machine's state at the same entries in all replicas of a group, so that replicas that differ are found.
+//! Digests of a machine's state after the same entries in all replicas of a group, so that diverged replicas are found.
 //!
 //! # Invariants
 //!
-//! 1. What is taken at an entry depends on the log alone: two replicas that both have a digest of one entry took it of the
-//!    same part of the state. A replica that has just opened or installed its state leaves one out, but takes none that
-//!    another one would not.
-//! 2. One digest looks at [`TENANTS_MAX`] tenants or little more, however many there are; all have had their turn after
-//!    as many digests as there are parts.
+//! 1. The digest taken after an entry depends on the log alone: two replicas that both have a digest of one entry took
+//!    it of the same partition of the tenants. A replica that has just opened or installed its state leaves one out,
+//!    but takes none that another one would not.
+//! 2. One digest covers [`TENANTS_MAX`] tenants or little more, however many there are; all are covered after as many
+//!    digests as there are partitions.
 
 use std::collections::VecDeque;
 
 /// Logged time between two digests, in milliseconds.
 pub const INTERVAL_MS: u64 = 10_000;
 
-/// Digests that are kept: others ask for those of a moment ago.
-const KEPT_MAX: usize = 8;
+/// Most digests that are kept: other voters ask for recent ones.
+const DIGESTS_KEPT_MAX: usize = 8;
 
-/// Tenants that one digest looks at, so that applying does not wait long.
+/// Tenants that one digest covers, so that applying does not wait long.
 const TENANTS_MAX: usize = 2048;
 
-/// The digest of a part of a machine's state.
+/// Digest of one partition of a machine's tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateDigest {
     /// The entry after which it was taken.
@@ -28,50 +28,50 @@ pub struct StateDigest {
     pub digest: u128,
 }
 
-/// A part of the tenants: those whose number leaves this remainder.
+/// Partition of the tenants: those whose number has this remainder modulo the number of partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct TenantPartition {
     remainder: u64,
     parts: u64,
 }
 
-impl Part {
-    /// Tells whether a number is in it.
-    pub fn has(self, number: u64) -> bool {
+impl TenantPartition {
+    /// Tells whether the partition contains a tenant number.
+    pub fn contains(self, number: u64) -> bool {
         number % self.parts == self.remainder
     }
 }
 
-/// The last digests of one replica, and when the next one is due.
+/// Recent digests of one replica, and the schedule of the next one.
 #[derive(Debug, Default)]
-pub struct Digests {
-    /// Of the last entry that had a time.
+pub struct DigestHistory {
+    /// Interval number of the last entry that had a time.
     round: Option<u64>,
-    kept: VecDeque<StateDigest>,
+    recent: VecDeque<StateDigest>,
 }
 
-impl Digests {
-    /// Notes an entry of this logged time, which was applied to a state of so many tenants. Returns the part whose digest is
-    /// to be taken after it.
-    pub fn due(&mut self, time_ms: u64, tenants: usize) -> Option<Part> {
+impl DigestHistory {
+    /// Records an entry of this logged time, which was applied to a state of this many tenants. Returns the partition
+    /// whose digest is to be taken after it.
+    pub fn due(&mut self, time_ms: u64, tenants: usize) -> Option<TenantPartition> {
         let round = time_ms / INTERVAL_MS;
         let before = self.round.replace(round)?;
         let parts = tenants.div_ceil(TENANTS_MAX).max(1) as u64;
         let remainder = round % parts;
-        (before < round).then_some(Part { remainder, parts })
+        (before < round).then_some(TenantPartition { remainder, parts })
     }
 
-    /// Keeps a digest that was taken.
-    pub fn keep(&mut self, taken: StateDigest) {
-        if self.kept.len() == KEPT_MAX {
-            self.kept.pop_front();
+    /// Adds a digest, and drops the oldest beyond the limit.
+    pub fn record(&mut self, taken: StateDigest) {
+        if self.recent.len() == DIGESTS_KEPT_MAX {
+            self.recent.pop_front();
         }
-        self.kept.push_back(taken);
+        self.recent.push_back(taken);
     }
 
-    /// Returns those that are kept, in the order of their entries.
-    pub fn kept(&self) -> Vec<StateDigest> {
-        self.kept.iter().copied().collect()
+    /// Returns the recent digests in the order of their entries.
+    pub fn recent(&self) -> Vec<StateDigest> {
+        self.recent.iter().copied().collect()
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
         // Invariant 1: the second one has opened in the middle.
         let times = [5_000, 9_999, 10_000, 19_000, 35_000, 35_001, 41_000];
         let taken = |from: usize| -> Vec<usize> {
-            let mut digests = Digests::default();
+            let mut digests = DigestHistory::default();
             let due = |(index, time): (usize, &u64)| digests.due(*time, 3).map(|_| index);
             times.iter().enumerate().skip(from).filter_map(due).collect()
         };
@@ -97,15 +97,15 @@ mod tests {
     }
 
     #[test]
-    fn every_tenant_has_its_turn() {
+    fn digests_cover_every_tenant_once_per_cycle() {
         // Invariant 2.
         let tenants = 5 * TENANTS_MAX;
-        let mut digests = Digests::default();
+        let mut digests = DigestHistory::default();
         digests.due(0, tenants);
         let mut seen = vec![0; tenants];
         for round in 1..=5 {
             let part = digests.due(round * INTERVAL_MS, tenants).unwrap();
-            let of_part = (0..tenants).filter(|number| part.has(*number as u64));
+            let of_part = (0..tenants).filter(|number| part.contains(*number as u64));
             let mut len = 0;
             of_part.for_each(|number| {
                 seen[number] += 1;
@@ -117,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_digests_are_kept() {
-        let mut digests = Digests::default();
-        (0..20).for_each(|index| digests.keep(StateDigest { index, digest: 7 }));
-        let kept: Vec<u64> = digests.kept().iter().map(|digest| digest.index).collect();
-        assert_eq!(kept, (12..20).collect::<Vec<_>>());
+    fn only_recent_digests_are_kept() {
+        let mut digests = DigestHistory::default();
+        (0..20).for_each(|index| digests.record(StateDigest { index, digest: 7 }));
+        let recent: Vec<u64> = digests.recent().iter().map(|digest| digest.index).collect();
+        assert_eq!(recent, (12..20).collect::<Vec<_>>());
     }
 }

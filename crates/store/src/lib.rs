@@ -1,10 +1,11 @@
-//! Rows on disk behind one small trait, and the Raft log of all groups of a node.
+//! Storage of a node: rows behind one small engine trait, and the Raft log of all groups.
 
 pub mod background;
 pub mod chunks;
+pub mod data_dir;
 pub mod digests;
-pub mod dir;
 pub mod directory;
+pub mod directory_view;
 pub mod engine;
 pub mod group_rows;
 pub mod health;
@@ -14,6 +15,5 @@ mod open;
 mod power;
 pub mod shard;
 pub mod table;
-pub mod view;
 
-pub use open::{Config, Disk, Error, Place, Store, open};
+pub use open::{Config, Disk, Error, StorageLocation, Store, open};

@@ -1,16 +1,17 @@
-//! A replicated state machine as Raft sees it: entries in, answers out, and a snapshot now and then.
+//! Replicated state machine as Raft sees it: entries in, command results out, and snapshots.
 //!
-//! `raft` drives a machine and knows nothing of what it holds; the machine knows nothing of terms or leaders. What
-//! Raft must find again after a restart (the id of the last applied entry, the membership) travels through the machine
-//! as opaque bytes, so that it is durable in the same batch as the rows.
+//! `raft` drives a machine and knows nothing of its state; the machine knows nothing of terms or leaders. The state
+//! that Raft needs after a restart (the id of the last applied entry, the membership) travels through the machine as
+//! opaque bytes, so that it is durable in the same batch as the rows.
 //!
 //! # Invariants
 //!
-//! 1. [`Machine::applied`] after opening is [`Machine::durable`]: what was applied later is applied again from the log.
+//! 1. [`Machine::applied`] after opening is [`Machine::durable`]: later entries are applied again from the log.
 //! 2. The log is never purged past [`Machine::durable`].
-//! 3. An entry is applied as a whole or the machine fails for good: what is in memory is never read or made durable
-//!    then. Opened again, it is at its last checkpoint.
-//! 4. Entries are applied in the order of their indexes, none twice and none left out; one out of turn fails the machine.
+//! 3. An entry is applied as a whole or the machine fails for good: its memory is never read or made durable then.
+//!    Opened again, it is at its last checkpoint.
+//! 4. Entries are applied in the order of their indexes, none twice and none left out; one out of order fails the
+//!    machine.
 
 use std::any::Any;
 
@@ -18,9 +19,9 @@ use bytes::Bytes;
 
 use crate::digests::StateDigest;
 
-/// What Raft remembers with the rows.
+/// Raft's state that is stored with the rows: the last applied entry and the membership.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedState {
     /// Index of the last applied entry; zero before the first.
     pub index: u64,
     /// Raft's id of that entry, opaque here; empty before the first.
@@ -31,42 +32,42 @@ pub struct Applied {
     pub time: u64,
 }
 
-/// An entry came out of turn: the one that should have come before it is missing, or was applied already.
+/// Error for an entry out of order: its predecessor is missing, or it was applied already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("entry {index} was to be applied behind entry {applied}")]
-pub struct OutOfTurn {
+#[error("entry {index} is out of order: the last applied entry is {applied}")]
+pub struct EntryOutOfOrder {
     /// Index of the last applied entry.
     pub applied: u64,
     /// Index of the entry that came.
     pub index: u64,
 }
 
-impl Applied {
-    /// Fails unless this is the index of the next entry.
-    pub(crate) fn check_next(&self, index: u64) -> Result<(), Failed> {
+impl AppliedState {
+    /// Checks that this is the index of the next entry.
+    pub(crate) fn check_next(&self, index: u64) -> Result<(), MachineError> {
         let applied = self.index;
         if applied.checked_add(1) == Some(index) {
             return Ok(());
         }
-        Err(Failed {
+        Err(MachineError {
             doing: "applying an entry",
-            source: Box::new(OutOfTurn { applied, index }),
+            source: Box::new(EntryOutOfOrder { applied, index }),
         })
     }
 }
 
-/// A committed entry.
+/// Committed entry of the log, ready to be applied.
 #[derive(Clone, Debug)]
-pub struct Committed {
+pub struct CommittedEntry {
     /// Its index; each is one above the last.
     pub index: u64,
     /// Raft's id of the entry.
     pub log_id: Bytes,
-    /// What it carries.
+    /// Its payload.
     pub payload: Payload,
 }
 
-/// What a committed entry carries.
+/// Payload of a committed entry.
 #[derive(Clone, Debug)]
 pub enum Payload {
     /// Nothing: a new leader's first entry.
@@ -77,56 +78,56 @@ pub enum Payload {
     Commands(Bytes),
 }
 
-/// The answer to one command, of a type that its proposer knows.
-pub type Answer = Box<dyn Any + Send>;
+/// Result of one command, of a type that its proposer knows.
+pub type CommandResult = Box<dyn Any + Send>;
 
-/// The machine can go on no longer; the node must stop.
+/// Fatal error of a state machine; the node must stop.
 #[derive(Debug, thiserror::Error)]
 #[error("the state machine failed: {doing}")]
-pub struct Failed {
-    /// What it was doing.
+pub struct MachineError {
+    /// The operation that failed.
     pub doing: &'static str,
-    /// Why it failed.
+    /// The cause.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// A snapshot being read or received: chunks in their order, each at most [`CHUNK_LEN_MAX`] bytes.
-pub type Chunks = Box<dyn Iterator<Item = Result<Bytes, Failed>> + Send>;
+/// Chunks of a snapshot in their order, each at most [`CHUNK_LEN_MAX`] bytes.
+pub type Chunks = Box<dyn Iterator<Item = Result<Bytes, MachineError>> + Send>;
 
-/// Largest chunk of a snapshot, in bytes. Rows are cut over chunks, so that none is too long.
+/// Largest chunk of a snapshot, in bytes. Rows span chunks, so that none is too long.
 pub const CHUNK_LEN_MAX: usize = 256 << 10;
 
-/// A state cut between two entries.
+/// Snapshot of a machine's state between two entries.
 pub struct Snapshot {
-    /// The cut: everything up to this entry, nothing after it.
-    pub applied: Applied,
-    /// The state, read while entries go on being applied. Ends with an error if the state was rewound or erased
-    /// meanwhile; then a new snapshot is cut.
+    /// Position of the snapshot: everything up to this entry, nothing after it.
+    pub applied: AppliedState,
+    /// The state, read while further entries are applied. Ends with an error if the state was rewound or erased
+    /// meanwhile; then a new snapshot is taken.
     pub chunks: Chunks,
 }
 
-/// One replicated state machine.
+/// Replicated state machine of one group.
 pub trait Machine: Send + Sync {
-    /// Returns what has been applied.
-    fn applied(&self) -> Applied;
+    /// Returns the applied state.
+    fn applied(&self) -> AppliedState;
 
-    /// Returns up to where the rows are durable.
-    fn durable(&self) -> Applied;
+    /// Returns the state as of which the rows are durable.
+    fn durable(&self) -> AppliedState;
 
-    /// Applies entries in their order and returns, for each, an answer to each of its commands.
-    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<Answer>>, Failed>;
+    /// Applies entries in their order and returns, for each, the result of each of its commands.
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<CommandResult>>, MachineError>;
 
-    /// Makes durable what has been applied. Returns when it is; applying goes on meanwhile.
-    fn checkpoint(&self) -> Result<(), Failed>;
+    /// Writes a checkpoint of what has been applied and returns when it is durable; applying continues meanwhile.
+    fn checkpoint(&self) -> Result<(), MachineError>;
 
-    /// Cuts a snapshot now.
-    fn snapshot(&self) -> Result<Snapshot, Failed>;
+    /// Takes a snapshot of the current state.
+    fn snapshot(&self) -> Result<Snapshot, MachineError>;
 
-    /// Replaces the whole state by a snapshot. Returns when the new state is durable.
-    fn install(&self, snapshot: Snapshot) -> Result<(), Failed>;
+    /// Installs a snapshot in place of the whole state and returns when the new state is durable.
+    fn install(&self, snapshot: Snapshot) -> Result<(), MachineError>;
 
-    /// Returns the last digests of the state, in the order of their entries; none where none are taken.
+    /// Returns the recent digests of the state, in the order of their entries; none if the machine takes none.
     fn digests(&self) -> Vec<StateDigest> {
         Vec::new()
     }

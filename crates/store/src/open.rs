@@ -1,4 +1,4 @@
-//! Opens all storage of a node.
+//! Opening, rebuilding and closing of a node's storage: data directory, Raft log, rows and checkpoint thread.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,42 +8,42 @@ use std::time::Duration;
 use stead_types::{GroupId, NodeId};
 
 use crate::background::{Background, Stagger};
-use crate::dir::{self, DataDir, Identity, Refused, renew};
+use crate::data_dir::{self, DataDir, DataDirError, Identity, rewrite};
 use crate::engine::{self, Engine, Kind};
 use crate::health::Health;
 use crate::log::{self, LogStore, raft_engine};
 use crate::power::Power;
 
-/// What storage to open.
+/// Configuration of a node's storage.
 #[derive(Clone)]
 pub struct Config {
-    /// Names the cluster.
+    /// Name of the cluster.
     pub cluster: String,
     /// The node.
     pub node: NodeId,
-    /// Where.
-    pub place: Place,
-    /// The node's health, which the first failure of storage ends.
+    /// Location of the storage.
+    pub location: StorageLocation,
+    /// Health of the node; the first storage failure is reported there.
     pub health: Health,
 }
 
-/// Where storage is.
+/// Location of storage.
 #[derive(Clone)]
-pub enum Place {
-    /// In a directory, which is made if it is missing.
+pub enum StorageLocation {
+    /// A directory, which is created if it is missing.
     Directory {
         /// Its path.
         path: PathBuf,
-        /// The engine; fixed when the directory is made.
+        /// The engine; fixed when the directory is created.
         engine: Kind,
         /// Sizes of the log's files.
         log: raft_engine::Options,
     },
-    /// In memory, without threads.
+    /// Memory, without threads.
     Memory(Disk),
 }
 
-/// A disk in memory, which survives what kills its node.
+/// Simulated disk in memory, which survives the death of its node.
 #[derive(Clone)]
 pub struct Disk {
     /// The Raft log.
@@ -65,8 +65,8 @@ impl Default for Disk {
 }
 
 impl Disk {
-    /// Switches the power off after so many more writes and syncs of log and rows: between any two of them. Whoever
-    /// runs on the disk must be dead before its answers are heard; then [`Disk::power_loss`].
+    /// Cuts the power after this many more writes and syncs of log and rows, between any two of them. The node on the
+    /// disk must be dead before its responses are used; then call [`Disk::power_loss`].
     pub fn cut_after(&self, operations: u64) {
         self.power.cut_after(operations);
     }
@@ -76,13 +76,13 @@ impl Disk {
         self.power.is_cut()
     }
 
-    /// Fills the disk, or makes room again.
+    /// Fills the disk, or frees space again.
     pub fn fill(&self, is_full: bool) {
         self.power.fill(is_full);
     }
 
-    /// Cuts the power, unless it is off, and switches it on again: of what is pending in log and rows so much is found
-    /// again.
+    /// Cuts the power, unless it is off, and switches it on again: of the pending operations of log and rows this many
+    /// survive.
     pub fn power_loss(&self, log_survivors: usize, rows_survivors: usize) {
         self.log.power_loss(log_survivors);
         self.rows.power_loss(rows_survivors);
@@ -90,43 +90,44 @@ impl Disk {
     }
 }
 
-/// All storage of a node. Keep it until everything that uses a part of it is gone: with it goes the lock.
+/// All storage of a node. Dropping it releases the lock of the data directory, so keep it until every user of a part is
+/// gone.
 pub struct Store {
     /// The rows of all groups.
     pub engine: Arc<dyn Engine>,
     /// The Raft log of all groups.
     pub log: Arc<dyn LogStore>,
-    /// Where checkpoints run.
+    /// The thread that runs checkpoints.
     pub background: Arc<Background>,
     /// The node's health.
     pub health: Health,
-    /// The directory, unless this is memory.
+    /// The data directory; none for storage in memory.
     pub dir: Option<DataDir>,
 }
 
-/// Storage could not be opened.
+/// Error while storage is opened, rebuilt or closed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The data directory is not to be used.
+    /// The data directory cannot be used.
     #[error(transparent)]
-    Refused(#[from] Refused),
-    /// Its contents cannot be opened.
+    DataDir(#[from] DataDirError),
+    /// A part of the data directory cannot be opened.
     #[error("cannot open the {part} in {path}")]
     Part {
-        /// What could not be opened.
+        /// The part.
         part: &'static str,
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// What may not be on the disk cannot be written there.
+    /// A file whose contents may not be durable cannot be rewritten.
     #[error(
-        "cannot make {path} durable: what is read of it may not be on the disk, since the node did not end in order; see to \
-         the disk, then start the node again"
+        "cannot make {path} durable: its contents may be in the page cache only, because the node did not stop in order; \
+         repair the disk, then start the node again"
     )]
-    Renew {
+    Rewrite {
         /// The file or directory.
         path: PathBuf,
         /// Why.
@@ -135,20 +136,20 @@ pub enum Error {
     },
 }
 
-impl From<renew::Failed> for Error {
-    fn from(renew::Failed { path, source }: renew::Failed) -> Self {
-        Self::Renew { path, source }
+impl From<rewrite::RewriteError> for Error {
+    fn from(rewrite::RewriteError { path, source }: rewrite::RewriteError) -> Self {
+        Self::Rewrite { path, source }
     }
 }
 
 /// Opens all storage of a node.
 pub fn open(config: Config) -> Result<Store, Error> {
-    match config.place {
-        Place::Directory {
+    match config.location {
+        StorageLocation::Directory {
             engine: Kind::Memory, ..
         } => Ok(in_memory(&Disk::default(), config.health)),
-        Place::Memory(disk) => Ok(in_memory(&disk, config.health)),
-        Place::Directory { path, engine, log } => {
+        StorageLocation::Memory(disk) => Ok(in_memory(&disk, config.health)),
+        StorageLocation::Directory { path, engine, log } => {
             let node = config.node;
             let identity = Identity {
                 cluster: config.cluster,
@@ -183,14 +184,14 @@ fn on_disk(
     let part = |part, path| move |source| Error::Part { part, path, source };
     let (rows_dir, log_dir) = (dir.rows(), dir.log());
     if !dir.was_clean() {
-        renew(&log_dir, &rows_dir, kind)?;
+        rewrite(&log_dir, &rows_dir, kind)?;
     }
     let log = raft_engine::open(&log_dir, log, fault, health.clone()).map_err(part("Raft log", log_dir.clone()))?;
     let background = Background::thread("checkpoints", health.clone(), stagger);
     let background = background.map_err(part("checkpoint thread", rows_dir))?;
     let engine = open_rows(&dir, kind, &background)?;
     Ok(Store {
-        engine: engine::on_trial(engine, health.clone()),
+        engine: engine::guarded_once_opened(engine, health.clone()),
         log,
         background: Arc::new(background),
         health,
@@ -198,7 +199,7 @@ fn on_disk(
     })
 }
 
-/// Opens the rows; those whose files are damaged are set aside, and new ones take their place.
+/// Opens the rows; damaged ones are set aside, and empty ones take their place.
 fn open_rows(dir: &DataDir, kind: Kind, background: &Background) -> Result<Arc<dyn Engine>, Error> {
     let path = dir.rows();
     let open = || {
@@ -223,51 +224,50 @@ fn open_rows(dir: &DataDir, kind: Kind, background: &Background) -> Result<Arc<d
 fn set_aside(
     dir: &DataDir,
     error: &(dyn std::error::Error + 'static),
-    reaching: Option<(GroupId, u64)>,
-) -> Result<(), Refused> {
-    let kept = dir.set_rows_aside(reaching)?;
+    rebuild_target: Option<(GroupId, u64)>,
+) -> Result<(), DataDirError> {
+    let kept = dir.set_rows_aside(rebuild_target)?;
     let kept = kept.map_or_else(
-        || "not kept, they were being rebuilt".to_owned(),
+        || "deleted, because a rebuild was running".to_owned(),
         |path| path.display().to_string(),
     );
     tracing::warn!(
         error,
         kept,
-        "the rows are damaged: they are set aside, and come back from the log or from other voters"
+        "the rows are damaged: they are set aside and rebuilt from the log or from other voters"
     );
     Ok(())
 }
 
-/// Makes sure that what the log and the rows will be read from is on the disk. What it costs is the log and, of the rows,
-/// all but tables that fjall has synced: little with fjall, everything with sled.
-fn renew(log: &Path, rows: &Path, kind: Kind) -> Result<(), Error> {
-    tracing::info!(
-        "the node did not end in order: files are written anew, so that what is read of them is on the disk"
-    );
-    let log = renew::renew(log, raft_engine::is_spare)?;
-    let rows = renew::renew(rows, |path| kind == Kind::Fjall && engine::fjall::is_written_once(path))?;
+/// Rewrites the files of log and rows, so that everything that is read at start is durable. It costs the log and, of
+/// the rows, all but tables that fjall has synced: little with fjall, everything with sled.
+fn rewrite(log: &Path, rows: &Path, kind: Kind) -> Result<(), Error> {
+    tracing::info!("the node did not stop in order: rewriting files, so that their contents are durable");
+    let log = rewrite::rewrite(log, raft_engine::is_spare)?;
+    let rows = rewrite::rewrite(rows, |path| kind == Kind::Fjall && engine::fjall::is_written_once(path))?;
     tracing::info!(
         log_files = log.files,
         log_bytes = log.bytes,
         row_files = rows.files,
         row_bytes = rows.bytes,
-        "files are on the disk"
+        "files are rewritten"
     );
     Ok(())
 }
 
 impl Store {
-    /// Tells whether somebody else still holds a part of it.
+    /// Tells whether a part of it is still referenced elsewhere.
     pub fn is_in_use(&self) -> bool {
         let is_shared = 1 < Arc::strong_count(&self.log) || 1 < Arc::strong_count(&self.background);
         is_shared || 1 < Arc::strong_count(&self.engine) || self.log.is_in_use()
     }
 
-    /// Sets rows aside that were opened and cannot be read, and opens new ones. Nobody else may hold a part of the engine.
+    /// Sets aside rows that were opened but cannot be read, and opens empty ones. The engine must not be referenced
+    /// elsewhere.
     ///
     /// # Errors
     ///
-    /// The system refuses.
+    /// When a file operation fails.
     pub fn set_rows_aside(self, error: &(dyn std::error::Error + 'static)) -> Result<Self, Error> {
         let Self {
             engine,
@@ -286,7 +286,7 @@ impl Store {
             }
         };
         Ok(Self {
-            engine: engine::on_trial(engine, health.clone()),
+            engine: engine::guarded_once_opened(engine, health.clone()),
             log,
             background,
             health,
@@ -294,38 +294,37 @@ impl Store {
         })
     }
 
-    /// Notes that rows which took the place of damaged ones have come back.
+    /// Records that the rows are rebuilt.
     ///
     /// # Errors
     ///
-    /// The system refuses.
-    pub fn rows_are_whole(&self) -> Result<(), Error> {
-        Ok(self.dir.as_ref().map_or(Ok(()), DataDir::rows_are_whole)?)
+    /// When a file operation fails.
+    pub fn finish_rebuild(&self) -> Result<(), Error> {
+        Ok(self.dir.as_ref().map_or(Ok(()), DataDir::finish_rebuild)?)
     }
 
-    /// Returns which entry the rows of a group must reach that take the place of rows that were set aside.
+    /// Returns the entry that the rebuilt rows of a group must reach, if a rebuild is running and has one.
     ///
     /// # Errors
     ///
-    /// The system refuses.
-    pub fn reaching(&self) -> Result<Option<(GroupId, u64)>, Error> {
-        Ok(self.dir.as_ref().map_or(Ok(None), DataDir::reaching)?)
+    /// When a file operation fails.
+    pub fn rebuild_target(&self) -> Result<Option<(GroupId, u64)>, Error> {
+        Ok(self.dir.as_ref().map_or(Ok(None), DataDir::rebuild_target)?)
     }
 
-    /// Returns what tells, whenever it is asked, how long ago the rows were last whole again after they had been set aside;
-    /// `None` if that never was.
-    pub fn last_rebuild(&self) -> impl Fn() -> Option<Duration> + Send + Sync + use<> {
-        let rebuilt = self.dir.as_ref().map(DataDir::rebuilt);
-        move || rebuilt.as_deref().and_then(dir::age)
+    /// Returns a function that returns the time since the last rebuild ended; `None` if there was none.
+    pub fn time_since_rebuild(&self) -> impl Fn() -> Option<Duration> + Send + Sync + use<> {
+        let mark = self.dir.as_ref().map(DataDir::rebuilt_mark);
+        move || mark.as_deref().and_then(data_dir::age)
     }
 
-    /// Sets the rows of a node that has failed aside, if that is what they were found to need. What is in memory is not:
-    /// nothing of it is damaged. Nobody else may hold a part of the engine.
+    /// Sets aside the rows of a failed node if its failure asks for a rebuild. Rows in memory stay, since they cannot
+    /// be damaged. The engine must not be referenced elsewhere.
     ///
     /// # Errors
     ///
-    /// The system refuses.
-    pub fn give_up_rows(self) -> Result<(), Error> {
+    /// When a file operation fails.
+    pub fn set_aside_failed_rows(self) -> Result<(), Error> {
         let Self {
             engine,
             log,
@@ -338,19 +337,19 @@ impl Store {
         if let (Some(failure), Some(dir)) = (health.failure(), dir)
             && let Some(rebuild) = failure.rebuild
         {
-            set_aside(&dir, &*failure.source, rebuild.reaching)?;
+            set_aside(&dir, &*failure.source, rebuild.target)?;
         }
         Ok(())
     }
 
-    /// Ends the use of storage in order: all is synced, and the next start believes what it reads. Returns false if it
-    /// cannot say so, because a part is in use or has failed.
+    /// Closes the storage in order: everything is synced, and the next start trusts the files. Returns false if that
+    /// cannot be guaranteed, because a part is in use or has failed.
     ///
     /// # Errors
     ///
-    /// What cannot be synced.
+    /// When a file cannot be synced.
     pub fn close(self) -> Result<bool, Error> {
-        // What the engine's own threads have met may not have been told yet.
+        // An error of the engine's own threads may not be reported yet.
         if self.engine.checkpoint().is_err() || self.health.failure().is_some() || self.is_in_use() {
             return Ok(false);
         }
@@ -361,21 +360,21 @@ impl Store {
             health,
             dir,
         } = self;
-        // The threads of each end with it, and write what they still hold: that may fail as well, and a sync after it
-        // would not tell.
+        // The threads of each end with it, and write what is still queued: that may fail too, and a later sync would
+        // not report it.
         drop((log, engine, background));
         if health.failure().is_some() {
             return Ok(false);
         }
         if let Some(dir) = dir {
-            renew::sync(&dir.log())?;
-            renew::sync(&dir.rows())?;
+            rewrite::sync(&dir.log())?;
+            rewrite::sync(&dir.rows())?;
             dir.end_clean()?;
         }
         Ok(true)
     }
 
-    /// Tells whether storage was made by this opening: the node remembers nothing, not even its votes.
+    /// Tells whether this opening created the storage: the node has no state, not even its votes.
     pub fn created(&self) -> bool {
         self.dir.as_ref().is_some_and(DataDir::created)
     }
@@ -388,7 +387,7 @@ mod tests {
     use stead_types::GroupId;
 
     use super::*;
-    use crate::engine::Change;
+    use crate::engine::RowChange;
 
     const LOG: raft_engine::Options = raft_engine::Options {
         file_len: 1 << 20,
@@ -403,7 +402,7 @@ mod tests {
             let log = store.log.group(GroupId::DIRECTORY);
             assert_eq!(log.state().unwrap().vote, expected);
             let (key, value) = (Bytes::from("k"), Some(Bytes::from("v")));
-            store.engine.write(&mut [Change { key, value }].into_iter()).unwrap();
+            store.engine.write(&mut [RowChange { key, value }].into_iter()).unwrap();
             store.engine.checkpoint().unwrap();
             let (sender, receiver) = std::sync::mpsc::channel();
             log.save_vote(Bytes::from("v"), Box::new(move |done| sender.send(done).unwrap()));
@@ -411,33 +410,35 @@ mod tests {
         }
     }
 
-    fn config(place: Place) -> Config {
+    fn config(location: StorageLocation) -> Config {
         Config {
             cluster: "test".into(),
             node: NodeId::new(1),
-            place,
+            location,
             health: Health::default(),
         }
     }
 
     #[test]
-    fn storage_is_found_again_with_every_engine() {
+    fn storage_reopens_with_every_engine() {
         for engine in [Kind::Fjall, Kind::Sled] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().to_owned();
-            check(&config(Place::Directory { path, engine, log: LOG }));
+            check(&config(StorageLocation::Directory { path, engine, log: LOG }));
         }
-        check(&config(Place::Memory(Disk::default())));
+        check(&config(StorageLocation::Memory(Disk::default())));
     }
 
     #[test]
-    fn the_power_goes_off_between_two_operations_and_nothing_is_written_after_it() {
+    fn power_cut_between_operations_stops_all_writes() {
         let disk = Disk::default();
         let store = in_memory(&disk, Health::default());
         let key = |key: &'static str| Bytes::from(key);
         let write = |name| {
             let value = Some(key(name));
-            store.engine.write(&mut [Change { key: key(name), value }].into_iter())
+            store
+                .engine
+                .write(&mut [RowChange { key: key(name), value }].into_iter())
         };
         write("a").unwrap();
         disk.cut_after(2);
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_takes_writes_again_when_there_is_room_and_it_is_opened() {
+    fn full_disk_accepts_writes_after_space_and_reopen() {
         let disk = Disk::default();
         let store = in_memory(&disk, Health::default());
         disk.fill(true);
@@ -470,11 +471,11 @@ mod tests {
     }
 
     #[test]
-    fn storage_that_is_closed_in_order_is_not_written_anew() {
+    fn orderly_closed_storage_is_not_rewritten() {
         for engine in [Kind::Fjall, Kind::Sled] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().to_owned();
-            let config = config(Place::Directory { path, engine, log: LOG });
+            let config = config(StorageLocation::Directory { path, engine, log: LOG });
             let was_clean = |store: &Store| store.dir.as_ref().unwrap().was_clean();
             drop(open(config.clone()).unwrap());
             let store = open(config.clone()).unwrap();
@@ -489,10 +490,10 @@ mod tests {
     }
 
     #[test]
-    fn failed_last_sync_of_the_log_is_no_orderly_stop() {
+    fn failed_last_log_sync_is_no_orderly_stop() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
-        let config = config(Place::Directory {
+        let config = config(StorageLocation::Directory {
             path: path.clone(),
             engine: Kind::Fjall,
             log: LOG,
@@ -507,7 +508,7 @@ mod tests {
         let dir = DataDir::open(&path, &identity).unwrap();
         let (stagger, health) = (Stagger::of(config.node), Health::default());
         let store = on_disk(dir, Kind::Fjall, &LOG, fault.clone(), stagger, health).unwrap();
-        // Nobody waits for it: it is written with what comes next, here with nothing.
+        // No caller waits for this write: it is synced together with the next one, and here none follows.
         let group = store.log.group(GroupId::DIRECTORY);
         group.save_committed(Bytes::from("c")).unwrap();
         drop(group);
@@ -517,18 +518,18 @@ mod tests {
     }
 
     #[test]
-    fn damaged_rows_are_set_aside_and_the_log_stays() {
+    fn damaged_rows_are_set_aside_and_log_stays() {
         for engine in [Kind::Fjall, Kind::Sled] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().to_owned();
-            let config = config(Place::Directory { path, engine, log: LOG });
+            let config = config(StorageLocation::Directory { path, engine, log: LOG });
             let store = open(config.clone()).unwrap();
             let log = store.log.group(GroupId::DIRECTORY);
             let (sender, receiver) = std::sync::mpsc::channel();
             log.save_vote(Bytes::from("v"), Box::new(move |done| sender.send(done).unwrap()));
             receiver.recv().unwrap().unwrap();
             drop((store, log));
-            renew::renew(&dir.path().join("rows"), |path| {
+            rewrite::rewrite(&dir.path().join("rows"), |path| {
                 std::fs::write(path, [0x5a; 100]).unwrap();
                 true
             })
@@ -539,16 +540,16 @@ mod tests {
                 Some(Bytes::from("v"))
             );
             assert!(dir.path().join("rows.damaged-1").is_dir() && dir.path().join("REBUILDING").exists());
-            store.rows_are_whole().unwrap();
+            store.finish_rebuild().unwrap();
             assert!(!dir.path().join("REBUILDING").exists());
         }
     }
 
     #[test]
-    fn what_cannot_be_opened_is_named() {
+    fn open_error_names_the_part() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
-        let config = config(Place::Directory {
+        let config = config(StorageLocation::Directory {
             path,
             engine: Kind::Fjall,
             log: LOG,

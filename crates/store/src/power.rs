@@ -1,19 +1,19 @@
-//! The power and the room of a disk in memory, which its log and its rows share.
+//! Simulated power supply and free space of a disk in memory, shared by its log and its rows.
 //!
-//! Real storage loses power between any two writes, of whichever file. A simulation moves in steps, and within one a node
-//! writes much: so the power goes off after a number of operations, and the simulation crashes the node behind the step.
+//! Real storage loses power between any two writes, of any file. A simulation moves in steps, and a node writes much
+//! within one: so the power goes off after a number of operations, and the simulation crashes the node after the step.
 //!
 //! # Invariants
 //!
 //! 1. Once the power is off nothing is written and nothing becomes durable.
-//! 2. On a full disk nothing is written; what was written before can become durable.
+//! 2. On a full disk nothing is written; earlier writes can become durable.
 
 use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// What the log and the rows of a disk in memory ask before each operation that changes something. Clones share it.
+/// Power supply and free space, checked before each write and sync of a disk in memory. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Power(Arc<Mutex<State>>);
 
@@ -38,7 +38,7 @@ impl State {
 }
 
 impl Power {
-    /// Counts a write; an error if there is no power, or no room.
+    /// Counts a write; an error if the power is off or the disk is full.
     pub(crate) fn write(&self) -> io::Result<()> {
         let mut state = self.0.lock();
         state.take()?;
@@ -48,12 +48,12 @@ impl Power {
         Ok(())
     }
 
-    /// Counts a sync; an error if there is no power.
+    /// Counts a sync; an error if the power is off.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.0.lock().take()
     }
 
-    /// Switches the power off after so many operations.
+    /// Switches the power off after this many operations.
     pub(crate) fn cut_after(&self, operations: u64) {
         self.0.lock().left = Some(operations);
     }
@@ -68,7 +68,7 @@ impl Power {
         self.0.lock().left = None;
     }
 
-    /// Fills the disk, or makes room again.
+    /// Fills the disk, or frees space again.
     pub(crate) fn fill(&self, is_full: bool) {
         self.0.lock().is_full = is_full;
     }

@@ -1,6 +1,6 @@
-//! Kills a process that writes, again and again, and looks for what it had acknowledged.
+//! Crash test: kills a writing process repeatedly, and checks that everything it acknowledged survives.
 //!
-//! The child is this very test binary, started with the name of one of its tests and a directory.
+//! The child is this test binary itself, started with the name of one of its tests and a directory.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -11,10 +11,10 @@ use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use stead_state::rows::Order;
-use stead_store::engine::{self, Change, Engine};
+use stead_store::engine::{self, Engine, RowChange};
 use stead_store::health::Health;
 use stead_store::log::raft_engine::{self, Options, SyncFault};
-use stead_store::log::{LogStore, Record};
+use stead_store::log::{LogRecord, LogStore};
 use stead_types::GroupId;
 
 const DIR: &str = "STEAD_KILL_TEST_DIR";
@@ -25,19 +25,19 @@ const GROUPS: u32 = 3;
 /// Rows in a batch; enough for several pages of each engine.
 const ROWS: u32 = 600;
 
-/// The child's directory, if this process is the child.
+/// Returns the child's directory, if this process is the child.
 fn child() -> Option<PathBuf> {
     std::env::var_os(DIR).map(PathBuf::from)
 }
 
-/// Writes a line that the parent takes for an acknowledgement.
+/// Writes a line that the parent reads as an acknowledgement.
 fn acknowledge(number: u64) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nack {number}").unwrap();
     out.flush().unwrap();
 }
 
-/// Starts the child, kills it after so many acknowledgements, returns the last one that it had written.
+/// Starts the child, kills it after this many acknowledgements, and returns the last one that it had written.
 fn kill_after(test: &str, dir: &Path, acknowledgements: usize) -> u64 {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let command = command.args([test, "--exact", "--nocapture"]).env(DIR, dir);
@@ -59,19 +59,19 @@ fn open_log(dir: &Path) -> Arc<dyn LogStore> {
     raft_engine::open(dir, &options, SyncFault::default(), Health::default()).unwrap()
 }
 
-fn record(index: u64) -> Record {
+fn record(index: u64) -> LogRecord {
     let bytes = vec![index as u8; 100 + (index % 400) as usize].into();
-    Record { index, bytes }
+    LogRecord { index, bytes }
 }
 
 #[test]
-fn a_killed_log_has_every_record_that_was_acknowledged() {
+fn killed_log_keeps_every_acknowledged_record() {
     if let Some(dir) = child() {
         return write_log(&dir);
     }
     let dir = tempfile::tempdir().unwrap();
     for round in 1..=ROUNDS {
-        let test = "a_killed_log_has_every_record_that_was_acknowledged";
+        let test = "killed_log_keeps_every_acknowledged_record";
         let last = kill_after(test, dir.path(), ACKNOWLEDGED * round as usize);
         let logs = open_log(dir.path());
         for group in 0..GROUPS {
@@ -87,7 +87,7 @@ fn a_killed_log_has_every_record_that_was_acknowledged() {
     }
 }
 
-/// Appends one record to each group at a time, truncates and purges now and then, until it is killed.
+/// Appends one record to each group at a time, and truncates and purges periodically, until it is killed.
 fn write_log(dir: &Path) {
     let logs = open_log(dir);
     let groups: Vec<_> = (0..GROUPS).map(|group| logs.group(GroupId::new(group))).collect();
@@ -143,7 +143,7 @@ fn batch_found(engine: &dyn Engine) -> Option<u64> {
     Some(first)
 }
 
-/// The rows of a batch: those of the last one that it lacks are removed.
+/// Returns the rows of a batch: those of the last one that it lacks are removed.
 fn rows_of(batch: u64) -> impl Iterator<Item = u32> {
     (0..ROWS).filter(move |row| !(u64::from(*row) + batch).is_multiple_of(3))
 }
@@ -155,7 +155,7 @@ fn write_rows(engine: &dyn Engine) {
         value.resize(300, batch as u8);
         let value = Bytes::from(value);
         let present: std::collections::BTreeSet<_> = rows_of(batch).collect();
-        let mut changes = (0..ROWS).map(|row| Change {
+        let mut changes = (0..ROWS).map(|row| RowChange {
             key: Bytes::from(format!("r{row:05}")),
             value: present.contains(&row).then(|| value.clone()),
         });
@@ -166,13 +166,13 @@ fn write_rows(engine: &dyn Engine) {
 }
 
 #[test]
-fn a_killed_fjall_has_every_checkpoint_and_only_whole_batches() {
-    let test = "a_killed_fjall_has_every_checkpoint_and_only_whole_batches";
+fn killed_fjall_keeps_checkpoints_and_whole_batches() {
+    let test = "killed_fjall_keeps_checkpoints_and_whole_batches";
     kill_engine(test, engine::fjall::open);
 }
 
 #[test]
-fn a_killed_sled_has_every_checkpoint_and_only_whole_batches() {
-    let test = "a_killed_sled_has_every_checkpoint_and_only_whole_batches";
+fn killed_sled_keeps_checkpoints_and_whole_batches() {
+    let test = "killed_sled_keeps_checkpoints_and_whole_batches";
     kill_engine(test, engine::sled::open);
 }

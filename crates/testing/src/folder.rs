@@ -1,8 +1,8 @@
-//! A folder for a cluster that is not kept.
+//! Temporary folder of a cluster.
 //!
 //! # Invariants
 //!
-//! * **T1** A folder goes with its value; one whose process was killed goes when the next one is made.
+//! * **T1** A folder is removed with its value; one whose process was killed is removed when the next one is made.
 //! * **T2** A folder that is in use, or was to be kept, is never removed.
 
 use std::{
@@ -13,32 +13,32 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::cluster::lock::{self, Lock};
+use crate::cluster::lock::{self, LockFile};
 
 const PREFIX: &str = "stead-cluster-";
-/// A folder with this file stays (T2).
-const KEPT: &str = "kept";
-/// T2: a folder that was just made may not be locked by its cluster yet.
-const LEFT_AFTER: Duration = Duration::from_secs(60);
+/// File that marks a folder as kept (T2).
+const KEEP_FILE: &str = "kept";
+/// Age from which a folder counts as abandoned (T2): a new one may not be locked by its cluster yet.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
-/// A folder in the system's temporary one, removed with this value.
+/// A folder in the system's temporary folder, removed when this value is dropped.
 #[derive(Debug)]
 pub struct TemporaryFolder {
-    /// Absent only while it is dropped.
+    /// `None` only while it is dropped.
     folder: Option<TempDir>,
     path: PathBuf,
     keep: bool,
 }
 
 impl TemporaryFolder {
-    /// Makes a folder, and removes those that killed processes have left.
+    /// Creates a folder, and removes those that killed processes have left.
     ///
     /// # Errors
     ///
     /// The system's temporary folder cannot be written.
     pub fn make() -> io::Result<Self> {
         let below = env::temp_dir();
-        sweep(&below, LEFT_AFTER);
+        sweep(&below, ABANDONED_AFTER);
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(below)?;
         Ok(Self {
             path: folder.path().to_owned(),
@@ -47,12 +47,12 @@ impl TemporaryFolder {
         })
     }
 
-    /// Returns where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets the folder stay when this value goes; its path is printed then.
+    /// Keeps the folder when this value is dropped; its path is printed then.
     pub fn keep(&mut self) {
         self.keep = true;
     }
@@ -66,7 +66,7 @@ impl Drop for TemporaryFolder {
         if self.keep {
             let path = folder.keep();
             // Without the file it is kept until the next sweep.
-            let _ = fs::write(path.join(KEPT), "");
+            let _ = fs::write(path.join(KEEP_FILE), "");
             eprintln!(
                 "the cluster's configurations, logs and data are kept in {}",
                 path.display()
@@ -75,22 +75,25 @@ impl Drop for TemporaryFolder {
     }
 }
 
-/// T1: removes what killed processes have left, as far as it is ours to remove.
-fn sweep(below: &Path, left_after: Duration) {
+/// Removes the folders that killed processes have left (T1).
+fn sweep(below: &Path, abandoned_after: Duration) {
     let entries = fs::read_dir(below).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
-    for folder in ours.map(|entry| entry.path()).filter(|path| is_left(path, left_after)) {
-        // Somebody else's, or gone already.
+    for folder in ours
+        .map(|entry| entry.path())
+        .filter(|path| is_abandoned(path, abandoned_after))
+    {
+        // It belongs to another user, or is gone already.
         let _ = fs::remove_dir_all(folder);
     }
 }
 
-fn is_left(folder: &Path, left_after: Duration) -> bool {
+fn is_abandoned(folder: &Path, abandoned_after: Duration) -> bool {
     let age = fs::metadata(folder)
         .and_then(|data| data.modified())
         .map(|time| time.elapsed());
-    let is_old = matches!(age, Ok(Ok(age)) if age >= left_after);
-    is_old && folder.join(lock::NAME).exists() && !folder.join(KEPT).exists() && Lock::take(folder).is_ok()
+    let is_old = matches!(age, Ok(Ok(age)) if age >= abandoned_after);
+    is_old && folder.join(lock::NAME).exists() && !folder.join(KEEP_FILE).exists() && LockFile::take(folder).is_ok()
 }
 
 #[cfg(test)]
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn t1_a_folder_goes_with_its_value_and_stays_on_request() {
+    fn t1_folder_is_removed_on_drop_unless_kept() {
         let folder = TemporaryFolder::make().unwrap();
         let path = folder.path().to_owned();
         assert!(path.is_dir());
@@ -115,22 +118,22 @@ mod tests {
         folder.keep();
         let path = folder.path().to_owned();
         drop(folder);
-        assert!(path.join(KEPT).exists());
+        assert!(path.join(KEEP_FILE).exists());
         fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
-    fn t2_only_what_nobody_uses_or_keeps_is_swept() {
+    fn t2_sweep_removes_only_unused_folders() {
         let below = tempfile::tempdir().unwrap();
         let left = folder(below.path(), "stead-cluster-left");
         let kept = folder(below.path(), "stead-cluster-kept");
-        fs::write(kept.join(KEPT), "").unwrap();
+        fs::write(kept.join(KEEP_FILE), "").unwrap();
         let used = folder(below.path(), "stead-cluster-used");
-        let lock = Lock::take(&used).unwrap();
+        let lock = LockFile::take(&used).unwrap();
         let new = below.path().join("stead-cluster-new");
         fs::create_dir(&new).unwrap();
         let other = folder(below.path(), "other");
-        sweep(below.path(), LEFT_AFTER);
+        sweep(below.path(), ABANDONED_AFTER);
         assert!(left.exists(), "it is not old");
         sweep(below.path(), Duration::ZERO);
         assert!(!left.exists());

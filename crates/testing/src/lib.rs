@@ -1,7 +1,7 @@
-//! A real cluster for your service's own tests: regions, the distances between them, cuts, and nodes that die.
+//! Real clusters for your service's own tests: regions, round trips between them, partitions, and killed nodes.
 //!
-//! Every node is the program `stead` that runs in production. It is found by itself in Stead's repository and where
-//! `stead` is installed; [`Builder::start`] says what to do where it is not.
+//! Every node is the program `stead` that runs in production. It is found automatically in Stead's repository and where
+//! `stead` is installed; the error of [`Builder::start`] says what to do where it is not.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -16,9 +16,9 @@
 //!         .await?;
 //!     cluster.create_tenant("acme", "us-east").await?;
 //!
-//!     let client = cluster.client("eu-west").await?; // dials as somebody in eu-west does
+//!     let client = cluster.client("eu-west").await?; // dials over the links of eu-west
 //!     let acme = client.tenant("acme")?;
-//!     acme.put("credits", "100").await?; // crosses the sea: 80 ms
+//!     acme.put("credits", "100").await?; // one round trip: 80 ms
 //!
 //!     cluster.cut("us-east", "eu-west")?;
 //!     assert!(acme.put("credits", "99").await.is_err()); // after the client's timeout; its outcome is not known
@@ -31,11 +31,11 @@
 //! } // the nodes are gone, and so is their folder
 //! ```
 //!
-//! Tests of one process and of many may each have their own cluster at the same time: every one takes free ports and a
-//! folder of its own. When a test panics the folder stays, with what the nodes have logged, and its path is printed; so it
-//! does when one returns an error, if it runs in [`Fixture::run`].
+//! Tests of one process and of many may each have their own cluster at the same time: every cluster takes free ports
+//! and a folder of its own. When a test panics, the folder is kept, with the nodes' logs, and its path is printed;
+//! likewise when a test returns an error, if it runs in [`Fixture::run`].
 //!
-//! [`Cluster`] is what `stead dev` uses as well, with ports and data that stay. How a node works is not known here: a
+//! `stead dev` uses [`Cluster`] as well, with ports and data that stay. This crate does not know how a node works: a
 //! node is a binary with a configuration file and a readiness address.
 //!
 //! ```text
@@ -56,7 +56,7 @@ pub use folder::TemporaryFolder;
 pub use link::{Direction, Flow, Link, Shape};
 pub use proxy::Proxy;
 
-/// The examples of the document are compiled.
+/// Compiles the examples of the document as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/testing.md")]
 struct Documented;

@@ -1,4 +1,4 @@
-//! What the way between two regions is like, and how many bytes took it.
+//! Links between regions: delay, bandwidth, cuts, and a count of bytes.
 
 use std::{
     sync::{
@@ -11,42 +11,42 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
-/// What happens to bytes on their way.
+/// State of one direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// They arrive after the delay.
+    /// Bytes arrive after the delay.
     Open,
-    /// They wait, and arrive once the way is open again: what a cut looks like to TCP.
+    /// Bytes are held, and arrive once the direction is open again: as TCP sees a network partition.
     Held,
-    /// Connections are closed and new ones too: what a firewall with resets looks like.
+    /// Connections are closed, and new ones too: as with a firewall that resets connections.
     Refused,
 }
 
-/// What one way of a link is like.
+/// Traffic shape of one direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// How long a byte travels.
+    /// One-way delay.
     pub delay: Duration,
-    /// How many bytes a second pass, all connections together; `None`: as many as come.
+    /// Bandwidth limit of all connections together; `None`: unlimited.
     pub bytes_per_second: Option<u64>,
-    /// Whether bytes pass at all.
+    /// Whether bytes pass.
     pub flow: Flow,
 }
 
-/// One way of a link: all connections that pass it share its shape, its bandwidth and its counter.
+/// One direction of a link: all its connections share its shape, its bandwidth and its counter.
 #[derive(Clone, Debug)]
 pub struct Direction(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     shape: watch::Sender<Shape>,
-    /// When the last byte that was given a place has passed the bottleneck.
+    /// Time at which the last scheduled byte has passed the bandwidth limit.
     free_at: Mutex<Instant>,
     bytes: AtomicU64,
 }
 
 impl Direction {
-    /// Returns an open way with this delay.
+    /// Returns an open direction with this delay.
     pub fn new(delay: Duration) -> Self {
         let shape = Shape {
             delay,
@@ -60,17 +60,17 @@ impl Direction {
         }))
     }
 
-    /// Returns what the way is like now.
+    /// Returns the present shape.
     pub fn shape(&self) -> Shape {
         *self.0.shape.borrow()
     }
 
-    /// Changes what the way is like; what travels already keeps its release time.
+    /// Changes the shape; bytes in flight keep their arrival time.
     pub fn set(&self, change: impl FnOnce(&mut Shape)) {
         self.0.shape.send_modify(change);
     }
 
-    /// Returns how many bytes have arrived.
+    /// Returns the number of bytes that have arrived.
     pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }
@@ -83,7 +83,7 @@ impl Direction {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Returns when bytes that set off now arrive.
+    /// Returns the arrival time of bytes that are sent now.
     pub(crate) fn arrival(&self, bytes: usize) -> Instant {
         let (now, shape) = (Instant::now(), self.shape());
         let Some(bytes_per_second) = shape.bytes_per_second else {
@@ -96,12 +96,12 @@ impl Direction {
     }
 }
 
-/// The way between two places, both directions.
+/// A link between two regions, with both directions.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// From the first place to the second.
+    /// Direction from the first region to the second.
     pub there: Direction,
-    /// From the second place to the first.
+    /// Direction from the second region to the first.
     pub back: Direction,
 }
 
@@ -122,12 +122,12 @@ impl Link {
         }
     }
 
-    /// Returns how long a message and its answer travel.
+    /// Returns the round trip.
     pub fn round_trip(&self) -> Duration {
         self.there.shape().delay + self.back.shape().delay
     }
 
-    /// Changes how long a message and its answer travel, half of it each way.
+    /// Sets the round trip, half of it in each direction.
     pub fn set_round_trip(&self, round_trip: Duration) {
         self.set(|shape| shape.delay = round_trip / 2);
     }

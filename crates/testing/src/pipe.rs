@@ -1,9 +1,9 @@
-//! One direction of one connection.
+//! One direction of one connection over a link.
 //!
 //! # Invariants
 //!
 //! * **W1** Bytes arrive in their order, whatever the delay becomes meanwhile.
-//! * **W2** No more than [`QUEUE_LEN_MAX`] bytes travel; beyond, the sender is not read from.
+//! * **W2** At most [`QUEUE_LEN_MAX`] bytes are in flight; beyond, the sender is not read from (backpressure).
 
 use std::{collections::VecDeque, io};
 
@@ -16,18 +16,18 @@ use tokio::{
 
 use crate::{Direction, Flow};
 
-/// Most bytes of one connection on their way: 200 ms at 80 MB/s.
+/// Most bytes of one connection in flight: 200 ms at 80 MB/s.
 const QUEUE_LEN_MAX: usize = 16 << 20;
 const CHUNK_LEN_MAX: usize = 64 << 10;
 
-/// Bytes and when they arrive; no bytes at all: the sender has ended.
-struct Chunk {
+/// Bytes with their arrival time; no bytes: the sender has ended.
+struct DelayedBytes {
     arrival: Instant,
     bytes: Bytes,
 }
 
 struct Queue {
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<DelayedBytes>,
     bytes: usize,
     /// W1: nothing arrives before what was sent earlier.
     earliest: Instant,
@@ -39,7 +39,7 @@ impl Queue {
         self.earliest = self.earliest.max(arrival);
         self.ended = bytes.is_empty();
         self.bytes += bytes.len();
-        self.chunks.push_back(Chunk {
+        self.chunks.push_back(DelayedBytes {
             arrival: self.earliest,
             bytes,
         });
@@ -52,7 +52,7 @@ impl Queue {
     }
 }
 
-/// Carries bytes until the sender ends or the way is refused; nothing arrives before `earliest`.
+/// Copies bytes until the sender ends or the link refuses connections; nothing arrives before `earliest`.
 pub(crate) async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

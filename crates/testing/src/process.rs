@@ -1,20 +1,20 @@
-//! What a process costs, as the kernel counts it.
+//! CPU and memory usage of a process, from `/proc`.
 
 use std::{fs, io, time::Duration};
 
-/// What a process has used so far and holds now.
+/// Resource usage of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU time, user and system, all threads.
+    /// CPU time so far: user and system, all threads.
     pub cpu: Duration,
-    /// Memory in RAM, in bytes.
+    /// Resident memory in bytes.
     pub resident: u64,
 }
 
-/// Ticks a second in `/proc`: fixed at 100 for programs, whatever the kernel's own clock does.
+/// Ticks a second in `/proc`: fixed at 100 for programs, whatever the kernel's own tick rate.
 const TICKS: u64 = 100;
 
-/// Asks the kernel what a process costs.
+/// Reads the resource usage of a process.
 ///
 /// # Errors
 ///
@@ -22,7 +22,7 @@ const TICKS: u64 = 100;
 pub fn usage(process: u32) -> io::Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    parse(&stat, &status).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc is not as known"))
+    parse(&stat, &status).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc has an unknown format"))
 }
 
 fn parse(stat: &str, status: &str) -> Option<Usage> {
@@ -42,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_process_costs_something() {
+    fn usage_of_own_process_is_read() {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.resident > 100 << 10, "{usage:?}");
     }
 
     #[test]
-    fn a_name_with_brackets_and_spaces_is_no_trap() {
+    fn process_name_with_brackets_is_parsed() {
         let stat = "7 (a ) 1 b) S 1 1 1 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 1 0 1 1 1";
         let usage = parse(stat, "Name:\tx\nVmRSS:\t  2048 kB\n").unwrap();
         assert_eq!(usage.cpu, Duration::from_secs(3));

@@ -1,4 +1,4 @@
-//! A listener that passes connections on over a link.
+//! TCP proxy that passes connections over a link.
 
 use std::{io, net::SocketAddr};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{Flow, Link, pipe};
 
-/// Passes each connection to one address on to another, over a link; ends, with its connections, when dropped.
+/// TCP proxy from one address to another, over a link; it ends, with its connections, when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -18,7 +18,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens at an address (port 0: a free one) and passes on to `target`.
+    /// Listens at an address (port 0: a free one) and proxies to `target`.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl Proxy {
         Ok(Self { address, task })
     }
 
-    /// Returns where it listens.
+    /// Returns the address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -47,7 +47,7 @@ async fn accept(listener: TcpListener, target: String, link: Link) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // An error here is the process's lack of descriptors; the next connection finds it gone or not.
+                // An error here is a lack of file descriptors; the next connection may succeed.
                 if let Ok((from, _)) = accepted {
                     connections.spawn(pass_on(from, target.clone(), link.clone()));
                 }
@@ -57,7 +57,7 @@ async fn accept(listener: TcpListener, target: String, link: Link) {
     }
 }
 
-/// A broken connection is closed on both sides, which is all that anyone is told.
+/// Proxies one connection. A broken connection is closed on both sides; its error is not reported.
 async fn pass_on(from: TcpStream, target: String, link: Link) -> io::Result<()> {
     // The handshake of a real connection takes a round trip, before which nothing is sent.
     let connected = Instant::now() + link.round_trip();

@@ -1,4 +1,4 @@
-//! A cluster of pretended nodes: this test's own binary, started again, that only answers `/readyz`.
+//! Tests of clusters with fake nodes: this test's own binary, started again, which only serves `/readyz`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,7 +23,7 @@ use tokio::{
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Not a test by itself: what a node of the tests below runs.
+/// Not a test by itself: the fake node of the tests below.
 #[test]
 fn pretend_node() {
     let Ok(config) = std::env::var("PRETEND_CONFIG") else {
@@ -57,7 +57,7 @@ fn pretend_node() {
     }
 }
 
-/// Turns `serve --config FILE` into a run of [`pretend_node`].
+/// Creates a binary that turns `serve --config FILE` into a run of [`pretend_node`].
 fn binary(below: &Path) -> std::path::PathBuf {
     let path = below.join("pretend");
     let own = std::env::current_exe().unwrap();
@@ -95,7 +95,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn nodes_become_ready_are_killed_and_come_back() {
+async fn killed_node_can_be_started_again() {
     let below = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(plan(below.path(), 21_001)).await.unwrap();
     cluster.ready(LONG).await.unwrap();
@@ -115,7 +115,7 @@ async fn nodes_become_ready_are_killed_and_come_back() {
 }
 
 #[tokio::test]
-async fn another_region_is_as_far_as_asked_and_can_be_cut_off() {
+async fn region_has_its_round_trip_and_can_be_cut() {
     let below = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(plan(below.path(), 22_001)).await.unwrap();
     cluster.ready(LONG).await.unwrap();
@@ -145,11 +145,11 @@ async fn another_region_is_as_far_as_asked_and_can_be_cut_off() {
 }
 
 #[tokio::test]
-async fn a_frozen_node_is_frozen_until_it_goes_on() {
+async fn frozen_node_stays_frozen_until_thawed() {
     let below = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(plan(below.path(), 23_001)).await.unwrap();
     cluster.ready(LONG).await.unwrap();
-    cluster.stop_node("us-east-1").unwrap();
+    cluster.freeze_node("us-east-1").unwrap();
     let process = cluster.process("us-east-1").unwrap();
     let state = async || {
         fs::read_to_string(format!("/proc/{process}/stat"))
@@ -157,12 +157,12 @@ async fn a_frozen_node_is_frozen_until_it_goes_on() {
             .contains(" T ")
     };
     until("frozen", state).await;
-    cluster.cont_node("us-east-1").unwrap();
+    cluster.thaw_node("us-east-1").unwrap();
     until("going on", async || !state().await).await;
 }
 
 #[tokio::test]
-async fn a_directory_belongs_to_one_cluster_and_keeps_its_ports() {
+async fn directory_belongs_to_one_cluster_and_keeps_ports() {
     let below = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:24001").unwrap();
     let cluster = Cluster::start(plan(below.path(), 24_001)).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_directory_belongs_to_one_cluster_and_keeps_its_ports() {
 }
 
 #[tokio::test]
-async fn a_node_that_ends_is_reported_with_its_log() {
+async fn ended_node_is_reported_with_its_log() {
     let below = tempfile::tempdir().unwrap();
     let mut plan = plan(below.path(), 25_001);
     let script = "#!/bin/sh\necho no such setting: clinet >&2\nexit 2\n";
@@ -200,7 +200,7 @@ async fn a_node_that_ends_is_reported_with_its_log() {
 }
 
 #[tokio::test]
-async fn only_a_clusters_own_data_is_emptied() {
+async fn clear_empties_only_cluster_data() {
     let below = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(plan(below.path(), 26_001)).await.unwrap();
     let data = below.path().join("data");
@@ -213,7 +213,7 @@ async fn only_a_clusters_own_data_is_emptied() {
 }
 
 #[tokio::test]
-async fn a_plan_with_a_typing_error_is_refused_before_anything_is_made() {
+async fn invalid_plan_is_refused_before_directories_are_made() {
     let below = tempfile::tempdir().unwrap();
     let refused = async |change: fn(&mut Plan)| {
         let mut plan = plan(below.path(), 26_901);

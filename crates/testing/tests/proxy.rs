@@ -1,4 +1,4 @@
-//! The link between two regions does to bytes what it says, measured from outside.
+//! Tests of links: their effect on bytes, measured from outside.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use tokio::{
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Answers each byte with itself.
+/// Starts an echo server.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -51,7 +51,7 @@ async fn round_trip(stream: &mut TcpStream) -> Duration {
 }
 
 #[tokio::test]
-async fn a_message_and_its_answer_take_the_round_trip() {
+async fn message_and_response_take_the_round_trip() {
     let asked = Duration::from_millis(80);
     let link = Link::new(asked);
     let (_proxy, mut stream) = through(&link).await;
@@ -69,7 +69,7 @@ async fn a_message_and_its_answer_take_the_round_trip() {
 }
 
 #[tokio::test]
-async fn a_cut_holds_bytes_and_healing_releases_them() {
+async fn cut_holds_bytes_until_heal() {
     let link = Link::new(Duration::from_millis(2));
     let (_proxy, mut stream) = through(&link).await;
     round_trip(&mut stream).await;
@@ -84,7 +84,7 @@ async fn a_cut_holds_bytes_and_healing_releases_them() {
 }
 
 #[tokio::test]
-async fn a_refusing_link_closes_connections_until_it_is_healed() {
+async fn refusing_link_closes_connections_until_heal() {
     let link = Link::new(Duration::ZERO);
     let (proxy, mut stream) = through(&link).await;
     round_trip(&mut stream).await;
@@ -99,7 +99,7 @@ async fn a_refusing_link_closes_connections_until_it_is_healed() {
 }
 
 #[tokio::test]
-async fn a_shorter_delay_never_overtakes() {
+async fn shorter_delay_keeps_byte_order() {
     let link = Link::new(Duration::from_millis(200));
     let (_proxy, mut stream) = through(&link).await;
     let sent: Vec<u8> = (0..100).collect();
@@ -119,7 +119,7 @@ async fn a_shorter_delay_never_overtakes() {
 }
 
 #[tokio::test]
-async fn the_bandwidth_is_shared_and_kept() {
+async fn bandwidth_limit_is_shared_by_connections() {
     let link = Link::new(Duration::ZERO);
     link.there.set(|shape| shape.bytes_per_second = Some(2_000_000));
     let (proxy, first) = through(&link).await;

@@ -1,4 +1,4 @@
-//! What must hold of a key for something to happen.
+//! Conditions on keys.
 
 use std::cmp::Ordering;
 
@@ -6,58 +6,58 @@ use bytes::Bytes;
 
 use crate::Revision;
 
-/// What must hold of a key. A comparison with a key that does not exist does not hold, whichever it is.
+/// Condition on a key. A comparison with a key that does not exist never holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// It does not exist.
+    /// The key does not exist.
     Absent,
-    /// It exists.
+    /// The key exists.
     Exists,
-    /// What it has stands in this relation to an operand.
+    /// The key's property stands in this relation to an operand.
     Compared(Relation, Operand),
 }
 
-/// How what a key has stands to an operand.
+/// Relation of a key's property to an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// They are the same.
+    /// Equal.
     Equal,
-    /// They are not.
+    /// Not equal.
     NotEqual,
-    /// The key's is less.
+    /// The key's property is less.
     Less,
-    /// The key's is greater.
+    /// The key's property is greater.
     Greater,
 }
 
-/// What is compared.
+/// Operand of a comparison, which selects the property of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operand {
-    /// The key's last change.
+    /// Revision of the key's last change.
     Modified(Revision),
-    /// The change that made it.
+    /// Revision of the change that created the key.
     Created(Revision),
-    /// How often it has changed since, the first time included.
+    /// Number of changes since the key was created, the first one included.
     Version(u64),
-    /// Its bytes.
+    /// Bytes of the value.
     Value(Bytes),
 }
 
 impl Condition {
-    /// The key's last change is this one.
-    pub fn modified(revision: Revision) -> Self {
+    /// Returns the condition that this revision is the key's last change.
+    pub fn modified_at(revision: Revision) -> Self {
         Self::Compared(Relation::Equal, Operand::Modified(revision))
     }
 
-    /// The key holds exactly this.
-    pub fn holds(value: impl Into<Bytes>) -> Self {
+    /// Returns the condition that the key has exactly this value.
+    pub fn value_equals(value: impl Into<Bytes>) -> Self {
         Self::Compared(Relation::Equal, Operand::Value(value.into()))
     }
 }
 
 impl Relation {
-    /// Tells whether it is the relation of two things that are ordered like this.
-    pub fn admits(self, ordering: Ordering) -> bool {
+    /// Tells whether the relation holds for this ordering of the two sides.
+    pub fn matches(self, ordering: Ordering) -> bool {
         match self {
             Self::Equal => ordering.is_eq(),
             Self::NotEqual => ordering.is_ne(),

@@ -1,6 +1,6 @@
-//! When a write is acknowledged.
+//! Durability of writes.
 
-/// Where a write must be before it is acknowledged. Ordered: each level includes those before it.
+/// Durability that a write must have before it is acknowledged. Ordered: each level includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Durability {
     /// Committed by a majority of the home's nodes, each with fsync.

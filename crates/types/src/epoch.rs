@@ -1,17 +1,18 @@
-//! Epochs: how often a tenant's home has changed.
+//! Epochs of a tenant's home.
 
 use std::fmt;
 
-/// Grows strictly each time a tenant's home changes; handed out only by the directory, never reused, gaps are normal.
+/// Epoch of a tenant's home. It grows strictly with each change of the home; only the directory assigns epochs, never
+/// reuses one, and may leave gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(u32);
 
 impl Epoch {
-    /// No epoch: what a group has promised before it has followed or owned anything.
+    /// No epoch: the promise of a group that has never followed or owned the tenant.
     pub const NONE: Self = Self(0);
-    /// The epoch of a tenant's first home.
+    /// Epoch of a tenant's first home.
     pub const FIRST: Self = Self(1);
-    /// The highest epoch: 24 bits, because a revision carries it in its upper 24 bits.
+    /// Highest epoch: 24 bits, because a revision carries it in its upper 24 bits.
     pub const MAX: Self = Self((1 << 24) - 1);
 
     /// Returns the epoch with this number, or `None` above [`Epoch::MAX`].

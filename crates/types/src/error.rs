@@ -1,20 +1,20 @@
-//! What can go wrong for a caller, and what the caller can do about it.
+//! Errors of requests, by what the caller can do about them.
 
 use std::time::Duration;
 
 use crate::{Epoch, IdempotencyKey, RegionName, Revision, TenantTime};
 
-/// A failed request: a kind that programs act on, and a sentence for people.
+/// Error of a request: a kind that programs act on, and a message for people.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What a program can do about it.
+    /// Kind of the error.
     pub kind: ErrorKind,
-    /// A lowercase sentence that names what is wrong, the limit and what to do; never matched on.
+    /// Lowercase sentence that names the failure, the limit and what to do; never matched on.
     pub message: String,
 }
 
-/// Why a request failed. A kind exists only where a caller would act differently.
+/// Kind of an error. A kind exists only where a caller would act differently.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ErrorKind {
     /// The request can never succeed as written; `field` is the request's field that is wrong.
@@ -26,16 +26,16 @@ pub enum ErrorKind {
     NotHome {
         /// The home's region.
         region: RegionName,
-        /// The epoch on whose account it is home.
+        /// Epoch in which it is home.
         epoch: Epoch,
-        /// Addresses of the home's nodes.
+        /// Client addresses of the home's nodes.
         endpoints: Vec<String>,
     },
     /// No such tenant, as of a directory version read after the request arrived.
     TenantNotFound,
-    /// No such thing: a region, a node, an operation.
+    /// The object does not exist: a region, a node, an operation.
     NotFound,
-    /// The thing exists already.
+    /// The object exists already.
     AlreadyExists,
     /// The key does not exist, where its absence is an error.
     KeyNotFound,
@@ -47,72 +47,72 @@ pub enum ErrorKind {
     TenantMoving,
     /// The node is stopping, starting or overloaded; nothing happened.
     Unavailable,
-    /// The write may or may not have happened: ask again with this key.
+    /// The write may or may not have happened: retry it with the same idempotency key.
     OutcomeUnknown {
-        /// The key to ask again with, if the request had one.
+        /// Idempotency key of the write, if it had one.
         key: Option<IdempotencyKey>,
     },
     /// A promotion cut the revision that the caller has seen.
     Forked {
-        /// The epoch that was cut.
+        /// Epoch that was cut.
         epoch: Epoch,
-        /// First lost revision.
+        /// First revision that was cut.
         first: Revision,
-        /// Last lost revision that is known.
+        /// Last revision known to be cut.
         last: Revision,
     },
-    /// No replica that may answer is as fresh as asked.
+    /// No replica that may answer is within the requested staleness bound.
     StaleBeyondBound {
-        /// What was measured, if anything was.
+        /// Measured staleness, if any.
         staleness: Option<Duration>,
     },
-    /// The revision asked for is no longer kept.
+    /// The requested revision is below the retention floor.
     Compacted {
-        /// Oldest revision that is left.
+        /// Oldest revision that can be read.
         oldest: Revision,
     },
     /// A precondition of a single-key write did not hold; nothing happened.
     ConditionFailed {
-        /// The key's revision now, zero if it does not exist.
+        /// Current revision of the key, zero if it does not exist.
         current: Revision,
     },
-    /// Too much at once; nothing happened.
+    /// A rate limit is exceeded; nothing happened.
     RateLimited {
         /// Name of the limit.
         limit: String,
-        /// After how long the same request is worth another attempt.
+        /// Delay after which a retry is useful.
         wait: Duration,
     },
-    /// The tenant is full; nothing happened.
+    /// A quota of the tenant is used up; nothing happened.
     QuotaExceeded {
         /// Name of the limit.
         limit: String,
     },
-    /// The tenant's policy forbids the place.
+    /// The tenant's residency does not admit the region.
     Residency {
-        /// Jurisdictions that the policy admits.
-        wanted: Vec<String>,
+        /// Jurisdictions that the residency admits.
+        allowed: Vec<String>,
         /// Jurisdiction of the region.
         region: String,
     },
-    /// The key is outside the window in which outcomes are remembered; the write was not executed.
+    /// The idempotency key is outside the idempotency window; the write was not executed.
     IdempotencyExpired {
-        /// The window's lower edge.
+        /// Lower edge of the window.
         edge: TenantTime,
-        /// The tenant's time now.
+        /// Current tenant time.
         now: TenantTime,
     },
     /// A library sent a write again that has no idempotency key: an earlier attempt may have happened, this one was not
     /// executed.
     IdempotencyKeyMissing,
-    /// Committed in the home region, not confirmed in another one in time.
+    /// Committed in the home region, not confirmed by another region in time.
     DurabilityUnmet {
-        /// Where it is committed.
+        /// Revision of the committed write.
         revision: Revision,
     },
     /// The deadline passed, or the caller cancelled, before anything happened.
     DeadlineExceeded,
-    /// A state that the request contradicts: an epoch, an etag, an operation in flight.
+    /// The request contradicts the current state: an epoch, an etag, an operation in flight.
     Conflict,
     /// The server does not know the method.
     Unimplemented,
@@ -121,7 +121,7 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// Returns an error of this kind.
+    /// Returns an error.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -129,7 +129,7 @@ impl Error {
         }
     }
 
-    /// Returns the error of a wrong field.
+    /// Returns the error of an invalid field.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid { field: field.into() }, message)
     }

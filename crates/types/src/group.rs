@@ -1,13 +1,13 @@
-//! Numbers of groups and nodes.
+//! Ids of groups and nodes.
 
 use std::fmt;
 
-/// One Raft group. Group 0 is the directory; data groups count from 1. Handed out by the directory, never reused.
+/// Id of a Raft group. Group 0 is the directory; data groups count from 1. Assigned by the directory, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(u32);
 
 impl GroupId {
-    /// The one group that says which region is home to whom.
+    /// The directory's group.
     pub const DIRECTORY: Self = Self(0);
 
     /// Returns the group with this number.
@@ -27,8 +27,8 @@ impl fmt::Display for GroupId {
     }
 }
 
-/// One node. The first nodes of a cluster are 1..n by their position in its configuration; a number is never used
-/// twice, because a Raft group would take an empty node under an old number for one that remembers its votes.
+/// Id of a node. The first nodes of a cluster are 1..n by their position in its configuration; an id is never used
+/// twice, because a Raft group would take an empty node under an old id for one that remembers its votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u64);
 

@@ -1,12 +1,12 @@
-//! Idempotency: a write that is sent again has one effect.
+//! Idempotency keys of writes.
 
 use std::{fmt, str::FromStr};
 
-/// A tenant's logged clock, in milliseconds since 1970; it never goes back. Zero means "none seen".
+/// A tenant's logged time, in milliseconds since 1970; it never goes back. Zero means "none seen".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TenantTime(pub u64);
 
-/// One running client library; drawn at random when it starts.
+/// Id of one running client library, drawn at random when it starts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u128);
 
@@ -22,14 +22,15 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// Names one write of one client. Sending the same key again asks for the first outcome; it never writes twice.
+/// Idempotency key of one write of one client. Sending the same key again returns the first outcome; it never writes
+/// twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey {
-    /// Who writes.
+    /// Client that writes.
     pub client: ClientId,
-    /// Which of its writes; each is used once.
+    /// Sequence of the write; each is used once.
     pub sequence: u64,
-    /// The highest tenant time seen in any answer when the write was first sent, else zero.
+    /// Highest tenant time seen in any response when the write was first sent, else zero.
     pub first_sent: TenantTime,
 }
 
@@ -39,7 +40,7 @@ impl fmt::Display for IdempotencyKey {
     }
 }
 
-/// A text that is no idempotency key.
+/// Error of a text that is no idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no idempotency key: 32 hexadecimal digits, a sequence and milliseconds, with / between them")]
 pub struct InvalidIdempotencyKey(String);
@@ -47,7 +48,7 @@ pub struct InvalidIdempotencyKey(String);
 impl FromStr for IdempotencyKey {
     type Err = InvalidIdempotencyKey;
 
-    /// Reads what an error has shown.
+    /// Parses a key as errors show it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let read = || {
             let (client, rest) = text.split_once('/')?;
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_reads_back_from_what_an_error_shows() {
+    fn idempotency_key_parses_from_display() {
         let key = IdempotencyKey {
             client: ClientId(7),
             sequence: 42,

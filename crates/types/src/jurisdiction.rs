@@ -1,18 +1,18 @@
-//! Jurisdictions: where data lies in law.
+//! Jurisdictions in which data is stored.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// Names one jurisdiction: 1 to 16 bytes of `A-Z`, `0-9` and `-`, such as `EU`.
+/// Name of a jurisdiction: 1 to 16 bytes of `A-Z`, `0-9` and `-`, such as `EU`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Jurisdiction(Arc<str>);
 
-/// A text that names no jurisdiction.
+/// Error of a text that is no jurisdiction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a jurisdiction has 1 to {max} of A-Z, 0-9 and -, such as EU", max = Jurisdiction::LEN_MAX)]
 pub struct InvalidJurisdiction;
 
 impl Jurisdiction {
-    /// The longest name, in bytes.
+    /// Longest name, in bytes.
     pub const LEN_MAX: usize = 16;
 
     /// Returns the name as text.

@@ -1,4 +1,4 @@
-//! Values that are valid once they exist.
+//! Value types that are valid by construction.
 //!
 //! Parse at the edge, never check again: every id here can only be built from text or numbers that keep its rules.
 //! This crate knows no wire format, no clock and no disk.

@@ -2,23 +2,23 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// Names one region: 1 to 32 bytes of `a-z`, `0-9` and `-`, such as `eu-west`.
+/// Name of a region: 1 to 32 bytes of `a-z`, `0-9` and `-`, such as `eu-west`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegionName(Arc<str>);
 
-/// A text that names no region.
+/// Error of a text that is no region name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRegionName {
     /// Too short or too long.
     #[error("a region name has 1 to {max} characters, this one has {0}", max = RegionName::LEN_MAX)]
     Length(usize),
-    /// A character that names do not have.
+    /// A character that is not allowed in names.
     #[error("a region name has only a-z, 0-9 and -, this one has {0:?}")]
     Character(char),
 }
 
 impl RegionName {
-    /// The longest name, in bytes.
+    /// Longest name, in bytes.
     pub const LEN_MAX: usize = 32;
 
     /// Returns the name as text.

@@ -1,17 +1,17 @@
-//! Revisions: the order of a tenant's changes, over all its homes.
+//! Revisions: the order of a tenant's changes, across all its homes.
 
 use std::{fmt, str::FromStr};
 
 use crate::Epoch;
 
-/// Counts the changes of a tenant; it goes on across epochs. 40 bits.
+/// Sequence number of a tenant's change; it continues across epochs. 40 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Sequence(u64);
 
 impl Sequence {
     /// Before the first change.
     pub const ZERO: Self = Self(0);
-    /// The highest sequence: a revision carries it in its lower 40 bits.
+    /// Highest sequence: a revision carries it in its lower 40 bits.
     pub const MAX: Self = Self((1 << 40) - 1);
 
     /// Returns the sequence with this number, or `None` above [`Sequence::MAX`].
@@ -40,35 +40,35 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// One change of a tenant: epoch in the upper 24 bits, sequence in the lower 40. Ordered, and unique for ever: a
-/// promotion that cuts revisions begins a new epoch, so a number is never given out twice.
+/// Revision of one change of a tenant: epoch in the upper 24 bits, sequence in the lower 40. Ordered, and unique for
+/// ever: a promotion that cuts revisions begins a new epoch, so a revision is never assigned twice.
 ///
 /// Shown and parsed as `epoch.sequence`, such as `1.42`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(u64);
 
-/// A text that is no revision.
+/// Error of a text that is no revision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a revision is written epoch.sequence, such as 1.42")]
 pub struct InvalidRevision;
 
 impl Revision {
-    /// Before the first change of all.
+    /// Before the first change.
     pub const ZERO: Self = Self(0);
     /// Above every revision.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// Returns the revision of this change in this epoch.
+    /// Returns the revision with this epoch and sequence.
     pub const fn new(epoch: Epoch, sequence: Sequence) -> Self {
         Self(((epoch.get() as u64) << 40) | sequence.get())
     }
 
-    /// Returns the revision packed in one number, as rows and messages carry it.
+    /// Unpacks a revision from one number, as rows and messages carry it.
     pub const fn from_u64(packed: u64) -> Self {
         Self(packed)
     }
 
-    /// Returns epoch and sequence packed in one number.
+    /// Returns epoch and sequence packed into one number.
     pub const fn to_u64(self) -> u64 {
         self.0
     }
@@ -81,7 +81,7 @@ impl Revision {
         }
     }
 
-    /// Returns the number of the change.
+    /// Returns the sequence of the change.
     pub const fn sequence(self) -> Sequence {
         match Sequence::new(self.0 & Sequence::MAX.get()) {
             Some(sequence) => sequence,
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_revision_is_its_epoch_and_sequence(epoch in 0..=Epoch::MAX.get(), sequence in 0..=Sequence::MAX.get()) {
+        fn revision_round_trips_as_epoch_and_sequence(epoch in 0..=Epoch::MAX.get(), sequence in 0..=Sequence::MAX.get()) {
             let revision = Revision::new(Epoch::new(epoch).unwrap(), Sequence::new(sequence).unwrap());
             prop_assert_eq!(revision.epoch().get(), epoch);
             prop_assert_eq!(revision.sequence().get(), sequence);
@@ -130,7 +130,7 @@ mod tests {
         }
 
         #[test]
-        fn a_later_epoch_is_above_every_sequence_of_an_earlier_one(a in 0..Epoch::MAX.get(), s in 0..=Sequence::MAX.get()) {
+        fn later_epoch_is_above_earlier_sequences(a in 0..Epoch::MAX.get(), s in 0..=Sequence::MAX.get()) {
             let earlier = Revision::new(Epoch::new(a).unwrap(), Sequence::new(s).unwrap());
             let later = Revision::new(Epoch::new(a + 1).unwrap(), Sequence::ZERO);
             prop_assert!(earlier < later);

@@ -2,23 +2,23 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// Names one tenant: 1 to 64 bytes of `a-z`, `0-9` and `-`. Names live in the directory and at the edge only.
+/// Name of a tenant: 1 to 64 bytes of `a-z`, `0-9` and `-`. Names exist in the directory and at the edge only.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantName(Arc<str>);
 
-/// A text that names no tenant.
+/// Error of a text that is no tenant name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTenantName {
     /// Too short or too long.
     #[error("a tenant name has 1 to {max} characters, this one has {0}", max = TenantName::LEN_MAX)]
     Length(usize),
-    /// A character that names do not have.
+    /// A character that is not allowed in names.
     #[error("a tenant name has only a-z, 0-9 and -, this one has {0:?}")]
     Character(char),
 }
 
 impl TenantName {
-    /// The longest name, in bytes.
+    /// Longest name, in bytes.
     pub const LEN_MAX: usize = 64;
 
     /// Returns the name as text.
@@ -53,8 +53,8 @@ impl fmt::Debug for TenantName {
     }
 }
 
-/// What a tenant is inside the system: a number that the directory never uses twice, so that a name used again is
-/// another tenant. The first is 1.
+/// Internal number of a tenant. The directory never uses one twice, so that a name that is used again is another
+/// tenant. The first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantNumber(u64);
 

@@ -1,14 +1,14 @@
-//! What one tenant may use at most, so that it does not take what others need.
+//! Limits of a tenant, which keep it from using the resources of others.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
-/// Something of which a tenant may use only so much.
+/// A limited resource of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TenantLimit {
-    /// Operations a second, at each node that serves the tenant.
+    /// Operations per second, at each node that serves the tenant.
     OperationsPerSecond,
-    /// Bytes a second at each node that serves the tenant: of writes those that come, of reads and of writes that answer
-    /// with data those that are answered.
+    /// Bytes per second at each node that serves the tenant: request bytes of writes, response bytes of reads and of
+    /// writes that return data.
     BytesPerSecond,
     /// Bytes of live keys and their values.
     StoredBytes,
@@ -16,22 +16,22 @@ pub enum TenantLimit {
     Keys,
     /// Open watches at one node.
     Watches,
-    /// Client ids whose outcomes are remembered.
+    /// Clients with idempotency windows.
     Clients,
-    /// Operations that a node has taken and not yet answered.
+    /// Operations that a node has admitted and not yet answered.
     InFlight,
-    /// How long an overwritten version is kept, in milliseconds.
+    /// Retention of overwritten versions, in milliseconds.
     HistoryAge,
-    /// How many revisions are kept.
+    /// Retention of overwritten versions, in revisions.
     HistoryCount,
-    /// Outcomes of writes with idempotency keys that are remembered.
+    /// Outcomes in all idempotency windows.
     Outcomes,
 }
 
-/// What a limit is counted in.
+/// Unit of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitUnit {
-    /// Operations, keys and what else is counted one by one.
+    /// Number of items.
     Count,
     /// Bytes.
     Bytes,
@@ -40,8 +40,8 @@ pub enum LimitUnit {
 }
 
 impl LimitUnit {
-    /// Returns what stands behind a number of this unit.
-    fn behind(self) -> &'static str {
+    /// Returns the suffix of a number in this unit.
+    fn suffix(self) -> &'static str {
         match self {
             Self::Count => "",
             Self::Bytes => " bytes",
@@ -50,18 +50,18 @@ impl LimitUnit {
     }
 }
 
-/// A limit that cannot be set so, or that there is not.
+/// Error of an unknown limit or of a value out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTenantLimit {
-    /// No such limit.
+    /// The limit does not exist.
     #[error("there is no limit {0:?}, but {names}", names = TenantLimit::names())]
     Unknown(String),
-    /// Too small or too large.
-    #[error("{limit} is at least {min} and at most {max}{unit}, not {value}", min = limit.range().start(), max = limit.range().end(), unit = limit.unit().behind())]
+    /// The value is too small or too large.
+    #[error("{limit} is at least {min} and at most {max}{unit}, not {value}", min = limit.range().start(), max = limit.range().end(), unit = limit.unit().suffix())]
     Range {
-        /// Which limit.
+        /// The limit.
         limit: TenantLimit,
-        /// What it was to be.
+        /// The value.
         value: u64,
     },
 }
@@ -70,7 +70,7 @@ const SECOND_MS: u64 = 1_000;
 const DAY_MS: u64 = 24 * 3_600 * SECOND_MS;
 
 impl TenantLimit {
-    /// All there are.
+    /// All limits.
     pub const ALL: [Self; 10] = [
         Self::OperationsPerSecond,
         Self::BytesPerSecond,
@@ -84,7 +84,7 @@ impl TenantLimit {
         Self::Outcomes,
     ];
 
-    /// What it is called in requests, in errors and in metrics.
+    /// Returns the name in requests, errors and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::OperationsPerSecond => "operations_per_second",
@@ -100,7 +100,7 @@ impl TenantLimit {
         }
     }
 
-    /// What its values are counted in.
+    /// Returns the unit of the limit.
     pub fn unit(self) -> LimitUnit {
         match self {
             Self::BytesPerSecond | Self::StoredBytes => LimitUnit::Bytes,
@@ -115,7 +115,7 @@ impl TenantLimit {
         }
     }
 
-    /// What holds for a tenant that has no limit of its own; `None`: as much as it likes.
+    /// Returns the default for tenants without a limit of their own; `None`: unlimited.
     pub fn default_value(self) -> Option<u64> {
         match self {
             Self::OperationsPerSecond => Some(100_000),
@@ -132,7 +132,7 @@ impl TenantLimit {
         }
     }
 
-    /// What it can be set to.
+    /// Returns the range of values that can be set.
     pub fn range(self) -> RangeInclusive<u64> {
         match self {
             Self::OperationsPerSecond => 1..=1_000_000_000,
@@ -152,7 +152,7 @@ impl TenantLimit {
         Self::ALL.map(Self::name).join(", ")
     }
 
-    fn place(self) -> usize {
+    fn index(self) -> usize {
         self as usize
     }
 }
@@ -166,7 +166,7 @@ impl fmt::Display for TenantLimit {
 impl FromStr for TenantLimit {
     type Err = InvalidTenantLimit;
 
-    /// Reads a name; on a command line its words are joined by `-`.
+    /// Parses a name; on a command line its words are joined by `-`.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let asked = name.replace('-', "_");
         let found = Self::ALL.into_iter().find(|limit| limit.name() == asked);
@@ -174,12 +174,12 @@ impl FromStr for TenantLimit {
     }
 }
 
-/// The limits that were set for one tenant; the rest are the defaults.
+/// Limits set for one tenant; the others have their defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TenantLimits([Option<u64>; TenantLimit::ALL.len()]);
 
 impl TenantLimits {
-    /// Returns the limits that hold for a tenant without any of its own.
+    /// Returns the default limits.
     pub fn defaults() -> Self {
         Self(TenantLimit::ALL.map(TenantLimit::default_value))
     }
@@ -188,38 +188,38 @@ impl TenantLimits {
     ///
     /// # Errors
     ///
-    /// A value out of the limit's range.
+    /// The value is out of the limit's range.
     pub fn set(&mut self, limit: TenantLimit, value: u64) -> Result<(), InvalidTenantLimit> {
         if !limit.range().contains(&value) {
             return Err(InvalidTenantLimit::Range { limit, value });
         }
-        self.0[limit.place()] = Some(value);
+        self.0[limit.index()] = Some(value);
         Ok(())
     }
 
-    /// Lets the default hold again.
+    /// Resets a limit to its default.
     pub fn clear(&mut self, limit: TenantLimit) {
-        self.0[limit.place()] = None;
+        self.0[limit.index()] = None;
     }
 
-    /// Returns what was set.
+    /// Returns the value that was set, if one was.
     pub fn get(&self, limit: TenantLimit) -> Option<u64> {
-        self.0[limit.place()]
+        self.0[limit.index()]
     }
 
-    /// Returns what holds: what was set, else the default; `None`: as much as it likes.
+    /// Returns the effective value: the one set, else the default; `None`: unlimited.
     pub fn effective(&self, limit: TenantLimit) -> Option<u64> {
         self.get(limit).or_else(|| limit.default_value())
     }
 
-    /// Returns all that were set.
+    /// Returns all limits that were set.
     pub fn iter(&self) -> impl Iterator<Item = (TenantLimit, u64)> + '_ {
         TenantLimit::ALL
             .into_iter()
             .filter_map(|limit| Some((limit, self.get(limit)?)))
     }
 
-    /// Tells whether none is set.
+    /// Tells whether no limit is set.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -230,9 +230,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_limit_has_a_place_a_name_and_a_default_within_its_range() {
-        for (place, limit) in TenantLimit::ALL.into_iter().enumerate() {
-            assert_eq!(limit.place(), place);
+    fn every_limit_has_index_name_and_default_in_range() {
+        for (index, limit) in TenantLimit::ALL.into_iter().enumerate() {
+            assert_eq!(limit.index(), index);
             assert_eq!(limit.name().parse(), Ok(limit));
             assert_eq!(limit.name().replace('_', "-").parse(), Ok(limit));
             assert!(limit.default_value().is_none_or(|value| limit.range().contains(&value)));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_set_within_its_range_and_returns_to_the_default() {
+    fn limit_is_set_within_range_and_reset() {
         let mut limits = TenantLimits::default();
         for limit in TenantLimit::ALL {
             let (min, max) = (*limit.range().start(), *limit.range().end());

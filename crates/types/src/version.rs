@@ -1,8 +1,8 @@
-//! Versions of the directory and offsets of feeds.
+//! Directory versions and feed offsets.
 
 use std::fmt;
 
-/// Counts recoveries from a lost majority, of the directory or of a group. The first is 1.
+/// Number of recoveries from a lost majority, of the directory or of a group. The first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u32);
 
@@ -11,17 +11,17 @@ impl Incarnation {
     pub const FIRST: Self = Self(1);
 }
 
-/// How much of the directory a view has: (incarnation, index of the directory's log). Ordered.
+/// Version of the directory: (incarnation, log index). Ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DirectoryVersion {
-    /// Of the directory.
+    /// Incarnation of the directory.
     pub incarnation: Incarnation,
-    /// The directory's Raft index.
+    /// Log index of the directory.
     pub index: u64,
 }
 
 impl DirectoryVersion {
-    /// A view that has nothing.
+    /// Version of an empty view.
     pub const ZERO: Self = Self {
         incarnation: Incarnation(0),
         index: 0,
@@ -34,13 +34,13 @@ impl fmt::Display for DirectoryVersion {
     }
 }
 
-/// A place in a home group's stream: (incarnation of the group, its Raft index). Resuming and acknowledging are this
-/// one number for the whole stream. Ordered.
+/// Offset in a home group's feed: (incarnation of the group, log index). Resume and acknowledgement are this one
+/// number for the whole feed. Ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedOffset {
-    /// Of the home group.
+    /// Incarnation of the home group.
     pub incarnation: Incarnation,
-    /// The home group's Raft index.
+    /// Log index of the home group.
     pub index: u64,
 }
 

@@ -1,7 +1,8 @@
-//! Random histories of a correct store, and mutations of them that may make them wrong.
+//! Generators of random histories of a correct store, and of mutations that may make them incorrect.
 //!
-//! A list of steps drives a few sessions. Each step moves one session on: it sends a call, the call happens at one
-//! instant, its answer returns. Calls may lose their answers before or after they have happened, and happen later.
+//! A list of steps drives a few sessions. Each step moves one session on: it sends a call, the call takes effect at one
+//! instant, its response returns. A response may be lost before or after its call takes effect, and the call may take
+//! effect later.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +10,47 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::script::revision;
-use crate::history::{Answer, Call, History, Item, Level, Operation};
+use crate::history::{Call, History, Item, Level, Operation, Response};
 
 const SESSIONS: usize = 4;
 
-/// One step: which session, what it does if it sends something, which key.
-pub(crate) type Step = (usize, u8, u8);
+/// Step of a random history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    session: usize,
+    /// Decides the call, if the step sends one, and whether something is lost.
+    kind: u8,
+    key: u8,
+}
 
-/// One change of an answer: which operation, which other, what.
-pub(crate) type Mutation = (usize, usize, u8);
+/// Change of one operation's response or interval.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mutation {
+    /// Decides the operation that is changed.
+    target: usize,
+    /// Decides the operation from which the change is taken.
+    source: usize,
+    kind: u8,
+}
 
-/// Steps for short histories, which orders can be tried on.
+/// Strategy for steps of histories that are short enough for [`super::search`].
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0..SESSIONS, any::<u8>(), any::<u8>()), 0..60)
+    let step = (0..SESSIONS, any::<u8>(), any::<u8>());
+    prop::collection::vec(step.prop_map(|(session, kind, key)| Step { session, kind, key }), 0..60)
 }
 
-/// A mutation of any history.
+/// Strategy for a mutation of any history.
 pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
-    (any::<usize>(), any::<usize>(), 0..6_u8)
+    let parts = (any::<usize>(), any::<usize>(), 0..6_u8);
+    parts.prop_map(|(target, source, kind)| Mutation { target, source, kind })
 }
 
-/// Returns what a correct store answers in these steps.
+/// Returns the history that a correct store produces in these steps.
 pub(crate) fn history(steps: &[Step], with_deletes: bool) -> History {
-    let mut store = Store {
+    let mut store = ModelStore {
         with_deletes,
         states: vec![BTreeMap::new()],
-        ..Store::default()
+        ..ModelStore::default()
     };
     for step in steps {
         store.step(*step);
@@ -42,28 +58,29 @@ pub(crate) fn history(steps: &[Step], with_deletes: bool) -> History {
     History::new(store.operations)
 }
 
+/// Reference model of one tenant: all its states, one for each revision.
 #[derive(Default)]
-struct Store {
+struct ModelStore {
     with_deletes: bool,
     clock: u64,
     operations: Vec<Operation>,
-    /// What each session waits for: the operation, and its answer once it has happened.
-    waiting: [Option<(usize, Option<Answer>)>; SESSIONS],
-    /// The highest revision that each session was told.
+    /// Operation that each session waits for, with its response once it has taken effect.
+    waiting: [Option<(usize, Option<Response>)>; SESSIONS],
+    /// Highest revision among each session's responses.
     tokens: [u64; SESSIONS],
-    /// Writes that lost their answers and have not happened.
+    /// Operations that lost their responses and have not taken effect.
     lost: Vec<usize>,
-    /// The keys as of each revision.
+    /// Keys as of each revision.
     states: Vec<BTreeMap<Bytes, Item>>,
 }
 
-impl Store {
-    fn step(&mut self, (session, kind, key): Step) {
+impl ModelStore {
+    fn step(&mut self, Step { session, kind, key }: Step) {
         self.clock += 1;
         if kind % 16 == 15
             && let Some(lost) = self.lost.pop()
         {
-            self.happen(lost, session, key);
+            self.apply(lost, session, key);
             return;
         }
         match self.waiting[session].take() {
@@ -73,21 +90,21 @@ impl Store {
                     session: session as u32,
                     invoked: self.clock,
                     call,
-                    answer: None,
+                    response: None,
                 });
                 self.waiting[session] = Some((self.operations.len() - 1, None));
             }
             Some((operation, None)) if kind % 16 == 0 => self.lost.push(operation),
             Some((operation, None)) => {
-                let answer = self.happen(operation, session, key);
-                self.waiting[session] = Some((operation, Some(answer)));
+                let response = self.apply(operation, session, key);
+                self.waiting[session] = Some((operation, Some(response)));
             }
             Some((_, Some(_))) if kind % 16 == 0 => {}
-            Some((operation, Some(answer))) => {
-                self.tokens[session] = self.tokens[session].max(answer.revision.sequence().get());
-                self.operations[operation].answer = Some(Answer {
+            Some((operation, Some(response))) => {
+                self.tokens[session] = self.tokens[session].max(response.revision.sequence().get());
+                self.operations[operation].response = Some(Response {
                     returned: self.clock,
-                    ..answer
+                    ..response
                 });
             }
         }
@@ -110,8 +127,8 @@ impl Store {
         }
     }
 
-    /// Lets a call happen: a change makes a state, a read sees one.
-    fn happen(&mut self, operation: usize, session: usize, old: u8) -> Answer {
+    /// Applies a call: a change adds a state, a read returns one that its level admits.
+    fn apply(&mut self, operation: usize, session: usize, old: u8) -> Response {
         let now = self.states.len() as u64 - 1;
         let mut state = self.states[now as usize].clone();
         let next = revision(now + 1);
@@ -136,7 +153,7 @@ impl Store {
         };
         if changed {
             self.states.push(state);
-            return Answer {
+            return Response {
                 returned: 0,
                 revision: next,
                 changed,
@@ -152,7 +169,7 @@ impl Store {
         let shown = self.states[seen as usize]
             .values()
             .filter(|item| call.level().is_some() && call.touches(&item.key));
-        Answer {
+        Response {
             returned: 0,
             revision: revision(seen),
             changed,
@@ -161,61 +178,62 @@ impl Store {
     }
 }
 
-/// Returns the history with one answer, or one interval, changed.
-pub(crate) fn mutate(history: &History, (one, other, kind): Mutation) -> History {
+/// Returns the history with one response, or one interval, changed.
+pub(crate) fn mutate(history: &History, mutation: Mutation) -> History {
+    let Mutation { target, source, kind } = mutation;
     let mut operations = history.operations().to_vec();
     let answered = |operation: &Operation| {
         operation
-            .answer
+            .response
             .as_ref()
             .is_some_and(|a| kind > 2 || !a.items.is_empty())
     };
-    let Some(one) = pick(&operations, one, answered) else {
+    let Some(one) = pick(&operations, target, answered) else {
         return history.clone();
     };
     let key = operations[one]
-        .answer
+        .response
         .iter()
-        .flat_map(|answer| &answer.items)
+        .flat_map(|response| &response.items)
         .map(|item| item.key.clone())
         .next();
     let fits = |operation: &Operation| match &operation.call {
         Call::Put { key: own, .. } => kind > 2 || Some(own) == key.as_ref(),
-        Call::Delete { .. } | Call::Get { .. } | Call::Scan { .. } => kind > 2 && operation.answer.is_some(),
+        Call::Delete { .. } | Call::Get { .. } | Call::Scan { .. } => kind > 2 && operation.response.is_some(),
     };
-    let Some(other) = pick(&operations, other, fits) else {
+    let Some(other) = pick(&operations, source, fits) else {
         return history.clone();
     };
     let another = operations[other].clone();
     let operation = &mut operations[one];
     let (invoked, returned) = (operation.invoked, operation.returned());
-    match (kind, &mut operation.answer, &another.answer) {
-        (0, Some(answer), _) => {
-            answer.items.pop();
+    match (kind, &mut operation.response, &another.response) {
+        (0, Some(response), _) => {
+            response.items.pop();
         }
-        (1 | 2, Some(answer), _) => change_value(answer, &another),
-        (3, Some(answer), Some(theirs)) => answer.revision = theirs.revision,
-        (4, Some(answer), Some(theirs)) if invoked < theirs.returned => answer.returned = theirs.returned,
+        (1 | 2, Some(response), _) => change_value(response, &another),
+        (3, Some(response), Some(theirs)) => response.revision = theirs.revision,
+        (4, Some(response), Some(theirs)) if invoked < theirs.returned => response.returned = theirs.returned,
         (5, _, _) if another.invoked < returned => operation.invoked = another.invoked,
         _ => {}
     }
     History::new(operations)
 }
 
-/// Returns the first operation from a position on, around the end, that will do.
-fn pick(operations: &[Operation], from: usize, will_do: impl Fn(&Operation) -> bool) -> Option<usize> {
+/// Returns the first operation from a position on, wrapping around at the end, that fits.
+fn pick(operations: &[Operation], from: usize, fits: impl Fn(&Operation) -> bool) -> Option<usize> {
     let from = from.checked_rem(operations.len())?;
     (from..operations.len())
         .chain(0..from)
-        .find(|index| will_do(&operations[*index]))
+        .find(|index| fits(&operations[*index]))
 }
 
-fn change_value(answer: &mut Answer, another: &Operation) {
+fn change_value(response: &mut Response, another: &Operation) {
     let Call::Put { key, value } = &another.call else {
         return;
     };
-    let modified = another.answer.as_ref().map(|answer| answer.revision);
-    for item in answer.items.iter_mut().filter(|item| item.key == *key) {
+    let modified = another.response.as_ref().map(|response| response.revision);
+    for item in response.items.iter_mut().filter(|item| item.key == *key) {
         item.value = value.clone();
         item.modified = modified.unwrap_or(item.modified);
     }

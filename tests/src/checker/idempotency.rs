@@ -1,28 +1,28 @@
-//! No write happens twice, however often it was sent.
+//! Checker of idempotency: no write is applied twice, however often it was sent.
 //!
 //! # Invariants
 //!
-//! 1. A value has one revision: the one its write was told, and the one with which every read shows it.
-//! 2. A key's version counts its changes since it was made. Those that are known are a lower bound, and with the writes
-//!    that stay open and that nobody saw an upper one.
+//! 1. A value has one revision: the one in its write's response, and the one with which every read shows it.
+//! 2. A key's version counts its changes since it was created. The known changes are a lower bound; together with the
+//!    open writes that no read has shown they are an upper bound.
 
 use super::{Violation, revisions::Changes};
 use crate::history::{History, Item};
 
-/// Finds writes that made two changes.
+/// Finds writes that were applied twice.
 pub fn check(history: &History) -> Vec<Violation> {
     let (changes, _) = Changes::new(history);
     let mut violations = Vec::new();
     for (index, operation) in history.operations().iter().enumerate() {
-        for item in operation.answer.iter().flat_map(|answer| &answer.items) {
+        for item in operation.response.iter().flat_map(|response| &response.items) {
             let Some(&write) = changes.writes.get(&(item.key.clone(), item.value.clone())) else {
                 continue;
             };
             if changes.of_operation.get(&write) != Some(&item.modified) {
-                violations.push(Violation::AppliedTwice { write, seen: index });
+                violations.push(Violation::DuplicateApply { write, seen: index });
             }
             if !is_explained(&changes, item, operation.returned()) {
-                violations.push(Violation::VersionUnexplained {
+                violations.push(Violation::WrongVersion {
                     read: index,
                     key: item.key.clone(),
                 });

@@ -8,28 +8,28 @@ fn violations(script: &str) -> Vec<Violation> {
 }
 
 #[test]
-fn a_value_with_two_revisions_is_found() {
+fn value_at_two_revisions_is_found() {
     let found = violations("s0 1-2 put a x -> @1\n s1 3-4 get a -> x@2v2c1 @2");
     assert!(
-        found.contains(&Violation::AppliedTwice { write: 0, seen: 1 }),
+        found.contains(&Violation::DuplicateApply { write: 0, seen: 1 }),
         "{found:?}"
     );
     let found = violations("s0 1- put a x\n s1 2-3 get a -> x@1 @1\n s1 4-5 get a -> x@2v2c1 @2");
     assert!(
-        found.contains(&Violation::AppliedTwice { write: 0, seen: 2 }),
+        found.contains(&Violation::DuplicateApply { write: 0, seen: 2 }),
         "{found:?}"
     );
 }
 
 #[test]
-fn a_version_that_counts_a_write_twice_is_found() {
+fn version_counting_a_write_twice_is_found() {
     let writes = "s0 1-2 put a x -> @1\n s0 3-4 put a y -> @3\n";
     assert_eq!(violations(&format!("{writes} s1 5-6 get a -> y@3v2c1 @3")), []);
     for wrong in ["y@3v3c1", "y@3v1c1", "y@3v2c3"] {
         let found = violations(&format!("{writes} s1 5-6 get a -> {wrong} @3"));
         assert_eq!(
             found,
-            [Violation::VersionUnexplained {
+            [Violation::WrongVersion {
                 read: 2,
                 key: "a".into()
             }],
@@ -39,7 +39,7 @@ fn a_version_that_counts_a_write_twice_is_found() {
 }
 
 #[test]
-fn an_open_write_may_have_counted_once() {
+fn open_write_may_count_once_in_version() {
     let writes = "s0 1-2 put a x -> @1\n s2 1- put a z\n s0 3-4 put a y -> @3\n";
     for right in ["y@3v3c1", "y@3v2c1"] {
         assert_eq!(
@@ -51,7 +51,7 @@ fn an_open_write_may_have_counted_once() {
     let found = violations(&format!("{writes} s1 5-6 get a -> y@3v4c1 @3"));
     assert_eq!(
         found,
-        [Violation::VersionUnexplained {
+        [Violation::WrongVersion {
             read: 3,
             key: "a".into()
         }]
@@ -59,13 +59,13 @@ fn an_open_write_may_have_counted_once() {
 }
 
 #[test]
-fn versions_begin_anew_after_a_delete() {
+fn version_restarts_after_delete() {
     let writes = "s0 1-2 put a x -> @1\n s0 3-4 delete a -> @2\n s0 5-6 put a y -> @3\n";
     assert_eq!(violations(&format!("{writes} s1 7-8 get a -> y@3v1c3 @3")), []);
     let found = violations(&format!("{writes} s1 7-8 get a -> y@3v2c1 @3"));
     assert_eq!(
         found,
-        [Violation::VersionUnexplained {
+        [Violation::WrongVersion {
             read: 3,
             key: "a".into()
         }]
@@ -74,16 +74,16 @@ fn versions_begin_anew_after_a_delete() {
 
 proptest! {
     #[test]
-    fn a_correct_store_passes(steps in generate::steps(), with_deletes: bool) {
+    fn correct_history_has_no_violations(steps in generate::steps(), with_deletes: bool) {
         prop_assert_eq!(check(&generate::history(&steps, with_deletes)), vec![]);
     }
 
     #[test]
-    fn a_value_seen_with_another_revision_is_found(steps in generate::steps(), mutations in prop::collection::vec(generate::mutation(), 1..4)) {
+    fn value_at_two_revisions_in_random_history_is_found(steps in generate::steps(), mutations in prop::collection::vec(generate::mutation(), 1..4)) {
         let correct = generate::history(&steps, true);
         let history = mutations.into_iter().fold(correct, |history, mutation| generate::mutate(&history, mutation));
         let mut seen = std::collections::HashMap::new();
-        let items = history.operations().iter().flat_map(|operation| &operation.answer).flat_map(|answer| &answer.items);
+        let items = history.operations().iter().flat_map(|operation| &operation.response).flat_map(|response| &response.items);
         let once = items.clone().all(|item| *seen.entry((&item.key, &item.value)).or_insert(item.modified) == item.modified);
         prop_assert!(once || !check(&history).is_empty(), "{:#?}", history);
     }

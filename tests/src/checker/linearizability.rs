@@ -1,4 +1,4 @@
-//! Linearizability of registers whose written values are unique, by zones (Gibbons and Korach, 1997).
+//! Linearizability checker for registers whose written values are unique, by zones (Gibbons and Korach, 1997).
 //!
 //! The operations of one value (its write and its reads) stand together in any order that explains them. They span a
 //! zone between the earliest return and the latest invocation among them. Value `a` must come before value `b` if some
@@ -12,13 +12,13 @@ use bytes::Bytes;
 use super::{Violation, search};
 use crate::history::{Action, Event, History, NEVER};
 
-/// Finds keys whose answers no register could have given.
+/// Finds keys whose responses no linearizable register could have given.
 pub fn check(history: &History) -> Vec<Violation> {
     let registers = history.registers();
     let mut violations: Vec<Violation> = registers
-        .invented
+        .garbage_reads
         .iter()
-        .map(|(read, key)| Violation::Invented {
+        .map(|(read, key)| Violation::GarbageRead {
             read: *read,
             key: key.clone(),
         })
@@ -33,7 +33,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     violations
 }
 
-/// What the operations of one value span, in instants above 0; 0 is before all of them.
+/// Interval that the operations of one value span, in instants above 0; 0 is before all of them.
 #[derive(Clone, Copy, Debug)]
 struct Zone {
     /// `None`: the key's absence at the start.
@@ -51,13 +51,13 @@ impl Zone {
     }
 }
 
-/// Finds out whether one register without deletes explains these events.
+/// Checks whether one register without deletes explains these events.
 pub fn check_key(key: &Bytes, events: &[Event]) -> Option<Violation> {
     let zones = match zones(events) {
         Ok(zones) => zones,
         Err(violation) => return Some(violation),
     };
-    let no_order = |one: &Zone, other: &Zone| Violation::NoOrder {
+    let no_order = |one: &Zone, other: &Zone| Violation::OrderConflict {
         key: key.clone(),
         one: one.write,
         other: other.write,
@@ -101,7 +101,7 @@ fn zones(events: &[Event]) -> Result<Vec<Zone>, Violation> {
             && let Some(sent) = sent(events, write)
             && event.returned < sent
         {
-            return Err(Violation::FromTheFuture {
+            return Err(Violation::FutureRead {
                 read: event.operation,
                 write,
             });

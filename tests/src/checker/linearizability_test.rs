@@ -8,7 +8,7 @@ fn violations(script: &str) -> Vec<Violation> {
 }
 
 #[test]
-fn overlapping_operations_may_happen_in_any_order() {
+fn overlapping_operations_may_take_any_order() {
     let correct = "
         s0 1-9 put a x -> @1
         s1 2-8 put a y -> @2
@@ -19,7 +19,7 @@ fn overlapping_operations_may_happen_in_any_order() {
 }
 
 #[test]
-fn an_open_write_may_happen_late_or_never() {
+fn open_write_may_happen_late_or_never() {
     assert_eq!(
         violations("s0 1- put a x\n s1 2-3 get a -> @0\n s1 90-91 get a -> x@1 @1"),
         []
@@ -28,12 +28,12 @@ fn an_open_write_may_happen_late_or_never() {
 }
 
 #[test]
-fn a_stale_read_is_found() {
+fn stale_linearizable_read_is_found() {
     let found = violations("s0 1-2 put a x -> @1\n s0 3-4 put a y -> @2\n s1 5-6 get a -> x@1 @1");
     assert!(
         matches!(
             found[..],
-            [Violation::NoOrder {
+            [Violation::OrderConflict {
                 one: Some(0),
                 other: Some(1),
                 ..
@@ -44,12 +44,12 @@ fn a_stale_read_is_found() {
 }
 
 #[test]
-fn a_lost_write_is_found() {
+fn lost_write_is_found() {
     let found = violations("s0 1-2 put a x -> @1\n s1 5-6 get a -> @0");
     assert!(
         matches!(
             found[..],
-            [Violation::NoOrder {
+            [Violation::OrderConflict {
                 one: None,
                 other: Some(0),
                 ..
@@ -60,36 +60,39 @@ fn a_lost_write_is_found() {
 }
 
 #[test]
-fn a_read_that_goes_back_is_found() {
+fn non_monotonic_linearizable_read_is_found() {
     let found = violations(
         "s0 1-20 put a x -> @1\n s0 1-20 put a y -> @2
          s1 3-4 get a -> x@1 @1\n s1 5-6 get a -> y@2 @2\n s1 7-8 get a -> x@1 @2",
     );
-    assert!(matches!(found[..], [Violation::NoOrder { .. }]), "{found:?}");
+    assert!(matches!(found[..], [Violation::OrderConflict { .. }]), "{found:?}");
 }
 
 #[test]
-fn a_read_of_what_nobody_wrote_is_found() {
+fn read_of_unwritten_value_is_found() {
     let found = violations("s0 1-2 put a x -> @1\n s0 3-4 put b z -> @2\n s1 5-6 get a -> z@2 @2");
-    assert!(matches!(found[..], [Violation::Invented { read: 2, .. }]), "{found:?}");
-}
-
-#[test]
-fn a_read_before_its_write_is_found() {
-    let found = violations("s1 1-2 get a -> x@1 @1\n s0 3-4 put a x -> @1");
     assert!(
-        matches!(found[..], [Violation::FromTheFuture { read: 0, write: 1 }]),
+        matches!(found[..], [Violation::GarbageRead { read: 2, .. }]),
         "{found:?}"
     );
 }
 
 #[test]
-fn a_scan_that_misses_a_key_is_found() {
+fn read_before_its_write_is_found() {
+    let found = violations("s1 1-2 get a -> x@1 @1\n s0 3-4 put a x -> @1");
+    assert!(
+        matches!(found[..], [Violation::FutureRead { read: 0, write: 1 }]),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn scan_missing_a_key_is_found() {
     let found = violations("s0 1-2 put a1 x -> @1\n s0 3-4 put a2 y -> @2\n s1 5-6 scan a -> a2=y@2 @2");
     assert!(
         matches!(
             found[..],
-            [Violation::NoOrder {
+            [Violation::OrderConflict {
                 one: None,
                 other: Some(0),
                 ..
@@ -100,17 +103,17 @@ fn a_scan_that_misses_a_key_is_found() {
 }
 
 #[test]
-fn deleted_keys_are_searched() {
+fn deleted_keys_are_checked_by_search() {
     let script = "s0 1-2 put a x -> @1\n s0 3-4 delete a -> @2\n s1 5-6 get a -> ";
     assert_eq!(violations(&format!("{script} @2")), []);
     let found = violations(&format!("{script} x@1 @1"));
     assert!(matches!(found[..], [Violation::NotLinearizable { .. }]), "{found:?}");
     let found = violations("s0 1-2 put a x -> @1\n s0 3-4 delete a -> none @1");
-    assert!(matches!(found[..], [Violation::NoOrder { .. }]), "{found:?}");
+    assert!(matches!(found[..], [Violation::OrderConflict { .. }]), "{found:?}");
 }
 
 #[test]
-fn stale_reads_of_followers_are_no_matter_of_linearizability() {
+fn stale_follower_reads_are_not_linearizability_violations() {
     assert_eq!(
         violations("s0 1-2 put a x -> @1\n s1 3-4 get/session a -> @0\n s1 5-6 get/local a -> @0"),
         []
@@ -118,7 +121,7 @@ fn stale_reads_of_followers_are_no_matter_of_linearizability() {
 }
 
 #[test]
-fn a_long_history_is_checked_in_reasonable_time() {
+fn long_history_is_checked_in_bounded_time() {
     let put = |n: u64| format!("s0 {}-{} put a {n} -> @{}", 10 * n, 10 * n + 8, n + 1);
     let get = |n: u64| format!("s1 {}-{} get a -> {n}@{n1} @{n1}", 10 * n + 9, 10 * n + 12, n1 = n + 1);
     let lines: Vec<String> = (0..20_000).flat_map(|n| [put(n), get(n)]).collect();
@@ -126,9 +129,9 @@ fn a_long_history_is_checked_in_reasonable_time() {
 }
 
 /// Tries orders for every register.
-fn judge(history: &History) -> bool {
+fn is_linearizable_by_search(history: &History) -> bool {
     let registers = history.registers();
-    registers.invented.is_empty()
+    registers.garbage_reads.is_empty()
         && registers
             .by_key
             .iter()
@@ -137,28 +140,28 @@ fn judge(history: &History) -> bool {
 
 proptest! {
     #[test]
-    fn a_correct_store_passes(steps in generate::steps(), with_deletes: bool) {
+    fn correct_history_has_no_violations(steps in generate::steps(), with_deletes: bool) {
         let history = generate::history(&steps, with_deletes);
         prop_assert_eq!(check(&history), vec![]);
-        prop_assert!(judge(&history));
+        prop_assert!(is_linearizable_by_search(&history));
     }
 
     #[test]
-    fn zones_and_search_agree(steps in generate::steps(), mutations in prop::collection::vec(generate::mutation(), 1..4)) {
+    fn zones_and_search_agree_on_random_histories(steps in generate::steps(), mutations in prop::collection::vec(generate::mutation(), 1..4)) {
         let correct = generate::history(&steps, false);
         let history = mutations.into_iter().fold(correct, |history, mutation| generate::mutate(&history, mutation));
-        prop_assert_eq!(check(&history).is_empty(), judge(&history), "{:#?}", history);
+        prop_assert_eq!(check(&history).is_empty(), is_linearizable_by_search(&history), "{:#?}", history);
     }
 }
 
 #[test]
-fn mutations_do_make_histories_wrong() {
+fn mutations_produce_incorrect_histories() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let strategy = (generate::steps(), generate::mutation());
     let wrong = (0..1_000).filter(|_| {
         let (steps, mutation) = strategy.new_tree(&mut runner).unwrap().current();
-        !judge(&generate::mutate(&generate::history(&steps, false), mutation))
+        !is_linearizable_by_search(&generate::mutate(&generate::history(&steps, false), mutation))
     });
     let wrong = wrong.count();
     assert!(wrong > 50, "only {wrong} of 1000 mutations matter");

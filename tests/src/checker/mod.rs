@@ -1,15 +1,15 @@
-//! Whether a correct store could have given these answers.
+//! Consistency checkers: whether a correct store could have given these responses.
 //!
-//! | checker | holds the store to | by |
+//! | checker | checks that | by |
 //! | --- | --- | --- |
 //! | [`linearizability`] | each key is one register | values alone: zones, `O(n log n)` |
 //! | [`search`] | the same, with deletes | trying orders, bounded; short histories |
-//! | [`revisions`] | revisions are an order that explains every answer | revisions and values, a second witness |
-//! | [`session`] | what a token promises | revisions along each session |
+//! | [`revisions`] | revisions are an order that explains every response | revisions and values, a second witness |
+//! | [`session`] | session tokens keep their guarantees | revisions along each session |
 //! | [`idempotency`] | one write is one change | revisions of values, versions of keys |
 //!
-//! A checker that has never failed is not known to work: each has hand-made wrong histories that it finds, and random
-//! ones on which it is compared with trying all orders.
+//! A checker that has never failed is not known to work: each is tested with hand-made incorrect histories, and with
+//! random ones on which it is compared with a search over all orders.
 
 pub mod idempotency;
 pub mod linearizability;
@@ -26,89 +26,89 @@ use bytes::Bytes;
 
 use crate::history::History;
 
-/// Why a history is wrong. Numbers are positions in [`History::operations`].
+/// Violation of consistency in a history. Numbers are positions in [`History::operations`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A read saw a value that nobody had written to the key.
-    Invented {
+    /// A read returned a value that was never written to the key.
+    GarbageRead {
         /// The read.
         read: usize,
         /// The key.
         key: Bytes,
     },
-    /// A read returned before the write of what it saw was sent.
-    FromTheFuture {
+    /// A read returned before the write of its value was sent.
+    FutureRead {
         /// The read.
         read: usize,
         /// The write.
         write: usize,
     },
-    /// Each of two values must have been there before the other.
-    NoOrder {
+    /// Each of two values must have been the register's value before the other.
+    OrderConflict {
         /// The key.
         key: Bytes,
-        /// The write of the one value; `None` where it is the key's absence at the start.
+        /// The write of the one value; `None` for the key's absence at the start.
         one: Option<usize>,
         /// The write of the other.
         other: Option<usize>,
     },
-    /// No order of the operations explains the answers.
+    /// No order of the operations explains the responses.
     NotLinearizable {
         /// The key.
         key: Bytes,
     },
-    /// The search was given up at its bound.
-    Undecided {
+    /// The search reached its step limit without a result.
+    SearchLimitReached {
         /// The key.
         key: Bytes,
     },
-    /// Two changes with one revision.
-    RevisionRepeated {
+    /// Two changes have one revision.
+    DuplicateRevision {
         /// The one.
         one: usize,
         /// The other.
         other: usize,
     },
-    /// An operation that was sent after another had returned has a revision that denies it.
-    RevisionBackward {
+    /// An operation that was sent after another had returned has a revision that contradicts that order.
+    RevisionRegression {
         /// Returned first.
         earlier: usize,
         /// Sent afterwards.
         later: usize,
     },
     /// A read does not show the state of its revision.
-    WrongState {
+    WrongSnapshot {
         /// The read.
         read: usize,
         /// The key.
         key: Bytes,
     },
-    /// An answer is older than what its session had seen.
-    Session {
-        /// What was promised.
+    /// A response is older than its session's token.
+    SessionGuarantee {
+        /// The guarantee that was broken.
         guarantee: session::Guarantee,
-        /// What the session had seen.
+        /// The response that set the token.
         earlier: usize,
-        /// The answer that is older.
+        /// The response that is older.
         later: usize,
     },
-    /// One write made two changes.
-    AppliedTwice {
+    /// One write was applied twice.
+    DuplicateApply {
         /// The write.
         write: usize,
-        /// Who saw the second change.
+        /// The operation that saw the second change.
         seen: usize,
     },
-    /// A key has a version that its writes do not explain.
-    VersionUnexplained {
-        /// Who saw it.
+    /// A key has a version that the number of its writes does not explain.
+    WrongVersion {
+        /// The read that saw it.
         read: usize,
         /// The key.
         key: Bytes,
     },
 }
 
-/// Holds one tenant's history against every checker.
+/// Runs every checker on one tenant's history.
 pub fn check(history: &History) -> Vec<Violation> {
     let mut violations = linearizability::check(history);
     violations.extend(revisions::check(history));
@@ -117,7 +117,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     violations
 }
 
-/// Returns the violation with the operations that it is about, for people.
+/// Formats a violation with the operations that it names, for people.
 pub fn explain(history: &History, violation: &Violation) -> String {
     let mut text = format!("{violation:?}");
     for index in violation.operations() {
@@ -129,15 +129,17 @@ pub fn explain(history: &History, violation: &Violation) -> String {
 impl Violation {
     fn operations(&self) -> Vec<usize> {
         match self {
-            Self::Invented { read, .. } | Self::WrongState { read, .. } | Self::VersionUnexplained { read, .. } => {
+            Self::GarbageRead { read, .. } | Self::WrongSnapshot { read, .. } | Self::WrongVersion { read, .. } => {
                 vec![*read]
             }
-            Self::FromTheFuture { read, write } => vec![*write, *read],
-            Self::NoOrder { one, other, .. } => one.iter().chain(other).copied().collect(),
-            Self::NotLinearizable { .. } | Self::Undecided { .. } => Vec::new(),
-            Self::RevisionRepeated { one, other } => vec![*one, *other],
-            Self::RevisionBackward { earlier, later } | Self::Session { earlier, later, .. } => vec![*earlier, *later],
-            Self::AppliedTwice { write, seen } => vec![*write, *seen],
+            Self::FutureRead { read, write } => vec![*write, *read],
+            Self::OrderConflict { one, other, .. } => one.iter().chain(other).copied().collect(),
+            Self::NotLinearizable { .. } | Self::SearchLimitReached { .. } => Vec::new(),
+            Self::DuplicateRevision { one, other } => vec![*one, *other],
+            Self::RevisionRegression { earlier, later } | Self::SessionGuarantee { earlier, later, .. } => {
+                vec![*earlier, *later]
+            }
+            Self::DuplicateApply { write, seen } => vec![*write, *seen],
         }
     }
 }

@@ -1,14 +1,15 @@
-//! Revisions as an order that explains every answer: a second witness beside [`super::linearizability`].
+//! Checker of revisions: they must be an order that explains every response. A second linearizability check,
+//! independent of [`super::linearizability`].
 //!
 //! # Invariants
 //!
 //! 1. A revision belongs to one change.
-//! 2. What is sent after something returned has a higher revision if it is a change, and at least the same if it is a
-//!    linearizable read.
+//! 2. An operation that is sent after another returned has a higher revision if it is a change, and at least the same
+//!    if it is a linearizable read.
 //! 3. A read, of whatever level, shows the state of its revision: for each key the last change at or below it.
 //!
 //! A history that passes is linearizable: order it by revision, a change before the reads of its revision. The reverse
-//! does not hold, a server may give the right answers and the wrong revisions.
+//! does not hold, a server may give the right responses and the wrong revisions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -16,9 +17,9 @@ use bytes::Bytes;
 use stead_types::Revision;
 
 use super::Violation;
-use crate::history::{Answer, Call, History, NEVER, Operation};
+use crate::history::{Call, History, NEVER, Operation, Response};
 
-/// Finds answers that the revisions do not explain.
+/// Finds responses that the revisions do not explain.
 pub fn check(history: &History) -> Vec<Violation> {
     let (changes, mut violations) = Changes::new(history);
     violations.extend(changes.order(history));
@@ -28,20 +29,20 @@ pub fn check(history: &History) -> Vec<Violation> {
     violations
 }
 
-/// What is known of the changes: those that were acknowledged, and those that somebody saw.
+/// Index of the known changes: those that were acknowledged, and those that a read has shown.
 #[derive(Default)]
 pub(super) struct Changes {
     /// Which operation made the change.
     pub(super) by_revision: BTreeMap<Revision, usize>,
     /// The changes of each key; `true` for one that removed it.
     pub(super) by_key: HashMap<Bytes, BTreeMap<Revision, bool>>,
-    /// The revision of each operation that made a change, if anybody was told.
+    /// The revision of each operation that made a change, if a response or a read names it.
     pub(super) of_operation: HashMap<usize, Revision>,
     /// The writes by key and value.
     pub(super) writes: HashMap<(Bytes, Bytes), usize>,
-    /// When the puts of each key were sent of whose outcome nobody was told, in order.
+    /// Invocations of each key's puts of unknown outcome, in order.
     pub(super) open_puts: HashMap<Bytes, Vec<u64>>,
-    /// When the first delete of each key was sent that has no answer.
+    /// Invocation of each key's first delete without a response.
     open_deletes: HashMap<Bytes, u64>,
 }
 
@@ -58,12 +59,12 @@ impl Changes {
                 Call::Delete { key } => (key, true),
                 Call::Get { .. } | Call::Scan { .. } => continue,
             };
-            if let Some(answer) = operation.answer.as_ref().filter(|answer| answer.changed) {
-                violations.extend(this.add(key, answer.revision, index, removed));
+            if let Some(response) = operation.response.as_ref().filter(|response| response.changed) {
+                violations.extend(this.add(key, response.revision, index, removed));
             }
         }
         for operation in history.operations() {
-            for item in operation.answer.iter().flat_map(|answer| &answer.items) {
+            for item in operation.response.iter().flat_map(|response| &response.items) {
                 let write = this.writes.get(&(item.key.clone(), item.value.clone())).copied();
                 if let Some(write) = write.filter(|write| !this.of_operation.contains_key(write)) {
                     violations.extend(this.add(&item.key, item.modified, write, false));
@@ -80,7 +81,7 @@ impl Changes {
                 Call::Put { key, .. } if !self.of_operation.contains_key(&index) => {
                     self.open_puts.entry(key.clone()).or_default().push(operation.invoked);
                 }
-                Call::Delete { key } if operation.answer.is_none() => {
+                Call::Delete { key } if operation.response.is_none() => {
                     self.open_deletes.entry(key.clone()).or_insert(operation.invoked);
                 }
                 Call::Put { .. } | Call::Delete { .. } | Call::Get { .. } | Call::Scan { .. } => {}
@@ -92,16 +93,16 @@ impl Changes {
         self.of_operation.insert(operation, revision);
         self.by_key.entry(key.clone()).or_default().insert(revision, removed);
         let one = self.by_revision.insert(revision, operation)?;
-        Some(Violation::RevisionRepeated { one, other: operation })
+        Some(Violation::DuplicateRevision { one, other: operation })
     }
 
-    /// Holds revisions against real time.
+    /// Compares revisions with real time (invariant 2).
     fn order(&self, history: &History) -> Vec<Violation> {
         let operations = history.operations();
         let mut violations = Vec::new();
         let revision_of = |index: usize| {
-            let told = operations[index].answer.as_ref().map(|answer| answer.revision);
-            self.of_operation.get(&index).copied().or(told)
+            let from_response = operations[index].response.as_ref().map(|response| response.revision);
+            self.of_operation.get(&index).copied().or(from_response)
         };
         let mut returns: Vec<usize> = (0..operations.len())
             .filter(|index| operations[*index].call.is_linearizable() && operations[*index].returned() != NEVER)
@@ -119,42 +120,42 @@ impl Changes {
             };
             let is_change = self.of_operation.contains_key(&index);
             if operation.call.is_linearizable() && (revision < before || (is_change && revision == before)) {
-                violations.push(Violation::RevisionBackward { earlier, later: index });
+                violations.push(Violation::RevisionRegression { earlier, later: index });
             }
         }
         violations
     }
 
-    /// Holds what one read shows against the state of its revision.
+    /// Compares the items of one read with the state of its revision (invariant 3).
     fn state(&self, history: &History, index: usize, operation: &Operation) -> Vec<Violation> {
-        let Some(answer) = operation.answer.as_ref().filter(|answer| !answer.changed) else {
+        let Some(response) = operation.response.as_ref().filter(|response| !response.changed) else {
             return Vec::new();
         };
         let mut violations = Vec::new();
-        for item in &answer.items {
+        for item in &response.items {
             let write = self.writes.get(&(item.key.clone(), item.value.clone())).copied();
-            let told = write.and_then(|write| self.of_operation.get(&write));
-            let last = self.last(&item.key, answer.revision).map(|(revision, _)| revision);
-            if told != Some(&item.modified) || last != Some(item.modified) {
-                violations.push(Violation::WrongState {
+            let known = write.and_then(|write| self.of_operation.get(&write));
+            let last = self.last(&item.key, response.revision).map(|(revision, _)| revision);
+            if known != Some(&item.modified) || last != Some(item.modified) {
+                violations.push(Violation::WrongSnapshot {
                     read: index,
                     key: item.key.clone(),
                 });
             }
             if let Some(write) = write.filter(|write| operation.is_before(&history.operations()[*write])) {
-                violations.push(Violation::FromTheFuture { read: index, write });
+                violations.push(Violation::FutureRead { read: index, write });
             }
         }
-        let missing = self.missing(operation, answer).into_iter();
-        violations.extend(missing.map(|key| Violation::WrongState {
+        let missing = self.missing(operation, response).into_iter();
+        violations.extend(missing.map(|key| Violation::WrongSnapshot {
             read: index,
             key: key.clone(),
         }));
         violations
     }
 
-    /// Returns the keys that the state of the answer's revision has and the answer does not show.
-    fn missing(&self, operation: &Operation, answer: &Answer) -> Vec<&Bytes> {
+    /// Returns the keys that the state of the response's revision has and the response does not show.
+    fn missing(&self, operation: &Operation, response: &Response) -> Vec<&Bytes> {
         let mut missing: Vec<&Bytes> = match &operation.call {
             Call::Put { .. } => Vec::new(),
             Call::Delete { key } | Call::Get { key, .. } => {
@@ -162,11 +163,14 @@ impl Changes {
             }
             Call::Scan { prefix, .. } => self.by_key.keys().filter(|key| key.starts_with(prefix)).collect(),
         };
-        let shown: HashSet<&Bytes> = answer.items.iter().map(|item| &item.key).collect();
+        let shown: HashSet<&Bytes> = response.items.iter().map(|item| &item.key).collect();
         missing.retain(|key| {
-            let is_there = self.last(key, answer.revision).is_some_and(|(_, removed)| !removed);
-            // A delete without an answer, whose revision nobody was told, may have removed it.
-            let may_be_gone = self.open_deletes.get(*key).is_some_and(|sent| *sent < answer.returned);
+            let is_there = self.last(key, response.revision).is_some_and(|(_, removed)| !removed);
+            // A delete without a response, whose revision is not known, may have removed it.
+            let may_be_gone = self
+                .open_deletes
+                .get(*key)
+                .is_some_and(|sent| *sent < response.returned);
             is_there && !shown.contains(*key) && !may_be_gone
         });
         missing

@@ -1,7 +1,7 @@
-//! Histories as text, for hand-made ones. One operation a line:
+//! Parser of hand-written histories. One operation a line:
 //!
 //! ```text
-//! session from-to call... -> answer            from-  leaves it open
+//! session from-to call... -> response            from-  leaves it open
 //! s0 1-2 put a x -> @1
 //! s0 3-4 delete a -> @2                        a delete that found nothing: `-> none @2`
 //! s1 3-5 get a -> x@1 @1                       of a read: items, then its revision; item: value@modified[vVERSION[cCREATED]]
@@ -12,9 +12,9 @@
 use bytes::Bytes;
 use stead_types::{Epoch, Revision, Sequence};
 
-use crate::history::{Answer, Call, History, Item, Level, Operation};
+use crate::history::{Call, History, Item, Level, Operation, Response};
 
-/// Reads a history from its lines.
+/// Parses a history.
 pub(crate) fn history(script: &str) -> History {
     History::new(
         script
@@ -34,16 +34,16 @@ pub(crate) fn revision(sequence: u64) -> Revision {
 fn operation(line: &str) -> Operation {
     let (asked, answered) = line
         .split_once("->")
-        .map_or((line, None), |(asked, answer)| (asked, Some(answer)));
+        .map_or((line, None), |(asked, response)| (asked, Some(response)));
     let words: Vec<&str> = asked.split_whitespace().collect();
     let (from, to) = words[1].split_once('-').unwrap();
     let call = call(&words[2..]);
-    let answer = answered.map(|text| answer(text, &call, to.parse().unwrap()));
+    let response = answered.map(|text| response(text, &call, to.parse().unwrap()));
     Operation {
         session: words[0][1..].parse().unwrap(),
         invoked: from.parse().unwrap(),
         call,
-        answer,
+        response,
     }
 }
 
@@ -75,7 +75,7 @@ fn call(words: &[&str]) -> Call {
     }
 }
 
-fn answer(text: &str, call: &Call, returned: u64) -> Answer {
+fn response(text: &str, call: &Call, returned: u64) -> Response {
     let mut words: Vec<&str> = text.split_whitespace().collect();
     let own = words.pop().unwrap().strip_prefix('@').unwrap().parse().unwrap();
     let found = words.first() != Some(&"none");
@@ -84,7 +84,7 @@ fn answer(text: &str, call: &Call, returned: u64) -> Answer {
     } else {
         Vec::new()
     };
-    Answer {
+    Response {
         returned,
         revision: revision(own),
         changed: call.level().is_none() && found,

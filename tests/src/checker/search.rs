@@ -1,7 +1,7 @@
-//! Linearizability of one register by trying orders (Wing and Gong, with Lowe's cache of what was tried).
+//! Linearizability checker for one register by search over orders (Wing and Gong, with Lowe's cache of visited states).
 //!
-//! Exponential in the number of operations that overlap: for short histories, for keys with deletes, and as the judge
-//! of the faster checkers.
+//! Exponential in the number of operations that overlap: used for short histories, for keys with deletes, and as the
+//! oracle in tests of the faster checkers.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use bytes::Bytes;
 use super::Violation;
 use crate::history::{Action, Event};
 
-/// Steps after which the search is given up.
+/// Steps after which the search ends without a result.
 const STEPS_MAX: usize = 5_000_000;
 
-/// Finds out whether one register explains these events.
+/// Checks whether one register explains these events.
 pub fn check_key(key: &Bytes, events: &[Event]) -> Option<Violation> {
     let mut search = Search {
         events,
@@ -24,7 +24,7 @@ pub fn check_key(key: &Bytes, events: &[Event]) -> Option<Violation> {
     match search.run() {
         Some(true) => None,
         Some(false) => Some(Violation::NotLinearizable { key: key.clone() }),
-        None => Some(Violation::Undecided { key: key.clone() }),
+        None => Some(Violation::SearchLimitReached { key: key.clone() }),
     }
 }
 
@@ -35,42 +35,42 @@ struct Search<'a> {
     steps: usize,
 }
 
-/// A place in the order: the register's value there, and which event is tried next.
-struct Place {
+/// Frame of the search's stack: the register's value at a point of the order, and which event is tried next.
+struct Frame {
     value: Option<usize>,
     next: usize,
-    /// No event sent after this can come next: another has returned by then.
+    /// No event sent after this instant can come next: another has returned by then.
     deadline: u64,
     /// The event that led here.
     by: Option<usize>,
 }
 
 impl Search<'_> {
-    /// Returns whether there is an order, `None` at the bound. The path is a stack of its own: histories are long.
+    /// Returns whether there is an order, `None` at the step limit. The stack is explicit: histories are long.
     fn run(&mut self) -> Option<bool> {
-        let Some(first) = self.place(None, None) else {
+        let Some(first) = self.frame(None, None) else {
             return Some(true);
         };
         let mut path = vec![first];
-        while let Some(place) = path.last_mut() {
+        while let Some(frame) = path.last_mut() {
             self.steps += 1;
             if self.steps > STEPS_MAX {
                 return None;
             }
-            let candidate = place.next;
+            let candidate = frame.next;
             if self
                 .events
                 .get(candidate)
-                .is_none_or(|event| event.invoked > place.deadline)
+                .is_none_or(|event| event.invoked > frame.deadline)
             {
-                let by = path.pop().and_then(|place| place.by);
+                let by = path.pop().and_then(|frame| frame.by);
                 if let Some(by) = by {
                     self.done[by / 64] ^= 1 << (by % 64);
                 }
                 continue;
             }
-            place.next += 1;
-            let Some(value) = self.after(candidate, place.value) else {
+            frame.next += 1;
+            let Some(value) = self.after(candidate, frame.value) else {
                 continue;
             };
             self.done[candidate / 64] ^= 1 << (candidate % 64);
@@ -78,16 +78,16 @@ impl Search<'_> {
                 self.done[candidate / 64] ^= 1 << (candidate % 64);
                 continue;
             }
-            match self.place(value, Some(candidate)) {
-                Some(place) => path.push(place),
+            match self.frame(value, Some(candidate)) {
+                Some(frame) => path.push(frame),
                 None => return Some(true),
             }
         }
         Some(false)
     }
 
-    /// Returns the place after what is done, or `None` if every event that returned has its place.
-    fn place(&self, value: Option<usize>, by: Option<usize>) -> Option<Place> {
+    /// Returns the frame after the events that are done, or `None` if every event that returned is done.
+    fn frame(&self, value: Option<usize>, by: Option<usize>) -> Option<Frame> {
         let mut left = self
             .events
             .iter()
@@ -99,7 +99,7 @@ impl Search<'_> {
             .filter(|(_, event)| !event.is_open())
             .map(|(_, event)| event.returned)
             .min()?;
-        Some(Place {
+        Some(Frame {
             value,
             next,
             deadline,
@@ -118,7 +118,7 @@ impl Search<'_> {
         }
         match self.events[candidate].action {
             Action::Write(written) => Some(Some(written)),
-            // Removing what is not there makes no change: the answer would have said so.
+            // Removing an absent key makes no change: the response would have said so.
             Action::Clear => (value.is_some() || self.events[candidate].is_open()).then_some(None),
             Action::Read(seen) => (seen == value).then_some(value),
         }

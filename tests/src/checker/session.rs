@@ -1,8 +1,8 @@
-//! What a session token promises: an answer is never older than what the session had seen.
+//! Checker of session guarantees: a response is never older than the session's token.
 //!
-//! A session's token, when it sends a call, is the highest revision among its answers until then, from whatever level
+//! A session's token, when it sends a call, is the highest revision among its responses until then, from whatever level
 //! of reading. Linearizable and session reads must answer at or past it, a change must come after it. Bounded and local
-//! reads carry no promise, but what they showed is part of the token.
+//! reads carry no guarantee, but the revisions that they showed are part of the token.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use stead_types::Revision;
 use super::Violation;
 use crate::history::{History, Level, Operation};
 
-/// What was promised.
+/// Session guarantee, by the names of Terry et al. (1994).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarantee {
-    /// A read shows what the session wrote.
+    /// A read shows the session's own writes.
     ReadYourWrites,
     /// A read shows at least what the session's reads have shown.
     MonotonicReads,
-    /// A change is ordered after what the session has seen and written.
+    /// A change is ordered after the session's reads and writes.
     WritesFollowReads,
 }
 
-/// Finds answers that are older than their session's token.
+/// Finds responses that are older than their session's token.
 pub fn check(history: &History) -> Vec<Violation> {
     let mut sessions: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (index, operation) in history.operations().iter().enumerate() {
@@ -35,8 +35,8 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 fn check_session(operations: &[Operation], session: &[usize]) -> Vec<Violation> {
-    let answers = |index: &usize| operations[*index].answer.is_some();
-    let mut returns: Vec<usize> = session.iter().copied().filter(answers).collect();
+    let has_response = |index: &usize| operations[*index].response.is_some();
+    let mut returns: Vec<usize> = session.iter().copied().filter(has_response).collect();
     returns.sort_by_key(|index| operations[*index].returned());
     let mut returns = returns.into_iter().peekable();
     let mut token: Option<(Revision, usize)> = None;
@@ -56,7 +56,7 @@ fn check_session(operations: &[Operation], session: &[usize]) -> Vec<Violation> 
         };
         if !is_kept {
             let guarantee = guarantee(&operations[earlier], operation);
-            violations.push(Violation::Session {
+            violations.push(Violation::SessionGuarantee {
                 guarantee,
                 earlier,
                 later,
@@ -67,11 +67,11 @@ fn check_session(operations: &[Operation], session: &[usize]) -> Vec<Violation> 
 }
 
 fn revision(operation: &Operation) -> Option<Revision> {
-    operation.answer.as_ref().map(|answer| answer.revision)
+    operation.response.as_ref().map(|response| response.revision)
 }
 
 fn is_change(operation: &Operation) -> bool {
-    operation.answer.as_ref().is_some_and(|answer| answer.changed)
+    operation.response.as_ref().is_some_and(|response| response.changed)
 }
 
 fn guarantee(earlier: &Operation, later: &Operation) -> Guarantee {

@@ -6,7 +6,7 @@ use crate::checker::{generate, script};
 fn guarantees(script: &str) -> Vec<Guarantee> {
     let violations = check(&script::history(script));
     let guarantee = |violation: &Violation| {
-        let Violation::Session { guarantee, .. } = violation else {
+        let Violation::SessionGuarantee { guarantee, .. } = violation else {
             panic!("{violation:?}")
         };
         *guarantee
@@ -15,7 +15,7 @@ fn guarantees(script: &str) -> Vec<Guarantee> {
 }
 
 #[test]
-fn a_read_that_misses_the_sessions_own_write_is_found() {
+fn session_read_missing_own_write_is_found() {
     assert_eq!(
         guarantees("s0 1-2 put a x -> @5\n s0 3-4 get/session a -> @4"),
         [Guarantee::ReadYourWrites]
@@ -25,13 +25,13 @@ fn a_read_that_misses_the_sessions_own_write_is_found() {
 }
 
 #[test]
-fn a_read_older_than_an_earlier_one_is_found() {
+fn non_monotonic_session_read_is_found() {
     let script = "s0 1-2 get/local a -> @5\n s0 3-4 get/session b -> @4";
     assert_eq!(guarantees(script), [Guarantee::MonotonicReads]);
 }
 
 #[test]
-fn a_change_below_what_the_session_has_read_is_found() {
+fn write_below_session_reads_is_found() {
     assert_eq!(
         guarantees("s0 1-2 get/local a -> @5\n s0 3-4 put a x -> @5"),
         [Guarantee::WritesFollowReads]
@@ -40,25 +40,25 @@ fn a_change_below_what_the_session_has_read_is_found() {
 }
 
 #[test]
-fn local_reads_and_calls_in_flight_together_promise_nothing() {
+fn local_reads_and_concurrent_calls_carry_no_guarantee() {
     assert_eq!(guarantees("s0 1-2 put a x -> @5\n s0 3-4 get/local a -> @4"), []);
     assert_eq!(guarantees("s0 1-4 put a x -> @5\n s0 3-6 get/session a -> @4"), []);
 }
 
 #[test]
-fn what_a_session_saw_before_its_last_answer_still_counts() {
+fn session_token_keeps_highest_revision() {
     let script = "s0 1-2 put a x -> @5\n s0 3-4 get/local a -> @2\n s0 5-6 get/session a -> @3";
     assert_eq!(guarantees(script), [Guarantee::ReadYourWrites]);
 }
 
 /// Compares every pair.
-fn judge(history: &History) -> bool {
+fn holds_for_every_pair(history: &History) -> bool {
     let operations = history.operations();
     operations.iter().all(|later| {
-        let mut told = operations
+        let mut earlier_ones = operations
             .iter()
             .filter(|earlier| earlier.session == later.session && earlier.is_before(later));
-        told.all(
+        earlier_ones.all(
             |earlier| match (revision(earlier), revision(later), later.call.level()) {
                 (Some(seen), Some(answered), None) => answered > seen || (answered == seen && !is_change(later)),
                 (Some(seen), Some(answered), Some(Level::Linearizable | Level::Session)) => answered >= seen,
@@ -70,14 +70,14 @@ fn judge(history: &History) -> bool {
 
 proptest! {
     #[test]
-    fn a_correct_store_passes(steps in generate::steps(), with_deletes: bool) {
+    fn correct_history_has_no_violations(steps in generate::steps(), with_deletes: bool) {
         prop_assert_eq!(check(&generate::history(&steps, with_deletes)), vec![]);
     }
 
     #[test]
-    fn it_agrees_with_comparing_every_pair(steps in generate::steps(), mutations in prop::collection::vec(generate::mutation(), 1..4)) {
+    fn session_check_agrees_with_pairwise_comparison(steps in generate::steps(), mutations in prop::collection::vec(generate::mutation(), 1..4)) {
         let correct = generate::history(&steps, true);
         let history = mutations.into_iter().fold(correct, |history, mutation| generate::mutate(&history, mutation));
-        prop_assert_eq!(check(&history).is_empty(), judge(&history), "{:#?}", history);
+        prop_assert_eq!(check(&history).is_empty(), holds_for_every_pair(&history), "{:#?}", history);
     }
 }

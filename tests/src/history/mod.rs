@@ -1,11 +1,12 @@
-//! What the clients of one tenant asked for, and what they were told.
+//! Histories: the calls that clients of one tenant sent, and the responses that they received.
 //!
 //! # Invariants
 //!
 //! 1. A value is written by one operation only, so a value that is read names its write.
-//! 2. An operation without an answer stays open for ever: it may have happened at any time after its invocation, or
-//!    never. What has certainly not happened is not part of a history.
-//! 3. Instants are of one clock. Operation `a` is before `b` only if `a` returned below the instant of `b`'s invocation.
+//! 2. An operation without a response stays open for ever: it may have taken effect at any time after its invocation,
+//!    or never. An operation that certainly had no effect is not part of a history.
+//! 3. Instants are of one clock. Operation `a` is before `b` only if `a` returned before the instant of `b`'s
+//!    invocation.
 
 mod recorder;
 mod register;
@@ -15,26 +16,26 @@ use std::fmt;
 use bytes::Bytes;
 use stead_types::Revision;
 
-pub use recorder::{Recorder, Ticket};
+pub use recorder::{PendingCall, Recorder};
 pub use register::{Action, Event, Registers};
 
 /// The instant at which an open operation returns.
 pub const NEVER: u64 = u64::MAX;
 
-/// How fresh a read was asked to be.
+/// Consistency level of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The newest state.
     Linearizable,
-    /// At least what the session has seen.
+    /// At least the session's token.
     Session,
-    /// At most this far behind: a promise in time, which no checker here holds anybody to.
+    /// At most so far behind: a bound in time, which histories cannot show.
     Bounded,
-    /// Whatever is there.
+    /// Whatever state the replica has.
     Local,
 }
 
-/// What a client asked for.
+/// Call of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     /// A write of one key.
@@ -53,14 +54,14 @@ pub enum Call {
     Get {
         /// The key.
         key: Bytes,
-        /// How fresh.
+        /// Consistency level.
         level: Level,
     },
     /// All keys with this prefix, all pages.
     Scan {
         /// The prefix.
         prefix: Bytes,
-        /// How fresh.
+        /// Consistency level.
         level: Level,
     },
 }
@@ -74,7 +75,7 @@ impl Call {
         }
     }
 
-    /// Whether the answer must fit between invocation and return: a write, or a linearizable read.
+    /// Whether the response must fit between invocation and return: a write, or a linearizable read.
     pub fn is_linearizable(&self) -> bool {
         matches!(self.level(), None | Some(Level::Linearizable))
     }
@@ -88,51 +89,51 @@ impl Call {
     }
 }
 
-/// One key as a read showed it.
+/// Key with its value and revisions, as a read showed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The key.
     pub key: Bytes,
     /// Its value.
     pub value: Bytes,
-    /// The change that made it.
+    /// Revision that created it.
     pub created: Revision,
-    /// Its last change.
+    /// Revision of its last change.
     pub modified: Revision,
-    /// Counts its changes since it was made.
+    /// Number of its changes since it was created.
     pub version: u64,
 }
 
-/// What a client was told.
+/// Response to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// When.
+pub struct Response {
+    /// Instant at which it arrived.
     pub returned: u64,
-    /// Of a change: its own; of a read, and of a delete that found nothing: the tenant's, as of which it answers.
+    /// Of a change: its own; of a read, and of a delete that found nothing: the tenant's revision that it saw.
     pub revision: Revision,
     /// Whether the call made a change; of a delete: whether the key existed.
     pub changed: bool,
-    /// What a read found, in the order of keys.
+    /// Items of a read, in the order of keys.
     pub items: Vec<Item>,
 }
 
-/// One call of one client.
+/// One call of one client, with its response if there was one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Whose token it carried.
+    /// Session whose token it carried.
     pub session: u32,
-    /// When it was sent.
+    /// Instant at which it was sent.
     pub invoked: u64,
-    /// What was asked for.
+    /// The call.
     pub call: Call,
     /// `None`: open.
-    pub answer: Option<Answer>,
+    pub response: Option<Response>,
 }
 
 impl Operation {
     /// Returns the instant of the return, [`NEVER`] for an open operation.
     pub fn returned(&self) -> u64 {
-        self.answer.as_ref().map_or(NEVER, |answer| answer.returned)
+        self.response.as_ref().map_or(NEVER, |response| response.returned)
     }
 
     /// Whether this one returned before the other was sent.
@@ -144,8 +145,8 @@ impl Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session {} [{}, ", self.session, self.invoked)?;
-        match &self.answer {
-            Some(answer) => write!(f, "{}] ", answer.returned)?,
+        match &self.response {
+            Some(response) => write!(f, "{}] ", response.returned)?,
             None => write!(f, "open) ")?,
         }
         match &self.call {
@@ -154,14 +155,14 @@ impl fmt::Display for Operation {
             Call::Get { key, level } => write!(f, "get {key:?} {level:?}")?,
             Call::Scan { prefix, level } => write!(f, "scan {prefix:?} {level:?}")?,
         }
-        let Some(answer) = &self.answer else { return Ok(()) };
+        let Some(response) = &self.response else { return Ok(()) };
         write!(
             f,
             " -> {}{}",
-            answer.revision,
-            if answer.changed { " changed" } else { "" }
+            response.revision,
+            if response.changed { " changed" } else { "" }
         )?;
-        for item in &answer.items {
+        for item in &response.items {
             write!(
                 f,
                 " {:?} = {:?} @{} v{}",

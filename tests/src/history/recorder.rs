@@ -1,4 +1,4 @@
-//! Writes histories down while clients run.
+//! Recorder of histories while clients run.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use stead_types::Revision;
 
-use super::{Answer, Call, History, Item, Operation};
+use super::{Call, History, Item, Operation, Response};
 
 /// Records the calls of many clients to many tenants. Its clock counts invocations and returns, so no two are at the
 /// same instant.
@@ -22,32 +22,32 @@ struct Inner {
     tenants: BTreeMap<String, BTreeMap<u64, Operation>>,
 }
 
-/// A call that has been sent. Dropped without a word, it stays open for ever.
+/// Call that has been sent and has no response yet. If it is dropped, the call stays open for ever.
 #[derive(Debug)]
 #[must_use]
-pub struct Ticket {
+pub struct PendingCall {
     recorder: Recorder,
     tenant: String,
     number: u64,
 }
 
 impl Recorder {
-    /// Notes that a session sends a call.
-    pub fn invoke(&self, tenant: &str, session: u32, call: Call) -> Ticket {
+    /// Records that a session sends a call.
+    pub fn invoke(&self, tenant: &str, session: u32, call: Call) -> PendingCall {
         let mut inner = self.lock();
         let number = inner.tick();
         let operation = Operation {
             session,
             invoked: number,
             call,
-            answer: None,
+            response: None,
         };
         inner
             .tenants
             .entry(tenant.to_owned())
             .or_default()
             .insert(number, operation);
-        Ticket {
+        PendingCall {
             recorder: self.clone(),
             tenant: tenant.to_owned(),
             number,
@@ -76,34 +76,34 @@ impl Inner {
     }
 }
 
-impl Ticket {
-    /// Notes the answer to a write.
-    pub fn wrote(self, revision: Revision, changed: bool) {
-        self.answered(revision, changed, Vec::new());
+impl PendingCall {
+    /// Records the response to a write.
+    pub fn complete_write(self, revision: Revision, changed: bool) {
+        self.complete(revision, changed, Vec::new());
     }
 
-    /// Notes the answer to a read.
-    pub fn read(self, revision: Revision, items: Vec<Item>) {
-        self.answered(revision, false, items);
+    /// Records the response to a read.
+    pub fn complete_read(self, revision: Revision, items: Vec<Item>) {
+        self.complete(revision, false, items);
     }
 
-    /// Notes that the call has certainly had no effect: it is forgotten.
-    pub fn had_no_effect(self) {
+    /// Removes the call from the history, because it certainly had no effect.
+    pub fn discard(self) {
         let mut inner = self.recorder.lock();
         if let Some(operations) = inner.tenants.get_mut(&self.tenant) {
             operations.remove(&self.number);
         }
     }
 
-    fn answered(self, revision: Revision, changed: bool, items: Vec<Item>) {
+    fn complete(self, revision: Revision, changed: bool, items: Vec<Item>) {
         let mut inner = self.recorder.lock();
         let returned = inner.tick();
         let operation = inner
             .tenants
             .get_mut(&self.tenant)
             .and_then(|operations| operations.get_mut(&self.number));
-        let operation = operation.expect("the ticket's call was recorded");
-        operation.answer = Some(Answer {
+        let operation = operation.expect("the pending call was recorded");
+        operation.response = Some(Response {
             returned,
             revision,
             changed,

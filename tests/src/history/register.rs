@@ -1,4 +1,4 @@
-//! A history seen as one register per key: all that linearizability is about.
+//! Projection of a history to one register per key, which is all that linearizability needs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,41 +6,41 @@ use bytes::Bytes;
 
 use super::{Call, Item, NEVER, Operation};
 
-/// What an event did to its register. Values are numbers: which write of the history it was.
+/// Action of an event on its register. A value is the position of its write in the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Wrote this value.
     Write(usize),
     /// Removed the value.
     Clear,
-    /// Saw this value, or none.
+    /// Returned this value, or none.
     Read(Option<usize>),
 }
 
-/// One operation, as far as one register is concerned.
+/// Part of an operation that concerns one register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Position of the operation in its history.
     pub operation: usize,
-    /// When it was sent.
+    /// Instant at which it was sent.
     pub invoked: u64,
-    /// When its answer came; [`NEVER`] if it did not.
+    /// Instant of its response; [`NEVER`] if there was none.
     pub returned: u64,
-    /// What it did.
+    /// Its action.
     pub action: Action,
 }
 
 /// The registers of a history, with their events in the order of invocation.
 #[derive(Clone, Debug, Default)]
 pub struct Registers {
-    /// By key.
+    /// Events by key.
     pub by_key: BTreeMap<Bytes, Vec<Event>>,
-    /// Reads that saw a value that nobody wrote to that key: position of the read, and the key.
-    pub invented: Vec<(usize, Bytes)>,
+    /// Reads of a value that was never written to that key: position of the read, and the key.
+    pub garbage_reads: Vec<(usize, Bytes)>,
 }
 
 impl Registers {
-    /// Returns the registers of writes and linearizable reads; reads without an answer say nothing.
+    /// Returns the registers of writes and linearizable reads; reads without a response constrain nothing.
     pub(super) fn new(operations: &[Operation]) -> Self {
         let mut this = Self::default();
         let writes = this.writes(operations);
@@ -80,15 +80,15 @@ impl Registers {
             returned,
             action,
         };
-        match (&operation.call, &operation.answer) {
+        match (&operation.call, &operation.response) {
             (Call::Put { key, .. }, _) => self.push(key, event(Action::Write(index))),
-            (Call::Delete { key }, Some(answer)) if !answer.changed => self.push(key, event(Action::Read(None))),
+            (Call::Delete { key }, Some(response)) if !response.changed => self.push(key, event(Action::Read(None))),
             (Call::Delete { key }, _) => self.push(key, event(Action::Clear)),
-            (Call::Get { .. } | Call::Scan { .. }, Some(answer)) if operation.call.is_linearizable() => {
-                let seen: HashMap<&Bytes, &Item> = answer.items.iter().map(|item| (&item.key, item)).collect();
-                for item in &answer.items {
+            (Call::Get { .. } | Call::Scan { .. }, Some(response)) if operation.call.is_linearizable() => {
+                let seen: HashMap<&Bytes, &Item> = response.items.iter().map(|item| (&item.key, item)).collect();
+                for item in &response.items {
                     if !writes.contains_key(&(item.key.clone(), item.value.clone())) {
-                        self.invented.push((index, item.key.clone()));
+                        self.garbage_reads.push((index, item.key.clone()));
                     }
                 }
                 for key in keys.iter().filter(|key| operation.call.touches(key)) {
@@ -119,7 +119,7 @@ fn key(operation: &Operation) -> Option<Bytes> {
 }
 
 impl Event {
-    /// Whether its answer never came.
+    /// Whether its response never came.
     pub fn is_open(&self) -> bool {
         self.returned == NEVER
     }

@@ -1,14 +1,16 @@
-//! A disk in memory with two images of each file: what processes see, and what a power cut would leave.
+//! Fault-injection disk in memory with two images of each file: the one that processes see (the page cache), and the
+//! durable one that a power cut would leave.
 //!
 //! Only a sync moves data from the first to the second. As with ext4, data whose sync failed stays readable, counts as
-//! written, and is gone with the next cut. Entries of directories (create, rename, unlink) are durable at once: lost
-//! entries are the one thing that this disk does not show.
+//! written, and is lost at the next cut. Directory entries (create, rename, unlink) are durable at once: lost entries
+//! are the one fault that this disk does not simulate.
 //!
 //! # Invariants
 //!
-//! 1. What a sync that returned has written survives every cut, until it is overwritten.
+//! 1. Data whose sync returned survives every cut, until it is overwritten.
 //! 2. Data whose sync failed survives no cut, unless it is written again.
-//! 3. From [`Disk::cut`] to [`Disk::restore`] nothing is written any more; processes go on seeing what they saw.
+//! 3. From [`FaultInjectionDisk::cut`] to [`FaultInjectionDisk::restore`] nothing is written any more; processes still
+//!    read the first image.
 
 use std::{
     collections::BTreeMap,
@@ -18,42 +20,42 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What a cut leaves whole of data that was not synced.
+/// Unit of unsynced data that a cut keeps or loses as a whole.
 const SECTOR_LEN: u64 = 512;
 
 /// The number of the root directory.
 pub const ROOT: u64 = 1;
 
-/// A call that the disk refuses, as an error number of the system.
-pub type Refused = i32;
+/// Error of a disk call, as an error number of the system.
+pub type RawErrno = i32;
 
-/// What becomes of data that was not synced.
+/// Fate of unsynced writes at a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsynced {
+pub enum UnsyncedWrites {
     /// All of it is lost.
     Lost,
     /// A random half of its sectors reaches the disk.
     Torn {
-        /// Which ones.
+        /// Seed that chooses the sectors.
         seed: u64,
     },
 }
 
-/// What a disk has done so far.
+/// Counters of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Syncs that returned.
     pub syncs: u64,
-    /// Syncs that failed on request.
+    /// Syncs that failed by fault injection.
     pub failed_syncs: u64,
-    /// Bytes that cuts have taken.
+    /// Bytes lost in cuts.
     pub bytes_lost: u64,
 }
 
-/// What the system asks about a file or directory.
+/// Attributes of a file or directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes {
-    /// Its number.
+    /// Inode number.
     pub number: u64,
     /// Its length.
     pub len: u64,
@@ -61,43 +63,52 @@ pub struct Attributes {
     pub is_dir: bool,
     /// Its permissions.
     pub mode: u16,
-    /// When it was written last.
+    /// Time of the last write.
     pub modified: SystemTime,
 }
 
-/// A sync that was begun and will be done when [`Disk::end_sync`] is called.
+/// Directory entry by its directory and name.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryPath<'a> {
+    /// Inode number of the directory.
+    pub parent: u64,
+    /// Name in the directory.
+    pub name: &'a OsStr,
+}
+
+/// Sync that was begun and takes effect when [`FaultInjectionDisk::end_sync`] is called.
 #[derive(Debug)]
-pub struct Sync {
+pub struct PendingSync {
     file: u64,
-    /// Unsynced ranges up to this generation are part of it.
+    /// Dirty ranges up to this generation are part of it.
     generation: u64,
     cuts: u64,
 }
 
-/// A disk. Clones are the same disk.
+/// Disk in memory with injected faults. Clones share its state.
 #[derive(Clone, Debug)]
-pub struct Disk(Arc<Mutex<State>>);
+pub struct FaultInjectionDisk(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    nodes: BTreeMap<u64, Node>,
+    nodes: BTreeMap<u64, Inode>,
     last: u64,
-    /// Syncs that are yet to fail.
-    syncs_to_fail: u32,
-    slow_sync: Duration,
+    /// Number of the next syncs that fail.
+    remaining_sync_failures: u32,
+    sync_delay: Duration,
     is_cut: bool,
-    /// How often power was cut.
+    /// Number of power cuts.
     cuts: u64,
     counts: Counts,
 }
 
 #[derive(Debug)]
-struct Node {
+struct Inode {
     mode: u16,
     modified: SystemTime,
-    /// Entries that name it; zero: it goes when the last process has closed it.
+    /// Directory entries that name it; at zero it is removed when the last process has closed it.
     links: u32,
-    opened: u32,
+    open_count: u32,
     content: Content,
 }
 
@@ -109,31 +120,31 @@ enum Content {
 
 #[derive(Debug, Default)]
 struct File {
-    seen: Vec<u8>,
+    visible: Vec<u8>,
     durable: Vec<u8>,
-    unsynced: Vec<Unsaved>,
+    dirty_ranges: Vec<DirtyRange>,
     generation: u64,
-    /// The smallest length since the last sync, if the file was cut short.
-    shortest: Option<u64>,
-    /// Both images may differ though nothing waits for a sync.
-    lost_sync: bool,
+    /// The smallest length since the last sync, if the file was truncated.
+    min_len: Option<u64>,
+    /// Whether the images may differ though nothing waits for a sync.
+    images_differ: bool,
 }
 
-/// Bytes that were written and not synced.
+/// Range of bytes that were written and not synced.
 #[derive(Clone, Debug)]
-struct Unsaved {
+struct DirtyRange {
     range: Range<u64>,
     generation: u64,
 }
 
-impl Default for Disk {
+impl Default for FaultInjectionDisk {
     fn default() -> Self {
-        let root = Node::new(Content::Directory(BTreeMap::new()), 0o755);
+        let root = Inode::new(Content::Directory(BTreeMap::new()), 0o755);
         Self(Arc::new(Mutex::new(State {
             nodes: BTreeMap::from([(ROOT, root)]),
             last: ROOT,
-            syncs_to_fail: 0,
-            slow_sync: Duration::ZERO,
+            remaining_sync_failures: 0,
+            sync_delay: Duration::ZERO,
             is_cut: false,
             cuts: 0,
             counts: Counts::default(),
@@ -141,23 +152,23 @@ impl Default for Disk {
     }
 }
 
-/// Faults.
-impl Disk {
+/// Fault injection.
+impl FaultInjectionDisk {
     /// Cuts power: what was not synced is lost or torn, and every later write and sync fails.
-    pub fn cut(&self, unsynced: Unsynced) {
+    pub fn cut(&self, unsynced: UnsyncedWrites) {
         let mut state = self.state();
         let mut random = match unsynced {
-            Unsynced::Lost => None,
-            Unsynced::Torn { seed } => Some(seed),
+            UnsyncedWrites::Lost => None,
+            UnsyncedWrites::Torn { seed } => Some(seed),
         };
         let lost: u64 = files(&mut state).map(|file| file.cut(random.as_mut())).sum();
         state.counts.bytes_lost += lost;
         state.is_cut = true;
         state.cuts += 1;
-        state.syncs_to_fail = 0;
+        state.remaining_sync_failures = 0;
     }
 
-    /// Gives power back, once no process has a file open any more. From here on processes see what the cut has left.
+    /// Restores power, once no process has a file open any more. From here on processes see what the cut has left.
     pub fn restore(&self) {
         let mut state = self.state();
         for file in files(&mut state) {
@@ -168,20 +179,20 @@ impl Disk {
 
     /// Makes the next syncs fail.
     pub fn fail_syncs(&self, count: u32) {
-        self.state().syncs_to_fail = count;
+        self.state().remaining_sync_failures = count;
     }
 
-    /// Tells how many syncs are yet to fail.
-    pub fn syncs_to_fail(&self) -> u32 {
-        self.state().syncs_to_fail
+    /// Returns how many of the next syncs fail.
+    pub fn remaining_sync_failures(&self) -> u32 {
+        self.state().remaining_sync_failures
     }
 
-    /// Makes every sync take this long; what it writes is durable at its end.
-    pub fn slow_syncs(&self, time: Duration) {
-        self.state().slow_sync = time;
+    /// Makes every sync take this long; its data is durable at its end.
+    pub fn set_sync_delay(&self, time: Duration) {
+        self.state().sync_delay = time;
     }
 
-    /// Returns what the disk has done so far.
+    /// Returns the counters.
     pub fn counts(&self) -> Counts {
         self.state().counts
     }
@@ -194,27 +205,27 @@ fn files(state: &mut State) -> impl Iterator<Item = &mut File> {
     })
 }
 
-/// What the system asks for.
-impl Disk {
+/// File system calls.
+impl FaultInjectionDisk {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic of a test leaves nothing half done here.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of an entry.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attributes, Refused> {
+    /// Returns the attributes of a directory entry.
+    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attributes, RawErrno> {
         let state = self.state();
         let number = state.entry(parent, name)?;
         state.attributes(number)
     }
 
-    /// Returns what a file or directory is.
-    pub fn attributes(&self, number: u64) -> Result<Attributes, Refused> {
+    /// Returns the attributes of a file or directory.
+    pub fn attributes(&self, number: u64) -> Result<Attributes, RawErrno> {
         self.state().attributes(number)
     }
 
-    /// Makes a file or directory; a file that exists is left as it is.
-    pub fn create(&self, parent: u64, name: &OsStr, is_dir: bool, mode: u16) -> Result<Attributes, Refused> {
+    /// Creates a file or directory; a file that exists is left as it is.
+    pub fn create(&self, parent: u64, name: &OsStr, is_dir: bool, mode: u16) -> Result<Attributes, RawErrno> {
         let mut state = self.state();
         state.check_power()?;
         if let Ok(found) = state.entry(parent, name) {
@@ -231,13 +242,13 @@ impl Disk {
         state.last += 1;
         let number = state.last;
         state.directory(parent)?.insert(name.to_owned(), number);
-        state.nodes.insert(number, Node::new(content, mode));
+        state.nodes.insert(number, Inode::new(content, mode));
         state.attributes(number)
     }
 
     /// Notes that a process opened a file.
-    pub fn open(&self, number: u64) -> Result<(), Refused> {
-        self.state().node(number)?.opened += 1;
+    pub fn open(&self, number: u64) -> Result<(), RawErrno> {
+        self.state().node(number)?.open_count += 1;
         Ok(())
     }
 
@@ -245,13 +256,13 @@ impl Disk {
     pub fn close(&self, number: u64) {
         let mut state = self.state();
         if let Ok(node) = state.node(number) {
-            node.opened = node.opened.saturating_sub(1);
+            node.open_count = node.open_count.saturating_sub(1);
         }
-        state.forget_if_unused(number);
+        state.remove_if_unused(number);
     }
 
     /// Removes an entry.
-    pub fn remove(&self, parent: u64, name: &OsStr) -> Result<(), Refused> {
+    pub fn remove(&self, parent: u64, name: &OsStr) -> Result<(), RawErrno> {
         let mut state = self.state();
         state.check_power()?;
         let number = state.entry(parent, name)?;
@@ -263,21 +274,21 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives an entry another name; what had that name is gone.
-    pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr)) -> Result<(), Refused> {
+    /// Renames an entry; an entry that had the new name is replaced.
+    pub fn rename(&self, from: EntryPath<'_>, to: EntryPath<'_>) -> Result<(), RawErrno> {
         let mut state = self.state();
         state.check_power()?;
-        let number = state.entry(from.0, from.1)?;
-        state.directory(to.0)?;
-        state.directory(from.0)?.remove(from.1);
-        if let Some(replaced) = state.directory(to.0)?.insert(to.1.to_owned(), number) {
+        let number = state.entry(from.parent, from.name)?;
+        state.directory(to.parent)?;
+        state.directory(from.parent)?.remove(from.name);
+        if let Some(replaced) = state.directory(to.parent)?.insert(to.name.to_owned(), number) {
             state.unlink(replaced);
         }
         Ok(())
     }
 
     /// Returns the entries of a directory: name, number, whether it is a directory.
-    pub fn entries(&self, number: u64) -> Result<Vec<(OsString, u64, bool)>, Refused> {
+    pub fn entries(&self, number: u64) -> Result<Vec<(OsString, u64, bool)>, RawErrno> {
         let mut state = self.state();
         let entries = state.directory(number)?.clone();
         let shown = entries.into_iter().map(|(name, number)| {
@@ -288,7 +299,7 @@ impl Disk {
     }
 
     /// Changes permissions or length.
-    pub fn change(&self, number: u64, mode: Option<u16>, len: Option<u64>) -> Result<Attributes, Refused> {
+    pub fn change(&self, number: u64, mode: Option<u16>, len: Option<u64>) -> Result<Attributes, RawErrno> {
         let mut state = self.state();
         state.check_power()?;
         let node = state.node(number)?;
@@ -300,17 +311,17 @@ impl Disk {
         state.attributes(number)
     }
 
-    /// Reads what processes see.
-    pub fn read(&self, number: u64, offset: u64, len: usize) -> Result<Vec<u8>, Refused> {
+    /// Reads from the image that processes see.
+    pub fn read(&self, number: u64, offset: u64, len: usize) -> Result<Vec<u8>, RawErrno> {
         let mut state = self.state();
-        let seen = &state.node(number)?.file()?.seen;
-        let start = (offset as usize).min(seen.len());
-        let end = start.saturating_add(len).min(seen.len());
-        Ok(seen[start..end].to_vec())
+        let visible = &state.node(number)?.file()?.visible;
+        let start = (offset as usize).min(visible.len());
+        let end = start.saturating_add(len).min(visible.len());
+        Ok(visible[start..end].to_vec())
     }
 
-    /// Writes; durable with a later sync.
-    pub fn write(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
+    /// Writes bytes, which become durable with a later sync.
+    pub fn write(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<(), RawErrno> {
         let mut state = self.state();
         state.check_power()?;
         let node = state.node(number)?;
@@ -319,20 +330,20 @@ impl Disk {
         Ok(())
     }
 
-    /// Begins a sync, and tells how long it takes.
-    pub fn begin_sync(&self, number: u64) -> Result<(Sync, Duration), Refused> {
+    /// Begins a sync, and returns how long it takes.
+    pub fn begin_sync(&self, number: u64) -> Result<(PendingSync, Duration), RawErrno> {
         let mut state = self.state();
         state.check_power()?;
-        let (slow, cuts) = (state.slow_sync, state.cuts);
-        let fails = 0 < state.syncs_to_fail;
+        let (slow, cuts) = (state.sync_delay, state.cuts);
+        let fails = 0 < state.remaining_sync_failures;
         let file = state.node(number)?.file()?;
         if fails {
             file.fail_sync();
-            state.syncs_to_fail -= 1;
+            state.remaining_sync_failures -= 1;
             state.counts.failed_syncs += 1;
             return Err(libc::EIO);
         }
-        let sync = Sync {
+        let sync = PendingSync {
             file: number,
             generation: file.generation,
             cuts,
@@ -341,8 +352,8 @@ impl Disk {
         Ok((sync, slow))
     }
 
-    /// Ends a sync: what was written before it began is durable.
-    pub fn end_sync(&self, sync: &Sync) -> Result<(), Refused> {
+    /// Ends a sync: data written before it began is durable.
+    pub fn end_sync(&self, sync: &PendingSync) -> Result<(), RawErrno> {
         let mut state = self.state();
         state.check_power()?;
         if state.cuts != sync.cuts {
@@ -358,22 +369,22 @@ impl Disk {
 }
 
 impl State {
-    fn check_power(&self) -> Result<(), Refused> {
+    fn check_power(&self) -> Result<(), RawErrno> {
         if self.is_cut { Err(libc::EIO) } else { Ok(()) }
     }
 
-    fn node(&mut self, number: u64) -> Result<&mut Node, Refused> {
+    fn node(&mut self, number: u64) -> Result<&mut Inode, RawErrno> {
         self.nodes.get_mut(&number).ok_or(libc::ENOENT)
     }
 
-    fn directory(&mut self, number: u64) -> Result<&mut BTreeMap<OsString, u64>, Refused> {
+    fn directory(&mut self, number: u64) -> Result<&mut BTreeMap<OsString, u64>, RawErrno> {
         match &mut self.node(number)?.content {
             Content::Directory(entries) => Ok(entries),
             Content::File(_) => Err(libc::ENOTDIR),
         }
     }
 
-    fn entry(&self, parent: u64, name: &OsStr) -> Result<u64, Refused> {
+    fn entry(&self, parent: u64, name: &OsStr) -> Result<u64, RawErrno> {
         match self.nodes.get(&parent).map(|node| &node.content) {
             Some(Content::Directory(entries)) => entries.get(name).copied().ok_or(libc::ENOENT),
             Some(Content::File(_)) => Err(libc::ENOTDIR),
@@ -381,10 +392,10 @@ impl State {
         }
     }
 
-    fn attributes(&self, number: u64) -> Result<Attributes, Refused> {
+    fn attributes(&self, number: u64) -> Result<Attributes, RawErrno> {
         let node = self.nodes.get(&number).ok_or(libc::ENOENT)?;
         let len = match &node.content {
-            Content::File(file) => file.seen.len() as u64,
+            Content::File(file) => file.visible.len() as u64,
             Content::Directory(_) => 0,
         };
         Ok(Attributes {
@@ -400,27 +411,27 @@ impl State {
         if let Ok(node) = self.node(number) {
             node.links = node.links.saturating_sub(1);
         }
-        self.forget_if_unused(number);
+        self.remove_if_unused(number);
     }
 
-    fn forget_if_unused(&mut self, number: u64) {
+    fn remove_if_unused(&mut self, number: u64) {
         if self
             .nodes
             .get(&number)
-            .is_some_and(|node| node.links == 0 && node.opened == 0)
+            .is_some_and(|node| node.links == 0 && node.open_count == 0)
         {
             self.nodes.remove(&number);
         }
     }
 }
 
-impl Node {
+impl Inode {
     fn new(content: Content, mode: u16) -> Self {
         Self {
             mode,
             modified: SystemTime::now(),
             links: 1,
-            opened: 0,
+            open_count: 0,
             content,
         }
     }
@@ -429,7 +440,7 @@ impl Node {
         matches!(self.content, Content::Directory(_))
     }
 
-    fn file(&mut self) -> Result<&mut File, Refused> {
+    fn file(&mut self) -> Result<&mut File, RawErrno> {
         match &mut self.content {
             Content::File(file) => Ok(file),
             Content::Directory(_) => Err(libc::EISDIR),
@@ -440,83 +451,82 @@ impl Node {
 impl File {
     fn write(&mut self, offset: u64, bytes: &[u8]) {
         let end = offset + bytes.len() as u64;
-        let len = self.seen.len() as u64;
+        let len = self.visible.len() as u64;
         if len < end {
-            self.seen.resize(end as usize, 0);
+            self.visible.resize(end as usize, 0);
         }
-        self.seen[offset as usize..end as usize].copy_from_slice(bytes);
-        self.note(offset.min(len)..end);
+        self.visible[offset as usize..end as usize].copy_from_slice(bytes);
+        self.mark_dirty(offset.min(len)..end);
     }
 
     fn set_len(&mut self, len: u64) {
-        let before = self.seen.len() as u64;
-        self.seen.resize(len as usize, 0);
+        let before = self.visible.len() as u64;
+        self.visible.resize(len as usize, 0);
         if len < before {
-            self.shortest = Some(self.shortest.map_or(len, |shortest| shortest.min(len)));
-            for unsaved in &mut self.unsynced {
-                unsaved.range.end = unsaved.range.end.min(len);
+            self.min_len = Some(self.min_len.map_or(len, |min_len| min_len.min(len)));
+            for dirty in &mut self.dirty_ranges {
+                dirty.range.end = dirty.range.end.min(len);
             }
-            self.unsynced.retain(|unsaved| !unsaved.range.is_empty());
+            self.dirty_ranges.retain(|dirty| !dirty.range.is_empty());
         } else if before < len {
-            self.note(before..len);
+            self.mark_dirty(before..len);
         }
     }
 
-    fn note(&mut self, range: Range<u64>) {
+    fn mark_dirty(&mut self, range: Range<u64>) {
         let generation = self.generation;
-        match self.unsynced.last_mut() {
+        match self.dirty_ranges.last_mut() {
             Some(last) if last.generation == generation && last.range.end == range.start => {
                 last.range.end = range.end;
             }
-            _ => self.unsynced.push(Unsaved { range, generation }),
+            _ => self.dirty_ranges.push(DirtyRange { range, generation }),
         }
     }
 
     fn sync(&mut self, generation: u64) {
-        if let Some(shortest) = self.shortest.take() {
-            self.durable.truncate(shortest as usize);
+        if let Some(min_len) = self.min_len.take() {
+            self.durable.truncate(min_len as usize);
         }
-        let unsynced = std::mem::take(&mut self.unsynced);
-        let (done, rest): (Vec<Unsaved>, Vec<Unsaved>) = unsynced
-            .into_iter()
-            .partition(|unsaved| unsaved.generation <= generation);
-        self.unsynced = rest;
-        for unsaved in done {
-            self.save(unsaved.range);
+        let unsynced = std::mem::take(&mut self.dirty_ranges);
+        let (done, rest): (Vec<DirtyRange>, Vec<DirtyRange>) =
+            unsynced.into_iter().partition(|dirty| dirty.generation <= generation);
+        self.dirty_ranges = rest;
+        for dirty in done {
+            self.make_durable(dirty.range);
         }
     }
 
-    /// As ext4: marked clean, and never written.
+    /// Fails a sync as ext4 does: dirty data is marked clean and never written.
     fn fail_sync(&mut self) {
-        self.unsynced.clear();
-        self.shortest = None;
-        self.lost_sync = true;
+        self.dirty_ranges.clear();
+        self.min_len = None;
+        self.images_differ = true;
     }
 
-    /// Writes a range of what is seen into the image that a cut leaves.
-    fn save(&mut self, range: Range<u64>) {
-        let (start, end) = (range.start as usize, (range.end as usize).min(self.seen.len()));
+    /// Copies a range of the visible image into the durable one.
+    fn make_durable(&mut self, range: Range<u64>) {
+        let (start, end) = (range.start as usize, (range.end as usize).min(self.visible.len()));
         if start < end {
             if self.durable.len() < end {
                 self.durable.resize(end, 0);
             }
-            self.durable[start..end].copy_from_slice(&self.seen[start..end]);
+            self.durable[start..end].copy_from_slice(&self.visible[start..end]);
         }
     }
 
-    /// Returns how many bytes are lost.
+    /// Loses unsynced data, and returns how many bytes were lost.
     fn cut(&mut self, mut random: Option<&mut u64>) -> u64 {
-        let unsynced = std::mem::take(&mut self.unsynced);
-        // Of a file that was cut short and written again, nothing since then reaches the disk.
-        let is_torn = self.shortest.take().is_none();
-        self.lost_sync |= !unsynced.is_empty() || !is_torn;
+        let unsynced = std::mem::take(&mut self.dirty_ranges);
+        // Of a file that was truncated and written again, nothing since then reaches the disk.
+        let is_torn = self.min_len.take().is_none();
+        self.images_differ |= !unsynced.is_empty() || !is_torn;
         let mut lost = 0;
-        for sector in unsynced.into_iter().flat_map(|unsaved| sectors(unsaved.range)) {
+        for sector in unsynced.into_iter().flat_map(|dirty| sectors(dirty.range)) {
             let is_kept = random
                 .as_deref_mut()
                 .is_some_and(|seed| next_random(seed).is_multiple_of(2));
             if is_kept && is_torn {
-                self.save(sector);
+                self.make_durable(sector);
             } else {
                 lost += sector.end - sector.start;
             }
@@ -525,11 +535,11 @@ impl File {
     }
 
     fn restore(&mut self) {
-        if std::mem::take(&mut self.lost_sync) {
-            self.seen.clone_from(&self.durable);
+        if std::mem::take(&mut self.images_differ) {
+            self.visible.clone_from(&self.durable);
         }
-        self.unsynced.clear();
-        self.shortest = None;
+        self.dirty_ranges.clear();
+        self.min_len = None;
     }
 }
 
@@ -543,7 +553,7 @@ fn sectors(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
-/// The next number of a seeded sequence (SplitMix64).
+/// Returns the next number of a seeded sequence (SplitMix64).
 pub fn next_random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *seed;
@@ -556,111 +566,111 @@ pub fn next_random(seed: &mut u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn file(disk: &Disk) -> u64 {
+    fn file(disk: &FaultInjectionDisk) -> u64 {
         disk.create(ROOT, OsStr::new("f"), false, 0o644).unwrap().number
     }
 
-    fn sync(disk: &Disk, file: u64) -> Result<(), Refused> {
+    fn sync(disk: &FaultInjectionDisk, file: u64) -> Result<(), RawErrno> {
         let (sync, _) = disk.begin_sync(file)?;
         disk.end_sync(&sync)
     }
 
-    fn seen(disk: &Disk, file: u64) -> Vec<u8> {
+    fn visible(disk: &FaultInjectionDisk, file: u64) -> Vec<u8> {
         disk.read(file, 0, 1 << 20).unwrap()
     }
 
-    fn cut(disk: &Disk, unsynced: Unsynced) {
+    fn cut(disk: &FaultInjectionDisk, unsynced: UnsyncedWrites) {
         disk.cut(unsynced);
         disk.restore();
     }
 
     #[test]
-    fn disk_keeps_synced_data_and_loses_the_rest() {
+    fn disk_keeps_synced_data_and_loses_unsynced() {
         // Invariants 1 and 3.
-        let disk = Disk::default();
+        let disk = FaultInjectionDisk::default();
         let file = file(&disk);
         disk.write(file, 0, b"synced").unwrap();
         sync(&disk, file).unwrap();
         disk.write(file, 6, b" and not").unwrap();
-        disk.cut(Unsynced::Lost);
-        assert_eq!(seen(&disk, file), b"synced and not");
+        disk.cut(UnsyncedWrites::Lost);
+        assert_eq!(visible(&disk, file), b"synced and not");
         assert_eq!(disk.write(file, 0, b"x"), Err(libc::EIO));
         assert_eq!(sync(&disk, file), Err(libc::EIO));
         disk.restore();
-        assert_eq!(seen(&disk, file), b"synced");
+        assert_eq!(visible(&disk, file), b"synced");
         assert_eq!(disk.counts().bytes_lost, 8);
     }
 
     #[test]
-    fn disk_forgets_data_whose_sync_failed_though_a_later_one_succeeds() {
+    fn disk_loses_data_of_failed_sync_despite_later_sync() {
         // Invariant 2.
-        let disk = Disk::default();
+        let disk = FaultInjectionDisk::default();
         let file = file(&disk);
         disk.write(file, 0, b"one ").unwrap();
         disk.fail_syncs(1);
         assert_eq!(sync(&disk, file), Err(libc::EIO));
-        assert_eq!(seen(&disk, file), b"one ");
+        assert_eq!(visible(&disk, file), b"one ");
         disk.write(file, 4, b"two").unwrap();
         sync(&disk, file).unwrap();
-        cut(&disk, Unsynced::Lost);
-        assert_eq!(seen(&disk, file), b"\0\0\0\0two");
+        cut(&disk, UnsyncedWrites::Lost);
+        assert_eq!(visible(&disk, file), b"\0\0\0\0two");
         disk.write(file, 0, b"one ").unwrap();
         sync(&disk, file).unwrap();
-        cut(&disk, Unsynced::Lost);
-        assert_eq!(seen(&disk, file), b"one two");
+        cut(&disk, UnsyncedWrites::Lost);
+        assert_eq!(visible(&disk, file), b"one two");
     }
 
     #[test]
-    fn torn_disk_keeps_a_part_of_unsynced_sectors() {
-        let disk = Disk::default();
+    fn torn_disk_keeps_some_unsynced_sectors() {
+        let disk = FaultInjectionDisk::default();
         let file = file(&disk);
         disk.write(file, 0, &[7; 64 * SECTOR_LEN as usize]).unwrap();
-        cut(&disk, Unsynced::Torn { seed: 1 });
-        let kept = seen(&disk, file).iter().filter(|byte| **byte == 7).count();
+        cut(&disk, UnsyncedWrites::Torn { seed: 1 });
+        let kept = visible(&disk, file).iter().filter(|byte| **byte == 7).count();
         assert!((10..54).contains(&(kept / SECTOR_LEN as usize)), "{kept}");
     }
 
     #[test]
-    fn slow_sync_is_durable_at_its_end_and_only_with_what_was_before_it() {
-        let disk = Disk::default();
+    fn slow_sync_covers_only_earlier_writes_at_its_end() {
+        let disk = FaultInjectionDisk::default();
         let file = file(&disk);
         disk.write(file, 0, b"before").unwrap();
         let (begun, _) = disk.begin_sync(file).unwrap();
         disk.write(file, 6, b"after").unwrap();
         disk.end_sync(&begun).unwrap();
-        cut(&disk, Unsynced::Lost);
-        assert_eq!(seen(&disk, file), b"before");
+        cut(&disk, UnsyncedWrites::Lost);
+        assert_eq!(visible(&disk, file), b"before");
         disk.write(file, 0, b"BEFORE").unwrap();
         let (begun, _) = disk.begin_sync(file).unwrap();
-        cut(&disk, Unsynced::Lost);
+        cut(&disk, UnsyncedWrites::Lost);
         assert_eq!(disk.end_sync(&begun), Err(libc::EIO));
-        assert_eq!(seen(&disk, file), b"before");
+        assert_eq!(visible(&disk, file), b"before");
     }
 
     #[test]
-    fn shortened_file_is_as_long_as_before_until_it_is_synced() {
-        let disk = Disk::default();
+    fn truncated_file_keeps_length_until_synced() {
+        let disk = FaultInjectionDisk::default();
         let file = file(&disk);
         disk.write(file, 0, b"long").unwrap();
         sync(&disk, file).unwrap();
         disk.change(file, None, Some(1)).unwrap();
-        cut(&disk, Unsynced::Lost);
-        assert_eq!(seen(&disk, file), b"long");
+        cut(&disk, UnsyncedWrites::Lost);
+        assert_eq!(visible(&disk, file), b"long");
         disk.change(file, None, Some(1)).unwrap();
         disk.change(file, None, Some(3)).unwrap();
         sync(&disk, file).unwrap();
-        cut(&disk, Unsynced::Lost);
-        assert_eq!(seen(&disk, file), b"l\0\0");
+        cut(&disk, UnsyncedWrites::Lost);
+        assert_eq!(visible(&disk, file), b"l\0\0");
     }
 
     #[test]
-    fn removed_file_stays_until_it_is_closed() {
-        let disk = Disk::default();
+    fn removed_file_stays_readable_until_closed() {
+        let disk = FaultInjectionDisk::default();
         let file = file(&disk);
         disk.open(file).unwrap();
         disk.write(file, 0, b"x").unwrap();
         disk.remove(ROOT, OsStr::new("f")).unwrap();
-        assert_eq!(seen(&disk, file), b"x");
+        assert_eq!(visible(&disk, file), b"x");
         disk.close(file);
         assert_eq!(disk.attributes(file).unwrap_err(), libc::ENOENT);
     }

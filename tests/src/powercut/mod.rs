@@ -1,13 +1,13 @@
-//! Power cuts: nodes whose data directories stand on disks that know what a cut would leave, and a ledger of what the
-//! nodes had acknowledged before.
+//! Power-cut tests: nodes whose data directories are on simulated disks that lose unsynced data at a power cut, and a
+//! ledger of the writes that the nodes had acknowledged before.
 //!
 //! ```text
-//!   writers ──put──> three `stead serve` ──files──> FUSE ──> Disk: what processes see | what a cut would leave
-//!      └──> Ledger <──watch and scans of each node──┘            └── cut, lost and torn sectors, failed and slow syncs
+//!   writers ──put──> three `stead serve` ──files──> FUSE ──> FaultInjectionDisk: visible image | durable image
+//!      └──> WriteLedger <──watch and scans──┘      faults: power cut, lost and torn sectors, failed and slow syncs
 //! ```
 //!
-//! [`disk`] knows files and faults and no file system, [`mount`] shows a disk to processes, [`ledger`] judges what is
-//! found, [`rounds`] cuts and looks.
+//! [`disk`] implements files and faults, [`mount`] mounts a disk by FUSE, [`ledger`] checks the changes that are found,
+//! [`rounds`] cuts power and verifies.
 
 pub mod disk;
 pub mod ledger;

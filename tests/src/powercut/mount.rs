@@ -1,4 +1,4 @@
-//! A [`Disk`] as a directory that processes use, by FUSE. Nothing is cached by the kernel: every call reaches the disk.
+//! FUSE mount of a [`FaultInjectionDisk`]. Nothing is cached by the kernel: every call reaches the disk.
 
 use std::{
     ffi::OsStr,
@@ -15,43 +15,43 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::disk::{Attributes, Disk, Refused};
+use super::disk::{Attributes, EntryPath, FaultInjectionDisk, RawErrno};
 
-/// The kernel asks anew each time.
-const KEPT: Duration = Duration::ZERO;
+/// Time for which the kernel may cache attributes: none.
+const ATTRIBUTE_TTL: Duration = Duration::ZERO;
 const BLOCK_LEN: u32 = 4096;
-/// What `statfs` says that there is, in blocks: as good as no bound.
+/// Capacity that `statfs` reports, in blocks: in effect unlimited.
 const BLOCKS: u64 = 1 << 24;
 const NAME_LEN_MAX: u32 = 255;
 
-/// Why no disk can be shown to processes here; `None` if one can.
-pub fn obstacle() -> Option<String> {
+/// Returns why no disk can be mounted here; `None` if one can.
+pub fn unavailable_reason() -> Option<String> {
     let device = "/dev/fuse";
     let opened = OpenOptions::new().read(true).write(true).open(device);
     opened.err().map(|error| format!("{device} cannot be opened: {error}"))
 }
 
-/// A disk mounted at a path; unmounted with this value.
+/// Disk mounted at a path, unmounted when this value is dropped.
 #[derive(Debug)]
 pub struct Mount {
     /// The disk.
-    pub disk: Disk,
+    pub disk: FaultInjectionDisk,
     path: PathBuf,
     session: Option<BackgroundSession>,
 }
 
 impl Mount {
-    /// Mounts an empty disk at a directory, which is made if it is missing.
+    /// Mounts an empty disk at a directory, which is created if it is missing.
     ///
     /// # Errors
     ///
     /// The system refuses; mounting needs the rights of root.
     pub fn new(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
-        let disk = Disk::default();
+        let disk = FaultInjectionDisk::default();
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("stead-powercut".into())];
-        let session = fuser::spawn_mount(Files(disk.clone()), path, &config)?;
+        let session = fuser::spawn_mount(DiskFilesystem(disk.clone()), path, &config)?;
         Ok(Self {
             disk,
             path: path.to_owned(),
@@ -70,10 +70,10 @@ impl Drop for Mount {
     }
 }
 
-/// What the kernel asks, handed to the disk.
-struct Files(Disk);
+/// Adapter of the disk to FUSE.
+struct DiskFilesystem(FaultInjectionDisk);
 
-fn shown(attributes: Attributes) -> FileAttr {
+fn file_attributes(attributes: Attributes) -> FileAttr {
     let Attributes {
         number,
         len,
@@ -108,34 +108,34 @@ fn kind(is_dir: bool) -> FileType {
     }
 }
 
-fn entry(found: Result<Attributes, Refused>, reply: ReplyEntry) {
+fn reply_entry(found: Result<Attributes, RawErrno>, reply: ReplyEntry) {
     match found {
-        Ok(attributes) => reply.entry(&KEPT, &shown(attributes), Generation(0)),
+        Ok(attributes) => reply.entry(&ATTRIBUTE_TTL, &file_attributes(attributes), Generation(0)),
         Err(error) => reply.error(Errno::from_i32(error)),
     }
 }
 
-fn attributes(found: Result<Attributes, Refused>, reply: ReplyAttr) {
+fn reply_attributes(found: Result<Attributes, RawErrno>, reply: ReplyAttr) {
     match found {
-        Ok(attributes) => reply.attr(&KEPT, &shown(attributes)),
+        Ok(attributes) => reply.attr(&ATTRIBUTE_TTL, &file_attributes(attributes)),
         Err(error) => reply.error(Errno::from_i32(error)),
     }
 }
 
-fn done(result: Result<(), Refused>, reply: ReplyEmpty) {
+fn reply_done(result: Result<(), RawErrno>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(Errno::from_i32(error)),
     }
 }
 
-impl Filesystem for Files {
+impl Filesystem for DiskFilesystem {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(self.0.lookup(parent.0, name), reply);
+        reply_entry(self.0.lookup(parent.0, name), reply);
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        attributes(self.0.attributes(number.0), reply);
+        reply_attributes(self.0.attributes(number.0), reply);
     }
 
     fn setattr(
@@ -157,11 +157,11 @@ impl Filesystem for Files {
         reply: ReplyAttr,
     ) {
         let mode = mode.map(permissions);
-        attributes(self.0.change(number.0, mode, size), reply);
+        reply_attributes(self.0.change(number.0, mode, size), reply);
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        entry(self.0.create(parent.0, name, true, permissions(mode)), reply);
+        reply_entry(self.0.create(parent.0, name, true, permissions(mode)), reply);
     }
 
     fn create(
@@ -179,18 +179,24 @@ impl Filesystem for Files {
         match created {
             Ok(made) => {
                 let handle = FileHandle(made.number);
-                reply.created(&KEPT, &shown(made), Generation(0), handle, FopenFlags::FOPEN_DIRECT_IO);
+                reply.created(
+                    &ATTRIBUTE_TTL,
+                    &file_attributes(made),
+                    Generation(0),
+                    handle,
+                    FopenFlags::FOPEN_DIRECT_IO,
+                );
             }
             Err(error) => reply.error(Errno::from_i32(error)),
         }
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.0.remove(parent.0, name), reply);
+        reply_done(self.0.remove(parent.0, name), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.0.remove(parent.0, name), reply);
+        reply_done(self.0.remove(parent.0, name), reply);
     }
 
     fn rename(
@@ -203,7 +209,12 @@ impl Filesystem for Files {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        done(self.0.rename((parent.0, name), (new_parent.0, new_name)), reply);
+        let from = EntryPath { parent: parent.0, name };
+        let to = EntryPath {
+            parent: new_parent.0,
+            name: new_name,
+        };
+        reply_done(self.0.rename(from, to), reply);
     }
 
     fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -265,13 +276,13 @@ impl Filesystem for Files {
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         match self.0.begin_sync(number.0) {
             Err(error) => reply.error(Errno::from_i32(error)),
-            Ok((sync, Duration::ZERO)) => done(self.0.end_sync(&sync), reply),
+            Ok((sync, Duration::ZERO)) => reply_done(self.0.end_sync(&sync), reply),
             Ok((sync, time)) => {
-                // Other calls go on meanwhile. There are as many of these as processes have threads that sync.
+                // Other calls go on meanwhile. There are as many of these threads as processes have syncs in flight.
                 let disk = self.0.clone();
                 thread::spawn(move || {
                     thread::sleep(time);
-                    done(disk.end_sync(&sync), reply);
+                    reply_done(disk.end_sync(&sync), reply);
                 });
             }
         }

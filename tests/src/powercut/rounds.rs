@@ -1,7 +1,8 @@
-//! Rounds: load on three nodes, a fault, a cut, and a look at what is left.
+//! Rounds of a power-cut campaign: load on three nodes, a fault, a power cut, and a verification of what is left.
 //!
-//! After each round every node must be back by itself, every acknowledged write must be there once, at its revision, and
-//! all replicas must be equal. A cluster that has lost something is not played on with: what it does later says nothing.
+//! After each round every node must be back by itself, every acknowledged write must be there once, at its revision,
+//! and all replicas must be equal. A cluster with a violation runs no further rounds: its later behaviour proves
+//! nothing.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ use stead_api::{
         self, Consistency, KeyValue, ScanRequest, Via, consistency::Level, kv_service_client::KvServiceClient,
     },
 };
-use stead_client::{Client, Config, ErrorKind, NewTenant, Revision, Tenant, Told, WatchFrom};
+use stead_client::{Client, Config, ErrorKind, NewTenant, Revision, Tenant, WatchFrom, WatchMessage};
 use stead_testing::{
     Cluster, TemporaryFolder,
     cluster::{Plan, Ports, Region},
@@ -33,8 +34,8 @@ use tokio::{
 };
 
 use super::{
-    disk::{Unsynced, next_random},
-    ledger::{Found, Ledger, Outcome, Violation, Write},
+    disk::{UnsyncedWrites, next_random},
+    ledger::{LedgerViolation, ObservedChange, UniqueWrite, WriteLedger, WriteOutcome},
     mount::Mount,
 };
 
@@ -43,31 +44,31 @@ const REGION: &str = "eu-west";
 const TENANT: &str = "acme";
 const WRITERS: usize = 24;
 const KEYS_OF_WRITER: u64 = 20;
-/// Between two writes of a writer: about 500 a second in all, as long as nodes answer.
-const PAUSE: Duration = Duration::from_millis(40);
+/// Pause between two writes of a writer: about 500 a second in all, as long as nodes answer.
+const WRITE_INTERVAL: Duration = Duration::from_millis(40);
 const VALUE_LEN_MAX: u64 = 400;
 /// Acknowledged writes before a fault, and between faults.
-const WRITES: u64 = 400;
-/// How long a writer waits for an answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(4);
-/// How long anything may take that is waited for, on a machine that is busy with other things.
-const LONG: Duration = Duration::from_secs(90);
-const ASK_EVERY: Duration = Duration::from_millis(20);
-/// How long a sync takes, so that a cut finds some under way; and how long on a slow disk.
-const SYNC: Duration = Duration::from_millis(2);
-const SLOW_SYNC: Duration = Duration::from_millis(40);
+const WRITES_PER_PHASE: u64 = 400;
+/// Timeout of a write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Longest wait for anything, on a machine that is busy with other things.
+const WAIT_MAX: Duration = Duration::from_secs(90);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Duration of a sync, so that a cut hits some in flight; and its duration on a slow disk.
+const SYNC_DELAY: Duration = Duration::from_millis(2);
+const SLOW_SYNC_DELAY: Duration = Duration::from_millis(40);
 const PAGE_SIZE: i32 = 500;
-/// Violations of a round that are told one by one.
-const SHOWN_MAX: usize = 10;
+/// Violations of a round that are printed one by one.
+const VIOLATIONS_SHOWN_MAX: usize = 10;
 
-/// What is done in a round.
+/// Kind of a round: the faults in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RoundKind {
     /// Power is cut at this many nodes at once, while they write.
     Cut {
-        /// How many.
+        /// Number of nodes.
         nodes: usize,
-        /// Whether a part of what was not synced survives.
+        /// Whether a part of the unsynced data survives.
         torn: bool,
         /// Whether syncs are slow meanwhile.
         slow: bool,
@@ -76,7 +77,7 @@ pub enum Kind {
     FailedSyncs,
 }
 
-impl Kind {
+impl RoundKind {
     /// Every kind.
     pub fn all() -> Vec<Self> {
         let cuts = (1..=NODES).flat_map(|nodes| {
@@ -86,7 +87,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for RoundKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cut { nodes, torn, slow } => {
@@ -101,31 +102,31 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What a round came to.
+/// Report of a round.
 #[derive(Clone, Debug)]
-pub struct Report {
-    /// What was done.
-    pub kind: Kind,
+pub struct RoundReport {
+    /// Kind of the round.
+    pub kind: RoundKind,
     /// Writes that were acknowledged in it.
     pub acknowledged: u64,
     /// Writes whose outcome is not known.
     pub unknown: u64,
-    /// Bytes that the cuts took.
+    /// Bytes lost in the cuts.
     pub bytes_lost: u64,
-    /// From the cut until every node was ready.
+    /// Time from the cut until every node was ready.
     pub back_after: Duration,
-    /// What must not be.
+    /// Violations, as text.
     pub violations: Vec<String>,
 }
 
-/// Three nodes on disks that can be cut, and what they have acknowledged.
+/// Three nodes on fault-injection disks, and the ledger of their writes.
 pub struct World {
     binary: PathBuf,
     cluster: Cluster,
     mounts: Vec<Mount>,
     folder: TemporaryFolder,
-    ledger: Ledger,
-    written: Arc<AtomicU64>,
+    ledger: WriteLedger,
+    write_counter: Arc<AtomicU64>,
     seed: u64,
 }
 
@@ -137,11 +138,11 @@ impl fmt::Debug for World {
     }
 }
 
-/// What a writer has to say at its end.
-type Notes = Vec<(Write, Outcome)>;
+/// Writes of one writer with their outcomes.
+type WriterLog = Vec<(UniqueWrite, WriteOutcome)>;
 
-struct Load {
-    writers: JoinSet<Notes>,
+struct WriteLoad {
+    writers: JoinSet<WriterLog>,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
 }
@@ -167,15 +168,15 @@ impl World {
             .collect::<io::Result<Vec<Mount>>>()
             .context("a disk cannot be mounted")?;
         let mut cluster = Cluster::start(plan).await?;
-        cluster.ready(LONG).await?;
-        mounts.iter().for_each(|mount| mount.disk.slow_syncs(SYNC));
+        cluster.ready(WAIT_MAX).await?;
+        mounts.iter().for_each(|mount| mount.disk.set_sync_delay(SYNC_DELAY));
         let world = Self {
             binary,
             cluster,
             mounts,
             folder,
-            ledger: Ledger::default(),
-            written: Arc::default(),
+            ledger: WriteLedger::default(),
+            write_counter: Arc::default(),
             seed,
         };
         let new = NewTenant {
@@ -187,15 +188,15 @@ impl World {
         Ok(world)
     }
 
-    /// Lets configurations and logs of the nodes stay when this value goes.
-    pub fn keep(&mut self) {
+    /// Keeps configurations and logs of the nodes when this value is dropped.
+    pub fn keep_folder(&mut self) {
         self.folder.keep();
     }
 
     async fn client(&self) -> anyhow::Result<Client> {
         let mut config = Config::new(self.cluster.endpoints(REGION));
-        config.timeout = ANSWER_WITHIN;
-        config.connect_timeout = LONG;
+        config.timeout = WRITE_TIMEOUT;
+        config.connect_timeout = WAIT_MAX;
         Ok(Client::connect(config).await?)
     }
 
@@ -203,52 +204,56 @@ impl World {
         Ok(self.client().await?.tenant(TENANT)?)
     }
 
-    /// Plays one round and looks at what is left.
+    /// Runs one round and verifies what is left.
     ///
     /// # Errors
     ///
-    /// A node is not back, or cannot be asked: nothing more can be said of this cluster.
-    pub async fn play(&mut self, kind: Kind) -> anyhow::Result<Report> {
+    /// A node is not back, or cannot be read: nothing more can be said of this cluster.
+    pub async fn run_round(&mut self, kind: RoundKind) -> anyhow::Result<RoundReport> {
         let lost_before = self.bytes_lost();
-        let mut load = self.load().await?;
-        load.reach(WRITES).await?;
+        let mut load = self.start_load().await?;
+        load.wait_for_writes(WRITES_PER_PHASE).await?;
         let cut = match kind {
-            Kind::Cut { nodes, torn, slow } => {
+            RoundKind::Cut { nodes, torn, slow } => {
                 if slow {
-                    self.mounts.iter().for_each(|mount| mount.disk.slow_syncs(SLOW_SYNC));
-                    load.reach(WRITES / 4).await?;
+                    self.mounts
+                        .iter()
+                        .for_each(|mount| mount.disk.set_sync_delay(SLOW_SYNC_DELAY));
+                    load.wait_for_writes(WRITES_PER_PHASE / 4).await?;
                 }
-                let nodes = self.some(nodes);
-                self.cut(&nodes, torn).await?;
-                self.mounts.iter().for_each(|mount| mount.disk.slow_syncs(SYNC));
+                let nodes = self.draw_nodes(nodes);
+                self.cut_power(&nodes, torn).await?;
+                self.mounts
+                    .iter()
+                    .for_each(|mount| mount.disk.set_sync_delay(SYNC_DELAY));
                 nodes
             }
-            Kind::FailedSyncs => self.fail_syncs(&mut load).await?,
+            RoundKind::FailedSyncs => self.fail_syncs(&mut load).await?,
         };
         let from = Instant::now();
         let names: Vec<String> = cut.into_iter().map(name).collect();
         for node in &names {
-            if kind == Kind::FailedSyncs && *node == names[NODES - 1] {
-                // The two whose sync failed lead on before the third, who may have more, is there.
-                self.cluster.ready_of(&names[..NODES - 1], LONG).await?;
+            if kind == RoundKind::FailedSyncs && *node == names[NODES - 1] {
+                // The two whose sync failed elect a leader before the third, which may have more, is there.
+                self.cluster.ready_of(&names[..NODES - 1], WAIT_MAX).await?;
             }
             self.cluster.start_node(node)?;
         }
         self.cluster
-            .ready(LONG)
+            .ready(WAIT_MAX)
             .await
             .context("a node is not back after a cut")?;
         let back_after = from.elapsed();
-        load.reach(WRITES / 8).await?;
-        let (acknowledged, unknown) = self.settle(load).await?;
-        let violations = self.look().await?;
-        Ok(Report {
+        load.wait_for_writes(WRITES_PER_PHASE / 8).await?;
+        let (acknowledged, unknown) = self.stop_load(load).await?;
+        let violations = self.verify().await?;
+        Ok(RoundReport {
             kind,
             acknowledged,
             unknown,
             bytes_lost: self.bytes_lost() - lost_before,
             back_after,
-            violations: told(&violations),
+            violations: describe(&violations),
         })
     }
 
@@ -257,7 +262,7 @@ impl World {
     }
 
     /// Chooses nodes at random, in a random order.
-    fn some(&mut self, count: usize) -> Vec<usize> {
+    fn draw_nodes(&mut self, count: usize) -> Vec<usize> {
         let mut nodes: Vec<usize> = (1..=NODES).collect();
         for at in (1..nodes.len()).rev() {
             nodes.swap(at, next_random(&mut self.seed) as usize % (at + 1));
@@ -266,19 +271,19 @@ impl World {
         nodes
     }
 
-    /// Cuts power at nodes in one moment, lets their processes die, and gives power back.
-    async fn cut(&mut self, nodes: &[usize], torn: bool) -> anyhow::Result<()> {
+    /// Cuts power at nodes at the same moment, kills their processes, and restores power.
+    async fn cut_power(&mut self, nodes: &[usize], torn: bool) -> anyhow::Result<()> {
         for node in nodes {
             let unsynced = match torn {
-                true => Unsynced::Torn {
+                true => UnsyncedWrites::Torn {
                     seed: next_random(&mut self.seed),
                 },
-                false => Unsynced::Lost,
+                false => UnsyncedWrites::Lost,
             };
             self.mounts[node - 1].disk.cut(unsynced);
         }
         for node in nodes {
-            // One that noticed has ended by itself.
+            // A node that noticed has ended by itself.
             drop(self.cluster.kill_node(&name(*node)).await);
         }
         nodes.iter().for_each(|node| self.mounts[node - 1].disk.restore());
@@ -286,131 +291,138 @@ impl World {
     }
 
     /// Returns the nodes in the order in which they are to be started: those whose sync failed first.
-    async fn fail_syncs(&mut self, load: &mut Load) -> anyhow::Result<Vec<usize>> {
-        let order = self.some(NODES);
+    async fn fail_syncs(&mut self, load: &mut WriteLoad) -> anyhow::Result<Vec<usize>> {
+        let order = self.draw_nodes(NODES);
         for node in &order[..NODES - 1] {
             self.mounts[node - 1].disk.fail_syncs(1);
             let node = name(*node);
             let ends = async {
                 while self.cluster.process(&node).is_some() {
-                    sleep(ASK_EVERY).await;
+                    sleep(POLL_INTERVAL).await;
                 }
             };
-            timeout(LONG, ends)
+            timeout(WAIT_MAX, ends)
                 .await
                 .with_context(|| format!("{node} goes on after a failed sync"))?;
             self.cluster.start_node(&node)?;
-            self.cluster.ready_of(&[node], LONG).await?;
-            load.reach(WRITES).await?;
+            self.cluster.ready_of(&[node], WAIT_MAX).await?;
+            load.wait_for_writes(WRITES_PER_PHASE).await?;
         }
-        self.cut(&order, false).await?;
+        self.cut_power(&order, false).await?;
         Ok(order)
     }
 
-    async fn load(&self) -> anyhow::Result<Load> {
-        let mut load = Load {
+    async fn start_load(&self) -> anyhow::Result<WriteLoad> {
+        let mut load = WriteLoad {
             writers: JoinSet::new(),
             stop: Arc::default(),
             acknowledged: Arc::default(),
         };
         let tenant = self.tenant().await?;
         for writer in 0..WRITERS {
-            let (tenant, written) = (tenant.clone(), self.written.clone());
+            let (tenant, write_counter) = (tenant.clone(), self.write_counter.clone());
             let (stop, acknowledged) = (load.stop.clone(), load.acknowledged.clone());
             load.writers.spawn(async move {
-                let mut notes = Vec::new();
+                let mut log = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let number = written.fetch_add(1, Ordering::Relaxed);
+                    let number = write_counter.fetch_add(1, Ordering::Relaxed);
                     let (write, outcome) = put(&tenant, writer, number).await;
-                    if matches!(outcome, Outcome::Acknowledged(_)) {
+                    if matches!(outcome, WriteOutcome::Acknowledged(_)) {
                         acknowledged.fetch_add(1, Ordering::Relaxed);
                     }
-                    notes.push((write, outcome));
-                    sleep(PAUSE).await;
+                    log.push((write, outcome));
+                    sleep(WRITE_INTERVAL).await;
                 }
-                notes
+                log
             });
         }
         Ok(load)
     }
 
-    /// Ends the load and notes what its writers know. Returns how many writes were acknowledged, and how many are open.
-    async fn settle(&mut self, mut load: Load) -> anyhow::Result<(u64, u64)> {
+    /// Ends the load and records its outcomes in the ledger. Returns the number of acknowledged writes, and of unknown
+    /// ones.
+    async fn stop_load(&mut self, mut load: WriteLoad) -> anyhow::Result<(u64, u64)> {
         load.stop.store(true, Ordering::Relaxed);
         let mut unknown = 0;
-        while let Some(notes) = load.writers.join_next().await {
-            for (write, outcome) in notes? {
-                unknown += u64::from(outcome == Outcome::Unknown);
-                self.ledger.note(write, outcome);
+        while let Some(log) = load.writers.join_next().await {
+            for (write, outcome) in log? {
+                unknown += u64::from(outcome == WriteOutcome::Unknown);
+                self.ledger.record(write, outcome);
             }
         }
         Ok((load.acknowledged.load(Ordering::Relaxed), unknown))
     }
 
-    /// Looks for everything that was acknowledged, at every node.
-    async fn look(&mut self) -> anyhow::Result<Vec<Violation>> {
+    /// Verifies all acknowledged writes at every node.
+    async fn verify(&mut self) -> anyhow::Result<Vec<LedgerViolation>> {
         let tenant = self.tenant().await?;
         let target = tenant.get("none").await?.header.revision;
-        let mut violations = self.changes(&tenant, target).await?;
+        let mut violations = self.verify_changes(&tenant, target).await?;
         for node in self.cluster.nodes().to_vec() {
             let state = state_of(&node.client, target)
                 .await
                 .with_context(|| format!("{} cannot be read", node.name))?;
-            violations.extend(self.ledger.compare(&state));
+            violations.extend(self.ledger.check_state(&state));
         }
         Ok(violations)
     }
 
-    /// Settles the ledger by every change up to a revision.
-    async fn changes(&mut self, tenant: &Tenant, target: Revision) -> anyhow::Result<Vec<Violation>> {
+    /// Checks the ledger against every change up to a revision.
+    async fn verify_changes(&mut self, tenant: &Tenant, target: Revision) -> anyhow::Result<Vec<LedgerViolation>> {
         let mut found = Vec::new();
         let after = self.ledger.last().unwrap_or(Revision::ZERO);
         if after < target {
-            let watch = stead_client::Watch {
+            let watch = stead_client::WatchOptions {
                 from: WatchFrom::After(after),
-                ..stead_client::Watch::default()
+                ..stead_client::WatchOptions::default()
             };
             let mut watcher = tenant.watch(watch).await?;
-            while found.last().is_none_or(|found: &Found| found.revision < target) {
-                match timeout(LONG, watcher.next()).await.context("a watch tells nothing")?? {
-                    Told::Changes(events) => found.extend(events.into_iter().map(|event| Found {
+            while found
+                .last()
+                .is_none_or(|found: &ObservedChange| found.revision < target)
+            {
+                match timeout(WAIT_MAX, watcher.next())
+                    .await
+                    .context("a watch delivers nothing")??
+                {
+                    WatchMessage::Changes(events) => found.extend(events.into_iter().map(|event| ObservedChange {
                         revision: event.item.modified,
-                        write: Write {
+                        write: UniqueWrite {
                             key: event.item.key,
                             value: event.item.value,
                         },
                     })),
-                    Told::Progress | Told::State { .. } => {}
+                    WatchMessage::Progress | WatchMessage::State { .. } => {}
                 }
             }
         }
-        Ok(self.ledger.settle(found))
+        Ok(self.ledger.check_changes(found))
     }
 }
 
-/// The first violations in words, and how many there are beside them.
-fn told(violations: &[Violation]) -> Vec<String> {
-    let mut told: Vec<String> = violations
+/// Describes the first violations, and counts the others.
+fn describe(violations: &[LedgerViolation]) -> Vec<String> {
+    let mut text: Vec<String> = violations
         .iter()
-        .take(SHOWN_MAX)
+        .take(VIOLATIONS_SHOWN_MAX)
         .map(|one| format!("{one:?}"))
         .collect();
-    if SHOWN_MAX < violations.len() {
-        told.push(format!("and {} more", violations.len() - SHOWN_MAX));
+    if VIOLATIONS_SHOWN_MAX < violations.len() {
+        text.push(format!("and {} more", violations.len() - VIOLATIONS_SHOWN_MAX));
     }
-    told
+    text
 }
 
-impl Load {
+impl WriteLoad {
     /// Waits until so many more writes were acknowledged.
-    async fn reach(&self, more: u64) -> anyhow::Result<()> {
+    async fn wait_for_writes(&self, more: u64) -> anyhow::Result<()> {
         let goal = self.acknowledged.load(Ordering::Relaxed) + more;
         let reached = async {
             while self.acknowledged.load(Ordering::Relaxed) < goal {
-                sleep(ASK_EVERY).await;
+                sleep(POLL_INTERVAL).await;
             }
         };
-        timeout(LONG, reached).await.context("the nodes take no writes")
+        timeout(WAIT_MAX, reached).await.context("the nodes take no writes")
     }
 }
 
@@ -418,16 +430,16 @@ fn name(node: usize) -> String {
     format!("{REGION}-{node}")
 }
 
-async fn put(tenant: &Tenant, writer: usize, number: u64) -> (Write, Outcome) {
+async fn put(tenant: &Tenant, writer: usize, number: u64) -> (UniqueWrite, WriteOutcome) {
     let len = (number * 7 % VALUE_LEN_MAX) as usize;
-    let write = Write {
+    let write = UniqueWrite {
         key: format!("w{writer}-{}", number % KEYS_OF_WRITER).into(),
         value: format!("{number}-{}", "x".repeat(len)).into(),
     };
     let outcome = match tenant.put(write.key.clone(), write.value.clone()).await {
-        Ok(written) => Outcome::Acknowledged(written.header.revision),
-        Err(error) if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) => Outcome::Unknown,
-        Err(_) => Outcome::Refused,
+        Ok(response) => WriteOutcome::Acknowledged(response.header.revision),
+        Err(error) if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) => WriteOutcome::Unknown,
+        Err(_) => WriteOutcome::Refused,
     };
     (write, outcome)
 }
@@ -435,7 +447,7 @@ async fn put(tenant: &Tenant, writer: usize, number: u64) -> (Write, Outcome) {
 /// Reads all keys as one node holds them at a revision.
 async fn state_of(endpoint: &str, target: Revision) -> anyhow::Result<BTreeMap<Bytes, (Bytes, Revision)>> {
     let mut kv = KvServiceClient::connect(format!("http://{endpoint}")).await?;
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + WAIT_MAX;
     let mut request = ScanRequest {
         tenant: TENANT.into(),
         page_size: PAGE_SIZE,
@@ -449,10 +461,10 @@ async fn state_of(endpoint: &str, target: Revision) -> anyhow::Result<BTreeMap<B
     loop {
         ensure!(Instant::now() < deadline, "it does not reach {target}");
         let page = kv.scan(request.clone()).await?.into_inner();
-        // What is handed on was not answered by this node's own replica.
+        // A forwarded request was not answered by this node's own replica.
         let is_own = page.header.as_ref().is_some_and(|header| header.via() == Via::Direct);
         if !is_own {
-            sleep(ASK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
             continue;
         }
         for KeyValue {

@@ -1,4 +1,4 @@
-//! Addresses at which no node takes clients: the error says what does answer there.
+//! Wrong endpoints: the error says what listens there. And a listener survives other protocols than its own.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Somebody who says this to everybody and hangs up.
-async fn somebody(says: &'static [u8]) -> String {
+/// Starts a server that sends these bytes on each connection and closes it; returns its address.
+async fn serve_bytes(says: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -24,12 +24,12 @@ async fn somebody(says: &'static [u8]) -> String {
 }
 
 #[tokio::test]
-async fn an_address_where_no_node_takes_clients_is_explained() {
+async fn wrong_endpoint_error_names_what_listens_there() {
     let world = World::start(1).await;
     let node = world.first().clone();
-    let tls = somebody(b"\x15\x03\x01\0\x02\x02\x46").await;
-    let http = somebody(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-    let ssh = somebody(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+    let tls = serve_bytes(b"\x15\x03\x01\0\x02\x02\x46").await;
+    let http = serve_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let ssh = serve_bytes(b"SSH-2.0-OpenSSH_9.2\r\n").await;
     let https = format!("https://{}", node.client);
     let cases: [(&str, i32, &[&str]); 8] = [
         (&https, 2, &["endpoints", "asks for TLS", "use http:// or host:port"]),
@@ -42,7 +42,7 @@ async fn an_address_where_no_node_takes_clients_is_explained() {
         (
             "127.0.0.1:1",
             3,
-            &["cannot reach 127.0.0.1:1", "see whether the node runs"],
+            &["cannot reach 127.0.0.1:1", "check that the node is running"],
         ),
     ];
     for (address, code, words) in cases {
@@ -65,7 +65,7 @@ async fn an_address_where_no_node_takes_clients_is_explained() {
 }
 
 #[tokio::test]
-async fn a_listener_that_is_spoken_to_in_tongues_hangs_up_and_goes_on() {
+async fn listener_survives_invalid_protocol() {
     let world = World::start(1).await;
     let node = world.first().clone();
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
@@ -80,7 +80,7 @@ async fn a_listener_that_is_spoken_to_in_tongues_hangs_up_and_goes_on() {
             stream.shutdown().await.unwrap();
             let mut answer = Vec::new();
             let ended = stream.read_to_end(&mut answer);
-            // It may hang up in the middle of what it is told.
+            // It may close the connection in the middle of the input.
             let _ = tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
         }
     }

@@ -1,4 +1,5 @@
-//! What a caller cancels, or does not wait for long: it costs nothing if it has not begun, and is answered in any case.
+//! Cancelled operations and short deadlines in a pipeline: no effect if the operation has not begun, a response in any
+//! case.
 
 use std::{
     collections::VecDeque,
@@ -15,15 +16,15 @@ use stead_api::{
 };
 use stead_client::ErrorKind;
 use stead_testing::Fixture;
-use stead_tests::process::{alone, binary};
+use stead_tests::process::{binary, exclusive_lock};
 use tokio::sync::mpsc;
 use tonic::{Streaming, transport::Channel};
 
-/// A pipeline, by hand.
+/// Pipeline stream, driven by hand.
 struct Pipeline {
     messages: mpsc::UnboundedSender<PipelineRequest>,
     answers: Streaming<PipelineResponse>,
-    /// Came with others.
+    /// Answers that arrived in one message with others.
     ready: VecDeque<Answer>,
 }
 
@@ -46,7 +47,7 @@ impl Pipeline {
         self.messages.send(message).unwrap();
     }
 
-    /// The next answer.
+    /// Returns the next answer.
     async fn answer(&mut self) -> (u64, Result<Response, stead_client::Error>) {
         while self.ready.is_empty() {
             self.ready
@@ -83,14 +84,14 @@ fn put(id: u64, key: &'static str) -> Operation {
 
 fn is_cancelled(answer: (u64, Result<Response, stead_client::Error>), id: u64) -> bool {
     let error = answer.1.unwrap_err();
-    let told = error.kind == ErrorKind::DeadlineExceeded && error.message.contains("cancelled");
-    assert!(told && answer.0 == id, "{}: {error}", answer.0);
-    told
+    let is_expected = error.kind == ErrorKind::DeadlineExceeded && error.message.contains("cancelled");
+    assert!(is_expected && answer.0 == id, "{}: {error}", answer.0);
+    is_expected
 }
 
 #[tokio::test]
-async fn what_is_cancelled_before_it_begins_never_happens_at_home_or_on_its_way_there() {
-    let _alone = alone();
+async fn operation_cancelled_before_start_has_no_effect() {
+    let _lock = exclusive_lock();
     let builder = Fixture::builder().binary(binary());
     let cluster = builder.region("us-east", 1).region("eu-west", 1).start().await.unwrap();
     cluster.create_tenant("acme", "us-east").await.unwrap();
@@ -100,11 +101,11 @@ async fn what_is_cancelled_before_it_begins_never_happens_at_home_or_on_its_way_
     first.sort_by_key(|(id, _)| *id);
     let [one, two] = first;
     assert!(is_cancelled(one, 1) && two.1.is_ok());
-    // What was done before it was cancelled is done, and the id can be used again.
+    // An operation that took effect before it was cancelled stays, and its id can be used again.
     home.send(Vec::new(), vec![2]);
     home.put(2, "again").await.unwrap();
 
-    // A write far from home, handed on over a link that was lost and cannot be opened again yet.
+    // A write far from home, forwarded over a link that was lost and cannot be opened again yet.
     let mut far = Pipeline::open(&cluster, 1).await;
     far.put(3, "far").await.unwrap();
     cluster.kill("us-east-1").await.unwrap();
@@ -134,8 +135,8 @@ async fn what_is_cancelled_before_it_begins_never_happens_at_home_or_on_its_way_
 }
 
 #[tokio::test]
-async fn who_waits_for_a_moment_is_answered_then_though_others_of_the_message_wait_for_long() {
-    let _alone = alone();
+async fn short_deadline_is_kept_beside_long_ones() {
+    let _lock = exclusive_lock();
     let builder = Fixture::builder().binary(binary());
     let cluster = builder.region("us-east", 3).start().await.unwrap();
     cluster.create_tenant("acme", "us-east").await.unwrap();

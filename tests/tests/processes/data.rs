@@ -1,5 +1,5 @@
-//! The data API on a real node, by the client library and by the command line: transactions, conditions, ends of keys,
-//! ranges and scans.
+//! Data API on a real node, by the client library and by the command line: transactions, conditions, TTLs, ranges and
+//! scans.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use stead_api::{
     },
 };
 use stead_client::{
-    Client, Condition, Config, ErrorKind, Increment, KeyRange, NotAdmitted, Op, OpResult, Operand, Read, Relation,
-    Scan, Tenant, Write,
+    Client, Condition, Config, ErrorKind, Increment, KeyRange, Op, OpResult, Operand, ReadOptions, RejectedIncrement,
+    Relation, ScanOptions, Tenant, WriteOptions,
 };
 use stead_tests::process::World;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
-use crate::requests::{failed, refused};
+use crate::requests::{assert_failed, assert_refused};
 
 async fn world() -> (World, Tenant) {
     let world = World::start(1).await;
@@ -37,7 +37,7 @@ async fn value(acme: &Tenant, key: &'static str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_transaction_is_done_whole_or_not_at_all() {
+async fn transaction_is_atomic() {
     let (world, acme) = world().await;
     acme.put("stock", "1").await.unwrap();
     let order = |id: &'static str| {
@@ -57,7 +57,7 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
     let done = order("order/1").send().await.unwrap();
     assert!(done.succeeded && !done.repeated);
     let (stock, put) = (
-        OpResult::Incremented {
+        OpResult::Increment {
             value: 0,
             previous: None,
         },
@@ -68,7 +68,7 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
         [
             stock,
             put,
-            OpResult::Appended {
+            OpResult::Append {
                 length: 7,
                 previous: None
             }
@@ -80,7 +80,10 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
     );
 
     let sold_out = order("order/2").send().await.unwrap();
-    assert_eq!(sold_out.not_admitted, Some(NotAdmitted { operation: 0, value: 0 }));
+    assert_eq!(
+        sold_out.not_admitted,
+        Some(RejectedIncrement { operation: 0, value: 0 })
+    );
     assert_eq!(
         (value(&acme, "order/2").await, value(&acme, "log").await),
         (None, Some("order/1".into()))
@@ -90,7 +93,7 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
     let otherwise = order("order/3").send().await.unwrap();
     assert_eq!(
         (otherwise.succeeded, otherwise.results),
-        (false, vec![OpResult::Got(None)])
+        (false, vec![OpResult::Get(None)])
     );
     assert_eq!(value(&acme, "order/3").await, None);
 
@@ -106,11 +109,11 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
         }
     );
     assert_eq!(value(&acme, "a").await, None);
-    said(&world).await;
+    check_command_line(&world).await;
 }
 
-/// The same on the command line.
-async fn said(world: &World) {
+/// Transactions on the command line.
+async fn check_command_line(world: &World) {
     let said = [
         "kv",
         "txn",
@@ -150,19 +153,19 @@ async fn said(world: &World) {
         ("--then", "put 'k", "a quote is not closed"),
     ];
     for (flag, text, word) in wrong {
-        failed(&world.stead(["kv", "txn", "acme", flag, text]).await, 2, &[text, word]);
+        assert_failed(&world.stead(["kv", "txn", "acme", flag, text]).await, 2, &[text, word]);
     }
 }
 
 #[tokio::test]
-async fn conditions_compare_and_what_a_key_holds_outlives_the_wrong_ones() {
+async fn failed_conditions_leave_key_unchanged() {
     let (_world, acme) = world().await;
     let first = acme.put("k", "b").await.unwrap().header.revision;
     let second = acme.put("k", "b").await.unwrap().header.revision;
     let holds = [
         Condition::Exists,
-        Condition::modified(second),
-        Condition::holds("b"),
+        Condition::modified_at(second),
+        Condition::value_equals("b"),
         Condition::Compared(Relation::Greater, Operand::Modified(first)),
         Condition::Compared(Relation::NotEqual, Operand::Created(second)),
         Condition::Compared(Relation::Equal, Operand::Version(2)),
@@ -170,14 +173,14 @@ async fn conditions_compare_and_what_a_key_holds_outlives_the_wrong_ones() {
     ];
     let fails = [
         Condition::Absent,
-        Condition::modified(first),
-        Condition::holds("a"),
+        Condition::modified_at(first),
+        Condition::value_equals("a"),
         Condition::Compared(Relation::Less, Operand::Created(first)),
         Condition::Compared(Relation::Greater, Operand::Version(2)),
     ];
-    let with = |condition: &Condition| Write {
+    let with = |condition: &Condition| WriteOptions {
         precondition: Some(condition.clone()),
-        ..Write::default()
+        ..WriteOptions::default()
     };
     for condition in &fails {
         let error = acme.put_with("k", "x", &with(condition)).await.unwrap_err();
@@ -205,7 +208,7 @@ async fn conditions_compare_and_what_a_key_holds_outlives_the_wrong_ones() {
             .unwrap();
         assert!(done.succeeded, "{condition:?}");
     }
-    // Of what does not exist nothing but its absence holds.
+    // Of an absent key only `Absent` holds.
     for condition in holds.iter().chain(&fails[1..]) {
         let error = acme.put_with("none", "x", &with(condition)).await.unwrap_err();
         assert!(matches!(error.kind, ErrorKind::ConditionFailed { .. }), "{condition:?}");
@@ -222,15 +225,20 @@ async fn conditions_compare_and_what_a_key_holds_outlives_the_wrong_ones() {
 }
 
 #[tokio::test]
-async fn a_key_with_an_end_goes_by_itself_and_another_put_keeps_it() {
+async fn key_with_ttl_expires_unless_overwritten() {
     let (world, acme) = world().await;
     let ttl = Duration::from_millis(300);
-    let put = acme.put_expiring("short", "x", ttl, &Write::default()).await.unwrap();
+    let put = acme
+        .put_expiring("short", "x", ttl, &WriteOptions::default())
+        .await
+        .unwrap();
     let item = acme.get("short").await.unwrap().item.unwrap();
     assert_eq!(item.expires.unwrap().0, put.header.tenant_time.0 + 300);
-    acme.put_expiring("kept", "1", ttl, &Write::default()).await.unwrap();
+    acme.put_expiring("kept", "1", ttl, &WriteOptions::default())
+        .await
+        .unwrap();
     acme.put("kept", "2").await.unwrap();
-    acme.put_expiring("number", "1", Duration::from_secs(3600), &Write::default())
+    acme.put_expiring("number", "1", Duration::from_secs(3600), &WriteOptions::default())
         .await
         .unwrap();
     acme.increment("number", 1).await.unwrap();
@@ -249,9 +257,9 @@ async fn a_key_with_an_end_goes_by_itself_and_another_put_keeps_it() {
         (value(&acme, "kept").await, value(&acme, "number").await),
         (Some("2".into()), Some("2".into()))
     );
-    let before = Read {
+    let before = ReadOptions {
         revision: Some(put.header.revision),
-        ..Read::default()
+        ..ReadOptions::default()
     };
     assert!(
         acme.get_with("short", &before).await.unwrap().item.is_some(),
@@ -259,7 +267,7 @@ async fn a_key_with_an_end_goes_by_itself_and_another_put_keeps_it() {
     );
 
     let ran = world.stead(["kv", "put", "acme", "cli", "x", "--ttl", "0s"]).await;
-    failed(&ran, 2, &["ttl", "1 to", "3660 days"]);
+    assert_failed(&ran, 2, &["ttl", "1 to", "3660 days"]);
     let ran = world
         .stead(["kv", "put", "acme", "cli", "x", "--ttl", "2h", "-o", "json"])
         .await;
@@ -267,7 +275,7 @@ async fn a_key_with_an_end_goes_by_itself_and_another_put_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_large_range_is_scanned_at_one_revision_and_deleted_in_steps() {
+async fn large_range_scans_one_revision_and_deletes_in_steps() {
     let (world, acme) = world().await;
     let keys = 1_100;
     let put = |number: usize| {
@@ -276,10 +284,10 @@ async fn a_large_range_is_scanned_at_one_revision_and_deleted_in_steps() {
     };
     futures::future::join_all((0..keys).map(put)).await;
     acme.put("l", "stays").await.unwrap();
-    let scan = Scan {
+    let scan = ScanOptions {
         prefix: "k/".into(),
         reverse: true,
-        ..Scan::default()
+        ..ScanOptions::default()
     };
     let mut stream = acme.scan_stream(&scan);
     let mut seen = Vec::new();
@@ -294,7 +302,7 @@ async fn a_large_range_is_scanned_at_one_revision_and_deleted_in_steps() {
     assert!(seen.is_sorted_by(|one, next| one > next));
 
     let failed_ask = world.stead(["kv", "delete-range", "acme", "--prefix", "k/"]).await;
-    failed(&failed_ask, 2, &["tenant acme would lose 1099 keys", "--yes"]);
+    assert_failed(&failed_ask, 2, &["tenant acme would lose 1099 keys", "--yes"]);
     let deleted = acme.delete_range(&KeyRange::prefix("k/")).await.unwrap();
     assert_eq!((deleted.keys, deleted.changes, deleted.repeated), (1_099, 3, false));
     assert_eq!(acme.delete_range(&KeyRange::prefix("k/")).await.unwrap().keys, 0);
@@ -346,9 +354,9 @@ fn many(count: usize) -> Vec<TxnOperation> {
     (0..count).map(|number| op_get(format!("k{number}"))).collect()
 }
 
-type Wrong = (TxnRequest, &'static str, &'static str);
+type InvalidTxn = (TxnRequest, &'static str, &'static str);
 
-fn wrong_branches() -> Vec<Wrong> {
+fn invalid_branches() -> Vec<InvalidTxn> {
     let then = |field, words, then| (txn(vec![], then), field, words);
     let large = ["a", "b", "c", "d"].map(|key| op_put(key, 1 << 20));
     vec![
@@ -362,7 +370,7 @@ fn wrong_branches() -> Vec<Wrong> {
     ]
 }
 
-fn wrong_compares() -> Vec<Wrong> {
+fn invalid_compares() -> Vec<InvalidTxn> {
     let when = |field, words, compares| (txn(compares, many(1)), field, words);
     let version = |key, version| compare(key, Some(Target::Version(version)));
     let far = Revision {
@@ -397,43 +405,43 @@ fn wrong_compares() -> Vec<Wrong> {
 }
 
 #[tokio::test]
-async fn what_no_transaction_can_mean_is_refused_with_its_place() {
+async fn invalid_transaction_is_refused_with_its_field() {
     let (world, acme) = world().await;
     let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
     let mut kv = KvServiceClient::new(channel.connect().await.unwrap());
     kv.txn(txn(vec![], many(512))).await.unwrap();
-    for (request, field, words) in wrong_branches().into_iter().chain(wrong_compares()) {
-        refused(kv.txn(request).await, field, &[words]);
+    for (request, field, words) in invalid_branches().into_iter().chain(invalid_compares()) {
+        assert_refused(kv.txn(request).await, field, &[words]);
     }
-    ranges_and_ends(&mut kv).await;
+    invalid_ranges_and_ttls(&mut kv).await;
 
     let large = ["a", "b", "c", "d", "e"];
     for key in large {
         acme.put(key, vec![0; 1 << 20]).await.unwrap();
     }
-    refused(
+    assert_refused(
         kv.txn(txn(vec![], large.map(op_get).into())).await,
         "then",
         &["at most 3145728", "fewer keys"],
     );
-    let keys = Scan {
+    let keys = ScanOptions {
         keys_only: true,
-        ..Scan::default()
+        ..ScanOptions::default()
     };
     let found = acme.scan(&keys).await.unwrap();
     let sequence = found.header.revision.sequence().get();
     assert_eq!((found.count, sequence), (5, 5), "nothing else was written");
 }
 
-async fn ranges_and_ends(kv: &mut KvServiceClient<Channel>) {
+async fn invalid_ranges_and_ttls(kv: &mut KvServiceClient<Channel>) {
     let range = |all, prefix: &'static str| DeleteRangeRequest {
         tenant: "acme".into(),
         prefix: prefix.into(),
         all,
         ..DeleteRangeRequest::default()
     };
-    refused(kv.delete_range(range(false, "")).await, "all", &["no range is named"]);
-    refused(kv.delete_range(range(true, "a")).await, "all", &["leave out"]);
+    assert_refused(kv.delete_range(range(false, "")).await, "all", &["no range is named"]);
+    assert_refused(kv.delete_range(range(true, "a")).await, "all", &["leave out"]);
     let put = |ttl| PutRequest {
         tenant: "acme".into(),
         key: "a".into(),
@@ -445,7 +453,7 @@ async fn ranges_and_ends(kv: &mut KvServiceClient<Channel>) {
         Duration::from_micros(1_500),
         Duration::from_secs(3661 * 24 * 3600),
     ] {
-        refused(
+        assert_refused(
             kv.put(put(wrong)).await,
             "ttl",
             &["whole number of milliseconds", "3660 days"],

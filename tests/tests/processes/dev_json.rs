@@ -1,4 +1,4 @@
-//! `stead dev --json`: a cluster for tests in any language, over standard input and output.
+//! Tests of `stead dev --json`: a cluster for tests in any language, over standard input and output.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use stead_tests::process::{Ran, alone, binary, run, stead};
+use stead_tests::process::{CommandOutput, binary, exclusive_lock, run, stead_command};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -16,23 +16,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long an event may take, on a machine that is busy with other tests.
-const LONG: Duration = Duration::from_secs(60);
+/// Longest wait for an event, on a machine that is busy with other tests.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A cluster as a test in another language has it. Its folder is made in `home`.
-struct Dev {
+/// Process `stead dev --json`, as a test in another language runs it. Its folder is made in `home`.
+struct DevProcess {
     child: Child,
     commands: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Events that came while another one was waited for: one that a command causes may come before its answer.
-    passed_over: Vec<Value>,
+    /// Events that arrived while another one was waited for: an event of a command may come before its answer.
+    skipped_events: Vec<Value>,
     home: TempDir,
 }
 
-impl Dev {
+impl DevProcess {
     fn start(arguments: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut command = stead(home.path());
+        let mut command = stead_command(home.path());
         command
             .args(["dev", "--json"])
             .args(arguments)
@@ -44,34 +44,34 @@ impl Dev {
             commands: child.stdin.take(),
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
             child,
-            passed_over: Vec::new(),
+            skipped_events: Vec::new(),
             home,
         }
     }
 
     /// Returns the next line, `None` at the end.
     async fn next(&mut self) -> Option<Value> {
-        let line = timeout(LONG, self.lines.next_line()).await.expect("a line in time");
+        let line = timeout(WAIT_MAX, self.lines.next_line()).await.expect("a line in time");
         let event: Value = serde_json::from_str(&line.unwrap()?).expect("J1: every line is JSON");
         assert!(event["event"].is_string(), "{event}");
         Some(event)
     }
 
     /// Returns the first event of this name that was not returned yet.
-    async fn event(&mut self, name: &str) -> Value {
-        if let Some(at) = self.passed_over.iter().position(|event| event["event"] == name) {
-            return self.passed_over.remove(at);
+    async fn wait_for_event(&mut self, name: &str) -> Value {
+        if let Some(at) = self.skipped_events.iter().position(|event| event["event"] == name) {
+            return self.skipped_events.remove(at);
         }
         loop {
             let event = self.next().await.unwrap_or_else(|| panic!("it ended before {name}"));
             if event["event"] == name {
                 return event;
             }
-            self.passed_over.push(event);
+            self.skipped_events.push(event);
         }
     }
 
-    async fn ask(&mut self, command: Value) -> Value {
+    async fn send_command(&mut self, command: Value) -> Value {
         let line = format!("{command}\n");
         self.commands
             .as_mut()
@@ -79,19 +79,19 @@ impl Dev {
             .write_all(line.as_bytes())
             .await
             .unwrap();
-        self.event("answer").await
+        self.wait_for_event("answer").await
     }
 
-    async fn ended(&mut self) -> ExitStatus {
-        timeout(LONG, self.child.wait())
+    async fn wait_for_exit(&mut self) -> ExitStatus {
+        timeout(WAIT_MAX, self.child.wait())
             .await
             .expect("it ends in time")
             .unwrap()
     }
 
-    /// Runs `stead` with the variables that `ready` has.
-    async fn stead(&self, ready: &Value, arguments: &[&str]) -> Ran {
-        let mut command = stead(self.home.path());
+    /// Runs `stead` with the variables of the event `ready`.
+    async fn stead(&self, ready: &Value, arguments: &[&str]) -> CommandOutput {
+        let mut command = stead_command(self.home.path());
         for (name, value) in ready["environment"].as_object().unwrap() {
             command.env(name, value.as_str().unwrap());
         }
@@ -99,8 +99,8 @@ impl Dev {
         run(command).await
     }
 
-    /// What is left where folders of clusters are made.
-    fn left(&self) -> Vec<PathBuf> {
+    /// Returns the files that are left where folders of clusters are made.
+    fn remaining_files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.home.path()).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     }
@@ -121,15 +121,15 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(LONG, wait)
+    timeout(WAIT_MAX, wait)
         .await
         .unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
 #[tokio::test]
-async fn a_test_in_any_language_drives_a_cluster_and_leaves_nothing() {
-    let _alone = alone();
-    let mut dev = Dev::start(&["--regions", "us-east,eu-west:1:DE", "--rtt", "us-east:eu-west=80ms"]);
+async fn dev_json_session_drives_cluster_and_cleans_up() {
+    let _lock = exclusive_lock();
+    let mut dev = DevProcess::start(&["--regions", "us-east,eu-west:1:DE", "--rtt", "us-east:eu-west=80ms"]);
     let ready = dev.next().await.unwrap();
     assert_eq!(ready["event"], "ready", "J3");
     let (regions, far) = (&ready["regions"], &ready["nodes"][1]);
@@ -148,13 +148,13 @@ async fn a_test_in_any_language_drives_a_cluster_and_leaves_nothing() {
     );
     assert_eq!(ready["links"][0]["round_trip_ms"], 80.0);
     assert_eq!(
-        dev.left().len(),
+        dev.remaining_files().len(),
         1,
         "all is in the folder of the cluster, also contexts"
     );
 
     let made = dev
-        .ask(json!({"command": "create-tenant", "name": "acme", "home": "us-east"}))
+        .send_command(json!({"command": "create-tenant", "name": "acme", "home": "us-east"}))
         .await;
     assert_eq!(made, json!({"event": "answer", "ok": "create-tenant: acme"}));
     let far = ["--context", "dev-eu-west", "--timeout", "1s"];
@@ -162,70 +162,76 @@ async fn a_test_in_any_language_drives_a_cluster_and_leaves_nothing() {
     assert_eq!(dev.stead(&ready, &put).await.stdout, "acme@1.1\n");
 
     let cut = dev
-        .ask(json!({"command": "cut", "names": ["us-east", "eu-west"], "id": 7}))
+        .send_command(json!({"command": "cut", "names": ["us-east", "eu-west"], "id": 7}))
         .await;
     assert_eq!(cut, json!({"event": "answer", "id": 7, "ok": "cut: us-east - eu-west"}));
-    let cut = dev.event("link-cut").await;
+    let cut = dev.wait_for_event("link-cut").await;
     assert_eq!(cut["between"], json!(["us-east", "eu-west"]));
     let lost = [&far[..], &["kv", "get", "acme", "credits"]].concat();
     assert_ne!(dev.stead(&ready, &lost).await.code, Some(0), "nothing crosses");
-    let status = dev.ask(json!({"command": "status"})).await;
+    let status = dev.send_command(json!({"command": "status"})).await;
     assert_eq!(status["links"][0]["is_cut"], true);
-    dev.ask(json!({"command": "heal"})).await;
-    dev.event("link-healed").await;
+    dev.send_command(json!({"command": "heal"})).await;
+    dev.wait_for_event("link-healed").await;
     let get = ["kv", "get", "acme", "credits", "--context", "dev-eu-west"];
     assert_eq!(dev.stead(&ready, &get).await.stdout, "100");
 
-    let wrong = dev.ask(json!({"command": "kill", "names": ["us-east-9"]})).await;
+    let wrong = dev
+        .send_command(json!({"command": "kill", "names": ["us-east-9"]}))
+        .await;
     assert_eq!(wrong["error"], "no node, region or pair of regions is named us-east-9");
     let old = processes(&ready);
-    dev.ask(json!({"command": "kill", "names": ["us-east-1"]})).await;
-    assert_eq!(dev.event("node-down").await["node"], "us-east-1");
+    dev.send_command(json!({"command": "kill", "names": ["us-east-1"]}))
+        .await;
+    assert_eq!(dev.wait_for_event("node-down").await["node"], "us-east-1");
     assert!(!is_running(old[0]));
-    // From elsewhere, over the socket.
+    // From another process, over the control socket.
     let data = ready["data"].as_str().unwrap();
     let started = dev.stead(&ready, &["dev", "start", "us-east-1", "--data", data]).await;
     assert_eq!(started.code, Some(0), "{started:?}");
-    let up = dev.event("node-up").await;
+    let up = dev.wait_for_event("node-up").await;
     assert_ne!(up["process"].as_u64(), Some(old[0]));
     assert_eq!(dev.stead(&ready, &get).await.stdout, "100", "its data stayed");
 
-    let status = dev.ask(json!({"command": "status"})).await;
+    let status = dev.send_command(json!({"command": "status"})).await;
     drop(dev.commands.take());
-    assert_eq!(dev.event("stopping").await["reason"], "standard input has ended");
+    assert_eq!(
+        dev.wait_for_event("stopping").await["reason"],
+        "standard input has ended"
+    );
     assert!(dev.next().await.is_none(), "nothing after that");
-    assert!(dev.ended().await.success());
+    assert!(dev.wait_for_exit().await.success());
     assert!(!processes(&status).into_iter().any(is_running));
-    assert_eq!(dev.left(), Vec::<PathBuf>::new());
+    assert_eq!(dev.remaining_files(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
-async fn j2_input_that_ends_before_the_cluster_is_ready_ends_it_too() {
-    let _alone = alone();
-    let mut dev = Dev::start(&[]);
+async fn dev_json_ends_when_input_closes_before_ready() {
+    let _lock = exclusive_lock();
+    let mut dev = DevProcess::start(&[]);
     drop(dev.commands.take());
     let events = [dev.next().await, dev.next().await].map(|event| event.map(|event| event["event"].clone()));
     assert_eq!(events, [Some(json!("stopping")), None]);
-    assert!(dev.ended().await.success());
-    assert_eq!(dev.left(), Vec::<PathBuf>::new());
+    assert!(dev.wait_for_exit().await.success());
+    assert_eq!(dev.remaining_files(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
-async fn a_node_that_ends_by_itself_is_told_and_none_outlives_a_killed_cluster() {
-    let _alone = alone();
-    let mut dev = Dev::start(&["--regions", "eu-west:3"]);
-    let ready = dev.event("ready").await;
+async fn dev_json_reports_dead_node_and_kills_all_at_exit() {
+    let _lock = exclusive_lock();
+    let mut dev = DevProcess::start(&["--regions", "eu-west:3"]);
+    let ready = dev.wait_for_event("ready").await;
     let processes = processes(&ready);
     let killed = Command::new("kill").args(["-9", &processes[1].to_string()]).status();
     assert!(killed.unwrap().success());
-    assert_eq!(dev.event("node-down").await["node"], "eu-west-2");
+    assert_eq!(dev.wait_for_event("node-down").await["node"], "eu-west-2");
     dev.child.kill().await.unwrap();
     until("no node runs", async || !processes.iter().copied().any(is_running)).await;
 }
 
 #[tokio::test]
-async fn a_cluster_that_cannot_be_is_told_as_an_event_and_as_a_failure() {
-    let mut dev = Dev::start(&["--regions", "us_east"]);
+async fn dev_json_invalid_cluster_emits_failed_event() {
+    let mut dev = DevProcess::start(&["--regions", "us_east"]);
     let failed = dev.next().await.unwrap();
     assert_eq!(failed["event"], "failed");
     assert!(
@@ -233,13 +239,13 @@ async fn a_cluster_that_cannot_be_is_told_as_an_event_and_as_a_failure() {
         "{failed}"
     );
     assert!(dev.next().await.is_none());
-    assert_eq!(dev.ended().await.code(), Some(1));
-    assert_eq!(dev.left(), Vec::<PathBuf>::new());
+    assert_eq!(dev.wait_for_exit().await.code(), Some(1));
+    assert_eq!(dev.remaining_files(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
-async fn the_documented_python_runs() {
-    let _alone = alone();
+async fn documented_python_example_runs() {
+    let _lock = exclusive_lock();
     let python = Command::new("python3").arg("--version").output();
     if !python.is_ok_and(|output| output.status.success()) {
         eprintln!("no python3 is here: its example is not run");

@@ -1,10 +1,10 @@
-//! Past its end a key is gone, from the first moment on, for writes and for linearizable reads.
+//! Expiry of keys: past its TTL a key is absent for writes and for linearizable reads, from the first moment on.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stead_client::{Error, Scan, Tenant, Write};
+use stead_client::{Error, ScanOptions, Tenant, WriteOptions};
 use stead_testing::Fixture;
-use stead_tests::process::{alone, binary};
+use stead_tests::process::{binary, exclusive_lock};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -12,15 +12,18 @@ use tokio::{
 
 const TTL: Duration = Duration::from_millis(400);
 
-/// The node and this program have one clock.
+/// Returns the wall clock, which the node and this program share.
 fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(now.as_millis()).unwrap()
 }
 
-/// Puts a key, and returns when it ends.
+/// Puts a key with a TTL, and returns when it expires.
 async fn put(tenant: &Tenant, key: &'static str) -> u64 {
-    let put = tenant.put_expiring(key, "7", TTL, &Write::default()).await.unwrap();
+    let put = tenant
+        .put_expiring(key, "7", TTL, &WriteOptions::default())
+        .await
+        .unwrap();
     put.header.tenant_time.0 + u64::try_from(TTL.as_millis()).unwrap()
 }
 
@@ -30,8 +33,8 @@ async fn until_past(end: u64) {
 }
 
 #[tokio::test]
-async fn key_past_its_end_is_gone_for_reads_and_writes() {
-    let _alone = alone();
+async fn expired_key_is_gone_for_reads_and_writes() {
+    let _lock = exclusive_lock();
     let cluster = Fixture::builder()
         .binary(binary())
         .region("eu-west", 1)
@@ -45,13 +48,13 @@ async fn key_past_its_end_is_gone_for_reads_and_writes() {
         until_past(end).await;
         match round % 5 {
             0 => assert_eq!(tenant.get("k").await.unwrap().item, None),
-            1 => assert_eq!(tenant.scan(&Scan::default()).await.unwrap().items, Vec::new()),
+            1 => assert_eq!(tenant.scan(&ScanOptions::default()).await.unwrap().items, Vec::new()),
             2 => assert_eq!(tenant.increment("k", 1).await.unwrap().value, Some(1)),
             3 => assert!(!tenant.delete("k").await.unwrap().existed),
             _ => {
-                let count = Scan {
+                let count = ScanOptions {
                     count_only: true,
-                    ..Scan::default()
+                    ..ScanOptions::default()
                 };
                 assert_eq!(tenant.scan(&count).await.unwrap().count, 0);
             }
@@ -61,7 +64,7 @@ async fn key_past_its_end_is_gone_for_reads_and_writes() {
     increments_do_not_vanish(&tenant).await;
 }
 
-/// Sixteen count until long past the end: each that is acknowledged past it is there afterwards.
+/// Sixteen callers increment a key until after its expiry: each increment acknowledged after it is there at the end.
 async fn increments_do_not_vanish(tenant: &Tenant) {
     let end = put(tenant, "n").await;
     let until = Instant::now() + TTL + Duration::from_millis(250);

@@ -1,4 +1,4 @@
-//! The fixture for services' own tests, with real nodes.
+//! Tests of `stead_testing::Fixture`, the fixture for services' own tests, with real nodes.
 
 use std::{
     fs,
@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stead_client::{Consistency, Read, Tenant, Write};
+use stead_client::{Consistency, ReadOptions, Tenant, WriteOptions};
 use stead_testing::{Builder, Fixture, fixture};
-use stead_tests::process::{alone, binary};
+use stead_tests::process::{binary, exclusive_lock};
 use tokio::{runtime::Runtime, time::sleep};
 
 const ROUND_TRIP: Duration = Duration::from_millis(80);
-/// What is waited for on a machine that is busy with other tests.
-const LONG: Duration = Duration::from_secs(60);
-/// How long a call across a cut is given before it is said to fail.
-const SHORT: Duration = Duration::from_millis(700);
+/// Longest wait on a machine that is busy with other tests.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Timeout of a call across a cut.
+const CUT_TIMEOUT: Duration = Duration::from_millis(700);
 
 fn builder() -> Builder {
     Fixture::builder().binary(binary())
@@ -28,7 +28,7 @@ fn two_regions() -> Builder {
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + WAIT_MAX;
     while !holds().await {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         sleep(Duration::from_millis(10)).await;
@@ -48,14 +48,14 @@ fn is_running(process: u32) -> bool {
     Path::new(&format!("/proc/{process}")).exists()
 }
 
-async fn value_of(tenant: &Tenant, read: &Read) -> Option<String> {
+async fn value_of(tenant: &Tenant, read: &ReadOptions) -> Option<String> {
     let item = tenant.get_with("credits", read).await.unwrap().item?;
     Some(String::from_utf8(item.value.to_vec()).unwrap())
 }
 
 #[tokio::test]
-async fn f1_a_service_is_tested_across_regions_cuts_and_deaths_and_nothing_is_left() {
-    let _alone = alone();
+async fn fixture_survives_cuts_and_kills_and_cleans_up() {
+    let _lock = exclusive_lock();
     let cluster = two_regions().start().await.unwrap();
     cluster.create_tenant("acme", "us-east").await.unwrap();
     let far = cluster.client("eu-west").await.unwrap().tenant("acme").unwrap();
@@ -64,17 +64,17 @@ async fn f1_a_service_is_tested_across_regions_cuts_and_deaths_and_nothing_is_le
     let asked = Instant::now();
     far.put("credits", "99").await.unwrap();
     assert!(asked.elapsed() >= ROUND_TRIP, "{:?} is no sea", asked.elapsed());
-    assert_eq!(value_of(&home, &Read::default()).await.unwrap(), "99");
-    let local = Read::at(Consistency::Local);
+    assert_eq!(value_of(&home, &ReadOptions::default()).await.unwrap(), "99");
+    let local = ReadOptions::at(Consistency::Local);
     until("eu-west has followed", async || {
         value_of(&far, &local).await.as_deref() == Some("99")
     })
     .await;
 
     cluster.cut("us-east", "eu-west").unwrap();
-    let write = Write {
-        timeout: Some(SHORT),
-        ..Write::default()
+    let write = WriteOptions {
+        timeout: Some(CUT_TIMEOUT),
+        ..WriteOptions::default()
     };
     far.put_with("lost", "1", &write).await.unwrap_err();
     home.put("credits", "98").await.unwrap();
@@ -89,7 +89,11 @@ async fn f1_a_service_is_tested_across_regions_cuts_and_deaths_and_nothing_is_le
     let refused = cluster.kill("us-east-1").await.unwrap_err().to_string();
     assert_eq!(refused, "us-east-1 is not running");
     cluster.start("us-east-1").await.unwrap();
-    assert_eq!(value_of(&far, &Read::default()).await.unwrap(), "97", "its data stayed");
+    assert_eq!(
+        value_of(&far, &ReadOptions::default()).await.unwrap(),
+        "97",
+        "its data stayed"
+    );
 
     let (processes, folder) = (processes(&cluster).await, cluster.folder().to_owned());
     assert!(folder.join("us-east-1.log").exists());
@@ -99,8 +103,8 @@ async fn f1_a_service_is_tested_across_regions_cuts_and_deaths_and_nothing_is_le
 }
 
 #[tokio::test]
-async fn one_node_is_up_in_a_moment_and_two_fixtures_share_nothing() {
-    let _alone = alone();
+async fn fixtures_start_concurrently_and_share_nothing() {
+    let _lock = exclusive_lock();
     let one = || builder().region("eu-west", 1).start();
     let (first, second) = tokio::join!(one(), one());
     let (first, second) = (first.unwrap(), second.unwrap());
@@ -120,12 +124,12 @@ async fn one_node_is_up_in_a_moment_and_two_fixtures_share_nothing() {
     }
     drop(second);
     let acme = first.client("eu-west").await.unwrap().tenant("acme").unwrap();
-    assert_eq!(value_of(&acme, &Read::default()).await.unwrap(), "first");
+    assert_eq!(value_of(&acme, &ReadOptions::default()).await.unwrap(), "first");
 }
 
 #[tokio::test]
-async fn a_region_of_three_goes_on_without_one_that_is_killed_or_frozen() {
-    let _alone = alone();
+async fn region_of_three_serves_without_one_node() {
+    let _lock = exclusive_lock();
     let cluster = builder().region("eu-west", 3).start().await.unwrap();
     cluster.create_tenant("acme", "eu-west").await.unwrap();
     let acme = cluster.client("eu-west").await.unwrap().tenant("acme").unwrap();
@@ -145,12 +149,12 @@ async fn a_region_of_three_goes_on_without_one_that_is_killed_or_frozen() {
     acme.put("credits", "without 1").await.unwrap();
     cluster.thaw("eu-west-1").await.unwrap();
     cluster.ready().await.unwrap();
-    assert_eq!(value_of(&acme, &Read::default()).await.unwrap(), "without 1");
+    assert_eq!(value_of(&acme, &ReadOptions::default()).await.unwrap(), "without 1");
 }
 
 #[test]
-fn f2_a_fixture_outlives_the_runtime_that_started_it() {
-    let _alone = alone();
+fn fixture_outlives_the_runtime_that_started_it() {
+    let _lock = exclusive_lock();
     let starting = Runtime::new().unwrap();
     let cluster = starting.block_on(two_regions().start()).unwrap();
     starting.block_on(cluster.create_tenant("acme", "us-east")).unwrap();
@@ -164,20 +168,20 @@ fn f2_a_fixture_outlives_the_runtime_that_started_it() {
         far.put("credits", "1").await.unwrap();
         cluster.kill("eu-west-1").await.unwrap();
         cluster.start("eu-west-1").await.unwrap();
-        assert_eq!(value_of(&far, &Read::default()).await.unwrap(), "1");
+        assert_eq!(value_of(&far, &ReadOptions::default()).await.unwrap(), "1");
         drop(cluster);
     });
 }
 
 #[tokio::test]
-async fn a_test_that_panics_finds_the_logs_of_its_nodes() {
-    let _alone = alone();
-    let (told, folder) = tokio::sync::oneshot::channel::<(PathBuf, u32)>();
+async fn fixture_keeps_logs_when_test_panics() {
+    let _lock = exclusive_lock();
+    let (sender, folder) = tokio::sync::oneshot::channel::<(PathBuf, u32)>();
     let panicking = std::thread::spawn(move || {
         Runtime::new().unwrap().block_on(async {
             let cluster = builder().region("eu-west", 1).start().await.unwrap();
             let process = cluster.process("eu-west-1").await.unwrap();
-            told.send((cluster.folder().to_owned(), process)).unwrap();
+            sender.send((cluster.folder().to_owned(), process)).unwrap();
             panic!("as a test does");
         })
     });
@@ -190,8 +194,8 @@ async fn a_test_that_panics_finds_the_logs_of_its_nodes() {
 }
 
 #[tokio::test]
-async fn a_test_that_returns_an_error_finds_the_logs_of_its_nodes() {
-    let _alone = alone();
+async fn fixture_keeps_logs_when_test_returns_error() {
+    let _lock = exclusive_lock();
     for outcome in [Ok(()), Err("as a test does")] {
         let cluster = builder().region("eu-west", 1).start().await.unwrap();
         let folder = cluster.folder().to_owned();
@@ -203,29 +207,29 @@ async fn a_test_that_returns_an_error_finds_the_logs_of_its_nodes() {
     }
 }
 
-/// Not a test by itself: a test's process that is killed, see below.
+/// Helper process, not a test by itself: it is killed by the next test.
 #[tokio::test]
-async fn pretend_test() {
-    if std::env::var_os("PRETEND_TEST").is_some() {
+async fn killed_test_process() {
+    if std::env::var_os("KILLED_TEST_FILE").is_some() {
         let cluster = builder().region("eu-west", 1).start().await.unwrap();
-        let told = format!("{}\n{}", processes(&cluster).await[0], cluster.folder().display());
-        fs::write(std::env::var_os("PRETEND_TEST").unwrap(), told).unwrap();
+        let node = format!("{}\n{}", processes(&cluster).await[0], cluster.folder().display());
+        fs::write(std::env::var_os("KILLED_TEST_FILE").unwrap(), node).unwrap();
         std::future::pending::<()>().await;
     }
 }
 
 #[tokio::test]
-async fn c1_no_node_outlives_a_test_process_that_is_killed() {
-    let _alone = alone();
+async fn fixture_nodes_die_with_killed_test_process() {
+    let _lock = exclusive_lock();
     let below = tempfile::tempdir().unwrap();
-    let told = below.path().join("told");
+    let node_file = below.path().join("node");
     let mut test = Command::new(std::env::current_exe().unwrap());
-    test.args(["fixture::pretend_test", "--exact", "--nocapture"]);
-    test.env("PRETEND_TEST", &told).env("TMPDIR", below.path());
+    test.args(["fixture::killed_test_process", "--exact", "--nocapture"]);
+    test.env("KILLED_TEST_FILE", &node_file).env("TMPDIR", below.path());
     let mut test = test.stdout(Stdio::null()).spawn().unwrap();
     let lines = async || {
         Some(
-            fs::read_to_string(&told)
+            fs::read_to_string(&node_file)
                 .ok()?
                 .split_once('\n')?
                 .0
@@ -242,13 +246,13 @@ async fn c1_no_node_outlives_a_test_process_that_is_killed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_is_told_in_words_that_help() {
+async fn fixture_start_error_names_the_cause() {
     let error = async |builder: Builder| builder.start().await.unwrap_err();
-    let nobody = builder().region("eu-west", 1).binary("/nowhere/stead");
-    assert!(matches!(error(nobody).await, fixture::Error::NotRunnable { .. }));
+    let missing = builder().region("eu-west", 1).binary("/nowhere/stead");
+    assert!(matches!(error(missing).await, fixture::Error::NotRunnable { .. }));
     let nothing = error(builder()).await.to_string();
     assert!(nothing.contains("at least one region"), "{nothing}");
-    let other = builder().region("eu-west", 1).binary("/bin/echo").patience(LONG);
+    let other = builder().region("eu-west", 1).binary("/bin/echo").patience(WAIT_MAX);
     let other = format!("{:?}", error(other).await);
     assert!(
         other.contains("eu-west-1 ended") && other.contains("serve --config"),

@@ -1,8 +1,8 @@
-//! How a node says that it can serve: over HTTP, and by the standard services of gRPC.
+//! Health and readiness of a node, over HTTP and by the standard services of gRPC.
 
 use std::time::Duration;
 
-use stead_tests::process::{World, get};
+use stead_tests::process::{World, http_get};
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-const LONG: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -24,12 +24,12 @@ async fn channel(world: &World) -> Channel {
 }
 
 #[tokio::test]
-async fn http_says_how_the_node_is_and_where_tenants_live() {
+async fn http_serves_health_metrics_and_routes() {
     let world = World::start(1).await;
     let made = world.stead(["tenant", "create", "acme"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
     let http = world.first().http.clone();
-    let asked = async |path: &str| get(&http, path).await.unwrap();
+    let asked = async |path: &str| http_get(&http, path).await.unwrap();
     for path in ["/livez", "/readyz", "/readyz/region"] {
         assert_eq!(asked(path).await, (200, "ok\n".into()), "{path}");
     }
@@ -73,7 +73,7 @@ async fn http_says_how_the_node_is_and_where_tenants_live() {
 }
 
 #[tokio::test]
-async fn reflection_names_every_service_and_each_of_them_has_a_health() {
+async fn reflection_lists_services_and_each_has_health() {
     let world = World::start(1).await;
     let channel = channel(&world).await;
     let list = ServerReflectionRequest {
@@ -106,16 +106,16 @@ async fn reflection_names_every_service_and_each_of_them_has_a_health() {
 }
 
 #[tokio::test]
-async fn a_node_without_a_quorum_says_so_everywhere_and_recovers() {
+async fn node_without_quorum_is_unready_and_recovers() {
     let mut world = World::start(3).await;
     let http = world.first().http.clone();
     let mut health = HealthClient::new(channel(&world).await);
     let mut watch = health.watch(of("stead.v1.KvService")).await.unwrap().into_inner();
-    let mut told = async || {
-        let answer = tokio::time::timeout(LONG, watch.message()).await.unwrap();
+    let mut next_status = async || {
+        let answer = tokio::time::timeout(WAIT_MAX, watch.message()).await.unwrap();
         answer.unwrap().map(|answer| answer.status())
     };
-    assert_eq!(told().await, Some(ServingStatus::Serving));
+    assert_eq!(next_status().await, Some(ServingStatus::Serving));
 
     let others: Vec<String> = world.cluster.nodes()[1..]
         .iter()
@@ -124,13 +124,13 @@ async fn a_node_without_a_quorum_says_so_everywhere_and_recovers() {
     for node in &others {
         world.cluster.kill_node(node).await.unwrap();
     }
-    assert_eq!(told().await, Some(ServingStatus::NotServing));
+    assert_eq!(next_status().await, Some(ServingStatus::NotServing));
     let answer = health.check(of("")).await.unwrap().into_inner();
     assert_eq!(answer.status(), ServingStatus::NotServing);
     for path in ["/readyz", "/readyz/region"] {
-        let (status, why) = get(&http, path).await.unwrap();
+        let (status, why) = http_get(&http, path).await.unwrap();
         assert_eq!(status, 503, "{path}");
-        let reasons = ["has no leader", "hears nothing of", "its majority does not answer"];
+        let reasons = ["has no leader", "has no contact with", "its majority does not respond"];
         assert!(reasons.iter().any(|reason| why.contains(reason)), "{why}");
     }
     let ran = world.stead(["region", "status", "eu-west"]).await;
@@ -139,7 +139,7 @@ async fn a_node_without_a_quorum_says_so_everywhere_and_recovers() {
     let killed = world.stead(["node", "status", &others[0]]).await;
     assert_eq!(killed.code, Some(8), "{killed:?}");
     assert!(killed.stderr.contains("does not answer"), "{}", killed.stderr);
-    // A dead leader is believed in until it was silent for long enough.
+    // A dead leader counts as the leader until the election timeout has passed.
     let headless = async {
         loop {
             let ran = world.stead(["group", "status", "1"]).await;
@@ -148,18 +148,18 @@ async fn a_node_without_a_quorum_says_so_everywhere_and_recovers() {
             }
         }
     };
-    let headless = tokio::time::timeout(LONG, headless).await.unwrap();
+    let headless = tokio::time::timeout(WAIT_MAX, headless).await.unwrap();
     assert_eq!(headless.code, Some(8), "{headless:?}");
     assert!(headless.stderr.contains("group 1 has no leader"), "{}", headless.stderr);
-    assert_eq!(get(&http, "/livez").await.unwrap().0, 200, "it only cannot serve");
+    assert_eq!(http_get(&http, "/livez").await.unwrap().0, 200, "it only cannot serve");
 
     world.cluster.start_all().unwrap();
-    assert_eq!(told().await, Some(ServingStatus::Serving));
+    assert_eq!(next_status().await, Some(ServingStatus::Serving));
     let node = world.first().name.clone();
-    let ended = world.cluster.end_node(&node).await.unwrap();
+    let ended = world.cluster.terminate_node(&node).await.unwrap();
     assert!(ended.success(), "{ended}");
     assert_eq!(
-        told().await,
+        next_status().await,
         Some(ServingStatus::NotServing),
         "a node that stops says so"
     );

@@ -1,4 +1,4 @@
-//! Limits of a tenant, at, below and above each: an error that names it, and no effect.
+//! Limits of a tenant: requests at, below and above each; above it the error names the limit, and nothing changes.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use stead_api::{
     },
     status,
 };
-use stead_tests::process::{World, get as http_get};
+use stead_tests::process::{World, http_get};
 use stead_types::{Error, ErrorKind};
 use tonic::{Code, Response, Status, transport::Channel};
 
-/// As much as the tenant with a limit of bytes may use in a second.
+/// Value as long as the byte limit of one second.
 const LARGE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 struct Tenant {
@@ -93,8 +93,8 @@ fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, Error> {
         .map_err(|refusal| status::from_status(&refusal))
 }
 
-/// Says that the tenant is full, by which limit, and what to do.
-fn full(outcome: Result<u64, Error>, limit: &str, max: &str) {
+/// Asserts that the quota of this limit is exceeded, and that the error names the limit and what to do.
+fn assert_full(outcome: Result<u64, Error>, limit: &str, max: &str) {
     let error = outcome.unwrap_err();
     assert_eq!(error.kind, ErrorKind::QuotaExceeded { limit: limit.into() });
     let option = format!("--limit {}=", limit.replace('_', "-"));
@@ -104,7 +104,7 @@ fn full(outcome: Result<u64, Error>, limit: &str, max: &str) {
 }
 
 #[tokio::test]
-async fn each_limit_is_refused_by_name_above_it_without_effect_and_the_rest_goes_on() {
+async fn request_above_tenant_limit_is_refused_without_effect() {
     let world = World::start(1).await;
     let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
     let channel = channel.connect().await.unwrap();
@@ -140,14 +140,14 @@ async fn keys(mut tenant: Tenant) {
     for (sequence, key) in ["a", "b", "c"].into_iter().enumerate() {
         assert_eq!(tenant.put(key, "1").await, Ok(sequence as u64 + 1));
     }
-    full(tenant.put("d", "1").await, "keys", "at most 3");
-    full(tenant.increment("d").await, "keys", "at most 3");
+    assert_full(tenant.put("d", "1").await, "keys", "at most 3");
+    assert_full(tenant.increment("d").await, "keys", "at most 3");
     assert_eq!(tenant.increment("a").await, Ok(4), "nothing was written meanwhile");
     assert_eq!(tenant.put("b", "a longer one").await, Ok(5));
     tenant.get().await.unwrap();
     assert_eq!(tenant.delete("c").await, Ok(6));
     assert_eq!(tenant.put("d", "1").await, Ok(7));
-    full(tenant.put("c", "1").await, "keys", "at most 3");
+    assert_full(tenant.put("c", "1").await, "keys", "at most 3");
     assert_eq!(tenant.delete("d").await, Ok(8));
     assert_eq!(tenant.put_as("c", "1", Some(1)).await, Ok(9));
     assert_eq!(tenant.delete("c").await, Ok(10));
@@ -161,10 +161,10 @@ async fn keys(mut tenant: Tenant) {
 
 async fn stored(mut tenant: Tenant) {
     assert_eq!(tenant.put("a", "12345678").await, Ok(1), "one below");
-    full(tenant.put("b", "1").await, "stored_bytes", "at most 10");
+    assert_full(tenant.put("b", "1").await, "stored_bytes", "at most 10");
     assert_eq!(tenant.put("b", "").await, Ok(2), "exactly");
-    full(tenant.put("c", "").await, "stored_bytes", "at most 10");
-    full(tenant.put("a", "123456789").await, "stored_bytes", "at most 10");
+    assert_full(tenant.put("c", "").await, "stored_bytes", "at most 10");
+    assert_full(tenant.put("a", "123456789").await, "stored_bytes", "at most 10");
     assert_eq!(tenant.put("a", "87654321").await, Ok(3), "no larger than before");
     tenant.get().await.unwrap();
     assert_eq!(tenant.put("a", "1").await, Ok(4));
@@ -234,7 +234,7 @@ async fn bytes(mut tenant: Tenant) {
     assert_eq!(limit, "bytes_per_second");
     tokio::time::sleep(*wait).await;
     assert_eq!(tenant.put("b", "1").await, Ok(2));
-    // What a write answers with is data, too; first what was written before is paid for.
+    // Data in a write's response counts, too; first the token bucket must recover from the writes before.
     let paid = async {
         loop {
             match tenant.delete_for_previous("a").await {

@@ -1,6 +1,6 @@
-//! Real processes: what they answer to bad input, how they say that they can serve, how they end.
+//! Tests with real processes: bad input, health, drain and exit, limits, watches, recipes, the fixture for services.
 //!
-//! Each test has the machine for itself (`process::alone`), however many of them cargo starts together.
+//! Each test has the machine for itself (`process::exclusive_lock`), however many of them cargo starts together.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

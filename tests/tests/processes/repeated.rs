@@ -1,4 +1,5 @@
-//! What a gRPC library sends again by itself: a write happens once under its idempotency key, and without one never twice.
+//! Writes that a gRPC library retries by itself: with an idempotency key they are applied once, without one the retry
+//! is refused.
 
 use futures::stream;
 use stead_api::{
@@ -11,12 +12,12 @@ use stead_api::{
 };
 use stead_client::ErrorKind;
 use stead_testing::Fixture;
-use stead_tests::process::{alone, binary};
+use stead_tests::process::{binary, exclusive_lock};
 use tonic::{Request, Status, transport::Channel};
 
 const TENANT: &str = "acme";
 
-/// Sends a message as a library does that has sent it before.
+/// Marks a request as a library's retry.
 fn again<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     let attempts = "1".parse().unwrap();
@@ -24,7 +25,7 @@ fn again<T>(message: T) -> Request<T> {
     request
 }
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) {
+fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>) {
     let error = status::from_status(&answer.unwrap_err());
     assert_eq!(error.kind, ErrorKind::IdempotencyKeyMissing, "{error}");
     assert!(error.message.contains("send an idempotency_key"), "{error}");
@@ -67,41 +68,41 @@ fn txn_that_reads() -> TxnRequest {
 
 async fn every_write_without_a_key_is_refused(kv: &mut KvServiceClient<Channel>) {
     let tenant = || TENANT.to_owned();
-    refused(kv.increment(again(increment(None))).await);
+    assert_refused(kv.increment(again(increment(None))).await);
     let put = PutRequest {
         tenant: tenant(),
         key: "n".into(),
         ..PutRequest::default()
     };
-    refused(kv.put(again(put)).await);
+    assert_refused(kv.put(again(put)).await);
     let delete = DeleteRequest {
         tenant: tenant(),
         key: "n".into(),
         ..DeleteRequest::default()
     };
-    refused(kv.delete(again(delete)).await);
+    assert_refused(kv.delete(again(delete)).await);
     let append = AppendRequest {
         tenant: tenant(),
         key: "n".into(),
         value: "1".into(),
         ..AppendRequest::default()
     };
-    refused(kv.append(again(append)).await);
+    assert_refused(kv.append(again(append)).await);
     let range = DeleteRangeRequest {
         tenant: tenant(),
         all: true,
         ..DeleteRangeRequest::default()
     };
-    refused(kv.delete_range(again(range)).await);
+    assert_refused(kv.delete_range(again(range)).await);
     let delete = txn_operation::Operation::Delete(txn_operation::Delete {
         key: "n".into(),
         ..txn_operation::Delete::default()
     });
-    refused(kv.txn(again(txn(delete))).await);
+    assert_refused(kv.txn(again(txn(delete))).await);
     pipeline(kv).await;
 }
 
-/// A stream that is repeated brings again what was sent on it.
+/// A retried stream carries its writes again.
 async fn pipeline(kv: &mut KvServiceClient<Channel>) {
     let requests = [
         operation::Request::Increment(increment(None)),
@@ -136,7 +137,7 @@ async fn pipeline(kv: &mut KvServiceClient<Channel>) {
 
 #[tokio::test]
 async fn repeated_attempt_without_key_is_refused_at_every_node() {
-    let _alone = alone();
+    let _lock = exclusive_lock();
     let builder = Fixture::builder().binary(binary());
     let cluster = builder.region("us-east", 1).region("eu-west", 1).start().await.unwrap();
     cluster.create_tenant(TENANT, "us-east").await.unwrap();

@@ -1,5 +1,5 @@
-//! Requests that can never succeed as written: refused with the field, the limit and what to do, over gRPC and on the
-//! command line, and nothing is lost.
+//! Invalid requests: refused with the field, the limit and what to do, over gRPC and on the command line, without an
+//! effect on the data.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use stead_api::{
     },
     status,
 };
-use stead_tests::process::{Ran, World};
+use stead_tests::process::{CommandOutput, World};
 use stead_types::ErrorKind;
 use tonic::{Code, Status, transport::Channel};
 
@@ -47,8 +47,8 @@ fn scan(prefix: &'static str, page_size: i32, page_token: &str) -> ScanRequest {
     }
 }
 
-/// Says that a request is refused for this field, and that the message has these words.
-pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str, words: &[&str]) {
+/// Asserts that a request is refused for this field, and that the message has these words.
+pub(crate) fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str, words: &[&str]) {
     let refusal = answer.unwrap_err();
     assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal:?}");
     let error = status::from_status(&refusal);
@@ -59,8 +59,8 @@ pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str
     }
 }
 
-/// Says that a command ended with this code and told these words on standard error, and nothing on standard output.
-pub(crate) fn failed(ran: &Ran, code: i32, words: &[&str]) {
+/// Asserts that a command ended with this code, with these words on standard error and nothing on standard output.
+pub(crate) fn assert_failed(ran: &CommandOutput, code: i32, words: &[&str]) {
     assert_eq!(ran.code, Some(code), "{ran:?}");
     assert_eq!(ran.stdout, "", "{ran:?}");
     for word in words {
@@ -69,7 +69,7 @@ pub(crate) fn failed(ran: &Ran, code: i32, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_succeed_is_refused_with_its_field_and_limit_and_nothing_is_lost() {
+async fn invalid_request_is_refused_with_field_and_limit() {
     let world = World::start(1).await;
     let made = world.stead(["tenant", "create", "acme"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
@@ -80,10 +80,10 @@ async fn a_request_that_cannot_succeed_is_refused_with_its_field_and_limit_and_n
         kv.put(put("acme", key, value)).await.unwrap();
     }
 
-    names(&world, channel.clone()).await;
-    sizes(&world, &mut kv).await;
-    counters(&world, &mut kv).await;
-    pages(&world, channel).await;
+    check_names(&world, channel.clone()).await;
+    check_sizes(&world, &mut kv).await;
+    check_counters(&world, &mut kv).await;
+    check_pages(&world, channel).await;
 
     let all = kv.scan(scan("", 0, "")).await.unwrap().into_inner();
     let pairs: Vec<(&[u8], &[u8])> = all
@@ -99,7 +99,7 @@ async fn a_request_that_cannot_succeed_is_refused_with_its_field_and_limit_and_n
     assert_eq!(all.header.unwrap().revision.unwrap().sequence, 3, "nothing was written");
 }
 
-async fn names(world: &World, channel: Channel) {
+async fn check_names(world: &World, channel: Channel) {
     let mut kv = KvServiceClient::new(channel.clone());
     let mut tenants = TenantServiceClient::new(channel);
     let long = "a".repeat(65);
@@ -113,8 +113,8 @@ async fn names(world: &World, channel: Channel) {
         assert_eq!(error.kind, ErrorKind::TenantNotFound);
         assert_eq!(error.message, "there is no tenant nobody: create it first");
     }
-    refused(kv.get(get(&long)).await, "tenant", &["1 to 64 characters", "has 65"]);
-    refused(
+    assert_refused(kv.get(get(&long)).await, "tenant", &["1 to 64 characters", "has 65"]);
+    assert_refused(
         kv.put(put("ACME", "a", "x")).await,
         "tenant",
         &["a-z, 0-9 and -", "'A'"],
@@ -128,39 +128,39 @@ async fn names(world: &World, channel: Channel) {
             name: name.into(),
             ..CreateTenantRequest::default()
         };
-        refused(tenants.create_tenant(new).await, "name", &[word]);
+        assert_refused(tenants.create_tenant(new).await, "name", &[word]);
     }
 
     let words = ["there is no tenant nobody", "create it first", "stead tenant list"];
-    failed(&world.stead(["kv", "get", "nobody", "a"]).await, 4, &words);
-    failed(&world.stead(["kv", "put", "nobody", "a", "x"]).await, 4, &words);
-    failed(&world.stead(["tenant", "get", "nobody"]).await, 4, &words[..1]);
-    failed(
+    assert_failed(&world.stead(["kv", "get", "nobody", "a"]).await, 4, &words);
+    assert_failed(&world.stead(["kv", "put", "nobody", "a", "x"]).await, 4, &words);
+    assert_failed(&world.stead(["tenant", "get", "nobody"]).await, 4, &words[..1]);
+    assert_failed(
         &world.stead(["kv", "get", &long, "a"]).await,
         2,
         &["tenant", "1 to 64", "65"],
     );
-    failed(
+    assert_failed(
         &world.stead(["kv", "put", "ACME", "a", "x"]).await,
         2,
         &["tenant", "a-z, 0-9 and -", "'A'"],
     );
-    failed(
+    assert_failed(
         &world.stead(["tenant", "create", &long]).await,
         2,
         &["name", "1 to 64", "65"],
     );
-    failed(
+    assert_failed(
         &world.stead(["tenant", "create", "ACME"]).await,
         2,
         &["name", "a-z, 0-9 and -"],
     );
     let elsewhere = world.stead(["tenant", "create", "other", "--residency", "US"]).await;
-    failed(&elsewhere, 6, &["residency", "EU", "stead region list"]);
+    assert_failed(&elsewhere, 6, &["residency", "EU", "stead region list"]);
     let nowhere = world.stead(["tenant", "create", "other", "--home", "nowhere"]).await;
-    failed(&nowhere, 4, &["there is no region nowhere", "stead region list"]);
+    assert_failed(&nowhere, 4, &["there is no region nowhere", "stead region list"]);
     let again = world.stead(["tenant", "create", "acme"]).await;
-    failed(&again, 5, &["acme", "choose another name"]);
+    assert_failed(&again, 5, &["acme", "choose another name"]);
 }
 
 fn increment(key: &'static str, delta: i64) -> IncrementRequest {
@@ -182,16 +182,16 @@ fn append(key: &'static str, value: impl Into<bytes::Bytes>, max_length: u32) ->
     }
 }
 
-/// `a` holds 1, which is a number.
-async fn counters(world: &World, kv: &mut KvServiceClient<Channel>) {
+/// Invalid increments and appends; `a` holds 1, which is a number.
+async fn check_counters(world: &World, kv: &mut KvServiceClient<Channel>) {
     let beyond = kv.increment(increment("a", i64::MAX)).await;
-    refused(beyond, "delta", &["1 and 9223372036854775807", "beyond 64 bits"]);
+    assert_refused(beyond, "delta", &["1 and 9223372036854775807", "beyond 64 bits"]);
     let contradiction = IncrementRequest {
         floor: Some(5),
         ceiling: Some(4),
         ..increment("a", 1)
     };
-    refused(
+    assert_refused(
         kv.increment(contradiction).await,
         "ceiling",
         &["4 is below the floor, 5"],
@@ -202,26 +202,26 @@ async fn counters(world: &World, kv: &mut KvServiceClient<Channel>) {
             window: Some(duration(window)),
             ..increment("a", 1)
         };
-        refused(
+        assert_refused(
             kv.increment(asked).await,
             "window",
             &["whole number of milliseconds", "366 days"],
         );
     }
-    refused(kv.increment(increment("", 1)).await, "key", &["at least one byte"]);
-    refused(kv.append(append("a", "", 0)).await, "value", &["nothing to append"]);
-    refused(
+    assert_refused(kv.increment(increment("", 1)).await, "key", &["at least one byte"]);
+    assert_refused(kv.append(append("a", "", 0)).await, "value", &["nothing to append"]);
+    assert_refused(
         kv.append(append("a", "x", (1 << 20) + 1)).await,
         "max_length",
         &["at most 1048576", "1048577"],
     );
-    refused(
+    assert_refused(
         kv.append(append("a", "xyz", 3)).await,
         "value",
         &["holds 1 bytes already", "max_length"],
     );
     let full = kv.append(append("a", vec![b'x'; 1 << 20], 0)).await;
-    refused(full, "value", &["holds 1 bytes already"]);
+    assert_refused(full, "value", &["holds 1 bytes already"]);
 
     let bounded = IncrementRequest {
         floor: Some(0),
@@ -236,7 +236,7 @@ async fn counters(world: &World, kv: &mut KvServiceClient<Channel>) {
     );
 
     let nothing = world.stead(["kv", "append", "acme", "a", ""]).await;
-    failed(&nothing, 2, &["value", "nothing to append"]);
+    assert_failed(&nothing, 2, &["value", "nothing to append"]);
     let bounded = world
         .stead(["kv", "increment", "acme", "a", "-2", "--floor", "0"])
         .await;
@@ -248,9 +248,9 @@ async fn counters(world: &World, kv: &mut KvServiceClient<Channel>) {
     assert!(bounded.stderr.contains("not admitted"), "{bounded:?}");
 }
 
-/// What takes no number, and what adds up, on a tenant of their own.
+// Increments and appends through the command line, valid and invalid.
 #[tokio::test]
-async fn numbers_and_values_grow_by_what_is_added_and_say_so() {
+async fn increment_and_append_report_new_value() {
     let world = World::start(1).await;
     let ran = async |arguments: &str| world.stead(arguments.split(' ')).await;
     assert_eq!(ran("tenant create acme").await.code, Some(0));
@@ -277,13 +277,13 @@ async fn numbers_and_values_grow_by_what_is_added_and_say_so() {
             "{arguments}: {ran:?}"
         );
     }
-    failed(&ran("kv increment acme log").await, 2, &["key", "no decimal number"]);
-    failed(
+    assert_failed(&ran("kv increment acme log").await, 2, &["key", "not a decimal number"]);
+    assert_failed(
         &ran("kv append acme log ! --max-length 7").await,
         2,
         &["value", "7 bytes already"],
     );
-    failed(
+    assert_failed(
         &ran("kv increment acme visits --if-absent").await,
         5,
         &["last changed at 1.4"],
@@ -297,23 +297,23 @@ async fn numbers_and_values_grow_by_what_is_added_and_say_so() {
     );
 }
 
-async fn sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
+async fn check_sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
     let key = "k".repeat(5 << 10);
-    refused(
+    assert_refused(
         kv.put(put("acme", key.clone(), "x")).await,
         "key",
         &["at most 4096", "5120", "shorten it"],
     );
-    refused(kv.put(put("acme", "", "x")).await, "key", &["at least one byte"]);
+    assert_refused(kv.put(put("acme", "", "x")).await, "key", &["at least one byte"]);
     let value = vec![0; 2 << 20];
-    refused(
+    assert_refused(
         kv.put(put("acme", "big", value.clone())).await,
         "value",
         &["at most 1048576", "2097152", "split it"],
     );
     let limit = (16 << 20).to_string();
     let too_long = put("acme", "huge", vec![0; 17 << 20]);
-    refused(kv.put(too_long.clone()).await, "request", &[&limit, "send less"]);
+    assert_refused(kv.put(too_long.clone()).await, "request", &[&limit, "send less"]);
     let asked = [operation::Request::Get(get("acme")), operation::Request::Put(too_long)];
     let messages = asked.into_iter().zip(1..).map(|(request, id)| PipelineRequest {
         operations: vec![Operation {
@@ -331,14 +331,14 @@ async fn sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
         matches!(answered[0].response, Some(answer::Response::Get(_))),
         "{answered:?}"
     );
-    refused(answers.message().await, "request", &[&limit, "send less"]);
+    assert_refused(answers.message().await, "request", &[&limit, "send less"]);
 
-    failed(
+    assert_failed(
         &world.stead(["kv", "put", "acme", &key, "x"]).await,
         2,
         &["key", "at most 4096", "5120"],
     );
-    failed(
+    assert_failed(
         &world.stead(["kv", "get", "acme", &key]).await,
         2,
         &["key", "at most 4096", "5120"],
@@ -348,20 +348,20 @@ async fn sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
     let ran = world
         .stead(["kv", "put", "acme", "big", "--file", file.to_str().unwrap()])
         .await;
-    failed(&ran, 2, &["value", "at most 1048576", "2097152"]);
+    assert_failed(&ran, 2, &["value", "at most 1048576", "2097152"]);
 }
 
-async fn pages(world: &World, channel: Channel) {
+async fn check_pages(world: &World, channel: Channel) {
     let mut kv = KvServiceClient::new(channel.clone());
     let first = kv.scan(scan("a", 1, "")).await.unwrap().into_inner();
     let token = first.next_page_token;
     let next = kv.scan(scan("a", 7, &token)).await.unwrap().into_inner();
     assert_eq!(next.items.len(), 1, "a token of this scan, with another page size");
     let other = ["not of this scan", "unchanged"];
-    refused(kv.scan(scan("b", 1, &token)).await, "page_token", &other);
+    assert_refused(kv.scan(scan("b", 1, &token)).await, "page_token", &other);
     let garbage = ["not of this scan", "unchanged"];
-    refused(kv.scan(scan("a", 1, "x")).await, "page_token", &garbage);
-    refused(
+    assert_refused(kv.scan(scan("a", 1, "x")).await, "page_token", &garbage);
+    assert_refused(
         kv.scan(scan("a", -1, "")).await,
         "page_size",
         &["1 to 10000", "not -1", "0 means"],
@@ -370,46 +370,46 @@ async fn pages(world: &World, channel: Channel) {
         reverse: true,
         ..scan("a", 1, &token)
     };
-    refused(kv.scan(reversed).await, "page_token", &other);
+    assert_refused(kv.scan(reversed).await, "page_token", &other);
 
     let negative = ListRegionsRequest {
         page_size: -1,
         ..ListRegionsRequest::default()
     };
     let mut directory = DirectoryServiceClient::new(channel.clone());
-    refused(directory.list_regions(negative).await, "page_size", &["not -1"]);
+    assert_refused(directory.list_regions(negative).await, "page_size", &["not -1"]);
     let foreign = ListTenantsRequest {
         page_token: token,
         ..ListTenantsRequest::default()
     };
     let mut tenants = TenantServiceClient::new(channel);
-    refused(
+    assert_refused(
         tenants.list_tenants(foreign).await,
         "page_token",
         &["of another request"],
     );
 
     let ran = world.stead(["kv", "scan", "acme", "--page-size", "-1"]).await;
-    failed(&ran, 2, &["--page-size", "-1", "0..="]);
+    assert_failed(&ran, 2, &["--page-size", "-1", "0..="]);
 }
 
-/// What the command line refuses, rehearses and repeats, on tenants of their own.
+// Several keys, misspelt flags, dry runs, refusals and repeats with an idempotency key.
 #[tokio::test]
-async fn the_command_line_does_what_it_says_and_says_what_it_does() {
+async fn command_line_refuses_rehearses_and_repeats() {
     let world = World::start(1).await;
     for name in ["acme", "other"] {
         let made = world.stead(["tenant", "create", name, "--label", "a=b"]).await;
         assert_eq!(made.code, Some(0), "{made:?}");
     }
-    several_keys(&world).await;
-    misspelt(&world).await;
-    rehearsed(&world).await;
-    refused_as_typed(&world).await;
-    repeated(&world).await;
+    check_several_keys(&world).await;
+    check_misspelt_flags(&world).await;
+    check_dry_runs(&world).await;
+    check_refusals(&world).await;
+    check_repeats(&world).await;
 }
 
-/// Runs a command line; a whole word may stand in single quotes.
-async fn ran(world: &World, line: &str) -> Ran {
+/// Runs a command line; a word with spaces may be in single quotes.
+async fn ran(world: &World, line: &str) -> CommandOutput {
     let parts = line.split('\'').enumerate();
     let words = parts.flat_map(|(place, part)| match place % 2 {
         0 => part.split_whitespace().collect(),
@@ -424,12 +424,12 @@ async fn json(world: &World, line: &str) -> serde_json::Value {
     serde_json::from_str(&ran.stdout).unwrap()
 }
 
-/// Arguments that make no sense are told in the form that they ask for.
-async fn misspelt(world: &World) {
+/// Errors about arguments have the output format that the arguments ask for.
+async fn check_misspelt_flags(world: &World) {
     for form in ["-o json", "-ojson", "--output json", "--output=json"] {
-        let told = ran(world, &format!("kv get acme a {form} --consistence local")).await;
-        assert_eq!(told.code, Some(2), "{told:?}");
-        let error: serde_json::Value = serde_json::from_str(&told.stderr).unwrap();
+        let output = ran(world, &format!("kv get acme a {form} --consistence local")).await;
+        assert_eq!(output.code, Some(2), "{output:?}");
+        let error: serde_json::Value = serde_json::from_str(&output.stderr).unwrap();
         assert_eq!(error["error"]["reason"], "INVALID");
         let message = error["error"]["message"].as_str().unwrap();
         assert!(
@@ -437,12 +437,12 @@ async fn misspelt(world: &World) {
             "{message}"
         );
     }
-    let told = ran(world, "kv get acme a -o table --consistence local").await;
-    assert_eq!(told.code, Some(2), "{told:?}");
-    assert!(told.stderr.starts_with("error: unexpected argument"), "{told:?}");
+    let output = ran(world, "kv get acme a -o table --consistence local").await;
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.starts_with("error: unexpected argument"), "{output:?}");
 }
 
-async fn several_keys(world: &World) {
+async fn check_several_keys(world: &World) {
     for (key, value) in [("a", "1"), ("b", "2")] {
         assert_eq!(ran(world, &format!("kv put acme {key} {value}")).await.code, Some(0));
     }
@@ -452,26 +452,26 @@ async fn several_keys(world: &World) {
     assert_eq!(keys.len(), 3, "a head and two keys: {table:?}");
     assert!(keys[1].starts_with("a ") && keys[2].starts_with("b "), "{table:?}");
     assert!(table.stderr.contains("tenant acme has no key nothing"), "{table:?}");
-    let told = ran(world, "kv get acme a nothing b -o json").await;
-    assert_eq!(told.code, Some(4), "{told:?}");
-    let value: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    let output = ran(world, "kv get acme a nothing b -o json").await;
+    assert_eq!(output.code, Some(4), "{output:?}");
+    let value: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(value["items"][0]["value"], "MQ==");
     assert_eq!(value["items"][1], serde_json::Value::Null);
     assert_eq!(value["items"][2]["value"], "Mg==");
-    let error: serde_json::Value = serde_json::from_str(&told.stderr).unwrap();
+    let error: serde_json::Value = serde_json::from_str(&output.stderr).unwrap();
     assert_eq!(error["error"]["reason"], "KEY_NOT_FOUND");
 }
 
-/// A dry run shows what would be, refuses what would be refused, and does nothing.
-async fn rehearsed(world: &World) {
+/// A dry run shows the result, refuses what would be refused, and has no effect.
+async fn check_dry_runs(world: &World) {
     let new = json(world, "tenant create new --followers none --label c=d --dry-run").await;
     assert_eq!(new["replicas"][0]["region"], "eu-west");
     assert_eq!(new["labels"]["c"], "d");
     let nowhere = ran(world, "tenant create new --home nowhere --dry-run").await;
-    failed(&nowhere, 4, &["there is no region nowhere"]);
+    assert_failed(&nowhere, 4, &["there is no region nowhere"]);
     let elsewhere = ran(world, "tenant create new --residency US --dry-run").await;
-    failed(&elsewhere, 6, &["residency", "EU"]);
-    failed(&ran(world, "tenant get new").await, 4, &["there is no tenant new"]);
+    assert_failed(&elsewhere, 6, &["residency", "EU"]);
+    assert_failed(&ran(world, "tenant get new").await, 4, &["there is no tenant new"]);
 
     let now = json(world, "tenant get acme").await;
     let planned = json(world, "tenant update acme --no-labels --disable --dry-run").await;
@@ -479,44 +479,44 @@ async fn rehearsed(world: &World) {
     assert_eq!(planned["state"], "STATE_DISABLED");
     assert_eq!((&planned["etag"], &planned["number"]), (&now["etag"], &now["number"]));
     let stale = ran(world, "tenant update acme --disable --etag 1/1 --dry-run").await;
-    failed(&stale, 5, &["has changed since it was read"]);
+    assert_failed(&stale, 5, &["has changed since it was read"]);
     let planned = json(world, "tenant delete acme --dry-run").await;
     assert_eq!(planned["state"], "STATE_DISABLED");
     let planned = ran(world, "tenant delete acme --dry-run").await;
     assert!(planned.stderr.contains("nothing was changed"), "{planned:?}");
     let early = ran(world, "tenant delete acme --erase --dry-run").await;
-    failed(&early, 5, &["is not disabled"]);
+    assert_failed(&early, 5, &["is not disabled"]);
     let stale = ran(world, "tenant delete acme --etag 1/1 --yes").await;
-    failed(&stale, 5, &["has changed since it was read"]);
+    assert_failed(&stale, 5, &["has changed since it was read"]);
     assert_eq!(json(world, "tenant get acme").await, now, "nothing was done");
     let cleared = json(world, "tenant update acme --no-labels").await;
     assert_eq!(cleared["labels"], serde_json::json!({}));
 }
 
-async fn refused_as_typed(world: &World) {
+async fn check_refusals(world: &World) {
     let of_other = json(world, "kv put other k v").await;
     let token = of_other["header"]["sessionToken"].as_str().unwrap();
     for verb in ["get acme a", "scan acme"] {
         let foreign = ran(world, &format!("kv {verb} --token {token}")).await;
-        failed(&foreign, 2, &["--token", "is of the tenant with number"]);
+        assert_failed(&foreign, 2, &["--token", "belongs to tenant number"]);
     }
     let linearizable = ran(world, &format!("kv get other k -c linearizable --token {token}")).await;
-    failed(&linearizable, 2, &["neither --token nor --max-staleness"]);
-    failed(
+    assert_failed(&linearizable, 2, &["neither --token nor --max-staleness"]);
+    assert_failed(
         &ran(world, "kv get acme a --region nope").await,
         2,
         &["the cluster has no region nope", "eu-west"],
     );
     for condition in ["--if-revision 0.0", "--if-created 0.0", "--if-version 0"] {
         let never = ran(world, &format!("kv put acme a x {condition}")).await;
-        failed(&never, 2, &["precondition", "must_not_exist"]);
+        assert_failed(&never, 2, &["precondition", "must_not_exist"]);
     }
-    failed(
+    assert_failed(
         &ran(world, "kv append acme a 3456789 --max-length 4").await,
         2,
         &["the key holds 1 bytes already, and 7 more would pass max_length, 4"],
     );
-    failed(
+    assert_failed(
         &ran(
             world,
             "kv txn acme --then 'get b' --then 'append a 3456789 --max-length 4'",
@@ -525,20 +525,20 @@ async fn refused_as_typed(world: &World) {
         2,
         &["--then \"append a 3456789 --max-length 4\", value: the key holds 1 bytes"],
     );
-    failed(
+    assert_failed(
         &ran(world, "group move-leader 1 --to 99").await,
         2,
         &["node 99 is no voter of group 1; voters are 1"],
     );
-    failed(
+    assert_failed(
         &ran(world, "tenant update acme --limit history-age=1ms").await,
         2,
         &["history_age is at least 1000", "milliseconds, not 1"],
     );
-    failed(&ran(world, "kv put acme a x --ttl 0s").await, 2, &["ttl", "not 0s"]);
+    assert_failed(&ran(world, "kv put acme a x --ttl 0s").await, 2, &["ttl", "not 0s"]);
 }
 
-async fn repeated(world: &World) {
+async fn check_repeats(world: &World) {
     let key = format!("{:032x}/1/0", 7);
     let line = format!("kv increment acme count 5 --idempotency-key {key}");
     for repeated in [false, true] {

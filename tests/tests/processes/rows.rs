@@ -1,4 +1,4 @@
-//! Rows that are damaged while log and vote are whole: a node sets them aside and gets them back.
+//! Damaged rows beside an intact log and vote: a node sets them aside and restores them.
 
 use std::{
     fs,
@@ -11,19 +11,19 @@ use stead_client::{Client, Config};
 use stead_tests::process::World;
 use tokio::{net::TcpStream, time::sleep};
 
-const LONG: Duration = Duration::from_secs(90);
-/// More than a group keeps of its log for followers that are behind.
+const WAIT_MAX: Duration = Duration::from_secs(90);
+/// Number of values that together exceed the log that a group keeps for voters that are behind.
 const VALUES: usize = 360;
 const VALUE_LEN: usize = 256 << 10;
-/// With values of 20 KiB more than two checkpoints.
+/// Number of keys whose values of 20 KiB need more than two checkpoints.
 const KEYS: usize = 4_000;
 
 /// Overwrites every file below a directory.
-fn garble(dir: &Path) {
+fn overwrite_files(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            garble(&path);
+            overwrite_files(&path);
         } else {
             let len = fs::metadata(&path).unwrap().len();
             fs::write(&path, vec![0x5a; len as usize]).unwrap();
@@ -31,12 +31,12 @@ fn garble(dir: &Path) {
     }
 }
 
-/// Overwrites what stands in every large file below a directory from 16 KiB on to its middle: it opens.
-fn garble_half(dir: &Path) {
+/// Overwrites every large file below a directory from 16 KiB to its middle, so that it still opens.
+fn overwrite_first_halves(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            garble_half(&path);
+            overwrite_first_halves(&path);
             continue;
         }
         let mut bytes = fs::read(&path).unwrap();
@@ -48,19 +48,19 @@ fn garble_half(dir: &Path) {
     }
 }
 
-/// Kills a node, damages its rows, starts it again, and returns what it has logged since.
-async fn damage(world: &mut World, node: &str) -> String {
+/// Kills a node, damages its rows, starts it again, and returns its log since then.
+async fn damage_and_restart(world: &mut World, node: &str) -> String {
     world.cluster.kill_node(node).await.unwrap();
     let log = world.plan.log_of(node);
     let before = fs::read_to_string(&log).unwrap().len();
-    garble(&world.plan.data_of(node).join("rows"));
+    overwrite_files(&world.plan.data_of(node).join("rows"));
     world.cluster.start_node(node).unwrap();
-    world.ready().await;
+    world.wait_until_ready().await;
     fs::read_to_string(&log).unwrap()[before..].to_owned()
 }
 
 #[tokio::test]
-async fn damaged_rows_come_back_from_the_log_or_from_another_voter() {
+async fn damaged_rows_are_restored_from_log_or_voter() {
     let mut world = World::start(3).await;
     let made = world.stead(["tenant", "create", "acme"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
@@ -75,27 +75,27 @@ async fn damaged_rows_come_back_from_the_log_or_from_another_voter() {
         .collect();
     assert_eq!(engines.last().unwrap().1, "sled");
 
-    // The log is whole: nobody else is needed.
-    let told = damage(&mut world, &engines[2].0).await;
-    assert!(told.contains("they are set aside"), "{told}");
-    assert!(!told.contains("the rows are back"), "{told}");
+    // The log is whole: no other voter is needed.
+    let log_text = damage_and_restart(&mut world, &engines[2].0).await;
+    assert!(log_text.contains("they are set aside"), "{log_text}");
+    assert!(!log_text.contains("rows restored"), "{log_text}");
 
     for number in 0..VALUES {
         let value = vec![number as u8; VALUE_LEN];
         acme.put(format!("large/{number}"), value).await.unwrap();
     }
-    // What the log has lost meanwhile comes from the others, of any engine.
+    // Entries that were purged from the log meanwhile come from the others, of any engine.
     for (node, engine) in &engines[1..] {
-        let deadline = Instant::now() + LONG;
-        let mut told = String::new();
-        while !told.contains("the rows are back") {
+        let deadline = Instant::now() + WAIT_MAX;
+        let mut log_text = String::new();
+        while !log_text.contains("rows restored") {
             assert!(
                 Instant::now() < deadline,
-                "the log of {node} on {engine} is never purged: {told}"
+                "the log of {node} on {engine} is never purged: {log_text}"
             );
             sleep(Duration::from_secs(1)).await;
-            told = damage(&mut world, node).await;
-            assert!(told.contains("they are set aside"), "{told}");
+            log_text = damage_and_restart(&mut world, node).await;
+            assert!(log_text.contains("they are set aside"), "{log_text}");
         }
         let kept = fs::read_dir(world.plan.data_of(node)).unwrap();
         let kept = kept.filter(|entry| {
@@ -109,7 +109,7 @@ async fn damaged_rows_come_back_from_the_log_or_from_another_voter() {
         assert!((1..=2).contains(&kept.count()));
     }
 
-    // While nobody can give them, whoever calls is refused, instead of being left to wait.
+    // While no voter can give them, calls are refused instead of waiting.
     let (node, _) = &engines[1];
     for (other, _) in [&engines[0], &engines[2]] {
         world.cluster.kill_node(other).await.unwrap();
@@ -117,9 +117,9 @@ async fn damaged_rows_come_back_from_the_log_or_from_another_voter() {
     world.cluster.kill_node(node).await.unwrap();
     let log = world.plan.log_of(node);
     let before = fs::read_to_string(&log).unwrap().len();
-    garble(&world.plan.data_of(node).join("rows"));
+    overwrite_files(&world.plan.data_of(node).join("rows"));
     world.cluster.start_node(node).unwrap();
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + WAIT_MAX;
     while !fs::read_to_string(&log).unwrap()[before..].contains("takes no part in the group") {
         assert!(Instant::now() < deadline, "it does not say what it waits for");
         sleep(Duration::from_millis(100)).await;
@@ -133,20 +133,20 @@ async fn damaged_rows_come_back_from_the_log_or_from_another_voter() {
     for (other, _) in [&engines[0], &engines[2]] {
         world.cluster.start_node(other).unwrap();
     }
-    world.ready().await;
+    world.wait_until_ready().await;
     for key in ["first", "large/0", "large/359"] {
         assert!(acme.get(key).await.unwrap().item.is_some(), "{key}");
     }
 }
 
 #[tokio::test]
-async fn rows_found_damaged_while_a_start_applies_the_log_are_set_aside() {
+async fn rows_found_damaged_during_log_replay_are_set_aside() {
     let mut world = World::start(3).await;
     let made = world.stead(["tenant", "create", "acme"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
     let client = Client::connect(Config::new(world.cluster.endpoints("eu-west"))).await;
     let acme = client.unwrap().tenant("acme").unwrap();
-    // More than a checkpoint waits for, then what reads each key again when it is applied, of which there is none.
+    // More data than triggers a checkpoint, then small values that trigger none: applying those reads each key again.
     let key = |number| format!("small/{number:05}/{}", "x".repeat(100));
     for value in [vec![7; 20 << 10], vec![8]] {
         let puts = (0..KEYS).map(|number| acme.put(key(number), value.clone()));
@@ -160,17 +160,17 @@ async fn rows_found_damaged_while_a_start_applies_the_log_are_set_aside() {
     world.cluster.kill_node(&node).await.unwrap();
     let log = world.plan.log_of(&node);
     let before = fs::read_to_string(&log).unwrap().len();
-    garble_half(&world.plan.data_of(&node).join("rows"));
+    overwrite_first_halves(&world.plan.data_of(&node).join("rows"));
     world.cluster.start_node(&node).unwrap();
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + WAIT_MAX;
     while world.cluster.process(&node).is_some() {
-        assert!(Instant::now() < deadline, "the node runs with rows that are damaged");
+        assert!(Instant::now() < deadline, "the node runs with damaged rows");
         sleep(Duration::from_millis(100)).await;
     }
-    let told = fs::read_to_string(&log).unwrap()[before..].to_owned();
-    assert!(told.contains("they are set aside"), "{told}");
+    let log_text = fs::read_to_string(&log).unwrap()[before..].to_owned();
+    assert!(log_text.contains("they are set aside"), "{log_text}");
     world.cluster.start_node(&node).unwrap();
-    world.ready().await;
+    world.wait_until_ready().await;
     for number in [0, KEYS - 1] {
         let found = acme.get(key(number)).await.unwrap().item.unwrap();
         assert_eq!(found.value.as_ref(), [8]);

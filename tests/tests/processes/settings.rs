@@ -1,8 +1,8 @@
-//! Configurations that cannot be used: refused before anything is touched, naming the setting and what was meant.
+//! Invalid configurations: refused before anything is touched, with the setting and a suggestion.
 
 use std::{fs, path::Path, process::Command};
 
-use stead_tests::process::{self, Ran};
+use stead_tests::process::{self, CommandOutput};
 
 const GOOD: &str = r#"
 [cluster]
@@ -18,12 +18,12 @@ fn good(folder: &Path) -> String {
     GOOD.replace("DATA", folder.join("data").to_str().unwrap())
 }
 
-/// Runs both who read a configuration, and returns what they say; it must be the same.
-async fn read(folder: &Path, text: &str, environment: Option<(&str, &str)>) -> Ran {
+/// Runs both commands that read a configuration, and returns their output, which must be the same.
+async fn read(folder: &Path, text: &str, environment: Option<(&str, &str)>) -> CommandOutput {
     let file = folder.join("stead.toml");
     fs::write(&file, text).unwrap();
     let command = |verb: &[&str]| {
-        let mut command: Command = process::stead(folder);
+        let mut command: Command = process::stead_command(folder);
         command.args(verb).envs(environment);
         command
     };
@@ -37,21 +37,21 @@ async fn read(folder: &Path, text: &str, environment: Option<(&str, &str)>) -> R
 }
 
 #[tokio::test]
-async fn a_setting_that_cannot_be_used_is_named_with_what_was_meant() {
+async fn invalid_setting_is_refused_with_suggestion() {
     let folder = tempfile::tempdir().unwrap();
     let good = good(folder.path());
     let cases = [
         (
             format!("{good}\n[storage]\nengin = \"sled\""),
-            "there is no setting storage.engin, did you mean storage.engine?",
+            "unknown setting storage.engin (did you mean storage.engine?)",
         ),
         (
             format!("{good}\n[storge]\nengine = \"sled\""),
-            "there is no setting storge.engine, did you mean storage.engine?",
+            "unknown setting storge.engine (did you mean storage.engine?)",
         ),
         (
             good.replace("jurisdiction", "juristiction"),
-            "there is no setting cluster.regions[0].juristiction, did you mean jurisdiction?",
+            "unknown setting cluster.regions[0].juristiction (did you mean jurisdiction?)",
         ),
         (
             format!("{good}\n[client]\nadvertise = \"0.0.0.0:7401\""),
@@ -67,7 +67,7 @@ async fn a_setting_that_cannot_be_used_is_named_with_what_was_meant() {
         ),
         (
             format!("{good}\n[storage]\nengine = \"rocks\""),
-            "storage.engine: \"rocks\" is no engine: use fjall, sled or memory",
+            "storage.engine: \"rocks\" is not an engine: use fjall, sled or memory",
         ),
         (
             format!("{good}\n[storage]\nhistory_bytes_max = \"much\""),
@@ -75,9 +75,9 @@ async fn a_setting_that_cannot_be_used_is_named_with_what_was_meant() {
         ),
         (
             good.replace("name = \"a\"\ndata", "name = \"b\"\ndata"),
-            "node.name: \"b\" is none of cluster.initial (a)",
+            "node.name: \"b\" is not in cluster.initial (a)",
         ),
-        ("[cluster".into(), "the configuration cannot be read"),
+        ("[cluster".into(), "cannot parse the configuration"),
     ];
     for (text, words) in cases {
         let ran = read(folder.path(), &text, None).await;
@@ -91,13 +91,13 @@ async fn a_setting_that_cannot_be_used_is_named_with_what_was_meant() {
 }
 
 #[tokio::test]
-async fn the_example_of_three_regions_is_good_on_each_of_its_nodes() {
+async fn example_config_is_valid_on_every_node() {
     let folder = tempfile::tempdir().unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/stead.toml");
     for region in ["us-east", "eu-west", "ap-south"] {
         for place in 1..=3 {
             let name = format!("{region}-{place}");
-            let mut command = process::stead(folder.path());
+            let mut command = process::stead_command(folder.path());
             command
                 .args(["config", "check"])
                 .arg(&example)
@@ -112,16 +112,16 @@ async fn the_example_of_three_regions_is_good_on_each_of_its_nodes() {
 }
 
 #[tokio::test]
-async fn without_a_configuration_a_node_says_how_to_come_by_one() {
+async fn missing_config_error_says_how_to_get_one() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = process::stead(folder.path());
+    let mut command = process::stead_command(folder.path());
     command.arg("serve");
     let ran = process::run(command).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
     for words in ["--config FILE", "stead config default", "stead dev"] {
         assert!(ran.stderr.contains(words), "{words} is not in: {}", ran.stderr);
     }
-    let mut command = process::stead(folder.path());
+    let mut command = process::stead_command(folder.path());
     command.args(["config", "check", "nowhere.toml"]);
     let ran = process::run(command).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");

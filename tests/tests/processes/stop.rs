@@ -1,4 +1,4 @@
-//! SIGTERM: a node hands leadership over, finishes what it has begun, and ends with 0; callers notice nothing.
+//! Drain at SIGTERM: a node transfers leadership, finishes its requests, and exits with 0; callers see no failure.
 
 use std::{
     os::unix::net::UnixDatagram,
@@ -10,18 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stead_client::{Client, Config, Read};
+use stead_client::{Client, Config, ReadOptions};
 use stead_tests::process::{self, World};
 
-/// A stop hands over and finishes what runs; it waits for nobody's open streams.
+/// Longest drain: a node transfers leadership and finishes its requests; it does not wait for open streams.
 const DRAINED_WITHIN: Duration = Duration::from_secs(25);
-/// A client waits this long before it asks another node: no write may be left without an answer.
+/// Longest write: less than the time after which a client tries another node.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(2_900);
-/// Writes that must pass before a node is stopped, and after.
+/// Writes that must be acknowledged before a node is stopped, and after.
 const WRITES: u64 = 20;
 
 #[tokio::test]
-async fn a_node_that_is_asked_to_end_drains_and_ends_with_zero_while_callers_write() {
+async fn sigterm_drains_without_failing_writes() {
     let mut world = World::start(3).await;
     let made = world.stead(["tenant", "create", "acme"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
@@ -56,17 +56,17 @@ async fn a_node_that_is_asked_to_end_drains_and_ends_with_zero_while_callers_wri
     };
     reached(WRITES).await;
     for _ in 0..2 {
-        let got = acme.get_with("k0", &Read::default()).await.unwrap();
+        let got = acme.get_with("k0", &ReadOptions::default()).await.unwrap();
         let leader = format!("eu-west-{}", got.header.node.get());
         let asked = Instant::now();
-        let ended = world.cluster.end_node(&leader).await.unwrap();
+        let ended = world.cluster.terminate_node(&leader).await.unwrap();
         assert!(asked.elapsed() < DRAINED_WITHIN, "it took {:?}", asked.elapsed());
         assert!(ended.success(), "{leader} ended with {ended}");
         let mark = world.plan.data_of(&leader).join("CLEAN");
         assert!(mark.exists(), "{leader} does not say that it ended in order");
         reached(written.load(Ordering::Relaxed) + WRITES).await;
         world.cluster.start_node(&leader).unwrap();
-        world.ready().await;
+        world.wait_until_ready().await;
     }
     stop.store(true, Ordering::Relaxed);
     writer.await.unwrap();
@@ -77,27 +77,27 @@ async fn a_node_that_is_asked_to_end_drains_and_ends_with_zero_while_callers_wri
 }
 
 #[tokio::test]
-async fn a_service_manager_is_told_when_a_node_is_ready_and_when_it_stops() {
+async fn service_manager_is_notified_of_ready_and_stopping() {
     let mut world = World::start(1).await;
     let node = world.first().name.clone();
     world.cluster.kill_node(&node).await.unwrap();
     let path = world.folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let told = || {
+    let notification = || {
         let mut message = [0; 256];
         let len = manager.recv(&mut message).unwrap();
         String::from_utf8_lossy(&message[..len]).trim_end().to_owned()
     };
-    let mut command = process::stead(world.folder.path());
+    let mut command = process::stead_command(world.folder.path());
     command.arg("serve").arg("--config").arg(world.plan.config_of(&node));
     command.env("NOTIFY_SOCKET", &path);
     let mut command = tokio::process::Command::from(command);
     let mut serving = command.kill_on_drop(true).spawn().unwrap();
-    assert_eq!(told(), "READY=1");
+    assert_eq!(notification(), "READY=1");
     let number = serving.id().unwrap().to_string();
     assert!(Command::new("kill").arg(number).status().unwrap().success());
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(notification(), "STOPPING=1");
     let ended = tokio::time::timeout(Duration::from_secs(60), serving.wait());
     assert!(ended.await.unwrap().unwrap().success());
 }

@@ -1,14 +1,14 @@
-//! What a session has seen, carried from one process to another as text, and where a tenant lives.
+//! Session tokens, carried from one process to another as text, and the look-up of a tenant's home.
 
 use std::time::Duration;
 
-use stead_client::{Consistency, Read, SessionTokens};
+use stead_client::{Consistency, ReadOptions, SessionTokens};
 use stead_testing::Fixture;
-use stead_tests::process::{alone, binary};
+use stead_tests::process::{binary, exclusive_lock};
 
 #[tokio::test]
-async fn a_cookie_makes_another_region_show_what_was_written() {
-    let _alone = alone();
+async fn session_tokens_carry_reads_to_another_region() {
+    let _lock = exclusive_lock();
     let builder = Fixture::builder().binary(binary());
     let regions = builder.region("us-east", 1).region("eu-west", 1);
     let distance = Duration::from_millis(200);
@@ -22,7 +22,7 @@ async fn a_cookie_makes_another_region_show_what_was_written() {
         cluster.create_tenant(name, "us-east").await.unwrap();
     }
     let near = cluster.client("us-east").await.unwrap();
-    let session = Read::at(Consistency::Session);
+    let session = ReadOptions::at(Consistency::Session);
     for round in 0..5 {
         for name in names {
             let key = format!("{name}/{round}");
@@ -30,10 +30,10 @@ async fn a_cookie_makes_another_region_show_what_was_written() {
         }
         let cookie = near.export_tokens().unwrap().to_string();
         assert_eq!(cookie.len(), 48, "two tenants");
-        // A client that has never asked for these tenants; a copy there is half a round trip behind.
+        // A client that has no tokens of these tenants; the copy there is half a round trip behind.
         let far = cluster.client("eu-west").await.unwrap();
         let tokens: SessionTokens = cookie.parse().unwrap();
-        let carried = Read::at(Consistency::Tokens(tokens.clone()));
+        let carried = ReadOptions::at(Consistency::Tokens(tokens.clone()));
         far.import_tokens(&tokens).unwrap();
         for (name, read) in [("acme", &session), ("brix", &carried)] {
             let tenant = far.tenant(name).unwrap();

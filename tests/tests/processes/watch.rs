@@ -1,4 +1,4 @@
-//! Watches on real nodes: in order, whole, without gaps, whatever becomes of nodes; and what cannot be watched is refused.
+//! Watches on real nodes: in order, complete, without gaps while nodes die; and invalid watches, which are refused.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,30 +13,30 @@ use stead_api::{
     status,
 };
 use stead_client::{
-    Client, Config, ErrorKind, Event, EventKind, Item, KeyRange, Op, Revision, SessionToken, Tenant, Told, Watch,
-    WatchFrom, Watcher, Write,
+    Client, Config, ErrorKind, Event, EventKind, Item, KeyRange, Op, Revision, SessionToken, Tenant, WatchFrom,
+    WatchMessage, WatchOptions, Watcher, WriteOptions,
 };
 use stead_testing::Fixture;
-use stead_tests::process::{World, alone, binary};
+use stead_tests::process::{World, binary, exclusive_lock};
 use tokio::time::{Instant, timeout};
 use tonic::{Streaming, transport::Channel};
 
-const LONG: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
-async fn next(watcher: &mut Watcher) -> Told {
-    timeout(LONG, watcher.next())
+async fn next(watcher: &mut Watcher) -> WatchMessage {
+    timeout(WAIT_MAX, watcher.next())
         .await
         .expect("a watch says something in time")
         .unwrap()
 }
 
-/// The next events; what says that nothing happened is passed over.
+/// Returns the next events; progress messages are skipped.
 async fn changes(watcher: &mut Watcher) -> Vec<Event> {
     loop {
         match next(watcher).await {
-            Told::Changes(events) => return events,
-            Told::Progress => {}
-            Told::State { .. } => panic!("no state was asked for"),
+            WatchMessage::Changes(events) => return events,
+            WatchMessage::Progress => {}
+            WatchMessage::State { .. } => panic!("no state was asked for"),
         }
     }
 }
@@ -54,7 +54,7 @@ fn at(sequence: u64) -> Revision {
     format!("1.{sequence}").parse().unwrap()
 }
 
-/// Makes the tenant and returns it as a client of its own has it.
+/// Creates the tenant and returns it by a client of its own.
 async fn acme(world: &World) -> Tenant {
     assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
     let client = Client::connect(Config::new([world.first().client.clone()]))
@@ -64,11 +64,11 @@ async fn acme(world: &World) -> Tenant {
 }
 
 #[tokio::test]
-async fn a_watch_tells_every_change_of_its_keys_once_and_in_order() {
+async fn watch_delivers_each_change_once_in_order() {
     let world = World::start(1).await;
     let acme = acme(&world).await;
     acme.put("a/1", "before").await.unwrap();
-    let mut all = acme.watch(Watch::default()).await.unwrap();
+    let mut all = acme.watch(WatchOptions::default()).await.unwrap();
     let mut some = acme.watch(some_of_a()).await.unwrap();
     acme.put("b", "other").await.unwrap();
     acme.put("a/1", "after").await.unwrap();
@@ -78,7 +78,7 @@ async fn a_watch_tells_every_change_of_its_keys_once_and_in_order() {
         .then(Op::delete("a/1"))
         .then(Op::put("b", "y"));
     txn.send().await.unwrap();
-    acme.put_expiring("a/3", "x", Duration::from_millis(50), &Write::default())
+    acme.put_expiring("a/3", "x", Duration::from_millis(50), &WriteOptions::default())
         .await
         .unwrap();
 
@@ -86,18 +86,18 @@ async fn a_watch_tells_every_change_of_its_keys_once_and_in_order() {
     while seen.len() < 7 {
         seen.extend(shown(&changes(&mut all).await));
     }
-    let told = |kind, key: &str, revision: &str| (kind, key.to_owned(), revision.to_owned());
+    let event = |kind, key: &str, revision: &str| (kind, key.to_owned(), revision.to_owned());
     let (put, delete) = (EventKind::Put, EventKind::Delete);
     assert_eq!(
         seen,
         [
-            told(put, "b", "1.2"),
-            told(put, "a/1", "1.3"),
-            told(put, "a/2", "1.4"),
-            told(delete, "a/1", "1.4"),
-            told(put, "b", "1.4"),
-            told(put, "a/3", "1.5"),
-            told(EventKind::Expire, "a/3", "1.6"),
+            event(put, "b", "1.2"),
+            event(put, "a/1", "1.3"),
+            event(put, "a/2", "1.4"),
+            event(delete, "a/1", "1.4"),
+            event(put, "b", "1.4"),
+            event(put, "a/3", "1.5"),
+            event(EventKind::Expire, "a/3", "1.6"),
         ]
     );
     let mut seen = Vec::new();
@@ -112,31 +112,31 @@ async fn a_watch_tells_every_change_of_its_keys_once_and_in_order() {
     assert_eq!(
         shown(&seen),
         [
-            told(put, "a/1", "1.3"),
-            told(put, "a/2", "1.4"),
-            told(put, "a/3", "1.5"),
-            told(EventKind::Expire, "a/3", "1.6")
+            event(put, "a/1", "1.3"),
+            event(put, "a/2", "1.4"),
+            event(put, "a/3", "1.5"),
+            event(EventKind::Expire, "a/3", "1.6")
         ]
     );
-    begins(&acme).await;
-    said(&world).await;
+    check_start_points(&acme).await;
+    check_command_line(&world).await;
 }
 
-fn some_of_a() -> Watch {
-    Watch {
+fn some_of_a() -> WatchOptions {
+    WatchOptions {
         ranges: vec![KeyRange::prefix("a/"), KeyRange::key("a/1")],
         previous: true,
         exclude: vec![EventKind::Delete],
-        ..Watch::default()
+        ..WatchOptions::default()
     }
 }
 
-/// Where a watch can begin: behind a revision, behind a token, with the state, with all that history has.
-async fn begins(acme: &Tenant) {
+/// Start points of a watch: after a revision, after a token, with the state, with all retained history.
+async fn check_start_points(acme: &Tenant) {
     let from = async |from| {
-        acme.watch(Watch {
+        acme.watch(WatchOptions {
             from,
-            ..Watch::default()
+            ..WatchOptions::default()
         })
         .await
         .unwrap()
@@ -155,7 +155,7 @@ async fn begins(acme: &Tenant) {
 
     let mut state = from(WatchFrom::State).await;
     acme.put("d", "1").await.unwrap();
-    let Told::State {
+    let WatchMessage::State {
         items,
         is_first,
         is_last,
@@ -171,7 +171,7 @@ async fn begins(acme: &Tenant) {
     );
 }
 
-async fn said(world: &World) {
+async fn check_command_line(world: &World) {
     let watch = [
         "kv",
         "watch",
@@ -211,13 +211,13 @@ async fn said(world: &World) {
     assert_eq!(state.stdout.lines().count(), 4, "{state:?}");
 }
 
-/// One stream of watches, as any gRPC client has it.
-struct Stream {
+/// Stream of watches, driven by hand.
+struct WatchStream {
     requests: mpsc::Sender<WatchRequest>,
     answers: Streaming<WatchResponse>,
 }
 
-impl Stream {
+impl WatchStream {
     async fn open(kv: &mut KvServiceClient<Channel>) -> Self {
         let (requests, receiver) = mpsc::channel(8);
         let answers = kv.watch(receiver).await.unwrap().into_inner();
@@ -230,10 +230,14 @@ impl Stream {
     }
 
     async fn answer(&mut self) -> WatchResponse {
-        timeout(LONG, self.answers.message()).await.unwrap().unwrap().unwrap()
+        timeout(WAIT_MAX, self.answers.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
     }
 
-    /// Asks for a watch that cannot be, and returns why.
+    /// Sends an invalid watch, and returns its error.
     async fn refusal(&mut self, create: WatchCreate) -> stead_client::Error {
         self.ask(Request::Create(create)).await;
         match self.answer().await.response {
@@ -255,16 +259,16 @@ fn token(token: SessionToken) -> Option<Begin> {
     Some(Begin::ResumeToken(token.to_bytes().to_vec().into()))
 }
 
-type Wrong = (WatchCreate, &'static str, &'static str);
+type InvalidWatch = (WatchCreate, &'static str, &'static str);
 
-/// A watch that is wrong in this field, and what its refusal says.
-fn wrong(field: &'static str, words: &'static str, change: impl FnOnce(&mut WatchCreate)) -> Wrong {
+/// Returns a watch that is invalid in this field, with words of its error.
+fn invalid_watch(field: &'static str, words: &'static str, change: impl FnOnce(&mut WatchCreate)) -> InvalidWatch {
     let mut wrong = create(2);
     change(&mut wrong);
     (wrong, field, words)
 }
 
-fn wrong_watches(mine: SessionToken, other: SessionToken) -> Vec<Wrong> {
+fn invalid_watches(mine: SessionToken, other: SessionToken) -> Vec<InvalidWatch> {
     let mut tampered = mine.to_bytes();
     tampered[10] ^= 1;
     let tampered = Some(Begin::ResumeToken(tampered.to_vec().into()));
@@ -276,33 +280,33 @@ fn wrong_watches(mine: SessionToken, other: SessionToken) -> Vec<Wrong> {
     };
     let soon = duration(Duration::from_millis(99));
     vec![
-        wrong("resume_token", "of another tenant", |create| create.from = token(other)),
-        wrong("resume_token", "not a token of this store", |create| {
+        invalid_watch("resume_token", "of another tenant", |create| create.from = token(other)),
+        invalid_watch("resume_token", "not a token of this store", |create| {
             create.from = tampered
         }),
-        wrong("after_revision", "has not reached it", |create| {
+        invalid_watch("after_revision", "has not reached it", |create| {
             create.from = Some(Begin::AfterRevision(future));
         }),
-        wrong("initial_state", "leave out", |create| {
+        invalid_watch("initial_state", "leave out", |create| {
             (create.from, create.initial_state) = (token(mine), true);
         }),
-        wrong("ranges", "at most 64", |create| {
+        invalid_watch("ranges", "at most 64", |create| {
             create.ranges = vec![range("a", "b"); 65]
         }),
-        wrong("ranges[0]", "ends before it begins", |create| {
+        invalid_watch("ranges[0]", "ends before it begins", |create| {
             create.ranges = vec![range("b", "a")]
         }),
-        wrong("exclude[1]", "no type of event 7", |create| create.exclude = vec![1, 7]),
-        wrong("progress_interval", "at least 100 ms", |create| {
+        invalid_watch("exclude[1]", "no type of event 7", |create| create.exclude = vec![1, 7]),
+        invalid_watch("progress_interval", "at least 100 ms", |create| {
             create.progress_interval = Some(soon)
         }),
-        wrong("create.id", "has the id 1 already", |create| create.id = 1),
-        wrong("tenant", "a-z, 0-9 and -", |create| create.tenant = "ACME".into()),
+        invalid_watch("create.id", "has the id 1 already", |create| create.id = 1),
+        invalid_watch("tenant", "a-z, 0-9 and -", |create| create.tenant = "ACME".into()),
     ]
 }
 
 #[tokio::test]
-async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
+async fn invalid_watch_is_refused_and_others_continue() {
     let world = World::start(1).await;
     for tenant in ["acme", "other"] {
         assert_eq!(world.stead(["tenant", "create", tenant]).await.code, Some(0));
@@ -324,11 +328,11 @@ async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
         .token
         .unwrap();
     let mine = acme.token().unwrap();
-    let mut stream = Stream::open(&mut kv).await;
+    let mut stream = WatchStream::open(&mut kv).await;
     stream.ask(Request::Create(create(1))).await;
     assert!(matches!(stream.answer().await.response, Some(Response::Created(_))));
 
-    for (create, field, words) in wrong_watches(mine, other) {
+    for (create, field, words) in invalid_watches(mine, other) {
         let refusal = stream.refusal(create).await;
         assert_eq!(refusal.kind, ErrorKind::Invalid { field: field.into() }, "{refusal}");
         assert!(refusal.message.contains(words), "{refusal}");
@@ -366,31 +370,31 @@ async fn what_cannot_be_watched_is_refused_and_other_watches_go_on() {
     assert_eq!(progress.resume_token, acme.token().unwrap().to_bytes().to_vec());
 }
 
-/// Watches of a client that nobody reads: more than a connection of calls has room for.
+/// Number of watches that are not read: more than the flow-control window of one connection has room for.
 const UNREAD: usize = 6;
 
 #[tokio::test]
-async fn watches_that_nobody_reads_hold_up_neither_calls_nor_other_watches() {
+async fn unread_watches_block_no_calls_or_watches() {
     let world = World::start(1).await;
     let acme = acme(&world).await;
     let value = vec![b'x'; 1 << 20];
     for number in 0..8 {
         acme.put(format!("large/{number}"), value.clone()).await.unwrap();
     }
-    let all = || Watch {
+    let all = || WatchOptions {
         from: WatchFrom::After(Revision::ZERO),
         previous: true,
-        ..Watch::default()
+        ..WatchOptions::default()
     };
     let mut unread: Vec<Watcher> = join_all((0..UNREAD).map(|_| acme.watch(all())))
         .await
         .into_iter()
         .map(Result::unwrap)
         .collect();
-    // Each value read is as much as a watch sends at a time: by the end they have sent what they can.
+    // Each value is as long as a watch's message: by the end the unread watches have sent what they can.
     for _ in 0..5 {
         for number in 0..8 {
-            let got = timeout(LONG, acme.get(format!("large/{number}"))).await;
+            let got = timeout(WAIT_MAX, acme.get(format!("large/{number}"))).await;
             assert!(got.expect("a call is answered in time").unwrap().item.is_some());
         }
     }
@@ -399,7 +403,7 @@ async fn watches_that_nobody_reads_hold_up_neither_calls_nor_other_watches() {
     while sequence < 8 {
         sequence += changes(&mut read).await.len();
     }
-    let (_, metrics) = stead_tests::process::get(&world.first().http, "/metrics")
+    let (_, metrics) = stead_tests::process::http_get(&world.first().http, "/metrics")
         .await
         .unwrap();
     let watches = format!("stead_watches {}", UNREAD + 1);
@@ -414,12 +418,12 @@ async fn watches_that_nobody_reads_hold_up_neither_calls_nor_other_watches() {
 }
 
 #[tokio::test]
-async fn a_watch_of_a_tenant_that_is_disabled_ends_without_waiting_for_its_next_mark() {
+async fn watch_ends_at_once_when_tenant_is_disabled() {
     let world = World::start(1).await;
     assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
     let channel = Channel::from_shared(format!("http://{}", world.first().client)).unwrap();
     let mut kv = KvServiceClient::new(channel.connect().await.unwrap());
-    let mut stream = Stream::open(&mut kv).await;
+    let mut stream = WatchStream::open(&mut kv).await;
     let quiet = WatchCreate {
         progress_interval: Some(duration(Duration::from_secs(3_600))),
         ..create(1)
@@ -435,25 +439,25 @@ async fn a_watch_of_a_tenant_that_is_disabled_ends_without_waiting_for_its_next_
     assert_eq!(error.kind, ErrorKind::TenantNotFound, "{error}");
 }
 
-/// What a watcher has been told up to a revision.
-async fn told(mut watcher: Watcher, up_to: Revision) -> Vec<(String, Revision)> {
-    let mut told = Vec::new();
-    while told.last().is_none_or(|(_, revision)| *revision < up_to) {
+/// Receives events up to a revision.
+async fn receive_until(mut watcher: Watcher, up_to: Revision) -> Vec<(String, Revision)> {
+    let mut received = Vec::new();
+    while received.last().is_none_or(|(_, revision)| *revision < up_to) {
         let events = changes(&mut watcher).await;
-        told.extend(events.iter().map(|event| (key(&event.item), event.item.modified)));
+        received.extend(events.iter().map(|event| (key(&event.item), event.item.modified)));
     }
-    told
+    received
 }
 
-/// Writes until it is told to stop; returns what was acknowledged.
+/// Writes until a deadline; returns the acknowledged revisions by key.
 async fn write(acme: Tenant, writer: usize, until: Instant) -> BTreeMap<String, Revision> {
     let mut written = BTreeMap::new();
     let mut number = 0;
     while Instant::now() < until {
         let key = format!("{writer}/{number}");
-        let write = Write {
-            timeout: Some(LONG),
-            ..Write::default()
+        let write = WriteOptions {
+            timeout: Some(WAIT_MAX),
+            ..WriteOptions::default()
         };
         let done = acme.put_with(key.clone(), "v", &write).await.unwrap();
         written.insert(key, done.header.revision);
@@ -463,8 +467,8 @@ async fn write(acme: Tenant, writer: usize, until: Instant) -> BTreeMap<String, 
 }
 
 #[tokio::test]
-async fn every_watcher_is_told_everything_once_while_leaders_die() {
-    let _alone = alone();
+async fn watchers_receive_each_change_once_while_leaders_die() {
+    let _lock = exclusive_lock();
     let builder = Fixture::builder()
         .binary(binary())
         .region("us-east", 3)
@@ -477,14 +481,14 @@ async fn every_watcher_is_told_everything_once_while_leaders_die() {
     cluster.create_tenant("acme", "us-east").await.unwrap();
     let home = cluster.client("us-east").await.unwrap().tenant("acme").unwrap();
     let far = cluster.client("eu-west").await.unwrap().tenant("acme").unwrap();
-    let from_start = || Watch {
+    let from_start = || WatchOptions {
         from: WatchFrom::After(Revision::ZERO),
-        ..Watch::default()
+        ..WatchOptions::default()
     };
     let watchers = join_all([
         home.watch(from_start()),
         far.watch(from_start()),
-        home.watch(Watch::default()),
+        home.watch(WatchOptions::default()),
     ])
     .await;
 
@@ -506,25 +510,30 @@ async fn every_watcher_is_told_everything_once_while_leaders_die() {
     }
     let last = home.put("last", "x").await.unwrap().header.revision;
 
-    let tolds = join_all(watchers.into_iter().map(|watcher| told(watcher.unwrap(), last))).await;
-    let sequences = tolds[0].iter().map(|(_, revision)| revision.sequence().get());
+    let received = join_all(
+        watchers
+            .into_iter()
+            .map(|watcher| receive_until(watcher.unwrap(), last)),
+    )
+    .await;
+    let sequences = received[0].iter().map(|(_, revision)| revision.sequence().get());
     assert!(
         sequences.eq(1..=last.sequence().get()),
         "each revision once, in order, none is missing"
     );
-    for other in &tolds[1..] {
-        assert_eq!(other, &tolds[0], "all are told the same");
+    for other in &received[1..] {
+        assert_eq!(other, &received[0], "all receive the same");
     }
-    let told: BTreeMap<_, _> = tolds[0].iter().cloned().collect();
+    let revisions: BTreeMap<_, _> = received[0].iter().cloned().collect();
     for (key, revision) in &written {
-        assert_eq!(told.get(key), Some(revision), "what was acknowledged is told");
+        assert_eq!(revisions.get(key), Some(revision), "an acknowledged write is delivered");
     }
     assert!(
         written.len() > 100,
         "{} writes are too few to show anything",
         written.len()
     );
-    // One that begins on the follower, far behind, catches up from history to the same.
+    // A watch that starts on the follower, far behind, catches up from history to the same events.
     let late = far.watch(from_start()).await.unwrap();
-    assert_eq!(self::told(late, last).await, tolds[0]);
+    assert_eq!(receive_until(late, last).await, received[0]);
 }

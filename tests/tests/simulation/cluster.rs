@@ -1,14 +1,14 @@
-//! Nine nodes in three regions on simulated disks and links, and what is done to them between two steps.
+//! Simulated cluster of nine nodes in three regions, and the actions on it between two steps.
 //!
 //! ```text
-//! operator (story) -> Orders -> World::step -> turmoil: crash, bounce, partition, repair, hold, release
-//!                                          -> Machine: disk (power, room, failures, syncs), wall clock, its end
+//! operator (operator.rs) -> ActionQueue -> World::run -> turmoil: crash, bounce, partition, repair, hold, release
+//!                                          -> Machine: disk (power, room, failures, syncs), wall clock, node exit
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. Nothing here is drawn but from the seed.
-//! 2. A node that ends by itself without a reason given by an order fails the run.
+//! 1. All random choices come from the seed.
+//! 2. A node that ends by itself without a reason given by an action fails the run.
 //! 3. What a node wrote is durable only when its disk has synced, some steps later.
 //! 4. A node that has lost its disk ends by itself, and says so, before the run is over.
 
@@ -21,10 +21,10 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use stead_raft::LogLimits;
-use stead_replication::Limits;
+use stead_replication::RetentionLimits;
 use stead_server::{
-    config::{Checked, Cluster, Config, InitialNode, Node, RegionEntry, Storage},
-    environment::Upkeep,
+    config::{Cluster, Config, InitialNode, Node, RegionEntry, Storage, ValidatedConfig},
+    environment::RetentionConfig,
 };
 use turmoil::{Result, Sim};
 
@@ -33,97 +33,97 @@ use crate::{
     network,
 };
 
-/// The regions and where they lie.
+/// The regions with their jurisdictions.
 pub(crate) const REGIONS: [(&str, &str); 3] = [("us", "US"), ("eu", "EU"), ("ap", "JP")];
 /// Nodes of each region.
 pub(crate) const NODES_PER_REGION: usize = 3;
 /// All nodes.
 pub(crate) const NODES: usize = REGIONS.len() * NODES_PER_REGION;
-/// One-way delays between regions, by their places in [`REGIONS`].
+/// One-way delays between regions, by their positions in [`REGIONS`].
 const DELAYS_MS: [(usize, usize, u64); 3] = [(0, 1, 40), (0, 2, 75), (1, 2, 100)];
 /// A disk syncs in a step with this probability, so that syncs take a few milliseconds.
 const SYNC_PROBABILITY: f64 = 0.4;
-/// Something that was not synced survives a power loss with this probability.
+/// Some unsynced data survives a power loss with this probability.
 const SOME_SURVIVE_PROBABILITY: f64 = 0.3;
-/// A node that ended by itself is started again after this time, as by its supervisor.
+/// A node that ended by itself is restarted after this time, as by a service manager.
 const RESTART_AFTER: Duration = Duration::from_millis(300);
-/// What a node says that has lost its disk.
+/// Text in the error of a node that has lost its disk.
 const DISK_LOST: &str = "its disk was lost";
 
-/// Counts the nodes, region by region; a node's number is one more.
-pub(crate) type Place = usize;
+/// Index of a node, counted region by region from 0; its node id is one more.
+pub(crate) type NodeIndex = usize;
 
-/// What is done to the cluster between two steps.
+/// Action on the cluster between two steps.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
-    /// The machine's disk stops syncing: what is written from now on is lost with the power.
-    Stall(Place),
-    /// The machine loses power: connections are closed, what was not synced is lost but for a prefix.
-    PowerLoss(Place),
-    /// As [`Order::PowerLoss`], and nobody is told: connections stay open on the other side.
-    Silence(Place),
-    /// The machine loses power once its disk has done so many more operations: between any two of them.
-    CutAfter(Place, u64),
-    /// The machine's disk is another one, with nothing on it, when it starts again.
-    LoseDisk(Place),
+pub(crate) enum ClusterAction {
+    /// The machine's disk stops syncing: data written from now on is lost at a power loss.
+    StallSyncs(NodeIndex),
+    /// The machine loses power: connections are closed, unsynced data is lost but for a prefix.
+    PowerLoss(NodeIndex),
+    /// As [`ClusterAction::PowerLoss`], but peers get no signal: connections stay open on the other side.
+    SilentPowerLoss(NodeIndex),
+    /// The machine loses power once its disk has done so many more operations, between any two of them.
+    PowerLossAfter(NodeIndex, u64),
+    /// The machine's disk is replaced by an empty one before it starts again.
+    LoseDisk(NodeIndex),
     /// The machine starts again with its disk; one that runs is killed first.
-    Restart(Place),
+    Restart(NodeIndex),
     /// One operation of the machine's disk fails, after so many that do not.
-    Fail(Place, DiskFault, u64),
+    FailDisk(NodeIndex, DiskFault, u64),
     /// The machine's disk is full.
-    Fill(Place),
-    /// Ends [`Order::Fill`].
-    Free(Place),
-    /// The machine stands still: what it sends and is sent waits.
-    Freeze(Place),
-    /// Ends [`Order::Freeze`].
-    Thaw(Place),
-    /// The wall clock of the machine leaps by so many milliseconds.
-    Leap(Place, i64),
+    FillDisk(NodeIndex),
+    /// Ends [`ClusterAction::FillDisk`].
+    FreeDisk(NodeIndex),
+    /// The machine is frozen: messages from and to it wait.
+    Freeze(NodeIndex),
+    /// Ends [`ClusterAction::Freeze`].
+    Thaw(NodeIndex),
+    /// The wall clock of the machine jumps by so many milliseconds.
+    JumpClock(NodeIndex, i64),
     /// The wall clock of the machine runs too fast by so many thousandths.
-    Drift(Place, i64),
-    /// Nothing passes between a node and the other nodes, but clients reach it.
-    Isolate(Place),
-    /// Ends [`Order::Isolate`].
-    Join(Place),
-    /// What passes between a node and the other nodes waits, but clients reach it.
-    HoldNode(Place),
-    /// Ends [`Order::HoldNode`].
-    ReleaseNode(Place),
-    /// Everything between a region and the others is lost.
-    Cut(usize),
-    /// Ends [`Order::Cut`].
-    Heal(usize),
-    /// Everything between a region and the others is delayed.
-    Hold(usize),
-    /// Ends [`Order::Hold`].
-    Release(usize),
-    /// Ends everything but what cannot end: links and disks are well, who is down starts.
-    Peace,
+    DriftClock(NodeIndex, i64),
+    /// Messages between a node and the other nodes are lost, but clients reach it.
+    PartitionNode(NodeIndex),
+    /// Ends [`ClusterAction::PartitionNode`].
+    HealNode(NodeIndex),
+    /// Messages between a node and the other nodes wait, but clients reach it.
+    HoldNode(NodeIndex),
+    /// Ends [`ClusterAction::HoldNode`].
+    ReleaseNode(NodeIndex),
+    /// Messages between a region and the others are lost.
+    PartitionRegion(usize),
+    /// Ends [`ClusterAction::PartitionRegion`].
+    HealRegion(usize),
+    /// Messages between a region and the others wait.
+    HoldRegion(usize),
+    /// Ends [`ClusterAction::HoldRegion`].
+    ReleaseRegion(usize),
+    /// Ends all faults but lost disks: links and disks work, nodes that are down start.
+    HealAll,
 }
 
-/// Orders that wait for the end of a step, and who is gone for good. Clones share them.
+/// Queue of actions that wait for the end of a step, and the nodes that are lost for good. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Orders {
-    waiting: Rc<RefCell<VecDeque<Order>>>,
-    gone: Rc<RefCell<BTreeSet<Place>>>,
+pub(crate) struct ActionQueue {
+    waiting: Rc<RefCell<VecDeque<ClusterAction>>>,
+    lost: Rc<RefCell<BTreeSet<NodeIndex>>>,
 }
 
-impl Orders {
-    pub(crate) fn give(&self, order: Order) {
-        self.waiting.borrow_mut().push_back(order);
+impl ActionQueue {
+    pub(crate) fn push(&self, action: ClusterAction) {
+        self.waiting.borrow_mut().push_back(action);
     }
 
-    /// Tells whether a node has ended for good.
-    pub(crate) fn is_gone(&self, place: Place) -> bool {
-        self.gone.borrow().contains(&place)
+    /// Returns whether a node has ended for good.
+    pub(crate) fn is_lost(&self, node: NodeIndex) -> bool {
+        self.lost.borrow().contains(&node)
     }
 }
 
 /// The simulated machines.
 pub(crate) struct World {
     pub(crate) sim: Sim<'static>,
-    pub(crate) orders: Orders,
+    pub(crate) actions: ActionQueue,
     machines: Vec<Machine>,
     /// Hosts of each region: nodes and clients.
     hosts: [Vec<String>; REGIONS.len()],
@@ -131,42 +131,46 @@ pub(crate) struct World {
 }
 
 /// Returns the host name of a node.
-pub(crate) fn host(place: Place) -> String {
-    let (region, _) = REGIONS[place / NODES_PER_REGION];
-    format!("{region}-{}", place % NODES_PER_REGION + 1)
+pub(crate) fn host(node: NodeIndex) -> String {
+    let (region, _) = REGIONS[node / NODES_PER_REGION];
+    format!("{region}-{}", node % NODES_PER_REGION + 1)
 }
 
-/// Returns where a node takes clients.
-pub(crate) fn client_address(place: Place) -> String {
-    format!("{}:7001", host(place))
+/// Returns the client address of a node.
+pub(crate) fn client_address(node: NodeIndex) -> String {
+    format!("{}:7001", host(node))
 }
 
-/// How a cluster is set up; a seed decides.
+/// Configuration of a cluster, drawn from the seed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct ClusterShape {
     groups_per_region: u32,
-    upkeep: Upkeep,
+    retention: RetentionConfig,
 }
 
-impl Shape {
-    /// In half of the runs logs and histories are short, so that who was away needs snapshots and seeds; in half of them
-    /// regions have several groups.
+impl ClusterShape {
+    /// Draws a configuration: in half of the runs logs and histories are short, so that a replica that was away needs
+    /// snapshots and seeds; in half of them regions have several groups.
     pub(crate) fn draw(random: &mut StdRng) -> Self {
-        let short = Upkeep {
+        let short = RetentionConfig {
             log: LogLimits {
                 checkpoint_interval: Duration::from_millis(random.random_range(300..2_000)),
                 tail_bytes: random.random_range(4..32) << 10,
                 ..LogLimits::default()
             },
-            history: Limits {
+            history: RetentionLimits {
                 keep_age: Duration::from_millis(500),
                 interval: Duration::from_millis(700),
-                ..Limits::default()
+                ..RetentionLimits::default()
             },
         };
         Self {
             groups_per_region: random.random_range(1..=2),
-            upkeep: if random.random() { short } else { Upkeep::default() },
+            retention: if random.random() {
+                short
+            } else {
+                RetentionConfig::default()
+            },
         }
     }
 }
@@ -175,21 +179,21 @@ impl World {
     /// Starts nine nodes with empty disks.
     pub(crate) fn new(seed: u64, length: Duration) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let shape = Shape::draw(&mut random);
+        let shape = ClusterShape::draw(&mut random);
         println!("{shape:?}");
         let mut this = Self {
             sim: network::simulation(seed, length),
-            orders: Orders::default(),
+            actions: ActionQueue::default(),
             machines: Vec::new(),
             hosts: Default::default(),
             random,
         };
-        for place in 0..NODES {
+        for node in 0..NODES {
             let machine = Machine::new();
-            let software = machine.software(config(place, shape.groups_per_region), shape.upkeep);
-            this.sim.host(host(place), software);
+            let software = machine.software(config(node, shape.groups_per_region), shape.retention);
+            this.sim.host(host(node), software);
             this.machines.push(machine);
-            this.hosts[place / NODES_PER_REGION].push(host(place));
+            this.hosts[node / NODES_PER_REGION].push(host(node));
         }
         this
     }
@@ -202,58 +206,58 @@ impl World {
 
     /// Runs until every client is done. Returns the nodes that had a reason to log errors.
     pub(crate) fn run(&mut self) -> Vec<String> {
-        self.stretch_links();
+        self.set_link_latencies();
         while !network::step(&mut self.sim) {
-            for place in 0..NODES {
-                self.look_after(place);
+            for node in 0..NODES {
+                self.maintain_node(node);
             }
             loop {
-                let order = self.orders.waiting.borrow_mut().pop_front();
-                let Some(order) = order else { break };
-                self.obey(order);
+                let action = self.actions.waiting.borrow_mut().pop_front();
+                let Some(action) = action else { break };
+                self.apply(action);
             }
         }
-        let lost = (0..NODES).filter(|place| self.machines[*place].has_lost_disk());
-        for place in lost {
-            assert!(self.orders.is_gone(place), "{} went on without its disk", host(place));
+        let lost = (0..NODES).filter(|node| self.machines[*node].has_lost_disk());
+        for node in lost {
+            assert!(self.actions.is_lost(node), "{} went on without its disk", host(node));
         }
-        let excused = (0..NODES).filter(|place| self.machines[*place].is_excused());
+        let excused = (0..NODES).filter(|node| self.machines[*node].may_log_errors());
         excused.map(host).collect()
     }
 
-    /// Syncs a machine's disk, now and then; crashes it once its power is off, starts it again once it has ended.
-    fn look_after(&mut self, place: Place) {
+    /// Syncs a machine's disk now and then, crashes the machine once its power is off, restarts a node that has ended.
+    fn maintain_node(&mut self, node: NodeIndex) {
         let now = self.sim.elapsed();
-        let machine = &mut self.machines[place];
+        let machine = &mut self.machines[node];
         if machine.disk().is_cut() {
-            return self.power_loss(place);
+            return self.power_loss(node);
         }
-        if machine.is_busy() && self.random.random_bool(SYNC_PROBABILITY) {
-            // Whoever waits for it is told at once, and logs as its node.
-            let span = tracing::info_span!("node", name = host(place).as_str());
+        if machine.has_pending_syncs() && self.random.random_bool(SYNC_PROBABILITY) {
+            // Waiters are woken at once, and log as this node.
+            let span = tracing::info_span!("node", name = host(node).as_str());
             span.in_scope(|| machine.disk().log.sync());
         }
-        if let Some(why) = machine.take_end() {
-            tracing::info!(place, why, "ended by itself");
-            println!("{now:?} {} ended by itself: {why}", host(place));
+        if let Some(reason) = machine.take_exit_reason() {
+            tracing::info!(node, reason, "ended by itself");
+            println!("{now:?} {} ended by itself: {reason}", host(node));
             if machine.has_lost_disk() {
                 assert!(
-                    why.contains(DISK_LOST),
-                    "{} does not say that its disk is lost: {why}",
-                    host(place)
+                    reason.contains(DISK_LOST),
+                    "{} does not say that its disk is lost: {reason}",
+                    host(node)
                 );
-                self.orders.gone.borrow_mut().insert(place);
+                self.actions.lost.borrow_mut().insert(node);
                 return;
             }
             machine.restart_at = Some(now + RESTART_AFTER);
         }
         if machine.restart_at.is_some_and(|at| at <= now) {
-            machine.starts();
-            self.sim.bounce(host(place));
+            machine.note_start();
+            self.sim.bounce(host(node));
         }
     }
 
-    fn stretch_links(&self) {
+    fn set_link_latencies(&self) {
         for (one, other, delay) in DELAYS_MS {
             let (one, other) = (&self.hosts[one], &self.hosts[other]);
             for (one, other) in one.iter().flat_map(|one| other.iter().map(move |other| (one, other))) {
@@ -265,102 +269,102 @@ impl World {
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        tracing::info!(?order, at = ?self.sim.elapsed(), "order");
-        println!("{:?} {order:?}", self.sim.elapsed());
-        match order {
-            Order::Stall(place) => self.machines[place].is_stalled = true,
-            Order::PowerLoss(place) => self.power_loss(place),
-            Order::Silence(place) => {
-                self.between(place, self.hosts.iter().flatten(), Link::Partition);
-                self.power_loss(place);
-                self.between(place, self.hosts.iter().flatten(), Link::Repair);
+    fn apply(&mut self, action: ClusterAction) {
+        tracing::info!(?action, at = ?self.sim.elapsed(), "action");
+        println!("{:?} {action:?}", self.sim.elapsed());
+        match action {
+            ClusterAction::StallSyncs(node) => self.machines[node].syncs_stalled = true,
+            ClusterAction::PowerLoss(node) => self.power_loss(node),
+            ClusterAction::SilentPowerLoss(node) => {
+                self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Partition);
+                self.power_loss(node);
+                self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Repair);
             }
-            Order::CutAfter(place, operations) => self.machines[place].cut_after(operations),
-            Order::LoseDisk(place) => {
-                self.power_loss(place);
-                self.machines[place].lose_disk();
+            ClusterAction::PowerLossAfter(node, operations) => self.machines[node].power_loss_after(operations),
+            ClusterAction::LoseDisk(node) => {
+                self.power_loss(node);
+                self.machines[node].lose_disk();
             }
-            Order::Restart(place) => self.restart(place),
-            Order::Fail(place, fault, after) => self.machines[place].fail(fault, after),
-            Order::Fill(place) => self.machines[place].fill(true),
-            Order::Free(place) => self.machines[place].fill(false),
-            Order::Freeze(place) => {
-                self.machines[place].is_stalled = true;
-                self.between(place, self.hosts.iter().flatten(), Link::Hold);
+            ClusterAction::Restart(node) => self.restart(node),
+            ClusterAction::FailDisk(node, fault, after) => self.machines[node].fail_disk(fault, after),
+            ClusterAction::FillDisk(node) => self.machines[node].fill_disk(true),
+            ClusterAction::FreeDisk(node) => self.machines[node].fill_disk(false),
+            ClusterAction::Freeze(node) => {
+                self.machines[node].syncs_stalled = true;
+                self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Hold);
             }
-            Order::Thaw(place) => {
-                self.machines[place].is_stalled = false;
-                self.between(place, self.hosts.iter().flatten(), Link::Release);
+            ClusterAction::Thaw(node) => {
+                self.machines[node].syncs_stalled = false;
+                self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Release);
             }
-            Order::Leap(place, ms) => self.machines[place].clock.leap(ms),
-            Order::Drift(place, thousandths) => {
+            ClusterAction::JumpClock(node, ms) => self.machines[node].clock.jump(ms),
+            ClusterAction::DriftClock(node, thousandths) => {
                 let now = u64::try_from(self.sim.since_epoch().as_millis()).expect("simulations are short");
-                self.machines[place].clock.drift(now, thousandths);
+                self.machines[node].clock.drift(now, thousandths);
             }
-            Order::Isolate(place) => self.between(place, nodes().iter(), Link::Partition),
-            Order::Join(place) => self.between(place, nodes().iter(), Link::Repair),
-            Order::HoldNode(place) => self.between(place, nodes().iter(), Link::Hold),
-            Order::ReleaseNode(place) => self.between(place, nodes().iter(), Link::Release),
-            Order::Cut(region) => self.around(region, Link::Partition),
-            Order::Heal(region) => self.around(region, Link::Repair),
-            Order::Hold(region) => self.around(region, Link::Hold),
-            Order::Release(region) => self.around(region, Link::Release),
-            Order::Peace => self.peace(),
+            ClusterAction::PartitionNode(node) => self.set_node_links(node, nodes().iter(), LinkChange::Partition),
+            ClusterAction::HealNode(node) => self.set_node_links(node, nodes().iter(), LinkChange::Repair),
+            ClusterAction::HoldNode(node) => self.set_node_links(node, nodes().iter(), LinkChange::Hold),
+            ClusterAction::ReleaseNode(node) => self.set_node_links(node, nodes().iter(), LinkChange::Release),
+            ClusterAction::PartitionRegion(region) => self.set_region_links(region, LinkChange::Partition),
+            ClusterAction::HealRegion(region) => self.set_region_links(region, LinkChange::Repair),
+            ClusterAction::HoldRegion(region) => self.set_region_links(region, LinkChange::Hold),
+            ClusterAction::ReleaseRegion(region) => self.set_region_links(region, LinkChange::Release),
+            ClusterAction::HealAll => self.heal_all(),
         }
     }
 
-    fn restart(&mut self, place: Place) {
-        if self.orders.is_gone(place) {
+    fn restart(&mut self, node: NodeIndex) {
+        if self.actions.is_lost(node) {
             return;
         }
-        if self.machines[place].is_armed() {
-            self.power_loss(place);
+        if self.machines[node].has_pending_fault() {
+            self.power_loss(node);
         }
-        self.machines[place].starts();
-        self.sim.bounce(host(place));
+        self.machines[node].note_start();
+        self.sim.bounce(host(node));
     }
 
-    fn peace(&mut self) {
+    fn heal_all(&mut self) {
         for region in 0..REGIONS.len() {
-            self.around(region, Link::Release);
-            self.around(region, Link::Repair);
+            self.set_region_links(region, LinkChange::Release);
+            self.set_region_links(region, LinkChange::Repair);
         }
-        for place in 0..NODES {
-            self.between(place, self.hosts.iter().flatten(), Link::Release);
-            self.between(place, self.hosts.iter().flatten(), Link::Repair);
-            let machine = &mut self.machines[place];
-            machine.fill(false);
-            machine.is_stalled = false;
+        for node in 0..NODES {
+            self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Release);
+            self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Repair);
+            let machine = &mut self.machines[node];
+            machine.fill_disk(false);
+            machine.syncs_stalled = false;
             // One that ended by itself is about to be started.
-            let is_down = !self.sim.is_host_running(host(place)) && machine.restart_at.is_none();
-            if machine.is_armed() || is_down {
-                self.restart(place);
+            let is_down = !self.sim.is_host_running(host(node)) && machine.restart_at.is_none();
+            if machine.has_pending_fault() || is_down {
+                self.restart(node);
             }
         }
     }
 
-    fn power_loss(&mut self, place: Place) {
-        let machine = &mut self.machines[place];
+    fn power_loss(&mut self, node: NodeIndex) {
+        let machine = &mut self.machines[node];
         let disk = machine.disk();
         let (log, rows) = (disk.log.pending(), disk.rows.pending());
         let survivors = (survivors(&mut self.random, log), survivors(&mut self.random, rows));
         tracing::info!(log, rows, ?survivors, "unsynced at the power loss");
         disk.power_loss(survivors.0, survivors.1);
-        machine.lost_power();
-        self.sim.crash(host(place));
+        machine.note_power_loss();
+        self.sim.crash(host(node));
     }
 
     /// Changes the links between a node and others.
-    fn between<'a>(&self, place: Place, others: impl Iterator<Item = &'a String>, link: Link) {
-        let name = host(place);
+    fn set_node_links<'a>(&self, node: NodeIndex, others: impl Iterator<Item = &'a String>, link: LinkChange) {
+        let name = host(node);
         for other in others.filter(|other| **other != name) {
             link.apply(&self.sim, &name, other);
         }
     }
 
     /// Changes the links between a region and the others.
-    fn around(&self, region: usize, link: Link) {
+    fn set_region_links(&self, region: usize, link: LinkChange) {
         for one in &self.hosts[region] {
             let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != region);
             for other in others.flat_map(|(_, hosts)| hosts) {
@@ -370,7 +374,7 @@ impl World {
     }
 }
 
-/// Returns how much of what is not synced survives: mostly nothing, or else any prefix.
+/// Draws how much of the unsynced data survives: mostly nothing, or else any prefix.
 fn survivors(random: &mut StdRng, pending: usize) -> usize {
     if random.random_bool(SOME_SURVIVE_PROBABILITY) {
         random.random_range(0..=pending)
@@ -379,16 +383,16 @@ fn survivors(random: &mut StdRng, pending: usize) -> usize {
     }
 }
 
-/// What becomes of a link.
+/// Change of a link.
 #[derive(Clone, Copy)]
-enum Link {
+enum LinkChange {
     Partition,
     Repair,
     Hold,
     Release,
 }
 
-impl Link {
+impl LinkChange {
     fn apply(self, sim: &Sim<'_>, one: &str, other: &str) {
         match self {
             Self::Partition => sim.partition(one, other),
@@ -403,13 +407,13 @@ fn nodes() -> Vec<String> {
     (0..NODES).map(host).collect()
 }
 
-fn config(place: Place, groups_per_region: u32) -> Checked {
-    let initial = |place: Place| InitialNode {
-        name: host(place),
-        region: REGIONS[place / NODES_PER_REGION].0.to_owned(),
-        client: client_address(place),
-        peer: format!("{}:7002", host(place)),
-        http: format!("{}:7003", host(place)),
+fn config(node: NodeIndex, groups_per_region: u32) -> ValidatedConfig {
+    let initial = |node: NodeIndex| InitialNode {
+        name: host(node),
+        region: REGIONS[node / NODES_PER_REGION].0.to_owned(),
+        client: client_address(node),
+        peer: format!("{}:7002", host(node)),
+        http: format!("{}:7003", host(node)),
         witness: false,
         engine: String::new(),
     };
@@ -426,7 +430,7 @@ fn config(place: Place, groups_per_region: u32) -> Checked {
             ..Cluster::default()
         },
         node: Node {
-            name: host(place),
+            name: host(node),
             ..Node::default()
         },
         storage: Storage {
@@ -438,5 +442,5 @@ fn config(place: Place, groups_per_region: u32) -> Checked {
     config.client.listen = "0.0.0.0:7001".to_owned();
     config.peer.listen = "0.0.0.0:7002".to_owned();
     config.http.listen = "0.0.0.0:7003".to_owned();
-    config.check().unwrap()
+    config.validate().unwrap()
 }

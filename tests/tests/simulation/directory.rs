@@ -1,4 +1,4 @@
-//! The directory's leader is gone for good, and nobody is told: changes go on under the next one.
+//! Silent loss of the directory's leader: changes go on under the next leader.
 
 use std::time::Duration;
 
@@ -7,54 +7,54 @@ use tokio::time::sleep;
 
 use crate::{
     child,
-    cluster::{NODES_PER_REGION, Order, Orders, World},
-    faults::Strikes,
-    load, story,
+    cluster::{ActionQueue, ClusterAction, NODES_PER_REGION, World},
+    faults::FaultInjector,
+    load, operator,
 };
 
 const LENGTH: Duration = Duration::from_secs(90);
-/// The group that is the directory.
+/// Group of the directory.
 const DIRECTORY: u32 = 0;
-/// Where the operator's client is.
+/// Region of the operator's client.
 const REGION: usize = 0;
-/// So long that a new leader has been elected.
+/// Time in which a new leader is certainly elected.
 const ELECTED: Duration = Duration::from_secs(10);
 
 #[test]
-fn changes_of_the_directory_go_on_after_its_leader_has_gone() {
-    child::check("directory::leader_gone", 1..2);
+fn directory_takes_changes_after_silent_leader_loss() {
+    child::check_determinism("directory::leader_gone", 1..2);
 }
 
 #[test]
 #[ignore = "a scenario, for a process of its own"]
 fn leader_gone() {
-    child::scenario(|seed| {
+    child::run_scenario(|seed| {
         let mut world = World::new(seed, LENGTH);
-        world.client(REGION, "operator", operator(seed, world.orders.clone()));
+        world.client(REGION, "operator", run_operator(seed, world.actions.clone()));
         world.run()
     });
 }
 
-async fn operator(seed: u64, orders: Orders) -> turmoil::Result {
+async fn run_operator(seed: u64, actions: ActionQueue) -> turmoil::Result {
     let client = Client::lazy(load::config(REGION, seed))?;
     let admin = client.admin();
-    let groups = story::create_tenants(&admin).await;
-    let strikes = Strikes {
+    let groups = operator::create_tenants(&admin).await;
+    let injector = FaultInjector {
         admin: &admin,
         groups: &groups,
-        orders: &orders,
+        actions: &actions,
     };
-    let mut leader = strikes.leader_of(DIRECTORY).await.expect("it has just taken changes");
-    // The node that is asked must live.
+    let mut leader = injector.leader_of(DIRECTORY).await.expect("it has just taken changes");
+    // The operator's endpoints are in this region and must stay up.
     while leader / NODES_PER_REGION == REGION {
         admin.move_leader(DIRECTORY, None, "a test").await?;
-        leader = strikes.leader_of(DIRECTORY).await.expect("one was chosen");
+        leader = injector.leader_of(DIRECTORY).await.expect("one was chosen");
     }
     // From here on every node asks this leader first.
-    strikes.admit_everywhere().await;
-    // Its machine dies and nobody is told: whoever asks it hears nothing, not even that nobody listens.
-    orders.give(Order::Silence(leader));
+    injector.clear_residency().await;
+    // Its machine dies silently: requests to it get no response, not even a refused connection.
+    actions.push(ClusterAction::SilentPowerLoss(leader));
     sleep(ELECTED).await;
-    strikes.admit_everywhere().await;
+    injector.clear_residency().await;
     Ok(())
 }

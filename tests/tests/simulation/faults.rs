@@ -1,32 +1,32 @@
-//! What can happen to a cluster, how often, and what ends it.
+//! Faults of a run: their kinds, their weights, how they are injected and repaired.
 
 use std::{ops::Range, time::Duration};
 
 use rand::{Rng, rngs::StdRng};
 use stead_client::{Admin, TenantChange};
-use stead_store::engine::memory::Operation;
+use stead_store::engine::memory::DiskOperation;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    cluster::{NODES, NODES_PER_REGION, Order, Orders, Place, REGIONS},
+    cluster::{ActionQueue, ClusterAction, NODES, NODES_PER_REGION, NodeIndex, REGIONS},
     load::TENANTS,
     machine::DiskFault,
 };
 
-/// One kind of fault.
+/// Kind of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A leader hears nothing of other nodes, but clients reach it.
+    /// A leader is partitioned from other nodes, but clients reach it.
     LeaderIsolated,
-    /// What a leader and other nodes send each other waits, and comes.
+    /// Messages between a leader and other nodes wait, and are delivered later.
     LeaderHeld,
     /// A leader loses power after its disk has synced nothing for a while.
     LeaderPower,
-    /// A leader stands still, and goes on.
+    /// A leader is frozen, and thawed.
     LeaderFrozen,
-    /// Leadership is handed on, again and again.
+    /// Leadership is transferred, several times.
     LeaderMoved,
-    /// Any node stands still, and goes on.
+    /// Any node is frozen, and thawed.
     NodeFrozen,
     /// A node loses power between any two operations of its disk.
     PowerBetweenWrites,
@@ -40,17 +40,17 @@ pub(crate) enum Fault {
     RegionPower,
     /// A region's messages are lost.
     RegionCut,
-    /// A region's messages wait, and come.
+    /// A region's messages wait, and are delivered later.
     RegionHeld,
-    /// A node's wall clock leaps.
+    /// A node's wall clock jumps.
     ClockLeaps,
     /// A node's wall clock runs too fast or too slow, from then on.
     ClockDrifts,
-    /// A region may not hold a tenant any more, while it is being seeded with it, and may again.
+    /// A tenant's residency excludes a region, while that is being seeded, and admits it again.
     ResidencyWithdrawn,
 }
 
-/// Each with its weight.
+/// Weight of each kind.
 const WEIGHTS: [(Fault, u32); 16] = [
     (Fault::LeaderIsolated, 3),
     (Fault::LeaderHeld, 2),
@@ -73,20 +73,20 @@ const WEIGHTS: [(Fault, u32); 16] = [
 const FAULTS: Range<usize> = 3..5;
 /// Operations of a disk before one fails, or its power does.
 const OPERATIONS_BEFORE_MAX: u64 = 80;
-/// How far a clock leaps, and by how many thousandths it drifts.
+/// Largest jump of a clock, and its largest drift in thousandths.
 const LEAP_MS_MAX: i64 = 7_200_000;
 const DRIFT_MAX: i64 = 50;
-/// How long the directory is asked for a change while there are faults, and when there are none.
+/// Time for which a change of the directory is retried while there are faults, and when there are none.
 const RESIDE_MAX: Duration = Duration::from_secs(2);
 const HEALED_MAX: Duration = Duration::from_secs(20);
-/// How long the operator asks who leads.
+/// Time for which the operator looks for a leader.
 const LEADER_WAIT: Duration = Duration::from_secs(2);
-/// The tenant whose residency changes: nobody watches it.
-const MOVED_TENANT: usize = 3;
-/// What the line begins with that says what a run had.
-const TOLD: &str = "faults: ";
+/// The tenant whose residency changes: no watcher watches it.
+const RESIDENCY_TENANT: usize = 3;
+/// Prefix of the line that lists the faults of a run.
+const FAULTS_PREFIX: &str = "faults: ";
 
-/// Draws the faults of a run. A disk is lost once at most: a group of three has no more to lose.
+/// Draws the faults of a run. A disk is lost once at most: a group of three survives only one loss.
 pub(crate) fn plan(random: &mut StdRng) -> Vec<Fault> {
     let mut plan = Vec::new();
     let count = random.random_range(FAULTS);
@@ -98,7 +98,7 @@ pub(crate) fn plan(random: &mut StdRng) -> Vec<Fault> {
         }
     }
     let names: Vec<String> = plan.iter().map(|fault| format!("{fault:?}")).collect();
-    println!("{TOLD}{}", names.join(" "));
+    println!("{FAULTS_PREFIX}{}", names.join(" "));
     plan
 }
 
@@ -114,127 +114,150 @@ fn draw(random: &mut StdRng) -> Fault {
     unreachable!("it is below the sum")
 }
 
-/// Reads what a run had from its output.
-pub(crate) fn told(text: &str) -> Vec<&str> {
-    let line = text.lines().find_map(|line| line.strip_prefix(TOLD));
+/// Returns the faults of a run from its output.
+pub(crate) fn parse(text: &str) -> Vec<&str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(FAULTS_PREFIX));
     line.unwrap_or_default().split_whitespace().collect()
 }
 
-/// What ends a fault.
+/// Repair of a fault.
 #[derive(Debug, Default)]
-pub(crate) struct Cure {
-    orders: Vec<Order>,
-    /// The tenant may be everywhere again.
+pub(crate) struct FaultRepair {
+    actions: Vec<ClusterAction>,
+    /// Whether the tenant's residency is cleared.
     residency: bool,
 }
 
-/// Who lets faults happen.
-pub(crate) struct Strikes<'a> {
+/// Injector of faults.
+pub(crate) struct FaultInjector<'a> {
     pub(crate) admin: &'a Admin,
-    /// The homes of the tenants.
+    /// Home groups of the tenants.
     pub(crate) groups: &'a [u32],
-    pub(crate) orders: &'a Orders,
+    pub(crate) actions: &'a ActionQueue,
 }
 
-impl Strikes<'_> {
-    /// Lets a fault happen. Returns what ends it.
-    pub(crate) async fn strike(&self, fault: Fault, random: &mut StdRng) -> Cure {
+impl FaultInjector<'_> {
+    /// Injects a fault. Returns its repair.
+    pub(crate) async fn inject(&self, fault: Fault, random: &mut StdRng) -> FaultRepair {
         let region = random.random_range(0..REGIONS.len());
         let any = random.random_range(0..NODES);
-        let mut cure = Cure::default();
-        cure.orders = match fault {
-            Fault::LeaderIsolated => self.hit(self.leader(random).await, Order::Isolate, Order::Join),
-            Fault::LeaderHeld => self.hit(self.leader(random).await, Order::HoldNode, Order::ReleaseNode),
-            Fault::LeaderFrozen => self.hit(self.leader(random).await, Order::Freeze, Order::Thaw),
-            Fault::LeaderPower => self.power(random).await,
+        let mut repair = FaultRepair::default();
+        repair.actions = match fault {
+            Fault::LeaderIsolated => self.push_with_undo(
+                self.leader(random).await,
+                ClusterAction::PartitionNode,
+                ClusterAction::HealNode,
+            ),
+            Fault::LeaderHeld => self.push_with_undo(
+                self.leader(random).await,
+                ClusterAction::HoldNode,
+                ClusterAction::ReleaseNode,
+            ),
+            Fault::LeaderFrozen => {
+                self.push_with_undo(self.leader(random).await, ClusterAction::Freeze, ClusterAction::Thaw)
+            }
+            Fault::LeaderPower => self.power_off_leader(random).await,
             Fault::LeaderMoved => self.move_leader(random).await,
-            Fault::NodeFrozen => self.hit(any, Order::Freeze, Order::Thaw),
+            Fault::NodeFrozen => self.push_with_undo(any, ClusterAction::Freeze, ClusterAction::Thaw),
             Fault::PowerBetweenWrites => {
                 let node = self.leader_or(any, random).await;
                 let after = random.random_range(0..OPERATIONS_BEFORE_MAX);
-                self.hit(node, |node| Order::CutAfter(node, after), Order::Restart)
+                self.push_with_undo(
+                    node,
+                    |node| ClusterAction::PowerLossAfter(node, after),
+                    ClusterAction::Restart,
+                )
             }
             Fault::DiskFails => self.fail_disk(any, random).await,
-            Fault::DiskFull => self.hit(self.leader_or(any, random).await, Order::Fill, Order::Free),
-            Fault::DiskLost => self.hit(any, Order::LoseDisk, Order::Restart),
+            Fault::DiskFull => self.push_with_undo(
+                self.leader_or(any, random).await,
+                ClusterAction::FillDisk,
+                ClusterAction::FreeDisk,
+            ),
+            Fault::DiskLost => self.push_with_undo(any, ClusterAction::LoseDisk, ClusterAction::Restart),
             Fault::ClockLeaps => {
                 let node = self.leader_or(any, random).await;
                 let ms = random.random_range(-LEAP_MS_MAX..=LEAP_MS_MAX);
-                self.orders.give(Order::Leap(node, ms));
+                self.actions.push(ClusterAction::JumpClock(node, ms));
                 Vec::new()
             }
             Fault::ClockDrifts => {
                 let thousandths = random.random_range(-DRIFT_MAX..=DRIFT_MAX);
-                self.orders.give(Order::Drift(any, thousandths));
+                self.actions.push(ClusterAction::DriftClock(any, thousandths));
                 Vec::new()
             }
             Fault::RegionPower => self.region_power(region, random).await,
-            Fault::RegionCut => self.hit(region, Order::Cut, Order::Heal),
-            Fault::RegionHeld => self.hit(region, Order::Hold, Order::Release),
+            Fault::RegionCut => self.push_with_undo(region, ClusterAction::PartitionRegion, ClusterAction::HealRegion),
+            Fault::RegionHeld => self.push_with_undo(region, ClusterAction::HoldRegion, ClusterAction::ReleaseRegion),
             Fault::ResidencyWithdrawn => {
-                self.withdraw(random).await;
-                cure.residency = true;
+                self.toggle_residency(random).await;
+                repair.residency = true;
                 Vec::new()
             }
         };
-        cure
+        repair
     }
 
-    /// Gives an order about a node or a region. Returns what ends it.
-    fn hit(&self, whom: usize, order: impl Fn(usize) -> Order, end: impl Fn(usize) -> Order) -> Vec<Order> {
-        self.orders.give(order(whom));
-        vec![end(whom)]
+    /// Pushes an action on a node or a region. Returns the action that ends it.
+    fn push_with_undo(
+        &self,
+        target: usize,
+        action: impl Fn(usize) -> ClusterAction,
+        undo: impl Fn(usize) -> ClusterAction,
+    ) -> Vec<ClusterAction> {
+        self.actions.push(action(target));
+        vec![undo(target)]
     }
 
-    async fn fail_disk(&self, any: Place, random: &mut StdRng) -> Vec<Order> {
+    async fn fail_disk(&self, any: NodeIndex, random: &mut StdRng) -> Vec<ClusterAction> {
         let node = self.leader_or(any, random).await;
-        let operations = [Operation::Read, Operation::Write, Operation::Sync];
+        let operations = [DiskOperation::Read, DiskOperation::Write, DiskOperation::Sync];
         let [read, write, sync] = operations.map(DiskFault::Rows);
         let kinds = [DiskFault::LogSync, read, read, write, sync];
         let after = random.random_range(0..OPERATIONS_BEFORE_MAX);
         let kind = kinds[random.random_range(0..kinds.len())];
-        self.orders.give(Order::Fail(node, kind, after));
+        self.actions.push(ClusterAction::FailDisk(node, kind, after));
         Vec::new()
     }
 
-    async fn region_power(&self, region: usize, random: &mut StdRng) -> Vec<Order> {
+    async fn region_power(&self, region: usize, random: &mut StdRng) -> Vec<ClusterAction> {
         let nodes = || (region * NODES_PER_REGION..).take(NODES_PER_REGION);
-        nodes().for_each(|node| self.orders.give(Order::Stall(node)));
+        nodes().for_each(|node| self.actions.push(ClusterAction::StallSyncs(node)));
         pause(random, 100..500).await;
-        nodes().for_each(|node| self.orders.give(Order::PowerLoss(node)));
-        nodes().map(Order::Restart).collect()
+        nodes().for_each(|node| self.actions.push(ClusterAction::PowerLoss(node)));
+        nodes().map(ClusterAction::Restart).collect()
     }
 
-    /// Ends a fault.
-    pub(crate) async fn cure(&self, cure: Cure) {
-        cure.orders.into_iter().for_each(|order| self.orders.give(order));
-        if cure.residency {
-            self.reside(&[], RESIDE_MAX).await;
+    /// Repairs a fault.
+    pub(crate) async fn repair(&self, repair: FaultRepair) {
+        repair.actions.into_iter().for_each(|action| self.actions.push(action));
+        if repair.residency {
+            self.set_residency(&[], RESIDE_MAX).await;
         }
     }
 
-    /// Ends what could not be ended while there were other faults.
-    pub(crate) async fn admit_everywhere(&self) {
+    /// Clears the tenant's residency, which may have failed while there were other faults.
+    pub(crate) async fn clear_residency(&self) {
         assert!(
-            self.reside(&[], HEALED_MAX).await,
-            "the directory takes no change in peace"
+            self.set_residency(&[], HEALED_MAX).await,
+            "the directory takes no change though all faults have ended"
         );
     }
 
-    async fn power(&self, random: &mut StdRng) -> Vec<Order> {
+    async fn power_off_leader(&self, random: &mut StdRng) -> Vec<ClusterAction> {
         let leader = self.leader(random).await;
-        self.orders.give(Order::Stall(leader));
+        self.actions.push(ClusterAction::StallSyncs(leader));
         pause(random, 10..300).await;
         let silent = random.random();
-        self.orders.give(if silent {
-            Order::Silence(leader)
+        self.actions.push(if silent {
+            ClusterAction::SilentPowerLoss(leader)
         } else {
-            Order::PowerLoss(leader)
+            ClusterAction::PowerLoss(leader)
         });
-        vec![Order::Restart(leader)]
+        vec![ClusterAction::Restart(leader)]
     }
 
-    async fn move_leader(&self, random: &mut StdRng) -> Vec<Order> {
+    async fn move_leader(&self, random: &mut StdRng) -> Vec<ClusterAction> {
         let group = self.groups[random.random_range(0..self.groups.len())];
         for _ in 0..3 {
             let moved = timeout(LEADER_WAIT, self.admin.move_leader(group, None, "a test")).await;
@@ -244,23 +267,23 @@ impl Strikes<'_> {
         Vec::new()
     }
 
-    /// Withdraws a tenant from a region, lets it in, and withdraws it while it may be being seeded.
-    async fn withdraw(&self, random: &mut StdRng) {
-        let home = TENANTS[MOVED_TENANT].1;
+    /// Excludes a region from the tenant's residency, admits it, and excludes it while it may be being seeded.
+    async fn toggle_residency(&self, random: &mut StdRng) {
+        let home = TENANTS[RESIDENCY_TENANT].1;
         let away = (home + random.random_range(1..REGIONS.len())) % REGIONS.len();
         let others = REGIONS.iter().enumerate().filter(|(region, _)| *region != away);
         let without: Vec<&str> = others.map(|(_, (_, jurisdiction))| *jurisdiction).collect();
-        self.reside(&without, RESIDE_MAX).await;
+        self.set_residency(&without, RESIDE_MAX).await;
         pause(random, 300..1_200).await;
-        self.reside(&[], RESIDE_MAX).await;
+        self.set_residency(&[], RESIDE_MAX).await;
         pause(random, 0..400).await;
-        self.reside(&without, RESIDE_MAX).await;
+        self.set_residency(&without, RESIDE_MAX).await;
     }
 
-    /// Says where the tenant may be; nowhere: everywhere. Tells whether the directory has heard it.
-    async fn reside(&self, jurisdictions: &[&str], within: Duration) -> bool {
+    /// Sets the tenant's residency; an empty list admits every region. Returns whether the directory took the change.
+    async fn set_residency(&self, jurisdictions: &[&str], within: Duration) -> bool {
         let change = TenantChange {
-            name: TENANTS[MOVED_TENANT].0.to_owned(),
+            name: TENANTS[RESIDENCY_TENANT].0.to_owned(),
             residency: Some(jurisdictions.iter().map(|name| (*name).to_owned()).collect()),
             ..TenantChange::default()
         };
@@ -275,8 +298,8 @@ impl Strikes<'_> {
         true
     }
 
-    /// Returns the leader of a home, or, half of the time, another node.
-    async fn leader_or(&self, other: Place, random: &mut StdRng) -> Place {
+    /// Returns the leader of a home group or, half of the time, another node.
+    async fn leader_or(&self, other: NodeIndex, random: &mut StdRng) -> NodeIndex {
         if random.random() {
             self.leader(random).await
         } else {
@@ -284,15 +307,15 @@ impl Strikes<'_> {
         }
     }
 
-    /// Returns the node that leads a home; any node if nobody can be asked.
-    async fn leader(&self, random: &mut StdRng) -> Place {
+    /// Returns the leader of a home group; a random node if no node answers.
+    async fn leader(&self, random: &mut StdRng) -> NodeIndex {
         let group = self.groups[random.random_range(0..self.groups.len())];
         let other = random.random_range(0..NODES);
         self.leader_of(group).await.unwrap_or(other)
     }
 
-    /// Returns the node that leads a group, if that can be found out in time.
-    pub(crate) async fn leader_of(&self, group: u32) -> Option<Place> {
+    /// Returns the leader of a group, if a node names it in time.
+    pub(crate) async fn leader_of(&self, group: u32) -> Option<NodeIndex> {
         let ask = async {
             loop {
                 let known = self.admin.group(group).await;
@@ -306,7 +329,7 @@ impl Strikes<'_> {
     }
 }
 
-/// Waits for a time that chance decides.
+/// Sleeps for a random time.
 pub(crate) async fn pause(random: &mut StdRng, ms: Range<u64>) {
     sleep(Duration::from_millis(random.random_range(ms))).await;
 }

@@ -1,35 +1,35 @@
-//! Holds answers to the staleness that they claim, and bounded reads to their bound.
+//! Checker of staleness: of the staleness that responses name, and of the bound of bounded reads.
 //!
-//! An answer that says "at most `s` behind" must show every change that was acknowledged `s` before the read was sent.
-//! All simulated hosts have one clock, so this can be seen from outside; histories have none.
+//! A response that says "at most `s` behind" must show every change that was acknowledged `s` before the read was sent.
+//! All simulated hosts have one clock, so this can be checked from outside; histories have no such clock.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use stead_client::{Header, Revision};
 
-/// Hosts are up to a step apart, and an answer is rounded.
+/// Tolerance: hosts are up to a step apart, and a response is rounded.
 const SLACK: Duration = Duration::from_millis(2);
 
-/// What was acknowledged when, and which answers were older than they claimed. Clones share it.
+/// Acknowledged changes with their times, and the responses that were older than they named. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Freshness(Rc<RefCell<Inner>>);
+pub(crate) struct FreshnessChecker(Rc<RefCell<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
     acknowledged: BTreeMap<String, Vec<(Duration, Revision)>>,
     wrong: Vec<String>,
-    /// Answers that claimed something and were not given by the home.
+    /// Responses of followers that named their staleness.
     followers: u64,
 }
 
-impl Freshness {
+impl FreshnessChecker {
     pub(crate) fn acknowledged(&self, tenant: &str, revision: Revision) {
         let mut inner = self.0.borrow_mut();
         let of_tenant = inner.acknowledged.entry(tenant.to_owned()).or_default();
         of_tenant.push((now(), revision));
     }
 
-    /// Checks an answer to a read that was sent at `sent`, and may be this stale.
+    /// Checks the response to a read that was sent at `sent`, and may be this stale.
     pub(crate) fn check(&self, tenant: &str, sent: Duration, header: &Header, bound: Option<Duration>) {
         let Some(staleness) = header.staleness.into_iter().chain(bound).min() else {
             return;
@@ -49,7 +49,7 @@ impl Freshness {
         }
     }
 
-    /// Returns the answers that were older than they claimed, and how many answers of followers were checked.
+    /// Returns the violations, and how many responses of followers were checked.
     pub(crate) fn verdict(&self) -> (Vec<String>, u64) {
         let inner = self.0.borrow();
         (inner.wrong.clone(), inner.followers)

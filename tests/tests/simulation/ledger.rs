@@ -1,37 +1,41 @@
-//! What registers do not show: numbers that are counted on, transactions over two keys, keys with an end.
+//! Ledger of calls that register histories do not cover: increments, transactions over two keys, keys with a TTL.
 //!
-//! These keys stand apart from those of the histories. At the end each number is at least what was acknowledged, and at
-//! most that and what was left unknown; what moves between two keys is never made or lost; no key outlives its end.
+//! Their keys are apart from those of the histories. At the end each number is at least the sum of the acknowledged
+//! calls, and at most that plus those of unknown outcome; transfers between two keys keep their sum; no key outlives
+//! its TTL.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use rand::{Rng, rngs::StdRng};
-use stead_client::{Client, Condition, Error, ErrorKind, Increment, Op, Operand, Read, Relation, Scan, Tenant, Write};
+use stead_client::{
+    Client, Condition, Error, ErrorKind, Increment, Op, Operand, ReadOptions, Relation, ScanOptions, Tenant,
+    WriteOptions,
+};
 use tokio::time::{Instant, sleep_until};
 
-/// What all of its keys begin with.
+/// Prefix of all its keys.
 pub(crate) const PREFIX: &str = "n/";
 const COUNT: &str = "n/count";
 const FROM: &str = "n/from";
 const TO: &str = "n/to";
 const SHORT: &str = "n/short/";
-/// How long the end may take to be read.
+/// Longest time for the final read.
 const CHECK_MAX: Duration = Duration::from_secs(20);
-/// How long such a key lives.
+/// TTL of the keys of [`SHORT`].
 const TTL: Duration = Duration::from_millis(600);
-/// When such a key is looked at, and until when it must be there.
+/// When such a key is read, and until when it must exist.
 const LOOKED_AT: Duration = Duration::from_millis(350);
 const THERE_UNTIL: Duration = Duration::from_millis(540);
 const SWAPPED: &str = "n/swapped";
 const BIG: &str = "n/big/";
-/// Values that make logs and snapshots long.
+/// Length of values that make logs and snapshots long.
 const BIG_LEN: std::ops::Range<usize> = 10_000..60_000;
-/// Keys that hold such values.
+/// Number of keys with such values.
 const BIG_KEYS: u32 = 3;
 
-/// What became of calls. Clones share it.
+/// Outcomes of calls, by tenant. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Rc<RefCell<BTreeMap<String, Tally>>>);
+pub(crate) struct CounterLedger(Rc<RefCell<BTreeMap<String, Tally>>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -57,18 +61,18 @@ impl Calls {
         }
     }
 
-    /// Tells whether a number can be the sum of these calls.
+    /// Returns whether a number can be the sum of these calls.
     fn admit(self, number: i64) -> bool {
         (self.done..=self.done + self.unknown).contains(&number)
     }
 }
 
-impl Ledger {
-    /// Does one of these.
+impl CounterLedger {
+    /// Makes one random call.
     pub(crate) async fn act(&self, tenant: &Tenant, session: u32, within: Duration, random: &mut StdRng) {
-        let write = Write {
+        let write = WriteOptions {
             timeout: Some(within),
-            ..Write::default()
+            ..WriteOptions::default()
         };
         match random.random_range(0..10) {
             0..2 => {
@@ -91,11 +95,11 @@ impl Ledger {
         }
     }
 
-    /// Writes a key with an end, and looks at it before: no clock ends it too early.
-    async fn expire(&self, tenant: &Tenant, session: u32, write: &Write) {
+    /// Writes a key with a TTL, and reads it before its end: no clock expires it too early.
+    async fn expire(&self, tenant: &Tenant, session: u32, write: &WriteOptions) {
         let key = format!("{SHORT}{session}");
         let sent = Instant::now();
-        // It may happen after its answer was given up: its end comes all the same.
+        // It may take effect after its deadline: it expires all the same.
         let put = tenant.put_expiring(key.clone(), "x", TTL, write).await;
         if put.is_err() {
             return;
@@ -104,11 +108,11 @@ impl Ledger {
         if let Ok(got) = tenant.get(key).await
             && sent.elapsed() < THERE_UNTIL
         {
-            assert!(got.item.is_some(), "{} has lost a key before its end", tenant.name());
+            assert!(got.item.is_some(), "{} has lost a key before its TTL", tenant.name());
         }
     }
 
-    /// Counts on a key by reading it and writing what is one more, on condition that it is as it was.
+    /// Increments a key by compare-and-swap: a read, and a transaction on condition that the key is unchanged.
     async fn swap(&self, tenant: &Tenant, within: Duration) {
         let Ok(got) = tenant.get(SWAPPED).await else { return };
         let (condition, next) = match &got.item {
@@ -136,13 +140,13 @@ impl Ledger {
         note(self.0.borrow_mut().entry(tenant.name().to_string()).or_default());
     }
 
-    /// Holds what a tenant has at the end against what was told.
+    /// Compares a tenant's final state with the recorded outcomes.
     pub(crate) async fn check(&self, client: &Client, tenant: &str) {
-        let told = self.0.borrow().get(tenant).copied().unwrap_or_default();
-        let scan = Scan {
+        let tally = self.0.borrow().get(tenant).copied().unwrap_or_default();
+        let scan = ScanOptions {
             prefix: PREFIX.into(),
-            read: Read::default(),
-            ..Scan::default()
+            read: ReadOptions::default(),
+            ..ScanOptions::default()
         };
         let until = Instant::now() + CHECK_MAX;
         let page = loop {
@@ -157,15 +161,18 @@ impl Ledger {
         };
         let (count, from, to) = (number(COUNT), number(FROM), number(TO));
         let swapped = number(SWAPPED);
-        assert!(told.swapped.admit(swapped), "{tenant} has swapped {swapped}: {told:?}");
-        assert!(told.counted.admit(count), "{tenant} has counted {count}: {told:?}");
-        assert!(told.moved.admit(to), "{tenant} has moved {to}: {told:?}");
-        assert_eq!(from + to, 0, "{tenant} has made or lost what it moved");
+        assert!(
+            tally.swapped.admit(swapped),
+            "{tenant} has swapped {swapped}: {tally:?}"
+        );
+        assert!(tally.counted.admit(count), "{tenant} has counted {count}: {tally:?}");
+        assert!(tally.moved.admit(to), "{tenant} has moved {to}: {tally:?}");
+        assert_eq!(from + to, 0, "the sum of {tenant}'s transfers has changed");
         let short: Vec<_> = page
             .items
             .iter()
             .filter(|item| item.key.starts_with(SHORT.as_bytes()))
             .collect();
-        assert!(short.is_empty(), "{tenant} has keys that outlive their end: {short:?}");
+        assert!(short.is_empty(), "{tenant} has keys that outlive their TTL: {short:?}");
     }
 }

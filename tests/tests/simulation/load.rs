@@ -1,35 +1,35 @@
-//! Clients that write and read, each with a session of its own, and what they were told.
+//! Load: clients that write and read, each with a session of its own, and record their histories.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use stead_client::{Client, Config, Consistency, Error, Header, Item, Read, Scan, Tenant, Write};
-use stead_tests::history::{self, Call, Level, Recorder, Ticket};
+use stead_client::{Client, Config, Consistency, Error, Header, Item, ReadOptions, ScanOptions, Tenant, WriteOptions};
+use stead_tests::history::{self, Call, Level, PendingCall, Recorder};
 use tokio::sync::watch;
 
 use crate::{
     cluster::{self, NODES_PER_REGION, REGIONS},
-    freshness::{self, Freshness},
-    ledger::{self, Ledger},
+    freshness::{self, FreshnessChecker},
+    ledger::{self, CounterLedger},
     network,
 };
 
 /// The tenants and the region that is home to each.
 pub(crate) const TENANTS: [(&str, usize); 4] = [("acme", 0), ("globex", 1), ("initech", 2), ("umbrella", 0)];
-/// Keys of each tenant that are never removed.
+/// Keys of each tenant that are never deleted.
 const KEYS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
-/// A key that is removed as well: checking it takes longest, so it is used seldom.
+/// Key that is also deleted: checking it takes longest, so it is used seldom.
 const REMOVED_KEY: &str = "c/1";
-/// How long calls may take: some are given up before another node is asked, some outlast every fault and are sent again.
+/// Timeouts of calls: with the first some fail before another node is asked, with the second they outlast every fault.
 pub(crate) const CALL_MAX: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(10)];
-/// How stale a bounded read may be.
+/// Staleness bound of bounded reads.
 const BOUND: Duration = Duration::from_millis(500);
 const PAUSE_MS_MAX: u64 = 80;
-/// How often a client does something that registers do not show.
+/// One in so many calls goes to the [`CounterLedger`].
 const LEDGER_ONE_IN: u32 = 6;
 
-/// What the clients are to do.
+/// Phase of a run, which says what the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Wait for the tenants.
@@ -46,20 +46,20 @@ pub(crate) struct Worker {
     pub(crate) region: usize,
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
-    pub(crate) freshness: Freshness,
-    pub(crate) ledger: Ledger,
+    pub(crate) freshness: FreshnessChecker,
+    pub(crate) ledger: CounterLedger,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
 /// Returns the configuration of a client in a region.
 pub(crate) fn config(region: usize, seed: u64) -> Config {
-    let places = region * NODES_PER_REGION..(region + 1) * NODES_PER_REGION;
+    let nodes = region * NODES_PER_REGION..(region + 1) * NODES_PER_REGION;
     Config {
         region: Some(REGIONS[region].0.parse().unwrap()),
         timeout: CALL_MAX[0],
         connect: network::connect(),
         seed: Some(seed),
-        ..Config::new(places.map(cluster::client_address))
+        ..Config::new(nodes.map(cluster::client_address))
     }
 }
 
@@ -75,14 +75,14 @@ impl Worker {
         let mut number = 0;
         while *self.phase.borrow() == Phase::Working {
             number += 1;
-            // Half of what a client does is with one tenant, so that its session has something to hold on to.
+            // Half of a client's calls go to one tenant, so that its session has many of them.
             let mine = random.random_range(0..2) == 0;
             let tenant = if mine {
                 self.session as usize
             } else {
                 random.random_range(0..TENANTS.len())
             };
-            let session = Session {
+            let session = TenantSession {
                 recorder: &self.recorder,
                 freshness: &self.freshness,
                 session: self.session,
@@ -101,17 +101,17 @@ impl Worker {
     }
 }
 
-/// A client and one tenant; what it is told is recorded.
-pub(crate) struct Session<'a> {
+/// Recorded session of a client with one tenant.
+pub(crate) struct TenantSession<'a> {
     pub(crate) recorder: &'a Recorder,
-    pub(crate) freshness: &'a Freshness,
+    pub(crate) freshness: &'a FreshnessChecker,
     pub(crate) session: u32,
     pub(crate) tenant: &'a Tenant,
-    /// How long each call may take.
+    /// Timeout of each call.
     pub(crate) within: Duration,
 }
 
-impl Session<'_> {
+impl TenantSession<'_> {
     async fn act(&self, number: u32, random: &mut StdRng) {
         let removed = random.random_range(0..16) == 0;
         let key = if removed {
@@ -135,7 +135,7 @@ impl Session<'_> {
     async fn put(&self, key: &'static str, value: String) {
         let value = Bytes::from(value);
         let (key, value) = (Bytes::from_static(key.as_bytes()), value);
-        let ticket = self.invoke(Call::Put {
+        let pending = self.invoke(Call::Put {
             key: key.clone(),
             value: value.clone(),
         });
@@ -144,78 +144,78 @@ impl Session<'_> {
                 let header = written.header;
                 tracing::info!(session = self.session, revision = %header.revision, written.repeated, "put");
                 self.freshness.acknowledged(self.name(), header.revision);
-                ticket.wrote(header.revision, true);
+                pending.complete_write(header.revision, true);
             }
-            Err(error) => self.failed(ticket, &error),
+            Err(error) => self.failed(pending, &error),
         }
     }
 
     async fn delete(&self, key: &'static str) {
-        let ticket = self.invoke(Call::Delete { key: key.into() });
+        let pending = self.invoke(Call::Delete { key: key.into() });
         match self.tenant.delete_with(key, &self.write()).await {
             Ok(deleted) => {
                 let revision = deleted.header.revision;
                 tracing::info!(session = self.session, %revision, deleted.existed, "deleted");
-                ticket.wrote(revision, deleted.existed);
+                pending.complete_write(revision, deleted.existed);
             }
-            Err(error) => self.failed(ticket, &error),
+            Err(error) => self.failed(pending, &error),
         }
     }
 
     pub(crate) async fn get(&self, key: &'static str, level: Level) {
-        let ticket = self.invoke(Call::Get { key: key.into(), level });
+        let pending = self.invoke(Call::Get { key: key.into(), level });
         let sent = freshness::now();
         match self.tenant.get_with(key, &self.read_at(level)).await {
             Ok(got) => {
                 self.check_freshness(sent, &got.header, level);
-                self.read(ticket, &got.header, got.item.into_iter().collect());
+                self.read(pending, &got.header, got.item.into_iter().collect());
             }
-            Err(error) => self.failed_read(ticket, &error),
+            Err(error) => self.failed_read(pending, &error),
         }
     }
 
     pub(crate) async fn scan(&self, prefix: &'static str, level: Level) {
         let prefix = Bytes::from_static(prefix.as_bytes());
-        let ticket = self.invoke(Call::Scan {
+        let pending = self.invoke(Call::Scan {
             prefix: prefix.clone(),
             level,
         });
-        let scan = Scan {
+        let scan = ScanOptions {
             prefix,
             read: self.read_at(level),
-            ..Scan::default()
+            ..ScanOptions::default()
         };
         let sent = freshness::now();
         match self.tenant.scan(&scan).await {
             Ok(page) => {
                 self.check_freshness(sent, &page.header, level);
-                self.read(ticket, &page.header, page.items);
+                self.read(pending, &page.header, page.items);
             }
-            Err(error) => self.failed_read(ticket, &error),
+            Err(error) => self.failed_read(pending, &error),
         }
     }
 
-    fn invoke(&self, call: Call) -> Ticket {
+    fn invoke(&self, call: Call) -> PendingCall {
         self.recorder.invoke(self.name(), self.session, call)
     }
 
-    fn write(&self) -> Write {
-        Write {
+    fn write(&self) -> WriteOptions {
+        WriteOptions {
             timeout: Some(self.within),
-            ..Write::default()
+            ..WriteOptions::default()
         }
     }
 
-    fn read_at(&self, level: Level) -> Read {
+    fn read_at(&self, level: Level) -> ReadOptions {
         let consistency = match level {
             Level::Linearizable => Consistency::Linearizable,
             Level::Session => Consistency::Session,
             Level::Bounded => Consistency::Bounded(BOUND),
             Level::Local => Consistency::Local,
         };
-        Read {
+        ReadOptions {
             timeout: Some(self.within),
-            ..Read::at(consistency)
+            ..ReadOptions::at(consistency)
         }
     }
 
@@ -228,25 +228,25 @@ impl Session<'_> {
         self.freshness.check(self.name(), sent, header, bound);
     }
 
-    fn read(&self, ticket: Ticket, header: &Header, items: Vec<Item>) {
+    fn read(&self, pending: PendingCall, header: &Header, items: Vec<Item>) {
         tracing::info!(session = self.session, revision = %header.revision, node = %header.node, header.forwarded, "read");
         let of_histories = items
             .into_iter()
             .filter(|item| !item.key.starts_with(ledger::PREFIX.as_bytes()));
-        ticket.read(header.revision, of_histories.map(item).collect());
+        pending.complete_read(header.revision, of_histories.map(item).collect());
     }
 
-    fn failed(&self, ticket: Ticket, error: &Error) {
+    fn failed(&self, pending: PendingCall, error: &Error) {
         let no_effect = error.has_no_effect();
         tracing::info!(session = self.session, no_effect, %error, "a write failed");
         if no_effect {
-            ticket.had_no_effect();
+            pending.discard();
         }
     }
 
-    fn failed_read(&self, ticket: Ticket, error: &Error) {
+    fn failed_read(&self, pending: PendingCall, error: &Error) {
         tracing::info!(session = self.session, %error, "a read failed");
-        ticket.had_no_effect();
+        pending.discard();
     }
 }
 

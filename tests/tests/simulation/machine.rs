@@ -1,4 +1,4 @@
-//! One simulated machine: its disk, its wall clock, and the end of the node that runs on it.
+//! Simulated machine: its disk, its wall clock, and the exit of the node that runs on it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,78 +9,82 @@ use std::{
     time::Duration,
 };
 
-use stead_server::{config::Checked, environment::Upkeep, node};
-use stead_store::{Disk, engine::memory::Operation};
+use stead_server::{config::ValidatedConfig, environment::RetentionConfig, node};
+use stead_store::{Disk, engine::memory::DiskOperation};
 use tokio_util::sync::CancellationToken;
 use turmoil::Result;
 
-use crate::network::{self, Clock};
+use crate::network::{self, SimulatedClock};
 
-/// An operation of a disk that can be made to fail.
+/// Disk operation that can be made to fail.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DiskFault {
     /// A sync of the log.
     LogSync,
     /// An operation of the rows.
-    Rows(Operation),
+    Rows(DiskOperation),
 }
 
-/// What survives the node, and what is known of it.
+/// State of a machine that outlives its node.
 pub(crate) struct Machine {
     disk: Rc<RefCell<Disk>>,
-    pub(crate) clock: Arc<Clock>,
-    /// Nothing is synced.
-    pub(crate) is_stalled: bool,
-    /// When the node is started again that has ended by itself.
+    pub(crate) clock: Arc<SimulatedClock>,
+    /// Whether the disk syncs nothing.
+    pub(crate) syncs_stalled: bool,
+    /// When the node is restarted after it ended by itself.
     pub(crate) restart_at: Option<Duration>,
-    end: Rc<End>,
+    exit: Rc<NodeExit>,
     is_full: bool,
-    /// Its power goes off soon, or its disk is to fail.
-    is_armed: bool,
+    /// Whether a power loss or a disk failure is still to come.
+    has_pending_fault: bool,
     has_lost_disk: bool,
-    /// Its node has had a reason to end by itself.
-    is_excused: bool,
+    /// Whether its node has had a reason to log errors or to end by itself.
+    may_log_errors: bool,
 }
 
-/// The end of a node by itself.
+/// Exit of a node by itself.
 #[derive(Default)]
-struct End {
+struct NodeExit {
     is_allowed: Cell<bool>,
-    why: RefCell<Option<String>>,
+    reason: RefCell<Option<String>>,
 }
 
 type Software = Pin<Box<dyn Future<Output = Result>>>;
 
 impl Machine {
-    /// A machine with an empty disk.
+    /// Returns a machine with an empty disk.
     pub(crate) fn new() -> Self {
         Self {
             disk: Rc::new(RefCell::new(empty_disk())),
             clock: Arc::default(),
-            is_stalled: false,
+            syncs_stalled: false,
             restart_at: None,
-            end: Rc::default(),
+            exit: Rc::default(),
             is_full: false,
-            is_armed: false,
+            has_pending_fault: false,
             has_lost_disk: false,
-            is_excused: false,
+            may_log_errors: false,
         }
     }
 
-    /// Returns what runs on it whenever it starts.
-    pub(crate) fn software(&self, config: Checked, upkeep: Upkeep) -> impl Fn() -> Software + 'static {
-        let (disk, clock, end) = (self.disk.clone(), self.clock.clone(), self.end.clone());
+    /// Returns the program that runs on it at each start.
+    pub(crate) fn software(
+        &self,
+        config: ValidatedConfig,
+        retention: RetentionConfig,
+    ) -> impl Fn() -> Software + 'static {
+        let (disk, clock, exit) = (self.disk.clone(), self.clock.clone(), self.exit.clone());
         move || {
-            let environment = network::environment(clock.clone(), upkeep);
-            let (config, disk, end) = (config.clone(), disk.borrow().clone(), end.clone());
+            let environment = network::environment(clock.clone(), retention);
+            let (config, disk, exit) = (config.clone(), disk.borrow().clone(), exit.clone());
             Box::pin(async move {
                 let stop = CancellationToken::new();
                 let ended = node::run(config, environment, Some(disk), stop, || {}).await;
-                let why = ended.map_or_else(|error| chain(&error), |()| "nothing was wrong".to_owned());
-                if !end.is_allowed.get() {
-                    return Err(format!("a node ended without a reason: {why}").into());
+                let reason = ended.map_or_else(|error| error_chain(&error), |()| "nothing was wrong".to_owned());
+                if !exit.is_allowed.get() {
+                    return Err(format!("a node ended without a reason: {reason}").into());
                 }
-                end.why.replace(Some(why));
+                exit.reason.replace(Some(reason));
                 Ok(())
             })
         }
@@ -90,94 +94,94 @@ impl Machine {
         self.disk.borrow().clone()
     }
 
-    /// Tells whether there is something to sync.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.is_stalled && self.disk.borrow().log.pending() > 0
+    /// Returns whether there is something to sync.
+    pub(crate) fn has_pending_syncs(&self) -> bool {
+        !self.syncs_stalled && self.disk.borrow().log.pending() > 0
     }
 
-    /// Tells whether something is still to happen to it that was ordered.
-    pub(crate) fn is_armed(&self) -> bool {
-        self.is_armed
+    /// Returns whether a fault that was scheduled is still to come.
+    pub(crate) fn has_pending_fault(&self) -> bool {
+        self.has_pending_fault
     }
 
     pub(crate) fn has_lost_disk(&self) -> bool {
         self.has_lost_disk
     }
 
-    pub(crate) fn is_excused(&self) -> bool {
-        self.is_excused
+    pub(crate) fn may_log_errors(&self) -> bool {
+        self.may_log_errors
     }
 
-    /// Returns why its node ended, once.
-    pub(crate) fn take_end(&mut self) -> Option<String> {
-        self.end.why.take()
+    /// Takes the reason why its node ended by itself.
+    pub(crate) fn take_exit_reason(&mut self) -> Option<String> {
+        self.exit.reason.take()
     }
 
-    pub(crate) fn cut_after(&mut self, operations: u64) {
+    pub(crate) fn power_loss_after(&mut self, operations: u64) {
         self.disk.borrow().cut_after(operations);
-        self.arm();
+        self.note_pending_fault();
     }
 
-    pub(crate) fn fail(&mut self, fault: DiskFault, after: u64) {
+    pub(crate) fn fail_disk(&mut self, fault: DiskFault, after: u64) {
         match fault {
             DiskFault::LogSync => self.disk.borrow().log.fail_next_sync(),
             DiskFault::Rows(operation) => self.disk.borrow().rows.fail_once(operation, after),
         }
-        self.arm();
+        self.note_pending_fault();
     }
 
-    fn arm(&mut self) {
-        self.is_armed = true;
-        self.may_end();
+    fn note_pending_fault(&mut self) {
+        self.has_pending_fault = true;
+        self.allow_exit();
     }
 
-    pub(crate) fn fill(&mut self, is_full: bool) {
+    pub(crate) fn fill_disk(&mut self, is_full: bool) {
         self.disk.borrow().fill(is_full);
         if is_full {
-            self.may_end();
+            self.allow_exit();
         }
         self.is_full = is_full;
     }
 
-    /// Its disk is exchanged for an empty one; it has no power.
+    /// Replaces its disk by an empty one; the power is off.
     pub(crate) fn lose_disk(&mut self) {
         self.disk.replace(empty_disk());
         self.has_lost_disk = true;
     }
 
-    fn may_end(&mut self) {
-        self.is_excused = true;
-        self.end.is_allowed.set(true);
+    fn allow_exit(&mut self) {
+        self.may_log_errors = true;
+        self.exit.is_allowed.set(true);
     }
 
-    pub(crate) fn lost_power(&mut self) {
-        self.is_stalled = false;
-        self.is_armed = false;
+    pub(crate) fn note_power_loss(&mut self) {
+        self.syncs_stalled = false;
+        self.has_pending_fault = false;
         self.restart_at = None;
-        self.end.why.take();
+        self.exit.reason.take();
     }
 
-    /// Its node starts: it has no reason to end by itself but what is wrong still.
-    pub(crate) fn starts(&mut self) {
+    /// Resets its state for a start of the node, which may end by itself only for faults that are still there.
+    pub(crate) fn note_start(&mut self) {
         self.restart_at = None;
-        self.is_armed = false;
-        self.end.why.take();
-        self.end.is_allowed.set(false);
+        self.has_pending_fault = false;
+        self.exit.reason.take();
+        self.exit.is_allowed.set(false);
         if self.is_full || self.has_lost_disk {
-            self.may_end();
+            self.allow_exit();
         }
     }
 }
 
-/// A disk that syncs only when it is told to.
+/// Returns an empty disk that syncs only on request.
 fn empty_disk() -> Disk {
     let disk = Disk::default();
     disk.log.hold_syncs(true);
     disk
 }
 
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
+/// Formats an error with its causes.
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

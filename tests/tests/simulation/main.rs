@@ -1,25 +1,26 @@
-//! The whole server in a seeded simulation: a seed gives the same run, event by event, each time.
+//! Deterministic simulation of the whole server: a seed gives the same run, event by event, each time.
 //!
 //! ```text
-//! test -> child process, sealed (seal) -> turmoil network (network) -> nodes, clients, faults -> checkers, trace hash
+//! test -> hermetic child process (child, hermetic) -> turmoil network (network) -> nodes, clients, faults
+//!      -> checkers, trace hash
 //! ```
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod child;
 mod cluster;
+mod determinism;
 mod directory;
 mod faults;
 mod freshness;
+mod hermetic;
 mod ledger;
 mod load;
 mod machine;
 mod network;
+mod operator;
 #[cfg(feature = "planted")]
 mod planted;
-mod proof;
 mod scenario;
-mod seal;
 mod serving;
-mod story;
 mod trace;
-mod watching;
+mod watcher;

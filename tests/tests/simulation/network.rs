@@ -1,4 +1,4 @@
-//! What a node takes from the world, made of a simulated one.
+//! Simulated environment of a node: network and clocks of turmoil in place of the system's.
 
 use std::{
     io,
@@ -13,25 +13,25 @@ use std::{
 use futures::stream;
 use stead_api::net::{Connect, Io};
 use stead_raft::Clocks;
-use stead_server::environment::{Environment, Incoming, Upkeep};
+use stead_server::environment::{Environment, Incoming, RetentionConfig};
 use stead_store::health::Health;
 use turmoil::{
     Builder, Sim,
     net::{TcpListener, TcpStream},
 };
 
-use crate::seal;
+use crate::hermetic;
 
-/// One step of the simulation: what happens within it has no order in time between hosts.
+/// One step of the simulation: events within a step have no order in time between hosts.
 const TICK: Duration = Duration::from_millis(1);
-/// Segments that a connection holds for a reader, and connections that wait to be accepted.
+/// Segments that a connection buffers for a reader, and connections that wait to be accepted.
 const TCP_CAPACITY: usize = 4096;
 
 /// Returns a simulated network; messages between hosts take about a millisecond.
 pub(crate) fn simulation(seed: u64, length: Duration) -> Sim<'static> {
     Builder::new()
         .rng_seed(seed)
-        .epoch(std::time::UNIX_EPOCH + Duration::from_secs(seal::EPOCH_SECONDS))
+        .epoch(std::time::UNIX_EPOCH + Duration::from_secs(hermetic::EPOCH_SECONDS))
         .simulation_duration(length)
         .tick_duration(TICK)
         .tcp_capacity(TCP_CAPACITY)
@@ -41,14 +41,14 @@ pub(crate) fn simulation(seed: u64, length: Duration) -> Sim<'static> {
         .build()
 }
 
-/// Moves the simulation one step on, and the clocks of the process with it. Tells whether every client is done.
+/// Advances the simulation by one step, and the clocks of the process with it. Returns whether every client is done.
 pub(crate) fn step(sim: &mut Sim<'_>) -> bool {
-    seal::set_elapsed(sim.elapsed());
+    hermetic::set_elapsed(sim.elapsed());
     sim.step().unwrap_or_else(|error| panic!("a host failed: {error}"))
 }
 
-/// Returns the world of a simulated host with a clock of its own.
-pub(crate) fn environment(clock: Arc<Clock>, upkeep: Upkeep) -> Environment {
+/// Returns the environment of a simulated host with a wall clock of its own.
+pub(crate) fn environment(clock: Arc<SimulatedClock>, retention: RetentionConfig) -> Environment {
     Environment {
         connect: connect(),
         bind: Arc::new(|address| Box::pin(bind(address))),
@@ -58,46 +58,46 @@ pub(crate) fn environment(clock: Arc<Clock>, upkeep: Upkeep) -> Environment {
         },
         health: Health::default(),
         threads: false,
-        upkeep,
+        retention,
     }
 }
 
-/// A host's wall clock, which may leap and drift.
+/// Wall clock of a host, which may jump and drift.
 #[derive(Debug, Default)]
-pub(crate) struct Clock {
-    /// Milliseconds that it is ahead.
-    ahead_ms: AtomicI64,
-    /// Thousandths that it runs too fast since `since_ms`.
-    fast: AtomicI64,
+pub(crate) struct SimulatedClock {
+    /// Milliseconds by which it is ahead.
+    offset_ms: AtomicI64,
+    /// Thousandths by which it runs too fast since `since_ms`.
+    drift_per_mille: AtomicI64,
     since_ms: AtomicI64,
 }
 
-impl Clock {
+impl SimulatedClock {
     fn now(&self) -> u64 {
         let now = wall();
-        now.saturating_add_signed(self.off(now))
+        now.saturating_add_signed(self.offset_ms(now))
     }
 
-    fn off(&self, now: u64) -> i64 {
+    fn offset_ms(&self, now: u64) -> i64 {
         let passed = i64::try_from(now).expect("simulations are short") - self.since_ms.load(Relaxed);
-        self.ahead_ms.load(Relaxed) + passed * self.fast.load(Relaxed) / 1000
+        self.offset_ms.load(Relaxed) + passed * self.drift_per_mille.load(Relaxed) / 1000
     }
 
-    /// Lets it leap.
-    pub(crate) fn leap(&self, ms: i64) {
-        self.ahead_ms.fetch_add(ms, Relaxed);
+    /// Makes it jump.
+    pub(crate) fn jump(&self, ms: i64) {
+        self.offset_ms.fetch_add(ms, Relaxed);
     }
 
-    /// Lets it run too fast from now on, by so many thousandths.
-    pub(crate) fn drift(&self, now: u64, thousandths: i64) {
-        self.ahead_ms.store(self.off(now), Relaxed);
+    /// Makes it run too fast from now on, by so many thousandths.
+    pub(crate) fn drift(&self, now: u64, per_mille: i64) {
+        self.offset_ms.store(self.offset_ms(now), Relaxed);
         self.since_ms
             .store(i64::try_from(now).expect("simulations are short"), Relaxed);
-        self.fast.store(thousandths, Relaxed);
+        self.drift_per_mille.store(per_mille, Relaxed);
     }
 }
 
-/// Returns how a simulated host dials.
+/// Returns the connector of a simulated host.
 pub(crate) fn connect() -> Connect {
     Arc::new(|address: String| {
         Box::pin(async move {
@@ -107,7 +107,7 @@ pub(crate) fn connect() -> Connect {
     })
 }
 
-/// Returns how to dial one address, whichever is asked for.
+/// Returns a connector that dials one address, whichever is asked for.
 pub(crate) fn connect_to(address: String) -> Connect {
     let connect = connect();
     Arc::new(move |_| connect(address.clone()))

@@ -1,4 +1,5 @@
-//! Looks for each planted bug: in seeds of the simulation, or in the test that finds what the simulation cannot see.
+//! Search for each planted bug (mutation testing): in seeds of the simulation, or in a dedicated test where the
+//! simulation cannot show it.
 //!
 //! ```text
 //! tests/planted.sh                        all of them
@@ -17,101 +18,101 @@ use std::{
     time::Duration,
 };
 
-use stead_types::planted::{ALL, Bug, Planted, VARIABLE};
+use stead_types::planted::{ALL, Bug, PlantedBug, VARIABLE};
 
 use crate::child;
 
 const SCENARIO: &str = "scenario::faults";
-/// Bugs that need a scenario of their own.
+/// Bugs with a scenario of their own.
 const SCENARIOS: &[(Bug, &str)] = &[(Bug::ServingCheckIgnored, "serving::disabled_while_a_write_is_under_way")];
-/// A bug that is not found in so many seeds, or so much time of processors, is not found.
+/// Limits of a search: seeds, and processor time.
 const SEEDS_MAX: u64 = 100;
 const CPU_MAX: Duration = Duration::from_secs(600);
 /// Seeds at once.
 const PARALLEL: usize = 2;
-/// Bytes of what is shown of why a seed failed.
-const WHY_LEN_MAX: usize = 110;
+/// Most characters that are printed of a seed's failure.
+const REASON_LEN_MAX: usize = 110;
 
-/// A test of another kind that finds a bug.
-struct Other {
+/// Test outside the simulation that finds a bug.
+struct DedicatedTest {
     bug: Bug,
-    /// The arguments of `cargo test` that name its crate and target.
+    /// Arguments of `cargo test` that name its crate and target.
     target: &'static [&'static str],
     test: &'static str,
-    /// Why the simulation cannot see the bug.
+    /// Why the simulation cannot show the bug.
     why: &'static str,
 }
 
-const OTHERS: &[Other] = &[
-    Other {
+const DEDICATED_TESTS: &[DedicatedTest] = &[
+    DedicatedTest {
         bug: Bug::VoteLostAtTruncation,
         target: &["-p", "stead-raft", "--lib"],
-        test: "log::tests::what_was_truncated_is_gone_after_a_power_loss",
+        test: "log::tests::truncated_entries_stay_gone_after_power_loss",
         why: "entries that come back are truncated again, unless a snapshot comes between",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::ReadRoundJoined,
         target: &["-p", "stead-raft", "--test", "raft"],
-        test: "basic::a_read_is_not_answered_by_a_round_that_began_before_it",
+        test: "basic::read_index_is_not_served_by_an_earlier_round",
         why: "a round of two milliseconds would have to span an election",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::ProposedTwice,
         target: &["-p", "stead-raft", "--lib"],
-        test: "proposer::proposer_test::what_may_have_been_committed_is_not_proposed_again",
+        test: "proposer::proposer_test::possibly_committed_command_is_not_proposed_again",
         why: "idempotency windows make one of two",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::DurableAheadOfFreeze,
         target: &["-p", "stead-store", "--lib"],
-        test: "group_rows::group_rows_test::what_is_applied_during_a_checkpoint_is_not_durable",
+        test: "group_rows::group_rows_test::entry_applied_during_checkpoint_is_not_durable",
         why: "its checkpoints are one step",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::InstallUnpinned,
         target: &["-p", "stead-store", "--lib"],
-        test: "shard::shard_test::nothing_is_removed_while_a_snapshot_is_taken_in",
+        test: "shard::shard_test::maintenance_removes_nothing_during_install",
         why: "its installs are one step",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::SeedToAnybody,
         target: &["-p", "stead-replication", "--test", "feed"],
-        test: "seed::a_seed_ends_once_its_home_knows_that_the_follower_may_not_have_it",
+        test: "seed::seed_stops_once_follower_is_not_admitted",
         why: "the follower throws away what it may not have",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::FeedToAnybody,
         target: &["-p", "stead-replication", "--test", "feed"],
-        test: "attach::nothing_is_sent_once_the_home_knows_that_the_follower_may_not_have_it",
+        test: "attach::feed_stops_once_follower_is_not_admitted",
         why: "the follower throws away what it may not have",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::UnknownFollowerHoldsNothing,
         target: &["-p", "stead-replication", "--test", "feed"],
-        test: "floor::a_follower_of_which_nothing_is_known_holds_the_past",
+        test: "retention::unknown_follower_position_keeps_history",
         why: "the follower is seeded instead",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::FeedDigestNotCompared,
         target: &["-p", "stead-state", "--lib"],
-        test: "shard::tests::ownership_test::a_differing_digest_stops_the_copy_until_it_is_seeded",
+        test: "shard::tests::ownership_test::digest_mismatch_stops_copy_until_seeded",
         why: "no copy differs without another bug",
     },
-    Other {
+    DedicatedTest {
         bug: Bug::LockCountedFromAnswer,
         target: &["-p", "stead-client", "--test", "calls"],
-        test: "recipes::a_lock_that_was_got_too_late_is_given_back",
+        test: "recipes::lock_acquired_too_late_is_released",
         why: "its clients hold no locks",
     },
 ];
 
-/// What a search came to.
-struct Found {
+/// Result of a search.
+struct SearchResult {
     seeds: u64,
     cpu: Duration,
-    /// Seeds that came by the bug and passed.
+    /// Seeds that reached the bug's code and passed.
     reached: u64,
-    /// By what; `None`: not at all.
+    /// Seed and reason, or test, by which the bug was found; `None` if it was not.
     by: Option<String>,
 }
 
@@ -126,18 +127,18 @@ fn every_planted_bug_is_found() {
             "there is no bug {name}"
         );
     }
-    let wanted = |planted: &&Planted| only.is_empty() || only.contains(&planted.name);
+    let wanted = |planted: &&PlantedBug| only.is_empty() || only.contains(&planted.name);
     let mut missed = Vec::new();
     println!("| bug | found | seeds | CPU s | by |\n| --- | --- | --- | --- | --- |");
     for planted in ALL.iter().filter(wanted) {
-        let other = OTHERS.iter().find(|other| other.bug == planted.bug);
-        let found = match other {
-            Some(other) => in_another_test(planted, other),
-            None => in_seeds(planted),
+        let dedicated = DEDICATED_TESTS.iter().find(|dedicated| dedicated.bug == planted.bug);
+        let found = match dedicated {
+            Some(dedicated) => find_by_test(planted, dedicated),
+            None => find_by_seeds(planted),
         };
         let (is_found, by) = match &found.by {
             Some(by) => ("yes", by.clone()),
-            None => ("NO", format!("{}; {} seeds came by it", planted.wrong, found.reached)),
+            None => ("NO", format!("{}; {} seeds reached it", planted.wrong, found.reached)),
         };
         println!(
             "| {} | {is_found} | {} | {:.0} | {by} |",
@@ -153,8 +154,8 @@ fn every_planted_bug_is_found() {
     assert!(missed.is_empty(), "these were not found: {missed:?}");
 }
 
-/// Runs seeds until one fails, or enough is enough.
-fn in_seeds(planted: &Planted) -> Found {
+/// Runs seeds until one fails or a limit is reached.
+fn find_by_seeds(planted: &PlantedBug) -> SearchResult {
     let own = SCENARIOS.iter().find(|(bug, _)| *bug == planted.bug);
     let scenario = own.map_or(SCENARIO, |(_, scenario)| *scenario);
     let begun = cpu_of_children();
@@ -175,12 +176,15 @@ fn in_seeds(planted: &Planted) -> Found {
                     };
                     match child::run_planted(scenario, seed, None, planted.name) {
                         Ok(passed) => {
-                            let times = passed.text.lines().find_map(|line| line.strip_prefix(child::REACHED));
+                            let times = passed
+                                .text
+                                .lines()
+                                .find_map(|line| line.strip_prefix(child::REACHED_PREFIX));
                             reached.fetch_add(u64::from(times != Some("0")), Relaxed);
                         }
                         Err(text) => {
                             let mut state = state.lock().unwrap();
-                            state.1.get_or_insert(format!("seed {seed}: {}", why(&text)));
+                            state.1.get_or_insert(format!("seed {seed}: {}", failure_reason(&text)));
                         }
                     }
                 }
@@ -188,7 +192,7 @@ fn in_seeds(planted: &Planted) -> Found {
         }
     });
     let (seeds, by) = state.into_inner().unwrap();
-    Found {
+    SearchResult {
         seeds,
         cpu: cpu_of_children() - begun,
         reached: reached.into_inner(),
@@ -196,21 +200,21 @@ fn in_seeds(planted: &Planted) -> Found {
     }
 }
 
-/// Returns the first line that says why a seed failed.
-fn why(text: &str) -> String {
+/// Returns the first line of a failing seed's output that gives a reason.
+fn failure_reason(text: &str) -> String {
     let mut lines = text.lines().skip_while(|line| !line.contains("panicked at"));
     let reason = lines.find(|line| !line.contains("panicked at") && !line.trim().is_empty());
     let reason = reason.or_else(|| text.lines().next()).unwrap_or_default();
-    reason.chars().filter(|c| *c != '|').take(WHY_LEN_MAX).collect()
+    reason.chars().filter(|c| *c != '|').take(REASON_LEN_MAX).collect()
 }
 
 /// Runs a test without the bug and with it.
-fn in_another_test(planted: &Planted, other: &Other) -> Found {
+fn find_by_test(planted: &PlantedBug, dedicated: &DedicatedTest) -> SearchResult {
     let begun = cpu_of_children();
     let run = |bug: &str| {
         let mut command = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
-        command.arg("test").args(other.target);
-        command.args(["--features", "stead-types/planted", "--", "--exact", other.test]);
+        command.arg("test").args(dedicated.target);
+        command.args(["--features", "stead-types/planted", "--", "--exact", dedicated.test]);
         let output = command.env(VARIABLE, bug).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.success(), text)
@@ -219,19 +223,19 @@ fn in_another_test(planted: &Planted, other: &Other) -> Found {
     assert!(
         passes && text.contains("1 passed"),
         "{} does not pass by itself:\n{text}",
-        other.test
+        dedicated.test
     );
     let (passes, text) = run(planted.name);
     let is_found = !passes && text.contains("FAILED");
-    Found {
+    SearchResult {
         seeds: 0,
         cpu: cpu_of_children() - begun,
         reached: 0,
-        by: is_found.then(|| format!("{} `{}`: {}", other.target.join(" "), other.test, other.why)),
+        by: is_found.then(|| format!("{} `{}`: {}", dedicated.target.join(" "), dedicated.test, dedicated.why)),
     }
 }
 
-/// The time of processors of all children that have ended.
+/// Returns the processor time of all children that have ended.
 fn cpu_of_children() -> Duration {
     // SAFETY: rusage is plain data, and outlives the call.
     #[expect(unsafe_code, reason = "getrusage has no safe form in the standard library")]

@@ -1,16 +1,16 @@
 //! Seeded runs of the whole server under load, with faults ([`crate::faults`]).
 //!
-//! A seed decides how the cluster is set up, what happens to whom and for how long, what clients ask for and how long
-//! each message takes. A run fails if a checker finds a wrong answer, if replicas stay different, if a node ends by itself
-//! or logs an error without a reason.
+//! A seed decides the cluster's configuration, the faults, the clients' calls and the latency of each message. A run
+//! fails if a checker finds a violation, if replicas stay different, or if a node ends by itself or logs an error
+//! without a reason.
 //!
 //! ```text
 //! cargo test -p stead-tests --test simulation
 //! STEAD_SEEDS=1..50 cargo test -p stead-tests --test simulation sweep -- --include-ignored --nocapture
 //! ```
 //!
-//! A failing seed is told with its output; `STEAD_SEEDS=17..18 STEAD_TRACE=/tmp/17` runs it alone and writes down
-//! everything that happened.
+//! A failing seed is printed with its output; `STEAD_SEEDS=17..18 STEAD_TRACE=/tmp/17` runs only that one and writes
+//! its trace.
 
 use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Mutex, time::Duration};
 
@@ -21,26 +21,26 @@ use crate::{
     child,
     cluster::{REGIONS, World},
     faults,
-    freshness::Freshness,
-    ledger::Ledger,
+    freshness::FreshnessChecker,
+    ledger::CounterLedger,
     load::{Phase, TENANTS, Worker},
-    story::Operator,
-    watching,
+    operator::Operator,
+    watcher,
 };
 
-/// Longest that a run may last, in simulated time.
+/// Longest run, in simulated time.
 const LENGTH: Duration = Duration::from_secs(90);
 const WORKERS_PER_REGION: usize = 3;
-/// Fewer operations than these mean that a run has shown nothing.
+/// Fewest operations of a run that proves something.
 const OPERATIONS_MIN: usize = 200;
-/// What the line ends with that says how long a run was.
+/// Suffix of the line with the length of a run.
 const SIMULATED: &str = " simulated";
 /// Runs at once: sweeps are made on machines with at least so many cores.
 const PARALLEL: usize = 2;
 
 #[test]
-fn a_seed_repeats_exactly_and_no_answer_is_wrong() {
-    let hashes: Vec<String> = child::check("scenario::faults", 1..3)
+fn seed_repeats_exactly_without_wrong_responses() {
+    let hashes: Vec<String> = child::check_determinism("scenario::faults", 1..3)
         .into_iter()
         .map(|ended| ended.hash)
         .collect();
@@ -63,7 +63,7 @@ fn sweep() {
                     let started = std::time::Instant::now();
                     match child::run("scenario::faults", seed, trace.as_deref()) {
                         Ok(ended) => {
-                            let faults = faults::told(&ended.text);
+                            let faults = faults::parse(&ended.text);
                             let simulated = ended
                                 .text
                                 .lines()
@@ -101,9 +101,9 @@ fn range(text: &str) -> Range<u64> {
 #[test]
 #[ignore = "a scenario, for a process of its own"]
 fn faults() {
-    child::scenario(|seed| {
-        let (recorder, freshness) = (Recorder::default(), Freshness::default());
-        let ledger = Ledger::default();
+    child::run_scenario(|seed| {
+        let (recorder, freshness) = (Recorder::default(), FreshnessChecker::default());
+        let ledger = CounterLedger::default();
         let (phase, follow) = watch::channel(Phase::Starting);
         let mut world = World::new(seed, LENGTH);
         for (region, worker) in (0..REGIONS.len()).flat_map(|region| (0..WORKERS_PER_REGION).map(move |w| (region, w)))
@@ -121,13 +121,13 @@ fn faults() {
             world.client(region, &format!("worker-{session}"), worker.run());
         }
         for region in 0..REGIONS.len() {
-            let watching = watching::run(
+            let watcher = watcher::run(
                 region,
                 region % TENANTS.len(),
                 seed * 1_000 + 500 + region as u64,
                 follow.clone(),
             );
-            world.client(region, &format!("watcher-{region}"), watching);
+            world.client(region, &format!("watcher-{region}"), watcher);
         }
         let operator = Operator {
             seed,
@@ -135,28 +135,28 @@ fn faults() {
             freshness: freshness.clone(),
             ledger,
             phase,
-            orders: world.orders.clone(),
+            actions: world.actions.clone(),
         };
         world.client(0, "operator", operator.run());
         let excused = world.run();
         println!("{:?}{SIMULATED}", world.sim.elapsed());
-        judge(&recorder, &freshness);
+        check_results(&recorder, &freshness);
         excused
     });
 }
 
-/// Holds what clients were told against the checkers.
-fn judge(recorder: &Recorder, freshness: &Freshness) {
+/// Runs the checkers on the clients' histories.
+fn check_results(recorder: &Recorder, freshness: &FreshnessChecker) {
     let histories = recorder.histories();
     let (stale, checked) = freshness.verdict();
-    println!("{checked} answers of followers said how stale they were");
+    println!("{checked} responses of followers named their staleness");
     let mut wrong = stale.join("\n");
     let mut operations = 0;
     for (tenant, history) in &histories {
         let open = history
             .operations()
             .iter()
-            .filter(|operation| operation.answer.is_none())
+            .filter(|operation| operation.response.is_none())
             .count();
         operations += history.operations().len();
         println!(

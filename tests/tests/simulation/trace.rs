@@ -1,4 +1,4 @@
-//! A hash over everything that a simulation does: each message that is sent, with its bytes, and received, each step of
+//! Hash over everything that a simulation does: each message that is sent, with its bytes, and received, each step of
 //! the clock, each event that the server logs.
 
 use std::{
@@ -17,7 +17,7 @@ use tracing::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-/// Hashes events; write them out as well if there is a file. Clones share it.
+/// Subscriber that hashes events, and writes them to a file if there is one. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Trace(Arc<Mutex<Inner>>);
 
@@ -28,7 +28,7 @@ struct Inner {
     file: Option<BufWriter<File>>,
     errors: Vec<String>,
     nodes: HashMap<u64, String>,
-    /// Of entered spans, innermost last.
+    /// Ids of entered spans, innermost last.
     entered: Vec<u64>,
     spans: u64,
 }
@@ -48,7 +48,7 @@ impl Trace {
         })))
     }
 
-    /// Returns what was logged as an error, but by nodes that had a reason.
+    /// Returns the events that were logged as errors, without those of excused nodes.
     pub(crate) fn errors(&self, excused: &[String]) -> Vec<String> {
         let excused: Vec<String> = excused.iter().map(|node| format!(" name={node:?}")).collect();
         let inner = self.0.lock().unwrap();
@@ -93,7 +93,7 @@ impl Subscriber for Trace {
         let id = inner.spans;
         if attributes.metadata().name() == "node" {
             let mut name = String::new();
-            attributes.record(&mut Line(&mut name, ""));
+            attributes.record(&mut FieldWriter(&mut name, ""));
             inner.nodes.insert(id, name);
         }
         Id::from_u64(id)
@@ -117,11 +117,11 @@ impl Subscriber for Trace {
             metadata.target()
         )
         .unwrap();
-        let mut message = Message::default();
-        event.record(&mut message);
-        // What is delivered was sent before, with the same bytes: once is enough.
-        let without = if message.is_delivery { "protocol" } else { "" };
-        event.record(&mut Line(&mut inner.line, without));
+        let mut detector = DeliveryDetector::default();
+        event.record(&mut detector);
+        // A delivered message was hashed with the same bytes when it was sent.
+        let without = if detector.is_delivery { "protocol" } else { "" };
+        event.record(&mut FieldWriter(&mut inner.line, without));
         inner.line.push('\n');
         inner.hash.update(inner.line.as_bytes());
         inner.events += 1;
@@ -149,16 +149,16 @@ impl Subscriber for Trace {
     }
 }
 
-/// Writes an event's fields, but the one of this name.
-struct Line<'a>(&'a mut String, &'static str);
+/// Visitor that writes an event's fields, without the one of this name.
+struct FieldWriter<'a>(&'a mut String, &'static str);
 
-/// Looks only at what an event says.
+/// Visitor that detects turmoil's event for a delivered message.
 #[derive(Default)]
-struct Message {
+struct DeliveryDetector {
     is_delivery: bool,
 }
 
-impl Visit for Message {
+impl Visit for DeliveryDetector {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.is_delivery = format!("{value:?}") == "Delivered";
@@ -166,7 +166,7 @@ impl Visit for Message {
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for FieldWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == self.1 {
             return;

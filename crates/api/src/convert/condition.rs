@@ -1,4 +1,4 @@
-//! Preconditions of writes and compares of transactions.
+//! Conversions of preconditions of writes and compares of transactions.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -8,7 +8,7 @@ use stead_types::{Condition, Error, Operand, Relation, Revision};
 use super::{id, key};
 use crate::proto::v1::{self, compare::Target, precondition::Condition as Message};
 
-/// Reads a precondition; an empty one is an error, because its sender believes that it protects something.
+/// Reads a precondition; an empty one is refused, because its sender believes that it protects something.
 pub fn precondition(precondition: Option<v1::Precondition>) -> Result<Option<Condition>, Error> {
     let Some(precondition) = precondition else {
         return Ok(None);
@@ -32,7 +32,7 @@ pub fn precondition(precondition: Option<v1::Precondition>) -> Result<Option<Con
     condition("precondition", relation, target).map(Some)
 }
 
-/// Writes a precondition.
+/// Returns the message of a precondition.
 pub fn from_precondition(condition: &Condition) -> v1::Precondition {
     let (relation, target) = from_condition(condition);
     let message = match target {
@@ -61,7 +61,7 @@ pub fn compare(field: &str, compare: v1::Compare) -> Result<(Bytes, Condition), 
     Ok((compare.key, condition(field, relation, target)?))
 }
 
-/// Writes a compare.
+/// Returns the message of a compare.
 pub fn from_compare(key: Bytes, condition: &Condition) -> v1::Compare {
     let (relation, target) = from_condition(condition);
     v1::Compare {
@@ -74,7 +74,7 @@ pub fn from_compare(key: Bytes, condition: &Condition) -> v1::Compare {
 fn condition(field: &str, relation: Option<Relation>, target: Target) -> Result<Condition, Error> {
     let operand = match target {
         Target::Exists(_) if relation.is_some() => {
-            let message = format!("{field}.relation: existence has nothing to stand in a relation to; leave it out");
+            let message = format!("{field}.relation: existence takes no relation; leave it out");
             return Err(Error::invalid(format!("{field}.relation"), message));
         }
         Target::Exists(true) => return Ok(Condition::Exists),
@@ -96,8 +96,8 @@ fn condition(field: &str, relation: Option<Relation>, target: Target) -> Result<
     Ok(Condition::Compared(relation, operand))
 }
 
-/// Refuses equality with what no key has. A failed condition tells `0.0` of a key that does not exist: whoever sent it
-/// back would fail for ever.
+/// Refuses equality with the zero revision or version, which no key has. A failed condition reports `0.0` for a key
+/// that does not exist: a client that sent it back would fail for ever.
 fn held_by_some_key(field: &str, operand: &Operand) -> Result<(), Error> {
     let (name, none) = match operand {
         Operand::Modified(Revision::ZERO) => ("mod_revision", "0.0"),
@@ -133,16 +133,13 @@ fn relation(field: &str, relation: i32) -> Result<Option<Relation>, Error> {
         Ok(v1::Relation::NotEqual) => Ok(Some(Relation::NotEqual)),
         Ok(v1::Relation::Less) => Ok(Some(Relation::Less)),
         Ok(v1::Relation::Greater) => Ok(Some(Relation::Greater)),
-        Err(_) => Err(Error::invalid(
-            field,
-            format!("{field}: there is no relation {relation}"),
-        )),
+        Err(_) => Err(Error::invalid(field, format!("{field}: unknown relation {relation}"))),
     }
 }
 
 fn from_relation(relation: Option<Relation>) -> i32 {
     let relation = match relation {
-        // Equality needs no word.
+        // Equality is the default.
         None | Some(Relation::Equal) => v1::Relation::Unspecified,
         Some(Relation::NotEqual) => v1::Relation::NotEqual,
         Some(Relation::Less) => v1::Relation::Less,
@@ -151,7 +148,7 @@ fn from_relation(relation: Option<Relation>) -> i32 {
     relation.into()
 }
 
-/// Finds compares of one key that can never hold together: their places in the list.
+/// Finds two compares of one key that can never hold together; returns their positions in the list.
 pub fn contradiction(compares: &[(Bytes, Condition)]) -> Option<(usize, usize)> {
     let mut by_key: BTreeMap<&Bytes, Vec<usize>> = BTreeMap::new();
     for (place, (key, condition)) in compares.iter().enumerate() {
@@ -176,13 +173,13 @@ fn contradict(one: &Condition, other: &Condition) -> bool {
         (Condition::Exists, _) | (_, Condition::Exists) => return false,
         (Condition::Compared(one_is, one), Condition::Compared(other_is, other)) => ((one_is, one), (other_is, other)),
     };
-    // How the first operand stands to the second; of different things nothing is known.
+    // The order of the operands; operands of different kinds cannot be compared.
     let Some(ordering) = order(one, other) else {
         return false;
     };
     match (one_is, other_is) {
-        (Relation::Equal, relation) => !relation.admits(ordering),
-        (relation, Relation::Equal) => !relation.admits(ordering.reverse()),
+        (Relation::Equal, relation) => !relation.matches(ordering),
+        (relation, Relation::Equal) => !relation.matches(ordering.reverse()),
         (Relation::Less, Relation::Greater) => ordering.is_le(),
         (Relation::Greater, Relation::Less) => ordering.is_ge(),
         (Relation::Less, Relation::Less)
@@ -214,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_never_hold_together_contradicts() {
+    fn contradiction_needs_conditions_that_exclude_each_other() {
         use Relation::{Equal, Greater, Less, NotEqual};
         let together = [
             (Condition::Exists, version(Equal, 1)),
-            (version(Equal, 1), Condition::holds("a")),
+            (version(Equal, 1), Condition::value_equals("a")),
             (version(Equal, 1), version(Less, 2)),
             (version(Less, 5), version(Greater, 2)),
             (version(NotEqual, 1), version(Greater, 2)),
@@ -232,7 +229,7 @@ mod tests {
             (version(Equal, 2), version(Less, 2)),
             (version(Equal, 2), version(NotEqual, 2)),
             (version(Less, 2), version(Greater, 2)),
-            (Condition::holds("a"), Condition::holds("b")),
+            (Condition::value_equals("a"), Condition::value_equals("b")),
         ];
         for (pairs, is_never) in [(&together, false), (&never, true)] {
             for (one, other) in pairs {
@@ -243,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn equality_with_what_no_key_has_is_refused() {
+    fn equality_with_zero_version_is_refused() {
         let zero = || id::from_revision(Revision::ZERO);
         for (condition, field) in [
             (Message::ModRevision(zero()), "precondition.mod_revision"),
@@ -266,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_do_not_contradict_each_other() {
+    fn conditions_of_different_keys_do_not_contradict() {
         let compares = [
             (Bytes::from("a"), Condition::Exists),
             (Bytes::from("b"), Condition::Absent),

@@ -1,18 +1,18 @@
-//! Jurisdictions, labels and reasons: what operators write about tenants and regions.
+//! Validation of jurisdictions, labels and reasons, which operators set for tenants and regions.
 
 use std::collections::BTreeMap;
 
 use stead_types::Error;
 
-/// Longest name of a jurisdiction.
+/// Longest name of a jurisdiction in bytes.
 pub const JURISDICTION_LEN_MAX: usize = 16;
 /// Most jurisdictions of a tenant.
 pub const RESIDENCY_MAX: usize = 32;
 /// Most labels of a tenant.
 pub const LABELS_MAX: usize = 16;
-/// Longest label, name and value each.
+/// Longest name, and longest value, of a label in bytes.
 pub const LABEL_LEN_MAX: usize = 64;
-/// Longest reason of a change.
+/// Longest reason of a change in bytes.
 pub const REASON_LEN_MAX: usize = 256;
 
 /// Checks the name of a jurisdiction: 1 to [`JURISDICTION_LEN_MAX`] of `A-Z`, `0-9` and `-`, such as `EU`.

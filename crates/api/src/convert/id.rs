@@ -1,4 +1,4 @@
-//! Names, numbers and revisions.
+//! Conversions of names, numbers, revisions and idempotency keys.
 
 use bytes::Bytes;
 use stead_types::{
@@ -45,7 +45,7 @@ pub fn revision(field: &str, revision: v1::Revision) -> Result<Revision, Error> 
     Ok(Revision::new(epoch, sequence))
 }
 
-/// Writes a revision.
+/// Returns the message of a revision.
 pub fn from_revision(revision: Revision) -> v1::Revision {
     v1::Revision {
         epoch: revision.epoch().get(),
@@ -67,7 +67,7 @@ pub fn idempotency_key(key: &v1::IdempotencyKey) -> Result<IdempotencyKey, Error
     })
 }
 
-/// Writes an idempotency key.
+/// Returns the message of an idempotency key.
 pub fn from_idempotency_key(key: IdempotencyKey) -> v1::IdempotencyKey {
     v1::IdempotencyKey {
         client_id: Bytes::copy_from_slice(&key.client.0.to_be_bytes()),
@@ -84,7 +84,7 @@ pub fn directory_version(version: v1::DirectoryVersion) -> DirectoryVersion {
     }
 }
 
-/// Writes a directory version.
+/// Returns the message of a directory version.
 pub fn from_directory_version(version: DirectoryVersion) -> v1::DirectoryVersion {
     v1::DirectoryVersion {
         incarnation: version.incarnation.0,

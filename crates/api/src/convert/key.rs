@@ -1,8 +1,8 @@
-//! Keys, values and what increments and appends are bounded by.
+//! Validation of keys, values, TTLs, and the bounds of increments and appends.
 
 use stead_types::{
     Error, TenantTime,
-    limits::{BATCH_GET_KEYS_MAX, KEY_LEN_MAX, TTL_MS_MAX, VALUE_LEN_MAX, WINDOW_MS_MAX},
+    limits::{BATCH_GET_KEYS_MAX, INCREMENT_WINDOW_MS_MAX, KEY_LEN_MAX, TTL_MS_MAX, VALUE_LEN_MAX},
 };
 
 /// Checks a key of the field `field`: 1 to [`KEY_LEN_MAX`] bytes.
@@ -36,7 +36,8 @@ pub fn value(field: &str, value: &[u8]) -> Result<(), Error> {
     Err(Error::invalid(field, message))
 }
 
-/// Checks what is appended, and returns the longest that the value may become. `at` stands before the fields' names.
+/// Checks the bytes of an append, and returns the longest length that the value may reach. `at` is the prefix of the
+/// fields' names in errors.
 pub fn append(at: &str, value: &[u8], max_length: u32) -> Result<u32, Error> {
     let field = format!("{at}value");
     if value.is_empty() {
@@ -49,7 +50,7 @@ pub fn append(at: &str, value: &[u8], max_length: u32) -> Result<u32, Error> {
         max if max as usize <= VALUE_LEN_MAX => Ok(max),
         max => {
             let field = format!("{at}max_length");
-            let message = format!("{field}: a value has at most {VALUE_LEN_MAX} bytes, not {max}; 0 stands for that");
+            let message = format!("{field}: a value has at most {VALUE_LEN_MAX} bytes, not {max}; 0 means that");
             Err(Error::invalid(field, message))
         }
     }
@@ -57,12 +58,12 @@ pub fn append(at: &str, value: &[u8], max_length: u32) -> Result<u32, Error> {
 
 /// Checks the window of an increment, and returns it in milliseconds.
 pub fn window(field: &str, window: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
-    let limit = format!("a window is a whole number of milliseconds, 1 to {WINDOW_MS_MAX} (366 days)");
-    millis(window, WINDOW_MS_MAX).ok_or_else(|| Error::invalid(field, format!("{field}: {limit}")))
+    let limit = format!("a window is a whole number of milliseconds, 1 to {INCREMENT_WINDOW_MS_MAX} (366 days)");
+    millis(window, INCREMENT_WINDOW_MS_MAX).ok_or_else(|| Error::invalid(field, format!("{field}: {limit}")))
 }
 
 /// Checks that the bounds of an increment, the ceiling being the field `field`, do not contradict each other.
-pub fn bounds(field: &str, floor: Option<i64>, ceiling: Option<i64>) -> Result<(), Error> {
+pub fn increment_bounds(field: &str, floor: Option<i64>, ceiling: Option<i64>) -> Result<(), Error> {
     match (floor, ceiling) {
         (Some(floor), Some(ceiling)) if ceiling < floor => Err(Error::invalid(
             field,
@@ -87,15 +88,15 @@ pub fn keys(keys: &[bytes::Bytes]) -> Result<(), Error> {
         .try_for_each(|(at, one)| key(&format!("keys[{at}]"), one))
 }
 
-/// Checks how long a key is to live, and returns it in milliseconds.
+/// Checks the TTL of a key, and returns it in milliseconds.
 pub fn ttl(field: &str, ttl: Option<prost_types::Duration>) -> Result<Option<u64>, Error> {
-    let limit = format!("how long a key lives is a whole number of milliseconds, 1 to {TTL_MS_MAX} (3660 days)");
+    let limit = format!("a TTL is a whole number of milliseconds, 1 to {TTL_MS_MAX} (3660 days)");
     let given = ttl.map(shown).unwrap_or_default();
-    let message = || format!("{field}: {limit}, not {given}; leave it out for ever");
+    let message = || format!("{field}: {limit}, not {given}; leave it out for a key that does not expire");
     millis(ttl, TTL_MS_MAX).ok_or_else(|| Error::invalid(field, message()))
 }
 
-/// Writes a duration as it was given, which may be none that can be.
+/// Formats a duration as the request has it, which may be out of range.
 fn shown(duration: prost_types::Duration) -> String {
     let sign = if duration.seconds < 0 || duration.nanos < 0 {
         "-"
@@ -110,7 +111,7 @@ fn shown(duration: prost_types::Duration) -> String {
     }
 }
 
-/// Reads whole milliseconds from 1 to `max`; `None` for anything else.
+/// Reads a duration of whole milliseconds from 1 to `max`; `None` for any other value.
 fn millis(duration: Option<prost_types::Duration>, max: u64) -> Option<Option<u64>> {
     let Some(duration) = duration else { return Some(None) };
     let duration = std::time::Duration::try_from(duration).ok()?;
@@ -119,7 +120,7 @@ fn millis(duration: Option<prost_types::Duration>, max: u64) -> Option<Option<u6
     is_whole.then_some(Some(millis))
 }
 
-/// Writes a tenant's time, as a caller sees it.
+/// Returns the timestamp message of a tenant's time.
 pub fn from_tenant_time(time: TenantTime) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: i64::try_from(time.0 / 1000).unwrap_or(i64::MAX),
@@ -127,7 +128,7 @@ pub fn from_tenant_time(time: TenantTime) -> prost_types::Timestamp {
     }
 }
 
-/// Reads what [`from_tenant_time`] wrote.
+/// Reads a tenant's time from a timestamp message.
 pub fn tenant_time(time: prost_types::Timestamp) -> TenantTime {
     let millis = time
         .seconds

@@ -1,4 +1,4 @@
-//! Limits of tenants.
+//! Conversions of tenants' limits.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn age(age: prost_types::Duration) -> Result<u64, Error> {
         })
 }
 
-/// What a value in the message of a refusal is counted in, where its name does not say it.
+/// Returns the unit of a limit for error messages, where the limit's name does not contain it.
 fn unit(limit: TenantLimit) -> &'static str {
     match limit.unit() {
         LimitUnit::Milliseconds => " (milliseconds)",
@@ -58,7 +58,7 @@ fn unit(limit: TenantLimit) -> &'static str {
     }
 }
 
-/// Reads the names of limits for which the default is to hold again.
+/// Reads the names of limits that are to be reset to their defaults.
 pub fn default_limits(names: &[String], set: &TenantLimits) -> Result<Vec<TenantLimit>, Error> {
     let limit = |(at, name): (usize, &String)| {
         let field = format!("default_limits[{at}]");
@@ -74,7 +74,7 @@ pub fn default_limits(names: &[String], set: &TenantLimits) -> Result<Vec<Tenant
     names.iter().enumerate().map(limit).collect()
 }
 
-/// Writes limits.
+/// Returns the message of limits.
 pub fn from_limits(limits: &TenantLimits) -> v1::Limits {
     let age = |millis| read::duration(Duration::from_millis(millis));
     v1::Limits {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_survive_their_message() {
+    fn limits_round_trip_through_message() {
         let mut all = TenantLimits::default();
         for limit in TenantLimit::ALL {
             all.set(limit, 1_001).unwrap();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_beyond_its_bounds_is_refused_with_its_field() {
+    fn limit_out_of_bounds_is_refused_with_field() {
         let refused = |message: v1::Limits, field: &str, words: &str| {
             let error = limits(Some(message)).unwrap_err();
             assert_eq!(error, Error::invalid(field, error.message.clone()));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_not_set_and_left_to_the_default_at_once() {
+    fn limit_both_set_and_defaulted_is_refused() {
         let mut set = TenantLimits::default();
         set.set(TenantLimit::Keys, 5).unwrap();
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();

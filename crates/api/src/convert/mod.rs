@@ -1,4 +1,4 @@
-//! Messages to values and back: what a caller sent is checked here, once, and never again.
+//! Conversions between messages and values. Requests are validated here, once, and never again.
 //!
 //! An error names the request's field, the limit and what to do about it.
 

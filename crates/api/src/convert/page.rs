@@ -1,14 +1,14 @@
-//! Sizes and tokens of pages.
+//! Page sizes and page tokens.
 //!
-//! A token is base64url text of a check over everything that must stay the same from page to page, then what the
-//! server wants to find again. A token of another request is refused, never misread.
+//! A token is base64url text: a fingerprint of all request fields that must stay the same from page to page, then the
+//! position of the next page. A token of another request is refused, never misread.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use stead_types::Error;
 
 const FORMAT: u8 = 1;
 
-/// Reads a page size: 0 means `default`, above `max` means `max`, a negative one is an error.
+/// Reads a page size: 0 means `default`, above `max` means `max`, a negative one is refused.
 pub fn size(asked: i32, default: u32, max: u32) -> Result<u32, Error> {
     match u32::try_from(asked) {
         Ok(0) => Ok(default),
@@ -20,7 +20,7 @@ pub fn size(asked: i32, default: u32, max: u32) -> Result<u32, Error> {
     }
 }
 
-/// Writes a token that can be used with the same `request` only.
+/// Returns a token that is valid with the same `request` only.
 pub fn token(request: &[u8], position: &[u8]) -> String {
     let mut bytes = vec![FORMAT];
     bytes.extend_from_slice(&fingerprint(request).to_be_bytes());
@@ -45,7 +45,7 @@ pub fn position(request: &[u8], token: &str) -> Result<Option<Vec<u8>>, Error> {
     Ok(Some(position.to_vec()))
 }
 
-/// FNV-1a: finds tokens that were mixed up; it protects against nothing else.
+/// FNV-1a hash of a request: detects tokens of other requests by mistake, not by intent.
 fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,4 +1,4 @@
-//! How fresh a read must be, when a write is acknowledged, and the header of answers.
+//! Conversions of consistency levels, durability and durations.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use stead_types::{Error, Revision, SessionToken, SessionTokens, TenantNumber};
 use super::id;
 use crate::proto::v1;
 
-/// How fresh a read must be.
+/// Consistency level of a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Consistency {
     /// The newest state.
     Linearizable,
-    /// At least what the session has seen.
+    /// At least the revisions of the session's tokens.
     Session(Tokens),
-    /// At most this far behind the home.
+    /// At most this staleness.
     Bounded(Duration),
-    /// Whatever the asked node holds.
+    /// The state of the node that is asked.
     Local,
 }
 
-/// What a session has seen, of one tenant or several.
+/// Session tokens of one request, of one tenant or several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens(Vec<SessionToken>);
 
 impl Tokens {
-    /// Returns the highest revision that the session has seen of a tenant; a token of another number does not count.
+    /// Returns the highest revision of a tenant in the tokens; a token of another tenant number does not count.
     pub fn of(&self, tenant: TenantNumber) -> Option<Revision> {
         let of_tenant = self.0.iter().filter(|token| token.tenant == tenant);
         of_tenant.map(|token| token.revision).max()
@@ -38,10 +38,10 @@ impl FromIterator<SessionToken> for Tokens {
     }
 }
 
-/// Most tokens of one request.
+/// Most session tokens of one request.
 pub const TOKENS_MAX: usize = SessionTokens::LEN_MAX;
 
-/// Reads how fresh a read must be; absent: linearizable.
+/// Reads a consistency level; absent: linearizable.
 pub fn consistency(consistency: Option<v1::Consistency>) -> Result<Consistency, Error> {
     use v1::consistency::Level;
     match consistency.and_then(|consistency| consistency.level) {
@@ -66,12 +66,12 @@ pub fn consistency(consistency: Option<v1::Consistency>) -> Result<Consistency, 
             let bound = bounded.max_staleness.and_then(|bound| Duration::try_from(bound).ok());
             bound
                 .map(Consistency::Bounded)
-                .ok_or_else(|| Error::invalid(field, format!("{field}: needed, and not negative")))
+                .ok_or_else(|| Error::invalid(field, format!("{field}: missing or negative")))
         }
     }
 }
 
-/// Writes how fresh a read must be.
+/// Returns the message of a consistency level.
 pub fn from_consistency(consistency: &Consistency) -> v1::Consistency {
     use v1::consistency::{Bounded, Level, Linearizable, Local, Session};
     let level = match consistency {
@@ -90,8 +90,8 @@ pub fn from_consistency(consistency: &Consistency) -> v1::Consistency {
     v1::Consistency { level: Some(level) }
 }
 
-/// Writes a duration; what is longer than the message can hold as the longest that it can, so that it is refused as too
-/// long and never taken for none.
+/// Returns the message of a duration. A longer one than the message can hold becomes the longest, so that it is refused
+/// as too long and never taken for none.
 pub fn duration(duration: Duration) -> prost_types::Duration {
     let longest = prost_types::Duration {
         seconds: i64::MAX,
@@ -100,33 +100,33 @@ pub fn duration(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or(longest)
 }
 
-/// Writes a distance in microseconds, which may be negative.
-pub fn distance(micros: i64) -> prost_types::Duration {
+/// Returns the message of a difference in microseconds, which may be negative.
+pub fn clock_difference(micros: i64) -> prost_types::Duration {
     prost_types::Duration {
         seconds: micros / 1_000_000,
         nanos: i32::try_from(micros % 1_000_000 * 1_000).expect("below a second"),
     }
 }
 
-/// Reads a distance that may be negative, in whole milliseconds.
-pub fn distance_ms(distance: &prost_types::Duration) -> i64 {
-    let nanos = i64::from(distance.nanos / 1_000_000);
-    distance.seconds.saturating_mul(1_000).saturating_add(nanos)
+/// Reads a difference that may be negative, in whole milliseconds.
+pub fn clock_difference_ms(difference: &prost_types::Duration) -> i64 {
+    let nanos = i64::from(difference.nanos / 1_000_000);
+    difference.seconds.saturating_mul(1_000).saturating_add(nanos)
 }
 
-/// Reads the revision that a read is to be made at.
+/// Reads the revision of a read at a revision.
 pub fn at_revision(revision: Option<v1::Revision>) -> Result<Option<Revision>, Error> {
     revision.map(|revision| id::revision("revision", revision)).transpose()
 }
 
-/// Reads when a write is acknowledged; `None`: the tenant's default.
+/// Reads the durability of a write; `None`: the tenant's default.
 pub fn durability(field: &str, durability: i32) -> Result<Option<v1::Durability>, Error> {
     match v1::Durability::try_from(durability) {
         Ok(v1::Durability::Unspecified) => Ok(None),
         Ok(known @ (v1::Durability::Region | v1::Durability::Remote)) => Ok(Some(known)),
         Err(_) => Err(Error::invalid(
             field,
-            format!("{field}: {durability} is no durability that this node knows"),
+            format!("{field}: unknown durability {durability}"),
         )),
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::proto::v1;
 
-/// What a refusal must say: the field, and a part of the sentence.
+/// Checks that a request was refused with this field and a message that contains `says`.
 fn refused<T: std::fmt::Debug>(outcome: Result<T, Error>, field: &str, says: &str) {
     let error = outcome.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Invalid { field: field.into() });
@@ -18,7 +18,7 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T, Error>, field: &str, says: &st
 }
 
 #[test]
-fn what_breaks_a_limit_is_told_the_field_and_the_limit() {
+fn invalid_value_error_names_field_and_limit() {
     refused(id::tenant("tenant", &"a".repeat(65)), "tenant", "1 to 64 characters");
     refused(id::tenant("tenant", "Acme"), "tenant", "only a-z, 0-9 and -");
     refused(key::key("key", &[0; 5 << 10]), "key", "at most 4096 bytes");
@@ -51,14 +51,14 @@ fn what_breaks_a_limit_is_told_the_field_and_the_limit() {
 }
 
 #[test]
-fn sizes_of_pages_have_a_default_and_a_cap() {
+fn page_size_has_default_and_cap() {
     assert_eq!(page::size(0, 100, 1000), Ok(100));
     assert_eq!(page::size(7, 100, 1000), Ok(7));
     assert_eq!(page::size(i32::MAX, 100, 1000), Ok(1000));
 }
 
 #[test]
-fn consistency_reads_back_and_a_forged_token_is_refused() {
+fn consistency_round_trips_and_forged_token_is_refused() {
     let token = |tenant, revision: &str| SessionToken {
         tenant: TenantNumber::new(tenant),
         revision: revision.parse().unwrap(),
@@ -93,7 +93,7 @@ fn consistency_reads_back_and_a_forged_token_is_refused() {
 
 proptest! {
     #[test]
-    fn a_page_token_reads_back_for_its_request_only(request: Vec<u8>, other: Vec<u8>, position: Vec<u8>) {
+    fn page_token_is_valid_for_its_request_only(request: Vec<u8>, other: Vec<u8>, position: Vec<u8>) {
         let token = page::token(&request, &position);
         prop_assert_eq!(page::position(&request, &token), Ok(Some(position)));
         if request != other {
@@ -102,18 +102,18 @@ proptest! {
     }
 
     #[test]
-    fn text_that_is_no_page_token_is_refused(text in "[A-Za-z0-9_!-]{1,40}") {
+    fn malformed_page_token_is_refused(text in "[A-Za-z0-9_!-]{1,40}") {
         prop_assert!(page::position(b"request", &text).is_err());
     }
 }
 
 #[test]
-fn the_first_page_has_no_token() {
+fn empty_page_token_is_the_first_page() {
     assert_eq!(page::position(b"request", ""), Ok(None));
 }
 
 #[test]
-fn windows_bounds_and_lengths_are_checked_at_and_beyond_their_ends() {
+fn windows_bounds_and_lengths_are_checked_at_limits() {
     let window = |seconds, nanos| key::window("window", Some(prost_types::Duration { seconds, nanos }));
     let longest = 366 * 24 * 3600;
     assert_eq!(key::window("window", None), Ok(None));
@@ -134,10 +134,10 @@ fn windows_bounds_and_lengths_are_checked_at_and_beyond_their_ends() {
         );
     }
 
-    assert_eq!(key::bounds("ceiling", Some(3), Some(3)), Ok(()));
-    assert_eq!(key::bounds("ceiling", Some(3), None), Ok(()));
+    assert_eq!(key::increment_bounds("ceiling", Some(3), Some(3)), Ok(()));
+    assert_eq!(key::increment_bounds("ceiling", Some(3), None), Ok(()));
     refused(
-        key::bounds("ceiling", Some(4), Some(3)),
+        key::increment_bounds("ceiling", Some(4), Some(3)),
         "ceiling",
         "3 is below the floor, 4",
     );
@@ -150,7 +150,7 @@ fn windows_bounds_and_lengths_are_checked_at_and_beyond_their_ends() {
 }
 
 #[test]
-fn a_time_longer_than_its_message_holds_is_too_long_and_not_none() {
+fn duration_beyond_message_range_is_refused() {
     for too_long in [Duration::MAX, Duration::from_millis(TTL_MS_MAX + 1)] {
         let error = key::ttl("ttl", Some(read::duration(too_long))).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid { field: "ttl".into() });

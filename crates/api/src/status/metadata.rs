@@ -1,4 +1,4 @@
-//! What a kind carries besides its reason, as text and back.
+//! Conversion of the fields of error kinds to metadata and back.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use stead_types::{ClientId, Epoch, ErrorKind, IdempotencyKey, Revision, TenantTi
 
 use super::{Metadata, table::RATE_WAIT};
 
-/// Writes what a kind carries.
+/// Returns the metadata of a kind.
 pub(super) fn of(kind: &ErrorKind) -> Metadata {
     let mut metadata = Metadata::new();
     let mut put = |name: &str, value: String| drop(metadata.insert(name.to_owned(), value));
@@ -37,8 +37,8 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
         ErrorKind::Compacted { oldest } => put("oldest_revision", oldest.to_string()),
         ErrorKind::ConditionFailed { current } => put("current_revision", current.to_string()),
         ErrorKind::RateLimited { limit, wait: _ } | ErrorKind::QuotaExceeded { limit } => put("limit", limit.clone()),
-        ErrorKind::Residency { wanted, region } => {
-            put("jurisdictions_wanted", wanted.join(","));
+        ErrorKind::Residency { allowed, region } => {
+            put("jurisdictions_wanted", allowed.join(","));
             put("jurisdiction", region.clone());
         }
         ErrorKind::IdempotencyExpired { edge, now } => {
@@ -65,10 +65,10 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
     metadata
 }
 
-/// Reads a kind, with the wait that came with it; `None` if the reason is unknown (a newer server's) or lacks what it
-/// should carry.
+/// Reads a kind from its reason, metadata and retry delay; `None` if the reason is unknown (from a newer server) or
+/// metadata is missing.
 pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) -> Option<ErrorKind> {
-    let read = Reader(metadata);
+    let read = MetadataReader(metadata);
     Some(match reason {
         "INVALID" => ErrorKind::Invalid {
             field: read.text("field")?,
@@ -109,7 +109,7 @@ pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) ->
             limit: read.text("limit")?,
         },
         "RESIDENCY" => ErrorKind::Residency {
-            wanted: read.list("jurisdictions_wanted")?,
+            allowed: read.list("jurisdictions_wanted")?,
             region: read.text("jurisdiction")?,
         },
         "IDEMPOTENCY_EXPIRED" => ErrorKind::IdempotencyExpired {
@@ -128,9 +128,9 @@ pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) ->
     })
 }
 
-struct Reader<'a>(&'a Metadata);
+struct MetadataReader<'a>(&'a Metadata);
 
-impl Reader<'_> {
+impl MetadataReader<'_> {
     fn text(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
     }

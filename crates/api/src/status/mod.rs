@@ -1,10 +1,11 @@
-//! Errors on the wire: gRPC status and `google.rpc` details for unary calls, [`OperationError`] in a pipeline.
+//! Conversion of errors: to a gRPC status with `google.rpc` details for unary calls, to [`OperationError`] in a
+//! pipeline.
 //!
 //! Both forms are made from one [`table`]; a program acts on the reason and its metadata, never on the message.
 //!
 //! # Invariants
 //!
-//! * **S1** An error that is turned into either form and back has the same kind and message.
+//! * **S1** An error that is converted to either form and back has the same kind and message.
 //! * **S2** Each kind has a reason of its own.
 
 mod metadata;
@@ -23,14 +24,15 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::proto::v1::OperationError;
 
-/// The domain of every `ErrorInfo`.
+/// Domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "stead";
-/// The trailer that makes stock gRPC clients wait before they retry.
+/// Trailer with the retry delay that stock gRPC clients honour.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
-/// Stock clients try at most five times, whatever they are told: their four waits must outlast an election.
+/// Shortest retry delay of stock clients during an election: they make at most five attempts, so their four delays must
+/// outlast it.
 const ELECTION_PUSHBACK: Duration = Duration::from_millis(400);
 
-/// Turns an error into the status of a unary call.
+/// Converts an error to the status of a unary call.
 pub fn to_status(error: &Error) -> Status {
     let row = table::row(&error.kind);
     let metadata: HashMap<_, _> = metadata::of(&error.kind).into_iter().collect();
@@ -49,7 +51,7 @@ pub fn to_status(error: &Error) -> Status {
         } else {
             delay
         };
-        // Rounded up: who comes back a little early is refused again.
+        // Rounded up: a retry that comes a little early is refused again.
         let millis = delay.as_nanos().div_ceil(1_000_000);
         let millis = MetadataValue::from(u64::try_from(millis).unwrap_or(u64::MAX));
         status.metadata_mut().insert(PUSHBACK, millis);
@@ -57,8 +59,8 @@ pub fn to_status(error: &Error) -> Status {
     status
 }
 
-/// Reads what [`to_status`] wrote. A status of another making gets the kind that its code suggests: where the code
-/// leaves open whether the request had an effect, [`ErrorKind::OutcomeUnknown`].
+/// Converts a status back to an error. A status that [`to_status`] has not made gets the kind that its code suggests:
+/// where the code leaves open whether the request had an effect, [`ErrorKind::OutcomeUnknown`].
 pub fn from_status(status: &Status) -> Error {
     let kind = status
         .get_details_error_info()
@@ -73,12 +75,12 @@ pub fn from_status(status: &Status) -> Error {
     )
 }
 
-/// Returns how long a status asks its caller to wait before the next attempt.
+/// Returns the retry delay of a status.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }
 
-/// Turns an error into a pipeline's.
+/// Converts an error to the error of an operation in a pipeline.
 pub fn to_operation_error(error: &Error) -> OperationError {
     let row = table::row(&error.kind);
     OperationError {
@@ -90,7 +92,7 @@ pub fn to_operation_error(error: &Error) -> OperationError {
     }
 }
 
-/// Reads what [`to_operation_error`] wrote; another error gets the kind that its code suggests.
+/// Converts an operation's error back; one with an unknown reason gets the kind that its code suggests.
 pub fn from_operation_error(error: OperationError) -> Error {
     let wait = operation_retry_after(&error);
     let kind = metadata::kind(&error.reason, &error.metadata, wait);
@@ -100,7 +102,7 @@ pub fn from_operation_error(error: OperationError) -> Error {
     )
 }
 
-/// Returns how long a pipeline's error asks its caller to wait before the next attempt.
+/// Returns the retry delay of an operation's error.
 pub fn operation_retry_after(error: &OperationError) -> Option<Duration> {
     error.retry_after?.try_into().ok()
 }
@@ -122,5 +124,5 @@ fn kind_of_code(code: Code, wait: Option<Duration>) -> ErrorKind {
     }
 }
 
-/// What a reason says in more detail: name -> value.
+/// Metadata of a reason: name -> value.
 type Metadata = BTreeMap<String, String>;

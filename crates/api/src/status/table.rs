@@ -1,33 +1,33 @@
-//! The table of errors: what each kind is called on the wire.
+//! Table of errors: reason, status code and retry delay of each kind.
 
 use std::time::Duration;
 
 use stead_types::ErrorKind;
 use tonic::Code;
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     /// `ErrorInfo.reason`.
     pub reason: &'static str,
-    /// The status code.
+    /// Status code.
     pub code: Code,
-    /// How long a caller should wait before the next attempt, where waiting helps.
+    /// Delay before a retry, where waiting helps.
     pub retry_after: Option<Duration>,
 }
 
-/// An election takes several of these.
+/// Retry delay while a group has no leader: an election takes several of these.
 const LEADER_WAIT: Duration = Duration::from_millis(100);
-/// A lease comes back with the directory's next answer.
+/// Retry delay without a lease: it comes back with the directory's next response.
 const LEASE_WAIT: Duration = Duration::from_millis(500);
-/// A move's pause is a round trip and two commits.
+/// Retry delay during a move: its pause is a round trip and two commits.
 const MOVE_WAIT: Duration = Duration::from_millis(100);
-/// Overload and restarts pass in about this.
+/// Retry delay under overload and during restarts.
 const UNAVAILABLE_WAIT: Duration = Duration::from_millis(200);
-/// Limits of rate refill in about this, where who refuses does not say it.
+/// Default retry delay of rate limits, where the error has none.
 pub(super) const RATE_WAIT: Duration = Duration::from_secs(1);
 
-/// Returns a kind's line of the table.
+/// Returns a kind's row of the table.
 pub fn row(kind: &ErrorKind) -> Row {
     let (reason, code, retry_after) = match kind {
         ErrorKind::Invalid { .. } => ("INVALID", Code::InvalidArgument, None),
@@ -63,7 +63,7 @@ pub fn row(kind: &ErrorKind) -> Row {
     }
 }
 
-/// Returns one error kind of each sort, in the order of the table: for documentation and tests.
+/// Returns a sample of each error kind, in the order of the table: for documentation and tests.
 pub fn samples() -> Vec<ErrorKind> {
     use stead_types::{ClientId, Epoch, IdempotencyKey, Revision, TenantTime};
     let revision = |number: u64| Revision::from_u64((3 << 40) | number);
@@ -106,7 +106,7 @@ pub fn samples() -> Vec<ErrorKind> {
             limit: "stored_bytes".into(),
         },
         ErrorKind::Residency {
-            wanted: vec!["EU".into(), "CH".into()],
+            allowed: vec!["EU".into(), "CH".into()],
             region: "US".into(),
         },
         ErrorKind::IdempotencyExpired {

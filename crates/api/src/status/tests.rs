@@ -15,7 +15,7 @@ fn samples() -> Vec<ErrorKind> {
 
 /// S1.
 #[test]
-fn every_kind_survives_both_forms() {
+fn every_kind_round_trips_through_both_forms() {
     for kind in samples() {
         let error = Error::new(kind, "it did not work: try something else");
         assert_eq!(from_status(&to_status(&error)), error);
@@ -25,7 +25,7 @@ fn every_kind_survives_both_forms() {
 
 /// S2, and that the samples leave no kind out: their reasons are as many as the kinds.
 #[test]
-fn every_kind_has_a_reason_of_its_own() {
+fn every_kind_has_a_unique_reason() {
     let reasons: BTreeSet<_> = table::samples().iter().map(|kind| table::row(kind).reason).collect();
     assert_eq!(reasons.len(), table::samples().len());
     assert_eq!(reasons.len(), 25);
@@ -35,7 +35,7 @@ fn every_kind_has_a_reason_of_its_own() {
 }
 
 #[test]
-fn what_helps_to_wait_says_how_long_to_stock_clients_too() {
+fn retry_delay_is_in_details_and_trailer() {
     for kind in samples() {
         let status = to_status(&Error::new(kind.clone(), "no"));
         let waits = retry_after(&status).map(|delay| delay.as_millis().to_string());
@@ -58,7 +58,7 @@ fn what_helps_to_wait_says_how_long_to_stock_clients_too() {
 }
 
 #[test]
-fn a_computed_wait_is_rounded_up_for_who_counts_milliseconds() {
+fn retry_delay_trailer_is_rounded_up_to_milliseconds() {
     let wait = std::time::Duration::from_micros(2_001);
     let limit = "operations_per_second".to_owned();
     let status = to_status(&Error::new(ErrorKind::RateLimited { limit, wait }, "no"));
@@ -67,14 +67,14 @@ fn a_computed_wait_is_rounded_up_for_who_counts_milliseconds() {
 }
 
 #[test]
-fn a_wrong_field_is_named_in_the_standard_detail() {
+fn invalid_field_is_named_in_bad_request_detail() {
     let status = to_status(&Error::invalid("key", "a key has at most 4096 bytes"));
     let violations = status.get_details_bad_request().unwrap().field_violations;
     assert_eq!(violations[0].field, "key");
 }
 
 #[test]
-fn a_status_of_another_making_is_taken_by_its_code() {
+fn foreign_status_maps_by_its_code() {
     let kind = |status: Status| from_status(&status).kind;
     assert_eq!(kind(Status::unavailable("tcp")), ErrorKind::Unavailable);
     assert_eq!(

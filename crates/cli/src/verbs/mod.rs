@@ -1,4 +1,4 @@
-//! The verbs, one file each.
+//! Verbs of the command line, one file each.
 
 pub(crate) mod config;
 pub(crate) mod dev;
@@ -14,12 +14,12 @@ use std::future::Future;
 
 use crate::{
     args::{Cli, Noun},
-    exit::{self, Code, Failure},
+    exit::{self, Code, CommandError},
     output,
 };
 
-/// Runs what the command line asks for.
-pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), Failure> {
+/// Runs the verb of the command line.
+pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
     match noun {
         Noun::Serve(verb) => verb.run(),
         Noun::Dev(verb) => block_on(verb.run()),
@@ -35,20 +35,20 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), Failure> {
 }
 
 /// Runs a verb to its end.
-pub(crate) fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub(crate) fn block_on(verb: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(verb);
-    // Standard input may be waited for by a thread that nobody can stop.
+    // A thread that nobody can stop may wait for standard input.
     runtime.shutdown_background();
     outcome
 }
 
 /// Runs a verb until it ends or Ctrl-C.
-fn interruptible(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn interruptible(verb: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
     block_on(async {
         tokio::select! {
             outcome = verb => outcome,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Interrupted, "interrupted")),
+            _ = tokio::signal::ctrl_c() => Err(CommandError::new(Code::Interrupted, "interrupted")),
         }
     })
 }

@@ -1,4 +1,4 @@
-//! `stead serve`: one node.
+//! `stead serve`: runs one node.
 
 use std::{
     io::IsTerminal,
@@ -8,36 +8,36 @@ use std::{
 use clap::Args;
 use sd_notify::NotifyState;
 use stead_server::{
-    config::{Checked, Config, Invalid, Log},
+    config::{Config, ConfigError, Log, ValidatedConfig},
     environment::Environment,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, CommandError};
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// The node's configuration; `stead config default` prints one
     #[arg(long, env = "STEAD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Which of cluster.initial this node is
+    /// Name of this node in cluster.initial
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
-    /// Where everything is kept
+    /// Folder of all data
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// What is logged, such as info or stead_raft=debug,info
+    /// Log filter, such as info or stead_raft=debug,info
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// For tests only: a file with milliseconds by which the wall clock is set off
+    /// For tests only: a file with milliseconds by which the wall clock is offset
     #[arg(long, env = "STEAD_TEST_CLOCK_OFFSET_FILE", value_name = "FILE", hide = true)]
     test_clock_offset_file: Option<PathBuf>,
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let mut config = load(self.config.as_deref(), std::env::vars())?;
         if let Some(node) = self.node {
             config.node.name = node;
@@ -50,13 +50,13 @@ impl Serve {
         }
         if self.config.is_none() && config.cluster.initial.is_empty() {
             return Err(
-                Failure::new(Code::Usage, "a node needs a configuration: name it with --config FILE").hint(
+                CommandError::new(Code::Usage, "a node needs a configuration: name it with --config FILE").hint(
                     "`stead config default > stead.toml` makes one; `stead dev` runs a whole cluster without one",
                 ),
             );
         }
         let checked = config
-            .check()
+            .validate()
             .map_err(|error| invalid(self.config.as_deref(), &error))?;
         log_to_stderr(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -67,11 +67,14 @@ impl Serve {
 }
 
 /// Runs a node until SIGTERM or Ctrl-C; a second one ends it at once.
-async fn run_until_signal(config: Checked, test_clock_offset_file: Option<PathBuf>) -> Result<(), Failure> {
+async fn run_until_signal(
+    config: ValidatedConfig,
+    test_clock_offset_file: Option<PathBuf>,
+) -> Result<(), CommandError> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let told = stop.clone();
+    let stop_signal = stop.clone();
     tokio::spawn(async move {
         for round in 0_u8.. {
             tokio::select! {
@@ -81,10 +84,10 @@ async fn run_until_signal(config: Checked, test_clock_offset_file: Option<PathBu
             if round > 0 {
                 std::process::exit(i32::from(Code::Interrupted as u8));
             }
-            tracing::info!("stopping: finishing what is under way; once more ends at once");
-            // Without systemd there is nobody to tell.
-            let _nobody = sd_notify::notify(&[NotifyState::Stopping]);
-            told.cancel();
+            tracing::info!("stopping: calls in progress are finished; a second signal ends the node at once");
+            // Without systemd nothing is notified.
+            let _unnotified = sd_notify::notify(&[NotifyState::Stopping]);
+            stop_signal.cancel();
         }
     });
     let mut environment = Environment::real(config.dial.clone());
@@ -93,20 +96,20 @@ async fn run_until_signal(config: Checked, test_clock_offset_file: Option<PathBu
     }
     std::panic::set_hook(Box::new(stead_server::panics::hook(environment.health.clone())));
     let ready = || {
-        let _nobody = sd_notify::notify(&[NotifyState::Ready]);
+        let _unnotified = sd_notify::notify(&[NotifyState::Ready]);
     };
     let ended = Box::pin(stead_server::node::run(config, environment, None, stop, ready)).await;
-    ended.map_err(|error| Failure::new(Code::Failed, format!("{:#}", anyhow::Error::from(error))))
+    ended.map_err(|error| CommandError::new(Code::Failed, format!("{:#}", anyhow::Error::from(error))))
 }
 
-/// What is shown of libraries, unless the filter names them. openraft warns of a peer that is away with each heartbeat,
-/// which our own log tells once; raft-engine of the torn end that every killed process leaves.
+/// Default log filter of libraries, unless the user's filter names them. openraft warns of an unreachable peer with each
+/// heartbeat, which our own log reports once; raft-engine of the torn end that every killed process leaves.
 const LIBRARIES: &str = "openraft=error,raft_engine=error,fjall=warn,lsm_tree=warn,sled=warn";
 
 /// Logs go to standard error: text for people, JSON for machines.
-fn log_to_stderr(log: &Log) -> Result<(), Failure> {
+fn log_to_stderr(log: &Log) -> Result<(), CommandError> {
     let filter = EnvFilter::try_new(format!("{LIBRARIES},{}", log.level))
-        .map_err(|error| Failure::new(Code::Usage, format!("log.level: {error}")))?;
+        .map_err(|error| CommandError::new(Code::Usage, format!("log.level: {error}")))?;
     let is_terminal = std::io::stderr().is_terminal();
     let is_json = match log.format.as_str() {
         "json" => true,
@@ -124,13 +127,13 @@ fn log_to_stderr(log: &Log) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads a node's configuration: the file, with the environment over it.
+/// Loads a node's configuration: the file, overridden by the environment.
 pub(crate) fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<Config, Failure> {
+) -> Result<Config, CommandError> {
     let unreadable = |path: &Path, error| {
-        Failure::new(Code::Usage, format!("{} cannot be read: {error}", path.display()))
+        CommandError::new(Code::Usage, format!("{} cannot be read: {error}", path.display()))
             .hint("`stead config default > FILE` makes one")
     };
     let text = match file {
@@ -140,10 +143,10 @@ pub(crate) fn load(
     Config::load(&text, environment).map_err(|error| invalid(file, &error))
 }
 
-/// The failure of a configuration that cannot be used.
-pub(crate) fn invalid(file: Option<&Path>, error: &Invalid) -> Failure {
+/// Returns the error of an invalid configuration.
+pub(crate) fn invalid(file: Option<&Path>, error: &ConfigError) -> CommandError {
     let place = file.map_or_else(String::new, |path| format!("{}: ", path.display()));
     let cause = std::error::Error::source(error)
         .map_or_else(String::new, |cause| format!(": {}", cause.to_string().trim_end()));
-    Failure::new(Code::Usage, format!("{place}{error}{cause}")).hint("`stead config default` shows every setting")
+    CommandError::new(Code::Usage, format!("{place}{error}{cause}")).hint("`stead config default` shows every setting")
 }

@@ -1,46 +1,46 @@
-//! Raft groups.
+//! Operators' calls for Raft groups.
 
-use stead_api::convert::read::distance_ms;
+use stead_api::convert::read::clock_difference_ms;
 use stead_api::proto::admin::v1::{self, group_service_client::GroupServiceClient as Service};
 use stead_types::Error;
 
 use super::{Admin, PAGE_SIZE};
-use crate::answer::malformed;
+use crate::response::malformed;
 
-/// A group as the directory knows it; number 0 is the directory itself.
+/// Raft group in the directory; number 0 is the directory's own group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Its number.
+    /// Number of the group.
     pub number: u32,
-    /// Its region; empty for the directory.
+    /// Region of the group; empty for the directory.
     pub region: String,
-    /// Counts recoveries from a lost majority.
+    /// Number of recoveries from a lost majority.
     pub incarnation: u32,
     /// Nodes that vote in it.
     pub voters: Vec<u64>,
-    /// Tenants whose home it is.
+    /// Number of tenants whose home it is.
     pub home_tenants: u64,
-    /// How it is; absent if nobody could be asked.
+    /// Status; absent if no voter answered.
     pub status: Option<GroupStatus>,
 }
 
-/// How a group's leader says that it is.
+/// Status of a group, as its leader reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
-    /// Who leads, if anybody does.
+    /// Node that leads, if any.
     pub leader: Option<u64>,
-    /// Of Raft.
+    /// Raft term.
     pub term: u64,
-    /// Applied up to here.
+    /// Last applied log index.
     pub applied: u64,
-    /// Durable without the log up to here.
+    /// Log index up to which the state is durable without the log.
     pub durable: u64,
-    /// Each voter, and how much of the log it has if it was heard of.
+    /// Voters with their last matching log index, if known.
     pub matched: Vec<(u64, Option<u64>)>,
-    /// How far logged time is ahead of the median of the voters' wall clocks, in milliseconds; absent where fewer than
+    /// Milliseconds by which logged time is ahead of the median of the voters' wall clocks; absent where fewer than
     /// three answer.
     pub logged_time_ahead_ms: Option<i64>,
-    /// How far each voter's wall clock is ahead of that median, in milliseconds.
+    /// Milliseconds by which each voter's wall clock is ahead of that median.
     pub clocks_ahead_ms: Vec<(u64, i64)>,
 }
 
@@ -49,7 +49,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// Nobody who can answer.
+    /// No node answers.
     pub async fn groups(&self, region: &str) -> Result<Vec<Group>, Error> {
         let mut groups = Vec::new();
         let mut request = v1::ListGroupsRequest {
@@ -70,11 +70,11 @@ impl Admin {
         }
     }
 
-    /// Returns how a group is.
+    /// Returns a group with its status.
     ///
     /// # Errors
     ///
-    /// No such group, or nobody who can answer.
+    /// No such group, or no node answers.
     pub async fn group(&self, number: u32) -> Result<Group, Error> {
         let call = async |channel, request| Service::new(channel).get_group(request).await;
         let inner = self.0.inner();
@@ -84,11 +84,11 @@ impl Admin {
         answer.group.map(Group::read).ok_or_else(|| malformed("group"))
     }
 
-    /// Hands a group's leadership to a voter, or to any other one that is up to date.
+    /// Transfers the leadership of a group to a voter, or to any other one that is up to date.
     ///
     /// # Errors
     ///
-    /// A refusal, or a failure that says whether it may have happened.
+    /// An error response, or a failure that says whether the change may have happened.
     pub async fn move_leader(&self, group: u32, to: Option<u64>, reason: &str) -> Result<Group, Error> {
         let request = v1::MoveLeaderRequest {
             group,
@@ -113,11 +113,11 @@ impl Group {
             status,
         } = group;
         let status = status.map(|status| GroupStatus {
-            logged_time_ahead_ms: status.logged_time_ahead.as_ref().map(distance_ms),
+            logged_time_ahead_ms: status.logged_time_ahead.as_ref().map(clock_difference_ms),
             clocks_ahead_ms: status
                 .voters
                 .iter()
-                .filter_map(|voter| Some((voter.node, distance_ms(voter.clock_ahead.as_ref()?))))
+                .filter_map(|voter| Some((voter.node, clock_difference_ms(voter.clock_ahead.as_ref()?))))
                 .collect(),
             leader: status.leader,
             term: status.term,

@@ -1,4 +1,4 @@
-//! What operators ask for: tenants, regions, nodes, groups.
+//! Operators' calls: tenants, regions, nodes, groups.
 
 mod group;
 mod node;
@@ -7,15 +7,15 @@ mod tenant;
 
 pub use group::{Group, GroupStatus};
 pub use node::{NodeInfo, NodeStatus};
-pub use region::{Lag, RegionInfo, RegionStatus};
+pub use region::{FollowerLag, RegionInfo, RegionStatus};
 pub use tenant::{Followers, NewTenant, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState};
 
 use crate::Client;
 
-/// Entries of a page: lists are always read to their end.
+/// Page size of lists, which are always read to their end.
 const PAGE_SIZE: i32 = 500;
 
-/// What operators ask for. A change that broke off is not sent again by itself: read what has become of it.
+/// Calls for operators. A change that failed is not sent again by itself: read the current state first.
 #[derive(Clone, Debug)]
 pub struct Admin(Client);
 

@@ -1,4 +1,4 @@
-//! Nodes.
+//! Operators' calls for nodes.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,55 +6,55 @@ use stead_api::proto::admin::v1::{self, node_service_client::NodeServiceClient a
 use stead_types::{DirectoryVersion, Error, Incarnation};
 
 use super::{Admin, PAGE_SIZE};
-use crate::answer::malformed;
+use crate::response::malformed;
 
-/// A node as the directory knows it.
+/// Node in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// Its number.
+    /// Number of the node.
     pub number: u64,
-    /// Its name, unique in the cluster.
+    /// Name of the node, unique in the cluster.
     pub name: String,
-    /// Its region.
+    /// Region of the node.
     pub region: String,
-    /// Where it takes clients.
+    /// Address for clients.
     pub client_address: String,
-    /// Where it takes other nodes.
+    /// Address for other nodes.
     pub peer_address: String,
-    /// Where it answers HTTP.
+    /// Address for HTTP.
     pub http_address: String,
-    /// Only votes in the directory.
+    /// Whether it is a witness, which only votes in the directory.
     pub witness: bool,
     /// Groups in which it votes.
     pub groups: Vec<u32>,
-    /// How it is; absent if it could not be asked.
+    /// Status; absent if the node did not answer.
     pub status: Option<NodeStatus>,
 }
 
-/// How a node says that it is.
+/// Status of a node, as it reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeStatus {
-    /// Of Stead.
+    /// Version of Stead.
     pub version: String,
-    /// When it started.
+    /// Time of its start.
     pub started: Option<SystemTime>,
-    /// Whether it can serve.
+    /// Readiness.
     pub ready: bool,
     /// Groups that it leads.
     pub leads: Vec<u32>,
-    /// How much of the directory it has.
-    pub view: Option<DirectoryVersion>,
-    /// Its storage engine.
+    /// Version of its directory view.
+    pub directory_view: Option<DirectoryVersion>,
+    /// Storage engine.
     pub engine: String,
-    /// Bytes on disk.
+    /// Bytes used on disk.
     pub disk_used: u64,
-    /// Bytes left on disk.
+    /// Bytes free on disk.
     pub disk_free: u64,
-    /// Bytes in RAM.
+    /// Resident memory in bytes.
     pub memory: u64,
-    /// How long its lease lasts.
+    /// Remaining time of its lease.
     pub lease_left: Option<Duration>,
-    /// What an operator should look at although the node serves.
+    /// Warnings for operators, although the node serves.
     pub warnings: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// Nobody who can answer.
+    /// No node answers.
     pub async fn nodes(&self, region: &str) -> Result<Vec<NodeInfo>, Error> {
         let mut nodes = Vec::new();
         let mut request = v1::ListNodesRequest {
@@ -84,11 +84,11 @@ impl Admin {
         }
     }
 
-    /// Returns how a node is.
+    /// Returns a node with its status.
     ///
     /// # Errors
     ///
-    /// No such node, or nobody who can answer.
+    /// No such node, or no node answers.
     pub async fn node(&self, number: u64) -> Result<NodeInfo, Error> {
         let call = async |channel, request| Service::new(channel).get_node(request).await;
         let inner = self.0.inner();
@@ -128,7 +128,7 @@ impl NodeInfo {
 }
 
 fn status_of(status: v1::NodeStatus) -> NodeStatus {
-    let view = status.view_version.map(|version| DirectoryVersion {
+    let directory_view = status.view_version.map(|version| DirectoryVersion {
         incarnation: Incarnation(version.incarnation),
         index: version.index,
     });
@@ -137,7 +137,7 @@ fn status_of(status: v1::NodeStatus) -> NodeStatus {
         started: status.start_time.and_then(|time| time.try_into().ok()),
         ready: status.ready,
         leads: status.leads,
-        view,
+        directory_view,
         engine: status.engine,
         disk_used: status.disk_used_bytes,
         disk_free: status.disk_free_bytes,

@@ -1,4 +1,4 @@
-//! Regions.
+//! Operators' calls for regions.
 
 use std::time::Duration;
 
@@ -6,59 +6,59 @@ use stead_api::proto::admin::v1::{self, region_service_client::RegionServiceClie
 use stead_types::Error;
 
 use super::{Admin, Group, NodeInfo, PAGE_SIZE};
-use crate::answer::malformed;
+use crate::response::malformed;
 
-/// A region as the directory knows it.
+/// Region in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionInfo {
-    /// Its name.
+    /// Name of the region.
     pub name: String,
-    /// Where its data lies in law.
+    /// Jurisdiction of its data.
     pub jurisdiction: String,
-    /// Tenants at home here.
+    /// Number of tenants whose home it is.
     pub home_tenants: u64,
-    /// Its nodes.
+    /// Numbers of its nodes.
     pub nodes: Vec<u64>,
-    /// Its groups.
+    /// Numbers of its groups.
     pub groups: Vec<u32>,
 }
 
-/// How far a group is behind a home that it follows.
+/// Lag of a follower group behind a home that it follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lag {
-    /// The home.
+pub struct FollowerLag {
+    /// Group of the home.
     pub home_group: u32,
-    /// Its region.
+    /// Region of the home.
     pub home_region: String,
-    /// The follower.
+    /// Group of the follower.
     pub follower_group: u32,
-    /// Its region.
+    /// Region of the follower.
     pub follower_region: String,
-    /// Whether the stream is up.
+    /// Whether the feed session is connected.
     pub connected: bool,
-    /// The home's Raft index up to which the follower has applied.
+    /// Log index of the home up to which the follower has applied.
     pub applied_offset: u64,
-    /// As the follower measures it.
+    /// Staleness, as the follower measures it.
     pub staleness: Option<Duration>,
-    /// Tenants whose changes come with the stream.
+    /// Number of tenants attached to the feed.
     pub attached_tenants: u64,
-    /// Tenants that have fallen out of it.
+    /// Number of tenants detached from the feed.
     pub detached_tenants: u64,
-    /// Of these, those of which the home has sent what the follower cannot take.
+    /// Number of detached tenants of which the home has sent a record that the follower cannot decode.
     pub unreadable_tenants: u64,
 }
 
-/// How a region is, as the node that was asked sees it.
+/// Status of a region, as the node that was asked sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionStatus {
-    /// What it is.
+    /// The region.
     pub region: RegionInfo,
     /// Its nodes.
     pub nodes: Vec<NodeInfo>,
     /// Its groups.
     pub groups: Vec<Group>,
-    /// How far it is behind other regions.
-    pub lags: Vec<Lag>,
+    /// Its lags behind other regions.
+    pub lags: Vec<FollowerLag>,
 }
 
 impl Admin {
@@ -66,7 +66,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// Nobody who can answer.
+    /// No node answers.
     pub async fn regions(&self) -> Result<Vec<RegionInfo>, Error> {
         let mut regions = Vec::new();
         let mut request = v1::ListRegionsRequest {
@@ -86,11 +86,11 @@ impl Admin {
         }
     }
 
-    /// Returns how a region is.
+    /// Returns a region with its status.
     ///
     /// # Errors
     ///
-    /// No such region, or nobody who can answer.
+    /// No such region, or no node answers.
     pub async fn region(&self, name: &str) -> Result<RegionStatus, Error> {
         let request = v1::GetRegionRequest { name: name.to_owned() };
         let call = async |channel, request| Service::new(channel).get_region(request).await;
@@ -122,8 +122,8 @@ fn info(region: v1::Region) -> RegionInfo {
     }
 }
 
-fn lag(lag: v1::FollowerLag) -> Lag {
-    Lag {
+fn lag(lag: v1::FollowerLag) -> FollowerLag {
+    FollowerLag {
         home_group: lag.home_group,
         home_region: lag.home_region,
         follower_group: lag.follower_group,

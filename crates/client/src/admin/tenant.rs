@@ -1,4 +1,4 @@
-//! Tenants.
+//! Operators' calls for tenants.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -12,22 +12,22 @@ use stead_api::{
 use stead_types::{Epoch, Error, TenantLimit, TenantLimits, TenantNumber};
 
 use super::{Admin, PAGE_SIZE};
-use crate::{Durability, Role, answer::malformed};
+use crate::{Durability, Role, response::malformed};
 
-/// In which regions a tenant is followed.
+/// Regions in which a tenant has followers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Followers {
-    /// In each other region that its residency admits.
+    /// Each other region that its residency admits.
     #[default]
     AllAdmitted,
-    /// In these.
+    /// These regions.
     Regions(Vec<String>),
 }
 
-/// What may be asked of a tenant.
+/// State of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantState {
-    /// It serves.
+    /// It serves calls.
     Active,
     /// It serves nothing; it can be enabled again or erased.
     Disabled,
@@ -35,127 +35,127 @@ pub enum TenantState {
     Deleting,
 }
 
-/// A group that holds a tenant.
+/// Replica of a tenant: a group that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// The group.
+    /// Number of the group.
     pub group: u32,
-    /// Its region.
+    /// Region of the group.
     pub region: String,
-    /// What it is to the tenant.
+    /// Role of the group for the tenant.
     pub role: Role,
-    /// The directory waits until the group has erased the tenant.
+    /// Whether the group is to erase the tenant, and the directory waits for it.
     pub leaving: bool,
 }
 
-/// A tenant as the directory knows it.
+/// Tenant in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantInfo {
-    /// Its name.
+    /// Name of the tenant.
     pub name: String,
-    /// Its number.
+    /// Number of the tenant.
     pub number: TenantNumber,
-    /// Its home.
+    /// Home region.
     pub home_region: String,
-    /// The group that is its home.
+    /// Group that is the home.
     pub home_group: u32,
-    /// How often the home has changed.
+    /// Epoch: number of times the home has changed.
     pub epoch: Epoch,
-    /// Where it is followed.
+    /// Regions of its followers.
     pub followers: Followers,
     /// Jurisdictions in which it may be stored; empty: all.
     pub residency: Vec<String>,
-    /// When its writes are acknowledged, unless they say so themselves.
+    /// Default durability of its writes.
     pub durability: Durability,
-    /// What operators have noted.
+    /// Labels, set by operators.
     pub labels: BTreeMap<String, String>,
-    /// What may be asked of it.
+    /// State of the tenant.
     pub state: TenantState,
-    /// Changes with every change.
+    /// Etag, which changes with every change.
     pub etag: String,
-    /// When it was made.
+    /// Time of its creation.
     pub created: Option<SystemTime>,
-    /// When it was changed last.
+    /// Time of its last change.
     pub updated: Option<SystemTime>,
     /// Every group that holds it.
     pub replicas: Vec<Replica>,
     /// Its own limits.
     pub limits: TenantLimits,
-    /// What holds: its own limits, and the cluster's defaults where it has none.
+    /// Effective limits: its own, and the cluster's defaults for the others.
     pub effective_limits: TenantLimits,
 }
 
-/// A tenant to be made.
+/// Description of a tenant to be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewTenant {
-    /// Its name.
+    /// Name of the tenant.
     pub name: String,
-    /// Its home; empty: the region of the node that is asked.
+    /// Home region; empty: the region of the node that is asked.
     pub home_region: String,
-    /// Where it is followed.
+    /// Regions of its followers.
     pub followers: Followers,
     /// Jurisdictions in which it may be stored; empty: all.
     pub residency: Vec<String>,
-    /// When its writes are acknowledged; absent: committed in the home region.
+    /// Default durability of its writes; absent: committed in the home region.
     pub durability: Option<Durability>,
-    /// What operators note.
+    /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// What it may use at most, where the default is not to hold.
+    /// Its own limits; for the others the cluster's defaults hold.
     pub limits: TenantLimits,
-    /// For the audit.
+    /// Reason, for the audit log.
     pub reason: String,
-    /// Only check.
+    /// Whether to validate only.
     pub dry_run: bool,
 }
 
-/// A change of a tenant; what is absent stays.
+/// Change of a tenant; absent fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TenantChange {
-    /// Which tenant.
+    /// Name of the tenant.
     pub name: String,
-    /// The etag that was read; empty: whatever it is.
+    /// Etag that was read; empty: any.
     pub etag: String,
-    /// Where it is followed.
+    /// Regions of its followers.
     pub followers: Option<Followers>,
-    /// Jurisdictions; empty: all.
+    /// Jurisdictions in which it may be stored; empty: all.
     pub residency: Option<Vec<String>>,
-    /// When its writes are acknowledged.
+    /// Default durability of its writes.
     pub durability: Option<Durability>,
     /// All labels.
     pub labels: Option<BTreeMap<String, String>>,
     /// Limits to be set.
     pub limits: TenantLimits,
-    /// Limits for which the default is to hold again.
+    /// Limits to be reset to the cluster's default.
     pub default_limits: Vec<TenantLimit>,
-    /// Enables or disables it.
+    /// Whether to enable or to disable it.
     pub enabled: Option<bool>,
-    /// For the audit.
+    /// Reason, for the audit log.
     pub reason: String,
-    /// Only check.
+    /// Whether to validate only.
     pub dry_run: bool,
 }
 
-/// A step of taking a tenant away.
+/// One step of the deletion of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TenantDeletion {
-    /// Which tenant.
+    /// Name of the tenant.
     pub name: String,
-    /// The etag that was read; empty: whatever it is.
+    /// Etag that was read; empty: any.
     pub etag: String,
-    /// The second step: erase a disabled one everywhere. Without it the tenant is disabled.
+    /// Whether this is the second step, which erases a disabled tenant everywhere. The first step disables it.
     pub erase: bool,
-    /// For the audit.
+    /// Reason, for the audit log.
     pub reason: String,
-    /// Only check.
+    /// Whether to validate only.
     pub dry_run: bool,
 }
 
 impl Admin {
-    /// Makes a tenant.
+    /// Creates a tenant.
     ///
     /// # Errors
     ///
-    /// A refusal, or a failure that says whether the tenant may have been made.
+    /// An error response, or a failure that says whether the tenant may have been created.
     pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantInfo, Error> {
         let request = v1::CreateTenantRequest {
             name: new.name,
@@ -178,7 +178,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// No such tenant, or nobody who can answer.
+    /// No such tenant, or no node answers.
     pub async fn tenant(&self, name: &str) -> Result<TenantInfo, Error> {
         let request = v1::GetTenantRequest { name: name.to_owned() };
         let call = async |channel, request| Service::new(channel).get_tenant(request).await;
@@ -187,11 +187,11 @@ impl Admin {
         info(answer.tenant)
     }
 
-    /// Returns the tenants at home in a region, or all if it is empty, whose names begin with this.
+    /// Returns the tenants whose home is in a region, or all if it is empty, with this name prefix.
     ///
     /// # Errors
     ///
-    /// Nobody who can answer.
+    /// No node answers.
     pub async fn tenants(&self, home_region: &str, name_prefix: &str) -> Result<Vec<TenantInfo>, Error> {
         let mut tenants = Vec::new();
         let mut request = v1::ListTenantsRequest {
@@ -219,7 +219,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// A refusal, or a failure that says whether the tenant may have been changed.
+    /// An error response, or a failure that says whether the tenant may have been changed.
     pub async fn update_tenant(&self, change: TenantChange) -> Result<TenantInfo, Error> {
         use v1::{
             tenant::State,
@@ -249,11 +249,11 @@ impl Admin {
         info(answer.tenant)
     }
 
-    /// Disables a tenant; with `erase`, a disabled one is erased everywhere.
+    /// Disables a tenant; with `erase`, erases a disabled one everywhere.
     ///
     /// # Errors
     ///
-    /// A refusal, or a failure that says whether the tenant may have been changed.
+    /// An error response, or a failure that says whether the tenant may have been changed.
     pub async fn delete_tenant(&self, deletion: TenantDeletion) -> Result<TenantInfo, Error> {
         let request = v1::DeleteTenantRequest {
             name: deletion.name,

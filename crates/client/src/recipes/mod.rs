@@ -1,26 +1,26 @@
-//! Small protocols that services need and that are easy to get wrong: a [`Lock`] with a fencing token, a [`RateLimiter`],
-//! and [`Credits`] that are reserved, settled and never lost.
+//! Small protocols that services need and that are easy to get wrong: a [`Lock`] with a fencing token, a
+//! [`RateLimiter`], and [`Credits`] that are reserved, settled and never lost.
 //!
-//! Each is made of ordinary calls on ordinary keys, which every language can make: what stands in the keys is part of
-//! its documentation. Each says what it guarantees, what it costs and what it does not guarantee. All of them hold
-//! while nodes die, leaders change and a tenant moves. A forced promotion without the old home's last writes takes
-//! back those writes, as it does with any other (`Forked`); a recipe's keys are cut at one revision all together, so
-//! that they still agree with each other.
+//! Each is built from ordinary calls on ordinary keys, which every language can make: the content of the keys is part
+//! of its documentation. Each documents its guarantees, its costs and its limits. All of them hold while nodes die,
+//! leaders change and a tenant moves. A forced promotion without the old home's last writes takes back those writes, as
+//! it does with any other (`Forked`); a recipe's keys are cut at one revision all together, so that they still agree
+//! with each other.
 
 mod clock;
 mod credits;
 mod lock;
 mod rate_limiter;
 
-pub use credits::{Account, Credits, Overdraft, Reservation, Settled};
+pub use credits::{Account, Credits, Overdraft, Reservation, SettleOutcome};
 pub use lock::{Lock, LockGuard};
-pub use rate_limiter::{Admission, Admitted, RateLimiter};
+pub use rate_limiter::{RateLimitDecision, RateLimitPermit, RateLimiter};
 
 use std::time::Duration;
 
 use stead_types::Error;
 
-/// Checks a time that goes into a message: the tenant's clock counts milliseconds.
+/// Checks that a duration is a positive number of whole milliseconds, as logged time counts them.
 fn whole_milliseconds(field: &str, time: Duration) -> Result<Duration, Error> {
     if time.is_zero() || !time.subsec_nanos().is_multiple_of(1_000_000) {
         let message = format!("{field}: a whole number of milliseconds, at least one, not {time:?}");
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_recipe_can_be_run_by_a_task() {
+    async fn recipe_futures_are_send() {
         let tenant = Client::lazy(Config::new(["127.0.0.1:1"]))
             .unwrap()
             .tenant("acme")
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_can_never_work_is_refused_when_it_is_made() {
+    async fn invalid_recipe_arguments_are_rejected() {
         let tenant = Client::lazy(Config::new(["127.0.0.1:1"]))
             .unwrap()
             .tenant("acme")

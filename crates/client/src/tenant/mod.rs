@@ -1,4 +1,4 @@
-//! Reading and writing one tenant.
+//! Handle of one tenant: reads, writes, scans, transactions and watches.
 
 mod read;
 mod scan_stream;
@@ -16,25 +16,27 @@ use stead_api::{
     proto::v1,
 };
 use stead_types::{Error, SessionToken, TenantName};
-pub use txn::{NotAdmitted, Op, OpResult, Txn, TxnDone};
+pub use txn::{Op, OpResult, RejectedIncrement, Txn, TxnResponse};
 pub(crate) use watch::is_final;
-pub use watch::{Event, EventKind, Told, Watch, WatchFrom, Watcher};
+pub use watch::{Event, EventKind, WatchFrom, WatchMessage, WatchOptions, Watcher};
 
-use crate::{Client, Consistency, Header, Read, Route, Write, call::Errand, session::Session};
+use crate::{
+    Client, Consistency, Header, ReadOptions, Route, WriteOptions, call::RoutePreference, session::TenantSession,
+};
 
-/// A tenant as one client uses it. Clones and other handles of the same client share its session.
+/// Handle of a tenant. Clones and other handles of the same client share its session.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     client: Client,
-    session: Arc<Session>,
+    session: Arc<TenantSession>,
 }
 
 impl Tenant {
-    pub(crate) fn new(client: Client, session: Arc<Session>) -> Self {
+    pub(crate) fn new(client: Client, session: Arc<TenantSession>) -> Self {
         Self { client, session }
     }
 
-    pub(crate) fn session(&self) -> &Arc<Session> {
+    pub(crate) fn session(&self) -> &Arc<TenantSession> {
         &self.session
     }
 
@@ -42,24 +44,24 @@ impl Tenant {
         &self.client
     }
 
-    /// Returns its name.
+    /// Returns the name of the tenant.
     pub fn name(&self) -> &TenantName {
         &self.session.tenant
     }
 
-    /// Returns where it lives, if the client has heard of it.
+    /// Returns the tenant's route, if the client knows it.
     pub fn home(&self) -> Option<Arc<Route>> {
         self.session.route().clone()
     }
 
-    /// Returns what this session has seen, as bytes or, with `to_string`, as text; another client can go on from it.
-    /// Absent before the first answer: a token names a number, and which one the tenant has is not known.
+    /// Returns the session token, as bytes or, with `to_string`, as text; another client can continue the session from
+    /// it. Absent before the first response: a token contains the tenant's number, which is not known before.
     pub fn token(&self) -> Option<SessionToken> {
         let own = self.session.token()?;
         Some(self.client.inner().imported.newest(own))
     }
 
-    /// Goes on from what another session has seen: a token of another tenant does no harm and says nothing of this one.
+    /// Continues the session of a token: reads see at least that. A token of another tenant has no effect.
     ///
     /// # Errors
     ///
@@ -68,16 +70,20 @@ impl Tenant {
         self.client.inner().imported.add(token)
     }
 
-    /// Makes the client follow where it lives.
-    pub(crate) fn follow(&self) {
-        self.session.follow();
+    /// Makes the client watch the tenant's route.
+    pub(crate) fn watch_route(&self) {
+        self.session.watch_route();
     }
 
-    async fn read(&self, request: v1::operation::Request, read: &Read) -> Result<v1::answer::Response, Error> {
+    async fn read(&self, request: v1::operation::Request, read: &ReadOptions) -> Result<v1::answer::Response, Error> {
         let inner = self.client.inner();
-        let errand = if led(read) { Errand::Led } else { Errand::Near };
+        let preference = if needs_leader(read) {
+            RoutePreference::Leader
+        } else {
+            RoutePreference::Nearest
+        };
         inner
-            .operate(&self.session, errand, request, inner.deadline(read.timeout))
+            .operate(&self.session, preference, request, inner.deadline(read.timeout))
             .await
     }
 
@@ -88,13 +94,18 @@ impl Tenant {
     ) -> Result<v1::answer::Response, Error> {
         let inner = self.client.inner();
         inner
-            .operate(&self.session, Errand::Led, request, inner.deadline(timeout))
+            .operate(&self.session, RoutePreference::Leader, request, inner.deadline(timeout))
             .await
     }
 
-    fn seen<T>(&self, answer: Result<T, Error>, led: bool, header: impl Fn(&T) -> &Header) -> Result<T, Error> {
+    fn observe<T>(
+        &self,
+        answer: Result<T, Error>,
+        from_leader: bool,
+        header: impl Fn(&T) -> &Header,
+    ) -> Result<T, Error> {
         if let Ok(answer) = &answer {
-            self.session.saw(header(answer), led);
+            self.session.observe(header(answer), from_leader);
         }
         answer
     }
@@ -112,17 +123,17 @@ impl Tenant {
         }
     }
 
-    /// The key of a write: the one that it is asked for again with, else a new one.
-    fn key_of(&self, write: &Write) -> v1::IdempotencyKey {
+    /// Returns the idempotency key of a write: the caller's own, otherwise a new one.
+    fn key_of(&self, write: &WriteOptions) -> v1::IdempotencyKey {
         let again = write.idempotency_key.map(id::from_idempotency_key);
         again.unwrap_or_else(|| self.key())
     }
 
-    fn consistency(&self, read: &Read) -> Option<v1::Consistency> {
+    fn consistency(&self, read: &ReadOptions) -> Option<v1::Consistency> {
         use v1::consistency::{Bounded, Level, Local};
         let level = match &read.consistency {
             Consistency::Linearizable => return None,
-            Consistency::Session => tokens(self.client.inner().imported.seen(self.session.token())),
+            Consistency::Session => tokens(self.client.inner().imported.required(self.session.token())),
             Consistency::Token(token) => tokens([*token]),
             Consistency::Tokens(seen) => tokens(seen.iter()),
             Consistency::Bounded(bound) => Level::Bounded(Bounded {
@@ -136,10 +147,10 @@ impl Tenant {
 
 impl Drop for Tenant {
     fn drop(&mut self) {
-        if self.session.is_blank() {
-            let nobody = Session::new(self.session.tenant.clone(), Arc::default());
+        if self.session.is_unknown() {
+            let nobody = TenantSession::new(self.session.tenant.clone(), Arc::default());
             let session = std::mem::replace(&mut self.session, Arc::new(nobody));
-            self.client.inner().take_back(session);
+            self.client.inner().release_session(session);
         }
     }
 }
@@ -151,11 +162,11 @@ fn tokens(tokens: impl IntoIterator<Item = SessionToken>) -> v1::consistency::Le
     })
 }
 
-/// Tells whether only the home's leader can answer.
-fn led(read: &Read) -> bool {
+/// Tells whether only the home's leader can serve the read.
+fn needs_leader(read: &ReadOptions) -> bool {
     read.consistency == Consistency::Linearizable
 }
 
-fn precondition(write: &Write) -> Option<v1::Precondition> {
+fn precondition(write: &WriteOptions) -> Option<v1::Precondition> {
     write.precondition.as_ref().map(condition::from_precondition)
 }

@@ -1,11 +1,11 @@
-//! Reads.
+//! Read calls of a tenant.
 
 use bytes::Bytes;
 use stead_api::{convert::id, proto::v1};
 use stead_types::Error;
 
-use super::{ScanStream, Tenant, led};
-use crate::{Batch, Got, Page, Read, Scan, answer::malformed};
+use super::{ScanStream, Tenant, needs_leader};
+use crate::{BatchGetResponse, GetResponse, Page, ReadOptions, ScanOptions, response::malformed};
 
 impl Tenant {
     /// Reads one key, linearizably.
@@ -13,16 +13,16 @@ impl Tenant {
     /// # Errors
     ///
     /// As [`Tenant::get_with`].
-    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Got, Error> {
-        self.get_with(key, &Read::default()).await
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<GetResponse, Error> {
+        self.get_with(key, &ReadOptions::default()).await
     }
 
     /// Reads one key.
     ///
     /// # Errors
     ///
-    /// A refusal, or the last failure when the time was over.
-    pub async fn get_with(&self, key: impl Into<Bytes>, read: &Read) -> Result<Got, Error> {
+    /// An error response, or the last failure before the deadline.
+    pub async fn get_with(&self, key: impl Into<Bytes>, read: &ReadOptions) -> Result<GetResponse, Error> {
         let request = v1::GetRequest {
             tenant: self.text(),
             key: key.into(),
@@ -33,15 +33,15 @@ impl Tenant {
         let v1::answer::Response::Get(answer) = answer else {
             return Err(malformed("kind"));
         };
-        self.seen(Got::read(answer), led(read), |got| &got.header)
+        self.observe(GetResponse::read(answer), needs_leader(read), |got| &got.header)
     }
 
-    /// Reads many keys at one revision.
+    /// Reads several keys at one revision.
     ///
     /// # Errors
     ///
     /// As [`Tenant::get_with`].
-    pub async fn batch_get(&self, keys: Vec<Bytes>, read: &Read) -> Result<Batch, Error> {
+    pub async fn batch_get(&self, keys: Vec<Bytes>, read: &ReadOptions) -> Result<BatchGetResponse, Error> {
         let request = v1::BatchGetRequest {
             tenant: self.text(),
             keys,
@@ -52,7 +52,9 @@ impl Tenant {
         let v1::answer::Response::BatchGet(answer) = answer else {
             return Err(malformed("kind"));
         };
-        self.seen(Batch::read(answer), led(read), |batch| &batch.header)
+        self.observe(BatchGetResponse::read(answer), needs_leader(read), |batch| {
+            &batch.header
+        })
     }
 
     /// Reads one page of keys.
@@ -60,7 +62,7 @@ impl Tenant {
     /// # Errors
     ///
     /// As [`Tenant::get_with`].
-    pub async fn scan(&self, scan: &Scan) -> Result<Page, Error> {
+    pub async fn scan(&self, scan: &ScanOptions) -> Result<Page, Error> {
         let request = v1::ScanRequest {
             tenant: self.text(),
             start: scan.start.clone(),
@@ -78,12 +80,13 @@ impl Tenant {
         let v1::answer::Response::Scan(answer) = answer else {
             return Err(malformed("kind"));
         };
-        self.seen(Page::read(answer), led(&scan.read), |page| &page.header)
+        self.observe(Page::read(answer), needs_leader(&scan.read), |page| &page.header)
     }
 
-    /// Reads all keys of a range, page after page, at one revision; it goes on by itself where a connection breaks. The
-    /// scan's pages and its `count_only` do not matter; each page may take as long as a call.
-    pub fn scan_stream(&self, scan: &Scan) -> ScanStream {
+    /// Returns a stream of all keys of a range at one revision, read page by page; it resumes by itself where a
+    /// connection breaks. The scan's page size, page token and `count_only` are ignored; each page may take as long as
+    /// a call.
+    pub fn scan_stream(&self, scan: &ScanOptions) -> ScanStream {
         ScanStream::new(self.clone(), scan.clone())
     }
 }

@@ -1,25 +1,25 @@
-//! All keys of a range, page after page.
+//! Stream of all keys of a range, read page by page.
 
 use std::collections::VecDeque;
 
 use stead_types::{Error, ErrorKind, Revision, limits::PAGE_KEYS_STREAMED};
 
 use super::Tenant;
-use crate::{Consistency, Item, Scan};
+use crate::{Consistency, Item, ScanOptions};
 
-/// The keys of a range, at one revision.
+/// Keys of a range, at one revision.
 #[derive(Debug)]
 pub struct ScanStream {
     tenant: Tenant,
-    /// Asks for the next page; `None` behind the last.
-    next: Option<Scan>,
+    /// Options for the next page; `None` after the last.
+    next: Option<ScanOptions>,
     revision: Option<Revision>,
     items: VecDeque<Item>,
 }
 
 impl ScanStream {
-    pub(super) fn new(tenant: Tenant, scan: Scan) -> Self {
-        let first = Scan {
+    pub(super) fn new(tenant: Tenant, scan: ScanOptions) -> Self {
+        let first = ScanOptions {
             page_size: PAGE_KEYS_STREAMED,
             page_token: String::new(),
             count_only: false,
@@ -33,16 +33,16 @@ impl ScanStream {
         }
     }
 
-    /// Returns the revision of all keys, once the first page has come.
+    /// Returns the revision of all keys, once the first page was read.
     pub fn revision(&self) -> Option<Revision> {
         self.revision
     }
 
-    /// Returns the next key; `None` at the end. After an error the next call asks for the same page again.
+    /// Returns the next key; `None` at the end. After an error the next call reads the same page again.
     ///
     /// # Errors
     ///
-    /// As [`Tenant::scan`]; `Compacted` where the scan took longer than history is kept.
+    /// As [`Tenant::scan`]; `Compacted` where the scan took longer than the retention.
     pub async fn next(&mut self) -> Result<Option<Item>, Error> {
         loop {
             if let Some(item) = self.items.pop_front() {
@@ -51,12 +51,12 @@ impl ScanStream {
             let Some(scan) = self.next.clone() else { return Ok(None) };
             let page = self.tenant.scan(&scan).await?;
             if *self.revision.get_or_insert(page.header.revision) != page.header.revision {
-                let message = "the node's next page is of another revision: its version may differ";
+                let message = "the next page has another revision than the first: the node's version may differ";
                 return Err(Error::new(ErrorKind::Internal, message));
             }
-            // Whoever has come as far as the first page's node can serve the others.
+            // Any replica that has applied as much as the first page's node can serve the other pages.
             self.next = page.next.map(|page_token| {
-                let mut next = Scan { page_token, ..scan };
+                let mut next = ScanOptions { page_token, ..scan };
                 if let Some(token) = page.header.token {
                     next.read.consistency = Consistency::Token(token);
                 }

@@ -12,10 +12,10 @@ use stead_types::{Condition, Error, IdempotencyKey};
 use super::Tenant;
 use crate::{
     Durability, Header, Increment, Item,
-    answer::{item, malformed},
+    response::{item, malformed},
 };
 
-/// A transaction being put together: conditions, what is done if all of them hold, and what if not.
+/// Builder of a transaction: conditions, the operations if all of them hold, and the operations if not.
 ///
 /// ```no_run
 /// # async fn example(acme: stead_client::Tenant) -> Result<(), stead_client::Error> {
@@ -44,62 +44,62 @@ pub struct Txn {
     key: Option<IdempotencyKey>,
 }
 
-/// One operation of a transaction. It sees its key as it was before the transaction; a key stands once in a list.
+/// One operation of a transaction. It sees its key as it was before the transaction; each key may occur once in a list.
 #[derive(Clone, Debug)]
 pub struct Op(message::Operation);
 
-/// What a transaction came to.
+/// Response to a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TxnDone {
-    /// Its revision is the transaction's, or where it changed nothing the tenant's.
+pub struct TxnResponse {
+    /// Metadata; its revision is the transaction's, or the tenant's where it changed nothing.
     pub header: Header,
-    /// Whether the conditions held: which list was done.
+    /// Whether the conditions held, and so which list was executed.
     pub succeeded: bool,
-    /// One for each operation of that list; empty where one was not admitted, and for an outcome of an earlier attempt
-    /// that is no longer kept.
+    /// One result for each operation of that list; empty where an increment was not admitted, and for the outcome of an
+    /// earlier attempt that is no longer kept.
     pub results: Vec<OpResult>,
-    /// An increment would have passed its bound: nothing of the list was done.
-    pub not_admitted: Option<NotAdmitted>,
-    /// An earlier attempt had done it already; this is its outcome.
+    /// The increment that would have passed its bound; then nothing of the list was executed.
+    pub not_admitted: Option<RejectedIncrement>,
+    /// Whether this is the outcome of an earlier attempt.
     pub repeated: bool,
 }
 
-/// An increment that would have passed its bound.
+/// Increment that was not admitted, because it would have passed its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAdmitted {
-    /// Its place in its list, from 0.
+pub struct RejectedIncrement {
+    /// Index of the operation in its list, from 0.
     pub operation: usize,
     /// The number as it is.
     pub value: i64,
 }
 
-/// What one operation came to. Keys as they were before are there if they existed and were wanted.
+/// Result of one operation. `previous` is the key before the transaction, if it existed and was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpResult {
-    /// The key, if it existed.
-    Got(Option<Item>),
-    /// It was written.
+    /// Result of a get: the key, if it existed.
+    Get(Option<Item>),
+    /// Result of a put.
     Put {
         /// The key before.
         previous: Option<Item>,
     },
-    /// It does not exist now.
-    Deleted {
-        /// Whether it did.
+    /// Result of a delete.
+    Delete {
+        /// Whether the key existed.
         existed: bool,
         /// The key before.
         previous: Option<Item>,
     },
-    /// It was added to.
-    Incremented {
-        /// The number now.
+    /// Result of an increment.
+    Increment {
+        /// The number afterwards.
         value: i64,
         /// The key before.
         previous: Option<Item>,
     },
-    /// It is longer now.
-    Appended {
-        /// Its length now.
+    /// Result of an append.
+    Append {
+        /// Length of the value afterwards.
         length: u64,
         /// The key before.
         previous: Option<Item>,
@@ -107,7 +107,7 @@ pub enum OpResult {
 }
 
 impl Tenant {
-    /// Begins a transaction.
+    /// Returns a builder for a transaction.
     pub fn txn(&self) -> Txn {
         Txn {
             tenant: self.clone(),
@@ -128,46 +128,47 @@ impl Txn {
         self
     }
 
-    /// Adds what is done if all conditions hold.
+    /// Adds an operation that is executed if all conditions hold.
     pub fn then(mut self, operation: Op) -> Self {
         self.then.push(operation.into());
         self
     }
 
-    /// Adds what is done if they do not.
+    /// Adds an operation that is executed if a condition does not hold.
     pub fn otherwise(mut self, operation: Op) -> Self {
         self.otherwise.push(operation.into());
         self
     }
 
-    /// Says when it is acknowledged; else as the tenant's default.
+    /// Sets the durability; otherwise the tenant's default applies.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
         self
     }
 
-    /// Says how long it may take; else as the client's configuration.
+    /// Sets the timeout; otherwise the client's default applies.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Asks again for a transaction whose outcome is unknown, under the key of the earlier call.
+    /// Sets the idempotency key of an earlier call whose outcome is unknown, to ask for that outcome.
     pub fn idempotency_key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// Sends it: one of the lists is done whole, as one change, or nothing is. However often it is sent, it is done once.
+    /// Sends the transaction: one of the lists is executed atomically, as one change, or nothing is. However often it
+    /// is sent, it is executed once.
     ///
     /// # Errors
     ///
-    /// As [`Tenant::put_with`]; and where an operation cannot be done as things are, such as an increment of what is no
+    /// As [`Tenant::put_with`]; and where an operation cannot be executed, such as an increment of a value that is no
     /// number: nothing happened.
-    pub async fn send(self) -> Result<TxnDone, Error> {
+    pub async fn send(self) -> Result<TxnResponse, Error> {
         let tenant = self.tenant;
         let is_read = |operation: &v1::TxnOperation| matches!(operation.operation, Some(message::Operation::Get(_)));
-        // Without a key it is what it is: a read, whose answer is whole however often it was asked.
+        // Without a key it is a plain read, whose response is valid however often it was sent.
         let writes = !self.then.iter().chain(&self.otherwise).all(is_read);
         let again = self.key.map(id::from_idempotency_key);
         let request = v1::TxnRequest {
@@ -182,7 +183,7 @@ impl Txn {
         let v1::answer::Response::Txn(answer) = answer else {
             return Err(malformed("kind"));
         };
-        tenant.seen(TxnDone::read(answer), true, |done| &done.header)
+        tenant.observe(TxnResponse::read(answer), true, |done| &done.header)
     }
 }
 
@@ -201,7 +202,7 @@ impl Op {
         }))
     }
 
-    /// Writes a key that lives for so long, by the tenant's clock; whole milliseconds.
+    /// Writes a key with a time to live, in whole milliseconds of the tenant's logged time.
     pub fn put_expiring(key: impl Into<Bytes>, value: impl Into<Bytes>, ttl: Duration) -> Self {
         Self(message::Operation::Put(message::Put {
             key: key.into(),
@@ -211,7 +212,7 @@ impl Op {
         }))
     }
 
-    /// Removes a key.
+    /// Deletes a key.
     pub fn delete(key: impl Into<Bytes>) -> Self {
         Self(message::Operation::Delete(message::Delete {
             key: key.into(),
@@ -219,7 +220,7 @@ impl Op {
         }))
     }
 
-    /// Adds to a number; where a bound would be passed nothing of the list is done.
+    /// Adds to a number; where a bound would be passed nothing of the list is executed.
     pub fn increment(key: impl Into<Bytes>, increment: Increment) -> Self {
         Self(message::Operation::Increment(message::Increment {
             key: key.into(),
@@ -231,7 +232,7 @@ impl Op {
         }))
     }
 
-    /// Adds bytes behind those of a key, if it stays within `length_max` bytes (1 MiB if absent).
+    /// Appends bytes to a value, if it stays within `length_max` bytes (1 MiB if absent).
     pub fn append(key: impl Into<Bytes>, value: impl Into<Bytes>, length_max: Option<u32>) -> Self {
         Self(message::Operation::Append(message::Append {
             key: key.into(),
@@ -241,7 +242,7 @@ impl Op {
         }))
     }
 
-    /// Asks for the key as it was before. A get answers with that anyway.
+    /// Requests the key as it was before. A get returns that anyway.
     pub fn with_previous(mut self) -> Self {
         match &mut self.0 {
             message::Operation::Get(_) => {}
@@ -262,9 +263,9 @@ impl From<Op> for v1::TxnOperation {
     }
 }
 
-impl TxnDone {
+impl TxnResponse {
     fn read(answer: v1::TxnResponse) -> Result<Self, Error> {
-        let not_admitted = answer.not_admitted.map(|refused| NotAdmitted {
+        let not_admitted = answer.not_admitted.map(|refused| RejectedIncrement {
             operation: refused.operation as usize,
             value: refused.value,
         });
@@ -286,19 +287,19 @@ impl OpResult {
     fn read(result: v1::TxnResult) -> Result<Self, Error> {
         let previous = |previous: Option<v1::KeyValue>| previous.map(item).transpose();
         Ok(match result.result.ok_or_else(|| malformed("result"))? {
-            ResultMessage::Get(get) => Self::Got(previous(get.item)?),
+            ResultMessage::Get(get) => Self::Get(previous(get.item)?),
             ResultMessage::Put(put) => Self::Put {
                 previous: previous(put.previous)?,
             },
-            ResultMessage::Delete(delete) => Self::Deleted {
+            ResultMessage::Delete(delete) => Self::Delete {
                 existed: delete.deleted,
                 previous: previous(delete.previous)?,
             },
-            ResultMessage::Increment(increment) => Self::Incremented {
+            ResultMessage::Increment(increment) => Self::Increment {
                 value: increment.value,
                 previous: previous(increment.previous)?,
             },
-            ResultMessage::Append(append) => Self::Appended {
+            ResultMessage::Append(append) => Self::Append {
                 length: append.length,
                 previous: previous(append.previous)?,
             },

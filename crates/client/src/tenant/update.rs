@@ -1,4 +1,4 @@
-//! Read, modify, write.
+//! Read-modify-write of one key.
 
 use std::time::Duration;
 
@@ -7,32 +7,33 @@ use stead_types::{Condition, Error, ErrorKind};
 use tokio::time::Instant;
 
 use super::Tenant;
-use crate::{Item, Read, Write, Written, retry::after_conflict};
+use crate::{Item, ReadOptions, WriteOptions, WriteResponse, retry::after_conflict};
 
 impl Tenant {
-    /// Changes a key by a function of what it holds, and loses nobody else's change: it reads, asks the function, and
-    /// writes on condition that nothing has changed since; if something has, it begins again, until the client's timeout.
+    /// Updates a key by a function of its value, without losing concurrent changes: it reads, calls the function, and
+    /// writes on condition that the key has not changed since; on a conflict it begins again, until the client's
+    /// timeout.
     ///
-    /// The function is given the key as it is, `None` if it does not exist, and returns its new value, or `None` to leave
-    /// it as it is. It may be called several times.
+    /// The function gets the current key, `None` if it does not exist, and returns its new value, or `None` to leave
+    /// it. It may be called several times.
     ///
-    /// A key that would expire does not expire any more once it was changed: [`Tenant::update_expiring`] gives it a time.
+    /// A key with a time to live loses it when it is updated: [`Tenant::update_expiring`] sets one.
     ///
-    /// Returns what was written; `None` if the function left the key as it was.
+    /// Returns the response of the write; `None` if the function left the key.
     ///
     /// # Errors
     ///
-    /// As [`Tenant::put_with`]; `Conflict` where others were faster until the time was over: nothing happened.
+    /// As [`Tenant::put_with`]; `Conflict` after conflicts until the timeout: nothing happened.
     pub async fn update(
         &self,
         key: impl Into<Bytes>,
         change: impl FnMut(Option<&Item>) -> Option<Bytes>,
-    ) -> Result<Option<Written>, Error> {
+    ) -> Result<Option<WriteResponse>, Error> {
         self.update_for(key.into(), None, change).await
     }
 
-    /// As [`Tenant::update`]; a key that was changed lives for so long from then on, by the tenant's clock; whole
-    /// milliseconds. One that the function leaves as it is keeps its time.
+    /// As [`Tenant::update`]; an updated key gets this time to live, in whole milliseconds of the tenant's logged time.
+    /// A key that the function leaves keeps its own.
     ///
     /// # Errors
     ///
@@ -42,7 +43,7 @@ impl Tenant {
         key: impl Into<Bytes>,
         ttl: Duration,
         change: impl FnMut(Option<&Item>) -> Option<Bytes>,
-    ) -> Result<Option<Written>, Error> {
+    ) -> Result<Option<WriteResponse>, Error> {
         self.update_for(key.into(), Some(ttl), change).await
     }
 
@@ -51,15 +52,15 @@ impl Tenant {
         key: Bytes,
         ttl: Option<Duration>,
         mut change: impl FnMut(Option<&Item>) -> Option<Bytes>,
-    ) -> Result<Option<Written>, Error> {
+    ) -> Result<Option<WriteResponse>, Error> {
         let inner = self.client.inner();
         let deadline = inner.deadline(None);
         let mut lost = 0;
         loop {
             let left = || Some(deadline.saturating_duration_since(Instant::now()));
-            let read = Read {
+            let read = ReadOptions {
                 timeout: left(),
-                ..Read::default()
+                ..ReadOptions::default()
             };
             let got = self.get_with(key.clone(), &read).await?;
             let Some(value) = change(got.item.as_ref()) else {
@@ -67,11 +68,11 @@ impl Tenant {
             };
             let unchanged = got
                 .item
-                .map_or(Condition::Absent, |item| Condition::modified(item.modified));
-            let write = Write {
+                .map_or(Condition::Absent, |item| Condition::modified_at(item.modified));
+            let write = WriteOptions {
                 precondition: Some(unchanged),
                 timeout: left(),
-                ..Write::default()
+                ..WriteOptions::default()
             };
             match self.put_for(key.clone(), value, ttl, &write).await {
                 Ok(written) => return Ok(Some(written)),
@@ -80,7 +81,9 @@ impl Tenant {
             }
             lost += 1;
             if !inner.wait(inner.jitter(after_conflict(lost)), deadline).await {
-                let message = format!("others changed the key first, {lost} times; nothing was written");
+                let message = format!(
+                    "the key was changed by others {lost} times before it could be written; nothing was written"
+                );
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
         }

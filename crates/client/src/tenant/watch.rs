@@ -1,4 +1,4 @@
-//! Watches that resume by themselves.
+//! Watches, which resume by themselves.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,7 +7,7 @@ use stead_api::{
     convert::read::duration,
     proto::v1::{
         self, WatchCreate, WatchRequest, WatchResponse, kv_service_client::KvServiceClient,
-        watch_create::From as Begin, watch_response::Response,
+        watch_create::From as StartPosition, watch_response::Response,
     },
     status,
 };
@@ -18,120 +18,120 @@ use tonic::Streaming;
 use super::Tenant;
 use crate::{
     Header, Item, KeyRange,
-    answer::{item, malformed},
+    cluster_map::NodePreference,
     failure,
-    map::Want,
     node::Node,
+    response::{item, malformed},
 };
 
-/// First wait before a broken watch is opened again, doubled.
-const AGAIN_FIRST: Duration = Duration::from_millis(20);
-const AGAIN_MAX: Duration = Duration::from_secs(2);
-/// A node that says nothing for this many intervals of progress is left for another one.
-const SILENT_INTERVALS: u32 = 3;
-/// How long it may be silent on top of that.
+/// First backoff before a broken watch is opened again, doubled.
+const RETRY_WAIT_FIRST: Duration = Duration::from_millis(20);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Progress intervals without a message after which the node is left for another one.
+const SILENT_INTERVALS_MAX: u32 = 3;
+/// Additional time before a silent node is left.
 const SILENT_SLACK: Duration = Duration::from_secs(3);
-/// How often the node says that nothing happened.
-const PROGRESS: Duration = Duration::from_secs(5);
+/// Interval of the node's progress messages.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What to watch, and from where on.
+/// Options of a watch.
 #[derive(Clone, Debug, Default)]
-pub struct Watch {
-    /// Which keys; none: all.
+pub struct WatchOptions {
+    /// Ranges to watch; none: all keys.
     pub ranges: Vec<KeyRange>,
-    /// Where it begins.
+    /// Start position.
     pub from: WatchFrom,
-    /// Events carry the key as it was before, while history has it.
+    /// Whether events carry the key as it was before, while the retention still has it.
     pub previous: bool,
-    /// Events of these kinds are left out.
+    /// Kinds of events to leave out.
     pub exclude: Vec<EventKind>,
 }
 
-/// Where a watch begins.
+/// Start position of a watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WatchFrom {
-    /// With what happens from now on.
+    /// At the current revision.
     #[default]
     Now,
-    /// Behind this revision, which an answer has shown: the changes after a read.
+    /// After this revision, which a response has shown: the changes after a read.
     After(Revision),
-    /// Behind what a session or an earlier watch has seen.
+    /// After the revision of a session token or of an earlier watch.
     Token(SessionToken),
     /// With all keys as of one revision, then the changes after it.
     State,
 }
 
-/// What happened to a key.
+/// Kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// It was put, incremented or appended to.
+    /// The key was put, incremented or appended to.
     Put,
-    /// It was deleted.
+    /// The key was deleted.
     Delete,
-    /// Its time was over.
+    /// The key expired.
     Expire,
 }
 
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What happened.
+    /// Kind of the change.
     pub kind: EventKind,
-    /// The key as it is since. For a delete: its key and, as `modified`, the delete's revision.
+    /// The key after the change. For a delete: its key and, as `modified`, the delete's revision.
     pub item: Item,
-    /// The key as it was before, if it was wanted, existed and is still kept.
+    /// The key before the change, if it was requested, existed and is still retained.
     pub previous: Option<Item>,
 }
 
-/// What a watch tells.
+/// Message of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// Keys that it begins with, in several parts.
+pub enum WatchMessage {
+    /// Part of the initial state.
     State {
-        /// Some of them.
+        /// Some of its keys.
         items: Vec<Item>,
-        /// These are the first: what was told before is void.
+        /// Whether this is the first part: everything reported before is void.
         is_first: bool,
-        /// These are the last; changes follow.
+        /// Whether this is the last part; changes follow.
         is_last: bool,
     },
-    /// Changes in their order; all of one revision are together.
+    /// Changes in their order; all changes of one revision are in one message.
     Changes(Vec<Event>),
-    /// Nothing has happened up to the header's revision that was not told.
+    /// Nothing has happened up to the header's revision that was not reported.
     Progress,
 }
 
-/// Changes as they come. It goes on by itself, on any node, behind what it has told last.
+/// Stream of watch messages. It resumes by itself, on any node, after the last message.
 #[derive(Debug)]
 pub struct Watcher {
     tenant: Tenant,
-    watch: Watch,
+    watch: WatchOptions,
     stream: Option<(Streaming<WatchResponse>, std::sync::Arc<Node>)>,
-    /// Everything up to here was told.
+    /// Resume point: everything up to here was reported.
     token: Option<SessionToken>,
     header: Option<Header>,
-    /// Events of a revision of which more is to come.
+    /// Events of a revision that is not complete yet.
     partial: Vec<Event>,
-    told: VecDeque<Told>,
+    pending: VecDeque<WatchMessage>,
     is_first_state: bool,
-    again: Duration,
+    retry_wait: Duration,
 }
 
 impl Tenant {
-    /// Watches keys, from any replica, the nearest first. Every change comes once, in order, whatever becomes of nodes
-    /// and connections meanwhile. It has begun when this returns: what is written from then on is told.
+    /// Watches keys, from any replica, the nearest first. Every change is reported once, in order, whatever fails
+    /// meanwhile. The watch has begun when this returns: later writes are reported.
     ///
     /// # Errors
     ///
-    /// As [`Watcher::next`]; or the last failure when the client's timeout was over.
-    pub async fn watch(&self, watch: Watch) -> Result<Watcher, Error> {
+    /// As [`Watcher::next`]; or the last failure before the client's timeout.
+    pub async fn watch(&self, watch: WatchOptions) -> Result<Watcher, Error> {
         let deadline = self.client.inner().deadline(None);
         let mut watcher = self.watcher(watch);
         while watcher.header.is_none() {
             match tokio::time::timeout_at(deadline, watcher.step()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if is_final(&error.kind) || Instant::now() >= deadline => return Err(error),
-                Ok(Err(error)) => watcher.broke(&error).await,
+                Ok(Err(error)) => watcher.reset(&error).await,
                 Err(_) => {
                     let message = "no node began the watch in time";
                     return Err(Error::new(ErrorKind::DeadlineExceeded, message));
@@ -141,7 +141,7 @@ impl Tenant {
         Ok(watcher)
     }
 
-    fn watcher(&self, watch: Watch) -> Watcher {
+    fn watcher(&self, watch: WatchOptions) -> Watcher {
         let token = match watch.from {
             WatchFrom::Token(token) => Some(token),
             WatchFrom::Now | WatchFrom::After(_) | WatchFrom::State => None,
@@ -153,77 +153,81 @@ impl Tenant {
             token,
             header: None,
             partial: Vec::new(),
-            told: VecDeque::new(),
+            pending: VecDeque::new(),
             is_first_state: true,
-            again: AGAIN_FIRST,
+            retry_wait: RETRY_WAIT_FIRST,
         }
     }
 }
 
 impl Watcher {
-    /// Returns what has been told up to now: another watch, in another process, goes on from there.
+    /// Returns the resume point: a session token from which another watch, in another process, continues.
     pub fn token(&self) -> Option<SessionToken> {
         self.token
     }
 
-    /// Returns where the last message came from, and the revision up to which everything was told.
+    /// Returns the metadata of the last message, with the revision up to which everything was reported.
     pub fn header(&self) -> Option<&Header> {
         self.header.as_ref()
     }
 
-    /// Waits for what is next. It may be dropped while it waits; nothing is lost.
+    /// Waits for the next message. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// What watching again cannot change: history that is no longer kept (`Compacted`, with the oldest revision left),
-    /// a promotion that cut what was told (`Forked`), a tenant that is gone, a request that is wrong.
-    pub async fn next(&mut self) -> Result<Told, Error> {
+    /// An error that watching again cannot change: history that is no longer retained (`Compacted`, with the oldest
+    /// revision left), a promotion that cut reported changes (`Forked`), a deleted tenant, an invalid request.
+    pub async fn next(&mut self) -> Result<WatchMessage, Error> {
         loop {
-            if let Some(told) = self.told.pop_front() {
-                return Ok(told);
+            if let Some(pending) = self.pending.pop_front() {
+                return Ok(pending);
             }
             match self.step().await {
                 Ok(()) => {}
                 Err(error) if is_final(&error.kind) => return Err(error),
-                Err(error) => self.broke(&error).await,
+                Err(error) => self.reset(&error).await,
             }
         }
     }
 
-    /// Opens the stream, or takes its next message.
+    /// Opens the stream, or handles its next message.
     async fn step(&mut self) -> Result<(), Error> {
         let Some((stream, node)) = &mut self.stream else {
             return self.open().await;
         };
-        let silent = PROGRESS * SILENT_INTERVALS + SILENT_SLACK;
+        let silent = PROGRESS_INTERVAL * SILENT_INTERVALS_MAX + SILENT_SLACK;
         let error = match timeout(silent, stream.message()).await {
-            Ok(Ok(Some(message))) => return self.take(message),
+            Ok(Ok(Some(message))) => return self.handle_message(message),
             Ok(Ok(None)) => unavailable(&node.address, "ended the watch"),
             Ok(Err(status)) => failure::of(&status, &node.address).error().clone(),
             Err(_) => unavailable(&node.address, "has gone silent"),
         };
-        node.failed();
+        node.mark_failed();
         Err(error)
     }
 
-    /// Forgets what was not told whole, and waits before it is asked for again.
-    async fn broke(&mut self, error: &Error) {
-        tracing::debug!(tenant = %self.tenant.name(), %error, "a watch is opened again");
+    /// Drops the stream and incomplete revisions, and waits for the backoff.
+    async fn reset(&mut self, error: &Error) {
+        tracing::debug!(tenant = %self.tenant.name(), %error, "watch failed, reopening it");
         self.stream = None;
         self.partial.clear();
         self.is_first_state = true;
-        sleep(self.tenant.client.inner().jitter(self.again)).await;
-        self.again = (self.again * 2).min(AGAIN_MAX);
+        sleep(self.tenant.client.inner().jitter(self.retry_wait)).await;
+        self.retry_wait = (self.retry_wait * 2).min(RETRY_WAIT_MAX);
     }
 
     async fn open(&mut self) -> Result<(), Error> {
         let inner = self.tenant.client.inner();
-        let nobody = || Error::new(ErrorKind::Unavailable, "the cluster names no node that takes calls");
-        let node = inner.map.load().pick(Want::Nearest, &[]).ok_or_else(nobody)?;
+        let no_node = || Error::new(ErrorKind::Unavailable, "no node is known that serves calls");
+        let node = inner
+            .map
+            .load()
+            .pick(NodePreference::Nearest, &[])
+            .ok_or_else(no_node)?;
         let create = WatchRequest {
-            request: Some(v1::watch_request::Request::Create(self.create())),
+            request: Some(v1::watch_request::Request::Create(self.create_request())),
         };
-        // The request stays open: a caller that has said all it has to say may still listen.
+        // The request stream stays open: ending it would end the watch.
         let requests = stream::iter([create]).chain(stream::pending());
         let mut client = KvServiceClient::new(node.watches.clone());
         let deadline = Instant::now() + inner.config.timeout;
@@ -234,22 +238,24 @@ impl Watcher {
                 Ok(())
             }
             Ok(Err(status)) => {
-                node.failed();
+                node.mark_failed();
                 Err(failure::of(&status, &node.address).error().clone())
             }
             Err(_) => {
-                node.failed();
+                node.mark_failed();
                 Err(unavailable(&node.address, "did not answer in time"))
             }
         }
     }
 
-    fn create(&self) -> WatchCreate {
+    fn create_request(&self) -> WatchCreate {
         let from = match (self.token, self.watch.from) {
-            (Some(token), _) => Some(Begin::ResumeToken(bytes::Bytes::copy_from_slice(&token.to_bytes()))),
-            (None, WatchFrom::After(revision)) => {
-                Some(Begin::AfterRevision(stead_api::convert::id::from_revision(revision)))
-            }
+            (Some(token), _) => Some(StartPosition::ResumeToken(bytes::Bytes::copy_from_slice(
+                &token.to_bytes(),
+            ))),
+            (None, WatchFrom::After(revision)) => Some(StartPosition::AfterRevision(
+                stead_api::convert::id::from_revision(revision),
+            )),
             (None, WatchFrom::Now | WatchFrom::Token(_) | WatchFrom::State) => None,
         };
         WatchCreate {
@@ -259,22 +265,22 @@ impl Watcher {
             initial_state: self.watch.from == WatchFrom::State && self.token.is_none(),
             want_previous: self.watch.previous,
             exclude: self.watch.exclude.iter().map(|kind| kind.message().into()).collect(),
-            progress_interval: Some(duration(PROGRESS)),
+            progress_interval: Some(duration(PROGRESS_INTERVAL)),
             from,
         }
     }
 
-    fn take(&mut self, message: WatchResponse) -> Result<(), Error> {
+    fn handle_message(&mut self, message: WatchResponse) -> Result<(), Error> {
         let response = message.response.ok_or_else(|| malformed("response"))?;
         if let Response::Ended(ended) = response {
             let error = ended.error.map(status::from_operation_error);
             return Err(error.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "the watch was cancelled")));
         }
         let header = Header::read(message.header)?;
-        let told = match response {
+        let pending = match response {
             Response::Created(_) | Response::Ended(_) => None,
-            Response::Progress(_) => Some(Told::Progress),
-            Response::State(state) => Some(Told::State {
+            Response::Progress(_) => Some(WatchMessage::Progress),
+            Response::State(state) => Some(WatchMessage::State {
                 items: state.items.into_iter().map(item).collect::<Result<_, _>>()?,
                 is_first: std::mem::take(&mut self.is_first_state),
                 is_last: !state.more,
@@ -283,17 +289,17 @@ impl Watcher {
                 for event in events.events {
                     self.partial.push(Event::read(event)?);
                 }
-                (!events.more).then(|| Told::Changes(std::mem::take(&mut self.partial)))
+                (!events.more).then(|| WatchMessage::Changes(std::mem::take(&mut self.partial)))
             }
         };
-        self.told.extend(told);
+        self.pending.extend(pending);
         if !message.resume_token.is_empty() {
             let token = SessionToken::from_bytes(&message.resume_token).map_err(|_| malformed("resume token"))?;
             self.token = Some(token);
         }
-        self.tenant.session.saw(&header, false);
+        self.tenant.session.observe(&header, false);
         self.header = Some(header);
-        self.again = AGAIN_FIRST;
+        self.retry_wait = RETRY_WAIT_FIRST;
         Ok(())
     }
 }
@@ -336,7 +342,7 @@ fn unavailable(address: &str, what: &str) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{address} {what}"))
 }
 
-/// Tells whether watching again comes to the same.
+/// Tells whether an error is permanent, so that watching again would fail alike.
 pub(crate) fn is_final(kind: &ErrorKind) -> bool {
     match kind {
         ErrorKind::Invalid { .. }

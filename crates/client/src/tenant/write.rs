@@ -1,4 +1,4 @@
-//! Writes of one key, and of a range.
+//! Write calls of a tenant: single keys and ranges.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use stead_types::{Error, IdempotencyKey};
 
 use super::{Tenant, precondition};
 use crate::{
-    Appended, Deleted, DeletedRange, Durability, Increment, Incremented, KeyRange, Write, Written, answer::malformed,
-    call::Errand,
+    AppendResponse, DeleteRangeResponse, DeleteResponse, Durability, Increment, IncrementResponse, KeyRange,
+    WriteOptions, WriteResponse, call::RoutePreference, response::malformed,
 };
 
 impl Tenant {
@@ -21,26 +21,26 @@ impl Tenant {
     /// # Errors
     ///
     /// As [`Tenant::put_with`].
-    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Written, Error> {
-        self.put_with(key, value, &Write::default()).await
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<WriteResponse, Error> {
+        self.put_with(key, value, &WriteOptions::default()).await
     }
 
     /// Writes one key. However often it is sent, it is written once.
     ///
     /// # Errors
     ///
-    /// A refusal; or, when the time was over, that nothing happened, or that the outcome is unknown, with the key
-    /// under which it was sent.
+    /// An error response; or, when the deadline passed, that nothing happened, or that the outcome is unknown, with the
+    /// idempotency key of the write.
     pub async fn put_with(
         &self,
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
-        write: &Write,
-    ) -> Result<Written, Error> {
+        write: &WriteOptions,
+    ) -> Result<WriteResponse, Error> {
         self.put_for(key.into(), value.into(), None, write).await
     }
 
-    /// Writes one key that lives for so long, by the tenant's clock; whole milliseconds. A later put sets it anew,
+    /// Writes one key with a time to live, in whole milliseconds of the tenant's logged time. A later put sets it anew,
     /// increments and appends leave it.
     ///
     /// # Errors
@@ -51,8 +51,8 @@ impl Tenant {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
         ttl: Duration,
-        write: &Write,
-    ) -> Result<Written, Error> {
+        write: &WriteOptions,
+    ) -> Result<WriteResponse, Error> {
         self.put_for(key.into(), value.into(), Some(ttl), write).await
     }
 
@@ -61,8 +61,8 @@ impl Tenant {
         key: Bytes,
         value: Bytes,
         ttl: Option<Duration>,
-        write: &Write,
-    ) -> Result<Written, Error> {
+        write: &WriteOptions,
+    ) -> Result<WriteResponse, Error> {
         let request = v1::PutRequest {
             tenant: self.text(),
             key,
@@ -77,24 +77,24 @@ impl Tenant {
         let v1::answer::Response::Put(answer) = answer else {
             return Err(malformed("kind"));
         };
-        self.seen(Written::read(answer), true, |written| &written.header)
+        self.observe(WriteResponse::read(answer), true, |written| &written.header)
     }
 
-    /// Removes one key.
+    /// Deletes one key.
     ///
     /// # Errors
     ///
     /// As [`Tenant::put_with`].
-    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Deleted, Error> {
-        self.delete_with(key, &Write::default()).await
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<DeleteResponse, Error> {
+        self.delete_with(key, &WriteOptions::default()).await
     }
 
-    /// Removes one key.
+    /// Deletes one key.
     ///
     /// # Errors
     ///
     /// As [`Tenant::put_with`].
-    pub async fn delete_with(&self, key: impl Into<Bytes>, write: &Write) -> Result<Deleted, Error> {
+    pub async fn delete_with(&self, key: impl Into<Bytes>, write: &WriteOptions) -> Result<DeleteResponse, Error> {
         let request = v1::DeleteRequest {
             tenant: self.text(),
             key: key.into(),
@@ -109,19 +109,20 @@ impl Tenant {
         let v1::answer::Response::Delete(answer) = answer else {
             return Err(malformed("kind"));
         };
-        self.seen(Deleted::read(answer), true, |deleted| &deleted.header)
+        self.observe(DeleteResponse::read(answer), true, |deleted| &deleted.header)
     }
 
-    /// Adds to the number that a key holds; a key that does not exist holds 0.
+    /// Increments the number of a key; a key that does not exist holds 0.
     ///
     /// # Errors
     ///
     /// As [`Tenant::increment_with`].
-    pub async fn increment(&self, key: impl Into<Bytes>, delta: i64) -> Result<Incremented, Error> {
-        self.increment_with(key, Increment::by(delta), &Write::default()).await
+    pub async fn increment(&self, key: impl Into<Bytes>, delta: i64) -> Result<IncrementResponse, Error> {
+        self.increment_with(key, Increment::by(delta), &WriteOptions::default())
+            .await
     }
 
-    /// Adds to the number that a key holds, unless a bound would be passed: then the answer is `admitted: false`, and
+    /// Increments the number of a key, unless a bound would be passed: then the response has `admitted: false`, and
     /// nothing happened. However often it is sent, it counts once.
     ///
     /// # Errors
@@ -131,8 +132,8 @@ impl Tenant {
         &self,
         key: impl Into<Bytes>,
         increment: Increment,
-        write: &Write,
-    ) -> Result<Incremented, Error> {
+        write: &WriteOptions,
+    ) -> Result<IncrementResponse, Error> {
         let request = v1::IncrementRequest {
             tenant: self.text(),
             key: key.into(),
@@ -151,19 +152,19 @@ impl Tenant {
         let v1::answer::Response::Increment(answer) = answer else {
             return Err(malformed("kind"));
         };
-        self.seen(Incremented::read(answer), true, |incremented| &incremented.header)
+        self.observe(IncrementResponse::read(answer), true, |incremented| &incremented.header)
     }
 
-    /// Adds bytes behind those that a key holds; a key that does not exist is made.
+    /// Appends bytes to the value of a key; a key that does not exist is created.
     ///
     /// # Errors
     ///
     /// As [`Tenant::append_with`].
-    pub async fn append(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Appended, Error> {
-        self.append_with(key, value, None, &Write::default()).await
+    pub async fn append(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<AppendResponse, Error> {
+        self.append_with(key, value, None, &WriteOptions::default()).await
     }
 
-    /// Adds bytes behind those that a key holds, if the value stays within `length_max` bytes (1 MiB if absent or 0). However often
+    /// Appends bytes to the value of a key, if it stays within `length_max` bytes (1 MiB if absent or 0). However often
     /// it is sent, it is appended once.
     ///
     /// # Errors
@@ -174,8 +175,8 @@ impl Tenant {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
         length_max: Option<u32>,
-        write: &Write,
-    ) -> Result<Appended, Error> {
+        write: &WriteOptions,
+    ) -> Result<AppendResponse, Error> {
         let request = v1::AppendRequest {
             tenant: self.text(),
             key: key.into(),
@@ -192,30 +193,34 @@ impl Tenant {
         let v1::answer::Response::Append(answer) = answer else {
             return Err(malformed("kind"));
         };
-        self.seen(Appended::read(answer), true, |appended| &appended.header)
+        self.observe(AppendResponse::read(answer), true, |appended| &appended.header)
     }
 
-    /// Removes the keys of a range: up to 512 at once, a larger range in several changes, between which others see a part
-    /// of it gone. Keys that change after the first one stay. However often it is sent, it removes once.
+    /// Deletes the keys of a range: up to 512 at once, a larger range in several changes, between which others see a
+    /// part of it deleted. Keys that change after the first one stay. However often it is sent, it deletes once.
     ///
     /// # Errors
     ///
-    /// As [`Tenant::put_with`]. Once a part is gone, whatever stops the rest is an unknown outcome. A range that names
-    /// nothing, other than [`KeyRange::all`], is refused.
-    pub async fn delete_range(&self, range: &KeyRange) -> Result<DeletedRange, Error> {
+    /// As [`Tenant::put_with`]. Once a part is deleted, any failure is an unknown outcome. A range without bounds,
+    /// other than [`KeyRange::all`], is refused.
+    pub async fn delete_range(&self, range: &KeyRange) -> Result<DeleteRangeResponse, Error> {
         self.delete_range_within(range, None).await
     }
 
-    /// Asks again for [`Tenant::delete_range`] under the key of an earlier call whose outcome is unknown.
+    /// Repeats [`Tenant::delete_range`] under the idempotency key of an earlier call whose outcome is unknown.
     ///
     /// # Errors
     ///
     /// As [`Tenant::delete_range`].
-    pub async fn delete_range_again(&self, range: &KeyRange, key: IdempotencyKey) -> Result<DeletedRange, Error> {
+    pub async fn delete_range_again(
+        &self,
+        range: &KeyRange,
+        key: IdempotencyKey,
+    ) -> Result<DeleteRangeResponse, Error> {
         self.delete_range_under(range, None, from_idempotency_key(key)).await
     }
 
-    /// As [`Tenant::delete_range`], with a time of its own: a million keys take a while.
+    /// As [`Tenant::delete_range`], with a timeout of its own: a million keys take a while.
     ///
     /// # Errors
     ///
@@ -224,7 +229,7 @@ impl Tenant {
         &self,
         range: &KeyRange,
         timeout: Option<Duration>,
-    ) -> Result<DeletedRange, Error> {
+    ) -> Result<DeleteRangeResponse, Error> {
         self.delete_range_under(range, timeout, self.key()).await
     }
 
@@ -233,7 +238,7 @@ impl Tenant {
         range: &KeyRange,
         timeout: Option<Duration>,
         key: v1::IdempotencyKey,
-    ) -> Result<DeletedRange, Error> {
+    ) -> Result<DeleteRangeResponse, Error> {
         let request = v1::DeleteRangeRequest {
             tenant: self.text(),
             start: range.start.clone(),
@@ -245,17 +250,19 @@ impl Tenant {
         };
         let inner = self.client.inner();
         let deadline = inner.deadline(timeout);
-        let mut whole: Option<DeletedRange> = None;
+        let mut whole: Option<DeleteRangeResponse> = None;
         loop {
-            // Its key was used: to execute it again as if it were new would remove what was written since.
-            let errand = whole.as_ref().map_or(Errand::Led, |_| Errand::Begun);
+            // The key is used: executing it again as if it were new would delete keys that were written since.
+            let preference = whole
+                .as_ref()
+                .map_or(RoutePreference::Leader, |_| RoutePreference::LeaderContinued);
             let request = v1::operation::Request::DeleteRange(request.clone());
-            let answer = inner.operate(&self.session, errand, request, deadline).await?;
+            let answer = inner.operate(&self.session, preference, request, deadline).await?;
             let v1::answer::Response::DeleteRange(answer) = answer else {
                 return Err(malformed("kind"));
             };
             let is_whole = !answer.incomplete;
-            let part = self.seen(DeletedRange::read(answer), true, |deleted| &deleted.header)?;
+            let part = self.observe(DeleteRangeResponse::read(answer), true, |deleted| &deleted.header)?;
             let so_far = match whole {
                 Some(before) => before.and(part),
                 None => part,

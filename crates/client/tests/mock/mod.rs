@@ -1,6 +1,6 @@
-//! A cluster of mock nodes in this process: one store behind all of them, and each node can misbehave.
+//! Cluster of mock nodes in this process: one store behind all of them, and each node can inject faults.
 
-mod changes;
+mod multi_key;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -18,8 +18,8 @@ use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use stead_api::{
     proto::v1::{
-        self, answer::Response as Answered, directory_service_server as directory, kv_service_server as kv,
-        operation::Request as Asked,
+        self, answer::Response as OperationResponse, directory_service_server as directory, kv_service_server as kv,
+        operation::Request as OperationRequest,
     },
     status,
 };
@@ -28,44 +28,44 @@ use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-/// What all nodes share.
+/// State that all nodes share.
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) rows: Mutex<BTreeMap<(String, Bytes), (Bytes, u64)>>,
     sequence: AtomicU64,
     outcomes: Mutex<HashMap<(Bytes, u64), u64>>,
-    /// Every write that reached a node: its key and when it says that it was first sent.
+    /// Idempotency key and stamp of every write that reached a node.
     pub(crate) writes: Mutex<Vec<v1::IdempotencyKey>>,
-    /// How long each key that was put is to live.
-    pub(crate) lives: Mutex<Vec<Option<u128>>>,
-    /// How often a write took effect.
+    /// Time to live of each put, in milliseconds.
+    pub(crate) ttls_ms: Mutex<Vec<Option<u128>>>,
+    /// Number of writes that took effect.
     pub(crate) effects: AtomicU64,
-    /// The names of every watch of the directory.
-    pub(crate) followed: Mutex<Vec<Vec<String>>>,
-    /// The tenant's time.
+    /// Names of every watch of the directory.
+    pub(crate) directory_watches: Mutex<Vec<Vec<String>>>,
+    /// Logged time of the tenant.
     pub(crate) time: AtomicU64,
 }
 
-/// How a node misbehaves.
+/// Faults that a node injects.
 #[derive(Default)]
-pub(crate) struct Manners {
-    /// Writes are executed, then the connection is cut instead of an answer.
+pub(crate) struct Faults {
+    /// Executes writes, then cuts the connection instead of responding.
     pub(crate) cut_after_write: AtomicBool,
-    /// Operations are executed and never answered.
+    /// Executes operations and never responds.
     pub(crate) silent: AtomicBool,
     /// Refuses stamps of time zero as expired.
     pub(crate) expires: AtomicBool,
-    /// Answers NOT_HOME to the next operations.
+    /// Number of next operations that get NOT_HOME.
     pub(crate) not_home: AtomicU64,
-    /// Answers NO_LEADER to the next operations.
+    /// Number of next operations that get NO_LEADER.
     pub(crate) no_leader: AtomicU64,
-    /// What becomes of the next operations: a refusal, or what is asked for.
+    /// Outcomes of the next operations: an error, or normal execution.
     pub(crate) refusals: Mutex<VecDeque<Option<ErrorKind>>>,
-    /// Operations whose callers have gone.
+    /// Number of cancelled operations.
     pub(crate) cancelled: AtomicU64,
-    /// Operations that were asked for here.
-    pub(crate) asked: AtomicU64,
-    /// Messages that brought them.
+    /// Number of operations received.
+    pub(crate) operations: AtomicU64,
+    /// Number of pipeline messages received.
     pub(crate) messages: AtomicU64,
 }
 
@@ -77,13 +77,13 @@ pub(crate) struct Cluster {
 
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
-    pub(crate) manners: Arc<Manners>,
+    pub(crate) faults: Arc<Faults>,
     region: String,
     number: u64,
-    running: Option<Running>,
+    running: Option<RunningServer>,
 }
 
-struct Running {
+struct RunningServer {
     stop: watch::Sender<bool>,
     task: AbortHandle,
 }
@@ -91,7 +91,7 @@ struct Running {
 #[derive(Clone)]
 struct Service {
     store: Arc<Store>,
-    manners: Arc<Manners>,
+    faults: Arc<Faults>,
     regions: Arc<Mutex<Vec<v1::Region>>>,
     routes: watch::Receiver<Vec<v1::Route>>,
     region: String,
@@ -99,7 +99,7 @@ struct Service {
     stop: watch::Receiver<bool>,
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Cluster {
     /// Starts one node for each name of a region.
@@ -116,7 +116,7 @@ impl Cluster {
             let (region, number) = ((*region).to_owned(), at as u64 + 1);
             cluster.nodes.push(Node {
                 address,
-                manners: Arc::default(),
+                faults: Arc::default(),
                 region,
                 number,
                 running: None,
@@ -132,7 +132,7 @@ impl Cluster {
         self.nodes.iter().map(|node| node.address.to_string()).collect()
     }
 
-    pub(crate) fn home(&self, tenant: &str, region: &str) {
+    pub(crate) fn set_home(&self, tenant: &str, region: &str) {
         let route = v1::Route {
             tenant: tenant.into(),
             tenant_number: 7,
@@ -148,7 +148,7 @@ impl Cluster {
     }
 
     /// Deletes a tenant.
-    pub(crate) fn no_home(&self, tenant: &str) {
+    pub(crate) fn delete_tenant(&self, tenant: &str) {
         self.routes
             .send_modify(|routes| routes.retain(|other| other.tenant != tenant));
     }
@@ -159,7 +159,7 @@ impl Cluster {
         let (stop, stopped) = watch::channel(false);
         let service = Service {
             store: self.store.clone(),
-            manners: node.manners.clone(),
+            faults: node.faults.clone(),
             regions: Arc::new(Mutex::new(regions)),
             routes: self.routes.subscribe(),
             region: node.region.clone(),
@@ -175,7 +175,7 @@ impl Cluster {
                 let _ = drained.wait_for(|stop| *stop).await;
             });
         let task = tokio::spawn(serve).abort_handle();
-        node.running = Some(Running { stop, task });
+        node.running = Some(RunningServer { stop, task });
     }
 
     /// Ends a node as SIGKILL does: connections break.
@@ -187,7 +187,7 @@ impl Cluster {
         }
     }
 
-    /// Ends a node as SIGTERM does: GOAWAY first, streams end when what was asked is answered.
+    /// Ends a node as SIGTERM does: GOAWAY first, streams end when all operations were answered.
     pub(crate) fn drain_node(&mut self, at: usize) {
         if let Some(running) = self.nodes[at].running.take() {
             running.stop.send_replace(true);
@@ -213,7 +213,7 @@ impl Cluster {
     }
 }
 
-/// A key that was made by its last change.
+/// Returns a key that was created by its last change.
 fn item(key: Bytes, value: Bytes, sequence: u64) -> v1::KeyValue {
     v1::KeyValue {
         key,
@@ -253,7 +253,7 @@ impl Service {
 
     fn refusal(&self) -> Option<Error> {
         let counted = |count: &AtomicU64| count.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        if counted(&self.manners.not_home) {
+        if counted(&self.faults.not_home) {
             let region: RegionName = "eu".parse().unwrap();
             let kind = ErrorKind::NotHome {
                 region,
@@ -262,17 +262,17 @@ impl Service {
             };
             return Some(Error::new(kind, "not here"));
         }
-        if counted(&self.manners.no_leader) {
+        if counted(&self.faults.no_leader) {
             return Some(Error::new(ErrorKind::NoLeader, "no leader"));
         }
-        let next = self.manners.refusals.lock().pop_front();
+        let next = self.faults.refusals.lock().pop_front();
         next.flatten().map(|kind| Error::new(kind, "refused"))
     }
 
     fn write(&self, key: Option<v1::IdempotencyKey>, effect: impl FnOnce(u64)) -> Result<(u64, bool), Error> {
         let key = key.unwrap();
         self.store.writes.lock().push(key.clone());
-        if key.first_sent_ms == 0 && self.manners.expires.load(SeqCst) {
+        if key.first_sent_ms == 0 && self.faults.expires.load(SeqCst) {
             let (edge, now) = (stead_types::TenantTime(50), stead_types::TenantTime(90));
             return Err(Error::new(ErrorKind::IdempotencyExpired { edge, now }, "too old"));
         }
@@ -287,66 +287,70 @@ impl Service {
         Ok((sequence, false))
     }
 
-    fn run(&self, request: Asked) -> Result<Answered, Error> {
+    fn run(&self, request: OperationRequest) -> Result<OperationResponse, Error> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
         let rows = &self.store.rows;
         match request {
-            Asked::Put(put) => {
+            OperationRequest::Put(put) => {
                 let millis = |ttl| Duration::try_from(ttl).unwrap().as_millis();
-                self.store.lives.lock().push(put.ttl.map(millis));
+                self.store.ttls_ms.lock().push(put.ttl.map(millis));
                 let effect = |sequence| drop(rows.lock().insert((put.tenant, put.key), (put.value, sequence)));
                 let (sequence, repeated_outcome) = self.write(put.idempotency_key, effect)?;
                 let header = self.header(sequence);
-                Ok(Answered::Put(v1::PutResponse {
+                Ok(OperationResponse::Put(v1::PutResponse {
                     header,
                     previous: None,
                     repeated_outcome,
                 }))
             }
-            Asked::Delete(delete) => {
+            OperationRequest::Delete(delete) => {
                 let effect = |_| drop(rows.lock().remove(&(delete.tenant, delete.key)));
                 let (sequence, repeated_outcome) = self.write(delete.idempotency_key, effect)?;
                 let header = self.header(sequence);
-                Ok(Answered::Delete(v1::DeleteResponse {
+                Ok(OperationResponse::Delete(v1::DeleteResponse {
                     header,
                     deleted: true,
                     previous: None,
                     repeated_outcome,
                 }))
             }
-            Asked::Get(get) => {
+            OperationRequest::Get(get) => {
                 let found = rows.lock().get(&(get.tenant, get.key.clone())).cloned();
                 let item = found.map(|(value, sequence)| item(get.key, value, sequence));
                 let header = self.header(self.store.sequence.load(SeqCst));
-                Ok(Answered::Get(v1::GetResponse { header, item }))
+                Ok(OperationResponse::Get(v1::GetResponse { header, item }))
             }
-            Asked::Txn(txn) => self.txn(txn).map(Answered::Txn),
-            Asked::DeleteRange(range) => self.delete_range(range).map(Answered::DeleteRange),
-            Asked::BatchGet(_) | Asked::Increment(_) | Asked::Append(_) | Asked::Scan(_) => {
-                Err(Error::new(ErrorKind::Unimplemented, "not here"))
-            }
+            OperationRequest::Txn(txn) => self.txn(txn).map(OperationResponse::Txn),
+            OperationRequest::DeleteRange(range) => self.delete_range(range).map(OperationResponse::DeleteRange),
+            OperationRequest::BatchGet(_)
+            | OperationRequest::Increment(_)
+            | OperationRequest::Append(_)
+            | OperationRequest::Scan(_) => Err(Error::new(ErrorKind::Unimplemented, "not here")),
         }
     }
 
     /// Runs the operations of a message; `None`: the connection is to be cut.
     fn message(&self, message: v1::PipelineRequest) -> Option<v1::PipelineResponse> {
-        self.manners.messages.fetch_add(1, SeqCst);
+        self.faults.messages.fetch_add(1, SeqCst);
         let cancelled = message.cancel_ids.len() as u64;
-        self.manners.cancelled.fetch_add(cancelled, SeqCst);
+        self.faults.cancelled.fetch_add(cancelled, SeqCst);
         let mut answers = Vec::with_capacity(message.operations.len());
         for operation in message.operations {
-            self.manners.asked.fetch_add(1, SeqCst);
+            self.faults.operations.fetch_add(1, SeqCst);
             let request = operation.request.unwrap();
-            let writes = matches!(request, Asked::Put(_) | Asked::Delete(_) | Asked::Txn(_));
+            let writes = matches!(
+                request,
+                OperationRequest::Put(_) | OperationRequest::Delete(_) | OperationRequest::Txn(_)
+            );
             let response = self
                 .run(request)
-                .unwrap_or_else(|error| Answered::Error(status::to_operation_error(&error)));
-            if writes && self.manners.cut_after_write.swap(false, SeqCst) {
+                .unwrap_or_else(|error| OperationResponse::Error(status::to_operation_error(&error)));
+            if writes && self.faults.cut_after_write.swap(false, SeqCst) {
                 return None;
             }
-            if !self.manners.silent.load(SeqCst) {
+            if !self.faults.silent.load(SeqCst) {
                 answers.push(v1::Answer {
                     id: operation.id,
                     response: Some(response),
@@ -359,7 +363,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl kv::KvService for Service {
-    type PipelineStream = Answers<v1::PipelineResponse>;
+    type PipelineStream = ResponseStream<v1::PipelineResponse>;
 
     async fn pipeline(
         &self,
@@ -412,13 +416,13 @@ impl kv::KvService for Service {
         Err(Status::unimplemented("only pipelines here"))
     }
 
-    type ScanStreamStream = Answers<v1::ScanStreamResponse>;
+    type ScanStreamStream = ResponseStream<v1::ScanStreamResponse>;
 
     async fn scan_stream(&self, _: Request<v1::ScanStreamRequest>) -> Result<Response<Self::ScanStreamStream>, Status> {
         Err(Status::unimplemented("only pipelines here"))
     }
 
-    type WatchStream = Answers<v1::WatchResponse>;
+    type WatchStream = ResponseStream<v1::WatchResponse>;
 
     async fn watch(&self, _: Request<Streaming<v1::WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("only pipelines here"))
@@ -431,7 +435,7 @@ impl kv::KvService for Service {
 
 #[tonic::async_trait]
 impl directory::DirectoryService for Service {
-    type WatchStream = Answers<v1::DirectoryServiceWatchResponse>;
+    type WatchStream = ResponseStream<v1::DirectoryServiceWatchResponse>;
 
     async fn lookup(&self, request: Request<v1::LookupRequest>) -> Result<Response<v1::LookupResponse>, Status> {
         let tenant = request.into_inner().tenant;
@@ -460,7 +464,7 @@ impl directory::DirectoryService for Service {
         request: Request<v1::DirectoryServiceWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let names = request.into_inner().tenants;
-        self.store.followed.lock().push(names.clone());
+        self.store.directory_watches.lock().push(names.clone());
         let regions = self.regions.lock().clone();
         let routes = tokio_stream::wrappers::WatchStream::new(self.routes.clone());
         let changes = routes.map(move |routes| {

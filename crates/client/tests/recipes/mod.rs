@@ -1,4 +1,4 @@
-//! Recipes against mock nodes, where an answer is lost at the worst moment.
+//! Recipes against mock nodes, where a response is lost at the worst moment.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     mock::{Cluster, until},
 };
 
-/// So long that nothing goes by itself.
+/// Longer than any test, so that nothing expires.
 const LONG: Duration = Duration::from_secs(3600);
 
 async fn acme(cluster: &Cluster) -> Tenant {
@@ -26,14 +26,14 @@ fn is_free(cluster: &Cluster) -> bool {
 }
 
 #[tokio::test]
-async fn a_lock_that_may_have_been_got_is_looked_for_and_else_unknown() {
+async fn lock_with_lost_response_is_found_or_unknown() {
     let cluster = Cluster::start(&["eu"]).await;
     let lock = Lock::new(&acme(&cluster).await, "lock", LONG).unwrap();
-    let manners = &cluster.nodes[0].manners;
-    // It was got, the answer was lost, and the next attempt says nothing of the first one.
+    let faults = &cluster.nodes[0].faults;
+    // The lock was acquired, the response was lost, and the next attempt says nothing of the first one.
     let lost = |then: Option<ErrorKind>| {
-        manners.cut_after_write.store(true, SeqCst);
-        manners.refusals.lock().extend([None, full(), then]);
+        faults.cut_after_write.store(true, SeqCst);
+        faults.refusals.lock().extend([None, full(), then]);
     };
     lost(None);
     let held = lock.try_acquire().await.unwrap().unwrap();
@@ -44,20 +44,20 @@ async fn a_lock_that_may_have_been_got_is_looked_for_and_else_unknown() {
 }
 
 #[tokio::test]
-async fn a_lock_that_was_got_too_late_is_given_back() {
+async fn lock_acquired_too_late_is_released() {
     let cluster = Cluster::start(&["eu"]).await;
     let lock = Lock::new(&acme(&cluster).await, "lock", Duration::from_millis(600)).unwrap();
-    let manners = &cluster.nodes[0].manners;
-    // An election takes more than a third of its time; then it is got, and cannot be renewed.
-    manners.no_leader.store(5, SeqCst);
-    manners.refusals.lock().extend([None, full()]);
+    let faults = &cluster.nodes[0].faults;
+    // An election takes more than a third of the time to live; then the lock is acquired, and cannot be renewed.
+    faults.no_leader.store(5, SeqCst);
+    faults.refusals.lock().extend([None, full()]);
     let error = lock.try_acquire().await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::OutcomeUnknown { .. }), "{error}");
     until("it is free", || is_free(&cluster)).await;
 }
 
 #[tokio::test]
-async fn a_release_that_is_dropped_releases() {
+async fn dropped_release_future_still_releases() {
     let cluster = Cluster::start(&["eu"]).await;
     let lock = Lock::new(&acme(&cluster).await, "lock", LONG).unwrap();
     let held = lock.acquire().await.unwrap();

@@ -1,9 +1,9 @@
-//! Entries to a follower: one bidirectional stream for as long as openraft keeps replicating, and a call for each
-//! heartbeat.
+//! AppendEntries to a follower: one pipelined bidirectional stream for as long as openraft replicates, and a call for
+//! each heartbeat.
 //!
-//! openraft's stream of requests holds a lock while it waits, which its next stream needs. It must therefore end with
-//! the stream of answers, at once, and is driven from there: HTTP/2 would keep a request body for as long as the peer
-//! reads nothing.
+//! openraft's stream of requests holds a lock while it waits, which its next stream needs. It must therefore end at
+//! once with the stream of responses, and is driven from there: HTTP/2 would keep a request body for as long as the
+//! peer reads nothing.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -22,21 +22,25 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::Peer;
-use crate::clock::{GroupClock, Heard};
-use crate::peers::{Class, Peers, unreachable};
+use crate::clock::{GroupClock, PeerClockSample};
+use crate::peer_channels::{ChannelClass, PeerChannels, unreachable};
 use crate::types::{AppendError, AppendRequest, AppendResult, RpcError, TypeConfig};
-use crate::wire::{self, Kind, Sender};
+use crate::wire::{self, MessageKind, Sender};
 
-/// A peer that answers nothing for this long while requests are open is given up.
+/// Timeout of a stream: a peer that sends no response for this long while requests are open is given up.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(2);
 
 /// Most requests that wait for the connection to take them.
 const OUTBOX_LEN_MAX: usize = 8;
 
-type Answers<'s> = BoxStream<'s, Result<AppendResult, RpcError>>;
+type AppendResponses<'s> = BoxStream<'s, Result<AppendResult, RpcError>>;
 
 impl NetStreamAppend<TypeConfig> for Peer {
-    fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> BoxFuture<'s, Result<Answers<'s>, RpcError>>
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<AppendResponses<'s>, RpcError>>
     where
         S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
     {
@@ -51,7 +55,7 @@ impl NetStreamAppend<TypeConfig> for Peer {
 }
 
 impl Peer {
-    async fn heartbeat<'s, S>(&mut self, mut input: S, option: RPCOption) -> Result<Answers<'s>, RpcError>
+    async fn heartbeat<'s, S>(&mut self, mut input: S, option: RPCOption) -> Result<AppendResponses<'s>, RpcError>
     where
         S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
     {
@@ -61,30 +65,30 @@ impl Peer {
         let times = self.times();
         let sent = times.clock.boot();
         let body = wire::append(&request, times.clock.now());
-        let answer = self.call(Kind::Append, body, &option).await?;
+        let answer = self.call(MessageKind::Append, body, &option).await?;
         let answer = times.read(answer, sent)?;
         Ok(Box::pin(stream::iter([Ok(answer)])))
     }
 
-    fn times(&self) -> Times {
-        Times {
+    fn times(&self) -> PeerTimes {
+        PeerTimes {
             clock: self.network.clock.clone(),
             peer: self.to,
         }
     }
 
-    async fn replicate<'s, S>(&mut self, mut input: S) -> Result<Answers<'s>, RpcError>
+    async fn replicate<'s, S>(&mut self, mut input: S) -> Result<AppendResponses<'s>, RpcError>
     where
         S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
     {
-        // openraft backs off where it makes a request. A connection that is refused at once, before any request was
-        // made, would be dialled again in a loop without end.
+        // openraft backs off only after a request. A connection that is refused before any request was made would be
+        // dialled again in a busy loop.
         let Some(first) = input.next().await else {
             return Ok(Box::pin(stream::empty()));
         };
-        let mut client = self.network.peers.client(self.to, Class::Bulk)?;
+        let mut client = self.network.peers.client(self.to, ChannelClass::Bulk)?;
         let (outbox, requests) = mpsc::channel(OUTBOX_LEN_MAX);
-        let mut progress = Progress::new(self.network.sender, self.times());
+        let mut progress = StreamProgress::new(self.network.sender, self.times());
         if let Ok(place) = outbox.try_reserve() {
             place.send(progress.request(&first));
         }
@@ -93,35 +97,38 @@ impl Peer {
         let answers = opened
             .map_err(|status| self.network.peers.failed(&status))?
             .into_inner();
-        let exchange = Exchange {
+        let append_stream = OutgoingAppendStream {
             peers: self.network.peers.clone(),
             input,
             outbox: Some(outbox),
             answers,
             progress,
         };
-        Ok(Box::pin(stream::unfold(Some(exchange), |exchange| async move {
-            let mut exchange = exchange?;
-            match exchange.next().await.transpose()? {
-                Ok(answer) => Some((Ok(answer), Some(exchange))),
-                Err(error) => Some((Err(error), None)),
-            }
-        })))
+        Ok(Box::pin(stream::unfold(
+            Some(append_stream),
+            |append_stream| async move {
+                let mut append_stream = append_stream?;
+                match append_stream.next().await.transpose()? {
+                    Ok(answer) => Some((Ok(answer), Some(append_stream))),
+                    Err(error) => Some((Err(error), None)),
+                }
+            },
+        )))
     }
 }
 
-/// A stream under way. Dropping it ends both directions.
-struct Exchange<S> {
-    peers: Arc<Peers>,
+/// Open append stream. Dropping it ends both directions.
+struct OutgoingAppendStream<S> {
+    peers: Arc<PeerChannels>,
     input: S,
     /// Closed after the last request.
     outbox: Option<mpsc::Sender<RaftEnvelope>>,
     answers: Streaming<RaftEnvelope>,
-    progress: Progress,
+    progress: StreamProgress,
 }
 
-impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
-    /// Passes on requests until there is an answer, which must be to the next request.
+impl<S: Stream<Item = AppendRequest> + Send + Unpin> OutgoingAppendStream<S> {
+    /// Sends requests until there is a response, which must be to the oldest open request.
     async fn next(&mut self) -> Result<Option<AppendResult>, RpcError> {
         loop {
             let Self {
@@ -137,7 +144,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
                     let answer = answer.map_err(|status| peers.failed(&status))?;
                     return answer.map(|answer| progress.answer(answer)).transpose();
                 }
-                passed = pass_on(input, outbox.as_ref()) => match passed {
+                passed = next_request(input, outbox.as_ref()) => match passed {
                     Some((place, request)) => {
                         place.send(progress.request(&request));
                         false
@@ -156,8 +163,8 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Exchange<S> {
     }
 }
 
-/// Waits for the next request and a place for it; `None` if there will be none. Never returns after that.
-async fn pass_on<'o, S: Stream<Item = AppendRequest> + Unpin>(
+/// Waits for the next request and space for it; `None` if there are no more. Never returns after that.
+async fn next_request<'o, S: Stream<Item = AppendRequest> + Unpin>(
     input: &mut S,
     outbox: Option<&'o mpsc::Sender<RaftEnvelope>>,
 ) -> Option<(mpsc::Permit<'o, RaftEnvelope>, AppendRequest)> {
@@ -167,42 +174,42 @@ async fn pass_on<'o, S: Stream<Item = AppendRequest> + Unpin>(
     }
 }
 
-/// What the answers of a peer say of the time.
-struct Times {
+/// Clock samples from the responses of a peer.
+struct PeerTimes {
     clock: Arc<GroupClock>,
     peer: NodeId,
 }
 
-impl Times {
-    /// Reads the answer to what was sent then.
+impl PeerTimes {
+    /// Decodes the response to a request that was sent at `sent`, and records its clock sample.
     fn read(&self, answer: RaftEnvelope, sent: Duration) -> Result<AppendResult, RpcError> {
-        let answer = wire::body(answer, Kind::AppendAnswer).and_then(wire::read_append_answer);
+        let answer = wire::body(answer, MessageKind::AppendResponse).and_then(wire::read_append_response);
         let answer = answer.map_err(|malformed| unreachable(malformed.to_string()))?;
-        let heard = Heard {
+        let sample = PeerClockSample {
             sent,
             wall_ms: answer.time_ms,
             follows: !matches!(answer.body, Err(AppendError::HigherVote(_))),
         };
-        self.clock.answered(self.peer, heard);
+        self.clock.observe_response(self.peer, sample);
         Ok(answer.body)
     }
 }
 
-/// How many requests were sent over a stream, and how many of them answered.
-struct Progress {
+/// Counts of requests and responses of a stream, with its timeout.
+struct StreamProgress {
     sender: Sender,
-    times: Times,
+    times: PeerTimes,
     sent: u64,
-    /// When those were sent that are not answered; openraft bounds how many.
+    /// When the open requests were sent; openraft bounds their number.
     open: VecDeque<Duration>,
     answered: u64,
-    /// When the last answer came, or when a request was sent while none was open.
+    /// When the last response came, or when a request was sent while none was open.
     since: Instant,
     alarm: Pin<Box<Sleep>>,
 }
 
-impl Progress {
-    fn new(sender: Sender, times: Times) -> Self {
+impl StreamProgress {
+    fn new(sender: Sender, times: PeerTimes) -> Self {
         let now = Instant::now();
         Self {
             sender,
@@ -226,24 +233,24 @@ impl Progress {
         self.sent += 1;
         self.open.push_back(self.times.clock.boot());
         let body = wire::append(request, self.times.clock.now());
-        self.sender.envelope(Kind::Append, self.sent, body)
+        self.sender.envelope(MessageKind::Append, self.sent, body)
     }
 
     fn answer(&mut self, answer: RaftEnvelope) -> Result<AppendResult, RpcError> {
         self.answered += 1;
         self.since = Instant::now();
         if answer.id != self.answered {
-            return Err(unreachable("an answer is out of order".to_owned()));
+            return Err(unreachable("a response is out of order".to_owned()));
         }
         let sent = self.open.pop_front().unwrap_or_default();
         self.times.read(answer, sent)
     }
 
-    /// Gives the peer up if it has not answered for too long; else sets the alarm anew.
+    /// Gives the peer up if its response is overdue; otherwise resets the alarm.
     fn check(&mut self) -> Result<(), RpcError> {
         let latest = self.since + STALL_MAX;
         if latest <= Instant::now() {
-            return Err(unreachable("the peer answers nothing".to_owned()));
+            return Err(unreachable("the peer does not respond".to_owned()));
         }
         self.alarm.as_mut().reset(latest);
         Ok(())

@@ -1,4 +1,5 @@
-//! The small and urgent: votes, and the hand-over of leadership. One call each, with the time that openraft gives it.
+//! Control calls, small and urgent: votes, transfer of leadership, digests and bootstrap. One call each, with a
+//! timeout.
 
 use std::time::Duration;
 
@@ -10,42 +11,52 @@ use stead_types::NodeId;
 use tokio::time::timeout;
 
 use super::{Network, Peer};
-use crate::clock::Heard;
-use crate::founding::Standing;
-use crate::peers::{Class, unreachable};
+use crate::clock::PeerClockSample;
+use crate::group_bootstrap::VoterState;
+use crate::peer_channels::{ChannelClass, unreachable};
 use crate::types::{RpcError, TransferRequest, TransferResponse, TypeConfig, VoteRequest, VoteResponse};
-use crate::wire::{self, Kind};
+use crate::wire::{self, MessageKind};
 
-/// The longest that a peer takes to answer a new voter: a round trip, and a sync.
-const FOUNDING_WAIT: Duration = Duration::from_secs(2);
+/// Timeout of a bootstrap call: a round trip, and a sync.
+const BOOTSTRAP_WAIT: Duration = Duration::from_secs(2);
 
-/// The longest that a peer takes to say a digest that it has.
+/// Timeout of a digest call.
 const DIGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Peer {
-    pub(super) async fn call(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
+    pub(super) async fn call(
+        &self,
+        kind: MessageKind,
+        body: Bytes,
+        option: &RPCOption,
+    ) -> Result<RaftEnvelope, RpcError> {
         let answer = self.ask(kind, body, option).await;
         self.network.peers.note(self.to, &answer);
         answer
     }
 
-    async fn ask(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
-        let mut client = self.network.peers.client(self.to, Class::Control)?;
+    async fn ask(&self, kind: MessageKind, body: Bytes, option: &RPCOption) -> Result<RaftEnvelope, RpcError> {
+        let mut client = self.network.peers.client(self.to, ChannelClass::Control)?;
         let request = self.network.sender.envelope(kind, 0, body);
         let called = timeout(option.soft_ttl(), client.control(request)).await;
-        let called = called.map_err(|_| unreachable(format!("{} did not answer in time", self.to)))?;
+        let called = called.map_err(|_| unreachable(format!("{} did not respond in time", self.to)))?;
         let answer = called.map_err(|status| self.network.peers.failed(&status))?;
         Ok(answer.into_inner())
     }
 
-    async fn ask_for_vote(&self, kind: Kind, rpc: &VoteRequest, option: &RPCOption) -> Result<VoteResponse, RpcError> {
-        if !self.network.founding.has_joined() {
-            return Err(unreachable("the group has not begun".to_owned()));
+    async fn ask_for_vote(
+        &self,
+        kind: MessageKind,
+        rpc: &VoteRequest,
+        option: &RPCOption,
+    ) -> Result<VoteResponse, RpcError> {
+        if !self.network.bootstrap.has_joined() {
+            return Err(unreachable("the bootstrap of the group is not complete".to_owned()));
         }
         let answer = self.call(kind, wire::vote(rpc), option).await?;
-        let answer = wire::body(answer, Kind::VoteAnswer).and_then(wire::read_vote_answer);
+        let answer = wire::body(answer, MessageKind::VoteResponse).and_then(wire::read_vote_response);
         let answer = answer.map_err(garbled)?;
-        self.network.clock.hear(answer.time_ms);
+        self.network.clock.observe_time(answer.time_ms);
         Ok(answer.body)
     }
 }
@@ -55,48 +66,48 @@ fn garbled(malformed: Malformed) -> RpcError {
 }
 
 impl Network {
-    /// Asks a peer for the digest that its machine took after an entry; `None` if it has none, or does not answer.
+    /// Asks a peer for the digest that its machine took after an entry; `None` if it has none, or does not respond.
     pub(crate) async fn digest(&self, peer: NodeId, index: u64) -> Option<u128> {
-        let mut client = self.peers.client(peer, Class::Control).ok()?;
-        let question = self.sender.envelope(Kind::Digest, 0, wire::digest(index));
+        let mut client = self.peers.client(peer, ChannelClass::Control).ok()?;
+        let question = self.sender.envelope(MessageKind::Digest, 0, wire::digest(index));
         let answer = timeout(DIGEST_WAIT, client.control(question)).await.ok()?.ok()?;
-        let answer = wire::body(answer.into_inner(), Kind::DigestAnswer).ok()?;
-        wire::read_digest_answer(answer).ok()?
+        let answer = wire::body(answer.into_inner(), MessageKind::DigestResponse).ok()?;
+        wire::read_digest_response(answer).ok()?
     }
 
-    /// Asks a peer what it has of the group, and tells it what this voter has; `None` if it does not answer.
-    pub(crate) async fn standing(&self, peer: NodeId) -> Option<Standing> {
-        let mut client = self.peers.client(peer, Class::Control).ok()?;
-        let own = wire::standing(self.founding.own());
-        let question = self.sender.envelope(Kind::Founding, 0, own);
+    /// Exchanges voter states with a peer during the bootstrap; `None` if it does not respond.
+    pub(crate) async fn voter_state(&self, peer: NodeId) -> Option<VoterState> {
+        let mut client = self.peers.client(peer, ChannelClass::Control).ok()?;
+        let own = wire::voter_state(self.bootstrap.own());
+        let question = self.sender.envelope(MessageKind::Bootstrap, 0, own);
         let sent = self.clock.boot();
-        let answer = timeout(FOUNDING_WAIT, client.control(question)).await.ok()?.ok()?;
-        let answer = wire::body(answer.into_inner(), Kind::FoundingAnswer).ok()?;
-        let answer = wire::read_founding_answer(answer).ok()?;
-        let heard = Heard {
+        let answer = timeout(BOOTSTRAP_WAIT, client.control(question)).await.ok()?.ok()?;
+        let answer = wire::body(answer.into_inner(), MessageKind::BootstrapResponse).ok()?;
+        let answer = wire::read_bootstrap_response(answer).ok()?;
+        let sample = PeerClockSample {
             sent,
             wall_ms: answer.time_ms,
             follows: false,
         };
-        self.clock.answered(peer, heard);
+        self.clock.observe_response(peer, sample);
         Some(answer.body)
     }
 }
 
 impl NetVote<TypeConfig> for Peer {
     async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
-        self.ask_for_vote(Kind::Vote, &rpc, &option).await
+        self.ask_for_vote(MessageKind::Vote, &rpc, &option).await
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
-        self.ask_for_vote(Kind::PreVote, &rpc, &option).await
+        self.ask_for_vote(MessageKind::PreVote, &rpc, &option).await
     }
 }
 
 impl NetTransferLeader<TypeConfig> for Peer {
     async fn transfer_leader(&mut self, rpc: TransferRequest, option: RPCOption) -> Result<TransferResponse, RpcError> {
-        let answer = self.call(Kind::Transfer, wire::transfer(&rpc), &option).await?;
-        let answer = wire::body(answer, Kind::TransferAnswer).and_then(wire::read_transfer_answer);
+        let answer = self.call(MessageKind::Transfer, wire::transfer(&rpc), &option).await?;
+        let answer = wire::body(answer, MessageKind::TransferResponse).and_then(wire::read_transfer_response);
         answer.map_err(garbled)
     }
 }

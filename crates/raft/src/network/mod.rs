@@ -1,13 +1,13 @@
-//! What openraft sends to one peer: entries over a pipelined stream, the small and urgent over single calls, snapshots
-//! over a connection of their own.
+//! Network of openraft to one peer: entries over a pipelined stream, control messages over single calls, snapshots over
+//! a connection of their own.
 //!
 //! # Invariants
 //!
-//! 1. A stream whose peer answers nothing for [`append::STALL_MAX`] while something is asked of it is given up:
-//!    openraft bounds no stream, and a hung follower would hold back the leader's purge for ever.
+//! 1. A stream whose peer sends no response for [`append::STALL_MAX`] while requests are open is given up: openraft
+//!    sets no timeout on streams, and a hung follower would block the leader's purge for ever.
 //! 2. Every failure that may last is reported as `Unreachable`, after which openraft backs off.
-//! 3. After a snapshot that failed the next one is cut when the peer answers again or after a pause that doubles: a
-//!    replica that is down, or that refuses what it is sent, costs the leader no cut after the other.
+//! 3. After a failed snapshot the next one is taken when the peer responds again or after an exponential backoff: a
+//!    replica that is down, or that rejects snapshots, does not cost the leader one snapshot after the other.
 
 mod append;
 mod control;
@@ -15,36 +15,36 @@ mod snapshot;
 
 use std::sync::Arc;
 
-pub(crate) use snapshot::Source;
+pub(crate) use snapshot::SnapshotSource;
 
 use openraft::network::{Backoff, NetBackoff, RaftNetworkFactory};
 use stead_types::NodeId;
 
-use crate::blocking::Worker;
+use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
-use crate::founding::Founding;
-use crate::peers::Peers;
-use crate::transfers::Transfers;
+use crate::group_bootstrap::GroupBootstrap;
+use crate::peer_channels::PeerChannels;
+use crate::snapshot_transfers::SnapshotTransfers;
 use crate::types::TypeConfig;
 use crate::wire::Sender;
 
-/// Makes the clients of one group.
+/// Factory of the network clients of one group.
 #[derive(Clone)]
 pub(crate) struct Network {
-    pub(crate) peers: Arc<Peers>,
+    pub(crate) peers: Arc<PeerChannels>,
     pub(crate) sender: Sender,
-    pub(crate) worker: Worker,
-    pub(crate) transfers: Arc<Transfers>,
-    pub(crate) founding: Arc<Founding>,
+    pub(crate) worker: BlockingWorker,
+    pub(crate) transfers: Arc<SnapshotTransfers>,
+    pub(crate) bootstrap: Arc<GroupBootstrap>,
     pub(crate) clock: Arc<GroupClock>,
 }
 
-/// Talks to one peer of one group.
+/// Network client for one peer of one group.
 pub(crate) struct Peer {
     network: Network,
     to: NodeId,
     is_heartbeat: bool,
-    /// Snapshots that failed one after the other.
+    /// Consecutive failed snapshots.
     failed_snapshots: u32,
 }
 

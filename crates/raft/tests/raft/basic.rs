@@ -1,4 +1,4 @@
-//! Writing, reading, leaders that die, nodes that come back.
+//! Tests of writing, reading, leader failover and restarts.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ async fn one_node_writes_and_reads() {
     let index = cluster.group(1).read_index().await.unwrap();
     assert_eq!(cluster.node(1).machine.get("a").as_deref(), Some("1"));
     assert!(*cluster.group(1).applied().borrow() >= index);
-    assert_eq!(cluster.group(1).numbers().applied, index);
+    assert_eq!(cluster.group(1).metrics().applied, index);
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_nodes_agree_on_what_the_leader_answered() {
+async fn three_nodes_agree_with_the_leader() {
     let cluster = Cluster::start(3, Timing::Region).await;
     let leader = cluster.leader().await;
     for number in 0..20 {
@@ -39,7 +39,7 @@ async fn three_nodes_agree_on_what_the_leader_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_leader_is_replaced_and_comes_back() {
+async fn dead_leader_is_replaced_and_rejoins() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     let first = cluster.leader().await;
     cluster.put("a", "1").await;
@@ -54,7 +54,7 @@ async fn a_dead_leader_is_replaced_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_nodes_lose_power_and_acknowledged_writes_stay() {
+async fn acknowledged_writes_survive_power_loss_of_all_nodes() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     for number in 0..50 {
         cluster.put(&format!("k{number}"), "v").await;
@@ -73,7 +73,7 @@ async fn all_nodes_lose_power_and_acknowledged_writes_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leadership_is_handed_over_at_once() {
+async fn leadership_transfer_is_immediate() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     let first = cluster.leader().await;
@@ -93,11 +93,11 @@ async fn leadership_is_handed_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_writers_share_entries_and_each_gets_its_own_answer() {
+async fn concurrent_writers_share_entries_and_get_own_results() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     let leader = cluster.leader().await;
-    let before = cluster.group(leader).numbers().last_log;
+    let before = cluster.group(leader).metrics().last_log;
     let writes = (0..1_000).map(|number| {
         let cluster = &cluster;
         async move {
@@ -107,14 +107,14 @@ async fn many_writers_share_entries_and_each_gets_its_own_answer() {
         }
     });
     futures::future::join_all(writes).await;
-    let entries = cluster.group(leader).numbers().last_log - before;
+    let entries = cluster.group(leader).metrics().last_log - before;
     assert!(entries < 20, "{entries} entries");
     let times = cluster.node(leader).machine.state.lock().unwrap().times.clone();
     assert!(times.is_sorted());
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_much_at_once_is_turned_away_and_the_rest_goes_on() {
+async fn overloaded_proposer_rejects_excess_and_continues() {
     let cluster = Cluster::start(1, Timing::Region).await;
     cluster.put("a", "1").await;
     let megabyte = "x".repeat(1 << 20);
@@ -132,7 +132,7 @@ async fn too_much_at_once_is_turned_away_and_the_rest_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_at_rest_keeps_its_leader_and_takes_writes() {
+async fn idle_group_keeps_leader_and_accepts_writes() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     let (leader, term) = (cluster.leader().await, cluster.group(1).term());
@@ -142,7 +142,7 @@ async fn a_group_at_rest_keeps_its_leader_and_takes_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn writes_go_on_soon_after_a_leader_died() {
+async fn writes_resume_soon_after_leader_death() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     let mut gaps = Vec::new();
     for round in 0..20 {
@@ -162,14 +162,14 @@ async fn writes_go_on_soon_after_a_leader_died() {
     assert!(gaps[19] < Duration::from_secs(3), "{gaps:?}");
 }
 
-/// Invariant 1 of the reads: who asks later gets a round that began later.
+/// Invariant 1 of `read_index`: a later read gets a round that began later.
 #[tokio::test(start_paused = true)]
-async fn a_read_is_not_answered_by_a_round_that_began_before_it() {
+async fn read_index_is_not_served_by_an_earlier_round() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("k", "v1").await;
     let old = cluster.leader().await;
     let others = cluster.others(old);
-    // What the others answer waits; the old leader's questions still come.
+    // Responses of the others are held; the old leader's requests still arrive.
     for other in &others {
         cluster.net.cut_one_way(*other, old);
     }
@@ -189,7 +189,7 @@ async fn a_read_is_not_answered_by_a_round_that_began_before_it() {
     }
     let late = read();
     sleep(Duration::from_millis(2)).await;
-    // What one of them had answered comes before anything of the next leader does.
+    // The response of one of them arrives before any message of the next leader does.
     let follower = cluster.others(next).into_iter().find(|other| *other != old).unwrap();
     cluster.net.heal(follower, old);
     let early = early.await.unwrap();

@@ -1,4 +1,4 @@
-//! Logged time through wrong clocks, outages and elections.
+//! Tests of logged time through wrong clocks, outages and elections.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// The logged time of the last entry that a node has applied, ahead of what right wall clocks show.
+/// Returns the logged time of the last entry that a node has applied.
 fn last_entry(cluster: &Cluster, id: u64) -> u64 {
     *cluster.node(id).machine.state.lock().unwrap().times.last().unwrap()
 }
@@ -26,7 +26,7 @@ async fn outage(cluster: &mut Cluster, length: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaders_clock_that_leaps_moves_no_entry() {
+async fn leaders_clock_leap_moves_no_entry_time() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     let leader = cluster.leader().await;
@@ -44,9 +44,9 @@ async fn leaders_clock_that_leaps_moves_no_entry() {
     }
 }
 
-/// Before anybody leads the voters have told each other what time it is.
+/// Before there is a leader the voters have exchanged their clocks.
 #[tokio::test(start_paused = true)]
-async fn new_group_begins_at_the_clock_of_its_majority() {
+async fn new_group_starts_at_majority_clock() {
     for wrong in 1..=3 {
         let mut cluster = Cluster::plan(3, Timing::Region);
         for id in 1..=3 {
@@ -65,7 +65,7 @@ async fn new_group_begins_at_the_clock_of_its_majority() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outage_of_all_nodes_costs_no_time() {
+async fn logged_time_does_not_count_total_outage() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     let before = last_entry(&cluster, cluster.leader().await);
@@ -81,7 +81,7 @@ async fn outage_of_all_nodes_costs_no_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn restart_of_a_quiet_group_loses_little_time() {
+async fn restart_of_idle_group_loses_little_time() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     sleep(Duration::from_secs(45)).await;
@@ -95,7 +95,7 @@ async fn restart_of_a_quiet_group_loses_little_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_leader_goes_on_from_the_last_heartbeat() {
+async fn new_leader_continues_from_last_heartbeat_time() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     for _ in 0..3 {
@@ -111,7 +111,7 @@ async fn new_leader_goes_on_from_the_last_heartbeat() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leader_without_a_majority_counts_no_time() {
+async fn logged_time_stops_on_leader_without_majority() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     let leader = cluster.leader().await;
@@ -130,15 +130,15 @@ async fn leader_without_a_majority_counts_no_time() {
     assert!(passed <= 3_000, "{passed}");
 }
 
-/// Time that nobody writes is written down, and nothing else happens by that.
+/// Logged time is written without writes of callers, and changes nothing else.
 #[tokio::test(start_paused = true)]
 async fn quiet_group_writes_an_entry_every_ten_seconds() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "1").await;
     let leader = cluster.leader().await;
-    let before = cluster.group(leader).numbers().last_log;
+    let before = cluster.group(leader).metrics().last_log;
     sleep(Duration::from_secs(100)).await;
-    let written = cluster.group(leader).numbers().last_log - before;
+    let written = cluster.group(leader).metrics().last_log - before;
     assert!((8..=10).contains(&written), "{written}");
     assert_eq!(cluster.node(leader).machine.get("a").as_deref(), Some("1"));
 }

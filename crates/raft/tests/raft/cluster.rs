@@ -1,4 +1,4 @@
-//! Nodes of one group over a net in memory, on one thread and virtual time.
+//! Test cluster: nodes of one group over a network in memory, on one thread and virtual time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Node, OpenError, ProposeError, Timing};
+use stead_raft::{BlockingMode, Clocks, Config, Group, GroupConfig, Node, OpenError, ProposeError, Timing};
 use stead_store::log::memory;
-use stead_store::machine::{Answer, Machine};
+use stead_store::machine::{CommandResult, Machine};
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
@@ -19,26 +19,26 @@ use crate::toy::{self, Toy};
 
 pub const GROUP: GroupId = GroupId::new(1);
 
-/// What right wall clocks show when a cluster starts.
+/// Correct wall clock time when a cluster starts.
 pub const EPOCH_MS: u64 = 1_750_000_000_000;
 
-/// The longest that anything is waited for.
+/// Timeout of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cluster of the toy.
-pub type Cluster = Replicas<Toy>;
+/// Cluster of the toy machine.
+pub type Cluster = TestCluster<Toy>;
 
-/// A machine whose rows survive it.
-pub trait Subject: Machine + Sized + 'static {
+/// Machine under test, whose rows survive it.
+pub trait TestMachine: Machine + Sized + 'static {
     type Rows: Default;
 
     fn open(rows: &Self::Rows) -> Arc<Self>;
 
-    /// Forgets what was not made durable.
+    /// Loses what was not made durable.
     fn lose_power(rows: &Self::Rows);
 }
 
-impl Subject for Toy {
+impl TestMachine for Toy {
     type Rows = toy::Disk;
 
     fn open(rows: &toy::Disk) -> Arc<Self> {
@@ -48,44 +48,46 @@ impl Subject for Toy {
     fn lose_power(_: &toy::Disk) {}
 }
 
-pub struct Replicas<M: Subject> {
+/// Cluster of nodes with one group.
+pub struct TestCluster<M: TestMachine> {
     pub net: Net,
-    pub nodes: BTreeMap<u64, Member<M>>,
+    pub nodes: BTreeMap<u64, NodeSlot<M>>,
     timing: Timing,
     voters: Vec<NodeId>,
     started: Instant,
 }
 
-/// A node and what survives it.
-pub struct Member<M: Subject> {
+/// Slot of a node, with the state that survives it.
+pub struct NodeSlot<M: TestMachine> {
     pub log: memory::Disk,
     pub rows: M::Rows,
     /// The entry that its rows must reach at its next start.
-    pub reaching: Option<u64>,
+    pub min_index: Option<u64>,
     /// How far its wall clock is ahead, in milliseconds.
     pub clock_ahead: Arc<AtomicI64>,
-    pub up: Option<Up<M>>,
+    pub up: Option<RunningNode<M>>,
 }
 
-impl<M: Subject> Default for Member<M> {
+impl<M: TestMachine> Default for NodeSlot<M> {
     fn default() -> Self {
         Self {
             log: memory::Disk::default(),
             rows: M::Rows::default(),
-            reaching: None,
+            min_index: None,
             clock_ahead: Arc::default(),
             up: None,
         }
     }
 }
 
-pub struct Up<M> {
+/// Running node.
+pub struct RunningNode<M> {
     pub node: Node,
     pub group: Group,
     pub machine: Arc<M>,
 }
 
-impl<M: Subject> Replicas<M> {
+impl<M: TestMachine> TestCluster<M> {
     /// Starts nodes `1..=count` as voters.
     pub async fn start(count: u64, timing: Timing) -> Self {
         let mut cluster = Self::plan(count, timing);
@@ -95,7 +97,7 @@ impl<M: Subject> Replicas<M> {
         cluster
     }
 
-    /// As [`Cluster::start`], with no node started.
+    /// Creates a cluster as [`Cluster::start`] does, with no node started.
     pub fn plan(count: u64, timing: Timing) -> Self {
         if std::env::var_os("RUST_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
@@ -110,24 +112,24 @@ impl<M: Subject> Replicas<M> {
         }
     }
 
-    /// Kills a node, and its disk with it.
+    /// Kills a node and loses its disk.
     pub async fn lose_disk(&mut self, id: u64) {
         self.kill(id, 0).await;
-        self.nodes.insert(id, Member::default());
+        self.nodes.insert(id, NodeSlot::default());
     }
 
-    /// Kills a node, and loses its rows; its log is whole.
+    /// Kills a node and loses its rows; its log stays whole.
     pub async fn lose_rows(&mut self, id: u64) {
         self.kill(id, usize::MAX).await;
         self.nodes.get_mut(&id).unwrap().rows = M::Rows::default();
     }
 
-    /// Starts a node, for the first time or again, once its rows are back if they were lost.
+    /// Starts a node, for the first time or again, after restoring its rows if they were lost.
     pub async fn up(&mut self, id: u64) {
         self.try_up(id).await.unwrap();
     }
 
-    /// Starts a node that may be refused.
+    /// Starts a node, which may fail.
     pub async fn try_up(&mut self, id: u64) -> Result<(), OpenError> {
         let started = self.started;
         let member = self.nodes.entry(id).or_default();
@@ -145,7 +147,7 @@ impl<M: Subject> Replicas<M> {
                 wall: Arc::new(wall),
                 boot: Arc::new(move || started.elapsed()),
             },
-            blocking: Blocking::Inline,
+            blocking: BlockingMode::Inline,
             spool: None,
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
@@ -160,13 +162,13 @@ impl<M: Subject> Replicas<M> {
             voters: self.voters.clone(),
             timing: self.timing,
         };
-        node.restore(&config, machine.clone(), member.reaching).await?;
+        node.restore(&config, machine.clone(), member.min_index).await?;
         let group = node.create_group(config, machine.clone()).await?;
-        member.up = Some(Up { node, group, machine });
+        member.up = Some(RunningNode { node, group, machine });
         Ok(())
     }
 
-    /// Kills a node; of what its log has not synced, `survivors` operations remain.
+    /// Kills a node; of the unsynced operations of its log, `survivors` survive.
     pub async fn kill(&mut self, id: u64, survivors: usize) {
         self.net.kill(id);
         let member = self.nodes.get_mut(&id).unwrap();
@@ -176,7 +178,7 @@ impl<M: Subject> Replicas<M> {
         M::lose_power(&member.rows);
     }
 
-    pub fn node(&self, id: u64) -> &Up<M> {
+    pub fn node(&self, id: u64) -> &RunningNode<M> {
         self.nodes[&id].up.as_ref().unwrap()
     }
 
@@ -189,13 +191,13 @@ impl<M: Subject> Replicas<M> {
         self.nodes[&id].clock_ahead.store(ahead_ms, Ordering::Relaxed);
     }
 
-    /// Returns how far a group's logged time is ahead of right wall clocks, as a node knows it.
+    /// Returns how far a group's logged time is ahead of correct wall clocks, as a node knows it.
     pub fn ahead(&self, id: u64) -> i64 {
         let right = EPOCH_MS + self.started.elapsed().as_millis() as u64;
         self.group(id).logged_time() as i64 - right as i64
     }
 
-    pub fn ups(&self) -> impl Iterator<Item = (u64, &Up<M>)> {
+    pub fn ups(&self) -> impl Iterator<Item = (u64, &RunningNode<M>)> {
         self.nodes
             .iter()
             .filter_map(|(id, member)| Some((*id, member.up.as_ref()?)))
@@ -236,8 +238,8 @@ impl<M: Subject> Replicas<M> {
             .unwrap_or_else(|_| panic!("waited in vain for {what}"))
     }
 
-    /// Proposes through whoever leads, again while it certainly had no effect.
-    pub async fn propose(&self, command: Bytes) -> Answer {
+    /// Proposes through the leader, and retries while the proposal certainly had no effect.
+    pub async fn propose(&self, command: Bytes) -> CommandResult {
         let proposing = async {
             loop {
                 let leader = self.leader().await;
@@ -253,7 +255,7 @@ impl<M: Subject> Replicas<M> {
 }
 
 impl Cluster {
-    /// Writes through whoever leads.
+    /// Writes through the leader.
     pub async fn put(&self, key: &str, value: &str) {
         self.propose(toy::put(key, value)).await;
     }
@@ -275,14 +277,14 @@ impl Cluster {
 
     /// Waits until a node has purged its log.
     pub async fn until_purged(&self, id: u64) {
-        let purged = || (self.group(id).numbers().purged > 10).then_some(());
+        let purged = || (self.group(id).metrics().purged > 10).then_some(());
         self.eventually("a purge", purged).await;
     }
 
     /// Waits until every node that is up has a value.
     pub async fn converge(&self, key: &str, value: &str) {
         self.eventually("convergence", || {
-            let has = |up: &Up<Toy>| up.machine.get(key).as_deref() == Some(value);
+            let has = |up: &RunningNode<Toy>| up.machine.get(key).as_deref() == Some(value);
             self.ups().all(|(_, up)| has(up)).then_some(())
         })
         .await;

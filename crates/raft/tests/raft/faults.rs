@@ -1,4 +1,4 @@
-//! What bites: the four traps of openraft that were found by measuring, and storage that fails.
+//! Fault tests: four pitfalls of openraft that were found by measuring, and failing storage.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cluster::{Cluster, PATIENCE};
 
-/// Heartbeats shorter than a round trip would never count as answered, and an idle group would refuse every write.
+/// With a heartbeat interval shorter than a round trip, no heartbeat would count as acknowledged, and an idle group
+/// would reject every write.
 #[tokio::test(start_paused = true)]
-async fn an_idle_group_far_apart_still_takes_writes() {
+async fn idle_wide_group_still_accepts_writes() {
     let rtt = Duration::from_millis(240);
     let cluster = Cluster::start(3, Timing::Wide { rtt_ms_max: 240 }).await;
     for (one, other) in [(1, 2), (1, 3), (2, 3)] {
@@ -30,15 +31,15 @@ async fn an_idle_group_far_apart_still_takes_writes() {
     }
 }
 
-/// A voter that restarts must not help to a second leader while the first may still be believed.
+/// A restarted voter must not help to elect a second leader while the first may still hold its lease.
 #[tokio::test(start_paused = true)]
-async fn a_leader_without_majority_never_answers_a_read() {
+async fn leader_without_majority_never_answers_a_read() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("k", "v1").await;
     let old = cluster.leader().await;
     let others = cluster.others(old);
     let (witness, next) = (others[0], others[1]);
-    // The one who will lead next has not heard of the old leader for longer than any lease.
+    // The next leader has had no contact with the old one for longer than any lease.
     cluster.net.cut(old, next);
     sleep(Duration::from_secs(3)).await;
     assert!(cluster.group(old).is_leader());
@@ -46,7 +47,7 @@ async fn a_leader_without_majority_never_answers_a_read() {
     cluster.net.cut(old, witness);
     let restarted = Instant::now();
     cluster.up(witness).await;
-    // Whoever is made leader now must not come before the old one's lease has ended.
+    // No new leader may be elected before the old one's lease has ended.
     let taken = cluster.leader_among(&[witness, next]).await;
     assert!(
         restarted.elapsed() >= Duration::from_millis(500),
@@ -72,9 +73,10 @@ async fn a_leader_without_majority_never_answers_a_read() {
     cluster.converge("k", "v2").await;
 }
 
-/// A follower that is connected but never done with what it got, like one whose disk hangs, must not keep the leader's log for ever.
+/// A follower that is connected but never finishes its writes, like one whose disk hangs, must not block the purge of
+/// the leader's log for ever.
 #[tokio::test(start_paused = true)]
-async fn a_hung_follower_does_not_hold_back_the_log() {
+async fn hung_follower_does_not_block_log_purge() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "0").await;
     let leader = cluster.leader().await;
@@ -88,7 +90,7 @@ async fn a_hung_follower_does_not_hold_back_the_log() {
             sleep(Duration::from_millis(500)).await;
         }
     }
-    let purged = || (cluster.group(leader).numbers().purged > 100).then_some(());
+    let purged = || (cluster.group(leader).metrics().purged > 100).then_some(());
     cluster.eventually("a purge", purged).await;
     cluster.nodes[&hung].log.hold_syncs(false);
     cluster.nodes[&hung].log.sync();
@@ -96,9 +98,9 @@ async fn a_hung_follower_does_not_hold_back_the_log() {
     cluster.converge("a", "end").await;
 }
 
-/// Right after an election nothing may be written until a majority has confirmed the leader: a caller does not see that.
+/// Right after an election nothing may be written until a majority has confirmed the leader: callers wait for that.
 #[tokio::test(start_paused = true)]
-async fn the_first_write_after_an_election_waits_instead_of_failing() {
+async fn first_write_after_election_waits_for_quorum() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "0").await;
     for round in 0..10 {
@@ -114,7 +116,7 @@ async fn the_first_write_after_an_election_waits_instead_of_failing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_far_behind_gets_a_snapshot() {
+async fn node_far_behind_gets_a_snapshot() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "0").await;
     let leader = cluster.leader().await;
@@ -128,7 +130,7 @@ async fn a_node_that_is_far_behind_gets_a_snapshot() {
     cluster.converge("big", &last).await;
     let times = cluster.node(behind).machine.state.lock().unwrap().times.len();
     assert!(times < 600, "{times} entries were applied one by one");
-    // What was installed is there after the next crash too.
+    // The installed state survives the next crash too.
     cluster.kill(behind, 0).await;
     cluster.up(behind).await;
     cluster.put("a", "again").await;
@@ -136,14 +138,14 @@ async fn a_node_that_is_far_behind_gets_a_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_sync_stops_the_node_and_the_others_go_on() {
+async fn failed_sync_stops_only_its_node() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "0").await;
     let leader = cluster.leader().await;
     cluster.nodes[&leader].log.fail_next_sync();
     let outcome = timeout(PATIENCE, cluster.put_at(leader, "a", "1")).await.unwrap();
     assert!(!outcome.unwrap_err().has_no_effect());
-    let failure = timeout(PATIENCE, cluster.node(leader).node.health().failed())
+    let failure = timeout(PATIENCE, cluster.node(leader).node.health().wait_for_failure())
         .await
         .unwrap();
     assert!(!failure.to_string().is_empty());
@@ -152,13 +154,15 @@ async fn a_failed_sync_stops_the_node_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_machine_stops_the_node() {
+async fn failed_machine_stops_the_node() {
     let cluster = Cluster::start(1, Timing::Region).await;
     cluster.put("a", "0").await;
     *cluster.node(1).machine.fail.lock().unwrap() = Some("applying");
     let outcome = timeout(PATIENCE, cluster.put_at(1, "a", "1")).await.unwrap();
     assert!(!outcome.unwrap_err().has_no_effect());
-    let failure = timeout(PATIENCE, cluster.node(1).node.health().failed()).await.unwrap();
+    let failure = timeout(PATIENCE, cluster.node(1).node.health().wait_for_failure())
+        .await
+        .unwrap();
     assert_eq!(failure.to_string(), "group g1 failed while applying");
 }
 
@@ -166,7 +170,7 @@ async fn a_failed_machine_stops_the_node() {
 async fn panicking_machine_stops_the_node_with_its_message() {
     for (doing, said) in [
         ("applying", "applying entries"),
-        ("checkpointing", "making a checkpoint"),
+        ("checkpointing", "writing a checkpoint"),
     ] {
         let cluster = Cluster::start(1, Timing::Region).await;
         cluster.put("a", "0").await;
@@ -174,16 +178,18 @@ async fn panicking_machine_stops_the_node_with_its_message() {
         let written = timeout(PATIENCE, cluster.put_at(1, "a", "1")).await.unwrap();
         assert_eq!(written.is_ok(), doing == "checkpointing");
         let health = cluster.node(1).node.health();
-        let failure = timeout(Duration::from_secs(120), health.failed()).await.unwrap();
+        let failure = timeout(Duration::from_secs(120), health.wait_for_failure())
+            .await
+            .unwrap();
         assert_eq!(failure.to_string(), format!("group g1 failed while {said}"));
         assert_eq!(failure.source.to_string(), "panic: on purpose");
     }
 }
 
-/// Entries that wait long to be applied, as the first one of a group whose voters lose one another, are no reason for
-/// never making the log shorter again.
+/// Entries that wait long to be applied, as the first one of a group whose voters are partitioned, must not stop log
+/// compaction for good.
 #[tokio::test(start_paused = true)]
-async fn log_is_kept_short_after_a_long_beginning() {
+async fn log_is_purged_after_a_slow_bootstrap() {
     let mut cluster = Cluster::plan(3, Timing::Region);
     for id in 1..=3 {
         cluster.up(id).await;
@@ -200,7 +206,7 @@ async fn log_is_kept_short_after_a_long_beginning() {
     }
     sleep(Duration::from_secs(120)).await;
     for (one, other) in pairs {
-        assert_eq!(cluster.group(one).numbers().applied, 0);
+        assert_eq!(cluster.group(one).metrics().applied, 0);
         cluster.net.heal(one, other);
     }
     cluster.put_more_than_is_kept().await;
@@ -208,7 +214,7 @@ async fn log_is_kept_short_after_a_long_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_cut_off_learns_what_it_missed() {
+async fn partitioned_leader_catches_up_after_heal() {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "0").await;
     let old = cluster.leader().await;

@@ -1,11 +1,11 @@
-//! Real sockets, real threads, the log on disk: what the simulation leaves out, and how long things take.
+//! Tests with real sockets, real threads and the log on disk, which the simulation leaves out, and a measurement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
-use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Node, Timing};
+use stead_raft::{BlockingMode, Clocks, Config, Group, GroupConfig, Node, Timing};
 use stead_store::health::Health;
 use stead_store::log::raft_engine::{self, Options, SyncFault};
 use stead_types::{GroupId, Incarnation, NodeId};
@@ -14,13 +14,14 @@ use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::toy::{self, Toy, put};
 
-struct Machines {
+/// Nodes on loopback sockets.
+struct LoopbackCluster {
     groups: Vec<Group>,
     nodes: Vec<Node>,
     _folders: Vec<tempfile::TempDir>,
 }
 
-async fn start(count: u64) -> Machines {
+async fn start(count: u64) -> LoopbackCluster {
     let mut listeners = BTreeMap::new();
     for id in 1..=count {
         listeners.insert(id, TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -29,7 +30,7 @@ async fn start(count: u64) -> Machines {
         .iter()
         .map(|(id, listener)| (*id, listener.local_addr().unwrap().to_string()))
         .collect();
-    let mut started = Machines {
+    let mut started = LoopbackCluster {
         groups: Vec::new(),
         nodes: Vec::new(),
         _folders: Vec::new(),
@@ -59,7 +60,7 @@ async fn start(count: u64) -> Machines {
                 wall: Arc::new(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64),
                 boot: Arc::new(move || booted.elapsed()),
             },
-            blocking: Blocking::Pool,
+            blocking: BlockingMode::Pool,
             spool: Some(folder.path().join("spool")),
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
@@ -84,7 +85,7 @@ async fn start(count: u64) -> Machines {
     started
 }
 
-impl Machines {
+impl LoopbackCluster {
     async fn leader(&self) -> Group {
         let patience = Instant::now() + Duration::from_secs(30);
         while Instant::now() < patience {
@@ -128,17 +129,17 @@ fn percentile(mut micros: Vec<u128>, percent: usize) -> u128 {
     micros[(micros.len() - 1) * percent / 100]
 }
 
-/// Used processor time of this process, in ticks of 10 ms.
+/// Returns the processor time of this process, in ticks of 10 ms.
 fn ticks() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// `cargo test -p stead-raft --test raft -- --ignored --nocapture how_long`
+/// `cargo test -p stead-raft --test raft -- --ignored --nocapture measure`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
-async fn how_long_things_take() {
+async fn measure_latency_and_throughput() {
     let nodes = start(3).await;
     let leader = nodes.leader().await;
     leader.propose(1, vec![put("a", "0")]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Groups of nodes on one thread and virtual time, over real tonic in memory.
+//! Integration tests of groups on one thread and virtual time, over real tonic in memory.
 
 #![expect(unreachable_pub, reason = "a test has no outside")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -7,7 +7,7 @@ mod basic;
 mod clocks;
 mod cluster;
 mod faults;
-mod founding;
+mod group_bootstrap;
 mod loopback;
 mod net;
 mod restore;

@@ -1,4 +1,4 @@
-//! Connections in memory between nodes, with a delay, and cut and healed a direction at a time. A cut holds bytes.
+//! Network in memory between nodes, with delays and with partitions by direction. A partition holds bytes back.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +30,7 @@ struct Link {
 }
 
 impl Net {
-    /// Returns what dials from a node; addresses are node numbers.
+    /// Returns the dialler of a node; addresses are node numbers.
     pub fn connect(&self, from: u64) -> Connect {
         let net = self.clone();
         Arc::new(move |address| {
@@ -46,14 +46,14 @@ impl Net {
         format!("node:{node}")
     }
 
-    /// Returns the connections that others dial to a node.
+    /// Returns the incoming connections of a node.
     pub fn listen(&self, node: u64) -> mpsc::UnboundedReceiver<DuplexStream> {
         let (incoming, connections) = mpsc::unbounded_channel();
         self.0.lock().unwrap().listeners.insert(node, incoming);
         connections
     }
 
-    /// Takes a node off the net with all its connections.
+    /// Removes a node from the network with all its connections.
     pub fn kill(&self, node: u64) {
         let mut state = self.0.lock().unwrap();
         state.listeners.remove(&node);

@@ -1,4 +1,4 @@
-//! Voters whose rows are gone while log and vote are whole.
+//! Tests of voters whose rows are lost while log and vote are whole.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use stead_raft::Timing;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, PATIENCE};
-use crate::toy::UNREADABLE;
+use crate::toy::UNREADABLE_KEY;
 
-/// Several elections.
-const A_WHILE: Duration = Duration::from_secs(10);
+/// Longer than several elections.
+const SEVERAL_ELECTIONS: Duration = Duration::from_secs(10);
 
-/// Three nodes of which each has purged its log.
+/// Starts three nodes, each of which has purged its log.
 async fn purged() -> Cluster {
     let cluster = Cluster::start(3, Timing::Region).await;
     cluster.put_more_than_is_kept().await;
@@ -24,7 +24,7 @@ async fn purged() -> Cluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn voter_that_lost_its_rows_gets_them_from_another() {
+async fn voter_without_rows_restores_from_another() {
     let mut cluster = purged().await;
     let leader = cluster.leader().await;
     cluster.lose_rows(leader).await;
@@ -34,14 +34,14 @@ async fn voter_that_lost_its_rows_gets_them_from_another() {
     for (key, value) in [("a", "acknowledged"), ("b", "meanwhile"), ("c", "after")] {
         cluster.converge(key, value).await;
     }
-    // What came is there after the next crash.
+    // The restored state survives the next crash.
     cluster.kill(leader, 0).await;
     cluster.up(leader).await;
     cluster.converge("a", "acknowledged").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_whole_voter_is_enough_though_none_can_lead() {
+async fn one_whole_voter_restores_others_without_leader() {
     // Invariant 3.
     let mut cluster = purged().await;
     let leader = cluster.leader().await;
@@ -56,8 +56,9 @@ async fn one_whole_voter_is_enough_though_none_can_lead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn majority_without_rows_waits_for_a_voter_that_has_them() {
-    // Invariant 1: with their logs alone the two could elect one of them, and serve a machine that has forgotten.
+async fn majority_without_rows_waits_for_a_whole_voter() {
+    // Invariant 1: with their logs alone the two could elect one of them, and serve a machine without the purged
+    // entries.
     let mut cluster = purged().await;
     let leader = cluster.leader().await;
     let others = cluster.others(leader);
@@ -65,8 +66,8 @@ async fn majority_without_rows_waits_for_a_voter_that_has_them() {
     cluster.lose_rows(others[1]).await;
     cluster.kill(leader, usize::MAX).await;
     for lost in &others {
-        let up = timeout(A_WHILE, cluster.up(*lost)).await;
-        assert!(up.is_err(), "nobody can give the rows");
+        let up = timeout(SEVERAL_ELECTIONS, cluster.up(*lost)).await;
+        assert!(up.is_err(), "no voter can send a snapshot");
     }
     cluster.up(leader).await;
     for lost in &others {
@@ -76,47 +77,50 @@ async fn majority_without_rows_waits_for_a_voter_that_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn voter_that_must_reach_an_entry_waits_for_a_snapshot_though_its_log_is_whole() {
-    // Rows that differed from a majority's may come from the log: it is not believed up to that entry.
+async fn voter_with_min_index_waits_for_snapshot() {
+    // Rows that differed from a majority's may come from the log: it is not trusted up to that entry.
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "acknowledged").await;
     cluster.converge("a", "acknowledged").await;
     let voter = cluster.leader().await;
     let others = cluster.others(voter);
-    let reaching = cluster.node(voter).machine.state.lock().unwrap().applied.index;
+    let min_index = cluster.node(voter).machine.state.lock().unwrap().applied.index;
     cluster.lose_rows(voter).await;
-    cluster.nodes.get_mut(&voter).unwrap().reaching = Some(reaching);
+    cluster.nodes.get_mut(&voter).unwrap().min_index = Some(min_index);
     for other in &others {
         cluster.kill(*other, usize::MAX).await;
     }
-    let up = timeout(A_WHILE, cluster.up(voter)).await;
-    assert!(up.is_err(), "its own log is not believed, and nobody can give the rows");
+    let up = timeout(SEVERAL_ELECTIONS, cluster.up(voter)).await;
+    assert!(
+        up.is_err(),
+        "its own log is not trusted, and no voter can send a snapshot"
+    );
     for other in &others {
         cluster.up(*other).await;
     }
     timeout(PATIENCE, cluster.up(voter)).await.unwrap();
-    // Nor is it sent to others, should this voter lead.
-    assert!(cluster.group(voter).numbers().purged >= reaching - 1);
+    // Nor is that part of its log sent to others, should this voter lead.
+    assert!(cluster.group(voter).metrics().purged >= min_index - 1);
     cluster.converge("a", "acknowledged").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn voter_whose_snapshot_cannot_be_installed_is_passed_over() {
+async fn restore_skips_voter_whose_snapshot_is_unreadable() {
     // Invariant 3.
     let mut cluster = purged().await;
     let voter = cluster.leader().await;
-    let giver = cluster.others(voter)[0];
+    let source = cluster.others(voter)[0];
     cluster.lose_rows(voter).await;
-    let machine = &cluster.node(giver).machine;
-    let key = UNREADABLE.to_owned();
+    let machine = &cluster.node(source).machine;
+    let key = UNREADABLE_KEY.to_owned();
     machine.state.lock().unwrap().map.insert(key, "x".to_owned());
     timeout(PATIENCE, cluster.up(voter)).await.unwrap();
     assert_eq!(cluster.node(voter).machine.get("a").as_deref(), Some("acknowledged"));
-    assert_eq!(cluster.node(voter).machine.get(UNREADABLE), None);
+    assert_eq!(cluster.node(voter).machine.get(UNREADABLE_KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn voter_that_differs_from_a_majority_ends_and_comes_back_with_its_rows() {
+async fn diverged_voter_stops_and_returns_with_majority_rows() {
     let mut cluster = Cluster::start(3, Timing::Region).await;
     cluster.put("a", "acknowledged").await;
     cluster.converge("a", "acknowledged").await;
@@ -132,8 +136,8 @@ async fn voter_that_differs_from_a_majority_ends_and_comes_back_with_its_rows() 
         let failure = cluster
             .eventually("the voter ends", || cluster.node(voter).node.health().failure())
             .await;
-        let reaching = failure.rebuild.and_then(|rebuild| rebuild.reaching).unwrap();
-        assert_eq!(failure.group, Some(reaching.0));
+        let target = failure.rebuild.and_then(|rebuild| rebuild.target).unwrap();
+        assert_eq!(failure.group, Some(target.0));
         for other in cluster.others(voter) {
             assert!(
                 cluster.node(other).node.health().failure().is_none(),
@@ -141,7 +145,7 @@ async fn voter_that_differs_from_a_majority_ends_and_comes_back_with_its_rows() 
             );
         }
         cluster.lose_rows(voter).await;
-        cluster.nodes.get_mut(&voter).unwrap().reaching = Some(reaching.1);
+        cluster.nodes.get_mut(&voter).unwrap().min_index = Some(target.1);
         timeout(PATIENCE, cluster.up(voter)).await.unwrap();
         cluster.converge("a", "acknowledged").await;
         cluster.converge("b", "after").await;

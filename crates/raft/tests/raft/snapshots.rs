@@ -1,5 +1,5 @@
-//! Snapshots of both real machines over the real transport: whatever they hold, they arrive, and one that does not
-//! costs its leader no more than it must.
+//! Tests of snapshots of both real machines over the real transport: rows of every length arrive, and failed snapshots
+//! are retried with backoff.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,28 +7,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_raft::Timing;
-use stead_state::directory::{By, Command, Directory, Initial, InitialNode, Region};
+use stead_state::directory::{AuditContext, Command, Directory, InitialCluster, InitialNode, Region};
 use stead_state::rows::Order;
 use stead_state::shard::command::{Branches, Create, Effect, Operation, Step, Txn, Write};
 use stead_state::shard::read::Scan;
-use stead_state::shard::record::OnLeaseLoss;
+use stead_state::shard::record::LeaseLossPolicy;
 use stead_store::background::Background;
 use stead_store::directory::DirectoryMachine;
 use stead_store::engine::memory::Disk;
-use stead_store::machine::{Answer, Applied, CHUNK_LEN_MAX, Committed, Failed, Machine, Snapshot};
+use stead_store::machine::{
+    AppliedState, CHUNK_LEN_MAX, CommandResult, CommittedEntry, Machine, MachineError, Snapshot,
+};
 use stead_store::shard::ShardMachine;
 use stead_types::limits::{CHANGE_LEN_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use stead_types::{DirectoryVersion, Incarnation, TenantNumber};
 use tokio::time::sleep;
 
-use crate::cluster::{GROUP, Replicas, Subject};
+use crate::cluster::{GROUP, TestCluster, TestMachine};
 use crate::toy::{self, Toy};
 
 const TENANT: TenantNumber = TenantNumber::new(7);
-/// Entries of a megabyte after which a replica without them is past the log's tail.
+/// Entries of a megabyte after which a replica without them needs a snapshot.
 const PAST_THE_TAIL: usize = 130;
 
-impl Subject for ShardMachine {
+impl TestMachine for ShardMachine {
     type Rows = Disk;
 
     fn open(rows: &Disk) -> Arc<Self> {
@@ -40,7 +42,7 @@ impl Subject for ShardMachine {
     }
 }
 
-impl Subject for DirectoryMachine {
+impl TestMachine for DirectoryMachine {
     type Rows = Disk;
 
     fn open(rows: &Disk) -> Arc<Self> {
@@ -52,22 +54,22 @@ impl Subject for DirectoryMachine {
     }
 }
 
-/// Stops a follower, moves the log past its tail with `filler`, starts the follower again, and waits until it has what
-/// the others have. It got a snapshot: its log begins where that was cut.
-async fn falls_behind_and_returns<M: Subject>(
-    cluster: &mut Replicas<M>,
+/// Stops a follower, moves the log past its tail with `filler`, starts the follower again, and waits until it equals
+/// the others. It got a snapshot: its log begins after that.
+async fn check_catch_up_by_snapshot<M: TestMachine>(
+    cluster: &mut TestCluster<M>,
     filler: impl Fn(usize) -> Bytes,
     equal: impl Fn(&M, &M) -> bool,
 ) {
     let leader = cluster.leader().await;
     let behind = cluster.others(leader)[0];
-    let had = cluster.group(behind).numbers().applied;
+    let had = cluster.group(behind).metrics().applied;
     cluster.kill(behind, 0).await;
     for number in 0..PAST_THE_TAIL {
         cluster.propose(filler(number)).await;
     }
     let leader = cluster.leader().await;
-    let purged = || (cluster.group(leader).numbers().purged > had).then_some(());
+    let purged = || (cluster.group(leader).metrics().purged > had).then_some(());
     cluster.eventually("a purge", purged).await;
     cluster.up(behind).await;
     let returned = || {
@@ -76,14 +78,14 @@ async fn falls_behind_and_returns<M: Subject>(
         (is_there && equal(&this.machine, &other.machine)).then_some(())
     };
     cluster.eventually("the replica that was behind", returned).await;
-    assert!(cluster.group(behind).numbers().purged > had, "it got a snapshot");
+    assert!(cluster.group(behind).metrics().purged > had, "it got a snapshot");
 }
 
 fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Bytes {
     Write::new(TENANT, None, Operation::new(key, Effect::put(value))).encode()
 }
 
-/// Lengths at, below and above those at which anything changes.
+/// Returns the lengths at, below and above each boundary.
 fn around(lens: &[usize]) -> Vec<usize> {
     lens.iter().flat_map(|len| [len - 1, *len, len + 1]).collect()
 }
@@ -109,15 +111,15 @@ fn data(machine: &ShardMachine) -> Vec<(Bytes, Bytes)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn data_of_every_length_reaches_a_replica_past_the_tail() {
-    let mut cluster = Replicas::<ShardMachine>::start(3, Timing::Region).await;
+async fn shard_snapshot_carries_data_of_every_length() {
+    let mut cluster = TestCluster::<ShardMachine>::start(3, Timing::Region).await;
     let create = Create {
         tenant: TENANT,
         version: DirectoryVersion {
             incarnation: Incarnation::FIRST,
             index: 1,
         },
-        policy: OnLeaseLoss::Stop,
+        policy: LeaseLossPolicy::Stop,
     };
     cluster.propose(create.encode()).await;
     // A row begins with its key; those that fill a chunk are those of all lengths around it.
@@ -140,31 +142,31 @@ async fn data_of_every_length_reaches_a_replica_past_the_tail() {
         otherwise: Vec::new(),
     };
     let done = cluster.propose(Txn::new(TENANT, None, branches).encode()).await;
-    let done = done.downcast::<stead_state::shard::Answer>().unwrap();
-    assert!(matches!(*done, stead_state::shard::Answer::Txn(_)));
+    let done = done.downcast::<stead_state::shard::ApplyResult>().unwrap();
+    assert!(matches!(*done, stead_state::shard::ApplyResult::Txn(_)));
     let filler = |number| put(format!("filler {number}"), vec![b'f'; VALUE_LEN_MAX]);
-    falls_behind_and_returns(&mut cluster, filler, |one, other| data(one) == data(other)).await;
+    check_catch_up_by_snapshot(&mut cluster, filler, |one, other| data(one) == data(other)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn directory_of_every_length_reaches_a_replica_past_the_tail() {
-    let mut cluster = Replicas::<DirectoryMachine>::start(3, Timing::Region).await;
+async fn directory_snapshot_carries_rows_of_every_length() {
+    let mut cluster = TestCluster::<DirectoryMachine>::start(3, Timing::Region).await;
     let node = InitialNode {
         name: "eu".into(),
         region: "eu".parse().unwrap(),
         addresses: Default::default(),
         witness: false,
     };
-    let bootstrap = Command::Bootstrap(Initial {
+    let bootstrap = Command::Bootstrap(InitialCluster {
         cluster: "test".into(),
         regions: vec![("eu".parse().unwrap(), "EU".parse().unwrap())],
         nodes: vec![node],
         groups_per_region: 1,
     });
     cluster.propose(bootstrap.encode()).await;
-    // No row of a directory is that long: what it keeps of a reason is checked where it is asked for.
+    // No real row of a directory is that long: the length of a reason is checked at the edge.
     let region = |number: usize, len: usize| {
-        let by = By {
+        let by = AuditContext {
             who: "test".into(),
             reason: "r".repeat(len),
         };
@@ -179,24 +181,25 @@ async fn directory_of_every_length_reaches_a_replica_past_the_tail() {
     }
     let filler = |number: usize| region(100 + number, VALUE_LEN_MAX);
     let state = |machine: &DirectoryMachine| machine.read(Directory::clone);
-    falls_behind_and_returns(&mut cluster, filler, |one, other| state(one) == state(other)).await;
+    check_catch_up_by_snapshot(&mut cluster, filler, |one, other| state(one) == state(other)).await;
 }
 
-/// The toy, with chunks that nobody takes, and how many snapshots were cut.
-struct Refused {
+/// Toy machine whose snapshots are rejected, with a count of them.
+struct RejectedSnapshots {
     toy: Arc<Toy>,
-    rows: Arc<Cuts>,
+    rows: Arc<SnapshotCounter>,
 }
 
+/// Rows of the toy, with the count of its snapshots.
 #[derive(Default)]
-struct Cuts {
+struct SnapshotCounter {
     toy: toy::Disk,
     count: AtomicU32,
-    is_well: AtomicU32,
+    is_valid: AtomicU32,
 }
 
-impl Subject for Refused {
-    type Rows = Arc<Cuts>;
+impl TestMachine for RejectedSnapshots {
+    type Rows = Arc<SnapshotCounter>;
 
     fn open(rows: &Self::Rows) -> Arc<Self> {
         Arc::new(Self {
@@ -208,39 +211,39 @@ impl Subject for Refused {
     fn lose_power(_: &Self::Rows) {}
 }
 
-impl Machine for Refused {
-    fn applied(&self) -> Applied {
+impl Machine for RejectedSnapshots {
+    fn applied(&self) -> AppliedState {
         self.toy.applied()
     }
 
-    fn durable(&self) -> Applied {
+    fn durable(&self) -> AppliedState {
         self.toy.durable()
     }
 
-    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<Answer>>, Failed> {
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<CommandResult>>, MachineError> {
         self.toy.apply(entries)
     }
 
-    fn checkpoint(&self) -> Result<(), Failed> {
+    fn checkpoint(&self) -> Result<(), MachineError> {
         self.toy.checkpoint()
     }
 
-    fn snapshot(&self) -> Result<Snapshot, Failed> {
+    fn snapshot(&self) -> Result<Snapshot, MachineError> {
         self.rows.count.fetch_add(1, Ordering::Relaxed);
         let snapshot = self.toy.snapshot()?;
-        if self.rows.is_well.load(Ordering::Relaxed) > 0 {
+        if self.rows.is_valid.load(Ordering::Relaxed) > 0 {
             return Ok(snapshot);
         }
         let chunks = Box::new(std::iter::once(Ok(vec![0; CHUNK_LEN_MAX + 1].into())));
         Ok(Snapshot { chunks, ..snapshot })
     }
 
-    fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {
+    fn install(&self, snapshot: Snapshot) -> Result<(), MachineError> {
         self.toy.install(snapshot)
     }
 }
 
-fn cuts(cluster: &Replicas<Refused>) -> u32 {
+fn cuts(cluster: &TestCluster<RejectedSnapshots>) -> u32 {
     cluster
         .nodes
         .values()
@@ -248,10 +251,10 @@ fn cuts(cluster: &Replicas<Refused>) -> u32 {
         .sum()
 }
 
-/// Whether a replica is down, or refuses what it is sent: the leader cuts few snapshots, and sends one soon after it can.
+/// Whether a replica is down or rejects snapshots: the leader takes few of them, and sends one soon after it can.
 #[tokio::test(start_paused = true)]
-async fn snapshots_that_fail_are_cut_again_after_a_pause() {
-    let mut cluster = Replicas::<Refused>::start(3, Timing::Region).await;
+async fn failed_snapshots_are_retried_with_backoff() {
+    let mut cluster = TestCluster::<RejectedSnapshots>::start(3, Timing::Region).await;
     cluster.propose(toy::put("a", "0")).await;
     let leader = cluster.leader().await;
     let behind = cluster.others(leader)[0];
@@ -260,7 +263,7 @@ async fn snapshots_that_fail_are_cut_again_after_a_pause() {
     for number in 0..600 {
         cluster.propose(toy::put("big", &value[number..])).await;
     }
-    let purged = || (cluster.group(leader).numbers().purged > 10).then_some(());
+    let purged = || (cluster.group(leader).metrics().purged > 10).then_some(());
     cluster.eventually("a purge", purged).await;
     let long = Duration::from_secs(600);
     let before = cuts(&cluster);
@@ -281,7 +284,7 @@ async fn snapshots_that_fail_are_cut_again_after_a_pause() {
         cuts(&cluster) - before
     );
     for member in cluster.nodes.values() {
-        member.rows.is_well.store(1, Ordering::Relaxed);
+        member.rows.is_valid.store(1, Ordering::Relaxed);
     }
     sleep(Duration::from_secs(61)).await;
     let has = || (cluster.node(behind).machine.toy.get("big").as_deref() == Some(&value[599..])).then_some(());

@@ -1,4 +1,4 @@
-//! A machine for tests: a map, whose checkpoint is a copy.
+//! Toy machine for tests: a map, whose checkpoint is a copy.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use stead_state::codec::Entry;
 use stead_store::digests::StateDigest;
-use stead_store::machine::{Answer, Applied, Chunks, Committed, Failed, Machine, Payload, Snapshot};
+use stead_store::machine::{
+    AppliedState, Chunks, CommandResult, CommittedEntry, Machine, MachineError, Payload, Snapshot,
+};
 
-/// What survives.
+/// Disk of the toy: the state that survives its node.
 pub type Disk = Arc<Mutex<State>>;
 
 #[derive(Clone, Default)]
 pub struct State {
-    pub applied: Applied,
+    pub applied: AppliedState,
     pub map: BTreeMap<String, String>,
     /// Logged times of all entries, in their order.
     pub times: Vec<u64>,
@@ -24,17 +26,17 @@ pub struct Toy {
     pub state: Mutex<State>,
     pub disk: Disk,
     pub fail: Mutex<Option<&'static str>>,
-    /// As `fail`, with a panic.
+    /// Like `fail`, with a panic.
     pub panic: Mutex<Option<&'static str>>,
     pub checkpoints: Mutex<u32>,
     /// After each entry.
     pub digests: Mutex<Vec<StateDigest>>,
 }
 
-/// A machine whose map has this key gives snapshots that nobody can install.
-pub const UNREADABLE: &str = "unreadable";
+/// Key that makes a snapshot impossible to install.
+pub const UNREADABLE_KEY: &str = "unreadable";
 
-/// The command that sets a key.
+/// Returns the command that sets a key.
 pub fn put(key: &str, value: &str) -> Bytes {
     format!("\x01{key}={value}").into()
 }
@@ -55,27 +57,27 @@ impl Toy {
         self.state.lock().unwrap().map.get(key).cloned()
     }
 
-    fn check(&self, doing: &'static str) -> Result<(), Failed> {
+    fn check(&self, doing: &'static str) -> Result<(), MachineError> {
         let panics = *self.panic.lock().unwrap() == Some(doing);
         assert!(!panics, "on purpose");
         if *self.fail.lock().unwrap() == Some(doing) {
             let source = "asked to".into();
-            return Err(Failed { doing, source });
+            return Err(MachineError { doing, source });
         }
         Ok(())
     }
 }
 
 impl Machine for Toy {
-    fn applied(&self) -> Applied {
+    fn applied(&self) -> AppliedState {
         self.state.lock().unwrap().applied.clone()
     }
 
-    fn durable(&self) -> Applied {
+    fn durable(&self) -> AppliedState {
         self.disk.lock().unwrap().applied.clone()
     }
 
-    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<Answer>>, Failed> {
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<CommandResult>>, MachineError> {
         self.check("applying")?;
         let mut state = self.state.lock().unwrap();
         let mut answers = Vec::new();
@@ -83,7 +85,7 @@ impl Machine for Toy {
             assert!(entry.index > state.applied.index, "every entry is applied once");
             state.applied.index = entry.index;
             state.applied.log_id = entry.log_id;
-            let mut answered: Vec<Answer> = Vec::new();
+            let mut answered: Vec<CommandResult> = Vec::new();
             match entry.payload {
                 Payload::Blank => {}
                 Payload::Membership(membership) => state.applied.membership = membership,
@@ -110,14 +112,14 @@ impl Machine for Toy {
         Ok(answers)
     }
 
-    fn checkpoint(&self) -> Result<(), Failed> {
+    fn checkpoint(&self) -> Result<(), MachineError> {
         self.check("checkpointing")?;
         *self.checkpoints.lock().unwrap() += 1;
         *self.disk.lock().unwrap() = self.state.lock().unwrap().clone();
         Ok(())
     }
 
-    fn snapshot(&self) -> Result<Snapshot, Failed> {
+    fn snapshot(&self) -> Result<Snapshot, MachineError> {
         let state = self.state.lock().unwrap().clone();
         let chunks: Vec<Bytes> = state.map.iter().map(|(key, value)| put(key, value)).collect();
         let chunks: Chunks = Box::new(chunks.into_iter().map(Ok));
@@ -131,7 +133,7 @@ impl Machine for Toy {
         self.digests.lock().unwrap().clone()
     }
 
-    fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {
+    fn install(&self, snapshot: Snapshot) -> Result<(), MachineError> {
         let mut state = State {
             applied: snapshot.applied,
             ..State::default()
@@ -139,9 +141,9 @@ impl Machine for Toy {
         for chunk in snapshot.chunks {
             let text = String::from_utf8(chunk?[1..].to_vec()).unwrap();
             let (key, value) = text.split_once('=').unwrap();
-            if key == UNREADABLE {
+            if key == UNREADABLE_KEY {
                 let (doing, source) = ("installing", "it cannot be read".into());
-                return Err(Failed { doing, source });
+                return Err(MachineError { doing, source });
             }
             state.map.insert(key.to_owned(), value.to_owned());
         }

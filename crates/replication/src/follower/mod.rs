@@ -1,26 +1,28 @@
-//! The follower's end: on a group's leader, one stream for each home group whose tenants this group follows.
+//! The follower's end of the feed: on a group's leader, one stream for each home group whose tenants this group
+//! follows.
 //!
 //! ```text
-//!   stream ──> queue ──> proposal: Data.., Attach.., Offset ──> log ──> answers ──> acknowledgement
-//!   records (detached) ──> flux ──> attach, or seed ──> shadow copy ──> attach, swap
+//!   stream ──> queue ──> proposal: Data.., Attach.., Offset ──> log ──> results ──> acknowledgement
+//!   records (detached) ──> attach_scheduler ──> attach, or seed ──> shadow copy ──> attach, swap
 //!   pings ──> proofs of freshness
 //! ```
 //!
-//! One proposal is under way at a time; what comes meanwhile is the next one. So nothing waits for company, and much
-//! that comes together is one entry.
+//! One proposal is pending at a time; messages that arrive meanwhile make the next one. So no message waits for others,
+//! and messages that arrive together are batched into one entry.
 //!
 //! # Invariants
 //!
 //! 1. Nothing is acknowledged that the group's log does not have.
-//! 2. What the stream brought is proposed in its order, pongs included.
-//! 3. A stream is opened on records that every earlier proposal is in: nothing that attaches a tenant is under way, and
-//!    a read index of this leadership has been applied. So the home never takes for detached who is about to be attached.
-//! 4. The home is told who is detached before it is asked to attach them again.
+//! 2. The messages of the stream are proposed in their order, pongs included.
+//! 3. A stream is opened on records that every earlier proposal is in: no proposal that attaches a tenant is pending,
+//!    and a read index of this leadership has been applied. So the home never takes a tenant for detached that is about
+//!    to be attached.
+//! 4. The home is told which tenants are detached before it is asked to attach them again.
 
+mod attach_scheduler;
 mod connect;
-mod flux;
+mod feed_checker;
 mod homes;
-mod incoming;
 mod outcome;
 mod pings;
 mod queue;
@@ -29,5 +31,6 @@ mod stream;
 
 pub(crate) use homes::follow;
 
-/// Whose turn a proposal takes in the group: feeds stand beside tenants, whose numbers are far below.
+/// Scheduling class of feed proposals in the group's proposal queue; the classes of tenants are their numbers, far
+/// below.
 pub(crate) const CLASS: u64 = 1 << 63;

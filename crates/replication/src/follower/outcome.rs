@@ -1,129 +1,140 @@
-//! What a proposal came to, and what the home is told of it.
+//! Outcome of an applied proposal, and the acknowledgement that the home gets for it.
 
 use std::collections::BTreeMap;
 
 use stead_api::proto::internal::v1::{FeedAck, FeedPosition};
 use stead_state::shard::{
-    answer::{Answer, Detached, Void},
-    digest::Differs,
-    record::{AttachNumber, Record},
+    apply_result::{ApplyResult, DetachReason, GuardFailure},
+    digest::DigestMismatch,
+    record::{AttachNumber, TenantRecord},
 };
-use stead_store::{machine, shard::View};
+use stead_store::{machine, shard::ReadView};
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
 
-use super::queue::{Meaning, Proposal};
-use crate::wire::{self, Position};
+use super::queue::{CommandKind, FollowerProposal};
+use crate::wire::{self, TenantPosition};
 
-/// What a proposal came to.
+/// Outcome of an applied proposal.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct ProposalOutcome {
     offset: FeedOffset,
-    /// Whom the proposal attached or detached, as it left them.
-    ends: BTreeMap<(TenantNumber, AttachNumber), End>,
-    /// Their attempts to attach have begun: the home is to be asked.
+    /// Attach attempts that the proposal completed or ended.
+    ends: BTreeMap<(TenantNumber, AttachNumber), AttemptEnd>,
+    /// Tenants whose attach attempts have begun: the home is to be asked.
     pub(crate) begun: Vec<TenantNumber>,
-    /// To be asked for again, later.
+    /// Tenants to attach again later.
     pub(crate) refused: Vec<TenantNumber>,
-    /// Their digests differ from the home's.
-    pub(crate) unlike: Vec<(TenantNumber, Differs)>,
-    /// So do these copies that were being built.
-    pub(crate) unlike_seeds: Vec<(TenantNumber, Differs)>,
+    /// Tenants whose digests differ from the home's.
+    pub(crate) digest_mismatches: Vec<(TenantNumber, DigestMismatch)>,
+    /// Tenants whose seeded copies differ from the home.
+    pub(crate) seed_mismatches: Vec<(TenantNumber, DigestMismatch)>,
 }
 
 #[derive(Debug)]
-enum End {
+enum AttemptEnd {
     Attached(FeedPosition),
     Detached(FeedPosition),
 }
 
-impl Outcome {
-    /// Reads the answers; `held` is the state behind them.
-    pub(crate) fn read(home: GroupId, proposal: &Proposal, answers: Vec<machine::Answer>, held: &View<'_>) -> Self {
+impl ProposalOutcome {
+    /// Evaluates the results of the commands; `held` is the state after them.
+    pub(crate) fn read(
+        home: GroupId,
+        proposal: &FollowerProposal,
+        answers: Vec<machine::CommandResult>,
+        held: &ReadView<'_>,
+    ) -> Self {
         let mut outcome = Self {
             offset: held.shard().stream(home),
             ends: BTreeMap::new(),
             begun: Vec::new(),
             refused: Vec::new(),
-            unlike: Vec::new(),
-            unlike_seeds: Vec::new(),
+            digest_mismatches: Vec::new(),
+            seed_mismatches: Vec::new(),
         };
-        for (meaning, answer) in proposal.meanings.iter().zip(answers) {
+        for (kind, answer) in proposal.kinds.iter().zip(answers) {
             let answer = answer
-                .downcast::<Answer>()
-                .expect("a shard answers with its own answers");
-            outcome.add(*meaning, &answer, held);
+                .downcast::<ApplyResult>()
+                .expect("a shard returns its own results");
+            outcome.add(*kind, &answer, held);
         }
         outcome
     }
 
-    fn add(&mut self, meaning: Meaning, answer: &Answer, held: &View<'_>) {
-        match (meaning, answer) {
-            (Meaning::Data(tenant, number), Answer::Fed(fed)) => match fed.detached {
+    fn add(&mut self, kind: CommandKind, answer: &ApplyResult, held: &ReadView<'_>) {
+        match (kind, answer) {
+            (CommandKind::Data(tenant, number), ApplyResult::Data(fed)) => match fed.detached {
                 None => {}
-                Some(Detached::Gap) => self.failed(tenant, number, held),
-                Some(Detached::DigestDiffers(differs)) => {
-                    self.unlike.push((tenant, differs));
-                    self.failed(tenant, number, held);
+                Some(DetachReason::Gap) => self.fail_attempt(tenant, number, held),
+                Some(DetachReason::DigestMismatch(differs)) => {
+                    self.digest_mismatches.push((tenant, differs));
+                    self.fail_attempt(tenant, number, held);
                 }
             },
-            // It was not taken in: the offset must not speak for it. Its present attempt, if it has another one, goes on.
-            (Meaning::Data(tenant, number) | Meaning::Attach(tenant, number), Answer::Void(Void::Session)) => {
-                let is_last = |record: &&Record| record.attach == number && record.session.is_none();
+            // It was not applied: the offset must not cover it. Its present attempt, if it has another one, goes on.
+            (
+                CommandKind::Data(tenant, number) | CommandKind::Attach(tenant, number),
+                ApplyResult::GuardFailed(GuardFailure::Session),
+            ) => {
+                let is_last = |record: &&TenantRecord| record.attach == number && record.session.is_none();
                 if held.record(tenant).filter(is_last).is_some() {
                     self.refused.push(tenant);
                 }
-                self.detached(tenant, number, held);
+                self.end_attempt(tenant, number, held);
             }
-            (Meaning::Swap(tenant, number), Answer::Void(Void::DigestDiffers(differs))) => {
-                self.unlike_seeds.push((tenant, *differs));
-                self.failed(tenant, number, held);
+            (CommandKind::Swap(tenant, number), ApplyResult::GuardFailed(GuardFailure::DigestMismatch(differs))) => {
+                self.seed_mismatches.push((tenant, *differs));
+                self.fail_attempt(tenant, number, held);
             }
-            (Meaning::Begin(tenant), Answer::Done) => self.begun.push(tenant),
-            (Meaning::Begin(tenant), Answer::Void(void)) => {
-                tracing::debug!(%tenant, ?void, "no attempt to attach");
+            (CommandKind::Begin(tenant), ApplyResult::Done) => self.begun.push(tenant),
+            (CommandKind::Begin(tenant), ApplyResult::GuardFailed(void)) => {
+                tracing::debug!(%tenant, ?void, "attach attempt did not begin");
                 self.refused.push(tenant);
             }
-            // Another entry has ended it since, and nobody else would ask for the tenant again.
-            (Meaning::Attach(tenant, number), Answer::Done) if !is_attached(tenant, number, held) => {
-                self.failed(tenant, number, held);
+            // Another entry has ended it since, and nothing else would ask for the tenant again.
+            (CommandKind::Attach(tenant, number), ApplyResult::Done) if !is_attached(tenant, number, held) => {
+                self.fail_attempt(tenant, number, held);
             }
-            (Meaning::Attach(tenant, number), Answer::Done) => {
+            (CommandKind::Attach(tenant, number), ApplyResult::Done) => {
                 let position = position(tenant, number, held);
-                self.ends.insert((tenant, number), End::Attached(position));
+                self.ends.insert((tenant, number), AttemptEnd::Attached(position));
             }
-            (Meaning::Detach(tenant, number), _) => self.detached(tenant, number, held),
-            (Meaning::Data(tenant, number) | Meaning::Attach(tenant, number), Answer::Void(void)) => {
-                tracing::debug!(%tenant, ?meaning, ?void, "void");
-                self.failed(tenant, number, held);
+            (CommandKind::Detach(tenant, number), _) => self.end_attempt(tenant, number, held),
+            (
+                CommandKind::Data(tenant, number) | CommandKind::Attach(tenant, number),
+                ApplyResult::GuardFailed(void),
+            ) => {
+                tracing::debug!(%tenant, ?kind, ?void, "command is void");
+                self.fail_attempt(tenant, number, held);
             }
-            (Meaning::Offset | Meaning::Swap(..), _) => {}
-            (Meaning::Data(..) | Meaning::Begin(_) | Meaning::Attach(..), _) => {}
+            (CommandKind::Offset | CommandKind::Swap(..), _) => {}
+            (CommandKind::Data(..) | CommandKind::Begin(_) | CommandKind::Attach(..), _) => {}
         }
     }
 
-    /// An attempt has failed: it is told, and made again later.
-    fn failed(&mut self, tenant: TenantNumber, number: AttachNumber, held: &View<'_>) {
+    /// Records a failed attempt: it is reported to the home, and repeated later.
+    fn fail_attempt(&mut self, tenant: TenantNumber, number: AttachNumber, held: &ReadView<'_>) {
         self.refused.push(tenant);
-        self.detached(tenant, number, held);
+        self.end_attempt(tenant, number, held);
     }
 
-    fn detached(&mut self, tenant: TenantNumber, number: AttachNumber, held: &View<'_>) {
+    fn end_attempt(&mut self, tenant: TenantNumber, number: AttachNumber, held: &ReadView<'_>) {
         let position = position(tenant, number, held);
-        self.ends.insert((tenant, number), End::Detached(position));
+        self.ends.insert((tenant, number), AttemptEnd::Detached(position));
     }
 
-    /// Returns what the home is told: nothing, if no batch was done and nobody attached or detached.
-    pub(crate) fn acknowledgement(&self, proposal: &Proposal) -> Option<FeedAck> {
+    /// Returns the acknowledgement for the home: `None` if no batch was applied and no tenant attached or detached.
+    pub(crate) fn acknowledgement(&self, proposal: &FollowerProposal) -> Option<FeedAck> {
         let number = proposal.number;
-        let moved = number.is_some() || proposal.meanings.contains(&Meaning::Offset);
+        let moved = number.is_some() || proposal.kinds.contains(&CommandKind::Offset);
         if !moved && self.ends.is_empty() {
             return None;
         }
         let (mut attached, mut detached) = (Vec::new(), Vec::new());
         for end in self.ends.values() {
             match end {
-                End::Attached(position) => attached.push(*position),
-                End::Detached(position) => detached.push(*position),
+                AttemptEnd::Attached(position) => attached.push(*position),
+                AttemptEnd::Detached(position) => detached.push(*position),
             }
         }
         Some(FeedAck {
@@ -136,18 +147,18 @@ impl Outcome {
 }
 
 /// Tells whether an attempt to attach a tenant has succeeded, and is not over.
-fn is_attached(tenant: TenantNumber, number: AttachNumber, held: &View<'_>) -> bool {
+fn is_attached(tenant: TenantNumber, number: AttachNumber, held: &ReadView<'_>) -> bool {
     let session = held.record(tenant).and_then(|record| record.session);
     session.is_some_and(|session| session.number == number && session.attached)
 }
 
-/// Returns where a tenant's live copy is, as what an attempt has come to.
-fn position(tenant: TenantNumber, attach: AttachNumber, held: &View<'_>) -> FeedPosition {
+/// Returns the position of a tenant's live copy at the end of an attempt.
+fn position(tenant: TenantNumber, attach: AttachNumber, held: &ReadView<'_>) -> FeedPosition {
     let record = held.record(tenant);
     let (epoch, revision) = record.map_or((Epoch::NONE, Revision::ZERO), |record| {
         (record.epoch, record.live.revision)
     });
-    Position {
+    TenantPosition {
         tenant,
         epoch,
         revision,

@@ -1,9 +1,9 @@
-//! What a stream has brought and the group's log does not have yet, in the stream's order.
+//! Queue of a stream's messages that the group's log does not have yet, in the stream's order.
 //!
 //! # Invariants
 //!
 //! 1. A proposal ends with the offset of its last batch: the log never has an offset without what came before it.
-//! 2. What the log is told of a tenant names the attempt to attach that the home sent it for.
+//! 2. Each command about a tenant names the attach attempt that the home sent it for.
 
 use std::collections::VecDeque;
 
@@ -13,56 +13,56 @@ use stead_state::{
     freshness::Proof,
     lineage::Lineage,
     shard::{
-        command::{Attach, BeginAttach, DataHead, Detach, Offset, Swap},
+        command::{Attach, BeginAttach, DataHeader, Detach, Offset, Swap},
         digest::Digests,
-        record::{AttachNumber, Record, SeedNumber},
+        record::{AttachNumber, SeedNumber, TenantRecord},
     },
 };
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber};
 
 use crate::source::{BATCH_LEN_MAX, BATCH_PARTS_MAX};
 
-/// A proposal is closed once it has this many bytes.
+/// Bytes at which a proposal is closed.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 1 << 20;
-/// Most commands of a proposal, and what its last item has more.
+/// Commands at which a proposal is closed; its last item may have more.
 pub(crate) const PROPOSAL_COMMANDS_MAX: usize = 4096;
 
-// The last item of a proposal is a batch of so many tenants at most, and of those of the entry that was its last.
+// The last item of a proposal is a batch of at most so many tenants, and of the tenants of its last entry.
 const _: () = assert!(
     PROPOSAL_BYTES_MAX
         + BATCH_LEN_MAX
-        + (PROPOSAL_COMMANDS_MAX + BATCH_PARTS_MAX) * (COMMAND_BYTES + DataHead::LEN_MAX)
+        + (PROPOSAL_COMMANDS_MAX + BATCH_PARTS_MAX) * (COMMAND_BYTES + DataHeader::LEN_MAX)
         <= PROPOSAL_LEN_MAX,
-    "a batch would never find room in the follower's log"
+    "a batch would be longer than a proposal"
 );
 
-/// One thing that a stream brought.
+/// One item of the queue, from a message of the stream.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// Changes of some tenants.
     Batch {
         /// The batch's number on this stream.
         number: u64,
-        /// Where the stream is with it.
+        /// Offset of the stream with it.
         offset: FeedOffset,
         /// Records of tenants.
-        parts: Vec<Part>,
+        parts: Vec<TenantRecords>,
     },
-    /// A tenant is to be asked for: the attempt begins.
+    /// Begin of an attempt to attach a tenant.
     Begin(TenantNumber),
-    /// The stream speaks for a tenant from here on.
-    Attached(Attached),
-    /// The stream does not speak for a tenant: the attempt is over.
+    /// Attach of a tenant: the stream covers it from here on.
+    Attached(AttachedTenant),
+    /// Detach of a tenant: the stream does not cover it, the attempt is over.
     Detached(TenantNumber, AttachNumber),
-    /// A ping's answer. It counts for who is attached behind all that came before it.
+    /// Response to a ping. It counts for the tenants that are attached after all that came before it.
     Pong(Proof),
-    /// The stream begins here: it speaks for nobody who was attached before.
+    /// Begin of a stream, at an offset: it covers none of the tenants that were attached before.
     Begins(FeedOffset),
 }
 
 /// Records of one tenant, as a batch brought them.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub(crate) struct TenantRecords {
     pub(crate) tenant: TenantNumber,
     pub(crate) epoch: Epoch,
     pub(crate) attach: AttachNumber,
@@ -71,7 +71,7 @@ pub(crate) struct Part {
 
 /// A tenant that the home has attached.
 #[derive(Clone, Debug)]
-pub(crate) struct Attached {
+pub(crate) struct AttachedTenant {
     pub(crate) tenant: TenantNumber,
     pub(crate) epoch: Epoch,
     pub(crate) number: AttachNumber,
@@ -80,9 +80,9 @@ pub(crate) struct Attached {
     pub(crate) digests: Digests,
 }
 
-/// What a command of a proposal is, to read its answer.
+/// Kind of a proposal's command, by which its result is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum CommandKind {
     Data(TenantNumber, AttachNumber),
     Swap(TenantNumber, AttachNumber),
     Begin(TenantNumber),
@@ -91,27 +91,27 @@ pub(crate) enum Meaning {
     Offset,
 }
 
-/// What a proposal is made with: where the log is, and the proposer's view.
+/// State that a proposal is built on: the log's offset, and the version of the directory view.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
-    /// The offset that the log has.
+pub(crate) struct ProposalBase {
+    /// Offset in the log.
     pub(crate) committed: FeedOffset,
-    /// The version of the view.
+    /// Version of the directory view.
     pub(crate) version: DirectoryVersion,
 }
 
-/// What a proposal needs of a tenant's record.
+/// The fields of a tenant's record that a proposal needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
+pub(crate) struct RecordSummary {
     epoch: Epoch,
     attach: AttachNumber,
-    /// The seed that is under way, whose copy has to be swapped in.
+    /// Number of the seed whose copy has to be swapped in.
     seed: Option<SeedNumber>,
 }
 
-impl Known {
-    /// Returns what it needs of this record.
-    pub(crate) fn of(record: &Record) -> Self {
+impl RecordSummary {
+    /// Returns the summary of a record.
+    pub(crate) fn of(record: &TenantRecord) -> Self {
         Self {
             epoch: record.epoch,
             attach: record.attach,
@@ -120,23 +120,23 @@ impl Known {
     }
 }
 
-/// Commands of one entry.
+/// Commands of one log entry, with the kind of each.
 #[derive(Debug, Default)]
-pub(crate) struct Proposal {
+pub(crate) struct FollowerProposal {
     pub(crate) commands: Vec<Bytes>,
-    pub(crate) meanings: Vec<Meaning>,
-    /// The last batch in it.
+    pub(crate) kinds: Vec<CommandKind>,
+    /// Number of the last batch in it.
     pub(crate) number: Option<u64>,
-    /// What the pongs in it prove, once it is applied.
+    /// Proofs of the pongs in it, which hold once it is applied.
     pub(crate) proofs: Vec<Proof>,
     bytes: usize,
 }
 
-impl Proposal {
-    fn add(&mut self, meaning: Meaning, command: Bytes) {
+impl FollowerProposal {
+    fn add(&mut self, kind: CommandKind, command: Bytes) {
         self.bytes += command.len();
         self.commands.push(command);
-        self.meanings.push(meaning);
+        self.kinds.push(kind);
     }
 
     fn is_full(&self) -> bool {
@@ -144,16 +144,16 @@ impl Proposal {
     }
 }
 
-/// The queue of one stream. Its length is bounded by what the home may have in flight.
+/// Queue of one stream. Its length is bounded by the bytes that the home may have in flight.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct FeedQueue {
     home: GroupId,
     incarnation: Incarnation,
     items: VecDeque<Item>,
 }
 
-impl Queue {
-    /// Returns an empty queue of a stream of this home.
+impl FeedQueue {
+    /// Returns an empty queue for a stream of this home.
     pub(crate) fn new(home: GroupId, incarnation: Incarnation) -> Self {
         let items = VecDeque::new();
         Self {
@@ -163,27 +163,28 @@ impl Queue {
         }
     }
 
-    /// Adds what came.
+    /// Adds an item.
     pub(crate) fn push(&mut self, item: Item) {
         self.items.push_back(item);
     }
 
-    /// Adds that the stream begins anew, at an offset, and speaks for none of these that were attached, in these attempts.
-    pub(crate) fn begins(&mut self, offset: FeedOffset, attached: Vec<(TenantNumber, AttachNumber)>) {
+    /// Adds the begin of a new stream at an offset. The stream covers none of the tenants that were attached: these are
+    /// detached first, each in its attempt.
+    pub(crate) fn begin_stream(&mut self, offset: FeedOffset, attached: Vec<(TenantNumber, AttachNumber)>) {
         let attached = attached.into_iter();
         self.items
             .extend(attached.map(|(tenant, number)| Item::Detached(tenant, number)));
         self.items.push_back(Item::Begins(offset));
     }
 
-    /// Returns the next proposal, if there is anything; `known` says what the records have of a tenant.
+    /// Builds the next proposal, `None` if the queue is empty; `known` returns the summary of a tenant's record.
     pub(crate) fn proposal(
         &mut self,
-        standing: Standing,
-        known: impl Fn(TenantNumber) -> Option<Known>,
-    ) -> Option<Proposal> {
-        let (committed, version) = (standing.committed, standing.version);
-        let mut proposal = Proposal::default();
+        base: ProposalBase,
+        known: impl Fn(TenantNumber) -> Option<RecordSummary>,
+    ) -> Option<FollowerProposal> {
+        let (committed, version) = (base.committed, base.version);
+        let mut proposal = FollowerProposal::default();
         let mut reached = committed;
         while !proposal.is_full()
             && let Some(item) = self.items.pop_front()
@@ -208,26 +209,32 @@ impl Queue {
         }
         if reached > committed {
             let (home, offset) = (self.home, reached);
-            proposal.add(Meaning::Offset, Offset { home, offset }.encode());
+            proposal.add(CommandKind::Offset, Offset { home, offset }.encode());
         }
         let is_any = !proposal.commands.is_empty() || proposal.number.is_some() || !proposal.proofs.is_empty();
         is_any.then_some(proposal)
     }
 
-    fn data(&self, proposal: &mut Proposal, version: DirectoryVersion, part: Part) {
-        let head = DataHead {
+    fn data(&self, proposal: &mut FollowerProposal, version: DirectoryVersion, part: TenantRecords) {
+        let head = DataHeader {
             tenant: part.tenant,
             home: self.home,
             epoch: part.epoch,
             version,
             attach: part.attach,
         };
-        let meaning = Meaning::Data(part.tenant, part.attach);
-        proposal.add(meaning, head.command(&part.records));
+        let kind = CommandKind::Data(part.tenant, part.attach);
+        proposal.add(kind, head.command(&part.records));
     }
 
-    fn begin(&self, proposal: &mut Proposal, version: DirectoryVersion, tenant: TenantNumber, known: Option<Known>) {
-        // Of whom there is no record there is nothing to ask for: the command is void, and so it is heard of.
+    fn begin(
+        &self,
+        proposal: &mut FollowerProposal,
+        version: DirectoryVersion,
+        tenant: TenantNumber,
+        known: Option<RecordSummary>,
+    ) {
+        // Without a record there is nothing to attach: the command is void, and its result reports that.
         let (epoch, number) = known.map_or((Epoch::NONE, AttachNumber::default()), |known| {
             (known.epoch, known.attach.next())
         });
@@ -239,11 +246,17 @@ impl Queue {
             version,
             number,
         };
-        proposal.add(Meaning::Begin(tenant), begin.encode());
+        proposal.add(CommandKind::Begin(tenant), begin.encode());
     }
 
-    fn attach(&self, proposal: &mut Proposal, version: DirectoryVersion, attached: Attached, seed: Option<SeedNumber>) {
-        let Attached {
+    fn attach(
+        &self,
+        proposal: &mut FollowerProposal,
+        version: DirectoryVersion,
+        attached: AttachedTenant,
+        seed: Option<SeedNumber>,
+    ) {
+        let AttachedTenant {
             tenant,
             epoch,
             number,
@@ -262,7 +275,7 @@ impl Queue {
                 revision: position,
                 digests,
             };
-            proposal.add(Meaning::Swap(tenant, number), swap.encode());
+            proposal.add(CommandKind::Swap(tenant, number), swap.encode());
         }
         let attach = Attach {
             tenant,
@@ -273,13 +286,13 @@ impl Queue {
             position,
             lineage,
         };
-        proposal.add(Meaning::Attach(tenant, number), attach.encode());
+        proposal.add(CommandKind::Attach(tenant, number), attach.encode());
     }
 
-    fn detach(&self, proposal: &mut Proposal, tenant: TenantNumber, number: AttachNumber) {
+    fn detach(&self, proposal: &mut FollowerProposal, tenant: TenantNumber, number: AttachNumber) {
         let home = self.home;
         let detach = Detach { tenant, home, number };
-        proposal.add(Meaning::Detach(tenant, number), detach.encode());
+        proposal.add(CommandKind::Detach(tenant, number), detach.encode());
     }
 }
 
@@ -299,7 +312,7 @@ mod tests {
     }
 
     fn batch(number: u64, index: u64, len: usize) -> Item {
-        let part = Part {
+        let part = TenantRecords {
             tenant: T,
             epoch: Epoch::FIRST,
             attach: A,
@@ -312,27 +325,27 @@ mod tests {
         }
     }
 
-    fn next(queue: &mut Queue, committed: FeedOffset, seed: Option<SeedNumber>) -> Option<Proposal> {
+    fn next(queue: &mut FeedQueue, committed: FeedOffset, seed: Option<SeedNumber>) -> Option<FollowerProposal> {
         let version = DirectoryVersion::ZERO;
-        let known = Known {
+        let known = RecordSummary {
             epoch: Epoch::FIRST,
             attach: A,
             seed,
         };
-        queue.proposal(Standing { committed, version }, |_| Some(known))
+        queue.proposal(ProposalBase { committed, version }, |_| Some(known))
     }
 
     #[test]
-    fn what_has_come_is_one_entry_with_the_last_offset_at_its_end() {
-        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+    fn proposal_batches_items_and_ends_with_last_offset() {
+        let mut queue = FeedQueue::new(HOME, Incarnation::FIRST);
         assert!(next(&mut queue, FeedOffset::ZERO, None).is_none());
         queue.push(batch(1, 10, 5));
         queue.push(Item::Detached(T, A));
         queue.push(batch(2, 12, 5));
         let proposal = next(&mut queue, offset(9), None).unwrap();
-        let data = Meaning::Data(T, A);
-        let meanings = [data, Meaning::Detach(T, A), data, Meaning::Offset];
-        assert_eq!(proposal.meanings, meanings);
+        let data = CommandKind::Data(T, A);
+        let kinds = [data, CommandKind::Detach(T, A), data, CommandKind::Offset];
+        assert_eq!(proposal.kinds, kinds);
         assert_eq!(
             proposal.commands[3],
             Offset {
@@ -346,27 +359,27 @@ mod tests {
     }
 
     #[test]
-    fn a_proposal_is_bounded_and_catching_up_moves_no_offset() {
-        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+    fn proposal_bytes_are_bounded_and_catch_up_keeps_offset() {
+        let mut queue = FeedQueue::new(HOME, Incarnation::FIRST);
         queue.push(batch(1, 10, PROPOSAL_BYTES_MAX));
         queue.push(batch(2, 10, 5));
         let first = next(&mut queue, offset(10), None).unwrap();
-        assert_eq!(first.meanings, [Meaning::Data(T, A)]);
+        assert_eq!(first.kinds, [CommandKind::Data(T, A)]);
         assert_eq!(next(&mut queue, offset(10), None).unwrap().number, Some(2));
     }
 
     /// Invariant 1.
     #[test]
-    fn stream_that_begins_anew_detaches_any_number_before_its_offset() {
-        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+    fn new_stream_detaches_any_number_before_its_offset() {
+        let mut queue = FeedQueue::new(HOME, Incarnation::FIRST);
         let attached = (0..20_000).map(|tenant| (TenantNumber::new(tenant), A)).collect();
-        queue.begins(offset(10), attached);
+        queue.begin_stream(offset(10), attached);
         let mut detached = 0;
         loop {
             let proposal = next(&mut queue, FeedOffset::ZERO, None).unwrap();
             assert!(proposal.commands.len() <= PROPOSAL_COMMANDS_MAX + 1);
-            detached += proposal.meanings.len();
-            if proposal.meanings.last() == Some(&Meaning::Offset) {
+            detached += proposal.kinds.len();
+            if proposal.kinds.last() == Some(&CommandKind::Offset) {
                 break;
             }
         }
@@ -375,9 +388,9 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_was_built_anew_is_swapped_in_before_it_is_attached() {
-        let mut queue = Queue::new(HOME, Incarnation::FIRST);
-        let attached = Attached {
+    fn seeded_copy_is_swapped_in_before_attach() {
+        let mut queue = FeedQueue::new(HOME, Incarnation::FIRST);
+        let attached = AttachedTenant {
             tenant: T,
             epoch: Epoch::FIRST,
             number: A,
@@ -387,15 +400,15 @@ mod tests {
         };
         queue.push(Item::Attached(attached));
         let proposal = next(&mut queue, offset(10), Some(SeedNumber(2))).unwrap();
-        assert_eq!(proposal.meanings, [Meaning::Swap(T, A), Meaning::Attach(T, A)]);
+        assert_eq!(proposal.kinds, [CommandKind::Swap(T, A), CommandKind::Attach(T, A)]);
     }
 
     #[test]
-    fn an_attempt_has_the_number_behind_the_last_one() {
-        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+    fn begin_takes_the_next_attach_number() {
+        let mut queue = FeedQueue::new(HOME, Incarnation::FIRST);
         queue.push(Item::Begin(T));
         let proposal = next(&mut queue, offset(10), None).unwrap();
-        assert_eq!(proposal.meanings, [Meaning::Begin(T)]);
+        assert_eq!(proposal.kinds, [CommandKind::Begin(T)]);
         let begin = BeginAttach {
             tenant: T,
             home: HOME,
@@ -408,8 +421,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_counts_with_what_came_before_it() {
-        let mut queue = Queue::new(HOME, Incarnation::FIRST);
+    fn pong_is_proposed_after_earlier_items() {
+        let mut queue = FeedQueue::new(HOME, Incarnation::FIRST);
         let proof = Proof {
             as_of: std::time::Duration::ZERO,
             offset: offset(9),
@@ -419,8 +432,8 @@ mod tests {
         queue.push(Item::Pong(proof));
         let proposal = next(&mut queue, offset(9), None).unwrap();
         assert_eq!(
-            (&proposal.meanings[..], &proposal.proofs[..]),
-            (&[Meaning::Detach(T, A)][..], &[proof][..])
+            (&proposal.kinds[..], &proposal.proofs[..]),
+            (&[CommandKind::Detach(T, A)][..], &[proof][..])
         );
         queue.push(Item::Pong(proof));
         let alone = next(&mut queue, offset(9), None).unwrap();

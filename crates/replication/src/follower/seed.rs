@@ -1,4 +1,4 @@
-//! Seeding from the follower's side: chunks of a second connection become entries of the own log.
+//! The follower's end of a seed: chunks from a second connection become entries of the group's log.
 
 use std::sync::Arc;
 
@@ -8,132 +8,139 @@ use stead_state::{
     codec::{Malformed, Reader},
     lineage::Lineage,
     shard::{
-        answer::Answer,
+        apply_result::ApplyResult,
         command::{Command, Seed, kind},
-        incoming::{Unacceptable, check_part},
-        record::{ClientsLoaded, SeedNumber, Shadow},
+        feed_validation::{InvalidFeedData, check_chunk},
+        record::{ClientsLoaded, SeedNumber, ShadowCopy},
     },
 };
 use stead_types::{DirectoryVersion, Epoch, GroupId, NodeId, Revision, TenantNumber};
 use tonic::Streaming;
 
 use super::CLASS;
-use crate::{local::Local, payload::Unpacker, peers::Peers, wire};
+use crate::{feed_clients::FeedClients, group_context::GroupContext, payload::PayloadDecompressor, wire};
 
-/// Builds a copy of a tenant beside the live one, or goes on with it unless it is to be `fresh`. Returns whether all its
-/// chunks are in.
-pub(crate) async fn seed(
-    local: Arc<Local>,
-    peers: Arc<Peers>,
-    home: GroupId,
-    (tenant, mut fresh): (TenantNumber, bool),
-) -> bool {
-    let mut nodes = peers.voters(home);
+/// The tenant to seed from its home.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeedTarget {
+    pub(crate) home: GroupId,
+    pub(crate) tenant: TenantNumber,
+    /// Whether the seed is to begin anew, instead of resuming the copy that is being built.
+    pub(crate) fresh: bool,
+}
+
+/// Builds a copy of a tenant beside the live one. Returns whether all its chunks are in the log.
+pub(crate) async fn seed(context: Arc<GroupContext>, feed_clients: Arc<FeedClients>, mut target: SeedTarget) -> bool {
+    let home = target.home;
+    let mut nodes = feed_clients.voters(home);
     let mut tries = 0..2 * nodes.len();
     while !nodes.is_empty() && tries.next().is_some() {
         let node = nodes.remove(0);
-        match Box::pin(from(&local, &peers, (home, node), (tenant, fresh))).await {
+        match Box::pin(seed_from(&context, &feed_clients, node, target)).await {
             Ok(()) => return true,
-            Err(Failed::Void) if !fresh => {
-                fresh = true;
+            Err(SeedError::Void) if !target.fresh => {
+                target.fresh = true;
                 nodes.insert(0, node);
             }
-            Err(Failed::NotLeader(Some(leader))) if leader != node => {
+            Err(SeedError::NotLeader(Some(leader))) if leader != node => {
                 nodes.retain(|other| *other != leader);
                 nodes.insert(0, leader);
             }
-            Err(Failed::NotLeader(_) | Failed::Unreachable) => {}
-            Err(Failed::Unacceptable(why)) => {
-                local.unacceptable(home, tenant, &why);
+            Err(SeedError::NotLeader(_) | SeedError::Unreachable) => {}
+            Err(SeedError::InvalidData(why)) => {
+                context.report_invalid_data(home, target.tenant, &why);
                 return false;
             }
-            Err(Failed::Refused | Failed::Void) => return false,
+            Err(SeedError::Refused | SeedError::Void) => return false,
         }
     }
     false
 }
 
-enum Failed {
+/// Reason why a seed from one node failed.
+enum SeedError {
     /// Another node leads the home.
     NotLeader(Option<NodeId>),
     /// The connection broke.
     Unreachable,
-    /// The home refused, or nothing can be asked for or proposed.
+    /// The home refused, or nothing can be requested or proposed.
     Refused,
-    /// The own log did not take a chunk: it belongs to another seed than the one that is under way.
+    /// A chunk was void in the log: it belongs to another seed than the present one.
     Void,
-    /// What the home has sent must not be proposed.
-    Unacceptable(Unacceptable),
+    /// The home has sent invalid data, which must not be proposed.
+    InvalidData(InvalidFeedData),
 }
 
-impl From<Unacceptable> for Failed {
-    fn from(why: Unacceptable) -> Self {
-        Self::Unacceptable(why)
+impl From<InvalidFeedData> for SeedError {
+    fn from(why: InvalidFeedData) -> Self {
+        Self::InvalidData(why)
     }
 }
 
-async fn from(
-    local: &Local,
-    peers: &Peers,
-    (home, node): (GroupId, NodeId),
-    (tenant, fresh): (TenantNumber, bool),
-) -> Result<(), Failed> {
-    let mut session = Session::of(local, home, tenant, fresh).ok_or(Failed::Refused)?;
-    let mut client = peers.client_alone(node).ok_or(Failed::Unreachable)?;
+async fn seed_from(
+    context: &GroupContext,
+    feed_clients: &FeedClients,
+    node: NodeId,
+    target: SeedTarget,
+) -> Result<(), SeedError> {
+    let mut session = SeedSession::of(context, target).ok_or(SeedError::Refused)?;
+    let mut client = feed_clients.dedicated_client(node).ok_or(SeedError::Unreachable)?;
     let broken = |status: tonic::Status| {
-        local.alarms.note(&status);
-        Failed::Unreachable
+        context.alarms.record_status(&status);
+        SeedError::Unreachable
     };
-    let request = session.request(local.id());
+    let request = session.request(context.id());
     let mut chunks: Streaming<_> = client.seed(request).await.map_err(broken)?.into_inner();
-    let mut unpacker = Unpacker::new();
+    let mut decompressor = PayloadDecompressor::new();
     while let Some(response) = chunks.message().await.map_err(broken)? {
         match response.message {
             Some(seed_response::Message::Begun(begun)) => {
-                let command = session.begun(begun, local.views.version())?.encode();
-                propose(local, home, command).await?;
+                let command = session.begin(begun, context.directory_view.version())?.encode();
+                propose(context, target.home, command).await?;
             }
-            Some(seed_response::Message::Chunk(chunk)) => take_in(local, &mut unpacker, &session, chunk).await?,
+            Some(seed_response::Message::Chunk(chunk)) => {
+                propose_chunk(context, &mut decompressor, &session, chunk).await?
+            }
             Some(seed_response::Message::NotLeader(other)) => {
-                return Err(Failed::NotLeader(
+                return Err(SeedError::NotLeader(
                     (other.leader != 0).then_some(NodeId::new(other.leader)),
                 ));
             }
-            Some(seed_response::Message::Refused(_)) => return Err(Failed::Refused),
+            Some(seed_response::Message::Refused(_)) => return Err(SeedError::Refused),
             None => {}
         }
     }
     Ok(())
 }
 
-/// The seed that is asked for, and where it is: it goes on with the copy being built, if there is one and it is not to be
-/// fresh, else it is a new one.
+/// State of a requested seed. It resumes the copy that is being built, if there is one and it is not to be fresh.
 #[derive(Debug)]
-struct Session {
+struct SeedSession {
     home: GroupId,
     tenant: TenantNumber,
     epoch: Epoch,
     number: SeedNumber,
-    goes_on: Option<Shadow>,
+    resumed: Option<ShadowCopy>,
     clients: ClientsLoaded,
     /// Its first revision, once it has begun.
     first: Option<Revision>,
 }
 
-impl Session {
-    /// Works out what to ask for; `None` for a tenant that is not held, or if the own rows are closed.
-    fn of(local: &Local, home: GroupId, tenant: TenantNumber, fresh: bool) -> Option<Self> {
-        let asked = local.machine.read(|held| {
+impl SeedSession {
+    /// Returns the seed to request; `None` for a tenant that is not held, or if this node's rows are closed.
+    fn of(context: &GroupContext, target: SeedTarget) -> Option<Self> {
+        let SeedTarget { home, tenant, fresh } = target;
+        let asked = context.machine.read(|held| {
             let record = held.record(tenant)?;
-            let goes_on = record.shadow.clone().filter(|_| !fresh);
+            let resumed = record.shadow.clone().filter(|_| !fresh);
             let clients = held.shard().clients_loaded(tenant).filter(|_| !fresh);
             Some(Self {
                 home,
                 tenant,
                 epoch: record.epoch,
-                number: goes_on.as_ref().map_or(record.seeds.next(), |shadow| shadow.number),
-                first: goes_on.as_ref().map(|shadow| shadow.seed),
-                goes_on,
+                number: resumed.as_ref().map_or(record.seeds.next(), |shadow| shadow.number),
+                first: resumed.as_ref().map(|shadow| shadow.seed),
+                resumed,
                 clients: clients.unwrap_or_default(),
             })
         });
@@ -141,7 +148,7 @@ impl Session {
     }
 
     fn request(&self, follower: GroupId) -> SeedRequest {
-        let shadow = self.goes_on.as_ref();
+        let shadow = self.resumed.as_ref();
         SeedRequest {
             follower_group: follower.get(),
             home_group: self.home.get(),
@@ -154,12 +161,12 @@ impl Session {
         }
     }
 
-    /// Takes in that it has begun; returns the command that begins the new copy, as of this view.
-    fn begun(&mut self, begun: SeedBegun, version: DirectoryVersion) -> Result<Seed, Unacceptable> {
+    /// Records that the home has begun the seed; returns the command that begins the new copy, as of this view.
+    fn begin(&mut self, begun: SeedBegun, version: DirectoryVersion) -> Result<Seed, InvalidFeedData> {
         let first = Revision::from_u64(begun.first);
-        // A seed begins once, and one that is gone on with has begun.
+        // A seed begins once, and a resumed one has begun.
         if self.first.is_some() || first.epoch() > self.epoch {
-            return Err(Unacceptable::OtherSession);
+            return Err(InvalidFeedData::OtherSession);
         }
         let mut reader = Reader::new(begun.lineage, "lineage");
         let lineage = Lineage::decode(&mut reader)?;
@@ -176,15 +183,15 @@ impl Session {
         })
     }
 
-    /// Checks a part of what has begun. In the log it would be read by every replica.
-    fn check(&self, command: &Bytes) -> Result<(), Unacceptable> {
+    /// Checks a chunk command of the seed, before every replica reads it from the log.
+    fn check_chunk(&self, command: &Bytes) -> Result<(), InvalidFeedData> {
         let malformed = Malformed { what: "seed" };
         let (kind, bytes) = (*command.first().ok_or(malformed)?, command.slice(1..));
         if kind != kind::CHUNK {
-            return Err(Unacceptable::OtherSession);
+            return Err(InvalidFeedData::OtherSession);
         }
         let Command::Chunk(chunk) = Command::decode(kind, bytes)? else {
-            return Err(Unacceptable::OtherSession);
+            return Err(InvalidFeedData::OtherSession);
         };
         let (sent, own) = (
             (chunk.home, chunk.tenant, chunk.epoch, chunk.number),
@@ -193,35 +200,44 @@ impl Session {
         let first = self
             .first
             .filter(|_| sent == own && chunk.read_at.epoch() <= chunk.epoch);
-        let first = first.ok_or(Unacceptable::OtherSession)?;
-        check_part(&chunk.part, chunk.epoch, first, chunk.read_at)
+        let first = first.ok_or(InvalidFeedData::OtherSession)?;
+        check_chunk(&chunk.part, chunk.epoch, first, chunk.read_at)
     }
 }
 
-async fn take_in(local: &Local, unpacker: &mut Unpacker, session: &Session, chunk: SeedChunk) -> Result<(), Failed> {
+/// Decompresses, checks and proposes a chunk.
+async fn propose_chunk(
+    context: &GroupContext,
+    decompressor: &mut PayloadDecompressor,
+    session: &SeedSession,
+    chunk: SeedChunk,
+) -> Result<(), SeedError> {
     let malformed = Malformed {
         what: "compressed chunk of a seed",
     };
-    let command = unpacker
-        .unpack(chunk.payload, chunk.raw_len)
-        .map_err(|_| Unacceptable::Unreadable(malformed))?;
-    session.check(&command)?;
-    propose(local, session.home, command).await
+    let command = decompressor
+        .decompress(chunk.payload, chunk.raw_len)
+        .map_err(|_| InvalidFeedData::Unreadable(malformed))?;
+    session.check_chunk(&command)?;
+    propose(context, session.home, command).await
 }
 
-async fn propose(local: &Local, home: GroupId, command: Bytes) -> Result<(), Failed> {
+async fn propose(context: &GroupContext, home: GroupId, command: Bytes) -> Result<(), SeedError> {
     let class = CLASS + (1 << 32) + u64::from(home.get());
-    let answers = local
+    let answers = context
         .group
         .propose(class, vec![command])
         .await
-        .map_err(|_| Failed::Refused)?;
-    let is_done =
-        |answer: stead_store::machine::Answer| answer.downcast::<Answer>().is_ok_and(|answer| *answer == Answer::Done);
+        .map_err(|_| SeedError::Refused)?;
+    let is_done = |answer: stead_store::machine::CommandResult| {
+        answer
+            .downcast::<ApplyResult>()
+            .is_ok_and(|answer| *answer == ApplyResult::Done)
+    };
     if answers.into_iter().all(is_done) {
         Ok(())
     } else {
-        Err(Failed::Void)
+        Err(SeedError::Void)
     }
 }
 
@@ -229,7 +245,7 @@ async fn propose(local: &Local, home: GroupId, command: Bytes) -> Result<(), Fai
 mod tests {
     use stead_state::{
         codec::Writer,
-        shard::command::{Chunk, Effect, Operation, Part, Write},
+        shard::command::{Chunk, ChunkContent, Effect, Operation, Write},
     };
     use stead_types::Sequence;
 
@@ -237,15 +253,15 @@ mod tests {
 
     const HOME: GroupId = GroupId::new(3);
     const T: TenantNumber = TenantNumber::new(7);
-    const OTHER: Unacceptable = Unacceptable::OtherSession;
+    const OTHER: InvalidFeedData = InvalidFeedData::OtherSession;
 
-    fn session() -> Session {
-        Session {
+    fn session() -> SeedSession {
+        SeedSession {
             home: HOME,
             tenant: T,
             epoch: Epoch::FIRST,
             number: SeedNumber(5),
-            goes_on: None,
+            resumed: None,
             clients: ClientsLoaded::default(),
             first: None,
         }
@@ -265,14 +281,14 @@ mod tests {
     }
 
     /// Returns a session whose seed has begun.
-    fn begun_session() -> Session {
+    fn begun_session() -> SeedSession {
         let mut session = session();
-        session.begun(begun(first()), DirectoryVersion::ZERO).unwrap();
+        session.begin(begun(first()), DirectoryVersion::ZERO).unwrap();
         session
     }
 
     fn chunk() -> Chunk {
-        let part = Part::Changes {
+        let part = ChunkContent::Changes {
             after: Sequence::ZERO,
             up_to: first().sequence(),
             changes: Vec::new(),
@@ -288,27 +304,27 @@ mod tests {
     }
 
     #[test]
-    fn seed_begins_once_and_goes_on_with_its_own_parts() {
+    fn seed_begins_once_and_accepts_its_own_chunks() {
         let mut session = session();
-        assert_eq!(session.check(&chunk().encode()), Err(OTHER), "it has not begun");
+        assert_eq!(session.check_chunk(&chunk().encode()), Err(OTHER), "it has not begun");
         let version = DirectoryVersion {
             incarnation: stead_types::Incarnation::FIRST,
             index: 77,
         };
-        let seed = session.begun(begun(first()), version).unwrap();
+        let seed = session.begin(begun(first()), version).unwrap();
         assert_eq!((seed.tenant, seed.home, seed.epoch), (T, HOME, Epoch::FIRST));
         assert_eq!(
             (seed.version, seed.number, seed.first),
             (version, SeedNumber(5), first())
         );
-        assert_eq!(session.check(&chunk().encode()), Ok(()));
-        assert_eq!(session.begun(begun(first()), version), Err(OTHER), "it has begun");
+        assert_eq!(session.check_chunk(&chunk().encode()), Ok(()));
+        assert_eq!(session.begin(begun(first()), version), Err(OTHER), "it has begun");
     }
 
     #[test]
-    fn part_of_another_tenant_home_epoch_or_seed_is_refused() {
+    fn chunk_of_another_tenant_epoch_or_seed_is_refused() {
         let session = begun_session();
-        let refused = |chunk: Chunk| session.check(&chunk.encode()).unwrap_err();
+        let refused = |chunk: Chunk| session.check_chunk(&chunk.encode()).unwrap_err();
         let (tenant, home, epoch) = (TenantNumber::new(8), GroupId::new(4), Epoch::new(2).unwrap());
         assert_eq!(refused(Chunk { tenant, ..chunk() }), OTHER);
         assert_eq!(refused(Chunk { home, ..chunk() }), OTHER);
@@ -321,9 +337,9 @@ mod tests {
     }
 
     #[test]
-    fn beginning_of_a_later_epoch_or_without_a_lineage_is_refused() {
+    fn begin_with_later_epoch_or_cut_lineage_is_refused() {
         let later = Revision::new(Epoch::new(2).unwrap(), first().sequence());
-        let refused = |begun| session().begun(begun, DirectoryVersion::ZERO).unwrap_err();
+        let refused = |begun| session().begin(begun, DirectoryVersion::ZERO).unwrap_err();
         assert_eq!(refused(begun(later)), OTHER);
         let whole = begun(first());
         for end in 0..whole.lineage.len() {
@@ -332,21 +348,27 @@ mod tests {
                 lineage,
                 ..whole.clone()
             });
-            assert!(matches!(cut, Unacceptable::Unreadable(_)), "cut at {end}: {cut:?}");
+            assert!(matches!(cut, InvalidFeedData::Unreadable(_)), "cut at {end}: {cut:?}");
         }
     }
 
     #[test]
-    fn bytes_that_are_no_part_of_a_seed_are_refused() {
+    fn malformed_chunk_is_refused() {
         let session = begun_session();
         let write = Write::new(T, None, Operation::new("k", Effect::Delete)).encode();
-        assert_eq!(session.check(&write), Err(OTHER));
-        assert!(matches!(session.check(&Bytes::new()), Err(Unacceptable::Unreadable(_))));
+        assert_eq!(session.check_chunk(&write), Err(OTHER));
+        assert!(matches!(
+            session.check_chunk(&Bytes::new()),
+            Err(InvalidFeedData::Unreadable(_))
+        ));
         let whole = chunk().encode();
         for end in 1..whole.len() {
-            let cut = session.check(&whole.slice(..end));
-            assert!(matches!(cut, Err(Unacceptable::Unreadable(_))), "cut at {end}: {cut:?}");
+            let cut = session.check_chunk(&whole.slice(..end));
+            assert!(
+                matches!(cut, Err(InvalidFeedData::Unreadable(_))),
+                "cut at {end}: {cut:?}"
+            );
         }
-        assert!(session.check(&Bytes::from_static(b"\xc8?")).is_err());
+        assert!(session.check_chunk(&Bytes::from_static(b"\xc8?")).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! One stream: waits, takes in what came, proposes it, acknowledges what was applied.
+//! The follower's end of one stream: queues the home's messages, proposes them, acknowledges what was applied.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,12 +16,12 @@ use stead_state::{
     freshness::Proof,
     lineage::Lineage,
     shard::{
-        digest::{Differs, Digests},
-        incoming::Unacceptable,
-        record::{AttachNumber, Record},
+        digest::{DigestMismatch, Digests},
+        feed_validation::InvalidFeedData,
+        record::{AttachNumber, TenantRecord},
     },
 };
-use stead_store::{group_rows::HalfChanged, machine::Answer};
+use stead_store::{group_rows::IncompleteChange, machine::CommandResult};
 use stead_types::{
     Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
     planted::{self, Bug},
@@ -34,144 +34,152 @@ use tonic::{Status, Streaming};
 
 use super::{
     CLASS,
-    connect::{Open, connect, position},
-    flux::Flux,
-    incoming::{Incoming, LastAttempt, check_attempt},
-    outcome::Outcome,
-    pings::Pings,
-    queue::{self, Attached, Item, Proposal, Queue},
-    seed,
+    attach_scheduler::AttachScheduler,
+    connect::{OpenStream, connect, position},
+    feed_checker::{FeedChecker, LastAttempt, check_attempt},
+    outcome::ProposalOutcome,
+    pings::SentPings,
+    queue::{self, AttachedTenant, FeedQueue, FollowerProposal, Item},
+    seed::{self, SeedTarget},
 };
 use crate::{
-    local::Local,
-    payload::Unpacker,
-    peers::Peers,
+    feed_clients::FeedClients,
+    group_context::GroupContext,
+    payload::PayloadDecompressor,
     source::{BATCH_LEN_MAX, BATCH_PARTS_MAX},
-    wire::{self, Garbled, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
+    wire::{
+        self, InvalidMessage, MessageToFollower, MessageToHome, SubscribeRequest, SubscribeResponse, TenantPosition,
+    },
 };
 
-/// How long a proposal waits that found too much waiting.
+/// Pause before a proposal that met a full proposal queue is repeated.
 const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// How long a stream is not opened again that could not be read.
-const GARBLED_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
+/// Pause before a stream is opened again after an invalid message.
+const INVALID_MESSAGE_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// A stream that ended sooner than this is not opened again at once, but after a wait that doubles each time.
-const SHORT_LIFE: std::time::Duration = std::time::Duration::from_secs(1);
+/// Lifetime below which a stream is not opened again at once, but after a pause that doubles each time.
+const SHORT_LIFETIME: std::time::Duration = std::time::Duration::from_secs(1);
+/// Shortest pause before a stream is opened again that lived shorter than [`SHORT_LIFETIME`].
 const REOPEN_PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(5);
 
-type Seed = BoxFuture<'static, (TenantNumber, bool)>;
-type UnderWay = BoxFuture<'static, (Proposal, Result<Vec<Answer>, ProposeError>)>;
+type SeedTask = BoxFuture<'static, (TenantNumber, bool)>;
+type PendingProposal = BoxFuture<'static, (FollowerProposal, Result<Vec<CommandResult>, ProposeError>)>;
 
-/// Follows one home, from stream to stream, until the own rows are closed.
-pub(crate) async fn run(local: Arc<Local>, peers: Arc<Peers>, home: GroupId) {
-    let (mut flux, mut seeds, mut hint) = (Flux::default(), FuturesUnordered::new(), None);
+/// Task that follows one home, from stream to stream, until this node's rows are closed.
+pub(crate) async fn run(context: Arc<GroupContext>, feed_clients: Arc<FeedClients>, home: GroupId) {
+    let (mut scheduler, mut seeds, mut hint) = (AttachScheduler::default(), FuturesUnordered::new(), None);
     let mut pause = REOPEN_PAUSE_MIN;
     loop {
-        let open = Box::pin(connect(&local, &peers, home, &mut hint)).await;
-        flux.opened();
+        let open = Box::pin(connect(&context, &feed_clients, home, &mut hint)).await;
+        scheduler.reset_asked();
         // A node whose rows are closed stops.
-        let Ok(mut stream) = Stream::new(local.clone(), peers.clone(), home, open) else {
+        let Ok(mut stream) = FollowerStream::new(context.clone(), feed_clients.clone(), home, open) else {
             return;
         };
         stream.seeds = seeds;
-        stream.flux = flux;
-        local.freshness.connected(home, true);
-        let opened = Instant::now();
-        let end = Box::pin(stream.go()).await;
-        local.freshness.connected(home, false);
-        tracing::debug!(group = %local.id(), %home, ?end, "stream ended");
-        if let End::Garbled(garbled) = &end {
-            local.garbled(home, garbled);
-            tokio::time::sleep(GARBLED_PAUSE).await;
+        stream.scheduler = scheduler;
+        context.freshness.set_connected(home, true);
+        let opened_at = Instant::now();
+        let end = Box::pin(stream.run_until_end()).await;
+        context.freshness.set_connected(home, false);
+        tracing::debug!(group = %context.id(), %home, ?end, "stream ended");
+        if let StreamEnd::InvalidMessage(invalid) = &end {
+            context.report_invalid_stream(home, invalid);
+            tokio::time::sleep(INVALID_MESSAGE_PAUSE).await;
         }
-        if let Some(under_way) = stream.under_way.take() {
-            // It may attach tenants, which the next stream must be opened with. What it came to is read from records.
-            drop(under_way.await);
+        if let Some(pending) = stream.pending.take() {
+            // It may attach tenants, which the next stream must be opened with. Its outcome is read from records.
+            drop(pending.await);
         }
-        (flux, seeds) = (stream.flux, stream.seeds);
-        if let End::NotLeader(leader) = end {
+        (scheduler, seeds) = (stream.scheduler, stream.seeds);
+        if let StreamEnd::NotLeader(leader) = end {
             hint = leader;
         }
-        if opened.elapsed() < SHORT_LIFE {
-            // It may be refused again for what this side says: opening costs both sides a list of all tenants.
+        if opened_at.elapsed() < SHORT_LIFETIME {
+            // It may be refused again for the same reason, and each open costs both sides a listing of all tenants.
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(GARBLED_PAUSE);
+            pause = (pause * 2).min(INVALID_MESSAGE_PAUSE);
         } else {
             pause = REOPEN_PAUSE_MIN;
         }
     }
 }
 
-/// Why a stream ended.
+/// Reason for the end of a stream.
 #[derive(Debug)]
-enum End {
+enum StreamEnd {
     /// Another node leads the home, or none.
     NotLeader(Option<stead_types::NodeId>),
-    /// It broke, or its sender ended it.
+    /// The connection broke, or the home ended it.
     Broken,
-    /// What came is not what should.
-    Garbled(Garbled),
-    /// The own group did not take a proposal.
-    NotTaken(#[expect(dead_code, reason = "shown in logs")] ProposeError),
-    /// The own rows are closed.
-    HalfChanged(#[expect(dead_code, reason = "shown in logs")] HalfChanged),
+    /// A message was invalid.
+    InvalidMessage(InvalidMessage),
+    /// This group did not commit a proposal.
+    NotCommitted(#[expect(dead_code, reason = "shown in logs")] ProposeError),
+    /// This node's rows are closed.
+    IncompleteChange(#[expect(dead_code, reason = "shown in logs")] IncompleteChange),
 }
 
-impl From<HalfChanged> for End {
-    fn from(half_changed: HalfChanged) -> Self {
-        Self::HalfChanged(half_changed)
+impl From<IncompleteChange> for StreamEnd {
+    fn from(incomplete: IncompleteChange) -> Self {
+        Self::IncompleteChange(incomplete)
     }
 }
 
-impl From<Garbled> for End {
-    fn from(garbled: Garbled) -> Self {
-        Self::Garbled(garbled)
+impl From<InvalidMessage> for StreamEnd {
+    fn from(invalid: InvalidMessage) -> Self {
+        Self::InvalidMessage(invalid)
     }
 }
 
+/// Event that the stream waits for.
 enum Wake {
-    Said(Result<Option<SubscribeResponse>, Status>),
-    Proposed(Proposal, Result<Vec<Answer>, ProposeError>),
+    Message(Result<Option<SubscribeResponse>, Status>),
+    Proposed(FollowerProposal, Result<Vec<CommandResult>, ProposeError>),
     Seeded(TenantNumber, bool),
     PingDue,
-    Busy,
+    FreshnessDemand,
     Applied,
-    Due,
+    AttachDue,
 }
 
-/// One open stream.
-struct Stream {
-    local: Arc<Local>,
-    peers: Arc<Peers>,
+/// The follower's end of one open stream.
+struct FollowerStream {
+    context: Arc<GroupContext>,
+    feed_clients: Arc<FeedClients>,
     home: GroupId,
     to_home: mpsc::Sender<SubscribeRequest>,
     from_home: Streaming<SubscribeResponse>,
     applied: watch::Receiver<u64>,
-    unpacker: Unpacker,
-    queue: Queue,
-    under_way: Option<UnderWay>,
-    flux: Flux,
-    seeds: FuturesUnordered<Seed>,
-    /// What has come of whom.
-    incoming: Incoming,
-    /// Tenants whose new copy differed from the home: the next one is built from the beginning.
-    unlike: BTreeSet<TenantNumber>,
-    /// The shard's count of changes of who is detached, as of the last look.
-    seen: Option<u64>,
-    pings: Pings,
-    pinged: Option<Instant>,
-    /// When records came last.
-    busy: Option<Instant>,
+    decompressor: PayloadDecompressor,
+    queue: FeedQueue,
+    pending: Option<PendingProposal>,
+    scheduler: AttachScheduler,
+    seeds: FuturesUnordered<SeedTask>,
+    checker: FeedChecker,
+    /// Tenants whose seeded copy cannot be used: the next one is seeded from the beginning.
+    needs_fresh_seed: BTreeSet<TenantNumber>,
+    /// The shard's count of detachments at the last refresh.
+    detached_seen: Option<u64>,
+    pings: SentPings,
+    pinged_at: Option<Instant>,
+    /// Time of the last records.
+    records_at: Option<Instant>,
 }
 
-impl Stream {
-    fn new(local: Arc<Local>, peers: Arc<Peers>, home: GroupId, open: Open) -> Result<Self, HalfChanged> {
+impl FollowerStream {
+    fn new(
+        context: Arc<GroupContext>,
+        feed_clients: Arc<FeedClients>,
+        home: GroupId,
+        open: OpenStream,
+    ) -> Result<Self, IncompleteChange> {
         let incarnation = Incarnation(open.opened.incarnation);
-        let mut queue = Queue::new(home, incarnation);
+        let mut queue = FeedQueue::new(home, incarnation);
         if let Some(begins) = open.opened.begins {
-            let attached = local.machine.read(|held| {
-                let of_home = |record: &Record| record.session.filter(|session| session.home == home);
+            let attached = context.machine.read(|held| {
+                let of_home = |record: &TenantRecord| record.session.filter(|session| session.home == home);
                 let records = held.shard().records();
                 let attached = records.filter_map(|(tenant, record)| Some((tenant, of_home(record)?.number)));
                 attached.collect::<Vec<_>>()
@@ -180,31 +188,31 @@ impl Stream {
                 incarnation: Incarnation(begins.incarnation),
                 index: begins.index,
             };
-            queue.begins(offset, attached);
+            queue.begin_stream(offset, attached);
         }
         Ok(Self {
-            applied: local.group.applied(),
-            local,
-            peers,
+            applied: context.group.applied(),
+            context,
+            feed_clients,
             home,
             to_home: open.to_home,
             from_home: open.from_home,
-            unpacker: Unpacker::new(),
+            decompressor: PayloadDecompressor::new(),
             queue,
-            under_way: None,
-            flux: Flux::default(),
+            pending: None,
+            scheduler: AttachScheduler::default(),
             seeds: FuturesUnordered::new(),
-            incoming: Incoming::default(),
-            unlike: BTreeSet::new(),
-            seen: None,
-            pings: Pings::default(),
-            pinged: None,
-            busy: None,
+            checker: FeedChecker::default(),
+            needs_fresh_seed: BTreeSet::new(),
+            detached_seen: None,
+            pings: SentPings::default(),
+            pinged_at: None,
+            records_at: None,
         })
     }
 
-    /// Goes on until the stream ends.
-    async fn go(&mut self) -> End {
+    /// Acts and waits in turn until the stream ends.
+    async fn run_until_end(&mut self) -> StreamEnd {
         loop {
             if let Err(end) = self.act() {
                 return end;
@@ -216,84 +224,85 @@ impl Stream {
         }
     }
 
-    /// Waits for something to do. May be dropped at any time.
+    /// Waits for the next event. May be dropped at any time.
     async fn wait(&mut self) -> Wake {
-        let freshness = self.local.freshness.clone();
+        let freshness = self.context.freshness.clone();
         let ping_at = self
-            .pinged
-            .map_or_else(Instant::now, |at| at + freshness.interval(self.busy));
-        // What is due is done between proposals.
-        let due = self.flux.next_due().filter(|_| self.under_way.is_none());
-        let under_way: OptionFuture<_> = self.under_way.as_mut().into();
+            .pinged_at
+            .map_or_else(Instant::now, |at| at + freshness.interval(self.records_at));
+        // Due actions are done between proposals.
+        let due = self.scheduler.next_due().filter(|_| self.pending.is_none());
+        let pending: OptionFuture<_> = self.pending.as_mut().into();
         tokio::select! {
             biased;
-            Some((proposal, answers)) = under_way => Wake::Proposed(proposal, answers),
-            said = self.from_home.message() => Wake::Said(said),
+            Some((proposal, answers)) = pending => Wake::Proposed(proposal, answers),
+            message = self.from_home.message() => Wake::Message(message),
             Some((tenant, complete)) = self.seeds.next(), if !self.seeds.is_empty() => Wake::Seeded(tenant, complete),
             Ok(()) = self.applied.changed() => Wake::Applied,
-            () = freshness.wanted() => Wake::Busy,
+            () = freshness.demand_began() => Wake::FreshnessDemand,
             () = sleep_until(ping_at) => Wake::PingDue,
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::AttachDue,
         }
     }
 
-    fn step(&mut self, wake: Wake) -> Result<(), End> {
+    fn step(&mut self, wake: Wake) -> Result<(), StreamEnd> {
         match wake {
-            Wake::Said(Ok(Some(response))) => self.said(response),
-            Wake::Said(Ok(None)) => Err(End::Broken),
-            Wake::Said(Err(status)) => {
-                self.local.alarms.note(&status);
-                Err(End::Broken)
+            Wake::Message(Ok(Some(response))) => self.handle_message(response),
+            Wake::Message(Ok(None)) => Err(StreamEnd::Broken),
+            Wake::Message(Err(status)) => {
+                self.context.alarms.record_status(&status);
+                Err(StreamEnd::Broken)
             }
             Wake::Proposed(proposal, Ok(answers)) => {
-                self.under_way = None;
-                self.proposed(proposal, answers)
+                self.pending = None;
+                self.handle_proposed(proposal, answers)
             }
             Wake::Proposed(_, Err(error)) => {
-                self.under_way = None;
-                Err(End::NotTaken(error))
+                self.pending = None;
+                Err(StreamEnd::NotCommitted(error))
             }
             Wake::Seeded(tenant, complete) => {
-                self.flux.seeded(tenant, complete, Instant::now());
+                self.scheduler.finish_seed(tenant, complete, Instant::now());
                 Ok(())
             }
-            Wake::PingDue => self.ping(),
-            Wake::Busy | Wake::Applied | Wake::Due => Ok(()),
+            Wake::PingDue => self.send_ping(),
+            Wake::FreshnessDemand | Wake::Applied | Wake::AttachDue => Ok(()),
         }
     }
 
-    /// Does what can be done without waiting.
-    fn act(&mut self) -> Result<(), End> {
+    /// Does all work that needs no waiting.
+    fn act(&mut self) -> Result<(), StreamEnd> {
         self.applied.borrow_and_update();
-        if self.under_way.is_some() {
+        if self.pending.is_some() {
             return Ok(());
         }
-        // The home is told all that the log has: nobody is asked for whom it has still to be told of.
-        self.look()?;
-        let todo = self.flux.todo(Instant::now());
-        for tenant in todo.ask {
+        // The home is told of all detachments in the log before it is asked to attach a tenant again.
+        self.refresh_detached()?;
+        let actions = self.scheduler.next_actions(Instant::now());
+        for tenant in actions.ask {
             self.begin(tenant)?;
         }
-        for tenant in todo.seed {
-            let (local, peers, home) = (self.local.clone(), self.peers.clone(), self.home);
-            let fresh = self.unlike.remove(&tenant);
-            let seed = async move { (tenant, seed::seed(local, peers, home, (tenant, fresh)).await) };
+        for tenant in actions.seed {
+            let (context, feed_clients, home) = (self.context.clone(), self.feed_clients.clone(), self.home);
+            let fresh = self.needs_fresh_seed.remove(&tenant);
+            let target = SeedTarget { home, tenant, fresh };
+            let seed = async move { (tenant, seed::seed(context, feed_clients, target).await) };
             self.seeds.push(seed.boxed());
         }
         self.propose()
     }
 
-    /// Looks who is detached, if that has changed, and tells the home of those who were not before: other entries than
-    /// this stream's end sessions, too.
-    fn look(&mut self) -> Result<(), End> {
-        let (seen, flux, home) = (&mut self.seen, &mut self.flux, self.home);
-        let (offset, detached) = self.local.machine.read(|held| {
+    /// Reads which tenants are detached, if that has changed, and tells the home of new ones: entries of other origin
+    /// than this stream end sessions, too.
+    fn refresh_detached(&mut self) -> Result<(), StreamEnd> {
+        let (seen, scheduler, home) = (&mut self.detached_seen, &mut self.scheduler, self.home);
+        let (offset, detached) = self.context.machine.read(|held| {
             let shard = held.shard();
             let mut detached = Vec::new();
-            let now = Some(shard.detached_changes());
+            let now = Some(shard.detachment_version());
             if std::mem::replace(seen, now) != now {
-                let new = flux.detached(shard.detached(home));
-                let over = |record: &&Record| record.session.is_none() && record.attach > AttachNumber::default();
+                let new = scheduler.set_detached(shard.detached(home));
+                let over = |record: &&TenantRecord| record.session.is_none() && record.attach > AttachNumber::default();
                 let records = new
                     .into_iter()
                     .filter_map(|tenant| Some((tenant, shard.record(tenant).filter(over)?)));
@@ -304,7 +313,7 @@ impl Stream {
         if detached.is_empty() {
             return Ok(());
         }
-        self.send(ToHome::Ack(FeedAck {
+        self.send(MessageToHome::Ack(FeedAck {
             offset: Some(wire::offset_to(offset)),
             batches: 0,
             attached: Vec::new(),
@@ -312,56 +321,56 @@ impl Stream {
         }))
     }
 
-    /// Lets an attempt to attach a tenant begin, if there is a copy to begin with.
-    fn begin(&mut self, tenant: TenantNumber) -> Result<(), End> {
-        match self.standing(tenant)? {
-            Some((_, Standing::At(_))) => self.queue.push(Item::Begin(tenant)),
-            Some((_, Standing::InSeed)) => self.flux.needs_seed(tenant, Instant::now()),
-            Some((_, Standing::Suspect)) => self.flux.refused(tenant, Instant::now()),
-            // Once it is detached it will be found again.
-            None => self.flux.forget(tenant),
+    /// Queues the begin of an attempt to attach a tenant, if there is a copy to begin with.
+    fn begin(&mut self, tenant: TenantNumber) -> Result<(), StreamEnd> {
+        match self.attach_start(tenant)? {
+            Some((_, AttachStart::At(_))) => self.queue.push(Item::Begin(tenant)),
+            Some((_, AttachStart::InSeed)) => self.scheduler.schedule_seed(tenant, Instant::now()),
+            Some((_, AttachStart::Suspect)) => self.scheduler.retry_later(tenant, Instant::now()),
+            // It is not detached; once it is, the refresh finds it.
+            None => self.scheduler.remove(tenant),
         }
         Ok(())
     }
 
     /// Asks the home to attach a tenant, in the attempt that has begun.
-    fn ask(&mut self, tenant: TenantNumber) -> Result<(), End> {
-        let is_begun = self.local.machine.read(|held| {
+    fn ask(&mut self, tenant: TenantNumber) -> Result<(), StreamEnd> {
+        let is_begun = self.context.machine.read(|held| {
             let record = held.record(tenant);
             record.is_some_and(|record| record.session_of(self.home, record.attach).is_some())
         })?;
-        let Some((position, Standing::At(revision))) = self.standing(tenant)?.filter(|_| is_begun) else {
-            // The attempt is over again.
-            self.flux.refused(tenant, Instant::now());
+        let Some((position, AttachStart::At(revision))) = self.attach_start(tenant)?.filter(|_| is_begun) else {
+            // The attempt has ended meanwhile.
+            self.scheduler.retry_later(tenant, Instant::now());
             return Ok(());
         };
-        let position = Some(Position { revision, ..position }.to_message());
-        self.send(ToHome::Attach(FeedAttach { position }))
+        let position = Some(TenantPosition { revision, ..position }.to_message());
+        self.send(MessageToHome::Attach(FeedAttach { position }))
     }
 
-    /// Returns where a tenant of this home that is not attached is, and from where its changes are wanted.
-    fn standing(&self, tenant: TenantNumber) -> Result<Option<(Position, Standing)>, HalfChanged> {
+    /// Returns the position of a detached tenant of this home, and where its attach starts.
+    fn attach_start(&self, tenant: TenantNumber) -> Result<Option<(TenantPosition, AttachStart)>, IncompleteChange> {
         let home = self.home;
-        self.local.machine.read(|held| {
+        self.context.machine.read(|held| {
             let detached = held.record(tenant).filter(|record| record.home() == Some(home));
             let record = detached.filter(|record| !held.shard().is_attached(record))?;
-            Some((position(tenant, record), standing(record)))
+            Some((position(tenant, record), attach_start(record)))
         })
     }
 
-    fn propose(&mut self) -> Result<(), End> {
+    fn propose(&mut self) -> Result<(), StreamEnd> {
         let home = self.home;
-        let (local, queue) = (&self.local, &mut self.queue);
-        let version = local.views.version();
-        let proposal = local.machine.read(|held| {
+        let (context, queue) = (&self.context, &mut self.queue);
+        let version = context.directory_view.version();
+        let proposal = context.machine.read(|held| {
             let committed = held.shard().stream(home);
-            let at = queue::Standing { committed, version };
-            queue.proposal(at, |tenant| held.record(tenant).map(queue::Known::of))
+            let at = queue::ProposalBase { committed, version };
+            queue.proposal(at, |tenant| held.record(tenant).map(queue::RecordSummary::of))
         })?;
         let Some(proposal) = proposal else { return Ok(()) };
-        let group = self.local.group.clone();
+        let group = self.context.group.clone();
         let class = CLASS + u64::from(home.get());
-        let under_way = async move {
+        let pending = async move {
             if proposal.commands.is_empty() {
                 return (proposal, Ok(Vec::new()));
             }
@@ -372,79 +381,86 @@ impl Stream {
                 }
             }
         };
-        self.under_way = Some(under_way.boxed());
+        self.pending = Some(pending.boxed());
         Ok(())
     }
 
-    fn proposed(&mut self, mut proposal: Proposal, answers: Vec<Answer>) -> Result<(), End> {
-        let (home, local) = (self.home, self.local.clone());
-        let outcome = local
+    fn handle_proposed(
+        &mut self,
+        mut proposal: FollowerProposal,
+        answers: Vec<CommandResult>,
+    ) -> Result<(), StreamEnd> {
+        let (home, context) = (self.home, self.context.clone());
+        let outcome = context
             .machine
-            .read(|held| Outcome::read(home, &proposal, answers, &held))?;
+            .read(|held| ProposalOutcome::read(home, &proposal, answers, &held))?;
         for tenant in &outcome.refused {
-            self.flux.refused(*tenant, Instant::now());
+            self.scheduler.retry_later(*tenant, Instant::now());
         }
-        for (tenant, differs) in outcome.unlike.iter().chain(&outcome.unlike_seeds) {
+        for (tenant, differs) in outcome.digest_mismatches.iter().chain(&outcome.seed_mismatches) {
             let of = match differs {
-                Differs::Keys => "live keys",
-                Differs::Outcomes => "idempotency records",
+                DigestMismatch::Keys => "live keys",
+                DigestMismatch::Outcomes => "idempotency records",
             };
-            tracing::error!(group = %local.id(), %home, %tenant, of, "a copy's digest differs from its home's");
+            tracing::error!(group = %context.id(), %home, %tenant, of, "a copy's digest does not match its home's");
         }
-        for (tenant, _) in &outcome.unlike_seeds {
-            self.unlike.insert(*tenant);
-            self.flux.needs_new_seed(*tenant, Instant::now());
+        for (tenant, _) in &outcome.seed_mismatches {
+            self.needs_fresh_seed.insert(*tenant);
+            self.scheduler.schedule_fresh_seed(*tenant, Instant::now());
         }
         for proof in proposal.proofs.drain(..) {
-            local.freshness.answered(home, proof);
+            context.freshness.add_proof(home, proof);
         }
-        local.freshness.advance(home);
+        context.freshness.advance(home);
         if let Some(ack) = outcome.acknowledgement(&proposal) {
-            self.send(ToHome::Ack(ack))?;
+            self.send(MessageToHome::Ack(ack))?;
         }
         outcome.begun.into_iter().try_for_each(|tenant| self.ask(tenant))
     }
 
-    fn said(&mut self, response: SubscribeResponse) -> Result<(), End> {
+    fn handle_message(&mut self, response: SubscribeResponse) -> Result<(), StreamEnd> {
         match response.message {
-            Some(ToFollower::Batch(batch)) => self.batch(batch)?,
-            Some(ToFollower::Attached(attached)) => self.attached(attached)?,
-            Some(ToFollower::Refused(refused)) => self.refused(&refused)?,
-            Some(ToFollower::Pong(pong)) => self.pong(&pong)?,
-            Some(ToFollower::NotLeader(not_leader)) => {
+            Some(MessageToFollower::Batch(batch)) => self.handle_batch(batch)?,
+            Some(MessageToFollower::Attached(attached)) => self.handle_attached(attached)?,
+            Some(MessageToFollower::Refused(refused)) => self.handle_refused(&refused)?,
+            Some(MessageToFollower::Pong(pong)) => self.handle_pong(&pong)?,
+            Some(MessageToFollower::NotLeader(not_leader)) => {
                 let leader = (not_leader.leader != 0).then_some(stead_types::NodeId::new(not_leader.leader));
-                return Err(End::NotLeader(leader));
+                return Err(StreamEnd::NotLeader(leader));
             }
-            Some(ToFollower::Opened(_)) => return Err(Garbled("a stream is opened once").into()),
+            Some(MessageToFollower::Opened(_)) => return Err(InvalidMessage("the stream is already open").into()),
             // A newer home's message.
             None => {}
         }
         Ok(())
     }
 
-    fn batch(&mut self, batch: FeedBatch) -> Result<(), End> {
+    fn handle_batch(&mut self, batch: FeedBatch) -> Result<(), StreamEnd> {
         let offset = wire::offset_from(batch.offset)?;
-        let unreadable = |_| Garbled("payload");
-        let mut raw = self.unpacker.unpack(batch.payload, batch.raw_len).map_err(unreadable)?;
-        // What is longer would never find room in the group's log.
+        let unreadable = |_| InvalidMessage("payload");
+        let mut raw = self
+            .decompressor
+            .decompress(batch.payload, batch.raw_len)
+            .map_err(unreadable)?;
+        // A longer one would not fit into a proposal of the group.
         if raw.len() > BATCH_LEN_MAX || batch.parts.len() > BATCH_PARTS_MAX {
-            return Err(Garbled("batch").into());
+            return Err(InvalidMessage("batch").into());
         }
         let attempts = self.last_attempts(batch.parts.iter().map(|part| part.tenant))?;
         let mut parts = Vec::with_capacity(batch.parts.len());
         for (part, last) in batch.parts.iter().zip(attempts) {
             let len = part.len as usize;
             if len > raw.len() {
-                return Err(Garbled("part").into());
+                return Err(InvalidMessage("part").into());
             }
-            match self.incoming.part(last, part, raw.split_to(len)) {
+            match self.checker.part(last, part, raw.split_to(len)) {
                 Ok(part) => parts.extend(part),
                 // It is detached before the offset passes what it lacks.
-                Err(why) => self.unacceptable((part.tenant, part.attach), last, &why),
+                Err(why) => self.end_session(part.tenant, part.attach, last, &why),
             }
         }
         if !parts.is_empty() {
-            self.busy = Some(Instant::now());
+            self.records_at = Some(Instant::now());
         }
         let number = batch.number;
         self.queue.push(Item::Batch { number, offset, parts });
@@ -452,83 +468,84 @@ impl Stream {
     }
 
     /// Returns the last attempts to attach these tenants, as their records have them.
-    fn last_attempts(&self, tenants: impl Iterator<Item = u64>) -> Result<Vec<Option<LastAttempt>>, HalfChanged> {
-        self.local.machine.read(|held| {
+    fn last_attempts(&self, tenants: impl Iterator<Item = u64>) -> Result<Vec<Option<LastAttempt>>, IncompleteChange> {
+        self.context.machine.read(|held| {
             let last = |tenant| LastAttempt::of(held.record(TenantNumber::new(tenant))?, self.home);
             tenants.map(last).collect()
         })
     }
 
-    fn attached(&mut self, attached: FeedAttached) -> Result<(), End> {
-        let attempt = (attached.tenant, attached.attach);
+    fn handle_attached(&mut self, attached: FeedAttached) -> Result<(), StreamEnd> {
+        let (tenant, attach) = (attached.tenant, attached.attach);
         let last = self.last_attempts(std::iter::once(attached.tenant))?.pop().flatten();
-        let read = read_attached(attached).map_err(Unacceptable::Unreadable);
+        let read = read_attached(attached).map_err(InvalidFeedData::Unreadable);
         let checked = read.and_then(|attached| {
-            check_attempt(last, (attached.epoch, attached.number))?;
+            check_attempt(last, attached.epoch, attached.number)?;
             Ok(attached)
         });
         match checked {
             Ok(attached) => self.queue.push(Item::Attached(attached)),
-            Err(why) => self.unacceptable(attempt, last, &why),
+            Err(why) => self.end_session(tenant, attach, last, &why),
         }
         Ok(())
     }
 
-    /// Ends a tenant's session, because of what its home has sent; it is asked for again, later. The session is the one
-    /// that the record has, whatever the home has named.
-    fn unacceptable(&mut self, (tenant, attach): (u64, u64), last: Option<LastAttempt>, why: &Unacceptable) {
+    /// Ends a tenant's session because of invalid data from its home, and schedules another attempt. The session is the
+    /// one in the record, whatever the home has named.
+    fn end_session(&mut self, tenant: u64, attach: u64, last: Option<LastAttempt>, why: &InvalidFeedData) {
         let tenant = TenantNumber::new(tenant);
         let number = last.map_or(AttachNumber(attach), |last| last.number);
-        self.local.unacceptable(self.home, tenant, why);
-        self.incoming.end(tenant, number);
+        self.context.report_invalid_data(self.home, tenant, why);
+        self.checker.end(tenant, number);
         self.queue.push(Item::Detached(tenant, number));
-        self.flux.refused(tenant, Instant::now());
+        self.scheduler.retry_later(tenant, Instant::now());
     }
 
-    fn refused(&mut self, refused: &FeedRefused) -> Result<(), End> {
+    fn handle_refused(&mut self, refused: &FeedRefused) -> Result<(), StreamEnd> {
         let (tenant, now) = (TenantNumber::new(refused.tenant), Instant::now());
-        tracing::debug!(group = %self.local.id(), home = %self.home, %tenant, reason = ?refused.reason(), "refused");
+        let (group, home, reason) = (self.context.id(), self.home, refused.reason());
+        tracing::debug!(%group, %home, %tenant, ?reason, "attach was refused");
         let number = AttachNumber(refused.attach);
-        let has_shadow = self.local.machine.read(|held| {
-            // Of an earlier attempt it says nothing about this one.
+        let has_shadow = self.context.machine.read(|held| {
+            // The refusal of an earlier attempt says nothing about this one.
             let record = held.record(tenant).filter(|record| record.home() == Some(self.home))?;
             (record.attach == number).then_some(record.shadow.is_some())
         })?;
         let Some(has_shadow) = has_shadow else { return Ok(()) };
-        // Also if it is not attached: that may be under way.
+        // Also if it is not attached: that may be in a pending proposal.
         self.queue.push(Item::Detached(tenant, number));
         match refused.reason() {
             Reason::SeedNeeded if has_shadow => {
-                // It took so long to build that the home has forgotten what comes next.
-                self.unlike.insert(tenant);
-                self.flux.needs_new_seed(tenant, now);
+                // The seed took so long that the home has dropped the changes after it.
+                self.needs_fresh_seed.insert(tenant);
+                self.scheduler.schedule_fresh_seed(tenant, now);
             }
-            Reason::SeedNeeded => self.flux.needs_seed(tenant, now),
+            Reason::SeedNeeded => self.scheduler.schedule_seed(tenant, now),
             Reason::NotOwner | Reason::NotAdmitted | Reason::Forked | Reason::Unspecified => {
-                self.flux.refused(tenant, now);
+                self.scheduler.retry_later(tenant, now);
             }
         }
         Ok(())
     }
 
-    fn ping(&mut self) -> Result<(), End> {
+    fn send_ping(&mut self) -> Result<(), StreamEnd> {
         let now = Instant::now();
-        self.pinged = Some(now);
-        if !self.local.freshness.wants_ping(self.home) {
+        self.pinged_at = Some(now);
+        if !self.context.freshness.wants_ping(self.home) {
             return Ok(());
         }
         let number = self.pings.send(now);
-        self.send(ToHome::Ping(FeedPing { number }))
+        self.send(MessageToHome::Ping(FeedPing { number }))
     }
 
-    fn pong(&mut self, pong: &FeedPong) -> Result<(), End> {
+    fn handle_pong(&mut self, pong: &FeedPong) -> Result<(), StreamEnd> {
         let offset = wire::offset_from(pong.offset)?;
-        if let Some(mut sent) = self.pings.answered(pong.number) {
+        if let Some(mut sent) = self.pings.take_answered(pong.number) {
             if planted::is(Bug::FreshFromAnswer) {
                 sent = Instant::now();
             }
             self.queue.push(Item::Pong(Proof {
-                as_of: self.local.freshness.at(sent),
+                as_of: self.context.freshness.at(sent),
                 offset,
                 view: wire::version_from(pong.view_incarnation, pong.view_index),
             }));
@@ -536,40 +553,43 @@ impl Stream {
         Ok(())
     }
 
-    fn send(&mut self, message: ToHome) -> Result<(), End> {
-        self.to_home.try_send(wire::to_home(message)).map_err(|_| End::Broken)
+    fn send(&mut self, message: MessageToHome) -> Result<(), StreamEnd> {
+        self.to_home
+            .try_send(wire::to_home(message))
+            .map_err(|_| StreamEnd::Broken)
     }
 }
 
-/// From where a tenant's changes are wanted.
-enum Standing {
+/// Start of a tenant's attach attempt.
+enum AttachStart {
+    /// After this revision.
     At(Revision),
-    /// A copy is being built; its chunks come first.
+    /// A copy is being seeded; its chunks come first.
     InSeed,
-    /// Its digest differs: it waits for an operator.
+    /// Its digest does not match: it waits for an operator.
     Suspect,
 }
 
-fn standing(record: &Record) -> Standing {
+fn attach_start(record: &TenantRecord) -> AttachStart {
     match &record.shadow {
         Some(shadow) => {
             let chunks = shadow.loaded >= shadow.seed.sequence();
             let clients = shadow.has_all_clients();
             if chunks && clients {
-                Standing::At(shadow.state.revision)
+                AttachStart::At(shadow.state.revision)
             } else {
-                Standing::InSeed
+                AttachStart::InSeed
             }
         }
-        None if record.suspect => Standing::Suspect,
-        None => Standing::At(record.live.revision),
+        None if record.suspect => AttachStart::Suspect,
+        None => AttachStart::At(record.live.revision),
     }
 }
 
-fn read_attached(attached: FeedAttached) -> Result<Attached, Malformed> {
+fn read_attached(attached: FeedAttached) -> Result<AttachedTenant, Malformed> {
     let mut lineage = Reader::new(attached.lineage, "lineage");
     let mut digests = Reader::new(attached.digests, "digests");
-    let read = Attached {
+    let read = AttachedTenant {
         tenant: TenantNumber::new(attached.tenant),
         epoch: Epoch::new(attached.epoch).ok_or_else(|| lineage.malformed())?,
         number: AttachNumber(attached.attach),

@@ -1,26 +1,26 @@
-//! A batch being put together.
+//! Builder of batches.
 
 use bytes::Bytes;
 use stead_api::proto::internal::v1::{FeedBatch, FeedPart};
 use stead_types::{FeedOffset, TenantNumber};
 
-use super::{BATCH_BYTES_MAX, sessions::Attempt};
+use super::{BATCH_BYTES_MAX, sessions::AttachAttempt};
 use crate::{
-    counters::{Border, Counters},
-    payload::Packer,
+    payload::PayloadCompressor,
+    traffic::{RegionPair, TrafficCounters},
     wire,
 };
 
-/// Parts of tenants, one behind the other.
+/// A batch that is being built: parts of tenants, one behind the other.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub(crate) struct BatchBuilder {
     parts: Vec<FeedPart>,
     raw: Vec<u8>,
 }
 
-impl Batch {
-    /// Adds records for the follower's log, sent for an attempt.
-    pub(crate) fn add(&mut self, tenant: TenantNumber, attempt: Attempt, records: &Bytes) {
+impl BatchBuilder {
+    /// Adds the records of a tenant for the follower's log, sent for an attach attempt.
+    pub(crate) fn add(&mut self, tenant: TenantNumber, attempt: AttachAttempt, records: &Bytes) {
         self.parts.push(FeedPart {
             tenant: tenant.get(),
             len: u32::try_from(records.len()).expect("records are bounded far below 4 GiB"),
@@ -30,29 +30,29 @@ impl Batch {
         self.raw.extend_from_slice(records);
     }
 
-    /// Tells whether there is nothing in it.
+    /// Tells whether it has no parts.
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Tells whether it should take no more.
+    /// Tells whether it has reached [`BATCH_BYTES_MAX`].
     pub(crate) fn is_full(&self) -> bool {
         self.raw.len() >= BATCH_BYTES_MAX
     }
 
-    /// Returns how many parts it has.
+    /// Returns the number of its parts.
     pub(crate) fn tenants(&self) -> usize {
         self.parts.len()
     }
 
-    /// Returns how many bytes it has before compression.
+    /// Returns its bytes before compression.
     pub(crate) fn len(&self) -> usize {
         self.raw.len()
     }
 
-    /// Returns the message.
-    pub(crate) fn finish(self, offset: FeedOffset, number: u64, packer: &mut Packer) -> FeedBatch {
-        let (payload, raw_len) = packer.pack(self.raw);
+    /// Returns the message of the batch.
+    pub(crate) fn finish(self, offset: FeedOffset, number: u64, compressor: &mut PayloadCompressor) -> FeedBatch {
+        let (payload, raw_len) = compressor.compress(self.raw);
         FeedBatch {
             offset: Some(wire::offset_to(offset)),
             number,
@@ -63,10 +63,10 @@ impl Batch {
     }
 }
 
-/// Counts what a batch takes over a border.
-pub(crate) fn count(batch: &FeedBatch, border: Option<&Border>, counters: &Counters) {
-    let Some(border) = border else { return };
+/// Counts the bytes that a batch sends to another region.
+pub(crate) fn count(batch: &FeedBatch, region_pair: Option<&RegionPair>, counters: &TrafficCounters) {
+    let Some(region_pair) = region_pair else { return };
     let part = |part: &FeedPart| (TenantNumber::new(part.tenant), part.len as usize);
     let parts: Vec<_> = batch.parts.iter().map(part).collect();
-    counters.add(border, &parts, batch.payload.len());
+    counters.add(region_pair, &parts, batch.payload.len());
 }

@@ -1,13 +1,14 @@
-//! How a stream begins: who leads is asked, the follower lists what it holds, and the stream goes on with those that are
-//! attached.
+//! Opening of a stream: leadership is confirmed, the follower lists its tenants, and the sessions of attached tenants
+//! are resumed.
 //!
 //! # Invariants
 //!
-//! 1. What is not listed as attached is not attached; the listing is in force with its last page.
-//! 2. A tenant that is listed as attached and that the stream cannot speak for is refused: the follower must not go on
-//!    believing it.
-//! 3. A stream of the same incarnation goes on, whatever is left of the feed: where it does not say any more who was
-//!    touched behind the follower's offset, everything behind each tenant's own position is sent before the offset moves.
+//! 1. A tenant that is not listed as attached is not attached; the listing is in force with its last page.
+//! 2. A tenant that is listed as attached and that the stream cannot cover is refused: the follower must not go on
+//!    believing that it is attached.
+//! 3. A stream of the same incarnation is resumed, whatever is left of the feed: where the feed does not show any more
+//!    which tenants changed after the follower's offset, everything after each tenant's own position is sent before the
+//!    offset moves.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,45 +16,45 @@ use stead_api::proto::internal::v1::{
     FeedListing, FeedNotLeader, FeedOpen, FeedOpened, FeedRefused, feed_refused::Reason,
 };
 use stead_raft::ReadIndexError;
-use stead_state::{lineage::Standing, rows::Unreadable, shard::record::Record};
+use stead_state::{lineage::RevisionStatus, rows::Unreadable, shard::record::TenantRecord};
 use stead_types::{
     FeedOffset, GroupId, NodeId, Revision, TenantNumber,
     planted::{self, Bug},
 };
-use tokio::{sync::oneshot, time::timeout};
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::{
-    acknowledged::Stream,
-    produce::UnderWay,
-    sessions::{Attempt, Sessions, Span},
-    stream::Source,
+    acknowledgements::StreamOpening,
+    produce::PendingEntries,
+    sessions::{AttachAttempt, ChangeRange, SourceSessions},
+    stream::FeedSource,
 };
 use crate::{
-    local::Local,
-    peers::ANSWER_TIMEOUT,
-    wire::{self, Position, SubscribeRequest, ToFollower, ToHome},
+    feed_clients::RESPONSE_TIMEOUT,
+    group_context::GroupContext,
+    wire::{self, MessageToFollower, MessageToHome, SubscribeRequest, TenantPosition},
 };
 
-/// What a follower says of itself when it opens a stream.
+/// Positions of a follower's tenants, as it lists them when it opens a stream.
 #[derive(Debug, Default)]
-struct Listing {
-    attached: BTreeMap<TenantNumber, Position>,
-    detached: BTreeMap<TenantNumber, Position>,
+struct FollowerListing {
+    attached: BTreeMap<TenantNumber, TenantPosition>,
+    detached: BTreeMap<TenantNumber, TenantPosition>,
 }
 
-impl Listing {
+impl FollowerListing {
     /// Reads all pages.
     async fn read(inbound: &mut Streaming<SubscribeRequest>) -> Result<Self, Status> {
         let mut listing = Self::default();
         loop {
-            let page = timeout(ANSWER_TIMEOUT, inbound.message()).await;
+            let page = timeout(RESPONSE_TIMEOUT, inbound.message()).await;
             let page =
-                page.map_err(|_| Status::deadline_exceeded("the next page of what the follower holds is late"))?;
+                page.map_err(|_| Status::deadline_exceeded("the next page of the follower's listing is late"))?;
             let page = page?.ok_or_else(|| Status::cancelled("the follower has ended the stream"))?;
-            let Some(ToHome::Listing(page)) = page.message else {
+            let Some(MessageToHome::Listing(page)) = page.message else {
                 return Err(Status::invalid_argument(
-                    "a stream is opened with pages of what the follower holds",
+                    "the message after open is not a page of the follower's listing",
                 ));
             };
             let is_last = page.last;
@@ -66,7 +67,7 @@ impl Listing {
         }
     }
 
-    fn add(&mut self, page: &FeedListing) -> Result<(), wire::Garbled> {
+    fn add(&mut self, page: &FeedListing) -> Result<(), wire::InvalidMessage> {
         for (known, page) in [
             (&mut self.attached, &page.attached),
             (&mut self.detached, &page.detached),
@@ -78,162 +79,167 @@ impl Listing {
     }
 }
 
-/// Where a stream begins, and whom it speaks for.
-struct Beginning {
+/// Start of a stream: its offset, and the sessions that it resumes.
+struct StreamStart {
     offset: FeedOffset,
-    place: u64,
+    scanned_index: u64,
     is_new: bool,
-    sessions: Sessions,
-    /// What is to be sent before anything else.
-    under_way: Option<UnderWay>,
-    /// Listed as attached, and not to be gone on with.
-    refused: Vec<(Position, Reason)>,
+    sessions: SourceSessions,
+    /// Changes to send before anything else.
+    pending: Option<PendingEntries>,
+    /// Tenants that are listed as attached and cannot be resumed.
+    refused: Vec<(TenantPosition, Reason)>,
 }
 
-/// Begins a stream, or says in its only message who leads the group.
+/// Opens a stream, or one whose only message names the group's leader.
 pub(crate) async fn open(
-    local: Arc<Local>,
+    context: Arc<GroupContext>,
     open: FeedOpen,
     mut inbound: Streaming<SubscribeRequest>,
-) -> Result<Source, Status> {
+) -> Result<FeedSource, Status> {
     let offset = wire::offset_from(open.offset).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let follower = GroupId::new(open.follower_group);
-    let leadership = local.group.watch_leader();
+    let leadership = context.group.watch_leader();
     let term = leadership.borrow().term;
     // From here on this node has applied everything that any leader before it has acknowledged, so that no proof of
     // freshness that a follower got from one is above what it will be sent.
     if !planted::is(Bug::FeedOpenedUnread)
-        && let Err(error) = local.group.read_index().await
+        && let Err(error) = context.group.read_index().await
     {
-        return Ok(Source::refusing(local, (inbound, leadership), not_leader(error)));
+        return Ok(FeedSource::refusing(context, inbound, leadership, not_leader(error)));
     }
-    let listing = Listing::read(&mut inbound).await;
-    let listing = listing.inspect_err(|status| local.not_opened(follower, status))?;
-    let beginning = match beginning(&local, offset, &listing) {
-        Ok(beginning) => beginning,
+    let listing = FollowerListing::read(&mut inbound).await;
+    let listing = listing.inspect_err(|status| context.report_open_failure(follower, status))?;
+    let start = match find_start(&context, offset, &listing) {
+        Ok(start) => start,
         Err(unreadable) => {
-            local.unreadable(unreadable);
+            context.fail_unreadable(unreadable);
             return Err(Status::internal("storage could not be read"));
         }
     };
-    let (stream, replaced) = note(&local, (follower, term), &listing, &beginning);
+    let (stream, replaced) = context
+        .acknowledgements
+        .open_stream(opening(follower, term, &listing, &start));
     let opened = FeedOpened {
-        incarnation: local.group.incarnation().0,
-        begins: beginning.is_new.then(|| wire::offset_to(beginning.offset)),
+        incarnation: context.group.incarnation().0,
+        begins: start.is_new.then(|| wire::offset_to(start.offset)),
         capabilities: Vec::new(),
     };
-    let mut source = Source::new(local, follower, (inbound, leadership));
+    let mut source = FeedSource::new(context, follower, inbound, leadership);
     source.term = term;
     source.stream = Some(stream);
     source.replaced = Some(replaced);
-    source.sessions = beginning.sessions;
-    source.under_way = beginning.under_way;
-    source.place = beginning.place;
-    source.offset = beginning.offset;
-    source.out.push_back(ToFollower::Opened(opened));
-    let refused = beginning.refused.iter().map(|(position, reason)| FeedRefused {
+    source.sessions = start.sessions;
+    source.pending = start.pending;
+    source.scanned_index = start.scanned_index;
+    source.offset = start.offset;
+    source.out.push_back(MessageToFollower::Opened(opened));
+    let refused = start.refused.iter().map(|(position, reason)| FeedRefused {
         tenant: position.tenant.get(),
         epoch: position.epoch.get(),
         reason: (*reason).into(),
         attach: position.attach.0,
     });
-    source.out.extend(refused.map(ToFollower::Refused));
+    source.out.extend(refused.map(MessageToFollower::Refused));
     Ok(source)
 }
 
-/// The message that ends a stream of a group that another node leads.
-pub(crate) fn not_leader(error: ReadIndexError) -> ToFollower {
+/// Returns the message that ends a stream of a group that another node leads.
+pub(crate) fn not_leader(error: ReadIndexError) -> MessageToFollower {
     let leader = match error {
         ReadIndexError::NotLeader { leader } => leader,
         ReadIndexError::NoQuorum | ReadIndexError::Overloaded | ReadIndexError::Stopped => None,
     };
-    ToFollower::NotLeader(FeedNotLeader {
+    MessageToFollower::NotLeader(FeedNotLeader {
         leader: leader.map_or(0, NodeId::get),
     })
 }
 
-fn beginning(local: &Local, offset: FeedOffset, listing: &Listing) -> Result<Beginning, Unreadable> {
-    let incarnation = local.group.incarnation();
-    local.machine.read(|held| {
-        let ends = held.feed_ends()?;
+/// Returns where a stream of a follower at this offset starts.
+fn find_start(
+    context: &GroupContext,
+    offset: FeedOffset,
+    listing: &FollowerListing,
+) -> Result<StreamStart, Unreadable> {
+    let incarnation = context.group.incarnation();
+    context.machine.read(|held| {
+        let ends = held.feed_bounds()?;
         if offset.incarnation != incarnation {
             let index = ends.map_or(0, |(_, last)| last);
-            return Ok(Beginning {
+            return Ok(StreamStart {
                 offset: FeedOffset { incarnation, index },
-                place: held.applied(),
+                scanned_index: held.applied(),
                 is_new: true,
-                sessions: Sessions::default(),
-                under_way: None,
+                sessions: SourceSessions::default(),
+                pending: None,
                 refused: Vec::new(),
             });
         }
-        let mut beginning = Beginning {
+        let mut start = StreamStart {
             offset,
-            place: offset.index,
+            scanned_index: offset.index,
             is_new: false,
-            sessions: Sessions::default(),
-            under_way: None,
+            sessions: SourceSessions::default(),
+            pending: None,
             refused: Vec::new(),
         };
-        // While the entry that the offset names is there, what is behind it is all there.
+        // While the entry that the offset names is there, all entries after it are there.
         let floor = held.shard().feed_floor();
-        let forgotten = match ends {
+        let dropped = match ends {
             Some((first, last)) => (first > offset.index).then_some(last),
             None => (floor > offset.index).then_some(floor),
         };
-        let mut spans = Vec::new();
+        let mut ranges = Vec::new();
         for (tenant, position) in &listing.attached {
-            let attempt = Attempt::of(position);
-            match goes_on_with(held.record(*tenant), position) {
-                Ok(_) if forgotten.is_none() => beginning.sessions.resume(*tenant, attempt, position.revision),
+            let attempt = AttachAttempt::of(position);
+            match check_resume(held.record(*tenant), position) {
+                Ok(_) if dropped.is_none() => start.sessions.resume(*tenant, attempt, position.revision),
                 Ok(last) => {
-                    beginning.sessions.resume(*tenant, attempt, last);
+                    start.sessions.resume(*tenant, attempt, last);
                     let (after, through) = (position.revision, last.sequence());
-                    let span = Span {
+                    let range = ChangeRange {
                         attempt,
                         after,
                         through,
                     };
-                    spans.extend((after < last).then_some((*tenant, span)));
+                    ranges.extend((after < last).then_some((*tenant, range)));
                 }
-                Err(reason) => beginning.refused.push((*position, reason)),
+                Err(reason) => start.refused.push((*position, reason)),
             }
         }
-        if let Some(index) = forgotten {
+        if let Some(index) = dropped {
             let offset = FeedOffset { incarnation, index };
-            // The stream's own place stays where the follower is until all of it is sent: pings are answered by it.
-            beginning.under_way = Some(UnderWay::new(spans, held.applied(), offset));
+            // The scanned index stays at the follower's offset until all of it is sent: pings are answered by it.
+            start.pending = Some(PendingEntries::new(ranges, held.applied(), offset));
         }
-        Ok(beginning)
+        Ok(start)
     })?
 }
 
-/// Returns the last change of a tenant that can be gone on with from where its follower has it, or why it cannot.
-/// Whether it may be sent, and whether what is missing is kept, is checked with each batch.
-fn goes_on_with(record: Option<&Record>, position: &Position) -> Result<Revision, Reason> {
+/// Returns the last change of a tenant whose session can be resumed at its follower's position, or why it cannot.
+/// Admission and retention are checked with each batch.
+fn check_resume(record: Option<&TenantRecord>, position: &TenantPosition) -> Result<Revision, Reason> {
     let owned = record.filter(|record| record.owned() == Some(position.epoch));
     let record = owned.ok_or(Reason::NotOwner)?;
     let last = record.live.revision;
-    if position.revision <= last && record.lineage.standing(position.revision) == Standing::On {
+    if position.revision <= last && record.lineage.status_of(position.revision) == RevisionStatus::OnLineage {
         Ok(last)
     } else {
         Err(Reason::Forked)
     }
 }
 
-/// Notes what the follower says it has. Where the stream begins anew it speaks for nobody.
-fn note(
-    local: &Local,
-    follower: (GroupId, u64),
-    listing: &Listing,
-    beginning: &Beginning,
-) -> (Stream, oneshot::Receiver<()>) {
-    let attached: BTreeMap<_, _> = beginning.sessions.tenants().collect();
+/// Returns the follower's progress as it lists it. A stream of a new incarnation covers no tenant.
+fn opening(follower: GroupId, term: u64, listing: &FollowerListing, start: &StreamStart) -> StreamOpening {
+    let attached: BTreeMap<_, _> = start.sessions.tenants().collect();
     let all = listing.attached.iter().chain(&listing.detached);
     let others = all.filter(|(tenant, _)| !attached.contains_key(tenant));
     let detached = others.map(|(tenant, position)| (*tenant, (position.epoch, position.revision)));
-    let detached = detached.collect();
-    local
-        .acknowledged
-        .opened(follower, beginning.offset, attached, detached)
+    StreamOpening {
+        follower,
+        term,
+        offset: start.offset,
+        detached: detached.collect(),
+        attached,
+    }
 }

@@ -1,4 +1,4 @@
-//! Pings that wait for the stream to pass their read index.
+//! Pings of a follower that wait for the stream to pass their read index.
 //!
 //! # Invariants
 //!
@@ -7,30 +7,30 @@
 
 use std::collections::VecDeque;
 
-/// Most pings of a stream that wait; more are not answered.
+/// Most waiting pings of a stream; more are not answered.
 pub(crate) const PINGS_MAX: usize = 64;
 
-/// Pings by read index.
+/// Waiting pings, by read index.
 #[derive(Debug, Default)]
-pub(crate) struct Pings(VecDeque<(u64, u64)>);
+pub(crate) struct ReceivedPings(VecDeque<(u64, u64)>);
 
-impl Pings {
-    /// Takes in that everything committed before a ping came is at or below this index.
-    pub(crate) fn confirmed(&mut self, number: u64, index: u64) {
+impl ReceivedPings {
+    /// Adds a ping with its read index: everything that was committed before it came is at or below the index.
+    pub(crate) fn add_confirmed(&mut self, number: u64, index: u64) {
         if self.0.len() < PINGS_MAX {
             self.0.push_back((number, index));
         }
     }
 
-    /// Returns the newest ping whose read index the stream's place has passed. Older ones say nothing beyond it.
-    pub(crate) fn passed(&mut self, place: u64) -> Option<u64> {
+    /// Takes the newest ping whose read index the stream has passed. Older ones prove nothing beyond it.
+    pub(crate) fn take_passed(&mut self, scanned_index: u64) -> Option<u64> {
         let newest = self
             .0
             .iter()
-            .filter(|(_, index)| *index <= place)
+            .filter(|(_, index)| *index <= scanned_index)
             .map(|(number, _)| *number)
             .max();
-        self.0.retain(|(_, index)| *index > place);
+        self.0.retain(|(_, index)| *index > scanned_index);
         newest
     }
 }
@@ -40,14 +40,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ping_waits_for_the_stream() {
-        let mut pings = Pings::default();
-        pings.confirmed(1, 10);
-        pings.confirmed(2, 12);
-        pings.confirmed(3, 20);
-        assert_eq!(pings.passed(9), None);
-        assert_eq!(pings.passed(15), Some(2));
-        assert_eq!(pings.passed(15), None);
-        assert_eq!(pings.passed(20), Some(3));
+    fn ping_waits_until_stream_passes_its_read_index() {
+        let mut pings = ReceivedPings::default();
+        pings.add_confirmed(1, 10);
+        pings.add_confirmed(2, 12);
+        pings.add_confirmed(3, 20);
+        assert_eq!(pings.take_passed(9), None);
+        assert_eq!(pings.take_passed(15), Some(2));
+        assert_eq!(pings.take_passed(15), None);
+        assert_eq!(pings.take_passed(20), Some(3));
     }
 }

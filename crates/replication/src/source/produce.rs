@@ -1,4 +1,4 @@
-//! Batches, from what has been applied.
+//! Production of batches from applied log entries.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,12 +7,12 @@ use stead_state::{
     codec::Writer,
     rows::Unreadable,
     shard::{
-        command::Records,
+        command::FeedRecords,
         digest::Digests,
-        read::{Changes, Reading, Refused},
+        read::{ChangesPage, ReadError, TenantReader},
     },
 };
-use stead_store::shard::View;
+use stead_store::shard::ReadView;
 use stead_types::{
     FeedOffset, Revision, Sequence, TenantNumber,
     planted::{self, Bug},
@@ -20,214 +20,228 @@ use stead_types::{
 
 use super::{
     BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BATCH_TENANTS_MAX, PIECE_BYTES_MAX,
-    batch::{Batch, count},
-    sessions::{Attempt, Span},
-    stream::Source,
+    batch::{BatchBuilder, count},
+    sessions::ChangeRange,
+    stream::FeedSource,
 };
-use crate::{local::may_follow, wire::ToFollower};
+use crate::{group_context::may_follow, wire::MessageToFollower};
 
-/// Why nothing of a tenant was put on the stream.
-enum Unsent {
+/// Reason why no changes of a tenant can be sent.
+enum PartError {
     Refused(Reason),
     Unreadable(Unreadable),
 }
 
-impl From<Refused> for Unsent {
-    fn from(refused: Refused) -> Self {
+impl From<ReadError> for PartError {
+    fn from(refused: ReadError) -> Self {
         match refused {
-            Refused::Compacted { .. } => Self::Refused(Reason::SeedNeeded),
+            ReadError::Compacted { .. } => Self::Refused(Reason::SeedNeeded),
             // A follower that is ahead of its home has a history that the home does not know.
-            Refused::Forked { .. } | Refused::NotReached { .. } => Self::Refused(Reason::Forked),
-            Refused::Unreadable(unreadable) => Self::Unreadable(unreadable),
+            ReadError::Forked { .. } | ReadError::NotReached { .. } => Self::Refused(Reason::Forked),
+            ReadError::Unreadable(unreadable) => Self::Unreadable(unreadable),
         }
     }
 }
 
-/// Changes of one tenant and what they leave it at.
-struct Part {
-    records: Records,
+/// Changes of one tenant, with the revision after them.
+struct TenantChanges {
+    records: FeedRecords,
     next: Revision,
-    /// Digests and lineage, where the changes end with the tenant's last.
+    /// Digests and lineage, if the changes end with the tenant's last one.
     end: Option<(Digests, bytes::Bytes)>,
 }
 
-/// What entries changed, as far as it is not sent yet.
+/// Changes of scanned entries that are not sent yet.
 #[derive(Debug)]
-pub(super) struct UnderWay {
-    spans: VecDeque<(TenantNumber, Span)>,
-    /// The stream's place once all is sent.
-    place: u64,
-    /// The last entry.
+pub(super) struct PendingEntries {
+    ranges: VecDeque<(TenantNumber, ChangeRange)>,
+    /// The stream's scanned index once all is sent.
+    scanned_index: u64,
+    /// Offset of the last entry.
     offset: FeedOffset,
 }
 
-impl UnderWay {
-    /// Returns what is to be sent so that the follower has everything up to a place and an offset.
-    pub(super) fn new(spans: Vec<(TenantNumber, Span)>, place: u64, offset: FeedOffset) -> Self {
-        let spans = spans.into();
-        Self { spans, place, offset }
+impl PendingEntries {
+    /// Returns the ranges to send so that the follower has everything up to an index and an offset.
+    pub(super) fn new(ranges: Vec<(TenantNumber, ChangeRange)>, scanned_index: u64, offset: FeedOffset) -> Self {
+        let ranges = ranges.into();
+        Self {
+            ranges,
+            scanned_index,
+            offset,
+        }
     }
 }
 
-/// Entries that were gone through.
+/// Result of a scan of feed entries.
 #[derive(Default)]
-struct GoneThrough {
-    /// What is to be sent of whom.
-    spans: BTreeMap<TenantNumber, Span>,
-    /// The last of them.
+struct ScannedEntries {
+    /// Range of changes to send of each tenant.
+    ranges: BTreeMap<TenantNumber, ChangeRange>,
+    /// Index of the last entry.
     last: Option<u64>,
-    /// Whether there may be more behind it.
+    /// Whether there may be more entries behind it.
     more: bool,
 }
 
-impl Source {
-    /// Makes the next batch of what has been applied, and the next batch for those who catch up, if there is room.
-    /// Returns whether there was anything to do.
+impl FeedSource {
+    /// Makes the next batch of applied entries, and the next batch for tenants that catch up, if there is room. Returns
+    /// whether anything was made.
     pub(super) fn produce(&mut self) -> Result<bool, Unreadable> {
         if !self.may_send() {
             return Ok(false);
         }
-        let went_on = self.go_on()?;
+        let sent = self.send_entries()?;
         let caught_up = self.has_room() && self.catch_up()?;
-        Ok(caught_up || went_on)
+        Ok(caught_up || sent)
     }
 
-    /// Goes through the entries behind the stream's place. Returns whether there were any.
-    fn go_on(&mut self) -> Result<bool, Unreadable> {
+    /// Sends the changes of the next applied entries. Returns whether there were any entries.
+    fn send_entries(&mut self) -> Result<bool, Unreadable> {
         self.applied.borrow_and_update();
-        let local = self.local.clone();
-        let before = self.place;
-        let made = local.machine.read(|held| match self.go_through(&held)? {
-            Some(under_way) => self.piece(&held, under_way).map(Some),
+        let context = self.context.clone();
+        let before = self.scanned_index;
+        let made = context.machine.read(|held| match self.scan(&held)? {
+            Some(pending) => self.build_batch(&held, pending).map(Some),
             None => Ok(None),
         })??;
         // Compressed and counted only once the group may apply again.
         match made {
-            Some((batch, Some(offset))) if batch.is_empty() => self.skipped(offset),
+            Some((batch, Some(offset))) if batch.is_empty() => self.record_skipped(offset),
             Some((batch, Some(offset))) => self.send(batch, offset),
             Some((batch, None)) => self.send(batch, self.skipped.unwrap_or(self.offset)),
-            None => return Ok(before != self.place || self.has_ended()),
+            None => return Ok(before != self.scanned_index || self.has_ended()),
         }
         Ok(true)
     }
 
-    /// Returns what some entries changed, or what is left of those before.
-    fn go_through(&mut self, held: &View<'_>) -> Result<Option<UnderWay>, Unreadable> {
-        if self.under_way.is_some() {
-            return Ok(self.under_way.take());
+    /// Returns the changes of the next entries, or the pending rest of those before.
+    fn scan(&mut self, held: &ReadView<'_>) -> Result<Option<PendingEntries>, Unreadable> {
+        if self.pending.is_some() {
+            return Ok(self.pending.take());
         }
         let applied = held.applied();
-        if applied <= self.place {
+        if applied <= self.scanned_index {
             return Ok(None);
         }
-        if held.shard().feed_floor() > self.place {
-            // The bounds on history have passed the stream. Opened anew it sends what is behind each tenant's own position.
-            self.overtaken();
+        if held.shard().feed_floor() > self.scanned_index {
+            // Retention has passed the stream. Once reopened, it sends everything after each tenant's own position.
+            self.end_behind_retention();
             return Ok(None);
         }
-        let gone_through = self.spans(held)?;
-        let Some(last) = gone_through.last else {
-            self.place = applied;
+        let scanned = self.scan_feed(held)?;
+        let Some(last) = scanned.last else {
+            self.scanned_index = applied;
             return Ok(None);
         };
-        let place = if gone_through.more { last } else { applied };
+        let scanned_index = if scanned.more { last } else { applied };
         let offset = FeedOffset {
             index: last,
             ..self.offset
         };
-        let spans = gone_through.spans.into_iter().collect();
-        Ok(Some(UnderWay::new(spans, place, offset)))
+        let ranges = scanned.ranges.into_iter().collect();
+        Ok(Some(PendingEntries::new(ranges, scanned_index, offset)))
     }
 
-    /// Puts the next piece together; returns it with the offset of the last entry, if nothing of it is left.
-    fn piece(&mut self, held: &View<'_>, mut under_way: UnderWay) -> Result<(Batch, Option<FeedOffset>), Unreadable> {
-        let mut batch = Batch::default();
-        while let Some((tenant, span)) = under_way.spans.pop_front() {
-            if !self.sessions.is_live(tenant, span.attempt) {
+    /// Builds the next piece of pending changes; returns it with the offset of the last entry, if nothing is left.
+    fn build_batch(
+        &mut self,
+        held: &ReadView<'_>,
+        mut pending: PendingEntries,
+    ) -> Result<(BatchBuilder, Option<FeedOffset>), Unreadable> {
+        let mut batch = BatchBuilder::default();
+        while let Some((tenant, range)) = pending.ranges.pop_front() {
+            if !self.sessions.is_live(tenant, range.attempt) {
                 continue;
             }
-            let up_to = (span.through, PIECE_BYTES_MAX - batch.len());
-            match self.part(held, (tenant, span.attempt, span.after), up_to) {
+            match self.read_changes(held, tenant, range, PIECE_BYTES_MAX - batch.len()) {
                 Ok(part) => {
                     let after = part.next;
-                    batch.add(tenant, span.attempt, &part.records.encode());
-                    if after.sequence() < span.through {
-                        under_way.spans.push_front((tenant, Span { after, ..span }));
+                    batch.add(tenant, range.attempt, &part.records.encode());
+                    if after.sequence() < range.through {
+                        pending.ranges.push_front((tenant, ChangeRange { after, ..range }));
                     }
                 }
-                Err(Unsent::Refused(reason)) => self.refuse(tenant, reason),
-                Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
+                Err(PartError::Refused(reason)) => self.refuse(tenant, reason),
+                Err(PartError::Unreadable(unreadable)) => return Err(unreadable),
             }
             let is_full = batch.len() >= PIECE_BYTES_MAX || batch.tenants() >= BATCH_TENANTS_MAX;
-            if is_full && !under_way.spans.is_empty() {
-                self.under_way = Some(under_way);
+            if is_full && !pending.ranges.is_empty() {
+                self.pending = Some(pending);
                 return Ok((batch, None));
             }
         }
-        self.place = under_way.place;
-        Ok((batch, Some(under_way.offset)))
+        self.scanned_index = pending.scanned_index;
+        Ok((batch, Some(pending.offset)))
     }
 
-    /// Takes some entries in.
-    fn spans(&mut self, held: &View<'_>) -> Result<GoneThrough, Unreadable> {
-        let entries = held.feed(self.place, BATCH_ENTRIES_MAX)?;
-        let mut through = GoneThrough {
+    /// Scans the next feed entries for changes of the stream's tenants.
+    fn scan_feed(&mut self, held: &ReadView<'_>) -> Result<ScannedEntries, Unreadable> {
+        let entries = held.feed(self.scanned_index, BATCH_ENTRIES_MAX)?;
+        let mut scanned = ScannedEntries {
             more: entries.len() == BATCH_ENTRIES_MAX,
-            ..GoneThrough::default()
+            ..ScannedEntries::default()
         };
         let mut bytes = 0;
         for (index, entry) in entries {
-            through.last = Some(index);
+            scanned.last = Some(index);
             for touched in entry.touched {
-                let Some(span) = self.sessions.touched(&touched) else {
+                let Some(range) = self.sessions.record_change(&touched) else {
                     continue;
                 };
-                let known = through.spans.entry(touched.tenant);
-                known.and_modify(|before| before.through = span.through).or_insert(span);
+                let known = scanned.ranges.entry(touched.tenant);
+                known
+                    .and_modify(|before| before.through = range.through)
+                    .or_insert(range);
             }
             bytes += entry.len;
-            if bytes >= BATCH_BYTES_MAX as u64 || through.spans.len() >= BATCH_TENANTS_MAX {
-                through.more = true;
+            if bytes >= BATCH_BYTES_MAX as u64 || scanned.ranges.len() >= BATCH_TENANTS_MAX {
+                scanned.more = true;
                 break;
             }
         }
-        Ok(through)
+        Ok(scanned)
     }
 
-    /// Lets tenants that are behind have their turns until the batch is full. Returns whether any had one.
+    /// Sends changes of the tenants that catch up, round robin, until the batch is full. Returns whether there were
+    /// any.
     fn catch_up(&mut self) -> Result<bool, Unreadable> {
-        let local = self.local.clone();
+        let context = self.context.clone();
         let mut attached = Vec::new();
         let mut any = false;
-        let batch = local.machine.read(|held| {
-            let mut batch = Batch::default();
+        let batch = context.machine.read(|held| {
+            let mut batch = BatchBuilder::default();
             while !batch.is_full()
-                && let Some((tenant, attempt, after)) = self.sessions.turn()
+                && let Some((tenant, attempt, after)) = self.sessions.next_behind()
             {
                 any = true;
-                let up_to = (Sequence::MAX, BATCH_BYTES_MAX - batch.len());
-                let part = match self.part(&held, (tenant, attempt, after), up_to) {
+                let range = ChangeRange {
+                    attempt,
+                    after,
+                    through: Sequence::MAX,
+                };
+                let part = match self.read_changes(&held, tenant, range, BATCH_BYTES_MAX - batch.len()) {
                     Ok(part) => part,
-                    Err(Unsent::Refused(reason)) => {
+                    Err(PartError::Refused(reason)) => {
                         self.refuse(tenant, reason);
                         continue;
                     }
-                    Err(Unsent::Unreadable(unreadable)) => return Err(unreadable),
+                    Err(PartError::Unreadable(unreadable)) => return Err(unreadable),
                 };
-                self.sessions.sent(tenant, part.next, part.end.is_none());
+                self.sessions.record_sent(tenant, part.next, part.end.is_none());
                 if !part.records.changes.is_empty() {
                     batch.add(tenant, attempt, &part.records.encode());
                 }
                 if let Some((digests, lineage)) = part.end {
-                    let mut written = Writer::with_capacity(32);
-                    digests.encode(&mut written);
-                    attached.push(ToFollower::Attached(FeedAttached {
+                    let mut encoded = Writer::with_capacity(32);
+                    digests.encode(&mut encoded);
+                    attached.push(MessageToFollower::Attached(FeedAttached {
                         tenant: tenant.get(),
                         epoch: attempt.epoch.get(),
                         attach: attempt.number.0,
                         position: part.next.to_u64(),
                         lineage,
-                        digests: written.finish(),
+                        digests: encoded.finish(),
                     }));
                 }
             }
@@ -240,49 +254,50 @@ impl Source {
         Ok(any)
     }
 
-    /// Returns what there is of a tenant behind a revision, up to a sequence and of about so many bytes.
-    fn part(
+    /// Reads the changes of a tenant in a range, of about `len_max` bytes at most.
+    fn read_changes(
         &self,
-        held: &View<'_>,
-        (tenant, attempt, after): (TenantNumber, Attempt, Revision),
-        (through, len_max): (Sequence, usize),
-    ) -> Result<Part, Unsent> {
-        let home = self.local.id();
+        held: &ReadView<'_>,
+        tenant: TenantNumber,
+        range: ChangeRange,
+        len_max: usize,
+    ) -> Result<TenantChanges, PartError> {
+        let home = self.context.id();
         let may_follow = self
-            .local
-            .views
+            .context
+            .directory_view
             .read(|view| may_follow(view, tenant, home, self.follower));
         if !may_follow && !planted::is(Bug::FeedToAnybody) {
-            return Err(Unsent::Refused(Reason::NotAdmitted));
+            return Err(PartError::Refused(Reason::NotAdmitted));
         }
-        let owned = |reading: &Reading<'_>| reading.record().owned() == Some(attempt.epoch);
+        let owned = |reading: &TenantReader<'_>| reading.record().owned() == Some(range.attempt.epoch);
         let reading = held.reading(tenant).filter(owned);
-        let reading = reading.ok_or(Unsent::Refused(Reason::NotOwner))?;
-        let Changes { changes, next, more: _ } = reading.changes(after, through, len_max)?;
+        let reading = reading.ok_or(PartError::Refused(Reason::NotOwner))?;
+        let ChangesPage { changes, next, more: _ } = reading.changes(range.after, range.through, len_max)?;
         let state = reading.state();
         let end = (next == state.revision).then(|| {
             let mut lineage = Writer::default();
             reading.record().lineage.encode(&mut lineage);
             (state.digests, lineage.finish())
         });
-        let records = Records {
+        let records = FeedRecords {
             changes,
             digests: end.as_ref().map(|(digests, _)| *digests),
-            floor: state.floor,
+            retention_floor: state.retention_floor,
         };
-        Ok(Part { records, next, end })
+        Ok(TenantChanges { records, next, end })
     }
 
-    /// Sends a batch with nothing in it, so that the follower's offset keeps up.
-    pub(super) fn keep_up(&mut self, offset: FeedOffset) {
-        self.send(Batch::default(), offset);
+    /// Sends an empty batch, so that the follower's offset keeps up.
+    pub(super) fn send_empty(&mut self, offset: FeedOffset) {
+        self.send(BatchBuilder::default(), offset);
     }
 
-    fn send(&mut self, batch: Batch, offset: FeedOffset) {
-        let number = self.sends(batch.len());
-        let message = batch.finish(offset, number, &mut self.packer);
-        count(&message, self.border.as_ref(), &self.local.counters);
-        self.sent(offset);
-        self.out.push_back(ToFollower::Batch(message));
+    fn send(&mut self, batch: BatchBuilder, offset: FeedOffset) {
+        let number = self.record_batch(batch.len());
+        let message = batch.finish(offset, number, &mut self.compressor);
+        count(&message, self.region_pair.as_ref(), &self.context.counters);
+        self.record_offset(offset);
+        self.out.push_back(MessageToFollower::Batch(message));
     }
 }

@@ -1,4 +1,4 @@
-//! Seeding from the home's side: a tenant's state in chunks, within a bandwidth of its own.
+//! The home's end of a seed: sends a tenant's state to a follower in chunks, with a bandwidth limit of its own.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +11,8 @@ use stead_state::{
     codec::Writer,
     rows::change::{EFFECTS_MAX, HEAD_LEN_MAX},
     shard::{
-        command::{Chunk, Part},
-        read::{Reading, Refused},
+        command::{Chunk, ChunkContent},
+        read::{ReadError, TenantReader},
         record::{ClientsLoaded, SeedNumber},
     },
 };
@@ -25,15 +25,15 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::{
-    counters::Border,
-    local::{Local, may_follow},
-    payload::{Packer, RAW_LEN_MAX},
+    group_context::{GroupContext, may_follow},
+    payload::{PayloadCompressor, RAW_LEN_MAX},
+    traffic::RegionPair,
     wire,
 };
 
-/// About how many bytes a chunk has before compression.
+/// Bytes at which a chunk is closed, before compression.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Longest chunk before compression: one of changes ends with a whole one.
+/// Longest chunk before compression: a chunk of changes ends with a whole change.
 const CHUNK_LEN_MAX: usize = CHUNK_BYTES + CHANGE_LEN_MAX + EFFECTS_MAX * HEAD_LEN_MAX;
 
 const _: () = assert!(
@@ -41,14 +41,14 @@ const _: () = assert!(
     "a chunk would not reach the follower, or never find room in its log"
 );
 
-/// What one seed takes at most of the way between two regions, before compression.
+/// Bandwidth limit of one seed, in bytes before compression.
 const BYTES_PER_SECOND_MAX: u32 = 16 << 20;
 
-/// A seed under way.
-pub(crate) struct Seeding {
-    local: Arc<Local>,
+/// A seed that the home sends.
+pub(crate) struct SeedSource {
+    context: Arc<GroupContext>,
     follower: GroupId,
-    border: Option<Border>,
+    region_pair: Option<RegionPair>,
     tenant: TenantNumber,
     epoch: Epoch,
     /// The follower's number of the seed.
@@ -57,42 +57,42 @@ pub(crate) struct Seeding {
     first: Option<Revision>,
     loaded: Sequence,
     clients: ClientsLoaded,
-    packer: Packer,
+    compressor: PayloadCompressor,
     next_at: Instant,
     has_ended: bool,
 }
 
-/// What comes next.
-enum Next {
+/// Next message of a seed.
+enum SeedStep {
     Begun(SeedBegun),
     Chunk(bytes::Bytes),
 }
 
-/// Why there is no chunk.
-enum NoChunk {
+/// Reason why a seed has no next message.
+enum SeedEnd {
     End,
     Refused(Reason),
     Failed(Status),
 }
 
-impl Seeding {
-    /// Takes in what a follower asks for.
-    pub(crate) fn new(local: Arc<Local>, request: &SeedRequest) -> Result<Self, wire::Garbled> {
+impl SeedSource {
+    /// Returns the seed that a follower requests.
+    pub(crate) fn new(context: Arc<GroupContext>, request: &SeedRequest) -> Result<Self, wire::InvalidMessage> {
         let follower = GroupId::new(request.follower_group);
         let clients = wire::read_clients(&request.clients_loaded)?;
         Ok(Self {
-            border: local.border_to(follower),
+            region_pair: context.region_pair_to(follower),
             follower,
             tenant: TenantNumber::new(request.tenant),
             epoch: wire::epoch(request.epoch)?,
             number: SeedNumber(request.number),
             first: (request.first != 0).then_some(Revision::from_u64(request.first)),
-            loaded: Sequence::new(request.loaded).ok_or(wire::Garbled("sequence"))?,
+            loaded: Sequence::new(request.loaded).ok_or(wire::InvalidMessage("sequence"))?,
             clients,
-            packer: Packer::new(),
+            compressor: PayloadCompressor::new(),
             next_at: Instant::now(),
             has_ended: false,
-            local,
+            context,
         })
     }
 
@@ -102,15 +102,15 @@ impl Seeding {
             return None;
         }
         sleep_until(self.next_at).await;
-        if let Err(error) = self.local.group.read_index().await {
+        if let Err(error) = self.context.group.read_index().await {
             self.has_ended = true;
             return Some(Ok(not_leader(error)));
         }
-        match self.chunk() {
-            Ok(Next::Begun(begun)) => Some(Ok(response(Message::Begun(begun)))),
-            Ok(Next::Chunk(command)) => Some(Ok(self.send(command))),
-            Err(NoChunk::End) => None,
-            Err(NoChunk::Refused(reason)) => {
+        match self.next_step() {
+            Ok(SeedStep::Begun(begun)) => Some(Ok(response(Message::Begun(begun)))),
+            Ok(SeedStep::Chunk(command)) => Some(Ok(self.send(command))),
+            Err(SeedEnd::End) => None,
+            Err(SeedEnd::Refused(reason)) => {
                 self.has_ended = true;
                 let (tenant, epoch, reason) = (self.tenant.get(), self.epoch.get(), reason.into());
                 let refused = FeedRefused {
@@ -121,7 +121,7 @@ impl Seeding {
                 };
                 Some(Ok(response(Message::Refused(refused))))
             }
-            Err(NoChunk::Failed(status)) => {
+            Err(SeedEnd::Failed(status)) => {
                 self.has_ended = true;
                 Some(Err(status))
             }
@@ -131,33 +131,33 @@ impl Seeding {
     fn send(&mut self, command: bytes::Bytes) -> SeedResponse {
         let len = u32::try_from(command.len()).unwrap_or(u32::MAX);
         self.next_at = Instant::now() + Duration::from_secs(1) * len / BYTES_PER_SECOND_MAX;
-        let (payload, raw_len) = self.packer.pack(command.to_vec());
-        if let Some(border) = &self.border {
-            self.local
+        let (payload, raw_len) = self.compressor.compress(command.to_vec());
+        if let Some(region_pair) = &self.region_pair {
+            self.context
                 .counters
-                .add(border, &[(self.tenant, command.len())], payload.len());
+                .add(region_pair, &[(self.tenant, command.len())], payload.len());
         }
         response(Message::Chunk(SeedChunk { payload, raw_len }))
     }
 
-    /// Returns what comes next.
-    fn chunk(&mut self) -> Result<Next, NoChunk> {
-        let local = self.local.clone();
-        let may_follow = local
-            .views
-            .read(|view| may_follow(view, self.tenant, local.id(), self.follower));
+    /// Returns the next step, if the tenant may be sent to the follower.
+    fn next_step(&mut self) -> Result<SeedStep, SeedEnd> {
+        let context = self.context.clone();
+        let may_follow = context
+            .directory_view
+            .read(|view| may_follow(view, self.tenant, context.id(), self.follower));
         if !may_follow && !planted::is(Bug::SeedToAnybody) {
-            return Err(NoChunk::Refused(Reason::NotAdmitted));
+            return Err(SeedEnd::Refused(Reason::NotAdmitted));
         }
-        let read = local.machine.read(|held| {
+        let read = context.machine.read(|held| {
             let reading = held.reading(self.tenant);
             let reading = reading.filter(|reading| reading.record().owned() == Some(self.epoch));
-            self.read(reading.ok_or(NoChunk::Refused(Reason::NotOwner))?)
+            self.read_step(reading.ok_or(SeedEnd::Refused(Reason::NotOwner))?)
         });
-        read.unwrap_or_else(|half_changed| Err(self.failed(Refused::Unreadable(half_changed.into()))))
+        read.unwrap_or_else(|half_changed| Err(self.seed_end(ReadError::Unreadable(half_changed.into()))))
     }
 
-    fn read(&mut self, reading: Reading<'_>) -> Result<Next, NoChunk> {
+    fn read_step(&mut self, reading: TenantReader<'_>) -> Result<SeedStep, SeedEnd> {
         let Some(first) = self.first else {
             let first = reading.state().revision;
             self.first = Some(first);
@@ -165,44 +165,44 @@ impl Seeding {
             self.clients = ClientsLoaded::default();
             let mut lineage = Writer::default();
             reading.record().lineage.encode(&mut lineage);
-            return Ok(Next::Begun(SeedBegun {
+            return Ok(SeedStep::Begun(SeedBegun {
                 first: first.to_u64(),
                 lineage: lineage.finish(),
             }));
         };
         let part = if self.loaded < first.sequence() {
             let part = reading.chunk_of_changes(self.loaded, first, CHUNK_BYTES);
-            part.map_err(|refused| self.failed(refused))?
+            part.map_err(|refused| self.seed_end(refused))?
         } else {
-            if self.clients.is_all() {
-                return Err(NoChunk::End);
+            if self.clients.is_complete() {
+                return Err(SeedEnd::End);
             }
             reading.chunk_of_clients(self.clients, CHUNK_BYTES)
         };
         match &part {
-            Part::Changes { up_to, .. } => self.loaded = *up_to,
-            Part::Clients { up_to, windows, .. } => self.clients = self.clients.and(*up_to, windows),
+            ChunkContent::Changes { up_to, .. } => self.loaded = *up_to,
+            ChunkContent::Clients { up_to, windows, .. } => self.clients = self.clients.after_chunk(*up_to, windows),
         }
         let read_at = reading.state().revision;
         let chunk = Chunk {
             tenant: self.tenant,
-            home: self.local.id(),
+            home: self.context.id(),
             epoch: self.epoch,
             number: self.number,
             read_at,
             part,
         };
-        Ok(Next::Chunk(chunk.encode()))
+        Ok(SeedStep::Chunk(chunk.encode()))
     }
 
-    fn failed(&self, refused: Refused) -> NoChunk {
+    fn seed_end(&self, refused: ReadError) -> SeedEnd {
         match refused {
-            Refused::Unreadable(unreadable) => {
-                self.local.unreadable(unreadable);
-                NoChunk::Failed(Status::internal("storage could not be read"))
+            ReadError::Unreadable(unreadable) => {
+                self.context.fail_unreadable(unreadable);
+                SeedEnd::Failed(Status::internal("storage could not be read"))
             }
-            Refused::Forked { .. } | Refused::NotReached { .. } | Refused::Compacted { .. } => {
-                NoChunk::Refused(Reason::Forked)
+            ReadError::Forked { .. } | ReadError::NotReached { .. } | ReadError::Compacted { .. } => {
+                SeedEnd::Refused(Reason::Forked)
             }
         }
     }

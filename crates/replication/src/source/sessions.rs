@@ -1,34 +1,34 @@
-//! Which tenants a stream speaks for, and what of each it has sent.
+//! Feed sessions of one stream, on the home's end: the tenants that the stream covers, and how far each is sent.
 //!
-//! A session is *live* when everything of its tenant up to the stream's place has been sent: its changes then travel
-//! with the batch of the entry that made them. A session that begins behind that *catches up* by its own sequence, in
-//! turns, while the stream goes on for the others.
+//! A session is *live* when everything of its tenant up to the stream's scanned index has been sent: its changes are
+//! then sent with the batch of the entry that made them. A session that begins behind that *catches up* by its own
+//! sequence, round robin, while the stream goes on for the others.
 //!
 //! # Invariants
 //!
-//! 1. What is sent of a tenant has no gap: each range begins behind the one before it.
+//! 1. The changes sent of a tenant have no gap: each range begins behind the one before it.
 //! 2. A tenant without a session is never put on the stream.
 //! 3. A session is of one attempt of the follower's; a later one replaces it, an earlier one changes nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use stead_state::{rows::feed::Touched, shard::record::AttachNumber};
+use stead_state::{rows::feed::TouchedTenant, shard::record::AttachNumber};
 use stead_types::{Epoch, Revision, Sequence, TenantNumber};
 
-use crate::wire::Position;
+use crate::wire::TenantPosition;
 
 /// One attempt of a follower to attach a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    /// The epoch that it follows.
+pub(crate) struct AttachAttempt {
+    /// Epoch that it follows.
     pub(crate) epoch: Epoch,
     /// Its number.
     pub(crate) number: AttachNumber,
 }
 
-impl Attempt {
+impl AttachAttempt {
     /// Returns the attempt that a position belongs to.
-    pub(crate) fn of(position: &Position) -> Self {
+    pub(crate) fn of(position: &TenantPosition) -> Self {
         Self {
             epoch: position.epoch,
             number: position.attach,
@@ -36,104 +36,106 @@ impl Attempt {
     }
 }
 
-/// What of a tenant is to be sent.
+/// Range of a tenant's changes to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
-    /// For which attempt.
-    pub(crate) attempt: Attempt,
-    /// Above this one.
+pub(crate) struct ChangeRange {
+    /// Attempt that it is sent for.
+    pub(crate) attempt: AttachAttempt,
+    /// Last revision before the range.
     pub(crate) after: Revision,
-    /// Up to this one.
+    /// Last sequence of the range.
     pub(crate) through: Sequence,
 }
 
-/// The sessions of one stream.
+/// The feed sessions of one stream, on the home's end.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    tenants: BTreeMap<TenantNumber, Session>,
-    /// Tenants that catch up, in turns. May name sessions that have ended.
+pub(crate) struct SourceSessions {
+    tenants: BTreeMap<TenantNumber, SourceSession>,
+    /// Tenants that catch up, round robin. May name sessions that have ended.
     behind: VecDeque<TenantNumber>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Session {
-    attempt: Attempt,
-    state: State,
+struct SourceSession {
+    attempt: AttachAttempt,
+    state: SessionState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Sent up to here, which is everything up to the stream's place.
+enum SessionState {
+    /// Sent up to this revision, which is everything up to the stream's scanned index.
     Live(Revision),
-    /// Sent up to here, and there is more.
+    /// Sent up to this revision, and there is more.
     Behind(Revision),
 }
 
-impl Sessions {
-    /// Goes on with a tenant that the follower has up to the stream's place: `has` is its last change there.
-    pub(crate) fn resume(&mut self, tenant: TenantNumber, attempt: Attempt, has: Revision) {
-        let state = State::Live(has);
-        self.tenants.insert(tenant, Session { attempt, state });
+impl SourceSessions {
+    /// Begins a live session of a tenant that the follower has up to the stream's scanned index: `has` is its last
+    /// change.
+    pub(crate) fn resume(&mut self, tenant: TenantNumber, attempt: AttachAttempt, has: Revision) {
+        let state = SessionState::Live(has);
+        self.tenants.insert(tenant, SourceSession { attempt, state });
     }
 
-    /// Begins a session of a tenant that the follower has up to `after`; it catches up to begin with. Tells whether it
-    /// is a later attempt than the one there is.
-    pub(crate) fn attach(&mut self, tenant: TenantNumber, attempt: Attempt, after: Revision) -> bool {
+    /// Begins a session that catches up, of a tenant that the follower has up to `after`. Returns whether it is a later
+    /// attempt than the present one.
+    pub(crate) fn attach(&mut self, tenant: TenantNumber, attempt: AttachAttempt, after: Revision) -> bool {
         let known = self.tenants.get(&tenant);
         if known.is_some_and(|known| known.attempt.number >= attempt.number) {
             return false;
         }
         self.behind.push_back(tenant);
-        let state = State::Behind(after);
-        self.tenants.insert(tenant, Session { attempt, state });
+        let state = SessionState::Behind(after);
+        self.tenants.insert(tenant, SourceSession { attempt, state });
         true
     }
 
-    /// Ends a session; returns which it was.
-    pub(crate) fn end(&mut self, tenant: TenantNumber) -> Option<Attempt> {
+    /// Ends a session; returns its attempt.
+    pub(crate) fn end(&mut self, tenant: TenantNumber) -> Option<AttachAttempt> {
         self.tenants.remove(&tenant).map(|session| session.attempt)
     }
 
-    /// Returns whom the stream speaks for.
-    pub(crate) fn tenants(&self) -> impl Iterator<Item = (TenantNumber, Attempt)> {
+    /// Returns the tenants that the stream covers, with their attempts.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = (TenantNumber, AttachAttempt)> {
         self.tenants.iter().map(|(tenant, session)| (*tenant, session.attempt))
     }
 
-    /// Returns the attempt that a tenant's session is of.
-    pub(crate) fn attempt(&self, tenant: TenantNumber) -> Option<Attempt> {
+    /// Returns the attempt of a tenant's session.
+    pub(crate) fn attempt(&self, tenant: TenantNumber) -> Option<AttachAttempt> {
         self.tenants.get(&tenant).map(|session| session.attempt)
     }
 
-    /// Tells whether a tenant's changes travel with the entries that made them.
-    pub(crate) fn is_live(&self, tenant: TenantNumber, attempt: Attempt) -> bool {
+    /// Tells whether the session of a tenant's attempt is live.
+    pub(crate) fn is_live(&self, tenant: TenantNumber, attempt: AttachAttempt) -> bool {
         let session = self.tenants.get(&tenant);
         let session = session.filter(|session| session.attempt == attempt);
-        session.is_some_and(|session| matches!(session.state, State::Live(_)))
+        session.is_some_and(|session| matches!(session.state, SessionState::Live(_)))
     }
 
-    /// Takes in that an entry at the stream's place touched a tenant; returns what is to be sent of it.
-    pub(crate) fn touched(&mut self, touched: &Touched) -> Option<Span> {
+    /// Records that a scanned entry changed a tenant; returns the range to send, `None` if the tenant is not live or
+    /// has the change.
+    pub(crate) fn record_change(&mut self, touched: &TouchedTenant) -> Option<ChangeRange> {
         let session = self.tenants.get_mut(&touched.tenant)?;
-        let State::Live(after) = session.state else {
+        let SessionState::Live(after) = session.state else {
             return None;
         };
         if touched.last <= after.sequence() {
             return None;
         }
-        session.state = State::Live(touched.revision());
-        Some(Span {
+        session.state = SessionState::Live(touched.revision());
+        Some(ChangeRange {
             attempt: session.attempt,
             after,
             through: touched.last,
         })
     }
 
-    /// Returns whose turn it is to catch up, and from where.
-    pub(crate) fn turn(&mut self) -> Option<(TenantNumber, Attempt, Revision)> {
+    /// Takes the next tenant that catches up, with its attempt and the revision that it is sent up to.
+    pub(crate) fn next_behind(&mut self) -> Option<(TenantNumber, AttachAttempt, Revision)> {
         while let Some(tenant) = self.behind.pop_front() {
-            if let Some(Session {
+            if let Some(SourceSession {
                 attempt,
-                state: State::Behind(sent),
+                state: SessionState::Behind(sent),
             }) = self.tenants.get(&tenant)
             {
                 return Some((tenant, *attempt, *sent));
@@ -142,16 +144,16 @@ impl Sessions {
         None
     }
 
-    /// Takes in that a tenant whose turn it was has been sent up to `sent`, and whether there is more.
-    pub(crate) fn sent(&mut self, tenant: TenantNumber, sent: Revision, more: bool) {
+    /// Records that a tenant that catches up has been sent up to `sent`, and whether there is more.
+    pub(crate) fn record_sent(&mut self, tenant: TenantNumber, sent: Revision, more: bool) {
         let Some(session) = self.tenants.get_mut(&tenant) else {
             return;
         };
         if more {
-            session.state = State::Behind(sent);
+            session.state = SessionState::Behind(sent);
             self.behind.push_back(tenant);
         } else {
-            session.state = State::Live(sent);
+            session.state = SessionState::Live(sent);
         }
     }
 }
@@ -161,10 +163,10 @@ mod tests {
     use super::*;
 
     const T: TenantNumber = TenantNumber::new(7);
-    const FIRST: Attempt = attempt(1);
+    const FIRST: AttachAttempt = attempt(1);
 
-    const fn attempt(number: u64) -> Attempt {
-        Attempt {
+    const fn attempt(number: u64) -> AttachAttempt {
+        AttachAttempt {
             epoch: Epoch::FIRST,
             number: AttachNumber(number),
         }
@@ -174,8 +176,8 @@ mod tests {
         Sequence::new(number).unwrap()
     }
 
-    fn touch(first: u64, last: u64) -> Touched {
-        Touched {
+    fn touch(first: u64, last: u64) -> TouchedTenant {
+        TouchedTenant {
             tenant: T,
             epoch: Epoch::FIRST,
             first: seq(first),
@@ -187,8 +189,8 @@ mod tests {
         Revision::new(Epoch::FIRST, seq(number))
     }
 
-    fn span(after: u64, through: u64) -> Span {
-        Span {
+    fn range(after: u64, through: u64) -> ChangeRange {
+        ChangeRange {
             attempt: FIRST,
             after: rev(after),
             through: seq(through),
@@ -196,31 +198,31 @@ mod tests {
     }
 
     #[test]
-    fn resumed_tenant_goes_on_behind_its_own_position() {
-        let mut sessions = Sessions::default();
-        assert_eq!(sessions.touched(&touch(1, 1)), None);
+    fn resumed_session_continues_after_its_own_position() {
+        let mut sessions = SourceSessions::default();
+        assert_eq!(sessions.record_change(&touch(1, 1)), None);
         sessions.resume(T, FIRST, rev(9));
-        assert_eq!(sessions.touched(&touch(8, 9)), None, "it has these");
-        assert_eq!(sessions.touched(&touch(10, 12)), Some(span(9, 12)));
-        assert_eq!(sessions.touched(&touch(13, 13)), Some(span(12, 13)));
+        assert_eq!(sessions.record_change(&touch(8, 9)), None, "it has these");
+        assert_eq!(sessions.record_change(&touch(10, 12)), Some(range(9, 12)));
+        assert_eq!(sessions.record_change(&touch(13, 13)), Some(range(12, 13)));
         assert_eq!(sessions.end(T), Some(FIRST));
-        assert_eq!(sessions.touched(&touch(14, 14)), None);
+        assert_eq!(sessions.record_change(&touch(14, 14)), None);
     }
 
     #[test]
-    fn position_of_an_earlier_epoch_keeps_its_epoch() {
-        let mut sessions = Sessions::default();
-        let now = Attempt {
+    fn range_after_earlier_epoch_keeps_that_epoch() {
+        let mut sessions = SourceSessions::default();
+        let now = AttachAttempt {
             epoch: Epoch::new(5).unwrap(),
             number: AttachNumber(3),
         };
         sessions.resume(T, now, rev(9));
-        let touched = Touched {
+        let touched = TouchedTenant {
             epoch: now.epoch,
             ..touch(10, 11)
         };
-        assert_eq!(sessions.touched(&touched).unwrap().after, rev(9));
-        let next = sessions.touched(&Touched {
+        assert_eq!(sessions.record_change(&touched).unwrap().after, rev(9));
+        let next = sessions.record_change(&TouchedTenant {
             epoch: now.epoch,
             ..touch(12, 12)
         });
@@ -228,39 +230,39 @@ mod tests {
     }
 
     #[test]
-    fn tenant_behind_catches_up_and_then_misses_nothing() {
-        let mut sessions = Sessions::default();
+    fn session_behind_catches_up_and_becomes_live() {
+        let mut sessions = SourceSessions::default();
         assert!(sessions.attach(T, FIRST, rev(0)));
-        assert_eq!(sessions.touched(&touch(5, 5)), None);
-        assert_eq!(sessions.turn(), Some((T, FIRST, rev(0))));
-        assert_eq!(sessions.turn(), None, "a turn is taken once");
-        sessions.sent(T, rev(3), true);
-        assert_eq!(sessions.turn(), Some((T, FIRST, rev(3))));
-        sessions.sent(T, rev(6), false);
-        assert_eq!(sessions.turn(), None);
-        assert_eq!(sessions.touched(&touch(6, 6)), None, "went with the catching up");
-        assert_eq!(sessions.touched(&touch(7, 8)), Some(span(6, 8)));
+        assert_eq!(sessions.record_change(&touch(5, 5)), None);
+        assert_eq!(sessions.next_behind(), Some((T, FIRST, rev(0))));
+        assert_eq!(sessions.next_behind(), None, "a turn is taken once");
+        sessions.record_sent(T, rev(3), true);
+        assert_eq!(sessions.next_behind(), Some((T, FIRST, rev(3))));
+        sessions.record_sent(T, rev(6), false);
+        assert_eq!(sessions.next_behind(), None);
+        assert_eq!(sessions.record_change(&touch(6, 6)), None, "went with the catching up");
+        assert_eq!(sessions.record_change(&touch(7, 8)), Some(range(6, 8)));
     }
 
     #[test]
-    fn session_that_ends_while_it_catches_up_has_no_turn() {
-        let mut sessions = Sessions::default();
+    fn session_that_ended_has_no_turn() {
+        let mut sessions = SourceSessions::default();
         sessions.attach(T, FIRST, rev(0));
         sessions.end(T);
-        assert_eq!(sessions.turn(), None);
-        sessions.sent(T, rev(3), true);
+        assert_eq!(sessions.next_behind(), None);
+        sessions.record_sent(T, rev(3), true);
         assert_eq!(sessions.attempt(T), None);
     }
 
     /// Invariant 3.
     #[test]
-    fn earlier_attempt_changes_nothing() {
-        let mut sessions = Sessions::default();
+    fn earlier_attach_attempt_is_ignored() {
+        let mut sessions = SourceSessions::default();
         assert!(sessions.attach(T, attempt(2), rev(4)));
         assert!(!sessions.attach(T, attempt(2), rev(0)));
         assert!(!sessions.attach(T, FIRST, rev(0)));
-        assert_eq!(sessions.turn(), Some((T, attempt(2), rev(4))));
-        sessions.sent(T, rev(6), false);
+        assert_eq!(sessions.next_behind(), Some((T, attempt(2), rev(4))));
+        sessions.record_sent(T, rev(6), false);
         assert!(sessions.is_live(T, attempt(2)) && !sessions.is_live(T, FIRST));
         assert!(sessions.attach(T, attempt(3), rev(5)));
         assert!(!sessions.is_live(T, attempt(2)));

@@ -1,4 +1,4 @@
-//! One stream: waits, takes in what the follower says, and gives out messages one by one.
+//! The home's end of one stream: handles the follower's messages and yields messages to it one by one.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
@@ -16,61 +16,59 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{
-    IN_FLIGHT_BYTES_MAX, KEEP_UP_INTERVAL, PACE, acknowledged,
+    EMPTY_BATCH_INTERVAL, IN_FLIGHT_BYTES_MAX, PACE, acknowledgements,
     open::not_leader,
-    pings::{PINGS_MAX, Pings},
-    produce::UnderWay,
-    sessions::{Attempt, Sessions},
+    pings::{PINGS_MAX, ReceivedPings},
+    produce::PendingEntries,
+    sessions::{AttachAttempt, SourceSessions},
 };
 use crate::{
-    counters::Border,
-    local::Local,
-    payload::Packer,
-    wire::{self, Position, SubscribeRequest, SubscribeResponse, ToFollower, ToHome},
+    group_context::GroupContext,
+    payload::PayloadCompressor,
+    traffic::RegionPair,
+    wire::{self, MessageToFollower, MessageToHome, SubscribeRequest, SubscribeResponse, TenantPosition},
 };
 
-/// What a follower says, and who leads meanwhile.
-type Inbound = (Streaming<SubscribeRequest>, watch::Receiver<Leadership>);
-type Round = Pin<Box<dyn Future<Output = (u64, Result<u64, ReadIndexError>)> + Send>>;
+type ReadIndexRound = Pin<Box<dyn Future<Output = (u64, Result<u64, ReadIndexError>)> + Send>>;
 
 /// The home's end of one stream.
-pub(crate) struct Source {
-    pub(super) local: Arc<Local>,
+pub(crate) struct FeedSource {
+    pub(super) context: Arc<GroupContext>,
     pub(super) follower: GroupId,
-    /// Of the leadership that this stream is of.
+    /// Term of the leadership that the stream belongs to.
     pub(super) term: u64,
-    /// What it is among the follower's streams; none of one that only refuses.
-    pub(super) stream: Option<acknowledged::Stream>,
-    /// Resolves when the follower has opened another stream.
+    /// Identity among the follower's streams; none for a stream that only refuses.
+    pub(super) stream: Option<acknowledgements::StreamId>,
+    /// Resolves when the stream does not count any more: the follower has opened another one, or the term is over.
     pub(super) replaced: Option<oneshot::Receiver<()>>,
-    pub(super) border: Option<Border>,
-    pub(super) sessions: Sessions,
-    /// The home's entries up to here have been gone through.
-    pub(super) place: u64,
-    /// What entries behind it changed and is not sent yet.
-    pub(super) under_way: Option<UnderWay>,
-    /// Of the last batch.
+    pub(super) region_pair: Option<RegionPair>,
+    pub(super) sessions: SourceSessions,
+    /// Index of the last log entry of the home that was scanned.
+    pub(super) scanned_index: u64,
+    /// Changes of entries behind it that are not sent yet.
+    pub(super) pending: Option<PendingEntries>,
+    /// Offset of the last batch.
     pub(super) offset: FeedOffset,
-    /// Messages that are ready.
-    pub(super) out: VecDeque<ToFollower>,
-    pub(super) packer: Packer,
+    /// Messages that are ready to be sent.
+    pub(super) out: VecDeque<MessageToFollower>,
+    pub(super) compressor: PayloadCompressor,
     pub(super) applied: watch::Receiver<u64>,
-    /// The last entry that had nothing for the follower, since the last batch.
+    /// Offset of the last entry since the last batch that had no change for the follower.
     pub(super) skipped: Option<FeedOffset>,
-    keep_up_at: Instant,
-    /// When the next batch may be made.
+    empty_batch_at: Instant,
+    /// Time from which the next batch may be made.
     paced_until: Instant,
     in_flight: InFlight,
     inbound: Streaming<SubscribeRequest>,
     leadership: watch::Receiver<Leadership>,
-    rounds: FuturesUnordered<Round>,
-    pings: Pings,
-    /// Nothing more is given out but what is ready.
+    rounds: FuturesUnordered<ReadIndexRound>,
+    pings: ReceivedPings,
+    /// Whether the stream ends once the ready messages are sent.
     has_ended: bool,
     ended_with: Option<Status>,
 }
 
-/// Batches that have not been acknowledged.
+/// Batches that are sent and not acknowledged.
 #[derive(Debug, Default)]
 struct InFlight {
     batches: VecDeque<(u64, usize)>,
@@ -78,49 +76,60 @@ struct InFlight {
     number: u64,
 }
 
+/// Event that the stream waits for.
 enum Wake {
-    Said(Result<Option<SubscribeRequest>, Status>),
-    Confirmed(u64, Result<u64, ReadIndexError>),
+    Message(Result<Option<SubscribeRequest>, Status>),
+    ReadIndex(u64, Result<u64, ReadIndexError>),
     Applied,
     LeaderChanged,
     Replaced,
-    KeepUp,
-    PaceOver,
+    EmptyBatchDue,
+    PaceElapsed,
 }
 
-impl Source {
-    /// Returns a source that has said nothing.
-    pub(super) fn new(local: Arc<Local>, follower: GroupId, (inbound, leadership): Inbound) -> Self {
+impl FeedSource {
+    /// Returns a source that has sent nothing.
+    pub(super) fn new(
+        context: Arc<GroupContext>,
+        follower: GroupId,
+        inbound: Streaming<SubscribeRequest>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Self {
         Self {
             follower,
             term: 0,
             stream: None,
             replaced: None,
-            border: local.border_to(follower),
-            sessions: Sessions::default(),
-            place: 0,
-            under_way: None,
+            region_pair: context.region_pair_to(follower),
+            sessions: SourceSessions::default(),
+            scanned_index: 0,
+            pending: None,
             offset: FeedOffset::ZERO,
             out: VecDeque::new(),
-            packer: Packer::new(),
-            applied: local.group.applied(),
+            compressor: PayloadCompressor::new(),
+            applied: context.group.applied(),
             skipped: None,
-            keep_up_at: Instant::now(),
+            empty_batch_at: Instant::now(),
             paced_until: Instant::now(),
             in_flight: InFlight::default(),
             inbound,
             leadership,
             rounds: FuturesUnordered::new(),
-            pings: Pings::default(),
+            pings: ReceivedPings::default(),
             has_ended: false,
             ended_with: None,
-            local,
+            context,
         }
     }
 
     /// Returns a source that ends with its first message.
-    pub(super) fn refusing(local: Arc<Local>, from: Inbound, message: ToFollower) -> Self {
-        let mut source = Self::new(local, GroupId::DIRECTORY, from);
+    pub(super) fn refusing(
+        context: Arc<GroupContext>,
+        inbound: Streaming<SubscribeRequest>,
+        leadership: watch::Receiver<Leadership>,
+        message: MessageToFollower,
+    ) -> Self {
+        let mut source = Self::new(context, GroupId::DIRECTORY, inbound, leadership);
         source.out.push_back(message);
         source.has_ended = true;
         source
@@ -135,13 +144,13 @@ impl Source {
             if self.has_ended {
                 return self.ended_with.take().map(Err);
             }
-            let worked = self.produce().unwrap_or_else(|unreadable| {
-                self.local.unreadable(unreadable);
+            let made_progress = self.produce().unwrap_or_else(|unreadable| {
+                self.context.fail_unreadable(unreadable);
                 self.end(Some(Status::internal("storage could not be read")));
                 true
             });
             self.answer_pings();
-            if worked {
+            if made_progress {
                 tokio::task::coop::consume_budget().await;
             } else if self.out.is_empty() {
                 let wake = self.wait().await;
@@ -150,56 +159,56 @@ impl Source {
         }
     }
 
-    /// Waits for something to do. May be dropped at any time.
+    /// Waits for the next event. May be dropped at any time.
     async fn wait(&mut self) -> Wake {
         let (has_room, may_send) = (self.has_room(), self.may_send());
-        let (keep_up_at, paced_until) = (self.keep_up_at, self.paced_until);
+        let (empty_batch_at, paced_until) = (self.empty_batch_at, self.paced_until);
         let replaced: OptionFuture<_> = self.replaced.as_mut().into();
         tokio::select! {
             biased;
-            said = self.inbound.message() => Wake::Said(said),
-            Some((ping, round)) = self.rounds.next(), if !self.rounds.is_empty() => Wake::Confirmed(ping, round),
+            message = self.inbound.message() => Wake::Message(message),
+            Some((ping, round)) = self.rounds.next(), if !self.rounds.is_empty() => Wake::ReadIndex(ping, round),
             Ok(()) = self.leadership.changed() => Wake::LeaderChanged,
             Some(_) = replaced => Wake::Replaced,
             Ok(()) = self.applied.changed(), if may_send => Wake::Applied,
-            () = sleep_until(paced_until), if has_room && !may_send => Wake::PaceOver,
-            () = sleep_until(keep_up_at), if self.skipped.is_some() => Wake::KeepUp,
+            () = sleep_until(paced_until), if has_room && !may_send => Wake::PaceElapsed,
+            () = sleep_until(empty_batch_at), if self.skipped.is_some() => Wake::EmptyBatchDue,
         }
     }
 
     fn step(&mut self, wake: Wake) {
         match wake {
-            Wake::Said(Ok(Some(message))) => {
-                if let Err(garbled) = self.said(message) {
-                    self.local.alarms.unreadable();
-                    let (group, follower) = (self.local.id(), self.follower);
-                    tracing::error!(%group, %follower, error = %garbled, "a follower's stream cannot be read");
-                    self.end(Some(Status::invalid_argument(garbled.to_string())));
+            Wake::Message(Ok(Some(message))) => {
+                if let Err(invalid) = self.handle_message(message) {
+                    self.context.alarms.record_unreadable();
+                    let (group, follower) = (self.context.id(), self.follower);
+                    tracing::error!(%group, %follower, error = %invalid, "feed stream from the follower is invalid");
+                    self.end(Some(Status::invalid_argument(invalid.to_string())));
                 }
             }
-            Wake::Said(Ok(None)) => self.end(None),
-            Wake::Said(Err(status)) => {
-                self.local.alarms.note(&status);
+            Wake::Message(Ok(None)) => self.end(None),
+            Wake::Message(Err(status)) => {
+                self.context.alarms.record_status(&status);
                 self.end(None);
             }
-            Wake::Confirmed(ping, Ok(index)) => self.pings.confirmed(ping, index),
-            Wake::Confirmed(_, Err(error @ ReadIndexError::NotLeader { .. })) => {
+            Wake::ReadIndex(ping, Ok(index)) => self.pings.add_confirmed(ping, index),
+            Wake::ReadIndex(_, Err(error @ ReadIndexError::NotLeader { .. })) => {
                 self.out.push_back(not_leader(error));
                 self.end(None);
             }
-            // The ping stays unanswered; the follower sends others.
-            Wake::Confirmed(_, Err(ReadIndexError::NoQuorum | ReadIndexError::Overloaded)) => {}
-            Wake::Confirmed(_, Err(ReadIndexError::Stopped)) => self.end(None),
-            Wake::Applied | Wake::PaceOver => {}
+            // The ping gets no response; the follower sends others.
+            Wake::ReadIndex(_, Err(ReadIndexError::NoQuorum | ReadIndexError::Overloaded)) => {}
+            Wake::ReadIndex(_, Err(ReadIndexError::Stopped)) => self.end(None),
+            Wake::Applied | Wake::PaceElapsed => {}
             Wake::LeaderChanged => self.leader_changed(),
-            // What it acknowledges here would not count. Its leader, if that is still one, opens it again.
+            // Its acknowledgements would not count. The follower's leader, if it still is one, opens a new stream.
             Wake::Replaced => {
                 self.replaced = None;
                 self.end(None);
             }
-            Wake::KeepUp => {
+            Wake::EmptyBatchDue => {
                 if let Some(offset) = self.skipped.take() {
-                    self.keep_up(offset);
+                    self.send_empty(offset);
                 }
             }
         }
@@ -207,7 +216,7 @@ impl Source {
 
     fn leader_changed(&mut self) {
         let known = *self.leadership.borrow_and_update();
-        // Another term of the same leader, too, begins with what followers list when they open a stream.
+        // Another term of the same leader, too, begins with the listings of newly opened streams.
         if !known.is_here || known.term != self.term {
             self.out
                 .push_back(not_leader(ReadIndexError::NotLeader { leader: known.leader }));
@@ -215,14 +224,14 @@ impl Source {
         }
     }
 
-    /// Ends the stream, because the feed does not say any more who was touched behind its place.
-    pub(super) fn overtaken(&mut self) {
-        let (group, follower) = (self.local.id(), self.follower);
-        tracing::info!(%group, %follower, place = self.place, "retention has passed a stream: it is opened anew");
+    /// Ends the stream, because the feed does not show any more which tenants changed after its scanned index.
+    pub(super) fn end_behind_retention(&mut self) {
+        let (group, follower, scanned_index) = (self.context.id(), self.follower, self.scanned_index);
+        tracing::info!(%group, %follower, scanned_index, "retention has passed a feed stream: the follower reopens it");
         self.end(None);
     }
 
-    /// Tells whether nothing more is given out but what is ready.
+    /// Tells whether the stream ends once the ready messages are sent.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }
@@ -232,75 +241,77 @@ impl Source {
         self.ended_with = status;
     }
 
-    fn said(&mut self, request: SubscribeRequest) -> Result<(), wire::Garbled> {
+    fn handle_message(&mut self, request: SubscribeRequest) -> Result<(), wire::InvalidMessage> {
         match request.message {
-            Some(ToHome::Attach(attach)) => self.attach(&attach),
-            Some(ToHome::Ack(ack)) => self.acknowledged(&ack),
-            Some(ToHome::Ping(ping)) => {
-                self.ping(ping);
+            Some(MessageToHome::Attach(attach)) => self.handle_attach(&attach),
+            Some(MessageToHome::Ack(ack)) => self.apply_ack(&ack),
+            Some(MessageToHome::Ping(ping)) => {
+                self.handle_ping(ping);
                 Ok(())
             }
-            Some(ToHome::Open(_) | ToHome::Listing(_)) => Err(wire::Garbled("a stream is opened once")),
+            Some(MessageToHome::Open(_) | MessageToHome::Listing(_)) => {
+                Err(wire::InvalidMessage("the stream is already open"))
+            }
             // A newer follower's message.
             None => Ok(()),
         }
     }
 
-    fn attach(&mut self, attach: &FeedAttach) -> Result<(), wire::Garbled> {
-        let position = attach.position.as_ref().ok_or(wire::Garbled("position"))?;
-        let position = Position::from_message(position)?;
+    fn handle_attach(&mut self, attach: &FeedAttach) -> Result<(), wire::InvalidMessage> {
+        let position = attach.position.as_ref().ok_or(wire::InvalidMessage("position"))?;
+        let position = TenantPosition::from_message(position)?;
         let (tenant, revision) = (position.tenant, position.revision);
-        // Whether it may be sent is checked when it is its turn, as for every batch.
-        if self.sessions.attach(tenant, Attempt::of(&position), revision) {
-            self.note(|follower| follower.detach(tenant, Some((position.epoch, revision))));
+        // Admission is checked when it is its turn, as for every batch.
+        if self.sessions.attach(tenant, AttachAttempt::of(&position), revision) {
+            self.update_progress(|follower| follower.detach(tenant, Some((position.epoch, revision))));
         }
         Ok(())
     }
 
-    fn acknowledged(&mut self, ack: &FeedAck) -> Result<(), wire::Garbled> {
+    fn apply_ack(&mut self, ack: &FeedAck) -> Result<(), wire::InvalidMessage> {
         let offset = wire::offset_from(ack.offset)?;
         self.in_flight.done(ack.batches);
         let (mut attached, mut detached) = (wire::positions(&ack.attached)?, wire::positions(&ack.detached)?);
-        // What belongs to an attempt that is over here is void: the follower is told, or has begun another one.
-        attached.retain(|position| self.sessions.attempt(position.tenant) == Some(Attempt::of(position)));
+        // Positions of an attempt that is over here are void: the follower is told, or has begun another attempt.
+        attached.retain(|position| self.sessions.attempt(position.tenant) == Some(AttachAttempt::of(position)));
         detached.retain(|position| match self.sessions.attempt(position.tenant) {
             Some(attempt) if attempt.number > position.attach => false,
             Some(_) => self.sessions.end(position.tenant).is_some(),
-            // It says where the tenant is.
+            // It tells the tenant's position.
             None => true,
         });
-        self.note(|follower| follower.acknowledge(offset, &attached, &detached));
+        self.update_progress(|follower| follower.acknowledge(offset, &attached, &detached));
         Ok(())
     }
 
-    /// Notes what is known of the follower, if this is still its stream.
-    fn note(&self, change: impl FnOnce(&mut acknowledged::Follower)) {
+    /// Changes the follower's progress, if this is still its stream.
+    fn update_progress(&self, change: impl FnOnce(&mut acknowledgements::FollowerProgress)) {
         if let Some(stream) = self.stream {
-            self.local.acknowledged.change(self.follower, stream, change);
+            self.context.acknowledgements.update(self.follower, stream, change);
         }
     }
 
-    fn ping(&mut self, ping: FeedPing) {
+    fn handle_ping(&mut self, ping: FeedPing) {
         if self.rounds.len() >= PINGS_MAX {
             return;
         }
-        let group = self.local.group.clone();
+        let group = self.context.group.clone();
         self.rounds
             .push(async move { (ping.number, group.read_index().await) }.boxed());
     }
 
-    /// Answers pings that everything before has been sent for.
+    /// Answers the pings whose read index has been scanned and sent.
     fn answer_pings(&mut self) {
-        let place = if planted::is(Bug::PongBeforeData) {
+        let scanned_index = if planted::is(Bug::PongBeforeData) {
             u64::MAX
         } else {
-            self.place
+            self.scanned_index
         };
-        let Some(number) = self.pings.passed(place) else {
+        let Some(number) = self.pings.take_passed(scanned_index) else {
             return;
         };
-        let version = self.local.views.version();
-        self.out.push_back(ToFollower::Pong(FeedPong {
+        let version = self.context.directory_view.version();
+        self.out.push_back(MessageToFollower::Pong(FeedPong {
             number,
             offset: Some(wire::offset_to(self.offset)),
             view_incarnation: version.incarnation.0,
@@ -308,11 +319,11 @@ impl Source {
         }));
     }
 
-    /// Ends a tenant's session and tells the follower why.
+    /// Ends a tenant's session and sends the follower the reason.
     pub(super) fn refuse(&mut self, tenant: TenantNumber, reason: Reason) {
         if let Some(attempt) = self.sessions.end(tenant) {
-            self.note(|follower| follower.detach(tenant, None));
-            self.out.push_back(ToFollower::Refused(FeedRefused {
+            self.update_progress(|follower| follower.detach(tenant, None));
+            self.out.push_back(MessageToFollower::Refused(FeedRefused {
                 tenant: tenant.get(),
                 epoch: attempt.epoch.get(),
                 reason: reason.into(),
@@ -331,30 +342,30 @@ impl Source {
         self.in_flight.bytes < IN_FLIGHT_BYTES_MAX
     }
 
-    /// Counts a batch and returns its number.
-    pub(super) fn sends(&mut self, bytes: usize) -> u64 {
+    /// Counts a batch as in flight and returns its number.
+    pub(super) fn record_batch(&mut self, bytes: usize) -> u64 {
         self.paced_until = Instant::now() + PACE;
         self.in_flight.add(bytes)
     }
 
-    /// Notes the offset of a batch that was sent.
-    pub(super) fn sent(&mut self, offset: FeedOffset) {
+    /// Records the offset of a batch that was sent.
+    pub(super) fn record_offset(&mut self, offset: FeedOffset) {
         self.offset = offset;
         self.skipped = None;
     }
 
-    /// Notes an entry that had nothing for the follower.
-    pub(super) fn skipped(&mut self, offset: FeedOffset) {
+    /// Records the offset of an entry that had no change for the follower.
+    pub(super) fn record_skipped(&mut self, offset: FeedOffset) {
         if self.skipped.is_none() {
-            self.keep_up_at = Instant::now() + KEEP_UP_INTERVAL;
+            self.empty_batch_at = Instant::now() + EMPTY_BATCH_INTERVAL;
         }
         self.skipped = Some(offset);
     }
 }
 
-impl Drop for Source {
+impl Drop for FeedSource {
     fn drop(&mut self) {
-        self.note(|follower| follower.connected = false);
+        self.update_progress(|follower| follower.connected = false);
     }
 }
 

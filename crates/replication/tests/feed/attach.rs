@@ -1,23 +1,23 @@
-//! Whoever is attached in the follower's log has a session at the home, whatever breaks when.
+//! Attaching: a tenant that is attached in the follower's log has a session at the home, whatever breaks when.
 
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use stead_replication::Limits;
+use stead_replication::RetentionLimits;
 use stead_state::shard::command::{Effect, Operation, Write};
 use tokio::time::sleep;
 
 use crate::world::{DISTANCES, FOLLOWER, HOME, World};
 
-/// One way between the nodes of the follower's group, so that an entry is under way for a while.
+/// One-way delay between the nodes of the follower's group, so that proposals stay pending for a while.
 const NEAR: Duration = Duration::from_millis(30);
 
-/// So long that nothing is under way any more.
+/// Time after which no message or proposal is pending any more.
 const A_WHILE: Duration = Duration::from_secs(2);
 
 async fn slow_follower(far: Duration) -> World {
-    let world = World::start_far(1, 3, Limits::default(), far).await;
+    let world = World::start_far(1, 3, RetentionLimits::default(), far).await;
     for (one, other) in [(11, 12), (12, 13), (13, 11)] {
         world.net.delay(one, other, NEAR);
     }
@@ -25,35 +25,35 @@ async fn slow_follower(far: Duration) -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_has_what_its_home_wrote_and_knows_how_fresh_it_is() {
-    let mut world = World::start(1, 1, Limits::default()).await;
+async fn follower_replicates_writes_and_knows_its_staleness() {
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
     let tenant = world.tenant(5, true);
     for number in 0..20 {
         let last = world.put(tenant, "a", format!("{number}").as_bytes()).await;
         if number % 7 == 0 {
-            world.reaches(tenant, last).await;
+            world.wait_until_replicated(tenant, last).await;
         }
         world.check().await;
     }
     let last = world.put(tenant, "b", b"last").await;
-    world.reaches(tenant, last).await;
+    world.wait_until_replicated(tenant, last).await;
     world.check_equal(tenant).await;
-    let (home, follower) = (world.leading(HOME).await, world.leading(FOLLOWER).await);
-    let known = || home.tasks.acknowledged().of(FOLLOWER);
-    let is_known = || known().filter(|known| known.offset == follower.offset() && known.speaks_for(tenant));
+    let (home, follower) = (world.leader_node(HOME).await, world.leader_node(FOLLOWER).await);
+    let known = || home.tasks.acknowledgements().of(FOLLOWER);
+    let is_known = || known().filter(|known| known.offset == follower.offset() && known.covers(tenant));
     world.eventually("the acknowledgement", is_known).await;
 }
 
-/// Invariant 3 of what followers have acknowledged: whoever looks between two steps would count an offset for a tenant that
-/// it does not speak for.
+/// Invariant 3 of acknowledgements: a reader between two steps would count an offset for a tenant that it does not
+/// cover.
 #[tokio::test(start_paused = true)]
-async fn an_acknowledgement_is_taken_in_as_one_step() {
-    let mut world = World::start(1, 1, Limits::default()).await;
+async fn acknowledgement_is_applied_as_one_change() {
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
     let tenant = world.tenant(5, true);
     let last = world.put(tenant, "a", b"0").await;
-    world.reaches(tenant, last).await;
+    world.wait_until_replicated(tenant, last).await;
     sleep(A_WHILE).await;
-    let home = world.leading(HOME).await.tasks.acknowledged().clone();
+    let home = world.leader_node(HOME).await.tasks.acknowledgements().clone();
     let changes = home.watch();
     let before = (*changes.borrow(), home.of(FOLLOWER).unwrap().offset);
     world.put(tenant, "a", b"1").await;
@@ -66,13 +66,13 @@ async fn an_acknowledgement_is_taken_in_as_one_step() {
     );
 }
 
-/// A ping's answer comes behind everything that was committed before the ping.
+/// A pong comes behind everything that was committed before the ping.
 #[tokio::test(start_paused = true)]
-async fn a_copy_is_not_called_fresh_before_its_data_is_there() {
-    let mut world = World::start(1, 1, Limits::default()).await;
+async fn staleness_bound_holds_before_data_arrives() {
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
     let tenant = world.tenant(5, true);
     let last = world.put(tenant, "a", b"0").await;
-    world.reaches(tenant, last).await;
+    world.wait_until_replicated(tenant, last).await;
     // More often than batches are made, so that most changes wait for their turn.
     for number in 0..200_u64 {
         world.put(tenant, "a", &number.to_be_bytes()).await;
@@ -84,9 +84,9 @@ async fn a_copy_is_not_called_fresh_before_its_data_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_changes_more_than_a_message_holds_arrives_in_pieces() {
+async fn entry_larger_than_a_message_is_sent_in_pieces() {
     const KEYS: usize = 5;
-    let mut world = World::start(1, 1, Limits::default()).await;
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
     let tenant = world.tenant(5, true);
     let mut rng = SmallRng::seed_from_u64(5);
     for key in 0..KEYS {
@@ -94,7 +94,7 @@ async fn an_entry_that_changes_more_than_a_message_holds_arrives_in_pieces() {
         rng.fill(value.as_mut_slice());
         value.truncate(value.len() - 100);
         let last = world.put(tenant, &key.to_string(), &value).await;
-        world.reaches(tenant, last).await;
+        world.wait_until_replicated(tenant, last).await;
     }
     let append = |number: usize| {
         let effect = Effect::Append {
@@ -104,37 +104,37 @@ async fn an_entry_that_changes_more_than_a_message_holds_arrives_in_pieces() {
         let operation = Operation::new((number % KEYS).to_string(), effect);
         Write::new(tenant, None, operation).encode()
     };
-    let home = world.leading(HOME).await;
+    let home = world.leader_node(HOME).await;
     home.group
         .propose(tenant.get(), (0..6 * KEYS).map(append).collect())
         .await
         .unwrap();
     let last = world.put(tenant, "last", b"1").await;
     assert_eq!(last.sequence().get() as usize, 7 * KEYS + 1);
-    world.reaches(tenant, last).await;
+    world.wait_until_replicated(tenant, last).await;
     world.check_equal(tenant).await;
     world.check().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_whose_attach_is_under_way_when_the_stream_breaks_goes_on() {
+async fn pending_attach_survives_broken_stream() {
     for far in DISTANCES {
         let mut world = slow_follower(far).await;
         for moment in 0..16 {
             let tenant = world.tenant(100 + moment, true);
-            let follower = world.leading(FOLLOWER).await;
+            let follower = world.leader_node(FOLLOWER).await;
             world.eventually("a record", || follower.record(tenant)).await;
             sleep((Duration::from_millis(8) + far / 4) * moment as u32).await;
             world.break_streams().await;
             let last = world.put(tenant, "a", b"1").await;
-            world.reaches(tenant, last).await;
+            world.wait_until_replicated(tenant, last).await;
             world.check().await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_that_is_attached_while_the_follower_changes_its_leader_goes_on() {
+async fn pending_attach_survives_follower_leader_change() {
     for far in DISTANCES {
         let mut world = slow_follower(far).await;
         for moment in 0..16 {
@@ -151,15 +151,15 @@ async fn a_tenant_that_is_attached_while_the_follower_changes_its_leader_goes_on
                 .await
                 .ok();
             let last = world.put(tenant, "a", b"1").await;
-            world.reaches(tenant, last).await;
+            world.wait_until_replicated(tenant, last).await;
             world.check().await;
         }
     }
 }
 
-/// The home owns it when the stream is opened, and the follower does not hold it yet: it is not attached for being there.
+/// The home owns it when the stream is opened, and the follower does not hold it yet: it is not attached by that.
 #[tokio::test(start_paused = true)]
-async fn a_tenant_that_is_older_than_the_stream_is_attached_when_it_is_followed() {
+async fn tenant_older_than_stream_attaches_once_followed() {
     for far in DISTANCES {
         let mut world = slow_follower(far).await;
         let (old, first) = (world.tenant(5, false), world.tenant(6, false));
@@ -170,12 +170,12 @@ async fn a_tenant_that_is_older_than_the_stream_is_attached_when_it_is_followed(
         // The stream is opened for this one.
         world.tenant(6, true);
         let last = world.put(first, "a", b"1").await;
-        world.reaches(first, last).await;
-        let home = world.leading(HOME).await;
-        let known = || home.tasks.acknowledged().of(FOLLOWER);
-        let is_attached = || known().filter(|known| known.speaks_for(first));
+        world.wait_until_replicated(first, last).await;
+        let home = world.leader_node(HOME).await;
+        let known = || home.tasks.acknowledgements().of(FOLLOWER);
+        let is_attached = || known().filter(|known| known.covers(first));
         let known = world.eventually("the stream to speak for it", is_attached).await;
-        assert!(!known.speaks_for(old), "{known:?}");
+        assert!(!known.covers(old), "{known:?}");
         for round in 0..8 {
             world.tenant(5, true);
             world.put(old, "a", b"1").await;
@@ -183,18 +183,18 @@ async fn a_tenant_that_is_older_than_the_stream_is_attached_when_it_is_followed(
             world.check().await;
             world.break_streams().await;
             let last = world.put(old, "b", b"1").await;
-            world.reaches(old, last).await;
+            world.wait_until_replicated(old, last).await;
             world.check().await;
         }
         world.check_equal(old).await;
     }
 }
 
-/// What a reconnect costs must not grow with what is healthy.
+/// The cost of a reconnect must not grow with the number of healthy tenants.
 #[tokio::test(start_paused = true)]
-async fn twenty_thousand_attached_tenants_survive_a_reconnect() {
+async fn twenty_thousand_attached_tenants_survive_reconnect() {
     const TENANTS: u64 = 20_000;
-    let mut world = World::start_far(1, 1, Limits::default(), DISTANCES[1]).await;
+    let mut world = World::start_far(1, 1, RetentionLimits::default(), DISTANCES[1]).await;
     world.many_tenants(1..=TENANTS);
     let attempts = |world: &World| {
         let follower = world.nodes.values().find(|node| node.group.id() == FOLLOWER).unwrap();
@@ -207,12 +207,16 @@ async fn twenty_thousand_attached_tenants_survive_a_reconnect() {
         });
         attempts.unwrap()
     };
-    let speaks_for = |world: &World| {
+    let covers = |world: &World| {
         let home = world.nodes.values().find(|node| node.group.id() == HOME).unwrap();
-        let known = home.tasks.acknowledged().of(FOLLOWER).filter(|known| known.connected);
+        let known = home
+            .tasks
+            .acknowledgements()
+            .of(FOLLOWER)
+            .filter(|known| known.connected);
         known.map_or(0, |known| known.attached().len() as u64)
     };
-    let all = || (speaks_for(&world) == TENANTS).then_some(());
+    let all = || (covers(&world) == TENANTS).then_some(());
     world.eventually("all to be attached", all).await;
     let before = attempts(&world);
     assert_eq!(before.len() as u64, TENANTS);
@@ -221,8 +225,8 @@ async fn twenty_thousand_attached_tenants_survive_a_reconnect() {
         let tenants = [1, 1 + round, TENANTS / 2, TENANTS].map(stead_types::TenantNumber::new);
         for tenant in tenants {
             let last = world.put(tenant, "a", b"1").await;
-            world.reaches(tenant, last).await;
-            assert_eq!(speaks_for(&world), TENANTS, "at once for all of them");
+            world.wait_until_replicated(tenant, last).await;
+            assert_eq!(covers(&world), TENANTS, "at once for all of them");
         }
         assert!(attempts(&world) == before, "somebody was attached anew");
     }
@@ -230,32 +234,32 @@ async fn twenty_thousand_attached_tenants_survive_a_reconnect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_home_refuses_is_attached_again_once_it_may_be() {
+async fn refused_tenant_attaches_once_admitted() {
     let all = DISTANCES.map(|far| [0, 1, 3, 10, 35, 70, 110, 190].map(|pause| (far, pause)));
     for (far, pause) in all.into_iter().flatten() {
         let mut world = slow_follower(far).await;
         let tenant = world.tenant(5, true);
         let last = world.put(tenant, "a", b"0").await;
-        world.reaches(tenant, last).await;
+        world.wait_until_replicated(tenant, last).await;
         for round in 0..6 {
-            world.admit(tenant, round % 2 == 1);
+            world.set_admitted(tenant, round % 2 == 1);
             world.put(tenant, "a", b"1").await;
             sleep(Duration::from_millis(pause)).await;
             world.check().await;
         }
-        world.admit(tenant, true);
+        world.set_admitted(tenant, true);
         let last = world.put(tenant, "a", b"2").await;
-        world.reaches(tenant, last).await;
+        world.wait_until_replicated(tenant, last).await;
         let last = world.put(tenant, "a", b"3").await;
-        world.reaches(tenant, last).await;
+        world.wait_until_replicated(tenant, last).await;
         world.check().await;
         world.check_equal(tenant).await;
     }
 }
 
-/// Everything at once: what is fresh is fresh at any time, and once nothing breaks any more everything arrives.
+/// Random faults: staleness bounds hold at any time, and once nothing breaks any more all writes arrive.
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_in_between_nothing_freezes_and_nothing_is_fresher_than_it_is() {
+async fn random_faults_keep_staleness_bound_and_converge() {
     let seeds = std::env::var("STEAD_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     for seed in 0..seeds.unwrap_or(9_u64) {
         println!("seed {seed}");
@@ -266,36 +270,36 @@ async fn whatever_happens_in_between_nothing_freezes_and_nothing_is_fresher_than
             let tenant = tenants[random.random_range(0..3)];
             match random.random_range(0..12) {
                 0..6 => drop(world.put(tenant, "a", &[random.random(); 9]).await),
-                6..9 => world.admit(tenant, random.random_bool(0.6)),
+                6..9 => world.set_admitted(tenant, random.random_bool(0.6)),
                 9..11 => world.break_streams().await,
                 _ => {
                     let next = stead_types::NodeId::new(random.random_range(11..14));
-                    world.leading(FOLLOWER).await.group.transfer_leader(next).await.ok();
+                    world.leader_node(FOLLOWER).await.group.transfer_leader(next).await.ok();
                 }
             }
             sleep(Duration::from_millis(random.random_range(0..100))).await;
             world.check().await;
         }
         for tenant in tenants {
-            world.admit(tenant, true);
+            world.set_admitted(tenant, true);
             let last = world.put(tenant, "a", b"last").await;
-            world.reaches(tenant, last).await;
+            world.wait_until_replicated(tenant, last).await;
             let last = world.put(tenant, "a", b"the very last").await;
-            world.reaches(tenant, last).await;
+            world.wait_until_replicated(tenant, last).await;
             world.check_equal(tenant).await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_once_the_home_knows_that_the_follower_may_not_have_it() {
-    let mut world = World::start(1, 1, Limits::default()).await;
+async fn feed_stops_once_follower_is_not_admitted() {
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
     let tenant = world.tenant(5, true);
     let last = world.put(tenant, "a", b"0").await;
-    world.reaches(tenant, last).await;
-    world.admit(tenant, false);
+    world.wait_until_replicated(tenant, last).await;
+    world.set_admitted(tenant, false);
     world.put(tenant, "a", b"secret").await;
     sleep(Duration::from_secs(5)).await;
-    let copy = world.leading(FOLLOWER).await.state(tenant).unwrap();
+    let copy = world.leader_node(FOLLOWER).await.state(tenant).unwrap();
     assert_eq!(copy.revision, last);
 }

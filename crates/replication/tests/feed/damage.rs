@@ -1,16 +1,16 @@
-//! Bytes that change on their way between two regions, and changes that a follower cannot take.
+//! Damaged bytes between two regions, and invalid changes that a follower must not apply.
 
 use std::time::Duration;
 
-use stead_replication::Limits;
+use stead_replication::RetentionLimits;
 use stead_state::shard::command::Effect;
 use stead_types::limits::KEY_LEN_MAX;
 use tokio::time::sleep;
 
 use crate::world::{FOLLOWER, World};
 
-/// What is old goes soon, also where a follower lacks it.
-const LIMITS: Limits = Limits {
+/// Short retention, also of history that a follower lacks.
+const LIMITS: RetentionLimits = RetentionLimits {
     keep_age: Duration::from_secs(1),
     keep_len: 1 << 30,
     age_max: Duration::from_secs(20),
@@ -19,16 +19,16 @@ const LIMITS: Limits = Limits {
 };
 
 #[tokio::test(start_paused = true)]
-async fn damaged_batch_is_found_and_sent_again() {
-    let mut world = World::start(1, 1, Limits::default()).await;
+async fn damaged_batch_is_detected_and_sent_again() {
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
     let tenant = world.tenant(7, true);
     let before = world.put(tenant, "k", b"before").await;
-    world.reaches(tenant, before).await;
-    let alarms = world.leading(FOLLOWER).await.alarms.clone();
+    world.wait_until_replicated(tenant, before).await;
+    let alarms = world.leader_node(FOLLOWER).await.alarms.clone();
     assert_eq!(alarms.damaged_count(), 0);
     world.net.damage(1, 11, "on its way");
     let revision = world.put(tenant, "k", b"on its way").await;
-    world.reaches(tenant, revision).await;
+    world.wait_until_replicated(tenant, revision).await;
     assert!(world.net.was_damaged(1, 11));
     assert_eq!(alarms.damaged_count(), 1);
     assert_eq!(alarms.unreadable_count(), 0, "nothing of it was looked at");
@@ -37,14 +37,14 @@ async fn damaged_batch_is_found_and_sent_again() {
 
 /// A key that no caller here could have written stands for a change of another version's home.
 #[tokio::test(start_paused = true)]
-async fn unacceptable_change_detaches_its_tenant_alone_until_it_is_gone() {
+async fn invalid_change_detaches_only_its_tenant_until_dropped() {
     let mut world = World::start(1, 1, LIMITS).await;
     let (bad, good) = (world.tenant(7, true), world.tenant(8, true));
     for tenant in [bad, good] {
         let revision = world.put(tenant, "k", b"before").await;
-        world.reaches(tenant, revision).await;
+        world.wait_until_replicated(tenant, revision).await;
     }
-    let follower = world.leading(FOLLOWER).await;
+    let follower = world.leader_node(FOLLOWER).await;
     let (before, alarms) = (follower.state(bad).unwrap(), follower.alarms.clone());
     assert_eq!(alarms.unreadable_count(), 0);
 
@@ -61,7 +61,7 @@ async fn unacceptable_change_detaches_its_tenant_alone_until_it_is_gone() {
     assert!(alarms.unreadable_count() > 0);
     for _ in 0..10 {
         let revision = world.put(good, "k", b"after").await;
-        world.reaches(good, revision).await;
+        world.wait_until_replicated(good, revision).await;
         world.check().await;
         sleep(Duration::from_secs(1)).await;
     }
@@ -72,7 +72,7 @@ async fn unacceptable_change_detaches_its_tenant_alone_until_it_is_gone() {
     world.write(bad, &long, Effect::Delete).await;
     sleep(Duration::from_secs(40)).await;
     let revision = world.put(bad, "k", b"gone").await;
-    world.reaches(bad, revision).await;
+    world.wait_until_replicated(bad, revision).await;
     world.check().await;
     world.check_equal(bad).await;
     assert_eq!(unreadable(&world), [(0, 0)]);

@@ -1,4 +1,4 @@
-//! Connections in memory between nodes, with a delay, that can be cut, which holds bytes, and broken.
+//! In-memory network between nodes, with delays; links can be cut (bytes are held), broken or damaged.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,12 +27,12 @@ struct State {
 struct Link {
     is_cut: bool,
     delay: Duration,
-    /// The next bytes with this text in them are damaged, once.
+    /// Text whose next occurrence is damaged, once.
     damage: Option<&'static str>,
 }
 
 impl Net {
-    /// Returns what dials from a node; addresses are node numbers.
+    /// Returns the dialler of a node; addresses are node numbers.
     pub fn connect(&self, from: u64) -> Connect {
         let net = self.clone();
         Arc::new(move |address| {
@@ -83,7 +83,7 @@ impl Net {
         self.change(from, to, |link| link.damage = Some(text));
     }
 
-    /// Tells whether that has happened.
+    /// Tells whether the damage has happened.
     pub fn was_damaged(&self, from: u64, to: u64) -> bool {
         self.link(from, to).borrow().damage.is_none()
     }

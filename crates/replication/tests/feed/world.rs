@@ -1,4 +1,4 @@
-//! The two groups, their nodes, and what tests do with them.
+//! The test world: a home group and a follower group, their nodes, and the steps and checks of the tests.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
-use stead_raft::{Blocking, Clocks, Config, Group, GroupConfig, Timing};
-use stead_replication::{GroupTasks, Limits, Replication, Shared, Tell, ToDirectory, Views};
+use stead_raft::{BlockingMode, Clocks, Config, Group, GroupConfig, Timing};
+use stead_replication::{
+    Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView, SubmitCommand,
+};
 use stead_state::directory::{
-    self, Addresses, Change, Command, Followers, Member, Region, Report, State, Tenant, View,
+    self, Addresses, Command, DirectoryChange, DirectoryView, Followers, GroupReport, Region, ReplicaSetMember, Tenant,
+    TenantState,
 };
 use stead_state::lineage::Lineage;
-use stead_state::rows::feed::Touched;
+use stead_state::rows::feed::TouchedTenant;
 use stead_state::shard::command::{Effect, Operation, Write};
-use stead_state::shard::record::{CopyState, Record};
-use stead_state::shard::{Answer, answer::Written};
+use stead_state::shard::record::{CopyState, TenantRecord};
+use stead_state::shard::{ApplyResult, apply_result::WriteResult};
 use stead_store::background::Background;
 use stead_store::engine::memory as rows;
 use stead_store::log::memory as log;
@@ -34,22 +37,22 @@ use crate::net::Net;
 
 pub const HOME: GroupId = GroupId::new(1);
 pub const FOLLOWER: GroupId = GroupId::new(2);
-/// One way between the regions.
+/// One-way delay between the regions.
 pub const FAR: Duration = Duration::from_millis(1);
-/// The same, as it is between neighbours, over a continent and around the world: round trips of 2, 80 and 200 ms.
+/// One-way delays of neighbours, of a continent and around the world: round trips of 2, 80 and 200 ms.
 pub const DISTANCES: [Duration; 3] = [FAR, Duration::from_millis(40), Duration::from_millis(100)];
-/// The longest that anything is waited for: longer than the longest backoff and an election.
+/// Longest wait for a condition: longer than the longest backoff and an election.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub net: Net,
     pub nodes: BTreeMap<u64, Node>,
     directory: Arc<AtomicU64>,
-    takes: Arc<Mutex<Takes>>,
-    reported: Arc<Mutex<Vec<Report>>>,
-    things: Vec<Change>,
+    handler: Arc<Mutex<ReportHandler>>,
+    reported: Arc<Mutex<Vec<GroupReport>>>,
+    entries: Vec<DirectoryChange>,
     tenants: BTreeMap<TenantNumber, Tenant>,
-    /// When which revision of whom was acknowledged.
+    /// Acknowledged writes: time, tenant and revision.
     acknowledged: Vec<(Instant, TenantNumber, Revision)>,
 }
 
@@ -58,64 +61,65 @@ pub struct Node {
     pub machine: Arc<ShardMachine>,
     pub tasks: GroupTasks,
     pub alarms: PeerAlarms,
-    views: Views,
+    directory_view: SharedDirectoryView,
 }
 
-/// What becomes of reports to the directory.
-type Takes = Box<dyn Fn(&[Report]) -> Told + Send>;
+/// Decides what the directory does with reports.
+type ReportHandler = Box<dyn Fn(&[GroupReport]) -> ReportResult + Send>;
 
 #[derive(Clone, Copy, Debug)]
-pub enum Told {
+pub enum ReportResult {
     Taken,
     Refused,
-    /// There is no answer.
+    /// There is no response.
     Never,
 }
 
 impl World {
-    /// Starts a home group of the nodes 1.. and a follower group of the nodes 11.., so many of each.
-    pub async fn start(homes: u64, followers: u64, limits: Limits) -> Self {
+    /// Starts a home group of `homes` nodes from number 1 on, and a follower group of `followers` nodes from 11 on.
+    pub async fn start(homes: u64, followers: u64, limits: RetentionLimits) -> Self {
         Self::start_far(homes, followers, limits, FAR).await
     }
 
-    /// Starts them so far from one another.
-    pub async fn start_far(homes: u64, followers: u64, limits: Limits, far: Duration) -> Self {
+    /// Starts the groups with a one-way delay of `far` between them.
+    pub async fn start_far(homes: u64, followers: u64, limits: RetentionLimits, far: Duration) -> Self {
         if std::env::var_os("RUST_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
             tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
         }
+        let group = |id, region, voters| TestGroup { id, region, voters };
         let groups = [
-            (HOME, "home", (1..=homes).collect::<Vec<_>>()),
-            (FOLLOWER, "far", (11..11 + followers).collect()),
+            group(HOME, "home", (1..=homes).collect::<Vec<_>>()),
+            group(FOLLOWER, "far", (11..11 + followers).collect()),
         ];
         let mut world = Self {
             net: Net::default(),
             nodes: BTreeMap::new(),
             directory: Arc::default(),
-            takes: Arc::new(Mutex::new(Box::new(|_| Told::Taken))),
+            handler: Arc::new(Mutex::new(Box::new(|_| ReportResult::Taken))),
             reported: Arc::default(),
-            things: groups.iter().flat_map(things).collect(),
+            entries: groups.iter().flat_map(entries).collect(),
             tenants: BTreeMap::new(),
             acknowledged: Vec::new(),
         };
-        for home in &groups[0].2 {
-            for follower in &groups[1].2 {
+        for home in &groups[0].voters {
+            for follower in &groups[1].voters {
                 world.net.delay(*home, *follower, far);
             }
         }
-        for (group, _, voters) in &groups {
+        for TestGroup { id: group, voters, .. } in &groups {
             for id in voters {
                 let node = world.node(*group, *id, voters, limits).await;
                 world.nodes.insert(*id, node);
             }
         }
-        world.tell(world.things.clone());
+        world.publish(world.entries.clone());
         world.leader(HOME).await;
         world.leader(FOLLOWER).await;
         world
     }
 
-    async fn node(&self, group: GroupId, id: u64, voters: &[u64], limits: Limits) -> Node {
+    async fn node(&self, group: GroupId, id: u64, voters: &[u64], limits: RetentionLimits) -> Node {
         let started = Instant::now();
         let clocks = Clocks {
             wall: Arc::new(move || 1_000_000 + started.elapsed().as_millis() as u64),
@@ -127,22 +131,22 @@ impl World {
             connect: self.net.connect(id),
             resolve: Arc::new(|node| Some(Net::address(node.get()))),
             clocks,
-            blocking: Blocking::Inline,
+            blocking: BlockingMode::Inline,
             spool: None,
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
         });
-        let views = Views::new(View::default());
+        let directory_view = SharedDirectoryView::new(DirectoryView::default());
         let version = self.directory.clone();
-        let replication = Replication::new(Shared {
-            views: views.clone(),
+        let replication = Replication::new(Dependencies {
+            directory_view: directory_view.clone(),
             connect: self.net.connect(id),
-            directory: ToDirectory {
+            directory: DirectoryAccess {
                 read_version: Arc::new(move || {
                     let version = at(version.load(Ordering::Relaxed));
                     Box::pin(async move { Some(version) })
                 }),
-                tell: self.tell_directory(),
+                submit: self.report_handler(),
             },
             limits,
             alarms: node.alarms(),
@@ -167,82 +171,82 @@ impl World {
             machine,
             tasks,
             alarms: node.alarms(),
-            views,
+            directory_view,
         }
     }
 
-    fn tell_directory(&self) -> Tell {
-        let (takes, reported) = (self.takes.clone(), self.reported.clone());
+    fn report_handler(&self) -> SubmitCommand {
+        let (handler, reported) = (self.handler.clone(), self.reported.clone());
         Arc::new(move |command| {
             let Command::Report(_, _, reports) = command else {
                 panic!("not a report: {command:?}")
             };
-            let told = (takes.lock().unwrap())(&reports);
-            if matches!(told, Told::Taken) {
+            let result = (handler.lock().unwrap())(&reports);
+            if matches!(result, ReportResult::Taken) {
                 reported.lock().unwrap().extend(reports);
             }
             Box::pin(async move {
-                match told {
-                    Told::Taken => true,
-                    Told::Refused => false,
-                    Told::Never => std::future::pending().await,
+                match result {
+                    ReportResult::Taken => true,
+                    ReportResult::Refused => false,
+                    ReportResult::Never => std::future::pending().await,
                 }
             })
         })
     }
 
-    /// Says what becomes of reports from here on.
-    pub fn directory_takes(&self, takes: impl Fn(&[Report]) -> Told + Send + 'static) {
-        *self.takes.lock().unwrap() = Box::new(takes);
+    /// Sets what the directory does with reports from now on.
+    pub fn on_report(&self, handler: impl Fn(&[GroupReport]) -> ReportResult + Send + 'static) {
+        *self.handler.lock().unwrap() = Box::new(handler);
     }
 
     /// Tells whether the directory has taken a report that a tenant was erased.
     pub fn has_report(&self, tenant: TenantNumber) -> bool {
-        self.reported.lock().unwrap().contains(&Report::Erased(tenant))
+        self.reported.lock().unwrap().contains(&GroupReport::Erased(tenant))
     }
 
-    /// Lets the follower leave the replica sets of some tenants.
-    pub fn leave(&mut self, tenants: &[TenantNumber]) {
+    /// Removes the follower from the replica sets of some tenants.
+    pub fn remove_follower(&mut self, tenants: &[TenantNumber]) {
         let mut changes = Vec::new();
         for tenant in tenants {
             let tenant = self.tenants.get_mut(tenant).unwrap();
             for member in tenant.members.iter_mut().filter(|member| member.group == FOLLOWER) {
                 member.leaving = true;
             }
-            changes.push(Change::Tenant(Box::new(tenant.clone())));
+            changes.push(DirectoryChange::Tenant(Box::new(tenant.clone())));
         }
-        self.tell(changes);
+        self.publish(changes);
     }
 
-    /// Records many tenants at their home, with a follower, at once.
+    /// Creates many tenants at their home, with a follower, in one directory version.
     pub fn many_tenants(&mut self, numbers: std::ops::RangeInclusive<u64>) {
         let mut changes = Vec::new();
         for number in numbers.map(TenantNumber::new) {
             let tenant = tenant(number, true);
-            changes.push(Change::Tenant(Box::new(tenant.clone())));
+            changes.push(DirectoryChange::Tenant(Box::new(tenant.clone())));
             self.tenants.insert(number, tenant);
         }
-        self.tell(changes);
+        self.publish(changes);
     }
 
-    /// Tells every node a new version of the directory.
-    pub fn tell(&self, changes: Vec<Change>) {
+    /// Publishes a new version of the directory to every node.
+    pub fn publish(&self, changes: Vec<DirectoryChange>) {
         let version = at(1 + self.directory.fetch_add(1, Ordering::Relaxed));
         for node in self.nodes.values() {
-            node.views.take(false, changes.clone(), version);
+            node.directory_view.apply(false, changes.clone(), version);
         }
     }
 
-    /// Records a tenant at its home, with or without a follower.
+    /// Creates a tenant at its home, with or without a follower.
     pub fn tenant(&mut self, number: u64, is_followed: bool) -> TenantNumber {
         let number = TenantNumber::new(number);
         let tenant = tenant(number, is_followed);
-        self.tell(vec![Change::Tenant(Box::new(tenant.clone()))]);
+        self.publish(vec![DirectoryChange::Tenant(Box::new(tenant.clone()))]);
         self.tenants.insert(number, tenant);
         number
     }
 
-    /// Gives a tenant limits of its own, or takes them away.
+    /// Sets or removes a tenant's own limits.
     pub fn limit(&mut self, tenant: TenantNumber, set: &[(TenantLimit, u64)]) {
         let mut limits = TenantLimits::default();
         for (limit, value) in set {
@@ -250,23 +254,23 @@ impl World {
         }
         let tenant = self.tenants.get_mut(&tenant).unwrap();
         tenant.limits = Some(Box::new(limits)).filter(|limits| !limits.is_empty());
-        let changes = vec![Change::Tenant(Box::new(tenant.clone()))];
-        self.tell(changes);
+        let changes = vec![DirectoryChange::Tenant(Box::new(tenant.clone()))];
+        self.publish(changes);
     }
 
-    /// Lets the nodes of the home believe that a tenant may, or may not, be stored where its follower is.
-    pub fn admit(&mut self, tenant: TenantNumber, is_admitted: bool) {
+    /// Admits a tenant to the follower's region, or not, in the directory views of the home's nodes.
+    pub fn set_admitted(&mut self, tenant: TenantNumber, is_admitted: bool) {
         let tenant = self.tenants.get_mut(&tenant).unwrap();
         let elsewhere: Box<[Jurisdiction]> = Box::new(["XX".parse().unwrap()]);
         tenant.residency = if is_admitted { Box::new([]) } else { elsewhere };
         let version = at(1 + self.directory.fetch_add(1, Ordering::Relaxed));
         for (id, node) in &self.nodes {
             let changes = if *id < 10 {
-                vec![Change::Tenant(Box::new(tenant.clone()))]
+                vec![DirectoryChange::Tenant(Box::new(tenant.clone()))]
             } else {
                 Vec::new()
             };
-            node.views.take(false, changes, version);
+            node.directory_view.apply(false, changes, version);
         }
     }
 
@@ -279,11 +283,11 @@ impl World {
         .await
     }
 
-    pub async fn leading(&self, group: GroupId) -> &Node {
+    pub async fn leader_node(&self, group: GroupId) -> &Node {
         &self.nodes[&self.leader(group).await]
     }
 
-    /// Breaks what connects the leaders of the groups.
+    /// Breaks the connections between the leaders of the groups.
     pub async fn break_streams(&self) {
         let (home, follower) = (self.leader(HOME).await, self.leader(FOLLOWER).await);
         self.net.break_all(home, follower);
@@ -301,11 +305,11 @@ impl World {
         let command = Write::new(tenant, None, operation).encode();
         let writing = async {
             loop {
-                let home = self.leading(HOME).await;
+                let home = self.leader_node(HOME).await;
                 let answers = home.group.propose(tenant.get(), vec![command.clone()]).await;
-                let answer = answers.map(|mut answers| *answers.remove(0).downcast::<Answer>().unwrap());
+                let answer = answers.map(|mut answers| *answers.remove(0).downcast::<ApplyResult>().unwrap());
                 match answer {
-                    Ok(Answer::Written(Written { revision, .. })) => return revision,
+                    Ok(ApplyResult::Write(WriteResult { revision, .. })) => return revision,
                     Ok(_) | Err(_) => sleep(Duration::from_millis(5)).await,
                 }
             }
@@ -315,26 +319,26 @@ impl World {
         revision
     }
 
-    /// Waits until the follower's leader has a revision and knows how fresh its copy is.
-    pub async fn reaches(&self, tenant: TenantNumber, revision: Revision) {
+    /// Waits until the follower's leader has a revision and a staleness bound of its copy.
+    pub async fn wait_until_replicated(&self, tenant: TenantNumber, revision: Revision) {
         let what = format!("tenant {tenant} to reach {revision}");
         self.eventually(&what, || {
             let mut of_group = self.nodes.values().filter(|node| node.group.id() == FOLLOWER);
-            let leading = of_group.find(|node| node.group.is_leader())?;
-            let state = leading.state(tenant)?;
-            let is_fresh = leading.tasks.freshness().staleness(tenant).is_some();
+            let leader_node = of_group.find(|node| node.group.is_leader())?;
+            let state = leader_node.state(tenant)?;
+            let is_fresh = leader_node.tasks.freshness().staleness(tenant).is_some();
             (state.revision >= revision && is_fresh).then_some(())
         })
         .await;
     }
 
-    /// Checks what holds at any time.
+    /// Checks the invariants that hold at any time.
     pub async fn check(&self) {
         self.check_freshness();
         self.check_offsets().await;
     }
 
-    /// Checks that what is said to be fresh holds what had been acknowledged.
+    /// Checks the staleness bounds: a copy has every write that was acknowledged before its bound.
     pub fn check_freshness(&self) {
         let now = Instant::now();
         for node in self.nodes.values().filter(|node| node.group.id() == FOLLOWER) {
@@ -354,8 +358,8 @@ impl World {
         }
     }
 
-    /// Checks that offsets speak only for what is there: of a tenant that is attached, in the follower's log or as the home
-    /// has heard, nothing is missing up to the offset.
+    /// Checks that offsets cover only data that is there: of a tenant that is attached, in the follower's log or
+    /// according to its acknowledgements at the home, nothing is missing up to the offset.
     async fn check_offsets(&self) {
         for home in self.nodes.values().filter(|node| node.group.id() == HOME) {
             let entries = home.machine.read(|held| held.feed(0, usize::MAX)).unwrap().unwrap();
@@ -364,12 +368,12 @@ impl World {
                 let touched = until.flat_map(|(_, entry)| &entry.touched);
                 touched
                     .filter(|touched| touched.tenant == tenant)
-                    .map(Touched::revision)
+                    .map(TouchedTenant::revision)
                     .last()
             };
-            let heard = home.tasks.acknowledged().of(FOLLOWER);
+            let progress = home.tasks.acknowledgements().of(FOLLOWER);
             for node in self.nodes.values().filter(|node| node.group.id() == FOLLOWER) {
-                // Others, and a new leader for a moment, may be behind what a leader has acknowledged.
+                // Other nodes, and a new leader for a moment, may be behind what a leader has acknowledged.
                 let has_all = node.group.is_leader() && node.group.read_index().await.is_ok();
                 let offset = node.offset();
                 for tenant in self.tenants.keys().copied() {
@@ -379,8 +383,8 @@ impl World {
                         let due = last(tenant, offset).unwrap_or_default();
                         assert!(due <= record.live.revision, "{tenant} lacks {due} at {offset:?}");
                     }
-                    if let Some(heard) = heard.as_ref().filter(|heard| has_all && heard.speaks_for(tenant)) {
-                        let due = last(tenant, heard.offset).unwrap_or_default();
+                    if let Some(progress) = progress.as_ref().filter(|progress| has_all && progress.covers(tenant)) {
+                        let due = last(tenant, progress.offset).unwrap_or_default();
                         let has = record.live.revision;
                         assert!(due <= has, "{tenant}: {due} was acknowledged, the copy has {has}");
                     }
@@ -391,8 +395,8 @@ impl World {
 
     /// Checks that the follower's copy is the home's.
     pub async fn check_equal(&self, tenant: TenantNumber) {
-        let home = self.leading(HOME).await.state(tenant).unwrap();
-        let copy = self.leading(FOLLOWER).await.state(tenant).unwrap();
+        let home = self.leader_node(HOME).await.state(tenant).unwrap();
+        let copy = self.leader_node(FOLLOWER).await.state(tenant).unwrap();
         assert_eq!((copy.revision, copy.digests), (home.revision, home.digests), "{tenant}");
     }
 
@@ -407,12 +411,12 @@ impl World {
             }
         };
         let waited = timeout(PATIENCE, waiting).await;
-        waited.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+        waited.unwrap_or_else(|_| panic!("timed out waiting for {what}"))
     }
 }
 
 impl Node {
-    pub fn record(&self, tenant: TenantNumber) -> Option<Record> {
+    pub fn record(&self, tenant: TenantNumber) -> Option<TenantRecord> {
         self.machine.read(|held| held.record(tenant).cloned()).unwrap()
     }
 
@@ -420,7 +424,7 @@ impl Node {
         self.record(tenant).map(|record| record.live)
     }
 
-    /// Returns how far it has the home's stream.
+    /// Returns the offset of the home's stream in its group's log.
     pub fn offset(&self) -> FeedOffset {
         self.machine.read(|held| held.shard().stream(HOME)).unwrap()
     }
@@ -433,23 +437,30 @@ fn at(index: u64) -> DirectoryVersion {
     }
 }
 
-fn things((group, region, voters): &(GroupId, &str, Vec<u64>)) -> Vec<Change> {
-    let name: stead_types::RegionName = region.parse().unwrap();
-    let mut things = vec![
-        Change::Region(Region {
+struct TestGroup {
+    id: GroupId,
+    region: &'static str,
+    voters: Vec<u64>,
+}
+
+/// Returns the directory entries of a group, its region and its nodes.
+fn entries(group: &TestGroup) -> Vec<DirectoryChange> {
+    let name: stead_types::RegionName = group.region.parse().unwrap();
+    let mut entries = vec![
+        DirectoryChange::Region(Region {
             name: name.clone(),
             jurisdiction: "EU".parse().unwrap(),
         }),
-        Change::Group(directory::Group {
-            number: *group,
+        DirectoryChange::Group(directory::Group {
+            number: group.id,
             region: Some(name.clone()),
-            voters: voters.iter().copied().map(NodeId::new).collect(),
+            voters: group.voters.iter().copied().map(NodeId::new).collect(),
             incarnation: Incarnation::FIRST,
         }),
     ];
-    things.extend(voters.iter().map(|id| {
+    entries.extend(group.voters.iter().map(|id| {
         let peer = Net::address(*id);
-        Change::Node(directory::Node {
+        DirectoryChange::Node(directory::Node {
             number: NodeId::new(*id),
             name: format!("node-{id}"),
             region: name.clone(),
@@ -461,11 +472,11 @@ fn things((group, region, voters): &(GroupId, &str, Vec<u64>)) -> Vec<Change> {
             token: 0,
         })
     }));
-    things
+    entries
 }
 
 fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
-    let members = [HOME, FOLLOWER].map(|group| Member { group, leaving: false });
+    let members = [HOME, FOLLOWER].map(|group| ReplicaSetMember { group, leaving: false });
     Tenant {
         number,
         name: format!("tenant-{}", number.get()).parse().unwrap(),
@@ -473,7 +484,7 @@ fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
         epoch: Epoch::FIRST,
         fence_epoch: Epoch::NONE,
         op: 0,
-        state: State::Active,
+        state: TenantState::Active,
         durability: Durability::Region,
         followers: Followers::AllAdmitted,
         residency: Box::new([]),

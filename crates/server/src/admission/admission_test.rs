@@ -1,7 +1,7 @@
-//! At, below and above each limit, with the time as an argument.
+//! Tests at, below and above each limit, with the time as an argument.
 
 use stead_state::{
-    directory::{Followers, State},
+    directory::{Followers, TenantState},
     lineage::Lineage,
     shard::command::{Effect, Increment, Operation},
 };
@@ -11,13 +11,13 @@ use super::*;
 
 const READ: Cost = Cost {
     bytes: 0,
-    charges_answer: true,
+    charges_response: true,
 };
 
 fn write(bytes: u64) -> Cost {
     Cost {
         bytes,
-        charges_answer: false,
+        charges_response: false,
     }
 }
 
@@ -33,7 +33,7 @@ fn tenant(number: u64, set: &[(TenantLimit, u64)]) -> Tenant {
         epoch: Epoch::FIRST,
         fence_epoch: Epoch::NONE,
         op: 0,
-        state: State::Active,
+        state: TenantState::Active,
         durability: Durability::Region,
         followers: Followers::AllAdmitted,
         residency: Box::new([]),
@@ -51,14 +51,14 @@ fn admission() -> (Arc<Admission>, Instant) {
     (Arc::new(Admission::new()), Instant::now())
 }
 
-/// The limit that refuses, and when to come back.
-fn refused<T>(outcome: Result<T, Refused>) -> (TenantLimit, Option<Duration>) {
+/// Returns the limit that is exceeded, and the wait.
+fn refused<T>(outcome: Result<T, LimitExceeded>) -> (TenantLimit, Option<Duration>) {
     let refused = outcome.map(drop).unwrap_err();
     (refused.limit, refused.wait)
 }
 
 #[tokio::test]
-async fn operations_a_second_are_admitted_up_to_the_limit_and_again_when_it_was_said() {
+async fn operation_rate_refuses_over_limit_admits_after_wait() {
     let (admission, now) = admission();
     let tenant = tenant(5, &[(TenantLimit::OperationsPerSecond, 4)]);
     for _ in 0..4 {
@@ -73,14 +73,14 @@ async fn operations_a_second_are_admitted_up_to_the_limit_and_again_when_it_was_
 }
 
 #[tokio::test]
-async fn bytes_of_writes_count_when_they_come_and_those_of_reads_when_they_are_answered() {
+async fn byte_rate_charges_writes_on_arrival_reads_on_response() {
     let (admission, now) = admission();
     let tenant = tenant(5, &[(TenantLimit::BytesPerSecond, 1_000)]);
     let half = admission.admit(now, &tenant, write(500)).unwrap();
-    half.answered(now, 1_000_000);
+    half.charge_response(now, 1_000_000);
     let read = admission.admit(now, &tenant, READ).unwrap();
     admission.admit(now, &tenant, write(499)).unwrap();
-    read.answered(now, 501);
+    read.charge_response(now, 501);
     let (limit, wait) = refused(admission.admit(now, &tenant, READ));
     assert_eq!(
         (limit, wait),
@@ -89,7 +89,7 @@ async fn bytes_of_writes_count_when_they_come_and_those_of_reads_when_they_are_a
 }
 
 #[tokio::test]
-async fn a_refusal_costs_nothing_of_the_other_rate() {
+async fn refused_operation_charges_no_other_rate() {
     let (admission, now) = admission();
     let set = [(TenantLimit::OperationsPerSecond, 1), (TenantLimit::BytesPerSecond, 10)];
     let tenant = tenant(5, &set);
@@ -105,14 +105,14 @@ async fn a_refusal_costs_nothing_of_the_other_rate() {
 }
 
 #[tokio::test]
-async fn operations_in_flight_are_bounded_until_they_are_answered() {
+async fn in_flight_limit_holds_until_permit_is_dropped() {
     let (admission, now) = admission();
     let tenant = tenant(5, &[(TenantLimit::InFlight, 2)]);
     let first = admission.admit(now, &tenant, READ).unwrap();
     let _second = admission.admit(now, &tenant, READ).unwrap();
     assert_eq!(
         refused(admission.admit(now, &tenant, READ)),
-        (TenantLimit::InFlight, Some(BUSY_WAIT))
+        (TenantLimit::InFlight, Some(BUSY_RETRY_DELAY))
     );
     drop(first);
     let _third = admission.admit(now, &tenant, READ).unwrap();
@@ -121,15 +121,18 @@ async fn operations_in_flight_are_bounded_until_they_are_answered() {
 
 /// Invariant 4.
 #[tokio::test]
-async fn what_another_node_serves_is_bounded_by_a_share_and_by_the_limit() {
+async fn forwarded_operations_are_bounded_by_share_and_limit() {
     let (admission, now) = admission();
-    let (loud, quiet) = (tenant(5, &[]), tenant(5 + PARTS as u64, &[]));
+    let (loud, quiet) = (tenant(5, &[]), tenant(5 + PARTITIONS as u64, &[]));
     let under_way: Vec<_> = (0..3).map(|_| admission.admit_forwarded(now, &loud, 3)).collect();
     assert!(under_way.iter().all(Result::is_ok));
     let refusal = admission.admit_forwarded(now, &loud, 3).unwrap_err();
-    assert_eq!((refusal.limit, refusal.wait), (TenantLimit::InFlight, Some(BUSY_WAIT)));
+    assert_eq!(
+        (refusal.limit, refusal.wait),
+        (TenantLimit::InFlight, Some(BUSY_RETRY_DELAY))
+    );
     let message = refusal.error(&loud.name).message;
-    assert!(message.contains("at most 3 operations on their way") && !message.contains("raise"));
+    assert!(message.contains("at most 3 operations in flight from this node") && !message.contains("raise"));
     assert!(admission.admit_forwarded(now, &quiet, 3).is_ok());
     assert!(
         admission.admit(now, &loud, READ).is_ok(),
@@ -144,7 +147,7 @@ async fn what_another_node_serves_is_bounded_by_a_share_and_by_the_limit() {
 }
 
 #[tokio::test]
-async fn watches_are_bounded_until_they_are_closed_and_may_be_none_at_all() {
+async fn watch_limit_holds_until_closed_and_may_be_zero() {
     let (admission, now) = admission();
     let two = tenant(5, &[(TenantLimit::Watches, 2)]);
     let first = admission.admit_watch(now, &two).unwrap();
@@ -171,20 +174,23 @@ fn put(key: &str, value: &str) -> Operation {
     Operation::new(key.to_owned(), Effect::put(value.to_owned()))
 }
 
+/// A full tenant gets no new keys or bytes, and may change what it has.
 #[tokio::test]
-async fn a_tenant_that_is_full_grows_no_more_and_changes_what_it_has() {
+async fn quota_full_tenant_may_only_overwrite() {
     let (admission, now) = admission();
     let tenant = tenant(5, &[(TenantLimit::Keys, 3), (TenantLimit::StoredBytes, 20)]);
-    let grow = |stored: (u64, u64), growth| {
+    let reserve_growth = |stored: (u64, u64), growth| {
         let (keys, bytes) = stored;
         let mut permit = admission.admit(now, &tenant, write(0)).unwrap();
-        permit.grow(&tenant, Stored { keys, bytes }, growth).map(|()| permit)
+        permit
+            .reserve_growth(&tenant, StoredUsage { keys, bytes }, growth)
+            .map(|()| permit)
     };
     let new = Growth::of(&put("abc", "12345"), None);
     assert_eq!(new, Growth { keys: 1, bytes: 8 });
-    assert!(grow((2, 12), new).is_ok(), "exactly full");
-    assert_eq!(refused(grow((2, 13), new)), (TenantLimit::StoredBytes, None));
-    assert_eq!(refused(grow((3, 5), new)), (TenantLimit::Keys, None));
+    assert!(reserve_growth((2, 12), new).is_ok(), "exactly full");
+    assert_eq!(refused(reserve_growth((2, 13), new)), (TenantLimit::StoredBytes, None));
+    assert_eq!(refused(reserve_growth((3, 5), new)), (TenantLimit::Keys, None));
     for nothing in [
         Growth::of(&put("abc", "12345"), Some(5)),
         Growth::of(&put("abc", ""), Some(5)),
@@ -192,37 +198,43 @@ async fn a_tenant_that_is_full_grows_no_more_and_changes_what_it_has() {
         Growth::of(&Operation::new("n", Effect::Increment(Increment::default())), Some(1)),
     ] {
         assert!(nothing.is_nothing());
-        assert!(grow((9, 999), nothing).is_ok(), "also beyond a limit that was lowered");
+        assert!(
+            reserve_growth((9, 999), nothing).is_ok(),
+            "also beyond a limit that was lowered"
+        );
     }
     let longer = Growth::of(&put("abc", "123456"), Some(5));
-    assert_eq!(refused(grow((3, 20), longer)), (TenantLimit::StoredBytes, None));
+    assert_eq!(
+        refused(reserve_growth((3, 20), longer)),
+        (TenantLimit::StoredBytes, None)
+    );
 }
 
 /// Invariant 2.
 #[tokio::test]
-async fn what_is_in_flight_counts_and_says_to_come_back() {
+async fn quota_counts_writes_in_flight_as_retryable() {
     let (admission, now) = admission();
     let tenant = tenant(5, &[(TenantLimit::Keys, 3)]);
-    let stored = Stored { keys: 1, bytes: 0 };
+    let stored = StoredUsage { keys: 1, bytes: 0 };
     let one = Growth { keys: 1, bytes: 1 };
     let permits: Vec<_> = std::iter::repeat_with(|| {
         let mut permit = admission.admit(now, &tenant, write(1)).unwrap();
-        permit.grow(&tenant, stored, one).map(|()| permit)
+        permit.reserve_growth(&tenant, stored, one).map(|()| permit)
     })
     .take_while(Result::is_ok)
     .collect();
     assert_eq!(permits.len(), 2);
     let mut more = admission.admit(now, &tenant, write(1)).unwrap();
     assert_eq!(
-        refused(more.grow(&tenant, stored, one)),
-        (TenantLimit::Keys, Some(BUSY_WAIT))
+        refused(more.reserve_growth(&tenant, stored, one)),
+        (TenantLimit::Keys, Some(BUSY_RETRY_DELAY))
     );
     drop(permits);
-    assert_eq!(more.grow(&tenant, stored, one), Ok(()));
+    assert_eq!(more.reserve_growth(&tenant, stored, one), Ok(()));
 }
 
 #[tokio::test]
-async fn the_wait_is_told_in_whole_milliseconds_and_what_to_do_in_words() {
+async fn limit_error_names_wait_limit_and_remedy() {
     let (admission, now) = admission();
     let tenant = tenant(5, &[(TenantLimit::OperationsPerSecond, 3)]);
     let refusal = loop {
@@ -243,7 +255,7 @@ async fn the_wait_is_told_in_whole_milliseconds_and_what_to_do_in_words() {
 }
 
 #[test]
-fn every_limit_is_documented_with_its_default() {
+fn limits_match_operations_document() {
     let document = include_str!("../../../../docs/operations.md");
     for limit in TenantLimit::ALL {
         let row = format!("| `{}` |", limit.name().replace('_', "-"));
@@ -267,17 +279,17 @@ fn every_limit_is_documented_with_its_default() {
     }
 }
 
-/// What a tenant with two client ids and ten outcomes at most has remembered.
-fn remembered(clients: usize, outcomes: usize, age_ms: u64) -> windows::Remembered {
+/// Returns the usage of a tenant with all outcomes of one age.
+fn usage(clients: usize, outcomes: usize, age_ms: u64) -> windows::IdempotencyUsage {
     let now = TenantTime(1_000_000);
     let time = Some(TenantTime(now.0 - age_ms));
-    windows::Remembered {
+    windows::IdempotencyUsage {
         clients,
-        is_kept: false,
+        is_known_client: false,
         outcomes,
         oldest: time,
-        quietest: time,
-        of_group: outcomes,
+        idlest_client: time,
+        group_outcomes: outcomes,
         now,
     }
 }
@@ -285,45 +297,45 @@ fn remembered(clients: usize, outcomes: usize, age_ms: u64) -> windows::Remember
 #[test]
 fn new_outcome_waits_only_while_all_are_young() {
     let tenant = tenant(7, &[(TenantLimit::Clients, 2), (TenantLimit::Outcomes, 1_000)]);
-    let refused = |held: windows::Remembered| {
+    let refused = |held: windows::IdempotencyUsage| {
         let refused = windows::check(&tenant, &held).unwrap_err();
         let ErrorKind::RateLimited { limit, wait } = refused.error(&tenant.name).kind else {
             panic!("{refused:?}")
         };
         (limit, wait.as_millis())
     };
-    assert_eq!(windows::check(&tenant, &remembered(1, 999, 0)), Ok(()));
-    assert_eq!(refused(remembered(2, 2, 59_000)), ("clients".into(), 1_001));
-    assert_eq!(refused(remembered(1, 1_000, 0)), ("outcomes".into(), 60_001));
-    assert_eq!(refused(remembered(1, 1_000, 60_000)), ("outcomes".into(), 10));
+    assert_eq!(windows::check(&tenant, &usage(1, 999, 0)), Ok(()));
+    assert_eq!(refused(usage(2, 2, 59_000)), ("clients".into(), 1_001));
+    assert_eq!(refused(usage(1, 1_000, 0)), ("outcomes".into(), 60_001));
+    assert_eq!(refused(usage(1, 1_000, 60_000)), ("outcomes".into(), 10));
     assert_eq!(
-        windows::check(&tenant, &remembered(2, 1_000, 60_001)),
+        windows::check(&tenant, &usage(2, 1_000, 60_001)),
         Ok(()),
-        "something goes"
+        "an old outcome is evicted"
     );
-    let kept = windows::Remembered {
-        is_kept: true,
-        ..remembered(2, 2, 0)
+    let kept = windows::IdempotencyUsage {
+        is_known_client: true,
+        ..usage(2, 2, 0)
     };
     assert_eq!(windows::check(&tenant, &kept), Ok(()));
 }
 
 #[test]
-fn tenant_keeps_no_more_outcomes_than_its_group_has_room_for() {
+fn tenant_outcomes_are_bounded_by_room_in_group() {
     let tenant = tenant(7, &[(TenantLimit::Outcomes, 2_000_000)]);
     let max = windows::GROUP_OUTCOMES_MAX;
-    let outcomes = |of_group| windows::limits(&tenant, of_group).outcomes;
+    let outcomes = |group_outcomes| windows::limits(&tenant, group_outcomes).outcomes;
     assert_eq!(outcomes(0), 2_000_000);
     assert_eq!(outcomes(max - 1_000_000), 1_000_000);
     assert_eq!((outcomes(max), outcomes(2 * max)), (65_536, 65_536));
 }
 
 #[test]
-fn group_bound_refuses_the_large_tenant_and_serves_the_small_one() {
+fn group_outcome_limit_refuses_only_large_tenant() {
     let tenant = tenant(7, &[(TenantLimit::Outcomes, 8 << 20)]);
-    let held = |outcomes, of_group| windows::Remembered {
-        of_group,
-        ..remembered(1, outcomes, 0)
+    let held = |outcomes, group_outcomes| windows::IdempotencyUsage {
+        group_outcomes,
+        ..usage(1, outcomes, 0)
     };
     let max = windows::GROUP_OUTCOMES_MAX;
     assert_eq!(windows::check(&tenant, &held(max / 2 - 1, max / 2 - 1)), Ok(()));
@@ -335,19 +347,19 @@ fn group_bound_refuses_the_large_tenant_and_serves_the_small_one() {
 
 /// Invariant 3.
 #[tokio::test]
-async fn accounts_of_tenants_at_rest_are_dropped() {
+async fn idle_accounts_are_swept() {
     let (admission, now) = admission();
     let _open = admission.admit_watch(now, &tenant(0, &[])).unwrap();
     for number in 0..100_000 {
         let at = now + Duration::from_millis(number);
         admission.admit(at, &tenant(number, &[]), READ).unwrap();
     }
-    let parts = admission.parts.iter();
-    let accounts: usize = parts.map(|part| part.lock().accounts.len()).sum();
-    assert!(accounts <= PARTS * SWEEP_ACCOUNTS_MIN, "{accounts} are left");
+    let partitions = admission.partitions.iter();
+    let accounts: usize = partitions.map(|partition| partition.lock().accounts.len()).sum();
+    assert!(accounts <= PARTITIONS * SWEEP_ACCOUNTS_MIN, "{accounts} are left");
     assert!(
         admission
-            .part(TenantNumber::new(0))
+            .partition(TenantNumber::new(0))
             .lock()
             .accounts
             .contains_key(&TenantNumber::new(0))
@@ -355,10 +367,10 @@ async fn accounts_of_tenants_at_rest_are_dropped() {
 }
 
 #[tokio::test]
-async fn one_tenant_s_flood_takes_nothing_of_another_s() {
+async fn tenant_flood_leaves_other_tenant_unaffected() {
     let (admission, now) = admission();
     let set = [(TenantLimit::OperationsPerSecond, 10), (TenantLimit::InFlight, 5)];
-    let (loud, quiet) = (tenant(5, &set), tenant(5 + PARTS as u64, &set));
+    let (loud, quiet) = (tenant(5, &set), tenant(5 + PARTITIONS as u64, &set));
     let flood: Vec<_> = (0..10_000).map(|_| admission.admit(now, &loud, write(1_000))).collect();
     assert_eq!(flood.iter().filter(|admitted| admitted.is_ok()).count(), 5);
     assert!(admission.admit(now, &quiet, write(1_000)).is_ok());

@@ -1,119 +1,121 @@
-//! What a tenant may use of this node, decided before anything is queued or proposed.
+//! Admission control: rates, operations in flight, stored bytes and watches of each tenant, checked before anything is
+//! queued or proposed.
 //!
 //! ```text
-//! place ── admit ──┬── rates, operations in flight ──> Permit, which travels with the reply
-//!                  ├── grow: keys, bytes that a write would add to what is stored
-//!                  ├── windows: room for the outcome of a write with an idempotency key
-//!                  └── refused: RATE_LIMITED with the time to wait, QUOTA_EXCEEDED when full
-//! reply sent ──> Permit dropped: the bytes of the data answered are charged, the operation is in flight no more
+//! route ── admit ──┬── token buckets, operations in flight ──> Permit, held by the responder
+//!                  ├── quota: keys and bytes that a write would add to the stored data
+//!                  ├── windows: room for the idempotency record of a write
+//!                  └── LimitExceeded: RATE_LIMITED with the time to wait, QUOTA_EXCEEDED when full
+//! response sent ──> Permit dropped: the bytes of the response are charged, the operation is no longer in flight
 //! ```
 //!
-//! Limits come from the directory's record of the tenant; what was used of them is known to this node alone, and
-//! forgotten once it makes no difference.
+//! Limits come from the directory's record of the tenant. Usage is known to this node alone, and forgotten once it
+//! makes no difference.
 //!
 //! # Invariants
 //!
-//! 1. A refused operation changes nothing in the tenant's group, and is not in flight. What is refused for a rate or for
-//!    others in flight costs nothing of any rate; what is refused because the tenant is full costs one operation and the
+//! 1. A refused operation changes nothing in the tenant's group, and is not in flight. A refusal for a rate or for
+//!    others in flight costs nothing of any rate; a refusal because the tenant is full costs one operation and the
 //!    bytes that came.
-//! 2. What a tenant stores passes its limits at most by writes of this node that were answered while it was not known
-//!    what had become of them: others in flight count as if they had happened. Where only they stand in the way, the
-//!    refusal says to come back. Client ids and outcomes in flight are not counted: so many may come on top.
-//! 3. No account outlives its use: one that is as good as new is dropped when accounts are swept.
-//! 4. Of what goes to one other node a tenant has at most its share under way, whatever its limits.
+//! 2. A tenant's stored data passes its limits at most by writes of this node that were answered while their outcome
+//!    was unknown: others in flight count as if they had happened. Where only they stand in the way, the refusal says
+//!    to come back. Client ids and outcomes in flight are not counted: so many may come on top.
+//! 3. No account outlives its use: one that is idle is dropped when accounts are swept.
+//! 4. Of the operations forwarded to one other node a tenant has at most its share in flight, whatever its limits.
 
-mod bucket;
 mod quota;
+mod token_bucket;
 pub(crate) mod windows;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bucket::Bucket;
 use parking_lot::Mutex;
-pub(crate) use quota::{Growth, Stored};
+pub(crate) use quota::{Growth, StoredUsage};
 use stead_state::directory::Tenant;
 use stead_types::{Error, ErrorKind, TenantLimit, TenantName, TenantNumber};
+use token_bucket::TokenBucket;
 use tokio::time::Instant;
 
-/// Accounts are kept in so many parts, each under its own lock.
-const PARTS: usize = 16;
-/// A part is swept when it has twice the accounts that were left by the last time, and at least these.
+/// Number of partitions of the accounts, each under its own lock.
+const PARTITIONS: usize = 16;
+/// Least accounts of a partition that is swept; otherwise it is swept when it has twice the accounts that the last
+/// sweep left.
 const SWEEP_ACCOUNTS_MIN: usize = 64;
-/// When an operation that found others in its way is worth another attempt.
-const BUSY_WAIT: Duration = Duration::from_millis(10);
+/// Retry delay of an operation that was refused because of others in flight.
+const BUSY_RETRY_DELAY: Duration = Duration::from_millis(10);
 
-/// What operations cost before they are served.
+/// Cost of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    /// Bytes that came: of writes.
+    /// Bytes of the request, for writes.
     pub(crate) bytes: u64,
-    /// The bytes of the answer are charged when it is sent: of what is answered with data.
-    pub(crate) charges_answer: bool,
+    /// Whether the bytes of the response are charged when it is sent: for responses with data.
+    pub(crate) charges_response: bool,
 }
 
-/// Why an operation was not admitted.
+/// A limit that an operation exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    /// Which limit.
+pub(crate) struct LimitExceeded {
+    /// The limit.
     pub(crate) limit: TenantLimit,
-    /// What it is.
+    /// Its value.
     max: u64,
-    /// When to come back; `None`: that will not help.
+    /// Time until a retry can succeed; `None`: waiting does not help.
     wait: Option<Duration>,
     scope: Scope,
 }
 
-/// Whose limit it is.
+/// Scope of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     /// The tenant's own.
     Tenant,
-    /// A share of the way to another node, which nobody can raise for one tenant.
-    Way,
+    /// A share of the operations in flight to another node, which nobody can raise for one tenant.
+    Forwarding,
     /// The group's, for all its tenants.
     Group,
 }
 
-/// What tenants use of this node.
+/// Usage of this node by its tenants.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    began: Instant,
-    parts: [Mutex<Part>; PARTS],
+    started: Instant,
+    partitions: [Mutex<AccountPartition>; PARTITIONS],
 }
 
 #[derive(Debug)]
-struct Part {
-    accounts: HashMap<TenantNumber, Account>,
+struct AccountPartition {
+    accounts: HashMap<TenantNumber, TenantAccount>,
     sweep_at: usize,
 }
 
 #[derive(Debug, Default)]
-struct Account {
-    operations: Bucket,
-    bytes: Bucket,
+struct TenantAccount {
+    operations: TokenBucket,
+    bytes: TokenBucket,
     in_flight: u64,
-    /// Of those in flight, how many another node serves.
+    /// Number of operations in flight that another node serves.
     forwarded: u64,
     watches: u64,
-    /// What the writes in flight may add to what is stored.
-    growing: Growth,
+    /// Growth that the writes in flight may cause.
+    reserved: Growth,
 }
 
-impl Account {
-    fn check_in_flight(&self, tenant: &Tenant) -> Result<(), Refused> {
+impl TenantAccount {
+    fn check_in_flight(&self, tenant: &Tenant) -> Result<(), LimitExceeded> {
         let limit = TenantLimit::InFlight;
         match tenant.limit(limit) {
-            Some(max) if self.in_flight >= max => Err(Refused::busy(limit, max)),
+            Some(max) if self.in_flight >= max => Err(LimitExceeded::busy(limit, max)),
             Some(_) | None => Ok(()),
         }
     }
 
-    fn is_new(&self, now_ns: u64) -> bool {
+    fn is_idle(&self, now_ns: u64) -> bool {
         self.in_flight == 0 && self.watches == 0 && self.operations.is_full(now_ns) && self.bytes.is_full(now_ns)
     }
 }
 
-impl Default for Part {
+impl Default for AccountPartition {
     fn default() -> Self {
         Self {
             accounts: HashMap::new(),
@@ -122,28 +124,28 @@ impl Default for Part {
     }
 }
 
-impl Part {
-    fn account(&mut self, tenant: TenantNumber, now_ns: u64) -> &mut Account {
+impl AccountPartition {
+    fn account(&mut self, tenant: TenantNumber, now_ns: u64) -> &mut TenantAccount {
         if self.accounts.len() >= self.sweep_at && !self.accounts.contains_key(&tenant) {
-            self.accounts.retain(|_, account| !account.is_new(now_ns));
+            self.accounts.retain(|_, account| !account.is_idle(now_ns));
             self.sweep_at = (2 * self.accounts.len()).max(SWEEP_ACCOUNTS_MIN);
         }
         self.accounts.entry(tenant).or_default()
     }
 }
 
-/// One operation that was admitted, until it is answered.
+/// Permit of an admitted operation, held until it is answered.
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Arc<Admission>,
     tenant: TenantNumber,
-    /// The tenant's bytes a second, if its answer is charged.
-    answer_rate: Option<u64>,
+    /// The tenant's bytes per second, if its response is charged.
+    response_rate: Option<u64>,
     is_forwarded: bool,
     growth: Growth,
 }
 
-/// One open watch; it is closed by dropping this.
+/// Permit of an open watch; dropping it closes the watch.
 #[derive(Debug)]
 pub(crate) struct WatchPermit {
     admission: Arc<Admission>,
@@ -151,70 +153,70 @@ pub(crate) struct WatchPermit {
 }
 
 impl Admission {
-    /// Returns an admission that has admitted nothing yet.
+    /// Returns an admission without any usage.
     pub(crate) fn new() -> Self {
         Self {
-            began: Instant::now(),
-            parts: std::array::from_fn(|_| Mutex::default()),
+            started: Instant::now(),
+            partitions: std::array::from_fn(|_| Mutex::default()),
         }
     }
 
-    fn part(&self, tenant: TenantNumber) -> &Mutex<Part> {
-        &self.parts[(tenant.get() % PARTS as u64) as usize]
+    fn partition(&self, tenant: TenantNumber) -> &Mutex<AccountPartition> {
+        &self.partitions[(tenant.get() % PARTITIONS as u64) as usize]
     }
 
-    fn since_began_ns(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.began);
+    fn elapsed_ns(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Admits an operation, as far as rates and what is in flight are concerned.
-    pub(crate) fn admit(self: &Arc<Self>, now: Instant, tenant: &Tenant, cost: Cost) -> Result<Permit, Refused> {
-        let now_ns = self.since_began_ns(now);
-        let mut part = self.part(tenant.number).lock();
-        let account = part.account(tenant.number, now_ns);
+    /// Admits an operation by its rates and the operations in flight.
+    pub(crate) fn admit(self: &Arc<Self>, now: Instant, tenant: &Tenant, cost: Cost) -> Result<Permit, LimitExceeded> {
+        let now_ns = self.elapsed_ns(now);
+        let mut partition = self.partition(tenant.number).lock();
+        let account = partition.account(tenant.number, now_ns);
         account.check_in_flight(tenant)?;
-        let mut flows = [
+        let mut charges = [
             (&mut account.bytes, TenantLimit::BytesPerSecond, cost.bytes),
             (&mut account.operations, TenantLimit::OperationsPerSecond, 1),
         ];
-        for (bucket, limit, cost) in &mut flows {
+        for (bucket, limit, cost) in &mut charges {
             let max = tenant.limit(*limit).unwrap_or(u64::MAX);
-            bucket.check(now_ns, max, *cost).map_err(|wait| Refused {
+            bucket.check(now_ns, max, *cost).map_err(|wait| LimitExceeded {
                 wait: Some(wait),
-                ..Refused::full(*limit, max)
+                ..LimitExceeded::full(*limit, max)
             })?;
         }
-        for (bucket, limit, cost) in flows {
+        for (bucket, limit, cost) in charges {
             bucket.charge(now_ns, tenant.limit(limit).unwrap_or(u64::MAX), cost);
         }
         account.in_flight += 1;
-        let answer_rate = tenant.limit(TenantLimit::BytesPerSecond);
+        let response_rate = tenant.limit(TenantLimit::BytesPerSecond);
         Ok(Permit {
             admission: self.clone(),
             tenant: tenant.number,
-            answer_rate: answer_rate.filter(|_| cost.charges_answer),
+            response_rate: response_rate.filter(|_| cost.charges_response),
             is_forwarded: false,
             growth: Growth::default(),
         })
     }
 
-    /// Admits an operation that another node serves, which admits it by its rates: on the way there a tenant has no more
-    /// under way than its share, so that the others find room.
+    /// Admits an operation that another node serves, which checks its rates. A tenant has at most its share in flight
+    /// on the way there, so that there is room for the others.
     pub(crate) fn admit_forwarded(
         self: &Arc<Self>,
         now: Instant,
         tenant: &Tenant,
         share: u64,
-    ) -> Result<Permit, Refused> {
-        let now_ns = self.since_began_ns(now);
-        let mut part = self.part(tenant.number).lock();
-        let account = part.account(tenant.number, now_ns);
+    ) -> Result<Permit, LimitExceeded> {
+        let now_ns = self.elapsed_ns(now);
+        let mut partition = self.partition(tenant.number).lock();
+        let account = partition.account(tenant.number, now_ns);
         account.check_in_flight(tenant)?;
         if account.forwarded >= share {
-            return Err(Refused {
-                scope: Scope::Way,
-                ..Refused::busy(TenantLimit::InFlight, share)
+            return Err(LimitExceeded {
+                scope: Scope::Forwarding,
+                ..LimitExceeded::busy(TenantLimit::InFlight, share)
             });
         }
         account.in_flight += 1;
@@ -222,22 +224,22 @@ impl Admission {
         Ok(Permit {
             admission: self.clone(),
             tenant: tenant.number,
-            answer_rate: None,
+            response_rate: None,
             is_forwarded: true,
             growth: Growth::default(),
         })
     }
 
     /// Admits one more watch.
-    pub(crate) fn admit_watch(self: &Arc<Self>, now: Instant, tenant: &Tenant) -> Result<WatchPermit, Refused> {
-        let now_ns = self.since_began_ns(now);
-        let mut part = self.part(tenant.number).lock();
-        let account = part.account(tenant.number, now_ns);
+    pub(crate) fn admit_watch(self: &Arc<Self>, now: Instant, tenant: &Tenant) -> Result<WatchPermit, LimitExceeded> {
+        let now_ns = self.elapsed_ns(now);
+        let mut partition = self.partition(tenant.number).lock();
+        let account = partition.account(tenant.number, now_ns);
         let limit = TenantLimit::Watches;
         if let Some(max) = tenant.limit(limit)
             && account.watches >= max
         {
-            return Err(Refused::full(limit, max));
+            return Err(LimitExceeded::full(limit, max));
         }
         account.watches += 1;
         Ok(WatchPermit {
@@ -248,55 +250,60 @@ impl Admission {
 }
 
 impl Permit {
-    /// Admits what a write adds to what is stored; those in flight count as if they had happened.
-    pub(crate) fn grow(&mut self, tenant: &Tenant, stored: Stored, growth: Growth) -> Result<(), Refused> {
-        let mut part = self.admission.part(self.tenant).lock();
-        let Some(account) = part.accounts.get_mut(&self.tenant) else {
+    /// Reserves the growth by a write; writes in flight count as if they had happened.
+    pub(crate) fn reserve_growth(
+        &mut self,
+        tenant: &Tenant,
+        stored: StoredUsage,
+        growth: Growth,
+    ) -> Result<(), LimitExceeded> {
+        let mut partition = self.admission.partition(self.tenant).lock();
+        let Some(account) = partition.accounts.get_mut(&self.tenant) else {
             return Ok(());
         };
-        quota::check(tenant, stored, account.growing, growth)?;
-        account.growing = account.growing.plus(growth);
+        quota::check(tenant, stored, account.reserved, growth)?;
+        account.reserved = account.reserved.plus(growth);
         self.growth = self.growth.plus(growth);
         Ok(())
     }
 
-    /// Charges the data of an answer.
-    pub(crate) fn answered(&self, now: Instant, len: u64) {
-        if let Some(rate) = self.answer_rate {
-            let now_ns = self.admission.since_began_ns(now);
-            let mut part = self.admission.part(self.tenant).lock();
-            part.account(self.tenant, now_ns).bytes.charge(now_ns, rate, len);
+    /// Charges the data of a response.
+    pub(crate) fn charge_response(&self, now: Instant, len: u64) {
+        if let Some(rate) = self.response_rate {
+            let now_ns = self.admission.elapsed_ns(now);
+            let mut partition = self.admission.partition(self.tenant).lock();
+            partition.account(self.tenant, now_ns).bytes.charge(now_ns, rate, len);
         }
     }
 
-    /// Tells whether the bytes of the answer are charged.
-    pub(crate) fn charges_answer(&self) -> bool {
-        self.answer_rate.is_some()
+    /// Tells whether the bytes of the response are charged.
+    pub(crate) fn charges_response(&self) -> bool {
+        self.response_rate.is_some()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut part = self.admission.part(self.tenant).lock();
-        if let Some(account) = part.accounts.get_mut(&self.tenant) {
+        let mut partition = self.admission.partition(self.tenant).lock();
+        if let Some(account) = partition.accounts.get_mut(&self.tenant) {
             account.in_flight -= 1;
             account.forwarded -= u64::from(self.is_forwarded);
-            account.growing = account.growing.minus(self.growth);
+            account.reserved = account.reserved.minus(self.growth);
         }
     }
 }
 
 impl Drop for WatchPermit {
     fn drop(&mut self) {
-        let mut part = self.admission.part(self.tenant).lock();
-        if let Some(account) = part.accounts.get_mut(&self.tenant) {
+        let mut partition = self.admission.partition(self.tenant).lock();
+        if let Some(account) = partition.accounts.get_mut(&self.tenant) {
             account.watches -= 1;
         }
     }
 }
 
-impl Refused {
-    /// Returns a refusal that names a limit which waiting does not lift.
+impl LimitExceeded {
+    /// Returns a limit that waiting does not lift.
     pub(crate) fn full(limit: TenantLimit, max: u64) -> Self {
         Self {
             limit,
@@ -306,15 +313,15 @@ impl Refused {
         }
     }
 
-    /// Returns a refusal for as long as others, not yet answered, stand in the way.
+    /// Returns a limit that is reached only because of operations in flight.
     pub(crate) fn busy(limit: TenantLimit, max: u64) -> Self {
         Self {
-            wait: Some(BUSY_WAIT),
+            wait: Some(BUSY_RETRY_DELAY),
             ..Self::full(limit, max)
         }
     }
 
-    /// Returns a refusal for so long.
+    /// Returns a limit that lifts after this time.
     fn for_a_while(limit: TenantLimit, max: u64, wait: Duration) -> Self {
         Self {
             wait: Some(wait),
@@ -322,15 +329,15 @@ impl Refused {
         }
     }
 
-    /// Returns the name of the limit, as errors and metrics have it.
+    /// Returns the name of the limit, as in errors and metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self.scope {
-            Scope::Tenant | Scope::Way => self.limit.name(),
+            Scope::Tenant | Scope::Forwarding => self.limit.name(),
             Scope::Group => "group.outcomes",
         }
     }
 
-    /// Says it to the caller.
+    /// Converts it into the error for the caller.
     pub(crate) fn error(&self, tenant: &TenantName) -> Error {
         let Self {
             limit,
@@ -355,12 +362,12 @@ impl Refused {
         let limit = self.name().to_owned();
         match wait {
             Some(wait) => {
-                // In whole milliseconds, as every way of telling it has them.
+                // In whole milliseconds, the unit in which every protocol field has it.
                 let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
                 let wait = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
                 let message = match scope {
-                    Scope::Way => format!(
-                        "{limit}: tenant {tenant} has at most {max} operations on their way from this node to its home; \
+                    Scope::Forwarding => format!(
+                        "{limit}: tenant {tenant} has at most {max} operations in flight from this node to its home; \
                          wait {millis} ms, or connect to the home"
                     ),
                     Scope::Group => format!(

@@ -1,4 +1,4 @@
-//! What a tenant stores, and what a write may add to it. Pure.
+//! Quota of a tenant's stored data, and the growth by a write. Pure.
 
 use bytes::Bytes;
 use stead_state::{
@@ -7,21 +7,21 @@ use stead_state::{
 };
 use stead_types::TenantLimit;
 
-use super::Refused;
+use super::LimitExceeded;
 
-/// The longest text of a number of 64 bits.
+/// Longest decimal text of a 64-bit number.
 const NUMBER_LEN_MAX: u64 = 20;
 
-/// What a tenant stores.
+/// Stored data of a tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredUsage {
     /// Live keys.
     pub(crate) keys: u64,
     /// Bytes of them and their values.
     pub(crate) bytes: u64,
 }
 
-/// What a write adds at most.
+/// Upper bound of what a write adds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Growth {
     /// Keys.
@@ -31,13 +31,13 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// Returns what a write adds at most, whatever its key holds now; nothing if it can only take away.
+    /// Returns the growth by a write at most, whatever its key holds now; none if it can only remove.
     pub(crate) fn at_most(operation: &Operation) -> Self {
         Self::of(operation, None)
     }
 
-    /// Returns what a write adds to a key that holds `now` bytes, or that does not exist. A number that is counted on
-    /// may become longer by some digits; that is not counted.
+    /// Returns the growth by a write to a key that holds `now` bytes, or that does not exist. A counter that becomes
+    /// longer by some digits is not counted.
     pub(crate) fn of(operation: &Operation, now: Option<u64>) -> Self {
         let key = operation.key.len() as u64;
         let new = |len: u64| Self {
@@ -56,7 +56,7 @@ impl Growth {
         }
     }
 
-    /// Returns both together.
+    /// Returns the sum.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             keys: self.keys + other.keys,
@@ -64,7 +64,7 @@ impl Growth {
         }
     }
 
-    /// Returns the larger of both, each for itself.
+    /// Returns the maximum of each field.
     pub(crate) fn max(self, other: Self) -> Self {
         Self {
             keys: self.keys.max(other.keys),
@@ -79,7 +79,7 @@ impl Growth {
         }
     }
 
-    /// Tells whether nothing is added.
+    /// Tells whether it is zero.
     pub(crate) fn is_nothing(self) -> bool {
         self == Self::default()
     }
@@ -89,9 +89,14 @@ fn len(bytes: &Bytes) -> u64 {
     bytes.len() as u64
 }
 
-/// Checks that what is stored, what is in flight and what is to be added are within the tenant's limits. What adds
-/// nothing is always within them.
-pub(super) fn check(tenant: &Tenant, stored: Stored, in_flight: Growth, growth: Growth) -> Result<(), Refused> {
+/// Checks that stored data, growth in flight and new growth together are within the tenant's limits. Zero growth is
+/// always within them.
+pub(super) fn check(
+    tenant: &Tenant,
+    stored: StoredUsage,
+    in_flight: Growth,
+    growth: Growth,
+) -> Result<(), LimitExceeded> {
     let amounts = [
         (TenantLimit::Keys, stored.keys, in_flight.keys, growth.keys),
         (TenantLimit::StoredBytes, stored.bytes, in_flight.bytes, growth.bytes),
@@ -99,10 +104,10 @@ pub(super) fn check(tenant: &Tenant, stored: Stored, in_flight: Growth, growth: 
     for (limit, stored, in_flight, growth) in amounts {
         let Some(max) = tenant.limit(limit) else { continue };
         if growth > 0 && stored.saturating_add(growth) > max {
-            return Err(Refused::full(limit, max));
+            return Err(LimitExceeded::full(limit, max));
         }
         if growth > 0 && stored.saturating_add(in_flight).saturating_add(growth) > max {
-            return Err(Refused::busy(limit, max));
+            return Err(LimitExceeded::busy(limit, max));
         }
     }
     Ok(())

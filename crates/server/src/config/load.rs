@@ -1,10 +1,10 @@
-//! Reading a configuration: file, then environment, then a check of every name in it.
+//! Loading of a configuration: the file, then the environment, then a check of every key.
 
 use toml::{Table, Value};
 
 use super::Config;
 
-/// Every key that exists, dotted; keys below `net.dial` are addresses.
+/// All keys, dotted; keys below `net.dial` are addresses.
 pub const KEYS: &[&str] = &[
     "cluster.directory_rtt_max",
     "cluster.groups_per_region",
@@ -29,7 +29,7 @@ pub const KEYS: &[&str] = &[
     "storage.sled_majority",
 ];
 
-/// The keys of the entries of lists.
+/// Keys of the entries of lists.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
     (
         "cluster.initial",
@@ -38,21 +38,21 @@ const ENTRY_KEYS: &[(&str, &[&str])] = &[
     ("cluster.regions", &["name", "jurisdiction"]),
 ];
 
-/// Variables of the environment that set a key begin with this: `STEAD_NODE__DATA_DIR` is `node.data_dir`.
+/// Prefix of environment variables that set a key: `STEAD_NODE__DATA_DIR` is `node.data_dir`.
 const ENVIRONMENT_PREFIX: &str = "STEAD_";
-/// A key more unlike than this is not offered as "did you mean".
+/// Least similarity of a key that is suggested as "did you mean".
 const LIKENESS_MIN: f64 = 0.7;
 
-/// A configuration that cannot be used: which setting, what is wrong, what to do.
+/// Error of a configuration: the setting, the problem, and what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Invalid {
+pub enum ConfigError {
     /// The text is no TOML, or a value has the wrong type.
-    #[error("the configuration cannot be read")]
+    #[error("cannot parse the configuration")]
     Syntax(#[source] toml::de::Error),
-    /// No such key.
-    #[error("there is no setting {key}{}", did_you_mean(.meant))]
+    /// An unknown key.
+    #[error("unknown setting {key}{}", did_you_mean(.meant))]
     UnknownKey {
-        /// What stands in the file or the environment.
+        /// The key in the file or the environment.
         key: String,
         /// The key that was probably meant.
         meant: Option<&'static str>,
@@ -62,19 +62,19 @@ pub enum Invalid {
     Value {
         /// The setting.
         key: String,
-        /// What is wrong and what to do.
+        /// The problem and what to do.
         problem: String,
     },
 }
 
 fn did_you_mean(meant: &Option<&'static str>) -> String {
     match meant {
-        Some(key) => format!(", did you mean {key}?"),
+        Some(key) => format!(" (did you mean {key}?)"),
         None => ": `stead config default` shows them all".into(),
     }
 }
 
-impl Invalid {
+impl ConfigError {
     /// Returns the error of a value.
     pub fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Value {
@@ -85,26 +85,26 @@ impl Invalid {
 }
 
 impl Config {
-    /// Reads the text of a file, with these variables of the environment over it.
-    pub fn load(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Invalid> {
-        let mut table: Table = text.parse().map_err(Invalid::Syntax)?;
+    /// Loads the text of a file, overridden by these environment variables.
+    pub fn load(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut table: Table = text.parse().map_err(ConfigError::Syntax)?;
         for (name, value) in environment {
-            if let Some((section, key)) = setting_of(&name) {
-                overlay(&mut table, &section, &key, value)?;
+            if let Some((section, key)) = split_variable(&name) {
+                set_value(&mut table, &section, &key, value)?;
             }
         }
         check_keys(&table)?;
-        Value::Table(table).try_into().map_err(Invalid::Syntax)
+        Value::Table(table).try_into().map_err(ConfigError::Syntax)
     }
 }
 
-/// Splits `STEAD_NODE__DATA_DIR` into `node` and `data_dir`; other variables are none of ours.
-fn setting_of(name: &str) -> Option<(String, String)> {
+/// Splits `STEAD_NODE__DATA_DIR` into `node` and `data_dir`; `None` for other variables.
+fn split_variable(name: &str) -> Option<(String, String)> {
     let (section, key) = name.strip_prefix(ENVIRONMENT_PREFIX)?.split_once("__")?;
     Some((section.to_ascii_lowercase(), key.to_ascii_lowercase()))
 }
 
-fn overlay(table: &mut Table, section: &str, key: &str, value: String) -> Result<(), Invalid> {
+fn set_value(table: &mut Table, section: &str, key: &str, value: String) -> Result<(), ConfigError> {
     let value = match (value.parse(), value.parse()) {
         (Ok(number), _) => Value::Integer(number),
         (_, Ok(flag)) => Value::Boolean(flag),
@@ -116,11 +116,11 @@ fn overlay(table: &mut Table, section: &str, key: &str, value: String) -> Result
             section.insert(key.to_owned(), value);
             Ok(())
         }
-        None => Err(Invalid::value(key, "its section is not a table in the file")),
+        None => Err(ConfigError::value(key, "its section is not a table in the file")),
     }
 }
 
-fn check_keys(table: &Table) -> Result<(), Invalid> {
+fn check_keys(table: &Table) -> Result<(), ConfigError> {
     for (section, value) in table {
         let keys: Vec<String> = match value.as_table() {
             Some(keys) => keys.keys().map(|key| format!("{section}.{key}")).collect(),
@@ -128,7 +128,7 @@ fn check_keys(table: &Table) -> Result<(), Invalid> {
         };
         if let Some(key) = keys.into_iter().find(|key| !KEYS.contains(&key.as_str())) {
             let meant = closest(&key, KEYS);
-            return Err(Invalid::UnknownKey { key, meant });
+            return Err(ConfigError::UnknownKey { key, meant });
         }
     }
     ENTRY_KEYS
@@ -136,7 +136,7 @@ fn check_keys(table: &Table) -> Result<(), Invalid> {
         .try_for_each(|(list, keys)| check_entries(table, list, keys))
 }
 
-fn check_entries(table: &Table, list: &str, known: &[&'static str]) -> Result<(), Invalid> {
+fn check_entries(table: &Table, list: &str, known: &[&'static str]) -> Result<(), ConfigError> {
     let entries = list
         .split_once('.')
         .and_then(|(section, key)| table.get(section)?.get(key)?.as_array());
@@ -145,7 +145,7 @@ fn check_entries(table: &Table, list: &str, known: &[&'static str]) -> Result<()
         if let Some(key) = keys.into_iter().find(|key| !known.contains(&key.as_str())) {
             let meant = closest(key, known);
             let key = format!("{list}[{at}].{key}");
-            return Err(Invalid::UnknownKey { key, meant });
+            return Err(ConfigError::UnknownKey { key, meant });
         }
     }
     Ok(())
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_of_keys_is_what_the_configuration_has() {
+    fn keys_match_config_fields() {
         let table = Table::try_from(Config::default()).unwrap();
         let mut keys = Vec::new();
         for (section, value) in &table {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_documented_and_every_documented_one_is_there() {
+    fn settings_match_operations_document() {
         let text = include_str!("../../../../docs/operations.md");
         let rows = text.lines().take_while(|line| *line != "## Limits of a tenant");
         let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
@@ -190,26 +190,26 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_setting_says_which_was_meant() {
+    fn load_unknown_setting_suggests_similar_one() {
         let error = Config::load("[storage]\nengin = \"sled\"", []).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no setting storage.engin, did you mean storage.engine?"
+            "unknown setting storage.engin (did you mean storage.engine?)"
         );
         let error = Config::load("[cluster]\ninitial = [{ nmae = \"a\" }]", []).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no setting cluster.initial[0].nmae, did you mean name?"
+            "unknown setting cluster.initial[0].nmae (did you mean name?)"
         );
         let error = Config::load("[zebra]\nstripes = 1", []).unwrap_err();
         assert!(
-            error.to_string().starts_with("there is no setting zebra.stripes"),
+            error.to_string().starts_with("unknown setting zebra.stripes"),
             "{error}"
         );
     }
 
     #[test]
-    fn the_environment_stands_over_the_file() {
+    fn load_environment_overrides_file() {
         let environment = [
             ("STEAD_STORAGE__ENGINE".into(), "sled".into()),
             ("HOME".into(), "/root".into()),

@@ -1,57 +1,58 @@
 //! A node's configuration: one TOML file, the environment over it, flags over both.
 //!
-//! [`Config`] is what the file says; [`Config::check`] turns it into a [`Checked`] configuration or names the
-//! first thing that is wrong and what to do. A key that does not exist is an error that says which was meant.
+//! [`Config`] is the content of the file; [`Config::validate`] turns it into a [`ValidatedConfig`] or returns the
+//! first value that cannot be used and what to do. An unknown key is an error that suggests the key that was probably
+//! meant.
 
-mod checked;
 mod engines;
 mod load;
+mod validated;
 
 use std::collections::BTreeMap;
 
-pub use checked::{Checked, Listener, Member};
-pub use load::{Invalid, KEYS};
+pub use load::{ConfigError, KEYS};
 use serde::{Deserialize, Serialize};
+pub use validated::{ListenAddresses, NodeConfig, ValidatedConfig};
 
-/// The file's form; every key may be left out.
+/// Content of the configuration file; every key may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What is the same on every node.
+    /// Settings that are the same on every node.
     pub cluster: Cluster,
-    /// Which node this is.
+    /// Settings of this node.
     pub node: Node,
-    /// Where services connect.
-    pub client: Listen,
-    /// Where other nodes connect.
-    pub peer: Listen,
-    /// Health, metrics, routes.
-    pub http: Listen,
-    /// Where rows are kept.
+    /// Client listener, for services.
+    pub client: ListenConfig,
+    /// Peer listener, for other nodes.
+    pub peer: ListenConfig,
+    /// HTTP listener, for health, metrics and routes.
+    pub http: ListenConfig,
+    /// Storage settings.
     pub storage: Storage,
-    /// How other nodes are reached.
+    /// Network settings.
     pub net: Net,
-    /// What is logged.
+    /// Log settings.
     pub log: Log,
 }
 
-/// What is the same on every node.
+/// Settings of the cluster, the same on every node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// Names the cluster; a data directory of another one is refused.
+    /// Name of the cluster; a data directory of another one is refused.
     pub name: String,
     /// The first nodes, in an order that never changes: their ids are 1, 2, 3, … by position.
     pub initial: Vec<InitialNode>,
-    /// The regions and where they lie, for residency.
+    /// The regions and their jurisdictions, for residency.
     pub regions: Vec<RegionEntry>,
-    /// Tenant groups of each region; fixed when the cluster begins.
+    /// Number of tenant groups of each region; fixed when the cluster is created.
     pub groups_per_region: u32,
-    /// The longest round trip between two voters of the directory; its heartbeats follow from it.
+    /// The longest round trip between two voters of the directory; its heartbeat interval follows from it.
     pub directory_rtt_max: String,
 }
 
-/// One of the first nodes.
+/// One of the initial nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitialNode {
@@ -69,7 +70,8 @@ pub struct InitialNode {
     /// Only votes in the directory and holds no tenant.
     #[serde(default)]
     pub witness: bool,
-    /// Its `storage.engine`; a node on `sled` must say so here, so that every node knows what its groups stand on.
+    /// Its `storage.engine`. A node on `sled` must declare it here, so that every node knows the engines of its
+    /// groups.
     #[serde(default)]
     pub engine: String,
 }
@@ -84,43 +86,43 @@ pub struct RegionEntry {
     pub jurisdiction: String,
 }
 
-/// Which node this is.
+/// Settings of this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Node {
     /// One of the names in `cluster.initial`.
     pub name: String,
-    /// Where it keeps everything.
+    /// Its data directory.
     pub data_dir: String,
-    /// How long a stop may take before connections are cut.
+    /// Longest time for a stop before connections are closed.
     pub shutdown_timeout: String,
 }
 
-/// A listener.
+/// Addresses of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Listen {
+pub struct ListenConfig {
     /// The address to bind; empty means the advertised one.
     pub listen: String,
     /// The address that others use; empty means the one in `cluster.initial`.
     pub advertise: String,
 }
 
-/// Where rows are kept.
+/// Storage settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// `fjall`, `sled` or `memory`; fixed when the data directory is made.
+    /// `fjall`, `sled` or `memory`; fixed when the data directory is created.
     pub engine: String,
-    /// Lets a group stand on sled with a majority of its voters.
+    /// Allows a group with a majority of its voters on sled.
     pub sled_majority: bool,
     /// Most bytes of change history kept for each tenant group before followers must be seeded again.
     pub history_bytes_max: u64,
-    /// Longest time that change history is kept for a follower that is away.
+    /// Longest time that change history is kept for a follower that is disconnected.
     pub history_age_max: String,
 }
 
-/// How other nodes are reached.
+/// Network settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Net {
@@ -128,7 +130,7 @@ pub struct Net {
     pub dial: BTreeMap<String, String>,
 }
 
-/// What is logged.
+/// Log settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {

@@ -1,9 +1,9 @@
-//! The directory from a node's side: asking its leader, and keeping this node's view.
+//! A node's access to the directory: the client of its leader, and the updater of this node's view.
 
-mod ask;
-mod follow;
-mod seat;
+mod client;
+mod local_voter;
+mod view_updater;
 
-pub(crate) use ask::Directory;
-pub(crate) use follow::ViewFollower;
-pub(crate) use seat::{Refusal, Seat};
+pub(crate) use client::DirectoryClient;
+pub(crate) use local_voter::{LocalVoter, VoterError};
+pub(crate) use view_updater::ViewUpdater;

@@ -1,23 +1,23 @@
-//! What is served here is admitted first: what it may cost its tenant is decided before it is queued.
+//! Admission of operations and watches: limits are checked before anything is queued.
 
 use stead_api::operation;
 use stead_state::shard::command::{Operation, Step};
 use stead_types::{Error, GroupId};
 use tokio::time::Instant;
 
-use super::{Ask, Call, Router, Write, request::Change};
+use super::{Action, Call, Router, WriteRequest, request::Mutation};
 use crate::{
-    admission::{Cost, Growth, Permit, Refused, Stored, WatchPermit, windows},
-    host::Hosted,
+    admission::{Cost, Growth, LimitExceeded, Permit, StoredUsage, WatchPermit, windows},
+    host::HostedGroup,
 };
 use stead_state::directory::Tenant;
 
 impl Router {
-    /// Admits an operation that is served by a group of this node. The permit goes with its reply.
-    pub(super) fn admit(&self, call: &mut Call, tenant: &Tenant, ask: &Ask, group: GroupId) -> Result<(), Error> {
-        let admitted = self.permit(call, tenant, (ask, group));
-        let permit = admitted.map_err(|refused| self.refused(refused, tenant))?;
-        call.reply.hold(permit);
+    /// Admits an operation that a group of this node serves. The permit is held by its responder.
+    pub(super) fn admit(&self, call: &mut Call, tenant: &Tenant, action: &Action, group: GroupId) -> Result<(), Error> {
+        let admitted = self.permit(call, tenant, action, group);
+        let permit = admitted.map_err(|refused| self.admission_error(refused, tenant))?;
+        call.responder.hold(permit);
         Ok(())
     }
 
@@ -28,30 +28,30 @@ impl Router {
     /// `QUOTA_EXCEEDED`, if the tenant has as many as it may.
     pub(crate) fn admit_watch(&self, tenant: &Tenant) -> Result<WatchPermit, Error> {
         let admitted = self.admission.admit_watch(Instant::now(), tenant);
-        admitted.map_err(|refused| self.refused(refused, tenant))
+        admitted.map_err(|refused| self.admission_error(refused, tenant))
     }
 
-    pub(super) fn refused(&self, refused: Refused, tenant: &Tenant) -> Error {
-        self.host.counts.refused(refused.name());
+    pub(super) fn admission_error(&self, refused: LimitExceeded, tenant: &Tenant) -> Error {
+        self.host.metrics.refused(refused.name());
         refused.error(&tenant.name)
     }
 
-    fn permit(&self, call: &Call, tenant: &Tenant, (ask, group): (&Ask, GroupId)) -> Result<Permit, Refused> {
-        let cost = match ask {
-            Ask::Write(write) => Cost {
+    fn permit(&self, call: &Call, tenant: &Tenant, action: &Action, group: GroupId) -> Result<Permit, LimitExceeded> {
+        let cost = match action {
+            Action::Write(write) => Cost {
                 bytes: operation::len(&call.operation) as u64,
-                charges_answer: answers_data(&write.change),
+                charges_response: answers_data(&write.mutation),
             },
-            Ask::Read(_) => Cost {
+            Action::Read(_) => Cost {
                 bytes: 0,
-                charges_answer: true,
+                charges_response: true,
             },
         };
         let mut permit = self.admission.admit(Instant::now(), tenant, cost)?;
-        if let (Ask::Write(write), Some(hosted)) = (ask, self.host.groups.get(&group)) {
-            let fits = store(&mut permit, hosted, tenant, &write.change);
+        if let (Action::Write(write), Some(hosted)) = (action, self.host.groups.get(&group)) {
+            let fits = store(&mut permit, hosted, tenant, &write.mutation);
             let fits = fits.and_then(|()| self.check_windows(hosted, tenant, write));
-            // What happened before the tenant was full is answered, not refused.
+            // A retry of a write that was applied before the tenant was full gets its result.
             fits.or_else(|refused| {
                 if is_repeat(hosted, tenant, write) {
                     Ok(())
@@ -63,19 +63,19 @@ impl Router {
         Ok(permit)
     }
 
-    /// Refuses a write with an idempotency key whose outcome would find no room.
-    fn check_windows(&self, hosted: &Hosted, tenant: &Tenant, write: &Write) -> Result<(), Refused> {
+    /// Rejects a write with an idempotency key whose record would exceed a limit.
+    fn check_windows(&self, hosted: &HostedGroup, tenant: &Tenant, write: &WriteRequest) -> Result<(), LimitExceeded> {
         let Some(key) = write.idempotency else { return Ok(()) };
         let logged = hosted.raft.logged_time();
         let held = hosted.machine.read(|view| {
             let clients = view.shard().clients(tenant.number)?;
-            Some(windows::Remembered {
+            Some(windows::IdempotencyUsage {
                 clients: clients.windows().len(),
-                is_kept: clients.windows().contains_key(&key.client),
+                is_known_client: clients.windows().contains_key(&key.client),
                 outcomes: clients.outcomes(),
                 oldest: clients.oldest(),
-                quietest: clients.quietest(),
-                of_group: view.shard().outcomes(),
+                idlest_client: clients.longest_idle(),
+                group_outcomes: view.shard().outcomes(),
                 now: view.record(tenant.number)?.live.time_at(logged),
             })
         });
@@ -83,8 +83,8 @@ impl Router {
     }
 }
 
-/// Tells whether the outcome of a write is remembered here: it adds nothing.
-fn is_repeat(hosted: &Hosted, tenant: &Tenant, write: &Write) -> bool {
+/// Tells whether the group has the idempotency record of a write, so that executing it adds nothing.
+fn is_repeat(hosted: &HostedGroup, tenant: &Tenant, write: &WriteRequest) -> bool {
     write.idempotency.is_some_and(|key| {
         let is_repeat = hosted.machine.read(|view| {
             let clients = view.shard().clients(tenant.number);
@@ -95,40 +95,40 @@ fn is_repeat(hosted: &Hosted, tenant: &Tenant, write: &Write) -> bool {
     })
 }
 
-/// Admits what a write adds to what its tenant stores. What the key holds now is looked up only where it matters.
-fn store(permit: &mut Permit, hosted: &Hosted, tenant: &Tenant, change: &Change) -> Result<(), Refused> {
-    let at_most = growth(change, Growth::at_most);
+/// Admits the growth of a tenant's stored data by a write. The key's present size is looked up only where it matters.
+fn store(permit: &mut Permit, hosted: &HostedGroup, tenant: &Tenant, mutation: &Mutation) -> Result<(), LimitExceeded> {
+    let at_most = growth(mutation, Growth::at_most);
     if at_most.is_nothing() {
         return Ok(());
     }
-    let stored = |(keys, bytes)| Stored { keys, bytes };
-    let held = hosted.reading(tenant.number, |reading| {
+    let stored = |(keys, bytes)| StoredUsage { keys, bytes };
+    let held = hosted.read_tenant(tenant.number, |reading| {
         reading.map(|reading| (reading.state().keys, reading.state().len))
     });
-    // What is not held here, or cannot be read, is refused where it is proposed.
+    // A tenant that is not held here, or cannot be read, is rejected when the write is proposed.
     let Ok(Some(held)) = held else { return Ok(()) };
-    if permit.grow(tenant, stored(held), at_most).is_ok() {
+    if permit.reserve_growth(tenant, stored(held), at_most).is_ok() {
         return Ok(());
     }
-    let exact = hosted.reading(tenant.number, |reading| {
-        growth(change, |operation| {
+    let exact = hosted.read_tenant(tenant.number, |reading| {
+        growth(mutation, |operation| {
             let version = reading.and_then(|reading| reading.get(&operation.key, None).ok()?);
             Growth::of(operation, version.map(|version| version.value.bytes.len() as u64))
         })
     });
-    permit.grow(tenant, stored(held), exact.unwrap_or(at_most))
+    permit.reserve_growth(tenant, stored(held), exact.unwrap_or(at_most))
 }
 
-/// Returns what a change adds, given what each of its writes does: of a transaction the branch that adds more.
-fn growth(change: &Change, mut of: impl FnMut(&Operation) -> Growth) -> Growth {
+/// Returns the growth by a mutation; for a transaction that of the branch that adds more.
+fn growth(mutation: &Mutation, mut of: impl FnMut(&Operation) -> Growth) -> Growth {
     let mut branch = |steps: &[Step]| {
         let writes = steps.iter().filter_map(write_of);
         writes.map(&mut of).fold(Growth::default(), Growth::plus)
     };
-    match change {
-        Change::One(operation) => of(operation),
-        Change::Txn(branches) => branch(&branches.then).max(branch(&branches.otherwise)),
-        Change::DeleteRange(..) => Growth::default(),
+    match mutation {
+        Mutation::SingleKey(operation) => of(operation),
+        Mutation::Txn(branches) => branch(&branches.then).max(branch(&branches.otherwise)),
+        Mutation::DeleteRange(..) => Growth::default(),
     }
 }
 
@@ -139,11 +139,11 @@ fn write_of(step: &Step) -> Option<&Operation> {
     }
 }
 
-/// Tells whether a write is answered with what keys hold.
-fn answers_data(change: &Change) -> bool {
-    match change {
-        Change::One(operation) => operation.previous,
-        Change::Txn(_) => true,
-        Change::DeleteRange(..) => false,
+/// Tells whether the response to a write carries data.
+fn answers_data(mutation: &Mutation) -> bool {
+    match mutation {
+        Mutation::SingleKey(operation) => operation.previous,
+        Mutation::Txn(_) => true,
+        Mutation::DeleteRange(..) => false,
     }
 }

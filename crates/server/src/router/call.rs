@@ -1,7 +1,8 @@
-//! One operation on its way through a node, and the promise that it is answered.
+//! An operation on its way through a node, and the guarantee that it is answered.
 //!
-//! A caller that goes away cancels. What has not begun then is dropped before it costs anything, and answered: nothing
-//! happened. What was proposed goes on. Nothing is kept for an operation that nobody cancels.
+//! A caller that goes away cancels. An operation that has not begun then is dropped before it costs anything, and
+//! answered as not executed. An operation that was proposed goes on. No state is kept for an operation that is not
+//! cancelled.
 
 use std::{
     collections::BTreeSet,
@@ -16,65 +17,74 @@ use stead_api::proto::v1::{Answer, Operation};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{admission::Permit, reply};
+use crate::{admission::Permit, response};
 
-/// What the node that handed an operation on knew about it.
+/// Target of a forwarded operation: group, epoch and tenant as the sender knows them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Forwarded {
+pub(crate) struct ForwardTarget {
     /// The group that must serve it.
     pub(crate) group: GroupId,
-    /// The epoch on whose account it was forwarded.
+    /// The tenant's epoch by which it was routed.
     pub(crate) epoch: Epoch,
-    /// The number of the tenant whose name stands in the operation.
+    /// The number of the tenant that the operation names.
     pub(crate) tenant: TenantNumber,
 }
 
-/// One operation on its way.
+/// Origin of a forwarded operation or watch: the target that the sender named, and the number of hops.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForwardOrigin {
+    /// The target that the sender named.
+    pub(crate) target: ForwardTarget,
+    /// How often it was forwarded.
+    pub(crate) hops: u32,
+}
+
+/// An operation on its way.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// What is asked, as it came; handed on unchanged.
+    /// The operation as received; forwarded unchanged.
     pub(crate) operation: Operation,
-    /// When its caller stops waiting.
+    /// The caller's deadline.
     pub(crate) deadline: Instant,
-    /// A gRPC library has sent it before, or may have.
-    pub(crate) is_repeated: bool,
-    /// How often it was handed on before it came here.
+    /// Whether a gRPC library has sent it before, or may have.
+    pub(crate) is_retry: bool,
+    /// Number of times that it was forwarded before.
     pub(crate) hops: u32,
-    /// Present if another node handed it on.
-    pub(crate) forwarded: Option<Forwarded>,
-    /// Where the answer goes.
-    pub(crate) reply: Reply,
+    /// Its target, if another node forwarded it.
+    pub(crate) forwarded: Option<ForwardTarget>,
+    /// Sends the answer.
+    pub(crate) responder: Responder,
 }
 
 /// Most cancelled operations of one stream that are remembered; those with the lowest ids are forgotten, and go on.
 const CANCELLED_MAX: usize = 4_096;
 
-/// Where answers of one stream or call go, and which of them nobody waits for any more.
+/// Sender of the answers of one stream or call, with the ids that were cancelled.
 #[derive(Clone, Debug)]
-pub(crate) struct Answers(Arc<Outlet>);
+pub(crate) struct ResponseSender(Arc<ResponseChannel>);
 
 #[derive(Debug)]
-struct Outlet {
+struct ResponseChannel {
     to: mpsc::UnboundedSender<Answer>,
     cancelled: Mutex<BTreeSet<u64>>,
-    /// How many are cancelled: mostly none, which must cost nothing to find out.
+    /// Number of cancelled ids: usually zero, which must be cheap to find out.
     count: AtomicUsize,
 }
 
-impl Answers {
-    /// Returns where answers go and where they come from. The channel is unbounded; what bounds it is the number of
-    /// operations in flight that its stream admits, each of which is answered exactly once.
+impl ResponseSender {
+    /// Returns the sender and the receiver of answers. The channel is unbounded: its bound is the number of operations
+    /// in flight that the stream admits, each of which is answered exactly once.
     pub(crate) fn channel() -> (Self, mpsc::UnboundedReceiver<Answer>) {
         let (to, from) = mpsc::unbounded_channel();
-        let outlet = Outlet {
+        let channel = ResponseChannel {
             to,
             cancelled: Mutex::default(),
             count: AtomicUsize::new(0),
         };
-        (Self(Arc::new(outlet)), from)
+        (Self(Arc::new(channel)), from)
     }
 
-    /// Notes that nobody waits for these operations any more.
+    /// Marks operations as cancelled.
     pub(crate) fn cancel(&self, ids: Vec<u64>) {
         let mut cancelled = self.0.cancelled.lock();
         cancelled.extend(ids);
@@ -84,7 +94,7 @@ impl Answers {
         self.0.count.store(cancelled.len(), Ordering::Release);
     }
 
-    /// Forgets who cancelled: nothing is in flight.
+    /// Clears all cancellations: nothing is in flight.
     pub(crate) fn forget_cancelled(&self) {
         if self.has_cancelled() {
             self.0.cancelled.lock().clear();
@@ -100,7 +110,7 @@ impl Answers {
         self.has_cancelled() && self.0.cancelled.lock().contains(&id)
     }
 
-    /// Forgets one: it is answered, or its id is used again.
+    /// Clears one cancellation: the operation is answered, or its id is used again.
     fn forget(&self, id: u64) {
         if self.has_cancelled() {
             let mut cancelled = self.0.cancelled.lock();
@@ -110,18 +120,18 @@ impl Answers {
     }
 }
 
-/// The place of one answer; one that is dropped without an answer answers that nothing is known.
+/// Responder of one operation. One that is dropped without an answer sends that the outcome is unknown.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct Responder {
     id: u64,
-    to: Option<Answers>,
+    to: Option<ResponseSender>,
     /// Held until the answer is sent.
     permit: Option<Permit>,
 }
 
-impl Reply {
-    /// Returns the place of the answer to the operation with this id.
-    pub(crate) fn new(id: u64, to: Answers) -> Self {
+impl Responder {
+    /// Returns the responder of the operation with this id.
+    pub(crate) fn new(id: u64, to: ResponseSender) -> Self {
         to.forget(id);
         Self {
             id,
@@ -130,31 +140,31 @@ impl Reply {
         }
     }
 
-    /// Notes that this node has admitted the operation, to serve it or to hand it on.
+    /// Holds the permit of the admitted operation until it is answered.
     pub(crate) fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);
     }
 
-    /// Gives back what the operation was admitted for.
+    /// Drops the permit.
     pub(crate) fn release(&mut self) {
         self.permit = None;
     }
 
-    /// Tells whether nobody waits for the answer any more: its caller has cancelled, or its stream has gone.
-    pub(crate) fn is_unwanted(&self) -> bool {
-        let unwanted = |to: &Answers| to.is_cancelled(self.id) || to.0.to.is_closed();
-        self.to.as_ref().is_none_or(unwanted)
+    /// Tells whether the caller waits no more: it has cancelled, or its stream has ended.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let is_abandoned = |to: &ResponseSender| to.is_cancelled(self.id) || to.0.to.is_closed();
+        self.to.as_ref().is_none_or(is_abandoned)
     }
 
-    /// Answers; the id of the answer is set here. A caller that has gone is no error.
+    /// Sends the answer, and sets its id. A caller that has gone is no error.
     pub(crate) fn send(mut self, answer: Answer) {
         self.answer(answer);
     }
 
     fn answer(&mut self, mut answer: Answer) {
         answer.id = self.id;
-        if let Some(permit) = self.permit.take().filter(Permit::charges_answer) {
-            permit.answered(Instant::now(), reply::data_len(&answer));
+        if let Some(permit) = self.permit.take().filter(Permit::charges_response) {
+            permit.charge_response(Instant::now(), response::data_len(&answer));
         }
         if let Some(to) = self.to.take() {
             to.forget(self.id);
@@ -163,11 +173,12 @@ impl Reply {
     }
 }
 
-impl Drop for Reply {
+impl Drop for Responder {
     fn drop(&mut self) {
         if self.to.is_some() {
-            let message = "the node gave the operation up: it may have happened, ask again";
-            self.answer(reply::error(&Error::new(
+            let message =
+                "the node dropped the operation: it may have been executed, retry it with the same idempotency key";
+            self.answer(response::error_answer(&Error::new(
                 ErrorKind::OutcomeUnknown { key: None },
                 message,
             )));
@@ -175,9 +186,9 @@ impl Drop for Reply {
     }
 }
 
-/// The answer to an operation that was cancelled in time.
-pub(crate) fn cancelled() -> Error {
-    let message = "the caller cancelled it before anything happened";
+/// Returns the error of an operation that was cancelled before it began.
+pub(crate) fn cancelled_error() -> Error {
+    let message = "cancelled by the caller before it was executed";
     Error::new(ErrorKind::DeadlineExceeded, message)
 }
 
@@ -186,29 +197,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_was_cancelled_is_unwanted_and_only_while_it_is_under_way() {
-        let (answers, mut answered) = Answers::channel();
-        let [one, two] = [1, 2].map(|id| Reply::new(id, answers.clone()));
+    async fn responder_is_abandoned_only_while_cancelled_and_in_flight() {
+        let (answers, mut answered) = ResponseSender::channel();
+        let [one, two] = [1, 2].map(|id| Responder::new(id, answers.clone()));
         answers.cancel(vec![2, 3]);
-        assert!(!one.is_unwanted() && two.is_unwanted());
-        two.send(reply::error(&cancelled()));
+        assert!(!one.is_abandoned() && two.is_abandoned());
+        two.send(response::error_answer(&cancelled_error()));
         assert_eq!(answered.recv().await.map(|answer| answer.id), Some(2));
         // An id that comes again is another operation.
-        let [two, three] = [2, 3].map(|id| Reply::new(id, answers.clone()));
-        assert!(!two.is_unwanted() && !three.is_unwanted());
+        let [two, three] = [2, 3].map(|id| Responder::new(id, answers.clone()));
+        assert!(!two.is_abandoned() && !three.is_abandoned());
         answers.cancel(vec![2]);
         answers.forget_cancelled();
-        assert!(!two.is_unwanted());
+        assert!(!two.is_abandoned());
         drop(answered);
-        assert!(one.is_unwanted(), "the stream has gone");
+        assert!(one.is_abandoned(), "the stream has gone");
     }
 
     #[test]
-    fn what_is_remembered_of_cancelled_operations_is_bounded() {
-        let (answers, _answered) = Answers::channel();
-        let replies = [1, 9_000].map(|id| Reply::new(id, answers.clone()));
+    fn cancelled_ids_are_bounded() {
+        let (answers, _answered) = ResponseSender::channel();
+        let replies = [1, 9_000].map(|id| Responder::new(id, answers.clone()));
         answers.cancel((1..=9_000).collect());
-        assert_eq!(replies.each_ref().map(Reply::is_unwanted), [false, true]);
+        assert_eq!(replies.each_ref().map(Responder::is_abandoned), [false, true]);
         assert_eq!(answers.0.cancelled.lock().len(), CANCELLED_MAX);
     }
 }

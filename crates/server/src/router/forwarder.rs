@@ -1,4 +1,4 @@
-//! The links of a node, opened when they are first needed.
+//! Forwarder of operations to other nodes, over links that are opened when first needed.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,47 +7,52 @@ use stead_api::{
     net::{Connect, Keepalive, channel, watch_channel},
     peer_codec::PeerAlarms,
 };
-use stead_replication::Views;
+use stead_replication::SharedDirectoryView;
 use stead_types::{GroupId, NodeId};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
 use super::{
-    call::{Call, Forwarded},
-    leaders::Leaders,
-    link::{Link, Outgoing, QUEUE_MAX, refuse},
+    call::{Call, ForwardTarget},
+    leader_cache::LeaderCache,
+    link::{ForwardLink, OutgoingCall, QUEUE_MAX, reject_unreachable},
 };
 use crate::supervisor::Spawner;
 
-/// Most links that are opened before they are needed.
-const WARM_MAX: usize = 32;
+/// Most links that are opened in advance.
+const LINKS_PREOPENED_MAX: usize = 32;
 
-/// A link that was opened.
-struct Open {
+/// An open link.
+struct OpenLink {
     address: String,
-    queue: mpsc::Sender<Outgoing>,
-    /// For watches, beside the operations' own.
+    queue: mpsc::Sender<OutgoingCall>,
+    /// A separate connection for watches.
     watches: Channel,
 }
 
-/// Hands operations on to other nodes.
+/// Forwarder of operations to other nodes.
 pub(crate) struct Forwarder {
     connect: Connect,
-    views: Views,
+    directory_view: SharedDirectoryView,
     spawner: Spawner,
     alarms: PeerAlarms,
-    leaders: Arc<Leaders>,
-    links: Mutex<BTreeMap<NodeId, Open>>,
+    leaders: Arc<LeaderCache>,
+    links: Mutex<BTreeMap<NodeId, OpenLink>>,
     /// Wakes the links when callers have cancelled.
     cancels: watch::Sender<()>,
 }
 
 impl Forwarder {
-    /// Returns a forwarder that finds addresses in the view.
-    pub(crate) fn new(connect: Connect, views: Views, spawner: Spawner, alarms: PeerAlarms) -> Self {
+    /// Returns a forwarder that looks addresses up in the directory view.
+    pub(crate) fn new(
+        connect: Connect,
+        directory_view: SharedDirectoryView,
+        spawner: Spawner,
+        alarms: PeerAlarms,
+    ) -> Self {
         Self {
             connect,
-            views,
+            directory_view,
             spawner,
             alarms,
             leaders: Arc::default(),
@@ -56,36 +61,36 @@ impl Forwarder {
         }
     }
 
-    /// Hands an operation on to one of these nodes; every way ends in an answer.
-    pub(crate) fn send(&self, call: Call, to: Forwarded, nodes: &[NodeId]) {
-        let node = self.leaders.choose(to.group, nodes);
+    /// Forwards an operation to one of these nodes. It is answered in every case.
+    pub(crate) fn send(&self, call: Call, target: ForwardTarget, nodes: &[NodeId]) {
+        let node = self.leaders.choose(target.group, nodes);
         let Some((node, link)) = node.and_then(|node| Some((node, self.link(node)?))) else {
-            return refuse(call);
+            return reject_unreachable(call);
         };
-        let outgoing = Outgoing {
+        let outgoing = OutgoingCall {
             call,
-            to,
-            view: self.views.version(),
+            target,
+            view_version: self.directory_view.version(),
             node,
-            nodes: nodes.to_vec(),
+            candidates: nodes.to_vec(),
         };
         if let Err(refused) = link.try_send(outgoing) {
             match refused {
                 mpsc::error::TrySendError::Full(outgoing) | mpsc::error::TrySendError::Closed(outgoing) => {
-                    refuse(outgoing.call);
+                    reject_unreachable(outgoing.call);
                 }
             }
         }
     }
 
-    /// Notes that callers have cancelled: what they asked for may wait in a link, or be under way in one.
-    pub(crate) fn cancelled(&self) {
+    /// Wakes the links after callers have cancelled operations that may wait in a link or be in flight.
+    pub(crate) fn notify_cancelled(&self) {
         self.cancels.send_replace(());
     }
 
     /// Opens links to the voters of groups that are not on this node, so that the first operation finds them open.
-    pub(crate) fn warm(&self, own: impl Fn(GroupId) -> bool) {
-        let mut voters: Vec<NodeId> = self.views.read(|view| {
+    pub(crate) fn open_links(&self, own: impl Fn(GroupId) -> bool) {
+        let mut voters: Vec<NodeId> = self.directory_view.read(|view| {
             let others = view
                 .groups()
                 .filter(|group| group.region.is_some() && !own(group.number));
@@ -93,27 +98,29 @@ impl Forwarder {
         });
         voters.sort_unstable();
         voters.dedup();
-        for voter in voters.into_iter().take(WARM_MAX) {
-            // One whose address is not known is opened when it is.
+        for voter in voters.into_iter().take(LINKS_PREOPENED_MAX) {
+            // A link to an unknown address is opened when the address is known.
             let _link = self.link(voter);
         }
     }
 
-    /// Returns the connection for watches to one of a group's nodes, and which it is.
-    pub(crate) fn channel_to(&self, group: GroupId, nodes: &[NodeId]) -> Option<(NodeId, Channel)> {
+    /// Returns the connection for watches to one of a group's nodes, and that node.
+    pub(crate) fn channel_for_watch(&self, group: GroupId, nodes: &[NodeId]) -> Option<(NodeId, Channel)> {
         let node = self.leaders.choose(group, nodes)?;
         self.link(node)?;
         let links = self.links.lock();
         Some((node, links.get(&node)?.watches.clone()))
     }
 
-    /// Notes that a node could not be reached.
-    pub(crate) fn failed_at(&self, group: GroupId, node: NodeId, nodes: &[NodeId]) {
-        self.leaders.failed(group, node, nodes);
+    /// Records that a node could not be reached.
+    pub(crate) fn record_failure(&self, group: GroupId, node: NodeId, nodes: &[NodeId]) {
+        self.leaders.record_failure(group, node, nodes);
     }
 
-    fn link(&self, node: NodeId) -> Option<mpsc::Sender<Outgoing>> {
-        let address = self.views.read(|view| Some(view.node(node)?.addresses.peer.clone()))?;
+    fn link(&self, node: NodeId) -> Option<mpsc::Sender<OutgoingCall>> {
+        let address = self
+            .directory_view
+            .read(|view| Some(view.node(node)?.addresses.peer.clone()))?;
         let mut links = self.links.lock();
         if let Some(open) = links.get(&node)
             && open.address == address
@@ -124,7 +131,7 @@ impl Forwarder {
         let channel = channel(&self.connect, &address, Keepalive::PEER).ok()?;
         let watches = watch_channel(&self.connect, &address, Keepalive::PEER).ok()?;
         let (link, queue) = mpsc::channel(QUEUE_MAX);
-        let task = Link::new(
+        let task = ForwardLink::new(
             channel,
             queue,
             self.leaders.clone(),
@@ -132,7 +139,7 @@ impl Forwarder {
             self.cancels.subscribe(),
         );
         self.spawner.spawn("link", |stop| task.run(stop));
-        let open = Open {
+        let open = OpenLink {
             address,
             queue: link.clone(),
             watches,

@@ -1,14 +1,14 @@
-//! A link to one peer, over which operations are handed on: one stream, many operations in a message.
+//! Link to one peer over which operations are forwarded: one stream, many operations in a message.
 //!
-//! What queues while a message is on its way into the connection is the next message. When the stream breaks, what was
-//! sent and is a write has an unknown outcome; everything else certainly did not happen.
+//! Operations that queue while a message is being sent go into the next message. When the stream breaks, a write that
+//! was sent has an unknown outcome; everything else certainly did not happen.
 //!
 //! # Invariants
 //!
 //! 1. Every call that enters a link is answered once.
 //! 2. A call that was sent is never sent again by the link: retrying is the client's.
-//! 3. A call that was cancelled before it was sent, or whose deadline has passed, is not sent; for one that was sent and
-//!    is cancelled the peer is told, once.
+//! 3. A call that was cancelled before it was sent, or whose deadline has passed, is not sent; for one that was sent
+//!    and is cancelled the peer is told, once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,7 +19,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use stead_api::{
-    operation::{self, Sort, idempotency_key, sort},
+    operation::{self, OperationKind, idempotency_key, operation_kind},
     peer_codec::PeerAlarms,
     proto::{
         internal::v1::{
@@ -38,92 +38,92 @@ use tonic::{Streaming, transport::Channel};
 use tracing::debug;
 
 use super::{
-    call::{Call, Forwarded, Reply, cancelled},
-    leaders::Leaders,
-    too_late,
+    call::{Call, ForwardTarget, Responder, cancelled_error},
+    deadline_exceeded,
+    leader_cache::LeaderCache,
 };
-use crate::reply;
+use crate::response;
 
-/// Operations that wait for one peer; beyond it they are shed.
+/// Most operations that wait for one peer; more are shed.
 pub(crate) const QUEUE_MAX: usize = 8_192;
 /// Most operations of a message.
 const MESSAGE_OPERATIONS_MAX: usize = 512;
-/// A message is closed when its operations reach this many bytes.
+/// Most bytes of a message's operations, beyond the last one.
 const MESSAGE_LEN_MAX: usize = 1 << 20;
-/// Messages between the link and its connection.
+/// Most messages queued between the link and its connection.
 const MESSAGES_QUEUED_MAX: usize = 2;
-/// How long a peer may take to begin its answers.
+/// Longest time for a peer to open the stream.
 const OPEN_MAX: Duration = Duration::from_secs(4);
-/// How often operations past their deadline are looked for.
+/// Interval at which operations past their deadline are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
-/// How long after its deadline an operation is given up: its own answer says more than the link can.
+/// Time after its deadline at which an operation is given up: the peer's own answer says more than the link can.
 const DEADLINE_SLACK: Duration = Duration::from_millis(100);
 
-/// A call and why it is handed on.
+/// A call to forward, and its route.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingCall {
     /// The call.
     pub(crate) call: Call,
-    /// On whose account.
-    pub(crate) to: Forwarded,
-    /// Version of the view by which it was routed.
-    pub(crate) view: DirectoryVersion,
-    /// To whom.
+    /// Group, epoch and tenant by which it was routed.
+    pub(crate) target: ForwardTarget,
+    /// Version of the directory view by which it was routed.
+    pub(crate) view_version: DirectoryVersion,
+    /// The chosen node.
     pub(crate) node: NodeId,
-    /// Who else could have been chosen.
-    pub(crate) nodes: Vec<NodeId>,
+    /// All nodes that could have been chosen.
+    pub(crate) candidates: Vec<NodeId>,
 }
 
-struct Pending {
-    reply: Reply,
+struct PendingCall {
+    responder: Responder,
     deadline: Instant,
     group: GroupId,
     node: NodeId,
-    nodes: Vec<NodeId>,
+    candidates: Vec<NodeId>,
     key: Option<IdempotencyKey>,
     is_write: bool,
-    /// The peer was told that nobody waits.
+    /// Whether the peer was told of the cancellation.
     is_cancelled: bool,
 }
 
-/// The link's task.
-pub(crate) struct Link {
+/// The task of a link.
+pub(crate) struct ForwardLink {
     client: ForwardServiceClient<Channel>,
-    queue: mpsc::Receiver<Outgoing>,
-    leaders: Arc<Leaders>,
+    queue: mpsc::Receiver<OutgoingCall>,
+    leaders: Arc<LeaderCache>,
     alarms: PeerAlarms,
-    /// Taken from the queue and not sent: what waits for a place in the connection.
-    waiting: VecDeque<Outgoing>,
-    /// Sent and not answered.
-    pending: BTreeMap<u64, Pending>,
-    /// What the peer is to be told of with the next message.
+    /// Calls taken from the queue and not sent yet.
+    waiting: VecDeque<OutgoingCall>,
+    /// Calls sent and not answered, by id.
+    pending: BTreeMap<u64, PendingCall>,
+    /// Ids to cancel at the peer with the next message.
     cancel_ids: Vec<u64>,
     next_id: u64,
-    /// Told when callers have cancelled.
+    /// Notified when callers have cancelled.
     cancels: watch::Receiver<()>,
 }
 
 enum Wake {
     Queued,
     Sent,
-    Answered(ForwardResponse),
+    Response(ForwardResponse),
     Broken,
     Expired,
     Cancelled,
 }
 
-impl Link {
-    /// Returns a link that hands on what comes through the queue.
+impl ForwardLink {
+    /// Returns a link that forwards the calls of a queue.
     pub(crate) fn new(
         channel: Channel,
-        queue: mpsc::Receiver<Outgoing>,
-        leaders: Arc<Leaders>,
+        queue: mpsc::Receiver<OutgoingCall>,
+        leaders: Arc<LeaderCache>,
         alarms: PeerAlarms,
         cancels: watch::Receiver<()>,
     ) -> Self {
         let client = ForwardServiceClient::new(channel)
-            .max_decoding_message_size(reply::MESSAGE_DECODE_MAX)
-            .max_encoding_message_size(reply::MESSAGE_DECODE_MAX);
+            .max_decoding_message_size(response::MESSAGE_DECODE_MAX)
+            .max_encoding_message_size(response::MESSAGE_DECODE_MAX);
         Self {
             client,
             queue,
@@ -137,24 +137,25 @@ impl Link {
         }
     }
 
-    /// Runs until the token fires or nobody can use the link any more.
+    /// Runs until the token fires or the queue is closed.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         tokio::select! {
             () = self.serve() => {}
             () = stop.cancelled() => {}
         }
-        self.end();
+        self.fail_all();
         Ok(())
     }
 
-    /// The first stream is opened before anybody waits for it; after a break the next one is when somebody does.
+    /// Serves stream after stream. The first one is opened before there is a call, the next one, after a break, when
+    /// there is one.
     async fn serve(&mut self) {
         loop {
             match self.open().await {
-                Some((messages, inbound)) => self.session(messages, inbound).await,
+                Some((messages, inbound)) => self.run_stream(messages, inbound).await,
                 None => self.take_queued(),
             }
-            self.end();
+            self.fail_all();
             match self.queue.recv().await {
                 Some(first) => self.waiting.push_back(first),
                 None => return,
@@ -162,7 +163,7 @@ impl Link {
         }
     }
 
-    /// Opens the stream; calls that wait for it may be cancelled or become late meanwhile.
+    /// Opens a stream; calls that wait meanwhile may be cancelled or exceed their deadline.
     async fn open(&mut self) -> Option<Streams> {
         let mut opening = std::pin::pin!(open(self.client.clone()));
         let mut sweep = sweep();
@@ -176,32 +177,33 @@ impl Link {
         }
     }
 
-    /// One stream, until it breaks.
-    async fn session(&mut self, messages: mpsc::Sender<ForwardRequest>, mut inbound: Streaming<ForwardResponse>) {
+    /// Serves one stream until it breaks.
+    async fn run_stream(&mut self, messages: mpsc::Sender<ForwardRequest>, mut inbound: Streaming<ForwardResponse>) {
         let mut sweep = sweep();
         loop {
             match self.wait(&messages, &mut inbound, &mut sweep).await {
                 Wake::Queued | Wake::Sent => {}
                 Wake::Cancelled => self.cancel(),
-                Wake::Answered(response) => self.answered(response),
+                Wake::Response(response) => self.handle_response(response),
                 Wake::Broken => return,
                 Wake::Expired => {
                     self.expire();
-                    // A stream that has gone tells nobody.
+                    // A caller's stream that ends does not notify the link.
                     self.cancel();
                 }
             }
         }
     }
 
-    /// Answers a call that never left this node, and asks another voter next time.
-    fn refuse(&self, outgoing: Outgoing) {
-        self.leaders.failed(outgoing.to.group, outgoing.node, &outgoing.nodes);
-        refuse(outgoing.call);
+    /// Rejects a call that was never sent, and records the failure of its node.
+    fn reject_unsent(&self, outgoing: OutgoingCall) {
+        self.leaders
+            .record_failure(outgoing.target.group, outgoing.node, &outgoing.candidates);
+        reject_unreachable(outgoing.call);
     }
 
-    /// Waits for one thing to do. Answers are read whether or not there is a place for what is to be sent: the peer may
-    /// read nothing before its answers are taken.
+    /// Waits for the next event. Answers are read whether or not there is room to send: the peer may read nothing
+    /// before its answers are taken.
     async fn wait(
         &mut self,
         messages: &mpsc::Sender<ForwardRequest>,
@@ -222,9 +224,9 @@ impl Link {
                 Err(_) => Wake::Broken,
             },
             answer = inbound.next() => match answer {
-                Some(Ok(response)) => Wake::Answered(response),
+                Some(Ok(response)) => Wake::Response(response),
                 Some(Err(status)) => {
-                    self.alarms.note(&status);
+                    self.alarms.record_status(&status);
                     Wake::Broken
                 }
                 None => Wake::Broken,
@@ -238,7 +240,7 @@ impl Link {
         }
     }
 
-    /// Returns the next message, if there is anything that somebody still wants to be sent.
+    /// Returns the next message, if there is an active call or a cancellation to send.
     fn message(&mut self) -> Option<ForwardRequest> {
         let mut message = ForwardRequest {
             operations: Vec::new(),
@@ -249,15 +251,17 @@ impl Link {
             && len < MESSAGE_LEN_MAX
             && let Some(outgoing) = self.waiting.pop_front()
         {
-            let Some(outgoing) = wanted(outgoing) else { continue };
+            let Some(outgoing) = reject_inactive(outgoing) else {
+                continue;
+            };
             len += operation::len(&outgoing.call.operation);
-            message.operations.push(self.enter(outgoing));
+            message.operations.push(self.register(outgoing));
         }
         let is_empty = message.operations.is_empty() && message.cancel_ids.is_empty();
         (!is_empty).then_some(message)
     }
 
-    /// Takes what is queued to where it can be looked through.
+    /// Moves queued calls to `waiting`, where they can be swept.
     fn take_queued(&mut self) {
         while self.waiting.len() < QUEUE_MAX
             && let Ok(queued) = self.queue.try_recv()
@@ -266,38 +270,38 @@ impl Link {
         }
     }
 
-    /// Answers those who wait here and for whom it is too late, or who wait no more.
+    /// Answers waiting calls that were cancelled or exceeded their deadline.
     fn sweep_waiting(&mut self) {
         self.take_queued();
         let waiting = std::mem::take(&mut self.waiting);
-        self.waiting = waiting.into_iter().filter_map(wanted).collect();
+        self.waiting = waiting.into_iter().filter_map(reject_inactive).collect();
     }
 
-    fn enter(&mut self, outgoing: Outgoing) -> ForwardedOperation {
-        let Outgoing {
+    fn register(&mut self, outgoing: OutgoingCall) -> ForwardedOperation {
+        let OutgoingCall {
             call,
-            to,
-            view,
+            target,
+            view_version,
             node,
-            nodes,
+            candidates,
         } = outgoing;
         let mut operation = call.operation;
         let id = self.next_id;
         self.next_id += 1;
         let request = operation.request.as_ref();
-        let is_write = request.is_some_and(|request| sort(request) == Sort::Write);
+        let is_write = request.is_some_and(|request| operation_kind(request) == OperationKind::Write);
         let key = request.and_then(idempotency_key).cloned();
         let deadline = call.deadline;
         let left = deadline.saturating_duration_since(Instant::now());
-        let (reply, group) = (call.reply, to.group);
+        let (responder, group) = (call.responder, target.group);
         self.pending.insert(
             id,
-            Pending {
-                reply,
+            PendingCall {
+                responder,
                 deadline,
                 group,
                 node,
-                nodes,
+                candidates,
                 key,
                 is_write,
                 is_cancelled: false,
@@ -307,33 +311,34 @@ impl Link {
         operation.deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         ForwardedOperation {
             operation: Some(operation),
-            epoch: to.epoch.get(),
+            epoch: target.epoch.get(),
             hops: call.hops + 1,
-            group: to.group.get(),
-            tenant_number: to.tenant.get(),
-            view_incarnation: view.incarnation.0,
-            view_index: view.index,
+            group: target.group.get(),
+            tenant_number: target.tenant.get(),
+            view_incarnation: view_version.incarnation.0,
+            view_index: view_version.index,
         }
     }
 
-    fn answered(&mut self, response: ForwardResponse) {
+    fn handle_response(&mut self, response: ForwardResponse) {
         for answer in response.answers {
             if let Some(pending) = self.pending.remove(&answer.id) {
-                if let Some(node) = reply::home_that_answered(&answer) {
-                    self.leaders.answered(pending.group, node);
-                } else if reply::has_no_leader(&answer) {
-                    // It may be the only one that does not reach the others.
-                    self.leaders.failed(pending.group, pending.node, &pending.nodes);
+                if let Some(node) = response::responding_home(&answer) {
+                    self.leaders.record_leader(pending.group, node);
+                } else if response::is_no_leader(&answer) {
+                    // The node may be the only one that does not reach the others.
+                    self.leaders
+                        .record_failure(pending.group, pending.node, &pending.candidates);
                 }
-                pending.reply.send(answer);
+                pending.responder.send(answer);
             }
         }
     }
 
-    /// Tells the peer of those for whom nobody waits any more; they are still answered.
+    /// Queues cancellations for the peer; the calls are still answered.
     fn cancel(&mut self) {
         for (id, pending) in &mut self.pending {
-            if !pending.is_cancelled && pending.reply.is_unwanted() {
+            if !pending.is_cancelled && pending.responder.is_abandoned() {
                 pending.is_cancelled = true;
                 self.cancel_ids.push(*id);
             }
@@ -351,40 +356,40 @@ impl Link {
             .collect();
         for id in expired {
             if let Some(pending) = self.pending.remove(&id) {
-                pending.fail("the home did not answer in time");
+                pending.fail("the home did not respond in time");
             }
         }
     }
 
-    /// Answers all that the stream leaves behind.
-    fn end(&mut self) {
+    /// Fails all calls of a stream that has ended.
+    fn fail_all(&mut self) {
         self.cancel_ids.clear();
         while let Some(outgoing) = self.waiting.pop_front() {
-            self.refuse(outgoing);
+            self.reject_unsent(outgoing);
         }
         for (_, pending) in std::mem::take(&mut self.pending) {
-            pending.fail("the connection to the home broke");
+            pending.fail("the connection to the home failed");
         }
     }
 }
 
-impl Pending {
+impl PendingCall {
     fn fail(self, why: &str) {
         let error = if self.is_write {
             let key = self
                 .key
                 .as_ref()
                 .and_then(|key| stead_api::convert::id::idempotency_key(key).ok());
-            let message = format!("{why}: the write may have happened, ask again with the same idempotency key");
+            let message = format!("{why}: the write may have been executed, retry it with the same idempotency key");
             Error::new(ErrorKind::OutcomeUnknown { key }, message)
         } else {
             Error::new(ErrorKind::Unavailable, why)
         };
-        self.reply.send(reply::error(&error));
+        self.responder.send(response::error_answer(&error));
     }
 }
 
-/// Where a stream's messages go and where its answers come from.
+/// Sender of a stream's messages and its inbound answers.
 type Streams = (mpsc::Sender<ForwardRequest>, Streaming<ForwardResponse>);
 
 async fn open(mut client: ForwardServiceClient<Channel>) -> Option<Streams> {
@@ -395,11 +400,11 @@ async fn open(mut client: ForwardServiceClient<Channel>) -> Option<Streams> {
     match timeout(OPEN_MAX, client.pipe(outbound)).await {
         Ok(Ok(inbound)) => Some((messages, inbound.into_inner())),
         Ok(Err(status)) => {
-            debug!(%status, "a peer could not be reached");
+            debug!(%status, "stream to a peer failed");
             None
         }
         Err(_) => {
-            debug!("a peer did not answer");
+            debug!("stream to a peer timed out");
             None
         }
     }
@@ -411,26 +416,26 @@ fn sweep() -> Interval {
     sweep
 }
 
-/// Answers a call that was cancelled, or became late, before it left this node; returns any other.
-fn wanted(outgoing: Outgoing) -> Option<Outgoing> {
-    let error = if outgoing.call.reply.is_unwanted() {
-        cancelled()
+/// Answers a call that was cancelled or exceeded its deadline before it was sent; returns any other.
+fn reject_inactive(outgoing: OutgoingCall) -> Option<OutgoingCall> {
+    let error = if outgoing.call.responder.is_abandoned() {
+        cancelled_error()
     } else if outgoing.call.deadline <= Instant::now() {
-        too_late()
+        deadline_exceeded()
     } else {
         return Some(outgoing);
     };
-    outgoing.call.reply.send(reply::error(&error));
+    outgoing.call.responder.send(response::error_answer(&error));
     None
 }
 
-/// Answers a call that never left this node.
-pub(crate) fn refuse(call: Call) {
+/// Rejects a call whose node cannot be reached.
+pub(crate) fn reject_unreachable(call: Call) {
     let error = Error::new(
         ErrorKind::Unavailable,
-        "the node that must serve this cannot be reached from here",
+        "the node that must serve this cannot be reached from here: try again",
     );
-    call.reply.send(reply::error(&error));
+    call.responder.send(response::error_answer(&error));
 }
 
 #[cfg(test)]
@@ -439,13 +444,13 @@ mod tests {
     use stead_types::{Epoch, Incarnation, TenantNumber};
 
     use super::*;
-    use crate::router::Answers;
+    use crate::router::ResponseSender;
 
-    /// A link that is never run, and calls for it.
+    /// A link that is not run, and calls for it.
     struct World {
-        link: Link,
-        queue: mpsc::Sender<Outgoing>,
-        answers: Answers,
+        link: ForwardLink,
+        queue: mpsc::Sender<OutgoingCall>,
+        answers: ResponseSender,
         answered: mpsc::UnboundedReceiver<Answer>,
     }
 
@@ -454,47 +459,48 @@ mod tests {
             let (queued, queue) = mpsc::channel(9);
             let channel = Channel::from_static("http://127.0.0.1:1").connect_lazy();
             let cancels = watch::Sender::new(()).subscribe();
-            let (answers, answered) = Answers::channel();
+            let (answers, answered) = ResponseSender::channel();
             Self {
-                link: Link::new(channel, queue, Arc::default(), PeerAlarms::default(), cancels),
+                link: ForwardLink::new(channel, queue, Arc::default(), PeerAlarms::default(), cancels),
                 queue: queued,
                 answers,
                 answered,
             }
         }
 
-        fn call(&self, id: u64) -> Outgoing {
+        fn call(&self, id: u64) -> OutgoingCall {
             let operation = Operation {
                 id,
                 request: Some(Request::Delete(DeleteRequest::default())),
                 ..Operation::default()
             };
-            Outgoing {
+            OutgoingCall {
                 call: Call {
                     operation,
                     deadline: Instant::now() + Duration::from_secs(5),
-                    is_repeated: false,
+                    is_retry: false,
                     hops: 0,
                     forwarded: None,
-                    reply: Reply::new(id, self.answers.clone()),
+                    responder: Responder::new(id, self.answers.clone()),
                 },
-                to: Forwarded {
+                target: ForwardTarget {
                     group: GroupId::new(1),
                     epoch: Epoch::FIRST,
                     tenant: TenantNumber::new(1),
                 },
-                view: DirectoryVersion {
+                view_version: DirectoryVersion {
                     incarnation: Incarnation(1),
                     index: 1,
                 },
                 node: NodeId::new(1),
-                nodes: Vec::new(),
+                candidates: Vec::new(),
             }
         }
     }
 
+    /// Invariant 3: a call that is cancelled in the queue is not sent; for one that was sent, the peer is told once.
     #[tokio::test]
-    async fn i3_what_was_cancelled_in_the_queue_is_not_sent_and_what_was_sent_is_cancelled_once() {
+    async fn link_cancelled_calls_are_not_sent_or_cancelled_once() {
         let mut world = World::new();
         let calls = [7, 8].map(|id| world.call(id));
         world.answers.cancel(vec![7]);
@@ -508,14 +514,15 @@ mod tests {
         world.answers.cancel(vec![8]);
         world.link.cancel();
         world.link.cancel();
-        let told = world.link.message().map(|message| message.cancel_ids);
-        assert_eq!(told, Some(sent), "by the number that the peer knows");
+        let cancelled = world.link.message().map(|message| message.cancel_ids);
+        assert_eq!(cancelled, Some(sent), "by the number that the peer knows");
         assert_eq!(world.link.message(), None, "once");
         assert!(world.answered.try_recv().is_err(), "the peer answers it");
     }
 
+    /// Invariant 3: a call whose deadline passes before it is sent is answered and not sent.
     #[tokio::test(start_paused = true)]
-    async fn i3_what_became_late_before_it_was_sent_is_answered_and_not_sent() {
+    async fn link_expired_queued_call_is_answered_unsent() {
         let mut world = World::new();
         let [early, late, queued, later] = [7, 8, 9, 10].map(|id| world.call(id));
         world.link.waiting.push_back(early);
@@ -535,7 +542,7 @@ mod tests {
         assert_eq!(world.link.message(), None);
     }
 
-    fn later_by(mut outgoing: Outgoing, deadline: Instant) -> Outgoing {
+    fn later_by(mut outgoing: OutgoingCall, deadline: Instant) -> OutgoingCall {
         outgoing.call.deadline = deadline;
         outgoing
     }

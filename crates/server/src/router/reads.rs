@@ -1,4 +1,4 @@
-//! Linearizable reads at home: one read index for all that came together.
+//! Linearizable reads at home: concurrent reads of a group share one read index.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,55 +9,66 @@ use stead_api::proto::v1::{
 };
 use stead_raft::ReadIndexError;
 use stead_state::shard::{
-    answer::Version,
-    read::{Reading, Refused},
+    apply_result::Version,
+    read::{ReadError, TenantReader},
 };
 use stead_types::{
     Error, ErrorKind, GroupId, Revision,
-    limits::{ANSWER_LEN_MAX, PAGE_KEYS_MAX},
+    limits::{PAGE_KEYS_MAX, RESPONSE_LEN_MAX},
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Job, READY_WAIT, Read, Router, by_deadline,
-    call::cancelled,
-    ended::NotRemoved,
+    Job, READY_WAIT, ReadRequest, Router,
+    call::cancelled_error,
+    deadline_exceeded,
+    expired_keys::ExpiryError,
+    group_by_deadline,
     request::{Query, Range},
-    too_late,
-    written::forked,
+    write_response::forked,
 };
 use crate::{
-    host::Hosted,
+    host::HostedGroup,
     metrics::ServedFrom,
-    reply::{self, Origin, Seen},
+    response::{self, HeaderPosition, Origin},
 };
 
-/// What a read came to.
+/// Progress of a count over several pages.
+pub(super) struct CountProgress {
+    /// Keys counted so far.
+    count: u64,
+    /// The last key that was counted.
+    after: Bytes,
+    /// The revision at which all pages are read.
+    revision: Revision,
+}
+
+/// Outcome of a read.
 #[expect(
     clippy::large_enum_variant,
     reason = "there is one at a time, and it is nearly always the large one"
 )]
-pub(super) enum Found {
+pub(super) enum ReadOutcome {
     /// An answer.
     Answer(Answer),
-    /// More pages must be counted: so many so far, behind this key, all at this revision.
-    Count(u64, Bytes, Revision),
+    /// A count with more pages to go.
+    PartialCount(CountProgress),
     /// The copy has not reached the revision asked for.
     NotReached,
 }
 
 impl Router {
-    /// Serves linearizable reads of one group, and answers each: at about its own deadline at the latest, however long
+    /// Serves linearizable reads of one group. Each is answered at about its own deadline at the latest, however long
     /// others that came with it would wait.
-    pub(super) async fn read(self: &Arc<Self>, group: GroupId, jobs: Vec<Job<Read>>) {
+    pub(super) async fn serve_linearizable_reads(self: &Arc<Self>, group: GroupId, jobs: Vec<Job<ReadRequest>>) {
         let Some(hosted) = self.host.groups.get(&group).cloned() else {
             return;
         };
-        let parts = by_deadline(self.wanted(jobs), |job| job.call.deadline).into_iter();
-        join_all(parts.map(|jobs| self.read_part(&hosted, group, jobs))).await;
+        let parts = group_by_deadline(self.reject_inactive(jobs), |job| job.call.deadline).into_iter();
+        join_all(parts.map(|jobs| self.read_after_index(&hosted, group, jobs))).await;
     }
 
-    async fn read_part(self: &Arc<Self>, hosted: &Hosted, group: GroupId, jobs: Vec<Job<Read>>) {
+    async fn read_after_index(self: &Arc<Self>, hosted: &HostedGroup, group: GroupId, jobs: Vec<Job<ReadRequest>>) {
         let deadline = jobs
             .iter()
             .map(|job| job.call.deadline)
@@ -65,60 +76,63 @@ impl Router {
             .unwrap_or_else(Instant::now);
         match timeout_at(deadline, hosted.raft.read_index()).await {
             Ok(Ok(_)) => {
-                let mut reading: FuturesUnordered<_> = jobs.into_iter().map(|job| self.read_one(hosted, job)).collect();
+                let mut reading: FuturesUnordered<_> =
+                    jobs.into_iter().map(|job| self.read_at_home(hosted, job)).collect();
                 while reading.next().await.is_some() {}
             }
             Ok(Err(ReadIndexError::NotLeader { leader })) => {
                 jobs.into_iter()
                     .for_each(|job| self.forward_to_leader(job, group, leader));
             }
-            Ok(Err(ReadIndexError::NoQuorum)) => jobs.into_iter().for_each(|job| self.no_leader(job)),
+            Ok(Err(ReadIndexError::NoQuorum)) => jobs.into_iter().for_each(|job| self.reject_no_leader(job)),
             Ok(Err(error @ (ReadIndexError::Overloaded | ReadIndexError::Stopped))) => {
                 let error = Error::new(ErrorKind::Unavailable, format!("{error}: try again"));
-                jobs.into_iter().for_each(|job| self.refuse(job.call, &error));
+                jobs.into_iter().for_each(|job| self.reject(job.call, &error));
             }
-            Err(_) => jobs.into_iter().for_each(|job| self.refuse(job.call, &too_late())),
+            Err(_) => jobs
+                .into_iter()
+                .for_each(|job| self.reject(job.call, &deadline_exceeded())),
         }
     }
 
-    /// Reads after a read index, then makes the serving check.
-    async fn read_one(&self, hosted: &Hosted, job: Job<Read>) {
+    /// Serves one read after a read index was confirmed, then makes the serving check.
+    async fn read_at_home(&self, hosted: &HostedGroup, job: Job<ReadRequest>) {
         let number = job.tenant.number;
         let until = job.call.deadline.min(Instant::now() + READY_WAIT);
-        if !hosted.owns(number) && !self.owned(hosted, number, until).await {
+        if !hosted.owns(number) && !self.wait_until_owner(hosted, number, until).await {
             let message = "the tenant's home is not ready to serve it yet: try again";
-            return self.refuse(job.call, &Error::new(ErrorKind::TenantMoving, message));
+            return self.reject(job.call, &Error::new(ErrorKind::TenantMoving, message));
         }
-        if let Err(error) = check_wanted(&job) {
-            return self.refuse(job.call, &error);
+        if let Err(error) = check_active(&job) {
+            return self.reject(job.call, &error);
         }
-        match self.remove_ended(hosted, &job).await {
+        match self.remove_expired(hosted, &job).await {
             Ok(()) => {}
-            Err(NotRemoved::NotLeader(leader)) => {
+            Err(ExpiryError::NotLeader(leader)) => {
                 let home = job.tenant.home;
                 return self.forward_to_leader(job, home, leader);
             }
-            Err(NotRemoved::Failed(error)) => return self.refuse(job.call, &error),
+            Err(ExpiryError::Failed(error)) => return self.reject(job.call, &error),
         }
-        let found = self.find(hosted, &job, Role::Home, Some(Duration::ZERO)).await;
-        match (found, self.serves(hosted, number)) {
+        let found = self.execute_read(hosted, &job, Role::Home, Some(Duration::ZERO)).await;
+        match (found, self.check_serving(hosted, number)) {
             (Ok(Some(answer)), Ok(())) => {
-                self.host.counts.request(super::op(&job.call), ServedFrom::Home);
-                job.call.reply.send(answer);
+                self.host.metrics.request(super::op_label(&job.call), ServedFrom::Home);
+                job.call.responder.send(answer);
             }
             (Ok(None), Ok(())) => {
-                let message = "revision: the tenant has not reached it: ask for one that an answer has shown";
-                self.refuse(job.call, &Error::invalid("revision", message));
+                let message = "revision: the tenant has not reached it: use one that a response has returned";
+                self.reject(job.call, &Error::invalid("revision", message));
             }
-            (Err(error), _) | (Ok(_), Err(error)) => self.refuse(job.call, &error),
+            (Err(error), _) | (Ok(_), Err(error)) => self.reject(job.call, &error),
         }
     }
 
-    /// Reads; `None` if the copy has not reached the revision asked for.
-    pub(super) async fn find(
+    /// Executes a read; `None` if the replica has not reached the requested revision.
+    pub(super) async fn execute_read(
         &self,
-        hosted: &Hosted,
-        job: &Job<Read>,
+        hosted: &HostedGroup,
+        job: &Job<ReadRequest>,
         role: Role,
         staleness: Option<Duration>,
     ) -> Result<Option<Answer>, Error> {
@@ -130,24 +144,19 @@ impl Router {
             role,
             forwarded,
         };
-        let mut counted: Option<(u64, Bytes, Revision)> = None;
+        let mut counted: Option<CountProgress> = None;
         loop {
-            let reading = |reading: Option<Reading<'_>>| {
-                let gone = || {
-                    Error::new(
-                        ErrorKind::TenantMoving,
-                        "the tenant is not held here any more: try again",
-                    )
-                };
+            let reading = |reading: Option<TenantReader<'_>>| {
+                let gone = || Error::new(ErrorKind::TenantMoving, "this node no longer has the tenant: try again");
                 let reading = reading.ok_or_else(gone)?;
-                query(&reading, job, origin, staleness, counted.take())
+                run_query(&reading, job, origin, staleness, counted.take())
             };
-            match hosted.readable(job.tenant.number, reading)?? {
-                Found::Answer(answer) => return Ok(Some(answer)),
-                Found::NotReached => return Ok(None),
-                Found::Count(count, after, revision) => {
-                    check_wanted(job)?;
-                    counted = Some((count, after, revision));
+            match hosted.read_if_readable(job.tenant.number, reading)?? {
+                ReadOutcome::Answer(answer) => return Ok(Some(answer)),
+                ReadOutcome::NotReached => return Ok(None),
+                ReadOutcome::PartialCount(progress) => {
+                    check_active(job)?;
+                    counted = Some(progress);
                     tokio::task::yield_now().await;
                 }
             }
@@ -155,48 +164,48 @@ impl Router {
     }
 }
 
-/// Tells whether somebody still waits for the answer.
-pub(super) fn check_wanted(job: &Job<Read>) -> Result<(), Error> {
-    if job.call.reply.is_unwanted() {
-        return Err(cancelled());
+/// Fails if the call was cancelled or has exceeded its deadline.
+pub(super) fn check_active(job: &Job<ReadRequest>) -> Result<(), Error> {
+    if job.call.responder.is_abandoned() {
+        return Err(cancelled_error());
     }
     if job.call.deadline <= Instant::now() {
-        return Err(too_late());
+        return Err(deadline_exceeded());
     }
     Ok(())
 }
 
-fn query(
-    reading: &Reading<'_>,
-    job: &Job<Read>,
+fn run_query(
+    reading: &TenantReader<'_>,
+    job: &Job<ReadRequest>,
     origin: Origin<'_>,
     staleness: Option<Duration>,
-    counted: Option<(u64, Bytes, Revision)>,
-) -> Result<Found, Error> {
-    let at = reading.evaluated();
-    let seen = |revision| Seen {
+    counted: Option<CountProgress>,
+) -> Result<ReadOutcome, Error> {
+    let at = reading.evaluation_point();
+    let tenant_position = |revision| HeaderPosition {
         tenant: job.tenant.number,
         revision,
         at,
         staleness,
     };
-    let header = |revision| Some(reply::header(origin, seen(revision)));
-    let found = match &job.ask.query {
-        Query::Get(key) => reading.get(key, job.ask.at).map(|version| {
-            let item = version.map(|version| reply::key_value(key.clone(), version));
+    let header = |revision| Some(response::header(origin, tenant_position(revision)));
+    let found = match &job.request.query {
+        Query::Get(key) => reading.get(key, job.request.at).map(|version| {
+            let item = version.map(|version| response::key_value(key.clone(), version));
             Response::Get(GetResponse {
-                header: header(job.ask.at.unwrap_or(at.revision)),
+                header: header(job.request.at.unwrap_or(at.revision)),
                 item,
             })
         }),
-        Query::BatchGet(keys) => match reading.batch_get(keys, job.ask.at, ANSWER_LEN_MAX) {
-            Ok(None) => return Err(too_large()),
+        Query::BatchGet(keys) => match reading.batch_get(keys, job.request.at, RESPONSE_LEN_MAX) {
+            Ok(None) => return Err(batch_too_large()),
             Ok(Some(batch)) => Ok(batch_get(keys, header(batch.revision), batch.versions)),
             Err(refused) => Err(refused),
         },
-        Query::Scan(range) if range.count_only => return count(reading, job, range, counted, &header),
+        Query::Scan(range) if range.count_only => return count_page(reading, job, range, counted, &header),
         Query::Scan(range) => {
-            let scan = range.scan(job.tenant.number, job.ask.at)?;
+            let scan = range.scan(job.tenant.number, job.request.at)?;
             reading.scan(&scan).map(|page| {
                 let next = page
                     .next
@@ -204,7 +213,7 @@ fn query(
                 let items: Vec<_> = page
                     .entries
                     .into_iter()
-                    .map(|(key, v)| reply::key_value(key, v))
+                    .map(|(key, v)| response::key_value(key, v))
                     .collect();
                 Response::Scan(ScanResponse {
                     header: header(page.revision),
@@ -215,74 +224,80 @@ fn query(
             })
         }
     };
-    outcome(found)
+    read_outcome(found)
 }
 
 fn batch_get(keys: &[Bytes], header: Option<ResponseHeader>, versions: Vec<Option<Version>>) -> Response {
     let item = |(key, version): (&Bytes, Option<Version>)| BatchGetResult {
-        item: version.map(|version| reply::key_value(key.clone(), version)),
+        item: version.map(|version| response::key_value(key.clone(), version)),
     };
     let results = keys.iter().zip(versions).map(item).collect();
     Response::BatchGet(BatchGetResponse { header, results })
 }
 
-fn too_large() -> Error {
-    let message = format!("keys: they hold more than {ANSWER_LEN_MAX} bytes together; ask for fewer of them at a time");
+fn batch_too_large() -> Error {
+    let message =
+        format!("keys: their values have more than {RESPONSE_LEN_MAX} bytes together; read fewer keys at a time");
     Error::invalid("keys", message)
 }
 
-/// Counts one page more.
-fn count(
-    reading: &Reading<'_>,
-    job: &Job<Read>,
+/// Counts one more page.
+fn count_page(
+    reading: &TenantReader<'_>,
+    job: &Job<ReadRequest>,
     range: &Range,
-    counted: Option<(u64, Bytes, Revision)>,
+    counted: Option<CountProgress>,
     header: &dyn Fn(Revision) -> Option<ResponseHeader>,
-) -> Result<Found, Error> {
-    let mut scan = range.scan(job.tenant.number, job.ask.at)?;
+) -> Result<ReadOutcome, Error> {
+    let mut scan = range.scan(job.tenant.number, job.request.at)?;
     scan.keys_max = PAGE_KEYS_MAX as usize;
     let mut before = 0;
-    if let Some((count, after, revision)) = counted {
-        (before, scan.after, scan.at) = (count, Some(after), Some(revision));
+    if let Some(progress) = counted {
+        (before, scan.after, scan.at) = (progress.count, Some(progress.after), Some(progress.revision));
     }
     let page = match reading.scan(&scan) {
         Ok(page) => page,
-        Err(refused) => return outcome(Err(refused)),
+        Err(refused) => return read_outcome(Err(refused)),
     };
     let count = before + page.entries.len() as u64;
     Ok(match page.next {
-        Some(after) => Found::Count(count, after, page.revision),
+        Some(after) => ReadOutcome::PartialCount(CountProgress {
+            count,
+            after,
+            revision: page.revision,
+        }),
         None => {
             let scan = ScanResponse {
                 header: header(page.revision),
                 count,
                 ..ScanResponse::default()
             };
-            Found::Answer(reply::response(Response::Scan(scan)))
+            ReadOutcome::Answer(response::answer(Response::Scan(scan)))
         }
     })
 }
 
-fn outcome(found: Result<Response, Refused>) -> Result<Found, Error> {
+fn read_outcome(found: Result<Response, ReadError>) -> Result<ReadOutcome, Error> {
     match found {
-        Ok(response) => Ok(Found::Answer(reply::response(response))),
-        Err(Refused::NotReached { .. }) => Ok(Found::NotReached),
-        Err(other) => Err(refused(other, "revision")),
+        Ok(response) => Ok(ReadOutcome::Answer(response::answer(response))),
+        Err(ReadError::NotReached { .. }) => Ok(ReadOutcome::NotReached),
+        Err(other) => Err(read_error(other, "revision")),
     }
 }
 
-/// The error of a read that was refused; `field` says where its revision stands in the request.
-pub(crate) fn refused(why: Refused, field: &str) -> Error {
+/// Converts the error of a read; `field` names the request field that has the revision.
+pub(crate) fn read_error(why: ReadError, field: &str) -> Error {
     match why {
-        Refused::NotReached { reached } => {
-            let message = format!("{field}: the tenant has reached {reached}: ask for what an answer has shown");
+        ReadError::NotReached { reached } => {
+            let message =
+                format!("{field}: the tenant has reached only {reached}: use a revision that a response has returned");
             Error::invalid(field, message)
         }
-        Refused::Forked { epoch, kept } => forked(epoch, kept),
-        Refused::Compacted { oldest } => {
+        ReadError::Forked { epoch, kept } => forked(epoch, kept),
+        ReadError::Compacted { oldest } => {
             let message = format!("{field}: history begins at {oldest}: begin there or later, or at the newest");
             Error::new(ErrorKind::Compacted { oldest }, message)
         }
-        Refused::Unreadable(_) => Error::new(ErrorKind::Internal, "this node's storage could not be read"),
+        ReadError::Unreadable(_) => Error::new(ErrorKind::Internal, "cannot read this node's storage"),
     }
 }

@@ -3,19 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_api::proto::v1::Role;
-use stead_state::freshness::gate::{self, Replica, Verdict};
+use stead_state::freshness::gate::{self, ReadDecision, ReplicaState};
 use stead_types::{Error, ErrorKind, GroupId};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, Read, Router, call::cancelled, level};
-use crate::{host::Hosted, metrics::ServedFrom};
+use super::{Job, ReadRequest, Router, call::cancelled_error, freshness_level};
+use crate::{host::HostedGroup, metrics::ServedFrom};
 
-/// How long a read waits for its replica to reach what its session has seen, before it is sent home.
+/// Longest wait for a replica to reach a session's revision, before the read is forwarded to the home.
 const SESSION_WAIT: Duration = Duration::from_secs(1);
 
 impl Router {
-    /// Serves a read from a replica, waits for it, or sends the read home.
-    pub(super) async fn read_replica(self: &Arc<Self>, group: GroupId, job: Job<Read>) {
+    /// Serves a read from a replica, waits for the replica, or forwards the read to the home.
+    pub(super) async fn serve_replica_read(self: &Arc<Self>, group: GroupId, job: Job<ReadRequest>) {
         let Some(hosted) = self.host.groups.get(&group).cloned() else {
             return;
         };
@@ -23,28 +23,28 @@ impl Router {
         let mut applied = hosted.raft.applied();
         loop {
             applied.borrow_and_update();
-            if job.call.reply.is_unwanted() {
-                return self.refuse(job.call, &cancelled());
+            if job.call.responder.is_abandoned() {
+                return self.reject(job.call, &cancelled_error());
             }
             let (verdict, role, staleness) = self.verdict(&hosted, &job);
             match verdict {
-                Verdict::Serve => match self.find(&hosted, &job, role, staleness).await {
+                ReadDecision::Serve => match self.execute_read(&hosted, &job, role, staleness).await {
                     Ok(Some(answer)) => {
                         let from = if role == Role::Home {
                             ServedFrom::Home
                         } else {
                             ServedFrom::Follower
                         };
-                        self.host.counts.request(super::op(&job.call), from);
-                        return job.call.reply.send(answer);
+                        self.host.metrics.request(super::op_label(&job.call), from);
+                        return job.call.responder.send(answer);
                     }
                     Ok(None) => break,
-                    Err(error) if error.is_transient() || is_of_copy(&error, role) => break,
-                    Err(error) => return self.refuse(job.call, &error),
+                    Err(error) if error.is_transient() || home_may_have_more(&error, role) => break,
+                    Err(error) => return self.reject(job.call, &error),
                 },
-                Verdict::Forward => break,
-                Verdict::Refuse(error) => return self.refuse(job.call, &error),
-                Verdict::WaitFor(_) => {
+                ReadDecision::Forward => break,
+                ReadDecision::Refuse(error) => return self.reject(job.call, &error),
+                ReadDecision::WaitFor(_) => {
                     if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
                         break;
                     }
@@ -53,34 +53,34 @@ impl Router {
         }
         if let Some(job) = self.forward_home(job) {
             let home = job.tenant.home;
-            self.read(home, vec![job]).await;
+            self.serve_linearizable_reads(home, vec![job]).await;
         }
     }
 
-    /// Asks the gate.
-    fn verdict(&self, hosted: &Hosted, job: &Job<Read>) -> (Verdict, Role, Option<Duration>) {
+    /// Returns the decision of the freshness gate, with the replica's role and staleness.
+    fn verdict(&self, hosted: &HostedGroup, job: &Job<ReadRequest>) -> (ReadDecision, Role, Option<Duration>) {
         let number = job.tenant.number;
-        let Some(tenant) = self.host.views.read(|view| view.tenant(number).cloned()) else {
-            return (Verdict::Forward, Role::Follower, None);
+        let Some(tenant) = self.host.directory_view.read(|view| view.tenant(number).cloned()) else {
+            return (ReadDecision::Forward, Role::Follower, None);
         };
         let staleness = hosted.freshness.staleness(number);
-        let verdict = hosted.readable(number, |reading| match reading {
-            None => (Verdict::Forward, Role::Follower, None),
+        let verdict = hosted.read_if_readable(number, |reading| match reading {
+            None => (ReadDecision::Forward, Role::Follower, None),
             Some(reading) => {
                 let role = if reading.record().owned().is_some() {
                     Role::Home
                 } else {
                     Role::Follower
                 };
-                let replica = Replica {
+                let replica = ReplicaState {
                     revision: reading.state().revision,
                     lineage: &reading.record().lineage,
                     staleness,
                 };
                 (
-                    gate::read(
-                        level(&job.ask.consistency, number),
-                        job.ask.named(number),
+                    gate::decide(
+                        freshness_level(&job.request.consistency, number),
+                        job.request.pinned_revision(number),
                         &tenant,
                         replica,
                     ),
@@ -89,11 +89,11 @@ impl Router {
                 )
             }
         });
-        verdict.unwrap_or_else(|error| (Verdict::Refuse(error), Role::Follower, None))
+        verdict.unwrap_or_else(|error| (ReadDecision::Refuse(error), Role::Follower, None))
     }
 }
 
-/// Tells whether the home may have what a copy lacks: one that was seeded has history from then on only.
-fn is_of_copy(error: &Error, role: Role) -> bool {
+/// Tells whether the home may have the history that a replica lacks: a seeded copy has history from its seed on only.
+fn home_may_have_more(error: &Error, role: Role) -> bool {
     role != Role::Home && matches!(error.kind, ErrorKind::Compacted { .. })
 }

@@ -1,20 +1,20 @@
-//! Writes at home: what came in one message for one tenant goes into few entries of the group's log.
+//! Writes at home: the writes of one message for one tenant go into few entries of the group's log.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use stead_raft::{PROPOSAL_LEN_MAX, Proposal, ProposeError, parts};
+use stead_raft::{PROPOSAL_LEN_MAX, Proposal, ProposeError, split_into_entries};
 use stead_state::{
     directory::Tenant,
-    serving::{self, BootTime, Lease, NotServing, Standing},
+    serving::{self, BootTime, Lease, NotServing, ServingState},
     shard::{
-        answer::{Answer as Outcome, RangeDeleted, Void},
+        apply_result::{ApplyResult, DeleteRangeResult, GuardFailure},
         command::{self, DeleteRange, Effect, Operation, REMOVAL_WORK, Step, WindowLimits},
-        deletion::Deletion,
+        range_deletion::RangeDeletion,
     },
 };
-use stead_store::shard::View;
+use stead_store::shard::ReadView;
 use stead_types::{
     Epoch, Error, ErrorKind, GroupId, IdempotencyKey, TenantNumber,
     limits::{REQUEST_LEN_MAX, TXN_STEPS_MAX},
@@ -22,122 +22,135 @@ use stead_types::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Job, READY_WAIT, Router, Write, by_deadline, request::Change, too_late};
+use super::{Job, READY_WAIT, Router, WriteRequest, deadline_exceeded, group_by_deadline, request::Mutation};
 use crate::{
     admission::windows,
-    host::{Hosted, storage_failed},
+    host::{HostedGroup, storage_unavailable},
 };
 
-/// How much of its time a delete of a large range works: the rest is for its answer.
+/// Share of its deadline that a delete of a large range may work; the rest is for its response.
 const RANGE_TIME_SHARE: f64 = 0.75;
 
-/// What a compare and a step of a transaction count for beyond their bytes, as each command does.
+/// Work of a comparison or a step of a transaction beyond its bytes.
 const TXN_STEP_WORK: usize = 64;
 
-/// What an append counts for beyond its bytes: it writes again what the key held, up to 1 MiB. So many of them are one
-/// entry that it stays below 64 MiB.
+/// Work of an append beyond its bytes: it rewrites the value, up to 1 MiB. It bounds the appends of one entry so that
+/// the entry's effect stays below 64 MiB.
 const APPEND_WORK: usize = 4 << 10;
 
-// The command of a request is no longer than the request, but for what every command has.
+// The command of a request is no longer than the request, apart from the head that every command has.
 const _: () = assert!(
     REQUEST_LEN_MAX + 3 * TXN_STEPS_MAX * TXN_STEP_WORK + TXN_STEPS_MAX * APPEND_WORK <= PROPOSAL_LEN_MAX
         && REMOVAL_WORK + REQUEST_LEN_MAX <= PROPOSAL_LEN_MAX,
-    "a request would never find room in a log"
+    "a request must fit into one proposal"
 );
 
-/// What proposing left to do.
+/// Writes and their proposals, in the same order, that fit into one entry.
+struct ProposalBatch {
+    jobs: Vec<Job<WriteRequest>>,
+    proposals: Vec<Proposal>,
+}
+
+/// Writes that are not answered after a proposal.
 #[derive(Default)]
-struct Attempted {
-    /// Nothing happened: this group is not, or not yet, the owner in its own log.
-    void: Vec<Job<Write>>,
-    /// Ranges that go on behind their first step.
-    begun: Vec<(Job<Write>, Deletion)>,
+struct RemainingWrites {
+    /// Writes that did nothing: this group is not, or not yet, the owner according to its own log.
+    not_owner: Vec<Job<WriteRequest>>,
+    /// Range deletions with more steps to go.
+    deletions: Vec<(Job<WriteRequest>, RangeDeletion)>,
 }
 
 impl Router {
-    /// Proposes writes of one tenant, and answers each: at about its own deadline at the latest, however long others that
-    /// came with it would wait.
-    pub(super) async fn write(self: &Arc<Self>, group: GroupId, tenant: TenantNumber, jobs: Vec<Job<Write>>) {
+    /// Proposes writes of one tenant. Each is answered at about its own deadline at the latest, however long others
+    /// that came with it would wait.
+    pub(super) async fn serve_writes(
+        self: &Arc<Self>,
+        group: GroupId,
+        tenant: TenantNumber,
+        jobs: Vec<Job<WriteRequest>>,
+    ) {
         let Some(hosted) = self.host.groups.get(&group).cloned() else {
             return;
         };
         let mut running = FuturesUnordered::new();
-        for jobs in by_deadline(self.wanted(jobs), |job| job.call.deadline) {
-            let proposals = proposals(&hosted, &jobs);
-            for part in parts(jobs.into_iter().zip(proposals)) {
-                running.push(self.write_part(&hosted, tenant, part));
+        for jobs in group_by_deadline(self.reject_inactive(jobs), |job| job.call.deadline) {
+            let proposals = build_proposals(&hosted, &jobs);
+            for (jobs, proposals) in split_into_entries(jobs.into_iter().zip(proposals)) {
+                let batch = ProposalBatch { jobs, proposals };
+                running.push(self.propose_until_owner(&hosted, tenant, batch));
             }
         }
         while running.next().await.is_some() {}
     }
 
-    /// Proposes writes that go together, until this group is their tenant's owner in its own log.
-    async fn write_part(
+    /// Proposes a batch, again until this group is the tenant's owner according to its own log.
+    async fn propose_until_owner(
         self: &Arc<Self>,
-        hosted: &Hosted,
+        hosted: &HostedGroup,
         tenant: TenantNumber,
-        (mut jobs, mut proposals): (Vec<Job<Write>>, Vec<Proposal>),
+        mut batch: ProposalBatch,
     ) {
         let ready_by = Instant::now() + READY_WAIT;
-        while !jobs.is_empty() {
-            let attempted = self.attempt(hosted, tenant, (jobs, proposals)).await;
-            // Where one command of an entry met the owner all did: either ranges go on, or jobs wait for the owner.
-            let begun = attempted.begun.into_iter();
-            join_all(begun.map(|(job, deletion)| self.go_on(hosted, job, deletion))).await;
-            jobs = attempted.void;
+        while !batch.jobs.is_empty() {
+            let remaining = self.propose_once(hosted, tenant, batch).await;
+            // All commands of an entry meet the same owner: either deletions continue, or all jobs wait for the owner.
+            let deletions = remaining.deletions.into_iter();
+            join_all(deletions.map(|(job, deletion)| self.continue_deletion(hosted, job, deletion))).await;
+            let mut jobs = remaining.not_owner;
             if jobs.is_empty() {
                 return;
             }
             let until = ready_by.min(jobs.iter().map(|job| job.call.deadline).max().unwrap_or(ready_by));
-            if !self.owned(hosted, tenant, until).await {
+            if !self.wait_until_owner(hosted, tenant, until).await {
                 let message = "the tenant's home is not ready to serve it yet: try again";
                 let error = Error::new(ErrorKind::TenantMoving, message);
-                jobs.drain(..).for_each(|job| self.refuse(job.call, &error));
+                jobs.drain(..).for_each(|job| self.reject(job.call, &error));
             }
-            jobs = self.wanted(jobs);
-            proposals = self::proposals(hosted, &jobs);
+            let jobs = self.reject_inactive(jobs);
+            let proposals = build_proposals(hosted, &jobs);
+            batch = ProposalBatch { jobs, proposals };
         }
     }
 
-    /// Proposes once; returns what was not answered.
-    async fn attempt(
+    /// Proposes a batch once; returns the writes that are not answered.
+    async fn propose_once(
         self: &Arc<Self>,
-        hosted: &Hosted,
+        hosted: &HostedGroup,
         tenant: TenantNumber,
-        (jobs, proposals): (Vec<Job<Write>>, Vec<Proposal>),
-    ) -> Attempted {
+        ProposalBatch { jobs, proposals }: ProposalBatch,
+    ) -> RemainingWrites {
         match hosted.raft.propose_by(tenant.get(), proposals).await {
-            Ok(answers) => {
-                let (jobs, answers) = self.proposed(jobs, answers);
-                self.answer_all(hosted, tenant, jobs, answers)
+            Ok(results) => {
+                let (jobs, results) = self.reject_late(jobs, results);
+                self.respond_applied(hosted, tenant, jobs, results)
             }
             Err(error) => {
-                self.not_proposed(jobs, error);
-                Attempted::default()
+                self.reject_unproposed(jobs, error);
+                RemainingWrites::default()
             }
         }
     }
 
-    /// Answers those whose deadline passed before they were part of an entry; returns the others with their answers.
-    fn proposed(
+    /// Rejects writes whose deadline passed before they were part of an entry; returns the others with their results.
+    fn reject_late(
         &self,
-        jobs: Vec<Job<Write>>,
-        answers: Vec<Option<stead_store::machine::Answer>>,
-    ) -> (Vec<Job<Write>>, Vec<stead_store::machine::Answer>) {
+        jobs: Vec<Job<WriteRequest>>,
+        results: Vec<Option<stead_store::machine::CommandResult>>,
+    ) -> (Vec<Job<WriteRequest>>, Vec<stead_store::machine::CommandResult>) {
         let mut proposed = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
-        for (job, answer) in jobs.into_iter().zip(answers) {
-            match answer {
-                Some(answer) => {
+        for (job, result) in jobs.into_iter().zip(results) {
+            match result {
+                Some(result) => {
                     proposed.0.push(job);
-                    proposed.1.push(answer);
+                    proposed.1.push(result);
                 }
-                None => self.refuse(job.call, &too_late()),
+                None => self.reject(job.call, &deadline_exceeded()),
             }
         }
         proposed
     }
 
-    fn not_proposed(self: &Arc<Self>, jobs: Vec<Job<Write>>, error: ProposeError) {
+    fn reject_unproposed(self: &Arc<Self>, jobs: Vec<Job<WriteRequest>>, error: ProposeError) {
         for job in jobs {
             match error {
                 ProposeError::NotLeader { leader } => {
@@ -146,116 +159,127 @@ impl Router {
                 }
                 ProposeError::Overloaded => {
                     let limit = "group.proposals.bytes".to_owned();
-                    let message = "the tenant's home has too much to write: wait a little and try again";
-                    let wait = super::OVERLOADED_WAIT;
-                    self.host.counts.refused("group.proposals.bytes");
-                    self.refuse(job.call, &Error::new(ErrorKind::RateLimited { limit, wait }, message));
+                    let wait = super::OVERLOADED_RETRY_DELAY;
+                    let message = format!(
+                        "proposal queue of group {} is full: retry in {} ms",
+                        job.tenant.home,
+                        wait.as_millis()
+                    );
+                    self.host.metrics.refused("group.proposals.bytes");
+                    self.reject(job.call, &Error::new(ErrorKind::RateLimited { limit, wait }, message));
                 }
                 ProposeError::Stopped => {
-                    self.refuse(
+                    self.reject(
                         job.call,
                         &Error::new(ErrorKind::Unavailable, "the node is stopping: try again"),
                     );
                 }
                 ProposeError::TimedOut => {
-                    self.unknown(job, "the deadline passed before the write was known to be committed");
+                    self.reject_outcome_unknown(job, "the deadline passed before the write was known to be committed");
                 }
                 ProposeError::LeaderChanged => {
-                    self.unknown(
+                    self.reject_outcome_unknown(
                         job,
                         "the home's leader changed before the write was known to be committed",
                     );
                 }
                 ProposeError::Unknown => {
-                    self.unknown(job, "the node stopped before the write was known to be committed");
+                    self.reject_outcome_unknown(job, "the node stopped before the write was known to be committed");
                 }
             }
         }
     }
 
-    pub(super) fn no_leader<A>(&self, job: Job<A>) {
+    pub(super) fn reject_no_leader<A>(&self, job: Job<A>) {
         let message = format!("the home of tenant {} is electing a leader: try again", job.tenant.name);
-        self.refuse(job.call, &Error::new(ErrorKind::NoLeader, message));
+        self.reject(job.call, &Error::new(ErrorKind::NoLeader, message));
     }
 
-    fn unknown(&self, job: Job<Write>, why: &str) {
-        let message = format!("{why}: it may have happened, ask again with the same idempotency key");
-        let key: Option<IdempotencyKey> = job.ask.idempotency;
-        self.refuse(job.call, &Error::new(ErrorKind::OutcomeUnknown { key }, message));
+    fn reject_outcome_unknown(&self, job: Job<WriteRequest>, why: &str) {
+        let message = format!("{why}: it may have been executed, retry it with the same idempotency key");
+        let key: Option<IdempotencyKey> = job.request.idempotency;
+        self.reject(job.call, &Error::new(ErrorKind::OutcomeUnknown { key }, message));
     }
 
-    /// Answers writes that were applied, after the serving check; returns what is not done with.
-    fn answer_all(
+    /// Answers applied writes after the serving check; returns those that need more.
+    fn respond_applied(
         self: &Arc<Self>,
-        hosted: &Hosted,
+        hosted: &HostedGroup,
         tenant: TenantNumber,
-        jobs: Vec<Job<Write>>,
-        answers: Vec<stead_store::machine::Answer>,
-    ) -> Attempted {
-        let outcomes: Vec<Outcome> = answers.into_iter().map(outcome).collect();
-        let serves = self.serves_committed(hosted, tenant, &outcomes);
-        let mut attempted = Attempted::default();
-        for ((job, outcome), serves) in jobs.into_iter().zip(outcomes).zip(serves) {
-            let serves = serves.or_else(|why| planted::is(Bug::ServingCheckIgnored).then_some(()).ok_or(why));
-            match (outcome, serves) {
-                (Outcome::Void(Void::Exhausted), _) => {
+        jobs: Vec<Job<WriteRequest>>,
+        results: Vec<stead_store::machine::CommandResult>,
+    ) -> RemainingWrites {
+        let results: Vec<ApplyResult> = results.into_iter().map(apply_result).collect();
+        let serving = self.check_serving_committed(hosted, tenant, &results);
+        let mut remaining = RemainingWrites::default();
+        for ((job, result), serving) in jobs.into_iter().zip(results).zip(serving) {
+            let serving = serving.or_else(|why| planted::is(Bug::ServingCheckIgnored).then_some(()).ok_or(why));
+            match (result, serving) {
+                (ApplyResult::GuardFailed(GuardFailure::SequencesExhausted), _) => {
                     let limit = "tenant.revisions".to_owned();
                     let message = "the tenant has used up its revisions: an operator can move it to a new epoch";
-                    self.refuse(job.call, &Error::new(ErrorKind::QuotaExceeded { limit }, message));
+                    self.reject(job.call, &Error::new(ErrorKind::QuotaExceeded { limit }, message));
                 }
-                (Outcome::Void(_), _) => attempted.void.push(job),
-                (_, Err(why)) => self.unknown(job, &format!("the home may no longer serve the tenant ({why})")),
-                (Outcome::RangeDeleted(step), Ok(())) => match range(&job.tenant, &job.ask) {
-                    Some(range) => attempted.begun.push((job, Deletion::begun(range, step))),
-                    None => self.answer(job, Outcome::RangeDeleted(step)),
+                (ApplyResult::GuardFailed(_), _) => remaining.not_owner.push(job),
+                (_, Err(why)) => {
+                    self.reject_outcome_unknown(job, &format!("the home may no longer serve the tenant ({why})"))
+                }
+                (ApplyResult::DeleteRange(step), Ok(())) => match range(&job.tenant, &job.request) {
+                    Some(range) => remaining.deletions.push((job, RangeDeletion::start(range, step))),
+                    None => self.respond(job, ApplyResult::DeleteRange(step)),
                 },
-                (outcome, Ok(())) => self.answer(job, outcome),
+                (result, Ok(())) => self.respond(job, result),
             }
         }
-        attempted
+        remaining
     }
 
-    /// Removes the rest of a range, step by step, and answers. Whatever stops it on the way leaves a range of which the
-    /// answer says that it is not whole.
-    async fn go_on(&self, hosted: &Hosted, job: Job<Write>, mut deletion: Deletion) {
-        let until = answered_by(job.call.deadline, Instant::now());
+    /// Removes the rest of a range, step by step, and answers. If it is stopped before the end, the answer says that
+    /// the deletion is incomplete.
+    async fn continue_deletion(&self, hosted: &HostedGroup, job: Job<WriteRequest>, mut deletion: RangeDeletion) {
+        let until = deletion_deadline(job.call.deadline, Instant::now());
         while let Some(range) = deletion.next() {
-            if until <= Instant::now() || job.call.reply.is_unwanted() {
+            if until <= Instant::now() || job.call.responder.is_abandoned() {
                 break;
             }
-            let Some(step) = self.step(hosted, &range, until).await else {
+            let Some(step) = self.propose_deletion_step(hosted, &range, until).await else {
                 break;
             };
             deletion.add(step);
         }
-        self.answer_range(job, &deletion);
+        self.respond_delete_range(job, &deletion);
     }
 
-    /// Proposes one step of a range; `None` if it is not known to be done.
-    async fn step(&self, hosted: &Hosted, range: &DeleteRange, until: Instant) -> Option<RangeDeleted> {
+    /// Proposes one step of a range deletion; `None` if it is not known to be applied.
+    async fn propose_deletion_step(
+        &self,
+        hosted: &HostedGroup,
+        range: &DeleteRange,
+        until: Instant,
+    ) -> Option<DeleteRangeResult> {
         let proposal = Proposal {
             command: range.encode(),
             work: REMOVAL_WORK,
             deadline: until,
         };
         let proposed = hosted.raft.propose_by(range.tenant.get(), vec![proposal]).await;
-        let outcome = outcome(proposed.ok()?.into_iter().flatten().next()?);
-        let serves = self.serves_committed(hosted, range.tenant, std::slice::from_ref(&outcome));
-        match (outcome, serves.first()) {
-            (Outcome::RangeDeleted(step), Some(Ok(()))) => Some(step),
+        let result = apply_result(proposed.ok()?.into_iter().flatten().next()?);
+        let serving = self.check_serving_committed(hosted, range.tenant, std::slice::from_ref(&result));
+        match (result, serving.first()) {
+            (ApplyResult::DeleteRange(step), Some(Ok(()))) => Some(step),
             (_, _) => None,
         }
     }
 
-    /// What the serving check needs to know, after a commit in this term or after a read index.
-    fn standing(&self, tenant: TenantNumber) -> Standing {
-        let (fence, view_version) = self.host.views.read(|view| {
+    /// Returns the input of the serving check, after a commit in this term or after a read index.
+    fn serving_state(&self, tenant: TenantNumber) -> ServingState {
+        let (fence, view_version) = self.host.directory_view.read(|view| {
             let fence = view.tenant(tenant).map_or(Epoch::MAX, |tenant| tenant.fence());
             (fence, view.version())
         });
-        // Until leases exist the lease never runs out, and the clock that it would be held against does not matter.
+        // Until leases exist the lease never runs out, and the clock that it would be checked against does not matter.
         let (lease, now) = (Lease::Unbounded, BootTime(0));
-        Standing {
+        ServingState {
             leader_confirmed: true,
             lease,
             view_version,
@@ -264,63 +288,65 @@ impl Router {
         }
     }
 
-    /// The serving check for what was read after a read index.
-    pub(super) fn serves(&self, hosted: &Hosted, tenant: TenantNumber) -> Result<(), Error> {
-        let standing = self.standing(tenant);
+    /// Makes the serving check of a read that followed a read index.
+    pub(super) fn check_serving(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), Error> {
+        let serving_state = self.serving_state(tenant);
         let refused = |why| Error::new(ErrorKind::NoLease, format!("the home may not serve the tenant: {why}"));
-        let check = |view: View<'_>| {
+        let check = |view: ReadView<'_>| {
             let record = view.record(tenant).ok_or(NotServing::NotOwner);
             record
-                .and_then(|record| serving::check(record, &standing))
+                .and_then(|record| serving::check(record, &serving_state))
                 .map(drop)
                 .map_err(refused)
         };
         let checked = hosted.machine.read(check);
-        checked.map_err(|half_changed| storage_failed(&half_changed))?
+        checked.map_err(|incomplete| storage_unavailable(&incomplete))?
     }
 
-    /// The serving check for writes that were committed at these revisions.
-    fn serves_committed(
+    /// Makes the serving check of writes that were committed at these revisions.
+    fn check_serving_committed(
         &self,
-        hosted: &Hosted,
+        hosted: &HostedGroup,
         tenant: TenantNumber,
-        outcomes: &[Outcome],
+        results: &[ApplyResult],
     ) -> Vec<Result<(), NotServing>> {
-        let standing = self.standing(tenant);
+        let serving_state = self.serving_state(tenant);
         let checked = hosted.machine.read(|view| {
-            let check = |outcome: &Outcome| {
+            let check = |result: &ApplyResult| {
                 let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
-                match outcome {
-                    Outcome::Written(written) => serving::check_committed(record, written.revision, &standing),
-                    Outcome::Txn(done) if done.changed => serving::check_committed(record, done.at.revision, &standing),
-                    Outcome::RangeDeleted(deleted) if deleted.keys > 0 => {
-                        serving::check_committed(record, deleted.at.revision, &standing)
+                match result {
+                    ApplyResult::Write(written) => serving::check_committed(record, written.revision, &serving_state),
+                    ApplyResult::Txn(done) if done.changed => {
+                        serving::check_committed(record, done.at.revision, &serving_state)
                     }
-                    Outcome::Txn(_)
-                    | Outcome::TxnRefused { .. }
-                    | Outcome::TxnTooLarge { .. }
-                    | Outcome::RangeDeleted(_)
-                    | Outcome::Unchanged(_)
-                    | Outcome::BoundReached { .. }
-                    | Outcome::Unfit { .. }
-                    | Outcome::ConditionFailed { .. }
-                    | Outcome::Forked { .. }
-                    | Outcome::KeyReused(_)
-                    | Outcome::Expired { .. }
-                    | Outcome::Done
-                    | Outcome::Fed(_)
-                    | Outcome::Void(_) => serving::check(record, &standing),
+                    ApplyResult::DeleteRange(deleted) if deleted.keys > 0 => {
+                        serving::check_committed(record, deleted.at.revision, &serving_state)
+                    }
+                    ApplyResult::Txn(_)
+                    | ApplyResult::TxnFailed { .. }
+                    | ApplyResult::TxnTooLarge { .. }
+                    | ApplyResult::DeleteRange(_)
+                    | ApplyResult::Unchanged(_)
+                    | ApplyResult::BoundReached { .. }
+                    | ApplyResult::ValueError { .. }
+                    | ApplyResult::ConditionFailed { .. }
+                    | ApplyResult::Forked { .. }
+                    | ApplyResult::KeyReused(_)
+                    | ApplyResult::Expired { .. }
+                    | ApplyResult::Done
+                    | ApplyResult::Data(_)
+                    | ApplyResult::GuardFailed(_) => serving::check(record, &serving_state),
                 }
                 .map(drop)
             };
-            outcomes.iter().map(check).collect()
+            results.iter().map(check).collect()
         });
-        // Of rows that are closed nobody knows whether they may still be served.
-        checked.unwrap_or_else(|_| outcomes.iter().map(|_| Err(NotServing::NotOwner)).collect())
+        // If the rows are closed it is unknown whether the tenant may still be served.
+        checked.unwrap_or_else(|_| results.iter().map(|_| Err(NotServing::NotOwner)).collect())
     }
 
-    /// Waits until a group owns a tenant in its own log.
-    pub(super) async fn owned(&self, hosted: &Hosted, tenant: TenantNumber, until: Instant) -> bool {
+    /// Waits until a group owns a tenant according to its own log.
+    pub(super) async fn wait_until_owner(&self, hosted: &HostedGroup, tenant: TenantNumber, until: Instant) -> bool {
         let mut applied = hosted.raft.applied();
         loop {
             applied.borrow_and_update();
@@ -334,31 +360,35 @@ impl Router {
     }
 }
 
-/// Returns when an operation that can be left unfinished must end, so that its answer comes before its deadline.
-fn answered_by(deadline: Instant, now: Instant) -> Instant {
+/// Returns the time by which a deletion must stop, so that its response comes before its deadline.
+fn deletion_deadline(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
 }
 
-fn proposals(hosted: &Hosted, jobs: &[Job<Write>]) -> Vec<Proposal> {
-    // Where it cannot be read nothing is proposed.
-    let of_group = hosted.machine.read(|view| view.shard().outcomes()).unwrap_or_default();
-    let proposal = |job: &Job<Write>| Proposal {
-        command: command(&job.ask, job.tenant.number, windows::limits(&job.tenant, of_group)),
-        work: work(&job.ask.change),
+fn build_proposals(hosted: &HostedGroup, jobs: &[Job<WriteRequest>]) -> Vec<Proposal> {
+    // A machine that cannot be read takes no proposals either.
+    let group_outcomes = hosted.machine.read(|view| view.shard().outcomes()).unwrap_or_default();
+    let proposal = |job: &Job<WriteRequest>| Proposal {
+        command: command(
+            &job.request,
+            job.tenant.number,
+            windows::limits(&job.tenant, group_outcomes),
+        ),
+        work: work(&job.request.mutation),
         deadline: job.call.deadline,
     };
     jobs.iter().map(proposal).collect()
 }
 
-/// What a write makes replicas do beyond what its bytes tell.
-fn work(change: &Change) -> usize {
-    match change {
-        Change::One(operation) => operation_work(operation),
-        Change::Txn(branches) => {
+/// Returns the work of a write on each replica beyond what its length tells.
+fn work(mutation: &Mutation) -> usize {
+    match mutation {
+        Mutation::SingleKey(operation) => operation_work(operation),
+        Mutation::Txn(branches) => {
             let work = |steps: &[Step]| steps.iter().map(step_work).sum::<usize>();
             TXN_STEP_WORK * branches.compares.len() + work(&branches.then).max(work(&branches.otherwise))
         }
-        Change::DeleteRange(..) => REMOVAL_WORK,
+        Mutation::DeleteRange(..) => REMOVAL_WORK,
     }
 }
 
@@ -377,41 +407,40 @@ fn operation_work(operation: &Operation) -> usize {
     }
 }
 
-/// Writes the command of a write; of a range the first one.
-fn command(write: &Write, number: TenantNumber, limits: WindowLimits) -> Bytes {
+/// Encodes the command of a write; of a range deletion the first one.
+fn command(write: &WriteRequest, number: TenantNumber, limits: WindowLimits) -> Bytes {
     let key = write.idempotency;
-    match &write.change {
-        Change::One(operation) => {
+    match &write.mutation {
+        Mutation::SingleKey(operation) => {
             let write = command::Write::new(number, key, operation.clone());
             command::Write { limits, ..write }.encode()
         }
-        Change::Txn(branches) => {
+        Mutation::Txn(branches) => {
             let txn = command::Txn::new(number, key, branches.clone());
             command::Txn { limits, ..txn }.encode()
         }
-        Change::DeleteRange(start, end) => {
-            let range = DeleteRange::new(number, key, (start.clone(), end.clone()));
+        Mutation::DeleteRange(start, end) => {
+            let range = DeleteRange::new(number, key, start.clone(), end.clone());
             DeleteRange { limits, ..range }.encode()
         }
     }
 }
 
-/// Returns the range that a write removes.
-fn range(tenant: &Tenant, write: &Write) -> Option<DeleteRange> {
-    match &write.change {
-        Change::DeleteRange(start, end) => {
-            let range = (start.clone(), end.clone());
+/// Returns the range deletion of a write, if it is one.
+fn range(tenant: &Tenant, write: &WriteRequest) -> Option<DeleteRange> {
+    match &write.mutation {
+        Mutation::DeleteRange(start, end) => {
             let limits = WindowLimits::of(|limit| tenant.limit(limit));
-            let range = DeleteRange::new(tenant.number, write.idempotency, range);
+            let range = DeleteRange::new(tenant.number, write.idempotency, start.clone(), end.clone());
             Some(DeleteRange { limits, ..range })
         }
-        Change::One(_) | Change::Txn(_) => None,
+        Mutation::SingleKey(_) | Mutation::Txn(_) => None,
     }
 }
 
-pub(super) fn outcome(answer: stead_store::machine::Answer) -> Outcome {
-    match answer.downcast::<Outcome>() {
-        Ok(outcome) => *outcome,
-        Err(_) => Outcome::Void(Void::NoRecord),
+pub(super) fn apply_result(result: stead_store::machine::CommandResult) -> ApplyResult {
+    match result.downcast::<ApplyResult>() {
+        Ok(result) => *result,
+        Err(_) => ApplyResult::GuardFailed(GuardFailure::NoRecord),
     }
 }

@@ -12,7 +12,7 @@ use stead_api::{
     },
     status,
 };
-use stead_state::directory::{State, Tenant, View};
+use stead_state::directory::{DirectoryView, Tenant, TenantState};
 use stead_types::{DirectoryVersion, Error, TenantName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,11 +20,11 @@ use tonic::{Request, Response, Status};
 
 use crate::host::Host;
 
-/// Most tenants of one look-up, and of one filtered watch.
+/// Most tenants of one lookup, and of one filtered watch.
 const TENANTS_MAX: usize = 1_000;
-/// Routes in one message of a snapshot.
-const ROUTES_A_MESSAGE: usize = 1_000;
-/// Regions of a page.
+/// Most routes in one message.
+const MESSAGE_ROUTES_MAX: usize = 1_000;
+/// Page size of regions.
 const REGIONS_PAGE: u32 = 100;
 
 /// The service.
@@ -41,8 +41,8 @@ impl DirectoryService {
     }
 }
 
-/// Writes a tenant's route.
-pub(crate) fn route(view: &View, tenant: &Tenant) -> Route {
+/// Converts a tenant's route into a message.
+pub(crate) fn route(view: &DirectoryView, tenant: &Tenant) -> Route {
     let region = |group| view.region_of(group).map(|region| region.name.to_string());
     Route {
         tenant: tenant.name.to_string(),
@@ -54,7 +54,7 @@ pub(crate) fn route(view: &View, tenant: &Tenant) -> Route {
     }
 }
 
-fn regions(view: &View) -> Vec<Region> {
+fn regions(view: &DirectoryView) -> Vec<Region> {
     let endpoint = |node: &stead_state::directory::Node| Endpoint {
         node: node.number.get(),
         client_address: node.addresses.client.clone(),
@@ -77,23 +77,23 @@ fn regions(view: &View) -> Vec<Region> {
     view.regions().map(region).collect()
 }
 
-fn version(view: &View) -> Option<stead_api::proto::v1::DirectoryVersion> {
+fn version(view: &DirectoryView) -> Option<stead_api::proto::v1::DirectoryVersion> {
     Some(convert::id::from_directory_version(view.version()))
 }
 
-/// What a watcher has been sent.
-struct Watcher {
+/// A watch of routes, with the state that its client has received.
+struct RouteWatcher {
     host: Arc<Host>,
     versions: watch::Receiver<DirectoryVersion>,
     stop: CancellationToken,
-    only: BTreeSet<TenantName>,
-    sent: DirectoryVersion,
-    names: BTreeSet<TenantName>,
+    filter: BTreeSet<TenantName>,
+    sent_version: DirectoryVersion,
+    sent_names: BTreeSet<TenantName>,
     queued: Vec<DirectoryServiceWatchResponse>,
     is_first: bool,
 }
 
-impl Watcher {
+impl RouteWatcher {
     async fn next(mut self) -> Option<(Result<DirectoryServiceWatchResponse, Status>, Self)> {
         loop {
             if let Some(message) = self.queued.pop() {
@@ -111,29 +111,29 @@ impl Watcher {
         }
     }
 
-    /// What has changed since the last message, in the order of popping.
+    /// Returns the messages with all changes since the last one, in reverse order for popping.
     fn messages(&mut self) -> Vec<DirectoryServiceWatchResponse> {
         let host = self.host.clone();
-        host.views.read(|view| {
+        host.directory_view.read(|view| {
             let is_changed = |tenant: &&Arc<Tenant>| {
-                tenant.state != State::Deleting
-                    && (self.is_first || tenant.version > self.sent)
-                    && (self.only.is_empty() || self.only.contains(&tenant.name))
+                tenant.state != TenantState::Deleting
+                    && (self.is_first || tenant.version > self.sent_version)
+                    && (self.filter.is_empty() || self.filter.contains(&tenant.name))
             };
             let changed: Vec<Arc<Tenant>> = view.tenants_after(None).filter(is_changed).cloned().collect();
             let gone: Vec<TenantName> = self
-                .names
+                .sent_names
                 .iter()
                 .filter(|name| view.tenant_named(name).is_none())
                 .cloned()
                 .collect();
             for name in &gone {
-                self.names.remove(name);
+                self.sent_names.remove(name);
             }
-            self.names.extend(changed.iter().map(|tenant| tenant.name.clone()));
+            self.sent_names.extend(changed.iter().map(|tenant| tenant.name.clone()));
             let routes: Vec<Route> = changed.iter().map(|tenant| route(view, tenant)).collect();
             let mut messages: Vec<DirectoryServiceWatchResponse> = routes
-                .chunks(ROUTES_A_MESSAGE)
+                .chunks(MESSAGE_ROUTES_MAX)
                 .map(|routes| DirectoryServiceWatchResponse {
                     routes: routes.to_vec(),
                     ..Default::default()
@@ -150,7 +150,7 @@ impl Watcher {
             if let Some(last) = messages.last_mut() {
                 last.version = version(view);
             }
-            self.sent = view.version();
+            self.sent_version = view.version();
             messages.reverse();
             messages
         })
@@ -166,7 +166,10 @@ impl directory_service_server::DirectoryService for DirectoryService {
             .resolve(&name)
             .await
             .map_err(|error| status::to_status(&error))?;
-        let (route, version) = self.host.views.read(|view| (route(view, &tenant), version(view)));
+        let (route, version) = self
+            .host
+            .directory_view
+            .read(|view| (route(view, &tenant), version(view)));
         Ok(Response::new(LookupResponse {
             route: Some(route),
             version,
@@ -178,7 +181,7 @@ impl directory_service_server::DirectoryService for DirectoryService {
         request: Request<BatchLookupRequest>,
     ) -> Result<Response<BatchLookupResponse>, Status> {
         let names = names(&request.get_ref().tenants).map_err(|error| status::to_status(&error))?;
-        let answer = self.host.views.read(|view| BatchLookupResponse {
+        let answer = self.host.directory_view.read(|view| BatchLookupResponse {
             routes: names
                 .iter()
                 .filter_map(|n| view.tenant_named(n))
@@ -195,29 +198,30 @@ impl directory_service_server::DirectoryService for DirectoryService {
         &self,
         request: Request<DirectoryServiceWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let only = names(&request.get_ref().tenants).map_err(|error| status::to_status(&error))?;
-        let watcher = Watcher {
+        let filter = names(&request.get_ref().tenants).map_err(|error| status::to_status(&error))?;
+        let watcher = RouteWatcher {
             host: self.host.clone(),
-            versions: self.host.views.watch(),
+            versions: self.host.directory_view.watch(),
             stop: self.stop.clone(),
-            only: only.into_iter().collect(),
-            sent: DirectoryVersion::ZERO,
-            names: BTreeSet::new(),
+            filter: filter.into_iter().collect(),
+            sent_version: DirectoryVersion::ZERO,
+            sent_names: BTreeSet::new(),
             queued: Vec::new(),
             is_first: true,
         };
-        Ok(Response::new(Box::pin(stream::unfold(watcher, Watcher::next))))
+        Ok(Response::new(Box::pin(stream::unfold(watcher, RouteWatcher::next))))
     }
 
     async fn list_regions(
         &self,
         request: Request<ListRegionsRequest>,
     ) -> Result<Response<ListRegionsResponse>, Status> {
-        let asked = request.get_ref().page_size;
-        let size = convert::page::size(asked, REGIONS_PAGE, REGIONS_PAGE).map_err(|error| status::to_status(&error))?;
+        let requested = request.get_ref().page_size;
+        let size =
+            convert::page::size(requested, REGIONS_PAGE, REGIONS_PAGE).map_err(|error| status::to_status(&error))?;
         let after = convert::page::position(b"regions", &request.get_ref().page_token);
         let after = after.map_err(|error| status::to_status(&error))?.unwrap_or_default();
-        let (all, version) = self.host.views.read(|view| (regions(view), version(view)));
+        let (all, version) = self.host.directory_view.read(|view| (regions(view), version(view)));
         let mut rest = all
             .into_iter()
             .filter(|region| region.name.as_bytes() > after.as_slice());

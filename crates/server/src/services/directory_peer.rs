@@ -1,4 +1,4 @@
-//! `stead.internal.v1.DirectoryService`: what voters of the directory answer to other nodes.
+//! `stead.internal.v1.DirectoryService`: the service of the directory's voters for other nodes.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -11,54 +11,54 @@ use stead_api::{
     },
     status,
 };
-use stead_state::directory::{Command, encode_answer};
-use stead_store::group_rows::HalfChanged;
+use stead_state::directory::{Command, encode_result};
+use stead_store::group_rows::IncompleteChange;
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::directory::{Directory, Refusal, Seat};
+use crate::directory::{DirectoryClient, LocalVoter, VoterError};
 
-/// Changes in one message.
-const CHANGES_A_MESSAGE: usize = 1_000;
+/// Most changes in one message.
+const MESSAGE_CHANGES_MAX: usize = 1_000;
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct DirectoryPeerService {
-    directory: Arc<Directory>,
+    directory: Arc<DirectoryClient>,
     stop: CancellationToken,
 }
 
 impl DirectoryPeerService {
     /// Returns the service; watches end when the token fires.
-    pub(crate) fn new(directory: Arc<Directory>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(directory: Arc<DirectoryClient>, stop: CancellationToken) -> Self {
         Self { directory, stop }
     }
 
-    fn seat(&self) -> Result<&Seat, Status> {
+    fn local_voter(&self) -> Result<&LocalVoter, Status> {
         let error = || Error::new(ErrorKind::NoLeader, "this node does not vote in the directory");
-        self.directory.seat().ok_or_else(|| status::to_status(&error()))
+        self.directory.local_voter().ok_or_else(|| status::to_status(&error()))
     }
 }
 
-fn refused(refusal: Refusal) -> Status {
-    match refusal {
-        Refusal::NotLeader => status::to_status(&Error::new(
+fn to_status(error: VoterError) -> Status {
+    match error {
+        VoterError::NotLeader => status::to_status(&Error::new(
             ErrorKind::NoLeader,
             "this node does not lead the directory",
         )),
-        Refusal::Failed(error) => status::to_status(&error),
+        VoterError::Failed(error) => status::to_status(&error),
     }
 }
 
-/// Refuses a command of another node that this build cannot read: in the log it would stop every voter.
-fn readable(command: Bytes) -> Result<Bytes, Status> {
+/// Rejects a command of another node that this build cannot decode: in the log it would stop every voter.
+fn check_decodable(command: Bytes) -> Result<Bytes, Status> {
     let refused = || {
         let kind = command.first().map_or_else(|| "none".to_owned(), ToString::to_string);
         let version = env!("CARGO_PKG_VERSION");
         let message = format!(
-            "command: stead {version} at the directory's leader cannot read it (kind {kind}): run one version on all nodes"
+            "command: stead {version} at the directory's leader cannot decode it (kind {kind}): run one version on all nodes"
         );
         status::to_status(&Error::invalid("command", message))
     };
@@ -68,27 +68,27 @@ fn readable(command: Bytes) -> Result<Bytes, Status> {
     }
 }
 
-struct Watcher {
-    seat: Seat,
+struct DirectoryWatcher {
+    local_voter: LocalVoter,
     versions: watch::Receiver<DirectoryVersion>,
     stop: CancellationToken,
-    sent: DirectoryVersion,
+    sent_version: DirectoryVersion,
     queued: Vec<WatchResponse>,
 }
 
-impl Watcher {
+impl DirectoryWatcher {
     async fn next(mut self) -> Option<(Result<WatchResponse, Status>, Self)> {
         loop {
             if let Some(message) = self.queued.pop() {
                 return Some((Ok(message), self));
             }
             let newest = *self.versions.borrow_and_update();
-            if newest > self.sent {
+            if newest > self.sent_version {
                 match self.messages() {
                     Ok(messages) => self.queued = messages,
-                    // The watcher finds another voter.
-                    Err(half_changed) => {
-                        tracing::debug!(%half_changed, "a watch of the directory ends");
+                    // The client follows another voter.
+                    Err(incomplete) => {
+                        tracing::debug!(%incomplete, "watch of the directory ended");
                         return None;
                     }
                 }
@@ -101,14 +101,17 @@ impl Watcher {
         }
     }
 
-    /// What has changed since the last message, in the order of popping.
-    fn messages(&mut self) -> Result<Vec<WatchResponse>, HalfChanged> {
-        let since = self.seat.machine.changes_since(self.sent, CHANGES_A_MESSAGE)?;
+    /// Returns the messages with all changes since the last one, in reverse order for popping.
+    fn messages(&mut self) -> Result<Vec<WatchResponse>, IncompleteChange> {
+        let since = self
+            .local_voter
+            .machine
+            .changes_since(self.sent_version, MESSAGE_CHANGES_MAX)?;
         let message = |changes: &[bytes::Bytes]| WatchResponse {
             changes: changes.to_vec(),
             ..Default::default()
         };
-        let mut messages: Vec<WatchResponse> = since.changes.chunks(CHANGES_A_MESSAGE).map(message).collect();
+        let mut messages: Vec<WatchResponse> = since.changes.chunks(MESSAGE_CHANGES_MAX).map(message).collect();
         if messages.is_empty() {
             messages.push(WatchResponse::default());
         }
@@ -118,7 +121,7 @@ impl Watcher {
         if let Some(last) = messages.last_mut() {
             (last.incarnation, last.index) = (since.version.incarnation.0, since.version.index);
         }
-        self.sent = since.version;
+        self.sent_version = since.version;
         messages.reverse();
         Ok(messages)
     }
@@ -129,26 +132,26 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let seat = self.seat()?.clone();
+        let local_voter = self.local_voter()?.clone();
         let request = request.into_inner();
-        let watcher = Watcher {
-            versions: seat.machine.version(),
-            seat,
+        let watcher = DirectoryWatcher {
+            versions: local_voter.machine.version(),
+            local_voter,
             stop: self.stop.clone(),
-            sent: DirectoryVersion {
+            sent_version: DirectoryVersion {
                 incarnation: Incarnation(request.incarnation),
                 index: request.index,
             },
             queued: Vec::new(),
         };
-        Ok(Response::new(Box::pin(stream::unfold(watcher, Watcher::next))))
+        Ok(Response::new(Box::pin(stream::unfold(watcher, DirectoryWatcher::next))))
     }
 
     async fn read_version(
         &self,
         _request: Request<ReadVersionRequest>,
     ) -> Result<Response<ReadVersionResponse>, Status> {
-        let version = self.seat()?.version().await.map_err(refused)?;
+        let version = self.local_voter()?.version().await.map_err(to_status)?;
         Ok(Response::new(ReadVersionResponse {
             incarnation: version.incarnation.0,
             index: version.index,
@@ -157,23 +160,26 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
         let (answer, version) = self
-            .seat()?
-            .propose(readable(request.into_inner().command)?)
+            .local_voter()?
+            .propose(check_decodable(request.into_inner().command)?)
             .await
-            .map_err(refused)?;
+            .map_err(to_status)?;
         Ok(Response::new(ProposeResponse {
-            answer: encode_answer(&answer),
+            answer: encode_result(&answer),
             incarnation: version.incarnation.0,
             index: version.index,
         }))
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        let seat = self.seat()?;
+        let local_voter = self.local_voter()?;
         let mut answers = Vec::new();
         for command in request.into_inner().commands {
-            let (answer, _) = seat.propose(readable(command)?).await.map_err(refused)?;
-            answers.push(encode_answer(&answer));
+            let (answer, _) = local_voter
+                .propose(check_decodable(command)?)
+                .await
+                .map_err(to_status)?;
+            answers.push(encode_result(&answer));
         }
         Ok(Response::new(ReportResponse { answers }))
     }
@@ -186,20 +192,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_of_an_unknown_kind_is_refused_by_name() {
-        let refused = readable(Bytes::from_static(b"\xc8?")).unwrap_err();
+    fn unknown_command_kind_is_refused_by_name() {
+        let refused = check_decodable(Bytes::from_static(b"\xc8?")).unwrap_err();
         assert!(
             refused.message().contains("(kind 200): run one version on all nodes"),
             "{refused}"
         );
-        assert!(readable(Bytes::new()).unwrap_err().message().contains("(kind none)"));
+        assert!(
+            check_decodable(Bytes::new())
+                .unwrap_err()
+                .message()
+                .contains("(kind none)")
+        );
     }
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_are_proposed_only_if_they_are_a_command(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_pass_only_if_decodable(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let command = Bytes::from(bytes);
-            if let Ok(command) = readable(command) {
+            if let Ok(command) = check_decodable(command) {
                 prop_assert!(Command::decode(command[0], command.slice(1..)).is_ok());
             }
         }

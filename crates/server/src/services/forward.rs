@@ -1,4 +1,4 @@
-//! `ForwardService`: operations that another node hands on.
+//! `ForwardService`: operations and watches that another node forwards.
 
 use std::{pin::Pin, time::Duration};
 
@@ -12,60 +12,60 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Serving,
-    kv::within,
-    operations::{self, Asked},
+    DataServices,
+    kv::bounded_timeout,
+    operations::{self, InboundOperations},
 };
 use crate::{
-    router::{Answers, Call, Forwarded, Reply},
-    watch::Came,
+    router::{Call, ForwardTarget, Responder, ResponseSender},
+    watch::ForwardedWatch,
 };
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct ForwardService {
-    serving: Serving,
+    data_services: DataServices,
     stop: CancellationToken,
 }
 
 impl ForwardService {
     /// Returns the service; streams end when the token fires.
-    pub(crate) fn new(serving: Serving, stop: CancellationToken) -> Self {
-        Self { serving, stop }
+    pub(crate) fn new(data_services: DataServices, stop: CancellationToken) -> Self {
+        Self { data_services, stop }
     }
 }
 
-fn asked(message: ForwardRequest, answers: &Answers) -> Asked {
+fn read_message(message: ForwardRequest, answers: &ResponseSender) -> InboundOperations {
     let now = Instant::now();
-    let mut asked = Asked {
+    let mut inbound = InboundOperations {
         cancel_ids: message.cancel_ids,
-        ..Asked::default()
+        ..InboundOperations::default()
     };
     for forwarded in message.operations {
-        // One without an operation has no id under which it could be answered.
+        // An entry without an operation has no id under which it could be answered.
         let Some(operation) = forwarded.operation else { continue };
-        let reply = Reply::new(operation.id, answers.clone());
+        let responder = Responder::new(operation.id, answers.clone());
         let Some(epoch) = Epoch::new(forwarded.epoch) else {
             let message = "epoch: is larger than any";
-            asked.refused.push((reply, Error::invalid("epoch", message)));
+            inbound.rejected.push((responder, Error::invalid("epoch", message)));
             continue;
         };
-        let within = within(Some(Duration::from_millis(operation.deadline_ms.into())));
-        asked.calls.push(Call {
+        let within = bounded_timeout(Some(Duration::from_millis(operation.deadline_ms.into())));
+        inbound.calls.push(Call {
             deadline: now + within,
-            // The node that was asked first has refused what its caller's library must not repeat.
-            is_repeated: false,
+            // The node that received the call first has refused retries that are not safe.
+            is_retry: false,
             hops: forwarded.hops,
-            forwarded: Some(Forwarded {
+            forwarded: Some(ForwardTarget {
                 group: GroupId::new(forwarded.group),
                 epoch,
                 tenant: TenantNumber::new(forwarded.tenant_number),
             }),
-            reply,
+            responder,
             operation,
         });
     }
-    asked
+    inbound
 }
 
 #[tonic::async_trait]
@@ -73,8 +73,8 @@ impl forward_service_server::ForwardService for ForwardService {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        let inbound = operations::inbound(request.into_inner(), asked);
-        let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
+        let inbound = operations::inbound(request.into_inner(), read_message);
+        let answers = operations::serve(self.data_services.router.clone(), inbound, self.stop.clone());
         Ok(Response::new(Box::pin(
             answers.map_ok(|answers| ForwardResponse { answers }),
         )))
@@ -84,9 +84,9 @@ impl forward_service_server::ForwardService for ForwardService {
 
     async fn watch(&self, request: Request<ForwardWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
-        let malformed = || Status::invalid_argument("a watch that was handed on lacks what it should carry");
-        let came = Came {
-            forwarded: Forwarded {
+        let malformed = || Status::invalid_argument("a forwarded watch needs create and a valid epoch");
+        let forwarded_watch = ForwardedWatch {
+            forwarded: ForwardTarget {
                 group: GroupId::new(request.group),
                 epoch: Epoch::new(request.epoch).ok_or_else(malformed)?,
                 tenant: TenantNumber::new(request.tenant_number),
@@ -95,9 +95,9 @@ impl forward_service_server::ForwardService for ForwardService {
             at_home: request.at_home,
         };
         let messages = self
-            .serving
+            .data_services
             .watches
-            .watch(request.create.ok_or_else(malformed)?, Some(came));
+            .watch(request.create.ok_or_else(malformed)?, Some(forwarded_watch));
         let stopped = self.stop.clone().cancelled_owned();
         let messages = messages.map(|response| {
             Ok(ForwardWatchResponse {
@@ -122,8 +122,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_malformed_is_answered_and_holds_up_nobody() {
-        let (answers, mut answered) = Answers::channel();
+    async fn malformed_operation_is_answered_others_are_served() {
+        let (answers, mut answered) = ResponseSender::channel();
         let operation = |id, epoch| ForwardedOperation {
             operation: Some(Operation {
                 id,
@@ -137,10 +137,10 @@ mod tests {
             operations,
             cancel_ids: vec![],
         };
-        let asked = asked(message, &answers);
-        assert_eq!(asked.calls.len(), 1);
-        assert_eq!(asked.calls[0].operation.id, 2);
-        asked.refuse();
+        let inbound = read_message(message, &answers);
+        assert_eq!(inbound.calls.len(), 1);
+        assert_eq!(inbound.calls[0].operation.id, 2);
+        inbound.reject_all();
         let answer = answered.recv().await.unwrap();
         let Some(Response::Error(error)) = answer.response else {
             panic!("{answer:?}")

@@ -1,8 +1,8 @@
-//! `grpc.health.v1`: whether a service of this node can serve, answered from the checks of `/readyz` when somebody asks.
+//! `grpc.health.v1`: health of the services, from the checks of `/readyz`.
 //!
 //! # Invariants
 //!
-//! 1. Nothing runs while nobody asks: a watch looks again every [`LOOK_EVERY`], for as long as it is watched.
+//! 1. Nothing runs without a request: a watch looks again every [`POLL_INTERVAL`], for as long as it is watched.
 //! 2. Overall (the empty name) and every service of the client listener have one answer: a node serves all or nothing.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -19,8 +19,8 @@ use tonic_health::pb::{
 
 use crate::host::Host;
 
-/// Between two looks of a watch.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Interval between two checks of a watch.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The service.
 #[derive(Clone)]
@@ -31,18 +31,18 @@ pub(crate) struct HealthService {
 }
 
 impl HealthService {
-    /// Returns the service of a listener with these services; watches end when the token fires.
+    /// Returns the health service of a listener with these services; watches end when the token fires.
     pub(crate) fn new(host: Arc<Host>, names: &[&'static str], stop: CancellationToken) -> Self {
         let names = names.into();
         Self { host, names, stop }
     }
 
-    /// Returns how a service is, `None` if there is no such service.
+    /// Returns the status of a service, or `None` if there is no such service.
     fn status(&self, service: &str) -> Option<ServingStatus> {
         if !service.is_empty() && !self.names.contains(&service) {
             return None;
         }
-        Some(if self.host.ready.report().is_ready() {
+        Some(if self.host.readiness.report().is_ready() {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -50,40 +50,40 @@ impl HealthService {
     }
 }
 
-/// One watch.
-struct Watcher {
+/// A watch of one service's status.
+struct HealthWatcher {
     health: HealthService,
     service: String,
-    told: Option<ServingStatus>,
+    last_sent: Option<ServingStatus>,
 }
 
-impl Watcher {
-    /// Waits until there is something to tell; a node that stops tells that before it ends the watch.
+impl HealthWatcher {
+    /// Waits for a change of the status. A node that stops sends that before it ends the watch.
     async fn next(self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
         while !self.health.stop.is_cancelled() {
             let status = self
                 .health
                 .status(&self.service)
                 .unwrap_or(ServingStatus::ServiceUnknown);
-            if self.told != Some(status) {
-                return Some(self.tell(status));
+            if self.last_sent != Some(status) {
+                return Some(self.send(status));
             }
             tokio::select! {
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(POLL_INTERVAL) => {}
                 () = self.health.stop.cancelled() => {}
             }
         }
-        let is_told = self.told == Some(ServingStatus::NotServing);
-        (!is_told).then(|| self.tell(ServingStatus::NotServing))
+        let is_sent = self.last_sent == Some(ServingStatus::NotServing);
+        (!is_sent).then(|| self.send(ServingStatus::NotServing))
     }
 
-    fn tell(mut self, status: ServingStatus) -> (Result<HealthCheckResponse, Status>, Self) {
-        self.told = Some(status);
-        (Ok(answer(status)), self)
+    fn send(mut self, status: ServingStatus) -> (Result<HealthCheckResponse, Status>, Self) {
+        self.last_sent = Some(status);
+        (Ok(response(status)), self)
     }
 }
 
-fn answer(status: ServingStatus) -> HealthCheckResponse {
+fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
 
@@ -92,7 +92,7 @@ impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = &request.get_ref().service;
         match self.status(service) {
-            Some(status) => Ok(Response::new(answer(status))),
+            Some(status) => Ok(Response::new(response(status))),
             None => {
                 let names = self.names.join(", ");
                 let message = format!("service: there is no {service:?} here; ask for one of {names}, or for none");
@@ -104,11 +104,11 @@ impl Health for HealthService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let watcher = Watcher {
+        let watcher = HealthWatcher {
             health: self.clone(),
             service: request.into_inner().service,
-            told: None,
+            last_sent: None,
         };
-        Ok(Response::new(Box::pin(stream::unfold(watcher, Watcher::next))))
+        Ok(Response::new(Box::pin(stream::unfold(watcher, HealthWatcher::next))))
     }
 }

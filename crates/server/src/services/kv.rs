@@ -19,88 +19,88 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
-    Serving,
-    operations::{self, Asked},
+    DataServices,
+    operations::{self, InboundOperations},
     scan_stream, watch,
 };
-use crate::router::{Answers, Call, Reply, Router};
+use crate::router::{Call, Responder, ResponseSender, Router};
 
-/// How long an operation may take when its caller names no deadline.
+/// Deadline of an operation whose caller sets none.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
-/// The longest deadline; a later one is cut to it.
+/// Longest deadline; a later one is cut to it.
 const DEADLINE_MAX: Duration = Duration::from_secs(30);
-/// The metadata with which a unary caller asks not to be forwarded.
+/// Metadata by which a unary caller asks not to be forwarded.
 const ROUTING: &str = "x-stead-routing";
-/// The metadata in which a gRPC library counts its earlier attempts at a call; absent from the first one.
+/// Metadata in which a gRPC library counts its earlier attempts of a call; absent from the first one.
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct KvService {
-    serving: Serving,
+    data_services: DataServices,
     stop: CancellationToken,
 }
 
 impl KvService {
     /// Returns the service; streams end when the token fires.
-    pub(crate) fn new(serving: Serving, stop: CancellationToken) -> Self {
-        Self { serving, stop }
+    pub(crate) fn new(data_services: DataServices, stop: CancellationToken) -> Self {
+        Self { data_services, stop }
     }
 
     async fn call<T>(&self, request: Request<T>, wrap: fn(T) -> operation::Request) -> Result<AnswerResponse, Status> {
-        let deadline = Instant::now() + within(timeout(request.metadata()));
+        let deadline = Instant::now() + bounded_timeout(timeout(request.metadata()));
         let routing = routing(request.metadata())?;
-        let is_repeated = is_repeated(request.metadata());
+        let is_retry = is_library_retry(request.metadata());
         let operation = Operation {
             id: 0,
             deadline_ms: 0,
             routing: routing.into(),
             request: Some(wrap(request.into_inner())),
         };
-        operate(&self.serving.router, operation, deadline, is_repeated).await
+        serve_operation(&self.data_services.router, operation, deadline, is_retry).await
     }
 }
 
-/// Has one operation served, which a library may have sent before.
-pub(super) async fn operate(
+/// Serves one operation and waits for its response; `is_retry` if a gRPC library may have sent it before.
+pub(super) async fn serve_operation(
     router: &Arc<Router>,
     operation: Operation,
     deadline: Instant,
-    is_repeated: bool,
+    is_retry: bool,
 ) -> Result<AnswerResponse, Status> {
-    let (answers, mut answer) = Answers::channel();
+    let (answers, mut answer) = ResponseSender::channel();
     let call = Call {
         operation,
         deadline,
-        is_repeated,
+        is_retry,
         hops: 0,
         forwarded: None,
-        reply: Reply::new(0, answers),
+        responder: Responder::new(0, answers),
     };
     router.clone().dispatch(vec![call]).await;
     match answer.recv().await.and_then(|answer| answer.response) {
         Some(AnswerResponse::Error(error)) => Err(status::to_status(&status::from_operation_error(error))),
         Some(response) => Ok(response),
-        None => Err(unanswered()),
+        None => Err(missing_response()),
     }
 }
 
-pub(super) fn unanswered() -> Status {
+pub(super) fn missing_response() -> Status {
     status::to_status(&Error::new(
         ErrorKind::Internal,
         "the operation was not answered: this is a bug, please report it",
     ))
 }
 
-/// Returns how long an operation may take whose caller asked for this long.
-pub(crate) fn within(asked: Option<Duration>) -> Duration {
-    asked.unwrap_or(DEADLINE_DEFAULT).min(DEADLINE_MAX)
+/// Returns the requested timeout, bounded, or the default.
+pub(crate) fn bounded_timeout(requested: Option<Duration>) -> Duration {
+    requested.unwrap_or(DEADLINE_DEFAULT).min(DEADLINE_MAX)
 }
 
-/// Most digits of `grpc-timeout`, as gRPC has it.
+/// Most digits of `grpc-timeout`, as gRPC defines it.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// Reads `grpc-timeout`: up to eight digits and a unit.
+/// Parses `grpc-timeout`: up to eight digits and a unit.
 pub(super) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -130,31 +130,31 @@ pub(super) fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
     }
 }
 
-/// Tells whether a gRPC library says that it has sent a call before. What is no number counts as one: a write that happens
+/// Tells whether a gRPC library has sent a call before. A count that is no number means yes: a write that happens
 /// twice is worse than one that is refused.
-fn is_repeated(metadata: &MetadataMap) -> bool {
+fn is_library_retry(metadata: &MetadataMap) -> bool {
     metadata
         .get(PREVIOUS_ATTEMPTS)
         .is_some_and(|count| count.as_bytes() != b"0")
 }
 
-fn asked(message: PipelineRequest, answers: &Answers, is_repeated: bool) -> Asked {
+fn read_message(message: PipelineRequest, answers: &ResponseSender, is_retry: bool) -> InboundOperations {
     let now = Instant::now();
     let call = |operation: Operation| {
-        let asked = (operation.deadline_ms > 0).then(|| Duration::from_millis(operation.deadline_ms.into()));
-        let reply = Reply::new(operation.id, answers.clone());
+        let requested = (operation.deadline_ms > 0).then(|| Duration::from_millis(operation.deadline_ms.into()));
+        let responder = Responder::new(operation.id, answers.clone());
         Call {
             operation,
-            deadline: now + within(asked),
-            is_repeated,
+            deadline: now + bounded_timeout(requested),
+            is_retry,
             hops: 0,
             forwarded: None,
-            reply,
+            responder,
         }
     };
-    Asked {
+    InboundOperations {
         calls: message.operations.into_iter().map(call).collect(),
-        refused: Vec::new(),
+        rejected: Vec::new(),
         cancel_ids: message.cancel_ids,
     }
 }
@@ -163,42 +163,42 @@ fn asked(message: PipelineRequest, answers: &Answers, is_repeated: bool) -> Aske
 impl kv_service_server::KvService for KvService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let AnswerResponse::Get(response) = self.call(request, operation::Request::Get).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
     async fn batch_get(&self, request: Request<BatchGetRequest>) -> Result<Response<BatchGetResponse>, Status> {
         let AnswerResponse::BatchGet(response) = self.call(request, operation::Request::BatchGet).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let AnswerResponse::Put(response) = self.call(request, operation::Request::Put).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         let AnswerResponse::Delete(response) = self.call(request, operation::Request::Delete).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
     async fn increment(&self, request: Request<IncrementRequest>) -> Result<Response<IncrementResponse>, Status> {
         let AnswerResponse::Increment(response) = self.call(request, operation::Request::Increment).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let AnswerResponse::Append(response) = self.call(request, operation::Request::Append).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
@@ -208,41 +208,46 @@ impl kv_service_server::KvService for KvService {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let AnswerResponse::DeleteRange(response) = self.call(request, operation::Request::DeleteRange).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let AnswerResponse::Txn(response) = self.call(request, operation::Request::Txn).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
         let AnswerResponse::Scan(response) = self.call(request, operation::Request::Scan).await? else {
-            return Err(unanswered());
+            return Err(missing_response());
         };
         Ok(Response::new(response))
     }
 
-    type ScanStreamStream = scan_stream::Messages;
+    type ScanStreamStream = scan_stream::ResponseStream;
 
     async fn scan_stream(
         &self,
         request: Request<ScanStreamRequest>,
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
-        let until = timeout(request.metadata()).and_then(|asked| Instant::now().checked_add(asked));
+        let until = timeout(request.metadata()).and_then(|requested| Instant::now().checked_add(requested));
         let routing = routing(request.metadata())?;
-        let pages = scan_stream::Pages::new(self.serving.router.clone(), request.into_inner(), (until, routing));
+        let pages =
+            scan_stream::ScanPages::new(self.data_services.router.clone(), request.into_inner(), until, routing);
         Ok(Response::new(pages.into_stream(self.stop.clone())))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
-        let session = watch::Session::new(self.serving.watches.clone(), request.into_inner(), self.stop.clone());
+        let session = watch::WatchSession::new(
+            self.data_services.watches.clone(),
+            request.into_inner(),
+            self.stop.clone(),
+        );
         Ok(Response::new(Box::pin(session)))
     }
 
@@ -252,14 +257,14 @@ impl kv_service_server::KvService for KvService {
         &self,
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
-        // A library that repeats a stream sends again what it had sent on it.
-        let read: fn(PipelineRequest, &Answers) -> Asked = if is_repeated(request.metadata()) {
-            |message, answers| asked(message, answers, true)
+        // A library that retries a stream sends its messages again.
+        let read: fn(PipelineRequest, &ResponseSender) -> InboundOperations = if is_library_retry(request.metadata()) {
+            |message, answers| read_message(message, answers, true)
         } else {
-            |message, answers| asked(message, answers, false)
+            |message, answers| read_message(message, answers, false)
         };
         let inbound = operations::inbound(request.into_inner(), read);
-        let answers = operations::serve(self.serving.router.clone(), inbound, self.stop.clone());
+        let answers = operations::serve(self.data_services.router.clone(), inbound, self.stop.clone());
         Ok(Response::new(Box::pin(
             answers.map_ok(|answers| PipelineResponse { answers }),
         )))
@@ -271,18 +276,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_before_are_what_is_not_zero() {
+    fn library_retry_is_any_nonzero_attempt_count() {
         let read = |text: &'static str| {
             let mut metadata = MetadataMap::new();
             metadata.insert(PREVIOUS_ATTEMPTS, text.parse().unwrap());
-            is_repeated(&metadata)
+            is_library_retry(&metadata)
         };
-        assert!(!is_repeated(&MetadataMap::new()));
+        assert!(!is_library_retry(&MetadataMap::new()));
         assert_eq!(["0", "1", "4", "", "x"].map(read), [false, true, true, true, true]);
     }
 
     #[test]
-    fn a_timeout_has_at_most_eight_digits_and_a_unit() {
+    fn timeout_has_at_most_eight_digits_and_unit() {
         let read = |text: &'static str| {
             let mut metadata = MetadataMap::new();
             metadata.insert("grpc-timeout", text.parse().unwrap());

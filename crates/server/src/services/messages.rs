@@ -1,13 +1,13 @@
-//! Answers in messages that every reader takes.
+//! Splitting of answers into messages that every client can decode.
 
 use stead_api::{operation, proto::v1::Answer};
 
-/// A message is closed when its answers reach this many bytes; one answer has a little more than
-/// [`stead_types::limits::ANSWER_LEN_MAX`] at most, so that no message comes near what its reader refuses.
+/// Most bytes of a message's answers, except for a single larger one. One answer has little more than
+/// [`stead_types::limits::ANSWER_LEN_MAX`], so that no message comes near the limit of a client's decoder.
 const MESSAGE_LEN_MAX: usize = 1 << 20;
 
-/// Splits answers that are ready into messages.
-pub(super) fn messages(answers: Vec<Answer>) -> Vec<Vec<Answer>> {
+/// Splits answers into messages.
+pub(super) fn split_messages(answers: Vec<Answer>) -> Vec<Vec<Answer>> {
     let mut messages: Vec<Vec<Answer>> = vec![Vec::with_capacity(answers.len())];
     let mut len = 0;
     for answer in answers {
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn large_answers_go_alone_and_small_ones_together() {
+    fn split_messages_keeps_large_answers_alone() {
         let sizes = [
             10,
             20,
@@ -53,7 +53,7 @@ mod tests {
             MESSAGE_LEN_MAX / 2,
             MESSAGE_LEN_MAX / 3,
         ];
-        let messages = messages(sizes.map(answer).into());
+        let messages = split_messages(sizes.map(answer).into());
         let counts: Vec<usize> = messages.iter().map(Vec::len).collect();
         assert_eq!(counts, [2, 1, 1, 1, 2]);
     }

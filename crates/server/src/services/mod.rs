@@ -33,23 +33,23 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::{
     host::Host,
-    reply::{self, MESSAGE_DECODE_MAX},
+    response::{self, MESSAGE_DECODE_MAX},
     router::Router,
     supervisor::Spawner,
     watch::Watches,
 };
 
-/// What serves data.
+/// The handlers of data requests: router and watches.
 #[derive(Clone)]
-pub(crate) struct Serving {
-    /// Operations.
+pub(crate) struct DataServices {
+    /// Router of operations.
     pub(crate) router: Arc<Router>,
-    /// Watches.
+    /// Handler of watches.
     pub(crate) watches: Arc<Watches>,
 }
 
-impl Serving {
-    /// Returns what serves data on a node.
+impl DataServices {
+    /// Returns the data handlers of a node.
     pub(crate) fn new(host: &Arc<Host>, connect: Connect, spawner: &Spawner) -> Self {
         let router = Arc::new(Router::new(host.clone(), connect, spawner.clone()));
         let watches = Arc::new(Watches::new(router.clone(), spawner.clone()));
@@ -57,17 +57,17 @@ impl Serving {
     }
 }
 
-/// Services of the peer listener that come from below.
-pub(crate) struct Peers {
+/// Services of the peer listener that other crates supply.
+pub(crate) struct PeerServices {
     /// Raft messages.
     pub(crate) raft: stead_raft::Service,
     /// The feed.
     pub(crate) feed: stead_replication::Service,
 }
 
-/// What services and operators can call.
-pub(crate) fn client_router(host: &Arc<Host>, serving: &Serving, stop: &CancellationToken) -> HttpRouter {
-    let kv = KvServiceServer::new(kv::KvService::new(serving.clone(), stop.clone()))
+/// Returns the router of the client listener, for services and operators.
+pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop: &CancellationToken) -> HttpRouter {
+    let kv = KvServiceServer::new(kv::KvService::new(data_services.clone(), stop.clone()))
         .max_decoding_message_size(MESSAGE_DECODE_MAX)
         .max_encoding_message_size(MESSAGE_DECODE_MAX);
     let mut routes = Routes::builder();
@@ -90,22 +90,22 @@ pub(crate) fn client_router(host: &Arc<Host>, serving: &Serving, stop: &Cancella
     routes.add_service(HealthServer::new(health));
     add_reflection(&mut routes);
     let router = routes.routes().into_axum_router();
-    router.layer(map_response(in_our_words))
+    router.layer(map_response(rewrite_message_too_long))
 }
 
-/// tonic refuses a message beyond its reader's limit by itself. Other refusals are not read again here.
-async fn in_our_words(response: Response) -> Response {
+/// Rewrites tonic's own refusal of a message beyond the decoder's limit. Other statuses are not decoded here.
+async fn rewrite_message_too_long(response: Response) -> Response {
     let code = response.headers().get(Status::GRPC_STATUS);
     if code.is_none_or(|code| Code::from_bytes(code.as_bytes()) != Code::OutOfRange) {
         return response;
     }
     match Status::from_header_map(response.headers()) {
-        Some(status) => reply::too_long(status).into_http(),
+        Some(status) => response::message_too_long(status).into_http(),
         None => response,
     }
 }
 
-/// The services of the client listener, by the names that health checks ask for.
+/// Names of the client listener's services, for health checks.
 const CLIENT_SERVICES: &[&str] = &[
     KvServiceServer::<kv::KvService>::NAME,
     DirectoryServiceServer::<directory::DirectoryService>::NAME,
@@ -116,7 +116,7 @@ const CLIENT_SERVICES: &[&str] = &[
     AuditServiceServer::<admin::audit::AuditService>::NAME,
 ];
 
-/// Reflection in both versions: stock tools still ask for the older one.
+/// Adds reflection in both versions: common tools still use the older one.
 fn add_reflection(routes: &mut tonic::service::RoutesBuilder) {
     let builder = || {
         tonic_reflection::server::Builder::configure()
@@ -128,9 +128,14 @@ fn add_reflection(routes: &mut tonic::service::RoutesBuilder) {
     }
 }
 
-/// What other nodes can call.
-pub(crate) fn peer_router(host: &Arc<Host>, serving: &Serving, peers: Peers, stop: &CancellationToken) -> HttpRouter {
-    let forward = ForwardServiceServer::new(forward::ForwardService::new(serving.clone(), stop.clone()))
+/// Returns the router of the peer listener, for other nodes.
+pub(crate) fn peer_router(
+    host: &Arc<Host>,
+    data_services: &DataServices,
+    peers: PeerServices,
+    stop: &CancellationToken,
+) -> HttpRouter {
+    let forward = ForwardServiceServer::new(forward::ForwardService::new(data_services.clone(), stop.clone()))
         .max_decoding_message_size(MESSAGE_DECODE_MAX)
         .max_encoding_message_size(MESSAGE_DECODE_MAX);
     let directory = directory_peer::DirectoryPeerService::new(host.directory.clone(), stop.clone());

@@ -1,14 +1,14 @@
-//! A stream of operations and their answers, as services and other nodes send it.
+//! Streams of operations and their answers, from services and from other nodes.
 //!
-//! The stream is driven by whoever reads its answers, without a task of its own: what became ready while a message was
-//! being sent is the next message, and a caller who stops reading stops being read.
+//! The stream has no task of its own; reading its answers drives it. Answers that become ready while a message is
+//! being sent go into the next one, and a caller who stops reading stops being read: backpressure.
 //!
 //! # Invariants
 //!
 //! 1. At most [`STREAM_OPERATIONS_MAX`] operations (and one message more) of a stream are in flight; further messages
 //!    wait in the connection.
-//! 2. Every operation is answered once, in any order; one that was cancelled too. Those of a message that cannot be read
-//!    are not: the stream ends behind the others' answers, and says why.
+//! 2. Every operation is answered once, in any order; one that was cancelled too. Those of a message that cannot be
+//!    decoded are not: the stream ends behind the others' answers, with an error.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -23,83 +23,85 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::messages::messages;
+use super::messages::split_messages;
 use crate::{
-    reply,
-    router::{Answers, Call, Reply, Router, STREAM_OPERATIONS_MAX},
+    response,
+    router::{Call, Responder, ResponseSender, Router, STREAM_OPERATIONS_MAX},
 };
 
 /// Most answers of a message.
 const MESSAGE_ANSWERS_MAX: usize = 512;
 
-/// What one inbound message asks for.
+/// Operations and cancellations of one inbound message.
 #[derive(Default)]
-pub(crate) struct Asked {
-    /// To be done.
+pub(crate) struct InboundOperations {
+    /// Calls to serve.
     pub(crate) calls: Vec<Call>,
-    /// Not to be done, and why.
-    pub(crate) refused: Vec<(Reply, Error)>,
-    /// Operations of this or an earlier message for which nobody waits any more.
+    /// Calls to reject, with their errors.
+    pub(crate) rejected: Vec<(Responder, Error)>,
+    /// Ids of operations, of this or an earlier message, that were cancelled.
     pub(crate) cancel_ids: Vec<u64>,
 }
 
-impl Asked {
-    /// Answers what is not to be done, and returns how many there were.
-    pub(super) fn refuse(self) -> usize {
-        let count = self.refused.len();
-        for (reply, error) in self.refused {
-            reply.send(reply::error(&error));
+impl InboundOperations {
+    /// Answers the rejected calls, and returns their number.
+    pub(super) fn reject_all(self) -> usize {
+        let count = self.rejected.len();
+        for (responder, error) in self.rejected {
+            responder.send(response::error_answer(&error));
         }
         count
     }
 }
 
-/// The inbound messages; each is read with where its answers go.
-pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Result<Read, Status>> + Send>>;
-type Read = Box<dyn FnOnce(&Answers) -> Asked + Send>;
+/// Stream of inbound messages, each with a function that turns it into calls.
+pub(crate) type Inbound = Pin<Box<dyn Stream<Item = Result<MessageReader, Status>> + Send>>;
+type MessageReader = Box<dyn FnOnce(&ResponseSender) -> InboundOperations + Send>;
 
-/// Returns the messages of a stream; `asked` reads one message.
-pub(crate) fn inbound<M: Send + 'static>(messages: Streaming<M>, asked: fn(M, &Answers) -> Asked) -> Inbound {
-    let read = move |message| -> Read { Box::new(move |answers| asked(message, answers)) };
+/// Returns the inbound messages of a stream; `read_message` decodes one.
+pub(crate) fn inbound<M: Send + 'static>(
+    messages: Streaming<M>,
+    read_message: fn(M, &ResponseSender) -> InboundOperations,
+) -> Inbound {
+    let read = move |message| -> MessageReader { Box::new(move |answers| read_message(message, answers)) };
     Box::pin(messages.map(move |message| message.map(read)))
 }
 
-struct Session {
+struct OperationStream {
     router: Arc<Router>,
     inbound: Option<Inbound>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
-    answers: (Answers, mpsc::UnboundedReceiver<Answer>),
+    answers: (ResponseSender, mpsc::UnboundedReceiver<Answer>),
     in_flight: usize,
-    /// Why nothing more can be read.
-    broken: Option<Status>,
+    /// The error that ended the inbound stream.
+    inbound_error: Option<Status>,
     stop: CancellationToken,
 }
 
-/// Returns the answers to the operations of a stream, as messages; it ends when the last of them is answered, and when the token
-/// fires, with the operations that it has taken answered.
+/// Returns the answers to a stream of operations, as messages. It ends when the last operation is answered; when the
+/// token fires it reads no more and answers what it has read.
 pub(crate) fn serve(
     router: Arc<Router>,
     inbound: Inbound,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<Vec<Answer>, Status>> {
-    let session = Session {
+    let stream_state = OperationStream {
         router,
         inbound: Some(inbound),
         running: FuturesUnordered::new(),
-        answers: Answers::channel(),
+        answers: ResponseSender::channel(),
         in_flight: 0,
-        broken: None,
+        inbound_error: None,
         stop,
     };
-    let answers = stream::unfold(
-        session,
-        |mut session| async move { Some((session.next().await?, session)) },
-    );
-    let split = answers.map_ok(|answers| stream::iter(messages(answers).into_iter().map(Ok)));
+    let answers = stream::unfold(stream_state, |mut stream_state| async move {
+        Some((stream_state.next().await?, stream_state))
+    });
+    let split = answers.map_ok(|answers| stream::iter(split_messages(answers).into_iter().map(Ok)));
     split.try_flatten()
 }
 
-impl Session {
+impl OperationStream {
     async fn next(&mut self) -> Option<Result<Vec<Answer>, Status>> {
         let mut answers = Vec::new();
         while self.inbound.is_some() || self.in_flight > 0 {
@@ -122,27 +124,30 @@ impl Session {
                     return Some(Ok(answers));
                 }
                 message = inbound => match message {
-                    Some(Ok(read)) => self.take(read),
+                    Some(Ok(read)) => self.accept(read),
                     Some(Err(status)) => {
-                        self.router.host().peer_alarms.note(&status);
+                        self.router.host().peer_alarms.record_status(&status);
                         self.inbound = None;
-                        self.broken = Some(reply::too_long(status));
+                        self.inbound_error = Some(response::message_too_long(status));
                     }
                     None => self.inbound = None,
                 },
                 () = self.stop.cancelled(), if taking => self.inbound = None,
             }
         }
-        self.broken.take().map(Err)
+        self.inbound_error.take().map(Err)
     }
 
-    fn take(&mut self, read: Read) {
-        let mut asked = read(&self.answers.0);
-        let (calls, cancel_ids) = (std::mem::take(&mut asked.calls), std::mem::take(&mut asked.cancel_ids));
-        self.in_flight += asked.refuse();
+    fn accept(&mut self, read: MessageReader) {
+        let mut operations = read(&self.answers.0);
+        let (calls, cancel_ids) = (
+            std::mem::take(&mut operations.calls),
+            std::mem::take(&mut operations.cancel_ids),
+        );
+        self.in_flight += operations.reject_all();
         if !cancel_ids.is_empty() {
             self.answers.0.cancel(cancel_ids);
-            self.router.cancelled();
+            self.router.notify_cancelled();
         }
         if !calls.is_empty() {
             self.in_flight += calls.len();

@@ -1,4 +1,4 @@
-//! `KvService.ScanStream`: a scan whose pages follow each other as fast as the caller reads.
+//! `KvService.ScanStream`: a scan whose pages are sent as fast as the caller reads.
 //!
 //! # Invariants
 //!
@@ -26,30 +26,31 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::kv::{operate, unanswered, within};
+use super::kv::{bounded_timeout, missing_response, serve_operation};
 use crate::router::Router;
 
-/// What the service answers with.
-pub(crate) type Messages = Pin<Box<dyn Stream<Item = Result<ScanStreamResponse, Status>> + Send>>;
+/// Response stream of the service.
+pub(crate) type ResponseStream = Pin<Box<dyn Stream<Item = Result<ScanStreamResponse, Status>> + Send>>;
 
-/// The pages of one scan.
-pub(crate) struct Pages {
+/// Pages of one scan.
+pub(crate) struct ScanPages {
     router: Arc<Router>,
     routing: Routing,
-    /// When the caller stops waiting, if it said so.
+    /// The caller's deadline, if it set one.
     until: Option<Instant>,
-    /// Asks for the next page; `None` behind the last.
+    /// Request of the next page; `None` after the last one.
     next: Option<ScanRequest>,
-    /// Keys that may still be sent.
+    /// Number of keys that may still be sent.
     left: u64,
 }
 
-impl Pages {
-    /// Returns the pages that a request asks for.
+impl ScanPages {
+    /// Returns the pages of a request.
     pub(crate) fn new(
         router: Arc<Router>,
         request: ScanStreamRequest,
-        (until, routing): (Option<Instant>, Routing),
+        until: Option<Instant>,
+        routing: Routing,
     ) -> Self {
         let limit = request.limit;
         let first = ScanRequest {
@@ -72,8 +73,8 @@ impl Pages {
         }
     }
 
-    /// Returns the messages; they end when the token fires, with an error that says so.
-    pub(crate) fn into_stream(self, stop: CancellationToken) -> Messages {
+    /// Returns the messages; they end with an error when the token fires.
+    pub(crate) fn into_stream(self, stop: CancellationToken) -> ResponseStream {
         let pages: BoxStream<'_, _> = Box::pin(stream::unfold(self, |mut pages| async move {
             let page = pages.next().await?;
             Some((page, pages))
@@ -101,7 +102,7 @@ impl Pages {
         request.page_size = self.left.min(PAGE_KEYS_STREAMED.into()) as i32;
         match self.page(request.clone()).await {
             Ok(page) => {
-                self.go_on(request, &page);
+                self.prepare_next(request, &page);
                 self.left = self.left.saturating_sub(page.items.len() as u64);
                 Some(Ok(ScanStreamResponse {
                     header: page.header,
@@ -113,7 +114,7 @@ impl Pages {
     }
 
     async fn page(&self, request: ScanRequest) -> Result<ScanResponse, Status> {
-        let page_by = Instant::now() + within(None);
+        let page_by = Instant::now() + bounded_timeout(None);
         let operation = Operation {
             id: 0,
             deadline_ms: 0,
@@ -121,14 +122,14 @@ impl Pages {
             request: Some(operation::Request::Scan(request)),
         };
         let deadline = self.until.map_or(page_by, |until| until.min(page_by));
-        let Response::Scan(page) = operate(&self.router, operation, deadline, false).await? else {
-            return Err(unanswered());
+        let Response::Scan(page) = serve_operation(&self.router, operation, deadline, false).await? else {
+            return Err(missing_response());
         };
         Ok(page)
     }
 
-    /// Asks for the page behind this one: any replica that has come as far as the first one's can serve it.
-    fn go_on(&mut self, mut request: ScanRequest, page: &ScanResponse) {
+    /// Prepares the request of the next page, which any replica can serve that has reached the first page's revision.
+    fn prepare_next(&mut self, mut request: ScanRequest, page: &ScanResponse) {
         if page.next_page_token.is_empty() {
             return;
         }

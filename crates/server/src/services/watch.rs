@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. What comes is sent as it is read, and nothing is kept for a slow reader: the next request is read only when the
-//!    refusal of the one before, if there was one, is on its way.
+//! 1. Messages are sent as they are read, and nothing is kept for a slow reader: the next request is read only when
+//!    the refusal of the one before, if there was one, is on its way.
 //! 2. Refusals come in the order of their requests.
 
 use std::{
@@ -29,55 +29,55 @@ use crate::watch::{Messages, Watches, ended};
 /// Most watches of one stream.
 const WATCHES_MAX: usize = 1_000;
 
-/// The watches of one stream, as their messages come.
-pub(crate) struct Session {
-    begin: Box<dyn Fn(WatchCreate) -> Messages + Send>,
+/// The watches of one stream, merged into one stream of messages.
+pub(crate) struct WatchSession {
+    start_watch: Box<dyn Fn(WatchCreate) -> Messages + Send>,
     inbound: Option<BoxStream<'static, Result<WatchRequest, Status>>>,
-    running: SelectAll<Running>,
-    /// Fires when a watch is cancelled.
+    running: SelectAll<RunningWatch>,
+    /// Tokens that cancel the watches, by id.
     cancels: BTreeMap<u64, CancellationToken>,
-    /// What is to be said before anything else.
-    refusal: Option<WatchResponse>,
+    /// A refusal to send before anything else.
+    pending_refusal: Option<WatchResponse>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     is_stopping: bool,
 }
 
 /// One watch, until it is cancelled.
-struct Running {
+struct RunningWatch {
     messages: Option<Messages>,
     id: u64,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Session {
-    /// Returns the messages of all watches that the stream asks for; they end when the token fires.
+impl WatchSession {
+    /// Returns the messages of all watches of a stream; they end when the token fires.
     pub(crate) fn new(watches: Arc<Watches>, inbound: Streaming<WatchRequest>, stop: CancellationToken) -> Self {
-        let begin = move |create| watches.watch(create, None);
-        Self::of(Box::new(begin), inbound.boxed(), stop)
+        let start_watch = move |create| watches.watch(create, None);
+        Self::of(Box::new(start_watch), inbound.boxed(), stop)
     }
 
     fn of(
-        begin: Box<dyn Fn(WatchCreate) -> Messages + Send>,
+        start_watch: Box<dyn Fn(WatchCreate) -> Messages + Send>,
         inbound: BoxStream<'static, Result<WatchRequest, Status>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
-            begin,
+            start_watch,
             inbound: Some(inbound),
             running: SelectAll::new(),
             cancels: BTreeMap::new(),
-            refusal: None,
+            pending_refusal: None,
             stop: Box::pin(stop.cancelled_owned()),
             is_stopping: false,
         }
     }
 
-    fn asked(&mut self, request: WatchRequest) {
+    fn handle_request(&mut self, request: WatchRequest) {
         match request.request {
             Some(Request::Create(create)) => {
                 let id = create.id;
                 if let Err(error) = self.create(create) {
-                    self.refusal = Some(ended(id, Some(&error)));
+                    self.pending_refusal = Some(ended(id, Some(&error)));
                 }
             }
             Some(Request::Cancel(cancel)) => {
@@ -87,7 +87,7 @@ impl Session {
             }
             None => {
                 let error = Error::invalid("request", "request: one of create and cancel is needed");
-                self.refusal = Some(ended(0, Some(&error)));
+                self.pending_refusal = Some(ended(0, Some(&error)));
             }
         }
     }
@@ -108,8 +108,8 @@ impl Session {
         }
         let token = CancellationToken::new();
         self.cancels.insert(id, token.clone());
-        self.running.push(Running {
-            messages: Some((self.begin)(create)),
+        self.running.push(RunningWatch {
+            messages: Some((self.start_watch)(create)),
             id,
             cancelled: Box::pin(token.cancelled_owned()),
         });
@@ -117,12 +117,12 @@ impl Session {
     }
 
     fn poll_inbound(&mut self, context: &mut Context<'_>) {
-        while self.refusal.is_none()
+        while self.pending_refusal.is_none()
             && let Some(inbound) = &mut self.inbound
         {
             match inbound.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(request))) => self.asked(request),
-                // A caller that says no more may still listen.
+                Poll::Ready(Some(Ok(request))) => self.handle_request(request),
+                // A caller that has closed its side may still read.
                 Poll::Ready(Some(Err(_)) | None) => self.inbound = None,
                 Poll::Pending => return,
             }
@@ -130,7 +130,7 @@ impl Session {
     }
 }
 
-impl Stream for Session {
+impl Stream for WatchSession {
     type Item = Result<WatchResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -146,7 +146,7 @@ impl Stream for Session {
             return Poll::Ready(Some(Err(stead_api::status::to_status(&error))));
         }
         self.poll_inbound(context);
-        if let Some(message) = self.refusal.take() {
+        if let Some(message) = self.pending_refusal.take() {
             return Poll::Ready(Some(Ok(message)));
         }
         match self.running.poll_next_unpin(context) {
@@ -162,7 +162,7 @@ impl Stream for Session {
     }
 }
 
-impl Stream for Running {
+impl Stream for RunningWatch {
     type Item = WatchResponse;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -184,10 +184,10 @@ mod tests {
 
     use super::*;
 
-    fn session(requests: impl Stream<Item = Request> + Send + 'static) -> Session {
+    fn session(requests: impl Stream<Item = Request> + Send + 'static) -> WatchSession {
         let requests = requests.map(|request| Ok(WatchRequest { request: Some(request) }));
         let quiet = |_| stream::pending().boxed();
-        Session::of(Box::new(quiet), requests.boxed(), CancellationToken::new())
+        WatchSession::of(Box::new(quiet), requests.boxed(), CancellationToken::new())
     }
 
     fn create(id: u64) -> Request {
@@ -197,7 +197,7 @@ mod tests {
         })
     }
 
-    async fn said(session: &mut Session) -> (u64, Option<ErrorKind>) {
+    async fn next_ended(session: &mut WatchSession) -> (u64, Option<ErrorKind>) {
         let message = session.next().await.unwrap().unwrap();
         let Some(Response::Ended(ended)) = message.response else {
             panic!("{message:?}");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_read_when_the_refusal_before_it_was_taken() {
+    async fn session_reads_next_request_after_refusal_is_sent() {
         // Invariant 1.
         let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = read.clone();
@@ -217,14 +217,15 @@ mod tests {
         });
         let mut session = session(requests);
         for refused in 1..10 {
-            assert_eq!(said(&mut session).await.0, 1);
+            assert_eq!(next_ended(&mut session).await.0, 1);
             let read = read.load(std::sync::atomic::Ordering::Relaxed);
             assert_eq!(read, refused + 1, "the first one runs, the others are refused");
         }
     }
 
+    /// A request with an id in use is refused, in the order of requests, and the watch with that id goes on.
     #[tokio::test]
-    async fn refusals_come_in_order_and_a_watch_whose_id_is_asked_for_again_goes_on() {
+    async fn session_duplicate_id_is_refused_in_order() {
         // Invariant 2.
         let cancel = Request::Cancel(WatchCancel { id: 3 });
         let requests = [create(3), create(4), create(4), create(3), cancel];
@@ -232,9 +233,9 @@ mod tests {
         let taken = Some(ErrorKind::Invalid {
             field: "create.id".into(),
         });
-        assert_eq!(said(&mut session).await, (4, taken.clone()));
-        assert_eq!(said(&mut session).await, (3, taken));
-        assert_eq!(said(&mut session).await, (3, None), "the cancelled one");
+        assert_eq!(next_ended(&mut session).await, (4, taken.clone()));
+        assert_eq!(next_ended(&mut session).await, (3, taken));
+        assert_eq!(next_ended(&mut session).await, (3, None), "the cancelled one");
         assert!(session.next().now_or_never().is_none(), "4 goes on");
     }
 }

@@ -1,10 +1,10 @@
-//! A change as the tests of watches make it.
+//! Fixture of changes for the tests of watches.
 
 use bytes::Bytes;
 use stead_state::rows::change::{Cause, Change, Value};
 use stead_types::TenantTime;
 
-/// Returns a put of so many bytes, or without a length a delete.
+/// Returns a put of a value with this length, or a delete without one.
 pub(super) fn change(revision: &str, key: impl Into<Bytes>, len: Option<usize>) -> Change {
     Change {
         revision: revision.parse().unwrap(),

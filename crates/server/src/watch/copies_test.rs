@@ -1,24 +1,27 @@
-//! Where copies of all kinds let watches begin and go on.
+//! Tests of where copies in all states let watches start and continue.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use stead_api::proto::v1::{self, WatchCreate};
 use stead_state::{
-    codec::frame,
-    directory::{Followers, State, Tenant},
+    codec::encode_entry,
+    directory::{Followers, Tenant, TenantState},
     lineage::Lineage,
     rows::change::Change,
     shard::{
-        command::{Attach, BeginAttach, Create, Data, DataHead, Effect, Floor, Follow, Operation, Records, Write},
+        command::{
+            Attach, BeginAttach, Create, Data, DataHeader, Effect, FeedRecords, Follow, Operation, RetentionFloor,
+            Write,
+        },
         digest::Digests,
-        record::{AttachNumber, OnLeaseLoss},
+        record::{AttachNumber, LeaseLossPolicy},
     },
 };
 use stead_store::{
     background::Background,
     engine::memory::Disk,
-    machine::{Committed, Machine, Payload},
+    machine::{CommittedEntry, Machine, Payload},
     shard::ShardMachine,
 };
 use stead_types::{
@@ -26,10 +29,10 @@ use stead_types::{
 };
 
 use super::{
-    ask::{self, Ask},
-    begin::{Reach, begin},
     change_fixture,
-    watcher::of_copy,
+    spec::{self, WatchSpec},
+    start::{StartCheck, check_start},
+    watcher::read_copy,
 };
 
 const TENANT: TenantNumber = TenantNumber::new(7);
@@ -42,47 +45,49 @@ impl Copy {
         let background = Arc::new(Background::inline());
         let machine = ShardMachine::open(Disk::default().open(), background, GroupId::new(group)).unwrap();
         for (index, command) in (1..).zip(commands) {
-            let entry = Committed {
+            let entry = CommittedEntry {
                 index,
                 log_id: Bytes::new(),
-                payload: Payload::Commands(frame(1_000, std::slice::from_ref(command))),
+                payload: Payload::Commands(encode_entry(1_000, std::slice::from_ref(command))),
             };
             machine.apply(vec![entry]).unwrap();
         }
         Self(machine)
     }
 
-    /// A follower that was fed three changes; `floor` and `digests` are what its home says of its own copy.
+    /// Returns a follower that was fed three changes; `floor` and `digests` are those of its home's copy.
     fn fed(floor: &str, digests: Option<Digests>) -> Self {
         let data = Data {
-            head: DataHead {
+            head: DataHeader {
                 tenant: TENANT,
                 home: HOME,
                 epoch: Epoch::FIRST,
                 version: version(),
                 attach: AttachNumber(1),
             },
-            records: Records {
+            records: FeedRecords {
                 changes: (1..=3).map(change).collect(),
                 digests,
-                floor: revision(floor),
+                retention_floor: revision(floor),
             },
         };
         Self::of(2, &[follow(), begin_attach(), attach(), data.encode()])
     }
 
-    fn begin(&self, after: Option<&str>) -> Result<Reach, Error> {
+    fn begin(&self, after: Option<&str>) -> Result<StartCheck, Error> {
         self.begin_at(&tenant(), after)
     }
 
-    fn begin_at(&self, tenant: &Tenant, after: Option<&str>) -> Result<Reach, Error> {
-        let reach = self.0.read(|view| begin(view.reading(TENANT), tenant, &ask(after)));
+    fn begin_at(&self, tenant: &Tenant, after: Option<&str>) -> Result<StartCheck, Error> {
+        let reach = self
+            .0
+            .read(|view| check_start(view.reading(TENANT), tenant, &spec(after)));
         reach.unwrap()
     }
 
-    fn goes_on(&self, after: &str) -> Result<usize, ErrorKind> {
-        let changes = |view: stead_store::shard::View<'_>| {
-            of_copy(view.reading(TENANT), |reading| {
+    fn changes_after(&self, after: &str) -> Result<usize, ErrorKind> {
+        let changes = |view: stead_store::shard::ReadView<'_>| {
+            read_copy(view.reading(TENANT), |reading| {
                 Ok(reading.changes(revision(after), Sequence::MAX, 1)?.changes.len())
             })
         };
@@ -90,9 +95,9 @@ impl Copy {
     }
 }
 
-fn ask(after: Option<&str>) -> Ask {
+fn spec(after: Option<&str>) -> WatchSpec {
     let from = |after| stead_api::convert::id::from_revision(revision(after));
-    ask::parse(&WatchCreate {
+    spec::parse(&WatchCreate {
         tenant: "acme".into(),
         from: after.map(|after| v1::watch_create::From::AfterRevision(from(after))),
         ..WatchCreate::default()
@@ -115,7 +120,7 @@ fn version() -> DirectoryVersion {
     }
 }
 
-/// The tenant as the directory has it.
+/// Returns the tenant as in the directory.
 fn tenant() -> Tenant {
     Tenant {
         number: TENANT,
@@ -124,7 +129,7 @@ fn tenant() -> Tenant {
         epoch: Epoch::FIRST,
         fence_epoch: Epoch::NONE,
         op: 0,
-        state: State::Active,
+        state: TenantState::Active,
         durability: Durability::Region,
         followers: Followers::AllAdmitted,
         residency: Box::new([]),
@@ -178,7 +183,7 @@ fn home(written: usize) -> Vec<Bytes> {
     let create = Create {
         tenant: TENANT,
         version: version(),
-        policy: OnLeaseLoss::Stop,
+        policy: LeaseLossPolicy::Stop,
     };
     let put = |number: usize| {
         let operation = Operation::new(format!("key {number}"), Effect::put("x"));
@@ -187,54 +192,66 @@ fn home(written: usize) -> Vec<Bytes> {
     std::iter::once(create.encode()).chain((1..=written).map(put)).collect()
 }
 
+/// History that a copy lacks sends the watch to the home and does not end it.
 #[test]
-fn what_a_copy_lacks_sends_a_watch_home_and_does_not_end_it() {
+fn watch_start_missing_at_copy_goes_to_home() {
     // Invariant 4.
-    let later = |is_there| Ok(Reach::NotYet { is_there });
+    let later = |has_copy| Ok(StartCheck::NotReached { has_copy });
     assert_eq!(Copy::of(2, &[]).begin(None), later(false), "not made yet");
     assert_eq!(Copy::of(2, &[follow()]).begin(None), later(false), "a seed under way");
     let attached = Copy::of(2, &[follow(), begin_attach(), attach()]);
-    assert_eq!(attached.begin(None), Ok(Reach::At(Revision::ZERO)), "empty as its home");
+    assert_eq!(
+        attached.begin(None),
+        Ok(StartCheck::Ready(Revision::ZERO)),
+        "empty as its home"
+    );
 
     let fed = Copy::fed("0.0", None);
-    assert_eq!(fed.begin(None), Ok(Reach::At(revision("1.3"))));
-    assert_eq!(fed.begin(Some("1.1")), Ok(Reach::At(revision("1.1"))));
+    assert_eq!(fed.begin(None), Ok(StartCheck::Ready(revision("1.3"))));
+    assert_eq!(fed.begin(Some("1.1")), Ok(StartCheck::Ready(revision("1.1"))));
     assert_eq!(fed.begin(Some("1.4")), later(true));
     let seeded = Copy::fed("1.2", None);
-    assert_eq!(seeded.begin(Some("1.2")), Ok(Reach::At(revision("1.2"))));
-    assert_eq!(seeded.begin(Some("1.1")), Ok(Reach::AtHome));
+    assert_eq!(seeded.begin(Some("1.2")), Ok(StartCheck::Ready(revision("1.2"))));
+    assert_eq!(seeded.begin(Some("1.1")), Ok(StartCheck::HomeOnly));
     let suspect = Copy::fed("0.0", Some(Digests::default()));
-    assert_eq!(suspect.begin(None), Ok(Reach::AtHome));
+    assert_eq!(suspect.begin(None), Ok(StartCheck::HomeOnly));
 }
 
 #[test]
-fn watch_start_is_held_against_the_views_lineage() {
-    // The directory has recorded a promotion that this copy has not heard of.
+fn watch_start_is_checked_against_view_lineage() {
+    // The directory has recorded a promotion that this copy has not received.
     let mut promoted = tenant();
     promoted.epoch = Epoch::new(3).unwrap();
-    promoted.lineage.promoted_to(promoted.epoch, Sequence::new(2).unwrap());
+    promoted
+        .lineage
+        .record_promotion(promoted.epoch, Sequence::new(2).unwrap());
     let copy = Copy::fed("0.0", None);
     let cut = copy.begin_at(&promoted, Some("1.3")).unwrap_err().kind;
     assert!(matches!(cut, ErrorKind::Forked { .. }), "{cut:?}");
     assert_eq!(
         copy.begin_at(&promoted, Some("1.2")),
-        Ok(Reach::AtHome),
+        Ok(StartCheck::HomeOnly),
         "it shows nothing"
     );
-    assert_eq!(copy.begin_at(&promoted, None), Ok(Reach::AtHome));
+    assert_eq!(copy.begin_at(&promoted, None), Ok(StartCheck::HomeOnly));
     promoted.lineage = Lineage::starting(Epoch::FIRST);
-    promoted.lineage.promoted_to(promoted.epoch, Sequence::new(3).unwrap());
-    assert_eq!(copy.begin_at(&promoted, Some("1.2")), Ok(Reach::At(revision("1.2"))));
+    promoted
+        .lineage
+        .record_promotion(promoted.epoch, Sequence::new(3).unwrap());
+    assert_eq!(
+        copy.begin_at(&promoted, Some("1.2")),
+        Ok(StartCheck::Ready(revision("1.2")))
+    );
 }
 
 #[test]
-fn what_the_home_lacks_is_gone() {
+fn watch_start_missing_at_home_is_compacted() {
     let mut commands = home(3);
     let all = Copy::of(1, &commands);
-    assert_eq!(all.begin(Some("1.1")), Ok(Reach::At(revision("1.1"))));
-    assert_eq!(all.begin(Some("1.4")), Ok(Reach::NotYet { is_there: true }));
+    assert_eq!(all.begin(Some("1.1")), Ok(StartCheck::Ready(revision("1.1"))));
+    assert_eq!(all.begin(Some("1.4")), Ok(StartCheck::NotReached { has_copy: true }));
     commands.push(
-        Floor {
+        RetentionFloor {
             index: 3,
             tenants: vec![],
         }
@@ -245,20 +262,24 @@ fn what_the_home_lacks_is_gone() {
         oldest: revision("1.2"),
     };
     assert_eq!(some.begin(Some("1.1")).unwrap_err().kind, compacted);
-    assert_eq!(some.goes_on("1.1"), Err(compacted));
-    assert_eq!(some.goes_on("1.2"), Ok(1));
+    assert_eq!(some.changes_after("1.1"), Err(compacted));
+    assert_eq!(some.changes_after("1.2"), Ok(1));
     let cut = some.begin(Some("0.1")).unwrap_err().kind;
     assert!(matches!(cut, ErrorKind::Forked { .. }), "{cut:?}");
 }
 
+/// A copy that is replaced by one with less history ends the watch with an error that asks to resume.
 #[test]
-fn a_watch_whose_copy_is_replaced_by_one_with_less_history_is_resumed() {
+fn watch_of_replaced_copy_asks_for_resume() {
     // Invariant 4.
-    assert_eq!(Copy::fed("0.0", None).goes_on("1.2"), Ok(1));
-    assert_eq!(Copy::fed("1.3", None).goes_on("1.2"), Err(ErrorKind::TenantMoving));
+    assert_eq!(Copy::fed("0.0", None).changes_after("1.2"), Ok(1));
     assert_eq!(
-        Copy::of(2, &[follow(), begin_attach(), attach()]).goes_on("1.2"),
+        Copy::fed("1.3", None).changes_after("1.2"),
         Err(ErrorKind::TenantMoving)
     );
-    assert_eq!(Copy::of(2, &[]).goes_on("1.2"), Err(ErrorKind::TenantMoving));
+    assert_eq!(
+        Copy::of(2, &[follow(), begin_attach(), attach()]).changes_after("1.2"),
+        Err(ErrorKind::TenantMoving)
+    );
+    assert_eq!(Copy::of(2, &[]).changes_after("1.2"), Err(ErrorKind::TenantMoving));
 }

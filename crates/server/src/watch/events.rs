@@ -1,77 +1,80 @@
-//! Changes as events.
+//! Conversion of changes into event messages.
 
 use stead_api::proto::v1::{Event, EventType, KeyValue, WatchEvents};
-use stead_state::{rows::change::Change, shard::answer::Version};
+use stead_state::{rows::change::Change, shard::apply_result::Version};
 use stead_types::Revision;
 
-use super::ask::{Ask, kind};
-use crate::reply;
+use super::spec::{WatchSpec, event_type};
+use crate::response;
 
-/// A message takes no more events when they have this many bytes: stock clients take messages of up to 4 MiB, and one
-/// event has at most two values of 1 MiB.
+/// Bytes at which a message is closed: common clients accept messages of up to 4 MiB, and one event has at most two
+/// values of 1 MiB.
 const MESSAGE_LEN_MAX: usize = 1 << 20;
 
-/// How far a watch is in the changes of its tenant.
+/// Cursor of a watch in the changes of its tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Everything up to here was sent, or is of no interest.
-    whole: Revision,
-    /// Of a revision behind it, the effects up to this one too.
-    effect: Option<(Revision, u16)>,
+pub(super) struct WatchCursor {
+    /// Revision up to which every change was sent or filtered.
+    revision: Revision,
+    /// Part of the next revision: its effects up to this one are done too.
+    partial: Option<(Revision, u16)>,
 }
 
-impl Place {
-    /// Returns the place behind a revision.
-    pub(super) fn behind(whole: Revision) -> Self {
-        Self { whole, effect: None }
+impl WatchCursor {
+    /// Returns the cursor after a revision.
+    pub(super) fn after(revision: Revision) -> Self {
+        Self {
+            revision,
+            partial: None,
+        }
     }
 
     /// Returns the revision up to which nothing is missing.
-    pub(super) fn whole(self) -> Revision {
-        self.whole
+    pub(super) fn revision(self) -> Revision {
+        self.revision
     }
 
-    fn has(self, change: &Change) -> bool {
-        let of_part = self
-            .effect
+    fn covers(self, change: &Change) -> bool {
+        let in_partial = self
+            .partial
             .is_some_and(|effect| (change.revision, change.effect) <= effect);
-        change.revision <= self.whole || of_part
+        change.revision <= self.revision || in_partial
     }
 
-    fn pass(&mut self, change: &Change) {
+    fn advance(&mut self, change: &Change) {
         if change.more {
-            self.effect = Some((change.revision, change.effect));
+            self.partial = Some((change.revision, change.effect));
         } else {
-            *self = Self::behind(change.revision);
+            *self = Self::after(change.revision);
         }
     }
 }
 
-/// Returns the events of the next message, if there are any, and goes on behind them. Only what this one message needs
-/// is asked for by `previous`: values may be large, and a watch may be slow.
-pub(super) fn message<'a, E>(
-    ask: &Ask,
-    place: &mut Place,
+/// Returns the events of the next message, if there are any, and advances the cursor. `previous` is called only for
+/// the events of this message: values may be large, and a watch may be slow.
+pub(super) fn next_message<'a, E>(
+    spec: &WatchSpec,
+    cursor: &mut WatchCursor,
     changes: impl IntoIterator<Item = &'a Change>,
     mut previous: impl FnMut(&Change) -> Result<Option<Version>, E>,
 ) -> Result<Option<WatchEvents>, E> {
     let (mut events, mut last, mut len) = (WatchEvents::default(), None, 0);
     for change in changes {
-        if place.has(change) {
+        if cursor.covers(change) {
             continue;
         }
-        let kind = kind(change.value.is_none(), change.cause);
-        if ask.ranges.contains(&change.key) && ask.wants(kind) {
+        let kind = event_type(change.value.is_none(), change.cause);
+        if spec.ranges.contains(&change.key) && spec.includes(kind) {
             if len >= MESSAGE_LEN_MAX {
                 events.more = last == Some(change.revision);
                 break;
             }
-            let previous = if ask.previous { previous(change)? } else { None };
+            let previous = if spec.previous { previous(change)? } else { None };
             len += change.len() + previous.as_ref().map_or(0, |previous| previous.value.bytes.len()) + 64;
             last = Some(change.revision);
             events.events.push(event(kind, change, previous));
         }
-        place.pass(change);
+        cursor.advance(change);
     }
     Ok(last.map(|_| events))
 }
@@ -80,7 +83,7 @@ fn event(kind: EventType, change: &Change, previous: Option<Version>) -> Event {
     let item = match change.value.clone() {
         Some(value) => {
             let revision = change.revision;
-            reply::key_value(change.key.clone(), Version { revision, value })
+            response::key_value(change.key.clone(), Version { revision, value })
         }
         None => KeyValue {
             key: change.key.clone(),
@@ -91,7 +94,7 @@ fn event(kind: EventType, change: &Change, previous: Option<Version>) -> Event {
     Event {
         r#type: kind.into(),
         item: Some(item),
-        previous: previous.map(|previous| reply::key_value(change.key.clone(), previous)),
+        previous: previous.map(|previous| response::key_value(change.key.clone(), previous)),
     }
 }
 
@@ -104,15 +107,15 @@ mod tests {
     use super::{super::change_fixture::change, *};
 
     fn made(create: WatchCreate, changes: &[Change]) -> Vec<(String, Vec<String>, bool)> {
-        let ask = super::super::ask::parse(&WatchCreate {
+        let spec = super::super::spec::parse(&WatchCreate {
             tenant: "acme".into(),
             ..create
         });
-        let ask = ask.unwrap();
+        let spec = spec.unwrap();
         let key = |event: &Event| String::from_utf8(event.item.as_ref().unwrap().key.to_vec()).unwrap();
-        let (mut place, mut made) = (Place::behind(Revision::ZERO), Vec::new());
+        let (mut cursor, mut made) = (WatchCursor::after(Revision::ZERO), Vec::new());
         loop {
-            // Each value before is as large as can be.
+            // Each previous value is as large as possible.
             let mut asked = 0;
             let previous = |of: &Change| {
                 asked += 1;
@@ -120,11 +123,11 @@ mod tests {
                 let revision = of.revision;
                 Ok::<_, Infallible>(Some(Version { revision, value }))
             };
-            let Ok(events) = message(&ask, &mut place, changes, previous);
+            let Ok(events) = next_message(&spec, &mut cursor, changes, previous);
             let Some(events) = events else { return made };
             assert!(asked <= 1, "{asked} values of one message");
             let keys = events.events.iter().map(key).collect();
-            made.push((place.whole().to_string(), keys, events.more));
+            made.push((cursor.revision().to_string(), keys, events.more));
         }
     }
 
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_and_types_that_are_wanted_come() {
+    fn events_are_filtered_by_range_and_type() {
         let changes = [
             change("1.1", "a", Some(1)),
             change("1.2", "b", Some(1)),
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_revision_goes_on_in_the_next_message() {
+    fn events_large_revision_is_split_over_messages() {
         let large = 700 << 10;
         let changes = [
             vec![change("1.1", "a", Some(large))],
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_whose_rest_is_of_no_interest_does_not_go_on() {
+    fn events_more_is_false_if_rest_is_filtered() {
         let large = 1 << 20;
         let changes = [
             effects("1.1", &[("a", large), ("b", 1)]),
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_values_of_one_message_are_read_at_a_time() {
+    fn events_read_previous_values_of_one_message_only() {
         let changes = effects("1.1", &[("a", 1), ("b", 1), ("c", 1)]);
         let create = WatchCreate {
             want_previous: true,

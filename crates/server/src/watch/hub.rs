@@ -1,16 +1,17 @@
-//! Reads the newest changes of tenants once, for all watches that have caught up.
+//! Hubs: fan-out of each tenant's newest changes to all watches that have caught up. Each change is read once.
 //!
 //! ```text
-//!  apply ─> Reader, one a group: reads each change of a watched tenant once ─> Hub, one a tenant: its newest batches
-//!                                              Watcher: asks for the batch behind its place ─┘
+//!  apply ─> HubReader, one a group: reads each change of a watched tenant once ─> Hub, one a tenant: newest batches
+//!                                        Watcher: asks for the batch after its position ─┘
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. Whoever subscribes gets every change behind its place, or is told that its place is no longer kept.
-//! 2. A hub lives as long as somebody is subscribed, a group's reader as long as the group has hubs.
-//! 3. The batches of all hubs together have [`KEPT_LEN_MAX`] bytes at most, whoever is slow to take them: the oldest go
-//!    first.
+//! 1. A subscriber gets every change after its position, or is told that the changes after its position are no longer
+//!    kept.
+//! 2. A hub lives as long as it has subscribers, a group's reader as long as the group has hubs.
+//! 3. The batches of all hubs together have [`BUFFERED_LEN_MAX`] bytes at most, however slow
+//!    subscribers are: the oldest go first.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,34 +20,34 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use stead_replication::Views;
+use stead_replication::SharedDirectoryView;
 use stead_state::{
-    directory::State as TenantState,
+    directory::TenantState,
     rows::change::Change,
-    shard::{Shard, read::Changes},
+    shard::{Shard, read::ChangesPage},
 };
 use stead_types::{DirectoryVersion, GroupId, Revision, Sequence, TenantNumber};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{host::Hosted, supervisor::Spawner};
+use crate::{host::HostedGroup, supervisor::Spawner};
 
-/// About how many bytes one read brings.
+/// Approximate bytes of one read.
 pub(super) const BATCH_LEN_MAX: usize = 256 << 10;
-/// Bytes of batches that a node keeps for those who are a little behind; whoever is further behind reads history.
-const KEPT_LEN_MAX: usize = 32 << 20;
-/// What a batch takes beside its changes, and a change beside its key and value.
+/// Most bytes of batches that a node keeps for watches that are a little behind; a watch further behind reads history.
+const BUFFERED_LEN_MAX: usize = 32 << 20;
+/// Memory overhead of a batch, and of each change.
 const OVERHEAD_LEN: usize = 256;
 
-type Key = (GroupId, TenantNumber);
+type HubKey = (GroupId, TenantNumber);
 
-/// Changes that follow each other.
+/// Consecutive changes of a tenant.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// It begins behind this revision.
+    /// Revision before the first change.
     after: Revision,
     pub(super) changes: Vec<Change>,
-    /// The revision of the last one.
+    /// Revision of the last change.
     next: Revision,
 }
 
@@ -57,91 +58,92 @@ impl Batch {
     }
 }
 
-/// What a hub has for a subscriber.
+/// Next batch of a subscriber.
 #[derive(Debug)]
-pub(super) enum Next {
-    /// Its next changes are in here, perhaps behind some that it has.
+pub(super) enum NextBatch {
+    /// A batch with its next changes, perhaps after some that it has.
     Batch(Arc<Batch>),
-    /// Nothing happened since.
-    Nothing,
-    /// Its place is no longer kept, or the hub has ended: history tells which, and what that means.
-    Gone,
+    /// There are no changes after its position.
+    UpToDate,
+    /// The changes after its position are no longer kept, or the hub is closed: history tells which, and what that
+    /// means.
+    Evicted,
 }
 
 struct Hub {
-    /// Tells it from others of the same tenant, before and after it.
+    /// Number that distinguishes it from earlier and later hubs of the same tenant.
     number: u64,
     subscribers: usize,
-    /// The newest, without gaps.
+    /// The newest batches, without gaps.
     batches: VecDeque<Arc<Batch>>,
-    /// Everything up to here was read.
+    /// Revision up to which changes were read.
     head: watch::Sender<Revision>,
 }
 
 impl Hub {
-    fn behind(&self, place: Revision) -> Next {
-        let at = self.batches.partition_point(|batch| batch.next <= place);
+    fn batch_after(&self, position: Revision) -> NextBatch {
+        let at = self.batches.partition_point(|batch| batch.next <= position);
         match self.batches.get(at) {
-            Some(batch) if batch.after <= place => Next::Batch(batch.clone()),
-            None if *self.head.borrow() <= place => Next::Nothing,
-            Some(_) | None => Next::Gone,
+            Some(batch) if batch.after <= position => NextBatch::Batch(batch.clone()),
+            None if *self.head.borrow() <= position => NextBatch::UpToDate,
+            Some(_) | None => NextBatch::Evicted,
         }
     }
 }
 
-/// Where a hub is, for its reader.
+/// Position of a hub, for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct At {
-    key: Key,
+struct HubHead {
+    key: HubKey,
     number: u64,
     head: Revision,
 }
 
 #[derive(Default)]
-struct Kept {
-    hubs: BTreeMap<Key, Hub>,
-    /// Whose batches they are, the oldest first.
-    order: VecDeque<Key>,
+struct HubSet {
+    hubs: BTreeMap<HubKey, Hub>,
+    /// Hub of each batch, the oldest batch first.
+    order: VecDeque<HubKey>,
     /// Bytes of all batches.
     len: usize,
-    /// Wakes the readers that run.
+    /// Wakes the running readers, by group.
     readers: BTreeMap<GroupId, Arc<Notify>>,
-    count: u64,
+    last_number: u64,
 }
 
-impl Kept {
-    /// Subscribes somebody who has everything up to a revision; `None` if what is behind it is no longer kept.
-    fn subscribe(&mut self, key: Key, place: Revision) -> Option<(u64, watch::Receiver<Revision>)> {
-        let count = &mut self.count;
+impl HubSet {
+    /// Adds a subscriber that has everything up to a revision; `None` if the changes after it are no longer kept.
+    fn subscribe(&mut self, key: HubKey, position: Revision) -> Option<(u64, watch::Receiver<Revision>)> {
+        let last_number = &mut self.last_number;
         let hub = self.hubs.entry(key).or_insert_with(|| {
-            *count += 1;
+            *last_number += 1;
             Hub {
-                number: *count,
+                number: *last_number,
                 subscribers: 0,
                 batches: VecDeque::new(),
-                head: watch::Sender::new(place),
+                head: watch::Sender::new(position),
             }
         });
-        if matches!(hub.behind(place), Next::Gone) {
+        if matches!(hub.batch_after(position), NextBatch::Evicted) {
             return None;
         }
         hub.subscribers += 1;
         Some((hub.number, hub.head.subscribe()))
     }
 
-    fn hub(&mut self, key: Key, number: u64) -> Option<&mut Hub> {
+    fn hub(&mut self, key: HubKey, number: u64) -> Option<&mut Hub> {
         self.hubs.get_mut(&key).filter(|hub| hub.number == number)
     }
 
-    fn leave(&mut self, key: Key, number: u64) {
+    fn unsubscribe(&mut self, key: HubKey, number: u64) {
         let Some(hub) = self.hub(key, number) else { return };
         hub.subscribers -= 1;
         if hub.subscribers == 0 {
-            self.end(key, number);
+            self.close(key, number);
         }
     }
 
-    fn end(&mut self, key: Key, number: u64) {
+    fn close(&mut self, key: HubKey, number: u64) {
         if self.hub(key, number).is_none() {
             return;
         }
@@ -154,14 +156,14 @@ impl Kept {
         }
     }
 
-    /// Takes in what was read; false if the hub has ended.
-    fn publish(&mut self, (key, number): (Key, u64), batch: Batch) -> bool {
+    /// Adds a batch; false if the hub is closed.
+    fn publish(&mut self, key: HubKey, number: u64, batch: Batch) -> bool {
         let (len, next) = (batch.len(), batch.next);
         let Some(hub) = self.hub(key, number) else { return false };
         hub.batches.push_back(Arc::new(batch));
         self.order.push_back(key);
         self.len += len;
-        while self.len > KEPT_LEN_MAX {
+        while self.len > BUFFERED_LEN_MAX {
             self.drop_oldest();
         }
         if let Some(hub) = self.hub(key, number) {
@@ -176,15 +178,15 @@ impl Kept {
         self.len -= oldest.map_or(0, |batch| batch.len());
     }
 
-    /// Returns where a group's hubs are; without any its reader ends.
-    fn heads(&mut self, group: GroupId) -> Option<Vec<At>> {
+    /// Returns the positions of a group's hubs; `None` ends its reader.
+    fn heads(&mut self, group: GroupId) -> Option<Vec<HubHead>> {
         let all = (group, TenantNumber::new(0))..=(group, TenantNumber::new(u64::MAX));
-        let at = |(key, hub): (&Key, &Hub)| At {
+        let at = |(key, hub): (&HubKey, &Hub)| HubHead {
             key: *key,
             number: hub.number,
             head: *hub.head.borrow(),
         };
-        let heads: Vec<At> = self.hubs.range(all).map(at).collect();
+        let heads: Vec<HubHead> = self.hubs.range(all).map(at).collect();
         if heads.is_empty() {
             self.readers.remove(&group);
             return None;
@@ -195,38 +197,43 @@ impl Kept {
 
 /// The hubs of a node.
 pub(crate) struct Hubs {
-    kept: Mutex<Kept>,
-    views: Views,
+    set: Mutex<HubSet>,
+    directory_view: SharedDirectoryView,
     spawner: Spawner,
 }
 
 impl Hubs {
-    pub(super) fn new(views: Views, spawner: Spawner) -> Self {
+    pub(super) fn new(directory_view: SharedDirectoryView, spawner: Spawner) -> Self {
         Self {
-            kept: Mutex::default(),
-            views,
+            set: Mutex::default(),
+            directory_view,
             spawner,
         }
     }
 
-    /// Subscribes to a tenant's changes in a group, behind a place; `None` if the place is no longer kept.
-    pub(super) fn subscribe(self: &Arc<Self>, key: Key, hosted: &Hosted, place: Revision) -> Option<Subscription> {
-        let mut kept = self.kept.lock();
-        let (number, head) = kept.subscribe(key, place)?;
+    /// Subscribes to a tenant's changes in a group after a position; `None` if those are no longer kept.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        key: HubKey,
+        hosted: &HostedGroup,
+        position: Revision,
+    ) -> Option<Subscription> {
+        let mut set = self.set.lock();
+        let (number, head) = set.subscribe(key, position)?;
         let group = key.0;
-        let wake = kept.readers.entry(group).or_insert_with(|| {
-            let reader = Reader {
+        let wake = set.readers.entry(group).or_insert_with(|| {
+            let reader = HubReader {
                 hubs: self.clone(),
                 group,
                 hosted: hosted.clone(),
                 wake: Arc::default(),
-                seen: self.views.version(),
+                view_version: self.directory_view.version(),
             };
             let wake = reader.wake.clone();
             self.spawner.spawn("watch hubs", |stop| reader.run(stop));
             wake
         });
-        // It may have looked for the last time before there was this hub.
+        // The reader may have checked for the last time before this hub existed.
         wake.notify_one();
         Some(Subscription {
             hubs: self.clone(),
@@ -237,48 +244,48 @@ impl Hubs {
     }
 }
 
-/// What a subscriber holds: nothing of what the hub keeps.
+/// A subscription to a hub. It holds no changes.
 pub(super) struct Subscription {
     hubs: Arc<Hubs>,
-    key: Key,
+    key: HubKey,
     number: u64,
     head: watch::Receiver<Revision>,
 }
 
 impl Subscription {
-    /// Returns what comes behind a place.
-    pub(super) fn behind(&mut self, place: Revision) -> Next {
+    /// Returns the batch after a position.
+    pub(super) fn batch_after(&mut self, position: Revision) -> NextBatch {
         self.head.borrow_and_update();
-        let mut kept = self.hubs.kept.lock();
-        let hub = kept.hub(self.key, self.number);
-        hub.map_or(Next::Gone, |hub| hub.behind(place))
+        let mut set = self.hubs.set.lock();
+        let hub = set.hub(self.key, self.number);
+        hub.map_or(NextBatch::Evicted, |hub| hub.batch_after(position))
     }
 
-    /// Waits until there is more, or the hub has ended.
-    pub(super) async fn moved(&mut self) {
-        // An error: it has ended.
+    /// Waits until there are more changes, or the hub is closed.
+    pub(super) async fn changed(&mut self) {
+        // An error means that the hub is closed.
         self.head.changed().await.ok();
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hubs.kept.lock().leave(self.key, self.number);
+        self.hubs.set.lock().unsubscribe(self.key, self.number);
     }
 }
 
-/// The task of one group's hubs.
-struct Reader {
+/// Task that reads changes for one group's hubs.
+struct HubReader {
     hubs: Arc<Hubs>,
     group: GroupId,
-    hosted: Hosted,
-    /// A hub was added, or has ended.
+    hosted: HostedGroup,
+    /// Notified when a hub was added or closed.
     wake: Arc<Notify>,
-    /// Which tenants are disabled was looked up at this version.
-    seen: DirectoryVersion,
+    /// Directory version at which disabled tenants were looked up.
+    view_version: DirectoryVersion,
 }
 
-impl Reader {
+impl HubReader {
     async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         tokio::select! {
             () = self.serve() => {}
@@ -287,18 +294,18 @@ impl Reader {
         Ok(())
     }
 
-    /// Ends with its group's last hub.
+    /// Runs until the group has no hub.
     async fn serve(&mut self) {
         let mut applied = self.hosted.raft.applied();
-        let mut versions = self.hubs.views.watch();
+        let mut versions = self.hubs.directory_view.watch();
         loop {
             applied.borrow_and_update();
             let version = *versions.borrow_and_update();
-            let Some(heads) = self.hubs.kept.lock().heads(self.group) else {
+            let Some(heads) = self.hubs.set.lock().heads(self.group) else {
                 return;
             };
-            self.end_disabled(&heads, version);
-            for at in self.moved(heads) {
+            self.close_disabled(&heads, version);
+            for at in self.changed_hubs(heads) {
                 self.read(at).await;
             }
             tokio::select! {
@@ -309,24 +316,24 @@ impl Reader {
         }
     }
 
-    /// Ends hubs of tenants that are not served any more: their watches find that out then.
-    fn end_disabled(&mut self, heads: &[At], version: DirectoryVersion) {
-        if version == self.seen {
+    /// Closes the hubs of tenants that are no longer active, so that their watches check the tenant.
+    fn close_disabled(&mut self, heads: &[HubHead], version: DirectoryVersion) {
+        if version == self.view_version {
             return;
         }
-        let touched = self.hubs.views.touched_since(self.seen);
-        let touched = |at: &&At| touched.as_ref().is_none_or(|touched| touched.contains(&at.key.1));
+        let touched = self.hubs.directory_view.tenants_changed_since(self.view_version);
+        let touched = |at: &&HubHead| touched.as_ref().is_none_or(|touched| touched.contains(&at.key.1));
         for at in heads.iter().filter(touched) {
-            if !is_active(&self.hubs.views, at.key.1) {
-                self.hubs.kept.lock().end(at.key, at.number);
+            if !is_tenant_active(&self.hubs.directory_view, at.key.1) {
+                self.hubs.set.lock().close(at.key, at.number);
             }
         }
-        self.seen = version;
+        self.view_version = version;
     }
 
-    /// Returns those behind which something has happened; compared as of one state.
-    fn moved(&self, mut heads: Vec<At>) -> Vec<At> {
-        // Of rows that are closed all hubs end: each of their watches finds out why.
+    /// Returns the hubs with new changes, all compared in one read.
+    fn changed_hubs(&self, mut heads: Vec<HubHead>) -> Vec<HubHead> {
+        // If the rows are closed all hubs are closed: each of their watches finds out why.
         let _closed = self.hosted.machine.read(|view| {
             heads.retain(|at| {
                 let record = view.record(at.key.1).filter(|record| Shard::is_readable(record));
@@ -336,29 +343,29 @@ impl Reader {
         heads
     }
 
-    /// Reads what has happened. A hub whose tenant cannot be read as it could before ends: each of its watches finds
+    /// Reads the new changes of a hub. A hub whose tenant can no longer be read is closed: each of its watches finds
     /// out by itself what that means.
-    async fn read(&self, at: At) {
+    async fn read(&self, at: HubHead) {
         let (mut after, mut more) = (at.head, true);
         while more {
             let Some(found) = self.changes(at.key.1, after) else {
-                return self.hubs.kept.lock().end(at.key, at.number);
+                return self.hubs.set.lock().close(at.key, at.number);
             };
-            let Changes { changes, next, .. } = found;
+            let ChangesPage { changes, next, .. } = found;
             more = !changes.is_empty()
                 && self
                     .hubs
-                    .kept
+                    .set
                     .lock()
-                    .publish((at.key, at.number), Batch { after, changes, next })
+                    .publish(at.key, at.number, Batch { after, changes, next })
                 && found.more;
             after = next;
             tokio::task::yield_now().await;
         }
     }
 
-    fn changes(&self, tenant: TenantNumber, after: Revision) -> Option<Changes> {
-        let changes = self.hosted.readable(tenant, |reading| {
+    fn changes(&self, tenant: TenantNumber, after: Revision) -> Option<ChangesPage> {
+        let changes = self.hosted.read_if_readable(tenant, |reading| {
             reading?.changes(after, Sequence::MAX, BATCH_LEN_MAX).ok()
         });
         changes.ok().flatten()
@@ -366,8 +373,8 @@ impl Reader {
 }
 
 /// Tells whether a tenant may be watched.
-pub(super) fn is_active(views: &Views, tenant: TenantNumber) -> bool {
-    views.read(|view| {
+pub(super) fn is_tenant_active(directory_view: &SharedDirectoryView, tenant: TenantNumber) -> bool {
+    directory_view.read(|view| {
         view.tenant(tenant)
             .is_some_and(|tenant| tenant.state == TenantState::Active)
     })
@@ -377,14 +384,14 @@ pub(super) fn is_active(views: &Views, tenant: TenantNumber) -> bool {
 mod tests {
     use super::{super::change_fixture::change, *};
 
-    const KEY: Key = (GroupId::new(1), TenantNumber::new(7));
-    const OTHER: Key = (GroupId::new(1), TenantNumber::new(8));
+    const KEY: HubKey = (GroupId::new(1), TenantNumber::new(7));
+    const OTHER: HubKey = (GroupId::new(1), TenantNumber::new(8));
 
     fn revision(sequence: u64) -> Revision {
         format!("1.{sequence}").parse().unwrap()
     }
 
-    /// One change behind a revision.
+    /// Returns a batch of one change after a revision.
     fn batch(after: u64, len: usize) -> Batch {
         Batch {
             after: revision(after),
@@ -393,72 +400,72 @@ mod tests {
         }
     }
 
-    fn found(kept: &Kept, key: Key, place: u64) -> String {
-        match kept.hubs.get(&key).map(|hub| hub.behind(revision(place))) {
-            Some(Next::Batch(batch)) => format!("{} to {}", batch.after, batch.next),
-            Some(Next::Nothing) => "nothing".into(),
-            Some(Next::Gone) => "gone".into(),
+    fn found(set: &HubSet, key: HubKey, position: u64) -> String {
+        match set.hubs.get(&key).map(|hub| hub.batch_after(revision(position))) {
+            Some(NextBatch::Batch(batch)) => format!("{} to {}", batch.after, batch.next),
+            Some(NextBatch::UpToDate) => "nothing".into(),
+            Some(NextBatch::Evicted) => "gone".into(),
             None => "no hub".into(),
         }
     }
 
     #[test]
-    fn a_subscriber_finds_what_is_behind_its_place_or_that_it_is_gone() {
+    fn hub_returns_next_batch_or_evicted() {
         // Invariant 1.
-        let mut kept = Kept::default();
-        let (number, head) = kept.subscribe(KEY, revision(5)).unwrap();
-        assert_eq!(found(&kept, KEY, 5), "nothing");
+        let mut set = HubSet::default();
+        let (number, head) = set.subscribe(KEY, revision(5)).unwrap();
+        assert_eq!(found(&set, KEY, 5), "nothing");
         for after in 5..8 {
-            assert!(kept.publish((KEY, number), batch(after, 10)));
+            assert!(set.publish(KEY, number, batch(after, 10)));
         }
         assert_eq!(*head.borrow(), revision(8));
-        let found = |place| found(&kept, KEY, place);
+        let found = |position| found(&set, KEY, position);
         assert_eq!(
             [4, 5, 7, 8, 9].map(found),
             ["gone", "1.5 to 1.6", "1.7 to 1.8", "nothing", "nothing"]
         );
-        assert!(kept.subscribe(KEY, revision(4)).is_none());
-        assert!(!kept.publish((KEY, number + 1), batch(8, 10)), "of a hub before it");
+        assert!(set.subscribe(KEY, revision(4)).is_none());
+        assert!(!set.publish(KEY, number + 1, batch(8, 10)), "of a hub before it");
     }
 
     #[test]
-    fn what_is_kept_is_bounded_however_slow_its_readers_are() {
+    fn hub_set_memory_is_bounded_with_slow_readers() {
         // Invariant 3.
-        let mut kept = Kept::default();
-        let (slow, _head) = kept.subscribe(OTHER, revision(0)).unwrap();
-        assert!(kept.publish((OTHER, slow), batch(0, 10)));
-        let (number, _head) = kept.subscribe(KEY, revision(0)).unwrap();
+        let mut set = HubSet::default();
+        let (slow, _head) = set.subscribe(OTHER, revision(0)).unwrap();
+        assert!(set.publish(OTHER, slow, batch(0, 10)));
+        let (number, _head) = set.subscribe(KEY, revision(0)).unwrap();
         for after in 0..100 {
-            assert!(kept.publish((KEY, number), batch(after, 1 << 20)));
-            assert!(kept.len <= KEPT_LEN_MAX);
+            assert!(set.publish(KEY, number, batch(after, 1 << 20)));
+            assert!(set.len <= BUFFERED_LEN_MAX);
         }
-        assert_eq!(found(&kept, OTHER, 0), "gone", "its reader must go to history");
-        assert_eq!(found(&kept, KEY, 0), "gone");
-        assert_eq!(found(&kept, KEY, 99), "1.99 to 1.100");
-        assert!(kept.publish((KEY, number), batch(100, KEPT_LEN_MAX)));
-        assert_eq!((kept.len, kept.order.len()), (0, 0));
-        assert_eq!(found(&kept, KEY, 100), "gone", "it alone is too much");
+        assert_eq!(found(&set, OTHER, 0), "gone", "its reader must go to history");
+        assert_eq!(found(&set, KEY, 0), "gone");
+        assert_eq!(found(&set, KEY, 99), "1.99 to 1.100");
+        assert!(set.publish(KEY, number, batch(100, BUFFERED_LEN_MAX)));
+        assert_eq!((set.len, set.order.len()), (0, 0));
+        assert_eq!(found(&set, KEY, 100), "gone", "it alone is too much");
     }
 
     #[test]
-    fn a_hub_ends_with_its_last_subscriber_and_a_reader_with_its_last_hub() {
+    fn hub_closes_with_last_subscriber_reader_with_last_hub() {
         // Invariant 2.
-        let mut kept = Kept::default();
-        kept.readers.insert(KEY.0, Arc::default());
-        let (number, _first) = kept.subscribe(KEY, revision(0)).unwrap();
-        let (again, _second) = kept.subscribe(KEY, revision(0)).unwrap();
+        let mut set = HubSet::default();
+        set.readers.insert(KEY.0, Arc::default());
+        let (number, _first) = set.subscribe(KEY, revision(0)).unwrap();
+        let (again, _second) = set.subscribe(KEY, revision(0)).unwrap();
         assert_eq!(number, again);
-        assert!(kept.publish((KEY, number), batch(0, 10)));
-        kept.leave(KEY, number);
-        assert_eq!(kept.heads(KEY.0).map(|heads| heads.len()), Some(1));
-        kept.leave(KEY, number);
-        assert_eq!((kept.len, kept.order.len()), (0, 0));
-        let (newer, _third) = kept.subscribe(KEY, revision(1)).unwrap();
-        kept.leave(KEY, number);
+        assert!(set.publish(KEY, number, batch(0, 10)));
+        set.unsubscribe(KEY, number);
+        assert_eq!(set.heads(KEY.0).map(|heads| heads.len()), Some(1));
+        set.unsubscribe(KEY, number);
+        assert_eq!((set.len, set.order.len()), (0, 0));
+        let (newer, _third) = set.subscribe(KEY, revision(1)).unwrap();
+        set.unsubscribe(KEY, number);
         assert_ne!(newer, number);
-        assert_eq!(kept.heads(KEY.0).map(|heads| heads.len()), Some(1), "another hub's");
-        kept.leave(KEY, newer);
-        assert_eq!(kept.heads(KEY.0), None);
-        assert!(kept.readers.is_empty());
+        assert_eq!(set.heads(KEY.0).map(|heads| heads.len()), Some(1), "another hub's");
+        set.unsubscribe(KEY, newer);
+        assert_eq!(set.heads(KEY.0), None);
+        assert!(set.readers.is_empty());
     }
 }

@@ -1,8 +1,8 @@
 //! Watches: changes of one tenant, in order, without gaps, from any replica of it.
 //!
 //! ```text
-//!  service ─ Watches::watch ─ parse ─ route ─┬─ here:      Watcher ── catches up by itself, then takes what its Hub reads
-//!                                            └─ elsewhere: another node's watcher, its messages handed through
+//!  service ─ Watches::watch ─ parse ─ route ─┬─ here:      Watcher ── catches up from history, then follows its Hub
+//!                                            └─ elsewhere: another node's watcher, its messages relayed
 //! ```
 //!
 //! # Invariants
@@ -14,8 +14,6 @@
 //! 4. Only the home, or what every replica knows alike, ends a watch for good. A copy that does not reach where a watch
 //!    begins, or has no history of it, sends it home.
 
-mod ask;
-mod begin;
 #[cfg(test)]
 mod change_fixture;
 #[cfg(test)]
@@ -23,7 +21,9 @@ mod copies_test;
 mod events;
 mod forward;
 mod hub;
-mod state;
+mod initial_state;
+mod spec;
+mod start;
 mod watcher;
 
 use std::sync::Arc;
@@ -33,151 +33,170 @@ use stead_api::proto::v1::{WatchCreate, WatchEnded, WatchResponse, watch_respons
 use stead_api::status;
 use stead_state::{
     directory::Tenant,
-    routing::{Need, Route},
+    routing::{RouteDecision, ServingRole},
 };
 use stead_types::{Error, ErrorKind, GroupId, Revision};
 
-use self::{ask::Ask, begin::Reach, hub::Hubs, watcher::Watcher};
+use self::{
+    hub::Hubs,
+    spec::WatchSpec,
+    start::StartCheck,
+    watcher::{Watcher, WatcherContext},
+};
 use crate::{
-    host::Hosted,
-    router::{Forwarded, Router},
+    host::HostedGroup,
+    router::{ForwardOrigin, ForwardTarget, Router},
     supervisor::Spawner,
 };
 
-/// Messages of one watch; the last one says how it ended.
+/// Messages of one watch; the last one tells how it ended.
 pub(crate) type Messages = BoxStream<'static, WatchResponse>;
 
-/// Serves watches.
+/// The watches of a node.
 pub(crate) struct Watches {
     router: Arc<Router>,
     hubs: Arc<Hubs>,
 }
 
-/// How a watch came from another node.
+/// Origin of a watch that another node forwarded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Came {
-    /// What the sender knew.
-    pub(crate) forwarded: Forwarded,
-    /// How often it was handed on.
+pub(crate) struct ForwardedWatch {
+    /// Group, epoch and tenant as the sender knew them.
+    pub(crate) forwarded: ForwardTarget,
+    /// Number of times that it was forwarded.
     pub(crate) hops: u32,
-    /// Only the home's leader will do.
+    /// Whether only the home's leader may serve it.
     pub(crate) at_home: bool,
 }
 
-/// What a watch needs to be served.
-struct Opening {
-    ask: Ask,
+/// A watch request with its tenant resolved.
+struct ResolvedWatch {
+    spec: WatchSpec,
     create: WatchCreate,
-    came: Option<Came>,
+    forwarded_by: Option<ForwardedWatch>,
     tenant: Arc<Tenant>,
 }
 
 impl Watches {
     /// Returns the watches of a node.
     pub(crate) fn new(router: Arc<Router>, spawner: Spawner) -> Self {
-        let hubs = Arc::new(Hubs::new(router.host().views.clone(), spawner));
+        let hubs = Arc::new(Hubs::new(router.host().directory_view.clone(), spawner));
         Self { router, hubs }
     }
 
-    /// Begins a watch.
-    pub(crate) fn watch(self: &Arc<Self>, create: WatchCreate, came: Option<Came>) -> Messages {
+    /// Starts a watch.
+    pub(crate) fn watch(self: &Arc<Self>, create: WatchCreate, forwarded_by: Option<ForwardedWatch>) -> Messages {
         let (id, watches) = (create.id, self.clone());
-        let begun = async move { watches.begin(create, came).await };
-        let messages = stream::once(begun).flat_map(move |begun| match begun {
+        let started = async move { watches.start(create, forwarded_by).await };
+        let messages = stream::once(started).flat_map(move |started| match started {
             Ok(messages) => messages,
             Err(error) => stream::once(ready(ended(id, Some(&error)))).boxed(),
         });
         messages.boxed()
     }
 
-    async fn begin(self: &Arc<Self>, create: WatchCreate, came: Option<Came>) -> Result<Messages, Error> {
-        let ask = ask::parse(&create)?;
-        let tenant = self.router.host().resolve(&ask.tenant).await?;
-        ask.is_of(tenant.number)?;
-        if came.is_some_and(|came| came.forwarded.tenant != tenant.number) {
-            let message = "the tenant's name is another tenant's here than at the node that handed this on: try again";
+    async fn start(
+        self: &Arc<Self>,
+        create: WatchCreate,
+        forwarded_by: Option<ForwardedWatch>,
+    ) -> Result<Messages, Error> {
+        let spec = spec::parse(&create)?;
+        let tenant = self.router.host().resolve(&spec.tenant).await?;
+        spec.check_tenant(tenant.number)?;
+        if forwarded_by.is_some_and(|forwarded_by| forwarded_by.forwarded.tenant != tenant.number) {
+            let message =
+                "the tenant's name stands for another tenant here than at the node that forwarded this: try again";
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        let opening = Opening {
-            ask,
+        let watch = ResolvedWatch {
+            spec,
             create,
-            came,
+            forwarded_by,
             tenant,
         };
-        let need = if came.is_some_and(|came| came.at_home) {
-            Need::Home
+        let role = if forwarded_by.is_some_and(|forwarded_by| forwarded_by.at_home) {
+            ServingRole::Home
         } else {
-            Need::Replica
+            ServingRole::Replica
         };
-        self.open(opening, need).await
+        self.route(watch, role).await
     }
 
-    async fn open(self: &Arc<Self>, opening: Opening, need: Need) -> Result<Messages, Error> {
-        let route = self.router.route_of(
-            &opening.tenant,
-            need,
-            opening.came.map(|came| (came.forwarded, came.hops)),
+    async fn route(self: &Arc<Self>, watch: ResolvedWatch, role: ServingRole) -> Result<Messages, Error> {
+        let route = self.router.route_watch(
+            &watch.tenant,
+            role,
+            watch.forwarded_by.map(|forwarded_by| ForwardOrigin {
+                target: forwarded_by.forwarded,
+                hops: forwarded_by.hops,
+            }),
         );
         match route {
-            Route::Here { group } => self.here(group, opening).await,
-            Route::Inside { group, nodes } | Route::Away { group, nodes, .. } => {
-                self.elsewhere(&opening, (group, &nodes), need == Need::Home).await
+            RouteDecision::Local { group } => self.serve_here(group, watch).await,
+            RouteDecision::SameRegion { group, nodes } | RouteDecision::OtherRegion { group, nodes, .. } => {
+                self.forward(&watch, group, &nodes, role == ServingRole::Home).await
             }
-            Route::Wait { .. } => {
+            RouteDecision::Wait { .. } => {
                 let message = "this node's copy of the directory is behind the sender's: try again";
                 Err(Error::new(ErrorKind::Unavailable, message))
             }
-            Route::Refuse(error) => Err(error),
+            RouteDecision::Refuse(error) => Err(error),
         }
     }
 
-    /// Serves a watch from a replica of this node, or sends it home.
-    async fn here(self: &Arc<Self>, group: GroupId, opening: Opening) -> Result<Messages, Error> {
+    /// Serves a watch from a replica of this node, or forwards it to the home.
+    async fn serve_here(self: &Arc<Self>, group: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
         let host = self.router.host();
-        let hosted = host.groups.get(&group).cloned().ok_or_else(not_ready)?;
-        let position = match begin::wait(&hosted, &opening, group).await? {
-            Reach::At(position) => position,
-            Reach::NotYet { .. } if hosted.raft.is_leader() && hosted.owns(opening.tenant.number) => {
-                begin::confirmed(&hosted, &opening).await?
+        let hosted = host.groups.get(&group).cloned().ok_or_else(tenant_not_ready)?;
+        let position = match start::wait_for_start(&hosted, &watch, group).await? {
+            StartCheck::Ready(position) => position,
+            StartCheck::NotReached { .. } if hosted.raft.is_leader() && hosted.owns(watch.tenant.number) => {
+                start::confirm_start(&hosted, &watch).await?
             }
-            Reach::NotYet { .. } | Reach::AtHome => return self.at_home(group, opening).await,
+            StartCheck::NotReached { .. } | StartCheck::HomeOnly => return self.forward_home(group, watch).await,
         };
-        self.serve((group, hosted), opening, position)
+        self.start_watcher(group, hosted, watch, position)
     }
 
-    fn serve(
+    fn start_watcher(
         &self,
-        (group, hosted): (GroupId, Hosted),
-        opening: Opening,
+        group: GroupId,
+        hosted: HostedGroup,
+        watch: ResolvedWatch,
         position: Revision,
     ) -> Result<Messages, Error> {
-        let permit = self.router.admit_watch(&opening.tenant)?;
-        let hub = (self.hubs.clone(), group);
-        let host = self.router.host().clone();
-        let watcher = Watcher::new((host, hosted), hub, (opening, permit), position);
+        let permit = self.router.admit_watch(&watch.tenant)?;
+        let context = WatcherContext {
+            host: self.router.host().clone(),
+            hosted,
+            hubs: self.hubs.clone(),
+            group,
+        };
+        let watcher = Watcher::new(context, watch, permit, position);
         Ok(watcher.into_messages())
     }
 
-    /// Hands a watch that cannot begin at a copy to the home's leader.
-    async fn at_home(self: &Arc<Self>, copy: GroupId, opening: Opening) -> Result<Messages, Error> {
-        match self.router.route_of(&opening.tenant, Need::Home, None) {
-            Route::Inside { group, nodes } | Route::Away { group, nodes, .. } => {
-                self.elsewhere(&opening, (group, &nodes), true).await
+    /// Forwards a watch that cannot start at a copy to the home's leader.
+    async fn forward_home(self: &Arc<Self>, copy: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
+        match self.router.route_watch(&watch.tenant, ServingRole::Home, None) {
+            RouteDecision::SameRegion { group, nodes } | RouteDecision::OtherRegion { group, nodes, .. } => {
+                self.forward(&watch, group, &nodes, true).await
             }
-            // This node has both, while a tenant moves between groups of one region. From home there is no way on.
-            Route::Here { group } if group != copy => Box::pin(self.here(group, opening)).await,
-            Route::Refuse(error) => Err(error),
-            Route::Here { .. } | Route::Wait { .. } => Err(not_ready()),
+            // This node has both, while a tenant moves between groups of one region. From the home there is nowhere to
+            // forward to.
+            RouteDecision::Local { group } if group != copy => Box::pin(self.serve_here(group, watch)).await,
+            RouteDecision::Refuse(error) => Err(error),
+            RouteDecision::Local { .. } | RouteDecision::Wait { .. } => Err(tenant_not_ready()),
         }
     }
 }
 
-fn not_ready() -> Error {
+fn tenant_not_ready() -> Error {
     let message = "the tenant is not ready to be watched here: try again";
     Error::new(ErrorKind::TenantMoving, message)
 }
 
-/// The last message of a watch; without an error it was cancelled.
+/// Returns the last message of a watch; without an error it was cancelled.
 pub(crate) fn ended(id: u64, error: Option<&Error>) -> WatchResponse {
     WatchResponse {
         id,

@@ -1,4 +1,4 @@
-//! One watch that is served here.
+//! A watch that this node serves.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use stead_api::proto::v1::{
     ResponseHeader, Role, WatchCreated, WatchEvents, WatchProgress, WatchResponse, watch_response::Response,
 };
 use stead_state::shard::{
-    answer::Evaluated,
-    read::{Reading, Refused},
+    apply_result::EvaluationPoint,
+    read::{ReadError, TenantReader},
 };
 use stead_types::{
     Error, ErrorKind, GroupId, Revision, Sequence, TenantNumber,
@@ -17,56 +17,65 @@ use stead_types::{
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
-    Messages, Opening,
-    ask::Ask,
-    ended,
-    events::{self, Place},
-    hub::{BATCH_LEN_MAX, Batch, Hubs, Next, Subscription, is_active},
-    state::Pages,
+    Messages, ResolvedWatch, ended,
+    events::{self, WatchCursor},
+    hub::{BATCH_LEN_MAX, Batch, Hubs, NextBatch, Subscription, is_tenant_active},
+    initial_state::StatePages,
+    spec::WatchSpec,
 };
 use crate::{
     admission::WatchPermit,
-    host::{Host, Hosted},
-    reply::{self, Origin, Seen},
-    router::refused,
+    host::{Host, HostedGroup},
+    response::{self, HeaderPosition, Origin},
+    router::read_error,
 };
 
-/// A watch and how far it is. It keeps nothing of what it reads: each message is made when its reader is ready for it.
+/// A watch and its cursor. It keeps nothing of what it reads: each message is made when its reader is ready for it.
 pub(super) struct Watcher {
-    host: Arc<Host>,
-    hosted: Hosted,
-    hub: (Arc<Hubs>, GroupId),
+    context: WatcherContext,
     id: u64,
     tenant: TenantNumber,
     /// Counts it among its tenant's watches at this node.
     _permit: WatchPermit,
-    ask: Ask,
+    spec: WatchSpec,
     is_forwarded: bool,
-    place: Place,
+    cursor: WatchCursor,
     stage: Stage,
     progress: Interval,
 }
 
+/// Node, group and hubs from which a watcher reads.
+pub(super) struct WatcherContext {
+    /// The node.
+    pub(super) host: Arc<Host>,
+    /// The group that holds the copy.
+    pub(super) hosted: HostedGroup,
+    /// The hubs of the node.
+    pub(super) hubs: Arc<Hubs>,
+    /// The group's id.
+    pub(super) group: GroupId,
+}
+
 enum Stage {
-    /// Nothing was said yet.
+    /// Nothing was sent yet.
     New,
-    /// Keys are being sent.
-    State(Pages),
+    /// The initial state is being sent.
+    State(StatePages),
     /// Changes are read from history.
-    Behind,
+    CatchingUp,
     /// Changes come from the hub.
-    AtHead(Subscription),
+    Following(Subscription),
     Over,
 }
 
-/// A message; none, where what was read is of no interest.
-type Said = Result<Option<WatchResponse>, Error>;
+/// Result of one step: a message, or none if all changes were filtered.
+type WatchStep = Result<Option<WatchResponse>, Error>;
 
 impl Watcher {
     pub(super) fn new(
-        (host, hosted): (Arc<Host>, Hosted),
-        hub: (Arc<Hubs>, GroupId),
-        (opening, permit): (Opening, WatchPermit),
+        context: WatcherContext,
+        watch: ResolvedWatch,
+        permit: WatchPermit,
         mut position: Revision,
     ) -> Self {
         let is_resumed = position.sequence() > Sequence::ZERO;
@@ -76,26 +85,24 @@ impl Watcher {
         if is_resumed && planted::is(Bug::WatchRepeatsOne) {
             position = Revision::from_u64(position.to_u64() - 1);
         }
-        let mut progress = interval(opening.ask.progress);
+        let mut progress = interval(watch.spec.progress_interval);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         progress.reset();
-        host.counts.watch_opened();
+        context.host.metrics.watch_opened();
         Self {
-            host,
-            hosted,
-            hub,
-            id: opening.create.id,
-            tenant: opening.tenant.number,
+            context,
+            id: watch.create.id,
+            tenant: watch.tenant.number,
             _permit: permit,
-            ask: opening.ask,
-            is_forwarded: opening.came.is_some(),
-            place: Place::behind(position),
+            spec: watch.spec,
+            is_forwarded: watch.forwarded_by.is_some(),
+            cursor: WatchCursor::after(position),
             stage: Stage::New,
             progress,
         }
     }
 
-    /// Returns its messages; it goes on only while they are read.
+    /// Returns its messages; it makes progress only while they are read.
     pub(super) fn into_messages(self) -> Messages {
         let messages = stream::unfold(self, |mut watcher| async move {
             let message = watcher.next().await?;
@@ -117,92 +124,102 @@ impl Watcher {
         }
     }
 
-    /// Goes on; `None` behind the end.
-    async fn step(&mut self) -> Option<Said> {
+    /// Makes one step; `None` after the end.
+    async fn step(&mut self) -> Option<WatchStep> {
         Some(match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return None,
             Stage::New => self.created(),
             Stage::State(pages) => self.state(pages),
-            Stage::Behind => self.catch_up().await,
-            Stage::AtHead(subscription) => self.follow(subscription).await,
+            Stage::CatchingUp => self.catch_up().await,
+            Stage::Following(subscription) => self.follow(subscription).await,
         })
     }
 
-    fn created(&mut self) -> Said {
-        self.stage = if self.ask.initial_state {
-            Stage::State(Pages::new(self.place.whole()))
+    fn created(&mut self) -> WatchStep {
+        self.stage = if self.spec.initial_state {
+            Stage::State(StatePages::new(self.cursor.revision()))
         } else {
-            Stage::Behind
+            Stage::CatchingUp
         };
-        let is_whole = !self.ask.initial_state;
-        self.say(Response::Created(WatchCreated {}), is_whole)
+        let is_complete = !self.spec.initial_state;
+        self.message(Response::Created(WatchCreated {}), is_complete)
     }
 
-    fn state(&mut self, mut pages: Pages) -> Said {
-        // A copy that was replaced by a longer one shows the same revision, or says that it has no history of it.
-        let page = read(&self.hosted, self.tenant, |reading| {
-            pages.next(&self.ask.ranges, reading)
+    fn state(&mut self, mut pages: StatePages) -> WatchStep {
+        // A copy that was replaced by a longer one shows the same revision, or reports that it has no history of it.
+        let page = read(&self.context.hosted, self.tenant, |reading| {
+            pages.next(&self.spec.ranges, reading)
         })?;
         let is_last = !page.more;
-        self.stage = if is_last { Stage::Behind } else { Stage::State(pages) };
-        self.say(Response::State(page), is_last)
+        self.stage = if is_last {
+            Stage::CatchingUp
+        } else {
+            Stage::State(pages)
+        };
+        self.message(Response::State(page), is_last)
     }
 
-    /// Reads some history; at its end the hub goes on.
-    async fn catch_up(&mut self) -> Said {
-        if !is_active(&self.host.views, self.tenant) {
-            return Err(disabled());
+    /// Reads a part of the history, and subscribes to the hub at its end.
+    async fn catch_up(&mut self) -> WatchStep {
+        if !is_tenant_active(&self.context.host.directory_view, self.tenant) {
+            return Err(tenant_disabled());
         }
-        let (ask, mut place) = (&self.ask, self.place);
-        let (events, is_all) = read(&self.hosted, self.tenant, |reading| {
-            let found = reading.changes(place.whole(), Sequence::MAX, BATCH_LEN_MAX)?;
-            let previous = |change: &_| reading.replaced_by(change).map_err(Refused::from);
-            let events = events::message(ask, &mut place, &found.changes, previous)?;
-            Ok((events, !found.more && place.whole() == found.next))
+        let (spec, mut cursor) = (&self.spec, self.cursor);
+        let (events, is_at_head) = read(&self.context.hosted, self.tenant, |reading| {
+            let found = reading.changes(cursor.revision(), Sequence::MAX, BATCH_LEN_MAX)?;
+            let previous = |change: &_| reading.replaced_version(change).map_err(ReadError::from);
+            let events = events::next_message(spec, &mut cursor, &found.changes, previous)?;
+            Ok((events, !found.more && cursor.revision() == found.next))
         })?;
-        self.place = place;
-        let (hubs, group) = &self.hub;
+        self.cursor = cursor;
+        let WatcherContext {
+            hosted, hubs, group, ..
+        } = &self.context;
         let key = (*group, self.tenant);
-        let subscription = is_all.then(|| hubs.subscribe(key, &self.hosted, place.whole()));
-        self.stage = subscription.flatten().map_or(Stage::Behind, Stage::AtHead);
-        self.told(events).await
+        let subscription = is_at_head.then(|| hubs.subscribe(key, hosted, cursor.revision()));
+        self.stage = subscription.flatten().map_or(Stage::CatchingUp, Stage::Following);
+        self.emit(events).await
     }
 
-    /// Takes what the hub has read, or waits for it.
-    async fn follow(&mut self, mut subscription: Subscription) -> Said {
-        match subscription.behind(self.place.whole()) {
-            Next::Batch(batch) => {
+    /// Takes the next batch of the hub, or waits for one.
+    async fn follow(&mut self, mut subscription: Subscription) -> WatchStep {
+        match subscription.batch_after(self.cursor.revision()) {
+            NextBatch::Batch(batch) => {
                 let events = self.events(&batch)?;
-                self.stage = Stage::AtHead(subscription);
-                self.told(events).await
+                self.stage = Stage::Following(subscription);
+                self.emit(events).await
             }
-            Next::Nothing => {
+            NextBatch::UpToDate => {
                 let is_due = tokio::select! {
-                    () = subscription.moved() => false,
+                    () = subscription.changed() => false,
                     _ = self.progress.tick() => true,
                 };
-                self.stage = Stage::AtHead(subscription);
+                self.stage = Stage::Following(subscription);
                 if is_due { self.progress() } else { Ok(None) }
             }
-            Next::Gone => {
-                self.stage = Stage::Behind;
+            NextBatch::Evicted => {
+                self.stage = Stage::CatchingUp;
                 Ok(None)
             }
         }
     }
 
     fn events(&mut self, batch: &Batch) -> Result<Option<WatchEvents>, Error> {
-        let previous = |change: &_| read(&self.hosted, self.tenant, |reading| Ok(reading.replaced_by(change)?));
-        events::message(&self.ask, &mut self.place, &batch.changes, previous)
+        let previous = |change: &_| {
+            read(&self.context.hosted, self.tenant, |reading| {
+                Ok(reading.replaced_version(change)?)
+            })
+        };
+        events::next_message(&self.spec, &mut self.cursor, &batch.changes, previous)
     }
 
-    /// Says what has happened. After changes of no interest others have their turn, and a caller who hears nothing for
-    /// long is told how far the watch is: else it would take the node for dead, and begin again.
-    async fn told(&mut self, events: Option<WatchEvents>) -> Said {
+    /// Makes the message of events, if there are any. After filtered changes it yields to other tasks, and sends
+    /// progress if it is due: a caller that gets no message for long would take the node for dead, and start again.
+    async fn emit(&mut self, events: Option<WatchEvents>) -> WatchStep {
         if let Some(events) = events {
             self.progress.reset();
-            let is_whole = !events.more;
-            return self.say(Response::Events(events), is_whole);
+            let is_complete = !events.more;
+            return self.message(Response::Events(events), is_complete);
         }
         tokio::task::yield_now().await;
         match self.progress.tick().now_or_never() {
@@ -211,20 +228,22 @@ impl Watcher {
         }
     }
 
-    /// Says how far a quiet watch is, unless its tenant is not served any more.
-    fn progress(&mut self) -> Said {
-        if !is_active(&self.host.views, self.tenant) {
-            return Err(disabled());
+    /// Makes a progress message, unless the tenant is no longer active.
+    fn progress(&mut self) -> WatchStep {
+        if !is_tenant_active(&self.context.host.directory_view, self.tenant) {
+            return Err(tenant_disabled());
         }
-        self.say(Response::Progress(WatchProgress {}), true)
+        self.message(Response::Progress(WatchProgress {}), true)
     }
 
-    /// Makes a message; `is_whole`: the watch can be resumed behind it.
-    fn say(&self, response: Response, is_whole: bool) -> Said {
-        // It reads the machine itself, and a machine must not be read inside a reading of it.
-        let staleness = self.hosted.freshness.measured(self.tenant);
-        let header = read(&self.hosted, self.tenant, |reading| Ok(self.header(reading, staleness)))?;
-        let resume_token = if is_whole {
+    /// Makes a message; `is_complete`: the watch can be resumed after it.
+    fn message(&self, response: Response, is_complete: bool) -> WatchStep {
+        // Measured first: it reads the machine, which must not be read inside another read of it.
+        let staleness = self.context.hosted.freshness.peek_staleness(self.tenant);
+        let header = read(&self.context.hosted, self.tenant, |reading| {
+            Ok(self.header(reading, staleness))
+        })?;
+        let resume_token = if is_complete {
             header.session_token.clone()
         } else {
             bytes::Bytes::new()
@@ -237,9 +256,9 @@ impl Watcher {
         }))
     }
 
-    /// The staleness was measured before: it is that of a watch which has all that the copy has.
-    fn header(&self, reading: &Reading<'_>, staleness: Option<Duration>) -> ResponseHeader {
-        let (node, position) = (&self.host.config.node, self.place.whole());
+    /// Returns the header. The staleness was measured before, and applies if the watch has all that the copy has.
+    fn header(&self, reading: &TenantReader<'_>, staleness: Option<Duration>) -> ResponseHeader {
+        let (node, position) = (&self.context.host.config.node, self.cursor.revision());
         let role = if reading.record().owned().is_some() {
             Role::Home
         } else {
@@ -251,51 +270,53 @@ impl Watcher {
             role,
             forwarded: self.is_forwarded,
         };
-        let seen = Seen {
+        let tenant_position = HeaderPosition {
             tenant: self.tenant,
             revision: position,
-            at: Evaluated {
+            at: EvaluationPoint {
                 revision: position,
-                ..reading.evaluated()
+                ..reading.evaluation_point()
             },
             staleness: staleness.filter(|_| position >= reading.state().revision),
         };
-        reply::header(origin, seen)
+        response::header(origin, tenant_position)
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.host.counts.watch_closed();
+        self.context.host.metrics.watch_closed();
     }
 }
 
-fn disabled() -> Error {
+fn tenant_disabled() -> Error {
     let message = "the tenant was disabled or deleted while it was watched";
     Error::new(ErrorKind::TenantNotFound, message)
 }
 
-/// Reads a copy that may have been replaced since it was read last.
+/// Reads a copy, which may have been replaced since it was read last.
 fn read<T>(
-    hosted: &Hosted,
+    hosted: &HostedGroup,
     tenant: TenantNumber,
-    read: impl FnOnce(&Reading<'_>) -> Result<T, Refused>,
+    read: impl FnOnce(&TenantReader<'_>) -> Result<T, ReadError>,
 ) -> Result<T, Error> {
-    hosted.readable(tenant, |reading| of_copy(reading, read))?
+    hosted.read_if_readable(tenant, |reading| read_copy(reading, read))?
 }
 
-pub(super) fn of_copy<T>(
-    reading: Option<Reading<'_>>,
-    read: impl FnOnce(&Reading<'_>) -> Result<T, Refused>,
+pub(super) fn read_copy<T>(
+    reading: Option<TenantReader<'_>>,
+    read: impl FnOnce(&TenantReader<'_>) -> Result<T, ReadError>,
 ) -> Result<T, Error> {
     let resume = |why| Error::new(ErrorKind::TenantMoving, format!("{why}: resume the watch"));
-    let reading = reading.ok_or_else(|| resume("the tenant is not held here any more"))?;
+    let reading = reading.ok_or_else(|| resume("this node no longer has the tenant"))?;
     read(&reading).map_err(|why| match why {
-        Refused::NotReached { .. } => resume("the copy that is watched was replaced"),
+        ReadError::NotReached { .. } => resume("the copy that is watched was replaced"),
         // A copy that was seeded meanwhile has less history than the home.
-        Refused::Compacted { .. } if reading.record().owned().is_none() => {
+        ReadError::Compacted { .. } if reading.record().owned().is_none() => {
             resume("the copy that is watched was replaced")
         }
-        Refused::Compacted { .. } | Refused::Forked { .. } | Refused::Unreadable(_) => refused(why, "resume_token"),
+        ReadError::Compacted { .. } | ReadError::Forked { .. } | ReadError::Unreadable(_) => {
+            read_error(why, "resume_token")
+        }
     })
 }

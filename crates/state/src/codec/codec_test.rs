@@ -1,4 +1,4 @@
-//! What is written is read back, and nothing else is.
+//! Round trips of the codec primitives, and rejection of malformed bytes.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 proptest! {
     #[test]
-    fn numbers_and_strings_read_back(a: u8, b: u32, c: u64, d: u128, bytes in prop::collection::vec(any::<u8>(), 0..300), o: Option<u64>, l: Vec<u64>) {
+    fn primitives_round_trip(a: u8, b: u32, c: u64, d: u128, bytes in prop::collection::vec(any::<u8>(), 0..300), o: Option<u64>, l: Vec<u64>) {
         let mut writer = Writer::default();
         writer.u8(a).u32(b).u64(c).u128(d).varint(c).bytes(&bytes).bool(a > 7);
         writer.option(o, |w, v| { w.varint(v); }).list(l.iter(), |w, v| { w.varint(*v); });
@@ -25,13 +25,13 @@ proptest! {
 }
 
 #[test]
-fn a_varint_beyond_64_bits_is_refused() {
+fn varint_beyond_64_bits_is_rejected() {
     let mut reader = Reader::new(vec![0xff; 10].into(), "test");
     assert_eq!(reader.varint(), Err(Malformed { what: "test" }));
 }
 
 #[test]
-fn a_count_beyond_the_bytes_is_refused_before_memory_is_taken() {
+fn list_count_beyond_buffer_is_rejected_before_allocation() {
     let mut writer = Writer::default();
     let mut reader = Reader::new(writer.varint(u64::MAX / 2).finish(), "test");
     assert_eq!(reader.list(Reader::u8), Err(Malformed { what: "test" }));

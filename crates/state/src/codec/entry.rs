@@ -1,4 +1,4 @@
-//! The frame of a log entry: format byte, version of Stead that wrote it, logged time, commands.
+//! Frame of a log entry: format byte, version of Stead that wrote it, logged time, commands.
 
 use std::fmt;
 
@@ -6,64 +6,64 @@ use bytes::Bytes;
 
 use super::{Malformed, Reader, Writer};
 
-/// The first byte of every entry.
+/// First byte of every entry.
 pub const ENTRY_FORMAT: u8 = 2;
 
-/// The version of Stead that wrote an entry: what to run where a command in it is not known.
+/// Version of Stead that wrote an entry: named in the error when a command in it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterVersion {
     /// Major, minor, patch.
     parts: [u16; 3],
 }
 
-/// An entry that was parsed: the bodies share its buffer.
+/// A parsed log entry; command bodies share its buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which version of Stead proposed it.
+    /// Version of Stead that proposed it.
     pub writer: WriterVersion,
-    /// The group's logged time, in milliseconds since 1970: the only time that apply knows.
+    /// The group's logged time, in milliseconds since 1970: the only clock of apply.
     pub time: u64,
-    /// Kind and body of each command, in their order.
+    /// Kind and body of each command, in order.
     pub commands: Vec<(u8, Bytes)>,
 }
 
 /// A committed log entry that this program cannot read. The node must stop: another replica may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableEntry {
-    /// Its frame has another form.
+    /// The frame has an unknown format byte.
     #[error(
         "log entry has format {found}, stead {} reads format {ENTRY_FORMAT}: run this node with the version of stead \
          that the other nodes of its group run",
         WriterVersion::THIS
     )]
     Format {
-        /// The form.
+        /// The format byte.
         found: u8,
     },
-    /// Its frame does not end where it should.
+    /// The frame is truncated.
     #[error(transparent)]
     Frame(#[from] Malformed),
-    /// It holds a command that is not known, or not in this form.
+    /// A command has an unknown kind or a malformed body.
     #[error(
         "log entry {index} holds a command of kind {kind} that stead {} cannot read; stead {writer} wrote it: run this \
          node with that version or a newer one",
         WriterVersion::THIS
     )]
     Command {
-        /// Where the entry stands.
+        /// Log index of the entry.
         index: u64,
         /// The command's kind byte.
         kind: u8,
-        /// Who wrote it.
+        /// Version of Stead that wrote it.
         writer: WriterVersion,
-        /// What is wrong with its body.
+        /// Error in the command's body.
         #[source]
         source: Malformed,
     },
 }
 
 impl WriterVersion {
-    /// This program's version.
+    /// Version of this program.
     pub const THIS: Self = Self {
         parts: [
             number(env!("CARGO_PKG_VERSION_MAJOR")),
@@ -80,7 +80,7 @@ impl fmt::Display for WriterVersion {
     }
 }
 
-/// Reads the digits of a part of this program's version.
+/// Parses one part of this program's version at compile time.
 const fn number(digits: &str) -> u16 {
     let (digits, mut number, mut at) = (digits.as_bytes(), 0, 0);
     while at < digits.len() {
@@ -90,16 +90,16 @@ const fn number(digits: &str) -> u16 {
     number
 }
 
-/// Packs commands, each starting with its kind byte, into one entry.
+/// Encodes commands, each starting with its kind byte, into one entry.
 ///
 /// # Panics
 ///
 /// When a command is empty or longer than 4 GiB: a proposer's bug.
-pub fn frame(time: u64, commands: &[Bytes]) -> Bytes {
-    frame_of(WriterVersion::THIS, time, commands)
+pub fn encode_entry(time: u64, commands: &[Bytes]) -> Bytes {
+    encode_entry_as(WriterVersion::THIS, time, commands)
 }
 
-fn frame_of(writer: WriterVersion, time: u64, commands: &[Bytes]) -> Bytes {
+fn encode_entry_as(writer: WriterVersion, time: u64, commands: &[Bytes]) -> Bytes {
     let len: usize = commands.iter().map(|command| command.len() + 4).sum();
     let mut entry = Writer::with_capacity(18 + len);
     entry.u8(ENTRY_FORMAT);
@@ -115,14 +115,14 @@ fn frame_of(writer: WriterVersion, time: u64, commands: &[Bytes]) -> Bytes {
     entry.finish()
 }
 
-/// Returns the logged time of an entry, without reading its commands; `None` if it is none.
-pub fn time_of(entry: &Bytes) -> Option<u64> {
+/// Returns the logged time of an entry without decoding its commands; `None` if the bytes are no entry.
+pub fn entry_time(entry: &Bytes) -> Option<u64> {
     let mut reader = Reader::new(entry.clone(), "log entry");
-    head(&mut reader).ok().map(|(_, time)| time)
+    read_header(&mut reader).ok().map(|(_, time)| time)
 }
 
-/// Reads what stands before the commands.
-fn head(reader: &mut Reader) -> Result<(WriterVersion, u64), UnreadableEntry> {
+/// Reads the header before the commands.
+fn read_header(reader: &mut Reader) -> Result<(WriterVersion, u64), UnreadableEntry> {
     let found = reader.u8()?;
     if found != ENTRY_FORMAT {
         return Err(UnreadableEntry::Format { found });
@@ -135,10 +135,10 @@ fn head(reader: &mut Reader) -> Result<(WriterVersion, u64), UnreadableEntry> {
 }
 
 impl Entry {
-    /// Reads what [`frame`] wrote.
+    /// Reads what [`encode_entry`] wrote.
     pub fn parse(bytes: Bytes) -> Result<Self, UnreadableEntry> {
         let mut reader = Reader::new(bytes, "log entry");
-        let (writer, time) = head(&mut reader)?;
+        let (writer, time) = read_header(&mut reader)?;
         let mut commands = Vec::new();
         while !reader.is_empty() {
             let kind = reader.u8()?;
@@ -149,8 +149,8 @@ impl Entry {
         Ok(Self { writer, time, commands })
     }
 
-    /// Reads all commands, so that an entry of which one cannot be read has no effect at all. `index` is where the
-    /// entry stands.
+    /// Decodes all commands, so that an entry with one unreadable command has no effect at all. `index` is the log
+    /// index of the entry.
     pub fn decode<T>(
         self,
         index: u64,
@@ -176,8 +176,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_of_an_entry_are_fixed() {
-        let entry = frame_of(
+    fn entry_encoding_is_fixed() {
+        let entry = encode_entry_as(
             WriterVersion { parts: [1, 2, 300] },
             0x0102_0304_0506_0708,
             &[Bytes::from_static(b"\x07abc"), Bytes::from_static(b"\x09")],
@@ -189,8 +189,8 @@ mod tests {
     }
 
     #[test]
-    fn another_format_is_refused_by_name() {
-        let mut entry = frame(1, &[]).to_vec();
+    fn entry_of_unknown_format_is_rejected() {
+        let mut entry = encode_entry(1, &[]).to_vec();
         entry[0] = 3;
         let refused = Entry::parse(entry.into()).unwrap_err();
         assert_eq!(refused, UnreadableEntry::Format { found: 3 });
@@ -198,10 +198,10 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_command_names_its_kind_and_its_writer() {
+    fn unreadable_command_error_names_kind_and_writer() {
         let writer = WriterVersion { parts: [7, 8, 9] };
         let commands = [Bytes::from_static(b"\x01"), Bytes::from_static(b"\xc8?")];
-        let entry = Entry::parse(frame_of(writer, 1, &commands)).unwrap();
+        let entry = Entry::parse(encode_entry_as(writer, 1, &commands)).unwrap();
         let known = |kind, _| {
             if kind == 1 {
                 Ok(())
@@ -221,24 +221,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_entry_reads_back(
+        fn entry_round_trips(
             parts: [u16; 3],
             time: u64,
             commands in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..8),
         ) {
             let writer = WriterVersion { parts };
             let framed: Vec<Bytes> = commands.iter().map(|(kind, body)| [&[*kind], &body[..]].concat().into()).collect();
-            let entry = Entry::parse(frame_of(writer, time, &framed)).unwrap();
+            let entry = Entry::parse(encode_entry_as(writer, time, &framed)).unwrap();
             prop_assert_eq!((entry.writer, entry.time), (writer, time));
-            prop_assert_eq!(time_of(&frame_of(writer, time, &framed)), Some(time));
+            prop_assert_eq!(entry_time(&encode_entry_as(writer, time, &framed)), Some(time));
             let read: Vec<(u8, Vec<u8>)> = entry.commands.into_iter().map(|(kind, body)| (kind, body.to_vec())).collect();
             prop_assert_eq!(read, commands);
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn entry_parser_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = Bytes::from(bytes);
-            let time = time_of(&bytes);
+            let time = entry_time(&bytes);
             let parsed = Entry::parse(bytes);
             prop_assert!(parsed.is_err() || parsed.ok().map(|entry| entry.time) == time);
         }

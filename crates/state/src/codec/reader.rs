@@ -1,16 +1,16 @@
-//! Reads what [`super::Writer`] wrote.
+//! Decoder of the bytes that [`super::Writer`] writes.
 
 use bytes::{Buf, Bytes};
 
 use super::UnreadableEntry;
 use crate::rows::Unreadable;
 
-/// Bytes that are not what they should be: a newer form, a bug or broken hardware. The node must stop, because another
-/// replica may read them well.
+/// Error of malformed bytes: a newer format, a bug or broken hardware. The node must stop, because another replica
+/// may be able to read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is malformed")]
 pub struct Malformed {
-    /// What was being read.
+    /// Name of the structure that was being read.
     pub what: &'static str,
 }
 
@@ -26,7 +26,7 @@ impl From<Malformed> for Unreadable {
     }
 }
 
-/// Reads numbers and byte strings from the front. Byte strings share the buffer.
+/// Decoder of numbers and byte strings, from the front. Byte strings share the buffer.
 #[derive(Debug)]
 pub struct Reader {
     rest: Bytes,
@@ -34,12 +34,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads these bytes; `what` they are is named by errors.
+    /// Returns a reader of these bytes; `what` names them in errors.
     pub fn new(bytes: Bytes, what: &'static str) -> Self {
         Self { rest: bytes, what }
     }
 
-    /// Returns the error of bytes that cannot be right.
+    /// Returns the error of malformed bytes.
     pub fn malformed(&self) -> Malformed {
         Malformed { what: self.what }
     }
@@ -98,7 +98,7 @@ impl Reader {
         u32::try_from(value).map_err(|_| self.malformed())
     }
 
-    /// Reads a yes or no.
+    /// Reads a boolean.
     pub fn bool(&mut self) -> Result<bool, Malformed> {
         match self.u8()? {
             0 => Ok(false),
@@ -107,20 +107,20 @@ impl Reader {
         }
     }
 
-    /// Reads a byte string behind its length.
+    /// Reads a byte string after its length.
     pub fn bytes(&mut self) -> Result<Bytes, Malformed> {
         let len = self.varint()?;
         let len = usize::try_from(len).map_err(|_| self.malformed())?;
         self.raw(len)
     }
 
-    /// Reads so many bytes.
+    /// Reads this many bytes.
     pub fn raw(&mut self, len: usize) -> Result<Bytes, Malformed> {
         self.need(len)?;
         Ok(self.rest.split_to(len))
     }
 
-    /// Reads a value that may be missing.
+    /// Reads an optional value.
     pub fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
         self.bool()?.then(|| read(self)).transpose()
     }
@@ -129,22 +129,22 @@ impl Reader {
     pub fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
         let count = self.varint()?;
         let count = usize::try_from(count).map_err(|_| self.malformed())?;
-        // A count beyond the bytes that are left cannot be right; believing it would take memory for nothing.
+        // A count beyond the remaining bytes is malformed; trusting it would allocate memory for nothing.
         self.need(count)?;
         (0..count).map(|_| read(self)).collect()
     }
 
-    /// Returns what has not been read.
+    /// Returns the bytes that have not been read.
     pub fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.rest)
     }
 
-    /// Tells whether everything has been read.
+    /// Tells whether all bytes have been read.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// Ends reading: what is left over is an error.
+    /// Ends reading: bytes left over are an error.
     pub fn end(&self) -> Result<(), Malformed> {
         if self.is_empty() { Ok(()) } else { Err(self.malformed()) }
     }

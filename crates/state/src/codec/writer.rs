@@ -1,8 +1,8 @@
-//! Writes numbers and byte strings.
+//! Encoder of numbers and byte strings.
 
 use bytes::Bytes;
 
-/// Builds the bytes of a row or a command. Fixed numbers are big-endian, so that they sort as keys; counts and lengths
+/// Encoder of a row or a command. Fixed-size numbers are big-endian, so that they sort as keys; counts and lengths
 /// are varints (seven bits a byte, lowest first).
 #[derive(Debug, Default)]
 pub struct Writer(Vec<u8>);
@@ -37,7 +37,7 @@ impl Writer {
         self
     }
 
-    /// Writes a number in one to ten bytes, small ones short.
+    /// Writes a varint of one to ten bytes.
     pub fn varint(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -47,12 +47,12 @@ impl Writer {
         self
     }
 
-    /// Writes a yes or no as one byte.
+    /// Writes a boolean as one byte.
     pub fn bool(&mut self, value: bool) -> &mut Self {
         self.u8(u8::from(value))
     }
 
-    /// Writes a byte string behind its length.
+    /// Writes a byte string after its length.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
         self.varint(value.len() as u64);
         self.raw(value)
@@ -64,7 +64,7 @@ impl Writer {
         self
     }
 
-    /// Writes whether there is a value, and it.
+    /// Writes an optional value after a byte that tells whether it is there.
     pub fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) -> &mut Self {
         self.bool(value.is_some());
         if let Some(value) = value {
@@ -86,7 +86,7 @@ impl Writer {
         self
     }
 
-    /// Returns what has been written.
+    /// Returns the bytes written.
     pub fn finish(&mut self) -> Bytes {
         std::mem::take(&mut self.0).into()
     }

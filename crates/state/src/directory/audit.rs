@@ -1,4 +1,5 @@
-//! Who changed what, when and why: append-only, the newest [`RECORDS_MAX`] are kept.
+//! Audit log of the directory: who changed what, when and why. Append-only; the newest [`RECORDS_MAX`] records are
+//! kept.
 
 use std::collections::VecDeque;
 
@@ -14,34 +15,34 @@ use crate::codec::{Malformed, Reader, Writer};
 /// Most records that are kept.
 pub const RECORDS_MAX: usize = 10_000;
 
-/// One change that somebody asked for, and got.
+/// Record of one change that was requested and applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Counts records.
+pub struct AuditRecord {
+    /// Number of the record, counting from 1.
     pub number: u64,
-    /// When it was applied, in the directory's count.
+    /// Directory version at which it was applied.
     pub version: DirectoryVersion,
-    /// When it was applied, in milliseconds since 1970.
+    /// Logged time at which it was applied, in milliseconds since 1970.
     pub time: u64,
-    /// Who asked for it.
+    /// Identity of the caller.
     pub who: String,
-    /// Why.
+    /// Reason that the caller gave.
     pub reason: String,
-    /// What was asked for, such as `create tenant`.
+    /// Action, such as `create tenant`.
     pub action: String,
-    /// What it was done to.
+    /// Name of the region, node or tenant that was changed.
     pub subject: String,
 }
 
-/// The records, oldest first.
+/// The audit log, oldest record first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
-    records: VecDeque<Record>,
+    records: VecDeque<AuditRecord>,
 }
 
 impl Audit {
     /// Returns the records, newest first.
-    pub fn newest_first(&self) -> impl Iterator<Item = &Record> {
+    pub fn newest_first(&self) -> impl Iterator<Item = &AuditRecord> {
         self.records.iter().rev()
     }
 
@@ -49,8 +50,8 @@ impl Audit {
         self.records.back().map_or(1, |record| record.number + 1)
     }
 
-    /// Keeps a record, and drops the oldest if there are too many.
-    pub(super) fn push(&mut self, record: Record) {
+    /// Appends a record, and drops the oldest if there are too many.
+    pub(super) fn push(&mut self, record: AuditRecord) {
         self.records.push_back(record);
         if self.records.len() > RECORDS_MAX {
             self.records.pop_front();
@@ -58,7 +59,7 @@ impl Audit {
     }
 }
 
-impl Record {
+impl AuditRecord {
     pub(crate) fn encode(&self) -> Bytes {
         let mut w = Writer::with_capacity(96);
         encode_version(w.varint(self.number), self.version);

@@ -1,40 +1,40 @@
-//! How a cluster begins: what follows from the list of first nodes that is the same in each one's configuration.
+//! Bootstrap of a cluster from the list of first nodes, which is the same in each one's configuration.
 
 use stead_types::{GroupId, Incarnation, Jurisdiction, NodeId, RegionName};
 
 use super::{Addresses, Group, Node, Region, text};
 use crate::codec::{Malformed, Reader, Writer};
 
-/// A first node.
+/// One of the first nodes of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitialNode {
-    /// Unique in the cluster.
+    /// Name, unique in the cluster.
     pub name: String,
-    /// Where it stands.
+    /// Its region.
     pub region: RegionName,
-    /// How it is reached.
+    /// Its addresses.
     pub addresses: Addresses,
-    /// Only votes in the directory.
+    /// Whether it is a witness, which only votes in the directory.
     pub witness: bool,
 }
 
-/// A cluster as its first nodes were told.
+/// First nodes and regions of a cluster, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Initial {
-    /// Names the cluster.
+pub struct InitialCluster {
+    /// Name of the cluster.
     pub cluster: String,
     /// The regions.
     pub regions: Vec<(RegionName, Jurisdiction)>,
-    /// The first nodes; their numbers are 1, 2, 3, ... by position.
+    /// First nodes; their numbers are 1, 2, 3, ... by position.
     pub nodes: Vec<InitialNode>,
-    /// Groups of each region.
+    /// Number of groups of each region.
     pub groups_per_region: u32,
 }
 
-/// Voters of the directory where a region or a cluster has enough nodes.
+/// Number of the directory's voters where a region or a cluster has enough nodes.
 const DIRECTORY_VOTERS: usize = 3;
 
-impl Initial {
+impl InitialCluster {
     /// Returns the regions.
     pub fn regions(&self) -> Vec<Region> {
         let region = |(name, jurisdiction): &(RegionName, Jurisdiction)| Region {
@@ -85,8 +85,8 @@ impl Initial {
         groups
     }
 
-    /// Returns who votes in the directory: with one region its first three nodes (or its first), with two the first of
-    /// each and a witness (or, without one, another node of the first region), with more the first of each.
+    /// Returns the voters of the directory: with one region its first three nodes (or its first), with two the first
+    /// of each and a witness (or, without one, another node of the first region), with more the first of each.
     pub fn directory_voters(&self) -> Vec<NodeId> {
         let regions: Vec<Vec<NodeId>> = self.regions.iter().map(|(region, _)| self.nodes_of(region)).collect();
         let regions: Vec<Vec<NodeId>> = regions.into_iter().filter(|nodes| !nodes.is_empty()).collect();

@@ -1,5 +1,5 @@
-//! What changed in the directory, one thing each. A change carries the whole new state of its thing, so that applying
-//! it twice does no harm, and a snapshot is one change for each thing there is.
+//! Changes of the directory, one object each. A change carries the whole new state of its object, so that applying it
+//! twice does no harm, and a snapshot is one change for each object.
 
 use bytes::Bytes;
 use stead_types::TenantNumber;
@@ -7,22 +7,22 @@ use stead_types::TenantNumber;
 use super::{Group, Node, Region, Tenant};
 use crate::codec::{Malformed, Reader, Writer};
 
-/// One thing that is new, different or gone.
+/// Change of one object of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A region is new.
+pub enum DirectoryChange {
+    /// A new region.
     Region(Region),
-    /// A node is new or reached otherwise.
+    /// A new node, or new addresses of a node.
     Node(Node),
-    /// A group is new or has other voters.
+    /// A new group, or new voters of a group.
     Group(Group),
-    /// A tenant is new or different.
+    /// A new tenant, or a new record of a tenant.
     Tenant(Box<Tenant>),
-    /// A tenant has been erased everywhere.
+    /// A tenant that has been erased everywhere.
     TenantGone(TenantNumber),
 }
 
-/// The bytes that begin each kind of change, on the wire and in keys; never used for anything else again.
+/// First byte of each kind of change, on the wire and in keys; never used for anything else again.
 mod tag {
     pub(super) const REGION: u8 = 1;
     pub(super) const NODE: u8 = 2;
@@ -31,7 +31,7 @@ mod tag {
     pub(super) const TENANT_GONE: u8 = 5;
 }
 
-impl Change {
+impl DirectoryChange {
     /// Writes the change.
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::with_capacity(128);
@@ -45,7 +45,7 @@ impl Change {
         w.finish()
     }
 
-    /// Reads what [`Change::encode`] wrote.
+    /// Reads what [`DirectoryChange::encode`] wrote.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes, "directory change");
         let change = match r.u8()? {
@@ -60,7 +60,7 @@ impl Change {
         Ok(change)
     }
 
-    /// Returns what tells the thing from all others, as the end of its row's key.
+    /// Returns the identity of the object, as the end of its row's key.
     pub fn identity(&self) -> Bytes {
         let mut w = Writer::default();
         match self {
@@ -73,7 +73,7 @@ impl Change {
         w.finish()
     }
 
-    /// Returns the tenant that it is about.
+    /// Returns the tenant that changed, if it is a change of one.
     pub fn tenant(&self) -> Option<TenantNumber> {
         match self {
             Self::Tenant(tenant) => Some(tenant.number),

@@ -1,4 +1,4 @@
-//! What can be asked of the directory.
+//! Commands of the directory's log.
 
 use std::collections::BTreeMap;
 
@@ -9,78 +9,78 @@ use stead_types::{
 };
 
 use super::{
-    Addresses, Followers, Initial, LimitsUpdate, Region, limits,
+    Addresses, Followers, InitialCluster, LimitsUpdate, Region, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
 use crate::codec::{Malformed, Reader, Writer};
 
-/// Who asks for a change and why, for the audit.
+/// Author and reason of a change, for the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct By {
+pub struct AuditContext {
     /// Identity of the caller.
     pub who: String,
-    /// What the caller gave as the reason.
+    /// Reason that the caller gave.
     pub reason: String,
 }
 
-/// A node that wants to join.
+/// A node that joins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewNode {
-    /// Unique in the cluster.
+    /// Name, unique in the cluster.
     pub name: String,
-    /// Where it stands.
+    /// Its region.
     pub region: RegionName,
-    /// How it is reached.
+    /// Its addresses.
     pub addresses: Addresses,
-    /// Only votes in the directory.
+    /// Whether it is a witness, which only votes in the directory.
     pub witness: bool,
-    /// Drawn at random by the node, once.
+    /// Random number drawn by the node once.
     pub token: u128,
 }
 
-/// A tenant to make.
+/// A tenant to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTenant {
     /// Its name.
     pub name: TenantName,
     /// Region of its home.
     pub home: RegionName,
-    /// Where it is to be followed.
+    /// Regions of its followers.
     pub followers: Followers,
-    /// Where it may be stored; empty: anywhere.
+    /// Jurisdictions where it may be stored; empty: anywhere.
     pub residency: Vec<Jurisdiction>,
-    /// When its writes are acknowledged, at least.
+    /// Minimum durability of its writes.
     pub durability: Durability,
-    /// What operators note.
+    /// Labels of operators.
     pub labels: BTreeMap<String, String>,
-    /// What it may use at most, where the default is not to hold.
+    /// Limits that differ from the defaults.
     pub limits: TenantLimits,
 }
 
-/// What is to be different about a tenant; `None` stays.
+/// Update of a tenant; fields that are `None` stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantUpdate {
-    /// Which tenant.
+    /// Name of the tenant.
     pub name: TenantName,
-    /// The change applies to this version of the record only.
+    /// Version of the record that the update applies to only.
     pub etag: Option<DirectoryVersion>,
-    /// Where it is to be followed.
+    /// Regions of its followers.
     pub followers: Option<Followers>,
-    /// Where it may be stored; empty: anywhere.
+    /// Jurisdictions where it may be stored; empty: anywhere.
     pub residency: Option<Vec<Jurisdiction>>,
-    /// When its writes are acknowledged, at least.
+    /// Minimum durability of its writes.
     pub durability: Option<Durability>,
     /// All its labels.
     pub labels: Option<BTreeMap<String, String>>,
-    /// What it may use at most.
+    /// Changes of its limits.
     pub limits: LimitsUpdate,
     /// Whether it is served.
     pub enabled: Option<bool>,
 }
 
 impl TenantUpdate {
-    /// Returns an update of a tenant that changes nothing yet.
+    /// Returns an update of a tenant that changes nothing.
     pub fn new(name: TenantName, etag: Option<DirectoryVersion>) -> Self {
         Self {
             name,
@@ -95,43 +95,44 @@ impl TenantUpdate {
     }
 }
 
-/// What a group has done about a tenant.
+/// Report of a group about a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// Nothing of the tenant is left in the group.
+pub enum GroupReport {
+    /// The group holds nothing of the tenant any more.
     Erased(TenantNumber),
 }
 
 /// Most reports of one command.
 pub const REPORTS_MAX: usize = 1_000;
-/// Most tenants that one [`Command::Settle`] looks at.
-pub const SETTLE_MAX: usize = 1_000;
+/// Most tenants that one [`Command::RefreshMembers`] examines.
+pub const REFRESH_MEMBERS_MAX: usize = 1_000;
 
 /// A command of the directory's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The cluster begins. Asked by every first node until it is answered; the same list again changes nothing.
-    Bootstrap(Initial),
-    /// Makes a region.
-    CreateRegion(By, Region),
-    /// A node joins; a region's first node becomes its group.
-    Join(By, NewNode),
-    /// A node is reached otherwise.
+    /// Bootstraps the cluster. Proposed by every first node until it gets a response; the same list again changes
+    /// nothing.
+    Bootstrap(InitialCluster),
+    /// Creates a region.
+    CreateRegion(AuditContext, Region),
+    /// Adds a node; a region's first node becomes its group.
+    Join(AuditContext, NewNode),
+    /// Changes a node's addresses.
     UpdateAddresses(NodeId, Addresses),
-    /// Makes a tenant.
-    CreateTenant(By, NewTenant),
-    /// Changes a tenant.
-    UpdateTenant(By, TenantUpdate),
+    /// Creates a tenant.
+    CreateTenant(AuditContext, NewTenant),
+    /// Updates a tenant.
+    UpdateTenant(AuditContext, TenantUpdate),
     /// Erases a disabled tenant everywhere.
-    EraseTenant(By, TenantName, Option<DirectoryVersion>),
-    /// What a group has done; from its leader, until it is answered.
-    Report(GroupId, Incarnation, Vec<Report>),
-    /// Fits the members of some tenants to regions that came or went; proposed by the directory's leader while
-    /// [`super::Directory::unsettled`] says so.
-    Settle,
+    EraseTenant(AuditContext, TenantName, Option<DirectoryVersion>),
+    /// Reports of a group's leader, repeated until they are acknowledged.
+    Report(GroupId, Incarnation, Vec<GroupReport>),
+    /// Adjusts the members of some tenants after regions were added; proposed by the directory's leader while
+    /// [`super::Directory::needs_member_refresh`] says so.
+    RefreshMembers,
 }
 
-/// The kind byte of each command; never used for anything else again.
+/// Kind byte of each command; never used for anything else again.
 mod kind {
     pub(super) const BOOTSTRAP: u8 = 1;
     pub(super) const CREATE_REGION: u8 = 2;
@@ -141,11 +142,11 @@ mod kind {
     pub(super) const UPDATE_TENANT: u8 = 6;
     pub(super) const ERASE_TENANT: u8 = 7;
     pub(super) const REPORT: u8 = 8;
-    pub(super) const SETTLE: u8 = 9;
+    pub(super) const REFRESH_MEMBERS: u8 = 9;
 }
 
 impl Command {
-    /// Writes the command, its kind byte first, as a proposer takes it.
+    /// Writes the command, its kind byte first, as a proposal carries it.
     pub fn encode(&self) -> Bytes {
         let mut writer = Writer::with_capacity(128);
         let w = &mut writer;
@@ -179,11 +180,11 @@ impl Command {
                 w.u8(kind::REPORT)
                     .varint(u64::from(group.get()))
                     .varint(u64::from(incarnation.0));
-                w.list(reports.iter(), |w, Report::Erased(tenant)| {
+                w.list(reports.iter(), |w, GroupReport::Erased(tenant)| {
                     w.u8(0).varint(tenant.get());
                 });
             }
-            Self::Settle => drop(w.u8(kind::SETTLE)),
+            Self::RefreshMembers => drop(w.u8(kind::REFRESH_MEMBERS)),
         }
         writer.finish()
     }
@@ -193,18 +194,20 @@ impl Command {
         let mut reader = Reader::new(body, "directory command");
         let r = &mut reader;
         let command = match kind {
-            kind::BOOTSTRAP => Self::Bootstrap(Initial::decode(r)?),
-            kind::CREATE_REGION => Self::CreateRegion(By::decode(r)?, Region::decode(r)?),
-            kind::JOIN => Self::Join(By::decode(r)?, NewNode::decode(r)?),
+            kind::BOOTSTRAP => Self::Bootstrap(InitialCluster::decode(r)?),
+            kind::CREATE_REGION => Self::CreateRegion(AuditContext::decode(r)?, Region::decode(r)?),
+            kind::JOIN => Self::Join(AuditContext::decode(r)?, NewNode::decode(r)?),
             kind::UPDATE_ADDRESSES => Self::UpdateAddresses(text::node(r)?, Addresses::decode(r)?),
-            kind::CREATE_TENANT => Self::CreateTenant(By::decode(r)?, NewTenant::decode(r)?),
-            kind::UPDATE_TENANT => Self::UpdateTenant(By::decode(r)?, TenantUpdate::decode(r)?),
-            kind::ERASE_TENANT => Self::EraseTenant(By::decode(r)?, text::parse(r)?, r.option(decode_version)?),
+            kind::CREATE_TENANT => Self::CreateTenant(AuditContext::decode(r)?, NewTenant::decode(r)?),
+            kind::UPDATE_TENANT => Self::UpdateTenant(AuditContext::decode(r)?, TenantUpdate::decode(r)?),
+            kind::ERASE_TENANT => {
+                Self::EraseTenant(AuditContext::decode(r)?, text::parse(r)?, r.option(decode_version)?)
+            }
             kind::REPORT => {
                 let (group, incarnation) = (text::group(r)?, Incarnation(r.varint_u32()?));
-                Self::Report(group, incarnation, r.list(Report::decode)?)
+                Self::Report(group, incarnation, r.list(GroupReport::decode)?)
             }
-            kind::SETTLE => Self::Settle,
+            kind::REFRESH_MEMBERS => Self::RefreshMembers,
             _ => return Err(r.malformed()),
         };
         reader.end()?;
@@ -212,7 +215,7 @@ impl Command {
     }
 }
 
-impl By {
+impl AuditContext {
     fn encode(&self, w: &mut Writer) {
         text::write(w, &self.who);
         text::write(w, &self.reason);
@@ -299,7 +302,7 @@ impl TenantUpdate {
     }
 }
 
-impl Report {
+impl GroupReport {
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         match r.u8()? {
             0 => Ok(Self::Erased(TenantNumber::new(r.varint()?))),

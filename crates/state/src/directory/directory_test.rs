@@ -11,15 +11,15 @@ use stead_types::{
 use super::*;
 use crate::{
     codec::Writer,
-    rows::{directory as rows, memory::MemoryRows, view as view_rows},
+    rows::{directory as rows, directory_view as view_rows, memory::MemoryRows},
 };
 
-/// A directory, its rows, and a node that follows it.
+/// A directory, its rows, and a node's view of it.
 #[derive(Default)]
 struct World {
     directory: Directory,
     rows: MemoryRows,
-    view: View,
+    view: DirectoryView,
     view_rows: MemoryRows,
     index: u64,
 }
@@ -27,42 +27,42 @@ struct World {
 impl World {
     fn begun() -> Self {
         let mut world = Self::default();
-        assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(Outcome::Done));
+        assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(DirectoryOutcome::Done));
         world
     }
 
-    /// Applies a command as a replica does: from its bytes; and checks what must hold after each.
-    fn apply(&mut self, command: Command) -> Answer {
+    /// Applies a command as a replica does, from its bytes, and checks the invariants after it.
+    fn apply(&mut self, command: Command) -> DirectoryResult {
         let bytes = command.encode();
         assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command.clone()));
         self.index += 1;
         let before = self.directory.view().clone();
-        let rehearsed = self.rehearsed(&command);
+        let dry_run = self.dry_run(&command);
         self.directory.reach(self.index);
         let applied = self.directory.apply(1_000 + self.index, command);
         rows::write(&mut self.rows, &self.directory, &applied);
         for change in &applied.changes {
-            assert_eq!(Change::decode(change.encode()).as_ref(), Ok(change));
+            assert_eq!(DirectoryChange::decode(change.encode()).as_ref(), Ok(change));
             self.view.apply(change.clone());
             view_rows::write(&mut self.view_rows, change);
         }
         self.view.reach(self.directory.view().version());
         view_rows::write_version(&mut self.view_rows, self.view.version());
         assert_eq!(
-            decode_answer(encode_answer(&applied.answer)).as_ref(),
-            Ok(&applied.answer)
+            decode_result(encode_result(&applied.result)).as_ref(),
+            Ok(&applied.result)
         );
-        if applied.answer.is_err() {
+        if applied.result.is_err() {
             self.assert_unchanged(before);
         }
-        if let Some(rehearsed) = rehearsed {
-            self.assert_as_rehearsed(rehearsed, &applied.answer);
+        if let Some(dry_run) = dry_run {
+            self.assert_matches_dry_run(dry_run, &applied.result);
         }
         self.check();
-        applied.answer
+        applied.result
     }
 
-    fn rehearsed(&self, command: &Command) -> Option<Result<(Outcome, View), Rejection>> {
+    fn dry_run(&self, command: &Command) -> Option<Result<(DirectoryOutcome, DirectoryView), Rejection>> {
         let is_about = matches!(
             command,
             Command::CreateTenant(..)
@@ -71,13 +71,17 @@ impl World {
                 | Command::CreateRegion(..)
         );
         let has_begun = self.directory.cluster().is_some();
-        (is_about && has_begun).then(|| Directory::rehearse(self.directory.view().clone(), command.clone()))
+        (is_about && has_begun).then(|| Directory::dry_run(self.directory.view().clone(), command.clone()))
     }
 
-    /// What was rehearsed is what was done, but for numbers, versions and times.
-    fn assert_as_rehearsed(&self, rehearsed: Result<(Outcome, View), Rejection>, answer: &Answer) {
-        match (rehearsed, answer) {
-            (Ok((Outcome::Tenant(planned), view)), Ok(Outcome::Tenant(done))) => {
+    /// Asserts that a dry run gave what the command did, except numbers, versions and times.
+    fn assert_matches_dry_run(
+        &self,
+        dry_run: Result<(DirectoryOutcome, DirectoryView), Rejection>,
+        result: &DirectoryResult,
+    ) {
+        match (dry_run, result) {
+            (Ok((DirectoryOutcome::Tenant(planned), view)), Ok(DirectoryOutcome::Tenant(done))) => {
                 let done = self.directory.view().tenant(*done).unwrap().as_ref();
                 let planned = Tenant {
                     number: done.number,
@@ -88,12 +92,12 @@ impl World {
                 };
                 assert_eq!(&planned, done);
             }
-            (rehearsed, answer) => assert_eq!(rehearsed.map(|(outcome, _)| outcome), *answer),
+            (dry_run, result) => assert_eq!(dry_run.map(|(outcome, _)| outcome), *result),
         }
     }
 
     /// Invariant 5.
-    fn assert_unchanged(&self, mut before: View) {
+    fn assert_unchanged(&self, mut before: DirectoryView) {
         before.reach(self.directory.view().version());
         assert!(before == *self.directory.view());
     }
@@ -107,7 +111,7 @@ impl World {
         assert_eq!(rows::all(&self.directory).collect::<BTreeMap<_, _>>(), self.rows.0);
         for tenant in view.tenants_from(TenantNumber::new(0)) {
             assert!(tenant.members.windows(2).all(|pair| pair[0].group < pair[1].group));
-            assert!(tenant.has(tenant.home) || tenant.state == State::Deleting);
+            assert!(tenant.has(tenant.home) || tenant.state == TenantState::Deleting);
             for member in tenant.members.iter().filter(|member| !member.leaving) {
                 let region = view.region_of(member.group).unwrap();
                 assert!(tenant.admits(&region.jurisdiction), "{tenant:?} in {region:?}");
@@ -119,8 +123,8 @@ impl World {
         self.directory.view().tenant_named(&name.parse().unwrap()).unwrap()
     }
 
-    fn erased(&mut self, group: u32, number: u64) -> Answer {
-        let reports = vec![Report::Erased(TenantNumber::new(number))];
+    fn erased(&mut self, group: u32, number: u64) -> DirectoryResult {
+        let reports = vec![GroupReport::Erased(TenantNumber::new(number))];
         self.apply(Command::Report(GroupId::new(group), Incarnation::FIRST, reports))
     }
 }
@@ -139,7 +143,7 @@ fn node(name: &str, region: &str) -> InitialNode {
 }
 
 /// Three regions of two nodes; groups 1 and 2 are in us-east, 3 and 4 in eu-west, 5 and 6 in ap-south.
-fn initial() -> Initial {
+fn initial() -> InitialCluster {
     let region = |name: &str, jurisdiction: &str| (name.parse().unwrap(), jurisdiction.parse().unwrap());
     let nodes = [
         ("a", "us-east"),
@@ -148,7 +152,7 @@ fn initial() -> Initial {
         ("d", "us-east"),
         ("e", "eu-west"),
     ];
-    Initial {
+    InitialCluster {
         cluster: "test".into(),
         regions: vec![
             region("us-east", "US"),
@@ -172,8 +176,8 @@ fn new(name: &str, home: &str) -> NewTenant {
     }
 }
 
-fn by() -> By {
-    By {
+fn by() -> AuditContext {
+    AuditContext {
         who: "ann".into(),
         reason: "test".into(),
     }
@@ -200,14 +204,14 @@ fn named(regions: &[&str]) -> Followers {
 }
 
 #[test]
-fn a_cluster_begins_once_with_one_list() {
+fn bootstrap_is_accepted_once_with_one_list() {
     let mut world = World::default();
     assert_eq!(
         world.apply(create(new("acme", "eu-west"))),
         Err(Rejection::NotBootstrapped)
     );
-    assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(Outcome::Done));
-    assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(Outcome::Done));
+    assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(DirectoryOutcome::Done));
+    assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(DirectoryOutcome::Done));
     let mut other = initial();
     other.nodes.pop();
     assert_eq!(world.apply(Command::Bootstrap(other)), Err(Rejection::OtherCluster));
@@ -220,7 +224,7 @@ fn a_cluster_begins_once_with_one_list() {
 }
 
 #[test]
-fn the_directory_votes_over_as_many_places_as_there_are() {
+fn directory_voters_span_regions() {
     let voters = |count: usize, witness: bool, nodes: &[&str]| {
         let mut initial = initial();
         initial.regions.truncate(count);
@@ -247,15 +251,15 @@ fn the_directory_votes_over_as_many_places_as_there_are() {
 }
 
 #[test]
-fn tenants_are_placed_by_load_and_followed_where_residency_admits() {
+fn tenants_are_placed_by_load_within_residency() {
     let mut world = World::begun();
     assert_eq!(
         world.apply(create(new("one", "eu-west"))),
-        Ok(Outcome::Tenant(TenantNumber::new(1)))
+        Ok(DirectoryOutcome::Tenant(TenantNumber::new(1)))
     );
     assert_eq!(
         world.apply(create(new("two", "eu-west"))),
-        Ok(Outcome::Tenant(TenantNumber::new(2)))
+        Ok(DirectoryOutcome::Tenant(TenantNumber::new(2)))
     );
     assert_eq!(members(world.tenant("one")), [(1, false), (3, false), (5, false)]);
     assert_eq!(members(world.tenant("two")), [(2, false), (4, false), (6, false)]);
@@ -275,7 +279,7 @@ fn tenants_are_placed_by_load_and_followed_where_residency_admits() {
 }
 
 #[test]
-fn what_a_policy_forbids_is_refused() {
+fn commands_against_policy_are_rejected() {
     let mut world = World::begun();
     world.apply(create(new("acme", "eu-west"))).unwrap();
     let refused = |world: &mut World, tenant: NewTenant| world.apply(create(tenant)).unwrap_err();
@@ -294,7 +298,7 @@ fn what_a_policy_forbids_is_refused() {
     };
     let error = Error::from(refused(&mut world, outside));
     let expected = ErrorKind::Residency {
-        wanted: vec!["EU".into()],
+        allowed: vec!["EU".into()],
         region: "US".into(),
     };
     assert_eq!(error.kind, expected);
@@ -326,7 +330,7 @@ fn what_a_policy_forbids_is_refused() {
 
 /// Invariant 4.
 #[test]
-fn a_follower_that_leaves_is_kept_until_it_has_reported() {
+fn leaving_follower_is_kept_until_it_reports() {
     let mut world = World::begun();
     world.apply(create(new("acme", "eu-west"))).unwrap();
     let only = |regions: &[&str]| {
@@ -359,7 +363,7 @@ fn a_follower_that_leaves_is_kept_until_it_has_reported() {
 }
 
 #[test]
-fn deleting_takes_two_steps_and_frees_the_name_but_not_the_number() {
+fn erased_tenant_frees_name_but_not_number() {
     let mut world = World::begun();
     world.apply(create(new("acme", "eu-west"))).unwrap();
     let erase = || Command::EraseTenant(by(), "acme".parse().unwrap(), None);
@@ -374,7 +378,7 @@ fn deleting_takes_two_steps_and_frees_the_name_but_not_the_number() {
     assert!(matches!(world.apply(erase()), Err(Rejection::TenantUnknown(_))));
     assert_eq!(
         world.apply(create(new("acme", "us-east"))),
-        Ok(Outcome::Tenant(TenantNumber::new(2)))
+        Ok(DirectoryOutcome::Tenant(TenantNumber::new(2)))
     );
     for group in [1, 3, 5] {
         assert!(world.directory.view().tenant(TenantNumber::new(1)).is_some());
@@ -386,7 +390,7 @@ fn deleting_takes_two_steps_and_frees_the_name_but_not_the_number() {
 }
 
 #[test]
-fn a_stale_etag_changes_nothing() {
+fn stale_etag_is_rejected() {
     let mut world = World::begun();
     world.apply(create(new("acme", "eu-west"))).unwrap();
     let read = world.tenant("acme").version;
@@ -410,9 +414,9 @@ fn a_stale_etag_changes_nothing() {
 }
 
 #[test]
-fn a_region_that_comes_later_is_followed_from_in_bounded_steps() {
+fn new_region_gets_followers_in_bounded_steps() {
     let mut world = World::begun();
-    let count = SETTLE_MAX + 5;
+    let count = REFRESH_MEMBERS_MAX + 5;
     for number in 0..count {
         world.index += 1;
         world.directory.reach(world.index);
@@ -435,7 +439,7 @@ fn a_region_that_comes_later_is_followed_from_in_bounded_steps() {
         witness: false,
         token,
     };
-    let number = Ok(Outcome::Node(NodeId::new(6)));
+    let number = Ok(DirectoryOutcome::Node(NodeId::new(6)));
     assert_eq!(world.apply(Command::Join(by(), join(7))), number);
     assert_eq!(world.apply(Command::Join(by(), join(7))), number, "asked again");
     assert!(matches!(
@@ -443,8 +447,8 @@ fn a_region_that_comes_later_is_followed_from_in_bounded_steps() {
         Err(Rejection::NodeExists(_))
     ));
     let mut steps = 0;
-    while world.directory.unsettled() {
-        world.apply(Command::Settle).unwrap();
+    while world.directory.needs_member_refresh() {
+        world.apply(Command::RefreshMembers).unwrap();
         steps += 1;
     }
     assert_eq!(steps, 2);
@@ -502,11 +506,11 @@ fn commands() -> impl Strategy<Value = Command> {
     });
     let erased = name().prop_map(|name| Command::EraseTenant(by(), name.parse().unwrap(), None));
     let reported = (1u32..7, 1u64..8).prop_map(|(group, number)| {
-        let reports = vec![Report::Erased(TenantNumber::new(number))];
+        let reports = vec![GroupReport::Erased(TenantNumber::new(number))];
         Command::Report(GroupId::new(group), Incarnation::FIRST, reports)
     });
     let addresses = (1u64..7).prop_map(|node| Command::UpdateAddresses(NodeId::new(node), Addresses::default()));
-    prop_oneof![4 => created, 4 => updated, 2 => erased, 4 => reported, 1 => addresses, 1 => Just(Command::Settle)]
+    prop_oneof![4 => created, 4 => updated, 2 => erased, 4 => reported, 1 => addresses, 1 => Just(Command::RefreshMembers)]
 }
 
 fn limits(set: &[(TenantLimit, u64)]) -> TenantLimits {
@@ -518,7 +522,7 @@ fn limits(set: &[(TenantLimit, u64)]) -> TenantLimits {
 }
 
 #[test]
-fn limits_change_one_by_one_and_return_to_the_default() {
+fn limits_are_set_and_reset_one_by_one() {
     use TenantLimit::{HistoryCount, Keys, StoredBytes};
     let mut world = World::begun();
     let own = limits(&[(Keys, 10), (StoredBytes, 1_000)]);
@@ -556,12 +560,12 @@ fn limits_change_one_by_one_and_return_to_the_default() {
 
 proptest! {
     #[test]
-    fn views_rows_and_snapshots_are_the_directory(script in prop::collection::vec(commands(), 0..40)) {
+    fn views_rows_and_snapshots_equal_directory(script in prop::collection::vec(commands(), 0..40)) {
         let mut world = World::begun();
         let mut numbers = 0;
         for command in script {
             let creates = matches!(command, Command::CreateTenant(..));
-            if let (Ok(Outcome::Tenant(number)), true) = (world.apply(command), creates) {
+            if let (Ok(DirectoryOutcome::Tenant(number)), true) = (world.apply(command), creates) {
                 prop_assert!(number.get() > numbers, "invariant 1");
                 numbers = number.get();
             }
@@ -570,17 +574,17 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(kind: u8, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn decoders_never_panic_on_arbitrary_bytes(kind: u8, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         drop(Command::decode(kind, bytes.clone().into()));
-        drop(Change::decode(bytes.clone().into()));
-        drop(decode_answer(bytes.into()));
+        drop(DirectoryChange::decode(bytes.clone().into()));
+        drop(decode_result(bytes.into()));
     }
 }
 
-/// What a data directory may hold from an earlier version: a changed form needs a new kind, or stays out where it says
-/// nothing.
+/// Bytes that data directories of earlier versions may hold: a changed form needs a new kind, or is left out where it
+/// is empty.
 #[test]
-fn the_bytes_of_tenants_are_those_that_were_written_before() {
+fn tenant_encoding_is_fixed() {
     let mut limits = TenantLimits::default();
     limits.set(TenantLimit::Keys, 3).unwrap();
     let limited = NewTenant {

@@ -1,23 +1,23 @@
-//! A tenant's own limits, and how they change.
+//! Limits of a tenant in the directory, and their updates.
 //!
-//! Written as a list of (number, value): a limit that is not set takes no bytes, and a new one takes a new number. They
-//! end a command; where there are none, nothing is written: entries from before there were limits say so.
+//! Encoded as a list of (number, value): a limit that is not set takes no bytes, and a new limit takes a new number.
+//! They end a command; an empty list is not written at all: entries from before there were limits end there.
 
 use stead_types::{TenantLimit, TenantLimits};
 
 use crate::codec::{Malformed, Reader, Writer};
 
-/// What is to be different about a tenant's limits; the others stay.
+/// Update of a tenant's limits; limits that it does not name stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitsUpdate {
-    /// These are set.
+    /// Limits to set.
     pub set: TenantLimits,
-    /// For these the default holds again.
+    /// Limits that are reset to their defaults.
     pub clear: Vec<TenantLimit>,
 }
 
 impl LimitsUpdate {
-    /// Returns what the limits of a tenant become; a limit that is both cleared and set is set.
+    /// Returns the updated limits; a limit that is both cleared and set is set.
     pub fn apply(&self, before: TenantLimits) -> TenantLimits {
         let mut limits = before;
         self.clear.iter().for_each(|limit| limits.clear(*limit));
@@ -28,7 +28,7 @@ impl LimitsUpdate {
     }
 }
 
-/// The number of a limit on disk and in the log; never used for another one again.
+/// Returns the number of a limit on disk and in the log; never used for another one again.
 fn number(limit: TenantLimit) -> u8 {
     match limit {
         TenantLimit::OperationsPerSecond => 1,

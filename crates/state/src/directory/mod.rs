@@ -1,11 +1,12 @@
-//! The directory: which group is home to which tenant, in which epoch, and what holds for it.
+//! The directory: the home group, epoch and policy of each tenant, and the regions, nodes and groups.
 //!
-//! The directory only decides. It is the machine of one Raft group; every node follows its [`Change`]s into a [`View`]
-//! of its own. Copying, serving and erasing belong to the groups, whose reconcilers act on their views and report.
+//! The directory only decides. It is the machine of one Raft group; every node applies its [`DirectoryChange`]s to a
+//! [`DirectoryView`] of its own. Copying, serving and erasing belong to the groups, whose reconcilers act on their
+//! views and report.
 //!
 //! ```text
-//! Command -> Directory::apply -> Answer
-//!                             -> Changes, tagged with a DirectoryVersion -> View on every node
+//! Command -> Directory::apply -> DirectoryResult
+//!                             -> DirectoryChanges, tagged with a DirectoryVersion -> DirectoryView on every node
 //!                             -> rows
 //! ```
 //!
@@ -20,18 +21,18 @@
 //! Deliberately absent: leases, moves and promotions, and with them the phase in which a leaving follower is still
 //! consulted.
 
-mod answer;
 mod audit;
 mod bootstrap;
 mod change;
 mod command;
 mod limits;
 mod nodes;
-mod place;
 mod placement;
+mod result;
 mod tenant;
 mod tenants;
 mod text;
+mod topology;
 mod view;
 
 #[cfg(test)]
@@ -39,55 +40,57 @@ mod directory_test;
 
 use stead_types::{DirectoryVersion, Incarnation, TenantNumber};
 
-pub use answer::{Answer, Outcome, Rejection, decode as decode_answer, encode as encode_answer};
-pub use audit::{Audit, RECORDS_MAX as AUDIT_RECORDS_MAX, Record};
-pub use bootstrap::{Initial, InitialNode};
-pub use change::Change;
-pub use command::{By, Command, NewNode, NewTenant, REPORTS_MAX, Report, SETTLE_MAX, TenantUpdate};
+pub use audit::{Audit, AuditRecord, RECORDS_MAX as AUDIT_RECORDS_MAX};
+pub use bootstrap::{InitialCluster, InitialNode};
+pub use change::DirectoryChange;
+pub use command::{
+    AuditContext, Command, GroupReport, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate,
+};
 pub use limits::LimitsUpdate;
-pub use place::{Addresses, Group, Node, Region};
-pub use tenant::{Followers, Member, State, Tenant};
-pub use view::{Load, View};
+pub use result::{DirectoryOutcome, DirectoryResult, Rejection, decode as decode_result, encode as encode_result};
+pub use tenant::{Followers, ReplicaSetMember, Tenant, TenantState};
+pub use topology::{Addresses, Group, Node, Region};
+pub use view::{DirectoryView, GroupLoad};
 
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Most tenants of a cluster: each takes memory on every node.
 pub const TENANTS_MAX: usize = 1_000_000;
 
-/// The directory's state.
+/// State of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
-    view: View,
+    view: DirectoryView,
     incarnation: Incarnation,
-    initial: Option<Initial>,
+    initial: Option<InitialCluster>,
     next_tenant: u64,
     next_node: u64,
     next_group: u32,
-    settle_from: Option<TenantNumber>,
+    refresh_members_from: Option<TenantNumber>,
     audit: Audit,
 }
 
-/// What applying a command gave.
+/// Output of applying a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
-    /// For the proposer.
-    pub answer: Answer,
-    /// For every view, at [`View::version`].
-    pub changes: Vec<Change>,
-    /// For the audit, if somebody asked for a change and got it.
-    pub record: Option<Record>,
+pub struct ApplyOutput {
+    /// Result for the proposer.
+    pub result: DirectoryResult,
+    /// Changes for every directory view, at [`DirectoryView::version`].
+    pub changes: Vec<DirectoryChange>,
+    /// Audit record, if the command was requested by a caller and changed something.
+    pub record: Option<AuditRecord>,
 }
 
-/// One command's turn.
-struct Turn {
+/// Context of the command being applied.
+struct ApplyContext {
     version: DirectoryVersion,
     time: u64,
-    changes: Vec<Change>,
+    changes: Vec<DirectoryChange>,
 }
 
-impl Turn {
-    /// Applies a change to the directory's own view, and keeps it for all others.
-    fn push(&mut self, view: &mut View, change: Change) {
+impl ApplyContext {
+    /// Applies a change to the directory's own view, and collects it for the views of nodes.
+    fn push(&mut self, view: &mut DirectoryView, change: DirectoryChange) {
         view.apply(change.clone());
         self.changes.push(change);
     }
@@ -96,40 +99,41 @@ impl Turn {
 impl Default for Directory {
     fn default() -> Self {
         Self {
-            view: View::default(),
+            view: DirectoryView::default(),
             incarnation: Incarnation::FIRST,
             initial: None,
             next_tenant: 1,
             next_node: 1,
             next_group: 1,
-            settle_from: None,
+            refresh_members_from: None,
             audit: Audit::default(),
         }
     }
 }
 
 impl Directory {
-    /// Returns what every node's view is to become.
-    pub fn view(&self) -> &View {
+    /// Returns the current view, which every node's view converges to.
+    pub fn view(&self) -> &DirectoryView {
         &self.view
     }
 
-    /// Returns who changed what.
+    /// Returns the audit log.
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
 
-    /// Returns the name of the cluster, once it has begun.
+    /// Returns the name of the cluster, once it is bootstrapped.
     pub fn cluster(&self) -> Option<&str> {
         self.initial.as_ref().map(|initial| initial.cluster.as_str())
     }
 
-    /// Tells whether the leader should propose [`Command::Settle`].
-    pub fn unsettled(&self) -> bool {
-        self.settle_from.is_some()
+    /// Tells whether the leader should propose [`Command::RefreshMembers`].
+    pub fn needs_member_refresh(&self) -> bool {
+        self.refresh_members_from.is_some()
     }
 
-    /// Notes that the entry with this index is being applied. Every entry counts, also one without commands.
+    /// Sets the version to the entry with this index, which is being applied. Every entry counts, also one without
+    /// commands.
     pub fn reach(&mut self, index: u64) {
         self.view.reach(DirectoryVersion {
             incarnation: self.incarnation,
@@ -137,23 +141,23 @@ impl Directory {
         });
     }
 
-    /// Applies a committed command, at the logged time `time` of the entry that [`Directory::reach`] was told of.
-    pub fn apply(&mut self, time: u64, command: Command) -> Applied {
-        let mut turn = Turn {
+    /// Applies a committed command, at the logged time of the entry set by [`Directory::reach`].
+    pub fn apply(&mut self, time: u64, command: Command) -> ApplyOutput {
+        let mut context = ApplyContext {
             version: self.view.version(),
             time,
             changes: Vec::new(),
         };
-        let asked = asked(&command);
-        let answer = self.dispatch(&mut turn, command);
+        let audited = audit_data(&command);
+        let result = self.dispatch(&mut context, command);
         debug_assert!(
-            answer.is_ok() || turn.changes.is_empty(),
+            result.is_ok() || context.changes.is_empty(),
             "a rejected command changes nothing"
         );
-        let record = asked.filter(|_| answer.is_ok() && !turn.changes.is_empty());
-        let record = record.map(|(by, action, subject)| Record {
+        let record = audited.filter(|_| result.is_ok() && !context.changes.is_empty());
+        let record = record.map(|(by, action, subject)| AuditRecord {
             number: self.audit.next_number(),
-            version: turn.version,
+            version: context.version,
             time,
             who: by.who,
             reason: by.reason,
@@ -163,68 +167,68 @@ impl Directory {
         if let Some(record) = &record {
             self.audit.push(record.clone());
         }
-        Applied {
-            answer,
-            changes: turn.changes,
+        ApplyOutput {
+            result,
+            changes: context.changes,
             record,
         }
     }
 
-    /// Says what a command about a tenant or a region would make of a view, without doing it: what it would be is in the
-    /// view that is returned. Numbers of what is made, versions and times are not those that the command itself would get.
-    pub fn rehearse(view: View, command: Command) -> Result<(Outcome, View), Rejection> {
+    /// Evaluates a command about a tenant or a region on a view without committing it, and returns the resulting
+    /// view. Numbers of new objects, versions and times are not those that the command itself would get.
+    pub fn dry_run(view: DirectoryView, command: Command) -> Result<(DirectoryOutcome, DirectoryView), Rejection> {
         let last = view.tenants_from(TenantNumber::new(0)).last();
         let mut directory = Self {
             next_tenant: last.map_or(1, |tenant| tenant.number.get() + 1),
             view,
             ..Self::default()
         };
-        let mut turn = Turn {
+        let mut context = ApplyContext {
             version: directory.view.version(),
             time: 0,
             changes: Vec::new(),
         };
-        let outcome = directory.carry_out(&mut turn, command)?;
+        let outcome = directory.carry_out(&mut context, command)?;
         Ok((outcome, directory.view))
     }
 
-    fn dispatch(&mut self, turn: &mut Turn, command: Command) -> Answer {
+    fn dispatch(&mut self, context: &mut ApplyContext, command: Command) -> DirectoryResult {
         if self.initial.is_none() && !matches!(command, Command::Bootstrap(_)) {
             return Err(Rejection::NotBootstrapped);
         }
-        self.carry_out(turn, command)
+        self.carry_out(context, command)
     }
 
-    fn carry_out(&mut self, turn: &mut Turn, command: Command) -> Answer {
+    fn carry_out(&mut self, context: &mut ApplyContext, command: Command) -> DirectoryResult {
         match command {
-            Command::Bootstrap(initial) => self.bootstrap(turn, initial),
-            Command::CreateRegion(_, region) => self.create_region(turn, region),
-            Command::Join(_, node) => self.join(turn, node),
-            Command::UpdateAddresses(node, addresses) => self.update_addresses(turn, node, addresses),
-            Command::CreateTenant(_, tenant) => self.create_tenant(turn, tenant),
-            Command::UpdateTenant(_, update) => self.update_tenant(turn, update),
-            Command::EraseTenant(_, name, etag) => self.erase_tenant(turn, &name, etag),
-            Command::Report(group, incarnation, reports) => self.report(turn, group, incarnation, &reports),
-            Command::Settle => self.settle(turn),
+            Command::Bootstrap(initial) => self.bootstrap(context, initial),
+            Command::CreateRegion(_, region) => self.create_region(context, region),
+            Command::Join(_, node) => self.join(context, node),
+            Command::UpdateAddresses(node, addresses) => self.update_addresses(context, node, addresses),
+            Command::CreateTenant(_, tenant) => self.create_tenant(context, tenant),
+            Command::UpdateTenant(_, update) => self.update_tenant(context, update),
+            Command::EraseTenant(_, name, etag) => self.erase_tenant(context, &name, etag),
+            Command::Report(group, incarnation, reports) => self.report(context, group, incarnation, &reports),
+            Command::RefreshMembers => self.refresh_members(context),
         }
     }
 }
 
-/// Returns what the audit says about a command that people ask for: who, what, to what.
-fn asked(command: &Command) -> Option<(By, &'static str, String)> {
+/// Returns the audit data of a command that callers request: author, action, subject.
+fn audit_data(command: &Command) -> Option<(AuditContext, &'static str, String)> {
     match command {
         Command::CreateRegion(by, region) => Some((by.clone(), "create region", region.name.to_string())),
         Command::Join(by, node) => Some((by.clone(), "join node", node.name.clone())),
         Command::CreateTenant(by, tenant) => Some((by.clone(), "create tenant", tenant.name.to_string())),
         Command::UpdateTenant(by, update) => Some((by.clone(), "update tenant", update.name.to_string())),
         Command::EraseTenant(by, name, _) => Some((by.clone(), "erase tenant", name.to_string())),
-        Command::Bootstrap(_) | Command::UpdateAddresses(..) | Command::Report(..) | Command::Settle => None,
+        Command::Bootstrap(_) | Command::UpdateAddresses(..) | Command::Report(..) | Command::RefreshMembers => None,
     }
 }
 
-/// What a row keeps besides things and audit.
+/// Encoding of the row beside objects and audit records.
 impl Directory {
-    /// Writes the counters, the version and the first list of nodes.
+    /// Writes the counters, the version and the first nodes.
     pub(crate) fn encode_meta(&self) -> bytes::Bytes {
         let mut w = Writer::default();
         command::encode_version(&mut w, self.view.version());
@@ -233,7 +237,7 @@ impl Directory {
         w.varint(self.next_tenant)
             .varint(self.next_node)
             .varint(u64::from(self.next_group));
-        w.option(self.settle_from, |w, from| {
+        w.option(self.refresh_members_from, |w, from| {
             w.varint(from.get());
         });
         w.finish()
@@ -244,21 +248,21 @@ impl Directory {
         let mut r = Reader::new(bytes, "directory counters");
         self.view.reach(command::decode_version(&mut r)?);
         self.incarnation = Incarnation(r.varint_u32()?);
-        self.initial = r.option(Initial::decode)?;
+        self.initial = r.option(InitialCluster::decode)?;
         self.next_tenant = r.varint()?;
         self.next_node = r.varint()?;
         self.next_group = r.varint_u32()?;
-        self.settle_from = r.option(|r| r.varint().map(TenantNumber::new))?;
+        self.refresh_members_from = r.option(|r| r.varint().map(TenantNumber::new))?;
         r.end()
     }
 
-    /// Takes in a thing or an audit record that a row held.
-    pub(crate) fn restore(&mut self, thing: Change) {
+    /// Restores an object from a row.
+    pub(crate) fn restore(&mut self, thing: DirectoryChange) {
         self.view.apply(thing);
     }
 
-    /// Takes in an audit record that a row held; rows come in the order of numbers.
-    pub(crate) fn restore_record(&mut self, record: Record) {
+    /// Restores an audit record from a row; rows come in the order of numbers.
+    pub(crate) fn restore_record(&mut self, record: AuditRecord) {
         self.audit.push(record);
     }
 }

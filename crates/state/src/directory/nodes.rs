@@ -1,52 +1,55 @@
-//! Commands about regions and nodes.
+//! Applies commands about regions and nodes.
 
 use stead_types::{GroupId, Incarnation, NodeId, TenantNumber};
 
-use super::{Addresses, Answer, Change, Directory, Group, Initial, NewNode, Node, Outcome, Region, Rejection, Turn};
+use super::{
+    Addresses, ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, Group, InitialCluster,
+    NewNode, Node, Region, Rejection,
+};
 
 impl Directory {
-    /// The cluster begins, once: the same list again changes nothing, another one is refused.
-    pub(super) fn bootstrap(&mut self, turn: &mut Turn, initial: Initial) -> Answer {
+    /// Bootstraps the cluster, once: the same list again changes nothing, another one is rejected.
+    pub(super) fn bootstrap(&mut self, context: &mut ApplyContext, initial: InitialCluster) -> DirectoryResult {
         if let Some(known) = &self.initial {
             return if *known == initial {
-                Ok(Outcome::Done)
+                Ok(DirectoryOutcome::Done)
             } else {
                 Err(Rejection::OtherCluster)
             };
         }
         for region in initial.regions() {
-            turn.push(&mut self.view, Change::Region(region));
+            context.push(&mut self.view, DirectoryChange::Region(region));
         }
         for node in initial.nodes() {
             self.next_node = self.next_node.max(node.number.get() + 1);
-            turn.push(&mut self.view, Change::Node(node));
+            context.push(&mut self.view, DirectoryChange::Node(node));
         }
         for group in initial.groups() {
             self.next_group = self.next_group.max(group.number.get() + 1);
-            turn.push(&mut self.view, Change::Group(group));
+            context.push(&mut self.view, DirectoryChange::Group(group));
         }
         self.initial = Some(initial);
-        Ok(Outcome::Done)
+        Ok(DirectoryOutcome::Done)
     }
 
-    pub(super) fn create_region(&mut self, turn: &mut Turn, region: Region) -> Answer {
+    pub(super) fn create_region(&mut self, context: &mut ApplyContext, region: Region) -> DirectoryResult {
         match self.view.region(&region.name) {
-            Some(known) if *known == region => return Ok(Outcome::Done),
+            Some(known) if *known == region => return Ok(DirectoryOutcome::Done),
             Some(_) => return Err(Rejection::RegionExists(region.name)),
             None => {}
         }
-        turn.push(&mut self.view, Change::Region(region));
-        Ok(Outcome::Done)
+        context.push(&mut self.view, DirectoryChange::Region(region));
+        Ok(DirectoryOutcome::Done)
     }
 
-    pub(super) fn join(&mut self, turn: &mut Turn, new: NewNode) -> Answer {
+    pub(super) fn join(&mut self, context: &mut ApplyContext, new: NewNode) -> DirectoryResult {
         let region = new.region.clone();
         self.view
             .region(&region)
             .ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
         if let Some(known) = self.view.nodes().find(|node| node.name == new.name) {
             return if known.token == new.token && new.token != 0 {
-                Ok(Outcome::Node(known.number))
+                Ok(DirectoryOutcome::Node(known.number))
             } else {
                 Err(Rejection::NodeExists(new.name))
             };
@@ -62,7 +65,7 @@ impl Directory {
             witness,
             token: new.token,
         };
-        turn.push(&mut self.view, Change::Node(node));
+        context.push(&mut self.view, DirectoryChange::Node(node));
         if first && !witness {
             let group = Group {
                 number: GroupId::new(self.next_group),
@@ -71,21 +74,26 @@ impl Directory {
                 incarnation: Incarnation::FIRST,
             };
             self.next_group += 1;
-            turn.push(&mut self.view, Change::Group(group));
-            self.settle_from = Some(TenantNumber::new(0));
+            context.push(&mut self.view, DirectoryChange::Group(group));
+            self.refresh_members_from = Some(TenantNumber::new(0));
         }
-        Ok(Outcome::Node(number))
+        Ok(DirectoryOutcome::Node(number))
     }
 
-    pub(super) fn update_addresses(&mut self, turn: &mut Turn, number: NodeId, addresses: Addresses) -> Answer {
+    pub(super) fn update_addresses(
+        &mut self,
+        context: &mut ApplyContext,
+        number: NodeId,
+        addresses: Addresses,
+    ) -> DirectoryResult {
         let node = self.view.node(number).ok_or(Rejection::NodeUnknown(number))?;
         if node.addresses != addresses {
             let node = Node {
                 addresses,
                 ..node.clone()
             };
-            turn.push(&mut self.view, Change::Node(node));
+            context.push(&mut self.view, DirectoryChange::Node(node));
         }
-        Ok(Outcome::Done)
+        Ok(DirectoryOutcome::Done)
     }
 }

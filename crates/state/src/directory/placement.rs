@@ -1,11 +1,11 @@
-//! Which groups hold a tenant: by load, not by hash, so that groups of a region fill evenly.
+//! Placement of tenants on groups: by load, not by hash, so that groups of a region fill evenly.
 
 use stead_types::{GroupId, Jurisdiction, RegionName};
 
-use super::{Followers, Member, Rejection, Tenant, View};
+use super::{DirectoryView, Followers, Rejection, ReplicaSetMember, Tenant};
 
 /// Returns the group of a region that is home to the fewest tenants.
-pub(super) fn home(view: &View, region: &RegionName) -> Result<GroupId, Rejection> {
+pub(super) fn home(view: &DirectoryView, region: &RegionName) -> Result<GroupId, Rejection> {
     view.region(region)
         .ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
     let groups = view.groups_of(region).map(|group| group.number);
@@ -14,8 +14,8 @@ pub(super) fn home(view: &View, region: &RegionName) -> Result<GroupId, Rejectio
         .ok_or_else(|| Rejection::RegionEmpty(region.clone()))
 }
 
-/// Checks a tenant's policy against the regions there are.
-pub(super) fn check(view: &View, tenant: &Tenant) -> Result<(), Rejection> {
+/// Checks a tenant's policy against the existing regions.
+pub(super) fn check(view: &DirectoryView, tenant: &Tenant) -> Result<(), Rejection> {
     let home = view
         .region_of(tenant.home)
         .expect("a tenant's home is a group of a region");
@@ -31,7 +31,7 @@ pub(super) fn check(view: &View, tenant: &Tenant) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn admitted(view: &View, residency: &[Jurisdiction], region: &RegionName) -> Result<(), Rejection> {
+fn admitted(view: &DirectoryView, residency: &[Jurisdiction], region: &RegionName) -> Result<(), Rejection> {
     let found = view
         .region(region)
         .ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
@@ -39,16 +39,16 @@ fn admitted(view: &View, residency: &[Jurisdiction], region: &RegionName) -> Res
         return Ok(());
     }
     Err(Rejection::Residency {
-        wanted: residency.to_vec(),
+        allowed: residency.to_vec(),
         region: found.name.clone(),
         jurisdiction: found.jurisdiction.clone(),
     })
 }
 
-/// Returns the members that a tenant should have: its home, and one group in each region that its policy wants. A
-/// member that fits stays; one that does not is leaving. A group that is leaving is not taken again before it has
-/// reported that it has erased the tenant, so that an erase under way never meets a new copy.
-pub(super) fn members(view: &View, tenant: &Tenant) -> Box<[Member]> {
+/// Returns the members that a tenant should have: its home, and one group in each region that its policy names. A
+/// current member that fits stays; one that does not fit is leaving. A leaving group is not chosen again before it
+/// has reported that it has erased the tenant, so that an erase under way never meets a new copy.
+pub(super) fn members(view: &DirectoryView, tenant: &Tenant) -> Box<[ReplicaSetMember]> {
     let home = view.region_of(tenant.home).map(|region| &region.name);
     let mut stay = vec![tenant.home];
     for region in view.regions().filter(|region| Some(&region.name) != home) {
@@ -61,13 +61,13 @@ pub(super) fn members(view: &View, tenant: &Tenant) -> Box<[Member]> {
         }
     }
     let leaving = tenant.members.iter().filter(|member| !stay.contains(&member.group));
-    let mut members: Vec<Member> = leaving
-        .map(|member| Member {
+    let mut members: Vec<ReplicaSetMember> = leaving
+        .map(|member| ReplicaSetMember {
             leaving: true,
             ..*member
         })
         .collect();
-    members.extend(stay.iter().map(|group| Member {
+    members.extend(stay.iter().map(|group| ReplicaSetMember {
         group: *group,
         leaving: false,
     }));
@@ -75,7 +75,7 @@ pub(super) fn members(view: &View, tenant: &Tenant) -> Box<[Member]> {
     members.into()
 }
 
-fn follower(view: &View, tenant: &Tenant, region: &RegionName) -> Option<GroupId> {
+fn follower(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Option<GroupId> {
     let groups = || view.groups_of(region).map(|group| group.number);
     let leaving = |group: &GroupId| {
         tenant

@@ -1,4 +1,4 @@
-//! A tenant as the directory knows it.
+//! Directory record of a tenant: home, epoch, state, policy and members.
 
 use std::collections::BTreeMap;
 
@@ -13,83 +13,84 @@ use crate::{
     lineage::{Lineage, decode_epoch},
 };
 
-/// Beside the state: limits of its own stand behind the labels.
+/// Flag in the state byte: the tenant's own limits follow the labels.
 const HAS_LIMITS: u8 = 1 << 4;
 
-/// Who owns a tenant, who follows it and what its policy is. Kept small: every node holds one for each tenant.
+/// Directory record of a tenant. Kept small: every node holds one for each tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
-    /// Never used twice.
+    /// Number of the tenant; never used twice.
     pub number: TenantNumber,
-    /// May be used again by another tenant once this one is [`State::Deleting`].
+    /// Name of the tenant; free for another tenant once this one is [`TenantState::Deleting`].
     pub name: TenantName,
-    /// The group that may write it.
+    /// Home group, which may write the tenant.
     pub home: GroupId,
-    /// On whose account `home` may write; grows with each change of `home`.
+    /// Epoch in which `home` may write; grows with each change of `home`.
     pub epoch: Epoch,
-    /// Nobody serves it below this.
+    /// Fence: no group serves the tenant below this epoch.
     pub fence_epoch: Epoch,
-    /// Counts its operations: moves, promotions; never goes back.
+    /// Number of its last operation (move or promotion); never goes back.
     pub op: u64,
     /// Whether it is served.
-    pub state: State,
-    /// When its writes are acknowledged, at least.
+    pub state: TenantState,
+    /// Minimum durability of its writes.
     pub durability: Durability,
-    /// Where it is to be followed.
+    /// Regions of its followers.
     pub followers: Followers,
-    /// Where it may be stored; empty: anywhere.
+    /// Jurisdictions where it may be stored; empty: anywhere.
     pub residency: Box<[Jurisdiction]>,
-    /// Which revisions are on its line of history.
+    /// Lineage of its revisions.
     pub lineage: Lineage,
     /// Its replica set, home included, by group number.
-    pub members: Box<[Member]>,
-    /// What operators note.
+    pub members: Box<[ReplicaSetMember]>,
+    /// Labels of operators.
     pub labels: Option<Box<BTreeMap<String, String>>>,
-    /// What it may use at most, where the default is not to hold.
+    /// Limits that differ from the defaults.
     pub limits: Option<Box<TenantLimits>>,
-    /// The last change of this record.
+    /// Directory version of the last change of this record.
     pub version: DirectoryVersion,
-    /// When it was made, in milliseconds since 1970.
+    /// Time of its creation, in milliseconds since 1970.
     pub created: u64,
-    /// When it was last changed.
+    /// Time of its last change.
     pub updated: u64,
 }
 
-/// Whether a tenant is served.
+/// State of a tenant, which tells whether it is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It is.
+pub enum TenantState {
+    /// Served.
     Active,
-    /// It is not, until it is enabled again or erased.
+    /// Not served until it is enabled again or erased.
     Disabled,
-    /// It is being erased: only number, name and the members that have not reported are of interest.
+    /// Being erased: only number, name and the members that have not reported matter.
     Deleting,
 }
 
-/// In which regions a tenant is to be followed.
+/// Regions in which a tenant has followers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Followers {
-    /// In each other region that its residency admits, regions that are yet to come included.
+    /// Every other region that its residency admits, future regions included.
     AllAdmitted,
-    /// In these.
+    /// These regions.
     Named(Box<[RegionName]>),
 }
 
-/// A group of the replica set.
+/// Member of a tenant's replica set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct ReplicaSetMember {
     /// The group.
     pub group: GroupId,
-    /// It is to erase the tenant, and is kept here until it has reported that.
+    /// Whether it is leaving: it must erase the tenant, and stays listed until it has reported that.
     pub leaving: bool,
 }
 
 impl Tenant {
-    /// Returns the epoch below which nobody may serve: all of them, unless the tenant is active.
+    /// Returns the fence: the epoch below which no group may serve; it is above all epochs unless the tenant is
+    /// active.
     pub fn fence(&self) -> Epoch {
         match self.state {
-            State::Active => self.fence_epoch,
-            State::Disabled | State::Deleting => Epoch::MAX,
+            TenantState::Active => self.fence_epoch,
+            TenantState::Disabled | TenantState::Deleting => Epoch::MAX,
         }
     }
 
@@ -100,18 +101,18 @@ impl Tenant {
             .any(|member| member.group == group && !member.leaving)
     }
 
-    /// Returns the groups that follow it.
+    /// Returns the follower groups.
     pub fn follower_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         let follow = self.members.iter().filter(|member| !member.leaving);
         follow.map(|member| member.group).filter(|group| *group != self.home)
     }
 
-    /// Tells whether its policy lets it be stored there.
+    /// Tells whether its residency admits a jurisdiction.
     pub fn admits(&self, jurisdiction: &Jurisdiction) -> bool {
         self.residency.is_empty() || self.residency.contains(jurisdiction)
     }
 
-    /// Returns what holds of a limit: the tenant's own, else the default; `None`: as much as it likes.
+    /// Returns the effective limit: the tenant's own, else the default; `None`: unlimited.
     pub fn limit(&self, limit: TenantLimit) -> Option<u64> {
         match &self.limits {
             Some(limits) => limits.effective(limit),
@@ -119,7 +120,7 @@ impl Tenant {
         }
     }
 
-    /// Returns the limits that were set for it.
+    /// Returns the limits that were set for this tenant.
     pub fn own_limits(&self) -> TenantLimits {
         self.limits.as_deref().copied().unwrap_or_default()
     }
@@ -136,9 +137,9 @@ impl Tenant {
             .varint(u64::from(self.fence_epoch.get()));
         w.varint(self.op);
         let state = match self.state {
-            State::Active => 0,
-            State::Disabled => 1,
-            State::Deleting => 2,
+            TenantState::Active => 0,
+            TenantState::Disabled => 1,
+            TenantState::Deleting => 2,
         };
         let limits = self.own_limits();
         w.u8(if limits.is_empty() { state } else { state | HAS_LIMITS });
@@ -173,16 +174,16 @@ impl Tenant {
             fence_epoch,
             op,
             state: match flags & !HAS_LIMITS {
-                0 => State::Active,
-                1 => State::Disabled,
-                2 => State::Deleting,
+                0 => TenantState::Active,
+                1 => TenantState::Disabled,
+                2 => TenantState::Deleting,
                 3.. => return Err(r.malformed()),
             },
             durability: text::durability(r)?,
             followers: Followers::decode(r)?,
             residency: r.list(text::parse)?.into(),
             lineage: Lineage::decode(r)?,
-            members: r.list(Member::decode)?.into(),
+            members: r.list(ReplicaSetMember::decode)?.into(),
             labels: Some(decode_labels(r)?)
                 .filter(|labels| !labels.is_empty())
                 .map(Box::new),
@@ -200,7 +201,7 @@ impl Tenant {
     }
 }
 
-impl Member {
+impl ReplicaSetMember {
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         Ok(Self {
             group: text::group(r)?,

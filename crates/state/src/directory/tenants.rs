@@ -1,15 +1,15 @@
-//! Commands about tenants, and reports of groups about them.
+//! Applies commands about tenants, and reports of groups about them.
 
 use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, TenantName, TenantNumber};
 
 use super::{
-    Answer, Change, Directory, NewTenant, Outcome, Rejection, Report, State, TENANTS_MAX, Tenant, TenantUpdate, Turn,
-    command::SETTLE_MAX, placement,
+    ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, GroupReport, NewTenant, Rejection,
+    TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, placement,
 };
 use crate::lineage::Lineage;
 
 impl Directory {
-    pub(super) fn create_tenant(&mut self, turn: &mut Turn, new: NewTenant) -> Answer {
+    pub(super) fn create_tenant(&mut self, context: &mut ApplyContext, new: NewTenant) -> DirectoryResult {
         if self.view.tenant_named(&new.name).is_some() {
             return Err(Rejection::TenantExists(new.name));
         }
@@ -25,7 +25,7 @@ impl Directory {
             epoch: Epoch::FIRST,
             fence_epoch: Epoch::NONE,
             op: 0,
-            state: State::Active,
+            state: TenantState::Active,
             durability: new.durability,
             followers: new.followers,
             residency: new.residency.into(),
@@ -33,17 +33,17 @@ impl Directory {
             members: Box::new([]),
             labels: Some(new.labels).filter(|labels| !labels.is_empty()).map(Box::new),
             limits: None,
-            version: turn.version,
-            created: turn.time,
-            updated: turn.time,
+            version: context.version,
+            created: context.time,
+            updated: context.time,
         };
         tenant.set_limits(new.limits);
-        self.fit(turn, tenant)?;
+        self.fit(context, tenant)?;
         self.next_tenant += 1;
-        Ok(Outcome::Tenant(number))
+        Ok(DirectoryOutcome::Tenant(number))
     }
 
-    pub(super) fn update_tenant(&mut self, turn: &mut Turn, update: TenantUpdate) -> Answer {
+    pub(super) fn update_tenant(&mut self, context: &mut ApplyContext, update: TenantUpdate) -> DirectoryResult {
         let mut tenant = self.named(&update.name, update.etag)?;
         let number = tenant.number;
         if let Some(followers) = update.followers {
@@ -60,40 +60,40 @@ impl Directory {
         }
         tenant.set_limits(update.limits.apply(tenant.own_limits()));
         tenant.state = match update.enabled {
-            Some(true) => State::Active,
-            Some(false) => State::Disabled,
+            Some(true) => TenantState::Active,
+            Some(false) => TenantState::Disabled,
             None => tenant.state,
         };
-        self.fit(turn, tenant)?;
-        Ok(Outcome::Tenant(number))
+        self.fit(context, tenant)?;
+        Ok(DirectoryOutcome::Tenant(number))
     }
 
     pub(super) fn erase_tenant(
         &mut self,
-        turn: &mut Turn,
+        context: &mut ApplyContext,
         name: &TenantName,
         etag: Option<DirectoryVersion>,
-    ) -> Answer {
+    ) -> DirectoryResult {
         let mut tenant = self.named(name, etag)?;
-        if tenant.state != State::Disabled {
+        if tenant.state != TenantState::Disabled {
             return Err(Rejection::NotDisabled(tenant.name));
         }
         let number = tenant.number;
-        tenant.state = State::Deleting;
+        tenant.state = TenantState::Deleting;
         for member in &mut tenant.members {
             member.leaving = true;
         }
-        self.change(turn, tenant);
-        Ok(Outcome::Tenant(number))
+        self.change(context, tenant);
+        Ok(DirectoryOutcome::Tenant(number))
     }
 
     pub(super) fn report(
         &mut self,
-        turn: &mut Turn,
+        context: &mut ApplyContext,
         from: GroupId,
         incarnation: Incarnation,
-        reports: &[Report],
-    ) -> Answer {
+        reports: &[GroupReport],
+    ) -> DirectoryResult {
         if self
             .view
             .group(from)
@@ -101,14 +101,14 @@ impl Directory {
         {
             return Err(Rejection::StaleIncarnation);
         }
-        for Report::Erased(number) in reports {
-            self.erased(turn, from, *number);
+        for GroupReport::Erased(number) in reports {
+            self.erased(context, from, *number);
         }
-        Ok(Outcome::Done)
+        Ok(DirectoryOutcome::Done)
     }
 
-    /// A member that was leaving has erased the tenant. Any other report is late or repeated, and says nothing.
-    fn erased(&mut self, turn: &mut Turn, from: GroupId, number: TenantNumber) {
+    /// Removes a leaving member that has erased the tenant. Any other report is late or repeated, and is ignored.
+    fn erased(&mut self, context: &mut ApplyContext, from: GroupId, number: TenantNumber) {
         let Some(tenant) = self.view.tenant(number) else {
             return;
         };
@@ -127,38 +127,38 @@ impl Directory {
             .copied()
             .collect();
         if tenant.members.is_empty() {
-            turn.push(&mut self.view, Change::TenantGone(number));
+            context.push(&mut self.view, DirectoryChange::TenantGone(number));
             return;
         }
-        if tenant.state != State::Deleting {
-            // The group may be wanted again, now that nothing of its old copy is left.
+        if tenant.state != TenantState::Deleting {
+            // The group may become a member again, now that its old copy is erased.
             tenant.members = placement::members(&self.view, &tenant);
         }
-        self.change(turn, tenant);
+        self.change(context, tenant);
     }
 
-    /// Fits the members of the next tenants to the regions there are.
-    pub(super) fn settle(&mut self, turn: &mut Turn) -> Answer {
-        let Some(from) = self.settle_from else {
-            return Ok(Outcome::Done);
+    /// Adjusts the members of the next tenants to the existing regions.
+    pub(super) fn refresh_members(&mut self, context: &mut ApplyContext) -> DirectoryResult {
+        let Some(from) = self.refresh_members_from else {
+            return Ok(DirectoryOutcome::Done);
         };
         let next = self
             .view
             .tenants_from(from)
-            .take(SETTLE_MAX)
+            .take(REFRESH_MEMBERS_MAX)
             .cloned()
             .collect::<Vec<_>>();
         for tenant in &next {
             let members = placement::members(&self.view, tenant);
-            if tenant.state != State::Deleting && members != tenant.members {
+            if tenant.state != TenantState::Deleting && members != tenant.members {
                 let mut tenant = Tenant::clone(tenant);
                 tenant.members = members;
-                self.change(turn, tenant);
+                self.change(context, tenant);
             }
         }
         let last = next.last().map(|tenant| TenantNumber::new(tenant.number.get() + 1));
-        self.settle_from = last.filter(|_| next.len() == SETTLE_MAX);
-        Ok(Outcome::Done)
+        self.refresh_members_from = last.filter(|_| next.len() == REFRESH_MEMBERS_MAX);
+        Ok(DirectoryOutcome::Done)
     }
 
     fn named(&self, name: &TenantName, etag: Option<DirectoryVersion>) -> Result<Tenant, Rejection> {
@@ -170,20 +170,20 @@ impl Directory {
         Ok(Tenant::clone(tenant))
     }
 
-    /// Checks a tenant's policy, gives it the members that follow from it, and keeps it.
-    fn fit(&mut self, turn: &mut Turn, mut tenant: Tenant) -> Result<(), Rejection> {
+    /// Checks a tenant's policy, assigns its members, and stores it.
+    fn fit(&mut self, context: &mut ApplyContext, mut tenant: Tenant) -> Result<(), Rejection> {
         placement::check(&self.view, &tenant)?;
         tenant.members = placement::members(&self.view, &tenant);
         if tenant.durability == Durability::Remote && tenant.follower_groups().next().is_none() {
             return Err(Rejection::RemoteAlone);
         }
-        self.change(turn, tenant);
+        self.change(context, tenant);
         Ok(())
     }
 
-    fn change(&mut self, turn: &mut Turn, mut tenant: Tenant) {
-        tenant.version = turn.version;
-        tenant.updated = turn.time;
-        turn.push(&mut self.view, Change::Tenant(Box::new(tenant)));
+    fn change(&mut self, context: &mut ApplyContext, mut tenant: Tenant) {
+        tenant.version = context.version;
+        tenant.updated = context.time;
+        context.push(&mut self.view, DirectoryChange::Tenant(Box::new(tenant)));
     }
 }

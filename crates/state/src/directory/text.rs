@@ -1,4 +1,4 @@
-//! Names and small values as the directory writes them.
+//! Encoding of names and small values of the directory.
 
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ pub(super) fn read(reader: &mut Reader) -> Result<String, Malformed> {
     String::from_utf8(bytes.into()).map_err(|_| reader.malformed())
 }
 
-/// Reads a name that keeps the rules of its type.
+/// Reads a name that is valid for its type.
 pub(super) fn parse<T: FromStr>(reader: &mut Reader) -> Result<T, Malformed> {
     let bytes = reader.bytes()?;
     let text = std::str::from_utf8(&bytes).map_err(|_| reader.malformed())?;

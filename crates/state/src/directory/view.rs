@@ -1,4 +1,4 @@
-//! What the directory says, as every node holds it.
+//! Directory view: a node's copy of the directory.
 //!
 //! # Invariants
 //!
@@ -9,30 +9,30 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stead_types::{DirectoryVersion, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
-use super::{Change, Group, Node, Region, State, Tenant};
+use super::{DirectoryChange, Group, Node, Region, Tenant, TenantState};
 
 /// Regions, nodes, groups and tenants as of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct DirectoryView {
     version: DirectoryVersion,
     regions: BTreeMap<RegionName, Region>,
     nodes: BTreeMap<NodeId, Node>,
     groups: BTreeMap<GroupId, Group>,
     tenants: BTreeMap<TenantNumber, Arc<Tenant>>,
     names: BTreeMap<TenantName, TenantNumber>,
-    loads: BTreeMap<GroupId, Load>,
+    loads: BTreeMap<GroupId, GroupLoad>,
 }
 
-/// How many tenants a group has.
+/// Number of tenants that a group has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Whose home it is, those being erased not included.
+pub struct GroupLoad {
+    /// Tenants of which it is home, those being erased not included.
     pub homes: u64,
-    /// That it holds, homes included.
+    /// Tenants that it holds, homes included.
     pub members: u64,
 }
 
-impl Default for View {
+impl Default for DirectoryView {
     fn default() -> Self {
         Self {
             version: DirectoryVersion::ZERO,
@@ -46,38 +46,38 @@ impl Default for View {
     }
 }
 
-impl View {
-    /// Returns how much of the directory the view has.
+impl DirectoryView {
+    /// Returns the directory version of the view.
     pub fn version(&self) -> DirectoryVersion {
         self.version
     }
 
-    /// Notes that everything up to this version has been applied.
+    /// Sets the version: all changes up to it have been applied.
     pub fn reach(&mut self, version: DirectoryVersion) {
         self.version = version;
     }
 
     /// Applies a change. Changes since a version the view has reached may be applied again.
-    pub fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, change: DirectoryChange) {
         match change {
-            Change::Region(region) => drop(self.regions.insert(region.name.clone(), region)),
-            Change::Node(node) => drop(self.nodes.insert(node.number, node)),
-            Change::Group(group) => drop(self.groups.insert(group.number, group)),
-            Change::Tenant(tenant) => {
+            DirectoryChange::Region(region) => drop(self.regions.insert(region.name.clone(), region)),
+            DirectoryChange::Node(node) => drop(self.nodes.insert(node.number, node)),
+            DirectoryChange::Group(group) => drop(self.groups.insert(group.number, group)),
+            DirectoryChange::Tenant(tenant) => {
                 self.take_out(tenant.number);
                 self.put_in(*tenant);
             }
-            Change::TenantGone(number) => self.take_out(number),
+            DirectoryChange::TenantGone(number) => self.take_out(number),
         }
     }
 
-    /// Returns one change for each thing there is: what a snapshot is made of.
-    pub fn things(&self) -> impl Iterator<Item = Change> + '_ {
-        let regions = self.regions.values().cloned().map(Change::Region);
-        let nodes = self.nodes.values().cloned().map(Change::Node);
-        let groups = self.groups.values().cloned().map(Change::Group);
+    /// Returns one change for each object: the content of a snapshot.
+    pub fn as_changes(&self) -> impl Iterator<Item = DirectoryChange> + '_ {
+        let regions = self.regions.values().cloned().map(DirectoryChange::Region);
+        let nodes = self.nodes.values().cloned().map(DirectoryChange::Node);
+        let groups = self.groups.values().cloned().map(DirectoryChange::Group);
         let tenants = self.tenants.values();
-        let tenants = tenants.map(|tenant| Change::Tenant(Box::new(Tenant::clone(tenant))));
+        let tenants = tenants.map(|tenant| DirectoryChange::Tenant(Box::new(Tenant::clone(tenant))));
         regions.chain(nodes).chain(groups).chain(tenants)
     }
 
@@ -92,7 +92,7 @@ impl View {
     }
 
     fn put_in(&mut self, tenant: Tenant) {
-        if tenant.state != State::Deleting {
+        if tenant.state != TenantState::Deleting {
             self.names.insert(tenant.name.clone(), tenant.number);
         }
         self.count(&tenant, |load, by| *load += by);
@@ -100,18 +100,18 @@ impl View {
     }
 
     fn count(&mut self, tenant: &Tenant, change: impl Fn(&mut u64, u64)) {
-        if tenant.state != State::Deleting {
+        if tenant.state != TenantState::Deleting {
             change(&mut self.loads.entry(tenant.home).or_default().homes, 1);
         }
         for member in &tenant.members {
             change(&mut self.loads.entry(member.group).or_default().members, 1);
         }
-        self.loads.retain(|_, load| *load != Load::default());
+        self.loads.retain(|_, load| *load != GroupLoad::default());
     }
 }
 
-/// Look-ups.
-impl View {
+/// Lookups.
+impl DirectoryView {
     /// Returns a tenant by name; one that is being erased has no name any more.
     pub fn tenant_named(&self, name: &TenantName) -> Option<&Arc<Tenant>> {
         self.names.get(name).and_then(|number| self.tenants.get(number))
@@ -127,7 +127,7 @@ impl View {
         self.tenants.range(number..).map(|(_, tenant)| tenant)
     }
 
-    /// Returns the tenants behind a name, in the order of names.
+    /// Returns the tenants after a name, in the order of names.
     pub fn tenants_after(&self, name: Option<&TenantName>) -> impl Iterator<Item = &Arc<Tenant>> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = name.map_or(Unbounded, Excluded);
@@ -177,14 +177,14 @@ impl View {
             .filter(move |group| group.region.as_ref() == Some(region))
     }
 
-    /// Returns the region in which a group is.
+    /// Returns the region of a group.
     pub fn region_of(&self, group: GroupId) -> Option<&Region> {
         let name = self.groups.get(&group)?.region.as_ref()?;
         self.regions.get(name)
     }
 
     /// Returns how many tenants a group has.
-    pub fn load(&self, group: GroupId) -> Load {
+    pub fn load(&self, group: GroupId) -> GroupLoad {
         self.loads.get(&group).copied().unwrap_or_default()
     }
 }

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use stead_types::{DirectoryVersion, Durability, ErrorKind, Incarnation, Revision, Sequence, TenantLimits};
 
 use super::{
-    gate::{Level, Replica, Verdict, check, read},
+    gate::{FreshnessLevel, ReadDecision, ReplicaState, check_revision, decide},
     *,
 };
 use crate::{
-    directory::{By, Change, Command, Directory, Followers, Initial, InitialNode, NewTenant, State},
+    directory::{
+        AuditContext, Command, Directory, DirectoryChange, Followers, InitialCluster, InitialNode, NewTenant,
+        TenantState,
+    },
     lineage::Lineage,
 };
 
@@ -31,7 +34,7 @@ fn offset(index: u64) -> FeedOffset {
 }
 
 /// Tenant 1 is at home in group 1 and followed by group 2.
-fn view() -> View {
+fn view() -> DirectoryView {
     let mut directory = Directory::default();
     let node = |name: &str| InitialNode {
         name: name.into(),
@@ -39,7 +42,7 @@ fn view() -> View {
         addresses: Default::default(),
         witness: false,
     };
-    let initial = Initial {
+    let initial = InitialCluster {
         cluster: "test".into(),
         regions: vec![
             ("eu".parse().unwrap(), "EU".parse().unwrap()),
@@ -48,7 +51,7 @@ fn view() -> View {
         nodes: vec![node("eu"), node("us")],
         groups_per_region: 1,
     };
-    directory.apply(0, Command::Bootstrap(initial)).answer.unwrap();
+    directory.apply(0, Command::Bootstrap(initial)).result.unwrap();
     let tenant = NewTenant {
         name: "acme".parse().unwrap(),
         home: "eu".parse().unwrap(),
@@ -59,17 +62,17 @@ fn view() -> View {
         limits: TenantLimits::default(),
     };
     directory
-        .apply(0, Command::CreateTenant(By::default(), tenant))
-        .answer
+        .apply(0, Command::CreateTenant(AuditContext::default(), tenant))
+        .result
         .unwrap();
     directory.view().clone()
 }
 
-fn changed(change: impl FnOnce(&mut Tenant)) -> View {
+fn changed(change: impl FnOnce(&mut Tenant)) -> DirectoryView {
     let mut view = view();
     let mut tenant = Tenant::clone(view.tenant(TENANT).unwrap());
     change(&mut tenant);
-    view.apply(Change::Tenant(Box::new(tenant)));
+    view.apply(DirectoryChange::Tenant(Box::new(tenant)));
     view
 }
 
@@ -77,8 +80,8 @@ fn epoch(number: u32) -> Epoch {
     Epoch::new(number).unwrap()
 }
 
-fn following() -> Following {
-    Following {
+fn following() -> FollowedTenant {
+    FollowedTenant {
         tenant: TENANT,
         home: GroupId::new(1),
         epoch: Epoch::FIRST,
@@ -87,10 +90,10 @@ fn following() -> Following {
     }
 }
 
-/// A ping sent at one second, answered with offset 10 and version 3.
+/// A ping sent at one second, with a response of offset 10 and version 3.
 fn pinged() -> Proofs {
     let mut proofs = Proofs::default();
-    proofs.answered(Proof {
+    proofs.add(Proof {
         as_of: SECOND,
         offset: offset(10),
         view: version(3),
@@ -98,8 +101,8 @@ fn pinged() -> Proofs {
     proofs
 }
 
-/// What a copy that counted the ping says at three seconds.
-fn staleness(view: &View, following: &Following) -> Option<u64> {
+/// Staleness at three seconds of a copy for which the ping became valid.
+fn staleness(view: &DirectoryView, following: &FollowedTenant) -> Option<u64> {
     let mut proofs = pinged();
     proofs.advance(offset(10), version(3));
     proofs
@@ -108,26 +111,26 @@ fn staleness(view: &View, following: &Following) -> Option<u64> {
 }
 
 #[test]
-fn staleness_counts_from_when_the_ping_was_sent() {
+fn staleness_counts_from_ping_send_time() {
     assert_eq!(staleness(&view(), &following()), Some(2));
 }
 
 /// Invariant 1.
 #[test]
-fn a_ping_counts_once_its_offset_is_applied_and_its_version_reached() {
+fn proof_is_valid_once_offset_and_version_are_reached() {
     let mut proofs = pinged();
     proofs.advance(offset(9), version(9));
-    assert_eq!(proofs.counted(), None, "not applied");
+    assert_eq!(proofs.latest(), None, "not applied");
     proofs.advance(offset(19), version(2));
-    assert_eq!(proofs.counted(), None, "view too old");
+    assert_eq!(proofs.latest(), None, "view too old");
     proofs.advance(offset(10), version(3));
-    assert!(proofs.counted().is_some());
+    assert!(proofs.latest().is_some());
 }
 
 /// Invariant 2.
 #[test]
-fn a_ping_counts_for_attached_tenants_only() {
-    let with = |attached| Following {
+fn proof_counts_for_attached_tenants_only() {
+    let with = |attached| FollowedTenant {
         attached,
         ..following()
     };
@@ -142,7 +145,7 @@ fn a_ping_counts_for_attached_tenants_only() {
 
 /// Invariant 2: the model's `ping_group_level`.
 #[test]
-fn a_ping_counts_only_while_the_view_says_that_the_group_is_home_at_the_epoch_followed() {
+fn proof_counts_only_while_view_agrees_with_record() {
     assert_eq!(
         staleness(&changed(|tenant| tenant.home = GroupId::new(9)), &following()),
         None
@@ -156,10 +159,10 @@ fn a_ping_counts_only_while_the_view_says_that_the_group_is_home_at_the_epoch_fo
         None
     );
     assert_eq!(
-        staleness(&changed(|tenant| tenant.state = State::Disabled), &following()),
+        staleness(&changed(|tenant| tenant.state = TenantState::Disabled), &following()),
         None
     );
-    let behind = Following {
+    let behind = FollowedTenant {
         epoch: epoch(2),
         ..following()
     };
@@ -168,8 +171,8 @@ fn a_ping_counts_only_while_the_view_says_that_the_group_is_home_at_the_epoch_fo
 
 /// Invariant 2: the model's `ping_ignores_baton`.
 #[test]
-fn a_ping_does_not_count_past_the_baton_that_ended_the_epoch() {
-    let with = |baton| Following { baton, ..following() };
+fn proof_does_not_count_past_baton() {
+    let with = |baton| FollowedTenant { baton, ..following() };
     assert_eq!(staleness(&view(), &with(Some(offset(10)))), None);
     assert_eq!(
         staleness(&view(), &with(Some(offset(11)))),
@@ -180,28 +183,28 @@ fn a_ping_does_not_count_past_the_baton_that_ended_the_epoch() {
 
 /// Invariant 3.
 #[test]
-fn a_ping_of_another_incarnation_never_counts() {
+fn proof_of_other_incarnation_never_counts() {
     let recovered = FeedOffset {
         incarnation: Incarnation(2),
         index: 100,
     };
     let mut proofs = pinged();
     proofs.advance(recovered, version(3));
-    assert_eq!(proofs.counted(), None);
+    assert_eq!(proofs.latest(), None);
     proofs.advance(offset(10), version(3));
-    assert_eq!(proofs.counted(), None, "it was dropped");
+    assert_eq!(proofs.latest(), None, "it was dropped");
     let mut proofs = pinged();
     proofs.advance(offset(10), version(3));
     proofs.advance(recovered, version(3));
-    assert_eq!(proofs.counted(), None);
+    assert_eq!(proofs.latest(), None);
 }
 
 #[test]
-fn waiting_proofs_are_bounded_and_the_oldest_are_kept() {
+fn pending_proofs_are_bounded_and_oldest_are_kept() {
     let mut proofs = Proofs::default();
     for number in 1..=100 {
-        if proofs.wants_ping() {
-            proofs.answered(Proof {
+        if proofs.may_ping() {
+            proofs.add(Proof {
                 as_of: Duration::from_secs(number),
                 offset: offset(number),
                 view: version(1),
@@ -209,32 +212,32 @@ fn waiting_proofs_are_bounded_and_the_oldest_are_kept() {
         }
     }
     proofs.advance(offset(3), version(1));
-    assert_eq!(proofs.counted().map(|proof| proof.as_of), Some(3 * SECOND));
+    assert_eq!(proofs.latest().map(|proof| proof.as_of), Some(3 * SECOND));
     proofs.advance(offset(100), version(1));
     assert_eq!(
-        proofs.counted().map(|proof| proof.as_of),
+        proofs.latest().map(|proof| proof.as_of),
         Some(PENDING_MAX as u32 * SECOND)
     );
 }
 
 #[test]
-fn what_a_leader_knows_is_older_by_its_age_on_another_node() {
-    let proof = Proof::relayed(10 * SECOND, 2 * SECOND, offset(1), version(1));
+fn proof_from_leader_ages_by_its_age() {
+    let proof = Proof::from_leader(10 * SECOND, 2 * SECOND, offset(1), version(1));
     assert_eq!(proof.map(|proof| proof.as_of), Some(8 * SECOND));
     assert_eq!(
-        Proof::relayed(SECOND, 2 * SECOND, offset(1), version(1)),
+        Proof::from_leader(SECOND, 2 * SECOND, offset(1), version(1)),
         None,
         "from before this node's start"
     );
 }
 
 /// A tenant at epoch 5: moved at 2, promoted at 4 after sequence 10, moved at 5.
-fn promoted() -> View {
+fn promoted() -> DirectoryView {
     changed(|tenant| {
         tenant.epoch = epoch(5);
-        tenant.lineage.moved_to(epoch(2));
-        tenant.lineage.promoted_to(epoch(4), Sequence::new(10).unwrap());
-        tenant.lineage.moved_to(epoch(5));
+        tenant.lineage.record_move(epoch(2));
+        tenant.lineage.record_promotion(epoch(4), Sequence::new(10).unwrap());
+        tenant.lineage.record_move(epoch(5));
     })
 }
 
@@ -242,21 +245,21 @@ fn revision(text: &str) -> Revision {
     text.parse().unwrap()
 }
 
-fn verdict(level: Level, at: &str, lineage: &Lineage, staleness: Option<Duration>) -> Verdict {
+fn verdict(level: FreshnessLevel, at: &str, lineage: &Lineage, staleness: Option<Duration>) -> ReadDecision {
     let view = promoted();
-    let replica = Replica {
+    let replica = ReplicaState {
         revision: revision(at),
         lineage,
         staleness,
     };
-    read(level, None, view.tenant(TENANT).unwrap(), replica)
+    decide(level, None, view.tenant(TENANT).unwrap(), replica)
 }
 
-/// What a token gives at a replica that stands at `at`, of the view's lineage.
-fn token(token: &str, at: &str) -> Verdict {
+/// Decision about a token at a replica at revision `at`, of the view's lineage.
+fn token(token: &str, at: &str) -> ReadDecision {
     let view = promoted();
     verdict(
-        Level::Session(revision(token)),
+        FreshnessLevel::Session(revision(token)),
         at,
         &view.tenant(TENANT).unwrap().lineage,
         None,
@@ -265,39 +268,39 @@ fn token(token: &str, at: &str) -> Verdict {
 
 /// Gate invariant 1: the model's `token_by_rev`.
 #[test]
-fn a_token_is_served_if_and_only_if_the_replica_holds_it() {
-    assert_eq!(token("4.11", "4.11"), Verdict::Serve);
-    assert_eq!(token("4.11", "5.20"), Verdict::Serve);
-    assert_eq!(token("1.10", "4.11"), Verdict::Serve);
-    assert_eq!(token("4.11", "1.9"), Verdict::WaitFor(revision("4.11")));
-    assert_eq!(token("1.9", "1.8"), Verdict::WaitFor(revision("1.9")));
-    assert_eq!(token("1.0", "1.0"), Verdict::Serve, "nothing was seen");
+fn token_is_served_iff_replica_has_its_revision() {
+    assert_eq!(token("4.11", "4.11"), ReadDecision::Serve);
+    assert_eq!(token("4.11", "5.20"), ReadDecision::Serve);
+    assert_eq!(token("1.10", "4.11"), ReadDecision::Serve);
+    assert_eq!(token("4.11", "1.9"), ReadDecision::WaitFor(revision("4.11")));
+    assert_eq!(token("1.9", "1.8"), ReadDecision::WaitFor(revision("1.9")));
+    assert_eq!(token("1.0", "1.0"), ReadDecision::Serve, "nothing was seen");
 }
 
 #[test]
-fn named_revision_is_held_against_the_views_lineage() {
+fn named_revision_is_checked_against_lineage_of_view() {
     let view = promoted();
     let tenant = view.tenant(TENANT).unwrap();
     // The copy's own lineage is from before the promotion: it would show what was cut.
     let older = Lineage::starting(Epoch::FIRST);
-    let replica = Replica {
+    let replica = ReplicaState {
         revision: revision("1.10"),
         lineage: &older,
         staleness: None,
     };
-    let at = |at| read(Level::Local, Some(revision(at)), tenant, replica);
-    assert_eq!(at("1.9"), Verdict::Serve);
-    assert!(matches!(at("2.12"), Verdict::Refuse(error) if matches!(error.kind, ErrorKind::Forked { .. })));
+    let at = |at| decide(FreshnessLevel::Local, Some(revision(at)), tenant, replica);
+    assert_eq!(at("1.9"), ReadDecision::Serve);
+    assert!(matches!(at("2.12"), ReadDecision::Refuse(error) if matches!(error.kind, ErrorKind::Forked { .. })));
     assert_eq!(
         at("6.12"),
-        Verdict::Serve,
+        ReadDecision::Serve,
         "may be an unrecorded move: the copy says whether it is there"
     );
 }
 
 #[test]
-fn a_token_that_was_cut_is_forked_with_what_was_cut() {
-    let Verdict::Refuse(error) = token("2.12", "4.30") else {
+fn cut_token_is_forked_with_cut_range() {
+    let ReadDecision::Refuse(error) = token("2.12", "4.30") else {
         panic!("served");
     };
     let expected = ErrorKind::Forked {
@@ -310,54 +313,57 @@ fn a_token_that_was_cut_is_forked_with_what_was_cut() {
 
 /// Gate invariant 2: the model's `token_server_epoch`.
 #[test]
-fn a_token_of_an_epoch_that_the_view_does_not_know_waits() {
-    assert_eq!(token("6.1", "5.20"), Verdict::WaitFor(revision("6.1")));
-    assert_eq!(token("6.21", "5.20"), Verdict::WaitFor(revision("6.21")));
+fn token_of_unknown_epoch_waits() {
+    assert_eq!(token("6.1", "5.20"), ReadDecision::WaitFor(revision("6.1")));
+    assert_eq!(token("6.21", "5.20"), ReadDecision::WaitFor(revision("6.21")));
 }
 
 /// Gate invariant 3, F2.
 #[test]
-fn a_replica_that_was_cut_shows_nothing_until_its_rewind() {
+fn cut_replica_serves_nothing_until_rewind() {
     let mut own = Lineage::starting(Epoch::FIRST);
-    own.moved_to(epoch(2));
+    own.record_move(epoch(2));
     let at = |level| verdict(level, "2.12", &own, Some(Duration::ZERO));
-    assert_eq!(at(Level::Local), Verdict::Forward);
-    assert_eq!(at(Level::Session(revision("1.1"))), Verdict::Forward);
-    assert_eq!(at(Level::Bounded(SECOND)), Verdict::Forward);
+    assert_eq!(at(FreshnessLevel::Local), ReadDecision::Forward);
+    assert_eq!(at(FreshnessLevel::Session(revision("1.1"))), ReadDecision::Forward);
+    assert_eq!(at(FreshnessLevel::Bounded(SECOND)), ReadDecision::Forward);
 }
 
 #[test]
-fn a_replica_that_lags_behind_a_promotion_serves_what_it_has() {
+fn replica_behind_promotion_serves_its_history() {
     let mut own = Lineage::starting(Epoch::FIRST);
-    own.moved_to(epoch(2));
+    own.record_move(epoch(2));
     let at = |level| verdict(level, "2.9", &own, None);
-    assert_eq!(at(Level::Session(revision("2.9"))), Verdict::Serve);
-    assert_eq!(at(Level::Session(revision("4.11"))), Verdict::WaitFor(revision("4.11")));
-    assert_eq!(at(Level::Local), Verdict::Serve);
+    assert_eq!(at(FreshnessLevel::Session(revision("2.9"))), ReadDecision::Serve);
+    assert_eq!(
+        at(FreshnessLevel::Session(revision("4.11"))),
+        ReadDecision::WaitFor(revision("4.11"))
+    );
+    assert_eq!(at(FreshnessLevel::Local), ReadDecision::Serve);
 }
 
 /// Gate invariant 4.
 #[test]
-fn a_bound_is_served_by_what_was_measured() {
+fn staleness_bound_is_compared_with_measurement() {
     let view = promoted();
     let own = &view.tenant(TENANT).unwrap().lineage;
-    let at = |staleness| verdict(Level::Bounded(SECOND), "5.20", own, staleness);
-    assert_eq!(at(Some(SECOND)), Verdict::Serve);
-    assert_eq!(at(Some(2 * SECOND)), Verdict::Forward);
-    assert_eq!(at(None), Verdict::Forward, "nothing was measured");
+    let at = |staleness| verdict(FreshnessLevel::Bounded(SECOND), "5.20", own, staleness);
+    assert_eq!(at(Some(SECOND)), ReadDecision::Serve);
+    assert_eq!(at(Some(2 * SECOND)), ReadDecision::Forward);
+    assert_eq!(at(None), ReadDecision::Forward, "nothing was measured");
 }
 
 #[test]
-fn a_revision_in_a_closed_run_is_too_old_to_tell() {
+fn revision_in_closed_run_is_compacted() {
     let view = changed(|tenant| {
         for number in 0..80 {
             tenant
                 .lineage
-                .promoted_to(epoch(2 + number), Sequence::new(u64::from(number + 1) * 10).unwrap());
+                .record_promotion(epoch(2 + number), Sequence::new(u64::from(number + 1) * 10).unwrap());
         }
         tenant.epoch = epoch(81);
     });
-    let error = check(revision("1.5"), view.tenant(TENANT).unwrap()).unwrap_err();
+    let error = check_revision(revision("1.5"), view.tenant(TENANT).unwrap()).unwrap_err();
     assert!(
         matches!(error.kind, ErrorKind::Compacted { oldest } if oldest > revision("1.5")),
         "{error:?}"

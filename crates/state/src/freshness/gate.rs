@@ -1,10 +1,10 @@
-//! Whether a replica may answer a read: `(token | bound, revision, freshness, lineage) -> Serve | WaitFor | Forward |
-//! Forked`.
+//! Freshness gate: whether a replica may answer a read: `(token | bound, revision, freshness, lineage) -> Serve |
+//! WaitFor | Forward | Forked`.
 //!
 //! # Invariants
 //!
-//! 1. A token is served if and only if the replica's own data holds its revision: on the view's lineage, and at or below
-//!    the replica's revision on the replica's own lineage.
+//! 1. A token is served if and only if the replica's own data holds its revision: on the view's lineage, and at or
+//!    below the replica's revision on the replica's own lineage.
 //! 2. An epoch above the view's recorded one may be an unrecorded move: not reached, never forked.
 //! 3. A replica whose own newest revision was cut, as its view knows, shows nothing of the tenant.
 //! 4. A bound is served only by a staleness that was measured, and is within it.
@@ -17,71 +17,76 @@ use stead_types::{
 };
 
 use crate::directory::Tenant;
-use crate::lineage::{Lineage, Standing};
+use crate::lineage::{Lineage, RevisionStatus};
 
-/// How fresh a read must be, for a replica.
+/// Freshness that a read requires of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// At or past what the session has seen.
+pub enum FreshnessLevel {
+    /// At or past the revision of the session token.
     Session(Revision),
-    /// At most this far behind.
+    /// At most this stale.
     Bounded(Duration),
-    /// Whatever is here.
+    /// Any: whatever this replica has.
     Local,
 }
 
-/// What a replica holds.
+/// State of the replica that a read is decided for.
 #[derive(Clone, Copy, Debug)]
-pub struct Replica<'a> {
+pub struct ReplicaState<'a> {
     /// Its last revision.
     pub revision: Revision,
-    /// The revisions that its own history belongs to.
+    /// Lineage of its own history.
     pub lineage: &'a Lineage,
-    /// How far it can be behind, if that is known.
+    /// Its staleness bound, if it is known.
     pub staleness: Option<Duration>,
 }
 
-/// What to do with a read.
+/// Decision about a read at a replica.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
+pub enum ReadDecision {
     /// Answer it from the replica.
     Serve,
-    /// Answer it once the replica has reached this revision, which stays the same; forward it if that takes too long.
+    /// Answer it once the replica has reached this revision; forward it if that takes too long.
     WaitFor(Revision),
-    /// Send it home.
+    /// Forward it to the home.
     Forward,
     /// Answer with this error: the revision was cut, or is too old to tell.
     Refuse(Error),
 }
 
-/// Decides about a read of a tenant, as the view says the tenant is; `at` is the older revision that it names, if any.
-pub fn read(level: Level, at: Option<Revision>, tenant: &Tenant, replica: Replica<'_>) -> Verdict {
+/// Decides about a read of a tenant as the directory view has it; `at` is the older revision that the read names, if
+/// any.
+pub fn decide(level: FreshnessLevel, at: Option<Revision>, tenant: &Tenant, replica: ReplicaState<'_>) -> ReadDecision {
     if is_cut(replica.revision, tenant) {
-        return Verdict::Forward;
+        return ReadDecision::Forward;
     }
-    if let Some(Err(error)) = at.map(|at| check(at, tenant)) {
-        return Verdict::Refuse(error);
+    if let Some(Err(error)) = at.map(|at| check_revision(at, tenant)) {
+        return ReadDecision::Refuse(error);
     }
     match level {
-        Level::Local => Verdict::Serve,
-        Level::Bounded(bound) => match replica.staleness {
-            Some(staleness) if staleness <= bound || planted::is(Bug::BoundIgnored) => Verdict::Serve,
-            Some(_) | None => Verdict::Forward,
+        FreshnessLevel::Local => ReadDecision::Serve,
+        FreshnessLevel::Bounded(bound) => match replica.staleness {
+            Some(staleness) if staleness <= bound || planted::is(Bug::BoundIgnored) => ReadDecision::Serve,
+            Some(_) | None => ReadDecision::Forward,
         },
-        Level::Session(token) => session(token, tenant, replica),
+        FreshnessLevel::Session(token) => session(token, tenant, replica),
     }
 }
 
-fn session(token: Revision, tenant: &Tenant, replica: Replica<'_>) -> Verdict {
-    if let Err(error) = check(token, tenant) {
-        return Verdict::Refuse(error);
+fn session(token: Revision, tenant: &Tenant, replica: ReplicaState<'_>) -> ReadDecision {
+    if let Err(error) = check_revision(token, tenant) {
+        return ReadDecision::Refuse(error);
     }
     let mut reached = replica.revision;
     if planted::is(Bug::SessionGateEarly) {
         reached = Revision::from_u64(reached.to_u64() + 1);
     }
-    let held = token <= reached && replica.lineage.standing(token) == Standing::On;
-    if held { Verdict::Serve } else { Verdict::WaitFor(token) }
+    let held = token <= reached && replica.lineage.status_of(token) == RevisionStatus::OnLineage;
+    if held {
+        ReadDecision::Serve
+    } else {
+        ReadDecision::WaitFor(token)
+    }
 }
 
 /// Checks a revision that a caller has seen against the tenant's lineage: a token, a condition, the start of a watch, a
@@ -90,10 +95,10 @@ fn session(token: Revision, tenant: &Tenant, replica: Replica<'_>) -> Verdict {
 /// # Errors
 ///
 /// `FORKED` if it was cut, `COMPACTED` if it is too old to tell.
-pub fn check(revision: Revision, tenant: &Tenant) -> Result<(), Error> {
-    match standing(revision, tenant) {
-        Standing::On => Ok(()),
-        Standing::Cut { kept } => {
+pub fn check_revision(revision: Revision, tenant: &Tenant) -> Result<(), Error> {
+    match status_of(revision, tenant) {
+        RevisionStatus::OnLineage => Ok(()),
+        RevisionStatus::Cut { kept } => {
             let epoch = revision.epoch();
             let first = Revision::new(epoch, kept.next().unwrap_or(Sequence::MAX));
             let message = format!(
@@ -103,7 +108,7 @@ pub fn check(revision: Revision, tenant: &Tenant) -> Result<(), Error> {
             let last = revision;
             Err(Error::new(ErrorKind::Forked { epoch, first, last }, message))
         }
-        Standing::Closed => {
+        RevisionStatus::TooOld => {
             let runs = tenant.lineage.runs();
             let oldest = runs.iter().find(|run| !run.closed).map_or(Revision::ZERO, |run| {
                 let before = runs
@@ -119,16 +124,17 @@ pub fn check(revision: Revision, tenant: &Tenant) -> Result<(), Error> {
     }
 }
 
-/// Invariant 2: what is above the recorded epoch is not looked up.
-fn standing(revision: Revision, tenant: &Tenant) -> Standing {
+/// Returns the status of a revision on the tenant's lineage. Invariant 2: an epoch above the recorded one is not
+/// looked up.
+fn status_of(revision: Revision, tenant: &Tenant) -> RevisionStatus {
     if revision.epoch() > tenant.epoch {
-        Standing::On
+        RevisionStatus::OnLineage
     } else {
-        tenant.lineage.standing(revision)
+        tenant.lineage.status_of(revision)
     }
 }
 
-/// Tells whether a replica's own newest revision was cut: it shows nothing of the tenant then (invariant 3).
+/// Tells whether a promotion cut a replica's own newest revision: it shows nothing of the tenant then (invariant 3).
 pub fn is_cut(newest: Revision, tenant: &Tenant) -> bool {
-    matches!(standing(newest, tenant), Standing::Cut { .. })
+    matches!(status_of(newest, tenant), RevisionStatus::Cut { .. })
 }

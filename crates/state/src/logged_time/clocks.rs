@@ -1,4 +1,4 @@
-//! The wall clocks of a group's voters, and their middle.
+//! Wall clocks of a group's voters, and their median.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,46 +9,46 @@ use stead_types::NodeId;
 
 use super::{duration_micros, micros};
 
-/// With fewer clocks than these there is no majority against a wrong one.
+/// Fewest clocks with a majority against a wrong one.
 pub(super) const CLOCKS_MIN: usize = 3;
-/// An answer that took longer says too little of the time at which it was given.
+/// Longest round trip of a usable sample: a longer one bounds the clock too loosely.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 
-/// A question to a voter and its answer, by the asker's boot clock.
+/// A request to a voter and its response, timed by the sender's boot clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange {
-    /// When the question was sent.
+    /// Time at which the request was sent.
     pub sent: Duration,
-    /// When the answer came.
+    /// Time at which the response was received.
     pub received: Duration,
-    /// The wall clock of who answered, when it answered.
+    /// Wall clock of the responder when it responded.
     pub wall_ms: u64,
 }
 
-/// The last that is known of each clock.
+/// Latest sample of each voter's clock.
 #[derive(Debug, Default)]
-pub(super) struct Clocks(BTreeMap<NodeId, Sample>);
+pub(super) struct VoterClocks(BTreeMap<NodeId, ClockSample>);
 
 #[derive(Clone, Copy, Debug)]
-struct Sample {
+struct ClockSample {
     wall: i64,
-    /// When it showed that, by the own boot clock, and how far off that may be.
+    /// Own boot clock at which the sample was taken, and its error bound.
     at: Duration,
     error: Duration,
 }
 
-/// The clocks that count at some instant: what each shows then.
+/// Readings of the usable clocks at one instant.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ClockReadings {
     shown: BTreeMap<NodeId, i64>,
     error: Duration,
 }
 
-impl Clocks {
+impl VoterClocks {
     pub(super) fn put(&mut self, voter: NodeId, exchange: Exchange) {
         let round_trip = exchange.received.saturating_sub(exchange.sent);
         if round_trip <= ROUND_TRIP_MAX {
-            let sample = Sample {
+            let sample = ClockSample {
                 wall: micros(exchange.wall_ms),
                 at: exchange.sent + round_trip / 2,
                 error: round_trip / 2,
@@ -61,17 +61,18 @@ impl Clocks {
         self.0.retain(|voter, _| voters.contains(voter));
     }
 
-    /// Returns what voters' clocks show now that were seen within this time.
-    pub(super) fn seen(&self, voters: &BTreeSet<NodeId>, now: Duration, within: Duration) -> Seen {
-        let counts =
-            |(voter, sample): &(&NodeId, &Sample)| voters.contains(*voter) && now.saturating_sub(sample.at) <= within;
+    /// Returns the current readings of the voters' clocks that were sampled within this time.
+    pub(super) fn readings(&self, voters: &BTreeSet<NodeId>, now: Duration, within: Duration) -> ClockReadings {
+        let counts = |(voter, sample): &(&NodeId, &ClockSample)| {
+            voters.contains(*voter) && now.saturating_sub(sample.at) <= within
+        };
         let counting: Vec<_> = self.0.iter().filter(counts).collect();
-        let shown = |sample: &Sample| {
+        let shown = |sample: &ClockSample| {
             sample
                 .wall
                 .saturating_add(duration_micros(now.saturating_sub(sample.at)))
         };
-        Seen {
+        ClockReadings {
             error: counting
                 .iter()
                 .map(|(_, sample)| sample.error)
@@ -85,17 +86,17 @@ impl Clocks {
     }
 }
 
-impl Seen {
+impl ClockReadings {
     pub(super) fn len(&self) -> usize {
         self.shown.len()
     }
 
-    /// How far off what is shown may be.
+    /// Returns the error bound of the readings.
     pub(super) fn error(&self) -> Duration {
         self.error
     }
 
-    /// Returns the two middle clocks, the same one twice if their number is odd; none where they are too few to go by.
+    /// Returns the two middle clocks, the same one twice if their number is odd; none where there are too few clocks.
     pub(super) fn middle(&self, voters: usize) -> Option<(i64, i64)> {
         let is_enough = self.shown.len() >= CLOCKS_MIN || voters == 1;
         let sorted = self.sorted();
@@ -103,7 +104,7 @@ impl Seen {
         is_enough.then_some((self.lower_middle()?, high?))
     }
 
-    /// Returns the middle clock, of two the earlier one.
+    /// Returns the middle clock, the earlier one of two.
     pub(super) fn lower_middle(&self) -> Option<i64> {
         let sorted = self.sorted();
         sorted.get(sorted.len().checked_sub(1)? / 2).copied()

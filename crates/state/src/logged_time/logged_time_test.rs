@@ -9,7 +9,7 @@ const LIMITS: Limits = Limits {
     answered_for: Duration::from_secs(2),
 };
 const BEAT: Duration = Duration::from_millis(100);
-/// The wall clock at the boot clock's zero.
+/// Wall clock at the boot clock's zero.
 const EPOCH_MS: u64 = 1_750_000_000_000;
 const HOUR_MS: i64 = 3_600_000;
 
@@ -17,7 +17,7 @@ fn nodes(count: u64) -> BTreeSet<NodeId> {
     (1..=count).map(NodeId::new).collect()
 }
 
-/// A leader, node 1, and the wall clocks of its voters, as far as each is wrong.
+/// A leader, node 1, and the wall clocks of its voters with their errors.
 struct World {
     time: LoggedTime,
     now: Duration,
@@ -35,10 +35,10 @@ impl World {
         world
     }
 
-    /// Begins to lead, where wall clocks are right.
+    /// Returns a leader whose election happened while wall clocks were right.
     fn leading(wrong_ms: &[i64]) -> Self {
         let mut world = Self::new(wrong_ms, EPOCH_MS + 1_000_000);
-        world.time.lead(world.now);
+        world.time.start_leading(world.now);
         world
     }
 
@@ -47,20 +47,20 @@ impl World {
         right.saturating_add_signed(self.wrong_ms[voter])
     }
 
-    /// The first so many voters answer.
+    /// Delivers the responses of the first `count` voters.
     fn ask(&mut self, count: usize) {
-        self.time.own_clock(self.now, self.wall(0));
+        self.time.record_own_clock(self.now, self.wall(0));
         for voter in 1..count {
             let exchange = Exchange {
                 sent: self.now,
                 received: self.now,
                 wall_ms: self.wall(voter),
             };
-            self.time.answered(NodeId::new(voter as u64 + 1), exchange);
+            self.time.record_reply(NodeId::new(voter as u64 + 1), exchange);
         }
     }
 
-    /// Passes time in which so many voters answer each heartbeat.
+    /// Passes time in which `answering` voters respond to each heartbeat.
     fn pass(&mut self, time: Duration, answering: usize) {
         let end = self.now + time;
         while self.now < end {
@@ -73,18 +73,18 @@ impl World {
         i64::try_from(self.time.now(self.now)).unwrap()
     }
 
-    /// How far logged time is ahead of the right time.
+    /// Returns how far logged time is ahead of the right time.
     fn ahead(&mut self) -> i64 {
         self.read() - i64::try_from(EPOCH_MS + u64::try_from(self.now.as_millis()).unwrap()).unwrap()
     }
 
     fn notices(&mut self) -> Vec<Notice> {
-        self.time.notices(self.now)
+        self.time.take_notices(self.now)
     }
 }
 
 #[test]
-fn leader_with_right_clocks_goes_at_the_boot_clocks_rate() {
+fn logged_time_with_right_clocks_follows_boot_clock() {
     let mut world = World::leading(&[0, 0, 0]);
     world.pass(Duration::from_secs(3_600), 3);
     assert_eq!(world.ahead(), 0);
@@ -93,7 +93,7 @@ fn leader_with_right_clocks_goes_at_the_boot_clocks_rate() {
 
 /// Invariants 2 and 5: cases c1 and c2.
 #[test]
-fn leaders_clock_that_leaps_moves_nothing_and_is_told_once() {
+fn leader_clock_leap_moves_nothing_and_alarms_once() {
     for leap in [2 * HOUR_MS, -HOUR_MS] {
         let mut world = World::leading(&[0, 0, 0]);
         world.pass(Duration::from_secs(10), 3);
@@ -114,7 +114,7 @@ fn leaders_clock_that_leaps_moves_nothing_and_is_told_once() {
 
 /// Invariant 4.
 #[test]
-fn group_of_one_goes_toward_its_own_clock() {
+fn group_of_one_steers_toward_own_clock() {
     let mut world = World::leading(&[0]);
     world.wrong_ms[0] = 5_000;
     world.pass(Duration::from_secs(10), 1);
@@ -125,7 +125,7 @@ fn group_of_one_goes_toward_its_own_clock() {
 
 /// Invariant 4.
 #[test]
-fn two_answering_voters_steer_nothing_and_that_is_told() {
+fn two_answering_voters_do_not_steer_and_raise_alarm() {
     let mut world = World::leading(&[7_000, 7_000, 0]);
     world.wrong_ms = vec![7_000, 7_000, 7_000];
     world.pass(Duration::from_secs(2), 2);
@@ -147,7 +147,7 @@ fn two_answering_voters_steer_nothing_and_that_is_told() {
 
 /// Invariant 3.
 #[test]
-fn what_passes_without_a_majority_does_not_count() {
+fn time_without_majority_does_not_count() {
     let mut world = World::leading(&[0, 0, 0]);
     world.pass(Duration::from_secs(10), 3);
     world.pass(Duration::from_secs(15), 1);
@@ -161,7 +161,7 @@ fn what_passes_without_a_majority_does_not_count() {
 
 /// Invariant 3: the processes of all nodes are frozen.
 #[test]
-fn leader_frozen_with_everybody_counts_nothing() {
+fn leader_frozen_with_all_nodes_counts_no_time() {
     for voters in [1, 3] {
         let mut world = World::leading(&vec![0; voters]);
         world.pass(Duration::from_secs(10), voters);
@@ -175,13 +175,13 @@ fn leader_frozen_with_everybody_counts_nothing() {
 
 /// Invariant 3.
 #[test]
-fn answers_to_what_an_earlier_leadership_sent_confirm_nothing() {
+fn responses_to_earlier_leadership_confirm_nothing() {
     let mut world = World::leading(&[0, 0, 0]);
     let sent = world.now;
     world.pass(Duration::from_secs(1), 3);
-    world.time.follow(world.now);
+    world.time.stop_leading(world.now);
     world.now += Duration::from_secs(1);
-    world.time.lead(world.now);
+    world.time.start_leading(world.now);
     let from = world.read();
     for _ in 0..20 {
         world.now += BEAT;
@@ -190,20 +190,20 @@ fn answers_to_what_an_earlier_leadership_sent_confirm_nothing() {
             received: world.now,
             wall_ms: world.wall(1),
         };
-        world.time.answered(NodeId::new(2), exchange);
+        world.time.record_reply(NodeId::new(2), exchange);
     }
     assert!(world.read() - from <= 550, "{}", world.read() - from);
 }
 
 /// Invariants 1 and 3.
 #[test]
-fn new_leader_goes_on_from_the_highest_it_has_heard() {
+fn new_leader_continues_from_highest_observed_time() {
     let mut world = World::new(&[0, 0, 0], EPOCH_MS);
-    world.time.hear(world.now, EPOCH_MS + 5_000);
-    world.time.entry(world.now, EPOCH_MS + 4_000);
+    world.time.observe(world.now, EPOCH_MS + 5_000);
+    world.time.observe_entry(world.now, EPOCH_MS + 4_000);
     world.now += Duration::from_secs(60);
     assert_eq!(world.time.now(world.now), EPOCH_MS + 5_000, "nobody leads");
-    world.time.lead(world.now);
+    world.time.start_leading(world.now);
     assert_eq!(world.time.now(world.now), EPOCH_MS + 5_000);
     // When the first beat is counted, two of the clocks are of long ago.
     world.pass(BEAT * 2, 3);
@@ -211,28 +211,28 @@ fn new_leader_goes_on_from_the_highest_it_has_heard() {
 }
 
 #[test]
-fn new_group_begins_at_the_middle_clock() {
+fn new_group_starts_at_median_clock() {
     let mut world = World::new(&[2 * HOUR_MS, 3, 0], 0);
-    world.time.vote(nodes(0));
+    world.time.set_voters(nodes(0));
     assert_eq!(
         world.time.now(world.now),
         0,
         "what one voter's clock shows is told to nobody"
     );
-    assert_eq!(world.time.for_entry(world.now), EPOCH_MS + 1_000_003);
+    assert_eq!(world.time.time_for_entry(world.now), EPOCH_MS + 1_000_003);
     world.now += Duration::from_secs(20);
-    world.time.lead(world.now);
+    world.time.start_leading(world.now);
     assert_eq!(world.ahead(), 3);
     let mut pair = World::new(&[2 * HOUR_MS, 0], 0);
-    pair.time.lead(pair.now);
+    pair.time.start_leading(pair.now);
     assert_eq!(pair.ahead(), 0, "of two the earlier one: nothing ends early");
     let mut alone = World::new(&[9], 0);
-    alone.time.lead(alone.now);
+    alone.time.start_leading(alone.now);
     assert_eq!(alone.ahead(), 9);
 }
 
 #[test]
-fn time_is_written_down_where_nobody_writes() {
+fn entry_is_due_without_writes() {
     let mut world = World::leading(&[0, 0, 0]);
     assert!(!world.time.is_entry_due(world.now));
     world.pass(Duration::from_millis(9_900), 3);
@@ -240,15 +240,15 @@ fn time_is_written_down_where_nobody_writes() {
     world.pass(BEAT, 3);
     assert!(world.time.is_entry_due(world.now));
     let now = world.time.now(world.now);
-    world.time.entry(world.now, now);
+    world.time.observe_entry(world.now, now);
     assert!(!world.time.is_entry_due(world.now));
-    world.time.follow(world.now);
+    world.time.stop_leading(world.now);
     world.now += Duration::from_secs(60);
     assert!(!world.time.is_entry_due(world.now), "only a leader's");
 }
 
 #[test]
-fn distance_within_the_answers_error_is_no_alarm() {
+fn distance_within_sample_error_raises_no_alarm() {
     let mut world = World::leading(&[0, 0, 0]);
     let now = world.now;
     for voter in [2, 3] {
@@ -257,37 +257,37 @@ fn distance_within_the_answers_error_is_no_alarm() {
             received: now + Duration::from_millis(1_900),
             wall_ms: EPOCH_MS + 1_000_000,
         };
-        world.time.answered(NodeId::new(voter), exchange);
+        world.time.record_reply(NodeId::new(voter), exchange);
     }
     world.now += Duration::from_millis(1_900);
-    world.time.own_clock(world.now, world.wall(0));
+    world.time.record_own_clock(world.now, world.wall(0));
     assert_eq!(world.notices(), []);
     world.wrong_ms[0] = 3_000;
-    world.time.own_clock(world.now, world.wall(0));
+    world.time.record_own_clock(world.now, world.wall(0));
     assert_eq!(world.notices().len(), 1);
 }
 
 #[test]
-fn alarm_of_a_silent_voter_lasts_until_it_answers_or_leaves() {
+fn alarm_of_silent_voter_lasts_until_answer() {
     let mut world = World::leading(&[0, 0, 0, 60_000]);
     world.pass(BEAT, 4);
     assert_eq!(world.notices().len(), 1);
     world.pass(Duration::from_secs(10), 3);
     assert_eq!(world.notices(), []);
-    world.time.vote(nodes(3));
+    world.time.set_voters(nodes(3));
     assert_eq!(world.notices(), [Notice::Ended(Alarm::Clock(NodeId::new(4)))]);
 }
 
 #[test]
-fn no_time_is_too_far_to_count_with() {
+fn extreme_times_do_not_overflow() {
     let mut world = World::leading(&[i64::MAX, i64::MAX, i64::MIN]);
-    world.time.hear(world.now, u64::MAX);
+    world.time.observe(world.now, u64::MAX);
     world.pass(Duration::from_secs(1), 3);
     assert_eq!(world.time.now(world.now), TIME_MS_MAX);
     assert!(world.time.report(world.now).is_some());
 }
 
-/// What may happen to a voter.
+/// Events of a voter.
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u64),
@@ -319,7 +319,7 @@ fn history() -> impl Strategy<Value = (usize, Vec<Step>)> {
 proptest! {
     /// Invariants 1 and 2.
     #[test]
-    fn time_never_goes_back_and_never_faster_than_a_tenth((voters, steps) in history()) {
+    fn logged_time_is_monotonic_and_rate_is_bounded((voters, steps) in history()) {
         let mut world = World::new(&vec![0; voters], EPOCH_MS + 1_000_000);
         // The latest time that there can be, in tenths of milliseconds.
         let mut latest = world.read() * 10;
@@ -332,18 +332,18 @@ proptest! {
                     let sent = world.now;
                     world.now += Duration::from_millis(trip);
                     let exchange = Exchange { sent, received: world.now, wall_ms: world.wall(voter) };
-                    world.time.answered(NodeId::new(voter as u64 + 1), exchange);
+                    world.time.record_reply(NodeId::new(voter as u64 + 1), exchange);
                 }
                 Step::Answer(..) => {}
                 Step::Hear(ahead) => {
                     let heard = before.saturating_add(ahead);
                     latest = latest.max(heard * 10);
-                    world.time.hear(world.now, heard.unsigned_abs());
+                    world.time.observe(world.now, heard.unsigned_abs());
                 }
-                Step::Lead => world.time.lead(world.now),
-                Step::Follow => world.time.follow(world.now),
+                Step::Lead => world.time.start_leading(world.now),
+                Step::Follow => world.time.stop_leading(world.now),
             }
-            world.time.own_clock(world.now, world.wall(0));
+            world.time.record_own_clock(world.now, world.wall(0));
             let passed = i64::try_from((world.now - at).as_millis()).unwrap();
             let after = world.read();
             latest += passed * 11;
@@ -354,7 +354,7 @@ proptest! {
 
     /// Invariant 2.
     #[test]
-    fn confirmed_time_goes_at_nine_tenths_at_least(
+    fn confirmed_time_advances_at_least_at_nine_tenths(
         wrong in prop::collection::vec(prop_oneof![any::<i64>(), -100_000..100_000_i64], 1..6),
         beats in 1..100_u32,
     ) {
@@ -368,7 +368,7 @@ proptest! {
 
     /// Invariant 4: fewer than half of the clocks, or half of them, are wrong in any way and at any time.
     #[test]
-    fn clocks_of_half_the_voters_move_nothing(
+    fn wrong_clocks_of_half_the_voters_move_nothing(
         voters in 3..8_usize,
         leaps in prop::collection::vec((any::<prop::sample::Index>(), any::<i64>(), 1..30_u32), 1..20),
     ) {
@@ -382,7 +382,7 @@ proptest! {
     }
 
     #[test]
-    fn tenant_time_goes_on_at_its_home_rate(time in 0..1_u64 << 40, as_of in 0..1_u64 << 40, passed in 0..1_u64 << 40, more in 0..1_u64 << 20) {
+    fn tenant_time_follows_rate_of_home(time in 0..1_u64 << 40, as_of in 0..1_u64 << 40, passed in 0..1_u64 << 40, more in 0..1_u64 << 20) {
         let first = tenant_time(time, as_of, as_of + passed);
         let went = first - time;
         prop_assert!(went >= passed - passed / 10 && went <= passed + passed / 10);
@@ -403,7 +403,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn time_comes_to_the_median_and_stays(
+    fn logged_time_converges_to_median(
         ahead in -60_000..60_000_i64,
         clocks in prop::collection::vec(-1_000..1_000_i64, 3..6),
     ) {
@@ -414,7 +414,7 @@ proptest! {
             LIMITS,
             (EPOCH_MS + 1_000_000).saturating_add_signed(ahead),
         );
-        world.time.lead(world.now);
+        world.time.start_leading(world.now);
         world.pass(Duration::from_secs(800), clocks.len());
         let mut sorted = clocks;
         sorted.sort_unstable();

@@ -1,12 +1,13 @@
-//! Logged time of a group: the clock that stands in its log, and by which its keys end.
+//! Logged time of a group: the clock in its log entries, by which its keys expire.
 //!
-//! It goes on from the last entry by the leader's boot clock, and is steered toward the median of the voters' wall
-//! clocks. Appends and heartbeats carry it, so that a new leader goes on from the highest that it has heard.
+//! It continues from the last entry by the leader's boot clock, and is steered toward the median of the voters' wall
+//! clocks. Appends and heartbeats carry it, so that a new leader continues from the highest time that it has
+//! observed.
 //!
 //! ```text
-//!   boot clock ──> advance, at 0.9 to 1.1 of its rate ──> entries, appends, heartbeats ──> hear
+//!   boot clock ──> advance, at 0.9 to 1.1 of its rate ──> entries, appends, heartbeats ──> observe
 //!                     ^                ^
-//!   answers of a majority      median of wall clocks <── answers of voters
+//!   responses of a majority    median of wall clocks <── responses of voters
 //! ```
 //!
 //! Readings of the boot clock are durations since any instant, of a clock that runs through suspend. Times are
@@ -14,12 +15,12 @@
 //!
 //! # Invariants
 //!
-//! 1. It never goes back, whatever is heard, and whoever leads.
+//! 1. It never goes back, whatever is observed, and whoever leads.
 //! 2. It goes at 0.9 to 1.1 of the leader's boot clock, whatever wall clocks say.
-//! 3. Time counts only while a majority answers: what passes beyond [`Limits::confirmed_for`] after its last answer was
-//!    led by nobody for certain. So an outage, an election or a frozen process costs no key its time.
-//! 4. The wall clocks of fewer than half of the voters that answer, and fewer than three of them, move it nowhere; those
-//!    of half of them at most stop a move. A group of one goes by its own.
+//! 3. Time counts only while a majority answers: for what passes beyond [`Limits::confirmed_for`] after its last
+//!    answer there was no certain leader. So an outage, an election or a frozen process costs no key its time.
+//! 4. The wall clocks of fewer than half of the voters that answer, and fewer than three of them, move it nowhere;
+//!    those of half of them at most stop a move. A group of one goes by its own.
 //! 5. Each crossing of a bound is noticed once, and its end once.
 
 mod clocks;
@@ -32,28 +33,29 @@ use std::{
 
 use stead_types::NodeId;
 
-use clocks::Clocks;
 pub use clocks::Exchange;
+use clocks::VoterClocks;
 pub use notice::{Alarm, Notice};
-use notice::{Alarms, Measured};
+use notice::{Alarms, Measurements};
 
-/// A distance is made up for over this time, as far as the rate allows: so that nothing jerks near the median.
+/// Time over which a distance to the median is corrected, as far as the rate allows: small distances are corrected
+/// smoothly.
 const HORIZON: Duration = Duration::from_secs(10);
-/// The most by which the rate differs from the boot clock's: one part of so many.
+/// Largest correction of the rate: one part of this many.
 const STEER_PART: i64 = 10;
-/// Time is counted in steps of at least this: of shorter ones nothing would be left to steer by.
+/// Shortest step in which time is counted: a shorter one would leave no microsecond to steer by.
 const STEP_MIN: Duration = Duration::from_millis(1);
-/// An entry is due when the last one is older than this, so that no restart of all nodes falls further behind.
+/// Longest time without an entry: bounds how far a restart of all nodes falls back.
 const ENTRY_INTERVAL_MS: u64 = 10_000;
-/// The end of the year 9999: no clock is taken to show more.
+/// End of the year 9999: the latest time accepted from a clock.
 const TIME_MS_MAX: u64 = 253_402_300_799_999;
 
-/// How long what is known of voters counts.
+/// Validity times of responses.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// So long after a majority answered last, nobody else can lead: time counts.
+    /// Time after a majority's last response in which no other node can lead: logged time advances.
     pub confirmed_for: Duration,
-    /// So long after it answered last, a voter counts as answering.
+    /// Time after a voter's last response in which it counts as answering.
     pub answered_for: Duration,
 }
 
@@ -63,89 +65,89 @@ pub struct LoggedTime {
     me: NodeId,
     limits: Limits,
     voters: BTreeSet<NodeId>,
-    /// The highest that is known; zero before the group has begun.
+    /// Highest time known; zero before the group has begun.
     time: i64,
-    /// The highest that stands in an entry.
+    /// Highest time in an entry.
     logged: i64,
-    clocks: Clocks,
-    leading: Option<Leading>,
+    clocks: VoterClocks,
+    leading: Option<LeaderState>,
     alarms: Alarms,
 }
 
-/// What a leader knows, by its boot clock.
+/// State of a leader, by its boot clock.
 #[derive(Debug)]
-struct Leading {
+struct LeaderState {
     began: Duration,
-    /// The time when it began.
+    /// Logged time when it was elected.
     from: i64,
-    /// Up to where time has been counted.
+    /// Boot clock up to which time has been counted.
     counted: Duration,
-    /// When a majority certainly followed.
+    /// Last instant at which a majority certainly followed.
     confirmed: Duration,
-    /// When the last request was sent that a voter has answered.
+    /// Send time of the last request that each voter has answered.
     answered: BTreeMap<NodeId, Duration>,
 }
 
-/// How logged time and the voters' wall clocks are, as the leader sees them. Distances are in microseconds, ahead of the
+/// Logged time and wall clocks of the voters, as the leader sees them. Distances are in microseconds ahead of the
 /// median of the wall clocks; negative ones behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Of logged time; none where there is no median.
+pub struct ClockReport {
+    /// Distance of logged time; none where there is no median.
     pub logged: Option<i64>,
-    /// Of each voter's clock that is known; none where there is no median.
+    /// Distance of each known clock of a voter; none where there is no median.
     pub clocks: BTreeMap<NodeId, i64>,
-    /// Voters that answer, this one included.
+    /// Number of voters that answer, this one included.
     pub answering: usize,
     /// Whether there is a median to steer by.
     pub is_steered: bool,
-    /// What is beyond its bound.
+    /// Active alarms, with their distances.
     pub alarms: Vec<(Alarm, i64)>,
 }
 
 impl LoggedTime {
-    /// Logged time of a voter that has found this in its rows and its log; zero for a new group.
-    pub fn new(me: NodeId, voters: BTreeSet<NodeId>, limits: Limits, found_ms: u64) -> Self {
+    /// Returns the logged time of a voter that recovered this time from its rows and its log; zero for a new group.
+    pub fn new(me: NodeId, voters: BTreeSet<NodeId>, limits: Limits, recovered_ms: u64) -> Self {
         Self {
             me,
             limits,
             voters,
-            time: micros(found_ms),
-            logged: micros(found_ms),
-            clocks: Clocks::default(),
+            time: micros(recovered_ms),
+            logged: micros(recovered_ms),
+            clocks: VoterClocks::default(),
             leading: None,
             alarms: Alarms::default(),
         }
     }
 
-    /// Takes in a time that another member has told.
-    pub fn hear(&mut self, now: Duration, time_ms: u64) {
+    /// Observes a time that another member has sent.
+    pub fn observe(&mut self, now: Duration, time_ms: u64) {
         self.advance(now);
         let heard = micros(time_ms);
         if heard > self.time {
             self.time = heard;
-            // What has passed until then is in it.
+            // The observed time includes what has passed until now.
             if let Some(leading) = &mut self.leading {
                 leading.counted = leading.counted.max(now);
             }
         }
     }
 
-    /// Takes in the time of an entry of the log.
-    pub fn entry(&mut self, now: Duration, time_ms: u64) {
-        self.hear(now, time_ms);
+    /// Observes the time of a log entry.
+    pub fn observe_entry(&mut self, now: Duration, time_ms: u64) {
+        self.observe(now, time_ms);
         self.logged = self.logged.max(micros(time_ms));
     }
 
-    /// Takes in who votes; nobody while the membership is not known yet.
-    pub fn vote(&mut self, voters: BTreeSet<NodeId>) {
+    /// Sets the voters; empty while the membership is not known yet, which changes nothing.
+    pub fn set_voters(&mut self, voters: BTreeSet<NodeId>) {
         if !voters.is_empty() && self.voters != voters {
             self.clocks.retain(&voters);
             self.voters = voters;
         }
     }
 
-    /// Takes in the own wall clock: to be looked at as often as heartbeats are sent.
-    pub fn own_clock(&mut self, now: Duration, wall_ms: u64) {
+    /// Records the own wall clock: called as often as heartbeats are sent.
+    pub fn record_own_clock(&mut self, now: Duration, wall_ms: u64) {
         self.advance(now);
         let exchange = Exchange {
             sent: now,
@@ -155,14 +157,14 @@ impl LoggedTime {
         self.clocks.put(self.me, exchange);
     }
 
-    /// Takes in another voter's wall clock.
-    pub fn clock(&mut self, voter: NodeId, exchange: Exchange) {
+    /// Records another voter's wall clock.
+    pub fn record_clock(&mut self, voter: NodeId, exchange: Exchange) {
         self.clocks.put(voter, exchange);
     }
 
-    /// Takes in another voter's wall clock, and that it follows this node.
-    pub fn answered(&mut self, voter: NodeId, exchange: Exchange) {
-        self.clock(voter, exchange);
+    /// Records another voter's wall clock, and that it follows this node.
+    pub fn record_reply(&mut self, voter: NodeId, exchange: Exchange) {
+        self.record_clock(voter, exchange);
         if let Some(leading) = &mut self.leading
             && leading.began <= exchange.sent
         {
@@ -172,13 +174,13 @@ impl LoggedTime {
         }
     }
 
-    /// Begins to lead: a majority has just elected this node.
-    pub fn lead(&mut self, now: Duration) {
+    /// Starts leading: a majority has just elected this node.
+    pub fn start_leading(&mut self, now: Duration) {
         self.advance(now);
         if self.time == 0 {
-            self.time = self.first(now);
+            self.time = self.initial_time(now);
         }
-        self.leading = Some(Leading {
+        self.leading = Some(LeaderState {
             began: now,
             from: self.time,
             counted: now,
@@ -187,76 +189,80 @@ impl LoggedTime {
         });
     }
 
-    /// Ends leading.
-    pub fn follow(&mut self, now: Duration) {
+    /// Stops leading.
+    pub fn stop_leading(&mut self, now: Duration) {
         self.advance(now);
         self.leading = None;
         self.alarms = Alarms::default();
     }
 
-    /// Returns the time: on a leader as it goes on, elsewhere the highest that is known; zero before the group has begun.
+    /// Returns logged time: advancing on a leader, elsewhere the highest time known; zero before the group has begun.
     pub fn now(&mut self, now: Duration) -> u64 {
         self.advance(now);
         millis(self.time)
     }
 
-    /// Returns the time for an entry. Who proposes one may lead before that is known here: the first entry of a group has
+    /// Returns the time for an entry. A proposer may lead before that is known here: the first entry of a group gets
     /// the time at which the group begins.
-    pub fn for_entry(&mut self, now: Duration) -> u64 {
+    pub fn time_for_entry(&mut self, now: Duration) -> u64 {
         self.advance(now);
-        let time = if self.time == 0 { self.first(now) } else { self.time };
+        let time = if self.time == 0 {
+            self.initial_time(now)
+        } else {
+            self.time
+        };
         millis(time)
     }
 
-    /// Tells whether the leader is to write the time down although nobody has written anything for long.
+    /// Tells whether the leader should write an entry because the last one is too old.
     pub fn is_entry_due(&mut self, now: Duration) -> bool {
         self.advance(now);
-        let written = |leading: &Leading| self.logged.max(leading.from);
+        let written = |leading: &LeaderState| self.logged.max(leading.from);
         self.leading
             .as_ref()
             .is_some_and(|leading| millis(self.time) >= millis(written(leading)) + ENTRY_INTERVAL_MS)
     }
 
-    /// Returns how the clocks are, on a leader.
-    pub fn report(&mut self, now: Duration) -> Option<Report> {
+    /// Returns the state of the clocks, on a leader.
+    pub fn report(&mut self, now: Duration) -> Option<ClockReport> {
         self.advance(now);
         self.leading.as_ref()?;
-        let seen = self.clocks.seen(&self.voters, now, self.limits.answered_for);
-        let middle = seen.middle(self.voters.len());
+        let readings = self.clocks.readings(&self.voters, now, self.limits.answered_for);
+        let middle = readings.middle(self.voters.len());
         let median = middle.map(|(low, high)| low + (high - low) / 2);
-        Some(Report {
+        Some(ClockReport {
             logged: median.map(|median| self.time - median),
-            clocks: median.map(|median| seen.distances(median)).unwrap_or_default(),
-            answering: seen.len(),
+            clocks: median.map(|median| readings.distances(median)).unwrap_or_default(),
+            answering: readings.len(),
             is_steered: median.is_some(),
             alarms: self.alarms.active(),
         })
     }
 
-    /// Returns which bounds were crossed since the last call, and which hold again.
-    pub fn notices(&mut self, now: Duration) -> Vec<Notice> {
+    /// Returns the alarms that were raised or have ended since the last call.
+    pub fn take_notices(&mut self, now: Duration) -> Vec<Notice> {
         let Some(report) = self.report(now) else {
             return Vec::new();
         };
         let Some(leading) = &self.leading else {
             return Vec::new();
         };
-        // Right after an election not everybody can have answered.
+        // Right after an election not all voters can have answered.
         let can_be_steered = self.voters.len() == 1 || self.voters.len() >= clocks::CLOCKS_MIN;
         let is_unsteered = can_be_steered && !report.is_steered && now >= leading.began + self.limits.answered_for;
-        let seen = self.clocks.seen(&self.voters, now, self.limits.answered_for);
-        let measured = Measured {
+        let readings = self.clocks.readings(&self.voters, now, self.limits.answered_for);
+        let measured = Measurements {
             voters: &self.voters,
-            error: seen.error(),
+            error: readings.error(),
             is_unsteered,
         };
         self.alarms.update(&report, measured)
     }
 
-    /// The time at which a group begins, if it were to begin now.
-    fn first(&self, now: Duration) -> i64 {
+    /// Returns the time at which a group begins if it begins now.
+    fn initial_time(&self, now: Duration) -> i64 {
         self.clocks
-            .seen(&self.voters, now, Duration::MAX)
+            .readings(&self.voters, now, Duration::MAX)
             .lower_middle()
             .unwrap_or(0)
     }
@@ -271,7 +277,7 @@ impl LoggedTime {
             leading.counted = end;
         }
         if confirmed > leading.confirmed {
-            // What lies between was led by nobody for certain.
+            // There was no certain leader in between.
             if confirmed > leading.confirmed.saturating_add(self.limits.confirmed_for) {
                 leading.counted = leading.counted.max(confirmed);
             }
@@ -284,7 +290,7 @@ impl LoggedTime {
         }
     }
 
-    /// When a majority certainly followed: it has answered what was sent then.
+    /// Returns the send time of the requests that a majority has answered: it certainly followed then.
     fn confirmed(&self, now: Duration) -> Duration {
         let Some(leading) = &self.leading else {
             return Duration::ZERO;
@@ -300,13 +306,13 @@ impl LoggedTime {
             .map_or(leading.began, |sent| leading.began.max(*sent))
     }
 
-    /// What is added to the time that has passed, to come closer to the wall clocks.
+    /// Returns the correction that is added to the elapsed time to approach the wall clocks.
     fn correction(&self, now: Duration, passed: i64) -> i64 {
-        let seen = self.clocks.seen(&self.voters, now, self.limits.answered_for);
-        let Some((low, high)) = seen.middle(self.voters.len()) else {
+        let readings = self.clocks.readings(&self.voters, now, self.limits.answered_for);
+        let Some((low, high)) = readings.middle(self.voters.len()) else {
             return 0;
         };
-        // Between two middle clocks there is no majority for either way.
+        // Between the two middle clocks there is no majority for either direction.
         let on = self.time.saturating_add(passed);
         let distance = on.clamp(low, high) - on;
         let share = i128::from(distance) * i128::from(passed) / i128::from(duration_micros(HORIZON));
@@ -315,9 +321,9 @@ impl LoggedTime {
     }
 }
 
-/// Returns the time of a tenant, whose own clock was at `time` when its group's was at `as_of`, now that the group's is
-/// at `now`. It goes on at the group's rate, and its distance to the group's shrinks by a tenth of what passes at most:
-/// a tenant that comes from another group, or an older leader's time, neither leaps nor stands still.
+/// Returns the time of a tenant whose own clock was at `time` when its group's was at `as_of`, now that the group's
+/// is at `now`. It advances at the group's rate, and its distance to the group's shrinks by a tenth of the elapsed
+/// time at most: a tenant that comes from another group, or an older leader's time, neither leaps nor stands still.
 pub fn tenant_time(time: u64, as_of: u64, now: u64) -> u64 {
     let passed = now.saturating_sub(as_of);
     let most = passed / STEER_PART.unsigned_abs();

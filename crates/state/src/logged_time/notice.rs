@@ -1,4 +1,4 @@
-//! Which bounds are crossed, told once.
+//! Alarms of logged time: each crossing of a bound is reported once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,14 +7,15 @@ use std::{
 
 use stead_types::NodeId;
 
-use super::{Report, duration_micros};
+use super::{ClockReport, duration_micros};
 
-/// How far a voter's wall clock may be from the median of all.
+/// Largest distance of a voter's wall clock from the median.
 const CLOCK_DISTANCE_MAX: Duration = Duration::from_secs(2);
-/// How far logged time may be from the median. An outage leaves it behind, and it makes up for a tenth of what passes.
+/// Largest distance of logged time from the median. An outage leaves it behind, and it recovers a tenth of the time
+/// that passes.
 const LOGGED_DISTANCE_MAX: Duration = Duration::from_secs(60);
 
-/// What may be beyond its bound.
+/// Alarm about a bound that is crossed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
     /// Logged time is far from the median of the wall clocks.
@@ -35,26 +36,26 @@ impl Alarm {
     }
 }
 
-/// A bound that was crossed, or that holds again.
+/// Notice of an alarm that was raised or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Crossed, by this distance in microseconds.
+    /// The bound was crossed, by this distance in microseconds.
     Raised(Alarm, i64),
-    /// It holds again.
+    /// The bound holds again.
     Ended(Alarm),
 }
 
-/// What a report is to be held against.
+/// Inputs that a clock report is judged by.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Measured<'v> {
+pub(super) struct Measurements<'v> {
     pub(super) voters: &'v BTreeSet<NodeId>,
-    /// How far off its distances may be.
+    /// Error bound of its distances.
     pub(super) error: Duration,
     /// Whether there is no median although there could be one.
     pub(super) is_unsteered: bool,
 }
 
-impl Measured<'_> {
+impl Measurements<'_> {
     fn may_last(self, alarm: Alarm) -> bool {
         match alarm {
             Alarm::LoggedTime => true,
@@ -64,7 +65,7 @@ impl Measured<'_> {
     }
 }
 
-/// What is beyond its bound, and how far.
+/// Active alarms and their distances.
 #[derive(Debug, Default)]
 pub(super) struct Alarms(BTreeMap<Alarm, i64>);
 
@@ -73,8 +74,8 @@ impl Alarms {
         self.0.iter().map(|(alarm, distance)| (*alarm, *distance)).collect()
     }
 
-    /// Takes in how clocks are. A distance that cannot be told is taken to be what it was.
-    pub(super) fn update(&mut self, report: &Report, seen: Measured<'_>) -> Vec<Notice> {
+    /// Updates the alarms from a report, and returns the notices. A distance that is unknown is assumed unchanged.
+    pub(super) fn update(&mut self, report: &ClockReport, seen: Measurements<'_>) -> Vec<Notice> {
         let clocks = report
             .clocks
             .iter()
@@ -97,7 +98,8 @@ impl Alarms {
         notices
     }
 
-    /// A bound holds again at half of it: a distance around it is told once.
+    /// Tells whether an alarm is active at this distance. It ends at half its bound, so that a distance near the
+    /// bound is reported once.
     fn is_beyond(&self, alarm: Alarm, distance: i64, error: Duration) -> bool {
         let is_known = self.0.contains_key(&alarm);
         let bound = duration_micros(if is_known { alarm.bound() / 2 } else { alarm.bound() });

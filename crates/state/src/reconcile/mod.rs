@@ -1,8 +1,9 @@
-//! What a group must do so that its records become what the directory says: `(view, records) -> steps`.
+//! Reconciler of a group: the steps that bring its records to the state that the directory prescribes: `(view,
+//! records) -> steps`.
 //!
-//! Level-triggered: nothing is remembered between calls, so after a crash everything is worked out again. A step that
-//! is already on its way is proposed once more; its guard makes the second one void. Only the leader of a group calls
-//! this, under the conditions that PROTOCOL sets for proposing.
+//! Level-triggered: nothing is remembered between calls, so after a crash everything is computed again. A step that
+//! is already under way is proposed again; its guard rejects the second one. Only the leader of a group calls this,
+//! under the conditions that PROTOCOL sets for proposing.
 //!
 //! # Invariants
 //!
@@ -19,40 +20,40 @@ use bytes::Bytes;
 use stead_types::{Epoch, TenantNumber};
 
 use crate::{
-    directory::{Member, Report, State, Tenant, View},
+    directory::{DirectoryView, GroupReport, ReplicaSetMember, Tenant, TenantState},
     shard::{
         Shard,
         command::{Create, Erase, Follow},
-        record::{OnLeaseLoss, Record, Role},
+        record::{LeaseLossPolicy, Role, TenantRecord},
     },
 };
 
-/// Most tenants that one [`page`] looks at.
+/// Most tenants that one [`page`] examines.
 pub const LOOKS_MAX: usize = 10_000;
 /// Most steps of one [`page`]: what one log entry takes.
 pub const STEPS_MAX: usize = 1_000;
 
-/// One thing to do about one tenant.
+/// One reconciliation step for one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Propose that this group is the first home of a new tenant.
     Create(Create),
-    /// Propose to follow.
+    /// Propose to follow another home.
     Follow(Follow),
-    /// Propose to erase.
+    /// Propose to erase the tenant from this group.
     Erase(Erase),
-    /// Tell the directory.
-    Report(Report),
+    /// Report to the directory.
+    Report(GroupReport),
 }
 
 impl Step {
-    /// Returns whom it is about.
+    /// Returns the tenant of the step.
     pub fn tenant(&self) -> TenantNumber {
         match self {
             Self::Create(create) => create.tenant,
             Self::Follow(follow) => follow.tenant,
             Self::Erase(erase) => erase.tenant,
-            Self::Report(Report::Erased(tenant)) => *tenant,
+            Self::Report(GroupReport::Erased(tenant)) => *tenant,
         }
     }
 
@@ -67,7 +68,7 @@ impl Step {
     }
 
     /// Returns the report to the directory, if it is one.
-    pub fn report(&self) -> Option<Report> {
+    pub fn report(&self) -> Option<GroupReport> {
         match self {
             Self::Report(report) => Some(*report),
             Self::Create(_) | Self::Follow(_) | Self::Erase(_) => None,
@@ -75,17 +76,17 @@ impl Step {
     }
 }
 
-/// A part of a full pass.
+/// A page of a full reconciliation pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// What to do.
+pub struct StepPage {
+    /// Steps of the page.
     pub steps: Vec<Step>,
-    /// Where the pass goes on; `None` at its end.
+    /// First tenant of the next page; `None` at the end of the pass.
     pub next: Option<TenantNumber>,
 }
 
-/// Looks at the tenants from a number on: those of the view and those that the group has records of.
-pub fn page(view: &View, shard: &Shard, from: TenantNumber) -> Page {
+/// Returns the steps for the tenants from a number on: those of the view and those that the group has records of.
+pub fn page(view: &DirectoryView, shard: &Shard, from: TenantNumber) -> StepPage {
     let mut known = view.tenants_from(from).map(|tenant| tenant.number).peekable();
     let mut held = shard.records_from(from).map(|(number, _)| number).peekable();
     let mut steps = Vec::new();
@@ -94,7 +95,7 @@ pub fn page(view: &View, shard: &Shard, from: TenantNumber) -> Page {
             break;
         };
         if looks == LOOKS_MAX || steps.len() == STEPS_MAX {
-            return Page {
+            return StepPage {
                 steps,
                 next: Some(number),
             };
@@ -103,11 +104,11 @@ pub fn page(view: &View, shard: &Shard, from: TenantNumber) -> Page {
         held.next_if_eq(&number);
         steps.extend(step(view, shard, number));
     }
-    Page { steps, next: None }
+    StepPage { steps, next: None }
 }
 
-/// Looks at one tenant: after a change of it in the view.
-pub fn step(view: &View, shard: &Shard, number: TenantNumber) -> Option<Step> {
+/// Returns the step for one tenant: called after a change of it in the view.
+pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber) -> Option<Step> {
     let record = shard.record(number);
     if record.is_some_and(|record| record.view_version > view.version()) {
         return None;
@@ -115,29 +116,29 @@ pub fn step(view: &View, shard: &Shard, number: TenantNumber) -> Option<Step> {
     let Some(tenant) = view.tenant(number) else {
         return forgotten(view, number, record?);
     };
-    let group = shard.place().group;
+    let group = shard.prefix().group;
     match tenant.members.iter().find(|member| member.group == group) {
-        Some(Member { leaving: true, .. }) => Some(leave(view, tenant, record)?),
+        Some(ReplicaSetMember { leaving: true, .. }) => Some(leave(view, tenant, record)?),
         None => record
             .filter(|record| record.role != Role::Erased)
             .and_then(|record| erase(view, tenant, record)),
-        Some(Member { leaving: false, .. }) if tenant.home == group => own(view, tenant, record),
-        Some(Member { leaving: false, .. }) => follow(view, tenant, record),
+        Some(ReplicaSetMember { leaving: false, .. }) if tenant.home == group => own(view, tenant, record),
+        Some(ReplicaSetMember { leaving: false, .. }) => follow(view, tenant, record),
     }
 }
 
-fn own(view: &View, tenant: &Tenant, record: Option<&Record>) -> Option<Step> {
+fn own(view: &DirectoryView, tenant: &Tenant, record: Option<&TenantRecord>) -> Option<Step> {
     // A later epoch begins with a baton or a promotion, never with an empty group.
     (record.is_none() && tenant.lineage.runs().len() == 1 && tenant.epoch == Epoch::FIRST).then(|| {
         Step::Create(Create {
             tenant: tenant.number,
             version: view.version(),
-            policy: OnLeaseLoss::Stop,
+            policy: LeaseLossPolicy::Stop,
         })
     })
 }
 
-fn follow(view: &View, tenant: &Tenant, record: Option<&Record>) -> Option<Step> {
+fn follow(view: &DirectoryView, tenant: &Tenant, record: Option<&TenantRecord>) -> Option<Step> {
     let due = record.is_none_or(|record| tenant.epoch > record.epoch && tenant.epoch >= record.promised);
     due.then(|| {
         Step::Follow(Follow {
@@ -150,15 +151,15 @@ fn follow(view: &View, tenant: &Tenant, record: Option<&Record>) -> Option<Step>
     })
 }
 
-fn leave(view: &View, tenant: &Tenant, record: Option<&Record>) -> Option<Step> {
+fn leave(view: &DirectoryView, tenant: &Tenant, record: Option<&TenantRecord>) -> Option<Step> {
     match record {
         Some(record) if record.role != Role::Erased => erase(view, tenant, record),
-        Some(_) | None => Some(Step::Report(Report::Erased(tenant.number))),
+        Some(_) | None => Some(Step::Report(GroupReport::Erased(tenant.number))),
     }
 }
 
-fn erase(view: &View, tenant: &Tenant, record: &Record) -> Option<Step> {
-    let deleted = tenant.state == State::Deleting;
+fn erase(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord) -> Option<Step> {
+    let deleted = tenant.state == TenantState::Deleting;
     // Only an operator who names a fork may lose it.
     let may = record.forks.is_empty() && (deleted || record.role != Role::Owner);
     may.then(|| {
@@ -171,8 +172,9 @@ fn erase(view: &View, tenant: &Tenant, record: &Record) -> Option<Step> {
     })
 }
 
-/// A record of a tenant that the view does not know: every member had reported, and then an old proposal came through.
-fn forgotten(view: &View, number: TenantNumber, record: &Record) -> Option<Step> {
+/// Returns the step for a record of a tenant that the view does not know: every member had reported, and then an old
+/// proposal was applied.
+fn forgotten(view: &DirectoryView, number: TenantNumber, record: &TenantRecord) -> Option<Step> {
     // Invariant 3: a directory that was recovered from a lost majority may have forgotten tenants that live.
     let known_before = record.view_version.incarnation == view.version().incarnation;
     let may = known_before && record.role != Role::Erased && record.forks.is_empty();

@@ -1,4 +1,4 @@
-//! Groups that follow the directory: single steps, and random histories that must come to rest.
+//! Single steps of groups that follow the directory, and random histories that must converge.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,19 @@ use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation, TenantLimi
 
 use super::*;
 use crate::{
-    codec::{Entry, frame},
-    directory::{By, Command, Directory, Followers, Initial, InitialNode, NewTenant, Outcome, Rejection, TenantUpdate},
-    rows::{Place, memory::MemoryRows},
+    codec::{Entry, encode_entry},
+    directory::{
+        AuditContext, Command, Directory, DirectoryOutcome, Followers, InitialCluster, InitialNode, NewTenant,
+        Rejection, TenantUpdate,
+    },
+    rows::{GroupPrefix, memory::MemoryRows},
 };
 
 /// The groups of three regions, one each.
 const GROUPS: [u32; 3] = [1, 2, 3];
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
 
-/// A directory and its groups, which see it as it is.
+/// A directory and its groups, which read its current view.
 struct World {
     directory: Directory,
     shards: BTreeMap<u32, (Shard, MemoryRows)>,
@@ -31,7 +34,7 @@ impl World {
             addresses: Default::default(),
             witness: false,
         };
-        let initial = Initial {
+        let initial = InitialCluster {
             cluster: "test".into(),
             regions: REGIONS
                 .map(|name| (name.parse().unwrap(), "EU".parse().unwrap()))
@@ -41,11 +44,11 @@ impl World {
         };
         let shard = |group: u32| {
             let rows = MemoryRows::default();
-            let place = Place {
+            let prefix = GroupPrefix {
                 group: GroupId::new(group),
                 install: 0,
             };
-            (group, (Shard::open(place, &rows).unwrap(), rows))
+            (group, (Shard::open(prefix, &rows).unwrap(), rows))
         };
         let mut world = Self {
             directory: Directory::default(),
@@ -56,15 +59,15 @@ impl World {
         world
     }
 
-    fn ask(&mut self, command: Command) -> Result<Outcome, Rejection> {
+    fn ask(&mut self, command: Command) -> Result<DirectoryOutcome, Rejection> {
         self.index += 1;
         self.directory.reach(self.index);
-        self.directory.apply(0, command).answer
+        self.directory.apply(0, command).result
     }
 
     fn propose(&mut self, group: u32, command: Bytes) {
         let (shard, rows) = self.shards.get_mut(&group).unwrap();
-        let entry = Entry::parse(frame(0, &[command])).unwrap();
+        let entry = Entry::parse(encode_entry(0, &[command])).unwrap();
         shard.apply(rows, 1, entry, true).unwrap();
     }
 
@@ -72,7 +75,7 @@ impl World {
         page(self.directory.view(), &self.shards[&group].0, TenantNumber::new(0)).steps
     }
 
-    /// Carries out what one group has to do; tells whether there was anything.
+    /// Executes the step of one group; tells whether there was one.
     fn reconcile(&mut self, group: u32) -> bool {
         let steps = self.steps(group);
         for step in &steps {
@@ -101,7 +104,7 @@ impl World {
             }
         }
         for tenant in view.tenants_from(TenantNumber::new(0)) {
-            assert!(tenant.state != State::Deleting && tenant.members.iter().all(|member| !member.leaving));
+            assert!(tenant.state != TenantState::Deleting && tenant.members.iter().all(|member| !member.leaving));
             for member in &tenant.members {
                 let record = self.shards[&member.group.get()].0.record(tenant.number).unwrap();
                 assert_eq!(record.epoch, tenant.epoch);
@@ -121,7 +124,7 @@ fn create(name: &str, home: &str) -> Command {
         labels: BTreeMap::new(),
         limits: TenantLimits::default(),
     };
-    Command::CreateTenant(By::default(), tenant)
+    Command::CreateTenant(AuditContext::default(), tenant)
 }
 
 fn update(name: &str, followers: Option<Vec<&str>>, enabled: Option<bool>) -> Command {
@@ -131,15 +134,15 @@ fn update(name: &str, followers: Option<Vec<&str>>, enabled: Option<bool>) -> Co
         enabled,
         ..TenantUpdate::new(name.parse().unwrap(), None)
     };
-    Command::UpdateTenant(By::default(), update)
+    Command::UpdateTenant(AuditContext::default(), update)
 }
 
 fn erase_tenant(name: &str) -> Command {
-    Command::EraseTenant(By::default(), name.parse().unwrap(), None)
+    Command::EraseTenant(AuditContext::default(), name.parse().unwrap(), None)
 }
 
 #[test]
-fn a_new_tenant_is_created_at_home_and_followed_elsewhere() {
+fn new_tenant_is_created_at_home_and_followed_elsewhere() {
     let mut world = World::begun();
     world.ask(create("acme", "eu")).unwrap();
     assert!(matches!(&world.steps(1)[..], [Step::Create(_)]));
@@ -149,7 +152,7 @@ fn a_new_tenant_is_created_at_home_and_followed_elsewhere() {
 }
 
 #[test]
-fn a_follower_that_leaves_erases_reports_and_may_come_back() {
+fn leaving_follower_erases_reports_and_may_return() {
     let mut world = World::begun();
     world.ask(create("acme", "eu")).unwrap();
     world.rest();
@@ -164,7 +167,7 @@ fn a_follower_that_leaves_erases_reports_and_may_come_back() {
 }
 
 #[test]
-fn a_deleted_tenant_is_erased_everywhere_and_forgotten() {
+fn deleted_tenant_is_erased_everywhere() {
     let mut world = World::begun();
     world.ask(create("acme", "eu")).unwrap();
     world.rest();
@@ -177,7 +180,7 @@ fn a_deleted_tenant_is_erased_everywhere_and_forgotten() {
 }
 
 #[test]
-fn a_late_follow_is_erased_again() {
+fn late_follow_is_erased_again() {
     let mut world = World::begun();
     world.ask(create("acme", "eu")).unwrap();
     let [late] = &world.steps(2)[..] else { panic!() };
@@ -196,7 +199,7 @@ fn a_late_follow_is_erased_again() {
 
 /// Invariants 2 and 3.
 #[test]
-fn a_view_that_is_older_or_of_a_recovered_directory_erases_nothing() {
+fn older_or_recovered_view_erases_nothing() {
     let mut world = World::begun();
     let before = world.directory.view().clone();
     world.ask(create("acme", "eu")).unwrap();
@@ -204,7 +207,7 @@ fn a_view_that_is_older_or_of_a_recovered_directory_erases_nothing() {
     let shard = &world.shards[&1].0;
     let number = TenantNumber::new(1);
     assert_eq!(step(&before, shard, number), None);
-    assert_eq!(step(&View::default(), shard, number), None);
+    assert_eq!(step(&DirectoryView::default(), shard, number), None);
     let mut recovered = before;
     recovered.reach(DirectoryVersion {
         incarnation: Incarnation(2),
@@ -214,7 +217,7 @@ fn a_view_that_is_older_or_of_a_recovered_directory_erases_nothing() {
 }
 
 #[test]
-fn a_full_pass_comes_in_pages() {
+fn full_pass_is_paged() {
     let mut world = World::begun();
     for number in 0..STEPS_MAX + 5 {
         world.ask(create(&format!("t{number}"), "eu")).unwrap();
@@ -245,9 +248,9 @@ fn history() -> impl Strategy<Value = Vec<(Option<Command>, u32)>> {
 }
 
 proptest! {
-    /// Invariant 1, whatever happened and however little of it a group has seen in between.
+    /// Invariant 1: groups converge whatever happened, and however little of it a group saw in between.
     #[test]
-    fn groups_come_to_rest_at_what_the_directory_says(history in history()) {
+    fn groups_converge_to_directory(history in history()) {
         let mut world = World::begun();
         for (command, group) in history {
             match command {

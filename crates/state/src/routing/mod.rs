@@ -1,4 +1,4 @@
-//! Where a request is served: here, at another node of this region, or in another region.
+//! Routing of requests: to this node, to another node of this region, or to another region.
 //!
 //! The router asks for a decision, carries it out, and asks again when a view, a leader or a record has changed.
 //!
@@ -12,126 +12,126 @@
 
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, limits::HOPS_MAX};
 
-use crate::directory::{State, Tenant, View};
+use crate::directory::{DirectoryView, Tenant, TenantState};
 
 #[cfg(test)]
 mod routing_test;
 
-/// Who can serve a request.
+/// Role of the replica that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum ServingRole {
     /// The home's leader: writes and linearizable reads, and reads that no replica here could serve.
     Home,
-    /// Any replica, the nearest first; its gate may still send the request home.
+    /// Any replica, the nearest first; its freshness gate may still forward the request to the home.
     Replica,
 }
 
-/// How a request came from another node.
+/// Origin of a request that another node forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forwarded {
-    /// How often it has been handed on.
+pub struct ForwardInfo {
+    /// Number of hops so far.
     pub hops: u32,
-    /// On whose account.
+    /// Epoch on account of which it was forwarded.
     pub epoch: Epoch,
-    /// The group that was to serve it, in the sender's view.
+    /// Group that should serve it, in the sender's view.
     pub group: GroupId,
 }
 
-/// A request, as far as it matters where it goes.
+/// Routing inputs of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// Whose it is, in this node's view.
+pub struct RouteRequest<'a> {
+    /// Its tenant, in this node's view.
     pub tenant: &'a Tenant,
-    /// Who can serve it.
-    pub need: Need,
-    /// How it came here, if another node sent it.
-    pub forwarded: Option<Forwarded>,
-    /// The caller wants to be told the route rather than be forwarded to another region.
+    /// Role of the replica that it needs.
+    pub serving_role: ServingRole,
+    /// Forwarding data, if another node sent it.
+    pub forwarded: Option<ForwardInfo>,
+    /// Whether the caller wants the route in the error instead of forwarding to another region.
     pub direct: bool,
 }
 
-/// What a node knows of a group of its own.
+/// Status of this node's voter in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Voter {
-    /// The node has no voter in it.
-    No,
-    /// It has one, and knows of no leader.
-    WithoutLeader,
-    /// It has one, and this node leads, perhaps itself.
+pub enum VoterStatus {
+    /// This node has no voter in the group.
+    Absent,
+    /// This node has a voter, and knows of no leader.
+    LeaderUnknown,
+    /// This node has a voter, and this node leads, perhaps itself.
     LedBy(NodeId),
 }
 
 /// The node that decides.
-pub struct Here<'a> {
+pub struct LocalNode<'a> {
     /// Its number.
     pub node: NodeId,
-    /// Where it stands.
+    /// Its region.
     pub region: &'a RegionName,
-    /// What it knows of a group.
-    pub voter: &'a dyn Fn(GroupId) -> Voter,
-    /// The epoch that its own record of the tenant says is owned or followed in a group, [`Epoch::NONE`] without one.
+    /// Status of its voter in a group.
+    pub voter: &'a dyn Fn(GroupId) -> VoterStatus,
+    /// Epoch owned or followed according to its own record of the tenant in a group, [`Epoch::NONE`] without one.
     pub epoch: &'a dyn Fn(GroupId) -> Epoch,
 }
 
-/// What to do with a request.
+/// Routing decision for a request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Route {
+pub enum RouteDecision {
     /// Serve it from this group.
-    Here {
+    Local {
         /// The group.
         group: GroupId,
     },
-    /// Hand it to a node of this region.
-    Inside {
-        /// The group that shall serve it.
+    /// Forward it to a node of this region.
+    SameRegion {
+        /// The group that should serve it.
         group: GroupId,
-        /// Nodes that can, the best first.
+        /// Nodes that can serve it, the best first.
         nodes: Vec<NodeId>,
     },
-    /// Hand it to the home in another region.
-    Away {
-        /// Where.
+    /// Forward it to the home in another region.
+    OtherRegion {
+        /// The region.
         region: RegionName,
-        /// The group that shall serve it.
+        /// The group that should serve it.
         group: GroupId,
         /// Its voters.
         nodes: Vec<NodeId>,
     },
     /// Keep it until the view or the record has reached this epoch, bounded in number, bytes and time.
     Wait {
-        /// On whose account it was forwarded.
+        /// Epoch on account of which it was forwarded.
         epoch: Epoch,
     },
     /// Answer with this error; nothing happened.
     Refuse(Error),
 }
 
-/// Decides where a request goes.
-pub fn route(view: &View, here: &Here<'_>, request: Request<'_>) -> Route {
+/// Decides the route of a request.
+pub fn route(view: &DirectoryView, here: &LocalNode<'_>, request: RouteRequest<'_>) -> RouteDecision {
     let tenant = request.tenant;
-    if tenant.state != State::Active {
+    if tenant.state != TenantState::Active {
         let message = format!(
             "tenant {0} is disabled: an operator can enable it again, `stead tenant update {0} --enable`",
             tenant.name
         );
-        return Route::Refuse(Error::new(ErrorKind::Conflict, message));
+        return RouteDecision::Refuse(Error::new(ErrorKind::Conflict, message));
     }
     if let Some(forwarded) = request.forwarded {
         let reached = tenant.epoch.max((here.epoch)(forwarded.group));
         if forwarded.epoch > reached {
-            return Route::Wait { epoch: forwarded.epoch };
+            return RouteDecision::Wait { epoch: forwarded.epoch };
         }
     }
     match replica(view, here, &request) {
-        Some(Route::Here { group }) => Route::Here { group },
+        Some(RouteDecision::Local { group }) => RouteDecision::Local { group },
         Some(inside) => within_hops(inside, &request),
         None => home(view, here, &request),
     }
 }
 
 /// Returns the replica of this region that may serve the request, if one may.
-fn replica(view: &View, here: &Here<'_>, request: &Request<'_>) -> Option<Route> {
-    if request.need != Need::Replica {
+fn replica(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>) -> Option<RouteDecision> {
+    if request.serving_role != ServingRole::Replica {
         return None;
     }
     let tenant = request.tenant;
@@ -143,84 +143,84 @@ fn replica(view: &View, here: &Here<'_>, request: &Request<'_>) -> Option<Route>
             .map(|member| member.group)
     };
     if let Some(forwarded) = request.forwarded {
-        // The sender has chosen; another choice here could send the request round in circles.
-        let served = tenant.has(forwarded.group) && (here.voter)(forwarded.group) != Voter::No;
-        return served.then_some(Route::Here { group: forwarded.group });
+        // The sender has chosen the group; another choice here could make a forwarding loop.
+        let served = tenant.has(forwarded.group) && (here.voter)(forwarded.group) != VoterStatus::Absent;
+        return served.then_some(RouteDecision::Local { group: forwarded.group });
     }
-    let mine = |group: &GroupId| (here.voter)(*group) != Voter::No;
+    let mine = |group: &GroupId| (here.voter)(*group) != VoterStatus::Absent;
     let best = Some(tenant.home)
         .filter(|home| mine(home))
         .or_else(|| members().find(mine));
     if let Some(group) = best {
-        return Some(Route::Here { group });
+        return Some(RouteDecision::Local { group });
     }
     let in_region = |group: &GroupId| view.region_of(*group).is_some_and(|region| region.name == *here.region);
-    members().find(in_region).map(|group| Route::Inside {
+    members().find(in_region).map(|group| RouteDecision::SameRegion {
         group,
         nodes: voters(view, group),
     })
 }
 
-fn home(view: &View, here: &Here<'_>, request: &Request<'_>) -> Route {
+fn home(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>) -> RouteDecision {
     let group = request.tenant.home;
     match (here.voter)(group) {
-        Voter::LedBy(leader) if leader == here.node => Route::Here { group },
-        Voter::LedBy(leader) => within_hops(
-            Route::Inside {
+        VoterStatus::LedBy(leader) if leader == here.node => RouteDecision::Local { group },
+        VoterStatus::LedBy(leader) => within_hops(
+            RouteDecision::SameRegion {
                 group,
                 nodes: vec![leader],
             },
             request,
         ),
-        Voter::WithoutLeader => {
+        VoterStatus::LeaderUnknown => {
             let message = format!(
                 "the home of tenant {} is electing a leader: try again",
                 request.tenant.name
             );
-            Route::Refuse(Error::new(ErrorKind::NoLeader, message))
+            RouteDecision::Refuse(Error::new(ErrorKind::NoLeader, message))
         }
-        Voter::No => elsewhere(view, here, request),
+        VoterStatus::Absent => elsewhere(view, here, request),
     }
 }
 
-fn elsewhere(view: &View, here: &Here<'_>, request: &Request<'_>) -> Route {
+fn elsewhere(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>) -> RouteDecision {
     let group = request.tenant.home;
     let Some(region) = view.region_of(group) else {
         let message = format!(
             "the home of tenant {} is not known here yet: try again",
             request.tenant.name
         );
-        return Route::Refuse(Error::new(ErrorKind::Unavailable, message));
+        return RouteDecision::Refuse(Error::new(ErrorKind::Unavailable, message));
     };
     let nodes = voters(view, group);
     if region.name == *here.region {
-        return within_hops(Route::Inside { group, nodes }, request);
+        return within_hops(RouteDecision::SameRegion { group, nodes }, request);
     }
     if request.direct {
-        return Route::Refuse(not_home(view, request.tenant, &region.name));
+        return RouteDecision::Refuse(not_home(view, request.tenant, &region.name));
     }
     let region = region.name.clone();
-    within_hops(Route::Away { region, group, nodes }, request)
+    within_hops(RouteDecision::OtherRegion { region, group, nodes }, request)
 }
 
 /// Invariant 1.
-fn within_hops(route: Route, request: &Request<'_>) -> Route {
+fn within_hops(route: RouteDecision, request: &RouteRequest<'_>) -> RouteDecision {
     let hops = request.forwarded.map_or(0, |forwarded| forwarded.hops);
     if hops < HOPS_MAX {
         return route;
     }
     let message = format!(
-        "the request for tenant {} was handed on {hops} times: try again",
+        "the request for tenant {} was forwarded {hops} times, at most {HOPS_MAX}: try again",
         request.tenant.name
     );
-    Route::Refuse(Error::new(ErrorKind::TenantMoving, message))
+    RouteDecision::Refuse(Error::new(ErrorKind::TenantMoving, message))
 }
 
-fn voters(view: &View, group: GroupId) -> Vec<NodeId> {
+fn voters(view: &DirectoryView, group: GroupId) -> Vec<NodeId> {
     view.group(group).map(|group| group.voters.clone()).unwrap_or_default()
 }
 
-fn not_home(view: &View, tenant: &Tenant, region: &RegionName) -> Error {
+fn not_home(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Error {
     let nodes = voters(view, tenant.home);
     let addresses = nodes
         .iter()

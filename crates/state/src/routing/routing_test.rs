@@ -3,11 +3,13 @@ use std::collections::BTreeMap;
 use stead_types::{Durability, TenantLimits};
 
 use super::*;
-use crate::directory::{Addresses, By, Command, Directory, Followers, Initial, InitialNode, NewTenant};
+use crate::directory::{
+    Addresses, AuditContext, Command, Directory, Followers, InitialCluster, InitialNode, NewTenant,
+};
 
 /// Nodes 1 and 2 are in eu (group 1), 3 and 4 in us (group 2), 5 in ap (group 3). Tenant a is at home in eu and
 /// followed everywhere, b is at home in us and followed nowhere.
-fn view() -> View {
+fn view() -> DirectoryView {
     let mut directory = Directory::default();
     let region = |name: &str| (name.parse().unwrap(), name.to_uppercase().parse().unwrap());
     let node = |(at, region): (usize, &str)| InitialNode {
@@ -19,7 +21,7 @@ fn view() -> View {
         },
         witness: false,
     };
-    let initial = Initial {
+    let initial = InitialCluster {
         cluster: "test".into(),
         regions: vec![region("eu"), region("us"), region("ap")],
         nodes: ["eu", "eu", "us", "us", "ap"]
@@ -29,7 +31,7 @@ fn view() -> View {
             .collect(),
         groups_per_region: 1,
     };
-    directory.apply(0, Command::Bootstrap(initial)).answer.unwrap();
+    directory.apply(0, Command::Bootstrap(initial)).result.unwrap();
     for (name, home, followers) in [
         ("a", "eu", Followers::AllAdmitted),
         ("b", "us", Followers::Named(Box::new([]))),
@@ -44,60 +46,60 @@ fn view() -> View {
             limits: TenantLimits::default(),
         };
         directory
-            .apply(0, Command::CreateTenant(By::default(), tenant))
-            .answer
+            .apply(0, Command::CreateTenant(AuditContext::default(), tenant))
+            .result
             .unwrap();
     }
     directory.view().clone()
 }
 
-/// A request as words, asked of a node; `leaders` are of groups 1, 2 and 3, zero for none.
+/// A request as words, routed at a node; `leaders` are of groups 1, 2 and 3, zero for none.
 fn ask(node: u64, request: &str, leaders: [u64; 3], forwarded: Option<(u32, u32, u32)>) -> String {
     let view = view();
     let mut words = request.split(' ');
     let tenant = view.tenant_named(&words.next().unwrap().parse().unwrap()).unwrap();
-    let need = match words.next().unwrap() {
-        "home" => Need::Home,
-        _ => Need::Replica,
+    let serving_role = match words.next().unwrap() {
+        "home" => ServingRole::Home,
+        _ => ServingRole::Replica,
     };
     let node = NodeId::new(node);
     let voter = |group: GroupId| match view.group(group) {
         Some(found) if found.voters.contains(&node) => match leaders[group.get() as usize - 1] {
-            0 => Voter::WithoutLeader,
-            leader => Voter::LedBy(NodeId::new(leader)),
+            0 => VoterStatus::LeaderUnknown,
+            leader => VoterStatus::LedBy(NodeId::new(leader)),
         },
-        Some(_) | None => Voter::No,
+        Some(_) | None => VoterStatus::Absent,
     };
-    let here = Here {
+    let here = LocalNode {
         node,
         region: &view.node(node).unwrap().region,
         voter: &voter,
         epoch: &|_| Epoch::NONE,
     };
-    let forwarded = forwarded.map(|(hops, epoch, group)| Forwarded {
+    let forwarded = forwarded.map(|(hops, epoch, group)| ForwardInfo {
         hops,
         epoch: Epoch::new(epoch).unwrap(),
         group: GroupId::new(group),
     });
-    let request = Request {
+    let request = RouteRequest {
         tenant,
-        need,
+        serving_role,
         forwarded,
         direct: words.next() == Some("direct"),
     };
     match route(&view, &here, request) {
-        Route::Here { group } => format!("here {group}"),
-        Route::Inside { group, nodes } => format!("inside {group} {nodes:?}"),
-        Route::Away { region, group, nodes } => format!("away {region} {group} {nodes:?}"),
-        Route::Wait { epoch } => format!("wait {epoch}"),
-        Route::Refuse(error) => format!("{:?}", error.kind),
+        RouteDecision::Local { group } => format!("here {group}"),
+        RouteDecision::SameRegion { group, nodes } => format!("inside {group} {nodes:?}"),
+        RouteDecision::OtherRegion { region, group, nodes } => format!("away {region} {group} {nodes:?}"),
+        RouteDecision::Wait { epoch } => format!("wait {epoch}"),
+        RouteDecision::Refuse(error) => format!("{:?}", error.kind),
     }
 }
 
 const LEADERS: [u64; 3] = [2, 3, 5];
 
 #[test]
-fn a_write_goes_to_the_leader_of_the_home() {
+fn write_is_routed_to_leader_of_home() {
     assert_eq!(ask(2, "a home", LEADERS, None), "here g1");
     assert_eq!(ask(1, "a home", LEADERS, None), "inside g1 [NodeId(2)]");
     assert_eq!(ask(3, "a home", LEADERS, None), "away eu g1 [NodeId(1), NodeId(2)]");
@@ -105,7 +107,7 @@ fn a_write_goes_to_the_leader_of_the_home() {
 }
 
 #[test]
-fn a_read_stays_in_the_region_where_there_is_a_replica() {
+fn read_stays_in_region_with_replica() {
     assert_eq!(
         ask(1, "a replica", LEADERS, None),
         "here g1",
@@ -117,7 +119,7 @@ fn a_read_stays_in_the_region_where_there_is_a_replica() {
 }
 
 #[test]
-fn who_asks_for_the_route_is_told() {
+fn direct_request_is_refused_with_route() {
     let told = ask(5, "b home direct", LEADERS, None);
     assert_eq!(
         told,
@@ -132,7 +134,7 @@ fn who_asks_for_the_route_is_told() {
 
 /// Invariant 1.
 #[test]
-fn a_request_is_not_handed_on_for_ever() {
+fn forwarding_stops_at_hop_limit() {
     assert_eq!(
         ask(3, "a home", LEADERS, Some((3, 1, 1))),
         "away eu g1 [NodeId(1), NodeId(2)]"
@@ -147,7 +149,7 @@ fn a_request_is_not_handed_on_for_ever() {
 
 /// Invariant 2.
 #[test]
-fn a_request_on_account_of_a_later_epoch_waits() {
+fn request_of_later_epoch_waits() {
     assert_eq!(ask(3, "a home", LEADERS, Some((1, 2, 2))), "wait 2");
     assert_eq!(
         ask(2, "a home", LEADERS, Some((1, 2, 1))),
@@ -157,7 +159,7 @@ fn a_request_on_account_of_a_later_epoch_waits() {
 }
 
 #[test]
-fn a_read_that_was_forwarded_is_served_by_the_group_it_was_sent_to_or_by_the_home() {
+fn forwarded_read_is_served_by_target_group_or_home() {
     assert_eq!(ask(4, "a replica", LEADERS, Some((1, 1, 2))), "here g2");
     assert_eq!(
         ask(4, "a replica", LEADERS, Some((1, 1, 1))),

@@ -1,49 +1,49 @@
-//! Where a version stands among those of its key, and to which earlier ones it points beside the one before it: any
-//! version is found in a few steps, however many there are.
+//! Version chain of a key: the links of an MVCC version to earlier ones, by which any version is found in a few
+//! steps, however many there are (a skip list).
 //!
-//! Versions are numbered from one. A version points, for each power of eight, to the last version before it whose number
-//! is a multiple of that power; so from a multiple of 8^k it is one step back by 8^k.
+//! Versions are numbered from one. A version links, for each power of eight, to the last version before it whose
+//! number is a multiple of that power; so from a multiple of 8^k it is one step back by 8^k.
 //!
 //! ```text
 //!   205 ── 204 ── 203 ──...── 200 ──...── 192 ──...── 128 ──...── 64
 //!    └──────────────────────── ^ ───────── ^
-//!           200 is a multiple of 8 and points to 192, a multiple of 64, which points to 128
+//!           200 is a multiple of 8 and links to 192, a multiple of 64, which links to 128
 //! ```
 //!
-//! Written behind the version's own place: number varint; where it is above eight a list of places, newest first, each
-//! the difference of its revision to the one before varint, effect varint. Those at or below the floor are left out
-//! when a version is written: nobody reads there.
+//! Encoded after the version's own id: number varint; where it is above eight a list of links, newest first, each the
+//! difference of its revision to the one before varint, effect varint. Links at or below the retention floor are left
+//! out when a version is written: nothing reads there.
 //!
 //! # Invariants
 //!
-//! 1. From one version to another, `distance` versions before it, it is at most [`STEPS_PER_LEVEL`] steps for each level
-//!    that `distance` has: 49 for a million.
+//! 1. From one version to another, `distance` versions before it, it is at most [`STEPS_PER_LEVEL`] steps for each
+//!    level that `distance` has: 49 for a million.
 
 use stead_types::Revision;
 
 use crate::codec::{Malformed, Reader, Writer};
 
-/// A change of a key: revision, and effect of that revision.
-pub type Place = (Revision, u16);
+/// Id of a key's MVCC version: revision, and effect of that revision.
+pub type VersionId = (Revision, u16);
 
-/// Bits of a level: each is eight times the one below.
+/// Bits of a level: each level is eight times the one below.
 const LEVEL_BITS: u32 = 3;
-/// Levels that the highest number has: a tenant has 2^40 revisions.
+/// Number of levels of the highest version number: a tenant has 2^40 revisions.
 const LEVELS_MAX: usize = 13;
-/// Most steps on one level, there and back.
+/// Most steps on one level, up and down.
 pub const STEPS_PER_LEVEL: u32 = 2 << LEVEL_BITS;
 
-/// A version's number and the places that it points to.
+/// Number of a version and its links to earlier versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chain {
+pub struct VersionChain {
     number: u64,
     len: usize,
     revisions: [Revision; LEVELS_MAX],
     effects: [u16; LEVELS_MAX],
 }
 
-impl Default for Chain {
-    /// Returns that of a key's first version.
+impl Default for VersionChain {
+    /// Returns the chain of a key's first version.
     fn default() -> Self {
         Self {
             number: 1,
@@ -54,19 +54,20 @@ impl Default for Chain {
     }
 }
 
-impl Chain {
-    /// Returns that of the version behind this one, which stands at a place. Nothing at or below the floor is read.
-    pub fn next(&self, place: Place, floor: Revision) -> Self {
+impl VersionChain {
+    /// Returns the chain of the version after this one, which has the id `version`. Links at or below the floor are
+    /// left out.
+    pub fn next(&self, version: VersionId, floor: Revision) -> Self {
         let mut next = Self {
             number: self.number.saturating_add(1),
             ..Self::default()
         };
-        let mut known = multiples(self.number).zip(self.places()).peekable();
+        let mut known = multiples(self.number).zip(self.links()).peekable();
         for number in multiples(next.number) {
             while known.next_if(|(older, _)| *older > number).is_some() {}
             let found = match known.peek() {
-                _ if number == self.number => place,
-                Some((older, place)) if *older == number => *place,
+                _ if number == self.number => version,
+                Some((older, version)) if *older == number => *version,
                 Some(_) | None => break,
             };
             if found.0 <= floor || !next.push(found) {
@@ -76,7 +77,7 @@ impl Chain {
         next
     }
 
-    fn push(&mut self, (revision, effect): Place) -> bool {
+    fn push(&mut self, (revision, effect): VersionId) -> bool {
         let (Some(revisions), Some(effects)) = (self.revisions.get_mut(self.len), self.effects.get_mut(self.len))
         else {
             return false;
@@ -86,18 +87,18 @@ impl Chain {
         true
     }
 
-    /// Returns the places, newest first.
-    fn places(&self) -> impl DoubleEndedIterator<Item = Place> + '_ {
-        let places = self.revisions.iter().copied().zip(self.effects.iter().copied());
-        places.take(self.len)
+    /// Returns the links, newest first.
+    fn links(&self) -> impl DoubleEndedIterator<Item = VersionId> + '_ {
+        let links = self.revisions.iter().copied().zip(self.effects.iter().copied());
+        links.take(self.len)
     }
 
-    /// Returns the oldest of the places that is still above a revision.
-    pub fn toward(&self, revision: Revision) -> Option<Place> {
-        self.places().rev().find(|place| place.0 > revision)
+    /// Returns the oldest link that is still above a revision.
+    pub fn link_toward(&self, revision: Revision) -> Option<VersionId> {
+        self.links().rev().find(|version| version.0 > revision)
     }
 
-    /// Writes it, behind the place `own` that it belongs to.
+    /// Writes the chain of the version with revision `own`.
     pub fn encode(&self, w: &mut Writer, own: Revision) {
         w.varint(self.number);
         if self.number <= 1 << LEVEL_BITS {
@@ -105,13 +106,13 @@ impl Chain {
         }
         let mut last = own.to_u64();
         w.varint(self.len as u64);
-        for (revision, effect) in self.places() {
+        for (revision, effect) in self.links() {
             w.varint(last.wrapping_sub(revision.to_u64())).varint(u64::from(effect));
             last = revision.to_u64();
         }
     }
 
-    /// Reads what [`Chain::encode`] wrote.
+    /// Reads what [`VersionChain::encode`] wrote.
     pub fn decode(r: &mut Reader, own: Revision) -> Result<Self, Malformed> {
         let mut chain = Self {
             number: r.varint()?,
@@ -132,7 +133,7 @@ impl Chain {
     }
 }
 
-/// Returns the numbers that a version points to, newest first.
+/// Returns the numbers of the versions that a version links to, newest first.
 fn multiples(number: u64) -> impl Iterator<Item = u64> {
     let before = number.saturating_sub(1);
     let mut last = 0;
@@ -151,10 +152,10 @@ pub(crate) mod tests {
     use super::*;
 
     prop_compose! {
-        /// Any chain that can be written.
-        pub(crate) fn chains()(number in 1u64.., places in prop::collection::vec((any::<u64>(), any::<u16>()), 0..=LEVELS_MAX)) -> Chain {
-            let mut chain = Chain { number, ..Chain::default() };
-            for (revision, effect) in places {
+        /// Any chain that can be encoded.
+        pub(crate) fn chains()(number in 1u64.., links in prop::collection::vec((any::<u64>(), any::<u16>()), 0..=LEVELS_MAX)) -> VersionChain {
+            let mut chain = VersionChain { number, ..VersionChain::default() };
+            for (revision, effect) in links {
                 if number > 1 << LEVEL_BITS {
                     chain.push((Revision::from_u64(revision), effect));
                 }
@@ -165,35 +166,35 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn a_chain_reads_back(chain in chains(), own: u64) {
+        fn chain_round_trips(chain in chains(), own: u64) {
             let own = Revision::from_u64(own);
             let mut w = Writer::default();
             chain.encode(&mut w, own);
             let mut r = Reader::new(w.finish(), "chain");
-            prop_assert_eq!(Chain::decode(&mut r, own), Ok(chain));
+            prop_assert_eq!(VersionChain::decode(&mut r, own), Ok(chain));
             prop_assert_eq!(r.end(), Ok(()));
         }
     }
 
-    /// The chain that takes most bytes.
-    pub(crate) fn longest() -> Chain {
+    /// The chain with the longest encoding.
+    pub(crate) fn longest() -> VersionChain {
         let number = u64::MAX;
-        let mut chain = Chain {
+        let mut chain = VersionChain {
             number,
-            ..Chain::default()
+            ..VersionChain::default()
         };
-        let places = [Revision::from_u64(0), Revision::from_u64(u64::MAX)];
-        while chain.push((places[chain.len % 2], u16::MAX)) {}
+        let links = [Revision::from_u64(0), Revision::from_u64(u64::MAX)];
+        while chain.push((links[chain.len % 2], u16::MAX)) {}
         chain
     }
 
-    fn at(number: u64) -> Place {
+    fn at(number: u64) -> VersionId {
         (Revision::from_u64(number << 1), (number % 7) as u16)
     }
 
-    /// The chains of so many versions, of which the floor follows `kept` behind.
-    fn chain_of(count: u64, kept: u64) -> Vec<Chain> {
-        let mut chains = vec![Chain::default()];
+    /// The chains of `count` versions, with a floor that follows `kept` versions behind.
+    fn chain_of(count: u64, kept: u64) -> Vec<VersionChain> {
+        let mut chains = vec![VersionChain::default()];
         for number in 1..count {
             let floor = at(number.saturating_sub(kept)).0;
             let next = chains.last().unwrap().next(at(number), floor);
@@ -203,12 +204,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_chain_points_to_the_last_multiple_of_each_power() {
+    fn chain_links_to_last_multiple_of_each_power() {
         let chains = chain_of(205, u64::MAX);
         let of = |number: usize| -> Vec<u64> {
-            let places = chains[number - 1].places();
-            places
-                .map(|place| (1..300).find(|number| at(*number) == place).unwrap())
+            let links = chains[number - 1].links();
+            links
+                .map(|version| (1..300).find(|number| at(*number) == version).unwrap())
                 .collect()
         };
         assert_eq!(of(8), [0; 0]);
@@ -221,14 +222,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_version_is_found_in_few_steps() {
+    fn any_version_is_found_in_bounded_steps() {
         const COUNT: u64 = 5_000;
         let chains = chain_of(COUNT, u64::MAX);
         for sought in 1..COUNT {
             let (mut number, mut steps) = (COUNT, 0);
             while number > sought {
-                let skipped = chains[number as usize - 1].toward(at(sought).0);
-                number = skipped.map_or(number - 1, |place| place.0.to_u64() >> 1);
+                let skipped = chains[number as usize - 1].link_toward(at(sought).0);
+                number = skipped.map_or(number - 1, |version| version.0.to_u64() >> 1);
                 steps += 1;
             }
             assert_eq!(number, sought);
@@ -237,12 +238,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn places_below_the_floor_are_left_out() {
+    fn links_below_retention_floor_are_left_out() {
         for chain in chain_of(5_000, 10) {
             assert!(
                 chain
-                    .places()
-                    .all(|place| place.0 > at(chain.number.saturating_sub(12)).0)
+                    .links()
+                    .all(|version| version.0 > at(chain.number.saturating_sub(12)).0)
             );
         }
     }

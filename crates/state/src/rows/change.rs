@@ -1,10 +1,10 @@
-//! CHANGE: one version of one key, by revision. The one source of feed, watches, forks and incremental backup.
+//! CHANGE: one MVCC version of one key, by revision. The only source of feed, watches, forks and incremental backup.
 //!
 //! Key: kind, group, install, tenant, copy, sequence u64, effect u16 (a change of many keys has an effect for each).
-//! Value: flags, epoch varint, tenant time varint, previous revision of the key u64, its effect varint and the change's
-//! chain (rows::chain), where there is one; create revision u64 and version varint, unless it is a delete, and the tenant time at which it expires, where
-//! it does; the remembered outcome, where the write had
-//! an idempotency key; the key behind its length; the value up to the end.
+//! Value: flags, epoch varint, tenant time varint, previous revision of the key u64, its effect varint and the
+//! change's version chain (rows::chain), where there is one; create revision u64 and version varint, unless it is a
+//! delete, and the tenant time of expiry, where it expires; the idempotency outcome, where the write had an
+//! idempotency key; the key after its length; the value up to the end.
 
 use bytes::Bytes;
 use stead_types::{
@@ -13,8 +13,8 @@ use stead_types::{
 };
 
 use super::{
-    COPY_LEN, Copy,
-    chain::{Chain, Place},
+    COPY_PREFIX_LEN, CopyPrefix,
+    chain::{VersionChain, VersionId},
     kind,
 };
 use crate::{
@@ -25,96 +25,98 @@ use crate::{
 const DELETE: u8 = 1;
 const HAS_PREVIOUS: u8 = 1 << 1;
 const HAS_OUTCOME: u8 = 1 << 2;
-/// More effects of the same change follow.
+/// Flag: more effects of the same change follow.
 const MORE: u8 = 1 << 3;
-/// The key expires.
+/// Flag: the key expires.
 const EXPIRES: u8 = 1 << 4;
-/// A delete by expiry.
+/// Flag: a delete by expiry.
 const EXPIRED: u8 = 1 << 5;
 const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE | EXPIRES | EXPIRED;
 
 /// Most effects of one change.
 pub const EFFECTS_MAX: usize = 512;
-/// Most bytes that a row's value has beside its key and its value.
+/// Most bytes of a row's value beside the key and the value.
 pub const HEAD_LEN_MAX: usize = 512;
-/// Most bytes that a change takes in a feed batch or a chunk beside those of its row: sequence, effect, length.
+/// Most bytes of a change in a feed batch or a chunk beside those of its row: sequence, effect, length.
 pub const FEED_HEAD_LEN_MAX: usize = 32;
 /// Longest value of a row.
 pub const ROW_LEN_MAX: usize = HEAD_LEN_MAX + KEY_LEN_MAX + VALUE_LEN_MAX;
 
-/// One effect of a change.
+/// One effect of a change: one MVCC version of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its revision.
+    /// Revision of the change.
     pub revision: Revision,
-    /// Which effect of the change.
+    /// Index of the effect in the change.
     pub effect: u16,
     /// Whether more effects of the same change follow.
     pub more: bool,
-    /// What made it.
+    /// Cause of the change.
     pub cause: Cause,
-    /// The tenant's time at the change.
+    /// Tenant time of the change.
     pub time: TenantTime,
-    /// The version of the key before, in this copy: older versions are found by following these.
-    pub previous: Option<Place>,
-    /// Where it stands among the versions of its key, in this copy, and which older ones it points to.
-    pub chain: Chain,
-    /// What remembers the write, if it had an idempotency key; stands in the first effect.
-    pub outcome: Option<Outcome>,
+    /// Previous version of the key in this copy: older versions are found by following these.
+    pub previous: Option<VersionId>,
+    /// Version chain of the key in this copy.
+    pub chain: VersionChain,
+    /// Idempotency outcome, if the write had an idempotency key; carried by the first effect.
+    pub outcome: Option<IdempotencyOutcome>,
     /// The key.
     pub key: Bytes,
-    /// What the key holds from here on; `None` for a delete.
+    /// New value of the key; `None` for a delete.
     pub value: Option<Value>,
 }
 
-/// What made a change.
+/// Cause of a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cause {
-    /// A caller.
+    /// A caller's write.
     #[default]
     Write,
-    /// The key's time was over.
+    /// Expiry of the key.
     Expiry,
 }
 
-/// A version's content.
+/// Content of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// The change that created the key.
+    /// Revision of the change that created the key.
     pub create: Revision,
-    /// Counts the changes since then; 1 is the first.
+    /// Number of changes since the key was created; 1 is the first.
     pub version: u64,
-    /// When the key expires, if it does.
+    /// Expiry of the key, if it has one.
     pub expires: Option<TenantTime>,
-    /// The bytes.
+    /// Bytes of the value.
     pub bytes: Bytes,
 }
 
-/// What a write with an idempotency key leaves to be remembered, and what it made the owner forget.
+/// Outcome of a write with an idempotency key: the record to add to the client's idempotency window, and the
+/// evictions that the owner decided on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Who wrote.
+pub struct IdempotencyOutcome {
+    /// Client that wrote.
     pub client: ClientId,
-    /// Which of its writes.
+    /// Sequence of the write.
     pub sequence: u64,
     /// Hash of the request: the same key with another request is a caller's error.
     pub request: u64,
-    /// How many of this client's oldest outcomes were forgotten with it.
+    /// Number of this client's oldest outcomes that are evicted with it.
     pub evicted: u32,
-    /// Other clients of which so many of the oldest outcomes were forgotten with it; a client goes with its last one.
+    /// Other clients and the numbers of their oldest outcomes that are evicted with it; a client is removed with its
+    /// last one.
     pub others: Vec<(ClientId, u32)>,
 }
 
 /// Returns the key of a row.
-pub fn key(copy: Copy, sequence: Sequence, effect: u16) -> Bytes {
+pub fn key(copy: CopyPrefix, sequence: Sequence, effect: u16) -> Bytes {
     let mut key = copy.key(kind::CHANGE, 10);
     key.u64(sequence.get()).raw(&effect.to_be_bytes()).finish()
 }
 
-/// Reads sequence and effect out of a row's key.
+/// Parses sequence and effect from a row's key.
 pub fn parse_key(key: Bytes) -> Result<(Sequence, u16), Malformed> {
     let mut r = Reader::new(key, "change key");
-    r.raw(COPY_LEN)?;
+    r.raw(COPY_PREFIX_LEN)?;
     let sequence = r.u64()?;
     let effect = u16::from_be_bytes([r.u8()?, r.u8()?]);
     r.end()?;
@@ -178,9 +180,9 @@ pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Mal
     let time = TenantTime(r.varint()?);
     let revision = Revision::new(epoch, sequence);
     let (previous, chain) = if flags & HAS_PREVIOUS != 0 {
-        (Some(read_previous(&mut r)?), Chain::decode(&mut r, revision)?)
+        (Some(read_previous(&mut r)?), VersionChain::decode(&mut r, revision)?)
     } else {
-        (None, Chain::default())
+        (None, VersionChain::default())
     };
     let made = (flags & DELETE == 0)
         .then(|| Ok((Revision::from_u64(r.u64()?), r.varint()?)))
@@ -209,14 +211,14 @@ pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Mal
     })
 }
 
-fn read_previous(r: &mut Reader) -> Result<Place, Malformed> {
+fn read_previous(r: &mut Reader) -> Result<VersionId, Malformed> {
     let revision = Revision::from_u64(r.u64()?);
     let effect = u16::try_from(r.varint()?).map_err(|_| r.malformed())?;
     Ok((revision, effect))
 }
 
-fn read_outcome(r: &mut Reader) -> Result<Outcome, Malformed> {
-    Ok(Outcome {
+fn read_outcome(r: &mut Reader) -> Result<IdempotencyOutcome, Malformed> {
+    Ok(IdempotencyOutcome {
         client: ClientId(r.u128()?),
         sequence: r.varint()?,
         request: r.u64()?,
@@ -226,7 +228,7 @@ fn read_outcome(r: &mut Reader) -> Result<Outcome, Malformed> {
 }
 
 impl Change {
-    /// Returns the bytes of its key and value.
+    /// Returns the length of key and value.
     pub fn len(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, |value| value.bytes.len())
     }
@@ -236,20 +238,20 @@ impl Change {
         self.len() == 0
     }
 
-    /// Tells whether it made a key that was deleted before, as far as that is known here.
+    /// Tells whether it created the key, after a delete or for the first time, as far as this copy knows.
     pub fn follows_delete(&self) -> bool {
         self.value.as_ref().is_some_and(|value| value.create == self.revision)
     }
 
-    /// Writes the change with its sequence, as feed batches and chunks carry it. The version before is left out: it is
-    /// found anew by whoever applies it.
+    /// Writes the change with its sequence, as feed batches and chunks carry it. The previous version is left out:
+    /// whoever applies the change looks it up.
     pub fn encode_for_feed(&self, w: &mut Writer) {
         let mut row = Writer::with_capacity(64 + self.key.len());
         encode_into(
             &mut row,
             &Self {
                 previous: None,
-                chain: Chain::default(),
+                chain: VersionChain::default(),
                 ..self.clone()
             },
         );
@@ -275,11 +277,11 @@ mod tests {
         super::chain::tests::{chains, longest},
         *,
     };
-    use crate::{rows::Place, shard::window::OTHERS_MAX};
+    use crate::{rows::GroupPrefix, shard::idempotency_window::OTHERS_MAX};
 
     prop_compose! {
-        fn outcomes()(client: u128, sequence: u64, request: u64, evicted: u32, gone: Vec<(u128, u32)>) -> Outcome {
-            Outcome {
+        fn outcomes()(client: u128, sequence: u64, request: u64, evicted: u32, gone: Vec<(u128, u32)>) -> IdempotencyOutcome {
+            IdempotencyOutcome {
                 client: ClientId(client), sequence, request, evicted,
                 others: gone.into_iter().take(3).map(|(client, count)| (ClientId(client), count)).collect(),
             }
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_row_is_within_its_bound() {
+    fn longest_row_is_within_bound() {
         let largest = u64::MAX;
         let change = Change {
             revision: Revision::from_u64(largest),
@@ -319,7 +321,7 @@ mod tests {
             time: TenantTime(largest),
             previous: Some((Revision::from_u64(largest), u16::MAX)),
             chain: longest(),
-            outcome: Some(Outcome {
+            outcome: Some(IdempotencyOutcome {
                 client: ClientId(u128::MAX),
                 sequence: largest,
                 request: largest,
@@ -339,14 +341,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_reads_back(change in changes()) {
-            let copy = Place { group: GroupId::new(1), install: 2 }.copy(TenantNumber::new(3), 4);
+        fn row_round_trips(change in changes()) {
+            let copy = GroupPrefix { group: GroupId::new(1), install: 2 }.copy(TenantNumber::new(3), 4);
             let (sequence, effect) = parse_key(key(copy, change.revision.sequence(), change.effect)).unwrap();
             prop_assert_eq!(decode(sequence, effect, encode(&change)), Ok(change.clone()));
             let mut w = Writer::default();
             change.encode_for_feed(&mut w);
             let mut r = Reader::new(w.finish(), "feed");
-            prop_assert_eq!(Change::decode_from_feed(&mut r), Ok(Change { previous: None, chain: Chain::default(), ..change }));
+            prop_assert_eq!(Change::decode_from_feed(&mut r), Ok(Change { previous: None, chain: VersionChain::default(), ..change }));
             prop_assert_eq!(r.end(), Ok(()));
         }
     }

@@ -1,19 +1,19 @@
-//! Rows of the directory: `DIRECTORY`, then what the row is, then which.
+//! Rows of the directory: `DIRECTORY`, then the type of the row, then its identity.
 //!
-//! | key behind the kind | value |
+//! | key after the kind | value |
 //! | --- | --- |
 //! | `0` | counters, version, first nodes |
-//! | a thing's identity (first byte 1 to 15) | the thing, as a change |
+//! | identity of an object (first byte 1 to 15) | the object, as a change |
 //! | `16`, number u64 | an audit record |
 //!
 //! The whole directory is held in memory; rows are read when a node starts.
 
 use bytes::Bytes;
 
-use super::{Order, Rows, RowsMut, Unreadable, kind, place::after};
+use super::{Order, Rows, RowsMut, Unreadable, kind, prefix::prefix_end};
 use crate::{
     codec::{Malformed, Writer},
-    directory::{AUDIT_RECORDS_MAX, Applied, Change, Directory, Record},
+    directory::{AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, Directory, DirectoryChange},
 };
 
 const META: u8 = 0;
@@ -31,12 +31,15 @@ fn audit_key(number: u64) -> Bytes {
     key.finish()
 }
 
-/// Writes what applying a command changed.
-pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &Applied) {
+/// Writes the changes of applying a command.
+pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &ApplyOutput) {
     for change in &applied.changes {
         match change {
-            Change::TenantGone(_) => rows.delete(key(&change.identity())),
-            Change::Region(_) | Change::Node(_) | Change::Group(_) | Change::Tenant(_) => {
+            DirectoryChange::TenantGone(_) => rows.delete(key(&change.identity())),
+            DirectoryChange::Region(_)
+            | DirectoryChange::Node(_)
+            | DirectoryChange::Group(_)
+            | DirectoryChange::Tenant(_) => {
                 rows.put(key(&change.identity()), change.encode());
             }
         }
@@ -55,10 +58,10 @@ pub fn write_meta(rows: &mut dyn RowsMut, directory: &Directory) {
     rows.put(key(&[META]), directory.encode_meta());
 }
 
-/// Returns every row of a directory: what a snapshot is made of.
+/// Returns every row of a directory: the content of a snapshot.
 pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let meta = std::iter::once((key(&[META]), directory.encode_meta()));
-    let things = directory.view().things();
+    let things = directory.view().as_changes();
     let things = things.map(|thing| (key(&thing.identity()), thing.encode()));
     let records = directory.audit().newest_first();
     let records = records.map(|record| (audit_key(record.number), record.encode()));
@@ -66,17 +69,17 @@ pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     meta.chain(things).chain(records)
 }
 
-/// Takes in one row.
+/// Restores one row.
 pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malformed> {
     let (key, value) = row;
     match key.get(1).copied() {
         Some(META) => directory.decode_meta(value.clone()),
         Some(AUDIT) => {
-            directory.restore_record(Record::decode(value.clone())?);
+            directory.restore_record(AuditRecord::decode(value.clone())?);
             Ok(())
         }
         Some(1..AUDIT) => {
-            directory.restore(Change::decode(value.clone())?);
+            directory.restore(DirectoryChange::decode(value.clone())?);
             Ok(())
         }
         Some(_) | None => Err(Malformed { what: "directory row" }),
@@ -87,7 +90,7 @@ pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malfo
 pub fn load(rows: &dyn Rows) -> Result<Directory, Unreadable> {
     let mut directory = Directory::default();
     let start = [kind::DIRECTORY];
-    for row in rows.range(&start[..]..&after(&start), Order::Ascending) {
+    for row in rows.range(&start[..]..&prefix_end(&start), Order::Ascending) {
         read(&mut directory, &row?)?;
     }
     Ok(directory)

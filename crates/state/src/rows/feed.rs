@@ -1,34 +1,35 @@
-//! FEED: which tenants an entry of a home group touched. What no follower needs any more is removed by the floor.
+//! FEED: the tenants that a log entry of a home group changed. The retention floor removes entries that no follower
+//! needs.
 //!
-//! Key: kind, group, install, Raft index u64. Value: logged time varint, bytes written varint, then for each tenant its
-//! number varint, epoch varint, first sequence varint, count of further sequences varint.
+//! Key: kind, group, install, Raft index u64. Value: logged time varint, bytes written varint, then for each tenant
+//! its number varint, epoch varint, first sequence varint, count of further sequences varint.
 
 use bytes::Bytes;
 use stead_types::{Epoch, Revision, Sequence, TenantNumber};
 
-use super::{PLACE_LEN, Place, kind};
+use super::{GROUP_PREFIX_LEN, GroupPrefix, kind};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
 };
 
-/// What one entry changed.
+/// Feed entry: the tenants that one log entry changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Feed {
+pub struct FeedEntry {
     /// The entry's logged time, in milliseconds since 1970.
     pub time: u64,
     /// Bytes of keys and values written.
     pub len: u64,
-    /// What it touched.
-    pub touched: Vec<Touched>,
+    /// Tenants that it changed.
+    pub touched: Vec<TouchedTenant>,
 }
 
-/// Changes of one tenant in one entry.
+/// Range of changes of one tenant in one log entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Touched {
+pub struct TouchedTenant {
     /// The tenant.
     pub tenant: TenantNumber,
-    /// The epoch of the last change.
+    /// Epoch of the last change.
     pub epoch: Epoch,
     /// The first change.
     pub first: Sequence,
@@ -36,7 +37,7 @@ pub struct Touched {
     pub last: Sequence,
 }
 
-impl Touched {
+impl TouchedTenant {
     /// Returns the revision of the last change.
     pub fn revision(&self) -> Revision {
         Revision::new(self.epoch, self.last)
@@ -44,21 +45,21 @@ impl Touched {
 }
 
 /// Returns the key of an entry's row.
-pub fn key(place: Place, index: u64) -> Bytes {
-    place.key(kind::FEED, 8).u64(index).finish()
+pub fn key(prefix: GroupPrefix, index: u64) -> Bytes {
+    prefix.key(kind::FEED, 8).u64(index).finish()
 }
 
-/// Reads the index out of a key.
+/// Parses the log index from a key.
 pub fn parse_key(key: Bytes) -> Result<u64, Malformed> {
     let mut r = Reader::new(key, "feed key");
-    r.raw(PLACE_LEN)?;
+    r.raw(GROUP_PREFIX_LEN)?;
     let index = r.u64()?;
     r.end()?;
     Ok(index)
 }
 
 /// Writes a row's value.
-pub fn encode(feed: &Feed) -> Bytes {
+pub fn encode(feed: &FeedEntry) -> Bytes {
     let mut w = Writer::with_capacity(16 + feed.touched.len() * 14);
     w.varint(feed.time).varint(feed.len);
     w.list(feed.touched.iter(), |w, touched| {
@@ -70,9 +71,9 @@ pub fn encode(feed: &Feed) -> Bytes {
 }
 
 /// Reads what [`encode`] wrote.
-pub fn decode(value: Bytes) -> Result<Feed, Malformed> {
+pub fn decode(value: Bytes) -> Result<FeedEntry, Malformed> {
     let mut r = Reader::new(value, "feed row");
-    let feed = Feed {
+    let feed = FeedEntry {
         time: r.varint()?,
         len: r.varint()?,
         touched: r.list(|r| {
@@ -81,7 +82,7 @@ pub fn decode(value: Bytes) -> Result<Feed, Malformed> {
             let first = r.varint()?;
             let last = first.checked_add(r.varint()?).ok_or_else(|| r.malformed())?;
             let sequence = |number| Sequence::new(number).ok_or_else(|| r.malformed());
-            Ok(Touched {
+            Ok(TouchedTenant {
                 tenant,
                 epoch,
                 first: sequence(first)?,
@@ -102,13 +103,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_reads_back(time: u64, len: u64, touched: Vec<(u64, u8, u32, u32)>, index: u64) {
+        fn row_round_trips(time: u64, len: u64, touched: Vec<(u64, u8, u32, u32)>, index: u64) {
             let sequence = |number| Sequence::new(number).unwrap();
-            let feed = Feed {
+            let feed = FeedEntry {
                 time, len,
                 touched: touched
                     .into_iter()
-                    .map(|(tenant, epoch, first, more)| Touched {
+                    .map(|(tenant, epoch, first, more)| TouchedTenant {
                         tenant: TenantNumber::new(tenant),
                         epoch: Epoch::new(u32::from(epoch)).unwrap(),
                         first: sequence(u64::from(first)),
@@ -117,8 +118,8 @@ mod tests {
                     .collect(),
             };
             prop_assert_eq!(decode(encode(&feed)), Ok(feed));
-            let place = Place { group: GroupId::new(9), install: 1 };
-            prop_assert_eq!(parse_key(key(place, index)), Ok(index));
+            let prefix = GroupPrefix { group: GroupId::new(9), install: 1 };
+            prop_assert_eq!(parse_key(key(prefix, index)), Ok(index));
         }
     }
 }

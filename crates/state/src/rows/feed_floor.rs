@@ -1,15 +1,16 @@
-//! FEED_FLOOR: up to which entry the feed of a group is forgotten. Rows up to it go at another time in each replica.
+//! FEED_FLOOR: retention floor of a group's feed: entries up to it are no longer served. Each replica removes their
+//! rows at its own time.
 //!
 //! Key: kind, group, install. Value: Raft index varint.
 
 use bytes::Bytes;
 
-use super::{Place, Rows, Unreadable, kind};
+use super::{GroupPrefix, Rows, Unreadable, kind};
 use crate::codec::{Reader, Writer};
 
 /// Returns the key of the row.
-pub fn key(place: Place) -> Bytes {
-    place.key(kind::FEED_FLOOR, 0).finish()
+pub fn key(prefix: GroupPrefix) -> Bytes {
+    prefix.key(kind::FEED_FLOOR, 0).finish()
 }
 
 /// Writes the row's value.
@@ -18,8 +19,8 @@ pub fn encode(index: u64) -> Bytes {
 }
 
 /// Reads the row; zero if there is none.
-pub fn read(rows: &dyn Rows, place: Place) -> Result<u64, Unreadable> {
-    let Some(value) = rows.get(&key(place))? else {
+pub fn read(rows: &dyn Rows, prefix: GroupPrefix) -> Result<u64, Unreadable> {
+    let Some(value) = rows.get(&key(prefix))? else {
         return Ok(0);
     };
     let mut r = Reader::new(value, "feed floor");
@@ -38,12 +39,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_reads_back(index: u64) {
-            let place = Place { group: GroupId::new(1), install: 2 };
+        fn row_round_trips(index: u64) {
+            let prefix = GroupPrefix { group: GroupId::new(1), install: 2 };
             let mut rows = MemoryRows::default();
-            prop_assert_eq!(read(&rows, place).unwrap(), 0);
-            rows.put(key(place), encode(index));
-            prop_assert_eq!(read(&rows, place).unwrap(), index);
+            prop_assert_eq!(read(&rows, prefix).unwrap(), 0);
+            rows.put(key(prefix), encode(index));
+            prop_assert_eq!(read(&rows, prefix).unwrap(), index);
         }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Order, Row, Rows, RowsMut, Unreadable};
 
-/// Rows as a map.
+/// Rows in a map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemoryRows(pub(crate) BTreeMap<Bytes, Bytes>);
 

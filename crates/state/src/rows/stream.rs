@@ -1,23 +1,23 @@
-//! STREAM: how far a follower group has a home group's stream.
+//! STREAM: a follower group's offset in a home group's feed.
 //!
-//! Key: kind, group, install, home group u32. Value: incarnation of the home varint, offset varint. Which tenants are
-//! attached stands in their records: an attach does not rewrite what may be 10,000 others.
+//! Key: kind, group, install, home group u32. Value: incarnation of the home varint, offset varint. The tenants'
+//! records tell which of them are attached: an attach does not rewrite the rows of 10,000 others.
 
 use bytes::Bytes;
 use stead_types::{FeedOffset, GroupId, Incarnation};
 
-use super::{PLACE_LEN, Place, kind};
+use super::{GROUP_PREFIX_LEN, GroupPrefix, kind};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Returns the key of a stream's row.
-pub fn key(place: Place, home: GroupId) -> Bytes {
-    place.key(kind::STREAM, 4).u32(home.get()).finish()
+pub fn key(prefix: GroupPrefix, home: GroupId) -> Bytes {
+    prefix.key(kind::STREAM, 4).u32(home.get()).finish()
 }
 
-/// Reads the home out of a key.
+/// Parses the home group from a key.
 pub fn parse_key(key: Bytes) -> Result<GroupId, Malformed> {
     let mut r = Reader::new(key, "stream key");
-    r.raw(PLACE_LEN)?;
+    r.raw(GROUP_PREFIX_LEN)?;
     let home = GroupId::new(r.u32()?);
     r.end()?;
     Ok(home)
@@ -48,11 +48,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_row_reads_back(incarnation: u32, index: u64, home: u32) {
+        fn row_round_trips(incarnation: u32, index: u64, home: u32) {
             let offset = FeedOffset { incarnation: Incarnation(incarnation), index };
             prop_assert_eq!(decode(encode(offset)), Ok(offset));
-            let place = Place { group: GroupId::new(9), install: 1 };
-            prop_assert_eq!(parse_key(key(place, GroupId::new(home))), Ok(GroupId::new(home)));
+            let prefix = GroupPrefix { group: GroupId::new(9), install: 1 };
+            prop_assert_eq!(parse_key(key(prefix, GroupId::new(home))), Ok(GroupId::new(home)));
         }
     }
 }

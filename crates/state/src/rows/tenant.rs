@@ -1,23 +1,23 @@
 //! TENANT: a tenant's record in a group.
 //!
-//! Key: kind, group u32, install u32, tenant u64. Value: format byte 2, then the fields of [`Record`] in their order;
-//! counters as varints, digests as sixteen bytes each. The record is decoded at start and held in memory; its row is written
-//! at checkpoints.
+//! Key: kind, group u32, install u32, tenant u64. Value: format byte 2, then the fields of [`TenantRecord`] in their
+//! order; counters as varints, digests as sixteen bytes each. The record is decoded at start and held in memory; its
+//! row is written at checkpoints.
 
 use bytes::Bytes;
 use stead_types::{
     ClientId, DirectoryVersion, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber, TenantTime,
 };
 
-use super::{Place, kind};
+use super::{GroupPrefix, kind};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::{Lineage, decode_epoch},
     shard::{
         digest::Digests,
         record::{
-            Accepted, AttachNumber, ClientRange, CopyState, Fork, OnLeaseLoss, OperationId, Record, Role, SeedNumber,
-            Session, Shadow, Was,
+            AttachNumber, AttachSession, ClientRange, CopyState, Fork, Handover, LeaseLossPolicy, OperationId,
+            PreviousRole, Role, SeedNumber, ShadowCopy, TenantRecord,
         },
     },
 };
@@ -25,21 +25,21 @@ use crate::{
 const FORMAT: u8 = 2;
 
 /// Returns the key of a tenant's record.
-pub fn key(place: Place, tenant: TenantNumber) -> Bytes {
-    place.key(kind::TENANT, 8).u64(tenant.get()).finish()
+pub fn key(prefix: GroupPrefix, tenant: TenantNumber) -> Bytes {
+    prefix.key(kind::TENANT, 8).u64(tenant.get()).finish()
 }
 
-/// Reads the tenant out of a key.
+/// Parses the tenant from a key.
 pub fn parse_key(key: Bytes) -> Result<TenantNumber, Malformed> {
     let mut reader = Reader::new(key, "tenant key");
-    reader.raw(super::PLACE_LEN)?;
+    reader.raw(super::GROUP_PREFIX_LEN)?;
     let tenant = TenantNumber::new(reader.u64()?);
     reader.end()?;
     Ok(tenant)
 }
 
 /// Writes a record.
-pub fn encode(record: &Record) -> Bytes {
+pub fn encode(record: &TenantRecord) -> Bytes {
     let mut w = Writer::with_capacity(160);
     w.u8(FORMAT);
     role(&mut w, record.role);
@@ -50,8 +50,8 @@ pub fn encode(record: &Record) -> Bytes {
     record.lineage.encode(&mut w);
     w.varint(record.refused_up_to.0);
     w.u8(match record.policy {
-        OnLeaseLoss::Stop => 0,
-        OnLeaseLoss::Continue => 1,
+        LeaseLossPolicy::Stop => 0,
+        LeaseLossPolicy::Continue => 1,
     });
     w.list(record.uncounted.iter(), |w, group| group_id(w, *group));
     w.option(record.accepted, |w, accepted| {
@@ -86,12 +86,12 @@ pub fn encode(record: &Record) -> Bytes {
 }
 
 /// Reads what [`encode`] wrote.
-pub fn decode(value: Bytes) -> Result<Record, Malformed> {
+pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
     let mut r = Reader::new(value, "tenant record");
     if r.u8()? != FORMAT {
         return Err(r.malformed());
     }
-    let record = Record {
+    let record = TenantRecord {
         role: read_role(&mut r)?,
         epoch: decode_epoch(&mut r)?,
         promised: decode_epoch(&mut r)?,
@@ -102,13 +102,13 @@ pub fn decode(value: Bytes) -> Result<Record, Malformed> {
         lineage: Lineage::decode(&mut r)?,
         refused_up_to: OperationId(r.varint()?),
         policy: match r.u8()? {
-            0 => OnLeaseLoss::Stop,
-            1 => OnLeaseLoss::Continue,
+            0 => LeaseLossPolicy::Stop,
+            1 => LeaseLossPolicy::Continue,
             2.. => return Err(r.malformed()),
         },
         uncounted: r.list(read_group)?,
         accepted: r.option(|r| {
-            Ok(Accepted {
+            Ok(Handover {
                 revision: read_revision(r)?,
                 digests: Digests::decode(r)?,
             })
@@ -167,14 +167,14 @@ fn role(w: &mut Writer, role: Role) {
         Role::Frozen {
             operation,
             epoch: frozen,
-            was,
+            previous,
         } => {
             epoch(w.u8(5).varint(operation.0), frozen);
-            match was {
-                Was::Owner => w.u8(1),
-                Was::Follower => w.u8(2),
-                Was::Relinquished(to) => w.u8(3).varint(u64::from(to.get())),
-                Was::None => w.u8(4),
+            match previous {
+                PreviousRole::Owner => w.u8(1),
+                PreviousRole::Follower => w.u8(2),
+                PreviousRole::Relinquished(to) => w.u8(3).varint(u64::from(to.get())),
+                PreviousRole::None => w.u8(4),
             };
         }
         Role::Erased => {
@@ -188,7 +188,7 @@ fn copy(w: &mut Writer, copy: &CopyState) {
     w.varint(copy.index);
     copy.digests.encode(w.varint(copy.time.0).varint(copy.as_of));
     w.varint(copy.keys).varint(copy.len);
-    w.varint(copy.floor.to_u64()).varint(copy.edge.0);
+    w.varint(copy.retention_floor.to_u64()).varint(copy.edge.0);
     w.varint(copy.swept.get()).varint(copy.trimmed.get());
 }
 
@@ -223,11 +223,11 @@ fn read_role(r: &mut Reader) -> Result<Role, Malformed> {
         5 => Role::Frozen {
             operation: OperationId(r.varint()?),
             epoch: decode_epoch(r)?,
-            was: match r.u8()? {
-                1 => Was::Owner,
-                2 => Was::Follower,
-                3 => Was::Relinquished(read_group(r)?),
-                4 => Was::None,
+            previous: match r.u8()? {
+                1 => PreviousRole::Owner,
+                2 => PreviousRole::Follower,
+                3 => PreviousRole::Relinquished(read_group(r)?),
+                4 => PreviousRole::None,
                 0 | 5.. => return Err(r.malformed()),
             },
         },
@@ -236,8 +236,8 @@ fn read_role(r: &mut Reader) -> Result<Role, Malformed> {
     })
 }
 
-fn read_session(r: &mut Reader) -> Result<Session, Malformed> {
-    Ok(Session {
+fn read_session(r: &mut Reader) -> Result<AttachSession, Malformed> {
+    Ok(AttachSession {
         home: read_group(r)?,
         incarnation: Incarnation(r.varint_u32()?),
         epoch: decode_epoch(r)?,
@@ -246,8 +246,8 @@ fn read_session(r: &mut Reader) -> Result<Session, Malformed> {
     })
 }
 
-fn read_shadow(r: &mut Reader) -> Result<Shadow, Malformed> {
-    Ok(Shadow {
+fn read_shadow(r: &mut Reader) -> Result<ShadowCopy, Malformed> {
+    Ok(ShadowCopy {
         state: read_copy(r)?,
         number: SeedNumber(r.varint()?),
         seed: read_revision(r)?,
@@ -272,7 +272,7 @@ fn read_copy(r: &mut Reader) -> Result<CopyState, Malformed> {
         digests: Digests::decode(r)?,
         keys: r.varint()?,
         len: r.varint()?,
-        floor: read_revision(r)?,
+        retention_floor: read_revision(r)?,
         edge: TenantTime(r.varint()?),
         swept: read_sequence(r)?,
         trimmed: read_sequence(r)?,

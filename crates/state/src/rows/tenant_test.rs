@@ -1,4 +1,4 @@
-//! Records read back, whatever they hold.
+//! Round trips of tenant records.
 
 use proptest::prelude::*;
 
@@ -25,11 +25,11 @@ fn operations() -> impl Strategy<Value = OperationId> {
 }
 
 fn roles() -> impl Strategy<Value = Role> {
-    let was = prop_oneof![
-        Just(Was::Owner),
-        Just(Was::Follower),
-        groups().prop_map(Was::Relinquished),
-        Just(Was::None)
+    let previous = prop_oneof![
+        Just(PreviousRole::Owner),
+        Just(PreviousRole::Follower),
+        groups().prop_map(PreviousRole::Relinquished),
+        Just(PreviousRole::None)
     ];
     prop_oneof![
         Just(Role::Owner),
@@ -41,7 +41,11 @@ fn roles() -> impl Strategy<Value = Role> {
             epoch,
             last
         }),
-        (operations(), epochs(), was).prop_map(|(operation, epoch, was)| Role::Frozen { operation, epoch, was }),
+        (operations(), epochs(), previous).prop_map(|(operation, epoch, previous)| Role::Frozen {
+            operation,
+            epoch,
+            previous
+        }),
         Just(Role::Erased),
     ]
 }
@@ -53,20 +57,20 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn copies()(number: u32, revision in revisions(), index: u64, time: u64, as_of: u64, digests in digests(), keys: u64, len: u64, floor in revisions(), edge: u64, swept in sequences(), trimmed in sequences()) -> CopyState {
-        CopyState { number, revision, index, time: TenantTime(time), as_of, digests, keys, len, floor, edge: TenantTime(edge), swept, trimmed }
+    fn copies()(number: u32, revision in revisions(), index: u64, time: u64, as_of: u64, digests in digests(), keys: u64, len: u64, retention_floor in revisions(), edge: u64, swept in sequences(), trimmed in sequences()) -> CopyState {
+        CopyState { number, revision, index, time: TenantTime(time), as_of, digests, keys, len, retention_floor, edge: TenantTime(edge), swept, trimmed }
     }
 }
 
 prop_compose! {
-    fn shadows()(state in copies(), number: u64, seed in revisions(), loaded in sequences(), clients: Vec<(u128, u64)>, read_at in revisions()) -> Shadow {
-        Shadow { state, number: SeedNumber(number), seed, loaded, clients: clients.into_iter().map(|(up_to, at)| ClientRange { up_to: ClientId(up_to), read_at: Revision::from_u64(at) }).collect(), read_at }
+    fn shadows()(state in copies(), number: u64, seed in revisions(), loaded in sequences(), clients: Vec<(u128, u64)>, read_at in revisions()) -> ShadowCopy {
+        ShadowCopy { state, number: SeedNumber(number), seed, loaded, clients: clients.into_iter().map(|(up_to, at)| ClientRange { up_to: ClientId(up_to), read_at: Revision::from_u64(at) }).collect(), read_at }
     }
 }
 
 prop_compose! {
-    fn sessions()(home in groups(), incarnation: u32, epoch in epochs(), number: u64, attached: bool) -> Session {
-        Session { home, incarnation: Incarnation(incarnation), epoch, number: AttachNumber(number), attached }
+    fn sessions()(home in groups(), incarnation: u32, epoch in epochs(), number: u64, attached: bool) -> AttachSession {
+        AttachSession { home, incarnation: Incarnation(incarnation), epoch, number: AttachNumber(number), attached }
     }
 }
 
@@ -83,17 +87,17 @@ prop_compose! {
         live in copies(),
         shadow in prop::option::of(shadows()),
         forks in prop::collection::vec((copies(), sequences()), 0..2),
-    ) -> Record {
+    ) -> TenantRecord {
         let lineage = Lineage::starting(first);
-        Record {
+        TenantRecord {
             role, epoch, promised,
             view_version: DirectoryVersion { incarnation: Incarnation(incarnation), index },
             refused_up_to: OperationId(refused),
-            policy: if goes_on { OnLeaseLoss::Continue } else { OnLeaseLoss::Stop },
+            policy: if goes_on { LeaseLossPolicy::Continue } else { LeaseLossPolicy::Stop },
             uncounted, session, suspect, live, shadow, copies,
             attach: AttachNumber(attach),
             seeds: SeedNumber(seeds),
-            accepted: accepted.map(|(revision, digests)| Accepted { revision, digests }),
+            accepted: accepted.map(|(revision, digests)| Handover { revision, digests }),
             forks: forks.into_iter().map(|(copy, point)| Fork { copy, lineage: lineage.clone(), point }).collect(),
             lineage,
         }
@@ -102,20 +106,20 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn a_record_reads_back(record in records()) {
+    fn record_round_trips(record in records()) {
         prop_assert_eq!(decode(encode(&record)), Ok(record));
     }
 
     #[test]
-    fn a_key_reads_back(group in groups(), install: u32, tenant: u64) {
+    fn key_round_trips(group in groups(), install: u32, tenant: u64) {
         let tenant = TenantNumber::new(tenant);
-        prop_assert_eq!(parse_key(key(Place { group, install }, tenant)), Ok(tenant));
+        prop_assert_eq!(parse_key(key(GroupPrefix { group, install }, tenant)), Ok(tenant));
     }
 }
 
 #[test]
-fn the_bytes_of_a_record_are_fixed() {
-    let mut record = Record::unknown();
+fn record_encoding_is_fixed() {
+    let mut record = TenantRecord::unknown();
     record.role = Role::Owner;
     record.epoch = Epoch::FIRST;
     record.promised = Epoch::FIRST;

@@ -1,35 +1,41 @@
-//! Takes one change into one copy: the only place where data rows, digest and counters change.
+//! Applies one change to one copy: the only place where data rows, digests and counters change.
 
 use bytes::Bytes;
 
 use super::{digest, record::CopyState};
 use crate::rows::{
-    Copy, RowsMut, Unreadable,
-    chain::Chain,
+    CopyPrefix, RowsMut, Unreadable,
+    chain::VersionChain,
     change::{self, Change},
-    current::{self, Current, Live},
+    current::{self, CurrentVersion, LiveVersion},
     expiry,
 };
 
-/// Reads what is current at a key.
-pub(super) fn current(rows: &dyn crate::rows::Rows, copy: Copy, key: &[u8]) -> Result<Option<Current>, Unreadable> {
+/// Reads the current version of a key.
+pub(super) fn current(
+    rows: &dyn crate::rows::Rows,
+    copy: CopyPrefix,
+    key: &[u8],
+) -> Result<Option<CurrentVersion>, Unreadable> {
     let row = rows.get(&current::key(copy, key))?;
     Ok(row.map(current::decode).transpose()?)
 }
 
-/// Makes a change the current version of its key. `before` is what was current; the change's own `previous` and `chain`
-/// are set from it. Revision and time of the copy are left to the caller.
+/// Makes a change the current version of its key. `before` is the current version until then; the change's `previous`
+/// and `chain` are set from it. The caller sets revision and time of the copy.
 pub(super) fn append(
     rows: &mut dyn RowsMut,
-    copy: Copy,
+    copy: CopyPrefix,
     state: &mut CopyState,
-    before: Option<Current>,
+    before: Option<CurrentVersion>,
     mut change: Change,
 ) {
     change.previous = before.map(|before| (before.revision, before.effect));
     change.chain = match before {
-        Some(before) => before.chain.next((before.revision, before.effect), state.floor),
-        None => Chain::default(),
+        Some(before) => before
+            .chain
+            .next((before.revision, before.effect), state.retention_floor),
+        None => VersionChain::default(),
     };
     if let Some(live) = before.and_then(|before| before.live) {
         state.digests.remove_key(live.hash);
@@ -55,13 +61,13 @@ pub(super) fn append(
     );
 }
 
-/// Returns what is current at a change's key from the change on.
-pub fn current_after(change: &Change) -> Current {
-    Current {
+/// Returns the current version of a change's key after the change.
+pub fn current_after(change: &Change) -> CurrentVersion {
+    CurrentVersion {
         revision: change.revision,
         effect: change.effect,
         chain: change.chain,
-        live: change.value.as_ref().map(|value| Live {
+        live: change.value.as_ref().map(|value| LiveVersion {
             create: value.create,
             version: value.version,
             len: value.bytes.len() as u32,

@@ -1,66 +1,66 @@
-//! The two digests of a copy: of its live keys, and of its idempotency records.
+//! Digests of a copy: of its live keys, and of its idempotency records.
 //!
-//! Each is a multiset hash, the wrapping sum of one hash for each thing, so that it can be kept up to date and does not
-//! depend on any order. The hashes are part of what nodes of different versions compare: they never change.
+//! Each is a multiset hash, the wrapping sum of one hash for each item, so that it can be updated incrementally and
+//! does not depend on any order. The hashes are part of what nodes of different versions compare: they never change.
 
 use stead_types::{ClientId, Revision};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::window::Remembered;
+use super::idempotency_window::IdempotencyRecord;
 use crate::{
     codec::{Malformed, Reader, Writer},
     rows::change::Value,
 };
 
-/// The digests of one copy. They are two, because a rewind undoes what changes did to keys, and cannot undo what they
-/// made windows forget.
+/// The two digests of one copy. They are separate, because a rewind undoes changes of keys, and cannot undo evictions
+/// from windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digests {
-    /// Of live keys: key, value, both revisions, version, expiry.
+    /// Digest of live keys: key, value, both revisions, version, expiry.
     pub keys: u128,
-    /// Of remembered outcomes.
+    /// Digest of idempotency records.
     pub outcomes: u128,
 }
 
-/// Which digest of two copies differs.
+/// Digest in which two copies differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Differs {
-    /// Live keys are not the same.
+pub enum DigestMismatch {
+    /// The live keys differ.
     Keys,
-    /// Remembered outcomes are not the same.
+    /// The idempotency records differ.
     Outcomes,
 }
 
 impl Digests {
-    /// Returns what differs from another copy that stands at the same revision; keys before outcomes.
-    pub fn differ(&self, other: &Self) -> Option<Differs> {
+    /// Returns the mismatch with another copy at the same revision; keys before outcomes.
+    pub fn mismatch(&self, other: &Self) -> Option<DigestMismatch> {
         if self.keys != other.keys {
-            return Some(Differs::Keys);
+            return Some(DigestMismatch::Keys);
         }
-        (self.outcomes != other.outcomes).then_some(Differs::Outcomes)
+        (self.outcomes != other.outcomes).then_some(DigestMismatch::Outcomes)
     }
 
-    /// Counts a live key's hash in.
+    /// Adds the hash of a live key.
     pub(crate) fn add_key(&mut self, hash: u128) {
         self.keys = self.keys.wrapping_add(hash);
     }
 
-    /// Takes a live key's hash out.
+    /// Removes the hash of a live key.
     pub(crate) fn remove_key(&mut self, hash: u128) {
         self.keys = self.keys.wrapping_sub(hash);
     }
 
-    /// Counts a remembered outcome in.
-    pub(crate) fn add_outcome(&mut self, client: ClientId, outcome: &Remembered) {
+    /// Adds an idempotency record.
+    pub(crate) fn add_outcome(&mut self, client: ClientId, outcome: &IdempotencyRecord) {
         self.outcomes = self.outcomes.wrapping_add(of_outcome(client, outcome));
     }
 
-    /// Takes an outcome out that is forgotten.
-    pub(crate) fn remove_outcome(&mut self, client: ClientId, outcome: &Remembered) {
+    /// Removes an idempotency record.
+    pub(crate) fn remove_outcome(&mut self, client: ClientId, outcome: &IdempotencyRecord) {
         self.outcomes = self.outcomes.wrapping_sub(of_outcome(client, outcome));
     }
 
-    /// Writes them: thirty-two bytes.
+    /// Writes both digests: thirty-two bytes.
     pub fn encode(&self, w: &mut Writer) {
         w.u128(self.keys).u128(self.outcomes);
     }
@@ -74,7 +74,7 @@ impl Digests {
     }
 }
 
-/// What tells the hash of a key from that of an outcome.
+/// Domain separators of the hashes of keys and outcomes.
 const KEY: u8 = 1;
 const OUTCOME: u8 = 2;
 
@@ -91,8 +91,8 @@ pub fn of_key(key: &[u8], value: &Value, revision: Revision) -> u128 {
     xxh3_128(&item)
 }
 
-/// Returns the hash of a remembered outcome.
-pub fn of_outcome(client: ClientId, outcome: &Remembered) -> u128 {
+/// Returns the hash of an idempotency record.
+pub fn of_outcome(client: ClientId, outcome: &IdempotencyRecord) -> u128 {
     let mut item = [0; 49];
     item[0] = OUTCOME;
     item[1..17].copy_from_slice(&client.0.to_be_bytes());
@@ -103,10 +103,10 @@ pub fn of_outcome(client: ClientId, outcome: &Remembered) -> u128 {
     xxh3_128(&item)
 }
 
-/// Returns the hash of a request, by which a key that is used for another request is noticed. Its lowest bit is zero:
-/// an outcome says there which branch was done.
+/// Returns the hash of a request, by which the use of an idempotency key for another request is detected. Its lowest
+/// bit is zero: an idempotency record stores the branch there.
 pub fn of_request(bytes: &[u8]) -> u64 {
-    xxh3_64(bytes) & !Remembered::OTHERWISE
+    xxh3_64(bytes) & !IdempotencyRecord::ELSE_BRANCH
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hashes_are_fixed() {
+    fn hashes_are_fixed() {
         let value = Value {
             create: Revision::from_u64(1),
             version: 3,
@@ -128,7 +128,7 @@ mod tests {
         let expires = Some(TenantTime(4));
         let hash = of_key(b"key", &Value { expires, ..value }, Revision::from_u64(2));
         assert_eq!(format!("{hash:032x}"), "16bb4fce8fe2f6e4a082988137aada8e");
-        let outcome = Remembered {
+        let outcome = IdempotencyRecord {
             sequence: 1,
             revision: Revision::from_u64(2),
             request: 3,

@@ -1,38 +1,38 @@
-//! The tenants of one group: data, ownership records, idempotency.
+//! Shard: the machine of a data group, with the data, ownership records and idempotency windows of its tenants.
 //!
 //! ```text
 //! log entry -> Shard::apply -> rows (CURRENT, CHANGE, EXPIRY, FEED at once; TENANT, CLIENT, STREAM at checkpoints)
 //!                    |
-//!                    +-> answers, to whoever proposed
+//!                    +-> ApplyResults, to the proposers
 //! Shard::reading  -> Get, Scan, changes for feed and watch, chunks for seeds
 //! ```
 //!
-//! Records and client windows are held decoded in memory and written as rows by [`Shard::flush`], which a machine calls
-//! before each checkpoint: what is not flushed is applied again from the log.
+//! Records and idempotency windows are held decoded in memory and written as rows by [`Shard::flush`], which a
+//! machine calls before each checkpoint: what is not flushed is applied again from the log.
 //!
 //! # Invariants
 //!
-//! 1. Apply is pure: entry, rows and this state in; rows, state and answers out. What it rejects, every replica rejects
-//!    alike; only what cannot be read is an error, and that stops the node.
+//! 1. Apply is pure: entry, rows and this state in; rows, state and results out. What it rejects, every replica
+//!    rejects alike; only what cannot be read is an error, and that stops the node.
 //! 2. A revision is given out once: sequences grow by one along a tenant's lineage.
-//! 3. `digests`, `keys` and `len` of a copy are those of its live keys and remembered outcomes as of its revision.
+//! 3. `digests`, `keys` and `len` of a copy are those of its live keys and idempotency records as of its revision.
 //! 4. A record's `promised` and `view_version` never decrease.
+//! 5. There is an EXPIRY row for each live key that expires, and no other.
 //!
-//! 5. An EXPIRY row stands for each live key that expires; one that says something else stands for nothing.
-//!
-//! Deliberately absent: moves and promotions. Their roles are there.
+//! Deliberately absent: moves and promotions. Their roles exist.
 
-pub mod answer;
 mod append;
 mod apply;
-pub mod clients;
+pub mod apply_result;
+pub mod client_windows;
 pub mod command;
 mod counter;
-pub mod deletion;
-mod detached;
+mod detached_index;
 pub mod digest;
-pub mod incoming;
-mod maintain;
+pub mod feed_validation;
+pub mod idempotency_window;
+mod maintenance;
+pub mod range_deletion;
 pub mod read;
 pub mod record;
 #[expect(
@@ -41,10 +41,9 @@ pub mod record;
 )]
 mod shard;
 mod tenant;
-pub mod window;
 
-pub use answer::Answer;
 pub use append::current_after;
+pub use apply_result::ApplyResult;
 pub use shard::Shard;
 
 #[cfg(test)]

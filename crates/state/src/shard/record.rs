@@ -1,16 +1,16 @@
-//! A tenant's record in a group's log: who may write, what the group has promised, and where its copies stand.
+//! A tenant's record in a group: role, promised epoch, lineage, and the state of each of its copies.
 
 use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantTime};
 
-use super::{answer::Evaluated, clients::Clients, command::WindowPart, digest::Digests};
+use super::{apply_result::EvaluationPoint, client_windows::ClientWindows, command::WindowPart, digest::Digests};
 use crate::{lineage::Lineage, logged_time::tenant_time};
 
-/// Counts the operations (moves, promotions) of a tenant; never reused.
+/// Number of an operation (move or promotion) of a tenant; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct OperationId(pub u64);
 
-/// Counts a group's attempts to attach a tenant to its home's stream: it grows with each, and none is reused, so that
-/// what belongs to an earlier attempt is told from the present one.
+/// Number of a group's attempt to attach a tenant to its home's feed. It grows with each attempt and is never reused,
+/// so that messages of an earlier attempt are told from those of the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct AttachNumber(pub u64);
 
@@ -22,8 +22,8 @@ impl AttachNumber {
     }
 }
 
-/// Counts the copies of a tenant that a group has begun to build: it grows with each, and none is reused, so that a
-/// chunk of an earlier one is told from those of the present one.
+/// Number of a seed of a tenant in a group. It grows with each seed and is never reused, so that chunks of an earlier
+/// seed are told from those of the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct SeedNumber(pub u64);
 
@@ -35,114 +35,116 @@ impl SeedNumber {
     }
 }
 
-/// What a group is to a tenant. The words are PROTOCOL's.
+/// Role of a group for a tenant, as named in PROTOCOL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// May write, in the record's epoch.
     Owner,
     /// Holds an asynchronous copy.
     Follower {
-        /// Whom it follows.
+        /// Group that it follows.
         home: GroupId,
     },
     /// A follower that is ready to take over.
     Heir {
-        /// Whom it follows.
+        /// Group that it follows.
         home: GroupId,
-        /// The move.
+        /// Number of the move.
         operation: OperationId,
-        /// The epoch that it would own.
+        /// Epoch that it would own.
         epoch: Epoch,
     },
     /// Has handed the tenant over; the baton is derived from this.
     Relinquished {
-        /// The move.
+        /// Number of the move.
         operation: OperationId,
         /// The heir.
         to: GroupId,
-        /// The epoch handed over.
+        /// Epoch handed over.
         epoch: Epoch,
-        /// The last change of the epoch before.
+        /// Last change of the epoch before.
         last: Revision,
     },
     /// Takes part in a promotion.
     Frozen {
-        /// The promotion.
+        /// Number of the promotion.
         operation: OperationId,
-        /// The epoch it is frozen for.
+        /// Epoch that it is frozen for.
         epoch: Epoch,
-        /// What it was.
-        was: Was,
+        /// Role before the promotion.
+        previous: PreviousRole,
     },
-    /// Has left the replica set; its rows are gone or going.
+    /// Has left the replica set; its rows are deleted or being deleted.
     Erased,
 }
 
-/// What a frozen group was before.
+/// Role of a frozen group before the promotion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Was {
+pub enum PreviousRole {
     /// The owner.
     Owner,
     /// A follower or an heir.
     Follower,
     /// A source that had handed over to this group.
     Relinquished(GroupId),
-    /// No member.
+    /// Not a member.
     None,
 }
 
-/// What an owner does without a lease.
+/// Policy of an owner that has lost its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum OnLeaseLoss {
-    /// Stops: a split brain is impossible.
+pub enum LeaseLossPolicy {
+    /// Stops serving: a split brain is impossible.
     #[default]
     Stop,
-    /// Goes on, marking its answers, until anything shows a higher epoch.
+    /// Continues serving, with marked responses, until any message carries a higher epoch.
     Continue,
 }
 
-/// Where one copy of the data stands. Equal in all replicas but for `trimmed`.
+/// State of one copy of a tenant's data. Equal in all replicas except for `trimmed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopyState {
-    /// The copy's number.
+    /// Number of the copy.
     pub number: u32,
-    /// The last change.
+    /// Last change.
     pub revision: Revision,
-    /// Where the entry that made it stands in this group's log, zero before the first: what an answer from this copy
-    /// depends on until that entry is durable elsewhere.
+    /// Index of the last change in this group's log, zero before the first: a response from this copy depends on that
+    /// entry being durable elsewhere.
     pub index: u64,
-    /// The tenant's logged clock.
+    /// The tenant's logged time.
     pub time: TenantTime,
-    /// Where the group's logged time stood when the tenant's stood at `time`, while the two differ: the tenant came from
+    /// The group's logged time when the tenant's was `time`, while the two differ because the tenant came from
     /// another group. Zero where they do not.
     pub as_of: u64,
-    /// What its live keys and remembered outcomes come to.
+    /// Digests of live keys and idempotency records.
     pub digests: Digests,
-    /// Live keys.
+    /// Number of live keys.
     pub keys: u64,
     /// Bytes of live keys and their values.
     pub len: u64,
-    /// Versions below it may be gone; the version as of it is kept.
-    pub floor: Revision,
-    /// The latest tenant time of an outcome of a client that is no longer kept; zero before the first.
+    /// Retention floor: versions below it may be removed; the version as of it is kept.
+    pub retention_floor: Revision,
+    /// Lower edge of the idempotency windows of clients that are no longer kept: the latest tenant time of an evicted
+    /// outcome; zero before the first.
     pub edge: TenantTime,
-    /// Deletes up to here are no current versions any more: follows the floor, a bounded step with each entry.
+    /// Tombstones up to this sequence are no longer current versions: follows the retention floor, a bounded step
+    /// with each entry.
     pub swept: Sequence,
-    /// How far this node has removed versions that were swept: its own progress, in no other replica's interest.
+    /// Swept versions up to this sequence are removed from this node's rows. Local progress: replicas differ.
     pub trimmed: Sequence,
 }
 
 impl CopyState {
-    /// Returns what an answer from this copy depends on.
-    pub fn evaluated(&self) -> Evaluated {
-        Evaluated {
+    /// Returns the state that a response from this copy depends on.
+    pub fn evaluation_point(&self) -> EvaluationPoint {
+        EvaluationPoint {
             revision: self.revision,
             index: self.index,
             time: self.time,
         }
     }
 
-    /// Returns the owner's tenant time, when its group's logged time stands there. It never goes back.
+    /// Returns the owner's tenant time for this logged time of its group. It never goes back.
     pub fn time_at(&self, logged: u64) -> TenantTime {
         if self.as_of == 0 {
             return self.time.max(TenantTime(logged));
@@ -150,59 +152,59 @@ impl CopyState {
         TenantTime(tenant_time(self.time.0, self.as_of, logged))
     }
 
-    /// Moves the owner's tenant time to where it is then, and returns it.
+    /// Advances the owner's tenant time to this logged time of its group, and returns it.
     pub(crate) fn move_time(&mut self, logged: u64) -> TenantTime {
         self.time = self.time_at(logged);
-        // Once they have met they go on together.
+        // Once the two times are equal they stay equal.
         let differs = self.as_of != 0 && self.time.0 != logged;
         self.as_of = if differs { logged.max(self.as_of) } else { 0 };
         self.time
     }
 }
 
-/// A copy being seeded beside the live one.
+/// A copy that is seeded beside the live one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shadow {
-    /// Where it stands; its revision is that of the last feed record, the seed's first revision before it.
+pub struct ShadowCopy {
+    /// State of the copy; its revision is that of the last feed record, the seed's first revision before it.
     pub state: CopyState,
-    /// The seed that builds it: chunks of another one are void.
+    /// The seed that builds it: chunks of another seed are rejected.
     pub number: SeedNumber,
-    /// The first revision: chunks bring what is at or below it, the feed what is above.
+    /// First revision of the seed: chunks carry changes at or below it, the feed those above.
     pub seed: Revision,
-    /// Chunks have brought all changes up to here.
+    /// All changes up to this sequence have been loaded from chunks.
     pub loaded: Sequence,
-    /// The ranges of clients that chunks have brought, in order; the last one ends at the highest id.
+    /// Ranges of clients loaded from chunks, in order; the last one ends at the highest id.
     pub clients: Vec<ClientRange>,
-    /// The highest revision at which a chunk was read: the shadow is whole from there on.
+    /// Highest revision at which a chunk was read: the copy is consistent from there on.
     pub read_at: Revision,
 }
 
-/// Clients whose windows a chunk has brought: those above the range before, up to `up_to`.
+/// Range of clients whose idempotency windows a chunk carried: those above the previous range, up to `up_to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientRange {
-    /// The last client of the range.
+    /// Last client of the range.
     pub up_to: ClientId,
     /// Outcomes up to this revision are in the chunk; later ones come by the feed.
     pub read_at: Revision,
 }
 
-/// Which windows of a copy being seeded have been brought.
+/// Progress of loading the idempotency windows of a copy that is being seeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientsLoaded {
-    /// Those of all clients up to this one, whole.
+    /// Windows of all clients up to this one are complete.
     pub whole: Option<ClientId>,
-    /// Of a client behind it the outcomes up to this revision.
+    /// The window of a client after `whole` is loaded up to this revision.
     pub part: Option<(ClientId, Revision)>,
 }
 
 impl ClientsLoaded {
-    /// Tells whether nothing is lacking.
-    pub fn is_all(&self) -> bool {
+    /// Tells whether all windows are loaded.
+    pub fn is_complete(&self) -> bool {
         self.whole == Some(ClientId(u128::MAX))
     }
 
-    /// Returns what is loaded once a chunk that was read behind this has been taken in.
-    pub fn and(self, up_to: Option<ClientId>, parts: &[WindowPart]) -> Self {
+    /// Returns the progress after a chunk that was read from here on has been loaded.
+    pub fn after_chunk(self, up_to: Option<ClientId>, parts: &[WindowPart]) -> Self {
         let behind = |part: &&WindowPart| up_to.is_none_or(|up_to| up_to < part.client);
         let part = parts.last().filter(behind).and_then(|part| {
             let last = part.outcomes.last().map(|outcome| outcome.revision);
@@ -213,116 +215,117 @@ impl ClientsLoaded {
     }
 }
 
-impl Shadow {
-    /// Tells whether all chunks have come and the feed has reached what they were read at.
-    pub fn is_whole(&self) -> bool {
+impl ShadowCopy {
+    /// Tells whether all chunks are loaded and the feed has reached the revision at which they were read.
+    pub fn is_complete(&self) -> bool {
         self.has_all_clients() && self.loaded >= self.seed.sequence() && self.state.revision >= self.read_at
     }
 
-    /// Returns the last client whose window has been brought, whole.
+    /// Returns the last client whose window is complete.
     fn clients_loaded_to(&self) -> Option<ClientId> {
         self.clients.last().map(|range| range.up_to)
     }
 
-    /// Returns which windows have been brought; these are the ones that are held.
-    pub fn loaded_clients(&self, clients: &Clients) -> ClientsLoaded {
+    /// Returns the progress of loading windows; `clients` are the windows held.
+    pub fn loaded_clients(&self, clients: &ClientWindows) -> ClientsLoaded {
         let whole = self.clients_loaded_to();
-        // What the feed brings begins no window behind the ranges that are loaded.
-        let part = clients.partial_behind(whole);
+        // The feed creates no window after the ranges that are loaded.
+        let part = clients.partial_after(whole);
         ClientsLoaded { whole, part }
     }
 
-    /// Tells whether the windows of all clients have been brought.
+    /// Tells whether the windows of all clients are loaded.
     pub fn has_all_clients(&self) -> bool {
         self.clients_loaded_to() == Some(ClientId(u128::MAX))
     }
 
-    /// Tells whether the windows that were brought lack what this change did to a client: it is not in them, and it
-    /// was made after they were read.
-    pub(crate) fn must_remember(&self, client: ClientId, revision: Revision) -> bool {
+    /// Tells whether the loaded window of a client lacks the outcome of this change: the change was made after the
+    /// window was read.
+    pub(crate) fn lacks_outcome(&self, client: ClientId, revision: Revision) -> bool {
         let at = self.clients.partition_point(|range| range.up_to < client);
         self.clients.get(at).is_some_and(|range| range.read_at < revision)
     }
 }
 
-/// One attempt to attach a tenant to its home's stream: from its beginning on the stream brings the tenant's records,
-/// and once it is attached the stream's offset speaks for the tenant.
+/// One attempt to attach a tenant to its home's feed. From its beginning the feed carries the tenant's records, and
+/// once it is attached the feed's offset covers the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct AttachSession {
     /// The home group.
     pub home: GroupId,
     /// The home group's incarnation.
     pub incarnation: stead_types::Incarnation,
-    /// The epoch of the session.
+    /// Epoch of the session.
     pub epoch: Epoch,
-    /// Which attempt it is: records, attach and detach of another one are void.
+    /// Number of the attempt: records, attach and detach of another attempt are rejected.
     pub number: AttachNumber,
     /// Whether the attempt has succeeded.
     pub attached: bool,
 }
 
-/// Revisions that were cut off, kept as a whole copy.
+/// History that a promotion cut, kept as a whole copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fork {
-    /// The copy as it stood.
+    /// State of the copy when it was cut.
     pub copy: CopyState,
-    /// The lineage it belongs to.
+    /// Lineage that it belongs to.
     pub lineage: Lineage,
-    /// Everything above this sequence was cut.
+    /// Fork point: everything above this sequence was cut.
     pub point: Sequence,
 }
 
-/// What an owner took over by a baton.
+/// Point at which an owner took over by a baton.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The last change of the epoch before.
+pub struct Handover {
+    /// Last change of the epoch before.
     pub revision: Revision,
-    /// The digests there.
+    /// Digests at that change.
     pub digests: Digests,
 }
 
-/// A tenant's record.
+/// Record of a tenant in a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// What this group is to the tenant.
+pub struct TenantRecord {
+    /// Role of this group for the tenant.
     pub role: Role,
-    /// The epoch owned or followed.
+    /// Epoch owned or followed.
     pub epoch: Epoch,
-    /// The highest epoch followed, accepted, frozen for or owned; never decreases.
+    /// Highest epoch followed, accepted, frozen for or owned; never decreases.
     pub promised: Epoch,
-    /// The highest view version that an entry about ownership was derived from. An entry with an older one is void;
-    /// entries of the feed compare theirs and do not raise it.
+    /// Highest directory view version that an entry about ownership was derived from. An entry with an older one is
+    /// rejected; entries of the feed compare theirs and do not raise it.
     pub view_version: DirectoryVersion,
-    /// The revisions that this group's history belongs to.
+    /// Lineage of this group's history.
     pub lineage: Lineage,
-    /// Moves up to this one are refused.
+    /// Moves up to this one are rejected.
     pub refused_up_to: OperationId,
-    /// In force while this group owns.
-    pub policy: OnLeaseLoss,
+    /// Lease loss policy while this group owns.
+    pub policy: LeaseLossPolicy,
     /// Members whose acknowledgements do not count.
     pub uncounted: Vec<GroupId>,
-    /// What was taken over by a baton, if the epoch began with one.
-    pub accepted: Option<Accepted>,
-    /// The number of the last attempt to attach.
+    /// The takeover by a baton, if the epoch began with one.
+    pub accepted: Option<Handover>,
+    /// Number of the last attempt to attach.
     pub attach: AttachNumber,
-    /// The attempt that is under way or has succeeded, until anything ends it.
-    pub session: Option<Session>,
-    /// A digest differed from the home's: not served, not acknowledged, until seeded anew.
+    /// The attempt that is under way or has succeeded, until it ends.
+    pub session: Option<AttachSession>,
+    /// Whether a digest differed from the home's: the copy is not served and not acknowledged until it is seeded
+    /// again.
     pub suspect: bool,
     /// The copy that is served.
     pub live: CopyState,
-    /// The number of the last seed.
+    /// Number of the last seed.
     pub seeds: SeedNumber,
     /// The copy being seeded.
-    pub shadow: Option<Shadow>,
-    /// What was cut off.
+    pub shadow: Option<ShadowCopy>,
+    /// Histories that promotions cut.
     pub forks: Vec<Fork>,
-    /// The highest copy number given out.
+    /// Highest copy number assigned.
     pub copies: u32,
 }
 
-impl Record {
-    /// Returns the record of a tenant that this group knows nothing of.
+impl TenantRecord {
+    /// Returns the record of a tenant that is unknown to this group.
     pub fn unknown() -> Self {
         Self {
             role: Role::Erased,
@@ -331,7 +334,7 @@ impl Record {
             view_version: DirectoryVersion::ZERO,
             lineage: Lineage::default(),
             refused_up_to: OperationId::default(),
-            policy: OnLeaseLoss::Stop,
+            policy: LeaseLossPolicy::Stop,
             uncounted: Vec::new(),
             accepted: None,
             attach: AttachNumber::default(),
@@ -345,7 +348,7 @@ impl Record {
         }
     }
 
-    /// Returns the record without what each replica does at its own time.
+    /// Returns the record without local progress, which differs between replicas.
     pub(crate) fn without_own_progress(&self) -> Self {
         let mut record = self.clone();
         let shadow = record.shadow.as_mut().map(|shadow| &mut shadow.state);
@@ -356,12 +359,12 @@ impl Record {
         record
     }
 
-    /// Returns the epoch owned, if this group owns.
+    /// Returns the epoch owned, if this group is the owner.
     pub fn owned(&self) -> Option<Epoch> {
         (self.role == Role::Owner).then_some(self.epoch)
     }
 
-    /// Returns whom this group follows, if it follows.
+    /// Returns the group that this group follows, if it follows one.
     pub fn home(&self) -> Option<GroupId> {
         match self.role {
             Role::Follower { home } | Role::Heir { home, .. } => Some(home),
@@ -369,20 +372,20 @@ impl Record {
         }
     }
 
-    /// Returns all copies that the record names.
+    /// Returns all copies of the record.
     pub fn copies(&self) -> impl Iterator<Item = &CopyState> {
         let forks = self.forks.iter().map(|fork| &fork.copy);
         let shadow = self.shadow.iter().map(|shadow| &shadow.state);
         std::iter::once(&self.live).chain(forks).chain(shadow)
     }
 
-    /// Returns the attempt to attach that is under way or has succeeded, if it is this one.
-    pub fn session_of(&self, home: GroupId, number: AttachNumber) -> Option<Session> {
+    /// Returns the attach session, if it has this home and number.
+    pub fn session_of(&self, home: GroupId, number: AttachNumber) -> Option<AttachSession> {
         self.session
             .filter(|session| session.home == home && session.number == number)
     }
 
-    /// Gives out the next copy number.
+    /// Assigns the next copy number.
     pub(crate) fn next_copy(&mut self) -> u32 {
         self.copies += 1;
         self.copies
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn tenant_of_one_home_has_its_groups_time() {
+    fn tenant_time_in_first_home_is_group_time() {
         let mut copy = copy(0, 0);
         assert_eq!(copy.move_time(1_000), TenantTime(1_000));
         assert_eq!(copy.time_at(5_000), TenantTime(5_000));
@@ -412,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn tenant_that_came_from_a_faster_home_neither_leaps_nor_stands() {
+    fn tenant_time_after_faster_home_neither_leaps_nor_stops() {
         let mut copy = copy(101_000, 1_000);
         assert_eq!(copy.time_at(2_000), TenantTime(101_900), "nine tenths of what passes");
         assert_eq!((copy.move_time(2_000), copy.as_of), (TenantTime(101_900), 2_000));
@@ -425,7 +428,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tenant_time_never_goes_back_and_comes_to_its_groups(
+        fn tenant_time_is_monotonic_and_converges_to_group_time(
             time in 1..1_000_000_u64,
             as_of in 1..1_000_000_u64,
             steps in prop::collection::vec(0..1_000_000_u64, 1..30),

@@ -1,4 +1,4 @@
-//! The state of a group: what is held in memory beside the rows.
+//! In-memory state of a data group, beside its rows.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -6,90 +6,90 @@ use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber, TenantTime
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    clients::Clients,
-    detached::Detached,
-    read::Reading,
-    record::{ClientsLoaded, CopyState, Record, Role},
-    tenant::Tenant,
+    client_windows::ClientWindows,
+    detached_index::DetachedIndex,
+    read::TenantReader,
+    record::{ClientsLoaded, CopyState, Role, TenantRecord},
+    tenant::LoadedTenant,
 };
 use crate::rows::{
-    Copy, Order, Place, Rows, RowsMut, Unreadable, expiry, feed::Touched, feed_floor, garbage, kind, stream, tenant,
-    tenant as tenant_row,
+    CopyPrefix, GroupPrefix, Order, Rows, RowsMut, Unreadable, expiry, feed::TouchedTenant, feed_floor, garbage, kind,
+    stream, tenant, tenant as tenant_row,
 };
 
-/// All tenants of one group on one node.
+/// All tenants of one data group on one node.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Shard {
-    pub(super) place: Place,
-    pub(super) tenants: BTreeMap<TenantNumber, Tenant>,
+    pub(super) prefix: GroupPrefix,
+    pub(super) tenants: BTreeMap<TenantNumber, LoadedTenant>,
     pub(super) streams: BTreeMap<GroupId, FeedOffset>,
     pub(super) streams_dirty: bool,
-    /// Copies being erased.
-    pub(super) garbage: VecDeque<Copy>,
-    /// Tenants whose floor has moved past what was swept; no others, so that every replica sweeps alike.
+    /// Discarded copies whose rows are being removed.
+    pub(super) garbage: VecDeque<CopyPrefix>,
+    /// Tenants whose retention floor is past what was swept; no others, so that every replica sweeps alike.
     pub(super) to_sweep: BTreeSet<TenantNumber>,
-    /// Tenants of which something is swept and not removed yet.
+    /// Tenants with swept versions that are not removed yet.
     pub(super) to_trim: BTreeSet<TenantNumber>,
-    /// Rows of the feed up to this entry are forgotten.
+    /// Retention floor of the feed: entries up to this log index are no longer served.
     pub(super) feed_floor: u64,
     pub(super) feed_floor_dirty: bool,
-    /// Whether some of them may be left to be removed.
+    /// Whether rows at or below the feed's floor may remain.
     pub(super) feed_to_trim: bool,
-    /// What the entry being applied has touched so far.
-    pub(super) touched: BTreeMap<TenantNumber, Touched>,
-    /// Bytes that it has written.
+    /// Tenants changed by the entry being applied.
+    pub(super) touched: BTreeMap<TenantNumber, TouchedTenant>,
+    /// Bytes written by the entry being applied.
     pub(super) touched_len: u64,
-    pub(super) detached: Detached,
-    /// Outcomes of all tenants.
+    pub(super) detached: DetachedIndex,
+    /// Number of outcomes in the windows of all tenants.
     pub(super) outcomes: usize,
-    /// Owned tenants by the time at which a key of theirs expires first.
+    /// Owned tenants by the expiry time of their first expiring key.
     due: BTreeSet<(TenantTime, TenantNumber)>,
 }
 
 impl Shard {
-    /// Reads the state that the rows hold.
-    pub fn open(place: Place, rows: &dyn Rows) -> Result<Self, Unreadable> {
+    /// Opens the shard from its rows.
+    pub fn open(prefix: GroupPrefix, rows: &dyn Rows) -> Result<Self, Unreadable> {
         let mut shard = Self {
-            place,
+            prefix,
             tenants: BTreeMap::new(),
             streams: BTreeMap::new(),
             streams_dirty: false,
             garbage: VecDeque::new(),
             to_sweep: BTreeSet::new(),
             to_trim: BTreeSet::new(),
-            feed_floor: feed_floor::read(rows, place)?,
+            feed_floor: feed_floor::read(rows, prefix)?,
             feed_floor_dirty: false,
             feed_to_trim: true,
             touched: BTreeMap::new(),
             touched_len: 0,
-            detached: Detached::default(),
+            detached: DetachedIndex::default(),
             outcomes: 0,
             due: BTreeSet::new(),
         };
-        each(rows, place, kind::TENANT, |key, value| {
+        each(rows, prefix, kind::TENANT, |key, value| {
             let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);
             shard.load(rows, number, record)
         })?;
-        each(rows, place, kind::STREAM, |key, value| {
+        each(rows, prefix, kind::STREAM, |key, value| {
             shard.streams.insert(stream::parse_key(key)?, stream::decode(value)?);
             Ok(())
         })?;
-        each(rows, place, kind::GARBAGE, |key, _| {
-            shard.garbage.push_back(garbage::parse_key(place, key)?);
+        each(rows, prefix, kind::GARBAGE, |key, _| {
+            shard.garbage.push_back(garbage::parse_key(prefix, key)?);
             Ok(())
         })?;
         shard.index_all_detached();
         Ok(shard)
     }
 
-    fn load(&mut self, rows: &dyn Rows, number: TenantNumber, record: Record) -> Result<(), Unreadable> {
-        let clients = Clients::open(rows, self.place.copy(number, record.live.number))?;
+    fn load(&mut self, rows: &dyn Rows, number: TenantNumber, record: TenantRecord) -> Result<(), Unreadable> {
+        let clients = ClientWindows::open(rows, self.prefix.copy(number, record.live.number))?;
         let shadow_clients = match &record.shadow {
-            Some(shadow) => Clients::open(rows, self.place.copy(number, shadow.state.number))?,
-            None => Clients::default(),
+            Some(shadow) => ClientWindows::open(rows, self.prefix.copy(number, shadow.state.number))?,
+            None => ClientWindows::default(),
         };
-        let tenant = Tenant {
+        let tenant = LoadedTenant {
             record,
             clients,
             shadow_clients,
@@ -103,56 +103,56 @@ impl Shard {
         self.find_due(rows, number)
     }
 
-    /// Writes what is held in memory and has changed: to be called before a checkpoint.
+    /// Writes the state that changed since the last flush: to be called before a checkpoint.
     pub fn flush(&mut self, rows: &mut dyn RowsMut) {
         for (number, tenant) in self.tenants.iter_mut().filter(|(_, tenant)| tenant.dirty) {
             tenant.dirty = false;
-            rows.put(tenant::key(self.place, *number), tenant::encode(&tenant.record));
+            rows.put(tenant::key(self.prefix, *number), tenant::encode(&tenant.record));
             for (fork, mut clients) in std::mem::take(&mut tenant.fork_clients) {
-                clients.flush(rows, self.place.copy(*number, fork));
+                clients.flush(rows, self.prefix.copy(*number, fork));
             }
-            let live = self.place.copy(*number, tenant.record.live.number);
+            let live = self.prefix.copy(*number, tenant.record.live.number);
             tenant.clients.flush(rows, live);
             if let Some(shadow) = &tenant.record.shadow {
                 tenant
                     .shadow_clients
-                    .flush(rows, self.place.copy(*number, shadow.state.number));
+                    .flush(rows, self.prefix.copy(*number, shadow.state.number));
             }
         }
         if std::mem::take(&mut self.streams_dirty) {
             for (home, offset) in &self.streams {
-                rows.put(stream::key(self.place, *home), stream::encode(*offset));
+                rows.put(stream::key(self.prefix, *home), stream::encode(*offset));
             }
         }
         if std::mem::take(&mut self.feed_floor_dirty) {
-            rows.put(feed_floor::key(self.place), feed_floor::encode(self.feed_floor));
+            rows.put(feed_floor::key(self.prefix), feed_floor::encode(self.feed_floor));
         }
     }
 
-    /// Returns the group and install whose rows these are.
-    pub fn place(&self) -> Place {
-        self.place
+    /// Returns the key prefix of the group's rows.
+    pub fn prefix(&self) -> GroupPrefix {
+        self.prefix
     }
 
     /// Returns the record of a tenant.
-    pub fn record(&self, tenant: TenantNumber) -> Option<&Record> {
+    pub fn record(&self, tenant: TenantNumber) -> Option<&TenantRecord> {
         self.tenants.get(&tenant).map(|tenant| &tenant.record)
     }
 
     /// Returns all records, by tenant.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = (TenantNumber, &Record)> {
+    pub fn records(&self) -> impl ExactSizeIterator<Item = (TenantNumber, &TenantRecord)> {
         self.tenants.iter().map(|(number, tenant)| (*number, &tenant.record))
     }
 
-    /// Returns the records from a tenant on.
-    pub fn records_from(&self, tenant: TenantNumber) -> impl Iterator<Item = (TenantNumber, &Record)> {
+    /// Returns the records from a tenant number on.
+    pub fn records_from(&self, tenant: TenantNumber) -> impl Iterator<Item = (TenantNumber, &TenantRecord)> {
         self.tenants
             .range(tenant..)
             .map(|(number, tenant)| (*number, &tenant.record))
     }
 
-    /// Returns the digest of some tenants, equal in all replicas that have applied the same entries: of all that their
-    /// records say, the digests of keys and outcomes among it, but for what each replica does at its own time.
+    /// Returns the digest of some tenants, equal in all replicas that have applied the same entries: of their
+    /// records, which include the digests of keys and outcomes, without local progress.
     pub fn digest(&self, is_asked: impl Fn(TenantNumber) -> bool) -> u128 {
         let asked = self.records().filter(|(tenant, _)| is_asked(*tenant));
         asked.fold(0, |sum: u128, (tenant, record)| {
@@ -164,45 +164,45 @@ impl Shard {
         })
     }
 
-    /// Returns the remembered outcomes of a tenant's live copy.
-    pub fn clients(&self, tenant: TenantNumber) -> Option<&Clients> {
+    /// Returns the idempotency windows of a tenant's live copy.
+    pub fn clients(&self, tenant: TenantNumber) -> Option<&ClientWindows> {
         self.tenants.get(&tenant).map(|tenant| &tenant.clients)
     }
 
-    /// Returns which windows of a copy being seeded have been brought; `None` if none is being seeded.
+    /// Returns the progress of loading the windows of a copy being seeded; `None` if none is being seeded.
     pub fn clients_loaded(&self, tenant: TenantNumber) -> Option<ClientsLoaded> {
         let held = self.tenants.get(&tenant)?;
         Some(held.record.shadow.as_ref()?.loaded_clients(&held.shadow_clients))
     }
 
-    /// Returns how many outcomes of all tenants are remembered.
+    /// Returns the number of outcomes in the windows of all tenants.
     pub fn outcomes(&self) -> usize {
         self.outcomes
     }
 
-    /// Returns how many outcomes of a tenant are remembered, in all its copies.
+    /// Returns the number of outcomes in the windows of a tenant's copies.
     pub(super) fn outcomes_of(&self, tenant: TenantNumber) -> usize {
         let held = self.tenants.get(&tenant);
         held.map_or(0, |held| held.clients.outcomes() + held.shadow_clients.outcomes())
     }
 
-    /// Returns how far this group has the stream of a home group.
+    /// Returns this group's offset in the feed of a home group.
     pub fn stream(&self, home: GroupId) -> FeedOffset {
         self.streams.get(&home).copied().unwrap_or(FeedOffset::ZERO)
     }
 
-    /// Returns up to which entry the feed is forgotten.
+    /// Returns the retention floor of the feed, a log index.
     pub fn feed_floor(&self) -> u64 {
         self.feed_floor
     }
 
-    /// Returns the offsets of all streams, by home group.
+    /// Returns the offsets of all feeds, by home group.
     pub fn streams(&self) -> &BTreeMap<GroupId, FeedOffset> {
         &self.streams
     }
 
-    /// Tells whether a tenant is attached to its home's stream as it is now.
-    pub fn is_attached(&self, record: &Record) -> bool {
+    /// Tells whether a tenant is attached to its home's feed in the current incarnation.
+    pub fn is_attached(&self, record: &TenantRecord) -> bool {
         record.session.is_some_and(|session| {
             session.attached
                 && record.home() == Some(session.home)
@@ -211,7 +211,7 @@ impl Shard {
         })
     }
 
-    /// Returns the owned tenants that may have keys whose time is over, those with the oldest first.
+    /// Returns the owned tenants that may have expired keys, earliest expiry first.
     pub fn due(&self, now: TenantTime) -> impl Iterator<Item = TenantNumber> + '_ {
         self.due
             .iter()
@@ -219,7 +219,7 @@ impl Shard {
             .map(|(_, tenant)| *tenant)
     }
 
-    /// Returns the owned tenant whose keys expire first, and when: not before this time.
+    /// Returns the owned tenant whose keys expire first, and a lower bound of that time.
     #[cfg(test)]
     pub(crate) fn first_due(&self) -> Option<(TenantTime, TenantNumber)> {
         self.due.first().copied()
@@ -234,12 +234,12 @@ impl Shard {
         }
     }
 
-    /// Notes whether there is something to sweep or to remove of a tenant: after anything that moves its floor or
-    /// replaces its live copy.
+    /// Updates the maintenance indexes of a tenant: after anything that moves its retention floor or replaces its
+    /// live copy.
     pub(super) fn index_maintenance(&mut self, number: TenantNumber) {
         let live = self.tenants.get(&number).map(|tenant| &tenant.record.live);
         let (to_sweep, to_trim) = live.map_or((false, false), |live| {
-            (live.swept < live.floor.sequence(), live.trimmed < live.swept)
+            (live.swept < live.retention_floor.sequence(), live.trimmed < live.swept)
         });
         for (set, is_in) in [(&mut self.to_sweep, to_sweep), (&mut self.to_trim, to_trim)] {
             if is_in {
@@ -250,8 +250,8 @@ impl Shard {
         }
     }
 
-    /// Makes this group the owner of a tenant, in an epoch: the only way to that role. The live copy may have come by the
-    /// feed or a seed, so when its first key expires is found in its rows.
+    /// Makes this group the owner of a tenant in an epoch: the only way to that role. The live copy may have come by
+    /// the feed or a seed, so the first expiry is read from its rows.
     pub(super) fn become_owner(
         &mut self,
         rows: &dyn Rows,
@@ -270,13 +270,13 @@ impl Shard {
         self.find_due(rows, number)
     }
 
-    /// Works out from its rows when a tenant's first key expires, if this group owns it.
+    /// Reads the first expiry of a tenant from its rows, if this group owns it.
     fn find_due(&mut self, rows: &dyn Rows, number: TenantNumber) -> Result<(), Unreadable> {
         let Some(tenant) = self.tenants.get_mut(&number) else {
             return Ok(());
         };
         let next = match tenant.record.owned() {
-            Some(_) => expiry::next(rows, self.place.copy(number, tenant.record.live.number))?,
+            Some(_) => expiry::next(rows, self.prefix.copy(number, tenant.record.live.number))?,
             None => None,
         };
         let before = std::mem::replace(&mut tenant.next_expiry, next);
@@ -284,7 +284,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Stops looking for keys whose time is over: that is for an owner to do.
+    /// Removes a tenant from the expiry index: only an owner expires keys.
     pub(super) fn not_due(&mut self, number: TenantNumber) {
         if let Some(tenant) = self.tenants.get_mut(&number) {
             let before = tenant.next_expiry.take();
@@ -292,19 +292,19 @@ impl Shard {
         }
     }
 
-    /// Gives access to a tenant's data, as of what has been applied.
-    pub fn reading<'a>(&'a self, rows: &'a dyn Rows, tenant: TenantNumber) -> Option<Reading<'a>> {
+    /// Returns a reader of a tenant's data as applied so far.
+    pub fn reading<'a>(&'a self, rows: &'a dyn Rows, tenant: TenantNumber) -> Option<TenantReader<'a>> {
         let held = self.tenants.get(&tenant)?;
-        Some(Reading {
+        Some(TenantReader {
             rows,
-            copy: self.place.copy(tenant, held.record.live.number),
+            copy: self.prefix.copy(tenant, held.record.live.number),
             record: &held.record,
             clients: &held.clients,
             next_expiry: held.next_expiry,
         })
     }
 
-    /// Drops a copy: nothing reads it from here on, its rows go in bounded steps.
+    /// Discards a copy: nothing reads it from here on, and its rows are removed in bounded steps.
     pub(super) fn discard(&mut self, rows: &mut dyn RowsMut, tenant: TenantNumber, state: &CopyState) {
         if state.number == 0 {
             return;
@@ -312,17 +312,17 @@ impl Shard {
         if let Some(tenant) = self.tenants.get_mut(&tenant) {
             tenant.fork_clients.retain(|(fork, _)| *fork != state.number);
         }
-        let copy = self.place.copy(tenant, state.number);
+        let copy = self.prefix.copy(tenant, state.number);
         rows.put(garbage::key(copy), bytes::Bytes::new());
         self.garbage.push_back(copy);
     }
 
-    /// Notes a change of a tenant that this group owns, for the feed.
+    /// Records a change of an owned tenant in the feed entry of the entry being applied.
     pub(super) fn touch(&mut self, tenant: TenantNumber, revision: Revision, len: usize) {
         self.touched_len += len as u64;
         let last = revision.sequence();
         let touched = self.touched.entry(tenant);
-        let now = Touched {
+        let now = TouchedTenant {
             tenant,
             epoch: revision.epoch(),
             first: last,
@@ -330,7 +330,7 @@ impl Shard {
         };
         touched
             .and_modify(|before| {
-                *before = Touched {
+                *before = TouchedTenant {
                     first: before.first,
                     ..now
                 }
@@ -338,14 +338,14 @@ impl Shard {
             .or_insert(now);
     }
 
-    /// Takes what the entry has touched.
-    pub(super) fn take_touched(&mut self) -> (u64, Vec<Touched>) {
+    /// Takes the bytes and tenants of the feed entry of the entry being applied.
+    pub(super) fn take_touched(&mut self) -> (u64, Vec<TouchedTenant>) {
         let touched = std::mem::take(&mut self.touched).into_values().collect();
         (std::mem::take(&mut self.touched_len), touched)
     }
 
-    /// Tells whether a group may be asked for a tenant's data at all: it is a member and its copy is sound.
-    pub fn is_readable(record: &Record) -> bool {
+    /// Tells whether a group may be read for a tenant: it is a member and its copy is not suspect.
+    pub fn is_readable(record: &TenantRecord) -> bool {
         record.role != Role::Erased && !record.suspect
     }
 }
@@ -353,11 +353,11 @@ impl Shard {
 /// Calls `row` with each row of a kind.
 fn each(
     rows: &dyn Rows,
-    place: Place,
+    prefix: GroupPrefix,
     kind: u8,
     mut row: impl FnMut(bytes::Bytes, bytes::Bytes) -> Result<(), Unreadable>,
 ) -> Result<(), Unreadable> {
-    let range = place.range(kind);
+    let range = prefix.range(kind);
     for found in rows.range(&range.start..&range.end, Order::Ascending) {
         let (key, value) = found?;
         row(key, value)?;

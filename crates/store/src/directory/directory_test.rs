@@ -1,10 +1,12 @@
-//! A replica that is checkpointed, killed, replayed and replaced, and views that follow it.
+//! Tests of a directory replica: checkpoints, power loss, replay and install, and directory views that follow it.
 
 use std::collections::BTreeMap;
 
 use stead_state::{
-    codec::frame,
-    directory::{By, Followers, Initial, InitialNode, NewTenant, Outcome, Rejection, View},
+    codec::encode_entry,
+    directory::{
+        AuditContext, DirectoryOutcome, DirectoryView, Followers, InitialCluster, InitialNode, NewTenant, Rejection,
+    },
 };
 use stead_types::{Durability, Incarnation, TenantLimits, TenantName};
 
@@ -22,7 +24,7 @@ fn bootstrap() -> Command {
         addresses: Default::default(),
         witness: false,
     };
-    Command::Bootstrap(Initial {
+    Command::Bootstrap(InitialCluster {
         cluster: "test".into(),
         regions: vec![
             ("eu".parse().unwrap(), "EU".parse().unwrap()),
@@ -43,25 +45,25 @@ fn create(name: &str) -> Command {
         labels: BTreeMap::new(),
         limits: TenantLimits::default(),
     };
-    Command::CreateTenant(By::default(), tenant)
+    Command::CreateTenant(AuditContext::default(), tenant)
 }
 
-fn committed(index: u64, commands: &[Command]) -> Committed {
+fn committed(index: u64, commands: &[Command]) -> CommittedEntry {
     let commands: Vec<Bytes> = commands.iter().map(Command::encode).collect();
     let payload = match commands.len() {
         0 => Payload::Blank,
-        _ => Payload::Commands(frame(index, &commands)),
+        _ => Payload::Commands(encode_entry(index, &commands)),
     };
-    Committed {
+    CommittedEntry {
         index,
         log_id: Bytes::from(format!("id {index}")),
         payload,
     }
 }
 
-/// The log: the cluster begins, a leader's blank entry, a membership, then a tenant an entry.
-fn log() -> Vec<Committed> {
-    let membership = Committed {
+/// Returns a log: the bootstrap, a leader's blank entry, a membership, then one tenant an entry.
+fn log() -> Vec<CommittedEntry> {
+    let membership = CommittedEntry {
         payload: Payload::Membership(Bytes::from_static(b"members")),
         ..committed(3, &[])
     };
@@ -79,41 +81,41 @@ fn has(machine: &DirectoryMachine, name: &str) -> bool {
         .unwrap()
 }
 
-/// Takes in what a view lacks, as a node does.
-fn follow(machine: &DirectoryMachine, view: &mut View, max: usize) -> Changes {
+/// Applies the missing changes to a view, as a node does.
+fn follow(machine: &DirectoryMachine, view: &mut DirectoryView, max: usize) -> DirectoryChanges {
     let lacking = machine.changes_since(view.version(), max).unwrap();
     if lacking.is_snapshot {
-        *view = View::default();
+        *view = DirectoryView::default();
     }
     for change in &lacking.changes {
-        view.apply(Change::decode(change.clone()).unwrap());
+        view.apply(DirectoryChange::decode(change.clone()).unwrap());
     }
     view.reach(lacking.version);
     lacking
 }
 
 #[test]
-fn commands_are_answered_each() {
+fn directory_apply_returns_one_result_per_command() {
     let machine = opened(&Disk::default());
     let entry = committed(1, &[bootstrap(), create("a"), create("a")]);
     let answers = machine.apply(vec![entry, committed(2, &[])]).unwrap();
-    let answers: Vec<DirectoryAnswer> = answers[0]
+    let answers: Vec<DirectoryResult> = answers[0]
         .iter()
-        .map(|answer| answer.downcast_ref::<DirectoryAnswer>().unwrap().clone())
+        .map(|answer| answer.downcast_ref::<DirectoryResult>().unwrap().clone())
         .collect();
-    assert_eq!(answers[0], Ok(Outcome::Done));
-    assert!(matches!(answers[1], Ok(Outcome::Tenant(_))));
+    assert_eq!(answers[0], Ok(DirectoryOutcome::Done));
+    assert!(matches!(answers[1], Ok(DirectoryOutcome::Tenant(_))));
     assert!(matches!(answers[2], Err(Rejection::TenantExists(_))));
     assert_eq!(machine.version().borrow().index, 2, "an entry without commands counts");
 }
 
 #[test]
-fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
+fn entry_with_unknown_command_is_rejected_whole() {
     let machine = opened(&Disk::default());
     machine.apply(vec![committed(1, &[bootstrap()])]).unwrap();
     let commands = [create("a").encode(), Bytes::from_static(b"\xc8?")];
-    let entry = Committed {
-        payload: Payload::Commands(frame(2, &commands)),
+    let entry = CommittedEntry {
+        payload: Payload::Commands(encode_entry(2, &commands)),
         ..committed(2, &[])
     };
     let failed = machine.apply(vec![entry]).unwrap_err();
@@ -128,7 +130,7 @@ fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
 
 /// Invariant 2.
 #[test]
-fn what_was_not_checkpointed_is_applied_again() {
+fn entries_after_checkpoint_are_applied_again() {
     let disk = Disk::default();
     let machine = opened(&disk);
     machine.apply(log()[..6].to_vec()).unwrap();
@@ -147,9 +149,9 @@ fn what_was_not_checkpointed_is_applied_again() {
 
 /// Invariant 1.
 #[test]
-fn a_view_follows_by_changes_and_by_snapshots() {
+fn directory_view_follows_by_changes_and_snapshots() {
     let machine = opened(&Disk::default());
-    let mut view = View::default();
+    let mut view = DirectoryView::default();
     for entries in log().chunks(2) {
         machine.apply(entries.to_vec()).unwrap();
         follow(&machine, &mut view, 100);
@@ -157,7 +159,7 @@ fn a_view_follows_by_changes_and_by_snapshots() {
     }
     assert!(!follow(&machine, &mut view, 100).is_snapshot, "it lacks nothing");
 
-    let mut old = View::default();
+    let mut old = DirectoryView::default();
     assert!(follow(&machine, &mut old, 100).is_snapshot, "of no incarnation yet");
     let first = DirectoryVersion {
         incarnation: Incarnation::FIRST,
@@ -173,7 +175,7 @@ fn a_view_follows_by_changes_and_by_snapshots() {
 }
 
 #[test]
-fn a_snapshot_replaces_everything_and_is_durable() {
+fn directory_install_replaces_everything_and_is_durable() {
     let source = opened(&Disk::default());
     source.apply(log()).unwrap();
     let disk = Disk::default();
@@ -181,7 +183,7 @@ fn a_snapshot_replaces_everything_and_is_durable() {
     let entry = committed(1, &[bootstrap(), create("gone")]);
     target.apply(vec![entry]).unwrap();
     target.checkpoint().unwrap();
-    let mut view = View::default();
+    let mut view = DirectoryView::default();
     follow(&target, &mut view, 100);
 
     target.install(source.snapshot().unwrap()).unwrap();
@@ -198,7 +200,7 @@ fn a_snapshot_replaces_everything_and_is_durable() {
 }
 
 #[test]
-fn a_snapshot_of_many_tenants_comes_in_chunks() {
+fn directory_snapshot_of_many_tenants_is_chunked() {
     let source = opened(&Disk::default());
     let creates: Vec<Command> = (0..20_000).map(|number| create(&format!("tenant-{number}"))).collect();
     source
@@ -217,7 +219,7 @@ fn a_snapshot_of_many_tenants_comes_in_chunks() {
 }
 
 #[test]
-fn a_snapshot_that_breaks_off_changes_nothing() {
+fn truncated_directory_snapshot_changes_nothing() {
     let target = opened(&Disk::default());
     target.apply(log()).unwrap();
     let before = target.read(Directory::clone).unwrap();
@@ -225,7 +227,7 @@ fn a_snapshot_that_breaks_off_changes_nothing() {
     chunks.pop();
     let cut: Vec<_> = target.snapshot().unwrap().chunks.take(chunks.len()).collect();
     let cut = Snapshot {
-        applied: Applied::default(),
+        applied: AppliedState::default(),
         chunks: Box::new(cut.into_iter()),
     };
     assert!(target.install(cut).is_err(), "without its end");
@@ -233,7 +235,7 @@ fn a_snapshot_that_breaks_off_changes_nothing() {
         what: "chunk",
     })));
     let broken = Snapshot {
-        applied: Applied::default(),
+        applied: AppliedState::default(),
         chunks: Box::new(chunks.into_iter()),
     };
     assert!(target.install(broken).is_err());

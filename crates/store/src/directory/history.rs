@@ -1,23 +1,23 @@
-//! The changes of the last entries, for views that lag a little; who lags more is given a snapshot.
+//! History of recent directory changes, for views that lag a little; a view that lags more gets a snapshot.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// Most bytes of changes that are kept.
+/// Most bytes of changes in the history.
 pub(super) const HISTORY_LEN_MAX: usize = 16 << 20;
 
 /// Changes by the index of the entry that made them.
 #[derive(Default)]
-pub(super) struct History {
+pub(super) struct ChangeHistory {
     /// Changes of entries above this index are kept.
     after: u64,
     entries: VecDeque<(u64, Vec<Bytes>)>,
     len: usize,
 }
 
-impl History {
-    /// Returns a history that begins behind this index.
+impl ChangeHistory {
+    /// Creates an empty history after this index.
     pub(super) fn after(index: u64) -> Self {
         Self {
             after: index,
@@ -25,7 +25,7 @@ impl History {
         }
     }
 
-    /// Keeps the changes of the next entry.
+    /// Adds the changes of the next entry.
     pub(super) fn push(&mut self, index: u64, changes: Vec<Bytes>) {
         if changes.is_empty() {
             return;
@@ -41,8 +41,8 @@ impl History {
         }
     }
 
-    /// Returns the changes of entries above `index`, whole entries until there are `max` changes, and the index of the
-    /// last entry left out of, or `None` if nothing was left out. `None` in all if they are no longer kept.
+    /// Returns the changes of entries above `index`, whole entries until there are `max` changes, and the last included
+    /// index if entries were left out. `None` if the changes are no longer kept.
     pub(super) fn since(&self, index: u64, max: usize) -> Option<(Vec<Bytes>, Option<u64>)> {
         if index < self.after {
             return None;
@@ -70,8 +70,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_known_to_be_gone() {
-        let mut history = History::after(4);
+    fn dropped_history_is_reported_as_missing() {
+        let mut history = ChangeHistory::after(4);
         assert_eq!(history.since(3, 9), None);
         assert_eq!(history.since(4, 9), Some((Vec::new(), None)));
         for index in 5..8 {
@@ -83,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_between_entries() {
-        let mut history = History::default();
+    fn history_page_ends_between_entries() {
+        let mut history = ChangeHistory::default();
         history.push(2, [change(1), change(1)].concat());
         history.push(5, change(1));
         assert_eq!(

@@ -1,13 +1,13 @@
-//! The directory's replica on a voter: the machine that Raft drives, and what views are fed from.
+//! Directory machine: a voter's replica of the directory, which Raft drives and directory views follow.
 //!
-//! The whole state is in memory; its rows follow at checkpoints. Watchers read changes from a short history in memory
-//! and wake when the version moves.
+//! The whole state is in memory; its rows are written at checkpoints. Watchers read changes from a short history in
+//! memory and wake when the version changes.
 //!
 //! # Invariants
 //!
-//! 1. [`DirectoryMachine::changes_since`] a version, applied to a view of that version, gives the view of the version it
-//!    returns.
-//! 2. Rows and what has been applied become durable together.
+//! 1. [`DirectoryMachine::changes_since`] a version, applied to a view of that version, gives the view of the version
+//!    it returns.
+//! 2. Rows and the applied state become durable together.
 
 #[cfg(test)]
 mod directory_test;
@@ -17,11 +17,11 @@ mod snapshot;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use history::History;
+use history::ChangeHistory;
 use stead_state::{
     codec::Entry,
-    directory::{Answer as DirectoryAnswer, Change, Command, Directory},
-    rows::{Order, Rows, RowsMut, Unreadable, after, directory as rows, kind},
+    directory::{Command, Directory, DirectoryChange, DirectoryResult},
+    rows::{Order, Rows, RowsMut, Unreadable, directory as rows, kind, prefix_end},
 };
 use stead_types::{DirectoryVersion, GroupId};
 use tokio::sync::watch;
@@ -29,11 +29,11 @@ use tokio::sync::watch;
 use crate::{
     background::Background,
     engine::Engine,
-    group_rows::{GroupRows, HalfChanged, Inner, failed},
-    machine::{Answer, Applied, Committed, Failed, Machine, Payload, Snapshot},
+    group_rows::{GroupRows, IncompleteChange, Inner, failed},
+    machine::{AppliedState, CommandResult, CommittedEntry, Machine, MachineError, Payload, Snapshot},
 };
 
-/// One replica of the directory.
+/// Replica of the directory.
 pub struct DirectoryMachine {
     rows: Arc<GroupRows<State>>,
     version: watch::Sender<DirectoryVersion>,
@@ -41,60 +41,60 @@ pub struct DirectoryMachine {
 
 struct State {
     directory: Directory,
-    history: History,
+    history: ChangeHistory,
 }
 
-/// What a view lacks.
+/// Changes that bring a directory view to a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes {
-    /// What the view has is void: this is everything there is.
+pub struct DirectoryChanges {
+    /// The changes are a snapshot that replaces the view.
     pub is_snapshot: bool,
-    /// Encoded [`Change`]s, in their order.
+    /// Encoded [`DirectoryChange`]s, in their order.
     pub changes: Vec<Bytes>,
-    /// What the view reaches with them.
+    /// The version of the view after them.
     pub version: DirectoryVersion,
 }
 
 impl DirectoryMachine {
-    /// Opens the replica whose rows are in an engine; a new one if there are none.
-    pub fn open(engine: Arc<dyn Engine>, background: Arc<Background>) -> Result<Self, Failed> {
+    /// Opens the replica whose rows are in an engine; an empty one if there are none.
+    pub fn open(engine: Arc<dyn Engine>, background: Arc<Background>) -> Result<Self, MachineError> {
         let rows = GroupRows::open(engine, background, GroupId::DIRECTORY, |table, _| {
             let directory = rows::load(table).map_err(failed("reading the directory"))?;
-            // The rows are as of what was applied to them.
-            let history = History::after(directory.view().version().index);
+            // The rows are as of the last checkpoint.
+            let history = ChangeHistory::after(directory.view().version().index);
             Ok(State { directory, history })
         })?;
         let (version, _) = watch::channel(rows.read()?.state.directory.view().version());
         Ok(Self { rows, version })
     }
 
-    /// Reads the directory as of what has been applied.
+    /// Reads the directory as of the last applied entry.
     ///
     /// # Errors
     ///
-    /// After an entry failed half way: nothing is read any more, and the node must stop.
-    pub fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> Result<T, HalfChanged> {
+    /// After an incomplete change: nothing is read any more, and the node must stop.
+    pub fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> Result<T, IncompleteChange> {
         Ok(read(&self.rows.read()?.state.directory))
     }
 
-    /// Returns the version that has been applied, and wakes when it moves.
+    /// Returns a watch of the applied version.
     pub fn version(&self) -> watch::Receiver<DirectoryVersion> {
         self.version.subscribe()
     }
 
-    /// Returns what a view of this version lacks: about `max` changes of whole entries, or everything there is if the
-    /// history does not reach back so far. A view that is ahead of this replica lacks nothing.
+    /// Returns the changes that a view of this version lacks: about `max` changes of whole entries, or a snapshot if
+    /// the history does not reach back so far. A view that is ahead of this replica lacks nothing.
     ///
     /// # Errors
     ///
     /// As for [`DirectoryMachine::read`].
-    pub fn changes_since(&self, version: DirectoryVersion, max: usize) -> Result<Changes, HalfChanged> {
+    pub fn changes_since(&self, version: DirectoryVersion, max: usize) -> Result<DirectoryChanges, IncompleteChange> {
         let inner = self.rows.read()?;
         let state = &inner.state;
         let now = state.directory.view().version();
         if version.incarnation == now.incarnation {
             if version.index >= now.index {
-                return Ok(Changes {
+                return Ok(DirectoryChanges {
                     is_snapshot: false,
                     changes: Vec::new(),
                     version,
@@ -102,22 +102,27 @@ impl DirectoryMachine {
             }
             if let Some((changes, end)) = state.history.since(version.index, max) {
                 let index = end.unwrap_or(now.index);
-                return Ok(Changes {
+                return Ok(DirectoryChanges {
                     is_snapshot: false,
                     changes,
                     version: DirectoryVersion { index, ..now },
                 });
             }
         }
-        Ok(Changes {
+        Ok(DirectoryChanges {
             is_snapshot: true,
-            changes: state.directory.view().things().map(|thing| thing.encode()).collect(),
+            changes: state
+                .directory
+                .view()
+                .as_changes()
+                .map(|change| change.encode())
+                .collect(),
             version: now,
         })
     }
 
-    /// Tells watchers which version has been applied, if it is another one.
-    fn announce(&self) -> Result<(), HalfChanged> {
+    /// Notifies watchers of the applied version, if it has changed.
+    fn announce(&self) -> Result<(), IncompleteChange> {
         let reached = self.read(|directory| directory.view().version())?;
         self.version.send_if_modified(|version| {
             let is_new = *version != reached;
@@ -128,7 +133,7 @@ impl DirectoryMachine {
     }
 }
 
-fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, Failed> {
+fn apply(inner: &mut Inner<State>, committed: CommittedEntry) -> Result<Vec<CommandResult>, MachineError> {
     inner.applied.check_next(committed.index)?;
     let directory = &mut inner.state.directory;
     let (mut answers, mut changed) = (Vec::new(), Vec::new());
@@ -139,12 +144,12 @@ fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, 
             inner.applied.membership = membership;
         }
         Payload::Commands(commands) => {
-            let unreadable = "reading an entry of the directory";
+            let unreadable = "decoding an entry of the directory";
             let entry = Entry::parse(commands).map_err(failed(unreadable))?;
             let time = entry.time;
             let commands = entry.decode(committed.index, Command::decode);
             let commands = commands.map_err(failed(unreadable))?;
-            // One without commands only writes the time down: no view has to follow.
+            // An entry without commands only records the logged time: no view has to follow.
             if !commands.is_empty() {
                 directory.reach(committed.index);
             }
@@ -152,9 +157,9 @@ fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, 
             for command in commands {
                 let applied = directory.apply(time, command);
                 rows::write(&mut inner.table, directory, &applied);
-                changed.extend(applied.changes.iter().map(Change::encode));
-                let answer: DirectoryAnswer = applied.answer;
-                answers.push(Box::new(answer) as Answer);
+                changed.extend(applied.changes.iter().map(DirectoryChange::encode));
+                let answer: DirectoryResult = applied.result;
+                answers.push(Box::new(answer) as CommandResult);
             }
         }
     }
@@ -165,12 +170,12 @@ fn apply(inner: &mut Inner<State>, committed: Committed) -> Result<Vec<Answer>, 
     Ok(answers)
 }
 
-/// Replaces every row, and what was applied.
-fn replace(inner: &mut Inner<State>, directory: Directory, applied: Applied) -> Result<(), Unreadable> {
+/// Replaces every row, the state and the applied state.
+fn replace(inner: &mut Inner<State>, directory: Directory, applied: AppliedState) -> Result<(), Unreadable> {
     let start = [kind::DIRECTORY];
     let old: Result<Vec<Bytes>, Unreadable> = inner
         .table
-        .range(&start[..]..&after(&start), Order::Ascending)
+        .range(&start[..]..&prefix_end(&start), Order::Ascending)
         .map(|row| row.map(|(key, _)| key))
         .collect();
     old?.into_iter().for_each(|key| inner.table.delete(key));
@@ -178,7 +183,7 @@ fn replace(inner: &mut Inner<State>, directory: Directory, applied: Applied) -> 
         inner.table.put(key, value);
     }
     inner.state = State {
-        history: History::after(applied.index),
+        history: ChangeHistory::after(applied.index),
         directory,
     };
     inner.applied = applied;
@@ -186,17 +191,17 @@ fn replace(inner: &mut Inner<State>, directory: Directory, applied: Applied) -> 
 }
 
 impl Machine for DirectoryMachine {
-    fn applied(&self) -> Applied {
+    fn applied(&self) -> AppliedState {
         self.rows.applied()
     }
 
-    fn durable(&self) -> Applied {
+    fn durable(&self) -> AppliedState {
         self.rows.durable()
     }
 
-    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<Answer>>, Failed> {
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<CommandResult>>, MachineError> {
         let mut inner = self.rows.change()?;
-        let answers: Result<Vec<Vec<Answer>>, Failed> =
+        let answers: Result<Vec<Vec<CommandResult>>, MachineError> =
             entries.into_iter().map(|entry| apply(&mut inner, entry)).collect();
         let answers = answers?;
         inner.commit();
@@ -205,11 +210,11 @@ impl Machine for DirectoryMachine {
         Ok(answers)
     }
 
-    fn checkpoint(&self) -> Result<(), Failed> {
+    fn checkpoint(&self) -> Result<(), MachineError> {
         self.rows.checkpoint()
     }
 
-    fn snapshot(&self) -> Result<Snapshot, Failed> {
+    fn snapshot(&self) -> Result<Snapshot, MachineError> {
         let inner = self.rows.read()?;
         Ok(Snapshot {
             applied: inner.applied.clone(),
@@ -217,11 +222,11 @@ impl Machine for DirectoryMachine {
         })
     }
 
-    fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {
+    fn install(&self, snapshot: Snapshot) -> Result<(), MachineError> {
         let directory = snapshot::unpack(snapshot.chunks)?;
         let mut inner = self.rows.change()?;
         let replaced = replace(&mut inner, directory, snapshot.applied);
-        replaced.map_err(failed("replacing the directory by a snapshot"))?;
+        replaced.map_err(failed("installing a snapshot of the directory"))?;
         inner.commit();
         self.announce()?;
         self.rows.checkpoint()

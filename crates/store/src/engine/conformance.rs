@@ -1,4 +1,4 @@
-//! What every engine must do; the tests cite the invariants of [`super`].
+//! Conformance tests for engines; they cite the invariants of [`super`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use proptest::prelude::RngExt;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use stead_state::rows::{Order, change, expiry};
 
-use super::{Change, Engine, KEY_LEN_MAX, VALUE_LEN_MAX};
+use super::{Engine, KEY_LEN_MAX, RowChange, VALUE_LEN_MAX};
 
-pub(super) fn put(key: &str, value: &str) -> Change {
-    Change {
+pub(super) fn put(key: &str, value: &str) -> RowChange {
+    RowChange {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
     }
 }
 
-fn remove(key: &str) -> Change {
-    Change {
+fn remove(key: &str) -> RowChange {
+    RowChange {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: None,
     }
 }
 
-pub(super) fn write(engine: &dyn Engine, batch: Vec<Change>) {
+pub(super) fn write(engine: &dyn Engine, batch: Vec<RowChange>) {
     engine.write(&mut batch.into_iter()).unwrap();
 }
 
@@ -100,7 +100,7 @@ fn random_batches_survive(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
             assert_eq!(engine.get(key).unwrap(), *value);
         }
     }
-    let without = model.into_keys().map(|key| Change { key, value: None }).collect();
+    let without = model.into_keys().map(|key| RowChange { key, value: None }).collect();
     let engine = open();
     write(&*engine, without);
     engine.checkpoint().unwrap();
@@ -142,7 +142,7 @@ fn ranges_end_where_they_should(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
 }
 
 fn the_longest_rows_survive(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
-    let row = |number: u8, key_len: usize, value_len: usize| Change {
+    let row = |number: u8, key_len: usize, value_len: usize| RowChange {
         key: [vec![b'r', number], vec![b'k'; key_len - 2]].concat().into(),
         value: Some(vec![number; value_len].into()),
     };
@@ -160,13 +160,13 @@ fn the_longest_rows_survive(open: &mut dyn FnMut() -> Arc<dyn Engine>) {
     let engine = open();
     let found = engine.range(b"r".as_slice()..b"s".as_slice(), Order::Ascending);
     let found = found.map(|found| {
-        found.map(|(key, value)| Change {
+        found.map(|(key, value)| RowChange {
             key,
             value: Some(value),
         })
     });
     assert!(found.map(Result::unwrap).eq(rows.iter().cloned()));
-    let without = rows.into_iter().map(|change| Change { value: None, ..change });
+    let without = rows.into_iter().map(|change| RowChange { value: None, ..change });
     write(&*engine, without.collect());
     engine.checkpoint().unwrap();
 }

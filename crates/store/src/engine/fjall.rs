@@ -1,9 +1,9 @@
-//! Rows in [fjall](https://docs.rs/fjall): the default engine.
+//! Engine on [fjall](https://docs.rs/fjall), a log-structured merge tree: the default engine.
 //!
-//! Every batch goes past fjall's journal, sorted, into a table of its own, which is durable as a whole before the write
-//! returns: a checkpoint has nothing left to do. Never a batch through the journal beside them: opening replays what the
-//! journal holds unless tables of a later number are there, and compaction may have removed those together with the
-//! removals in them, so that removed rows come back.
+//! Every batch bypasses fjall's journal and is ingested, sorted, as a table of its own, which is durable as a whole
+//! before the write returns: a checkpoint has nothing left to do. No batch may go through the journal: opening replays
+//! the journal unless tables of a later number exist, and compaction may have removed those together with their
+//! tombstones, so that removed rows would come back.
 
 use std::io;
 use std::ops::Range;
@@ -16,47 +16,47 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use stead_state::rows::{Order, Row, Unreadable};
 
-use super::{CACHE_LEN, Change, Engine, Kind, is_empty, unreadable};
+use super::{CACHE_LEN, Engine, Kind, RowChange, is_empty, unreadable};
 
-/// Threads that flush and compact. With more than one the first keeps itself free for flushes: while others compact it
-/// puts the next compaction back into its own queue and takes it out again, without a pause, which costs a whole core.
+/// Threads that flush and compact. With more than one the first is reserved for flushes: while others compact it busily
+/// requeues the next compaction, which costs a whole core.
 const WORKERS: usize = 1;
 
-/// Tables that wait to be compacted before writing waits for them: each of them costs a read.
+/// Most uncompacted tables before a write waits for compaction: each of them costs a read.
 const UNSORTED_TABLES_MAX: usize = 16;
 
-/// The folder of a keyspace's tables.
+/// Folder of a keyspace's tables.
 const TABLES: &str = "tables";
 
 const COMPACTION_WAIT: Duration = Duration::from_millis(10);
 
-/// Longest wait for compaction: a slow disk slows reads down rather than stopping checkpoints.
+/// Bound of the wait for compaction: a slow disk slows reads down rather than stopping checkpoints.
 const COMPACTION_WAITS_MAX: usize = 500;
 
-struct Fjall {
+struct FjallEngine {
     database: Database,
     rows: Keyspace,
 }
 
-/// fjall compacts no more; why stands in its own line of the log.
+/// Error after fjall's compaction thread has ended; fjall logs the cause itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "fjall's compaction has ended, see its line in the log before this one: most often the disk is full or failing"
+    "the compaction thread of fjall has ended: its cause is logged before this line; check for a full or failing disk"
 )]
 struct WorkerEnded;
 
-/// Opens the engine in a directory, which is made if it is missing.
+/// Opens the engine in a directory, which is created if it is missing.
 pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
     let builder = Database::builder(dir).cache_size(CACHE_LEN).worker_threads(WORKERS);
     let database = builder.open().map_err(to_io)?;
     let rows = database
         .keyspace("rows", KeyspaceCreateOptions::default)
         .map_err(to_io)?;
-    Ok(Arc::new(Fjall { database, rows }))
+    Ok(Arc::new(FjallEngine { database, rows }))
 }
 
-/// Tells whether a file was synced before any other one named it, and is never written again: a table. One whose sync
-/// failed is named by no version, and removed when the engine is opened.
+/// Tells whether a file is a table, which is synced before any other file refers to it and never written again. One
+/// whose sync failed belongs to no version, and is removed when the engine is opened.
 pub(crate) fn is_written_once(path: &Path) -> bool {
     let folder = path.parent().and_then(Path::file_name);
     folder.is_some_and(|folder| folder == TABLES)
@@ -72,10 +72,10 @@ fn to_io(error: fjall::Error) -> io::Error {
     io::Error::other(error)
 }
 
-impl Fjall {
-    fn ingest(&self, batch: &mut dyn Iterator<Item = Change>) -> fjall::Result<()> {
+impl FjallEngine {
+    fn ingest(&self, batch: &mut dyn Iterator<Item = RowChange>) -> fjall::Result<()> {
         let mut ingestion = self.rows.start_ingestion()?;
-        for Change { key, value } in batch {
+        for RowChange { key, value } in batch {
             match value {
                 Some(value) => ingestion.write(&*key, &*value)?,
                 None => ingestion.write_tombstone(&*key)?,
@@ -95,7 +95,7 @@ impl Fjall {
     }
 }
 
-impl Engine for Fjall {
+impl Engine for FjallEngine {
     fn kind(&self) -> Kind {
         Kind::Fjall
     }
@@ -116,7 +116,7 @@ impl Engine for Fjall {
         }
     }
 
-    fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
+    fn write(&self, batch: &mut dyn Iterator<Item = RowChange>) -> io::Result<()> {
         self.wait_for_compaction();
         self.ingest(batch).map_err(to_io)
     }
@@ -125,8 +125,8 @@ impl Engine for Fjall {
         Ok(())
     }
 
-    /// fjall's worker ends at its first error, as on a full disk, and says so in the log and in a mark that only calls of
-    /// the journal look at. Without it no table is ever compacted: each checkpoint makes reads slower, for good.
+    /// fjall's worker ends at its first error, as on a full disk; it logs that and sets a flag that only journal calls
+    /// check. Without the worker no table is ever compacted: each checkpoint makes reads slower.
     fn check_workers(&self) -> io::Result<()> {
         match self.database.persist(PersistMode::Buffer) {
             Err(fjall::Error::Poisoned) => Err(io::Error::other(WorkerEnded)),
@@ -149,14 +149,14 @@ mod tests {
     use std::time::Instant;
 
     use super::super::conformance::{self, put};
-    use super::super::watched;
+    use super::super::guarded;
     use super::*;
     use crate::health::Health;
 
     #[test]
-    fn it_is_an_engine() {
+    fn fjall_conforms_to_engine() {
         let dir = tempfile::tempdir().unwrap();
-        conformance::check(&mut || watched(super::open(dir.path()).unwrap(), Health::default()));
+        conformance::check(&mut || guarded(super::open(dir.path()).unwrap(), Health::default()));
     }
 
     /// Overwrites the middle of every table, so that compaction fails where it reads them.
@@ -175,10 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn worker_that_ends_stops_the_node() {
+    fn ended_compaction_worker_stops_the_node() {
         let dir = tempfile::tempdir().unwrap();
         let health = Health::default();
-        let engine = watched(super::open(dir.path()).unwrap(), health.clone());
+        let engine = guarded(super::open(dir.path()).unwrap(), health.clone());
         let latest = Instant::now() + Duration::from_secs(60);
         for number in 0.. {
             let keys = (0..100).map(|key| put(&format!("{key:04}-{number}"), "some value of a row"));
@@ -195,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn its_tables_are_told_from_other_files() {
+    fn fjall_tables_are_distinguished_from_other_files() {
         let dir = tempfile::tempdir().unwrap();
         let engine = super::open(dir.path()).unwrap();
         conformance::write(&*engine, vec![conformance::put("a", "1")]);
         drop(engine);
         let (mut tables, mut others) = (Vec::new(), Vec::new());
-        crate::dir::renew::renew(dir.path(), |path| {
+        crate::data_dir::rewrite::rewrite(dir.path(), |path| {
             let list = match super::is_written_once(path) {
                 true => &mut tables,
                 false => &mut others,

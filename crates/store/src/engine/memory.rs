@@ -1,11 +1,11 @@
-//! Rows in memory, without threads, that can lose power and fail: what simulations and unit tests run on.
+//! Engine in memory, without threads, with injected power loss and failures, for simulations and unit tests.
 //!
-//! A [`Disk`] survives what kills its node. What was written since the last checkpoint is lost with power, but for as
-//! many batches as the simulation lets survive.
+//! A [`Disk`] survives the death of its node. The batches since the last checkpoint are lost with power, except for as
+//! many as the simulation lets survive.
 //!
-//! [`Disk::fail_once`] makes one operation fail. What fails leaves no trace: a read returns an error and the next one
-//! works again, a failed batch is not there, a failed sync leaves its batches to be lost with power. As with every
-//! engine nothing more is written then, and the node stops; the disk works again once it is opened again.
+//! [`Disk::fail_once`] makes one operation fail. A failed operation leaves no trace: a read returns an error and the
+//! next one works again, a failed batch is not written, a failed sync leaves its batches to be lost with power. As with
+//! every engine nothing more is written then, and the node stops; the disk works again once it is opened again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,32 +16,32 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
-use super::{Change, Engine, Kind, is_empty, unreadable, watched};
+use super::{Engine, Kind, RowChange, guarded, is_empty, unreadable};
 use crate::health::Health;
 use crate::power::Power;
 
-/// Most rows that one step of a range copies.
+/// Rows of a page of a range.
 const PAGE_LEN: usize = 64;
 
-/// What survives a node's death. Clones share it.
+/// Simulated disk, which survives the death of its node. Clones share it.
 #[derive(Clone, Default)]
-pub struct Disk(Arc<Mutex<Platter>>);
+pub struct Disk(Arc<Mutex<SimulatedDisk>>);
 
 #[derive(Default)]
-struct Platter {
+struct SimulatedDisk {
     live: BTreeMap<Bytes, Bytes>,
     durable: BTreeMap<Bytes, Bytes>,
     /// Batches since the last checkpoint.
-    pending: Vec<Vec<Change>>,
+    pending: Vec<Vec<RowChange>>,
     faults: Faults,
     power: Power,
-    /// Counts openings and deaths: handles of an earlier opening are refused.
-    era: u64,
+    /// Counts openings and deaths: handles of an earlier opening are rejected.
+    generation: u64,
 }
 
-/// An operation of the engine that can be made to fail.
+/// DiskOperation of the engine for fault injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum DiskOperation {
     /// A read of one row, or of one page of a range.
     Read,
     /// A write of one batch.
@@ -50,7 +50,7 @@ pub enum Operation {
     Sync,
 }
 
-/// For each operation, how many of it still succeed before one fails.
+/// Injected faults: for each operation, how many of it still succeed before one fails.
 #[derive(Default)]
 struct Faults {
     read: Option<u64>,
@@ -59,16 +59,16 @@ struct Faults {
 }
 
 impl Faults {
-    fn of(&mut self, operation: Operation) -> &mut Option<u64> {
+    fn of(&mut self, operation: DiskOperation) -> &mut Option<u64> {
         match operation {
-            Operation::Read => &mut self.read,
-            Operation::Write => &mut self.write,
-            Operation::Sync => &mut self.sync,
+            DiskOperation::Read => &mut self.read,
+            DiskOperation::Write => &mut self.write,
+            DiskOperation::Sync => &mut self.sync,
         }
     }
 
     /// Counts an operation; an error if this is the one to fail.
-    fn count(&mut self, operation: Operation) -> io::Result<()> {
+    fn count(&mut self, operation: DiskOperation) -> io::Result<()> {
         let fault = self.of(operation);
         match fault {
             None => Ok(()),
@@ -86,36 +86,36 @@ impl Faults {
 
 impl Disk {
     pub(crate) fn powered_by(power: Power) -> Self {
-        Self(Arc::new(Mutex::new(Platter {
+        Self(Arc::new(Mutex::new(SimulatedDisk {
             power,
-            ..Platter::default()
+            ..SimulatedDisk::default()
         })))
     }
 
-    /// Opens the engine. Handles of an earlier opening are refused from now on.
+    /// Opens the engine. Handles of an earlier opening are rejected from now on.
     pub fn open(&self) -> Arc<dyn Engine> {
         self.open_with(Health::default())
     }
 
     /// Opens the engine of a node with this health.
     pub fn open_with(&self, health: Health) -> Arc<dyn Engine> {
-        let mut platter = self.0.lock();
-        platter.era += 1;
-        let engine = Memory {
+        let mut disk = self.0.lock();
+        disk.generation += 1;
+        let engine = MemoryEngine {
             disk: self.clone(),
-            era: platter.era,
+            generation: disk.generation,
         };
-        watched(Arc::new(engine), health)
+        guarded(Arc::new(engine), health)
     }
 
-    /// Makes one operation fail: the next of its kind once `after` others have succeeded. Asked for again before it
-    /// came to that, the last request counts; a power loss takes it back.
-    pub fn fail_once(&self, operation: Operation, after: u64) {
+    /// Makes one operation fail: the next of its kind once `after` others have succeeded. A later request replaces a
+    /// pending one; a power loss cancels it.
+    pub fn fail_once(&self, operation: DiskOperation, after: u64) {
         *self.0.lock().faults.of(operation) = Some(after);
     }
 
-    /// Tells whether an operation that is to fail has not come yet.
-    pub fn will_fail(&self, operation: Operation) -> bool {
+    /// Tells whether an injected fault is still pending.
+    pub fn will_fail(&self, operation: DiskOperation) -> bool {
         self.0.lock().faults.of(operation).is_some()
     }
 
@@ -124,54 +124,54 @@ impl Disk {
         self.0.lock().pending.len()
     }
 
-    /// Cuts the power: of the batches since the last checkpoint the first `survivors` are found again. With all of
-    /// them surviving this is a killed process.
+    /// Simulates a power loss: of the batches since the last checkpoint the first `survivors` survive. With all of them
+    /// surviving this is a killed process.
     pub fn power_loss(&self, survivors: usize) {
-        let mut platter = self.0.lock();
-        platter.era += 1;
-        platter.faults = Faults::default();
-        platter.pending.truncate(survivors);
-        platter.settle();
-        platter.live = platter.durable.clone();
+        let mut disk = self.0.lock();
+        disk.generation += 1;
+        disk.faults = Faults::default();
+        disk.pending.truncate(survivors);
+        disk.flush_pending();
+        disk.live = disk.durable.clone();
     }
 }
 
-impl Platter {
-    fn settle(&mut self) {
+impl SimulatedDisk {
+    fn flush_pending(&mut self) {
         for change in self.pending.drain(..).flatten() {
             apply(&mut self.durable, change);
         }
     }
 }
 
-fn apply(rows: &mut BTreeMap<Bytes, Bytes>, change: Change) {
+fn apply(rows: &mut BTreeMap<Bytes, Bytes>, change: RowChange) {
     match change.value {
         Some(value) => rows.insert(change.key, value),
         None => rows.remove(&change.key),
     };
 }
 
-struct Memory {
+struct MemoryEngine {
     disk: Disk,
-    era: u64,
+    generation: u64,
 }
 
-impl Memory {
-    /// Runs `call` on the platter, unless this opening has ended.
-    fn with<T>(&self, call: impl FnOnce(&mut Platter) -> io::Result<T>) -> io::Result<T> {
-        let mut platter = self.disk.0.lock();
-        if platter.era != self.era {
+impl MemoryEngine {
+    /// Runs `call` on the disk, unless this opening has ended.
+    fn with<T>(&self, call: impl FnOnce(&mut SimulatedDisk) -> io::Result<T>) -> io::Result<T> {
+        let mut disk = self.disk.0.lock();
+        if disk.generation != self.generation {
             return Err(io::Error::other("the memory disk lost power or was opened again"));
         }
-        call(&mut platter)
+        call(&mut disk)
     }
 
     fn page(&self, range: Range<&[u8]>, order: Order) -> io::Result<Vec<(Bytes, Bytes)>> {
         let clone = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
-        self.with(|platter| {
-            platter.faults.count(Operation::Read)?;
+        self.with(|disk| {
+            disk.faults.count(DiskOperation::Read)?;
             let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
-            let rows = platter.live.range::<[u8], _>(bounds);
+            let rows = disk.live.range::<[u8], _>(bounds);
             Ok(match order {
                 Order::Ascending => rows.take(PAGE_LEN).map(clone).collect(),
                 Order::Descending => rows.rev().take(PAGE_LEN).map(clone).collect(),
@@ -180,15 +180,15 @@ impl Memory {
     }
 }
 
-impl Engine for Memory {
+impl Engine for MemoryEngine {
     fn kind(&self) -> Kind {
         Kind::Memory
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
-        let value = self.with(|platter| {
-            platter.faults.count(Operation::Read)?;
-            Ok(platter.live.get(key).cloned())
+        let value = self.with(|disk| {
+            disk.faults.count(DiskOperation::Read)?;
+            Ok(disk.live.get(key).cloned())
         });
         value.map_err(unreadable)
     }
@@ -202,38 +202,38 @@ impl Engine for Memory {
         })
     }
 
-    fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
-        let batch: Vec<Change> = batch.collect();
-        self.with(|platter| {
-            platter.faults.count(Operation::Write)?;
-            platter.power.write()?;
+    fn write(&self, batch: &mut dyn Iterator<Item = RowChange>) -> io::Result<()> {
+        let batch: Vec<RowChange> = batch.collect();
+        self.with(|disk| {
+            disk.faults.count(DiskOperation::Write)?;
+            disk.power.write()?;
             for change in &batch {
-                apply(&mut platter.live, change.clone());
+                apply(&mut disk.live, change.clone());
             }
-            platter.pending.push(batch);
+            disk.pending.push(batch);
             Ok(())
         })
     }
 
     fn checkpoint(&self) -> io::Result<()> {
-        self.with(|platter| {
-            platter.faults.count(Operation::Sync)?;
-            platter.power.sync()?;
-            platter.settle();
+        self.with(|disk| {
+            disk.faults.count(DiskOperation::Sync)?;
+            disk.power.sync()?;
+            disk.flush_pending();
             Ok(())
         })
     }
 
     fn disk_len(&self) -> u64 {
         let len = |(key, value): (&Bytes, &Bytes)| key.len() as u64 + value.len() as u64;
-        self.with(|platter| Ok(platter.durable.iter().map(len).sum()))
+        self.with(|disk| Ok(disk.durable.iter().map(len).sum()))
             .unwrap_or_default()
     }
 }
 
-/// A range, read page by page so that writes go on meanwhile.
+/// Range that is read page by page, so that writes continue meanwhile.
 struct Pages<'a> {
-    memory: &'a Memory,
+    memory: &'a MemoryEngine,
     left: Range<Vec<u8>>,
     order: Order,
     page: std::vec::IntoIter<(Bytes, Bytes)>,
@@ -274,13 +274,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_an_engine() {
+    fn memory_engine_conforms_to_engine() {
         let disk = Disk::default();
         conformance::check(&mut || disk.open());
     }
 
     #[test]
-    fn power_loss_keeps_the_checkpoint_and_a_prefix_of_the_rest() {
+    fn power_loss_keeps_checkpoint_and_prefix_of_batches() {
         let disk = Disk::default();
         let engine = disk.open();
         write(&*engine, vec![put("a", "1")]);
@@ -296,11 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_sync_is_final_until_the_disk_is_opened_again() {
+    fn failed_sync_is_final_until_reopened() {
         let disk = Disk::default();
         let engine = disk.open();
         write(&*engine, vec![put("a", "1")]);
-        disk.fail_once(Operation::Sync, 0);
+        disk.fail_once(DiskOperation::Sync, 0);
         engine.checkpoint().unwrap_err();
         engine.checkpoint().unwrap_err();
         engine.write(&mut [put("b", "1")].into_iter()).unwrap_err();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_read_is_one_and_the_next_succeeds() {
+    fn injected_read_failure_happens_once() {
         let disk = Disk::default();
         let engine = disk.open();
         write(&*engine, vec![put("a", "1"), put("b", "2")]);
@@ -318,22 +318,22 @@ mod tests {
                 .range(&b"a"[..]..&b"z"[..], Order::Ascending)
                 .collect::<Result<Vec<_>, _>>()
         };
-        disk.fail_once(Operation::Read, 1);
+        disk.fail_once(DiskOperation::Read, 1);
         assert!(engine.get(b"a").is_ok());
-        assert!(disk.will_fail(Operation::Read));
+        assert!(disk.will_fail(DiskOperation::Read));
         engine.get(b"a").unwrap_err();
-        assert!(!disk.will_fail(Operation::Read));
+        assert!(!disk.will_fail(DiskOperation::Read));
         assert!(engine.get(b"a").is_ok());
-        disk.fail_once(Operation::Read, 0);
+        disk.fail_once(DiskOperation::Read, 0);
         rows().unwrap_err();
         assert_eq!(rows().unwrap().len(), 2);
     }
 
     #[test]
-    fn failed_write_leaves_nothing_and_a_new_opening_writes_again() {
+    fn failed_write_leaves_nothing_until_reopened() {
         let disk = Disk::default();
         let engine = disk.open();
-        disk.fail_once(Operation::Write, 1);
+        disk.fail_once(DiskOperation::Write, 1);
         write(&*engine, vec![put("a", "1")]);
         engine.write(&mut [put("b", "1")].into_iter()).unwrap_err();
         engine.write(&mut [put("b", "1")].into_iter()).unwrap_err();

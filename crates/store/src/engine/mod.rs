@@ -1,16 +1,15 @@
-//! Rows on disk behind one small trait: an ordered keyspace of bytes that becomes durable at checkpoints.
+//! Storage engine trait: an ordered keyspace of bytes that becomes durable at checkpoints.
 //!
-//! The Raft log is what makes a write durable; an engine only has to come back as it was after some batch at or after
-//! its last checkpoint, and to say so truly. Tables in memory stand before it (`crate::table`), so it is written to in
-//! few large batches.
+//! The Raft log makes a write durable; an engine only has to recover to its state after some batch at or after its last
+//! checkpoint. Memtables are in front of it (`crate::table`), so it is written to in few large batches.
 //!
 //! # Invariants
 //!
-//! 1. A batch is there as a whole or not at all, also after power was lost.
+//! 1. A batch is written as a whole or not at all, also across a power loss.
 //! 2. When [`Engine::checkpoint`] has returned, every batch written before it is durable.
-//! 3. After power was lost, batches survive in the order in which they were written: none is missing before one that is
-//!    there.
-//! 4. After a failed read, write or sync every later write is refused, until the engine is opened again: [`watched`]
+//! 3. After a power loss, batches survive in the order in which they were written: none is missing before one that
+//!    survives.
+//! 4. After a failed read, write or sync every later write is refused, until the engine is opened again: [`guarded`]
 //!    sees to that for all engines, and stops the node.
 
 use std::error::Error;
@@ -24,18 +23,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stead_state::rows::{Order, Row, Unreadable, change, expiry};
 
-use crate::health::caught;
+use crate::health::catch_panic;
 
 #[cfg(test)]
 mod conformance;
 pub mod fjall;
+mod guarded;
 pub mod memory;
 pub mod sled;
-mod watched;
 
-pub use watched::{on_trial, watched};
+pub use guarded::{guarded, guarded_once_opened};
 
-/// Longest key that every engine takes: fjall counts them in 16 bits.
+/// Longest key that every engine accepts: fjall stores the length in 16 bits.
 const KEY_LEN_MAX: usize = u16::MAX as usize;
 /// Longest value of one key's row that every engine is tested with.
 const VALUE_LEN_MAX: usize = 4 << 20;
@@ -48,46 +47,46 @@ const _: () = assert!(
 /// Bytes of an engine's block cache.
 pub const CACHE_LEN: u64 = 32 << 20;
 
-/// One row to write, or to remove where the value is `None`.
+/// Change of one row: written, or removed where the value is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct RowChange {
     /// The row's key.
     pub key: Bytes,
     /// Its new value.
     pub value: Option<Bytes>,
 }
 
-/// Rows on disk.
+/// Storage engine of a node's rows.
 pub trait Engine: Send + Sync {
-    /// Tells which engine this is.
+    /// Returns the kind of the engine.
     fn kind(&self) -> Kind;
 
     /// Returns the value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable>;
 
-    /// Returns the rows of a range of keys, end exclusive, lazily. A batch that is written meanwhile may be seen in
+    /// Returns the rows of a range of keys, end exclusive, lazily. A batch that is written meanwhile may be visible in
     /// part.
     fn range<'a>(&'a self, range: Range<&[u8]>, order: Order) -> Box<dyn Iterator<Item = Row> + 'a>;
 
-    /// Writes a batch, whose keys ascend strictly. Seen by reads at once, durable with the next checkpoint.
-    fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> io::Result<()>;
+    /// Writes a batch, whose keys ascend strictly. Visible to reads at once, durable with the next checkpoint.
+    fn write(&self, batch: &mut dyn Iterator<Item = RowChange>) -> io::Result<()>;
 
-    /// Makes durable what was written.
+    /// Makes all written batches durable.
     fn checkpoint(&self) -> io::Result<()>;
 
-    /// Fails once threads of the engine's own have ended, which its other calls may not tell.
+    /// Fails if a thread of the engine has ended, which its other calls may not report.
     fn check_workers(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Says that what a node reads at its start was read: what cannot be read from now on stops the node.
-    fn opened(&self) {}
+    /// Ends the start of the node: from now on a failed read stops the node.
+    fn mark_opened(&self) {}
 
-    /// Returns about how many bytes of disk it uses.
+    /// Returns the approximate bytes of disk that it uses.
     fn disk_len(&self) -> u64;
 }
 
-/// The engines; fixed when a data directory is made.
+/// Kind of engine; fixed when a data directory is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A log-structured merge tree; the default.
@@ -108,9 +107,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A name that is no engine's.
+/// Error for an unknown engine name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no storage engine \"{0}\"; there are fjall, sled and memory")]
+#[error("unknown storage engine \"{0}\": use fjall, sled or memory")]
 pub struct UnknownKind(String);
 
 impl FromStr for Kind {
@@ -126,17 +125,18 @@ impl FromStr for Kind {
     }
 }
 
-/// Opens an engine in a directory. A panic of the library is an error.
+/// Opens an engine in a directory. A panic of the library becomes an error.
 pub fn open(kind: Kind, dir: &Path) -> io::Result<Arc<dyn Engine>> {
-    let opened = caught(|| match kind {
+    let opened = catch_panic(|| match kind {
         Kind::Fjall => fjall::open(dir),
         Kind::Sled => sled::open(dir),
         Kind::Memory => Ok(memory::Disk::default().open()),
     });
-    opened.unwrap_or_else(|panicked| Err(io::Error::other(format!("{kind} could not read its files: {panicked}"))))
+    opened.unwrap_or_else(|panicked| Err(io::Error::other(format!("{kind} cannot read its files: {panicked}"))))
 }
 
-/// Tells whether an engine was not opened because of what stands in its files: the system had nothing against reading them.
+/// Tells whether an error of an engine means that its files are damaged, rather than that the system failed to read
+/// them.
 pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -146,7 +146,7 @@ pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
                 return false;
             }
             Some(error) => match (error.raw_os_error(), error.get_ref()) {
-                // A file that others name is missing.
+                // A file that others refer to is missing.
                 (Some(code), _) => return code == libc::ENOENT,
                 (None, Some(inner)) => Some(inner),
                 (None, None) => None,
@@ -156,7 +156,7 @@ pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
     true
 }
 
-/// Tells whether a range holds no key; ranges of trees panic on some of those.
+/// Tells whether a range is empty; ranges of trees panic on some of those.
 fn is_empty(range: &Range<&[u8]>) -> bool {
     range.end <= range.start
 }
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_told_from_what_the_system_refuses() {
+    fn damage_is_distinguished_from_system_errors() {
         let of_system = |code| io::Error::from_raw_os_error(code);
         for refused in [libc::EIO, libc::ENOSPC, libc::EACCES, libc::EMFILE] {
             assert!(!is_damage(&of_system(refused)));
@@ -182,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn garbled_files_are_damage_of_every_engine() {
+    fn corrupt_files_are_damage_for_every_engine() {
         for kind in [Kind::Fjall, Kind::Sled] {
             let dir = tempfile::tempdir().unwrap();
             let engine = open(kind, dir.path()).unwrap();
             conformance::write(&*engine, vec![conformance::put("a", "1")]);
             engine.checkpoint().unwrap();
             drop(engine);
-            crate::dir::renew::renew(dir.path(), |path| {
+            crate::data_dir::rewrite::rewrite(dir.path(), |path| {
                 let garbled = vec![0x5a; std::fs::metadata(path).unwrap().len() as usize];
                 std::fs::write(path, garbled).unwrap();
                 true

@@ -8,23 +8,23 @@ use stead_state::rows::{Order, Row, Unreadable};
 
 use super::*;
 use crate::engine;
-use crate::engine::memory::{Disk, Operation};
+use crate::engine::memory::{Disk, DiskOperation};
 use crate::health::Health;
 
 const GROUP: GroupId = GroupId::new(2);
 
-/// Counts the entries applied; kept in a row of its own.
-type Rows2 = GroupRows<u64>;
+/// Rows whose state counts the applied entries; the count has a row of its own.
+type TestRows = GroupRows<u64>;
 
 fn count_key() -> Bytes {
     Bytes::from_static(b"\x7fcount")
 }
 
-fn open(disk: &Disk) -> Arc<Rows2> {
+fn open(disk: &Disk) -> Arc<TestRows> {
     open_with(disk, &Health::default())
 }
 
-fn open_with(disk: &Disk, health: &Health) -> Arc<Rows2> {
+fn open_with(disk: &Disk, health: &Health) -> Arc<TestRows> {
     let load = |table: &Table, _| {
         let count = table.get(&count_key()).map_err(failed("reading"))?;
         Ok(count.map_or(0, |count| u64::from_be_bytes(count[..].try_into().unwrap())))
@@ -33,7 +33,7 @@ fn open_with(disk: &Disk, health: &Health) -> Arc<Rows2> {
     GroupRows::open(disk.open_with(health.clone()), background, GROUP, load).unwrap()
 }
 
-fn apply(rows: &Arc<Rows2>) {
+fn apply(rows: &Arc<TestRows>) {
     let mut inner = rows.change().unwrap();
     inner.state += 1;
     inner.applied.index += 1;
@@ -42,14 +42,14 @@ fn apply(rows: &Arc<Rows2>) {
     inner.commit();
 }
 
-fn put(rows: &Rows2, key: Bytes, value: Bytes) {
+fn put(rows: &TestRows, key: Bytes, value: Bytes) {
     let mut inner = rows.change().unwrap();
     inner.table.put(key, value);
     inner.commit();
 }
 
 #[test]
-fn rows_and_what_was_applied_to_them_survive_together() {
+fn rows_and_applied_state_survive_together() {
     let disk = Disk::default();
     for survivors in [0, 9] {
         let rows = open(&disk);
@@ -70,7 +70,7 @@ fn rows_and_what_was_applied_to_them_survive_together() {
 }
 
 #[test]
-fn a_checkpoint_of_nothing_writes_nothing() {
+fn checkpoint_without_changes_writes_nothing() {
     let disk = Disk::default();
     let rows = open(&disk);
     apply(&rows);
@@ -80,12 +80,12 @@ fn a_checkpoint_of_nothing_writes_nothing() {
 }
 
 #[test]
-fn a_failed_sync_leaves_durable_where_it_was_and_shows_in_the_health() {
+fn failed_sync_keeps_durable_index_and_fails_health() {
     let disk = Disk::default();
     let health = Health::default();
     let rows = open_with(&disk, &health);
     apply(&rows);
-    disk.fail_once(Operation::Sync, 0);
+    disk.fail_once(DiskOperation::Sync, 0);
     rows.checkpoint().unwrap_err();
     rows.checkpoint().unwrap_err();
     assert_eq!(rows.durable().index, 0);
@@ -93,13 +93,13 @@ fn a_failed_sync_leaves_durable_where_it_was_and_shows_in_the_health() {
     assert_eq!(rows.read().unwrap().state, 1);
 }
 
-/// Applies an entry in the middle of a checkpoint, as another thread would.
-struct Interrupted {
+/// Engine that applies an entry in the middle of a checkpoint, as another thread would.
+struct ApplyDuringWrite {
     engine: Arc<dyn Engine>,
-    rows: Mutex<Option<Arc<Rows2>>>,
+    rows: Mutex<Option<Arc<TestRows>>>,
 }
 
-impl Engine for Interrupted {
+impl Engine for ApplyDuringWrite {
     fn kind(&self) -> engine::Kind {
         self.engine.kind()
     }
@@ -112,7 +112,7 @@ impl Engine for Interrupted {
         self.engine.range(range, order)
     }
 
-    fn write(&self, batch: &mut dyn Iterator<Item = engine::Change>) -> io::Result<()> {
+    fn write(&self, batch: &mut dyn Iterator<Item = engine::RowChange>) -> io::Result<()> {
         let rows = self.rows.lock().take();
         rows.iter().for_each(apply);
         self.engine.write(batch)
@@ -129,9 +129,9 @@ impl Engine for Interrupted {
 
 /// Invariant 2.
 #[test]
-fn what_is_applied_during_a_checkpoint_is_not_durable() {
+fn entry_applied_during_checkpoint_is_not_durable() {
     let disk = Disk::default();
-    let engine = Arc::new(Interrupted {
+    let engine = Arc::new(ApplyDuringWrite {
         engine: disk.open(),
         rows: Mutex::default(),
     });
@@ -145,7 +145,7 @@ fn what_is_applied_during_a_checkpoint_is_not_durable() {
 }
 
 #[test]
-fn a_checkpoint_starts_when_enough_was_applied() {
+fn checkpoint_starts_at_row_and_byte_thresholds() {
     let rows = open(&Disk::default());
     apply(&rows);
     rows.checkpoint_if_due().unwrap();
@@ -165,28 +165,28 @@ fn a_checkpoint_starts_when_enough_was_applied() {
 }
 
 #[test]
-fn a_snapshot_replaces_everything_at_once() {
+fn activated_install_replaces_everything_at_once() {
     let disk = Disk::default();
     let rows = open(&disk);
     apply(&rows);
-    let mut filler = rows.filler();
-    filler.put(Bytes::from("b"), Bytes::from("2")).unwrap();
-    filler.put(Bytes::from("a"), Bytes::from("1")).unwrap();
-    filler
+    let mut bulk_writer = rows.bulk_writer();
+    bulk_writer.put(Bytes::from("b"), Bytes::from("2")).unwrap();
+    bulk_writer.put(Bytes::from("a"), Bytes::from("1")).unwrap();
+    bulk_writer
         .put(count_key(), Bytes::copy_from_slice(&40u64.to_be_bytes()))
         .unwrap();
-    filler.finish().unwrap();
+    bulk_writer.finish().unwrap();
     {
         let mut inner = rows.change().unwrap();
         inner.table.delete(count_key());
         inner.commit();
     }
-    let applied = Applied {
+    let applied = AppliedState {
         index: 40,
-        ..Applied::default()
+        ..AppliedState::default()
     };
     put(&rows, count_key(), Bytes::copy_from_slice(&40u64.to_be_bytes()));
-    rows.swap(40, 1, applied.clone()).unwrap();
+    rows.activate_install(40, 1, applied.clone()).unwrap();
     disk.power_loss(0);
     let rows = open(&disk);
     assert_eq!(
@@ -196,15 +196,15 @@ fn a_snapshot_replaces_everything_at_once() {
     assert_eq!(rows.read().unwrap().table.get(b"a").unwrap(), Some(Bytes::from("1")));
 }
 
-/// Applies half of an entry: the row and the count, but not what says so.
-fn half_apply(inner: &mut Inner<u64>) {
+/// Applies an entry partly: the row and the count, but not the applied state.
+fn apply_partly(inner: &mut Inner<u64>) {
     inner.state += 1;
     let value = Bytes::copy_from_slice(&inner.state.to_be_bytes());
     inner.table.put(count_key(), value);
 }
 
 #[test]
-fn half_applied_entry_is_never_read_or_durable() {
+fn partly_applied_entry_is_never_read_or_durable() {
     // Invariant 4, for an error and for a panic.
     for panics in [false, true] {
         let disk = Disk::default();
@@ -212,18 +212,18 @@ fn half_applied_entry_is_never_read_or_durable() {
         apply(&rows);
         rows.checkpoint().unwrap();
         apply(&rows);
-        let apply_half = || {
+        let apply_partly_in_change = || {
             let mut inner = rows.change().unwrap();
-            half_apply(&mut inner);
+            apply_partly(&mut inner);
             assert!(!panics, "on purpose");
         };
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply_half));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply_partly_in_change));
         assert_eq!(outcome.is_err(), panics);
-        assert!(matches!(rows.read(), Err(HalfChanged(GROUP))));
+        assert!(matches!(rows.read(), Err(IncompleteChange(GROUP))));
         assert!(rows.change().is_err());
         rows.checkpoint().unwrap_err();
         rows.checkpoint_if_due().unwrap_err();
-        rows.swap(7, 1, Applied::default()).unwrap_err();
+        rows.activate_install(7, 1, AppliedState::default()).unwrap_err();
         assert_eq!((rows.applied(), disk.pending()), (rows.durable(), 0));
         drop(rows);
         let rows = open(&disk);

@@ -1,6 +1,6 @@
-//! INSTALLS: the highest install number that this node has ever given out for a group.
+//! INSTALLS row: the highest install number that this node has ever allocated for a group.
 //!
-//! Key: kind, group u32. Value: format u8 (1), install u32. Written past the table and durable before any row bears the
+//! Key: kind, group u32. Value: format u8 (1), install u32. Written past the table and durable before any row has the
 //! number, so that a number is never used twice, whatever becomes of its rows.
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_layout_is_fixed_and_reads_back() {
+    fn installs_row_bytes_are_fixed_and_round_trip() {
         assert_eq!(&*key(GroupId::new(258)), b"\x02\0\0\x01\x02");
         assert_eq!(&*encode(7), b"\x01\0\0\0\x07");
         assert_eq!(decode(encode(u32::MAX)), Ok(u32::MAX));

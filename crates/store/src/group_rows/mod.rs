@@ -1,19 +1,19 @@
-//! The rows of one group with what has been applied to them, and their checkpoints: what every machine is built on.
+//! Rows of one group with their applied state and their checkpoints: the base of every machine.
 //!
 //! ```text
 //!   apply ──write lock──> state, table, applied ──freeze──> frozen rows + GROUP row ──> engine, one batch
 //!   read  ──read lock───>        │                                                        │
-//!                                └──────────────── thaw, durable <──── checkpoint ────────┘
+//!                                └──────────── drop frozen, durable <──── checkpoint ─────┘
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. Rows and the GROUP row that says what was applied to them reach the engine in one batch.
+//! 1. Rows and the GROUP row with their applied state reach the engine in one batch.
 //! 2. [`GroupRows::durable`] is never ahead of the disk.
-//! 3. Applying goes on during a checkpoint, until [`MEMORY_LEN_MAX`]: then it waits for one.
-//! 4. A change that fails or panics half way closes the rows: what is in memory is never read, frozen or made durable
-//!    again, and opening the rows anew finds the last checkpoint.
-//! 5. An install number is given out once, also across crashes.
+//! 3. Applying continues during a checkpoint, up to [`MEMORY_LEN_MAX`]: then it waits for one.
+//! 4. A change that fails or panics before its commit closes the rows: the memory is never read, frozen or made durable
+//!    again, and opening the rows again finds the last checkpoint.
+//! 5. An install number is allocated once, also across crashes.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -25,76 +25,76 @@ use stead_types::GroupId;
 use stead_types::planted::{self, Bug};
 
 use crate::background::Background;
-use crate::engine::{Change, Engine};
-use crate::machine::{Applied, Failed};
+use crate::engine::{Engine, RowChange};
+use crate::machine::{AppliedState, MachineError};
 use crate::table::Table;
 
-mod fill;
+mod bulk_writer;
+mod group_row;
 mod installs;
-mod row;
 
-pub use fill::Filler;
+pub use bulk_writer::BulkWriter;
 
-/// Rows in memory that are worth a checkpoint.
+/// Rows in memory that start a checkpoint.
 pub const CHECKPOINT_ROWS: usize = 50_000;
 
-/// Bytes in memory that are worth a checkpoint.
+/// Bytes in memory that start a checkpoint.
 pub const CHECKPOINT_LEN: usize = 32 << 20;
 
 /// Bytes in memory beyond which applying waits for a checkpoint.
 pub const MEMORY_LEN_MAX: usize = 128 << 20;
 
-/// What a group's lock guards.
+/// State that a group's lock guards.
 pub struct Inner<S> {
     /// The machine's own state, as of `applied`.
     pub state: S,
     /// The rows, as of `applied`.
     pub table: Table,
-    /// What has been applied.
-    pub applied: Applied,
-    /// Counts the snapshots that this node has installed for the group: the install of the rows' place.
+    /// The applied state.
+    pub applied: AppliedState,
+    /// Number of the current install: the prefix of the rows' keys.
     pub install: u32,
-    /// A change was given up half way.
-    is_half_changed: bool,
+    /// A change was dropped before its commit.
+    is_incomplete: bool,
 }
 
-/// A change of a group's rows failed or panicked: what is in memory is the state neither before it nor after it.
+/// Error after a change of a group's rows failed or panicked: the memory holds the state neither before nor after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a change of the rows of group {0} was given up half way: the node must be started again")]
-pub struct HalfChanged(pub GroupId);
+#[error("a change of the rows of group {0} is incomplete: restart the node")]
+pub struct IncompleteChange(pub GroupId);
 
-/// Every install number has been given out.
+/// Error when every install number has been allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("group {0} has taken in {max} snapshots, the most that its rows can be counted by: replace the node", max = u32::MAX)]
-struct InstallsUsedUp(GroupId);
+#[error("group {0} has installed {max} snapshots, the limit of its install number: replace the node", max = u32::MAX)]
+struct InstallNumbersExhausted(GroupId);
 
-impl From<HalfChanged> for Unreadable {
-    fn from(half_changed: HalfChanged) -> Self {
-        Self(Box::new(half_changed))
+impl From<IncompleteChange> for Unreadable {
+    fn from(incomplete: IncompleteChange) -> Self {
+        Self(Box::new(incomplete))
     }
 }
 
-impl From<HalfChanged> for Failed {
-    fn from(half_changed: HalfChanged) -> Self {
-        failed("using a group's rows")(half_changed)
+impl From<IncompleteChange> for MachineError {
+    fn from(incomplete: IncompleteChange) -> Self {
+        failed("using a group's rows")(incomplete)
     }
 }
 
-/// Exclusive access to a group's rows, for one change of rows, state and applied together. Dropped without
-/// [`Changing::commit`], as by an error or a panic, it closes the rows.
-pub struct Changing<'a, S> {
+/// Guard with exclusive access to a group's rows, for one change of rows, state and applied state together. Dropped
+/// without [`ChangeGuard::commit`], as by an error or a panic, it closes the rows.
+pub struct ChangeGuard<'a, S> {
     inner: RwLockWriteGuard<'a, Inner<S>>,
     is_whole: bool,
 }
 
-impl<S> Changing<'_, S> {
-    /// Ends the change: rows, state and applied agree again.
+impl<S> ChangeGuard<'_, S> {
+    /// Ends the change: rows, state and applied state agree again.
     pub fn commit(mut self) {
         self.is_whole = true;
     }
 }
 
-impl<S> Deref for Changing<'_, S> {
+impl<S> Deref for ChangeGuard<'_, S> {
     type Target = Inner<S>;
 
     fn deref(&self) -> &Inner<S> {
@@ -102,64 +102,64 @@ impl<S> Deref for Changing<'_, S> {
     }
 }
 
-impl<S> DerefMut for Changing<'_, S> {
+impl<S> DerefMut for ChangeGuard<'_, S> {
     fn deref_mut(&mut self) -> &mut Inner<S> {
         &mut self.inner
     }
 }
 
-impl<S> Drop for Changing<'_, S> {
+impl<S> Drop for ChangeGuard<'_, S> {
     fn drop(&mut self) {
         if !self.is_whole {
-            self.inner.is_half_changed = true;
+            self.inner.is_incomplete = true;
         }
     }
 }
 
-/// The rows of one group.
+/// Rows of one group.
 pub struct GroupRows<S> {
     group: GroupId,
     engine: Arc<dyn Engine>,
     background: Arc<Background>,
     inner: RwLock<Inner<S>>,
-    durable: Mutex<Applied>,
-    /// Held while a checkpoint is written: there is one at a time.
+    durable: Mutex<AppliedState>,
+    /// Locked while a checkpoint is written: there is one at a time.
     checkpoint: Mutex<()>,
-    /// A checkpoint waits in the background.
-    queued: AtomicBool,
-    /// Writes what the machine holds in memory beside the rows.
+    /// A checkpoint is queued in the background.
+    is_checkpoint_queued: AtomicBool,
+    /// Writes the machine's memory to rows.
     flush: Flush<S>,
 }
 
-/// Writes what a machine holds in memory to its rows, before each checkpoint.
+/// Function that writes a machine's memory to its rows, before each checkpoint.
 pub type Flush<S> = fn(&mut S, &mut Table);
 
 impl<S: Send + Sync + 'static> GroupRows<S> {
-    /// Opens the rows of a group; `load` reads the machine's state out of them, given the install they stand under.
+    /// Opens the rows of a group; `load` reads the machine's state out of them, given their install number.
     pub fn open(
         engine: Arc<dyn Engine>,
         background: Arc<Background>,
         group: GroupId,
-        load: impl FnOnce(&Table, u32) -> Result<S, Failed>,
-    ) -> Result<Arc<Self>, Failed> {
-        Self::open_flushing(engine, background, group, load, |_, _| {})
+        load: impl FnOnce(&Table, u32) -> Result<S, MachineError>,
+    ) -> Result<Arc<Self>, MachineError> {
+        Self::open_with_flush(engine, background, group, load, |_, _| {})
     }
 
-    /// As [`GroupRows::open`], for a machine that holds in memory what becomes rows at checkpoints only.
-    pub fn open_flushing(
+    /// Opens the rows as [`GroupRows::open`] does, for a machine whose memory becomes rows only at checkpoints.
+    pub fn open_with_flush(
         engine: Arc<dyn Engine>,
         background: Arc<Background>,
         group: GroupId,
-        load: impl FnOnce(&Table, u32) -> Result<S, Failed>,
+        load: impl FnOnce(&Table, u32) -> Result<S, MachineError>,
         flush: Flush<S>,
-    ) -> Result<Arc<Self>, Failed> {
+    ) -> Result<Arc<Self>, MachineError> {
         let table = Table::new(engine.clone());
         let found = table
-            .get(&row::key(group))
-            .map_err(failed("reading what was applied"))?;
-        let row::Group { applied, install } = match found {
-            None => row::Group::default(),
-            Some(value) => row::decode(value).map_err(failed("reading what was applied"))?,
+            .get(&group_row::key(group))
+            .map_err(failed("reading the applied state"))?;
+        let group_row::GroupRow { applied, install } = match found {
+            None => group_row::GroupRow::default(),
+            Some(value) => group_row::decode(value).map_err(failed("reading the applied state"))?,
         };
         let state = load(&table, install)?;
         let durable = Mutex::new(applied.clone());
@@ -172,11 +172,11 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
                 table,
                 applied,
                 install,
-                is_half_changed: false,
+                is_incomplete: false,
             }),
             durable,
             checkpoint: Mutex::new(()),
-            queued: AtomicBool::new(false),
+            is_checkpoint_queued: AtomicBool::new(false),
             flush,
         }))
     }
@@ -186,47 +186,47 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         self.group
     }
 
-    /// Reads; applying waits meanwhile, so hold it briefly.
-    pub fn read(&self) -> Result<RwLockReadGuard<'_, Inner<S>>, HalfChanged> {
+    /// Locks the rows for reading; applying waits meanwhile, so hold it briefly.
+    pub fn read(&self) -> Result<RwLockReadGuard<'_, Inner<S>>, IncompleteChange> {
         let inner = self.inner.read();
-        match inner.is_half_changed {
+        match inner.is_incomplete {
             false => Ok(inner),
-            true => Err(HalfChanged(self.group)),
+            true => Err(IncompleteChange(self.group)),
         }
     }
 
-    /// Begins a change, such as applying an entry. Call [`Changing::commit`] at its end, then
+    /// Locks the rows for a change, such as applying an entry. Call [`ChangeGuard::commit`] at its end, then
     /// [`GroupRows::checkpoint_if_due`].
-    pub fn change(&self) -> Result<Changing<'_, S>, HalfChanged> {
+    pub fn change(&self) -> Result<ChangeGuard<'_, S>, IncompleteChange> {
         let inner = self.inner.write();
-        match inner.is_half_changed {
-            false => Ok(Changing { inner, is_whole: false }),
-            true => Err(HalfChanged(self.group)),
+        match inner.is_incomplete {
+            false => Ok(ChangeGuard { inner, is_whole: false }),
+            true => Err(IncompleteChange(self.group)),
         }
     }
 
-    /// Returns what has been applied; of rows that are closed, what is durable.
-    pub fn applied(&self) -> Applied {
+    /// Returns the applied state; of closed rows, the durable one.
+    pub fn applied(&self) -> AppliedState {
         match self.read() {
             Ok(inner) => inner.applied.clone(),
-            Err(HalfChanged(_)) => self.durable(),
+            Err(IncompleteChange(_)) => self.durable(),
         }
     }
 
-    /// Returns up to where the rows are durable.
-    pub fn durable(&self) -> Applied {
+    /// Returns the applied state as of which the rows are durable.
+    pub fn durable(&self) -> AppliedState {
         self.durable.lock().clone()
     }
 
-    /// Makes durable what has been applied, in the background, and waits for that; applying goes on meanwhile.
-    pub fn checkpoint(self: &Arc<Self>) -> Result<(), Failed> {
+    /// Writes a checkpoint in the background, and waits for it; applying continues meanwhile.
+    pub fn checkpoint(self: &Arc<Self>) -> Result<(), MachineError> {
         let this = self.clone();
         let group = Some(self.group);
         self.background
             .run(group, "writing a checkpoint", move || this.write_checkpoint())
     }
 
-    fn write_checkpoint(&self) -> Result<(), Failed> {
+    fn write_checkpoint(&self) -> Result<(), MachineError> {
         let _one = self.checkpoint.lock();
         let mut inner = self.change()?;
         if inner.table.dirty_rows() == 0 && inner.applied == *self.durable.lock() {
@@ -248,7 +248,7 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         let written = self.engine.write(&mut frozen.changes());
         written.map_err(failed("writing a checkpoint"))?;
         self.engine.checkpoint().map_err(failed("syncing a checkpoint"))?;
-        self.inner.write().table.thaw();
+        self.inner.write().table.drop_frozen();
         if planted::is(Bug::DurableAheadOfFreeze) {
             applied = self.applied();
         }
@@ -256,9 +256,9 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         Ok(())
     }
 
-    /// Starts a checkpoint if enough was applied since the last one, and waits for it if far too much was. A failure
-    /// stops the node.
-    pub fn checkpoint_if_due(self: &Arc<Self>) -> Result<(), Failed> {
+    /// Starts a checkpoint if enough was applied since the last one, and waits for it beyond [`MEMORY_LEN_MAX`]. A
+    /// failure stops the node.
+    pub fn checkpoint_if_due(self: &Arc<Self>) -> Result<(), MachineError> {
         let (rows, len) = {
             let inner = self.read()?;
             (inner.table.dirty_rows(), inner.table.memory_len())
@@ -268,52 +268,54 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         }
         let stagger = self.background.stagger;
         let (rows_due, len_due) = (stagger.size(CHECKPOINT_ROWS), stagger.size(CHECKPOINT_LEN));
-        if (rows_due <= rows || len_due <= len) && !self.queued.swap(true, Ordering::AcqRel) {
+        if (rows_due <= rows || len_due <= len) && !self.is_checkpoint_queued.swap(true, Ordering::AcqRel) {
             let this = self.clone();
             self.background
                 .submit(Some(self.group), "writing a checkpoint", move || {
-                    this.queued.store(false, Ordering::Release);
+                    this.is_checkpoint_queued.store(false, Ordering::Release);
                     this.write_checkpoint()
                 });
         }
         Ok(())
     }
 
-    /// Gives out the number of a new install, which no row bears or has ever borne. It is used up even if nothing comes
-    /// of it.
-    pub fn next_install(&self) -> Result<u32, Failed> {
-        let doing = "counting installs";
+    /// Allocates the number of a new install, which no row has or ever had. It is used up even if the install fails.
+    pub fn allocate_install(&self) -> Result<u32, MachineError> {
+        let doing = "allocating an install number";
         let _one = self.checkpoint.lock();
         let current = self.read()?.install;
         let found = self.engine.get(&installs::key(self.group)).map_err(failed(doing))?;
-        let given_out = match found {
+        let highest_allocated = match found {
             None => 0,
             Some(value) => installs::decode(value).map_err(failed(doing))?,
         };
-        let highest = given_out.max(current);
+        let highest = highest_allocated.max(current);
         let next = highest.checked_add(1);
-        let next = next.ok_or_else(|| failed(doing)(InstallsUsedUp(self.group)))?;
-        let row = Change {
+        let next = next.ok_or_else(|| failed(doing)(InstallNumbersExhausted(self.group)))?;
+        let row = RowChange {
             key: installs::key(self.group),
             value: Some(installs::encode(next)),
         };
         self.engine
             .write(&mut std::iter::once(row))
-            .map_err(failed("counting an install"))?;
-        self.engine
-            .checkpoint()
-            .map_err(failed("syncing the count of installs"))?;
+            .map_err(failed("writing the install number"))?;
+        self.engine.checkpoint().map_err(failed("syncing the install number"))?;
         Ok(next)
     }
 
-    /// Returns a writer for rows that nobody reads yet: a snapshot's, under a new install. They go past memory.
-    pub fn filler(&self) -> Filler {
-        Filler::new(self.engine.clone())
+    /// Returns a writer for the rows of a new install, which nobody reads yet. It bypasses the memtables.
+    pub fn bulk_writer(&self) -> BulkWriter {
+        BulkWriter::new(self.engine.clone())
     }
 
-    /// Replaces everything, once a [`Filler`] has written the rows of `install`, and returns when that is durable. The
-    /// rows of other installs stay, for the machine to erase.
-    pub fn swap(self: &Arc<Self>, state: S, install: u32, applied: Applied) -> Result<(), Failed> {
+    /// Switches to `install`, once a [`BulkWriter`] has written its rows, and returns when that is durable. The rows of
+    /// other installs stay, for the machine to remove.
+    pub fn activate_install(
+        self: &Arc<Self>,
+        state: S,
+        install: u32,
+        applied: AppliedState,
+    ) -> Result<(), MachineError> {
         self.engine.checkpoint().map_err(failed("syncing a snapshot"))?;
         {
             let mut inner = self.change()?;
@@ -329,20 +331,20 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
 
 impl<S> Inner<S> {
     fn put_group_row(&mut self, group: GroupId) {
-        let row = row::Group {
+        let row = group_row::GroupRow {
             applied: self.applied.clone(),
             install: self.install,
         };
-        self.table.put(row::key(group), row::encode(&row));
+        self.table.put(group_row::key(group), group_row::encode(&row));
     }
 }
 
-/// Turns an error into the end of a machine.
-pub fn failed<E>(doing: &'static str) -> impl FnOnce(E) -> Failed
+/// Returns a function that wraps an error as the [`MachineError`] of an operation.
+pub fn failed<E>(doing: &'static str) -> impl FnOnce(E) -> MachineError
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    move |error| Failed {
+    move |error| MachineError {
         doing,
         source: Box::new(error),
     }

@@ -1,13 +1,12 @@
-//! The health of a node: the one way by which a part that cannot go on stops the node, and the one by which a part that
-//! can wait is retried.
+//! Health of a node: the one place where fatal failures stop the node, and where retries are counted.
 //!
 //! ```text
-//!   storage, groups, tasks, threads ── fail ──> Health ── failed ──> the node stops, with the first reason
-//!                                  └── retry ──> a log line, and a count by part, which a metric shows
+//!   storage, groups, tasks, threads ── fail ──> Health ── wait_for_failure ──> the node stops, with the first reason
+//!                                  └── retry ──> a log line, and a count per operation, which a metric shows
 //! ```
 //!
-//! A sync that failed says nothing about what reached the disk, and a second one may succeed without having written
-//! what the first one lost. So the first failure is final: storage refuses every later call, and the node stops.
+//! After a failed sync it is unknown what reached the disk, and a second one may succeed without having written what
+//! the first one lost. So the first failure is final: storage rejects every later call, and the node stops.
 //!
 //! # Invariants
 //!
@@ -24,37 +23,37 @@ use parking_lot::Mutex;
 use stead_types::GroupId;
 use tokio::sync::watch;
 
-use crate::machine::Failed;
+use crate::machine::MachineError;
 
-mod caught;
+mod catch_panic;
 
-pub use caught::{Caught, Panicked, caught, is_caught};
+pub use catch_panic::{CatchPanic, PanicError, catch_panic, is_catching_panics};
 
-/// Why a node can go on no longer.
+/// Failure that stops a node.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{} failed while {doing}", group.map_or_else(|| "the node".to_owned(), |group| format!("group {group}")))]
-pub struct Failure {
+pub struct NodeFailure {
     /// The group it happened in, if it was one.
     pub group: Option<GroupId>,
-    /// What it was doing.
+    /// The operation that failed.
     pub doing: &'static str,
-    /// Why it failed.
+    /// The cause.
     #[source]
     pub source: Arc<dyn Error + Send + Sync>,
-    /// The rows cannot be trusted: they are set aside when the node has ended.
+    /// The rows cannot be trusted: they are set aside when the node has stopped.
     pub rebuild: Option<Rebuild>,
 }
 
-/// Rows are to be brought back from the log and from other voters.
+/// Request to rebuild the rows from the log and from other voters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rebuild {
-    /// The group whose rows differ from those of other voters, and the entry that its new rows must reach by a snapshot:
-    /// what the own log holds up to there is not believed either.
-    pub reaching: Option<(GroupId, u64)>,
+    /// The group whose rows differ from those of other voters, and the entry that its rebuilt rows must reach by a
+    /// snapshot: the node's own log is not trusted up to there either.
+    pub target: Option<(GroupId, u64)>,
 }
 
-impl Failure {
-    /// The failure of a part that is no group's.
+impl NodeFailure {
+    /// Creates a failure that belongs to no group.
     pub fn of_node(doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             group: None,
@@ -64,7 +63,7 @@ impl Failure {
         }
     }
 
-    /// The failure of a group.
+    /// Creates a failure of a group.
     pub fn of_group(group: GroupId, doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             group: Some(group),
@@ -72,9 +71,9 @@ impl Failure {
         }
     }
 
-    /// Has the rows rebuilt once the node has ended.
+    /// Adds a request to rebuild the rows once the node has stopped.
     #[must_use]
-    pub fn rebuilding(self, rebuild: Rebuild) -> Self {
+    pub fn with_rebuild(self, rebuild: Rebuild) -> Self {
         Self {
             rebuild: Some(rebuild),
             ..self
@@ -82,26 +81,26 @@ impl Failure {
     }
 }
 
-/// The health of one node; clones share it.
+/// Health of one node; clones share it.
 #[derive(Clone)]
-pub struct Health(Arc<Shared>);
+pub struct Health(Arc<HealthState>);
 
-struct Shared {
-    first: watch::Sender<Option<Failure>>,
-    retries: Mutex<BTreeMap<&'static str, Retries>>,
+struct HealthState {
+    first: watch::Sender<Option<NodeFailure>>,
+    retries: Mutex<BTreeMap<&'static str, RetryCounts>>,
 }
 
-/// What one part had to do again.
+/// Retry counts of one operation.
 #[derive(Default)]
-struct Retries {
+struct RetryCounts {
     total: u64,
-    /// Since it last succeeded, by what it is a part of.
+    /// Consecutive failures since the last success, by group.
     in_a_row: BTreeMap<Option<GroupId>, u64>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(HealthState {
             first: watch::Sender::new(None),
             retries: Mutex::default(),
         }))
@@ -115,17 +114,17 @@ impl fmt::Debug for Health {
 }
 
 impl Health {
-    /// Stops the node. Returns the first failure, which may be an earlier one.
-    pub fn fail(&self, failure: Failure) -> Failure {
+    /// Records a failure, which stops the node. Returns the first failure, which may be an earlier one.
+    pub fn fail(&self, failure: NodeFailure) -> NodeFailure {
         self.0.first.send_if_modified(|first| {
             let is_first = first.is_none();
             if is_first {
                 let reason = reason(&*failure.source);
-                tracing::error!(%failure, %reason, "the node must stop");
+                tracing::error!(%failure, %reason, "node failed and stops");
                 *first = Some(failure.clone());
             } else {
                 let reason = reason(&*failure.source);
-                tracing::warn!(%failure, %reason, "failed too, after the node was to stop");
+                tracing::warn!(%failure, %reason, "further failure after the node failed");
             }
             is_first
         });
@@ -133,12 +132,12 @@ impl Health {
     }
 
     /// Returns the first failure, if there was one.
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self) -> Option<NodeFailure> {
         self.0.first.borrow().clone()
     }
 
     /// Waits for the first failure.
-    pub async fn failed(&self) -> Failure {
+    pub async fn wait_for_failure(&self) -> NodeFailure {
         let mut first = self.0.first.subscribe();
         let failure = first
             .wait_for(Option::is_some)
@@ -152,33 +151,33 @@ impl Health {
         }
     }
 
-    /// Refuses if the node has failed.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// Returns the first failure as an error, if the node has failed.
+    pub fn check(&self) -> Result<(), NodeFailure> {
         self.failure().map_or(Ok(()), Err)
     }
 
-    /// Does something; a panic of it stops the node and is an error like any other.
+    /// Runs a closure; a panic of it stops the node and is returned as an error.
     pub fn guard<T>(
         &self,
         group: Option<GroupId>,
         doing: &'static str,
-        work: impl FnOnce() -> Result<T, Failed>,
-    ) -> Result<T, Failed> {
-        caught(work).unwrap_or_else(|panicked| {
+        work: impl FnOnce() -> Result<T, MachineError>,
+    ) -> Result<T, MachineError> {
+        catch_panic(work).unwrap_or_else(|panicked| {
             let source = Arc::new(panicked.clone());
-            self.fail(Failure {
+            self.fail(NodeFailure {
                 group,
                 doing,
                 source,
                 rebuild: None,
             });
             let source = Box::new(panicked);
-            Err(Failed { doing, source })
+            Err(MachineError { doing, source })
         })
     }
 
-    /// Tells that a part did not come about and will be tried again: counted, and told at the first time, and each time
-    /// that twice as many have failed in a row.
+    /// Records that an operation failed and will be retried. It is counted, and logged at the first failure in a row
+    /// and each time that their number has doubled.
     pub fn retry(&self, group: Option<GroupId>, part: &'static str, error: &(dyn Error + 'static)) {
         let in_a_row = {
             let mut retries = self.0.retries.lock();
@@ -190,11 +189,11 @@ impl Health {
         };
         if in_a_row.is_power_of_two() {
             let group = group.map(|group| group.to_string());
-            tracing::warn!(part, group, failures = in_a_row, error = %reason(error), "failed and is tried again");
+            tracing::warn!(part, group, failures = in_a_row, error = %reason(error), "operation failed and is retried");
         }
     }
 
-    /// Tells that a part has come about.
+    /// Records that an operation succeeded.
     pub fn succeeded(&self, group: Option<GroupId>, part: &'static str) {
         let failures = {
             let mut retries = self.0.retries.lock();
@@ -204,25 +203,25 @@ impl Health {
         };
         if let Some(failures) = failures {
             let group = group.map(|group| group.to_string());
-            tracing::info!(part, group, failures, "succeeded again");
+            tracing::info!(part, group, failures, "operation succeeded after retries");
         }
     }
 
-    /// Returns how often each part was retried since the node started.
+    /// Returns the number of retries of each operation since the node started.
     pub fn retries(&self) -> Vec<(&'static str, u64)> {
         let retries = self.0.retries.lock();
         retries.iter().map(|(part, retries)| (*part, retries.total)).collect()
     }
 }
 
-/// An error with what it came from, in one line.
+/// Returns an error with its causes, in one line.
 fn reason(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
+impl From<NodeFailure> for io::Error {
+    fn from(failure: NodeFailure) -> Self {
         let source: &(dyn Error + 'static) = &*failure.source;
         let kind = source
             .downcast_ref::<io::Error>()
@@ -238,38 +237,38 @@ mod tests {
     const GROUP: GroupId = GroupId::new(3);
 
     #[tokio::test]
-    async fn first_failure_is_final_and_everybody_hears_of_it() {
+    async fn first_failure_is_final_and_reported_to_all() {
         // Invariant 1.
         let health = Health::default();
         health.check().unwrap();
         let before = health.clone();
-        let heard = tokio::spawn(async move { before.failed().await.doing });
-        health.fail(Failure::of_node("first", io::Error::other("x")));
-        let second = health.fail(Failure::of_group(GROUP, "second", "y"));
+        let heard = tokio::spawn(async move { before.wait_for_failure().await.doing });
+        health.fail(NodeFailure::of_node("first", io::Error::other("x")));
+        let second = health.fail(NodeFailure::of_group(GROUP, "second", "y"));
         assert_eq!(second.to_string(), "the node failed while first");
         assert_eq!(heard.await.unwrap(), "first");
-        assert_eq!(health.failed().await.doing, "first");
+        assert_eq!(health.wait_for_failure().await.doing, "first");
         let refused = io::Error::from(health.check().unwrap_err());
         assert_eq!(refused.kind(), io::ErrorKind::Other);
     }
 
     #[test]
-    fn panic_stops_the_node_with_its_message() {
+    fn guarded_panic_stops_the_node_with_its_message() {
         // Invariant 2.
         let health = Health::default();
-        let done: Result<(), Failed> = health.guard(Some(GROUP), "counting", || panic!("at {}", 7));
+        let done: Result<(), MachineError> = health.guard(Some(GROUP), "counting", || panic!("at {}", 7));
         assert_eq!(done.unwrap_err().source.to_string(), "panic: at 7");
         let failure = health.failure().unwrap();
         assert_eq!(failure.to_string(), "group g3 failed while counting");
         assert_eq!(failure.source.to_string(), "panic: at 7");
         let health = Health::default();
-        let done: Result<(), Failed> = health.guard(None, "counting", || panic!("no number"));
+        let done: Result<(), MachineError> = health.guard(None, "counting", || panic!("no number"));
         assert_eq!(done.unwrap_err().source.to_string(), "panic: no number");
         assert_eq!(health.guard(None, "counting", || Ok(7)).unwrap(), 7);
     }
 
     #[test]
-    fn retries_are_counted_by_part() {
+    fn retries_are_counted_per_operation() {
         let health = Health::default();
         for _ in 0..3 {
             health.retry(None, "sending", &io::Error::other("away"));

@@ -1,4 +1,4 @@
-//! What every implementation of the log must do; the tests cite the invariants of [`super`].
+//! Conformance tests for implementations of the log; they cite the invariants of [`super`].
 
 use std::io;
 use std::sync::Arc;
@@ -8,27 +8,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use stead_types::GroupId;
 
-use super::{Done, GroupLog, LogStore, Purged, Record, State};
+use super::{GroupLog, GroupLogState, LogRecord, LogStore, PurgePoint, SyncCallback};
 
 const GROUP: GroupId = GroupId::new(1);
 const OTHER: GroupId = GroupId::DIRECTORY;
 
-/// Longest wait for a callback.
+/// Timeout for a callback.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(super) fn record(index: u64, text: &str) -> Record {
+pub(super) fn record(index: u64, text: &str) -> LogRecord {
     let bytes = Bytes::from(format!("{text}{index}"));
-    Record { index, bytes }
+    LogRecord { index, bytes }
 }
 
-/// Makes a call and waits until it is durable or has failed.
-pub(super) fn wait(call: impl FnOnce(Done)) -> io::Result<()> {
+/// Runs a call and waits until it is durable or has failed.
+pub(super) fn wait(call: impl FnOnce(SyncCallback)) -> io::Result<()> {
     let (sender, receiver) = mpsc::channel();
     call(Box::new(move |done| sender.send(done).unwrap()));
     receiver.recv_timeout(DEADLINE).expect("called back in time")
 }
 
-fn records(range: std::ops::Range<u64>, text: &str) -> Vec<Record> {
+fn records(range: std::ops::Range<u64>, text: &str) -> Vec<LogRecord> {
     range.map(|index| record(index, text)).collect()
 }
 
@@ -49,7 +49,7 @@ pub(super) fn check(open: &mut dyn FnMut() -> Arc<dyn LogStore>) {
 
 fn appends_are_read_and_survive(open: &mut dyn FnMut() -> Arc<dyn LogStore>) {
     let log = open().group(GROUP);
-    assert_eq!(log.state().unwrap(), State::default());
+    assert_eq!(log.state().unwrap(), GroupLogState::default());
     assert_eq!(log.read(0..10, 100).unwrap(), []);
     let (sender, receiver) = mpsc::channel();
     log.append(records(0..5, "a"), Box::new(move |done| sender.send(done).unwrap()));
@@ -113,7 +113,7 @@ fn purge_leaves_the_rest_and_may_pass_the_end(open: &mut dyn FnMut() -> Arc<dyn 
     drop(log);
     let log = open().group(GROUP);
     let meta = Bytes::from("id4");
-    assert_eq!(log.state().unwrap().purged, Some(Purged { index: 4, meta }));
+    assert_eq!(log.state().unwrap().purged, Some(PurgePoint { index: 4, meta }));
     assert_eq!(log.read(0..20, 1000).unwrap(), records(5..11, "c"));
     log.purge(99, Bytes::from("id99")).unwrap();
     let state = log.state().unwrap();
@@ -145,16 +145,16 @@ fn votes_and_commits_survive(open: &mut dyn FnMut() -> Arc<dyn LogStore>) {
 fn groups_are_apart_and_can_be_erased(open: &mut dyn FnMut() -> Arc<dyn LogStore>) {
     let logs = open();
     let other = logs.group(OTHER);
-    assert_eq!(other.state().unwrap(), State::default());
+    assert_eq!(other.state().unwrap(), GroupLogState::default());
     append(&other, 0..2, "o");
     assert_eq!(logs.groups(), [OTHER, GROUP]);
     wait(|done| logs.erase(GROUP, done)).unwrap();
-    assert_eq!(logs.group(GROUP).state().unwrap(), State::default());
+    assert_eq!(logs.group(GROUP).state().unwrap(), GroupLogState::default());
     drop(other);
     drop(logs);
     let logs = open();
     assert_eq!(logs.groups(), [OTHER]);
-    assert_eq!(logs.group(GROUP).state().unwrap(), State::default());
+    assert_eq!(logs.group(GROUP).state().unwrap(), GroupLogState::default());
     append(&logs.group(GROUP), 7..9, "f");
     assert_eq!(logs.group(GROUP).read(0..10, 1000).unwrap(), records(7..9, "f"));
     assert_eq!(logs.group(OTHER).read(0..10, 1000).unwrap(), records(0..2, "o"));

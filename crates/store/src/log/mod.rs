@@ -1,6 +1,6 @@
-//! The Raft log of all groups of a node: what Raft must find again after power was lost.
+//! Raft log of all groups of a node: the write-ahead log that Raft recovers from after a power loss.
 //!
-//! Records, votes and the rest are opaque bytes here. One order and one stream of syncs hold for all groups together:
+//! Records, votes and the rest are opaque bytes here. All groups share one order and one stream of syncs:
 //!
 //! ```text
 //!   group 1 ── append, save_vote ──┐
@@ -12,12 +12,12 @@
 //!
 //! 1. A `done` callback is called exactly once, and with `Ok` only when its call and all calls before it, of every
 //!    group, are durable.
-//! 2. What a call did is read by the next [`GroupLog::read`] and [`GroupLog::state`], durable or not.
-//! 3. After power was lost, a log is what it was after some call, at or after the last one whose `done` was `Ok`.
-//! 4. Indexes have no holes: the first record is one above what was purged.
+//! 2. The effect of a call is visible to the next [`GroupLog::read`] and [`GroupLog::state`], durable or not.
+//! 3. After a power loss, a log is as it was after some call, at or after the last one whose `done` was `Ok`.
+//! 4. Indexes have no holes: the first record is one above the purged ones.
 //! 5. After a failed sync every later call fails, until the log is opened again.
 //!
-//! The caller bounds what waits for a sync (its proposals in flight); [`raft_engine`] makes it wait beyond
+//! The caller bounds the writes that wait for a sync (its proposals in flight); [`raft_engine`] blocks it beyond
 //! [`raft_engine::QUEUE_LEN_MAX`].
 
 use std::io;
@@ -31,47 +31,47 @@ use crate::health::Health;
 
 #[cfg(test)]
 mod conformance;
-mod group_state;
 pub mod memory;
+mod operation;
 pub mod raft_engine;
 
-/// Told when a call is durable, or why it never will be. Runs on the writer's thread: it must not block.
-pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+/// Callback that is called when a write is durable or has failed. It runs on the writer's thread and must not block.
+pub type SyncCallback = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// One entry of a group's log.
+/// Record of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its position. Indexes start at zero.
+pub struct LogRecord {
+    /// Its log index, from zero.
     pub index: u64,
-    /// What Raft wrote, opaque here.
+    /// Raft's entry, opaque here.
     pub bytes: Bytes,
 }
 
-/// What was purged last.
+/// Position up to which a log is purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purged {
-    /// The last index that is gone.
+pub struct PurgePoint {
+    /// The last purged index.
     pub index: u64,
-    /// What Raft remembers of it (its id), opaque here.
+    /// Raft's id of that entry, opaque here.
     pub meta: Bytes,
 }
 
-/// What a group's log holds.
+/// State of a group's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// Index of the first record that is there.
+pub struct GroupLogState {
+    /// Index of the first record.
     pub first: Option<u64>,
-    /// The last record that is there.
-    pub last: Option<Record>,
-    /// What was purged last.
-    pub purged: Option<Purged>,
+    /// The last record.
+    pub last: Option<LogRecord>,
+    /// Position up to which the log is purged.
+    pub purged: Option<PurgePoint>,
     /// The vote saved last.
     pub vote: Option<Bytes>,
     /// The committed position saved last; after a crash it may be an older one.
     pub committed: Option<Bytes>,
 }
 
-/// The logs of all groups of a node.
+/// Logs of all groups of a node.
 pub trait LogStore: Send + Sync {
     /// Returns the log of a group, empty if it was never written. All handles of a group are the same log.
     fn group(&self, group: GroupId) -> Arc<dyn GroupLog>;
@@ -79,42 +79,41 @@ pub trait LogStore: Send + Sync {
     /// Returns the groups that have a log.
     fn groups(&self) -> Vec<GroupId>;
 
-    /// Forgets all of a group, its vote too. Only for a group that will never again have this node as a member.
-    fn erase(&self, group: GroupId, done: Done);
+    /// Erases the log of a group, its vote too. Only for a group of which this node will never be a member again.
+    fn erase(&self, group: GroupId, done: SyncCallback);
 
-    /// Returns the groups whose old records keep files alive: they should take a snapshot and purge.
-    fn holding_back(&self) -> Vec<GroupId>;
+    /// Returns the groups whose old records keep files from being removed: they should write a checkpoint and purge.
+    fn purge_blockers(&self) -> Vec<GroupId>;
 
-    /// Tells whether somebody holds the log of a group.
+    /// Tells whether a handle of a group's log exists.
     fn is_in_use(&self) -> bool;
 
     /// Returns the health of the node whose log this is.
     fn health(&self) -> &Health;
 }
 
-/// The log of one group. No call waits for the disk, except at the bound of the queue.
+/// Log of one group. No call waits for the disk, except at the bound of the queue.
 pub trait GroupLog: Send + Sync {
-    /// Returns what the log holds.
-    fn state(&self) -> io::Result<State>;
+    /// Returns the state of the log.
+    fn state(&self) -> io::Result<GroupLogState>;
 
-    /// Appends records: consecutive, the first one above the last that is there (or above what was purged).
-    fn append(&self, records: Vec<Record>, done: Done);
+    /// Appends consecutive records, the first one above the last record (or above the purged ones).
+    fn append(&self, records: Vec<LogRecord>, done: SyncCallback);
 
-    /// Drops the records above `last`, or all of them. Durable with the next sync.
+    /// Removes the records above `last`, or all of them. Durable with the next sync.
     fn truncate_after(&self, last: Option<u64>) -> io::Result<()>;
 
-    /// Drops the records up to and with `upto`, which may lie above the last record (then the log goes on behind it).
-    /// Never syncs: after a crash, purged records may be back. An
-    /// `upto` below an earlier one changes nothing.
+    /// Removes the records up to and including `upto`, which may be above the last record (then the log continues after
+    /// it). Never syncs: after a crash, purged records may be back. An `upto` below an earlier one changes nothing.
     fn purge(&self, upto: u64, meta: Bytes) -> io::Result<()>;
 
     /// Saves Raft's vote.
-    fn save_vote(&self, vote: Bytes, done: Done);
+    fn save_vote(&self, vote: Bytes, done: SyncCallback);
 
-    /// Saves how far the log is committed. Never syncs: after a crash, an older position may be back.
+    /// Saves the committed position. Never syncs: after a crash, an older position may be back.
     fn save_committed(&self, committed: Bytes) -> io::Result<()>;
 
-    /// Returns the records of a range that are there, in order, from the first on: at most `max_bytes` of them, but at
-    /// least one if there is one. Without a bound (`usize::MAX`), all of them.
-    fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Record>>;
+    /// Returns the existing records of a range in order, at most `max_bytes` of them, but at least one if there is one.
+    /// Without a bound (`usize::MAX`), all of them.
+    fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<LogRecord>>;
 }

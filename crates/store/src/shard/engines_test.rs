@@ -1,43 +1,43 @@
-//! One log on all three engines: the same answers and the same state, across restarts, snapshots and compaction.
+//! One log on all three engines: equal results and equal state, across restarts, snapshots and compaction.
 
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use stead_state::{
-    codec::frame,
-    shard::{Answer, command::Floor},
+    codec::encode_entry,
+    shard::{ApplyResult, command::RetentionFloor},
 };
 use stead_types::GroupId;
 use tempfile::TempDir;
 
 use super::{
     ShardMachine,
-    commands::{Said, said},
+    commands_fixture::{RandomCommand, random_command},
     shard_test::{State, create, tenant},
 };
 use crate::{
     background::Background,
     engine::{Engine, fjall, memory::Disk, sled},
-    machine::{Committed, Machine, Payload},
+    machine::{CommittedEntry, Machine, Payload},
 };
 
 const GROUP: GroupId = GroupId::new(1);
 
 #[derive(Clone, Debug)]
 enum Step {
-    Say(Said),
+    Propose(RandomCommand),
     Floor,
     Checkpoint,
-    /// Closes and opens; the log is applied again from where the rows stand.
+    /// Closes and opens; the log is applied again from the last checkpoint.
     Restart,
-    /// All three take in the snapshot of one of them.
+    /// All three install the snapshot of one of them.
     Snapshot(usize),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        40 => said().prop_map(Step::Say),
+        40 => random_command().prop_map(Step::Propose),
         2 => Just(Step::Floor),
         2 => Just(Step::Checkpoint),
         1 => Just(Step::Restart),
@@ -45,20 +45,20 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Where the rows of one machine are kept.
-enum Place {
+/// Storage of one machine's rows.
+enum EngineStorage {
     Fjall(TempDir),
     Sled(TempDir),
     Memory(Disk),
 }
 
 struct Node {
-    place: Place,
-    /// Gone while it is restarted: an engine is opened once at a time.
+    storage: EngineStorage,
+    /// `None` while it restarts: an engine is opened once at a time.
     machine: Option<ShardMachine>,
 }
 
-impl Place {
+impl EngineStorage {
     fn open(&self) -> ShardMachine {
         let of = |opened: fn(&Path) -> std::io::Result<Arc<dyn Engine>>, dir: &TempDir| opened(dir.path()).unwrap();
         let engine = match self {
@@ -71,18 +71,18 @@ impl Place {
 }
 
 impl Node {
-    fn new(place: Place) -> Self {
-        let machine = Some(place.open());
-        Self { place, machine }
+    fn new(storage: EngineStorage) -> Self {
+        let machine = Some(storage.open());
+        Self { storage, machine }
     }
 
     fn machine(&self) -> &ShardMachine {
         self.machine.as_ref().unwrap()
     }
 
-    fn restart(&mut self, log: &[Committed]) {
+    fn restart(&mut self, log: &[CommittedEntry]) {
         self.machine = None;
-        self.machine = Some(self.place.open());
+        self.machine = Some(self.storage.open());
         let applied = self.machine().applied().index;
         let rest = log.iter().filter(|entry| entry.index > applied).cloned().collect();
         self.machine().apply(rest).unwrap();
@@ -91,25 +91,29 @@ impl Node {
 
 struct World {
     nodes: [Node; 3],
-    log: Vec<Committed>,
+    log: Vec<CommittedEntry>,
 }
 
 impl World {
     fn new() -> Self {
         let dir = || tempfile::tempdir().unwrap();
-        let places = [Place::Fjall(dir()), Place::Sled(dir()), Place::Memory(Disk::default())];
+        let storages = [
+            EngineStorage::Fjall(dir()),
+            EngineStorage::Sled(dir()),
+            EngineStorage::Memory(Disk::default()),
+        ];
         Self {
-            nodes: places.map(Node::new),
+            nodes: storages.map(Node::new),
             log: Vec::new(),
         }
     }
 
     fn propose(&mut self, command: Bytes) {
         let index = self.log.len() as u64 + 1;
-        let entry = Committed {
+        let entry = CommittedEntry {
             index,
             log_id: Bytes::copy_from_slice(&index.to_be_bytes()),
-            payload: Payload::Commands(frame(1_000 + 3 * index, &[command])),
+            payload: Payload::Commands(encode_entry(1_000 + 3 * index, &[command])),
         };
         self.log.push(entry.clone());
         let answers = self.nodes.each_ref().map(|node| {
@@ -117,7 +121,7 @@ impl World {
             let answers = answers
                 .into_iter()
                 .flatten()
-                .map(|answer| *answer.downcast::<Answer>().unwrap());
+                .map(|answer| *answer.downcast::<ApplyResult>().unwrap());
             answers.collect::<Vec<_>>()
         });
         assert!(answers.iter().all(|other| *other == answers[0]), "{answers:?}");
@@ -125,10 +129,10 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Say(said) => self.propose(said.encode(tenant(1))),
+            Step::Propose(command) => self.propose(command.encode(tenant(1))),
             Step::Floor => {
                 let index = self.log.len() as u64;
-                self.propose(Floor { index, tenants: vec![] }.encode());
+                self.propose(RetentionFloor { index, tenants: vec![] }.encode());
             }
             Step::Checkpoint => self.nodes.iter().for_each(|node| node.machine().checkpoint().unwrap()),
             Step::Restart => {
@@ -158,7 +162,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn three_engines_come_to_the_same(steps in prop::collection::vec(steps(), 1..120)) {
+    fn three_engines_reach_equal_state(steps in prop::collection::vec(steps(), 1..120)) {
         let mut world = World::new();
         world.propose(create(1));
         for step in steps {

@@ -1,11 +1,11 @@
-//! Taking a snapshot in: new rows beside the old ones, a durable checkpoint, the swap, a checkpoint again.
+//! Install of a snapshot: new rows beside the old ones, a durable checkpoint, the switch, a checkpoint again.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use stead_state::{
     codec::Malformed,
-    rows::{COPY_LEN, Order, PLACE_LEN, Place, Rows, change, current, kind, tenant},
+    rows::{COPY_PREFIX_LEN, GROUP_PREFIX_LEN, GroupPrefix, Order, Rows, change, current, kind, tenant},
     shard::current_after,
 };
 use stead_types::{
@@ -13,109 +13,109 @@ use stead_types::{
     planted::{self, Bug},
 };
 
-use super::{ShardMachine, machine::Held};
+use super::{ShardMachine, machine::MachineState};
 use crate::{
     chunks::decode,
-    group_rows::{Filler, failed},
-    machine::{Failed, Snapshot},
+    group_rows::{BulkWriter, failed},
+    machine::{MachineError, Snapshot},
     table::Table,
 };
 
 const DOING: &str = "installing a snapshot";
-/// Rows that are read at a time while others are written.
+/// Rows that are read at a time while expiry rows are written.
 const EXPIRY_ROWS: usize = 10_000;
 
-/// Replaces a machine's state.
-pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), Failed> {
-    // Maintenance removes rows of other installs: it waits until these are the group's own.
+/// Installs a snapshot in place of a machine's state.
+pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), MachineError> {
+    // Maintenance removes rows of other installs: it waits until this install is the current one.
     let _pin;
     {
         let _nobody_removes = machine.rows.read()?;
         _pin = (!planted::is(Bug::InstallUnpinned)).then(|| machine.pin.clone());
     }
-    let place = Place {
+    let prefix = GroupPrefix {
         group: machine.group,
-        install: machine.rows.next_install()?,
+        install: machine.rows.allocate_install()?,
     };
-    let mut rows = Installed {
-        filler: machine.rows.filler(),
-        place,
+    let mut rows = InstallWriter {
+        bulk_writer: machine.rows.bulk_writer(),
+        prefix,
         swept: BTreeMap::new(),
     };
     for row in decode(snapshot.chunks) {
         let (key, value) = row?;
         rows.put(&key, value)?;
     }
-    rows.filler.finish()?;
+    rows.bulk_writer.finish()?;
     let table = Table::new(machine.engine.clone());
-    put_expiry(machine.rows.filler(), &table, place)?;
-    let held = Held::open(place, &table).map_err(failed(DOING))?;
-    machine.rows.swap(held, place.install, snapshot.applied)
+    put_expiry(machine.rows.bulk_writer(), &table, prefix)?;
+    let state = MachineState::open(prefix, &table).map_err(failed(DOING))?;
+    machine.rows.activate_install(state, prefix.install, snapshot.applied)
 }
 
-/// Writes when keys expire, as of their current versions: those that were replaced expire no more.
-fn put_expiry(mut filler: Filler, table: &Table, place: Place) -> Result<(), Failed> {
-    let Range { mut start, end } = place.range(kind::CURRENT);
+/// Writes the expiry rows of the current versions: replaced versions do not expire.
+fn put_expiry(mut bulk_writer: BulkWriter, table: &Table, prefix: GroupPrefix) -> Result<(), MachineError> {
+    let Range { mut start, end } = prefix.range(kind::CURRENT);
     loop {
         let rows = table.range(&start..&end, Order::Ascending).take(EXPIRY_ROWS);
         let rows = rows.collect::<Result<Vec<_>, _>>().map_err(failed(DOING))?;
         let Some((last, _)) = rows.last() else {
-            return filler.finish();
+            return bulk_writer.finish();
         };
         start = [last.as_ref(), &[0]].concat().into();
         for (key, value) in rows {
             let current = current::decode(value).map_err(failed(DOING))?;
             if let Some(expires) = current.live.and_then(|live| live.expires) {
-                let (copy, of) = (&key[PLACE_LEN..COPY_LEN], &key[COPY_LEN..]);
+                let (copy, of) = (&key[GROUP_PREFIX_LEN..COPY_PREFIX_LEN], &key[COPY_PREFIX_LEN..]);
                 let row = [copy, &expires.0.to_be_bytes(), of].concat();
-                filler.put(place.key(kind::EXPIRY, row.len()).raw(&row).finish(), Bytes::new())?;
+                bulk_writer.put(prefix.key(kind::EXPIRY, row.len()).raw(&row).finish(), Bytes::new())?;
             }
         }
     }
 }
 
-/// The rows of a snapshot under a new place.
-struct Installed {
-    filler: Filler,
-    place: Place,
-    /// Of each copy, what its key has behind the place: up to where deletes are no current versions. Records come first.
+/// Writer of a snapshot's rows under a new install number.
+struct InstallWriter {
+    bulk_writer: BulkWriter,
+    prefix: GroupPrefix,
+    /// For each copy, by the rest of its key: the sequence up to which tombstones are swept. Records come first.
     swept: BTreeMap<Bytes, Sequence>,
 }
 
-impl Installed {
-    /// Writes a row; a change also becomes the current version of its key, until a later one does.
-    fn put(&mut self, key: &[u8], value: Bytes) -> Result<(), Failed> {
+impl InstallWriter {
+    /// Writes a row; a change also becomes the current version of its key, until a later one replaces it.
+    fn put(&mut self, key: &[u8], value: Bytes) -> Result<(), MachineError> {
         let malformed = || failed(DOING)(Malformed { what: "snapshot row" });
         let (kind, rest) = key.split_first().ok_or_else(malformed)?;
-        let key = self.place.key(*kind, rest.len()).raw(rest).finish();
+        let key = self.prefix.key(*kind, rest.len()).raw(rest).finish();
         match *kind {
             kind::CLIENT | kind::STREAM | kind::FEED | kind::FEED_FLOOR => {}
             kind::TENANT => self.note_swept(key.clone(), value.clone()).map_err(failed(DOING))?,
             kind::CHANGE => self.put_current(&key, value.clone())?,
             _ => return Err(malformed()),
         }
-        self.filler.put(key, value)
+        self.bulk_writer.put(key, value)
     }
 
     fn note_swept(&mut self, key: Bytes, value: Bytes) -> Result<(), Malformed> {
         let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);
         for state in record.copies() {
-            let copy = self.place.copy(number, state.number).key(kind::CHANGE, 0).finish();
-            self.swept.insert(copy.slice(PLACE_LEN..), state.swept);
+            let copy = self.prefix.copy(number, state.number).key(kind::CHANGE, 0).finish();
+            self.swept.insert(copy.slice(GROUP_PREFIX_LEN..), state.swept);
         }
         Ok(())
     }
 
-    fn put_current(&mut self, key: &Bytes, value: Bytes) -> Result<(), Failed> {
+    fn put_current(&mut self, key: &Bytes, value: Bytes) -> Result<(), MachineError> {
         let (sequence, effect) = change::parse_key(key.clone()).map_err(failed(DOING))?;
         let change = change::decode(sequence, effect, value).map_err(failed(DOING))?;
-        let copy = key.slice(PLACE_LEN..COPY_LEN);
-        let mut row = self.place.key(kind::CURRENT, copy.len() + change.key.len());
+        let copy = key.slice(GROUP_PREFIX_LEN..COPY_PREFIX_LEN);
+        let mut row = self.prefix.key(kind::CURRENT, copy.len() + change.key.len());
         let row = row.raw(&copy).raw(&change.key).finish();
         let is_swept = self.swept.get(&copy).is_some_and(|swept| sequence <= *swept);
         if change.value.is_none() && is_swept {
-            return self.filler.remove(row);
+            return self.bulk_writer.remove(row);
         }
-        self.filler.put(row, current::encode(&current_after(&change)))
+        self.bulk_writer.put(row, current::encode(&current_after(&change)))
     }
 }

@@ -1,74 +1,74 @@
-//! Applying, reading and checkpoints.
+//! Shard machine: applying, reading and checkpoints.
 
 use std::sync::Arc;
 
 use stead_state::{
     codec::Entry,
-    rows::{Place, Unreadable},
-    shard::{Answer, Shard},
+    rows::{GroupPrefix, Unreadable},
+    shard::{ApplyResult, Shard},
 };
 use stead_types::GroupId;
 
-use super::{View, cuts::Cuts, snapshot, sweep::Stale};
+use super::{ReadView, snapshot, snapshot_cuts::SnapshotCuts, stale_installs::StaleInstalls};
 use crate::{
     background::Background,
-    digests::{Digests, StateDigest},
+    digests::{DigestHistory, StateDigest},
     engine::Engine,
-    group_rows::{GroupRows, HalfChanged, Inner, failed},
-    machine::{self, Applied, Committed, Failed, Machine, Payload, Snapshot},
+    group_rows::{GroupRows, IncompleteChange, Inner, failed},
+    machine::{self, AppliedState, CommittedEntry, Machine, MachineError, Payload, Snapshot},
     table::Table,
 };
 
-/// Rows that maintenance looks at for each command that was applied: more than one write leaves behind, so that what is
-/// to be removed does not pile up.
+/// Rows that maintenance visits for each applied command: more than one write leaves behind, so that garbage does not
+/// accumulate.
 const MAINTENANCE_ROWS_PER_COMMAND: usize = 4;
-/// Rows that one step of maintenance looks at, so that readers do not wait long.
+/// Rows that one step of maintenance visits, so that readers do not wait long.
 const MAINTENANCE_STEP_ROWS: usize = 1024;
-/// Steps of maintenance before a checkpoint.
+/// Most steps of maintenance before a checkpoint.
 const MAINTENANCE_STEPS_MAX: usize = 16;
 
-/// The state that a group's lock guards beside its rows.
-pub(super) struct Held {
+/// State of a shard machine that the group's lock guards beside the rows.
+pub(super) struct MachineState {
     pub(super) shard: Shard,
-    pub(super) stale: Stale,
-    pub(super) cuts: Cuts,
-    digests: Digests,
+    pub(super) stale_installs: StaleInstalls,
+    pub(super) cuts: SnapshotCuts,
+    digests: DigestHistory,
 }
 
-impl Held {
-    /// Returns what is held of the rows of a place.
-    pub(super) fn open(place: Place, table: &Table) -> Result<Self, Unreadable> {
+impl MachineState {
+    /// Loads the state from the rows of an install.
+    pub(super) fn open(prefix: GroupPrefix, table: &Table) -> Result<Self, Unreadable> {
         Ok(Self {
-            shard: Shard::open(place, table)?,
-            stale: Stale::default(),
-            cuts: Cuts::default(),
-            digests: Digests::default(),
+            shard: Shard::open(prefix, table)?,
+            stale_installs: StaleInstalls::default(),
+            cuts: SnapshotCuts::default(),
+            digests: DigestHistory::default(),
         })
     }
 
-    /// Writes what has changed; snapshots being read keep what is overwritten.
+    /// Writes changed memory to rows; preimages are saved for open snapshots.
     pub(super) fn flush(&mut self, table: &mut Table) {
-        self.shard.flush(&mut self.cuts.keeping(table));
+        self.shard.flush(&mut self.cuts.copy_on_write(table));
     }
 }
 
-/// The machine of a data group.
+/// State machine of a data group.
 pub struct ShardMachine {
-    pub(super) rows: Arc<GroupRows<Held>>,
+    pub(super) rows: Arc<GroupRows<MachineState>>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) group: GroupId,
-    /// Each snapshot being read or taken in holds one more.
+    /// Pins maintenance: each open snapshot and running install holds a reference.
     pub(super) pin: Arc<()>,
 }
 
 impl ShardMachine {
     /// Opens a group's machine at its last checkpoint.
-    pub fn open(engine: Arc<dyn Engine>, background: Arc<Background>, group: GroupId) -> Result<Self, Failed> {
+    pub fn open(engine: Arc<dyn Engine>, background: Arc<Background>, group: GroupId) -> Result<Self, MachineError> {
         let load = |table: &Table, install| {
-            Held::open(Place { group, install }, table).map_err(failed("reading a group's tenants"))
+            MachineState::open(GroupPrefix { group, install }, table).map_err(failed("reading a group's tenants"))
         };
         Ok(Self {
-            rows: GroupRows::open_flushing(engine.clone(), background, group, load, Held::flush)?,
+            rows: GroupRows::open_with_flush(engine.clone(), background, group, load, MachineState::flush)?,
             engine,
             group,
             pin: Arc::new(()),
@@ -80,28 +80,28 @@ impl ShardMachine {
         self.group
     }
 
-    /// Reads; applying waits meanwhile. Nothing inside may read this machine again: a writer that waits between the two
-    /// lets the second one wait for it, and waits for the first one itself. Debug builds panic there.
+    /// Reads the machine; applying waits meanwhile. The closure must not read this machine again: with a writer waiting
+    /// in between, both would deadlock. Debug builds panic there.
     ///
     /// # Errors
     ///
-    /// After an entry failed half way: nothing is read any more, and the node must stop.
-    pub fn read<T>(&self, read: impl FnOnce(View<'_>) -> T) -> Result<T, HalfChanged> {
+    /// After an incomplete change: nothing is read any more, and the node must stop.
+    pub fn read<T>(&self, read: impl FnOnce(ReadView<'_>) -> T) -> Result<T, IncompleteChange> {
         #[cfg(debug_assertions)]
-        let _once = super::once::Once::new(std::ptr::from_ref(self).addr());
+        let _check = super::reentrancy_check::ReentrancyCheck::new(std::ptr::from_ref(self).addr());
         let inner = self.rows.read()?;
-        Ok(read(View {
+        Ok(read(ReadView {
             shard: &inner.state.shard,
             rows: &inner.table,
             applied: inner.applied.index,
         }))
     }
 
-    /// Removes some of what nothing reads any more, and tells whether there is more.
-    pub fn maintain(&self) -> Result<bool, Failed> {
+    /// Removes a bounded amount of garbage, and tells whether there is more.
+    pub fn maintain(&self) -> Result<bool, MachineError> {
         let mut inner = self.rows.change()?;
         self.maintain_rows(&mut inner, MAINTENANCE_STEP_ROWS)?;
-        let more = inner.state.shard.needs_maintenance() || inner.state.stale.may_be_left();
+        let more = inner.state.shard.needs_maintenance() || inner.state.stale_installs.may_be_left();
         inner.commit();
         Ok(more && !self.is_pinned())
     }
@@ -110,36 +110,38 @@ impl ShardMachine {
         Arc::strong_count(&self.pin) > 1
     }
 
-    fn maintain_rows(&self, inner: &mut Inner<Held>, rows_max: usize) -> Result<(), Failed> {
+    fn maintain_rows(&self, inner: &mut Inner<MachineState>, rows_max: usize) -> Result<(), MachineError> {
         if self.is_pinned() {
             return Ok(());
         }
-        let Held { shard, stale, .. } = &mut inner.state;
+        let MachineState {
+            shard, stale_installs, ..
+        } = &mut inner.state;
         if shard.needs_maintenance() {
             shard
                 .maintain(&mut inner.table, rows_max)
                 .map_err(failed("removing old versions"))?;
-        } else if stale.may_be_left() {
-            stale
-                .remove(shard.place(), &mut inner.table, rows_max)
+        } else if stale_installs.may_be_left() {
+            stale_installs
+                .remove(shard.prefix(), &mut inner.table, rows_max)
                 .map_err(failed("removing an old install"))?;
         }
         Ok(())
     }
 
-    fn apply_one(&self, entry: Committed) -> Result<Vec<Answer>, Failed> {
+    fn apply_one(&self, entry: CommittedEntry) -> Result<Vec<ApplyResult>, MachineError> {
         let mut guard = self.rows.change()?;
         let inner = &mut *guard;
         inner.applied.check_next(entry.index)?;
-        let (mut answers, mut part) = (Vec::new(), None);
+        let (mut answers, mut partition) = (Vec::new(), None);
         match entry.payload {
             Payload::Blank => {}
             Payload::Membership(membership) => inner.applied.membership = membership,
             Payload::Commands(bytes) => {
-                let parsed = Entry::parse(bytes).map_err(failed("reading a log entry"))?;
+                let parsed = Entry::parse(bytes).map_err(failed("decoding a log entry"))?;
                 inner.applied.time = parsed.time.max(inner.applied.time);
-                let Held { digests, shard, .. } = &mut inner.state;
-                part = digests.due(parsed.time, shard.records().len());
+                let MachineState { digests, shard, .. } = &mut inner.state;
+                partition = digests.due(parsed.time, shard.records().len());
                 answers = inner
                     .state
                     .shard
@@ -149,11 +151,11 @@ impl ShardMachine {
         }
         inner.applied.index = entry.index;
         inner.applied.log_id = entry.log_id;
-        if let Some(part) = part {
-            let Held { digests, shard, .. } = &mut inner.state;
-            digests.keep(StateDigest {
+        if let Some(partition) = partition {
+            let MachineState { digests, shard, .. } = &mut inner.state;
+            digests.record(StateDigest {
                 index: entry.index,
-                digest: shard.digest(|tenant| part.has(tenant.get())),
+                digest: shard.digest(|tenant| partition.contains(tenant.get())),
             });
         }
         if inner.state.shard.needs_maintenance() {
@@ -165,23 +167,23 @@ impl ShardMachine {
 }
 
 impl Machine for ShardMachine {
-    fn applied(&self) -> Applied {
+    fn applied(&self) -> AppliedState {
         self.rows.applied()
     }
 
-    fn durable(&self) -> Applied {
+    fn durable(&self) -> AppliedState {
         self.rows.durable()
     }
 
-    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Vec<machine::Answer>>, Failed> {
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<machine::CommandResult>>, MachineError> {
         let mut all = Vec::with_capacity(entries.len());
         for entry in entries {
-            // Each entry takes the lock anew, so that readers wait for one entry at most.
+            // Each entry takes the lock again, so that readers wait for one entry at most.
             let answers = self.apply_one(entry)?;
             all.push(
                 answers
                     .into_iter()
-                    .map(|answer| Box::new(answer) as machine::Answer)
+                    .map(|answer| Box::new(answer) as machine::CommandResult)
                     .collect(),
             );
         }
@@ -189,7 +191,7 @@ impl Machine for ShardMachine {
         Ok(all)
     }
 
-    fn checkpoint(&self) -> Result<(), Failed> {
+    fn checkpoint(&self) -> Result<(), MachineError> {
         for _ in 0..MAINTENANCE_STEPS_MAX {
             if !self.maintain()? {
                 break;
@@ -198,16 +200,16 @@ impl Machine for ShardMachine {
         self.rows.checkpoint()
     }
 
-    fn snapshot(&self) -> Result<Snapshot, Failed> {
+    fn snapshot(&self) -> Result<Snapshot, MachineError> {
         snapshot::cut(self)
     }
 
-    fn install(&self, snapshot: Snapshot) -> Result<(), Failed> {
+    fn install(&self, snapshot: Snapshot) -> Result<(), MachineError> {
         super::install::install(self, snapshot)
     }
 
     fn digests(&self) -> Vec<StateDigest> {
         let inner = self.rows.read();
-        inner.map_or_else(|_half_changed| Vec::new(), |inner| inner.state.digests.kept())
+        inner.map_or_else(|_incomplete| Vec::new(), |inner| inner.state.digests.recent())
     }
 }

@@ -1,4 +1,4 @@
-//! The machine of a data group: `state::shard` over a group's rows.
+//! Shard machine of a data group: `state::shard` over a group's rows.
 //!
 //! ```text
 //!   raft ── apply ──> ShardMachine ── Shard::apply ──> table ── checkpoint ──> engine
@@ -7,30 +7,30 @@
 //!
 //! # Invariants
 //!
-//! 1. Rows, the shard's memory and what was applied agree whenever the lock is free.
-//! 2. What the shard holds in memory is in rows before each checkpoint.
+//! 1. Rows, the shard's memory and the applied state agree whenever the lock is free.
+//! 2. The shard's memory is written to rows before each checkpoint.
 //! 3. While a snapshot is read nothing is removed: versions and copies that it still has to read stay.
-//! 4. An install writes under a number that no row bears or has ever borne; the swap is one row, and rows of other
-//!    installs are removed in bounded steps, which start anew after a restart.
+//! 4. An install writes under a number that no row has or ever had; the switch is one row, and rows of other installs
+//!    are removed in bounded steps, which start again after a restart.
 //! 5. A thread reads a machine once at a time.
-//! 6. A snapshot holds what was there at its cut, however long it is read: changes and the feed's rows stay meanwhile,
-//!    and of what is overwritten the old rows are kept for it. Under one lock it reads a bounded page.
+//! 6. A snapshot is consistent with its cut, however long it is read: changes and the feed's rows stay meanwhile, and
+//!    the preimages of overwritten rows are saved for it. Under one lock it reads a bounded page.
 //! 7. A snapshot has rows of the copies that records name, and of no others.
 
-mod cuts;
 mod install;
 mod machine;
+mod read_view;
 #[cfg(debug_assertions)]
-mod once;
+mod reentrancy_check;
 mod snapshot;
-mod sweep;
-mod view;
+mod snapshot_cuts;
+mod stale_installs;
 
 pub use machine::ShardMachine;
-pub use view::View;
+pub use read_view::ReadView;
 
 #[cfg(test)]
-mod commands;
+mod commands_fixture;
 #[cfg(test)]
 mod engines_test;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A group's machine through restarts, power losses, snapshots and maintenance.
+//! Tests of a shard machine through restarts, power losses, snapshots and maintenance.
 
 use std::{
     ops::Range,
@@ -11,17 +11,17 @@ use std::{
 use bytes::Bytes;
 use proptest::prelude::*;
 use stead_state::{
-    codec::frame,
+    codec::encode_entry,
     lineage::Lineage,
-    rows::{Order, PLACE_LEN, Row, Unreadable, kind},
+    rows::{GROUP_PREFIX_LEN, Order, Row, Unreadable, kind},
     shard::{
-        Answer,
+        ApplyResult,
         command::{
-            Attach, BeginAttach, Condition, Create, Data, DataHead, Effect, Erase, Floor, Follow, Offset, Operation,
-            Records, Seed, Swap, Write,
+            Attach, BeginAttach, Condition, Create, Data, DataHeader, Effect, Erase, FeedRecords, Follow, Offset,
+            Operation, RetentionFloor, Seed, Swap, Write,
         },
         read::Scan,
-        record::{AttachNumber, OnLeaseLoss, Record, Role},
+        record::{AttachNumber, LeaseLossPolicy, Role, TenantRecord},
     },
 };
 use stead_types::{
@@ -30,28 +30,28 @@ use stead_types::{
 };
 
 use super::{
-    commands::{Said, said},
+    commands_fixture::{RandomCommand, random_command},
     *,
 };
 use crate::{
     background::Background,
     engine::{
-        Change, Engine, Kind,
-        memory::{Disk, Operation as DiskOperation},
+        Engine, Kind, RowChange,
+        memory::{Disk, DiskOperation},
     },
-    machine::{Committed, Machine, Payload, Snapshot},
+    machine::{CommittedEntry, Machine, Payload, Snapshot},
 };
 
 const HOME: GroupId = GroupId::new(1);
 const FOLLOWER: GroupId = GroupId::new(2);
 
-/// A machine, its disk and its log.
+/// Machine with its disk and its log.
 struct Node {
     group: GroupId,
     disk: Disk,
     machine: ShardMachine,
-    log: Vec<Committed>,
-    /// Index of the entry before the log's first.
+    log: Vec<CommittedEntry>,
+    /// Index of the entry before the first of the log.
     log_start: u64,
 }
 
@@ -86,7 +86,7 @@ pub(super) fn create(number: u64) -> Bytes {
     let create = Create {
         tenant: tenant(number),
         version: version(1),
-        policy: OnLeaseLoss::Stop,
+        policy: LeaseLossPolicy::Stop,
     };
     create.encode()
 }
@@ -122,21 +122,23 @@ impl Node {
         }
     }
 
-    /// Proposes one entry and returns its answers.
-    fn propose(&mut self, commands: &[Bytes]) -> Vec<Answer> {
+    /// Applies one entry and returns its results.
+    fn propose(&mut self, commands: &[Bytes]) -> Vec<ApplyResult> {
         let index = self.machine.applied().index + 1;
-        let entry = Committed {
+        let entry = CommittedEntry {
             index,
             log_id: Bytes::copy_from_slice(&index.to_be_bytes()),
-            payload: Payload::Commands(frame(1_000 + index, commands)),
+            payload: Payload::Commands(encode_entry(1_000 + index, commands)),
         };
         self.log.push(entry.clone());
         let answers = self.machine.apply(vec![entry]).unwrap();
         let answers = answers.into_iter().flatten();
-        answers.map(|answer| *answer.downcast::<Answer>().unwrap()).collect()
+        answers
+            .map(|answer| *answer.downcast::<ApplyResult>().unwrap())
+            .collect()
     }
 
-    /// Kills the node; what was written since the last checkpoint survives in part. Then the log is applied again.
+    /// Kills the node; the batches since the last checkpoint survive in part. Then the log is applied again.
     fn power_loss(&mut self, survivors: usize) {
         self.disk.power_loss(survivors);
         self.machine = open(&self.disk, self.group);
@@ -151,10 +153,10 @@ impl Node {
     }
 }
 
-/// Everything that an answer can depend on.
+/// All state that a result can depend on.
 #[derive(Debug, PartialEq)]
 pub(super) struct State {
-    records: Vec<(TenantNumber, Record)>,
+    records: Vec<(TenantNumber, TenantRecord)>,
     data: Vec<Vec<(Bytes, Revision, Bytes)>>,
     changes: Vec<Vec<Bytes>>,
     clients: Vec<String>,
@@ -198,20 +200,21 @@ impl State {
     }
 }
 
-fn current(view: &View<'_>, number: TenantNumber, record: &Record) -> Vec<(Bytes, Bytes)> {
+fn current(view: &ReadView<'_>, number: TenantNumber, record: &TenantRecord) -> Vec<(Bytes, Bytes)> {
     let range = view
         .shard()
-        .place()
+        .prefix()
         .copy(number, record.live.number)
         .range(kind::CURRENT);
     let rows = view
         .rows
         .range(&range.start..&range.end, Order::Ascending)
         .map(Result::unwrap);
-    rows.map(|(key, value)| (key.slice(PLACE_LEN..), value)).collect()
+    rows.map(|(key, value)| (key.slice(GROUP_PREFIX_LEN..), value))
+        .collect()
 }
 
-fn data(view: &View<'_>, number: TenantNumber, at: Option<Revision>) -> Vec<(Bytes, Revision, Bytes)> {
+fn data(view: &ReadView<'_>, number: TenantNumber, at: Option<Revision>) -> Vec<(Bytes, Revision, Bytes)> {
     let scan = Scan {
         start: Bytes::new(),
         end: None,
@@ -230,15 +233,15 @@ fn data(view: &View<'_>, number: TenantNumber, at: Option<Revision>) -> Vec<(Byt
 }
 
 /// Changes from the floor on.
-fn changes(view: &View<'_>, number: TenantNumber) -> Vec<Bytes> {
+fn changes(view: &ReadView<'_>, number: TenantNumber) -> Vec<Bytes> {
     let reading = view.reading(number).unwrap();
     let found = reading
-        .changes(reading.state().floor, Sequence::MAX, usize::MAX)
+        .changes(reading.state().retention_floor, Sequence::MAX, usize::MAX)
         .unwrap();
     found.changes.iter().map(stead_state::rows::change::encode).collect()
 }
 
-/// Takes a machine's snapshot into a new node.
+/// Installs a machine's snapshot on a new node.
 fn installed(snapshot: Snapshot, group: GroupId) -> Node {
     let mut node = Node::new(group);
     let index = snapshot.applied.index;
@@ -248,11 +251,11 @@ fn installed(snapshot: Snapshot, group: GroupId) -> Node {
 }
 
 #[test]
-fn a_put_is_read_after_restart_with_and_without_a_checkpoint() {
+fn put_is_read_after_restart_with_and_without_checkpoint() {
     let mut node = Node::new(HOME);
     node.propose(&[create(1)]);
     let answers = node.propose(&[put(1, 7, 70), put(1, 7, 71)]);
-    assert!(matches!(&answers[1], Answer::Written(written) if written.revision == "1.2".parse().unwrap()));
+    assert!(matches!(&answers[1], ApplyResult::Write(written) if written.revision == "1.2".parse().unwrap()));
     node.power_loss(0);
     assert_eq!(node.state().data[0].len(), 1);
     node.machine.checkpoint().unwrap();
@@ -263,7 +266,7 @@ fn a_put_is_read_after_restart_with_and_without_a_checkpoint() {
 }
 
 #[test]
-fn nothing_is_removed_while_a_snapshot_is_read() {
+fn maintenance_removes_nothing_while_snapshot_is_read() {
     let mut node = Node::new(HOME);
     node.propose(&[create(1)]);
     for value in 0..2_000 {
@@ -273,7 +276,7 @@ fn nothing_is_removed_while_a_snapshot_is_read() {
     let before = node.state();
     let index = node.machine.applied().index;
     let first = snapshot.chunks.next().unwrap();
-    let floor = Floor { index, tenants: vec![] };
+    let floor = RetentionFloor { index, tenants: vec![] };
     node.propose(&[floor.encode()]);
     let erase = Erase {
         tenant: tenant(1),
@@ -294,7 +297,7 @@ fn nothing_is_removed_while_a_snapshot_is_read() {
 }
 
 #[test]
-fn nothing_is_removed_while_a_snapshot_is_taken_in() {
+fn maintenance_removes_nothing_during_install() {
     let mut from = Node::new(HOME);
     from.propose(&[create(1)]);
     // More than is sorted in memory at a time.
@@ -314,8 +317,8 @@ fn nothing_is_removed_while_a_snapshot_is_taken_in() {
     };
     let chunks = Box::new(chunks.into_iter().enumerate().map(sweep));
     machine.install(Snapshot { applied, chunks }).unwrap();
-    let held = |machine: &ShardMachine| machine.read(|view| data(&view, tenant(1), None));
-    assert_eq!(held(&machine), held(&from.machine));
+    let state = |machine: &ShardMachine| machine.read(|view| data(&view, tenant(1), None));
+    assert_eq!(state(&machine), state(&from.machine));
 }
 
 /// Bytes that cannot be compressed.
@@ -331,7 +334,7 @@ fn noise(seed: u8, len: usize) -> Bytes {
 }
 
 #[test]
-fn an_install_replaces_everything_and_leaves_no_rows_behind() {
+fn install_replaces_everything_and_leaves_no_old_rows() {
     let mut old = Node::new(HOME);
     old.propose(&[create(1), put(1, 1, 1), create(2), put(2, 1, 2)]);
     old.machine.checkpoint().unwrap();
@@ -358,9 +361,9 @@ fn an_install_replaces_everything_and_leaves_no_rows_behind() {
     assert_eq!(installs.len(), 1, "only the last install is left");
 }
 
-/// Reads rows by key and by range, trims, erases and remembers outcomes.
+/// Returns the commands of an entry that reads rows by key and by range, trims, erases and records outcomes.
 fn entry_that_reads() -> Vec<Bytes> {
-    let floor = Floor {
+    let floor = RetentionFloor {
         index: 3,
         tenants: vec![],
     };
@@ -378,17 +381,17 @@ fn node_with_data() -> Node {
 }
 
 #[test]
-fn failed_read_in_apply_leaves_nothing_behind() {
+fn failed_read_in_apply_leaves_no_trace() {
     let mut whole = node_with_data();
     whole.propose(&entry_that_reads());
     let mut failures = 0;
     for after in 0.. {
         let mut node = node_with_data();
         let (before, durable) = (node.state(), node.machine.durable());
-        let entry = Committed {
+        let entry = CommittedEntry {
             index: durable.index + 1,
             log_id: Bytes::from_static(b"id"),
-            payload: Payload::Commands(frame(1_000 + durable.index + 1, &entry_that_reads())),
+            payload: Payload::Commands(encode_entry(1_000 + durable.index + 1, &entry_that_reads())),
         };
         node.log.push(entry.clone());
         node.disk.fail_once(DiskOperation::Read, after);
@@ -421,22 +424,23 @@ fn failed_read_in_apply_leaves_nothing_behind() {
 }
 
 #[test]
-fn entry_out_of_turn_is_not_applied() {
+fn entry_out_of_order_is_not_applied() {
     for skip in [0, 2, 7] {
         let mut node = Node::new(HOME);
         node.propose(&[create(1)]);
         let mut entry = node.log[0].clone();
         entry.index = 1 + skip;
-        entry.payload = Payload::Commands(frame(2_000, &[put(1, 1, 1)]));
+        entry.payload = Payload::Commands(encode_entry(2_000, &[put(1, 1, 1)]));
         let failed = node.machine.apply(vec![entry]).unwrap_err();
         let reason = failed.source.to_string();
-        assert_eq!(reason, format!("entry {} was to be applied behind entry 1", 1 + skip));
+        let expected = format!("entry {} is out of order: the last applied entry is 1", 1 + skip);
+        assert_eq!(reason, expected);
         assert!(node.machine.read(|_| ()).is_err());
     }
 }
 
 #[test]
-fn interrupted_install_never_gives_its_number_away() {
+fn interrupted_install_number_is_never_reused() {
     // Invariant 4.
     let mut new = Node::new(HOME);
     new.propose(&[create(3)]);
@@ -484,10 +488,10 @@ fn snapshot_has_no_windows_of_discarded_copies() {
         forks: vec![],
     };
     // Held back, maintenance has not come to the copy that is discarded when the second snapshot is cut.
-    let held = node.machine.snapshot().unwrap();
+    let pin = node.machine.snapshot().unwrap();
     node.propose(&[erase.encode()]);
     let cut = node.machine.snapshot().unwrap();
-    drop(held);
+    drop(pin);
     let other = installed(cut, HOME);
     while other.machine.maintain().unwrap() {}
     other.machine.checkpoint().unwrap();
@@ -501,13 +505,13 @@ fn snapshot_has_no_windows_of_discarded_copies() {
 }
 
 #[test]
-fn tombstone_that_was_swept_is_no_current_version_after_an_install() {
+fn swept_tombstone_is_not_current_after_install() {
     let mut node = Node::new(HOME);
     node.propose(&[create(1), put(1, 1, 1), put(1, 2, 2)]);
     node.propose(&[delete(1, 1)]);
     // Held back, maintenance has not removed the delete itself when the second snapshot is cut.
-    let held = node.machine.snapshot().unwrap();
-    let floor = Floor {
+    let pin = node.machine.snapshot().unwrap();
+    let floor = RetentionFloor {
         index: node.machine.applied().index,
         tenants: vec![],
     };
@@ -515,12 +519,12 @@ fn tombstone_that_was_swept_is_no_current_version_after_an_install() {
     let swept = node.state();
     assert_eq!(swept.current.len(), 1, "of the deleted key nothing is current");
     let other = installed(node.machine.snapshot().unwrap(), HOME);
-    drop(held);
+    drop(pin);
     assert_eq!(other.state(), swept);
 }
 
 #[test]
-fn a_snapshot_that_ends_early_changes_nothing() {
+fn truncated_snapshot_changes_nothing() {
     let mut node = Node::new(HOME);
     node.propose(&[create(1), put(1, 1, 1)]);
     let before = node.state();
@@ -530,7 +534,7 @@ fn a_snapshot_that_ends_early_changes_nothing() {
     assert_eq!(node.state(), before);
 }
 
-/// Many tenants, each with a client's window.
+/// Creates many tenants, each with a client's window.
 fn many_tenants(node: &mut Node) {
     for number in 1..=TENANTS {
         node.propose(&[create(number), put(number, 1, 1), put(number, 2, 2)]);
@@ -541,7 +545,7 @@ const TENANTS: u64 = 3_000;
 
 /// Invariant 6.
 #[test]
-fn a_snapshot_that_is_read_slowly_is_of_its_cut() {
+fn slowly_read_snapshot_is_consistent_with_its_cut() {
     let mut node = Node::new(HOME);
     many_tenants(&mut node);
     node.machine.checkpoint().unwrap();
@@ -554,7 +558,7 @@ fn a_snapshot_that_is_read_slowly_is_of_its_cut() {
             node.propose(&[put(number, 1, value), delete(number, 2), put(number, 3, value + 1)]);
         }
         node.propose(&[create(TENANTS + 1 + round), put(TENANTS + 1 + round, 1, 7)]);
-        let floor = Floor {
+        let floor = RetentionFloor {
             index: index + 100 * (round + 1),
             tenants: vec![],
         };
@@ -569,21 +573,21 @@ fn a_snapshot_that_is_read_slowly_is_of_its_cut() {
     assert!(other.state() == before);
 }
 
-/// Invariant 6: also where a copy leaves memory.
+/// Invariant 6, also where a copy leaves memory.
 #[test]
-fn a_fork_changes_nothing_of_a_snapshot_that_was_cut_before() {
+fn fork_leaves_earlier_snapshot_unchanged() {
     let mut node = Node::new(HOME);
     node.propose(&[create(1)]);
     for value in 0..400 {
         node.propose(&[put(1, 1, value)]);
     }
-    let cut = node.machine.snapshot().unwrap();
-    let start = cut.applied.index as usize;
+    let snapshot = node.machine.snapshot().unwrap();
+    let start = snapshot.applied.index as usize;
     for value in 400..800 {
         node.propose(&[put(1, 1, value)]);
     }
     let mut lineage = Lineage::starting(Epoch::FIRST);
-    lineage.promoted_to(Epoch::FIRST.next().unwrap(), Sequence::new(10).unwrap());
+    lineage.record_promotion(Epoch::FIRST.next().unwrap(), Sequence::new(10).unwrap());
     let follow = Follow {
         tenant: tenant(1),
         version: version(9),
@@ -592,17 +596,16 @@ fn a_fork_changes_nothing_of_a_snapshot_that_was_cut_before() {
         lineage,
     };
     node.propose(&[follow.encode()]);
-    let mut other = installed(cut, HOME);
-    for entry in node.log[start..].to_vec() {
+    let mut other = installed(snapshot, HOME);
+    for entry in node.log[start..].iter().cloned() {
         other.machine.apply(vec![entry]).unwrap();
     }
     assert_eq!(other.state(), node.state());
     let windows = |node: &mut Node| {
         node.machine.checkpoint().unwrap();
-        let rows = node.disk.open();
-        let kind = stead_state::rows::kind::CLIENT;
-        let rows = rows.range(&[kind]..&[kind + 1], Order::Ascending);
-        let rows = rows.map(|row| row.map(|(key, value)| (key.slice(PLACE_LEN..), value)).unwrap());
+        let engine = node.disk.open();
+        let rows = engine.range(&[kind::CLIENT]..&[kind::CLIENT + 1], Order::Ascending);
+        let rows = rows.map(|row| row.map(|(key, value)| (key.slice(GROUP_PREFIX_LEN..), value)).unwrap());
         rows.collect::<Vec<_>>()
     };
     let expected = windows(&mut node);
@@ -610,13 +613,13 @@ fn a_fork_changes_nothing_of_a_snapshot_that_was_cut_before() {
     assert_eq!(windows(&mut other), expected);
 }
 
-/// An engine that counts the rows that are looked at.
-struct Counting {
+/// Engine that counts the rows that are read.
+struct CountingEngine {
     engine: Arc<dyn Engine>,
     rows: Arc<AtomicUsize>,
 }
 
-impl Engine for Counting {
+impl Engine for CountingEngine {
     fn kind(&self) -> Kind {
         self.engine.kind()
     }
@@ -633,7 +636,7 @@ impl Engine for Counting {
         }))
     }
 
-    fn write(&self, batch: &mut dyn Iterator<Item = Change>) -> std::io::Result<()> {
+    fn write(&self, batch: &mut dyn Iterator<Item = RowChange>) -> std::io::Result<()> {
         self.engine.write(batch)
     }
 
@@ -646,14 +649,14 @@ impl Engine for Counting {
     }
 }
 
-/// Invariant 6: whatever a group holds, applying waits for none of it.
+/// Invariant 6: applying never waits for a read of rows, whatever the group holds.
 #[test]
-fn a_cut_looks_at_no_rows() {
+fn snapshot_cut_reads_no_rows() {
     let mut node = Node::new(HOME);
     many_tenants(&mut node);
     node.machine.checkpoint().unwrap();
     let rows = Arc::new(AtomicUsize::new(0));
-    let engine = Counting {
+    let engine = CountingEngine {
         engine: node.disk.open(),
         rows: rows.clone(),
     };
@@ -669,12 +672,12 @@ fn a_cut_looks_at_no_rows() {
     assert!(rows.load(atomic::Ordering::Relaxed) > 3 * TENANTS as usize);
 }
 
-/// One step of the random test.
+/// Step of the random test.
 #[derive(Clone, Debug)]
 enum Step {
     Put(u64, u8, u64),
     Delete(u64, u8),
-    Say(u64, Said),
+    Propose(u64, RandomCommand),
     Floor,
     Checkpoint,
     PowerLoss(usize),
@@ -689,7 +692,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (number.clone(), 0u8..6, 0u64..40).prop_map(|(number, key, value)| Step::Put(number, key, value)),
         3 => (number.clone(), 0u8..6).prop_map(|(number, key)| Step::Delete(number, key)),
-        8 => (number.clone(), said()).prop_map(|(number, said)| Step::Say(number, said)),
+        8 => (number.clone(), random_command()).prop_map(|(number, command)| Step::Propose(number, command)),
         1 => Just(Step::Floor),
         1 => Just(Step::Checkpoint),
         1 => (0usize..3).prop_map(Step::PowerLoss),
@@ -700,7 +703,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A home and a follower fed from it entry by entry, both of which crash and are replaced by snapshots.
+/// Home, and a follower fed from it entry by entry; both crash and are replaced by snapshots.
 struct World {
     home: Node,
     follower: Node,
@@ -733,12 +736,12 @@ impl World {
             };
             let begin = begin_attach(number, 1);
             let answers = world.follower.propose(&[follow.encode(), begin, attach.encode()]);
-            assert_eq!(answers, [Answer::Done, Answer::Done, Answer::Done]);
+            assert_eq!(answers, [ApplyResult::Done, ApplyResult::Done, ApplyResult::Done]);
         }
         world
     }
 
-    fn at_follower(&self, number: u64) -> Record {
+    fn at_follower(&self, number: u64) -> TenantRecord {
         let machine = &self.follower.machine;
         machine
             .read(|view| view.record(tenant(number)).unwrap().clone())
@@ -752,7 +755,7 @@ impl World {
             .unwrap()
     }
 
-    /// Sends the follower what it does not have.
+    /// Sends the follower the entries that it lacks.
     fn feed(&mut self) {
         let index = self
             .follower
@@ -769,17 +772,17 @@ impl World {
                         let reading = view.reading(touched.tenant).unwrap();
                         let after = Revision::new(Epoch::FIRST, Sequence::new(touched.first.get() - 1).unwrap());
                         let found = reading.changes(after, touched.last, usize::MAX).unwrap();
-                        let head = DataHead {
+                        let head = DataHeader {
                             tenant: touched.tenant,
                             home: HOME,
                             epoch: Epoch::FIRST,
                             version: version(1),
                             attach: self.at_follower(touched.tenant.get()).attach,
                         };
-                        let records = Records {
+                        let records = FeedRecords {
                             changes: found.changes,
                             digests: Some(reading.state().digests),
-                            floor: reading.state().floor,
+                            retention_floor: reading.state().retention_floor,
                         };
                         let data = Data { head, records };
                         commands.push(data.encode());
@@ -797,10 +800,10 @@ impl World {
             return;
         }
         for answer in self.follower.propose(&commands) {
-            if let Answer::Fed(fed) = answer {
+            if let ApplyResult::Data(fed) = answer {
                 assert_eq!(fed.detached, None);
             } else {
-                assert_eq!(answer, Answer::Done);
+                assert_eq!(answer, ApplyResult::Done);
             }
         }
     }
@@ -813,12 +816,12 @@ impl World {
             Step::Delete(number, key) => {
                 self.home.propose(&[delete(number, key)]);
             }
-            Step::Say(number, said) => {
-                self.home.propose(&[said.encode(tenant(number))]);
+            Step::Propose(number, command) => {
+                self.home.propose(&[command.encode(tenant(number))]);
             }
             Step::Floor => {
                 let index = self.home.machine.applied().index;
-                self.home.propose(&[Floor { index, tenants: vec![] }.encode()]);
+                self.home.propose(&[RetentionFloor { index, tenants: vec![] }.encode()]);
             }
             Step::Checkpoint => {
                 self.home.machine.checkpoint().unwrap();
@@ -861,7 +864,7 @@ impl World {
         };
         let begin = begin_attach(number, self.at_follower(number).attach.next().0);
         let answers = self.follower.propose(&[seed.encode(), begin]);
-        assert_eq!(answers, [Answer::Done, Answer::Done]);
+        assert_eq!(answers, [ApplyResult::Done, ApplyResult::Done]);
     }
 
     fn chunks(&mut self, number: u64) {
@@ -883,7 +886,7 @@ impl World {
                 let reading = view.reading(tenant(number)).unwrap();
                 let changes = reading.chunk_of_changes(shadow.loaded, shadow.seed, 100).unwrap();
                 let clients = reading.chunk_of_clients(loaded, 40);
-                let done = loaded.is_all();
+                let done = loaded.is_complete();
                 let parts = [
                     (shadow.loaded < shadow.seed.sequence()).then_some(changes),
                     (!done).then_some(clients),
@@ -904,7 +907,7 @@ impl World {
             })
             .unwrap();
         for answer in self.follower.propose(&chunks) {
-            assert_eq!(answer, Answer::Done);
+            assert_eq!(answer, ApplyResult::Done);
         }
     }
 
@@ -914,7 +917,7 @@ impl World {
             .machine
             .read(|view| {
                 let record = view.record(tenant(number)).unwrap();
-                record.shadow.as_ref().is_some_and(|shadow| shadow.is_whole())
+                record.shadow.as_ref().is_some_and(|shadow| shadow.is_complete())
             })
             .unwrap();
         let state = self
@@ -932,10 +935,10 @@ impl World {
             digests: state.digests,
         };
         let answers = self.follower.propose(&[swap.encode()]);
-        assert_eq!(answers == [Answer::Done], whole, "{answers:?}");
+        assert_eq!(answers == [ApplyResult::Done], whole, "{answers:?}");
     }
 
-    /// The follower has what the home has.
+    /// Checks that the follower equals the home.
     fn check(&self) {
         let (home, follower) = (self.home.state(), self.follower.state());
         assert_eq!(home.data, follower.data);
@@ -943,7 +946,7 @@ impl World {
         for ((_, at_home), (_, here)) in home.records.iter().zip(&follower.records) {
             assert_eq!(here.role, Role::Follower { home: HOME });
             assert!(!here.suspect);
-            let figures = |record: &Record| {
+            let figures = |record: &TenantRecord| {
                 let live = &record.live;
                 (live.revision, live.digests, live.keys, live.len, live.time, live.edge)
             };
@@ -952,7 +955,7 @@ impl World {
         self.check_history();
     }
 
-    /// Where both have the history, older reads agree.
+    /// Checks that reads of older revisions agree where both have the history.
     fn check_history(&self) {
         for number in [1, 2].map(tenant) {
             let state = |node: &Node| {
@@ -961,7 +964,12 @@ impl World {
                     .unwrap()
             };
             let (home, follower) = (state(&self.home), state(&self.follower));
-            let from = home.floor.max(follower.floor).sequence().get().max(1);
+            let from = home
+                .retention_floor
+                .max(follower.retention_floor)
+                .sequence()
+                .get()
+                .max(1);
             for sequence in from..=home.revision.sequence().get() {
                 let at = Some(Revision::new(Epoch::FIRST, Sequence::new(sequence).unwrap()));
                 let read = |node: &Node| node.machine.read(|view| data(&view, number, at)).unwrap();
@@ -975,7 +983,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn a_follower_equals_its_home_through_crashes_snapshots_and_seeds(steps in prop::collection::vec(steps(), 1..120)) {
+    fn follower_equals_home_through_crashes_snapshots_and_seeds(steps in prop::collection::vec(steps(), 1..120)) {
         let mut world = World::new();
         for step in steps {
             world.step(step);
@@ -985,13 +993,13 @@ proptest! {
 }
 
 #[test]
-fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
+fn entry_with_unknown_command_is_rejected_whole() {
     let mut node = Node::new(HOME);
     node.propose(&[create(1)]);
-    let entry = Committed {
+    let entry = CommittedEntry {
         index: 2,
         log_id: Bytes::from_static(b"2"),
-        payload: Payload::Commands(frame(1_002, &[put(1, 1, 1), Bytes::from_static(b"\xc8?")])),
+        payload: Payload::Commands(encode_entry(1_002, &[put(1, 1, 1), Bytes::from_static(b"\xc8?")])),
     };
     let before = node.state();
     let failed = node.machine.apply(vec![entry]).unwrap_err();
@@ -1005,24 +1013,24 @@ fn entry_with_an_unknown_command_is_refused_whole_and_by_name() {
     assert_eq!(node.machine.applied().index, 1);
 }
 
-/// An error with its causes.
+/// Returns an error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[test]
-#[cfg_attr(debug_assertions, should_panic(expected = "inside a reading of it"))]
-fn a_machine_read_inside_a_reading_of_it_is_found() {
+#[cfg_attr(debug_assertions, should_panic(expected = "nested read of a machine"))]
+fn nested_read_of_a_machine_panics_in_debug_builds() {
     // Invariant 5.
     let machine = open(&Disk::default(), HOME);
     let other = open(&Disk::default(), FOLLOWER);
     machine.read(|_| other.read(|_| ()).unwrap()).unwrap();
     machine.read(|_| ()).unwrap();
     machine
-        .read(|held| {
+        .read(|state| {
             machine
-                .read(|again| assert_eq!(held.applied(), again.applied()))
+                .read(|again| assert_eq!(state.applied(), again.applied()))
                 .unwrap()
         })
         .unwrap();

@@ -1,14 +1,14 @@
-//! A snapshot: nothing is copied at the cut. What stands in memory is written to rows there; all rows are read
+//! Snapshot of a shard: nothing is copied at the cut. The memory is written to rows there; all rows are read
 //! afterwards, page by page, as they were at the cut.
 //!
 //! ```text
-//!   records, windows, streams   overwritten at checkpoints: what was there is kept (cuts)
+//!   records, windows, streams   overwritten at checkpoints: preimages are saved (snapshot_cuts)
 //!   the feed                    up to the cut's entry
 //!   changes                     copy by copy, up to the revisions of the cut's records
 //! ```
 //!
-//! Rows travel without their place: kind, then what stands behind the install. Current versions do not travel: they
-//! follow from the records and the changes, which come copy by copy in the order of their revisions.
+//! Keys travel without group and install: the kind, then the rest. Current versions do not travel: they follow from the
+//! records and the changes, which come copy by copy in the order of their revisions.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,47 +18,49 @@ use std::{
 
 use bytes::Bytes;
 use stead_state::{
-    rows::{COPY_LEN, Order, PLACE_LEN, Place, Rows, Unreadable, change, feed, kind, tenant},
-    shard::record::Record,
+    rows::{COPY_PREFIX_LEN, GROUP_PREFIX_LEN, GroupPrefix, Order, Rows, Unreadable, change, feed, kind, tenant},
+    shard::record::TenantRecord,
 };
 use stead_types::{
     Sequence, TenantNumber,
     planted::{self, Bug},
 };
 
-use super::{ShardMachine, cuts::Cut, machine::Held};
+use super::{ShardMachine, machine::MachineState, snapshot_cuts::SnapshotCut};
 use crate::{
     chunks,
     group_rows::{GroupRows, failed},
-    machine::{Failed, Snapshot},
+    machine::{MachineError, Snapshot},
     table::Table,
 };
 
-/// Most rows, and about how many bytes, that are read under one lock.
+/// Most rows, and the approximate bytes, that are read under one lock.
 const PAGE_ROWS: usize = 1024;
 const PAGE_LEN: usize = 256 << 10;
 
-/// The kinds whose rows are overwritten, in the order of their keys; records first.
-const OVERWRITTEN: [u8; 4] = [kind::TENANT, kind::CLIENT, kind::STREAM, kind::FEED_FLOOR];
+/// Kinds whose rows are overwritten, in the order of their keys; records first.
+const MUTABLE_KINDS: [u8; 4] = [kind::TENANT, kind::CLIENT, kind::STREAM, kind::FEED_FLOOR];
 
-/// Cuts a snapshot.
-pub(super) fn cut(machine: &ShardMachine) -> Result<Snapshot, Failed> {
+/// Takes a snapshot of a machine.
+pub(super) fn cut(machine: &ShardMachine) -> Result<Snapshot, MachineError> {
     let mut guard = machine.rows.change()?;
     let inner = &mut *guard;
     inner.state.flush(&mut inner.table);
-    let place = inner.state.shard.place();
-    let of_kind = |kind| Part::Overwritten(place.range(kind));
+    let prefix = inner.state.shard.prefix();
+    let of_kind = |kind| RowRange::Mutable(prefix.range(kind));
     let feed = (inner.state.shard.feed_floor(), inner.applied.index);
     let feed = feed.0.saturating_add(1)..feed.1.saturating_add(1);
-    let mut parts: VecDeque<_> = OVERWRITTEN.map(of_kind).into();
-    parts.push_back(Part::Lasting(feed::key(place, feed.start)..feed::key(place, feed.end)));
-    let reader = Reader {
+    let mut ranges: VecDeque<_> = MUTABLE_KINDS.map(of_kind).into();
+    ranges.push_back(RowRange::Immutable(
+        feed::key(prefix, feed.start)..feed::key(prefix, feed.end),
+    ));
+    let reader = SnapshotReader {
         rows: machine.rows.clone(),
         _pin: machine.pin.clone(),
-        cut: inner.state.cuts.cut(place.range(kind::TENANT).start),
-        place,
+        cut: inner.state.cuts.cut(prefix.range(kind::TENANT).start),
+        prefix,
         copies: BTreeSet::new(),
-        parts,
+        ranges,
         page: VecDeque::new(),
     };
     let applied = inner.applied.clone();
@@ -69,24 +71,24 @@ pub(super) fn cut(machine: &ShardMachine) -> Result<Snapshot, Failed> {
     })
 }
 
-/// Rows that are part of the snapshot.
-enum Part {
-    /// They may be overwritten meanwhile.
-    Overwritten(Range<Bytes>),
-    /// They stay while the snapshot is read.
-    Lasting(Range<Bytes>),
+/// Range of rows that are part of the snapshot.
+enum RowRange {
+    /// The rows may be overwritten meanwhile.
+    Mutable(Range<Bytes>),
+    /// The rows stay while the snapshot is read.
+    Immutable(Range<Bytes>),
 }
 
 /// Returns a key without group and install.
-fn without_place(key: &[u8]) -> Bytes {
-    [&key[..1], &key[PLACE_LEN..]].concat().into()
+fn without_prefix(key: &[u8]) -> Bytes {
+    [&key[..1], &key[GROUP_PREFIX_LEN..]].concat().into()
 }
 
-/// Returns the changes of a tenant's copies: two ranges of a copy being seeded, because it has what chunks brought and
-/// what the feed brought, and nothing between.
-fn changes_of(place: Place, tenant: TenantNumber, record: &Record) -> Vec<Part> {
+/// Returns the ranges of the changes of a tenant's copies: two ranges for a copy being seeded, because it has the
+/// changes of the seed's chunks and those of the feed, and none between.
+fn changes_of(prefix: GroupPrefix, tenant: TenantNumber, record: &TenantRecord) -> Vec<RowRange> {
     let range = |number, after: Sequence, up_to: Sequence| {
-        let copy = place.copy(tenant, number);
+        let copy = prefix.copy(tenant, number);
         let start = change::key(copy, after.next().unwrap_or(Sequence::MAX), 0);
         let up_to = if planted::is(Bug::SnapshotCutLate) {
             Sequence::MAX
@@ -94,7 +96,7 @@ fn changes_of(place: Place, tenant: TenantNumber, record: &Record) -> Vec<Part> 
             up_to
         };
         let end = change::key(copy, up_to.next().unwrap_or(Sequence::MAX), 0);
-        Part::Lasting(start..end)
+        RowRange::Immutable(start..end)
     };
     let whole = std::iter::once(&record.live).chain(record.forks.iter().map(|fork| &fork.copy));
     let mut ranges: Vec<_> = whole
@@ -108,41 +110,41 @@ fn changes_of(place: Place, tenant: TenantNumber, record: &Record) -> Vec<Part> 
     ranges
 }
 
-/// Reads the rows of a snapshot.
-struct Reader {
-    rows: Arc<GroupRows<Held>>,
-    /// Keeps maintenance from removing what is still to be read.
+/// Iterator over the rows of a snapshot.
+struct SnapshotReader {
+    rows: Arc<GroupRows<MachineState>>,
+    /// Keeps maintenance from removing rows that are still to be read.
     _pin: Arc<()>,
-    cut: Arc<Cut>,
-    place: Place,
-    /// The copies that records name: windows of others are only there until maintenance comes to them.
+    cut: Arc<SnapshotCut>,
+    prefix: GroupPrefix,
+    /// The copies that records name: windows of others only exist until maintenance removes them.
     copies: BTreeSet<Bytes>,
-    /// What is still to be read.
-    parts: VecDeque<Part>,
+    /// Ranges that are still to be read.
+    ranges: VecDeque<RowRange>,
     page: VecDeque<(Bytes, Bytes)>,
 }
 
-impl Reader {
+impl SnapshotReader {
     /// Reads more rows; false at the end.
     fn read(&mut self) -> Result<bool, Unreadable> {
-        let Some(part) = self.parts.pop_front() else {
+        let Some(range) = self.ranges.pop_front() else {
             return Ok(false);
         };
         let (page, rest) = {
             let inner = self.rows.read()?;
-            match part {
-                Part::Lasting(range) => {
+            match range {
+                RowRange::Immutable(range) => {
                     let (page, rest) = page(&inner.table, range)?;
-                    (page, rest.map(Part::Lasting))
+                    (page, rest.map(RowRange::Immutable))
                 }
-                Part::Overwritten(range) => {
+                RowRange::Mutable(range) => {
                     let (page, rest) = self.overwritten(&inner.table, range)?;
-                    (page, rest.map(Part::Overwritten))
+                    (page, rest.map(RowRange::Mutable))
                 }
             }
         };
         if let Some(rest) = rest {
-            self.parts.push_front(rest);
+            self.ranges.push_front(rest);
         }
         for (key, value) in page {
             self.take(key, value)?;
@@ -151,12 +153,12 @@ impl Reader {
     }
 
     /// Reads a page as it was at the cut.
-    fn overwritten(&self, table: &Table, range: Range<Bytes>) -> Result<Page, Unreadable> {
+    fn overwritten(&self, table: &Table, range: Range<Bytes>) -> Result<RowPage, Unreadable> {
         let end = range.end.clone();
         let (rows, rest) = page(table, range)?;
-        let kept = self.cut.pass(rest.as_ref().map_or(&end, |rest| &rest.start))?;
+        let preimages = self.cut.pass(rest.as_ref().map_or(&end, |rest| &rest.start))?;
         let mut rows: BTreeMap<_, _> = rows.into_iter().collect();
-        for (key, old) in kept {
+        for (key, old) in preimages {
             match old {
                 Some(value) => drop(rows.insert(key, value)),
                 None => drop(rows.remove(&key)),
@@ -170,25 +172,25 @@ impl Reader {
             kind::TENANT => {
                 let (number, record) = (tenant::parse_key(key.clone())?, tenant::decode(value.clone())?);
                 for state in record.copies() {
-                    let copy = self.place.copy(number, state.number);
+                    let copy = self.prefix.copy(number, state.number);
                     self.copies.insert(copy.key(kind::CLIENT, 0).finish());
                 }
-                self.parts.extend(changes_of(self.place, number, &record));
+                self.ranges.extend(changes_of(self.prefix, number, &record));
             }
             kind::CLIENT if planted::is(Bug::SnapshotWithoutWindows) => return Ok(()),
-            kind::CLIENT if !self.copies.contains(&key[..COPY_LEN]) => return Ok(()),
+            kind::CLIENT if !self.copies.contains(&key[..COPY_PREFIX_LEN]) => return Ok(()),
             _ => {}
         }
-        self.page.push_back((without_place(&key), value));
+        self.page.push_back((without_prefix(&key), value));
         Ok(())
     }
 }
 
-/// Some rows, and where those behind them are.
-type Page = (Vec<(Bytes, Bytes)>, Option<Range<Bytes>>);
+/// Page of rows, and the range of those after it.
+type RowPage = (Vec<(Bytes, Bytes)>, Option<Range<Bytes>>);
 
 /// Reads the first rows of a range.
-fn page(table: &Table, range: Range<Bytes>) -> Result<Page, Unreadable> {
+fn page(table: &Table, range: Range<Bytes>) -> Result<RowPage, Unreadable> {
     let (mut rows, mut len) = (Vec::new(), 0);
     if range.start >= range.end {
         return Ok((rows, None));
@@ -204,7 +206,7 @@ fn page(table: &Table, range: Range<Bytes>) -> Result<Page, Unreadable> {
     Ok((rows, None))
 }
 
-impl Iterator for Reader {
+impl Iterator for SnapshotReader {
     type Item = chunks::Row;
 
     fn next(&mut self) -> Option<Self::Item> {

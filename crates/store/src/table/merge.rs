@@ -1,14 +1,14 @@
-//! A range over layers: for each key the topmost layer that says anything of it.
+//! Merge iterator over the layers of a table: for each key the topmost layer that has it.
 
 use std::iter::Peekable;
 
 use bytes::Bytes;
 use stead_state::rows::{Order, Row};
 
-/// What one overlay says, in order; `None` is a removal.
+/// Rows of one memtable in order; `None` is a tombstone.
 pub(super) type Layer<'a> = Box<dyn Iterator<Item = (&'a Bytes, Option<&'a Bytes>)> + 'a>;
 
-/// Merges overlays, topmost first, with the engine's rows below them.
+/// Merge iterator over memtables, topmost first, with the engine's rows below them.
 pub(super) struct Merge<'a> {
     layers: Vec<Peekable<Layer<'a>>>,
     engine: Peekable<Box<dyn Iterator<Item = Row> + 'a>>,
@@ -24,7 +24,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Returns the key that comes first among the overlays.
+    /// Returns the first key of the memtables.
     fn first_in_memory(&mut self) -> Option<&'a Bytes> {
         let order = self.order;
         let heads = self
@@ -34,15 +34,15 @@ impl<'a> Merge<'a> {
         heads.reduce(|first, key| if precedes(order, key, first) { key } else { first })
     }
 
-    /// Takes a key off all overlays and returns what the topmost says of it.
+    /// Takes a key off all memtables and returns the value of the topmost.
     fn take(&mut self, key: &Bytes) -> Option<&'a Bytes> {
-        let mut said = None;
+        let mut topmost = None;
         for layer in &mut self.layers {
             if let Some((_, value)) = layer.next_if(|(head, _)| *head == key) {
-                said.get_or_insert(value);
+                topmost.get_or_insert(value);
             }
         }
-        said.flatten()
+        topmost.flatten()
     }
 }
 

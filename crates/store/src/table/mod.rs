@@ -1,4 +1,4 @@
-//! The rows of one group: what was applied lately in memory, before what an engine holds.
+//! Table of one group's rows: an active and a frozen memtable in front of an engine.
 //!
 //! ```text
 //!   put, delete ──> active ──freeze──> frozen ──write + checkpoint──> engine
@@ -10,9 +10,9 @@
 //!
 //! # Invariants
 //!
-//! 1. A read sees the last write of its key, wherever that is.
+//! 1. A read sees the last write of its key, in whichever layer.
 //! 2. Frozen rows never change, so that they can be written while active ones do.
-//! 3. A row that is in memory as fresh is in no layer below, but perhaps as a removal.
+//! 3. A row that is fresh in a memtable is in no layer below, except perhaps as a tombstone.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -21,38 +21,39 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stead_state::rows::{Order, Row, Rows, RowsMut, Unreadable};
 
-use crate::engine::{Change, Engine};
+use crate::engine::{Engine, RowChange};
 
 mod merge;
 
-/// The rows of one group, with an overlay in memory.
+/// Rows of one group: memtables over an engine.
 pub struct Table {
     engine: Arc<dyn Engine>,
-    active: Overlay,
-    frozen: Option<Arc<Frozen>>,
+    active: Memtable,
+    frozen: Option<Arc<FrozenMemtable>>,
 }
 
-/// Rows that are on their way to the engine.
+/// Memtable that is being flushed to the engine.
 #[derive(Default)]
-pub struct Frozen(Overlay);
+pub struct FrozenMemtable(Memtable);
 
-/// Bytes of memory that a row takes beside those of its key and value.
+/// Overhead of a row in memory, in bytes.
 const ROW_LEN: usize = 128;
 
+/// Rows in memory.
 #[derive(Default)]
-struct Overlay {
+struct Memtable {
     cells: BTreeMap<Bytes, Cell>,
     /// Bytes of memory.
     len: usize,
 }
 
-/// What an overlay says of a key.
+/// State of a key in a memtable.
 enum Cell {
-    /// Written; there may be a row below.
+    /// Written; a layer below may have the row.
     Value(Bytes),
-    /// Written; there is none below.
+    /// Written; no layer below has the row.
     Fresh(Bytes),
-    /// Removed.
+    /// Tombstone.
     Removed,
 }
 
@@ -69,7 +70,7 @@ impl Cell {
     }
 }
 
-impl Overlay {
+impl Memtable {
     fn set(&mut self, key: Bytes, cell: Cell) {
         let key_len = key.len() + ROW_LEN;
         self.len += key_len + cell.len();
@@ -93,55 +94,55 @@ impl Overlay {
 }
 
 impl Table {
-    /// A table over an engine, with nothing in memory.
+    /// Creates a table over an engine, with empty memtables.
     pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self {
             engine,
-            active: Overlay::default(),
+            active: Memtable::default(),
             frozen: None,
         }
     }
 
-    /// Returns how many rows the next [`Table::freeze`] would take.
+    /// Returns the number of rows that the next [`Table::freeze`] would take.
     pub fn dirty_rows(&self) -> usize {
         self.active.cells.len()
     }
 
-    /// Returns about how many bytes of memory rows take here.
+    /// Returns the approximate bytes of the memtables.
     pub fn memory_len(&self) -> usize {
         self.active.len + self.frozen.as_ref().map_or(0, |frozen| frozen.0.len)
     }
 
-    /// Freezes what was written since the last time, so that it can be written to the engine while the table goes on
-    /// being written to. What is frozen already stays so: a flush that did not end is done again.
-    pub fn freeze(&mut self) -> Arc<Frozen> {
+    /// Freezes the active memtable, so that it can be flushed to the engine while the table takes further writes. A
+    /// memtable that is already frozen is returned again: its flush did not end.
+    pub fn freeze(&mut self) -> Arc<FrozenMemtable> {
         let frozen = match self.frozen.take() {
-            None => Frozen(std::mem::take(&mut self.active)),
+            None => FrozenMemtable(std::mem::take(&mut self.active)),
             Some(frozen) => return self.frozen.insert(frozen).clone(),
         };
         self.frozen.insert(Arc::new(frozen)).clone()
     }
 
-    /// Lets go of what is frozen, once the engine has it.
-    pub fn thaw(&mut self) {
+    /// Drops the frozen memtable, once the engine has it.
+    pub fn drop_frozen(&mut self) {
         self.frozen = None;
     }
 
-    fn layers(&self) -> impl Iterator<Item = &Overlay> {
+    fn layers(&self) -> impl Iterator<Item = &Memtable> {
         std::iter::once(&self.active).chain(self.frozen.iter().map(|frozen| &frozen.0))
     }
 }
 
-impl Frozen {
-    /// Returns the rows in the order of their keys, as an engine takes them.
-    pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
-        self.0.cells.iter().map(|(key, cell)| Change {
+impl FrozenMemtable {
+    /// Returns the rows as a batch for an engine, in the order of their keys.
+    pub fn changes(&self) -> impl Iterator<Item = RowChange> + '_ {
+        self.0.cells.iter().map(|(key, cell)| RowChange {
             key: key.clone(),
             value: cell.value().cloned(),
         })
     }
 
-    /// Returns how many rows there are.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.0.cells.len()
     }
@@ -182,7 +183,7 @@ impl RowsMut for Table {
     }
 
     fn put_new(&mut self, key: Bytes, value: Bytes) {
-        // A removal here hides a row below: then the new row is not the first of its key.
+        // A tombstone here hides a row below: then the new row is not the first of its key.
         let cell = match self.active.cells.get(&key) {
             None | Some(Cell::Fresh(_)) => Cell::Fresh(value),
             Some(Cell::Value(_) | Cell::Removed) => Cell::Value(value),

@@ -1,4 +1,4 @@
-//! A table against a plain map, with freezes, flushes and power losses in between.
+//! Model test of a table against a map, with freezes, flushes and power losses in between.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ fn value(number: u8) -> Bytes {
 fn flush(table: &mut Table) {
     let frozen = table.freeze();
     table.engine.write(&mut frozen.changes()).unwrap();
-    table.thaw();
+    table.drop_frozen();
 }
 
 fn run(steps: Vec<Step>) {
@@ -102,13 +102,13 @@ fn same(table: &Table, model: &BTreeMap<Bytes, Bytes>, range: &Range<Bytes>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn a_table_is_a_map(steps in proptest::collection::vec(step(), 1..80)) {
+    fn table_equals_a_map(steps in proptest::collection::vec(step(), 1..80)) {
         run(steps);
     }
 }
 
 #[test]
-fn a_new_row_that_is_deleted_before_it_reached_the_disk_leaves_nothing_behind() {
+fn fresh_row_deleted_before_flush_leaves_nothing() {
     let mut table = Table::new(Disk::default().open());
     table.put_new(key(1), value(1));
     table.delete(key(1));
@@ -122,7 +122,7 @@ fn a_new_row_that_is_deleted_before_it_reached_the_disk_leaves_nothing_behind() 
 }
 
 #[test]
-fn a_broken_engine_is_reported_and_not_taken_for_an_absent_row() {
+fn engine_read_error_is_not_an_absent_row() {
     let disk = Disk::default();
     let mut table = Table::new(disk.open());
     table.put(key(1), value(1));

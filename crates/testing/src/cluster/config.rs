@@ -7,7 +7,7 @@ use super::{
     layout::{Layout, Node},
 };
 
-/// Below this the directory's elections would follow the machine's own hiccups.
+/// Lower bound of the directory's round trip: below it, pauses of the machine would cause elections.
 const DIRECTORY_RTT_MIN: Duration = Duration::from_millis(100);
 
 /// Returns a node's configuration as TOML.
@@ -62,7 +62,8 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
     text
 }
 
-/// Whoever plans a cluster whose groups stand on sled has asked for it: those of a region, or the directory's.
+/// Tells whether a majority of a region's voters, or of the directory's, is on sled: the plan asks for it, so the
+/// nodes' check is switched off.
 fn has_sled_majority(plan: &Plan, layout: &Layout) -> bool {
     let nodes_of = |region: &str| -> Vec<&Node> { layout.nodes.iter().filter(|node| node.region == region).collect() };
     let regions: Vec<Vec<&Node>> = plan.regions.iter().map(|region| nodes_of(&region.name)).collect();
@@ -74,7 +75,7 @@ fn has_sled_majority(plan: &Plan, layout: &Layout) -> bool {
     regions.iter().chain([&directory]).any(is_most)
 }
 
-/// A JSON string is a TOML basic string, but for control characters that no name or path here has.
+/// Quotes a TOML basic string: a JSON string is one, except for control characters that no name or path here has.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("a string")
 }

@@ -1,21 +1,21 @@
-//! Why a cluster could not be started or changed.
+//! Errors of clusters.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// Why a cluster could not be started or changed.
+/// Error of a cluster that is started or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file, directory or process that the system refused.
+    /// An operation on a file, directory or process failed.
     #[error("cannot {what} {path}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// With what.
+        /// The file, directory or program.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// Another cluster runs in the directory.
@@ -24,10 +24,10 @@ pub enum Error {
     /// The directory was made for other regions or nodes.
     #[error("{0} holds a cluster of other regions or nodes: start afresh, or choose another directory")]
     OtherLayout(PathBuf),
-    /// What is to be emptied was not made by a cluster.
-    #[error("{0} holds something else than a cluster's data: it is left as it is")]
+    /// The directory to empty was not made by a cluster.
+    #[error("{0} does not hold a cluster's data: it is left as it is")]
     NoCluster(PathBuf),
-    /// Somebody listens at a port that the kept data has advertised.
+    /// A port that the kept data has advertised is in use.
     #[error("port {port} is in use, and the data in {data} advertises it: end what listens there, or start afresh")]
     PortInUse {
         /// The port.
@@ -38,26 +38,26 @@ pub enum Error {
     /// A cluster without regions.
     #[error("a cluster has at least one region: name one, and how many nodes it has")]
     NoRegions,
-    /// A region that cannot be.
+    /// An invalid region.
     #[error("region {name:?}: {why}")]
     Region {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// Too many clusters, or too large a one.
+    /// Too many clusters, or a cluster that is too large.
     #[error("fewer than {count} ports are free between 12000 and 20000: end what listens there, such as other tests")]
     NoPortsLeft {
-        /// How many are needed.
+        /// Number of ports that are needed.
         count: usize,
     },
     /// No free range was found.
     #[error("no {count} free ports from {base} on")]
     NoPorts {
-        /// How many are needed.
+        /// Number of ports that are needed.
         count: usize,
-        /// Where the search began.
+        /// First port of the search.
         base: u16,
     },
     /// A node ended while it was waited for.
@@ -65,7 +65,7 @@ pub enum Error {
     Ended {
         /// Its name.
         node: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
         /// The last lines it wrote.
         log: String,
@@ -75,7 +75,7 @@ pub enum Error {
     NotReady {
         /// Its name.
         node: String,
-        /// What it answered last.
+        /// Its last response.
         answer: String,
         /// The last lines it wrote.
         log: String,
@@ -91,7 +91,7 @@ pub enum Error {
     NotRunning(String),
 }
 
-/// Says what was tried with which path.
+/// Adds the operation and the path to an error of the system.
 pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |source| Error::Io { what, path, source }

@@ -1,4 +1,4 @@
-//! Which nodes there are and where they listen.
+//! Layout of a cluster: its nodes and their addresses.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -8,48 +8,48 @@ use stead_types::{Jurisdiction, RegionName};
 use super::{
     Error,
     error::at,
-    ports::{Claim, Ports, is_free},
+    ports::{PortClaim, Ports, is_free},
 };
 
-/// Between the ports of one region's nodes and the next one's.
+/// Distance between the ports of one region's nodes and the next one's.
 const REGION_STEP: u16 = 10;
-/// Between client, peer and HTTP ports.
+/// Distance between client, peer and HTTP ports.
 const KIND_STEP: u16 = 100;
-/// Between two ranges that are probed, and how often.
+/// Distance between two ranges that are probed, and the number of probes.
 const PROBE_STEP: u16 = 300;
 const PROBES_MAX: u16 = 20;
-/// Client, peer and HTTP.
+/// Ports of a node: client, peer and HTTP.
 const PORTS_OF_NODE: usize = 3;
-/// More would reach into the next region's ports.
+/// Most nodes of a region: more would reach into the next region's ports.
 const NODES_MAX: usize = REGION_STEP as usize;
-/// Where ports and names are kept.
-pub(super) const KEPT: &str = "cluster.json";
+/// File in which ports and names are stored.
+pub(super) const LAYOUT_FILE: &str = "cluster.json";
 
-/// What to start.
+/// Plan of a cluster to start.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The binary; it is started as `BINARY serve --config FILE`.
     pub binary: PathBuf,
-    /// Where configurations, logs and the nodes' data directories go; kept from start to start.
+    /// Directory of configurations, logs and the nodes' data; kept from start to start.
     pub data: PathBuf,
     /// The regions, in the order of their ports.
     pub regions: Vec<Region>,
-    /// Round trips between pairs of regions; a pair that is not here is next door.
+    /// Round trips between pairs of regions; a pair that is not here has none.
     pub round_trips: Vec<(String, String, Duration)>,
-    /// Where nodes listen.
+    /// Ports that nodes listen at.
     pub ports: Ports,
-    /// Storage engines, by a node's place in its region, round robin.
+    /// Storage engines, by a node's position in its region, round robin.
     pub engines: Vec<String>,
 }
 
-/// A place with some nodes.
+/// A region with its nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Its name; its nodes are `name-1`, `name-2` and so on.
     pub name: String,
-    /// Whose law it is under.
+    /// Its jurisdiction.
     pub jurisdiction: String,
-    /// How many nodes it has, at most ten.
+    /// Number of its nodes, at most ten.
     pub nodes: usize,
 }
 
@@ -86,11 +86,11 @@ pub struct Node {
     pub region: String,
     /// Its storage engine.
     pub engine: String,
-    /// Where it takes clients.
+    /// Address for clients.
     pub client: String,
-    /// Where it takes other nodes.
+    /// Address for other nodes.
     pub peer: String,
-    /// Where it answers HTTP.
+    /// Address for HTTP.
     pub http: String,
 }
 
@@ -100,22 +100,22 @@ impl Plan {
         self.data.join(format!("{node}.toml"))
     }
 
-    /// Returns where a node's output goes.
+    /// Returns a node's log file.
     pub fn log_of(&self, node: &str) -> PathBuf {
         self.data.join(format!("{node}.log"))
     }
 
-    /// Returns the file that says by how many milliseconds a node's wall clock is off.
+    /// Returns the file with the offset of a node's wall clock in milliseconds.
     pub fn clock_of(&self, node: &str) -> PathBuf {
         self.data.join(format!("{node}.clock"))
     }
 
-    /// Returns where a node keeps everything.
+    /// Returns a node's data directory.
     pub fn data_of(&self, node: &str) -> PathBuf {
         self.data.join(node)
     }
 
-    /// Looks at names and numbers, so that a typing error is told as one.
+    /// Checks names and numbers, so that a typing error is reported before anything is made.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.regions.is_empty() {
             return Err(Error::NoRegions);
@@ -143,42 +143,42 @@ impl Plan {
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) nodes: Vec<Node>,
-    /// Held for as long as nodes may listen.
-    _claim: Option<Claim>,
+    /// Claim on the ports, for as long as nodes may listen.
+    _claim: Option<PortClaim>,
 }
 
-/// What is kept beside the nodes' data, so that addresses stay (C2).
+/// Layout that is stored beside the nodes' data, so that addresses stay (C2).
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
+struct StoredLayout {
     base_port: u16,
     nodes: Vec<String>,
 }
 
 impl Layout {
-    /// Returns the kept layout, or makes one on free ports.
+    /// Returns the stored layout, or makes one on free ports.
     pub(super) fn of(plan: &Plan) -> Result<Self, Error> {
         let base = match plan.ports {
             Ports::From(base) => base,
-            Ports::Any => return Self::claimed(plan),
+            Ports::Any => return Self::claim(plan),
         };
-        let path = plan.data.join(KEPT);
+        let path = plan.data.join(LAYOUT_FILE);
         match fs::read(&path) {
-            Ok(bytes) => Self::kept(plan, &bytes),
+            Ok(bytes) => Self::load(plan, &bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let (base_port, layout) = Self::probed(plan, base)?;
+                let (base_port, layout) = Self::probe(plan, base)?;
                 let nodes = layout.nodes.iter().map(|node| node.name.clone()).collect();
-                let kept = serde_json::to_vec(&Kept { base_port, nodes }).expect("plain values");
-                fs::write(&path, kept).map_err(at("write", &path))?;
+                let stored = serde_json::to_vec(&StoredLayout { base_port, nodes }).expect("plain values");
+                fs::write(&path, stored).map_err(at("write", &path))?;
                 Ok(layout)
             }
             Err(error) => Err(at("read", &path)(error)),
         }
     }
 
-    fn claimed(plan: &Plan) -> Result<Self, Error> {
+    fn claim(plan: &Plan) -> Result<Self, Error> {
         let count = ports_of(plan);
-        let claim = Claim::take(count).ok_or(Error::NoPortsLeft { count })?;
-        let nodes = named(plan).zip(claim.ports().chunks_exact(PORTS_OF_NODE));
+        let claim = PortClaim::take(count).ok_or(Error::NoPortsLeft { count })?;
+        let nodes = nodes_of(plan).zip(claim.ports().chunks_exact(PORTS_OF_NODE));
         let nodes =
             nodes.map(|((region, place, engine), ports)| node(region, place, engine, [ports[0], ports[1], ports[2]]));
         Ok(Self {
@@ -187,11 +187,11 @@ impl Layout {
         })
     }
 
-    fn kept(plan: &Plan, bytes: &[u8]) -> Result<Self, Error> {
+    fn load(plan: &Plan, bytes: &[u8]) -> Result<Self, Error> {
         let other = || Error::OtherLayout(plan.data.clone());
-        let kept: Kept = serde_json::from_slice(bytes).map_err(|_| other())?;
-        let layout = Self::from(plan, kept.base_port);
-        if !layout.nodes.iter().map(|node| &node.name).eq(&kept.nodes) {
+        let stored: StoredLayout = serde_json::from_slice(bytes).map_err(|_| other())?;
+        let layout = Self::from(plan, stored.base_port);
+        if !layout.nodes.iter().map(|node| &node.name).eq(&stored.nodes) {
             return Err(other());
         }
         if let Some(port) = layout.ports().find(|port| !is_free(*port)) {
@@ -201,7 +201,7 @@ impl Layout {
         Ok(layout)
     }
 
-    fn probed(plan: &Plan, base: u16) -> Result<(u16, Self), Error> {
+    fn probe(plan: &Plan, base: u16) -> Result<(u16, Self), Error> {
         let bases = (0..PROBES_MAX).filter_map(|probe| base.checked_add(probe * PROBE_STEP));
         for base in bases {
             let layout = Self::from(plan, base);
@@ -217,7 +217,7 @@ impl Layout {
         let firsts = (0..).map(|region: u16| base.saturating_add(region * REGION_STEP));
         let firsts = plan.regions.iter().zip(firsts);
         let clients = firsts.flat_map(|(region, first)| (first..).take(region.nodes));
-        let nodes = named(plan).zip(clients).map(|((region, place, engine), client)| {
+        let nodes = nodes_of(plan).zip(clients).map(|((region, place, engine), client)| {
             let ports = [0, 1, 2].map(|kind| client.saturating_add(kind * KIND_STEP));
             node(region, place, engine, ports)
         });
@@ -240,8 +240,8 @@ fn ports_of(plan: &Plan) -> usize {
     plan.regions.iter().map(|region| region.nodes * PORTS_OF_NODE).sum()
 }
 
-/// Every node's region, place in it and engine.
-fn named(plan: &Plan) -> impl Iterator<Item = (&Region, usize, &String)> {
+/// Returns every node's region, position in it and engine.
+fn nodes_of(plan: &Plan) -> impl Iterator<Item = (&Region, usize, &String)> {
     plan.regions.iter().flat_map(|region| {
         let places = (1..=region.nodes).zip(plan.engines.iter().cycle());
         places.map(move |(place, engine)| (region, place, engine))

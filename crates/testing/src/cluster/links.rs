@@ -1,4 +1,4 @@
-//! The ways between regions: a link for each pair, and a proxy for each port of the other side.
+//! Links between regions: one for each pair, and a proxy for each port of the other side.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -64,8 +64,8 @@ impl Links {
     }
 
     pub(super) fn dial(&self, region: &str) -> &DialMap {
-        static NOTHING: DialMap = DialMap::new();
-        self.dial.get(region).unwrap_or(&NOTHING)
+        static EMPTY: DialMap = DialMap::new();
+        self.dial.get(region).unwrap_or(&EMPTY)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who runs the cluster of a directory (C3).
+//! Lock on the directory of a cluster (C3).
 
 use std::{
     fs::{File, TryLockError},
@@ -7,14 +7,14 @@ use std::{
 
 use super::{Error, error::at};
 
-/// The file that is locked.
+/// Name of the lock file.
 pub(crate) const NAME: &str = "lock";
 
-/// Held by whoever runs the cluster of a directory.
+/// Lock held by the process that runs the cluster of a directory.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub(crate) struct LockFile(File);
 
-impl Lock {
+impl LockFile {
     pub(crate) fn take(data: &Path) -> Result<Self, Error> {
         let path = data.join(NAME);
         let lock = File::options()
@@ -30,8 +30,8 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
-    /// Closing the file is not enough: a process that another thread is just starting has it open until it runs.
+impl Drop for LockFile {
+    /// Unlocks the file. Closing it is not enough: a process that another thread is starting has it open until it runs.
     fn drop(&mut self) {
         // A file that cannot be unlocked is unlocked when all have closed it.
         let _ = self.0.unlock();

@@ -1,4 +1,4 @@
-//! A cluster of real node processes with the distances between its regions.
+//! Cluster of real node processes, with links between its regions.
 //!
 //! # Invariants
 //!
@@ -11,7 +11,7 @@ mod error;
 mod layout;
 mod links;
 pub(crate) mod lock;
-mod node;
+mod node_process;
 mod ports;
 mod ready;
 
@@ -27,18 +27,18 @@ pub use error::Error;
 pub use layout::{Node, Plan, Region};
 pub use ports::Ports;
 
-use self::{error::at, layout::Layout, links::Links, lock::Lock, node::Running};
+use self::{error::at, layout::Layout, links::Links, lock::LockFile, node_process::NodeProcess};
 use crate::Link;
 
-/// Advertised addresses and the addresses to dial instead, as seen from one region.
+/// Map from advertised addresses to the addresses to dial instead, from one region.
 pub type DialMap = BTreeMap<String, String>;
 
-/// Which way a wall clock is off.
+/// Direction of a wall clock's skew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// It shows a later time.
+pub enum SkewDirection {
+    /// The clock shows a later time.
     Ahead,
-    /// It shows an earlier time.
+    /// The clock shows an earlier time.
     Behind,
 }
 
@@ -47,22 +47,22 @@ pub enum Way {
 pub struct Cluster {
     plan: Plan,
     links: Links,
-    running: BTreeMap<String, Running>,
+    running: BTreeMap<String, NodeProcess>,
     // Ports and folder are given up after the nodes are gone.
     layout: Layout,
-    _lock: Lock,
+    _lock: LockFile,
 }
 
 impl Cluster {
-    /// Makes directories, proxies and configurations, and starts all nodes; [`Cluster::ready`] waits for them.
+    /// Creates directories, proxies and configurations, and starts all nodes; [`Cluster::ready`] waits for them.
     ///
     /// # Errors
     ///
-    /// A plan that cannot be, a directory in use or of another layout, a port in use, a binary that cannot be started.
+    /// An invalid plan, a directory in use or of another layout, a port in use, a binary that cannot be started.
     pub async fn start(plan: Plan) -> Result<Self, Error> {
         plan.check()?;
         fs::create_dir_all(&plan.data).map_err(at("create", &plan.data))?;
-        let lock = Lock::take(&plan.data)?;
+        let lock = LockFile::take(&plan.data)?;
         let layout = Layout::of(&plan)?;
         let links = Links::start(&plan, &layout).await?;
         let mut cluster = Self {
@@ -76,7 +76,7 @@ impl Cluster {
             let text = config::of(&cluster.plan, &cluster.layout, &node, cluster.links.dial(&node.region));
             let path = cluster.plan.config_of(&node.name);
             fs::write(&path, text).map_err(at("write", &path))?;
-            cluster.set_clock(&node.name, Duration::ZERO, Way::Ahead)?;
+            cluster.set_clock(&node.name, Duration::ZERO, SkewDirection::Ahead)?;
             cluster.start_node(&node.name)?;
         }
         Ok(cluster)
@@ -86,19 +86,19 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// A directory in use, or one that holds something else.
+    /// A directory in use, or one that does not hold a cluster's data.
     pub fn clear(data: &Path) -> Result<(), Error> {
         if !data.exists() {
             return Ok(());
         }
-        let _lock = Lock::take(data)?;
+        let _lock = LockFile::take(data)?;
         let entries = fs::read_dir(data).map_err(at("read", data))?;
         let paths: Vec<PathBuf> = entries
             .flatten()
             .map(|entry| entry.path())
             .filter(|path| !path.ends_with(lock::NAME))
             .collect();
-        if !paths.is_empty() && !paths.iter().any(|path| path.ends_with(layout::KEPT)) {
+        if !paths.is_empty() && !paths.iter().any(|path| path.ends_with(layout::LAYOUT_FILE)) {
             return Err(Error::NoCluster(data.to_owned()));
         }
         for path in paths {
@@ -112,21 +112,21 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until every running node says that it can serve.
+    /// Waits until every running node reports that it can serve.
     ///
     /// # Errors
     ///
-    /// A node that ended, or that is not ready when the time is over: with the end of its log.
+    /// A node that ended, or that is not ready at the timeout: with the end of its log.
     pub async fn ready(&mut self, within: Duration) -> Result<(), Error> {
         let all: Vec<String> = self.layout.nodes.iter().map(|node| node.name.clone()).collect();
         self.ready_of(&all, within).await
     }
 
-    /// Waits until those of these nodes that are running say that they can serve.
+    /// Waits until those of these nodes that are running report that they can serve.
     ///
     /// # Errors
     ///
-    /// No such node, one that ended, or one that is not ready when the time is over: with the end of its log.
+    /// No such node, one that ended, or one that is not ready at the timeout: with the end of its log.
     pub async fn ready_of(&mut self, nodes: &[String], within: Duration) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + within;
         for name in nodes {
@@ -144,7 +144,7 @@ impl Cluster {
         &self.layout.nodes
     }
 
-    /// Returns where a node's output goes.
+    /// Returns a node's log file.
     pub fn log_of(&self, node: &str) -> PathBuf {
         self.plan.log_of(node)
     }
@@ -154,18 +154,18 @@ impl Cluster {
         &self.plan.regions
     }
 
-    /// Returns where a region's nodes take clients.
+    /// Returns the client addresses of a region's nodes.
     pub fn endpoints(&self, region: &str) -> Vec<String> {
         let of_region = self.layout.nodes.iter().filter(|node| node.region == region);
         of_region.map(|node| node.client.clone()).collect()
     }
 
-    /// Returns what somebody in this region dials for the addresses that nodes of other regions advertise.
+    /// Returns the addresses to dial from this region instead of those that nodes of other regions advertise.
     pub fn dial(&self, region: &str) -> &DialMap {
         self.links.dial(region)
     }
 
-    /// Returns the way between two regions, seen from the first.
+    /// Returns the link between two regions, seen from the first.
     ///
     /// # Errors
     ///
@@ -174,14 +174,14 @@ impl Cluster {
         self.links.get(from, to)
     }
 
-    /// Returns every pair of regions and the way between them.
+    /// Returns every pair of regions and the link between them.
     pub fn links(&self) -> impl Iterator<Item = (&str, &str, &Link)> {
         self.links.all()
     }
 
-    /// Returns a node's process, `None` while it is not running.
+    /// Returns a node's process id, `None` while it is not running.
     pub fn process(&mut self, node: &str) -> Option<u32> {
-        self.running.get_mut(node).and_then(Running::process)
+        self.running.get_mut(node).and_then(NodeProcess::process)
     }
 
     /// Starts a node that is not running.
@@ -194,12 +194,12 @@ impl Cluster {
         if self.process(&node.name).is_some() {
             return Err(Error::Running(node.name));
         }
-        let running = Running::start(&self.plan, &node.name)?;
+        let running = NodeProcess::start(&self.plan, &node.name)?;
         self.running.insert(node.name, running);
         Ok(())
     }
 
-    /// Ends a node with SIGKILL and waits until it is gone.
+    /// Kills a node with SIGKILL and waits until it is gone.
     ///
     /// # Errors
     ///
@@ -210,12 +210,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks a node to end, as a service manager does, waits until it is gone, and returns how it ended.
+    /// Terminates a node with SIGTERM, as a service manager does, waits until it is gone, and returns its exit status.
     ///
     /// # Errors
     ///
-    /// No such node, it is not running, or the system cannot tell how it ended.
-    pub async fn end_node(&mut self, node: &str) -> Result<ExitStatus, Error> {
+    /// No such node, it is not running, or its exit status cannot be read.
+    pub async fn terminate_node(&mut self, node: &str) -> Result<ExitStatus, Error> {
         let running = self.running(node)?;
         running.signal(libc::SIGTERM);
         let ended = running.ended().await;
@@ -223,7 +223,7 @@ impl Cluster {
         ended.map_err(at("wait for", &self.plan.binary))
     }
 
-    /// Kills all nodes at once: none sees another one leave before it is gone itself.
+    /// Kills all nodes at once, so that no node sees another one leave before it is gone itself.
     pub async fn kill_all(&mut self) {
         for running in self.running.values_mut() {
             running.signal(libc::SIGKILL);
@@ -248,15 +248,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Sets a node's wall clock off, running or not, within a tenth of a second; by nothing, it is right again.
+    /// Skews a node's wall clock, running or not, within a tenth of a second; a skew of zero makes it right again.
     ///
     /// # Errors
     ///
     /// No such node, or its file cannot be written.
-    pub fn set_clock(&self, node: &str, by: Duration, way: Way) -> Result<(), Error> {
+    pub fn set_clock(&self, node: &str, by: Duration, way: SkewDirection) -> Result<(), Error> {
         let path = self.plan.clock_of(&self.node(node)?.name);
-        let sign = if way == Way::Behind { "-" } else { "" };
-        // Nobody reads half of it.
+        let sign = if way == SkewDirection::Behind { "-" } else { "" };
+        // The node never reads a half-written file.
         let new = path.with_extension("clock.new");
         fs::write(&new, format!("{sign}{}", by.as_millis())).map_err(at("write", &new))?;
         fs::rename(&new, &path).map_err(at("write", &path))
@@ -267,22 +267,22 @@ impl Cluster {
     /// # Errors
     ///
     /// No such node, or it is not running.
-    pub fn stop_node(&mut self, node: &str) -> Result<(), Error> {
+    pub fn freeze_node(&mut self, node: &str) -> Result<(), Error> {
         self.running(node)?.signal(libc::SIGSTOP);
         Ok(())
     }
 
-    /// Lets a frozen node go on.
+    /// Resumes a frozen node with SIGCONT.
     ///
     /// # Errors
     ///
     /// No such node, or it is not running.
-    pub fn cont_node(&mut self, node: &str) -> Result<(), Error> {
+    pub fn thaw_node(&mut self, node: &str) -> Result<(), Error> {
         self.running(node)?.signal(libc::SIGCONT);
         Ok(())
     }
 
-    /// Returns the nodes that a name means: the node itself, or all of a region.
+    /// Returns the nodes with a name: the node itself, or all of a region.
     ///
     /// # Errors
     ///
@@ -303,7 +303,7 @@ impl Cluster {
         }
     }
 
-    /// Asks all nodes to end, and ends with SIGKILL those that are still there when the time is over.
+    /// Terminates all nodes, and kills those that are still there at the timeout.
     pub async fn shut_down(mut self, within: Duration) {
         for running in self.running.values_mut() {
             running.signal(libc::SIGCONT);
@@ -311,11 +311,11 @@ impl Cluster {
         }
         let ended = async {
             for running in self.running.values_mut() {
-                // Whoever cannot be waited for is killed when dropped (C1).
+                // A node that cannot be waited for is killed when dropped (C1).
                 let _ = running.ended().await;
             }
         };
-        // Whoever did not end in time as well.
+        // A node that did not end in time is killed when dropped, too.
         let _ = tokio::time::timeout(within, ended).await;
     }
 
@@ -324,7 +324,7 @@ impl Cluster {
         found.ok_or_else(|| Error::Unknown(name.into()))
     }
 
-    fn running(&mut self, name: &str) -> Result<&mut Running, Error> {
+    fn running(&mut self, name: &str) -> Result<&mut NodeProcess, Error> {
         self.node(name)?;
         let not_running = || Error::NotRunning(name.into());
         let running = self.running.get_mut(name).ok_or_else(not_running)?;

@@ -1,4 +1,4 @@
-//! Where nodes listen: a range that stays, or ports that nobody else has.
+//! Ports of nodes: a fixed range, or free ports that are claimed.
 //!
 //! # Invariants
 //!
@@ -6,37 +6,37 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-/// Where nodes listen.
+/// Ports that nodes listen at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// At fixed distances from this one, kept with the data; with fresh data, later ranges are tried if a port is in
-    /// use.
+    /// Ports at fixed distances from this one, stored with the data; with fresh data, later ranges are tried if a port
+    /// is in use.
     From(u16),
-    /// At any that are free: for data that goes with the cluster.
+    /// Any free ports: for data that is removed with the cluster.
     Any,
 }
 
-/// Below what systems give to outgoing connections (32768 on Linux), so that none of these takes the port of a node
-/// that is down for a moment.
+/// Range of claimed ports, below the ephemeral ports of outgoing connections (32768 on Linux), so that none of these
+/// takes the port of a node that is down for a moment.
 const FIRST: u16 = 12_000;
 const LAST: u16 = 20_000;
-/// Ports are taken by blocks; the first of each stands for all.
+/// Ports of a block; ports are claimed by blocks, by listening at the first of each.
 const BLOCK: u16 = 16;
 
-/// Ports of one cluster, for as long as this value is.
+/// Claim on the ports of one cluster, for as long as this value exists.
 #[derive(Debug)]
-pub(super) struct Claim {
-    /// P1: whoever listens at the first port of a block has the block. The system ends that with the process, and it
-    /// knows of no leftovers, as files would.
+pub(super) struct PortClaim {
+    /// Listeners at the first ports of the claimed blocks (P1). The system closes them with the process; lock files
+    /// could be left behind.
     guards: Vec<TcpListener>,
     ports: Vec<u16>,
 }
 
-impl Claim {
-    /// Takes as many free ports; `None` if there are not as many.
+impl PortClaim {
+    /// Claims `count` free ports; `None` if there are not as many.
     pub(super) fn take(count: usize) -> Option<Self> {
         let blocks = (LAST - FIRST) / BLOCK;
-        // Processes begin at different places, so that they seldom meet.
+        // Processes begin at different blocks, so that they seldom collide.
         let start = (std::process::id() % u32::from(blocks)) as u16;
         let mut claim = Self {
             guards: Vec::new(),
@@ -81,11 +81,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p1_claims_share_no_port_and_leave_out_what_somebody_else_listens_at() {
-        let first = Claim::take(3).unwrap();
+    fn p1_claims_share_no_port_and_skip_used_ones() {
+        let first = PortClaim::take(3).unwrap();
         let busy = first.ports()[0] - 1 + 2 * BLOCK;
         let _somebody = listen(busy + 7);
-        let claims = [Claim::take(40).unwrap(), Claim::take(9).unwrap()];
+        let claims = [PortClaim::take(40).unwrap(), PortClaim::take(9).unwrap()];
         let mut all: Vec<u16> = claims
             .iter()
             .chain([&first])
@@ -101,8 +101,8 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_free_again_with_the_claim() {
-        let claim = Claim::take(1).unwrap();
+    fn p1_ports_are_free_after_claim_is_dropped() {
+        let claim = PortClaim::take(1).unwrap();
         let guard = claim.ports()[0] - 1;
         assert!(!is_free(guard));
         drop(claim);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_not_as_many_as_one_likes() {
-        assert!(Claim::take(usize::from(LAST)).is_none());
+    fn claim_of_too_many_ports_fails() {
+        assert!(PortClaim::take(usize::from(LAST)).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a node can serve, as it says itself over HTTP.
+//! Readiness of a node, by its HTTP endpoint.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,35 +8,35 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Error, layout::Node, node::Running};
+use super::{Error, layout::Node, node_process::NodeProcess};
 
-const ASK_EVERY: Duration = Duration::from_millis(50);
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const LOG_LINES: usize = 12;
-const ANSWER_LEN_MAX: u64 = 64 << 10;
+const RESPONSE_LEN_MAX: u64 = 64 << 10;
 
 impl Node {
-    /// Asks whether the node can serve.
+    /// Tells whether the node can serve.
     pub async fn is_ready(&self) -> bool {
-        let answer = timeout(ANSWER_WITHIN, get(&self.http, "/readyz")).await;
+        let answer = timeout(RESPONSE_TIMEOUT, get(&self.http, "/readyz")).await;
         matches!(answer, Ok(Ok((200, _))))
     }
 
-    /// Returns what the node counts, as it shows it to Prometheus.
+    /// Returns the node's metrics in Prometheus format.
     ///
     /// # Errors
     ///
-    /// It does not answer, or not in time.
+    /// It does not respond, or not in time.
     pub async fn metrics(&self) -> std::io::Result<String> {
-        let (_, text) = timeout(ANSWER_WITHIN, get(&self.http, "/metrics")).await??;
+        let (_, text) = timeout(RESPONSE_TIMEOUT, get(&self.http, "/metrics")).await??;
         Ok(text)
     }
 }
 
-/// Asks a node until it is ready.
-pub(super) async fn wait(node: &Node, running: &mut Running, log: &Path, deadline: Instant) -> Result<(), Error> {
+/// Polls a node until it is ready.
+pub(super) async fn wait(node: &Node, running: &mut NodeProcess, log: &Path, deadline: Instant) -> Result<(), Error> {
     loop {
-        let answer = match timeout(ANSWER_WITHIN, get(&node.http, "/readyz?verbose")).await {
+        let answer = match timeout(RESPONSE_TIMEOUT, get(&node.http, "/readyz?verbose")).await {
             Ok(Ok((200, _))) => return Ok(()),
             Ok(Ok((status, body))) => format!("it answers {status}: {}", body.trim()),
             Ok(Err(error)) => format!("it does not answer: {error}"),
@@ -51,17 +51,17 @@ pub(super) async fn wait(node: &Node, running: &mut Running, log: &Path, deadlin
             let log = tail(log);
             return Err(Error::NotReady { node, answer, log });
         }
-        sleep(ASK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Asks for a path and returns status and body.
+/// Gets a path over HTTP; returns status and body.
 async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_LEN_MAX).read_to_end(&mut answer).await?;
+    stream.take(RESPONSE_LEN_MAX).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);

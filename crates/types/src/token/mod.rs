@@ -1,4 +1,4 @@
-//! Session tokens: what a caller has seen, to be shown to the next replica that it asks.
+//! Session tokens: what a session has seen, which it presents to the next replica that it asks.
 
 mod text;
 mod tokens;
@@ -10,29 +10,29 @@ pub use tokens::{SessionTokens, TooManyTokens};
 
 use crate::{Revision, TenantNumber};
 
-/// The highest revision of one tenant that a session has written or read.
+/// Highest revision of one tenant that a session has written or read.
 ///
 /// Shown and parsed as 24 characters of `A-Z`, `a-z`, `0-9`, `-` and `_` (URL-safe base64 without padding), which any
 /// cookie, header or address can carry as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionToken {
-    /// Whose revision it is; a client drops tokens of another number.
+    /// Tenant of the revision; a client drops tokens of another number.
     pub tenant: TenantNumber,
-    /// What a replica must hold before it may serve the session.
+    /// Revision that a replica must have before it may serve the session.
     pub revision: Revision,
 }
 
-/// Bytes that are no session token.
+/// Error of bytes that are no session token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("session_token was not made by this store: send back the bytes of an answer's header unchanged")]
+#[error("session_token is not valid: send back the bytes of a response's header unchanged")]
 pub struct InvalidSessionToken;
 
-/// The first byte of a token, so that its form can change.
+/// Format byte, the first of a token.
 const FORMAT: u8 = 1;
 const LEN: usize = 18;
 
 impl SessionToken {
-    /// Returns the token as opaque bytes: format, tenant number, revision, one byte of check.
+    /// Returns the token as opaque bytes: format, tenant number, revision, one check byte.
     pub fn to_bytes(self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
         bytes[0] = FORMAT;
@@ -78,7 +78,7 @@ impl FromStr for SessionToken {
     }
 }
 
-/// Finds tokens that were cut or typed wrongly; it protects against nothing else.
+/// Returns the check byte, which detects tokens that were cut or mistyped; it protects against nothing else.
 fn check(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0x5a, |sum: u8, byte| sum.rotate_left(1) ^ byte)
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_reads_back_and_a_changed_one_is_refused() {
+    fn token_round_trips_and_changed_bytes_are_rejected() {
         let token = SessionToken {
             tenant: TenantNumber::new(7),
             revision: "3.99".parse().unwrap(),

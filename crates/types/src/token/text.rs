@@ -1,43 +1,43 @@
-//! Tokens as text: URL-safe base64 without padding. A token's 18 bytes are exactly 24 characters, so that the text of
-//! several tokens is theirs, one behind the other.
+//! Text encoding of session tokens: URL-safe base64 without padding. A token's 18 bytes are exactly 24 characters, so
+//! that the text of several tokens is the concatenation of theirs.
 
 use super::{LEN, SessionToken, SessionTokens};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// Characters of one token.
+/// Length of one token's text.
 pub(super) const CHARACTERS: usize = LEN / 3 * 4;
 
-/// A text that is not what this store wrote for session tokens.
+/// Error of a text that does not encode session tokens.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTokenText {
-    /// It was cut, or something was added.
+    /// The text was cut, or something was added.
     #[error("session tokens have {CHARACTERS} characters each, this text has {0}: send it back whole")]
     Length(usize),
-    /// A character that the text never has.
+    /// A character that is not part of the alphabet.
     #[error("session tokens have only A-Z, a-z, 0-9, - and _, character {at} of this text is {character:?}")]
     Character {
         /// The character.
         character: char,
-        /// Where it stands, from 1.
+        /// Its position, from 1.
         at: usize,
     },
-    /// The characters are right and what they say is not.
-    #[error("session token {at} of {of} was not made by this store, or was changed: send it back as it was")]
+    /// A token is not valid although its characters are.
+    #[error("session token {at} of {of} is not valid or was changed: send it back unchanged")]
     Token {
-        /// Which, from 1.
+        /// Its position, from 1.
         at: usize,
-        /// Of so many.
+        /// Number of tokens.
         of: usize,
     },
-    /// Where one is expected.
+    /// Several tokens where one is expected.
     #[error("one session token is expected, these are {0}")]
     Several(usize),
-    /// More than one request may carry.
+    /// More tokens than one request may carry.
     #[error("at most {max} session tokens together, these are {0}", max = SessionTokens::LEN_MAX)]
     TooMany(usize),
 }
 
-/// Writes bytes, of which there are three or a multiple of it.
+/// Encodes a token.
 pub(super) fn encode(bytes: &[u8; LEN]) -> String {
     let four = |three: &[u8]| {
         let bits = three.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
@@ -46,7 +46,7 @@ pub(super) fn encode(bytes: &[u8; LEN]) -> String {
     bytes.chunks(3).flat_map(four).collect()
 }
 
-/// Reads tokens, as many as there are.
+/// Decodes all tokens of a text.
 pub(super) fn decode(text: &str) -> Result<Vec<SessionToken>, InvalidTokenText> {
     let six = |(at, character): (usize, char)| {
         let bits = ALPHABET.iter().position(|other| char::from(*other) == character);

@@ -1,29 +1,29 @@
-//! What a session has seen of several tenants.
+//! Session tokens of several tenants.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use super::{InvalidTokenText, SessionToken, text};
 use crate::{Revision, TenantNumber};
 
-/// What a session has seen, one token a tenant: for a service's cookie or header. Of two tokens of one tenant the higher
-/// one counts, so that sets can be put together in any order and as often as one likes.
+/// Set of session tokens, one per tenant: for a service's cookie or header. Of two tokens of one tenant the higher
+/// one counts, so that sets can be merged in any order and repeatedly.
 ///
-/// Shown and parsed as the tokens' texts, one behind the other; 64 of them have 1,536 characters. That of one token is a
-/// set's, too. The text is checked against being cut or typed wrongly, and not against forgery: who forges one waits
-/// for what does not exist, or reads older data than they could have had.
+/// Shown and parsed as the concatenation of the tokens' texts; 64 of them have 1,536 characters. The text of one
+/// token is a set's, too. The text is checked against being cut or mistyped, and not against forgery: a forged token
+/// only waits for what does not exist, or reads older data than necessary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionTokens(BTreeMap<TenantNumber, Revision>);
 
-/// One tenant more than a set holds.
+/// Error of a set that would exceed its number of tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("session tokens of {max} tenants are together already: carry those of each request's own tenants", max = SessionTokens::LEN_MAX)]
+#[error("a set has session tokens of at most {max} tenants: carry those of each request's own tenants", max = SessionTokens::LEN_MAX)]
 pub struct TooManyTokens;
 
 impl SessionTokens {
     /// Most tenants of a set: what one request may carry.
     pub const LEN_MAX: usize = 64;
 
-    /// Adds what was seen of one tenant.
+    /// Adds a token.
     pub fn add(&mut self, token: SessionToken) -> Result<(), TooManyTokens> {
         if self.0.len() >= Self::LEN_MAX && !self.0.contains_key(&token.tenant) {
             return Err(TooManyTokens);
@@ -33,7 +33,7 @@ impl SessionTokens {
         Ok(())
     }
 
-    /// Adds what another session has seen; nothing of it if it does not all fit.
+    /// Adds all tokens of another set; none if they do not all fit.
     pub fn merge(&mut self, other: &Self) -> Result<(), TooManyTokens> {
         let mut merged = self.clone();
         other.iter().try_for_each(|token| merged.add(token))?;
@@ -56,12 +56,12 @@ impl SessionTokens {
         self.0.iter().map(token)
     }
 
-    /// Returns how many there are.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Tells whether nothing was seen.
+    /// Tells whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_reads_back_and_fits_into_a_cookie() {
+    fn token_set_round_trips_and_fits_cookie() {
         for count in [0, 1, 2, 64] {
             let (tokens, text) = (tokens(count), tokens(count).to_string());
             assert_eq!(text.parse(), Ok(tokens), "{count}");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_higher_of_two_counts_and_one_tenant_too_many_changes_nothing() {
+    fn higher_token_wins_and_full_set_rejects_tenant() {
         let mut set = tokens(64);
         set.add(token(3, 1)).unwrap();
         assert_eq!(set, tokens(64), "lower than what was seen");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_was_tampered_with_says_where() {
+    fn damaged_text_error_names_position() {
         let text = tokens(3).to_string();
         let (start, end) = text.split_at(30);
         let error = |text: String| text.parse::<SessionTokens>().unwrap_err();

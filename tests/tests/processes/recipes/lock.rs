@@ -10,89 +10,89 @@ use stead_client::{
     Op, Revision, Tenant,
     recipes::{Lock, LockGuard},
 };
-use stead_tests::process::alone;
+use stead_tests::process::exclusive_lock;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
-use super::{cluster, kill_leaders, service, settled};
+use super::{cluster, kill_leaders, retry_until_known, service};
 
 const TTL: Duration = Duration::from_secs(2);
-const SOON: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn lock(tenant: &Tenant) -> Lock {
     Lock::new(tenant, "lock", TTL).unwrap()
 }
 
-/// Writes what the lock protects, if it is still held; says whether that happened.
-async fn protected(tenant: &Tenant, held: &LockGuard, value: String) -> Option<Revision> {
+/// Writes the key that the lock protects, if the lock is still held; returns the revision if it was.
+async fn write_if_held(tenant: &Tenant, held: &LockGuard, value: String) -> Option<Revision> {
     let write = || async {
-        let txn = tenant.txn().when(held.key().clone(), held.still());
+        let txn = tenant.txn().when(held.key().clone(), held.held_condition());
         txn.then(Op::put("protected", value.clone())).send().await
     };
-    let done = settled(write).await;
+    let done = retry_until_known(write).await;
     done.succeeded.then_some(done.header.revision)
 }
 
-/// What a thing that is no part of the store does: it remembers the highest token.
+/// Resource outside the store that is protected by fencing tokens: it remembers the highest one.
 #[derive(Default)]
-struct Elsewhere(AtomicU64);
+struct FencedResource(AtomicU64);
 
-impl Elsewhere {
+impl FencedResource {
     fn admits(&self, token: Revision) -> bool {
         self.0.fetch_max(token.to_u64(), Ordering::SeqCst) <= token.to_u64()
     }
 }
 
-/// A holder's life, by the revisions of the store.
-struct Held {
+/// Time for which one holder had the lock, in revisions of the store.
+struct LockHold {
     token: Revision,
     last_write: Revision,
 }
 
-async fn contend(tenant: Tenant, elsewhere: Arc<Elsewhere>, over: Arc<AtomicBool>) -> Vec<Held> {
-    let mut lives = Vec::new();
-    while !over.load(Ordering::Relaxed) {
+async fn contend(tenant: Tenant, resource: Arc<FencedResource>, stop: Arc<AtomicBool>) -> Vec<LockHold> {
+    let mut holds = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
         let held = lock(&tenant).acquire().await.unwrap();
         let token = held.token();
-        // One who holds the lock is never refused for a later one, unless it has lost the lock.
-        assert!(elsewhere.admits(token) || held.is_lost());
+        // The holder of the lock is never refused for a later one, unless it has lost the lock.
+        assert!(resource.admits(token) || held.is_lost());
         let mut last_write = token;
         for number in 0..5 {
-            match protected(&tenant, &held, format!("{token} {number}")).await {
+            match write_if_held(&tenant, &held, format!("{token} {number}")).await {
                 Some(revision) => last_write = revision,
                 None => break,
             }
         }
-        lives.push(Held { token, last_write });
+        holds.push(LockHold { token, last_write });
         let _given = held.release().await;
     }
-    lives
+    holds
 }
 
 #[tokio::test]
-async fn two_never_hold_a_lock_at_once_while_leaders_die() {
-    let _alone = alone();
+async fn lock_is_exclusive_while_leaders_die() {
+    let _lock = exclusive_lock();
     let cluster = cluster().await;
-    let (elsewhere, over) = (Arc::new(Elsewhere::default()), Arc::new(AtomicBool::new(false)));
+    let (resource, stop) = (Arc::new(FencedResource::default()), Arc::new(AtomicBool::new(false)));
     let mut contenders = JoinSet::new();
     for region in ["eu-west", "us-east"] {
         let tenant = service(&cluster, region).await;
-        contenders.spawn(contend(tenant, elsewhere.clone(), over.clone()));
+        contenders.spawn(contend(tenant, resource.clone(), stop.clone()));
     }
     kill_leaders(&cluster, 2).await;
-    over.store(true, Ordering::Relaxed);
-    let mut lives = Vec::new();
+    stop.store(true, Ordering::Relaxed);
+    let mut holds = Vec::new();
     let mut each = Vec::new();
-    while let Some(contender) = timeout(SOON, contenders.join_next()).await.unwrap() {
+    while let Some(contender) = timeout(WAIT_MAX, contenders.join_next()).await.unwrap() {
         let of_one = contender.unwrap();
         each.push(of_one.len());
-        lives.extend(of_one);
+        holds.extend(of_one);
     }
-    assert!(each.iter().all(|lives| *lives > 0), "each held it: {each:?}");
-    lives.sort_by_key(|held| held.token);
-    for pair in lives.windows(2) {
+    assert!(each.iter().all(|holds| *holds > 0), "each held it: {each:?}");
+    holds.sort_by_key(|held| held.token);
+    for pair in holds.windows(2) {
         let [one, next] = pair else { unreachable!() };
         assert!(one.token < next.token, "a token is given once");
         assert!(
@@ -105,34 +105,38 @@ async fn two_never_hold_a_lock_at_once_while_leaders_die() {
 }
 
 #[tokio::test]
-async fn one_who_was_frozen_while_the_lock_went_on_writes_nothing() {
-    let _alone = alone();
+async fn fenced_lock_holder_cannot_write() {
+    let _lock = exclusive_lock();
     let cluster = cluster().await;
     let (old, new) = (service(&cluster, "eu-west").await, service(&cluster, "us-east").await);
     old.put("fence", "0".repeat(20)).await.unwrap();
     let first = lock(&old).acquire().await.unwrap();
     assert!(lock(&new).try_acquire().await.unwrap().is_none());
-    assert!(protected(&old, &first, "mine".into()).await.is_some());
-    // Longer than its time: it is renewed by itself.
+    assert!(write_if_held(&old, &first, "mine".into()).await.is_some());
+    // Longer than its TTL: it is renewed in the background.
     sleep(TTL + TTL / 2).await;
     assert!(!first.is_lost() && lock(&new).try_acquire().await.unwrap().is_none());
     first.renew().await.unwrap();
 
-    // What a holder that is frozen looks like to the store: its key goes.
+    // To the store a frozen holder is one whose key expires.
     let waiting = lock(&new);
     let next = tokio::spawn(async move { waiting.acquire().await });
     old.delete("lock").await.unwrap();
-    let second = timeout(SOON, next).await.unwrap().unwrap().unwrap();
+    let second = timeout(WAIT_MAX, next).await.unwrap().unwrap().unwrap();
     assert!(second.token() > first.token());
-    assert_eq!(protected(&old, &first, "mine still".into()).await, None);
+    assert_eq!(write_if_held(&old, &first, "mine still".into()).await, None);
     let fenced = async |tenant: &Tenant, held: &LockGuard| {
-        let txn = tenant.txn().when("fence", held.fence());
-        txn.then(Op::put("fence", held.mark())).send().await.unwrap().succeeded
+        let txn = tenant.txn().when("fence", held.fencing_condition());
+        txn.then(Op::put("fence", held.token_bytes()))
+            .send()
+            .await
+            .unwrap()
+            .succeeded
     };
     assert!(fenced(&new, &second).await);
     assert!(!fenced(&old, &first).await, "a later holder was here");
     assert!(fenced(&new, &second).await, "its own mark does not stop it");
-    timeout(SOON, first.lost()).await.unwrap();
+    timeout(WAIT_MAX, first.lost()).await.unwrap();
     assert!(first.is_lost() && !second.is_lost());
     assert!(first.renew().await.is_err());
     assert!(
@@ -141,22 +145,22 @@ async fn one_who_was_frozen_while_the_lock_went_on_writes_nothing() {
     );
     assert!(second.release().await.unwrap());
 
-    // Dropped, and given back in the background, long before its time is over.
+    // Dropped, and released in the background, long before its TTL is over.
     let long = Lock::new(&old, "lock", Duration::from_secs(3600)).unwrap();
     drop(long.acquire().await.unwrap());
     let begun = Instant::now();
-    drop(timeout(SOON, lock(&new).acquire()).await.unwrap().unwrap());
-    assert!(begun.elapsed() < SOON);
+    drop(timeout(WAIT_MAX, lock(&new).acquire()).await.unwrap().unwrap());
+    assert!(begun.elapsed() < WAIT_MAX);
 }
 
 #[tokio::test]
-async fn one_who_cannot_reach_the_home_is_told_before_another_one_has_the_lock() {
-    let _alone = alone();
+async fn partitioned_lock_holder_learns_of_loss_first() {
+    let _lock = exclusive_lock();
     let cluster = cluster().await;
     let (far, near) = (service(&cluster, "us-east").await, service(&cluster, "eu-west").await);
     let held = lock(&far).acquire().await.unwrap();
     cluster.cut("eu-west", "us-east").unwrap();
-    let told = async {
+    let lost_at = async {
         held.lost().await;
         Instant::now()
     };
@@ -164,8 +168,10 @@ async fn one_who_cannot_reach_the_home_is_told_before_another_one_has_the_lock()
         let next = lock(&near).acquire().await.unwrap();
         (Instant::now(), next)
     };
-    let (told, (taken, next)) = timeout(SOON * 2, async { tokio::join!(told, taken) }).await.unwrap();
-    assert!(told <= taken, "it went on for {:?}", told - taken);
+    let (lost_at, (taken_at, next)) = timeout(WAIT_MAX * 2, async { tokio::join!(lost_at, taken) })
+        .await
+        .unwrap();
+    assert!(lost_at <= taken_at, "it went on for {:?}", lost_at - taken_at);
     assert!(next.token() > held.token());
     cluster.heal_all();
 }

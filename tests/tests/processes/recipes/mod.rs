@@ -11,10 +11,10 @@ use stead_testing::Fixture;
 use stead_tests::process::binary;
 use tokio::time::{Instant, sleep};
 
-/// How often work is carried on for after the last fault.
-const AFTER: Duration = Duration::from_millis(500);
+/// Time for which work goes on after each fault.
+const WORK_TIME: Duration = Duration::from_millis(500);
 
-/// Three nodes in one region, which is the tenant's home, and a follower.
+/// Starts three nodes in one region, which is the tenant's home, and a follower region of one node.
 async fn cluster() -> Fixture {
     let builder = Fixture::builder().binary(binary());
     let cluster = builder.region("eu-west", 3).region("us-east", 1).start().await.unwrap();
@@ -22,7 +22,7 @@ async fn cluster() -> Fixture {
     cluster
 }
 
-/// A process of its own, as far as the store can tell.
+/// Returns the tenant by a client of its own, which stands for a service in this region.
 async fn service(cluster: &Fixture, region: &str) -> Tenant {
     client(cluster, region).await.tenant("acme").unwrap()
 }
@@ -31,30 +31,30 @@ async fn client(cluster: &Fixture, region: &str) -> Client {
     cluster.client(region).await.unwrap()
 }
 
-/// Kills the home's leader, lets the others work for a while, and starts it again; as often as this.
+/// Kills the home's leader, lets the others work for a while, and starts it again, so many times.
 async fn kill_leaders(cluster: &Fixture, times: usize) {
     let watching = service(cluster, "eu-west").await;
     for _ in 0..times {
-        sleep(AFTER).await;
-        let leader = settled(|| watching.get("leader")).await.header.node;
+        sleep(WORK_TIME).await;
+        let leader = retry_until_known(|| watching.get("leader")).await.header.node;
         // Nodes are numbered in the order of the regions.
         let at = usize::try_from(leader.get()).unwrap() - 1;
         let name = cluster.nodes()[at].name.clone();
         cluster.kill(&name).await.unwrap();
-        let others = settled(|| watching.get("leader")).await.header.node;
+        let others = retry_until_known(|| watching.get("leader")).await.header.node;
         assert_ne!(others, leader);
-        sleep(AFTER).await;
+        sleep(WORK_TIME).await;
         cluster.start(&name).await.unwrap();
     }
 }
 
-/// Asks until it is known what became of it.
-async fn settled<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> T {
+/// Retries a call until its outcome is known.
+async fn retry_until_known<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match ask().await {
             Ok(known) => return known,
-            Err(error) if is_passing(&error.kind) && Instant::now() < deadline => {
+            Err(error) if is_transient(&error.kind) && Instant::now() < deadline => {
                 sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("{error}"),
@@ -62,7 +62,7 @@ async fn settled<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -
     }
 }
 
-fn is_passing(kind: &ErrorKind) -> bool {
+fn is_transient(kind: &ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::OutcomeUnknown { .. }

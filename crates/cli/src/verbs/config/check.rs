@@ -1,23 +1,23 @@
-//! `stead config check`: what a node would say of a configuration.
+//! `stead config check`: validates a node's configuration.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{exit::Failure, output, verbs::serve};
+use crate::{exit::CommandError, output, verbs::serve};
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// The file
+    /// The configuration file
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
 impl Check {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let config = serve::load(Some(&self.file), std::env::vars())?;
         let checked = config
-            .check()
+            .validate()
             .map_err(|invalid| serve::invalid(Some(&self.file), &invalid))?;
         let node = &checked.node;
         output::line(&format!(

@@ -1,11 +1,11 @@
-//! `stead config default`: every setting, its default and what it means.
+//! `stead config default`: every setting, its default and its meaning.
 
-use crate::{exit::Failure, output};
+use crate::{exit::CommandError, output};
 
-/// Held against the server's own list and defaults by a test.
+/// Compared with the server's own list and defaults by a test.
 pub(crate) const TEXT: &str = include_str!("default.toml");
 
-pub(crate) fn run() -> Result<(), Failure> {
+pub(crate) fn run() -> Result<(), CommandError> {
     output::bytes(TEXT.as_bytes())
 }
 
@@ -16,9 +16,9 @@ mod tests {
     use super::TEXT;
 
     #[test]
-    fn every_setting_is_shown_and_is_what_the_server_has() {
+    fn default_config_lists_every_setting_with_default() {
         let config = Config::load(TEXT, []).unwrap();
-        config.check().unwrap();
+        config.validate().unwrap();
         for key in KEYS {
             let (section, key) = key.split_once('.').unwrap();
             let shown = TEXT

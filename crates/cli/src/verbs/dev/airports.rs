@@ -1,4 +1,4 @@
-//! The main job on real input: 28,298 airports, each country a tenant at home where most of its airports lie.
+//! Acceptance step on real data: 28,298 airports, each country a tenant whose home is where most of its airports lie.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
-use stead_client::{Consistency, Read, Scan, Tenant};
+use stead_client::{Consistency, ReadOptions, ScanOptions, Tenant};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -17,18 +17,18 @@ use tokio::{
 use super::{
     check::Verdict,
     plan::REGIONS,
-    world::{PATIENCE, World},
+    world::{WAIT_TIMEOUT, World},
 };
 
-/// Writes in flight from each region.
+/// Concurrent writes from each region.
 const CALLERS: usize = 64;
-/// Tenants made at a time.
-const MAKERS: usize = 8;
+/// Tenants that are created concurrently.
+const CREATES_IN_FLIGHT_MAX: usize = 8;
 const PAGE: u32 = 10_000;
-/// Between two looks at a follower that is not there yet.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Interval between two reads of a follower that has not caught up.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A tenant of the job: what it must hold, in the order of keys.
+/// Tenant of the data set: its expected content, in the order of keys.
 #[derive(Debug, Default)]
 struct Country {
     airports: BTreeMap<String, Bytes>,
@@ -36,7 +36,7 @@ struct Country {
 }
 
 impl Country {
-    /// Returns where most of its airports lie; of equals, the first region in the order of the plan.
+    /// Returns the region with most of its airports; of equals, the first region in the order of the plan.
     fn home(&self) -> &'static str {
         let count = |region: &&str| self.by_region.get(region).copied().unwrap_or_default();
         let best = REGIONS
@@ -50,8 +50,8 @@ impl Country {
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let countries = parse(&read()?)?;
-    let before = wire(world).await;
-    make(world, &countries).await?;
+    let before = link_bytes_total(world).await;
+    create_tenants(world, &countries).await?;
     let (rows, took) = load(world, &countries).await?;
     let loaded = Instant::now();
     let different = compare(world, &countries).await?;
@@ -74,18 +74,22 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
             "equal everywhere {:.1} s later",
             loaded.elapsed().as_secs_f64()
         ));
-    for (border, (after, raw)) in &borders(world, &countries).await {
-        let wire = after - before.get(border).map_or(0, |(bytes, _)| *bytes);
-        verdict = verdict.note(format!("{border}: raw {:.1} MB, wire {:.1} MB", mega(*raw), mega(wire)));
+    for (link, (after, raw)) in &link_bytes(world, &countries).await {
+        let wire = after - before.get(link).map_or(0, |(bytes, _)| *bytes);
+        verdict = verdict.note(format!(
+            "{link}: raw {:.1} MB, wire {:.1} MB",
+            megabytes(*raw),
+            megabytes(wire)
+        ));
     }
     Ok(verdict)
 }
 
-fn mega(bytes: u64) -> f64 {
+fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// Finds the data from where the program is run, or from where it was built.
+/// Reads the data from the working directory, or from the source tree of the build.
 fn read() -> anyhow::Result<String> {
     let built = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/airports.csv"));
     let paths = [PathBuf::from("tests/data/airports.csv"), built];
@@ -96,7 +100,7 @@ fn read() -> anyhow::Result<String> {
     Ok(std::fs::read_to_string(found)?)
 }
 
-/// Reads the records; a value is its line.
+/// Parses the records; a value is its line.
 fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Country>> {
     let mut countries: BTreeMap<String, Country> = BTreeMap::new();
     let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
@@ -129,26 +133,26 @@ fn region(zone: &str) -> &'static str {
     }
 }
 
-async fn make(world: &mut World, countries: &BTreeMap<String, Country>) -> anyhow::Result<()> {
+async fn create_tenants(world: &mut World, countries: &BTreeMap<String, Country>) -> anyhow::Result<()> {
     let mut clients = HashMap::new();
     for (region, _) in REGIONS {
         clients.insert(region, world.client(region).await?);
     }
-    let mut made = JoinSet::new();
+    let mut creates = JoinSet::new();
     for (name, country) in countries {
-        if made.len() >= MAKERS {
-            made.join_next().await.context("one is being made")???;
+        if creates.len() >= CREATES_IN_FLIGHT_MAX {
+            creates.join_next().await.context("the set of creations is empty")???;
         }
         let client = clients[country.home()].clone();
-        made.spawn(super::world::make_tenant(client, name.clone(), country.home()));
+        creates.spawn(super::world::ensure_tenant(client, name.clone(), country.home()));
     }
-    while let Some(one) = made.join_next().await {
+    while let Some(one) = creates.join_next().await {
         one??;
     }
     Ok(())
 }
 
-/// Writes all airports, each from its home region; returns how many, and how long it took.
+/// Writes all airports, each from its home region; returns their number and the duration.
 async fn load(world: &mut World, countries: &BTreeMap<String, Country>) -> anyhow::Result<(usize, Duration)> {
     let mut work: HashMap<&str, Vec<(Tenant, String, Bytes)>> = HashMap::new();
     for (name, country) in countries {
@@ -184,10 +188,11 @@ async fn load(world: &mut World, countries: &BTreeMap<String, Country>) -> anyho
     Ok((rows, started.elapsed()))
 }
 
-/// Compares what each region holds with what was loaded; returns how many tenants differ somewhere in the end.
+/// Compares the content of each region with the loaded data; returns the number of tenants that differ somewhere in the
+/// end.
 async fn compare(world: &mut World, countries: &BTreeMap<String, Country>) -> anyhow::Result<usize> {
     let mut different = 0;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     for (name, country) in countries {
         let mut held = Vec::new();
         for (region, _) in REGIONS {
@@ -211,17 +216,17 @@ async fn equal(tenant: &Tenant, airports: &BTreeMap<String, Bytes>, deadline: In
         if Instant::now() > deadline {
             return Ok(None);
         }
-        sleep(ASK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
 /// Returns keys with values, and a digest of them with their revisions, as this region's nodes hold them.
 pub(super) async fn contents(tenant: &Tenant) -> anyhow::Result<(BTreeMap<String, Bytes>, u64)> {
-    let read = Read::at(Consistency::Local);
-    let mut scan = Scan {
+    let read = ReadOptions::at(Consistency::Local);
+    let mut scan = ScanOptions {
         page_size: PAGE,
         read,
-        ..Scan::default()
+        ..ScanOptions::default()
     };
     let (mut airports, mut digest) = (BTreeMap::new(), Fnv::default());
     loop {
@@ -240,7 +245,7 @@ pub(super) async fn contents(tenant: &Tenant) -> anyhow::Result<(BTreeMap<String
     }
 }
 
-/// FNV-1a over fields with their lengths.
+/// FNV-1a hash over fields with their lengths.
 struct Fnv(u64);
 
 impl Default for Fnv {
@@ -258,13 +263,14 @@ impl Fnv {
     }
 }
 
-/// Returns the bytes that have passed each border.
-async fn wire(world: &World) -> BTreeMap<String, (u64, u64)> {
-    borders(world, &BTreeMap::new()).await
+/// Returns the bytes that have passed each link.
+async fn link_bytes_total(world: &World) -> BTreeMap<String, (u64, u64)> {
+    link_bytes(world, &BTreeMap::new()).await
 }
 
-/// Returns what has passed each border, and what had to: keys and values of the tenants at home on either side.
-async fn borders(world: &World, countries: &BTreeMap<String, Country>) -> BTreeMap<String, (u64, u64)> {
+/// Returns the bytes that have passed each link, and the least bytes for it: keys and values of the tenants with a home
+/// on either side.
+async fn link_bytes(world: &World, countries: &BTreeMap<String, Country>) -> BTreeMap<String, (u64, u64)> {
     let cluster = world.cluster.lock().await;
     let size = |country: &Country| {
         country
@@ -288,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_data_is_what_the_job_says() {
+    fn airport_data_has_expected_counts() {
         let countries = parse(&read().unwrap()).unwrap();
         assert_eq!(
             countries.values().map(|country| country.airports.len()).sum::<usize>(),

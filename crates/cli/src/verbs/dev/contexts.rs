@@ -1,22 +1,22 @@
-//! The contexts of a cluster that is up: one for each region, with the way to the others.
+//! Contexts of a running cluster: one for each region, with the dial map to the others.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use stead_testing::Cluster;
 
 use crate::{
-    context::{Context, Contexts, DEV},
-    exit::Failure,
+    context::{Context, Contexts, DEV_FILE},
+    exit::CommandError,
 };
 
-/// Contexts that are there for as long as this value is.
+/// File of contexts, deleted when dropped.
 #[derive(Debug)]
-pub(super) struct Written(Option<PathBuf>);
+pub(super) struct ContextFile(Option<PathBuf>);
 
-/// Writes `dev-us-east` and so on; the first is what commands use if no other is current.
-pub(super) fn write(cluster: &Cluster, folder: Option<PathBuf>) -> Result<Written, Failure> {
+/// Writes `dev-us-east` and so on; the first is the default context.
+pub(super) fn write(cluster: &Cluster, folder: Option<PathBuf>) -> Result<ContextFile, CommandError> {
     let Some(folder) = folder else {
-        return Ok(Written(None));
+        return Ok(ContextFile(None));
     };
     let mut context = BTreeMap::new();
     for region in cluster.regions() {
@@ -29,10 +29,10 @@ pub(super) fn write(cluster: &Cluster, folder: Option<PathBuf>) -> Result<Writte
     }
     let current = cluster.regions().first().map(|region| name(&region.name));
     let text = toml::to_string(&Contexts { current, context }).map_err(anyhow::Error::from)?;
-    let path = folder.join(DEV);
+    let path = folder.join(DEV_FILE);
     fs::create_dir_all(&folder)?;
     fs::write(&path, text)?;
-    Ok(Written(Some(path)))
+    Ok(ContextFile(Some(path)))
 }
 
 /// Returns the name of a region's context.
@@ -40,17 +40,17 @@ pub(super) fn name(region: &str) -> String {
     format!("dev-{region}")
 }
 
-impl Written {
-    /// Leaves them where they are: their folder goes with the cluster.
+impl ContextFile {
+    /// Keeps the file when dropped: its folder is deleted with the cluster.
     pub(super) fn keep(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Written {
+impl Drop for ContextFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // It may have been taken over or removed by another run.
+            // Another run may have replaced or removed it.
             let _ = fs::remove_file(path);
         }
     }

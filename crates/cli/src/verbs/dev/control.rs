@@ -1,4 +1,4 @@
-//! Orders to a cluster that is up, over a socket in its folder: one line of JSON each way.
+//! Control of a running cluster, over a socket in its folder: one line of JSON each way.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,11 +12,11 @@ use tokio::{
 };
 
 use crate::{
-    exit::{Code, Failure},
+    exit::{Code, CommandError},
     output,
 };
 
-/// Where the cluster is.
+/// Folder of the cluster.
 #[derive(Debug, Args)]
 pub(super) struct Folder {
     /// The cluster's folder
@@ -65,63 +65,63 @@ pub(super) struct Delay {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
+pub(super) struct ControlRequest {
     pub(super) verb: String,
     pub(super) names: Vec<String>,
     pub(super) round_trip: Option<Duration>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Answer {
+struct ControlResponse {
     text: String,
     /// Absent: it was done.
-    refused: Option<Refused>,
+    refused: Option<ControlError>,
 }
 
-/// Why an order was not carried out.
+/// Reason why a request failed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Refused {
-    /// It is wrong as it was given.
+enum ControlError {
+    /// The request is invalid.
     Usage,
-    /// It could not be done.
+    /// The request could not be executed.
     Failed,
 }
 
 impl Folder {
-    pub(super) async fn status(self) -> Result<(), Failure> {
-        ask(&self.data, &Order::new("status", Vec::new())).await
+    pub(super) async fn status(self) -> Result<(), CommandError> {
+        ask(&self.data, &ControlRequest::new("status", Vec::new())).await
     }
 }
 
 impl Nodes {
-    pub(super) async fn ask(self, verb: &str) -> Result<(), Failure> {
-        ask(&self.folder.data, &Order::new(verb, self.names)).await
+    pub(super) async fn ask(self, verb: &str) -> Result<(), CommandError> {
+        ask(&self.folder.data, &ControlRequest::new(verb, self.names)).await
     }
 }
 
 impl Cut {
-    pub(super) async fn ask(self) -> Result<(), Failure> {
-        ask(&self.folder.data, &Order::new("cut", self.regions)).await
+    pub(super) async fn ask(self) -> Result<(), CommandError> {
+        ask(&self.folder.data, &ControlRequest::new("cut", self.regions)).await
     }
 }
 
 impl Heal {
-    pub(super) async fn ask(self) -> Result<(), Failure> {
-        ask(&self.folder.data, &Order::new("heal", self.regions)).await
+    pub(super) async fn ask(self) -> Result<(), CommandError> {
+        ask(&self.folder.data, &ControlRequest::new("heal", self.regions)).await
     }
 }
 
 impl Delay {
-    pub(super) async fn ask(self) -> Result<(), Failure> {
-        let order = Order {
+    pub(super) async fn ask(self) -> Result<(), CommandError> {
+        let request = ControlRequest {
             round_trip: Some(self.round_trip),
-            ..Order::new("delay", vec![self.from, self.to])
+            ..ControlRequest::new("delay", vec![self.from, self.to])
         };
-        ask(&self.folder.data, &order).await
+        ask(&self.folder.data, &request).await
     }
 }
 
-impl Order {
+impl ControlRequest {
     fn new(verb: &str, names: Vec<String>) -> Self {
         Self {
             verb: verb.to_owned(),
@@ -135,59 +135,59 @@ pub(super) fn socket(data: &std::path::Path) -> PathBuf {
     data.join("control.sock")
 }
 
-async fn ask(data: &std::path::Path, order: &Order) -> Result<(), Failure> {
+async fn ask(data: &std::path::Path, request: &ControlRequest) -> Result<(), CommandError> {
     let nobody = |error| {
-        Failure::new(
+        CommandError::new(
             Code::Connect,
             format!("no cluster is up in {}: {error}", data.display()),
         )
         .hint("`stead dev` starts one; --data names its folder")
     };
     let mut stream = UnixStream::connect(socket(data)).await.map_err(nobody)?;
-    let order = serde_json::to_string(order).map_err(anyhow::Error::from)?;
-    stream.write_all(format!("{order}\n").as_bytes()).await?;
+    let request = serde_json::to_string(request).map_err(anyhow::Error::from)?;
+    stream.write_all(format!("{request}\n").as_bytes()).await?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
-    let answer: Answer = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
+    let answer: ControlResponse = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
     let code = match answer.refused {
         None => return output::line(&answer.text),
-        Some(Refused::Usage) => Code::Usage,
-        Some(Refused::Failed) => Code::Failed,
+        Some(ControlError::Usage) => Code::Usage,
+        Some(ControlError::Failed) => Code::Failed,
     };
-    Err(Failure::new(code, answer.text))
+    Err(CommandError::new(code, answer.text))
 }
 
-/// Listens for orders.
+/// Listens for requests.
 pub(super) fn listen(data: &std::path::Path) -> std::io::Result<UnixListener> {
     let path = socket(data);
-    // The cluster's lock is held: what is left here is of a run that has ended.
+    // The cluster's lock is held: a socket here was left by a run that has ended.
     let _ = fs::remove_file(&path);
     UnixListener::bind(&path)
 }
 
-/// Takes orders until dropped.
-pub(super) async fn serve(listener: UnixListener, cluster: Arc<Mutex<Cluster>>) -> Result<(), Failure> {
+/// Serves requests until dropped.
+pub(super) async fn serve(listener: UnixListener, cluster: Arc<Mutex<Cluster>>) -> Result<(), CommandError> {
     loop {
         let (stream, _) = listener.accept().await?;
-        // Orders come from one person: one after the other. Whoever leaves early misses the answer only.
+        // Requests come from one person: one after the other. A client that leaves early only misses the response.
         let _ = take(stream, &cluster).await;
     }
 }
 
-async fn take(stream: UnixStream, cluster: &Mutex<Cluster>) -> Result<(), Failure> {
+async fn take(stream: UnixStream, cluster: &Mutex<Cluster>) -> Result<(), CommandError> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line).await?;
-    let order: Order = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
+    let request: ControlRequest = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
     let mut cluster = cluster.lock().await;
-    let answer = match carry_out(&mut cluster, &order).await {
-        Ok(text) => Answer { text, refused: None },
-        Err(failure) => Answer {
+    let answer = match execute(&mut cluster, &request).await {
+        Ok(text) => ControlResponse { text, refused: None },
+        Err(failure) => ControlResponse {
             text: failure.text().to_owned(),
             refused: Some(if failure.code() == Code::Usage {
-                Refused::Usage
+                ControlError::Usage
             } else {
-                Refused::Failed
+                ControlError::Failed
             }),
         },
     };
@@ -196,30 +196,30 @@ async fn take(stream: UnixStream, cluster: &Mutex<Cluster>) -> Result<(), Failur
     Ok(())
 }
 
-/// Does what is asked for and says what was done.
-pub(super) async fn carry_out(cluster: &mut Cluster, order: &Order) -> Result<String, Failure> {
-    match order.verb.as_str() {
+/// Executes a request and returns a description of the result.
+pub(super) async fn execute(cluster: &mut Cluster, request: &ControlRequest) -> Result<String, CommandError> {
+    match request.verb.as_str() {
         "status" => Ok(status(cluster)),
-        "cut" | "heal" => links(cluster, order),
-        "delay" => match (order.names.as_slice(), order.round_trip) {
+        "cut" | "heal" => links(cluster, request),
+        "delay" => match (request.names.as_slice(), request.round_trip) {
             ([from, to], Some(round_trip)) => {
                 cluster.link(from, to).map_err(refused)?.set_round_trip(round_trip);
                 Ok(format!("{from} - {to}: {}", output::duration(round_trip)))
             }
             _ => Err(usage("delay: name two regions and the round trip between them")),
         },
-        _ => nodes(cluster, order).await,
+        _ => nodes(cluster, request).await,
     }
 }
 
-/// Kills, starts, freezes nodes or lets them go on. Those that are so already are left out, and named.
-async fn nodes(cluster: &mut Cluster, order: &Order) -> Result<String, Failure> {
-    let verb = order.verb.as_str();
-    if order.names.is_empty() {
+/// Kills, starts, freezes or continues nodes. Nodes that are in that state already are left out, and named.
+async fn nodes(cluster: &mut Cluster, request: &ControlRequest) -> Result<String, CommandError> {
+    let verb = request.verb.as_str();
+    if request.names.is_empty() {
         return Err(usage(format!("{verb}: name a node or a region")));
     }
     let mut named = Vec::new();
-    for name in &order.names {
+    for name in &request.names {
         named.extend(cluster.named(name).map_err(refused)?);
     }
     let (mut done, mut left_out) = (Vec::new(), Vec::new());
@@ -227,9 +227,9 @@ async fn nodes(cluster: &mut Cluster, order: &Order) -> Result<String, Failure> 
         let outcome = match verb {
             "kill" => cluster.kill_node(&node).await,
             "start" => cluster.start_node(&node),
-            "stop" => cluster.stop_node(&node),
-            "cont" => cluster.cont_node(&node),
-            other => return Err(usage(format!("there is no order {other}"))),
+            "stop" => cluster.freeze_node(&node),
+            "cont" => cluster.thaw_node(&node),
+            other => return Err(usage(format!("there is no command {other}"))),
         };
         match outcome {
             Ok(()) => done.push(node),
@@ -238,7 +238,7 @@ async fn nodes(cluster: &mut Cluster, order: &Order) -> Result<String, Failure> 
         }
     }
     if done.is_empty() {
-        return Err(Failure::new(Code::Failed, left_out.join(", ")));
+        return Err(CommandError::new(Code::Failed, left_out.join(", ")));
     }
     let done = format!("{verb}: {}", done.join(", "));
     Ok(if left_out.is_empty() {
@@ -248,11 +248,11 @@ async fn nodes(cluster: &mut Cluster, order: &Order) -> Result<String, Failure> 
     })
 }
 
-fn usage(what: impl Into<String>) -> Failure {
-    Failure::new(Code::Usage, what)
+fn usage(what: impl Into<String>) -> CommandError {
+    CommandError::new(Code::Usage, what)
 }
 
-fn refused(error: cluster::Error) -> Failure {
+fn refused(error: cluster::Error) -> CommandError {
     if matches!(error, cluster::Error::Unknown(_)) {
         return usage(error.to_string());
     }
@@ -260,13 +260,13 @@ fn refused(error: cluster::Error) -> Failure {
 }
 
 /// Cuts or heals the links between two regions, of one region, or all.
-fn links(cluster: &Cluster, order: &Order) -> Result<String, Failure> {
-    let verb = order.verb.as_str();
-    meant(verb, &order.names)?;
-    let is_meant = |from: &str, to: &str| order.names.iter().all(|name| name == from || name == to);
-    let named: Vec<_> = cluster.links().filter(|(from, to, _)| is_meant(from, to)).collect();
+fn links(cluster: &Cluster, request: &ControlRequest) -> Result<String, CommandError> {
+    let verb = request.verb.as_str();
+    check_names(verb, &request.names)?;
+    let is_named = |from: &str, to: &str| request.names.iter().all(|name| name == from || name == to);
+    let named: Vec<_> = cluster.links().filter(|(from, to, _)| is_named(from, to)).collect();
     if named.is_empty() {
-        let names = order.names.join(" and ");
+        let names = request.names.join(" and ");
         return Err(usage(format!(
             "{verb}: there is no link of {names}: name one or two regions"
         )));
@@ -283,8 +283,8 @@ fn links(cluster: &Cluster, order: &Order) -> Result<String, Failure> {
     Ok(format!("{verb}: {}", done.join(", ")))
 }
 
-/// Refuses names that mean no link, or more than could be meant.
-fn meant(verb: &str, names: &[String]) -> Result<(), Failure> {
+/// Rejects names that select no link, or more than one pair.
+fn check_names(verb: &str, names: &[String]) -> Result<(), CommandError> {
     match names {
         [] if verb == "cut" => Err(usage("cut: name one or two regions")),
         [one, other] if one == other => Err(usage(format!("{verb}: {one} has no link to itself"))),
@@ -339,13 +339,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_a_link_are_one_or_two_different_regions() {
+    fn link_names_are_one_or_two_distinct_regions() {
         let names = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         for (verb, right) in [("cut", "a"), ("cut", "a b"), ("heal", "")] {
-            assert!(meant(verb, &names(right)).is_ok(), "{verb} {right}");
+            assert!(check_names(verb, &names(right)).is_ok(), "{verb} {right}");
         }
         for (verb, wrong) in [("cut", ""), ("cut", "a a"), ("heal", "a a"), ("cut", "a b c")] {
-            let refused = meant(verb, &names(wrong)).unwrap_err();
+            let refused = check_names(verb, &names(wrong)).unwrap_err();
             assert_eq!(refused.code(), Code::Usage, "{verb} {wrong}");
         }
     }

@@ -1,28 +1,28 @@
-//! Writes at a steady rate, and whether each of them is there afterwards, once.
+//! Load of writes at a steady rate, with a check that each of them is stored exactly once.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use stead_client::{Scan, SessionToken, Tenant};
+use stead_client::{ScanOptions, SessionToken, Tenant};
 use tokio::{
     sync::{Mutex, broadcast, oneshot},
     task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
 
-/// How often writes are sent; so many at a time that the rate comes out.
+/// Interval between two batches of writes; each batch makes up for the rate.
 const TICK: Duration = Duration::from_millis(5);
-/// Most writes that wait for their answer: ten seconds of the highest rate.
+/// Most writes in flight: ten seconds of the highest rate.
 const IN_FLIGHT_MAX: usize = 5_000;
 const PAGE: u32 = 5_000;
-/// Errors that are told.
+/// Most errors that are printed.
 const ERRORS_SHOWN_MAX: usize = 3;
-/// One of so many writes is handed to who asks for them.
-const SAMPLED: u64 = 10;
-/// Samples that wait for the slowest who asked.
+/// One of this many writes becomes a sample.
+const SAMPLE_EVERY: u64 = 10;
+/// Samples that wait for the slowest subscriber.
 const SAMPLES_MAX: usize = 1_000;
 
-/// A write right after its acknowledgement.
+/// Write right after its acknowledgement.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     pub(super) key: String,
@@ -30,19 +30,19 @@ pub(super) struct Sample {
     pub(super) acknowledged: Instant,
 }
 
-/// A load that runs.
+/// Running load.
 #[derive(Debug)]
 pub(super) struct Load {
     tenant: Tenant,
     prefix: String,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<LoadTally>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Tally {
-    /// Number of the write, and how long its answer took.
+struct LoadTally {
+    /// Number of the write, and its latency.
     acknowledged: Vec<(u64, Duration)>,
     errors: Vec<String>,
     last: Instant,
@@ -50,9 +50,9 @@ struct Tally {
     samples: broadcast::Sender<Sample>,
 }
 
-/// What has become of a load.
+/// Result of a load.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct LoadReport {
     pub(super) acknowledged: usize,
     pub(super) lost: usize,
     pub(super) twice: usize,
@@ -62,7 +62,7 @@ pub(super) struct Report {
 impl Load {
     pub(super) fn start(tenant: Tenant, prefix: impl Into<String>, per_second: u32) -> Self {
         let prefix = prefix.into();
-        let tally = Tally {
+        let tally = LoadTally {
             acknowledged: Vec::new(),
             errors: Vec::new(),
             last: Instant::now(),
@@ -81,14 +81,14 @@ impl Load {
         }
     }
 
-    /// Returns the longest time without an acknowledgement since the last call, the one that goes on included.
+    /// Returns the longest time without an acknowledgement since the last call, the current one included.
     pub(super) async fn take_gap(&self) -> Duration {
         let mut tally = self.tally.lock().await;
         let going_on = tally.last.elapsed();
         std::mem::take(&mut tally.gap).max(going_on)
     }
 
-    /// Returns one of ten writes from now on, each as soon as it is acknowledged.
+    /// Subscribes to one of ten writes from now on, each as soon as it is acknowledged.
     pub(super) async fn samples(&self) -> broadcast::Receiver<Sample> {
         self.tally.lock().await.samples.subscribe()
     }
@@ -97,20 +97,20 @@ impl Load {
         self.tally.lock().await.acknowledged.len()
     }
 
-    /// Stops, waits for all answers, reads everything back and counts.
-    pub(super) async fn finish(self) -> anyhow::Result<Report> {
+    /// Stops, waits for all responses, reads everything back and counts.
+    pub(super) async fn finish(self) -> anyhow::Result<LoadReport> {
         let _ = self.stop.send(());
         self.task.await?;
-        let there = read(&self.tenant, &self.prefix)
+        let stored = read(&self.tenant, &self.prefix)
             .await
             .context("reading the writes back")?;
         let tally = self.tally.lock().await;
-        let mut report = Report {
+        let mut report = LoadReport {
             acknowledged: tally.acknowledged.len(),
-            ..Report::default()
+            ..LoadReport::default()
         };
         for (number, _) in &tally.acknowledged {
-            match there.get(key(&self.prefix, *number).as_bytes()) {
+            match stored.get(key(&self.prefix, *number).as_bytes()) {
                 Some((value, 1)) if value.as_slice() == number.to_string().as_bytes() => {}
                 Some((_, version)) if *version > 1 => report.twice += 1,
                 Some(_) | None => report.lost += 1,
@@ -121,7 +121,7 @@ impl Load {
     }
 }
 
-impl Report {
+impl LoadReport {
     pub(super) fn errors_shown(&self) -> String {
         self.errors
             .iter()
@@ -140,7 +140,7 @@ async fn run(
     tenant: Tenant,
     prefix: String,
     per_second: u32,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<LoadTally>>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut ticks = interval(TICK);
@@ -163,7 +163,7 @@ async fn run(
     while writes.join_next().await.is_some() {}
 }
 
-async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<Tally>>) {
+async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<LoadTally>>) {
     let started = Instant::now();
     let key = key(&prefix, number);
     let outcome = tenant.put(key.clone(), number.to_string()).await;
@@ -172,14 +172,14 @@ async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<Tal
     match outcome {
         Ok(written) => {
             if let Some(token) = written.header.token
-                && number.is_multiple_of(SAMPLED)
+                && number.is_multiple_of(SAMPLE_EVERY)
             {
                 let sample = Sample {
                     key,
                     token,
                     acknowledged,
                 };
-                // Nobody may have asked.
+                // There may be no subscriber.
                 let _ = tally.samples.send(sample);
             }
             let gap = tally.last.elapsed();
@@ -193,27 +193,27 @@ async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<Tal
 
 /// Returns keys with values and versions.
 async fn read(tenant: &Tenant, prefix: &str) -> anyhow::Result<BTreeMap<Vec<u8>, (Vec<u8>, u64)>> {
-    let mut there = BTreeMap::new();
-    let mut scan = Scan {
+    let mut stored = BTreeMap::new();
+    let mut scan = ScanOptions {
         prefix: format!("{prefix}/").into(),
         page_size: PAGE,
-        ..Scan::default()
+        ..ScanOptions::default()
     };
     loop {
         let page = tenant.scan(&scan).await?;
-        there.extend(
+        stored.extend(
             page.items
                 .into_iter()
                 .map(|item| (item.key.to_vec(), (item.value.to_vec(), item.version))),
         );
         match page.next {
             Some(next) => scan.page_token = next,
-            None => return Ok(there),
+            None => return Ok(stored),
         }
     }
 }
 
-/// Returns a percentile; zero of nothing.
+/// Returns a percentile; zero of an empty set.
 pub(super) fn percentile(taken: &mut [Duration], share: f64) -> Duration {
     taken.sort_unstable();
     let at = (taken.len() as f64 * share).ceil() as usize;
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentile_is_one_of_the_values() {
+    fn percentile_is_one_of_values() {
         let mut taken: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
         assert_eq!(percentile(&mut taken, 0.5), Duration::from_millis(50));
         assert_eq!(percentile(&mut taken, 0.99), Duration::from_millis(99));

@@ -1,22 +1,22 @@
 //! `stead dev`: three regions of three real nodes on this machine, with the distances between them.
 //!
-//! What is rehearsed is what runs: nodes are `stead serve` processes, distances are proxies that they dial through.
+//! It runs the production binary: nodes are `stead serve` processes, distances are proxies that they dial through.
 
 mod airports;
 mod check;
 mod contexts;
 mod control;
-mod disk;
+mod demo;
 mod json;
 mod load;
 mod plan;
-mod story;
+mod sync_probe;
 mod up;
 mod world;
 
 use clap::{Args, Subcommand};
 
-use crate::exit::Failure;
+use crate::exit::CommandError;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -27,18 +27,18 @@ pub(crate) struct Dev {
     control: Option<Verb>,
 }
 
-/// What can be done to a cluster that is up.
+/// Commands for a running cluster.
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Show nodes and links
     Status(control::Folder),
-    /// End nodes with SIGKILL: a node's name, or a region's
+    /// Kill nodes with SIGKILL: a node's name, or a region's
     Kill(control::Nodes),
     /// Start nodes that do not run
     Start(control::Nodes),
     /// Freeze nodes with SIGSTOP
     Stop(control::Nodes),
-    /// Let frozen nodes go on
+    /// Continue frozen nodes
     Cont(control::Nodes),
     /// Hold all bytes between two regions, or between one and all others
     Cut(control::Cut),
@@ -49,7 +49,7 @@ enum Verb {
 }
 
 impl Dev {
-    pub(crate) async fn run(self) -> Result<(), Failure> {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
         match self.control {
             None => self.up.run().await,
             Some(Verb::Status(folder)) => folder.status().await,

@@ -1,10 +1,10 @@
-//! The regions of `stead dev` and how far apart they are.
+//! Regions of `stead dev` and the round trips between them.
 
 use std::{path::Path, time::Duration};
 
 use stead_testing::cluster::{Plan, Ports, Region};
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, CommandError};
 
 /// Names and jurisdictions, in the order of their ports.
 pub(super) const REGIONS: [(&str, &str); 3] = [("us-east", "US"), ("eu-west", "EU"), ("ap-south", "IN")];
@@ -17,10 +17,10 @@ const ROUND_TRIPS: [(&str, &str, u64); 3] = [
 const ENGINES: [&str; 3] = ["fjall", "fjall", "sled"];
 const NODES: usize = 3;
 
-/// A round trip as the command line names it.
+/// Round trip as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RoundTrip {
-    /// Between these two; absent: between all.
+    /// Pair of regions; absent: all pairs.
     pair: Option<(String, String)>,
     round_trip: Duration,
 }
@@ -42,7 +42,7 @@ impl std::str::FromStr for RoundTrip {
     }
 }
 
-/// Reads a region as the command line names it: `us-east`, `us-east:3`, `us-east:3:US`.
+/// Parses a region of the command line: `us-east`, `us-east:3`, `us-east:3:US`.
 pub(super) fn region(text: &str) -> Result<Region, String> {
     let form = || "written us-east, us-east:3 for three nodes, or us-east:3:US with its jurisdiction".to_owned();
     let mut parts = text.splitn(3, ':');
@@ -55,7 +55,7 @@ pub(super) fn region(text: &str) -> Result<Region, String> {
     Ok(region)
 }
 
-/// Returns the regions of `dev`, three nodes each.
+/// Returns the default regions, three nodes each.
 pub(super) fn regions() -> Vec<Region> {
     let region = |(name, jurisdiction): (&str, &str)| Region {
         name: name.into(),
@@ -65,10 +65,15 @@ pub(super) fn regions() -> Vec<Region> {
     REGIONS.map(region).into()
 }
 
-/// Returns what to start: regions of the command line's own are next door to each other unless it says otherwise.
-pub(super) fn plan(data: &Path, ports: Ports, own: Option<&[Region]>, changes: &[RoundTrip]) -> Result<Plan, Failure> {
+/// Returns the plan of the cluster: the round trips between custom regions are zero unless the command line sets them.
+pub(super) fn plan(
+    data: &Path,
+    ports: Ports,
+    own: Option<&[Region]>,
+    changes: &[RoundTrip],
+) -> Result<Plan, CommandError> {
     let binary = std::env::current_exe()
-        .map_err(|error| Failure::new(Code::Failed, format!("this program's own path is not known: {error}")))?;
+        .map_err(|error| CommandError::new(Code::Failed, format!("this program's own path is not known: {error}")))?;
     let regions = own.map_or_else(regions, <[Region]>::to_vec);
     let mut round_trips = match own {
         Some(regions) => next_door(regions),
@@ -100,13 +105,13 @@ fn next_door(regions: &[Region]) -> Vec<(String, String, Duration)> {
 fn set(
     round_trips: &mut [(String, String, Duration)],
     RoundTrip { pair, round_trip }: &RoundTrip,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let is_meant = |a: &String, b: &String| pair.as_ref().is_none_or(|(c, d)| (a, b) == (c, d) || (b, a) == (c, d));
     let mut meant: Vec<_> = round_trips.iter_mut().filter(|(a, b, _)| is_meant(a, b)).collect();
     if let (Some((a, b)), true) = (pair, meant.is_empty()) {
         let known: Vec<String> = round_trips.iter().map(|(a, b, _)| format!("{a}:{b}")).collect();
         let why = format!("--rtt {a}:{b}: the pairs of regions are {}", known.join(", "));
-        return Err(Failure::new(Code::Usage, why));
+        return Err(CommandError::new(Code::Usage, why));
     }
     meant.iter_mut().for_each(|(_, _, known)| *known = *round_trip);
     Ok(())
@@ -116,14 +121,14 @@ fn set(
 mod tests {
     use super::*;
 
-    fn changed(own: Option<&[Region]>, texts: &[&str]) -> Result<Vec<u128>, Failure> {
+    fn changed(own: Option<&[Region]>, texts: &[&str]) -> Result<Vec<u128>, CommandError> {
         let changes: Vec<RoundTrip> = texts.iter().map(|text| text.parse().unwrap()).collect();
         let plan = plan(Path::new("x"), Ports::Any, own, &changes)?;
         Ok(plan.round_trips.into_iter().map(|trip| trip.2.as_millis()).collect())
     }
 
     #[test]
-    fn a_round_trip_is_changed_for_one_pair_or_for_all() {
+    fn round_trip_is_set_for_pair_or_all() {
         assert_eq!(changed(None, &[]).unwrap(), [80, 200, 120]);
         assert_eq!(changed(None, &["eu-west:us-east=90ms"]).unwrap(), [90, 200, 120]);
         assert_eq!(changed(None, &["10ms", "us-east:ap-south=1s"]).unwrap(), [10, 1000, 10]);
@@ -136,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_of_ones_own_are_next_door_unless_told_otherwise() {
+    fn custom_regions_have_zero_round_trip_by_default() {
         let own = ["tokyo", "us-east:3", "eu-west:1:DE"].map(|text| region(text).unwrap());
         let nodes: Vec<usize> = own.iter().map(|region| region.nodes).collect();
         assert_eq!(nodes, [1, 3, 1]);

@@ -1,4 +1,4 @@
-//! Starting the cluster, telling the story or running the steps, and staying up.
+//! Life cycle of the cluster: start, demo or acceptance steps, staying up, shutdown.
 
 use std::{
     fmt::Write,
@@ -21,38 +21,37 @@ use tokio::{
 
 use super::{
     check::{self, Step},
-    contexts, control, json,
+    contexts, control, demo, json,
     plan::{self, RoundTrip},
-    story,
     world::World,
 };
 use crate::{
     context,
-    exit::Failure,
+    exit::CommandError,
     output::{self, Output},
 };
 
-/// How long nodes may take to end.
-pub(super) const END_WITHIN: Duration = Duration::from_secs(10);
+/// Timeout of the nodes' shutdown.
+pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct Up {
     /// Round trips: us-east:eu-west=90ms, or 50ms for all pairs; may be given several times
     #[arg(long = "rtt", value_name = "[A:B=]TIME")]
     round_trips: Vec<RoundTrip>,
-    /// Where everything is kept [default: target/dev; with --json a folder that goes with the cluster]
+    /// Folder of all data [default: target/dev; with --json a folder that is deleted with the cluster]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Begin with empty data
+    /// Delete existing data first
     #[arg(long)]
     fresh: bool,
-    /// End after the story, with 0 or 1
+    /// Exit after the demo, with 0 or 1
     #[arg(long, conflicts_with = "keep")]
     exit: bool,
-    /// Stay up after the story, also without a terminal
+    /// Stay up after the demo, also without a terminal
     #[arg(long)]
     keep: bool,
-    /// Run the acceptance steps, all if none is named, and end with 0 or 1
+    /// Run the acceptance steps, all if none is named, and exit with 0 or 1
     #[arg(long, num_args = 0.., value_name = "STEP", value_enum)]
     check: Option<Vec<Step>>,
     /// The first node's client port; later ranges are tried if it is in use and the data is new [default: 7401; with
@@ -63,7 +62,7 @@ pub(super) struct Up {
     /// when standard input does
     #[arg(long, conflicts_with_all = ["exit", "keep", "check"])]
     json: bool,
-    /// With --json: other regions than the three of the story, such as us-east:1,eu-west:3
+    /// With --json: other regions than the three of the demo, such as us-east:1,eu-west:3
     #[arg(long, requires = "json", value_delimiter = ',', value_parser = plan::region, value_name = "NAME[:NODES[:LAW]]")]
     regions: Option<Vec<Region>>,
 }
@@ -72,7 +71,7 @@ const DATA: &str = "target/dev";
 const BASE_PORT: u16 = 7401;
 
 impl Up {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CommandError> {
         if self.json {
             return self.run_json().await;
         }
@@ -88,24 +87,24 @@ impl Up {
         // The contexts end with this function, the nodes with the cluster.
         let _contexts = contexts::write(&cluster, context::folder())?;
         let mut world = World::new(cluster, started)?;
-        let orders = tokio::spawn(control::serve(control::listen(&data)?, world.cluster.clone()));
+        let control_task = tokio::spawn(control::serve(control::listen(&data)?, world.cluster.clone()));
         let outcome = tokio::select! {
-            outcome = self.perform(&mut world, &data) => outcome,
+            outcome = self.run_demo_or_check(&mut world, &data) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(()),
             _ = terminate.recv() => Ok(()),
         };
-        orders.abort();
-        // Its end is what is waited for: it holds the cluster.
-        let _ = orders.await;
+        control_task.abort();
+        // Wait for its end: it holds the cluster.
+        let _ = control_task.await;
         let _ = fs::remove_file(control::socket(&data));
         if let Some(cluster) = Arc::into_inner(world.cluster) {
-            cluster.into_inner().shut_down(END_WITHIN).await;
+            cluster.into_inner().shut_down(SHUTDOWN_TIMEOUT).await;
         }
         outcome
     }
 
-    /// Data that somebody names is kept, on ports that stay; otherwise nothing is, and every run has its own.
-    async fn run_json(self) -> Result<(), Failure> {
+    /// Data in a named folder is kept, on ports that stay; otherwise nothing is, and every run has its own.
+    async fn run_json(self) -> Result<(), CommandError> {
         let own = self.regions.as_deref();
         let Some(data) = &self.data else {
             let folder = TemporaryFolder::make()?;
@@ -124,7 +123,7 @@ impl Up {
         json::run(plan::plan(data, ports, own, &self.round_trips)?, None).await
     }
 
-    async fn perform(&self, world: &mut World, data: &Path) -> Result<(), Failure> {
+    async fn run_demo_or_check(&self, world: &mut World, data: &Path) -> Result<(), CommandError> {
         if let Some(steps) = &self.check {
             return check::run(world, steps, data).await;
         }
@@ -140,24 +139,24 @@ impl Up {
             last.trim_end(),
             world.started.elapsed().as_secs_f64()
         );
-        let told = story::tell(world).await.map_err(Failure::from);
+        let outcome = demo::run(world).await.map_err(CommandError::from);
         if self.keep || (std::io::stdout().is_terminal() && !self.exit) {
-            invite(world).await;
-            if let Err(failure) = told {
+            print_instructions(world).await;
+            if let Err(failure) = outcome {
                 failure.report(Output::Table);
             }
             std::future::pending::<()>().await;
             return Ok(());
         }
-        told
+        outcome
     }
 }
 
-fn failed(error: cluster::Error) -> Failure {
-    Failure::from(anyhow::Error::from(error))
+fn failed(error: cluster::Error) -> CommandError {
+    CommandError::from(anyhow::Error::from(error))
 }
 
-/// Returns the first lines: the regions, and how far each is from those below it.
+/// Returns the first lines: the regions, and the round trips to those below.
 fn header(cluster: &Cluster, data: &Path) -> String {
     let regions = cluster.regions();
     let nodes = cluster.nodes().len() / regions.len().max(1);
@@ -178,8 +177,8 @@ fn header(cluster: &Cluster, data: &Path) -> String {
     text
 }
 
-/// Says what can be done while the cluster is up.
-async fn invite(world: &World) {
+/// Prints example commands for the running cluster.
+async fn print_instructions(world: &World) {
     let program = std::env::current_exe().unwrap_or_default();
     let here = std::env::current_dir().unwrap_or_default();
     let program = program.strip_prefix(&here).unwrap_or(&program).display();

@@ -1,18 +1,20 @@
-//! The cluster and its customers: a client in each region, and the tenants that the story and the steps use.
+//! Test environment: the cluster, a client in each region, and the tenants of the demo and the steps.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use stead_client::{Client, Config, ErrorKind, KeyRange, NewTenant, Read, Tenant, TenantChange, TenantLimit, dial};
+use stead_client::{
+    Client, Config, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange, TenantLimit, dial,
+};
 use stead_testing::{Cluster, cluster};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
 
-/// How long whatever is waited for may take before the run is given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
-const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Longest wait for any condition before the run is given up.
+pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -21,7 +23,7 @@ pub(super) struct World {
     configs: HashMap<String, Config>,
     clients: HashMap<String, Client>,
     pub(super) started: Instant,
-    /// Distinguishes this run's keys from those that are kept of earlier ones.
+    /// Random prefix that distinguishes this run's keys from those of earlier runs.
     pub(super) run: String,
 }
 
@@ -44,7 +46,7 @@ impl World {
         })
     }
 
-    /// Returns a client that stands in a region; it connects when it is used first.
+    /// Returns a client in a region; it connects when it is used first.
     pub(super) async fn client(&mut self, region: &str) -> anyhow::Result<Client> {
         if let Some(client) = self.clients.get(region) {
             return Ok(client.clone());
@@ -53,36 +55,36 @@ impl World {
             .configs
             .get(region)
             .with_context(|| format!("no region {region}"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         let client = loop {
             match Client::connect(config.clone()).await {
                 Ok(client) => break client,
                 Err(error) if Instant::now() > deadline => return Err(error.into()),
-                Err(_) => sleep(ASK_EVERY).await,
+                Err(_) => sleep(POLL_INTERVAL).await,
             }
         };
         self.clients.insert(region.to_owned(), client.clone());
         Ok(client)
     }
 
-    /// Returns a client that leaves finding the home to the region's nodes.
-    pub(super) async fn nearby_client(&self, region: &str) -> anyhow::Result<Client> {
+    /// Returns a client that leaves the forwarding to the home to the region's nodes.
+    pub(super) async fn nearest_only_client(&self, region: &str) -> anyhow::Result<Client> {
         let mut config = self
             .configs
             .get(region)
             .with_context(|| format!("no region {region}"))?
             .clone();
-        config.nearby = true;
+        config.nearest_only = true;
         Ok(Client::connect(config).await?)
     }
 
-    /// Returns a client that asks one node only, which leaves finding the home to it.
+    /// Returns a client that sends everything to one node, which forwards to the home.
     pub(super) async fn node_client(&self, node: &str) -> anyhow::Result<Client> {
         let node = self.nodes.iter().find(|known| known.name == node);
         let node = node.context("there is no such node")?;
         let mut config = self.configs.get(&node.region).context("no such region")?.clone();
         config.endpoints = vec![node.client.clone()];
-        config.nearby = true;
+        config.nearest_only = true;
         Ok(Client::connect(config).await?)
     }
 
@@ -104,19 +106,19 @@ impl World {
         others.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// Forgets all clients, so that nothing of this process asks the nodes for anything.
-    pub(super) fn leave(&mut self) {
+    /// Drops all clients, so that this process sends nothing to the nodes.
+    pub(super) fn drop_clients(&mut self) {
         self.clients.clear();
     }
 
-    /// Returns a tenant as it is seen from a region; it is made, with this home, if it is not there.
+    /// Returns a tenant as seen from a region; it is created, with this home, if it does not exist.
     pub(super) async fn tenant(&mut self, name: &str, home: &str, from: &str) -> anyhow::Result<Tenant> {
         let client = self.client(from).await?;
-        make_tenant(client.clone(), name.to_owned(), home).await?;
+        ensure_tenant(client.clone(), name.to_owned(), home).await?;
         Ok(client.tenant(name)?)
     }
 
-    /// Returns a tenant with limits of its own, as it is seen from its home; it is empty.
+    /// Returns an empty tenant with limits of its own, as seen from its home.
     pub(super) async fn limited_tenant(
         &mut self,
         name: &str,
@@ -132,34 +134,34 @@ impl World {
             change.limits.set(*limit, *value)?;
         }
         let admin = self.client(home).await?.admin();
-        // What is still busy with an earlier step may need a while; limits are the same however often they are set.
+        // A group that is still busy with an earlier step may need a while; setting limits is idempotent.
         until("the tenant has its limits", async || {
             admin.update_tenant(change.clone()).await?;
             Ok(true)
         })
         .await?;
-        tenant.delete_range_within(&KeyRange::all(), Some(PATIENCE)).await?;
+        tenant.delete_range_within(&KeyRange::all(), Some(WAIT_TIMEOUT)).await?;
         Ok(tenant)
     }
 
-    /// Waits until every node says that it can serve.
+    /// Waits until every node is ready.
     pub(super) async fn ready(&self) -> anyhow::Result<()> {
-        Ok(self.cluster.lock().await.ready(PATIENCE).await?)
+        Ok(self.cluster.lock().await.ready(WAIT_TIMEOUT).await?)
     }
 
-    /// Returns the name of the node that answers as the home of a tenant, asked from its own region.
+    /// Returns the name of the node that responds as the home of a tenant, asked from its own region.
     pub(super) async fn leader(&self, tenant: &Tenant) -> anyhow::Result<String> {
-        let got = tenant.get_with("leader", &Read::default()).await?;
+        let got = tenant.get_with("leader", &ReadOptions::default()).await?;
         let number = usize::try_from(got.header.node.get())?;
         match number.checked_sub(1).and_then(|at| self.nodes.get(at)) {
             Some(node) => Ok(node.name.clone()),
-            None => bail!("node {number} answered, which is not one of ours"),
+            None => bail!("node {number} answered, which is not a node of this cluster"),
         }
     }
 }
 
-/// Makes a tenant if it is not there.
-pub(super) async fn make_tenant(client: Client, name: String, home: &str) -> anyhow::Result<()> {
+/// Creates a tenant if it does not exist.
+pub(super) async fn ensure_tenant(client: Client, name: String, home: &str) -> anyhow::Result<()> {
     match client.admin().tenant(&name).await {
         Ok(_) => return Ok(()),
         Err(error) if matches!(error.kind, ErrorKind::TenantNotFound | ErrorKind::NotFound) => {}
@@ -179,13 +181,13 @@ pub(super) async fn make_tenant(client: Client, name: String, home: &str) -> any
 
 /// Waits for a condition.
 pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         match holds().await {
             Ok(true) => return Ok(()),
-            Ok(false) if Instant::now() > deadline => bail!("waited in vain: {what}"),
-            Err(error) if Instant::now() > deadline => return Err(error.context(format!("waited in vain: {what}"))),
-            Ok(false) | Err(_) => sleep(ASK_EVERY).await,
+            Ok(false) if Instant::now() > deadline => bail!("timed out waiting: {what}"),
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("timed out waiting: {what}"))),
+            Ok(false) | Err(_) => sleep(POLL_INTERVAL).await,
         }
     }
 }

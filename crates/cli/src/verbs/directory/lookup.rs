@@ -2,21 +2,21 @@
 
 use clap::Args;
 
-use super::shown;
-use crate::{args::Target, context, exit::Failure, output::Sheet};
+use super::display;
+use crate::{args::Target, context, exit::CommandError, output::OutputTable};
 
 #[derive(Debug, Args)]
 pub(crate) struct Lookup {
-    /// The tenant
+    /// Name of the tenant
     tenant: String,
 }
 
 impl Lookup {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let client = context::connect(target).await?;
         let route = client.directory().lookup(&self.tenant).await?;
-        let mut sheet = Sheet::new(shown::COLUMNS.0, shown::COLUMNS.1);
-        sheet.push(shown::cells(&route), shown::value(&route));
-        sheet.print_one(target.output)
+        let mut table = OutputTable::new(display::COLUMNS.0, display::COLUMNS.1);
+        table.push(display::cells(&route), display::value(&route));
+        table.print_one(target.output)
     }
 }

@@ -1,23 +1,23 @@
 //! `stead directory`.
 
+mod display;
 mod lookup;
-mod shown;
 mod watch;
 
 use clap::Subcommand;
 
-use crate::{args::Target, exit::Failure};
+use crate::{args::Target, exit::CommandError};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Show where a tenant lives
+    /// Show the home of a tenant
     Lookup(lookup::Lookup),
-    /// Show where tenants live, and each change, until Ctrl-C
+    /// Show the homes of tenants, and each change, until Ctrl-C
     Watch(watch::Watch),
 }
 
 impl Verb {
-    pub(crate) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         match self {
             Self::Lookup(verb) => verb.run(target).await,
             Self::Watch(verb) => verb.run(target).await,

@@ -3,31 +3,31 @@
 use clap::Args;
 use serde_json::json;
 
-use super::shown;
+use super::display;
 use crate::{
     args::Target,
     context,
-    exit::Failure,
+    exit::CommandError,
     output::{self, Output},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    /// Only these tenants; else all
+    /// Names of tenants; else all
     tenants: Vec<String>,
 }
 
 impl Watch {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let client = context::connect(target).await?;
         let mut watch = client.directory().watch(self.tenants).await?;
         loop {
             let change = watch.next().await?;
             for route in &change.routes {
                 if target.output == Output::Json {
-                    output::line(&shown::value(route).to_string())?;
+                    output::line(&display::value(route).to_string())?;
                 } else {
-                    output::line(&shown::cells(route)[..shown::COLUMNS.1].join("  "))?;
+                    output::line(&display::cells(route)[..display::COLUMNS.1].join("  "))?;
                 }
             }
             for name in &change.removed {

@@ -1,66 +1,66 @@
 //! `stead group`.
 
-mod shown;
+mod display;
 
 use clap::Subcommand;
 use stead_client::Group;
 
-pub(super) use self::shown::{sheet, value};
+pub(super) use self::display::{table, value};
 use crate::{
     args::Target,
     context,
-    exit::{Code, Failure},
+    exit::{Code, CommandError},
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Show the groups; 0 is the directory
     List {
-        /// Only of this region
+        /// Only groups of this region
         #[arg(long = "of", value_name = "REGION", default_value = "")]
         of: String,
     },
-    /// Show how a group is
+    /// Show the status of a group
     Status {
-        /// Its number
+        /// Number of the group
         number: u32,
     },
-    /// Hand a group's leadership to another voter
+    /// Transfer the leadership of a group to another voter
     MoveLeader {
-        /// The group's number
+        /// Number of the group
         number: u32,
-        /// The node's number; else any other voter that is up to date
+        /// Number of the node; else any other voter that is up to date
         #[arg(long, value_name = "NODE")]
         to: Option<u64>,
-        /// Why, for the audit
+        /// Reason, for the audit log
         #[arg(long, default_value = "")]
         reason: String,
     },
 }
 
 impl Verb {
-    pub(crate) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let admin = context::connect(target).await?.admin();
         match self {
-            Self::List { of } => sheet(&admin.groups(&of).await?).print(target.output),
+            Self::List { of } => table(&admin.groups(&of).await?).print(target.output),
             Self::Status { number } => {
                 let group = admin.group(number).await?;
-                let ailing = ailing(&group);
-                sheet(&[group]).print_one(target.output)?;
-                ailing.map_or(Ok(()), |what| Err(Failure::new(Code::Unhealthy, what)))
+                let health_problem = health_problem(&group);
+                table(&[group]).print_one(target.output)?;
+                health_problem.map_or(Ok(()), |what| Err(CommandError::new(Code::Unhealthy, what)))
             }
             Self::MoveLeader { number, to, reason } => {
                 let moved = admin.move_leader(number, to, &reason).await;
-                let group =
-                    moved.map_err(|error| Failure::from(error).if_unknown("`stead group list` shows who leads"))?;
-                sheet(&[group]).print_one(target.output)
+                let group = moved
+                    .map_err(|error| CommandError::from(error).if_unknown("`stead group list` shows who leads"))?;
+                table(&[group]).print_one(target.output)
             }
         }
     }
 }
 
-/// Returns what keeps a group from being well.
-pub(super) fn ailing(group: &Group) -> Option<String> {
+/// Returns the reason why a group is unhealthy.
+pub(super) fn health_problem(group: &Group) -> Option<String> {
     match &group.status {
         None => Some(format!("no voter of group {} answers", group.number)),
         Some(status) => {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_well_while_somebody_leads_it() {
+    fn group_with_leader_is_healthy() {
         let group = |status| Group {
             number: 1,
             region: "eu-west".into(),
@@ -97,8 +97,14 @@ mod tests {
                 clocks_ahead_ms: Vec::new(),
             })
         };
-        assert_eq!(ailing(&group(led_by(Some(2)))), None);
-        assert_eq!(ailing(&group(led_by(None))).as_deref(), Some("group 1 has no leader"));
-        assert_eq!(ailing(&group(None)).as_deref(), Some("no voter of group 1 answers"));
+        assert_eq!(health_problem(&group(led_by(Some(2)))), None);
+        assert_eq!(
+            health_problem(&group(led_by(None))).as_deref(),
+            Some("group 1 has no leader")
+        );
+        assert_eq!(
+            health_problem(&group(None)).as_deref(),
+            Some("no voter of group 1 answers")
+        );
     }
 }

@@ -9,19 +9,19 @@ use super::{read, value::ValueArgs, write::WriteArgs};
 use crate::{
     args::Target,
     context,
-    exit::Failure,
+    exit::CommandError,
     output::{self, Output},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Append {
-    /// Whose key
+    /// Tenant of the key
     tenant: String,
     /// The key, as it is
     key: OsString,
     #[command(flatten)]
     value: ValueArgs,
-    /// Refuse where the value would become longer than this, in bytes; 1 MiB is the most
+    /// Most bytes that the value may have afterwards; at most 1 MiB
     #[arg(long, value_name = "BYTES")]
     max_length: Option<u32>,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub(crate) struct Append {
 }
 
 impl Append {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let value = self.value.read().await?;
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let done = tenant
@@ -48,6 +48,6 @@ impl Append {
             .length
             .map_or_else(|| "no longer known".to_owned(), |length| length.to_string());
         output::line(&format!("{}@{} {length} bytes", self.tenant, done.header.revision))?;
-        read::show_before(done.previous.as_ref())
+        read::print_previous(done.previous.as_ref())
     }
 }

@@ -9,13 +9,13 @@ use super::{read, write::WriteArgs};
 use crate::{
     args::Target,
     context,
-    exit::Failure,
+    exit::CommandError,
     output::{self, Output},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// Whose key
+    /// Tenant of the key
     tenant: String,
     /// The key, as it is
     key: OsString,
@@ -24,7 +24,7 @@ pub(crate) struct Delete {
 }
 
 impl Delete {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let deleted = tenant.delete_with(self.key.into_vec(), &self.write.write()).await?;
         if target.output == Output::Json {
@@ -42,6 +42,6 @@ impl Delete {
             "there was no such key"
         };
         output::line(&format!("{}@{} {what}", self.tenant, deleted.header.revision))?;
-        read::show_before(deleted.previous.as_ref())
+        read::print_previous(deleted.previous.as_ref())
     }
 }

@@ -4,29 +4,29 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use clap::{ArgGroup, Args};
 use serde_json::json;
-use stead_client::{IdempotencyKey, KeyRange, Read, Scan, Tenant};
+use stead_client::{IdempotencyKey, KeyRange, ReadOptions, ScanOptions, Tenant};
 
-use super::{named, read};
+use super::{non_empty, read};
 use crate::{
     args::Target,
     confirm, context,
-    exit::Failure,
+    exit::CommandError,
     output::{self, Output},
 };
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("range").args(["prefix", "start", "end", "all"]).required(true).multiple(true)))]
 pub(crate) struct DeleteRange {
-    /// Whose keys
+    /// Tenant of the keys
     tenant: String,
     /// Only keys that begin with this
-    #[arg(long, value_parser = named())]
+    #[arg(long, value_parser = non_empty())]
     prefix: Option<OsString>,
     /// First key
-    #[arg(long, value_parser = named())]
+    #[arg(long, value_parser = non_empty())]
     start: Option<OsString>,
-    /// First key that stays
-    #[arg(long, value_parser = named())]
+    /// End of the range, exclusive
+    #[arg(long, value_parser = non_empty())]
     end: Option<OsString>,
     /// Every key of the tenant
     #[arg(long, conflicts_with_all = ["prefix", "start", "end"])]
@@ -34,13 +34,13 @@ pub(crate) struct DeleteRange {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Ask again for what may have been done: the key that the failure showed
+    /// The key that a failed command showed, to ask for its outcome; the delete is executed once at most
     #[arg(long, value_name = "CLIENT/SEQUENCE/MS")]
     idempotency_key: Option<IdempotencyKey>,
 }
 
 impl DeleteRange {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let bytes = |text: Option<OsString>| text.unwrap_or_default().into_vec();
         let mut range = if self.all {
@@ -75,14 +75,14 @@ impl DeleteRange {
     }
 }
 
-async fn count(tenant: &Tenant, range: &KeyRange) -> Result<u64, Failure> {
-    let scan = Scan {
+async fn count(tenant: &Tenant, range: &KeyRange) -> Result<u64, CommandError> {
+    let scan = ScanOptions {
         start: range.start.clone(),
         end: range.end.clone(),
         prefix: range.prefix.clone(),
         count_only: true,
-        read: Read::default(),
-        ..Scan::default()
+        read: ReadOptions::default(),
+        ..ScanOptions::default()
     };
     Ok(tenant.scan(&scan).await?.count)
 }

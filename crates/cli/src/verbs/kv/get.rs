@@ -11,26 +11,26 @@ use super::read::{self, ReadArgs};
 use crate::{
     args::Target,
     context,
-    exit::Failure,
+    exit::CommandError,
     output::{self, Output},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// Whose key
+    /// Tenant of the keys
     tenant: String,
-    /// The key, as it is; of several, all are read at one revision and shown as a table
+    /// The key, as it is; several keys are read at one revision and shown as a table
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<OsString>,
     #[command(flatten)]
     read: ReadArgs,
-    /// Say on standard error where the answer comes from
+    /// Print the source of the response on standard error
     #[arg(short, long)]
     verbose: bool,
 }
 
 impl Get {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let read = self.read.read()?;
         let keys: Vec<Bytes> = self
@@ -54,7 +54,7 @@ impl Get {
         }
         show(target.output, &header, &items)?;
         let missing = keys.iter().zip(&items).filter(|(_, item)| item.is_none());
-        let missing: Vec<String> = missing.map(|(key, _)| output::shown(key, 80)).collect();
+        let missing: Vec<String> = missing.map(|(key, _)| output::display_bytes(key, 80)).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -63,8 +63,8 @@ impl Get {
     }
 }
 
-fn show(shown: Output, header: &Header, items: &[Option<Item>]) -> Result<(), Failure> {
-    match (shown, items) {
+fn show(format: Output, header: &Header, items: &[Option<Item>]) -> Result<(), CommandError> {
+    match (format, items) {
         (Output::Json, [item]) => {
             let item = item.as_ref().map(read::item);
             output::json(&json!({ "header": read::header(header), "item": item }))
@@ -82,11 +82,11 @@ fn show(shown: Output, header: &Header, items: &[Option<Item>]) -> Result<(), Fa
             Ok(())
         }
         (Output::Table | Output::Wide, items) => {
-            let mut sheet = read::sheet();
+            let mut table = read::table();
             for item in items.iter().flatten() {
-                read::push(&mut sheet, item);
+                read::push(&mut table, item);
             }
-            sheet.print(shown)
+            table.print(format)
         }
     }
 }

@@ -9,13 +9,13 @@ use super::{read, write::WriteArgs};
 use crate::{
     args::Target,
     context,
-    exit::{Code, Failure},
+    exit::{Code, CommandError},
     output::{self, Output},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Increment {
-    /// Whose key
+    /// Tenant of the key
     tenant: String,
     /// The key, as it is
     key: OsString,
@@ -25,19 +25,19 @@ pub(crate) struct Increment {
     write: WriteArgs,
 }
 
-/// What is added to a number, and within which bounds.
+/// Change of a number, and its bounds.
 #[derive(Debug, Args)]
 pub(super) struct IncrementArgs {
-    /// What is added; negative: taken away
+    /// Number to add; negative: to subtract
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
     delta: i64,
-    /// Take nothing away where less than this would be left
+    /// Admit no result below this
     #[arg(long, allow_negative_numbers = true)]
     floor: Option<i64>,
-    /// Add nothing where more than this would be reached
+    /// Admit no result above this
     #[arg(long, allow_negative_numbers = true)]
     ceiling: Option<i64>,
-    /// Count from 0 in each window of this length, such as 1m
+    /// Window length, such as 1m; the number counts from 0 in each window
     #[arg(long, value_parser = humantime::parse_duration)]
     window: Option<Duration>,
 }
@@ -54,14 +54,14 @@ impl From<IncrementArgs> for stead_client::Increment {
 }
 
 impl Increment {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let done = tenant
             .increment_with(self.key.into_vec(), self.increment.into(), &self.write.write())
             .await?;
         let refused = (!done.admitted).then(|| {
             let what = "not admitted: the number would pass its bound; nothing happened";
-            Failure::new(Code::Conflict, what)
+            CommandError::new(Code::Conflict, what)
         });
         if target.output == Output::Json {
             let previous = done.previous.as_ref().map(read::item);
@@ -77,7 +77,7 @@ impl Increment {
                 .value
                 .map_or_else(|| "no longer known".to_owned(), |value| value.to_string());
             output::line(&format!("{}@{} {value}", self.tenant, done.header.revision))?;
-            read::show_before(done.previous.as_ref())?;
+            read::print_previous(done.previous.as_ref())?;
         }
         refused.map_or(Ok(()), Err)
     }

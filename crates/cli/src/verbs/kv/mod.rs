@@ -20,7 +20,7 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser},
 };
 
-use crate::{args::Target, exit::Failure};
+use crate::{args::Target, exit::CommandError};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -28,24 +28,24 @@ pub(crate) enum Verb {
     Get(get::Get),
     /// Write a key
     Put(put::Put),
-    /// Remove a key
+    /// Delete a key
     Delete(delete::Delete),
-    /// Add to the number that a key holds
+    /// Increment the number of a key
     Increment(increment::Increment),
-    /// Add bytes behind those that a key holds
+    /// Append bytes to a value
     Append(append::Append),
-    /// Remove the keys of a range or prefix
+    /// Delete the keys of a range or prefix
     DeleteRange(delete_range::DeleteRange),
-    /// Do one of two lists of operations, whole or not at all
+    /// Execute one of two lists of operations atomically
     Txn(txn::Txn),
-    /// Print changes as they come, one JSON object a line
+    /// Print changes as they happen, one JSON object a line
     Watch(watch::Watch),
     /// Show keys in their order
     Scan(scan::Scan),
 }
 
 impl Verb {
-    pub(crate) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         match self {
             Self::Get(verb) => verb.run(target).await,
             Self::Put(verb) => verb.run(target).await,
@@ -60,8 +60,8 @@ impl Verb {
     }
 }
 
-/// Reads a key, a prefix or a bound where an empty one would stand for every key.
-fn named() -> impl TypedValueParser<Value = OsString> {
+/// Parses a key, a prefix or a bound that must not be empty, because an empty one would stand for every key.
+fn non_empty() -> impl TypedValueParser<Value = OsString> {
     OsStringValueParser::new().try_map(|text| {
         if text.is_empty() {
             Err("it has at least one byte")

@@ -9,19 +9,19 @@ use super::{read, value::ValueArgs, write::WriteArgs};
 use crate::{
     args::Target,
     context,
-    exit::Failure,
+    exit::CommandError,
     output::{self, Output},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Put {
-    /// Whose key
+    /// Tenant of the key
     tenant: String,
     /// The key, as it is
     key: OsString,
     #[command(flatten)]
     value: ValueArgs,
-    /// How long the key lives, such as 30s; without it: until it is deleted
+    /// Time to live of the key, such as 30s; without it the key does not expire
     #[arg(long, value_parser = lifetime, value_name = "TIME", allow_hyphen_values = true)]
     ttl: Option<Duration>,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let value = self.value.read().await?;
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let (key, write) = (self.key.into_vec(), self.write.write());
@@ -46,11 +46,11 @@ impl Put {
             }));
         }
         output::line(&format!("{}@{}", self.tenant, written.header.revision))?;
-        read::show_before(written.previous.as_ref())
+        read::print_previous(written.previous.as_ref())
     }
 }
 
-/// Reads how long a key lives; the node says what is too short or too long.
+/// Parses a time to live; the node checks its bounds.
 pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "write a time as 500ms, 30s or 2h".to_owned())
 }

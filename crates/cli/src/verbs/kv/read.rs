@@ -1,59 +1,59 @@
-//! How to read, and how what was read is shown.
+//! Options of reads, and the output of their results.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use stead_client::{Consistency, Header, InvalidTokenText, Item, Read, Revision, Role, SessionToken};
+use stead_client::{Consistency, Header, InvalidTokenText, Item, ReadOptions, Revision, Role, SessionToken};
 
 use crate::{
-    exit::{Code, Failure},
-    output::{self, Sheet},
+    exit::{Code, CommandError},
+    output::{self, OutputTable},
 };
 
 const VALUE_SHOWN_MAX: usize = 60;
 const KEY_SHOWN_MAX: usize = 80;
 
-/// How fresh a read must be.
+/// Consistency level of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Level {
     /// The newest state, from the home
     Linearizable,
-    /// At least what --token has seen
+    /// At least the revision of --token
     Session,
     /// At most --max-staleness behind the home
     Bounded,
-    /// Whatever the nearest node holds
+    /// The state of the nearest replica
     Local,
 }
 
 /// Flags of a read.
 #[derive(Debug, Default, Args)]
 pub(super) struct ReadArgs {
-    /// How fresh the answer must be; linearizable, unless --token or --max-staleness says otherwise
+    /// Consistency level; linearizable, unless --token or --max-staleness says otherwise
     #[arg(short, long, value_enum)]
     consistency: Option<Level>,
-    /// Of an earlier answer; with it the consistency is session
+    /// Session token of an earlier response; with it the consistency is session
     #[arg(long)]
     token: Option<String>,
-    /// Of a bounded read, such as 500ms; with it the consistency is bounded
+    /// Staleness bound, such as 500ms; with it the consistency is bounded
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", conflicts_with = "token")]
     max_staleness: Option<Duration>,
-    /// As of this revision, such as 1.42
+    /// Revision to read at, such as 1.42
     #[arg(long)]
     revision: Option<Revision>,
 }
 
-/// Shows a key as it was before a write, if that is known.
-pub(super) fn show_before(previous: Option<&Item>) -> Result<(), Failure> {
+/// Prints the key before a write, if it is known.
+pub(super) fn print_previous(previous: Option<&Item>) -> Result<(), CommandError> {
     let Some(previous) = previous else { return Ok(()) };
-    let value = output::shown(&previous.value, 200);
+    let value = output::display_bytes(&previous.value, 200);
     output::line(&format!("before, {}: {value}", previous.modified))
 }
 
 impl ReadArgs {
-    pub(super) fn read(&self) -> Result<Read, Failure> {
-        let needs = |what: &str| Failure::new(Code::Usage, format!("this consistency needs {what}"));
+    pub(super) fn read(&self) -> Result<ReadOptions, CommandError> {
+        let needs = |what: &str| CommandError::new(Code::Usage, format!("this consistency needs {what}"));
         let consistency = match (self.consistency, &self.token, self.max_staleness) {
             (None | Some(Level::Session), Some(text), _) => Consistency::Token(parse(text)?),
             (None | Some(Level::Bounded), None, Some(bound)) => Consistency::Bounded(bound),
@@ -65,7 +65,7 @@ impl ReadArgs {
                 return Err(needs("neither --token nor --max-staleness"));
             }
         };
-        Ok(Read {
+        Ok(ReadOptions {
             consistency,
             revision: self.revision,
             timeout: None,
@@ -74,36 +74,36 @@ impl ReadArgs {
 }
 
 impl ReadArgs {
-    /// Refuses an answer to which the token did not count, because it is another tenant's.
-    pub(super) fn check(&self, header: &Header) -> Result<(), Failure> {
+    /// Rejects a response for which the token was ignored, because it is another tenant's.
+    pub(super) fn check(&self, header: &Header) -> Result<(), CommandError> {
         let Some(text) = &self.token else { return Ok(()) };
         let token = parse(text)?;
         if token.tenant == header.tenant {
             return Ok(());
         }
         let what = format!(
-            "--token: is of the tenant with number {}, and this one has number {}: what it has seen does not count here",
+            "--token: belongs to tenant number {}, and this tenant has number {}: it does not apply here",
             token.tenant.get(),
             header.tenant.get()
         );
-        Err(Failure::new(Code::Usage, what).hint("a token of an answer about this tenant"))
+        Err(CommandError::new(Code::Usage, what).hint("a token of an answer about this tenant"))
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<SessionToken, Failure> {
+pub(super) fn parse(text: &str) -> Result<SessionToken, CommandError> {
     let invalid = |why| {
-        let failure = Failure::new(Code::Usage, format!("--token: not a token of this store: {why}"));
+        let failure = CommandError::new(Code::Usage, format!("--token: not a token of this store: {why}"));
         failure.hint("`stead kv put … -o json` prints one")
     };
     text.parse().map_err(|why: InvalidTokenText| invalid(why))
 }
 
-/// Returns a token as text for command lines.
+/// Returns the session token as text for command lines.
 pub(super) fn token(header: &Header) -> Option<String> {
     header.token.map(|token| token.to_string())
 }
 
-/// Returns where an answer comes from, as JSON.
+/// Returns the metadata of a response as JSON.
 pub(super) fn header(header: &Header) -> Value {
     let role = match header.role {
         Role::Home => "ROLE_HOME",
@@ -122,7 +122,7 @@ pub(super) fn header(header: &Header) -> Value {
     })
 }
 
-/// Returns where an answer comes from, for people.
+/// Returns the source of a response, for people.
 pub(super) fn source(header: &Header) -> String {
     let region = header.region.as_ref().map_or("?", |region| region.as_str());
     let role = match (header.role, header.staleness) {
@@ -136,21 +136,21 @@ pub(super) fn source(header: &Header) -> String {
     format!("{region} {}{via}, {role}", header.node)
 }
 
-/// Returns a table for keys.
-pub(super) fn sheet() -> Sheet {
-    Sheet::new(&["KEY", "VALUE", "REVISION", "VERSION", "CREATED"], 4)
+/// Returns an empty table for keys.
+pub(super) fn table() -> OutputTable {
+    OutputTable::new(&["KEY", "VALUE", "REVISION", "VERSION", "CREATED"], 4)
 }
 
 /// Adds a key to a table for keys.
-pub(super) fn push(sheet: &mut Sheet, item: &Item) {
+pub(super) fn push(table: &mut OutputTable, item: &Item) {
     let cells = vec![
-        output::shown(&item.key, KEY_SHOWN_MAX),
-        output::shown(&item.value, VALUE_SHOWN_MAX),
+        output::display_bytes(&item.key, KEY_SHOWN_MAX),
+        output::display_bytes(&item.value, VALUE_SHOWN_MAX),
         item.modified.to_string(),
         item.version.to_string(),
         item.created.to_string(),
     ];
-    sheet.push(cells, self::item(item));
+    table.push(cells, self::item(item));
 }
 
 /// Returns a key as JSON.
@@ -188,22 +188,22 @@ mod tests {
     }
 
     #[test]
-    fn a_token_and_a_bound_choose_the_level_unless_another_one_is_said() {
+    fn token_and_bound_choose_consistency_level() {
         let (seen, bound) = (token(1), Duration::from_secs(1));
         let level = |args: ReadArgs| args.read().map(|read| read.consistency).ok();
         assert_eq!(level(args(None, None, None)), Some(Consistency::Linearizable));
         assert_eq!(level(args(None, Some(seen), None)), Some(Consistency::Token(seen)));
         assert_eq!(level(args(None, None, Some(bound))), Some(Consistency::Bounded(bound)));
-        for said in [Level::Linearizable, Level::Local] {
-            assert_eq!(level(args(Some(said), Some(seen), None)), None);
-            assert_eq!(level(args(Some(said), None, Some(bound))), None);
+        for level_flag in [Level::Linearizable, Level::Local] {
+            assert_eq!(level(args(Some(level_flag), Some(seen), None)), None);
+            assert_eq!(level(args(Some(level_flag), None, Some(bound))), None);
         }
         assert_eq!(level(args(Some(Level::Session), None, None)), None);
         assert_eq!(level(args(Some(Level::Bounded), None, None)), None);
     }
 
     #[test]
-    fn a_token_of_another_tenant_is_refused_and_a_home_that_is_behind_says_so() {
+    fn token_of_another_tenant_is_rejected_and_stale_home_shown() {
         let header = Header {
             revision: "1.4".parse().unwrap(),
             tenant: TenantNumber::new(1),

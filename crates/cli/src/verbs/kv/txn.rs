@@ -1,16 +1,16 @@
-//! `stead kv txn`: conditions and operations as they would be said.
+//! `stead kv txn`: conditions and operations in a small text form.
 
 use std::{path::Path, time::Duration};
 
 use clap::{Args, Parser};
 use serde_json::json;
-use stead_client::{Condition, IdempotencyKey, Item, Op, OpResult, Operand, Relation, TxnDone};
+use stead_client::{Condition, IdempotencyKey, Item, Op, OpResult, Operand, Relation, TxnResponse};
 
 use super::{increment::IncrementArgs, put::lifetime, read};
 use crate::{
     args::Target,
     context,
-    exit::{Code, Failure},
+    exit::{Code, CommandError},
     output::{self, Output},
 };
 
@@ -28,26 +28,26 @@ A value @FILE is what the file holds; one that begins with @ is written @@. Word
 
   stead kv txn acme --when 'exists stock/7' --then 'increment stock/7 -1 --floor 0' --then 'put order/9 new'")]
 pub(crate) struct Txn {
-    /// Whose keys
+    /// Tenant of the keys
     tenant: String,
-    /// What must hold
+    /// Condition that must hold; may be given several times
     #[arg(long, value_name = "CONDITION")]
     when: Vec<String>,
-    /// What is done if it holds
+    /// Operation if all conditions hold; may be given several times
     #[arg(long, value_name = "OPERATION")]
     then: Vec<String>,
-    /// What is done if it does not
+    /// Operation if a condition does not hold; may be given several times
     #[arg(long = "else", value_name = "OPERATION")]
     otherwise: Vec<String>,
-    /// Ask again for what may have been done, with the key that the failure showed: it is done once at most
+    /// The key that a failed command showed, to ask for its outcome; the transaction is executed once at most
     #[arg(long, value_name = "CLIENT/SEQUENCE/MS")]
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// An operation as it is said.
+/// Operation in its text form.
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, disable_version_flag = true)]
-enum Said {
+enum OperationArgs {
     Get {
         key: String,
     },
@@ -82,9 +82,14 @@ enum Said {
 }
 
 impl Txn {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
-        let whens: Vec<(String, Condition)> = self.when.iter().map(|said| when(said)).collect::<Result<_, _>>()?;
-        let operations = |said: &[String]| said.iter().map(|said| operation(said)).collect::<Result<Vec<Op>, _>>();
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
+        let whens: Vec<(String, Condition)> = self.when.iter().map(|input| when(input)).collect::<Result<_, _>>()?;
+        let operations = |input: &[String]| {
+            input
+                .iter()
+                .map(|input| operation(input))
+                .collect::<Result<Vec<Op>, _>>()
+        };
         let (then, otherwise) = (operations(&self.then)?, operations(&self.otherwise)?);
         let mut txn = context::connect(target).await?.tenant(&self.tenant)?.txn();
         for (key, condition) in whens {
@@ -105,7 +110,7 @@ impl Txn {
             ("otherwise", "--else", &self.otherwise),
         ];
         let done = txn.send().await;
-        let done = done.map_err(|error| Failure::from(error).reworded(|message| in_flags(message, &lists)))?;
+        let done = done.map_err(|error| CommandError::from(error).map_message(|message| in_flags(message, &lists)))?;
         show(&self.tenant, &done, target.output)?;
         match done.not_admitted {
             None => Ok(()),
@@ -114,14 +119,14 @@ impl Txn {
                     "not admitted: operation {} would pass its bound, the number is {}; nothing happened",
                     refused.operation, refused.value
                 );
-                Err(Failure::new(Code::Conflict, what))
+                Err(CommandError::new(Code::Conflict, what))
             }
         }
     }
 }
 
-fn show(tenant: &str, done: &TxnDone, shown: Output) -> Result<(), Failure> {
-    if shown == Output::Json {
+fn show(tenant: &str, done: &TxnResponse, format: Output) -> Result<(), CommandError> {
+    if format == Output::Json {
         return output::json(&json!({
             "header": read::header(&done.header),
             "succeeded": done.succeeded,
@@ -143,14 +148,14 @@ fn show(tenant: &str, done: &TxnDone, shown: Output) -> Result<(), Failure> {
 
 fn result_line(result: &OpResult) -> String {
     let (line, previous) = match result {
-        OpResult::Got(Some(item)) => {
-            let key = output::shown(&item.key, VALUE_SHOWN_MAX);
-            let value = output::shown(&item.value, VALUE_SHOWN_MAX);
+        OpResult::Get(Some(item)) => {
+            let key = output::display_bytes(&item.key, VALUE_SHOWN_MAX);
+            let value = output::display_bytes(&item.value, VALUE_SHOWN_MAX);
             (format!("  {key} = {value}, {}", item.modified), &None)
         }
-        OpResult::Got(None) => ("  there was no such key".to_owned(), &None),
+        OpResult::Get(None) => ("  there was no such key".to_owned(), &None),
         OpResult::Put { previous } => ("  put".to_owned(), previous),
-        OpResult::Deleted { existed, previous } => {
+        OpResult::Delete { existed, previous } => {
             let line = if *existed {
                 "  deleted"
             } else {
@@ -158,11 +163,11 @@ fn result_line(result: &OpResult) -> String {
             };
             (line.to_owned(), previous)
         }
-        OpResult::Incremented { value, previous } => (format!("  {value}"), previous),
-        OpResult::Appended { length, previous } => (format!("  {length} bytes"), previous),
+        OpResult::Increment { value, previous } => (format!("  {value}"), previous),
+        OpResult::Append { length, previous } => (format!("  {length} bytes"), previous),
     };
     let before = previous.as_ref().map(|before| {
-        let value = output::shown(&before.value, VALUE_SHOWN_MAX);
+        let value = output::display_bytes(&before.value, VALUE_SHOWN_MAX);
         format!("; before, {}: {value}", before.modified)
     });
     line + &before.unwrap_or_default()
@@ -171,27 +176,27 @@ fn result_line(result: &OpResult) -> String {
 fn result_json(result: &OpResult) -> serde_json::Value {
     let before = |previous: &Option<Item>| previous.as_ref().map(read::item);
     match result {
-        OpResult::Got(item) => json!({ "get": { "item": item.as_ref().map(read::item) } }),
+        OpResult::Get(item) => json!({ "get": { "item": item.as_ref().map(read::item) } }),
         OpResult::Put { previous } => json!({ "put": { "previous": before(previous) } }),
-        OpResult::Deleted { existed, previous } => {
+        OpResult::Delete { existed, previous } => {
             json!({ "delete": { "deleted": existed, "previous": before(previous) } })
         }
-        OpResult::Incremented { value, previous } => {
+        OpResult::Increment { value, previous } => {
             json!({ "increment": { "value": value.to_string(), "previous": before(previous) } })
         }
-        OpResult::Appended { length, previous } => {
+        OpResult::Append { length, previous } => {
             json!({ "append": { "length": length.to_string(), "previous": before(previous) } })
         }
     }
 }
 
-/// Names places of the message's lists as they were said: `then[0].put.value` is not what anybody has typed.
+/// Replaces paths of the message's lists by the flags as typed: nobody has typed `then[0].put.value`.
 fn in_flags(mut message: String, lists: &[(&str, &str, &Vec<String>)]) -> String {
     const VERBS: [&str; 5] = ["get", "put", "delete", "increment", "append"];
     for (list, flag, all) in lists {
-        for (place, said) in all.iter().enumerate() {
+        for (place, input) in all.iter().enumerate() {
             let at = format!("{list}[{place}]");
-            let typed = format!("{flag} {:?}", output::shown(said.as_bytes(), KEY_SHOWN_MAX));
+            let typed = format!("{flag} {:?}", output::display_bytes(input.as_bytes(), KEY_SHOWN_MAX));
             for verb in VERBS {
                 message = message.replace(&format!("{at}.{verb}."), &format!("{typed}, "));
             }
@@ -202,16 +207,16 @@ fn in_flags(mut message: String, lists: &[(&str, &str, &Vec<String>)]) -> String
     message
 }
 
-fn usage(said: &str, why: impl std::fmt::Display) -> Failure {
-    Failure::new(Code::Usage, format!("{said:?}: {why}")).hint("`stead kv txn --help` shows how they are said")
+fn usage(input: &str, why: impl std::fmt::Display) -> CommandError {
+    CommandError::new(Code::Usage, format!("{input:?}: {why}")).hint("`stead kv txn --help` shows how they are written")
 }
 
-fn words(said: &str) -> Result<Vec<String>, Failure> {
-    shlex::split(said).ok_or_else(|| usage(said, "a quote is not closed"))
+fn words(input: &str) -> Result<Vec<String>, CommandError> {
+    shlex::split(input).ok_or_else(|| usage(input, "a quote is not closed"))
 }
 
-fn when(said: &str) -> Result<(String, Condition), Failure> {
-    let words = words(said)?;
+fn when(input: &str) -> Result<(String, Condition), CommandError> {
+    let words = words(input)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["exists", key] => Ok(((*key).to_owned(), Condition::Exists)),
@@ -222,68 +227,68 @@ fn when(said: &str) -> Result<(String, Condition), Failure> {
                 "!=" => Relation::NotEqual,
                 "<" => Relation::Less,
                 ">" => Relation::Greater,
-                other => return Err(usage(said, format!("{other} is none of =, !=, < and >"))),
+                other => return Err(usage(input, format!("{other} is none of =, !=, < and >"))),
             };
-            let revision = || operand.parse().map_err(|why| usage(said, why));
+            let revision = || operand.parse().map_err(|why| usage(input, why));
             let operand = match *what {
                 "value" => Operand::Value(value(operand)?.into()),
-                "version" => Operand::Version(operand.parse().map_err(|why| usage(said, why))?),
+                "version" => Operand::Version(operand.parse().map_err(|why| usage(input, why))?),
                 "modified" => Operand::Modified(revision()?),
                 "created" => Operand::Created(revision()?),
-                other => return Err(usage(said, format!("{other} is nothing that can be compared"))),
+                other => return Err(usage(input, format!("{other} is nothing that can be compared"))),
             };
             Ok(((*key).to_owned(), Condition::Compared(relation, operand)))
         }
-        _other => Err(usage(said, "no condition")),
+        _other => Err(usage(input, "no condition")),
     }
 }
 
-fn operation(said: &str) -> Result<Op, Failure> {
-    let parsed = Said::try_parse_from(words(said)?);
+fn operation(input: &str) -> Result<Op, CommandError> {
+    let parsed = OperationArgs::try_parse_from(words(input)?);
     let parsed = parsed.map_err(|error| {
         let text = error.to_string();
-        // What is wrong may take several lines; how this parser is called does not matter here.
+        // The error may take several lines; the parser's usage does not matter here.
         let lines = text
             .lines()
             .map(str::trim)
             .take_while(|line| !line.starts_with("Usage"));
         let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-        usage(said, lines.join(" ").trim_start_matches("error: "))
+        usage(input, lines.join(" ").trim_start_matches("error: "))
     })?;
     let (operation, previous) = match parsed {
-        Said::Get { key } => (Op::get(key), false),
-        Said::Put {
+        OperationArgs::Get { key } => (Op::get(key), false),
+        OperationArgs::Put {
             key,
-            value: said,
+            value: input,
             ttl,
             previous,
         } => match ttl {
-            Some(ttl) => (Op::put_expiring(key, value(&said)?, ttl), previous),
-            None => (Op::put(key, value(&said)?), previous),
+            Some(ttl) => (Op::put_expiring(key, value(&input)?, ttl), previous),
+            None => (Op::put(key, value(&input)?), previous),
         },
-        Said::Delete { key, previous } => (Op::delete(key), previous),
-        Said::Increment {
+        OperationArgs::Delete { key, previous } => (Op::delete(key), previous),
+        OperationArgs::Increment {
             key,
             increment,
             previous,
         } => (Op::increment(key, increment.into()), previous),
-        Said::Append {
+        OperationArgs::Append {
             key,
-            value: said,
+            value: input,
             max_length,
             previous,
-        } => (Op::append(key, value(&said)?, max_length), previous),
+        } => (Op::append(key, value(&input)?, max_length), previous),
     };
     Ok(if previous { operation.with_previous() } else { operation })
 }
 
-/// Returns a value, or what a file holds.
-fn value(said: &str) -> Result<Vec<u8>, Failure> {
-    match said.strip_prefix('@') {
-        None => Ok(said.as_bytes().to_vec()),
+/// Returns a value, or the content of a file.
+fn value(input: &str) -> Result<Vec<u8>, CommandError> {
+    match input.strip_prefix('@') {
+        None => Ok(input.as_bytes().to_vec()),
         Some(value) if value.starts_with('@') => Ok(value.as_bytes().to_vec()),
         Some(path) => std::fs::read(Path::new(path))
-            .map_err(|error| Failure::new(Code::Usage, format!("{path} cannot be read: {error}"))),
+            .map_err(|error| CommandError::new(Code::Usage, format!("{path} cannot be read: {error}"))),
     }
 }
 
@@ -292,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_operation_lacks_is_named() {
+    fn missing_operation_argument_is_named() {
         let lacks = operation("put a").unwrap_err();
         assert!(lacks.text().contains("<VALUE>"), "{}", lacks.text());
         assert!(!lacks.text().contains("Usage"), "{}", lacks.text());
@@ -306,25 +311,28 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_begins_with_an_at_sign_is_written_with_two() {
+    fn double_at_sign_escapes_value() {
         assert_eq!(value("@@home").unwrap(), b"@home");
         assert_eq!(value("home").unwrap(), b"home");
         assert!(value("@/no/such/file").is_err());
     }
 
     #[test]
-    fn a_refusal_names_what_was_typed() {
+    fn error_names_flags_as_typed() {
         let (when, then) = (
             vec!["absent a".to_owned()],
             vec!["get b".to_owned(), "put a x".to_owned()],
         );
         let lists = [("compares", "--when", &when), ("then", "--then", &then)];
-        let said = |message: &str| in_flags(message.to_owned(), &lists);
+        let translated = |message: &str| in_flags(message.to_owned(), &lists);
         assert_eq!(
-            said("then[1].put.value: too long"),
+            translated("then[1].put.value: too long"),
             "--then \"put a x\", value: too long"
         );
-        assert_eq!(said("compares[0].key: empty"), "--when \"absent a\", key: empty");
-        assert_eq!(said("then[1]: as then[0]"), "--then \"put a x\": as --then \"get b\"");
+        assert_eq!(translated("compares[0].key: empty"), "--when \"absent a\", key: empty");
+        assert_eq!(
+            translated("then[1]: as then[0]"),
+            "--then \"put a x\": as --then \"get b\""
+        );
     }
 }

@@ -4,25 +4,27 @@ use std::{ffi::OsString, io::Write, os::unix::ffi::OsStringExt};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use stead_client::{Error, ErrorKind, Event, EventKind, Header, KeyRange, Revision, SessionToken, Told, WatchFrom};
+use stead_client::{
+    Error, ErrorKind, Event, EventKind, Header, KeyRange, Revision, SessionToken, WatchFrom, WatchMessage,
+};
 
-use super::{named, read};
-use crate::{args::Target, context, exit::Failure, output};
+use super::{non_empty, read};
+use crate::{args::Target, context, exit::CommandError, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    /// Whose keys
+    /// Tenant of the keys
     tenant: String,
     /// Only keys that begin with this; several prefixes and keys can be named
     #[arg(long)]
     prefix: Vec<OsString>,
     /// Only this key
-    #[arg(long, value_parser = named())]
+    #[arg(long, value_parser = non_empty())]
     key: Vec<OsString>,
-    /// Begin behind this revision, such as 1.42; 0.0: from the tenant's first change, if history still has it
+    /// Begin after this revision, such as 1.42; 0.0: from the tenant's first change, if it is still retained
     #[arg(long, group = "from")]
     after: Option<Revision>,
-    /// Begin behind what the token of an earlier line, or of another answer, has seen
+    /// Begin after the token of an earlier line, or of another response
     #[arg(long, group = "from")]
     token: Option<String>,
     /// Begin with all keys as they are
@@ -33,8 +35,8 @@ pub(crate) struct Watch {
     previous: bool,
     /// Leave out such events
     #[arg(long, value_enum)]
-    exclude: Vec<Kind>,
-    /// Say now and then that nothing has happened
+    exclude: Vec<ExcludedKind>,
+    /// Print progress messages, too
     #[arg(long)]
     progress: bool,
     /// End after so many events
@@ -43,14 +45,14 @@ pub(crate) struct Watch {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kind {
+enum ExcludedKind {
     Put,
     Delete,
     Expire,
 }
 
 impl Watch {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let from = match (self.after, &self.token, self.state) {
             (Some(after), _, _) => WatchFrom::After(after),
@@ -64,24 +66,24 @@ impl Watch {
             .map(|prefix| KeyRange::prefix(prefix.into_vec()));
         let keys = self.key.into_iter().map(|key| KeyRange::key(key.into_vec()));
         let exclude = self.exclude.iter().map(|kind| match kind {
-            Kind::Put => EventKind::Put,
-            Kind::Delete => EventKind::Delete,
-            Kind::Expire => EventKind::Expire,
+            ExcludedKind::Put => EventKind::Put,
+            ExcludedKind::Delete => EventKind::Delete,
+            ExcludedKind::Expire => EventKind::Expire,
         });
-        let watch = stead_client::Watch {
+        let watch = stead_client::WatchOptions {
             ranges: prefixes.chain(keys).collect(),
             from,
             previous: self.previous,
             exclude: exclude.collect(),
         };
-        let mut watcher = tenant.watch(watch).await.map_err(gone)?;
+        let mut watcher = tenant.watch(watch).await.map_err(watch_error)?;
         let mut left = self.limit.unwrap_or(usize::MAX);
         while left > 0 {
-            let told = watcher.next().await.map_err(gone)?;
-            let lines = lines(&told, watcher.header(), self.progress);
+            let message = watcher.next().await.map_err(watch_error)?;
+            let lines = message_lines(&message, watcher.header(), self.progress);
             let events = lines.iter().filter(|line| is_event(line)).count();
-            for shown in lines.iter().take(left) {
-                if !line(shown)? {
+            for output_line in lines.iter().take(left) {
+                if !line(output_line)? {
                     return Ok(());
                 }
             }
@@ -91,25 +93,25 @@ impl Watch {
     }
 }
 
-fn lines(told: &Told, header: Option<&Header>, with_progress: bool) -> Vec<Value> {
-    match told {
-        Told::State { items, is_last, .. } => {
+fn message_lines(message: &WatchMessage, header: Option<&Header>, with_progress: bool) -> Vec<Value> {
+    match message {
+        WatchMessage::State { items, is_last, .. } => {
             let state = items
                 .iter()
                 .map(|item| json!({ "type": "STATE", "item": read::item(item) }));
             let end = is_last.then(|| progress("STATE_END", header));
             state.chain(end).collect()
         }
-        Told::Changes(events) => {
+        WatchMessage::Changes(events) => {
             let tokens = resume_tokens(events, header);
             events
                 .iter()
                 .zip(tokens)
-                .map(|(event, token)| shown(event, token))
+                .map(|(event, token)| event_json(event, token))
                 .collect()
         }
-        Told::Progress if with_progress => vec![progress("PROGRESS", header)],
-        Told::Progress => Vec::new(),
+        WatchMessage::Progress if with_progress => vec![progress("PROGRESS", header)],
+        WatchMessage::Progress => Vec::new(),
     }
 }
 
@@ -117,8 +119,8 @@ fn is_event(line: &Value) -> bool {
     !matches!(line["type"].as_str(), Some("PROGRESS" | "STATE_END"))
 }
 
-/// Returns the token behind which each event ends: a revision is resumed behind as a whole, so only its last event has
-/// one. The last event's is the message's, which is ahead where changes followed that are not of interest.
+/// Returns the resume token of each event: a watch resumes after a whole revision, so only its last event has one. The
+/// token of the last event is the message's, which is ahead where later changes did not match.
 fn resume_tokens(events: &[Event], header: Option<&Header>) -> Vec<Option<String>> {
     let token = |(place, event): (usize, &Event)| {
         let header = header?;
@@ -135,34 +137,34 @@ fn resume_tokens(events: &[Event], header: Option<&Header>) -> Vec<Option<String
     events.iter().enumerate().map(token).collect()
 }
 
-/// Says how to go on where history does not.
-fn gone(error: Error) -> Failure {
+/// Adds a hint about where to start again after history was compacted.
+fn watch_error(error: Error) -> CommandError {
     if let ErrorKind::Compacted { oldest } = error.kind {
         let hint = format!("--state begins with all keys as they are, --after {oldest} with what history still has");
-        return Failure::from(error).hint(hint);
+        return CommandError::from(error).hint(hint);
     }
     error.into()
 }
 
-fn shown(event: &Event, resume: Option<String>) -> Value {
+fn event_json(event: &Event, resume: Option<String>) -> Value {
     let kind = match event.kind {
         EventKind::Put => "PUT",
         EventKind::Delete => "DELETE",
         EventKind::Expire => "EXPIRE",
     };
-    let mut shown = json!({
+    let mut object = json!({
         "type": kind,
         "revision": event.item.modified.to_string(),
         "key": output::base64(&event.item.key),
         "resumeToken": resume,
     });
     if event.kind == EventKind::Put {
-        shown["item"] = read::item(&event.item);
+        object["item"] = read::item(&event.item);
     }
     if let Some(previous) = &event.previous {
-        shown["previous"] = read::item(previous);
+        object["previous"] = read::item(previous);
     }
-    shown
+    object
 }
 
 fn progress(kind: &str, header: Option<&Header>) -> Value {
@@ -173,8 +175,8 @@ fn progress(kind: &str, header: Option<&Header>) -> Value {
     })
 }
 
-/// Prints a line; false if nobody reads any more.
-fn line(value: &Value) -> Result<bool, Failure> {
+/// Prints a line; `false` if the reader is gone.
+fn line(value: &Value) -> Result<bool, CommandError> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{value}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_resumed_behind_its_own_revision_and_only_when_that_is_whole() {
+    fn resume_token_is_on_last_event_of_revision() {
         let header = Header {
             revision: "1.9".parse().unwrap(),
             tenant: TenantNumber::new(7),
@@ -227,8 +229,8 @@ mod tests {
             staleness: None,
             forwarded: false,
         };
-        let told = Told::Changes(["1.4", "1.5", "1.5", "1.6", "1.6"].map(event).to_vec());
-        let lines = lines(&told, Some(&header), false);
+        let message = WatchMessage::Changes(["1.4", "1.5", "1.5", "1.6", "1.6"].map(event).to_vec());
+        let lines = message_lines(&message, Some(&header), false);
         let tokens: Vec<Option<&str>> = lines.iter().map(|line| line["resumeToken"].as_str()).collect();
         let whole = ["1.4", "1.5", "1.9"].map(|revision| token(revision).to_string());
         let expected = [Some(&whole[0]), None, Some(&whole[1]), None, Some(&whole[2])];
@@ -236,9 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_history_cannot_serve_says_how_to_begin_anew() {
+    fn compacted_watch_hints_at_new_start() {
         let oldest = "2.8".parse().unwrap();
-        let failure = gone(Error::new(ErrorKind::Compacted { oldest }, "gone"));
+        let failure = watch_error(Error::new(ErrorKind::Compacted { oldest }, "gone"));
         assert!(format!("{failure:?}").contains("--after 2.8"), "{failure:?}");
     }
 }

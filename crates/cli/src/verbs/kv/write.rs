@@ -1,9 +1,9 @@
-//! How to write.
+//! Options of writes.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use clap::Args;
-use stead_client::{Condition, Durability, IdempotencyKey, Operand, Relation, Revision, Write};
+use stead_client::{Condition, Durability, IdempotencyKey, Operand, Relation, Revision, WriteOptions};
 
 /// Flags of a write.
 #[derive(Debug, Args)]
@@ -14,31 +14,31 @@ pub(super) struct WriteArgs {
     /// Only if the key exists
     #[arg(long, group = "condition")]
     if_exists: bool,
-    /// Only if the key's last change is this one, such as 1.42
+    /// Only if this is the revision of the key's last change, such as 1.42
     #[arg(long, value_name = "REVISION", group = "condition")]
     if_revision: Option<Revision>,
-    /// Only if the key was made by this change, such as 1.42
+    /// Only if this revision created the key, such as 1.42
     #[arg(long, value_name = "REVISION", group = "condition")]
     if_created: Option<Revision>,
-    /// Only if the key has changed so often since it was made
+    /// Only if the key has had this many changes since it was created
     #[arg(long, value_name = "COUNT", group = "condition")]
     if_version: Option<u64>,
-    /// Only if the key holds exactly this
+    /// Only if the key has exactly this value
     #[arg(long, value_name = "VALUE", group = "condition")]
     if_value: Option<OsString>,
     /// Show the key as it was before
     #[arg(long)]
     previous: bool,
-    /// Only when another region has it as well; nodes of this version refuse it
+    /// Only acknowledge when another region has the write as well; nodes of this version refuse it
     #[arg(long)]
     remote: bool,
-    /// Ask again for a write that may have been done, with the key that the failure showed: it is done once at most
+    /// The key that a failed command showed, to ask for its outcome; the write is executed once at most
     #[arg(long, value_name = "CLIENT/SEQUENCE/MS")]
     idempotency_key: Option<IdempotencyKey>,
 }
 
 impl WriteArgs {
-    pub(super) fn write(&self) -> Write {
+    pub(super) fn write(&self) -> WriteOptions {
         let equal = |operand| Condition::Compared(Relation::Equal, operand);
         let absent = self.if_absent.then_some(Condition::Absent);
         let exists = self.if_exists.then_some(Condition::Exists);
@@ -48,7 +48,7 @@ impl WriteArgs {
         let value = self.if_value.clone();
         let value = value.map(|value| Operand::Value(value.into_vec().into()));
         let compared = modified.or(created).or(version).or(value).map(equal);
-        Write {
+        WriteOptions {
             precondition: absent.or(exists).or(compared),
             previous: self.previous,
             durability: self.remote.then_some(Durability::Remote),

@@ -1,49 +1,49 @@
 //! `stead node`.
 
-mod shown;
+mod display;
 
 use clap::Subcommand;
 use stead_client::{Admin, NodeInfo};
 
-pub(super) use self::shown::{sheet, value};
+pub(super) use self::display::{table, value};
 use crate::{
     args::Target,
     context,
-    exit::{Code, Failure},
+    exit::{Code, CommandError},
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Show the nodes
     List {
-        /// Only of this region; --region says where this machine stands
+        /// Only nodes of this region; --region is the region of this machine
         #[arg(long = "of", value_name = "REGION", default_value = "")]
         of: String,
     },
-    /// Show how a node is
+    /// Show the status of a node
     Status {
-        /// Its number or its name
+        /// Number or name of the node
         node: String,
     },
 }
 
 impl Verb {
-    pub(crate) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let admin = context::connect(target).await?.admin();
         match self {
-            Self::List { of } => sheet(&admin.nodes(&of).await?).print(target.output),
+            Self::List { of } => table(&admin.nodes(&of).await?).print(target.output),
             Self::Status { node } => {
                 let node = find(&admin, &node).await?;
-                let ailing = ailing(&node);
-                sheet(&[node]).print_one(target.output)?;
-                ailing.map_or(Ok(()), |what| Err(Failure::new(Code::Unhealthy, what)))
+                let health_problem = health_problem(&node);
+                table(&[node]).print_one(target.output)?;
+                health_problem.map_or(Ok(()), |what| Err(CommandError::new(Code::Unhealthy, what)))
             }
         }
     }
 }
 
-/// Returns what keeps a node from being well.
-pub(super) fn ailing(node: &NodeInfo) -> Option<String> {
+/// Returns the reason why a node is unhealthy.
+pub(super) fn health_problem(node: &NodeInfo) -> Option<String> {
     match &node.status {
         None => Some(format!("node {} does not answer", node.name)),
         Some(status) if !status.ready => Some(format!("node {} is not ready", node.name)),
@@ -54,13 +54,13 @@ pub(super) fn ailing(node: &NodeInfo) -> Option<String> {
     }
 }
 
-async fn find(admin: &Admin, node: &str) -> Result<NodeInfo, Failure> {
+async fn find(admin: &Admin, node: &str) -> Result<NodeInfo, CommandError> {
     if let Ok(number) = node.parse() {
         return Ok(admin.node(number).await?);
     }
     let named = admin.nodes("").await?.into_iter().find(|known| known.name == node);
     named.ok_or_else(|| {
-        Failure::new(Code::NotFound, format!("there is no node {node}"))
+        CommandError::new(Code::NotFound, format!("there is no node {node}"))
             .hint("`stead node list` shows the nodes there are")
     })
 }

@@ -6,13 +6,13 @@ use stead_client::RegionInfo;
 use crate::{
     args::Target,
     context,
-    exit::Failure,
-    output::{Sheet, list},
+    exit::CommandError,
+    output::{OutputTable, list},
 };
 
-pub(super) async fn run(target: &Target) -> Result<(), Failure> {
+pub(super) async fn run(target: &Target) -> Result<(), CommandError> {
     let client = context::connect(target).await?;
-    let mut sheet = Sheet::new(&["NAME", "JURISDICTION", "HOME TENANTS", "NODES", "GROUPS"], 5);
+    let mut table = OutputTable::new(&["NAME", "JURISDICTION", "HOME TENANTS", "NODES", "GROUPS"], 5);
     for region in client.admin().regions().await? {
         let cells = vec![
             region.name.clone(),
@@ -21,9 +21,9 @@ pub(super) async fn run(target: &Target) -> Result<(), Failure> {
             list(&region.nodes),
             list(&region.groups),
         ];
-        sheet.push(cells, value(&region));
+        table.push(cells, value(&region));
     }
-    sheet.print(target.output)
+    table.print(target.output)
 }
 
 pub(super) fn value(region: &RegionInfo) -> Value {

@@ -5,19 +5,19 @@ mod status;
 
 use clap::Subcommand;
 
-pub(super) use self::status::ailing;
-use crate::{args::Target, exit::Failure};
+pub(super) use self::status::health_problem;
+use crate::{args::Target, exit::CommandError};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Show the regions
     List,
-    /// Show how a region is: nodes, groups, how far it is behind others
+    /// Show the status of a region: nodes, groups, lag behind others
     Status(status::Status),
 }
 
 impl Verb {
-    pub(crate) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         match self {
             Self::List => list::run(target).await,
             Self::Status(verb) => verb.run(target).await,

@@ -2,36 +2,39 @@
 
 use clap::Args;
 use serde_json::json;
-use stead_client::{Lag, RegionStatus};
+use stead_client::{FollowerLag, RegionStatus};
 
 use crate::{
     args::Target,
     context,
-    exit::{Code, Failure},
-    output::{self, Output, Sheet},
+    exit::{Code, CommandError},
+    output::{self, Output, OutputTable},
     verbs::{group, node},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Its name
+    /// Name of the region
     name: String,
 }
 
 impl Status {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let client = context::connect(target).await?;
         let status = client.admin().region(&self.name).await?;
         show(&status, target.output)?;
-        match ailing(&status) {
-            Some(what) => Err(Failure::new(Code::Unhealthy, format!("region {}: {what}", self.name))),
+        match health_problem(&status) {
+            Some(what) => Err(CommandError::new(
+                Code::Unhealthy,
+                format!("region {}: {what}", self.name),
+            )),
             None => Ok(()),
         }
     }
 }
 
-fn show(status: &RegionStatus, shown: Output) -> Result<(), Failure> {
-    if shown == Output::Json {
+fn show(status: &RegionStatus, format: Output) -> Result<(), CommandError> {
+    if format == Output::Json {
         return output::json(&json!({
             "region": super::list::value(&status.region),
             "nodes": status.nodes.iter().map(node::value).collect::<Vec<_>>(),
@@ -39,14 +42,14 @@ fn show(status: &RegionStatus, shown: Output) -> Result<(), Failure> {
             "lags": status.lags.iter().map(value).collect::<Vec<_>>(),
         }));
     }
-    node::sheet(&status.nodes).print(shown)?;
+    node::table(&status.nodes).print(format)?;
     output::line("")?;
-    group::sheet(&status.groups).print(shown)?;
+    group::table(&status.groups).print(format)?;
     if status.lags.is_empty() {
         return Ok(());
     }
     output::line("")?;
-    let mut sheet = Sheet::new(
+    let mut table = OutputTable::new(
         &["FOLLOWS", "STALENESS", "ATTACHED", "DETACHED", "OFFSET", "BY GROUP"],
         4,
     );
@@ -68,12 +71,12 @@ fn show(status: &RegionStatus, shown: Output) -> Result<(), Failure> {
             lag.applied_offset.to_string(),
             lag.follower_group.to_string(),
         ];
-        sheet.push(cells, value(lag));
+        table.push(cells, value(lag));
     }
-    sheet.print(shown)
+    table.print(format)
 }
 
-fn value(lag: &Lag) -> serde_json::Value {
+fn value(lag: &FollowerLag) -> serde_json::Value {
     json!({
         "homeGroup": lag.home_group,
         "homeRegion": lag.home_region,
@@ -88,8 +91,8 @@ fn value(lag: &Lag) -> serde_json::Value {
     })
 }
 
-/// Returns the first thing that keeps a region from being well.
-pub(in crate::verbs) fn ailing(status: &RegionStatus) -> Option<String> {
-    let node = status.nodes.iter().find_map(node::ailing);
-    node.or_else(|| status.groups.iter().find_map(group::ailing))
+/// Returns the first reason why a region is unhealthy.
+pub(in crate::verbs) fn health_problem(status: &RegionStatus) -> Option<String> {
+    let node = status.nodes.iter().find_map(node::health_problem);
+    node.or_else(|| status.groups.iter().find_map(group::health_problem))
 }

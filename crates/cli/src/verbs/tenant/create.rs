@@ -3,17 +3,17 @@
 use clap::Args;
 use stead_client::{Followers, NewTenant, TenantLimit, TenantLimits};
 
-use super::{DurabilityArg, changed, label, limit, look};
-use crate::{args::Target, context, exit::Failure};
+use super::{DurabilityArg, label, limit, print_tenant, verify_hint};
+use crate::{args::Target, context, exit::CommandError};
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Its name: 1 to 64 of a-z, 0-9 and -
+    /// Name of the tenant: 1 to 64 of a-z, 0-9 and -
     name: String,
-    /// Its home region; else the region of the node that is asked
+    /// Home region; else the region of the node that is asked
     #[arg(long, value_name = "REGION", default_value = "")]
     home: String,
-    /// Regions that follow it, with commas, or none; else all that its residency admits
+    /// Regions of its followers, with commas, or none; else all that its residency admits
     #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
     followers: Option<Vec<String>>,
     /// Jurisdictions in which it may be stored, with commas; else all
@@ -22,23 +22,23 @@ pub(crate) struct Create {
     /// When its writes are acknowledged
     #[arg(long, value_enum)]
     durability: Option<DurabilityArg>,
-    /// A note, name=value; may be given several times
+    /// A label, name=value; may be given several times
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Vec<(String, String)>,
-    /// What it may use at most, such as operations-per-second=500, stored-bytes=2GiB, history-age=30m; may be given
-    /// several times; what is not named has the cluster's default
+    /// A limit, such as operations-per-second=500, stored-bytes=2GiB, history-age=30m; may be given several times;
+    /// other limits have the cluster's default
     #[arg(long = "limit", value_parser = limit, value_name = "NAME=VALUE")]
     limits: Vec<(TenantLimit, Option<u64>)>,
-    /// Why, for the audit
+    /// Reason, for the audit log
     #[arg(long, default_value = "")]
     reason: String,
-    /// Only check, and show what would be made
+    /// Only validate, and show the tenant that would be created
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Create {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let client = context::connect(target).await?;
         let dry_run = self.dry_run;
         let new = NewTenant {
@@ -52,14 +52,14 @@ impl Create {
             reason: self.reason,
             dry_run,
         };
-        let look = look(&new.name);
+        let verify_hint = verify_hint(&new.name);
         let created = client.admin().create_tenant(new).await;
-        let tenant = created.map_err(|error| Failure::from(error).if_unknown(&look))?;
-        changed(tenant, dry_run, target.output)
+        let tenant = created.map_err(|error| CommandError::from(error).if_unknown(&verify_hint))?;
+        print_tenant(tenant, dry_run, target.output)
     }
 }
 
-/// The limits that are set; the last one of a name counts.
+/// Returns the limits that are set; the last one of a name counts.
 pub(super) fn limits(asked: &[(TenantLimit, Option<u64>)]) -> TenantLimits {
     let mut limits = TenantLimits::default();
     for (limit, value) in asked {

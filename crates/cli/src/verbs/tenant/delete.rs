@@ -1,14 +1,14 @@
-//! `stead tenant delete`: two steps, of which the second cannot be undone.
+//! `stead tenant delete`: two steps, of which the second is irreversible.
 
 use clap::Args;
 use stead_client::TenantDeletion;
 
-use super::{changed, look};
-use crate::{args::Target, confirm, context, exit::Failure};
+use super::{print_tenant, verify_hint};
+use crate::{args::Target, confirm, context, exit::CommandError};
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// Its name
+    /// Name of the tenant
     name: String,
     /// The second step: erase a disabled tenant in every region
     #[arg(long)]
@@ -19,16 +19,16 @@ pub(crate) struct Delete {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Why, for the audit
+    /// Reason, for the audit log
     #[arg(long, default_value = "")]
     reason: String,
-    /// Only check, and show what it would be
+    /// Only validate, and show the result
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Delete {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         if !self.yes && !self.dry_run {
             let lost = if self.erase {
                 "all its data, in every region, for ever"
@@ -38,7 +38,7 @@ impl Delete {
             confirm::by_name(&format!("tenant {} would lose {lost}", self.name), &self.name).await?;
         }
         let client = context::connect(target).await?;
-        let look = look(&self.name);
+        let verify_hint = verify_hint(&self.name);
         let dry_run = self.dry_run;
         let deletion = TenantDeletion {
             name: self.name,
@@ -48,7 +48,7 @@ impl Delete {
             dry_run,
         };
         let deleted = client.admin().delete_tenant(deletion).await;
-        let tenant = deleted.map_err(|error| Failure::from(error).if_unknown(&look))?;
-        changed(tenant, dry_run, target.output)
+        let tenant = deleted.map_err(|error| CommandError::from(error).if_unknown(&verify_hint))?;
+        print_tenant(tenant, dry_run, target.output)
     }
 }

@@ -2,19 +2,19 @@
 
 use clap::Args;
 
-use super::shown;
-use crate::{args::Target, context, exit::Failure};
+use super::display;
+use crate::{args::Target, context, exit::CommandError};
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// Its name
+    /// Name of the tenant
     name: String,
 }
 
 impl Get {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let client = context::connect(target).await?;
         let tenant = client.admin().tenant(&self.name).await?;
-        shown::sheet(&[tenant]).print_one(target.output)
+        display::table(&[tenant]).print_one(target.output)
     }
 }

@@ -2,23 +2,23 @@
 
 use clap::Args;
 
-use super::shown;
-use crate::{args::Target, context, exit::Failure};
+use super::display;
+use crate::{args::Target, context, exit::CommandError};
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Only those at home here
+    /// Only tenants with this home region
     #[arg(long, value_name = "REGION", default_value = "")]
     home: String,
-    /// Only those whose names begin with this
+    /// Only tenants with this name prefix
     #[arg(long, default_value = "")]
     prefix: String,
 }
 
 impl List {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let client = context::connect(target).await?;
         let tenants = client.admin().tenants(&self.home, &self.prefix).await?;
-        shown::sheet(&tenants).print(target.output)
+        display::table(&tenants).print(target.output)
     }
 }

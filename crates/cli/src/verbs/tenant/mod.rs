@@ -2,32 +2,32 @@
 
 mod create;
 mod delete;
+mod display;
 mod get;
 mod list;
-mod shown;
 mod update;
 
 use clap::{Subcommand, ValueEnum};
 use stead_client::{Durability, LimitUnit, TenantInfo, TenantLimit, TenantLimits};
 
-use crate::{args::Target, exit::Failure, output::Output};
+use crate::{args::Target, exit::CommandError, output::Output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Make a tenant
+    /// Create a tenant
     Create(create::Create),
     /// Show a tenant
     Get(get::Get),
     /// Show tenants
     List(list::List),
-    /// Change a tenant; what is not named stays
+    /// Change a tenant; omitted settings stay
     Update(update::Update),
     /// Disable a tenant, or erase a disabled one everywhere
     Delete(delete::Delete),
 }
 
 impl Verb {
-    pub(crate) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         match self {
             Self::Create(verb) => verb.run(target).await,
             Self::Get(verb) => verb.run(target).await,
@@ -38,27 +38,27 @@ impl Verb {
     }
 }
 
-/// Says how to find out whether a change was made.
-fn look(name: &str) -> String {
+/// Returns a hint about how to look up whether a change was made.
+fn verify_hint(name: &str) -> String {
     format!("`stead tenant get {name}` shows whether it was done")
 }
 
-/// Shows what a tenant has become, or would become.
-fn changed(tenant: TenantInfo, dry_run: bool, output: Output) -> Result<(), Failure> {
-    shown::sheet(&[tenant]).print_one(output)?;
-    // A program knows what it has asked for, and expects failures there.
+/// Prints a tenant after a change, or as it would be.
+fn print_tenant(tenant: TenantInfo, dry_run: bool, output: Output) -> Result<(), CommandError> {
+    display::table(&[tenant]).print_one(output)?;
+    // A program knows that it asked for a dry run, and expects only errors on standard error.
     if dry_run && output != Output::Json {
-        eprintln!("dry run: so it would be, and nothing was changed");
+        eprintln!("dry run: this would be the result; nothing was changed");
     }
     Ok(())
 }
 
-/// When a tenant's writes are acknowledged.
+/// Durability at which a tenant's writes are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DurabilityArg {
     /// Committed by a majority of the home's nodes
     Region,
-    /// And applied in another region
+    /// Committed, and applied in another region
     Remote,
 }
 
@@ -71,7 +71,7 @@ impl From<DurabilityArg> for Durability {
     }
 }
 
-/// Reads `name=value`; an age as `30m`, a size as `64MiB`, `default` where a limit is to be the default again.
+/// Parses `name=value`; an age as `30m`, a size as `64MiB`, `default` to reset a limit.
 fn limit(text: &str) -> Result<(TenantLimit, Option<u64>), String> {
     let (name, value) = text.split_once('=').ok_or("a limit is written name=value")?;
     let limit: TenantLimit = name.parse().map_err(|why| format!("{why}"))?;
@@ -92,7 +92,7 @@ fn limit(text: &str) -> Result<(TenantLimit, Option<u64>), String> {
     Ok((limit, Some(number)))
 }
 
-/// Reads a number of bytes, such as `500000`, `64KiB`, `10MiB` or `2GiB`.
+/// Parses a number of bytes, such as `500000`, `64KiB`, `10MiB` or `2GiB`.
 fn bytes(text: &str) -> Result<u64, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = units
@@ -105,7 +105,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is no number of bytes such as 500000, 64KiB or 2GiB"))
 }
 
-/// Reads `name=value`.
+/// Parses `name=value`.
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a label is written name=value")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_read_in_the_unit_that_people_use() {
+    fn limit_is_parsed_with_human_units() {
         for (text, read) in [
             (
                 "operations-per-second=500",

@@ -4,17 +4,17 @@ use clap::Args;
 use stead_client::{TenantChange, TenantLimit};
 
 use super::{
-    DurabilityArg, changed,
+    DurabilityArg,
     create::{followers, limits},
-    label, limit, look,
+    label, limit, print_tenant, verify_hint,
 };
-use crate::{args::Target, context, exit::Failure};
+use crate::{args::Target, context, exit::CommandError};
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {
-    /// Its name
+    /// Name of the tenant
     name: String,
-    /// Regions that follow it, with commas; all: those that its residency admits; none
+    /// Regions of its followers, with commas; all: those that its residency admits; none
     #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
     followers: Option<Vec<String>>,
     /// Jurisdictions in which it may be stored, with commas; any: all
@@ -23,35 +23,35 @@ pub(crate) struct Update {
     /// When its writes are acknowledged
     #[arg(long, value_enum)]
     durability: Option<DurabilityArg>,
-    /// A note, name=value; replaces all there are; may be given several times
+    /// A label, name=value; replaces all labels; may be given several times
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Option<Vec<(String, String)>>,
-    /// Take all its notes away
+    /// Remove all labels
     #[arg(long, conflicts_with = "labels")]
     no_labels: bool,
-    /// What it may use at most, such as operations-per-second=500 or stored-bytes=2GiB; keys=default returns to the
-    /// cluster's default; limits that are not named stay; may be given several times
+    /// A limit, such as operations-per-second=500 or stored-bytes=2GiB; keys=default resets it to the cluster's
+    /// default; other limits stay; may be given several times
     #[arg(long = "limit", value_parser = limit, value_name = "NAME=VALUE")]
     limits: Vec<(TenantLimit, Option<u64>)>,
-    /// Let it serve again
+    /// Enable the tenant
     #[arg(long, conflicts_with = "disable")]
     enable: bool,
-    /// Let it serve nothing
+    /// Disable the tenant
     #[arg(long)]
     disable: bool,
     /// Refuse unless this is its etag
     #[arg(long, default_value = "")]
     etag: String,
-    /// Why, for the audit
+    /// Reason, for the audit log
     #[arg(long, default_value = "")]
     reason: String,
-    /// Only check, and show what it would be
+    /// Only validate, and show the result
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Update {
-    pub(super) async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let client = context::connect(target).await?;
         let admitted = |names: Vec<String>| names.into_iter().filter(|name| name != "any").collect();
         let limits = limits(&self.limits);
@@ -74,9 +74,9 @@ impl Update {
             reason: self.reason,
             dry_run,
         };
-        let look = look(&change.name);
+        let verify_hint = verify_hint(&change.name);
         let updated = client.admin().update_tenant(change).await;
-        let tenant = updated.map_err(|error| Failure::from(error).if_unknown(&look))?;
-        changed(tenant, dry_run, target.output)
+        let tenant = updated.map_err(|error| CommandError::from(error).if_unknown(&verify_hint))?;
+        print_tenant(tenant, dry_run, target.output)
     }
 }

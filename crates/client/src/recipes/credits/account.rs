@@ -1,30 +1,30 @@
-//! An account as it stands.
+//! Balance of a credit account.
 
 use bytes::Bytes;
 use stead_types::{Error, Revision};
 
 use super::{Credits, record};
-use crate::{Item, Read, Scan};
+use crate::{Item, ReadOptions, ScanOptions};
 
-/// An account at one revision.
+/// Credit account at one revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// As of this revision.
+    /// Revision of all figures.
     pub revision: Revision,
-    /// What can be reserved; below zero only where [`super::Overdraft::Allowed`] was said.
+    /// Credits that can be reserved; below zero only after [`super::Overdraft::Allowed`].
     pub balance: i64,
-    /// What was settled.
+    /// Credits that were settled.
     pub spent: u64,
-    /// What was ever granted.
+    /// Credits that were ever granted.
     pub granted: u64,
-    /// What is set aside by open reservations, expired ones included.
+    /// Credits that are set aside by open reservations, expired ones included.
     pub reserved: u64,
-    /// How many there are.
+    /// Number of open reservations.
     pub reservations: u64,
 }
 
 impl Account {
-    /// Tells whether nothing is missing and nothing too much (C1): always so, unless somebody else writes its keys.
+    /// Tells whether the figures add up (C1): always so, unless somebody else writes the account's keys.
     pub fn is_balanced(&self) -> bool {
         i128::from(self.balance) + i128::from(self.reserved) + i128::from(self.spent) == i128::from(self.granted)
     }
@@ -38,23 +38,23 @@ impl Credits {
     /// As [`crate::Tenant::scan`].
     pub async fn account(&self) -> Result<Account, Error> {
         let keys: Vec<Bytes> = vec![self.keys.balance(), self.keys.spent(), self.keys.granted()];
-        let batch = self.tenant.batch_get(keys, &Read::default()).await?;
+        let batch = self.tenant.batch_get(keys, &ReadOptions::default()).await?;
         let revision = batch.header.revision;
         let mut account = Account {
             revision,
-            balance: held(batch.items.first())?,
-            spent: held(batch.items.get(1))?,
-            granted: held(batch.items.get(2))?,
+            balance: number_or_zero(batch.items.first())?,
+            spent: number_or_zero(batch.items.get(1))?,
+            granted: number_or_zero(batch.items.get(2))?,
             reserved: 0,
             reservations: 0,
         };
-        let scan = Scan {
+        let scan = ScanOptions {
             prefix: self.keys.dues(),
-            read: Read {
+            read: ReadOptions {
                 revision: Some(revision),
-                ..Read::default()
+                ..ReadOptions::default()
             },
-            ..Scan::default()
+            ..ScanOptions::default()
         };
         let mut open = self.tenant.scan_stream(&scan);
         while let Some(item) = open.next().await? {
@@ -65,8 +65,8 @@ impl Credits {
     }
 }
 
-/// Reads a number; nothing is none.
-fn held<N: std::str::FromStr + Default>(item: Option<&Option<Item>>) -> Result<N, Error> {
+/// Parses a number; an absent key is zero.
+fn number_or_zero<N: std::str::FromStr + Default>(item: Option<&Option<Item>>) -> Result<N, Error> {
     match item {
         Some(Some(item)) => record::number(item),
         Some(None) | None => Ok(N::default()),

@@ -1,4 +1,4 @@
-//! The keys of an account, and what stands in them.
+//! Keys of a credit account, and the records in them.
 
 use bytes::Bytes;
 use stead_types::{Error, ErrorKind, TenantTime};
@@ -6,12 +6,12 @@ use stead_types::{Error, ErrorKind, TenantTime};
 use super::text;
 use crate::Item;
 
-/// Longest name of an account.
+/// Longest name of an account, in bytes.
 const ACCOUNT_LEN_MAX: usize = 1_024;
-/// Longest id of a reservation or a grant.
+/// Longest id of a reservation or a grant, in bytes.
 const ID_LEN_MAX: usize = 256;
 
-/// Names an account's keys.
+/// Names of an account's keys.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     account: String,
@@ -44,27 +44,27 @@ impl Keys {
         Ok(self.known_reservation(checked("id", id, ID_LEN_MAX)?))
     }
 
-    /// The key of a reservation that there is.
+    /// Returns the key of an existing reservation.
     pub(super) fn known_reservation(&self, id: &str) -> Bytes {
         self.key(&format!("reservation/{id}"))
     }
 
-    /// What all keys of [`Keys::due`] begin with.
+    /// Returns the prefix of all keys of [`Keys::due`].
     pub(super) fn dues(&self) -> Bytes {
         self.key("due/")
     }
 
-    /// In the order of the deadlines.
+    /// Returns a key that sorts by deadline.
     pub(super) fn due(&self, deadline: TenantTime, id: &str) -> Bytes {
         self.key(&format!("due/{:020}/{id}", deadline.0))
     }
 
-    /// Reads the deadline of a key of [`Keys::due`].
+    /// Parses the deadline of a key of [`Keys::due`].
     pub(super) fn deadline(&self, item: &Item) -> Result<TenantTime, Error> {
         Ok(self.due_parts(item)?.0)
     }
 
-    /// Reads the id of a key of [`Keys::due`].
+    /// Parses the id of a key of [`Keys::due`].
     pub(super) fn id(&self, item: &Item) -> Result<String, Error> {
         Ok(self.due_parts(item)?.1.to_owned())
     }
@@ -75,7 +75,7 @@ impl Keys {
             let (deadline, id) = std::str::from_utf8(rest).ok()?.split_once('/')?;
             Some((TenantTime(deadline.parse().ok()?), id))
         };
-        parts().ok_or_else(|| foreign(item))
+        parts().ok_or_else(|| unexpected_value(item))
     }
 
     fn key(&self, name: &str) -> Bytes {
@@ -83,18 +83,18 @@ impl Keys {
     }
 }
 
-/// What has become of a reservation.
+/// State of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Record {
+pub(super) enum ReservationRecord {
     /// The estimate is set aside until the deadline.
     Open { estimate: u64, deadline: TenantTime },
-    /// So much was spent.
+    /// This amount was spent.
     Settled { actual: u64 },
-    /// Its time was over, and the estimate is part of the balance again.
+    /// The deadline passed, and the estimate was returned to the balance.
     Returned { estimate: u64 },
 }
 
-impl Record {
+impl ReservationRecord {
     pub(super) fn text(self) -> String {
         match self {
             Self::Open { estimate, deadline } => format!("open {estimate} {}", deadline.0),
@@ -104,7 +104,7 @@ impl Record {
     }
 
     pub(super) fn read(item: &Item) -> Result<Self, Error> {
-        Self::parse(text(&item.value).unwrap_or_default()).ok_or_else(|| foreign(item))
+        Self::parse(text(&item.value).unwrap_or_default()).ok_or_else(|| unexpected_value(item))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -126,14 +126,14 @@ impl Record {
     }
 }
 
-/// Reads a number that a key holds.
+/// Parses the number that a key holds.
 pub(super) fn number<N: std::str::FromStr>(item: &Item) -> Result<N, Error> {
     let number = text(&item.value).and_then(|text| text.parse().ok());
-    number.ok_or_else(|| foreign(item))
+    number.ok_or_else(|| unexpected_value(item))
 }
 
-/// Somebody else has written below the account's prefix.
-pub(super) fn foreign(item: &Item) -> Error {
+/// Returns the error for a key below the account's prefix that somebody else has written.
+pub(super) fn unexpected_value(item: &Item) -> Error {
     let (key, value) = (item.key.escape_ascii(), item.value.escape_ascii());
     let message = format!("the key {key} holds {value}, which no account of credits writes there: use another prefix");
     Error::new(ErrorKind::Conflict, message)
@@ -165,26 +165,26 @@ mod tests {
     }
 
     #[test]
-    fn records_read_back_and_anything_else_is_named() {
+    fn reservation_record_round_trips_and_rejects_other_text() {
         let records = [
-            Record::Open {
+            ReservationRecord::Open {
                 estimate: 7,
                 deadline: TenantTime(99),
             },
-            Record::Settled { actual: 0 },
-            Record::Returned { estimate: 7 },
+            ReservationRecord::Settled { actual: 0 },
+            ReservationRecord::Returned { estimate: 7 },
         ];
         for record in records {
-            assert_eq!(Record::read(&item("k".into(), &record.text())), Ok(record));
+            assert_eq!(ReservationRecord::read(&item("k".into(), &record.text())), Ok(record));
         }
         for wrong in ["", "open 7", "open 7 x", "settled -1", "gone", "settled 1 2"] {
-            let error = Record::read(&item("credits/reservation/a".into(), wrong)).unwrap_err();
+            let error = ReservationRecord::read(&item("credits/reservation/a".into(), wrong)).unwrap_err();
             assert!(error.message.contains("credits/reservation/a"), "{error}");
         }
     }
 
     #[test]
-    fn what_is_due_is_in_the_order_of_the_deadlines() {
+    fn due_keys_sort_by_deadline() {
         let keys = Keys::new("credits").unwrap();
         let due = [(9, "b"), (10, "a/with/slashes"), (1_000_000, "")];
         let written: Vec<Bytes> = due.iter().map(|(time, id)| keys.due(TenantTime(*time), id)).collect();

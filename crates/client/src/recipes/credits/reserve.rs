@@ -1,24 +1,24 @@
-//! The beginning of a reservation.
+//! Reservation of credits.
 
 use std::time::Duration;
 
 use stead_types::{Condition, Error, ErrorKind, TenantTime};
 use tokio::time::Instant;
 
-use super::{Credits, Record, Reservation, got, signed};
+use super::{Credits, Reservation, ReservationRecord, read_result, signed};
 use crate::{
     Increment, Item, Op,
-    answer::malformed,
     recipes::{clock::after, whole_milliseconds},
+    response::malformed,
 };
 
-/// How often one call may find that too little is left of a reservation's time; each time it is given more.
+/// Most extensions of the deadline in one call, each of which adds more time.
 const EXTENSIONS_MAX: u32 = 5;
 
 impl Credits {
-    /// Sets credits aside for `ttl`, whole milliseconds; `None`: the balance does not have so much, also after expired
-    /// reservations were given back. Asked again with the same id it answers with the reservation there is, which is
-    /// given its time anew if less than half of that is left.
+    /// Reserves credits for `ttl`, whole milliseconds; `None`: the balance is too low, also after expired reservations
+    /// were reclaimed. A repeated call with the same id returns the existing reservation, whose deadline is extended if
+    /// less than half of the time is left.
     ///
     /// # Errors
     ///
@@ -26,7 +26,7 @@ impl Credits {
     pub async fn reserve(&self, id: &str, estimate: u64, ttl: Duration) -> Result<Option<Reservation>, Error> {
         let ttl = whole_milliseconds("ttl", ttl)?;
         let reserved = self.try_reserve(id, estimate, ttl).await?;
-        if reserved.is_some() || self.give_back_due().await? == 0 {
+        if reserved.is_some() || self.reclaim_due().await? == 0 {
             return Ok(reserved);
         }
         self.try_reserve(id, estimate, ttl).await
@@ -37,11 +37,11 @@ impl Credits {
         let delta = -signed("estimate", estimate)?;
         let now = match self.clock.recent() {
             Some(now) => now,
-            None => self.tick().await?,
+            None => self.current_time().await?,
         };
         let deadline = after(now, ttl);
-        let record = Record::Open { estimate, deadline };
-        let take = Increment {
+        let record = ReservationRecord::Open { estimate, deadline };
+        let withdrawal = Increment {
             floor: Some(0),
             ..Increment::by(delta)
         };
@@ -49,64 +49,76 @@ impl Credits {
             .tenant
             .txn()
             .when(key.clone(), Condition::Absent)
-            .then(Op::increment(self.keys.balance(), take))
+            .then(Op::increment(self.keys.balance(), withdrawal))
             .then(Op::put(key.clone(), record.text()))
             .then(Op::put(self.keys.due(deadline, id), estimate.to_string()))
             .otherwise(Op::get(key))
             .send()
             .await?;
         let is_first = done.succeeded && !done.repeated && done.not_admitted.is_none();
-        self.saw(&done.header, is_first);
+        self.observe(&done.header, is_first);
         if done.not_admitted.is_some() {
             return Ok(None);
         }
-        let made = Reservation {
+        let created = Reservation {
             id: id.to_owned(),
             estimate,
             deadline,
             revision: done.header.revision,
         };
         let (held, now) = if is_first {
-            (made, done.header.tenant_time)
+            (created, done.header.tenant_time)
         } else if done.succeeded {
-            (made, self.tick().await?)
+            (created, self.current_time().await?)
         } else {
-            (open(id, estimate, got(done.results)?)?, self.tick().await?)
+            (
+                open_reservation(id, estimate, read_result(done.results)?)?,
+                self.current_time().await?,
+            )
         };
-        self.extended(held, now, ttl).await.map(Some)
+        self.ensure_time_left(held, now, ttl).await.map(Some)
     }
 
-    /// Gives a reservation its time anew as long as too little of it is left by the time at which it is known: the clock
-    /// by which its deadline was chosen may be behind, and a found one may be as old as it likes.
-    async fn extended(&self, mut held: Reservation, mut now: TenantTime, ttl: Duration) -> Result<Reservation, Error> {
+    /// Extends the deadline until at least half of the time is left when the caller learns of it: the clock by which
+    /// the deadline was chosen may be behind, and an existing reservation may be of any age.
+    async fn ensure_time_left(
+        &self,
+        mut held: Reservation,
+        mut now: TenantTime,
+        ttl: Duration,
+    ) -> Result<Reservation, Error> {
         let enough = (ttl / 2).max(Duration::from_millis(1));
-        let mut way = Duration::ZERO;
+        let mut round_trip = Duration::ZERO;
         for _ in 0..EXTENSIONS_MAX {
             if after(now, enough) <= held.deadline {
                 return Ok(held);
             }
-            let asked = Instant::now();
-            // Another deadline, later than now by the time that is asked for when the answer is here.
-            let deadline = after(now, ttl + way).max(TenantTime(held.deadline.0 + 1));
+            let started = Instant::now();
+            // A later deadline, by the time that the response is expected to take.
+            let deadline = after(now, ttl + round_trip).max(TenantTime(held.deadline.0 + 1));
             (held, now) = self.extend(held, deadline).await?;
-            way = asked.elapsed();
+            round_trip = started.elapsed();
         }
         let message = format!(
-            "ttl: {ttl:?} are over before it is known that {} is reserved: ask for more",
+            "ttl: {ttl:?} passes before the reservation {} is confirmed: use a longer one",
             held.id
         );
         Err(Error::invalid("ttl", message))
     }
 
-    /// Moves the deadline, unless something else has become of the reservation (C2); returns how it is, and when.
+    /// Moves the deadline, unless the reservation has ended meanwhile (C2); returns the reservation and the current
+    /// time.
     async fn extend(&self, held: Reservation, deadline: TenantTime) -> Result<(Reservation, TenantTime), Error> {
         let key = self.keys.known_reservation(&held.id);
         let estimate = held.estimate;
         let done = self
             .tenant
             .txn()
-            .when(key.clone(), Condition::modified(held.revision))
-            .then(Op::put(key.clone(), Record::Open { estimate, deadline }.text()))
+            .when(key.clone(), Condition::modified_at(held.revision))
+            .then(Op::put(
+                key.clone(),
+                ReservationRecord::Open { estimate, deadline }.text(),
+            ))
             .then(Op::delete(self.keys.due(held.deadline, &held.id)))
             // C3: in the same change, so that their revisions are the same.
             .then(Op::put(self.keys.due(deadline, &held.id), estimate.to_string()))
@@ -114,7 +126,7 @@ impl Credits {
             .send()
             .await?;
         let is_first = done.succeeded && !done.repeated;
-        self.saw(&done.header, is_first);
+        self.observe(&done.header, is_first);
         let extended = if done.succeeded {
             Reservation {
                 deadline,
@@ -122,22 +134,22 @@ impl Credits {
                 ..held
             }
         } else {
-            open(&held.id, estimate, got(done.results)?)?
+            open_reservation(&held.id, estimate, read_result(done.results)?)?
         };
         let now = if is_first {
             done.header.tenant_time
         } else {
-            self.tick().await?
+            self.current_time().await?
         };
         Ok((extended, now))
     }
 }
 
 /// Returns the reservation that a key holds, if it is open with this estimate.
-fn open(id: &str, estimate: u64, item: Option<Item>) -> Result<Reservation, Error> {
+fn open_reservation(id: &str, estimate: u64, item: Option<Item>) -> Result<Reservation, Error> {
     let item = item.ok_or_else(|| malformed("reservation"))?;
-    let why = match Record::read(&item)? {
-        Record::Open {
+    let why = match ReservationRecord::read(&item)? {
+        ReservationRecord::Open {
             estimate: held,
             deadline,
         } if held == estimate => {
@@ -148,9 +160,9 @@ fn open(id: &str, estimate: u64, item: Option<Item>) -> Result<Reservation, Erro
                 revision: item.modified,
             });
         }
-        Record::Open { estimate: held, .. } => format!("is open with the estimate {held}"),
-        Record::Settled { actual } => format!("was settled with {actual}"),
-        Record::Returned { .. } => "was given back when its time was over".to_owned(),
+        ReservationRecord::Open { estimate: held, .. } => format!("is open with the estimate {held}"),
+        ReservationRecord::Settled { actual } => format!("was settled with {actual}"),
+        ReservationRecord::Returned { .. } => "was returned after its deadline".to_owned(),
     };
     let message = format!("id: the reservation {id} {why}: use each id once");
     Err(Error::new(ErrorKind::Conflict, message))

@@ -1,8 +1,9 @@
-//! The holder's side of a lock.
+//! Guard of a held lock, which renews and releases it.
 //!
 //! # Invariants
 //!
-//! * **G1** Only [`keep`] gives a lock back, so that it is given back also where whoever asked for that has gone.
+//! * **G1** Only [`renew_and_release`] gives a lock back, so that it is given back also where whoever asked for that
+//!   has gone.
 //! * **G2** A lock that was said to be lost is never said to be held again.
 
 use std::sync::Arc;
@@ -14,42 +15,43 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::{AGAIN, Lock, RENEW_AFTER, mark, still};
+use super::{Lock, RENEW_AFTER, RETRY_WAIT, held_condition, token_bytes};
 
-/// The lock is held by whoever has this. It renews the lock; dropped, it gives it back in the background.
+/// Guard of a held lock. It renews the lock; dropped, it releases it in the background.
 #[derive(Debug)]
 #[must_use = "the lock is given back when its guard is dropped"]
 pub struct LockGuard {
-    held: Arc<Held>,
-    /// Used or dropped: what renews gives the lock back, and answers if it was asked to.
-    release: oneshot::Sender<Answer>,
+    held: Arc<HeldLock>,
+    /// Request to the renewal task to release the lock, sent or dropped; it replies if a request was sent.
+    release: oneshot::Sender<ReleaseReply>,
 }
 
-type Answer = oneshot::Sender<Result<bool, Error>>;
+type ReleaseReply = oneshot::Sender<Result<bool, Error>>;
 
 #[derive(Debug)]
-struct Held {
+struct HeldLock {
     lock: Lock,
-    name: Bytes,
+    attempt_id: Bytes,
     token: Revision,
-    standing: watch::Sender<Standing>,
+    validity: watch::Sender<LockValidity>,
 }
 
-/// What a holder knows.
+/// Time until which a holder may rely on the lock.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
-    /// The lock does not end earlier, by this process's clock.
+struct LockValidity {
+    /// Earliest end of the lock, by this process's clock.
     until: Instant,
-    /// It is certainly not held any more.
+    /// Whether the lock is certainly not held any more.
     is_gone: bool,
 }
 
-impl Standing {
+impl LockValidity {
     fn is_lost(self, now: Instant) -> bool {
         self.is_gone || self.until <= now
     }
 
-    /// Takes over a renewal; `false` if it comes too late: its holder may have been told already (G2).
+    /// Extends the validity; `false` if the renewal comes too late: the holder may have been told already that the lock
+    /// is lost (G2).
     fn renew(&mut self, until: Instant, now: Instant) -> bool {
         let is_held = !self.is_lost(now);
         if is_held {
@@ -60,24 +62,24 @@ impl Standing {
 }
 
 impl LockGuard {
-    /// Returns the guard of a lock that was asked for at this time or later.
-    pub(super) fn new(lock: Lock, name: Bytes, token: Revision, asked: Instant) -> Self {
-        let (standing, _) = watch::channel(Standing {
+    /// Returns the guard of a lock whose acquisition was requested at this time or later.
+    pub(super) fn new(lock: Lock, attempt_id: Bytes, token: Revision, asked: Instant) -> Self {
+        let (validity, _) = watch::channel(LockValidity {
             until: lock.until(asked),
             is_gone: false,
         });
-        let held = Arc::new(Held {
+        let held = Arc::new(HeldLock {
             lock,
-            name,
+            attempt_id,
             token,
-            standing,
+            validity,
         });
         let (release, released) = oneshot::channel();
-        tokio::spawn(keep(held.clone(), released));
+        tokio::spawn(renew_and_release(held.clone(), released));
         Self { held, release }
     }
 
-    /// Returns the fencing token: the revision that made the lock's key. Higher than that of every holder before.
+    /// Returns the fencing token: the revision that created the lock's key. Higher than that of every holder before.
     pub fn token(&self) -> Revision {
         self.held.token
     }
@@ -89,21 +91,21 @@ impl LockGuard {
 
     /// Returns the condition on the lock's key that holds as long as this guard's holder has the lock: for a
     /// transaction, or a precondition.
-    pub fn still(&self) -> Condition {
-        still(self.held.token)
+    pub fn held_condition(&self) -> Condition {
+        held_condition(self.held.token)
     }
 
-    /// Returns the condition on a key in which holders leave their tokens, as [`LockGuard::mark`] writes them, that holds if
-    /// no later holder has left its own: for what outlives the lock's key. The key must exist; begin it with
-    /// `Revision::ZERO`, written the same way.
-    pub fn fence(&self) -> Condition {
+    /// Returns the fencing condition on a key in which holders leave their tokens, as [`LockGuard::token_bytes`]
+    /// returns them; it holds if no later holder has left its own: for data that outlives the lock's key. The key must
+    /// exist; begin it with `Revision::ZERO`, written the same way.
+    pub fn fencing_condition(&self) -> Condition {
         let after = self.held.token.to_u64().saturating_add(1);
-        Condition::Compared(Relation::Less, Operand::Value(mark(Revision::from_u64(after))))
+        Condition::Compared(Relation::Less, Operand::Value(token_bytes(Revision::from_u64(after))))
     }
 
-    /// Returns the token as bytes in its order: 20 decimal digits.
-    pub fn mark(&self) -> Bytes {
-        mark(self.held.token)
+    /// Returns the fencing token as bytes that sort like it: 20 decimal digits.
+    pub fn token_bytes(&self) -> Bytes {
+        token_bytes(self.held.token)
     }
 
     /// Tells whether the lock is lost: for certain, or because it could not be renewed in time; then it stays lost.
@@ -114,18 +116,18 @@ impl LockGuard {
 
     /// Waits until the lock is lost.
     pub async fn lost(&self) {
-        let mut standing = self.held.standing.subscribe();
+        let mut validity = self.held.validity.subscribe();
         loop {
-            let known = *standing.borrow_and_update();
+            let known = *validity.borrow_and_update();
             if known.is_lost(Instant::now()) {
                 return;
             }
-            // What is due is either a renewal or the end.
-            let _renewed = timeout_at(known.until, standing.changed()).await;
+            // The next event is either a renewal or the end.
+            let _renewed = timeout_at(known.until, validity.changed()).await;
         }
     }
 
-    /// Renews the lock now, before work that takes long: it lives for its whole time again.
+    /// Renews the lock now, before work that takes long: it has its whole time to live again.
     ///
     /// # Errors
     ///
@@ -139,14 +141,14 @@ impl LockGuard {
         Err(Error::new(ErrorKind::Conflict, message))
     }
 
-    /// Gives the lock back; `false` if it was lost before. Dropping the future does not keep the lock.
+    /// Releases the lock; `false` if it was lost before. Dropping the future does not keep the lock.
     ///
     /// # Errors
     ///
-    /// As [`crate::Tenant::delete_with`]: the lock goes when its time is over.
+    /// As [`crate::Tenant::delete_with`]: the lock expires by itself then.
     pub async fn release(self) -> Result<bool, Error> {
         let (answer, answered) = oneshot::channel();
-        // G1: who renews has ended only if the lock was lost.
+        // G1: the renewal task has ended only if the lock was lost.
         if self.release.send(answer).is_err() {
             return Ok(false);
         }
@@ -154,48 +156,48 @@ impl LockGuard {
     }
 }
 
-impl Held {
+impl HeldLock {
     fn is_lost(&self) -> bool {
-        self.standing.borrow().is_lost(Instant::now())
+        self.validity.borrow().is_lost(Instant::now())
     }
 
-    /// Sets the lock's time anew; `false` if it is lost.
+    /// Extends the lock's time to live; `false` if it is lost.
     async fn renew(&self) -> Result<bool, Error> {
         if self.is_lost() {
             return Ok(false);
         }
         let asked = Instant::now();
-        if !self.lock.put_again(&self.name, self.token).await? {
+        if !self.lock.extend_ttl(&self.attempt_id, self.token).await? {
             self.lose();
             return Ok(false);
         }
         let until = self.lock.until(asked);
-        let renew = |standing: &mut Standing| standing.renew(until, Instant::now());
-        Ok(self.standing.send_if_modified(renew))
+        let renew = |validity: &mut LockValidity| validity.renew(until, Instant::now());
+        Ok(self.validity.send_if_modified(renew))
     }
 
     fn lose(&self) {
-        self.standing.send_modify(|standing| standing.is_gone = true);
+        self.validity.send_modify(|validity| validity.is_gone = true);
     }
 
-    /// Renews the lock until it is lost or to be given back; then returns who wants to know.
-    async fn renew_until(&self, released: &mut oneshot::Receiver<Answer>) -> Option<Answer> {
+    /// Renews the lock until it is lost or to be released; then returns the reply channel of the release.
+    async fn renew_until(&self, released: &mut oneshot::Receiver<ReleaseReply>) -> Option<ReleaseReply> {
         let mut wait = self.lock.ttl / RENEW_AFTER;
         while !self.is_lost() {
-            let until = self.standing.borrow().until;
+            let until = self.validity.borrow().until;
             let renewal = async {
                 sleep(wait).await;
                 self.renew().await
             };
             tokio::select! {
                 asked = &mut *released => return asked.ok(),
-                // A renewal from elsewhere may have moved the end.
+                // A renewal by another call may have moved the end.
                 () = sleep_until(until) => {}
                 renewed = renewal => wait = match renewed {
                     Ok(_) => self.lock.ttl / RENEW_AFTER,
                     Err(error) => {
-                        tracing::debug!(%error, "a lock could not be renewed");
-                        AGAIN.min(self.lock.ttl / RENEW_AFTER)
+                        tracing::debug!(%error, "lock renewal failed");
+                        RETRY_WAIT.min(self.lock.ttl / RENEW_AFTER)
                     }
                 },
             }
@@ -204,19 +206,19 @@ impl Held {
     }
 }
 
-/// Renews a lock until its guard is dropped or it is lost, and gives it back (G1).
-async fn keep(held: Arc<Held>, mut released: oneshot::Receiver<Answer>) {
+/// Renews a lock until its guard is dropped or it is lost, and releases it (G1).
+async fn renew_and_release(held: Arc<HeldLock>, mut released: oneshot::Receiver<ReleaseReply>) {
     let asked = held.renew_until(&mut released).await;
-    if held.standing.borrow().is_gone {
+    if held.validity.borrow().is_gone {
         return;
     }
     held.lose();
-    let given = held.lock.give_back(held.token).await;
+    let given = held.lock.release_key(held.token).await;
     if let Err(error) = &given {
-        tracing::debug!(%error, "a lock was not given back: it goes when its time is over");
+        tracing::debug!(%error, "lock release failed: the lock expires by itself");
     }
     if let Some(asked) = asked {
-        // Whoever asked may have gone.
+        // The requester may have gone.
         let _ = asked.send(given);
     }
 }
@@ -228,17 +230,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn g2_a_renewal_that_comes_too_late_renews_nothing() {
-        let begun = Instant::now();
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut standing = Standing {
+    async fn g2_late_renewal_is_rejected() {
+        let started = Instant::now();
+        let at = |seconds| started + Duration::from_secs(seconds);
+        let mut validity = LockValidity {
             until: at(9),
             is_gone: false,
         };
-        assert!(standing.renew(at(12), at(8)));
-        assert!(standing.renew(at(11), at(8)), "of two the later one counts");
-        assert!(!standing.is_lost(at(11)) && standing.is_lost(at(12)));
-        assert!(!standing.renew(at(20), at(12)));
-        assert!(standing.is_lost(at(13)));
+        assert!(validity.renew(at(12), at(8)));
+        assert!(validity.renew(at(11), at(8)), "of two the later one counts");
+        assert!(!validity.is_lost(at(11)) && validity.is_lost(at(12)));
+        assert!(!validity.renew(at(20), at(12)));
+        assert!(validity.is_lost(at(13)));
     }
 }

@@ -1,4 +1,4 @@
-//! What an operation asks, checked once at the edge.
+//! Parsing of operations: every field is checked once, at the edge.
 
 mod scan;
 mod txn;
@@ -14,88 +14,88 @@ use stead_api::{
 use stead_state::shard::command::{Branches, Operation, Step};
 use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, TenantName, TenantNumber, limits::REQUEST_LEN_MAX};
 
-/// An operation that keeps every limit.
+/// A valid operation.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Whose data.
+    /// The tenant.
     pub(crate) tenant: TenantName,
-    /// What is asked.
-    pub(crate) ask: Ask,
+    /// The read or write.
+    pub(crate) action: Action,
 }
 
-/// What is asked.
+/// A read or a write.
 #[derive(Debug)]
-pub(crate) enum Ask {
-    /// A change.
-    Write(Write),
-    /// Data.
-    Read(Read),
+pub(crate) enum Action {
+    /// A write.
+    Write(WriteRequest),
+    /// A read.
+    Read(ReadRequest),
 }
 
-impl Ask {
-    /// Tells whether it changes something each time that it is sent: it may write, and nothing says that a repeat is one.
-    pub(crate) fn happens_each_time(&self) -> bool {
+impl Action {
+    /// Tells whether it needs an idempotency key to be retried: it may write, and nothing identifies a retry.
+    pub(crate) fn needs_idempotency_key(&self) -> bool {
         match self {
             Self::Read(_) => false,
-            Self::Write(write) => write.idempotency.is_none() && write.change.may_write(),
+            Self::Write(write) => write.idempotency.is_none() && write.mutation.may_write(),
         }
     }
 }
 
-/// A change.
+/// A write.
 #[derive(Debug)]
-pub(crate) struct Write {
-    /// What to do.
-    pub(crate) change: Change,
-    /// By which a repeat is known.
+pub(crate) struct WriteRequest {
+    /// The mutation.
+    pub(crate) mutation: Mutation,
+    /// The idempotency key, which identifies a retry.
     pub(crate) idempotency: Option<IdempotencyKey>,
 }
 
-/// What a write is to do.
+/// A mutation of a tenant's data.
 #[derive(Debug)]
-pub(crate) enum Change {
-    /// Something to one key.
-    One(Operation),
-    /// One branch or the other.
+pub(crate) enum Mutation {
+    /// An operation on one key.
+    SingleKey(Operation),
+    /// A transaction with two branches.
     Txn(Branches),
-    /// Keys from the first on, up to the second.
+    /// A deletion of the keys from the first bound, up to the second.
     DeleteRange(Bytes, Option<Bytes>),
 }
 
-impl Change {
+impl Mutation {
     /// Tells whether it may change a key: a transaction may only read.
     fn may_write(&self) -> bool {
         let writes = |step: &Step| matches!(step, Step::Write(_));
         match self {
-            Self::One(_) | Self::DeleteRange(..) => true,
+            Self::SingleKey(_) | Self::DeleteRange(..) => true,
             Self::Txn(branches) => branches.then.iter().chain(&branches.otherwise).any(writes),
         }
     }
 }
 
-/// Data that is asked for.
+/// A read.
 #[derive(Debug)]
-pub(crate) struct Read {
-    /// How fresh.
+pub(crate) struct ReadRequest {
+    /// Consistency of the read.
     pub(crate) consistency: Consistency,
-    /// At which revision, if not at the newest.
+    /// The requested revision; `None`: the newest.
     pub(crate) at: Option<Revision>,
-    /// Which data.
+    /// The requested keys.
     pub(crate) query: Query,
 }
 
-impl Read {
-    /// Returns the older revision that it names, by itself or by a page's token, if it does.
-    pub(crate) fn named(&self, tenant: TenantNumber) -> Option<Revision> {
+impl ReadRequest {
+    /// Returns the revision that it requests, directly or by a page token, if any.
+    pub(crate) fn pinned_revision(&self, tenant: TenantNumber) -> Option<Revision> {
         match &self.query {
             Query::Get(_) | Query::BatchGet(_) => self.at,
-            // A token that cannot be read is refused where the page is made.
+            // A token that cannot be read is rejected where the page is read.
             Query::Scan(range) => range.scan(tenant, self.at).map_or(self.at, |scan| scan.at),
         }
     }
 }
 
-/// Which data.
+/// The keys of a read.
 #[derive(Debug)]
 pub(crate) enum Query {
     /// One key.
@@ -106,27 +106,27 @@ pub(crate) enum Query {
     Scan(Range),
 }
 
-/// Reads an operation.
+/// Parses an operation.
 ///
 /// # Errors
 ///
 /// The first field that breaks a limit.
-pub(crate) fn parse(asked: &v1::Operation) -> Result<Request, Error> {
+pub(crate) fn parse(operation_message: &v1::Operation) -> Result<Request, Error> {
     let missing = || Error::invalid("operations.request", "operations.request: one of get, put, … is needed");
-    let message = asked.request.as_ref().ok_or_else(missing)?;
+    let message = operation_message.request.as_ref().ok_or_else(missing)?;
     let tenant = convert::id::tenant("tenant", operation::tenant(message))?;
-    let len = operation::len(asked);
+    let len = operation::len(operation_message);
     if len > REQUEST_LEN_MAX {
         let message = format!("request: at most {REQUEST_LEN_MAX} bytes, not {len}; split it");
         return Err(Error::invalid("request", message));
     }
-    let ask = match message {
-        Message::Put(put) => Ask::Write(write::put(put)?),
-        Message::Delete(delete) => Ask::Write(write::delete(delete)?),
-        Message::Increment(increment) => Ask::Write(write::increment(increment)?),
-        Message::Append(append) => Ask::Write(write::append(append)?),
-        Message::DeleteRange(range) => Ask::Write(write::delete_range(range)?),
-        Message::Txn(txn) => Ask::Write(txn::txn(txn)?),
+    let action = match message {
+        Message::Put(put) => Action::Write(write::put(put)?),
+        Message::Delete(delete) => Action::Write(write::delete(delete)?),
+        Message::Increment(increment) => Action::Write(write::increment(increment)?),
+        Message::Append(append) => Action::Write(write::append(append)?),
+        Message::DeleteRange(range) => Action::Write(write::delete_range(range)?),
+        Message::Txn(txn) => Action::Write(txn::txn(txn)?),
         Message::Get(get) => {
             convert::key::key("key", &get.key)?;
             read(get.consistency.clone(), get.revision, Query::Get(get.key.clone()))?
@@ -137,19 +137,20 @@ pub(crate) fn parse(asked: &v1::Operation) -> Result<Request, Error> {
         }
         Message::Scan(scan) => read(scan.consistency.clone(), scan.revision, Query::Scan(scan::range(scan)?))?,
     };
-    Ok(Request { tenant, ask })
+    Ok(Request { tenant, action })
 }
 
-fn read(consistency: Option<v1::Consistency>, at: Option<v1::Revision>, query: Query) -> Result<Ask, Error> {
+fn read(consistency: Option<v1::Consistency>, at: Option<v1::Revision>, query: Query) -> Result<Action, Error> {
     let consistency = convert::read::consistency(consistency)?;
-    Ok(Ask::Read(Read {
+    Ok(Action::Read(ReadRequest {
         consistency,
         at: convert::read::at_revision(at)?,
         query,
     }))
 }
 
-/// The answer to who asks for REMOTE: refused, because a promise that is not kept is worse.
+/// Returns the error of a request with REMOTE durability, which is not available: a guarantee that is not kept would
+/// be worse.
 pub(crate) fn remote_unavailable() -> Error {
     let message = "durability: REMOTE is not available in this version; REGION is, and is the default";
     Error::new(ErrorKind::Unimplemented, message)

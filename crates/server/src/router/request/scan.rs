@@ -1,4 +1,4 @@
-//! Ranges of keys, a page at a time.
+//! Scans: ranges of keys, read page by page.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use stead_types::{
     limits::{PAGE_KEYS_DEFAULT, PAGE_KEYS_MAX, PAGE_LEN_MAX},
 };
 
-/// A range of keys, a page at a time.
+/// A range of keys to scan page by page.
 #[derive(Debug)]
 pub(crate) struct Range {
     start: Bytes,
@@ -24,12 +24,12 @@ pub(crate) struct Range {
     keys_only: bool,
     page_size: u32,
     page_token: Option<Bytes>,
-    /// Only how many there are.
+    /// Whether only the number of keys is requested.
     pub(crate) count_only: bool,
 }
 
 pub(super) fn range(scan: &v1::ScanRequest) -> Result<Range, Error> {
-    let (start, end) = range::bounds("", (&scan.start, &scan.end), &scan.prefix)?;
+    let (start, end) = range::bounds("", &scan.start, &scan.end, &scan.prefix)?;
     let page_token = match scan.page_token.as_str() {
         "" => None,
         token => Some(URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid_token())?.into()),
@@ -55,13 +55,13 @@ fn invalid_token() -> Error {
 }
 
 impl Range {
-    /// Returns first key and end of a range that is asked for from its beginning.
+    /// Returns first key and end of the range, if its first page is requested.
     pub(crate) fn first_page(&self) -> Option<(&[u8], Option<&[u8]>)> {
         let whole = (self.start.as_ref(), self.end.as_deref());
         self.page_token.is_none().then_some(whole)
     }
 
-    /// Returns the scan of the next page, of a tenant whose number is now known.
+    /// Returns the scan of the next page, of a tenant whose number is known now.
     pub(crate) fn scan(&self, tenant: TenantNumber, at: Option<Revision>) -> Result<Scan, Error> {
         let mut scan = Scan {
             start: self.start.clone(),
@@ -82,7 +82,7 @@ impl Range {
         Ok(scan)
     }
 
-    /// Writes the token of the page behind a key.
+    /// Encodes the token of the page that follows a key.
     pub(crate) fn token(tenant: TenantNumber, scan: &Scan, revision: Revision, after: Bytes) -> String {
         let token = PageToken {
             revision,

@@ -7,12 +7,12 @@ use stead_api::{
     convert::{condition, key},
     proto::v1::{self, txn_operation::Operation as Message},
 };
-use stead_state::shard::command::{Branches, Compare, Effect, Increment, Operation, Step};
+use stead_state::shard::command::{Branches, Comparison, Effect, Increment, Operation, Step};
 use stead_types::{Error, limits::TXN_STEPS_MAX};
 
-use super::{Change, Write, write::write};
+use super::{Mutation, WriteRequest, write::write};
 
-pub(super) fn txn(txn: &v1::TxnRequest) -> Result<Write, Error> {
+pub(super) fn txn(txn: &v1::TxnRequest) -> Result<WriteRequest, Error> {
     bounded("compares", txn.compares.len())?;
     let compare =
         |(place, compare): (usize, &v1::Compare)| condition::compare(&format!("compares[{place}]"), compare.clone());
@@ -22,7 +22,9 @@ pub(super) fn txn(txn: &v1::TxnRequest) -> Result<Write, Error> {
         let message = format!("{field}: contradicts compares[{earlier}]: of one key both can never hold");
         return Err(Error::invalid(field, message));
     }
-    let compares = compares.into_iter().map(|(key, condition)| Compare { key, condition });
+    let compares = compares
+        .into_iter()
+        .map(|(key, condition)| Comparison { key, condition });
     let branches = Branches {
         compares: compares.collect(),
         then: branch("then", &txn.then)?,
@@ -32,7 +34,7 @@ pub(super) fn txn(txn: &v1::TxnRequest) -> Result<Write, Error> {
         let message = "then: there is nothing to do; name at least one operation or compare";
         return Err(Error::invalid("then", message));
     }
-    write(Change::Txn(branches), txn.idempotency_key.as_ref(), txn.durability)
+    write(Mutation::Txn(branches), txn.idempotency_key.as_ref(), txn.durability)
 }
 
 fn bounded(field: &str, len: usize) -> Result<(), Error> {
@@ -91,7 +93,7 @@ fn step(at: &str, operation: &v1::TxnOperation) -> Result<Step, Error> {
         }
         Message::Delete(_) => Effect::Delete,
         Message::Increment(increment) => {
-            key::bounds(&format!("{at}ceiling"), increment.floor, increment.ceiling)?;
+            key::increment_bounds(&format!("{at}ceiling"), increment.floor, increment.ceiling)?;
             Effect::Increment(Increment {
                 delta: increment.delta,
                 floor: increment.floor,

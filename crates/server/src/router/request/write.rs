@@ -1,4 +1,4 @@
-//! Changes of one key, and of a range.
+//! Writes to one key and to a range.
 
 use bytes::Bytes;
 use stead_api::{
@@ -8,29 +8,29 @@ use stead_api::{
 use stead_state::shard::command::{Effect, Increment, Operation};
 use stead_types::Error;
 
-use super::{Change, Write, remote_unavailable};
+use super::{Mutation, WriteRequest, remote_unavailable};
 
-pub(super) fn put(put: &v1::PutRequest) -> Result<Write, Error> {
+pub(super) fn put(put: &v1::PutRequest) -> Result<WriteRequest, Error> {
     convert::key::key("key", &put.key)?;
     convert::key::value("value", &put.value)?;
     let effect = Effect::Put {
         value: put.value.clone(),
         ttl: convert::key::ttl("ttl", put.ttl)?,
     };
-    let change = one(&put.key, effect, put.precondition.as_ref(), put.want_previous)?;
-    write(change, put.idempotency_key.as_ref(), put.durability)
+    let mutation = one(&put.key, effect, put.precondition.as_ref(), put.want_previous)?;
+    write(mutation, put.idempotency_key.as_ref(), put.durability)
 }
 
-pub(super) fn delete(delete: &v1::DeleteRequest) -> Result<Write, Error> {
+pub(super) fn delete(delete: &v1::DeleteRequest) -> Result<WriteRequest, Error> {
     convert::key::key("key", &delete.key)?;
     let (condition, previous) = (delete.precondition.as_ref(), delete.want_previous);
-    let change = one(&delete.key, Effect::Delete, condition, previous)?;
-    write(change, delete.idempotency_key.as_ref(), delete.durability)
+    let mutation = one(&delete.key, Effect::Delete, condition, previous)?;
+    write(mutation, delete.idempotency_key.as_ref(), delete.durability)
 }
 
-pub(super) fn increment(increment: &v1::IncrementRequest) -> Result<Write, Error> {
+pub(super) fn increment(increment: &v1::IncrementRequest) -> Result<WriteRequest, Error> {
     convert::key::key("key", &increment.key)?;
-    convert::key::bounds("ceiling", increment.floor, increment.ceiling)?;
+    convert::key::increment_bounds("ceiling", increment.floor, increment.ceiling)?;
     let effect = Effect::Increment(Increment {
         delta: increment.delta,
         floor: increment.floor,
@@ -38,29 +38,29 @@ pub(super) fn increment(increment: &v1::IncrementRequest) -> Result<Write, Error
         window: convert::key::window("window", increment.window)?,
     });
     let (condition, previous) = (increment.precondition.as_ref(), increment.want_previous);
-    let change = one(&increment.key, effect, condition, previous)?;
-    write(change, increment.idempotency_key.as_ref(), increment.durability)
+    let mutation = one(&increment.key, effect, condition, previous)?;
+    write(mutation, increment.idempotency_key.as_ref(), increment.durability)
 }
 
-pub(super) fn append(append: &v1::AppendRequest) -> Result<Write, Error> {
+pub(super) fn append(append: &v1::AppendRequest) -> Result<WriteRequest, Error> {
     convert::key::key("key", &append.key)?;
     let effect = Effect::Append {
         bytes: append.value.clone(),
         len_max: convert::key::append("", &append.value, append.max_length)?,
     };
-    let change = one(&append.key, effect, append.precondition.as_ref(), append.want_previous)?;
-    write(change, append.idempotency_key.as_ref(), append.durability)
+    let mutation = one(&append.key, effect, append.precondition.as_ref(), append.want_previous)?;
+    write(mutation, append.idempotency_key.as_ref(), append.durability)
 }
 
-fn one(key: &Bytes, effect: Effect, condition: Option<&v1::Precondition>, previous: bool) -> Result<Change, Error> {
-    Ok(Change::One(Operation {
+fn one(key: &Bytes, effect: Effect, condition: Option<&v1::Precondition>, previous: bool) -> Result<Mutation, Error> {
+    Ok(Mutation::SingleKey(Operation {
         condition: precondition(condition.cloned())?,
         previous,
         ..Operation::new(key.clone(), effect)
     }))
 }
 
-pub(super) fn delete_range(range: &v1::DeleteRangeRequest) -> Result<Write, Error> {
+pub(super) fn delete_range(range: &v1::DeleteRangeRequest) -> Result<WriteRequest, Error> {
     let is_named = [&range.start, &range.end, &range.prefix]
         .iter()
         .any(|bound| !bound.is_empty());
@@ -72,20 +72,24 @@ pub(super) fn delete_range(range: &v1::DeleteRangeRequest) -> Result<Write, Erro
         };
         return Err(Error::invalid("all", message));
     }
-    let (start, end) = bounds("", (&range.start, &range.end), &range.prefix)?;
+    let (start, end) = bounds("", &range.start, &range.end, &range.prefix)?;
     write(
-        Change::DeleteRange(start, end),
+        Mutation::DeleteRange(start, end),
         range.idempotency_key.as_ref(),
         range.durability,
     )
 }
 
-pub(super) fn write(change: Change, key: Option<&v1::IdempotencyKey>, durability: i32) -> Result<Write, Error> {
+pub(super) fn write(
+    mutation: Mutation,
+    key: Option<&v1::IdempotencyKey>,
+    durability: i32,
+) -> Result<WriteRequest, Error> {
     if convert::read::durability("durability", durability)? == Some(v1::Durability::Remote) {
         return Err(remote_unavailable());
     }
-    Ok(Write {
-        change,
+    Ok(WriteRequest {
+        mutation,
         idempotency: key.map(convert::id::idempotency_key).transpose()?,
     })
 }

@@ -1,17 +1,17 @@
-//! `AuditService`: read from the directory itself, by any node that votes in it.
+//! `AuditService`: the audit log, read from the directory by a node that votes in it.
 
 use std::sync::Arc;
 
 use stead_api::{
     convert,
-    proto::admin::v1::{AuditRecord, ListAuditRecordsRequest, ListAuditRecordsResponse, audit_service_server},
+    proto::admin::v1::{self, ListAuditRecordsRequest, ListAuditRecordsResponse, audit_service_server},
 };
-use stead_state::directory::Record;
+use stead_state::directory::AuditRecord;
 use stead_types::{Error, ErrorKind};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
-use crate::host::{Host, storage_failed};
+use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
+use crate::host::{Host, storage_unavailable};
 
 /// The service.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl AuditService {
             let message = "this node does not vote in the directory, which keeps the audit: ask one that does";
             Error::new(ErrorKind::Unavailable, message)
         };
-        let seat = self.0.directory.seat().ok_or_else(elsewhere)?;
+        let local_voter = self.0.directory.local_voter().ok_or_else(elsewhere)?;
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let below = convert::page::position(request.subject.as_bytes(), &request.page_token)?;
         let invalid = || Error::invalid("page_token", "page_token: not a token of this store");
@@ -36,17 +36,17 @@ impl AuditService {
             Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| invalid())?),
             None => u64::MAX,
         };
-        let records = seat.machine.read(|directory| {
+        let records = local_voter.machine.read(|directory| {
             let records = directory.audit().newest_first().filter(|record| record.number < below);
             let records = records.filter(|record| request.subject.is_empty() || record.subject == request.subject);
-            records.take(size + 1).cloned().collect::<Vec<Record>>()
+            records.take(size + 1).cloned().collect::<Vec<AuditRecord>>()
         });
-        let mut records = records.map_err(|half_changed| storage_failed(&half_changed))?;
+        let mut records = records.map_err(|incomplete| storage_unavailable(&incomplete))?;
         let more = records.len() > size;
         records.truncate(size);
         let last = records.last().filter(|_| more);
         let next = last.map(|last| convert::page::token(request.subject.as_bytes(), &last.number.to_be_bytes()));
-        let records = records.into_iter().map(message).collect();
+        let records = records.into_iter().map(to_message).collect();
         Ok(ListAuditRecordsResponse {
             records,
             next_page_token: next.unwrap_or_default(),
@@ -54,10 +54,10 @@ impl AuditService {
     }
 }
 
-fn message(record: Record) -> AuditRecord {
+fn to_message(record: AuditRecord) -> v1::AuditRecord {
     let seconds = i64::try_from(record.time / 1000).unwrap_or(i64::MAX);
     let nanos = i32::try_from((record.time % 1000) * 1_000_000).unwrap_or(0);
-    AuditRecord {
+    v1::AuditRecord {
         version: Some(convert::id::from_directory_version(record.version)),
         time: Some(prost_types::Timestamp { seconds, nanos }),
         who: record.who,
@@ -75,6 +75,6 @@ impl audit_service_server::AuditService for AuditService {
     ) -> Result<Response<ListAuditRecordsResponse>, Status> {
         self.list(request.get_ref())
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 }

@@ -11,14 +11,14 @@ use stead_api::{
     },
 };
 use stead_raft::ChangeError;
-use stead_state::directory::{Group, View};
+use stead_state::directory::{DirectoryView, Group};
 use stead_types::{Error, ErrorKind, GroupId, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
+use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
 use crate::{
+    admin_peers::{await_response, is_peer_request, peer_request},
     host::Host,
-    neighbours::{answered, passed_on, was_passed_on},
 };
 
 /// The service.
@@ -32,8 +32,8 @@ impl GroupService {
     }
 }
 
-/// Writes a group, without its status.
-pub(super) fn message(view: &View, group: &Group) -> admin::Group {
+/// Converts a group into a message, without its status.
+pub(super) fn message(view: &DirectoryView, group: &Group) -> admin::Group {
     admin::Group {
         number: group.number.get(),
         region: group.region.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -44,20 +44,20 @@ pub(super) fn message(view: &View, group: &Group) -> admin::Group {
     }
 }
 
-/// Adds how the group is: from here if this node leads it, else from its leader, else from any voter that can say it. All
-/// are asked at once: one that cannot be reached delays nobody who leads.
-pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask: bool) -> admin::Group {
+/// Adds the status of the group: from this node if it leads the group, else from its leader, else from any voter that
+/// responds. All voters are asked at once, so that one that cannot be reached delays none of the others.
+pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask_peers: bool) -> admin::Group {
     group.status = host.group_status(GroupId::new(group.number));
     let own = host.config.node.id.get();
     let leads = |status: &admin::GroupStatus, voter: u64| status.leader == Some(voter);
-    if !may_ask || group.status.as_ref().is_some_and(|status| leads(status, own)) {
+    if !may_ask_peers || group.status.as_ref().is_some_and(|status| leads(status, own)) {
         return group;
     }
     let others = group.voters.iter().copied().filter(|voter| *voter != own);
-    let mut asked: FuturesUnordered<_> = others
+    let mut pending: FuturesUnordered<_> = others
         .map(|voter| async move { (voter, status_at(host, group.number, voter).await) })
         .collect();
-    while let Some((voter, answer)) = asked.next().await {
+    while let Some((voter, answer)) = pending.next().await {
         let Some(status) = answer else { continue };
         let is_leader = leads(&status, voter);
         if is_leader || group.status.as_ref().is_none_or(|known| known.term < status.term) {
@@ -67,20 +67,20 @@ pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask: b
             break;
         }
     }
-    drop(asked);
+    drop(pending);
     group
 }
 
-/// Asks one voter how its group is.
+/// Asks one voter for the status of its group.
 async fn status_at(host: &Host, number: u32, voter: u64) -> Option<admin::GroupStatus> {
     let address = host.client_address(NodeId::new(voter))?;
-    let mut client = GroupServiceClient::new(host.neighbours.channel(&address)?);
-    let answer = answered(client.get_group(passed_on(GetGroupRequest { number }))).await?;
+    let mut client = GroupServiceClient::new(host.admin_peers.channel(&address)?);
+    let answer = await_response(client.get_group(peer_request(GetGroupRequest { number }))).await?;
     answer.group?.status
 }
 
-/// Returns the voter to which leadership goes: the one asked for, else any other than the leader.
-fn successor(group: &admin::Group, leader: u64, to: Option<u64>) -> Result<u64, Error> {
+/// Returns the voter to which leadership is transferred: the requested one, else any other than the leader.
+fn transfer_target(group: &admin::Group, leader: u64, to: Option<u64>) -> Result<u64, Error> {
     if let Some(to) = to.filter(|to| !group.voters.contains(to)) {
         let voters: Vec<String> = group.voters.iter().map(ToString::to_string).collect();
         let (number, voters) = (group.number, voters.join(", "));
@@ -93,10 +93,10 @@ fn successor(group: &admin::Group, leader: u64, to: Option<u64>) -> Result<u64, 
 }
 
 impl GroupService {
-    fn known(&self, number: u32) -> Result<admin::Group, Error> {
+    fn group_in_view(&self, number: u32) -> Result<admin::Group, Error> {
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no group {number}"));
-        let found = |view: &View| view.group(GroupId::new(number)).map(|group| message(view, group));
-        self.0.views.read(found).ok_or_else(missing)
+        let found = |view: &DirectoryView| view.group(GroupId::new(number)).map(|group| message(view, group));
+        self.0.directory_view.read(found).ok_or_else(missing)
     }
 
     async fn list(&self, request: &ListGroupsRequest) -> Result<ListGroupsResponse, Error> {
@@ -107,7 +107,7 @@ impl GroupService {
             Some(bytes) => u32::from_be_bytes(bytes.try_into().map_err(|_| invalid())?),
             None => 0,
         };
-        let mut groups: Vec<admin::Group> = self.0.views.read(|view| {
+        let mut groups: Vec<admin::Group> = self.0.directory_view.read(|view| {
             let groups = view
                 .groups()
                 .filter(|group| group.number.get() >= from)
@@ -126,20 +126,20 @@ impl GroupService {
     }
 
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<MoveLeaderResponse, Error> {
-        let may_ask = !was_passed_on(&request);
+        let may_ask_peers = !is_peer_request(&request);
         let request = request.into_inner();
-        let known = self.known(request.group)?;
+        let known = self.group_in_view(request.group)?;
         let raft = self.0.raft_group(GroupId::new(request.group));
         let leads = raft.as_ref().is_some_and(stead_raft::Group::is_leader);
         if let Some(raft) = raft.filter(|_| leads) {
-            let to = successor(&known, self.0.config.node.id.get(), request.to)?;
-            raft.transfer_leader(NodeId::new(to)).await.map_err(refused)?;
+            let to = transfer_target(&known, self.0.config.node.id.get(), request.to)?;
+            raft.transfer_leader(NodeId::new(to)).await.map_err(change_error)?;
             return Ok(MoveLeaderResponse {
                 group: Some(with_status(&self.0, known, false).await),
             });
         }
-        let status = with_status(&self.0, known, may_ask).await.status;
-        let leader = status.and_then(|status| status.leader).filter(|_| may_ask);
+        let status = with_status(&self.0, known, may_ask_peers).await.status;
+        let leader = status.and_then(|status| status.leader).filter(|_| may_ask_peers);
         let leaderless = || {
             Error::new(
                 ErrorKind::NoLeader,
@@ -149,15 +149,17 @@ impl GroupService {
         let leader = leader
             .and_then(|leader| self.0.client_address(NodeId::new(leader)))
             .ok_or_else(leaderless)?;
-        let channel = self.0.neighbours.channel(&leader).ok_or_else(leaderless)?;
-        let asked = GroupServiceClient::new(channel).move_leader(passed_on(request)).await;
-        asked
+        let channel = self.0.admin_peers.channel(&leader).ok_or_else(leaderless)?;
+        let response = GroupServiceClient::new(channel)
+            .move_leader(peer_request(request))
+            .await;
+        response
             .map(Response::into_inner)
             .map_err(|status| stead_api::status::from_status(&status))
     }
 }
 
-fn refused(error: ChangeError) -> Error {
+fn change_error(error: ChangeError) -> Error {
     let kind = match &error {
         ChangeError::NotLeader { .. } => ErrorKind::NoLeader,
         ChangeError::TimedOut => ErrorKind::OutcomeUnknown { key: None },
@@ -173,12 +175,14 @@ impl group_service_server::GroupService for GroupService {
         self.list(request.get_ref())
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 
     async fn get_group(&self, request: Request<GetGroupRequest>) -> Result<Response<GetGroupResponse>, Status> {
-        let group = self.known(request.get_ref().number).map_err(|error| refuse(&error))?;
-        let group = with_status(&self.0, group, !was_passed_on(&request)).await;
+        let group = self
+            .group_in_view(request.get_ref().number)
+            .map_err(|error| to_status(&error))?;
+        let group = with_status(&self.0, group, !is_peer_request(&request)).await;
         Ok(Response::new(GetGroupResponse { group: Some(group) }))
     }
 
@@ -186,7 +190,7 @@ impl group_service_server::GroupService for GroupService {
         self.move_leader(request)
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 }
 
@@ -195,20 +199,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leadership_goes_to_a_voter_only() {
+    fn transfer_target_must_be_a_voter() {
         let group = |voters: &[u64]| admin::Group {
             number: 1,
             voters: voters.to_vec(),
             ..admin::Group::default()
         };
-        assert_eq!(successor(&group(&[1, 2, 3]), 1, None), Ok(2));
-        assert_eq!(successor(&group(&[1, 2, 3]), 1, Some(3)), Ok(3));
-        let stranger = successor(&group(&[1, 2, 3]), 1, Some(99)).unwrap_err();
+        assert_eq!(transfer_target(&group(&[1, 2, 3]), 1, None), Ok(2));
+        assert_eq!(transfer_target(&group(&[1, 2, 3]), 1, Some(3)), Ok(3));
+        let stranger = transfer_target(&group(&[1, 2, 3]), 1, Some(99)).unwrap_err();
         assert_eq!(
             stranger.message,
             "to: node 99 is no voter of group 1; voters are 1, 2, 3"
         );
-        let alone = successor(&group(&[1]), 1, None).unwrap_err();
+        let alone = transfer_target(&group(&[1]), 1, None).unwrap_err();
         assert_eq!(alone.message, "to: the group has no other voter");
     }
 }

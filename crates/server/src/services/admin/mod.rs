@@ -7,35 +7,35 @@ pub(crate) mod region;
 pub(crate) mod tenant;
 
 use stead_api::status;
-use stead_state::directory::By;
+use stead_state::directory::AuditContext;
 use stead_types::{DirectoryVersion, Error};
 use tonic::{Request, Status};
 
-/// Entries of a page when the caller names no size, and at most.
+/// Default page size.
 pub(crate) const PAGE_DEFAULT: u32 = 100;
-/// Most entries of a page.
+/// Largest page size.
 pub(crate) const PAGE_MAX: u32 = 1_000;
 
-/// Who asks, for the audit: without identities, the address that the caller says it has.
-pub(crate) fn by<T>(request: &Request<T>, reason: &str) -> By {
+/// Returns the caller for the audit: the identity that it claims in its metadata, because there is no authentication.
+pub(crate) fn by<T>(request: &Request<T>, reason: &str) -> AuditContext {
     let who = request.metadata().get("x-stead-who").and_then(|who| who.to_str().ok());
-    By {
+    AuditContext {
         who: who.unwrap_or("unauthenticated").to_owned(),
         reason: reason.to_owned(),
     }
 }
 
-/// Turns an error into a status.
-pub(crate) fn refuse(error: &Error) -> Status {
+/// Converts an error into a status.
+pub(crate) fn to_status(error: &Error) -> Status {
     status::to_status(error)
 }
 
-/// Writes the version of a record as its etag.
+/// Formats the version of a record as its etag.
 pub(crate) fn etag(version: DirectoryVersion) -> String {
     version.to_string()
 }
 
-/// Reads what [`etag`] wrote; empty: none.
+/// Parses an [`etag`]; an empty one is `None`.
 pub(crate) fn parse_etag(text: &str) -> Result<Option<DirectoryVersion>, Error> {
     if text.is_empty() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! `NodeService`: what the directory knows of nodes, and how each says that it is.
+//! `NodeService`: nodes from the directory, with the status that each reports.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use stead_api::{
         node_service_client::NodeServiceClient, node_service_server,
     },
 };
-use stead_state::directory::{Node, View};
+use stead_state::directory::{DirectoryView, Node};
 use stead_types::{Error, ErrorKind, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, refuse};
+use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
 use crate::{
+    admin_peers::{await_response, is_peer_request, peer_request},
     host::Host,
-    neighbours::{answered, passed_on, was_passed_on},
 };
 
 /// The service.
@@ -30,8 +30,8 @@ impl NodeService {
     }
 }
 
-/// Writes a node, without its status.
-pub(super) fn message(view: &View, node: &Node) -> admin::Node {
+/// Converts a node into a message, without its status.
+pub(super) fn message(view: &DirectoryView, node: &Node) -> admin::Node {
     let groups = view.groups().filter(|group| group.voters.contains(&node.number));
     admin::Node {
         number: node.number.get(),
@@ -46,16 +46,16 @@ pub(super) fn message(view: &View, node: &Node) -> admin::Node {
     }
 }
 
-/// Adds how a node says that it is, if it can be asked.
+/// Adds the status that a node reports, if it can be reached.
 pub(super) async fn with_status(host: &Host, mut node: admin::Node) -> admin::Node {
     if node.number == host.config.node.id.get() {
         node.status = Some(host.status());
         return node;
     }
-    if let Some(channel) = host.neighbours.channel(&node.client_address) {
+    if let Some(channel) = host.admin_peers.channel(&node.client_address) {
         let mut client = NodeServiceClient::new(channel);
-        let asked = client.get_node(passed_on(GetNodeRequest { number: node.number }));
-        node.status = answered(asked).await.and_then(|answer| answer.node?.status);
+        let pending = client.get_node(peer_request(GetNodeRequest { number: node.number }));
+        node.status = await_response(pending).await.and_then(|answer| answer.node?.status);
     }
     node
 }
@@ -64,9 +64,9 @@ impl NodeService {
     async fn get(&self, request: Request<GetNodeRequest>) -> Result<GetNodeResponse, Error> {
         let number = request.get_ref().number;
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no node {number}"));
-        let found = |view: &View| view.node(NodeId::new(number)).map(|node| message(view, node));
-        let node = self.0.views.read(found).ok_or_else(missing)?;
-        if was_passed_on(&request) && number != self.0.config.node.id.get() {
+        let found = |view: &DirectoryView| view.node(NodeId::new(number)).map(|node| message(view, node));
+        let node = self.0.directory_view.read(found).ok_or_else(missing)?;
+        if is_peer_request(&request) && number != self.0.config.node.id.get() {
             return Ok(GetNodeResponse { node: Some(node) });
         }
         Ok(GetNodeResponse {
@@ -82,7 +82,7 @@ impl NodeService {
             Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| invalid())?),
             None => 0,
         };
-        let mut nodes: Vec<admin::Node> = self.0.views.read(|view| {
+        let mut nodes: Vec<admin::Node> = self.0.directory_view.read(|view| {
             let nodes = view.nodes().filter(|node| node.number.get() > after);
             let nodes = nodes.filter(|node| request.region.is_empty() || node.region.as_str() == request.region);
             nodes.take(size + 1).map(|node| message(view, node)).collect()
@@ -105,13 +105,13 @@ impl node_service_server::NodeService for NodeService {
         self.list(request.get_ref())
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 
     async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
         self.get(request)
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 }

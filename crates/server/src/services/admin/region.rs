@@ -1,4 +1,4 @@
-//! `RegionService`: regions, their nodes and groups, and how far their followers are behind.
+//! `RegionService`: regions, their nodes and groups, and the lag of their followers.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,14 +9,14 @@ use stead_api::{
         ListRegionsRequest, ListRegionsResponse, region_service_client::RegionServiceClient, region_service_server,
     },
 };
-use stead_state::directory::{self, Command, Directory, View};
+use stead_state::directory::{self, Command, Directory, DirectoryView};
 use stead_types::{Error, ErrorKind, NodeId, RegionName};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, by, group, node, refuse};
+use super::{PAGE_DEFAULT, PAGE_MAX, by, group, node, to_status};
 use crate::{
+    admin_peers::{await_response, is_peer_request, peer_request},
     host::Host,
-    neighbours::{answered, passed_on, was_passed_on},
 };
 
 /// The service.
@@ -30,7 +30,7 @@ impl RegionService {
     }
 }
 
-fn message(view: &View, region: &directory::Region) -> admin::Region {
+fn message(view: &DirectoryView, region: &directory::Region) -> admin::Region {
     let groups: Vec<_> = view.groups_of(&region.name).collect();
     admin::Region {
         name: region.name.to_string(),
@@ -49,7 +49,7 @@ impl RegionService {
     fn list(&self, request: &ListRegionsRequest) -> Result<ListRegionsResponse, Error> {
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let after = convert::page::position(b"regions", &request.page_token)?;
-        let mut regions: Vec<admin::Region> = self.0.views.read(|view| {
+        let mut regions: Vec<admin::Region> = self.0.directory_view.read(|view| {
             let is_after = |region: &&directory::Region| {
                 after
                     .as_ref()
@@ -71,15 +71,15 @@ impl RegionService {
         })
     }
 
-    async fn get(&self, name: &str, may_ask: bool) -> Result<GetRegionResponse, Error> {
+    async fn get(&self, name: &str, may_ask_peers: bool) -> Result<GetRegionResponse, Error> {
         let name: RegionName = convert::id::region("name", name)?;
-        if !may_ask {
+        if !may_ask_peers {
             return Ok(GetRegionResponse {
                 lags: self.0.lags(&name),
                 ..GetRegionResponse::default()
             });
         }
-        let found = self.0.views.read(|view| {
+        let found = self.0.directory_view.read(|view| {
             let region = view.region(&name)?;
             let nodes = view
                 .nodes()
@@ -106,8 +106,8 @@ impl RegionService {
         })
     }
 
-    /// Asks the leaders of a region's groups how far they are behind the homes that they follow. Whoever could not be asked
-    /// how it is is not waited for a second time.
+    /// Asks the leaders of a region's groups for their lag behind the homes that they follow. A node that did not
+    /// report its status is not waited for a second time.
     async fn lags(&self, name: &RegionName, nodes: &[admin::Node], groups: &[admin::Group]) -> Vec<admin::FollowerLag> {
         let leader = |group: &admin::Group| group.status.as_ref()?.leader;
         let leaders: BTreeSet<u64> = groups.iter().filter_map(leader).collect();
@@ -121,10 +121,10 @@ impl RegionService {
             let channel = self
                 .0
                 .client_address(leader)
-                .and_then(|to| self.0.neighbours.channel(&to));
+                .and_then(|to| self.0.admin_peers.channel(&to));
             let Some(channel) = channel else { return Vec::new() };
-            let request = passed_on(GetRegionRequest { name: name.to_string() });
-            let answer = answered(RegionServiceClient::new(channel).get_region(request)).await;
+            let request = peer_request(GetRegionRequest { name: name.to_string() });
+            let answer = await_response(RegionServiceClient::new(channel).get_region(request)).await;
             answer.map(|answer| answer.lags).unwrap_or_default()
         };
         futures::future::join_all(leaders.map(ask)).await.concat()
@@ -146,7 +146,7 @@ impl RegionService {
         };
         let command = Command::CreateRegion(by, region);
         if request.validate_only {
-            Directory::rehearse(self.0.views.read(View::clone), command)?;
+            Directory::dry_run(self.0.directory_view.read(DirectoryView::clone), command)?;
         } else {
             self.0.directory.propose(&command).await?;
         }
@@ -162,14 +162,14 @@ impl region_service_server::RegionService for RegionService {
     ) -> Result<Response<ListRegionsResponse>, Status> {
         self.list(request.get_ref())
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 
     async fn get_region(&self, request: Request<GetRegionRequest>) -> Result<Response<GetRegionResponse>, Status> {
-        self.get(&request.get_ref().name, !was_passed_on(&request))
+        self.get(&request.get_ref().name, !is_peer_request(&request))
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 
     async fn create_region(
@@ -179,6 +179,6 @@ impl region_service_server::RegionService for RegionService {
         self.create(request)
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 }

@@ -1,4 +1,4 @@
-//! `TenantService`: tenants are made, read, changed and deleted in the directory.
+//! `TenantService`: creates, reads, updates and deletes tenants in the directory.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,15 +14,16 @@ use stead_api::{
     },
 };
 use stead_state::directory::{
-    Command, Directory, Followers, LimitsUpdate, NewTenant, Outcome, State, Tenant, TenantUpdate, View,
+    Command, Directory, DirectoryOutcome, DirectoryView, Followers, LimitsUpdate, NewTenant, Tenant, TenantState,
+    TenantUpdate,
 };
 use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantLimit, TenantLimits, TenantName};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, refuse};
+use super::{PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, to_status};
 use crate::host::Host;
 
-/// How long a node waits for its own view to show what it has just changed.
+/// Longest wait for this node's view to show a change that it has just made.
 const VIEW_WAIT: Duration = Duration::from_secs(3);
 
 /// The service.
@@ -38,30 +39,30 @@ impl TenantService {
     /// Proposes a command, waits until this node's view shows it, and returns the tenant.
     async fn change(&self, command: Command, name: &TenantName) -> Result<admin::Tenant, Error> {
         let (_, version) = self.0.directory.propose(&command).await?;
-        if !self.0.views.reach(version, VIEW_WAIT).await {
+        if !self.0.directory_view.wait_for(version, VIEW_WAIT).await {
             let message = "done, but this node's view is behind: read it again in a moment";
             return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
         }
-        self.shown(name)
+        self.tenant_in_view(name)
     }
 
-    fn shown(&self, name: &TenantName) -> Result<admin::Tenant, Error> {
+    fn tenant_in_view(&self, name: &TenantName) -> Result<admin::Tenant, Error> {
         let missing = || Error::new(ErrorKind::TenantNotFound, format!("there is no tenant {name}"));
         self.0
-            .views
+            .directory_view
             .read(|view| view.tenant_named(name).map(|tenant| message(view, tenant)))
             .ok_or_else(missing)
     }
 }
 
-/// Writes a tenant.
-fn message(view: &View, tenant: &Tenant) -> admin::Tenant {
+/// Converts a tenant into a message.
+fn message(view: &DirectoryView, tenant: &Tenant) -> admin::Tenant {
     let region = |group| {
         view.region_of(group)
             .map(|region| region.name.to_string())
             .unwrap_or_default()
     };
-    let replica = |member: &stead_state::directory::Member| {
+    let replica = |member: &stead_state::directory::ReplicaSetMember| {
         let role = if member.group == tenant.home {
             v1::Role::Home
         } else {
@@ -104,10 +105,10 @@ fn time(ms: u64) -> prost_types::Timestamp {
     }
 }
 
-fn strange() -> Error {
+fn unexpected_outcome() -> Error {
     Error::new(
         ErrorKind::Internal,
-        "the directory made no tenant of it: this is a bug, please report it",
+        "the directory returned no tenant: this is a bug, please report it",
     )
 }
 
@@ -144,11 +145,11 @@ fn durability_message(durability: Durability) -> v1::Durability {
     }
 }
 
-fn state_message(state: State) -> admin::tenant::State {
+fn state_message(state: TenantState) -> admin::tenant::State {
     match state {
-        State::Active => admin::tenant::State::Active,
-        State::Disabled => admin::tenant::State::Disabled,
-        State::Deleting => admin::tenant::State::Deleting,
+        TenantState::Active => admin::tenant::State::Active,
+        TenantState::Disabled => admin::tenant::State::Disabled,
+        TenantState::Deleting => admin::tenant::State::Deleting,
     }
 }
 
@@ -216,22 +217,22 @@ impl TenantService {
         };
         let command = Command::CreateTenant(by, new);
         let tenant = if request.validate_only {
-            self.planned(command)?
+            self.dry_run(command)?
         } else {
             self.change(command, &name).await?
         };
         Ok(CreateTenantResponse { tenant: Some(tenant) })
     }
 
-    /// What a command would make of its tenant, as far as this node's view can tell. Number, etag and times stay as they
-    /// are: only the directory gives new ones.
-    fn planned(&self, command: Command) -> Result<admin::Tenant, Error> {
-        let before = self.0.views.read(View::clone);
-        let (outcome, after) = Directory::rehearse(before.clone(), command)?;
-        let Outcome::Tenant(number) = outcome else {
-            return Err(strange());
+    /// Returns the tenant as a command would leave it, according to this node's view. Number, etag and times stay
+    /// unchanged: only the directory assigns new ones.
+    fn dry_run(&self, command: Command) -> Result<admin::Tenant, Error> {
+        let before = self.0.directory_view.read(DirectoryView::clone);
+        let (outcome, after) = Directory::dry_run(before.clone(), command)?;
+        let DirectoryOutcome::Tenant(number) = outcome else {
+            return Err(unexpected_outcome());
         };
-        let planned = after.tenant(number).ok_or_else(strange)?;
+        let planned = after.tenant(number).ok_or_else(unexpected_outcome)?;
         let planned = message(&after, planned);
         Ok(match before.tenant(number) {
             Some(now) => admin::Tenant {
@@ -264,7 +265,7 @@ impl TenantService {
             None => None,
         };
         let wanted = state(request.state)?;
-        let mut tenants: Vec<admin::Tenant> = self.0.views.read(|view| {
+        let mut tenants: Vec<admin::Tenant> = self.0.directory_view.read(|view| {
             let tenants = view.tenants_after(after.as_ref()).map(|tenant| message(view, tenant));
             let tenants = tenants.filter(|tenant| {
                 (request.home_region.is_empty() || tenant.home_region == request.home_region)
@@ -318,7 +319,7 @@ impl TenantService {
         };
         let command = Command::UpdateTenant(by, update);
         let tenant = if request.validate_only {
-            self.planned(command)?
+            self.dry_run(command)?
         } else {
             self.change(command, &name).await?
         };
@@ -341,18 +342,19 @@ impl TenantService {
             Command::UpdateTenant(by, disable)
         };
         let tenant = match (request.validate_only, request.erase) {
-            (true, _) => self.planned(command)?,
+            (true, _) => self.dry_run(command)?,
             (false, true) => self.erase(&command, &name).await?,
             (false, false) => self.change(command, &name).await?,
         };
         Ok(DeleteTenantResponse { tenant: Some(tenant) })
     }
 
-    /// Proposes to erase a tenant, whose name this node's view no longer has then, and returns it as it was.
+    /// Proposes to erase a tenant, and returns it as it was before; afterwards this node's view no longer has its
+    /// name.
     async fn erase(&self, command: &Command, name: &TenantName) -> Result<admin::Tenant, Error> {
-        let before = self.shown(name)?;
+        let before = self.tenant_in_view(name)?;
         let (_, version) = self.0.directory.propose(command).await?;
-        self.0.views.reach(version, VIEW_WAIT).await;
+        self.0.directory_view.wait_for(version, VIEW_WAIT).await;
         Ok(admin::Tenant {
             state: admin::tenant::State::Deleting.into(),
             ..before
@@ -369,13 +371,13 @@ impl tenant_service_server::TenantService for TenantService {
         self.create(request)
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 
     async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<GetTenantResponse>, Status> {
-        let name = convert::id::tenant("name", &request.get_ref().name).map_err(|error| refuse(&error))?;
-        self.0.resolve(&name).await.map_err(|error| refuse(&error))?;
-        let tenant = self.shown(&name).map_err(|error| refuse(&error))?;
+        let name = convert::id::tenant("name", &request.get_ref().name).map_err(|error| to_status(&error))?;
+        self.0.resolve(&name).await.map_err(|error| to_status(&error))?;
+        let tenant = self.tenant_in_view(&name).map_err(|error| to_status(&error))?;
         Ok(Response::new(GetTenantResponse { tenant: Some(tenant) }))
     }
 
@@ -385,7 +387,7 @@ impl tenant_service_server::TenantService for TenantService {
     ) -> Result<Response<ListTenantsResponse>, Status> {
         self.list(request.get_ref())
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 
     async fn update_tenant(
@@ -395,7 +397,7 @@ impl tenant_service_server::TenantService for TenantService {
         self.update(request)
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 
     async fn delete_tenant(
@@ -405,6 +407,6 @@ impl tenant_service_server::TenantService for TenantService {
         self.delete(request)
             .await
             .map(Response::new)
-            .map_err(|error| refuse(&error))
+            .map_err(|error| to_status(&error))
     }
 }

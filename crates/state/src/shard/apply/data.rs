@@ -1,4 +1,4 @@
-//! What a home's stream brings: into the live copy, and into the shadow where one is being built.
+//! Applies feed records: to the live copy, and to the shadow copy where one is being seeded.
 
 use stead_types::{
     ClientId, Revision, TenantNumber,
@@ -8,119 +8,125 @@ use stead_types::{
 use super::{
     super::{
         Shard,
-        answer::{Answer, Detached, Fed, Void},
         append::{append, current},
-        clients::Clients,
-        command::{Data, DataHead, Records},
-        digest::Differs,
-        record::{CopyState, Record},
-        tenant::Tenant,
+        apply_result::{ApplyResult, DataResult, DetachReason, GuardFailure},
+        client_windows::ClientWindows,
+        command::{Data, DataHeader, FeedRecords},
+        digest::DigestMismatch,
+        record::{CopyState, TenantRecord},
+        tenant::LoadedTenant,
     },
-    Context,
-    ownership::follows,
-    view,
+    EntryContext, check_view,
+    ownership::check_follows,
 };
-use crate::rows::{Copy, Place, Unreadable, change::Change};
+use crate::rows::{CopyPrefix, GroupPrefix, Unreadable, change::Change};
 
 impl Shard {
-    pub(super) fn data(&mut self, context: &mut Context<'_>, data: Data) -> Result<Answer, Unreadable> {
+    pub(super) fn data(&mut self, context: &mut EntryContext<'_>, data: Data) -> Result<ApplyResult, Unreadable> {
         let Data { head, records } = data;
         let Some(tenant) = self.tenants.get_mut(&head.tenant) else {
-            return Ok(Answer::Void(Void::NoRecord));
+            return Ok(ApplyResult::GuardFailed(GuardFailure::NoRecord));
         };
         let record = &mut tenant.record;
         if record.session_of(head.home, head.attach).is_none() {
-            return Ok(Answer::Void(Void::Session));
+            return Ok(ApplyResult::GuardFailed(GuardFailure::Session));
         }
         tenant.dirty = true;
-        if let Err(void) = follows(record, head.home, head.epoch).and_then(|()| view(record, head.version)) {
-            // What it would have brought is missing from here on.
+        if let Err(failure) =
+            check_follows(record, head.home, head.epoch).and_then(|()| check_view(record, head.version))
+        {
+            // The records of this batch are missing from here on.
             record.session = None;
             self.index_detached(head.tenant);
-            return Ok(Answer::Void(void));
+            return Ok(ApplyResult::GuardFailed(failure));
         }
-        let detached = take_in(context, self.place, tenant, (&head, &records))?;
+        let detached = apply_records(context, self.prefix, tenant, &head, &records)?;
         let record = &mut tenant.record;
         if detached.is_some() {
             record.session = None;
-            record.suspect |= matches!(detached, Some(Detached::DigestDiffers(_)));
+            record.suspect |= matches!(detached, Some(DetachReason::DigestMismatch(_)));
         }
-        record.live.floor = record.live.floor.max(records.floor.min(record.live.revision));
+        record.live.retention_floor = record
+            .live
+            .retention_floor
+            .max(records.retention_floor.min(record.live.revision));
         let revision = record.live.revision;
         self.index_maintenance(head.tenant);
         if detached.is_some() {
             self.index_detached(head.tenant);
         }
-        Ok(Answer::Fed(Fed { revision, detached }))
+        Ok(ApplyResult::Data(DataResult { revision, detached }))
     }
 }
 
-/// Takes records into the copies of a tenant. Returns why its session is over with them, if it is.
-fn take_in(
-    context: &mut Context<'_>,
-    place: Place,
-    tenant: &mut Tenant,
-    (head, records): (&DataHead, &Records),
-) -> Result<Option<Detached>, Unreadable> {
+/// Applies records to the copies of a tenant. Returns the reason for detaching the tenant, if they end its session.
+fn apply_records(
+    context: &mut EntryContext<'_>,
+    prefix: GroupPrefix,
+    tenant: &mut LoadedTenant,
+    head: &DataHeader,
+    records: &FeedRecords,
+) -> Result<Option<DetachReason>, Unreadable> {
     let number = head.tenant;
     let has_shadow = tenant.record.shadow.is_some();
-    let shadow_lacks = has_shadow && !to_shadow(context, (place, number), tenant, records)?;
+    let shadow_lacks = has_shadow && !apply_to_shadow(context, prefix, number, tenant, records)?;
     let mut live_ends = None;
-    // What differed from its home stays as it is.
+    // A suspect copy is not changed.
     if !tenant.record.suspect {
         let state = &mut tenant.record.live;
-        let target = Target {
-            copy: place.copy(number, state.number),
+        let target = TargetCopy {
+            copy: prefix.copy(number, state.number),
             state,
             clients: &mut tenant.clients,
         };
-        let is_gapless = target.take_in(context, records, |_, _| true)?;
-        live_ends = match differs(&tenant.record, head, records) {
-            Some(differs) => Some(Detached::DigestDiffers(differs)),
-            // While another copy is built beside it the live one stays where it is.
-            None => (!is_gapless && !has_shadow).then_some(Detached::Gap),
+        let is_gapless = target.apply(context, records, |_, _| true)?;
+        live_ends = match digest_mismatch(&tenant.record, head, records) {
+            Some(differs) => Some(DetachReason::DigestMismatch(differs)),
+            // While a shadow copy is seeded, the live one may have a gap.
+            None => (!is_gapless && !has_shadow).then_some(DetachReason::Gap),
         };
     }
-    Ok(live_ends.or(shadow_lacks.then_some(Detached::Gap)))
+    Ok(live_ends.or(shadow_lacks.then_some(DetachReason::Gap)))
 }
 
-/// Takes records into the copy that is being built; tells whether none were missing before them.
-fn to_shadow(
-    context: &mut Context<'_>,
-    (place, number): (Place, TenantNumber),
-    tenant: &mut Tenant,
-    records: &Records,
+/// Applies records to the shadow copy; tells whether no records before them are missing.
+fn apply_to_shadow(
+    context: &mut EntryContext<'_>,
+    prefix: GroupPrefix,
+    number: TenantNumber,
+    tenant: &mut LoadedTenant,
+    records: &FeedRecords,
 ) -> Result<bool, Unreadable> {
     let Some(mut shadow) = tenant.record.shadow.take() else {
         return Ok(true);
     };
     let mut state = std::mem::take(&mut shadow.state);
-    let target = Target {
-        copy: place.copy(number, state.number),
+    let target = TargetCopy {
+        copy: prefix.copy(number, state.number),
         state: &mut state,
         clients: &mut tenant.shadow_clients,
     };
-    let is_gapless = target.take_in(context, records, |client, revision| {
-        shadow.must_remember(client, revision)
+    let is_gapless = target.apply(context, records, |client, revision| {
+        shadow.lacks_outcome(client, revision)
     })?;
     shadow.state = state;
     tenant.record.shadow = Some(shadow);
     Ok(is_gapless)
 }
 
-/// The copy that changes go to.
-struct Target<'a> {
-    copy: Copy,
+/// Copy that changes are applied to.
+struct TargetCopy<'a> {
+    copy: CopyPrefix,
     state: &'a mut CopyState,
-    clients: &'a mut Clients,
+    clients: &'a mut ClientWindows,
 }
 
-impl Target<'_> {
-    /// Takes in the changes that are new. Returns false, with nothing taken in, if some are missing before them.
-    fn take_in(
+impl TargetCopy<'_> {
+    /// Applies the changes that are new. Returns false, with nothing applied, if changes before them are missing.
+    fn apply(
         self,
-        context: &mut Context<'_>,
-        records: &Records,
+        context: &mut EntryContext<'_>,
+        records: &FeedRecords,
         applies: impl Fn(ClientId, Revision) -> bool,
     ) -> Result<bool, Unreadable> {
         let Self { copy, state, clients } = self;
@@ -139,21 +145,22 @@ impl Target<'_> {
             state.revision = change.revision;
             state.index = context.index;
             state.time = state.time.max(change.time);
-            clients.remember(state, change, |client| applies(client, change.revision));
+            clients.apply_outcome(state, change, |client| applies(client, change.revision));
             append(context.rows, copy, state, before, change.clone());
         }
         Ok(true)
     }
 }
 
-/// Tells whether the copy differs from the home, where it stands at the revision at which the home's digests were taken.
-/// What windows hold is compared only if every batch since an attach came here: what is forgotten has no revision.
-fn differs(record: &Record, head: &DataHead, records: &Records) -> Option<Differs> {
+/// Returns the digest in which the copy differs from the home, at the revision at which the home's digests were
+/// taken. Idempotency records are compared only if every batch since an attach was applied: evictions have no
+/// revision.
+fn digest_mismatch(record: &TenantRecord, head: &DataHeader, records: &FeedRecords) -> Option<DigestMismatch> {
     let end = records.changes.last()?.revision;
     let is_comparable = end == record.live.revision && !planted::is(Bug::FeedDigestNotCompared);
     let home = records.digests.filter(|_| is_comparable)?;
-    let differs = record.live.digests.differ(&home)?;
+    let differs = record.live.digests.mismatch(&home)?;
     let session = record.session_of(head.home, head.attach);
     let is_attached = session.is_some_and(|session| session.attached && session.epoch == head.epoch);
-    (differs == Differs::Keys || is_attached).then_some(differs)
+    (differs == DigestMismatch::Keys || is_attached).then_some(differs)
 }

@@ -1,10 +1,10 @@
-//! Applies committed entries: matches and delegates, one file for each family of commands.
+//! Applies committed entries: matches commands and delegates, one file for each family of commands.
 
 mod data;
-mod floor;
 mod owned;
 mod ownership;
 mod range;
+mod retention_floor;
 mod seed;
 mod txn;
 mod write;
@@ -16,76 +16,76 @@ use stead_types::{DirectoryVersion, TenantNumber};
 
 use super::{
     Shard,
-    answer::{Answer, Void},
+    apply_result::{ApplyResult, GuardFailure},
     command::Command,
-    record::Record,
+    record::TenantRecord,
 };
 use crate::{
     codec::Entry,
     rows::{RowsMut, Unreadable, feed},
 };
 
-/// Changes below the floor that are swept with each entry, and with each effect that it has: more than it leaves behind,
-/// so that what is to be swept does not pile up.
+/// Changes below the retention floor that are swept with each entry, and with each effect that it has: more than it
+/// leaves behind, so that sweeping does not fall behind.
 pub(super) const SWEPT_ROWS_PER_ENTRY: usize = 64;
 const SWEPT_ROWS_PER_EFFECT: usize = 2;
 
-/// What an entry is applied with.
-struct Context<'a> {
+/// Context of the entry being applied.
+struct EntryContext<'a> {
     rows: &'a mut dyn RowsMut,
-    /// Where the entry stands in the log.
+    /// Log index of the entry.
     index: u64,
     /// The entry's logged time, in milliseconds since 1970.
     time: u64,
-    /// Effects that the entry has had so far.
+    /// Effects of the entry so far.
     effects: usize,
 }
 
 impl Shard {
-    /// Applies an entry and returns an answer to each of its commands. `may_trim` tells whether rows may be removed that
-    /// only a snapshot being read still needs; no answer depends on it.
+    /// Applies an entry and returns the result of each of its commands. `may_trim` tells whether rows may be removed
+    /// that only a snapshot being read still needs; no result depends on it.
     pub fn apply(
         &mut self,
         rows: &mut dyn RowsMut,
         index: u64,
         entry: Entry,
         may_trim: bool,
-    ) -> Result<Vec<Answer>, Unreadable> {
+    ) -> Result<Vec<ApplyResult>, Unreadable> {
         let time = entry.time;
         let commands = entry.decode(index, Command::decode)?;
-        let mut context = Context {
+        let mut context = EntryContext {
             rows,
             index,
             time,
             effects: 0,
         };
-        let mut answers = Vec::with_capacity(commands.len());
+        let mut results = Vec::with_capacity(commands.len());
         for command in commands {
             let tenant = command.tenant();
             let outcomes = tenant.map_or(0, |tenant| self.outcomes_of(tenant));
-            answers.push(self.apply_command(&mut context, command)?);
+            results.push(self.apply_command(&mut context, command)?);
             self.outcomes = self.outcomes + tenant.map_or(0, |tenant| self.outcomes_of(tenant)) - outcomes;
         }
         let effects = context.effects;
         if !self.touched.is_empty() {
             let (len, touched) = self.take_touched();
-            let row = feed::Feed { time, len, touched };
-            rows.put_new(feed::key(self.place, index), feed::encode(&row));
+            let row = feed::FeedEntry { time, len, touched };
+            rows.put_new(feed::key(self.prefix, index), feed::encode(&row));
         }
         self.sweep(rows, SWEPT_ROWS_PER_ENTRY + SWEPT_ROWS_PER_EFFECT * effects, may_trim)?;
-        Ok(answers)
+        Ok(results)
     }
 
-    fn apply_command(&mut self, context: &mut Context<'_>, command: Command) -> Result<Answer, Unreadable> {
+    fn apply_command(&mut self, context: &mut EntryContext<'_>, command: Command) -> Result<ApplyResult, Unreadable> {
         let attachment = attachment(&command);
-        let answer = match command {
+        let result = match command {
             Command::Write(command) => return self.write(context, command),
             Command::Txn(command) => return self.txn(context, command),
             Command::DeleteRange(command) => return self.delete_range(context, command),
             Command::Expire(command) => return self.expire(context, command),
             Command::Data(command) => return self.data(context, command),
             Command::Chunk(command) => self.chunk(context, command)?,
-            Command::Floor(command) => self.floor(context, command)?,
+            Command::RetentionFloor(command) => self.retention_floor(context, command)?,
             Command::Create(command) => self.create(context, command)?,
             Command::Follow(command) => self.follow(context, command),
             Command::BeginAttach(command) => self.begin_attach(command),
@@ -100,21 +100,21 @@ impl Shard {
         if let Some(tenant) = attachment {
             self.index_detached(tenant);
         }
-        Ok(match answer {
-            Ok(()) => Answer::Done,
-            Err(void) => Answer::Void(void),
+        Ok(match result {
+            Ok(()) => ApplyResult::Done,
+            Err(failure) => ApplyResult::GuardFailed(failure),
         })
     }
 
-    /// Returns a tenant's record to be changed.
-    fn record_mut(&mut self, tenant: TenantNumber) -> Result<&mut Record, Void> {
-        let tenant = self.tenants.get_mut(&tenant).ok_or(Void::NoRecord)?;
+    /// Returns a tenant's record for a change.
+    fn record_mut(&mut self, tenant: TenantNumber) -> Result<&mut TenantRecord, GuardFailure> {
+        let tenant = self.tenants.get_mut(&tenant).ok_or(GuardFailure::NoRecord)?;
         tenant.dirty = true;
         Ok(&mut tenant.record)
     }
 }
 
-/// Returns the tenant whose attachment a command may change; `Data` and `Offset` see to it themselves.
+/// Returns the tenant whose attachment a command may change; `Data` and `Offset` update the index themselves.
 fn attachment(command: &Command) -> Option<TenantNumber> {
     match command {
         Command::Follow(command) => Some(command.tenant),
@@ -133,14 +133,14 @@ fn attachment(command: &Command) -> Option<TenantNumber> {
         | Command::Chunk(_)
         | Command::Swap(_)
         | Command::Rejoin(_)
-        | Command::Floor(_) => None,
+        | Command::RetentionFloor(_) => None,
     }
 }
 
-/// Fails for a command that was derived from an older view than the record has seen.
-fn view(record: &Record, version: DirectoryVersion) -> Result<(), Void> {
+/// Checks that a command was not derived from an older directory view than the record has seen.
+fn check_view(record: &TenantRecord, version: DirectoryVersion) -> Result<(), GuardFailure> {
     if version < record.view_version {
-        return Err(Void::OlderView);
+        return Err(GuardFailure::OlderView);
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! An owner's copy of a tenant while a caller's command is executed: what conditions and effects are evaluated against,
-//! and the one way in which changes are made.
+//! Execution of callers' commands on an owned tenant: evaluates conditions and effects, and is the one way in which
+//! changes are made.
 
 use std::collections::BTreeMap;
 
@@ -12,76 +12,76 @@ use stead_types::{
 use super::{
     super::{
         Shard,
-        answer::{Answer, Evaluated, Made, Refusal, Unfit, Void},
         append::{append, current},
-        clients::Check,
+        apply_result::{ApplyResult, EvaluationPoint, GuardFailure, ValueError, WriteFailure, WriteOutput},
+        client_windows::IdempotencyCheck,
         command::{Condition, EXPIRED_MAX, Effect, Increment, Operand, WindowLimits},
-        counter::{self, Added},
+        counter::{self, IncrementOutcome},
+        idempotency_window::IdempotencyRecord,
         read::change_at,
-        record::{Record, Role},
-        tenant::Tenant,
-        window::Remembered,
+        record::{Role, TenantRecord},
+        tenant::LoadedTenant,
     },
-    Context,
+    EntryContext,
 };
 use crate::{
     codec::Malformed,
-    lineage::Standing,
+    lineage::RevisionStatus,
     rows::{
-        Copy, Unreadable,
-        chain::Chain,
+        CopyPrefix, Unreadable,
+        chain::VersionChain,
         change::{Cause, Change, Value},
-        current::Current,
+        current::CurrentVersion,
         expiry,
     },
 };
 
-/// A tenant that this group owns, and the entry's context.
-pub(super) struct Owned<'a, 'c> {
-    pub(super) context: &'a mut Context<'c>,
-    pub(super) tenant: &'a mut Tenant,
-    pub(super) copy: Copy,
+/// An owned tenant, and the context of the entry.
+pub(super) struct OwnedTenant<'a, 'c> {
+    pub(super) context: &'a mut EntryContext<'c>,
+    pub(super) tenant: &'a mut LoadedTenant,
+    pub(super) copy: CopyPrefix,
     epoch: Epoch,
-    /// The changes that were made.
-    wrote: Option<Wrote>,
+    /// Changes made so far.
+    span: Option<ChangeSpan>,
 }
 
-/// The changes that a command made, from the first to the last, and how many bytes they wrote.
+/// Span of the changes that a command made, and the bytes that they wrote.
 #[derive(Clone, Copy)]
-struct Wrote {
+struct ChangeSpan {
     first: Revision,
     last: Revision,
     len: usize,
 }
 
-/// What a key is to hold, and what it held.
-pub(super) struct Planned {
+/// Planned change of one key: its current version and its new value.
+pub(super) struct PlannedChange {
     pub(super) key: Bytes,
-    pub(super) before: Option<Current>,
-    /// Its bytes and when it expires; `None` for nothing.
+    pub(super) before: Option<CurrentVersion>,
+    /// New bytes and expiry; `None` for a delete.
     pub(super) value: Option<(Bytes, Option<TenantTime>)>,
 }
 
-/// What is remembered of a command.
+/// Idempotency data of a command.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Remember {
+pub(super) struct IdempotencyRequest {
     pub(super) idempotency: Option<IdempotencyKey>,
     pub(super) request: u64,
     pub(super) limits: WindowLimits,
 }
 
-/// What a write comes to.
-pub(super) enum Effected {
-    /// The key is to hold this, of which this is said.
-    Holds(Option<(Bytes, Option<TenantTime>)>, Option<Made>),
-    /// There is nothing to do.
+/// Result of evaluating an effect.
+pub(super) enum EffectResult {
+    /// The new value of the key, and the output for the response.
+    Value(Option<(Bytes, Option<TenantTime>)>, Option<WriteOutput>),
+    /// There is nothing to change.
     Unchanged,
-    /// It cannot be done.
-    Refused(Refusal),
+    /// The effect cannot be applied.
+    Failed(WriteFailure),
 }
 
-/// Whether a condition holds.
-pub(super) enum Verdict {
+/// Result of evaluating a condition.
+pub(super) enum ConditionResult {
     Holds,
     Fails,
     /// It names a revision that a promotion cut.
@@ -91,93 +91,96 @@ pub(super) enum Verdict {
     },
 }
 
-/// What is known of a command with an idempotency key.
-pub(super) enum Known {
-    /// It was executed.
-    Repeated(Remembered),
-    /// It must not be executed.
-    Refused(Answer),
+/// Earlier outcome of a command with an idempotency key.
+pub(super) enum PriorOutcome {
+    /// The command was executed before.
+    Repeated(IdempotencyRecord),
+    /// The command must not be executed.
+    Rejected(ApplyResult),
 }
 
 impl Shard {
-    /// Executes a caller's command about a tenant that this group owns.
+    /// Executes a caller's command on a tenant that this group owns.
     pub(super) fn execute(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut EntryContext<'_>,
         number: TenantNumber,
-        run: impl FnOnce(&mut Owned<'_, '_>) -> Result<Answer, Unreadable>,
-    ) -> Result<Answer, Unreadable> {
+        run: impl FnOnce(&mut OwnedTenant<'_, '_>) -> Result<ApplyResult, Unreadable>,
+    ) -> Result<ApplyResult, Unreadable> {
         let Some(tenant) = self.tenants.get_mut(&number) else {
-            return Ok(Answer::Void(Void::NoRecord));
+            return Ok(ApplyResult::GuardFailed(GuardFailure::NoRecord));
         };
         let Some(epoch) = tenant.record.owned() else {
-            return Ok(Answer::Void(not_owner(&tenant.record)));
+            return Ok(ApplyResult::GuardFailed(not_owner(&tenant.record)));
         };
-        let copy = self.place.copy(number, tenant.record.live.number);
+        let copy = self.prefix.copy(number, tenant.record.live.number);
         let due_before = tenant.next_expiry;
-        let mut owned = Owned {
+        let mut owned = OwnedTenant {
             context,
             tenant,
             copy,
             epoch,
-            wrote: None,
+            span: None,
         };
-        let answer = run(&mut owned)?;
-        let (wrote, due) = (owned.wrote, owned.tenant.next_expiry);
+        let result = run(&mut owned)?;
+        let (span, due) = (owned.span, owned.tenant.next_expiry);
         if due != due_before {
             self.index_due(number, due_before, due);
         }
-        if let Some(wrote) = wrote {
-            self.touch(number, wrote.first, wrote.len);
-            self.touch(number, wrote.last, 0);
+        if let Some(span) = span {
+            self.touch(number, span.first, span.len);
+            self.touch(number, span.last, 0);
         }
-        Ok(answer)
+        Ok(result)
     }
 }
 
-impl Owned<'_, '_> {
-    fn record(&self) -> &Record {
+impl OwnedTenant<'_, '_> {
+    fn record(&self) -> &TenantRecord {
         &self.tenant.record
     }
 
-    /// The tenant's time now.
+    /// Returns the current tenant time.
     pub(super) fn now(&self) -> TenantTime {
         self.record().live.time_at(self.context.time)
     }
 
-    /// Where a command without effect is evaluated.
-    pub(super) fn evaluated(&self) -> Evaluated {
-        self.record().live.evaluated()
+    /// Returns the state that a command without effect is evaluated against.
+    pub(super) fn evaluation_point(&self) -> EvaluationPoint {
+        self.record().live.evaluation_point()
     }
 
-    /// Looks a command up by its idempotency key; `None` if it is to be executed.
-    pub(super) fn known(&self, idempotency: Option<&IdempotencyKey>, request: u64) -> Option<Known> {
+    /// Looks up a command by its idempotency key; `None` if it is to be executed.
+    pub(super) fn prior_outcome(&self, idempotency: Option<&IdempotencyKey>, request: u64) -> Option<PriorOutcome> {
         let live = &self.record().live;
         match self.tenant.clients.check(live, idempotency?, request) {
-            Check::New => None,
-            Check::Repeated(outcome) => Some(Known::Repeated(outcome)),
-            Check::Reused => Some(Known::Refused(Answer::KeyReused(live.evaluated()))),
-            Check::Expired { edge } => {
-                let at = live.evaluated();
-                Some(Known::Refused(Answer::Expired { edge, at }))
+            IdempotencyCheck::New => None,
+            IdempotencyCheck::Repeated(outcome) => Some(PriorOutcome::Repeated(outcome)),
+            IdempotencyCheck::Reused => Some(PriorOutcome::Rejected(ApplyResult::KeyReused(live.evaluation_point()))),
+            IdempotencyCheck::Expired { edge } => {
+                let at = live.evaluation_point();
+                Some(PriorOutcome::Rejected(ApplyResult::Expired { edge, at }))
             }
         }
     }
 
-    /// Removes those of these keys that are past their end, as changes of their own: whoever names a key finds it gone from
-    /// then on. Returns false if the tenant has used up its sequences.
-    pub(super) fn remove_past_end<'k>(&mut self, keys: impl Iterator<Item = &'k Bytes>) -> Result<bool, Unreadable> {
+    /// Removes those of these keys that have expired, as changes of their own: commands that name a key find it
+    /// deleted from then on. Returns false if the tenant has used up its sequences.
+    pub(super) fn remove_expired_keys<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k Bytes>,
+    ) -> Result<bool, Unreadable> {
         let now = self.now();
         if self.tenant.next_expiry.is_none_or(|next| now < next) {
             return Ok(true);
         }
         let mut past = BTreeMap::new();
         for key in keys {
-            if let Some(before) = self.current(key)?.filter(|before| before.is_past_end(now)) {
+            if let Some(before) = self.current(key)?.filter(|before| before.has_expired(now)) {
                 past.insert(key.clone(), before);
             }
         }
-        let gone = |(key, before)| Planned {
+        let gone = |(key, before)| PlannedChange {
             key,
             before: Some(before),
             value: None,
@@ -185,8 +188,8 @@ impl Owned<'_, '_> {
         self.expire(past.into_iter().map(gone).collect())
     }
 
-    /// Makes the changes that say that keys are past their end. Returns false if the tenant has used up its sequences.
-    pub(super) fn expire(&mut self, mut past: Vec<Planned>) -> Result<bool, Unreadable> {
+    /// Makes the changes that remove expired keys. Returns false if the tenant has used up its sequences.
+    pub(super) fn expire(&mut self, mut past: Vec<PlannedChange>) -> Result<bool, Unreadable> {
         if past.is_empty() {
             return Ok(true);
         }
@@ -194,7 +197,7 @@ impl Owned<'_, '_> {
             let rest = past.split_off(past.len().min(EXPIRED_MAX));
             let step = std::mem::replace(&mut past, rest);
             if self
-                .commit(Remember::default(), Cause::Expiry, step.into_iter())
+                .commit(IdempotencyRequest::default(), Cause::Expiry, step.into_iter())
                 .is_none()
             {
                 return Ok(false);
@@ -204,18 +207,22 @@ impl Owned<'_, '_> {
         Ok(true)
     }
 
-    /// Reads what is current at a key.
-    pub(super) fn current(&self, key: &[u8]) -> Result<Option<Current>, Unreadable> {
+    /// Reads the current version of a key.
+    pub(super) fn current(&self, key: &[u8]) -> Result<Option<CurrentVersion>, Unreadable> {
         current(self.context.rows, self.copy, key)
     }
 
     /// Evaluates a condition on a key.
-    pub(super) fn verdict(&self, before: Option<Current>, condition: &Condition) -> Result<Verdict, Unreadable> {
+    pub(super) fn evaluate_condition(
+        &self,
+        before: Option<CurrentVersion>,
+        condition: &Condition,
+    ) -> Result<ConditionResult, Unreadable> {
         let live = before.and_then(|before| Some((before.revision, before.live?)));
         let (relation, operand) = match condition {
-            Condition::Absent if live.is_none() => return Ok(Verdict::Holds),
-            Condition::Exists if live.is_some() => return Ok(Verdict::Holds),
-            Condition::Absent | Condition::Exists => return Ok(Verdict::Fails),
+            Condition::Absent if live.is_none() => return Ok(ConditionResult::Holds),
+            Condition::Exists if live.is_some() => return Ok(ConditionResult::Holds),
+            Condition::Absent | Condition::Exists => return Ok(ConditionResult::Fails),
             Condition::Compared(relation, operand) => (*relation, operand),
         };
         let ordering = match (live, operand) {
@@ -228,22 +235,22 @@ impl Owned<'_, '_> {
                 value.map(|(value, _)| value.as_ref().cmp(wanted.as_ref()))
             }
         };
-        // What equals the key's own revision is on its lineage.
+        // A revision equal to the key's own is on the lineage.
         if let (Operand::Modified(wanted) | Operand::Created(wanted), true) =
             (operand, ordering.is_none_or(std::cmp::Ordering::is_ne))
-            && let Standing::Cut { kept } = self.record().lineage.standing(*wanted)
+            && let RevisionStatus::Cut { kept } = self.record().lineage.status_of(*wanted)
         {
             let epoch = wanted.epoch();
-            return Ok(Verdict::Forked { epoch, kept });
+            return Ok(ConditionResult::Forked { epoch, kept });
         }
         Ok(match ordering {
-            Some(ordering) if relation.admits(ordering) => Verdict::Holds,
-            Some(_) | None => Verdict::Fails,
+            Some(ordering) if relation.matches(ordering) => ConditionResult::Holds,
+            Some(_) | None => ConditionResult::Fails,
         })
     }
 
-    /// Reads the bytes of a live key, and when they were written.
-    fn value(&self, before: Option<Current>) -> Result<Option<(Bytes, TenantTime)>, Unreadable> {
+    /// Reads the bytes of a live key, and the time at which they were written.
+    fn value(&self, before: Option<CurrentVersion>) -> Result<Option<(Bytes, TenantTime)>, Unreadable> {
         let Some(before) = before.filter(|before| before.live.is_some()) else {
             return Ok(None);
         };
@@ -254,10 +261,14 @@ impl Owned<'_, '_> {
         })?))
     }
 
-    /// Works out what a write makes of a key.
-    pub(super) fn effected(&self, before: Option<Current>, effect: Effect) -> Result<Effected, Unreadable> {
+    /// Evaluates the effect of a write on a key.
+    pub(super) fn evaluate_effect(
+        &self,
+        before: Option<CurrentVersion>,
+        effect: Effect,
+    ) -> Result<EffectResult, Unreadable> {
         let live = before.and_then(|before| before.live);
-        // What changes a value leaves the key's time as it is.
+        // Increments and appends keep the key's expiry.
         let expires = live.and_then(|live| live.expires);
         Ok(match effect {
             Effect::Put { value, ttl } => {
@@ -269,57 +280,62 @@ impl Owned<'_, '_> {
                     }
                 });
                 let expires = ttl.map(|ttl| TenantTime(self.now().0.saturating_add(ttl)));
-                Effected::Holds(Some((value, expires)), None)
+                EffectResult::Value(Some((value, expires)), None)
             }
-            Effect::Delete if live.is_none() => Effected::Unchanged,
-            Effect::Delete => Effected::Holds(None, None),
-            Effect::Increment(increment) => match self.incremented(before, increment)? {
+            Effect::Delete if live.is_none() => EffectResult::Unchanged,
+            Effect::Delete => EffectResult::Value(None, None),
+            Effect::Increment(increment) => match self.evaluate_increment(before, increment)? {
                 Ok(number) => {
                     let bytes = counter::write(number).into();
-                    Effected::Holds(Some((bytes, expires)), Some(Made::Number(number)))
+                    EffectResult::Value(Some((bytes, expires)), Some(WriteOutput::Number(number)))
                 }
-                Err(refusal) => Effected::Refused(refusal),
+                Err(refusal) => EffectResult::Failed(refusal),
             },
             Effect::Append { bytes, len_max } => {
                 let held = self.value(before)?.map_or_else(Bytes::new, |(held, _)| held);
                 let len = held.len() + bytes.len();
                 if len > len_max as usize {
                     let len = held.len() as u64;
-                    Effected::Refused(Refusal::Unfit(Unfit::TooLong { len }))
+                    EffectResult::Failed(WriteFailure::Value(ValueError::TooLong { len }))
                 } else {
                     let bytes = [held, bytes].concat().into();
-                    Effected::Holds(Some((bytes, expires)), Some(Made::Length(len as u64)))
+                    EffectResult::Value(Some((bytes, expires)), Some(WriteOutput::Length(len as u64)))
                 }
             }
         })
     }
 
-    fn incremented(&self, before: Option<Current>, increment: Increment) -> Result<Result<i64, Refusal>, Unreadable> {
+    fn evaluate_increment(
+        &self,
+        before: Option<CurrentVersion>,
+        increment: Increment,
+    ) -> Result<Result<i64, WriteFailure>, Unreadable> {
         let held = self.value(before)?;
         let held = held.as_ref().map(|(value, since)| (value.as_ref(), *since));
         Ok(match counter::add(held, increment, self.now()) {
-            Ok(Added::To(number)) => Ok(number),
-            Ok(Added::BoundReached(number)) => Err(Refusal::BoundReached(number)),
-            Err(unfit) => Err(Refusal::Unfit(unfit)),
+            Ok(IncrementOutcome::Value(number)) => Ok(number),
+            Ok(IncrementOutcome::BoundReached(number)) => Err(WriteFailure::BoundReached(number)),
+            Err(unfit) => Err(WriteFailure::Value(unfit)),
         })
     }
 
-    /// Makes one change of these keys, and remembers the command. `None`: the tenant has used up its sequences.
+    /// Makes one change of these keys, and records the command in the idempotency window. `None`: the tenant has used
+    /// up its sequences.
     pub(super) fn commit(
         &mut self,
-        Remember {
+        IdempotencyRequest {
             idempotency,
             request,
             limits,
-        }: Remember,
+        }: IdempotencyRequest,
         cause: Cause,
-        planned: impl ExactSizeIterator<Item = Planned>,
-    ) -> Option<Evaluated> {
+        planned: impl ExactSizeIterator<Item = PlannedChange>,
+    ) -> Option<EvaluationPoint> {
         let sequence = self.record().live.revision.sequence().next()?;
         let revision = Revision::new(self.epoch, sequence);
         let time = self.tenant.record.live.move_time(self.context.time);
-        let mut outcome = idempotency.map(|key| self.tenant.clients.outcome(&key, request, (time, limits)));
-        let Tenant {
+        let mut outcome = idempotency.map(|key| self.tenant.clients.plan_outcome(&key, request, time, limits));
+        let LoadedTenant {
             record,
             clients,
             next_expiry,
@@ -341,7 +357,7 @@ impl Owned<'_, '_> {
                 cause,
                 time,
                 previous: None,
-                chain: Chain::default(),
+                chain: VersionChain::default(),
                 outcome: outcome.take(),
                 key: planned.key,
                 value,
@@ -349,21 +365,21 @@ impl Owned<'_, '_> {
             len += change.len();
             let expires = change.value.as_ref().and_then(|value| value.expires);
             *next_expiry = [*next_expiry, expires].into_iter().flatten().min();
-            clients.remember(&mut record.live, &change, |_| true);
+            clients.apply_outcome(&mut record.live, &change, |_| true);
             append(self.context.rows, self.copy, &mut record.live, planned.before, change);
         }
         *dirty = true;
-        let first = self.wrote.map_or(revision, |wrote| wrote.first);
-        self.wrote = Some(Wrote {
+        let first = self.span.map_or(revision, |span| span.first);
+        self.span = Some(ChangeSpan {
             first,
             last: revision,
-            len: len + self.wrote.map_or(0, |wrote| wrote.len),
+            len: len + self.span.map_or(0, |span| span.len),
         });
-        Some(self.evaluated())
+        Some(self.evaluation_point())
     }
 }
 
-fn value_after(before: Option<Current>, revision: Revision, bytes: Bytes, expires: Option<TenantTime>) -> Value {
+fn value_after(before: Option<CurrentVersion>, revision: Revision, bytes: Bytes, expires: Option<TenantTime>) -> Value {
     let live = before.and_then(|before| before.live);
     Value {
         create: live.map_or(revision, |live| live.create),
@@ -373,15 +389,15 @@ fn value_after(before: Option<Current>, revision: Revision, bytes: Bytes, expire
     }
 }
 
-/// The answer to a command that cannot have a revision any more.
-pub(super) fn exhausted() -> Answer {
-    Answer::Void(Void::Exhausted)
+/// Returns the result of a command for which no sequence is left.
+pub(super) fn sequences_exhausted() -> ApplyResult {
+    ApplyResult::GuardFailed(GuardFailure::SequencesExhausted)
 }
 
-fn not_owner(record: &Record) -> Void {
+fn not_owner(record: &TenantRecord) -> GuardFailure {
     let to = match record.role {
         Role::Relinquished { to, .. } => Some(to),
         Role::Owner | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => None,
     };
-    Void::NotOwner { to }
+    GuardFailure::NotOwner { to }
 }

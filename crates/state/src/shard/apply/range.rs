@@ -1,4 +1,4 @@
-//! Many keys at once: a caller's range, and keys whose time is over.
+//! Applies commands on many keys: range deletions of callers, and expiry.
 
 use stead_types::{
     TenantTime,
@@ -8,37 +8,41 @@ use stead_types::{
 use super::{
     super::{
         Shard,
-        answer::{Answer, RangeDeleted, Written},
+        apply_result::{ApplyResult, DeleteRangeResult, WriteResult},
         command::{DeleteRange, EXPIRED_MAX, Expire, RANGE_KEYS_MAX},
     },
-    Context,
-    owned::{Known, Owned, Planned, Remember, exhausted},
+    EntryContext,
+    owned::{IdempotencyRequest, OwnedTenant, PlannedChange, PriorOutcome, sequences_exhausted},
 };
 use crate::{
     codec::Malformed,
     rows::{Order, Unreadable, change::Cause, current, expiry, kind},
 };
 
-/// Most rows that a command looks at, tombstones too: those of all replicas go with the same entry.
+/// Most rows that a command looks at, tombstones included: those of all replicas are swept with the same entry.
 pub(in crate::shard) const ROWS_MAX: usize = 8 * RANGE_KEYS_MAX;
 
 impl Shard {
-    pub(super) fn delete_range(&mut self, context: &mut Context<'_>, range: DeleteRange) -> Result<Answer, Unreadable> {
+    pub(super) fn delete_range(
+        &mut self,
+        context: &mut EntryContext<'_>,
+        range: DeleteRange,
+    ) -> Result<ApplyResult, Unreadable> {
         self.execute(context, range.tenant, |owned| delete(owned, range))
     }
 
-    pub(super) fn expire(&mut self, context: &mut Context<'_>, expire: Expire) -> Result<Answer, Unreadable> {
+    pub(super) fn expire(&mut self, context: &mut EntryContext<'_>, expire: Expire) -> Result<ApplyResult, Unreadable> {
         self.execute(context, expire.tenant, remove_expired)
     }
 }
 
-fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unreadable> {
-    match owned.known(range.idempotency.as_ref(), range.request) {
-        Some(Known::Refused(answer)) => return Ok(answer),
-        Some(Known::Repeated(outcome)) => {
-            let mut at = owned.evaluated();
+fn delete(owned: &mut OwnedTenant<'_, '_>, range: DeleteRange) -> Result<ApplyResult, Unreadable> {
+    match owned.prior_outcome(range.idempotency.as_ref(), range.request) {
+        Some(PriorOutcome::Rejected(result)) => return Ok(result),
+        Some(PriorOutcome::Repeated(outcome)) => {
+            let mut at = owned.evaluation_point();
             at.revision = outcome.revision;
-            return Ok(Answer::RangeDeleted(RangeDeleted {
+            return Ok(ApplyResult::DeleteRange(DeleteRangeResult {
                 at,
                 keys: 0,
                 next: Some(range.start),
@@ -47,25 +51,25 @@ fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unrea
         }
         None => {}
     }
-    let Plan { past, planned, next } = plan(owned, &range)?;
+    let DeletionPlan { past, planned, next } = plan(owned, &range)?;
     if !owned.expire(past)? {
-        return Ok(exhausted());
+        return Ok(sequences_exhausted());
     }
     let keys = planned.len() as u64;
     let at = if planned.is_empty() {
-        owned.evaluated()
+        owned.evaluation_point()
     } else {
-        let remember = Remember {
+        let remember = IdempotencyRequest {
             idempotency: range.idempotency,
             request: range.request,
             limits: range.limits,
         };
         match owned.commit(remember, Cause::Write, planned.into_iter()) {
             Some(at) => at,
-            None => return Ok(exhausted()),
+            None => return Ok(sequences_exhausted()),
         }
     };
-    Ok(Answer::RangeDeleted(RangeDeleted {
+    Ok(ApplyResult::DeleteRange(DeleteRangeResult {
         at,
         keys,
         next,
@@ -73,25 +77,25 @@ fn delete(owned: &mut Owned<'_, '_>, range: DeleteRange) -> Result<Answer, Unrea
     }))
 }
 
-/// The first keys of a range that are to go.
+/// First keys of a range to delete.
 #[derive(Default)]
-struct Plan {
-    /// Past their end: gone already, and none of those that are removed.
-    past: Vec<Planned>,
-    planned: Vec<Planned>,
-    /// Where the rest begins.
+struct DeletionPlan {
+    /// Expired keys, which are removed but not counted as deleted.
+    past: Vec<PlannedChange>,
+    planned: Vec<PlannedChange>,
+    /// First key of the rest of the range.
     next: Option<bytes::Bytes>,
 }
 
-/// Finds the first keys of a range that are to go, and where the rest begins.
-fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<Plan, Unreadable> {
+/// Finds the first keys of a range to delete, and where the rest begins.
+fn plan(owned: &OwnedTenant<'_, '_>, range: &DeleteRange) -> Result<DeletionPlan, Unreadable> {
     let (copy, time) = (owned.copy, owned.now());
     let start = current::key(copy, &range.start);
     let end = match &range.end {
         Some(end) => current::key(copy, end),
         None => copy.range(kind::CURRENT).end,
     };
-    let (mut plan, mut seen) = (Plan::default(), 0);
+    let (mut plan, mut seen) = (DeletionPlan::default(), 0);
     if start >= end {
         return Ok(plan);
     }
@@ -104,11 +108,11 @@ fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<Plan, Unreadable> 
             return Ok(plan);
         }
         seen += 1;
-        let is_past = now.is_past_end(time);
+        let is_past = now.has_expired(time);
         let is_meant = range.as_of.is_none_or(|as_of| now.revision <= as_of);
         if now.live.is_some() && (is_past || is_meant) {
             let list = if is_past { &mut plan.past } else { &mut plan.planned };
-            list.push(Planned {
+            list.push(PlannedChange {
                 key,
                 before: Some(now),
                 value: None,
@@ -118,7 +122,7 @@ fn plan(owned: &Owned<'_, '_>, range: &DeleteRange) -> Result<Plan, Unreadable> 
     Ok(plan)
 }
 
-fn remove_expired(owned: &mut Owned<'_, '_>) -> Result<Answer, Unreadable> {
+fn remove_expired(owned: &mut OwnedTenant<'_, '_>) -> Result<ApplyResult, Unreadable> {
     let copy = owned.copy;
     let start = copy.range(kind::EXPIRY).start;
     let end = expiry::key(copy, TenantTime(owned.now().0.saturating_add(1)), &[]);
@@ -136,26 +140,26 @@ fn remove_expired(owned: &mut Owned<'_, '_>) -> Result<Answer, Unreadable> {
             let what = "expiry of a key";
             return Err(Malformed { what }.into());
         }
-        planned.push(Planned {
+        planned.push(PlannedChange {
             key,
             before,
             value: None,
         });
     }
-    let mut answer = Answer::Unchanged(owned.evaluated());
+    let mut result = ApplyResult::Unchanged(owned.evaluation_point());
     if !planned.is_empty() && !planted::is(Bug::NeverExpired) {
-        let Some(at) = owned.commit(Remember::default(), Cause::Expiry, planned.into_iter()) else {
-            return Ok(exhausted());
+        let Some(at) = owned.commit(IdempotencyRequest::default(), Cause::Expiry, planned.into_iter()) else {
+            return Ok(sequences_exhausted());
         };
-        answer = Answer::Written(Written {
+        result = ApplyResult::Write(WriteResult {
             revision: at.revision,
             time: at.time,
             index: at.index,
             previous: None,
             repeated: false,
-            made: None,
+            output: None,
         });
     }
     owned.tenant.next_expiry = expiry::next(owned.context.rows, copy)?;
-    Ok(answer)
+    Ok(result)
 }

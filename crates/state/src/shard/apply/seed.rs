@@ -1,4 +1,5 @@
-//! A copy is built anew beside the old one, which keeps its position until the swap.
+//! Applies `Seed`, `Chunk` and `Swap`: a shadow copy is built beside the live one, which keeps its position until the
+//! swap.
 
 use stead_types::{
     Revision,
@@ -8,41 +9,40 @@ use stead_types::{
 use super::{
     super::{
         Shard,
-        answer::Void,
         append::{append, current},
-        clients::Clients,
-        command::{Chunk, Part, Seed, Swap, WindowPart},
-        record::{ClientRange, CopyState, Shadow},
-        tenant::Tenant,
+        apply_result::GuardFailure,
+        client_windows::ClientWindows,
+        command::{Chunk, ChunkContent, Seed, Swap, WindowPart},
+        record::{ClientRange, CopyState, ShadowCopy},
+        tenant::LoadedTenant,
     },
-    Context,
-    ownership::follows,
-    view,
+    EntryContext, check_view,
+    ownership::check_follows,
 };
-use crate::rows::{Copy, RowsMut, Unreadable, change::Change};
+use crate::rows::{CopyPrefix, RowsMut, Unreadable, change::Change};
 
 impl Shard {
-    pub(super) fn seed(&mut self, context: &mut Context<'_>, seed: Seed) -> Result<(), Void> {
-        let tenant = self.tenants.get_mut(&seed.tenant).ok_or(Void::NoRecord)?;
+    pub(super) fn seed(&mut self, context: &mut EntryContext<'_>, seed: Seed) -> Result<(), GuardFailure> {
+        let tenant = self.tenants.get_mut(&seed.tenant).ok_or(GuardFailure::NoRecord)?;
         let record = &mut tenant.record;
-        follows(record, seed.home, seed.epoch)?;
-        view(record, seed.version)?;
+        check_follows(record, seed.home, seed.epoch)?;
+        check_view(record, seed.version)?;
         if seed.number <= record.seeds {
-            return Err(Void::Seed);
+            return Err(GuardFailure::Seed);
         }
         record.seeds = seed.number;
         let old = record.shadow.take();
         let number = record.next_copy();
-        // What is at or below the seed's first revision comes without its history: versions there are not kept.
+        // Changes at or below the seed's first revision come without history: older versions cannot be read.
         let state = CopyState {
             number,
             revision: seed.first,
-            floor: seed.first,
+            retention_floor: seed.first,
             swept: seed.first.sequence(),
             trimmed: seed.first.sequence(),
             ..CopyState::default()
         };
-        record.shadow = Some(Shadow {
+        record.shadow = Some(ShadowCopy {
             state,
             number: seed.number,
             seed: seed.first,
@@ -51,7 +51,7 @@ impl Shard {
             read_at: seed.first,
         });
         record.session = None;
-        tenant.shadow_clients = Clients::default();
+        tenant.shadow_clients = ClientWindows::default();
         tenant.dirty = true;
         if let Some(old) = old {
             self.discard(context.rows, seed.tenant, &old.state);
@@ -59,29 +59,33 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn chunk(&mut self, context: &mut Context<'_>, chunk: Chunk) -> Result<Result<(), Void>, Unreadable> {
-        let place = self.place;
+    pub(super) fn chunk(
+        &mut self,
+        context: &mut EntryContext<'_>,
+        chunk: Chunk,
+    ) -> Result<Result<(), GuardFailure>, Unreadable> {
+        let prefix = self.prefix;
         let Some(tenant) = self.tenants.get_mut(&chunk.tenant) else {
-            return Ok(Err(Void::NoRecord));
+            return Ok(Err(GuardFailure::NoRecord));
         };
-        if let Err(void) = follows(&tenant.record, chunk.home, chunk.epoch) {
-            return Ok(Err(void));
+        if let Err(failure) = check_follows(&tenant.record, chunk.home, chunk.epoch) {
+            return Ok(Err(failure));
         }
-        let Tenant {
+        let LoadedTenant {
             record,
             shadow_clients,
             dirty,
             ..
         } = tenant;
         let Some(shadow) = record.shadow.as_mut().filter(|shadow| shadow.number == chunk.number) else {
-            return Ok(Err(Void::Seed));
+            return Ok(Err(GuardFailure::Seed));
         };
-        let copy = place.copy(chunk.tenant, shadow.state.number);
+        let copy = prefix.copy(chunk.tenant, shadow.state.number);
         *dirty = true;
         let loaded = match chunk.part {
-            Part::Changes { after, up_to, changes } => {
+            ChunkContent::Changes { after, up_to, changes } => {
                 if after != shadow.loaded {
-                    return Ok(Err(Void::Seed));
+                    return Ok(Err(GuardFailure::Seed));
                 }
                 for change in changes {
                     let newer = load(context.rows, copy, &mut shadow.state, change)?;
@@ -90,7 +94,7 @@ impl Shard {
                 shadow.loaded = up_to;
                 Ok(())
             }
-            clients @ Part::Clients { .. } => load_clients(shadow, shadow_clients, clients, chunk.read_at),
+            clients @ ChunkContent::Clients { .. } => load_clients(shadow, shadow_clients, clients, chunk.read_at),
         };
         if loaded.is_ok() {
             shadow.read_at = shadow.read_at.max(chunk.read_at);
@@ -98,31 +102,31 @@ impl Shard {
         Ok(loaded)
     }
 
-    pub(super) fn swap(&mut self, context: &mut Context<'_>, swap: Swap) -> Result<(), Void> {
-        let tenant = self.tenants.get_mut(&swap.tenant).ok_or(Void::NoRecord)?;
+    pub(super) fn swap(&mut self, context: &mut EntryContext<'_>, swap: Swap) -> Result<(), GuardFailure> {
+        let tenant = self.tenants.get_mut(&swap.tenant).ok_or(GuardFailure::NoRecord)?;
         let record = &mut tenant.record;
-        follows(record, swap.home, swap.epoch)?;
-        view(record, swap.version)?;
+        check_follows(record, swap.home, swap.epoch)?;
+        check_view(record, swap.version)?;
         let shadow = record
             .shadow
             .as_ref()
-            .filter(|shadow| shadow.number == swap.number && shadow.is_whole())
-            .ok_or(Void::Seed)?;
+            .filter(|shadow| shadow.number == swap.number && shadow.is_complete())
+            .ok_or(GuardFailure::Seed)?;
         if shadow.state.revision != swap.revision {
-            return Err(Void::Position {
+            return Err(GuardFailure::Position {
                 revision: shadow.state.revision,
             });
         }
-        if let Some(differs) = shadow.state.digests.differ(&swap.digests)
+        if let Some(differs) = shadow.state.digests.mismatch(&swap.digests)
             && !planted::is(Bug::SwapDigestNotCompared)
         {
-            return Err(Void::DigestDiffers(differs));
+            return Err(GuardFailure::DigestMismatch(differs));
         }
         let shadow = record.shadow.take().expect("it was there a line ago");
         let old = std::mem::replace(&mut record.live, shadow.state);
-        // What it holds came in many entries; it is there to be read from this one on.
+        // The copy was loaded by many entries; it can be read from this one on.
         record.live.index = context.index;
-        record.live.floor = record.live.floor.max(shadow.read_at);
+        record.live.retention_floor = record.live.retention_floor.max(shadow.read_at);
         record.suspect = false;
         tenant.clients = std::mem::take(&mut tenant.shadow_clients);
         tenant.dirty = true;
@@ -132,9 +136,15 @@ impl Shard {
     }
 }
 
-/// Takes a chunk's change into the shadow, unless the feed has brought a newer version of its key, or its tombstone.
-/// Returns that version's revision: history from before it lacks this change, so it begins there.
-fn load(rows: &mut dyn RowsMut, copy: Copy, state: &mut CopyState, change: Change) -> Result<Revision, Unreadable> {
+/// Loads a chunk's change into the shadow copy, unless the feed has brought a newer version of its key, or its
+/// tombstone. Returns the revision of that newer version: history from before it lacks this change, so it begins
+/// there.
+fn load(
+    rows: &mut dyn RowsMut,
+    copy: CopyPrefix,
+    state: &mut CopyState,
+    change: Change,
+) -> Result<Revision, Unreadable> {
     state.time = state.time.max(change.time);
     match current(rows, copy, &change.key)? {
         Some(newer) => Ok(newer.revision),
@@ -145,8 +155,13 @@ fn load(rows: &mut dyn RowsMut, copy: Copy, state: &mut CopyState, change: Chang
     }
 }
 
-fn load_clients(shadow: &mut Shadow, clients: &mut Clients, part: Part, read_at: Revision) -> Result<(), Void> {
-    let Part::Clients {
+fn load_clients(
+    shadow: &mut ShadowCopy,
+    clients: &mut ClientWindows,
+    part: ChunkContent,
+    read_at: Revision,
+) -> Result<(), GuardFailure> {
+    let ChunkContent::Clients {
         after,
         up_to,
         time,
@@ -154,20 +169,20 @@ fn load_clients(shadow: &mut Shadow, clients: &mut Clients, part: Part, read_at:
         windows,
     } = part
     else {
-        return Err(Void::Seed);
+        return Err(GuardFailure::Seed);
     };
     let loaded = shadow.loaded_clients(clients);
-    let continues = loaded == after && !loaded.is_all() && after.whole <= up_to;
+    let continues = loaded == after && !loaded.is_complete() && after.whole <= up_to;
     let is_behind = |part: &WindowPart| after.whole < Some(part.client);
-    // The last window may be a part of the one behind the range.
+    // The last window may be a part of the one after the range.
     let whole = windows.len().saturating_sub(1);
     let is_inside = windows.iter().take(whole).all(|part| Some(part.client) <= up_to);
     if !continues || !windows.iter().all(is_behind) || !is_inside {
-        return Err(Void::Seed);
+        return Err(GuardFailure::Seed);
     }
-    // What the feed brought before the windows were read is in them; what it brought later would have been missed.
+    // Outcomes that the feed brought before the windows were read are in them; later ones would be lost.
     if shadow.state.revision > read_at {
-        return Err(Void::Position {
+        return Err(GuardFailure::Position {
             revision: shadow.state.revision,
         });
     }
@@ -184,8 +199,8 @@ fn load_clients(shadow: &mut Shadow, clients: &mut Clients, part: Part, read_at:
     if let Some(up_to) = up_to.filter(|_| after.whole < up_to) {
         shadow.clients.push(ClientRange { up_to, read_at });
     }
-    // A window that the feed began in a range read before may have begun with too low an edge: what was forgotten with
-    // clients of ranges not read by then was not seen.
-    clients.raise_edges(edge, |id, revision| shadow.must_remember(id, revision));
+    // A window that the feed created in a range read before may have too low an edge: evictions of clients in ranges
+    // not read by then were not seen.
+    clients.raise_edges(edge, |id, revision| shadow.lacks_outcome(id, revision));
     Ok(())
 }

@@ -1,74 +1,84 @@
-//! Callers' transactions: one branch, whole, as one change.
+//! Applies transactions: one branch, whole, as one change.
 
 use stead_types::{
     Revision,
-    limits::{ANSWER_LEN_MAX, CHANGE_LEN_MAX},
+    limits::{CHANGE_LEN_MAX, RESPONSE_LEN_MAX},
     planted::{self, Bug},
 };
 
 use super::{
     super::{
         Shard,
-        answer::{Answer, Evaluated, Made, Refusal, StepResult, TxnDone, Unfit, Version},
-        command::{Branches, Compare, Operation, Step, Txn},
+        apply_result::{
+            ApplyResult, EvaluationPoint, StepResult, TxnResult, ValueError, Version, WriteFailure, WriteOutput,
+        },
+        command::{Branches, Comparison, Operation, Step, Txn},
+        idempotency_window::IdempotencyRecord,
         read::{change_at, previous_version, version_at},
-        window::Remembered,
     },
-    Context,
-    owned::{Effected, Known, Owned, Planned, Remember, Verdict, exhausted},
-    write::made_by,
+    EntryContext,
+    owned::{
+        ConditionResult, EffectResult, IdempotencyRequest, OwnedTenant, PlannedChange, PriorOutcome,
+        sequences_exhausted,
+    },
+    write::output_of,
 };
 use crate::{
     codec::Malformed,
     rows::{
         Unreadable,
         change::{Cause, Change},
-        current::Current,
+        current::CurrentVersion,
     },
 };
 
 impl Shard {
-    pub(super) fn txn(&mut self, context: &mut Context<'_>, txn: Txn) -> Result<Answer, Unreadable> {
+    pub(super) fn txn(&mut self, context: &mut EntryContext<'_>, txn: Txn) -> Result<ApplyResult, Unreadable> {
         self.execute(context, txn.tenant, |owned| execute(owned, txn))
     }
 }
 
-fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
-    match owned.known(txn.idempotency.as_ref(), txn.request) {
-        Some(Known::Repeated(outcome)) => return repeated(owned, outcome, &txn.branches),
-        Some(Known::Refused(answer)) => return Ok(answer),
+fn execute(owned: &mut OwnedTenant<'_, '_>, txn: Txn) -> Result<ApplyResult, Unreadable> {
+    match owned.prior_outcome(txn.idempotency.as_ref(), txn.request) {
+        Some(PriorOutcome::Repeated(outcome)) => return repeated(owned, outcome, &txn.branches),
+        Some(PriorOutcome::Rejected(result)) => return Ok(result),
         None => {}
     }
-    if !owned.remove_past_end(txn.branches.keys())? {
-        return Ok(exhausted());
+    if !owned.remove_expired_keys(txn.branches.keys())? {
+        return Ok(sequences_exhausted());
     }
     let Branches {
         compares,
         then,
         otherwise,
     } = txn.branches;
-    let held = match all_hold(owned, &compares)? {
-        Ok(held) => held,
+    let succeeded = match evaluate_conditions(owned, &compares)? {
+        Ok(succeeded) => succeeded,
         Err(forked) => return Ok(forked),
     };
-    let mut evaluation = match evaluate(owned, if held { then } else { otherwise })? {
+    let mut evaluation = match evaluate(owned, if succeeded { then } else { otherwise })? {
         Ok(evaluation) => evaluation,
-        Err((step, why)) => {
-            let at = owned.evaluated();
-            return Ok(Answer::TxnRefused { held, step, why, at });
+        Err((step, failure)) => {
+            let at = owned.evaluation_point();
+            return Ok(ApplyResult::TxnFailed {
+                succeeded,
+                step,
+                failure,
+                at,
+            });
         }
     };
-    if evaluation.len > ANSWER_LEN_MAX {
-        let (len, at) = (evaluation.len, owned.evaluated());
-        return Ok(Answer::TxnTooLarge { len, at });
+    if evaluation.len > RESPONSE_LEN_MAX {
+        let (len, at) = (evaluation.len, owned.evaluation_point());
+        return Ok(ApplyResult::TxnTooLarge { len, at });
     }
     let results = read_results(owned, evaluation.results)?;
     if planted::is(Bug::TxnTorn) {
         evaluation.planned.truncate(1);
     }
     let changed = !evaluation.planned.is_empty();
-    let branch = if held { 0 } else { Remembered::OTHERWISE };
-    let remember = Remember {
+    let branch = if succeeded { 0 } else { IdempotencyRecord::ELSE_BRANCH };
+    let remember = IdempotencyRequest {
         idempotency: txn.idempotency,
         request: txn.request | branch,
         limits: txn.limits,
@@ -76,112 +86,120 @@ fn execute(owned: &mut Owned<'_, '_>, txn: Txn) -> Result<Answer, Unreadable> {
     let at = if changed {
         match owned.commit(remember, Cause::Write, evaluation.planned.into_iter()) {
             Some(at) => at,
-            None => return Ok(exhausted()),
+            None => return Ok(sequences_exhausted()),
         }
     } else {
-        owned.evaluated()
+        owned.evaluation_point()
     };
-    Ok(Answer::Txn(TxnDone {
+    Ok(ApplyResult::Txn(TxnResult {
         at,
         changed,
-        held,
+        succeeded,
         results: Some(results),
         repeated: false,
     }))
 }
 
-/// Tells whether all conditions hold, or answers that one of them names a revision that was cut.
-fn all_hold(owned: &Owned<'_, '_>, compares: &[Compare]) -> Result<Result<bool, Answer>, Unreadable> {
-    let mut held = true;
-    for Compare { key, condition } in compares {
-        match owned.verdict(owned.current(key)?, condition)? {
-            Verdict::Holds => {}
-            Verdict::Fails => held = planted::is(Bug::ConditionsIgnored),
-            Verdict::Forked { epoch, kept } => {
-                let at = owned.evaluated();
-                return Ok(Err(Answer::Forked { epoch, kept, at }));
+/// Tells whether all conditions hold; an error is the result for a condition that names a revision that was cut.
+fn evaluate_conditions(
+    owned: &OwnedTenant<'_, '_>,
+    compares: &[Comparison],
+) -> Result<Result<bool, ApplyResult>, Unreadable> {
+    let mut succeeded = true;
+    for Comparison { key, condition } in compares {
+        match owned.evaluate_condition(owned.current(key)?, condition)? {
+            ConditionResult::Holds => {}
+            ConditionResult::Fails => succeeded = planted::is(Bug::ConditionsIgnored),
+            ConditionResult::Forked { epoch, kept } => {
+                let at = owned.evaluation_point();
+                return Ok(Err(ApplyResult::Forked { epoch, kept, at }));
             }
         }
     }
-    Ok(Ok(held))
+    Ok(Ok(succeeded))
 }
 
-/// What a branch comes to, before anything is changed.
+/// Evaluation of a branch, before anything is changed.
 #[derive(Default)]
 struct Evaluation {
-    planned: Vec<Planned>,
-    results: Vec<ToRead>,
+    planned: Vec<PlannedChange>,
+    results: Vec<PendingResult>,
     /// Bytes of the results.
     len: u64,
-    /// Bytes of the keys that are written and of what they are to hold.
+    /// Bytes of the keys that are written and of their new values.
     written: usize,
 }
 
-/// A result of which the values are still to be read.
-struct ToRead {
+/// Result whose version is still to be read.
+struct PendingResult {
     result: StepResult,
-    /// The version that belongs into it.
-    version: Option<Current>,
+    /// Version to read into it.
+    version: Option<CurrentVersion>,
 }
 
-fn evaluate(owned: &Owned<'_, '_>, steps: Vec<Step>) -> Result<Result<Evaluation, (usize, Refusal)>, Unreadable> {
+fn evaluate(
+    owned: &OwnedTenant<'_, '_>,
+    steps: Vec<Step>,
+) -> Result<Result<Evaluation, (usize, WriteFailure)>, Unreadable> {
     let mut evaluation = Evaluation::default();
     for (number, step) in steps.into_iter().enumerate() {
         match step {
             Step::Get(key) => {
                 let version = owned.current(&key)?;
-                evaluation.add(StepResult::Got(None), key.len(), version);
+                evaluation.add(StepResult::Get(None), key.len(), version);
             }
             Step::Write(Operation {
                 key, previous, effect, ..
             }) => {
                 let before = owned.current(&key)?;
-                let (value, made) = match owned.effected(before, effect)? {
-                    Effected::Refused(why) => return Ok(Err((number, why))),
-                    Effected::Unchanged => {
-                        evaluation.add(wrote(false, None), 0, None);
+                let (value, output) = match owned.evaluate_effect(before, effect)? {
+                    EffectResult::Failed(failure) => return Ok(Err((number, failure))),
+                    EffectResult::Unchanged => {
+                        evaluation.add(write_result(false, None), 0, None);
                         continue;
                     }
-                    Effected::Holds(value, made) => (value, made),
+                    EffectResult::Value(value, output) => (value, output),
                 };
-                if let Some(why) = evaluation.writes(key.len(), value.as_ref().map_or(0, |(value, _)| value.len())) {
-                    return Ok(Err((number, why)));
+                if let Some(failure) = evaluation.writes(key.len(), value.as_ref().map_or(0, |(value, _)| value.len()))
+                {
+                    return Ok(Err((number, failure)));
                 }
-                evaluation.add(wrote(true, made), key.len(), before.filter(|_| previous));
-                evaluation.planned.push(Planned { key, before, value });
+                evaluation.add(write_result(true, output), key.len(), before.filter(|_| previous));
+                evaluation.planned.push(PlannedChange { key, before, value });
             }
         }
     }
     Ok(Ok(evaluation))
 }
 
-fn wrote(changed: bool, made: Option<Made>) -> StepResult {
-    StepResult::Wrote {
+fn write_result(changed: bool, output: Option<WriteOutput>) -> StepResult {
+    StepResult::Write {
         changed,
         previous: None,
-        made,
+        output,
     }
 }
 
 impl Evaluation {
-    /// Counts what a step writes; refuses it if that is more than one change can have.
-    fn writes(&mut self, key_len: usize, value_len: usize) -> Option<Refusal> {
+    /// Counts what a step writes; fails if that is more than one change can have.
+    fn writes(&mut self, key_len: usize, value_len: usize) -> Option<WriteFailure> {
         self.written += key_len + value_len;
         let len = self.written as u64;
-        (self.written > CHANGE_LEN_MAX).then_some(Refusal::Unfit(Unfit::ChangeTooLong { len }))
+        (self.written > CHANGE_LEN_MAX).then_some(WriteFailure::Value(ValueError::ChangeTooLong { len }))
     }
 
-    fn add(&mut self, result: StepResult, key_len: usize, version: Option<Current>) {
+    fn add(&mut self, result: StepResult, key_len: usize, version: Option<CurrentVersion>) {
         let live = version.and_then(|version| version.live);
         self.len += live.map_or(0, |live| key_len as u64 + u64::from(live.len));
-        self.results.push(ToRead { result, version });
+        self.results.push(PendingResult { result, version });
     }
 }
 
-fn read_results(owned: &Owned<'_, '_>, results: Vec<ToRead>) -> Result<Vec<StepResult>, Unreadable> {
-    let read = |ToRead { result, version }| {
-        let live = version.filter(|version: &Current| version.live.is_some());
-        let read = |version: Current| version_at(owned.context.rows, owned.copy, (version.revision, version.effect));
+fn read_results(owned: &OwnedTenant<'_, '_>, results: Vec<PendingResult>) -> Result<Vec<StepResult>, Unreadable> {
+    let read = |PendingResult { result, version }| {
+        let live = version.filter(|version: &CurrentVersion| version.live.is_some());
+        let read =
+            |version: CurrentVersion| version_at(owned.context.rows, owned.copy, (version.revision, version.effect));
         let version = live.map(read).transpose()?.flatten();
         Ok(with_version(result, version))
     };
@@ -190,22 +208,26 @@ fn read_results(owned: &Owned<'_, '_>, results: Vec<ToRead>) -> Result<Vec<StepR
 
 fn with_version(result: StepResult, version: Option<Version>) -> StepResult {
     match result {
-        StepResult::Got(_) => StepResult::Got(version),
-        StepResult::Wrote { changed, made, .. } => StepResult::Wrote {
+        StepResult::Get(_) => StepResult::Get(version),
+        StepResult::Write { changed, output, .. } => StepResult::Write {
             changed,
             previous: version,
-            made,
+            output,
         },
     }
 }
 
-/// Answers a repeat with the first outcome; its results are given while history still has them all.
-fn repeated(owned: &Owned<'_, '_>, outcome: Remembered, branches: &Branches) -> Result<Answer, Unreadable> {
+/// Returns the result of a repeat: the first outcome, with step results while history has them all.
+fn repeated(
+    owned: &OwnedTenant<'_, '_>,
+    outcome: IdempotencyRecord,
+    branches: &Branches,
+) -> Result<ApplyResult, Unreadable> {
     let revision = outcome.revision;
     let (rows, copy) = (&*owned.context.rows, owned.copy);
     let first = change_at(rows, copy, (revision, 0))?;
-    let held = outcome.held();
-    let is_kept = revision > owned.tenant.record.live.floor;
+    let succeeded = outcome.succeeded();
+    let is_kept = revision > owned.tenant.record.live.retention_floor;
     let results = match first.filter(|_| is_kept) {
         None => None,
         Some(first) => {
@@ -218,39 +240,39 @@ fn repeated(owned: &Owned<'_, '_>, outcome: Remembered, branches: &Branches) -> 
                 })?);
             }
             let again = |step| result_again(owned, step, &changes);
-            Some(branches.branch(held).iter().map(again).collect::<Result<_, _>>()?)
+            Some(branches.branch(succeeded).iter().map(again).collect::<Result<_, _>>()?)
         }
     };
-    let at = Evaluated {
+    let at = EvaluationPoint {
         revision,
-        ..owned.evaluated()
+        ..owned.evaluation_point()
     };
-    Ok(Answer::Txn(TxnDone {
+    Ok(ApplyResult::Txn(TxnResult {
         at,
         changed: true,
-        held,
+        succeeded,
         results,
         repeated: true,
     }))
 }
 
-fn result_again(owned: &Owned<'_, '_>, step: &Step, changes: &[Change]) -> Result<StepResult, Unreadable> {
+fn result_again(owned: &OwnedTenant<'_, '_>, step: &Step, changes: &[Change]) -> Result<StepResult, Unreadable> {
     let (rows, copy) = (&*owned.context.rows, owned.copy);
     let revision = changes.first().map_or(Revision::ZERO, |first| first.revision);
     Ok(match step {
-        Step::Get(key) => StepResult::Got(previous_version(rows, copy, key, revision)?),
+        Step::Get(key) => StepResult::Get(previous_version(rows, copy, key, revision)?),
         Step::Write(operation) => match changes.iter().find(|change| change.key == operation.key) {
-            None => wrote(false, None),
+            None => write_result(false, None),
             Some(change) => {
                 let previous = match change.previous {
                     Some(at) if operation.previous => version_at(rows, copy, at)?,
                     Some(_) | None => None,
                 };
                 let value = change.value.as_ref();
-                StepResult::Wrote {
+                StepResult::Write {
                     changed: true,
                     previous,
-                    made: value.and_then(|value| made_by(&operation.effect, value)),
+                    output: value.and_then(|value| output_of(&operation.effect, value)),
                 }
             }
         },

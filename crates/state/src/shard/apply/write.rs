@@ -1,18 +1,21 @@
-//! Callers' writes of one key.
+//! Applies writes of one key.
 
 use stead_types::Revision;
 
 use super::{
     super::{
         Shard,
-        answer::{Answer, Made, Refusal, Written},
+        apply_result::{ApplyResult, WriteFailure, WriteOutput, WriteResult},
         command::{Effect, Operation, Write},
         counter,
+        idempotency_window::IdempotencyRecord,
         read::{change_at, version_at},
-        window::Remembered,
     },
-    Context,
-    owned::{Effected, Known, Owned, Planned, Remember, Verdict, exhausted},
+    EntryContext,
+    owned::{
+        ConditionResult, EffectResult, IdempotencyRequest, OwnedTenant, PlannedChange, PriorOutcome,
+        sequences_exhausted,
+    },
 };
 use crate::rows::{
     Unreadable,
@@ -20,107 +23,108 @@ use crate::rows::{
 };
 
 impl Shard {
-    pub(super) fn write(&mut self, context: &mut Context<'_>, write: Write) -> Result<Answer, Unreadable> {
+    pub(super) fn write(&mut self, context: &mut EntryContext<'_>, write: Write) -> Result<ApplyResult, Unreadable> {
         self.execute(context, write.tenant, |owned| execute(owned, write))
     }
 }
 
-fn execute(owned: &mut Owned<'_, '_>, write: Write) -> Result<Answer, Unreadable> {
+fn execute(owned: &mut OwnedTenant<'_, '_>, write: Write) -> Result<ApplyResult, Unreadable> {
     let Operation {
         key,
         condition,
         previous: wanted,
         effect,
     } = write.operation;
-    match owned.known(write.idempotency.as_ref(), write.request) {
-        Some(Known::Repeated(outcome)) => return repeated(owned, outcome, (&effect, wanted)),
-        Some(Known::Refused(answer)) => return Ok(answer),
+    match owned.prior_outcome(write.idempotency.as_ref(), write.request) {
+        Some(PriorOutcome::Repeated(outcome)) => return repeated(owned, outcome, &effect, wanted),
+        Some(PriorOutcome::Rejected(result)) => return Ok(result),
         None => {}
     }
-    if !owned.remove_past_end(std::iter::once(&key))? {
-        return Ok(exhausted());
+    if !owned.remove_expired_keys(std::iter::once(&key))? {
+        return Ok(sequences_exhausted());
     }
     let before = owned.current(&key)?;
     if let Some(condition) = &condition {
-        match owned.verdict(before, condition)? {
-            Verdict::Holds => {}
-            Verdict::Forked { epoch, kept } => {
-                let at = owned.evaluated();
-                return Ok(Answer::Forked { epoch, kept, at });
+        match owned.evaluate_condition(before, condition)? {
+            ConditionResult::Holds => {}
+            ConditionResult::Forked { epoch, kept } => {
+                let at = owned.evaluation_point();
+                return Ok(ApplyResult::Forked { epoch, kept, at });
             }
-            Verdict::Fails => {
+            ConditionResult::Fails => {
                 let live = before.filter(|before| before.live.is_some());
                 let current = live.map_or(Revision::ZERO, |live| live.revision);
-                let at = owned.evaluated();
-                return Ok(Answer::ConditionFailed { current, at });
+                let at = owned.evaluation_point();
+                return Ok(ApplyResult::ConditionFailed { current, at });
             }
         }
     }
-    let (value, made) = match owned.effected(before, effect)? {
-        Effected::Holds(value, made) => (value, made),
-        Effected::Unchanged => return Ok(Answer::Unchanged(owned.evaluated())),
-        Effected::Refused(Refusal::BoundReached(number)) => {
-            let at = owned.evaluated();
-            return Ok(Answer::BoundReached { number, at });
+    let (value, output) = match owned.evaluate_effect(before, effect)? {
+        EffectResult::Value(value, output) => (value, output),
+        EffectResult::Unchanged => return Ok(ApplyResult::Unchanged(owned.evaluation_point())),
+        EffectResult::Failed(WriteFailure::BoundReached(number)) => {
+            let at = owned.evaluation_point();
+            return Ok(ApplyResult::BoundReached { number, at });
         }
-        Effected::Refused(Refusal::Unfit(why)) => {
-            let at = owned.evaluated();
-            return Ok(Answer::Unfit { why, at });
+        EffectResult::Failed(WriteFailure::Value(error)) => {
+            let at = owned.evaluation_point();
+            return Ok(ApplyResult::ValueError { error, at });
         }
     };
     let previous = match before {
         Some(before) if wanted => version_at(owned.context.rows, owned.copy, (before.revision, before.effect))?,
         Some(_) | None => None,
     };
-    let planned = Planned { key, before, value };
-    let remember = Remember {
+    let planned = PlannedChange { key, before, value };
+    let remember = IdempotencyRequest {
         idempotency: write.idempotency,
         request: write.request,
         limits: write.limits,
     };
     let Some(at) = owned.commit(remember, Cause::Write, std::iter::once(planned)) else {
-        return Ok(exhausted());
+        return Ok(sequences_exhausted());
     };
-    Ok(Answer::Written(Written {
+    Ok(ApplyResult::Write(WriteResult {
         revision: at.revision,
         time: at.time,
         index: at.index,
         previous,
         repeated: false,
-        made,
+        output,
     }))
 }
 
-/// Returns what is said of a value that such a write made.
-pub(super) fn made_by(effect: &Effect, value: &Value) -> Option<Made> {
+/// Returns the output of an effect that has made this value.
+pub(super) fn output_of(effect: &Effect, value: &Value) -> Option<WriteOutput> {
     match effect {
         Effect::Put { .. } | Effect::Delete => None,
-        Effect::Increment(_) => counter::read(&value.bytes).map(Made::Number),
-        Effect::Append { .. } => Some(Made::Length(value.bytes.len() as u64)),
+        Effect::Increment(_) => counter::read(&value.bytes).map(WriteOutput::Number),
+        Effect::Append { .. } => Some(WriteOutput::Length(value.bytes.len() as u64)),
     }
 }
 
-/// Answers a repeat with the first outcome. What was made and the version before are given while history still has them.
+/// Returns the result of a repeat: the first outcome, with output and previous version while history has them.
 fn repeated(
-    owned: &Owned<'_, '_>,
-    outcome: Remembered,
-    (effect, wanted): (&Effect, bool),
-) -> Result<Answer, Unreadable> {
+    owned: &OwnedTenant<'_, '_>,
+    outcome: IdempotencyRecord,
+    effect: &Effect,
+    wanted: bool,
+) -> Result<ApplyResult, Unreadable> {
     let (rows, copy) = (&*owned.context.rows, owned.copy);
-    // Where a replica stands with removing what is below the floor is its own affair.
-    let is_kept = outcome.revision > owned.tenant.record.live.floor;
+    // How far a replica has removed versions below the retention floor is local, so only the floor decides.
+    let is_kept = outcome.revision > owned.tenant.record.live.retention_floor;
     let change = change_at(rows, copy, (outcome.revision, 0))?.filter(|_| is_kept);
     let previous = match change.as_ref().and_then(|change| change.previous) {
         Some(at) if wanted => version_at(rows, copy, at)?,
         Some(_) | None => None,
     };
     let value = change.as_ref().and_then(|change| change.value.as_ref());
-    Ok(Answer::Written(Written {
+    Ok(ApplyResult::Write(WriteResult {
         revision: outcome.revision,
-        time: owned.evaluated().time,
-        index: owned.evaluated().index,
+        time: owned.evaluation_point().time,
+        index: owned.evaluation_point().index,
         previous,
         repeated: true,
-        made: value.and_then(|value| made_by(effect, value)),
+        output: value.and_then(|value| output_of(effect, value)),
     }))
 }

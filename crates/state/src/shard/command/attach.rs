@@ -1,5 +1,5 @@
-//! `BeginAttach`, `Attach` and `Detach`: which records of a home's stream are a tenant's, and whether the stream's offset
-//! speaks for it.
+//! `BeginAttach`, `Attach` and `Detach`: start and end of a tenant's attach session, in which its home's feed carries
+//! its records.
 
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, Revision, TenantNumber};
@@ -13,7 +13,7 @@ use crate::{
     shard::record::AttachNumber,
 };
 
-/// An attempt to attach a tenant to its home's stream begins: the home is asked once this is in the log.
+/// Starts an attempt to attach a tenant to its home's feed: the home is asked once this is in the log.
 ///
 /// Guard: follower of that home at the session's epoch, no older view, a number above that of every attempt before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +24,11 @@ pub struct BeginAttach {
     pub home: GroupId,
     /// The home group's incarnation.
     pub incarnation: Incarnation,
-    /// The session's epoch.
+    /// Epoch of the session.
     pub epoch: Epoch,
-    /// Of the proposer's view.
+    /// Directory version of the proposer's view.
     pub version: DirectoryVersion,
-    /// The attempt's number.
+    /// Number of the attempt.
     pub number: AttachNumber,
 }
 
@@ -56,7 +56,7 @@ impl BeginAttach {
     }
 }
 
-/// A tenant joins its home's stream: from here on every batch has its records, in order.
+/// Attaches a tenant to its home's feed: from here on every batch has its records, in order.
 ///
 /// Guard: the attempt is the record's; follower of that home at the session's epoch, no older view, with the position
 /// reached and a history that is the home's.
@@ -66,13 +66,13 @@ pub struct Attach {
     pub tenant: TenantNumber,
     /// The home group.
     pub home: GroupId,
-    /// The session's epoch.
+    /// Epoch of the session.
     pub epoch: Epoch,
-    /// Of the proposer's view.
+    /// Directory version of the proposer's view.
     pub version: DirectoryVersion,
-    /// The attempt that has succeeded.
+    /// Number of the attempt that has succeeded.
     pub number: AttachNumber,
-    /// The tenant's last change that the home sent before the attach.
+    /// Last change of the tenant that the home sent before the attach.
     pub position: Revision,
     /// The home's lineage.
     pub lineage: Lineage,
@@ -103,14 +103,14 @@ impl Attach {
     }
 }
 
-/// A tenant leaves its home's stream, or its attempt to join has failed. Guard: the attempt is the record's.
+/// Detaches a tenant from its home's feed, or ends an attempt that has failed. Guard: the attempt is the record's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detach {
     /// The tenant.
     pub tenant: TenantNumber,
     /// The home group.
     pub home: GroupId,
-    /// The attempt that is over.
+    /// Number of the attempt that is over.
     pub number: AttachNumber,
 }
 

@@ -1,4 +1,4 @@
-//! The bytes of every command: they read back, and they are those of the golden file.
+//! Round trips of every command, and their bytes against the golden file.
 
 use std::fmt::Write as _;
 
@@ -7,11 +7,11 @@ use stead_types::{ClientId, IdempotencyKey, TenantTime};
 use super::*;
 use crate::{
     lineage::Lineage,
-    rows::change::{Cause, Change, Outcome, Value},
+    rows::change::{Cause, Change, IdempotencyOutcome, Value},
     shard::{
         digest::Digests,
-        record::{AttachNumber, ClientsLoaded, OnLeaseLoss, SeedNumber},
-        window::Remembered,
+        idempotency_window::IdempotencyRecord,
+        record::{AttachNumber, ClientsLoaded, LeaseLossPolicy, SeedNumber},
     },
 };
 
@@ -27,8 +27,8 @@ fn change() -> Change {
         cause: Cause::Write,
         time: TenantTime(2_000),
         previous: None,
-        chain: crate::rows::chain::Chain::default(),
-        outcome: Some(Outcome {
+        chain: crate::rows::chain::VersionChain::default(),
+        outcome: Some(IdempotencyOutcome {
             client: ClientId(0xabc),
             sequence: 12,
             request: 99,
@@ -55,7 +55,7 @@ fn delete() -> Change {
 }
 
 fn window() -> WindowPart {
-    let outcome = Remembered {
+    let outcome = IdempotencyRecord {
         sequence: 12,
         revision: at("3.10"),
         request: 99,
@@ -82,7 +82,7 @@ fn epoch_of_feed() -> Epoch {
 
 fn lineage() -> Lineage {
     let mut lineage = Lineage::starting(Epoch::FIRST);
-    lineage.promoted_to(epoch_of_feed(), Sequence::new(9).unwrap());
+    lineage.record_promotion(epoch_of_feed(), Sequence::new(9).unwrap());
     lineage
 }
 
@@ -107,7 +107,7 @@ fn of_callers() -> Vec<Named> {
     });
     each! {
         "put" Write Write::new(tenant, idempotency, Operation {
-            condition: Some(Condition::modified(at("1.2"))), previous: true, ..Operation::new("k", Effect::put("v"))
+            condition: Some(Condition::modified_at(at("1.2"))), previous: true, ..Operation::new("k", Effect::put("v"))
         });
         "delete" Write Write::new(tenant, None, Operation {
             condition: Some(Condition::Exists), ..Operation::new("k", Effect::Delete)
@@ -122,16 +122,16 @@ fn of_callers() -> Vec<Named> {
         });
         "txn" Txn Txn::new(tenant, idempotency, Branches {
             compares: vec![
-                Compare { key: "a".into(), condition: Condition::Absent },
-                Compare { key: "b".into(), condition: Condition::Compared(Relation::NotEqual, Operand::Value("v".into())) },
-                Compare { key: "c".into(), condition: Condition::Compared(Relation::Greater, Operand::Created(at("1.2"))) },
-                Compare { key: "d".into(), condition: Condition::Compared(Relation::Greater, Operand::Modified(at("1.2"))) },
+                Comparison { key: "a".into(), condition: Condition::Absent },
+                Comparison { key: "b".into(), condition: Condition::Compared(Relation::NotEqual, Operand::Value("v".into())) },
+                Comparison { key: "c".into(), condition: Condition::Compared(Relation::Greater, Operand::Created(at("1.2"))) },
+                Comparison { key: "d".into(), condition: Condition::Compared(Relation::Greater, Operand::Modified(at("1.2"))) },
             ],
             then: vec![Step::Get("k".into()), Step::Write(Operation::new("l", Effect::Delete))],
             otherwise: vec![Step::Write(Operation::new("m", Effect::put("v")))],
         });
-        "delete-range" DeleteRange DeleteRange::new(tenant, idempotency, ("a".into(), Some("b".into())));
-        "delete-range-on" DeleteRange DeleteRange::new(tenant, None, ("a".into(), None)).from("b".into(), Some(at("3.10")));
+        "delete-range" DeleteRange DeleteRange::new(tenant, idempotency, "a".into(), Some("b".into()));
+        "delete-range-on" DeleteRange DeleteRange::new(tenant, None, "a".into(), None).from("b".into(), Some(at("3.10")));
         "expire" Expire Expire { tenant };
     }
 }
@@ -139,7 +139,7 @@ fn of_callers() -> Vec<Named> {
 fn of_ownership_and_feed() -> Vec<Named> {
     let (tenant, home, version, epoch, lineage) = (TENANT, HOME, VERSION, epoch_of_feed(), lineage());
     let (change, delete) = (change(), delete());
-    let head = DataHead {
+    let head = DataHeader {
         tenant,
         home,
         epoch,
@@ -147,11 +147,11 @@ fn of_ownership_and_feed() -> Vec<Named> {
         attach: AttachNumber(200),
     };
     each! {
-        "data-expiring" Data Data { head, records: Records { changes: vec![
+        "data-expiring" Data Data { head, records: FeedRecords { changes: vec![
             Change { value: Some(Value { expires: Some(TenantTime(9_000)), ..change.value.clone().unwrap() }), ..change.clone() },
             Change { cause: Cause::Expiry, ..delete.clone() },
-        ], digests: None, floor: at("1.4") } };
-        "create" Create Create { tenant, version, policy: OnLeaseLoss::Stop };
+        ], digests: None, retention_floor: at("1.4") } };
+        "create" Create Create { tenant, version, policy: LeaseLossPolicy::Stop };
         "follow" Follow Follow { tenant, version, home, epoch, lineage: lineage.clone() };
         "attach" Attach Attach {
             tenant, home, epoch, version, number: AttachNumber(200), position: at("1.9"), lineage
@@ -160,8 +160,8 @@ fn of_ownership_and_feed() -> Vec<Named> {
             tenant, home, incarnation: Incarnation(1), epoch, version, number: AttachNumber(200)
         };
         "detach" Detach Detach { tenant, home, number: AttachNumber(200) };
-        "data" Data Data { head, records: Records {
-            changes: vec![change, delete], digests: Some(Digests { keys: 8, outcomes: 7 }), floor: at("1.4")
+        "data" Data Data { head, records: FeedRecords {
+            changes: vec![change, delete], digests: Some(Digests { keys: 8, outcomes: 7 }), retention_floor: at("1.4")
         } };
         "offset" Offset Offset { home, offset: FeedOffset { incarnation: Incarnation(1), index: 500 } };
     }
@@ -171,10 +171,10 @@ fn of_seeds() -> Vec<Named> {
     let (tenant, home, version, epoch, number) = (TENANT, HOME, VERSION, epoch_of_feed(), SeedNumber(5));
     each! {
         "seed" Seed Seed { tenant, home, epoch, version, number, first: at("3.10"), lineage: lineage() };
-        "chunk-changes" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: Part::Changes {
+        "chunk-changes" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: ChunkContent::Changes {
             after: Sequence::ZERO, up_to: Sequence::new(10).unwrap(), changes: vec![change()],
         } };
-        "chunk-clients" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: Part::Clients {
+        "chunk-clients" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: ChunkContent::Clients {
             after: ClientsLoaded { whole: Some(ClientId(6)), part: Some((ClientId(7), at("3.2"))) }, up_to: Some(ClientId(u128::MAX)), time: TenantTime(2_000), edge: TenantTime(3), windows: vec![window()],
         } };
         "swap" Swap Swap {
@@ -188,12 +188,12 @@ fn of_leaving() -> Vec<Named> {
     each! {
         "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2] };
         "rejoin" Rejoin Rejoin { tenant, version };
-        "floor" Floor Floor { index: 450, tenants: vec![(tenant, at("1.4"))] };
+        "floor" RetentionFloor RetentionFloor { index: 450, tenants: vec![(tenant, at("1.4"))] };
     }
 }
 
 #[test]
-fn every_command_reads_back_and_no_prefix_of_it_does() {
+fn command_round_trips_and_prefixes_are_rejected() {
     for (name, command, bytes) in one_of_each() {
         assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command), "{name}");
         for end in 1..bytes.len() {
@@ -206,7 +206,7 @@ fn every_command_reads_back_and_no_prefix_of_it_does() {
 }
 
 #[test]
-fn the_bytes_of_every_command_are_those_of_the_golden_file() {
+fn command_encoding_matches_golden_file() {
     let mut written = String::new();
     for (name, _, bytes) in one_of_each() {
         write!(written, "{name} ").unwrap();

@@ -1,4 +1,4 @@
-//! The bytes of a condition.
+//! Encoding of conditions.
 
 use stead_types::{Condition, Operand, Relation, Revision};
 
@@ -10,7 +10,7 @@ const EXISTS: u8 = 2;
 const MODIFIED_EQUAL: u8 = 3;
 const COMPARED: u8 = 4;
 
-/// Returns about how many bytes a condition takes.
+/// Returns the approximate encoded length of a condition.
 pub(super) fn len(condition: &Condition) -> usize {
     match condition {
         Condition::Compared(_, Operand::Value(bytes)) => 8 + bytes.len(),
@@ -43,7 +43,7 @@ pub(super) fn decode(r: &mut Reader) -> Result<Option<Condition>, Malformed> {
         NONE => None,
         ABSENT => Some(Condition::Absent),
         EXISTS => Some(Condition::Exists),
-        MODIFIED_EQUAL => Some(Condition::modified(Revision::from_u64(r.u64()?))),
+        MODIFIED_EQUAL => Some(Condition::modified_at(Revision::from_u64(r.u64()?))),
         COMPARED => {
             let relation = read_relation(r)?;
             let operand = match r.u8()? {

@@ -1,4 +1,4 @@
-//! `Create`: this group is the first home of a new tenant.
+//! `Create`: makes this group the first home of a new tenant.
 
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, TenantNumber};
@@ -6,18 +6,18 @@ use stead_types::{DirectoryVersion, TenantNumber};
 use super::{kind, start, tenant, version, write_version};
 use crate::{
     codec::{Malformed, Reader},
-    shard::record::OnLeaseLoss,
+    shard::record::LeaseLossPolicy,
 };
 
-/// A new tenant. Guard: no record of this tenant number.
+/// Creates a tenant. Guard: no record of this tenant number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Create {
     /// The tenant.
     pub tenant: TenantNumber,
-    /// Of the view that it was derived from.
+    /// Directory version of the view that it was derived from.
     pub version: DirectoryVersion,
-    /// What the owner does without a lease.
-    pub policy: OnLeaseLoss,
+    /// Lease loss policy of the owner.
+    pub policy: LeaseLossPolicy,
 }
 
 impl Create {
@@ -25,7 +25,7 @@ impl Create {
     pub fn encode(&self) -> Bytes {
         let mut w = start(kind::CREATE, self.tenant, 16);
         write_version(&mut w, self.version);
-        w.bool(self.policy == OnLeaseLoss::Continue);
+        w.bool(self.policy == LeaseLossPolicy::Continue);
         w.finish()
     }
 
@@ -34,9 +34,9 @@ impl Create {
             tenant: tenant(r)?,
             version: version(r)?,
             policy: if r.bool()? {
-                OnLeaseLoss::Continue
+                LeaseLossPolicy::Continue
             } else {
-                OnLeaseLoss::Stop
+                LeaseLossPolicy::Stop
             },
         })
     }

@@ -1,8 +1,8 @@
-//! `Data` and `Offset`: what a home's stream brings. A batch of the stream is proposed as one entry: a `Data` for each
+//! `Data` and `Offset`: feed records of a home. A batch of the feed is proposed as one entry: a `Data` for each
 //! tenant, then the `Offset`.
 //!
-//! The stream carries [`Records`]; the follower puts a [`DataHead`] before them: it says for which attempt they were
-//! sent, and what the proposer's view was.
+//! The feed carries [`FeedRecords`]; the follower adds a [`DataHeader`] with the attempt that they were sent for, and
+//! the version of the proposer's view.
 
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Revision, TenantNumber};
@@ -20,40 +20,40 @@ use crate::{
 /// Changes of one tenant from its home.
 ///
 /// Guard: the attempt is the record's, else it is ignored; follower or heir of that home; the session's epoch is the
-/// record's and the highest promised; no older view; the first change that is new is the next. Where it is void it
-/// ends the session.
+/// record's and the highest promised; no older view; the first change that is new is the next. A failed guard ends
+/// the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data {
-    /// What the guard compares.
-    pub head: DataHead,
-    /// What the home sent.
-    pub records: Records,
+    /// Fields that the guard compares.
+    pub head: DataHeader,
+    /// Records that the home sent.
+    pub records: FeedRecords,
 }
 
-/// What the guard of a [`Data`] compares.
+/// Header of a [`Data`] command: the fields that its guard compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DataHead {
+pub struct DataHeader {
     /// The tenant.
     pub tenant: TenantNumber,
     /// The home group.
     pub home: GroupId,
-    /// The session's epoch.
+    /// Epoch of the session.
     pub epoch: Epoch,
-    /// Of the proposer's view.
+    /// Directory version of the proposer's view.
     pub version: DirectoryVersion,
-    /// The attempt to attach that the home sent it for.
+    /// Number of the attach attempt that the home sent it for.
     pub attach: AttachNumber,
 }
 
-/// What a home's stream carries of one tenant.
+/// Feed records of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Records {
+pub struct FeedRecords {
     /// The changes in their order.
     pub changes: Vec<Change>,
-    /// The home's digests as of the last of the changes, where that is the tenant's last.
+    /// The home's digests as of the last of the changes, if that is the tenant's last change.
     pub digests: Option<Digests>,
-    /// The home's floor for this tenant.
-    pub floor: Revision,
+    /// The home's retention floor for this tenant.
+    pub retention_floor: Revision,
 }
 
 impl Data {
@@ -64,23 +64,23 @@ impl Data {
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         Ok(Self {
-            head: DataHead {
+            head: DataHeader {
                 tenant: tenant(r)?,
                 home: group(r)?,
                 epoch: epoch(r)?,
                 version: version(r)?,
                 attach: attach_number(r)?,
             },
-            records: Records::read(r)?,
+            records: FeedRecords::read(r)?,
         })
     }
 }
 
-impl DataHead {
-    /// Most bytes that a command has before its records.
+impl DataHeader {
+    /// Most bytes of a command before its records.
     pub const LEN_MAX: usize = 48;
 
-    /// Returns the command that takes in these records, as [`Records::encode`] wrote them.
+    /// Returns the command that applies these records, as [`FeedRecords::encode`] wrote them.
     pub fn command(&self, records: &[u8]) -> Bytes {
         let mut w = start(kind::DATA, self.tenant, 40 + records.len());
         write_group(&mut w, self.home);
@@ -91,18 +91,18 @@ impl DataHead {
     }
 }
 
-impl Records {
-    /// Writes the records as the stream carries them.
+impl FeedRecords {
+    /// Writes the records as the feed carries them.
     pub fn encode(&self) -> Bytes {
         let len: usize = self.changes.iter().map(|change| change.len() + 64).sum();
         let mut w = Writer::with_capacity(32 + len);
         w.list(self.changes.iter(), |w, change| change.encode_for_feed(w));
         w.option(self.digests, |w, digests| digests.encode(w));
-        w.varint(self.floor.to_u64());
+        w.varint(self.retention_floor.to_u64());
         w.finish()
     }
 
-    /// Reads what [`Records::encode`] wrote.
+    /// Reads what [`FeedRecords::encode`] wrote.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes, "feed records");
         let records = Self::read(&mut r)?;
@@ -114,17 +114,17 @@ impl Records {
         Ok(Self {
             changes: r.list(Change::decode_from_feed)?,
             digests: r.option(Digests::decode)?,
-            floor: revision(r)?,
+            retention_floor: revision(r)?,
         })
     }
 }
 
-/// How far a home's stream is, as of the batch that this stands behind. Guard: above what is there.
+/// Offset of a home's feed after the batch before it. Guard: above the current offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offset {
     /// The home group.
     pub home: GroupId,
-    /// The offset of the batch.
+    /// Offset of the batch.
     pub offset: FeedOffset,
 }
 

@@ -1,4 +1,4 @@
-//! `DeleteRange`: keys of a range go, a bounded number with each command.
+//! `DeleteRange`: deletes the keys of a range, a bounded number with each command.
 
 use bytes::Bytes;
 use stead_types::{IdempotencyKey, Revision, TenantNumber};
@@ -9,40 +9,36 @@ use super::{
 };
 use crate::codec::{Malformed, Reader, Writer};
 
-/// Most keys that one command removes: as many effects as one change can have.
+/// Most keys that one command deletes: as many effects as one change can have.
 pub const RANGE_KEYS_MAX: usize = 512;
 
-/// About how many bytes of rows a short command writes that removes so many keys: what it counts for where commands are
-/// weighed by their bytes.
+/// Approximate bytes of rows that a short command writes when it deletes this many keys: its weight where commands
+/// are weighed by their bytes.
 pub const REMOVAL_WORK: usize = RANGE_KEYS_MAX * 64;
 
-/// Removes the first keys of a range. The commands of a large one carry its idempotency key until one has removed
-/// something; those that go on behind that one name its revision and leave alone what was changed after it.
+/// Deletes the first keys of a range. The commands of a large range carry its idempotency key until one has deleted
+/// something; those after that one name its revision and skip what was changed after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteRange {
-    /// Of which tenant.
+    /// Tenant of the range.
     pub tenant: TenantNumber,
-    /// By which a repeat is known.
+    /// Idempotency key, which identifies a repeat.
     pub idempotency: Option<IdempotencyKey>,
-    /// Hash of the range, so that a key used for another one is noticed.
+    /// Hash of the range, so that the use of an idempotency key for another request is detected.
     pub request: u64,
-    /// How much may be remembered with it.
+    /// Limits of the idempotency window.
     pub limits: WindowLimits,
     /// First key.
     pub start: Bytes,
-    /// Behind the last key; `None` for the end of the tenant.
+    /// First key after the range; `None` for the end of the tenant.
     pub end: Option<Bytes>,
-    /// Only keys that were not changed after this.
+    /// Revision after which changed keys are skipped.
     pub as_of: Option<Revision>,
 }
 
 impl DeleteRange {
     /// Returns the first command of a range, its hash included.
-    pub fn new(
-        tenant: TenantNumber,
-        idempotency: Option<IdempotencyKey>,
-        (start, end): (Bytes, Option<Bytes>),
-    ) -> Self {
+    pub fn new(tenant: TenantNumber, idempotency: Option<IdempotencyKey>, start: Bytes, end: Option<Bytes>) -> Self {
         Self {
             tenant,
             idempotency,
@@ -54,9 +50,9 @@ impl DeleteRange {
         }
     }
 
-    /// Returns the command that goes on from a key, in the range of which the first keys were removed by this change.
-    /// As long as none are, the key of the whole range stays with it: a change under no key would not be known to a
-    /// repeat, which would remove what others have written meanwhile.
+    /// Returns the command that continues from a key, in a range whose first keys were deleted by the change
+    /// `removed`. As long as none are, the idempotency key of the whole range stays with it: a change without the key
+    /// would not be known to a repeat, which would delete what others have written meanwhile.
     pub(crate) fn from(&self, start: Bytes, removed: Option<Revision>) -> Self {
         let (idempotency, request, limits) = match removed {
             None => (self.idempotency, self.request, self.limits),
@@ -77,7 +73,7 @@ impl DeleteRange {
     pub fn encode(&self) -> Bytes {
         let end_len = self.end.as_ref().map_or(0, Bytes::len);
         let mut w = start(kind::DELETE_RANGE, self.tenant, 64 + self.start.len() + end_len);
-        write_idempotency(&mut w, self.idempotency, (self.request, self.limits));
+        write_idempotency(&mut w, self.idempotency, self.request, self.limits);
         write_range(&mut w, &self.start, self.end.as_ref());
         w.option(self.as_of, |w, as_of| {
             w.u64(as_of.to_u64());

@@ -1,4 +1,4 @@
-//! `Erase` and `Rejoin`: a tenant leaves this group, or stays after all.
+//! `Erase` and `Rejoin`: a tenant leaves this group, or remains after all.
 
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, TenantNumber};
@@ -6,26 +6,26 @@ use stead_types::{DirectoryVersion, TenantNumber};
 use super::{kind, start, tenant, version, write_version};
 use crate::codec::{Malformed, Reader};
 
-/// The tenant leaves this group. Guard: not derived from an older view than the record has seen; no fork that is not
-/// named.
+/// Erases a tenant from this group. Guard: not derived from an older view than the record has seen; no fork that is
+/// not named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Erase {
     /// The tenant.
     pub tenant: TenantNumber,
-    /// Of the view that shows this group outside the replica set, or the tenant deleted.
+    /// Directory version of the view that shows this group outside the replica set, or the tenant deleted.
     pub version: DirectoryVersion,
     /// Whether the tenant is deleted: only then may its owner erase it.
     pub deleted: bool,
-    /// The forks that may be lost, by copy number.
+    /// Forks that may be lost, by copy number.
     pub forks: Vec<u32>,
 }
 
-/// The tenant is to stay after all: an `Erase` derived from an older view is void from here on.
+/// Keeps a tenant in this group after all: rejects any later `Erase` that was derived from an older view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejoin {
     /// The tenant.
     pub tenant: TenantNumber,
-    /// Of the view that shows this group as a member again.
+    /// Directory version of the view that shows this group as a member again.
     pub version: DirectoryVersion,
 }
 

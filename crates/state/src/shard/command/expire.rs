@@ -1,4 +1,4 @@
-//! `Expire`: keys whose time is over go. Only the owner says so, in tenant time; followers are told of the deletes.
+//! `Expire`: removes expired keys. Only the owner does so, in tenant time; followers get the deletes by the feed.
 
 use bytes::Bytes;
 use stead_types::TenantNumber;
@@ -9,10 +9,10 @@ use crate::codec::{Malformed, Reader};
 /// Most keys that one command removes.
 pub const EXPIRED_MAX: usize = 512;
 
-/// Removes keys that have expired by the tenant's time, up to [`EXPIRED_MAX`]. Guard: owner.
+/// Removes keys that have expired by tenant time, up to [`EXPIRED_MAX`]. Guard: owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expire {
-    /// Of which tenant.
+    /// Tenant of the keys.
     pub tenant: TenantNumber,
 }
 

@@ -1,4 +1,4 @@
-//! `Follow`: the directory records another home for a tenant of this group.
+//! `Follow`: makes this group a follower of the home that the directory records.
 
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, Epoch, GroupId, TenantNumber};
@@ -9,12 +9,12 @@ use crate::{
     lineage::Lineage,
 };
 
-/// Another home to follow. Guard: the epoch is above the record's and not below what it has promised.
+/// Follows another home. Guard: the epoch is above the record's and not below what it has promised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follow {
     /// The tenant.
     pub tenant: TenantNumber,
-    /// Of the view that it was derived from.
+    /// Directory version of the view that it was derived from.
     pub version: DirectoryVersion,
     /// The recorded home.
     pub home: GroupId,

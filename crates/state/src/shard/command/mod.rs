@@ -1,7 +1,7 @@
-//! The commands of a group's log: one file for each family, bytes written by hand.
+//! Commands of a data group's log: one file for each family, encoded by hand.
 //!
-//! A command carries all that its guard needs: whatever a guard needs of the view or of a feed session is copied into
-//! it by its proposer. A kind byte is never used for anything else again.
+//! A command carries all that its guard needs: its proposer copies into it whatever the guard needs of the view or of
+//! a feed session. A kind byte is never used for anything else again.
 
 mod attach;
 mod condition;
@@ -10,8 +10,8 @@ mod data;
 mod delete_range;
 mod erase;
 mod expire;
-mod floor;
 mod follow;
+mod retention_floor;
 mod seed;
 mod txn;
 mod write;
@@ -19,16 +19,16 @@ mod write;
 pub use attach::{Attach, BeginAttach, Detach};
 use bytes::Bytes;
 pub use create::Create;
-pub use data::{Data, DataHead, Offset, Records};
+pub use data::{Data, DataHeader, FeedRecords, Offset};
 pub use delete_range::{DeleteRange, RANGE_KEYS_MAX, REMOVAL_WORK};
 pub use erase::{Erase, Rejoin};
 pub use expire::{EXPIRED_MAX, Expire};
-pub use floor::Floor;
 pub use follow::Follow;
-pub use seed::{Chunk, Part, Seed, Swap, WindowPart};
+pub use retention_floor::RetentionFloor;
+pub use seed::{Chunk, ChunkContent, Seed, Swap, WindowPart};
 pub use stead_types::{Condition, Operand, Relation};
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, Sequence, TenantNumber};
-pub use txn::{Branches, Compare, Step, Txn};
+pub use txn::{Branches, Comparison, Step, Txn};
 pub use write::{Effect, Increment, Operation, WindowLimits, Write};
 
 use crate::{
@@ -37,7 +37,7 @@ use crate::{
     shard::record::{AttachNumber, SeedNumber},
 };
 
-/// Kind bytes.
+/// Kind bytes of the commands.
 pub mod kind {
     /// [`super::Write`].
     pub const WRITE: u8 = 1;
@@ -63,8 +63,8 @@ pub mod kind {
     pub const ERASE: u8 = 11;
     /// [`super::Rejoin`].
     pub const REJOIN: u8 = 12;
-    /// [`super::Floor`].
-    pub const FLOOR: u8 = 13;
+    /// [`super::RetentionFloor`].
+    pub const RETENTION_FLOOR: u8 = 13;
     /// [`super::Txn`].
     pub const TXN: u8 = 14;
     /// [`super::DeleteRange`].
@@ -75,43 +75,43 @@ pub mod kind {
     pub const BEGIN_ATTACH: u8 = 17;
 }
 
-/// Any command.
+/// A command of a data group's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A caller's write.
     Write(Write),
     /// A caller's transaction.
     Txn(Txn),
-    /// A caller's delete of a range.
+    /// A caller's range deletion.
     DeleteRange(DeleteRange),
-    /// Keys whose time is over.
+    /// Removal of expired keys.
     Expire(Expire),
-    /// A new tenant.
+    /// Creation of a tenant.
     Create(Create),
-    /// Another home to follow.
+    /// Change of the home that is followed.
     Follow(Follow),
-    /// A tenant begins to join its home's stream.
+    /// Start of an attempt to attach a tenant.
     BeginAttach(BeginAttach),
-    /// A tenant joins its home's stream.
+    /// Attach of a tenant to its home's feed.
     Attach(Attach),
-    /// A tenant leaves its home's stream.
+    /// Detach of a tenant from its home's feed.
     Detach(Detach),
     /// Changes of one tenant from its home.
     Data(Data),
-    /// How far the stream is.
+    /// Offset of a home's feed.
     Offset(Offset),
-    /// A copy is to be built anew.
+    /// Start of a seed.
     Seed(Seed),
-    /// A part of the copy being built.
+    /// Chunk of a seed.
     Chunk(Chunk),
-    /// The copy is built.
+    /// Swap of a seeded copy.
     Swap(Swap),
-    /// The tenant leaves this group.
+    /// Erasure of a tenant from this group.
     Erase(Erase),
-    /// The tenant is to stay after all.
+    /// Keeping of a tenant that was to be erased.
     Rejoin(Rejoin),
-    /// What may be forgotten.
-    Floor(Floor),
+    /// Retention floor of a home's tenants.
+    RetentionFloor(RetentionFloor),
 }
 
 impl Command {
@@ -131,7 +131,7 @@ impl Command {
             kind::SWAP => Self::Swap(Swap::decode(&mut r)?),
             kind::ERASE => Self::Erase(Erase::decode(&mut r)?),
             kind::REJOIN => Self::Rejoin(Rejoin::decode(&mut r)?),
-            kind::FLOOR => Self::Floor(Floor::decode(&mut r)?),
+            kind::RETENTION_FLOOR => Self::RetentionFloor(RetentionFloor::decode(&mut r)?),
             kind::TXN => Self::Txn(Txn::decode(&mut r)?),
             kind::DELETE_RANGE => Self::DeleteRange(DeleteRange::decode(&mut r)?),
             kind::EXPIRE => Self::Expire(Expire::decode(&mut r)?),
@@ -142,7 +142,7 @@ impl Command {
         Ok(command)
     }
 
-    /// Returns the tenant that it is about; `None` if it is about no one or many.
+    /// Returns the tenant of the command; `None` if it has none or many.
     pub fn tenant(&self) -> Option<TenantNumber> {
         match self {
             Self::Write(command) => Some(command.tenant),
@@ -160,7 +160,7 @@ impl Command {
             Self::Swap(command) => Some(command.tenant),
             Self::Erase(command) => Some(command.tenant),
             Self::Rejoin(command) => Some(command.tenant),
-            Self::Offset(_) | Self::Floor(_) => None,
+            Self::Offset(_) | Self::RetentionFloor(_) => None,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! `Seed`, `Chunk` and `Swap`: a copy is built anew beside the old one.
+//! `Seed`, `Chunk` and `Swap`: a new copy is built beside the old one.
 //!
-//! The home's change records up to the seed's first revision come in chunks, in the order of their revisions, only
-//! those that are current when the chunk is read; what is above comes by the feed. So a key that was overwritten before
-//! its chunk was read comes by the feed or by a later chunk, and nothing is pinned at the home.
+//! The home's changes up to the seed's first revision come in chunks, in the order of their revisions, only those
+//! that are current when the chunk is read; later changes come by the feed. So a key that was overwritten before its
+//! chunk was read comes by the feed or by a later chunk, and nothing is pinned at the home.
 
 use bytes::Bytes;
 use stead_types::{ClientId, DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantNumber, TenantTime};
@@ -17,17 +17,19 @@ use crate::{
     rows::{change::Change, client},
     shard::{
         digest::Digests,
+        idempotency_window::IdempotencyRecord,
         record::{ClientsLoaded, SeedNumber},
-        window::Remembered,
     },
 };
 
 const CHANGES: u8 = 1;
 const CLIENTS: u8 = 2;
 
-/// A copy is to be built anew: an older seed is dropped, and the tenant is not attached until it is swapped in.
+/// Starts the seed of a new copy: an older seed is dropped, and the tenant is not attached until the copy is swapped
+/// in.
 ///
-/// Guard: follower or heir of that home at the session's epoch; no older view; a number above that of every seed before.
+/// Guard: follower or heir of that home at the session's epoch; no older view; a number above that of every seed
+/// before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {
     /// The tenant.
@@ -36,75 +38,75 @@ pub struct Seed {
     pub home: GroupId,
     /// The session's epoch.
     pub epoch: Epoch,
-    /// Of the proposer's view.
+    /// Epoch of the session.
     pub version: DirectoryVersion,
-    /// The seed's number.
+    /// Directory version of the proposer's view.
     pub number: SeedNumber,
-    /// The home's last change when the seed began: chunks bring what is at or below it, the feed what is above.
+    /// Number of the seed.
     pub first: Revision,
-    /// The home's lineage.
+    /// The lineage of the home.
     pub lineage: Lineage,
 }
 
-/// A part of the copy being built. Guard: follower or heir of that home at the session's epoch; the seed's number is that
-/// of the copy being built; it continues where the last chunk of its kind ended.
+/// Chunk of the copy being seeded. Guard: follower or heir of that home at the session's epoch; the seed's number is
+/// that of the copy being seeded; it continues where the last chunk of its kind ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// The tenant.
     pub tenant: TenantNumber,
     /// The home group.
     pub home: GroupId,
-    /// The session's epoch.
+    /// Epoch of the session.
     pub epoch: Epoch,
-    /// The seed that it belongs to.
+    /// Number of the seed that it belongs to.
     pub number: SeedNumber,
-    /// The revision at which the home read it.
+    /// Revision at which the home read it.
     pub read_at: Revision,
-    /// What it brings.
-    pub part: Part,
+    /// Content of the chunk.
+    pub part: ChunkContent,
 }
 
-/// What a chunk brings.
+/// Content of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Changes that are current, of a range of sequences.
+pub enum ChunkContent {
+    /// Current changes of a range of sequences.
     Changes {
-        /// The range begins behind this one.
+        /// Sequence before the range.
         after: Sequence,
-        /// The range ends with this one.
+        /// Last sequence of the range.
         up_to: Sequence,
         /// The changes in their order.
         changes: Vec<Change>,
     },
-    /// Windows of a range of clients, and perhaps a part of the window behind them. It must be proposed before any change
-    /// made after it was read.
+    /// Idempotency windows of a range of clients, and perhaps a part of the next client's window. It must be proposed
+    /// before any change made after it was read.
     Clients {
-        /// It goes on behind what these say is loaded.
+        /// Progress that it continues from.
         after: ClientsLoaded,
-        /// The range ends with this one, all windows in it being whole; the highest id ends the last. `None`: nothing is
-        /// whole yet.
+        /// Last client of the range, whose windows are all whole; the highest id ends the last range. `None`: no
+        /// window is whole yet.
         up_to: Option<ClientId>,
-        /// The tenant's time.
+        /// Tenant time of the home.
         time: TenantTime,
-        /// The latest tenant time of an outcome of a client that is not kept.
+        /// Lower edge of the windows of clients that are not kept.
         edge: TenantTime,
-        /// The windows, or what is still lacking of them. The first one may go on where the last chunk ended, the last one
-        /// may be of the client behind the range.
+        /// Windows, or their missing parts. The first one may continue the last chunk, the last one may be of the
+        /// client after the range.
         windows: Vec<WindowPart>,
     },
 }
 
-/// A client's window, or so much of it as fits a chunk.
+/// A client's idempotency window, or the part of it that fits a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowPart {
-    /// Whose.
+    /// The client.
     pub client: ClientId,
-    /// The latest tenant time of an outcome that the home forgot.
+    /// Lower edge of the home's window.
     pub edge: TenantTime,
-    /// The home remembers nothing of this client that is older.
+    /// Oldest outcome of the home's window.
     pub oldest: Revision,
-    /// Outcomes behind those of the part before.
-    pub outcomes: Vec<Remembered>,
+    /// Outcomes after those of the part before.
+    pub outcomes: Vec<IdempotencyRecord>,
 }
 
 impl WindowPart {
@@ -123,22 +125,22 @@ impl WindowPart {
     }
 }
 
-/// The copy is built. Guard: as for a chunk; no older view; all chunks, the position, equal digests.
+/// Swaps in the seeded copy. Guard: as for a chunk; no older view; all chunks, the position, equal digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swap {
     /// The tenant.
     pub tenant: TenantNumber,
     /// The home group.
     pub home: GroupId,
-    /// The session's epoch.
+    /// Epoch of the session.
     pub epoch: Epoch,
-    /// Of the proposer's view.
+    /// Directory version of the proposer's view.
     pub version: DirectoryVersion,
-    /// The seed that built it.
+    /// Number of the seed that built it.
     pub number: SeedNumber,
-    /// The revision at which the digests are compared.
+    /// Revision at which the digests are compared.
     pub revision: Revision,
-    /// The home's digests there.
+    /// The home's digests at that revision.
     pub digests: Digests,
 }
 
@@ -175,11 +177,11 @@ impl Chunk {
         write_epoch(&mut w, self.epoch);
         w.varint(self.number.0).varint(self.read_at.to_u64());
         match &self.part {
-            Part::Changes { after, up_to, changes } => {
+            ChunkContent::Changes { after, up_to, changes } => {
                 w.u8(CHANGES).varint(after.get()).varint(up_to.get());
                 w.list(changes.iter(), |w, change| change.encode_for_feed(w));
             }
-            Part::Clients {
+            ChunkContent::Clients {
                 after,
                 up_to,
                 time,
@@ -210,12 +212,12 @@ impl Chunk {
             number: seed_number(r)?,
             read_at: revision(r)?,
             part: match r.u8()? {
-                CHANGES => Part::Changes {
+                CHANGES => ChunkContent::Changes {
                     after: sequence(r)?,
                     up_to: sequence(r)?,
                     changes: r.list(Change::decode_from_feed)?,
                 },
-                CLIENTS => Part::Clients {
+                CLIENTS => ChunkContent::Clients {
                     after: ClientsLoaded {
                         whole: r.option(|r| Ok(ClientId(r.u128()?)))?,
                         part: r.option(|r| Ok((ClientId(r.u128()?), revision(r)?)))?,

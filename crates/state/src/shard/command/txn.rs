@@ -1,4 +1,4 @@
-//! `Txn`: conditions on some keys of a tenant, and what is done if all of them hold, or if not.
+//! `Txn`: conditions on keys of a tenant, and the branches to execute if they hold or not.
 
 use bytes::Bytes;
 use stead_types::{IdempotencyKey, TenantNumber, limits::TXN_STEPS_MAX};
@@ -9,47 +9,48 @@ use super::{
 };
 use crate::codec::{Malformed, Reader, Writer};
 
-/// A transaction of one tenant: one branch of it is done, whole, or nothing.
+/// A transaction of one tenant: one branch of it is executed whole, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Txn {
-    /// Of which tenant.
+    /// Tenant of the transaction.
     pub tenant: TenantNumber,
-    /// By which a repeat is known.
+    /// Idempotency key, which identifies a repeat.
     pub idempotency: Option<IdempotencyKey>,
-    /// Hash of the branches, so that a key used for another transaction is noticed.
+    /// Hash of the branches, so that the use of an idempotency key for another request is detected.
     pub request: u64,
-    /// How much may be remembered with it.
+    /// Limits of the idempotency window.
     pub limits: WindowLimits,
-    /// What is to be done.
+    /// Conditions and branches.
     pub branches: Branches,
 }
 
-/// Conditions and what follows from them.
+/// Conditions and branches of a transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Branches {
-    /// All of these, or the other branch.
-    pub compares: Vec<Compare>,
-    /// Done if they hold. A key stands at most once in a branch, so that the order of its steps means nothing.
+    /// Conditions, which select the branch `then` if all hold.
+    pub compares: Vec<Comparison>,
+    /// Steps if the conditions hold. A key occurs at most once in a branch, so that the order of its steps does not
+    /// matter.
     pub then: Vec<Step>,
-    /// Done if they do not.
+    /// Steps if they do not hold.
     pub otherwise: Vec<Step>,
 }
 
 /// A condition on a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compare {
+pub struct Comparison {
     /// The key.
     pub key: Bytes,
-    /// What must hold of it.
+    /// Condition on the key.
     pub condition: Condition,
 }
 
-/// A step of a branch. Steps see what was there before the transaction.
+/// A step of a branch. Steps read the state before the transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Answers with a key.
+    /// Reads a key.
     Get(Bytes),
-    /// Changes a key; it has no condition of its own.
+    /// Writes a key; it has no condition of its own.
     Write(Operation),
 }
 
@@ -57,7 +58,7 @@ const GET: u8 = 1;
 const WRITE: u8 = 2;
 
 impl Txn {
-    /// Returns the transaction, its hash included.
+    /// Returns the transaction with its hash.
     pub fn new(tenant: TenantNumber, idempotency: Option<IdempotencyKey>, branches: Branches) -> Self {
         Self {
             tenant,
@@ -71,7 +72,7 @@ impl Txn {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
         let mut w = start(kind::TXN, self.tenant, 48 + self.branches.len());
-        write_idempotency(&mut w, self.idempotency, (self.request, self.limits));
+        write_idempotency(&mut w, self.idempotency, self.request, self.limits);
         self.branches.encode(&mut w);
         w.finish()
     }
@@ -92,11 +93,11 @@ impl Txn {
 
 impl Branches {
     /// Returns the steps of one branch.
-    pub fn branch(&self, held: bool) -> &[Step] {
-        if held { &self.then } else { &self.otherwise }
+    pub fn branch(&self, succeeded: bool) -> &[Step] {
+        if succeeded { &self.then } else { &self.otherwise }
     }
 
-    /// Returns the keys that they name, those of both branches.
+    /// Returns the keys of the conditions and of both branches.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Bytes> {
         let steps = self.then.iter().chain(&self.otherwise).map(|step| match step {
             Step::Get(key) => key,
@@ -105,7 +106,7 @@ impl Branches {
         self.compares.iter().map(|compare| &compare.key).chain(steps)
     }
 
-    /// Returns about how many bytes they take.
+    /// Returns the approximate encoded length.
     fn len(&self) -> usize {
         let compares = self
             .compares
@@ -135,7 +136,7 @@ impl Branches {
         let compare = |r: &mut Reader| {
             let key = r.bytes()?;
             let condition = condition::decode(r)?.ok_or_else(|| r.malformed())?;
-            Ok(Compare { key, condition })
+            Ok(Comparison { key, condition })
         };
         let step = |r: &mut Reader| match r.u8()? {
             GET => Ok(Step::Get(r.bytes()?)),
@@ -147,7 +148,7 @@ impl Branches {
             then: r.list(step)?,
             otherwise: r.list(step)?,
         };
-        // Removing what is below the floor goes by whole changes, which have so many effects at most.
+        // Maintenance removes whole changes, so their number of effects is bounded.
         if branches.then.len().max(branches.otherwise.len()) > TXN_STEPS_MAX {
             return Err(r.malformed());
         }

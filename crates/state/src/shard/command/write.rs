@@ -1,4 +1,4 @@
-//! `Write`: what a caller wants changed in one tenant.
+//! `Write`: a caller's write of one key.
 
 use bytes::Bytes;
 use stead_types::{ClientId, IdempotencyKey, TenantLimit, TenantNumber, TenantTime};
@@ -18,25 +18,25 @@ const PUT_EXPIRING: u8 = 5;
 /// A caller's write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// Of which tenant.
+    /// Tenant of the key.
     pub tenant: TenantNumber,
-    /// By which a repeat is known.
+    /// Idempotency key, which identifies a repeat.
     pub idempotency: Option<IdempotencyKey>,
-    /// Hash of the operation, so that a key used for another one is noticed.
+    /// Hash of the operation, so that the use of an idempotency key for another request is detected.
     pub request: u64,
-    /// How much may be remembered with it.
+    /// Limits of the idempotency window.
     pub limits: WindowLimits,
-    /// What to do.
+    /// The operation.
     pub operation: Operation,
 }
 
-/// How many client ids and outcomes of a tenant are remembered: its limits as of the node that proposes a write with an
-/// idempotency key. At apply more may be kept, of what is too young to go.
+/// Limits of a tenant's idempotency windows, as of the node that proposes a write with an idempotency key. Apply
+/// keeps more where outcomes are too young to be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Client ids.
+    /// Number of clients.
     pub clients: u32,
-    /// Outcomes of all of them.
+    /// Number of outcomes of all clients.
     pub outcomes: u32,
 }
 
@@ -47,7 +47,7 @@ impl Default for WindowLimits {
 }
 
 impl WindowLimits {
-    /// Returns the limits of a tenant.
+    /// Returns the window limits of a tenant.
     pub fn of(limit: impl Fn(TenantLimit) -> Option<u64>) -> Self {
         let read = |of| limit(of).and_then(|max| u32::try_from(max).ok()).unwrap_or(u32::MAX);
         Self {
@@ -57,57 +57,58 @@ impl WindowLimits {
     }
 }
 
-/// What a write does to one key.
+/// Operation on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// The key.
     pub key: Bytes,
-    /// Only if this holds.
+    /// Precondition, if any.
     pub condition: Option<Condition>,
-    /// Whether the version before is wanted in the answer.
+    /// Whether the response includes the version before.
     pub previous: bool,
-    /// What the key holds afterwards.
+    /// Effect on the key.
     pub effect: Effect,
 }
 
-/// What a key holds after a write.
+/// Effect of a write on its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// This.
+    /// Sets a value.
     Put {
-        /// Its bytes.
+        /// Bytes of the value.
         value: Bytes,
-        /// How long the key lives, in milliseconds of tenant time; `None`: until it is deleted.
+        /// Time to live in milliseconds of tenant time; `None`: until it is deleted.
         ttl: Option<u64>,
     },
-    /// Nothing.
+    /// Deletes the key.
     Delete,
-    /// The number that it held and another one.
+    /// Adds to the counter.
     Increment(Increment),
-    /// What it held, and this behind it.
+    /// Appends to the value.
     Append {
-        /// What is added.
+        /// Bytes to append.
         bytes: Bytes,
-        /// The longest that the value may become.
+        /// Length limit of the value.
         len_max: u32,
     },
 }
 
-/// Adds to a number, or does nothing where a bound would be passed.
+/// Increment of a counter, which does nothing where a bound would be passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Increment {
-    /// What is added.
+    /// Number to add.
     pub delta: i64,
-    /// Below this nothing is taken away.
+    /// Lower bound of the counter for a negative delta.
     pub floor: Option<i64>,
-    /// Above this nothing is added.
+    /// Upper bound of the counter for a positive delta.
     pub ceiling: Option<i64>,
-    /// The number is zero again at the beginning of each window of tenant time, this many milliseconds long; not zero.
+    /// Length of the counter's windows in milliseconds of tenant time, not zero: the counter restarts at zero with
+    /// each window.
     pub window: Option<u64>,
 }
 
 impl Write {
-    /// Returns the write of this operation, its hash included.
+    /// Returns the write of this operation with its hash.
     pub fn new(tenant: TenantNumber, idempotency: Option<IdempotencyKey>, operation: Operation) -> Self {
         Self {
             tenant,
@@ -121,7 +122,7 @@ impl Write {
     /// Writes the command.
     pub fn encode(&self) -> Bytes {
         let mut w = start(kind::WRITE, self.tenant, 48 + self.operation.len());
-        write_idempotency(&mut w, self.idempotency, (self.request, self.limits));
+        write_idempotency(&mut w, self.idempotency, self.request, self.limits);
         self.operation.encode(&mut w);
         w.finish()
     }
@@ -140,7 +141,7 @@ impl Write {
 }
 
 impl Effect {
-    /// Returns the effect of a put that lasts.
+    /// Returns the effect of a put that does not expire.
     pub fn put(value: impl Into<Bytes>) -> Self {
         Self::Put {
             value: value.into(),
@@ -150,7 +151,7 @@ impl Effect {
 }
 
 impl Operation {
-    /// An operation without condition.
+    /// Returns an operation without condition.
     pub fn new(key: impl Into<Bytes>, effect: Effect) -> Self {
         Self {
             key: key.into(),
@@ -160,7 +161,7 @@ impl Operation {
         }
     }
 
-    /// Returns about how many bytes it takes.
+    /// Returns the approximate encoded length.
     pub fn len(&self) -> usize {
         let len = match &self.effect {
             Effect::Put { value: bytes, .. } | Effect::Append { bytes, .. } => bytes.len(),
@@ -170,7 +171,7 @@ impl Operation {
         self.key.len() + len + 24 + self.condition.as_ref().map_or(0, condition::len)
     }
 
-    /// Tells whether it takes no bytes: never.
+    /// Returns false: an operation is never empty.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -233,7 +234,8 @@ impl Operation {
     }
 }
 
-/// Returns the hash of what is asked for, by which a key that was used for something else is noticed; 0 without a key.
+/// Returns the hash of a request, by which the use of an idempotency key for another request is detected; 0 without a
+/// key.
 pub(super) fn request_hash(idempotency: Option<IdempotencyKey>, encode: impl FnOnce(&mut Writer)) -> u64 {
     idempotency.map_or(0, |_| {
         let mut w = Writer::default();
@@ -245,7 +247,8 @@ pub(super) fn request_hash(idempotency: Option<IdempotencyKey>, encode: impl FnO
 pub(super) fn write_idempotency(
     w: &mut Writer,
     idempotency: Option<IdempotencyKey>,
-    (request, limits): (u64, WindowLimits),
+    request: u64,
+    limits: WindowLimits,
 ) {
     w.option(idempotency, |w, key| {
         w.u128(key.client.0)

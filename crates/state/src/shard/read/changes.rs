@@ -1,32 +1,32 @@
-//! Changes in the order of their revisions: what feed and watch are made of.
+//! Reads changes in the order of their revisions: the source of feed and watch.
 
 use stead_types::{Revision, Sequence, TenantTime};
 
-use super::{Reading, Refused, Version, version_at};
+use super::{ReadError, TenantReader, Version, version_at};
 use crate::{
     rows::{Order, Rows, Unreadable, change, feed},
     shard::Shard,
 };
 
-/// Some changes of a tenant, gapless.
+/// Gapless page of a tenant's changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes {
+pub struct ChangesPage {
     /// The changes, in their order; a change of many keys is never split.
     pub changes: Vec<change::Change>,
-    /// Where to go on.
+    /// Revision that the next page continues after.
     pub next: Revision,
-    /// Whether there are more.
+    /// Whether more changes follow.
     pub more: bool,
 }
 
-impl Reading<'_> {
-    /// Returns the changes after a revision, up to `up_to` (or the copy's own), of about `len_max` bytes.
-    pub fn changes(&self, after: Revision, up_to: Sequence, len_max: usize) -> Result<Changes, Refused> {
-        // Where a read could be made, all changes since are kept.
+impl TenantReader<'_> {
+    /// Returns the changes after a revision, up to `up_to` (or the copy's own revision), of about `len_max` bytes.
+    pub fn changes(&self, after: Revision, up_to: Sequence, len_max: usize) -> Result<ChangesPage, ReadError> {
+        // History has all changes since a revision that can be read.
         self.resolve(Some(after))?;
         let last = up_to.min(self.state().revision.sequence());
         let first = after.sequence().next().unwrap_or(Sequence::MAX);
-        let mut found = Changes {
+        let mut found = ChangesPage {
             changes: Vec::new(),
             next: after,
             more: false,
@@ -52,11 +52,11 @@ impl Reading<'_> {
         Ok(found)
     }
 
-    /// Returns the last change of those after a revision that were made before a time, or the revision if none was.
+    /// Returns the last change after a revision that was made before a time, or the revision if there is none.
     pub fn last_before(&self, after: Revision, time: TenantTime) -> Result<Revision, Unreadable> {
-        // Times do not go back, so it is found by halving: what is up to `low` was made before, what is behind `above`
-        // was not. Most often that is so of the first one already.
-        let mut low = after.max(self.state().floor).sequence().get();
+        // Binary search, since times do not go back: changes up to `low` were made before, those after `above` were
+        // not. Most often the first change is not.
+        let mut low = after.max(self.state().retention_floor).sequence().get();
         let mut above = self.state().revision.sequence().get();
         let (mut found, mut step) = (after, 1);
         while low < above {
@@ -65,7 +65,7 @@ impl Reading<'_> {
             match self.first_effect(sequence)? {
                 Some(change) if change.time < time => (found, low) = (change.revision, middle),
                 Some(_) => above = middle - 1,
-                // What was removed is old.
+                // A removed change is old.
                 None => low = middle,
             }
             step = u64::MAX;
@@ -73,10 +73,10 @@ impl Reading<'_> {
         Ok(found)
     }
 
-    /// Returns the revision of the change with a sequence: with the epoch that it was made in, which may be an earlier one
-    /// than the owner's. What the floor has passed is named by the floor, what is not there yet by the last change.
+    /// Returns the revision of the change with a sequence, with the epoch that it was made in, which may be earlier
+    /// than the owner's. Below the retention floor it is the floor, after the last change the last change.
     pub fn revision_of(&self, sequence: Sequence) -> Result<Revision, Unreadable> {
-        let (floor, last) = (self.state().floor, self.state().revision);
+        let (floor, last) = (self.state().retention_floor, self.state().revision);
         if sequence <= floor.sequence() {
             return Ok(floor);
         }
@@ -91,8 +91,8 @@ impl Reading<'_> {
         Ok(row.map(|row| change::decode(sequence, 0, row)).transpose()?)
     }
 
-    /// Returns what a change replaced, while history has it.
-    pub fn replaced_by(&self, change: &change::Change) -> Result<Option<Version>, Unreadable> {
+    /// Returns the version that a change replaced, while history has it.
+    pub fn replaced_version(&self, change: &change::Change) -> Result<Option<Version>, Unreadable> {
         match change.previous {
             Some(at) => version_at(self.rows, self.copy, at),
             None => Ok(None),
@@ -101,10 +101,15 @@ impl Reading<'_> {
 }
 
 impl Shard {
-    /// Returns the entries after `after` that touched tenants of this home, up to `entries_max`, by Raft index.
-    pub fn feed(&self, rows: &dyn Rows, after: u64, entries_max: usize) -> Result<Vec<(u64, feed::Feed)>, Unreadable> {
-        let start = feed::key(self.place(), after.max(self.feed_floor).saturating_add(1));
-        let end = self.place().range(crate::rows::kind::FEED).end;
+    /// Returns the feed entries after `after`, up to `entries_max`, by log index.
+    pub fn feed(
+        &self,
+        rows: &dyn Rows,
+        after: u64,
+        entries_max: usize,
+    ) -> Result<Vec<(u64, feed::FeedEntry)>, Unreadable> {
+        let start = feed::key(self.prefix(), after.max(self.feed_floor).saturating_add(1));
+        let end = self.prefix().range(crate::rows::kind::FEED).end;
         rows.range(&start..&end, Order::Ascending)
             .take(entries_max)
             .map(|row| {
@@ -114,10 +119,10 @@ impl Shard {
             .collect()
     }
 
-    /// Returns the first and the last entry that the feed remembers.
-    pub fn feed_ends(&self, rows: &dyn Rows) -> Result<Option<(u64, u64)>, Unreadable> {
-        let mut range = self.place().range(crate::rows::kind::FEED);
-        range.start = feed::key(self.place(), self.feed_floor.saturating_add(1));
+    /// Returns the log indexes of the first and the last feed entry.
+    pub fn feed_bounds(&self, rows: &dyn Rows) -> Result<Option<(u64, u64)>, Unreadable> {
+        let mut range = self.prefix().range(crate::rows::kind::FEED);
+        range.start = feed::key(self.prefix(), self.feed_floor.saturating_add(1));
         let end = |order| rows.range(&range.start..&range.end, order).next().transpose();
         let (Some((first, _)), Some((last, _))) = (end(Order::Ascending)?, end(Order::Descending)?) else {
             return Ok(None);
@@ -133,30 +138,30 @@ mod tests {
     use super::*;
     use crate::{
         lineage::{Lineage, RUNS_MAX},
-        rows::{Place, memory::MemoryRows},
-        shard::{clients::Clients, record::Record},
+        rows::{GroupPrefix, memory::MemoryRows},
+        shard::{client_windows::ClientWindows, record::TenantRecord},
     };
 
     #[test]
-    fn where_history_is_too_old_to_tell_it_is_compacted() {
+    fn changes_in_closed_run_are_compacted() {
         let mut lineage = Lineage::starting(Epoch::FIRST);
         for number in 1..=RUNS_MAX as u64 {
-            lineage.promoted_to(lineage.epoch().next().unwrap(), Sequence::new(number * 10).unwrap());
+            lineage.record_promotion(lineage.epoch().next().unwrap(), Sequence::new(number * 10).unwrap());
         }
-        let mut record = Record::unknown();
+        let mut record = TenantRecord::unknown();
         record.live.revision = Revision::new(lineage.epoch(), Sequence::new(1_000).unwrap());
         record.lineage = lineage;
         let group = GroupId::new(1);
-        let reading = Reading {
+        let reading = TenantReader {
             rows: &MemoryRows::default(),
-            copy: Place { group, install: 0 }.copy(TenantNumber::new(7), 1),
+            copy: GroupPrefix { group, install: 0 }.copy(TenantNumber::new(7), 1),
             record: &record,
-            clients: &Clients::default(),
+            clients: &ClientWindows::default(),
             next_expiry: None,
         };
         let changes = |after: &str| reading.changes(after.parse().unwrap(), Sequence::MAX, 1);
-        assert!(matches!(changes("1.5"), Err(Refused::Compacted { .. })));
-        assert!(matches!(changes("1.25"), Err(Refused::Forked { .. })));
+        assert!(matches!(changes("1.5"), Err(ReadError::Compacted { .. })));
+        assert!(matches!(changes("1.25"), Err(ReadError::Forked { .. })));
         assert!(changes("3.25").is_ok());
     }
 }

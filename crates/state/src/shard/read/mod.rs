@@ -1,59 +1,60 @@
-//! Reads a tenant's data, as of what has been applied or at an older revision.
+//! Reads a tenant's data, at the current or an older revision.
 //!
-//! Who may answer, and whether the answer is fresh enough, is decided elsewhere: here a revision is only checked against
-//! the copy's own lineage and history.
+//! Which replica may answer, and whether it is fresh enough, is decided elsewhere: here a revision is only checked
+//! against the copy's own lineage and history.
 
 mod changes;
-mod ended;
+mod expired;
 mod page;
 mod ranges;
 mod scan;
 mod seed;
 
 use bytes::Bytes;
-pub use changes::Changes;
+pub use changes::ChangesPage;
 pub use page::{InvalidPageToken, PageToken, arguments_hash};
-pub use ranges::Ranges;
-pub use scan::{Page, Scan};
+pub use ranges::KeyRanges;
+pub use scan::{Scan, ScanPage};
 use stead_types::{Epoch, Revision, Sequence, TenantTime};
 
 use super::{
-    answer::{Evaluated, Version},
     append::current,
-    clients::Clients,
-    record::{CopyState, Record},
+    apply_result::{EvaluationPoint, Version},
+    client_windows::ClientWindows,
+    record::{CopyState, TenantRecord},
 };
 use crate::{
     codec::Malformed,
-    lineage::Standing,
+    lineage::RevisionStatus,
     rows::{
-        Copy, Rows, Unreadable,
+        CopyPrefix, Rows, Unreadable,
+        chain::VersionId,
         change::{self, Change},
-        current::Current,
+        current::CurrentVersion,
     },
 };
 
-/// Why a read was not answered.
+/// Error of a read.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum ReadError {
     /// The copy has not reached the revision.
-    #[error("the copy has reached {reached}")]
+    #[error("the copy has only reached revision {reached}")]
     NotReached {
-        /// Where it is.
+        /// Revision of the copy.
         reached: Revision,
     },
     /// A promotion cut the revision.
     #[error("epoch {epoch} was cut after sequence {kept}")]
     Forked {
-        /// The epoch that was cut.
+        /// Epoch that was cut.
         epoch: Epoch,
-        /// The last sequence of it that was kept.
+        /// Last sequence of that epoch that was kept.
         kept: Sequence,
     },
-    /// The revision is older than the history that is kept.
-    #[error("history begins at {oldest}")]
+    /// The revision is below the retention floor.
+    #[error("history begins at revision {oldest}")]
     Compacted {
-        /// The oldest revision that can be read.
+        /// Oldest revision that can be read.
         oldest: Revision,
     },
     /// Storage failed: the node must stop.
@@ -61,84 +62,88 @@ pub enum Refused {
     Unreadable(#[from] Unreadable),
 }
 
-impl From<Malformed> for Refused {
+impl From<Malformed> for ReadError {
     fn from(malformed: Malformed) -> Self {
         Self::Unreadable(malformed.into())
     }
 }
 
-/// Many keys at one revision.
+/// Result of reading many keys at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// The revision.
+pub struct BatchGetResult {
+    /// Revision that was read.
     pub revision: Revision,
-    /// One for each key asked for; `None` where it does not exist.
+    /// One version for each requested key; `None` where the key does not exist.
     pub versions: Vec<Option<Version>>,
 }
 
-/// Access to one tenant's live copy.
+/// Reader of a tenant's live copy.
 #[derive(Clone, Copy)]
-pub struct Reading<'a> {
+pub struct TenantReader<'a> {
     pub(super) rows: &'a dyn Rows,
-    pub(super) copy: Copy,
-    pub(super) record: &'a Record,
-    pub(super) clients: &'a Clients,
+    pub(super) copy: CopyPrefix,
+    pub(super) record: &'a TenantRecord,
+    pub(super) clients: &'a ClientWindows,
     /// No key of an owned tenant expires before this.
     pub(super) next_expiry: Option<TenantTime>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> TenantReader<'a> {
     /// Returns the tenant's record.
-    pub fn record(&self) -> &'a Record {
+    pub fn record(&self) -> &'a TenantRecord {
         self.record
     }
 
-    /// Returns where the copy stands.
+    /// Returns the state of the copy.
     pub fn state(&self) -> &'a CopyState {
         &self.record.live
     }
 
-    /// Returns what an answer read from the copy depends on, at whatever revision it was read.
-    pub fn evaluated(&self) -> Evaluated {
-        self.state().evaluated()
+    /// Returns the state that a response read from the copy depends on, at whatever revision it was read.
+    pub fn evaluation_point(&self) -> EvaluationPoint {
+        self.state().evaluation_point()
     }
 
-    /// Returns the revision to read at: the one asked for, if the copy has it, else the copy's own.
-    pub fn resolve(&self, at: Option<Revision>) -> Result<Revision, Refused> {
+    /// Returns the revision to read at: the requested one, if the copy has it, else the copy's own.
+    pub fn resolve(&self, at: Option<Revision>) -> Result<Revision, ReadError> {
         let Some(at) = at else { return Ok(self.state().revision) };
-        match self.record.lineage.standing(at) {
-            Standing::Cut { kept } => {
+        match self.record.lineage.status_of(at) {
+            RevisionStatus::Cut { kept } => {
                 let epoch = at.epoch();
-                return Err(Refused::Forked { epoch, kept });
+                return Err(ReadError::Forked { epoch, kept });
             }
-            Standing::Closed => return Err(self.compacted()),
-            Standing::On => {}
+            RevisionStatus::TooOld => return Err(self.compacted()),
+            RevisionStatus::OnLineage => {}
         }
         if at > self.state().revision {
             let reached = self.state().revision;
-            return Err(Refused::NotReached { reached });
+            return Err(ReadError::NotReached { reached });
         }
-        if at < self.state().floor {
+        if at < self.state().retention_floor {
             return Err(self.compacted());
         }
         Ok(at)
     }
 
-    fn compacted(&self) -> Refused {
-        Refused::Compacted {
-            oldest: self.state().floor,
+    fn compacted(&self) -> ReadError {
+        ReadError::Compacted {
+            oldest: self.state().retention_floor,
         }
     }
 
-    /// Returns a key's version, if it has one.
-    pub fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<Version>, Refused> {
+    /// Returns the version of a key, if it exists.
+    pub fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<Version>, ReadError> {
         let at = self.resolve(at)?;
         Ok(self.version(key, at)?)
     }
 
-    /// Returns the versions of many keys at one revision, and which one that was; `None` if keys and values come to more
-    /// than `len_max` bytes.
-    pub fn batch_get(&self, keys: &[Bytes], at: Option<Revision>, len_max: u64) -> Result<Option<Batch>, Refused> {
+    /// Returns the versions of many keys at one revision; `None` if keys and values exceed `len_max` bytes.
+    pub fn batch_get(
+        &self,
+        keys: &[Bytes],
+        at: Option<Revision>,
+        len_max: u64,
+    ) -> Result<Option<BatchGetResult>, ReadError> {
         let revision = self.resolve(at)?;
         let (mut versions, mut len) = (Vec::with_capacity(keys.len()), 0);
         for key in keys {
@@ -151,10 +156,10 @@ impl<'a> Reading<'a> {
             }
             versions.push(version);
         }
-        Ok(Some(Batch { revision, versions }))
+        Ok(Some(BatchGetResult { revision, versions }))
     }
 
-    /// Returns the version of a key as of a revision that was resolved.
+    /// Returns the version of a key as of a resolved revision.
     fn version(&self, key: &[u8], at: Revision) -> Result<Option<Version>, Unreadable> {
         match current(self.rows, self.copy, key)? {
             Some(now) if now.revision <= at && now.live.is_none() => Ok(None),
@@ -164,25 +169,25 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Finds a key's version as of a revision. Most of those between are skipped: rows::chain.
-fn as_of(rows: &dyn Rows, copy: Copy, now: &Current, at: Revision) -> Result<Option<Version>, Unreadable> {
-    let mut place = (now.revision, now.effect);
-    let mut skipped = now.chain.toward(at);
+/// Finds a key's version as of a revision. The version chain skips most versions between.
+fn as_of(rows: &dyn Rows, copy: CopyPrefix, now: &CurrentVersion, at: Revision) -> Result<Option<Version>, Unreadable> {
+    let mut version = (now.revision, now.effect);
+    let mut skipped = now.chain.link_toward(at);
     loop {
         if let Some(older) = skipped {
-            place = older;
+            version = older;
         }
-        let change = change_at(rows, copy, place)?.ok_or(Malformed {
+        let change = change_at(rows, copy, version)?.ok_or(Malformed {
             what: "chain of versions",
         })?;
-        if place.0 <= at {
+        if version.0 <= at {
             return Ok(into_version(change));
         }
-        skipped = change.chain.toward(at);
+        skipped = change.chain.link_toward(at);
         match change.previous {
             Some(_) if skipped.is_some() => {}
-            // What is below the floor may be gone, but for what can still be read there: a delete cannot.
-            Some(previous) if previous.0 > at || !change.follows_delete() => place = previous,
+            // Versions below the retention floor may be removed, except those that can be read at it; a delete cannot.
+            Some(previous) if previous.0 > at || !change.follows_delete() => version = previous,
             Some(_) | None => return Ok(None),
         }
     }
@@ -193,10 +198,10 @@ fn into_version(change: Change) -> Option<Version> {
     change.value.map(|value| Version { revision, value })
 }
 
-/// Reads a key as it was before a change that is above the floor.
+/// Reads the version of a key before a change that is above the retention floor.
 pub(super) fn previous_version(
     rows: &dyn Rows,
-    copy: Copy,
+    copy: CopyPrefix,
     key: &[u8],
     change: Revision,
 ) -> Result<Option<Version>, Unreadable> {
@@ -208,18 +213,15 @@ pub(super) fn previous_version(
     }
 }
 
-/// Reads one change, if it is still kept.
-pub(super) fn change_at(
-    rows: &dyn Rows,
-    copy: Copy,
-    (revision, effect): (Revision, u16),
-) -> Result<Option<Change>, Unreadable> {
+/// Reads one change, if history has it.
+pub(super) fn change_at(rows: &dyn Rows, copy: CopyPrefix, version: VersionId) -> Result<Option<Change>, Unreadable> {
+    let (revision, effect) = version;
     let sequence = revision.sequence();
     let row = rows.get(&change::key(copy, sequence, effect))?;
     Ok(row.map(|row| change::decode(sequence, effect, row)).transpose()?)
 }
 
-/// Reads what one change made of its key, if it is still kept and not a delete.
-pub(super) fn version_at(rows: &dyn Rows, copy: Copy, at: (Revision, u16)) -> Result<Option<Version>, Unreadable> {
+/// Reads the version that one change made, if history has it and it is not a delete.
+pub(super) fn version_at(rows: &dyn Rows, copy: CopyPrefix, at: VersionId) -> Result<Option<Version>, Unreadable> {
     Ok(change_at(rows, copy, at)?.and_then(into_version))
 }

@@ -1,4 +1,4 @@
-//! Where a scan goes on, as opaque bytes.
+//! Page tokens of scans.
 
 use bytes::Bytes;
 use stead_types::{Revision, TenantNumber};
@@ -12,23 +12,23 @@ use crate::{
 
 const FORMAT: u8 = 1;
 
-/// Where a scan goes on.
+/// Page token: the position at which a scan continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageToken {
-    /// The revision of all its pages.
+    /// Revision of all pages of the scan.
     pub revision: Revision,
-    /// Behind which key.
+    /// Last key of the page before.
     pub after: Bytes,
-    /// [`arguments_hash`] of the scan: a token goes with no other.
+    /// [`arguments_hash`] of the scan: a token is valid for no other.
     pub arguments: u64,
 }
 
-/// Bytes that are no page token.
+/// Error of bytes that are not a page token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("page_token was not made by this scan: send back next_page_token unchanged, with the same arguments")]
 pub struct InvalidPageToken;
 
-/// Returns the hash of what must stay the same from page to page.
+/// Returns the hash of the arguments that must stay the same from page to page.
 pub fn arguments_hash(tenant: TenantNumber, scan: &Scan) -> u64 {
     let mut w = Writer::with_capacity(64);
     w.u64(tenant.get()).bytes(&scan.start);
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_goes_with_its_own_scan_only() {
+    fn page_token_is_valid_for_its_scan_only() {
         let scan = Scan {
             start: Bytes::from_static(b"a"),
             end: None,

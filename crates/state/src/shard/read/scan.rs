@@ -1,28 +1,28 @@
-//! Ranges of keys, a page at a time, all pages at one revision.
+//! Scans of key ranges, a page at a time, all pages at one revision.
 
 use bytes::Bytes;
 use stead_types::Revision;
 
-use super::{Reading, Refused, Version};
+use super::{ReadError, TenantReader, Version};
 use crate::rows::{Order, current, kind};
 
-/// Most rows that one page looks at: where many keys are gone, a page ends early and says where to go on.
+/// Most rows that one page examines: where many keys are deleted, a page ends early with a position to continue at.
 const ROWS_MAX: usize = 50_000;
 
-/// What to scan.
+/// Arguments of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
     /// First key.
     pub start: Bytes,
-    /// Behind the last key; `None` for the end of the tenant.
+    /// First key after the range; `None` for the end of the tenant.
     pub end: Option<Bytes>,
-    /// Which end comes first.
+    /// Order of the keys.
     pub order: Order,
     /// Whether values are left out.
     pub keys_only: bool,
-    /// At which revision; `None` for the copy's own.
+    /// Revision to read at; `None` for the copy's own.
     pub at: Option<Revision>,
-    /// Goes on behind this key, which a page named.
+    /// Key after which the page begins: the position of the page before.
     pub after: Option<Bytes>,
     /// Most keys of the page.
     pub keys_max: usize,
@@ -32,20 +32,20 @@ pub struct Scan {
 
 /// A page of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The revision of all pages of this scan.
+pub struct ScanPage {
+    /// Revision of all pages of this scan.
     pub revision: Revision,
     /// Keys and their versions, in the scan's order.
     pub entries: Vec<(Bytes, Version)>,
-    /// Behind which key the next page goes on; `None` at the end.
+    /// Key after which the next page begins; `None` at the end.
     pub next: Option<Bytes>,
 }
 
-impl Reading<'_> {
+impl TenantReader<'_> {
     /// Returns a page of a range of keys.
-    pub fn scan(&self, scan: &Scan) -> Result<Page, Refused> {
+    pub fn scan(&self, scan: &Scan) -> Result<ScanPage, ReadError> {
         let revision = self.resolve(scan.at)?;
-        let mut page = Page {
+        let mut page = ScanPage {
             revision,
             entries: Vec::new(),
             next: None,
@@ -85,7 +85,7 @@ impl Reading<'_> {
         if let Some(after) = &scan.after {
             let at = current::key(self.copy, after);
             match scan.order {
-                // The smallest key behind it is the one with a zero byte more.
+                // The next possible key is this one with a zero byte appended.
                 Order::Ascending => start = start.max([&at[..], &[0]].concat().into()),
                 Order::Descending => end = end.min(at),
             }
@@ -93,7 +93,12 @@ impl Reading<'_> {
         (start, end)
     }
 
-    fn version_of(&self, now: &current::Current, at: Revision, keys_only: bool) -> Result<Option<Version>, Refused> {
+    fn version_of(
+        &self,
+        now: &current::CurrentVersion,
+        at: Revision,
+        keys_only: bool,
+    ) -> Result<Option<Version>, ReadError> {
         if now.revision <= at {
             let Some(live) = now.live else { return Ok(None) };
             if keys_only {

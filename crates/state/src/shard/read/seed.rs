@@ -1,29 +1,29 @@
-//! Chunks for a copy that another group builds anew.
+//! Reads chunks for a copy that another group seeds.
 
 use std::ops::Bound;
 
 use stead_types::{ClientId, Revision, Sequence};
 
-use super::{Reading, Refused};
+use super::{ReadError, TenantReader};
 use crate::{
     rows::{Order, change},
     shard::{
         append::current,
-        command::{Part, WindowPart},
+        command::{ChunkContent, WindowPart},
         record::ClientsLoaded,
     },
 };
 
-/// Most rows that one chunk looks at.
+/// Most rows that one chunk examines.
 const ROWS_MAX: usize = 20_000;
-/// About how many bytes an outcome, and a window beside its outcomes, take in a chunk.
+/// Approximate bytes of an outcome, and of a window beside its outcomes, in a chunk.
 const OUTCOME_LEN: usize = 16;
 const WINDOW_LEN: usize = 48;
 
-impl Reading<'_> {
-    /// Returns the next chunk of changes behind `after`, up to the seed's first revision, of about `len_max` bytes. It
+impl TenantReader<'_> {
+    /// Returns the next chunk of changes after `after`, up to the seed's first revision, of about `len_max` bytes. It
     /// is read at the copy's own revision.
-    pub fn chunk_of_changes(&self, after: Sequence, seed: Revision, len_max: usize) -> Result<Part, Refused> {
+    pub fn chunk_of_changes(&self, after: Sequence, seed: Revision, len_max: usize) -> Result<ChunkContent, ReadError> {
         let start = change::key(self.copy, after.next().unwrap_or(Sequence::MAX), 0);
         let end = change::key(self.copy, seed.sequence().next().unwrap_or(Sequence::MAX), 0);
         let mut up_to = seed.sequence();
@@ -34,7 +34,7 @@ impl Reading<'_> {
             for (seen, row) in self.rows.range(&start..&end, Order::Ascending).enumerate() {
                 let (key, value) = row?;
                 let (sequence, effect) = change::parse_key(key)?;
-                // Of an old change any of its effects may be gone, the first one too.
+                // Any effect of an old change may be removed, the first one too.
                 if sequence != last && (len >= len_max || seen >= ROWS_MAX) {
                     up_to = last;
                     break;
@@ -50,13 +50,13 @@ impl Reading<'_> {
                 }
             }
         }
-        Ok(Part::Changes { after, up_to, changes })
+        Ok(ChunkContent::Changes { after, up_to, changes })
     }
 
-    /// Returns the next chunk of client windows, of about `len_max` bytes: those behind the last one that is loaded whole,
-    /// and of the one that is loaded in part what comes behind that. It is read at the copy's own revision and must reach
-    /// the other group before any later change.
-    pub fn chunk_of_clients(&self, loaded: ClientsLoaded, len_max: usize) -> Part {
+    /// Returns the next chunk of client windows, of about `len_max` bytes: the rest of the window that is partly
+    /// loaded, and those after it. It is read at the copy's own revision and must reach the other group before any
+    /// later change.
+    pub fn chunk_of_clients(&self, loaded: ClientsLoaded, len_max: usize) -> ChunkContent {
         let after = loaded.whole;
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut windows = Vec::new();
@@ -79,12 +79,12 @@ impl Reading<'_> {
                 });
             }
             if !is_whole {
-                // All that there is below it is in this chunk or was in an earlier one.
+                // All windows below it are in this chunk or were in an earlier one.
                 up_to = id.0.checked_sub(1).map(ClientId);
                 break;
             }
         }
-        Part::Clients {
+        ChunkContent::Clients {
             after: loaded,
             up_to,
             time: self.state().time,

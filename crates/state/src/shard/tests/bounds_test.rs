@@ -1,4 +1,4 @@
-//! What one command, one change and one chunk may hold at most.
+//! Size limits of commands, changes and chunks.
 
 use bytes::Bytes;
 use stead_types::{
@@ -8,17 +8,17 @@ use stead_types::{
 
 use super::group::{Group, TENANT, version};
 use crate::shard::{
-    Answer,
-    answer::{Refusal, Unfit},
-    command::{Branches, Effect, Erase, Floor, Increment, Operation, Part, Step, Txn, Write},
+    ApplyResult,
+    apply_result::{ValueError, WriteFailure},
+    command::{Branches, ChunkContent, Effect, Erase, Increment, Operation, RetentionFloor, Step, Txn, Write},
 };
 
 fn write(group: &mut Group, operation: Operation) {
     let write = Write::new(TENANT, None, operation);
-    assert!(matches!(group.apply(1, write.encode()), Answer::Written(_)));
+    assert!(matches!(group.apply(1, write.encode()), ApplyResult::Write(_)));
 }
 
-fn txn(group: &mut Group, operations: Vec<Operation>) -> Answer {
+fn txn(group: &mut Group, operations: Vec<Operation>) -> ApplyResult {
     let branches = Branches {
         then: operations.into_iter().map(Step::Write).collect(),
         ..Branches::default()
@@ -27,7 +27,7 @@ fn txn(group: &mut Group, operations: Vec<Operation>) -> Answer {
 }
 
 #[test]
-fn a_transaction_that_appends_to_long_values_is_bounded_by_what_they_become() {
+fn transaction_of_appends_is_bounded_by_resulting_values() {
     let mut group = Group::owner();
     let keys = CHANGE_LEN_MAX / VALUE_LEN_MAX;
     let key = |number: usize| format!("k{number}");
@@ -43,20 +43,23 @@ fn a_transaction_that_appends_to_long_values_is_bounded_by_what_they_become() {
         Operation::new(key(number), effect)
     };
     let before = group.record().clone();
-    let Answer::TxnRefused { step, why, .. } = txn(&mut group, (0..keys).map(append).collect()) else {
+    let ApplyResult::TxnFailed { step, failure, .. } = txn(&mut group, (0..keys).map(append).collect()) else {
         panic!("it is too much");
     };
     let len = (keys * (VALUE_LEN_MAX + key(0).len())) as u64;
-    assert_eq!((step, why), (keys - 1, Refusal::Unfit(Unfit::ChangeTooLong { len })));
+    assert_eq!(
+        (step, failure),
+        (keys - 1, WriteFailure::Value(ValueError::ChangeTooLong { len }))
+    );
     assert_eq!(group.record(), &before);
     assert!(matches!(
         txn(&mut group, (1..keys).map(append).collect()),
-        Answer::Txn(_)
+        ApplyResult::Txn(_)
     ));
 }
 
 #[test]
-fn a_seed_of_changes_that_lost_their_first_effect_goes_in_chunks() {
+fn changes_without_first_effect_are_seeded_in_chunks() {
     let mut group = Group::owner();
     for number in 0..100 {
         let count = Operation::new(
@@ -67,9 +70,9 @@ fn a_seed_of_changes_that_lost_their_first_effect_goes_in_chunks() {
             }),
         );
         let put = Operation::new(format!("k{number:03}"), Effect::put("a value of some bytes"));
-        assert!(matches!(txn(&mut group, vec![count, put]), Answer::Txn(_)));
+        assert!(matches!(txn(&mut group, vec![count, put]), ApplyResult::Txn(_)));
     }
-    let floor = Floor {
+    let floor = RetentionFloor {
         index: group.index,
         tenants: vec![],
     };
@@ -78,7 +81,9 @@ fn a_seed_of_changes_that_lost_their_first_effect_goes_in_chunks() {
     let seed = group.record().live.revision;
     let (mut after, mut keys, mut chunks) = (Sequence::ZERO, 0, 0);
     while after < seed.sequence() {
-        let Part::Changes { up_to, changes, .. } = group.reading().chunk_of_changes(after, seed, 1_000).unwrap() else {
+        let ChunkContent::Changes { up_to, changes, .. } =
+            group.reading().chunk_of_changes(after, seed, 1_000).unwrap()
+        else {
             panic!("changes were asked for");
         };
         assert!(changes.len() < 20, "{}", changes.len());
@@ -89,7 +94,7 @@ fn a_seed_of_changes_that_lost_their_first_effect_goes_in_chunks() {
 }
 
 #[test]
-fn nothing_of_an_erased_tenant_is_due() {
+fn erased_tenant_has_no_due_expiry() {
     let mut group = Group::owner();
     let effect = Effect::Put {
         value: "v".into(),
@@ -103,6 +108,6 @@ fn nothing_of_an_erased_tenant_is_due() {
         deleted: true,
         forks: vec![],
     };
-    assert_eq!(group.apply(2, erase.encode()), Answer::Done);
+    assert_eq!(group.apply(2, erase.encode()), ApplyResult::Done);
     assert_eq!(group.shard.first_due(), None);
 }

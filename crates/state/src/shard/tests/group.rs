@@ -6,35 +6,37 @@ use bytes::Bytes;
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber};
 
 use crate::{
-    codec::{Entry, frame},
-    rows::{Order, Place, Row, Rows, RowsMut, Unreadable, kind},
+    codec::{Entry, encode_entry},
+    rows::{GroupPrefix, Order, Row, Rows, RowsMut, Unreadable, kind},
     shard::{
-        Answer, Shard,
-        command::{Attach, BeginAttach, Chunk, Create, Data, DataHead, Follow, Part, Records, Seed, Swap},
-        read::Reading,
-        record::{AttachNumber, OnLeaseLoss, Record},
+        ApplyResult, Shard,
+        command::{
+            Attach, BeginAttach, Chunk, ChunkContent, Create, Data, DataHeader, FeedRecords, Follow, Seed, Swap,
+        },
+        read::TenantReader,
+        record::{AttachNumber, LeaseLossPolicy, TenantRecord},
     },
 };
 
 pub(super) const TENANT: TenantNumber = TenantNumber::new(5);
 pub(super) const HOME: GroupId = GroupId::new(1);
 
-/// Rows of a test, which count how many of them are looked at.
+/// Rows of a test, which count how many of them are read.
 #[derive(Default)]
-pub(super) struct MemoryRows(BTreeMap<Bytes, Bytes>, Cell<usize>);
+pub(super) struct CountingRows(BTreeMap<Bytes, Bytes>, Cell<usize>);
 
-impl MemoryRows {
+impl CountingRows {
     fn look(&self) {
         self.1.set(self.1.get() + 1);
     }
 
-    /// Returns how many rows were looked at since the last time.
+    /// Returns how many rows were read since the last call.
     pub(super) fn looked_at(&self) -> usize {
         self.1.take()
     }
 }
 
-impl Rows for MemoryRows {
+impl Rows for CountingRows {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
         self.look();
         Ok(self.0.get(key).cloned())
@@ -54,7 +56,7 @@ impl Rows for MemoryRows {
     }
 }
 
-impl RowsMut for MemoryRows {
+impl RowsMut for CountingRows {
     fn put(&mut self, key: Bytes, value: Bytes) {
         self.0.insert(key, value);
     }
@@ -71,7 +73,7 @@ impl RowsMut for MemoryRows {
 /// A shard and its rows.
 pub(super) struct Group {
     pub(super) shard: Shard,
-    pub(super) rows: MemoryRows,
+    pub(super) rows: CountingRows,
     pub(super) index: u64,
     /// Whether a snapshot is being read, so that nothing may be removed.
     pub(super) is_pinned: bool,
@@ -94,8 +96,8 @@ pub(super) fn revision(text: &str) -> Revision {
 
 impl Group {
     pub(super) fn new(group: GroupId) -> Self {
-        let rows = MemoryRows::default();
-        let shard = Shard::open(Place { group, install: 1 }, &rows).unwrap();
+        let rows = CountingRows::default();
+        let shard = Shard::open(GroupPrefix { group, install: 1 }, &rows).unwrap();
         Self {
             shard,
             rows,
@@ -104,19 +106,19 @@ impl Group {
         }
     }
 
-    /// A group that owns the tenant.
+    /// Returns a group that owns the tenant.
     pub(super) fn owner() -> Self {
         let mut group = Self::new(HOME);
         let create = Create {
             tenant: TENANT,
             version: version(1),
-            policy: OnLeaseLoss::Stop,
+            policy: LeaseLossPolicy::Stop,
         };
-        assert_eq!(group.apply(0, create.encode()), Answer::Done);
+        assert_eq!(group.apply(0, create.encode()), ApplyResult::Done);
         group
     }
 
-    /// A group that follows the tenant, and has begun to attach it.
+    /// Returns a group that follows the tenant, and has started to attach it.
     pub(super) fn follower(of: &Self) -> Self {
         let mut group = Self::new(GroupId::new(2));
         let follow = Follow {
@@ -126,13 +128,13 @@ impl Group {
             epoch: Epoch::FIRST,
             lineage: of.record().lineage.clone(),
         };
-        assert_eq!(group.apply(0, follow.encode()), Answer::Done);
-        assert_eq!(group.begin_attach(), Answer::Done);
+        assert_eq!(group.apply(0, follow.encode()), ApplyResult::Done);
+        assert_eq!(group.begin_attach(), ApplyResult::Done);
         group
     }
 
-    /// Begins another attempt to attach.
-    pub(super) fn begin_attach(&mut self) -> Answer {
+    /// Starts another attempt to attach.
+    pub(super) fn begin_attach(&mut self) -> ApplyResult {
         let record = self.record();
         let begin = BeginAttach {
             tenant: TENANT,
@@ -145,8 +147,8 @@ impl Group {
         self.apply(0, begin.encode())
     }
 
-    /// The last attempt to attach succeeds.
-    pub(super) fn attach(&mut self, of: &Self) -> Answer {
+    /// Completes the last attempt to attach.
+    pub(super) fn attach(&mut self, of: &Self) -> ApplyResult {
         let attach = Attach {
             tenant: TENANT,
             home: HOME,
@@ -159,9 +161,9 @@ impl Group {
         self.apply(0, attach.encode())
     }
 
-    pub(super) fn apply(&mut self, time: u64, command: Bytes) -> Answer {
+    pub(super) fn apply(&mut self, time: u64, command: Bytes) -> ApplyResult {
         self.index += 1;
-        let entry = Entry::parse(frame(time, &[command])).unwrap();
+        let entry = Entry::parse(encode_entry(time, &[command])).unwrap();
         let mut answers = self
             .shard
             .apply(&mut self.rows, self.index, entry, !self.is_pinned)
@@ -169,7 +171,7 @@ impl Group {
         answers.pop().unwrap()
     }
 
-    /// Returns a group with the same state, to be changed without this one.
+    /// Returns a group with the same state, independent of this one.
     pub(super) fn copied(&self) -> Self {
         let mut copy = self.copy();
         copy.shard = self.shard.clone();
@@ -180,7 +182,7 @@ impl Group {
     /// Writes everything to rows and reads it back.
     pub(super) fn reopen(&mut self) {
         self.shard.flush(&mut self.rows);
-        self.shard = Shard::open(self.shard.place(), &self.rows).unwrap();
+        self.shard = Shard::open(self.shard.prefix(), &self.rows).unwrap();
     }
 
     pub(super) fn maintain(&mut self) {
@@ -192,17 +194,17 @@ impl Group {
         }
     }
 
-    pub(super) fn record(&self) -> &Record {
+    pub(super) fn record(&self) -> &TenantRecord {
         self.shard.record(TENANT).unwrap()
     }
 
-    pub(super) fn reading(&self) -> Reading<'_> {
+    pub(super) fn reading(&self) -> TenantReader<'_> {
         self.shard.reading(&self.rows, TENANT).unwrap()
     }
 
-    /// Returns what a follower's first attempt at `after` is sent, in one batch.
+    /// Returns the batch that a follower's first attempt gets after `after`.
     pub(super) fn data(&self, after: Revision, up_to: Sequence) -> Data {
-        let head = DataHead {
+        let head = DataHeader {
             tenant: TENANT,
             home: HOME,
             epoch: self.record().epoch,
@@ -213,7 +215,7 @@ impl Group {
         Data { head, records }
     }
 
-    /// Returns what a follower is sent, in one batch, for its present attempt.
+    /// Returns the batch that a follower gets for its current attempt.
     pub(super) fn data_for(&self, follower: &Self, after: Revision, up_to: Sequence) -> Data {
         let mut data = self.data(after, up_to);
         data.head.attach = follower.record().attach;
@@ -221,21 +223,21 @@ impl Group {
         data
     }
 
-    fn records(&self, after: Revision, up_to: Sequence) -> Records {
+    fn records(&self, after: Revision, up_to: Sequence) -> FeedRecords {
         let found = self.reading().changes(after, up_to, usize::MAX).unwrap();
         let at_end = found.changes.last().map(|change| change.revision) == Some(self.record().live.revision);
-        Records {
+        FeedRecords {
             digests: at_end.then_some(self.record().live.digests),
             changes: found.changes,
-            floor: self.record().live.floor,
+            retention_floor: self.record().live.retention_floor,
         }
     }
 
     /// Returns a group that has the same rows.
     pub(super) fn copy(&self) -> Self {
-        let rows = MemoryRows(self.rows.0.clone(), Cell::default());
+        let rows = CountingRows(self.rows.0.clone(), Cell::default());
         Self {
-            shard: Shard::open(self.shard.place(), &rows).unwrap(),
+            shard: Shard::open(self.shard.prefix(), &rows).unwrap(),
             rows,
             index: self.index,
             is_pinned: self.is_pinned,
@@ -247,19 +249,19 @@ impl Group {
         &self.rows.0
     }
 
-    /// Returns the current versions, tombstones too.
+    /// Returns the rows of current versions, tombstones included.
     pub(super) fn current_rows(&self) -> Vec<(Bytes, Bytes)> {
         let rows = self.rows.0.iter().filter(|(key, _)| key[0] == kind::CURRENT);
         rows.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// Returns the rows of clients' windows.
+    /// Returns the rows of idempotency windows.
     pub(super) fn client_rows(&self) -> BTreeMap<Bytes, Bytes> {
         let rows = self.rows.0.iter().filter(|(key, _)| key[0] == kind::CLIENT);
         rows.map(|(key, row)| (key.clone(), row.clone())).collect()
     }
 
-    /// Returns the beginning of the follower's next seed.
+    /// Returns the follower's next seed.
     pub(super) fn next_seed(&self, follower: &Self) -> Seed {
         Seed {
             tenant: TENANT,
@@ -272,8 +274,8 @@ impl Group {
         }
     }
 
-    /// Returns a chunk of the follower's present seed, as read now.
-    pub(super) fn chunk(&self, follower: &Self, part: Part) -> Chunk {
+    /// Returns a chunk of the follower's current seed, as read now.
+    pub(super) fn chunk(&self, follower: &Self, part: ChunkContent) -> Chunk {
         Chunk {
             tenant: TENANT,
             home: HOME,
@@ -284,7 +286,7 @@ impl Group {
         }
     }
 
-    /// Returns what swaps the follower's copy in, as of now.
+    /// Returns the swap of the follower's seeded copy, as of now.
     pub(super) fn swap(&self, follower: &Self) -> Swap {
         Swap {
             tenant: TENANT,

@@ -1,14 +1,14 @@
-//! A write is executed once, however often it is sent and however much is forgotten.
+//! A write is executed once, however often it is sent and however much is evicted.
 
 use bytes::Bytes;
 use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime};
 
 use super::group::{Group, TENANT};
 use crate::shard::{
-    Answer,
-    command::{Effect, Operation, Part, WindowLimits, Write},
+    ApplyResult,
+    command::{ChunkContent, Effect, Operation, WindowLimits, Write},
+    idempotency_window::{CLIENT_EVICTED_MAX, EVICTED_MAX, IDEMPOTENCY_MS_MAX, IDEMPOTENCY_MS_MIN, OUTCOMES_MAX},
     record::ClientsLoaded,
-    window::{CLIENT_EVICTED_MAX, EVICTED_MAX, OUTCOMES_MAX, REMEMBERED_MS_MAX, REMEMBERED_MS_MIN},
 };
 
 fn limited(limits: WindowLimits, client: u128, sequence: u64, first_sent: u64) -> Bytes {
@@ -26,22 +26,24 @@ fn write(client: u128, sequence: u64, first_sent: u64) -> Bytes {
     limited(WindowLimits::default(), client, sequence, first_sent)
 }
 
-/// Returns the revision's sequence of a write that was executed now.
-fn executed(answer: &Answer) -> Option<u64> {
-    let Answer::Written(written) = answer else { return None };
+/// Returns the sequence of the revision of a write that was executed now.
+fn executed(answer: &ApplyResult) -> Option<u64> {
+    let ApplyResult::Write(written) = answer else {
+        return None;
+    };
     (!written.repeated).then(|| written.revision.sequence().get())
 }
 
-fn is_repeated(answer: &Answer) -> bool {
-    matches!(answer, Answer::Written(written) if written.repeated)
+fn is_repeated(answer: &ApplyResult) -> bool {
+    matches!(answer, ApplyResult::Write(written) if written.repeated)
 }
 
-/// The refusal of a write that may have been forgotten, as of what the group has applied.
-fn expired(home: &Group, edge: u64, now: u64) -> Answer {
-    let at = home.record().live.evaluated();
+/// Returns the rejection of a write outside the window, as of what the group has applied.
+fn expired(home: &Group, edge: u64, now: u64) -> ApplyResult {
+    let at = home.record().live.evaluation_point();
     assert_eq!(at.time, TenantTime(now));
     let edge = TenantTime(edge);
-    Answer::Expired { edge, at }
+    ApplyResult::Expired { edge, at }
 }
 
 fn outcomes(group: &Group) -> usize {
@@ -53,9 +55,9 @@ fn outcomes(group: &Group) -> usize {
 
 /// Invariant 2 of a window: at 2,000 writes a second, a minute long.
 #[test]
-fn no_outcome_of_the_last_minute_is_forgotten_at_any_rate() {
+fn outcomes_of_last_minute_are_kept_at_any_rate() {
     let mut home = Group::owner();
-    let (count, per_ms) = (2 * REMEMBERED_MS_MIN, 2);
+    let (count, per_ms) = (2 * IDEMPOTENCY_MS_MIN, 2);
     for number in 0..count {
         let now = 1_000 + number / per_ms;
         assert!(executed(&home.apply(now, write(1, number, now.saturating_sub(10_000)))).is_some());
@@ -69,7 +71,7 @@ fn no_outcome_of_the_last_minute_is_forgotten_at_any_rate() {
     assert!(is_repeated(&home.apply(now, write(1, 0, 1_000))));
 
     // A minute later all but as many as are kept for longer may go, and more go than come.
-    let later = now + REMEMBERED_MS_MIN + 1;
+    let later = now + IDEMPOTENCY_MS_MIN + 1;
     for number in 0..500 {
         home.apply(later, write(1, count + number, now));
     }
@@ -83,15 +85,15 @@ fn no_outcome_of_the_last_minute_is_forgotten_at_any_rate() {
     assert!(is_repeated(&home.apply(later, write(1, gone, 1_000))));
 }
 
-/// Everything happens in one millisecond: whoever is forgotten then could not be told from who writes now.
+/// Everything happens in one millisecond: an evicted outcome then could not be told from a current write.
 #[test]
-fn eviction_leaves_the_tenant_s_time_above_every_edge() {
+fn eviction_keeps_tenant_time_above_every_edge() {
     let mut home = Group::owner();
     for number in 0..=OUTCOMES_MAX as u64 {
         assert!(executed(&home.apply(1_000, write(1, number, 0))).is_some());
     }
     assert!(executed(&home.apply(1_000, write(1, 9_999, 1_000))).is_some());
-    let later = 1_001 + REMEMBERED_MS_MIN;
+    let later = 1_001 + IDEMPOTENCY_MS_MIN;
     home.apply(later, write(1, 10_000, 1_000));
     let window = home.shard.clients(TENANT).unwrap().windows()[&ClientId(1)].clone();
     assert_eq!((window.edge().0, home.record().live.time.0), (1_000, later));
@@ -99,12 +101,12 @@ fn eviction_leaves_the_tenant_s_time_above_every_edge() {
 }
 
 #[test]
-fn past_the_number_and_a_minute_the_oldest_outcome_is_forgotten_and_refused() {
+fn oldest_outcome_beyond_count_is_evicted_after_a_minute() {
     let mut home = Group::owner();
     for number in 0..OUTCOMES_MAX as u64 {
         assert!(executed(&home.apply(1_000 + number, write(1, number, 0))).is_some());
     }
-    let now = 1_001 + REMEMBERED_MS_MIN;
+    let now = 1_001 + IDEMPOTENCY_MS_MIN;
     assert!(is_repeated(&home.apply(now, write(1, 0, 0))));
     home.apply(now, write(1, OUTCOMES_MAX as u64, 1_000));
     assert_eq!(home.apply(now, write(1, 0, 0)), expired(&home, 1_000, now));
@@ -114,11 +116,11 @@ fn past_the_number_and_a_minute_the_oldest_outcome_is_forgotten_and_refused() {
 }
 
 #[test]
-fn past_the_time_outcomes_are_forgotten_by_the_next_write() {
+fn expired_outcomes_are_evicted_by_next_write() {
     let mut home = Group::owner();
     home.apply(1_000, write(1, 0, 0));
     home.apply(2_000, write(1, 1, 1_000));
-    let later = 1_500 + REMEMBERED_MS_MAX;
+    let later = 1_500 + IDEMPOTENCY_MS_MAX;
     assert!(is_repeated(&home.apply(later, write(1, 0, 0))));
     home.apply(later, write(1, 2, 2_000));
     assert_eq!(home.apply(later, write(1, 0, 0)), expired(&home, 1_000, later));
@@ -132,7 +134,7 @@ fn past_the_time_outcomes_are_forgotten_by_the_next_write() {
 }
 
 #[test]
-fn a_stamp_that_this_history_never_showed_is_refused() {
+fn idempotency_key_from_the_future_is_rejected() {
     let mut home = Group::owner();
     home.apply(1_000, write(1, 0, 0));
     assert_eq!(home.apply(9_000, write(1, 1, 1_001)), expired(&home, 0, 1_000));
@@ -145,7 +147,7 @@ const FEW: WindowLimits = WindowLimits {
 };
 
 #[test]
-fn past_the_number_of_clients_the_quietest_is_forgotten_for_good() {
+fn longest_idle_client_beyond_limit_is_evicted() {
     let mut home = Group::owner();
     let write = |client, sequence, first_sent| limited(FEW, client, sequence, first_sent);
     for client in 0..20 {
@@ -155,7 +157,7 @@ fn past_the_number_of_clients_the_quietest_is_forgotten_for_good() {
     assert!(executed(&home.apply(1_100, write(20, 7, 0))).is_some());
     assert_eq!(home.shard.clients(TENANT).unwrap().windows().len(), 21);
 
-    let now = 1_100 + REMEMBERED_MS_MIN;
+    let now = 1_100 + IDEMPOTENCY_MS_MIN;
     assert!(is_repeated(&home.apply(now, write(0, 7, 0))));
     assert!(executed(&home.apply(now, write(77_777, 1, 1_100))).is_some());
     assert_eq!(home.record().live.edge.0, 1_001, "clients 0 and 1 made room");
@@ -175,13 +177,13 @@ fn past_the_number_of_clients_the_quietest_is_forgotten_for_good() {
 }
 
 #[test]
-fn a_quiet_client_with_many_outcomes_makes_room_in_steps() {
+fn idle_client_with_many_outcomes_is_evicted_in_steps() {
     let mut home = Group::owner();
     let one = WindowLimits { clients: 1, ..FEW };
     let many = 3 * CLIENT_EVICTED_MAX as u64;
     let all = WindowLimits::default();
     (0..many).for_each(|number| drop(home.apply(1_000, limited(all, 1, number, 0))));
-    let now = 1_001 + REMEMBERED_MS_MIN;
+    let now = 1_001 + IDEMPOTENCY_MS_MIN;
     for client in 2..5u128 {
         let before = outcomes(&home);
         assert!(executed(&home.apply(now, limited(one, client, 1, 1_000))).is_some());
@@ -193,13 +195,13 @@ fn a_quiet_client_with_many_outcomes_makes_room_in_steps() {
 }
 
 #[test]
-fn past_the_tenant_s_number_what_is_oldest_of_all_goes() {
+fn oldest_outcome_of_tenant_beyond_limit_is_evicted() {
     let mut home = Group::owner();
     let write = |client, sequence, first_sent| limited(FEW, client, sequence, first_sent);
     for number in 0..1_000 {
         home.apply(1_000 + number, write(u128::from(number % 10), number, 0));
     }
-    let now = 1_500 + REMEMBERED_MS_MIN;
+    let now = 1_500 + IDEMPOTENCY_MS_MIN;
     for number in 1_000..1_200 {
         assert!(executed(&home.apply(now, write(15, number, 1_999))).is_some());
         assert_eq!(outcomes(&home), 1_000, "one goes for one that comes");
@@ -212,22 +214,22 @@ fn past_the_tenant_s_number_what_is_oldest_of_all_goes() {
 }
 
 #[test]
-fn past_the_tenant_s_number_its_only_client_forgets_its_own() {
+fn only_client_beyond_tenant_limit_evicts_its_own_outcomes() {
     let mut home = Group::owner();
     let few = |sequence| limited(FEW, 1, sequence, 2_499);
     for number in 0..1_500 {
         home.apply(1_000 + number, limited(WindowLimits::default(), 1, number, 0));
     }
-    let now = 2_500 + REMEMBERED_MS_MIN;
+    let now = 2_500 + IDEMPOTENCY_MS_MIN;
     for number in 0..(500 / (EVICTED_MAX as u64 - 1) + 1) {
         assert!(executed(&home.apply(now, few(1_500 + number))).is_some());
     }
     assert_eq!(outcomes(&home), 1_000);
 }
 
-/// Checkpoint cost follows what has changed, not what is remembered.
+/// Checkpoint cost follows the changed pages, not the kept outcomes.
 #[test]
-fn a_checkpoint_writes_the_pages_that_changed() {
+fn checkpoint_writes_only_changed_pages() {
     let mut home = Group::owner();
     (0..20_000).for_each(|number| drop(home.apply(1_000 + number, write(1, number, 0))));
     home.shard.flush(&mut home.rows);
@@ -261,18 +263,18 @@ fn a_checkpoint_writes_the_pages_that_changed() {
 }
 
 #[test]
-fn a_follower_forgets_what_its_home_forgot() {
+fn follower_evicts_what_home_evicted() {
     let mut home = Group::owner();
     let mut follower = Group::follower(&home);
     let mut number = 0;
     for step in 0..3_000u64 {
         number += 1;
-        let now = 1_000 + step * REMEMBERED_MS_MAX / 40;
+        let now = 1_000 + step * IDEMPOTENCY_MS_MAX / 40;
         let client = u128::from(step * step % 37);
         home.apply(now, limited(FEW, client, number, home.record().live.time.0));
         if step % 7 == 0 {
             let data = home.data(follower.record().live.revision, Sequence::MAX);
-            assert!(matches!(follower.apply(0, data.encode()), Answer::Fed(fed) if fed.detached.is_none()));
+            assert!(matches!(follower.apply(0, data.encode()), ApplyResult::Data(fed) if fed.detached.is_none()));
         }
     }
     let data = home.data(follower.record().live.revision, Sequence::MAX);
@@ -298,8 +300,8 @@ impl Seeding {
         let first = home.record().live.revision;
         let mut seeding = Self { home, follower, first };
         let seed = seeding.home.next_seed(&seeding.follower);
-        assert_eq!(seeding.follower.apply(0, seed.encode()), Answer::Done);
-        assert_eq!(seeding.follower.begin_attach(), Answer::Done);
+        assert_eq!(seeding.follower.apply(0, seed.encode()), ApplyResult::Done);
+        assert_eq!(seeding.follower.begin_attach(), ApplyResult::Done);
         seeding
     }
 
@@ -307,19 +309,19 @@ impl Seeding {
         self.follower.shard.clients_loaded(TENANT).unwrap()
     }
 
-    fn chunk(&self, part: Part) -> Bytes {
+    fn chunk(&self, part: ChunkContent) -> Bytes {
         self.home.chunk(&self.follower, part).encode()
     }
 
-    fn clients(&self, len_max: usize) -> Part {
+    fn clients(&self, len_max: usize) -> ChunkContent {
         self.home.reading().chunk_of_clients(self.loaded(), len_max)
     }
 
-    fn load(&mut self, part: Part) {
+    fn load(&mut self, part: ChunkContent) {
         let part = self.chunk(part);
-        assert_eq!(self.follower.apply(0, part.clone()), Answer::Done);
+        assert_eq!(self.follower.apply(0, part.clone()), ApplyResult::Done);
         assert!(
-            matches!(self.follower.apply(0, part), Answer::Void(_)),
+            matches!(self.follower.apply(0, part), ApplyResult::GuardFailed(_)),
             "it is taken in once"
         );
     }
@@ -336,7 +338,7 @@ impl Seeding {
         self.feed();
         let live = self.home.record().live.clone();
         let swap = self.home.swap(&self.follower);
-        assert_eq!(self.follower.apply(0, swap.encode()), Answer::Done);
+        assert_eq!(self.follower.apply(0, swap.encode()), ApplyResult::Done);
         let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();
         assert_eq!(windows(&self.home), windows(&self.follower));
         assert_eq!(live.edge, self.follower.record().live.edge);
@@ -348,7 +350,7 @@ impl Seeding {
 
 /// Windows are read in two chunks, clients come and go between them.
 #[test]
-fn a_seed_brings_windows_that_change_while_it_is_read() {
+fn seed_loads_windows_that_change_meanwhile() {
     let mut home = Group::owner();
     for client in 1..=6 {
         home.apply(1_000 * client as u64, write(client, 1, 0));
@@ -356,32 +358,32 @@ fn a_seed_brings_windows_that_change_while_it_is_read() {
     let mut seeding = Seeding::begin(home);
     // The first half of the clients, and what has come since.
     let part = seeding.clients(130);
-    assert!(matches!(&part, Part::Clients { windows, .. } if windows.len() == 3));
+    assert!(matches!(&part, ChunkContent::Clients { windows, .. } if windows.len() == 3));
     seeding.load(part);
     // Time passes: this forgets clients of both halves, and begins a client in the first one anew.
-    seeding.home.apply(4_500 + REMEMBERED_MS_MAX, write(100, 1, 6_000));
-    seeding.home.apply(4_500 + REMEMBERED_MS_MAX, write(2, 9, 6_000));
+    seeding.home.apply(4_500 + IDEMPOTENCY_MS_MAX, write(100, 1, 6_000));
+    seeding.home.apply(4_500 + IDEMPOTENCY_MS_MAX, write(2, 9, 6_000));
     seeding.feed();
     seeding.load(seeding.clients(10_000));
-    seeding.home.apply(4_600 + REMEMBERED_MS_MAX, write(3, 9, 6_000));
+    seeding.home.apply(4_600 + IDEMPOTENCY_MS_MAX, write(3, 9, 6_000));
     seeding.end();
 }
 
-/// A window that is larger than a chunk: between its parts it grows, shrinks, goes, or begins anew.
+/// A window that is larger than a chunk: between its parts it grows, shrinks, is removed, or begins again.
 #[test]
-fn a_seed_brings_a_large_window_in_parts() {
+fn seed_loads_large_window_in_parts() {
     for (step, reopens) in [(7, false), (700, true), (2_000, false)] {
         let mut home = Group::owner();
         (0..3_000).for_each(|number| drop(home.apply(1_000 + number, write(5, number, 0))));
         (0..9).for_each(|client| drop(home.apply(4_000, write(client, 9_000, 0))));
         let mut seeding = Seeding::begin(home);
         let (mut parts, mut number) = (0, 10_000);
-        while !seeding.loaded().is_all() {
+        while !seeding.loaded().is_complete() {
             let part = seeding.clients(8_000);
             assert!(seeding.chunk(part.clone()).len() < 12_000, "a chunk is bounded");
             seeding.load(part);
             parts += 1;
-            let now = 4_000 + parts * REMEMBERED_MS_MIN / 2;
+            let now = 4_000 + parts * IDEMPOTENCY_MS_MIN / 2;
             for _ in 0..step {
                 number += 1;
                 let stamp = seeding.home.record().live.time.0;
@@ -400,7 +402,7 @@ fn a_seed_brings_a_large_window_in_parts() {
             }
         }
         seeding.feed();
-        while !seeding.loaded().is_all() {
+        while !seeding.loaded().is_complete() {
             seeding.load(seeding.clients(1 << 20));
         }
         assert!(parts > 5, "{parts}");
@@ -409,14 +411,14 @@ fn a_seed_brings_a_large_window_in_parts() {
 }
 
 #[test]
-fn a_seed_forgets_a_window_that_went_when_a_part_was_brought() {
+fn seed_drops_partly_loaded_window_that_was_evicted() {
     for begins_anew in [false, true] {
         let mut home = Group::owner();
         (0..600).for_each(|number| drop(home.apply(1_000, write(5, number, 0))));
         let mut seeding = Seeding::begin(home);
         seeding.load(seeding.clients(1_000));
         assert!(seeding.loaded().part.is_some());
-        let later = 2_000 + REMEMBERED_MS_MAX;
+        let later = 2_000 + IDEMPOTENCY_MS_MAX;
         for number in 0..100u128 {
             let stamp = seeding.home.record().live.time.0;
             seeding.home.apply(later, write(1_000 + number, 1, stamp));

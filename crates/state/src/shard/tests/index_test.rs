@@ -1,16 +1,16 @@
-//! Where a tenant's last change stands in the group's log: what every answer depends on.
+//! Log index of a tenant's last change, which every response depends on.
 
 use bytes::Bytes;
-use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime, limits::ANSWER_LEN_MAX};
+use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime, limits::RESPONSE_LEN_MAX};
 
 use super::group::{Group, TENANT};
 use crate::shard::{
-    Answer,
-    answer::Unfit,
+    ApplyResult,
+    apply_result::ValueError,
     command::{
         Branches, Condition, Create, DeleteRange, Effect, Expire, Increment, Operation, Rejoin, Step, Txn, Write,
     },
-    record::OnLeaseLoss,
+    record::LeaseLossPolicy,
 };
 
 fn put(key: &str, client: Option<u64>) -> Bytes {
@@ -27,7 +27,7 @@ fn with(operation: Operation) -> Bytes {
     Write::new(TENANT, None, operation).encode()
 }
 
-/// Commands that have no effect on a tenant that holds `k` = text, written with the client's sequence 7.
+/// Commands without effect on a tenant that holds `k` = text, written with the client's sequence 7.
 fn without_effect() -> Vec<(&'static str, Bytes)> {
     let increment = Effect::Increment(Increment {
         delta: 1,
@@ -69,39 +69,36 @@ fn without_effect() -> Vec<(&'static str, Bytes)> {
         ),
         ("txn that reads", Txn::new(TENANT, None, txn(get)).encode()),
         ("txn refused", Txn::new(TENANT, None, txn(refused)).encode()),
-        (
-            "empty range",
-            DeleteRange::new(TENANT, None, ("x".into(), None)).encode(),
-        ),
+        ("empty range", DeleteRange::new(TENANT, None, "x".into(), None).encode()),
         ("nothing expires", Expire { tenant: TENANT }.encode()),
     ]
 }
 
 #[test]
-fn every_answer_carries_the_index_of_the_last_change() {
+fn every_result_carries_log_index_of_last_change() {
     let mut home = Group::owner();
     assert_eq!(home.record().live.index, 0, "nothing was changed yet");
     let written = home.apply(1_000, put("k", Some(7)));
-    assert_eq!(written.evaluated().map(|at| at.index), Some(home.index));
-    let last = home.record().live.evaluated();
+    assert_eq!(written.evaluation_point().map(|at| at.index), Some(home.index));
+    let last = home.record().live.evaluation_point();
     assert_eq!((last.index, last.revision), (home.index, "1.1".parse().unwrap()));
     for (name, command) in without_effect() {
         let answer = home.apply(2_000, command);
-        assert_eq!(answer.evaluated(), Some(last), "{name}: {answer:?}");
-        assert_eq!(home.reading().evaluated(), last, "{name}");
+        assert_eq!(answer.evaluation_point(), Some(last), "{name}: {answer:?}");
+        assert_eq!(home.reading().evaluation_point(), last, "{name}");
     }
     home.reopen();
-    assert_eq!(home.reading().evaluated(), last);
+    assert_eq!(home.reading().evaluation_point(), last);
     let answer = home.apply(2_000, with(Operation::new("k", Effect::Delete)));
     let index = home.index;
-    assert_eq!(answer.evaluated().map(|at| at.index), Some(index));
+    assert_eq!(answer.evaluation_point().map(|at| at.index), Some(index));
     assert_eq!(home.record().live.index, index);
 }
 
 #[test]
-fn oversized_answer_of_a_txn_carries_the_index() {
+fn oversized_txn_result_carries_log_index() {
     let mut home = Group::owner();
-    let values = ANSWER_LEN_MAX as usize / (1 << 20) + 1;
+    let values = RESPONSE_LEN_MAX as usize / (1 << 20) + 1;
     let key = |number| format!("k{number}");
     for number in 0..values {
         home.apply(1, with(Operation::new(key(number), Effect::put(vec![7; 1 << 20]))));
@@ -111,31 +108,31 @@ fn oversized_answer_of_a_txn_carries_the_index() {
         then,
         ..Branches::default()
     };
-    let last = home.record().live.evaluated();
+    let last = home.record().live.evaluation_point();
     let answer = home.apply(1, Txn::new(TENANT, None, branches).encode());
     assert!(
-        matches!(answer, Answer::TxnTooLarge { at, .. } if at == last),
+        matches!(answer, ApplyResult::TxnTooLarge { at, .. } if at == last),
         "{answer:?}"
     );
 }
 
 #[test]
-fn unfit_says_why_and_as_of_what() {
+fn value_error_carries_reason_and_evaluation_point() {
     let mut home = Group::owner();
     home.apply(1, with(Operation::new("k", Effect::put("text"))));
     let increment = Effect::Increment(Increment {
         delta: 1,
         ..Increment::default()
     });
-    let (why, at) = (Unfit::NotANumber, home.record().live.evaluated());
+    let (error, at) = (ValueError::NotANumber, home.record().live.evaluation_point());
     assert_eq!(
         home.apply(1, with(Operation::new("k", increment))),
-        Answer::Unfit { why, at }
+        ApplyResult::ValueError { error, at }
     );
 }
 
 #[test]
-fn follower_notes_the_index_of_its_own_log() {
+fn follower_records_index_of_own_log() {
     let home = {
         let mut home = Group::owner();
         for key in ["a", "b", "c"] {
@@ -157,20 +154,20 @@ fn follower_notes_the_index_of_its_own_log() {
 }
 
 #[test]
-fn commands_of_others_leave_the_index_alone() {
+fn commands_of_other_tenants_keep_the_index() {
     let mut home = Group::owner();
     home.apply(1_000, put("k", None));
     let last = home.record().live.index;
     let other = Create {
         tenant: stead_types::TenantNumber::new(99),
         version: super::group::version(1),
-        policy: OnLeaseLoss::Stop,
+        policy: LeaseLossPolicy::Stop,
     };
-    assert_eq!(home.apply(1_000, other.encode()), Answer::Done);
+    assert_eq!(home.apply(1_000, other.encode()), ApplyResult::Done);
     let rejoin = Rejoin {
         tenant: TENANT,
         version: super::group::version(2),
     };
-    assert_eq!(home.apply(1_000, rejoin.encode()).evaluated(), None);
+    assert_eq!(home.apply(1_000, rejoin.encode()).evaluation_point(), None);
     assert_eq!(home.record().live.index, last);
 }

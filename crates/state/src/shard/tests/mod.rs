@@ -1,8 +1,8 @@
 //! The shard against a plain model, and its guards one by one.
 
 mod bounds_test;
-mod ended_test;
 mod expected;
+mod expired_test;
 mod group;
 mod idempotency_test;
 mod index_test;

@@ -1,4 +1,4 @@
-//! A tenant as a plain list of changes.
+//! Model of a tenant: a plain list of changes.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use stead_types::{Epoch, Revision, Sequence, TenantTime};
 
 use crate::{
     rows::change::Value,
-    shard::{answer::Version, digest},
+    shard::{apply_result::Version, digest},
 };
 
-/// What a key holds.
+/// Content of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) revision: Revision,
@@ -19,24 +19,24 @@ pub(super) struct Held {
     pub(super) value: Vec<u8>,
 }
 
-/// What a change makes of a key: bytes and expiry, or nothing.
-pub(super) type Effect = (Vec<u8>, Option<(Vec<u8>, Option<u64>)>);
+/// Effect of a change on a key: bytes and expiry, or a delete.
+pub(super) type KeyEffect = (Vec<u8>, Option<(Vec<u8>, Option<u64>)>);
 
 /// One change.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
-    pub(super) effects: Vec<Effect>,
-    /// The tenant's time.
+    pub(super) effects: Vec<KeyEffect>,
+    /// Tenant time.
     pub(super) time: u64,
-    /// Where its entry stands in the log.
+    /// Log index of its entry.
     pub(super) index: u64,
 }
 
-/// All that ever happened to a tenant.
+/// History of a tenant.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) changes: Vec<Change>,
-    /// Where the entry being applied stands in the log.
+    /// Log index of the entry being applied.
     pub(super) applying: u64,
 }
 
@@ -52,7 +52,7 @@ impl Model {
         }
     }
 
-    /// Returns what all keys held at a revision.
+    /// Returns the content of all keys at a revision.
     pub(super) fn as_of(&self, revision: Revision) -> BTreeMap<Vec<u8>, Held> {
         let mut keys: BTreeMap<Vec<u8>, Held> = BTreeMap::new();
         let until = revision.sequence().get() as usize;
@@ -79,28 +79,28 @@ impl Model {
         self.as_of(self.revision())
     }
 
-    pub(super) fn change(&mut self, effects: Vec<Effect>, time: u64) -> Revision {
+    pub(super) fn change(&mut self, effects: Vec<KeyEffect>, time: u64) -> Revision {
         let index = self.applying;
         self.changes.push(Change { effects, time, index });
         self.revision()
     }
 
-    /// Returns when a change was made.
+    /// Returns the time of a change.
     pub(super) fn time_of(&self, revision: Revision) -> u64 {
         self.changes[revision.sequence().get() as usize - 1].time
     }
 
-    /// Returns the tenant's time.
+    /// Returns the tenant time.
     pub(super) fn time(&self) -> TenantTime {
         TenantTime(self.changes.last().map_or(0, |change| change.time))
     }
 
-    /// Returns where the last change stands in the log.
+    /// Returns the log index of the last change.
     pub(super) fn index(&self) -> u64 {
         self.changes.last().map_or(0, |change| change.index)
     }
 
-    /// Returns the digest of the keys, built anew.
+    /// Returns the digest of the keys, computed from scratch.
     pub(super) fn digest_of_keys(&self) -> u128 {
         let now = self.now();
         let hash = |(key, held): (&Vec<u8>, &Held)| {

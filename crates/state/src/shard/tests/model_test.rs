@@ -12,14 +12,14 @@ use super::{
 use crate::{
     rows::Order,
     shard::{
-        Answer,
-        answer::Void,
+        ApplyResult,
+        apply_result::GuardFailure,
         command::{
-            Branches, Chunk, Compare, Condition, DeleteRange, Effect, Expire, Floor, Increment, Operand, Operation,
-            Part, Relation, Step as TxnStep, Swap, Txn, Write,
+            Branches, Chunk, ChunkContent, Comparison, Condition, DeleteRange, Effect, Expire, Increment, Operand,
+            Operation, Relation, RetentionFloor, Step as TxnStep, Swap, Txn, Write,
         },
         digest::{self, Digests},
-        read::{Refused, Scan},
+        read::{ReadError, Scan},
     },
 };
 
@@ -45,7 +45,7 @@ enum Step {
     Swap,
 }
 
-/// What a write does to its key.
+/// Effect of a write on its key.
 #[derive(Clone, Debug)]
 enum Does {
     Put(u8, Option<u64>),
@@ -59,7 +59,7 @@ enum Holds {
     Always,
     Absent,
     Exists,
-    /// The key's revision at some time, and how it is compared.
+    /// The key's revision at some time, and its relation to the current one.
     Modified(u8, Relation),
     Created(u8, Relation),
     Version(u64, Relation),
@@ -130,12 +130,12 @@ fn increments() -> impl Strategy<Value = Increment> {
     })
 }
 
-/// A command that was sent: its bytes, those of another one under the same key, and what it came to.
+/// A command that was sent: its bytes, those of another command under the same key, and its result.
 #[derive(Clone)]
 struct Sent {
     bytes: Bytes,
     other: Option<Bytes>,
-    answer: Answer,
+    answer: ApplyResult,
 }
 
 /// A home, its model, a follower that is fed from the beginning and one that is seeded now and then.
@@ -212,7 +212,7 @@ impl World {
         })
     }
 
-    fn send(&mut self, bytes: Bytes, other: Option<Bytes>, expected: Answer) {
+    fn send(&mut self, bytes: Bytes, other: Option<Bytes>, expected: ApplyResult) {
         let answer = self.home.apply(self.time, bytes.clone());
         assert_eq!(answer, expected);
         self.sent.push(Sent { bytes, other, answer });
@@ -242,7 +242,7 @@ impl World {
     fn txn(&mut self, compares: &[(u8, Holds)], then: Vec<(u8, Option<Does>)>, otherwise: Vec<(u8, Option<Does>)>) {
         let compare = |(key, holds): &(u8, Holds)| {
             let condition = self.condition(*key, *holds)?;
-            Some(Compare {
+            Some(Comparison {
                 key: vec![*key].into(),
                 condition,
             })
@@ -269,7 +269,7 @@ impl World {
 
     fn delete_range(&mut self, from: u8, to: u8) {
         let idempotency = self.idempotency();
-        let range = DeleteRange::new(TENANT, idempotency, (vec![from].into(), Some(vec![to].into())));
+        let range = DeleteRange::new(TENANT, idempotency, vec![from].into(), Some(vec![to].into()));
         let other = idempotency.map(|_| {
             DeleteRange {
                 request: range.request ^ 2,
@@ -287,7 +287,7 @@ impl World {
         let due = self.home.shard.first_due();
         self.model.applying = self.home.index + 1;
         let expected = self.model.expire(self.time);
-        if matches!(expected, Answer::Written(_)) {
+        if matches!(expected, ApplyResult::Write(_)) {
             assert!(
                 due.is_some_and(|(due, tenant)| due.0 <= self.time && tenant == TENANT),
                 "{due:?}"
@@ -307,50 +307,53 @@ impl World {
         let Sent { bytes, other, answer } = which.get(&self.sent).clone();
         let Some(other) = other else { return };
         let before = self.home.record().clone();
-        let is_kept = |revision: Revision| revision > before.live.floor;
+        let is_kept = |revision: Revision| revision > before.live.retention_floor;
         // What had no effect may be executed again, to another end.
         let had_effect = match &answer {
-            Answer::Written(_) => true,
-            Answer::Txn(first) => first.changed,
-            Answer::RangeDeleted(first) => first.keys > 0,
-            Answer::TxnRefused { .. }
-            | Answer::TxnTooLarge { .. }
-            | Answer::Unchanged(_)
-            | Answer::BoundReached { .. }
-            | Answer::Unfit { .. }
-            | Answer::ConditionFailed { .. }
-            | Answer::Forked { .. }
-            | Answer::KeyReused(_)
-            | Answer::Expired { .. }
-            | Answer::Done
-            | Answer::Fed(_)
-            | Answer::Void(_) => false,
+            ApplyResult::Write(_) => true,
+            ApplyResult::Txn(first) => first.changed,
+            ApplyResult::DeleteRange(first) => first.keys > 0,
+            ApplyResult::TxnFailed { .. }
+            | ApplyResult::TxnTooLarge { .. }
+            | ApplyResult::Unchanged(_)
+            | ApplyResult::BoundReached { .. }
+            | ApplyResult::ValueError { .. }
+            | ApplyResult::ConditionFailed { .. }
+            | ApplyResult::Forked { .. }
+            | ApplyResult::KeyReused(_)
+            | ApplyResult::Expired { .. }
+            | ApplyResult::Done
+            | ApplyResult::Data(_)
+            | ApplyResult::GuardFailed(_) => false,
         };
         if !had_effect {
             return;
         }
         let again = self.home.apply(self.time, bytes);
-        if let (Answer::Written(first), Answer::Written(again)) = (&answer, &again) {
+        if let (ApplyResult::Write(first), ApplyResult::Write(again)) = (&answer, &again) {
             assert_eq!((again.revision, again.repeated), (first.revision, true));
             if is_kept(first.revision) {
-                assert_eq!((&again.previous, again.made), (&first.previous, first.made));
+                assert_eq!((&again.previous, again.output), (&first.previous, first.output));
             }
-        } else if let (Answer::Txn(first), Answer::Txn(again)) = (&answer, &again) {
-            assert_eq!((again.at.revision, again.held), (first.at.revision, first.held));
+        } else if let (ApplyResult::Txn(first), ApplyResult::Txn(again)) = (&answer, &again) {
+            assert_eq!(
+                (again.at.revision, again.succeeded),
+                (first.at.revision, first.succeeded)
+            );
             assert!(again.repeated && again.changed);
             if is_kept(first.at.revision) {
                 assert_eq!(again.results, first.results);
             }
-        } else if let (Answer::RangeDeleted(first), Answer::RangeDeleted(again)) = (&answer, &again) {
+        } else if let (ApplyResult::DeleteRange(first), ApplyResult::DeleteRange(again)) = (&answer, &again) {
             assert_eq!((again.at.revision, again.keys), (first.at.revision, 0));
             assert!(again.repeated && again.next.is_some());
         } else {
             panic!("{answer:?}, then {again:?}");
         }
         assert_eq!(self.home.record(), &before);
-        let at = before.live.evaluated();
-        assert_eq!(again.evaluated().map(|at| at.index), Some(at.index));
-        assert_eq!(self.home.apply(self.time, other), Answer::KeyReused(at));
+        let at = before.live.evaluation_point();
+        assert_eq!(again.evaluation_point().map(|at| at.index), Some(at.index));
+        assert_eq!(self.home.apply(self.time, other), ApplyResult::KeyReused(at));
     }
 
     fn some_revision(&self, which: prop::sample::Index) -> Revision {
@@ -367,7 +370,7 @@ impl World {
             } else {
                 assert!(matches!(
                     got,
-                    Err(Refused::NotReached { .. } | Refused::Compacted { .. })
+                    Err(ReadError::NotReached { .. } | ReadError::Compacted { .. })
                 ));
             }
         }
@@ -375,7 +378,7 @@ impl World {
 
     fn readable(&self, group: &Group, revision: Revision) -> bool {
         let live = &group.record().live;
-        live.floor <= revision && revision <= live.revision
+        live.retention_floor <= revision && revision <= live.revision
     }
 
     fn scan(&self, (from, to): (u8, u8), down: bool, page: usize, which: prop::sample::Index) {
@@ -418,21 +421,21 @@ impl World {
         }
     }
 
-    /// Whoever is behind the floor cannot be fed any more, so it does not pass the followers here.
+    /// A follower behind the retention floor cannot be fed any more, so the floor does not pass the followers here.
     fn floor(&mut self, which: prop::sample::Index) {
         let index = which.index(self.home.index as usize + 1) as u64;
         let slowest = self.fed.record().live.revision.min(self.position_of_seeded());
         let own = (slowest < self.home.record().live.revision).then_some((TENANT, slowest));
-        let floor = Floor {
+        let floor = RetentionFloor {
             index,
             tenants: own.into_iter().collect(),
         };
-        let before = self.home.record().live.floor;
-        assert_eq!(self.home.apply(self.time, floor.encode()), Answer::Done);
-        assert!(before <= self.home.record().live.floor);
+        let before = self.home.record().live.retention_floor;
+        assert_eq!(self.home.apply(self.time, floor.encode()), ApplyResult::Done);
+        assert!(before <= self.home.record().live.retention_floor);
     }
 
-    /// How far a feed to the seeded follower must go back.
+    /// Returns the position that a feed to the seeded follower must go back to.
     fn position_of_seeded(&self) -> Revision {
         let record = self.seeded.record();
         record.shadow.as_ref().map_or(record.live.revision, |shadow| {
@@ -447,14 +450,14 @@ impl World {
         );
         let answer = self.fed.apply(0, to_fed.encode());
         assert!(
-            matches!(answer, Answer::Fed(fed) if fed.detached.is_none()),
+            matches!(answer, ApplyResult::Data(fed) if fed.detached.is_none()),
             "{answer:?}"
         );
         let position = self.position_of_seeded();
         let data = self.home.data_for(&self.seeded, position, self.limit(position, count));
         let answer = self.seeded.apply(0, data.encode());
         assert!(
-            matches!(answer, Answer::Fed(fed) if fed.detached.is_none()),
+            matches!(answer, ApplyResult::Data(fed) if fed.detached.is_none()),
             "{answer:?}"
         );
     }
@@ -466,8 +469,8 @@ impl World {
     fn seed(&mut self) {
         self.chunks.clear();
         let seed = self.home.next_seed(&self.seeded);
-        assert_eq!(self.seeded.apply(0, seed.encode()), Answer::Done);
-        assert_eq!(self.seeded.begin_attach(), Answer::Done);
+        assert_eq!(self.seeded.apply(0, seed.encode()), ApplyResult::Done);
+        assert_eq!(self.seeded.begin_attach(), ApplyResult::Done);
     }
 
     fn read_chunks(&mut self) {
@@ -492,17 +495,17 @@ impl World {
         let loaded = self.seeded.shard.clients_loaded(TENANT).unwrap_or_default();
         let answer = self.seeded.apply(0, chunk.encode());
         let Some(shadow) = shadow else {
-            assert_eq!(answer, Answer::Void(Void::Seed));
+            assert_eq!(answer, ApplyResult::GuardFailed(GuardFailure::Seed));
             return;
         };
         let (next, passed) = match &chunk.part {
-            Part::Changes { after, .. } => (*after == shadow.loaded, false),
-            Part::Clients { after, .. } => (
-                *after == loaded && !loaded.is_all(),
+            ChunkContent::Changes { after, .. } => (*after == shadow.loaded, false),
+            ChunkContent::Clients { after, .. } => (
+                *after == loaded && !loaded.is_complete(),
                 shadow.state.revision > chunk.read_at,
             ),
         };
-        assert_eq!(answer == Answer::Done, next && !passed, "{chunk:?} {answer:?}");
+        assert_eq!(answer == ApplyResult::Done, next && !passed, "{chunk:?} {answer:?}");
     }
 
     fn swap(&mut self) {
@@ -515,11 +518,11 @@ impl World {
         };
         for digests in [unlike(1, 0), unlike(0, 1)] {
             let wrong = Swap { digests, ..swap };
-            assert_ne!(self.seeded.apply(0, wrong.encode()), Answer::Done);
+            assert_ne!(self.seeded.apply(0, wrong.encode()), ApplyResult::Done);
         }
         let swapped = self.seeded.apply(0, swap.encode());
-        let whole = shadow.is_some_and(|shadow| shadow.is_whole() && shadow.state.revision == live.revision);
-        assert_eq!(swapped == Answer::Done, whole, "{swapped:?}");
+        let whole = shadow.is_some_and(|shadow| shadow.is_complete() && shadow.state.revision == live.revision);
+        assert_eq!(swapped == ApplyResult::Done, whole, "{swapped:?}");
     }
 
     fn check(&mut self) {
@@ -565,7 +568,7 @@ impl World {
                     got,
                     held.map(version),
                     "key {key} at {revision} in {}",
-                    group.shard.place().group
+                    group.shard.prefix().group
                 );
             }
         }
@@ -573,7 +576,7 @@ impl World {
 
     /// After the floor has reached the end and everything is maintained, a row of each kind is left for each live key.
     fn check_rows(&mut self) {
-        let floor = Floor {
+        let floor = RetentionFloor {
             index: self.home.index,
             tenants: vec![(TENANT, self.model.revision())],
         };
@@ -625,7 +628,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn the_shard_and_its_followers_agree_with_a_plain_map(steps in prop::collection::vec(steps(), 1..150)) {
+    fn shard_and_followers_agree_with_model(steps in prop::collection::vec(steps(), 1..150)) {
         let mut world = World::new();
         for step in steps {
             world.step(step);
@@ -636,9 +639,12 @@ proptest! {
 }
 
 #[test]
-fn a_group_that_has_nothing_of_a_tenant_says_so() {
+fn write_for_unknown_tenant_is_rejected() {
     let mut group = Group::new(GroupId::new(9));
     let write = Write::new(TENANT, None, Operation::new("k", Effect::Delete));
-    assert_eq!(group.apply(0, write.encode()), Answer::Void(Void::NoRecord));
+    assert_eq!(
+        group.apply(0, write.encode()),
+        ApplyResult::GuardFailed(GuardFailure::NoRecord)
+    );
     assert!(group.shard.reading(&group.rows, TENANT).is_none());
 }

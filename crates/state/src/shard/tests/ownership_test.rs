@@ -1,4 +1,4 @@
-//! The guards of PROTOCOL's table, one by one.
+//! Guards of PROTOCOL's table, one by one.
 
 use bytes::Bytes;
 use stead_types::{FeedOffset, GroupId, Incarnation, Revision, Sequence};
@@ -7,14 +7,14 @@ use super::group::{Group, HOME, TENANT, epoch, revision, version};
 use crate::{
     lineage::Lineage,
     shard::{
-        Answer,
-        answer::{Detached, Void},
+        ApplyResult,
+        apply_result::{DetachReason, GuardFailure},
         command::{
-            Attach, BeginAttach, Chunk, Condition, Create, DataHead, Detach, Effect, Erase, Follow, Offset, Operation,
-            Rejoin, Write,
+            Attach, BeginAttach, Chunk, Condition, Create, DataHeader, Detach, Effect, Erase, Follow, Offset,
+            Operation, Rejoin, Write,
         },
-        digest::{Differs, Digests},
-        record::{AttachNumber, ClientsLoaded, OnLeaseLoss, OperationId, Role, SeedNumber, Shadow},
+        digest::{DigestMismatch, Digests},
+        record::{AttachNumber, ClientsLoaded, LeaseLossPolicy, OperationId, Role, SeedNumber, ShadowCopy},
     },
 };
 
@@ -39,7 +39,7 @@ fn follow(home: GroupId, number: u32, view: u64, promotions: &[(u32, u64)]) -> B
 fn lineage(promotions: &[(u32, u64)]) -> Lineage {
     let mut lineage = Lineage::starting(epoch(1));
     for (number, kept) in promotions {
-        lineage.promoted_to(epoch(*number), Sequence::new(*kept).unwrap());
+        lineage.record_promotion(epoch(*number), Sequence::new(*kept).unwrap());
     }
     lineage
 }
@@ -54,11 +54,11 @@ fn erase(view: u64, deleted: bool, forks: Vec<u32>) -> Bytes {
     erase.encode()
 }
 
-fn void_of(answer: &Answer) -> Void {
-    let Answer::Void(void) = answer else {
-        panic!("not void: {answer:?}")
+fn guard_failure_of(answer: &ApplyResult) -> GuardFailure {
+    let ApplyResult::GuardFailed(failure) = answer else {
+        panic!("no guard failed: {answer:?}")
     };
-    *void
+    *failure
 }
 
 /// A home with three changes and a follower that has them.
@@ -68,7 +68,7 @@ fn fed() -> (Group, Group) {
         home.apply(1_000, put(value));
     }
     let mut follower = Group::follower(&home);
-    assert_eq!(follower.attach(&home), Answer::Done);
+    assert_eq!(follower.attach(&home), ApplyResult::Done);
     let data = home.data(Revision::ZERO, Sequence::MAX);
     follower.apply(0, data.encode());
     assert_eq!(follower.record().live.revision, revision("1.3"));
@@ -76,26 +76,32 @@ fn fed() -> (Group, Group) {
 }
 
 #[test]
-fn a_tenant_is_created_once() {
+fn create_twice_is_rejected() {
     let mut home = Group::owner();
     let create = Create {
         tenant: TENANT,
         version: version(9),
-        policy: OnLeaseLoss::Stop,
+        policy: LeaseLossPolicy::Stop,
     };
-    assert_eq!(void_of(&home.apply(0, create.encode())), Void::HasRecord);
+    assert_eq!(
+        guard_failure_of(&home.apply(0, create.encode())),
+        GuardFailure::HasRecord
+    );
     home.apply(0, erase(10, true, vec![]));
     assert_eq!(
-        void_of(&home.apply(0, create.encode())),
-        Void::HasRecord,
+        guard_failure_of(&home.apply(0, create.encode())),
+        GuardFailure::HasRecord,
         "a number is never used twice"
     );
 }
 
 #[test]
-fn only_an_owner_writes_and_who_handed_over_says_to_whom() {
+fn write_at_non_owner_is_rejected_with_heir() {
     let (mut home, mut follower) = fed();
-    assert_eq!(void_of(&follower.apply(0, put("x"))), Void::NotOwner { to: None });
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, put("x"))),
+        GuardFailure::NotOwner { to: None }
+    );
     let role = Role::Relinquished {
         operation: OperationId(1),
         to: OTHER,
@@ -103,66 +109,81 @@ fn only_an_owner_writes_and_who_handed_over_says_to_whom() {
         last: revision("1.3"),
     };
     home.shard.tenants.get_mut(&TENANT).unwrap().record.role = role;
-    assert_eq!(void_of(&home.apply(0, put("x"))), Void::NotOwner { to: Some(OTHER) });
+    assert_eq!(
+        guard_failure_of(&home.apply(0, put("x"))),
+        GuardFailure::NotOwner { to: Some(OTHER) }
+    );
     assert_eq!(home.record().live.revision, revision("1.3"));
 }
 
 #[test]
-fn follow_needs_another_home_a_higher_epoch_and_no_older_view() {
+fn follow_needs_other_home_higher_epoch_current_view() {
     let (mut home, mut follower) = fed();
-    assert_eq!(void_of(&home.apply(0, follow(HOME, 2, 5, &[]))), Void::NotFollower);
-    let refused = Void::Epoch {
+    assert_eq!(
+        guard_failure_of(&home.apply(0, follow(HOME, 2, 5, &[]))),
+        GuardFailure::NotFollower
+    );
+    let refused = GuardFailure::Epoch {
         epoch: epoch(1),
         promised: epoch(1),
     };
-    assert_eq!(void_of(&follower.apply(0, follow(OTHER, 1, 5, &[]))), refused);
-    assert_eq!(follower.apply(0, follow(OTHER, 3, 5, &[(3, 3)])), Answer::Done);
+    assert_eq!(guard_failure_of(&follower.apply(0, follow(OTHER, 1, 5, &[]))), refused);
+    assert_eq!(follower.apply(0, follow(OTHER, 3, 5, &[(3, 3)])), ApplyResult::Done);
     assert_eq!(
-        void_of(&follower.apply(0, follow(HOME, 4, 4, &[(4, 3)]))),
-        Void::OlderView
+        guard_failure_of(&follower.apply(0, follow(HOME, 4, 4, &[(4, 3)]))),
+        GuardFailure::OlderView
     );
     follower.shard.tenants.get_mut(&TENANT).unwrap().record.promised = epoch(6);
-    let refused = Void::Epoch {
+    let refused = GuardFailure::Epoch {
         epoch: epoch(3),
         promised: epoch(6),
     };
-    assert_eq!(void_of(&follower.apply(0, follow(HOME, 5, 7, &[(5, 3)]))), refused);
-    assert_eq!(follower.apply(0, follow(HOME, 6, 7, &[(6, 3)])), Answer::Done);
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, follow(HOME, 5, 7, &[(5, 3)]))),
+        refused
+    );
+    assert_eq!(follower.apply(0, follow(HOME, 6, 7, &[(6, 3)])), ApplyResult::Done);
     assert_eq!(follower.record().promised, epoch(6));
     assert!(follower.record().forks.is_empty());
     let mut stranger = Group::new(OTHER);
     assert!(matches!(
-        void_of(&stranger.apply(0, follow(OTHER, 1, 1, &[]))),
-        Void::NotFollower
+        guard_failure_of(&stranger.apply(0, follow(OTHER, 1, 1, &[]))),
+        GuardFailure::NotFollower
     ));
     assert!(
         stranger.shard.record(TENANT).is_none(),
-        "a void command leaves no record"
+        "a command whose guard fails leaves no record"
     );
 }
 
 #[test]
-fn a_former_home_keeps_what_was_cut_as_a_fork_and_begins_anew() {
+fn former_home_keeps_cut_history_as_fork() {
     let (mut home, _) = fed();
-    assert_eq!(home.apply(0, follow(OTHER, 4, 5, &[(4, 2)])), Answer::Done);
+    assert_eq!(home.apply(0, follow(OTHER, 4, 5, &[(4, 2)])), ApplyResult::Done);
     let record = home.record().clone();
     assert_eq!(record.role, Role::Follower { home: OTHER });
     assert_eq!(record.live.revision, Revision::ZERO);
     let fork = &record.forks[0];
     assert_eq!((fork.copy.revision, fork.point.get()), (revision("1.3"), 2));
     assert_eq!(fork.lineage, lineage(&[]));
-    let copy = home.shard.place().copy(TENANT, fork.copy.number);
+    let copy = home.shard.prefix().copy(TENANT, fork.copy.number);
     let rows = copy.range(crate::rows::kind::CHANGE);
     let rows = crate::rows::Rows::range(&home.rows, &rows.start..&rows.end, crate::rows::Order::Ascending);
     assert_eq!(rows.count(), 3, "nothing of it is lost");
-    assert_eq!(void_of(&home.apply(0, erase(6, false, vec![]))), Void::HoldsForks);
-    assert_eq!(home.apply(0, erase(6, false, vec![fork.copy.number])), Answer::Done);
+    assert_eq!(
+        guard_failure_of(&home.apply(0, erase(6, false, vec![]))),
+        GuardFailure::HoldsForks
+    );
+    assert_eq!(
+        home.apply(0, erase(6, false, vec![fork.copy.number])),
+        ApplyResult::Done
+    );
     home.maintain();
     assert_eq!(home.data_rows(), 0);
 }
 
 #[test]
-fn attach_needs_its_attempt_the_epoch_the_position_and_one_history() {
+fn attach_needs_attempt_epoch_position_and_history() {
     let (home, fed) = fed();
     let right = Attach {
         tenant: TENANT,
@@ -176,40 +197,47 @@ fn attach_needs_its_attempt_the_epoch_the_position_and_one_history() {
     // Each on a follower of its own: a void attach of the present attempt ends it, one of another leaves it.
     let attempt = |change: &dyn Fn(&mut Attach)| {
         let mut follower = fed.copied();
-        assert_eq!(follower.begin_attach(), Answer::Done);
+        assert_eq!(follower.begin_attach(), ApplyResult::Done);
         let mut attach = right.clone();
         change(&mut attach);
         let answer = follower.apply(0, attach.encode());
         let record = follower.record();
         (answer, record.session.is_some(), follower.shard.is_attached(record))
     };
-    let ends = |void| (Answer::Void(void), false, false);
-    let ignored = (Answer::Void(Void::Session), true, false);
-    assert_eq!(attempt(&|_| ()), (Answer::Done, true, true));
+    let ends = |failure| (ApplyResult::GuardFailed(failure), false, false);
+    let ignored = (ApplyResult::GuardFailed(GuardFailure::Session), true, false);
+    assert_eq!(attempt(&|_| ()), (ApplyResult::Done, true, true));
     assert_eq!(attempt(&|attach| attach.number = AttachNumber(1)), ignored);
     assert_eq!(attempt(&|attach| attach.home = OTHER), ignored);
-    let void = Void::Epoch {
+    let failure = GuardFailure::Epoch {
         epoch: epoch(1),
         promised: epoch(1),
     };
-    assert_eq!(attempt(&|attach| attach.epoch = epoch(2)), ends(void));
-    assert_eq!(attempt(&|attach| attach.version = version(0)), ends(Void::OlderView));
-    let behind = Void::Position {
+    assert_eq!(attempt(&|attach| attach.epoch = epoch(2)), ends(failure));
+    assert_eq!(
+        attempt(&|attach| attach.version = version(0)),
+        ends(GuardFailure::OlderView)
+    );
+    let behind = GuardFailure::Position {
         revision: revision("1.3"),
     };
     assert_eq!(attempt(&|attach| attach.position = revision("1.4")), ends(behind));
     assert_eq!(
         attempt(&|attach| attach.lineage = lineage(&[(3, 2)])),
-        ends(Void::Diverged)
+        ends(GuardFailure::Diverged)
     );
     let mut follower = fed.copied();
     follower.apply(0, home.next_seed(&follower).encode());
-    assert_eq!(follower.begin_attach(), Answer::Done);
-    assert_eq!(void_of(&follower.attach(&home)), Void::Seed, "swapped in first");
+    assert_eq!(follower.begin_attach(), ApplyResult::Done);
+    assert_eq!(
+        guard_failure_of(&follower.attach(&home)),
+        GuardFailure::Seed,
+        "swapped in first"
+    );
 }
 
 #[test]
-fn an_attempt_has_a_number_of_its_own_and_detach_names_it() {
+fn attach_number_is_not_reused_and_detach_names_it() {
     let (home, mut follower) = fed();
     let detach = |number| Detach {
         tenant: TENANT,
@@ -225,29 +253,54 @@ fn an_attempt_has_a_number_of_its_own_and_detach_names_it() {
         number: AttachNumber(number),
     };
     assert!(follower.shard.is_attached(follower.record()));
-    assert_eq!(void_of(&follower.apply(0, begin(1, 1).encode())), Void::Session);
-    assert_eq!(void_of(&follower.apply(0, begin(2, 0).encode())), Void::OlderView);
-    assert_eq!(void_of(&follower.apply(0, detach(2).encode())), Void::Session);
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, begin(1, 1).encode())),
+        GuardFailure::Session
+    );
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, begin(2, 0).encode())),
+        GuardFailure::OlderView
+    );
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, detach(2).encode())),
+        GuardFailure::Session
+    );
     assert!(follower.shard.is_attached(follower.record()));
-    assert_eq!(follower.apply(0, detach(1).encode()), Answer::Done);
-    assert_eq!(void_of(&follower.apply(0, detach(1).encode())), Void::Session);
-    assert_eq!(void_of(&follower.attach(&home)), Void::Session, "it is over");
+    assert_eq!(follower.apply(0, detach(1).encode()), ApplyResult::Done);
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, detach(1).encode())),
+        GuardFailure::Session
+    );
+    assert_eq!(
+        guard_failure_of(&follower.attach(&home)),
+        GuardFailure::Session,
+        "it is over"
+    );
     follower.reopen();
-    assert_eq!(void_of(&follower.apply(0, begin(1, 1).encode())), Void::Session);
-    assert_eq!(follower.apply(0, begin(2, 1).encode()), Answer::Done);
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, begin(1, 1).encode())),
+        GuardFailure::Session
+    );
+    assert_eq!(follower.apply(0, begin(2, 1).encode()), ApplyResult::Done);
     assert!(!follower.shard.is_attached(follower.record()), "not yet");
-    assert_eq!(void_of(&follower.apply(0, detach(1).encode())), Void::Session);
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, detach(1).encode())),
+        GuardFailure::Session
+    );
     follower.reopen();
-    assert_eq!(follower.attach(&home), Answer::Done);
+    assert_eq!(follower.attach(&home), ApplyResult::Done);
     assert!(follower.shard.is_attached(follower.record()));
     // Erased and followed again: a message of before must not find a number of its own.
-    assert_eq!(follower.apply(0, erase(7, false, vec![])), Answer::Done);
-    assert_eq!(follower.apply(0, follow(HOME, 1, 8, &[])), Answer::Done);
-    assert_eq!(void_of(&follower.apply(0, begin(2, 8).encode())), Void::Session);
+    assert_eq!(follower.apply(0, erase(7, false, vec![])), ApplyResult::Done);
+    assert_eq!(follower.apply(0, follow(HOME, 1, 8, &[])), ApplyResult::Done);
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, begin(2, 8).encode())),
+        GuardFailure::Session
+    );
 }
 
 #[test]
-fn a_stream_of_another_incarnation_detaches_its_tenants() {
+fn feed_of_new_incarnation_detaches_tenants() {
     let (_, mut follower) = fed();
     let mut offset = |incarnation, index| {
         let offset = FeedOffset {
@@ -257,19 +310,19 @@ fn a_stream_of_another_incarnation_detaches_its_tenants() {
         let answer = follower.apply(0, Offset { home: HOME, offset }.encode());
         (answer, follower.shard.is_attached(follower.record()))
     };
-    assert_eq!(offset(1, 7), (Answer::Done, true));
-    assert_eq!(offset(1, 7), (Answer::Void(Void::Offset), true));
-    assert_eq!(offset(1, 9), (Answer::Done, true));
-    assert_eq!(offset(2, 3), (Answer::Done, false));
-    assert_eq!(offset(1, 10), (Answer::Void(Void::Offset), false));
+    assert_eq!(offset(1, 7), (ApplyResult::Done, true));
+    assert_eq!(offset(1, 7), (ApplyResult::GuardFailed(GuardFailure::Offset), true));
+    assert_eq!(offset(1, 9), (ApplyResult::Done, true));
+    assert_eq!(offset(2, 3), (ApplyResult::Done, false));
+    assert_eq!(offset(1, 10), (ApplyResult::GuardFailed(GuardFailure::Offset), false));
 }
 
 #[test]
-fn data_needs_the_session_of_the_promised_epoch() {
+fn data_needs_session_of_promised_epoch() {
     let (mut home, mut follower) = fed();
     home.apply(1_000, put("d"));
     let data = home.data(revision("1.3"), Sequence::MAX);
-    let with = |change: &dyn Fn(&mut DataHead)| {
+    let with = |change: &dyn Fn(&mut DataHeader)| {
         let mut data = data.clone();
         change(&mut data.head);
         data.encode()
@@ -280,7 +333,7 @@ fn data_needs_the_session_of_the_promised_epoch() {
         with(&|head| head.attach = AttachNumber(0)),
         with(&|head| head.attach = AttachNumber(2)),
     ] {
-        assert_eq!(void_of(&follower.apply(0, other)), Void::Session);
+        assert_eq!(guard_failure_of(&follower.apply(0, other)), GuardFailure::Session);
         assert!(follower.shard.is_attached(follower.record()));
     }
     // What is void for another reason is missing from here on: the tenant is detached by the same command.
@@ -291,45 +344,48 @@ fn data_needs_the_session_of_the_promised_epoch() {
         let detached: Vec<_> = follower.shard.detached(HOME).collect();
         assert_eq!(detached, [TENANT]);
         assert_eq!(follower.record().live.revision, revision("1.3"));
-        void_of(&answer)
+        guard_failure_of(&answer)
     };
-    let epoch_void = |promised| Void::Epoch {
+    let epoch_failure = |promised| GuardFailure::Epoch {
         epoch: epoch(1),
         promised: epoch(promised),
     };
-    assert_eq!(is_void(&follower, with(&|head| head.epoch = epoch(2))), epoch_void(1));
+    assert_eq!(
+        is_void(&follower, with(&|head| head.epoch = epoch(2))),
+        epoch_failure(1)
+    );
     assert_eq!(
         is_void(&follower, with(&|head| head.version = version(0))),
-        Void::OlderView
+        GuardFailure::OlderView
     );
     follower.shard.tenants.get_mut(&TENANT).unwrap().record.promised = epoch(2);
     assert_eq!(
         is_void(&follower, data.encode()),
-        epoch_void(2),
+        epoch_failure(2),
         "a higher epoch was promised"
     );
 }
 
 #[test]
-fn a_gap_detaches_and_takes_nothing_in() {
+fn gap_detaches_and_applies_nothing() {
     let (mut home, mut follower) = fed();
     home.apply(1_000, put("d"));
     home.apply(1_000, put("e"));
     let late = home.data(revision("1.4"), Sequence::MAX);
-    let Answer::Fed(fed) = follower.apply(0, late.encode()) else {
+    let ApplyResult::Data(fed) = follower.apply(0, late.encode()) else {
         panic!()
     };
-    assert_eq!((fed.detached, fed.revision), (Some(Detached::Gap), revision("1.3")));
+    assert_eq!((fed.detached, fed.revision), (Some(DetachReason::Gap), revision("1.3")));
     assert!(!follower.shard.is_attached(follower.record()));
     let all = home.data(revision("1.1"), Sequence::MAX);
     assert_eq!(
-        void_of(&follower.apply(0, all.encode())),
-        Void::Session,
+        guard_failure_of(&follower.apply(0, all.encode())),
+        GuardFailure::Session,
         "of an attempt that is over"
     );
-    assert_eq!(follower.begin_attach(), Answer::Done);
+    assert_eq!(follower.begin_attach(), ApplyResult::Done);
     let all = home.data_for(&follower, revision("1.1"), Sequence::MAX);
-    let Answer::Fed(fed) = follower.apply(0, all.encode()) else {
+    let ApplyResult::Data(fed) = follower.apply(0, all.encode()) else {
         panic!()
     };
     assert_eq!(
@@ -340,7 +396,7 @@ fn a_gap_detaches_and_takes_nothing_in() {
 }
 
 #[test]
-fn a_differing_digest_stops_the_copy_until_it_is_seeded() {
+fn digest_mismatch_stops_copy_until_seeded() {
     let (mut home, mut follower) = fed();
     home.apply(1_000, put("d"));
     let mut data = home.data(revision("1.3"), Sequence::MAX);
@@ -348,33 +404,33 @@ fn a_differing_digest_stops_the_copy_until_it_is_seeded() {
         keys: digests.keys ^ 1,
         ..digests
     });
-    let Answer::Fed(fed) = follower.apply(0, data.encode()) else {
+    let ApplyResult::Data(fed) = follower.apply(0, data.encode()) else {
         panic!()
     };
-    assert_eq!(fed.detached, Some(Detached::DigestDiffers(Differs::Keys)));
+    assert_eq!(fed.detached, Some(DetachReason::DigestMismatch(DigestMismatch::Keys)));
     assert!(follower.record().suspect);
-    assert_eq!(follower.begin_attach(), Answer::Done);
-    assert_eq!(void_of(&follower.attach(&home)), Void::Suspect);
+    assert_eq!(follower.begin_attach(), ApplyResult::Done);
+    assert_eq!(guard_failure_of(&follower.attach(&home)), GuardFailure::Suspect);
     home.apply(1_000, put("e"));
-    assert_eq!(follower.begin_attach(), Answer::Done);
+    assert_eq!(follower.begin_attach(), ApplyResult::Done);
     let next = home.data_for(&follower, revision("1.4"), Sequence::MAX);
     follower.apply(0, next.encode());
     assert_eq!(follower.record().live.revision, revision("1.4"), "it stays as it is");
     seed(&home, &mut follower);
     assert!(!follower.record().suspect);
     assert_eq!(follower.record().live.digests, home.record().live.digests);
-    assert_eq!(follower.begin_attach(), Answer::Done);
-    assert_eq!(follower.attach(&home), Answer::Done);
+    assert_eq!(follower.begin_attach(), ApplyResult::Done);
+    assert_eq!(follower.attach(&home), ApplyResult::Done);
     follower.maintain();
     assert_eq!(follower.data_rows(), 2, "the old copy goes");
 }
 
 #[test]
-fn a_chunk_of_another_seed_is_void() {
+fn chunk_of_other_seed_is_rejected() {
     let (home, mut follower) = fed();
     for _ in 0..2 {
         let begin = home.next_seed(&follower);
-        assert_eq!(follower.apply(0, begin.encode()), Answer::Done);
+        assert_eq!(follower.apply(0, begin.encode()), ApplyResult::Done);
     }
     let live = home.record().live.revision;
     let part = home.reading().chunk_of_changes(Sequence::ZERO, live, 1 << 20).unwrap();
@@ -384,19 +440,23 @@ fn a_chunk_of_another_seed_is_void() {
             number,
             ..chunk.clone()
         };
-        assert_eq!(void_of(&follower.apply(0, other.encode())), Void::Seed, "{number:?}");
+        assert_eq!(
+            guard_failure_of(&follower.apply(0, other.encode())),
+            GuardFailure::Seed,
+            "{number:?}"
+        );
     }
-    assert_eq!(follower.apply(0, chunk.encode()), Answer::Done);
+    assert_eq!(follower.apply(0, chunk.encode()), ApplyResult::Done);
 }
 
 /// Seeds the follower in one go.
 fn seed(home: &Group, follower: &mut Group) {
     let live = home.record().live.clone();
     let seed = home.next_seed(follower);
-    assert_eq!(follower.apply(0, seed.encode()), Answer::Done);
+    assert_eq!(follower.apply(0, seed.encode()), ApplyResult::Done);
     assert_eq!(
-        void_of(&follower.apply(0, seed.encode())),
-        Void::Seed,
+        guard_failure_of(&follower.apply(0, seed.encode())),
+        GuardFailure::Seed,
         "a number is used once"
     );
     let swap = home.swap(follower);
@@ -407,16 +467,20 @@ fn seed(home: &Group, follower: &mut Group) {
         home.reading().chunk_of_clients(ClientsLoaded::default(), 1 << 20),
     ];
     for part in parts {
-        assert_eq!(void_of(&follower.apply(0, swap.encode())), Void::Seed, "not whole yet");
-        let chunk = home.chunk(follower, part);
-        assert_eq!(follower.apply(0, chunk.encode()), Answer::Done);
         assert_eq!(
-            void_of(&follower.apply(0, chunk.encode())),
-            Void::Seed,
+            guard_failure_of(&follower.apply(0, swap.encode())),
+            GuardFailure::Seed,
+            "not whole yet"
+        );
+        let chunk = home.chunk(follower, part);
+        assert_eq!(follower.apply(0, chunk.encode()), ApplyResult::Done);
+        assert_eq!(
+            guard_failure_of(&follower.apply(0, chunk.encode())),
+            GuardFailure::Seed,
             "it goes on behind the last one"
         );
     }
-    assert_eq!(follower.apply(0, swap.encode()), Answer::Done);
+    assert_eq!(follower.apply(0, swap.encode()), ApplyResult::Done);
     assert_eq!(
         follower.record().live.index,
         follower.index,
@@ -425,11 +489,11 @@ fn seed(home: &Group, follower: &mut Group) {
 }
 
 #[test]
-fn a_shadow_off_the_lineage_is_dropped() {
+fn shadow_copy_off_lineage_is_dropped() {
     let (home, mut follower) = fed();
     let begin = home.next_seed(&follower);
     follower.apply(0, begin.encode());
-    let shadow: Option<&Shadow> = follower.record().shadow.as_ref();
+    let shadow: Option<&ShadowCopy> = follower.record().shadow.as_ref();
     assert!(shadow.is_some());
     follower.apply(0, follow(OTHER, 3, 5, &[(3, 3)]));
     assert!(follower.record().shadow.is_some(), "still on the lineage");
@@ -438,51 +502,63 @@ fn a_shadow_off_the_lineage_is_dropped() {
 }
 
 #[test]
-fn erase_needs_no_older_view_and_an_owner_goes_only_with_its_tenant() {
+fn erase_needs_current_view_and_deleted_tenant_at_owner() {
     let (mut home, mut follower) = fed();
-    assert_eq!(void_of(&home.apply(0, erase(5, false, vec![]))), Void::NotFollower);
+    assert_eq!(
+        guard_failure_of(&home.apply(0, erase(5, false, vec![]))),
+        GuardFailure::NotFollower
+    );
     let rejoin = |view| Rejoin {
         tenant: TENANT,
         version: version(view),
     };
-    assert_eq!(follower.apply(0, rejoin(6).encode()), Answer::Done);
-    assert_eq!(void_of(&follower.apply(0, rejoin(5).encode())), Void::OlderView);
-    assert_eq!(void_of(&follower.apply(0, erase(5, false, vec![]))), Void::OlderView);
+    assert_eq!(follower.apply(0, rejoin(6).encode()), ApplyResult::Done);
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, rejoin(5).encode())),
+        GuardFailure::OlderView
+    );
+    assert_eq!(
+        guard_failure_of(&follower.apply(0, erase(5, false, vec![]))),
+        GuardFailure::OlderView
+    );
     assert_eq!(follower.record().live.revision, revision("1.3"), "it rejoined");
-    assert_eq!(follower.apply(0, erase(7, false, vec![])), Answer::Done);
+    assert_eq!(follower.apply(0, erase(7, false, vec![])), ApplyResult::Done);
     assert_eq!(follower.record().role, Role::Erased);
     assert_eq!(follower.record().promised, epoch(1));
     follower.reopen();
     follower.maintain();
     assert_eq!(follower.data_rows(), 0);
     // Added again, at the same epoch.
-    assert_eq!(follower.apply(0, follow(HOME, 1, 8, &[])), Answer::Done);
-    assert_eq!(follower.begin_attach(), Answer::Done);
+    assert_eq!(follower.apply(0, follow(HOME, 1, 8, &[])), ApplyResult::Done);
+    assert_eq!(follower.begin_attach(), ApplyResult::Done);
     let data = home.data_for(&follower, Revision::ZERO, Sequence::MAX);
     follower.apply(0, data.encode());
     assert_eq!(follower.record().live.digests, home.record().live.digests);
-    assert_eq!(home.apply(0, erase(9, true, vec![])), Answer::Done);
+    assert_eq!(home.apply(0, erase(9, true, vec![])), ApplyResult::Done);
 }
 
 #[test]
-fn a_condition_on_a_revision_that_was_cut_is_answered_with_the_cut() {
+fn condition_on_cut_revision_is_forked() {
     let (mut home, _) = fed();
     let record = &mut home.shard.tenants.get_mut(&TENANT).unwrap().record;
     record.lineage = lineage(&[(4, 3)]);
     record.epoch = epoch(4);
     let write = |wanted| {
         let operation = Operation {
-            condition: Some(Condition::modified(revision(wanted))),
+            condition: Some(Condition::modified_at(revision(wanted))),
             ..Operation::new("k", Effect::Delete)
         };
         Write::new(TENANT, None, operation).encode()
     };
-    let forked = Answer::Forked {
+    let forked = ApplyResult::Forked {
         epoch: epoch(1),
         kept: Sequence::new(3).unwrap(),
-        at: home.record().live.evaluated(),
+        at: home.record().live.evaluation_point(),
     };
     assert_eq!(home.apply(0, write("1.4")), forked);
-    assert!(matches!(home.apply(0, write("1.2")), Answer::ConditionFailed { .. }));
-    assert!(matches!(home.apply(0, write("1.3")), Answer::Written(written) if written.revision == revision("4.4")));
+    assert!(matches!(
+        home.apply(0, write("1.2")),
+        ApplyResult::ConditionFailed { .. }
+    ));
+    assert!(matches!(home.apply(0, write("1.3")), ApplyResult::Write(written) if written.revision == revision("4.4")));
 }

@@ -1,14 +1,14 @@
 //! Floors and resume points name a change by the epoch that it was made in, and an owner knows when its keys expire,
-//! however its copy came.
+//! however it got its copy.
 
 use bytes::Bytes;
 use stead_types::{Revision, Sequence, TenantTime};
 
 use super::group::{Group, TENANT, epoch, revision};
 use crate::shard::{
-    Answer,
-    command::{Effect, Floor, Operation, Write},
-    read::Refused,
+    ApplyResult,
+    command::{Effect, Operation, RetentionFloor, Write},
+    read::ReadError,
     record::ClientsLoaded,
 };
 
@@ -24,7 +24,7 @@ fn moved_twice() -> Group {
         let record = &mut home.shard.tenants.get_mut(&TENANT).unwrap().record;
         record.epoch = epoch(number);
         record.promised = epoch(number);
-        record.lineage.moved_to(epoch(number));
+        record.lineage.record_move(epoch(number));
         for _ in 0..2 {
             home.apply(1_000, put("k", None));
         }
@@ -34,7 +34,7 @@ fn moved_twice() -> Group {
 }
 
 #[test]
-fn group_floor_keeps_the_epoch_of_the_change_it_names() {
+fn retention_floor_keeps_epoch_of_its_change() {
     let mut home = moved_twice();
     let changes = |home: &Group, after: &str| {
         let found = home.reading().changes(revision(after), Sequence::MAX, usize::MAX);
@@ -43,17 +43,24 @@ fn group_floor_keeps_the_epoch_of_the_change_it_names() {
     // The tenant was created by the first entry.
     for (index, floor) in [(3, "1.2"), (4, "3.3"), (6, "5.5"), (9, "5.6")] {
         let tenants = Vec::new();
-        assert_eq!(home.apply(1_000, Floor { index, tenants }.encode()), Answer::Done);
-        assert_eq!(home.record().live.floor, revision(floor), "up to entry {index}");
+        assert_eq!(
+            home.apply(1_000, RetentionFloor { index, tenants }.encode()),
+            ApplyResult::Done
+        );
+        assert_eq!(
+            home.record().live.retention_floor,
+            revision(floor),
+            "up to entry {index}"
+        );
         let left = 6 - revision(floor).sequence().get() as usize;
         assert_eq!(changes(&home, floor).unwrap(), left, "what is kept is not compacted");
         home.reopen();
     }
-    assert!(matches!(changes(&home, "5.5"), Err(Refused::Compacted { oldest }) if oldest == revision("5.6")));
+    assert!(matches!(changes(&home, "5.5"), Err(ReadError::Compacted { oldest }) if oldest == revision("5.6")));
 }
 
 #[test]
-fn change_is_named_by_its_sequence_in_its_own_epoch() {
+fn revision_of_sequence_has_epoch_of_its_change() {
     let mut home = moved_twice();
     let named = |home: &Group, number| {
         let sequence = Sequence::new(number).unwrap();
@@ -62,7 +69,7 @@ fn change_is_named_by_its_sequence_in_its_own_epoch() {
     let all: Vec<_> = (0..=7).map(|number| named(&home, number)).collect();
     let expected = ["0.0", "1.1", "1.2", "3.3", "3.4", "5.5", "5.6", "5.6"].map(revision);
     assert_eq!(all, expected);
-    let floor = Floor {
+    let floor = RetentionFloor {
         index: 0,
         tenants: vec![(TENANT, revision("3.3"))],
     };
@@ -73,7 +80,7 @@ fn change_is_named_by_its_sequence_in_its_own_epoch() {
 }
 
 #[test]
-fn what_becomes_an_owners_copy_has_its_next_expiry() {
+fn copy_of_new_owner_has_next_expiry() {
     let mut home = Group::owner();
     home.apply(1_000, put("a", Some(500)));
     home.apply(1_000, put("b", Some(200)));
@@ -84,16 +91,16 @@ fn what_becomes_an_owners_copy_has_its_next_expiry() {
     let mut fed = Group::follower(&home);
     fed.apply(0, home.data(Revision::ZERO, Sequence::MAX).encode());
     let mut seeded = Group::follower(&home);
-    assert_eq!(seeded.apply(0, home.next_seed(&seeded).encode()), Answer::Done);
+    assert_eq!(seeded.apply(0, home.next_seed(&seeded).encode()), ApplyResult::Done);
     let first = home.record().live.revision;
     let parts = [
         home.reading().chunk_of_changes(Sequence::ZERO, first, 1 << 20).unwrap(),
         home.reading().chunk_of_clients(ClientsLoaded::default(), 1 << 20),
     ];
     for part in parts {
-        assert_eq!(seeded.apply(0, home.chunk(&seeded, part).encode()), Answer::Done);
+        assert_eq!(seeded.apply(0, home.chunk(&seeded, part).encode()), ApplyResult::Done);
     }
-    assert_eq!(seeded.apply(0, home.swap(&seeded).encode()), Answer::Done);
+    assert_eq!(seeded.apply(0, home.swap(&seeded).encode()), ApplyResult::Done);
     for mut copy in [fed, seeded] {
         assert_eq!(
             copy.shard.first_due(),

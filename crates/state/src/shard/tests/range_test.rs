@@ -1,14 +1,14 @@
-//! Ranges and expiries that are larger than one command.
+//! Range deletions and expiries that are larger than one command.
 
 use stead_types::{ClientId, IdempotencyKey, TenantTime};
 
 use super::group::{Group, TENANT};
 use crate::shard::{
-    Answer,
-    answer::RangeDeleted,
+    ApplyResult,
     apply::ROWS_MAX,
+    apply_result::DeleteRangeResult,
     command::{DeleteRange, EXPIRED_MAX, Effect, Expire, Operation, RANGE_KEYS_MAX, Write},
-    deletion::Deletion,
+    range_deletion::RangeDeletion,
 };
 
 const KEYS: usize = 2 * RANGE_KEYS_MAX + 2;
@@ -20,18 +20,18 @@ fn key(number: usize) -> Vec<u8> {
 fn put(group: &mut Group, key: Vec<u8>, time: u64, ttl: Option<u64>) {
     let effect = Effect::Put { value: "v".into(), ttl };
     let write = Write::new(TENANT, None, Operation::new(key, effect));
-    assert!(matches!(group.apply(time, write.encode()), Answer::Written(_)));
+    assert!(matches!(group.apply(time, write.encode()), ApplyResult::Write(_)));
 }
 
-fn delete(group: &mut Group, range: &DeleteRange) -> RangeDeleted {
+fn delete(group: &mut Group, range: &DeleteRange) -> DeleteRangeResult {
     let answer = group.apply(1_000, range.encode());
-    let Answer::RangeDeleted(deleted) = answer else {
+    let ApplyResult::DeleteRange(deleted) = answer else {
         panic!("{answer:?}")
     };
     deleted
 }
 
-/// A key behind so many that were deleted that the range's first command does not come to it.
+/// Returns a group with a live key after so many deleted ones that the range's first command does not reach it.
 fn one_behind_deleted() -> Group {
     let mut group = Group::owner();
     for number in 0..=ROWS_MAX {
@@ -44,9 +44,9 @@ fn one_behind_deleted() -> Group {
     group
 }
 
-/// Goes through the rest of a range; in how many steps.
-fn go_on(group: &mut Group, begun: RangeDeleted) -> (Deletion, usize) {
-    let mut deletion = Deletion::begun(range(), begun);
+/// Continues a range deletion to its end, and counts the steps.
+fn go_on(group: &mut Group, begun: DeleteRangeResult) -> (RangeDeletion, usize) {
+    let mut deletion = RangeDeletion::start(range(), begun);
     let mut steps = 0;
     while let Some(step) = deletion.next() {
         deletion.add(delete(group, &step));
@@ -61,11 +61,11 @@ fn range() -> DeleteRange {
         sequence: 1,
         first_sent: TenantTime(0),
     };
-    DeleteRange::new(TENANT, Some(idempotency), ("k".into(), Some("l".into())))
+    DeleteRange::new(TENANT, Some(idempotency), "k".into(), Some("l".into()))
 }
 
 #[test]
-fn a_large_range_goes_in_steps_and_spares_what_came_after_the_first() {
+fn large_range_deletion_spares_changes_after_first_step() {
     let mut group = Group::owner();
     (0..KEYS).for_each(|number| put(&mut group, key(number), 1, None));
     put(&mut group, "j".into(), 1, None);
@@ -96,9 +96,9 @@ fn a_large_range_goes_in_steps_and_spares_what_came_after_the_first() {
     assert_eq!(group.record().live.keys as usize, left.len());
 }
 
-/// Invariants 1 and 2 of a deletion.
+/// Invariants 1 and 2 of range deletions.
 #[test]
-fn a_repeat_spares_what_others_wrote_also_where_the_first_steps_found_nothing() {
+fn repeated_range_deletion_spares_later_writes() {
     let mut group = one_behind_deleted();
     let first = delete(&mut group, &range());
     assert_eq!((first.keys, first.next.as_deref()), (0, Some(key(ROWS_MAX).as_slice())));
@@ -112,13 +112,13 @@ fn a_repeat_spares_what_others_wrote_also_where_the_first_steps_found_nothing() 
     let again = delete(&mut group, &range());
     assert!(again.repeated);
     let (again, _) = go_on(&mut group, again);
-    assert_eq!((again.keys(), again.is_whole()), (0, true));
+    assert_eq!((again.keys(), again.is_complete()), (0, true));
     assert_eq!(again.revision(), removed.revision());
     assert_eq!(group.record().live.keys, 2);
 }
 
 #[test]
-fn two_calls_under_one_key_remove_what_was_there_once() {
+fn concurrent_range_deletions_under_one_key_delete_once() {
     let mut group = one_behind_deleted();
     let (one, other) = (delete(&mut group, &range()), delete(&mut group, &range()));
     let (one, _) = go_on(&mut group, one);
@@ -126,44 +126,44 @@ fn two_calls_under_one_key_remove_what_was_there_once() {
     let (other, _) = go_on(&mut group, other);
     assert_eq!((one.keys(), other.keys()), (1, 0));
     assert_eq!(other.revision(), one.revision());
-    assert!(other.is_whole() && other.is_repeated());
+    assert!(other.is_complete() && other.is_repeated());
 }
 
 #[test]
-fn an_empty_range_has_no_effect() {
+fn empty_range_has_no_effect() {
     let mut group = Group::owner();
     put(&mut group, "a".into(), 1, None);
     let before = group.record().clone();
     let deleted = delete(&mut group, &range());
     assert_eq!((deleted.keys, deleted.next, deleted.repeated), (0, None, false));
     assert_eq!(group.record(), &before);
-    let backwards = DeleteRange::new(TENANT, None, ("z".into(), Some("a".into())));
+    let backwards = DeleteRange::new(TENANT, None, "z".into(), Some("a".into()));
     assert_eq!(delete(&mut group, &backwards).keys, 0);
 }
 
 #[test]
-fn many_keys_expire_in_steps_and_only_when_their_time_is_over() {
+fn many_keys_expire_in_steps_when_due() {
     let mut group = Group::owner();
     (0..=EXPIRED_MAX).for_each(|number| put(&mut group, key(number), 1, Some(99)));
     put(&mut group, "later".into(), 1, Some(100));
     put(&mut group, "never".into(), 1, None);
     let expire = |group: &mut Group, time| group.apply(time, Expire { tenant: TENANT }.encode());
     assert_eq!(group.shard.first_due(), Some((TenantTime(100), TENANT)));
-    assert!(matches!(expire(&mut group, 99), Answer::Unchanged(_)));
-    assert!(matches!(expire(&mut group, 100), Answer::Written(_)));
+    assert!(matches!(expire(&mut group, 99), ApplyResult::Unchanged(_)));
+    assert!(matches!(expire(&mut group, 100), ApplyResult::Write(_)));
     assert_eq!(group.record().live.keys, 3);
-    assert!(matches!(expire(&mut group, 100), Answer::Written(_)));
+    assert!(matches!(expire(&mut group, 100), ApplyResult::Write(_)));
     assert_eq!(group.record().live.keys, 2);
     assert_eq!(group.shard.first_due(), Some((TenantTime(101), TENANT)));
     group.reopen();
     assert_eq!(group.shard.first_due(), Some((TenantTime(101), TENANT)));
-    assert!(matches!(expire(&mut group, 101), Answer::Written(_)));
+    assert!(matches!(expire(&mut group, 101), ApplyResult::Write(_)));
     assert_eq!(group.shard.first_due(), None);
     assert!(group.reading().get(b"never", None).unwrap().is_some());
 }
 
 #[test]
-fn a_put_and_a_delete_end_the_expiry_that_was_there() {
+fn put_and_delete_remove_old_expiry() {
     let mut group = Group::owner();
     put(&mut group, "a".into(), 1, Some(9));
     put(&mut group, "a".into(), 2, None);
@@ -174,6 +174,6 @@ fn a_put_and_a_delete_end_the_expiry_that_was_there() {
     assert_eq!(group.shard.first_due(), None);
     assert!(matches!(
         group.apply(50, Expire { tenant: TENANT }.encode()),
-        Answer::Unchanged(_)
+        ApplyResult::Unchanged(_)
     ));
 }

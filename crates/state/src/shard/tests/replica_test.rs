@@ -1,5 +1,5 @@
-//! Replicas of one group that took different ways to the same entry are equal: one that ran through, one that was opened
-//! anew before each entry, and one that wrote its memory to rows now and then.
+//! Replicas of one group that took different ways to the same entry are equal: one that ran through, one that was
+//! reopened before each entry, and one that flushed its memory to rows now and then.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -12,18 +12,18 @@ use crate::{
     lineage::Lineage,
     rows::{
         Rows as _,
-        change::{Cause, Change, Outcome, Value},
+        change::{Cause, Change, IdempotencyOutcome, Value},
         kind,
     },
     shard::{
-        Answer,
-        clients::Clients,
+        ApplyResult,
+        client_windows::ClientWindows,
         command::{
-            Attach, BeginAttach, Chunk, Data, DataHead, Effect, Erase, Follow, Operation, Part, Records, Seed, Swap,
-            Write,
+            Attach, BeginAttach, Chunk, ChunkContent, Data, DataHeader, Effect, Erase, FeedRecords, Follow, Operation,
+            Seed, Swap, Write,
         },
         digest::Digests,
-        record::{ClientsLoaded, Record, Role},
+        record::{ClientsLoaded, Role, TenantRecord},
     },
 };
 
@@ -31,21 +31,21 @@ const OTHER: GroupId = GroupId::new(3);
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A write by the owner, of a client or of nobody.
+    /// A write by the owner, with or without a client.
     Write(u8, Option<u8>),
-    /// Another home, whose history keeps all but so many of the last changes.
+    /// A new home, whose history keeps all but this many of the last changes.
     Follow(bool, u64),
-    /// An attempt to attach begins.
+    /// An attempt to attach starts.
     Begin,
     /// The last attempt succeeds.
     Attach,
-    /// So many changes from the home; with digests that are right, wrong, or none.
+    /// This many changes from the home; with digests that are right, wrong, or none.
     Data(u8, Option<bool>),
-    /// The copy is built anew, whole or in part.
+    /// The copy is seeded, whole or in part.
     Seed(bool),
     Swap,
     Erase,
-    /// One of the replicas writes its memory to rows.
+    /// One of the replicas flushes its memory to rows.
     Flush,
     Maintain,
 }
@@ -85,7 +85,7 @@ impl Replicas {
         }
     }
 
-    fn apply(&mut self, command: Bytes) -> Answer {
+    fn apply(&mut self, command: Bytes) -> ApplyResult {
         let time = 1_000 + self.count;
         self.reopened.reopen();
         let answer = self.through.apply(time, command.clone());
@@ -95,7 +95,7 @@ impl Replicas {
         answer
     }
 
-    fn record(&self) -> &Record {
+    fn record(&self) -> &TenantRecord {
         self.through.record()
     }
 
@@ -115,7 +115,7 @@ impl Replicas {
         }
     }
 
-    fn write(&mut self, key: u8, client: Option<u8>) -> Answer {
+    fn write(&mut self, key: u8, client: Option<u8>) -> ApplyResult {
         let idempotency = client.map(|client| IdempotencyKey {
             client: ClientId(u128::from(client)),
             sequence: self.count,
@@ -134,7 +134,7 @@ impl Replicas {
         } else {
             record.lineage.clone()
         };
-        lineage.promoted_to(epoch, Sequence::new(kept).unwrap());
+        lineage.record_promotion(epoch, Sequence::new(kept).unwrap());
         self.view += 1;
         let follow = Follow {
             tenant: TENANT,
@@ -185,7 +185,7 @@ impl Replicas {
     fn change(&self, sequence: u64) -> Change {
         let number = self.count * 10 + sequence;
         let revision = Revision::new(self.record().epoch, Sequence::new(sequence).unwrap());
-        let outcome = Outcome {
+        let outcome = IdempotencyOutcome {
             client: ClientId(u128::from(number % 3)),
             sequence: number,
             request: 2,
@@ -199,7 +199,7 @@ impl Replicas {
             cause: Cause::Write,
             time: TenantTime(2_000 + self.count),
             previous: None,
-            chain: crate::rows::chain::Chain::default(),
+            chain: crate::rows::chain::VersionChain::default(),
             outcome: Some(outcome).filter(|_| !number.is_multiple_of(3)),
             key: vec![(number % 4) as u8].into(),
             value: Some(Value {
@@ -213,19 +213,19 @@ impl Replicas {
 
     fn data(&mut self, count: u64, right: Option<bool>) {
         let last = self.record().live.revision.sequence().get();
-        let head = DataHead {
+        let head = DataHeader {
             tenant: TENANT,
             home: self.home(),
             epoch: self.record().epoch,
             version: version(self.view),
             attach: self.record().attach,
         };
-        let records = Records {
+        let records = FeedRecords {
             changes: (last + 1..=last + count)
                 .map(|sequence| self.change(sequence))
                 .collect(),
             digests: None,
-            floor: Revision::ZERO,
+            retention_floor: Revision::ZERO,
         };
         // What is right is asked of a copy that takes the changes in.
         let digests = right.and_then(|right| {
@@ -234,7 +234,7 @@ impl Replicas {
             digests.outcomes ^= u128::from(!right);
             Some(digests)
         });
-        let records = Records { digests, ..records };
+        let records = FeedRecords { digests, ..records };
         self.apply(Data { head, records }.encode());
     }
 
@@ -263,12 +263,12 @@ impl Replicas {
         };
         let number = seed.number;
         self.apply(seed.encode());
-        let changes = Part::Changes {
+        let changes = ChunkContent::Changes {
             after: Sequence::ZERO,
             up_to: first.sequence(),
             changes: vec![self.change(1), self.change(2)],
         };
-        let clients = Part::Clients {
+        let clients = ChunkContent::Clients {
             after: ClientsLoaded::default(),
             up_to: Some(ClientId(u128::MAX)),
             time: TenantTime(2_000),
@@ -318,7 +318,7 @@ impl Replicas {
         self.apply(erase.encode());
     }
 
-    /// All are equal, in memory and in rows.
+    /// Checks that all replicas are equal, in memory and in rows.
     fn check(mut self) {
         let groups = [&mut self.through, &mut self.reopened, &mut self.flushed];
         let states = groups.map(|group| {
@@ -334,11 +334,11 @@ impl Replicas {
     }
 }
 
-type Memory = Vec<(TenantNumber, Record, Vec<String>, Vec<TenantNumber>)>;
+type Memory = Vec<(TenantNumber, TenantRecord, Vec<String>, Vec<TenantNumber>)>;
 
-/// What is held in memory, but for how far a node has come with removing what is old.
+/// Returns the state in memory, without local progress of maintenance.
 fn memory(group: &Group) -> Memory {
-    let windows = |clients: &Clients| format!("{:?}", clients.windows());
+    let windows = |clients: &ClientWindows| format!("{:?}", clients.windows());
     let tenants = group.shard.tenants.iter();
     tenants
         .map(|(number, tenant)| {
@@ -351,7 +351,7 @@ fn memory(group: &Group) -> Memory {
         .collect()
 }
 
-/// Every row but the record, which `memory` has.
+/// Returns every row but the record, which `memory` has.
 fn rows(group: &Group) -> Vec<(Bytes, Bytes)> {
     let rows = group.all_rows().iter();
     rows.filter(|(key, _)| key[0] != kind::TENANT)
@@ -363,7 +363,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn replicas_are_equal_whichever_way_they_came(steps in prop::collection::vec(steps(), 1..40)) {
+    fn replicas_are_equal_after_reopen_and_flush(steps in prop::collection::vec(steps(), 1..40)) {
         let mut replicas = Replicas::new();
         for step in steps {
             replicas.step(step);
@@ -373,7 +373,7 @@ proptest! {
 }
 
 #[test]
-fn windows_of_a_fork_are_in_every_replica() {
+fn windows_of_fork_are_in_every_replica() {
     let mut replicas = Replicas::new();
     replicas.step(Step::Write(1, Some(1)));
     replicas.step(Step::Write(2, Some(1)));
@@ -381,7 +381,7 @@ fn windows_of_a_fork_are_in_every_replica() {
     replicas.through.reopen();
     let copy = {
         let fork = &replicas.record().forks[0].copy;
-        replicas.through.shard.place().copy(TENANT, fork.number)
+        replicas.through.shard.prefix().copy(TENANT, fork.number)
     };
     let range = copy.range(kind::CLIENT);
     let rows = replicas
@@ -397,7 +397,7 @@ fn windows_of_a_fork_are_in_every_replica() {
 }
 
 #[test]
-fn empty_copy_is_not_suspect_after_a_fork() {
+fn empty_copy_after_fork_is_not_suspect() {
     let mut replicas = Replicas::new();
     replicas.step(Step::Write(1, None));
     replicas.step(Step::Follow(true, 0));

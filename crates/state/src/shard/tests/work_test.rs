@@ -1,19 +1,19 @@
-//! How many rows are looked at: whatever a tenant has behind it, one answer and one entry look at few.
+//! Bounds of the rows that are read: one response and one entry read few, whatever history a tenant has.
 
 use bytes::Bytes;
 use stead_types::{ClientId, IdempotencyKey, Revision, Sequence, TenantTime};
 
 use super::group::{Group, TENANT};
 use crate::shard::{
-    Answer,
-    answer::StepResult,
+    ApplyResult,
     apply::{ROWS_MAX, SWEPT_ROWS_PER_ENTRY},
-    command::{Branches, DeleteRange, Effect, Floor, Increment, Operation, RANGE_KEYS_MAX, Step, Txn, Write},
+    apply_result::StepResult,
+    command::{Branches, DeleteRange, Effect, Increment, Operation, RANGE_KEYS_MAX, RetentionFloor, Step, Txn, Write},
 };
 
-/// Versions of the counter.
+/// Number of versions of the counter.
 const VERSIONS: u64 = 30_000;
-/// Rows that a look at one version may take: `rows::chain`, invariant 1, of five levels, and the current version.
+/// Most rows that reading one version may take: `rows::chain`, invariant 1, of five levels, and the current version.
 const LOOKED_AT_MAX: usize = 5 * crate::rows::chain::STEPS_PER_LEVEL as usize + 1;
 
 fn increment() -> Operation {
@@ -27,7 +27,7 @@ fn increment() -> Operation {
 fn count(group: &mut Group, times: u64) {
     for _ in 0..times {
         let counted = group.apply(1, Write::new(TENANT, None, increment()).encode());
-        assert!(matches!(counted, Answer::Written(_)));
+        assert!(matches!(counted, ApplyResult::Write(_)));
     }
 }
 
@@ -48,7 +48,7 @@ fn assert_reads(group: &Group, sequence: u64) {
 }
 
 #[test]
-fn any_old_version_takes_few_rows() {
+fn reading_old_version_takes_few_rows() {
     let mut group = Group::owner();
     count(&mut group, VERSIONS);
     for sequence in (1..VERSIONS).step_by(331).chain([VERSIONS - 1, VERSIONS]) {
@@ -56,7 +56,7 @@ fn any_old_version_takes_few_rows() {
     }
     assert_eq!(group.reading().get(b"counter", Some(at(0))).unwrap(), None);
     let half = VERSIONS / 2;
-    let floor = Floor {
+    let floor = RetentionFloor {
         index: 0,
         tenants: vec![(TENANT, at(half))],
     };
@@ -69,7 +69,7 @@ fn any_old_version_takes_few_rows() {
 }
 
 #[test]
-fn a_repeat_of_an_old_transaction_takes_few_rows() {
+fn repeat_of_old_transaction_takes_few_rows() {
     let mut group = Group::owner();
     count(&mut group, VERSIONS / 2);
     let idempotency = IdempotencyKey {
@@ -85,8 +85,8 @@ fn a_repeat_of_an_old_transaction_takes_few_rows() {
         ..Branches::default()
     };
     let txn = Txn::new(TENANT, Some(idempotency), branches).encode();
-    let results = |answer: Answer| {
-        let Answer::Txn(done) = answer else {
+    let results = |answer: ApplyResult| {
+        let ApplyResult::Txn(done) = answer else {
             panic!("{answer:?}")
         };
         done.results.unwrap()
@@ -98,38 +98,38 @@ fn a_repeat_of_an_old_transaction_takes_few_rows() {
     let looked_at = group.rows.looked_at();
     assert!(looked_at <= LOOKED_AT_MAX + 10, "{looked_at} rows for a repeat");
     assert_eq!(again, first);
-    assert!(matches!(&again[0], StepResult::Got(Some(got)) if got.revision == at(VERSIONS / 2)));
+    assert!(matches!(&again[0], StepResult::Get(Some(got)) if got.revision == at(VERSIONS / 2)));
 }
 
 fn put(group: &mut Group, key: String) {
     let put = Write::new(TENANT, None, Operation::new(key, Effect::put("v")));
-    assert!(matches!(group.apply(1, put.encode()), Answer::Written(_)));
+    assert!(matches!(group.apply(1, put.encode()), ApplyResult::Write(_)));
 }
 
 fn range() -> DeleteRange {
-    DeleteRange::new(TENANT, None, ("k".into(), Some("l".into())))
+    DeleteRange::new(TENANT, None, "k".into(), Some("l".into()))
 }
 
-/// Deletes a range in steps. Returns how many keys went, and the most rows that a step looked at.
+/// Deletes a range in steps. Returns how many keys were deleted, and the most rows that a step read.
 fn delete_range(group: &mut Group) -> (u64, usize) {
     let (mut step, mut keys, mut most) = (range(), 0, 0);
     loop {
         group.rows.looked_at();
-        let Answer::RangeDeleted(deleted) = group.apply(1, step.encode()) else {
+        let ApplyResult::DeleteRange(deleted) = group.apply(1, step.encode()) else {
             panic!("the range is deleted");
         };
         most = most.max(group.rows.looked_at());
         keys += deleted.keys;
         match deleted.next {
-            Some(next) => step = DeleteRange::new(TENANT, None, (next, Some("l".into()))),
+            Some(next) => step = DeleteRange::new(TENANT, None, next, Some("l".into())),
             None => return (keys, most),
         }
     }
 }
 
-/// Raises the tenant's floor to its last change.
+/// Raises the tenant's retention floor to its last change.
 fn raise_floor(group: &mut Group) {
-    let floor = Floor {
+    let floor = RetentionFloor {
         index: 0,
         tenants: vec![(TENANT, group.record().live.revision)],
     };
@@ -138,7 +138,7 @@ fn raise_floor(group: &mut Group) {
 
 const TOMBSTONES: usize = 5 * ROWS_MAX;
 
-/// A group with many keys that were deleted, and one that was not behind them.
+/// A group with many deleted keys, and a live one after them.
 fn full_of_tombstones(is_pinned: bool) -> Group {
     let mut group = Group::owner();
     group.is_pinned = is_pinned;
@@ -149,7 +149,7 @@ fn full_of_tombstones(is_pinned: bool) -> Group {
 }
 
 #[test]
-fn a_range_full_of_tombstones_is_deleted_in_bounded_steps() {
+fn range_of_tombstones_is_deleted_in_bounded_steps() {
     for raised in [false, true] {
         let mut group = full_of_tombstones(false);
         if raised {
@@ -166,7 +166,7 @@ fn a_range_full_of_tombstones_is_deleted_in_bounded_steps() {
 
 /// Maintenance, invariants 1 and 2.
 #[test]
-fn tombstones_go_with_the_log_in_bounded_steps_alike_in_all_replicas() {
+fn tombstones_are_swept_alike_in_all_replicas() {
     let mut replicas = [false, true].map(full_of_tombstones);
     replicas.iter_mut().for_each(raise_floor);
     let mut entries = 0;
@@ -203,7 +203,7 @@ fn tombstones_go_with_the_log_in_bounded_steps_alike_in_all_replicas() {
     assert!(changes(&replicas[1]) < 1_000);
 }
 
-/// A group in which a key was deleted, and the revision of that.
+/// A group in which a key was deleted, and the revision of the delete.
 fn deleted_once() -> (Group, Revision) {
     let mut group = Group::owner();
     put(&mut group, "k".into());
@@ -218,7 +218,7 @@ fn is_there(group: &Group, at: Revision) -> bool {
 }
 
 #[test]
-fn a_put_behind_a_swept_delete_begins_a_new_chain() {
+fn put_after_swept_delete_starts_new_chain() {
     let (mut group, deleted) = deleted_once();
     raise_floor(&mut group);
     assert!(
@@ -231,10 +231,10 @@ fn a_put_behind_a_swept_delete_begins_a_new_chain() {
 }
 
 #[test]
-fn a_key_is_absent_at_its_delete_after_that_is_removed() {
+fn key_is_absent_at_trimmed_delete() {
     let (mut group, deleted) = deleted_once();
     put(&mut group, "k".into());
-    let floor = Floor {
+    let floor = RetentionFloor {
         index: 0,
         tenants: vec![(TENANT, deleted)],
     };

@@ -1,8 +1,8 @@
-//! Rows in [sled](https://docs.rs/sled), with real syncs: the second engine, so that digests compare two for ever.
+//! Engine on [sled](https://docs.rs/sled), with real syncs: the second engine, so that digests always compare two.
 //!
-//! One tree for all rows, because batches are atomic within a tree and space of many trees is not reclaimed. sled has
-//! no error that tells a failed sync from another failure: each ends its use. A large batch is written row by row, with a
-//! file ([`redo`]) that makes it whole.
+//! One tree holds all rows, because batches are atomic within a tree and the space of many trees is not reclaimed. sled
+//! cannot distinguish a failed sync from another failure: each ends its use. A large batch is written row by row, with
+//! a redo log ([`redo`]) that makes it atomic.
 
 use std::io;
 use std::ops::Range;
@@ -15,30 +15,30 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
-use super::{CACHE_LEN, Change, Engine, Kind, is_empty, unreadable};
+use super::{CACHE_LEN, Engine, Kind, RowChange, is_empty, unreadable};
 
 mod redo;
 mod sync_shim;
 
 use redo::Redo;
 
-/// A tree that is only there to have something to sync.
+/// Tree that exists only to have something to sync.
 const PROBE: &str = "sync-probe";
 
-/// Rows that are written as one batch of sled's. Nobody reads meanwhile.
+/// Most rows of a batch that sled applies itself, which blocks all reads meanwhile.
 const BATCH_ROWS_MAX: usize = 64;
 
 const LOCK_WAIT: Duration = Duration::from_millis(10);
 const LOCK_WAITS_MAX: u32 = 300;
 
-struct Sled {
+struct SledEngine {
     database: sled::Db,
     redo: Redo,
-    /// Held by whoever writes: the file is one.
+    /// Locked by a write, since there is one redo log.
     writing: Mutex<()>,
 }
 
-/// Opens the engine in a directory, which is made if it is missing. Refuses if its syncs would not be real ones.
+/// Opens the engine in a directory, which is created if it is missing. Fails if its syncs would not reach the disk.
 pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
     let config = sled::Config::new()
         .path(dir)
@@ -46,7 +46,7 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
         .flush_every_ms(None);
     let database = open_waiting(&config)?;
     probe(&database)?;
-    let engine = Sled {
+    let engine = SledEngine {
         database,
         redo: Redo::new(dir),
         writing: Mutex::default(),
@@ -57,8 +57,8 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
     Ok(Arc::new(engine))
 }
 
-/// Opens the database. Threads of one that was just dropped in this process may hold its lock a little longer; other
-/// processes are kept out by the lock of the data directory.
+/// Opens the database. Threads of one that was just dropped in this process may hold its lock a little longer; the lock
+/// of the data directory excludes other processes.
 fn open_waiting(config: &sled::Config) -> io::Result<sled::Db> {
     let mut waits = 0;
     loop {
@@ -75,7 +75,7 @@ fn open_waiting(config: &sled::Config) -> io::Result<sled::Db> {
     }
 }
 
-/// sled wraps the cause in a text; the kind is lost.
+/// Tells whether the lock is held. sled wraps the cause in a text, and its kind is lost.
 fn is_locked(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Other && error.to_string().starts_with("could not acquire lock")
 }
@@ -91,17 +91,17 @@ fn probe(database: &sled::Db) -> io::Result<()> {
     if cfg!(target_os = "linux") && sync_shim::calls() == before {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "sled's syncs do not reach the disk in this build, so rows would be lost with power; \
+            "the syncs of sled do not reach the disk in this build, so rows would be lost with power; \
              use a build of stead that links its own sync_file_range, or storage.engine = \"fjall\"",
         ));
     }
     Ok(())
 }
 
-impl Sled {
-    fn apply(&self, changes: &[Change]) -> sled::Result<()> {
+impl SledEngine {
+    fn apply(&self, changes: &[RowChange]) -> sled::Result<()> {
         let mut batch = sled::Batch::default();
-        for Change { key, value } in changes {
+        for RowChange { key, value } in changes {
             match value {
                 Some(value) => batch.insert(&**key, &**value),
                 None => batch.remove(&**key),
@@ -110,9 +110,9 @@ impl Sled {
         self.database.apply_batch(batch)
     }
 
-    /// Writes the rows that the file holds one by one, and forgets the file.
-    fn apply_redo(&self, batch: &[Change]) -> io::Result<()> {
-        for Change { key, value } in batch {
+    /// Writes the rows of the redo log one by one, and removes it.
+    fn apply_redo(&self, batch: &[RowChange]) -> io::Result<()> {
+        for RowChange { key, value } in batch {
             match value {
                 Some(value) => drop(self.database.insert(&**key, &**value)?),
                 None => drop(self.database.remove(&**key)?),
@@ -122,15 +122,15 @@ impl Sled {
         self.redo.remove()
     }
 
-    fn write_large(&self, batch: &[Change]) -> io::Result<()> {
-        // What was written before must not be lost where this batch survives.
+    fn write_large(&self, batch: &[RowChange]) -> io::Result<()> {
+        // Earlier batches must not be lost where this one survives.
         self.database.flush()?;
         self.redo.write(batch)?;
         self.apply_redo(batch)
     }
 }
 
-impl Engine for Sled {
+impl Engine for SledEngine {
     fn kind(&self) -> Kind {
         Kind::Sled
     }
@@ -151,9 +151,9 @@ impl Engine for Sled {
         }
     }
 
-    fn write(&self, changes: &mut dyn Iterator<Item = Change>) -> io::Result<()> {
+    fn write(&self, changes: &mut dyn Iterator<Item = RowChange>) -> io::Result<()> {
         let _writing = self.writing.lock();
-        let batch: Vec<Change> = changes.collect();
+        let batch: Vec<RowChange> = changes.collect();
         match batch.len() {
             0..=BATCH_ROWS_MAX => self.apply(&batch).map_err(io::Error::from),
             _ => self.write_large(&batch),
@@ -181,13 +181,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_an_engine() {
+    fn sled_conforms_to_engine() {
         let dir = tempfile::tempdir().unwrap();
         conformance::check(&mut || open(dir.path()).unwrap());
     }
 
     #[test]
-    fn its_syncs_are_real_ones() {
+    fn sled_checkpoint_calls_the_sync_shim() {
         let dir = tempfile::tempdir().unwrap();
         let engine = open(dir.path()).unwrap();
         let before = sync_shim::calls();

@@ -1,11 +1,11 @@
-//! A large batch on its way into sled, beside it in a file.
+//! Redo log of one large batch, in a file beside sled.
 //!
-//! sled lets nobody read while it applies a batch: one of 50,000 rows takes a second. So a large batch is first written to
-//! this file and synced, then its rows are written one by one, then synced, then the file is forgotten. Whoever opens the
-//! database does so again if the file is there: the rows are absolute, so that those which were written do no harm.
+//! sled blocks all reads while it applies a batch: one of 50,000 rows takes a second. So a large batch is first written
+//! to this file and synced, then its rows are written one by one and synced, then the file is removed. Opening the
+//! database replays the file if it exists: the rows are absolute, so that the replay is idempotent.
 //!
-//! Layout: frames of length (u32), checksum of the body (crc32c, u32), body; a body is rows, each a key behind its length
-//! and a value that may be missing. An empty frame ends the file. All numbers are big-endian.
+//! Layout: frames of length (u32), checksum of the body (crc32c, u32), body; a body is rows, each a key behind its
+//! length and a value that may be missing. An empty frame ends the file. All numbers are big-endian.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use stead_state::codec::{Malformed, Reader, Writer};
 
-use crate::engine::Change;
+use crate::engine::RowChange;
 
-/// Rows in a frame.
+/// Rows of a frame.
 const PART_ROWS: usize = 256;
 
-/// The file.
+/// Redo log file.
 pub(super) struct Redo {
     path: PathBuf,
     draft: PathBuf,
@@ -33,8 +33,8 @@ impl Redo {
         }
     }
 
-    /// Makes a batch durable.
-    pub(super) fn write(&self, batch: &[Change]) -> io::Result<()> {
+    /// Writes a batch durably.
+    pub(super) fn write(&self, batch: &[RowChange]) -> io::Result<()> {
         let mut file = BufWriter::new(File::create(&self.draft)?);
         for part in batch.chunks(PART_ROWS) {
             write_frame(&mut file, &encode(part))?;
@@ -46,14 +46,14 @@ impl Redo {
         self.sync_dir()
     }
 
-    /// Forgets the batch, once the database has it.
+    /// Removes the batch, once the database has it.
     pub(super) fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)?;
         self.sync_dir()
     }
 
     /// Returns the batch, if there is one.
-    pub(super) fn read(&self) -> io::Result<Option<Vec<Change>>> {
+    pub(super) fn read(&self) -> io::Result<Option<Vec<RowChange>>> {
         let bytes = match fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => Bytes::from(read?),
@@ -74,9 +74,9 @@ fn write_frame(file: &mut impl Write, body: &[u8]) -> io::Result<()> {
     file.write_all(body)
 }
 
-fn encode(part: &[Change]) -> Bytes {
+fn encode(part: &[RowChange]) -> Bytes {
     let mut w = Writer::default();
-    for Change { key, value } in part {
+    for RowChange { key, value } in part {
         w.bytes(key).option(value.as_ref(), |w, value| {
             w.bytes(value);
         });
@@ -84,7 +84,7 @@ fn encode(part: &[Change]) -> Bytes {
     w.finish()
 }
 
-fn decode(bytes: Bytes) -> Result<Vec<Change>, Malformed> {
+fn decode(bytes: Bytes) -> Result<Vec<RowChange>, Malformed> {
     let mut r = Reader::new(bytes, "file of a batch");
     let mut changes = Vec::new();
     loop {
@@ -99,7 +99,7 @@ fn decode(bytes: Bytes) -> Result<Vec<Change>, Malformed> {
         }
         let mut rows = Reader::new(body, "part of a batch");
         while !rows.is_empty() {
-            changes.push(Change {
+            changes.push(RowChange {
                 key: rows.bytes()?,
                 value: rows.option(Reader::bytes)?,
             });
@@ -111,8 +111,8 @@ fn decode(bytes: Bytes) -> Result<Vec<Change>, Malformed> {
 mod tests {
     use super::*;
 
-    fn batch() -> Vec<Change> {
-        let change = |number: usize| Change {
+    fn batch() -> Vec<RowChange> {
+        let change = |number: usize| RowChange {
             key: number.to_string().into(),
             value: (!number.is_multiple_of(3)).then(|| vec![7; number % 50].into()),
         };
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_reads_back_until_it_is_removed() {
+    fn redo_batch_reads_back_until_removed() {
         let dir = tempfile::tempdir().unwrap();
         let redo = Redo::new(dir.path());
         assert_eq!(redo.read().unwrap(), None);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_refused() {
+    fn damaged_redo_file_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let redo = Redo::new(dir.path());
         redo.write(&batch()).unwrap();

@@ -1,23 +1,23 @@
-//! Power loss and failing syncs of the log in memory.
+//! Tests of power loss and failing syncs of the log in memory.
 
 use super::super::conformance;
 use super::*;
 
 const GROUP: GroupId = GroupId::new(3);
 
-fn record(index: u64) -> Record {
+fn record(index: u64) -> LogRecord {
     let bytes = Bytes::from(index.to_string());
-    Record { index, bytes }
+    LogRecord { index, bytes }
 }
 
 #[test]
-fn it_is_a_log() {
+fn memory_log_conforms_to_log() {
     let disk = Disk::default();
     conformance::check(&mut || disk.open());
 }
 
 #[test]
-fn power_loss_keeps_what_was_answered_and_a_prefix_of_the_rest() {
+fn power_loss_keeps_synced_records_and_prefix() {
     let disk = Disk::default();
     let log = disk.open().group(GROUP);
     log.append(vec![record(0)], Box::new(|done| done.unwrap()));
@@ -33,7 +33,7 @@ fn power_loss_keeps_what_was_answered_and_a_prefix_of_the_rest() {
 }
 
 #[test]
-fn a_failed_sync_is_final_until_the_disk_is_opened_again() {
+fn failed_sync_is_final_until_reopened() {
     let disk = Disk::default();
     let logs = disk.open();
     let log = logs.group(GROUP);
@@ -43,5 +43,5 @@ fn a_failed_sync_is_final_until_the_disk_is_opened_again() {
     log.save_vote(Bytes::from("v"), Box::new(|done| drop(done.unwrap_err())));
     assert!(log.read(0..1, 1).is_err());
     disk.power_loss(0);
-    assert_eq!(disk.open().group(GROUP).state().unwrap(), State::default());
+    assert_eq!(disk.open().group(GROUP).state().unwrap(), GroupLogState::default());
 }

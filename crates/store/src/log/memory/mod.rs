@@ -1,8 +1,8 @@
-//! A log in memory, without threads, that can lose power and fail to sync: what simulations and unit tests run on.
+//! Log in memory, without threads, with injected power loss and failing syncs, for simulations and unit tests.
 //!
-//! A [`Disk`] survives what kills its node. Every call is a pending operation until a sync; syncs happen within the
-//! call, or, held back, when the simulation asks for them. Power loss keeps a prefix of what is pending, which is what a
-//! log on a real disk recovers: a torn tail is cut.
+//! A [`Disk`] survives the death of its node. Every call is a pending operation until a sync; syncs happen within the
+//! call, or, held back, when the simulation asks for them. Power loss keeps a prefix of the pending operations, as a
+//! log on a real disk does: a torn tail is truncated.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,64 +13,64 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use stead_types::GroupId;
 
-use super::group_state::{Budget, Op, check_append};
-use super::{Done, GroupLog, LogStore, Purged, Record, State};
-use crate::health::{Failure, Health};
+use super::operation::{LogOperation, ReadBudget, check_append};
+use super::{GroupLog, GroupLogState, LogRecord, LogStore, PurgePoint, SyncCallback};
+use crate::health::{Health, NodeFailure};
 use crate::power::Power;
 
-/// What survives a node's death. Clones share it.
+/// Simulated disk, which survives the death of its node. Clones share it.
 #[derive(Clone, Default)]
-pub struct Disk(Arc<Mutex<Platter>>);
+pub struct Disk(Arc<Mutex<SimulatedDisk>>);
 
 #[derive(Default)]
-struct Platter {
+struct SimulatedDisk {
     live: Images,
     durable: Images,
     pending: Vec<Pending>,
-    waiting: Vec<Done>,
+    waiting: Vec<SyncCallback>,
     hold_syncs: bool,
     fail_sync: bool,
     power: Power,
-    /// Counts openings and deaths: handles of an earlier opening are refused.
-    era: u64,
+    /// Counts openings and deaths: handles of an earlier opening are rejected.
+    generation: u64,
 }
 
 type Images = BTreeMap<GroupId, Image>;
 
 struct Pending {
     group: GroupId,
-    op: Op,
+    op: LogOperation,
 }
 
 /// One group's log.
 #[derive(Clone, Default)]
 struct Image {
     records: BTreeMap<u64, Bytes>,
-    purged: Option<Purged>,
+    purged: Option<PurgePoint>,
     vote: Option<Bytes>,
     committed: Option<Bytes>,
 }
 
 impl Disk {
     pub(crate) fn powered_by(power: Power) -> Self {
-        Self(Arc::new(Mutex::new(Platter {
+        Self(Arc::new(Mutex::new(SimulatedDisk {
             power,
-            ..Platter::default()
+            ..SimulatedDisk::default()
         })))
     }
 
-    /// Opens the logs. Handles of an earlier opening are refused from now on.
+    /// Opens the logs. Handles of an earlier opening are rejected from now on.
     pub fn open(&self) -> Arc<dyn LogStore> {
         self.open_with(Health::default())
     }
 
     /// Opens the logs of a node with this health.
     pub fn open_with(&self, health: Health) -> Arc<dyn LogStore> {
-        let mut platter = self.0.lock();
-        platter.era += 1;
-        Arc::new(Logs {
+        let mut disk = self.0.lock();
+        disk.generation += 1;
+        Arc::new(MemoryLogs {
             disk: self.clone(),
-            era: platter.era,
+            generation: disk.generation,
             health,
         })
     }
@@ -90,63 +90,63 @@ impl Disk {
         self.0.lock().pending.len()
     }
 
-    /// Makes durable what is pending and answers those who wait for it.
+    /// Makes the pending operations durable and calls the waiting callbacks.
     pub fn sync(&self) {
-        let mut platter = self.0.lock();
-        let synced = platter.sync();
-        let waiting = std::mem::take(&mut platter.waiting);
-        drop(platter);
+        let mut disk = self.0.lock();
+        let synced = disk.sync();
+        let waiting = std::mem::take(&mut disk.waiting);
+        drop(disk);
         for done in waiting {
             done(synced.as_ref().copied().map_err(|error| io::Error::from(error.kind())));
         }
     }
 
-    /// Cuts the power: of the pending operations the first `survivors` are found again, the others are lost. Nobody
-    /// who waits is answered. With all of them surviving this is a killed process.
+    /// Simulates a power loss: of the pending operations the first `survivors` survive, the others are lost. Waiting
+    /// callbacks are dropped. With all of them surviving this is a killed process.
     pub fn power_loss(&self, survivors: usize) {
-        let mut platter = self.0.lock();
-        platter.era += 1;
-        platter.fail_sync = false;
-        platter.pending.truncate(survivors);
-        platter.settle();
-        platter.live = platter.durable.clone();
-        let waiting = std::mem::take(&mut platter.waiting);
-        drop(platter);
+        let mut disk = self.0.lock();
+        disk.generation += 1;
+        disk.fail_sync = false;
+        disk.pending.truncate(survivors);
+        disk.flush_pending();
+        disk.live = disk.durable.clone();
+        let waiting = std::mem::take(&mut disk.waiting);
+        drop(disk);
         drop(waiting);
     }
 }
 
-impl Platter {
+impl SimulatedDisk {
     fn sync(&mut self) -> io::Result<()> {
         self.power.sync()?;
         if std::mem::take(&mut self.fail_sync) {
             return Err(io::Error::other("sync failed on request"));
         }
-        self.settle();
+        self.flush_pending();
         Ok(())
     }
 
-    fn settle(&mut self) {
+    fn flush_pending(&mut self) {
         for pending in self.pending.drain(..) {
             apply(&mut self.durable, pending.group, pending.op);
         }
     }
 }
 
-fn apply(images: &mut Images, group: GroupId, op: Op) {
+fn apply(images: &mut Images, group: GroupId, op: LogOperation) {
     let image = images.entry(group).or_default();
     match op {
-        Op::Append(records) => image.records.extend(records.into_iter().map(|r| (r.index, r.bytes))),
-        Op::TruncateAfter(None) => image.records.clear(),
-        Op::TruncateAfter(Some(last)) => drop(image.records.split_off(&(last + 1))),
-        Op::Purge(purged) if image.purged.as_ref().is_some_and(|last| purged.index <= last.index) => {}
-        Op::Purge(purged) => {
+        LogOperation::Append(records) => image.records.extend(records.into_iter().map(|r| (r.index, r.bytes))),
+        LogOperation::TruncateAfter(None) => image.records.clear(),
+        LogOperation::TruncateAfter(Some(last)) => drop(image.records.split_off(&(last + 1))),
+        LogOperation::Purge(purged) if image.purged.as_ref().is_some_and(|last| purged.index <= last.index) => {}
+        LogOperation::Purge(purged) => {
             image.records = image.records.split_off(&(purged.index + 1));
             image.purged = Some(purged);
         }
-        Op::Vote(vote) => image.vote = Some(vote),
-        Op::Committed(committed) => image.committed = Some(committed),
-        Op::Erase => drop(images.remove(&group)),
+        LogOperation::Vote(vote) => image.vote = Some(vote),
+        LogOperation::Committed(committed) => image.committed = Some(committed),
+        LogOperation::Erase => drop(images.remove(&group)),
     }
 }
 
@@ -157,10 +157,10 @@ impl Image {
             .map(|last| last + 1)
     }
 
-    fn state(&self) -> State {
-        State {
+    fn state(&self) -> GroupLogState {
+        GroupLogState {
             first: self.records.first_key_value().map(|(index, _)| *index),
-            last: self.records.last_key_value().map(|(index, bytes)| Record {
+            last: self.records.last_key_value().map(|(index, bytes)| LogRecord {
                 index: *index,
                 bytes: bytes.clone(),
             }),
@@ -172,76 +172,81 @@ impl Image {
 }
 
 #[derive(Clone)]
-struct Logs {
+struct MemoryLogs {
     disk: Disk,
-    era: u64,
+    generation: u64,
     health: Health,
 }
 
-impl Logs {
-    /// Runs `call` on the platter, unless this opening has ended or failed.
-    fn with<T>(&self, call: impl FnOnce(&mut Platter) -> io::Result<T>) -> io::Result<T> {
+impl MemoryLogs {
+    /// Runs `call` on the disk, unless this opening has ended or failed.
+    fn with<T>(&self, call: impl FnOnce(&mut SimulatedDisk) -> io::Result<T>) -> io::Result<T> {
         self.health.check()?;
-        let mut platter = self.disk.0.lock();
-        if platter.era != self.era {
+        let mut disk = self.disk.0.lock();
+        if disk.generation != self.generation {
             return Err(io::Error::other("the memory disk lost power or was opened again"));
         }
-        call(&mut platter)
+        call(&mut disk)
     }
 
-    fn write(&self, group: GroupId, op: Op) -> io::Result<()> {
-        let powered = self.with(|platter| Ok(platter.power.write()))?;
-        powered
-            .map_err(|error| io::Error::from(self.health.fail(Failure::of_node("writing the memory log", error))))?;
-        self.with(|platter| {
-            if let Op::Append(records) = &op {
-                check_append(records, platter.live.get(&group).and_then(Image::next))?;
+    fn write(&self, group: GroupId, op: LogOperation) -> io::Result<()> {
+        let powered = self.with(|disk| Ok(disk.power.write()))?;
+        powered.map_err(|error| {
+            io::Error::from(self.health.fail(NodeFailure::of_node("writing the memory log", error)))
+        })?;
+        self.with(|disk| {
+            if let LogOperation::Append(records) = &op {
+                check_append(records, disk.live.get(&group).and_then(Image::next))?;
             }
-            apply(&mut platter.live, group, op.clone());
-            platter.pending.push(Pending { group, op });
+            apply(&mut disk.live, group, op.clone());
+            disk.pending.push(Pending { group, op });
             Ok(())
         })
     }
 
     /// Writes and syncs; `done` is called before this returns unless syncs are held back.
-    fn write_durably(&self, group: GroupId, op: Op, done: Done) {
+    fn write_durably(&self, group: GroupId, op: LogOperation, done: SyncCallback) {
         if let Err(error) = self.write(group, op) {
             return done(Err(error));
         }
         let health = self.health.clone();
-        let done: Done = Box::new(move |synced| {
-            done(synced.map_err(|error| health.fail(Failure::of_node("syncing the memory log", error)).into()));
+        let done: SyncCallback = Box::new(move |synced| {
+            done(synced.map_err(|error| {
+                health
+                    .fail(NodeFailure::of_node("syncing the memory log", error))
+                    .into()
+            }));
         });
-        let mut platter = self.disk.0.lock();
-        platter.waiting.push(done);
-        let hold = platter.hold_syncs;
-        drop(platter);
+        let mut disk = self.disk.0.lock();
+        disk.waiting.push(done);
+        let hold = disk.hold_syncs;
+        drop(disk);
         if !hold {
             self.disk.sync();
         }
     }
 }
 
-struct Group {
-    logs: Logs,
+struct GroupHandle {
+    logs: MemoryLogs,
     group: GroupId,
 }
 
-impl LogStore for Logs {
+impl LogStore for MemoryLogs {
     fn group(&self, group: GroupId) -> Arc<dyn GroupLog> {
         let logs = self.clone();
-        Arc::new(Group { logs, group })
+        Arc::new(GroupHandle { logs, group })
     }
 
     fn groups(&self) -> Vec<GroupId> {
         self.disk.0.lock().live.keys().copied().collect()
     }
 
-    fn erase(&self, group: GroupId, done: Done) {
-        self.write_durably(group, Op::Erase, done);
+    fn erase(&self, group: GroupId, done: SyncCallback) {
+        self.write_durably(group, LogOperation::Erase, done);
     }
 
-    fn holding_back(&self) -> Vec<GroupId> {
+    fn purge_blockers(&self) -> Vec<GroupId> {
         Vec::new()
     }
 
@@ -254,43 +259,44 @@ impl LogStore for Logs {
     }
 }
 
-impl GroupLog for Group {
-    fn state(&self) -> io::Result<State> {
+impl GroupLog for GroupHandle {
+    fn state(&self) -> io::Result<GroupLogState> {
         self.logs
-            .with(|platter| Ok(platter.live.get(&self.group).map(Image::state).unwrap_or_default()))
+            .with(|disk| Ok(disk.live.get(&self.group).map(Image::state).unwrap_or_default()))
     }
 
-    fn append(&self, records: Vec<Record>, done: Done) {
-        self.logs.write_durably(self.group, Op::Append(records), done);
+    fn append(&self, records: Vec<LogRecord>, done: SyncCallback) {
+        self.logs.write_durably(self.group, LogOperation::Append(records), done);
     }
 
     fn truncate_after(&self, last: Option<u64>) -> io::Result<()> {
-        self.logs.write(self.group, Op::TruncateAfter(last))
+        self.logs.write(self.group, LogOperation::TruncateAfter(last))
     }
 
     fn purge(&self, upto: u64, meta: Bytes) -> io::Result<()> {
-        self.logs.write(self.group, Op::Purge(Purged { index: upto, meta }))
+        self.logs
+            .write(self.group, LogOperation::Purge(PurgePoint { index: upto, meta }))
     }
 
-    fn save_vote(&self, vote: Bytes, done: Done) {
-        self.logs.write_durably(self.group, Op::Vote(vote), done);
+    fn save_vote(&self, vote: Bytes, done: SyncCallback) {
+        self.logs.write_durably(self.group, LogOperation::Vote(vote), done);
     }
 
     fn save_committed(&self, committed: Bytes) -> io::Result<()> {
-        self.logs.write(self.group, Op::Committed(committed))
+        self.logs.write(self.group, LogOperation::Committed(committed))
     }
 
-    fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Record>> {
+    fn read(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<LogRecord>> {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let mut budget = Budget::new(max_bytes);
-        self.logs.with(|platter| {
-            let records = platter.live.get(&self.group).into_iter();
+        let mut budget = ReadBudget::new(max_bytes);
+        self.logs.with(|disk| {
+            let records = disk.live.get(&self.group).into_iter();
             let records = records.flat_map(|image| image.records.range(range.clone()));
             let fitting = records.take_while(|(_, bytes)| budget.take(bytes.len()));
             Ok(fitting
-                .map(|(index, bytes)| Record {
+                .map(|(index, bytes)| LogRecord {
                     index: *index,
                     bytes: bytes.clone(),
                 })

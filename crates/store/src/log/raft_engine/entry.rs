@@ -1,4 +1,4 @@
-//! A log record in the shape that raft-engine wants it: a protobuf 2 message, written by hand around raw bytes.
+//! Log record as the protobuf 2 message that raft-engine requires, written by hand around raw bytes.
 //!
 //! Layout: index (u64, little endian), length (u32), bytes. raft-engine adds checksums of its own.
 
@@ -9,15 +9,15 @@ use protobuf::reflect::MessageDescriptor;
 use protobuf::{Clear, CodedInputStream, CodedOutputStream, Message, ProtobufResult, UnknownFields};
 use raft_engine::MessageExt;
 
-use crate::log::Record;
+use crate::log::LogRecord;
 
-/// Bytes before a record's own.
+/// Bytes of the header before a record's bytes.
 const HEADER_LEN: u32 = 12;
 
-/// Names the record type to raft-engine.
+/// Marker type that tells raft-engine the record type.
 pub(super) struct Entries;
 
-/// One record.
+/// Record as raft-engine stores it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Entry {
     index: u64,
@@ -33,8 +33,8 @@ impl MessageExt for Entries {
     }
 }
 
-impl From<&Record> for Entry {
-    fn from(record: &Record) -> Self {
+impl From<&LogRecord> for Entry {
+    fn from(record: &LogRecord) -> Self {
         Self {
             index: record.index,
             bytes: record.bytes.clone(),
@@ -43,7 +43,7 @@ impl From<&Record> for Entry {
     }
 }
 
-impl From<Entry> for Record {
+impl From<Entry> for LogRecord {
     fn from(entry: Entry) -> Self {
         Self {
             index: entry.index,

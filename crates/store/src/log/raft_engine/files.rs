@@ -1,4 +1,4 @@
-//! The file system under the log: the real one, with a switch that makes syncs fail.
+//! File system under the log: the real one, with fault injection for syncs.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission};
 
 type RealHandle = <DefaultFileSystem as FileSystem>::Handle;
 
-/// Makes the syncs of a log fail, so that what follows a failed sync can be rehearsed. Clones share it.
+/// Fault injection for the syncs of a log, so that tests cover a failed sync. Clones share it.
 #[derive(Clone, Default)]
 pub struct SyncFault(Arc<AtomicBool>);
 
@@ -27,29 +27,34 @@ impl SyncFault {
     }
 }
 
-/// The real file system, with the switch.
+/// Real file system with injected sync faults.
 pub(super) struct Files {
     pub(super) fault: SyncFault,
-    pub(super) abandoned: Abandoned,
+    pub(super) abandoned: AbandonedFlag,
 }
 
-/// Says that a log has failed and is only closed: nobody counts on what it syncs. raft-engine panics where a sync fails, also
-/// in its destructors, of which a second panic would end the process before the node has said why it ends.
+/// Flag that a log has failed and is only being closed, so that nothing relies on its syncs. raft-engine panics at a
+/// failed sync, in its destructors too, where a second panic would abort the process before the node has reported why
+/// it stops.
 #[derive(Clone, Default)]
-pub(super) struct Abandoned(Arc<AtomicBool>);
+pub(super) struct AbandonedFlag(Arc<AtomicBool>);
 
-impl Abandoned {
-    /// Lets every sync from now on do nothing.
+impl AbandonedFlag {
+    /// Makes every sync from now on do nothing.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
-/// An open file.
+/// Open file.
 pub(super) struct File {
     real: Arc<RealHandle>,
     fault: SyncFault,
-    abandoned: Abandoned,
+    abandoned: AbandonedFlag,
 }
 
 impl Files {
@@ -102,7 +107,7 @@ impl Handle for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.abandoned.0.load(Ordering::Relaxed) {
+        if self.abandoned.is_set() {
             return Ok(());
         }
         self.fault.check()?;

@@ -1,11 +1,11 @@
-//! The log on disk: [raft-engine](https://docs.rs/raft-engine), one for all groups of a node.
+//! Log on disk in [raft-engine](https://docs.rs/raft-engine), one engine for all groups of a node.
 //!
 //! ```text
-//!   caller ── view (memory) ── queue ──> writer thread ──> raft-engine ──> files
+//!   caller ── cache (memory) ── queue ──> writer thread ──> raft-engine ──> files
 //!      └─────── read ──┴─────────── below the tail ────────────┘   purge thread ──┘
 //! ```
 //!
-//! The order of locks is queue, then view: a view changes in the order in which its writes are queued. Two threads
+//! The lock order is queue, then cache: a cache changes in the order in which its writes are queued. Two threads
 //! belong to an open log; they end when the store and the last handle of a group are dropped.
 
 use std::collections::BTreeMap;
@@ -18,49 +18,49 @@ use parking_lot::Mutex;
 use raft_engine::{Config, ReadableSize};
 use stead_types::GroupId;
 
-use super::{Done, GroupLog, LogStore};
-use crate::health::{Failure, Health, caught};
+use super::{GroupLog, LogStore, SyncCallback};
+use crate::health::{Health, NodeFailure, catch_panic};
 
 mod entry;
 mod files;
 mod handle;
+mod log_cache;
+mod log_write;
 mod purger;
 mod recover;
-mod view;
-mod write;
 mod writer;
 
-use files::Abandoned;
+use files::AbandonedFlag;
 pub use files::SyncFault;
-pub use view::TAIL_LEN_MAX;
+pub use log_cache::TAIL_LEN_MAX;
 pub use writer::QUEUE_LEN_MAX;
 
-use handle::Handle;
+use handle::GroupHandle;
+use log_cache::LogCache;
+use log_write::LogWrite;
 use purger::Purger;
-use view::View;
-use write::Write;
-use writer::{Engine, Group, Writer, guarded};
+use writer::{CachedGroup, LogEngine, LogWriter, call_engine};
 
 /// Sizes of the log's files.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Length of a file.
     pub file_len: u64,
-    /// Total above which old files are removed.
+    /// Total length above which old files are removed.
     pub purge_len: u64,
-    /// Total of the files that are made when the log is opened, so that writing need not extend them.
+    /// Total length of the files that are allocated when the log is opened, so that writes need not extend them.
     pub prefill_len: u64,
 }
 
 impl Options {
-    /// For a machine of its own: 192 MB at rest.
+    /// Sizes for one node on a host: 192 MB when idle.
     pub const LARGE: Self = Self {
         file_len: 64 << 20,
         purge_len: 128 << 20,
         prefill_len: 256 << 20,
     };
 
-    /// For many nodes on one machine: 48 MB at rest.
+    /// Sizes for many nodes on one host: 48 MB when idle.
     pub const SMALL: Self = Self {
         file_len: 8 << 20,
         purge_len: 32 << 20,
@@ -86,36 +86,36 @@ impl Options {
     }
 }
 
-/// Tells whether a file of the log holds nothing that is ever read.
+/// Tells whether a file of the log is a spare one, whose contents are never read.
 pub(crate) fn is_spare(path: &Path) -> bool {
     purger::is_spare(path)
 }
 
-/// Opens the log in a directory, which is made if it is missing, for a node with this health. `fault` can make its syncs
-/// fail.
+/// Opens the log in a directory, which is created if it is missing, for a node with this health. `fault` can make its
+/// syncs fail.
 pub fn open(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> io::Result<Arc<dyn LogStore>> {
     Ok(Arc::new(open_parts(dir, options, fault, health)?))
 }
 
-fn open_parts(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> io::Result<Logs> {
+fn open_parts(dir: &Path, options: &Options, fault: SyncFault, health: Health) -> io::Result<RaftEngineLogs> {
     let config = options.config(dir)?;
-    let abandoned = Abandoned::default();
+    let abandoned = AbandonedFlag::default();
     let files = files::Files {
         fault,
         abandoned: abandoned.clone(),
     };
-    let engine = guarded(|| Engine::open_with_file_system(config, Arc::new(files)))?;
+    let engine = call_engine(|| LogEngine::open_with_file_system(config, Arc::new(files)))?;
     let groups = recover::groups(&engine)?;
     let parts = Arc::new(Parts {
         engine,
-        writer: Writer::new(health.clone()),
+        writer: LogWriter::new(health.clone()),
         purger: Purger::new(options.file_len as usize),
         health,
         abandoned,
     });
     let (writes, purges, dir) = (parts.clone(), parts.clone(), dir.to_owned());
-    let writer = move || writes.watched("writing the log", || writes.write());
-    let purger = move || purges.watched("removing old log files", || purges.purge(&dir));
+    let writer = move || writes.run_thread("writing the log", || writes.write());
+    let purger = move || purges.run_thread("removing old log files", || purges.purge(&dir));
     let threads = Threads {
         parts,
         threads: vec![
@@ -123,31 +123,31 @@ fn open_parts(dir: &Path, options: &Options, fault: SyncFault, health: Health) -
             thread::Builder::new().name("log-purger".into()).spawn(purger)?,
         ],
     };
-    Ok(Logs {
+    Ok(RaftEngineLogs {
         threads: Arc::new(threads),
         groups: Mutex::new(groups),
     })
 }
 
 struct Parts {
-    engine: Engine,
-    writer: Writer,
+    engine: LogEngine,
+    writer: LogWriter,
     purger: Purger,
     health: Health,
-    abandoned: Abandoned,
+    abandoned: AbandonedFlag,
 }
 
 impl Parts {
     /// Runs one of the threads; a panic of it stops the node.
-    fn watched(&self, doing: &'static str, run: impl FnOnce()) {
-        if let Err(panicked) = caught(run) {
-            self.health.fail(Failure::of_node(doing, panicked));
-            self.writer.give_up();
+    fn run_thread(&self, doing: &'static str, run: impl FnOnce()) {
+        if let Err(panicked) = catch_panic(run) {
+            self.health.fail(NodeFailure::of_node(doing, panicked));
+            self.writer.reject_queued();
         }
     }
 
     fn write(&self) {
-        self.writer.run(&self.engine, |len| self.purger.wrote(len));
+        self.writer.run(&self.engine, |len| self.purger.count_written(len));
     }
 
     fn purge(&self, dir: &Path) {
@@ -155,7 +155,7 @@ impl Parts {
     }
 }
 
-/// Ends the threads with the last handle, after what is queued was written.
+/// Threads of an open log; they end with the last handle, after the queued writes.
 struct Threads {
     parts: Arc<Parts>,
     threads: Vec<JoinHandle<()>>,
@@ -171,7 +171,7 @@ impl Drop for Threads {
             if handle.thread().id() == thread::current().id() {
                 have_ended = false;
             } else if handle.join().is_err() {
-                tracing::error!("a thread of the log panicked while it told of a panic");
+                tracing::error!("a log thread panicked while it reported a panic");
             }
         }
         if have_ended && self.parts.health.failure().is_some() {
@@ -180,45 +180,45 @@ impl Drop for Threads {
     }
 }
 
-struct Logs {
+struct RaftEngineLogs {
     threads: Arc<Threads>,
-    groups: Mutex<BTreeMap<GroupId, Arc<Group>>>,
+    groups: Mutex<BTreeMap<GroupId, Arc<CachedGroup>>>,
 }
 
-impl Logs {
-    fn handle(&self, id: GroupId) -> Handle {
+impl RaftEngineLogs {
+    fn handle(&self, id: GroupId) -> GroupHandle {
         let mut groups = self.groups.lock();
         let group = groups.entry(id).or_insert_with(|| {
-            let view = Mutex::default();
-            Arc::new(Group { id, view })
+            let cache = Mutex::default();
+            Arc::new(CachedGroup { id, cache })
         });
-        Handle {
+        GroupHandle {
             threads: self.threads.clone(),
             group: group.clone(),
         }
     }
 }
 
-impl LogStore for Logs {
+impl LogStore for RaftEngineLogs {
     fn group(&self, group: GroupId) -> Arc<dyn GroupLog> {
         Arc::new(self.handle(group))
     }
 
     fn groups(&self) -> Vec<GroupId> {
         let groups = self.groups.lock();
-        let used = groups.values().filter(|group| group.view.lock().is_used());
+        let used = groups.values().filter(|group| group.cache.lock().is_used());
         used.map(|group| group.id).collect()
     }
 
-    fn erase(&self, group: GroupId, done: Done) {
-        self.handle(group).write_durably(done, |view, _| {
-            *view = View::default();
-            Ok(Write::Erase)
+    fn erase(&self, group: GroupId, done: SyncCallback) {
+        self.handle(group).write_durably(done, |cache, _| {
+            *cache = LogCache::default();
+            Ok(LogWrite::Erase)
         });
     }
 
-    fn holding_back(&self) -> Vec<GroupId> {
-        self.threads.parts.purger.holding_back()
+    fn purge_blockers(&self) -> Vec<GroupId> {
+        self.threads.parts.purger.purge_blockers()
     }
 
     fn is_in_use(&self) -> bool {

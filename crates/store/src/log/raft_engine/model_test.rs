@@ -1,4 +1,4 @@
-//! The log on disk against the one in memory: the same calls, and reopening in between, must leave the same log.
+//! Model test of the log on disk against the one in memory: the same calls, and reopening, must leave the same log.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ enum Step {
     Committed(u8),
     Erase,
     Reopen,
-    /// Let the purge thread's work be done here and now.
+    /// Do the purge thread's work now.
     PurgeFiles,
 }
 
@@ -93,7 +93,7 @@ fn run(steps: &[Step]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn the_log_on_disk_is_the_log_in_memory(steps in proptest::collection::vec(step(), 1..40)) {
+    fn disk_log_equals_memory_log(steps in proptest::collection::vec(step(), 1..40)) {
         run(&steps);
     }
 }

@@ -1,4 +1,4 @@
-//! Removes log files that nobody needs, on its own thread, because removing rewrites what is left in them.
+//! Purge thread, which removes old log files. It is separate because removing a file rewrites its live records.
 
 use std::fs::File;
 use std::io;
@@ -7,47 +7,47 @@ use std::path::Path;
 use parking_lot::{Condvar, Mutex};
 use stead_types::GroupId;
 
-use super::write;
-use super::writer::{Engine, guarded};
-use crate::health::{Failure, Health};
+use super::log_write;
+use super::writer::{LogEngine, call_engine};
+use crate::health::{Health, NodeFailure};
 
-/// How raft-engine's names of spare files end.
+/// Extension of raft-engine's spare files.
 const SPARE: &str = "reserved";
 
-/// Tells whether a file was made for later use: what stands in it is never read.
+/// Tells whether a file is a spare one: its contents are never read.
 pub(super) fn is_spare(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == SPARE)
 }
 
-/// The purge thread's inbox and outbox.
+/// State shared with the purge thread.
 pub(super) struct Purger {
-    state: Mutex<State>,
+    state: Mutex<PurgerState>,
     wake: Condvar,
-    /// Purges after so many bytes were written.
-    every: usize,
+    /// Bytes written between two purges.
+    interval_bytes: usize,
 }
 
 #[derive(Default)]
-struct State {
+struct PurgerState {
     written: usize,
     stopping: bool,
-    holding_back: Vec<GroupId>,
+    purge_blockers: Vec<GroupId>,
 }
 
 impl Purger {
-    pub(super) fn new(every: usize) -> Self {
+    pub(super) fn new(interval_bytes: usize) -> Self {
         Self {
             state: Mutex::default(),
             wake: Condvar::new(),
-            every,
+            interval_bytes,
         }
     }
 
     /// Counts bytes written to the log.
-    pub(super) fn wrote(&self, len: usize) {
+    pub(super) fn count_written(&self, len: usize) {
         let mut state = self.state.lock();
         state.written += len;
-        if self.every <= state.written {
+        if self.interval_bytes <= state.written {
             self.wake.notify_all();
         }
     }
@@ -57,22 +57,22 @@ impl Purger {
         self.wake.notify_all();
     }
 
-    /// Returns the groups whose old records keep files alive, as of the last purge.
-    pub(super) fn holding_back(&self) -> Vec<GroupId> {
-        self.state.lock().holding_back.clone()
+    /// Returns the groups whose old records keep files from being removed, as of the last purge.
+    pub(super) fn purge_blockers(&self) -> Vec<GroupId> {
+        self.state.lock().purge_blockers.clone()
     }
 
-    /// Makes the spare files of `dir` durable; then purges now and then until stopped or failed.
-    pub(super) fn run(&self, dir: &Path, engine: &Engine, health: &Health) {
+    /// Makes the spare files of `dir` durable; then purges periodically until stopped or failed.
+    pub(super) fn run(&self, dir: &Path, engine: &LogEngine, health: &Health) {
         if let Err(error) = sync_spare_files(dir) {
-            health.fail(Failure::of_node("syncing spare log files", error));
+            health.fail(NodeFailure::of_node("syncing spare log files", error));
             return;
         }
         while self.wait() {
             match purge(engine) {
-                Ok(groups) => self.state.lock().holding_back = groups,
+                Ok(groups) => self.state.lock().purge_blockers = groups,
                 Err(error) => {
-                    health.fail(Failure::of_node("removing old log files", error));
+                    health.fail(NodeFailure::of_node("removing old log files", error));
                     return;
                 }
             }
@@ -81,7 +81,7 @@ impl Purger {
 
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
-        while state.written < self.every && !state.stopping {
+        while state.written < self.interval_bytes && !state.stopping {
             self.wake.wait(&mut state);
         }
         state.written = 0;
@@ -89,13 +89,13 @@ impl Purger {
     }
 }
 
-/// Writes the files that were made for later use to the disk. They would else be written all at once, some 30 s after
-/// the start, and writes of those moments would wait for that.
+/// Syncs the spare files. The kernel would otherwise write them all at once, some 30 s after the start, and delay the
+/// writes at that time.
 fn sync_spare_files(dir: &Path) -> io::Result<()> {
     for entry in dir.read_dir()? {
         let path = entry?.path();
         if is_spare(&path) {
-            // The log's writer may have taken it into use meanwhile.
+            // The log's writer may have started to use it meanwhile.
             match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 file => file?.sync_data()?,
@@ -105,9 +105,9 @@ fn sync_spare_files(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn purge(engine: &Engine) -> io::Result<Vec<GroupId>> {
-    let regions = guarded(|| engine.purge_expired_files())?;
-    let mut groups: Vec<GroupId> = regions.into_iter().filter_map(write::group).collect();
+fn purge(engine: &LogEngine) -> io::Result<Vec<GroupId>> {
+    let engine_groups = call_engine(|| engine.purge_expired_files())?;
+    let mut groups: Vec<GroupId> = engine_groups.into_iter().filter_map(log_write::group_of).collect();
     groups.sort();
     Ok(groups)
 }

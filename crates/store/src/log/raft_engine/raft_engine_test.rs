@@ -1,10 +1,10 @@
-//! What only the log on disk does: many writers, a failing sync, a tail that outgrows memory.
+//! Tests of the log on disk alone: many writers, a failing sync, a tail larger than its cache.
 
 use std::sync::mpsc;
 
 use bytes::Bytes;
 
-use super::super::Record;
+use super::super::LogRecord;
 use super::super::conformance::{check, record, wait};
 use super::*;
 
@@ -21,13 +21,13 @@ fn open_in(dir: &tempfile::TempDir) -> Arc<dyn LogStore> {
 }
 
 #[test]
-fn it_is_a_log() {
+fn raft_engine_log_conforms_to_log() {
     let dir = tempfile::tempdir().unwrap();
     check(&mut || open_in(&dir));
 }
 
 #[test]
-fn a_failed_sync_fails_every_later_call_and_is_signalled() {
+fn failed_sync_fails_every_later_call() {
     let dir = tempfile::tempdir().unwrap();
     let fault = SyncFault::default();
     let health = Health::default();
@@ -46,7 +46,7 @@ fn a_failed_sync_fails_every_later_call_and_is_signalled() {
 }
 
 #[test]
-fn callbacks_of_many_groups_come_in_order_and_all_survives() {
+fn callbacks_of_many_groups_come_in_order() {
     const RECORDS: u64 = 200;
     let dir = tempfile::tempdir().unwrap();
     let logs = open_in(&dir);
@@ -55,7 +55,7 @@ fn callbacks_of_many_groups_come_in_order_and_all_survives() {
     for index in 0..RECORDS {
         for (group, log) in handles.iter().enumerate() {
             let sender = sender.clone();
-            let done: Done = Box::new(move |done| sender.send((index, group, done.is_ok())).unwrap());
+            let done: SyncCallback = Box::new(move |done| sender.send((index, group, done.is_ok())).unwrap());
             log.append(vec![record(index, "x")], done);
         }
     }
@@ -72,13 +72,13 @@ fn callbacks_of_many_groups_come_in_order_and_all_survives() {
 }
 
 #[test]
-fn records_beyond_the_tail_are_read_from_disk_and_files_go_after_a_purge() {
+fn records_beyond_the_tail_are_read_from_disk() {
     const LEN: usize = 256 << 10;
     let dir = tempfile::tempdir().unwrap();
     let logs = open_in(&dir);
     let log = logs.group(GROUP);
     let count = 2 * (TAIL_LEN_MAX / LEN) as u64;
-    let big = |index: u64| Record {
+    let big = |index: u64| LogRecord {
         index,
         bytes: vec![index as u8; LEN].into(),
     };
@@ -102,7 +102,7 @@ fn panicking_callback_stops_the_node() {
     let logs = open(dir.path(), &OPTIONS, SyncFault::default(), health.clone()).unwrap();
     let log = logs.group(GROUP);
     log.append(vec![record(0, "a")], Box::new(|_| panic!("on purpose")));
-    // Whoever comes later is refused, or told that nothing came of it.
+    // A later call is rejected, or its callback gets the error.
     let (sender, receiver) = mpsc::channel();
     log.save_vote(Bytes::from("v"), Box::new(move |done| drop(sender.send(done))));
     let outcome = receiver.recv_timeout(std::time::Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! What a log on disk holds when it is opened.
+//! Recovery of the log caches when a log on disk is opened.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,30 +8,30 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use stead_types::GroupId;
 
-use super::view::View;
-use super::write::{self, COMMITTED, END, PURGED, VOTE, split_index};
-use super::writer::{Engine, Group};
-use crate::log::Purged;
+use super::log_cache::LogCache;
+use super::log_write::{self, COMMITTED, END, PURGED, VOTE, split_index};
+use super::writer::{CachedGroup, LogEngine};
+use crate::log::PurgePoint;
 
-/// Returns the groups that have a log.
-pub(super) fn groups(engine: &Engine) -> io::Result<BTreeMap<GroupId, Arc<Group>>> {
-    let ids = engine.raft_groups().into_iter().filter_map(write::group);
+/// Returns the groups that have a log, with their caches.
+pub(super) fn groups(engine: &LogEngine) -> io::Result<BTreeMap<GroupId, Arc<CachedGroup>>> {
+    let ids = engine.raft_groups().into_iter().filter_map(log_write::group_of);
     ids.map(|id| {
-        let view = Mutex::new(view(engine, write::region(id))?);
-        Ok((id, Arc::new(Group { id, view })))
+        let cache = Mutex::new(cache(engine, log_write::engine_group_id(id))?);
+        Ok((id, Arc::new(CachedGroup { id, cache })))
     })
     .collect()
 }
 
-fn view(engine: &Engine, region: u64) -> io::Result<View> {
-    let key = |key| engine.get(region, key).map(Bytes::from);
-    let corrupt = || io::Error::new(io::ErrorKind::InvalidData, "a position in the log cannot be read");
+fn cache(engine: &LogEngine, engine_group: u64) -> io::Result<LogCache> {
+    let key = |key| engine.get(engine_group, key).map(Bytes::from);
+    let corrupt = || io::Error::new(io::ErrorKind::InvalidData, "cannot decode a position in the Raft log");
     let purged = match key(PURGED) {
         None => None,
         Some(value) => {
             let (index, meta) = split_index(&value).ok_or_else(corrupt)?;
             let meta = Bytes::copy_from_slice(meta);
-            Some(Purged { index, meta })
+            Some(PurgePoint { index, meta })
         }
     };
     let end = match key(END).filter(|value| !value.is_empty()) {
@@ -40,11 +40,11 @@ fn view(engine: &Engine, region: u64) -> io::Result<View> {
     };
     let first = match &purged {
         Some(purged) => purged.index + 1,
-        None => engine.first_index(region).unwrap_or(0),
+        None => engine.first_index(engine_group).unwrap_or(0),
     };
-    let after_last = engine.last_index(region).map_or(first, |last| last + 1);
+    let after_last = engine.last_index(engine_group).map_or(first, |last| last + 1);
     let next = end.map_or(after_last, |end| end.min(after_last)).max(first);
-    let mut view = View::recovered(first..next, purged, end.is_some());
-    (view.vote, view.committed) = (key(VOTE), key(COMMITTED));
-    Ok(view)
+    let mut cache = LogCache::recovered(first..next, purged, end.is_some());
+    (cache.vote, cache.committed) = (key(VOTE), key(COMMITTED));
+    Ok(cache)
 }

@@ -1,9 +1,9 @@
-//! The one writer: takes what has queued from all groups, writes it with one sync, answers all.
+//! Group commit: one writer thread takes the queued writes of all groups, writes them with one sync, and calls back.
 //!
 //! # Invariants
 //!
 //! 1. Writes reach the disk in the order in which they were queued; the number of a write is its place in that order.
-//! 2. After a failed write or sync nothing is written any more, and everybody who waits is told.
+//! 2. After a failed write or sync nothing is written any more, and every waiting callback gets the error.
 
 use std::io;
 use std::sync::Arc;
@@ -13,92 +13,93 @@ use raft_engine::LogBatch;
 use stead_types::GroupId;
 
 use super::files::Files;
-use super::view::View;
-use super::write::Write;
-use crate::health::{Failure, Health, caught};
-use crate::log::Done;
+use super::log_cache::LogCache;
+use super::log_write::LogWrite;
+use crate::health::{Health, NodeFailure, catch_panic};
+use crate::log::SyncCallback;
 
-/// Most bytes that wait for the writer before callers wait, too. A single call may exceed it.
+/// Most bytes in the queue before callers block. A single call may exceed it.
 pub const QUEUE_LEN_MAX: usize = 64 << 20;
 
 /// Most bytes in one write to disk; a single call may exceed it.
 const BATCH_LEN_MAX: usize = 8 << 20;
 
-pub(super) type Engine = raft_engine::Engine<Files>;
+pub(super) type LogEngine = raft_engine::Engine<Files>;
 
-/// One group as the writer sees it.
-pub(super) struct Group {
+/// Group of the log, shared by its handles and the writer.
+pub(super) struct CachedGroup {
     pub(super) id: GroupId,
-    pub(super) view: Mutex<View>,
+    pub(super) cache: Mutex<LogCache>,
 }
 
-struct Queued {
-    group: Arc<Group>,
-    write: Write,
+/// Write in the queue.
+struct QueuedWrite {
+    group: Arc<CachedGroup>,
+    write: LogWrite,
     number: u64,
-    done: Option<Done>,
+    done: Option<SyncCallback>,
 }
 
 #[derive(Default)]
-struct Queue {
-    items: Vec<Queued>,
+struct WriteQueue {
+    items: Vec<QueuedWrite>,
     len: usize,
-    numbered: u64,
-    /// Somebody waits for a sync.
-    wanted: bool,
+    last_number: u64,
+    /// A queued write waits for a sync.
+    sync_requested: bool,
     stopping: bool,
     failed: bool,
 }
 
-/// The queue between the groups and the writer.
-pub(super) struct Writer {
-    queue: Mutex<Queue>,
+/// WriteQueue between the groups and the writer thread.
+pub(super) struct LogWriter {
+    queue: Mutex<WriteQueue>,
     wake: Condvar,
-    room: Condvar,
+    space_freed: Condvar,
     health: Health,
 }
 
-/// The end of the queue, held so that a view changes in the order of writes.
-pub(super) struct Slot<'a> {
-    queue: MutexGuard<'a, Queue>,
-    writer: &'a Writer,
+/// Guard of the queue's end, held so that a cache changes in the order of writes.
+pub(super) struct QueueSlot<'a> {
+    queue: MutexGuard<'a, WriteQueue>,
+    writer: &'a LogWriter,
 }
 
-impl Writer {
+impl LogWriter {
     pub(super) fn new(health: Health) -> Self {
         Self {
             queue: Mutex::default(),
             wake: Condvar::new(),
-            room: Condvar::new(),
+            space_freed: Condvar::new(),
             health,
         }
     }
 
-    /// Waits for room in the queue and holds its end.
-    pub(super) fn slot(&self) -> io::Result<Slot<'_>> {
+    /// Waits for space in the queue and locks its end.
+    pub(super) fn slot(&self) -> io::Result<QueueSlot<'_>> {
         let mut queue = self.queue.lock();
         while QUEUE_LEN_MAX <= queue.len && !queue.failed {
-            self.room.wait(&mut queue);
+            self.space_freed.wait(&mut queue);
         }
         self.health.check()?;
-        Ok(Slot { queue, writer: self })
+        Ok(QueueSlot { queue, writer: self })
     }
 
-    /// Lets [`Writer::run`] write what is queued and return.
+    /// Makes [`LogWriter::run`] write the queue and return.
     pub(super) fn stop(&self) {
         self.queue.lock().stopping = true;
         self.wake.notify_all();
     }
 
-    /// Writes until stopped or failed. `wrote` is told how many bytes each write had.
-    pub(super) fn run(&self, engine: &Engine, wrote: impl Fn(usize)) {
+    /// Writes until stopped or failed. `wrote` is called with the bytes of each write.
+    pub(super) fn run(&self, engine: &LogEngine, wrote: impl Fn(usize)) {
         while let Some(items) = self.take() {
             match write(engine, &items) {
                 Ok(len) => wrote(len),
                 Err(error) => return self.fail(items, error),
             }
             for item in items {
-                item.group.view.lock().written(item.number);
+                item.group.cache.lock().evict_written(item.number);
                 if let Some(done) = item.done {
                     done(Ok(()));
                 }
@@ -106,10 +107,10 @@ impl Writer {
         }
     }
 
-    /// Waits for work; returns nothing when stopped and done.
-    fn take(&self) -> Option<Vec<Queued>> {
+    /// Waits for the next batch; returns nothing when stopped and the queue is empty.
+    fn take(&self) -> Option<Vec<QueuedWrite>> {
         let mut queue = self.queue.lock();
-        while !queue.wanted && !queue.stopping && queue.len < QUEUE_LEN_MAX {
+        while !queue.sync_requested && !queue.stopping && queue.len < QUEUE_LEN_MAX {
             self.wake.wait(&mut queue);
         }
         if queue.items.is_empty() {
@@ -125,26 +126,26 @@ impl Writer {
         let rest = queue.items.split_off(count);
         let taken = std::mem::replace(&mut queue.items, rest);
         queue.len = queue.items.iter().map(|item| item.write.len()).sum();
-        queue.wanted = queue.items.iter().any(|item| item.done.is_some());
-        self.room.notify_all();
+        queue.sync_requested = queue.items.iter().any(|item| item.done.is_some());
+        self.space_freed.notify_all();
         Some(taken)
     }
 
-    fn fail(&self, items: Vec<Queued>, error: io::Error) {
-        let failure = self.health.fail(Failure::of_node("writing the log", error));
+    fn fail(&self, items: Vec<QueuedWrite>, error: io::Error) {
+        let failure = self.health.fail(NodeFailure::of_node("writing the log", error));
         for done in items.into_iter().filter_map(|item| item.done) {
             done(Err(failure.clone().into()));
         }
-        self.give_up();
+        self.reject_queued();
     }
 
-    /// Refuses what is queued, and lets go of those who wait for room; after the node has failed.
-    pub(super) fn give_up(&self) {
+    /// Rejects the queued writes and wakes callers that wait for space, after the node has failed.
+    pub(super) fn reject_queued(&self) {
         let mut queue = self.queue.lock();
         queue.failed = true;
         let rest = std::mem::take(&mut queue.items);
         drop(queue);
-        self.room.notify_all();
+        self.space_freed.notify_all();
         let refused = || self.health.check().map_err(io::Error::from);
         for done in rest.into_iter().filter_map(|item| item.done) {
             done(refused());
@@ -152,21 +153,21 @@ impl Writer {
     }
 }
 
-impl Slot<'_> {
-    /// Returns the number of the write that is queued next.
+impl QueueSlot<'_> {
+    /// Returns the number of the next write.
     pub(super) fn number(&self) -> u64 {
-        self.queue.numbered + 1
+        self.queue.last_number + 1
     }
 
-    /// Queues a write. The writer wakes if somebody waits for it to be done; otherwise it rides along with the next.
-    pub(super) fn push(mut self, group: Arc<Group>, write: Write, done: Option<Done>) {
+    /// Queues a write. The writer wakes if the write has a callback; otherwise the write goes along with the next.
+    pub(super) fn push(mut self, group: Arc<CachedGroup>, write: LogWrite, done: Option<SyncCallback>) {
         let queue = &mut self.queue;
-        queue.numbered += 1;
+        queue.last_number += 1;
         queue.len += write.len();
-        queue.wanted |= done.is_some();
-        let wake = queue.wanted || QUEUE_LEN_MAX <= queue.len;
-        let number = queue.numbered;
-        queue.items.push(Queued {
+        queue.sync_requested |= done.is_some();
+        let wake = queue.sync_requested || QUEUE_LEN_MAX <= queue.len;
+        let number = queue.last_number;
+        queue.items.push(QueuedWrite {
             group,
             write,
             number,
@@ -178,8 +179,8 @@ impl Slot<'_> {
     }
 }
 
-/// Writes and syncs. raft-engine panics where a sync fails; nothing of it is used after that.
-fn write(engine: &Engine, items: &[Queued]) -> io::Result<usize> {
+/// Writes and syncs a batch. raft-engine panics when a sync fails, and is not used after that.
+fn write(engine: &LogEngine, items: &[QueuedWrite]) -> io::Result<usize> {
     let write = || -> raft_engine::Result<usize> {
         let mut batch = LogBatch::with_capacity(items.len());
         for item in items {
@@ -187,12 +188,12 @@ fn write(engine: &Engine, items: &[Queued]) -> io::Result<usize> {
         }
         engine.write(&mut batch, true)
     };
-    guarded(write)
+    call_engine(write)
 }
 
-/// Calls raft-engine; a panic of it becomes an error.
-pub(super) fn guarded<T>(call: impl FnOnce() -> raft_engine::Result<T>) -> io::Result<T> {
-    match caught(call) {
+/// Calls raft-engine and turns a panic of it into an error.
+pub(super) fn call_engine<T>(call: impl FnOnce() -> raft_engine::Result<T>) -> io::Result<T> {
+    match catch_panic(call) {
         Ok(result) => result.map_err(io::Error::other),
         Err(panicked) => Err(io::Error::other(panicked)),
     }

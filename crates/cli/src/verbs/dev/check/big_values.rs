@@ -1,4 +1,4 @@
-//! Values of 1 MiB: a replica that was away while the log moved past its tail gets a snapshot, and is equal.
+//! Step: values of 1 MiB. A replica that was away while the log moved past its tail gets a snapshot, and is equal.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ const HOME: &str = "eu-west";
 const TENANT: &str = "check-big-values";
 const VALUE_LEN_MAX: usize = 1 << 20;
 const KEY_LEN_MAX: usize = 4 << 10;
-/// Keys that are written again and again.
+/// Number of keys that are overwritten again and again.
 const KEYS: usize = 8;
-/// Values that are written while the replica is away: beyond what a log keeps for those that are behind, and what it
-/// keeps until rows are durable.
+/// Values that are written while the replica is away: more than a log keeps for replicas that are behind, and more than
+/// it keeps until rows are durable.
 const WRITES: usize = 160;
 const BUDGET: Duration = Duration::from_secs(30);
-/// What a node logs of a snapshot.
-const INSTALLED: &str = "a snapshot was installed";
+/// Log message of a node that has installed a snapshot.
+const INSTALLED: &str = "installed a snapshot";
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let tenant = world.tenant(TENANT, HOME, HOME).await?;
@@ -57,7 +57,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     )))
 }
 
-/// Returns a value that no compression makes small.
+/// Returns a value that does not compress.
 fn value(seed: usize) -> Vec<u8> {
     let mut state = seed as u64 + 1;
     let mut byte = || {
@@ -74,7 +74,7 @@ async fn equal(one: &Tenant, other: &Tenant) -> anyhow::Result<bool> {
     Ok(contents(one).await? == contents(other).await?)
 }
 
-/// Counts the snapshots that a node says it has installed.
+/// Counts the snapshots that a node's log reports as installed.
 async fn installed(world: &World, node: &str) -> anyhow::Result<usize> {
     let log = world.cluster.lock().await.log_of(node);
     let log = std::fs::read_to_string(&log).with_context(|| format!("{} cannot be read", log.display()))?;

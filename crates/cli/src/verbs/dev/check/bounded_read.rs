@@ -1,8 +1,8 @@
-//! Bounded reads: within a bound above the round trip by the follower, below it by the home.
+//! Step: bounded reads. Within a bound above the round trip by the follower, below it by the home.
 
 use std::time::Duration;
 
-use stead_client::{Consistency, Read, Role};
+use stead_client::{Consistency, ReadOptions, Role};
 use tokio::time::Instant;
 
 use super::verdict::Verdict;
@@ -23,13 +23,13 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let round_trip = world.cluster.lock().await.link(HOME, "us-east")?.round_trip();
     let key = format!("bounded/{}", world.run);
     home.put(key.clone(), "v").await?;
-    let wide = Read::at(Consistency::Bounded(WIDE));
+    let wide = ReadOptions::at(Consistency::Bounded(WIDE));
     let (mut near, mut far) = (Vec::new(), Vec::new());
     let (mut too_stale, mut by_follower, mut not_home) = (0, 0, 0);
     for at in 0..READS + READS / 10 {
         let asked = Instant::now();
         let got = us.get_with(key.clone(), &wide).await?;
-        // The first ones make the follower measure more often.
+        // The first reads make the follower measure more often.
         if at >= READS / 10 {
             near.push(asked.elapsed());
             too_stale += usize::from(got.header.staleness.is_none_or(|staleness| staleness > WIDE));
@@ -39,7 +39,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     for _ in 0..READS_FAR {
         let asked = Instant::now();
         let got = us
-            .get_with(key.clone(), &Read::at(Consistency::Bounded(NARROW)))
+            .get_with(key.clone(), &ReadOptions::at(Consistency::Bounded(NARROW)))
             .await?;
         far.push(asked.elapsed());
         not_home += usize::from(got.header.role != Role::Home);

@@ -1,12 +1,12 @@
-//! The wall clock of a leader leaps two hours ahead and an hour behind while it runs: no key ends early, none stands still,
-//! and whoever asks is told which clock is wrong.
+//! Step: the wall clock of a leader leaps two hours ahead and an hour behind while it runs. No key expires early, none
+//! stays, and the status names the wrong clock.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream};
-use stead_client::{Scan, Tenant, Write, recipes::Lock};
-use stead_testing::cluster::{Node, Way};
+use stead_client::{ScanOptions, Tenant, WriteOptions, recipes::Lock};
+use stead_testing::cluster::{Node, SkewDirection};
 use tokio::time::{Instant, sleep};
 
 use super::verdict::Verdict;
@@ -21,18 +21,19 @@ const IN_FLIGHT: usize = 32;
 const LONG: Duration = Duration::from_secs(3_600);
 const SHORT: Duration = Duration::from_secs(2);
 const LOCK: Duration = Duration::from_secs(10);
-/// How far, and which way, the clock is set.
-const LEAPS: [(Duration, Way); 2] = [
-    (Duration::from_secs(7_200), Way::Ahead),
-    (Duration::from_secs(3_600), Way::Behind),
+/// Distance and direction of the leaps.
+const LEAPS: [(Duration, SkewDirection); 2] = [
+    (Duration::from_secs(7_200), SkewDirection::Ahead),
+    (Duration::from_secs(3_600), SkewDirection::Behind),
 ];
-/// How long the clock is wrong.
+/// Duration of a leap.
 const WRONG: Duration = Duration::from_secs(5);
-/// A tenth of the time that logged time may be faster or slower, a look every 50 ms, and a commit.
+/// Allowed delay of an expiry: a tenth of the time to live that logged time may be slower, a check every 50 ms, and a
+/// commit.
 const LATE: Duration = Duration::from_millis(400);
-/// A key may end this much earlier by this program's clock: a tenth, and what the answer to its put took.
+/// Allowed earliness of an expiry by this program's clock: a tenth, and the latency of the put.
 const EARLY: Duration = Duration::from_millis(300);
-const TOLD: Duration = Duration::from_secs(2);
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let home = world.tenant("check-eu-west", HOME, HOME).await?;
@@ -47,8 +48,11 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         let node = nodes.into_iter().find(|node| node.name == name).context("a node")?;
         let set = Instant::now();
         world.cluster.lock().await.set_clock(&name, by, way)?;
-        until("the wrong clock is told", async || is_told(world, &node, by).await).await?;
-        let told = set.elapsed();
+        until("the wrong clock is reported", async || {
+            is_reported(world, &node, by).await
+        })
+        .await?;
+        let reported = set.elapsed();
         home.put(format!("{prefix}/put"), "v").await?;
         let lived = lifetime(&home, &format!("{prefix}/short")).await?;
         early += usize::from(lived + EARLY < SHORT);
@@ -57,16 +61,14 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
             .cluster
             .lock()
             .await
-            .set_clock(&name, Duration::ZERO, Way::Ahead)?;
+            .set_clock(&name, Duration::ZERO, SkewDirection::Ahead)?;
         let again = lifetime(&home, &format!("{prefix}/again")).await?;
         early += usize::from(again + EARLY < SHORT);
         until("the region is well again", async || is_well(world).await).await?;
-        let word = if way == Way::Ahead { "ahead" } else { "behind" };
-        verdict = verdict.time(&format!("told when {word}"), told, TOLD).time(
-            "late",
-            lived.max(again).saturating_sub(SHORT),
-            LATE,
-        );
+        let word = if way == SkewDirection::Ahead { "ahead" } else { "behind" };
+        verdict = verdict
+            .time(&format!("reported when {word}"), reported, REPORTED_WITHIN)
+            .time("late", lived.max(again).saturating_sub(SHORT), LATE);
     }
     let lost = KEYS.saturating_sub(count(&home, &prefix).await?);
     let locks = usize::from(lock.is_lost());
@@ -77,17 +79,19 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
 async fn put_all(home: &Tenant, prefix: &str) -> anyhow::Result<()> {
     let put = async |at: usize| {
         let key = format!("{prefix}/long/{at}");
-        home.put_expiring(key, "v", LONG, &Write::default()).await.map(drop)
+        home.put_expiring(key, "v", LONG, &WriteOptions::default())
+            .await
+            .map(drop)
     };
     let puts = stream::iter(0..KEYS).map(put).buffer_unordered(IN_FLIGHT);
     Ok(puts.try_collect().await?)
 }
 
 async fn count(home: &Tenant, prefix: &str) -> anyhow::Result<usize> {
-    let mut keys = home.scan_stream(&Scan {
+    let mut keys = home.scan_stream(&ScanOptions {
         prefix: format!("{prefix}/long/").into(),
         keys_only: true,
-        ..Scan::default()
+        ..ScanOptions::default()
     });
     let mut count = 0;
     while keys.next().await?.is_some() {
@@ -96,9 +100,10 @@ async fn count(home: &Tenant, prefix: &str) -> anyhow::Result<usize> {
     Ok(count)
 }
 
-/// Puts a key for [`SHORT`] and returns how long it is there.
+/// Puts a key for [`SHORT`] and returns the time until it has expired.
 async fn lifetime(home: &Tenant, key: &str) -> anyhow::Result<Duration> {
-    home.put_expiring(key.to_owned(), "v", SHORT, &Write::default()).await?;
+    home.put_expiring(key.to_owned(), "v", SHORT, &WriteOptions::default())
+        .await?;
     let put = Instant::now();
     until("a key ends", async || {
         Ok(home.get(key.to_owned()).await?.item.is_none())
@@ -107,22 +112,22 @@ async fn lifetime(home: &Tenant, key: &str) -> anyhow::Result<Duration> {
     Ok(put.elapsed())
 }
 
-/// Tells whether the node's clock is told to be wrong: by the region's status, and by the leader's metrics.
-async fn is_told(world: &mut World, node: &Node, by: Duration) -> anyhow::Result<bool> {
+/// Tells whether the node's wrong clock is reported: by the region's status, and by the leader's metrics.
+async fn is_reported(world: &mut World, node: &Node, by: Duration) -> anyhow::Result<bool> {
     let metrics = node.metrics().await?;
     let ahead = metrics
         .lines()
         .filter(|line| line.starts_with("stead_clock_ahead_seconds{"));
     let ahead = ahead.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
     let is_counted = ahead.map(f64::abs).any(|ahead| ahead > by.as_secs_f64() * 0.9);
-    Ok(is_counted && tells_of_a_clock(world).await?)
+    Ok(is_counted && reports_clock(world).await?)
 }
 
 async fn is_well(world: &mut World) -> anyhow::Result<bool> {
-    Ok(!tells_of_a_clock(world).await?)
+    Ok(!reports_clock(world).await?)
 }
 
-async fn tells_of_a_clock(world: &mut World) -> anyhow::Result<bool> {
+async fn reports_clock(world: &mut World) -> anyhow::Result<bool> {
     let status = world.client(HOME).await?.admin().region(HOME).await?;
-    Ok(region::ailing(&status).is_some_and(|why| why.contains("wall clock of node")))
+    Ok(region::health_problem(&status).is_some_and(|why| why.contains("wall clock of node")))
 }

@@ -1,9 +1,9 @@
-//! Many clients change one key while its home's leaders are killed: nothing is lost, nothing happens twice.
+//! Step: many clients change one key while its home's leaders are killed. Nothing is lost, nothing happens twice.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
-use stead_client::{ErrorKind, Increment, Op, Read, Tenant, Write};
+use stead_client::{ErrorKind, Increment, Op, ReadOptions, Tenant, WriteOptions};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -15,15 +15,15 @@ use crate::verbs::dev::world::World;
 const HOME: &str = "eu-west";
 const CLIENTS: usize = 64;
 const KILLS: usize = 5;
-/// Between two kills.
+/// Time between two kills.
 const REST: Duration = Duration::from_millis(1_500);
-/// How long one call may take: longer than any election.
+/// Timeout of one call: longer than any election.
 const CALL: Duration = Duration::from_secs(30);
 
-/// What a client does again and again; it returns how much it has added.
+/// Kind of work that a client repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    /// Counts up, in one round trip.
+    /// Increments a counter, in one round trip.
     Count,
     /// Reads, adds, writes on condition that nothing has changed.
     ReadModifyWrite,
@@ -31,11 +31,11 @@ enum Work {
     Move,
 }
 
-/// What has become of the calls.
+/// Outcomes of the calls.
 #[derive(Debug, Default)]
-struct Tally {
+struct CallTally {
     done: u64,
-    /// Calls that may have happened or not; the answer says so.
+    /// Calls whose outcome is unknown.
     unknown: u64,
     errors: Vec<String>,
 }
@@ -76,7 +76,7 @@ pub(super) async fn txn(world: &mut World) -> anyhow::Result<Verdict> {
     ] {
         let tally = tallies.get(&work.place()).context("each kind of work was done")?;
         let (held, done) = (number(key).await?, tally.done);
-        // An answer that is unknown may have counted; each other one has, once.
+        // A call with unknown outcome may have counted; each successful one has, once.
         let lost = done.saturating_sub(held);
         let twice = held.saturating_sub(done + tally.unknown);
         verdict = verdict
@@ -143,7 +143,7 @@ pub(super) async fn append(world: &mut World) -> anyhow::Result<Verdict> {
 }
 
 const RECORD_LEN: usize = 8;
-/// A key holds 1 MiB: so many records of each client stay well below.
+/// A key holds 1 MiB: this many records of each client stay well below.
 const APPENDS_MAX: usize = 1_000;
 
 async fn append_until(tenant: Tenant, key: String, client: usize, until: Instant) -> (Vec<String>, Option<String>) {
@@ -161,21 +161,21 @@ async fn append_until(tenant: Tenant, key: String, client: usize, until: Instant
     (appended, None)
 }
 
-/// Has a third of the clients do each kind of work until the leaders are killed.
+/// Lets a third of the clients do each kind of work until the leaders are killed.
 async fn contend(
     world: &mut World,
     tenant: &Tenant,
     call: impl AsyncFn(Work, Tenant) -> Result<(), stead_client::Error>,
-) -> anyhow::Result<BTreeMap<usize, Tally>> {
+) -> anyhow::Result<BTreeMap<usize, CallTally>> {
     let until = Instant::now() + REST * KILLS as u32;
     let client = async |number: usize| {
         let work = [Work::Count, Work::ReadModifyWrite, Work::Move][number % 3];
-        let mut tally = Tally::default();
+        let mut tally = CallTally::default();
         while Instant::now() < until {
             match call(work, tenant.clone()).await {
                 Ok(()) => tally.done += 1,
                 Err(error) if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) => tally.unknown += 1,
-                // Others were faster until the time was over: nothing happened.
+                // Conflicts until the timeout: nothing happened.
                 Err(error) if matches!(error.kind, ErrorKind::Conflict) => {}
                 Err(error) => {
                     tally.errors.push(error.to_string());
@@ -188,7 +188,7 @@ async fn contend(
     let clients = futures::future::join_all((0..CLIENTS).map(client));
     let (tallies, killed) = tokio::join!(clients, kill_leaders(world, tenant));
     killed?;
-    let mut together: BTreeMap<usize, Tally> = BTreeMap::new();
+    let mut together: BTreeMap<usize, CallTally> = BTreeMap::new();
     for (work, tally) in tallies {
         let sum = together.entry(work).or_default();
         sum.done += tally.done;
@@ -208,9 +208,9 @@ pub(super) async fn kill_leaders(world: &World, tenant: &Tenant) -> anyhow::Resu
         tenant
             .get_with(
                 "leader",
-                &Read {
+                &ReadOptions {
                     timeout: Some(CALL),
-                    ..Read::default()
+                    ..ReadOptions::default()
                 },
             )
             .await?;
@@ -220,10 +220,10 @@ pub(super) async fn kill_leaders(world: &World, tenant: &Tenant) -> anyhow::Resu
     Ok(())
 }
 
-fn patient() -> Write {
-    Write {
+fn patient() -> WriteOptions {
+    WriteOptions {
         timeout: Some(CALL),
-        ..Write::default()
+        ..WriteOptions::default()
     }
 }
 
@@ -242,7 +242,7 @@ async fn number(tenant: &Tenant, key: &str) -> anyhow::Result<u64> {
 
 async fn sum(tenant: &Tenant, keys: [&String; 2]) -> anyhow::Result<i64> {
     let both = tenant
-        .batch_get(keys.map(|key| key.clone().into()).into(), &Read::default())
+        .batch_get(keys.map(|key| key.clone().into()).into(), &ReadOptions::default())
         .await?;
     ensure!(both.items.len() == 2, "a key is missing");
     let mut sum = 0;

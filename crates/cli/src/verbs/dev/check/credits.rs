@@ -1,8 +1,8 @@
-//! A credit check is one round trip to the home: from its region, and from another one.
+//! Step: a credit check is one round trip to the home, from its region and from another one.
 
 use std::time::Duration;
 
-use stead_client::{Increment, Tenant, Write};
+use stead_client::{Increment, Tenant, WriteOptions};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
@@ -17,7 +17,7 @@ const PER_SECOND: u32 = 500;
 const SECONDS: u32 = 10;
 const FAR_CHECKS: usize = 40;
 const AT_HOME_P99: Duration = Duration::from_millis(20);
-/// What may be taken: a little less than is asked for, so that the end is seen.
+/// Credits: a few less than the requests, so that some are refused.
 const GRANTED: i64 = (PER_SECOND * SECONDS) as i64 - 100;
 const AFAR: Duration = Duration::from_millis(20);
 
@@ -33,7 +33,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let mut taken_far = Vec::new();
     for _ in 0..FAR_CHECKS {
         let asked = Instant::now();
-        far.increment_with(refilled.clone(), one_less(), &Write::default())
+        far.increment_with(refilled.clone(), one_less(), &WriteOptions::default())
             .await?;
         taken_far.push(asked.elapsed());
     }
@@ -53,7 +53,7 @@ fn one_less() -> Increment {
     }
 }
 
-/// Checks at a steady rate; returns how long each took, and how many were admitted.
+/// Checks at a steady rate; returns the latencies, and the number of admitted checks.
 async fn at_home(tenant: &Tenant, key: &str) -> anyhow::Result<(Vec<Duration>, i64)> {
     let mut ticks = interval(Duration::from_secs(1) / PER_SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -63,7 +63,7 @@ async fn at_home(tenant: &Tenant, key: &str) -> anyhow::Result<(Vec<Duration>, i
         let (tenant, key) = (tenant.clone(), key.to_owned());
         checks.spawn(async move {
             let asked = Instant::now();
-            let checked = tenant.increment_with(key, one_less(), &Write::default()).await?;
+            let checked = tenant.increment_with(key, one_less(), &WriteOptions::default()).await?;
             anyhow::Ok((asked.elapsed(), checked.admitted))
         });
     }

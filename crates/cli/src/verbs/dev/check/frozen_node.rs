@@ -1,5 +1,5 @@
-//! A follower of the home is frozen while callers that know nothing of homes go round its nodes, as stock gRPC clients do:
-//! what it holds is sent again to the next node under its key, and no outcome is left unknown.
+//! Step: a follower of the home is frozen while callers without routes use its nodes in turn, as stock gRPC clients do.
+//! Its unfinished calls are retried at the next node under their keys, and no outcome stays unknown.
 
 use std::{
     sync::{
@@ -27,22 +27,22 @@ use crate::verbs::dev::{load::percentile, world::World};
 const HOME: &str = "eu-west";
 const PER_SECOND: u32 = 700;
 const TICK: Duration = Duration::from_millis(10);
-/// Before the node is frozen, while it is, and afterwards.
-const RUN_UP: Duration = Duration::from_secs(2);
+/// Times before the node is frozen, while it is, and afterwards.
+const WARM_UP: Duration = Duration::from_secs(2);
 const FROZEN: Duration = Duration::from_secs(14);
-const RUN_OUT: Duration = Duration::from_secs(2);
-/// The timeout of `proto/service_config.json`, and the keepalive that `proto/README.md` asks for.
+const COOL_DOWN: Duration = Duration::from_secs(2);
+/// Timeout of `proto/service_config.json`, and the keepalive that `proto/README.md` recommends.
 const ATTEMPT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Keepalive = Keepalive {
     interval: Duration::from_secs(1),
     timeout: Duration::from_secs(1),
 };
-/// For so long a write can be asked for again: its outcome is remembered for a minute.
-const ASKED_AGAIN: Duration = Duration::from_secs(55);
-const AGAIN: Duration = Duration::from_millis(20);
+/// Longest time in which a write is retried: its outcome is remembered for a minute.
+const RETRY_WINDOW: Duration = Duration::from_secs(55);
+const RETRY_WAIT: Duration = Duration::from_millis(20);
 const P99: Duration = Duration::from_secs(3);
 
-type Service = KvServiceClient<stead_api::net::Channel>;
+type KvClient = KvServiceClient<stead_api::net::Channel>;
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let tenant = world.tenant("check-eu-west", HOME, HOME).await?;
@@ -58,11 +58,11 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         client: rand::random(),
         seen: Arc::new(AtomicU64::new(put.header.tenant_time.0)),
     };
-    let calls = tokio::spawn(load(caller, RUN_UP + FROZEN + RUN_OUT));
-    sleep(RUN_UP).await;
-    world.cluster.lock().await.stop_node(&follower)?;
+    let calls = tokio::spawn(load(caller, WARM_UP + FROZEN + COOL_DOWN));
+    sleep(WARM_UP).await;
+    world.cluster.lock().await.freeze_node(&follower)?;
     sleep(FROZEN).await;
-    world.cluster.lock().await.cont_node(&follower)?;
+    world.cluster.lock().await.thaw_node(&follower)?;
     let mut calls = calls.await?;
     world.ready().await?;
 
@@ -86,31 +86,31 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     })
 }
 
-/// The nodes of the home by name, each with a connection of its own.
-async fn nodes(world: &World) -> anyhow::Result<Vec<(String, Service)>> {
+/// Returns the nodes of the home by name, each with a connection of its own.
+async fn nodes(world: &World) -> anyhow::Result<Vec<(String, KvClient)>> {
     let cluster = world.cluster.lock().await;
     let connect = dial(cluster.dial(HOME).clone());
     let of_home = cluster.nodes().iter().filter(|node| node.region == HOME);
-    let open = |node: &stead_testing::cluster::Node| -> anyhow::Result<(String, Service)> {
+    let open = |node: &stead_testing::cluster::Node| -> anyhow::Result<(String, KvClient)> {
         let channel = channel(&connect, &node.client, KEEPALIVE)?;
         Ok((node.name.clone(), KvServiceClient::new(channel)))
     };
     of_home.map(open).collect()
 }
 
-/// What has become of the calls.
+/// Outcomes of the calls.
 #[derive(Default)]
-struct Calls {
+struct CallOutcomes {
     took: Vec<Duration>,
     repeated: usize,
     unknown: usize,
     errors: Vec<String>,
 }
 
-async fn load(caller: Caller, lasts: Duration) -> Calls {
+async fn load(caller: Caller, lasts: Duration) -> CallOutcomes {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let (began, mut sent, mut under_way, mut calls) = (Instant::now(), 0, JoinSet::new(), Calls::default());
+    let (began, mut sent, mut under_way, mut calls) = (Instant::now(), 0, JoinSet::new(), CallOutcomes::default());
     while began.elapsed() < lasts {
         ticks.tick().await;
         let due = (began.elapsed().as_secs_f64() * f64::from(PER_SECOND)) as u64;
@@ -133,19 +133,19 @@ async fn load(caller: Caller, lasts: Duration) -> Calls {
     calls
 }
 
-/// A client that sends each call to the next of some nodes.
+/// Client that sends each call to the next of several nodes.
 #[derive(Clone)]
 struct Caller {
-    nodes: Vec<Service>,
+    nodes: Vec<KvClient>,
     key: String,
     client: [u8; 16],
-    /// The highest tenant time that an answer has shown.
+    /// Highest tenant time of all responses.
     seen: Arc<AtomicU64>,
 }
 
 impl Caller {
-    /// Counts one more, however often that must be sent. Returns how long it took, and whether it was answered by its first
-    /// outcome; `None` for an outcome that nobody knows.
+    /// Increments once, with retries. Returns the latency, and whether the response was the outcome of an earlier
+    /// attempt; `Err(None)` for an unknown outcome.
     async fn increment(self, sequence: u64) -> Result<(Duration, bool), Option<Error>> {
         let request = IncrementRequest {
             tenant: "check-eu-west".into(),
@@ -161,7 +161,7 @@ impl Caller {
         let began = Instant::now();
         let turns = self.nodes.iter().cycle().skip(sequence as usize % self.nodes.len());
         for service in turns {
-            if began.elapsed() > ASKED_AGAIN {
+            if began.elapsed() > RETRY_WINDOW {
                 break;
             }
             let answer = timeout(ATTEMPT, service.clone().increment(request.clone())).await;
@@ -180,7 +180,7 @@ impl Caller {
                     if let ErrorKind::RateLimited { wait, .. } = error.kind {
                         sleep(wait).await;
                     } else if error.is_transient() || !error.has_no_effect() {
-                        sleep(AGAIN).await;
+                        sleep(RETRY_WAIT).await;
                     } else {
                         return Err(Some(error));
                     }

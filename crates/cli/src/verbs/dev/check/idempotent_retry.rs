@@ -1,9 +1,9 @@
-//! Answers get lost on a line that breaks again and again: what the caller is told and what has happened agree.
+//! Step: responses get lost on a link that breaks again and again. Reported outcomes and stored data agree.
 
 use std::time::Duration;
 
 use anyhow::Context;
-use stead_client::{ErrorKind, Increment, Tenant, Write};
+use stead_client::{ErrorKind, Increment, Tenant, WriteOptions};
 use stead_testing::Flow;
 use tokio::{
     task::JoinSet,
@@ -17,7 +17,8 @@ const HOME: &str = "eu-west";
 const FAR: &str = "us-east";
 const CALLERS: usize = 16;
 const CUTS: usize = 8;
-/// How long the line holds, in which only requests pass it, and in which nothing does: several round trips each.
+/// Times in which the link is open, in which only requests pass it, and in which nothing does: several round trips
+/// each.
 const OPEN: Duration = Duration::from_millis(500);
 const ONE_WAY: Duration = Duration::from_millis(300);
 const CLOSED: Duration = Duration::from_millis(100);
@@ -36,7 +37,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let link = world.cluster.lock().await.link(HOME, FAR)?;
     for _ in 0..CUTS {
         sleep(OPEN).await;
-        // Answers are held, then lost with their connection.
+        // Responses are held, then lost with their connection.
         link.there.set(|shape| shape.flow = Flow::Held);
         sleep(ONE_WAY).await;
         link.refuse();
@@ -75,9 +76,9 @@ struct Calls {
 }
 
 async fn call_until(tenant: Tenant, key: String, until: Instant) -> Calls {
-    let write = Write {
+    let write = WriteOptions {
         timeout: Some(CALL),
-        ..Write::default()
+        ..WriteOptions::default()
     };
     let mut calls = Calls::default();
     while Instant::now() < until {

@@ -1,4 +1,4 @@
-//! What the nodes cost while nobody asks them for anything.
+//! Step: resource usage of idle nodes.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 use super::verdict::Verdict;
 use crate::verbs::dev::world::World;
 
-/// What was going on comes to its end.
+/// Time for earlier work to end.
 const SETTLE: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(30);
 const CPU_PERCENT: f64 = 15.0;
 const MEMORY_MIB: f64 = 60.0;
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
-    world.leave();
+    world.drop_clients();
     sleep(SETTLE).await;
     let (started, before) = (Instant::now(), usages(world).await?);
     sleep(WATCHED).await;

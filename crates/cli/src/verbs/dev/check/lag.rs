@@ -1,12 +1,12 @@
-//! How long a write takes from its acknowledgement at home until the other regions show it, under load.
+//! Step: replication lag, the time from a write's acknowledgement at home until the other regions show it, under load.
 //!
-//! It is seen from outside: of one write in ten the token is handed to a reader in each other region at once, and the
+//! It is measured from outside: the token of one write in ten is used by a reader in each other region at once, and the
 //! reader's wait ends when the write is applied there.
 
 use std::time::Duration;
 
 use anyhow::Context;
-use stead_client::{Consistency, Read, Role, Tenant};
+use stead_client::{Consistency, ReadOptions, Role, Tenant};
 use tokio::{
     sync::broadcast,
     task::JoinSet,
@@ -21,13 +21,13 @@ use crate::verbs::dev::{
 };
 
 const PUTS_PER_SECOND: u32 = 500;
-/// Before anything is measured.
-const RUN_UP: Duration = Duration::from_secs(2);
-/// Longer than the time between two checkpoints, so that some fall into it.
+/// Time before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Longer than the interval between two checkpoints, so that some fall into it.
 const MEASURED: Duration = Duration::from_secs(35);
 const BESIDE_THE_WAY: Duration = Duration::from_millis(20);
 
-/// A home as one other region sees it.
+/// Pair of a home and one other region.
 struct Pair {
     name: String,
     half: Duration,
@@ -42,7 +42,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         let load = Load::start(at_home, format!("lag/{}", world.run), PUTS_PER_SECOND);
         loads.push((home, load));
     }
-    sleep(RUN_UP).await;
+    sleep(WARM_UP).await;
     let mut measured = JoinSet::new();
     for (home, load) in &loads {
         for (far, _) in REGIONS.iter().filter(|(far, _)| far != home) {
@@ -80,7 +80,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         .none("reads answered by the home", forwarded))
 }
 
-/// Returns the lag of each sample, and how many reads were not answered by the follower.
+/// Returns the lag of each sample, and the number of reads that were not served by the follower.
 async fn lags(mut pair: Pair, until: Instant) -> anyhow::Result<(String, Duration, Vec<Duration>, usize)> {
     let mut reads = JoinSet::new();
     while let Ok(write) = timeout_at(until, pair.writes.recv()).await {
@@ -98,7 +98,7 @@ async fn lags(mut pair: Pair, until: Instant) -> anyhow::Result<(String, Duratio
 }
 
 async fn lag(far: Tenant, write: Sample) -> anyhow::Result<(Duration, Role)> {
-    let read = Read::at(Consistency::Token(write.token));
+    let read = ReadOptions::at(Consistency::Token(write.token));
     let got = far.get_with(write.key, &read).await?;
     Ok((write.acknowledged.elapsed(), got.header.role))
 }

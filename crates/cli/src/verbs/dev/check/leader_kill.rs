@@ -1,4 +1,4 @@
-//! A tenant group's leader killed again and again under load.
+//! Step: a tenant group's leader is killed again and again under load.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ const HOME: &str = "eu-west";
 const KILLS: usize = 20;
 const PUTS_PER_SECOND: u32 = 200;
 /// Acknowledgements after a kill that show that there is a leader again.
-const BACK: usize = 50;
-/// Between the return of a node and the next kill.
+const RECOVERY_WRITES: usize = 50;
+/// Time between the return of a node and the next kill.
 const REST: Duration = Duration::from_secs(1);
 const GAP_MEDIAN: Duration = Duration::from_millis(1_200);
 const GAP_MAX: Duration = Duration::from_secs(3);
@@ -30,7 +30,10 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         load.take_gap().await;
         world.cluster.lock().await.kill_node(&leader).await?;
         let before = load.acknowledged().await;
-        until("writes go on", async || Ok(load.acknowledged().await > before + BACK)).await?;
+        until("writes go on", async || {
+            Ok(load.acknowledged().await > before + RECOVERY_WRITES)
+        })
+        .await?;
         gaps.push(load.take_gap().await);
         world.cluster.lock().await.start_node(&leader)?;
         world.ready().await?;

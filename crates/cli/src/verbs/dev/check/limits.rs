@@ -1,9 +1,10 @@
-//! Limits: what is within them is done, what is beyond them is refused by its name, quickly, and has no effect.
+//! Step: limits. Calls within them succeed; calls beyond them are refused quickly, with the limit's name, and have no
+//! effect.
 
 use std::time::Duration;
 
 use anyhow::ensure;
-use stead_client::{ErrorKind, Op, Scan, Tenant, TenantLimit, Write};
+use stead_client::{ErrorKind, Op, ScanOptions, Tenant, TenantLimit, WriteOptions};
 use tokio::time::Instant;
 
 use super::verdict::Verdict;
@@ -16,7 +17,7 @@ const TXN_STEPS_MAX: usize = 512;
 const KEYS_MAX: u64 = 20;
 const CALLERS: usize = 64;
 const REFUSALS_EACH: usize = 200;
-/// What a refusal may cost, client and server together.
+/// Most CPU and waiting time of a refusal, client and server together.
 const REFUSAL: Duration = Duration::from_micros(100);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
@@ -33,7 +34,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         .time("a refusal, both ends,", refusal, REFUSAL))
 }
 
-/// Counts what is refused within a limit, or not refused by its field beyond it.
+/// Counts calls that are refused within a limit, or not refused with its field beyond it.
 async fn sizes(tenant: &Tenant, run: &str) -> anyhow::Result<usize> {
     let mut wrong = 0;
     let mut expect = |outcome: Result<(), stead_client::Error>, field: Option<&str>| {
@@ -68,7 +69,7 @@ async fn sizes(tenant: &Tenant, run: &str) -> anyhow::Result<usize> {
     Ok(wrong)
 }
 
-/// A full tenant takes no key more; what it has can be read, changed and deleted.
+/// Counts wrong outcomes of a full tenant: it refuses new keys; existing ones can be read, changed and deleted.
 async fn quota(tenant: &Tenant, run: &str) -> anyhow::Result<usize> {
     let mut wrong = 0;
     for at in 0..KEYS_MAX {
@@ -83,22 +84,22 @@ async fn quota(tenant: &Tenant, run: &str) -> anyhow::Result<usize> {
     wrong += usize::from(tenant.get(format!("{run}/0")).await?.item.is_none());
     tenant.delete(format!("{run}/0")).await?;
     wrong += usize::from(tenant.put(format!("{run}/more"), "v").await.is_err());
-    let count = Scan {
+    let count = ScanOptions {
         count_only: true,
-        ..Scan::default()
+        ..ScanOptions::default()
     };
     wrong += usize::from(tenant.scan(&count).await?.count != KEYS_MAX);
     Ok(wrong)
 }
 
-/// Returns how long one refusal takes of all that are asked for together.
+/// Returns the time of one refusal, of many concurrent ones.
 async fn refusals(tenant: &Tenant) -> anyhow::Result<Duration> {
     let asked = Instant::now();
     let caller = async |caller: usize| {
         let mut refused = 0;
         for at in 0..REFUSALS_EACH {
             let put = tenant
-                .put_with(format!("over/{caller}/{at}"), "v", &Write::default())
+                .put_with(format!("over/{caller}/{at}"), "v", &WriteOptions::default())
                 .await;
             refused += usize::from(put.is_err());
         }

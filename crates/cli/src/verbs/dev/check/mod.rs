@@ -27,22 +27,22 @@ use std::path::Path;
 use clap::ValueEnum;
 
 pub(super) use self::verdict::Verdict;
-use super::{airports, disk::Disk, world::World};
+use super::{airports, sync_probe::SyncProbe, world::World};
 use crate::{
-    exit::{Code, Failure},
+    exit::{Code, CommandError},
     output,
 };
 
-/// An acceptance step, in the order in which all of them are run.
+/// Acceptance step, in the order of a full run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Step {
     /// From nothing to the first write accepted in each region
     Start,
-    /// A put in its home region; nothing else is on its way
+    /// A put in its home region, without other load
     WriteAtHome,
-    /// A put that another region's node hands on
+    /// A put that another region's node forwards
     ForwardedWrite,
-    /// A follower's read leaves no region
+    /// A follower's read stays in its region
     FollowerRead,
     /// A read with the writer's token sees the write
     SessionToken,
@@ -56,23 +56,23 @@ pub(super) enum Step {
     Append,
     /// Watchers in three regions while a leader dies and a line is cut
     WatchResume,
-    /// Keys with an end go soon after it, and never before
+    /// Keys with a time to live expire soon after it, and never before
     Ttl,
-    /// A leader's clock two hours ahead, then one behind: no key ends early, none late, and somebody is told
+    /// A leader's clock two hours ahead, then one behind: no key expires early, none late, and it is reported
     ClockLeap,
-    /// All nodes of a home killed for longer than its keys live: who renews them loses none
+    /// All nodes of a home killed for longer than its keys live: keys that are renewed survive
     OutageTtl,
-    /// Increments over a line that is cut again and again
+    /// Increments over a link that is cut again and again
     IdempotentRetry,
     /// 700 increments a second of one client while a follower of the home is frozen
     FrozenNode,
-    /// A quiet tenant beside one that floods
+    /// A quiet tenant beside one that floods its home
     NoisyNeighbour,
-    /// What is beyond a limit is refused by its name, quickly
+    /// Calls beyond a limit are refused quickly, with its name
     Limits,
     /// 200,000 keys scanned while they are rewritten
     ScanConsistent,
-    /// How far followers are behind under load
+    /// Replication lag of followers under load
     Lag,
     /// 28,298 airports of 234 tenants, equal in three regions
     Airports,
@@ -82,25 +82,27 @@ pub(super) enum Step {
     LeaderKill,
     /// All nine nodes killed at once
     RestartAll,
-    /// What nine idle nodes cost
+    /// Resource usage of nine idle nodes
     Idle,
 }
 
 /// Runs steps, all if none is named.
-pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Result<(), Failure> {
+pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Result<(), CommandError> {
     let steps = if steps.is_empty() {
         Step::value_variants()
     } else {
         steps
     };
-    let disk = Disk::watch(data)?;
+    let sync_probe = SyncProbe::start(data)?;
     let mut failed = 0;
     for step in steps {
-        disk.p99().await;
-        let verdict = one(world, *step).await.unwrap_or_else(|error| Verdict::failed(&error));
+        sync_probe.p99().await;
+        let verdict = run_step(world, *step)
+            .await
+            .unwrap_or_else(|error| Verdict::failed(&error));
         let value = step.to_possible_value();
         let name = value.as_ref().map_or("", |value| value.get_name());
-        let fdatasync_p99 = disk.p99().await;
+        let fdatasync_p99 = sync_probe.p99().await;
         println!("{}", verdict.line(name, fdatasync_p99));
         failed += usize::from(!verdict.passed(fdatasync_p99));
     }
@@ -108,14 +110,14 @@ pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Resul
         return Ok(());
     }
     Err(
-        Failure::new(Code::Failed, format!("{failed} of {} steps failed", steps.len())).hint(format!(
+        CommandError::new(Code::Failed, format!("{failed} of {} steps failed", steps.len())).hint(format!(
             "the nodes' logs are in {}; logs and data are kept",
-            output::shown(data.as_os_str().as_encoded_bytes(), 200)
+            output::display_bytes(data.as_os_str().as_encoded_bytes(), 200)
         )),
     )
 }
 
-async fn one(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
+async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
     if step != Step::Start {
         world.ready().await?;
     }

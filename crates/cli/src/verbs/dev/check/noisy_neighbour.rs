@@ -1,8 +1,8 @@
-//! A tenant that floods its home, and what a quiet one of the same group notices of it.
+//! Step: noisy neighbour. One tenant floods its home; the latency of a quiet tenant of the same group is measured.
 
 use std::time::Duration;
 
-use stead_client::{Tenant, TenantLimit, Write};
+use stead_client::{Tenant, TenantLimit, WriteOptions};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -15,12 +15,12 @@ use crate::verbs::dev::{load::percentile, world::World};
 const HOME: &str = "eu-west";
 const QUIET_PER_SECOND: u32 = 200;
 const MEASURED: Duration = Duration::from_secs(10);
-const RUN_UP: Duration = Duration::from_secs(2);
-/// Callers that ask again as soon as they are answered.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Callers that call again as soon as they get a response.
 const FLOODING: usize = 128;
-/// What the flooding tenant may do; it tries many times that.
+/// Limit of the flooding tenant; it tries many times that.
 const FLOOD_PER_SECOND: u64 = 500;
-/// How much longer the quiet tenant's slowest writes may take.
+/// Most factor by which the quiet tenant's p99 may grow.
 const TIMES_MAX: f64 = 2.0;
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
@@ -33,7 +33,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         )
         .await?;
     let prefix = format!("quiet/{}", world.run);
-    puts(&quiet, &format!("{prefix}/warm"), RUN_UP).await?;
+    puts(&quiet, &format!("{prefix}/warm"), WARM_UP).await?;
     let mut alone = puts(&quiet, &format!("{prefix}/alone"), MEASURED).await?;
     let (stop, stopped) = watch::channel(false);
     let mut flood = JoinSet::new();
@@ -44,7 +44,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
             stopped.clone(),
         ));
     }
-    puts(&quiet, &format!("{prefix}/warm"), RUN_UP).await?;
+    puts(&quiet, &format!("{prefix}/warm"), WARM_UP).await?;
     let beside = puts(&quiet, &format!("{prefix}/beside"), MEASURED).await;
     let _ = stop.send(true);
     let (mut admitted, mut refused) = (0, 0);
@@ -67,7 +67,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         .note(format!("flood: {admitted} done, {refused} given up by their callers")))
 }
 
-/// Writes at a steady rate for a time, and returns how long each write took.
+/// Writes at a steady rate for a time, and returns the latencies.
 async fn puts(tenant: &Tenant, prefix: &str, length: Duration) -> anyhow::Result<Vec<Duration>> {
     let mut ticks = interval(Duration::from_secs(1) / QUIET_PER_SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -88,11 +88,11 @@ async fn puts(tenant: &Tenant, prefix: &str, length: Duration) -> anyhow::Result
     Ok(taken)
 }
 
-/// Writes as fast as it is let; returns how often it was, and how often it was not within a second.
+/// Writes as fast as possible; returns the numbers of writes that succeeded, and that failed within a second.
 async fn fill(tenant: Tenant, key: String, stopped: watch::Receiver<bool>) -> (usize, usize) {
-    let write = Write {
+    let write = WriteOptions {
         timeout: Some(Duration::from_secs(1)),
-        ..Write::default()
+        ..WriteOptions::default()
     };
     let (mut done, mut refused) = (0, 0);
     while !*stopped.borrow() {

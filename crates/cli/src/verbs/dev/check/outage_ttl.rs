@@ -1,11 +1,11 @@
-//! All nodes of a home are killed for longer than its keys live. While nobody can renew them their time stands still: whoever
-//! renews them loses none, and a lock stays with its living holder.
+//! Step: all nodes of a home are killed for longer than its keys live. Logged time stands still while nobody can renew
+//! them: keys that are renewed survive, and a lock stays with its living holder.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures::future::join_all;
-use stead_client::{Condition, Operand, Relation, Tenant, Write, recipes::Lock};
+use stead_client::{Condition, Operand, Relation, Tenant, WriteOptions, recipes::Lock};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -19,10 +19,11 @@ const HOME: &str = "eu-west";
 const KEYS: usize = 50;
 const TTL: Duration = Duration::from_secs(10);
 const RENEW_EVERY: Duration = Duration::from_secs(3);
-const AGAIN: Duration = Duration::from_millis(100);
-const RUN_UP: Duration = Duration::from_secs(7);
+const RETRY_WAIT: Duration = Duration::from_millis(100);
+const WARM_UP: Duration = Duration::from_secs(7);
 const OUTAGE: Duration = Duration::from_secs(15);
-/// A key whose holder is gone ends after its time, which may have been renewed just before, a tenth slower at most.
+/// Most time until a key without a holder expires: its time to live, which may have been renewed just before, a tenth
+/// slower at most.
 const END: Duration = Duration::from_secs(14);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
@@ -35,7 +36,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let holders: Vec<JoinHandle<anyhow::Result<()>>> = names
         .map(|key| tokio::spawn(hold(home.clone(), key, stopped.clone())))
         .collect();
-    sleep(RUN_UP).await;
+    sleep(WARM_UP).await;
     let contender = tokio::spawn(contend(home.clone(), format!("{prefix}/lock")));
     outage(world).await?;
     until("the home serves", async || {
@@ -47,7 +48,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     sleep(OUTAGE).await;
     let present = present(&home, &prefix).await?;
     let is_taken = contender.is_finished();
-    // `stop` is still heard: the holders have not ended.
+    // `stop` has receivers: the holders have not ended.
     stop.send(true).ok().context("nobody holds anything")?;
     let ended = join_all(holders).await;
     let lost = ended.into_iter().filter(|ended| !matches!(ended, Ok(Ok(())))).count();
@@ -66,11 +67,11 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         .time("all gone", let_go.elapsed(), END))
 }
 
-/// Takes a key that nobody has, and renews it until it is told to stop. Fails if it has gone meanwhile.
+/// Creates a key, and renews it until it is stopped. Fails if the key has expired meanwhile.
 async fn hold(home: Tenant, key: String, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
-    let first = Write {
+    let first = WriteOptions {
         precondition: Some(Condition::Absent),
-        ..Write::default()
+        ..WriteOptions::default()
     };
     let token = home
         .put_expiring(key.clone(), "held", TTL, &first)
@@ -78,13 +79,13 @@ async fn hold(home: Tenant, key: String, stopped: watch::Receiver<bool>) -> anyh
         .header
         .revision;
     let mine = Condition::Compared(Relation::Equal, Operand::Created(token));
-    let renewal = Arc::new(Write {
+    let renewal = Arc::new(WriteOptions {
         precondition: Some(mine),
-        ..Write::default()
+        ..WriteOptions::default()
     });
     let mut next = Instant::now() + RENEW_EVERY;
     while !*stopped.borrow() {
-        sleep(AGAIN).await;
+        sleep(RETRY_WAIT).await;
         if Instant::now() < next {
             continue;
         }
@@ -93,14 +94,14 @@ async fn hold(home: Tenant, key: String, stopped: watch::Receiver<bool>) -> anyh
             Err(error) if matches!(error.kind, stead_client::ErrorKind::ConditionFailed { .. }) => {
                 return Err(error).context("it went while it was renewed");
             }
-            // Asked again soon.
+            // Retried soon.
             Err(_) => {}
         }
     }
     Ok(())
 }
 
-/// Waits for the lock that somebody holds, and takes it.
+/// Waits for a held lock, and acquires it.
 async fn contend(home: Tenant, key: String) -> anyhow::Result<()> {
     let lock = Lock::new(&home, key, TTL)?.acquire().await?;
     lock.release().await?;

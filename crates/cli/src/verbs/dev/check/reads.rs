@@ -1,9 +1,9 @@
-//! Reads of followers, and reads with the writer's token.
+//! Steps: reads of followers, and reads with the writer's token.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use stead_client::{Consistency, Read, Role, Tenant};
+use stead_client::{Consistency, ReadOptions, Role, Tenant};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::verdict::Verdict;
@@ -14,12 +14,12 @@ use crate::verbs::dev::{
 
 const HOME: &str = "eu-west";
 const READS: usize = 300;
-/// Tokens that are handed over, by so many writers and readers at once.
+/// Tokens, and concurrent pairs of a writer and a reader.
 const TOKENS: usize = 10_000;
 const PAIRS: usize = 40;
 /// As a write at home.
 const LOCAL: Duration = Duration::from_micros(1_500);
-/// What a wait for a token may take beside the way of the write.
+/// Most time of a wait for a token beside the latency of the link.
 const WAITING: Duration = Duration::from_millis(20);
 
 pub(super) async fn follower(world: &mut World) -> anyhow::Result<Verdict> {
@@ -27,7 +27,7 @@ pub(super) async fn follower(world: &mut World) -> anyhow::Result<Verdict> {
     let us = world.tenant("check-eu-west", HOME, "us-east").await?;
     let key = format!("follower/{}", world.run);
     home.put(key.clone(), "v").await?;
-    let read = Read::at(Consistency::Local);
+    let read = ReadOptions::at(Consistency::Local);
     until("us-east has followed", async || {
         Ok(us.get_with(key.clone(), &read).await?.item.is_some())
     })
@@ -44,7 +44,7 @@ pub(super) async fn follower(world: &mut World) -> anyhow::Result<Verdict> {
     Ok(Verdict::default().time("p50, cut off from the others,", percentile(&mut taken, 0.5), LOCAL))
 }
 
-async fn reads(tenant: &Tenant, key: &str, read: &Read) -> anyhow::Result<Vec<Duration>> {
+async fn reads(tenant: &Tenant, key: &str, read: &ReadOptions) -> anyhow::Result<Vec<Duration>> {
     let mut taken = Vec::with_capacity(READS);
     for _ in 0..READS {
         let asked = Instant::now();
@@ -63,43 +63,43 @@ pub(super) async fn session_token(world: &mut World) -> anyhow::Result<Verdict> 
     let mut pairs = JoinSet::new();
     for pair in 0..PAIRS {
         let key = format!("token/{}/{pair}", world.run);
-        pairs.spawn(hand_over(home.clone(), ap.clone(), key));
+        pairs.spawn(write_and_read(home.clone(), ap.clone(), key));
     }
     let (mut taken, mut missed, mut by_follower) = (Vec::new(), 0, 0);
     while let Some(pair) = pairs.join_next().await {
-        let handed = pair??;
-        taken.extend(handed.taken);
-        missed += handed.missed;
-        by_follower += handed.by_follower;
+        let reads_done = pair??;
+        taken.extend(reads_done.taken);
+        missed += reads_done.missed;
+        by_follower += reads_done.by_follower;
     }
-    let handed = taken.len();
+    let reads_done = taken.len();
     let verdict = Verdict::default().time("p99 of a wait", percentile(&mut taken, 0.99), half + WAITING);
     Ok(verdict
         .none("reads without the write", missed)
-        .note(format!("{by_follower} of {handed} by the follower")))
+        .note(format!("{by_follower} of {reads_done} by the follower")))
 }
 
-/// What became of one writer's tokens.
+/// Results of reads with one writer's tokens.
 #[derive(Default)]
-struct Handed {
+struct TokenReads {
     taken: Vec<Duration>,
     missed: usize,
     by_follower: usize,
 }
 
-/// Writes at home and hands each token to a reader in another region.
-async fn hand_over(home: Tenant, reader: Tenant, key: String) -> anyhow::Result<Handed> {
-    let mut handed = Handed::default();
+/// Writes at home and reads with each token in another region.
+async fn write_and_read(home: Tenant, reader: Tenant, key: String) -> anyhow::Result<TokenReads> {
+    let mut reads_done = TokenReads::default();
     for at in 0..TOKENS / PAIRS {
         let written = home.put(key.clone(), at.to_string()).await?;
         let token = written.header.token.context("the answer to a put has no token")?;
         let asked = Instant::now();
         let got = reader
-            .get_with(key.clone(), &Read::at(Consistency::Token(token)))
+            .get_with(key.clone(), &ReadOptions::at(Consistency::Token(token)))
             .await?;
-        handed.taken.push(asked.elapsed());
-        handed.missed += usize::from(got.item.is_none_or(|item| item.value != at.to_string()));
-        handed.by_follower += usize::from(got.header.role == Role::Follower);
+        reads_done.taken.push(asked.elapsed());
+        reads_done.missed += usize::from(got.item.is_none_or(|item| item.value != at.to_string()));
+        reads_done.by_follower += usize::from(got.header.role == Role::Follower);
     }
-    Ok(handed)
+    Ok(reads_done)
 }

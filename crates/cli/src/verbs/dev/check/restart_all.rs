@@ -1,4 +1,4 @@
-//! All nodes killed at once under load: everything that was acknowledged is there, routes too.
+//! Step: all nodes are killed at once under load. Every acknowledged write survives, and the routes too.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::verbs::dev::{
 };
 
 const PUTS_PER_SECOND: u32 = 100;
-const RUN_UP: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_secs(2);
 const BUDGET: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
@@ -21,7 +21,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         let tenant = world.tenant(&format!("check-{home}"), home, home).await?;
         loads.push(Load::start(tenant, format!("restart/{}", world.run), PUTS_PER_SECOND));
     }
-    sleep(RUN_UP).await;
+    sleep(WARM_UP).await;
     let started = {
         let mut cluster = world.cluster.lock().await;
         cluster.kill_all().await;

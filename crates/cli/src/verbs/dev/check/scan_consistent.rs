@@ -1,9 +1,9 @@
-//! A scan of many keys while they are rewritten shows one revision of all of them.
+//! Step: a scan of many keys while they are rewritten shows one revision of all of them.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::ensure;
-use stead_client::{KeyRange, Op, Scan, Tenant};
+use stead_client::{KeyRange, Op, ScanOptions, Tenant};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
@@ -12,7 +12,7 @@ use tokio::{
 use super::verdict::Verdict;
 use crate::verbs::dev::{
     load::percentile,
-    world::{PATIENCE, World},
+    world::{WAIT_TIMEOUT, World},
 };
 
 const HOME: &str = "eu-west";
@@ -20,15 +20,15 @@ const KEYS: usize = 200_000;
 /// Keys that are written together, by one transaction, with the same value.
 const BLOCK: usize = 500;
 const BLOCKS: usize = KEYS / BLOCK;
-/// Transactions a second that go on meanwhile: one key in twenty each second.
+/// Transactions per second during the scan: one key in twenty each second.
 const REWRITES_PER_SECOND: u32 = 20;
-/// How long one page may be waited for.
+/// Most time of one page.
 const PAGE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let home = world.tenant("check-scan", HOME, HOME).await?;
     let far = world.tenant("check-scan", HOME, "us-east").await?;
-    home.delete_range_within(&KeyRange::all(), Some(PATIENCE)).await?;
+    home.delete_range_within(&KeyRange::all(), Some(WAIT_TIMEOUT)).await?;
     let asked = Instant::now();
     for block in 0..BLOCKS {
         write(&home, block, 0).await?;
@@ -40,7 +40,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let _ = stop.send(true);
     let rewritten = rewriting.await??;
     let (at_home, afar) = (scanned.0?, scanned.1?);
-    home.delete_range_within(&KeyRange::all(), Some(PATIENCE)).await?;
+    home.delete_range_within(&KeyRange::all(), Some(WAIT_TIMEOUT)).await?;
     let mut pages = at_home.pages;
     Ok(Verdict::default()
         .none("keys missing", at_home.missing + afar.missing)
@@ -58,13 +58,13 @@ fn key(block: usize, at: usize) -> String {
     format!("scan/{block:04}/{at:04}")
 }
 
-/// Gives all keys of a block the same value.
+/// Writes the same value to all keys of a block.
 async fn write(tenant: &Tenant, block: usize, generation: usize) -> anyhow::Result<()> {
     let mut txn = tenant.txn();
     for at in 0..BLOCK {
         txn = txn.then(Op::put(key(block, at), generation.to_string()));
     }
-    txn.timeout(PATIENCE).send().await?;
+    txn.timeout(WAIT_TIMEOUT).send().await?;
     Ok(())
 }
 
@@ -80,7 +80,7 @@ async fn rewrite(tenant: Tenant, stopped: watch::Receiver<bool>) -> anyhow::Resu
     Ok(count)
 }
 
-struct Scanned {
+struct ScanStats {
     missing: usize,
     /// Blocks of which not all keys have the same value.
     torn: usize,
@@ -88,11 +88,11 @@ struct Scanned {
     pages: Vec<Duration>,
 }
 
-async fn scan(tenant: &Tenant) -> anyhow::Result<Scanned> {
+async fn scan(tenant: &Tenant) -> anyhow::Result<ScanStats> {
     let asked = Instant::now();
-    let mut stream = tenant.scan_stream(&Scan {
+    let mut stream = tenant.scan_stream(&ScanOptions {
         prefix: "scan/".into(),
-        ..Scan::default()
+        ..ScanOptions::default()
     });
     let mut blocks: BTreeMap<Vec<u8>, (bytes::Bytes, usize, bool)> = BTreeMap::new();
     let mut pages = Vec::new();
@@ -107,7 +107,7 @@ async fn scan(tenant: &Tenant) -> anyhow::Result<Scanned> {
         *torn |= *value != item.value;
     }
     let seen: usize = blocks.values().map(|(_, count, _)| count).sum();
-    Ok(Scanned {
+    Ok(ScanStats {
         missing: KEYS.saturating_sub(seen),
         torn: blocks.values().filter(|(_, _, torn)| *torn).count(),
         took: asked.elapsed(),

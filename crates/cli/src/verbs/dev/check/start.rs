@@ -1,4 +1,4 @@
-//! From the start of the processes to the first write accepted in each region.
+//! Step: from the start of the processes to the first write accepted in each region.
 
 use std::time::Duration;
 

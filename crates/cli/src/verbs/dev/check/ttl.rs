@@ -1,21 +1,22 @@
-//! Keys with an end go soon after it, never before it, also when the leader that would have removed them has died.
+//! Step: keys with a time to live expire soon after it, never before it, also when the leader has died that would have
+//! deleted them.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
-use stead_client::{EventKind, KeyRange, Tenant, Told, Watch, Watcher, Write};
+use stead_client::{EventKind, KeyRange, Tenant, WatchMessage, WatchOptions, Watcher, WriteOptions};
 use tokio::time::{Instant, timeout};
 
 use super::verdict::Verdict;
 use crate::verbs::dev::{
     load::percentile,
-    world::{PATIENCE, World},
+    world::{WAIT_TIMEOUT, World},
 };
 
 const HOME: &str = "eu-west";
 const KEYS: usize = 1_000;
 const TTL: Duration = Duration::from_secs(2);
-/// A look every 50 ms, and a commit.
+/// A check every 50 ms, and a commit.
 const LATE: Duration = Duration::from_millis(150);
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
@@ -24,7 +25,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let half = world.cluster.lock().await.link(HOME, "ap-south")?.round_trip() / 2;
     let (early, mut late) = expiries(&home, &home, &format!("ttl/{}/home", world.run)).await?;
     let (early_far, mut late_far) = expiries(&home, &ap, &format!("ttl/{}/far", world.run)).await?;
-    let survived = over_a_death(world, &home).await?;
+    let survived = expire_over_leader_kill(world, &home).await?;
     Ok(Verdict::default()
         .time("p99 late at home", percentile(&mut late, 0.99), LATE)
         .time("p99 late in ap-south", percentile(&mut late_far, 0.99), LATE + half)
@@ -32,20 +33,23 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         .none("left after the leader's death", survived))
 }
 
-/// Puts keys with an end, and returns how many went too early, and how late each was seen to go from a region.
+/// Puts expiring keys, and returns the number that expired too early, and the delays of the others as seen from a
+/// region.
 async fn expiries(home: &Tenant, seen_from: &Tenant, prefix: &str) -> anyhow::Result<(usize, Vec<Duration>)> {
-    let watch = Watch {
+    let watch = WatchOptions {
         ranges: vec![KeyRange::prefix(format!("{prefix}/"))],
         exclude: vec![EventKind::Put],
-        ..Watch::default()
+        ..WatchOptions::default()
     };
     let watcher = seen_from.watch(watch).await?;
-    let seen = tokio::spawn(see(watcher));
+    let seen = tokio::spawn(collect_expired(watcher));
     let mut due = BTreeMap::new();
     for at in 0..KEYS {
         let key = format!("{prefix}/{at}");
-        let put = home.put_expiring(key.clone(), "v", TTL, &Write::default()).await?;
-        // The answer came after the entry's time was taken.
+        let put = home
+            .put_expiring(key.clone(), "v", TTL, &WriteOptions::default())
+            .await?;
+        // The response came after the time of the log entry was taken.
         due.insert(
             key,
             (put.header.tenant_time.0 + TTL.as_millis() as u64, Instant::now() + TTL),
@@ -60,21 +64,21 @@ async fn expiries(home: &Tenant, seen_from: &Tenant, prefix: &str) -> anyhow::Re
     Ok((early, late))
 }
 
-/// Returns all keys that go, with the tenant's time and this clock's when they are seen to have gone.
-async fn see(mut watcher: Watcher) -> anyhow::Result<Vec<(String, u64, Instant)>> {
+/// Collects all expired keys, with the tenant's time and this clock's when their expiry was reported.
+async fn collect_expired(mut watcher: Watcher) -> anyhow::Result<Vec<(String, u64, Instant)>> {
     let mut seen = Vec::with_capacity(KEYS);
     while seen.len() < KEYS {
-        let gone = gone(&mut watcher).await?;
+        let gone = next_expired(&mut watcher).await?;
         let now = Instant::now();
         seen.extend(gone.into_iter().map(|(key, time)| (key, time, now)));
     }
     Ok(seen)
 }
 
-/// Waits for keys that expire; with each the tenant's time at which that was told.
-async fn gone(watcher: &mut Watcher) -> anyhow::Result<Vec<(String, u64)>> {
-    let told = timeout(PATIENCE, watcher.next()).await??;
-    let Told::Changes(events) = told else {
+/// Waits for expired keys; returns each with the tenant's time at which its expiry was reported.
+async fn next_expired(watcher: &mut Watcher) -> anyhow::Result<Vec<(String, u64)>> {
+    let message = timeout(WAIT_TIMEOUT, watcher.next()).await??;
+    let WatchMessage::Changes(events) = message else {
         return Ok(Vec::new());
     };
     let time = watcher.header().map_or(0, |header| header.tenant_time.0);
@@ -84,27 +88,27 @@ async fn gone(watcher: &mut Watcher) -> anyhow::Result<Vec<(String, u64)>> {
         .collect()
 }
 
-/// Returns how many keys are left whose time was over while there was no leader.
-async fn over_a_death(world: &World, home: &Tenant) -> anyhow::Result<usize> {
+/// Returns the number of keys that are left after they expired while there was no leader.
+async fn expire_over_leader_kill(world: &World, home: &Tenant) -> anyhow::Result<usize> {
     let prefix = format!("ttl/{}/death", world.run);
-    let watch = Watch {
+    let watch = WatchOptions {
         ranges: vec![KeyRange::prefix(format!("{prefix}/"))],
         exclude: vec![EventKind::Put],
-        ..Watch::default()
+        ..WatchOptions::default()
     };
     let mut watcher = home.watch(watch).await?;
     let short = Duration::from_millis(300);
     let count = 20;
     for at in 0..count {
-        home.put_expiring(format!("{prefix}/{at}"), "v", short, &Write::default())
+        home.put_expiring(format!("{prefix}/{at}"), "v", short, &WriteOptions::default())
             .await?;
     }
     let leader = world.leader(home).await?;
     world.cluster.lock().await.kill_node(&leader).await?;
     let mut seen = 0;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     while seen < count && Instant::now() < deadline {
-        seen += gone(&mut watcher).await?.len();
+        seen += next_expired(&mut watcher).await?.len();
     }
     world.cluster.lock().await.start_node(&leader)?;
     world.ready().await?;

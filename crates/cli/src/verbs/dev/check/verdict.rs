@@ -1,24 +1,24 @@
-//! What a step has found: figures against budgets.
+//! Verdict of a step: figures against budgets.
 
 use std::time::Duration;
 
-/// A debug build may take this many times its budget.
+/// Factor by which a debug build may exceed its budget.
 const DEBUG_ALLOWANCE: f64 = if cfg!(debug_assertions) { 5.0 } else { 1.0 };
-/// On a disk whose syncs take longer than this while a step runs, its latencies say more of the disk than of Stead.
+/// Sync latency above which a disk is slow: then the step's latencies say more of the disk than of Stead.
 const FDATASYNC_MAX: Duration = Duration::from_millis(5);
 
-/// What a step has found.
+/// Verdict of a step.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     parts: Vec<String>,
     over: bool,
-    /// A latency is beyond its budget, on a disk that is fast enough to say so.
+    /// A latency exceeds its budget, on a disk that is fast enough to judge.
     late: bool,
     failed: bool,
 }
 
 impl Verdict {
-    /// The step could not be run to its end.
+    /// Returns the verdict of a step that failed with an error.
     pub(crate) fn failed(error: &anyhow::Error) -> Self {
         Self {
             parts: vec![format!("{error:#}")],
@@ -27,9 +27,9 @@ impl Verdict {
         }
     }
 
-    /// Holds a time against its budget.
+    /// Compares a duration with its budget.
     pub(crate) fn time(mut self, what: &str, measured: Duration, budget: Duration) -> Self {
-        let text = format!("{what} {} of {}", shown(measured), shown(budget));
+        let text = format!("{what} {} of {}", display_duration(measured), display_duration(budget));
         let share = measured.as_secs_f64() / budget.as_secs_f64();
         self.over |= share > 1.0;
         self.late |= share > DEBUG_ALLOWANCE;
@@ -37,7 +37,7 @@ impl Verdict {
         self
     }
 
-    /// Holds a number against its budget.
+    /// Compares a number with its budget.
     pub(crate) fn number(mut self, what: &str, measured: f64, budget: f64, unit: &str) -> Self {
         let share = measured / budget;
         self.over |= share > 1.0;
@@ -46,20 +46,20 @@ impl Verdict {
         self
     }
 
-    /// Something that must be none at all, in any build.
+    /// Adds a count that must be zero, in any build.
     pub(crate) fn none(mut self, what: &str, count: usize) -> Self {
         self.failed |= count > 0;
         self.parts.push(format!("{count} {what}"));
         self
     }
 
-    /// Something to know.
+    /// Adds a note.
     pub(crate) fn note(mut self, text: impl Into<String>) -> Self {
         self.parts.push(text.into());
         self
     }
 
-    /// Tells whether the step holds, where the disk's syncs took this long while it ran.
+    /// Tells whether the step has passed, given the disk's sync latency while it ran.
     pub(crate) fn passed(&self, fdatasync_p99: Duration) -> bool {
         !self.failed && (!self.late || fdatasync_p99 > FDATASYNC_MAX)
     }
@@ -76,12 +76,12 @@ impl Verdict {
         let figures = self.parts.join(" · ");
         format!(
             "{word} {step:<15} {figures}{allowed} · fdatasync p99 {}",
-            shown(fdatasync_p99)
+            display_duration(fdatasync_p99)
         )
     }
 }
 
-fn shown(duration: Duration) -> String {
+fn display_duration(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1e3;
     if millis < 1_000.0 {
         format!("{millis:.1} ms")
@@ -97,7 +97,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_line_has_figures_budgets_and_a_word() {
+    fn verdict_line_has_figures_budgets_and_result() {
         let verdict = Verdict::default().time("p50", MS, 2 * MS).none("lost", 0).note("more");
         let line = verdict.line("write-at-home", MS);
         assert_eq!(
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debug_build_fails_beyond_five_times_the_budget_and_losses_fail_always() {
+    fn debug_build_allows_five_times_budget_but_no_loss() {
         let of = |measured| Verdict::default().time("p50", measured, MS).passed(MS);
         assert_eq!(of(4 * MS), cfg!(debug_assertions));
         assert!(!of(6 * MS));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_slow_disk_latencies_are_shown_and_not_judged() {
+    fn slow_disk_latencies_do_not_fail_step() {
         let late = Verdict::default().time("p50", 6 * MS, MS);
         assert!(!late.passed(5 * MS));
         assert!(late.passed(6 * MS));

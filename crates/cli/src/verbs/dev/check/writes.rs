@@ -1,4 +1,4 @@
-//! Puts at home, and puts that another region's node hands on.
+//! Steps: puts at home, and puts that another region's node forwards.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const PUTS: usize = 300;
 const PUTS_CUT_OFF: usize = 50;
 const PUTS_FORWARDED: usize = 40;
 const AT_HOME: Duration = Duration::from_micros(1_500);
-/// What handing on may cost beside the round trip.
+/// Most time of the forwarding beside the round trip.
 const FORWARDING: Duration = Duration::from_millis(20);
 
 pub(super) async fn at_home(world: &mut World) -> anyhow::Result<Verdict> {
@@ -21,7 +21,7 @@ pub(super) async fn at_home(world: &mut World) -> anyhow::Result<Verdict> {
     let prefix = format!("home/{}", world.run);
     puts(&tenant, &format!("{prefix}/warm"), PUTS / 10).await?;
     let mut taken = puts(&tenant, &prefix, PUTS).await?;
-    // Nothing but the home is on a write's way: it is the same when the home sees nobody else.
+    // Only the home is on a write's way: it is as fast when the home cannot reach other regions.
     cut(world, true).await?;
     let alone = puts(&tenant, &format!("{prefix}/alone"), PUTS_CUT_OFF).await;
     cut(world, false).await?;
@@ -36,7 +36,7 @@ pub(super) async fn at_home(world: &mut World) -> anyhow::Result<Verdict> {
 pub(super) async fn forwarded(world: &mut World) -> anyhow::Result<Verdict> {
     world.tenant("check-eu-west", HOME, HOME).await?;
     let round_trip = world.cluster.lock().await.link("us-east", HOME)?.round_trip();
-    let tenant = world.nearby_client("us-east").await?.tenant("check-eu-west")?;
+    let tenant = world.nearest_only_client("us-east").await?.tenant("check-eu-west")?;
     let prefix = format!("forwarded/{}", world.run);
     puts(&tenant, &format!("{prefix}/warm"), 3).await?;
     let mut handed_on = 0;
@@ -62,7 +62,7 @@ async fn puts(tenant: &Tenant, prefix: &str, count: usize) -> anyhow::Result<Vec
     Ok(taken)
 }
 
-/// Cuts the home off, or heals.
+/// Cuts the home off, or heals its links.
 async fn cut(world: &World, cut: bool) -> anyhow::Result<()> {
     let cluster = world.cluster.lock().await;
     for (region, _) in REGIONS.iter().filter(|(region, _)| *region != HOME) {

@@ -1,24 +1,24 @@
-//! What can be asked for on standard input.
+//! Commands on standard input.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::control::Order;
+use super::super::control::ControlRequest;
 
-/// One line.
+/// Command of one line.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Command {
-    /// Shows nodes and links.
+    /// Returns nodes and links.
     Status {},
-    /// Makes a tenant.
+    /// Creates a tenant.
     CreateTenant {
         name: String,
         home: String,
     },
-    /// The verbs of `stead dev`.
+    /// Verbs of `stead dev`.
     Kill(Names),
     Start(Names),
     Stop(Names),
@@ -49,30 +49,30 @@ pub(super) struct Delay {
     round_trip: String,
 }
 
-/// What a command is to the cluster.
+/// Action of a command.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum CommandAction {
     Status,
     CreateTenant { name: String, home: String },
-    Order(Order),
+    Control(ControlRequest),
 }
 
 impl Command {
-    /// Reads a line: the command, and the `id` to answer with.
-    pub(super) fn read(line: &str) -> (Option<Value>, Result<Asked, String>) {
+    /// Parses a line: the command, and the `id` of the response.
+    pub(super) fn read(line: &str) -> (Option<Value>, Result<CommandAction, String>) {
         let mut value: Value = match serde_json::from_str(line) {
             Ok(value) => value,
             Err(error) => return (None, Err(format!("a command is one line of JSON: {error}"))),
         };
         let id = value.as_object_mut().and_then(|object| object.remove("id"));
         let command = serde_json::from_value::<Self>(value);
-        (id, command.map_err(|error| error.to_string()).and_then(Self::asked))
+        (id, command.map_err(|error| error.to_string()).and_then(Self::action))
     }
 
-    fn asked(self) -> Result<Asked, String> {
+    fn action(self) -> Result<CommandAction, String> {
         let (verb, names, round_trip) = match self {
-            Self::Status {} => return Ok(Asked::Status),
-            Self::CreateTenant { name, home } => return Ok(Asked::CreateTenant { name, home }),
+            Self::Status {} => return Ok(CommandAction::Status),
+            Self::CreateTenant { name, home } => return Ok(CommandAction::CreateTenant { name, home }),
             Self::Kill(Names { names }) => ("kill", names, None),
             Self::Start(Names { names }) => ("start", names, None),
             Self::Stop(Names { names }) => ("stop", names, None),
@@ -81,7 +81,7 @@ impl Command {
             Self::Heal(MaybeNames { names }) => ("heal", names, None),
             Self::Delay(Delay { names, round_trip }) => ("delay", names.to_vec(), Some(duration(&round_trip)?)),
         };
-        Ok(Asked::Order(Order {
+        Ok(CommandAction::Control(ControlRequest {
             verb: verb.to_owned(),
             names,
             round_trip,
@@ -97,10 +97,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn order(line: &str) -> Order {
+    fn request(line: &str) -> ControlRequest {
         match Command::read(line).1.unwrap() {
-            Asked::Order(order) => order,
-            other @ (Asked::Status | Asked::CreateTenant { .. }) => panic!("{other:?}"),
+            CommandAction::Control(request) => request,
+            other @ (CommandAction::Status | CommandAction::CreateTenant { .. }) => panic!("{other:?}"),
         }
     }
 
@@ -109,21 +109,24 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_the_verbs_of_dev() {
+    fn commands_match_dev_verbs() {
         for verb in ["kill", "start", "stop", "cont", "cut", "heal"] {
-            let order = order(&format!("{{\"command\":\"{verb}\",\"names\":[\"a\",\"b\"]}}"));
-            assert_eq!((order.verb.as_str(), order.names.join(" ")), (verb, "a b".to_owned()));
+            let request = request(&format!("{{\"command\":\"{verb}\",\"names\":[\"a\",\"b\"]}}"));
+            assert_eq!(
+                (request.verb.as_str(), request.names.join(" ")),
+                (verb, "a b".to_owned())
+            );
         }
-        assert!(order("{\"command\":\"heal\"}").names.is_empty());
-        let delay = order("{\"command\":\"delay\",\"names\":[\"a\",\"b\"],\"round_trip\":\"150ms\"}");
+        assert!(request("{\"command\":\"heal\"}").names.is_empty());
+        let delay = request("{\"command\":\"delay\",\"names\":[\"a\",\"b\"],\"round_trip\":\"150ms\"}");
         assert_eq!(delay.round_trip, Some(Duration::from_millis(150)));
         let (id, status) = Command::read("{\"id\":7,\"command\":\"status\"}");
         assert_eq!(id, Some(Value::from(7)));
-        assert!(matches!(status, Ok(Asked::Status)));
+        assert!(matches!(status, Ok(CommandAction::Status)));
     }
 
     #[test]
-    fn what_is_wrong_with_a_command_is_said() {
+    fn invalid_command_is_explained() {
         assert!(refused("cut us-east eu-west").contains("one line of JSON"));
         assert!(
             refused("{\"command\":\"slice\"}").contains("`kill`, `start`"),

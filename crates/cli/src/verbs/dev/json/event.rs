@@ -1,4 +1,4 @@
-//! What is told on standard output.
+//! Events on standard output.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -7,25 +7,25 @@ use serde_json::Value;
 use stead_testing::{Cluster, Flow, cluster::DialMap};
 
 use super::super::contexts;
-use crate::{exit::Failure, output};
+use crate::{exit::CommandError, output};
 
-/// One line.
+/// Event of one line.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(super) enum Event {
     /// Every node can serve.
     Ready(Box<Ready>),
-    /// What has become of a command.
-    Answer(Box<Answer>),
-    /// A node has ended, whoever ended it.
+    /// Result of a command.
+    Answer(Box<CommandResponse>),
+    /// A node has ended, by a command or by itself.
     NodeDown { node: String },
     /// A node that was started again can serve.
     NodeUp { node: String, process: u32 },
-    /// No byte passes between two regions.
+    /// The link between two regions was cut.
     LinkCut { between: [String; 2] },
-    /// Bytes pass between two regions again.
+    /// The link between two regions was healed.
     LinkHealed { between: [String; 2] },
-    /// Two regions were moved.
+    /// The round trip between two regions was changed.
     LinkDelay { between: [String; 2], round_trip_ms: f64 },
     /// The cluster does not become ready.
     Failed { error: String },
@@ -36,11 +36,11 @@ pub(super) enum Event {
 /// Everything that a test needs to reach the cluster.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Ready {
-    /// The program `stead` that runs here.
+    /// Path of the running `stead` binary.
     pub(super) program: String,
-    /// The folder with configurations, logs and data.
+    /// Folder with configurations, logs and data.
     pub(super) data: String,
-    /// The socket that `stead dev kill` and the like ask, with `--data` and the folder above.
+    /// Socket for `stead dev kill` and the like, with `--data` and the folder above.
     pub(super) control: String,
     /// With these variables `stead` has a context for each region.
     pub(super) environment: BTreeMap<&'static str, String>,
@@ -53,15 +53,15 @@ pub(super) struct Ready {
 pub(super) struct Region {
     name: String,
     jurisdiction: String,
-    /// Where its nodes take clients.
+    /// Addresses of its nodes for clients.
     endpoints: Vec<String>,
-    /// Addresses that nodes of other regions advertise, and what somebody in this region dials instead.
+    /// Addresses that nodes of other regions advertise, and the addresses to dial instead from this region.
     dial: DialMap,
-    /// The name of its context.
+    /// Name of its context.
     context: String,
 }
 
-/// What changes while the cluster runs.
+/// State that changes while the cluster runs.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Status {
     nodes: Vec<Node>,
@@ -75,7 +75,7 @@ struct Node {
     client: String,
     http: String,
     log: String,
-    /// Absent while it does not run.
+    /// Process id; absent while it does not run.
     process: Option<u32>,
 }
 
@@ -86,10 +86,10 @@ struct Link {
     is_cut: bool,
 }
 
-/// What has become of a command: `ok` or `error`.
+/// Result of a command: `ok` or `error`.
 #[derive(Debug, Default, PartialEq, Serialize)]
-pub(super) struct Answer {
-    /// As the command had it.
+pub(super) struct CommandResponse {
+    /// Id of the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,7 +102,7 @@ pub(super) struct Answer {
 
 impl Event {
     /// Prints the event as a line.
-    pub(super) fn tell(&self) -> Result<(), Failure> {
+    pub(super) fn print(&self) -> Result<(), CommandError> {
         output::line(&serde_json::to_string(self).expect("events have text keys"))
     }
 }

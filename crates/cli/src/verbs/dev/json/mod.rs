@@ -1,9 +1,9 @@
-//! `stead dev --json`: a cluster for tests in any language. One object a line, events and answers to standard output,
+//! `stead dev --json`: a cluster for tests in any language. One object a line, events and results to standard output,
 //! commands from standard input; it lives as long as standard input is open.
 //!
 //! ```text
 //!   test ──{"command":"cut",…}──▶ stdin ─▶ Command ─▶ Cluster
-//!   test ◀─{"event":"answer",…}── stdout ◀─ Event ◀─ Seen ◀─ looked at every 100 ms
+//!   test ◀─{"event":"answer",…}── stdout ◀─ Event ◀─ ObservedState ◀─ polled every 100 ms
 //! ```
 //!
 //! # Invariants
@@ -14,7 +14,7 @@
 
 mod command;
 mod event;
-mod seen;
+mod observed_state;
 mod session;
 
 pub(super) use session::run;

@@ -1,4 +1,4 @@
-//! A cluster from the first line to the last.
+//! Session of `stead dev --json`: a cluster from the first line to the last.
 
 use std::{
     collections::BTreeMap,
@@ -24,32 +24,32 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     super::{
         contexts, control,
-        up::END_WITHIN,
-        world::{World, make_tenant},
+        up::SHUTDOWN_TIMEOUT,
+        world::{World, ensure_tenant},
     },
-    command::{Asked, Command},
-    event::{Answer, Event, Ready, Region, Status},
-    seen::Seen,
+    command::{Command, CommandAction},
+    event::{CommandResponse, Event, Ready, Region, Status},
+    observed_state::ObservedState,
 };
-use crate::{context, exit::Failure};
+use crate::{context, exit::CommandError};
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Commands that wait for the one before them; more wait in the pipe.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Most commands in the queue; more wait in the pipe.
 const COMMANDS_MAX: usize = 16;
 
-/// Why the cluster ends.
+/// Reasons for the end of the cluster.
 const INPUT_ENDED: &str = "standard input has ended";
-const SIGNALLED: &str = "a signal";
+const SIGNAL_RECEIVED: &str = "a signal";
 
-/// A cluster that tells what happens to it.
-struct Session {
+/// Cluster that reports its changes as events.
+struct DevSession {
     world: World,
     data: PathBuf,
-    seen: Arc<Mutex<Seen>>,
+    observed: Arc<Mutex<ObservedState>>,
 }
 
-/// Runs a cluster until standard input ends or a signal comes. `folder` goes with it.
-pub(in super::super) async fn run(plan: Plan, folder: Option<TemporaryFolder>) -> Result<(), Failure> {
+/// Runs a cluster until standard input ends or a signal comes. `folder` is deleted with it.
+pub(in super::super) async fn run(plan: Plan, folder: Option<TemporaryFolder>) -> Result<(), CommandError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (sender, mut commands) = mpsc::channel(COMMANDS_MAX);
     let mut reading = AbortOnDropHandle::new(tokio::spawn(read(sender)));
@@ -62,40 +62,40 @@ pub(in super::super) async fn run(plan: Plan, folder: Option<TemporaryFolder>) -
     tokio::pin!(stop);
     // J2 holds from the first moment on.
     let started = tokio::select! {
-        started = Session::start(plan) => started,
-        _ = &mut reading => return Event::Stopping { reason: INPUT_ENDED }.tell(),
-        () = &mut stop => return Event::Stopping { reason: SIGNALLED }.tell(),
+        started = DevSession::start(plan) => started,
+        _ = &mut reading => return Event::Stopping { reason: INPUT_ENDED }.print(),
+        () = &mut stop => return Event::Stopping { reason: SIGNAL_RECEIVED }.print(),
     };
     let mut session = match started {
         Ok(session) => session,
         Err(failure) => {
             let error = failure.text().to_owned();
-            Event::Failed { error }.tell()?;
+            Event::Failed { error }.print()?;
             return Err(failure);
         }
     };
     let cluster = session.world.cluster.clone();
     let listener = control::listen(&session.data)?;
-    let orders = AbortOnDropHandle::new(tokio::spawn(control::serve(listener, cluster.clone())));
-    let watch = AbortOnDropHandle::new(tokio::spawn(watch(cluster, session.seen.clone())));
-    session.ready().await?.tell()?;
+    let control_task = AbortOnDropHandle::new(tokio::spawn(control::serve(listener, cluster.clone())));
+    let watch = AbortOnDropHandle::new(tokio::spawn(watch(cluster, session.observed.clone())));
+    session.ready().await?.print()?;
     let reason = tokio::select! {
-        obeyed = session.obey(&mut commands) => obeyed.map(|()| INPUT_ENDED)?,
-        () = &mut stop => SIGNALLED,
+        ended = session.run_commands(&mut commands) => ended.map(|()| INPUT_ENDED)?,
+        () = &mut stop => SIGNAL_RECEIVED,
     };
-    Event::Stopping { reason }.tell()?;
-    // Their end is what is waited for: they hold the cluster.
-    orders.abort();
+    Event::Stopping { reason }.print()?;
+    // Wait for their end: they hold the cluster.
+    control_task.abort();
     watch.abort();
-    let _ = (orders.await, watch.await);
+    let _ = (control_task.await, watch.await);
     session.end(folder.is_none()).await;
     Ok(())
 }
 
-/// Passes lines on until there are none.
+/// Sends lines of standard input until it ends.
 async fn read(commands: mpsc::Sender<String>) {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    // What cannot be read, such as a line that is no text, ends the input as well.
+    // An unreadable line, such as one that is no text, ends the input as well.
     while let Ok(Some(line)) = lines.next_line().await {
         if commands.send(line).await.is_err() {
             return;
@@ -103,111 +103,114 @@ async fn read(commands: mpsc::Sender<String>) {
     }
 }
 
-/// Tells of what nobody here asked for: nodes that end by themselves, orders from elsewhere, nodes that serve again.
-async fn watch(cluster: Arc<Mutex<Cluster>>, seen: Arc<Mutex<Seen>>) {
+/// Reports changes that no command here has made: nodes that end by themselves, commands from elsewhere, nodes that
+/// serve again.
+async fn watch(cluster: Arc<Mutex<Cluster>>, observed: Arc<Mutex<ObservedState>>) {
     loop {
-        // Standard output that nobody reads is no reason to stop looking: standard input decides (J2).
-        let _ = look(&cluster, &seen).await;
-        let starting = seen.lock().await.starting();
+        // Standard output that nobody reads is no reason to stop observing: standard input decides (J2).
+        let _ = print_changes(&cluster, &observed).await;
+        let starting = observed.lock().await.starting();
         let nodes = cluster.lock().await.nodes().to_vec();
-        let asked = starting.into_iter().map(|(name, process)| ask(&nodes, name, process));
-        for (name, process) in join_all(asked).await.into_iter().flatten() {
-            if let Some(event) = seen.lock().await.serves(name, process) {
-                let _ = event.tell();
+        let checks = starting
+            .into_iter()
+            .map(|(name, process)| check_ready(&nodes, name, process));
+        for (name, process) in join_all(checks).await.into_iter().flatten() {
+            if let Some(event) = observed.lock().await.serves(name, process) {
+                let _ = event.print();
             }
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn ask(nodes: &[Node], name: String, process: u32) -> Option<(String, u32)> {
+async fn check_ready(nodes: &[Node], name: String, process: u32) -> Option<(String, u32)> {
     let node = nodes.iter().find(|node| node.name == name)?;
     node.is_ready().await.then_some((name, process))
 }
 
-/// Tells what is new.
-async fn look(cluster: &Mutex<Cluster>, seen: &Mutex<Seen>) -> Result<(), Failure> {
-    let mut seen = seen.lock().await;
-    let events = seen.look(&mut *cluster.lock().await);
-    events.iter().try_for_each(Event::tell)
+/// Prints the changes.
+async fn print_changes(cluster: &Mutex<Cluster>, observed: &Mutex<ObservedState>) -> Result<(), CommandError> {
+    let mut observed = observed.lock().await;
+    let events = observed.refresh(&mut *cluster.lock().await);
+    events.iter().try_for_each(Event::print)
 }
 
-impl Session {
-    async fn start(plan: Plan) -> Result<Self, Failure> {
+impl DevSession {
+    async fn start(plan: Plan) -> Result<Self, CommandError> {
         let data = plan.data.clone();
         let cluster = Cluster::start(plan).await.map_err(anyhow::Error::from)?;
         let world = World::new(cluster, Instant::now())?;
         world.ready().await?;
         let data = fs::canonicalize(&data)?;
         let mut cluster = world.cluster.lock().await;
-        contexts::write(&cluster, Some(context::below(&config_home(&data))))?.keep();
-        let seen = Seen::of(&mut cluster);
+        contexts::write(&cluster, Some(context::context_folder(&config_home(&data))))?.keep();
+        let observed = ObservedState::of(&mut cluster);
         drop(cluster);
         Ok(Self {
             world,
             data,
-            seen: Arc::new(Mutex::new(seen)),
+            observed: Arc::new(Mutex::new(observed)),
         })
     }
 
-    async fn ready(&self) -> Result<Event, Failure> {
+    async fn ready(&self) -> Result<Event, CommandError> {
         let mut cluster = self.world.cluster.lock().await;
         let home = config_home(&self.data).display().to_string();
         Ok(Event::Ready(Box::new(Ready {
             program: std::env::current_exe()?.display().to_string(),
             data: self.data.display().to_string(),
             control: control::socket(&self.data).display().to_string(),
-            environment: BTreeMap::from([(context::HOME, home)]),
+            environment: BTreeMap::from([(context::CONFIG_HOME, home)]),
             regions: Region::all(&cluster),
             status: Status::of(&mut cluster, &self.data),
         })))
     }
 
-    /// Carries out commands, one after the other, until there are no more.
-    async fn obey(&mut self, commands: &mut mpsc::Receiver<String>) -> Result<(), Failure> {
+    /// Executes commands, one after the other, until the input ends.
+    async fn run_commands(&mut self, commands: &mut mpsc::Receiver<String>) -> Result<(), CommandError> {
         while let Some(line) = commands.recv().await {
             if line.trim().is_empty() {
                 continue;
             }
-            let (id, asked) = Command::read(&line);
-            let answer = match asked {
-                Ok(asked) => self.carry_out(asked).await,
+            let (id, action) = Command::read(&line);
+            let answer = match action {
+                Ok(action) => self.execute(action).await,
                 Err(error) => Err(error),
             };
             let answer = match answer {
                 Ok(answer) => answer,
-                Err(error) => Answer {
+                Err(error) => CommandResponse {
                     error: Some(error),
-                    ..Answer::default()
+                    ..CommandResponse::default()
                 },
             };
-            Event::Answer(Box::new(Answer { id, ..answer })).tell()?;
-            look(&self.world.cluster, &self.seen).await?;
+            Event::Answer(Box::new(CommandResponse { id, ..answer })).print()?;
+            print_changes(&self.world.cluster, &self.observed).await?;
         }
         Ok(())
     }
 
-    async fn carry_out(&mut self, asked: Asked) -> Result<Answer, String> {
-        let (text, status) = match asked {
-            Asked::Status => {
+    async fn execute(&mut self, action: CommandAction) -> Result<CommandResponse, String> {
+        let (text, status) = match action {
+            CommandAction::Status => {
                 let mut cluster = self.world.cluster.lock().await;
                 ("status".to_owned(), Some(Status::of(&mut cluster, &self.data)))
             }
-            Asked::CreateTenant { name, home } => {
+            CommandAction::CreateTenant { name, home } => {
                 let client = self.world.client(&home).await.map_err(chain)?;
-                make_tenant(client, name.clone(), &home).await.map_err(chain)?;
+                ensure_tenant(client, name.clone(), &home).await.map_err(chain)?;
                 (format!("create-tenant: {name}"), None)
             }
-            Asked::Order(order) => {
+            CommandAction::Control(request) => {
                 let mut cluster = self.world.cluster.lock().await;
-                let done = control::carry_out(&mut cluster, &order).await;
+                let done = control::execute(&mut cluster, &request).await;
                 (done.map_err(|failure| failure.text().to_owned())?, None)
             }
         };
-        Ok(Answer {
+        Ok(CommandResponse {
             ok: Some(text),
             status,
-            ..Answer::default()
+            ..CommandResponse::default()
         })
     }
 
@@ -220,7 +223,7 @@ impl Session {
         };
         let mut cluster = cluster.into_inner();
         if keeps_data {
-            cluster.shut_down(END_WITHIN).await;
+            cluster.shut_down(SHUTDOWN_TIMEOUT).await;
         } else {
             cluster.kill_all().await;
         }
@@ -231,7 +234,7 @@ fn chain(error: anyhow::Error) -> String {
     format!("{error:#}")
 }
 
-/// Contexts of this cluster lie beside its data: those of the person who runs the test stay as they are.
+/// Returns the folder of this cluster's contexts, beside its data: the user's own contexts stay as they are.
 fn config_home(data: &Path) -> PathBuf {
     data.join("config")
 }

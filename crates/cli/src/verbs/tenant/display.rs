@@ -1,0 +1,175 @@
+//! Output of tenants.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use stead_client::{
+    Durability, Followers, LimitUnit, Replica, Role, TenantInfo, TenantLimit, TenantLimits, TenantState,
+};
+
+use crate::output::{OutputTable, list};
+
+/// Returns a table of tenants.
+pub(super) fn table(tenants: &[TenantInfo]) -> OutputTable {
+    let columns = &[
+        "NAME",
+        "HOME",
+        "EPOCH",
+        "FOLLOWERS",
+        "STATE",
+        "NUMBER",
+        "GROUP",
+        "RESIDENCY",
+        "DURABILITY",
+        "LABELS",
+        "LIMITS",
+        "ETAG",
+    ];
+    let mut table = OutputTable::new(columns, 5);
+    for tenant in tenants {
+        table.push(cells(tenant), value(tenant));
+    }
+    table
+}
+
+fn cells(tenant: &TenantInfo) -> Vec<String> {
+    let labels: Vec<String> = tenant
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    vec![
+        tenant.name.clone(),
+        tenant.home_region.clone(),
+        tenant.epoch.to_string(),
+        followers(&tenant.replicas),
+        state(tenant.state).to_lowercase(),
+        tenant.number.get().to_string(),
+        tenant.home_group.to_string(),
+        if tenant.residency.is_empty() {
+            "any".into()
+        } else {
+            list(&tenant.residency)
+        },
+        durability(tenant.durability).to_lowercase(),
+        list(&labels),
+        list(&limits(&tenant.limits)),
+        tenant.etag.clone(),
+    ]
+}
+
+/// Returns the regions of the followers, without those that are to erase the tenant.
+fn followers(replicas: &[Replica]) -> String {
+    let follows = |replica: &&Replica| replica.role == Role::Follower && !replica.leaving;
+    let regions: Vec<&str> = replicas
+        .iter()
+        .filter(follows)
+        .map(|replica| replica.region.as_str())
+        .collect();
+    if regions.is_empty() {
+        return "none".to_owned();
+    }
+    list(&regions)
+}
+
+/// Formats the tenant's own limits as the command line accepts them.
+fn limits(limits: &TenantLimits) -> Vec<String> {
+    let written = |(limit, value): (TenantLimit, u64)| {
+        let value = match limit.unit() {
+            LimitUnit::Milliseconds => humantime::format_duration(Duration::from_millis(value)).to_string(),
+            LimitUnit::Count | LimitUnit::Bytes => value.to_string(),
+        };
+        format!("{}={}", limit.name().replace('_', "-"), value.replace(' ', ""))
+    };
+    limits.iter().map(written).collect()
+}
+
+/// Formats limits as the message has them: numbers of 64 bits as text, the age in seconds.
+fn limits_value(limits: &TenantLimits) -> Value {
+    let name = |limit: TenantLimit| {
+        let mut words = limit.name().split('_');
+        let first = words.next().unwrap_or_default().to_owned();
+        words.fold(first, |name, word| {
+            format!("{name}{}{}", word[..1].to_uppercase(), &word[1..])
+        })
+    };
+    let value = |limit: TenantLimit, value: u64| match limit.unit() {
+        LimitUnit::Milliseconds => format!("{}s", Duration::from_millis(value).as_secs_f64()),
+        LimitUnit::Count | LimitUnit::Bytes => value.to_string(),
+    };
+    let all = limits
+        .iter()
+        .map(|(limit, number)| (name(limit), Value::from(value(limit, number))));
+    Value::Object(all.collect())
+}
+
+fn value(tenant: &TenantInfo) -> Value {
+    let followers = match &tenant.followers {
+        Followers::AllAdmitted => json!({ "allAdmitted": true }),
+        Followers::Regions(regions) => json!({ "regions": regions }),
+    };
+    let replica = |replica: &Replica| {
+        let role = match replica.role {
+            Role::Home => "ROLE_HOME",
+            Role::Follower => "ROLE_FOLLOWER",
+        };
+        json!({ "group": replica.group, "region": replica.region, "role": role, "leaving": replica.leaving })
+    };
+    json!({
+        "name": tenant.name,
+        "number": tenant.number.get().to_string(),
+        "homeRegion": tenant.home_region,
+        "homeGroup": tenant.home_group,
+        "epoch": tenant.epoch.get(),
+        "followers": followers,
+        "residency": tenant.residency,
+        "durability": format!("DURABILITY_{}", durability(tenant.durability)),
+        "labels": tenant.labels,
+        "limits": limits_value(&tenant.limits),
+        "effectiveLimits": limits_value(&tenant.effective_limits),
+        "state": format!("STATE_{}", state(tenant.state)),
+        "etag": tenant.etag,
+        "createTime": time(tenant.created),
+        "updateTime": time(tenant.updated),
+        "replicas": tenant.replicas.iter().map(replica).collect::<Vec<_>>(),
+    })
+}
+
+fn time(time: Option<SystemTime>) -> Option<String> {
+    time.map(|time| humantime::format_rfc3339_millis(time).to_string())
+}
+
+fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Region => "REGION",
+        Durability::Remote => "REMOTE",
+    }
+}
+
+fn state(state: TenantState) -> &'static str {
+    match state {
+        TenantState::Active => "ACTIVE",
+        TenantState::Disabled => "DISABLED",
+        TenantState::Deleting => "DELETING",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn followers_omit_leaving_replicas() {
+        let replica = |region: &str, role, leaving| Replica {
+            group: 1,
+            region: region.into(),
+            role,
+            leaving,
+        };
+        let home = replica("eu-west", Role::Home, false);
+        let leaving = replica("us-east", Role::Follower, true);
+        assert_eq!(followers(&[home.clone(), leaving.clone()]), "none");
+        let stays = replica("ap-south", Role::Follower, false);
+        assert_eq!(followers(&[home, leaving, stays]), "ap-south");
+    }
+}

@@ -1,0 +1,95 @@
+//! Shared context of the tasks of one group on one node.
+
+use std::sync::Arc;
+
+use stead_api::peer_codec::PeerAlarms;
+use stead_raft::Group;
+use stead_state::{directory::DirectoryView, rows::Unreadable, shard::feed_validation::InvalidFeedData};
+use stead_store::{health::NodeFailure, shard::ShardMachine};
+use stead_types::{GroupId, TenantNumber};
+use tonic::{Code, Status};
+
+use crate::{
+    SharedDirectoryView,
+    freshness::Freshness,
+    source::acknowledgements::Acknowledgements,
+    traffic::{RegionPair, TrafficCounters},
+    wire::InvalidMessage,
+};
+
+/// One group of this node, with the state that its replication tasks share.
+pub(crate) struct GroupContext {
+    pub(crate) group: Group,
+    pub(crate) machine: Arc<ShardMachine>,
+    pub(crate) directory_view: SharedDirectoryView,
+    pub(crate) counters: Arc<TrafficCounters>,
+    pub(crate) acknowledgements: Arc<Acknowledgements>,
+    pub(crate) freshness: Arc<Freshness>,
+    pub(crate) alarms: PeerAlarms,
+}
+
+impl GroupContext {
+    pub(crate) fn id(&self) -> GroupId {
+        self.group.id()
+    }
+
+    /// Stops the node: its storage could not be read.
+    pub(crate) fn fail_unreadable(&self, unreadable: Unreadable) {
+        let failure = NodeFailure::of_group(self.id(), "reading rows", unreadable);
+        self.group.health().fail(failure);
+    }
+
+    /// Reports that a part of the group's work failed and will be retried.
+    pub(crate) fn retry(&self, part: &'static str, error: &(dyn std::error::Error + 'static)) {
+        self.group.health().retry(Some(self.id()), part, error);
+    }
+
+    /// Reports that a part of the group's work succeeded.
+    pub(crate) fn succeeded(&self, part: &'static str) {
+        self.group.health().succeeded(Some(self.id()), part);
+    }
+
+    /// Raises an alarm about feed data of a tenant that its home has sent and that is not proposed.
+    pub(crate) fn report_invalid_data(&self, home: GroupId, tenant: TenantNumber, why: &InvalidFeedData) {
+        self.alarms.record_unreadable();
+        self.freshness.mark_unreadable(home, tenant);
+        tracing::error!(
+            group = %self.id(), %home, %tenant, error = why as &dyn std::error::Error,
+            "feed data of a tenant is invalid; the tenant stays as it is, detached"
+        );
+    }
+
+    /// Raises an alarm about a home's stream that cannot be read as a whole.
+    pub(crate) fn report_invalid_stream(&self, home: GroupId, invalid: &InvalidMessage) {
+        self.alarms.record_unreadable();
+        let error: &dyn std::error::Error = invalid;
+        tracing::error!(group = %self.id(), %home, error, "feed stream from the home is invalid; it is opened again");
+    }
+
+    /// Reports that a follower's stream was not opened, and raises an alarm if the follower's message is the cause.
+    pub(crate) fn report_open_failure(&self, follower: GroupId, status: &Status) {
+        self.alarms.record_status(status);
+        if status.code() == Code::InvalidArgument {
+            self.alarms.record_unreadable();
+            let reason = status.message();
+            tracing::error!(group = %self.id(), %follower, reason, "feed stream to the follower cannot be opened");
+        }
+    }
+
+    /// Returns the regions that a stream to another group connects, if the directory view knows both.
+    pub(crate) fn region_pair_to(&self, other: GroupId) -> Option<RegionPair> {
+        self.directory_view.read(|view| {
+            let region = |group| Some(view.region_of(group)?.name.clone());
+            let (from, to) = (region(self.id())?, region(other)?);
+            Some(RegionPair { from, to })
+        })
+    }
+}
+
+/// Tells whether a tenant that `home` owns may be sent to another group, according to this directory view.
+pub(crate) fn may_follow(view: &DirectoryView, tenant: TenantNumber, home: GroupId, follower: GroupId) -> bool {
+    let (Some(tenant), Some(region)) = (view.tenant(tenant), view.region_of(follower)) else {
+        return false;
+    };
+    tenant.home == home && tenant.has(follower) && tenant.admits(&region.jurisdiction)
+}

@@ -1,0 +1,343 @@
+//! Validation of a configuration: parsing, completing, and errors that say what to do.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use stead_types::{Jurisdiction, NodeId, RegionName};
+
+use super::{Config, ConfigError, InitialNode, ListenConfig, engines};
+
+/// Most groups of a region. More cost more than they bring: each commits and elects by itself.
+const GROUPS_PER_REGION_MAX: u32 = 16;
+
+/// Addresses of a listener, `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddresses {
+    /// The address to bind.
+    pub listen: String,
+    /// The address that others use.
+    pub advertise: String,
+}
+
+/// One of the initial nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Id: 1, 2, 3, … by position in `cluster.initial`.
+    pub id: NodeId,
+    /// Name, unique in the cluster.
+    pub name: String,
+    /// Its region.
+    pub region: RegionName,
+    /// Its advertised client address.
+    pub client: String,
+    /// Its advertised peer address.
+    pub peer: String,
+    /// Its advertised HTTP address; may be empty.
+    pub http: String,
+    /// Whether it only votes in the directory.
+    pub witness: bool,
+    /// Its storage engine, if declared; empty: any but sled.
+    pub engine: String,
+}
+
+/// A configuration in which every value has been validated.
+#[derive(Clone, Debug)]
+pub struct ValidatedConfig {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The initial nodes; the same on every node.
+    pub members: Vec<NodeConfig>,
+    /// Regions and their jurisdictions.
+    pub regions: Vec<(RegionName, Jurisdiction)>,
+    /// Number of tenant groups of each region.
+    pub groups_per_region: u32,
+    /// The longest round trip between voters of the directory.
+    pub directory_rtt_max: Duration,
+    /// This node.
+    pub node: NodeConfig,
+    /// Client listener.
+    pub client: ListenAddresses,
+    /// Peer listener.
+    pub peer: ListenAddresses,
+    /// HTTP listener.
+    pub http: ListenAddresses,
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// `fjall`, `sled` or `memory`.
+    pub engine: String,
+    /// Most bytes of history kept for followers.
+    pub history_bytes_max: u64,
+    /// Longest time that history is kept for followers.
+    pub history_age_max: Duration,
+    /// Map from an advertised address to the address to dial.
+    pub dial: BTreeMap<String, String>,
+    /// Longest time for a stop.
+    pub shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// Validates every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that cannot be used, and what to do.
+    pub fn validate(&self) -> Result<ValidatedConfig, ConfigError> {
+        let members = self.members()?;
+        let node = members
+            .iter()
+            .find(|member| member.name == self.node.name)
+            .cloned()
+            .ok_or_else(|| {
+                let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+                let problem = format!("{:?} is not in cluster.initial ({})", self.node.name, names.join(", "));
+                ConfigError::value("node.name", problem)
+            })?;
+        engines::check("storage.engine", &self.storage.engine)?;
+        engines::check_own(&node, &self.storage.engine)?;
+        if !["auto", "text", "json"].contains(&self.log.format.as_str()) {
+            let problem = format!("{:?} is not a format: use auto, text or json", self.log.format);
+            return Err(ConfigError::value("log.format", problem));
+        }
+        let checked = ValidatedConfig {
+            cluster: self.cluster.name.clone(),
+            regions: self.regions(&members)?,
+            groups_per_region: self.groups_per_region()?,
+            directory_rtt_max: parse_duration("cluster.directory_rtt_max", &self.cluster.directory_rtt_max)?,
+            client: listener("client", &self.client, &node.client)?,
+            peer: listener("peer", &self.peer, &node.peer)?,
+            http: listener("http", &self.http, &node.http)?,
+            data_dir: PathBuf::from(&self.node.data_dir),
+            engine: self.storage.engine.clone(),
+            history_bytes_max: self.storage.history_bytes_max,
+            history_age_max: parse_duration("storage.history_age_max", &self.storage.history_age_max)?,
+            dial: self.net.dial.clone(),
+            shutdown_timeout: parse_duration("node.shutdown_timeout", &self.node.shutdown_timeout)?,
+            members,
+            node,
+        };
+        if !self.storage.sled_majority {
+            engines::check_groups(&checked)?;
+        }
+        Ok(checked)
+    }
+
+    fn groups_per_region(&self) -> Result<u32, ConfigError> {
+        match self.cluster.groups_per_region {
+            groups @ 1..=GROUPS_PER_REGION_MAX => Ok(groups),
+            groups => {
+                let problem = format!("a region has 1 to {GROUPS_PER_REGION_MAX} groups, not {groups}");
+                Err(ConfigError::value("cluster.groups_per_region", problem))
+            }
+        }
+    }
+
+    fn members(&self) -> Result<Vec<NodeConfig>, ConfigError> {
+        if self.cluster.initial.is_empty() {
+            return Err(ConfigError::value(
+                "cluster.initial",
+                "name the first nodes: see `stead config default`",
+            ));
+        }
+        let mut members: Vec<NodeConfig> = Vec::new();
+        for (position, initial) in self.cluster.initial.iter().enumerate() {
+            let member = member(position, initial)?;
+            if members.iter().any(|other| other.name == member.name) {
+                return Err(ConfigError::value(
+                    "cluster.initial",
+                    format!("two nodes are named {:?}", member.name),
+                ));
+            }
+            members.push(member);
+        }
+        Ok(members)
+    }
+
+    fn regions(&self, members: &[NodeConfig]) -> Result<Vec<(RegionName, Jurisdiction)>, ConfigError> {
+        let mut regions = Vec::new();
+        for region in &self.cluster.regions {
+            let invalid = |why: String| ConfigError::value("cluster.regions", why);
+            let name = region.name.parse().map_err(|error| invalid(format!("{error}")))?;
+            let jurisdiction = region
+                .jurisdiction
+                .parse()
+                .map_err(|error| invalid(format!("{}: {error}", region.name)))?;
+            regions.push((name, jurisdiction));
+        }
+        match members
+            .iter()
+            .find(|member| !regions.iter().any(|(name, _)| *name == member.region))
+        {
+            Some(member) => {
+                let problem = format!("node {} is in {}, which is not listed", member.name, member.region);
+                Err(ConfigError::value("cluster.regions", problem))
+            }
+            None => Ok(regions),
+        }
+    }
+}
+
+fn member(position: usize, initial: &InitialNode) -> Result<NodeConfig, ConfigError> {
+    let key = |field: &str| format!("cluster.initial[{position}].{field}");
+    if initial.name.is_empty() {
+        return Err(ConfigError::value(key("name"), "a node needs a name"));
+    }
+    let region = initial
+        .region
+        .parse()
+        .map_err(|error| ConfigError::value(key("region"), format!("{error}")))?;
+    check_advertised(&key("peer"), &initial.peer)?;
+    check_advertised(&key("client"), &initial.client)?;
+    if !initial.engine.is_empty() {
+        engines::check(&key("engine"), &initial.engine)?;
+    }
+    if !initial.http.is_empty() {
+        check_advertised(&key("http"), &initial.http)?;
+    }
+    Ok(NodeConfig {
+        id: NodeId::new(position as u64 + 1),
+        name: initial.name.clone(),
+        region,
+        client: initial.client.clone(),
+        peer: initial.peer.clone(),
+        http: initial.http.clone(),
+        witness: initial.witness,
+        engine: initial.engine.clone(),
+    })
+}
+
+fn listener(section: &str, listen: &ListenConfig, initial: &str) -> Result<ListenAddresses, ConfigError> {
+    let advertise = if listen.advertise.is_empty() {
+        initial
+    } else {
+        &listen.advertise
+    };
+    if advertise.is_empty() {
+        return Err(ConfigError::value(
+            format!("{section}.advertise"),
+            "name the address that others use, host:port",
+        ));
+    }
+    check_advertised(&format!("{section}.advertise"), advertise)?;
+    let bind = if listen.listen.is_empty() {
+        advertise
+    } else {
+        &listen.listen
+    };
+    check_host_port(&format!("{section}.listen"), bind)?;
+    Ok(ListenAddresses {
+        listen: bind.to_owned(),
+        advertise: advertise.to_owned(),
+    })
+}
+
+/// Checks that an address is one that others can dial.
+fn check_advertised(key: &str, address: &str) -> Result<(), ConfigError> {
+    let host = check_host_port(key, address)?;
+    if matches!(host, "0.0.0.0" | "[::]" | "") {
+        let problem = format!("{address} is no address that others can dial: name this machine's own");
+        return Err(ConfigError::value(key, problem));
+    }
+    if address.ends_with(":0") {
+        let problem = format!("{address} has no port that others can dial: choose one, 1 to 65535");
+        return Err(ConfigError::value(key, problem));
+    }
+    Ok(())
+}
+
+/// Checks a `host:port` and returns its host.
+fn check_host_port<'a>(key: &str, address: &'a str) -> Result<&'a str, ConfigError> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => Ok(host),
+        _ => Err(ConfigError::value(key, format!("{address:?} is no host:port"))),
+    }
+}
+
+fn parse_duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
+    let problem = |_| ConfigError::value(key, format!("{text:?} is no duration, such as 300ms or 24h"));
+    humantime::parse_duration(text).map_err(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [cluster]
+        initial = [{ name = "a", region = "eu", peer = "127.0.0.1:1", client = "127.0.0.1:2", http = "127.0.0.1:3" }]
+        regions = [{ name = "eu", jurisdiction = "EU" }]
+        [node]
+        name = "a"
+    "#;
+
+    fn problem(of: &str) -> String {
+        Config::load(of, []).unwrap().validate().unwrap_err().to_string()
+    }
+
+    /// Returns the configuration of the first of three nodes in a region, the last `on_sled` of them on sled.
+    fn region(on_sled: usize, storage: &str) -> String {
+        let node = |number: usize| {
+            let engine = if number + on_sled > 3 { "sled" } else { "fjall" };
+            format!(
+                "{{ name = \"n{number}\", region = \"eu\", peer = \"127.0.0.1:{number}1\", \
+                 client = \"127.0.0.1:{number}2\", engine = \"{engine}\" }}"
+            )
+        };
+        let nodes = [1, 2, 3].map(node).join(", ");
+        format!(
+            "[cluster]\ninitial = [{nodes}]\nregions = [{{ name = \"eu\", jurisdiction = \"EU\" }}]\n\
+             [node]\nname = \"n1\"\n[http]\nadvertise = \"127.0.0.1:9\"\n[storage]\n{storage}"
+        )
+    }
+
+    #[test]
+    fn validate_refuses_sled_majority_unless_allowed() {
+        let taken = |text: &str| Config::load(text, []).unwrap().validate().map(drop);
+        taken(&region(1, "")).unwrap();
+        let refused = problem(&region(2, ""));
+        assert!(refused.starts_with("cluster.initial: 2 of 3 voters of "), "{refused}");
+        assert!(
+            refused.ends_with("or set storage.sled_majority = true on every node"),
+            "{refused}"
+        );
+        taken(&region(2, "sled_majority = true")).unwrap();
+    }
+
+    #[test]
+    fn validate_requires_sled_declared_in_cluster_initial() {
+        let refused = problem(&region(1, "engine = \"sled\""));
+        assert_eq!(
+            refused,
+            "storage.engine: \"sled\", but cluster.initial says that n1 runs on fjall: write engine = \"sled\" into its \
+             entry, on every node"
+        );
+        let undeclared = format!("{GOOD}\n[storage]\nengine = \"sled\"\nsled_majority = true");
+        assert!(problem(&undeclared).contains("does not say what a runs on"));
+        assert!(problem(&region(3, "sled_majority = true")).contains("says that n1 runs on sled"));
+    }
+
+    #[test]
+    fn validate_accepts_complete_configuration() {
+        let checked = Config::load(GOOD, []).unwrap().validate().unwrap();
+        assert_eq!(checked.node.id, NodeId::new(1));
+        assert_eq!(checked.client.listen, "127.0.0.1:2");
+    }
+
+    #[test]
+    fn validate_error_names_setting_and_remedy() {
+        let any = GOOD.replace("127.0.0.1:2", "0.0.0.0:2");
+        assert_eq!(
+            problem(&any),
+            "cluster.initial[0].client: 0.0.0.0:2 is no address that others can dial: name this machine's own"
+        );
+        let advertise = format!("{GOOD}\n[peer]\nadvertise = \"0.0.0.0:1\"");
+        assert!(problem(&advertise).starts_with("peer.advertise: 0.0.0.0:1 is no address"));
+        assert!(
+            problem(&GOOD.replace("name = \"a\"\n    ", "name = \"b\"\n")).contains("is not in cluster.initial (a)")
+        );
+        assert!(problem(&format!("{GOOD}\n[storage]\nengine = \"rocks\"")).contains("use fjall, sled or memory"));
+        assert!(problem(&format!("{GOOD}\n[log]\nformat = \"xml\"")).contains("use auto, text or json"));
+        let no_port = problem(&GOOD.replace("127.0.0.1:2", "127.0.0.1:0"));
+        assert!(no_port.contains("choose one, 1 to 65535"), "{no_port}");
+        assert!(problem("").starts_with("cluster.initial"));
+        assert!(problem(&GOOD.replace("name = \"eu\"", "name = \"us\"")).contains("is in eu, which is not listed"));
+    }
+}

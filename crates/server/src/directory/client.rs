@@ -1,0 +1,238 @@
+//! Client of the directory's leader, on any node.
+//!
+//! # Invariants
+//!
+//! 1. A version that is returned was read after the call arrived here.
+//! 2. A command is sent to a second voter only when the first certainly did nothing.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use stead_api::{
+    net::{Connect, Keepalive, channel},
+    proto::internal::v1::{ProposeRequest, ReadVersionRequest, directory_service_client::DirectoryServiceClient},
+    status,
+};
+use stead_state::directory::{Command, DirectoryOutcome, decode_result};
+use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, sleep, timeout},
+};
+use tonic::transport::Channel;
+
+use super::local_voter::{LocalVoter, VoterError};
+
+/// Longest search for the leader before the caller gets an error.
+const LEADER_SEARCH_MAX: Duration = Duration::from_secs(4);
+/// Longest time for one voter's response.
+const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+/// Pause between rounds over all voters.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+type VoterClient = DirectoryServiceClient<Channel>;
+
+/// Client of the directory's leader.
+pub(crate) struct DirectoryClient {
+    local_voter: Option<LocalVoter>,
+    voters: Vec<(NodeId, VoterClient)>,
+    /// Index in `voters` of the one that answered last.
+    last_voter: AtomicU64,
+    tickets: AtomicU64,
+    last_read: Mutex<VersionRead>,
+    /// The highest version that a response has shown.
+    highest_version: watch::Sender<DirectoryVersion>,
+}
+
+/// The last version read. It serves every call that came before the read began.
+#[derive(Default)]
+struct VersionRead {
+    tickets_below: u64,
+    version: Option<DirectoryVersion>,
+}
+
+impl DirectoryClient {
+    /// Returns a client of these voters, which asks `local_voter` first if this node is one of them.
+    pub(crate) fn new(
+        local_voter: Option<LocalVoter>,
+        voters: &[(NodeId, String)],
+        connect: &Connect,
+    ) -> std::io::Result<Self> {
+        let client = |(id, address): &(NodeId, String)| {
+            let channel = channel(connect, address, Keepalive::PEER)?;
+            Ok((*id, DirectoryServiceClient::new(channel)))
+        };
+        Ok(Self {
+            local_voter,
+            voters: voters.iter().map(client).collect::<std::io::Result<_>>()?,
+            last_voter: AtomicU64::new(0),
+            tickets: AtomicU64::new(0),
+            last_read: Mutex::default(),
+            highest_version: watch::Sender::new(DirectoryVersion::ZERO),
+        })
+    }
+
+    /// Returns this node's own voter, if it is one.
+    pub(crate) fn local_voter(&self) -> Option<&LocalVoter> {
+        self.local_voter.as_ref()
+    }
+
+    /// Returns a receiver of the highest version that any response has shown.
+    pub(crate) fn watch_highest_version(&self) -> watch::Receiver<DirectoryVersion> {
+        self.highest_version.subscribe()
+    }
+
+    fn record_version(&self, version: DirectoryVersion) {
+        self.highest_version.send_if_modified(|highest| {
+            let is_higher = version > *highest;
+            *highest = version.max(*highest);
+            is_higher
+        });
+    }
+
+    /// Returns the clients of the other voters.
+    pub(crate) fn voters(&self) -> &[(NodeId, VoterClient)] {
+        &self.voters
+    }
+
+    /// Returns a version that was current after this call. Concurrent calls share one read.
+    pub(crate) async fn version(&self) -> Result<DirectoryVersion, Error> {
+        let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
+        let mut last_read = self.last_read.lock().await;
+        if let Some(version) = last_read.version.filter(|_| ticket < last_read.tickets_below) {
+            return Ok(version);
+        }
+        let tickets_below = self.tickets.load(Ordering::SeqCst);
+        let version = self.read_version().await?;
+        self.record_version(version);
+        *last_read = VersionRead {
+            tickets_below,
+            version: Some(version),
+        };
+        Ok(version)
+    }
+
+    async fn read_version(&self) -> Result<DirectoryVersion, Error> {
+        let from = Instant::now();
+        while from.elapsed() < LEADER_SEARCH_MAX {
+            if let Some(local_voter) = &self.local_voter {
+                match local_voter.version().await {
+                    Ok(version) => return Ok(version),
+                    Err(VoterError::Failed(error)) if !error.is_transient() => return Err(error),
+                    Err(VoterError::Failed(_) | VoterError::NotLeader) => {}
+                }
+            }
+            for at in self.voter_order() {
+                let mut client = self.voters[at].1.clone();
+                if let Ok(Ok(answer)) = timeout(ATTEMPT_MAX, client.read_version(ReadVersionRequest {})).await {
+                    self.last_voter.store(at as u64, Ordering::Relaxed);
+                    let answer = answer.into_inner();
+                    return Ok(version(answer.incarnation, answer.index));
+                }
+            }
+            sleep(ROUND_PAUSE).await;
+        }
+        Err(no_leader())
+    }
+
+    /// Proposes a command and waits until it is applied.
+    pub(crate) async fn propose(&self, command: &Command) -> Result<(DirectoryOutcome, DirectoryVersion), Error> {
+        let command = command.encode();
+        let from = Instant::now();
+        while from.elapsed() < LEADER_SEARCH_MAX {
+            if let Some(local_voter) = &self.local_voter {
+                match local_voter.propose(command.clone()).await {
+                    Ok((answer, version)) => return Ok((answer?, version)),
+                    Err(VoterError::Failed(error)) => return Err(error),
+                    Err(VoterError::NotLeader) => {}
+                }
+            }
+            for at in self.voter_order() {
+                if let Some(done) = self.propose_at(at, command.clone()).await {
+                    return done;
+                }
+            }
+            sleep(ROUND_PAUSE).await;
+        }
+        Err(no_leader())
+    }
+
+    /// Proposes a command to one voter; `None` if it certainly did nothing and another one may be tried.
+    async fn propose_at(
+        &self,
+        at: usize,
+        command: Bytes,
+    ) -> Option<Result<(DirectoryOutcome, DirectoryVersion), Error>> {
+        let mut client = self.voters[at].1.clone();
+        let answer = match timeout(ATTEMPT_MAX, client.propose(ProposeRequest { command })).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) if was_not_sent(&status) => return None,
+            Ok(Err(status)) if std::error::Error::source(&status).is_some() => {
+                return Some(Err(self.outcome_unknown_at(at)));
+            }
+            Ok(Err(status)) => {
+                let error = status::from_status(&status);
+                return (!error.is_transient()).then_some(Err(error));
+            }
+            Err(_) => return Some(Err(self.outcome_unknown_at(at))),
+        };
+        self.last_voter.store(at as u64, Ordering::Relaxed);
+        let reached = version(answer.incarnation, answer.index);
+        self.record_version(reached);
+        let malformed = |_| Error::new(ErrorKind::Internal, "the directory's response cannot be decoded");
+        let outcome = decode_result(answer.answer).map_err(malformed);
+        Some(outcome.and_then(|answer| Ok((answer?, reached))))
+    }
+
+    /// Returns the error of an unknown outcome. The next voter is tried first from now on: this one may be gone for
+    /// good, and a retry must not come to it for ever.
+    fn outcome_unknown_at(&self, at: usize) -> Error {
+        self.last_voter.store(at as u64 + 1, Ordering::Relaxed);
+        outcome_unknown()
+    }
+
+    /// Returns the indexes of the voters to try, the one that answered last first.
+    fn voter_order(&self) -> impl Iterator<Item = usize> + use<'_> {
+        let count = self.voters.len();
+        let last_voter = usize::try_from(self.last_voter.load(Ordering::Relaxed)).unwrap_or(0);
+        (0..count).map(move |at| (at + last_voter) % count)
+    }
+}
+
+/// Tells whether a status was created locally because nothing could be sent. Any other local status may follow a
+/// command that has arrived.
+fn was_not_sent(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let was_canceled = error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_canceled);
+        if was_canceled || error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn outcome_unknown() -> Error {
+    let message = "the directory's leader did not respond: check whether the command was applied before you retry";
+    Error::new(ErrorKind::OutcomeUnknown { key: None }, message)
+}
+
+fn version(incarnation: u32, index: u64) -> DirectoryVersion {
+    DirectoryVersion {
+        incarnation: Incarnation(incarnation),
+        index,
+    }
+}
+
+fn no_leader() -> Error {
+    Error::new(
+        ErrorKind::NoLeader,
+        "the directory has no leader that this node can reach; nothing was executed",
+    )
+}

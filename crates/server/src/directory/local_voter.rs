@@ -1,0 +1,78 @@
+//! The local voter of the directory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stead_raft::{Group, ProposeError, ReadIndexError};
+use stead_state::directory::{Command, DirectoryResult};
+use stead_store::directory::DirectoryMachine;
+use stead_types::{DirectoryVersion, Error, ErrorKind};
+
+/// Proposal class: all commands of the directory share one.
+const CLASS: u64 = 0;
+
+/// This node's voter in the directory: its group and state machine.
+#[derive(Clone)]
+pub(crate) struct LocalVoter {
+    /// The group.
+    pub(crate) group: Group,
+    /// Its state machine.
+    pub(crate) machine: Arc<DirectoryMachine>,
+}
+
+/// Error of a voter.
+pub(crate) enum VoterError {
+    /// It does not lead; nothing happened.
+    NotLeader,
+    /// An error for the caller.
+    Failed(Error),
+}
+
+impl LocalVoter {
+    /// Returns the version at a read index that was confirmed after this call.
+    pub(crate) async fn version(&self) -> Result<DirectoryVersion, VoterError> {
+        match self.group.read_index().await {
+            Ok(_) => Ok(*self.machine.version().borrow()),
+            Err(ReadIndexError::NotLeader { .. }) => Err(VoterError::NotLeader),
+            Err(error @ (ReadIndexError::NoQuorum | ReadIndexError::Overloaded | ReadIndexError::Stopped)) => Err(
+                VoterError::Failed(Error::new(ErrorKind::NoLeader, format!("directory: {error}"))),
+            ),
+        }
+    }
+
+    /// Proposes a command and returns its result, with a version at which it had been applied.
+    pub(crate) async fn propose(&self, command: Bytes) -> Result<(DirectoryResult, DirectoryVersion), VoterError> {
+        let answers = self.group.propose(CLASS, vec![command]).await.map_err(voter_error)?;
+        let answer = answers.into_iter().next().and_then(|answer| answer.downcast().ok());
+        let unanswered = || {
+            Error::new(
+                ErrorKind::Internal,
+                "the directory returned no result: this is a bug, please report it",
+            )
+        };
+        let answer: Box<DirectoryResult> = answer.ok_or_else(|| VoterError::Failed(unanswered()))?;
+        let version = *self.machine.version().borrow();
+        Ok((*answer, version))
+    }
+
+    /// Encodes and proposes a command.
+    pub(crate) async fn propose_command(
+        &self,
+        command: &Command,
+    ) -> Result<(DirectoryResult, DirectoryVersion), VoterError> {
+        self.propose(command.encode()).await
+    }
+}
+
+fn voter_error(error: ProposeError) -> VoterError {
+    match error {
+        ProposeError::NotLeader { .. } => VoterError::NotLeader,
+        ProposeError::Overloaded | ProposeError::Stopped => {
+            VoterError::Failed(Error::new(ErrorKind::Unavailable, format!("directory: {error}")))
+        }
+        ProposeError::TimedOut | ProposeError::LeaderChanged | ProposeError::Unknown => {
+            let message = format!("directory: {error}; check whether the command was applied before you retry");
+            VoterError::Failed(Error::new(ErrorKind::OutcomeUnknown { key: None }, message))
+        }
+    }
+}

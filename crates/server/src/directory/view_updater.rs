@@ -1,0 +1,247 @@
+//! Updater of this node's directory view: the view is read from disk at start, then updated change by change.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use stead_api::{
+    peer_codec::PeerAlarms,
+    proto::internal::v1::{WatchRequest, WatchResponse},
+};
+use stead_replication::SharedDirectoryView;
+use stead_state::{codec::Malformed, directory::DirectoryChange};
+use stead_store::directory_view::DirectoryViewRows;
+use stead_types::{DirectoryVersion, Incarnation, NodeId};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{DirectoryClient, LocalVoter};
+use crate::supervisor::BoxError;
+
+/// Pause before the voters are tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Pause after a message that could not be read: a retry soon would not help.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
+/// Most changes read at once.
+const CHANGES_MAX: usize = 1_000;
+/// Longest time for a voter to open the stream.
+const OPEN_MAX: Duration = Duration::from_secs(3);
+
+/// Longest time for the view to reach a version that the directory's leader has shown; then another voter is followed.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
+
+/// The task that updates the directory view.
+pub(crate) struct ViewUpdater {
+    directory: std::sync::Arc<DirectoryClient>,
+    directory_view: SharedDirectoryView,
+    rows: DirectoryViewRows,
+    alarms: PeerAlarms,
+    pending: PendingChanges,
+}
+
+/// A decoded message of a voter.
+struct DirectoryUpdate {
+    reset: bool,
+    changes: Vec<DirectoryChange>,
+    reached: Option<DirectoryVersion>,
+}
+
+/// Changes whose version is not complete yet.
+#[derive(Default)]
+struct PendingChanges {
+    /// They replace the whole view.
+    reset: bool,
+    changes: Vec<DirectoryChange>,
+}
+
+impl ViewUpdater {
+    /// Returns the task; `directory_view` holds what `rows` had.
+    pub(crate) fn new(
+        directory: std::sync::Arc<DirectoryClient>,
+        directory_view: SharedDirectoryView,
+        rows: DirectoryViewRows,
+        alarms: PeerAlarms,
+    ) -> Self {
+        Self {
+            directory,
+            directory_view,
+            rows,
+            alarms,
+            pending: PendingChanges::default(),
+        }
+    }
+
+    /// Runs until the token fires.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
+        let directory = self.directory.clone();
+        if let Some(local_voter) = directory.local_voter() {
+            tokio::select! {
+                ended = self.follow_local_voter(local_voter) => return ended,
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+        tokio::select! {
+            ended = self.follow_voters() => ended,
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+
+    /// Updates the view from this node's own state machine.
+    async fn follow_local_voter(&mut self, local_voter: &LocalVoter) -> Result<(), BoxError> {
+        let mut versions = local_voter.machine.version();
+        loop {
+            versions.borrow_and_update();
+            let since = local_voter
+                .machine
+                .changes_since(self.directory_view.version(), CHANGES_MAX)?;
+            let reached = since.version;
+            let changes = since
+                .changes
+                .into_iter()
+                .map(DirectoryChange::decode)
+                .collect::<Result<Vec<_>, _>>()?;
+            self.apply_changes(since.is_snapshot, changes, Some(reached))?;
+            if reached < *versions.borrow() {
+                continue;
+            }
+            if versions.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn follow_voters(&mut self) -> Result<(), BoxError> {
+        let directory = self.directory.clone();
+        loop {
+            for (id, client) in directory.voters() {
+                let from = self.directory_view.version();
+                let request = WatchRequest {
+                    incarnation: from.incarnation.0,
+                    index: from.index,
+                };
+                let mut client = client.clone();
+                let opened = timeout(OPEN_MAX, client.watch(request)).await;
+                let Ok(Ok(stream)) = opened else { continue };
+                debug!(voter = %id, %from, "following the directory");
+                let mut stream = stream.into_inner();
+                loop {
+                    tokio::select! {
+                        message = stream.next() => match message.map(|message| message.map(decode)) {
+                            Some(Ok(Ok(DirectoryUpdate { reset, changes, reached }))) => self.apply_changes(reset, changes, reached)?,
+                            Some(Ok(Err(malformed))) => {
+                                self.report_unreadable(*id, &malformed);
+                                sleep(UNREADABLE_PAUSE).await;
+                                break;
+                            }
+                            Some(Err(status)) => {
+                                self.alarms.record_status(&status);
+                                break;
+                            }
+                            None => break,
+                        },
+                        () = wait_until_behind(&directory, &self.directory_view) => {
+                            warn!(voter = %id, view = %self.directory_view.version(), "the followed voter is behind, trying another one");
+                            break;
+                        }
+                    }
+                }
+                self.pending = PendingChanges::default();
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Logs and counts a message that cannot be read. The view stays behind, and with it this node's groups, until
+    /// another voter can be read.
+    fn report_unreadable(&self, voter: NodeId, malformed: &Malformed) {
+        self.alarms.record_unreadable();
+        let view = self.directory_view.version();
+        error!(
+            %voter, %view, error = malformed as &dyn std::error::Error,
+            "cannot decode changes of the directory, the view stays behind: run one version on all nodes"
+        );
+    }
+
+    /// Applies changes; they become visible together once they reach a version.
+    fn apply_changes(
+        &mut self,
+        reset: bool,
+        changes: Vec<DirectoryChange>,
+        reached: Option<DirectoryVersion>,
+    ) -> Result<(), BoxError> {
+        if reset {
+            self.pending = PendingChanges {
+                reset,
+                changes: Vec::new(),
+            };
+        }
+        self.pending.changes.extend(changes);
+        let Some(version) = reached else { return Ok(()) };
+        let PendingChanges { reset, changes } = std::mem::take(&mut self.pending);
+        self.rows.write(reset, &changes, version)?;
+        if reset {
+            info!(%version, things = changes.len(), "directory view reloaded");
+        }
+        self.directory_view.apply(reset, changes, version);
+        Ok(())
+    }
+}
+
+fn decode(message: WatchResponse) -> Result<DirectoryUpdate, Malformed> {
+    let changes = message.changes.into_iter().map(DirectoryChange::decode);
+    let version = DirectoryVersion {
+        incarnation: Incarnation(message.incarnation),
+        index: message.index,
+    };
+    Ok(DirectoryUpdate {
+        reset: message.reset,
+        changes: changes.collect::<Result<Vec<_>, _>>()?,
+        reached: (version != DirectoryVersion::ZERO).then_some(version),
+    })
+}
+
+/// Waits until the directory has shown a version that the view does not reach in time.
+async fn wait_until_behind(directory: &DirectoryClient, directory_view: &SharedDirectoryView) {
+    let mut highest = directory.watch_highest_version();
+    loop {
+        let version = *highest.borrow_and_update();
+        if !directory_view.wait_for(version, BEHIND_MAX).await {
+            return;
+        }
+        if highest.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stead_types::TenantNumber;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn decode_accepts_only_decodable_changes(changes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4)) {
+            let known = DirectoryChange::TenantGone(TenantNumber::new(7)).encode();
+            let all: Vec<bytes::Bytes> = changes.into_iter().map(bytes::Bytes::from).chain([known]).collect();
+            let message = WatchResponse { changes: all.clone(), ..WatchResponse::default() };
+            let is_readable = all.into_iter().all(|change| DirectoryChange::decode(change).is_ok());
+            prop_assert_eq!(decode(message).is_ok(), is_readable);
+        }
+    }
+
+    #[test]
+    fn decode_unknown_change_refuses_whole_message() {
+        let known = DirectoryChange::TenantGone(TenantNumber::new(7)).encode();
+        let message = |changes| WatchResponse {
+            changes,
+            index: 3,
+            ..WatchResponse::default()
+        };
+        let reached = decode(message(vec![known.clone()])).map(|update| update.reached.map(|version| version.index));
+        assert_eq!(reached, Ok(Some(3)));
+        assert!(decode(message(vec![known, bytes::Bytes::from_static(b"\xc8?")])).is_err());
+    }
+}

@@ -1,0 +1,184 @@
+//! Response messages of operations: errors, headers and items.
+
+use std::time::Duration;
+
+use stead_api::{
+    convert, operation,
+    proto::v1::{
+        Answer, KeyValue, ResponseHeader, Role, TxnResult, Via, answer::Response, txn_result::Result as StepResult,
+    },
+    status,
+};
+use stead_state::shard::apply_result::{EvaluationPoint, Version};
+use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber};
+use tonic::{Code, Status};
+
+/// Most bytes of a message that is decoded: above every limit of the API, so that those are reported first.
+pub(crate) const MESSAGE_DECODE_MAX: usize = 16 << 20;
+
+/// Rewrites the status of a message that exceeds the decoder's limit into one with field and advice; any other status
+/// stays.
+pub(crate) fn message_too_long(refused: Status) -> Status {
+    if refused.code() != Code::OutOfRange || !refused.details().is_empty() {
+        return refused;
+    }
+    let why = refused.message().trim_start_matches("Error, ");
+    let message = format!("request: {why}; send less in one message");
+    status::to_status(&Error::invalid("request", message))
+}
+
+/// Returns the answer of a failed operation; its stream sets the id.
+pub(crate) fn error_answer(error: &Error) -> Answer {
+    answer(Response::Error(status::to_operation_error(error)))
+}
+
+/// Returns the answer with a response; its stream sets the id.
+pub(crate) fn answer(response: Response) -> Answer {
+    Answer {
+        id: 0,
+        response: Some(response),
+    }
+}
+
+/// Node and role that answer an operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    /// Region of this node.
+    pub(crate) region: &'a RegionName,
+    /// This node.
+    pub(crate) node: NodeId,
+    /// Role of its group for the tenant.
+    pub(crate) role: Role,
+    /// Whether another node forwarded the operation.
+    pub(crate) forwarded: bool,
+}
+
+/// Position of a tenant that a response header reports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeaderPosition {
+    /// The tenant.
+    pub(crate) tenant: TenantNumber,
+    /// Revision that was written or read.
+    pub(crate) revision: Revision,
+    /// State on which the answer depends: the revision that a session has seen with it, and the tenant's time.
+    pub(crate) at: EvaluationPoint,
+    /// Staleness, where it is known.
+    pub(crate) staleness: Option<Duration>,
+}
+
+/// Returns the header of a response.
+pub(crate) fn header(origin: Origin<'_>, position: HeaderPosition) -> ResponseHeader {
+    let token = SessionToken {
+        tenant: position.tenant,
+        revision: position.at.revision,
+    };
+    ResponseHeader {
+        revision: Some(convert::id::from_revision(position.revision)),
+        tenant_number: position.tenant.get(),
+        tenant_time_ms: position.at.time.0,
+        session_token: token.to_bytes().to_vec().into(),
+        region: origin.region.to_string(),
+        node: origin.node.get(),
+        role: origin.role.into(),
+        staleness: position.staleness.map(convert::read::duration),
+        via: if origin.forwarded { Via::Forwarded } else { Via::Direct }.into(),
+    }
+}
+
+/// Converts one version of a key into a message.
+pub(crate) fn key_value(key: bytes::Bytes, version: Version) -> KeyValue {
+    KeyValue {
+        key,
+        create_revision: Some(convert::id::from_revision(version.value.create)),
+        mod_revision: Some(convert::id::from_revision(version.revision)),
+        version: version.value.version,
+        expire_time: version.value.expires.map(convert::key::from_tenant_time),
+        value: version.value.bytes,
+    }
+}
+
+/// Returns the bytes of keys and values in an answer.
+pub(crate) fn data_len(answer: &Answer) -> u64 {
+    let of = |item: &KeyValue| (item.key.len() + item.value.len()) as u64;
+    match &answer.response {
+        Some(Response::Get(get)) => get.item.as_ref().map_or(0, of),
+        Some(Response::BatchGet(get)) => get
+            .results
+            .iter()
+            .filter_map(|result| result.item.as_ref())
+            .map(of)
+            .sum(),
+        Some(Response::Scan(scan)) => scan.items.iter().map(of).sum(),
+        Some(Response::Txn(txn)) => txn.results.iter().filter_map(item_of).map(of).sum(),
+        Some(Response::Put(put)) => put.previous.as_ref().map_or(0, of),
+        Some(Response::Delete(delete)) => delete.previous.as_ref().map_or(0, of),
+        Some(Response::Increment(increment)) => increment.previous.as_ref().map_or(0, of),
+        Some(Response::Append(append)) => append.previous.as_ref().map_or(0, of),
+        Some(Response::DeleteRange(_) | Response::Error(_)) | None => 0,
+    }
+}
+
+/// Returns the item that a result of a transaction carries.
+fn item_of(result: &TxnResult) -> Option<&KeyValue> {
+    match result.result.as_ref()? {
+        StepResult::Get(get) => get.item.as_ref(),
+        StepResult::Put(put) => put.previous.as_ref(),
+        StepResult::Delete(delete) => delete.previous.as_ref(),
+        StepResult::Increment(increment) => increment.previous.as_ref(),
+        StepResult::Append(append) => append.previous.as_ref(),
+    }
+}
+
+/// Returns the node that answered as the tenant's home, if the answer says so.
+pub(crate) fn responding_home(answer: &Answer) -> Option<NodeId> {
+    let header = operation::header(answer.response.as_ref()?)?;
+    (header.role == i32::from(Role::Home)).then(|| NodeId::new(header.node))
+}
+
+/// Tells whether the answer is the error that the node knows no leader of the group.
+pub(crate) fn is_no_leader(answer: &Answer) -> bool {
+    match &answer.response {
+        Some(Response::Error(error)) => matches!(status::from_operation_error(error.clone()).kind, ErrorKind::NoLeader),
+        Some(_) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_api::proto::v1::{AppendResponse, DeleteResponse, IncrementResponse, PutResponse};
+
+    use super::*;
+
+    #[test]
+    fn data_len_includes_previous_values() {
+        let previous = Some(KeyValue {
+            key: "abc".into(),
+            value: "1234567".into(),
+            ..KeyValue::default()
+        });
+        let put = PutResponse {
+            previous: previous.clone(),
+            ..PutResponse::default()
+        };
+        let delete = DeleteResponse {
+            previous: previous.clone(),
+            ..DeleteResponse::default()
+        };
+        let increment = IncrementResponse {
+            previous: previous.clone(),
+            ..IncrementResponse::default()
+        };
+        let append = AppendResponse {
+            previous,
+            ..AppendResponse::default()
+        };
+        let answers = [
+            Response::Put(put),
+            Response::Delete(delete),
+            Response::Increment(increment),
+            Response::Append(append),
+        ];
+        assert_eq!(answers.map(|response| data_len(&answer(response))), [10; 4]);
+        assert_eq!(data_len(&answer(Response::Put(PutResponse::default()))), 0);
+    }
+}

@@ -1,0 +1,172 @@
+//! Parsing of watch requests: every field is checked once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stead_api::{
+    convert::{self, range},
+    proto::v1::{EventType, WatchCreate, watch_create::From as Message},
+};
+use stead_state::{rows::change::Cause, shard::read::KeyRanges};
+use stead_types::{Error, Revision, SessionToken, TenantName, TenantNumber, limits::WATCH_RANGES_MAX};
+
+/// Default interval of progress messages of a quiet watch.
+const PROGRESS_DEFAULT: Duration = Duration::from_secs(10);
+/// Shortest interval of progress messages.
+const PROGRESS_MIN: Duration = Duration::from_millis(100);
+
+/// A valid watch request.
+#[derive(Debug)]
+pub(super) struct WatchSpec {
+    pub(super) tenant: TenantName,
+    pub(super) ranges: KeyRanges,
+    pub(super) initial_state: bool,
+    pub(super) previous: bool,
+    pub(super) progress_interval: Duration,
+    start: StartPoint,
+    exclude: Vec<EventType>,
+}
+
+/// Start point of a watch.
+#[derive(Clone, Copy, Debug)]
+enum StartPoint {
+    Now,
+    After(Revision),
+    Token(SessionToken),
+}
+
+impl WatchSpec {
+    /// Returns the revision after which it starts; `None`: now.
+    pub(super) fn after(&self) -> Option<Revision> {
+        match self.start {
+            StartPoint::Now => None,
+            StartPoint::After(revision) => Some(revision),
+            StartPoint::Token(token) => Some(token.revision),
+        }
+    }
+
+    /// Returns the name of the request field with the start point.
+    pub(super) fn start_field(&self) -> &'static str {
+        match self.start {
+            StartPoint::Now | StartPoint::After(_) => "after_revision",
+            StartPoint::Token(_) => "resume_token",
+        }
+    }
+
+    /// Fails if it starts at a resume token of another tenant.
+    pub(super) fn check_tenant(&self, tenant: TenantNumber) -> Result<(), Error> {
+        match self.start {
+            StartPoint::Token(token) if token.tenant != tenant => {
+                let message =
+                    "resume_token: belongs to another tenant, or to one that had this name before: watch without it";
+                Err(Error::invalid("resume_token", message))
+            }
+            StartPoint::Now | StartPoint::After(_) | StartPoint::Token(_) => Ok(()),
+        }
+    }
+
+    /// Tells whether events of this type are included.
+    pub(super) fn includes(&self, kind: EventType) -> bool {
+        !self.exclude.contains(&kind)
+    }
+}
+
+/// Returns the type of the event that a change makes.
+pub(super) fn event_type(is_delete: bool, cause: Cause) -> EventType {
+    match (is_delete, cause) {
+        (false, _) => EventType::Put,
+        (true, Cause::Write) => EventType::Delete,
+        (true, Cause::Expiry) => EventType::Expire,
+    }
+}
+
+/// Parses a watch request.
+///
+/// # Errors
+///
+/// The first field that breaks a limit.
+pub(super) fn parse(create: &WatchCreate) -> Result<WatchSpec, Error> {
+    let tenant = convert::id::tenant("tenant", &create.tenant)?;
+    let start = match &create.from {
+        None => StartPoint::Now,
+        Some(_) if create.initial_state => {
+            let message =
+                "initial_state: begins with the newest state; leave out after_revision and resume_token with it";
+            return Err(Error::invalid("initial_state", message));
+        }
+        Some(Message::AfterRevision(revision)) => {
+            StartPoint::After(convert::id::revision("after_revision", *revision)?)
+        }
+        Some(Message::ResumeToken(token)) => {
+            let invalid = |_| {
+                let message =
+                    "resume_token: not a token of this store: send back the token of a watch or a response, unchanged";
+                Error::invalid("resume_token", message)
+            };
+            StartPoint::Token(SessionToken::from_bytes(token).map_err(invalid)?)
+        }
+    };
+    Ok(WatchSpec {
+        tenant,
+        ranges: parse_ranges(create)?,
+        initial_state: create.initial_state,
+        previous: create.want_previous,
+        progress_interval: parse_progress_interval(create)?,
+        start,
+        exclude: parse_exclude(create)?,
+    })
+}
+
+fn parse_ranges(create: &WatchCreate) -> Result<KeyRanges, Error> {
+    let len = create.ranges.len();
+    if len > WATCH_RANGES_MAX {
+        let message = format!("ranges: at most {WATCH_RANGES_MAX} a watch, not {len}; watch in parts");
+        return Err(Error::invalid("ranges", message));
+    }
+    if len == 0 {
+        return Ok(KeyRanges::all());
+    }
+    let read = |(at, requested): (usize, &stead_api::proto::v1::KeyRange)| -> Result<(Bytes, Option<Bytes>), Error> {
+        let field = format!("ranges[{at}]");
+        let (start, end) = range::bounds(
+            &format!("{field}."),
+            &requested.start,
+            &requested.end,
+            &requested.prefix,
+        )?;
+        if end.as_ref().is_some_and(|end| *end <= start) {
+            return Err(Error::invalid(&field, format!("{field}: ends before it begins")));
+        }
+        Ok((start, end))
+    };
+    let ranges = create.ranges.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    Ok(KeyRanges::new(ranges))
+}
+
+fn parse_progress_interval(create: &WatchCreate) -> Result<Duration, Error> {
+    let Some(requested) = create.progress_interval else {
+        return Ok(PROGRESS_DEFAULT);
+    };
+    let requested = Duration::try_from(requested)
+        .ok()
+        .filter(|requested| *requested >= PROGRESS_MIN);
+    requested.ok_or_else(|| {
+        let millis = PROGRESS_MIN.as_millis();
+        let message = format!("progress_interval: at least {millis} ms; leave it out for every 10 s");
+        Error::invalid("progress_interval", message)
+    })
+}
+
+fn parse_exclude(create: &WatchCreate) -> Result<Vec<EventType>, Error> {
+    let read = |(at, number): (usize, &i32)| {
+        let known = EventType::try_from(*number)
+            .ok()
+            .filter(|kind| *kind != EventType::Unspecified);
+        known.ok_or_else(|| {
+            let field = format!("exclude[{at}]");
+            let message = format!("{field}: there is no type of event {number}");
+            Error::invalid(field, message)
+        })
+    };
+    create.exclude.iter().enumerate().map(read).collect()
+}

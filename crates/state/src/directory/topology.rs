@@ -1,0 +1,128 @@
+//! Regions, nodes and groups of a cluster.
+
+use stead_types::{GroupId, Incarnation, Jurisdiction, NodeId, RegionName};
+
+use super::text;
+use crate::codec::{Malformed, Reader, Writer};
+
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its name; never changes.
+    pub name: RegionName,
+    /// Jurisdiction of its data; never changes, because tenants rely on it.
+    pub jurisdiction: Jurisdiction,
+}
+
+/// Addresses of a node; each `host:port`, empty where there is no such listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC for services and operators.
+    pub client: String,
+    /// gRPC for other nodes.
+    pub peer: String,
+    /// HTTP for health, metrics and routes.
+    pub http: String,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Number of the node; never used twice.
+    pub number: NodeId,
+    /// Name for people; unique in the cluster.
+    pub name: String,
+    /// Its region.
+    pub region: RegionName,
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// Whether it is a witness, which only votes in the directory.
+    pub witness: bool,
+    /// Random number that the node drew and stored on its disk before it asked to join: a repeated request with the
+    /// same number is from the same node, an empty disk under an old name is another node. Zero for first nodes.
+    pub token: u128,
+}
+
+/// A Raft group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Number of the group; never used twice.
+    pub number: GroupId,
+    /// Region of all its voters; none for the directory.
+    pub region: Option<RegionName>,
+    /// Its voters.
+    pub voters: Vec<NodeId>,
+    /// Number of recoveries from a lost majority.
+    pub incarnation: Incarnation,
+}
+
+impl Region {
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        text::write(writer, self.name.as_str());
+        text::write(writer, self.jurisdiction.as_str());
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            name: text::parse(reader)?,
+            jurisdiction: text::parse(reader)?,
+        })
+    }
+}
+
+impl Addresses {
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        text::write(writer, &self.client);
+        text::write(writer, &self.peer);
+        text::write(writer, &self.http);
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            client: text::read(reader)?,
+            peer: text::read(reader)?,
+            http: text::read(reader)?,
+        })
+    }
+}
+
+impl Node {
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        writer.varint(self.number.get());
+        text::write(writer, &self.name);
+        text::write(writer, self.region.as_str());
+        self.addresses.encode(writer);
+        writer.bool(self.witness).u128(self.token);
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            number: text::node(reader)?,
+            name: text::read(reader)?,
+            region: text::parse(reader)?,
+            addresses: Addresses::decode(reader)?,
+            witness: reader.bool()?,
+            token: reader.u128()?,
+        })
+    }
+}
+
+impl Group {
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        writer.varint(u64::from(self.number.get()));
+        writer.option(self.region.as_ref(), |w, region| text::write(w, region.as_str()));
+        writer.list(self.voters.iter(), |w, voter| {
+            w.varint(voter.get());
+        });
+        writer.varint(u64::from(self.incarnation.0));
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            number: text::group(reader)?,
+            region: reader.option(text::parse)?,
+            voters: reader.list(text::node)?,
+            incarnation: Incarnation(reader.varint_u32()?),
+        })
+    }
+}

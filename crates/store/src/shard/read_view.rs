@@ -1,0 +1,47 @@
+//! Read view of a group: its records and data as of the last applied entry.
+
+use stead_state::{
+    rows::{Rows, Unreadable, feed::FeedEntry},
+    shard::{Shard, read::TenantReader, record::TenantRecord},
+};
+use stead_types::TenantNumber;
+
+/// View of a group's state between two applies. Applying waits while it is held: read what one response needs, no more.
+#[derive(Clone, Copy)]
+pub struct ReadView<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) rows: &'a dyn Rows,
+    pub(super) applied: u64,
+}
+
+impl<'a> ReadView<'a> {
+    /// Returns the index of the last applied entry.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Returns records, streams and windows.
+    pub fn shard(&self) -> &'a Shard {
+        self.shard
+    }
+
+    /// Returns a tenant's record.
+    pub fn record(&self, tenant: TenantNumber) -> Option<&'a TenantRecord> {
+        self.shard.record(tenant)
+    }
+
+    /// Returns a reader of a tenant's data.
+    pub fn reading(&self, tenant: TenantNumber) -> Option<TenantReader<'a>> {
+        self.shard.reading(self.rows, tenant)
+    }
+
+    /// Returns the entries after `after` that touched tenants of this home, up to `entries_max`, by Raft index.
+    pub fn feed(&self, after: u64, entries_max: usize) -> Result<Vec<(u64, FeedEntry)>, Unreadable> {
+        self.shard.feed(self.rows, after, entries_max)
+    }
+
+    /// Returns the first and the last entry of the feed's retained history.
+    pub fn feed_bounds(&self) -> Result<Option<(u64, u64)>, Unreadable> {
+        self.shard.feed_bounds(self.rows)
+    }
+}
