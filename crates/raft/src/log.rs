@@ -281,4 +281,19 @@ mod tests {
         let state = open().get_log_state().await.unwrap();
         assert_eq!(state.last_log_id.map(|last| last.index), Some(2));
     }
+
+    /// Invariant 1.
+    #[tokio::test]
+    async fn vote_counts_once_it_is_synced() {
+        let disk = Disk::default();
+        let group = disk.open().group(GroupId::new(3));
+        let clock = Arc::new(GroupClock::fixed());
+        let mut log = Log::new(group, Arc::new(LogSize::with_tail(1 << 20)), clock);
+        disk.hold_syncs(true);
+        let vote = Vote::new(1, 1);
+        let mut saving = Box::pin(log.save_vote(&vote));
+        assert!(futures::poll!(&mut saving).is_pending());
+        disk.sync();
+        saving.await.unwrap();
+    }
 }

@@ -79,9 +79,28 @@ async fn round(raft: &Raft, applied: &mut watch::Receiver<u64>) -> ReadIndexResu
         RaftError::Fatal(_) => ReadIndexError::Stopped,
     })?;
     let index = external_index(read.read_log_id().index());
-    let is_applied = applied
-        .wait_for(|applied| *applied >= index || planted::is(Bug::ReadBeforeApply))
-        .await;
-    is_applied.map_err(|_| ReadIndexError::Stopped)?;
+    wait_until_applied(applied, index).await?;
     Ok(index)
+}
+
+async fn wait_until_applied(applied: &mut watch::Receiver<u64>, index: u64) -> Result<(), ReadIndexError> {
+    let is_applied = |applied: &u64| *applied >= index || planted::is(Bug::ReadBeforeApply);
+    let waited = applied.wait_for(is_applied).await;
+    waited.map(drop).map_err(|_| ReadIndexError::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn read_waits_until_its_index_is_applied() {
+        let (apply, mut applied) = watch::channel(6);
+        let mut waiting = Box::pin(wait_until_applied(&mut applied, 7));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        apply.send_replace(7);
+        waiting.await.unwrap();
+        drop(apply);
+        assert_eq!(wait_until_applied(&mut applied, 8).await, Err(ReadIndexError::Stopped));
+    }
 }

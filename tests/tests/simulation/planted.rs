@@ -51,6 +51,30 @@ const DEDICATED_TESTS: &[DedicatedTest] = &[
         why: "entries that come back are truncated again, unless a snapshot comes between",
     },
     DedicatedTest {
+        bug: Bug::VoteNotSynced,
+        target: &["-p", "stead-raft", "--lib"],
+        test: "log::tests::vote_counts_once_it_is_synced",
+        why: "power would have to go within the sync of a vote that decides, twice",
+    },
+    DedicatedTest {
+        bug: Bug::ReadBeforeApply,
+        target: &["-p", "stead-raft", "--lib"],
+        test: "read_index::tests::read_waits_until_its_index_is_applied",
+        why: "applying takes it no time",
+    },
+    DedicatedTest {
+        bug: Bug::SnapshotWithoutWindows,
+        target: &["-p", "stead-store", "--lib"],
+        test: "shard::shard_test::slowly_read_snapshot_is_consistent_with_its_cut",
+        why: "an outcome would have to be forgotten between two attempts of one write",
+    },
+    DedicatedTest {
+        bug: Bug::FeedOpenedUnread,
+        target: &["-p", "stead-replication", "--test", "feed"],
+        test: "attach::leader_without_majority_opens_no_stream",
+        why: "its followers find the new leader first",
+    },
+    DedicatedTest {
         bug: Bug::ReadRoundJoined,
         target: &["-p", "stead-raft", "--test", "raft"],
         test: "basic::read_index_is_not_served_by_an_earlier_round",

@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use stead_replication::RetentionLimits;
 use stead_state::shard::command::{Effect, Operation, Write};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::world::{DISTANCES, FOLLOWER, HOME, World};
 
@@ -302,4 +302,27 @@ async fn feed_stops_once_follower_is_not_admitted() {
     sleep(Duration::from_secs(5)).await;
     let copy = world.leader_node(FOLLOWER).await.state(tenant).unwrap();
     assert_eq!(copy.revision, last);
+}
+
+/// A leader that has lost its majority may lack what a later one has acknowledged.
+#[tokio::test(start_paused = true)]
+async fn leader_without_majority_opens_no_stream() {
+    let mut world = World::start(3, 1, RetentionLimits::default()).await;
+    let tenant = world.tenant(5, true);
+    let last = world.put(tenant, "a", b"0").await;
+    world.wait_until_replicated(tenant, last).await;
+    let old = world.leader(HOME).await;
+    for other in (1..=3).filter(|other| *other != old) {
+        world.net.cut(old, other, true);
+    }
+    world.net.break_all(old, 11);
+    let acknowledgements = world.nodes[&old].tasks.acknowledgements();
+    let is_connected = || acknowledgements.of(FOLLOWER).is_some_and(|follower| follower.connected);
+    let has_ended = || (!is_connected()).then_some(());
+    world.eventually("the stream to end", has_ended).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        assert!(!is_connected());
+        sleep(Duration::from_millis(1)).await;
+    }
 }
