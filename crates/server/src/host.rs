@@ -289,6 +289,7 @@ impl Host {
                 term: numbers.leadership.term,
                 applied: numbers.applied,
                 durable: numbers.checkpoint,
+                purged: numbers.purged,
                 differs: group.differs(),
             });
         }

@@ -114,6 +114,8 @@ pub(crate) struct GroupSample {
     pub(crate) applied: u64,
     /// Index up to which rows are durable.
     pub(crate) durable: u64,
+    /// Index up to which the log is purged.
+    pub(crate) purged: u64,
     /// Whether replicas differed when this node compared them last.
     pub(crate) differs: bool,
 }
@@ -127,6 +129,7 @@ pub(crate) struct Metrics {
     term: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
     durable: Family<GroupLabels, Gauge>,
+    purged: Family<GroupLabels, Gauge>,
     differs: Family<GroupLabels, Gauge>,
     logged_time_ahead: Family<GroupLabels, Gauge<f64, AtomicU64>>,
     clock_ahead: Family<VoterLabels, Gauge<f64, AtomicU64>>,
@@ -156,6 +159,7 @@ impl Metrics {
             term: Family::default(),
             applied: Family::default(),
             durable: Family::default(),
+            purged: Family::default(),
             differs: Family::default(),
             logged_time_ahead: Family::default(),
             clock_ahead: Family::default(),
@@ -211,6 +215,8 @@ impl Metrics {
             "Rows are durable without the log up to here",
             self.durable.clone(),
         );
+        let help = "Entries up to here are no longer in the group's log";
+        registry.register("raft_purged_index", help, self.purged.clone());
         let help = "1 where replicas of the group differed when this node compared them last";
         registry.register("group_replicas_differ", help, self.differs.clone());
         self.register_clocks();
@@ -309,6 +315,7 @@ impl Metrics {
         self.term.get_or_create(&labels).set(number(sample.term));
         self.applied.get_or_create(&labels).set(number(sample.applied));
         self.durable.get_or_create(&labels).set(number(sample.durable));
+        self.purged.get_or_create(&labels).set(number(sample.purged));
         self.differs.get_or_create(&labels).set(i64::from(sample.differs));
     }
 
@@ -421,6 +428,7 @@ mod tests {
             term: 1,
             applied: 1,
             durable: 1,
+            purged: 0,
             differs: false,
         });
         let pair = RegionPair {

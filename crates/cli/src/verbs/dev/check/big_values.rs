@@ -1,6 +1,6 @@
 //! Step: values of 1 MiB. A replica that was away while the log moved past its tail gets a snapshot, and is equal.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
 use stead_client::Tenant;
@@ -34,9 +34,17 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let away = away.context("a region of one node has no replica to lose")?;
     let before = installed(world, &away).await?;
     world.cluster.lock().await.kill_node(&away).await?;
+    let known = log_indexes(world, &leader, "stead_raft_applied_index").await?;
     for at in 0..WRITES {
         tenant.put(format!("{}", at % KEYS), value(at)).await?;
     }
+    until("the log has moved past what the replica has", async || {
+        let purged = log_indexes(world, &leader, "stead_raft_purged_index").await?;
+        Ok(purged
+            .iter()
+            .any(|(group, index)| known.get(group).is_some_and(|known| index > known)))
+    })
+    .await?;
     world.cluster.lock().await.start_node(&away)?;
     let started = Instant::now();
     world.ready().await?;
@@ -72,6 +80,19 @@ fn value(seed: usize) -> Vec<u8> {
 /// Compares keys, values and revisions as two nodes hold them.
 async fn equal(one: &Tenant, other: &Tenant) -> anyhow::Result<bool> {
     Ok(contents(one).await? == contents(other).await?)
+}
+
+/// Returns a metric of a node's groups, by their labels.
+async fn log_indexes(world: &World, node: &str, metric: &str) -> anyhow::Result<BTreeMap<String, u64>> {
+    let nodes = world.cluster.lock().await.nodes().to_vec();
+    let node = nodes.into_iter().find(|known| known.name == node);
+    let text = node.context("there is no such node")?.metrics().await?;
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(metric)?.rsplit_once(' '));
+    Ok(lines
+        .filter_map(|(group, index)| Some((group.to_owned(), index.parse().ok()?)))
+        .collect())
 }
 
 /// Counts the snapshots that a node's log reports as installed.
