@@ -398,7 +398,7 @@ fn invalid_compares() -> Vec<InvalidTxn> {
         ),
         when(
             "compares[0].relation",
-            "no relation 9",
+            "unknown relation 9",
             vec![related(9, Target::Version(1))],
         ),
     ]

@@ -185,7 +185,7 @@ fn append(key: &'static str, value: impl Into<bytes::Bytes>, max_length: u32) ->
 /// Invalid increments and appends; `a` holds 1, which is a number.
 async fn check_counters(world: &World, kv: &mut KvServiceClient<Channel>) {
     let beyond = kv.increment(increment("a", i64::MAX)).await;
-    assert_refused(beyond, "delta", &["1 and 9223372036854775807", "beyond 64 bits"]);
+    assert_refused(beyond, "delta", &["1 and 9223372036854775807", "exceed 64 bits"]);
     let contradiction = IncrementRequest {
         floor: Some(5),
         ceiling: Some(4),
