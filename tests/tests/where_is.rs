@@ -81,7 +81,16 @@ fn errors(reference: &Reference<'_>) -> Vec<String> {
             numbers.join(", ")
         )
     };
-    items.iter().filter(missing).map(|&item| found(item)).collect()
+    // The last segment of a path stands in the range, the type before it anywhere in the file.
+    let owners = items.iter().filter_map(|item| Some((item.rsplit_once("::")?.0, *item)));
+    let without_owner = owners.filter(|(owner, _)| !lines.iter().any(|line| names(line, owner)));
+    let without_owner = without_owner.map(|(owner, item)| format!("{path} has no {owner} of {item}"));
+    items
+        .iter()
+        .filter(missing)
+        .map(|&item| found(item))
+        .chain(without_owner)
+        .collect()
 }
 
 #[test]

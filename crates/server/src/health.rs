@@ -16,7 +16,7 @@ struct HealthCheck {
 /// Severity of a failed check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
-    /// The node cannot serve.
+    /// The node is not ready: load balancers send it nothing. What reaches it is served if it can be.
     Critical,
     /// The node serves, but an operator should look.
     Warning,

@@ -1,4 +1,4 @@
-//! Acknowledgements of follower groups: retention floors, lag and remote durability are computed from them.
+//! Acknowledgements of follower groups: retention floors and lag are computed from them.
 //!
 //! # Invariants
 //!

@@ -430,7 +430,7 @@ fn required_role(action: &Action, host: &Host, tenant: &Tenant) -> ServingRole {
         Action::Write(_) => ServingRole::Home,
         Action::Read(read) => match read.consistency {
             Consistency::Linearizable => ServingRole::Home,
-            // At home, only the leader knows how fresh it is.
+            // At home the leader answers: nobody is fresher.
             Consistency::Bounded(_) if host.groups.contains_key(&tenant.home) => ServingRole::Home,
             Consistency::Bounded(_) | Consistency::Session(_) | Consistency::Local => ServingRole::Replica,
         },

@@ -313,7 +313,7 @@ pub(super) fn read_copy<T>(
         ReadError::NotReached { .. } => resume("the copy that is watched was replaced"),
         // A copy that was seeded meanwhile has less history than the home.
         ReadError::Compacted { .. } if reading.record().owned().is_none() => {
-            resume("the copy that is watched was replaced")
+            resume("the copy that is watched does not hold the changes after the watch's position any more")
         }
         ReadError::Compacted { .. } | ReadError::Forked { .. } | ReadError::Unreadable(_) => {
             read_error(why, "resume_token")

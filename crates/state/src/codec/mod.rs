@@ -6,8 +6,8 @@
 //!
 //! # Invariants
 //!
-//! 1. The bytes of an entry and of every command are fixed by the golden file; a change of form is a new format byte
-//!    or a new kind.
+//! 1. The bytes of an entry and of every command are fixed: those of shards by the golden file, those of entries and of the
+//!    directory by tests beside them. A change of form is a new format byte or a new kind.
 //! 2. Reading never panics and never takes memory that the bytes themselves do not account for.
 
 mod entry;

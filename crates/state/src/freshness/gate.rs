@@ -1,5 +1,5 @@
 //! Freshness gate: whether a replica may answer a read: `(token | bound, revision, freshness, lineage) -> Serve |
-//! WaitFor | Forward | Forked`.
+//! WaitFor | Forward | Refuse`.
 //!
 //! # Invariants
 //!

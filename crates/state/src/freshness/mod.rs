@@ -22,10 +22,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, TenantNumber};
 
-use crate::{
-    directory::{DirectoryView, Tenant},
-    shard::record::TenantRecord,
-};
+use crate::directory::{DirectoryView, Tenant};
 
 /// Most proofs of a feed that wait to become valid. While so many wait no ping is sent: if the newest always replaced
 /// the oldest, a follower with a little lag would never have a valid proof.
@@ -123,22 +120,6 @@ pub struct FollowedTenant {
 }
 
 impl FollowedTenant {
-    /// Returns the following state of a record, if it follows and its copy may be read. While a tenant is attached
-    /// the whole feed covers it: it attached with everything that the home had at that offset.
-    pub fn from_record(tenant: TenantNumber, record: &TenantRecord, is_attached: bool) -> Option<Self> {
-        let session = record.session.filter(|_| is_attached);
-        Some(Self {
-            tenant,
-            home: record.home().filter(|_| !record.suspect)?,
-            epoch: record.epoch,
-            attached: session.map(|session| FeedOffset {
-                incarnation: session.incarnation,
-                index: 0,
-            }),
-            baton: None,
-        })
-    }
-
     /// Tells whether a proof counts for this tenant (invariant 2).
     fn covers(&self, proof: &Proof, view: &DirectoryView) -> bool {
         let attached = self

@@ -57,7 +57,7 @@ pub enum VoterStatus {
     Absent,
     /// This node has a voter, and knows of no leader.
     LeaderUnknown,
-    /// This node has a voter, and this node leads, perhaps itself.
+    /// This node has a voter, and knows that this one leads: perhaps this node itself.
     LedBy(NodeId),
 }
 

@@ -51,7 +51,7 @@ struct WriteQueue {
     failed: bool,
 }
 
-/// WriteQueue between the groups and the writer thread.
+/// Queue of writes between the groups and the writer thread, which runs [`LogWriter::run`].
 pub(super) struct LogWriter {
     queue: Mutex<WriteQueue>,
     wake: Condvar,
