@@ -280,7 +280,9 @@ fn invalid_watches(mine: SessionToken, other: SessionToken) -> Vec<InvalidWatch>
     };
     let soon = duration(Duration::from_millis(99));
     vec![
-        invalid_watch("resume_token", "belongs to another tenant", |create| create.from = token(other)),
+        invalid_watch("resume_token", "belongs to another tenant", |create| {
+            create.from = token(other)
+        }),
         invalid_watch("resume_token", "not a token of this store", |create| {
             create.from = tampered
         }),

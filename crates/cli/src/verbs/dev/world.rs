@@ -1,10 +1,10 @@
 //! Test environment: the cluster, a client in each region, and the tenants of the demo and the steps.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use stead_client::{
-    Client, Config, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange, TenantLimit, dial,
+    Client, Config, Consistency, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange, TenantLimit, dial,
 };
 use stead_testing::{Cluster, cluster};
 use tokio::{
@@ -85,6 +85,15 @@ impl World {
         let mut config = self.configs.get(&node.region).context("no such region")?.clone();
         config.endpoints = vec![node.client.clone()];
         config.nearest_only = true;
+        // It learns of the others, of which one may be nearer.
+        let (only, connect) = (node.client.clone(), config.connect.clone());
+        config.connect = Arc::new(move |address| {
+            if address == only {
+                connect(address)
+            } else {
+                Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+            }
+        });
         Ok(Client::connect(config).await?)
     }
 
@@ -151,7 +160,17 @@ impl World {
 
     /// Returns the name of the node that responds as the home of a tenant, asked from its own region.
     pub(super) async fn leader(&self, tenant: &Tenant) -> anyhow::Result<String> {
-        let got = tenant.get_with("leader", &ReadOptions::default()).await?;
+        self.node_that_answers(tenant, &ReadOptions::default()).await
+    }
+
+    /// Returns the name of the node that answers a local read: one that has no copy yet passes it on to the home.
+    pub(super) async fn answering_node(&self, tenant: &Tenant) -> anyhow::Result<String> {
+        self.node_that_answers(tenant, &ReadOptions::at(Consistency::Local))
+            .await
+    }
+
+    async fn node_that_answers(&self, tenant: &Tenant, read: &ReadOptions) -> anyhow::Result<String> {
+        let got = tenant.get_with("leader", read).await?;
         let number = usize::try_from(got.header.node.get())?;
         match number.checked_sub(1).and_then(|at| self.nodes.get(at)) {
             Some(node) => Ok(node.name.clone()),

@@ -51,7 +51,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let here = world.node_client(&away).await?.tenant(TENANT)?;
     let there = world.node_client(&leader).await?.tenant(TENANT)?;
     until("the replica has what the others have", async || {
-        equal(&here, &there).await
+        Ok(world.answering_node(&here).await? == away && equal(&here, &there).await?)
     })
     .await?;
     let took = started.elapsed();
