@@ -31,6 +31,18 @@ fn overwrite_files(dir: &Path) {
     }
 }
 
+/// Returns whether a file below a directory is larger than a MiB: rows that a checkpoint has written.
+fn has_large_file(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            has_large_file(&path)
+        } else {
+            fs::metadata(&path).is_ok_and(|file| file.len() > 1 << 20)
+        }
+    })
+}
+
 /// Overwrites every large file below a directory from 16 KiB to its middle, so that it still opens.
 fn overwrite_first_halves(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
@@ -157,10 +169,16 @@ async fn rows_found_damaged_during_log_replay_are_set_aside() {
             .unwrap();
     }
     let node = world.cluster.nodes()[0].name.clone();
+    let rows = world.plan.data_of(&node).join("rows");
+    let deadline = Instant::now() + WAIT_MAX;
+    while !has_large_file(&rows) {
+        assert!(Instant::now() < deadline, "no checkpoint writes the rows");
+        sleep(Duration::from_millis(100)).await;
+    }
     world.cluster.kill_node(&node).await.unwrap();
     let log = world.plan.log_of(&node);
     let before = fs::read_to_string(&log).unwrap().len();
-    overwrite_first_halves(&world.plan.data_of(&node).join("rows"));
+    overwrite_first_halves(&rows);
     world.cluster.start_node(&node).unwrap();
     let deadline = Instant::now() + WAIT_MAX;
     while world.cluster.process(&node).is_some() {
