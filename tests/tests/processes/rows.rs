@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -18,39 +18,30 @@ const VALUE_LEN: usize = 256 << 10;
 /// Number of keys whose values of 20 KiB need more than two checkpoints.
 const KEYS: usize = 4_000;
 
+/// Returns the files below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    paths.flat_map(below).collect()
+}
+
 /// Overwrites every file below a directory.
 fn overwrite_files(dir: &Path) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            overwrite_files(&path);
-        } else {
-            let len = fs::metadata(&path).unwrap().len();
-            fs::write(&path, vec![0x5a; len as usize]).unwrap();
-        }
+    for path in files(dir) {
+        let len = fs::metadata(&path).unwrap().len();
+        fs::write(&path, vec![0x5a; len as usize]).unwrap();
     }
 }
 
 /// Returns whether a file below a directory is larger than a MiB: rows that a checkpoint has written.
 fn has_large_file(dir: &Path) -> bool {
-    fs::read_dir(dir).unwrap().flatten().any(|entry| {
-        let path = entry.path();
-        if path.is_dir() {
-            has_large_file(&path)
-        } else {
-            fs::metadata(&path).is_ok_and(|file| file.len() > 1 << 20)
-        }
-    })
+    let is_large = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() > 1 << 20);
+    files(dir).iter().any(is_large)
 }
 
 /// Overwrites every large file below a directory from 16 KiB to its middle, so that it still opens.
 fn overwrite_first_halves(dir: &Path) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            overwrite_first_halves(&path);
-            continue;
-        }
+    for path in files(dir) {
         let mut bytes = fs::read(&path).unwrap();
         let len = bytes.len();
         if len > 1 << 20 {
