@@ -2,17 +2,24 @@
 //!
 //! The router asks for a decision, carries it out, and asks again when a view, a leader or a record has changed.
 //!
+//! The home is taken from the directory view, and from this node's own records where these know of a later epoch: a
+//! group that has relinquished a tenant names its heir, and one that has accepted it owns it, before the directory
+//! records either.
+//!
 //! # Invariants
 //!
 //! 1. A request is handed on at most [`HOPS_MAX`] times: one hop to a group and one inside it, twice if the tenant
 //!    moves meanwhile.
 //! 2. A request that was forwarded on account of an epoch is never sent back by a group that has not reached that
-//!    epoch: it waits there.
+//!    epoch: it waits at the leader of the group that it was forwarded to.
 //! 3. A request that must be served by the home is served by the node that leads the home group, or refused.
 
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, limits::HOPS_MAX};
 
-use crate::directory::{DirectoryView, Tenant, TenantState};
+use crate::{
+    directory::{DirectoryView, Tenant, TenantState},
+    shard::record::{Role, TenantRecord},
+};
 
 #[cfg(test)]
 mod routing_test;
@@ -61,6 +68,38 @@ pub enum VoterStatus {
     LedBy(NodeId),
 }
 
+/// Home of a tenant, in the epoch in which it may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CurrentHome {
+    /// The group.
+    pub group: GroupId,
+    /// The epoch.
+    pub epoch: Epoch,
+}
+
+/// What a group of this node knows of a tenant, according to the group's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalRecord {
+    /// Epoch owned or followed.
+    pub epoch: Epoch,
+    /// The home, if this group knows it better than a follower does: itself as the owner, or the group that it has
+    /// relinquished the tenant to.
+    pub home: Option<CurrentHome>,
+}
+
+impl LocalRecord {
+    /// Returns what a group's record says.
+    pub fn of(group: GroupId, record: &TenantRecord) -> Self {
+        let epoch = record.epoch;
+        let home = match record.role {
+            Role::Owner => Some(CurrentHome { group, epoch }),
+            Role::Relinquished { to, epoch, .. } => Some(CurrentHome { group: to, epoch }),
+            Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => None,
+        };
+        Self { epoch, home }
+    }
+}
+
 /// The node that decides.
 pub struct LocalNode<'a> {
     /// Its number.
@@ -69,8 +108,8 @@ pub struct LocalNode<'a> {
     pub region: &'a RegionName,
     /// Status of its voter in a group.
     pub voter: &'a dyn Fn(GroupId) -> VoterStatus,
-    /// Epoch owned or followed according to its own record of the tenant in a group, [`Epoch::NONE`] without one.
-    pub epoch: &'a dyn Fn(GroupId) -> Epoch,
+    /// Records of the tenant in this node's groups.
+    pub records: &'a [(GroupId, LocalRecord)],
 }
 
 /// Routing decision for a request.
@@ -85,6 +124,8 @@ pub enum RouteDecision {
     SameRegion {
         /// The group that should serve it.
         group: GroupId,
+        /// Epoch on account of which it is forwarded.
+        epoch: Epoch,
         /// Nodes that can serve it, the best first.
         nodes: Vec<NodeId>,
     },
@@ -94,6 +135,8 @@ pub enum RouteDecision {
         region: RegionName,
         /// The group that should serve it.
         group: GroupId,
+        /// Epoch on account of which it is forwarded.
+        epoch: Epoch,
         /// Its voters.
         nodes: Vec<NodeId>,
     },
@@ -116,21 +159,56 @@ pub fn route(view: &DirectoryView, here: &LocalNode<'_>, request: RouteRequest<'
         );
         return RouteDecision::Refuse(Error::new(ErrorKind::Conflict, message));
     }
-    if let Some(forwarded) = request.forwarded {
-        let reached = tenant.epoch.max((here.epoch)(forwarded.group));
-        if forwarded.epoch > reached {
-            return RouteDecision::Wait { epoch: forwarded.epoch };
-        }
+    let current = current_home(here, tenant);
+    if let Some(forwarded) = request.forwarded.filter(|forwarded| forwarded.epoch > current.epoch) {
+        return ahead_of_this_node(here, &request, forwarded);
     }
-    match replica(view, here, &request) {
+    match replica(view, here, &request, current) {
         Some(RouteDecision::Local { group }) => RouteDecision::Local { group },
         Some(inside) => within_hops(inside, &request),
-        None => home(view, here, &request),
+        None => home(view, here, &request, current),
+    }
+}
+
+/// Returns the home of the highest epoch that the view or a record of this node knows.
+pub fn current_home(here: &LocalNode<'_>, tenant: &Tenant) -> CurrentHome {
+    let recorded = CurrentHome {
+        group: tenant.home,
+        epoch: tenant.epoch,
+    };
+    let known = here.records.iter().filter_map(|(_, record)| record.home);
+    known.fold(recorded, |best, home| if home.epoch > best.epoch { home } else { best })
+}
+
+/// Routes a request that was forwarded on account of an epoch that neither the view nor a record knows yet.
+fn ahead_of_this_node(here: &LocalNode<'_>, request: &RouteRequest<'_>, forwarded: ForwardInfo) -> RouteDecision {
+    let ForwardInfo { epoch, group, .. } = forwarded;
+    let is_reached = here
+        .records
+        .iter()
+        .any(|(of, record)| *of == group && record.epoch >= epoch);
+    match (here.voter)(group) {
+        // A follower of that epoch serves its copy whatever the view says.
+        _ if is_reached && request.serving_role == ServingRole::Replica => RouteDecision::Local { group },
+        VoterStatus::LedBy(leader) if leader != here.node => within_hops(
+            RouteDecision::SameRegion {
+                group,
+                epoch,
+                nodes: vec![leader],
+            },
+            request,
+        ),
+        VoterStatus::LedBy(_) | VoterStatus::LeaderUnknown | VoterStatus::Absent => RouteDecision::Wait { epoch },
     }
 }
 
 /// Returns the replica of this region that may serve the request, if one may.
-fn replica(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>) -> Option<RouteDecision> {
+fn replica(
+    view: &DirectoryView,
+    here: &LocalNode<'_>,
+    request: &RouteRequest<'_>,
+    current: CurrentHome,
+) -> Option<RouteDecision> {
     if request.serving_role != ServingRole::Replica {
         return None;
     }
@@ -148,7 +226,7 @@ fn replica(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_
         return served.then_some(RouteDecision::Local { group: forwarded.group });
     }
     let mine = |group: &GroupId| (here.voter)(*group) != VoterStatus::Absent;
-    let best = Some(tenant.home)
+    let best = Some(current.group)
         .filter(|home| mine(home))
         .or_else(|| members().find(mine));
     if let Some(group) = best {
@@ -157,17 +235,19 @@ fn replica(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_
     let in_region = |group: &GroupId| view.region_of(*group).is_some_and(|region| region.name == *here.region);
     members().find(in_region).map(|group| RouteDecision::SameRegion {
         group,
+        epoch: current.epoch,
         nodes: voters(view, group),
     })
 }
 
-fn home(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>) -> RouteDecision {
-    let group = request.tenant.home;
+fn home(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>, current: CurrentHome) -> RouteDecision {
+    let CurrentHome { group, epoch } = current;
     match (here.voter)(group) {
         VoterStatus::LedBy(leader) if leader == here.node => RouteDecision::Local { group },
         VoterStatus::LedBy(leader) => within_hops(
             RouteDecision::SameRegion {
                 group,
+                epoch,
                 nodes: vec![leader],
             },
             request,
@@ -179,12 +259,17 @@ fn home(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>) 
             );
             RouteDecision::Refuse(Error::new(ErrorKind::NoLeader, message))
         }
-        VoterStatus::Absent => elsewhere(view, here, request),
+        VoterStatus::Absent => elsewhere(view, here, request, current),
     }
 }
 
-fn elsewhere(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>) -> RouteDecision {
-    let group = request.tenant.home;
+fn elsewhere(
+    view: &DirectoryView,
+    here: &LocalNode<'_>,
+    request: &RouteRequest<'_>,
+    current: CurrentHome,
+) -> RouteDecision {
+    let CurrentHome { group, epoch } = current;
     let Some(region) = view.region_of(group) else {
         let message = format!(
             "the home of tenant {} is not known here yet: try again",
@@ -194,13 +279,21 @@ fn elsewhere(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<
     };
     let nodes = voters(view, group);
     if region.name == *here.region {
-        return within_hops(RouteDecision::SameRegion { group, nodes }, request);
+        return within_hops(RouteDecision::SameRegion { group, epoch, nodes }, request);
     }
     if request.direct {
-        return RouteDecision::Refuse(not_home(view, request.tenant, &region.name));
+        return RouteDecision::Refuse(not_home(view, request.tenant, current, &region.name));
     }
     let region = region.name.clone();
-    within_hops(RouteDecision::OtherRegion { region, group, nodes }, request)
+    within_hops(
+        RouteDecision::OtherRegion {
+            region,
+            group,
+            epoch,
+            nodes,
+        },
+        request,
+    )
 }
 
 /// Invariant 1.
@@ -220,15 +313,15 @@ fn voters(view: &DirectoryView, group: GroupId) -> Vec<NodeId> {
     view.group(group).map(|group| group.voters.clone()).unwrap_or_default()
 }
 
-fn not_home(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Error {
-    let nodes = voters(view, tenant.home);
+fn not_home(view: &DirectoryView, tenant: &Tenant, current: CurrentHome, region: &RegionName) -> Error {
+    let nodes = voters(view, current.group);
     let addresses = nodes
         .iter()
         .filter_map(|node| view.node(*node))
         .map(|node| node.addresses.client.clone());
     let kind = ErrorKind::NotHome {
         region: region.clone(),
-        epoch: tenant.epoch,
+        epoch: current.epoch,
         endpoints: addresses.filter(|address| !address.is_empty()).collect(),
     };
     Error::new(

@@ -53,8 +53,31 @@ fn view() -> DirectoryView {
     directory.view().clone()
 }
 
-/// A request as words, routed at a node; `leaders` are of groups 1, 2 and 3, zero for none.
 fn ask(node: u64, request: &str, leaders: [u64; 3], forwarded: Option<(u32, u32, u32)>) -> String {
+    ask_with(node, request, leaders, forwarded, &[])
+}
+
+fn home(group: u32, epoch: u32) -> Option<CurrentHome> {
+    Some(CurrentHome {
+        group: GroupId::new(group),
+        epoch: Epoch::new(epoch).unwrap(),
+    })
+}
+
+/// A record of the tenant in a group, with the home that it knows.
+fn record(group: u32, epoch: u32, home: Option<CurrentHome>) -> (GroupId, LocalRecord) {
+    let epoch = Epoch::new(epoch).unwrap();
+    (GroupId::new(group), LocalRecord { epoch, home })
+}
+
+/// A request as words, routed at a node; `leaders` are of groups 1, 2 and 3, zero for none.
+fn ask_with(
+    node: u64,
+    request: &str,
+    leaders: [u64; 3],
+    forwarded: Option<(u32, u32, u32)>,
+    records: &[(GroupId, LocalRecord)],
+) -> String {
     let view = view();
     let mut words = request.split(' ');
     let tenant = view.tenant_named(&words.next().unwrap().parse().unwrap()).unwrap();
@@ -74,7 +97,7 @@ fn ask(node: u64, request: &str, leaders: [u64; 3], forwarded: Option<(u32, u32,
         node,
         region: &view.node(node).unwrap().region,
         voter: &voter,
-        epoch: &|_| Epoch::NONE,
+        records,
     };
     let forwarded = forwarded.map(|(hops, epoch, group)| ForwardInfo {
         hops,
@@ -89,11 +112,24 @@ fn ask(node: u64, request: &str, leaders: [u64; 3], forwarded: Option<(u32, u32,
     };
     match route(&view, &here, request) {
         RouteDecision::Local { group } => format!("here {group}"),
-        RouteDecision::SameRegion { group, nodes } => format!("inside {group} {nodes:?}"),
-        RouteDecision::OtherRegion { region, group, nodes } => format!("away {region} {group} {nodes:?}"),
+        RouteDecision::SameRegion { group, epoch, nodes } => format!("inside {group} {nodes:?}{}", later(epoch)),
+        RouteDecision::OtherRegion {
+            region,
+            group,
+            epoch,
+            nodes,
+        } => format!("away {region} {group} {nodes:?}{}", later(epoch)),
         RouteDecision::Wait { epoch } => format!("wait {epoch}"),
         RouteDecision::Refuse(error) => format!("{:?}", error.kind),
     }
+}
+
+/// Names an epoch after the first.
+fn later(epoch: Epoch) -> String {
+    if epoch == Epoch::FIRST {
+        return String::new();
+    }
+    format!(" epoch {epoch}")
 }
 
 const LEADERS: [u64; 3] = [2, 3, 5];
@@ -164,5 +200,56 @@ fn forwarded_read_is_served_by_target_group_or_home() {
     assert_eq!(
         ask(4, "a replica", LEADERS, Some((1, 1, 1))),
         "away eu g1 [NodeId(1), NodeId(2)]"
+    );
+}
+
+#[test]
+fn relinquished_source_forwards_to_heir_before_directory_records_it() {
+    let relinquished = [record(1, 1, home(2, 4))];
+    assert_eq!(
+        ask_with(2, "a home", LEADERS, None, &relinquished),
+        "away us g2 [NodeId(3), NodeId(4)] epoch 4"
+    );
+    assert_eq!(
+        ask_with(2, "a home", LEADERS, Some((1, 1, 1)), &relinquished),
+        "away us g2 [NodeId(3), NodeId(4)] epoch 4",
+        "also what another node sent to the old home"
+    );
+    let told = ask_with(2, "a home direct", LEADERS, None, &relinquished);
+    assert!(told.starts_with("NotHome { region: \"us\", epoch: Epoch(4)"), "{told}");
+}
+
+#[test]
+fn heir_keeps_forwarded_request_until_it_owns_and_never_sends_it_back() {
+    let (heir, owner) = ([record(2, 1, None)], [record(2, 4, home(2, 4))]);
+    let forwarded = Some((1, 4, 2));
+    assert_eq!(ask_with(3, "a home", LEADERS, forwarded, &heir), "wait 4");
+    assert_eq!(ask_with(3, "a home", LEADERS, forwarded, &owner), "here g2");
+    assert_eq!(
+        ask_with(4, "a home", LEADERS, forwarded, &heir),
+        "inside g2 [NodeId(3)] epoch 4",
+        "a voter that does not lead hands it to the leader, without waiting for its view"
+    );
+    assert_eq!(ask_with(3, "a home", [2, 0, 5], forwarded, &heir), "wait 4");
+}
+
+#[test]
+fn owner_serves_before_directory_records_it() {
+    let owner = [record(2, 4, home(2, 4))];
+    assert_eq!(ask_with(3, "a home", LEADERS, None, &owner), "here g2");
+    assert_eq!(
+        ask_with(3, "a replica", LEADERS, None, &owner),
+        "here g2",
+        "reads without a level prefer the home"
+    );
+}
+
+#[test]
+fn view_outranks_record_of_earlier_epoch() {
+    let stale = [record(2, 1, home(2, 1))];
+    assert_eq!(
+        ask_with(3, "a home", LEADERS, None, &stale),
+        "away eu g1 [NodeId(1), NodeId(2)]",
+        "a directory that records the same epoch elsewhere decides"
     );
 }
