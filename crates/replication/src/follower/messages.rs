@@ -7,7 +7,7 @@ use stead_state::{
     shard::{digest::Digests, feed_validation::InvalidFeedData, record::AttachNumber},
 };
 use stead_store::group_rows::IncompleteChange;
-use stead_types::{Epoch, NodeId, Revision, TenantNumber};
+use stead_types::{Epoch, Revision, TenantNumber};
 use tokio::time::Instant;
 
 use super::{
@@ -29,8 +29,7 @@ impl FollowerStream {
             Some(MessageToFollower::Refused(refused)) => self.handle_refused(&refused)?,
             Some(MessageToFollower::Pong(pong)) => self.handle_pong(&pong)?,
             Some(MessageToFollower::NotLeader(not_leader)) => {
-                let leader = (not_leader.leader != 0).then_some(NodeId::new(not_leader.leader));
-                return Err(StreamEnd::NotLeader(leader));
+                return Err(StreamEnd::NotLeader(wire::leader_from(not_leader)));
             }
             Some(MessageToFollower::Opened(_)) => return Err(InvalidMessage("the stream is already open").into()),
             // A newer home's message.
