@@ -11,7 +11,7 @@ use stead_api::{
 use stead_types::{GroupId, NodeId};
 use tonic::transport::Channel;
 
-use crate::{SharedDirectoryView, wire::MESSAGE_LEN_MAX};
+use crate::{directory_view::SharedDirectoryView, wire::MESSAGE_LEN_MAX};
 
 /// Longest wait for the first response to a call.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -19,7 +19,7 @@ use stead_store::shard::ShardMachine;
 use stead_types::{DirectoryVersion, FeedOffset, GroupId, Incarnation, TenantNumber};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::SharedDirectoryView;
+use crate::directory_view::SharedDirectoryView;
 
 /// Interval between pings while records arrive or readers ask for freshness.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);

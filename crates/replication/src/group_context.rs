@@ -10,7 +10,7 @@ use stead_types::{GroupId, TenantNumber};
 use tonic::{Code, Status};
 
 use crate::{
-    SharedDirectoryView,
+    directory_view::SharedDirectoryView,
     freshness::Freshness,
     source::acknowledgements::Acknowledgements,
     traffic::{RegionPair, TrafficCounters},

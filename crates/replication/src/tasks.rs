@@ -9,7 +9,8 @@ use stead_store::shard::ShardMachine;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    SharedDirectoryView, expiry,
+    directory_view::SharedDirectoryView,
+    expiry,
     feed_clients::FeedClients,
     follower,
     freshness::Freshness,

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use stead_api::proto::internal::v1::{self as proto, subscribe_request, subscribe_response};
+use stead_raft::ReadIndexError;
 use stead_state::shard::record::{AttachNumber, ClientsLoaded};
-use stead_types::{ClientId, DirectoryVersion, Epoch, FeedOffset, Incarnation, Revision, TenantNumber};
+use stead_types::{ClientId, DirectoryVersion, Epoch, FeedOffset, Incarnation, NodeId, Revision, TenantNumber};
 
 pub(crate) use proto::{SubscribeRequest, SubscribeResponse};
 pub(crate) use subscribe_request::Message as MessageToHome;
@@ -73,6 +74,22 @@ pub(crate) fn offset_from(offset: Option<proto::FeedOffset>) -> Result<FeedOffse
 pub(crate) fn version_from(incarnation: u32, index: u64) -> DirectoryVersion {
     let incarnation = Incarnation(incarnation);
     DirectoryVersion { incarnation, index }
+}
+
+/// Returns the message of a group's node whose read index failed: it names the leader, if the node knows it.
+pub(crate) fn not_leader(error: ReadIndexError) -> proto::FeedNotLeader {
+    let leader = match error {
+        ReadIndexError::NotLeader { leader } => leader,
+        ReadIndexError::NoQuorum | ReadIndexError::Overloaded | ReadIndexError::Stopped => None,
+    };
+    proto::FeedNotLeader {
+        leader: leader.map_or(0, NodeId::get),
+    }
+}
+
+/// Returns the leader that a message of [`not_leader`] names.
+pub(crate) fn leader_from(message: proto::FeedNotLeader) -> Option<NodeId> {
+    (message.leader != 0).then_some(NodeId::new(message.leader))
 }
 
 /// Length of a client id in bytes.

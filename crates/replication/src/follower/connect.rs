@@ -115,9 +115,7 @@ async fn open_stream(context: &GroupContext, feed_clients: &FeedClients, home: G
             to_home,
             from_home,
         })),
-        Some(MessageToFollower::NotLeader(not_leader)) => {
-            OpenResult::NotLeader((not_leader.leader != 0).then_some(NodeId::new(not_leader.leader)))
-        }
+        Some(MessageToFollower::NotLeader(not_leader)) => OpenResult::NotLeader(wire::leader_from(not_leader)),
         Some(_) | None => OpenResult::Unreachable,
     }
 }

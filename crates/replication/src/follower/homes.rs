@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use stead_types::GroupId;
 
-use super::stream;
+use super::reopen;
 use crate::{feed_clients::FeedClients, group_context::GroupContext};
 
 /// Task that follows every home that this group's records name, until its rows are closed. It is dropped when
@@ -28,7 +28,7 @@ pub(crate) async fn follow(context: Arc<GroupContext>, feed_clients: Arc<FeedCli
     loop {
         for home in new.drain(..) {
             if followed.insert(home) {
-                streams.push(Box::pin(stream::run(context.clone(), feed_clients.clone(), home)));
+                streams.push(Box::pin(reopen::run(context.clone(), feed_clients.clone(), home)));
             }
         }
         tokio::select! {

@@ -7,6 +7,9 @@
 //!   pings ──> proofs of freshness
 //! ```
 //!
+//! `homes` follows each home, `reopen` opens one stream after the other to it; `stream` is one of them, and `messages`,
+//! `attach`, `proposals` and `proofs` are what it does.
+//!
 //! One proposal is pending at a time; messages that arrive meanwhile make the next one. So no message waits for others,
 //! and messages that arrive together are batched into one entry.
 //!
@@ -19,13 +22,18 @@
 //!    to be attached.
 //! 4. The home is told which tenants are detached before it is asked to attach them again.
 
+mod attach;
 mod attach_scheduler;
 mod connect;
 mod feed_checker;
 mod homes;
+mod messages;
 mod outcome;
 mod pings;
+mod proofs;
+mod proposals;
 mod queue;
+mod reopen;
 mod seed;
 mod stream;
 

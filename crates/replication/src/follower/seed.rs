@@ -102,9 +102,7 @@ async fn seed_from(
                 propose_chunk(context, &mut decompressor, &session, chunk).await?
             }
             Some(seed_response::Message::NotLeader(other)) => {
-                return Err(SeedError::NotLeader(
-                    (other.leader != 0).then_some(NodeId::new(other.leader)),
-                ));
+                return Err(SeedError::NotLeader(wire::leader_from(other)));
             }
             Some(seed_response::Message::Refused(_)) => return Err(SeedError::Refused),
             None => {}

@@ -1,31 +1,18 @@
-//! The follower's end of one stream: queues the home's messages, proposes them, acknowledges what was applied.
+//! The follower's end of one stream: its state, the events that it waits for, and what is done at each.
+//!
+//! The work itself is in files of its own, which all depend on this one: `messages`, `attach`, `proposals`, `proofs`.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{
-    FutureExt, StreamExt,
+    StreamExt,
     future::{BoxFuture, OptionFuture},
     stream::FuturesUnordered,
 };
-use stead_api::proto::internal::v1::{
-    FeedAck, FeedAttach, FeedAttached, FeedBatch, FeedPing, FeedPong, FeedRefused, feed_refused::Reason,
-};
 use stead_raft::ProposeError;
-use stead_state::{
-    codec::{Malformed, Reader},
-    freshness::Proof,
-    lineage::Lineage,
-    shard::{
-        digest::{DigestMismatch, Digests},
-        feed_validation::InvalidFeedData,
-        record::{AttachNumber, TenantRecord},
-    },
-};
+use stead_state::shard::record::TenantRecord;
 use stead_store::{group_rows::IncompleteChange, machine::CommandResult};
-use stead_types::{
-    Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
-    planted::{self, Bug},
-};
+use stead_types::{FeedOffset, GroupId, Incarnation, NodeId, TenantNumber};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -33,84 +20,27 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{
-    CLASS,
     attach_scheduler::AttachScheduler,
-    connect::{OpenStream, connect, position},
-    feed_checker::{FeedChecker, LastAttempt, check_attempt},
-    outcome::ProposalOutcome,
+    connect::OpenStream,
+    feed_checker::FeedChecker,
     pings::SentPings,
-    queue::{self, AttachedTenant, FeedQueue, FollowerProposal, Item},
-    seed::{self, SeedTarget},
+    queue::{FeedQueue, FollowerProposal},
 };
 use crate::{
     feed_clients::FeedClients,
     group_context::GroupContext,
     payload::PayloadDecompressor,
-    source::{BATCH_LEN_MAX, BATCH_PARTS_MAX},
-    wire::{
-        self, InvalidMessage, MessageToFollower, MessageToHome, SubscribeRequest, SubscribeResponse, TenantPosition,
-    },
+    wire::{self, InvalidMessage, MessageToHome, SubscribeRequest, SubscribeResponse},
 };
-
-/// Pause before a proposal that met a full proposal queue is repeated.
-const OVERLOADED_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-
-/// Pause before a stream is opened again after an invalid message.
-const INVALID_MESSAGE_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// Lifetime below which a stream is not opened again at once, but after a pause that doubles each time.
-const SHORT_LIFETIME: std::time::Duration = std::time::Duration::from_secs(1);
-/// Shortest pause before a stream is opened again that lived shorter than [`SHORT_LIFETIME`].
-const REOPEN_PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(5);
 
 type SeedTask = BoxFuture<'static, (TenantNumber, bool)>;
 type PendingProposal = BoxFuture<'static, (FollowerProposal, Result<Vec<CommandResult>, ProposeError>)>;
 
-/// Task that follows one home, from stream to stream, until this node's rows are closed.
-pub(crate) async fn run(context: Arc<GroupContext>, feed_clients: Arc<FeedClients>, home: GroupId) {
-    let (mut scheduler, mut seeds, mut hint) = (AttachScheduler::default(), FuturesUnordered::new(), None);
-    let mut pause = REOPEN_PAUSE_MIN;
-    loop {
-        let open = Box::pin(connect(&context, &feed_clients, home, &mut hint)).await;
-        scheduler.reset_asked();
-        // A node whose rows are closed stops.
-        let Ok(mut stream) = FollowerStream::new(context.clone(), feed_clients.clone(), home, open) else {
-            return;
-        };
-        stream.seeds = seeds;
-        stream.scheduler = scheduler;
-        context.freshness.set_connected(home, true);
-        let opened_at = Instant::now();
-        let end = Box::pin(stream.run_until_end()).await;
-        context.freshness.set_connected(home, false);
-        tracing::debug!(group = %context.id(), %home, ?end, "stream ended");
-        if let StreamEnd::InvalidMessage(invalid) = &end {
-            context.report_invalid_stream(home, invalid);
-            tokio::time::sleep(INVALID_MESSAGE_PAUSE).await;
-        }
-        if let Some(pending) = stream.pending.take() {
-            // It may attach tenants, which the next stream must be opened with. Its outcome is read from records.
-            drop(pending.await);
-        }
-        (scheduler, seeds) = (stream.scheduler, stream.seeds);
-        if let StreamEnd::NotLeader(leader) = end {
-            hint = leader;
-        }
-        if opened_at.elapsed() < SHORT_LIFETIME {
-            // It may be refused again for the same reason, and each open costs both sides a listing of all tenants.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(INVALID_MESSAGE_PAUSE);
-        } else {
-            pause = REOPEN_PAUSE_MIN;
-        }
-    }
-}
-
 /// Reason for the end of a stream.
 #[derive(Debug)]
-enum StreamEnd {
+pub(super) enum StreamEnd {
     /// Another node leads the home, or none.
-    NotLeader(Option<stead_types::NodeId>),
+    NotLeader(Option<NodeId>),
     /// The connection broke, or the home ended it.
     Broken,
     /// A message was invalid.
@@ -145,31 +75,32 @@ enum Wake {
 }
 
 /// The follower's end of one open stream.
-struct FollowerStream {
-    context: Arc<GroupContext>,
-    feed_clients: Arc<FeedClients>,
-    home: GroupId,
+pub(super) struct FollowerStream {
+    pub(super) context: Arc<GroupContext>,
+    pub(super) feed_clients: Arc<FeedClients>,
+    pub(super) home: GroupId,
     to_home: mpsc::Sender<SubscribeRequest>,
     from_home: Streaming<SubscribeResponse>,
     applied: watch::Receiver<u64>,
-    decompressor: PayloadDecompressor,
-    queue: FeedQueue,
-    pending: Option<PendingProposal>,
-    scheduler: AttachScheduler,
-    seeds: FuturesUnordered<SeedTask>,
-    checker: FeedChecker,
+    pub(super) decompressor: PayloadDecompressor,
+    pub(super) queue: FeedQueue,
+    pub(super) pending: Option<PendingProposal>,
+    pub(super) scheduler: AttachScheduler,
+    pub(super) seeds: FuturesUnordered<SeedTask>,
+    pub(super) checker: FeedChecker,
     /// Tenants whose seeded copy cannot be used: the next one is seeded from the beginning.
-    needs_fresh_seed: BTreeSet<TenantNumber>,
+    pub(super) needs_fresh_seed: BTreeSet<TenantNumber>,
     /// The shard's count of detachments at the last refresh.
-    detached_seen: Option<u64>,
-    pings: SentPings,
-    pinged_at: Option<Instant>,
+    pub(super) detached_seen: Option<u64>,
+    pub(super) pings: SentPings,
+    pub(super) pinged_at: Option<Instant>,
     /// Time of the last records.
-    records_at: Option<Instant>,
+    pub(super) records_at: Option<Instant>,
 }
 
 impl FollowerStream {
-    fn new(
+    /// Returns the follower's end of a stream that has been opened.
+    pub(super) fn new(
         context: Arc<GroupContext>,
         feed_clients: Arc<FeedClients>,
         home: GroupId,
@@ -212,7 +143,7 @@ impl FollowerStream {
     }
 
     /// Acts and waits in turn until the stream ends.
-    async fn run_until_end(&mut self) -> StreamEnd {
+    pub(super) async fn run_until_end(&mut self) -> StreamEnd {
         loop {
             if let Err(end) = self.act() {
                 return end;
@@ -283,321 +214,15 @@ impl FollowerStream {
             self.begin(tenant)?;
         }
         for tenant in actions.seed {
-            let (context, feed_clients, home) = (self.context.clone(), self.feed_clients.clone(), self.home);
-            let fresh = self.needs_fresh_seed.remove(&tenant);
-            let target = SeedTarget { home, tenant, fresh };
-            let seed = async move { (tenant, seed::seed(context, feed_clients, target).await) };
-            self.seeds.push(seed.boxed());
+            self.start_seed(tenant);
         }
         self.propose()
     }
 
-    /// Reads which tenants are detached, if that has changed, and tells the home of new ones: entries of other origin
-    /// than this stream end sessions, too.
-    fn refresh_detached(&mut self) -> Result<(), StreamEnd> {
-        let (seen, scheduler, home) = (&mut self.detached_seen, &mut self.scheduler, self.home);
-        let (offset, detached) = self.context.machine.read(|held| {
-            let shard = held.shard();
-            let mut detached = Vec::new();
-            let now = Some(shard.detachment_version());
-            if std::mem::replace(seen, now) != now {
-                let new = scheduler.set_detached(shard.detached(home));
-                let over = |record: &&TenantRecord| record.session.is_none() && record.attach > AttachNumber::default();
-                let records = new
-                    .into_iter()
-                    .filter_map(|tenant| Some((tenant, shard.record(tenant).filter(over)?)));
-                detached.extend(records.map(|(tenant, record)| position(tenant, record).to_message()));
-            }
-            (shard.stream(home), detached)
-        })?;
-        if detached.is_empty() {
-            return Ok(());
-        }
-        self.send(MessageToHome::Ack(FeedAck {
-            offset: Some(wire::offset_to(offset)),
-            batches: 0,
-            attached: Vec::new(),
-            detached,
-        }))
-    }
-
-    /// Queues the begin of an attempt to attach a tenant, if there is a copy to begin with.
-    fn begin(&mut self, tenant: TenantNumber) -> Result<(), StreamEnd> {
-        match self.attach_start(tenant)? {
-            Some((_, AttachStart::At(_))) => self.queue.push(Item::Begin(tenant)),
-            Some((_, AttachStart::InSeed)) => self.scheduler.schedule_seed(tenant, Instant::now()),
-            Some((_, AttachStart::Suspect)) => self.scheduler.retry_later(tenant, Instant::now()),
-            // It is not detached; once it is, the refresh finds it.
-            None => self.scheduler.remove(tenant),
-        }
-        Ok(())
-    }
-
-    /// Asks the home to attach a tenant, in the attempt that has begun.
-    fn ask(&mut self, tenant: TenantNumber) -> Result<(), StreamEnd> {
-        let is_begun = self.context.machine.read(|held| {
-            let record = held.record(tenant);
-            record.is_some_and(|record| record.session_of(self.home, record.attach).is_some())
-        })?;
-        let Some((position, AttachStart::At(revision))) = self.attach_start(tenant)?.filter(|_| is_begun) else {
-            // The attempt has ended meanwhile.
-            self.scheduler.retry_later(tenant, Instant::now());
-            return Ok(());
-        };
-        let position = Some(TenantPosition { revision, ..position }.to_message());
-        self.send(MessageToHome::Attach(FeedAttach { position }))
-    }
-
-    /// Returns the position of a detached tenant of this home, and where its attach starts.
-    fn attach_start(&self, tenant: TenantNumber) -> Result<Option<(TenantPosition, AttachStart)>, IncompleteChange> {
-        let home = self.home;
-        self.context.machine.read(|held| {
-            let detached = held.record(tenant).filter(|record| record.home() == Some(home));
-            let record = detached.filter(|record| !held.shard().is_attached(record))?;
-            Some((position(tenant, record), attach_start(record)))
-        })
-    }
-
-    fn propose(&mut self) -> Result<(), StreamEnd> {
-        let home = self.home;
-        let (context, queue) = (&self.context, &mut self.queue);
-        let version = context.directory_view.version();
-        let proposal = context.machine.read(|held| {
-            let committed = held.shard().stream(home);
-            let at = queue::ProposalBase { committed, version };
-            queue.proposal(at, |tenant| held.record(tenant).map(queue::RecordSummary::of))
-        })?;
-        let Some(proposal) = proposal else { return Ok(()) };
-        let group = self.context.group.clone();
-        let class = CLASS + u64::from(home.get());
-        let pending = async move {
-            if proposal.commands.is_empty() {
-                return (proposal, Ok(Vec::new()));
-            }
-            loop {
-                match group.propose(class, proposal.commands.clone()).await {
-                    Err(ProposeError::Overloaded) => tokio::time::sleep(OVERLOADED_PAUSE).await,
-                    answers => return (proposal, answers),
-                }
-            }
-        };
-        self.pending = Some(pending.boxed());
-        Ok(())
-    }
-
-    fn handle_proposed(
-        &mut self,
-        mut proposal: FollowerProposal,
-        answers: Vec<CommandResult>,
-    ) -> Result<(), StreamEnd> {
-        let (home, context) = (self.home, self.context.clone());
-        let outcome = context
-            .machine
-            .read(|held| ProposalOutcome::read(home, &proposal, answers, &held))?;
-        for tenant in &outcome.refused {
-            self.scheduler.retry_later(*tenant, Instant::now());
-        }
-        for (tenant, differs) in outcome.digest_mismatches.iter().chain(&outcome.seed_mismatches) {
-            let of = match differs {
-                DigestMismatch::Keys => "live keys",
-                DigestMismatch::Outcomes => "idempotency records",
-            };
-            tracing::error!(group = %context.id(), %home, %tenant, of, "a copy's digest does not match its home's");
-        }
-        for (tenant, _) in &outcome.seed_mismatches {
-            self.needs_fresh_seed.insert(*tenant);
-            self.scheduler.schedule_fresh_seed(*tenant, Instant::now());
-        }
-        for proof in proposal.proofs.drain(..) {
-            context.freshness.add_proof(home, proof);
-        }
-        context.freshness.advance(home);
-        if let Some(ack) = outcome.acknowledgement(&proposal) {
-            self.send(MessageToHome::Ack(ack))?;
-        }
-        outcome.begun.into_iter().try_for_each(|tenant| self.ask(tenant))
-    }
-
-    fn handle_message(&mut self, response: SubscribeResponse) -> Result<(), StreamEnd> {
-        match response.message {
-            Some(MessageToFollower::Batch(batch)) => self.handle_batch(batch)?,
-            Some(MessageToFollower::Attached(attached)) => self.handle_attached(attached)?,
-            Some(MessageToFollower::Refused(refused)) => self.handle_refused(&refused)?,
-            Some(MessageToFollower::Pong(pong)) => self.handle_pong(&pong)?,
-            Some(MessageToFollower::NotLeader(not_leader)) => {
-                let leader = (not_leader.leader != 0).then_some(stead_types::NodeId::new(not_leader.leader));
-                return Err(StreamEnd::NotLeader(leader));
-            }
-            Some(MessageToFollower::Opened(_)) => return Err(InvalidMessage("the stream is already open").into()),
-            // A newer home's message.
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn handle_batch(&mut self, batch: FeedBatch) -> Result<(), StreamEnd> {
-        let offset = wire::offset_from(batch.offset)?;
-        let unreadable = |_| InvalidMessage("payload");
-        let mut raw = self
-            .decompressor
-            .decompress(batch.payload, batch.raw_len)
-            .map_err(unreadable)?;
-        // A longer one would not fit into a proposal of the group.
-        if raw.len() > BATCH_LEN_MAX || batch.parts.len() > BATCH_PARTS_MAX {
-            return Err(InvalidMessage("batch").into());
-        }
-        let attempts = self.last_attempts(batch.parts.iter().map(|part| part.tenant))?;
-        let mut parts = Vec::with_capacity(batch.parts.len());
-        for (part, last) in batch.parts.iter().zip(attempts) {
-            let len = part.len as usize;
-            if len > raw.len() {
-                return Err(InvalidMessage("part").into());
-            }
-            match self.checker.part(last, part, raw.split_to(len)) {
-                Ok(part) => parts.extend(part),
-                // It is detached before the offset passes what it lacks.
-                Err(why) => self.end_session(part.tenant, part.attach, last, &why),
-            }
-        }
-        if !parts.is_empty() {
-            self.records_at = Some(Instant::now());
-        }
-        let number = batch.number;
-        self.queue.push(Item::Batch { number, offset, parts });
-        Ok(())
-    }
-
-    /// Returns the last attempts to attach these tenants, as their records have them.
-    fn last_attempts(&self, tenants: impl Iterator<Item = u64>) -> Result<Vec<Option<LastAttempt>>, IncompleteChange> {
-        self.context.machine.read(|held| {
-            let last = |tenant| LastAttempt::of(held.record(TenantNumber::new(tenant))?, self.home);
-            tenants.map(last).collect()
-        })
-    }
-
-    fn handle_attached(&mut self, attached: FeedAttached) -> Result<(), StreamEnd> {
-        let (tenant, attach) = (attached.tenant, attached.attach);
-        let last = self.last_attempts(std::iter::once(attached.tenant))?.pop().flatten();
-        let read = read_attached(attached).map_err(InvalidFeedData::Unreadable);
-        let checked = read.and_then(|attached| {
-            check_attempt(last, attached.epoch, attached.number)?;
-            Ok(attached)
-        });
-        match checked {
-            Ok(attached) => self.queue.push(Item::Attached(attached)),
-            Err(why) => self.end_session(tenant, attach, last, &why),
-        }
-        Ok(())
-    }
-
-    /// Ends a tenant's session because of invalid data from its home, and schedules another attempt. The session is the
-    /// one in the record, whatever the home has named.
-    fn end_session(&mut self, tenant: u64, attach: u64, last: Option<LastAttempt>, why: &InvalidFeedData) {
-        let tenant = TenantNumber::new(tenant);
-        let number = last.map_or(AttachNumber(attach), |last| last.number);
-        self.context.report_invalid_data(self.home, tenant, why);
-        self.checker.end(tenant, number);
-        self.queue.push(Item::Detached(tenant, number));
-        self.scheduler.retry_later(tenant, Instant::now());
-    }
-
-    fn handle_refused(&mut self, refused: &FeedRefused) -> Result<(), StreamEnd> {
-        let (tenant, now) = (TenantNumber::new(refused.tenant), Instant::now());
-        let (group, home, reason) = (self.context.id(), self.home, refused.reason());
-        tracing::debug!(%group, %home, %tenant, ?reason, "attach was refused");
-        let number = AttachNumber(refused.attach);
-        let has_shadow = self.context.machine.read(|held| {
-            // The refusal of an earlier attempt says nothing about this one.
-            let record = held.record(tenant).filter(|record| record.home() == Some(self.home))?;
-            (record.attach == number).then_some(record.shadow.is_some())
-        })?;
-        let Some(has_shadow) = has_shadow else { return Ok(()) };
-        // Also if it is not attached: that may be in a pending proposal.
-        self.queue.push(Item::Detached(tenant, number));
-        match refused.reason() {
-            Reason::SeedNeeded if has_shadow => {
-                // The seed took so long that the home has dropped the changes after it.
-                self.needs_fresh_seed.insert(tenant);
-                self.scheduler.schedule_fresh_seed(tenant, now);
-            }
-            Reason::SeedNeeded => self.scheduler.schedule_seed(tenant, now),
-            Reason::NotOwner | Reason::NotAdmitted | Reason::Forked | Reason::Unspecified => {
-                self.scheduler.retry_later(tenant, now);
-            }
-        }
-        Ok(())
-    }
-
-    fn send_ping(&mut self) -> Result<(), StreamEnd> {
-        let now = Instant::now();
-        self.pinged_at = Some(now);
-        if !self.context.freshness.wants_ping(self.home) {
-            return Ok(());
-        }
-        let number = self.pings.send(now);
-        self.send(MessageToHome::Ping(FeedPing { number }))
-    }
-
-    fn handle_pong(&mut self, pong: &FeedPong) -> Result<(), StreamEnd> {
-        let offset = wire::offset_from(pong.offset)?;
-        if let Some(mut sent) = self.pings.take_answered(pong.number) {
-            if planted::is(Bug::FreshFromAnswer) {
-                sent = Instant::now();
-            }
-            self.queue.push(Item::Pong(Proof {
-                as_of: self.context.freshness.at(sent),
-                offset,
-                view: wire::version_from(pong.view_incarnation, pong.view_index),
-            }));
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, message: MessageToHome) -> Result<(), StreamEnd> {
+    /// Sends the home a message.
+    pub(super) fn send(&mut self, message: MessageToHome) -> Result<(), StreamEnd> {
         self.to_home
             .try_send(wire::to_home(message))
             .map_err(|_| StreamEnd::Broken)
     }
-}
-
-/// Start of a tenant's attach attempt.
-enum AttachStart {
-    /// After this revision.
-    At(Revision),
-    /// A copy is being seeded; its chunks come first.
-    InSeed,
-    /// Its digest does not match: it waits for an operator.
-    Suspect,
-}
-
-fn attach_start(record: &TenantRecord) -> AttachStart {
-    match &record.shadow {
-        Some(shadow) => {
-            let chunks = shadow.loaded >= shadow.seed.sequence();
-            let clients = shadow.has_all_clients();
-            if chunks && clients {
-                AttachStart::At(shadow.state.revision)
-            } else {
-                AttachStart::InSeed
-            }
-        }
-        None if record.suspect => AttachStart::Suspect,
-        None => AttachStart::At(record.live.revision),
-    }
-}
-
-fn read_attached(attached: FeedAttached) -> Result<AttachedTenant, Malformed> {
-    let mut lineage = Reader::new(attached.lineage, "lineage");
-    let mut digests = Reader::new(attached.digests, "digests");
-    let read = AttachedTenant {
-        tenant: TenantNumber::new(attached.tenant),
-        epoch: Epoch::new(attached.epoch).ok_or_else(|| lineage.malformed())?,
-        number: AttachNumber(attached.attach),
-        position: Revision::from_u64(attached.position),
-        lineage: Lineage::decode(&mut lineage)?,
-        digests: Digests::decode(&mut digests)?,
-    };
-    lineage.end()?;
-    digests.end()?;
-    Ok(read)
 }

@@ -4,7 +4,7 @@
 //! # Invariants
 //!
 //! 1. The entry that a follower's offset names is kept, until the limits move past it: so that a stream which is opened
-//!    again knows whether anything behind it is missing.
+//!    again at the offset lacks nothing.
 //! 2. A tenant that a follower holds without being attached is not moved past its position there, within the limits.
 //! 3. No floor moves, within the limits, while a follower's position is unknown; a tenant's floor does not move while
 //!    the position of its copy there is unknown.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stead_api::proto::internal::v1::{FeedBatch, FeedPart};
 use stead_types::{FeedOffset, TenantNumber};
 
-use super::{BATCH_BYTES_MAX, sessions::AttachAttempt};
+use super::{limits::BATCH_BYTES_MAX, sessions::AttachAttempt};
 use crate::{
     payload::PayloadCompressor,
     traffic::{RegionPair, TrafficCounters},

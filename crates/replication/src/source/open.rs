@@ -12,13 +12,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stead_api::proto::internal::v1::{
-    FeedListing, FeedNotLeader, FeedOpen, FeedOpened, FeedRefused, feed_refused::Reason,
-};
-use stead_raft::ReadIndexError;
+use stead_api::proto::internal::v1::{FeedListing, FeedOpen, FeedOpened, FeedRefused, feed_refused::Reason};
 use stead_state::{lineage::RevisionStatus, rows::Unreadable, shard::record::TenantRecord};
 use stead_types::{
-    FeedOffset, GroupId, NodeId, Revision, TenantNumber,
+    FeedOffset, GroupId, Revision, TenantNumber,
     planted::{self, Bug},
 };
 use tokio::time::timeout;
@@ -26,7 +23,7 @@ use tonic::{Status, Streaming};
 
 use super::{
     acknowledgements::StreamOpening,
-    produce::PendingEntries,
+    pending_entries::PendingEntries,
     sessions::{AttachAttempt, ChangeRange, SourceSessions},
     stream::FeedSource,
 };
@@ -106,7 +103,8 @@ pub(crate) async fn open(
     if !planted::is(Bug::FeedOpenedUnread)
         && let Err(error) = context.group.read_index().await
     {
-        return Ok(FeedSource::refusing(context, inbound, leadership, not_leader(error)));
+        let message = MessageToFollower::NotLeader(wire::not_leader(error));
+        return Ok(FeedSource::refusing(context, inbound, leadership, message));
     }
     let listing = FollowerListing::read(&mut inbound).await;
     let listing = listing.inspect_err(|status| context.report_open_failure(follower, status))?;
@@ -144,17 +142,6 @@ pub(crate) async fn open(
     Ok(source)
 }
 
-/// Returns the message that ends a stream of a group that another node leads.
-pub(crate) fn not_leader(error: ReadIndexError) -> MessageToFollower {
-    let leader = match error {
-        ReadIndexError::NotLeader { leader } => leader,
-        ReadIndexError::NoQuorum | ReadIndexError::Overloaded | ReadIndexError::Stopped => None,
-    };
-    MessageToFollower::NotLeader(FeedNotLeader {
-        leader: leader.map_or(0, NodeId::get),
-    })
-}
-
 /// Returns where a stream of a follower at this offset starts.
 fn find_start(
     context: &GroupContext,
@@ -183,12 +170,9 @@ fn find_start(
             pending: None,
             refused: Vec::new(),
         };
-        // While the entry that the offset names is there, all entries after it are there.
-        let floor = held.shard().feed_floor();
-        let dropped = match ends {
-            Some((first, last)) => (first > offset.index).then_some(last),
-            None => (floor > offset.index).then_some(floor),
-        };
+        let dropped = held
+            .has_dropped_feed_after(offset.index)
+            .then(|| ends.map_or_else(|| held.shard().feed_floor(), |(_, last)| last));
         let mut ranges = Vec::new();
         for (tenant, position) in &listing.attached {
             let attempt = AttachAttempt::of(position);

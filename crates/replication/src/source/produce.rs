@@ -1,6 +1,6 @@
 //! Production of batches from applied log entries.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use stead_api::proto::internal::v1::{FeedAttached, feed_refused::Reason};
 use stead_state::{
@@ -19,8 +19,9 @@ use stead_types::{
 };
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BATCH_TENANTS_MAX, PIECE_BYTES_MAX,
     batch::{BatchBuilder, count},
+    limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BATCH_TENANTS_MAX, PIECE_BYTES_MAX},
+    pending_entries::PendingEntries,
     sessions::ChangeRange,
     stream::FeedSource,
 };
@@ -49,28 +50,6 @@ struct TenantChanges {
     next: Revision,
     /// Digests and lineage, if the changes end with the tenant's last one.
     end: Option<(Digests, bytes::Bytes)>,
-}
-
-/// Changes of scanned entries that are not sent yet.
-#[derive(Debug)]
-pub(super) struct PendingEntries {
-    ranges: VecDeque<(TenantNumber, ChangeRange)>,
-    /// The stream's scanned index once all is sent.
-    scanned_index: u64,
-    /// Offset of the last entry.
-    offset: FeedOffset,
-}
-
-impl PendingEntries {
-    /// Returns the ranges to send so that the follower has everything up to an index and an offset.
-    pub(super) fn new(ranges: Vec<(TenantNumber, ChangeRange)>, scanned_index: u64, offset: FeedOffset) -> Self {
-        let ranges = ranges.into();
-        Self {
-            ranges,
-            scanned_index,
-            offset,
-        }
-    }
 }
 
 /// Result of a scan of feed entries.
@@ -124,7 +103,7 @@ impl FeedSource {
         if applied <= self.scanned_index {
             return Ok(None);
         }
-        if held.shard().feed_floor() > self.scanned_index {
+        if held.has_dropped_feed_after(self.scanned_index) {
             // Retention has passed the stream. Once reopened, it sends everything after each tenant's own position.
             self.end_behind_retention();
             return Ok(None);

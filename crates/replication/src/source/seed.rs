@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_api::proto::internal::v1::{
-    FeedNotLeader, FeedRefused, SeedBegun, SeedChunk, SeedRequest, SeedResponse, feed_refused::Reason,
-    seed_response::Message,
+    FeedRefused, SeedBegun, SeedChunk, SeedRequest, SeedResponse, feed_refused::Reason, seed_response::Message,
 };
-use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX, ReadIndexError};
+use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX};
 use stead_state::{
     codec::Writer,
     rows::change::{EFFECTS_MAX, HEAD_LEN_MAX},
@@ -17,7 +16,7 @@ use stead_state::{
     },
 };
 use stead_types::{
-    Epoch, GroupId, NodeId, Revision, Sequence, TenantNumber,
+    Epoch, GroupId, Revision, Sequence, TenantNumber,
     limits::CHANGE_LEN_MAX,
     planted::{self, Bug},
 };
@@ -104,7 +103,7 @@ impl SeedSource {
         sleep_until(self.next_at).await;
         if let Err(error) = self.context.group.read_index().await {
             self.has_ended = true;
-            return Some(Ok(not_leader(error)));
+            return Some(Ok(response(Message::NotLeader(wire::not_leader(error)))));
         }
         match self.next_step() {
             Ok(SeedStep::Begun(begun)) => Some(Ok(response(Message::Begun(begun)))),
@@ -210,14 +209,4 @@ impl SeedSource {
 
 fn response(message: Message) -> SeedResponse {
     SeedResponse { message: Some(message) }
-}
-
-fn not_leader(error: ReadIndexError) -> SeedResponse {
-    let leader = match error {
-        ReadIndexError::NotLeader { leader } => leader,
-        ReadIndexError::NoQuorum | ReadIndexError::Overloaded | ReadIndexError::Stopped => None,
-    };
-    response(Message::NotLeader(FeedNotLeader {
-        leader: leader.map_or(0, NodeId::get),
-    }))
 }

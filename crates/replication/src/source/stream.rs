@@ -16,10 +16,10 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{
-    EMPTY_BATCH_INTERVAL, IN_FLIGHT_BYTES_MAX, PACE, acknowledgements,
-    open::not_leader,
+    acknowledgements,
+    limits::{EMPTY_BATCH_INTERVAL, IN_FLIGHT_BYTES_MAX, PACE},
+    pending_entries::PendingEntries,
     pings::{PINGS_MAX, ReceivedPings},
-    produce::PendingEntries,
     sessions::{AttachAttempt, SourceSessions},
 };
 use crate::{
@@ -193,8 +193,7 @@ impl FeedSource {
             }
             Wake::ReadIndex(ping, Ok(index)) => self.pings.add_confirmed(ping, index),
             Wake::ReadIndex(_, Err(error @ ReadIndexError::NotLeader { .. })) => {
-                self.out.push_back(not_leader(error));
-                self.end(None);
+                self.end_not_leader(error);
             }
             // The ping gets no response; the follower sends others.
             Wake::ReadIndex(_, Err(ReadIndexError::NoQuorum | ReadIndexError::Overloaded)) => {}
@@ -218,10 +217,15 @@ impl FeedSource {
         let known = *self.leadership.borrow_and_update();
         // Another term of the same leader, too, begins with the listings of newly opened streams.
         if !known.is_here || known.term != self.term {
-            self.out
-                .push_back(not_leader(ReadIndexError::NotLeader { leader: known.leader }));
-            self.end(None);
+            self.end_not_leader(ReadIndexError::NotLeader { leader: known.leader });
         }
+    }
+
+    /// Ends the stream with the message that another node leads the group.
+    fn end_not_leader(&mut self, error: ReadIndexError) {
+        self.out
+            .push_back(MessageToFollower::NotLeader(wire::not_leader(error)));
+        self.end(None);
     }
 
     /// Ends the stream, because the feed does not show any more which tenants changed after its scanned index.

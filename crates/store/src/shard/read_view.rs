@@ -40,6 +40,11 @@ impl<'a> ReadView<'a> {
         self.shard.feed(self.rows, after, entries_max)
     }
 
+    /// Tells whether retention has dropped entries of the feed after an index: what is sent from there on lacks them.
+    pub fn has_dropped_feed_after(&self, index: u64) -> bool {
+        self.shard.feed_floor() > index
+    }
+
     /// Returns the first and the last entry of the feed's retained history.
     pub fn feed_bounds(&self) -> Result<Option<(u64, u64)>, Unreadable> {
         self.shard.feed_bounds(self.rows)
