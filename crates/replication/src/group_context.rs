@@ -4,14 +4,23 @@ use std::sync::Arc;
 
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::Group;
-use stead_state::{directory::DirectoryView, rows::Unreadable, shard::feed_validation::InvalidFeedData};
+use stead_state::{
+    directory::DirectoryView,
+    rows::Unreadable,
+    shard::{
+        feed_validation::InvalidFeedData,
+        record::{Role, TenantRecord},
+    },
+};
 use stead_store::{health::NodeFailure, shard::ShardMachine};
-use stead_types::{GroupId, TenantNumber};
+use stead_types::{Epoch, GroupId, TenantNumber};
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::{
     directory_view::SharedDirectoryView,
     freshness::Freshness,
+    heirs::Heirs,
     source::acknowledgements::Acknowledgements,
     traffic::{RegionPair, TrafficCounters},
     wire::InvalidMessage,
@@ -26,6 +35,10 @@ pub(crate) struct GroupContext {
     pub(crate) acknowledgements: Arc<Acknowledgements>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) alarms: PeerAlarms,
+    /// Readiness of heirs, on the leader of their home.
+    pub(crate) heirs: Heirs,
+    /// Wakes the streams of this home when it has relinquished a tenant.
+    pub(crate) handovers: watch::Sender<()>,
 }
 
 impl GroupContext {
@@ -83,6 +96,16 @@ impl GroupContext {
             let (from, to) = (region(self.id())?, region(other)?);
             Some(RegionPair { from, to })
         })
+    }
+}
+
+/// Returns the epoch of a tenant that this group feeds to a follower: the one that it owns, or that it has handed over
+/// to this follower, up to its last change.
+pub(crate) fn fed_epoch(record: &TenantRecord, follower: GroupId) -> Option<Epoch> {
+    match record.role {
+        Role::Owner => Some(record.epoch),
+        Role::Relinquished { to, .. } if to == follower => Some(record.epoch),
+        Role::Relinquished { .. } | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => None,
     }
 }
 

@@ -18,6 +18,7 @@
 
 pub(crate) mod acknowledgements;
 mod batch;
+mod batons;
 mod limits;
 mod open;
 mod pending_entries;

@@ -203,8 +203,8 @@ fn find_start(
 /// Returns the last change of a tenant whose session can be resumed at its follower's position, or why it cannot.
 /// Admission and retention are checked with each batch.
 fn check_resume(record: Option<&TenantRecord>, position: &TenantPosition) -> Result<Revision, Reason> {
-    let owned = record.filter(|record| record.owned() == Some(position.epoch));
-    let record = owned.ok_or(Reason::NotOwner)?;
+    let fed = record.filter(|record| fed_epoch(record, follower) == Some(position.epoch));
+    let record = fed.ok_or(Reason::NotOwner)?;
     let last = record.live.revision;
     if position.revision <= last && record.lineage.status_of(position.revision) == RevisionStatus::OnLineage {
         Ok(last)

@@ -27,4 +27,10 @@ impl PendingEntries {
             offset,
         }
     }
+
+    /// Takes a tenant's range out.
+    pub(super) fn take(&mut self, tenant: TenantNumber) -> Option<ChangeRange> {
+        let at = self.ranges.iter().position(|(of, _)| *of == tenant)?;
+        self.ranges.remove(at).map(|(_, range)| range)
+    }
 }

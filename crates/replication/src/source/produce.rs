@@ -25,10 +25,13 @@ use super::{
     sessions::ChangeRange,
     stream::FeedSource,
 };
-use crate::{group_context::may_follow, wire::MessageToFollower};
+use crate::{
+    group_context::{fed_epoch, may_follow},
+    wire::MessageToFollower,
+};
 
 /// Reason why no changes of a tenant can be sent.
-enum PartError {
+pub(super) enum PartError {
     Refused(Reason),
     Unreadable(Unreadable),
 }
@@ -45,9 +48,9 @@ impl From<ReadError> for PartError {
 }
 
 /// Changes of one tenant, with the revision after them.
-struct TenantChanges {
-    records: FeedRecords,
-    next: Revision,
+pub(super) struct TenantChanges {
+    pub(super) records: FeedRecords,
+    pub(super) next: Revision,
     /// Digests and lineage, if the changes end with the tenant's last one.
     end: Option<(Digests, bytes::Bytes)>,
 }
@@ -64,15 +67,17 @@ struct ScannedEntries {
 }
 
 impl FeedSource {
-    /// Makes the next batch of applied entries, and the next batch for tenants that catch up, if there is room. Returns
-    /// whether anything was made.
+    /// Hands over relinquished tenants, makes the next batch of applied entries, and the next batch for tenants that catch
+    /// up, if there is room. Returns whether anything was made.
     pub(super) fn produce(&mut self) -> Result<bool, Unreadable> {
+        // A handover waits for room only, not for the pace of batches.
+        let handed_over = self.has_room() && self.send_relinquished()?;
         if !self.may_send() {
-            return Ok(false);
+            return Ok(handed_over);
         }
         let sent = self.send_entries()?;
         let caught_up = self.has_room() && self.catch_up()?;
-        Ok(caught_up || sent)
+        Ok(caught_up || sent || handed_over)
     }
 
     /// Sends the changes of the next applied entries. Returns whether there were any entries.
@@ -80,17 +85,25 @@ impl FeedSource {
         self.applied.borrow_and_update();
         let context = self.context.clone();
         let before = self.scanned_index;
-        let made = context.machine.read(|held| match self.scan(&held)? {
-            Some(pending) => self.build_batch(&held, pending).map(Some),
-            None => Ok(None),
+        let (made, handover) = context.machine.read(|held| {
+            let made = match self.scan(&held)? {
+                Some(pending) => Some(self.build_batch(&held, pending)?),
+                None => None,
+            };
+            // As of the same entry: no ping is answered behind one that relinquished a tenant before its session knows.
+            Ok::<_, Unreadable>((made, self.hand_over(&held)?))
         })??;
         // Compressed and counted only once the group may apply again.
         match made {
             Some((batch, Some(offset))) if batch.is_empty() => self.record_skipped(offset),
             Some((batch, Some(offset))) => self.send(batch, offset),
             Some((batch, None)) => self.send(batch, self.skipped.unwrap_or(self.offset)),
-            None => return Ok(before != self.scanned_index || self.has_ended()),
+            None => {
+                let is_any = self.send_handover(handover);
+                return Ok(is_any || before != self.scanned_index || self.has_ended());
+            }
         }
+        self.send_handover(handover);
         Ok(true)
     }
 
@@ -234,7 +247,7 @@ impl FeedSource {
     }
 
     /// Reads the changes of a tenant in a range, of about `len_max` bytes at most.
-    fn read_changes(
+    pub(super) fn read_changes(
         &self,
         held: &ReadView<'_>,
         tenant: TenantNumber,
@@ -249,8 +262,10 @@ impl FeedSource {
         if !may_follow && !planted::is(Bug::FeedToAnybody) {
             return Err(PartError::Refused(Reason::NotAdmitted));
         }
-        let owned = |reading: &TenantReader<'_>| reading.record().owned() == Some(range.attempt.epoch);
-        let reading = held.reading(tenant).filter(owned);
+        let is_fed = |reading: &TenantReader<'_>| {
+            fed_epoch(reading.record(), self.follower) == Some(range.attempt.epoch)
+        };
+        let reading = held.reading(tenant).filter(is_fed);
         let reading = reading.ok_or(PartError::Refused(Reason::NotOwner))?;
         let ChangesPage { changes, next, more: _ } = reading.changes(range.after, range.through, len_max)?;
         let state = reading.state();
@@ -272,7 +287,7 @@ impl FeedSource {
         self.send(BatchBuilder::default(), offset);
     }
 
-    fn send(&mut self, batch: BatchBuilder, offset: FeedOffset) {
+    pub(super) fn send(&mut self, batch: BatchBuilder, offset: FeedOffset) {
         let number = self.record_batch(batch.len());
         let message = batch.finish(offset, number, &mut self.compressor);
         count(&message, self.region_pair.as_ref(), &self.context.counters);

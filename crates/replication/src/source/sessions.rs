@@ -112,6 +112,14 @@ impl SourceSessions {
         session.is_some_and(|session| matches!(session.state, SessionState::Live(_)))
     }
 
+    /// Returns the revision up to which a live session is sent, or will be with the changes that wait for a batch.
+    pub(crate) fn sent(&self, tenant: TenantNumber) -> Option<Revision> {
+        match self.tenants.get(&tenant)?.state {
+            SessionState::Live(sent) => Some(sent),
+            SessionState::Behind(_) => None,
+        }
+    }
+
     /// Records that a scanned entry changed a tenant; returns the range to send, `None` if the tenant is not live or
     /// has the change.
     pub(crate) fn record_change(&mut self, touched: &TouchedTenant) -> Option<ChangeRange> {

@@ -17,6 +17,7 @@ use tonic::{Status, Streaming};
 
 use super::{
     acknowledgements,
+    batons::SentBatons,
     limits::{EMPTY_BATCH_INTERVAL, IN_FLIGHT_BYTES_MAX, PACE},
     pending_entries::PendingEntries,
     pings::{PINGS_MAX, ReceivedPings},
@@ -53,6 +54,12 @@ pub(crate) struct FeedSource {
     pub(super) out: VecDeque<MessageToFollower>,
     pub(super) compressor: PayloadCompressor,
     pub(super) applied: watch::Receiver<u64>,
+    /// Batons that were sent.
+    pub(super) batons: SentBatons,
+    /// Whether changes that a baton waits for are still to be sent.
+    pub(super) hands_over: bool,
+    /// Wakes the stream when a tenant is relinquished.
+    pub(super) handovers: watch::Receiver<()>,
     /// Offset of the last entry since the last batch that had no change for the follower.
     pub(super) skipped: Option<FeedOffset>,
     empty_batch_at: Instant,
@@ -85,6 +92,7 @@ enum Wake {
     Replaced,
     EmptyBatchDue,
     PaceElapsed,
+    HandoverDue,
 }
 
 impl FeedSource {
@@ -108,6 +116,9 @@ impl FeedSource {
             out: VecDeque::new(),
             compressor: PayloadCompressor::new(),
             applied: context.group.applied(),
+            batons: SentBatons::default(),
+            hands_over: false,
+            handovers: context.handovers.subscribe(),
             skipped: None,
             empty_batch_at: Instant::now(),
             paced_until: Instant::now(),
@@ -162,6 +173,7 @@ impl FeedSource {
     /// Waits for the next event. May be dropped at any time.
     async fn wait(&mut self) -> Wake {
         let (has_room, may_send) = (self.has_room(), self.may_send());
+        let baton_at = self.batons.next_due();
         let (empty_batch_at, paced_until) = (self.empty_batch_at, self.paced_until);
         let replaced: OptionFuture<_> = self.replaced.as_mut().into();
         tokio::select! {
@@ -173,6 +185,8 @@ impl FeedSource {
             Ok(()) = self.applied.changed(), if may_send => Wake::Applied,
             () = sleep_until(paced_until), if has_room && !may_send => Wake::PaceElapsed,
             () = sleep_until(empty_batch_at), if self.skipped.is_some() => Wake::EmptyBatchDue,
+            Ok(()) = self.handovers.changed(), if has_room => Wake::HandoverDue,
+            () = sleep_until(baton_at.unwrap_or_else(Instant::now)), if baton_at.is_some() && has_room => Wake::HandoverDue,
         }
     }
 
@@ -198,7 +212,7 @@ impl FeedSource {
             // The ping gets no response; the follower sends others.
             Wake::ReadIndex(_, Err(ReadIndexError::NoQuorum | ReadIndexError::Overloaded)) => {}
             Wake::ReadIndex(_, Err(ReadIndexError::Stopped)) => self.end(None),
-            Wake::Applied | Wake::PaceElapsed => {}
+            Wake::Applied | Wake::PaceElapsed | Wake::HandoverDue => {}
             Wake::LeaderChanged => self.leader_changed(),
             // Its acknowledgements would not count. The follower's leader, if it still is one, opens a new stream.
             Wake::Replaced => {
@@ -251,6 +265,10 @@ impl FeedSource {
             Some(MessageToHome::Ack(ack)) => self.apply_ack(&ack),
             Some(MessageToHome::Ping(ping)) => {
                 self.handle_ping(ping);
+                Ok(())
+            }
+            Some(MessageToHome::Heir(heir)) => {
+                self.context.heirs.record(self.follower, &heir);
                 Ok(())
             }
             Some(MessageToHome::Open(_) | MessageToHome::Listing(_)) => {
@@ -306,6 +324,9 @@ impl FeedSource {
 
     /// Answers the pings whose read index has been scanned and sent.
     fn answer_pings(&mut self) {
+        if self.hands_over {
+            return;
+        }
         let scanned_index = if planted::is(Bug::PongBeforeData) {
             u64::MAX
         } else {
