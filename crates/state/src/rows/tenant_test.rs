@@ -58,7 +58,7 @@ prop_compose! {
 
 prop_compose! {
     fn copies()(number: u32, revision in revisions(), index: u64, time: u64, as_of: u64, digests in digests(), keys: u64, len: u64, retention_floor in revisions(), edge: u64, swept in sequences(), trimmed in sequences()) -> CopyState {
-        CopyState { number, revision, index, time: TenantTime(time), as_of, digests, keys, len, retention_floor, edge: TenantTime(edge), swept, trimmed }
+        CopyState { number, revision, index, time: TenantTime(time), as_of, digests, keys, len, retention_floor, edge: TenantTime(edge), swept, trimmed, rewound: false }
     }
 }
 

@@ -272,6 +272,14 @@ pub enum GuardFailure {
     },
     /// This group is not a follower of that home.
     NotFollower,
+    /// The move or promotion makes another group the home.
+    NotTarget,
+    /// This group is not heir of that move, or it has refused the move.
+    OtherOperation,
+    /// This group is not frozen for that promotion.
+    NotFrozen,
+    /// The copy was rewound, and its idempotency windows are not complete again.
+    IncompleteWindows,
     /// The epoch is not above, or not equal to, the record's.
     Epoch {
         /// Epoch of the record.
@@ -290,7 +298,7 @@ pub enum GuardFailure {
     Diverged,
     /// A digest of the copy differed from the home's before: the copy is not updated until it is seeded again.
     Suspect,
-    /// A digest of the seeded copy differs from the home's.
+    /// A digest of the copy that was to be swapped in, or to take over, differs from the home's.
     DigestMismatch(DigestMismatch),
     /// The attach number is not that of the record's session, or the session is over.
     Session,

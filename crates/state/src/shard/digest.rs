@@ -14,7 +14,7 @@ use crate::{
 
 /// The two digests of one copy. They are separate, because a rewind undoes changes of keys, and cannot undo evictions
 /// from windows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Digests {
     /// Digest of live keys: key, value, both revisions, version, expiry.
     pub keys: u128,

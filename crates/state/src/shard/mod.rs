@@ -19,7 +19,7 @@
 //! 4. A record's `promised` and `view_version` never decrease.
 //! 5. There is an EXPIRY row for each live key that expires, and no other.
 //!
-//! Deliberately absent: moves and promotions. Their roles exist.
+//! Deliberately absent: the entries of promotions. Their decisions are in [`ownership`], and no log holds them yet.
 
 mod append;
 mod apply;
@@ -32,6 +32,7 @@ pub mod digest;
 pub mod feed_validation;
 pub mod idempotency_window;
 mod maintenance;
+pub mod ownership;
 pub mod range_deletion;
 pub mod read;
 pub mod record;
@@ -44,6 +45,7 @@ mod tenant;
 
 pub use append::current_after;
 pub use apply_result::ApplyResult;
+pub use command::Baton;
 pub use shard::Shard;
 
 #[cfg(test)]

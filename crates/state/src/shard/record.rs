@@ -6,12 +6,12 @@ use super::{apply_result::EvaluationPoint, client_windows::ClientWindows, comman
 use crate::{lineage::Lineage, logged_time::tenant_time};
 
 /// Number of an operation (move or promotion) of a tenant; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct OperationId(pub u64);
 
 /// Number of a group's attempt to attach a tenant to its home's feed. It grows with each attempt and is never reused,
 /// so that messages of an earlier attempt are told from those of the current one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct AttachNumber(pub u64);
 
 impl AttachNumber {
@@ -24,7 +24,7 @@ impl AttachNumber {
 
 /// Number of a seed of a tenant in a group. It grows with each seed and is never reused, so that chunks of an earlier
 /// seed are told from those of the current one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SeedNumber(pub u64);
 
 impl SeedNumber {
@@ -36,7 +36,7 @@ impl SeedNumber {
 }
 
 /// Role of a group for a tenant, as named in PROTOCOL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// May write, in the record's epoch.
     Owner,
@@ -79,7 +79,7 @@ pub enum Role {
 }
 
 /// Role of a frozen group before the promotion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PreviousRole {
     /// The owner.
     Owner,
@@ -92,7 +92,7 @@ pub enum PreviousRole {
 }
 
 /// Policy of an owner that has lost its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum LeaseLossPolicy {
     /// Stops serving: a split brain is impossible.
     #[default]
@@ -102,7 +102,7 @@ pub enum LeaseLossPolicy {
 }
 
 /// State of one copy of a tenant's data. Equal in all replicas except for `trimmed`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CopyState {
     /// Number of the copy.
     pub number: u32,
@@ -132,6 +132,9 @@ pub struct CopyState {
     pub swept: Sequence,
     /// Swept versions up to this sequence are removed from this node's rows. Local progress: replicas differ.
     pub trimmed: Sequence,
+    /// Whether the copy was rewound and its idempotency windows have not been loaded anew since: evictions cannot be
+    /// undone, so the windows may lack outcomes.
+    pub rewound: bool,
 }
 
 impl CopyState {
@@ -160,10 +163,17 @@ impl CopyState {
         self.as_of = if differs { logged.max(self.as_of) } else { 0 };
         self.time
     }
+
+    /// Makes the owner's tenant time continue from another group's, from this logged time of the own group on. It
+    /// neither goes back nor leaps to the own group's logged time.
+    pub(crate) fn continue_time(&mut self, from: TenantTime, logged: u64) {
+        self.time = self.time.max(from);
+        self.as_of = if self.time.0 == logged { 0 } else { logged };
+    }
 }
 
 /// A copy that is seeded beside the live one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShadowCopy {
     /// State of the copy; its revision is that of the last feed record, the seed's first revision before it.
     pub state: CopyState,
@@ -180,7 +190,7 @@ pub struct ShadowCopy {
 }
 
 /// Range of clients whose idempotency windows a chunk carried: those above the previous range, up to `up_to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientRange {
     /// Last client of the range.
     pub up_to: ClientId,
@@ -189,7 +199,7 @@ pub struct ClientRange {
 }
 
 /// Progress of loading the idempotency windows of a copy that is being seeded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientsLoaded {
     /// Windows of all clients up to this one are complete.
     pub whole: Option<ClientId>,
@@ -249,7 +259,7 @@ impl ShadowCopy {
 
 /// One attempt to attach a tenant to its home's feed. From its beginning the feed carries the tenant's records, and
 /// once it is attached the feed's offset covers the tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AttachSession {
     /// The home group.
     pub home: GroupId,
@@ -264,7 +274,7 @@ pub struct AttachSession {
 }
 
 /// History that a promotion cut, kept as a whole copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fork {
     /// State of the copy when it was cut.
     pub copy: CopyState,
@@ -275,7 +285,7 @@ pub struct Fork {
 }
 
 /// Point at which an owner took over by a baton.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handover {
     /// Last change of the epoch before.
     pub revision: Revision,
@@ -284,7 +294,7 @@ pub struct Handover {
 }
 
 /// Record of a tenant in a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TenantRecord {
     /// Role of this group for the tenant.
     pub role: Role,
@@ -348,6 +358,11 @@ impl TenantRecord {
         }
     }
 
+    /// Tells whether this group has never held the tenant.
+    pub fn is_unknown(&self) -> bool {
+        self.copies == 0
+    }
+
     /// Returns the record without local progress, which differs between replicas.
     pub(crate) fn without_own_progress(&self) -> Self {
         let mut record = self.clone();
@@ -362,6 +377,14 @@ impl TenantRecord {
     /// Returns the epoch owned, if this group is the owner.
     pub fn owned(&self) -> Option<Epoch> {
         (self.role == Role::Owner).then_some(self.epoch)
+    }
+
+    /// Returns the group that this group has handed the tenant over to, if it has.
+    pub fn handed_over_to(&self) -> Option<GroupId> {
+        match self.role {
+            Role::Relinquished { to, .. } => Some(to),
+            Role::Owner | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => None,
+        }
     }
 
     /// Returns the group that this group follows, if it follows one.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber, TenantTime};
+use stead_types::{FeedOffset, GroupId, Revision, TenantNumber, TenantTime};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
@@ -250,22 +250,9 @@ impl Shard {
         }
     }
 
-    /// Makes this group the owner of a tenant in an epoch: the only way to that role. The live copy may have come by
-    /// the feed or a seed, so the first expiry is read from its rows.
-    pub(super) fn become_owner(
-        &mut self,
-        rows: &dyn Rows,
-        number: TenantNumber,
-        epoch: Epoch,
-    ) -> Result<(), Unreadable> {
-        if let Some(tenant) = self.tenants.get_mut(&number) {
-            let record = &mut tenant.record;
-            record.role = Role::Owner;
-            record.epoch = epoch;
-            record.promised = record.promised.max(epoch);
-            record.session = None;
-            tenant.dirty = true;
-        }
+    /// Updates the indexes of a tenant that this group has become the owner of. The live copy may have come by the
+    /// feed or a seed, so the first expiry is read from its rows.
+    pub(super) fn index_owner(&mut self, rows: &dyn Rows, number: TenantNumber) -> Result<(), Unreadable> {
         self.index_detached(number);
         self.find_due(rows, number)
     }

@@ -13,11 +13,11 @@ use super::{
         client_windows::ClientWindows,
         command::{Data, DataHeader, FeedRecords},
         digest::DigestMismatch,
+        ownership,
         record::{CopyState, TenantRecord},
         tenant::LoadedTenant,
     },
-    EntryContext, check_view,
-    ownership::check_follows,
+    EntryContext,
 };
 use crate::rows::{CopyPrefix, GroupPrefix, Unreadable, change::Change};
 
@@ -28,15 +28,8 @@ impl Shard {
             return Ok(ApplyResult::GuardFailed(GuardFailure::NoRecord));
         };
         let record = &mut tenant.record;
-        if record.session_of(head.home, head.attach).is_none() {
-            return Ok(ApplyResult::GuardFailed(GuardFailure::Session));
-        }
         tenant.dirty = true;
-        if let Err(failure) =
-            check_follows(record, head.home, head.epoch).and_then(|()| check_view(record, head.version))
-        {
-            // The records of this batch are missing from here on.
-            record.session = None;
+        if let Err(failure) = ownership::admit_data(record, &head) {
             self.index_detached(head.tenant);
             return Ok(ApplyResult::GuardFailed(failure));
         }

@@ -12,12 +12,13 @@ mod write;
 #[cfg(test)]
 pub(super) use range::ROWS_MAX;
 
-use stead_types::{DirectoryVersion, TenantNumber};
+use stead_types::TenantNumber;
 
 use super::{
     Shard,
     apply_result::{ApplyResult, GuardFailure},
     command::Command,
+    ownership::EntryStamp,
     record::TenantRecord,
 };
 use crate::{
@@ -39,6 +40,15 @@ struct EntryContext<'a> {
     time: u64,
     /// Effects of the entry so far.
     effects: usize,
+}
+
+impl EntryContext<'_> {
+    fn stamp(&self) -> EntryStamp {
+        EntryStamp {
+            index: self.index,
+            time: self.time,
+        }
+    }
 }
 
 impl Shard {
@@ -89,13 +99,32 @@ impl Shard {
             Command::Create(command) => self.create(context, command)?,
             Command::Follow(command) => self.follow(context, command),
             Command::BeginAttach(command) => self.begin_attach(command),
-            Command::Attach(command) => self.attach(command),
-            Command::Detach(command) => self.detach(command),
+            Command::Attach(command) => {
+                self.decide(command.tenant, |record| super::ownership::attach(record, &command))
+            }
+            Command::Detach(command) => {
+                self.decide(command.tenant, |record| super::ownership::detach(record, &command))
+            }
             Command::Offset(command) => self.offset(command),
             Command::Seed(command) => self.seed(context, command),
             Command::Swap(command) => self.swap(context, command),
             Command::Erase(command) => self.erase(context, command),
-            Command::Rejoin(command) => self.rejoin(command),
+            Command::Rejoin(command) => {
+                self.decide(command.tenant, |record| super::ownership::rejoin(record, &command))
+            }
+            Command::Heir(command) => self.heir(command),
+            Command::CancelHeir(command) => {
+                self.decide(command.tenant, |record| super::ownership::cancel_heir(record, &command))
+            }
+            Command::Relinquish(command) => self.relinquish(context, command),
+            Command::Refuse(command) => {
+                self.decide(command.tenant, |record| super::ownership::refuse(record, &command))
+            }
+            Command::Accept(command) => self.accept(context, command)?,
+            Command::Uncount(command) => {
+                self.decide(command.tenant, |record| super::ownership::uncount(record, &command))
+            }
+            Command::Count(command) => self.decide(command.tenant, |record| super::ownership::count(record, &command)),
         };
         if let Some(tenant) = attachment {
             self.index_detached(tenant);
@@ -104,6 +133,15 @@ impl Shard {
             Ok(()) => ApplyResult::Done,
             Err(failure) => ApplyResult::GuardFailed(failure),
         })
+    }
+
+    /// Applies a command that changes nothing but the record.
+    fn decide(
+        &mut self,
+        tenant: TenantNumber,
+        transition: impl FnOnce(&mut TenantRecord) -> Result<(), GuardFailure>,
+    ) -> Result<(), GuardFailure> {
+        transition(self.record_mut(tenant)?)
     }
 
     /// Returns a tenant's record for a change.
@@ -123,6 +161,8 @@ fn attachment(command: &Command) -> Option<TenantNumber> {
         Command::Detach(command) => Some(command.tenant),
         Command::Seed(command) => Some(command.tenant),
         Command::Erase(command) => Some(command.tenant),
+        // A baton with other digests ends the session.
+        Command::Accept(command) => Some(command.head.tenant),
         Command::Write(_)
         | Command::Txn(_)
         | Command::DeleteRange(_)
@@ -133,14 +173,12 @@ fn attachment(command: &Command) -> Option<TenantNumber> {
         | Command::Chunk(_)
         | Command::Swap(_)
         | Command::Rejoin(_)
-        | Command::RetentionFloor(_) => None,
+        | Command::RetentionFloor(_)
+        | Command::Heir(_)
+        | Command::CancelHeir(_)
+        | Command::Relinquish(_)
+        | Command::Refuse(_)
+        | Command::Uncount(_)
+        | Command::Count(_) => None,
     }
-}
-
-/// Checks that a command was not derived from an older directory view than the record has seen.
-fn check_view(record: &TenantRecord, version: DirectoryVersion) -> Result<(), GuardFailure> {
-    if version < record.view_version {
-        return Err(GuardFailure::OlderView);
-    }
-    Ok(())
 }

@@ -18,8 +18,9 @@ use super::{
         command::{Condition, EXPIRED_MAX, Effect, Increment, Operand, WindowLimits},
         counter::{self, IncrementOutcome},
         idempotency_window::IdempotencyRecord,
+        ownership::check_owner,
         read::change_at,
-        record::{Role, TenantRecord},
+        record::TenantRecord,
         tenant::LoadedTenant,
     },
     EntryContext,
@@ -110,8 +111,9 @@ impl Shard {
         let Some(tenant) = self.tenants.get_mut(&number) else {
             return Ok(ApplyResult::GuardFailed(GuardFailure::NoRecord));
         };
-        let Some(epoch) = tenant.record.owned() else {
-            return Ok(ApplyResult::GuardFailed(not_owner(&tenant.record)));
+        let epoch = match check_owner(&tenant.record) {
+            Ok(epoch) => epoch,
+            Err(failure) => return Ok(ApplyResult::GuardFailed(failure)),
         };
         let copy = self.prefix.copy(number, tenant.record.live.number);
         let due_before = tenant.next_expiry;
@@ -392,12 +394,4 @@ fn value_after(before: Option<CurrentVersion>, revision: Revision, bytes: Bytes,
 /// Returns the result of a command for which no sequence is left.
 pub(super) fn sequences_exhausted() -> ApplyResult {
     ApplyResult::GuardFailed(GuardFailure::SequencesExhausted)
-}
-
-fn not_owner(record: &TenantRecord) -> GuardFailure {
-    let to = match record.role {
-        Role::Relinquished { to, .. } => Some(to),
-        Role::Owner | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => None,
-    };
-    GuardFailure::NotOwner { to }
 }

@@ -1,26 +1,23 @@
-//! Applies commands about ownership and following: `Create`, `Follow`, `BeginAttach`, `Attach`, `Detach`, `Offset`,
-//! `Erase`, `Rejoin`.
+//! Applies commands about ownership and following: the decision is [`crate::shard::ownership`]'s, here rows,
+//! idempotency windows and indexes follow the record.
 
-use stead_types::{
-    Epoch, Revision,
-    planted::{self, Bug},
-};
+use std::collections::btree_map::Entry;
+
+use stead_types::TenantNumber;
 
 use super::{
     super::{
         Shard,
         apply_result::GuardFailure,
         client_windows::ClientWindows,
-        command::{Attach, BeginAttach, Create, Detach, Erase, Follow, Offset, Rejoin},
-        record::{AttachSession, CopyState, Fork, Role, TenantRecord},
+        command::{Accept, BeginAttach, Create, Erase, Follow, Heir, Offset, Relinquish},
+        ownership,
+        record::TenantRecord,
         tenant::LoadedTenant,
     },
-    EntryContext, check_view,
+    EntryContext,
 };
-use crate::{
-    lineage::{Lineage, RevisionStatus},
-    rows::Unreadable,
-};
+use crate::rows::Unreadable;
 
 impl Shard {
     pub(super) fn create(
@@ -28,67 +25,44 @@ impl Shard {
         context: &mut EntryContext<'_>,
         create: Create,
     ) -> Result<Result<(), GuardFailure>, Unreadable> {
-        if self.tenants.contains_key(&create.tenant) {
+        let Entry::Vacant(place) = self.tenants.entry(create.tenant) else {
             return Ok(Err(GuardFailure::HasRecord));
-        }
+        };
         let mut tenant = LoadedTenant::unknown();
-        let record = &mut tenant.record;
-        record.view_version = create.version;
-        record.lineage = Lineage::starting(Epoch::FIRST);
-        record.policy = create.policy;
-        record.live.number = record.next_copy();
-        self.tenants.insert(create.tenant, tenant);
-        self.become_owner(context.rows, create.tenant, Epoch::FIRST)?;
+        if let Err(failure) = ownership::create(&mut tenant.record, &create) {
+            return Ok(Err(failure));
+        }
+        place.insert(tenant);
+        self.index_owner(context.rows, create.tenant)?;
         Ok(Ok(()))
     }
 
     pub(super) fn follow(&mut self, context: &mut EntryContext<'_>, follow: Follow) -> Result<(), GuardFailure> {
-        if follow.home == self.prefix.group {
-            return Err(GuardFailure::NotFollower);
-        }
-        let (epoch, promised) = match self.tenants.get(&follow.tenant) {
-            Some(tenant) => {
-                check_view(&tenant.record, follow.version)?;
-                (tenant.record.epoch, tenant.record.promised)
+        let group = self.prefix.group;
+        // The whole live copy becomes the fork, under its number; the tenant is seeded again.
+        let follow_with = |record: &mut TenantRecord| ownership::follow(record, group, &follow, &|_| None);
+        let (tenant, cut) = match self.tenants.entry(follow.tenant) {
+            Entry::Occupied(held) => {
+                let tenant = held.into_mut();
+                let cut = follow_with(&mut tenant.record)?;
+                (tenant, cut)
             }
-            None => (Epoch::NONE, Epoch::NONE),
+            // A command whose guard fails leaves no record.
+            Entry::Vacant(place) => {
+                let mut tenant = LoadedTenant::unknown();
+                let cut = follow_with(&mut tenant.record)?;
+                (place.insert(tenant), cut)
+            }
         };
-        // For a frozen group `promised` is the epoch it is frozen for.
-        if follow.epoch <= epoch || follow.epoch < promised {
-            return Err(GuardFailure::Epoch { epoch, promised });
-        }
-        let tenant = self.tenants.entry(follow.tenant).or_insert_with(LoadedTenant::unknown);
-        let record = &mut tenant.record;
-        let point = record.lineage.fork_point(&follow.lineage);
-        if record.live.revision.sequence() > point {
-            // The whole live copy becomes the fork, under its number; the tenant is seeded again.
-            let copy = std::mem::take(&mut record.live);
-            let lineage = std::mem::take(&mut record.lineage);
+        if let Some(fork) = cut.fork {
             // The fork's windows are in rows from the next checkpoint on, and in no snapshot that was cut before.
             let clients = std::mem::take(&mut tenant.clients);
-            tenant.fork_clients.push((copy.number, clients));
-            record.forks.push(Fork { copy, lineage, point });
-            // The suspect copy is the fork now; an empty copy is never suspect.
-            record.suspect = false;
+            tenant.fork_clients.push((fork, clients));
         }
-        if record.live.number == 0 {
-            record.live.number = record.next_copy();
-        }
-        record.role = Role::Follower { home: follow.home };
-        record.epoch = follow.epoch;
-        record.promised = follow.epoch;
-        record.view_version = follow.version;
-        record.accepted = None;
-        record.session = None;
-        record.uncounted.clear();
-        record.lineage = follow.lineage;
         tenant.dirty = true;
-        let off = record
-            .shadow
-            .take_if(|shadow| record.lineage.status_of(shadow.state.revision) != RevisionStatus::OnLineage);
-        if let Some(shadow) = off {
+        if let Some(shadow) = cut.shadow {
             tenant.shadow_clients = ClientWindows::default();
-            self.discard(context.rows, follow.tenant, &shadow.state);
+            self.discard(context.rows, follow.tenant, &shadow);
         }
         self.index_maintenance(follow.tenant);
         self.not_due(follow.tenant);
@@ -99,47 +73,7 @@ impl Shard {
         if begin.incarnation < self.stream(begin.home).incarnation {
             return Err(GuardFailure::Offset);
         }
-        let record = self.record_mut(begin.tenant)?;
-        check_follows(record, begin.home, begin.epoch)?;
-        check_view(record, begin.version)?;
-        if begin.number <= record.attach {
-            return Err(GuardFailure::Session);
-        }
-        record.attach = begin.number;
-        record.session = Some(AttachSession {
-            home: begin.home,
-            incarnation: begin.incarnation,
-            epoch: begin.epoch,
-            number: begin.number,
-            attached: false,
-        });
-        Ok(())
-    }
-
-    pub(super) fn attach(&mut self, attach: Attach) -> Result<(), GuardFailure> {
-        let record = self.record_mut(attach.tenant)?;
-        let session = record
-            .session_of(attach.home, attach.number)
-            .ok_or(GuardFailure::Session)?;
-        if let Err(failure) = check_attach(record, &attach) {
-            record.session = None;
-            return Err(failure);
-        }
-        record.lineage = attach.lineage;
-        record.session = Some(AttachSession {
-            attached: true,
-            ..session
-        });
-        Ok(())
-    }
-
-    pub(super) fn detach(&mut self, detach: Detach) -> Result<(), GuardFailure> {
-        let record = self.record_mut(detach.tenant)?;
-        record
-            .session_of(detach.home, detach.number)
-            .ok_or(GuardFailure::Session)?;
-        record.session = None;
-        Ok(())
+        ownership::begin_attach(self.record_mut(begin.tenant)?, &begin)
     }
 
     pub(super) fn offset(&mut self, offset: Offset) -> Result<(), GuardFailure> {
@@ -156,25 +90,7 @@ impl Shard {
 
     pub(super) fn erase(&mut self, context: &mut EntryContext<'_>, erase: Erase) -> Result<(), GuardFailure> {
         let tenant = self.tenants.get_mut(&erase.tenant).ok_or(GuardFailure::NoRecord)?;
-        let record = &mut tenant.record;
-        check_view(record, erase.version)?;
-        if record.role == Role::Owner && !erase.deleted {
-            return Err(GuardFailure::NotFollower);
-        }
-        if record.forks.iter().any(|fork| !erase.forks.contains(&fork.copy.number)) {
-            return Err(GuardFailure::HoldsForks);
-        }
-        let mut copies: Vec<CopyState> = vec![std::mem::take(&mut record.live)];
-        copies.extend(record.shadow.take().map(|shadow| shadow.state));
-        copies.extend(std::mem::take(&mut record.forks).into_iter().map(|fork| fork.copy));
-        // `promised`, `copies` and the view version are kept for a later `Follow`.
-        record.role = Role::Erased;
-        record.epoch = Epoch::NONE;
-        record.view_version = erase.version;
-        record.lineage = Lineage::default();
-        record.accepted = None;
-        record.session = None;
-        record.suspect = false;
+        let copies = ownership::erase(&mut tenant.record, &erase)?;
         tenant.clients = ClientWindows::default();
         tenant.shadow_clients = ClientWindows::default();
         tenant.dirty = true;
@@ -186,56 +102,53 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn rejoin(&mut self, rejoin: Rejoin) -> Result<(), GuardFailure> {
-        let record = self.record_mut(rejoin.tenant)?;
-        check_view(record, rejoin.version)?;
-        record.view_version = rejoin.version;
+    pub(super) fn relinquish(
+        &mut self,
+        context: &EntryContext<'_>,
+        relinquish: Relinquish,
+    ) -> Result<(), GuardFailure> {
+        let group = self.prefix.group;
+        let record = self.record_mut(relinquish.tenant)?;
+        ownership::relinquish(record, group, &relinquish, context.stamp())?;
+        self.not_due(relinquish.tenant);
         Ok(())
     }
-}
 
-/// Checks the guard of an attach, beyond its session.
-fn check_attach(record: &TenantRecord, attach: &Attach) -> Result<(), GuardFailure> {
-    check_follows(record, attach.home, attach.epoch)?;
-    check_view(record, attach.version)?;
-    if record.suspect {
-        return Err(GuardFailure::Suspect);
+    pub(super) fn heir(&mut self, heir: Heir) -> Result<(), GuardFailure> {
+        self.check_incarnation(heir.tenant)?;
+        let group = self.prefix.group;
+        ownership::heir(self.record_mut(heir.tenant)?, group, &heir)
     }
-    if record.shadow.is_some() {
-        return Err(GuardFailure::Seed);
-    }
-    if record.live.revision < attach.position {
-        return Err(position_failure(record));
-    }
-    if record.live.revision.sequence() > record.lineage.fork_point(&attach.lineage) {
-        return Err(GuardFailure::Diverged);
-    }
-    Ok(())
-}
 
-/// Checks that the record follows this home in this epoch, and has promised no higher one.
-pub(super) fn check_follows(
-    record: &TenantRecord,
-    home: stead_types::GroupId,
-    epoch: Epoch,
-) -> Result<(), GuardFailure> {
-    if record.home() != Some(home) {
-        return Err(GuardFailure::NotFollower);
+    pub(super) fn accept(
+        &mut self,
+        context: &mut EntryContext<'_>,
+        accept: Accept,
+    ) -> Result<Result<(), GuardFailure>, Unreadable> {
+        let number = accept.head.tenant;
+        if let Err(failure) = self.take_over(context, &accept) {
+            return Ok(Err(failure));
+        }
+        self.index_owner(context.rows, number)?;
+        self.index_maintenance(number);
+        // The entry makes a batch of the feed, so that a wait for its index ends without another write.
+        self.touch(number, accept.baton.last, 0);
+        Ok(Ok(()))
     }
-    if (epoch != record.epoch || epoch != record.promised) && !planted::is(Bug::EpochNotGuarded) {
-        return Err(epoch_failure(record));
-    }
-    Ok(())
-}
 
-fn epoch_failure(record: &TenantRecord) -> GuardFailure {
-    GuardFailure::Epoch {
-        epoch: record.epoch,
-        promised: record.promised,
+    fn take_over(&mut self, context: &EntryContext<'_>, accept: &Accept) -> Result<(), GuardFailure> {
+        self.check_incarnation(accept.head.tenant)?;
+        let group = self.prefix.group;
+        let record = self.record_mut(accept.head.tenant)?;
+        ownership::accept(record, group, accept, context.stamp())
     }
-}
 
-pub(super) fn position_failure(record: &TenantRecord) -> GuardFailure {
-    let revision: Revision = record.live.revision;
-    GuardFailure::Position { revision }
+    /// Checks that the session of a tenant, if it has one, is of the current incarnation of its home's feed.
+    fn check_incarnation(&self, tenant: TenantNumber) -> Result<(), GuardFailure> {
+        let record = self.record(tenant).ok_or(GuardFailure::NoRecord)?;
+        let is_old = record
+            .session
+            .is_some_and(|session| session.incarnation < self.stream(session.home).incarnation);
+        if is_old { Err(GuardFailure::Session) } else { Ok(()) }
+    }
 }

@@ -13,11 +13,11 @@ use super::{
         apply_result::GuardFailure,
         client_windows::ClientWindows,
         command::{Chunk, ChunkContent, Seed, Swap, WindowPart},
+        ownership::{check_follows, check_view},
         record::{ClientRange, CopyState, ShadowCopy},
         tenant::LoadedTenant,
     },
-    EntryContext, check_view,
-    ownership::check_follows,
+    EntryContext,
 };
 use crate::rows::{CopyPrefix, RowsMut, Unreadable, change::Change};
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use stead_types::{DirectoryVersion, TenantNumber};
 
-use super::{kind, start, tenant, version, write_version};
+use super::{kind, policy, start, tenant, version, write_policy, write_version};
 use crate::{
     codec::{Malformed, Reader},
     shard::record::LeaseLossPolicy,
@@ -25,7 +25,7 @@ impl Create {
     pub fn encode(&self) -> Bytes {
         let mut w = start(kind::CREATE, self.tenant, 16);
         write_version(&mut w, self.version);
-        w.bool(self.policy == LeaseLossPolicy::Continue);
+        write_policy(&mut w, self.policy);
         w.finish()
     }
 
@@ -33,11 +33,7 @@ impl Create {
         Ok(Self {
             tenant: tenant(r)?,
             version: version(r)?,
-            policy: if r.bool()? {
-                LeaseLossPolicy::Continue
-            } else {
-                LeaseLossPolicy::Stop
-            },
+            policy: policy(r)?,
         })
     }
 }

@@ -3,27 +3,37 @@
 //! A command carries all that its guard needs: its proposer copies into it whatever the guard needs of the view or of
 //! a feed session. A kind byte is never used for anything else again.
 
+mod accept;
 mod attach;
 mod condition;
+mod count;
 mod create;
 mod data;
 mod delete_range;
 mod erase;
 mod expire;
 mod follow;
+mod heir;
+mod promotion;
+mod relinquish;
 mod retention_floor;
 mod seed;
 mod txn;
 mod write;
 
+pub use accept::{Accept, Baton};
 pub use attach::{Attach, BeginAttach, Detach};
 use bytes::Bytes;
+pub use count::{Count, Uncount};
 pub use create::Create;
 pub use data::{Data, DataHeader, FeedRecords, Offset};
 pub use delete_range::{DeleteRange, RANGE_KEYS_MAX, REMOVAL_WORK};
 pub use erase::{Erase, Rejoin};
 pub use expire::{EXPIRED_MAX, Expire};
 pub use follow::Follow;
+pub use heir::{CancelHeir, Heir};
+pub use promotion::{Activate, Freeze, Pull};
+pub use relinquish::{Refuse, Relinquish};
 pub use retention_floor::RetentionFloor;
 pub use seed::{Chunk, ChunkContent, Seed, Swap, WindowPart};
 pub use stead_types::{Condition, Operand, Relation};
@@ -34,7 +44,7 @@ pub use write::{Effect, Increment, Operation, WindowLimits, Write};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
-    shard::record::{AttachNumber, SeedNumber},
+    shard::record::{AttachNumber, LeaseLossPolicy, OperationId, SeedNumber},
 };
 
 /// Kind bytes of the commands.
@@ -73,6 +83,20 @@ pub mod kind {
     pub const EXPIRE: u8 = 16;
     /// [`super::BeginAttach`].
     pub const BEGIN_ATTACH: u8 = 17;
+    /// [`super::Heir`].
+    pub const HEIR: u8 = 18;
+    /// [`super::CancelHeir`].
+    pub const CANCEL_HEIR: u8 = 19;
+    /// [`super::Relinquish`].
+    pub const RELINQUISH: u8 = 20;
+    /// [`super::Refuse`].
+    pub const REFUSE: u8 = 21;
+    /// [`super::Accept`].
+    pub const ACCEPT: u8 = 22;
+    /// [`super::Uncount`].
+    pub const UNCOUNT: u8 = 23;
+    /// [`super::Count`].
+    pub const COUNT: u8 = 24;
 }
 
 /// A command of a data group's log.
@@ -112,6 +136,20 @@ pub enum Command {
     Rejoin(Rejoin),
     /// Retention floor of a home's tenants.
     RetentionFloor(RetentionFloor),
+    /// Readiness of a follower to take over by a move.
+    Heir(Heir),
+    /// End of that readiness.
+    CancelHeir(CancelHeir),
+    /// Handover of a tenant by its owner.
+    Relinquish(Relinquish),
+    /// Refusal of a move by the owner.
+    Refuse(Refuse),
+    /// Takeover of a tenant by the baton.
+    Accept(Accept),
+    /// End of counting a member's acknowledgements.
+    Uncount(Uncount),
+    /// Counting of a member's acknowledgements again.
+    Count(Count),
 }
 
 impl Command {
@@ -136,7 +174,14 @@ impl Command {
             kind::DELETE_RANGE => Self::DeleteRange(DeleteRange::decode(&mut r)?),
             kind::EXPIRE => Self::Expire(Expire::decode(&mut r)?),
             kind::BEGIN_ATTACH => Self::BeginAttach(BeginAttach::decode(&mut r)?),
-            0 | 18.. => return Err(r.malformed()),
+            kind::HEIR => Self::Heir(Heir::decode(&mut r)?),
+            kind::CANCEL_HEIR => Self::CancelHeir(CancelHeir::decode(&mut r)?),
+            kind::RELINQUISH => Self::Relinquish(Relinquish::decode(&mut r)?),
+            kind::REFUSE => Self::Refuse(Refuse::decode(&mut r)?),
+            kind::ACCEPT => Self::Accept(Accept::decode(&mut r)?),
+            kind::UNCOUNT => Self::Uncount(Uncount::decode(&mut r)?),
+            kind::COUNT => Self::Count(Count::decode(&mut r)?),
+            0 | 25.. => return Err(r.malformed()),
         };
         r.end()?;
         Ok(command)
@@ -160,6 +205,13 @@ impl Command {
             Self::Swap(command) => Some(command.tenant),
             Self::Erase(command) => Some(command.tenant),
             Self::Rejoin(command) => Some(command.tenant),
+            Self::Heir(command) => Some(command.tenant),
+            Self::CancelHeir(command) => Some(command.tenant),
+            Self::Relinquish(command) => Some(command.tenant),
+            Self::Refuse(command) => Some(command.tenant),
+            Self::Accept(command) => Some(command.head.tenant),
+            Self::Uncount(command) => Some(command.tenant),
+            Self::Count(command) => Some(command.tenant),
             Self::Offset(_) | Self::RetentionFloor(_) => None,
         }
     }
@@ -218,6 +270,22 @@ fn attach_number(r: &mut Reader) -> Result<AttachNumber, Malformed> {
 
 fn seed_number(r: &mut Reader) -> Result<SeedNumber, Malformed> {
     Ok(SeedNumber(r.varint()?))
+}
+
+fn operation(r: &mut Reader) -> Result<OperationId, Malformed> {
+    Ok(OperationId(r.varint()?))
+}
+
+fn write_policy(w: &mut Writer, policy: LeaseLossPolicy) {
+    w.bool(policy == LeaseLossPolicy::Continue);
+}
+
+fn policy(r: &mut Reader) -> Result<LeaseLossPolicy, Malformed> {
+    Ok(if r.bool()? {
+        LeaseLossPolicy::Continue
+    } else {
+        LeaseLossPolicy::Stop
+    })
 }
 
 fn write_offset(w: &mut Writer, offset: FeedOffset) {

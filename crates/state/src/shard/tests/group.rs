@@ -11,10 +11,12 @@ use crate::{
     shard::{
         ApplyResult, Shard,
         command::{
-            Attach, BeginAttach, Chunk, ChunkContent, Create, Data, DataHeader, FeedRecords, Follow, Seed, Swap,
+            Accept, Attach, BeginAttach, Chunk, ChunkContent, Create, Data, DataHeader, FeedRecords, Follow,
+            Relinquish, Seed, Swap,
         },
+        ownership::baton,
         read::TenantReader,
-        record::{AttachNumber, LeaseLossPolicy, TenantRecord},
+        record::{AttachNumber, LeaseLossPolicy, OperationId, TenantRecord},
     },
 };
 
@@ -159,6 +161,31 @@ impl Group {
             lineage: of.record().lineage.clone(),
         };
         self.apply(0, attach.encode())
+    }
+
+    /// Returns the command that hands the tenant over, as move 1, to an epoch.
+    pub(super) fn relinquish(&self, to: GroupId, number: u32) -> Relinquish {
+        Relinquish {
+            tenant: TENANT,
+            version: self.record().view_version,
+            operation: OperationId(1),
+            to,
+            recorded_epoch: self.record().epoch,
+            epoch: epoch(number),
+        }
+    }
+
+    /// Returns the command by which this follower takes the tenant over from its home, in its current attempt.
+    pub(super) fn accept(&self, home: &Self) -> Accept {
+        let record = self.record();
+        let head = DataHeader {
+            tenant: TENANT,
+            home: home.shard.prefix().group,
+            epoch: record.epoch,
+            version: record.view_version,
+            attach: record.attach,
+        };
+        baton(home.record()).unwrap().accept(head, Incarnation::FIRST)
     }
 
     pub(super) fn apply(&mut self, time: u64, command: Bytes) -> ApplyResult {

@@ -101,14 +101,16 @@ fn copy_of_new_owner_has_next_expiry() {
         assert_eq!(seeded.apply(0, home.chunk(&seeded, part).encode()), ApplyResult::Done);
     }
     assert_eq!(seeded.apply(0, home.swap(&seeded).encode()), ApplyResult::Done);
+    home.apply(1_000, home.relinquish(fed.shard.prefix().group, 2).encode());
     for mut copy in [fed, seeded] {
         assert_eq!(
             copy.shard.first_due(),
             None,
             "followers do not expire keys by themselves"
         );
-        let Group { shard, rows, .. } = &mut copy;
-        shard.become_owner(rows, TENANT, epoch(2)).unwrap();
+        assert_eq!(copy.begin_attach(), ApplyResult::Done);
+        assert_eq!(copy.attach(&home), ApplyResult::Done);
+        assert_eq!(copy.apply(1_000, copy.accept(&home).encode()), ApplyResult::Done);
         assert_eq!(copy.record().owned(), Some(epoch(2)));
         assert_eq!(copy.record().promised, epoch(2));
         assert_eq!(copy.shard.first_due(), due);
