@@ -1,6 +1,6 @@
 //! Shared context of the tasks of one group on one node.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::Group;
@@ -26,6 +26,9 @@ use crate::{
     wire::InvalidMessage,
 };
 
+/// Function that returns how long this node's lease still lasts; `None` without one that counts.
+pub type LeaseLeft = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
+
 /// One group of this node, with the state that its replication tasks share.
 pub(crate) struct GroupContext {
     pub(crate) group: Group,
@@ -35,6 +38,8 @@ pub(crate) struct GroupContext {
     pub(crate) acknowledgements: Arc<Acknowledgements>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) alarms: PeerAlarms,
+    /// Time that this node's lease still lasts.
+    pub(crate) lease_left: LeaseLeft,
     /// Readiness of heirs, on the leader of their home.
     pub(crate) heirs: Heirs,
     /// Wakes the streams of this home when it has relinquished a tenant.

@@ -18,6 +18,7 @@ mod follower;
 mod freshness;
 mod freshness_poll;
 mod group_context;
+mod heirs;
 mod payload;
 mod reconcile;
 mod retention;
@@ -29,6 +30,7 @@ mod wire;
 
 pub use directory_view::SharedDirectoryView;
 pub use freshness::{Freshness, Lag};
+pub use group_context::LeaseLeft;
 pub use reconcile::{DirectoryAccess, ReadVersion, SubmitCommand};
 pub use retention::RetentionLimits;
 pub use service::{FeedHandler, Service};

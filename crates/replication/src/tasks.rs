@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use stead_api::{net::Connect, peer_codec::PeerAlarms};
 use stead_raft::{Group, Leadership};
 use stead_store::shard::ShardMachine;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,7 +16,8 @@ use crate::{
     follower,
     freshness::Freshness,
     freshness_poll,
-    group_context::GroupContext,
+    group_context::{GroupContext, LeaseLeft},
+    heirs::Heirs,
     reconcile::{self, DirectoryAccess},
     retention::{self, RetentionLimits},
     service::{self, FeedRegistry, Service},
@@ -36,6 +38,8 @@ pub struct Dependencies {
     pub limits: RetentionLimits,
     /// Counters of messages from other nodes that were damaged or invalid.
     pub alarms: PeerAlarms,
+    /// Time that the node's lease still lasts.
+    pub lease_left: LeaseLeft,
 }
 
 /// Replication of a node: its feed service, and the tasks of each of its groups.
@@ -83,6 +87,9 @@ impl Replication {
             acknowledgements: Arc::default(),
             freshness,
             alarms: self.dependencies.alarms.clone(),
+            lease_left: self.dependencies.lease_left.clone(),
+            heirs: Heirs::default(),
+            handovers: watch::Sender::new(()),
         });
         self.registry.add(&context);
         GroupTasks {

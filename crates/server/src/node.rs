@@ -263,6 +263,7 @@ impl NodeParts {
                 ..environment.retention.history
             },
             alarms: raft.alarms(),
+            lease_left: Arc::new(|| Some(Duration::MAX)),
         });
         let mut hosted = BTreeMap::new();
         let mut feed = Vec::new();

@@ -602,7 +602,7 @@ pub struct FeedOffset {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubscribeRequest {
-    #[prost(oneof = "subscribe_request::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "subscribe_request::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<subscribe_request::Message>,
 }
 /// Nested message and enum types in `SubscribeRequest`.
@@ -619,11 +619,13 @@ pub mod subscribe_request {
         Ping(super::FeedPing),
         #[prost(message, tag = "5")]
         Listing(super::FeedListing),
+        #[prost(message, tag = "6")]
+        Heir(super::FeedHeir),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubscribeResponse {
-    #[prost(oneof = "subscribe_response::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "subscribe_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<subscribe_response::Message>,
 }
 /// Nested message and enum types in `SubscribeResponse`.
@@ -642,6 +644,8 @@ pub mod subscribe_response {
         Refused(super::FeedRefused),
         #[prost(message, tag = "6")]
         Pong(super::FeedPong),
+        #[prost(message, tag = "7")]
+        Baton(super::FeedBaton),
     }
 }
 /// The first message of a follower. Pages of what it holds follow at once.
@@ -860,6 +864,36 @@ pub struct FeedPong {
     pub view_incarnation: u32,
     #[prost(uint64, tag = "4")]
     pub view_index: u64,
+}
+/// Hands a tenant over: everything up to the last change of the epoch that ends has come before it. Sent to the target of
+/// the move only, again and again until the home knows the target to own the tenant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedBaton {
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    /// Epoch and attempt of the session.
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "3")]
+    pub attach: u64,
+    /// The baton, as the state crate's codec writes it.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub baton: ::prost::bytes::Bytes,
+}
+/// The follower group is the heir of a move, and its leader can take the tenant over now. Repeated every second.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedHeir {
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    /// Number of the move among the tenant's operations.
+    #[prost(uint64, tag = "2")]
+    pub operation: u64,
+    /// How long the sender's lease still lasts, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub lease_ms: u64,
+    /// How far its copy may be behind, in milliseconds, by the freshness proofs it has.
+    #[prost(uint64, tag = "4")]
+    pub staleness_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedRequest {

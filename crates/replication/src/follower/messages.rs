@@ -1,10 +1,10 @@
 //! Messages of the home on a stream: checked, and queued for the group's log.
 
-use stead_api::proto::internal::v1::{FeedAttached, FeedBatch, FeedRefused, feed_refused::Reason};
+use stead_api::proto::internal::v1::{FeedAttached, FeedBaton, FeedBatch, FeedRefused, feed_refused::Reason};
 use stead_state::{
     codec::{Malformed, Reader},
     lineage::Lineage,
-    shard::{digest::Digests, feed_validation::InvalidFeedData, record::AttachNumber},
+    shard::{Baton, digest::Digests, feed_validation::InvalidFeedData, record::AttachNumber},
 };
 use stead_store::group_rows::IncompleteChange;
 use stead_types::{Epoch, Revision, TenantNumber};
@@ -28,6 +28,7 @@ impl FollowerStream {
             Some(MessageToFollower::Attached(attached)) => self.handle_attached(attached)?,
             Some(MessageToFollower::Refused(refused)) => self.handle_refused(&refused)?,
             Some(MessageToFollower::Pong(pong)) => self.handle_pong(&pong)?,
+            Some(MessageToFollower::Baton(baton)) => self.handle_baton(baton)?,
             Some(MessageToFollower::NotLeader(not_leader)) => {
                 return Err(StreamEnd::NotLeader(wire::leader_from(not_leader)));
             }
@@ -89,6 +90,25 @@ impl FollowerStream {
         match checked {
             Ok(attached) => self.queue.push(Item::Attached(attached)),
             Err(why) => self.end_session(tenant, attach, last, &why),
+        }
+        Ok(())
+    }
+
+    fn handle_baton(&mut self, message: FeedBaton) -> Result<(), StreamEnd> {
+        let (tenant, attach) = (TenantNumber::new(message.tenant), AttachNumber(message.attach));
+        let last = self.last_attempts(std::iter::once(message.tenant))?.pop().flatten();
+        if last.is_none_or(|last| last.number != attach) {
+            // It was sent for an earlier attempt, or this group has taken the tenant over already.
+            return Ok(());
+        }
+        let read = Baton::decode(message.baton).map_err(InvalidFeedData::Unreadable);
+        let checked = read.and_then(|baton| {
+            check_attempt(last, baton.from_epoch, attach)?;
+            Ok(baton)
+        });
+        match checked {
+            Ok(baton) => self.queue.push(Item::Baton(tenant, attach, baton)),
+            Err(why) => self.end_session(message.tenant, message.attach, last, &why),
         }
         Ok(())
     }

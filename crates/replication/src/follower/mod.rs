@@ -26,6 +26,7 @@ mod attach;
 mod attach_scheduler;
 mod connect;
 mod feed_checker;
+mod heirs;
 mod homes;
 mod messages;
 mod outcome;

@@ -26,6 +26,10 @@ pub(crate) struct ProposalOutcome {
     pub(crate) refused: Vec<TenantNumber>,
     /// Tenants whose digests differ from the home's.
     pub(crate) digest_mismatches: Vec<(TenantNumber, DigestMismatch)>,
+    /// Tenants that this group has taken over.
+    pub(crate) accepted: Vec<TenantNumber>,
+    /// Attempts whose baton was void: they end, and the home sends it again in the next one.
+    pub(crate) void_batons: Vec<(TenantNumber, AttachNumber)>,
     /// Tenants whose seeded copies differ from the home.
     pub(crate) seed_mismatches: Vec<(TenantNumber, DigestMismatch)>,
 }
@@ -50,6 +54,8 @@ impl ProposalOutcome {
             begun: Vec::new(),
             refused: Vec::new(),
             digest_mismatches: Vec::new(),
+            accepted: Vec::new(),
+            void_batons: Vec::new(),
             seed_mismatches: Vec::new(),
         };
         for (kind, answer) in proposal.kinds.iter().zip(answers) {
@@ -100,6 +106,21 @@ impl ProposalOutcome {
                 self.ends.insert((tenant, number), AttemptEnd::Attached(position));
             }
             (CommandKind::Detach(tenant, number), _) => self.end_attempt(tenant, number, held),
+            (CommandKind::Accept(tenant, number), ApplyResult::Done) => {
+                self.accepted.push(tenant);
+                self.end_attempt(tenant, number, held);
+            }
+            (CommandKind::Accept(tenant, number), ApplyResult::GuardFailed(GuardFailure::DigestMismatch(differs))) => {
+                self.digest_mismatches.push((tenant, *differs));
+                self.fail_attempt(tenant, number, held);
+            }
+            // One of two equal batons, or of a group that owns the tenant already.
+            (CommandKind::Accept(tenant, number), ApplyResult::GuardFailed(_))
+                if !is_attached(tenant, number, held) => {}
+            (CommandKind::Accept(tenant, number), ApplyResult::GuardFailed(void)) => {
+                tracing::warn!(%tenant, ?void, "baton is void; the tenant is attached anew");
+                self.void_batons.push((tenant, number));
+            }
             (
                 CommandKind::Data(tenant, number) | CommandKind::Attach(tenant, number),
                 ApplyResult::GuardFailed(void),
@@ -108,7 +129,7 @@ impl ProposalOutcome {
                 self.fail_attempt(tenant, number, held);
             }
             (CommandKind::Offset | CommandKind::Swap(..), _) => {}
-            (CommandKind::Data(..) | CommandKind::Begin(_) | CommandKind::Attach(..), _) => {}
+            (CommandKind::Data(..) | CommandKind::Begin(_) | CommandKind::Attach(..) | CommandKind::Accept(..), _) => {}
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     CLASS,
     outcome::ProposalOutcome,
-    queue::{FollowerProposal, ProposalBase, RecordSummary},
+    queue::{FollowerProposal, Item, ProposalBase, RecordSummary},
     stream::{FollowerStream, StreamEnd},
 };
 use crate::wire::MessageToHome;
@@ -67,6 +67,13 @@ impl FollowerStream {
                 DigestMismatch::Outcomes => "idempotency records",
             };
             tracing::error!(group = %context.id(), %home, %tenant, of, "a copy's digest does not match its home's");
+        }
+        for tenant in &outcome.accepted {
+            tracing::info!(group = %context.id(), %home, %tenant, "tenant taken over: this group is its home");
+        }
+        for (tenant, number) in &outcome.void_batons {
+            self.queue.push(Item::Detached(*tenant, *number));
+            self.scheduler.retry_later(*tenant, Instant::now());
         }
         for (tenant, _) in &outcome.seed_mismatches {
             self.needs_fresh_seed.insert(*tenant);

@@ -13,7 +13,7 @@ use stead_state::{
     freshness::Proof,
     lineage::Lineage,
     shard::{
-        command::{Attach, BeginAttach, DataHeader, Detach, Offset, Swap},
+        command::{Attach, Baton, BeginAttach, DataHeader, Detach, Offset, Swap},
         digest::Digests,
         record::{AttachNumber, SeedNumber, TenantRecord},
     },
@@ -52,6 +52,8 @@ pub(crate) enum Item {
     Begin(TenantNumber),
     /// Attach of a tenant: the stream covers it from here on.
     Attached(AttachedTenant),
+    /// Baton of a tenant, sent for an attempt: this group takes the tenant over.
+    Baton(TenantNumber, AttachNumber, Baton),
     /// Detach of a tenant: the stream does not cover it, the attempt is over.
     Detached(TenantNumber, AttachNumber),
     /// Response to a ping. It counts for the tenants that are attached after all that came before it.
@@ -88,6 +90,7 @@ pub(crate) enum CommandKind {
     Begin(TenantNumber),
     Attach(TenantNumber, AttachNumber),
     Detach(TenantNumber, AttachNumber),
+    Accept(TenantNumber, AttachNumber),
     Offset,
 }
 
@@ -203,6 +206,7 @@ impl FeedQueue {
                     self.attach(&mut proposal, version, attached, seed);
                 }
                 Item::Detached(tenant, number) => self.detach(&mut proposal, tenant, number),
+                Item::Baton(tenant, number, baton) => self.accept(&mut proposal, version, tenant, number, baton),
                 Item::Pong(proof) => proposal.proofs.push(proof),
                 Item::Begins(offset) => reached = reached.max(offset),
             }
@@ -287,6 +291,25 @@ impl FeedQueue {
             lineage,
         };
         proposal.add(CommandKind::Attach(tenant, number), attach.encode());
+    }
+
+    fn accept(
+        &self,
+        proposal: &mut FollowerProposal,
+        version: DirectoryVersion,
+        tenant: TenantNumber,
+        attach: AttachNumber,
+        baton: Baton,
+    ) {
+        let head = DataHeader {
+            tenant,
+            home: self.home,
+            epoch: baton.from_epoch,
+            version,
+            attach,
+        };
+        let accept = baton.accept(head, self.incarnation);
+        proposal.add(CommandKind::Accept(tenant, attach), accept.encode());
     }
 
     fn detach(&self, proposal: &mut FollowerProposal, tenant: TenantNumber, number: AttachNumber) {

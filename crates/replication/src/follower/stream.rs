@@ -23,6 +23,7 @@ use super::{
     attach_scheduler::AttachScheduler,
     connect::OpenStream,
     feed_checker::FeedChecker,
+    heirs::ReportedHeirs,
     pings::SentPings,
     queue::{FeedQueue, FollowerProposal},
 };
@@ -72,6 +73,7 @@ enum Wake {
     FreshnessDemand,
     Applied,
     AttachDue,
+    HeirsDue,
 }
 
 /// The follower's end of one open stream.
@@ -94,6 +96,7 @@ pub(super) struct FollowerStream {
     pub(super) detached_seen: Option<u64>,
     pub(super) pings: SentPings,
     pub(super) pinged_at: Option<Instant>,
+    pub(super) reported_heirs: ReportedHeirs,
     /// Time of the last records.
     pub(super) records_at: Option<Instant>,
 }
@@ -138,6 +141,7 @@ impl FollowerStream {
             detached_seen: None,
             pings: SentPings::default(),
             pinged_at: None,
+            reported_heirs: ReportedHeirs::default(),
             records_at: None,
         })
     }
@@ -163,6 +167,7 @@ impl FollowerStream {
             .map_or_else(Instant::now, |at| at + freshness.interval(self.records_at));
         // Due actions are done between proposals.
         let due = self.scheduler.next_due().filter(|_| self.pending.is_none());
+        let heirs_at = self.reported_heirs.next_due();
         let pending: OptionFuture<_> = self.pending.as_mut().into();
         tokio::select! {
             biased;
@@ -173,6 +178,7 @@ impl FollowerStream {
             () = freshness.demand_began() => Wake::FreshnessDemand,
             () = sleep_until(ping_at) => Wake::PingDue,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::AttachDue,
+            () = sleep_until(heirs_at.unwrap_or_else(Instant::now)), if heirs_at.is_some() => Wake::HeirsDue,
         }
     }
 
@@ -197,13 +203,14 @@ impl FollowerStream {
                 Ok(())
             }
             Wake::PingDue => self.send_ping(),
-            Wake::FreshnessDemand | Wake::Applied | Wake::AttachDue => Ok(()),
+            Wake::FreshnessDemand | Wake::Applied | Wake::AttachDue | Wake::HeirsDue => Ok(()),
         }
     }
 
     /// Does all work that needs no waiting.
     fn act(&mut self) -> Result<(), StreamEnd> {
         self.applied.borrow_and_update();
+        self.report_heirs()?;
         if self.pending.is_some() {
             return Ok(());
         }

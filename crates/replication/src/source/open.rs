@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     feed_clients::RESPONSE_TIMEOUT,
-    group_context::GroupContext,
+    group_context::{GroupContext, fed_epoch},
     wire::{self, MessageToFollower, MessageToHome, SubscribeRequest, TenantPosition},
 };
 
@@ -108,7 +108,7 @@ pub(crate) async fn open(
     }
     let listing = FollowerListing::read(&mut inbound).await;
     let listing = listing.inspect_err(|status| context.report_open_failure(follower, status))?;
-    let start = match find_start(&context, offset, &listing) {
+    let start = match find_start(&context, follower, offset, &listing) {
         Ok(start) => start,
         Err(unreadable) => {
             context.fail_unreadable(unreadable);
@@ -145,6 +145,7 @@ pub(crate) async fn open(
 /// Returns where a stream of a follower at this offset starts.
 fn find_start(
     context: &GroupContext,
+    follower: GroupId,
     offset: FeedOffset,
     listing: &FollowerListing,
 ) -> Result<StreamStart, Unreadable> {
@@ -176,7 +177,7 @@ fn find_start(
         let mut ranges = Vec::new();
         for (tenant, position) in &listing.attached {
             let attempt = AttachAttempt::of(position);
-            match check_resume(held.record(*tenant), position) {
+            match check_resume(held.record(*tenant), follower, position) {
                 Ok(_) if dropped.is_none() => start.sessions.resume(*tenant, attempt, position.revision),
                 Ok(last) => {
                     start.sessions.resume(*tenant, attempt, last);
@@ -202,7 +203,7 @@ fn find_start(
 
 /// Returns the last change of a tenant whose session can be resumed at its follower's position, or why it cannot.
 /// Admission and retention are checked with each batch.
-fn check_resume(record: Option<&TenantRecord>, position: &TenantPosition) -> Result<Revision, Reason> {
+fn check_resume(record: Option<&TenantRecord>, follower: GroupId, position: &TenantPosition) -> Result<Revision, Reason> {
     let fed = record.filter(|record| fed_epoch(record, follower) == Some(position.epoch));
     let record = fed.ok_or(Reason::NotOwner)?;
     let last = record.live.revision;

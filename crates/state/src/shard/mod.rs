@@ -30,6 +30,7 @@ mod counter;
 mod detached_index;
 pub mod digest;
 pub mod feed_validation;
+mod handover_index;
 pub mod idempotency_window;
 mod maintenance;
 pub mod ownership;

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     client_windows::ClientWindows,
     detached_index::DetachedIndex,
+    handover_index::HandoverIndex,
     read::TenantReader,
     record::{ClientsLoaded, CopyState, Role, TenantRecord},
     tenant::LoadedTenant,
@@ -41,6 +42,7 @@ pub struct Shard {
     /// Bytes written by the entry being applied.
     pub(super) touched_len: u64,
     pub(super) detached: DetachedIndex,
+    pub(super) handovers: HandoverIndex,
     /// Number of outcomes in the windows of all tenants.
     pub(super) outcomes: usize,
     /// Owned tenants by the expiry time of their first expiring key.
@@ -64,6 +66,7 @@ impl Shard {
             touched: BTreeMap::new(),
             touched_len: 0,
             detached: DetachedIndex::default(),
+            handovers: HandoverIndex::default(),
             outcomes: 0,
             due: BTreeSet::new(),
         };
@@ -99,6 +102,7 @@ impl Shard {
         };
         self.tenants.insert(number, tenant);
         self.index_maintenance(number);
+        self.index_handover(number);
         self.outcomes += self.outcomes_of(number);
         self.find_due(rows, number)
     }

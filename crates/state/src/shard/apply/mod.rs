@@ -87,7 +87,7 @@ impl Shard {
     }
 
     fn apply_command(&mut self, context: &mut EntryContext<'_>, command: Command) -> Result<ApplyResult, Unreadable> {
-        let attachment = attachment(&command);
+        let (attachment, role) = (attachment(&command), changed_role(&command));
         let result = match command {
             Command::Write(command) => return self.write(context, command),
             Command::Txn(command) => return self.txn(context, command),
@@ -129,6 +129,9 @@ impl Shard {
         if let Some(tenant) = attachment {
             self.index_detached(tenant);
         }
+        if let Some(tenant) = role {
+            self.index_handover(tenant);
+        }
         Ok(match result {
             Ok(()) => ApplyResult::Done,
             Err(failure) => ApplyResult::GuardFailed(failure),
@@ -149,6 +152,36 @@ impl Shard {
         let tenant = self.tenants.get_mut(&tenant).ok_or(GuardFailure::NoRecord)?;
         tenant.dirty = true;
         Ok(&mut tenant.record)
+    }
+}
+
+/// Returns the tenant whose role a command may change.
+fn changed_role(command: &Command) -> Option<TenantNumber> {
+    match command {
+        Command::Create(_)
+        | Command::Follow(_)
+        | Command::Erase(_)
+        | Command::Heir(_)
+        | Command::CancelHeir(_)
+        | Command::Relinquish(_)
+        | Command::Accept(_) => command.tenant(),
+        Command::Write(_)
+        | Command::Txn(_)
+        | Command::DeleteRange(_)
+        | Command::Expire(_)
+        | Command::BeginAttach(_)
+        | Command::Attach(_)
+        | Command::Detach(_)
+        | Command::Data(_)
+        | Command::Offset(_)
+        | Command::Seed(_)
+        | Command::Chunk(_)
+        | Command::Swap(_)
+        | Command::Rejoin(_)
+        | Command::RetentionFloor(_)
+        | Command::Refuse(_)
+        | Command::Uncount(_)
+        | Command::Count(_) => None,
     }
 }
 
