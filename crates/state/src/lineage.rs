@@ -16,7 +16,7 @@ use crate::codec::{Malformed, Reader, Writer};
 pub const RUNS_MAX: usize = 64;
 
 /// A run of adjacent epochs between which nothing was cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
     /// First epoch.
     pub first: Epoch,
@@ -43,7 +43,7 @@ pub enum RevisionStatus {
 }
 
 /// The runs of a tenant, oldest first; empty before the first epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lineage(Vec<Run>);
 
 impl Lineage {

@@ -139,7 +139,7 @@ fn replica(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_
         tenant
             .members
             .iter()
-            .filter(|member| !member.leaving)
+            .filter(|member| member.state.stays())
             .map(|member| member.group)
     };
     if let Some(forwarded) = request.forwarded {

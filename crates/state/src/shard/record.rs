@@ -6,7 +6,7 @@ use super::{apply_result::EvaluationPoint, client_windows::ClientWindows, comman
 use crate::{lineage::Lineage, logged_time::tenant_time};
 
 /// Number of an operation (move or promotion) of a tenant; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct OperationId(pub u64);
 
 /// Number of a group's attempt to attach a tenant to its home's feed. It grows with each attempt and is never reused,
