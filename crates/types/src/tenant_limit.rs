@@ -175,7 +175,7 @@ impl FromStr for TenantLimit {
 }
 
 /// Limits set for one tenant; the others have their defaults.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TenantLimits([Option<u64>; TenantLimit::ALL.len()]);
 
 impl TenantLimits {

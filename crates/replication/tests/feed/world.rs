@@ -12,8 +12,8 @@ use stead_replication::{
     Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView, SubmitCommand,
 };
 use stead_state::directory::{
-    self, Addresses, Command, DirectoryChange, DirectoryView, Followers, GroupReport, Region, ReplicaSetMember, Tenant,
-    TenantState,
+    self, Addresses, Command, DirectoryChange, DirectoryView, Followers, GroupReport, MemberState, Region,
+    ReplicaSetMember, Tenant, TenantState,
 };
 use stead_state::lineage::Lineage;
 use stead_state::rows::feed::TouchedTenant;
@@ -212,7 +212,7 @@ impl World {
         for tenant in tenants {
             let tenant = self.tenants.get_mut(tenant).unwrap();
             for member in tenant.members.iter_mut().filter(|member| member.group == FOLLOWER) {
-                member.leaving = true;
+                member.state = MemberState::Erasing;
             }
             changes.push(DirectoryChange::Tenant(Box::new(tenant.clone())));
         }
@@ -477,13 +477,14 @@ fn entries(group: &TestGroup) -> Vec<DirectoryChange> {
 }
 
 fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
-    let members = [HOME, FOLLOWER].map(|group| ReplicaSetMember { group, leaving: false });
+    let members = [HOME, FOLLOWER].map(ReplicaSetMember::staying);
     Tenant {
         number,
         name: format!("tenant-{}", number.get()).parse().unwrap(),
         home: HOME,
         epoch: Epoch::FIRST,
         fence_epoch: Epoch::NONE,
+        last_epoch: Epoch::FIRST,
         op: 0,
         state: TenantState::Active,
         durability: Durability::Region,
@@ -491,6 +492,8 @@ fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
         residency: Box::new([]),
         lineage: Lineage::starting(Epoch::FIRST),
         members: members[..1 + usize::from(is_followed)].into(),
+        moving: None,
+        promoting: None,
         labels: None,
         limits: None,
         version: DirectoryVersion::ZERO,

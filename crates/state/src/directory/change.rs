@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use stead_types::TenantNumber;
 
-use super::{Group, Node, Region, Tenant};
+use super::{ClusterSettings, Group, Node, Region, Tenant};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Change of one object of the directory.
@@ -20,6 +20,8 @@ pub enum DirectoryChange {
     Tenant(Box<Tenant>),
     /// A tenant that has been erased everywhere.
     TenantGone(TenantNumber),
+    /// New settings of the cluster. Nodes of versions before feature level 2 cannot read it, so there is none before.
+    Settings(ClusterSettings),
 }
 
 /// First byte of each kind of change, on the wire and in keys; never used for anything else again.
@@ -29,6 +31,7 @@ mod tag {
     pub(super) const GROUP: u8 = 3;
     pub(super) const TENANT: u8 = 4;
     pub(super) const TENANT_GONE: u8 = 5;
+    pub(super) const SETTINGS: u8 = 6;
 }
 
 impl DirectoryChange {
@@ -41,6 +44,7 @@ impl DirectoryChange {
             Self::Group(group) => group.encode(w.u8(tag::GROUP)),
             Self::Tenant(tenant) => tenant.encode(w.u8(tag::TENANT)),
             Self::TenantGone(number) => drop(w.u8(tag::TENANT_GONE).u64(number.get())),
+            Self::Settings(settings) => settings.encode(w.u8(tag::SETTINGS)),
         }
         w.finish()
     }
@@ -54,6 +58,7 @@ impl DirectoryChange {
             tag::GROUP => Self::Group(Group::decode(&mut r)?),
             tag::TENANT => Self::Tenant(Box::new(Tenant::decode(&mut r)?)),
             tag::TENANT_GONE => Self::TenantGone(TenantNumber::new(r.u64()?)),
+            tag::SETTINGS => Self::Settings(ClusterSettings::decode(&mut r)?),
             _ => return Err(r.malformed()),
         };
         r.end()?;
@@ -69,8 +74,17 @@ impl DirectoryChange {
             Self::Group(group) => drop(w.u8(tag::GROUP).u32(group.number.get())),
             Self::Tenant(tenant) => drop(w.u8(tag::TENANT).u64(tenant.number.get())),
             Self::TenantGone(number) => drop(w.u8(tag::TENANT).u64(number.get())),
+            Self::Settings(_) => drop(w.u8(tag::SETTINGS)),
         }
         w.finish()
+    }
+
+    /// Returns the new record of a tenant, if it is one.
+    pub(super) fn record(&self) -> Option<&Tenant> {
+        match self {
+            Self::Tenant(tenant) => Some(tenant),
+            Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::TenantGone(_) | Self::Settings(_) => None,
+        }
     }
 
     /// Returns the tenant that changed, if it is a change of one.
@@ -78,7 +92,7 @@ impl DirectoryChange {
         match self {
             Self::Tenant(tenant) => Some(tenant.number),
             Self::TenantGone(number) => Some(*number),
-            Self::Region(_) | Self::Node(_) | Self::Group(_) => None,
+            Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::Settings(_) => None,
         }
     }
 }

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use stead_types::{
     DirectoryVersion, Durability, GroupId, Incarnation, Jurisdiction, NodeId, RegionName, TenantLimits, TenantName,
-    TenantNumber,
 };
 
 use super::{
-    Addresses, Followers, InitialCluster, LimitsUpdate, Region, limits,
+    Addresses, Followers, GroupReport, InitialCluster, LimitsUpdate, MoveRequest, Region, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -95,13 +94,6 @@ impl TenantUpdate {
     }
 }
 
-/// Report of a group about a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupReport {
-    /// The group holds nothing of the tenant any more.
-    Erased(TenantNumber),
-}
-
 /// Most reports of one command.
 pub const REPORTS_MAX: usize = 1_000;
 /// Most tenants that one [`Command::RefreshMembers`] examines.
@@ -130,6 +122,16 @@ pub enum Command {
     /// Adjusts the members of some tenants after regions were added; proposed by the directory's leader while
     /// [`super::Directory::needs_member_refresh`] says so.
     RefreshMembers,
+    /// Moves a tenant to another home.
+    MoveTenant(AuditContext, MoveRequest),
+    /// Gives up the move that is this operation.
+    AbortMove(AuditContext, u64),
+    /// Sets the lease ttl of the cluster, in milliseconds.
+    SetClusterSettings(AuditContext, u64),
+    /// Raises the feature level of the cluster.
+    RaiseFeatureLevel(AuditContext, u32),
+    /// Records the feature level that a node supports.
+    NodeReport(NodeId, u32),
 }
 
 /// Kind byte of each command; never used for anything else again.
@@ -143,6 +145,11 @@ mod kind {
     pub(super) const ERASE_TENANT: u8 = 7;
     pub(super) const REPORT: u8 = 8;
     pub(super) const REFRESH_MEMBERS: u8 = 9;
+    pub(super) const MOVE_TENANT: u8 = 10;
+    pub(super) const ABORT_MOVE: u8 = 11;
+    pub(super) const SET_CLUSTER_SETTINGS: u8 = 12;
+    pub(super) const RAISE_FEATURE_LEVEL: u8 = 13;
+    pub(super) const NODE_REPORT: u8 = 14;
 }
 
 impl Command {
@@ -180,11 +187,28 @@ impl Command {
                 w.u8(kind::REPORT)
                     .varint(u64::from(group.get()))
                     .varint(u64::from(incarnation.0));
-                w.list(reports.iter(), |w, GroupReport::Erased(tenant)| {
-                    w.u8(0).varint(tenant.get());
-                });
+                w.list(reports.iter(), |w, report| report.encode(w));
             }
             Self::RefreshMembers => drop(w.u8(kind::REFRESH_MEMBERS)),
+            Self::MoveTenant(by, request) => {
+                by.encode(w.u8(kind::MOVE_TENANT));
+                request.encode(w);
+            }
+            Self::AbortMove(by, operation) => {
+                by.encode(w.u8(kind::ABORT_MOVE));
+                w.varint(*operation);
+            }
+            Self::SetClusterSettings(by, lease_ttl_ms) => {
+                by.encode(w.u8(kind::SET_CLUSTER_SETTINGS));
+                w.varint(*lease_ttl_ms);
+            }
+            Self::RaiseFeatureLevel(by, level) => {
+                by.encode(w.u8(kind::RAISE_FEATURE_LEVEL));
+                w.varint(u64::from(*level));
+            }
+            Self::NodeReport(node, supported) => {
+                w.u8(kind::NODE_REPORT).varint(node.get()).varint(u64::from(*supported));
+            }
         }
         writer.finish()
     }
@@ -208,6 +232,11 @@ impl Command {
                 Self::Report(group, incarnation, r.list(GroupReport::decode)?)
             }
             kind::REFRESH_MEMBERS => Self::RefreshMembers,
+            kind::MOVE_TENANT => Self::MoveTenant(AuditContext::decode(r)?, MoveRequest::decode(r)?),
+            kind::ABORT_MOVE => Self::AbortMove(AuditContext::decode(r)?, r.varint()?),
+            kind::SET_CLUSTER_SETTINGS => Self::SetClusterSettings(AuditContext::decode(r)?, r.varint()?),
+            kind::RAISE_FEATURE_LEVEL => Self::RaiseFeatureLevel(AuditContext::decode(r)?, r.varint_u32()?),
+            kind::NODE_REPORT => Self::NodeReport(text::node(r)?, r.varint_u32()?),
             _ => return Err(r.malformed()),
         };
         reader.end()?;
@@ -216,12 +245,12 @@ impl Command {
 }
 
 impl AuditContext {
-    fn encode(&self, w: &mut Writer) {
+    pub(super) fn encode(&self, w: &mut Writer) {
         text::write(w, &self.who);
         text::write(w, &self.reason);
     }
 
-    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         Ok(Self {
             who: text::read(r)?,
             reason: text::read(r)?,
@@ -299,15 +328,6 @@ impl TenantUpdate {
             enabled: r.option(Reader::bool)?,
             limits: limits::decode_last_update(r)?,
         })
-    }
-}
-
-impl GroupReport {
-    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
-        match r.u8()? {
-            0 => Ok(Self::Erased(TenantNumber::new(r.varint()?))),
-            1.. => Err(r.malformed()),
-        }
     }
 }
 

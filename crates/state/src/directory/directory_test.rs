@@ -112,7 +112,7 @@ impl World {
         for tenant in view.tenants_from(TenantNumber::new(0)) {
             assert!(tenant.members.windows(2).all(|pair| pair[0].group < pair[1].group));
             assert!(tenant.has(tenant.home) || tenant.state == TenantState::Deleting);
-            for member in tenant.members.iter().filter(|member| !member.leaving) {
+            for member in tenant.members.iter().filter(|member| member.state.stays()) {
                 let region = view.region_of(member.group).unwrap();
                 assert!(tenant.admits(&region.jurisdiction), "{tenant:?} in {region:?}");
             }
@@ -195,7 +195,7 @@ fn members(tenant: &Tenant) -> Vec<(u32, bool)> {
     tenant
         .members
         .iter()
-        .map(|member| (member.group.get(), member.leaving))
+        .map(|member| (member.group.get(), !member.state.stays()))
         .collect()
 }
 

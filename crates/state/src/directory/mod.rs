@@ -18,18 +18,28 @@
 //! 4. A group is removed from a tenant's members only by its own report that it has erased the tenant.
 //! 5. A rejected command changes nothing.
 //!
-//! Deliberately absent: leases, moves and promotions, and with them the phase in which a leaving follower is still
-//! consulted.
+//! 6. A member that leaves is consulted until the home has reported that it no longer counts it, from feature level 2
+//!    on.
+//!
+//! Deliberately absent: commands for promotions. Their transitions are in [`ownership`].
 
 mod audit;
 mod bootstrap;
 mod change;
 mod command;
+mod fences;
 mod limits;
+mod member;
+mod moves;
 mod nodes;
+mod operations;
+pub mod ownership;
 mod placement;
+mod report;
 mod result;
+mod settings;
 mod tenant;
+mod tenant_move;
 mod tenants;
 mod text;
 mod topology;
@@ -38,24 +48,40 @@ mod view;
 #[cfg(test)]
 mod directory_test;
 
-use stead_types::{DirectoryVersion, Incarnation, TenantNumber};
+use std::collections::BTreeMap;
+
+use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, NodeId, TenantNumber};
 
 pub use audit::{Audit, AuditRecord, RECORDS_MAX as AUDIT_RECORDS_MAX};
 pub use bootstrap::{InitialCluster, InitialNode};
 pub use change::DirectoryChange;
-pub use command::{
-    AuditContext, Command, GroupReport, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate,
-};
+pub use command::{AuditContext, Command, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate};
+pub use fences::FENCE_CHANGES_MAX;
 pub use limits::LimitsUpdate;
+pub use member::{MemberState, ReplicaSetMember};
+pub use operations::{
+    OPERATION_KEPT_MS, OPERATION_STEPS_MAX, Operation, OperationEnd, OperationKind, OperationResult, OperationStep,
+    OperationTenant, Operations, StepName,
+};
+pub use report::GroupReport;
 pub use result::{DirectoryOutcome, DirectoryResult, Rejection, decode as decode_result, encode as encode_result};
-pub use tenant::{Followers, ReplicaSetMember, Tenant, TenantState};
+pub use settings::{ClusterSettings, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};
+pub use tenant::{Followers, Tenant, TenantState};
+pub use tenant_move::{MoveRequest, MoveState, MoveTarget, SourceAfterMove, TenantMove, TenantPromotion};
 pub use topology::{Addresses, Group, Node, Region};
 pub use view::{DirectoryView, GroupLoad};
 
+use self::fences::{FenceChange, FenceHistory};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Most tenants of a cluster: each takes memory on every node.
 pub const TENANTS_MAX: usize = 1_000_000;
+/// Most operations that are kept.
+pub const OPERATIONS_MAX: usize = 100_000;
+/// Shortest lease ttl: three quarters of it must outlast an election of the directory.
+pub const LEASE_TTL_MS_MIN: u64 = 15_000;
+/// Longest lease ttl: a promotion may have to wait for it.
+pub const LEASE_TTL_MS_MAX: u64 = 3_600_000;
 
 /// State of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +94,11 @@ pub struct Directory {
     next_group: u32,
     refresh_members_from: Option<TenantNumber>,
     audit: Audit,
+    operations: Operations,
+    next_operation: u64,
+    /// Feature levels that nodes have reported to support.
+    supported: BTreeMap<NodeId, u32>,
+    fences: FenceHistory,
 }
 
 /// Output of applying a command.
@@ -79,6 +110,8 @@ pub struct ApplyOutput {
     pub changes: Vec<DirectoryChange>,
     /// Audit record, if the command was requested by a caller and changed something.
     pub record: Option<AuditRecord>,
+    /// Numbers of the operations that were begun, changed or dropped.
+    pub operations: Vec<u64>,
 }
 
 /// Context of the command being applied.
@@ -86,11 +119,27 @@ struct ApplyContext {
     version: DirectoryVersion,
     time: u64,
     changes: Vec<DirectoryChange>,
+    operations: Vec<u64>,
+    fences: Vec<FenceChange>,
 }
 
 impl ApplyContext {
+    fn new(version: DirectoryVersion, time: u64) -> Self {
+        Self {
+            version,
+            time,
+            changes: Vec::new(),
+            operations: Vec::new(),
+            fences: Vec::new(),
+        }
+    }
+
     /// Applies a change to the directory's own view, and collects it for the views of nodes.
     fn push(&mut self, view: &mut DirectoryView, change: DirectoryChange) {
+        let before = change.tenant().and_then(|number| view.tenant(number));
+        let after = change.record();
+        let fence = before.and_then(|before| FenceChange::between(self.version.index, before, after));
+        self.fences.extend(fence);
         view.apply(change.clone());
         self.changes.push(change);
     }
@@ -107,6 +156,10 @@ impl Default for Directory {
             next_group: 1,
             refresh_members_from: None,
             audit: Audit::default(),
+            operations: Operations::default(),
+            next_operation: 1,
+            supported: BTreeMap::new(),
+            fences: FenceHistory::default(),
         }
     }
 }
@@ -120,6 +173,25 @@ impl Directory {
     /// Returns the audit log.
     pub fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// Returns the operations.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// Returns the fences that have changed since a version, of tenants of which one of the groups was a member at any
+    /// version since; the lease responses of these groups' voters carry them. `None` if the directory no longer has
+    /// the changes since then: then a lease counts by the view alone.
+    pub fn fence_changes_since(
+        &self,
+        version: DirectoryVersion,
+        groups: &[GroupId],
+    ) -> Option<Vec<(TenantNumber, Epoch)>> {
+        if version.incarnation != self.incarnation {
+            return None;
+        }
+        self.fences.since(version.index, groups)
     }
 
     /// Returns the name of the cluster, once it is bootstrapped.
@@ -143,17 +215,17 @@ impl Directory {
 
     /// Applies a committed command, at the logged time of the entry set by [`Directory::reach`].
     pub fn apply(&mut self, time: u64, command: Command) -> ApplyOutput {
-        let mut context = ApplyContext {
-            version: self.view.version(),
-            time,
-            changes: Vec::new(),
-        };
+        let mut context = ApplyContext::new(self.view.version(), time);
         let audited = audit_data(&command);
         let result = self.dispatch(&mut context, command);
         debug_assert!(
-            result.is_ok() || context.changes.is_empty(),
+            result.is_ok() || (context.changes.is_empty() && context.operations.is_empty()),
             "a rejected command changes nothing"
         );
+        if result.is_ok() {
+            context.operations.extend(self.operations.drop_old(time));
+        }
+        self.fences.extend(context.fences);
         let record = audited.filter(|_| result.is_ok() && !context.changes.is_empty());
         let record = record.map(|(by, action, subject)| AuditRecord {
             number: self.audit.next_number(),
@@ -171,6 +243,7 @@ impl Directory {
             result,
             changes: context.changes,
             record,
+            operations: context.operations,
         }
     }
 
@@ -183,11 +256,7 @@ impl Directory {
             view,
             ..Self::default()
         };
-        let mut context = ApplyContext {
-            version: directory.view.version(),
-            time: 0,
-            changes: Vec::new(),
-        };
+        let mut context = ApplyContext::new(directory.view.version(), 0);
         let outcome = directory.carry_out(&mut context, command)?;
         Ok((outcome, directory.view))
     }
@@ -210,6 +279,11 @@ impl Directory {
             Command::EraseTenant(_, name, etag) => self.erase_tenant(context, &name, etag),
             Command::Report(group, incarnation, reports) => self.report(context, group, incarnation, &reports),
             Command::RefreshMembers => self.refresh_members(context),
+            Command::MoveTenant(by, request) => self.move_tenant(context, by, &request),
+            Command::AbortMove(_, operation) => self.abort_move(context, operation),
+            Command::SetClusterSettings(_, lease_ttl_ms) => self.set_lease_ttl(context, lease_ttl_ms),
+            Command::RaiseFeatureLevel(_, level) => self.raise_feature_level(context, level),
+            Command::NodeReport(node, supported) => self.node_report(node, supported),
         }
     }
 }
@@ -222,7 +296,15 @@ fn audit_data(command: &Command) -> Option<(AuditContext, &'static str, String)>
         Command::CreateTenant(by, tenant) => Some((by.clone(), "create tenant", tenant.name.to_string())),
         Command::UpdateTenant(by, update) => Some((by.clone(), "update tenant", update.name.to_string())),
         Command::EraseTenant(by, name, _) => Some((by.clone(), "erase tenant", name.to_string())),
-        Command::Bootstrap(_) | Command::UpdateAddresses(..) | Command::Report(..) | Command::RefreshMembers => None,
+        Command::MoveTenant(by, request) => Some((by.clone(), "move tenant", request.name.to_string())),
+        Command::AbortMove(by, operation) => Some((by.clone(), "abort move", format!("operation {operation}"))),
+        Command::SetClusterSettings(by, ttl) => Some((by.clone(), "set lease ttl", format!("{ttl} ms"))),
+        Command::RaiseFeatureLevel(by, level) => Some((by.clone(), "raise feature level", level.to_string())),
+        Command::Bootstrap(_)
+        | Command::UpdateAddresses(..)
+        | Command::Report(..)
+        | Command::RefreshMembers
+        | Command::NodeReport(..) => None,
     }
 }
 
@@ -240,6 +322,13 @@ impl Directory {
         w.option(self.refresh_members_from, |w, from| {
             w.varint(from.get());
         });
+        // An earlier version reads the row up to here, and writes nothing after it.
+        if self.next_operation > 1 || !self.supported.is_empty() {
+            w.varint(self.next_operation);
+            w.list(self.supported.iter(), |w, (node, level)| {
+                w.varint(node.get()).varint(u64::from(*level));
+            });
+        }
         w.finish()
     }
 
@@ -253,12 +342,23 @@ impl Directory {
         self.next_node = r.varint()?;
         self.next_group = r.varint_u32()?;
         self.refresh_members_from = r.option(|r| r.varint().map(TenantNumber::new))?;
+        if !r.is_empty() {
+            self.next_operation = r.varint()?;
+            let supported = r.list(|r| Ok((text::node(r)?, r.varint_u32()?)))?;
+            self.supported = supported.into_iter().collect();
+        }
+        self.fences = FenceHistory::after(self.view.version().index);
         r.end()
     }
 
     /// Restores an object from a row.
     pub(crate) fn restore(&mut self, thing: DirectoryChange) {
         self.view.apply(thing);
+    }
+
+    /// Restores an operation from a row.
+    pub(crate) fn restore_operation(&mut self, operation: Operation) {
+        self.operations.put(operation);
     }
 
     /// Restores an audit record from a row; rows come in the order of numbers.

@@ -1,8 +1,8 @@
 //! Placement of tenants on groups: by load, not by hash, so that groups of a region fill evenly.
 
-use stead_types::{GroupId, Jurisdiction, RegionName};
+use stead_types::{Durability, GroupId, Jurisdiction, RegionName};
 
-use super::{DirectoryView, Followers, Rejection, ReplicaSetMember, Tenant};
+use super::{DirectoryView, Followers, MemberState, Rejection, ReplicaSetMember, Tenant};
 
 /// Returns the group of a region that is home to the fewest tenants.
 pub(super) fn home(view: &DirectoryView, region: &RegionName) -> Result<GroupId, Rejection> {
@@ -31,7 +31,8 @@ pub(super) fn check(view: &DirectoryView, tenant: &Tenant) -> Result<(), Rejecti
     Ok(())
 }
 
-fn admitted(view: &DirectoryView, residency: &[Jurisdiction], region: &RegionName) -> Result<(), Rejection> {
+/// Checks that a residency admits an existing region.
+pub(super) fn admitted(view: &DirectoryView, residency: &[Jurisdiction], region: &RegionName) -> Result<(), Rejection> {
     let found = view
         .region(region)
         .ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
@@ -45,12 +46,12 @@ fn admitted(view: &DirectoryView, residency: &[Jurisdiction], region: &RegionNam
     })
 }
 
-/// Returns the members that a tenant should have: its home, and one group in each region that its policy names. A
-/// current member that fits stays; one that does not fit is leaving. A leaving group is not chosen again before it
-/// has reported that it has erased the tenant, so that an erase under way never meets a new copy.
+/// Returns the members that a tenant should have: its home, the targets of its operations, and one group in each region
+/// that its policy names. A current member that fits stays; one that does not fit is leaving. A group that erases the
+/// tenant is not chosen again before it has reported that, so that an erase under way never meets a new copy.
 pub(super) fn members(view: &DirectoryView, tenant: &Tenant) -> Box<[ReplicaSetMember]> {
     let home = view.region_of(tenant.home).map(|region| &region.name);
-    let mut stay = vec![tenant.home];
+    let mut stay: Vec<GroupId> = tenant.needed_groups().collect();
     for region in view.regions().filter(|region| Some(&region.name) != home) {
         let wanted = match &tenant.followers {
             Followers::AllAdmitted => tenant.admits(&region.jurisdiction),
@@ -60,32 +61,88 @@ pub(super) fn members(view: &DirectoryView, tenant: &Tenant) -> Box<[ReplicaSetM
             stay.extend(follower(view, tenant, &region.name));
         }
     }
-    let leaving = tenant.members.iter().filter(|member| !stay.contains(&member.group));
-    let mut members: Vec<ReplicaSetMember> = leaving
+    stay.sort_unstable();
+    stay.dedup();
+    let left = tenant.members.iter().filter(|member| !stay.contains(&member.group));
+    let mut members: Vec<ReplicaSetMember> = left
         .map(|member| ReplicaSetMember {
-            leaving: true,
+            state: leaving(view, member.state),
             ..*member
         })
         .collect();
-    members.extend(stay.iter().map(|group| ReplicaSetMember {
-        group: *group,
-        leaving: false,
+    members.extend(stay.iter().map(|group| match tenant.member(*group) {
+        Some(member) => ReplicaSetMember {
+            state: staying(member.state),
+            ..member
+        },
+        None => ReplicaSetMember::staying(*group),
     }));
     members.sort_unstable_by_key(|member| member.group);
     members.into()
 }
 
+/// Returns the state of a member that no longer fits. Before feature level 2, which not every node reads, it is not
+/// consulted any more.
+fn leaving(view: &DirectoryView, state: MemberState) -> MemberState {
+    match state {
+        MemberState::Staying | MemberState::Returning if view.settings().has_moves() => MemberState::Leaving,
+        MemberState::Staying | MemberState::Returning => MemberState::Erasing,
+        MemberState::Leaving | MemberState::Erasing => state,
+    }
+}
+
+fn staying(state: MemberState) -> MemberState {
+    match state {
+        MemberState::Leaving => MemberState::Returning,
+        MemberState::Staying | MemberState::Returning | MemberState::Erasing => state,
+    }
+}
+
+/// Returns the group of a region that follows a tenant: a member before another group, and one that is a member for
+/// itself before the target of a move.
 fn follower(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Option<GroupId> {
     let groups = || view.groups_of(region).map(|group| group.number);
-    let leaving = |group: &GroupId| {
-        tenant
-            .members
-            .iter()
-            .any(|member| member.group == *group && member.leaving)
+    let is_target = |group: GroupId| {
+        let moving = tenant.moving.as_deref();
+        moving.is_some_and(|moving| moving.joined && moving.to == group)
     };
-    groups().find(|group| tenant.has(*group)).or_else(|| {
-        groups()
-            .filter(|group| !leaving(group))
-            .min_by_key(|group| (view.load(*group).members, *group))
-    })
+    let leaves = |group: &GroupId| {
+        let member = tenant.member(*group);
+        member.is_some_and(|member| member.state == MemberState::Leaving)
+    };
+    groups()
+        .find(|group| tenant.has(*group) && !is_target(*group))
+        .or_else(|| groups().find(|group| tenant.has(*group)))
+        .or_else(|| groups().find(leaves))
+        .or_else(|| {
+            groups()
+                .filter(|group| tenant.member(*group).is_none())
+                .min_by_key(|group| (view.load(*group).members, *group))
+        })
+}
+
+/// Returns the group of a region to which a tenant moves: one that follows it, else the one that is home to the fewest
+/// tenants.
+pub(super) fn target(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Result<GroupId, Rejection> {
+    let groups = || view.groups_of(region).map(|group| group.number);
+    if let Some(follower) = groups().find(|group| tenant.has(*group)) {
+        return Ok(follower);
+    }
+    let fewest = home(view, region)?;
+    let is_free = |group: &GroupId| tenant.member(*group).is_none();
+    let free = groups().filter(is_free);
+    Ok(free
+        .min_by_key(|group| (view.load(*group).homes, *group))
+        .unwrap_or(fewest))
+}
+
+/// Checks that a tenant with durability `REMOTE` has a follower outside the home's region: one inside does not count.
+pub(super) fn check_durability(view: &DirectoryView, tenant: &Tenant) -> Result<(), Rejection> {
+    let region = |group: GroupId| view.region_of(group).map(|region| &region.name);
+    let home = region(tenant.home);
+    let is_alone = || !tenant.follower_groups().any(|group| region(group) != home);
+    if tenant.durability == Durability::Remote && is_alone() {
+        return Err(Rejection::RemoteAlone);
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Results of directory commands, and their encoding.
 
 use bytes::Bytes;
-use stead_types::{Error, ErrorKind, Jurisdiction, NodeId, RegionName, TenantName, TenantNumber};
+use stead_types::{Error, ErrorKind, GroupId, Jurisdiction, NodeId, RegionName, TenantName, TenantNumber};
 
 use super::text;
 use crate::codec::{Malformed, Reader, Writer};
@@ -18,6 +18,8 @@ pub enum DirectoryOutcome {
     Tenant(TenantNumber),
     /// Number of the node.
     Node(NodeId),
+    /// Number of the operation that was begun.
+    Operation(u64),
 }
 
 /// Reason why a command was rejected.
@@ -78,6 +80,108 @@ pub enum Rejection {
     /// The report is of an earlier incarnation of its group.
     #[error("the report is of an earlier incarnation of the group")]
     StaleIncarnation,
+    /// The tenant is disabled or being erased.
+    #[error("tenant {0} is not active: enable it first")]
+    NotActive(TenantName),
+    /// The target of a move is the home.
+    #[error("tenant {0} has its home there already: to move it within its region, name another group of the region")]
+    AlreadyHome(TenantName),
+    /// A move of the tenant is in flight.
+    #[error("tenant {0} is being moved already: wait for that move, or abort it")]
+    AlreadyMoving(TenantName),
+    /// A promotion of the tenant is in flight.
+    #[error("tenant {0} is being promoted: wait until the promotion is activated")]
+    Promoting(TenantName),
+    /// The group does not exist or holds no tenants.
+    #[error("there is no group {0} that holds tenants: name a group of a region")]
+    GroupUnknown(GroupId),
+    /// The target of a move has been a member before and has not erased its copy yet.
+    #[error("group {group} is still leaving tenant {tenant}: wait until it is no longer listed, or name another group")]
+    TargetLeaving {
+        /// The tenant.
+        tenant: TenantName,
+        /// The group.
+        group: GroupId,
+    },
+    /// The target of a move does not answer.
+    #[error("a majority of group {0} does not answer: move the tenant to another group, or when its nodes are back")]
+    TargetUnreachable(GroupId),
+    /// The source of a move does not answer.
+    #[error("a majority of the home, group {0}, does not answer: a move needs it, a promotion does not")]
+    HomeUnreachable(GroupId),
+    /// A source that is to leave would follow by policy.
+    #[error(
+        "tenant {0} is followed in every admitted region, its source too: name its followers first, or let the source follow"
+    )]
+    SourceFollows(TenantName),
+    /// A source that is to follow is in the region of the target.
+    #[error("the source of tenant {0} is in the target's region, where no group follows: let it leave")]
+    SourceInRegion(TenantName),
+    /// The group is not a member of the tenant in the state that the change needs.
+    #[error("group {group} is not such a member of tenant {tenant}: read the tenant again")]
+    NotMember {
+        /// The tenant.
+        tenant: TenantName,
+        /// The group.
+        group: GroupId,
+    },
+    /// The tenant cannot do without a member.
+    #[error("tenant {tenant} needs group {group}, its home or the target of an operation: move the tenant first")]
+    MemberNeeded {
+        /// The tenant.
+        tenant: TenantName,
+        /// The group.
+        group: GroupId,
+    },
+    /// All epochs of the tenant are used up.
+    #[error("all epochs of tenant {0} are used up: export it into a new tenant")]
+    EpochsExhausted(TenantName),
+    /// The operation does not exist, or no longer.
+    #[error("there is no operation {0}: operations are kept for seven days after their end")]
+    OperationUnknown(u64),
+    /// The operation has succeeded and cannot be cancelled any more.
+    #[error("operation {0} has succeeded and cannot be cancelled: reverse it by another move")]
+    OperationSucceeded(u64),
+    /// The operation is over, or another one has replaced it.
+    #[error("the operation is over or was replaced: read the tenant again")]
+    OperationOver,
+    /// Too many operations are in flight.
+    #[error("{max} operations are in flight, more are not supported: wait until some are over", max = super::OPERATIONS_MAX)]
+    OperationsFull,
+    /// The report is late: what it reports is not awaited any more.
+    #[error("the report is late: the directory does not wait for it any more")]
+    StaleReport,
+    /// The cluster's feature level is too low.
+    #[error("this needs feature level {needed}, the cluster is at {level}: raise it once every node runs this version")]
+    FeatureLevel {
+        /// Level that is needed.
+        needed: u32,
+        /// Level of the cluster.
+        level: u32,
+    },
+    /// The requested feature level is below the cluster's, or above what this version supports.
+    #[error("feature level {requested} is not possible: it is between the cluster's, {level}, and {max}")]
+    FeatureLevelRange {
+        /// Requested level.
+        requested: u32,
+        /// Level of the cluster.
+        level: u32,
+        /// Highest level that this version supports.
+        max: u32,
+    },
+    /// Some nodes have not reported that they support the feature level.
+    #[error("{count} nodes do not support feature level {requested}, such as {node}: start this version on them")]
+    NodesBehind {
+        /// Requested level.
+        requested: u32,
+        /// Number of the nodes.
+        count: u64,
+        /// Name of the first one.
+        node: String,
+    },
+    /// The lease ttl is out of range.
+    #[error("a lease ttl of {0} ms is out of range: {min} to {max} ms", min = super::LEASE_TTL_MS_MIN, max = super::LEASE_TTL_MS_MAX)]
+    LeaseTtl(u64),
 }
 
 impl From<Rejection> for Error {
@@ -87,15 +191,32 @@ impl From<Rejection> for Error {
         let kind = match rejection {
             Rejection::NotBootstrapped => ErrorKind::Unavailable,
             Rejection::OtherCluster | Rejection::Changed(_) => ErrorKind::Conflict,
-            Rejection::NotDisabled(_) | Rejection::StaleIncarnation => ErrorKind::Conflict,
+            Rejection::NotDisabled(_) | Rejection::StaleIncarnation | Rejection::StaleReport => ErrorKind::Conflict,
+            Rejection::NotActive(_) | Rejection::AlreadyHome(_) | Rejection::AlreadyMoving(_) => ErrorKind::Conflict,
+            Rejection::Promoting(_) | Rejection::TargetLeaving { .. } | Rejection::NotMember { .. } => {
+                ErrorKind::Conflict
+            }
+            Rejection::MemberNeeded { .. } | Rejection::OperationSucceeded(_) | Rejection::OperationOver => {
+                ErrorKind::Conflict
+            }
+            Rejection::FeatureLevel { .. } | Rejection::NodesBehind { .. } => ErrorKind::Conflict,
+            Rejection::TargetUnreachable(_) | Rejection::HomeUnreachable(_) => ErrorKind::Unavailable,
+            Rejection::SourceFollows(_) | Rejection::SourceInRegion(_) => invalid("source"),
+            Rejection::FeatureLevelRange { .. } => invalid("feature_level"),
+            Rejection::LeaseTtl(_) => invalid("lease_ttl"),
             Rejection::TenantExists(_) | Rejection::RegionExists(_) | Rejection::NodeExists(_) => {
                 ErrorKind::AlreadyExists
             }
             Rejection::TenantUnknown(_) => ErrorKind::TenantNotFound,
             Rejection::RegionUnknown(_) | Rejection::NodeUnknown(_) => ErrorKind::NotFound,
+            Rejection::GroupUnknown(_) | Rejection::OperationUnknown(_) => ErrorKind::NotFound,
             Rejection::TenantsFull => ErrorKind::QuotaExceeded {
                 limit: "tenants".into(),
             },
+            Rejection::OperationsFull => ErrorKind::QuotaExceeded {
+                limit: "operations".into(),
+            },
+            Rejection::EpochsExhausted(_) => ErrorKind::QuotaExceeded { limit: "epochs".into() },
             Rejection::RegionEmpty(_) => invalid("home_region"),
             Rejection::HomeFollows(_) => invalid("followers.regions"),
             Rejection::RemoteAlone => invalid("durability"),
@@ -118,6 +239,7 @@ pub fn encode(result: &DirectoryResult) -> Bytes {
         Ok(DirectoryOutcome::Done) => drop(w.u8(0)),
         Ok(DirectoryOutcome::Tenant(number)) => drop(w.u8(1).varint(number.get())),
         Ok(DirectoryOutcome::Node(number)) => drop(w.u8(2).varint(number.get())),
+        Ok(DirectoryOutcome::Operation(number)) => drop(w.u8(3).varint(*number)),
         Err(rejection) => encode_rejection(rejection, w),
     }
     writer.finish()
@@ -150,7 +272,45 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
         Rejection::Changed(name) => named(29, name.as_str()),
         Rejection::NotDisabled(name) => named(30, name.as_str()),
         Rejection::StaleIncarnation => drop(w.u8(31)),
+        Rejection::NotActive(name) => named(32, name.as_str()),
+        Rejection::AlreadyHome(name) => named(33, name.as_str()),
+        Rejection::AlreadyMoving(name) => named(34, name.as_str()),
+        Rejection::Promoting(name) => named(35, name.as_str()),
+        Rejection::GroupUnknown(group) => write_group(w.u8(36), *group),
+        Rejection::TargetLeaving { tenant, group } => write_member(w.u8(37), tenant, *group),
+        Rejection::TargetUnreachable(group) => write_group(w.u8(38), *group),
+        Rejection::HomeUnreachable(group) => write_group(w.u8(39), *group),
+        Rejection::SourceFollows(name) => named(40, name.as_str()),
+        Rejection::SourceInRegion(name) => named(41, name.as_str()),
+        Rejection::NotMember { tenant, group } => write_member(w.u8(42), tenant, *group),
+        Rejection::MemberNeeded { tenant, group } => write_member(w.u8(43), tenant, *group),
+        Rejection::EpochsExhausted(name) => named(44, name.as_str()),
+        Rejection::OperationUnknown(number) => drop(w.u8(45).varint(*number)),
+        Rejection::OperationSucceeded(number) => drop(w.u8(46).varint(*number)),
+        Rejection::OperationOver => drop(w.u8(47)),
+        Rejection::OperationsFull => drop(w.u8(48)),
+        Rejection::StaleReport => drop(w.u8(49)),
+        Rejection::FeatureLevel { needed, level } => {
+            w.u8(50).varint(u64::from(*needed)).varint(u64::from(*level));
+        }
+        Rejection::FeatureLevelRange { requested, level, max } => {
+            w.u8(51).varint(u64::from(*requested));
+            w.varint(u64::from(*level)).varint(u64::from(*max));
+        }
+        Rejection::NodesBehind { requested, count, node } => {
+            text::write(w.u8(52).varint(u64::from(*requested)).varint(*count), node)
+        }
+        Rejection::LeaseTtl(ms) => drop(w.u8(53).varint(*ms)),
     }
+}
+
+fn write_group(w: &mut Writer, group: GroupId) {
+    w.varint(u64::from(group.get()));
+}
+
+fn write_member(w: &mut Writer, tenant: &TenantName, group: GroupId) {
+    text::write(w, tenant.as_str());
+    write_group(w, group);
 }
 
 /// Reads what [`encode`] wrote.
@@ -161,28 +321,84 @@ pub fn decode(bytes: Bytes) -> Result<DirectoryResult, Malformed> {
         0 => Ok(DirectoryOutcome::Done),
         1 => Ok(DirectoryOutcome::Tenant(TenantNumber::new(r.varint()?))),
         2 => Ok(DirectoryOutcome::Node(text::node(r)?)),
-        16 => Err(Rejection::NotBootstrapped),
-        17 => Err(Rejection::OtherCluster),
-        18 => Err(Rejection::TenantExists(text::parse(r)?)),
-        19 => Err(Rejection::TenantUnknown(text::parse(r)?)),
-        20 => Err(Rejection::TenantsFull),
-        21 => Err(Rejection::RegionUnknown(text::parse(r)?)),
-        22 => Err(Rejection::RegionExists(text::parse(r)?)),
-        23 => Err(Rejection::RegionEmpty(text::parse(r)?)),
-        24 => Err(Rejection::NodeExists(text::read(r)?)),
-        25 => Err(Rejection::NodeUnknown(text::node(r)?)),
-        26 => Err(Rejection::Residency {
-            allowed: r.list(text::parse)?,
-            region: text::parse(r)?,
-            jurisdiction: text::parse(r)?,
-        }),
-        27 => Err(Rejection::HomeFollows(text::parse(r)?)),
-        28 => Err(Rejection::RemoteAlone),
-        29 => Err(Rejection::Changed(text::parse(r)?)),
-        30 => Err(Rejection::NotDisabled(text::parse(r)?)),
-        31 => Err(Rejection::StaleIncarnation),
-        _ => return Err(r.malformed()),
+        3 => Ok(DirectoryOutcome::Operation(r.varint()?)),
+        tag => Err(decode_rejection(tag, r)?),
     };
     reader.end()?;
     Ok(result)
+}
+
+fn decode_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malformed> {
+    Ok(match tag {
+        16 => Rejection::NotBootstrapped,
+        17 => Rejection::OtherCluster,
+        18 => Rejection::TenantExists(text::parse(r)?),
+        19 => Rejection::TenantUnknown(text::parse(r)?),
+        20 => Rejection::TenantsFull,
+        21 => Rejection::RegionUnknown(text::parse(r)?),
+        22 => Rejection::RegionExists(text::parse(r)?),
+        23 => Rejection::RegionEmpty(text::parse(r)?),
+        24 => Rejection::NodeExists(text::read(r)?),
+        25 => Rejection::NodeUnknown(text::node(r)?),
+        26 => Rejection::Residency {
+            allowed: r.list(text::parse)?,
+            region: text::parse(r)?,
+            jurisdiction: text::parse(r)?,
+        },
+        27 => Rejection::HomeFollows(text::parse(r)?),
+        28 => Rejection::RemoteAlone,
+        29 => Rejection::Changed(text::parse(r)?),
+        30 => Rejection::NotDisabled(text::parse(r)?),
+        31 => Rejection::StaleIncarnation,
+        _ => decode_operation_rejection(tag, r)?,
+    })
+}
+
+/// Reads a rejection of an operation, a report or a cluster setting.
+fn decode_operation_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malformed> {
+    Ok(match tag {
+        32 => Rejection::NotActive(text::parse(r)?),
+        33 => Rejection::AlreadyHome(text::parse(r)?),
+        34 => Rejection::AlreadyMoving(text::parse(r)?),
+        35 => Rejection::Promoting(text::parse(r)?),
+        36 => Rejection::GroupUnknown(text::group(r)?),
+        37 => Rejection::TargetLeaving {
+            tenant: text::parse(r)?,
+            group: text::group(r)?,
+        },
+        38 => Rejection::TargetUnreachable(text::group(r)?),
+        39 => Rejection::HomeUnreachable(text::group(r)?),
+        40 => Rejection::SourceFollows(text::parse(r)?),
+        41 => Rejection::SourceInRegion(text::parse(r)?),
+        42 => Rejection::NotMember {
+            tenant: text::parse(r)?,
+            group: text::group(r)?,
+        },
+        43 => Rejection::MemberNeeded {
+            tenant: text::parse(r)?,
+            group: text::group(r)?,
+        },
+        44 => Rejection::EpochsExhausted(text::parse(r)?),
+        45 => Rejection::OperationUnknown(r.varint()?),
+        46 => Rejection::OperationSucceeded(r.varint()?),
+        47 => Rejection::OperationOver,
+        48 => Rejection::OperationsFull,
+        49 => Rejection::StaleReport,
+        50 => Rejection::FeatureLevel {
+            needed: r.varint_u32()?,
+            level: r.varint_u32()?,
+        },
+        51 => Rejection::FeatureLevelRange {
+            requested: r.varint_u32()?,
+            level: r.varint_u32()?,
+            max: r.varint_u32()?,
+        },
+        52 => Rejection::NodesBehind {
+            requested: r.varint_u32()?,
+            count: r.varint()?,
+            node: text::read(r)?,
+        },
+        53 => Rejection::LeaseTtl(r.varint()?),
+        _ => return Err(r.malformed()),
+    })
 }

@@ -7,17 +7,25 @@ use stead_types::{
     TenantName, TenantNumber,
 };
 
-use super::{limits, text};
+use super::{ReplicaSetMember, TenantMove, TenantPromotion, limits, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::{Lineage, decode_epoch},
 };
 
-/// Flag in the state byte: the tenant's own limits follow the labels.
-const HAS_LIMITS: u8 = 1 << 4;
+/// Flags in the state byte.
+mod flag {
+    /// The tenant's own limits follow the labels.
+    pub(super) const LIMITS: u8 = 1 << 4;
+    /// The move in flight is at the end.
+    pub(super) const MOVING: u8 = 1 << 5;
+    /// The highest epoch handed out is at the end, because it is not that of the home.
+    pub(super) const LAST_EPOCH: u8 = 1 << 6;
+    pub(super) const ALL: u8 = LIMITS | MOVING | LAST_EPOCH;
+}
 
 /// Directory record of a tenant. Kept small: every node holds one for each tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant {
     /// Number of the tenant; never used twice.
     pub number: TenantNumber,
@@ -29,6 +37,8 @@ pub struct Tenant {
     pub epoch: Epoch,
     /// Fence: no group serves the tenant below this epoch.
     pub fence_epoch: Epoch,
+    /// Highest epoch that was handed out, also to an operation that has not ended or was given up.
+    pub last_epoch: Epoch,
     /// Number of its last operation (move or promotion); never goes back.
     pub op: u64,
     /// Whether it is served.
@@ -43,6 +53,10 @@ pub struct Tenant {
     pub lineage: Lineage,
     /// Its replica set, home included, by group number.
     pub members: Box<[ReplicaSetMember]>,
+    /// The move in flight.
+    pub moving: Option<Box<TenantMove>>,
+    /// The promotion in flight.
+    pub promoting: Option<Box<TenantPromotion>>,
     /// Labels of operators.
     pub labels: Option<Box<BTreeMap<String, String>>>,
     /// Limits that differ from the defaults.
@@ -56,7 +70,7 @@ pub struct Tenant {
 }
 
 /// State of a tenant, which tells whether it is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TenantState {
     /// Served.
     Active,
@@ -67,21 +81,12 @@ pub enum TenantState {
 }
 
 /// Regions in which a tenant has followers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Followers {
     /// Every other region that its residency admits, future regions included.
     AllAdmitted,
     /// These regions.
     Named(Box<[RegionName]>),
-}
-
-/// Member of a tenant's replica set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplicaSetMember {
-    /// The group.
-    pub group: GroupId,
-    /// Whether it is leaving: it must erase the tenant, and stays listed until it has reported that.
-    pub leaving: bool,
 }
 
 impl Tenant {
@@ -94,17 +99,32 @@ impl Tenant {
         }
     }
 
+    /// Returns a member of the replica set, also one that does not stay.
+    pub fn member(&self, group: GroupId) -> Option<ReplicaSetMember> {
+        self.members.iter().find(|member| member.group == group).copied()
+    }
+
     /// Tells whether a group is a member that stays.
     pub fn has(&self, group: GroupId) -> bool {
-        self.members
-            .iter()
-            .any(|member| member.group == group && !member.leaving)
+        self.member(group).is_some_and(|member| member.state.stays())
     }
 
     /// Returns the follower groups.
     pub fn follower_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
-        let follow = self.members.iter().filter(|member| !member.leaving);
+        let follow = self.members.iter().filter(|member| member.state.stays());
         follow.map(|member| member.group).filter(|group| *group != self.home)
+    }
+
+    /// Returns the groups that could own an epoch and must stay, whatever the policy says: the home, the target of the
+    /// move in flight, and those of moves that the promotion in flight has replaced.
+    pub fn needed_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let replaced = self.promoting.iter().flat_map(|promotion| &promotion.replaced);
+        let targets = self.moving.as_deref().into_iter().chain(replaced);
+        std::iter::once(self.home).chain(targets.map(|target| target.to))
+    }
+
+    pub(super) fn needs(&self, group: GroupId) -> bool {
+        self.needed_groups().any(|needed| needed == group)
     }
 
     /// Tells whether its residency admits a jurisdiction.
@@ -142,14 +162,17 @@ impl Tenant {
             TenantState::Deleting => 2,
         };
         let limits = self.own_limits();
-        w.u8(if limits.is_empty() { state } else { state | HAS_LIMITS });
+        let last_epoch = Some(self.last_epoch).filter(|last| *last != self.epoch);
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        w.u8(state
+            | flag(!limits.is_empty(), flag::LIMITS)
+            | flag(self.moving.is_some(), flag::MOVING)
+            | flag(last_epoch.is_some(), flag::LAST_EPOCH));
         text::write_durability(w, self.durability);
         self.followers.encode(w);
         text::write_all(w, self.residency.iter().map(Jurisdiction::as_str));
         self.lineage.encode(w);
-        w.list(self.members.iter(), |w, member| {
-            w.varint(u64::from(member.group.get())).bool(member.leaving);
-        });
+        w.list(self.members.iter(), |w, member| member.encode(w));
         let none = BTreeMap::new();
         encode_labels(self.labels.as_deref().unwrap_or(&none), w);
         if !limits.is_empty() {
@@ -158,6 +181,12 @@ impl Tenant {
         w.varint(u64::from(self.version.incarnation.0))
             .varint(self.version.index);
         w.varint(self.created).varint(self.updated);
+        if let Some(moving) = &self.moving {
+            moving.encode(w);
+        }
+        if let Some(last) = last_epoch {
+            w.varint(u64::from(last.get()));
+        }
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -166,14 +195,15 @@ impl Tenant {
         let (epoch, fence_epoch) = (decode_epoch(r)?, decode_epoch(r)?);
         let op = r.varint()?;
         let flags = r.u8()?;
-        Ok(Self {
+        let mut tenant = Self {
             number,
             name,
             home,
             epoch,
             fence_epoch,
+            last_epoch: epoch,
             op,
-            state: match flags & !HAS_LIMITS {
+            state: match flags & !flag::ALL {
                 0 => TenantState::Active,
                 1 => TenantState::Disabled,
                 2 => TenantState::Deleting,
@@ -184,10 +214,12 @@ impl Tenant {
             residency: r.list(text::parse)?.into(),
             lineage: Lineage::decode(r)?,
             members: r.list(ReplicaSetMember::decode)?.into(),
+            moving: None,
+            promoting: None,
             labels: Some(decode_labels(r)?)
                 .filter(|labels| !labels.is_empty())
                 .map(Box::new),
-            limits: (flags & HAS_LIMITS != 0)
+            limits: (flags & flag::LIMITS != 0)
                 .then(|| limits::decode(r))
                 .transpose()?
                 .map(Box::new),
@@ -197,16 +229,14 @@ impl Tenant {
             },
             created: r.varint()?,
             updated: r.varint()?,
-        })
-    }
-}
-
-impl ReplicaSetMember {
-    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
-        Ok(Self {
-            group: text::group(r)?,
-            leaving: r.bool()?,
-        })
+        };
+        if flags & flag::MOVING != 0 {
+            tenant.moving = Some(Box::new(TenantMove::decode(r)?));
+        }
+        if flags & flag::LAST_EPOCH != 0 {
+            tenant.last_epoch = decode_epoch(r)?;
+        }
+        Ok(tenant)
     }
 }
 

@@ -1,10 +1,10 @@
-//! Applies commands about tenants, and reports of groups about them.
+//! Applies commands that create, update and erase tenants.
 
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, TenantName, TenantNumber};
+use stead_types::{DirectoryVersion, Epoch, TenantName, TenantNumber};
 
 use super::{
-    ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, GroupReport, NewTenant, Rejection,
-    TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, placement,
+    ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, MemberState, NewTenant, Rejection,
+    TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, moves, placement,
 };
 use crate::lineage::Lineage;
 
@@ -24,6 +24,7 @@ impl Directory {
             home,
             epoch: Epoch::FIRST,
             fence_epoch: Epoch::NONE,
+            last_epoch: Epoch::FIRST,
             op: 0,
             state: TenantState::Active,
             durability: new.durability,
@@ -31,6 +32,8 @@ impl Directory {
             residency: new.residency.into(),
             lineage: Lineage::starting(Epoch::FIRST),
             members: Box::new([]),
+            moving: None,
+            promoting: None,
             labels: Some(new.labels).filter(|labels| !labels.is_empty()).map(Box::new),
             limits: None,
             version: context.version,
@@ -81,60 +84,11 @@ impl Directory {
         let number = tenant.number;
         tenant.state = TenantState::Deleting;
         for member in &mut tenant.members {
-            member.leaving = true;
+            member.state = MemberState::Erasing;
         }
+        self.end_by_erase(context, &mut tenant);
         self.change(context, tenant);
         Ok(DirectoryOutcome::Tenant(number))
-    }
-
-    pub(super) fn report(
-        &mut self,
-        context: &mut ApplyContext,
-        from: GroupId,
-        incarnation: Incarnation,
-        reports: &[GroupReport],
-    ) -> DirectoryResult {
-        if self
-            .view
-            .group(from)
-            .is_none_or(|group| group.incarnation != incarnation)
-        {
-            return Err(Rejection::StaleIncarnation);
-        }
-        for GroupReport::Erased(number) in reports {
-            self.erased(context, from, *number);
-        }
-        Ok(DirectoryOutcome::Done)
-    }
-
-    /// Removes a leaving member that has erased the tenant. Any other report is late or repeated, and is ignored.
-    fn erased(&mut self, context: &mut ApplyContext, from: GroupId, number: TenantNumber) {
-        let Some(tenant) = self.view.tenant(number) else {
-            return;
-        };
-        if !tenant
-            .members
-            .iter()
-            .any(|member| member.group == from && member.leaving)
-        {
-            return;
-        }
-        let mut tenant = Tenant::clone(tenant);
-        tenant.members = tenant
-            .members
-            .iter()
-            .filter(|member| member.group != from)
-            .copied()
-            .collect();
-        if tenant.members.is_empty() {
-            context.push(&mut self.view, DirectoryChange::TenantGone(number));
-            return;
-        }
-        if tenant.state != TenantState::Deleting {
-            // The group may become a member again, now that its old copy is erased.
-            tenant.members = placement::members(&self.view, &tenant);
-        }
-        self.change(context, tenant);
     }
 
     /// Adjusts the members of the next tenants to the existing regions.
@@ -161,7 +115,8 @@ impl Directory {
         Ok(DirectoryOutcome::Done)
     }
 
-    fn named(&self, name: &TenantName, etag: Option<DirectoryVersion>) -> Result<Tenant, Rejection> {
+    /// Returns a copy of a tenant, as the caller has seen it.
+    pub(super) fn named(&self, name: &TenantName, etag: Option<DirectoryVersion>) -> Result<Tenant, Rejection> {
         let tenant = self.view.tenant_named(name);
         let tenant = tenant.ok_or_else(|| Rejection::TenantUnknown(name.clone()))?;
         if etag.is_some_and(|etag| etag != tenant.version) {
@@ -174,14 +129,14 @@ impl Directory {
     fn fit(&mut self, context: &mut ApplyContext, mut tenant: Tenant) -> Result<(), Rejection> {
         placement::check(&self.view, &tenant)?;
         tenant.members = placement::members(&self.view, &tenant);
-        if tenant.durability == Durability::Remote && tenant.follower_groups().next().is_none() {
-            return Err(Rejection::RemoteAlone);
-        }
+        placement::check_durability(&self.view, &tenant)?;
+        moves::check_after_move(&self.view, &tenant)?;
         self.change(context, tenant);
         Ok(())
     }
 
-    fn change(&mut self, context: &mut ApplyContext, mut tenant: Tenant) {
+    /// Stores a tenant's new record, stamped with the version being applied.
+    pub(super) fn change(&mut self, context: &mut ApplyContext, mut tenant: Tenant) {
         tenant.version = context.version;
         tenant.updated = context.time;
         context.push(&mut self.view, DirectoryChange::Tenant(Box::new(tenant)));

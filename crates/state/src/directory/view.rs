@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stead_types::{DirectoryVersion, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
-use super::{DirectoryChange, Group, Node, Region, Tenant, TenantState};
+use super::{ClusterSettings, DirectoryChange, Group, Node, Region, Tenant, TenantState};
 
 /// Regions, nodes, groups and tenants as of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct DirectoryView {
     tenants: BTreeMap<TenantNumber, Arc<Tenant>>,
     names: BTreeMap<TenantName, TenantNumber>,
     loads: BTreeMap<GroupId, GroupLoad>,
+    /// None until the first change of them.
+    settings: Option<ClusterSettings>,
 }
 
 /// Number of tenants that a group has.
@@ -42,6 +44,7 @@ impl Default for DirectoryView {
             tenants: BTreeMap::new(),
             names: BTreeMap::new(),
             loads: BTreeMap::new(),
+            settings: None,
         }
     }
 }
@@ -68,6 +71,7 @@ impl DirectoryView {
                 self.put_in(*tenant);
             }
             DirectoryChange::TenantGone(number) => self.take_out(number),
+            DirectoryChange::Settings(settings) => self.settings = Some(settings),
         }
     }
 
@@ -78,7 +82,8 @@ impl DirectoryView {
         let groups = self.groups.values().cloned().map(DirectoryChange::Group);
         let tenants = self.tenants.values();
         let tenants = tenants.map(|tenant| DirectoryChange::Tenant(Box::new(Tenant::clone(tenant))));
-        regions.chain(nodes).chain(groups).chain(tenants)
+        let settings = self.settings.map(DirectoryChange::Settings);
+        regions.chain(nodes).chain(groups).chain(tenants).chain(settings)
     }
 
     fn take_out(&mut self, number: TenantNumber) {
@@ -181,6 +186,11 @@ impl DirectoryView {
     pub fn region_of(&self, group: GroupId) -> Option<&Region> {
         let name = self.groups.get(&group)?.region.as_ref()?;
         self.regions.get(name)
+    }
+
+    /// Returns the settings of the cluster.
+    pub fn settings(&self) -> ClusterSettings {
+        self.settings.unwrap_or_default()
     }
 
     /// Returns how many tenants a group has.

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use stead_types::{Epoch, TenantNumber};
 
 use crate::{
-    directory::{DirectoryView, GroupReport, ReplicaSetMember, Tenant, TenantState},
+    directory::{DirectoryView, GroupReport, MemberState, Tenant, TenantState},
     shard::{
         Shard,
         command::{Create, Erase, Follow},
@@ -53,7 +53,7 @@ impl Step {
             Self::Create(create) => create.tenant,
             Self::Follow(follow) => follow.tenant,
             Self::Erase(erase) => erase.tenant,
-            Self::Report(GroupReport::Erased(tenant)) => *tenant,
+            Self::Report(report) => report.tenant(),
         }
     }
 
@@ -117,13 +117,15 @@ pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber) -> Option
         return forgotten(view, number, record?);
     };
     let group = shard.prefix().group;
-    match tenant.members.iter().find(|member| member.group == group) {
-        Some(ReplicaSetMember { leaving: true, .. }) => Some(leave(view, tenant, record)?),
+    match tenant.member(group).map(|member| member.state) {
+        Some(MemberState::Erasing) => Some(leave(view, tenant, record)?),
         None => record
             .filter(|record| record.role != Role::Erased)
             .and_then(|record| erase(view, tenant, record)),
-        Some(ReplicaSetMember { leaving: false, .. }) if tenant.home == group => own(view, tenant, record),
-        Some(ReplicaSetMember { leaving: false, .. }) => follow(view, tenant, record),
+        Some(MemberState::Staying | MemberState::Returning) if tenant.home == group => own(view, tenant, record),
+        Some(MemberState::Staying | MemberState::Returning) => follow(view, tenant, record),
+        // It is still consulted: what it holds follows the home, but it does not begin.
+        Some(MemberState::Leaving) => record.and_then(|record| follow(view, tenant, Some(record))),
     }
 }
 

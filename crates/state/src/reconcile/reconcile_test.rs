@@ -104,7 +104,7 @@ impl World {
             }
         }
         for tenant in view.tenants_from(TenantNumber::new(0)) {
-            assert!(tenant.state != TenantState::Deleting && tenant.members.iter().all(|member| !member.leaving));
+            assert!(tenant.state != TenantState::Deleting && tenant.members.iter().all(|member| member.state.stays()));
             for member in &tenant.members {
                 let record = self.shards[&member.group.get()].0.record(tenant.number).unwrap();
                 assert_eq!(record.epoch, tenant.epoch);

@@ -217,7 +217,7 @@ fn replica(
         tenant
             .members
             .iter()
-            .filter(|member| !member.leaving)
+            .filter(|member| member.state.stays())
             .map(|member| member.group)
     };
     if let Some(forwarded) = request.forwarded {

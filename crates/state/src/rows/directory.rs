@@ -5,6 +5,7 @@
 //! | `0` | counters, version, first nodes |
 //! | identity of an object (first byte 1 to 15) | the object, as a change |
 //! | `16`, number u64 | an audit record |
+//! | `17`, number u64 | an operation |
 //!
 //! The whole directory is held in memory; rows are read when a node starts.
 
@@ -13,11 +14,12 @@ use bytes::Bytes;
 use super::{Order, Rows, RowsMut, Unreadable, kind, prefix::prefix_end};
 use crate::{
     codec::{Malformed, Writer},
-    directory::{AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, Directory, DirectoryChange},
+    directory::{AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, Directory, DirectoryChange, Operation},
 };
 
 const META: u8 = 0;
 const AUDIT: u8 = 16;
+const OPERATION: u8 = 17;
 
 fn key(rest: &[u8]) -> Bytes {
     let mut key = Writer::with_capacity(1 + rest.len());
@@ -26,8 +28,16 @@ fn key(rest: &[u8]) -> Bytes {
 }
 
 fn audit_key(number: u64) -> Bytes {
+    numbered_key(AUDIT, number)
+}
+
+fn operation_key(id: u64) -> Bytes {
+    numbered_key(OPERATION, id)
+}
+
+fn numbered_key(row: u8, number: u64) -> Bytes {
     let mut key = Writer::with_capacity(10);
-    key.u8(kind::DIRECTORY).u8(AUDIT).u64(number);
+    key.u8(kind::DIRECTORY).u8(row).u64(number);
     key.finish()
 }
 
@@ -39,7 +49,8 @@ pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &ApplyOutpu
             DirectoryChange::Region(_)
             | DirectoryChange::Node(_)
             | DirectoryChange::Group(_)
-            | DirectoryChange::Tenant(_) => {
+            | DirectoryChange::Tenant(_)
+            | DirectoryChange::Settings(_) => {
                 rows.put(key(&change.identity()), change.encode());
             }
         }
@@ -48,6 +59,12 @@ pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &ApplyOutpu
         rows.put(audit_key(record.number), record.encode());
         if let Some(dropped) = record.number.checked_sub(AUDIT_RECORDS_MAX as u64) {
             rows.delete(audit_key(dropped));
+        }
+    }
+    for id in &applied.operations {
+        match directory.operations().get(*id) {
+            Some(operation) => rows.put(operation_key(*id), operation.encode()),
+            None => rows.delete(operation_key(*id)),
         }
     }
     write_meta(rows, directory);
@@ -66,7 +83,9 @@ pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let records = directory.audit().newest_first();
     let records = records.map(|record| (audit_key(record.number), record.encode()));
     let records = records.collect::<Vec<_>>().into_iter().rev();
-    meta.chain(things).chain(records)
+    let operations = directory.operations().newest_first(None);
+    let operations = operations.map(|operation| (operation_key(operation.id), operation.encode()));
+    meta.chain(things).chain(records).chain(operations)
 }
 
 /// Restores one row.
@@ -76,6 +95,10 @@ pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malfo
         Some(META) => directory.decode_meta(value.clone()),
         Some(AUDIT) => {
             directory.restore_record(AuditRecord::decode(value.clone())?);
+            Ok(())
+        }
+        Some(OPERATION) => {
+            directory.restore_operation(Operation::decode(value.clone())?);
             Ok(())
         }
         Some(1..AUDIT) => {

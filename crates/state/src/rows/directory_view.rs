@@ -28,7 +28,8 @@ pub fn write(rows: &mut dyn RowsMut, change: &DirectoryChange) {
         DirectoryChange::Region(_)
         | DirectoryChange::Node(_)
         | DirectoryChange::Group(_)
-        | DirectoryChange::Tenant(_) => {
+        | DirectoryChange::Tenant(_)
+        | DirectoryChange::Settings(_) => {
             rows.put(key(&change.identity()), change.encode());
         }
     }

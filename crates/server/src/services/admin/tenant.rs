@@ -72,7 +72,7 @@ fn message(view: &DirectoryView, tenant: &Tenant) -> admin::Tenant {
             group: member.group.get(),
             region: region(member.group),
             role: role.into(),
-            leaving: member.leaving,
+            leaving: !member.state.stays(),
         }
     };
     admin::Tenant {

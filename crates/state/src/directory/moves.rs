@@ -1,0 +1,311 @@
+//! Applies commands and reports about moves of tenants, and about members that leave.
+
+use stead_types::{GroupId, Incarnation, NodeId, TenantNumber};
+
+use super::{
+    ApplyContext, AuditContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, DirectoryView,
+    Followers, GroupReport, MoveRequest, MoveState, MoveTarget, Operation, OperationEnd, OperationKind,
+    OperationResult, OperationStep, OperationTenant, Rejection, SourceAfterMove, StepName, Tenant, TenantMove,
+    TenantState,
+    ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused},
+    placement,
+};
+use crate::shard::record::OperationId;
+
+/// Commands.
+impl Directory {
+    pub(super) fn move_tenant(
+        &mut self,
+        context: &mut ApplyContext,
+        by: AuditContext,
+        request: &MoveRequest,
+    ) -> DirectoryResult {
+        self.view.settings().check_moves()?;
+        let mut tenant = self.named(&request.name, request.etag)?;
+        let plan = MovePlan {
+            to: target(&self.view, &tenant, &request.to)?,
+            source: request.source,
+            time: context.time,
+        };
+        let plan = check_plan(&self.view, &tenant, plan)?;
+        let from = tenant.home;
+        let planned = ownership::plan_move(&mut tenant, &plan)?;
+        if !is_reachable(&self.view, from, &request.unreachable) {
+            return Err(Rejection::HomeUnreachable(from));
+        }
+        if !is_reachable(&self.view, plan.to, &request.unreachable) {
+            return Err(Rejection::TargetUnreachable(plan.to));
+        }
+        check_after_move(&self.view, &tenant)?;
+        if !self.operations.has_room() {
+            return Err(Rejection::OperationsFull);
+        }
+        let id = self.next_operation;
+        self.next_operation += 1;
+        let operation = Operation {
+            id,
+            kind: OperationKind::Move { from, to: plan.to },
+            tenants: vec![OperationTenant {
+                tenant: tenant.number,
+                name: tenant.name.clone(),
+                operation: planned.operation,
+            }],
+            by,
+            created: context.time,
+            steps: vec![context.step(StepName::Planned)],
+            end: None,
+        };
+        self.operations.put(operation);
+        context.operations.push(id);
+        self.change(context, tenant);
+        Ok(DirectoryOutcome::Operation(id))
+    }
+
+    pub(super) fn abort_move(&mut self, context: &mut ApplyContext, id: u64) -> DirectoryResult {
+        let operation = self.operations.get(id).ok_or(Rejection::OperationUnknown(id))?;
+        match &operation.end {
+            Some(end) if end.result == OperationResult::Succeeded => return Err(Rejection::OperationSucceeded(id)),
+            // What the caller wants has happened already.
+            Some(_) => return Ok(DirectoryOutcome::Done),
+            None => {}
+        }
+        let of = operation.tenants.first().ok_or(Rejection::OperationOver)?;
+        let number = of.operation;
+        let tenant = self.view.tenant(of.tenant).ok_or(Rejection::OperationOver)?;
+        let mut tenant = Tenant::clone(tenant);
+        let before = tenant.moving.as_deref().map(|moving| moving.state);
+        ownership::abort_move(&mut tenant, number)?;
+        if before != Some(MoveState::Aborting) {
+            self.record_step(context, tenant.number, number, StepName::AbortRequested);
+            self.change(context, tenant);
+        }
+        Ok(DirectoryOutcome::Done)
+    }
+
+    /// Ends the operation of a tenant that is being erased: every member erases, the target of a move too.
+    pub(super) fn end_by_erase(&mut self, context: &mut ApplyContext, tenant: &mut Tenant) {
+        if let Some(moving) = tenant.moving.take() {
+            let reason = "the tenant was erased".to_owned();
+            self.finish(
+                context,
+                tenant.number,
+                moving.operation,
+                OperationResult::Failed { reason },
+            );
+        }
+        tenant.promoting = None;
+    }
+}
+
+/// Reports.
+impl Directory {
+    pub(super) fn report(
+        &mut self,
+        context: &mut ApplyContext,
+        from: GroupId,
+        incarnation: Incarnation,
+        reports: &[GroupReport],
+    ) -> DirectoryResult {
+        let group = self.view.group(from);
+        if group.is_none_or(|group| group.incarnation != incarnation) {
+            return Err(Rejection::StaleIncarnation);
+        }
+        for report in reports {
+            self.take_report(context, from, report);
+        }
+        Ok(DirectoryOutcome::Done)
+    }
+
+    /// Takes a report. One that is late or repeated is ignored.
+    fn take_report(&mut self, context: &mut ApplyContext, from: GroupId, report: &GroupReport) {
+        let Some(tenant) = self.view.tenant(report.tenant()) else {
+            return;
+        };
+        let tenant = Tenant::clone(tenant);
+        match *report {
+            GroupReport::Erased(_) => self.erased(context, tenant, from),
+            GroupReport::Accepted { operation, epoch, .. } => {
+                let accepted = MoveAccepted { from, operation, epoch };
+                self.accepted(context, tenant, &accepted);
+            }
+            GroupReport::Refused { operation, .. } => self.refused(context, tenant, &MoveRefused { from, operation }),
+            GroupReport::HeirReady { operation, .. } => self.heir_ready(context, tenant, from, operation),
+            GroupReport::Uncounted {
+                epoch, group, version, ..
+            } => {
+                let mut tenant = tenant;
+                let uncounted = MemberUncounted {
+                    from,
+                    epoch,
+                    group,
+                    version,
+                };
+                if ownership::record_uncounted(&mut tenant, &uncounted).is_ok() {
+                    self.change(context, tenant);
+                }
+            }
+            GroupReport::Rejoined { version, .. } => {
+                let mut tenant = tenant;
+                if ownership::record_rejoined(&mut tenant, &MemberRejoined { from, version }).is_ok() {
+                    self.change(context, tenant);
+                }
+            }
+        }
+    }
+
+    fn erased(&mut self, context: &mut ApplyContext, mut tenant: Tenant, from: GroupId) {
+        if ownership::record_erased(&mut tenant, from).is_err() {
+            return;
+        }
+        if tenant.members.is_empty() {
+            context.push(&mut self.view, DirectoryChange::TenantGone(tenant.number));
+            return;
+        }
+        if tenant.state != TenantState::Deleting {
+            // The group may become a member again, now that its old copy is erased.
+            tenant.members = placement::members(&self.view, &tenant);
+        }
+        self.change(context, tenant);
+    }
+
+    fn accepted(&mut self, context: &mut ApplyContext, mut tenant: Tenant, accepted: &MoveAccepted) {
+        let source = tenant.home;
+        let Ok(ended) = ownership::record_accepted(&mut tenant, accepted) else {
+            return;
+        };
+        settle(&self.view, &mut tenant, source, &ended);
+        self.record_step(context, tenant.number, ended.operation, StepName::Recorded);
+        self.finish(context, tenant.number, ended.operation, OperationResult::Succeeded);
+        self.change(context, tenant);
+    }
+
+    fn refused(&mut self, context: &mut ApplyContext, mut tenant: Tenant, refused: &MoveRefused) {
+        let Ok(ended) = ownership::record_refused(&mut tenant, refused) else {
+            return;
+        };
+        tenant.members = placement::members(&self.view, &tenant);
+        self.record_step(context, tenant.number, ended.operation, StepName::Refused);
+        self.finish(context, tenant.number, ended.operation, OperationResult::Cancelled);
+        self.change(context, tenant);
+    }
+
+    fn heir_ready(&mut self, context: &mut ApplyContext, mut tenant: Tenant, from: GroupId, operation: OperationId) {
+        let before = tenant.clone();
+        let recorded = ownership::record_heir_ready(&mut tenant, from, operation);
+        if recorded.is_ok() && tenant != before {
+            self.record_step(context, tenant.number, operation, StepName::HeirReady);
+            self.change(context, tenant);
+        }
+    }
+
+    fn record_step(
+        &mut self,
+        context: &mut ApplyContext,
+        tenant: TenantNumber,
+        operation: OperationId,
+        name: StepName,
+    ) {
+        let step = context.step(name);
+        context
+            .operations
+            .extend(self.operations.record(tenant, operation, step));
+    }
+
+    fn finish(
+        &mut self,
+        context: &mut ApplyContext,
+        tenant: TenantNumber,
+        operation: OperationId,
+        result: OperationResult,
+    ) {
+        let end = OperationEnd {
+            result,
+            time: context.time,
+        };
+        context
+            .operations
+            .extend(self.operations.finish(tenant, operation, end));
+    }
+}
+
+impl ApplyContext {
+    fn step(&self, name: StepName) -> OperationStep {
+        OperationStep { name, time: self.time }
+    }
+}
+
+/// Returns the group that a request names.
+fn target(view: &DirectoryView, tenant: &Tenant, to: &MoveTarget) -> Result<GroupId, Rejection> {
+    match to {
+        MoveTarget::Region(region) if view.region_of(tenant.home).is_some_and(|home| home.name == *region) => {
+            Err(Rejection::AlreadyHome(tenant.name.clone()))
+        }
+        MoveTarget::Region(region) => placement::target(view, tenant, region),
+        MoveTarget::Group(group) => {
+            let region = view.region_of(*group);
+            region.map(|_| *group).ok_or(Rejection::GroupUnknown(*group))
+        }
+    }
+}
+
+/// Checks a plan against regions and policy. A source in the target's region leaves: no group follows there.
+fn check_plan(view: &DirectoryView, tenant: &Tenant, plan: MovePlan) -> Result<MovePlan, Rejection> {
+    let region = view.region_of(plan.to).ok_or(Rejection::GroupUnknown(plan.to))?;
+    placement::admitted(view, &tenant.residency, &region.name)?;
+    let is_inside = view.region_of(tenant.home) == Some(region);
+    match plan.source {
+        SourceAfterMove::Follow if is_inside && plan.to != tenant.home => {
+            Err(Rejection::SourceInRegion(tenant.name.clone()))
+        }
+        SourceAfterMove::Policy if is_inside => Ok(MovePlan {
+            source: SourceAfterMove::Leave,
+            ..plan
+        }),
+        SourceAfterMove::Leave if !is_inside && tenant.followers == Followers::AllAdmitted => {
+            Err(Rejection::SourceFollows(tenant.name.clone()))
+        }
+        SourceAfterMove::Follow | SourceAfterMove::Policy | SourceAfterMove::Leave => Ok(plan),
+    }
+}
+
+/// Checks that a tenant whose move is in flight fits its policy afterwards too: the record of a move cannot be refused.
+pub(super) fn check_after_move(view: &DirectoryView, tenant: &Tenant) -> Result<(), Rejection> {
+    let Some(moving) = tenant.moving.as_deref() else {
+        return Ok(());
+    };
+    let region = view.region_of(moving.to).ok_or(Rejection::GroupUnknown(moving.to))?;
+    placement::admitted(view, &tenant.residency, &region.name)?;
+    let mut after = tenant.clone();
+    let accepted = MoveAccepted {
+        from: moving.to,
+        operation: moving.operation,
+        epoch: moving.epoch,
+    };
+    let ended = ownership::record_accepted(&mut after, &accepted)?;
+    settle(view, &mut after, tenant.home, &ended);
+    placement::check_durability(view, &after)
+}
+
+/// Adjusts the policy and the members of a tenant to its new home: its region does not follow any more, and the source's
+/// follows where the move says so.
+fn settle(view: &DirectoryView, tenant: &mut Tenant, source: GroupId, ended: &TenantMove) {
+    let name = |group| view.region_of(group).map(|region| region.name.clone());
+    let (home, left) = (name(tenant.home), name(source));
+    if let Followers::Named(regions) = &tenant.followers {
+        let mut regions = regions.to_vec();
+        regions.retain(|region| Some(region) != home.as_ref());
+        let follows = left.filter(|left| ended.source == SourceAfterMove::Follow && !regions.contains(left));
+        regions.extend(follows);
+        tenant.followers = Followers::Named(regions.into());
+    }
+    tenant.members = placement::members(view, tenant);
+}
+
+/// Tells whether a majority of a group's voters is not among the unreachable nodes.
+fn is_reachable(view: &DirectoryView, group: GroupId, unreachable: &[NodeId]) -> bool {
+    let Some(group) = view.group(group) else {
+        return false;
+    };
+    let silent = group.voters.iter().filter(|voter| unreachable.contains(voter)).count();
+    2 * (group.voters.len() - silent) > group.voters.len()
+}

@@ -1,0 +1,144 @@
+//! Reports of groups about their tenants. A group repeats a report until the directory's view shows that it was taken;
+//! one that is late or repeated is ignored.
+
+use stead_types::{DirectoryVersion, Epoch, GroupId, TenantNumber};
+
+use super::{
+    command::{decode_version, encode_version},
+    text,
+};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    lineage::decode_epoch,
+    shard::record::OperationId,
+};
+
+/// Report of a group about a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupReport {
+    /// The group holds nothing of the tenant any more.
+    Erased(TenantNumber),
+    /// The group has accepted the baton of a move.
+    Accepted {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// Number of the move.
+        operation: OperationId,
+        /// Epoch that the group owns now.
+        epoch: Epoch,
+    },
+    /// The group, the home, has refused a move.
+    Refused {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// Number of the move.
+        operation: OperationId,
+    },
+    /// The group, the home, no longer counts the acknowledgements of a leaving member, and a follower that stays, if
+    /// there is one, has applied everything up to that entry.
+    Uncounted {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// Epoch that the group owns.
+        epoch: Epoch,
+        /// The leaving member.
+        group: GroupId,
+        /// View version of the group's record.
+        version: DirectoryVersion,
+    },
+    /// The group's record has seen a view that shows it as a member again.
+    Rejoined {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// View version of the group's record.
+        version: DirectoryVersion,
+    },
+    /// The group is the heir of a move.
+    HeirReady {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// Number of the move.
+        operation: OperationId,
+    },
+}
+
+/// First byte of each report; never used for anything else again.
+mod tag {
+    pub(super) const ERASED: u8 = 0;
+    pub(super) const ACCEPTED: u8 = 1;
+    pub(super) const REFUSED: u8 = 2;
+    pub(super) const UNCOUNTED: u8 = 3;
+    pub(super) const REJOINED: u8 = 4;
+    pub(super) const HEIR_READY: u8 = 5;
+}
+
+impl GroupReport {
+    /// Returns the tenant of the report.
+    pub fn tenant(&self) -> TenantNumber {
+        match self {
+            Self::Erased(tenant)
+            | Self::Accepted { tenant, .. }
+            | Self::Refused { tenant, .. }
+            | Self::Uncounted { tenant, .. }
+            | Self::Rejoined { tenant, .. }
+            | Self::HeirReady { tenant, .. } => *tenant,
+        }
+    }
+
+    pub(super) fn encode(&self, w: &mut Writer) {
+        let tag = match self {
+            Self::Erased(_) => tag::ERASED,
+            Self::Accepted { .. } => tag::ACCEPTED,
+            Self::Refused { .. } => tag::REFUSED,
+            Self::Uncounted { .. } => tag::UNCOUNTED,
+            Self::Rejoined { .. } => tag::REJOINED,
+            Self::HeirReady { .. } => tag::HEIR_READY,
+        };
+        w.u8(tag).varint(self.tenant().get());
+        match self {
+            Self::Erased(_) => {}
+            Self::Accepted { operation, epoch, .. } => {
+                w.varint(operation.0).varint(u64::from(epoch.get()));
+            }
+            Self::Refused { operation, .. } | Self::HeirReady { operation, .. } => drop(w.varint(operation.0)),
+            Self::Uncounted {
+                epoch, group, version, ..
+            } => {
+                w.varint(u64::from(epoch.get())).varint(u64::from(group.get()));
+                encode_version(w, *version);
+            }
+            Self::Rejoined { version, .. } => encode_version(w, *version),
+        }
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        let (tag, tenant) = (r.u8()?, TenantNumber::new(r.varint()?));
+        Ok(match tag {
+            tag::ERASED => Self::Erased(tenant),
+            tag::ACCEPTED => Self::Accepted {
+                tenant,
+                operation: OperationId(r.varint()?),
+                epoch: decode_epoch(r)?,
+            },
+            tag::REFUSED => Self::Refused {
+                tenant,
+                operation: OperationId(r.varint()?),
+            },
+            tag::UNCOUNTED => Self::Uncounted {
+                tenant,
+                epoch: decode_epoch(r)?,
+                group: text::group(r)?,
+                version: decode_version(r)?,
+            },
+            tag::REJOINED => Self::Rejoined {
+                tenant,
+                version: decode_version(r)?,
+            },
+            tag::HEIR_READY => Self::HeirReady {
+                tenant,
+                operation: OperationId(r.varint()?),
+            },
+            _ => return Err(r.malformed()),
+        })
+    }
+}

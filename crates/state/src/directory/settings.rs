@@ -1,0 +1,143 @@
+//! Settings of the whole cluster: the lease ttl, and the feature level that all nodes support.
+
+use stead_types::NodeId;
+
+use super::{
+    ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN,
+    Rejection,
+};
+use crate::codec::{Malformed, Reader, Writer};
+
+/// Feature level of a cluster whose level was never raised, and of a node that has not reported one.
+pub const FEATURE_LEVEL_MIN: u32 = 1;
+/// Highest feature level that this version supports.
+pub const FEATURE_LEVEL_MAX: u32 = 2;
+/// Feature level from which on tenants are moved, members leave in two phases, and settings are changed.
+const MOVES: u32 = 2;
+
+/// Settings of the whole cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterSettings {
+    /// Feature level: what every node supports, so that all of it may be in logs, views and messages. Never lowered.
+    pub feature_level: u32,
+    /// Time for which a lease is granted, in milliseconds: how long a region may be cut off from the directory before
+    /// its tenants stop, and how long a promotion may have to wait.
+    pub lease_ttl_ms: u64,
+    /// Longest lease ttl for which leases may have run when `lease_ttl_ms` was set.
+    pub lease_ttl_before_ms: u64,
+    /// Logged time at which `lease_ttl_ms` was set; zero for the default.
+    pub lease_ttl_set: u64,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            feature_level: FEATURE_LEVEL_MIN,
+            lease_ttl_ms: 60_000,
+            lease_ttl_before_ms: 60_000,
+            lease_ttl_set: 0,
+        }
+    }
+}
+
+impl ClusterSettings {
+    /// Returns the longest ttl of a lease that may run at this logged time of the directory. A waiter uses it: leases
+    /// granted before a ttl was lowered run on.
+    pub fn longest_lease_ttl_ms(&self, time: u64) -> u64 {
+        // Logged time passes at 0.9 to 1.1 of the rate of a clock; a quarter more covers that and the drift.
+        let before_ends = self.lease_ttl_set + self.lease_ttl_before_ms + self.lease_ttl_before_ms / 4;
+        if time < before_ends {
+            return self.lease_ttl_ms.max(self.lease_ttl_before_ms);
+        }
+        self.lease_ttl_ms
+    }
+
+    /// Tells whether tenants may be moved, and members leave in two phases.
+    pub fn has_moves(&self) -> bool {
+        self.feature_level >= MOVES
+    }
+
+    pub(super) fn check_moves(&self) -> Result<(), Rejection> {
+        if self.has_moves() {
+            return Ok(());
+        }
+        Err(Rejection::FeatureLevel {
+            needed: MOVES,
+            level: self.feature_level,
+        })
+    }
+
+    pub(super) fn encode(&self, w: &mut Writer) {
+        w.varint(u64::from(self.feature_level)).varint(self.lease_ttl_ms);
+        w.varint(self.lease_ttl_before_ms).varint(self.lease_ttl_set);
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            feature_level: r.varint_u32()?,
+            lease_ttl_ms: r.varint()?,
+            lease_ttl_before_ms: r.varint()?,
+            lease_ttl_set: r.varint()?,
+        })
+    }
+}
+
+impl Directory {
+    /// Sets the lease ttl. Needs feature level 2: nodes of earlier versions cannot read settings in their views.
+    pub(super) fn set_lease_ttl(&mut self, context: &mut ApplyContext, lease_ttl_ms: u64) -> DirectoryResult {
+        let settings = self.view.settings();
+        settings.check_moves()?;
+        if !(LEASE_TTL_MS_MIN..=LEASE_TTL_MS_MAX).contains(&lease_ttl_ms) {
+            return Err(Rejection::LeaseTtl(lease_ttl_ms));
+        }
+        if settings.lease_ttl_ms != lease_ttl_ms {
+            let settings = ClusterSettings {
+                lease_ttl_ms,
+                lease_ttl_before_ms: settings.longest_lease_ttl_ms(context.time),
+                lease_ttl_set: context.time,
+                ..settings
+            };
+            context.push(&mut self.view, DirectoryChange::Settings(settings));
+        }
+        Ok(DirectoryOutcome::Done)
+    }
+
+    /// Raises the feature level, once every node has reported that it supports it.
+    pub(super) fn raise_feature_level(&mut self, context: &mut ApplyContext, requested: u32) -> DirectoryResult {
+        let settings = self.view.settings();
+        let level = settings.feature_level;
+        if !(level..=FEATURE_LEVEL_MAX).contains(&requested) {
+            let max = FEATURE_LEVEL_MAX;
+            return Err(Rejection::FeatureLevelRange { requested, level, max });
+        }
+        let is_behind = |node: &NodeId| self.supported_level(*node) < requested;
+        let behind = || self.view.nodes().filter(|node| is_behind(&node.number));
+        if let Some(first) = behind().next() {
+            return Err(Rejection::NodesBehind {
+                requested,
+                count: behind().count() as u64,
+                node: first.name.clone(),
+            });
+        }
+        if requested > level {
+            let settings = ClusterSettings {
+                feature_level: requested,
+                ..settings
+            };
+            context.push(&mut self.view, DirectoryChange::Settings(settings));
+        }
+        Ok(DirectoryOutcome::Done)
+    }
+
+    /// Records the feature level that a node supports. It is in no view: nodes of earlier versions follow them.
+    pub(super) fn node_report(&mut self, node: NodeId, supported: u32) -> DirectoryResult {
+        self.view.node(node).ok_or(Rejection::NodeUnknown(node))?;
+        self.supported.insert(node, supported);
+        Ok(DirectoryOutcome::Done)
+    }
+
+    /// Returns the feature level that a node has reported to support.
+    pub fn supported_level(&self, node: NodeId) -> u32 {
+        self.supported.get(&node).copied().unwrap_or(FEATURE_LEVEL_MIN)
+    }
+}
