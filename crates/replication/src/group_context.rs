@@ -110,7 +110,9 @@ pub(crate) fn fed_epoch(record: &TenantRecord, follower: GroupId) -> Option<Epoc
     match record.role {
         Role::Owner => Some(record.epoch),
         Role::Relinquished { to, .. } if to == follower => Some(record.epoch),
-        Role::Relinquished { .. } | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => None,
+        Role::Relinquished { .. } | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => {
+            None
+        }
     }
 }
 

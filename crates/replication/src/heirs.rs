@@ -6,10 +6,7 @@ use parking_lot::Mutex;
 use stead_api::proto::internal::v1::FeedHeir;
 use stead_state::{reconcile::HeirReadiness, shard::record::OperationId};
 use stead_types::{GroupId, TenantNumber};
-use tokio::{
-    sync::watch,
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
 /// Age at which a report no longer counts: an heir repeats its own every second.
 const REPORT_LIFETIME: Duration = Duration::from_secs(3);

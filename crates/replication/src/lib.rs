@@ -19,6 +19,7 @@ mod freshness;
 mod freshness_poll;
 mod group_context;
 mod heirs;
+mod leader_facts;
 mod payload;
 mod reconcile;
 mod retention;

@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use stead_state::{
     directory::{Command, GroupReport, REPORTS_MAX},
-    reconcile::{self, STEPS_MAX, Step, StepPage},
+    reconcile::{self, LeaderFacts, STEPS_MAX, Step, StepPage},
 };
 use stead_types::{DirectoryVersion, TenantNumber};
 use tokio::{
@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::group_context::GroupContext;
+use crate::{group_context::GroupContext, leader_facts::FactSource};
 
 /// Function that reads the directory's version, by read index; `None` if the directory does not respond.
 pub type ReadVersion = Arc<dyn Fn() -> BoxFuture<'static, Option<DirectoryVersion>> + Send + Sync>;
@@ -62,8 +62,11 @@ pub(crate) async fn run(context: Arc<GroupContext>, directory: DirectoryAccess) 
     while !wait_until_current(&context, &directory).await {
         sleep(RETRY_PAUSE).await;
     }
-    let reports = ReportQueue::default();
-    tokio::join!(propose(&context, &reports), report(&context, &directory, &reports));
+    let (reports, facts) = (ReportQueue::default(), FactSource::new(context.clone()));
+    tokio::join!(
+        propose(&context, &facts, &reports),
+        report(&context, &facts, &directory, &reports)
+    );
 }
 
 /// Waits until the view is as new as the directory was at the call; returns whether it is.
@@ -75,10 +78,11 @@ async fn wait_until_current(context: &GroupContext, directory: &DirectoryAccess)
 }
 
 /// Proposes the steps that records lack, page by page. Never returns.
-async fn propose(context: &GroupContext, reports: &ReportQueue) {
+async fn propose(context: &GroupContext, facts: &FactSource, reports: &ReportQueue) {
     let mut versions = context.directory_view.watch();
     let mut seen = *versions.borrow_and_update();
     let mut queue = ReconcileQueue::new();
+    let mut heirs = context.heirs.watch();
     loop {
         let retry_at = queue.retry_at;
         tokio::select! {
@@ -92,15 +96,20 @@ async fn propose(context: &GroupContext, reports: &ReportQueue) {
                 seen = now;
             }
             () = std::future::ready(()), if queue.is_due() => {
-                let commands = queue.next(context, reports);
+                let commands = queue.next(context, facts, reports);
                 if !commands.is_empty() {
                     match context.group.propose(CLASS, commands).await {
-                        Ok(_) => context.succeeded("taking in the directory"),
+                        Ok(_) => {
+                            context.succeeded("taking in the directory");
+                            // A tenant may be relinquished: its baton does not wait for the next change.
+                            context.handovers.send_replace(());
+                        }
                         Err(error) => context.retry("taking in the directory", &error),
                     }
                 }
                 tokio::task::yield_now().await;
             }
+            Ok(()) = heirs.changed() => queue.due.extend(facts.waiting(context.heirs.tenants().into_iter())),
             () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => queue.retry(),
         }
     }
@@ -113,7 +122,8 @@ struct ReconcileQueue {
     due: BTreeSet<TenantNumber>,
     /// Last step that was proposed for each tenant.
     proposed: BTreeMap<TenantNumber, Step>,
-    /// Tenants for which the same step would be proposed again: it was void, or the group did not take it.
+    /// Tenants to check again after a pause: the same step would be proposed again, because it was void or the group did
+    /// not take it; or their next step depends on facts that change without the view.
     waiting: BTreeSet<TenantNumber>,
     retry_at: Option<Instant>,
 }
@@ -152,22 +162,24 @@ impl ReconcileQueue {
     }
 
     /// Checks the next tenants and returns the commands to propose for them; they are checked again afterwards.
-    fn next(&mut self, context: &GroupContext, reports: &ReportQueue) -> Vec<Bytes> {
+    fn next(&mut self, context: &GroupContext, facts: &FactSource, reports: &ReportQueue) -> Vec<Bytes> {
         let steps = match self.pass.filter(|_| self.due.is_empty()) {
             Some(from) => {
                 let page = page(context, from);
                 self.pass = page.as_ref().and_then(|page| page.next);
+                self.due.extend(waiting_from(context, facts, from, self.pass));
                 page.map_or_else(Vec::new, |page| page.steps)
             }
             None => {
                 let mut tenants = std::mem::take(&mut self.due).into_iter();
                 let some: BTreeSet<_> = tenants.by_ref().take(STEPS_MAX).collect();
                 self.due.extend(tenants);
-                let steps = steps(context, &some);
-                let none = some
-                    .iter()
-                    .filter(|tenant| !steps.iter().any(|step| step.tenant() == **tenant));
-                none.for_each(|tenant| drop(self.proposed.remove(tenant)));
+                let steps = steps(context, facts, &some);
+                let stepping: BTreeSet<_> = steps.iter().map(Step::tenant).collect();
+                for tenant in some.difference(&stepping) {
+                    self.proposed.remove(tenant);
+                }
+                self.wait(facts.waiting(some.difference(&stepping).copied()));
                 steps
             }
         };
@@ -175,6 +187,14 @@ impl ReconcileQueue {
             .into_iter()
             .filter_map(|step| self.add_step(step, reports))
             .collect()
+    }
+
+    /// Checks tenants again after a pause.
+    fn wait(&mut self, tenants: impl IntoIterator<Item = TenantNumber>) {
+        self.waiting.extend(tenants);
+        if !self.waiting.is_empty() {
+            self.retry_at.get_or_insert_with(|| Instant::now() + RETRY_PAUSE);
+        }
     }
 
     /// Handles the due step of a tenant: returns the command to propose, or queues a report or a retry.
@@ -186,8 +206,7 @@ impl ReconcileQueue {
             return None;
         };
         if self.proposed.get(&tenant) == Some(&step) {
-            self.waiting.insert(tenant);
-            self.retry_at.get_or_insert_with(|| Instant::now() + RETRY_PAUSE);
+            self.wait([tenant]);
             return None;
         }
         self.proposed.insert(tenant, step);
@@ -201,17 +220,36 @@ fn page(context: &GroupContext, from: TenantNumber) -> Option<StepPage> {
     let page = context.machine.read(|held| {
         context
             .directory_view
-            .read(|view| reconcile::page(view, held.shard(), from))
+            .read(|view| reconcile::page(view, held.shard(), from, &LeaderFacts::NONE))
     });
     page.ok()
 }
 
+/// Returns the tenants of a page whose next step depends on facts, which a pass does not look at.
+fn waiting_from(
+    context: &GroupContext,
+    facts: &FactSource,
+    from: TenantNumber,
+    next: Option<TenantNumber>,
+) -> BTreeSet<TenantNumber> {
+    let tenants: Vec<TenantNumber> = context.directory_view.read(|view| {
+        let numbers = view.tenants_from(from).map(|tenant| tenant.number);
+        numbers
+            .take_while(|tenant| next.is_none_or(|next| *tenant < next))
+            .collect()
+    });
+    facts.waiting(tenants.into_iter())
+}
+
 /// Returns the due steps of these tenants; none if this node's rows are closed.
-fn steps(context: &GroupContext, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
+fn steps(context: &GroupContext, facts: &FactSource, tenants: &BTreeSet<TenantNumber>) -> Vec<Step> {
+    let facts = facts.collect(tenants);
     let steps = context.machine.read(|held| {
         context.directory_view.read(|view| {
-            let step = |number: &TenantNumber| reconcile::step(view, held.shard(), *number);
-            tenants.iter().filter_map(step).collect()
+            facts.with(|facts| {
+                let step = |number: &TenantNumber| reconcile::step(view, held.shard(), *number, facts);
+                tenants.iter().filter_map(step).collect()
+            })
         })
     });
     steps.unwrap_or_default()
@@ -294,7 +332,7 @@ impl ReportRetries {
 }
 
 /// Submits reports to the directory, and retries those that it does not take. Never returns.
-async fn report(context: &GroupContext, directory: &DirectoryAccess, reports: &ReportQueue) {
+async fn report(context: &GroupContext, facts: &FactSource, directory: &DirectoryAccess, reports: &ReportQueue) {
     let mut failed = ReportRetries::new();
     loop {
         let mut tenants = reports.take();
@@ -309,7 +347,10 @@ async fn report(context: &GroupContext, directory: &DirectoryAccess, reports: &R
             continue;
         }
         // Reports may not be due any more.
-        let still: Vec<GroupReport> = steps(context, &tenants).iter().filter_map(Step::report).collect();
+        let still: Vec<GroupReport> = steps(context, facts, &tenants)
+            .iter()
+            .filter_map(Step::report)
+            .collect();
         if still.is_empty() || submit(context, directory, still).await {
             // A report that the directory has taken changes its tenant in the view, which is checked then.
             failed.done(&tenants);

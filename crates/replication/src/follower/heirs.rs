@@ -23,7 +23,9 @@ pub(super) struct ReportedHeirs {
 impl ReportedHeirs {
     /// Returns the time of the next report, if there is an heir.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.at.map(|at| at + REPORT_INTERVAL).filter(|_| !self.tenants.is_empty())
+        self.at
+            .map(|at| at + REPORT_INTERVAL)
+            .filter(|_| !self.tenants.is_empty())
     }
 }
 
@@ -37,9 +39,11 @@ impl FollowerStream {
             let of_home = shard.heirs().filter(|(_, of)| *of == home);
             let heir = |tenant| match shard.record(tenant)?.role {
                 Role::Heir { operation, .. } => Some((tenant, operation.0)),
-                Role::Owner | Role::Follower { .. } | Role::Relinquished { .. } | Role::Frozen { .. } | Role::Erased => {
-                    None
-                }
+                Role::Owner
+                | Role::Follower { .. }
+                | Role::Relinquished { .. }
+                | Role::Frozen { .. }
+                | Role::Erased => None,
             };
             of_home.filter_map(|(tenant, _)| heir(tenant)).collect()
         })?;

@@ -1,6 +1,6 @@
 //! Messages of the home on a stream: checked, and queued for the group's log.
 
-use stead_api::proto::internal::v1::{FeedAttached, FeedBaton, FeedBatch, FeedRefused, feed_refused::Reason};
+use stead_api::proto::internal::v1::{FeedAttached, FeedBatch, FeedBaton, FeedRefused, feed_refused::Reason};
 use stead_state::{
     codec::{Malformed, Reader},
     lineage::Lineage,

@@ -67,7 +67,9 @@ impl FeedSource {
         let mut output = HandoverOutput::default();
         self.hands_over = false;
         let relinquished: Vec<_> = held.shard().relinquished().collect();
-        self.batons.0.retain(|tenant, _| relinquished.iter().any(|(of, _)| of == tenant));
+        self.batons
+            .0
+            .retain(|tenant, _| relinquished.iter().any(|(of, _)| of == tenant));
         for (tenant, to) in relinquished {
             let Some(attempt) = self.sessions.attempt(tenant) else {
                 continue;

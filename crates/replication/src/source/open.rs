@@ -203,7 +203,11 @@ fn find_start(
 
 /// Returns the last change of a tenant whose session can be resumed at its follower's position, or why it cannot.
 /// Admission and retention are checked with each batch.
-fn check_resume(record: Option<&TenantRecord>, follower: GroupId, position: &TenantPosition) -> Result<Revision, Reason> {
+fn check_resume(
+    record: Option<&TenantRecord>,
+    follower: GroupId,
+    position: &TenantPosition,
+) -> Result<Revision, Reason> {
     let fed = record.filter(|record| fed_epoch(record, follower) == Some(position.epoch));
     let record = fed.ok_or(Reason::NotOwner)?;
     let last = record.live.revision;

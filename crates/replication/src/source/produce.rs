@@ -262,9 +262,8 @@ impl FeedSource {
         if !may_follow && !planted::is(Bug::FeedToAnybody) {
             return Err(PartError::Refused(Reason::NotAdmitted));
         }
-        let is_fed = |reading: &TenantReader<'_>| {
-            fed_epoch(reading.record(), self.follower) == Some(range.attempt.epoch)
-        };
+        let is_fed =
+            |reading: &TenantReader<'_>| fed_epoch(reading.record(), self.follower) == Some(range.attempt.epoch);
         let reading = held.reading(tenant).filter(is_fed);
         let reading = reading.ok_or(PartError::Refused(Reason::NotOwner))?;
         let ChangesPage { changes, next, more: _ } = reading.changes(range.after, range.through, len_max)?;

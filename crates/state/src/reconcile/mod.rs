@@ -13,17 +13,19 @@
 //!    than what the record has seen.
 //! 3. Nothing is erased because a view does not know it, unless the tenant was known to the same directory before.
 
+mod moves;
 #[cfg(test)]
 mod reconcile_test;
 
 use bytes::Bytes;
+pub use moves::{HEIR_LEASE_MIN, HEIR_STALENESS_MAX, HeirReadiness, LeaderFacts, waits_for_facts};
 use stead_types::{Epoch, TenantNumber};
 
 use crate::{
     directory::{DirectoryView, GroupReport, MemberState, Tenant, TenantState},
     shard::{
         Shard,
-        command::{Create, Erase, Follow},
+        command::{CancelHeir, Count, Create, Erase, Follow, Heir, Refuse, Rejoin, Relinquish, Uncount},
         record::{LeaseLossPolicy, Role, TenantRecord},
     },
 };
@@ -42,6 +44,20 @@ pub enum Step {
     Follow(Follow),
     /// Propose to erase the tenant from this group.
     Erase(Erase),
+    /// Propose to be the heir of a move.
+    Heir(Heir),
+    /// Propose to be a follower again, because the move is over.
+    CancelHeir(CancelHeir),
+    /// Propose to hand the tenant over.
+    Relinquish(Relinquish),
+    /// Propose to refuse a move that is being aborted.
+    Refuse(Refuse),
+    /// Propose to stop counting the acknowledgements of a leaving member.
+    Uncount(Uncount),
+    /// Propose to count the acknowledgements of a member again.
+    Count(Count),
+    /// Propose to stay a member.
+    Rejoin(Rejoin),
     /// Report to the directory.
     Report(GroupReport),
 }
@@ -53,6 +69,13 @@ impl Step {
             Self::Create(create) => create.tenant,
             Self::Follow(follow) => follow.tenant,
             Self::Erase(erase) => erase.tenant,
+            Self::Heir(heir) => heir.tenant,
+            Self::CancelHeir(cancel) => cancel.tenant,
+            Self::Relinquish(relinquish) => relinquish.tenant,
+            Self::Refuse(refuse) => refuse.tenant,
+            Self::Uncount(uncount) => uncount.tenant,
+            Self::Count(count) => count.tenant,
+            Self::Rejoin(rejoin) => rejoin.tenant,
             Self::Report(report) => report.tenant(),
         }
     }
@@ -63,6 +86,13 @@ impl Step {
             Self::Create(create) => Some(create.encode()),
             Self::Follow(follow) => Some(follow.encode()),
             Self::Erase(erase) => Some(erase.encode()),
+            Self::Heir(heir) => Some(heir.encode()),
+            Self::CancelHeir(cancel) => Some(cancel.encode()),
+            Self::Relinquish(relinquish) => Some(relinquish.encode()),
+            Self::Refuse(refuse) => Some(refuse.encode()),
+            Self::Uncount(uncount) => Some(uncount.encode()),
+            Self::Count(count) => Some(count.encode()),
+            Self::Rejoin(rejoin) => Some(rejoin.encode()),
             Self::Report(_) => None,
         }
     }
@@ -71,7 +101,16 @@ impl Step {
     pub fn report(&self) -> Option<GroupReport> {
         match self {
             Self::Report(report) => Some(*report),
-            Self::Create(_) | Self::Follow(_) | Self::Erase(_) => None,
+            Self::Create(_)
+            | Self::Follow(_)
+            | Self::Erase(_)
+            | Self::Heir(_)
+            | Self::CancelHeir(_)
+            | Self::Relinquish(_)
+            | Self::Refuse(_)
+            | Self::Uncount(_)
+            | Self::Count(_)
+            | Self::Rejoin(_) => None,
         }
     }
 }
@@ -86,7 +125,7 @@ pub struct StepPage {
 }
 
 /// Returns the steps for the tenants from a number on: those of the view and those that the group has records of.
-pub fn page(view: &DirectoryView, shard: &Shard, from: TenantNumber) -> StepPage {
+pub fn page(view: &DirectoryView, shard: &Shard, from: TenantNumber, facts: &LeaderFacts<'_>) -> StepPage {
     let mut known = view.tenants_from(from).map(|tenant| tenant.number).peekable();
     let mut held = shard.records_from(from).map(|(number, _)| number).peekable();
     let mut steps = Vec::new();
@@ -102,13 +141,13 @@ pub fn page(view: &DirectoryView, shard: &Shard, from: TenantNumber) -> StepPage
         }
         known.next_if_eq(&number);
         held.next_if_eq(&number);
-        steps.extend(step(view, shard, number));
+        steps.extend(step(view, shard, number, facts));
     }
     StepPage { steps, next: None }
 }
 
-/// Returns the step for one tenant: called after a change of it in the view.
-pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber) -> Option<Step> {
+/// Returns the step for one tenant: called after a change of it in the view, of its record, or of the facts.
+pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber, facts: &LeaderFacts<'_>) -> Option<Step> {
     let record = shard.record(number);
     if record.is_some_and(|record| record.view_version > view.version()) {
         return None;
@@ -117,13 +156,20 @@ pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber) -> Option
         return forgotten(view, number, record?);
     };
     let group = shard.prefix().group;
+    if let Some(report) = record.and_then(|record| moves::taken_over(tenant, group, record)) {
+        return Some(report);
+    }
     match tenant.member(group).map(|member| member.state) {
         Some(MemberState::Erasing) => Some(leave(view, tenant, record)?),
         None => record
             .filter(|record| record.role != Role::Erased)
             .and_then(|record| erase(view, tenant, record)),
-        Some(MemberState::Staying | MemberState::Returning) if tenant.home == group => own(view, tenant, record),
-        Some(MemberState::Staying | MemberState::Returning) => follow(view, tenant, record),
+        Some(MemberState::Staying | MemberState::Returning) if tenant.home == group => {
+            own(view, tenant, record).or_else(|| moves::owner(view, tenant, record?, facts))
+        }
+        Some(MemberState::Staying | MemberState::Returning) => {
+            follow(view, tenant, record).or_else(|| moves::follower(view, tenant, group, record?, facts))
+        }
         // It is still consulted: what it holds follows the home, but it does not begin.
         Some(MemberState::Leaving) => record.and_then(|record| follow(view, tenant, Some(record))),
     }

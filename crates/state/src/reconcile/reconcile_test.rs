@@ -72,7 +72,13 @@ impl World {
     }
 
     fn steps(&self, group: u32) -> Vec<Step> {
-        page(self.directory.view(), &self.shards[&group].0, TenantNumber::new(0)).steps
+        page(
+            self.directory.view(),
+            &self.shards[&group].0,
+            TenantNumber::new(0),
+            &LeaderFacts::NONE,
+        )
+        .steps
     }
 
     /// Executes the step of one group; tells whether there was one.
@@ -223,12 +229,12 @@ fn full_pass_is_paged() {
         world.ask(create(&format!("t{number}"), "eu")).unwrap();
     }
     let (view, shard) = (world.directory.view(), &world.shards[&1].0);
-    let first = page(view, shard, TenantNumber::new(0));
+    let first = page(view, shard, TenantNumber::new(0), &LeaderFacts::NONE);
     assert_eq!(
         (first.steps.len(), first.next),
         (STEPS_MAX, Some(TenantNumber::new(STEPS_MAX as u64 + 1)))
     );
-    let second = page(view, shard, first.next.unwrap());
+    let second = page(view, shard, first.next.unwrap(), &LeaderFacts::NONE);
     assert_eq!((second.steps.len(), second.next), (5, None));
 }
 

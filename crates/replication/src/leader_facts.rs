@@ -1,0 +1,134 @@
+//! What a group's leader knows of tenants beside its view and its records: freshness, heirs, acknowledgements.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use stead_state::{
+    directory::{MemberState, Tenant},
+    reconcile::{HeirReadiness, LeaderFacts, waits_for_facts},
+    shard::record::TenantRecord,
+};
+use stead_types::{FeedOffset, GroupId, TenantNumber};
+
+use crate::group_context::GroupContext;
+
+/// Facts of one leadership.
+pub(crate) struct FactSource {
+    context: Arc<GroupContext>,
+    /// Log index that was applied when a leaving member was first seen to be counted no longer.
+    uncounted_at: Mutex<BTreeMap<(TenantNumber, GroupId), u64>>,
+}
+
+/// Facts about some tenants, as of one moment.
+pub(crate) struct CollectedFacts {
+    has_lease: bool,
+    tenants: BTreeMap<TenantNumber, TenantFacts>,
+}
+
+#[derive(Default)]
+struct TenantFacts {
+    staleness: Option<Duration>,
+    heir: Option<HeirReadiness>,
+    /// Leaving members whose uncounting a follower has applied.
+    uncounted: BTreeSet<GroupId>,
+}
+
+impl FactSource {
+    pub(crate) fn new(context: Arc<GroupContext>) -> Self {
+        let uncounted_at = Mutex::default();
+        Self { context, uncounted_at }
+    }
+
+    /// Returns those of some tenants whose next step depends on facts.
+    pub(crate) fn waiting(&self, tenants: impl Iterator<Item = TenantNumber>) -> BTreeSet<TenantNumber> {
+        let group = self.context.id();
+        self.context.directory_view.read(|view| {
+            let waits = |tenant: &TenantNumber| {
+                view.tenant(*tenant)
+                    .is_some_and(|tenant| waits_for_facts(tenant, group))
+            };
+            tenants.filter(waits).collect()
+        })
+    }
+
+    /// Collects the facts about some tenants.
+    pub(crate) fn collect(&self, tenants: &BTreeSet<TenantNumber>) -> CollectedFacts {
+        let waiting = self.waiting(tenants.iter().copied());
+        CollectedFacts {
+            has_lease: (self.context.lease_left)().is_some(),
+            tenants: waiting.into_iter().map(|tenant| (tenant, self.facts(tenant))).collect(),
+        }
+    }
+
+    fn facts(&self, number: TenantNumber) -> TenantFacts {
+        let context = &self.context;
+        let Some(tenant) = context.directory_view.read(|view| view.tenant(number).cloned()) else {
+            return TenantFacts::default();
+        };
+        let takes_over = tenant
+            .moving
+            .as_deref()
+            .is_some_and(|planned| planned.to == context.id());
+        TenantFacts {
+            staleness: takes_over.then(|| context.freshness.staleness(number)).flatten(),
+            heir: context.heirs.readiness(number),
+            uncounted: self.uncounted(&tenant),
+        }
+    }
+
+    /// Returns the leaving members that the home no longer counts according to an entry that a follower that stays has
+    /// applied, if one does.
+    fn uncounted(&self, tenant: &Tenant) -> BTreeSet<GroupId> {
+        let context = &self.context;
+        let leaving = tenant
+            .members
+            .iter()
+            .filter(|member| member.state == MemberState::Leaving);
+        let leaving: Vec<GroupId> = leaving.map(|member| member.group).collect();
+        if leaving.is_empty() || tenant.home != context.id() {
+            return BTreeSet::new();
+        }
+        let held = context.machine.read(|held| {
+            let uncounted = held
+                .record(tenant.number)
+                .map(|record: &TenantRecord| record.uncounted.clone());
+            (uncounted.unwrap_or_default(), held.applied())
+        });
+        let Ok((uncounted, applied)) = held else {
+            return BTreeSet::new();
+        };
+        let mut since = self.uncounted_at.lock();
+        let followers: Vec<GroupId> = tenant.follower_groups().collect();
+        let is_applied = |index: u64| {
+            let offset = FeedOffset {
+                incarnation: context.group.incarnation(),
+                index,
+            };
+            let has_applied = |follower: &GroupId| {
+                let progress = context.acknowledgements.of(*follower);
+                progress.is_some_and(|progress| progress.covers(tenant.number) && progress.offset >= offset)
+            };
+            followers.is_empty() || followers.iter().any(has_applied)
+        };
+        let gone = leaving.into_iter().filter(|group| uncounted.contains(group));
+        gone.filter(|group| is_applied(*since.entry((tenant.number, *group)).or_insert(applied)))
+            .collect()
+    }
+}
+
+impl CollectedFacts {
+    /// Calls a function with the facts.
+    pub(crate) fn with<T>(&self, use_facts: impl FnOnce(&LeaderFacts<'_>) -> T) -> T {
+        let of = |tenant: TenantNumber| self.tenants.get(&tenant);
+        use_facts(&LeaderFacts {
+            has_lease: self.has_lease,
+            staleness: &|tenant| of(tenant)?.staleness,
+            heir: &|tenant| of(tenant)?.heir,
+            uncount_applied: &|tenant, group| of(tenant).is_some_and(|facts| facts.uncounted.contains(&group)),
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! Steps of planned moves, and of members that leave a replica set or return to it.
+
+use std::time::Duration;
+
+use stead_types::{GroupId, TenantNumber};
+
+use super::Step;
+use crate::{
+    directory::{DirectoryView, GroupReport, MemberState, MoveState, ReplicaSetMember, Tenant, TenantMove},
+    shard::{
+        command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, Uncount},
+        record::{OperationId, Role, TenantRecord},
+    },
+};
+
+/// Largest staleness of a copy that may become the heir, and of an heir that is handed the tenant.
+pub const HEIR_STALENESS_MAX: Duration = Duration::from_secs(1);
+/// Shortest lease of an heir that is handed the tenant: more than two round trips between any two regions.
+pub const HEIR_LEASE_MIN: Duration = Duration::from_secs(2);
+
+/// What the leader of a group knows beside its view and its records.
+pub struct LeaderFacts<'a> {
+    /// Whether a lease counts that was asked for after the leadership began.
+    pub has_lease: bool,
+    /// Staleness of the group's copy of a tenant, if it is known.
+    pub staleness: &'a dyn Fn(TenantNumber) -> Option<Duration>,
+    /// What the heir of a tenant has told, if that is recent.
+    pub heir: &'a dyn Fn(TenantNumber) -> Option<HeirReadiness>,
+    /// Whether the entry by which the home stopped counting a leaving member has been applied by a follower that stays,
+    /// if one does.
+    pub uncount_applied: &'a dyn Fn(TenantNumber, GroupId) -> bool,
+}
+
+impl LeaderFacts<'_> {
+    /// Facts of a leader that may not propose anything about ownership yet.
+    pub const NONE: LeaderFacts<'static> = LeaderFacts {
+        has_lease: false,
+        staleness: &|_| None,
+        heir: &|_| None,
+        uncount_applied: &|_, _| false,
+    };
+}
+
+/// What the heir of a move has told its home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeirReadiness {
+    /// The heir.
+    pub group: GroupId,
+    /// Number of the move.
+    pub operation: OperationId,
+    /// Time that the lease of its leader still lasts.
+    pub lease: Duration,
+    /// Staleness of its copy.
+    pub staleness: Duration,
+}
+
+impl HeirReadiness {
+    /// Tells whether a move's target can take the tenant over at once.
+    fn is_ready_for(&self, planned: &TenantMove) -> bool {
+        let is_target = self.group == planned.to && self.operation == planned.operation;
+        is_target && self.lease >= HEIR_LEASE_MIN && self.staleness <= HEIR_STALENESS_MAX
+    }
+}
+
+/// Tells whether the next step of a tenant in this group depends on facts that change without the view: it takes part in
+/// a move, or a member leaves its home.
+pub fn waits_for_facts(tenant: &Tenant, group: GroupId) -> bool {
+    let is_home = tenant.home == group;
+    let moves = tenant
+        .moving
+        .as_deref()
+        .is_some_and(|planned| is_home || planned.to == group);
+    let leaves = || tenant.members.iter().any(|member| member.state == MemberState::Leaving);
+    moves || (is_home && leaves())
+}
+
+/// Returns the report of a group that has taken a tenant over, until the directory has recorded it.
+pub(super) fn taken_over(tenant: &Tenant, group: GroupId, record: &TenantRecord) -> Option<Step> {
+    let epoch = record.owned()?;
+    let planned = tenant.moving.as_deref()?;
+    (planned.to == group && planned.epoch == epoch).then_some(Step::Report(GroupReport::Accepted {
+        tenant: tenant.number,
+        operation: planned.operation,
+        epoch,
+    }))
+}
+
+/// Returns the step of an owner that the directory records.
+pub(super) fn owner(
+    view: &DirectoryView,
+    tenant: &Tenant,
+    record: &TenantRecord,
+    facts: &LeaderFacts<'_>,
+) -> Option<Step> {
+    let epoch = record.owned().filter(|epoch| *epoch == tenant.epoch)?;
+    let moved = tenant.moving.as_deref().and_then(|planned| match planned.state {
+        MoveState::Moving => {
+            let is_ready = (facts.heir)(tenant.number).is_some_and(|heir| heir.is_ready_for(planned));
+            (facts.has_lease && is_ready).then_some(Step::Relinquish(Relinquish {
+                tenant: tenant.number,
+                version: view.version(),
+                operation: planned.operation,
+                to: planned.to,
+                recorded_epoch: epoch,
+                epoch: planned.epoch,
+            }))
+        }
+        MoveState::Aborting if record.refused_up_to < planned.operation => Some(Step::Refuse(Refuse {
+            tenant: tenant.number,
+            version: view.version(),
+            operation: planned.operation,
+        })),
+        MoveState::Aborting => Some(Step::Report(GroupReport::Refused {
+            tenant: tenant.number,
+            operation: planned.operation,
+        })),
+    });
+    moved.or_else(|| {
+        tenant
+            .members
+            .iter()
+            .find_map(|member| count(view, tenant, record, *member, facts))
+    })
+}
+
+/// Returns the step by which an owner stops counting a leaving member, or counts one again.
+fn count(
+    view: &DirectoryView,
+    tenant: &Tenant,
+    record: &TenantRecord,
+    member: ReplicaSetMember,
+    facts: &LeaderFacts<'_>,
+) -> Option<Step> {
+    let ReplicaSetMember { group, state } = member;
+    let (tenant, version) = (tenant.number, view.version());
+    let is_counted = !record.uncounted.contains(&group);
+    match state {
+        MemberState::Leaving if is_counted => Some(Step::Uncount(Uncount { tenant, version, group })),
+        MemberState::Leaving => {
+            (facts.uncount_applied)(tenant, group).then_some(Step::Report(GroupReport::Uncounted {
+                tenant,
+                epoch: record.epoch,
+                group,
+                version: record.view_version,
+            }))
+        }
+        MemberState::Staying if !is_counted => Some(Step::Count(Count { tenant, version, group })),
+        MemberState::Staying | MemberState::Erasing | MemberState::Returning => None,
+    }
+}
+
+/// Returns the step of a follower that follows the recorded home: as the target of a move, or as a member that returns.
+pub(super) fn follower(
+    view: &DirectoryView,
+    tenant: &Tenant,
+    group: GroupId,
+    record: &TenantRecord,
+    facts: &LeaderFacts<'_>,
+) -> Option<Step> {
+    let is_current = record.epoch == tenant.epoch && record.promised == tenant.epoch;
+    let planned = tenant.moving.as_deref().filter(|planned| planned.to == group);
+    match (record.role, planned) {
+        (Role::Follower { .. }, Some(planned)) if is_current && planned.state == MoveState::Moving => {
+            let is_fresh = (facts.staleness)(tenant.number).is_some_and(|age| age <= HEIR_STALENESS_MAX);
+            (facts.has_lease && is_fresh).then_some(Step::Heir(Heir {
+                tenant: tenant.number,
+                version: view.version(),
+                operation: planned.operation,
+                to: group,
+                recorded_epoch: tenant.epoch,
+                epoch: planned.epoch,
+            }))
+        }
+        (Role::Heir { operation, .. }, Some(planned)) if planned.operation == operation => {
+            let is_told = planned.heir_ready || planned.state == MoveState::Aborting;
+            (!is_told).then_some(Step::Report(GroupReport::HeirReady {
+                tenant: tenant.number,
+                operation,
+            }))
+        }
+        (Role::Heir { operation, .. }, _) if operation <= OperationId(tenant.op) => {
+            Some(Step::CancelHeir(CancelHeir {
+                tenant: tenant.number,
+                version: view.version(),
+                operation,
+                last_operation: OperationId(tenant.op),
+            }))
+        }
+        (Role::Follower { .. } | Role::Heir { .. }, _) => returning(view, tenant, group, record),
+        (Role::Owner | Role::Relinquished { .. } | Role::Frozen { .. } | Role::Erased, _) => None,
+    }
+}
+
+fn returning(view: &DirectoryView, tenant: &Tenant, group: GroupId, record: &TenantRecord) -> Option<Step> {
+    let member = tenant.member(group)?;
+    if member.state != MemberState::Returning {
+        return None;
+    }
+    Some(if record.view_version < tenant.version {
+        Step::Rejoin(Rejoin {
+            tenant: tenant.number,
+            version: view.version(),
+        })
+    } else {
+        Step::Report(GroupReport::Rejoined {
+            tenant: tenant.number,
+            version: record.view_version,
+        })
+    })
+}
