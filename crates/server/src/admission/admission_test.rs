@@ -1,11 +1,7 @@
 //! Tests at, below and above each limit, with the time as an argument.
 
-use stead_state::{
-    directory::{Followers, TenantState},
-    lineage::Lineage,
-    shard::command::{Effect, Increment, Operation},
-};
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, TenantLimits, TenantTime};
+use stead_state::shard::command::{Effect, Increment, Operation};
+use stead_types::{GroupId, TenantLimits, TenantTime};
 
 use super::*;
 
@@ -27,23 +23,8 @@ fn tenant(number: u64, set: &[(TenantLimit, u64)]) -> Tenant {
         limits.set(*limit, *value).unwrap();
     }
     Tenant {
-        number: TenantNumber::new(number),
-        name: "acme".parse().unwrap(),
-        home: GroupId::new(1),
-        epoch: Epoch::FIRST,
-        fence_epoch: Epoch::NONE,
-        op: 0,
-        state: TenantState::Active,
-        durability: Durability::Region,
-        followers: Followers::AllAdmitted,
-        residency: Box::new([]),
-        lineage: Lineage::starting(Epoch::FIRST),
-        members: Box::new([]),
-        labels: None,
         limits: Some(Box::new(limits)),
-        version: DirectoryVersion::ZERO,
-        created: 0,
-        updated: 0,
+        ..Tenant::new(TenantNumber::new(number), "acme".parse().unwrap(), GroupId::new(1))
     }
 }
 

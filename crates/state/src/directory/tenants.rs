@@ -1,12 +1,11 @@
 //! Applies commands about tenants, and reports of groups about them.
 
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, TenantName, TenantNumber};
+use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation, TenantName, TenantNumber};
 
 use super::{
     ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, GroupReport, NewTenant, Rejection,
     TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, placement,
 };
-use crate::lineage::Lineage;
 
 impl Directory {
     pub(super) fn create_tenant(&mut self, context: &mut ApplyContext, new: NewTenant) -> DirectoryResult {
@@ -19,23 +18,14 @@ impl Directory {
         let home = placement::home(&self.view, &new.home)?;
         let number = TenantNumber::new(self.next_tenant);
         let mut tenant = Tenant {
-            number,
-            name: new.name,
-            home,
-            epoch: Epoch::FIRST,
-            fence_epoch: Epoch::NONE,
-            op: 0,
-            state: TenantState::Active,
             durability: new.durability,
             followers: new.followers,
             residency: new.residency.into(),
-            lineage: Lineage::starting(Epoch::FIRST),
-            members: Box::new([]),
             labels: Some(new.labels).filter(|labels| !labels.is_empty()).map(Box::new),
-            limits: None,
             version: context.version,
             created: context.time,
             updated: context.time,
+            ..Tenant::new(number, new.name, home)
         };
         tenant.set_limits(new.limits);
         self.fit(context, tenant)?;
