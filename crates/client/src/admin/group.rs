@@ -57,11 +57,11 @@ impl Admin {
             region: region.to_owned(),
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
+        let state = self.0.state();
+        let deadline = state.deadline(None);
         loop {
             let call = async |channel, request| Service::new(channel).list_groups(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
+            let answer = state.unary(request.clone(), deadline, true, call).await?;
             groups.extend(answer.groups.into_iter().map(Group::read));
             if answer.next_page_token.is_empty() {
                 return Ok(groups);
@@ -77,9 +77,9 @@ impl Admin {
     /// No such group, or no node answers.
     pub async fn group(&self, number: u32) -> Result<Group, Error> {
         let call = async |channel, request| Service::new(channel).get_group(request).await;
-        let inner = self.0.inner();
-        let answer = inner
-            .unary(v1::GetGroupRequest { number }, inner.deadline(None), true, call)
+        let state = self.0.state();
+        let answer = state
+            .unary(v1::GetGroupRequest { number }, state.deadline(None), true, call)
             .await?;
         answer.group.map(Group::read).ok_or_else(|| malformed("group"))
     }
@@ -96,8 +96,8 @@ impl Admin {
             reason: reason.to_owned(),
         };
         let call = async |channel, request| Service::new(channel).move_leader(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         answer.group.map(Group::read).ok_or_else(|| malformed("group"))
     }
 }

@@ -19,8 +19,9 @@ const PAGE_SIZE: i32 = 500;
 #[derive(Clone, Debug)]
 pub struct Admin(Client);
 
-impl Admin {
-    pub(crate) fn new(client: Client) -> Self {
-        Self(client)
+impl Client {
+    /// Returns the calls for operators.
+    pub fn admin(&self) -> Admin {
+        Admin(self.clone())
     }
 }

@@ -71,11 +71,11 @@ impl Admin {
             region: region.to_owned(),
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
+        let state = self.0.state();
+        let deadline = state.deadline(None);
         loop {
             let call = async |channel, request| Service::new(channel).list_nodes(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
+            let answer = state.unary(request.clone(), deadline, true, call).await?;
             nodes.extend(answer.nodes.into_iter().map(NodeInfo::read));
             if answer.next_page_token.is_empty() {
                 return Ok(nodes);
@@ -91,9 +91,9 @@ impl Admin {
     /// No such node, or no node answers.
     pub async fn node(&self, number: u64) -> Result<NodeInfo, Error> {
         let call = async |channel, request| Service::new(channel).get_node(request).await;
-        let inner = self.0.inner();
-        let answer = inner
-            .unary(v1::GetNodeRequest { number }, inner.deadline(None), true, call)
+        let state = self.0.state();
+        let answer = state
+            .unary(v1::GetNodeRequest { number }, state.deadline(None), true, call)
             .await?;
         answer.node.map(NodeInfo::read).ok_or_else(|| malformed("node"))
     }

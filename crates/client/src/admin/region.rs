@@ -73,11 +73,11 @@ impl Admin {
             page_size: PAGE_SIZE,
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
+        let state = self.0.state();
+        let deadline = state.deadline(None);
         loop {
             let call = async |channel, request| Service::new(channel).list_regions(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
+            let answer = state.unary(request.clone(), deadline, true, call).await?;
             regions.extend(answer.regions.into_iter().map(info));
             if answer.next_page_token.is_empty() {
                 return Ok(regions);
@@ -94,8 +94,8 @@ impl Admin {
     pub async fn region(&self, name: &str) -> Result<RegionStatus, Error> {
         let request = v1::GetRegionRequest { name: name.to_owned() };
         let call = async |channel, request| Service::new(channel).get_region(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), true, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), true, call).await?;
         Ok(RegionStatus {
             region: answer.region.map(info).ok_or_else(|| malformed("region"))?,
             nodes: answer.nodes.into_iter().map(NodeInfo::read).collect(),

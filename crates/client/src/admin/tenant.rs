@@ -169,8 +169,8 @@ impl Admin {
             limits: limits(&new.limits),
         };
         let call = async |channel, request| Service::new(channel).create_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         info(answer.tenant)
     }
 
@@ -182,8 +182,8 @@ impl Admin {
     pub async fn tenant(&self, name: &str) -> Result<TenantInfo, Error> {
         let request = v1::GetTenantRequest { name: name.to_owned() };
         let call = async |channel, request| Service::new(channel).get_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), true, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), true, call).await?;
         info(answer.tenant)
     }
 
@@ -200,11 +200,11 @@ impl Admin {
             name_prefix: name_prefix.to_owned(),
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
+        let state = self.0.state();
+        let deadline = state.deadline(None);
         loop {
             let call = async |channel, request| Service::new(channel).list_tenants(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
+            let answer = state.unary(request.clone(), deadline, true, call).await?;
             for tenant in answer.tenants {
                 tenants.push(info(Some(tenant))?);
             }
@@ -225,9 +225,6 @@ impl Admin {
             tenant::State,
             update_tenant_request::{Labels, Residency},
         };
-        let state = change.enabled.map_or(State::Unspecified, |enabled| {
-            if enabled { State::Active } else { State::Disabled }
-        });
         let request = v1::UpdateTenantRequest {
             name: change.name,
             etag: change.etag,
@@ -237,15 +234,20 @@ impl Admin {
             labels: change.labels.map(|labels| Labels {
                 labels: labels.into_iter().collect(),
             }),
-            state: state.into(),
+            state: match change.enabled {
+                None => State::Unspecified,
+                Some(true) => State::Active,
+                Some(false) => State::Disabled,
+            }
+            .into(),
             reason: change.reason,
             validate_only: change.dry_run,
             limits: limits(&change.limits),
             default_limits: change.default_limits.iter().map(ToString::to_string).collect(),
         };
         let call = async |channel, request| Service::new(channel).update_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         info(answer.tenant)
     }
 
@@ -263,8 +265,8 @@ impl Admin {
             validate_only: deletion.dry_run,
         };
         let call = async |channel, request| Service::new(channel).delete_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         info(answer.tenant)
     }
 }
