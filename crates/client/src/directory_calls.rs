@@ -4,7 +4,9 @@ use stead_api::proto::v1::{self, directory_service_client::DirectoryServiceClien
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation};
 use tokio::time::Instant;
 
-use crate::{Region, Route, cluster_map::NodePreference, failure, response::malformed, state::ClientState};
+use crate::{
+    Region, Route, cluster_map::NodePreference, failure, paging::ListPage, response::malformed, state::ClientState,
+};
 
 /// One change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,21 +60,20 @@ pub(crate) async fn lookup(state: &ClientState, tenant: &str) -> Result<Route, E
 
 /// Returns all regions, with the addresses of their nodes.
 pub(crate) async fn list_regions(state: &ClientState, deadline: Instant) -> Result<Vec<Region>, Error> {
-    let mut regions = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = v1::ListRegionsRequest {
-            page_size: 0,
-            page_token,
-        };
-        let call = async |channel, request| Service::new(channel).list_regions(request).await;
-        let answer = state.unary(request, deadline, true, call).await?;
-        regions.extend(answer.regions.into_iter().filter_map(Region::read));
-        if answer.next_page_token.is_empty() {
-            return Ok(regions);
-        }
-        page_token = answer.next_page_token;
-    }
+    let request = v1::ListRegionsRequest::default();
+    let regions = state
+        .list(
+            request,
+            deadline,
+            async |channel, request| Service::new(channel).list_regions(request).await,
+            |request, page_token| request.page_token = page_token,
+            |answer| ListPage {
+                items: answer.regions,
+                next_page_token: answer.next_page_token,
+            },
+        )
+        .await?;
+    Ok(regions.into_iter().filter_map(Region::read).collect())
 }
 
 /// Opens a watch of the routes of tenants, or of all if none is named.

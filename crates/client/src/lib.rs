@@ -26,11 +26,12 @@
 //!
 //! The transport is not part of the interface: no type here comes from the gRPC library.
 
-// Modules use only those of their own line and of earlier ones, so that each can be read without the later ones.
+// Modules use only those of their own line and of earlier ones, so that each can be read without the later ones. That
+// they do so in no circle is tested by `sibling_modules_have_no_circles` in `tests/tests/architecture.rs`.
 //
 // 1. values: `config`, `options`, `response`, `failure`, `session`, `imported_tokens`, `retry`
 // 2. nodes: `pipeline`, `node`, `cluster_map`
-// 3. `state`, which all calls share, and `call`, which runs them on it
+// 3. `state`, which all calls share, and `call` and `paging`, which run them on it
 // 4. what the client does by itself: `diagnose`, `probe`, `directory_calls`, `route_watch`
 // 5. `client`, which owns the state and these tasks
 // 6. what callers hold, each with the `impl Client` that returns it: `tenant`, `directory`, `admin`, `tokens`, `home`
@@ -49,6 +50,7 @@ mod home;
 mod imported_tokens;
 mod node;
 mod options;
+mod paging;
 mod pipeline;
 mod probe;
 pub mod recipes;

@@ -5,7 +5,7 @@ use stead_api::proto::admin::v1::{self, group_service_client::GroupServiceClient
 use stead_types::Error;
 
 use super::{Admin, PAGE_SIZE};
-use crate::response::malformed;
+use crate::{paging::ListPage, response::malformed};
 
 /// Raft group in the directory; number 0 is the directory's own group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,23 +51,25 @@ impl Admin {
     ///
     /// No node answers.
     pub async fn groups(&self, region: &str) -> Result<Vec<Group>, Error> {
-        let mut groups = Vec::new();
-        let mut request = v1::ListGroupsRequest {
+        let state = self.0.state();
+        let request = v1::ListGroupsRequest {
             page_size: PAGE_SIZE,
             region: region.to_owned(),
             ..Default::default()
         };
-        let state = self.0.state();
-        let deadline = state.deadline(None);
-        loop {
-            let call = async |channel, request| Service::new(channel).list_groups(request).await;
-            let answer = state.unary(request.clone(), deadline, true, call).await?;
-            groups.extend(answer.groups.into_iter().map(Group::read));
-            if answer.next_page_token.is_empty() {
-                return Ok(groups);
-            }
-            request.page_token = answer.next_page_token;
-        }
+        let groups = state
+            .list(
+                request,
+                state.deadline(None),
+                async |channel, request| Service::new(channel).list_groups(request).await,
+                |request, page_token| request.page_token = page_token,
+                |answer| ListPage {
+                    items: answer.groups,
+                    next_page_token: answer.next_page_token,
+                },
+            )
+            .await?;
+        Ok(groups.into_iter().map(Group::read).collect())
     }
 
     /// Returns a group with its status.

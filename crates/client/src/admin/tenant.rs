@@ -12,7 +12,7 @@ use stead_api::{
 use stead_types::{Epoch, Error, TenantLimit, TenantLimits, TenantNumber};
 
 use super::{Admin, PAGE_SIZE};
-use crate::{Durability, Role, response::malformed};
+use crate::{Durability, Role, paging::ListPage, response::malformed};
 
 /// Regions in which a tenant has followers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -193,26 +193,26 @@ impl Admin {
     ///
     /// No node answers.
     pub async fn tenants(&self, home_region: &str, name_prefix: &str) -> Result<Vec<TenantInfo>, Error> {
-        let mut tenants = Vec::new();
-        let mut request = v1::ListTenantsRequest {
+        let state = self.0.state();
+        let request = v1::ListTenantsRequest {
             page_size: PAGE_SIZE,
             home_region: home_region.to_owned(),
             name_prefix: name_prefix.to_owned(),
             ..Default::default()
         };
-        let state = self.0.state();
-        let deadline = state.deadline(None);
-        loop {
-            let call = async |channel, request| Service::new(channel).list_tenants(request).await;
-            let answer = state.unary(request.clone(), deadline, true, call).await?;
-            for tenant in answer.tenants {
-                tenants.push(info(Some(tenant))?);
-            }
-            if answer.next_page_token.is_empty() {
-                return Ok(tenants);
-            }
-            request.page_token = answer.next_page_token;
-        }
+        let tenants = state
+            .list(
+                request,
+                state.deadline(None),
+                async |channel, request| Service::new(channel).list_tenants(request).await,
+                |request, page_token| request.page_token = page_token,
+                |answer| ListPage {
+                    items: answer.tenants,
+                    next_page_token: answer.next_page_token,
+                },
+            )
+            .await?;
+        tenants.into_iter().map(|tenant| info(Some(tenant))).collect()
     }
 
     /// Changes a tenant.
