@@ -1,14 +1,19 @@
-//! Architecture tests: which crate may depend on which, and which crates own which third-party library.
+//! Architecture tests: which crate may depend on which, which crates own which third-party library, and that modules
+//! which stand side by side do not use each other in circles.
 //!
 //! A new dependency between crates is a decision: change the table here, and say why in the commit.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+mod module_tree;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
+
+use module_tree::ModuleTree;
 
 /// Crate -> the crates of Stead on which it may depend.
 const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
@@ -282,5 +287,79 @@ fn planted_bug_stands_in_one_place() {
         let places = |text: &String| text.split(&name).skip(1).filter(|rest| is_whole(rest)).count();
         let places: usize = code.iter().map(places).sum();
         assert_eq!(places, 1, "{name} ({}) must stand in one place", planted.name);
+    }
+}
+
+/// Crates, and the module in them, below which no sibling modules use each other in a circle; empty: the whole crate.
+const CIRCLE_FREE: &[(&str, &str)] = &[
+    ("client", ""),
+    ("raft", ""),
+    ("replication", ""),
+    ("server", "services"),
+];
+
+/// Circles that are accepted, or a part of one: crate, parent module, siblings in the order of their names, reason.
+const ACCEPTED_CIRCLES: &[(&str, &str, &[&str], &str)] = &[
+    (
+        "raft",
+        "",
+        &["encoding", "machine", "types"],
+        "openraft's type parameters name the machine, which reads what they encode",
+    ),
+    (
+        "raft",
+        "",
+        &["group", "member"],
+        "a member publishes the leadership that its group shows",
+    ),
+    (
+        "raft",
+        "",
+        &["node", "service"],
+        "the service finds groups in the registry of the node that starts it",
+    ),
+    (
+        "replication",
+        "",
+        &["group_context", "source"],
+        "the context holds the acknowledgements that the source records",
+    ),
+    (
+        "replication",
+        "source",
+        &["open", "produce", "stream"],
+        "one stream, in the files of its phases",
+    ),
+    (
+        "server",
+        "services",
+        &["kv", "scan_stream"],
+        "a stream of pages is served as operations of the service that it is part of",
+    ),
+];
+
+/// A reader can begin with modules that use no others. A module and its own children are one thing here.
+#[test]
+fn sibling_modules_have_no_circles() {
+    for (name, top) in CIRCLE_FREE {
+        let src = root().join("crates").join(name).join("src");
+        let mut files = Vec::new();
+        sources(&src, &mut files);
+        let tree = ModuleTree::read(&src, &files);
+        for parent in tree.parents_below(top) {
+            let is_accepted = |circle: &BTreeSet<String>| {
+                ACCEPTED_CIRCLES.iter().any(|(accepted, within, siblings, _)| {
+                    let is_sibling = |part: &String| siblings.contains(&part.as_str());
+                    accepted == name && *within == parent && circle.iter().all(is_sibling)
+                })
+            };
+            for (circle, examples) in tree.circles(parent) {
+                let examples = examples.join("\n");
+                assert!(
+                    is_accepted(&circle),
+                    "{name}, below {parent:?}: circle {circle:?}\n{examples}"
+                );
+            }
+        }
     }
 }

@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, transport::Channel};
 
 use crate::{
-    client::Inner,
     cluster_map::NodePreference,
     failure::{self, AttemptFailure},
     node::Node,
     retry::{self, Progress, RetryAction},
     session::TenantSession,
+    state::ClientState,
 };
 
 /// Timeout of the first attempt at a node, doubled with each failure. Longer than an election, so that a node that
@@ -46,14 +46,12 @@ struct Attempts {
 
 impl Attempts {
     /// Returns the next node; every node is asked once before one is asked twice.
-    fn pick(&mut self, inner: &Inner, preference: NodePreference<'_>) -> Result<Arc<Node>, Error> {
-        let map = inner.map.load();
-        if let Some(node) = map.pick(preference, &self.tried) {
+    fn pick(&mut self, state: &ClientState, preference: NodePreference<'_>) -> Result<Arc<Node>, Error> {
+        if let Ok(node) = state.pick(preference, &self.tried) {
             return Ok(node);
         }
         self.tried.clear();
-        let no_node = || Error::new(ErrorKind::Unavailable, "no node is known that serves calls");
-        map.pick(preference, &self.tried).ok_or_else(no_node)
+        state.pick(preference, &self.tried)
     }
 
     fn attempt_deadline(&self, deadline: Instant) -> Instant {
@@ -86,7 +84,7 @@ fn attempt_timeout(failed: u32, left: Duration) -> Duration {
     attempt.min((left / 2).max(ATTEMPT_TIMEOUT_MIN)).min(left)
 }
 
-impl Inner {
+impl ClientState {
     /// Runs an operation of a tenant over the pipelines.
     pub(crate) async fn operate(
         &self,

@@ -10,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{client::Inner, cluster_map::NodePreference};
+use crate::{cluster_map::NodePreference, state::ClientState};
 
 /// First bytes of an HTTP/2 client: preface and empty settings.
 const CLIENT_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -22,10 +22,10 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 
 /// Returns an error as soon as every address is known to speak another protocol, and never otherwise: a node that is
 /// being started is waited for.
-pub(crate) async fn find_wrong_protocol(inner: &Inner) -> Error {
+pub(crate) async fn find_wrong_protocol(state: &ClientState) -> Error {
     sleep(SUSPECT_AFTER).await;
-    let nodes = inner.map.load().known();
-    let found = join_all(nodes.iter().map(|node| protocol_at(inner, &node.address))).await;
+    let nodes = state.map.load().known();
+    let found = join_all(nodes.iter().map(|node| protocol_at(state, &node.address))).await;
     if let Some(Some(first)) = found.first()
         && found.iter().all(Option::is_some)
     {
@@ -36,8 +36,8 @@ pub(crate) async fn find_wrong_protocol(inner: &Inner) -> Error {
 }
 
 /// Adds the diagnosis of the first address to an error; an address that speaks gRPC adds nothing.
-pub(crate) async fn explain_error(inner: &Inner, mut error: Error) -> Error {
-    let Some(node) = inner.map.load().pick(NodePreference::Nearest, &[]) else {
+pub(crate) async fn explain_error(state: &ClientState, mut error: Error) -> Error {
+    let Some(node) = state.map.load().pick(NodePreference::Nearest, &[]) else {
         return error;
     };
     let address = &node.address;
@@ -46,17 +46,17 @@ pub(crate) async fn explain_error(inner: &Inner, mut error: Error) -> Error {
         error.message = format!(
             "{address} is no node's client port: perhaps it is the node's peer or HTTP port; name its client port"
         );
-    } else if let Some(what) = protocol_at(inner, address).await {
+    } else if let Some(what) = protocol_at(state, address).await {
         error.message = format!("{address} {what}");
     }
     error
 }
 
 /// Returns the description of a wrong protocol at an address; `None` for HTTP/2, and where nothing answers.
-async fn protocol_at(inner: &Inner, address: &str) -> Option<&'static str> {
+async fn protocol_at(state: &ClientState, address: &str) -> Option<&'static str> {
     let mut first = [0; 9];
     let handshake = async {
-        let mut stream = (inner.config.connect)(address.to_owned()).await?;
+        let mut stream = (state.config.connect)(address.to_owned()).await?;
         stream.write_all(CLIENT_PREFACE).await?;
         let mut read = 0;
         while read < first.len() {

@@ -26,6 +26,17 @@
 //!
 //! The transport is not part of the interface: no type here comes from the gRPC library.
 
+// Modules use only those of their own line and of earlier ones, so that each can be read without the later ones. That
+// they do so in no circle is tested by `sibling_modules_have_no_circles` in `tests/tests/architecture.rs`.
+//
+// 1. values: `config`, `options`, `response`, `failure`, `session`, `imported_tokens`, `retry`
+// 2. nodes: `pipeline`, `node`, `cluster_map`
+// 3. `state`, which all calls share, and `call` and `paging`, which run them on it
+// 4. what the client does by itself: `diagnose`, `probe`, `directory_calls`, `route_watch`
+// 5. `client`, which owns the state and these tasks
+// 6. what callers hold, each with the `impl Client` that returns it: `tenant`, `directory`, `admin`, `tokens`, `home`
+// 7. `recipes`, built from the calls of a tenant
+
 mod admin;
 mod call;
 mod client;
@@ -33,16 +44,21 @@ mod cluster_map;
 mod config;
 mod diagnose;
 mod directory;
+mod directory_calls;
 mod failure;
 mod home;
+mod imported_tokens;
 mod node;
 mod options;
+mod paging;
 mod pipeline;
 mod probe;
 pub mod recipes;
 mod response;
 mod retry;
+mod route_watch;
 mod session;
+mod state;
 mod tenant;
 mod tokens;
 
@@ -53,7 +69,8 @@ pub use admin::{
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};
 pub use config::{Config, dial};
-pub use directory::{Directory, DirectoryChange, DirectoryWatch};
+pub use directory::Directory;
+pub use directory_calls::{DirectoryChange, DirectoryWatch};
 pub use home::Home;
 pub use options::{Consistency, Durability, Increment, KeyRange, ReadOptions, ScanOptions, WriteOptions};
 pub use response::{

@@ -6,7 +6,7 @@ use stead_api::proto::v1::{self, directory_service_client::DirectoryServiceClien
 use stead_types::RegionName;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{client::Inner, node::Node};
+use crate::{node::Node, state::ClientState};
 
 /// Interval between two measurements; between two looks at whether there is something to measure.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(60);
@@ -15,29 +15,29 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests per measurement: the first one opens the connection; the fastest of the others counts.
 const EXCHANGES: u32 = 3;
 
-pub(crate) async fn measure(inner: Arc<Inner>) {
-    if inner.config.region.is_some() {
+pub(crate) async fn measure(state: Arc<ClientState>) {
+    if state.config.region.is_some() {
         return;
     }
     loop {
-        let regions: Vec<RegionName> = inner.map.load().regions.keys().cloned().collect();
+        let regions: Vec<RegionName> = state.map.load().regions.keys().cloned().collect();
         if regions.is_empty() {
             sleep(POLL_INTERVAL).await;
             continue;
         }
-        let measured = regions.iter().map(|region| measure_region(&inner, region));
+        let measured = regions.iter().map(|region| measure_region(&state, region));
         let round_trips: BTreeMap<RegionName, Duration> = futures::future::join_all(measured)
             .await
             .into_iter()
             .flatten()
             .collect();
-        inner.update_round_trips(round_trips);
+        state.update_round_trips(round_trips);
         sleep(MEASURE_INTERVAL).await;
     }
 }
 
-async fn measure_region(inner: &Inner, region: &RegionName) -> Option<(RegionName, Duration)> {
-    let nodes = inner.map.load().nodes_of(region).to_vec();
+async fn measure_region(state: &ClientState, region: &RegionName) -> Option<(RegionName, Duration)> {
+    let nodes = state.map.load().nodes_of(region).to_vec();
     for node in nodes {
         if let Ok(Some(round_trip)) = timeout(RESPONSE_TIMEOUT, measure_node(&node)).await {
             return Some((region.clone(), round_trip));

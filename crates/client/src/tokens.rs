@@ -1,35 +1,8 @@
-//! Session tokens of a client, exported to and imported from other clients.
+//! Export and import of a client's session tokens.
 
-use parking_lot::Mutex;
-use stead_types::{Error, SessionToken, SessionTokens, TooManyTokens};
+use stead_types::{Error, SessionTokens};
 
 use crate::Client;
-
-/// Session tokens that came from other clients. They name tenants by number; a client learns which of its tenants has
-/// which number with the first response.
-#[derive(Debug, Default)]
-pub(crate) struct ImportedTokens(Mutex<SessionTokens>);
-
-impl ImportedTokens {
-    /// Returns the tokens that a read of a session must carry: all imported ones while the tenant's number is not
-    /// known.
-    pub(crate) fn required(&self, own: Option<SessionToken>) -> Vec<SessionToken> {
-        let imported = self.0.lock();
-        let Some(own) = own else {
-            return imported.iter().collect();
-        };
-        vec![newest(&imported, own)]
-    }
-
-    /// Returns the newer of a session's own token and the imported one of the same tenant.
-    pub(crate) fn newest(&self, own: SessionToken) -> SessionToken {
-        newest(&self.0.lock(), own)
-    }
-
-    pub(crate) fn add(&self, token: SessionToken) -> Result<(), Error> {
-        self.0.lock().add(token).map_err(too_many)
-    }
-}
 
 impl Client {
     /// Returns the session tokens of all tenants of this client: as text, with `to_string`, for a cookie or a header,
@@ -59,12 +32,11 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn export_tokens(&self) -> Result<SessionTokens, Error> {
-        let inner = self.inner();
-        let mut tokens = inner.imported.0.lock().clone();
-        let sessions = inner.sessions.lock();
-        let mut seen = sessions.values().filter_map(|session| session.token());
-        seen.try_for_each(|token| tokens.add(token)).map_err(too_many)?;
-        Ok(tokens)
+        let state = self.state();
+        let sessions = state.sessions.lock();
+        state
+            .imported
+            .with(sessions.values().filter_map(|session| session.token()))
     }
 
     /// Adds the session tokens of another client: reads at [`crate::Consistency::Session`] show at least what they have
@@ -75,22 +47,13 @@ impl Client {
     ///
     /// More tenants than one request may carry, together with those imported before: nothing is imported.
     pub fn import_tokens(&self, tokens: &SessionTokens) -> Result<(), Error> {
-        self.inner().imported.0.lock().merge(tokens).map_err(too_many)
+        self.state().imported.merge(tokens)
     }
-}
-
-fn newest(imported: &SessionTokens, own: SessionToken) -> SessionToken {
-    let came = imported.of(own.tenant).filter(|came| came.revision > own.revision);
-    came.unwrap_or(own)
-}
-
-fn too_many(error: TooManyTokens) -> Error {
-    Error::invalid("tokens", format!("tokens: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use stead_types::{ErrorKind, TenantNumber, TenantTime};
+    use stead_types::{ErrorKind, SessionToken, TenantNumber, TenantTime};
 
     use super::*;
     use crate::Config;
@@ -114,7 +77,7 @@ mod tests {
         }
         let cookie = one.export_tokens().unwrap().to_string();
         other.import_tokens(&cookie.parse().unwrap()).unwrap();
-        let imported = &other.inner().imported;
+        let imported = &other.state().imported;
         assert_eq!(
             imported.required(None),
             [token(1, "1.5"), token(2, "1.9")],

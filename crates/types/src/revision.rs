@@ -32,6 +32,11 @@ impl Sequence {
     pub const fn next(self) -> Option<Self> {
         Self::new(self.0 + 1)
     }
+
+    /// Returns the previous sequence; [`Sequence::ZERO`], which has none, stays itself.
+    pub const fn prev(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for Sequence {
@@ -118,6 +123,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn sequence_before_next_is_itself_and_zero_has_none_before() {
+        for number in [0, 1, Sequence::MAX.get() - 1] {
+            let sequence = Sequence::new(number).unwrap();
+            assert_eq!(sequence.next().map(Sequence::prev), Some(sequence));
+        }
+        assert_eq!(Sequence::ZERO.prev(), Sequence::ZERO);
+    }
 
     proptest! {
         #[test]

@@ -5,7 +5,7 @@ use stead_api::proto::admin::v1::{self, group_service_client::GroupServiceClient
 use stead_types::Error;
 
 use super::{Admin, PAGE_SIZE};
-use crate::response::malformed;
+use crate::{paging::ListPage, response::malformed};
 
 /// Raft group in the directory; number 0 is the directory's own group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,23 +51,25 @@ impl Admin {
     ///
     /// No node answers.
     pub async fn groups(&self, region: &str) -> Result<Vec<Group>, Error> {
-        let mut groups = Vec::new();
-        let mut request = v1::ListGroupsRequest {
+        let state = self.0.state();
+        let request = v1::ListGroupsRequest {
             page_size: PAGE_SIZE,
             region: region.to_owned(),
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
-        loop {
-            let call = async |channel, request| Service::new(channel).list_groups(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
-            groups.extend(answer.groups.into_iter().map(Group::read));
-            if answer.next_page_token.is_empty() {
-                return Ok(groups);
-            }
-            request.page_token = answer.next_page_token;
-        }
+        let groups = state
+            .list(
+                request,
+                state.deadline(None),
+                async |channel, request| Service::new(channel).list_groups(request).await,
+                |request, page_token| request.page_token = page_token,
+                |answer| ListPage {
+                    items: answer.groups,
+                    next_page_token: answer.next_page_token,
+                },
+            )
+            .await?;
+        Ok(groups.into_iter().map(Group::read).collect())
     }
 
     /// Returns a group with its status.
@@ -77,9 +79,9 @@ impl Admin {
     /// No such group, or no node answers.
     pub async fn group(&self, number: u32) -> Result<Group, Error> {
         let call = async |channel, request| Service::new(channel).get_group(request).await;
-        let inner = self.0.inner();
-        let answer = inner
-            .unary(v1::GetGroupRequest { number }, inner.deadline(None), true, call)
+        let state = self.0.state();
+        let answer = state
+            .unary(v1::GetGroupRequest { number }, state.deadline(None), true, call)
             .await?;
         answer.group.map(Group::read).ok_or_else(|| malformed("group"))
     }
@@ -96,8 +98,8 @@ impl Admin {
             reason: reason.to_owned(),
         };
         let call = async |channel, request| Service::new(channel).move_leader(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         answer.group.map(Group::read).ok_or_else(|| malformed("group"))
     }
 }

@@ -19,8 +19,29 @@ const PAGE_SIZE: i32 = 500;
 #[derive(Clone, Debug)]
 pub struct Admin(Client);
 
-impl Admin {
-    pub(crate) fn new(client: Client) -> Self {
-        Self(client)
+impl Client {
+    /// Returns the calls for operators.
+    pub fn admin(&self) -> Admin {
+        Admin(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Client, Config};
+
+    fn can_be_spawned<T: Send>(future: T) {
+        drop(future);
+    }
+
+    #[tokio::test]
+    async fn list_futures_are_send() {
+        let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
+        let (admin, directory) = (client.admin(), client.directory());
+        can_be_spawned(admin.groups(""));
+        can_be_spawned(admin.nodes(""));
+        can_be_spawned(admin.regions());
+        can_be_spawned(admin.tenants("", ""));
+        can_be_spawned(directory.regions());
     }
 }

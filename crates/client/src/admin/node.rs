@@ -6,7 +6,7 @@ use stead_api::proto::admin::v1::{self, node_service_client::NodeServiceClient a
 use stead_types::{DirectoryVersion, Error, Incarnation};
 
 use super::{Admin, PAGE_SIZE};
-use crate::response::malformed;
+use crate::{paging::ListPage, response::malformed};
 
 /// Node in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,23 +65,25 @@ impl Admin {
     ///
     /// No node answers.
     pub async fn nodes(&self, region: &str) -> Result<Vec<NodeInfo>, Error> {
-        let mut nodes = Vec::new();
-        let mut request = v1::ListNodesRequest {
+        let state = self.0.state();
+        let request = v1::ListNodesRequest {
             page_size: PAGE_SIZE,
             region: region.to_owned(),
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
-        loop {
-            let call = async |channel, request| Service::new(channel).list_nodes(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
-            nodes.extend(answer.nodes.into_iter().map(NodeInfo::read));
-            if answer.next_page_token.is_empty() {
-                return Ok(nodes);
-            }
-            request.page_token = answer.next_page_token;
-        }
+        let nodes = state
+            .list(
+                request,
+                state.deadline(None),
+                async |channel, request| Service::new(channel).list_nodes(request).await,
+                |request, page_token| request.page_token = page_token,
+                |answer| ListPage {
+                    items: answer.nodes,
+                    next_page_token: answer.next_page_token,
+                },
+            )
+            .await?;
+        Ok(nodes.into_iter().map(NodeInfo::read).collect())
     }
 
     /// Returns a node with its status.
@@ -91,9 +93,9 @@ impl Admin {
     /// No such node, or no node answers.
     pub async fn node(&self, number: u64) -> Result<NodeInfo, Error> {
         let call = async |channel, request| Service::new(channel).get_node(request).await;
-        let inner = self.0.inner();
-        let answer = inner
-            .unary(v1::GetNodeRequest { number }, inner.deadline(None), true, call)
+        let state = self.0.state();
+        let answer = state
+            .unary(v1::GetNodeRequest { number }, state.deadline(None), true, call)
             .await?;
         answer.node.map(NodeInfo::read).ok_or_else(|| malformed("node"))
     }

@@ -6,7 +6,7 @@ use stead_api::proto::admin::v1::{self, region_service_client::RegionServiceClie
 use stead_types::Error;
 
 use super::{Admin, Group, NodeInfo, PAGE_SIZE};
-use crate::response::malformed;
+use crate::{paging::ListPage, response::malformed};
 
 /// Region in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,22 +68,24 @@ impl Admin {
     ///
     /// No node answers.
     pub async fn regions(&self) -> Result<Vec<RegionInfo>, Error> {
-        let mut regions = Vec::new();
-        let mut request = v1::ListRegionsRequest {
+        let state = self.0.state();
+        let request = v1::ListRegionsRequest {
             page_size: PAGE_SIZE,
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
-        loop {
-            let call = async |channel, request| Service::new(channel).list_regions(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
-            regions.extend(answer.regions.into_iter().map(info));
-            if answer.next_page_token.is_empty() {
-                return Ok(regions);
-            }
-            request.page_token = answer.next_page_token;
-        }
+        let regions = state
+            .list(
+                request,
+                state.deadline(None),
+                async |channel, request| Service::new(channel).list_regions(request).await,
+                |request, page_token| request.page_token = page_token,
+                |answer| ListPage {
+                    items: answer.regions,
+                    next_page_token: answer.next_page_token,
+                },
+            )
+            .await?;
+        Ok(regions.into_iter().map(info).collect())
     }
 
     /// Returns a region with its status.
@@ -94,8 +96,8 @@ impl Admin {
     pub async fn region(&self, name: &str) -> Result<RegionStatus, Error> {
         let request = v1::GetRegionRequest { name: name.to_owned() };
         let call = async |channel, request| Service::new(channel).get_region(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), true, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), true, call).await?;
         Ok(RegionStatus {
             region: answer.region.map(info).ok_or_else(|| malformed("region"))?,
             nodes: answer.nodes.into_iter().map(NodeInfo::read).collect(),

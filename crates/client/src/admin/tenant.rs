@@ -12,7 +12,7 @@ use stead_api::{
 use stead_types::{Epoch, Error, TenantLimit, TenantLimits, TenantNumber};
 
 use super::{Admin, PAGE_SIZE};
-use crate::{Durability, Role, response::malformed};
+use crate::{Durability, Role, paging::ListPage, response::malformed};
 
 /// Regions in which a tenant has followers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,8 +169,8 @@ impl Admin {
             limits: limits(&new.limits),
         };
         let call = async |channel, request| Service::new(channel).create_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         info(answer.tenant)
     }
 
@@ -182,8 +182,8 @@ impl Admin {
     pub async fn tenant(&self, name: &str) -> Result<TenantInfo, Error> {
         let request = v1::GetTenantRequest { name: name.to_owned() };
         let call = async |channel, request| Service::new(channel).get_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), true, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), true, call).await?;
         info(answer.tenant)
     }
 
@@ -193,26 +193,26 @@ impl Admin {
     ///
     /// No node answers.
     pub async fn tenants(&self, home_region: &str, name_prefix: &str) -> Result<Vec<TenantInfo>, Error> {
-        let mut tenants = Vec::new();
-        let mut request = v1::ListTenantsRequest {
+        let state = self.0.state();
+        let request = v1::ListTenantsRequest {
             page_size: PAGE_SIZE,
             home_region: home_region.to_owned(),
             name_prefix: name_prefix.to_owned(),
             ..Default::default()
         };
-        let inner = self.0.inner();
-        let deadline = inner.deadline(None);
-        loop {
-            let call = async |channel, request| Service::new(channel).list_tenants(request).await;
-            let answer = inner.unary(request.clone(), deadline, true, call).await?;
-            for tenant in answer.tenants {
-                tenants.push(info(Some(tenant))?);
-            }
-            if answer.next_page_token.is_empty() {
-                return Ok(tenants);
-            }
-            request.page_token = answer.next_page_token;
-        }
+        let tenants = state
+            .list(
+                request,
+                state.deadline(None),
+                async |channel, request| Service::new(channel).list_tenants(request).await,
+                |request, page_token| request.page_token = page_token,
+                |answer| ListPage {
+                    items: answer.tenants,
+                    next_page_token: answer.next_page_token,
+                },
+            )
+            .await?;
+        tenants.into_iter().map(|tenant| info(Some(tenant))).collect()
     }
 
     /// Changes a tenant.
@@ -225,9 +225,6 @@ impl Admin {
             tenant::State,
             update_tenant_request::{Labels, Residency},
         };
-        let state = change.enabled.map_or(State::Unspecified, |enabled| {
-            if enabled { State::Active } else { State::Disabled }
-        });
         let request = v1::UpdateTenantRequest {
             name: change.name,
             etag: change.etag,
@@ -237,15 +234,20 @@ impl Admin {
             labels: change.labels.map(|labels| Labels {
                 labels: labels.into_iter().collect(),
             }),
-            state: state.into(),
+            state: match change.enabled {
+                None => State::Unspecified,
+                Some(true) => State::Active,
+                Some(false) => State::Disabled,
+            }
+            .into(),
             reason: change.reason,
             validate_only: change.dry_run,
             limits: limits(&change.limits),
             default_limits: change.default_limits.iter().map(ToString::to_string).collect(),
         };
         let call = async |channel, request| Service::new(channel).update_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         info(answer.tenant)
     }
 
@@ -263,8 +265,8 @@ impl Admin {
             validate_only: deletion.dry_run,
         };
         let call = async |channel, request| Service::new(channel).delete_tenant(request).await;
-        let inner = self.0.inner();
-        let answer = inner.unary(request, inner.deadline(None), false, call).await?;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
         info(answer.tenant)
     }
 }

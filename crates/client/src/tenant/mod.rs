@@ -31,11 +31,23 @@ pub struct Tenant {
     session: Arc<TenantSession>,
 }
 
-impl Tenant {
-    pub(crate) fn new(client: Client, session: Arc<TenantSession>) -> Self {
-        Self { client, session }
+impl Client {
+    /// Returns a handle of one tenant. All handles of a tenant share its session.
+    ///
+    /// # Errors
+    ///
+    /// A name that no tenant can have.
+    pub fn tenant(&self, name: &str) -> Result<Tenant, Error> {
+        let invalid = |why| Error::invalid("tenant", format!("tenant: {why}; got {name:?}"));
+        let name: TenantName = name.parse().map_err(invalid)?;
+        Ok(Tenant {
+            client: self.clone(),
+            session: self.state().session(name),
+        })
     }
+}
 
+impl Tenant {
     pub(crate) fn session(&self) -> &Arc<TenantSession> {
         &self.session
     }
@@ -58,7 +70,7 @@ impl Tenant {
     /// it. Absent before the first response: a token contains the tenant's number, which is not known before.
     pub fn token(&self) -> Option<SessionToken> {
         let own = self.session.token()?;
-        Some(self.client.inner().imported.newest(own))
+        Some(self.client.state().imported.newest(own))
     }
 
     /// Continues the session of a token: reads see at least that. A token of another tenant has no effect.
@@ -67,7 +79,7 @@ impl Tenant {
     ///
     /// As [`Client::import_tokens`].
     pub fn resume(&self, token: SessionToken) -> Result<(), Error> {
-        self.client.inner().imported.add(token)
+        self.client.state().imported.add(token)
     }
 
     /// Makes the client watch the tenant's route.
@@ -76,14 +88,14 @@ impl Tenant {
     }
 
     async fn read(&self, request: v1::operation::Request, read: &ReadOptions) -> Result<v1::answer::Response, Error> {
-        let inner = self.client.inner();
+        let state = self.client.state();
         let preference = if needs_leader(read) {
             RoutePreference::Leader
         } else {
             RoutePreference::Nearest
         };
-        inner
-            .operate(&self.session, preference, request, inner.deadline(read.timeout))
+        state
+            .operate(&self.session, preference, request, state.deadline(read.timeout))
             .await
     }
 
@@ -92,9 +104,9 @@ impl Tenant {
         request: v1::operation::Request,
         timeout: Option<Duration>,
     ) -> Result<v1::answer::Response, Error> {
-        let inner = self.client.inner();
-        inner
-            .operate(&self.session, RoutePreference::Leader, request, inner.deadline(timeout))
+        let state = self.client.state();
+        state
+            .operate(&self.session, RoutePreference::Leader, request, state.deadline(timeout))
             .await
     }
 
@@ -115,10 +127,10 @@ impl Tenant {
     }
 
     fn key(&self) -> v1::IdempotencyKey {
-        let inner = self.client.inner();
+        let state = self.client.state();
         v1::IdempotencyKey {
-            client_id: inner.client_id.clone(),
-            sequence: inner.next_sequence(),
+            client_id: state.client_id.clone(),
+            sequence: state.next_sequence(),
             first_sent_ms: self.session.time().0,
         }
     }
@@ -133,7 +145,7 @@ impl Tenant {
         use v1::consistency::{Bounded, Level, Local};
         let level = match &read.consistency {
             Consistency::Linearizable => return None,
-            Consistency::Session => tokens(self.client.inner().imported.required(self.session.token())),
+            Consistency::Session => tokens(self.client.state().imported.required(self.session.token())),
             Consistency::Token(token) => tokens([*token]),
             Consistency::Tokens(seen) => tokens(seen.iter()),
             Consistency::Bounded(bound) => Level::Bounded(Bounded {
@@ -150,7 +162,7 @@ impl Drop for Tenant {
         if self.session.is_unknown() {
             let nobody = TenantSession::new(self.session.tenant.clone(), Arc::default());
             let session = std::mem::replace(&mut self.session, Arc::new(nobody));
-            self.client.inner().release_session(session);
+            self.client.state().release_session(session);
         }
     }
 }
@@ -169,4 +181,41 @@ fn needs_leader(read: &ReadOptions) -> bool {
 
 fn precondition(write: &WriteOptions) -> Option<v1::Precondition> {
     write.precondition.as_ref().map(condition::from_precondition)
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::TenantTime;
+
+    use super::*;
+    use crate::Config;
+
+    #[tokio::test]
+    async fn unknown_tenant_session_is_removed_with_last_handle() {
+        let client = Client::lazy(Config::new(["127.0.0.1:1"])).unwrap();
+        let names = || {
+            client
+                .state()
+                .sessions
+                .lock()
+                .keys()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        let acme = client.tenant("acme").unwrap();
+        let token = SessionToken {
+            tenant: stead_types::TenantNumber::new(1),
+            revision: "1.1".parse().unwrap(),
+        };
+        acme.session().observe_token(token, TenantTime(1));
+        let brix = client.tenant("brix").unwrap();
+        for at in 0..100 {
+            let _home = client.home(&format!("nobody-{at}")).unwrap();
+        }
+        let other = brix.clone();
+        drop((acme, brix));
+        assert_eq!(names(), ["acme", "brix"]);
+        drop(other);
+        assert_eq!(names(), ["acme"]);
+    }
 }

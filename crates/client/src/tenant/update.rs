@@ -53,8 +53,8 @@ impl Tenant {
         ttl: Option<Duration>,
         mut change: impl FnMut(Option<&Item>) -> Option<Bytes>,
     ) -> Result<Option<WriteResponse>, Error> {
-        let inner = self.client.inner();
-        let deadline = inner.deadline(None);
+        let state = self.client.state();
+        let deadline = state.deadline(None);
         let mut lost = 0;
         loop {
             let left = || Some(deadline.saturating_duration_since(Instant::now()));
@@ -80,7 +80,7 @@ impl Tenant {
                 Err(error) => return Err(error),
             }
             lost += 1;
-            if !inner.wait(inner.jitter(after_conflict(lost)), deadline).await {
+            if !state.wait(state.jitter(after_conflict(lost)), deadline).await {
                 let message = format!(
                     "the key was changed by others {lost} times before it could be written; nothing was written"
                 );

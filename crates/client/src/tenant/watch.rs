@@ -125,7 +125,7 @@ impl Tenant {
     ///
     /// As [`Watcher::next`]; or the last failure before the client's timeout.
     pub async fn watch(&self, watch: WatchOptions) -> Result<Watcher, Error> {
-        let deadline = self.client.inner().deadline(None);
+        let deadline = self.client.state().deadline(None);
         let mut watcher = self.watcher(watch);
         while watcher.header.is_none() {
             match tokio::time::timeout_at(deadline, watcher.step()).await {
@@ -212,25 +212,20 @@ impl Watcher {
         self.stream = None;
         self.partial.clear();
         self.is_first_state = true;
-        sleep(self.tenant.client.inner().jitter(self.retry_wait)).await;
+        sleep(self.tenant.client.state().jitter(self.retry_wait)).await;
         self.retry_wait = (self.retry_wait * 2).min(RETRY_WAIT_MAX);
     }
 
     async fn open(&mut self) -> Result<(), Error> {
-        let inner = self.tenant.client.inner();
-        let no_node = || Error::new(ErrorKind::Unavailable, "no node is known that serves calls");
-        let node = inner
-            .map
-            .load()
-            .pick(NodePreference::Nearest, &[])
-            .ok_or_else(no_node)?;
+        let state = self.tenant.client.state();
+        let node = state.pick(NodePreference::Nearest, &[])?;
         let create = WatchRequest {
             request: Some(v1::watch_request::Request::Create(self.create_request())),
         };
         // The request stream stays open: ending it would end the watch.
         let requests = stream::iter([create]).chain(stream::pending());
         let mut client = KvServiceClient::new(node.watches.clone());
-        let deadline = Instant::now() + inner.config.timeout;
+        let deadline = Instant::now() + state.config.timeout;
         let opened = tokio::time::timeout_at(deadline, client.watch(requests)).await;
         match opened {
             Ok(Ok(answers)) => {

@@ -248,8 +248,8 @@ impl Tenant {
             idempotency_key: Some(key),
             durability: Durability::message(None),
         };
-        let inner = self.client.inner();
-        let deadline = inner.deadline(timeout);
+        let state = self.client.state();
+        let deadline = state.deadline(timeout);
         let mut whole: Option<DeleteRangeResponse> = None;
         loop {
             // The key is used: executing it again as if it were new would delete keys that were written since.
@@ -257,7 +257,7 @@ impl Tenant {
                 .as_ref()
                 .map_or(RoutePreference::Leader, |_| RoutePreference::LeaderContinued);
             let request = v1::operation::Request::DeleteRange(request.clone());
-            let answer = inner.operate(&self.session, preference, request, deadline).await?;
+            let answer = state.operate(&self.session, preference, request, deadline).await?;
             let v1::answer::Response::DeleteRange(answer) = answer else {
                 return Err(malformed("kind"));
             };

@@ -8,7 +8,7 @@ use stead_api::proto::v1::{
 };
 use stead_types::Error;
 
-use super::Service;
+use super::service::{Service, item};
 
 /// Keys of one part of a range delete, so that small ranges have several parts.
 const PART_SIZE: usize = 2;
@@ -30,7 +30,7 @@ impl Service {
             .all(|operation| matches!(operation, OperationRequest::Get(_)));
         let results = list.iter().map(|operation| match operation {
             OperationRequest::Get(get) => OperationResponse::Get(v1::txn_result::Get {
-                item: row(&get.key).map(|(value, sequence)| super::item(get.key.clone(), value, sequence)),
+                item: row(&get.key).map(|(value, sequence)| item(get.key.clone(), value, sequence)),
             }),
             OperationRequest::Delete(delete) => OperationResponse::Delete(v1::txn_result::Delete {
                 deleted: row(&delete.key).is_some(),

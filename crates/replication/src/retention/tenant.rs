@@ -226,7 +226,7 @@ impl TrackedTenant {
                 Some((_, revision)) => revision.sequence(),
                 None => {
                     let missing = self.ranges.iter().find(|range| range.index > known.offset.index);
-                    missing.map_or(last, |range| previous(range.first))
+                    missing.map_or(last, |range| range.first.prev())
                 }
             }
         };
@@ -236,17 +236,13 @@ impl TrackedTenant {
     /// Drops the ranges up to a change: every follower has them, or they are beyond the limits.
     fn drop_ranges(&mut self, up_to: Sequence, last: Sequence) {
         while !self.ranges.is_empty() {
-            let end = self.ranges.get(1).map_or(last, |next| previous(next.first));
+            let end = self.ranges.get(1).map_or(last, |next| next.first.prev());
             if end > up_to {
                 return;
             }
             self.ranges.pop_front();
         }
     }
-}
-
-fn previous(sequence: Sequence) -> Sequence {
-    Sequence::new(sequence.get().saturating_sub(1)).unwrap_or(Sequence::ZERO)
 }
 
 fn merge(pair: &[EntryRange]) -> EntryRange {

@@ -12,10 +12,8 @@ use stead_replication::{
     Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView, SubmitCommand,
 };
 use stead_state::directory::{
-    self, Addresses, Command, DirectoryChange, DirectoryView, Followers, GroupReport, MemberState, Region,
-    ReplicaSetMember, Tenant, TenantState,
+    self, Addresses, Command, DirectoryChange, DirectoryView, GroupReport, MemberState, Region, ReplicaSetMember, Tenant,
 };
-use stead_state::lineage::Lineage;
 use stead_state::rows::feed::TouchedTenant;
 use stead_state::shard::command::{Effect, Operation, Write};
 use stead_state::shard::record::{CopyState, TenantRecord};
@@ -25,8 +23,8 @@ use stead_store::engine::memory as rows;
 use stead_store::log::memory as log;
 use stead_store::shard::ShardMachine;
 use stead_types::{
-    DirectoryVersion, Durability, Epoch, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantLimit,
-    TenantLimits, TenantNumber,
+    DirectoryVersion, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantLimit, TenantLimits,
+    TenantNumber,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
@@ -478,26 +476,9 @@ fn entries(group: &TestGroup) -> Vec<DirectoryChange> {
 
 fn tenant(number: TenantNumber, is_followed: bool) -> Tenant {
     let members = [HOME, FOLLOWER].map(ReplicaSetMember::staying);
+    let name = format!("tenant-{}", number.get()).parse().unwrap();
     Tenant {
-        number,
-        name: format!("tenant-{}", number.get()).parse().unwrap(),
-        home: HOME,
-        epoch: Epoch::FIRST,
-        fence_epoch: Epoch::NONE,
-        last_epoch: Epoch::FIRST,
-        op: 0,
-        state: TenantState::Active,
-        durability: Durability::Region,
-        followers: Followers::AllAdmitted,
-        residency: Box::new([]),
-        lineage: Lineage::starting(Epoch::FIRST),
         members: members[..1 + usize::from(is_followed)].into(),
-        moving: None,
-        promoting: None,
-        labels: None,
-        limits: None,
-        version: DirectoryVersion::ZERO,
-        created: 0,
-        updated: 0,
+        ..Tenant::new(number, name, HOME)
     }
 }

@@ -90,6 +90,33 @@ pub enum Followers {
 }
 
 impl Tenant {
+    /// Returns an active tenant of its first epoch, with the policy that applies where none is set: durable in its
+    /// region, followed wherever it may be, stored anywhere, without limits of its own. It has no members yet.
+    pub fn new(number: TenantNumber, name: TenantName, home: GroupId) -> Self {
+        Self {
+            number,
+            name,
+            home,
+            epoch: Epoch::FIRST,
+            fence_epoch: Epoch::NONE,
+            last_epoch: Epoch::FIRST,
+            op: 0,
+            state: TenantState::Active,
+            durability: Durability::Region,
+            followers: Followers::AllAdmitted,
+            residency: Box::new([]),
+            lineage: Lineage::starting(Epoch::FIRST),
+            members: Box::new([]),
+            moving: None,
+            promoting: None,
+            labels: None,
+            limits: None,
+            version: DirectoryVersion::ZERO,
+            created: 0,
+            updated: 0,
+        }
+    }
+
     /// Returns the fence: the epoch below which no group may serve; it is above all epochs unless the tenant is
     /// active.
     pub fn fence(&self) -> Epoch {

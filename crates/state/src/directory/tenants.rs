@@ -1,12 +1,11 @@
 //! Applies commands that create, update and erase tenants.
 
-use stead_types::{DirectoryVersion, Epoch, TenantName, TenantNumber};
+use stead_types::{DirectoryVersion, Durability, TenantName, TenantNumber};
 
 use super::{
     ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, MemberState, NewTenant, Rejection,
     TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, moves, placement,
 };
-use crate::lineage::Lineage;
 
 impl Directory {
     pub(super) fn create_tenant(&mut self, context: &mut ApplyContext, new: NewTenant) -> DirectoryResult {
@@ -19,26 +18,14 @@ impl Directory {
         let home = placement::home(&self.view, &new.home)?;
         let number = TenantNumber::new(self.next_tenant);
         let mut tenant = Tenant {
-            number,
-            name: new.name,
-            home,
-            epoch: Epoch::FIRST,
-            fence_epoch: Epoch::NONE,
-            last_epoch: Epoch::FIRST,
-            op: 0,
-            state: TenantState::Active,
             durability: new.durability,
             followers: new.followers,
             residency: new.residency.into(),
-            lineage: Lineage::starting(Epoch::FIRST),
-            members: Box::new([]),
-            moving: None,
-            promoting: None,
             labels: Some(new.labels).filter(|labels| !labels.is_empty()).map(Box::new),
-            limits: None,
             version: context.version,
             created: context.time,
             updated: context.time,
+            ..Tenant::new(number, new.name, home)
         };
         tenant.set_limits(new.limits);
         self.fit(context, tenant)?;

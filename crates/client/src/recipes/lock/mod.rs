@@ -166,7 +166,7 @@ impl Lock {
                 Err(error) if is_final(&error.kind) && !is_resume_point_lost(&error.kind) => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, "lock acquisition failed, retrying");
-                    sleep(self.tenant.client().inner().jitter(RETRY_WAIT)).await;
+                    sleep(self.tenant.client().state().jitter(RETRY_WAIT)).await;
                 }
             }
         }
@@ -174,7 +174,7 @@ impl Lock {
 
     /// Returns an id that no other attempt has.
     fn attempt_id(&self) -> Bytes {
-        format!("{:032x}", self.tenant.client().inner().random_id()).into()
+        format!("{:032x}", self.tenant.client().state().random_id()).into()
     }
 
     async fn attempt(&self, attempt_id: &Bytes, started: Instant) -> Result<AcquireAttempt, Error> {

@@ -205,8 +205,7 @@ pub(super) fn previous_version(
     key: &[u8],
     change: Revision,
 ) -> Result<Option<Version>, Unreadable> {
-    let before = Sequence::new(change.sequence().get().saturating_sub(1)).unwrap_or(Sequence::ZERO);
-    let at = Revision::new(change.epoch(), before);
+    let at = Revision::new(change.epoch(), change.sequence().prev());
     match current(rows, copy, key)? {
         Some(now) => as_of(rows, copy, &now, at),
         None => Ok(None),
