@@ -15,6 +15,7 @@ use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
 use crate::error::{ChangeError, ProposeError, ReadIndexError, leader};
+use crate::leadership::Leadership;
 use crate::machine::external_index;
 use crate::member::Member;
 use crate::proposal::Proposal;
@@ -24,17 +25,6 @@ use crate::types::{LogId, TypeConfig};
 #[derive(Clone)]
 pub struct Group {
     member: Arc<Member>,
-}
-
-/// Leadership of a group, as this node knows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// The leader, if one is known.
-    pub leader: Option<NodeId>,
-    /// Raft's term.
-    pub term: u64,
-    /// Whether this node is the leader.
-    pub is_here: bool,
 }
 
 /// Metrics of a group.

@@ -10,6 +10,10 @@
 //! held back after a restart, heartbeat intervals longer than round trips. This crate knows no tenants and no regions,
 //! and nothing outside of it knows openraft.
 //!
+//! Modules import in one direction, without circles: `node`, `service`, then `registry`, `group` and `restore`, then
+//! `member`, `network`, `wire`, `proposer`, `machine`, `encoding`, `types`. What both ends of an arrow need is in a
+//! module below both, as `leadership` and `snapshot_source` are.
+//!
 //! # Invariants
 //!
 //! 1. A proposal returns once its entry is applied here, or with an error that tells whether it may have taken effect.
@@ -27,6 +31,7 @@ mod encoding;
 mod error;
 mod group;
 mod group_bootstrap;
+mod leadership;
 mod log;
 mod log_compaction;
 mod log_size;
@@ -39,8 +44,10 @@ mod proposal;
 mod proposer;
 mod queue;
 mod read_index;
+mod registry;
 mod restore;
 mod service;
+mod snapshot_source;
 mod snapshot_transfers;
 mod spool;
 mod tasks;
@@ -54,7 +61,8 @@ mod suite_test;
 pub use blocking::BlockingMode;
 pub use clock::Clocks;
 pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
-pub use group::{Group, GroupMetrics, Leadership};
+pub use group::{Group, GroupMetrics};
+pub use leadership::Leadership;
 pub use log_compaction::LogLimits;
 pub use node::{Config, GroupConfig, Node};
 pub use peer_channels::Resolver;

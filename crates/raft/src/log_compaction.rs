@@ -18,9 +18,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::encoding::read_log_id_record;
 use crate::log_size::{AppendTotals, LogSize};
-use crate::machine::StateMachine;
+use crate::machine::{Raft, StateMachine};
 use crate::snapshot_transfers::SnapshotTransfers;
-use crate::types::{LogId, Raft};
+use crate::types::LogId;
 
 /// Thresholds of checkpoints, and the length of the log's tail.
 #[derive(Clone, Copy, Debug)]

@@ -53,6 +53,9 @@ pub(crate) struct StateMachine {
     pub(crate) is_running: Arc<AtomicBool>,
 }
 
+/// Running openraft of one group, which drives its machine.
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
 type ApplyResponder = openraft::storage::ApplyResponder<TypeConfig>;
 
 impl StateMachine {

@@ -17,14 +17,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
-use crate::group::Leadership;
 use crate::group_bootstrap::{DiskLost, GroupBootstrap, Step, VoterState, has_voted};
+use crate::leadership::Leadership;
+use crate::machine::Raft;
 use crate::network::Network;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndexQueue;
 use crate::tasks::Tasks;
 use crate::timing::Periods;
-use crate::types::Raft;
 use crate::wire::Sender;
 
 /// This node's part in one group.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
 use stead_api::net::Connect;
 use stead_api::peer_codec::PeerAlarms;
 use stead_store::background::Stagger;
@@ -18,23 +17,25 @@ use tokio::sync::watch;
 use crate::blocking::{BlockingMode, BlockingWorker};
 use crate::clock::{ClockConfig, Clocks, GroupClock};
 use crate::error::OpenError;
-use crate::group::{Group, Leadership};
+use crate::group::Group;
 use crate::group_bootstrap::{GroupBootstrap, VoterState, has_voted};
+use crate::leadership::Leadership;
 use crate::log::{self, Log};
 use crate::log_compaction::{LogCompactor, LogLimits};
 use crate::log_size::LogSize;
-use crate::machine::StateMachine;
+use crate::machine::{Raft, StateMachine};
 use crate::member::{LastContact, Member};
 use crate::network::Network;
 use crate::peer_channels::{PeerChannels, Resolver};
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndexQueue;
+use crate::registry::Registry;
 use crate::restore::Restore;
 use crate::service;
 use crate::snapshot_transfers::SnapshotTransfers;
 use crate::tasks::Tasks;
 use crate::timing::Timing;
-use crate::types::{Raft, RaftState};
+use crate::types::RaftState;
 use crate::wire::Sender;
 
 /// Configuration that a node's groups share.
@@ -81,44 +82,6 @@ pub struct Node {
     peers: Arc<PeerChannels>,
     registry: Arc<Registry>,
     health: Health,
-}
-
-/// Groups by number, for the service.
-#[derive(Default)]
-pub(crate) struct Registry(Mutex<BTreeMap<GroupId, Slot>>);
-
-enum Slot {
-    /// Being opened.
-    Opening,
-    Open(Arc<Member>),
-}
-
-impl Registry {
-    pub(crate) fn member(&self, group: GroupId) -> Option<Arc<Member>> {
-        match self.0.lock().get(&group) {
-            Some(Slot::Open(member)) => Some(member.clone()),
-            Some(Slot::Opening) | None => None,
-        }
-    }
-
-    fn members(&self) -> Vec<Arc<Member>> {
-        let groups = self.0.lock();
-        let open = groups.values().filter_map(|slot| match slot {
-            Slot::Open(member) => Some(member.clone()),
-            Slot::Opening => None,
-        });
-        open.collect()
-    }
-
-    /// Reserves a group for opening. Returns false if it is open or being opened.
-    fn reserve(&self, group: GroupId) -> bool {
-        let mut groups = self.0.lock();
-        let is_free = !groups.contains_key(&group);
-        if is_free {
-            groups.insert(group, Slot::Opening);
-        }
-        is_free
-    }
 }
 
 impl Node {
@@ -199,15 +162,13 @@ impl Node {
         if !self.registry.reserve(group) {
             return Err(OpenError::AlreadyOpen(group));
         }
-        let opened = self.open(config, machine).await;
-        let mut groups = self.registry.0.lock();
-        match opened {
+        match self.open(config, machine).await {
             Ok(member) => {
-                groups.insert(group, Slot::Open(member.clone()));
+                self.registry.open(member.clone());
                 Ok(Group::new(member))
             }
             Err(source) => {
-                groups.remove(&group);
+                self.registry.remove(group);
                 Err(OpenError::Unreadable { group, source })
             }
         }
@@ -217,7 +178,7 @@ impl Node {
     pub async fn close_group(&self, group: GroupId) {
         if let Some(member) = self.registry.member(group) {
             member.stop().await;
-            self.registry.0.lock().remove(&group);
+            self.registry.remove(group);
         }
     }
 

@@ -32,9 +32,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock::GroupClock;
 use crate::error::{ProposeError, WriteRejection};
+use crate::machine::Raft;
 use crate::proposal::Proposal;
 use crate::queue::{CommandBatch, Item, ProposalQueue, QUEUE_BYTES_MAX, weight};
-use crate::types::{Commands, Completion, Raft, TypeConfig};
+use crate::types::{Commands, Completion, TypeConfig};
 
 /// Most entries in flight.
 const IN_FLIGHT_MAX: usize = 4;

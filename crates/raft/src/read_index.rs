@@ -12,8 +12,7 @@ use stead_types::planted::{self, Bug};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::error::{ReadIndexError, leader};
-use crate::machine::external_index;
-use crate::types::Raft;
+use crate::machine::{Raft, external_index};
 
 /// Most reads that wait for a round.
 const WAITERS_MAX: usize = 1 << 16;

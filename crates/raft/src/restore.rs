@@ -41,8 +41,8 @@ use crate::encoding::{log_id_record, membership_record, read_entry_record, read_
 use crate::error::OpenError;
 use crate::machine::{StateMachine, external_index};
 use crate::member::Member;
-use crate::network::SnapshotSource;
 use crate::peer_channels::PeerChannels;
+use crate::snapshot_source::SnapshotSource;
 use crate::spool::{self, Spool};
 use crate::wire::{self, MessageKind, Sender};
 

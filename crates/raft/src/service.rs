@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::machine::external_index;
 use crate::member::Member;
-use crate::node::Registry;
+use crate::registry::Registry;
 use crate::restore;
 use crate::spool::{self, Spool};
 use crate::types::{AppendRequest, AppendResult};

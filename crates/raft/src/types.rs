@@ -8,8 +8,6 @@ use openraft::raft::responder::Responder;
 use parking_lot::Mutex;
 use stead_store::machine::CommandResult;
 
-use crate::machine::StateMachine;
-
 /// openraft's type configuration for Stead. Node addresses are not in the membership: a resolver knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
@@ -36,7 +34,6 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub(crate) type RaftState = openraft::RaftState<TypeConfig>;
 pub(crate) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;

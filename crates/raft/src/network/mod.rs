@@ -15,8 +15,6 @@ mod snapshot;
 
 use std::sync::Arc;
 
-pub(crate) use snapshot::SnapshotSource;
-
 use openraft::network::{Backoff, NetBackoff, RaftNetworkFactory};
 use stead_types::NodeId;
 

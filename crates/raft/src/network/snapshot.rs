@@ -3,20 +3,19 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{StreamExt, stream};
 use openraft::errors::{ReplicationClosed, StreamingError};
 use openraft::network::{NetSnapshot, RPCOption};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
-use stead_api::proto::internal::v1::RaftEnvelope;
-use stead_store::machine::{Chunks, MachineError};
+use stead_store::machine::Chunks;
 use tokio::sync::oneshot;
 
 use super::Peer;
-use crate::blocking::BlockingWorker;
 use crate::peer_channels::unreachable;
+use crate::snapshot_source::SnapshotSource;
 use crate::types::{LeaderId, RpcError, TypeConfig, Vote};
-use crate::wire::{self, MessageKind, Sender};
+use crate::wire::{self, MessageKind};
 
 /// Timeout for sending and installing a snapshot. A dead connection is detected by its keep-alive long before.
 const TRANSFER_MAX: Duration = Duration::from_secs(60 * 60);
@@ -95,67 +94,5 @@ impl Peer {
             .into_inner();
         let vote = wire::body(answer, MessageKind::SnapshotResponse).and_then(wire::read_snapshot_response);
         vote.map_err(|malformed| unreachable(malformed.to_string()))
-    }
-}
-
-/// Source of a snapshot's chunks as envelopes.
-pub(crate) struct SnapshotSource {
-    sender: Sender,
-    worker: BlockingWorker,
-    chunks: Chunks,
-    /// Chunks and bytes sent so far.
-    sent: (u64, u64),
-    failed: oneshot::Sender<MachineError>,
-}
-
-impl SnapshotSource {
-    /// Creates a source of a snapshot's chunks; `failed` receives the error if it ends early.
-    pub(crate) fn new(
-        sender: Sender,
-        worker: BlockingWorker,
-        chunks: Chunks,
-        failed: oneshot::Sender<MachineError>,
-    ) -> Self {
-        Self {
-            sender,
-            worker,
-            chunks,
-            sent: (0, 0),
-            failed,
-        }
-    }
-
-    pub(crate) fn into_stream(self) -> impl Stream<Item = RaftEnvelope> + Send {
-        stream::unfold(Some(self), |source| async move { source?.next().await })
-    }
-
-    /// Returns the next envelope, and the rest. A failed source ends without an end message, so that the receiver
-    /// detects it.
-    async fn next(mut self) -> Option<(RaftEnvelope, Option<Self>)> {
-        let mut chunks = self.chunks;
-        let read = move || {
-            let next = chunks.next().transpose()?;
-            Ok((chunks, next))
-        };
-        let (chunks, next) = match self.worker.run("reading a snapshot", read).await {
-            Ok(read) => read,
-            Err(failed) => {
-                drop(self.failed.send(failed));
-                return None;
-            }
-        };
-        self.chunks = chunks;
-        match next {
-            Some(chunk) => {
-                self.sent.0 += 1;
-                self.sent.1 += chunk.len() as u64;
-                let envelope = self.sender.envelope(MessageKind::SnapshotChunk, self.sent.0, chunk);
-                Some((envelope, Some(self)))
-            }
-            None => {
-                let end = wire::snapshot_end(self.sent.0, self.sent.1);
-                Some((self.sender.envelope(MessageKind::SnapshotEnd, self.sent.0, end), None))
-            }
-        }
     }
 }
