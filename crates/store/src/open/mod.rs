@@ -1,4 +1,4 @@
-//! Opening of a node's storage: data directory, Raft log, rows and checkpoint thread.
+//! Opening of a node's storage: data directory, Raft log, rows and checkpoint thread, or all of it in memory.
 
 mod disk;
 mod error;
@@ -37,7 +37,7 @@ pub struct Config {
 /// Location of storage.
 #[derive(Clone)]
 pub enum StorageLocation {
-    /// A directory, which is created if it is missing.
+    /// A directory, which is created if it is missing; the memory engine leaves it alone.
     Directory {
         /// Its path.
         path: PathBuf,

@@ -23,7 +23,7 @@ pub struct Store {
     pub engine: Arc<dyn Engine>,
     /// The Raft log of all groups.
     pub log: Arc<dyn LogStore>,
-    /// The thread that runs checkpoints.
+    /// The executor of checkpoints: a thread, or the calling one for storage in memory.
     pub background: Arc<Background>,
     /// The node's health.
     pub health: Health,
