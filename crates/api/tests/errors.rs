@@ -45,7 +45,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         }
         ErrorKind::NoLeader => "The group that must answer is electing a leader. Send it again.",
         ErrorKind::NoLease => {
-            "The home is cut off from the directory. Send it again; if it lasts, look at `stead region status`."
+            "The group that was asked as the home may not serve the tenant: it does not own it any more, or the directory has fenced it. Send it again; if it lasts, look at `stead region status`. Being cut off from the directory is no cause: there are no leases yet."
         }
         ErrorKind::TenantMoving => "The tenant is between two homes. Send it again.",
         ErrorKind::Unavailable => {
@@ -88,7 +88,9 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         ErrorKind::Conflict => {
             "The request contradicts the state: an etag, a step that is not due. Read again, decide again."
         }
-        ErrorKind::Unimplemented => "The node does not know the method: it is older than the client.",
+        ErrorKind::Unimplemented => {
+            "The node's version does not have what is asked for: `DURABILITY_REMOTE`. A method that a node does not know is refused with this status, but without `ErrorInfo`."
+        }
         ErrorKind::Internal => {
             "A bug or broken hardware; **what happened is not known**. Please report it with the node's log."
         }

@@ -13,12 +13,12 @@ use tonic::transport::Channel;
 
 use crate::{directory_view::SharedDirectoryView, wire::MESSAGE_LEN_MAX};
 
-/// Longest wait for the first response to a call.
+/// Longest wait for the first response to a call, for the next page of a listing, and for what either needs here.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) type FeedClient = FeedServiceClient<Channel>;
 
-/// Dials nodes of the directory view.
+/// Clients of the feed service of other nodes, which are dialled at their addresses in the directory view.
 pub(crate) struct FeedClients {
     directory_view: SharedDirectoryView,
     connect: Connect,

@@ -213,7 +213,7 @@ impl Freshness {
         }
     }
 
-    /// Tells whether another ping to a home is useful.
+    /// Tells whether the proof of another ping to a home would be kept.
     pub(crate) fn wants_ping(&self, home: GroupId) -> bool {
         self.advance(home);
         self.proofs.lock().get(&home).is_none_or(Proofs::may_ping)

@@ -102,8 +102,8 @@ pub const CHUNK_LEN_MAX: usize = 256 << 10;
 pub struct Snapshot {
     /// Position of the snapshot: everything up to this entry, nothing after it.
     pub applied: AppliedState,
-    /// The state, read while further entries are applied. Ends with an error if the state was rewound or erased
-    /// meanwhile; then a new snapshot is taken.
+    /// The state as it was there, read while further entries are applied, whatever they change or erase. Ends with an
+    /// error if a row cannot be read, or the machine has failed meanwhile.
     pub chunks: Chunks,
 }
 

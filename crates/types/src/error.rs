@@ -41,7 +41,7 @@ pub enum ErrorKind {
     KeyNotFound,
     /// The group that must answer has no leader; nothing happened.
     NoLeader,
-    /// The group that must answer has no lease; nothing happened.
+    /// The group that was asked as the home failed the serving check; nothing happened.
     NoLease,
     /// The tenant is between two homes; nothing happened.
     TenantMoving,
@@ -114,7 +114,7 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The request contradicts the current state: an epoch, an etag, an operation in flight.
     Conflict,
-    /// The server does not know the method.
+    /// The server's version does not have the method, or what the request asks for.
     Unimplemented,
     /// A bug or broken hardware.
     Internal,

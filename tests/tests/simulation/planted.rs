@@ -65,7 +65,7 @@ const DEDICATED_TESTS: &[DedicatedTest] = &[
     DedicatedTest {
         bug: Bug::SnapshotWithoutWindows,
         target: &["-p", "stead-store", "--lib"],
-        test: "shard::shard_test::slowly_read_snapshot_is_consistent_with_its_cut",
+        test: "shard::tests::snapshot_test::slowly_read_snapshot_is_consistent_with_its_cut",
         why: "an outcome would have to be forgotten between two attempts of one write",
     },
     DedicatedTest {
@@ -95,7 +95,7 @@ const DEDICATED_TESTS: &[DedicatedTest] = &[
     DedicatedTest {
         bug: Bug::InstallUnpinned,
         target: &["-p", "stead-store", "--lib"],
-        test: "shard::shard_test::maintenance_removes_nothing_during_install",
+        test: "shard::tests::install_test::maintenance_removes_nothing_during_install",
         why: "its installs are one step",
     },
     DedicatedTest {

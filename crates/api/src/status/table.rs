@@ -18,7 +18,7 @@ pub struct Row {
 
 /// Retry delay while a group has no leader: an election takes several of these.
 const LEADER_WAIT: Duration = Duration::from_millis(100);
-/// Retry delay without a lease: it comes back with the directory's next response.
+/// Retry delay after a failed serving check: the tenant's home is known anew with the directory's next response.
 const LEASE_WAIT: Duration = Duration::from_millis(500);
 /// Retry delay during a move: its pause is a round trip and two commits.
 const MOVE_WAIT: Duration = Duration::from_millis(100);

@@ -144,7 +144,8 @@ impl ProposalOutcome {
         self.ends.insert((tenant, number), AttemptEnd::Detached(position));
     }
 
-    /// Returns the acknowledgement for the home: `None` if no batch was applied and no tenant attached or detached.
+    /// Returns the acknowledgement for the home: `None` if no batch was applied, the offset did not move,
+    /// and no tenant was attached or detached.
     pub(crate) fn acknowledgement(&self, proposal: &FollowerProposal) -> Option<FeedAck> {
         let number = proposal.number;
         let moved = number.is_some() || proposal.kinds.contains(&CommandKind::Offset);

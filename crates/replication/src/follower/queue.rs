@@ -147,7 +147,8 @@ impl FollowerProposal {
     }
 }
 
-/// Queue of one stream. Its length is bounded by the bytes that the home may have in flight.
+/// Queue of one stream. It is bounded by the bytes that the home may have in flight, the tenants that are asked for and
+/// those that were attached when the stream began.
 #[derive(Debug)]
 pub(crate) struct FeedQueue {
     home: GroupId,
@@ -180,7 +181,7 @@ impl FeedQueue {
         self.items.push_back(Item::Begins(offset));
     }
 
-    /// Builds the next proposal, `None` if the queue is empty; `known` returns the summary of a tenant's record.
+    /// Builds the next proposal, `None` if nothing is to be proposed; `known` returns the summary of a tenant's record.
     pub(crate) fn proposal(
         &mut self,
         base: ProposalBase,

@@ -13,7 +13,8 @@ use std::{collections::VecDeque, time::Duration};
 const SEGMENT_AGE: Duration = Duration::from_secs(1);
 const SEGMENT_LEN: u64 = 1 << 20;
 
-/// Bounds of the history that a home keeps for its readers and followers.
+/// Bounds of the history that a home keeps for its readers and followers. The defaults of the settings that a node has
+/// for them are the ones defined here.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionLimits {
     /// Age up to which history is kept although every follower has it, unless it is more than `keep_len`: for pages,
@@ -40,7 +41,7 @@ impl Default for RetentionLimits {
             keep_age: KEEP_AGE,
             keep_len: 64 << 20,
             age_max: Duration::from_secs(24 * 3600),
-            len_max: 1 << 30,
+            len_max: 256 << 20,
             interval: Duration::from_secs(10),
         }
     }

@@ -41,8 +41,8 @@ const TENANTS_MAX: usize = 256;
 /// Scheduling class of retention proposals in the group's proposal queue.
 const CLASS: u64 = (1 << 63) + (1 << 62);
 
-/// Task that moves the retention floors of the tenants that a group owns. Never returns; it is dropped when leadership
-/// ends.
+/// Task that moves the retention floors of the tenants that a group owns, until rows cannot be read. It is dropped when
+/// leadership ends.
 pub(crate) async fn run(context: Arc<GroupContext>, limits: RetentionLimits) {
     let mut ticks = interval(limits.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,7 +73,7 @@ pub(crate) async fn run(context: Arc<GroupContext>, limits: RetentionLimits) {
     }
 }
 
-/// Proposes a floor until no entry below it is left: one command drops a bounded number of entries. Returns whether
+/// Proposes a floor until no entry up to it is left: one command drops a bounded number of entries. Returns whether
 /// that was reached.
 async fn commit(context: &GroupContext, floor: &RetentionFloor) -> Result<bool, Unreadable> {
     let command = floor.encode();

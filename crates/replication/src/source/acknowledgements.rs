@@ -146,7 +146,7 @@ impl Acknowledgements {
         each.collect()
     }
 
-    /// Returns a watch that changes with every acknowledgement.
+    /// Returns a watch that changes whenever a follower opens a stream or its progress changes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -14,7 +14,8 @@
 //! 1. Only tenants that this group owns, and whose policy admits the follower's region in this node's view, are put on
 //!    the stream.
 //! 2. Bytes in flight that are not acknowledged exceed [`limits::IN_FLIGHT_BYTES_MAX`] by at most one batch.
-//! 3. Batches have ascending offsets; a batch that only catches up has the offset of the one before.
+//! 3. Offsets of batches never descend; a batch that only catches up has the offset of the one before, or that of an
+//!    entry since then that had no change for the follower.
 
 pub(crate) mod acknowledgements;
 mod batch;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 /// Most waiting pings of a stream; more are not answered.
 pub(crate) const PINGS_MAX: usize = 64;
 
-/// Waiting pings, by read index.
+/// Waiting pings, each with its read index.
 #[derive(Debug, Default)]
 pub(crate) struct ReceivedPings(VecDeque<(u64, u64)>);
 

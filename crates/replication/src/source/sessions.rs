@@ -1,8 +1,8 @@
 //! Feed sessions of one stream, on the home's end: the tenants that the stream covers, and how far each is sent.
 //!
-//! A session is *live* when everything of its tenant up to the stream's scanned index has been sent: its changes are
-//! then sent with the batch of the entry that made them. A session that begins behind that *catches up* by its own
-//! sequence, round robin, while the stream goes on for the others.
+//! A session is *live* when everything of its tenant up to the stream's scanned index has been sent, or is pending and
+//! sent next: its changes are then sent with the batch of the entry that made them. A session that begins behind that
+//! *catches up* by its own sequence, round robin, while the stream goes on for the others.
 //!
 //! # Invariants
 //!
@@ -63,15 +63,15 @@ struct SourceSession {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SessionState {
-    /// Sent up to this revision, which is everything up to the stream's scanned index.
+    /// Sent up to this revision, or about to be: everything up to the stream's scanned index.
     Live(Revision),
     /// Sent up to this revision, and there is more.
     Behind(Revision),
 }
 
 impl SourceSessions {
-    /// Begins a live session of a tenant that the follower has up to the stream's scanned index: `has` is its last
-    /// change.
+    /// Begins a live session of a tenant that the follower has up to the stream's scanned index, once what is pending
+    /// is sent: `has` is its last change then.
     pub(crate) fn resume(&mut self, tenant: TenantNumber, attempt: AttachAttempt, has: Revision) {
         let state = SessionState::Live(has);
         self.tenants.insert(tenant, SourceSession { attempt, state });

@@ -8,6 +8,7 @@ mod attach;
 mod damage;
 mod net;
 mod reconcile;
+mod reopen;
 mod retention;
 mod seed;
 mod world;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 pub use load::{ConfigError, KEYS};
 use serde::{Deserialize, Serialize};
+use stead_replication::RetentionLimits;
 pub use validated::{ListenAddresses, NodeConfig, ValidatedConfig};
 
 /// Content of the configuration file; every key may be left out.
@@ -167,7 +168,7 @@ impl Default for Storage {
         Self {
             engine: "fjall".into(),
             sled_majority: false,
-            history_bytes_max: 256 << 20,
+            history_bytes_max: RetentionLimits::default().len_max,
             history_age_max: "24h".into(),
         }
     }

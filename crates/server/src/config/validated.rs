@@ -268,6 +268,16 @@ mod tests {
         name = "a"
     "#;
 
+    #[test]
+    fn history_defaults_are_the_default_retention_limits() {
+        let config = Config::load(GOOD, []).unwrap().validate().unwrap();
+        let limits = stead_replication::RetentionLimits::default();
+        assert_eq!(
+            (config.history_bytes_max, config.history_age_max),
+            (limits.len_max, limits.age_max)
+        );
+    }
+
     fn problem(of: &str) -> String {
         Config::load(of, []).unwrap().validate().unwrap_err().to_string()
     }

@@ -233,8 +233,8 @@ impl DataDir {
     }
 
     /// Sets aside rows that are damaged or diverged, and returns their new path. The rebuilt rows must reach
-    /// `rebuild_target` in its group. Rows whose rebuild had not ended are deleted: the ones they replaced were set
-    /// aside before (invariant 3).
+    /// `rebuild_target` in its group. Rows whose rebuild had not ended are deleted, and `None` is returned: those
+    /// that they replaced were set aside before (invariant 3), and the target of that time stays.
     pub fn set_rows_aside(&self, rebuild_target: Option<(GroupId, u64)>) -> Result<Option<PathBuf>, DataDirError> {
         let (rows, mark) = (self.rows(), self.path.join(REBUILDING));
         if mark.exists() {

@@ -39,7 +39,7 @@ struct SimulatedDisk {
     generation: u64,
 }
 
-/// DiskOperation of the engine for fault injection.
+/// Operation of the engine that a fault can be injected into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskOperation {
     /// A read of one row, or of one page of a range.

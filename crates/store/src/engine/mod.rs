@@ -10,7 +10,7 @@
 //! 3. After a power loss, batches survive in the order in which they were written: none is missing before one that
 //!    survives.
 //! 4. After a failed read, write or sync every later write is refused, until the engine is opened again: [`guarded`]
-//!    sees to that for all engines, and stops the node.
+//!    sees to that for all engines, and stops the node. Reads that fail while a node starts are left to the caller.
 
 use std::error::Error;
 use std::fmt;

@@ -35,10 +35,10 @@ mod installs;
 
 pub use bulk_writer::BulkWriter;
 
-/// Rows in memory that start a checkpoint.
+/// Rows in memory that start a checkpoint, on a node whose [`Stagger`](crate::background::Stagger) is zero.
 pub const CHECKPOINT_ROWS: usize = 50_000;
 
-/// Bytes in memory that start a checkpoint.
+/// Bytes in memory that start a checkpoint, on such a node.
 pub const CHECKPOINT_LEN: usize = 32 << 20;
 
 /// Bytes in memory beyond which applying waits for a checkpoint.

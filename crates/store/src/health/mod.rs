@@ -6,7 +6,8 @@
 //! ```
 //!
 //! After a failed sync it is unknown what reached the disk, and a second one may succeed without having written what
-//! the first one lost. So the first failure is final: storage rejects every later call, and the node stops.
+//! the first one lost. So the first failure is final: the log rejects every later call, the rows reject every later
+//! write, and the node stops.
 //!
 //! # Invariants
 //!

@@ -35,7 +35,8 @@ pub mod memory;
 mod operation;
 pub mod raft_engine;
 
-/// Callback that is called when a write is durable or has failed. It runs on the writer's thread and must not block.
+/// Callback that is called when a write is durable or has failed. It runs on the writer's thread, or on the caller's if
+/// the write fails at once or there is no such thread, and must not block.
 pub type SyncCallback = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// Record of a group's log.
@@ -85,14 +86,14 @@ pub trait LogStore: Send + Sync {
     /// Returns the groups whose old records keep files from being removed: they should write a checkpoint and purge.
     fn purge_blockers(&self) -> Vec<GroupId>;
 
-    /// Tells whether a handle of a group's log exists.
+    /// Tells whether a handle of a group's log keeps its files and threads; a log in memory has none.
     fn is_in_use(&self) -> bool;
 
     /// Returns the health of the node whose log this is.
     fn health(&self) -> &Health;
 }
 
-/// Log of one group. No call waits for the disk, except at the bound of the queue.
+/// Log of one group. No call waits for a write to the disk, except at the bound of the queue; a read may read from it.
 pub trait GroupLog: Send + Sync {
     /// Returns the state of the log.
     fn state(&self) -> io::Result<GroupLogState>;

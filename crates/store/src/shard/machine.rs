@@ -97,7 +97,7 @@ impl ShardMachine {
         }))
     }
 
-    /// Removes a bounded amount of garbage, and tells whether there is more.
+    /// Removes a bounded amount of garbage, and tells whether there is more that nothing holds back.
     pub fn maintain(&self) -> Result<bool, MachineError> {
         let mut inner = self.rows.change()?;
         self.maintain_rows(&mut inner, MAINTENANCE_STEP_ROWS)?;

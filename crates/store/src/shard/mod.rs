@@ -30,8 +30,4 @@ pub use machine::ShardMachine;
 pub use read_view::ReadView;
 
 #[cfg(test)]
-mod commands_fixture;
-#[cfg(test)]
-mod engines_test;
-#[cfg(test)]
-mod shard_test;
+mod tests;

@@ -35,7 +35,7 @@ impl<'a> ReadView<'a> {
         self.shard.reading(self.rows, tenant)
     }
 
-    /// Returns the entries after `after` that touched tenants of this home, up to `entries_max`, by Raft index.
+    /// Returns the entries after `after` that touched tenants of this home, up to `entries_max`, by log index.
     pub fn feed(&self, after: u64, entries_max: usize) -> Result<Vec<(u64, FeedEntry)>, Unreadable> {
         self.shard.feed(self.rows, after, entries_max)
     }

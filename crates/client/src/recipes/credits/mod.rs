@@ -280,7 +280,7 @@ impl Credits {
 struct ReclaimCount {
     /// Expired reservations that were found.
     expired: usize,
-    /// Those that were reclaimed by this call, and not by somebody else meanwhile.
+    /// Of these, the ones that this round reclaimed: another call has settled or reclaimed the others meanwhile.
     reclaimed: u64,
 }
 

@@ -1,4 +1,5 @@
-//! Engine on [sled](https://docs.rs/sled), with real syncs: the second engine, so that digests always compare two.
+//! Engine on [sled](https://docs.rs/sled), with real syncs: the second engine, so that digests compare two wherever a
+//! group has voters on both.
 //!
 //! One tree holds all rows, because batches are atomic within a tree and the space of many trees is not reclaimed. sled
 //! cannot distinguish a failed sync from another failure: each ends its use. A large batch is written row by row, with

@@ -12,9 +12,10 @@ use stead_types::GroupId;
 use tempfile::TempDir;
 
 use super::{
-    ShardMachine,
-    commands_fixture::{RandomCommand, random_command},
-    shard_test::{State, create, tenant},
+    super::ShardMachine,
+    node::{create, tenant},
+    random_command::{RandomCommand, random_command},
+    state::State,
 };
 use crate::{
     background::Background,
