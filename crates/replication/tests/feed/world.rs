@@ -12,7 +12,8 @@ use stead_replication::{
     Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView, SubmitCommand,
 };
 use stead_state::directory::{
-    self, Addresses, Command, DirectoryChange, DirectoryView, GroupReport, MemberState, Region, ReplicaSetMember, Tenant,
+    self, Addresses, Command, DirectoryChange, DirectoryView, GroupReport, MemberState, Region, ReplicaSetMember,
+    Tenant,
 };
 use stead_state::rows::feed::TouchedTenant;
 use stead_state::shard::command::{Effect, Operation, Write};

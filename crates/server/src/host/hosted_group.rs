@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stead_raft::{Group, Proposal, ProposeError};
 use stead_replication::Freshness;
-use stead_state::shard::{
-    Shard,
-    apply_result::{ApplyResult, GuardFailure},
-    read::TenantReader,
+use stead_state::{
+    routing::LocalRecord,
+    shard::{
+        Shard,
+        apply_result::{ApplyResult, GuardFailure},
+        read::TenantReader,
+    },
 };
 use stead_store::{group_rows::IncompleteChange, machine::CommandResult, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
@@ -29,10 +32,20 @@ pub(crate) struct HostedGroup {
 }
 
 impl HostedGroup {
-    /// Returns the epoch of a tenant's record in this group, if there is a record.
-    pub(crate) fn epoch(&self, tenant: TenantNumber) -> Option<Epoch> {
-        let epoch = self.machine.read(|view| view.record(tenant).map(|record| record.epoch));
-        epoch.ok().flatten()
+    /// Returns what a tenant's record in this group says about its home, if there is a record.
+    pub(crate) fn local_record(&self, tenant: TenantNumber) -> Option<LocalRecord> {
+        let group = self.raft.id();
+        let record = self
+            .machine
+            .read(|view| view.record(tenant).map(|record| LocalRecord::of(group, record)));
+        record.ok().flatten()
+    }
+
+    /// Tells whether another group is a tenant's home, in an epoch that is not below `epoch`, according to this group's
+    /// own log.
+    pub(crate) fn knows_other_home(&self, tenant: TenantNumber, epoch: Epoch) -> bool {
+        let home = self.local_record(tenant).and_then(|record| record.home);
+        home.is_some_and(|home| home.group != self.raft.id() && home.epoch > epoch)
     }
 
     /// Tells whether this group owns a tenant, according to its own log.

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use stead_state::{
     directory::Tenant,
-    routing::{RouteDecision, ServingRole},
+    routing::{CurrentHome, RouteDecision, ServingRole},
 };
 use stead_types::{Error, ErrorKind, GroupId, TenantNumber};
 use tokio::time::{Instant, timeout_at};
@@ -45,6 +49,12 @@ struct Batches {
     replicas: Vec<(GroupId, Job<ReadRequest>)>,
     /// Operations that must wait before they can be routed.
     deferred: Vec<(Call, Request)>,
+}
+
+impl Batches {
+    fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.reads.is_empty() && self.replicas.is_empty() && self.deferred.is_empty()
+    }
 }
 
 impl Router {
@@ -124,8 +134,15 @@ impl Router {
                     batches.replicas.push((group, Job { call, tenant, request }));
                 }
             }
-            (RouteDecision::SameRegion { group, nodes } | RouteDecision::OtherRegion { group, nodes, .. }, request) => {
-                self.forwarder.forward(Job { call, tenant, request }, group, &nodes);
+            (
+                RouteDecision::SameRegion { group, epoch, nodes }
+                | RouteDecision::OtherRegion {
+                    group, epoch, nodes, ..
+                },
+                request,
+            ) => {
+                let to = CurrentHome { group, epoch };
+                self.forwarder.forward(Job { call, tenant, request }, to, &nodes);
             }
             (RouteDecision::Wait { .. }, action) => batches.deferred.push((
                 call,
@@ -160,26 +177,47 @@ impl Router {
         while running.next().await.is_some() {}
     }
 
-    async fn serve_writes(&self, group: GroupId, tenant: TenantNumber, jobs: Vec<Job<WriteRequest>>) {
+    async fn serve_writes(self: &Arc<Self>, group: GroupId, tenant: TenantNumber, jobs: Vec<Job<WriteRequest>>) {
         if let Some(hosted) = self.host.groups.get(&group) {
-            self.writes.execute(hosted, tenant, jobs).await;
+            let moved = self.writes.execute(hosted, tenant, jobs).await;
+            self.route_again(moved.into_iter().map(|job| job.map(Action::Write)))
+                .await;
         }
     }
 
-    async fn serve_linearizable_reads(&self, group: GroupId, jobs: Vec<Job<ReadRequest>>) {
+    async fn serve_linearizable_reads(self: &Arc<Self>, group: GroupId, jobs: Vec<Job<ReadRequest>>) {
         if let Some(hosted) = self.host.groups.get(&group) {
-            self.reads.execute_linearizable(hosted, group, jobs).await;
+            let moved = self.reads.execute_linearizable(hosted, jobs).await;
+            self.route_again(moved.into_iter().map(|job| job.map(Action::Read)))
+                .await;
+        }
+    }
+
+    /// Routes operations of tenants that another group owns now, and that did nothing here.
+    async fn route_again(self: &Arc<Self>, jobs: impl Iterator<Item = Job<Action>>) {
+        let mut batches = Batches::default();
+        for Job {
+            mut call,
+            tenant,
+            request: action,
+        } in jobs
+        {
+            call.responder.release();
+            let tenant = tenant.name.clone();
+            self.enqueue(call, Request { tenant, action }, &mut batches);
+        }
+        if !batches.is_empty() {
+            self.clone().serve(batches).await;
         }
     }
 
     /// Serves a read from a replica of this node, or else from its home, here or elsewhere.
-    async fn serve_replica_read(&self, group: GroupId, job: Job<ReadRequest>) {
+    async fn serve_replica_read(self: &Arc<Self>, group: GroupId, job: Job<ReadRequest>) {
         let Some(hosted) = self.host.groups.get(&group) else {
             return;
         };
         let unserved = self.reads.execute_at_replica(hosted, job).await;
-        if let Some(job) = unserved.and_then(|job| self.forward_home(job)) {
-            let home = job.tenant.home;
+        if let Some((home, job)) = unserved.and_then(|job| self.forward_home(job)) {
             self.serve_linearizable_reads(home, vec![job]).await;
         }
     }
@@ -212,27 +250,46 @@ impl Router {
         }
     }
 
-    /// Waits until this node's view has reached the sender's state of a tenant.
+    /// Waits until this node's view or its records have reached the sender's state of a tenant.
     async fn wait_for_sender_view(&self, forwarded: &ForwardTarget, tenant: &Tenant, until: Instant) -> bool {
         let mut versions = self.host.directory_view.watch();
+        let mut applied = self
+            .host
+            .groups
+            .get(&forwarded.group)
+            .map(|hosted| hosted.raft.applied());
         loop {
             versions.borrow_and_update();
+            if let Some(applied) = &mut applied {
+                applied.borrow_and_update();
+            }
             let known = self.host.tenant_in_view(&tenant.name);
-            if known.is_some_and(|known| known.number == forwarded.tenant && known.epoch >= forwarded.epoch) {
+            if known.is_some_and(|known| self.routes.has_reached(forwarded, &known)) {
                 return true;
             }
-            if timeout_at(until, versions.changed()).await.is_err() {
+            let applied: OptionFuture<_> = applied.as_mut().map(|applied| applied.changed()).into();
+            let changed = async {
+                tokio::select! {
+                    changed = versions.changed() => changed.is_ok(),
+                    Some(changed) = applied => changed.is_ok(),
+                }
+            };
+            if timeout_at(until, changed).await != Ok(true) {
                 return false;
             }
         }
     }
 
-    /// Forwards an operation to its home from a node that could not serve it; returns it if this node is the home.
-    fn forward_home<A>(&self, job: Job<A>) -> Option<Job<A>> {
+    /// Forwards an operation to its home from a node that could not serve it; returns it with its home if that is a
+    /// group of this node.
+    fn forward_home<A>(&self, job: Job<A>) -> Option<(GroupId, Job<A>)> {
         match self.routes.route(&job.call, &job.tenant, ServingRole::Home) {
-            RouteDecision::Local { .. } => Some(job),
-            RouteDecision::SameRegion { group, nodes } | RouteDecision::OtherRegion { group, nodes, .. } => {
-                self.forwarder.forward(job, group, &nodes);
+            RouteDecision::Local { group } => Some((group, job)),
+            RouteDecision::SameRegion { group, epoch, nodes }
+            | RouteDecision::OtherRegion {
+                group, epoch, nodes, ..
+            } => {
+                self.forwarder.forward(job, CurrentHome { group, epoch }, &nodes);
                 None
             }
             RouteDecision::Wait { .. } => {

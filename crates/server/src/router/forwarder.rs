@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use stead_types::{GroupId, NodeId, limits::HOPS_MAX};
+use stead_state::routing::CurrentHome;
+use stead_types::{NodeId, limits::HOPS_MAX};
 
 use super::{
     admission_controller::AdmissionController, call::ForwardTarget, call_completion::CallCompletion,
     forward_links::ForwardLinks, job::Job, rejections,
 };
-use crate::metrics::ServedFrom;
+use crate::{host::HostedGroup, metrics::ServedFrom};
 
 /// Forwarder of operations: admits each to its tenant's share of the way, and hands it to a link.
 pub(crate) struct Forwarder {
@@ -34,8 +35,8 @@ impl Forwarder {
         }
     }
 
-    /// Forwards an operation to one of these nodes.
-    pub(super) fn forward<R>(&self, mut job: Job<R>, group: GroupId, nodes: &[NodeId]) {
+    /// Forwards an operation to one of these nodes, on account of an epoch.
+    pub(super) fn forward<R>(&self, mut job: Job<R>, to: CurrentHome, nodes: &[NodeId]) {
         // A permit as an operation that this node serves would count twice.
         job.call.responder.release();
         match self.admission.admit_forwarded(&job.tenant) {
@@ -43,18 +44,25 @@ impl Forwarder {
             Err(error) => return self.completion.reject(job.call, &error),
         }
         let target = ForwardTarget {
-            group,
-            epoch: job.tenant.epoch,
+            group: to.group,
+            epoch: to.epoch,
             tenant: job.tenant.number,
         };
         self.completion.count(&job.call, ServedFrom::Forwarded);
         self.links.send(job.call, target, nodes);
     }
 
-    /// Forwards an operation to the group's leader, unless it is unknown or the hops are used up.
-    pub(super) fn forward_to_leader<R>(&self, job: Job<R>, group: GroupId, leader: Option<NodeId>) {
+    /// Forwards an operation to the leader of a group of this node, unless it is unknown or the hops are used up.
+    pub(super) fn forward_to_leader<R>(&self, job: Job<R>, hosted: &HostedGroup, leader: Option<NodeId>) {
+        let record = hosted.local_record(job.tenant.number);
+        let forwarded = job.call.forwarded.map(|target| target.epoch);
+        let known = record.map(|record| record.epoch).max(forwarded);
+        let to = CurrentHome {
+            group: hosted.raft.id(),
+            epoch: known.max(Some(job.tenant.epoch)).unwrap_or(job.tenant.epoch),
+        };
         match leader.filter(|leader| *leader != self.node && job.call.hops < HOPS_MAX) {
-            Some(leader) => self.forward(job, group, &[leader]),
+            Some(leader) => self.forward(job, to, &[leader]),
             None => self.completion.reject(job.call, &rejections::no_leader(&job.tenant)),
         }
     }

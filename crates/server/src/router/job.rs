@@ -19,6 +19,15 @@ pub(super) struct Job<R> {
 }
 
 impl<R> Job<R> {
+    /// Returns the operation with its request as another type.
+    pub(super) fn map<S>(self, convert: impl FnOnce(R) -> S) -> Job<S> {
+        Job {
+            call: self.call,
+            tenant: self.tenant,
+            request: convert(self.request),
+        }
+    }
+
     /// Fails if the call was cancelled or has exceeded its deadline.
     pub(super) fn check_active(&self) -> Result<(), Error> {
         if self.call.responder.is_abandoned() {

@@ -1,17 +1,17 @@
 //! Planner of routes: which node serves an operation or a watch, as far as this node knows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use stead_api::{convert::read::Consistency, proto::v1::Routing};
 use stead_replication::SharedDirectoryView;
 use stead_state::{
     directory::Tenant,
-    routing::{self, LocalNode, RouteDecision, ServingRole, VoterStatus},
+    routing::{self, LocalNode, LocalRecord, RouteDecision, ServingRole, VoterStatus},
 };
-use stead_types::{Epoch, GroupId};
+use stead_types::GroupId;
 
 use super::{
-    call::{Call, ForwardOrigin},
+    call::{Call, ForwardOrigin, ForwardTarget},
     request::{Action, ReadRequest},
 };
 use crate::{
@@ -90,18 +90,17 @@ impl RoutePlanner {
     ) -> RouteDecision {
         // Lock order: the machines are read before the view, because a reader of a machine may read the view, and not
         // the other way round.
-        let known_epochs: BTreeMap<GroupId, Epoch> = self.known_epochs(tenant);
+        let records = self.records(tenant);
         let voter = |group: GroupId| match self.groups.get(&group).map(|hosted| hosted.raft.leader()) {
             None => VoterStatus::Absent,
             Some(None) => VoterStatus::LeaderUnknown,
             Some(Some(leader)) => VoterStatus::LedBy(leader),
         };
-        let epoch = |group: GroupId| known_epochs.get(&group).copied().unwrap_or(Epoch::NONE);
         let here = LocalNode {
             node: self.node.id,
             region: &self.node.region,
             voter: &voter,
-            epoch: &epoch,
+            records: &records,
         };
         let forwarded = forwarded_by.map(|origin| routing::ForwardInfo {
             hops: origin.hops,
@@ -122,11 +121,28 @@ impl RoutePlanner {
         })
     }
 
-    /// Returns the epochs of a tenant in the groups of this node that hold it.
-    fn known_epochs(&self, tenant: &Tenant) -> BTreeMap<GroupId, Epoch> {
+    /// Returns the records of a tenant in the groups of this node that are its members.
+    fn records(&self, tenant: &Tenant) -> Vec<(GroupId, LocalRecord)> {
         let groups = self.groups.iter();
-        let held = groups.filter(|(group, _)| tenant.home == **group || tenant.has(**group));
-        held.filter_map(|(group, hosted)| Some((*group, hosted.epoch(tenant.number)?)))
+        let members = groups.filter(|(group, _)| tenant.home == **group || tenant.member(**group).is_some());
+        members
+            .filter_map(|(group, hosted)| Some((*group, hosted.local_record(tenant.number)?)))
             .collect()
+    }
+
+    /// Tells whether this node has caught up with what the sender of an operation knew of its tenant, or can pass the
+    /// operation on to a node that may have.
+    pub(super) fn has_reached(&self, target: &ForwardTarget, tenant: &Tenant) -> bool {
+        if tenant.number != target.tenant {
+            return false;
+        }
+        let forwarded_by = Some(ForwardOrigin {
+            target: *target,
+            hops: 0,
+        });
+        !matches!(
+            self.decide(tenant, ServingRole::Home, forwarded_by, false),
+            RouteDecision::Wait { .. }
+        )
     }
 }

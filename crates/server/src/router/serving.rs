@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use stead_replication::SharedDirectoryView;
 use stead_state::{
+    directory::Tenant,
     serving::{self, BootTime, Lease, NotServing, ServingState},
     shard::apply_result::ApplyResult,
 };
 use stead_store::shard::ReadView;
-use stead_types::{Epoch, Error, ErrorKind, TenantNumber};
+use stead_types::{Epoch, Error, ErrorKind, Revision, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
 use crate::host::{HostedGroup, storage_unavailable};
@@ -29,18 +30,21 @@ impl ServingCheck {
     }
 
     /// Checks a read that followed a read index.
-    pub(super) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), Error> {
+    pub(super) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), ReadNotServed> {
         let serving_state = self.serving_state(tenant);
-        let refused = |why| Error::new(ErrorKind::NoLease, format!("the home may not serve the tenant: {why}"));
         let check = |view: ReadView<'_>| {
-            let record = view.record(tenant).ok_or(NotServing::NotOwner);
-            record
-                .and_then(|record| serving::check(record, &serving_state))
-                .map(drop)
-                .map_err(refused)
+            let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
+            serving::check(record, &serving_state).map(drop)
         };
-        let checked = hosted.machine.read(check);
-        checked.map_err(|incomplete| storage_unavailable(&incomplete))?
+        match hosted.machine.read(check) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(NotServing::NotOwner)) => Err(ReadNotServed::NotOwner),
+            Ok(Err(why)) => {
+                let message = format!("the home may not serve the tenant: {why}");
+                Err(ReadNotServed::Refused(Error::new(ErrorKind::NoLease, message)))
+            }
+            Err(incomplete) => Err(ReadNotServed::Refused(storage_unavailable(&incomplete))),
+        }
     }
 
     /// Checks writes that were committed at these revisions.
@@ -54,28 +58,9 @@ impl ServingCheck {
         let checked = hosted.machine.read(|view| {
             let check = |result: &ApplyResult| {
                 let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
-                match result {
-                    ApplyResult::Write(written) => serving::check_committed(record, written.revision, &serving_state),
-                    ApplyResult::Txn(done) if done.changed => {
-                        serving::check_committed(record, done.at.revision, &serving_state)
-                    }
-                    ApplyResult::DeleteRange(deleted) if deleted.keys > 0 => {
-                        serving::check_committed(record, deleted.at.revision, &serving_state)
-                    }
-                    ApplyResult::Txn(_)
-                    | ApplyResult::TxnFailed { .. }
-                    | ApplyResult::TxnTooLarge { .. }
-                    | ApplyResult::DeleteRange(_)
-                    | ApplyResult::Unchanged(_)
-                    | ApplyResult::BoundReached { .. }
-                    | ApplyResult::ValueError { .. }
-                    | ApplyResult::ConditionFailed { .. }
-                    | ApplyResult::Forked { .. }
-                    | ApplyResult::KeyReused(_)
-                    | ApplyResult::Expired { .. }
-                    | ApplyResult::Done
-                    | ApplyResult::Data(_)
-                    | ApplyResult::GuardFailed(_) => serving::check(record, &serving_state),
+                match changed_at(result) {
+                    Some(revision) => serving::check_committed(record, revision, &serving_state),
+                    None => serving::check(record, &serving_state),
                 }
                 .map(drop)
             };
@@ -103,16 +88,63 @@ impl ServingCheck {
     }
 }
 
-/// Waits until a group owns a tenant according to its own log; returns whether it did in time.
-pub(super) async fn wait_until_owner(hosted: &HostedGroup, tenant: TenantNumber, until: Instant) -> bool {
+/// Reason why the home may not answer a read.
+pub(super) enum ReadNotServed {
+    /// The group does not own the tenant any more: the read can be served elsewhere.
+    NotOwner,
+    /// The read fails.
+    Refused(Error),
+}
+
+/// Returns the revision of the change that a write made; `None` if it changed nothing, so that it may be evaluated again.
+pub(super) fn changed_at(result: &ApplyResult) -> Option<Revision> {
+    match result {
+        ApplyResult::Write(written) => Some(written.revision),
+        ApplyResult::Txn(done) if done.changed => Some(done.at.revision),
+        ApplyResult::DeleteRange(deleted) if deleted.keys > 0 => Some(deleted.at.revision),
+        ApplyResult::Txn(_)
+        | ApplyResult::TxnFailed { .. }
+        | ApplyResult::TxnTooLarge { .. }
+        | ApplyResult::DeleteRange(_)
+        | ApplyResult::Unchanged(_)
+        | ApplyResult::BoundReached { .. }
+        | ApplyResult::ValueError { .. }
+        | ApplyResult::ConditionFailed { .. }
+        | ApplyResult::Forked { .. }
+        | ApplyResult::KeyReused(_)
+        | ApplyResult::Expired { .. }
+        | ApplyResult::Done
+        | ApplyResult::Data(_)
+        | ApplyResult::GuardFailed(_) => None,
+    }
+}
+
+/// Outcome of waiting for a group to own a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnerWait {
+    /// It owns the tenant.
+    Owner,
+    /// Another group is the home, in a later epoch than the one by which the operation was routed.
+    Elsewhere,
+    /// Neither was known in time.
+    TimedOut,
+}
+
+/// Waits until a group owns a tenant, or knows its home elsewhere, according to its own log. `tenant` is as it was when
+/// an operation was routed here.
+pub(super) async fn wait_until_owner(hosted: &HostedGroup, tenant: &Tenant, until: Instant) -> OwnerWait {
     let mut applied = hosted.raft.applied();
     loop {
         applied.borrow_and_update();
-        if hosted.owns(tenant) {
-            return true;
+        if hosted.owns(tenant.number) {
+            return OwnerWait::Owner;
+        }
+        // The recorded home may have relinquished the tenant; the home of an epoch that is not recorded yet may have too.
+        if hosted.knows_other_home(tenant.number, tenant.epoch) {
+            return OwnerWait::Elsewhere;
         }
         if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
-            return false;
+            return OwnerWait::TimedOut;
         }
     }
 }

@@ -145,7 +145,7 @@ impl Watches {
         );
         match route {
             RouteDecision::Local { group } => self.serve_here(group, watch).await,
-            RouteDecision::SameRegion { group, nodes } | RouteDecision::OtherRegion { group, nodes, .. } => {
+            RouteDecision::SameRegion { group, nodes, .. } | RouteDecision::OtherRegion { group, nodes, .. } => {
                 self.forward(&watch, group, &nodes, role == ServingRole::Home).await
             }
             RouteDecision::Wait { .. } => {
@@ -191,7 +191,7 @@ impl Watches {
     /// Forwards a watch that cannot start at a copy to the home's leader.
     async fn forward_home(self: &Arc<Self>, copy: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
         match self.context.routes.route_watch(&watch.tenant, ServingRole::Home, None) {
-            RouteDecision::SameRegion { group, nodes } | RouteDecision::OtherRegion { group, nodes, .. } => {
+            RouteDecision::SameRegion { group, nodes, .. } | RouteDecision::OtherRegion { group, nodes, .. } => {
                 self.forward(&watch, group, &nodes, true).await
             }
             // This node has both, while a tenant moves between groups of one region. From the home there is nowhere to

@@ -1,6 +1,6 @@
 //! Applies commands that create, update and erase tenants.
 
-use stead_types::{DirectoryVersion, Durability, TenantName, TenantNumber};
+use stead_types::{DirectoryVersion, TenantName, TenantNumber};
 
 use super::{
     ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, MemberState, NewTenant, Rejection,

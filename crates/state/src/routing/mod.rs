@@ -82,7 +82,7 @@ pub struct CurrentHome {
 pub struct LocalRecord {
     /// Epoch owned or followed.
     pub epoch: Epoch,
-    /// The home, if this group knows it better than a follower does: itself as the owner, or the group that it has
+    /// The home that the record names: this group as the owner, the one that it follows, or the one that it has
     /// relinquished the tenant to.
     pub home: Option<CurrentHome>,
 }
@@ -94,7 +94,8 @@ impl LocalRecord {
         let home = match record.role {
             Role::Owner => Some(CurrentHome { group, epoch }),
             Role::Relinquished { to, epoch, .. } => Some(CurrentHome { group: to, epoch }),
-            Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => None,
+            Role::Follower { home } | Role::Heir { home, .. } => Some(CurrentHome { group: home, epoch }),
+            Role::Frozen { .. } | Role::Erased => None,
         };
         Self { epoch, home }
     }

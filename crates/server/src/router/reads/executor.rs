@@ -8,7 +8,7 @@ use stead_api::proto::v1::{Answer, Role};
 use stead_raft::ReadIndexError;
 use stead_replication::SharedDirectoryView;
 use stead_state::{freshness::gate::ReadDecision, shard::read::TenantReader};
-use stead_types::{Error, ErrorKind, GroupId};
+use stead_types::{Error, ErrorKind};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -28,7 +28,7 @@ use crate::{
         job::Job,
         rejections,
         request::ReadRequest,
-        serving::{READY_WAIT, ServingCheck, wait_until_owner},
+        serving::{OwnerWait, READY_WAIT, ReadNotServed, ServingCheck, wait_until_owner},
     },
 };
 
@@ -64,15 +64,17 @@ impl ReadExecutor {
 
     /// Serves linearizable reads of one group. Each is answered at about its own deadline at the latest, however long
     /// others that came with it would wait.
+    ///
+    /// Returns those whose tenant another group owns now.
     pub(in crate::router) async fn execute_linearizable(
         &self,
         hosted: &HostedGroup,
-        group: GroupId,
         jobs: Vec<Job<ReadRequest>>,
-    ) {
+    ) -> Vec<Job<ReadRequest>> {
         let active = self.completion.reject_inactive(jobs);
         let parts = group_by_deadline(active, |job| job.call.deadline).into_iter();
-        join_all(parts.map(|jobs| self.read_after_index(hosted, group, jobs))).await;
+        let moved = join_all(parts.map(|jobs| self.read_after_index(hosted, jobs))).await;
+        moved.into_iter().flatten().collect()
     }
 
     /// Serves a read from the copy of this node, and waits for the copy if need be; returns the read if the home must
@@ -123,7 +125,8 @@ impl ReadExecutor {
         }
     }
 
-    async fn read_after_index(&self, hosted: &HostedGroup, group: GroupId, jobs: Vec<Job<ReadRequest>>) {
+    async fn read_after_index(&self, hosted: &HostedGroup, jobs: Vec<Job<ReadRequest>>) -> Vec<Job<ReadRequest>> {
+        let mut moved = Vec::new();
         let deadline = jobs
             .iter()
             .map(|job| job.call.deadline)
@@ -133,11 +136,13 @@ impl ReadExecutor {
             Ok(Ok(_)) => {
                 let mut reading: FuturesUnordered<_> =
                     jobs.into_iter().map(|job| self.read_at_home(hosted, job)).collect();
-                while reading.next().await.is_some() {}
+                while let Some(job) = reading.next().await {
+                    moved.extend(job);
+                }
             }
             Ok(Err(ReadIndexError::NotLeader { leader })) => {
                 jobs.into_iter()
-                    .for_each(|job| self.forwarder.forward_to_leader(job, group, leader));
+                    .for_each(|job| self.forwarder.forward_to_leader(job, hosted, leader));
             }
             Ok(Err(ReadIndexError::NoQuorum)) => jobs
                 .into_iter()
@@ -151,35 +156,52 @@ impl ReadExecutor {
                 .into_iter()
                 .for_each(|job| self.completion.reject(job.call, &rejections::deadline_exceeded())),
         }
+        moved
     }
 
-    /// Serves one read after a read index was confirmed, then makes the serving check.
-    async fn read_at_home(&self, hosted: &HostedGroup, job: Job<ReadRequest>) {
-        let number = job.tenant.number;
+    /// Serves one read after a read index was confirmed, then makes the serving check; returns it if another group owns
+    /// its tenant.
+    async fn read_at_home(&self, hosted: &HostedGroup, job: Job<ReadRequest>) -> Option<Job<ReadRequest>> {
         let until = job.call.deadline.min(Instant::now() + READY_WAIT);
-        if !hosted.owns(number) && !wait_until_owner(hosted, number, until).await {
-            return self.completion.reject(job.call, &rejections::not_ready());
+        match wait_until_owner(hosted, &job.tenant, until).await {
+            OwnerWait::Owner => {}
+            OwnerWait::Elsewhere => return Some(job),
+            OwnerWait::TimedOut => {
+                self.completion.reject(job.call, &rejections::not_ready());
+                return None;
+            }
         }
         if let Err(error) = job.check_active() {
-            return self.completion.reject(job.call, &error);
+            self.completion.reject(job.call, &error);
+            return None;
         }
-        match remove_expired(hosted, &job).await {
+        let removed = remove_expired(hosted, &job).await;
+        // Relinquished meanwhile: neither the removal nor the read happened here.
+        if hosted.knows_other_home(job.tenant.number, job.tenant.epoch) {
+            return Some(job);
+        }
+        match removed {
             Ok(()) => {}
             Err(ExpiryError::NotLeader(leader)) => {
-                let home = job.tenant.home;
-                return self.forwarder.forward_to_leader(job, home, leader);
+                self.forwarder.forward_to_leader(job, hosted, leader);
+                return None;
             }
-            Err(ExpiryError::Failed(error)) => return self.completion.reject(job.call, &error),
+            Err(ExpiryError::Failed(error)) => {
+                self.completion.reject(job.call, &error);
+                return None;
+            }
         }
         let found = self.read(hosted, &job, ServingCopy::HOME).await;
-        match (found, self.serving.check(hosted, number)) {
+        match (found, self.serving.check(hosted, job.tenant.number)) {
+            (_, Err(ReadNotServed::NotOwner)) => return Some(job),
             (Ok(Some(answer)), Ok(())) => self.completion.answer(job.call, ServedFrom::Home, answer),
             (Ok(None), Ok(())) => {
                 let message = "revision: the tenant has not reached it: use one that a response has returned";
                 self.completion.reject(job.call, &Error::invalid("revision", message));
             }
-            (Err(error), _) | (Ok(_), Err(error)) => self.completion.reject(job.call, &error),
+            (Err(error), _) | (Ok(_), Err(ReadNotServed::Refused(error))) => self.completion.reject(job.call, &error),
         }
+        None
     }
 
     /// Reads from a copy; `None` if it has not reached the requested revision.

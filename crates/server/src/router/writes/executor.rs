@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stead_api::proto::v1::{Answer, Role};
 use stead_raft::{Proposal, ProposeError, split_into_entries};
-use stead_state::shard::{
-    apply_result::{ApplyResult, DeleteRangeResult, GuardFailure},
-    command::{DeleteRange, REMOVAL_WORK},
-    range_deletion::RangeDeletion,
+use stead_state::{
+    serving::NotServing,
+    shard::{
+        apply_result::{ApplyResult, DeleteRangeResult, GuardFailure},
+        command::{DeleteRange, REMOVAL_WORK},
+        range_deletion::RangeDeletion,
+    },
 };
 use stead_types::{
     Error, ErrorKind, TenantNumber,
@@ -32,7 +35,7 @@ use crate::{
         job::Job,
         rejections,
         request::WriteRequest,
-        serving::{READY_WAIT, ServingCheck, wait_until_owner},
+        serving::{OwnerWait, READY_WAIT, ServingCheck, changed_at, wait_until_owner},
     },
 };
 
@@ -89,13 +92,13 @@ impl WriteExecutor {
     }
 
     /// Proposes writes of one tenant. Each is answered at about its own deadline at the latest, however long others
-    /// that came with it would wait.
+    /// that came with it would wait. Returns those that did nothing because another group owns the tenant now.
     pub(in crate::router) async fn execute(
         &self,
         hosted: &HostedGroup,
         tenant: TenantNumber,
         jobs: Vec<Job<WriteRequest>>,
-    ) {
+    ) -> Vec<Job<WriteRequest>> {
         let mut running = FuturesUnordered::new();
         for jobs in group_by_deadline(self.completion.reject_inactive(jobs), |job| job.call.deadline) {
             let proposals = proposals(hosted, &jobs);
@@ -104,11 +107,21 @@ impl WriteExecutor {
                 running.push(self.propose_until_owner(hosted, tenant, batch));
             }
         }
-        while running.next().await.is_some() {}
+        let mut moved = Vec::new();
+        while let Some(jobs) = running.next().await {
+            moved.extend(jobs);
+        }
+        moved
     }
 
-    /// Proposes a batch, again until this group is the tenant's owner according to its own log.
-    async fn propose_until_owner(&self, hosted: &HostedGroup, tenant: TenantNumber, mut batch: ProposalBatch) {
+    /// Proposes a batch, again until this group is the tenant's owner according to its own log; returns the writes whose
+    /// tenant another group owns.
+    async fn propose_until_owner(
+        &self,
+        hosted: &HostedGroup,
+        tenant: TenantNumber,
+        mut batch: ProposalBatch,
+    ) -> Vec<Job<WriteRequest>> {
         let ready_by = Instant::now() + READY_WAIT;
         while !batch.jobs.is_empty() {
             let remaining = self.propose_once(hosted, tenant, batch).await;
@@ -116,18 +129,23 @@ impl WriteExecutor {
             let deletions = remaining.deletions.into_iter();
             join_all(deletions.map(|(job, deletion)| self.continue_deletion(hosted, job, deletion))).await;
             let mut jobs = remaining.not_owner;
-            if jobs.is_empty() {
-                return;
-            }
+            let Some(routed) = jobs.first().map(|job| job.tenant.clone()) else {
+                return Vec::new();
+            };
             let until = ready_by.min(jobs.iter().map(|job| job.call.deadline).max().unwrap_or(ready_by));
-            if !wait_until_owner(hosted, tenant, until).await {
-                let error = rejections::not_ready();
-                jobs.drain(..).for_each(|job| self.completion.reject(job.call, &error));
+            match wait_until_owner(hosted, &routed, until).await {
+                OwnerWait::Owner => {}
+                OwnerWait::Elsewhere => return jobs,
+                OwnerWait::TimedOut => {
+                    let error = rejections::not_ready();
+                    jobs.drain(..).for_each(|job| self.completion.reject(job.call, &error));
+                }
             }
             let jobs = self.completion.reject_inactive(jobs);
             let proposals = proposals(hosted, &jobs);
             batch = ProposalBatch { jobs, proposals };
         }
+        Vec::new()
     }
 
     /// Proposes a batch once; returns the writes that are not answered.
@@ -143,7 +161,7 @@ impl WriteExecutor {
                 self.respond_applied(hosted, tenant, applied)
             }
             Err(error) => {
-                self.reject_unproposed(jobs, error);
+                self.reject_unproposed(hosted, jobs, error);
                 RemainingWrites::default()
             }
         }
@@ -164,19 +182,18 @@ impl WriteExecutor {
         applied
     }
 
-    fn reject_unproposed(&self, jobs: Vec<Job<WriteRequest>>, error: ProposeError) {
+    fn reject_unproposed(&self, hosted: &HostedGroup, jobs: Vec<Job<WriteRequest>>, error: ProposeError) {
         for job in jobs {
             match error {
                 ProposeError::NotLeader { leader } => {
-                    let home = job.tenant.home;
-                    self.forwarder.forward_to_leader(job, home, leader);
+                    self.forwarder.forward_to_leader(job, hosted, leader);
                 }
                 ProposeError::Overloaded => {
                     let limit = "group.proposals.bytes";
                     let wait = OVERLOADED_RETRY_DELAY;
                     let message = format!(
                         "proposal queue of group {} is full: retry in {} ms",
-                        job.tenant.home,
+                        hosted.raft.id(),
                         wait.as_millis()
                     );
                     let kind = ErrorKind::RateLimited {
@@ -233,6 +250,8 @@ impl WriteExecutor {
                         .reject(job.call, &Error::new(ErrorKind::QuotaExceeded { limit }, message));
                 }
                 (ApplyResult::GuardFailed(_), _) => remaining.not_owner.push(job),
+                // It changed nothing before the tenant was handed over, and is evaluated again at its home.
+                (result, Err(NotServing::NotOwner)) if changed_at(&result).is_none() => remaining.not_owner.push(job),
                 (_, Err(why)) => {
                     self.reject_outcome_unknown(job, &format!("the home may no longer serve the tenant ({why})"))
                 }
