@@ -67,9 +67,11 @@ impl FeedSource {
         let mut output = HandoverOutput::default();
         self.hands_over = false;
         let relinquished: Vec<_> = held.shard().relinquished().collect();
-        self.batons
-            .0
-            .retain(|tenant, _| relinquished.iter().any(|(of, _)| of == tenant));
+        // A session that has ended has no baton to repeat: it would be due for ever.
+        let sessions = &self.sessions;
+        self.batons.0.retain(|tenant, (attempt, _)| {
+            sessions.attempt(*tenant) == Some(*attempt) && relinquished.iter().any(|(of, _)| of == tenant)
+        });
         for (tenant, to) in relinquished {
             let Some(attempt) = self.sessions.attempt(tenant) else {
                 continue;

@@ -6,6 +6,7 @@
 
 mod attach;
 mod damage;
+mod handover;
 mod net;
 mod reconcile;
 mod reopen;

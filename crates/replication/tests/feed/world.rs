@@ -205,6 +205,22 @@ impl World {
         self.reported.lock().unwrap().contains(&GroupReport::Erased(tenant))
     }
 
+    /// Tells whether the directory has taken a report.
+    pub fn has_taken(&self, report: GroupReport) -> bool {
+        self.reported.lock().unwrap().contains(&report)
+    }
+
+    /// Changes the directory's record of a tenant.
+    pub fn change<T>(&mut self, tenant: TenantNumber, change: impl FnOnce(&mut Tenant) -> T) -> T {
+        let version = at(1 + self.directory.load(Ordering::Relaxed));
+        let tenant = self.tenants.get_mut(&tenant).unwrap();
+        let result = change(tenant);
+        tenant.version = version;
+        let changes = vec![DirectoryChange::Tenant(Box::new(tenant.clone()))];
+        self.publish(changes);
+        result
+    }
+
     /// Removes the follower from the replica sets of some tenants.
     pub fn remove_follower(&mut self, tenants: &[TenantNumber]) {
         let mut changes = Vec::new();
@@ -301,11 +317,16 @@ impl World {
 
     /// Writes at home, until it is acknowledged.
     pub async fn write(&mut self, tenant: TenantNumber, key: &str, effect: Effect) -> Revision {
+        self.write_at(HOME, tenant, key, effect).await
+    }
+
+    /// Writes at the leader of a group, until it is acknowledged.
+    pub async fn write_at(&mut self, group: GroupId, tenant: TenantNumber, key: &str, effect: Effect) -> Revision {
         let operation = Operation::new(key.to_owned(), effect);
         let command = Write::new(tenant, None, operation).encode();
         let writing = async {
             loop {
-                let home = self.leader_node(HOME).await;
+                let home = self.leader_node(group).await;
                 let answers = home.group.propose(tenant.get(), vec![command.clone()]).await;
                 let answer = answers.map(|mut answers| *answers.remove(0).downcast::<ApplyResult>().unwrap());
                 match answer {

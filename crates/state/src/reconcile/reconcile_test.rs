@@ -212,14 +212,14 @@ fn older_or_recovered_view_erases_nothing() {
     world.rest();
     let shard = &world.shards[&1].0;
     let number = TenantNumber::new(1);
-    assert_eq!(step(&before, shard, number), None);
-    assert_eq!(step(&DirectoryView::default(), shard, number), None);
+    assert_eq!(step(&before, shard, number, &LeaderFacts::NONE), None);
+    assert_eq!(step(&DirectoryView::default(), shard, number, &LeaderFacts::NONE), None);
     let mut recovered = before;
     recovered.reach(DirectoryVersion {
         incarnation: Incarnation(2),
         index: 99,
     });
-    assert_eq!(step(&recovered, shard, number), None);
+    assert_eq!(step(&recovered, shard, number, &LeaderFacts::NONE), None);
 }
 
 #[test]
