@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    DataServices,
-    kv::bounded_timeout,
+    call_metadata::bounded_timeout,
+    data_services::DataServices,
     operations::{self, InboundOperations},
 };
 use crate::{

@@ -1,38 +1,28 @@
 //! `KvService`: every call, unary or in a pipeline, becomes an operation for the router.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, TryStreamExt};
-use stead_api::{
-    proto::v1::{
-        AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
-        DeleteRequest, DeleteResponse, GetRequest, GetResponse, IncrementRequest, IncrementResponse, Operation,
-        PipelineRequest, PipelineResponse, PutRequest, PutResponse, Routing, ScanRequest, ScanResponse,
-        ScanStreamRequest, TxnRequest, TxnResponse, WatchRequest, WatchResponse, answer::Response as AnswerResponse,
-        kv_service_server, operation,
-    },
-    status,
+use stead_api::proto::v1::{
+    AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, IncrementRequest, IncrementResponse, Operation,
+    PipelineRequest, PipelineResponse, PutRequest, PutResponse, ScanRequest, ScanResponse, ScanStreamRequest,
+    TxnRequest, TxnResponse, WatchRequest, WatchResponse, answer::Response as AnswerResponse, kv_service_server,
+    operation,
 };
-use stead_types::{Error, ErrorKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    DataServices,
+    call_metadata::{bounded_timeout, is_library_retry, routing, timeout},
+    data_services::DataServices,
     operations::{self, InboundOperations},
-    scan_stream, watch,
+    scan_stream,
+    unary::{missing_response, serve_operation},
+    watch,
 };
-use crate::router::{Call, Responder, ResponseSender, Router};
-
-/// Deadline of an operation whose caller sets none.
-const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
-/// Longest deadline; a later one is cut to it.
-const DEADLINE_MAX: Duration = Duration::from_secs(30);
-/// Metadata by which a unary caller asks not to be forwarded.
-const ROUTING: &str = "x-stead-routing";
-/// Metadata in which a gRPC library counts its earlier attempts of a call; absent from the first one.
-const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+use crate::router::{Call, Responder, ResponseSender};
 
 /// The service.
 #[derive(Clone)]
@@ -59,83 +49,6 @@ impl KvService {
         };
         serve_operation(&self.data_services.router, operation, deadline, is_retry).await
     }
-}
-
-/// Serves one operation and waits for its response; `is_retry` if a gRPC library may have sent it before.
-pub(super) async fn serve_operation(
-    router: &Arc<Router>,
-    operation: Operation,
-    deadline: Instant,
-    is_retry: bool,
-) -> Result<AnswerResponse, Status> {
-    let (answers, mut answer) = ResponseSender::channel();
-    let call = Call {
-        operation,
-        deadline,
-        is_retry,
-        hops: 0,
-        forwarded: None,
-        responder: Responder::new(0, answers),
-    };
-    router.clone().dispatch(vec![call]).await;
-    match answer.recv().await.and_then(|answer| answer.response) {
-        Some(AnswerResponse::Error(error)) => Err(status::to_status(&status::from_operation_error(error))),
-        Some(response) => Ok(response),
-        None => Err(missing_response()),
-    }
-}
-
-pub(super) fn missing_response() -> Status {
-    status::to_status(&Error::new(
-        ErrorKind::Internal,
-        "the operation was not answered: this is a bug, please report it",
-    ))
-}
-
-/// Returns the requested timeout, bounded, or the default.
-pub(crate) fn bounded_timeout(requested: Option<Duration>) -> Duration {
-    requested.unwrap_or(DEADLINE_DEFAULT).min(DEADLINE_MAX)
-}
-
-/// Most digits of `grpc-timeout`, as gRPC defines it.
-const TIMEOUT_DIGITS_MAX: usize = 8;
-
-/// Parses `grpc-timeout`: up to eight digits and a unit.
-pub(super) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > TIMEOUT_DIGITS_MAX || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
-        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
-}
-
-pub(super) fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
-    match metadata.get(ROUTING).map(|value| value.as_bytes()) {
-        None | Some(b"forward") => Ok(Routing::Forward),
-        Some(b"direct") => Ok(Routing::Direct),
-        Some(_) => {
-            let message = format!("metadata {ROUTING}: `direct` or `forward`");
-            Err(status::to_status(&Error::invalid(ROUTING, message)))
-        }
-    }
-}
-
-/// Tells whether a gRPC library has sent a call before. A count that is no number means yes: a write that happens
-/// twice is worse than one that is refused.
-fn is_library_retry(metadata: &MetadataMap) -> bool {
-    metadata
-        .get(PREVIOUS_ATTEMPTS)
-        .is_some_and(|count| count.as_bytes() != b"0")
 }
 
 fn read_message(message: PipelineRequest, answers: &ResponseSender, is_retry: bool) -> InboundOperations {
@@ -268,35 +181,5 @@ impl kv_service_server::KvService for KvService {
         Ok(Response::new(Box::pin(
             answers.map_ok(|answers| PipelineResponse { answers }),
         )))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn library_retry_is_any_nonzero_attempt_count() {
-        let read = |text: &'static str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert(PREVIOUS_ATTEMPTS, text.parse().unwrap());
-            is_library_retry(&metadata)
-        };
-        assert!(!is_library_retry(&MetadataMap::new()));
-        assert_eq!(["0", "1", "4", "", "x"].map(read), [false, true, true, true, true]);
-    }
-
-    #[test]
-    fn timeout_has_at_most_eight_digits_and_unit() {
-        let read = |text: &'static str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            timeout(&metadata)
-        };
-        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
-        for wrong in ["100000000H", "18446744073709551615S", "+5S", "5", "S", "", "5x"] {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! gRPC services: each converts, checks and calls one thing.
 
 pub(crate) mod admin;
+mod call_metadata;
+mod data_services;
 pub(crate) mod directory;
 pub(crate) mod directory_peer;
 pub(crate) mod forward;
@@ -9,12 +11,12 @@ pub(crate) mod kv;
 mod messages;
 mod operations;
 mod scan_stream;
+mod unary;
 mod watch;
 
 use std::sync::Arc;
 
 use axum::{Router as HttpRouter, middleware::map_response, response::Response};
-use stead_api::net::Connect;
 use stead_api::proto::{
     admin::v1::{
         audit_service_server::AuditServiceServer, group_service_server::GroupServiceServer,
@@ -31,31 +33,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, server::NamedService, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
+pub(crate) use data_services::DataServices;
+
 use crate::{
     host::Host,
     response::{self, MESSAGE_DECODE_MAX},
-    router::Router,
-    supervisor::Spawner,
-    watch::Watches,
 };
-
-/// The handlers of data requests: router and watches.
-#[derive(Clone)]
-pub(crate) struct DataServices {
-    /// Router of operations.
-    pub(crate) router: Arc<Router>,
-    /// Handler of watches.
-    pub(crate) watches: Arc<Watches>,
-}
-
-impl DataServices {
-    /// Returns the data handlers of a node.
-    pub(crate) fn new(host: &Arc<Host>, connect: Connect, spawner: &Spawner) -> Self {
-        let router = Arc::new(Router::new(host.clone(), connect, spawner.clone()));
-        let watches = Arc::new(Watches::new(router.clone(), spawner.clone()));
-        Self { router, watches }
-    }
-}
 
 /// Services of the peer listener that other crates supply.
 pub(crate) struct PeerServices {

@@ -26,7 +26,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::kv::{bounded_timeout, missing_response, serve_operation};
+use super::{
+    call_metadata::bounded_timeout,
+    unary::{missing_response, serve_operation},
+};
 use crate::router::Router;
 
 /// Response stream of the service.
