@@ -37,7 +37,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("fjall", &["store"]),
     ("sled", &["store"]),
     ("raft-engine", &["store"]),
-    ("rustix", &["store"]),
+    ("rustix", &["store", "server"]),
     ("protobuf", &["store"]),
     ("openraft", &["raft"]),
     ("axum", &["server"]),

@@ -11,7 +11,10 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{health::HealthReport, host::Host};
+use crate::{
+    health::HealthReport,
+    host::{self, Host},
+};
 
 /// Route of a tenant: its home and the endpoints that its traffic should go to.
 #[derive(Serialize)]
@@ -36,11 +39,11 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
 }
 
 async fn readyz(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Response {
-    respond(&host.readiness.report(), query)
+    respond(&host.readiness.node.report(), query)
 }
 
 async fn readyz_region(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Response {
-    respond(&host.region_readiness.report(), query)
+    respond(&host.readiness.region.report(), query)
 }
 
 fn respond(report: &HealthReport, query: Option<String>) -> Response {
@@ -59,7 +62,7 @@ fn respond(report: &HealthReport, query: Option<String>) -> Response {
 
 async fn metrics(State(host): State<Arc<Host>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], host.metrics_text()).into_response()
+    ([(header::CONTENT_TYPE, kind)], host::metrics_text(&host)).into_response()
 }
 
 async fn route(State(host): State<Arc<Host>>, Path(tenant): Path<String>) -> Response {

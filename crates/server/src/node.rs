@@ -30,17 +30,13 @@ use crate::{
     directory::{DirectoryClient, LocalVoter, ViewUpdater},
     directory_maintenance,
     environment::{Environment, Incoming},
-    health::HealthChecks,
-    host::{Host, HostedGroup},
+    host::{self, Host, HostedGroup, Readiness, ReadinessSubjects},
     http, listener,
     metrics::Metrics,
     services::{self, DataServices},
     storage::{self, StoredState},
     supervisor::Supervisor,
 };
-
-/// Longest time for transferring leadership when the node stops.
-const LEADER_TRANSFER_MAX: Duration = Duration::from_secs(2);
 
 /// Longest time for forwarded operations to end when the node stops. Other nodes' streams of Raft and of the feed
 /// never end by themselves: they are closed then, and opened anew when the node is back.
@@ -177,7 +173,7 @@ impl NodeResources<'_> {
             _failure = health.wait_for_failure() => {}
             () = supervisor.run() => {}
             () = stop.cancelled() => tokio::select! {
-                () = parts.host.drain(&parts.raft) => {}
+                () = host::drain(&parts.host, &parts.raft) => {}
                 // Operations that arrive meanwhile are forwarded, over links whose tasks may have to be started first.
                 () = supervisor.run() => {}
                 _failure = health.wait_for_failure() => {}
@@ -281,23 +277,27 @@ impl NodeParts {
         }
         let engine = store.engine.clone();
         let disk_len = Box::new(move || engine.disk_len());
+        let readiness = Readiness::new(ReadinessSubjects {
+            config: &config,
+            health: &environment.health,
+            directory_view: &directory_view,
+            directory: &directory,
+            groups: &hosted,
+        });
         let host = Arc::new(Host {
-            metrics: Metrics::of(&config.node),
+            metrics: Arc::new(Metrics::of(&config.node)),
             traffic: replication.counters().clone(),
             peer_alarms: raft.alarms(),
             directory_view: directory_view.clone(),
             directory: directory.clone(),
-            groups: hosted,
+            groups: Arc::new(hosted),
             admin_peers: AdminPeers::new(environment.connect.clone()),
-            readiness: HealthChecks::default(),
-            region_readiness: HealthChecks::default(),
+            readiness,
             started_ms: (environment.clocks.wall)(),
             health: environment.health.clone(),
-            draining: AtomicBool::new(false),
             disk_len,
             config,
         });
-        host.add_checks();
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
@@ -339,31 +339,6 @@ impl NodeParts {
         });
         let http = http::router(self.host.clone());
         supervisor.spawn("HTTP listener", |stop| listener::serve(bound.http, http, stop, grace));
-    }
-}
-
-impl Host {
-    /// Stops taking work and transfers leadership, so that a planned stop causes no failures.
-    pub(crate) async fn drain(&self, raft: &stead_raft::Node) {
-        self.draining.store(true, Ordering::Relaxed);
-        let me = self.config.node.id;
-        let transfer = async |group: stead_raft::Group| {
-            let numbers = group.metrics();
-            let best = numbers
-                .replicated
-                .iter()
-                .filter(|(node, _)| *node != me && numbers.voters.contains(node));
-            if let Some((to, _)) = best.max_by_key(|(_, index)| *index).filter(|_| group.is_leader()) {
-                match group.transfer_leader(*to).await {
-                    Ok(()) => info!(group = %group.id(), %to, "leadership transferred"),
-                    Err(error) => warn!(group = %group.id(), %error, "leadership transfer failed"),
-                }
-            }
-        };
-        let all = futures::future::join_all(raft.groups().into_iter().map(transfer));
-        if tokio::time::timeout(LEADER_TRANSFER_MAX, all).await.is_err() {
-            warn!("leadership transfer timed out");
-        }
     }
 }
 

@@ -42,7 +42,7 @@ impl HealthService {
         if !service.is_empty() && !self.names.contains(&service) {
             return None;
         }
-        Some(if self.host.readiness.report().is_ready() {
+        Some(if self.host.readiness.node.report().is_ready() {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
-    host::Host,
+    host::{self, Host},
 };
 
 /// The service.
@@ -47,7 +47,7 @@ pub(super) fn message(view: &DirectoryView, group: &Group) -> admin::Group {
 /// Adds the status of the group: from this node if it leads the group, else from its leader, else from any voter that
 /// responds. All voters are asked at once, so that one that cannot be reached delays none of the others.
 pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask_peers: bool) -> admin::Group {
-    group.status = host.group_status(GroupId::new(group.number));
+    group.status = host::group_status(host, GroupId::new(group.number));
     let own = host.config.node.id.get();
     let leads = |status: &admin::GroupStatus, voter: u64| status.leader == Some(voter);
     if !may_ask_peers || group.status.as_ref().is_some_and(|status| leads(status, own)) {

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
-    host::Host,
+    host::{self, Host},
 };
 
 /// The service.
@@ -49,7 +49,7 @@ pub(super) fn message(view: &DirectoryView, node: &Node) -> admin::Node {
 /// Adds the status that a node reports, if it can be reached.
 pub(super) async fn with_status(host: &Host, mut node: admin::Node) -> admin::Node {
     if node.number == host.config.node.id.get() {
-        node.status = Some(host.status());
+        node.status = Some(host::node_status(host));
         return node;
     }
     if let Some(channel) = host.admin_peers.channel(&node.client_address) {

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{PAGE_DEFAULT, PAGE_MAX, by, group, node, to_status};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
-    host::Host,
+    host::{self, Host},
 };
 
 /// The service.
@@ -75,7 +75,7 @@ impl RegionService {
         let name: RegionName = convert::id::region("name", name)?;
         if !may_ask_peers {
             return Ok(GetRegionResponse {
-                lags: self.0.lags(&name),
+                lags: host::follower_lags(&self.0, &name),
                 ..GetRegionResponse::default()
             });
         }
@@ -116,7 +116,7 @@ impl RegionService {
         let leaders = leaders.map(|node| NodeId::new(node.number));
         let ask = async |leader: NodeId| {
             if leader == self.0.config.node.id {
-                return self.0.lags(name);
+                return host::follower_lags(&self.0, name);
             }
             let channel = self
                 .0

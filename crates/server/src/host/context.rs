@@ -1,0 +1,107 @@
+//! Shared state of a node: its directory view, its groups, the client of the directory, health and metrics.
+
+use std::{sync::Arc, time::Duration};
+
+use stead_api::peer_codec::PeerAlarms;
+use stead_raft::Group;
+use stead_replication::{SharedDirectoryView, TrafficCounters};
+use stead_state::directory::Tenant;
+use stead_store::health::Health;
+use stead_types::{Error, ErrorKind, GroupId, NodeId, TenantName};
+
+use super::{
+    hosted_group::{HostedGroups, raft_groups},
+    readiness::Readiness,
+};
+use crate::{admin_peers::AdminPeers, config::ValidatedConfig, directory::DirectoryClient, metrics::Metrics};
+
+/// Longest wait for the directory view when a name is unknown.
+const VIEW_WAIT: Duration = Duration::from_secs(3);
+
+/// Shared state of a node.
+pub(crate) struct Host {
+    /// The node's configuration.
+    pub(crate) config: ValidatedConfig,
+    /// Its directory view.
+    pub(crate) directory_view: SharedDirectoryView,
+    /// Client of the directory's leader.
+    pub(crate) directory: Arc<DirectoryClient>,
+    /// The data groups in which it votes.
+    pub(crate) groups: Arc<HostedGroups>,
+    /// Channels to other nodes' client listeners.
+    pub(crate) admin_peers: AdminPeers,
+    /// Readiness checks of this node and of its region.
+    pub(crate) readiness: Readiness,
+    /// Metrics.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Traffic sent from region to region.
+    pub(crate) traffic: Arc<TrafficCounters>,
+    /// Messages of other nodes that could not be read.
+    pub(crate) peer_alarms: PeerAlarms,
+    /// Start time in milliseconds since 1970.
+    pub(crate) started_ms: u64,
+    /// Failure of the node, if any, and its retries.
+    pub(crate) health: Health,
+    /// Returns the bytes of disk that the rows use.
+    pub(crate) disk_len: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Host {
+    /// Returns a tenant by its name. A name that the view does not have is reported as unknown only once the view has
+    /// reached a version of the directory that was read after this call.
+    pub(crate) async fn resolve(&self, name: &TenantName) -> Result<Arc<Tenant>, Error> {
+        if let Some(tenant) = self.tenant_in_view(name) {
+            return Ok(tenant);
+        }
+        let version = self.directory.version().await?;
+        if !self.directory_view.wait_for(version, VIEW_WAIT).await {
+            let message = format!("this node's copy of the directory is behind {version}; try another node");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        let unknown = || {
+            Error::new(
+                ErrorKind::TenantNotFound,
+                format!("there is no tenant {name}: create it first"),
+            )
+        };
+        self.tenant_in_view(name).ok_or_else(unknown)
+    }
+
+    /// Returns a tenant from the directory view.
+    pub(crate) fn tenant_in_view(&self, name: &TenantName) -> Option<Arc<Tenant>> {
+        self.directory_view.read(|view| view.tenant_named(name).cloned())
+    }
+
+    /// Returns the client addresses of a group's voters.
+    pub(crate) fn client_addresses(&self, group: GroupId) -> Vec<String> {
+        self.directory_view.read(|view| {
+            let voters = view.group(group).map(|group| group.voters.clone()).unwrap_or_default();
+            voters
+                .into_iter()
+                .filter_map(|voter| Some(view.node(voter)?.addresses.client.clone()))
+                .collect()
+        })
+    }
+
+    /// Returns a node's client address.
+    pub(crate) fn client_address(&self, node: NodeId) -> Option<String> {
+        self.directory_view
+            .read(|view| Some(view.node(node)?.addresses.client.clone()))
+    }
+
+    /// Returns a group of this node, the directory included.
+    pub(crate) fn raft_group(&self, group: GroupId) -> Option<Group> {
+        if group == GroupId::DIRECTORY {
+            return self
+                .directory
+                .local_voter()
+                .map(|local_voter| local_voter.group.clone());
+        }
+        self.groups.get(&group).map(|hosted| hosted.raft.clone())
+    }
+
+    /// Returns the groups of this node, the directory included.
+    pub(super) fn raft_groups(&self) -> impl Iterator<Item = Group> + use<'_> {
+        raft_groups(&self.directory, &self.groups)
+    }
+}

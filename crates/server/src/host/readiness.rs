@@ -1,0 +1,166 @@
+//! Readiness of a node and of its region: what is checked whenever someone asks.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use stead_raft::Group;
+use stead_replication::SharedDirectoryView;
+use stead_state::logged_time::Alarm;
+use stead_store::{engine::Kind, health::Health};
+use stead_types::GroupId;
+
+use super::{
+    hosted_group::{HostedGroups, raft_groups},
+    resources::disk_free,
+};
+use crate::{
+    config::ValidatedConfig,
+    directory::DirectoryClient,
+    health::{CheckResult, HealthChecks},
+};
+
+/// Least free disk space of a ready node: room for a few log files and a checkpoint.
+const DISK_FREE_MIB_MIN: u64 = 256;
+
+/// Readiness checks of a node and of its region.
+pub(crate) struct Readiness {
+    /// Checks of this node.
+    pub(crate) node: HealthChecks,
+    /// Checks of its region.
+    pub(crate) region: HealthChecks,
+    /// Set while the node stops: it takes no more work.
+    draining: Arc<AtomicBool>,
+}
+
+/// Parts of a node that are checked.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadinessSubjects<'a> {
+    /// The node's configuration.
+    pub(crate) config: &'a ValidatedConfig,
+    /// Failure of the node, if any.
+    pub(crate) health: &'a Health,
+    /// Its directory view.
+    pub(crate) directory_view: &'a SharedDirectoryView,
+    /// Client of the directory, which may be a group of this node.
+    pub(crate) directory: &'a DirectoryClient,
+    /// The data groups in which it votes.
+    pub(crate) groups: &'a HostedGroups,
+}
+
+impl Readiness {
+    /// Returns the checks of a node.
+    pub(crate) fn new(subjects: ReadinessSubjects<'_>) -> Self {
+        let readiness = Self {
+            node: HealthChecks::default(),
+            region: HealthChecks::default(),
+            draining: Arc::default(),
+        };
+        readiness.add_node_checks(subjects);
+        let groups: Vec<Group> = raft_groups(subjects.directory, subjects.groups).collect();
+        readiness.node.add_warning("clocks", move || clocks(&groups));
+        for (id, hosted) in subjects.groups {
+            readiness.add_leader_check(*id, &hosted.raft);
+        }
+        readiness
+    }
+
+    /// Makes the node not ready: it stops.
+    pub(super) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn add_node_checks(&self, subjects: ReadinessSubjects<'_>) {
+        let draining = self.draining.clone();
+        self.node.add("draining", move || {
+            if draining.load(Ordering::Relaxed) {
+                Err("the node is stopping".into())
+            } else {
+                Ok("no".into())
+            }
+        });
+        let health = subjects.health.clone();
+        self.node.add("failures", move || match health.failure() {
+            None => Ok("none".into()),
+            Some(failure) => Err(format!("{failure}: {}", failure.source)),
+        });
+        let directory_view = subjects.directory_view.clone();
+        self.node.add("directory view", move || {
+            let (version, nodes) = directory_view.read(|view| (view.version(), view.nodes().count()));
+            if nodes > 0 {
+                Ok(format!("at {version}"))
+            } else {
+                Err("not loaded yet".into())
+            }
+        });
+        if subjects.config.engine != Kind::Memory.to_string() {
+            let data_dir = subjects.config.data_dir.clone();
+            self.node.add("disk", move || disk(disk_free(&data_dir) >> 20));
+        }
+    }
+
+    /// Adds the check that a group has a leader: of the node, and of its region.
+    fn add_leader_check(&self, group: GroupId, raft: &Group) {
+        let (raft, name) = (raft.clone(), format!("group {group}"));
+        let leader = move || match raft.leader() {
+            Some(_) if !raft.is_connected() && raft.is_leader() => {
+                Err(format!("{name} is led by this node, and its majority does not respond"))
+            }
+            Some(leader) if !raft.is_connected() => Err(format!("{name} has no contact with its leader {leader}")),
+            Some(leader) => Ok(format!("{name} is led by {leader}")),
+            None => Err(format!("{name} has no leader that this node knows")),
+        };
+        self.region.add("leader", leader.clone());
+        self.node.add("leader", leader);
+    }
+}
+
+/// Checks that so much free disk space is enough.
+fn disk(free_mib: u64) -> CheckResult {
+    if free_mib < DISK_FREE_MIB_MIN {
+        Err(format!(
+            "{free_mib} MiB are free, at least {DISK_FREE_MIB_MIN} are needed: free disk space before writes fail"
+        ))
+    } else {
+        Ok(format!("{free_mib} MiB are free"))
+    }
+}
+
+/// Reports the voters' wall clocks that are wrong, of the groups that this node leads.
+fn clocks(groups: &[Group]) -> CheckResult {
+    let mut wrong = Vec::new();
+    let mut led = 0;
+    for group in groups {
+        let Some(report) = group.clocks() else { continue };
+        led += 1;
+        wrong.extend(
+            report
+                .alarms
+                .into_iter()
+                .map(|(alarm, micros)| wrong_clock(group, alarm, micros)),
+        );
+    }
+    if wrong.is_empty() {
+        Ok(format!("right in {led} groups that this node leads"))
+    } else {
+        Err(wrong.join("; "))
+    }
+}
+
+fn wrong_clock(group: &Group, alarm: Alarm, micros: i64) -> String {
+    let group = group.id();
+    let way = if micros < 0 { "behind" } else { "ahead of" };
+    let seconds = micros.unsigned_abs() / 1_000_000;
+    match alarm {
+        Alarm::Clock(node) => {
+            format!("the wall clock of node {node} is {seconds} s {way} the median in group {group}: look at NTP there")
+        }
+        Alarm::LoggedTime => format!("logged time of group {group} is {seconds} s {way} the median of its clocks"),
+        Alarm::Unsteered => {
+            format!(
+                "logged time of group {group} follows the boot clock alone: fewer than three of its voters report their clocks"
+            )
+        }
+    }
+}

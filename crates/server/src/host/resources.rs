@@ -1,0 +1,30 @@
+//! Disk and memory that this process has and uses.
+
+use std::path::Path;
+
+/// Returns the bytes of disk that are free for this process; zero where the system does not report them.
+pub(super) fn disk_free(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Returns the resident memory of this process in bytes; zero where the system does not report it.
+pub(super) fn memory() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    pages * 4096
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_free_is_zero_only_where_unknown() {
+        assert!(disk_free(Path::new("/")) > 0);
+        assert_eq!(disk_free(Path::new("/no/such/folder")), 0);
+    }
+}

@@ -1,0 +1,89 @@
+//! Status messages for operators: of this node, of its groups, and of the followers that it leads.
+
+use stead_api::{convert, proto::admin::v1 as admin};
+use stead_raft::Group;
+use stead_replication::Lag;
+use stead_types::{GroupId, NodeId, RegionName};
+
+use super::{
+    context::Host,
+    resources::{disk_free, memory},
+};
+
+/// Returns the status of this node.
+pub(crate) fn node_status(host: &Host) -> admin::NodeStatus {
+    let seconds = i64::try_from(host.started_ms / 1000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from((host.started_ms % 1000) * 1_000_000).unwrap_or(0);
+    let ready = host.readiness.node.report();
+    admin::NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        start_time: Some(prost_types::Timestamp { seconds, nanos }),
+        ready: ready.is_ready(),
+        leads: host
+            .raft_groups()
+            .filter(Group::is_leader)
+            .map(|group| group.id().get())
+            .collect(),
+        view_version: Some(convert::id::from_directory_version(host.directory_view.version())),
+        engine: host.config.engine.clone(),
+        disk_used_bytes: (host.disk_len)(),
+        disk_free_bytes: disk_free(&host.config.data_dir),
+        memory_bytes: memory(),
+        lease_left: None,
+        warnings: ready.warnings(),
+    }
+}
+
+/// Returns the status of a group, as this node sees it.
+pub(crate) fn group_status(host: &Host, group: GroupId) -> Option<admin::GroupStatus> {
+    let raft = host.raft_group(group)?;
+    let numbers = raft.metrics();
+    let clocks = raft.clocks().unwrap_or_default();
+    let voter = |voter: &NodeId| {
+        let found = numbers.replicated.iter().find(|(node, _)| node == voter);
+        admin::VoterStatus {
+            node: voter.get(),
+            matched_index: found.map(|(_, index)| *index),
+            clock_ahead: clocks.clocks.get(voter).copied().map(convert::read::clock_difference),
+        }
+    };
+    Some(admin::GroupStatus {
+        // A leader that is not heard of, or that does not reach its majority, is not reported.
+        leader: numbers
+            .leadership
+            .leader
+            .filter(|_| raft.is_connected())
+            .map(NodeId::get),
+        term: numbers.leadership.term,
+        applied_index: numbers.applied,
+        durable_index: numbers.checkpoint,
+        voters: numbers.voters.iter().map(voter).collect(),
+        logged_time_ahead: clocks.logged.map(convert::read::clock_difference),
+    })
+}
+
+/// Returns the lag of each follower group of a region that this node leads.
+pub(crate) fn follower_lags(host: &Host, region: &RegionName) -> Vec<admin::FollowerLag> {
+    if *region != host.config.node.region {
+        return Vec::new();
+    }
+    let region_of = |group| {
+        host.directory_view
+            .read(|view| view.region_of(group).map(|region| region.name.to_string()))
+    };
+    let lag = |(group, lag): (GroupId, Lag)| admin::FollowerLag {
+        home_group: lag.home.get(),
+        home_region: region_of(lag.home).unwrap_or_default(),
+        follower_group: group.get(),
+        follower_region: region.to_string(),
+        connected: lag.connected,
+        applied_offset: lag.offset.index,
+        staleness: lag.staleness.map(convert::read::duration),
+        attached_tenants: lag.attached,
+        detached_tenants: lag.detached,
+        unreadable_tenants: lag.unreadable,
+    };
+    let led = host.groups.iter().filter(|(_, hosted)| hosted.raft.is_leader());
+    let lags = led.flat_map(|(id, hosted)| hosted.freshness.lags().into_iter().map(|lag| (*id, lag)));
+    lags.map(lag).collect()
+}
