@@ -320,8 +320,8 @@ impl NodeParts {
             let tasks = tasks.clone();
             supervisor.spawn("group", |stop| tasks.run(stop));
         }
-        let router = self.data_services.router.clone();
-        supervisor.spawn("links", |stop| router.keep_links_open(stop));
+        let (links, groups) = (self.data_services.links.clone(), self.host.groups.clone());
+        supervisor.spawn("links", |stop| links.keep_open(groups, stop));
         let grace = self.host.config.shutdown_timeout / 2;
         let stop = supervisor.stop_token();
         let client = services::client_router(&self.host, &self.data_services, &stop);

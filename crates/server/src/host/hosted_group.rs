@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stead_raft::Group;
+use stead_raft::{Group, Proposal, ProposeError};
 use stead_replication::Freshness;
-use stead_state::shard::{Shard, read::TenantReader};
-use stead_store::{group_rows::IncompleteChange, shard::ShardMachine};
+use stead_state::shard::{
+    Shard,
+    apply_result::{ApplyResult, GuardFailure},
+    read::TenantReader,
+};
+use stead_store::{group_rows::IncompleteChange, machine::CommandResult, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
 
 use crate::directory::DirectoryClient;
@@ -39,6 +43,21 @@ impl HostedGroup {
         owns.unwrap_or(false)
     }
 
+    /// Proposes commands of a tenant, and returns their results in the same order; `None` for one whose deadline passed
+    /// before it was part of an entry.
+    ///
+    /// # Errors
+    ///
+    /// When nothing, or nothing that is known, was proposed.
+    pub(crate) async fn propose(
+        &self,
+        tenant: TenantNumber,
+        proposals: Vec<Proposal>,
+    ) -> Result<Vec<Option<ApplyResult>>, ProposeError> {
+        let results = self.raft.propose_by(tenant.get(), proposals).await?;
+        Ok(results.into_iter().map(|result| result.map(apply_result)).collect())
+    }
+
     /// Reads a tenant's data if its record is readable. The closure must not block.
     ///
     /// # Errors
@@ -67,6 +86,13 @@ impl HostedGroup {
         self.machine
             .read(|view| read(view.reading(tenant)))
             .map_err(|incomplete| storage_unavailable(&incomplete))
+    }
+}
+
+fn apply_result(result: CommandResult) -> ApplyResult {
+    match result.downcast::<ApplyResult>() {
+        Ok(result) => *result,
+        Err(_) => ApplyResult::GuardFailed(GuardFailure::NoRecord),
     }
 }
 

@@ -13,11 +13,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use stead_api::proto::v1::{Answer, Operation};
+use stead_api::{
+    operation::{OperationKind, operation_kind},
+    proto::v1::{Answer, Operation},
+};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{admission::Permit, response};
+use crate::{admission::Permit, metrics::OperationLabel, response};
 
 /// Target of a forwarded operation: group, epoch and tenant as the sender knows them.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,20 @@ pub(crate) struct Call {
     /// Sends the answer.
     pub(crate) responder: Responder,
 }
+
+impl Call {
+    /// Returns the label of its operation in the metrics.
+    pub(super) fn label(&self) -> OperationLabel {
+        match self.operation.request.as_ref().map(operation_kind) {
+            Some(OperationKind::Write) => OperationLabel::Write,
+            Some(OperationKind::Scan) => OperationLabel::Scan,
+            Some(OperationKind::Read) | None => OperationLabel::Read,
+        }
+    }
+}
+
+/// Most operations in flight of one stream, from a client or from another node.
+pub(crate) const STREAM_OPERATIONS_MAX: usize = 4_096;
 
 /// Most cancelled operations of one stream that are remembered; those with the lowest ids are forgotten, and go on.
 const CANCELLED_MAX: usize = 4_096;
@@ -186,15 +203,10 @@ impl Drop for Responder {
     }
 }
 
-/// Returns the error of an operation that was cancelled before it began.
-pub(crate) fn cancelled_error() -> Error {
-    let message = "cancelled by the caller before it was executed";
-    Error::new(ErrorKind::DeadlineExceeded, message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::router::rejections;
 
     #[tokio::test]
     async fn responder_is_abandoned_only_while_cancelled_and_in_flight() {
@@ -202,7 +214,7 @@ mod tests {
         let [one, two] = [1, 2].map(|id| Responder::new(id, answers.clone()));
         answers.cancel(vec![2, 3]);
         assert!(!one.is_abandoned() && two.is_abandoned());
-        two.send(response::error_answer(&cancelled_error()));
+        two.send(response::error_answer(&rejections::cancelled()));
         assert_eq!(answered.recv().await.map(|answer| answer.id), Some(2));
         // An id that comes again is another operation.
         let [two, three] = [2, 3].map(|id| Responder::new(id, answers.clone()));

@@ -1,150 +1,61 @@
-//! Forwarder of operations to other nodes, over links that are opened when first needed.
+//! Forwarder of operations that another node must serve.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-use stead_api::{
-    net::{Connect, Keepalive, channel, watch_channel},
-    peer_codec::PeerAlarms,
-};
-use stead_replication::SharedDirectoryView;
-use stead_types::{GroupId, NodeId};
-use tokio::sync::{mpsc, watch};
-use tonic::transport::Channel;
+use stead_types::{GroupId, NodeId, limits::HOPS_MAX};
 
 use super::{
-    call::{Call, ForwardTarget},
-    leader_cache::LeaderCache,
-    link::{ForwardLink, OutgoingCall, QUEUE_MAX, reject_unreachable},
+    admission_controller::AdmissionController, call::ForwardTarget, call_completion::CallCompletion,
+    forward_links::ForwardLinks, job::Job, rejections,
 };
-use crate::supervisor::Spawner;
+use crate::metrics::ServedFrom;
 
-/// Most links that are opened in advance.
-const LINKS_PREOPENED_MAX: usize = 32;
-
-/// An open link.
-struct OpenLink {
-    address: String,
-    queue: mpsc::Sender<OutgoingCall>,
-    /// A separate connection for watches.
-    watches: Channel,
-}
-
-/// Forwarder of operations to other nodes.
+/// Forwarder of operations: admits each to its tenant's share of the way, and hands it to a link.
 pub(crate) struct Forwarder {
-    connect: Connect,
-    directory_view: SharedDirectoryView,
-    spawner: Spawner,
-    alarms: PeerAlarms,
-    leaders: Arc<LeaderCache>,
-    links: Mutex<BTreeMap<NodeId, OpenLink>>,
-    /// Wakes the links when callers have cancelled.
-    cancels: watch::Sender<()>,
+    node: NodeId,
+    admission: Arc<AdmissionController>,
+    completion: CallCompletion,
+    links: Arc<ForwardLinks>,
 }
 
 impl Forwarder {
-    /// Returns a forwarder that looks addresses up in the directory view.
-    pub(crate) fn new(
-        connect: Connect,
-        directory_view: SharedDirectoryView,
-        spawner: Spawner,
-        alarms: PeerAlarms,
+    /// Returns the forwarder of a node.
+    pub(super) fn new(
+        node: NodeId,
+        admission: Arc<AdmissionController>,
+        completion: CallCompletion,
+        links: Arc<ForwardLinks>,
     ) -> Self {
         Self {
-            connect,
-            directory_view,
-            spawner,
-            alarms,
-            leaders: Arc::default(),
-            links: Mutex::default(),
-            cancels: watch::Sender::new(()),
-        }
-    }
-
-    /// Forwards an operation to one of these nodes. It is answered in every case.
-    pub(crate) fn send(&self, call: Call, target: ForwardTarget, nodes: &[NodeId]) {
-        let node = self.leaders.choose(target.group, nodes);
-        let Some((node, link)) = node.and_then(|node| Some((node, self.link(node)?))) else {
-            return reject_unreachable(call);
-        };
-        let outgoing = OutgoingCall {
-            call,
-            target,
-            view_version: self.directory_view.version(),
             node,
-            candidates: nodes.to_vec(),
+            admission,
+            completion,
+            links,
+        }
+    }
+
+    /// Forwards an operation to one of these nodes.
+    pub(super) fn forward<R>(&self, mut job: Job<R>, group: GroupId, nodes: &[NodeId]) {
+        // A permit as an operation that this node serves would count twice.
+        job.call.responder.release();
+        match self.admission.admit_forwarded(&job.tenant) {
+            Ok(permit) => job.call.responder.hold(permit),
+            Err(error) => return self.completion.reject(job.call, &error),
+        }
+        let target = ForwardTarget {
+            group,
+            epoch: job.tenant.epoch,
+            tenant: job.tenant.number,
         };
-        if let Err(refused) = link.try_send(outgoing) {
-            match refused {
-                mpsc::error::TrySendError::Full(outgoing) | mpsc::error::TrySendError::Closed(outgoing) => {
-                    reject_unreachable(outgoing.call);
-                }
-            }
+        self.completion.count(&job.call, ServedFrom::Forwarded);
+        self.links.send(job.call, target, nodes);
+    }
+
+    /// Forwards an operation to the group's leader, unless it is unknown or the hops are used up.
+    pub(super) fn forward_to_leader<R>(&self, job: Job<R>, group: GroupId, leader: Option<NodeId>) {
+        match leader.filter(|leader| *leader != self.node && job.call.hops < HOPS_MAX) {
+            Some(leader) => self.forward(job, group, &[leader]),
+            None => self.completion.reject(job.call, &rejections::no_leader(&job.tenant)),
         }
-    }
-
-    /// Wakes the links after callers have cancelled operations that may wait in a link or be in flight.
-    pub(crate) fn notify_cancelled(&self) {
-        self.cancels.send_replace(());
-    }
-
-    /// Opens links to the voters of groups that are not on this node, so that the first operation finds them open.
-    pub(crate) fn open_links(&self, own: impl Fn(GroupId) -> bool) {
-        let mut voters: Vec<NodeId> = self.directory_view.read(|view| {
-            let others = view
-                .groups()
-                .filter(|group| group.region.is_some() && !own(group.number));
-            others.flat_map(|group| group.voters.iter().copied()).collect()
-        });
-        voters.sort_unstable();
-        voters.dedup();
-        for voter in voters.into_iter().take(LINKS_PREOPENED_MAX) {
-            // A link to an unknown address is opened when the address is known.
-            let _link = self.link(voter);
-        }
-    }
-
-    /// Returns the connection for watches to one of a group's nodes, and that node.
-    pub(crate) fn channel_for_watch(&self, group: GroupId, nodes: &[NodeId]) -> Option<(NodeId, Channel)> {
-        let node = self.leaders.choose(group, nodes)?;
-        self.link(node)?;
-        let links = self.links.lock();
-        Some((node, links.get(&node)?.watches.clone()))
-    }
-
-    /// Records that a node could not be reached.
-    pub(crate) fn record_failure(&self, group: GroupId, node: NodeId, nodes: &[NodeId]) {
-        self.leaders.record_failure(group, node, nodes);
-    }
-
-    fn link(&self, node: NodeId) -> Option<mpsc::Sender<OutgoingCall>> {
-        let address = self
-            .directory_view
-            .read(|view| Some(view.node(node)?.addresses.peer.clone()))?;
-        let mut links = self.links.lock();
-        if let Some(open) = links.get(&node)
-            && open.address == address
-            && !open.queue.is_closed()
-        {
-            return Some(open.queue.clone());
-        }
-        let channel = channel(&self.connect, &address, Keepalive::PEER).ok()?;
-        let watches = watch_channel(&self.connect, &address, Keepalive::PEER).ok()?;
-        let (link, queue) = mpsc::channel(QUEUE_MAX);
-        let task = ForwardLink::new(
-            channel,
-            queue,
-            self.leaders.clone(),
-            self.alarms.clone(),
-            self.cancels.subscribe(),
-        );
-        self.spawner.spawn("link", |stop| task.run(stop));
-        let open = OpenLink {
-            address,
-            queue: link.clone(),
-            watches,
-        };
-        links.insert(node, open);
-        Some(link)
     }
 }

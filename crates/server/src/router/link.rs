@@ -38,9 +38,9 @@ use tonic::{Streaming, transport::Channel};
 use tracing::debug;
 
 use super::{
-    call::{Call, ForwardTarget, Responder, cancelled_error},
-    deadline_exceeded,
+    call::{Call, ForwardTarget, Responder},
     leader_cache::LeaderCache,
+    rejections,
 };
 use crate::response;
 
@@ -419,9 +419,9 @@ fn sweep() -> Interval {
 /// Answers a call that was cancelled or exceeded its deadline before it was sent; returns any other.
 fn reject_inactive(outgoing: OutgoingCall) -> Option<OutgoingCall> {
     let error = if outgoing.call.responder.is_abandoned() {
-        cancelled_error()
+        rejections::cancelled()
     } else if outgoing.call.deadline <= Instant::now() {
-        deadline_exceeded()
+        rejections::deadline_exceeded()
     } else {
         return Some(outgoing);
     };

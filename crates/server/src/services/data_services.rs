@@ -2,24 +2,51 @@
 
 use std::sync::Arc;
 
-use stead_api::net::Connect;
+use stead_api::{net::Connect, peer_codec::PeerAlarms};
 
-use crate::{host::Host, router::Router, supervisor::Spawner, watch::Watches};
+use crate::{
+    host::Host,
+    router::{AdmissionController, ForwardLinks, RoutePlanner, Router},
+    supervisor::Spawner,
+    watch::{WatchContext, Watches},
+};
 
-/// The handlers of data requests: router and watches.
+/// The handlers of data requests, router and watches, and what they share.
 #[derive(Clone)]
 pub(crate) struct DataServices {
     /// Router of operations.
     pub(crate) router: Arc<Router>,
     /// Handler of watches.
     pub(crate) watches: Arc<Watches>,
+    /// Links to other nodes, which both use.
+    pub(crate) links: Arc<ForwardLinks>,
+    /// Messages that could not be read.
+    pub(crate) peer_alarms: PeerAlarms,
 }
 
 impl DataServices {
     /// Returns the data handlers of a node.
     pub(crate) fn new(host: &Arc<Host>, connect: Connect, spawner: &Spawner) -> Self {
-        let router = Arc::new(Router::new(host.clone(), connect, spawner.clone()));
-        let watches = Arc::new(Watches::new(router.clone(), spawner.clone()));
-        Self { router, watches }
+        let links = Arc::new(ForwardLinks::new(
+            connect,
+            host.directory_view.clone(),
+            spawner.clone(),
+            host.peer_alarms.clone(),
+        ));
+        let routes = Arc::new(RoutePlanner::new(host));
+        let admission = Arc::new(AdmissionController::new(host.metrics.clone()));
+        let router = Router::new(host.clone(), routes.clone(), admission.clone(), links.clone());
+        let context = WatchContext {
+            host: host.clone(),
+            routes,
+            admission,
+            links: links.clone(),
+        };
+        Self {
+            router: Arc::new(router),
+            watches: Arc::new(Watches::new(context, spawner.clone())),
+            links,
+            peer_alarms: host.peer_alarms.clone(),
+        }
     }
 }

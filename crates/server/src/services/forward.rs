@@ -74,7 +74,7 @@ impl forward_service_server::ForwardService for ForwardService {
 
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), read_message);
-        let answers = operations::serve(self.data_services.router.clone(), inbound, self.stop.clone());
+        let answers = operations::serve(self.data_services.clone(), inbound, self.stop.clone());
         Ok(Response::new(Box::pin(
             answers.map_ok(|answers| ForwardResponse { answers }),
         )))

@@ -177,7 +177,7 @@ impl kv_service_server::KvService for KvService {
             |message, answers| read_message(message, answers, false)
         };
         let inbound = operations::inbound(request.into_inner(), read);
-        let answers = operations::serve(self.data_services.router.clone(), inbound, self.stop.clone());
+        let answers = operations::serve(self.data_services.clone(), inbound, self.stop.clone());
         Ok(Response::new(Box::pin(
             answers.map_ok(|answers| PipelineResponse { answers }),
         )))

@@ -10,7 +10,7 @@
 //! 2. Every operation is answered once, in any order; one that was cancelled too. Those of a message that cannot be
 //!    decoded are not: the stream ends behind the others' answers, with an error.
 
-use std::{pin::Pin, sync::Arc};
+use std::pin::Pin;
 
 use futures::{
     Stream, StreamExt, TryStreamExt,
@@ -23,10 +23,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::messages::split_messages;
+use super::{data_services::DataServices, messages::split_messages};
 use crate::{
     response,
-    router::{Call, Responder, ResponseSender, Router, STREAM_OPERATIONS_MAX},
+    router::{Call, Responder, ResponseSender, STREAM_OPERATIONS_MAX},
 };
 
 /// Most answers of a message.
@@ -68,7 +68,7 @@ pub(crate) fn inbound<M: Send + 'static>(
 }
 
 struct OperationStream {
-    router: Arc<Router>,
+    data_services: DataServices,
     inbound: Option<Inbound>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     answers: (ResponseSender, mpsc::UnboundedReceiver<Answer>),
@@ -81,12 +81,12 @@ struct OperationStream {
 /// Returns the answers to a stream of operations, as messages. It ends when the last operation is answered; when the
 /// token fires it reads no more and answers what it has read.
 pub(crate) fn serve(
-    router: Arc<Router>,
+    data_services: DataServices,
     inbound: Inbound,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<Vec<Answer>, Status>> {
     let stream_state = OperationStream {
-        router,
+        data_services,
         inbound: Some(inbound),
         running: FuturesUnordered::new(),
         answers: ResponseSender::channel(),
@@ -126,7 +126,7 @@ impl OperationStream {
                 message = inbound => match message {
                     Some(Ok(read)) => self.accept(read),
                     Some(Err(status)) => {
-                        self.router.host().peer_alarms.record_status(&status);
+                        self.data_services.peer_alarms.record_status(&status);
                         self.inbound = None;
                         self.inbound_error = Some(response::message_too_long(status));
                     }
@@ -147,11 +147,12 @@ impl OperationStream {
         self.in_flight += operations.reject_all();
         if !cancel_ids.is_empty() {
             self.answers.0.cancel(cancel_ids);
-            self.router.notify_cancelled();
+            self.data_services.links.notify_cancelled();
         }
         if !calls.is_empty() {
             self.in_flight += calls.len();
-            self.running.push(Box::pin(self.router.clone().dispatch(calls)));
+            self.running
+                .push(Box::pin(self.data_services.router.clone().dispatch(calls)));
         }
     }
 }

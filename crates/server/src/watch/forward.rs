@@ -41,7 +41,11 @@ impl Watches {
             let message = "the node that must serve this watch cannot be reached from here: try again";
             Error::new(ErrorKind::Unavailable, message)
         };
-        let (node, channel) = self.router.channel_for_watch(group, nodes).ok_or_else(unreachable)?;
+        let (node, channel) = self
+            .context
+            .links
+            .channel_for_watch(group, nodes)
+            .ok_or_else(unreachable)?;
         let request = ForwardWatchRequest {
             create: Some(watch.create.clone()),
             epoch: watch.tenant.epoch.get(),
@@ -55,7 +59,7 @@ impl Watches {
         match opened.unwrap_or_else(|_| Err(Status::unavailable("it does not respond"))) {
             Ok(inbound) => Ok(relay_messages(watch.create.id, inbound.into_inner())),
             Err(status) => {
-                self.router.record_failure(group, node, nodes);
+                self.context.links.record_failure(group, node, nodes);
                 tracing::debug!(%node, %status, "forwarding a watch failed");
                 Err(unreachable())
             }

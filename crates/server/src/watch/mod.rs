@@ -44,17 +44,29 @@ use self::{
     watcher::{Watcher, WatcherContext},
 };
 use crate::{
-    host::HostedGroup,
-    router::{ForwardOrigin, ForwardTarget, Router},
+    host::{Host, HostedGroup},
+    router::{AdmissionController, ForwardLinks, ForwardOrigin, ForwardTarget, RoutePlanner},
     supervisor::Spawner,
 };
 
 /// Messages of one watch; the last one tells how it ended.
 pub(crate) type Messages = BoxStream<'static, WatchResponse>;
 
+/// What watches share with operations.
+pub(crate) struct WatchContext {
+    /// State of the node.
+    pub(crate) host: Arc<Host>,
+    /// Planner of routes.
+    pub(crate) routes: Arc<RoutePlanner>,
+    /// Admission controller.
+    pub(crate) admission: Arc<AdmissionController>,
+    /// Links to other nodes.
+    pub(crate) links: Arc<ForwardLinks>,
+}
+
 /// The watches of a node.
 pub(crate) struct Watches {
-    router: Arc<Router>,
+    context: WatchContext,
     hubs: Arc<Hubs>,
 }
 
@@ -79,9 +91,9 @@ struct ResolvedWatch {
 
 impl Watches {
     /// Returns the watches of a node.
-    pub(crate) fn new(router: Arc<Router>, spawner: Spawner) -> Self {
-        let hubs = Arc::new(Hubs::new(router.host().directory_view.clone(), spawner));
-        Self { router, hubs }
+    pub(crate) fn new(context: WatchContext, spawner: Spawner) -> Self {
+        let hubs = Arc::new(Hubs::new(context.host.directory_view.clone(), spawner));
+        Self { context, hubs }
     }
 
     /// Starts a watch.
@@ -101,7 +113,7 @@ impl Watches {
         forwarded_by: Option<ForwardedWatch>,
     ) -> Result<Messages, Error> {
         let spec = spec::parse(&create)?;
-        let tenant = self.router.host().resolve(&spec.tenant).await?;
+        let tenant = self.context.host.resolve(&spec.tenant).await?;
         spec.check_tenant(tenant.number)?;
         if forwarded_by.is_some_and(|forwarded_by| forwarded_by.forwarded.tenant != tenant.number) {
             let message =
@@ -123,7 +135,7 @@ impl Watches {
     }
 
     async fn route(self: &Arc<Self>, watch: ResolvedWatch, role: ServingRole) -> Result<Messages, Error> {
-        let route = self.router.route_watch(
+        let route = self.context.routes.route_watch(
             &watch.tenant,
             role,
             watch.forwarded_by.map(|forwarded_by| ForwardOrigin {
@@ -146,7 +158,7 @@ impl Watches {
 
     /// Serves a watch from a replica of this node, or forwards it to the home.
     async fn serve_here(self: &Arc<Self>, group: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
-        let host = self.router.host();
+        let host = &self.context.host;
         let hosted = host.groups.get(&group).cloned().ok_or_else(tenant_not_ready)?;
         let position = match start::wait_for_start(&hosted, &watch, group).await? {
             StartCheck::Ready(position) => position,
@@ -165,9 +177,9 @@ impl Watches {
         watch: ResolvedWatch,
         position: Revision,
     ) -> Result<Messages, Error> {
-        let permit = self.router.admit_watch(&watch.tenant)?;
+        let permit = self.context.admission.admit_watch(&watch.tenant)?;
         let context = WatcherContext {
-            host: self.router.host().clone(),
+            host: self.context.host.clone(),
             hosted,
             hubs: self.hubs.clone(),
             group,
@@ -178,7 +190,7 @@ impl Watches {
 
     /// Forwards a watch that cannot start at a copy to the home's leader.
     async fn forward_home(self: &Arc<Self>, copy: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
-        match self.router.route_watch(&watch.tenant, ServingRole::Home, None) {
+        match self.context.routes.route_watch(&watch.tenant, ServingRole::Home, None) {
             RouteDecision::SameRegion { group, nodes } | RouteDecision::OtherRegion { group, nodes, .. } => {
                 self.forward(&watch, group, &nodes, true).await
             }

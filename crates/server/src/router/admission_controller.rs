@@ -1,24 +1,62 @@
 //! Admission of operations and watches: limits are checked before anything is queued.
 
+use std::sync::Arc;
+
 use stead_api::operation;
-use stead_state::shard::command::{Operation, Step};
-use stead_types::{Error, GroupId};
+use stead_state::{
+    directory::Tenant,
+    shard::command::{Operation, Step},
+};
+use stead_types::Error;
 use tokio::time::Instant;
 
-use super::{Action, Call, Router, WriteRequest, request::Mutation};
-use crate::{
-    admission::{Cost, Growth, LimitExceeded, Permit, StoredUsage, WatchPermit, windows},
-    host::HostedGroup,
+use super::{
+    call::{Call, STREAM_OPERATIONS_MAX},
+    request::{Action, Mutation, WriteRequest},
 };
-use stead_state::directory::Tenant;
+use crate::{
+    admission::{Admission, Cost, Growth, LimitExceeded, Permit, StoredUsage, WatchPermit, windows},
+    host::HostedGroup,
+    metrics::Metrics,
+};
 
-impl Router {
+/// Divisor of one tenant's share of the operations in flight to another node.
+const FORWARDED_SHARE: usize = 4;
+
+/// Admission controller of a node: what operations and watches cost, and what is counted when one is refused.
+pub(crate) struct AdmissionController {
+    admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
+}
+
+impl AdmissionController {
+    /// Returns a controller without any usage.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            admission: Arc::new(Admission::new()),
+            metrics,
+        }
+    }
+
     /// Admits an operation that a group of this node serves. The permit is held by its responder.
-    pub(super) fn admit(&self, call: &mut Call, tenant: &Tenant, action: &Action, group: GroupId) -> Result<(), Error> {
-        let admitted = self.permit(call, tenant, action, group);
-        let permit = admitted.map_err(|refused| self.admission_error(refused, tenant))?;
+    pub(super) fn admit(
+        &self,
+        call: &mut Call,
+        tenant: &Tenant,
+        action: &Action,
+        hosted: Option<&HostedGroup>,
+    ) -> Result<(), Error> {
+        let admitted = self.permit(call, tenant, action, hosted);
+        let permit = admitted.map_err(|refused| self.error(refused, tenant))?;
         call.responder.hold(permit);
         Ok(())
+    }
+
+    /// Admits an operation to its tenant's share of those that are in flight to another node.
+    pub(super) fn admit_forwarded(&self, tenant: &Tenant) -> Result<Permit, Error> {
+        let share = (STREAM_OPERATIONS_MAX / FORWARDED_SHARE) as u64;
+        let admitted = self.admission.admit_forwarded(Instant::now(), tenant, share);
+        admitted.map_err(|refused| self.error(refused, tenant))
     }
 
     /// Admits one more watch of a tenant at this node; it counts until the permit is dropped.
@@ -28,15 +66,21 @@ impl Router {
     /// `QUOTA_EXCEEDED`, if the tenant has as many as it may.
     pub(crate) fn admit_watch(&self, tenant: &Tenant) -> Result<WatchPermit, Error> {
         let admitted = self.admission.admit_watch(Instant::now(), tenant);
-        admitted.map_err(|refused| self.admission_error(refused, tenant))
+        admitted.map_err(|refused| self.error(refused, tenant))
     }
 
-    pub(super) fn admission_error(&self, refused: LimitExceeded, tenant: &Tenant) -> Error {
-        self.host.metrics.refused(refused.name());
+    fn error(&self, refused: LimitExceeded, tenant: &Tenant) -> Error {
+        self.metrics.refused(refused.name());
         refused.error(&tenant.name)
     }
 
-    fn permit(&self, call: &Call, tenant: &Tenant, action: &Action, group: GroupId) -> Result<Permit, LimitExceeded> {
+    fn permit(
+        &self,
+        call: &Call,
+        tenant: &Tenant,
+        action: &Action,
+        hosted: Option<&HostedGroup>,
+    ) -> Result<Permit, LimitExceeded> {
         let cost = match action {
             Action::Write(write) => Cost {
                 bytes: operation::len(&call.operation) as u64,
@@ -48,9 +92,9 @@ impl Router {
             },
         };
         let mut permit = self.admission.admit(Instant::now(), tenant, cost)?;
-        if let (Action::Write(write), Some(hosted)) = (action, self.host.groups.get(&group)) {
+        if let (Action::Write(write), Some(hosted)) = (action, hosted) {
             let fits = store(&mut permit, hosted, tenant, &write.mutation);
-            let fits = fits.and_then(|()| self.check_windows(hosted, tenant, write));
+            let fits = fits.and_then(|()| check_windows(hosted, tenant, write));
             // A retry of a write that was applied before the tenant was full gets its result.
             fits.or_else(|refused| {
                 if is_repeat(hosted, tenant, write) {
@@ -62,25 +106,25 @@ impl Router {
         }
         Ok(permit)
     }
+}
 
-    /// Rejects a write with an idempotency key whose record would exceed a limit.
-    fn check_windows(&self, hosted: &HostedGroup, tenant: &Tenant, write: &WriteRequest) -> Result<(), LimitExceeded> {
-        let Some(key) = write.idempotency else { return Ok(()) };
-        let logged = hosted.raft.logged_time();
-        let held = hosted.machine.read(|view| {
-            let clients = view.shard().clients(tenant.number)?;
-            Some(windows::IdempotencyUsage {
-                clients: clients.windows().len(),
-                is_known_client: clients.windows().contains_key(&key.client),
-                outcomes: clients.outcomes(),
-                oldest: clients.oldest(),
-                idlest_client: clients.longest_idle(),
-                group_outcomes: view.shard().outcomes(),
-                now: view.record(tenant.number)?.live.time_at(logged),
-            })
-        });
-        held.ok().flatten().map_or(Ok(()), |held| windows::check(tenant, &held))
-    }
+/// Rejects a write with an idempotency key whose record would exceed a limit.
+fn check_windows(hosted: &HostedGroup, tenant: &Tenant, write: &WriteRequest) -> Result<(), LimitExceeded> {
+    let Some(key) = write.idempotency else { return Ok(()) };
+    let logged = hosted.raft.logged_time();
+    let held = hosted.machine.read(|view| {
+        let clients = view.shard().clients(tenant.number)?;
+        Some(windows::IdempotencyUsage {
+            clients: clients.windows().len(),
+            is_known_client: clients.windows().contains_key(&key.client),
+            outcomes: clients.outcomes(),
+            oldest: clients.oldest(),
+            idlest_client: clients.longest_idle(),
+            group_outcomes: view.shard().outcomes(),
+            now: view.record(tenant.number)?.live.time_at(logged),
+        })
+    });
+    held.ok().flatten().map_or(Ok(()), |held| windows::check(tenant, &held))
 }
 
 /// Tells whether the group has the idempotency record of a write, so that executing it adds nothing.

@@ -13,13 +13,15 @@ use stead_state::{
 use stead_types::{Condition, Error, ErrorKind, NodeId, TenantTime};
 use tokio::time::Instant;
 
-use super::{
-    Job, ReadRequest, Router, deadline_exceeded,
-    reads::{check_active, read_error},
-    request::Query,
-    writes,
+use super::query::read_error;
+use crate::{
+    host::HostedGroup,
+    router::{
+        job::Job,
+        rejections,
+        request::{Query, ReadRequest},
+    },
 };
-use crate::host::HostedGroup;
 
 /// Error of removing expired keys before a read.
 pub(super) enum ExpiryError {
@@ -35,29 +37,29 @@ impl From<Error> for ExpiryError {
     }
 }
 
-impl Router {
-    /// Removes expired keys that a linearizable read would show: the keys that it names, or, of a range, as many at a
-    /// time as one command removes until none is left.
-    pub(super) async fn remove_expired(&self, hosted: &HostedGroup, job: &Job<ReadRequest>) -> Result<(), ExpiryError> {
-        loop {
-            let logged = hosted.raft.logged_time();
-            let proposals = hosted.read_if_readable(job.tenant.number, |reading| match reading {
-                // An entry created now would have this time, or a later one.
-                Some(reading) => removal_proposals(&reading, reading.state().time_at(logged), job),
-                None => Ok(Vec::new()),
-            })??;
-            if proposals.is_empty() {
-                return Ok(());
-            }
-            check_active(job)?;
-            let answers = hosted.raft.propose_by(job.tenant.number.get(), proposals).await;
-            let answers = answers.map_err(not_proposed)?;
-            for answer in answers {
-                let answer = answer.ok_or_else(deadline_exceeded)?;
-                if matches!(writes::apply_result(answer), ApplyResult::GuardFailed(_)) {
-                    let message = "the tenant's home has just changed: try again";
-                    return Err(Error::new(ErrorKind::TenantMoving, message).into());
-                }
+/// Removes expired keys that a linearizable read would show: the keys that it names, or, of a range, as many at a time
+/// as one command removes until none is left.
+pub(super) async fn remove_expired(hosted: &HostedGroup, job: &Job<ReadRequest>) -> Result<(), ExpiryError> {
+    loop {
+        let logged = hosted.raft.logged_time();
+        let proposals = hosted.read_if_readable(job.tenant.number, |reading| match reading {
+            // An entry created now would have this time, or a later one.
+            Some(reading) => removal_proposals(&reading, reading.state().time_at(logged), job),
+            None => Ok(Vec::new()),
+        })??;
+        if proposals.is_empty() {
+            return Ok(());
+        }
+        job.check_active()?;
+        let results = hosted
+            .propose(job.tenant.number, proposals)
+            .await
+            .map_err(not_proposed)?;
+        for result in results {
+            let result = result.ok_or_else(rejections::deadline_exceeded)?;
+            if matches!(result, ApplyResult::GuardFailed(_)) {
+                let message = "the tenant's home has just changed: try again";
+                return Err(Error::new(ErrorKind::TenantMoving, message).into());
             }
         }
     }
@@ -122,7 +124,7 @@ fn failed(why: ReadError) -> Error {
 fn not_proposed(error: ProposeError) -> ExpiryError {
     match error {
         ProposeError::NotLeader { leader } => ExpiryError::NotLeader(leader),
-        ProposeError::TimedOut => ExpiryError::Failed(deadline_exceeded()),
+        ProposeError::TimedOut => ExpiryError::Failed(rejections::deadline_exceeded()),
         ProposeError::Overloaded | ProposeError::Stopped | ProposeError::LeaderChanged | ProposeError::Unknown => {
             let message = "expired keys could not be removed before the read: try again";
             ExpiryError::Failed(Error::new(ErrorKind::Unavailable, message))

@@ -1,0 +1,64 @@
+//! End of a call at this node: its answer is sent, and counted.
+
+use std::sync::Arc;
+
+use stead_api::proto::v1::Answer;
+use stead_types::Error;
+use tokio::time::Instant;
+
+use super::{call::Call, job::Job, rejections};
+use crate::{
+    metrics::{Metrics, ServedFrom},
+    response,
+};
+
+/// CallCompletion of calls: sends each answer, and counts it by operation and by where it was served.
+#[derive(Clone)]
+pub(super) struct CallCompletion {
+    metrics: Arc<Metrics>,
+}
+
+impl CallCompletion {
+    /// Returns a completion that counts in these metrics.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+
+    /// Counts a call that is answered, or was passed on.
+    pub(super) fn count(&self, call: &Call, served_from: ServedFrom) {
+        self.metrics.request(call.label(), served_from);
+    }
+
+    /// Answers a call.
+    pub(super) fn answer(&self, call: Call, served_from: ServedFrom, answer: Answer) {
+        self.count(&call, served_from);
+        call.responder.send(answer);
+    }
+
+    /// Answers a call with an error.
+    pub(super) fn reject(&self, call: Call, error: &Error) {
+        self.answer(call, ServedFrom::Failed, response::error_answer(error));
+    }
+
+    /// Answers a call with the error of a limit of this node, which is not its tenant's.
+    pub(super) fn shed(&self, call: Call, limit: &'static str, error: &Error) {
+        self.metrics.refused(limit);
+        self.reject(call, error);
+    }
+
+    /// Rejects jobs that were cancelled or exceeded their deadline, before they cost anything; returns the others.
+    pub(super) fn reject_inactive<R>(&self, jobs: Vec<Job<R>>) -> Vec<Job<R>> {
+        let now = Instant::now();
+        let is_active = |job: &Job<R>| job.call.deadline > now && !job.call.responder.is_abandoned();
+        let (active, inactive): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_active);
+        for job in inactive {
+            let error = if job.call.deadline > now {
+                rejections::cancelled()
+            } else {
+                rejections::deadline_exceeded()
+            };
+            self.reject(job.call, &error);
+        }
+        active
+    }
+}

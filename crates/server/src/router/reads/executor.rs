@@ -1,0 +1,216 @@
+//! Executor of reads: linearizable ones at home, where concurrent reads of a group share one read index, and others
+//! from the copy of this node, if it is fresh enough.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use stead_api::proto::v1::{Answer, Role};
+use stead_raft::ReadIndexError;
+use stead_replication::SharedDirectoryView;
+use stead_state::{freshness::gate::ReadDecision, shard::read::TenantReader};
+use stead_types::{Error, ErrorKind, GroupId};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    expired_keys::{ExpiryError, remove_expired},
+    query::{self, CountProgress, ReadOutcome},
+    replica_gate::{GateVerdict, ReplicaGate, ServingCopy, home_may_have_more},
+};
+use crate::{
+    config::NodeConfig,
+    host::HostedGroup,
+    metrics::ServedFrom,
+    response::Origin,
+    router::{
+        call_completion::CallCompletion,
+        deadlines::group_by_deadline,
+        forwarder::Forwarder,
+        job::Job,
+        rejections,
+        request::ReadRequest,
+        serving::{READY_WAIT, ServingCheck, wait_until_owner},
+    },
+};
+
+/// Longest wait for a replica to reach a session's revision, before the read is forwarded to the home.
+const SESSION_WAIT: Duration = Duration::from_secs(1);
+
+/// Executor of reads: reads at home after a read index and before the serving check, or from a copy that is fresh
+/// enough.
+pub(crate) struct ReadExecutor {
+    node: NodeConfig,
+    gate: ReplicaGate,
+    serving: ServingCheck,
+    completion: CallCompletion,
+    forwarder: Arc<Forwarder>,
+}
+
+impl ReadExecutor {
+    /// Returns the executor of a node; a read that another node leads goes to the forwarder.
+    pub(in crate::router) fn new(
+        node: NodeConfig,
+        directory_view: SharedDirectoryView,
+        completion: CallCompletion,
+        forwarder: Arc<Forwarder>,
+    ) -> Self {
+        Self {
+            node,
+            gate: ReplicaGate::new(directory_view.clone()),
+            serving: ServingCheck::new(directory_view),
+            completion,
+            forwarder,
+        }
+    }
+
+    /// Serves linearizable reads of one group. Each is answered at about its own deadline at the latest, however long
+    /// others that came with it would wait.
+    pub(in crate::router) async fn execute_linearizable(
+        &self,
+        hosted: &HostedGroup,
+        group: GroupId,
+        jobs: Vec<Job<ReadRequest>>,
+    ) {
+        let active = self.completion.reject_inactive(jobs);
+        let parts = group_by_deadline(active, |job| job.call.deadline).into_iter();
+        join_all(parts.map(|jobs| self.read_after_index(hosted, group, jobs))).await;
+    }
+
+    /// Serves a read from the copy of this node, and waits for the copy if need be; returns the read if the home must
+    /// serve it.
+    pub(in crate::router) async fn execute_at_replica(
+        &self,
+        hosted: &HostedGroup,
+        job: Job<ReadRequest>,
+    ) -> Option<Job<ReadRequest>> {
+        let until = job.call.deadline.min(Instant::now() + SESSION_WAIT);
+        let mut applied = hosted.raft.applied();
+        loop {
+            applied.borrow_and_update();
+            if job.call.responder.is_abandoned() {
+                self.completion.reject(job.call, &rejections::cancelled());
+                return None;
+            }
+            let GateVerdict { decision, copy } = self.gate.decide(hosted, &job);
+            match decision {
+                ReadDecision::Serve => match self.read(hosted, &job, copy).await {
+                    Ok(Some(answer)) => {
+                        let from = if copy.role == Role::Home {
+                            ServedFrom::Home
+                        } else {
+                            ServedFrom::Follower
+                        };
+                        self.completion.answer(job.call, from, answer);
+                        return None;
+                    }
+                    Ok(None) => return Some(job),
+                    Err(error) if error.is_transient() || home_may_have_more(&error, copy.role) => return Some(job),
+                    Err(error) => {
+                        self.completion.reject(job.call, &error);
+                        return None;
+                    }
+                },
+                ReadDecision::Forward => return Some(job),
+                ReadDecision::Refuse(error) => {
+                    self.completion.reject(job.call, &error);
+                    return None;
+                }
+                ReadDecision::WaitFor(_) => {
+                    if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
+                        return Some(job);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read_after_index(&self, hosted: &HostedGroup, group: GroupId, jobs: Vec<Job<ReadRequest>>) {
+        let deadline = jobs
+            .iter()
+            .map(|job| job.call.deadline)
+            .max()
+            .unwrap_or_else(Instant::now);
+        match timeout_at(deadline, hosted.raft.read_index()).await {
+            Ok(Ok(_)) => {
+                let mut reading: FuturesUnordered<_> =
+                    jobs.into_iter().map(|job| self.read_at_home(hosted, job)).collect();
+                while reading.next().await.is_some() {}
+            }
+            Ok(Err(ReadIndexError::NotLeader { leader })) => {
+                jobs.into_iter()
+                    .for_each(|job| self.forwarder.forward_to_leader(job, group, leader));
+            }
+            Ok(Err(ReadIndexError::NoQuorum)) => jobs
+                .into_iter()
+                .for_each(|job| self.completion.reject(job.call, &rejections::no_leader(&job.tenant))),
+            Ok(Err(error @ (ReadIndexError::Overloaded | ReadIndexError::Stopped))) => {
+                let error = Error::new(ErrorKind::Unavailable, format!("{error}: try again"));
+                jobs.into_iter()
+                    .for_each(|job| self.completion.reject(job.call, &error));
+            }
+            Err(_) => jobs
+                .into_iter()
+                .for_each(|job| self.completion.reject(job.call, &rejections::deadline_exceeded())),
+        }
+    }
+
+    /// Serves one read after a read index was confirmed, then makes the serving check.
+    async fn read_at_home(&self, hosted: &HostedGroup, job: Job<ReadRequest>) {
+        let number = job.tenant.number;
+        let until = job.call.deadline.min(Instant::now() + READY_WAIT);
+        if !hosted.owns(number) && !wait_until_owner(hosted, number, until).await {
+            return self.completion.reject(job.call, &rejections::not_ready());
+        }
+        if let Err(error) = job.check_active() {
+            return self.completion.reject(job.call, &error);
+        }
+        match remove_expired(hosted, &job).await {
+            Ok(()) => {}
+            Err(ExpiryError::NotLeader(leader)) => {
+                let home = job.tenant.home;
+                return self.forwarder.forward_to_leader(job, home, leader);
+            }
+            Err(ExpiryError::Failed(error)) => return self.completion.reject(job.call, &error),
+        }
+        let found = self.read(hosted, &job, ServingCopy::HOME).await;
+        match (found, self.serving.check(hosted, number)) {
+            (Ok(Some(answer)), Ok(())) => self.completion.answer(job.call, ServedFrom::Home, answer),
+            (Ok(None), Ok(())) => {
+                let message = "revision: the tenant has not reached it: use one that a response has returned";
+                self.completion.reject(job.call, &Error::invalid("revision", message));
+            }
+            (Err(error), _) | (Ok(_), Err(error)) => self.completion.reject(job.call, &error),
+        }
+    }
+
+    /// Reads from a copy; `None` if it has not reached the requested revision.
+    async fn read(
+        &self,
+        hosted: &HostedGroup,
+        job: &Job<ReadRequest>,
+        copy: ServingCopy,
+    ) -> Result<Option<Answer>, Error> {
+        let origin = Origin {
+            region: &self.node.region,
+            node: self.node.id,
+            role: copy.role,
+            forwarded: job.call.forwarded.is_some(),
+        };
+        let mut counted: Option<CountProgress> = None;
+        loop {
+            let reading = |reading: Option<TenantReader<'_>>| {
+                let gone = || Error::new(ErrorKind::TenantMoving, "this node no longer has the tenant: try again");
+                let reading = reading.ok_or_else(gone)?;
+                query::run(&reading, job, origin, copy.staleness, counted.take())
+            };
+            match hosted.read_if_readable(job.tenant.number, reading)?? {
+                ReadOutcome::Answer(answer) => return Ok(Some(answer)),
+                ReadOutcome::NotReached => return Ok(None),
+                ReadOutcome::PartialCount(progress) => {
+                    job.check_active()?;
+                    counted = Some(progress);
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Freshness gate of a copy: whether a read may be served from it.
+
+use std::time::Duration;
+
+use stead_api::{convert::read::Consistency, proto::v1::Role};
+use stead_replication::SharedDirectoryView;
+use stead_state::freshness::gate::{self, FreshnessLevel, ReadDecision, ReplicaState};
+use stead_types::{Error, ErrorKind, TenantNumber};
+
+use crate::{
+    host::HostedGroup,
+    router::{job::Job, request::ReadRequest},
+};
+
+/// Copy of a tenant from which a read is served.
+#[derive(Clone, Copy)]
+pub(super) struct ServingCopy {
+    /// Role of its group for the tenant.
+    pub(super) role: Role,
+    /// Staleness, where it is known.
+    pub(super) staleness: Option<Duration>,
+}
+
+impl ServingCopy {
+    /// The home's own copy, after a read index.
+    pub(super) const HOME: Self = Self {
+        role: Role::Home,
+        staleness: Some(Duration::ZERO),
+    };
+
+    /// A copy of which nothing is known.
+    const UNKNOWN: Self = Self {
+        role: Role::Follower,
+        staleness: None,
+    };
+}
+
+/// Decision about a read, and the copy that it is about.
+pub(super) struct GateVerdict {
+    /// What to do with the read.
+    pub(super) decision: ReadDecision,
+    /// The copy of this node.
+    pub(super) copy: ServingCopy,
+}
+
+impl GateVerdict {
+    fn without_copy(decision: ReadDecision) -> Self {
+        Self {
+            decision,
+            copy: ServingCopy::UNKNOWN,
+        }
+    }
+}
+
+/// Freshness gate of the copies of this node.
+pub(super) struct ReplicaGate {
+    directory_view: SharedDirectoryView,
+}
+
+impl ReplicaGate {
+    /// Returns the gate, which reads tenants from a directory view.
+    pub(super) fn new(directory_view: SharedDirectoryView) -> Self {
+        Self { directory_view }
+    }
+
+    /// Compares what a read needs with a group's copy.
+    pub(super) fn decide(&self, hosted: &HostedGroup, job: &Job<ReadRequest>) -> GateVerdict {
+        let number = job.tenant.number;
+        let Some(tenant) = self.directory_view.read(|view| view.tenant(number).cloned()) else {
+            return GateVerdict::without_copy(ReadDecision::Forward);
+        };
+        let staleness = hosted.freshness.staleness(number);
+        let verdict = hosted.read_if_readable(number, |reading| {
+            let Some(reading) = reading else {
+                return GateVerdict::without_copy(ReadDecision::Forward);
+            };
+            let role = if reading.record().owned().is_some() {
+                Role::Home
+            } else {
+                Role::Follower
+            };
+            let replica = ReplicaState {
+                revision: reading.state().revision,
+                lineage: &reading.record().lineage,
+                staleness,
+            };
+            let decision = gate::decide(
+                freshness_level(&job.request.consistency, number),
+                job.request.pinned_revision(number),
+                &tenant,
+                replica,
+            );
+            GateVerdict {
+                decision,
+                copy: ServingCopy { role, staleness },
+            }
+        });
+        verdict.unwrap_or_else(|error| GateVerdict::without_copy(ReadDecision::Refuse(error)))
+    }
+}
+
+/// Returns the freshness that a read needs of a replica.
+fn freshness_level(consistency: &Consistency, tenant: TenantNumber) -> FreshnessLevel {
+    match consistency {
+        Consistency::Bounded(bound) => FreshnessLevel::Bounded(*bound),
+        Consistency::Session(tokens) => tokens.of(tenant).map_or(FreshnessLevel::Local, FreshnessLevel::Session),
+        Consistency::Linearizable | Consistency::Local => FreshnessLevel::Local,
+    }
+}
+
+/// Tells whether the home may have the history that a replica lacks: a seeded copy has history from its seed on only.
+pub(super) fn home_may_have_more(error: &Error, role: Role) -> bool {
+    role != Role::Home && matches!(error.kind, ErrorKind::Compacted { .. })
+}

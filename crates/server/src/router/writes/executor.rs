@@ -1,0 +1,325 @@
+//! Executor of writes at home: proposes them, waits for the outcome, and answers after the serving check.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use stead_api::proto::v1::{Answer, Role};
+use stead_raft::{Proposal, ProposeError, split_into_entries};
+use stead_state::shard::{
+    apply_result::{ApplyResult, DeleteRangeResult, GuardFailure},
+    command::{DeleteRange, REMOVAL_WORK},
+    range_deletion::RangeDeletion,
+};
+use stead_types::{
+    Error, ErrorKind, TenantNumber,
+    planted::{self, Bug},
+};
+use tokio::time::Instant;
+
+use super::{
+    command,
+    response::{self, WriteContext},
+};
+use crate::{
+    config::NodeConfig,
+    host::HostedGroup,
+    metrics::ServedFrom,
+    response::Origin,
+    router::{
+        call_completion::CallCompletion,
+        deadlines::group_by_deadline,
+        forwarder::Forwarder,
+        job::Job,
+        rejections,
+        request::WriteRequest,
+        serving::{READY_WAIT, ServingCheck, wait_until_owner},
+    },
+};
+
+/// Retry delay of a write that was shed because too many were queued.
+const OVERLOADED_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Share of its deadline that a delete of a large range may work; the rest is for its response.
+const RANGE_TIME_SHARE: f64 = 0.75;
+
+/// Writes and their proposals, in the same order, that fit into one entry.
+struct ProposalBatch {
+    jobs: Vec<Job<WriteRequest>>,
+    proposals: Vec<Proposal>,
+}
+
+/// Writes that are not answered after a proposal.
+#[derive(Default)]
+struct RemainingWrites {
+    /// Writes that did nothing: this group is not, or not yet, the owner according to its own log.
+    not_owner: Vec<Job<WriteRequest>>,
+    /// Range deletions with more steps to go.
+    deletions: Vec<(Job<WriteRequest>, RangeDeletion)>,
+}
+
+/// Writes that were part of an entry, and their results, in the same order.
+#[derive(Default)]
+struct AppliedBatch {
+    jobs: Vec<Job<WriteRequest>>,
+    results: Vec<ApplyResult>,
+}
+
+/// Executor of writes at home: proposes each, waits for it, makes the serving check, and answers it once.
+pub(crate) struct WriteExecutor {
+    node: NodeConfig,
+    serving: ServingCheck,
+    completion: CallCompletion,
+    forwarder: Arc<Forwarder>,
+}
+
+impl WriteExecutor {
+    /// Returns the executor of a node; a write that another node leads goes to the forwarder.
+    pub(in crate::router) fn new(
+        node: NodeConfig,
+        serving: ServingCheck,
+        completion: CallCompletion,
+        forwarder: Arc<Forwarder>,
+    ) -> Self {
+        Self {
+            node,
+            serving,
+            completion,
+            forwarder,
+        }
+    }
+
+    /// Proposes writes of one tenant. Each is answered at about its own deadline at the latest, however long others
+    /// that came with it would wait.
+    pub(in crate::router) async fn execute(
+        &self,
+        hosted: &HostedGroup,
+        tenant: TenantNumber,
+        jobs: Vec<Job<WriteRequest>>,
+    ) {
+        let mut running = FuturesUnordered::new();
+        for jobs in group_by_deadline(self.completion.reject_inactive(jobs), |job| job.call.deadline) {
+            let proposals = proposals(hosted, &jobs);
+            for (jobs, proposals) in split_into_entries(jobs.into_iter().zip(proposals)) {
+                let batch = ProposalBatch { jobs, proposals };
+                running.push(self.propose_until_owner(hosted, tenant, batch));
+            }
+        }
+        while running.next().await.is_some() {}
+    }
+
+    /// Proposes a batch, again until this group is the tenant's owner according to its own log.
+    async fn propose_until_owner(&self, hosted: &HostedGroup, tenant: TenantNumber, mut batch: ProposalBatch) {
+        let ready_by = Instant::now() + READY_WAIT;
+        while !batch.jobs.is_empty() {
+            let remaining = self.propose_once(hosted, tenant, batch).await;
+            // All commands of an entry meet the same owner: either deletions continue, or all jobs wait for the owner.
+            let deletions = remaining.deletions.into_iter();
+            join_all(deletions.map(|(job, deletion)| self.continue_deletion(hosted, job, deletion))).await;
+            let mut jobs = remaining.not_owner;
+            if jobs.is_empty() {
+                return;
+            }
+            let until = ready_by.min(jobs.iter().map(|job| job.call.deadline).max().unwrap_or(ready_by));
+            if !wait_until_owner(hosted, tenant, until).await {
+                let error = rejections::not_ready();
+                jobs.drain(..).for_each(|job| self.completion.reject(job.call, &error));
+            }
+            let jobs = self.completion.reject_inactive(jobs);
+            let proposals = proposals(hosted, &jobs);
+            batch = ProposalBatch { jobs, proposals };
+        }
+    }
+
+    /// Proposes a batch once; returns the writes that are not answered.
+    async fn propose_once(
+        &self,
+        hosted: &HostedGroup,
+        tenant: TenantNumber,
+        ProposalBatch { jobs, proposals }: ProposalBatch,
+    ) -> RemainingWrites {
+        match hosted.propose(tenant, proposals).await {
+            Ok(results) => {
+                let applied = self.reject_late(jobs, results);
+                self.respond_applied(hosted, tenant, applied)
+            }
+            Err(error) => {
+                self.reject_unproposed(jobs, error);
+                RemainingWrites::default()
+            }
+        }
+    }
+
+    /// Rejects writes whose deadline passed before they were part of an entry; returns the others with their results.
+    fn reject_late(&self, jobs: Vec<Job<WriteRequest>>, results: Vec<Option<ApplyResult>>) -> AppliedBatch {
+        let mut applied = AppliedBatch::default();
+        for (job, result) in jobs.into_iter().zip(results) {
+            match result {
+                Some(result) => {
+                    applied.jobs.push(job);
+                    applied.results.push(result);
+                }
+                None => self.completion.reject(job.call, &rejections::deadline_exceeded()),
+            }
+        }
+        applied
+    }
+
+    fn reject_unproposed(&self, jobs: Vec<Job<WriteRequest>>, error: ProposeError) {
+        for job in jobs {
+            match error {
+                ProposeError::NotLeader { leader } => {
+                    let home = job.tenant.home;
+                    self.forwarder.forward_to_leader(job, home, leader);
+                }
+                ProposeError::Overloaded => {
+                    let limit = "group.proposals.bytes";
+                    let wait = OVERLOADED_RETRY_DELAY;
+                    let message = format!(
+                        "proposal queue of group {} is full: retry in {} ms",
+                        job.tenant.home,
+                        wait.as_millis()
+                    );
+                    let kind = ErrorKind::RateLimited {
+                        limit: limit.to_owned(),
+                        wait,
+                    };
+                    self.completion.shed(job.call, limit, &Error::new(kind, message));
+                }
+                ProposeError::Stopped => {
+                    self.completion.reject(
+                        job.call,
+                        &Error::new(ErrorKind::Unavailable, "the node is stopping: try again"),
+                    );
+                }
+                ProposeError::TimedOut => {
+                    self.reject_outcome_unknown(job, "the deadline passed before the write was known to be committed");
+                }
+                ProposeError::LeaderChanged => {
+                    self.reject_outcome_unknown(
+                        job,
+                        "the home's leader changed before the write was known to be committed",
+                    );
+                }
+                ProposeError::Unknown => {
+                    self.reject_outcome_unknown(job, "the node stopped before the write was known to be committed");
+                }
+            }
+        }
+    }
+
+    fn reject_outcome_unknown(&self, job: Job<WriteRequest>, why: &str) {
+        let message = format!("{why}: it may have been executed, retry it with the same idempotency key");
+        let key = job.request.idempotency;
+        self.completion
+            .reject(job.call, &Error::new(ErrorKind::OutcomeUnknown { key }, message));
+    }
+
+    /// Answers applied writes after the serving check; returns those that need more.
+    fn respond_applied(
+        &self,
+        hosted: &HostedGroup,
+        tenant: TenantNumber,
+        AppliedBatch { jobs, results }: AppliedBatch,
+    ) -> RemainingWrites {
+        let serving = self.serving.check_committed(hosted, tenant, &results);
+        let mut remaining = RemainingWrites::default();
+        for ((job, result), serving) in jobs.into_iter().zip(results).zip(serving) {
+            let serving = serving.or_else(|why| planted::is(Bug::ServingCheckIgnored).then_some(()).ok_or(why));
+            match (result, serving) {
+                (ApplyResult::GuardFailed(GuardFailure::SequencesExhausted), _) => {
+                    let limit = "tenant.revisions".to_owned();
+                    let message = "the tenant has used up its revisions: an operator can move it to a new epoch";
+                    self.completion
+                        .reject(job.call, &Error::new(ErrorKind::QuotaExceeded { limit }, message));
+                }
+                (ApplyResult::GuardFailed(_), _) => remaining.not_owner.push(job),
+                (_, Err(why)) => {
+                    self.reject_outcome_unknown(job, &format!("the home may no longer serve the tenant ({why})"))
+                }
+                (ApplyResult::DeleteRange(step), Ok(())) => match command::range(&job.tenant, &job.request) {
+                    Some(range) => remaining.deletions.push((job, RangeDeletion::start(range, step))),
+                    None => self.respond(job, ApplyResult::DeleteRange(step)),
+                },
+                (result, Ok(())) => self.respond(job, result),
+            }
+        }
+        remaining
+    }
+
+    /// Removes the rest of a range, step by step, and answers. If it is stopped before the end, the answer says that
+    /// the deletion is incomplete.
+    async fn continue_deletion(&self, hosted: &HostedGroup, job: Job<WriteRequest>, mut deletion: RangeDeletion) {
+        let until = deletion_deadline(job.call.deadline, Instant::now());
+        while let Some(range) = deletion.next() {
+            if until <= Instant::now() || job.call.responder.is_abandoned() {
+                break;
+            }
+            let Some(step) = self.propose_deletion_step(hosted, &range, until).await else {
+                break;
+            };
+            deletion.add(step);
+        }
+        self.respond_delete_range(job, &deletion);
+    }
+
+    /// Proposes one step of a range deletion; `None` if it is not known to be applied.
+    async fn propose_deletion_step(
+        &self,
+        hosted: &HostedGroup,
+        range: &DeleteRange,
+        until: Instant,
+    ) -> Option<DeleteRangeResult> {
+        let proposal = Proposal {
+            command: range.encode(),
+            work: REMOVAL_WORK,
+            deadline: until,
+        };
+        let proposed = hosted.propose(range.tenant, vec![proposal]).await;
+        let result = proposed.ok()?.into_iter().flatten().next()?;
+        let serving = self
+            .serving
+            .check_committed(hosted, range.tenant, std::slice::from_ref(&result));
+        match (result, serving.first()) {
+            (ApplyResult::DeleteRange(step), Some(Ok(()))) => Some(step),
+            (_, _) => None,
+        }
+    }
+
+    fn respond(&self, job: Job<WriteRequest>, result: ApplyResult) {
+        let answer = response::answer(self.context(&job), result);
+        self.send(job, answer);
+    }
+
+    fn respond_delete_range(&self, job: Job<WriteRequest>, deletion: &RangeDeletion) {
+        let answer = response::delete_range_answer(self.context(&job), deletion);
+        self.send(job, answer);
+    }
+
+    fn send(&self, job: Job<WriteRequest>, answer: Answer) {
+        self.completion.answer(job.call, ServedFrom::Home, answer);
+    }
+
+    fn context<'a>(&'a self, job: &'a Job<WriteRequest>) -> WriteContext<'a> {
+        WriteContext {
+            mutation: &job.request.mutation,
+            tenant: job.tenant.number,
+            origin: Origin {
+                region: &self.node.region,
+                node: self.node.id,
+                role: Role::Home,
+                forwarded: job.call.forwarded.is_some(),
+            },
+        }
+    }
+}
+
+fn proposals(hosted: &HostedGroup, jobs: &[Job<WriteRequest>]) -> Vec<Proposal> {
+    // A machine that cannot be read takes no proposals either.
+    let group_outcomes = hosted.machine.read(|view| view.shard().outcomes()).unwrap_or_default();
+    jobs.iter().map(|job| command::proposal(job, group_outcomes)).collect()
+}
+
+/// Returns the time by which a deletion must stop, so that its response comes before its deadline.
+fn deletion_deadline(deadline: Instant, now: Instant) -> Instant {
+    now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
+}

@@ -1,0 +1,11 @@
+//! Writes at home: the writes of one message for one tenant go into few entries of the group's log.
+//!
+//! ```text
+//! executor ─ command: what is proposed ─> Raft ─> results ─ serving check ─ response: what is answered
+//! ```
+
+mod command;
+mod executor;
+mod response;
+
+pub(super) use executor::WriteExecutor;
