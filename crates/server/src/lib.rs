@@ -18,4 +18,6 @@ mod router;
 mod services;
 mod storage;
 pub mod supervisor;
+#[cfg(test)]
+mod tenant_fixture;
 mod watch;

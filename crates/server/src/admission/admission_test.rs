@@ -1,13 +1,10 @@
 //! Tests at, below and above each limit, with the time as an argument.
 
-use stead_state::{
-    directory::{Followers, TenantState},
-    lineage::Lineage,
-    shard::command::{Effect, Increment, Operation},
-};
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, TenantLimits, TenantTime};
+use stead_state::shard::command::{Effect, Increment, Operation};
+use stead_types::TenantTime;
 
 use super::*;
+use crate::tenant_fixture::tenant;
 
 const READ: Cost = Cost {
     bytes: 0,
@@ -18,32 +15,6 @@ fn write(bytes: u64) -> Cost {
     Cost {
         bytes,
         charges_response: false,
-    }
-}
-
-fn tenant(number: u64, set: &[(TenantLimit, u64)]) -> Tenant {
-    let mut limits = TenantLimits::default();
-    for (limit, value) in set {
-        limits.set(*limit, *value).unwrap();
-    }
-    Tenant {
-        number: TenantNumber::new(number),
-        name: "acme".parse().unwrap(),
-        home: GroupId::new(1),
-        epoch: Epoch::FIRST,
-        fence_epoch: Epoch::NONE,
-        op: 0,
-        state: TenantState::Active,
-        durability: Durability::Region,
-        followers: Followers::AllAdmitted,
-        residency: Box::new([]),
-        lineage: Lineage::starting(Epoch::FIRST),
-        members: Box::new([]),
-        labels: None,
-        limits: Some(Box::new(limits)),
-        version: DirectoryVersion::ZERO,
-        created: 0,
-        updated: 0,
     }
 }
 
@@ -364,6 +335,29 @@ async fn idle_accounts_are_swept() {
             .accounts
             .contains_key(&TenantNumber::new(0))
     );
+}
+
+/// A tenant without limits of its own is not without limits.
+#[tokio::test]
+async fn tenant_without_own_limits_has_defaults() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[]);
+    let default = |limit: TenantLimit| limit.default_value().unwrap();
+    let watches: Vec<_> = (0..default(TenantLimit::Watches))
+        .map(|_| admission.admit_watch(now, &tenant).unwrap())
+        .collect();
+    let beyond = admission.admit_watch(now, &tenant);
+    assert_eq!(refused(beyond), (TenantLimit::Watches, None), "{}", watches.len());
+    let in_flight: Vec<_> = (0..default(TenantLimit::InFlight))
+        .map(|_| admission.admit(now, &tenant, READ).unwrap())
+        .collect();
+    let (limit, _) = refused(admission.admit(now, &tenant, READ));
+    assert_eq!(limit, TenantLimit::InFlight, "{}", in_flight.len());
+    drop(in_flight);
+    let too_much = write(2 * default(TenantLimit::BytesPerSecond));
+    let _charged = admission.admit(now, &tenant, too_much).unwrap();
+    let (limit, _) = refused(admission.admit(now, &tenant, write(1)));
+    assert_eq!(limit, TenantLimit::BytesPerSecond);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use stead_api::proto::v1::{self, WatchCreate};
 use stead_state::{
     codec::encode_entry,
-    directory::{Followers, Tenant, TenantState},
+    directory::Tenant,
     lineage::Lineage,
     rows::change::Change,
     shard::{
@@ -24,9 +24,7 @@ use stead_store::{
     machine::{CommittedEntry, Machine, Payload},
     shard::ShardMachine,
 };
-use stead_types::{
-    DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber,
-};
+use stead_types::{DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnation, Revision, Sequence, TenantNumber};
 
 use super::{
     change_fixture,
@@ -34,6 +32,7 @@ use super::{
     start::{StartCheck, check_start},
     watcher::read_copy,
 };
+use crate::tenant_fixture;
 
 const TENANT: TenantNumber = TenantNumber::new(7);
 const HOME: GroupId = GroupId::new(1);
@@ -123,23 +122,8 @@ fn version() -> DirectoryVersion {
 /// Returns the tenant as in the directory.
 fn tenant() -> Tenant {
     Tenant {
-        number: TENANT,
-        name: "acme".parse().unwrap(),
-        home: HOME,
-        epoch: Epoch::FIRST,
-        fence_epoch: Epoch::NONE,
-        op: 0,
-        state: TenantState::Active,
-        durability: Durability::Region,
-        followers: Followers::AllAdmitted,
-        residency: Box::new([]),
-        lineage: Lineage::starting(Epoch::FIRST),
-        members: Box::new([]),
-        labels: None,
-        limits: None,
         version: version(),
-        created: 0,
-        updated: 0,
+        ..tenant_fixture::tenant(TENANT.get(), &[])
     }
 }
 

@@ -100,3 +100,7 @@ pub(super) fn range(tenant: &Tenant, write: &WriteRequest) -> Option<DeleteRange
         Mutation::SingleKey(_) | Mutation::Txn(_) => None,
     }
 }
+
+#[cfg(test)]
+#[path = "command_test.rs"]
+mod command_test;
