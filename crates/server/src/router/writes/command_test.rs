@@ -52,13 +52,15 @@ fn job(mutation: Mutation, own: &[(TenantLimit, u64)]) -> Job<WriteRequest> {
 }
 
 /// Returns the limits of a command as a replica reads them.
-fn limits(command: &Bytes) -> WindowLimits {
-    match Command::decode(command[0], command.slice(1..)).unwrap() {
-        Command::Write(write) => write.limits,
-        Command::Txn(txn) => txn.limits,
-        Command::DeleteRange(range) => range.limits,
-        other => panic!("{other:?}"),
-    }
+fn limits(encoded: &Bytes) -> WindowLimits {
+    let decoded = Command::decode(encoded[0], encoded.slice(1..)).unwrap();
+    let (Command::Write(command::Write { limits, .. })
+    | Command::Txn(command::Txn { limits, .. })
+    | Command::DeleteRange(DeleteRange { limits, .. })) = decoded
+    else {
+        panic!("{decoded:?}")
+    };
+    limits
 }
 
 fn default_of(limit: TenantLimit) -> u32 {
