@@ -30,6 +30,8 @@ use crate::{
 
 /// Longest wait for the directory view when a name is unknown.
 const VIEW_WAIT: Duration = Duration::from_secs(3);
+/// Longest wait for a tenant to be ready at its home: just created, or just moved there.
+pub(crate) const READY_WAIT: Duration = Duration::from_secs(3);
 /// Least free disk space of a ready node: room for a few log files and a checkpoint.
 const DISK_FREE_MIB_MIN: u64 = 256;
 

@@ -61,14 +61,11 @@ use request::{Action, ReadRequest, Request, WriteRequest};
 
 use crate::{
     admission::Admission,
-    host::Host,
+    host::{Host, READY_WAIT},
     metrics::{OperationLabel, ServedFrom},
     response,
     supervisor::Spawner,
 };
-
-/// Longest wait for a tenant to be ready at its home: just created, or just moved there.
-const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// Retry delay of a write that was shed because too many were queued.
 const OVERLOADED_RETRY_DELAY: Duration = Duration::from_millis(100);
