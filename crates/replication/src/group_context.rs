@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stead_api::peer_codec::PeerAlarms;
-use stead_raft::Group;
+use stead_raft::TypedGroup;
 use stead_state::{directory::DirectoryView, rows::Unreadable, shard::feed_validation::InvalidFeedData};
 use stead_store::{health::NodeFailure, shard::ShardMachine};
 use stead_types::{GroupId, TenantNumber};
@@ -19,7 +19,7 @@ use crate::{
 
 /// One group of this node, with the state that its replication tasks share.
 pub(crate) struct GroupContext {
-    pub(crate) group: Group,
+    pub(crate) group: TypedGroup<ShardMachine>,
     pub(crate) machine: Arc<ShardMachine>,
     pub(crate) directory_view: SharedDirectoryView,
     pub(crate) counters: Arc<TrafficCounters>,

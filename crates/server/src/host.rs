@@ -10,7 +10,7 @@ use std::{
 };
 
 use stead_api::{convert, peer_codec::PeerAlarms, proto::admin::v1 as admin};
-use stead_raft::Group;
+use stead_raft::{Group, TypedGroup};
 use stead_replication::{Freshness, Lag, SharedDirectoryView, TrafficCounters};
 use stead_state::{
     directory::Tenant,
@@ -39,7 +39,7 @@ const DISK_FREE_MIB_MIN: u64 = 256;
 #[derive(Clone)]
 pub(crate) struct HostedGroup {
     /// The Raft group.
-    pub(crate) raft: Group,
+    pub(crate) raft: TypedGroup<ShardMachine>,
     /// The state machine with the tenants' data.
     pub(crate) machine: Arc<ShardMachine>,
     /// Freshness of the tenants that the group follows.
@@ -182,19 +182,19 @@ impl Host {
             return self
                 .directory
                 .local_voter()
-                .map(|local_voter| local_voter.group.clone());
+                .map(|local_voter| local_voter.group.untyped());
         }
-        self.groups.get(&group).map(|hosted| hosted.raft.clone())
+        self.groups.get(&group).map(|hosted| hosted.raft.untyped())
     }
 
     fn raft_groups(&self) -> impl Iterator<Item = Group> + '_ {
         let directory = self
             .directory
             .local_voter()
-            .map(|local_voter| local_voter.group.clone());
+            .map(|local_voter| local_voter.group.untyped());
         directory
             .into_iter()
-            .chain(self.groups.values().map(|hosted| hosted.raft.clone()))
+            .chain(self.groups.values().map(|hosted| hosted.raft.untyped()))
     }
 
     /// Returns the status of a group, as this node sees it.

@@ -16,12 +16,13 @@ use stead_state::{
     freshness::Proof,
     lineage::Lineage,
     shard::{
+        ApplyResult,
         digest::{DigestMismatch, Digests},
         feed_validation::InvalidFeedData,
         record::{AttachNumber, TenantRecord},
     },
 };
-use stead_store::{group_rows::IncompleteChange, machine::CommandResult};
+use stead_store::group_rows::IncompleteChange;
 use stead_types::{
     Epoch, FeedOffset, GroupId, Incarnation, Revision, TenantNumber,
     planted::{self, Bug},
@@ -64,7 +65,7 @@ const SHORT_LIFETIME: std::time::Duration = std::time::Duration::from_secs(1);
 const REOPEN_PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(5);
 
 type SeedTask = BoxFuture<'static, (TenantNumber, bool)>;
-type PendingProposal = BoxFuture<'static, (FollowerProposal, Result<Vec<CommandResult>, ProposeError>)>;
+type PendingProposal = BoxFuture<'static, (FollowerProposal, Result<Vec<ApplyResult>, ProposeError>)>;
 
 /// Task that follows one home, from stream to stream, until this node's rows are closed.
 pub(crate) async fn run(context: Arc<GroupContext>, feed_clients: Arc<FeedClients>, home: GroupId) {
@@ -136,7 +137,7 @@ impl From<InvalidMessage> for StreamEnd {
 /// Event that the stream waits for.
 enum Wake {
     Message(Result<Option<SubscribeResponse>, Status>),
-    Proposed(FollowerProposal, Result<Vec<CommandResult>, ProposeError>),
+    Proposed(FollowerProposal, Result<Vec<ApplyResult>, ProposeError>),
     Seeded(TenantNumber, bool),
     PingDue,
     FreshnessDemand,
@@ -385,11 +386,7 @@ impl FollowerStream {
         Ok(())
     }
 
-    fn handle_proposed(
-        &mut self,
-        mut proposal: FollowerProposal,
-        answers: Vec<CommandResult>,
-    ) -> Result<(), StreamEnd> {
+    fn handle_proposed(&mut self, mut proposal: FollowerProposal, answers: Vec<ApplyResult>) -> Result<(), StreamEnd> {
         let (home, context) = (self.home, self.context.clone());
         let outcome = context
             .machine

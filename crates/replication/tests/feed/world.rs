@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
-use stead_raft::{BlockingMode, Clocks, Config, Group, GroupConfig, Timing};
+use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Timing, TypedGroup};
 use stead_replication::{
     Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView, SubmitCommand,
 };
@@ -57,7 +57,7 @@ pub struct World {
 }
 
 pub struct Node {
-    pub group: Group,
+    pub group: TypedGroup<ShardMachine>,
     pub machine: Arc<ShardMachine>,
     pub tasks: GroupTasks,
     pub alarms: PeerAlarms,
@@ -307,7 +307,7 @@ impl World {
             loop {
                 let home = self.leader_node(HOME).await;
                 let answers = home.group.propose(tenant.get(), vec![command.clone()]).await;
-                let answer = answers.map(|mut answers| *answers.remove(0).downcast::<ApplyResult>().unwrap());
+                let answer = answers.map(|mut answers| answers.remove(0));
                 match answer {
                     Ok(ApplyResult::Write(WriteResult { revision, .. })) => return revision,
                     Ok(_) | Err(_) => sleep(Duration::from_millis(5)).await,

@@ -17,7 +17,6 @@ use super::{
     Job, ReadRequest, Router, deadline_exceeded,
     reads::{check_active, read_error},
     request::Query,
-    writes,
 };
 use crate::host::HostedGroup;
 
@@ -54,7 +53,7 @@ impl Router {
             let answers = answers.map_err(not_proposed)?;
             for answer in answers {
                 let answer = answer.ok_or_else(deadline_exceeded)?;
-                if matches!(writes::apply_result(answer), ApplyResult::GuardFailed(_)) {
+                if matches!(answer, ApplyResult::GuardFailed(_)) {
                     let message = "the tenant's home has just changed: try again";
                     return Err(Error::new(ErrorKind::TenantMoving, message).into());
                 }

@@ -135,8 +135,8 @@ impl Router {
     fn reject_late(
         &self,
         jobs: Vec<Job<WriteRequest>>,
-        results: Vec<Option<stead_store::machine::CommandResult>>,
-    ) -> (Vec<Job<WriteRequest>>, Vec<stead_store::machine::CommandResult>) {
+        results: Vec<Option<ApplyResult>>,
+    ) -> (Vec<Job<WriteRequest>>, Vec<ApplyResult>) {
         let mut proposed = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         for (job, result) in jobs.into_iter().zip(results) {
             match result {
@@ -207,9 +207,8 @@ impl Router {
         hosted: &HostedGroup,
         tenant: TenantNumber,
         jobs: Vec<Job<WriteRequest>>,
-        results: Vec<stead_store::machine::CommandResult>,
+        results: Vec<ApplyResult>,
     ) -> RemainingWrites {
-        let results: Vec<ApplyResult> = results.into_iter().map(apply_result).collect();
         let serving = self.check_serving_committed(hosted, tenant, &results);
         let mut remaining = RemainingWrites::default();
         for ((job, result), serving) in jobs.into_iter().zip(results).zip(serving) {
@@ -263,7 +262,7 @@ impl Router {
             deadline: until,
         };
         let proposed = hosted.raft.propose_by(range.tenant.get(), vec![proposal]).await;
-        let result = apply_result(proposed.ok()?.into_iter().flatten().next()?);
+        let result = proposed.ok()?.into_iter().flatten().next()?;
         let serving = self.check_serving_committed(hosted, range.tenant, std::slice::from_ref(&result));
         match (result, serving.first()) {
             (ApplyResult::DeleteRange(step), Some(Ok(()))) => Some(step),
@@ -435,12 +434,5 @@ fn range(tenant: &Tenant, write: &WriteRequest) -> Option<DeleteRange> {
             Some(DeleteRange { limits, ..range })
         }
         Mutation::SingleKey(_) | Mutation::Txn(_) => None,
-    }
-}
-
-pub(super) fn apply_result(result: stead_store::machine::CommandResult) -> ApplyResult {
-    match result.downcast::<ApplyResult>() {
-        Ok(result) => *result,
-        Err(_) => ApplyResult::GuardFailed(GuardFailure::NoRecord),
     }
 }
