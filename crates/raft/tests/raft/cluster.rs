@@ -9,12 +9,12 @@ use bytes::Bytes;
 use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Node, OpenError, ProposeError, Timing, TypedGroup};
 use stead_store::log::memory;
 use stead_store::machine::Machine;
+use stead_testing::MemoryNetwork;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::net::Net;
 use crate::toy::{self, Toy};
 
 pub const GROUP: GroupId = GroupId::new(1);
@@ -50,7 +50,7 @@ impl TestMachine for Toy {
 
 /// Cluster of nodes with one group.
 pub struct TestCluster<M: TestMachine> {
-    pub net: Net,
+    pub net: MemoryNetwork,
     pub nodes: BTreeMap<u64, NodeSlot<M>>,
     timing: Timing,
     voters: Vec<NodeId>,
@@ -104,7 +104,7 @@ impl<M: TestMachine> TestCluster<M> {
             tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
         }
         Self {
-            net: Net::default(),
+            net: MemoryNetwork::default(),
             nodes: BTreeMap::new(),
             timing,
             voters: (1..=count).map(NodeId::new).collect(),
@@ -142,7 +142,7 @@ impl<M: TestMachine> TestCluster<M> {
             node: NodeId::new(id),
             log: member.log.open(),
             connect: self.net.connect(id),
-            resolve: Arc::new(|node| Some(Net::address(node.get()))),
+            resolve: Arc::new(|node| Some(MemoryNetwork::address(node.get()))),
             clocks: Clocks {
                 wall: Arc::new(wall),
                 boot: Arc::new(move || started.elapsed()),

@@ -6,7 +6,6 @@
 
 mod attach;
 mod damage;
-mod net;
 mod reconcile;
 mod retention;
 mod seed;

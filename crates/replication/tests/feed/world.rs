@@ -24,6 +24,7 @@ use stead_store::background::Background;
 use stead_store::engine::memory as rows;
 use stead_store::log::memory as log;
 use stead_store::shard::ShardMachine;
+use stead_testing::MemoryNetwork;
 use stead_types::{
     DirectoryVersion, Durability, Epoch, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantLimit,
     TenantLimits, TenantNumber,
@@ -32,8 +33,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-
-use crate::net::Net;
 
 pub const HOME: GroupId = GroupId::new(1);
 pub const FOLLOWER: GroupId = GroupId::new(2);
@@ -45,7 +44,7 @@ pub const DISTANCES: [Duration; 3] = [FAR, Duration::from_millis(40), Duration::
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct World {
-    pub net: Net,
+    pub net: MemoryNetwork,
     pub nodes: BTreeMap<u64, Node>,
     directory: Arc<AtomicU64>,
     handler: Arc<Mutex<ReportHandler>>,
@@ -93,7 +92,7 @@ impl World {
             group(FOLLOWER, "far", (11..11 + followers).collect()),
         ];
         let mut world = Self {
-            net: Net::default(),
+            net: MemoryNetwork::default(),
             nodes: BTreeMap::new(),
             directory: Arc::default(),
             handler: Arc::new(Mutex::new(Box::new(|_| ReportResult::Taken))),
@@ -129,7 +128,7 @@ impl World {
             node: NodeId::new(id),
             log: log::Disk::default().open(),
             connect: self.net.connect(id),
-            resolve: Arc::new(|node| Some(Net::address(node.get()))),
+            resolve: Arc::new(|node| Some(MemoryNetwork::address(node.get()))),
             clocks,
             blocking: BlockingMode::Inline,
             spool: None,
@@ -459,7 +458,7 @@ fn entries(group: &TestGroup) -> Vec<DirectoryChange> {
         }),
     ];
     entries.extend(group.voters.iter().map(|id| {
-        let peer = Net::address(*id);
+        let peer = MemoryNetwork::address(*id);
         DirectoryChange::Node(directory::Node {
             number: NodeId::new(*id),
             name: format!("node-{id}"),
