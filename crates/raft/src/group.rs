@@ -4,24 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Precondition};
 use stead_state::logged_time::ClockReport;
 use stead_store::health::Health;
-use stead_store::machine::CommandResult;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
-use crate::error::{ChangeError, ProposeError, ReadIndexError, leader};
+use crate::error::{ChangeError, ReadIndexError, leader};
 use crate::leadership::Leadership;
 use crate::machine::external_index;
 use crate::member::Member;
-use crate::proposal::Proposal;
 use crate::types::{LogId, TypeConfig};
 
-/// Handle of a group of this node. Clones are the same group.
+/// Handle of a group of this node, whatever its machine is; a [`TypedGroup`](crate::TypedGroup) proposes to it. Clones
+/// are the same group.
 #[derive(Clone)]
 pub struct Group {
     member: Arc<Member>,
@@ -72,33 +70,6 @@ impl Group {
     /// Returns the group's incarnation: how often it recovered from a lost majority.
     pub fn incarnation(&self) -> Incarnation {
         self.member.sender.incarnation
-    }
-
-    /// Proposes commands, each starting with its kind byte, in one entry, and returns the machine's result of each once
-    /// it is applied here. Classes share the group fairly by deficit round robin. Proposals that do not wait for each
-    /// other may be applied in any order.
-    ///
-    /// # Errors
-    ///
-    /// Some of them leave the outcome open: [`ProposeError::has_no_effect`].
-    pub async fn propose(&self, class: u64, commands: Vec<Bytes>) -> Result<Vec<CommandResult>, ProposeError> {
-        self.member.proposer.propose(class, commands).await
-    }
-
-    /// Proposes commands as [`Group::propose`] does, each only until its deadline: an expired command is in no entry,
-    /// has no effect, and its result is `None`. All results come together, by the latest deadline: propose a command
-    /// with a deadline of its own separately. Split what may exceed one entry by
-    /// [`split_into_entries`](crate::split_into_entries).
-    ///
-    /// # Errors
-    ///
-    /// As there; the last deadline may pass while the outcome of the entry is unknown.
-    pub async fn propose_by(
-        &self,
-        class: u64,
-        proposals: Vec<Proposal>,
-    ) -> Result<Vec<Option<CommandResult>>, ProposeError> {
-        self.member.proposer.propose_by(class, proposals).await
     }
 
     /// Obtains a read index: waits until every entry committed before this call is applied here, so that the machine

@@ -1,9 +1,10 @@
 //! Raft groups: one group, the many groups of a node, the proposer of each, and the transport between nodes.
 //!
 //! ```text
-//!   Group::propose ──> proposer ──> openraft ──> log (fsync, one for all groups)
-//!                                      │  └────> peers: stream of entries, control calls, snapshots
-//!                                      └──> machine ──> results
+//!   TypedGroup::propose ──> proposer ──> openraft ──> log (fsync, one for all groups)
+//!                              ^            │  └────> peers: stream of entries, control calls, snapshots
+//!                              │            └──> machine ──> results
+//!                              └────────────────────────────────┘
 //! ```
 //!
 //! openraft is used as notes and tests have shown it to be safe: ReadIndex only, pre-vote, no leader restore, elections
@@ -26,6 +27,7 @@
 
 mod blocking;
 mod clock;
+mod command_results;
 mod corruption_check;
 mod encoding;
 mod error;
@@ -52,6 +54,7 @@ mod snapshot_transfers;
 mod spool;
 mod tasks;
 mod timing;
+mod typed_group;
 mod types;
 mod wire;
 
@@ -71,3 +74,4 @@ pub use proposer::PROPOSAL_LEN_MAX;
 pub use queue::COMMAND_BYTES;
 pub use service::Service;
 pub use timing::Timing;
+pub use typed_group::TypedGroup;

@@ -29,8 +29,9 @@ use tokio::sync::watch;
 
 use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
+use crate::command_results::ApplyEntries;
 use crate::encoding::{log_id_record, membership_record, read_log_id_record, read_membership_record};
-use crate::types::{CommandResults, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Most entries and bytes that are applied before the task yields.
 const APPLY_ENTRIES_MAX: usize = 64;
@@ -46,6 +47,8 @@ pub(crate) fn external_index(index: u64) -> u64 {
 pub(crate) struct StateMachine {
     pub(crate) group: GroupId,
     pub(crate) machine: Arc<dyn Machine>,
+    /// Applies to the machine, whose results have a type that only their proposer knows.
+    pub(crate) apply: ApplyEntries,
     pub(crate) worker: BlockingWorker,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) clock: Arc<GroupClock>,
@@ -72,14 +75,13 @@ impl StateMachine {
             return Ok(());
         };
         batch.bytes = 0;
-        let apply = || self.machine.apply(entries);
+        let awaited = std::mem::take(&mut batch.awaited);
+        let apply = || (self.apply)(entries, &awaited);
         let applied = self.worker.health.guard(Some(self.group), "applying entries", apply);
-        let answers = applied.map_err(|failed| self.failed(failed))?;
+        applied.map_err(|failed| self.failed(failed))?;
         self.applied.send_replace(last);
-        for (responder, answers) in batch.responders.drain(..).zip(answers) {
-            if let Some(responder) = responder {
-                responder.send(CommandResults::new(answers));
-            }
+        for responder in batch.responders.drain(..) {
+            responder.send(());
         }
         Ok(())
     }
@@ -96,17 +98,21 @@ impl StateMachine {
 #[derive(Default)]
 struct ApplyBatch {
     entries: Vec<CommittedEntry>,
-    responders: Vec<Option<ApplyResponder>>,
+    responders: Vec<ApplyResponder>,
+    /// Indexes of the entries whose results a proposer of this node awaits.
+    awaited: Vec<u64>,
     bytes: usize,
 }
 
 impl ApplyBatch {
     fn push(&mut self, entry: Entry, responder: Option<ApplyResponder>) {
         let log_id = entry.log_id;
+        let index = external_index(log_id.index);
         let payload = match entry.payload {
             Payload::Blank => machine::Payload::Blank,
             Payload::Normal(commands) => {
                 self.bytes += commands.0.len();
+                self.awaited.extend(responder.is_some().then_some(index));
                 machine::Payload::Commands(commands.0)
             }
             Payload::Membership(membership) => {
@@ -115,11 +121,11 @@ impl ApplyBatch {
             }
         };
         self.entries.push(CommittedEntry {
-            index: external_index(log_id.index),
+            index,
             log_id: log_id_record(Some(&log_id)),
             payload,
         });
-        self.responders.push(responder);
+        self.responders.extend(responder);
     }
 
     fn is_full(&self) -> bool {

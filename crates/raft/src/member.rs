@@ -21,7 +21,6 @@ use crate::group_bootstrap::{DiskLost, GroupBootstrap, Step, VoterState, has_vot
 use crate::leadership::Leadership;
 use crate::machine::Raft;
 use crate::network::Network;
-use crate::proposer::Proposer;
 use crate::read_index::ReadIndexQueue;
 use crate::tasks::Tasks;
 use crate::timing::Periods;
@@ -39,7 +38,8 @@ pub(crate) struct Member {
     pub(crate) may_rebuild: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Whether replicas differed at the last corruption check.
     pub(crate) differs: AtomicBool,
-    pub(crate) proposer: Arc<Proposer>,
+    /// Rejects the queued and all further proposals.
+    pub(crate) stop_proposals: Box<dyn Fn() + Send + Sync>,
     pub(crate) reads: ReadIndexQueue,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) leadership: watch::Sender<Leadership>,
@@ -86,9 +86,6 @@ impl LastContact {
 }
 
 const RUNNING: &str = "running Raft";
-
-/// Interval of checks whether the logged time is to be written.
-const TIME_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Member {
     /// Tells whether this node hears from the leader, or as the leader from a majority.
@@ -233,23 +230,9 @@ impl Member {
         }
     }
 
-    /// Writes the logged time periodically while nothing else is written, so that it survives a restart of all nodes.
-    pub(crate) async fn write_time(self: Arc<Self>) {
-        let mut ticks = interval(TIME_LOOK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if self.clock.is_entry_due()
-                && let Err(error) = self.proposer.propose_time().await
-            {
-                tracing::debug!(group = %self.sender.group, %error, "cannot write the logged time");
-            }
-        }
-    }
-
     fn raft_ended(&self) {
         self.clock.follow();
-        self.proposer.stop();
+        (self.stop_proposals)();
         self.reads.stop();
         self.leadership.send_modify(|known| {
             known.leader = None;
@@ -268,7 +251,7 @@ impl Member {
     /// Stops the group on this node in order, and answers all waiting callers.
     pub(crate) async fn stop(&self) {
         self.tasks.announce_stop();
-        self.proposer.stop();
+        (self.stop_proposals)();
         self.reads.stop();
         // openraft's shutdown fails only if its task panicked, which is reported already.
         drop(self.raft.shutdown().await);

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::blocking::{BlockingMode, BlockingWorker};
 use crate::clock::{ClockConfig, Clocks, GroupClock};
+use crate::command_results::{ApplyEntries, CommandResults, apply_entries};
 use crate::error::OpenError;
 use crate::group::Group;
 use crate::group_bootstrap::{GroupBootstrap, VoterState, has_voted};
@@ -35,6 +36,7 @@ use crate::service;
 use crate::snapshot_transfers::SnapshotTransfers;
 use crate::tasks::Tasks;
 use crate::timing::Timing;
+use crate::typed_group::TypedGroup;
 use crate::types::RaftState;
 use crate::wire::Sender;
 
@@ -157,15 +159,19 @@ impl Node {
     /// # Errors
     ///
     /// When it is already open, or its log or machine cannot be read.
-    pub async fn create_group(&self, config: GroupConfig, machine: Arc<dyn Machine>) -> Result<Group, OpenError> {
+    pub async fn create_group<M: Machine + 'static>(
+        &self,
+        config: GroupConfig,
+        machine: Arc<M>,
+    ) -> Result<TypedGroup<M>, OpenError> {
         let group = config.group;
         if !self.registry.reserve(group) {
             return Err(OpenError::AlreadyOpen(group));
         }
         match self.open(config, machine).await {
-            Ok(member) => {
+            Ok(OpenedGroup { member, proposer }) => {
                 self.registry.open(member.clone());
-                Ok(Group::new(member))
+                Ok(TypedGroup::new(Group::new(member), proposer))
             }
             Err(source) => {
                 self.registry.remove(group);
@@ -189,12 +195,14 @@ impl Node {
         }
     }
 
-    async fn open(
+    async fn open<M: Machine + 'static>(
         &self,
         config: GroupConfig,
-        machine: Arc<dyn Machine>,
-    ) -> Result<Arc<Member>, Box<dyn std::error::Error + Send + Sync>> {
-        let parts = GroupParts::new(self, &config, machine)?;
+        machine: Arc<M>,
+    ) -> Result<OpenedGroup<M::CommandResult>, Box<dyn std::error::Error + Send + Sync>> {
+        let results = Arc::new(CommandResults::default());
+        let apply = apply_entries(machine.clone(), results.clone());
+        let parts = GroupParts::new(self, &config, machine, apply)?;
         let log = Log::new(
             self.config.log.group(config.group),
             parts.log_size.clone(),
@@ -234,9 +242,19 @@ impl Node {
         let is_alone = raft.with_raft_state(count).await? == 1;
         let is_bootstrapping = !bootstrap.has_joined();
         let is_held_back = is_bootstrapping || !is_alone;
-        let member = self.start(parts, raft, bootstrap, &config);
+        let proposer = Arc::new(Proposer::new(
+            parts.clock.clone(),
+            results,
+            periods.heartbeat() / 2,
+            periods.election_max(),
+        ));
+        let stopped = proposer.clone();
+        let stop_proposals = Box::new(move || stopped.stop());
+        let member = self.start(parts, raft.clone(), bootstrap, &config, stop_proposals);
         member.is_held_back.store(is_held_back, Ordering::Release);
         let tasks = &member.tasks;
+        tasks.spawn("proposing", proposer.clone().run(raft));
+        tasks.spawn("writing the time down", proposer.clone().write_time(config.group));
         tasks.spawn("comparing replicas", member.clone().compare(network.clone()));
         if is_bootstrapping {
             tasks.spawn("bootstrapping the group", member.clone().run_bootstrap(network));
@@ -245,7 +263,7 @@ impl Node {
         } else {
             member.raft.runtime_config().elect(true);
         }
-        Ok(member)
+        Ok(OpenedGroup { member, proposer })
     }
 
     fn start(
@@ -254,19 +272,19 @@ impl Node {
         raft: Raft,
         bootstrap: Arc<GroupBootstrap>,
         config: &GroupConfig,
+        stop_proposals: Box<dyn Fn() + Send + Sync>,
     ) -> Arc<Member> {
         let periods = config.timing.periods();
-        let clock = parts.clock;
         let member = Arc::new(Member {
             sender: parts.sender,
             periods,
             raft: raft.clone(),
             log: self.config.log.group(config.group),
-            clock: clock.clone(),
+            clock: parts.clock,
             machine: parts.machine.machine.clone(),
             may_rebuild: self.config.may_rebuild.clone(),
             differs: AtomicBool::new(false),
-            proposer: Arc::new(Proposer::new(clock, periods.heartbeat() / 2, periods.election_max())),
+            stop_proposals,
             reads: ReadIndexQueue::default(),
             applied: parts.machine.applied.clone(),
             leadership: watch::Sender::new(Leadership::default()),
@@ -284,8 +302,6 @@ impl Node {
         let tasks = &member.tasks;
         tasks.spawn("watching the leader", member.clone().watch_leader());
         tasks.spawn("watching clocks", member.clone().watch_clocks());
-        tasks.spawn("writing the time down", member.clone().write_time());
-        tasks.spawn("proposing", member.proposer.clone().run(raft.clone()));
         let (reader, applied) = (member.clone(), member.applied.subscribe());
         tasks.spawn("asking for read indexes", async move {
             reader.reads.run(reader.raft.clone(), applied).await;
@@ -304,6 +320,12 @@ impl Node {
     }
 }
 
+/// Opened group, and its proposer, which alone knows the type of the machine's results.
+struct OpenedGroup<R> {
+    member: Arc<Member>,
+    proposer: Arc<Proposer<R>>,
+}
+
 /// Parts of a group that is being opened.
 struct GroupParts {
     sender: Sender,
@@ -314,7 +336,7 @@ struct GroupParts {
 }
 
 impl GroupParts {
-    fn new(node: &Node, config: &GroupConfig, machine: Arc<dyn Machine>) -> std::io::Result<Self> {
+    fn new(node: &Node, config: &GroupConfig, machine: Arc<dyn Machine>, apply: ApplyEntries) -> std::io::Result<Self> {
         let found_ms = log::last_time(&*node.config.log.group(config.group))?.max(machine.applied().time);
         let clock_config = ClockConfig {
             group: config.group,
@@ -334,6 +356,7 @@ impl GroupParts {
                 group: config.group,
                 applied: watch::Sender::new(machine.applied().index),
                 machine,
+                apply,
                 worker: BlockingWorker {
                     blocking: node.config.blocking,
                     group: config.group,

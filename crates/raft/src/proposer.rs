@@ -25,14 +25,15 @@ use bytes::Bytes;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use stead_state::codec::encode_entry;
-use stead_store::machine::CommandResult;
+use stead_types::GroupId;
 use stead_types::planted::{self, Bug};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use crate::clock::GroupClock;
+use crate::command_results::CommandResults;
 use crate::error::{ProposeError, WriteRejection};
-use crate::machine::Raft;
+use crate::machine::{Raft, external_index};
 use crate::proposal::Proposal;
 use crate::queue::{CommandBatch, Item, ProposalQueue, QUEUE_BYTES_MAX, weight};
 use crate::types::{Commands, Completion, TypeConfig};
@@ -46,14 +47,18 @@ pub const PROPOSAL_LEN_MAX: usize = QUEUE_BYTES_MAX / 2;
 /// Class of an entry that only writes the logged time; no tenant has this number.
 const TIME_CLASS: u64 = u64::MAX;
 
-/// Proposer of one group.
-pub(crate) struct Proposer {
+/// Interval of checks whether the logged time is to be written.
+const TIME_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Proposer of one group, whose machine returns results of type `R`.
+pub(crate) struct Proposer<R> {
     clock: Arc<GroupClock>,
+    results: Arc<CommandResults<R>>,
     /// Delay before rejected commands are proposed again, and the time after which they fail.
     retry_delay: Duration,
     retry_timeout: Duration,
-    state: Mutex<State>,
-    queued_bytes: Mutex<QueuedBytes>,
+    state: Mutex<State<R>>,
+    queued_bytes: Arc<Mutex<QueuedBytes>>,
     wake: Notify,
 }
 
@@ -87,20 +92,31 @@ impl QueuedBytes {
     }
 }
 
-#[derive(Default)]
-struct State {
-    queue: ProposalQueue<Waiter>,
+struct State<R> {
+    queue: ProposalQueue<Waiter<R>>,
     in_flight: usize,
     paused_until: Option<Instant>,
     is_stopped: bool,
     logged_time: u64,
 }
 
-/// Result of each command; `None` for an expired one.
-type ProposalResult = Result<Vec<Option<CommandResult>>, ProposeError>;
+impl<R> Default for State<R> {
+    fn default() -> Self {
+        Self {
+            queue: ProposalQueue::default(),
+            in_flight: 0,
+            paused_until: None,
+            is_stopped: false,
+            logged_time: 0,
+        }
+    }
+}
 
-struct Waiter {
-    answer: oneshot::Sender<ProposalResult>,
+/// Result of each command; `None` for an expired one.
+type ProposalResult<R> = Result<Vec<Option<R>>, ProposeError>;
+
+struct Waiter<R> {
+    answer: oneshot::Sender<ProposalResult<R>>,
     /// One for each proposed command, if they have any.
     deadlines: Option<Vec<CommandDeadline>>,
     /// When openraft first rejected it for a retry.
@@ -118,35 +134,37 @@ struct CommandDeadline {
 
 /// Reservation of bytes against the bound, until their waiter has its result.
 struct BytesReservation {
-    proposer: Arc<Proposer>,
+    queued_bytes: Arc<Mutex<QueuedBytes>>,
     class: u64,
     bytes: usize,
 }
 
 impl Drop for BytesReservation {
     fn drop(&mut self) {
-        self.proposer.queued_bytes.lock().remove(self.class, self.bytes);
+        self.queued_bytes.lock().remove(self.class, self.bytes);
     }
 }
 
-impl Proposer {
-    pub(crate) fn new(clock: Arc<GroupClock>, retry_delay: Duration, retry_timeout: Duration) -> Self {
+impl<R: Send + 'static> Proposer<R> {
+    pub(crate) fn new(
+        clock: Arc<GroupClock>,
+        results: Arc<CommandResults<R>>,
+        retry_delay: Duration,
+        retry_timeout: Duration,
+    ) -> Self {
         Self {
             clock,
+            results,
             retry_delay,
             retry_timeout,
             state: Mutex::default(),
-            queued_bytes: Mutex::default(),
+            queued_bytes: Arc::default(),
             wake: Notify::new(),
         }
     }
 
     /// Proposes commands and returns the result of each.
-    pub(crate) async fn propose(
-        self: &Arc<Self>,
-        class: u64,
-        commands: Vec<Bytes>,
-    ) -> Result<Vec<CommandResult>, ProposeError> {
+    pub(crate) async fn propose(&self, class: u64, commands: Vec<Bytes>) -> Result<Vec<R>, ProposeError> {
         let bytes = weight(&commands);
         let (_, response) = self.enqueue(class, CommandBatch { commands, bytes }, None)?;
         let answers = response.await.unwrap_or(Err(ProposeError::Unknown))?;
@@ -154,13 +172,8 @@ impl Proposer {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// Writes the logged time in an entry of its own.
-    pub(crate) async fn propose_time(self: &Arc<Self>) -> Result<(), ProposeError> {
-        self.propose(TIME_CLASS, Vec::new()).await.map(drop)
-    }
-
     /// Proposes commands until their deadlines, and returns the result of each that was proposed in time.
-    pub(crate) async fn propose_by(self: &Arc<Self>, class: u64, proposals: Vec<Proposal>) -> ProposalResult {
+    pub(crate) async fn propose_by(&self, class: u64, proposals: Vec<Proposal>) -> ProposalResult<R> {
         let count = proposals.len();
         let Some(last) = proposals.iter().map(|proposal| proposal.deadline).max() else {
             return Ok(Vec::new());
@@ -186,17 +199,17 @@ impl Proposer {
     }
 
     fn enqueue(
-        self: &Arc<Self>,
+        &self,
         class: u64,
         batch: CommandBatch,
         deadlines: Option<Vec<CommandDeadline>>,
-    ) -> Result<(u64, oneshot::Receiver<ProposalResult>), ProposeError> {
+    ) -> Result<(u64, oneshot::Receiver<ProposalResult<R>>), ProposeError> {
         let bytes = batch.bytes;
         if !self.queued_bytes.lock().add(class, bytes) {
             return Err(ProposeError::Overloaded);
         }
         let reservation = BytesReservation {
-            proposer: self.clone(),
+            queued_bytes: self.queued_bytes.clone(),
             class,
             bytes,
         };
@@ -249,7 +262,22 @@ impl Proposer {
         }
     }
 
-    fn next_entry(self: &Arc<Self>) -> Option<(Bytes, InFlightEntry)> {
+    /// Writes the logged time periodically, in entries of its own while nothing else is written, so that it survives a
+    /// restart of all nodes.
+    pub(crate) async fn write_time(self: Arc<Self>, group: GroupId) {
+        let mut ticks = interval(TIME_LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.clock.is_entry_due()
+                && let Err(error) = self.propose(TIME_CLASS, Vec::new()).await
+            {
+                tracing::debug!(%group, %error, "cannot write the logged time");
+            }
+        }
+    }
+
+    fn next_entry(self: &Arc<Self>) -> Option<(Bytes, InFlightEntry<R>)> {
         let mut state = self.state.lock();
         if state.in_flight >= IN_FLIGHT_MAX || state.paused_until.is_some() {
             return None;
@@ -280,18 +308,19 @@ impl Proposer {
 }
 
 /// Items of one entry in flight. Dropped without results when Raft stops.
-struct InFlightEntry {
-    proposer: Arc<Proposer>,
-    items: Vec<Item<Waiter>>,
+struct InFlightEntry<R> {
+    proposer: Arc<Proposer<R>>,
+    items: Vec<Item<Waiter<R>>>,
 }
 
-impl InFlightEntry {
+impl<R> InFlightEntry<R> {
     fn complete(self, outcome: ClientWriteResult<TypeConfig>) {
         let outcome = outcome.map_err(WriteRejection::from);
-        self.finish(outcome.map(|done| done.data.into_inner()));
+        let results = outcome.map(|done| self.proposer.results.take(external_index(done.log_id.index)));
+        self.finish(results);
     }
 
-    fn finish(mut self, outcome: Result<Vec<CommandResult>, WriteRejection>) {
+    fn finish(mut self, outcome: Result<Vec<R>, WriteRejection>) {
         let items = std::mem::take(&mut self.items);
         match outcome {
             Ok(answers) => answer(items, answers),
@@ -305,13 +334,13 @@ impl InFlightEntry {
         }
     }
 
-    fn requeue(&self, mut items: Vec<Item<Waiter>>) {
+    fn requeue(&self, mut items: Vec<Item<Waiter<R>>>) {
         let now = Instant::now();
         for item in &mut items {
             item.waiter.refused.get_or_insert(now);
         }
         let retry_timeout = self.proposer.retry_timeout;
-        let is_over = |item: &Item<Waiter>| item.waiter.refused.is_some_and(|since| now - since >= retry_timeout);
+        let is_over = |item: &Item<Waiter<R>>| item.waiter.refused.is_some_and(|since| now - since >= retry_timeout);
         let (over, again): (Vec<_>, Vec<_>) = items.into_iter().partition(is_over);
         let mut state = self.proposer.state.lock();
         let stopped = if state.is_stopped {
@@ -328,7 +357,7 @@ impl InFlightEntry {
     }
 }
 
-impl Drop for InFlightEntry {
+impl<R> Drop for InFlightEntry<R> {
     fn drop(&mut self) {
         self.proposer.state.lock().in_flight -= 1;
         self.proposer.wake.notify_one();
@@ -336,7 +365,7 @@ impl Drop for InFlightEntry {
 }
 
 /// Drops the expired commands of an item, and tells whether any is left.
-fn is_in_time(item: &mut Item<Waiter>, now: Instant) -> bool {
+fn is_in_time<R>(item: &mut Item<Waiter<R>>, now: Instant) -> bool {
     let Some(dues) = &mut item.waiter.deadlines else {
         return true;
     };
@@ -351,10 +380,10 @@ fn is_in_time(item: &mut Item<Waiter>, now: Instant) -> bool {
     !item.commands.is_empty()
 }
 
-fn answer(items: Vec<Item<Waiter>>, answers: Vec<CommandResult>) {
+fn answer<R>(items: Vec<Item<Waiter<R>>>, answers: Vec<R>) {
     let mut answers = answers.into_iter();
     for item in items {
-        let own: Vec<CommandResult> = answers.by_ref().take(item.commands.len()).collect();
+        let own: Vec<R> = answers.by_ref().take(item.commands.len()).collect();
         let is_whole = own.len() == item.commands.len();
         debug_assert!(is_whole, "the machine answers every command");
         let mut own = own.into_iter();

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::blocking::{BlockingMode, BlockingWorker};
 use crate::clock::GroupClock;
+use crate::command_results::apply_entries;
 use crate::log::Log;
 use crate::log_size::LogSize;
 use crate::machine::StateMachine;
@@ -27,10 +28,12 @@ use toy::Toy;
 const GROUP: GroupId = GroupId::new(3);
 
 fn machine() -> StateMachine {
+    let toy = Toy::open(&toy::Disk::default());
     StateMachine {
         clock: Arc::new(GroupClock::fixed()),
         group: GROUP,
-        machine: Toy::open(&toy::Disk::default()),
+        apply: apply_entries(toy.clone(), Arc::default()),
+        machine: toy,
         worker: BlockingWorker {
             blocking: BlockingMode::Inline,
             group: GROUP,

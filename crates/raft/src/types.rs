@@ -5,8 +5,6 @@ use std::fmt;
 use bytes::Bytes;
 use openraft::impls::leader_id_adv;
 use openraft::raft::responder::Responder;
-use parking_lot::Mutex;
-use stead_store::machine::CommandResult;
 
 /// openraft's type configuration for Stead. Node addresses are not in the membership: a resolver knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +12,8 @@ pub(crate) struct TypeConfig;
 
 impl openraft::RaftTypeConfig for TypeConfig {
     type D = Commands;
-    type R = CommandResults;
+    /// Results reach their proposer past openraft: see [`crate::command_results`].
+    type R = ();
     type NodeId = u64;
     type Node = ();
     type Term = u64;
@@ -66,25 +65,6 @@ impl fmt::Debug for Commands {
 impl fmt::Display for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes of commands", self.0.len())
-    }
-}
-
-/// Results of the commands of one entry. The lock exists only because openraft requires `Sync`.
-pub(crate) struct CommandResults(Mutex<Vec<CommandResult>>);
-
-impl CommandResults {
-    pub(crate) fn new(answers: Vec<CommandResult>) -> Self {
-        Self(Mutex::new(answers))
-    }
-
-    pub(crate) fn into_inner(self) -> Vec<CommandResult> {
-        self.0.into_inner()
-    }
-}
-
-impl fmt::Debug for CommandResults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} results", self.0.lock().len())
     }
 }
 

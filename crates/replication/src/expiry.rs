@@ -54,7 +54,7 @@ async fn expire(context: &GroupContext, tenant: TenantNumber) -> bool {
         Ok(answers) => answers
             .iter()
             .flatten()
-            .any(|answer| matches!(answer.downcast_ref::<ApplyResult>(), Some(ApplyResult::Write(_)))),
+            .any(|answer| matches!(answer, ApplyResult::Write(_))),
         Err(error) => {
             tracing::debug!(group = %context.id(), %tenant, %error, "removal of expired keys failed");
             false

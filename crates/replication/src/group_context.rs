@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_api::peer_codec::PeerAlarms;
-use stead_raft::Group;
+use stead_raft::TypedGroup;
 use stead_state::{
     directory::DirectoryView,
     rows::Unreadable,
@@ -31,7 +31,7 @@ pub type LeaseLeft = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// One group of this node, with the state that its replication tasks share.
 pub(crate) struct GroupContext {
-    pub(crate) group: Group,
+    pub(crate) group: TypedGroup<ShardMachine>,
     pub(crate) machine: Arc<ShardMachine>,
     pub(crate) directory_view: SharedDirectoryView,
     pub(crate) counters: Arc<TrafficCounters>,

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use futures::future::BoxFuture;
 use stead_api::{net::Connect, peer_codec::PeerAlarms};
-use stead_raft::{Group, Leadership};
+use stead_raft::{Leadership, TypedGroup};
 use stead_store::shard::ShardMachine;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ impl Replication {
     }
 
     /// Adds a group; its tasks start with [`GroupTasks::run`].
-    pub fn group(&self, group: Group, machine: Arc<ShardMachine>) -> GroupTasks {
+    pub fn group(&self, group: TypedGroup<ShardMachine>, machine: Arc<ShardMachine>) -> GroupTasks {
         let directory_view = self.dependencies.directory_view.clone();
         let freshness = Freshness::new(group.id(), group.incarnation(), machine.clone(), directory_view.clone());
         let freshness = Arc::new(freshness);

@@ -437,7 +437,7 @@ fn raft_config(
 }
 
 /// A data group and its state machine.
-type DataGroup = (stead_raft::Group, Arc<ShardMachine>);
+type DataGroup = (stead_raft::TypedGroup<ShardMachine>, Arc<ShardMachine>);
 
 /// Opens the groups in which this node votes.
 async fn open_groups(

@@ -13,8 +13,6 @@
 //! 4. Entries are applied in the order of their indexes, none twice and none left out; one out of order fails the
 //!    machine.
 
-use std::any::Any;
-
 use bytes::Bytes;
 
 use crate::digests::StateDigest;
@@ -78,9 +76,6 @@ pub enum Payload {
     Commands(Bytes),
 }
 
-/// Result of one command, of a type that its proposer knows.
-pub type CommandResult = Box<dyn Any + Send>;
-
 /// Fatal error of a state machine; the node must stop.
 #[derive(Debug, thiserror::Error)]
 #[error("the state machine failed: {doing}")]
@@ -107,8 +102,13 @@ pub struct Snapshot {
     pub chunks: Chunks,
 }
 
-/// Replicated state machine of one group.
+/// Replicated state machine of one group. `dyn Machine` is for those that do not apply entries: it has no results.
 pub trait Machine: Send + Sync {
+    /// Result of one command, the same in every replica.
+    type CommandResult: Send + 'static
+    where
+        Self: Sized;
+
     /// Returns the applied state.
     fn applied(&self) -> AppliedState;
 
@@ -116,7 +116,9 @@ pub trait Machine: Send + Sync {
     fn durable(&self) -> AppliedState;
 
     /// Applies entries in their order and returns, for each, the result of each of its commands.
-    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<CommandResult>>, MachineError>;
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<Self::CommandResult>>, MachineError>
+    where
+        Self: Sized;
 
     /// Writes a checkpoint of what has been applied and returns when it is durable; applying continues meanwhile.
     fn checkpoint(&self) -> Result<(), MachineError>;

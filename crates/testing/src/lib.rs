@@ -35,6 +35,8 @@
 //! and a folder of its own. When a test panics, the folder is kept, with the nodes' logs, and its path is printed;
 //! likewise when a test returns an error, if it runs in [`Fixture::run`].
 //!
+//! The tests of `raft` and `replication` run nodes inside one process, over a [`MemoryNetwork`].
+//!
 //! `stead dev` uses [`Cluster`] as well, with ports and data that stay. This crate does not know how a node works: a
 //! node is a binary with a configuration file and a readiness address.
 //!
@@ -46,6 +48,7 @@ pub mod cluster;
 pub mod fixture;
 mod folder;
 mod link;
+mod memory_network;
 mod pipe;
 pub mod process;
 mod proxy;
@@ -54,6 +57,7 @@ pub use cluster::Cluster;
 pub use fixture::{Builder, Error, Fixture};
 pub use folder::TemporaryFolder;
 pub use link::{Direction, Flow, Link, Shape};
+pub use memory_network::MemoryNetwork;
 pub use proxy::Proxy;
 
 /// Compiles the examples of the document as doctests.

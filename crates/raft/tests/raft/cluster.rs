@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_raft::{BlockingMode, Clocks, Config, Group, GroupConfig, Node, OpenError, ProposeError, Timing};
+use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Node, OpenError, ProposeError, Timing, TypedGroup};
 use stead_store::log::memory;
-use stead_store::machine::{CommandResult, Machine};
+use stead_store::machine::Machine;
+use stead_testing::MemoryNetwork;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::net::Net;
 use crate::toy::{self, Toy};
 
 pub const GROUP: GroupId = GroupId::new(1);
@@ -50,7 +50,7 @@ impl TestMachine for Toy {
 
 /// Cluster of nodes with one group.
 pub struct TestCluster<M: TestMachine> {
-    pub net: Net,
+    pub net: MemoryNetwork,
     pub nodes: BTreeMap<u64, NodeSlot<M>>,
     timing: Timing,
     voters: Vec<NodeId>,
@@ -81,9 +81,9 @@ impl<M: TestMachine> Default for NodeSlot<M> {
 }
 
 /// Running node.
-pub struct RunningNode<M> {
+pub struct RunningNode<M: Machine> {
     pub node: Node,
-    pub group: Group,
+    pub group: TypedGroup<M>,
     pub machine: Arc<M>,
 }
 
@@ -104,7 +104,7 @@ impl<M: TestMachine> TestCluster<M> {
             tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
         }
         Self {
-            net: Net::default(),
+            net: MemoryNetwork::default(),
             nodes: BTreeMap::new(),
             timing,
             voters: (1..=count).map(NodeId::new).collect(),
@@ -142,7 +142,7 @@ impl<M: TestMachine> TestCluster<M> {
             node: NodeId::new(id),
             log: member.log.open(),
             connect: self.net.connect(id),
-            resolve: Arc::new(|node| Some(Net::address(node.get()))),
+            resolve: Arc::new(|node| Some(MemoryNetwork::address(node.get()))),
             clocks: Clocks {
                 wall: Arc::new(wall),
                 boot: Arc::new(move || started.elapsed()),
@@ -182,7 +182,7 @@ impl<M: TestMachine> TestCluster<M> {
         self.nodes[&id].up.as_ref().unwrap()
     }
 
-    pub fn group(&self, id: u64) -> &Group {
+    pub fn group(&self, id: u64) -> &TypedGroup<M> {
         &self.node(id).group
     }
 
@@ -239,7 +239,7 @@ impl<M: TestMachine> TestCluster<M> {
     }
 
     /// Proposes through the leader, and retries while the proposal certainly had no effect.
-    pub async fn propose(&self, command: Bytes) -> CommandResult {
+    pub async fn propose(&self, command: Bytes) -> M::CommandResult {
         let proposing = async {
             loop {
                 let leader = self.leader().await;
@@ -262,8 +262,7 @@ impl Cluster {
 
     pub async fn put_at(&self, id: u64, key: &str, value: &str) -> Result<String, ProposeError> {
         let answers = self.group(id).propose(1, vec![toy::put(key, value)]).await?;
-        let answer = answers.into_iter().next().unwrap();
-        Ok(*answer.downcast::<String>().unwrap())
+        Ok(answers.into_iter().next().unwrap())
     }
 
     /// Puts more than logs keep, in 600 entries, and returns the last value of the key `big`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
-use stead_raft::{BlockingMode, Clocks, Config, Group, GroupConfig, Node, Timing};
+use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Node, Timing, TypedGroup};
 use stead_store::health::Health;
 use stead_store::log::raft_engine::{self, Options, SyncFault};
 use stead_types::{GroupId, Incarnation, NodeId};
@@ -16,7 +16,7 @@ use crate::toy::{self, Toy, put};
 
 /// Nodes on loopback sockets.
 struct LoopbackCluster {
-    groups: Vec<Group>,
+    groups: Vec<TypedGroup<Toy>>,
     nodes: Vec<Node>,
     _folders: Vec<tempfile::TempDir>,
 }
@@ -86,7 +86,7 @@ async fn start(count: u64) -> LoopbackCluster {
 }
 
 impl LoopbackCluster {
-    async fn leader(&self) -> Group {
+    async fn leader(&self) -> TypedGroup<Toy> {
         let patience = Instant::now() + Duration::from_secs(30);
         while Instant::now() < patience {
             if let Some(group) = self.groups.iter().find(|group| group.is_leader()) {

@@ -9,7 +9,6 @@ mod cluster;
 mod faults;
 mod group_bootstrap;
 mod loopback;
-mod net;
 mod restore;
 mod snapshots;
 mod toy;

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use stead_state::codec::Entry;
 use stead_store::digests::StateDigest;
-use stead_store::machine::{
-    AppliedState, Chunks, CommandResult, CommittedEntry, Machine, MachineError, Payload, Snapshot,
-};
+use stead_store::machine::{AppliedState, Chunks, CommittedEntry, Machine, MachineError, Payload, Snapshot};
 
 /// Disk of the toy: the state that survives its node.
 pub type Disk = Arc<Mutex<State>>;
@@ -69,6 +67,9 @@ impl Toy {
 }
 
 impl Machine for Toy {
+    /// Tells the key and the index of the entry.
+    type CommandResult = String;
+
     fn applied(&self) -> AppliedState {
         self.state.lock().unwrap().applied.clone()
     }
@@ -77,7 +78,7 @@ impl Machine for Toy {
         self.disk.lock().unwrap().applied.clone()
     }
 
-    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<CommandResult>>, MachineError> {
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<String>>, MachineError> {
         self.check("applying")?;
         let mut state = self.state.lock().unwrap();
         let mut answers = Vec::new();
@@ -85,7 +86,7 @@ impl Machine for Toy {
             assert!(entry.index > state.applied.index, "every entry is applied once");
             state.applied.index = entry.index;
             state.applied.log_id = entry.log_id;
-            let mut answered: Vec<CommandResult> = Vec::new();
+            let mut answered = Vec::new();
             match entry.payload {
                 Payload::Blank => {}
                 Payload::Membership(membership) => state.applied.membership = membership,
@@ -97,7 +98,7 @@ impl Machine for Toy {
                         let text = String::from_utf8(body.to_vec()).unwrap();
                         let (key, value) = text.split_once('=').unwrap();
                         state.map.insert(key.to_owned(), value.to_owned());
-                        answered.push(Box::new(format!("{key} at {}", entry.index)));
+                        answered.push(format!("{key} at {}", entry.index));
                     }
                 }
             }

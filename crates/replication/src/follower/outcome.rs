@@ -8,7 +8,7 @@ use stead_state::shard::{
     digest::DigestMismatch,
     record::{AttachNumber, TenantRecord},
 };
-use stead_store::{machine, shard::ReadView};
+use stead_store::shard::ReadView;
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
 
 use super::queue::{CommandKind, FollowerProposal};
@@ -45,7 +45,7 @@ impl ProposalOutcome {
     pub(crate) fn read(
         home: GroupId,
         proposal: &FollowerProposal,
-        answers: Vec<machine::CommandResult>,
+        answers: Vec<ApplyResult>,
         held: &ReadView<'_>,
     ) -> Self {
         let mut outcome = Self {
@@ -59,9 +59,6 @@ impl ProposalOutcome {
             seed_mismatches: Vec::new(),
         };
         for (kind, answer) in proposal.kinds.iter().zip(answers) {
-            let answer = answer
-                .downcast::<ApplyResult>()
-                .expect("a shard returns its own results");
             outcome.add(*kind, &answer, held);
         }
         outcome

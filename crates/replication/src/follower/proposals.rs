@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use stead_raft::ProposeError;
-use stead_state::shard::digest::DigestMismatch;
-use stead_store::machine::CommandResult;
+use stead_state::shard::{ApplyResult, digest::DigestMismatch};
 use tokio::time::Instant;
 
 use super::{
@@ -52,7 +51,7 @@ impl FollowerStream {
     pub(super) fn handle_proposed(
         &mut self,
         mut proposal: FollowerProposal,
-        answers: Vec<CommandResult>,
+        answers: Vec<ApplyResult>,
     ) -> Result<(), StreamEnd> {
         let (home, context) = (self.home, self.context.clone());
         let outcome = context

@@ -227,12 +227,7 @@ async fn propose(context: &GroupContext, home: GroupId, command: Bytes) -> Resul
         .propose(class, vec![command])
         .await
         .map_err(|_| SeedError::Refused)?;
-    let is_done = |answer: stead_store::machine::CommandResult| {
-        answer
-            .downcast::<ApplyResult>()
-            .is_ok_and(|answer| *answer == ApplyResult::Done)
-    };
-    if answers.into_iter().all(is_done) {
+    if answers.iter().all(|answer| *answer == ApplyResult::Done) {
         Ok(())
     } else {
         Err(SeedError::Void)

@@ -10,8 +10,8 @@ use futures::{
     stream::FuturesUnordered,
 };
 use stead_raft::ProposeError;
-use stead_state::shard::record::TenantRecord;
-use stead_store::{group_rows::IncompleteChange, machine::CommandResult};
+use stead_state::shard::{ApplyResult, record::TenantRecord};
+use stead_store::group_rows::IncompleteChange;
 use stead_types::{FeedOffset, GroupId, Incarnation, NodeId, TenantNumber};
 use tokio::{
     sync::{mpsc, watch},
@@ -35,7 +35,7 @@ use crate::{
 };
 
 type SeedTask = BoxFuture<'static, (TenantNumber, bool)>;
-type PendingProposal = BoxFuture<'static, (FollowerProposal, Result<Vec<CommandResult>, ProposeError>)>;
+type PendingProposal = BoxFuture<'static, (FollowerProposal, Result<Vec<ApplyResult>, ProposeError>)>;
 
 /// Reason for the end of a stream.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl From<InvalidMessage> for StreamEnd {
 /// Event that the stream waits for.
 enum Wake {
     Message(Result<Option<SubscribeResponse>, Status>),
-    Proposed(FollowerProposal, Result<Vec<CommandResult>, ProposeError>),
+    Proposed(FollowerProposal, Result<Vec<ApplyResult>, ProposeError>),
     Seeded(TenantNumber, bool),
     PingDue,
     FreshnessDemand,

@@ -313,7 +313,7 @@ async fn leader_without_majority_opens_no_stream() {
     world.wait_until_replicated(tenant, last).await;
     let old = world.leader(HOME).await;
     for other in (1..=3).filter(|other| *other != old) {
-        world.net.cut(old, other, true);
+        world.net.cut(old, other);
     }
     world.net.break_all(old, 11);
     let acknowledgements = world.nodes[&old].tasks.acknowledgements();

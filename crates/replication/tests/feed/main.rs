@@ -7,7 +7,6 @@
 mod attach;
 mod damage;
 mod handover;
-mod net;
 mod reconcile;
 mod reopen;
 mod retention;

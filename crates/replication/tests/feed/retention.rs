@@ -238,7 +238,7 @@ async fn unknown_follower_position_keeps_history() {
     let reached = world.put(tenant, "a", b"0").await;
     world.wait_until_replicated(tenant, reached).await;
     for home in 1..=3 {
-        world.net.cut(home, 11, true);
+        world.net.cut(home, 11);
     }
     // A new leader has heard nothing from it.
     let leader = world.leader(HOME).await;
@@ -252,7 +252,7 @@ async fn unknown_follower_position_keeps_history() {
         assert!(floor <= reached, "{floor} is needed");
     }
     for home in 1..=3 {
-        world.net.cut(home, 11, false);
+        world.net.heal(home, 11);
     }
     let last = world.put(tenant, "a", b"2").await;
     world.wait_until_replicated(tenant, last).await;
@@ -277,7 +277,7 @@ async fn stream_passed_by_retention_skips_nothing() {
         world.wait_until_replicated(tenant, first).await;
     }
     // The link holds all bytes, and no connection breaks.
-    world.net.cut(1, 11, true);
+    world.net.cut(1, 11);
     let large = vec![7; 1 << 20];
     let mut last = Revision::ZERO;
     for number in 0..40 {
@@ -287,7 +287,7 @@ async fn stream_passed_by_retention_skips_nothing() {
         world.put(loud, &format!("b{number}"), &large).await;
         sleep(Duration::from_millis(20)).await;
     }
-    world.net.cut(1, 11, false);
+    world.net.heal(1, 11);
     world.wait_until_replicated(quiet, last).await;
     world.check_equal(quiet).await;
 }
@@ -302,7 +302,7 @@ async fn stream_behind_retention_proves_nothing_until_all_is_sent() {
         world.wait_until_replicated(tenant, first).await;
     }
     let offset = world.leader_node(FOLLOWER).await.offset();
-    world.net.cut(1, 11, true);
+    world.net.cut(1, 11);
     world.net.break_all(1, 11);
     let large = vec![7; 1 << 20];
     for number in 0..20 {
@@ -318,7 +318,7 @@ async fn stream_behind_retention_proves_nothing_until_all_is_sent() {
         ends.is_some_and(|(first, _)| first > offset.index).then_some(())
     };
     world.eventually("the feed to drop the offset", is_dropped).await;
-    world.net.cut(1, 11, false);
+    world.net.heal(1, 11);
     let follower = &world.nodes[&11];
     while follower.state(late).is_none_or(|state| state.revision < last) {
         world.check_freshness();

@@ -51,7 +51,7 @@ async fn seed_slower_than_retention_is_repeated() {
     let tenant = joined_late(&mut world).await;
     let whole = || world.nodes[&11].record(tenant)?.shadow.filter(ShadowCopy::is_complete);
     world.eventually("all chunks", whole).await;
-    world.net.cut(1, 11, true);
+    world.net.cut(1, 11);
     for _ in 0..40 {
         world.put(tenant, "a", b"1").await;
         sleep(Duration::from_secs(1)).await;
@@ -59,7 +59,7 @@ async fn seed_slower_than_retention_is_repeated() {
     let copy = world.leader_node(FOLLOWER).await.record(tenant).unwrap();
     let floor = world.leader_node(HOME).await.state(tenant).unwrap().retention_floor;
     assert!(copy.shadow.unwrap().state.revision < floor, "its changes are gone");
-    world.net.cut(1, 11, false);
+    world.net.heal(1, 11);
     let last = world.put(tenant, "a", b"last").await;
     world.wait_until_replicated(tenant, last).await;
     world.check_equal(tenant).await;
@@ -111,7 +111,7 @@ async fn quiet_tenants_stay_attached_after_feed_is_dropped() {
     let attempt = |world: &World, tenant| world.nodes[&11].record(tenant).unwrap().attach;
     let before = [quiet, behind, lost].map(|tenant| attempt(&world, tenant));
     let offset = world.leader_node(FOLLOWER).await.offset();
-    world.net.cut(1, 11, true);
+    world.net.cut(1, 11);
     for _ in 0..40 {
         world.put(lost, "a", b"1").await;
         sleep(Duration::from_secs(1)).await;
@@ -127,7 +127,7 @@ async fn quiet_tenants_stay_attached_after_feed_is_dropped() {
         .unwrap()
         .0;
     assert!(first > offset.index, "its entry is gone");
-    world.net.cut(1, 11, false);
+    world.net.heal(1, 11);
     world.break_streams().await;
     for tenant in [lost, behind, quiet] {
         let last = world.put(tenant, "c", b"1").await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
-use stead_raft::{BlockingMode, Clocks, Config, Group, GroupConfig, Timing};
+use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Timing, TypedGroup};
 use stead_replication::{
     Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView, SubmitCommand,
 };
@@ -23,6 +23,7 @@ use stead_store::background::Background;
 use stead_store::engine::memory as rows;
 use stead_store::log::memory as log;
 use stead_store::shard::ShardMachine;
+use stead_testing::MemoryNetwork;
 use stead_types::{
     DirectoryVersion, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantLimit, TenantLimits,
     TenantNumber,
@@ -31,8 +32,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-
-use crate::net::Net;
 
 pub const HOME: GroupId = GroupId::new(1);
 pub const FOLLOWER: GroupId = GroupId::new(2);
@@ -44,7 +43,7 @@ pub const DISTANCES: [Duration; 3] = [FAR, Duration::from_millis(40), Duration::
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct World {
-    pub net: Net,
+    pub net: MemoryNetwork,
     pub nodes: BTreeMap<u64, Node>,
     directory: Arc<AtomicU64>,
     handler: Arc<Mutex<ReportHandler>>,
@@ -56,7 +55,7 @@ pub struct World {
 }
 
 pub struct Node {
-    pub group: Group,
+    pub group: TypedGroup<ShardMachine>,
     pub machine: Arc<ShardMachine>,
     pub tasks: GroupTasks,
     pub alarms: PeerAlarms,
@@ -92,7 +91,7 @@ impl World {
             group(FOLLOWER, "far", (11..11 + followers).collect()),
         ];
         let mut world = Self {
-            net: Net::default(),
+            net: MemoryNetwork::default(),
             nodes: BTreeMap::new(),
             directory: Arc::default(),
             handler: Arc::new(Mutex::new(Box::new(|_| ReportResult::Taken))),
@@ -128,7 +127,7 @@ impl World {
             node: NodeId::new(id),
             log: log::Disk::default().open(),
             connect: self.net.connect(id),
-            resolve: Arc::new(|node| Some(Net::address(node.get()))),
+            resolve: Arc::new(|node| Some(MemoryNetwork::address(node.get()))),
             clocks,
             blocking: BlockingMode::Inline,
             spool: None,
@@ -328,7 +327,7 @@ impl World {
             loop {
                 let home = self.leader_node(group).await;
                 let answers = home.group.propose(tenant.get(), vec![command.clone()]).await;
-                let answer = answers.map(|mut answers| *answers.remove(0).downcast::<ApplyResult>().unwrap());
+                let answer = answers.map(|mut answers| answers.remove(0));
                 match answer {
                     Ok(ApplyResult::Write(WriteResult { revision, .. })) => return revision,
                     Ok(_) | Err(_) => sleep(Duration::from_millis(5)).await,
@@ -480,7 +479,7 @@ fn entries(group: &TestGroup) -> Vec<DirectoryChange> {
         }),
     ];
     entries.extend(group.voters.iter().map(|id| {
-        let peer = Net::address(*id);
+        let peer = MemoryNetwork::address(*id);
         DirectoryChange::Node(directory::Node {
             number: NodeId::new(*id),
             name: format!("node-{id}"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_raft::{Group, ProposeError, ReadIndexError};
+use stead_raft::{ProposeError, ReadIndexError, TypedGroup};
 use stead_state::directory::{Command, DirectoryResult};
 use stead_store::directory::DirectoryMachine;
 use stead_types::{DirectoryVersion, Error, ErrorKind};
@@ -15,7 +15,7 @@ const CLASS: u64 = 0;
 #[derive(Clone)]
 pub(crate) struct LocalVoter {
     /// The group.
-    pub(crate) group: Group,
+    pub(crate) group: TypedGroup<DirectoryMachine>,
     /// Its state machine.
     pub(crate) machine: Arc<DirectoryMachine>,
 }
@@ -43,16 +43,16 @@ impl LocalVoter {
     /// Proposes a command and returns its result, with a version at which it had been applied.
     pub(crate) async fn propose(&self, command: Bytes) -> Result<(DirectoryResult, DirectoryVersion), VoterError> {
         let answers = self.group.propose(CLASS, vec![command]).await.map_err(voter_error)?;
-        let answer = answers.into_iter().next().and_then(|answer| answer.downcast().ok());
         let unanswered = || {
             Error::new(
                 ErrorKind::Internal,
                 "the directory returned no result: this is a bug, please report it",
             )
         };
-        let answer: Box<DirectoryResult> = answer.ok_or_else(|| VoterError::Failed(unanswered()))?;
+        let answer = answers.into_iter().next();
+        let answer = answer.ok_or_else(|| VoterError::Failed(unanswered()))?;
         let version = *self.machine.version().borrow();
-        Ok((*answer, version))
+        Ok((answer, version))
     }
 
     /// Encodes and proposes a command.

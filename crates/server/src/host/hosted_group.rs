@@ -1,21 +1,20 @@
 //! Data groups in which this node votes, and what their copies say of a tenant.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use stead_raft::{Group, Proposal, ProposeError};
+use stead_raft::{Group, Proposal, ProposeError, TypedGroup};
 use stead_replication::Freshness;
 use stead_state::{
     routing::LocalRecord,
-    shard::{
-        Shard,
-        apply_result::{ApplyResult, GuardFailure},
-        read::TenantReader,
-    },
+    shard::{Shard, apply_result::ApplyResult, read::TenantReader},
 };
-use stead_store::{group_rows::IncompleteChange, machine::CommandResult, shard::ShardMachine};
+use stead_store::{group_rows::IncompleteChange, shard::ShardMachine};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
 
 use crate::directory::DirectoryClient;
+
+/// Longest wait for a tenant to be ready at its home: just created, or just moved there.
+pub(crate) const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// The data groups of a node, by id.
 pub(crate) type HostedGroups = BTreeMap<GroupId, HostedGroup>;
@@ -24,7 +23,7 @@ pub(crate) type HostedGroups = BTreeMap<GroupId, HostedGroup>;
 #[derive(Clone)]
 pub(crate) struct HostedGroup {
     /// The Raft group.
-    pub(crate) raft: Group,
+    pub(crate) raft: TypedGroup<ShardMachine>,
     /// The state machine with the tenants' data.
     pub(crate) machine: Arc<ShardMachine>,
     /// Freshness of the tenants that the group follows.
@@ -67,8 +66,7 @@ impl HostedGroup {
         tenant: TenantNumber,
         proposals: Vec<Proposal>,
     ) -> Result<Vec<Option<ApplyResult>>, ProposeError> {
-        let results = self.raft.propose_by(tenant.get(), proposals).await?;
-        Ok(results.into_iter().map(|result| result.map(apply_result)).collect())
+        self.raft.propose_by(tenant.get(), proposals).await
     }
 
     /// Reads a tenant's data if its record is readable. The closure must not block.
@@ -102,22 +100,15 @@ impl HostedGroup {
     }
 }
 
-fn apply_result(result: CommandResult) -> ApplyResult {
-    match result.downcast::<ApplyResult>() {
-        Ok(result) => *result,
-        Err(_) => ApplyResult::GuardFailed(GuardFailure::NoRecord),
-    }
-}
-
 /// Returns the Raft groups of a node, the directory included.
 pub(super) fn raft_groups<'a>(
     directory: &DirectoryClient,
     groups: &'a HostedGroups,
 ) -> impl Iterator<Item = Group> + use<'a> {
-    let directory = directory.local_voter().map(|local_voter| local_voter.group.clone());
+    let directory = directory.local_voter().map(|local_voter| local_voter.group.untyped());
     directory
         .into_iter()
-        .chain(groups.values().map(|hosted| hosted.raft.clone()))
+        .chain(groups.values().map(|hosted| hosted.raft.untyped()))
 }
 
 /// Returns the error of a request that needs rows which are closed: this node is about to stop, and other nodes have

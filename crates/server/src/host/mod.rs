@@ -13,7 +13,7 @@ mod status;
 
 pub(crate) use context::Host;
 pub(crate) use drain::drain;
-pub(crate) use hosted_group::{HostedGroup, HostedGroups, storage_unavailable};
+pub(crate) use hosted_group::{HostedGroup, HostedGroups, READY_WAIT, storage_unavailable};
 pub(crate) use metrics::metrics_text;
 pub(crate) use readiness::{Readiness, ReadinessSubjects};
 pub(crate) use status::{follower_lags, group_status, node_status};

@@ -25,10 +25,10 @@ use super::{
     rejections,
     request::{self, Action, ReadRequest, Request, WriteRequest},
     route_planner::RoutePlanner,
-    serving::{READY_WAIT, ServingCheck},
+    serving::ServingCheck,
     writes::WriteExecutor,
 };
-use crate::host::Host;
+use crate::host::{Host, READY_WAIT};
 
 /// Router of operations: finds out where each is served, and hands it over.
 pub(crate) struct Router {

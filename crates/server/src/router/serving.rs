@@ -1,7 +1,5 @@
 //! Serving check: whether the home may still answer for a tenant, after a commit or after a read index.
 
-use std::time::Duration;
-
 use stead_replication::SharedDirectoryView;
 use stead_state::{
     directory::Tenant,
@@ -13,9 +11,6 @@ use stead_types::{Epoch, Error, ErrorKind, Revision, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
 use crate::host::{HostedGroup, storage_unavailable};
-
-/// Longest wait for a tenant to be ready at its home: just created, or just moved there.
-pub(super) const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// Serving check of this node, against the fences of its directory view.
 #[derive(Clone)]

@@ -13,12 +13,13 @@ use stead_types::{Error, ErrorKind, GroupId, Revision, Sequence};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::{ResolvedWatch, spec::WatchSpec};
-use crate::{host::HostedGroup, router::read_error};
+use crate::{
+    host::{HostedGroup, READY_WAIT},
+    router::read_error,
+};
 
 /// Longest wait for a copy to reach the start point, before the watch is forwarded to the home.
 const REACH_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait at the home for the tenant to be ready: just created, or just moved.
-const READY_WAIT: Duration = Duration::from_secs(3);
 
 /// Result of checking a watch's start point against a copy.
 #[derive(Debug, PartialEq)]

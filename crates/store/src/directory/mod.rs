@@ -30,7 +30,7 @@ use crate::{
     background::Background,
     engine::Engine,
     group_rows::{GroupRows, IncompleteChange, Inner, failed},
-    machine::{AppliedState, CommandResult, CommittedEntry, Machine, MachineError, Payload, Snapshot},
+    machine::{AppliedState, CommittedEntry, Machine, MachineError, Payload, Snapshot},
 };
 
 /// Replica of the directory.
@@ -133,7 +133,7 @@ impl DirectoryMachine {
     }
 }
 
-fn apply(inner: &mut Inner<State>, committed: CommittedEntry) -> Result<Vec<CommandResult>, MachineError> {
+fn apply(inner: &mut Inner<State>, committed: CommittedEntry) -> Result<Vec<DirectoryResult>, MachineError> {
     inner.applied.check_next(committed.index)?;
     let directory = &mut inner.state.directory;
     let (mut answers, mut changed) = (Vec::new(), Vec::new());
@@ -158,8 +158,7 @@ fn apply(inner: &mut Inner<State>, committed: CommittedEntry) -> Result<Vec<Comm
                 let applied = directory.apply(time, command);
                 rows::write(&mut inner.table, directory, &applied);
                 changed.extend(applied.changes.iter().map(DirectoryChange::encode));
-                let answer: DirectoryResult = applied.result;
-                answers.push(Box::new(answer) as CommandResult);
+                answers.push(applied.result);
             }
         }
     }
@@ -191,6 +190,8 @@ fn replace(inner: &mut Inner<State>, directory: Directory, applied: AppliedState
 }
 
 impl Machine for DirectoryMachine {
+    type CommandResult = DirectoryResult;
+
     fn applied(&self) -> AppliedState {
         self.rows.applied()
     }
@@ -199,9 +200,9 @@ impl Machine for DirectoryMachine {
         self.rows.durable()
     }
 
-    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<CommandResult>>, MachineError> {
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<DirectoryResult>>, MachineError> {
         let mut inner = self.rows.change()?;
-        let answers: Result<Vec<Vec<CommandResult>>, MachineError> =
+        let answers: Result<Vec<Vec<DirectoryResult>>, MachineError> =
             entries.into_iter().map(|entry| apply(&mut inner, entry)).collect();
         let answers = answers?;
         inner.commit();

@@ -15,7 +15,7 @@ use crate::{
     digests::{DigestHistory, StateDigest},
     engine::Engine,
     group_rows::{GroupRows, IncompleteChange, Inner, failed},
-    machine::{self, AppliedState, CommittedEntry, Machine, MachineError, Payload, Snapshot},
+    machine::{AppliedState, CommittedEntry, Machine, MachineError, Payload, Snapshot},
     table::Table,
 };
 
@@ -167,6 +167,8 @@ impl ShardMachine {
 }
 
 impl Machine for ShardMachine {
+    type CommandResult = ApplyResult;
+
     fn applied(&self) -> AppliedState {
         self.rows.applied()
     }
@@ -175,17 +177,11 @@ impl Machine for ShardMachine {
         self.rows.durable()
     }
 
-    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<machine::CommandResult>>, MachineError> {
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Vec<ApplyResult>>, MachineError> {
         let mut all = Vec::with_capacity(entries.len());
         for entry in entries {
             // Each entry takes the lock again, so that readers wait for one entry at most.
-            let answers = self.apply_one(entry)?;
-            all.push(
-                answers
-                    .into_iter()
-                    .map(|answer| Box::new(answer) as machine::CommandResult)
-                    .collect(),
-            );
+            all.push(self.apply_one(entry)?);
         }
         self.rows.checkpoint_if_due()?;
         Ok(all)

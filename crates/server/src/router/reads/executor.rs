@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::NodeConfig,
-    host::HostedGroup,
+    host::{HostedGroup, READY_WAIT},
     metrics::ServedFrom,
     response::Origin,
     router::{
@@ -28,7 +28,7 @@ use crate::{
         job::Job,
         rejections,
         request::ReadRequest,
-        serving::{OwnerWait, READY_WAIT, ReadNotServed, ServingCheck, wait_until_owner},
+        serving::{OwnerWait, ReadNotServed, ServingCheck, wait_until_owner},
     },
 };
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::NodeConfig,
-    host::HostedGroup,
+    host::{HostedGroup, READY_WAIT},
     metrics::ServedFrom,
     response::Origin,
     router::{
@@ -35,7 +35,7 @@ use crate::{
         job::Job,
         rejections,
         request::WriteRequest,
-        serving::{OwnerWait, READY_WAIT, ServingCheck, changed_at, wait_until_owner},
+        serving::{OwnerWait, ServingCheck, changed_at, wait_until_owner},
     },
 };
 

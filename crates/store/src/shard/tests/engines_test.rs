@@ -4,10 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use stead_state::{
-    codec::encode_entry,
-    shard::{ApplyResult, command::RetentionFloor},
-};
+use stead_state::{codec::encode_entry, shard::command::RetentionFloor};
 use stead_types::GroupId;
 use tempfile::TempDir;
 
@@ -119,11 +116,7 @@ impl World {
         self.log.push(entry.clone());
         let answers = self.nodes.each_ref().map(|node| {
             let answers = node.machine().apply(vec![entry.clone()]).unwrap();
-            let answers = answers
-                .into_iter()
-                .flatten()
-                .map(|answer| *answer.downcast::<ApplyResult>().unwrap());
-            answers.collect::<Vec<_>>()
+            answers.into_iter().flatten().collect::<Vec<_>>()
         });
         assert!(answers.iter().all(|other| *other == answers[0]), "{answers:?}");
     }

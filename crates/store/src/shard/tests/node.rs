@@ -55,10 +55,7 @@ impl Node {
         };
         self.log.push(entry.clone());
         let answers = self.machine.apply(vec![entry]).unwrap();
-        let answers = answers.into_iter().flatten();
-        answers
-            .map(|answer| *answer.downcast::<ApplyResult>().unwrap())
-            .collect()
+        answers.into_iter().flatten().collect()
     }
 
     /// Kills the node; the batches since the last checkpoint survive in part. Then the log is applied again.
