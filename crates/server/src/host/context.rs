@@ -95,9 +95,9 @@ impl Host {
             return self
                 .directory
                 .local_voter()
-                .map(|local_voter| local_voter.group.clone());
+                .map(|local_voter| local_voter.group.untyped());
         }
-        self.groups.get(&group).map(|hosted| hosted.raft.clone())
+        self.groups.get(&group).map(|hosted| hosted.raft.untyped())
     }
 
     /// Returns the groups of this node, the directory included.
