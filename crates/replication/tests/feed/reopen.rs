@@ -83,7 +83,7 @@ async fn pause_after_invalid_message_is_no_part_of_a_stream_lifetime() {
     let server = tonic::transport::Server::builder().add_service(FeedServiceServer::new(home));
     tokio::spawn(server.serve_with_incoming(incoming));
     world.net.break_all(1, 11);
-    let all = || (opened_at.lock().len() > INVALID + BROKEN).then(|| opened_at.lock().clone());
+    let all = || Some(opened_at.lock().clone()).filter(|opened_at| opened_at.len() > INVALID + BROKEN);
     let opened_at = world.eventually("the streams to be opened", all).await;
 
     let gaps: Vec<Duration> = opened_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
