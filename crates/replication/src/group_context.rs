@@ -44,6 +44,8 @@ pub(crate) struct GroupContext {
     pub(crate) heirs: Heirs,
     /// Wakes the streams of this home when it has relinquished a tenant.
     pub(crate) handovers: watch::Sender<()>,
+    /// Wakes the reconciler when this group has taken a tenant over: the directory is to be told.
+    pub(crate) taken_over: watch::Sender<()>,
 }
 
 impl GroupContext {

@@ -82,7 +82,7 @@ async fn propose(context: &GroupContext, facts: &FactSource, reports: &ReportQue
     let mut versions = context.directory_view.watch();
     let mut seen = *versions.borrow_and_update();
     let mut queue = ReconcileQueue::new();
-    let mut heirs = context.heirs.watch();
+    let (mut heirs, mut taken_over) = (context.heirs.watch(), context.taken_over.subscribe());
     loop {
         let retry_at = queue.retry_at;
         tokio::select! {
@@ -109,6 +109,7 @@ async fn propose(context: &GroupContext, facts: &FactSource, reports: &ReportQue
                 }
                 tokio::task::yield_now().await;
             }
+            Ok(()) = taken_over.changed() => queue.retry(),
             Ok(()) = heirs.changed() => queue.due.extend(facts.waiting(context.heirs.tenants().into_iter())),
             () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => queue.retry(),
         }
@@ -179,7 +180,10 @@ impl ReconcileQueue {
                 for tenant in some.difference(&stepping) {
                     self.proposed.remove(tenant);
                 }
-                self.wait(facts.waiting(some.difference(&stepping).copied()));
+                // A tenant with a report, too: its next step need not wait until the directory has taken it.
+                let commanded = steps.iter().filter(|step| step.command().is_some());
+                let commanded: BTreeSet<_> = commanded.map(Step::tenant).collect();
+                self.wait(facts.waiting(some.difference(&commanded).copied()));
                 steps
             }
         };

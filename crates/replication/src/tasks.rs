@@ -90,6 +90,7 @@ impl Replication {
             lease_left: self.dependencies.lease_left.clone(),
             heirs: Heirs::default(),
             handovers: watch::Sender::new(()),
+            taken_over: watch::Sender::new(()),
         });
         self.registry.add(&context);
         GroupTasks {

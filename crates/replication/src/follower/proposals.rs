@@ -70,6 +70,9 @@ impl FollowerStream {
         for tenant in &outcome.accepted {
             tracing::info!(group = %context.id(), %home, %tenant, "tenant taken over: this group is its home");
         }
+        if !outcome.accepted.is_empty() {
+            context.taken_over.send_replace(());
+        }
         for (tenant, number) in &outcome.void_batons {
             self.queue.push(Item::Detached(*tenant, *number));
             self.scheduler.retry_later(*tenant, Instant::now());
