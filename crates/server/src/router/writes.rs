@@ -293,7 +293,7 @@ impl Router {
         let serving_state = self.serving_state(tenant);
         let refused = |why| Error::new(ErrorKind::NoLease, format!("the home may not serve the tenant: {why}"));
         let check = |view: ReadView<'_>| {
-            let record = view.record(tenant).ok_or(NotServing::NotOwner);
+            let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None });
             record
                 .and_then(|record| serving::check(record, &serving_state))
                 .map(drop)
@@ -313,7 +313,7 @@ impl Router {
         let serving_state = self.serving_state(tenant);
         let checked = hosted.machine.read(|view| {
             let check = |result: &ApplyResult| {
-                let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
+                let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
                 match result {
                     ApplyResult::Write(written) => serving::check_committed(record, written.revision, &serving_state),
                     ApplyResult::Txn(done) if done.changed => {
@@ -342,7 +342,7 @@ impl Router {
             results.iter().map(check).collect()
         });
         // If the rows are closed it is unknown whether the tenant may still be served.
-        checked.unwrap_or_else(|_| results.iter().map(|_| Err(NotServing::NotOwner)).collect())
+        checked.unwrap_or_else(|_| results.iter().map(|_| Err(NotServing::NotOwner { to: None })).collect())
     }
 
     /// Waits until a group owns a tenant according to its own log.
