@@ -9,7 +9,7 @@
 //! * **L1** Once the wait after fence f has passed, no group serves the tenant below f: every lease whose version is
 //!   below the fence's has run out by then, and one at or above it counts only with a view that shows the fence.
 
-use stead_types::{DirectoryVersion, Epoch};
+use stead_types::{DirectoryVersion, Epoch, GroupId};
 
 use crate::shard::record::{Role, TenantRecord};
 
@@ -50,9 +50,12 @@ pub struct ServingState {
 /// Reason why a group may not answer as the home. For a committed write it means: outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServing {
-    /// The group is not the owner.
-    #[error("this group does not own the tenant")]
-    NotOwner,
+    /// The group is not the owner; `to` is, if this group handed the tenant over.
+    #[error("this group does not own the tenant{}", handed_over(*.to))]
+    NotOwner {
+        /// The heir that the tenant was handed over to.
+        to: Option<GroupId>,
+    },
     /// Leadership was not confirmed.
     #[error("leadership of the group is not confirmed")]
     NotLeader,
@@ -69,8 +72,18 @@ pub enum NotServing {
 
 /// Checks whether a group with this record may answer as the tenant's home now.
 pub fn check(record: &TenantRecord, standing: &ServingState) -> Result<Epoch, NotServing> {
-    let epoch = record.owned().ok_or(NotServing::NotOwner)?;
+    let epoch = record.owned().ok_or_else(|| not_owner(record))?;
     may_answer(epoch, standing)
+}
+
+fn not_owner(record: &TenantRecord) -> NotServing {
+    NotServing::NotOwner {
+        to: record.handed_over_to(),
+    }
+}
+
+fn handed_over(to: Option<GroupId>) -> String {
+    to.map_or_else(String::new, |to| format!(": it was handed over to group {to}"))
 }
 
 /// Checks whether a committed write may be acknowledged: also one at or below the last change of the epoch by a group
@@ -84,7 +97,7 @@ pub fn check_committed(
         Role::Owner => may_answer(record.epoch, standing),
         Role::Relinquished { last, .. } if revision <= last => may_answer(record.epoch, standing),
         Role::Relinquished { .. } | Role::Follower { .. } | Role::Heir { .. } | Role::Frozen { .. } | Role::Erased => {
-            Err(NotServing::NotOwner)
+            Err(not_owner(record))
         }
     }
 }
@@ -112,7 +125,7 @@ fn may_answer(epoch: Epoch, standing: &ServingState) -> Result<Epoch, NotServing
 
 #[cfg(test)]
 mod tests {
-    use stead_types::{GroupId, Incarnation};
+    use stead_types::Incarnation;
 
     use super::*;
     use crate::shard::record::{OperationId, PreviousRole};
@@ -186,9 +199,10 @@ mod tests {
             Role::Erased,
         ];
         for role in roles {
+            let to = matches!(role, Role::Relinquished { .. }).then_some(other);
             assert_eq!(
                 check(&TenantRecord { role, ..owner() }, &standing()),
-                Err(NotServing::NotOwner),
+                Err(NotServing::NotOwner { to }),
                 "{role:?}"
             );
         }
@@ -256,7 +270,9 @@ mod tests {
         );
         assert_eq!(
             check_committed(&record, "3.10".parse().unwrap(), &standing()),
-            Err(NotServing::NotOwner)
+            Err(NotServing::NotOwner {
+                to: Some(GroupId::new(2))
+            })
         );
         let fenced = ServingState {
             fence_epoch: epoch(4),

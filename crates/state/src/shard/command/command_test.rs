@@ -11,7 +11,7 @@ use crate::{
     shard::{
         digest::Digests,
         idempotency_window::IdempotencyRecord,
-        record::{AttachNumber, ClientsLoaded, LeaseLossPolicy, SeedNumber},
+        record::{AttachNumber, ClientsLoaded, LeaseLossPolicy, OperationId, SeedNumber},
     },
 };
 
@@ -95,7 +95,14 @@ macro_rules! each {
 type Named = (&'static str, Command, Bytes);
 
 fn one_of_each() -> Vec<Named> {
-    [of_callers(), of_ownership_and_feed(), of_seeds(), of_leaving()].concat()
+    [
+        of_callers(),
+        of_ownership_and_feed(),
+        of_seeds(),
+        of_leaving(),
+        of_moves(),
+    ]
+    .concat()
 }
 
 fn of_callers() -> Vec<Named> {
@@ -190,6 +197,54 @@ fn of_leaving() -> Vec<Named> {
         "rejoin" Rejoin Rejoin { tenant, version };
         "floor" RetentionFloor RetentionFloor { index: 450, tenants: vec![(tenant, at("1.4"))] };
     }
+}
+
+fn of_moves() -> Vec<Named> {
+    let (tenant, version, to, recorded_epoch) = (TENANT, VERSION, GroupId::new(9), epoch_of_feed());
+    let (operation, epoch) = (OperationId(200), Epoch::new(5).unwrap());
+    let head = DataHeader {
+        tenant,
+        home: HOME,
+        epoch: recorded_epoch,
+        version,
+        attach: AttachNumber(200),
+    };
+    let baton = Baton {
+        operation,
+        to,
+        from_epoch: recorded_epoch,
+        epoch,
+        last: at("3.12"),
+        digests: Digests { keys: 9, outcomes: 10 },
+        policy: LeaseLossPolicy::Continue,
+        time: TenantTime(2_000),
+        retention_floor: at("1.4"),
+        uncounted: vec![GroupId::new(300)],
+    };
+    each! {
+        "heir" Heir Heir { tenant, version, operation, to, recorded_epoch, epoch };
+        "cancel-heir" CancelHeir CancelHeir { tenant, version, operation, last_operation: OperationId(201) };
+        "relinquish" Relinquish Relinquish { tenant, version, operation, to, recorded_epoch, epoch };
+        "refuse" Refuse Refuse { tenant, version, operation };
+        "accept" Accept baton.accept(head, Incarnation(1));
+        "uncount" Uncount Uncount { tenant, version, group: to };
+        "count" Count Count { tenant, version, group: to };
+    }
+}
+
+#[test]
+fn command_of_promotion_has_no_kind() {
+    for kind in 25..=u8::MAX {
+        assert!(Command::decode(kind, Bytes::new()).is_err(), "{kind}");
+    }
+}
+
+#[test]
+fn baton_of_feed_round_trips() {
+    let Some((_, Command::Accept(accept), _)) = of_moves().into_iter().nth(4) else {
+        panic!()
+    };
+    assert_eq!(Baton::decode(accept.baton.encode()), Ok(accept.baton));
 }
 
 #[test]

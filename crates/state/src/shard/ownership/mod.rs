@@ -24,6 +24,13 @@ mod membership;
 mod moves;
 mod promotion;
 
+#[cfg(test)]
+mod guards_test;
+#[cfg(test)]
+mod promotion_test;
+#[cfg(test)]
+mod sequences_test;
+
 pub use copies::{Cut, RevisionAt};
 pub use follow::{admit_data, attach, begin_attach, check_follows, create, detach, follow};
 pub use membership::{count, erase, rejoin, uncount};

@@ -122,7 +122,12 @@ impl Group {
 
     /// Returns a group that follows the tenant, and has started to attach it.
     pub(super) fn follower(of: &Self) -> Self {
-        let mut group = Self::new(GroupId::new(2));
+        Self::follower_in(GroupId::new(2), of)
+    }
+
+    /// Returns this group as a follower of the tenant, which has started to attach it.
+    pub(super) fn follower_in(group: GroupId, of: &Self) -> Self {
+        let mut group = Self::new(group);
         let follow = Follow {
             tenant: TENANT,
             version: version(1),
@@ -140,7 +145,7 @@ impl Group {
         let record = self.record();
         let begin = BeginAttach {
             tenant: TENANT,
-            home: HOME,
+            home: record.home().unwrap(),
             incarnation: Incarnation::FIRST,
             epoch: record.epoch,
             version: record.view_version,
@@ -153,7 +158,7 @@ impl Group {
     pub(super) fn attach(&mut self, of: &Self) -> ApplyResult {
         let attach = Attach {
             tenant: TENANT,
-            home: HOME,
+            home: of.shard.prefix().group,
             epoch: of.record().epoch,
             version: self.record().view_version,
             number: self.record().attach,
@@ -233,7 +238,7 @@ impl Group {
     pub(super) fn data(&self, after: Revision, up_to: Sequence) -> Data {
         let head = DataHeader {
             tenant: TENANT,
-            home: HOME,
+            home: self.shard.prefix().group,
             epoch: self.record().epoch,
             version: version(1),
             attach: AttachNumber(1),
