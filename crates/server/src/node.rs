@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use stead_raft::BlockingMode;
+use stead_raft::{BlockingMode, Clocks};
 use stead_replication::{Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView};
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
 use stead_store::{
@@ -247,7 +247,7 @@ impl NodeParts {
         let initial = initial_cluster(&config);
         let directory_view = stored.directory_view.clone();
         let view_rows = stored.directory_view_rows.clone();
-        let (local_voter, groups) = open_groups(&raft, stored).await?;
+        let (local_voter, groups) = open_groups(&raft, stored, environment.clocks.clone()).await?;
         let directory = Arc::new(directory(&config, &initial, local_voter, environment)?);
         let replication = Replication::new(Dependencies {
             directory_view: directory_view.clone(),
@@ -443,12 +443,13 @@ type DataGroup = (stead_raft::TypedGroup<ShardMachine>, Arc<ShardMachine>);
 async fn open_groups(
     raft: &stead_raft::Node,
     stored: StoredState,
+    clocks: Clocks,
 ) -> Result<(Option<LocalVoter>, Vec<DataGroup>), Error> {
     let local_voter = match stored.directory {
         None => None,
         Some((group, machine)) => {
             let group = raft.create_group(group, machine.clone()).await?;
-            Some(LocalVoter { group, machine })
+            Some(LocalVoter::new(group, machine, clocks))
         }
     };
     let mut groups = Vec::new();

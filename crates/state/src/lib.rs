@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod directory;
 pub mod freshness;
+pub mod lease;
 pub mod lineage;
 pub mod logged_time;
 pub mod reconcile;

@@ -9,19 +9,45 @@
 //! * **L1** Once the wait after fence f has passed, no group serves the tenant below f: every lease whose version is
 //!   below the fence's has run out by then, and one at or above it counts only with a view that shows the fence.
 
+use std::time::Duration;
+
 use stead_types::{DirectoryVersion, Epoch, GroupId};
 
 use crate::shard::record::{Role, TenantRecord};
 
 /// Reading of the node's boot clock, in milliseconds. It runs through suspend, and is meaningless on another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootTime(pub u64);
+
+impl BootTime {
+    /// Returns the reading of a clock, rounded down.
+    pub fn new(reading: Duration) -> Self {
+        Self(millis(reading))
+    }
+
+    /// Returns the reading this much later, rounded down.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(millis(time)))
+    }
+
+    /// Returns the time since an earlier reading; zero since a later one.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A node's permission to serve the groups that it leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// Never expires; used until leases exist.
+    /// Never expires; used while the directory grants no leases.
     Unbounded,
+    /// There is none: the directory has granted none since the node started, or none that counts for the group.
+    Absent,
     /// Expires, and is valid as of one directory version.
     Until {
         /// Expiry by this node's boot clock.
@@ -59,6 +85,9 @@ pub enum NotServing {
     /// Leadership was not confirmed.
     #[error("leadership of the group is not confirmed")]
     NotLeader,
+    /// There is no lease.
+    #[error("this node has no lease from the directory")]
+    NoLease,
     /// The lease is as of a directory version that the view has not reached.
     #[error("the lease is pending until the directory view reaches version {0}")]
     LeasePending(DirectoryVersion),
@@ -108,6 +137,7 @@ fn may_answer(epoch: Epoch, standing: &ServingState) -> Result<Epoch, NotServing
     }
     match standing.lease {
         Lease::Unbounded => {}
+        Lease::Absent => return Err(NotServing::NoLease),
         // A lease of another incarnation of the directory does not count, older or newer.
         Lease::Until { version, .. }
             if standing.view_version < version || standing.view_version.incarnation != version.incarnation =>
@@ -216,6 +246,11 @@ mod tests {
             ..standing()
         };
         assert_eq!(check(&owner(), &behind), Err(NotServing::LeasePending(version(7))));
+        let without = ServingState {
+            lease: Lease::Absent,
+            ..standing()
+        };
+        assert_eq!(check(&owner(), &without), Err(NotServing::NoLease));
         let late = ServingState {
             now: BootTime(100),
             ..standing()

@@ -56,6 +56,51 @@ pub struct ReportResponse {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub answers: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewLeaseRequest {
+    /// The node that asks.
+    #[prost(uint64, tag = "1")]
+    pub node: u64,
+    /// Number of the attempt, which its answer repeats.
+    #[prost(uint64, tag = "2")]
+    pub attempt: u64,
+    /// Version of the node's view: fence changes after it are wanted.
+    #[prost(uint32, tag = "3")]
+    pub incarnation: u32,
+    #[prost(uint64, tag = "4")]
+    pub index: u64,
+    /// Groups in which the node votes: the lease holds for these.
+    #[prost(uint32, repeated, tag = "5")]
+    pub groups: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RenewLeaseResponse {
+    #[prost(uint64, tag = "1")]
+    pub attempt: u64,
+    /// Version as of which the lease is granted.
+    #[prost(uint32, tag = "2")]
+    pub incarnation: u32,
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+    /// Counts from before the request was sent, by the node's own boot clock.
+    #[prost(uint64, tag = "4")]
+    pub ttl_ms: u64,
+    /// Fences that changed after the node's version, of tenants that one of its groups could serve.
+    #[prost(message, repeated, tag = "5")]
+    pub fences: ::prost::alloc::vec::Vec<FenceChange>,
+    /// Whether `fences` has all of them; otherwise the lease counts once the node's view has reached its version.
+    #[prost(bool, tag = "6")]
+    pub has_all_fences: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FenceChange {
+    /// The tenant's number.
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    /// Epoch below which no group may serve it.
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+}
 /// Generated client implementations.
 pub mod directory_service_client {
     #![allow(
@@ -249,6 +294,33 @@ pub mod directory_service_client {
                 .insert(GrpcMethod::new("stead.internal.v1.DirectoryService", "Report"));
             self.inner.unary(req, path, codec).await
         }
+        /// A lease for a node, as of a version at a read index that was confirmed after the request arrived. Leader only.
+        pub async fn renew_lease(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewLeaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenewLeaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::peer_codec::PeerCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.DirectoryService/RenewLease",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.internal.v1.DirectoryService", "RenewLease"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -293,6 +365,14 @@ pub mod directory_service_server {
             &self,
             request: tonic::Request<super::ReportRequest>,
         ) -> std::result::Result<tonic::Response<super::ReportResponse>, tonic::Status>;
+        /// A lease for a node, as of a version at a read index that was confirmed after the request arrived. Leader only.
+        async fn renew_lease(
+            &self,
+            request: tonic::Request<super::RenewLeaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenewLeaseResponse>,
+            tonic::Status,
+        >;
     }
     /// The directory between nodes. Commands, answers and changes are bytes of the state crate's codec.
     #[derive(Debug)]
@@ -537,6 +617,51 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportSvc(inner);
+                        let codec = crate::peer_codec::PeerCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.DirectoryService/RenewLease" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewLeaseSvc<T: DirectoryService>(pub Arc<T>);
+                    impl<
+                        T: DirectoryService,
+                    > tonic::server::UnaryService<super::RenewLeaseRequest>
+                    for RenewLeaseSvc<T> {
+                        type Response = super::RenewLeaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewLeaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DirectoryService>::renew_lease(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewLeaseSvc(inner);
                         let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

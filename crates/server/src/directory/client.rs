@@ -16,7 +16,10 @@ use stead_api::{
     proto::internal::v1::{ProposeRequest, ReadVersionRequest, directory_service_client::DirectoryServiceClient},
     status,
 };
-use stead_state::directory::{Command, DirectoryOutcome, decode_result};
+use stead_state::{
+    directory::{Command, DirectoryOutcome, decode_result},
+    lease::{LeaseAnswer, Renewal},
+};
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId};
 use tokio::{
     sync::{Mutex, watch},
@@ -25,6 +28,7 @@ use tokio::{
 use tonic::transport::Channel;
 
 use super::local_voter::{LocalVoter, VoterError};
+use crate::lease_messages;
 
 /// Longest search for the leader before the caller gets an error.
 const LEADER_SEARCH_MAX: Duration = Duration::from_secs(4);
@@ -136,6 +140,37 @@ impl DirectoryClient {
             sleep(ROUND_PAUSE).await;
         }
         Err(no_leader())
+    }
+
+    /// Sends a renewal to the leader, as one attempt: to this node's own voter, else to the voter that answered last.
+    /// After a failure the next call tries the next voter.
+    #[expect(dead_code, reason = "the serving check still takes an unbounded lease")]
+    pub(crate) async fn renew_lease(&self, node: NodeId, renewal: &Renewal) -> Result<LeaseAnswer, Error> {
+        if let Some(local_voter) = &self.local_voter
+            && let Ok(answer) = local_voter.grant_lease(renewal).await
+        {
+            self.record_version(answer.version);
+            return Ok(answer);
+        }
+        let at = self.voter_order().next().ok_or_else(no_leader)?;
+        let mut client = self.voters[at].1.clone();
+        let request = lease_messages::from_renewal(node, renewal);
+        match timeout(ATTEMPT_MAX, client.renew_lease(request)).await {
+            Ok(Ok(response)) => {
+                self.last_voter.store(at as u64, Ordering::Relaxed);
+                let answer = lease_messages::answer(response.get_ref());
+                self.record_version(answer.version);
+                Ok(answer)
+            }
+            Ok(Err(status)) => {
+                self.last_voter.store(at as u64 + 1, Ordering::Relaxed);
+                Err(status::from_status(&status))
+            }
+            Err(_) => {
+                self.last_voter.store(at as u64 + 1, Ordering::Relaxed);
+                Err(no_leader())
+            }
+        }
     }
 
     /// Proposes a command and waits until it is applied.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_raft::{ProposeError, ReadIndexError, TypedGroup};
+use stead_raft::{Clocks, ProposeError, ReadIndexError, TypedGroup};
 use stead_state::directory::{Command, DirectoryResult};
 use stead_store::directory::DirectoryMachine;
 use stead_types::{DirectoryVersion, Error, ErrorKind};
+
+use super::lease_grants::LeaseGrants;
 
 /// Proposal class: all commands of the directory share one.
 const CLASS: u64 = 0;
@@ -18,6 +20,8 @@ pub(crate) struct LocalVoter {
     pub(crate) group: TypedGroup<DirectoryMachine>,
     /// Its state machine.
     pub(crate) machine: Arc<DirectoryMachine>,
+    /// The leases that it grants while it leads.
+    pub(super) grants: Arc<LeaseGrants>,
 }
 
 /// Error of a voter.
@@ -29,10 +33,25 @@ pub(crate) enum VoterError {
 }
 
 impl LocalVoter {
+    /// Returns the voter of a group and its state machine; leases are timed by these clocks.
+    pub(crate) fn new(group: Group, machine: Arc<DirectoryMachine>, clocks: Clocks) -> Self {
+        Self {
+            group,
+            machine,
+            grants: Arc::new(LeaseGrants::new(clocks)),
+        }
+    }
+
     /// Returns the version at a read index that was confirmed after this call.
     pub(crate) async fn version(&self) -> Result<DirectoryVersion, VoterError> {
+        self.confirm_leadership().await?;
+        Ok(*self.machine.version().borrow())
+    }
+
+    /// Waits until everything committed before this call is applied, confirmed by a round that begins after it.
+    pub(super) async fn confirm_leadership(&self) -> Result<(), VoterError> {
         match self.group.read_index().await {
-            Ok(_) => Ok(*self.machine.version().borrow()),
+            Ok(_) => Ok(()),
             Err(ReadIndexError::NotLeader { .. }) => Err(VoterError::NotLeader),
             Err(error @ (ReadIndexError::NoQuorum | ReadIndexError::Overloaded | ReadIndexError::Stopped)) => Err(
                 VoterError::Failed(Error::new(ErrorKind::NoLeader, format!("directory: {error}"))),

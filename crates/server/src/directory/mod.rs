@@ -1,6 +1,7 @@
 //! A node's access to the directory: the client of its leader, and the updater of this node's view.
 
 mod client;
+mod lease_grants;
 mod local_voter;
 mod view_updater;
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use stead_api::{
     proto::internal::v1::{
-        ProposeRequest, ProposeResponse, ReadVersionRequest, ReadVersionResponse, ReportRequest, ReportResponse,
-        WatchRequest, WatchResponse, directory_service_server,
+        ProposeRequest, ProposeResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest,
+        RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
     },
     status,
 };
@@ -18,7 +18,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::directory::{DirectoryClient, LocalVoter, VoterError};
+use crate::{
+    directory::{DirectoryClient, LocalVoter, VoterError},
+    lease_messages,
+};
 
 /// Most changes in one message.
 const MESSAGE_CHANGES_MAX: usize = 1_000;
@@ -182,6 +185,13 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
             answers.push(encode_result(&answer));
         }
         Ok(Response::new(ReportResponse { answers }))
+    }
+
+    async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Result<Response<RenewLeaseResponse>, Status> {
+        let renewal = lease_messages::renewal(request.get_ref());
+        let granted = self.local_voter()?.grant_lease(&renewal).await;
+        let answer = granted.map_err(to_status)?;
+        Ok(Response::new(lease_messages::from_answer(answer)))
     }
 }
 

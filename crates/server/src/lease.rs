@@ -1,0 +1,422 @@
+//! The node's leases: the task that renews them, and the handle that the serving check asks.
+//!
+//! `stead_state::lease` decides; this reads the clocks, sends attempts and waits. The clocks and the call of the
+//! directory are arguments.
+//!
+//! # Invariants
+//!
+//! 1. Clocks are read before an attempt is sent: its lease counts from there.
+//! 2. Timers only say when to look again. Whether a lease has run out is read from the boot clock, since timers stand
+//!    still while a machine is suspended.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use stead_raft::Clocks;
+use stead_replication::SharedDirectoryView;
+use stead_state::{
+    lease::{
+        LeaseAnswer, Renewal,
+        clock::NodeTime,
+        holder::{FullLease, LeaseHolder, ServedTenant},
+    },
+    serving::{BootTime, ServingState},
+};
+use stead_types::{DirectoryVersion, Error, GroupId};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::supervisor::BoxError;
+
+/// Longest time for one attempt.
+const ATTEMPT_MAX: Duration = Duration::from_secs(3);
+/// Pause after a failed attempt; it doubles up to the longest.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause after a failed attempt.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Interval at which the clocks are looked at between renewals.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sends one renewal to the directory's leader and returns its answer.
+pub(crate) type Renew = Arc<dyn Fn(Renewal) -> BoxFuture<'static, Result<LeaseAnswer, Error>> + Send + Sync>;
+
+/// Handle of the node's leases; clones share them.
+#[derive(Clone)]
+pub(crate) struct NodeLeases(Arc<Inner>);
+
+struct Inner {
+    clocks: Clocks,
+    holder: Mutex<LeaseHolder>,
+    /// Woken when the leases were dropped.
+    dropped: Notify,
+}
+
+impl NodeLeases {
+    /// Returns the handle of a node without leases.
+    pub(crate) fn new(clocks: Clocks) -> Self {
+        Self(Arc::new(Inner {
+            clocks,
+            holder: Mutex::default(),
+            dropped: Notify::new(),
+        }))
+    }
+
+    /// Returns the input of the serving check, after the state was read or the write was applied.
+    pub(crate) fn serving_state(&self, served: ServedTenant, leader_confirmed: bool) -> ServingState {
+        self.with(|holder, now| holder.serving_state(now, served, leader_confirmed))
+    }
+
+    /// Returns the best lease for a group that counts by a view of this version, for proposals and pings.
+    pub(crate) fn full_lease(&self, view: DirectoryVersion, group: GroupId) -> Option<FullLease> {
+        self.with(|holder, now| holder.full_lease(now, view, group))
+    }
+
+    /// Returns the time for which a group may still be served with a view of this version.
+    pub(crate) fn left(&self, view: DirectoryVersion, group: GroupId) -> Duration {
+        self.with(|holder, now| holder.left(now, view, group))
+    }
+
+    /// Calls a function with the holder and the current clocks, after leases from before a pause were dropped.
+    fn with<R>(&self, call: impl FnOnce(&mut LeaseHolder, NodeTime) -> R) -> R {
+        let Inner {
+            clocks,
+            holder,
+            dropped,
+        } = &*self.0;
+        let mut holder = holder.lock();
+        let now = NodeTime {
+            boot: BootTime::new((clocks.boot)()),
+            wall_ms: (clocks.wall)(),
+        };
+        if holder.observe(now) {
+            warn!("wall clock and boot clock disagree about the time that has passed: leases dropped, asking anew");
+            dropped.notify_one();
+        }
+        call(&mut holder, now)
+    }
+}
+
+/// The task that renews the node's leases.
+pub(crate) struct LeaseRenewal {
+    /// The leases.
+    pub(crate) leases: NodeLeases,
+    /// The node's directory view.
+    pub(crate) directory_view: SharedDirectoryView,
+    /// Data groups in which the node votes.
+    pub(crate) groups: BTreeSet<GroupId>,
+    /// Call of the directory's leader.
+    pub(crate) renew: Renew,
+}
+
+impl LeaseRenewal {
+    /// Runs until the token fires.
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+        if !self.groups.is_empty() {
+            stop.run_until_cancelled(self.renew_for_ever()).await;
+        }
+        Ok(())
+    }
+
+    async fn renew_for_ever(&self) {
+        let mut failures = 0;
+        loop {
+            self.wait_until_due().await;
+            match self.attempt().await {
+                Ok(()) if failures > 0 => {
+                    info!(failures, "leases are renewed again");
+                    failures = 0;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    if failures == 0 {
+                        let left = self.shortest_left();
+                        warn!(?left, %error, "cannot renew leases: without one this node's tenants are not served");
+                    }
+                    sleep(retry_pause(failures)).await;
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Waits until a renewal is due by the boot clock.
+    async fn wait_until_due(&self) {
+        loop {
+            let left = self
+                .leases
+                .with(|holder, now| holder.renew_at(&self.groups).since(now.boot));
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = sleep(left.min(LOOK_INTERVAL)) => {}
+                () = self.leases.0.dropped.notified() => {}
+            }
+        }
+    }
+
+    /// Makes one attempt. Leases that are dropped meanwhile end it, because its answer would not count.
+    async fn attempt(&self) -> Result<(), Error> {
+        let view = self.directory_view.version();
+        let renewal = self
+            .leases
+            .with(|holder, now| holder.begin(now, view, self.groups.clone()));
+        let answered = tokio::select! {
+            answered = timeout(ATTEMPT_MAX, (self.renew)(renewal)) => answered,
+            () = self.leases.0.dropped.notified() => return Ok(()),
+        };
+        let timed_out = |_| {
+            Error::new(
+                stead_types::ErrorKind::NoLeader,
+                "the directory's leader did not respond",
+            )
+        };
+        let answer = answered.map_err(timed_out)??;
+        self.leases.with(|holder, _| holder.answer(answer));
+        Ok(())
+    }
+
+    fn shortest_left(&self) -> Duration {
+        let view = self.directory_view.version();
+        let left = self.groups.iter().map(|group| self.leases.left(view, *group));
+        left.min().unwrap_or_default()
+    }
+}
+
+fn retry_pause(failures: u32) -> Duration {
+    let doubled = RETRY_PAUSE_MIN.saturating_mul(1 << failures.min(8));
+    doubled.min(RETRY_PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+    use stead_state::{
+        directory::DirectoryView,
+        serving::{self, Lease, NotServing},
+        shard::record::{Role, TenantRecord},
+    };
+    use stead_types::{Epoch, ErrorKind, Incarnation, TenantNumber};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(60);
+    const GROUP: GroupId = GroupId::new(1);
+
+    fn version(index: u64) -> DirectoryVersion {
+        DirectoryVersion {
+            incarnation: Incarnation::FIRST,
+            index,
+        }
+    }
+
+    /// The directory's leader as its callers see it.
+    #[derive(Default)]
+    struct Directory {
+        is_silent: AtomicBool,
+        refuses: AtomicBool,
+        asked: AtomicU64,
+        /// Milliseconds until it answers.
+        delay_ms: AtomicU64,
+        /// Milliseconds by which the node's wall clock is ahead.
+        wall_ahead_ms: AtomicI64,
+    }
+
+    struct Node {
+        directory: Arc<Directory>,
+        leases: NodeLeases,
+        started: Instant,
+        stop: CancellationToken,
+    }
+
+    impl Drop for Node {
+        fn drop(&mut self) {
+            self.stop.cancel();
+        }
+    }
+
+    impl Node {
+        /// Starts the task of a node whose view has reached the version that the directory grants.
+        fn start() -> Self {
+            let directory = Arc::new(Directory::default());
+            let (started, ahead) = (Instant::now(), directory.clone());
+            let boot = move || started.elapsed();
+            let wall = move || {
+                let passed = u64::try_from(boot().as_millis()).unwrap();
+                (1_700_000_000_000 + passed).saturating_add_signed(ahead.wall_ahead_ms.load(Relaxed))
+            };
+            let leases = NodeLeases::new(Clocks {
+                wall: Arc::new(wall),
+                boot: Arc::new(boot),
+            });
+            let directory_view = SharedDirectoryView::new(DirectoryView::default());
+            directory_view.apply(false, Vec::new(), version(5));
+            let asked = directory.clone();
+            let renewal = LeaseRenewal {
+                leases: leases.clone(),
+                directory_view,
+                groups: BTreeSet::from([GROUP]),
+                renew: Arc::new(move |renewal| Box::pin(grant(asked.clone(), renewal))),
+            };
+            let stop = CancellationToken::new();
+            tokio::spawn(renewal.run(stop.clone()));
+            Self {
+                directory,
+                leases,
+                started,
+                stop,
+            }
+        }
+
+        async fn until(&self, millis: u64) {
+            tokio::time::sleep_until(self.started + Duration::from_millis(millis)).await;
+        }
+
+        fn check(&self) -> Result<Epoch, NotServing> {
+            let served = ServedTenant {
+                group: GROUP,
+                tenant: TenantNumber::new(7),
+                fence: Epoch::FIRST,
+                view: version(5),
+            };
+            let record = TenantRecord {
+                role: Role::Owner,
+                epoch: Epoch::FIRST,
+                ..TenantRecord::unknown()
+            };
+            serving::check(&record, &self.leases.serving_state(served, true))
+        }
+
+        fn asked(&self) -> u64 {
+            self.directory.asked.load(Relaxed)
+        }
+    }
+
+    async fn grant(directory: Arc<Directory>, renewal: Renewal) -> Result<LeaseAnswer, Error> {
+        directory.asked.fetch_add(1, Relaxed);
+        if directory.is_silent.load(Relaxed) {
+            return std::future::pending().await;
+        }
+        sleep(Duration::from_millis(directory.delay_ms.load(Relaxed))).await;
+        if directory.refuses.load(Relaxed) {
+            return Err(Error::new(ErrorKind::NoLeader, "an election"));
+        }
+        Ok(LeaseAnswer {
+            attempt: renewal.attempt,
+            version: version(5),
+            ttl: TTL,
+            fences: None,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_is_renewed_four_times_within_ttl() {
+        let node = Node::start();
+        for second in 1..300 {
+            node.until(second * 1_000 + 1).await;
+            assert_eq!(node.check(), Ok(Epoch::FIRST), "after {second} s");
+        }
+        assert_eq!(node.asked(), 20);
+        let full = node.leases.full_lease(version(5), GROUP).unwrap();
+        assert_eq!(full.asked, BootTime(285_000));
+        assert_eq!(node.leases.full_lease(version(4), GROUP), None);
+    }
+
+    /// protocol.md "Leases", rule 1: the clock is noted before the attempt is sent.
+    #[tokio::test(start_paused = true)]
+    async fn lease_of_slow_answer_counts_from_send() {
+        let node = Node::start();
+        node.directory.delay_ms.store(2_000, Relaxed);
+        node.until(1_999).await;
+        assert_eq!(node.check(), Err(NotServing::NoLease));
+        node.until(2_001).await;
+        assert_eq!(node.leases.left(version(5), GROUP), Duration::from_millis(57_999));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_runs_out_while_directory_is_silent_and_returns() {
+        let node = Node::start();
+        node.until(1).await;
+        node.directory.is_silent.store(true, Relaxed);
+        node.until(59_999).await;
+        assert_eq!(node.check(), Ok(Epoch::FIRST));
+        node.until(60_000).await;
+        assert_eq!(node.check(), Err(NotServing::NoLease));
+        assert!((10..40).contains(&node.asked()), "{}", node.asked());
+        node.directory.is_silent.store(false, Relaxed);
+        node.until(60_000 + 5_000).await;
+        assert_eq!(node.check(), Ok(Epoch::FIRST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_attempts_are_retried_with_backoff() {
+        let node = Node::start();
+        node.directory.refuses.store(true, Relaxed);
+        node.until(9_000).await;
+        assert!((8..16).contains(&node.asked()), "{}", node.asked());
+        node.directory.refuses.store(false, Relaxed);
+        node.until(10_100).await;
+        assert_eq!(node.check(), Ok(Epoch::FIRST), "after an election of the directory");
+    }
+
+    /// Rule 6: "drop the lease, and ask anew at once", whether or not anybody is served meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn clocks_that_disagree_drop_lease_and_ask_anew() {
+        let node = Node::start();
+        node.until(5_000).await;
+        assert_eq!(node.asked(), 1);
+        node.directory.wall_ahead_ms.store(30_000, Relaxed);
+        node.directory.delay_ms.store(10, Relaxed);
+        assert_eq!(node.check(), Err(NotServing::NoLease));
+        node.until(5_011).await;
+        assert_eq!(node.check(), Ok(Epoch::FIRST));
+        assert_eq!(node.asked(), 2);
+        node.directory.wall_ahead_ms.store(0, Relaxed);
+        node.until(6_100).await;
+        assert_eq!(node.asked(), 3, "the task looks by itself");
+    }
+
+    /// An attempt that was begun before a pause is given up.
+    #[tokio::test(start_paused = true)]
+    async fn clocks_that_disagree_end_attempt_under_way() {
+        let node = Node::start();
+        node.until(14_999).await;
+        node.directory.is_silent.store(true, Relaxed);
+        node.until(15_500).await;
+        assert_eq!(node.asked(), 2);
+        node.directory.is_silent.store(false, Relaxed);
+        node.directory.wall_ahead_ms.store(30_000, Relaxed);
+        assert_eq!(node.check(), Err(NotServing::NoLease));
+        node.until(15_501).await;
+        assert_eq!(node.check(), Ok(Epoch::FIRST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn node_without_groups_asks_nothing() {
+        let leases = NodeLeases::new(Clocks {
+            wall: Arc::new(|| 0),
+            boot: Arc::new(|| Duration::ZERO),
+        });
+        let renewal = LeaseRenewal {
+            leases: leases.clone(),
+            directory_view: SharedDirectoryView::new(DirectoryView::default()),
+            groups: BTreeSet::new(),
+            renew: Arc::new(|_| unreachable!("there is nothing to serve")),
+        };
+        renewal.run(CancellationToken::new()).await.unwrap();
+        let served = ServedTenant {
+            group: GROUP,
+            tenant: TenantNumber::new(7),
+            fence: Epoch::FIRST,
+            view: version(5),
+        };
+        assert_eq!(leases.serving_state(served, true).lease, Lease::Absent);
+    }
+}
