@@ -44,13 +44,16 @@ impl DirectoryService {
 /// Converts a tenant's route into a message.
 pub(crate) fn route(view: &DirectoryView, tenant: &Tenant) -> Route {
     let region = |group| view.region_of(group).map(|region| region.name.to_string());
+    let home = region(tenant.home);
+    // The target of a move within the region is a follower there, for the length of the move.
+    let followers = tenant.follower_groups().filter_map(region);
     Route {
         tenant: tenant.name.to_string(),
         tenant_number: tenant.number.get(),
-        home_region: region(tenant.home).unwrap_or_default(),
+        follower_regions: followers.filter(|region| Some(region) != home.as_ref()).collect(),
+        home_region: home.unwrap_or_default(),
         home_group: tenant.home.get(),
         epoch: tenant.epoch.get(),
-        follower_regions: tenant.follower_groups().filter_map(region).collect(),
     }
 }
 
