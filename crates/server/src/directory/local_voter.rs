@@ -34,7 +34,7 @@ pub(crate) enum VoterError {
 
 impl LocalVoter {
     /// Returns the voter of a group and its state machine; leases are timed by these clocks.
-    pub(crate) fn new(group: Group, machine: Arc<DirectoryMachine>, clocks: Clocks) -> Self {
+    pub(crate) fn new(group: TypedGroup<DirectoryMachine>, machine: Arc<DirectoryMachine>, clocks: Clocks) -> Self {
         Self {
             group,
             machine,

@@ -28,12 +28,12 @@ impl ServingCheck {
     pub(super) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), ReadNotServed> {
         let serving_state = self.serving_state(tenant);
         let check = |view: ReadView<'_>| {
-            let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
+            let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
             serving::check(record, &serving_state).map(drop)
         };
         match hosted.machine.read(check) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(NotServing::NotOwner)) => Err(ReadNotServed::NotOwner),
+            Ok(Err(NotServing::NotOwner { .. })) => Err(ReadNotServed::NotOwner),
             Ok(Err(why)) => {
                 let message = format!("the home may not serve the tenant: {why}");
                 Err(ReadNotServed::Refused(Error::new(ErrorKind::NoLease, message)))
@@ -52,7 +52,7 @@ impl ServingCheck {
         let serving_state = self.serving_state(tenant);
         let checked = hosted.machine.read(|view| {
             let check = |result: &ApplyResult| {
-                let record = view.record(tenant).ok_or(NotServing::NotOwner)?;
+                let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
                 match changed_at(result) {
                     Some(revision) => serving::check_committed(record, revision, &serving_state),
                     None => serving::check(record, &serving_state),
@@ -62,7 +62,7 @@ impl ServingCheck {
             results.iter().map(check).collect()
         });
         // If the rows are closed it is unknown whether the tenant may still be served.
-        checked.unwrap_or_else(|_| results.iter().map(|_| Err(NotServing::NotOwner)).collect())
+        checked.unwrap_or_else(|_| results.iter().map(|_| Err(NotServing::NotOwner { to: None })).collect())
     }
 
     /// Returns the input of the serving check, after a commit in this term or after a read index.

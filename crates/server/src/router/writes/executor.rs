@@ -251,7 +251,9 @@ impl WriteExecutor {
                 }
                 (ApplyResult::GuardFailed(_), _) => remaining.not_owner.push(job),
                 // It changed nothing before the tenant was handed over, and is evaluated again at its home.
-                (result, Err(NotServing::NotOwner)) if changed_at(&result).is_none() => remaining.not_owner.push(job),
+                (result, Err(NotServing::NotOwner { .. })) if changed_at(&result).is_none() => {
+                    remaining.not_owner.push(job)
+                }
                 (_, Err(why)) => {
                     self.reject_outcome_unknown(job, &format!("the home may no longer serve the tenant ({why})"))
                 }
