@@ -26,8 +26,9 @@ use crate::{
     wire::InvalidMessage,
 };
 
-/// Function that returns how long this node's lease still lasts; `None` without one that counts.
-pub type LeaseLeft = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
+/// Function that returns how long this node's lease of a group still lasts; `None` without one that counts by the
+/// directory view.
+pub type LeaseLeft = Arc<dyn Fn(GroupId) -> Option<Duration> + Send + Sync>;
 
 /// One group of this node, with the state that its replication tasks share.
 pub(crate) struct GroupContext {
@@ -38,7 +39,7 @@ pub(crate) struct GroupContext {
     pub(crate) acknowledgements: Arc<Acknowledgements>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) alarms: PeerAlarms,
-    /// Time that this node's lease still lasts.
+    /// Leases of this node.
     pub(crate) lease_left: LeaseLeft,
     /// Readiness of heirs, on the leader of their home.
     pub(crate) heirs: Heirs,
@@ -51,6 +52,11 @@ pub(crate) struct GroupContext {
 impl GroupContext {
     pub(crate) fn id(&self) -> GroupId {
         self.group.id()
+    }
+
+    /// Returns how long this node's lease of the group still lasts; `None` without one that counts.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        (self.lease_left)(self.id())
     }
 
     /// Stops the node: its storage could not be read.

@@ -59,7 +59,7 @@ impl FactSource {
     pub(crate) fn collect(&self, tenants: &BTreeSet<TenantNumber>) -> CollectedFacts {
         let waiting = self.waiting(tenants.iter().copied());
         CollectedFacts {
-            has_lease: (self.context.lease_left)().is_some(),
+            has_lease: self.context.lease().is_some(),
             tenants: waiting.into_iter().map(|tenant| (tenant, self.facts(tenant))).collect(),
         }
     }

@@ -3,9 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use stead_state::directory::{Command, InitialCluster};
+use parking_lot::Mutex;
+use stead_state::directory::{AuditContext, Command, Directory, FEATURE_LEVEL_MAX, InitialCluster};
 use stead_store::group_rows::IncompleteChange;
-use tokio::time::sleep;
+use stead_types::NodeId;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -16,18 +18,32 @@ use crate::{
 
 /// Pause before a failed proposal is retried.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Interval at which the feature level is looked at, as long as it can be raised.
+const LEVEL_INTERVAL: Duration = Duration::from_millis(200);
+/// Time for which every node must have supported a feature level before it is raised.
+const LEVEL_DELAY: Duration = Duration::from_hours(24);
 const TASK_NAME: &str = "keeping the directory up to date";
+
+fn is_below_newest_level(directory: &Directory) -> bool {
+    directory.view().settings().feature_level < FEATURE_LEVEL_MAX
+}
 
 /// The maintenance task, on each voter of the directory. Only the leader proposes.
 pub(crate) struct DirectoryMaintenance {
     directory: Arc<DirectoryClient>,
     initial: InitialCluster,
+    /// Time since which every node has supported the newest feature level, as long as this node has led.
+    all_support_since: Mutex<Option<Instant>>,
 }
 
 impl DirectoryMaintenance {
     /// Returns the task.
     pub(crate) fn new(directory: Arc<DirectoryClient>, initial: InitialCluster) -> Self {
-        Self { directory, initial }
+        Self {
+            directory,
+            initial,
+            all_support_since: Mutex::default(),
+        }
     }
 
     /// Runs until the token fires.
@@ -55,21 +71,47 @@ impl DirectoryMaintenance {
                 self.propose(local_voter, &command).await?;
                 continue;
             }
+            let is_behind = local_voter.machine.read(is_below_newest_level)?;
             tokio::select! {
                 changed = leadership.changed() => changed?,
                 changed = versions.changed() => changed?,
+                () = sleep(LEVEL_INTERVAL), if is_behind => {}
             }
         }
     }
 
     /// Returns the next command that the directory needs, if any.
     fn needed_command(&self, local_voter: &LocalVoter) -> Result<Option<Command>, IncompleteChange> {
+        let supporting = local_voter.supporting(FEATURE_LEVEL_MAX);
         local_voter.machine.read(|directory| {
             if directory.cluster().is_none() {
                 return Some(Command::Bootstrap(self.initial.clone()));
             }
-            directory.needs_member_refresh().then_some(Command::RefreshMembers)
+            if directory.needs_member_refresh() {
+                return Some(Command::RefreshMembers);
+            }
+            self.is_level_due(directory, &supporting).then(|| {
+                let by = AuditContext {
+                    who: "stead".to_owned(),
+                    reason: "every node supports it".to_owned(),
+                };
+                Command::RaiseFeatureLevel(by, FEATURE_LEVEL_MAX, supporting)
+            })
         })
+    }
+
+    /// Tells whether the newest feature level is to be raised: every node supports it, and has done so for
+    /// [`LEVEL_DELAY`], in which an operator may go back to the earlier version. A cluster that has had no tenant need not
+    /// wait.
+    fn is_level_due(&self, directory: &Directory, supporting: &[NodeId]) -> bool {
+        let mut since = self.all_support_since.lock();
+        let all_support = directory.view().nodes().all(|node| supporting.contains(&node.number));
+        if !is_below_newest_level(directory) || !all_support {
+            *since = None;
+            return false;
+        }
+        let since = *since.get_or_insert_with(Instant::now);
+        directory.view().tenant_count() == 0 || since.elapsed() >= LEVEL_DELAY
     }
 
     async fn propose(&self, local_voter: &LocalVoter, command: &Command) -> Result<(), BoxError> {

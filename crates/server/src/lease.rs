@@ -9,7 +9,14 @@
 //! 2. Timers only say when to look again. Whether a lease has run out is read from the boot clock, since timers stand
 //!    still while a machine is suspended.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -21,12 +28,12 @@ use stead_state::{
         clock::NodeTime,
         holder::{FullLease, LeaseHolder, ServedTenant},
     },
-    serving::{BootTime, ServingState},
+    serving::{BootTime, Lease, ServingState},
 };
 use stead_types::{DirectoryVersion, Error, GroupId};
 use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,11 +46,13 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause after a failed attempt.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Pause after the directory's leader has answered that it grants no leases.
+const UNSUPPORTED_PAUSE: Duration = Duration::from_secs(5);
 /// Interval at which the clocks are looked at between renewals.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends one renewal to the directory's leader and returns its answer.
-pub(crate) type Renew = Arc<dyn Fn(Renewal) -> BoxFuture<'static, Result<LeaseAnswer, Error>> + Send + Sync>;
+/// Sends one renewal to the directory's leader and returns its answer; `None` if it runs a version that grants none.
+pub(crate) type Renew = Arc<dyn Fn(Renewal) -> BoxFuture<'static, Result<Option<LeaseAnswer>, Error>> + Send + Sync>;
 
 /// Handle of the node's leases; clones share them.
 #[derive(Clone)]
@@ -54,6 +63,12 @@ struct Inner {
     holder: Mutex<LeaseHolder>,
     /// Woken when the leases were dropped.
     dropped: Notify,
+    /// Changes with each answer.
+    answered: watch::Sender<()>,
+    /// Whether the directory's leader has said, since this node started, that it grants no leases, and none has granted
+    /// one: an earlier version leads it, so that nothing can be moved or promoted yet.
+    needs_none: AtomicBool,
+    has_been_granted: AtomicBool,
 }
 
 impl NodeLeases {
@@ -63,21 +78,80 @@ impl NodeLeases {
             clocks,
             holder: Mutex::default(),
             dropped: Notify::new(),
+            answered: watch::Sender::new(()),
+            needs_none: AtomicBool::new(false),
+            has_been_granted: AtomicBool::new(false),
         }))
+    }
+
+    /// Waits until a lease for a group counts; returns whether one does in time.
+    pub(crate) async fn wait_until_leased(&self, view: &SharedDirectoryView, group: GroupId, until: Instant) -> bool {
+        let (mut versions, mut answered) = (view.watch(), self.0.answered.subscribe());
+        loop {
+            versions.borrow_and_update();
+            answered.borrow_and_update();
+            if !self.left(view.version(), group).is_zero() {
+                return true;
+            }
+            let changed = async {
+                tokio::select! {
+                    changed = versions.changed() => changed.is_ok(),
+                    changed = answered.changed() => changed.is_ok(),
+                }
+            };
+            if timeout_at(until, changed).await != Ok(true) {
+                return false;
+            }
+        }
+    }
+
+    fn take(&self, answer: Option<LeaseAnswer>) {
+        match answer {
+            Some(answer) => {
+                self.with(|holder, _| holder.answer(answer));
+                self.0.needs_none.store(false, Ordering::Relaxed);
+                self.0.has_been_granted.store(true, Ordering::Relaxed);
+            }
+            None if !self.0.has_been_granted.load(Ordering::Relaxed) => {
+                self.0.needs_none.store(true, Ordering::Relaxed);
+            }
+            None => {}
+        }
+        self.0.answered.send_replace(());
+    }
+
+    fn needs_none(&self) -> bool {
+        self.0.needs_none.load(Ordering::Relaxed)
     }
 
     /// Returns the input of the serving check, after the state was read or the write was applied.
     pub(crate) fn serving_state(&self, served: ServedTenant, leader_confirmed: bool) -> ServingState {
-        self.with(|holder, now| holder.serving_state(now, served, leader_confirmed))
+        let state = self.with(|holder, now| holder.serving_state(now, served, leader_confirmed));
+        if self.needs_none() {
+            return ServingState {
+                lease: Lease::Unbounded,
+                ..state
+            };
+        }
+        state
     }
 
     /// Returns the best lease for a group that counts by a view of this version, for proposals and pings.
     pub(crate) fn full_lease(&self, view: DirectoryVersion, group: GroupId) -> Option<FullLease> {
-        self.with(|holder, now| holder.full_lease(now, view, group))
+        let lease = self.with(|holder, now| holder.full_lease(now, view, group));
+        let unbounded = || FullLease {
+            asked: BootTime(0),
+            left: Duration::MAX,
+            version: view,
+        };
+        lease.or_else(|| self.needs_none().then(unbounded))
     }
 
     /// Returns the time for which a group may still be served with a view of this version.
     pub(crate) fn left(&self, view: DirectoryVersion, group: GroupId) -> Duration {
+        if self.needs_none() {
+            return Duration::MAX;
+        }
         self.with(|holder, now| holder.left(now, view, group))
     }
 
@@ -87,6 +161,7 @@ impl NodeLeases {
             clocks,
             holder,
             dropped,
+            ..
         } = &*self.0;
         let mut holder = holder.lock();
         let now = NodeTime {
@@ -116,9 +191,8 @@ pub(crate) struct LeaseRenewal {
 impl LeaseRenewal {
     /// Runs until the token fires.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
-        if !self.groups.is_empty() {
-            stop.run_until_cancelled(self.renew_for_ever()).await;
-        }
+        // A witness votes in no data group; it renews because that tells which feature level it supports.
+        stop.run_until_cancelled(self.renew_for_ever()).await;
         Ok(())
     }
 
@@ -177,7 +251,11 @@ impl LeaseRenewal {
             )
         };
         let answer = answered.map_err(timed_out)??;
-        self.leases.with(|holder, _| holder.answer(answer));
+        let is_unsupported = answer.is_none();
+        self.leases.take(answer);
+        if is_unsupported {
+            sleep(UNSUPPORTED_PAUSE).await;
+        }
         Ok(())
     }
 
@@ -197,15 +275,13 @@ fn retry_pause(failures: u32) -> Duration {
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
+    use super::*;
     use stead_state::{
         directory::DirectoryView,
-        serving::{self, Lease, NotServing},
+        serving::{self, NotServing},
         shard::record::{Role, TenantRecord},
     };
     use stead_types::{Epoch, ErrorKind, Incarnation, TenantNumber};
-    use tokio::time::Instant;
-
-    use super::*;
 
     const TTL: Duration = Duration::from_secs(60);
     const GROUP: GroupId = GroupId::new(1);
@@ -299,7 +375,7 @@ mod tests {
         }
     }
 
-    async fn grant(directory: Arc<Directory>, renewal: Renewal) -> Result<LeaseAnswer, Error> {
+    async fn grant(directory: Arc<Directory>, renewal: Renewal) -> Result<Option<LeaseAnswer>, Error> {
         directory.asked.fetch_add(1, Relaxed);
         if directory.is_silent.load(Relaxed) {
             return std::future::pending().await;
@@ -308,12 +384,12 @@ mod tests {
         if directory.refuses.load(Relaxed) {
             return Err(Error::new(ErrorKind::NoLeader, "an election"));
         }
-        Ok(LeaseAnswer {
+        Ok(Some(LeaseAnswer {
             attempt: renewal.attempt,
             version: version(5),
             ttl: TTL,
             fences: None,
-        })
+        }))
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use stead_api::proto::internal::v1::{FenceChange, RenewLeaseRequest, RenewLeaseResponse};
-use stead_state::lease::{AttemptNumber, LeaseAnswer, Renewal};
+use stead_state::{
+    directory::FEATURE_LEVEL_MAX,
+    lease::{AttemptNumber, LeaseAnswer, Renewal},
+};
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, NodeId, TenantNumber};
 
 /// Most fence changes of an answer: with more the lease counts by the view alone.
@@ -17,6 +20,7 @@ pub(crate) fn from_renewal(node: NodeId, renewal: &Renewal) -> RenewLeaseRequest
         incarnation: renewal.view.incarnation.0,
         index: renewal.view.index,
         groups: renewal.groups.iter().map(|group| group.get()).collect(),
+        feature_level: FEATURE_LEVEL_MAX,
     }
 }
 

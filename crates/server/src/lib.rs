@@ -9,10 +9,6 @@ pub mod environment;
 mod health;
 mod host;
 mod http;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the serving check still takes an unbounded lease")
-)]
 mod lease;
 mod lease_messages;
 pub mod listener;

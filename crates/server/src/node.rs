@@ -14,7 +14,9 @@ use std::{
 };
 
 use stead_raft::{BlockingMode, Clocks};
-use stead_replication::{Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView};
+use stead_replication::{
+    Dependencies, DirectoryAccess, GroupTasks, LeaseLeft, Replication, RetentionLimits, SharedDirectoryView,
+};
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
 use stead_store::{
     Disk, Store, background::Background, engine::Engine, group_rows::failed, health::NodeFailure, shard::ShardMachine,
@@ -31,7 +33,9 @@ use crate::{
     directory_maintenance,
     environment::{Environment, Incoming},
     host::{self, Host, HostedGroup, Readiness, ReadinessSubjects},
-    http, listener,
+    http,
+    lease::{LeaseRenewal, NodeLeases, Renew},
+    listener,
     metrics::Metrics,
     services::{self, DataServices},
     storage::{self, StoredState},
@@ -249,6 +253,7 @@ impl NodeParts {
         let view_rows = stored.directory_view_rows.clone();
         let (local_voter, groups) = open_groups(&raft, stored, environment.clocks.clone()).await?;
         let directory = Arc::new(directory(&config, &initial, local_voter, environment)?);
+        let leases = NodeLeases::new(environment.clocks.clone());
         let replication = Replication::new(Dependencies {
             directory_view: directory_view.clone(),
             connect: environment.connect.clone(),
@@ -259,7 +264,7 @@ impl NodeParts {
                 ..environment.retention.history
             },
             alarms: raft.alarms(),
-            lease_left: Arc::new(|| Some(Duration::MAX)),
+            lease_left: lease_left(&leases, &directory_view),
         });
         let mut hosted = BTreeMap::new();
         let mut feed = Vec::new();
@@ -292,6 +297,7 @@ impl NodeParts {
             directory_view: directory_view.clone(),
             directory: directory.clone(),
             groups: Arc::new(hosted),
+            leases: leases.clone(),
             admin_peers: AdminPeers::new(environment.connect.clone()),
             readiness,
             started_ms: (environment.clocks.wall)(),
@@ -299,6 +305,13 @@ impl NodeParts {
             disk_len,
             config,
         });
+        let renewal = LeaseRenewal {
+            leases,
+            directory_view: directory_view.clone(),
+            groups: host.groups.keys().copied().collect(),
+            renew: renew(&directory, host.config.node.id),
+        };
+        supervisor.spawn("leases", |stop| renewal.run(stop));
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
@@ -362,6 +375,24 @@ async fn check_threads(
         }
     }
     Ok(())
+}
+
+/// Returns how long a lease of a group lasts that counts by the view.
+fn lease_left(leases: &NodeLeases, directory_view: &SharedDirectoryView) -> LeaseLeft {
+    let (leases, directory_view) = (leases.clone(), directory_view.clone());
+    Arc::new(move |group| {
+        let lease = leases.full_lease(directory_view.version(), group)?;
+        Some(lease.left)
+    })
+}
+
+/// Returns the call that renews a node's leases.
+fn renew(directory: &Arc<DirectoryClient>, node: NodeId) -> Renew {
+    let directory = directory.clone();
+    Arc::new(move |renewal| {
+        let directory = directory.clone();
+        Box::pin(async move { directory.renew_lease(node, &renewal).await })
+    })
 }
 
 /// Returns the access of the groups' reconcilers to the directory.

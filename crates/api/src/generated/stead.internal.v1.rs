@@ -72,6 +72,9 @@ pub struct RenewLeaseRequest {
     /// Groups in which the node votes: the lease holds for these.
     #[prost(uint32, repeated, tag = "5")]
     pub groups: ::prost::alloc::vec::Vec<u32>,
+    /// Highest feature level that the node supports.
+    #[prost(uint32, tag = "6")]
+    pub feature_level: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RenewLeaseResponse {

@@ -56,7 +56,7 @@ impl FollowerStream {
             }
             return Ok(());
         }
-        let Some(lease) = (self.context.lease_left)() else {
+        let Some(lease) = self.context.lease() else {
             return Ok(());
         };
         for (tenant, operation) in heirs {

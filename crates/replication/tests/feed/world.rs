@@ -148,7 +148,7 @@ impl World {
             },
             limits,
             alarms: node.alarms(),
-            lease_left: Arc::new(|| Some(Duration::from_secs(60))),
+            lease_left: Arc::new(|_| Some(Duration::from_secs(60))),
         });
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());

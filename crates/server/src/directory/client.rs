@@ -17,7 +17,7 @@ use stead_api::{
     status,
 };
 use stead_state::{
-    directory::{Command, DirectoryOutcome, decode_result},
+    directory::{Command, DirectoryOutcome, FEATURE_LEVEL_MAX, decode_result},
     lease::{LeaseAnswer, Renewal},
 };
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId};
@@ -144,13 +144,14 @@ impl DirectoryClient {
 
     /// Sends a renewal to the leader, as one attempt: to this node's own voter, else to the voter that answered last.
     /// After a failure the next call tries the next voter.
-    #[expect(dead_code, reason = "the serving check still takes an unbounded lease")]
-    pub(crate) async fn renew_lease(&self, node: NodeId, renewal: &Renewal) -> Result<LeaseAnswer, Error> {
+    ///
+    /// Returns `None` if the leader runs a version that grants no leases.
+    pub(crate) async fn renew_lease(&self, node: NodeId, renewal: &Renewal) -> Result<Option<LeaseAnswer>, Error> {
         if let Some(local_voter) = &self.local_voter
-            && let Ok(answer) = local_voter.grant_lease(renewal).await
+            && let Ok(answer) = local_voter.grant_lease(node, FEATURE_LEVEL_MAX, renewal).await
         {
             self.record_version(answer.version);
-            return Ok(answer);
+            return Ok(Some(answer));
         }
         let at = self.voter_order().next().ok_or_else(no_leader)?;
         let mut client = self.voters[at].1.clone();
@@ -160,8 +161,9 @@ impl DirectoryClient {
                 self.last_voter.store(at as u64, Ordering::Relaxed);
                 let answer = lease_messages::answer(response.get_ref());
                 self.record_version(answer.version);
-                Ok(answer)
+                Ok(Some(answer))
             }
+            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => Ok(None),
             Ok(Err(status)) => {
                 self.last_voter.store(at as u64 + 1, Ordering::Relaxed);
                 Err(status::from_status(&status))

@@ -1,6 +1,6 @@
 //! Leases that this node's voter of the directory grants while it leads; `stead_state::lease` decides.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
 use stead_raft::Clocks;
@@ -11,19 +11,26 @@ use stead_state::{
     },
     serving::BootTime,
 };
-use stead_types::{Error, ErrorKind};
+use stead_types::{Error, ErrorKind, GroupId, NodeId};
 
 use super::local_voter::{LocalVoter, VoterError};
 use crate::host::storage_unavailable;
 
-/// Time for which leases are granted. The directory has no setting of it yet, and keeps no fence changes: a lease counts
-/// by its holder's view alone.
-const TTL: Duration = Duration::from_secs(60);
+/// Time for which a node's report of its feature level is taken as current: a node reports with each renewal, at least
+/// every quarter of the ttl.
+const REPORT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Grants of this node, timed by its boot clock.
 pub(crate) struct LeaseGrants {
     clocks: Clocks,
     grantor: Mutex<LeaseGrantor>,
+    /// Feature level that each node supports, and when it said so.
+    supported: Mutex<BTreeMap<NodeId, SupportReport>>,
+}
+
+struct SupportReport {
+    level: u32,
+    at: BootTime,
 }
 
 impl LeaseGrants {
@@ -32,7 +39,24 @@ impl LeaseGrants {
         Self {
             clocks,
             grantor: Mutex::default(),
+            supported: Mutex::default(),
         }
+    }
+
+    /// Records the feature level that a node supports.
+    fn record_support(&self, node: NodeId, level: u32) {
+        let at = self.now();
+        self.supported.lock().insert(node, SupportReport { level, at });
+    }
+
+    /// Returns the nodes that have said lately that they support a feature level.
+    pub(crate) fn supporting(&self, level: u32) -> Vec<NodeId> {
+        let now = self.now();
+        let supported = self.supported.lock();
+        let current = supported
+            .iter()
+            .filter(|(_, report)| report.level >= level && now.since(report.at) < REPORT_LIFETIME);
+        current.map(|(node, _)| *node).collect()
     }
 
     fn now(&self) -> BootTime {
@@ -41,12 +65,23 @@ impl LeaseGrants {
 }
 
 impl LocalVoter {
+    /// Returns the nodes that have told this voter lately that they support a feature level.
+    pub(crate) fn supporting(&self, level: u32) -> Vec<NodeId> {
+        self.grants.supporting(level)
+    }
+
     /// Grants a lease as of a version at a read index whose round begins after this call.
-    pub(crate) async fn grant_lease(&self, renewal: &Renewal) -> Result<LeaseAnswer, VoterError> {
+    pub(crate) async fn grant_lease(
+        &self,
+        node: NodeId,
+        feature_level: u32,
+        renewal: &Renewal,
+    ) -> Result<LeaseAnswer, VoterError> {
         let leadership = self.group.leadership();
         if !leadership.is_here {
             return Err(VoterError::NotLeader);
         }
+        self.grants.record_support(node, feature_level);
         self.confirm_leadership().await?;
         // A fence may be applied between reading and granting. The second reading then shows it.
         match self.grant_now(leadership.term, renewal) {
@@ -57,12 +92,17 @@ impl LocalVoter {
     }
 
     fn grant_now(&self, term: u64, renewal: &Renewal) -> Result<LeaseAnswer, GrantError> {
-        let version = self.machine.read(|directory| directory.view().version());
-        let reading = DirectoryReading {
-            version: version.map_err(|incomplete| GrantError::Storage(storage_unavailable(&incomplete)))?,
-            ttl: TTL,
-            fences: None,
-        };
+        let groups: Vec<GroupId> = renewal.groups.iter().copied().collect();
+        let reading = self.machine.read(|directory| {
+            let view = directory.view();
+            let fences = directory.fence_changes_since(renewal.view, &groups);
+            DirectoryReading {
+                version: view.version(),
+                ttl: Duration::from_millis(view.settings().lease_ttl_ms),
+                fences: fences.map(|fences| fences.into_iter().collect()),
+            }
+        });
+        let reading = reading.map_err(|incomplete| GrantError::Storage(storage_unavailable(&incomplete)))?;
         let mut grantor = self.grants.grantor.lock();
         let leadership = self.group.leadership();
         let now = self.grants.now();

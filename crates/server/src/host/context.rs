@@ -13,7 +13,9 @@ use super::{
     hosted_group::{HostedGroups, raft_groups},
     readiness::Readiness,
 };
-use crate::{admin_peers::AdminPeers, config::ValidatedConfig, directory::DirectoryClient, metrics::Metrics};
+use crate::{
+    admin_peers::AdminPeers, config::ValidatedConfig, directory::DirectoryClient, lease::NodeLeases, metrics::Metrics,
+};
 
 /// Longest wait for the directory view when a name is unknown.
 const VIEW_WAIT: Duration = Duration::from_secs(3);
@@ -28,6 +30,8 @@ pub(crate) struct Host {
     pub(crate) directory: Arc<DirectoryClient>,
     /// The data groups in which it votes.
     pub(crate) groups: Arc<HostedGroups>,
+    /// Its leases.
+    pub(crate) leases: NodeLeases,
     /// Channels to other nodes' client listeners.
     pub(crate) admin_peers: AdminPeers,
     /// Readiness checks of this node and of its region.

@@ -68,10 +68,16 @@ impl Router {
         let node = host.config.node.clone();
         let completion = CallCompletion::new(host.metrics.clone());
         let forwarder = Arc::new(Forwarder::new(node.id, admission.clone(), completion.clone(), links));
-        let serving = ServingCheck::new(host.directory_view.clone());
+        let serving = ServingCheck::new(host.directory_view.clone(), host.leases.clone());
         Self {
-            writes: WriteExecutor::new(node.clone(), serving, completion.clone(), forwarder.clone()),
-            reads: ReadExecutor::new(node, host.directory_view.clone(), completion.clone(), forwarder.clone()),
+            writes: WriteExecutor::new(node.clone(), serving.clone(), completion.clone(), forwarder.clone()),
+            reads: ReadExecutor::new(
+                node,
+                host.directory_view.clone(),
+                serving,
+                completion.clone(),
+                forwarder.clone(),
+            ),
             host,
             routes,
             admission,

@@ -3,30 +3,52 @@
 use stead_replication::SharedDirectoryView;
 use stead_state::{
     directory::Tenant,
-    serving::{self, BootTime, Lease, NotServing, ServingState},
+    lease::holder::ServedTenant,
+    serving::{self, NotServing, ServingState},
     shard::apply_result::ApplyResult,
 };
 use stead_store::shard::ReadView;
 use stead_types::{Epoch, Error, ErrorKind, Revision, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
-use crate::host::{HostedGroup, storage_unavailable};
+use crate::{
+    host::{HostedGroup, storage_unavailable},
+    lease::NodeLeases,
+};
 
-/// Serving check of this node, against the fences of its directory view.
+/// Serving check of this node: by its leases, and the fences of its directory view.
 #[derive(Clone)]
 pub(super) struct ServingCheck {
     directory_view: SharedDirectoryView,
+    leases: NodeLeases,
 }
 
 impl ServingCheck {
-    /// Returns the check against the fences of a directory view.
-    pub(super) fn new(directory_view: SharedDirectoryView) -> Self {
-        Self { directory_view }
+    /// Returns the check by these leases and the fences of a directory view.
+    pub(super) fn new(directory_view: SharedDirectoryView, leases: NodeLeases) -> Self {
+        Self { directory_view, leases }
+    }
+
+    /// Waits until a lease of a group counts, before anything is proposed or read.
+    ///
+    /// # Errors
+    ///
+    /// `NO_LEASE` if none does in time; nothing happened.
+    pub(super) async fn wait_until_leased(&self, hosted: &HostedGroup, until: Instant) -> Result<(), Error> {
+        let group = hosted.raft.id();
+        if self.leases.wait_until_leased(&self.directory_view, group, until).await {
+            return Ok(());
+        }
+        let message = format!(
+            "group {group} has no lease, because this node cannot reach the directory's leader: it serves again once it \
+             can"
+        );
+        Err(Error::new(ErrorKind::NoLease, message))
     }
 
     /// Checks a read that followed a read index.
     pub(super) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), ReadNotServed> {
-        let serving_state = self.serving_state(tenant);
+        let serving_state = self.serving_state(hosted, tenant);
         let check = |view: ReadView<'_>| {
             let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
             serving::check(record, &serving_state).map(drop)
@@ -49,7 +71,7 @@ impl ServingCheck {
         tenant: TenantNumber,
         results: &[ApplyResult],
     ) -> Vec<Result<(), NotServing>> {
-        let serving_state = self.serving_state(tenant);
+        let serving_state = self.serving_state(hosted, tenant);
         let checked = hosted.machine.read(|view| {
             let check = |result: &ApplyResult| {
                 let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
@@ -66,20 +88,15 @@ impl ServingCheck {
     }
 
     /// Returns the input of the serving check, after a commit in this term or after a read index.
-    fn serving_state(&self, tenant: TenantNumber) -> ServingState {
-        let (fence, view_version) = self.directory_view.read(|view| {
-            let fence = view.tenant(tenant).map_or(Epoch::MAX, |tenant| tenant.fence());
-            (fence, view.version())
+    fn serving_state(&self, hosted: &HostedGroup, tenant: TenantNumber) -> ServingState {
+        let served = self.directory_view.read(|view| ServedTenant {
+            group: hosted.raft.id(),
+            tenant,
+            fence: view.tenant(tenant).map_or(Epoch::MAX, |tenant| tenant.fence()),
+            view: view.version(),
         });
-        // Until leases exist the lease never runs out, and the clock that it would be checked against does not matter.
-        let (lease, now) = (Lease::Unbounded, BootTime(0));
-        ServingState {
-            leader_confirmed: true,
-            lease,
-            view_version,
-            now,
-            fence_epoch: fence,
-        }
+        // The clocks are read after the view.
+        self.leases.serving_state(served, true)
     }
 }
 

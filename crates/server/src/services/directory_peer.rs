@@ -13,7 +13,7 @@ use stead_api::{
 };
 use stead_state::directory::{Command, encode_result};
 use stead_store::group_rows::IncompleteChange;
-use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation};
+use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -189,7 +189,8 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
 
     async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Result<Response<RenewLeaseResponse>, Status> {
         let renewal = lease_messages::renewal(request.get_ref());
-        let granted = self.local_voter()?.grant_lease(&renewal).await;
+        let (node, level) = (NodeId::new(request.get_ref().node), request.get_ref().feature_level);
+        let granted = self.local_voter()?.grant_lease(node, level, &renewal).await;
         let answer = granted.map_err(to_status)?;
         Ok(Response::new(lease_messages::from_answer(answer)))
     }

@@ -129,9 +129,7 @@ pub enum Command {
     /// Sets the lease ttl of the cluster, in milliseconds.
     SetClusterSettings(AuditContext, u64),
     /// Raises the feature level of the cluster.
-    RaiseFeatureLevel(AuditContext, u32),
-    /// Records the feature level that a node supports.
-    NodeReport(NodeId, u32),
+    RaiseFeatureLevel(AuditContext, u32, Vec<NodeId>),
 }
 
 /// Kind byte of each command; never used for anything else again.
@@ -149,7 +147,6 @@ mod kind {
     pub(super) const ABORT_MOVE: u8 = 11;
     pub(super) const SET_CLUSTER_SETTINGS: u8 = 12;
     pub(super) const RAISE_FEATURE_LEVEL: u8 = 13;
-    pub(super) const NODE_REPORT: u8 = 14;
 }
 
 impl Command {
@@ -202,12 +199,12 @@ impl Command {
                 by.encode(w.u8(kind::SET_CLUSTER_SETTINGS));
                 w.varint(*lease_ttl_ms);
             }
-            Self::RaiseFeatureLevel(by, level) => {
+            Self::RaiseFeatureLevel(by, level, supporting) => {
                 by.encode(w.u8(kind::RAISE_FEATURE_LEVEL));
                 w.varint(u64::from(*level));
-            }
-            Self::NodeReport(node, supported) => {
-                w.u8(kind::NODE_REPORT).varint(node.get()).varint(u64::from(*supported));
+                w.list(supporting.iter(), |w, node| {
+                    w.varint(node.get());
+                });
             }
         }
         writer.finish()
@@ -235,8 +232,9 @@ impl Command {
             kind::MOVE_TENANT => Self::MoveTenant(AuditContext::decode(r)?, MoveRequest::decode(r)?),
             kind::ABORT_MOVE => Self::AbortMove(AuditContext::decode(r)?, r.varint()?),
             kind::SET_CLUSTER_SETTINGS => Self::SetClusterSettings(AuditContext::decode(r)?, r.varint()?),
-            kind::RAISE_FEATURE_LEVEL => Self::RaiseFeatureLevel(AuditContext::decode(r)?, r.varint_u32()?),
-            kind::NODE_REPORT => Self::NodeReport(text::node(r)?, r.varint_u32()?),
+            kind::RAISE_FEATURE_LEVEL => {
+                Self::RaiseFeatureLevel(AuditContext::decode(r)?, r.varint_u32()?, r.list(text::node)?)
+            }
             _ => return Err(r.malformed()),
         };
         reader.end()?;

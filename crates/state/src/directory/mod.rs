@@ -48,9 +48,7 @@ mod view;
 #[cfg(test)]
 mod directory_test;
 
-use std::collections::BTreeMap;
-
-use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, NodeId, TenantNumber};
+use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, TenantNumber};
 
 pub use audit::{Audit, AuditRecord, RECORDS_MAX as AUDIT_RECORDS_MAX};
 pub use bootstrap::{InitialCluster, InitialNode};
@@ -96,8 +94,6 @@ pub struct Directory {
     audit: Audit,
     operations: Operations,
     next_operation: u64,
-    /// Feature levels that nodes have reported to support.
-    supported: BTreeMap<NodeId, u32>,
     fences: FenceHistory,
 }
 
@@ -158,7 +154,6 @@ impl Default for Directory {
             audit: Audit::default(),
             operations: Operations::default(),
             next_operation: 1,
-            supported: BTreeMap::new(),
             fences: FenceHistory::default(),
         }
     }
@@ -282,8 +277,7 @@ impl Directory {
             Command::MoveTenant(by, request) => self.move_tenant(context, by, &request),
             Command::AbortMove(_, operation) => self.abort_move(context, operation),
             Command::SetClusterSettings(_, lease_ttl_ms) => self.set_lease_ttl(context, lease_ttl_ms),
-            Command::RaiseFeatureLevel(_, level) => self.raise_feature_level(context, level),
-            Command::NodeReport(node, supported) => self.node_report(node, supported),
+            Command::RaiseFeatureLevel(_, level, supporting) => self.raise_feature_level(context, level, &supporting),
         }
     }
 }
@@ -299,12 +293,8 @@ fn audit_data(command: &Command) -> Option<(AuditContext, &'static str, String)>
         Command::MoveTenant(by, request) => Some((by.clone(), "move tenant", request.name.to_string())),
         Command::AbortMove(by, operation) => Some((by.clone(), "abort move", format!("operation {operation}"))),
         Command::SetClusterSettings(by, ttl) => Some((by.clone(), "set lease ttl", format!("{ttl} ms"))),
-        Command::RaiseFeatureLevel(by, level) => Some((by.clone(), "raise feature level", level.to_string())),
-        Command::Bootstrap(_)
-        | Command::UpdateAddresses(..)
-        | Command::Report(..)
-        | Command::RefreshMembers
-        | Command::NodeReport(..) => None,
+        Command::RaiseFeatureLevel(by, level, _) => Some((by.clone(), "raise feature level", level.to_string())),
+        Command::Bootstrap(_) | Command::UpdateAddresses(..) | Command::Report(..) | Command::RefreshMembers => None,
     }
 }
 
@@ -323,11 +313,8 @@ impl Directory {
             w.varint(from.get());
         });
         // An earlier version reads the row up to here, and writes nothing after it.
-        if self.next_operation > 1 || !self.supported.is_empty() {
+        if self.next_operation > 1 {
             w.varint(self.next_operation);
-            w.list(self.supported.iter(), |w, (node, level)| {
-                w.varint(node.get()).varint(u64::from(*level));
-            });
         }
         w.finish()
     }
@@ -344,8 +331,6 @@ impl Directory {
         self.refresh_members_from = r.option(|r| r.varint().map(TenantNumber::new))?;
         if !r.is_empty() {
             self.next_operation = r.varint()?;
-            let supported = r.list(|r| Ok((text::node(r)?, r.varint_u32()?)))?;
-            self.supported = supported.into_iter().collect();
         }
         self.fences = FenceHistory::after(self.view.version().index);
         r.end()

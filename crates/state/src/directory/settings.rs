@@ -102,15 +102,21 @@ impl Directory {
         Ok(DirectoryOutcome::Done)
     }
 
-    /// Raises the feature level, once every node has reported that it supports it.
-    pub(super) fn raise_feature_level(&mut self, context: &mut ApplyContext, requested: u32) -> DirectoryResult {
+    /// Raises the feature level, if every node of the cluster is among `supporting`: the nodes that the proposer knows
+    /// to support it. A node that joins until then is not.
+    pub(super) fn raise_feature_level(
+        &mut self,
+        context: &mut ApplyContext,
+        requested: u32,
+        supporting: &[NodeId],
+    ) -> DirectoryResult {
         let settings = self.view.settings();
         let level = settings.feature_level;
         if !(level..=FEATURE_LEVEL_MAX).contains(&requested) {
             let max = FEATURE_LEVEL_MAX;
             return Err(Rejection::FeatureLevelRange { requested, level, max });
         }
-        let is_behind = |node: &NodeId| self.supported_level(*node) < requested;
+        let is_behind = |node: &NodeId| !supporting.contains(node);
         let behind = || self.view.nodes().filter(|node| is_behind(&node.number));
         if let Some(first) = behind().next() {
             return Err(Rejection::NodesBehind {
@@ -127,17 +133,5 @@ impl Directory {
             context.push(&mut self.view, DirectoryChange::Settings(settings));
         }
         Ok(DirectoryOutcome::Done)
-    }
-
-    /// Records the feature level that a node supports. It is in no view: nodes of earlier versions follow them.
-    pub(super) fn node_report(&mut self, node: NodeId, supported: u32) -> DirectoryResult {
-        self.view.node(node).ok_or(Rejection::NodeUnknown(node))?;
-        self.supported.insert(node, supported);
-        Ok(DirectoryOutcome::Done)
-    }
-
-    /// Returns the feature level that a node has reported to support.
-    pub fn supported_level(&self, node: NodeId) -> u32 {
-        self.supported.get(&node).copied().unwrap_or(FEATURE_LEVEL_MIN)
     }
 }

@@ -50,13 +50,14 @@ impl ReadExecutor {
     pub(in crate::router) fn new(
         node: NodeConfig,
         directory_view: SharedDirectoryView,
+        serving: ServingCheck,
         completion: CallCompletion,
         forwarder: Arc<Forwarder>,
     ) -> Self {
         Self {
             node,
-            gate: ReplicaGate::new(directory_view.clone()),
-            serving: ServingCheck::new(directory_view),
+            gate: ReplicaGate::new(directory_view),
+            serving,
             completion,
             forwarder,
         }
@@ -171,7 +172,12 @@ impl ReadExecutor {
                 return None;
             }
         }
-        if let Err(error) = job.check_active() {
+        if let Err(error) = self
+            .serving
+            .wait_until_leased(hosted, until)
+            .await
+            .and(job.check_active())
+        {
             self.completion.reject(job.call, &error);
             return None;
         }

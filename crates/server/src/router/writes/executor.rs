@@ -101,6 +101,20 @@ impl WriteExecutor {
     ) -> Vec<Job<WriteRequest>> {
         let mut running = FuturesUnordered::new();
         for jobs in group_by_deadline(self.completion.reject_inactive(jobs), |job| job.call.deadline) {
+            let last = jobs
+                .iter()
+                .map(|job| job.call.deadline)
+                .max()
+                .unwrap_or_else(Instant::now);
+            let until = last.min(Instant::now() + READY_WAIT);
+            // Without a lease they would be committed, and their outcome unknown.
+            if hosted.raft.is_leader()
+                && let Err(error) = self.serving.wait_until_leased(hosted, until).await
+            {
+                jobs.into_iter()
+                    .for_each(|job| self.completion.reject(job.call, &error));
+                continue;
+            }
             let proposals = proposals(hosted, &jobs);
             for (jobs, proposals) in split_into_entries(jobs.into_iter().zip(proposals)) {
                 let batch = ProposalBatch { jobs, proposals };
