@@ -8,6 +8,8 @@
 //! 1. Epochs and last sequences grow from run to run; only the last run is open.
 //! 2. There are at most [`RUNS_MAX`] runs; past that the oldest two become one closed run.
 
+use std::ops::{Deref, DerefMut};
+
 use stead_types::{Epoch, Revision, Sequence};
 
 use crate::codec::{Malformed, Reader, Writer};
@@ -44,17 +46,64 @@ pub enum RevisionStatus {
 
 /// The runs of a tenant, oldest first; empty before the first epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Lineage(Vec<Run>);
+pub struct Lineage(Runs);
+
+/// Runs of a lineage. One run, which most tenants have for ever, takes no memory of its own: every node holds the
+/// lineage of each tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Runs {
+    One([Run; 1]),
+    /// None, or more than one.
+    Many(Vec<Run>),
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl From<Vec<Run>> for Runs {
+    fn from(runs: Vec<Run>) -> Self {
+        match runs.try_into() {
+            Ok(one) => Self::One(one),
+            Err(mut many) => {
+                many.shrink_to_fit();
+                Self::Many(many)
+            }
+        }
+    }
+}
+
+impl Deref for Runs {
+    type Target = [Run];
+
+    fn deref(&self) -> &[Run] {
+        match self {
+            Self::One(run) => run,
+            Self::Many(runs) => runs,
+        }
+    }
+}
+
+impl DerefMut for Runs {
+    fn deref_mut(&mut self) -> &mut [Run] {
+        match self {
+            Self::One(run) => run,
+            Self::Many(runs) => runs,
+        }
+    }
+}
 
 impl Lineage {
     /// Returns the lineage of a tenant whose first home has this epoch.
     pub fn starting(epoch: Epoch) -> Self {
-        Self(vec![Run {
+        Self(Runs::One([Run {
             first: epoch,
             last: epoch,
             end: Sequence::MAX,
             closed: false,
-        }])
+        }]))
     }
 
     /// Returns the runs, oldest first.
@@ -74,7 +123,7 @@ impl Lineage {
             return RevisionStatus::OnLineage;
         }
         let mut before = Sequence::ZERO;
-        for run in &self.0 {
+        for run in self.runs() {
             if epoch <= run.last {
                 let inside = run.first <= epoch && before < sequence && sequence <= run.end;
                 return match (inside, run.closed) {
@@ -104,21 +153,23 @@ impl Lineage {
 
     /// Records a promotion: cuts after the last sequence `kept` and opens a run at this epoch.
     pub fn record_promotion(&mut self, epoch: Epoch, kept: Sequence) {
+        let mut runs = self.0.to_vec();
         let mut before = Sequence::ZERO;
-        self.0.retain(|run| {
+        runs.retain(|run| {
             let stays = before < kept;
             before = run.end;
             stays
         });
-        if let Some(run) = self.0.last_mut() {
+        if let Some(run) = runs.last_mut() {
             run.end = run.end.min(kept);
         }
-        self.0.extend(Self::starting(epoch).0);
-        if self.0.len() > RUNS_MAX {
-            let oldest = self.0.remove(0);
-            self.0[0].first = oldest.first;
-            self.0[0].closed = true;
+        runs.extend_from_slice(&Self::starting(epoch).0);
+        if runs.len() > RUNS_MAX {
+            let oldest = runs.remove(0);
+            runs[0].first = oldest.first;
+            runs[0].closed = true;
         }
+        self.0 = runs.into();
     }
 
     /// Returns the last sequence of the history that this lineage and another share.
@@ -161,7 +212,7 @@ impl Lineage {
 
     /// Reads what [`Lineage::encode`] wrote.
     pub fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
-        let mut runs = reader.list(|r| {
+        let runs = reader.list(|r| {
             Ok(Run {
                 first: decode_epoch(r)?,
                 last: decode_epoch(r)?,
@@ -175,9 +226,7 @@ impl Lineage {
         if runs.len() > RUNS_MAX {
             return Err(reader.malformed());
         }
-        // Every node holds one lineage for each tenant.
-        runs.shrink_to_fit();
-        Ok(Self(runs))
+        Ok(Self(runs.into()))
     }
 }
 

@@ -16,30 +16,33 @@ use crate::{
 
 /// A directory, its rows, and a node's view of it.
 #[derive(Default)]
-struct World {
-    directory: Directory,
+pub(super) struct World {
+    pub(super) directory: Directory,
     rows: MemoryRows,
     view: DirectoryView,
     view_rows: MemoryRows,
-    index: u64,
+    pub(super) index: u64,
+    /// Logged time of the next command, if it is not that of its index.
+    pub(super) time: Option<u64>,
 }
 
 impl World {
-    fn begun() -> Self {
+    pub(super) fn begun() -> Self {
         let mut world = Self::default();
         assert_eq!(world.apply(Command::Bootstrap(initial())), Ok(DirectoryOutcome::Done));
         world
     }
 
     /// Applies a command as a replica does, from its bytes, and checks the invariants after it.
-    fn apply(&mut self, command: Command) -> DirectoryResult {
+    pub(super) fn apply(&mut self, command: Command) -> DirectoryResult {
         let bytes = command.encode();
         assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command.clone()));
         self.index += 1;
         let before = self.directory.view().clone();
         let dry_run = self.dry_run(&command);
         self.directory.reach(self.index);
-        let applied = self.directory.apply(1_000 + self.index, command);
+        let time = self.time.unwrap_or(1_000 + self.index);
+        let applied = self.directory.apply(time, command);
         rows::write(&mut self.rows, &self.directory, &applied);
         for change in &applied.changes {
             assert_eq!(DirectoryChange::decode(change.encode()).as_ref(), Ok(change));
@@ -69,6 +72,7 @@ impl World {
                 | Command::UpdateTenant(..)
                 | Command::EraseTenant(..)
                 | Command::CreateRegion(..)
+                | Command::MoveTenant(..)
         );
         let has_begun = self.directory.cluster().is_some();
         (is_about && has_begun).then(|| Directory::dry_run(self.directory.view().clone(), command.clone()))
@@ -91,6 +95,12 @@ impl World {
                     ..view.tenant(planned).unwrap().as_ref().clone()
                 };
                 assert_eq!(&planned, done);
+            }
+            (Ok((DirectoryOutcome::Operation(_), view)), Ok(DirectoryOutcome::Operation(done))) => {
+                let operation = self.directory.operations().get(*done).unwrap();
+                let number = operation.tenants[0].tenant;
+                let done = self.directory.view().tenant(number).unwrap();
+                assert_eq!(view.tenant(number).unwrap().members, done.members);
             }
             (dry_run, result) => assert_eq!(dry_run.map(|(outcome, _)| outcome), *result),
         }
@@ -116,14 +126,36 @@ impl World {
                 let region = view.region_of(member.group).unwrap();
                 assert!(tenant.admits(&region.jurisdiction), "{tenant:?} in {region:?}");
             }
+            if tenant.state != TenantState::Deleting {
+                assert_eq!(placement::check_durability(view, tenant), Ok(()), "{tenant:?}");
+            }
         }
+        self.check_operations();
     }
 
-    fn tenant(&self, name: &str) -> &Tenant {
+    /// Moves of tenants and operations in flight are the same ones; a group that an operation needs is a member.
+    fn check_operations(&self) {
+        let (view, operations) = (self.directory.view(), self.directory.operations());
+        let mut moves = 0;
+        for tenant in view.tenants_from(TenantNumber::new(0)) {
+            assert!(tenant.epoch <= tenant.last_epoch && tenant.fence_epoch <= tenant.last_epoch);
+            if let Some(moving) = &tenant.moving {
+                moves += 1;
+                assert!(tenant.has(moving.to) && tenant.last_epoch == moving.epoch && tenant.op == moving.operation.0);
+                assert!(operations.in_flight(tenant.number, moving.operation).is_some());
+            }
+        }
+        let in_flight = operations
+            .newest_first(None)
+            .filter(|operation| operation.end.is_none());
+        assert_eq!(in_flight.count(), moves);
+    }
+
+    pub(super) fn tenant(&self, name: &str) -> &Tenant {
         self.directory.view().tenant_named(&name.parse().unwrap()).unwrap()
     }
 
-    fn erased(&mut self, group: u32, number: u64) -> DirectoryResult {
+    pub(super) fn erased(&mut self, group: u32, number: u64) -> DirectoryResult {
         let reports = vec![GroupReport::Erased(TenantNumber::new(number))];
         self.apply(Command::Report(GroupId::new(group), Incarnation::FIRST, reports))
     }
@@ -164,7 +196,7 @@ fn initial() -> InitialCluster {
     }
 }
 
-fn new(name: &str, home: &str) -> NewTenant {
+pub(super) fn new(name: &str, home: &str) -> NewTenant {
     NewTenant {
         name: name.parse().unwrap(),
         home: home.parse().unwrap(),
@@ -176,22 +208,22 @@ fn new(name: &str, home: &str) -> NewTenant {
     }
 }
 
-fn by() -> AuditContext {
+pub(super) fn by() -> AuditContext {
     AuditContext {
         who: "ann".into(),
         reason: "test".into(),
     }
 }
 
-fn create(tenant: NewTenant) -> Command {
+pub(super) fn create(tenant: NewTenant) -> Command {
     Command::CreateTenant(by(), tenant)
 }
 
-fn update(name: &str) -> TenantUpdate {
+pub(super) fn update(name: &str) -> TenantUpdate {
     TenantUpdate::new(name.parse().unwrap(), None)
 }
 
-fn members(tenant: &Tenant) -> Vec<(u32, bool)> {
+pub(super) fn members(tenant: &Tenant) -> Vec<(u32, bool)> {
     tenant
         .members
         .iter()
@@ -199,7 +231,7 @@ fn members(tenant: &Tenant) -> Vec<(u32, bool)> {
         .collect()
 }
 
-fn named(regions: &[&str]) -> Followers {
+pub(super) fn named(regions: &[&str]) -> Followers {
     Followers::Named(regions.iter().map(|region| region.parse().unwrap()).collect())
 }
 
@@ -455,7 +487,7 @@ fn new_region_gets_followers_in_bounded_steps() {
     assert_eq!(world.directory.view().load(GroupId::new(7)).members, count as u64);
 }
 
-fn commands() -> impl Strategy<Value = Command> {
+pub(super) fn commands() -> impl Strategy<Value = Command> {
     let name = || prop::sample::select(vec!["a", "b", "c", "d"]);
     let region = || prop::sample::select(vec!["us-east", "eu-west", "ap-south", "mars"]);
     let residency = || {
@@ -632,7 +664,7 @@ fn tenant_encoding_is_fixed() {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();

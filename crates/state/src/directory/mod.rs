@@ -47,6 +47,10 @@ mod view;
 
 #[cfg(test)]
 mod directory_test;
+#[cfg(test)]
+mod moves_test;
+#[cfg(test)]
+mod ownership_test;
 
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, TenantNumber};
 

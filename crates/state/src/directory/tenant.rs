@@ -177,6 +177,7 @@ impl Tenant {
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
+        debug_assert!(self.promoting.is_none(), "no command begins a promotion yet");
         w.varint(self.number.get());
         text::write(w, self.name.as_str());
         w.varint(u64::from(self.home.get()));

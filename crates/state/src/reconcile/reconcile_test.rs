@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation, TenantLimits};
+use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation, NodeId, TenantLimits};
 
 use super::*;
 use crate::{
@@ -169,6 +169,36 @@ fn leaving_follower_erases_reports_and_may_return() {
     world.rest();
     world.ask(update("acme", Some(vec!["us", "ap"]), None)).unwrap();
     assert!(matches!(&world.steps(3)[..], [Step::Follow(_)]));
+    world.rest();
+}
+
+#[test]
+fn leaving_member_keeps_tenant_until_home_has_uncounted_it() {
+    let mut world = World::begun();
+    for node in 1..=3 {
+        world.ask(Command::NodeReport(NodeId::new(node), 2)).unwrap();
+    }
+    world
+        .ask(Command::RaiseFeatureLevel(AuditContext::default(), 2))
+        .unwrap();
+    world.ask(create("acme", "eu")).unwrap();
+    assert!(matches!(&world.steps(3)[..], [Step::Follow(_)]));
+    world.ask(update("acme", Some(vec!["us"]), None)).unwrap();
+    assert_eq!(world.steps(3), [], "it does not begin to follow");
+    world.ask(update("acme", Some(vec!["us", "ap"]), None)).unwrap();
+    world.rest();
+    world.ask(update("acme", Some(vec!["us"]), None)).unwrap();
+    assert_eq!(world.steps(3), [], "it is still consulted");
+    let tenant = TenantNumber::new(1);
+    let uncounted = GroupReport::Uncounted {
+        tenant,
+        epoch: Epoch::FIRST,
+        group: GroupId::new(3),
+        version: world.directory.view().version(),
+    };
+    let report = Command::Report(GroupId::new(1), Incarnation::FIRST, vec![uncounted]);
+    world.ask(report).unwrap();
+    assert!(matches!(&world.steps(3)[..], [Step::Erase(erase)] if !erase.deleted));
     world.rest();
 }
 

@@ -1,0 +1,474 @@
+//! Each guard of the transitions alone, what they change, and random sequences against the invariants.
+
+use proptest::prelude::*;
+use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber};
+
+use super::{ownership::*, *};
+use crate::{
+    lineage::{Lineage, RevisionStatus},
+    shard::record::OperationId,
+};
+
+const HOME: GroupId = GroupId::new(1);
+const FOLLOWER: GroupId = GroupId::new(2);
+const OTHER: GroupId = GroupId::new(3);
+const OUTSIDE: GroupId = GroupId::new(4);
+
+fn epoch(number: u32) -> Epoch {
+    Epoch::new(number).unwrap()
+}
+
+fn version(index: u64) -> DirectoryVersion {
+    DirectoryVersion {
+        incarnation: Incarnation::FIRST,
+        index,
+    }
+}
+
+fn tenant() -> Tenant {
+    Tenant {
+        number: TenantNumber::new(1),
+        name: "acme".parse().unwrap(),
+        home: HOME,
+        epoch: Epoch::FIRST,
+        fence_epoch: Epoch::NONE,
+        last_epoch: Epoch::FIRST,
+        op: 0,
+        state: TenantState::Active,
+        durability: Durability::Region,
+        followers: Followers::AllAdmitted,
+        residency: Box::new([]),
+        lineage: Lineage::starting(Epoch::FIRST),
+        members: [HOME, FOLLOWER, OTHER].map(ReplicaSetMember::staying).into(),
+        moving: None,
+        promoting: None,
+        labels: None,
+        limits: None,
+        version: version(1),
+        created: 0,
+        updated: 0,
+    }
+}
+
+fn plan(to: GroupId) -> MovePlan {
+    MovePlan {
+        to,
+        source: SourceAfterMove::Policy,
+        time: 7,
+    }
+}
+
+/// A tenant that moves to a group.
+fn moving(to: GroupId) -> Tenant {
+    let mut tenant = tenant();
+    plan_move(&mut tenant, &plan(to)).unwrap();
+    tenant
+}
+
+fn accepted(from: GroupId) -> MoveAccepted {
+    MoveAccepted {
+        from,
+        operation: OperationId(1),
+        epoch: epoch(2),
+    }
+}
+
+fn refused(from: GroupId) -> MoveRefused {
+    MoveRefused {
+        from,
+        operation: OperationId(1),
+    }
+}
+
+fn uncounted(group: GroupId) -> MemberUncounted {
+    MemberUncounted {
+        from: HOME,
+        epoch: Epoch::FIRST,
+        group,
+        version: version(1),
+    }
+}
+
+fn activation(operation: u64, home: GroupId) -> Activation {
+    Activation {
+        operation: OperationId(operation),
+        home,
+        lineage: Lineage::starting(Epoch::FIRST),
+        kept: Sequence::new(10).unwrap(),
+    }
+}
+
+fn state(tenant: &Tenant, group: GroupId) -> Option<MemberState> {
+    tenant.member(group).map(|member| member.state)
+}
+
+/// Asserts that a transition is rejected and changes nothing.
+#[track_caller]
+fn rejects<T: std::fmt::Debug>(
+    tenant: &Tenant,
+    transition: impl FnOnce(&mut Tenant) -> Result<T, Rejection>,
+) -> Rejection {
+    let mut after = tenant.clone();
+    let rejection = transition(&mut after).unwrap_err();
+    assert_eq!(&after, tenant, "a failed guard changes nothing");
+    rejection
+}
+
+fn with(change: impl FnOnce(&mut Tenant)) -> Tenant {
+    let mut tenant = tenant();
+    change(&mut tenant);
+    tenant
+}
+
+#[test]
+fn planned_move_has_new_epoch_and_makes_target_a_member() {
+    let tenant = moving(OUTSIDE);
+    let planned = **tenant.moving.as_ref().unwrap();
+    assert_eq!((planned.operation, planned.epoch), (OperationId(1), epoch(2)));
+    assert!(planned.joined && tenant.has(OUTSIDE));
+    assert!(tenant.members.windows(2).all(|pair| pair[0].group < pair[1].group));
+    assert_eq!(
+        (tenant.op, tenant.last_epoch, tenant.epoch),
+        (1, epoch(2), Epoch::FIRST)
+    );
+    assert!(!moving(FOLLOWER).moving.unwrap().joined);
+}
+
+#[test]
+fn each_failed_clause_of_plan_refuses() {
+    let try_plan = |tenant: &Tenant, to| rejects(tenant, |tenant| plan_move(tenant, &plan(to)));
+    for state in [TenantState::Disabled, TenantState::Deleting] {
+        let rejection = try_plan(&with(|tenant| tenant.state = state), FOLLOWER);
+        assert!(matches!(rejection, Rejection::NotActive(_)));
+    }
+    assert!(matches!(try_plan(&tenant(), HOME), Rejection::AlreadyHome(_)));
+    assert!(matches!(
+        try_plan(&moving(FOLLOWER), OTHER),
+        Rejection::AlreadyMoving(_)
+    ));
+    let promoting = with(|tenant| drop(promote(tenant, None, 0)));
+    assert!(matches!(try_plan(&promoting, OTHER), Rejection::Promoting(_)));
+    let leaving = with(|tenant| leave(tenant, FOLLOWER).unwrap());
+    assert!(matches!(try_plan(&leaving, FOLLOWER), Rejection::TargetLeaving { .. }));
+    // The highest epoch is the fence of tenants that are not active.
+    let last = epoch(Epoch::MAX.get() - 1);
+    let exhausted = with(|tenant| tenant.last_epoch = last);
+    assert!(matches!(try_plan(&exhausted, FOLLOWER), Rejection::EpochsExhausted(_)));
+}
+
+#[test]
+fn accepted_move_is_recorded_also_while_aborting() {
+    for aborting in [false, true] {
+        let mut tenant = moving(OUTSIDE);
+        if aborting {
+            abort_move(&mut tenant, OperationId(1)).unwrap();
+        }
+        record_accepted(&mut tenant, &accepted(OUTSIDE)).unwrap();
+        assert_eq!(
+            (tenant.home, tenant.epoch, tenant.fence_epoch),
+            (OUTSIDE, epoch(2), epoch(2))
+        );
+        assert_eq!(tenant.lineage.runs().len(), 1, "a move cuts nothing");
+        assert_eq!(tenant.lineage.epoch(), epoch(2));
+        assert_eq!(tenant.moving, None);
+        assert_eq!(state(&tenant, HOME), Some(MemberState::Staying));
+        rejects(&tenant, |tenant| record_accepted(tenant, &accepted(OUTSIDE)));
+    }
+    let mut tenant = moving(FOLLOWER);
+    tenant.moving.as_mut().unwrap().source = SourceAfterMove::Leave;
+    record_accepted(&mut tenant, &accepted(FOLLOWER)).unwrap();
+    assert_eq!(state(&tenant, HOME), Some(MemberState::Leaving));
+}
+
+/// The rule that a record is taken only for the operation in flight.
+#[test]
+fn late_or_foreign_acceptance_is_not_recorded() {
+    let attempts = [
+        accepted(OTHER),
+        MoveAccepted {
+            operation: OperationId(2),
+            ..accepted(FOLLOWER)
+        },
+        MoveAccepted {
+            epoch: epoch(3),
+            ..accepted(FOLLOWER)
+        },
+    ];
+    for attempt in attempts {
+        rejects(&moving(FOLLOWER), |tenant| record_accepted(tenant, &attempt));
+    }
+    rejects(&tenant(), |tenant| record_accepted(tenant, &accepted(FOLLOWER)));
+    let mut replaced = moving(FOLLOWER);
+    promote(&mut replaced, None, 0).unwrap();
+    rejects(&replaced, |tenant| record_accepted(tenant, &accepted(FOLLOWER)));
+}
+
+/// The rule that `Aborting` keeps the operation until its outcome is known.
+#[test]
+fn aborted_move_stays_until_home_refuses_and_its_epoch_is_used_up() {
+    let mut tenant = moving(OUTSIDE);
+    rejects(&tenant, |tenant| record_refused(tenant, &refused(HOME)));
+    rejects(&tenant, |tenant| abort_move(tenant, OperationId(2)));
+    abort_move(&mut tenant, OperationId(1)).unwrap();
+    let once = tenant.clone();
+    abort_move(&mut tenant, OperationId(1)).unwrap();
+    assert_eq!(tenant, once);
+    rejects(&tenant, |tenant| plan_move(tenant, &plan(OTHER)));
+    rejects(&tenant, |tenant| record_refused(tenant, &refused(OUTSIDE)));
+    record_refused(&mut tenant, &refused(HOME)).unwrap();
+    assert_eq!((tenant.home, tenant.epoch), (HOME, Epoch::FIRST));
+    assert_eq!(state(&tenant, OUTSIDE), Some(MemberState::Leaving));
+    rejects(&tenant, |tenant| record_accepted(tenant, &accepted(OUTSIDE)));
+    let next = plan_move(&mut tenant, &plan(OTHER)).unwrap();
+    assert_eq!((next.operation, next.epoch), (OperationId(2), epoch(3)));
+}
+
+#[test]
+fn heir_is_recorded_of_target_only() {
+    let mut tenant = moving(FOLLOWER);
+    rejects(&tenant, |tenant| record_heir_ready(tenant, OTHER, OperationId(1)));
+    rejects(&tenant, |tenant| record_heir_ready(tenant, FOLLOWER, OperationId(2)));
+    record_heir_ready(&mut tenant, FOLLOWER, OperationId(1)).unwrap();
+    assert!(tenant.moving.unwrap().heir_ready);
+}
+
+/// The rule of two phases: a member is consulted until the home no longer counts it.
+#[test]
+fn member_leaves_in_two_phases() {
+    let mut tenant = tenant();
+    leave(&mut tenant, FOLLOWER).unwrap();
+    assert!(!tenant.has(FOLLOWER));
+    rejects(&tenant, |tenant| record_erased(tenant, FOLLOWER));
+    rejects(&tenant, |tenant| leave(tenant, FOLLOWER));
+    record_uncounted(&mut tenant, &uncounted(FOLLOWER)).unwrap();
+    assert_eq!(state(&tenant, FOLLOWER), Some(MemberState::Erasing));
+    rejects(&tenant, |tenant| take_back(tenant, FOLLOWER));
+    record_erased(&mut tenant, FOLLOWER).unwrap();
+    assert_eq!(state(&tenant, FOLLOWER), None);
+}
+
+#[test]
+fn late_or_foreign_uncount_removes_nobody() {
+    let leaving = with(|tenant| leave(tenant, FOLLOWER).unwrap());
+    let attempts = [
+        MemberUncounted {
+            from: OTHER,
+            ..uncounted(FOLLOWER)
+        },
+        MemberUncounted {
+            epoch: epoch(2),
+            ..uncounted(FOLLOWER)
+        },
+        uncounted(OTHER),
+        MemberUncounted {
+            version: version(0),
+            ..uncounted(FOLLOWER)
+        },
+    ];
+    for attempt in attempts {
+        rejects(&leaving, |tenant| record_uncounted(tenant, &attempt));
+    }
+    let mut promoting = leaving;
+    promote(&mut promoting, None, 0).unwrap();
+    rejects(&promoting, |tenant| record_uncounted(tenant, &uncounted(FOLLOWER)));
+}
+
+#[test]
+fn needed_members_do_not_leave() {
+    let needed = |tenant: &Tenant, group| {
+        matches!(
+            rejects(tenant, |tenant| leave(tenant, group)),
+            Rejection::MemberNeeded { .. }
+        )
+    };
+    assert!(needed(&tenant(), HOME));
+    let mut tenant = moving(OUTSIDE);
+    assert!(needed(&tenant, OUTSIDE));
+    promote(&mut tenant, None, 0).unwrap();
+    assert!(needed(&tenant, OUTSIDE), "it may own an epoch below the promotion's");
+    rejects(&tenant, |tenant| leave(tenant, GroupId::new(9)));
+    let mut remote = with(|tenant| tenant.durability = Durability::Remote);
+    leave(&mut remote, FOLLOWER).unwrap();
+    assert_eq!(rejects(&remote, |tenant| leave(tenant, OTHER)), Rejection::RemoteAlone);
+}
+
+/// The rule that a member that returns counts only after an entry of its own.
+#[test]
+fn returning_member_stays_after_its_own_report() {
+    let mut tenant = tenant();
+    rejects(&tenant, |tenant| take_back(tenant, FOLLOWER));
+    leave(&mut tenant, FOLLOWER).unwrap();
+    tenant.version = version(5);
+    take_back(&mut tenant, FOLLOWER).unwrap();
+    assert_eq!(state(&tenant, FOLLOWER), Some(MemberState::Returning));
+    assert!(tenant.has(FOLLOWER));
+    let rejoined = |from, at| MemberRejoined {
+        from,
+        version: version(at),
+    };
+    rejects(&tenant, |tenant| record_rejoined(tenant, &rejoined(FOLLOWER, 4)));
+    rejects(&tenant, |tenant| record_rejoined(tenant, &rejoined(OTHER, 5)));
+    record_rejoined(&mut tenant, &rejoined(FOLLOWER, 5)).unwrap();
+    assert_eq!(state(&tenant, FOLLOWER), Some(MemberState::Staying));
+    // A report of the first leaving must not remove it after a second one.
+    leave(&mut tenant, FOLLOWER).unwrap();
+    rejects(&tenant, |tenant| record_uncounted(tenant, &uncounted(FOLLOWER)));
+}
+
+#[test]
+fn promotion_replaces_move_and_only_a_named_promotion() {
+    let mut tenant = moving(OUTSIDE);
+    rejects(&tenant, |tenant| promote(tenant, Some(OperationId(1)), 0));
+    let first = promote(&mut tenant, None, 0).unwrap();
+    assert_eq!((first.operation, first.epoch), (OperationId(2), epoch(3)));
+    assert_eq!(
+        (tenant.fence(), tenant.epoch, &tenant.moving),
+        (epoch(3), Epoch::FIRST, &None)
+    );
+    rejects(&tenant, |tenant| promote(tenant, None, 0));
+    let second = promote(&mut tenant, Some(OperationId(2)), 0).unwrap();
+    assert_eq!(second.epoch, epoch(4));
+    assert_eq!(
+        second.replaced.len(),
+        1,
+        "the target of the replaced move may own epoch 2"
+    );
+    rejects(&tenant, |tenant| activate(tenant, &activation(2, FOLLOWER)));
+    let deleting = with(|tenant| tenant.state = TenantState::Deleting);
+    rejects(&deleting, |tenant| promote(tenant, None, 0));
+}
+
+#[test]
+fn activation_takes_lineage_of_chosen_group() {
+    let mut tenant = moving(OUTSIDE);
+    promote(&mut tenant, None, 0).unwrap();
+    let mut chosen = activation(2, FOLLOWER);
+    // The chosen group has followed the target, whose epoch was not recorded.
+    chosen.lineage.record_move(epoch(2));
+    activate(&mut tenant, &chosen).unwrap();
+    assert_eq!(
+        (tenant.home, tenant.epoch, &tenant.promoting),
+        (FOLLOWER, epoch(3), &None)
+    );
+    assert_eq!(state(&tenant, OUTSIDE), Some(MemberState::Leaving));
+    let status = |sequence| {
+        let sequence = Sequence::new(sequence).unwrap();
+        tenant.lineage.status_of(Revision::new(epoch(2), sequence))
+    };
+    assert_eq!(status(10), RevisionStatus::OnLineage);
+    assert!(matches!(status(11), RevisionStatus::Cut { .. }));
+}
+
+#[test]
+fn each_failed_clause_of_activation_refuses() {
+    let mut tenant = tenant();
+    rejects(&tenant, |tenant| activate(tenant, &activation(1, FOLLOWER)));
+    promote(&mut tenant, None, 0).unwrap();
+    rejects(&tenant, |tenant| activate(tenant, &activation(1, OUTSIDE)));
+    let mut newer = activation(1, FOLLOWER);
+    newer.lineage.record_move(epoch(2));
+    rejects(&tenant, |tenant| activate(tenant, &newer));
+    let mut erasing = tenant.clone();
+    erasing.members[1].state = MemberState::Erasing;
+    rejects(&erasing, |tenant| activate(tenant, &activation(1, FOLLOWER)));
+    activate(&mut tenant, &activation(1, HOME)).unwrap();
+    assert_eq!(tenant.home, HOME, "that undoes a mistaken promotion");
+}
+
+/// Transition of a random sequence.
+#[derive(Clone, Copy, Debug)]
+enum Transition {
+    Plan,
+    Abort,
+    Accept,
+    Refuse,
+    Leave,
+    TakeBack,
+    Uncount,
+    Rejoin,
+    Erase,
+    Promote,
+    Activate,
+}
+
+fn take(tenant: &mut Tenant, transition: Transition, group: GroupId, operation: OperationId, at: u64) {
+    let in_flight = tenant.moving.as_deref().copied();
+    let epoch = in_flight.map_or(tenant.last_epoch, |moving| moving.epoch);
+    let version = version(at);
+    let from = group;
+    let result = match transition {
+        Transition::Plan => plan_move(tenant, &plan(group)).map(drop),
+        Transition::Abort => abort_move(tenant, operation),
+        Transition::Accept => record_accepted(tenant, &MoveAccepted { from, operation, epoch }).map(drop),
+        Transition::Refuse => record_refused(tenant, &MoveRefused { from, operation }).map(drop),
+        Transition::Leave => leave(tenant, group),
+        Transition::TakeBack => take_back(tenant, group),
+        Transition::Uncount => {
+            let (from, epoch) = (tenant.home, tenant.epoch);
+            record_uncounted(
+                tenant,
+                &MemberUncounted {
+                    from,
+                    epoch,
+                    group,
+                    version,
+                },
+            )
+        }
+        Transition::Rejoin => record_rejoined(tenant, &MemberRejoined { from, version }),
+        Transition::Erase => record_erased(tenant, from),
+        Transition::Promote => {
+            let replace = tenant.promoting.as_ref().map(|promotion| promotion.operation);
+            promote(tenant, replace, at).map(drop)
+        }
+        Transition::Activate => {
+            let lineage = tenant.lineage.clone();
+            let kept = Sequence::new(at).unwrap();
+            activate(
+                tenant,
+                &Activation {
+                    operation,
+                    home: group,
+                    lineage,
+                    kept,
+                },
+            )
+        }
+    };
+    if result.is_ok() {
+        tenant.version = version;
+    }
+}
+
+proptest! {
+    /// Invariants 1, 2 and 4 of the transitions.
+    #[test]
+    fn random_transitions_keep_invariants(
+        steps in prop::collection::vec((0usize..11, 1u32..6, 0u64..3), 0..60),
+    ) {
+        const ALL: [Transition; 11] = [
+            Transition::Plan, Transition::Abort, Transition::Accept, Transition::Refuse, Transition::Leave,
+            Transition::TakeBack, Transition::Uncount, Transition::Rejoin, Transition::Erase, Transition::Promote,
+            Transition::Activate,
+        ];
+        let mut tenant = tenant();
+        for (at, (transition, group, back)) in (2..).zip(steps) {
+            let before = tenant.clone();
+            let operation = OperationId(tenant.op.saturating_sub(back));
+            take(&mut tenant, ALL[transition], GroupId::new(group), operation, at);
+            prop_assert!(tenant.op >= before.op && tenant.last_epoch >= before.last_epoch);
+            prop_assert!(tenant.epoch >= before.epoch && tenant.fence_epoch >= before.fence_epoch);
+            prop_assert_eq!(tenant.op > before.op, tenant.last_epoch > before.last_epoch, "an epoch for each operation");
+            if tenant.epoch != before.epoch {
+                prop_assert!(tenant.epoch > before.epoch && tenant.epoch <= before.last_epoch);
+            }
+            prop_assert!(tenant.epoch <= tenant.last_epoch && tenant.fence_epoch <= tenant.last_epoch);
+            prop_assert!(tenant.moving.is_none() || tenant.promoting.is_none());
+            prop_assert_eq!(tenant.lineage.epoch(), tenant.epoch);
+            for needed in tenant.needed_groups() {
+                prop_assert!(tenant.has(needed), "{} of {:?}", needed, tenant);
+            }
+            prop_assert!(tenant.members.windows(2).all(|pair| pair[0].group < pair[1].group));
+        }
+    }
+}
