@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Write},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use prometheus_client::{
@@ -129,6 +130,7 @@ pub(crate) struct Metrics {
     term: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
     durable: Family<GroupLabels, Gauge>,
+    lease_remaining: Family<GroupLabels, Gauge<f64, AtomicU64>>,
     purged: Family<GroupLabels, Gauge>,
     differs: Family<GroupLabels, Gauge>,
     logged_time_ahead: Family<GroupLabels, Gauge<f64, AtomicU64>>,
@@ -159,6 +161,7 @@ impl Metrics {
             term: Family::default(),
             applied: Family::default(),
             durable: Family::default(),
+            lease_remaining: Family::default(),
             purged: Family::default(),
             differs: Family::default(),
             logged_time_ahead: Family::default(),
@@ -217,6 +220,9 @@ impl Metrics {
         );
         let help = "Entries up to here are no longer in the group's log";
         registry.register("raft_purged_index", help, self.purged.clone());
+        let help =
+            "Seconds for which this node may still serve the tenants of a group that it leads; 0 without a lease";
+        registry.register("lease_remaining_seconds", help, self.lease_remaining.clone());
         let help = "1 where replicas of the group differed when this node compared them last";
         registry.register("group_replicas_differ", help, self.differs.clone());
         self.register_clocks();
@@ -328,6 +334,16 @@ impl Metrics {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.feed_raw.get_or_create(&labels).set(number(bytes.raw));
         self.feed_wire.get_or_create(&labels).set(number(bytes.wire));
+    }
+
+    /// Sets the time that is left of a group's lease; a group that needs none has no sample.
+    pub(crate) fn lease(&self, group: GroupId, left: Duration) {
+        let labels = GroupLabels { group: group.get() };
+        if left == Duration::MAX {
+            self.lease_remaining.remove(&labels);
+        } else {
+            self.lease_remaining.get_or_create(&labels).set(left.as_secs_f64());
+        }
     }
 
     /// Sets the metrics of a feed that a group of this node follows.

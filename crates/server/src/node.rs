@@ -289,6 +289,7 @@ impl NodeParts {
             directory_view: &directory_view,
             directory: &directory,
             groups: &hosted,
+            leases: &leases,
         });
         let host = Arc::new(Host {
             metrics: Arc::new(Metrics::of(&config.node)),

@@ -22,6 +22,10 @@ pub(crate) fn metrics_text(host: &Host) -> String {
             differs: group.differs(),
         });
     }
+    let version = host.directory_view.version();
+    for group in host.groups.keys() {
+        metrics.lease(*group, host.leases.left(version, *group));
+    }
     for (pair, bytes) in host.traffic.totals() {
         metrics.traffic(&pair, bytes);
     }

@@ -1,8 +1,11 @@
 //! Readiness of a node and of its region: what is checked whenever someone asks.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use stead_raft::Group;
@@ -19,6 +22,7 @@ use crate::{
     config::ValidatedConfig,
     directory::DirectoryClient,
     health::{CheckResult, HealthChecks},
+    lease::NodeLeases,
 };
 
 /// Least free disk space of a ready node: room for a few log files and a checkpoint.
@@ -47,6 +51,8 @@ pub(crate) struct ReadinessSubjects<'a> {
     pub(crate) directory: &'a DirectoryClient,
     /// The data groups in which it votes.
     pub(crate) groups: &'a HostedGroups,
+    /// Its leases.
+    pub(crate) leases: &'a NodeLeases,
 }
 
 impl Readiness {
@@ -62,6 +68,10 @@ impl Readiness {
         readiness.node.add_warning("clocks", move || clocks(&groups));
         for (id, hosted) in subjects.groups {
             readiness.add_leader_check(*id, &hosted.raft);
+            let (leases, view, group) = (subjects.leases.clone(), subjects.directory_view.clone(), *id);
+            readiness
+                .node
+                .add("lease", move || lease(group, leases.left(view.version(), group)));
         }
         readiness
     }
@@ -113,6 +123,19 @@ impl Readiness {
         };
         self.region.add("leader", leader.clone());
         self.node.add("leader", leader);
+    }
+}
+
+/// Checks that a lease of a group counts.
+fn lease(group: GroupId, left: Duration) -> CheckResult {
+    match left {
+        Duration::ZERO => Err(format!(
+            "group {group} has no lease: this node cannot reach the directory's leader, and does not serve as a home"
+        )),
+        Duration::MAX => Ok(format!(
+            "group {group} needs none: the directory's leader grants none yet"
+        )),
+        left => Ok(format!("group {group} has one for {} s", left.as_secs())),
     }
 }
 

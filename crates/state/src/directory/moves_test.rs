@@ -14,13 +14,9 @@ const ACME: TenantNumber = TenantNumber::new(1);
 /// A cluster at feature level 2. Groups 1 and 2 are in us-east, 3 and 4 in eu-west, 5 and 6 in ap-south.
 fn cluster() -> World {
     let mut world = World::begun();
-    for node in 1..=5 {
-        world
-            .apply(Command::NodeReport(NodeId::new(node), FEATURE_LEVEL_MAX))
-            .unwrap();
-    }
+    let all = (1..=5).map(NodeId::new).collect();
     world
-        .apply(Command::RaiseFeatureLevel(by(), FEATURE_LEVEL_MAX))
+        .apply(Command::RaiseFeatureLevel(by(), FEATURE_LEVEL_MAX, all))
         .unwrap();
     world
 }
@@ -462,16 +458,17 @@ fn oldest_finished_operation_makes_room_for_new_one() {
 #[test]
 fn feature_level_waits_for_every_node_and_never_falls() {
     let mut world = World::begun();
-    let raise = |world: &mut World, level| world.apply(Command::RaiseFeatureLevel(by(), level));
-    for node in 1..=4 {
-        world.apply(Command::NodeReport(NodeId::new(node), 2)).unwrap();
-    }
+    let raise_with = |world: &mut World, level, nodes: std::ops::RangeInclusive<u64>| {
+        let supporting = nodes.map(NodeId::new).collect();
+        world.apply(Command::RaiseFeatureLevel(by(), level, supporting))
+    };
+    let raise = |world: &mut World, level| raise_with(world, level, 1..=5);
     let behind = Rejection::NodesBehind {
         requested: 2,
         count: 1,
         node: "e".into(),
     };
-    assert_eq!(raise(&mut world, 2), Err(behind));
+    assert_eq!(raise_with(&mut world, 2, 1..=4), Err(behind));
     assert_eq!(
         world.apply(Command::SetClusterSettings(by(), 30_000)).unwrap_err(),
         Rejection::FeatureLevel { needed: 2, level: 1 }
@@ -486,11 +483,6 @@ fn feature_level_waits_for_every_node_and_never_falls() {
         0,
         "older nodes cannot read it"
     );
-    world.apply(Command::NodeReport(NodeId::new(5), 7)).unwrap();
-    assert!(matches!(
-        world.apply(Command::NodeReport(NodeId::new(9), 2)),
-        Err(Rejection::NodeUnknown(_))
-    ));
     raise(&mut world, 2).unwrap();
     raise(&mut world, 2).unwrap();
     for level in [1, 3] {
@@ -616,8 +608,10 @@ fn encoding_of_commands_about_moves_is_fixed() {
         ),
         (Command::AbortMove(by(), 7), "0b03616e6e047465737407"),
         (Command::SetClusterSettings(by(), 30_000), "0c03616e6e0474657374b0ea01"),
-        (Command::RaiseFeatureLevel(by(), 2), "0d03616e6e047465737402"),
-        (Command::NodeReport(NodeId::new(3), 2), "0e0302"),
+        (
+            Command::RaiseFeatureLevel(by(), 2, vec![NodeId::new(3)]),
+            "0d03616e6e0474657374020103",
+        ),
         (
             Command::Report(GroupId::new(3), Incarnation::FIRST, reports),
             "08030106 0001 01010203 020102 030103050109 04010109 050102",

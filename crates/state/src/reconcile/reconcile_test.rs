@@ -175,11 +175,9 @@ fn leaving_follower_erases_reports_and_may_return() {
 #[test]
 fn leaving_member_keeps_tenant_until_home_has_uncounted_it() {
     let mut world = World::begun();
-    for node in 1..=3 {
-        world.ask(Command::NodeReport(NodeId::new(node), 2)).unwrap();
-    }
+    let all = (1..=3).map(NodeId::new).collect();
     world
-        .ask(Command::RaiseFeatureLevel(AuditContext::default(), 2))
+        .ask(Command::RaiseFeatureLevel(AuditContext::default(), 2, all))
         .unwrap();
     world.ask(create("acme", "eu")).unwrap();
     assert!(matches!(&world.steps(3)[..], [Step::Follow(_)]));
