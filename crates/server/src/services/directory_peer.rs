@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use stead_api::{
     proto::internal::v1::{
-        ProposeRequest, ProposeResponse, ReadVersionRequest, ReadVersionResponse, ReportRequest, ReportResponse,
-        WatchRequest, WatchResponse, directory_service_server,
+        ProposeRequest, ProposeResponse, ReadOperationsRequest, ReadOperationsResponse, ReadVersionRequest,
+        ReadVersionResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
     },
     status,
 };
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::directory::{DirectoryClient, LocalVoter, VoterError};
+use crate::directory::{DirectoryClient, LocalVoter, OperationQuery, VoterError};
 
 /// Most changes in one message.
 const MESSAGE_CHANGES_MAX: usize = 1_000;
@@ -182,6 +182,19 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
             answers.push(encode_result(&answer));
         }
         Ok(Response::new(ReportResponse { answers }))
+    }
+
+    async fn read_operations(
+        &self,
+        request: Request<ReadOperationsRequest>,
+    ) -> Result<Response<ReadOperationsResponse>, Status> {
+        let local_voter = self.local_voter()?;
+        let read = async {
+            let query = OperationQuery::from_message(request.get_ref())?;
+            local_voter.read_operations(&query).await
+        };
+        let page = read.await.map_err(|error| status::to_status(&error))?;
+        Ok(Response::new(page.message()))
     }
 }
 
