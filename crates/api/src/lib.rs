@@ -27,6 +27,13 @@ pub mod proto {
             include!("generated/stead.admin.v1.rs");
         }
     }
+    /// Standard packages of Google.
+    pub mod google {
+        /// `google.longrunning`.
+        pub mod longrunning {
+            include!("generated/google.longrunning.rs");
+        }
+    }
     /// Packages between nodes.
     pub mod internal {
         /// `stead.internal.v1`.
@@ -35,6 +42,9 @@ pub mod proto {
         }
     }
 }
+
+// Generated code outside the package names it by its path below the root of all packages, which is the crate here.
+use proto::google;
 
 /// Descriptor set of all protos: for reflection, and for the compatibility test.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.binpb");

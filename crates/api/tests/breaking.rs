@@ -19,7 +19,8 @@ type Promises = BTreeMap<String, String>;
 fn promises(set: &[u8]) -> Promises {
     let set = FileDescriptorSet::decode(set).unwrap();
     let mut found = Promises::new();
-    let promised = |package: &str| package == "stead.v1" || package.starts_with("stead.admin.");
+    let promised =
+        |package: &str| ["stead.v1", "google.longrunning"].contains(&package) || package.starts_with("stead.admin.");
     for file in set.file.iter().filter(|file| promised(file.package())) {
         for message in &file.message_type {
             add_message(&mut found, file.package(), message);

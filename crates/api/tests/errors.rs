@@ -38,7 +38,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         ErrorKind::TenantNotFound => {
             "No such tenant, also after the node has asked the directory for its newest state."
         }
-        ErrorKind::NotFound => "No such region, node or group.",
+        ErrorKind::NotFound => "No such region, node, group or operation.",
         ErrorKind::AlreadyExists => "The name is taken.",
         ErrorKind::KeyNotFound => {
             "The key does not exist where its absence is an error. A `Get` answers without an item instead."
@@ -88,8 +88,11 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         ErrorKind::Conflict => {
             "The request contradicts the state: an etag, a step that is not due. Read again, decide again."
         }
+        ErrorKind::NotCancellable => {
+            "The operation has succeeded, or nothing can stop it any more. Reverse it by another one, such as a move back."
+        }
         ErrorKind::Unimplemented => {
-            "The node's version does not have what is asked for: `DURABILITY_REMOTE`. A method that a node does not know is refused with this status, but without `ErrorInfo`."
+            "The node's version does not have what is asked for: `DURABILITY_REMOTE`, `DeleteOperation`. A method that a node does not know is refused with this status, but without `ErrorInfo`."
         }
         ErrorKind::Internal => {
             "A bug or broken hardware; **what happened is not known**. Please report it with the node's log."

@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 /// The generated file of the services between nodes.
 const BETWEEN_NODES: &str = "stead.internal.v1.rs";
 
-/// Collects the protos of Stead in a stable order.
+/// Collects the protos in a stable order.
 fn protos(below: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(below).unwrap() {
         let path = entry.unwrap().path();
@@ -33,7 +33,7 @@ fn protos(below: &Path, found: &mut Vec<PathBuf>) {
 fn generate(into: &Path) {
     let include = root().join("proto");
     let mut files = Vec::new();
-    protos(&include.join("stead"), &mut files);
+    protos(&include, &mut files);
     let mut compiler = protox::Compiler::new([&include]).unwrap();
     compiler
         .include_source_info(true)
@@ -47,6 +47,7 @@ fn generate(into: &Path) {
             .bytes(".")
             .btree_map(".")
             .codec_path(codec)
+            .extern_path(".google.rpc.Status", "::tonic_types::Status")
             .emit_rerun_if_changed(false)
             .compile_fds(compiler.file_descriptor_set())
             .unwrap();

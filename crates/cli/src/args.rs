@@ -53,7 +53,7 @@ pub(crate) enum Noun {
     /// Print and check configurations of nodes
     #[command(subcommand)]
     Config(verbs::config::Verb),
-    /// Create, show, change and delete tenants
+    /// Create, show, change, move and delete tenants
     #[command(subcommand)]
     Tenant(verbs::tenant::Verb),
     /// Show regions
@@ -65,6 +65,9 @@ pub(crate) enum Noun {
     /// Show Raft groups, transfer their leadership
     #[command(subcommand)]
     Group(verbs::group::Verb),
+    /// Show, watch and cancel operations that take a while, such as moves
+    #[command(subcommand)]
+    Operation(verbs::operation::Verb),
     /// Read and write keys
     #[command(subcommand)]
     Kv(verbs::kv::Verb),
@@ -121,6 +124,17 @@ mod tests {
                 "stead tenant update acme --no-labels --label a=b",
                 "cannot be used with",
             ),
+            ("stead tenant move acme", "<--to <REGION>|--group <GROUP>>"),
+            ("stead tenant move acme --to us-east --group 5", "cannot be used with"),
+            (
+                "stead tenant move acme --to us-east --wait --no-wait",
+                "cannot be used with",
+            ),
+            (
+                "stead tenant move acme --to us-east --dry-run --wait",
+                "cannot be used with",
+            ),
+            ("stead operation list --in-flight --done", "cannot be used with"),
             ("stead dev kill", "<NAMES>"),
             ("stead dev cut", "<REGIONS>"),
         ] {

@@ -30,8 +30,9 @@ Exit codes:
     1  failed
     2  the command or what it asks for is wrong as written
     3  cannot connect, or nobody who can answer is there
-    4  not found: tenant, key, region, node, group
-    5  conflict: a precondition, an etag, a name in use, a revision that is gone
+    4  not found: tenant, key, region, node, group, operation
+    5  conflict: a precondition, an etag, a name in use, a revision that is gone,
+       an operation in flight or cancelled
     6  not allowed: residency, a quota, a rate limit
     7  outcome unknown, or the deadline passed
     8  what was looked at is unhealthy
@@ -180,14 +181,17 @@ fn classify(kind: &ErrorKind) -> (Code, Option<&'static str>) {
         ErrorKind::TenantNotFound => (Code::NotFound, Some("`stead tenant list` shows the names there are")),
         ErrorKind::NotFound => (
             Code::NotFound,
-            Some("`stead region list`, `stead node list` and `stead group list` show what there is"),
+            Some(
+                "`stead region list`, `stead node list`, `stead group list` and `stead operation list` show what there is",
+            ),
         ),
         ErrorKind::KeyNotFound => (Code::NotFound, None),
         ErrorKind::AlreadyExists => (Code::Conflict, Some("choose another name, or look at the one there is")),
         ErrorKind::ConditionFailed { .. } => (Code::Conflict, Some("read the key again and decide anew")),
-        ErrorKind::NotHome { .. } | ErrorKind::Conflict | ErrorKind::IdempotencyExpired { .. } => {
-            (Code::Conflict, None)
-        }
+        ErrorKind::NotHome { .. }
+        | ErrorKind::Conflict
+        | ErrorKind::NotCancellable
+        | ErrorKind::IdempotencyExpired { .. } => (Code::Conflict, None),
         ErrorKind::Compacted { .. } | ErrorKind::Forked { .. } => (
             Code::Conflict,
             Some("leave out --revision and --token to read what is there now"),

@@ -63,8 +63,9 @@ mod tenant;
 mod tokens;
 
 pub use admin::{
-    Admin, FollowerLag, Followers, Group, GroupStatus, NewTenant, NodeInfo, NodeStatus, RegionInfo, RegionStatus,
-    Replica, TenantChange, TenantDeletion, TenantInfo, TenantState,
+    Admin, FollowerLag, Followers, Group, GroupStatus, MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant,
+    NodeInfo, NodeStatus, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Place, RegionInfo,
+    RegionStatus, Replica, Step, StepName, TenantChange, TenantDeletion, TenantInfo, TenantMove, TenantState,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

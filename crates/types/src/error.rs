@@ -114,6 +114,8 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The request contradicts the current state: an epoch, an etag, an operation in flight.
     Conflict,
+    /// The operation has passed the point from which on it cannot be cancelled; nothing happened.
+    NotCancellable,
     /// The server's version does not have the method, or what the request asks for.
     Unimplemented,
     /// A bug or broken hardware.

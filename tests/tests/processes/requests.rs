@@ -5,9 +5,16 @@ use std::time::Duration;
 
 use futures::stream;
 use stead_api::{
-    convert::read::duration,
+    convert::read::{clock_difference, duration},
     proto::{
-        admin::v1::{CreateTenantRequest, ListTenantsRequest, tenant_service_client::TenantServiceClient},
+        admin::v1::{
+            CreateTenantRequest, ListTenantsRequest, MoveTenantRequest, move_tenant_request::To,
+            tenant_service_client::TenantServiceClient,
+        },
+        google::longrunning::{
+            CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest,
+            WaitOperationRequest, operations_client::OperationsClient,
+        },
         v1::{
             AppendRequest, GetRequest, IncrementRequest, ListRegionsRequest, Operation, PipelineRequest, PutRequest,
             ScanRequest, answer, directory_service_client::DirectoryServiceClient, kv_service_client::KvServiceClient,
@@ -83,7 +90,8 @@ async fn invalid_request_is_refused_with_field_and_limit() {
     check_names(&world, channel.clone()).await;
     check_sizes(&world, &mut kv).await;
     check_counters(&world, &mut kv).await;
-    check_pages(&world, channel).await;
+    check_pages(&world, channel.clone()).await;
+    check_operations(&world, channel).await;
 
     let all = kv.scan(scan("", 0, "")).await.unwrap().into_inner();
     let pairs: Vec<(&[u8], &[u8])> = all
@@ -391,6 +399,87 @@ async fn check_pages(world: &World, channel: Channel) {
 
     let ran = world.stead(["kv", "scan", "acme", "--page-size", "-1"]).await;
     assert_failed(&ran, 2, &["--page-size", "-1", "0..="]);
+}
+
+/// Moves that cannot begin as written, and operations that do not exist.
+async fn check_operations(world: &World, channel: Channel) {
+    let mut tenants = TenantServiceClient::new(channel.clone());
+    let to = |to: Option<To>| MoveTenantRequest {
+        name: "acme".into(),
+        to,
+        ..MoveTenantRequest::default()
+    };
+    let region = |name: &str| Some(To::Region(name.to_owned()));
+    assert_refused(tenants.move_tenant(to(None)).await, "to", &["region", "group"]);
+    assert_refused(tenants.move_tenant(to(region("EU"))).await, "region", &["a-z"]);
+    let source = MoveTenantRequest {
+        source: 9,
+        ..to(region("eu-west"))
+    };
+    assert_refused(tenants.move_tenant(source).await, "source", &["9"]);
+    let reason = MoveTenantRequest {
+        reason: "r".repeat(257),
+        ..to(region("eu-west"))
+    };
+    assert_refused(tenants.move_tenant(reason).await, "reason", &["at most 256", "257"]);
+
+    let mut operations = OperationsClient::new(channel);
+    let name = || "7".to_owned();
+    let words = ["such as operations/7"];
+    assert_refused(
+        operations.get_operation(GetOperationRequest { name: name() }).await,
+        "name",
+        &words,
+    );
+    let cancel = CancelOperationRequest { name: name() };
+    assert_refused(operations.cancel_operation(cancel).await, "name", &words);
+    let list = |filter: &str, page_token: &str| ListOperationsRequest {
+        filter: filter.into(),
+        page_token: page_token.into(),
+        ..ListOperationsRequest::default()
+    };
+    let kind = operations.list_operations(list("kind=move", "")).await;
+    assert_refused(kind, "filter", &["kind=move", "tenant=NAME"]);
+    assert_refused(
+        operations.list_operations(list("", "x")).await,
+        "page_token",
+        &["not a token"],
+    );
+    let negative = WaitOperationRequest {
+        name: "operations/7".into(),
+        timeout: Some(clock_difference(-1_000_000)),
+    };
+    assert_refused(operations.wait_operation(negative).await, "timeout", &["not negative"]);
+    let delete = DeleteOperationRequest {
+        name: "operations/7".into(),
+    };
+    let kept = operations.delete_operation(delete).await.unwrap_err();
+    assert_eq!(kept.code(), Code::Unimplemented);
+    let unknown = GetOperationRequest {
+        name: "operations/7".into(),
+    };
+    let unknown = operations.get_operation(unknown).await.unwrap_err();
+    assert_eq!(status::from_status(&unknown).kind, ErrorKind::NotFound, "{unknown:?}");
+    let all = operations
+        .list_operations(list("tenant=acme AND done=false", ""))
+        .await
+        .unwrap();
+    assert_eq!(all.into_inner().operations, []);
+
+    let words = ["there is no operation 7", "seven days", "stead operation list"];
+    for verb in ["show", "watch", "cancel"] {
+        assert_failed(&world.stead(["operation", verb, "7"]).await, 4, &words);
+    }
+    let misspelt = world.stead(["operation", "show", "acme"]).await;
+    assert_failed(&misspelt, 2, &["operations/7, or 7"]);
+    let nobody = world.stead(["tenant", "move", "nobody", "--to", "eu-west"]).await;
+    assert_failed(&nobody, 4, &["there is no tenant nobody"]);
+    let shown = world.stead(["tenant", "where", "acme"]).await;
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(
+        shown.stdout.contains("eu-west") && shown.stdout.contains("home"),
+        "{shown:?}"
+    );
 }
 
 // Several keys, misspelt flags, dry runs, refusals and repeats with an idempotency key.

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod operation;
 pub mod page;
 pub mod range;
 pub mod read;

@@ -1345,6 +1345,1611 @@ pub mod node_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Neighbouring epochs that no promotion separates.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LineageRun {
+    #[prost(uint32, tag = "1")]
+    pub first_epoch: u32,
+    #[prost(uint32, tag = "2")]
+    pub last_epoch: u32,
+    /// Last sequence that counts; absent for the newest run.
+    #[prost(uint64, optional, tag = "3")]
+    pub last_sequence: ::core::option::Option<u64>,
+}
+/// A group that holds the tenant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Replica {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(enumeration = "super::super::v1::Role", tag = "3")]
+    pub role: i32,
+    /// The directory waits until the group has erased the tenant.
+    #[prost(bool, tag = "4")]
+    pub leaving: bool,
+}
+/// What a tenant may use at most. What is absent is the cluster's default. Operations beyond a rate are answered
+/// RATE_LIMITED with how long to wait, writes into a full tenant QUOTA_EXCEEDED; neither costs the tenant's group an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    /// At each node that serves the tenant: its home for writes and linearizable reads, the nearest one for others.
+    #[prost(uint64, optional, tag = "1")]
+    pub operations_per_second: ::core::option::Option<u64>,
+    /// At each node too: of writes the bytes that come, of reads and of writes that answer with data those answered.
+    #[prost(uint64, optional, tag = "2")]
+    pub bytes_per_second: ::core::option::Option<u64>,
+    /// Of live keys and their values. Reads and deletes go on when it is reached.
+    #[prost(uint64, optional, tag = "3")]
+    pub stored_bytes: ::core::option::Option<u64>,
+    /// Live keys. Reads, deletes and changes of keys that exist go on when it is reached.
+    #[prost(uint64, optional, tag = "4")]
+    pub keys: ::core::option::Option<u64>,
+    /// Open watches, at each node.
+    #[prost(uint64, optional, tag = "5")]
+    pub watches: ::core::option::Option<u64>,
+    /// Client ids whose outcomes are remembered. The one that was silent for longest makes room for another one, but not
+    /// within a minute of its last write: then a write with another id is answered RATE_LIMITED.
+    #[prost(uint64, optional, tag = "6")]
+    pub clients: ::core::option::Option<u64>,
+    /// Operations not yet answered, at each node, whether it serves them or hands them on.
+    #[prost(uint64, optional, tag = "7")]
+    pub in_flight: ::core::option::Option<u64>,
+    /// How long an overwritten version can be read, a follower or a watch can resume; less where a group's history is full.
+    #[prost(message, optional, tag = "8")]
+    pub history_age: ::core::option::Option<::prost_types::Duration>,
+    /// How many of the newest revisions can be read, whatever their age.
+    #[prost(uint64, optional, tag = "9")]
+    pub history_count: ::core::option::Option<u64>,
+    /// Outcomes of writes with idempotency keys that are remembered: those of a minute must fit, else such a write is answered
+    /// RATE_LIMITED.
+    #[prost(uint64, optional, tag = "10")]
+    pub outcomes: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tenant {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(string, tag = "3")]
+    pub home_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub home_group: u32,
+    #[prost(uint32, tag = "5")]
+    pub epoch: u32,
+    #[prost(uint32, tag = "6")]
+    pub fence_epoch: u32,
+    #[prost(message, optional, tag = "7")]
+    pub followers: ::core::option::Option<Followers>,
+    /// Jurisdictions in which the tenant may be stored; empty: all.
+    #[prost(string, repeated, tag = "8")]
+    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "super::super::v1::Durability", tag = "9")]
+    pub durability: i32,
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(enumeration = "tenant::State", tag = "11")]
+    pub state: i32,
+    /// Changes with every change of the tenant.
+    #[prost(string, tag = "12")]
+    pub etag: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "13")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "14")]
+    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Every group that holds the tenant now.
+    #[prost(message, repeated, tag = "15")]
+    pub replicas: ::prost::alloc::vec::Vec<Replica>,
+    #[prost(message, repeated, tag = "16")]
+    pub lineage: ::prost::alloc::vec::Vec<LineageRun>,
+    /// Its own limits.
+    #[prost(message, optional, tag = "17")]
+    pub limits: ::core::option::Option<Limits>,
+    /// What holds: its own limits, and the defaults where it has none.
+    #[prost(message, optional, tag = "18")]
+    pub effective_limits: ::core::option::Option<Limits>,
+    /// In flight; absent where there is none.
+    #[prost(message, optional, tag = "19")]
+    pub moving: ::core::option::Option<TenantMove>,
+}
+/// Nested message and enum types in `Tenant`.
+pub mod tenant {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        Active = 1,
+        /// Serves nothing; can be enabled again or erased.
+        Disabled = 2,
+        /// Is being erased; only its number and name are kept until every member has reported.
+        Deleting = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Active => "STATE_ACTIVE",
+                Self::Disabled => "STATE_DISABLED",
+                Self::Deleting => "STATE_DELETING",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_ACTIVE" => Some(Self::Active),
+                "STATE_DISABLED" => Some(Self::Disabled),
+                "STATE_DELETING" => Some(Self::Deleting),
+                _ => None,
+            }
+        }
+    }
+}
+/// A move of a tenant that is in flight. The operation with its steps is in google.longrunning.Operations, where
+/// `tenant=NAME AND done=false` finds it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantMove {
+    #[prost(string, tag = "1")]
+    pub to_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub to_group: u32,
+    /// Epoch in which the target is to be the home.
+    #[prost(uint32, tag = "3")]
+    pub epoch: u32,
+    /// The target has caught up and is the heir.
+    #[prost(bool, tag = "4")]
+    pub heir_ready: bool,
+    /// A cancellation was asked for.
+    #[prost(bool, tag = "5")]
+    pub cancel_requested: bool,
+    #[prost(message, optional, tag = "6")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// In which regions a tenant is followed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Followers {
+    /// In each other region that its residency admits; `regions` is empty then.
+    #[prost(bool, tag = "1")]
+    pub all_admitted: bool,
+    #[prost(string, repeated, tag = "2")]
+    pub regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty: the region of the node that was asked.
+    #[prost(string, tag = "2")]
+    pub home_region: ::prost::alloc::string::String,
+    /// Absent: all that residency admits.
+    #[prost(message, optional, tag = "3")]
+    pub followers: ::core::option::Option<Followers>,
+    #[prost(string, repeated, tag = "4")]
+    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Unspecified: REGION.
+    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
+    pub durability: i32,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// For the audit.
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what would be made, without number, etag and times.
+    #[prost(bool, tag = "8")]
+    pub validate_only: bool,
+    /// Absent: the defaults.
+    #[prost(message, optional, tag = "9")]
+    pub limits: ::core::option::Option<Limits>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTenantsRequest {
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only those at home here; empty: all.
+    #[prost(string, tag = "3")]
+    pub home_region: ::prost::alloc::string::String,
+    /// Only those whose name begins with this.
+    #[prost(string, tag = "4")]
+    pub name_prefix: ::prost::alloc::string::String,
+    /// Only in this state; unspecified: all.
+    #[prost(enumeration = "tenant::State", tag = "5")]
+    pub state: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTenantsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub tenants: ::prost::alloc::vec::Vec<Tenant>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The etag that the caller has read; empty: whatever it is.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub followers: ::core::option::Option<Followers>,
+    #[prost(message, optional, tag = "4")]
+    pub residency: ::core::option::Option<update_tenant_request::Residency>,
+    /// Unspecified: stays.
+    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
+    pub durability: i32,
+    #[prost(message, optional, tag = "6")]
+    pub labels: ::core::option::Option<update_tenant_request::Labels>,
+    /// STATE_ACTIVE enables a disabled tenant, STATE_DISABLED disables it; unspecified: stays.
+    #[prost(enumeration = "tenant::State", tag = "7")]
+    pub state: i32,
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
+    #[prost(bool, tag = "9")]
+    pub validate_only: bool,
+    /// These are set, the others stay.
+    #[prost(message, optional, tag = "10")]
+    pub limits: ::core::option::Option<Limits>,
+    /// Names of limits for which the default holds again, such as `stored_bytes`.
+    #[prost(string, repeated, tag = "11")]
+    pub default_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `UpdateTenantRequest`.
+pub mod update_tenant_request {
+    /// Jurisdictions; may be empty, which admits all.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Residency {
+        #[prost(string, repeated, tag = "1")]
+        pub jurisdictions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    }
+    /// Labels; replace all there are.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Labels {
+        #[prost(btree_map = "string, string", tag = "1")]
+        pub labels: ::prost::alloc::collections::BTreeMap<
+            ::prost::alloc::string::String,
+            ::prost::alloc::string::String,
+        >,
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// The second step: erase everywhere. Refused unless the tenant is disabled.
+    #[prost(bool, tag = "3")]
+    pub erase: bool,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
+    #[prost(bool, tag = "5")]
+    pub validate_only: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeleteTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MoveTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The etag that the caller has read; empty: whatever it is.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    #[prost(enumeration = "move_tenant_request::Source", tag = "5")]
+    pub source: i32,
+    /// For the audit, and kept with the operation.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only. The answer is done and has no name; its metadata has a plan. What the move would be refused for is its
+    /// error, and the plan's blocker.
+    #[prost(bool, tag = "7")]
+    pub validate_only: bool,
+    #[prost(oneof = "move_tenant_request::To", tags = "3, 4")]
+    pub to: ::core::option::Option<move_tenant_request::To>,
+}
+/// Nested message and enum types in `MoveTenantRequest`.
+pub mod move_tenant_request {
+    /// What the group that is home now does afterwards.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Source {
+        /// It follows where the tenant's followers name its region, else it leaves.
+        Unspecified = 0,
+        Follow = 1,
+        Leave = 2,
+    }
+    impl Source {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "SOURCE_UNSPECIFIED",
+                Self::Follow => "SOURCE_FOLLOW",
+                Self::Leave => "SOURCE_LEAVE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
+                "SOURCE_FOLLOW" => Some(Self::Follow),
+                "SOURCE_LEAVE" => Some(Self::Leave),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum To {
+        /// Region of the new home; the directory picks the group.
+        #[prost(string, tag = "3")]
+        Region(::prost::alloc::string::String),
+        /// The new home; for a move within the region, too.
+        #[prost(uint32, tag = "4")]
+        Group(u32),
+    }
+}
+/// Generated client implementations.
+pub mod tenant_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Tenants: the unit of ownership, isolation and residency.
+    #[derive(Debug, Clone)]
+    pub struct TenantServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TenantServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TenantServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TenantServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TenantServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Makes a tenant and picks its home group.
+        pub async fn create_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/CreateTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "CreateTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/GetTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "GetTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// By name, in the order of names.
+        pub async fn list_tenants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/ListTenants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "ListTenants"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what the request names; the rest stays.
+        pub async fn update_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/UpdateTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "UpdateTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
+        pub async fn delete_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/DeleteTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "DeleteTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives the tenant another home, without a pause that is longer than a trip there. The operation's metadata is an
+        /// OperationMetadata, its response a MoveTenantResponse. A deadline of the call does not cancel the operation.
+        pub async fn move_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MoveTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/MoveTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "MoveTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod tenant_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TenantServiceServer.
+    #[async_trait]
+    pub trait TenantService: std::marker::Send + std::marker::Sync + 'static {
+        /// Makes a tenant and picks its home group.
+        async fn create_tenant(
+            &self,
+            request: tonic::Request<super::CreateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTenantResponse>,
+            tonic::Status,
+        >;
+        async fn get_tenant(
+            &self,
+            request: tonic::Request<super::GetTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTenantResponse>,
+            tonic::Status,
+        >;
+        /// By name, in the order of names.
+        async fn list_tenants(
+            &self,
+            request: tonic::Request<super::ListTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantsResponse>,
+            tonic::Status,
+        >;
+        /// Changes what the request names; the rest stays.
+        async fn update_tenant(
+            &self,
+            request: tonic::Request<super::UpdateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateTenantResponse>,
+            tonic::Status,
+        >;
+        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
+        async fn delete_tenant(
+            &self,
+            request: tonic::Request<super::DeleteTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteTenantResponse>,
+            tonic::Status,
+        >;
+        /// Gives the tenant another home, without a pause that is longer than a trip there. The operation's metadata is an
+        /// OperationMetadata, its response a MoveTenantResponse. A deadline of the call does not cancel the operation.
+        async fn move_tenant(
+            &self,
+            request: tonic::Request<super::MoveTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+    }
+    /// Tenants: the unit of ownership, isolation and residency.
+    #[derive(Debug)]
+    pub struct TenantServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TenantServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TenantServiceServer<T>
+    where
+        T: TenantService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.TenantService/CreateTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::CreateTenantRequest>
+                    for CreateTenantSvc<T> {
+                        type Response = super::CreateTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::create_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/GetTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::GetTenantRequest>
+                    for GetTenantSvc<T> {
+                        type Response = super::GetTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::get_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/ListTenants" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTenantsSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::ListTenantsRequest>
+                    for ListTenantsSvc<T> {
+                        type Response = super::ListTenantsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTenantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::list_tenants(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTenantsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/UpdateTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::UpdateTenantRequest>
+                    for UpdateTenantSvc<T> {
+                        type Response = super::UpdateTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::update_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/DeleteTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::DeleteTenantRequest>
+                    for DeleteTenantSvc<T> {
+                        type Response = super::DeleteTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::delete_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/MoveTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct MoveTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::MoveTenantRequest>
+                    for MoveTenantSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MoveTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::move_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MoveTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TenantServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.TenantService";
+    impl<T> tonic::server::NamedService for TenantServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchOperationRequest {
+    /// `operations/` and a number.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchOperationResponse {
+    #[prost(message, optional, tag = "1")]
+    pub operation: ::core::option::Option<
+        super::super::super::google::longrunning::Operation,
+    >,
+}
+/// A group, and the region that it is in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Place {
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub group: u32,
+}
+/// Metadata of every operation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OperationMetadata {
+    #[prost(enumeration = "operation_metadata::Kind", tag = "1")]
+    pub kind: i32,
+    /// Names of the tenants when the operation began.
+    #[prost(string, repeated, tag = "2")]
+    pub tenants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "3")]
+    pub from: ::core::option::Option<Place>,
+    #[prost(message, optional, tag = "4")]
+    pub to: ::core::option::Option<Place>,
+    /// Done.
+    #[prost(message, repeated, tag = "5")]
+    pub steps: ::prost::alloc::vec::Vec<operation_metadata::Step>,
+    /// Still to come; empty once a cancellation was asked for, because either outcome is possible then.
+    #[prost(enumeration = "operation_metadata::StepName", repeated, tag = "6")]
+    pub steps_left: ::prost::alloc::vec::Vec<i32>,
+    /// Identity of the caller, as it was given.
+    #[prost(string, tag = "7")]
+    pub who: ::prost::alloc::string::String,
+    /// Whether the identity was checked. Always false: there is no authentication.
+    #[prost(bool, tag = "8")]
+    pub who_verified: bool,
+    #[prost(string, tag = "9")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "10")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "11")]
+    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Absent while the operation is in flight.
+    #[prost(message, optional, tag = "12")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(bool, tag = "13")]
+    pub cancel_requested: bool,
+    /// Only of a check with `validate_only`.
+    #[prost(message, optional, tag = "14")]
+    pub plan: ::core::option::Option<MovePlan>,
+}
+/// Nested message and enum types in `OperationMetadata`.
+pub mod operation_metadata {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Step {
+        #[prost(enumeration = "StepName", tag = "1")]
+        pub name: i32,
+        /// By the directory's logged time.
+        #[prost(message, optional, tag = "2")]
+        pub time: ::core::option::Option<::prost_types::Timestamp>,
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Unspecified = 0,
+        /// A tenant gets another home.
+        Move = 1,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Move => "KIND_MOVE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "KIND_MOVE" => Some(Self::Move),
+                _ => None,
+            }
+        }
+    }
+    /// What is done, in the order in which it comes.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum StepName {
+        Unspecified = 0,
+        /// The directory has planned the move.
+        Planned = 1,
+        /// The target has caught up and is the heir.
+        HeirReady = 2,
+        /// An operator has asked for the move to be given up.
+        CancelRequested = 3,
+        /// The home has refused the move: the tenant stays.
+        Refused = 4,
+        /// The directory has recorded the new home.
+        Recorded = 5,
+    }
+    impl StepName {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STEP_NAME_UNSPECIFIED",
+                Self::Planned => "STEP_NAME_PLANNED",
+                Self::HeirReady => "STEP_NAME_HEIR_READY",
+                Self::CancelRequested => "STEP_NAME_CANCEL_REQUESTED",
+                Self::Refused => "STEP_NAME_REFUSED",
+                Self::Recorded => "STEP_NAME_RECORDED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STEP_NAME_UNSPECIFIED" => Some(Self::Unspecified),
+                "STEP_NAME_PLANNED" => Some(Self::Planned),
+                "STEP_NAME_HEIR_READY" => Some(Self::HeirReady),
+                "STEP_NAME_CANCEL_REQUESTED" => Some(Self::CancelRequested),
+                "STEP_NAME_REFUSED" => Some(Self::Refused),
+                "STEP_NAME_RECORDED" => Some(Self::Recorded),
+                _ => None,
+            }
+        }
+    }
+}
+/// What a move would do, as far as the asked node knows.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MovePlan {
+    /// Why it would be refused now, and the way out. Empty: it can begin.
+    #[prost(string, repeated, tag = "1")]
+    pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Groups that would hold the tenant afterwards.
+    #[prost(message, repeated, tag = "2")]
+    pub replicas: ::prost::alloc::vec::Vec<Replica>,
+    /// The target holds a copy already; else one is made first, while the tenant goes on.
+    #[prost(bool, tag = "3")]
+    pub target_has_copy: bool,
+    /// Bytes of keys and values that would be copied to another region first; absent: unknown.
+    #[prost(uint64, optional, tag = "4")]
+    pub cross_region_bytes: ::core::option::Option<u64>,
+    /// How far the target's copy is behind; absent: unknown, or there is none.
+    #[prost(message, optional, tag = "5")]
+    pub lag: ::core::option::Option<::prost_types::Duration>,
+    /// Between this node and the target's leader; absent: unknown.
+    #[prost(message, optional, tag = "6")]
+    pub round_trip: ::core::option::Option<::prost_types::Duration>,
+    /// Pause of writes to expect, from the round trip; absent: unknown.
+    #[prost(message, optional, tag = "7")]
+    pub pause: ::core::option::Option<::prost_types::Duration>,
+}
+/// Response of a move that has succeeded.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MoveTenantResponse {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub home: ::core::option::Option<Place>,
+    /// Epoch in which the home has the tenant.
+    #[prost(uint32, tag = "3")]
+    pub epoch: u32,
+}
+/// Generated client implementations.
+pub mod operation_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Operations, beside google.longrunning.Operations.
+    #[derive(Debug, Clone)]
+    pub struct OperationServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl OperationServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> OperationServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> OperationServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            OperationServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The state now, then each change; ends after the message in which the operation is done.
+        pub async fn watch_operation(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchOperationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchOperationResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.OperationService/WatchOperation",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.OperationService", "WatchOperation"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod operation_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with OperationServiceServer.
+    #[async_trait]
+    pub trait OperationService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the WatchOperation method.
+        type WatchOperationStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchOperationResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The state now, then each change; ends after the message in which the operation is done.
+        async fn watch_operation(
+            &self,
+            request: tonic::Request<super::WatchOperationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchOperationStream>,
+            tonic::Status,
+        >;
+    }
+    /// Operations, beside google.longrunning.Operations.
+    #[derive(Debug)]
+    pub struct OperationServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> OperationServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for OperationServiceServer<T>
+    where
+        T: OperationService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.OperationService/WatchOperation" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchOperationSvc<T: OperationService>(pub Arc<T>);
+                    impl<
+                        T: OperationService,
+                    > tonic::server::ServerStreamingService<super::WatchOperationRequest>
+                    for WatchOperationSvc<T> {
+                        type Response = super::WatchOperationResponse;
+                        type ResponseStream = T::WatchOperationStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchOperationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperationService>::watch_operation(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchOperationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for OperationServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.OperationService";
+    impl<T> tonic::server::NamedService for OperationServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Region {
     #[prost(string, tag = "1")]
@@ -1889,925 +3494,6 @@ pub mod region_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "stead.admin.v1.RegionService";
     impl<T> tonic::server::NamedService for RegionServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
-/// Neighbouring epochs that no promotion separates.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LineageRun {
-    #[prost(uint32, tag = "1")]
-    pub first_epoch: u32,
-    #[prost(uint32, tag = "2")]
-    pub last_epoch: u32,
-    /// Last sequence that counts; absent for the newest run.
-    #[prost(uint64, optional, tag = "3")]
-    pub last_sequence: ::core::option::Option<u64>,
-}
-/// A group that holds the tenant.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Replica {
-    #[prost(uint32, tag = "1")]
-    pub group: u32,
-    #[prost(string, tag = "2")]
-    pub region: ::prost::alloc::string::String,
-    #[prost(enumeration = "super::super::v1::Role", tag = "3")]
-    pub role: i32,
-    /// The directory waits until the group has erased the tenant.
-    #[prost(bool, tag = "4")]
-    pub leaving: bool,
-}
-/// What a tenant may use at most. What is absent is the cluster's default. Operations beyond a rate are answered
-/// RATE_LIMITED with how long to wait, writes into a full tenant QUOTA_EXCEEDED; neither costs the tenant's group an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Limits {
-    /// At each node that serves the tenant: its home for writes and linearizable reads, the nearest one for others.
-    #[prost(uint64, optional, tag = "1")]
-    pub operations_per_second: ::core::option::Option<u64>,
-    /// At each node too: of writes the bytes that come, of reads and of writes that answer with data those answered.
-    #[prost(uint64, optional, tag = "2")]
-    pub bytes_per_second: ::core::option::Option<u64>,
-    /// Of live keys and their values. Reads and deletes go on when it is reached.
-    #[prost(uint64, optional, tag = "3")]
-    pub stored_bytes: ::core::option::Option<u64>,
-    /// Live keys. Reads, deletes and changes of keys that exist go on when it is reached.
-    #[prost(uint64, optional, tag = "4")]
-    pub keys: ::core::option::Option<u64>,
-    /// Open watches, at each node.
-    #[prost(uint64, optional, tag = "5")]
-    pub watches: ::core::option::Option<u64>,
-    /// Client ids whose outcomes are remembered. The one that was silent for longest makes room for another one, but not
-    /// within a minute of its last write: then a write with another id is answered RATE_LIMITED.
-    #[prost(uint64, optional, tag = "6")]
-    pub clients: ::core::option::Option<u64>,
-    /// Operations not yet answered, at each node, whether it serves them or hands them on.
-    #[prost(uint64, optional, tag = "7")]
-    pub in_flight: ::core::option::Option<u64>,
-    /// How long an overwritten version can be read, a follower or a watch can resume; less where a group's history is full.
-    #[prost(message, optional, tag = "8")]
-    pub history_age: ::core::option::Option<::prost_types::Duration>,
-    /// How many of the newest revisions can be read, whatever their age.
-    #[prost(uint64, optional, tag = "9")]
-    pub history_count: ::core::option::Option<u64>,
-    /// Outcomes of writes with idempotency keys that are remembered: those of a minute must fit, else such a write is answered
-    /// RATE_LIMITED.
-    #[prost(uint64, optional, tag = "10")]
-    pub outcomes: ::core::option::Option<u64>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Tenant {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "2")]
-    pub number: u64,
-    #[prost(string, tag = "3")]
-    pub home_region: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "4")]
-    pub home_group: u32,
-    #[prost(uint32, tag = "5")]
-    pub epoch: u32,
-    #[prost(uint32, tag = "6")]
-    pub fence_epoch: u32,
-    #[prost(message, optional, tag = "7")]
-    pub followers: ::core::option::Option<Followers>,
-    /// Jurisdictions in which the tenant may be stored; empty: all.
-    #[prost(string, repeated, tag = "8")]
-    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(enumeration = "super::super::v1::Durability", tag = "9")]
-    pub durability: i32,
-    #[prost(btree_map = "string, string", tag = "10")]
-    pub labels: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    #[prost(enumeration = "tenant::State", tag = "11")]
-    pub state: i32,
-    /// Changes with every change of the tenant.
-    #[prost(string, tag = "12")]
-    pub etag: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "13")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(message, optional, tag = "14")]
-    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Every group that holds the tenant now.
-    #[prost(message, repeated, tag = "15")]
-    pub replicas: ::prost::alloc::vec::Vec<Replica>,
-    #[prost(message, repeated, tag = "16")]
-    pub lineage: ::prost::alloc::vec::Vec<LineageRun>,
-    /// Its own limits.
-    #[prost(message, optional, tag = "17")]
-    pub limits: ::core::option::Option<Limits>,
-    /// What holds: its own limits, and the defaults where it has none.
-    #[prost(message, optional, tag = "18")]
-    pub effective_limits: ::core::option::Option<Limits>,
-}
-/// Nested message and enum types in `Tenant`.
-pub mod tenant {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum State {
-        Unspecified = 0,
-        Active = 1,
-        /// Serves nothing; can be enabled again or erased.
-        Disabled = 2,
-        /// Is being erased; only its number and name are kept until every member has reported.
-        Deleting = 3,
-    }
-    impl State {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "STATE_UNSPECIFIED",
-                Self::Active => "STATE_ACTIVE",
-                Self::Disabled => "STATE_DISABLED",
-                Self::Deleting => "STATE_DELETING",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
-                "STATE_ACTIVE" => Some(Self::Active),
-                "STATE_DISABLED" => Some(Self::Disabled),
-                "STATE_DELETING" => Some(Self::Deleting),
-                _ => None,
-            }
-        }
-    }
-}
-/// In which regions a tenant is followed.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Followers {
-    /// In each other region that its residency admits; `regions` is empty then.
-    #[prost(bool, tag = "1")]
-    pub all_admitted: bool,
-    #[prost(string, repeated, tag = "2")]
-    pub regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CreateTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// Empty: the region of the node that was asked.
-    #[prost(string, tag = "2")]
-    pub home_region: ::prost::alloc::string::String,
-    /// Absent: all that residency admits.
-    #[prost(message, optional, tag = "3")]
-    pub followers: ::core::option::Option<Followers>,
-    #[prost(string, repeated, tag = "4")]
-    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Unspecified: REGION.
-    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
-    pub durability: i32,
-    #[prost(btree_map = "string, string", tag = "6")]
-    pub labels: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    /// For the audit.
-    #[prost(string, tag = "7")]
-    pub reason: ::prost::alloc::string::String,
-    /// Check only; the answer is what would be made, without number, etag and times.
-    #[prost(bool, tag = "8")]
-    pub validate_only: bool,
-    /// Absent: the defaults.
-    #[prost(message, optional, tag = "9")]
-    pub limits: ::core::option::Option<Limits>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CreateTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GetTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListTenantsRequest {
-    #[prost(int32, tag = "1")]
-    pub page_size: i32,
-    #[prost(string, tag = "2")]
-    pub page_token: ::prost::alloc::string::String,
-    /// Only those at home here; empty: all.
-    #[prost(string, tag = "3")]
-    pub home_region: ::prost::alloc::string::String,
-    /// Only those whose name begins with this.
-    #[prost(string, tag = "4")]
-    pub name_prefix: ::prost::alloc::string::String,
-    /// Only in this state; unspecified: all.
-    #[prost(enumeration = "tenant::State", tag = "5")]
-    pub state: i32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListTenantsResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub tenants: ::prost::alloc::vec::Vec<Tenant>,
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct UpdateTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// The etag that the caller has read; empty: whatever it is.
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "3")]
-    pub followers: ::core::option::Option<Followers>,
-    #[prost(message, optional, tag = "4")]
-    pub residency: ::core::option::Option<update_tenant_request::Residency>,
-    /// Unspecified: stays.
-    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
-    pub durability: i32,
-    #[prost(message, optional, tag = "6")]
-    pub labels: ::core::option::Option<update_tenant_request::Labels>,
-    /// STATE_ACTIVE enables a disabled tenant, STATE_DISABLED disables it; unspecified: stays.
-    #[prost(enumeration = "tenant::State", tag = "7")]
-    pub state: i32,
-    #[prost(string, tag = "8")]
-    pub reason: ::prost::alloc::string::String,
-    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
-    #[prost(bool, tag = "9")]
-    pub validate_only: bool,
-    /// These are set, the others stay.
-    #[prost(message, optional, tag = "10")]
-    pub limits: ::core::option::Option<Limits>,
-    /// Names of limits for which the default holds again, such as `stored_bytes`.
-    #[prost(string, repeated, tag = "11")]
-    pub default_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// Nested message and enum types in `UpdateTenantRequest`.
-pub mod update_tenant_request {
-    /// Jurisdictions; may be empty, which admits all.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Residency {
-        #[prost(string, repeated, tag = "1")]
-        pub jurisdictions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    }
-    /// Labels; replace all there are.
-    #[derive(Clone, PartialEq, ::prost::Message)]
-    pub struct Labels {
-        #[prost(btree_map = "string, string", tag = "1")]
-        pub labels: ::prost::alloc::collections::BTreeMap<
-            ::prost::alloc::string::String,
-            ::prost::alloc::string::String,
-        >,
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct UpdateTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DeleteTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    /// The second step: erase everywhere. Refused unless the tenant is disabled.
-    #[prost(bool, tag = "3")]
-    pub erase: bool,
-    #[prost(string, tag = "4")]
-    pub reason: ::prost::alloc::string::String,
-    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
-    #[prost(bool, tag = "5")]
-    pub validate_only: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct DeleteTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-/// Generated client implementations.
-pub mod tenant_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Tenants: the unit of ownership, isolation and residency.
-    #[derive(Debug, Clone)]
-    pub struct TenantServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl TenantServiceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> TenantServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> TenantServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            TenantServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Makes a tenant and picks its home group.
-        pub async fn create_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::CreateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CreateTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/CreateTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "CreateTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        pub async fn get_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/GetTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "GetTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// By name, in the order of names.
-        pub async fn list_tenants(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListTenantsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTenantsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/ListTenants",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "ListTenants"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Changes what the request names; the rest stays.
-        pub async fn update_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::UpdateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::UpdateTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/UpdateTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "UpdateTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
-        pub async fn delete_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::DeleteTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::DeleteTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/DeleteTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "DeleteTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod tenant_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with TenantServiceServer.
-    #[async_trait]
-    pub trait TenantService: std::marker::Send + std::marker::Sync + 'static {
-        /// Makes a tenant and picks its home group.
-        async fn create_tenant(
-            &self,
-            request: tonic::Request<super::CreateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CreateTenantResponse>,
-            tonic::Status,
-        >;
-        async fn get_tenant(
-            &self,
-            request: tonic::Request<super::GetTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetTenantResponse>,
-            tonic::Status,
-        >;
-        /// By name, in the order of names.
-        async fn list_tenants(
-            &self,
-            request: tonic::Request<super::ListTenantsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTenantsResponse>,
-            tonic::Status,
-        >;
-        /// Changes what the request names; the rest stays.
-        async fn update_tenant(
-            &self,
-            request: tonic::Request<super::UpdateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::UpdateTenantResponse>,
-            tonic::Status,
-        >;
-        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
-        async fn delete_tenant(
-            &self,
-            request: tonic::Request<super::DeleteTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::DeleteTenantResponse>,
-            tonic::Status,
-        >;
-    }
-    /// Tenants: the unit of ownership, isolation and residency.
-    #[derive(Debug)]
-    pub struct TenantServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> TenantServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for TenantServiceServer<T>
-    where
-        T: TenantService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/stead.admin.v1.TenantService/CreateTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct CreateTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::CreateTenantRequest>
-                    for CreateTenantSvc<T> {
-                        type Response = super::CreateTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CreateTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::create_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CreateTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/GetTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::GetTenantRequest>
-                    for GetTenantSvc<T> {
-                        type Response = super::GetTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::get_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/ListTenants" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListTenantsSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::ListTenantsRequest>
-                    for ListTenantsSvc<T> {
-                        type Response = super::ListTenantsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListTenantsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::list_tenants(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListTenantsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/UpdateTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct UpdateTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::UpdateTenantRequest>
-                    for UpdateTenantSvc<T> {
-                        type Response = super::UpdateTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::UpdateTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::update_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UpdateTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/DeleteTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct DeleteTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::DeleteTenantRequest>
-                    for DeleteTenantSvc<T> {
-                        type Response = super::DeleteTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::DeleteTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::delete_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = DeleteTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for TenantServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "stead.admin.v1.TenantService";
-    impl<T> tonic::server::NamedService for TenantServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -104,6 +104,44 @@ pub struct FenceChange {
     #[prost(uint32, tag = "2")]
     pub epoch: u32,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadOperationsRequest {
+    /// Only this operation.
+    #[prost(uint64, optional, tag = "1")]
+    pub id: ::core::option::Option<u64>,
+    /// Only those with a lower number; absent: all.
+    #[prost(uint64, optional, tag = "2")]
+    pub below: ::core::option::Option<u64>,
+    /// Only those of this tenant, by the name that it had; empty: all.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Only those that are over, or only those that are not; absent: both.
+    #[prost(bool, optional, tag = "4")]
+    pub done: ::core::option::Option<bool>,
+    /// Most operations of the answer; the voter bounds its bytes, too.
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+    /// A version that the answer is to be as new as. The voter waits for it for a short time, then answers with what it
+    /// has.
+    #[prost(uint32, tag = "6")]
+    pub incarnation: u32,
+    #[prost(uint64, tag = "7")]
+    pub index: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadOperationsResponse {
+    /// In the state crate's codec, the newest first.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub operations: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The version that the voter had reached.
+    #[prost(uint32, tag = "2")]
+    pub incarnation: u32,
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+    /// Others match, too, with lower numbers.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
+}
 /// Generated client implementations.
 pub mod directory_service_client {
     #![allow(
@@ -324,6 +362,36 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Operations, as the voter has applied them. Any voter serves it; it never waits for a leader.
+        pub async fn read_operations(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadOperationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadOperationsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::peer_codec::PeerCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.DirectoryService/ReadOperations",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "stead.internal.v1.DirectoryService",
+                        "ReadOperations",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -374,6 +442,14 @@ pub mod directory_service_server {
             request: tonic::Request<super::RenewLeaseRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RenewLeaseResponse>,
+            tonic::Status,
+        >;
+        /// Operations, as the voter has applied them. Any voter serves it; it never waits for a leader.
+        async fn read_operations(
+            &self,
+            request: tonic::Request<super::ReadOperationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadOperationsResponse>,
             tonic::Status,
         >;
     }
@@ -665,6 +741,52 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RenewLeaseSvc(inner);
+                        let codec = crate::peer_codec::PeerCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.DirectoryService/ReadOperations" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadOperationsSvc<T: DirectoryService>(pub Arc<T>);
+                    impl<
+                        T: DirectoryService,
+                    > tonic::server::UnaryService<super::ReadOperationsRequest>
+                    for ReadOperationsSvc<T> {
+                        type Response = super::ReadOperationsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadOperationsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DirectoryService>::read_operations(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadOperationsSvc(inner);
                         let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

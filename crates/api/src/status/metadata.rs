@@ -59,6 +59,7 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
         | ErrorKind::IdempotencyKeyMissing
         | ErrorKind::DeadlineExceeded
         | ErrorKind::Conflict
+        | ErrorKind::NotCancellable
         | ErrorKind::Unimplemented
         | ErrorKind::Internal => {}
     }
@@ -122,6 +123,7 @@ pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) ->
         },
         "DEADLINE_EXCEEDED" => ErrorKind::DeadlineExceeded,
         "CONFLICT" => ErrorKind::Conflict,
+        "NOT_CANCELLABLE" => ErrorKind::NotCancellable,
         "UNIMPLEMENTED" => ErrorKind::Unimplemented,
         "INTERNAL" => ErrorKind::Internal,
         _ => return None,

@@ -1,11 +1,11 @@
 //! Conversion of errors: to a gRPC status with `google.rpc` details for unary calls, to [`OperationError`] in a
-//! pipeline.
+//! pipeline, to a `google.rpc.Status` in a long-running operation.
 //!
-//! Both forms are made from one [`table`]; a program acts on the reason and its metadata, never on the message.
+//! All forms are made from one [`table`]; a program acts on the reason and its metadata, never on the message.
 //!
 //! # Invariants
 //!
-//! * **S1** An error that is converted to either form and back has the same kind and message.
+//! * **S1** An error that is converted to any form and back has the same kind and message.
 //! * **S2** Each kind has a reason of its own.
 
 mod metadata;
@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message;
 use stead_types::{Error, ErrorKind};
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -78,6 +79,40 @@ pub fn from_status(status: &Status) -> Error {
 /// Returns the retry delay of a status.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
+}
+
+/// Converts an error to the error of a long-running operation.
+pub fn to_rpc_status(error: &Error) -> tonic_types::Status {
+    let status = to_status(error);
+    tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+/// Converts the error of a long-running operation back.
+pub fn from_rpc_status(status: &tonic_types::Status) -> Error {
+    let details = status.encode_to_vec().into();
+    from_status(&Status::with_details(
+        Code::from_i32(status.code),
+        status.message.clone(),
+        details,
+    ))
+}
+
+/// Returns the error of a long-running operation that was given up on request, which stock clients expect.
+pub fn cancelled(message: impl Into<String>) -> tonic_types::Status {
+    tonic_types::Status {
+        code: Code::Cancelled as i32,
+        message: message.into(),
+        details: Vec::new(),
+    }
+}
+
+/// Tells whether a long-running operation was given up on request.
+pub fn is_cancelled(status: &tonic_types::Status) -> bool {
+    status.code == Code::Cancelled as i32
 }
 
 /// Converts an error to the error of an operation in a pipeline.

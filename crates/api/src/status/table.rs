@@ -53,6 +53,7 @@ pub fn row(kind: &ErrorKind) -> Row {
         ErrorKind::DurabilityUnmet { .. } => ("DURABILITY_UNMET", Code::DeadlineExceeded, None),
         ErrorKind::DeadlineExceeded => ("DEADLINE_EXCEEDED", Code::DeadlineExceeded, None),
         ErrorKind::Conflict => ("CONFLICT", Code::Aborted, None),
+        ErrorKind::NotCancellable => ("NOT_CANCELLABLE", Code::FailedPrecondition, None),
         ErrorKind::Unimplemented => ("UNIMPLEMENTED", Code::Unimplemented, None),
         ErrorKind::Internal => ("INTERNAL", Code::Internal, None),
     };
@@ -117,6 +118,7 @@ pub fn samples() -> Vec<ErrorKind> {
         ErrorKind::DurabilityUnmet { revision: revision(4) },
         ErrorKind::DeadlineExceeded,
         ErrorKind::Conflict,
+        ErrorKind::NotCancellable,
         ErrorKind::Unimplemented,
         ErrorKind::Internal,
     ]

@@ -6,6 +6,7 @@ pub(crate) mod directory;
 pub(crate) mod group;
 pub(crate) mod kv;
 pub(crate) mod node;
+pub(crate) mod operation;
 pub(crate) mod region;
 pub(crate) mod serve;
 pub(crate) mod tenant;
@@ -24,6 +25,9 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Serve(verb) => verb.run(),
         Noun::Dev(verb) => block_on(verb.run()),
         Noun::Config(verb) => verb.run(),
+        Noun::Tenant(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Operation(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Operation(verb) => interruptible(verb.run(&target)),
         Noun::Tenant(verb) => interruptible(verb.run(&target)),
         Noun::Region(verb) => interruptible(verb.run(&target)),
         Noun::Node(verb) => interruptible(verb.run(&target)),

@@ -1,14 +1,20 @@
-//! Operators' calls: tenants, regions, nodes, groups.
+//! Operators' calls: tenants, regions, nodes, groups, operations.
 
 mod group;
 mod node;
+mod operation;
 mod region;
 mod tenant;
+mod tenant_move;
 
 pub use group::{Group, GroupStatus};
 pub use node::{NodeInfo, NodeStatus};
+pub use operation::{
+    MovePlan, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Place, Step, StepName,
+};
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
-pub use tenant::{Followers, NewTenant, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState};
+pub use tenant::{Followers, MoveInFlight, NewTenant, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState};
+pub use tenant_move::{MoveSource, MoveTarget, TenantMove};
 
 use crate::Client;
 
@@ -28,6 +34,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use super::OperationFilter;
     use crate::{Client, Config};
 
     fn can_be_spawned<T: Send>(future: T) {
@@ -42,6 +49,7 @@ mod tests {
         can_be_spawned(admin.nodes(""));
         can_be_spawned(admin.regions());
         can_be_spawned(admin.tenants("", ""));
+        can_be_spawned(admin.operations(&OperationFilter::default()));
         can_be_spawned(directory.regions());
     }
 }

@@ -83,6 +83,25 @@ pub struct TenantInfo {
     pub limits: TenantLimits,
     /// Effective limits: its own, and the cluster's defaults for the others.
     pub effective_limits: TenantLimits,
+    /// Move in flight, if any.
+    pub moving: Option<MoveInFlight>,
+}
+
+/// Move of a tenant that is in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveInFlight {
+    /// Region that is to be the home.
+    pub to_region: String,
+    /// Group that is to be the home.
+    pub to_group: u32,
+    /// Epoch in which it is to be the home.
+    pub epoch: u32,
+    /// Whether the target has caught up and is the heir.
+    pub heir_ready: bool,
+    /// Whether a cancellation was asked for.
+    pub cancel_requested: bool,
+    /// Time of its beginning.
+    pub started: Option<SystemTime>,
 }
 
 /// Description of a tenant to be created.
@@ -320,10 +339,22 @@ fn info(tenant: Option<v1::Tenant>) -> Result<TenantInfo, Error> {
         replicas: tenant.replicas.into_iter().map(replica).collect(),
         limits: convert::limits::limits(tenant.limits)?,
         effective_limits: convert::limits::limits(tenant.effective_limits)?,
+        moving: tenant.moving.map(move_in_flight),
     })
 }
 
-fn replica(replica: v1::Replica) -> Replica {
+fn move_in_flight(moving: v1::TenantMove) -> MoveInFlight {
+    MoveInFlight {
+        to_region: moving.to_region,
+        to_group: moving.to_group,
+        epoch: moving.epoch,
+        heir_ready: moving.heir_ready,
+        cancel_requested: moving.cancel_requested,
+        started: moving.start_time.and_then(|time| time.try_into().ok()),
+    }
+}
+
+pub(super) fn replica(replica: v1::Replica) -> Replica {
     let role = match replica.role() {
         data::Role::Home => Role::Home,
         data::Role::Follower | data::Role::Unspecified => Role::Follower,

@@ -353,6 +353,7 @@ pub(crate) fn is_final(kind: &ErrorKind) -> bool {
         | ErrorKind::IdempotencyExpired { .. }
         | ErrorKind::IdempotencyKeyMissing
         | ErrorKind::Conflict
+        | ErrorKind::NotCancellable
         | ErrorKind::Unimplemented => true,
         ErrorKind::NotHome { .. }
         | ErrorKind::NoLeader

@@ -232,7 +232,7 @@ impl DirectoryClient {
     }
 
     /// Returns the indexes of the voters to try, the one that answered last first.
-    fn voter_order(&self) -> impl Iterator<Item = usize> + use<'_> {
+    pub(super) fn voter_order(&self) -> impl Iterator<Item = usize> + use<'_> {
         let count = self.voters.len();
         let last_voter = usize::try_from(self.last_voter.load(Ordering::Relaxed)).unwrap_or(0);
         (0..count).map(move |at| (at + last_voter) % count)

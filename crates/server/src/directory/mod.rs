@@ -3,8 +3,10 @@
 mod client;
 mod lease_grants;
 mod local_voter;
+mod operations;
 mod view_updater;
 
 pub(crate) use client::DirectoryClient;
 pub(crate) use local_voter::{LocalVoter, VoterError};
+pub(crate) use operations::OperationQuery;
 pub(crate) use view_updater::ViewUpdater;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use stead_api::{
     proto::internal::v1::{
-        ProposeRequest, ProposeResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest,
-        RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
+        ProposeRequest, ProposeResponse, ReadOperationsRequest, ReadOperationsResponse, ReadVersionRequest,
+        ReadVersionResponse, RenewLeaseRequest, RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest,
+        WatchResponse, directory_service_server,
     },
     status,
 };
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    directory::{DirectoryClient, LocalVoter, VoterError},
+    directory::{DirectoryClient, LocalVoter, OperationQuery, VoterError},
     lease_messages,
 };
 
@@ -193,6 +194,19 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
         let granted = self.local_voter()?.grant_lease(node, level, &renewal).await;
         let answer = granted.map_err(to_status)?;
         Ok(Response::new(lease_messages::from_answer(answer)))
+    }
+
+    async fn read_operations(
+        &self,
+        request: Request<ReadOperationsRequest>,
+    ) -> Result<Response<ReadOperationsResponse>, Status> {
+        let local_voter = self.local_voter()?;
+        let read = async {
+            let query = OperationQuery::from_message(request.get_ref())?;
+            local_voter.read_operations(&query).await
+        };
+        let page = read.await.map_err(|error| status::to_status(&error))?;
+        Ok(Response::new(page.message()))
     }
 }
 

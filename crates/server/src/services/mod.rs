@@ -8,6 +8,7 @@ pub(crate) mod directory_peer;
 pub(crate) mod forward;
 mod health;
 pub(crate) mod kv;
+pub(crate) mod longrunning;
 mod messages;
 mod operations;
 mod scan_stream;
@@ -20,9 +21,10 @@ use axum::{Router as HttpRouter, middleware::map_response, response::Response};
 use stead_api::proto::{
     admin::v1::{
         audit_service_server::AuditServiceServer, group_service_server::GroupServiceServer,
-        node_service_server::NodeServiceServer, region_service_server::RegionServiceServer,
-        tenant_service_server::TenantServiceServer,
+        node_service_server::NodeServiceServer, operation_service_server::OperationServiceServer,
+        region_service_server::RegionServiceServer, tenant_service_server::TenantServiceServer,
     },
+    google::longrunning::operations_server::OperationsServer,
     internal::v1::{
         directory_service_server::DirectoryServiceServer as DirectoryPeerServer,
         forward_service_server::ForwardServiceServer,
@@ -68,7 +70,15 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
         )))
         .add_service(NodeServiceServer::new(admin::node::NodeService::new(host.clone())))
         .add_service(GroupServiceServer::new(admin::group::GroupService::new(host.clone())))
-        .add_service(AuditServiceServer::new(admin::audit::AuditService::new(host.clone())));
+        .add_service(AuditServiceServer::new(admin::audit::AuditService::new(host.clone())))
+        .add_service(OperationServiceServer::new(admin::operation::OperationService::new(
+            host.clone(),
+            stop.clone(),
+        )))
+        .add_service(OperationsServer::new(longrunning::Operations::new(
+            host.clone(),
+            stop.clone(),
+        )));
     let health = health::HealthService::new(host.clone(), CLIENT_SERVICES, stop.clone());
     routes.add_service(HealthServer::new(health));
     add_reflection(&mut routes);
@@ -97,6 +107,8 @@ const CLIENT_SERVICES: &[&str] = &[
     NodeServiceServer::<admin::node::NodeService>::NAME,
     GroupServiceServer::<admin::group::GroupService>::NAME,
     AuditServiceServer::<admin::audit::AuditService>::NAME,
+    OperationServiceServer::<admin::operation::OperationService>::NAME,
+    OperationsServer::<longrunning::Operations>::NAME,
 ];
 
 /// Adds reflection in both versions: common tools still use the older one.

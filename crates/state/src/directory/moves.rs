@@ -44,7 +44,11 @@ impl Directory {
         self.next_operation += 1;
         let operation = Operation {
             id,
-            kind: OperationKind::Move { from, to: plan.to },
+            kind: OperationKind::Move {
+                from,
+                to: plan.to,
+                epoch: planned.epoch,
+            },
             tenants: vec![OperationTenant {
                 tenant: tenant.number,
                 name: tenant.name.clone(),

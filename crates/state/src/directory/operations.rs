@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use stead_types::{GroupId, TenantName, TenantNumber};
+use stead_types::{Epoch, GroupId, TenantName, TenantNumber};
 
 use super::{OPERATIONS_MAX, command::AuditContext, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
+    lineage::decode_epoch,
     shard::record::OperationId,
 };
 
@@ -52,6 +53,8 @@ pub enum OperationKind {
         from: GroupId,
         /// The home afterwards.
         to: GroupId,
+        /// Epoch in which it is the home.
+        epoch: Epoch,
     },
 }
 
@@ -206,11 +209,13 @@ impl Operations {
 }
 
 impl Operation {
-    pub(crate) fn encode(&self) -> Bytes {
+    /// Writes the operation, for its row and for the nodes that ask a voter.
+    pub fn encode(&self) -> Bytes {
         let mut w = Writer::with_capacity(96);
         w.varint(self.id);
-        let OperationKind::Move { from, to } = self.kind;
+        let OperationKind::Move { from, to, epoch } = self.kind;
         w.u8(0).varint(u64::from(from.get())).varint(u64::from(to.get()));
+        w.varint(u64::from(epoch.get()));
         w.list(self.tenants.iter(), |w, of| {
             text::write(w.varint(of.tenant.get()), of.name.as_str());
             w.varint(of.operation.0);
@@ -238,7 +243,8 @@ impl Operation {
         w.finish()
     }
 
-    pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+    /// Reads what [`Operation::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes, "operation");
         let r = &mut reader;
         let id = r.varint()?;
@@ -246,6 +252,7 @@ impl Operation {
             0 => OperationKind::Move {
                 from: text::group(r)?,
                 to: text::group(r)?,
+                epoch: decode_epoch(r)?,
             },
             1.. => return Err(r.malformed()),
         };

@@ -196,9 +196,8 @@ impl From<Rejection> for Error {
             Rejection::Promoting(_) | Rejection::TargetLeaving { .. } | Rejection::NotMember { .. } => {
                 ErrorKind::Conflict
             }
-            Rejection::MemberNeeded { .. } | Rejection::OperationSucceeded(_) | Rejection::OperationOver => {
-                ErrorKind::Conflict
-            }
+            Rejection::MemberNeeded { .. } | Rejection::OperationOver => ErrorKind::Conflict,
+            Rejection::OperationSucceeded(_) => ErrorKind::NotCancellable,
             Rejection::FeatureLevel { .. } | Rejection::NodesBehind { .. } => ErrorKind::Conflict,
             Rejection::TargetUnreachable(_) | Rejection::HomeUnreachable(_) => ErrorKind::Unavailable,
             Rejection::SourceFollows(_) | Rejection::SourceInRegion(_) => invalid("source"),

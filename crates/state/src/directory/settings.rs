@@ -57,7 +57,8 @@ impl ClusterSettings {
         self.feature_level >= MOVES
     }
 
-    pub(super) fn check_moves(&self) -> Result<(), Rejection> {
+    /// Checks that tenants may be moved. Commands of moves are proposed only then: older voters cannot read them.
+    pub fn check_moves(&self) -> Result<(), Rejection> {
         if self.has_moves() {
             return Ok(());
         }

@@ -4,10 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use stead_client::{
-    Durability, Followers, LimitUnit, Replica, Role, TenantInfo, TenantLimit, TenantLimits, TenantState,
+    Durability, Followers, LimitUnit, MoveInFlight, Replica, Role, TenantInfo, TenantLimit, TenantLimits, TenantState,
 };
 
-use crate::output::{OutputTable, list};
+use crate::{
+    output::{OutputTable, list},
+    verbs::operation::display::replica_value,
+};
 
 /// Returns a table of tenants.
 pub(super) fn table(tenants: &[TenantInfo]) -> OutputTable {
@@ -43,7 +46,7 @@ fn cells(tenant: &TenantInfo) -> Vec<String> {
         tenant.home_region.clone(),
         tenant.epoch.to_string(),
         followers(&tenant.replicas),
-        state(tenant.state).to_lowercase(),
+        state_text(tenant),
         tenant.number.get().to_string(),
         tenant.home_group.to_string(),
         if tenant.residency.is_empty() {
@@ -56,6 +59,37 @@ fn cells(tenant: &TenantInfo) -> Vec<String> {
         list(&limits(&tenant.limits)),
         tenant.etag.clone(),
     ]
+}
+
+/// Returns the state, with the move in flight.
+fn state_text(tenant: &TenantInfo) -> String {
+    let state = state(tenant.state).to_lowercase();
+    match &tenant.moving {
+        Some(moving) => format!("{state}, {}", moving_text(moving)),
+        None => state,
+    }
+}
+
+/// Formats a move in flight for people.
+pub(super) fn moving_text(moving: &MoveInFlight) -> String {
+    let doing = if moving.cancel_requested {
+        "cancelling the move to"
+    } else {
+        "moving to"
+    };
+    format!("{doing} {} g{}", moving.to_region, moving.to_group)
+}
+
+/// Returns a move in flight as JSON.
+pub(super) fn moving_value(moving: &MoveInFlight) -> Value {
+    json!({
+        "toRegion": moving.to_region,
+        "toGroup": moving.to_group,
+        "epoch": moving.epoch,
+        "heirReady": moving.heir_ready,
+        "cancelRequested": moving.cancel_requested,
+        "startTime": time(moving.started),
+    })
 }
 
 /// Returns the regions of the followers, without those that are to erase the tenant.
@@ -108,13 +142,6 @@ fn value(tenant: &TenantInfo) -> Value {
         Followers::AllAdmitted => json!({ "allAdmitted": true }),
         Followers::Regions(regions) => json!({ "regions": regions }),
     };
-    let replica = |replica: &Replica| {
-        let role = match replica.role {
-            Role::Home => "ROLE_HOME",
-            Role::Follower => "ROLE_FOLLOWER",
-        };
-        json!({ "group": replica.group, "region": replica.region, "role": role, "leaving": replica.leaving })
-    };
     json!({
         "name": tenant.name,
         "number": tenant.number.get().to_string(),
@@ -131,7 +158,8 @@ fn value(tenant: &TenantInfo) -> Value {
         "etag": tenant.etag,
         "createTime": time(tenant.created),
         "updateTime": time(tenant.updated),
-        "replicas": tenant.replicas.iter().map(replica).collect::<Vec<_>>(),
+        "replicas": tenant.replicas.iter().map(replica_value).collect::<Vec<_>>(),
+        "moving": tenant.moving.as_ref().map(moving_value),
     })
 }
 

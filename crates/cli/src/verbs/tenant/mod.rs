@@ -5,7 +5,9 @@ mod delete;
 mod display;
 mod get;
 mod list;
+mod move_home;
 mod update;
+mod where_is;
 
 use clap::{Subcommand, ValueEnum};
 use stead_client::{Durability, LimitUnit, TenantInfo, TenantLimit, TenantLimits};
@@ -24,6 +26,10 @@ pub(crate) enum Verb {
     Update(update::Update),
     /// Disable a tenant, or erase a disabled one everywhere
     Delete(delete::Delete),
+    /// Move the home of a tenant to another region or group
+    Move(move_home::Move),
+    /// Show where a tenant is: its home, its replicas, a move in flight
+    Where(where_is::Where),
 }
 
 impl Verb {
@@ -34,7 +40,14 @@ impl Verb {
             Self::List(verb) => verb.run(target).await,
             Self::Update(verb) => verb.run(target).await,
             Self::Delete(verb) => verb.run(target).await,
+            Self::Move(verb) => verb.run(target).await,
+            Self::Where(verb) => verb.run(target).await,
         }
+    }
+
+    /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
+    pub(crate) fn detaches(&self) -> bool {
+        matches!(self, Self::Move(_))
     }
 }
 

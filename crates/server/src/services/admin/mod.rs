@@ -3,12 +3,17 @@
 pub(crate) mod audit;
 pub(crate) mod group;
 pub(crate) mod node;
+pub(crate) mod operation;
 pub(crate) mod region;
 pub(crate) mod tenant;
+mod tenant_message;
+mod tenant_move;
+#[cfg(test)]
+mod tenant_move_test;
 
 use stead_api::status;
-use stead_state::directory::AuditContext;
-use stead_types::{DirectoryVersion, Error};
+use stead_state::directory::{AuditContext, DirectoryView};
+use stead_types::{DirectoryVersion, Error, GroupId};
 use tonic::{Request, Status};
 
 /// Default page size.
@@ -28,6 +33,21 @@ pub(crate) fn by<T>(request: &Request<T>, reason: &str) -> AuditContext {
 /// Converts an error into a status.
 pub(crate) fn to_status(error: &Error) -> Status {
     status::to_status(error)
+}
+
+/// Returns the name of a group's region, empty if there is none.
+fn region_name(view: &DirectoryView, group: GroupId) -> String {
+    let region = view.region_of(group);
+    region.map(|region| region.name.to_string()).unwrap_or_default()
+}
+
+/// Converts milliseconds since 1970 into a message.
+fn time(ms: u64) -> prost_types::Timestamp {
+    let (seconds, nanos) = (i64::try_from(ms / 1000).unwrap_or(i64::MAX), (ms % 1000) * 1_000_000);
+    prost_types::Timestamp {
+        seconds,
+        nanos: i32::try_from(nanos).unwrap_or(0),
+    }
 }
 
 /// Formats the version of a record as its etag.

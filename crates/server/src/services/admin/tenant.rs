@@ -7,20 +7,20 @@ use stead_api::{
     proto::{
         admin::v1::{
             self as admin, CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
-            GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse, UpdateTenantRequest,
-            UpdateTenantResponse, tenant_service_server,
+            GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse, MoveTenantRequest,
+            UpdateTenantRequest, UpdateTenantResponse, tenant_service_server,
         },
+        google::longrunning,
         v1,
     },
 };
 use stead_state::directory::{
-    Command, Directory, DirectoryOutcome, DirectoryView, Followers, LimitsUpdate, NewTenant, Tenant, TenantState,
-    TenantUpdate,
+    Command, Directory, DirectoryOutcome, DirectoryView, Followers, LimitsUpdate, NewTenant, TenantUpdate,
 };
-use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantLimit, TenantLimits, TenantName};
+use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantName};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, to_status};
+use super::{PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, tenant_message::message, tenant_move, time, to_status};
 use crate::host::Host;
 
 /// Longest wait for this node's view to show a change that it has just made.
@@ -55,102 +55,11 @@ impl TenantService {
     }
 }
 
-/// Converts a tenant into a message.
-fn message(view: &DirectoryView, tenant: &Tenant) -> admin::Tenant {
-    let region = |group| {
-        view.region_of(group)
-            .map(|region| region.name.to_string())
-            .unwrap_or_default()
-    };
-    let replica = |member: &stead_state::directory::ReplicaSetMember| {
-        let role = if member.group == tenant.home {
-            v1::Role::Home
-        } else {
-            v1::Role::Follower
-        };
-        admin::Replica {
-            group: member.group.get(),
-            region: region(member.group),
-            role: role.into(),
-            leaving: !member.state.stays(),
-        }
-    };
-    admin::Tenant {
-        name: tenant.name.to_string(),
-        number: tenant.number.get(),
-        home_region: region(tenant.home),
-        home_group: tenant.home.get(),
-        epoch: tenant.epoch.get(),
-        fence_epoch: tenant.fence_epoch.get(),
-        followers: Some(followers_message(&tenant.followers)),
-        residency: tenant.residency.iter().map(ToString::to_string).collect(),
-        durability: durability_message(tenant.durability).into(),
-        labels: tenant.labels.as_deref().cloned().unwrap_or_default(),
-        state: state_message(tenant.state).into(),
-        etag: etag(tenant.version),
-        create_time: Some(time(tenant.created)),
-        update_time: Some(time(tenant.updated)),
-        replicas: tenant.members.iter().map(replica).collect(),
-        lineage: Vec::new(),
-        limits: Some(convert::limits::from_limits(&tenant.own_limits())),
-        effective_limits: Some(effective(&tenant.own_limits())),
-    }
-}
-
-fn time(ms: u64) -> prost_types::Timestamp {
-    let (seconds, nanos) = (i64::try_from(ms / 1000).unwrap_or(i64::MAX), (ms % 1000) * 1_000_000);
-    prost_types::Timestamp {
-        seconds,
-        nanos: i32::try_from(nanos).unwrap_or(0),
-    }
-}
-
 fn unexpected_outcome() -> Error {
     Error::new(
         ErrorKind::Internal,
         "the directory returned no tenant: this is a bug, please report it",
     )
-}
-
-fn effective(limits: &TenantLimits) -> admin::Limits {
-    let mut all = TenantLimits::default();
-    for limit in TenantLimit::ALL {
-        if let Some(value) = limits.effective(limit) {
-            all.set(limit, value).expect("defaults are within their ranges");
-        }
-    }
-    convert::limits::from_limits(&all)
-}
-
-fn followers_message(followers: &Followers) -> admin::Followers {
-    match followers {
-        Followers::AllAdmitted => admin::Followers {
-            all_admitted: true,
-            regions: Vec::new(),
-        },
-        Followers::Named(regions) => {
-            let regions = regions.iter().map(ToString::to_string).collect();
-            admin::Followers {
-                all_admitted: false,
-                regions,
-            }
-        }
-    }
-}
-
-fn durability_message(durability: Durability) -> v1::Durability {
-    match durability {
-        Durability::Region => v1::Durability::Region,
-        Durability::Remote => v1::Durability::Remote,
-    }
-}
-
-fn state_message(state: TenantState) -> admin::tenant::State {
-    match state {
-        TenantState::Active => admin::tenant::State::Active,
-        TenantState::Disabled => admin::tenant::State::Disabled,
-        TenantState::Deleting => admin::tenant::State::Deleting,
-    }
 }
 
 fn followers(message: admin::Followers) -> Result<Followers, Error> {
@@ -405,6 +314,16 @@ impl tenant_service_server::TenantService for TenantService {
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<DeleteTenantResponse>, Status> {
         self.delete(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| to_status(&error))
+    }
+
+    async fn move_tenant(
+        &self,
+        request: Request<MoveTenantRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        tenant_move::begin(&self.0, request)
             .await
             .map(Response::new)
             .map_err(|error| to_status(&error))

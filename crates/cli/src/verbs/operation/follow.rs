@@ -1,0 +1,157 @@
+//! Progress of an operation until its end: a line that changes on a terminal, a line a step elsewhere.
+//!
+//! Ctrl-C ends the showing, not the operation: the directory's voters have it.
+
+use std::{io::IsTerminal, time::Duration};
+
+use indicatif::ProgressBar;
+use stead_client::{Admin, OperationInfo, OperationOutcome};
+
+use super::display;
+use crate::{
+    exit::{Code, CommandError},
+    output::Output,
+};
+
+/// Pause before the watch of an operation is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+/// Most attempts to open a watch, one after the other, without an answer.
+const REOPENS_MAX: u32 = 60;
+/// Interval between two frames of the line on a terminal.
+const FRAME: Duration = Duration::from_millis(120);
+
+/// Shows an operation until it is over, prints it, and returns its failure.
+pub(in crate::verbs) async fn to_the_end(admin: &Admin, name: &str, output: Output) -> Result<(), CommandError> {
+    let operation = tokio::select! {
+        ended = follow(admin, name, Progress::new(output)) => ended?,
+        _ = tokio::signal::ctrl_c() => return Err(detached(name)),
+    };
+    let failure = failure(&operation);
+    display::table(&[operation]).print_one(output)?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// Returns the error of a command that was interrupted while its operation goes on.
+fn detached(name: &str) -> CommandError {
+    let hint = format!("`stead operation watch {name}` shows it again, `stead operation cancel {name}` gives it up");
+    CommandError::new(Code::Interrupted, format!("detached: {name} goes on")).hint(hint)
+}
+
+/// Returns the failure of an operation that is over.
+pub(in crate::verbs) fn failure(operation: &OperationInfo) -> Option<CommandError> {
+    match operation.outcome.as_ref()? {
+        OperationOutcome::Moved { .. } => None,
+        OperationOutcome::Failed(error) => Some(error.clone().into()),
+        OperationOutcome::Cancelled(message) => Some(CommandError::new(Code::Conflict, message.clone())),
+    }
+}
+
+async fn follow(admin: &Admin, name: &str, mut progress: Progress) -> Result<OperationInfo, CommandError> {
+    let mut unanswered = 0;
+    loop {
+        let watched = async {
+            let mut watch = admin.watch_operation(name).await?;
+            while let Some(operation) = watch.next().await? {
+                unanswered = 0;
+                progress.show(&operation);
+                if operation.outcome.is_some() {
+                    return Ok(Some(operation));
+                }
+            }
+            Ok(None)
+        };
+        // A node that stops ends its watches; another one goes on with them.
+        let watched: Result<_, stead_client::Error> = watched.await;
+        match watched {
+            Ok(Some(operation)) => return Ok(operation),
+            Ok(None) => {}
+            Err(error) if !error.has_no_effect() || error.is_transient() => {
+                unanswered += 1;
+                if unanswered > REOPENS_MAX {
+                    let hint = format!("the operation goes on; `stead operation watch {name}` shows it again");
+                    return Err(CommandError::from(error).hint(hint));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(REOPEN_PAUSE).await;
+    }
+}
+
+/// What has been shown of an operation.
+struct Progress {
+    /// The line on a terminal.
+    bar: Option<ProgressBar>,
+    /// Whether anything is shown: a program reads the result only.
+    is_silent: bool,
+    shown_steps: usize,
+}
+
+impl Progress {
+    fn new(output: Output) -> Self {
+        let is_silent = output == Output::Json;
+        let has_bar = !is_silent && std::io::stderr().is_terminal();
+        let bar = has_bar.then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.enable_steady_tick(FRAME);
+            bar
+        });
+        Self {
+            bar,
+            is_silent,
+            shown_steps: 0,
+        }
+    }
+
+    fn show(&mut self, operation: &OperationInfo) {
+        for step in operation.steps.iter().skip(self.shown_steps) {
+            self.line(&display::step_line(operation, step));
+        }
+        self.shown_steps = self.shown_steps.max(operation.steps.len());
+        match (&self.bar, &operation.outcome) {
+            (Some(bar), None) => bar.set_message(display::waiting(operation)),
+            (Some(bar), Some(_)) => bar.finish_and_clear(),
+            (None, _) => {}
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None if self.is_silent => {}
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_client::{Error, ErrorKind, Place};
+
+    use super::*;
+
+    #[test]
+    fn outcome_decides_exit_code() {
+        let of = |outcome| failure(&display::tests::operation(&[], Some(outcome))).map(|failure| failure.code());
+        let home = Place {
+            region: "us-east".into(),
+            group: 5,
+        };
+        assert_eq!(of(OperationOutcome::Moved { home, epoch: 2 }), None);
+        assert_eq!(
+            of(OperationOutcome::Cancelled("cancelled".into())),
+            Some(Code::Conflict)
+        );
+        let erased = Error::new(ErrorKind::Conflict, "the tenant was erased");
+        assert_eq!(of(OperationOutcome::Failed(erased)), Some(Code::Conflict));
+    }
+
+    #[test]
+    fn detached_command_names_watch_and_cancel() {
+        let detached = detached("operations/7");
+        assert_eq!(detached.code(), Code::Interrupted);
+        let text = format!("{detached:?}");
+        assert!(text.contains("stead operation watch operations/7"), "{text}");
+        assert!(text.contains("stead operation cancel operations/7"), "{text}");
+    }
+}

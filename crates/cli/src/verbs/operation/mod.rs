@@ -1,0 +1,71 @@
+//! `stead operation`.
+
+mod cancel;
+pub(super) mod display;
+pub(super) mod follow;
+mod list;
+mod show;
+mod watch;
+
+use clap::Subcommand;
+
+use crate::{
+    args::Target,
+    exit::{Code, CommandError},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show operations, newest first; they are kept for seven days after their end
+    List(list::List),
+    /// Show an operation with its steps
+    Show(show::Show),
+    /// Show the steps of an operation until it is over; Ctrl-C ends only this
+    Watch(watch::Watch),
+    /// Give up an operation that is in flight
+    Cancel(cancel::Cancel),
+}
+
+impl Verb {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
+        match self {
+            Self::List(verb) => verb.run(target).await,
+            Self::Show(verb) => verb.run(target).await,
+            Self::Watch(verb) => verb.run(target).await,
+            Self::Cancel(verb) => verb.run(target).await,
+        }
+    }
+}
+
+impl Verb {
+    /// Tells whether the verb handles Ctrl-C itself, because what it shows goes on.
+    pub(crate) fn detaches(&self) -> bool {
+        matches!(self, Self::Watch(_))
+    }
+}
+
+/// Parses the name of an operation: `operations/7`, or its number alone.
+fn name(text: &str) -> Result<String, CommandError> {
+    let number = text.strip_prefix("operations/").unwrap_or(text);
+    let invalid = |_| {
+        let message = format!("{text:?} is no operation: one is named operations/7, or 7");
+        CommandError::new(Code::Usage, message)
+    };
+    let number: u64 = number.parse().map_err(invalid)?;
+    Ok(format!("operations/{number}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operation_is_named_with_or_without_collection() {
+        for text in ["7", "operations/7"] {
+            assert_eq!(name(text).unwrap(), "operations/7");
+        }
+        for text in ["", "x", "operations/", "tenants/7"] {
+            assert_eq!(name(text).unwrap_err().code(), Code::Usage, "{text}");
+        }
+    }
+}

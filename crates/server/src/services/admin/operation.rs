@@ -1,0 +1,311 @@
+//! Operations as messages, and `OperationService`, which watches one.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, stream};
+use stead_api::{
+    convert,
+    proto::{
+        admin::v1::{
+            self as admin, MoveTenantResponse, OperationMetadata, WatchOperationRequest, WatchOperationResponse,
+            operation_metadata::{Kind, Step, StepName as StepMessage},
+            operation_service_server,
+        },
+        google::longrunning::{self, operation},
+    },
+    status,
+};
+use stead_state::directory::{DirectoryView, Operation, OperationKind, OperationResult, StepName};
+use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{region_name, time, to_status};
+use crate::host::Host;
+
+/// Longest time between two reads of an operation that is followed.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two reads: the directory may change many times meanwhile.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// Steps of a move that succeeds, in their order.
+const MOVE_STEPS: [StepName; 3] = [StepName::Planned, StepName::HeirReady, StepName::Recorded];
+
+/// Converts an operation into a message.
+pub(crate) fn message(view: &DirectoryView, operation: &Operation) -> longrunning::Operation {
+    longrunning::Operation {
+        name: convert::operation::name(operation.id),
+        metadata: Some(convert::operation::pack_metadata(&metadata(view, operation))),
+        done: operation.end.is_some(),
+        result: result(view, operation),
+    }
+}
+
+fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
+    let OperationKind::Move { from, to, .. } = operation.kind;
+    let step = |step: &stead_state::directory::OperationStep| Step {
+        name: step_message(step.name).into(),
+        time: Some(time(step.time)),
+    };
+    let has = |name| operation.steps.iter().any(|step| step.name == name);
+    let cancel_requested = has(StepName::AbortRequested);
+    let is_open = operation.end.is_none() && !cancel_requested;
+    let left = MOVE_STEPS.into_iter().filter(|name| is_open && !has(*name));
+    let last_step = operation.steps.last().map(|step| step.time);
+    let end_time = operation.end.as_ref().map(|end| end.time);
+    OperationMetadata {
+        kind: Kind::Move.into(),
+        tenants: operation.tenants.iter().map(|of| of.name.to_string()).collect(),
+        from: Some(place(view, from)),
+        to: Some(place(view, to)),
+        steps: operation.steps.iter().map(step).collect(),
+        steps_left: left.map(|name| step_message(name).into()).collect(),
+        who: operation.by.who.clone(),
+        who_verified: false,
+        reason: operation.by.reason.clone(),
+        create_time: Some(time(operation.created)),
+        update_time: Some(time(end_time.or(last_step).unwrap_or(operation.created))),
+        end_time: end_time.map(time),
+        cancel_requested,
+        plan: None,
+    }
+}
+
+fn result(view: &DirectoryView, operation: &Operation) -> Option<operation::Result> {
+    let OperationKind::Move { from, to, epoch } = operation.kind;
+    let tenant = operation.tenants.first().map(|of| of.name.to_string());
+    Some(match &operation.end.as_ref()?.result {
+        OperationResult::Succeeded => {
+            let response = MoveTenantResponse {
+                tenant: tenant.unwrap_or_default(),
+                home: Some(place(view, to)),
+                epoch: epoch.get(),
+            };
+            operation::Result::Response(convert::operation::pack_move_response(&response))
+        }
+        OperationResult::Failed { reason } => {
+            operation::Result::Error(status::to_rpc_status(&Error::new(ErrorKind::Conflict, reason)))
+        }
+        OperationResult::Cancelled => {
+            let home = region_name(view, from);
+            operation::Result::Error(status::cancelled(format!("cancelled: the home is still in {home}")))
+        }
+    })
+}
+
+/// Converts a group into a message, with its region.
+pub(super) fn place(view: &DirectoryView, group: GroupId) -> admin::Place {
+    admin::Place {
+        region: region_name(view, group),
+        group: group.get(),
+    }
+}
+
+fn step_message(name: StepName) -> StepMessage {
+    match name {
+        StepName::Planned => StepMessage::Planned,
+        StepName::HeirReady => StepMessage::HeirReady,
+        StepName::AbortRequested => StepMessage::CancelRequested,
+        StepName::Refused => StepMessage::Refused,
+        StepName::Recorded => StepMessage::Recorded,
+    }
+}
+
+/// Follower of one operation: returns its states as they change.
+pub(crate) struct OperationFollower {
+    host: Arc<Host>,
+    id: u64,
+    versions: watch::Receiver<DirectoryVersion>,
+    last: Option<Operation>,
+}
+
+impl OperationFollower {
+    /// Returns a follower that begins with the operation as it is.
+    pub(crate) fn new(host: Arc<Host>, id: u64) -> Self {
+        let versions = host.directory_view.watch();
+        Self {
+            host,
+            id,
+            versions,
+            last: None,
+        }
+    }
+
+    /// Tells whether the operation is over, as far as it was read.
+    pub(crate) fn is_over(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.end.is_some())
+    }
+
+    /// Returns the next state that differs from the last one. May be dropped at any time.
+    ///
+    /// # Errors
+    ///
+    /// There is no such operation any more, or no voter answers.
+    pub(crate) async fn next(&mut self) -> Result<Operation, Error> {
+        loop {
+            if self.last.is_some() {
+                // A step of an operation is a change of the directory; a voter that is asked may be behind it.
+                tokio::select! {
+                    changed = self.versions.changed() => changed.map_err(|_| stopping())?,
+                    () = sleep(POLL_INTERVAL) => {}
+                }
+                sleep(READ_PAUSE).await;
+            }
+            let version = *self.versions.borrow_and_update();
+            let read = self.host.directory.operation(self.id, version).await?;
+            if self.last.as_ref() != Some(&read) {
+                self.last = Some(read.clone());
+                return Ok(read);
+            }
+        }
+    }
+
+    /// Returns the operation once it is over.
+    ///
+    /// # Errors
+    ///
+    /// As for [`OperationFollower::next`].
+    pub(crate) async fn end(&mut self) -> Result<Operation, Error> {
+        loop {
+            let operation = self.next().await?;
+            if operation.end.is_some() {
+                return Ok(operation);
+            }
+        }
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(ErrorKind::Unavailable, "this node is stopping, try another one")
+}
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct OperationService {
+    host: Arc<Host>,
+    stop: CancellationToken,
+}
+
+impl OperationService {
+    /// Returns the service; watches end when the token fires.
+    pub(crate) fn new(host: Arc<Host>, stop: CancellationToken) -> Self {
+        Self { host, stop }
+    }
+}
+
+/// A watch of one operation.
+struct OperationWatcher {
+    service: OperationService,
+    follower: OperationFollower,
+    failed: bool,
+}
+
+impl OperationWatcher {
+    async fn next(mut self) -> Option<(Result<WatchOperationResponse, Status>, Self)> {
+        if self.failed || self.follower.is_over() {
+            return None;
+        }
+        let read = tokio::select! {
+            read = self.follower.next() => read,
+            () = self.service.stop.cancelled() => Err(stopping()),
+        };
+        self.failed = read.is_err();
+        let response = read.map_err(|error| to_status(&error)).map(|operation| {
+            let view = &self.service.host.directory_view;
+            WatchOperationResponse {
+                operation: Some(view.read(|view| message(view, &operation))),
+            }
+        });
+        Some((response, self))
+    }
+}
+
+#[tonic::async_trait]
+impl operation_service_server::OperationService for OperationService {
+    type WatchOperationStream = Pin<Box<dyn Stream<Item = Result<WatchOperationResponse, Status>> + Send>>;
+
+    async fn watch_operation(
+        &self,
+        request: Request<WatchOperationRequest>,
+    ) -> Result<Response<Self::WatchOperationStream>, Status> {
+        let id = convert::operation::number("name", &request.get_ref().name).map_err(|error| to_status(&error))?;
+        let watcher = OperationWatcher {
+            service: self.clone(),
+            follower: OperationFollower::new(self.host.clone(), id),
+            failed: false,
+        };
+        Ok(Response::new(Box::pin(stream::unfold(watcher, OperationWatcher::next))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_state::{
+        directory::{AuditContext, OperationEnd, OperationStep, OperationTenant},
+        shard::record::OperationId,
+    };
+    use stead_types::{Epoch, TenantNumber};
+
+    use super::*;
+
+    fn operation(steps: &[StepName], result: Option<OperationResult>) -> Operation {
+        Operation {
+            id: 7,
+            kind: OperationKind::Move {
+                from: GroupId::new(1),
+                to: GroupId::new(5),
+                epoch: Epoch::FIRST,
+            },
+            tenants: vec![OperationTenant {
+                tenant: TenantNumber::new(3),
+                name: "acme".parse().unwrap(),
+                operation: OperationId(1),
+            }],
+            by: AuditContext::default(),
+            created: 1_000,
+            steps: steps
+                .iter()
+                .zip(1_000..)
+                .map(|(name, time)| OperationStep { name: *name, time })
+                .collect(),
+            end: result.map(|result| OperationEnd { result, time: 9_000 }),
+        }
+    }
+
+    fn read(operation: &Operation) -> (longrunning::Operation, OperationMetadata) {
+        let message = message(&DirectoryView::default(), operation);
+        let metadata = convert::operation::unpack_metadata(message.metadata.as_ref().unwrap()).unwrap();
+        (message, metadata)
+    }
+
+    #[test]
+    fn move_in_flight_has_steps_left_until_cancelled() {
+        let (message, metadata) = read(&operation(&[StepName::Planned], None));
+        assert_eq!((message.name.as_str(), message.done), ("operations/7", false));
+        assert_eq!(message.result, None);
+        let left: Vec<_> = metadata.steps_left().collect();
+        assert_eq!(left, [StepMessage::HeirReady, StepMessage::Recorded]);
+        assert!(!metadata.who_verified && metadata.end_time.is_none());
+        let (_, metadata) = read(&operation(&[StepName::Planned, StepName::AbortRequested], None));
+        assert!(metadata.cancel_requested && metadata.steps_left.is_empty());
+    }
+
+    #[test]
+    fn move_that_is_over_has_exactly_one_result() {
+        let (message, metadata) = read(&operation(&MOVE_STEPS, Some(OperationResult::Succeeded)));
+        let Some(operation::Result::Response(response)) = &message.result else {
+            panic!("{message:?}")
+        };
+        let response = convert::operation::unpack_move_response(response).unwrap();
+        assert_eq!((response.tenant.as_str(), response.home.unwrap().group), ("acme", 5));
+        assert!(message.done && metadata.steps_left.is_empty());
+        assert_eq!(metadata.end_time, metadata.update_time);
+
+        let (cancelled, _) = read(&operation(&[StepName::Refused], Some(OperationResult::Cancelled)));
+        let Some(operation::Result::Error(error)) = &cancelled.result else {
+            panic!("{cancelled:?}")
+        };
+        assert!(status::is_cancelled(error));
+    }
+}
