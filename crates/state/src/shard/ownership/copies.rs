@@ -34,7 +34,7 @@ pub(super) fn cut_live(record: &mut TenantRecord, point: Sequence, revision_at: 
             revision,
             rewound: true,
             retention_floor: copy.retention_floor.min(revision),
-            ..copy.clone()
+            ..copy
         },
         None => CopyState {
             number,

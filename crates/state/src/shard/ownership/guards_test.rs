@@ -528,7 +528,7 @@ fn sessions_need_each_clause() {
         GuardFailure::Session,
     )];
     let attached = check(&record, &entry, attach, &other);
-    let mut unfit = record.clone();
+    let mut unfit = record;
     let beyond = Attach {
         position: at("3.21"),
         ..entry
