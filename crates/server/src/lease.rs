@@ -23,7 +23,7 @@ use stead_state::{
     },
     serving::{BootTime, ServingState},
 };
-use stead_types::{DirectoryVersion, Error, GroupId};
+use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -52,7 +52,7 @@ pub(crate) struct NodeLeases(Arc<Inner>);
 struct Inner {
     clocks: Clocks,
     holder: Mutex<LeaseHolder>,
-    /// Woken when the leases were dropped.
+    /// Wakes the task when leases are dropped.
     dropped: Notify,
 }
 
@@ -95,7 +95,7 @@ impl NodeLeases {
         };
         if holder.observe(now) {
             warn!("wall clock and boot clock disagree about the time that has passed: leases dropped, asking anew");
-            dropped.notify_one();
+            dropped.notify_waiters();
         }
         call(&mut holder, now)
     }
@@ -147,6 +147,7 @@ impl LeaseRenewal {
     /// Waits until a renewal is due by the boot clock.
     async fn wait_until_due(&self) {
         loop {
+            let dropped = self.leases.0.dropped.notified();
             let left = self
                 .leases
                 .with(|holder, now| holder.renew_at(&self.groups).since(now.boot));
@@ -155,27 +156,24 @@ impl LeaseRenewal {
             }
             tokio::select! {
                 () = sleep(left.min(LOOK_INTERVAL)) => {}
-                () = self.leases.0.dropped.notified() => {}
+                () = dropped => {}
             }
         }
     }
 
-    /// Makes one attempt. Leases that are dropped meanwhile end it, because its answer would not count.
+    /// Makes one attempt. If leases are dropped meanwhile it ends, because its answer would not count.
     async fn attempt(&self) -> Result<(), Error> {
         let view = self.directory_view.version();
-        let renewal = self
-            .leases
-            .with(|holder, now| holder.begin(now, view, self.groups.clone()));
+        // The holder's lock is held here: what is dropped after the attempt began ends it, and nothing else does.
+        let (renewal, dropped) = self.leases.with(|holder, now| {
+            let renewal = holder.begin(now, view, self.groups.clone());
+            (renewal, self.leases.0.dropped.notified())
+        });
         let answered = tokio::select! {
             answered = timeout(ATTEMPT_MAX, (self.renew)(renewal)) => answered,
-            () = self.leases.0.dropped.notified() => return Ok(()),
+            () = dropped => return Ok(()),
         };
-        let timed_out = |_| {
-            Error::new(
-                stead_types::ErrorKind::NoLeader,
-                "the directory's leader did not respond",
-            )
-        };
+        let timed_out = |_| Error::new(ErrorKind::NoLeader, "the directory's leader did not respond");
         let answer = answered.map_err(timed_out)??;
         self.leases.with(|holder, _| holder.answer(answer));
         Ok(())
@@ -202,7 +200,7 @@ mod tests {
         serving::{self, Lease, NotServing},
         shard::record::{Role, TenantRecord},
     };
-    use stead_types::{Epoch, ErrorKind, Incarnation, TenantNumber};
+    use stead_types::{Epoch, Incarnation, TenantNumber};
     use tokio::time::Instant;
 
     use super::*;
