@@ -9,14 +9,7 @@
 //! 2. Timers only say when to look again. Whether a lease has run out is read from the boot clock, since timers stand
 //!    still while a machine is suspended.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -30,7 +23,7 @@ use stead_state::{
     },
     serving::{BootTime, Lease, ServingState},
 };
-use stead_types::{DirectoryVersion, Error, GroupId};
+use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -46,6 +39,8 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause after a failed attempt.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Time for which the answer of a node that grants no leases counts, from before it was asked for.
+const WITHOUT_LEASES_MAX: Duration = Duration::from_secs(60);
 /// Pause after the directory's leader has answered that it grants no leases.
 const UNSUPPORTED_PAUSE: Duration = Duration::from_secs(5);
 /// Interval at which the clocks are looked at between renewals.
@@ -61,14 +56,20 @@ pub(crate) struct NodeLeases(Arc<Inner>);
 struct Inner {
     clocks: Clocks,
     holder: Mutex<LeaseHolder>,
-    /// Woken when the leases were dropped.
+    /// Wakes the task when leases are dropped.
     dropped: Notify,
     /// Changes with each answer.
     answered: watch::Sender<()>,
-    /// Whether the directory's leader has said, since this node started, that it grants no leases, and none has granted
-    /// one: an earlier version leads it, so that nothing can be moved or promoted yet.
-    needs_none: AtomicBool,
-    has_been_granted: AtomicBool,
+    /// Time until which the groups are served without leases: a node of the directory runs a version that grants none,
+    /// and the view is below the feature level at which tenants can be moved. One lease granted ends that for good.
+    without: Mutex<WithoutLeases>,
+}
+
+/// Serving without leases, as long as the directory's nodes run an earlier version.
+#[derive(Clone, Copy, Debug)]
+enum WithoutLeases {
+    Never,
+    Until(BootTime),
 }
 
 impl NodeLeases {
@@ -79,8 +80,7 @@ impl NodeLeases {
             holder: Mutex::default(),
             dropped: Notify::new(),
             answered: watch::Sender::new(()),
-            needs_none: AtomicBool::new(false),
-            has_been_granted: AtomicBool::new(false),
+            without: Mutex::new(WithoutLeases::Until(BootTime(0))),
         }))
     }
 
@@ -105,23 +105,27 @@ impl NodeLeases {
         }
     }
 
-    fn take(&self, answer: Option<LeaseAnswer>) {
-        match answer {
-            Some(answer) => {
-                self.with(|holder, _| holder.answer(answer));
-                self.0.needs_none.store(false, Ordering::Relaxed);
-                self.0.has_been_granted.store(true, Ordering::Relaxed);
-            }
-            None if !self.0.has_been_granted.load(Ordering::Relaxed) => {
-                self.0.needs_none.store(true, Ordering::Relaxed);
-            }
-            None => {}
+    fn take(&self, answer: LeaseAnswer) {
+        self.with(|holder, _| holder.answer(answer));
+        *self.0.without.lock() = WithoutLeases::Never;
+        self.0.answered.send_replace(());
+    }
+
+    /// Records that a node of the directory grants no leases, in answer to an attempt that began at `begun`.
+    fn take_unsupported(&self, begun: BootTime) {
+        let mut without = self.0.without.lock();
+        if let WithoutLeases::Until(until) = &mut *without {
+            *until = begun.after(WITHOUT_LEASES_MAX);
         }
+        drop(without);
         self.0.answered.send_replace(());
     }
 
     fn needs_none(&self) -> bool {
-        self.0.needs_none.load(Ordering::Relaxed)
+        match *self.0.without.lock() {
+            WithoutLeases::Never => false,
+            WithoutLeases::Until(until) => BootTime::new((self.0.clocks.boot)()) < until,
+        }
     }
 
     /// Returns the input of the serving check, after the state was read or the write was applied.
@@ -170,7 +174,7 @@ impl NodeLeases {
         };
         if holder.observe(now) {
             warn!("wall clock and boot clock disagree about the time that has passed: leases dropped, asking anew");
-            dropped.notify_one();
+            dropped.notify_waiters();
         }
         call(&mut holder, now)
     }
@@ -221,6 +225,7 @@ impl LeaseRenewal {
     /// Waits until a renewal is due by the boot clock.
     async fn wait_until_due(&self) {
         loop {
+            let dropped = self.leases.0.dropped.notified();
             let left = self
                 .leases
                 .with(|holder, now| holder.renew_at(&self.groups).since(now.boot));
@@ -229,32 +234,37 @@ impl LeaseRenewal {
             }
             tokio::select! {
                 () = sleep(left.min(LOOK_INTERVAL)) => {}
-                () = self.leases.0.dropped.notified() => {}
+                () = dropped => {}
             }
         }
     }
 
-    /// Makes one attempt. Leases that are dropped meanwhile end it, because its answer would not count.
+    /// Makes one attempt. If leases are dropped meanwhile it ends, because its answer would not count.
     async fn attempt(&self) -> Result<(), Error> {
-        let view = self.directory_view.version();
-        let renewal = self
-            .leases
-            .with(|holder, now| holder.begin(now, view, self.groups.clone()));
+        let (view, begun) = (
+            self.directory_view.version(),
+            BootTime::new((self.leases.0.clocks.boot)()),
+        );
+        // The holder's lock is held here: what is dropped after the attempt began ends it, and nothing else does.
+        let (renewal, dropped) = self.leases.with(|holder, now| {
+            let renewal = holder.begin(now, view, self.groups.clone());
+            (renewal, self.leases.0.dropped.notified())
+        });
         let answered = tokio::select! {
             answered = timeout(ATTEMPT_MAX, (self.renew)(renewal)) => answered,
-            () = self.leases.0.dropped.notified() => return Ok(()),
+            () = dropped => return Ok(()),
         };
-        let timed_out = |_| {
-            Error::new(
-                stead_types::ErrorKind::NoLeader,
-                "the directory's leader did not respond",
-            )
-        };
+        let timed_out = |_| Error::new(ErrorKind::NoLeader, "the directory's leader did not respond");
         let answer = answered.map_err(timed_out)??;
-        let is_unsupported = answer.is_none();
-        self.leases.take(answer);
-        if is_unsupported {
-            sleep(UNSUPPORTED_PAUSE).await;
+        match answer {
+            Some(answer) => self.leases.take(answer),
+            None => {
+                // With tenants that can be moved, only leases tell who may serve them.
+                if !self.directory_view.read(|view| view.settings().has_moves()) {
+                    self.leases.take_unsupported(begun);
+                }
+                sleep(UNSUPPORTED_PAUSE).await;
+            }
         }
         Ok(())
     }
@@ -281,7 +291,7 @@ mod tests {
         serving::{self, NotServing},
         shard::record::{Role, TenantRecord},
     };
-    use stead_types::{Epoch, ErrorKind, Incarnation, TenantNumber};
+    use stead_types::{Epoch, Incarnation, TenantNumber};
 
     const TTL: Duration = Duration::from_secs(60);
     const GROUP: GroupId = GroupId::new(1);

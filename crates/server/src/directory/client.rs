@@ -163,7 +163,10 @@ impl DirectoryClient {
                 self.record_version(answer.version);
                 Ok(Some(answer))
             }
-            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => Ok(None),
+            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
+                self.last_voter.store(at as u64 + 1, Ordering::Relaxed);
+                Ok(None)
+            }
             Ok(Err(status)) => {
                 self.last_voter.store(at as u64 + 1, Ordering::Relaxed);
                 Err(status::from_status(&status))

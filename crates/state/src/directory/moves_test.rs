@@ -437,6 +437,7 @@ fn oldest_finished_operation_makes_room_for_new_one() {
         kind: OperationKind::Move {
             from: GroupId::new(1),
             to: GroupId::new(2),
+            epoch: Epoch::FIRST,
         },
         tenants: Vec::new(),
         by: by(),

@@ -28,11 +28,8 @@ impl World {
             index: 0,
         };
         world.apply(Command::Bootstrap(initial())).unwrap();
-        let nodes: Vec<_> = world.directory.view().nodes().map(|node| node.number).collect();
-        for node in nodes {
-            world.apply(Command::NodeReport(node, 2)).unwrap();
-        }
-        world.apply(Command::RaiseFeatureLevel(by(), 2)).unwrap();
+        let nodes = world.directory.view().nodes().map(|node| node.number).collect();
+        world.apply(Command::RaiseFeatureLevel(by(), 2, nodes)).unwrap();
         let new = NewTenant {
             name: acme(),
             home: "eu-west".parse().unwrap(),
