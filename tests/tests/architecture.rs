@@ -308,44 +308,7 @@ const CIRCLE_FREE: &[(&str, &str)] = &[
 ];
 
 /// Circles that are accepted, or a part of one: crate, parent module, siblings in the order of their names, reason.
-const ACCEPTED_CIRCLES: &[(&str, &str, &[&str], &str)] = &[
-    (
-        "raft",
-        "",
-        &["encoding", "machine", "types"],
-        "openraft's type parameters name the machine, which reads what they encode",
-    ),
-    (
-        "raft",
-        "",
-        &["group", "member"],
-        "a member publishes the leadership that its group shows",
-    ),
-    (
-        "raft",
-        "",
-        &["node", "service"],
-        "the service finds groups in the registry of the node that starts it",
-    ),
-    (
-        "replication",
-        "",
-        &["group_context", "source"],
-        "the context holds the acknowledgements that the source records",
-    ),
-    (
-        "replication",
-        "source",
-        &["open", "produce", "stream"],
-        "one stream, in the files of its phases",
-    ),
-    (
-        "server",
-        "services",
-        &["kv", "scan_stream"],
-        "a stream of pages is served as operations of the service that it is part of",
-    ),
-];
+const ACCEPTED_CIRCLES: &[(&str, &str, &[&str], &str)] = &[];
 
 /// A reader can begin with modules that use no others. A module and its own children are one thing here.
 #[test]

@@ -485,18 +485,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn node_without_groups_asks_nothing() {
+    async fn directory_that_grants_none_is_served_without_until_its_answer_is_old() {
+        let started = Instant::now();
         let leases = NodeLeases::new(Clocks {
-            wall: Arc::new(|| 0),
-            boot: Arc::new(|| Duration::ZERO),
+            wall: Arc::new(move || u64::try_from(started.elapsed().as_millis()).unwrap()),
+            boot: Arc::new(move || started.elapsed()),
         });
+        let is_reachable = Arc::new(AtomicBool::new(true));
+        let asked = is_reachable.clone();
         let renewal = LeaseRenewal {
             leases: leases.clone(),
             directory_view: SharedDirectoryView::new(DirectoryView::default()),
-            groups: BTreeSet::new(),
-            renew: Arc::new(|_| unreachable!("there is nothing to serve")),
+            groups: BTreeSet::from([GROUP]),
+            renew: Arc::new(move |_| {
+                let is_reachable = asked.load(Relaxed);
+                Box::pin(async move {
+                    let unreachable = || Error::new(ErrorKind::NoLeader, "cut off");
+                    is_reachable.then_some(None).ok_or_else(unreachable)
+                })
+            }),
         };
-        renewal.run(CancellationToken::new()).await.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(renewal.run(stop.clone()));
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(leases.left(version(5), GROUP), Duration::MAX);
+        is_reachable.store(false, Relaxed);
+        sleep(WITHOUT_LEASES_MAX + Duration::from_secs(1)).await;
+        stop.cancel();
+        assert_eq!(leases.left(version(5), GROUP), Duration::ZERO);
         let served = ServedTenant {
             group: GROUP,
             tenant: TenantNumber::new(7),

@@ -11,6 +11,7 @@ mod host;
 mod http;
 mod lease;
 mod lease_messages;
+mod lease_tasks;
 pub mod listener;
 mod metrics;
 pub mod node;

@@ -447,6 +447,7 @@ mod tests {
             purged: 0,
             differs: false,
         });
+        metrics.lease(GroupId::new(1), Duration::from_secs(45));
         let pair = RegionPair {
             from: region.clone(),
             to: region,
@@ -458,7 +459,7 @@ mod tests {
                 home: GroupId::new(1),
                 connected: true,
                 offset: FeedOffset::ZERO,
-                staleness: Some(std::time::Duration::from_millis(5)),
+                staleness: Some(Duration::from_millis(5)),
                 attached: 1,
                 detached: 0,
                 unreadable: 0,

@@ -14,9 +14,7 @@ use std::{
 };
 
 use stead_raft::{BlockingMode, Clocks};
-use stead_replication::{
-    Dependencies, DirectoryAccess, GroupTasks, LeaseLeft, Replication, RetentionLimits, SharedDirectoryView,
-};
+use stead_replication::{Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView};
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
 use stead_store::{
     Disk, Store, background::Background, engine::Engine, group_rows::failed, health::NodeFailure, shard::ShardMachine,
@@ -32,9 +30,10 @@ use crate::{
     directory::{DirectoryClient, LocalVoter, ViewUpdater},
     directory_maintenance,
     environment::{Environment, Incoming},
-    host::{self, Host, HostedGroup, Readiness, ReadinessSubjects},
+    host::{self, Host, HostedGroup, HostedGroups, Readiness, ReadinessSubjects},
     http,
-    lease::{LeaseRenewal, NodeLeases, Renew},
+    lease::NodeLeases,
+    lease_tasks::{lease_left, spawn_renewal},
     listener,
     metrics::Metrics,
     services::{self, DataServices},
@@ -266,21 +265,7 @@ impl NodeParts {
             alarms: raft.alarms(),
             lease_left: lease_left(&leases, &directory_view),
         });
-        let mut hosted = BTreeMap::new();
-        let mut feed = Vec::new();
-        for (group, machine) in groups {
-            let tasks = replication.group(group.clone(), machine.clone());
-            let freshness = tasks.freshness();
-            hosted.insert(
-                group.id(),
-                HostedGroup {
-                    raft: group,
-                    machine,
-                    freshness,
-                },
-            );
-            feed.push(tasks);
-        }
+        let (hosted, feed) = host_groups(&replication, groups);
         let engine = store.engine.clone();
         let disk_len = Box::new(move || engine.disk_len());
         let readiness = Readiness::new(ReadinessSubjects {
@@ -298,7 +283,7 @@ impl NodeParts {
             directory_view: directory_view.clone(),
             directory: directory.clone(),
             groups: Arc::new(hosted),
-            leases: leases.clone(),
+            leases,
             admin_peers: AdminPeers::new(environment.connect.clone()),
             readiness,
             started_ms: (environment.clocks.wall)(),
@@ -306,13 +291,7 @@ impl NodeParts {
             disk_len,
             config,
         });
-        let renewal = LeaseRenewal {
-            leases,
-            directory_view: directory_view.clone(),
-            groups: host.groups.keys().copied().collect(),
-            renew: renew(&directory, host.config.node.id),
-        };
-        supervisor.spawn("leases", |stop| renewal.run(stop));
+        spawn_renewal(&host, supervisor);
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
@@ -378,22 +357,24 @@ async fn check_threads(
     Ok(())
 }
 
-/// Returns how long a lease of a group lasts that counts by the view.
-fn lease_left(leases: &NodeLeases, directory_view: &SharedDirectoryView) -> LeaseLeft {
-    let (leases, directory_view) = (leases.clone(), directory_view.clone());
-    Arc::new(move |group| {
-        let lease = leases.full_lease(directory_view.version(), group)?;
-        Some(lease.left)
-    })
-}
-
-/// Returns the call that renews a node's leases.
-fn renew(directory: &Arc<DirectoryClient>, node: NodeId) -> Renew {
-    let directory = directory.clone();
-    Arc::new(move |renewal| {
-        let directory = directory.clone();
-        Box::pin(async move { directory.renew_lease(node, &renewal).await })
-    })
+/// Returns the groups of a node as its services see them, and their replication tasks.
+fn host_groups(replication: &Replication, groups: Vec<DataGroup>) -> (HostedGroups, Vec<GroupTasks>) {
+    let mut hosted = BTreeMap::new();
+    let mut feed = Vec::new();
+    for (group, machine) in groups {
+        let tasks = replication.group(group.clone(), machine.clone());
+        let freshness = tasks.freshness();
+        hosted.insert(
+            group.id(),
+            HostedGroup {
+                raft: group,
+                machine,
+                freshness,
+            },
+        );
+        feed.push(tasks);
+    }
+    (hosted, feed)
 }
 
 /// Returns the access of the groups' reconcilers to the directory.

@@ -123,6 +123,24 @@ const DEDICATED_TESTS: &[DedicatedTest] = &[
         why: "no copy differs without another bug",
     },
     DedicatedTest {
+        bug: Bug::FeedGapIgnored,
+        target: &["-p", "stead-state", "--lib"],
+        test: "shard::tests::ownership_test::gap_detaches_and_applies_nothing",
+        why: "the home leaves no gap without another bug: no seed reaches it",
+    },
+    DedicatedTest {
+        bug: Bug::SwapDigestNotCompared,
+        target: &["-p", "stead-state", "--lib"],
+        test: "shard::tests::model_test::shard_and_followers_agree_with_model",
+        why: "no seeded copy differs without another bug: no seed reaches it",
+    },
+    DedicatedTest {
+        bug: Bug::EpochNotGuarded,
+        target: &["-p", "stead-state", "--lib"],
+        test: "shard::tests::ownership_test::data_needs_session_of_promised_epoch",
+        why: "its tenants stay in one epoch",
+    },
+    DedicatedTest {
         bug: Bug::LockCountedFromAnswer,
         target: &["-p", "stead-client", "--test", "calls"],
         test: "recipes::lock_acquired_too_late_is_released",

@@ -7,27 +7,11 @@ use stead_state::shard::record::Role;
 use stead_types::TenantNumber;
 use tokio::time::Instant;
 
-use super::stream::{FollowerStream, StreamEnd};
+use super::{
+    reported_heirs::ReportedHeirs,
+    stream::{FollowerStream, StreamEnd},
+};
 use crate::wire::MessageToHome;
-
-/// Interval between two reports of the same heirs.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The last reports of a stream.
-#[derive(Debug, Default)]
-pub(super) struct ReportedHeirs {
-    tenants: BTreeSet<TenantNumber>,
-    at: Option<Instant>,
-}
-
-impl ReportedHeirs {
-    /// Returns the time of the next report, if there is an heir.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.at
-            .map(|at| at + REPORT_INTERVAL)
-            .filter(|_| !self.tenants.is_empty())
-    }
-}
 
 impl FollowerStream {
     /// Reports the heirs of this home: new ones at once, all of them again after a while. Without a lease this group could
@@ -48,7 +32,7 @@ impl FollowerStream {
             of_home.filter_map(|(tenant, _)| heir(tenant)).collect()
         })?;
         let tenants: BTreeSet<TenantNumber> = heirs.iter().map(|(tenant, _)| *tenant).collect();
-        let is_new = !tenants.is_subset(&self.reported_heirs.tenants);
+        let is_new = !tenants.is_subset(self.reported_heirs.tenants());
         let is_due = self.reported_heirs.next_due().is_some_and(|due| due <= Instant::now());
         if !is_new && !is_due {
             if tenants.is_empty() {
@@ -71,10 +55,7 @@ impl FollowerStream {
                 staleness_ms: ms(staleness),
             }))?;
         }
-        self.reported_heirs = ReportedHeirs {
-            tenants,
-            at: Some(Instant::now()),
-        };
+        self.reported_heirs = ReportedHeirs::new(tenants, Instant::now());
         Ok(())
     }
 }

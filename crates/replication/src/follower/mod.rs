@@ -35,6 +35,7 @@ mod proofs;
 mod proposals;
 mod queue;
 mod reopen;
+mod reported_heirs;
 mod seed;
 mod stream;
 

@@ -23,9 +23,9 @@ use super::{
     attach_scheduler::AttachScheduler,
     connect::OpenStream,
     feed_checker::FeedChecker,
-    heirs::ReportedHeirs,
     pings::SentPings,
     queue::{FeedQueue, FollowerProposal},
+    reported_heirs::ReportedHeirs,
 };
 use crate::{
     feed_clients::FeedClients,

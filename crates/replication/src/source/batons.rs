@@ -9,8 +9,6 @@
 //! 2. No ping is answered behind the entry that relinquished a tenant before the session of that tenant has been refused
 //!    or its baton is queued: freshness that is measured at this group says nothing about the tenant any more.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use stead_api::proto::internal::v1::{FeedBaton, feed_refused::Reason};
 use stead_state::{rows::Unreadable, shard::ownership};
 use stead_store::shard::ReadView;
@@ -25,25 +23,6 @@ use super::{
     stream::FeedSource,
 };
 use crate::wire::MessageToFollower;
-
-/// Interval at which a baton is sent again, as long as the target is not known to own the tenant.
-const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Batons that were sent on one stream, by tenant.
-#[derive(Debug, Default)]
-pub(super) struct SentBatons(BTreeMap<TenantNumber, (AttachAttempt, Instant)>);
-
-impl SentBatons {
-    fn is_due(&self, tenant: TenantNumber, attempt: AttachAttempt, now: Instant) -> bool {
-        let sent = self.0.get(&tenant).filter(|(of, _)| *of == attempt);
-        sent.is_none_or(|(_, at)| now.duration_since(*at) >= REPEAT_INTERVAL)
-    }
-
-    /// Returns the time of the next repetition.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.0.values().map(|(_, at)| *at + REPEAT_INTERVAL).min()
-    }
-}
 
 /// Output of handing tenants over in one step.
 #[derive(Default)]
@@ -69,8 +48,8 @@ impl FeedSource {
         let relinquished: Vec<_> = held.shard().relinquished().collect();
         // A session that has ended has no baton to repeat: it would be due for ever.
         let sessions = &self.sessions;
-        self.batons.0.retain(|tenant, (attempt, _)| {
-            sessions.attempt(*tenant) == Some(*attempt) && relinquished.iter().any(|(of, _)| of == tenant)
+        self.batons.retain(|tenant, attempt| {
+            sessions.attempt(tenant) == Some(attempt) && relinquished.iter().any(|(of, _)| *of == tenant)
         });
         for (tenant, to) in relinquished {
             let Some(attempt) = self.sessions.attempt(tenant) else {
@@ -91,7 +70,7 @@ impl FeedSource {
                     attach: attempt.number.0,
                     baton: baton.encode(),
                 }));
-                self.batons.0.insert(tenant, (attempt, Instant::now()));
+                self.batons.add(tenant, attempt, Instant::now());
             } else {
                 self.hands_over = true;
             }

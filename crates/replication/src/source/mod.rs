@@ -26,6 +26,7 @@ mod pending_entries;
 pub(crate) mod pings;
 mod produce;
 pub(crate) mod seed;
+mod sent_batons;
 pub(crate) mod sessions;
 mod stream;
 

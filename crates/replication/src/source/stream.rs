@@ -17,10 +17,10 @@ use tonic::{Status, Streaming};
 
 use super::{
     acknowledgements,
-    batons::SentBatons,
     limits::{EMPTY_BATCH_INTERVAL, IN_FLIGHT_BYTES_MAX, PACE},
     pending_entries::PendingEntries,
     pings::{PINGS_MAX, ReceivedPings},
+    sent_batons::SentBatons,
     sessions::{AttachAttempt, SourceSessions},
 };
 use crate::{

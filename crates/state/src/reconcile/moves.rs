@@ -132,10 +132,13 @@ fn count(
     facts: &LeaderFacts<'_>,
 ) -> Option<Step> {
     let ReplicaSetMember { group, state } = member;
-    let (tenant, version) = (tenant.number, view.version());
+    let (tenant, changed, version) = (tenant.number, tenant.version, view.version());
     let is_counted = !record.uncounted.contains(&group);
     match state {
-        MemberState::Leaving if is_counted => Some(Step::Uncount(Uncount { tenant, version, group })),
+        // Again if the tenant has changed since: the directory takes no report of an older view.
+        MemberState::Leaving if is_counted || record.view_version < changed => {
+            Some(Step::Uncount(Uncount { tenant, version, group }))
+        }
         MemberState::Leaving => {
             (facts.uncount_applied)(tenant, group).then_some(Step::Report(GroupReport::Uncounted {
                 tenant,

@@ -54,13 +54,13 @@ fn job(mutation: Mutation, own: &[(TenantLimit, u64)]) -> Job<WriteRequest> {
 /// Returns the limits of a command as a replica reads them.
 fn limits(encoded: &Bytes) -> WindowLimits {
     let decoded = Command::decode(encoded[0], encoded.slice(1..)).unwrap();
-    let (Command::Write(command::Write { limits, .. })
+    if let Command::Write(command::Write { limits, .. })
     | Command::Txn(command::Txn { limits, .. })
-    | Command::DeleteRange(DeleteRange { limits, .. })) = decoded
-    else {
-        panic!("{decoded:?}")
-    };
-    limits
+    | Command::DeleteRange(DeleteRange { limits, .. }) = decoded
+    {
+        return limits;
+    }
+    panic!("{decoded:?}")
 }
 
 fn default_of(limit: TenantLimit) -> u32 {
