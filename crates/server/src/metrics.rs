@@ -218,10 +218,12 @@ impl Metrics {
             "Rows are durable without the log up to here",
             self.durable.clone(),
         );
-        let help = "Entries up to here are no longer in the group's log";
-        registry.register("raft_purged_index", help, self.purged.clone());
-        let help =
-            "Seconds for which this node may still serve the tenants of a group that it leads; 0 without a lease";
+        registry.register(
+            "raft_purged_index",
+            "Entries up to here left the log",
+            self.purged.clone(),
+        );
+        let help = "Seconds for which this node may serve a group that it leads; 0 without a lease";
         registry.register("lease_remaining_seconds", help, self.lease_remaining.clone());
         let help = "1 where replicas of the group differed when this node compared them last";
         registry.register("group_replicas_differ", help, self.differs.clone());

@@ -115,7 +115,7 @@ async fn unreachable(host: &Host, tenant: &Tenant, to: &MoveTarget) -> Vec<NodeI
         };
         let groups = std::iter::once(tenant.home).chain(targets);
         groups
-            .filter_map(|group| Some((group, view.group(group)?.voters.iter().copied().collect())))
+            .filter_map(|group| Some((group, view.group(group)?.voters.to_vec())))
             .collect()
     });
     let silent = groups.iter().map(|(group, voters)| silent_voters(host, *group, voters));
