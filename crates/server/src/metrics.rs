@@ -202,31 +202,7 @@ impl Metrics {
             self.refused.clone(),
         );
         registry.register("ready", "1 if the node can serve", self.ready.clone());
-        registry.register(
-            "raft_is_leader",
-            "1 if this node leads the group",
-            self.is_leader.clone(),
-        );
-        registry.register("raft_term", "Raft term of the group", self.term.clone());
-        registry.register(
-            "raft_applied_index",
-            "Last applied entry of the group",
-            self.applied.clone(),
-        );
-        registry.register(
-            "raft_durable_index",
-            "Rows are durable without the log up to here",
-            self.durable.clone(),
-        );
-        registry.register(
-            "raft_purged_index",
-            "Entries up to here left the log",
-            self.purged.clone(),
-        );
-        let help = "Seconds for which this node may serve a group that it leads; 0 without a lease";
-        registry.register("lease_remaining_seconds", help, self.lease_remaining.clone());
-        let help = "1 where replicas of the group differed when this node compared them last";
-        registry.register("group_replicas_differ", help, self.differs.clone());
+        self.register_groups();
         self.register_clocks();
         let registry = &mut self.registry;
         registry.register(
@@ -263,6 +239,35 @@ impl Metrics {
         let help = "Messages of other nodes that this version cannot take";
         registry.register("peer_messages_unreadable", help, self.peers_unreadable.clone());
         self
+    }
+
+    fn register_groups(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "raft_is_leader",
+            "1 if this node leads the group",
+            self.is_leader.clone(),
+        );
+        registry.register("raft_term", "Raft term of the group", self.term.clone());
+        registry.register(
+            "raft_applied_index",
+            "Last applied entry of the group",
+            self.applied.clone(),
+        );
+        registry.register(
+            "raft_durable_index",
+            "Rows are durable without the log up to here",
+            self.durable.clone(),
+        );
+        registry.register(
+            "raft_purged_index",
+            "Entries up to here left the log",
+            self.purged.clone(),
+        );
+        let help = "Seconds for which this node may serve a group that it leads; 0 without a lease";
+        registry.register("lease_remaining_seconds", help, self.lease_remaining.clone());
+        let help = "1 where replicas of the group differed when this node compared them last";
+        registry.register("group_replicas_differ", help, self.differs.clone());
     }
 
     fn register_clocks(&mut self) {
