@@ -422,8 +422,12 @@ async fn check_operations(world: &World, channel: Channel) {
         ..to(region("eu-west"))
     };
     assert_refused(tenants.move_tenant(reason).await, "reason", &["at most 256", "257"]);
+    check_operation_requests(OperationsClient::new(channel)).await;
+    check_operation_verbs(world).await;
+}
 
-    let mut operations = OperationsClient::new(channel);
+/// Requests about operations that are malformed, or that name none.
+async fn check_operation_requests(mut operations: OperationsClient<Channel>) {
     let name = || "7".to_owned();
     let words = ["such as operations/7"];
     assert_refused(
@@ -465,7 +469,10 @@ async fn check_operations(world: &World, channel: Channel) {
         .await
         .unwrap();
     assert_eq!(all.into_inner().operations, []);
+}
 
+/// Verbs about operations and moves that name none, or nobody.
+async fn check_operation_verbs(world: &World) {
     let words = ["there is no operation 7", "seven days", "stead operation list"];
     for verb in ["show", "watch", "cancel"] {
         assert_failed(&world.stead(["operation", verb, "7"]).await, 4, &words);
