@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::{
+    acknowledgements::Acknowledgements,
     directory_view::SharedDirectoryView,
     freshness::Freshness,
     heirs::Heirs,
-    source::acknowledgements::Acknowledgements,
     traffic::{RegionPair, TrafficCounters},
     wire::InvalidMessage,
 };

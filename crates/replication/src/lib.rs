@@ -11,6 +11,8 @@
 //! All of it is level-triggered: a leader computes from its records and its directory view what there is to do, so that
 //! state lost from memory costs nothing.
 
+mod acknowledgements;
+mod attach_attempt;
 mod directory_view;
 mod expiry;
 mod feed_clients;
@@ -29,12 +31,12 @@ mod tasks;
 mod traffic;
 mod wire;
 
+pub use acknowledgements::{Acknowledgements, FollowerProgress};
 pub use directory_view::SharedDirectoryView;
 pub use freshness::{Freshness, Lag};
 pub use group_context::LeaseLeft;
 pub use reconcile::{DirectoryAccess, ReadVersion, SubmitCommand};
 pub use retention::RetentionLimits;
 pub use service::{FeedHandler, Service};
-pub use source::acknowledgements::{Acknowledgements, FollowerProgress};
 pub use tasks::{Dependencies, GroupTasks, Replication};
 pub use traffic::{RegionPair, TrafficBytes, TrafficCounters};

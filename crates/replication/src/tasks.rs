@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acknowledgements::Acknowledgements,
     directory_view::SharedDirectoryView,
     expiry,
     feed_clients::FeedClients,
@@ -21,7 +22,6 @@ use crate::{
     reconcile::{self, DirectoryAccess},
     retention::{self, RetentionLimits},
     service::{self, FeedRegistry, Service},
-    source::acknowledgements::Acknowledgements,
     traffic::TrafficCounters,
 };
 

@@ -32,7 +32,7 @@ use stead_types::{
 use tenant::{LastChange, RetentionCutoffs, RetentionRequest, TenantRetention};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{group_context::GroupContext, source::acknowledgements::FollowerProgress};
+use crate::{acknowledgements::FollowerProgress, group_context::GroupContext};
 
 /// Most feed entries that are read under one lock.
 const ENTRIES_MAX: usize = 1024;

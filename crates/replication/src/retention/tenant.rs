@@ -18,7 +18,7 @@ use stead_state::{
 };
 use stead_types::{GroupId, Revision, Sequence, TenantLimit, TenantNumber, TenantTime};
 
-use crate::source::acknowledgements::FollowerProgress;
+use crate::acknowledgements::FollowerProgress;
 
 /// Most entry ranges of a tenant that are kept until its followers have them; beyond it, pairs are merged.
 const RANGES_MAX: usize = 256;
@@ -262,9 +262,9 @@ mod tests {
     use stead_types::{Epoch, FeedOffset, Incarnation};
 
     use super::*;
-    use crate::source::{
+    use crate::{
         acknowledgements::{Acknowledgements, StreamOpening},
-        sessions::AttachAttempt,
+        attach_attempt::AttachAttempt,
     };
     use stead_state::shard::record::AttachNumber;
 

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use stead_api::proto::internal::v1::{FeedBatch, FeedPart};
 use stead_types::{FeedOffset, TenantNumber};
 
-use super::{limits::BATCH_BYTES_MAX, sessions::AttachAttempt};
+use super::limits::BATCH_BYTES_MAX;
 use crate::{
+    attach_attempt::AttachAttempt,
     payload::PayloadCompressor,
     traffic::{RegionPair, TrafficCounters},
     wire,

@@ -17,7 +17,6 @@
 //! 3. Offsets of batches never descend; a batch that only catches up has the offset of the one before, or that of an
 //!    entry since then that had no change for the follower.
 
-pub(crate) mod acknowledgements;
 mod batch;
 mod batons;
 mod limits;

@@ -22,12 +22,13 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::{
-    acknowledgements::StreamOpening,
     pending_entries::PendingEntries,
-    sessions::{AttachAttempt, ChangeRange, SourceSessions},
+    sessions::{ChangeRange, SourceSessions},
     stream::FeedSource,
 };
 use crate::{
+    acknowledgements::StreamOpening,
+    attach_attempt::AttachAttempt,
     feed_clients::RESPONSE_TIMEOUT,
     group_context::{GroupContext, fed_epoch},
     wire::{self, MessageToFollower, MessageToHome, SubscribeRequest, TenantPosition},

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use stead_types::TenantNumber;
 use tokio::time::Instant;
 
-use super::sessions::AttachAttempt;
+use crate::attach_attempt::AttachAttempt;
 
 /// Interval at which a baton is sent again, as long as the target is not known to own the tenant.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(1);

@@ -12,29 +12,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use stead_state::{rows::feed::TouchedTenant, shard::record::AttachNumber};
-use stead_types::{Epoch, Revision, Sequence, TenantNumber};
+use stead_state::rows::feed::TouchedTenant;
+use stead_types::{Revision, Sequence, TenantNumber};
 
-use crate::wire::TenantPosition;
-
-/// One attempt of a follower to attach a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AttachAttempt {
-    /// Epoch that it follows.
-    pub(crate) epoch: Epoch,
-    /// Its number.
-    pub(crate) number: AttachNumber,
-}
-
-impl AttachAttempt {
-    /// Returns the attempt that a position belongs to.
-    pub(crate) fn of(position: &TenantPosition) -> Self {
-        Self {
-            epoch: position.epoch,
-            number: position.attach,
-        }
-    }
-}
+use crate::attach_attempt::AttachAttempt;
 
 /// Range of a tenant's changes to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +149,9 @@ impl SourceSessions {
 
 #[cfg(test)]
 mod tests {
+    use stead_state::shard::record::AttachNumber;
+    use stead_types::Epoch;
+
     use super::*;
 
     const T: TenantNumber = TenantNumber::new(7);

@@ -16,14 +16,15 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{
-    acknowledgements,
     limits::{EMPTY_BATCH_INTERVAL, IN_FLIGHT_BYTES_MAX, PACE},
     pending_entries::PendingEntries,
     pings::{PINGS_MAX, ReceivedPings},
     sent_batons::SentBatons,
-    sessions::{AttachAttempt, SourceSessions},
+    sessions::SourceSessions,
 };
 use crate::{
+    acknowledgements,
+    attach_attempt::AttachAttempt,
     group_context::GroupContext,
     payload::PayloadCompressor,
     traffic::RegionPair,

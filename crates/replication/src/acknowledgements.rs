@@ -15,8 +15,7 @@ use parking_lot::Mutex;
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
 use tokio::sync::{oneshot, watch};
 
-use super::sessions::AttachAttempt;
-use crate::wire::TenantPosition;
+use crate::{attach_attempt::AttachAttempt, wire::TenantPosition};
 
 /// Progress of one follower group, according to its acknowledgements.
 #[derive(Clone, Debug, PartialEq, Eq)]
