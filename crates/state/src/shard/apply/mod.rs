@@ -87,7 +87,7 @@ impl Shard {
     }
 
     fn apply_command(&mut self, context: &mut EntryContext<'_>, command: Command) -> Result<ApplyResult, Unreadable> {
-        let (attachment, role) = (attachment(&command), changed_role(&command));
+        let indexed = indexed_tenant(&command);
         let result = match command {
             Command::Write(command) => return self.write(context, command),
             Command::Txn(command) => return self.txn(context, command),
@@ -126,10 +126,8 @@ impl Shard {
             }
             Command::Count(command) => self.decide(command.tenant, |record| super::ownership::count(record, &command)),
         };
-        if let Some(tenant) = attachment {
+        if let Some(tenant) = indexed {
             self.index_detached(tenant);
-        }
-        if let Some(tenant) = role {
             self.index_handover(tenant);
         }
         Ok(match result {
@@ -155,61 +153,31 @@ impl Shard {
     }
 }
 
-/// Returns the tenant whose role a command may change.
-fn changed_role(command: &Command) -> Option<TenantNumber> {
+/// Returns the tenant whose attachment or role a command may change; `Data` and `Offset` update their index themselves.
+fn indexed_tenant(command: &Command) -> Option<TenantNumber> {
     match command {
         Command::Create(_)
         | Command::Follow(_)
+        | Command::BeginAttach(_)
+        | Command::Attach(_)
+        | Command::Detach(_)
+        | Command::Seed(_)
         | Command::Erase(_)
         | Command::Heir(_)
         | Command::CancelHeir(_)
         | Command::Relinquish(_)
+        // A baton with other digests ends the session.
         | Command::Accept(_) => command.tenant(),
         Command::Write(_)
         | Command::Txn(_)
         | Command::DeleteRange(_)
         | Command::Expire(_)
-        | Command::BeginAttach(_)
-        | Command::Attach(_)
-        | Command::Detach(_)
-        | Command::Data(_)
-        | Command::Offset(_)
-        | Command::Seed(_)
-        | Command::Chunk(_)
-        | Command::Swap(_)
-        | Command::Rejoin(_)
-        | Command::RetentionFloor(_)
-        | Command::Refuse(_)
-        | Command::Uncount(_)
-        | Command::Count(_) => None,
-    }
-}
-
-/// Returns the tenant whose attachment a command may change; `Data` and `Offset` update the index themselves.
-fn attachment(command: &Command) -> Option<TenantNumber> {
-    match command {
-        Command::Follow(command) => Some(command.tenant),
-        Command::BeginAttach(command) => Some(command.tenant),
-        Command::Attach(command) => Some(command.tenant),
-        Command::Detach(command) => Some(command.tenant),
-        Command::Seed(command) => Some(command.tenant),
-        Command::Erase(command) => Some(command.tenant),
-        // A baton with other digests ends the session.
-        Command::Accept(command) => Some(command.head.tenant),
-        Command::Write(_)
-        | Command::Txn(_)
-        | Command::DeleteRange(_)
-        | Command::Expire(_)
-        | Command::Create(_)
         | Command::Data(_)
         | Command::Offset(_)
         | Command::Chunk(_)
         | Command::Swap(_)
         | Command::Rejoin(_)
         | Command::RetentionFloor(_)
-        | Command::Heir(_)
-        | Command::CancelHeir(_)
-        | Command::Relinquish(_)
         | Command::Refuse(_)
         | Command::Uncount(_)
         | Command::Count(_) => None,
