@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stead_state::routing::CurrentHome;
-use stead_types::{NodeId, limits::HOPS_MAX};
+use stead_types::{Epoch, NodeId, limits::HOPS_MAX};
 
 use super::{
     admission_controller::AdmissionController, call::ForwardTarget, call_completion::CallCompletion,
@@ -54,12 +54,12 @@ impl Forwarder {
 
     /// Forwards an operation to the leader of a group of this node, unless it is unknown or the hops are used up.
     pub(super) fn forward_to_leader<R>(&self, job: Job<R>, hosted: &HostedGroup, leader: Option<NodeId>) {
-        let record = hosted.local_record(job.tenant.number);
+        let record = hosted.local_record(job.tenant.number).map(|record| record.epoch);
         let forwarded = job.call.forwarded.map(|target| target.epoch);
-        let known = record.map(|record| record.epoch).max(forwarded);
+        let known = record.into_iter().chain(forwarded);
         let to = CurrentHome {
             group: hosted.raft.id(),
-            epoch: known.max(Some(job.tenant.epoch)).unwrap_or(job.tenant.epoch),
+            epoch: known.fold(job.tenant.epoch, Epoch::max),
         };
         match leader.filter(|leader| *leader != self.node && job.call.hops < HOPS_MAX) {
             Some(leader) => self.forward(job, to, &[leader]),
