@@ -44,6 +44,15 @@ struct Attempts {
     tried: Vec<Arc<Node>>,
 }
 
+/// Kind of a call to any node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CallKind {
+    /// One answer, within the attempt's timeout; sent once at most unless it is repeatable.
+    Unary { repeatable: bool },
+    /// Stream of answers, which is open for as long as the caller reads it.
+    Stream,
+}
+
 impl Attempts {
     /// Returns the next node; every node is asked once before one is asked twice.
     fn pick(&mut self, state: &ClientState, preference: NodePreference<'_>) -> Result<Arc<Node>, Error> {
@@ -151,17 +160,42 @@ impl ClientState {
         repeatable: bool,
         call: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Error> {
+        let kind = CallKind::Unary { repeatable };
+        let (answer, _) = self.attempt(request, deadline, kind, call).await?;
+        Ok(answer)
+    }
+
+    /// Opens a stream of answers, and returns it with its node.
+    pub(crate) async fn open_stream<Q: Clone, A>(
+        &self,
+        request: Q,
+        deadline: Instant,
+        call: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<(A, Arc<Node>), Error> {
+        self.attempt(request, deadline, CallKind::Stream, call).await
+    }
+
+    /// Calls one node after the other until one answers, and returns the answer with its node.
+    async fn attempt<Q: Clone, A>(
+        &self,
+        request: Q,
+        deadline: Instant,
+        kind: CallKind,
+        call: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<(A, Arc<Node>), Error> {
         let mut attempts = Attempts::default();
         loop {
             let node = attempts.pick(self, NodePreference::Nearest)?;
             let until = attempts.attempt_deadline(deadline);
             let mut message = Request::new(request.clone());
-            message.set_timeout(until.saturating_duration_since(Instant::now()));
+            if matches!(kind, CallKind::Unary { .. }) {
+                message.set_timeout(until.saturating_duration_since(Instant::now()));
+            }
             let outcome = tokio::time::timeout_at(until, call(node.channel.clone(), message)).await;
             let failure = match outcome {
                 Ok(Ok(answer)) => {
                     node.mark_alive();
-                    return Ok(answer.into_inner());
+                    return Ok((answer.into_inner(), node));
                 }
                 Ok(Err(status)) => failure::of(&status, &node.address),
                 Err(_) => {
@@ -170,7 +204,7 @@ impl ClientState {
                 }
             };
             let next = attempts.record_failure(node, &failure);
-            if attempts.progress.ambiguous && !repeatable {
+            if attempts.progress.ambiguous && kind == (CallKind::Unary { repeatable: false }) {
                 let message = format!("the change may or may not have happened: {}", failure.error());
                 return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
             }

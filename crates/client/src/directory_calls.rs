@@ -1,12 +1,12 @@
 //! Calls of the directory service, which handles and the client's own tasks make.
 
+use std::sync::Arc;
+
 use stead_api::proto::v1::{self, directory_service_client::DirectoryServiceClient as Service};
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation};
 use tokio::time::Instant;
 
-use crate::{
-    Region, Route, cluster_map::NodePreference, failure, paging::ListPage, response::malformed, state::ClientState,
-};
+use crate::{Region, Route, node::Node, paging::ListPage, response::malformed, state::ClientState};
 
 /// One change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct DirectoryChange {
 #[derive(Debug)]
 pub struct DirectoryWatch {
     stream: tonic::Streaming<v1::DirectoryServiceWatchResponse>,
-    address: String,
+    node: Arc<Node>,
 }
 
 impl DirectoryWatch {
@@ -41,9 +41,9 @@ impl DirectoryWatch {
             Ok(Some(message)) => Ok(change(message)),
             Ok(None) => Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("{} ended the watch", self.address),
+                format!("{} ended the watch", self.node.address),
             )),
-            Err(status) => Err(failure::of(&status, &self.address).error().clone()),
+            Err(status) => Err(self.node.stream_failed(&status)),
         }
     }
 }
@@ -79,17 +79,9 @@ pub(crate) async fn list_regions(state: &ClientState, deadline: Instant) -> Resu
 /// Opens a watch of the routes of tenants, or of all if none is named.
 pub(crate) async fn watch(state: &ClientState, tenants: Vec<String>) -> Result<DirectoryWatch, Error> {
     let request = v1::DirectoryServiceWatchRequest { from: None, tenants };
-    let node = state.pick(NodePreference::Nearest, &[])?;
-    match Service::new(node.channel.clone()).watch(request).await {
-        Ok(stream) => Ok(DirectoryWatch {
-            stream: stream.into_inner(),
-            address: node.address.clone(),
-        }),
-        Err(status) => {
-            node.mark_failed();
-            Err(failure::of(&status, &node.address).error().clone())
-        }
-    }
+    let call = async |channel, request| Service::new(channel).watch(request).await;
+    let (stream, node) = state.open_stream(request, state.deadline(None), call).await?;
+    Ok(DirectoryWatch { stream, node })
 }
 
 fn change(message: v1::DirectoryServiceWatchResponse) -> DirectoryChange {

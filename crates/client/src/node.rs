@@ -15,7 +15,7 @@ use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use crate::{
     failure::{self, AttemptFailure},
@@ -62,6 +62,15 @@ impl Node {
         if let Some(check) = self.health_check.lock().take() {
             check.abort();
         }
+    }
+
+    /// Returns the error of a stream that has broken; another node is asked next unless this one has answered it.
+    pub(crate) fn stream_failed(self: &Arc<Self>, status: &Status) -> Error {
+        let failure = failure::of(status, &self.address);
+        if !matches!(failure, AttemptFailure::ErrorResponse(..)) {
+            self.mark_failed();
+        }
+        failure.error().clone()
     }
 
     pub(crate) fn mark_failed(self: &Arc<Self>) {

@@ -360,6 +360,19 @@ async fn only_existing_tenants_are_watched() {
 }
 
 #[tokio::test]
+async fn watch_is_opened_at_another_node_once_its_own_is_gone() {
+    let mut cluster = Cluster::start(&["us", "eu"]).await;
+    let client = client_in(&cluster, "us").await;
+    let directory = client.directory();
+    let mut watch = directory.watch(vec!["acme".into()]).await.unwrap();
+    watch.next().await.unwrap();
+    cluster.kill_node(0);
+    watch.next().await.unwrap_err();
+    let mut watch = directory.watch(vec!["acme".into()]).await.unwrap();
+    watch.next().await.unwrap();
+}
+
+#[tokio::test]
 async fn round_trips_of_all_regions_are_measured() {
     let cluster = Cluster::start(&["us", "eu"]).await;
     let client = client(&cluster).await;

@@ -1,6 +1,9 @@
 //! Operators' calls for long-running operations.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use stead_api::{
     convert,
@@ -16,12 +19,11 @@ use stead_api::{
     },
     status,
 };
-use stead_types::{Error, ErrorKind};
-use tokio::time::timeout_at;
-use tonic::{Request, Streaming};
+use stead_types::Error;
+use tonic::Streaming;
 
 use super::{Admin, PAGE_SIZE, Replica, tenant::replica};
-use crate::{cluster_map::NodePreference, paging::ListPage, response::malformed};
+use crate::{node::Node, paging::ListPage, response::malformed};
 
 /// Long-running operation, such as a move of a tenant.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +141,10 @@ pub struct OperationFilter {
 
 /// Watch of an operation.
 #[derive(Debug)]
-pub struct OperationWatch(Streaming<v1::WatchOperationResponse>);
+pub struct OperationWatch {
+    stream: Streaming<v1::WatchOperationResponse>,
+    node: Arc<Node>,
+}
 
 impl OperationWatch {
     /// Returns the next state; `None` after the one in which the operation is over.
@@ -149,10 +154,10 @@ impl OperationWatch {
     /// The node has ended the watch: open it again.
     pub async fn next(&mut self) -> Result<Option<OperationInfo>, Error> {
         let message = self
-            .0
+            .stream
             .message()
             .await
-            .map_err(|refused| status::from_status(&refused))?;
+            .map_err(|status| self.node.stream_failed(&status))?;
         message.map(|message| read(message.operation)).transpose()
     }
 }
@@ -224,13 +229,10 @@ impl Admin {
     /// No such operation, or no node answers.
     pub async fn watch_operation(&self, name: &str) -> Result<OperationWatch, Error> {
         let state = self.0.state();
-        let node = state.pick(NodePreference::Nearest, &[])?;
-        let request = Request::new(v1::WatchOperationRequest { name: name.to_owned() });
-        let mut service = OperationServiceClient::new(node.channel.clone());
-        let opened = timeout_at(state.deadline(None), service.watch_operation(request)).await;
-        let late = |_| Error::new(ErrorKind::Unavailable, "no node has opened the watch in time");
-        let answer = opened.map_err(late)?.map_err(|refused| status::from_status(&refused))?;
-        Ok(OperationWatch(answer.into_inner()))
+        let request = v1::WatchOperationRequest { name: name.to_owned() };
+        let call = async |channel, request| OperationServiceClient::new(channel).watch_operation(request).await;
+        let (stream, node) = state.open_stream(request, state.deadline(None), call).await?;
+        Ok(OperationWatch { stream, node })
     }
 }
 
