@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use stead_state::directory::{AuditContext, Command, Directory, FEATURE_LEVEL_MAX, InitialCluster};
 use stead_store::group_rows::IncompleteChange;
-use stead_types::NodeId;
+use stead_types::{NodeId, TenantNumber};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -24,6 +24,16 @@ const LEVEL_INTERVAL: Duration = Duration::from_millis(200);
 const LEVEL_DELAY: Duration = Duration::from_hours(24);
 const TASK_NAME: &str = "keeping the directory up to date";
 
+/// Tells whether no tenant is older than [`LEVEL_DELAY`].
+fn is_new(directory: &Directory, now_ms: u64) -> bool {
+    let oldest_ms = now_ms.saturating_sub(LEVEL_DELAY.as_millis() as u64);
+    let mut tenants = directory.view().tenants_from(TenantNumber::new(0));
+    tenants.all(|tenant| tenant.created > oldest_ms)
+}
+
+/// Milliseconds since the Unix epoch.
+type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 fn is_below_newest_level(directory: &Directory) -> bool {
     directory.view().settings().feature_level < FEATURE_LEVEL_MAX
 }
@@ -32,16 +42,18 @@ fn is_below_newest_level(directory: &Directory) -> bool {
 pub(crate) struct DirectoryMaintenance {
     directory: Arc<DirectoryClient>,
     initial: InitialCluster,
+    wall: WallClock,
     /// Time since which every node has supported the newest feature level, as long as this node has led.
     all_support_since: Mutex<Option<Instant>>,
 }
 
 impl DirectoryMaintenance {
     /// Returns the task.
-    pub(crate) fn new(directory: Arc<DirectoryClient>, initial: InitialCluster) -> Self {
+    pub(crate) fn new(directory: Arc<DirectoryClient>, initial: InitialCluster, wall: WallClock) -> Self {
         Self {
             directory,
             initial,
+            wall,
             all_support_since: Mutex::default(),
         }
     }
@@ -101,8 +113,8 @@ impl DirectoryMaintenance {
     }
 
     /// Tells whether the newest feature level is to be raised: every node supports it, and has done so for
-    /// [`LEVEL_DELAY`], in which an operator may go back to the earlier version. A cluster that has had no tenant need not
-    /// wait.
+    /// [`LEVEL_DELAY`], in which an operator may go back to the earlier version. A cluster whose tenants are all younger
+    /// than that is new, and has no version to go back to.
     fn is_level_due(&self, directory: &Directory, supporting: &[NodeId]) -> bool {
         let mut since = self.all_support_since.lock();
         let all_support = directory.view().nodes().all(|node| supporting.contains(&node.number));
@@ -111,7 +123,7 @@ impl DirectoryMaintenance {
             return false;
         }
         let since = *since.get_or_insert_with(Instant::now);
-        directory.view().tenant_count() == 0 || since.elapsed() >= LEVEL_DELAY
+        is_new(directory, (self.wall)()) || since.elapsed() >= LEVEL_DELAY
     }
 
     async fn propose(&self, local_voter: &LocalVoter, command: &Command) -> Result<(), BoxError> {

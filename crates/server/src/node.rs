@@ -295,7 +295,8 @@ impl NodeParts {
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
-            let task = directory_maintenance::DirectoryMaintenance::new(directory, initial);
+            let task =
+                directory_maintenance::DirectoryMaintenance::new(directory, initial, environment.clocks.wall.clone());
             supervisor.spawn("directory upkeep", |stop| task.run(stop));
         }
         let data_services = DataServices::new(&host, environment.connect.clone(), &supervisor.spawner());
