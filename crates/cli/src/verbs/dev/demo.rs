@@ -6,11 +6,9 @@ use anyhow::ensure;
 use stead_client::{Consistency, Header, Increment, ReadOptions, Role, Tenant, WriteOptions};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    load::{Load, percentile},
-    world::{World, until},
-};
+use super::world::{World, until};
 use crate::output;
+use stead_testing::load::{Load, percentile};
 
 const HOME: &str = "eu-west";
 const KEY: &str = "session/42";
@@ -198,7 +196,7 @@ async fn kill_leader(world: &mut World, home: &Tenant) -> anyhow::Result<()> {
         report.lost == 0,
         "{} of {} acknowledged writes are lost",
         report.lost,
-        report.acknowledged
+        report.acknowledged.len()
     );
     ensure!(report.twice == 0, "{} writes happened twice", report.twice);
     ensure!(report.errors.is_empty(), "callers were told: {}", report.errors_shown());

@@ -8,7 +8,6 @@ mod contexts;
 mod control;
 mod demo;
 mod json;
-mod load;
 mod plan;
 mod sync_probe;
 mod up;

@@ -43,7 +43,7 @@ impl SyncProbe {
     /// Returns the 99th percentile since the last call.
     pub(super) async fn p99(&self) -> Duration {
         let mut latencies = std::mem::take(&mut *self.latencies.lock().await);
-        super::load::percentile(&mut latencies, 0.99)
+        stead_testing::load::percentile(&mut latencies, 0.99)
     }
 }
 

@@ -169,13 +169,31 @@ impl World {
             .await
     }
 
-    async fn node_that_answers(&self, tenant: &Tenant, read: &ReadOptions) -> anyhow::Result<String> {
-        let got = tenant.get_with("leader", read).await?;
-        let number = usize::try_from(got.header.node.get())?;
-        match number.checked_sub(1).and_then(|at| self.nodes.get(at)) {
+    /// Returns the name of the node that leads a group; 0 is the directory.
+    pub(super) async fn leader_of_group(&mut self, group: u32) -> anyhow::Result<String> {
+        let region = self.nodes.first().context("there are no nodes")?.region.clone();
+        let admin = self.client(&region).await?.admin();
+        let mut leader = None;
+        until(&format!("group {group} has a leader"), async || {
+            let status = admin.group(group).await?.status;
+            leader = status.and_then(|status| status.leader);
+            Ok(leader.is_some())
+        })
+        .await?;
+        self.node_name(leader.context("it has one")?)
+    }
+
+    fn node_name(&self, number: u64) -> anyhow::Result<String> {
+        let at = usize::try_from(number)?.checked_sub(1);
+        match at.and_then(|at| self.nodes.get(at)) {
             Some(node) => Ok(node.name.clone()),
             None => bail!("node {number} answered, which is not a node of this cluster"),
         }
+    }
+
+    async fn node_that_answers(&self, tenant: &Tenant, read: &ReadOptions) -> anyhow::Result<String> {
+        let got = tenant.get_with("leader", read).await?;
+        self.node_name(got.header.node.get())
     }
 }
 

@@ -6,7 +6,8 @@ use stead_client::{Consistency, ReadOptions, Role};
 use tokio::time::Instant;
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{load::percentile, world::World};
+use crate::verbs::dev::world::World;
+use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
 const READS: usize = 100;

@@ -9,7 +9,8 @@ use tokio::{
 };
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{load::percentile, world::World};
+use crate::verbs::dev::world::World;
+use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
 const FAR: &str = "us-east";

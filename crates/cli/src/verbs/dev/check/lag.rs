@@ -14,11 +14,8 @@ use tokio::{
 };
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{
-    load::{Load, Sample, percentile},
-    plan::REGIONS,
-    world::World,
-};
+use crate::verbs::dev::{plan::REGIONS, world::World};
+use stead_testing::load::{Load, Sample, percentile};
 
 const PUTS_PER_SECOND: u32 = 500;
 /// Time before anything is measured.

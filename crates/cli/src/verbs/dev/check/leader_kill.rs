@@ -5,10 +5,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{
-    load::{Load, percentile},
-    world::{World, until},
-};
+use crate::verbs::dev::world::{World, until};
+use stead_testing::load::{Load, percentile};
 
 const HOME: &str = "eu-west";
 const KILLS: usize = 20;
@@ -46,7 +44,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         .none("lost", report.lost)
         .none("twice", report.twice)
         .none("errors", report.errors.len())
-        .note(format!("{KILLS} kills, {} writes", report.acknowledged));
+        .note(format!("{KILLS} kills, {} writes", report.acknowledged.len()));
     Ok(if report.errors.is_empty() {
         verdict
     } else {

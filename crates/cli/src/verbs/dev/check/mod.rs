@@ -11,6 +11,7 @@ mod idle;
 mod lag;
 mod leader_kill;
 mod limits;
+mod moves;
 mod noisy_neighbour;
 mod outage_ttl;
 mod reads;
@@ -78,6 +79,16 @@ pub(super) enum Step {
     Airports,
     /// Values of 1 MiB; a replica past the log's tail returns
     BigValues,
+    /// Tokens, conditions, repeats, times to live and watches go on across a move
+    Move,
+    /// A tenant moves 20 times while clients beside both homes write
+    MoveUnderLoad,
+    /// Leaders of home, target and directory are killed during moves
+    MoveLeaderKill,
+    /// A move whose target is cut off is cancelled, and succeeds later
+    MoveAbort,
+    /// A tenant moves, and the region that was its home keeps no copy
+    RegionLeave,
     /// A leader killed 20 times under load
     LeaderKill,
     /// All nine nodes killed at once
@@ -143,6 +154,11 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
         Step::BigValues => big_values::run(world).await,
+        Step::Move => moves::carried(world).await,
+        Step::MoveUnderLoad => moves::under_load(world).await,
+        Step::MoveLeaderKill => moves::leader_kill(world).await,
+        Step::MoveAbort => moves::abort(world).await,
+        Step::RegionLeave => moves::leave(world).await,
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,

@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{load::percentile, world::World};
+use crate::verbs::dev::world::World;
+use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
 const QUIET_PER_SECOND: u32 = 200;

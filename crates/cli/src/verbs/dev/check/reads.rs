@@ -7,10 +7,8 @@ use stead_client::{Consistency, ReadOptions, Role, Tenant};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{
-    load::percentile,
-    world::{World, until},
-};
+use crate::verbs::dev::world::{World, until};
+use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
 const READS: usize = 300;

@@ -6,10 +6,10 @@ use tokio::time::{Instant, sleep};
 
 use super::verdict::Verdict;
 use crate::verbs::dev::{
-    load::Load,
     plan::REGIONS,
     world::{World, until},
 };
+use stead_testing::load::Load;
 
 const PUTS_PER_SECOND: u32 = 100;
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         let report = load.finish().await?;
         lost += report.lost;
         twice += report.twice;
-        acknowledged += report.acknowledged;
+        acknowledged += report.acknowledged.len();
     }
     let verdict = Verdict::default()
         .time("serving after", serving, BUDGET)

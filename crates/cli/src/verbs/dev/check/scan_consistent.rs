@@ -10,10 +10,8 @@ use tokio::{
 };
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{
-    load::percentile,
-    world::{WAIT_TIMEOUT, World},
-};
+use crate::verbs::dev::world::{WAIT_TIMEOUT, World};
+use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
 const KEYS: usize = 200_000;

@@ -8,10 +8,8 @@ use stead_client::{EventKind, KeyRange, Tenant, WatchMessage, WatchOptions, Watc
 use tokio::time::{Instant, timeout};
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{
-    load::percentile,
-    world::{WAIT_TIMEOUT, World},
-};
+use crate::verbs::dev::world::{WAIT_TIMEOUT, World};
+use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
 const KEYS: usize = 1_000;

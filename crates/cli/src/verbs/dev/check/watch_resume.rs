@@ -11,10 +11,10 @@ use tokio::{
 
 use super::verdict::Verdict;
 use crate::verbs::dev::{
-    load::Load,
     plan::REGIONS,
     world::{WAIT_TIMEOUT, World, until},
 };
+use stead_testing::load::Load;
 
 const HOME: &str = "eu-west";
 const PUTS_PER_SECOND: u32 = 200;
@@ -56,7 +56,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         numbers.sort_unstable();
         let told = numbers.len();
         numbers.dedup();
-        let missed = report.acknowledged.saturating_sub(numbers.len());
+        let missed = report.acknowledged.len().saturating_sub(numbers.len());
         verdict = verdict
             .none(&format!("missed in {}", received.region), missed)
             .none("told twice", told - numbers.len())
@@ -66,9 +66,10 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
         acknowledged > RECOVERY_WRITES,
         "{acknowledged} writes are too few to show anything"
     );
-    Ok(verdict
-        .none("lost", report.lost)
-        .note(format!("{} writes, a leader killed, a line cut", report.acknowledged)))
+    Ok(verdict.none("lost", report.lost).note(format!(
+        "{} writes, a leader killed, a line cut",
+        report.acknowledged.len()
+    )))
 }
 
 async fn faults(world: &World, home: &Tenant, load: &Load) -> anyhow::Result<()> {

@@ -6,7 +6,8 @@ use stead_client::Tenant;
 use tokio::time::Instant;
 
 use super::verdict::Verdict;
-use crate::verbs::dev::{load::percentile, plan::REGIONS, world::World};
+use crate::verbs::dev::{plan::REGIONS, world::World};
+use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
 const PUTS: usize = 300;

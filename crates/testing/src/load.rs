@@ -1,9 +1,10 @@
-//! Load of writes at a steady rate, with a check that each of them is stored exactly once.
+//! Load of writes at a steady rate, with a check that each of them is stored exactly once and in order.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use stead_client::{ScanOptions, SessionToken, Tenant};
+use stead_types::Revision;
 use tokio::{
     sync::{Mutex, broadcast, oneshot},
     task::{JoinHandle, JoinSet},
@@ -24,15 +25,31 @@ const SAMPLES_MAX: usize = 1_000;
 
 /// Write right after its acknowledgement.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
-    pub(super) key: String,
-    pub(super) token: SessionToken,
-    pub(super) acknowledged: Instant,
+pub struct Sample {
+    /// Key that was written.
+    pub key: String,
+    /// Token of the write.
+    pub token: SessionToken,
+    /// Time of its acknowledgement.
+    pub acknowledged: Instant,
+}
+
+/// Acknowledged write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// Number of the write, from 1.
+    pub number: u64,
+    /// Time at which it was sent.
+    pub sent: Instant,
+    /// Time at which its acknowledgement arrived.
+    pub acknowledged: Instant,
+    /// Revision of the write.
+    pub revision: Revision,
 }
 
 /// Running load.
 #[derive(Debug)]
-pub(super) struct Load {
+pub struct Load {
     tenant: Tenant,
     prefix: String,
     tally: Arc<Mutex<LoadTally>>,
@@ -42,8 +59,8 @@ pub(super) struct Load {
 
 #[derive(Debug)]
 struct LoadTally {
-    /// Number of the write, and its latency.
-    acknowledged: Vec<(u64, Duration)>,
+    /// In the order of their arrival.
+    acknowledged: Vec<Acknowledgement>,
     errors: Vec<String>,
     last: Instant,
     gap: Duration,
@@ -52,15 +69,20 @@ struct LoadTally {
 
 /// Result of a load.
 #[derive(Debug, Default)]
-pub(super) struct LoadReport {
-    pub(super) acknowledged: usize,
-    pub(super) lost: usize,
-    pub(super) twice: usize,
-    pub(super) errors: Vec<String>,
+pub struct LoadReport {
+    /// Acknowledged writes, in the order of their arrival.
+    pub acknowledged: Vec<Acknowledgement>,
+    /// Number of acknowledged writes that are not stored.
+    pub lost: usize,
+    /// Number of writes that happened more than once.
+    pub twice: usize,
+    /// Errors of calls.
+    pub errors: Vec<String>,
 }
 
 impl Load {
-    pub(super) fn start(tenant: Tenant, prefix: impl Into<String>, per_second: u32) -> Self {
+    /// Starts to put keys below a prefix, each once.
+    pub fn start(tenant: Tenant, prefix: impl Into<String>, per_second: u32) -> Self {
         let prefix = prefix.into();
         let tally = LoadTally {
             acknowledged: Vec::new(),
@@ -82,23 +104,39 @@ impl Load {
     }
 
     /// Returns the longest time without an acknowledgement since the last call, the current one included.
-    pub(super) async fn take_gap(&self) -> Duration {
+    pub async fn take_gap(&self) -> Duration {
         let mut tally = self.tally.lock().await;
         let going_on = tally.last.elapsed();
         std::mem::take(&mut tally.gap).max(going_on)
     }
 
     /// Subscribes to one of ten writes from now on, each as soon as it is acknowledged.
-    pub(super) async fn samples(&self) -> broadcast::Receiver<Sample> {
+    pub async fn samples(&self) -> broadcast::Receiver<Sample> {
         self.tally.lock().await.samples.subscribe()
     }
 
-    pub(super) async fn acknowledged(&self) -> usize {
+    /// Returns the number of acknowledged writes.
+    pub async fn acknowledged(&self) -> usize {
         self.tally.lock().await.acknowledged.len()
     }
 
+    /// Returns the newest acknowledged write.
+    pub async fn newest(&self) -> Option<Acknowledgement> {
+        self.tally.lock().await.acknowledged.last().copied()
+    }
+
+    /// Returns the acknowledged writes after the first `from`.
+    pub async fn acknowledged_since(&self, from: usize) -> Vec<Acknowledgement> {
+        let tally = self.tally.lock().await;
+        tally.acknowledged.get(from..).unwrap_or_default().to_vec()
+    }
+
     /// Stops, waits for all responses, reads everything back and counts.
-    pub(super) async fn finish(self) -> anyhow::Result<LoadReport> {
+    ///
+    /// # Errors
+    ///
+    /// The writes cannot be read back.
+    pub async fn finish(self) -> anyhow::Result<LoadReport> {
         let _ = self.stop.send(());
         self.task.await?;
         let stored = read(&self.tenant, &self.prefix)
@@ -106,23 +144,24 @@ impl Load {
             .context("reading the writes back")?;
         let tally = self.tally.lock().await;
         let mut report = LoadReport {
-            acknowledged: tally.acknowledged.len(),
+            acknowledged: tally.acknowledged.clone(),
+            errors: tally.errors.clone(),
             ..LoadReport::default()
         };
-        for (number, _) in &tally.acknowledged {
-            match stored.get(key(&self.prefix, *number).as_bytes()) {
-                Some((value, 1)) if value.as_slice() == number.to_string().as_bytes() => {}
+        for write in &tally.acknowledged {
+            match stored.get(key(&self.prefix, write.number).as_bytes()) {
+                Some((value, 1)) if value.as_slice() == write.number.to_string().as_bytes() => {}
                 Some((_, version)) if *version > 1 => report.twice += 1,
                 Some(_) | None => report.lost += 1,
             }
         }
-        report.errors.clone_from(&tally.errors);
         Ok(report)
     }
 }
 
 impl LoadReport {
-    pub(super) fn errors_shown(&self) -> String {
+    /// Returns the first errors, for a line.
+    pub fn errors_shown(&self) -> String {
         self.errors
             .iter()
             .take(ERRORS_SHOWN_MAX)
@@ -130,6 +169,23 @@ impl LoadReport {
             .collect::<Vec<_>>()
             .join("; ")
     }
+}
+
+/// Returns the number of writes that were sent after another one's acknowledgement and have no higher revision.
+pub fn out_of_order(writes: impl IntoIterator<Item = Acknowledgement>) -> usize {
+    let mut by_sending: Vec<_> = writes.into_iter().collect();
+    let mut by_arrival = by_sending.clone();
+    by_sending.sort_unstable_by_key(|write| write.sent);
+    by_arrival.sort_unstable_by_key(|write| write.acknowledged);
+    let mut arrived = by_arrival.iter().peekable();
+    let mut highest = Revision::ZERO;
+    let is_out_of_order = |write: &&Acknowledgement| {
+        while let Some(before) = arrived.next_if(|before| before.acknowledged < write.sent) {
+            highest = highest.max(before.revision);
+        }
+        write.revision <= highest
+    };
+    by_sending.iter().filter(is_out_of_order).count()
 }
 
 fn key(prefix: &str, number: u64) -> String {
@@ -164,7 +220,7 @@ async fn run(
 }
 
 async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<LoadTally>>) {
-    let started = Instant::now();
+    let sent = Instant::now();
     let key = key(&prefix, number);
     let outcome = tenant.put(key.clone(), number.to_string()).await;
     let acknowledged = Instant::now();
@@ -185,7 +241,12 @@ async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<Loa
             let gap = tally.last.elapsed();
             tally.gap = tally.gap.max(gap);
             tally.last = acknowledged;
-            tally.acknowledged.push((number, acknowledged - started));
+            tally.acknowledged.push(Acknowledgement {
+                number,
+                sent,
+                acknowledged,
+                revision: written.header.revision,
+            });
         }
         Err(error) => tally.errors.push(error.to_string()),
     }
@@ -214,7 +275,7 @@ async fn read(tenant: &Tenant, prefix: &str) -> anyhow::Result<BTreeMap<Vec<u8>,
 }
 
 /// Returns a percentile; zero of an empty set.
-pub(super) fn percentile(taken: &mut [Duration], share: f64) -> Duration {
+pub fn percentile(taken: &mut [Duration], share: f64) -> Duration {
     taken.sort_unstable();
     let at = (taken.len() as f64 * share).ceil() as usize;
     taken.get(at.saturating_sub(1)).copied().unwrap_or_default()
@@ -230,5 +291,20 @@ mod tests {
         assert_eq!(percentile(&mut taken, 0.5), Duration::from_millis(50));
         assert_eq!(percentile(&mut taken, 0.99), Duration::from_millis(99));
         assert_eq!(percentile(&mut [], 0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn write_sent_after_acknowledgement_of_higher_revision_is_out_of_order() {
+        let start = Instant::now();
+        let write = |sent, acknowledged, revision| Acknowledgement {
+            number: revision,
+            sent: start + Duration::from_millis(sent),
+            acknowledged: start + Duration::from_millis(acknowledged),
+            revision: Revision::from_u64(revision),
+        };
+        // Those in flight together have no order.
+        assert_eq!(out_of_order([write(0, 10, 2), write(5, 15, 1), write(16, 20, 3)]), 0);
+        assert_eq!(out_of_order([write(0, 10, 2), write(11, 15, 1), write(16, 20, 3)]), 1);
+        assert_eq!(out_of_order([write(0, 10, 2), write(11, 15, 2)]), 1);
     }
 }
