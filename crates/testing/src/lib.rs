@@ -54,6 +54,7 @@ pub mod moves;
 mod pipe;
 pub mod process;
 mod proxy;
+mod sync_probe;
 
 pub use cluster::Cluster;
 pub use fixture::{Builder, Error, Fixture};
@@ -61,6 +62,7 @@ pub use folder::TemporaryFolder;
 pub use link::{Direction, Flow, Link, Shape};
 pub use memory_network::MemoryNetwork;
 pub use proxy::Proxy;
+pub use sync_probe::SyncProbe;
 
 /// Compiles the examples of the document as doctests.
 #[cfg(doctest)]

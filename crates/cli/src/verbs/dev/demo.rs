@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use stead_client::{Consistency, Header, Increment, ReadOptions, Role, Tenant, WriteOptions};
+use stead_client::{Consistency, Header, Increment, MoveSource, ReadOptions, Role, Tenant, WriteOptions};
 use tokio::time::{Instant, sleep};
 
 use super::world::{World, until};
 use crate::output;
-use stead_testing::load::{Load, percentile};
+use stead_testing::{
+    load::{Load, percentile},
+    moves::{MovingTenant, move_to},
+};
 
 const HOME: &str = "eu-west";
+/// Region that acme moves to.
+const NEXT_HOME: &str = "us-east";
 const KEY: &str = "session/42";
 /// Staleness of a follower whose home writes.
 const FRESH: Duration = Duration::from_millis(500);
@@ -32,7 +37,8 @@ const REQUESTS: usize = 120;
 /// Runs the demo.
 pub(super) async fn run(world: &mut World) -> anyhow::Result<()> {
     let home = world.tenant("acme", HOME, HOME).await?;
-    let us = world.tenant("acme", HOME, "us-east").await?;
+    return_home(world).await?;
+    let us = world.tenant("acme", HOME, NEXT_HOME).await?;
     let ap = world.tenant("acme", HOME, "ap-south").await?;
     // Before anything is measured, routes are known and connections to the home are open.
     for tenant in [&home, &us, &ap] {
@@ -45,7 +51,19 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<()> {
     read_from_followers(&home, &us, &ap).await?;
     update_concurrently(&home, &us).await?;
     credits(&home).await?;
-    kill_leader(world, &home).await
+    kill_leader(world, &home).await?;
+    move_home(world).await
+}
+
+/// Moves acme back if an operator has moved it: the demo begins in [`HOME`].
+async fn return_home(world: &mut World) -> anyhow::Result<()> {
+    let admin = world.client(HOME).await?.admin();
+    let home = admin.tenant("acme").await?.home_region;
+    if home != HOME {
+        println!("0 acme lives in {home}: it moves back to {HOME}, where the demo begins");
+        move_to(&admin, "acme", HOME, MoveSource::Follow).await?;
+    }
+    Ok(())
 }
 
 async fn read_from_followers(home: &Tenant, us: &Tenant, ap: &Tenant) -> anyhow::Result<()> {
@@ -200,6 +218,49 @@ async fn kill_leader(world: &mut World, home: &Tenant) -> anyhow::Result<()> {
     );
     ensure!(report.twice == 0, "{} writes happened twice", report.twice);
     ensure!(report.errors.is_empty(), "callers were told: {}", report.errors_shown());
+    Ok(())
+}
+
+/// Moves acme and back, while clients beside both homes write.
+async fn move_home(world: &mut World) -> anyhow::Result<()> {
+    println!("6 acme moves to {NEXT_HOME} and back: {WRITES_PER_SECOND} writes/s running in each of the two");
+    let source = world.tenant("acme", HOME, HOME).await?;
+    let target = world.tenant("acme", HOME, NEXT_HOME).await?;
+    let admin = world.client(HOME).await?.admin();
+    let sides = [(HOME, source), (NEXT_HOME, target)];
+    let prefix = format!("moves/{}", world.run);
+    let mut moving = MovingTenant::start(admin.clone(), sides, &prefix, WRITES_PER_SECOND).await?;
+    for _ in 0..2 {
+        let (from, to) = (moving.home().to_owned(), moving.target().to_owned());
+        let started = Instant::now();
+        let pause = moving.move_once().await?;
+        let moved = started.elapsed();
+        print_step(
+            &format!("{from} to {to}, epoch {}", admin.tenant("acme").await?.epoch),
+            &format!("{:.1} s", moved.as_secs_f64()),
+            &format!(
+                "no write at the homes for {}, none acknowledged in {from} for {}",
+                millis(pause.groups),
+                millis(pause.source)
+            ),
+        );
+    }
+    let report = moving.finish().await?;
+    println!(
+        "  {} writes · {} lost · {} twice · {} out of order · {} errors",
+        report.acknowledged,
+        report.lost,
+        report.twice,
+        report.out_of_order,
+        report.errors.len()
+    );
+    let wrong = report.lost + report.twice + report.out_of_order;
+    ensure!(wrong == 0, "acknowledged writes are lost, doubled or out of order");
+    ensure!(
+        report.errors.is_empty(),
+        "callers were told: {}",
+        report.errors.join("; ")
+    );
     Ok(())
 }
 

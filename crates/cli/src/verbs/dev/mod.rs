@@ -9,7 +9,6 @@ mod control;
 mod demo;
 mod json;
 mod plan;
-mod sync_probe;
 mod up;
 mod world;
 

@@ -26,9 +26,10 @@ mod writes;
 use std::path::Path;
 
 use clap::ValueEnum;
+use stead_testing::SyncProbe;
 
 pub(super) use self::verdict::Verdict;
-use super::{airports, sync_probe::SyncProbe, world::World};
+use super::{airports, world::World};
 use crate::{
     exit::{Code, CommandError},
     output,

@@ -15,13 +15,18 @@ const BLOCK: [u8; 4096] = [7; 4096];
 
 /// Syncs a block periodically until dropped.
 #[derive(Debug)]
-pub(super) struct SyncProbe {
+pub struct SyncProbe {
     latencies: Arc<Mutex<Vec<Duration>>>,
     task: AbortHandle,
 }
 
 impl SyncProbe {
-    pub(super) fn start(data: &Path) -> std::io::Result<Self> {
+    /// Starts to sync a file in a folder.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be made.
+    pub fn start(data: &Path) -> std::io::Result<Self> {
         let file = Arc::new(File::create(data.join("fdatasync.probe"))?);
         let latencies = Arc::new(Mutex::new(Vec::new()));
         let samples = latencies.clone();
@@ -41,9 +46,9 @@ impl SyncProbe {
     }
 
     /// Returns the 99th percentile since the last call.
-    pub(super) async fn p99(&self) -> Duration {
+    pub async fn p99(&self) -> Duration {
         let mut latencies = std::mem::take(&mut *self.latencies.lock().await);
-        stead_testing::load::percentile(&mut latencies, 0.99)
+        crate::load::percentile(&mut latencies, 0.99)
     }
 }
 
