@@ -14,6 +14,8 @@ use tokio::{
 
 /// Longest wait for any condition before the run is given up.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
+/// Lease ttl of the environment: the shortest, so that nobody waits long for a lease to end.
+pub(super) const LEASE_TTL: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -167,6 +169,22 @@ impl World {
     pub(super) async fn answering_node(&self, tenant: &Tenant) -> anyhow::Result<String> {
         self.node_that_answers(tenant, &ReadOptions::at(Consistency::Local))
             .await
+    }
+
+    /// Waits until no node of a region has a lease that was granted under a longer ttl than [`LEASE_TTL`].
+    pub(super) async fn leases_are_short(&self, region: &str) -> anyhow::Result<()> {
+        for node in self.nodes.iter().filter(|node| node.region == region) {
+            until("leases of the longer ttl have ended", async || {
+                let metrics = node.metrics().await?;
+                let mut left = metrics
+                    .lines()
+                    .filter(|line| line.starts_with("stead_lease_remaining_seconds{"))
+                    .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+                Ok(left.all(|left| left <= LEASE_TTL.as_secs_f64()))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Returns the name of the node that leads a group; 0 is the directory.

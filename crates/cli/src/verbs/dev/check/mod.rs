@@ -10,10 +10,12 @@ mod idempotent_retry;
 mod idle;
 mod lag;
 mod leader_kill;
+mod lease_loss;
 mod limits;
 mod moves;
 mod noisy_neighbour;
 mod outage_ttl;
+mod pause_resume;
 mod reads;
 mod restart_all;
 mod scan_consistent;
@@ -90,6 +92,10 @@ pub(super) enum Step {
     MoveAbort,
     /// A tenant moves, and the region that was its home keeps no copy
     RegionLeave,
+    /// A region cut off from the directory goes on while its leases last, then stops, and comes back
+    LeaseLoss,
+    /// A leader frozen for longer than its lease serves nothing old once it wakes
+    PauseResume,
     /// A leader killed 20 times under load
     LeaderKill,
     /// All nine nodes killed at once
@@ -160,6 +166,8 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::MoveLeaderKill => moves::leader_kill(world).await,
         Step::MoveAbort => moves::abort(world).await,
         Step::RegionLeave => moves::leave(world).await,
+        Step::LeaseLoss => lease_loss::run(world).await,
+        Step::PauseResume => pause_resume::run(world).await,
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,
