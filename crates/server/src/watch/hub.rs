@@ -12,10 +12,13 @@
 //! 2. A hub lives as long as it has subscribers, a group's reader as long as the group has hubs.
 //! 3. The batches of all hubs together have [`BUFFERED_LEN_MAX`] bytes at most, however slow
 //!    subscribers are: the oldest go first.
+//! 4. A reader looks at the hubs of tenants that entries have named since it looked last, and at new hubs; at all hubs
+//!    only where it is not known which tenants those are.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -102,6 +105,8 @@ struct HubHead {
 #[derive(Default)]
 struct HubSet {
     hubs: BTreeMap<HubKey, Hub>,
+    /// Hubs that their reader has not looked at: changes may have been applied before the hub existed.
+    added: BTreeSet<HubKey>,
     /// Hub of each batch, the oldest batch first.
     order: VecDeque<HubKey>,
     /// Bytes of all batches.
@@ -114,9 +119,10 @@ struct HubSet {
 impl HubSet {
     /// Adds a subscriber that has everything up to a revision; `None` if the changes after it are no longer kept.
     fn subscribe(&mut self, key: HubKey, position: Revision) -> Option<(u64, watch::Receiver<Revision>)> {
-        let last_number = &mut self.last_number;
+        let (last_number, added) = (&mut self.last_number, &mut self.added);
         let hub = self.hubs.entry(key).or_insert_with(|| {
             *last_number += 1;
+            added.insert(key);
             Hub {
                 number: *last_number,
                 subscribers: 0,
@@ -148,8 +154,11 @@ impl HubSet {
             return;
         }
         if let Some(hub) = self.hubs.remove(&key) {
-            self.len -= hub.batches.iter().map(|batch| batch.len()).sum::<usize>();
-            self.order.retain(|of| *of != key);
+            self.added.remove(&key);
+            if !hub.batches.is_empty() {
+                self.len -= hub.batches.iter().map(|batch| batch.len()).sum::<usize>();
+                self.order.retain(|of| *of != key);
+            }
         }
         if let Some(reader) = self.readers.get(&key.0) {
             reader.notify_one();
@@ -178,21 +187,49 @@ impl HubSet {
         self.len -= oldest.map_or(0, |batch| batch.len());
     }
 
-    /// Returns the positions of a group's hubs; `None` ends its reader.
-    fn heads(&mut self, group: GroupId) -> Option<Vec<HubHead>> {
-        let all = (group, TenantNumber::new(0))..=(group, TenantNumber::new(u64::MAX));
+    /// Tells whether a group has hubs; without any its reader ends, and is forgotten.
+    fn keep_reader(&mut self, group: GroupId) -> bool {
+        let has_hubs = self.hubs.range(keys_of(group)).next().is_some();
+        if !has_hubs {
+            self.readers.remove(&group);
+        }
+        has_hubs
+    }
+
+    /// Returns the positions of a group's hubs: those of some tenants, or all.
+    fn heads(&self, group: GroupId, of: Option<&BTreeSet<TenantNumber>>) -> Vec<HubHead> {
         let at = |(key, hub): (&HubKey, &Hub)| HubHead {
             key: *key,
             number: hub.number,
             head: *hub.head.borrow(),
         };
-        let heads: Vec<HubHead> = self.hubs.range(all).map(at).collect();
-        if heads.is_empty() {
-            self.readers.remove(&group);
-            return None;
+        match of {
+            Some(tenants) => {
+                let found = |tenant: &TenantNumber| self.hubs.get_key_value(&(group, *tenant)).map(at);
+                tenants.iter().filter_map(found).collect()
+            }
+            None => self.hubs.range(keys_of(group)).map(at).collect(),
         }
-        Some(heads)
     }
+
+    /// Returns the positions of a group's hubs that may have new changes: of the `changed` tenants, or of all where
+    /// these are not known, and of hubs that were not looked at yet (invariant 4).
+    fn take_unread(&mut self, group: GroupId, changed: Option<BTreeSet<TenantNumber>>) -> Vec<HubHead> {
+        let added: Vec<HubKey> = self.added.range(keys_of(group)).copied().collect();
+        for key in &added {
+            self.added.remove(key);
+        }
+        let of = changed.map(|mut changed| {
+            changed.extend(added.into_iter().map(|(_, tenant)| tenant));
+            changed
+        });
+        self.heads(group, of.as_ref())
+    }
+}
+
+/// Returns the keys of all hubs that a group can have.
+fn keys_of(group: GroupId) -> RangeInclusive<HubKey> {
+    (group, TenantNumber::new(0))..=(group, TenantNumber::new(u64::MAX))
 }
 
 /// The hubs of a node.
@@ -227,6 +264,7 @@ impl Hubs {
                 group,
                 hosted: hosted.clone(),
                 wake: Arc::default(),
+                seen: None,
                 view_version: self.directory_view.version(),
             };
             let wake = reader.wake.clone();
@@ -281,6 +319,8 @@ struct HubReader {
     hosted: HostedGroup,
     /// Notified when a hub was added or closed.
     wake: Arc<Notify>,
+    /// Index of the last entry whose tenants were looked at.
+    seen: Option<u64>,
     /// Directory version at which disabled tenants were looked up.
     view_version: DirectoryVersion,
 }
@@ -301,11 +341,11 @@ impl HubReader {
         loop {
             applied.borrow_and_update();
             let version = *versions.borrow_and_update();
-            let Some(heads) = self.hubs.set.lock().heads(self.group) else {
+            if !self.hubs.set.lock().keep_reader(self.group) {
                 return;
-            };
-            self.close_disabled(&heads, version);
-            for at in self.changed_hubs(heads) {
+            }
+            self.close_disabled(version);
+            for at in self.changed_hubs() {
                 self.read(at).await;
             }
             tokio::select! {
@@ -317,13 +357,13 @@ impl HubReader {
     }
 
     /// Closes the hubs of tenants that are no longer active, so that their watches check the tenant.
-    fn close_disabled(&mut self, heads: &[HubHead], version: DirectoryVersion) {
+    fn close_disabled(&mut self, version: DirectoryVersion) {
         if version == self.view_version {
             return;
         }
         let touched = self.hubs.directory_view.tenants_changed_since(self.view_version);
-        let touched = |at: &&HubHead| touched.as_ref().is_none_or(|touched| touched.contains(&at.key.1));
-        for at in heads.iter().filter(touched) {
+        let heads = self.hubs.set.lock().heads(self.group, touched.as_ref());
+        for at in heads {
             if !is_tenant_active(&self.hubs.directory_view, at.key.1) {
                 self.hubs.set.lock().close(at.key, at.number);
             }
@@ -332,8 +372,17 @@ impl HubReader {
     }
 
     /// Returns the hubs with new changes, all compared in one read.
-    fn changed_hubs(&self, mut heads: Vec<HubHead>) -> Vec<HubHead> {
-        // If the rows are closed all hubs are closed: each of their watches finds out why.
+    fn changed_hubs(&mut self) -> Vec<HubHead> {
+        let since = self.hosted.machine.read(|view| {
+            let changed = self.seen.and_then(|seen| view.shard().tenants_changed_after(seen));
+            (changed, view.applied())
+        });
+        let Ok((changed, applied)) = since else {
+            // If the rows are closed all hubs are closed: each of their watches finds out why.
+            return self.hubs.set.lock().take_unread(self.group, None);
+        };
+        self.seen = Some(applied);
+        let mut heads = self.hubs.set.lock().take_unread(self.group, changed);
         let _closed = self.hosted.machine.read(|view| {
             heads.retain(|at| {
                 let record = view.record(at.key.1).filter(|record| Shard::is_readable(record));
@@ -457,15 +506,41 @@ mod tests {
         assert_eq!(number, again);
         assert!(set.publish(KEY, number, batch(0, 10)));
         set.unsubscribe(KEY, number);
-        assert_eq!(set.heads(KEY.0).map(|heads| heads.len()), Some(1));
+        assert!(set.keep_reader(KEY.0));
         set.unsubscribe(KEY, number);
         assert_eq!((set.len, set.order.len()), (0, 0));
         let (newer, _third) = set.subscribe(KEY, revision(1)).unwrap();
         set.unsubscribe(KEY, number);
         assert_ne!(newer, number);
-        assert_eq!(set.heads(KEY.0).map(|heads| heads.len()), Some(1), "another hub's");
+        assert!(set.keep_reader(KEY.0), "another hub's");
         set.unsubscribe(KEY, newer);
-        assert_eq!(set.heads(KEY.0), None);
-        assert!(set.readers.is_empty());
+        assert!(!set.keep_reader(KEY.0));
+        assert!(set.readers.is_empty() && set.added.is_empty());
+    }
+
+    #[test]
+    fn reader_looks_at_changed_and_new_hubs_only() {
+        // Invariant 4.
+        const HUBS: u64 = 10_000;
+        let mut set = HubSet::default();
+        let key = |tenant| (KEY.0, TenantNumber::new(tenant));
+        let heads: Vec<_> = (1..=HUBS)
+            .filter_map(|tenant| set.subscribe(key(tenant), revision(0)))
+            .collect();
+        let unread = |set: &mut HubSet, changed: Option<&[u64]>| {
+            let changed = changed.map(|changed| changed.iter().copied().map(TenantNumber::new).collect());
+            let unread = set.take_unread(KEY.0, changed);
+            unread.iter().map(|at| at.key.1.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(unread(&mut set, Some(&[])).len(), heads.len(), "all are new");
+        assert_eq!(unread(&mut set, Some(&[])), [0; 0]);
+        assert_eq!(unread(&mut set, Some(&[7, HUBS + 1])), [7], "no hub for the other one");
+        let _later = set.subscribe(key(HUBS + 2), revision(0)).unwrap();
+        assert_eq!(unread(&mut set, Some(&[9])), [9, HUBS + 2]);
+        assert_eq!(
+            unread(&mut set, None).len(),
+            heads.len() + 1,
+            "what has changed is not known"
+        );
     }
 }

@@ -24,6 +24,7 @@
 mod append;
 mod apply;
 pub mod apply_result;
+mod changed_tenants;
 pub mod client_windows;
 pub mod command;
 mod counter;

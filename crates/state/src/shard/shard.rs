@@ -6,6 +6,7 @@ use stead_types::{FeedOffset, GroupId, Revision, TenantNumber, TenantTime};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
+    changed_tenants::ChangedTenants,
     client_windows::ClientWindows,
     detached_index::DetachedIndex,
     handover_index::HandoverIndex,
@@ -47,6 +48,7 @@ pub struct Shard {
     pub(super) outcomes: usize,
     /// Owned tenants by the expiry time of their first expiring key.
     due: BTreeSet<(TenantTime, TenantNumber)>,
+    pub(super) changed: ChangedTenants,
 }
 
 impl Shard {
@@ -69,6 +71,7 @@ impl Shard {
             handovers: HandoverIndex::default(),
             outcomes: 0,
             due: BTreeSet::new(),
+            changed: ChangedTenants::default(),
         };
         each(rows, prefix, kind::TENANT, |key, value| {
             let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);

@@ -70,8 +70,12 @@ impl Shard {
             effects: 0,
         };
         let mut results = Vec::with_capacity(commands.len());
+        self.changed.begin(index);
         for command in commands {
             let tenant = command.tenant();
+            if let Some(tenant) = tenant {
+                self.changed.add(index, tenant);
+            }
             let outcomes = tenant.map_or(0, |tenant| self.outcomes_of(tenant));
             results.push(self.apply_command(&mut context, command)?);
             self.outcomes = self.outcomes + tenant.map_or(0, |tenant| self.outcomes_of(tenant)) - outcomes;

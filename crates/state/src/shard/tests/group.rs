@@ -16,7 +16,7 @@ use crate::{
         },
         ownership::baton,
         read::TenantReader,
-        record::{AttachNumber, LeaseLossPolicy, OperationId, TenantRecord},
+        record::{AttachNumber, LeaseLossPolicy, OperationId, Role, TenantRecord},
     },
 };
 
@@ -196,11 +196,32 @@ impl Group {
     pub(super) fn apply(&mut self, time: u64, command: Bytes) -> ApplyResult {
         self.index += 1;
         let entry = Entry::parse(encode_entry(time, &[command])).unwrap();
+        let before = self.revisions();
         let mut answers = self
             .shard
             .apply(&mut self.rows, self.index, entry, !self.is_pinned)
             .unwrap();
+        self.check_changed(&before);
         answers.pop().unwrap()
+    }
+
+    /// Returns role and revision of each tenant.
+    fn revisions(&self) -> BTreeMap<TenantNumber, (Role, Revision)> {
+        let records = self.shard.records();
+        records
+            .map(|(tenant, record)| (tenant, (record.role, record.live.revision)))
+            .collect()
+    }
+
+    /// Checks that the last entry has named the tenants that it changed: invariant 1 of `changed_tenants`.
+    fn check_changed(&self, before: &BTreeMap<TenantNumber, (Role, Revision)>) {
+        let named = self.shard.tenants_changed_after(self.index - 1).unwrap();
+        for (tenant, now) in self.revisions() {
+            assert!(
+                before.get(&tenant) == Some(&now) || named.contains(&tenant),
+                "{tenant} has changed"
+            );
+        }
     }
 
     /// Returns a group with the same state, independent of this one.
