@@ -32,7 +32,7 @@ mod traffic;
 mod wire;
 
 pub use acknowledgements::{Acknowledgements, FollowerProgress};
-pub use directory_view::SharedDirectoryView;
+pub use directory_view::{DirectoryDelta, SharedDirectoryView};
 pub use freshness::{Freshness, Lag};
 pub use group_context::LeaseLeft;
 pub use reconcile::{DirectoryAccess, ReadVersion, SubmitCommand};

@@ -11,6 +11,8 @@ pub(crate) mod kv;
 pub(crate) mod longrunning;
 mod messages;
 mod operations;
+mod route_watcher;
+mod routes;
 mod scan_stream;
 mod unary;
 mod watch;
