@@ -2,21 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::{
-    StreamExt,
-    future::{BoxFuture, OptionFuture},
-    stream::FuturesUnordered,
-};
-use stead_state::{
-    directory::Tenant,
-    routing::{CurrentHome, RouteDecision, ServingRole},
-};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use stead_state::routing::{CurrentHome, RouteDecision, ServingRole};
 use stead_types::{Error, ErrorKind, GroupId, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     admission_controller::AdmissionController,
-    call::{Call, ForwardTarget},
+    call::Call,
     call_completion::CallCompletion,
     forward_links::ForwardLinks,
     forwarder::Forwarder,
@@ -238,7 +231,7 @@ impl Router {
         };
         if let Some(forwarded) = call.forwarded {
             let until = call.deadline.min(Instant::now() + READY_WAIT);
-            if !self.wait_for_sender_view(&forwarded, &tenant, until).await {
+            if !self.routes.wait_for_sender(&forwarded, &tenant.name, until).await {
                 let message = "this node's copy of the directory is behind the sender's: try again";
                 return self
                     .completion
@@ -253,36 +246,6 @@ impl Router {
                     .reject(call, &rejections::between_homes(&request.tenant));
             }
             None => self.serve(batches).await,
-        }
-    }
-
-    /// Waits until this node's view or its records have reached the sender's state of a tenant.
-    async fn wait_for_sender_view(&self, forwarded: &ForwardTarget, tenant: &Tenant, until: Instant) -> bool {
-        let mut versions = self.host.directory_view.watch();
-        let mut applied = self
-            .host
-            .groups
-            .get(&forwarded.group)
-            .map(|hosted| hosted.raft.applied());
-        loop {
-            versions.borrow_and_update();
-            if let Some(applied) = &mut applied {
-                applied.borrow_and_update();
-            }
-            let known = self.host.tenant_in_view(&tenant.name);
-            if known.is_some_and(|known| self.routes.has_reached(forwarded, &known)) {
-                return true;
-            }
-            let applied: OptionFuture<_> = applied.as_mut().map(|applied| applied.changed()).into();
-            let changed = async {
-                tokio::select! {
-                    changed = versions.changed() => changed.is_ok(),
-                    Some(changed) = applied => changed.is_ok(),
-                }
-            };
-            if timeout_at(until, changed).await != Ok(true) {
-                return false;
-            }
         }
     }
 

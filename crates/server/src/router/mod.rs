@@ -47,3 +47,4 @@ pub(crate) use forward_links::ForwardLinks;
 pub(crate) use reads::read_error;
 pub(crate) use request::remote_unavailable;
 pub(crate) use route_planner::RoutePlanner;
+pub(crate) use serving::{ReadNotServed, ServingCheck};

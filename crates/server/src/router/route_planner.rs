@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use futures::future::OptionFuture;
 use stead_api::{convert::read::Consistency, proto::v1::Routing};
 use stead_replication::SharedDirectoryView;
 use stead_state::{
     directory::Tenant,
     routing::{self, LocalNode, LocalRecord, RouteDecision, ServingRole, VoterStatus},
 };
-use stead_types::GroupId;
+use stead_types::{GroupId, TenantName};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     call::{Call, ForwardOrigin, ForwardTarget},
@@ -130,9 +132,34 @@ impl RoutePlanner {
             .collect()
     }
 
-    /// Tells whether this node has caught up with what the sender of an operation knew of its tenant, or can pass the
-    /// operation on to a node that may have.
-    pub(super) fn has_reached(&self, target: &ForwardTarget, tenant: &Tenant) -> bool {
+    /// Waits until this node's view or its records have reached what the sender of an operation or a watch knew of its
+    /// tenant, or name a node that may have; returns whether they did in time.
+    pub(crate) async fn wait_for_sender(&self, target: &ForwardTarget, tenant: &TenantName, until: Instant) -> bool {
+        let mut versions = self.directory_view.watch();
+        let mut applied = self.groups.get(&target.group).map(|hosted| hosted.raft.applied());
+        loop {
+            versions.borrow_and_update();
+            if let Some(applied) = &mut applied {
+                applied.borrow_and_update();
+            }
+            let known = self.directory_view.read(|view| view.tenant_named(tenant).cloned());
+            if known.is_some_and(|known| self.has_reached(target, &known)) {
+                return true;
+            }
+            let applied: OptionFuture<_> = applied.as_mut().map(|applied| applied.changed()).into();
+            let changed = async {
+                tokio::select! {
+                    changed = versions.changed() => changed.is_ok(),
+                    Some(changed) = applied => changed.is_ok(),
+                }
+            };
+            if timeout_at(until, changed).await != Ok(true) {
+                return false;
+            }
+        }
+    }
+
+    fn has_reached(&self, target: &ForwardTarget, tenant: &Tenant) -> bool {
         if tenant.number != target.tenant {
             return false;
         }

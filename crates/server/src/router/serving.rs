@@ -18,14 +18,14 @@ use crate::{
 
 /// Serving check of this node: by its leases, and the fences of its directory view.
 #[derive(Clone)]
-pub(super) struct ServingCheck {
+pub(crate) struct ServingCheck {
     directory_view: SharedDirectoryView,
     leases: NodeLeases,
 }
 
 impl ServingCheck {
     /// Returns the check by these leases and the fences of a directory view.
-    pub(super) fn new(directory_view: SharedDirectoryView, leases: NodeLeases) -> Self {
+    pub(crate) fn new(directory_view: SharedDirectoryView, leases: NodeLeases) -> Self {
         Self { directory_view, leases }
     }
 
@@ -47,7 +47,7 @@ impl ServingCheck {
     }
 
     /// Checks a read that followed a read index.
-    pub(super) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), ReadNotServed> {
+    pub(crate) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), ReadNotServed> {
         let serving_state = self.serving_state(hosted, tenant);
         let check = |view: ReadView<'_>| {
             let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
@@ -101,7 +101,7 @@ impl ServingCheck {
 }
 
 /// Reason why the home may not answer a read.
-pub(super) enum ReadNotServed {
+pub(crate) enum ReadNotServed {
     /// The group does not own the tenant any more: the read can be served elsewhere.
     NotOwner,
     /// The read fails.

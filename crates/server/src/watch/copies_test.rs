@@ -7,7 +7,7 @@ use stead_api::proto::v1::{self, WatchCreate};
 use stead_state::{
     codec::encode_entry,
     directory::Tenant,
-    lineage::Lineage,
+    lineage::{Lineage, RUNS_MAX},
     rows::change::Change,
     shard::{
         command::{
@@ -29,10 +29,10 @@ use stead_types::{DirectoryVersion, Epoch, Error, ErrorKind, GroupId, Incarnatio
 use super::{
     change_fixture,
     spec::{self, WatchSpec},
-    start::{StartCheck, check_start},
+    start::{StartCheck, check_start, not_reached},
     watcher::read_copy,
 };
-use crate::tenant_fixture;
+use crate::{router::ReadNotServed, tenant_fixture};
 
 const TENANT: TenantNumber = TenantNumber::new(7);
 const HOME: GroupId = GroupId::new(1);
@@ -266,4 +266,61 @@ fn watch_of_replaced_copy_asks_for_resume() {
         Err(ErrorKind::TenantMoving)
     );
     assert_eq!(Copy::of(2, &[]).changes_after("1.2"), Err(ErrorKind::TenantMoving));
+}
+
+/// A home that has handed the tenant over, or may not serve, does not tell that a revision does not exist.
+#[test]
+fn start_beyond_home_is_invalid_only_while_home_serves() {
+    // Invariant 4.
+    let spec = spec(Some("1.4"));
+    let field = "after_revision".to_owned();
+    let invalid = not_reached(Ok(()), &spec).unwrap_err().kind;
+    assert_eq!(invalid, ErrorKind::Invalid { field });
+    assert_eq!(
+        not_reached(Err(ReadNotServed::NotOwner), &spec),
+        Ok(()),
+        "it is elsewhere"
+    );
+    let no_lease = Error::new(ErrorKind::NoLease, "made by a test");
+    let refused = not_reached(Err(ReadNotServed::Refused(no_lease.clone())), &spec);
+    assert_eq!(refused, Err(no_lease));
+}
+
+#[test]
+fn start_of_unrecorded_epoch_is_not_reached() {
+    // The tenant has moved to epoch 2, and neither this view nor this copy knows it.
+    let later = Ok(StartCheck::NotReached { has_copy: true });
+    assert_eq!(Copy::fed("0.0", None).begin(Some("2.4")), later);
+    assert_eq!(Copy::of(1, &home(3)).begin(Some("2.4")), later);
+    // Once the view knows the epoch, a change of it that the copy lacks is not reached, and earlier ones are there.
+    let mut moved = tenant();
+    moved.epoch = Epoch::new(2).unwrap();
+    moved.lineage.record_move(moved.epoch);
+    let copy = Copy::fed("0.0", None);
+    assert_eq!(copy.begin_at(&moved, Some("2.4")), later);
+    assert_eq!(
+        copy.begin_at(&moved, Some("1.2")),
+        Ok(StartCheck::Ready(revision("1.2")))
+    );
+    assert_eq!(copy.begin_at(&moved, None), Ok(StartCheck::Ready(revision("1.3"))));
+}
+
+#[test]
+fn start_in_closed_run_is_compacted() {
+    let mut promoted = tenant();
+    for number in 1..=RUNS_MAX as u32 + 1 {
+        promoted.epoch = Epoch::new(number + 1).unwrap();
+        let kept = Sequence::new(u64::from(number) * 10).unwrap();
+        promoted.lineage.record_promotion(promoted.epoch, kept);
+    }
+    let of = |after| {
+        Copy::fed("0.0", None)
+            .begin_at(&promoted, Some(after))
+            .unwrap_err()
+            .kind
+    };
+    let compacted = of("1.5");
+    assert!(matches!(compacted, ErrorKind::Compacted { .. }), "{compacted:?}");
+    let cut = of("5.1");
+    assert!(matches!(cut, ErrorKind::Forked { .. }), "{cut:?}");
 }

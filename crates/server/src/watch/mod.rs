@@ -1,9 +1,12 @@
 //! Watches: changes of one tenant, in order, without gaps, from any replica of it.
 //!
 //! ```text
-//!  service ─ Watches::watch ─ parse ─ route ─┬─ here:      Watcher ── catches up from history, then follows its Hub
-//!                                            └─ elsewhere: another node's watcher, its messages relayed
+//!  service ─ continuation ─ parse ─ route ─┬─ here:      Watcher ── catches up from history, then follows its Hub
+//!                                          └─ elsewhere: another node's watcher, its messages relayed
 //! ```
+//!
+//! When the copy that serves a watch leaves, or its node fails, the node that was asked routes it again, from where it
+//! is: a watch goes on across a move.
 //!
 //! # Invariants
 //!
@@ -16,6 +19,7 @@
 
 #[cfg(test)]
 mod change_fixture;
+mod continuation;
 #[cfg(test)]
 mod copies_test;
 mod events;
@@ -33,9 +37,10 @@ use stead_api::proto::v1::{WatchCreate, WatchEnded, WatchResponse, watch_respons
 use stead_api::status;
 use stead_state::{
     directory::Tenant,
-    routing::{RouteDecision, ServingRole},
+    routing::{CurrentHome, RouteDecision, ServingRole},
 };
 use stead_types::{Error, ErrorKind, GroupId, Revision};
+use tokio::time::Instant;
 
 use self::{
     hub::Hubs,
@@ -44,8 +49,8 @@ use self::{
     watcher::{Watcher, WatcherContext},
 };
 use crate::{
-    host::{Host, HostedGroup},
-    router::{AdmissionController, ForwardLinks, ForwardOrigin, ForwardTarget, RoutePlanner},
+    host::{Host, HostedGroup, READY_WAIT},
+    router::{AdmissionController, ForwardLinks, ForwardOrigin, ForwardTarget, RoutePlanner, ServingCheck},
     supervisor::Spawner,
 };
 
@@ -67,6 +72,7 @@ pub(crate) struct WatchContext {
 /// The watches of a node.
 pub(crate) struct Watches {
     context: WatchContext,
+    serving: ServingCheck,
     hubs: Arc<Hubs>,
 }
 
@@ -92,12 +98,24 @@ struct ResolvedWatch {
 impl Watches {
     /// Returns the watches of a node.
     pub(crate) fn new(context: WatchContext, spawner: Spawner) -> Self {
-        let hubs = Arc::new(Hubs::new(context.host.directory_view.clone(), spawner));
-        Self { context, hubs }
+        let host = &context.host;
+        Self {
+            serving: ServingCheck::new(host.directory_view.clone(), host.leases.clone()),
+            hubs: Arc::new(Hubs::new(host.directory_view.clone(), spawner)),
+            context,
+        }
     }
 
-    /// Starts a watch.
+    /// Starts a watch. One that a caller asked this node for goes on when its copy leaves.
     pub(crate) fn watch(self: &Arc<Self>, create: WatchCreate, forwarded_by: Option<ForwardedWatch>) -> Messages {
+        let watches = self.clone();
+        match forwarded_by {
+            Some(_) => watches.attempt(create, forwarded_by),
+            None => continuation::continued(create, move |create| watches.attempt(create, None)),
+        }
+    }
+
+    fn attempt(self: &Arc<Self>, create: WatchCreate, forwarded_by: Option<ForwardedWatch>) -> Messages {
         let (id, watches) = (create.id, self.clone());
         let started = async move { watches.start(create, forwarded_by).await };
         let messages = stream::once(started).flat_map(move |started| match started {
@@ -113,13 +131,16 @@ impl Watches {
         forwarded_by: Option<ForwardedWatch>,
     ) -> Result<Messages, Error> {
         let spec = spec::parse(&create)?;
-        let tenant = self.context.host.resolve(&spec.tenant).await?;
-        spec.check_tenant(tenant.number)?;
-        if forwarded_by.is_some_and(|forwarded_by| forwarded_by.forwarded.tenant != tenant.number) {
-            let message =
-                "the tenant's name stands for another tenant here than at the node that forwarded this: try again";
-            return Err(Error::new(ErrorKind::Unavailable, message));
+        let mut tenant = self.context.host.resolve(&spec.tenant).await?;
+        if let Some(forwarded_by) = forwarded_by {
+            let until = Instant::now() + READY_WAIT;
+            let target = &forwarded_by.forwarded;
+            if !self.context.routes.wait_for_sender(target, &spec.tenant, until).await {
+                return Err(behind_sender());
+            }
+            tenant = self.context.host.resolve(&spec.tenant).await?;
         }
+        spec.check_tenant(tenant.number)?;
         let watch = ResolvedWatch {
             spec,
             create,
@@ -145,13 +166,14 @@ impl Watches {
         );
         match route {
             RouteDecision::Local { group } => self.serve_here(group, watch).await,
-            RouteDecision::SameRegion { group, nodes, .. } | RouteDecision::OtherRegion { group, nodes, .. } => {
-                self.forward(&watch, group, &nodes, role == ServingRole::Home).await
+            RouteDecision::SameRegion { group, epoch, nodes }
+            | RouteDecision::OtherRegion {
+                group, epoch, nodes, ..
+            } => {
+                let to = CurrentHome { group, epoch };
+                self.forward(&watch, to, &nodes, role == ServingRole::Home).await
             }
-            RouteDecision::Wait { .. } => {
-                let message = "this node's copy of the directory is behind the sender's: try again";
-                Err(Error::new(ErrorKind::Unavailable, message))
-            }
+            RouteDecision::Wait { .. } => Err(behind_sender()),
             RouteDecision::Refuse(error) => Err(error),
         }
     }
@@ -160,12 +182,13 @@ impl Watches {
     async fn serve_here(self: &Arc<Self>, group: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
         let host = &self.context.host;
         let hosted = host.groups.get(&group).cloned().ok_or_else(tenant_not_ready)?;
-        let position = match start::wait_for_start(&hosted, &watch, group).await? {
-            StartCheck::Ready(position) => position,
-            StartCheck::NotReached { .. } if hosted.raft.is_leader() && hosted.owns(watch.tenant.number) => {
-                start::confirm_start(&hosted, &watch).await?
-            }
-            StartCheck::NotReached { .. } | StartCheck::HomeOnly => return self.forward_home(group, watch).await,
+        let mut start = start::wait_for_start(&hosted, &watch, group).await?;
+        let is_reached = matches!(start, StartCheck::Ready(_) | StartCheck::HomeOnly);
+        if !is_reached && hosted.raft.is_leader() && hosted.owns(watch.tenant.number) {
+            start = start::confirm_start(&hosted, &self.serving, &watch).await?;
+        }
+        let StartCheck::Ready(position) = start else {
+            return self.forward_home(group, watch).await;
         };
         self.start_watcher(group, hosted, watch, position)
     }
@@ -191,9 +214,10 @@ impl Watches {
     /// Forwards a watch that cannot start at a copy to the home's leader.
     async fn forward_home(self: &Arc<Self>, copy: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
         match self.context.routes.route_watch(&watch.tenant, ServingRole::Home, None) {
-            RouteDecision::SameRegion { group, nodes, .. } | RouteDecision::OtherRegion { group, nodes, .. } => {
-                self.forward(&watch, group, &nodes, true).await
-            }
+            RouteDecision::SameRegion { group, epoch, nodes }
+            | RouteDecision::OtherRegion {
+                group, epoch, nodes, ..
+            } => self.forward(&watch, CurrentHome { group, epoch }, &nodes, true).await,
             // This node has both, while a tenant moves between groups of one region. From the home there is nowhere to
             // forward to.
             RouteDecision::Local { group } if group != copy => Box::pin(self.serve_here(group, watch)).await,
@@ -201,6 +225,11 @@ impl Watches {
             RouteDecision::Local { .. } | RouteDecision::Wait { .. } => Err(tenant_not_ready()),
         }
     }
+}
+
+fn behind_sender() -> Error {
+    let message = "this node's copy of the directory is behind that of the node that forwarded the watch: try again";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 fn tenant_not_ready() -> Error {

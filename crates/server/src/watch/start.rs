@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use super::{ResolvedWatch, spec::WatchSpec};
 use crate::{
     host::{HostedGroup, READY_WAIT},
-    router::read_error,
+    router::{ReadNotServed, ServingCheck, read_error},
 };
 
 /// Longest wait for a copy to reach the start point, before the watch is forwarded to the home.
@@ -61,26 +61,41 @@ pub(super) async fn wait_for_start(
     }
 }
 
-/// Checks the start point again at the home, after its leader has confirmed that it still leads: only then it is
-/// certain that the tenant has not reached the start point.
+/// Checks the start point again at the home, after its leader has confirmed that it still leads: only then, and while
+/// it may serve, it is certain that the tenant has not reached the start point. A home that has handed the tenant over
+/// meanwhile has not reached it either.
 ///
 /// # Errors
 ///
-/// That the tenant has not reached it, or that a majority does not confirm the leader.
-pub(super) async fn confirm_start(hosted: &HostedGroup, watch: &ResolvedWatch) -> Result<Revision, Error> {
+/// That the tenant has not reached it, that a majority does not confirm the leader, or that the home may not serve.
+pub(super) async fn confirm_start(
+    hosted: &HostedGroup,
+    serving: &ServingCheck,
+    watch: &ResolvedWatch,
+) -> Result<StartCheck, Error> {
     if !matches!(timeout(REACH_WAIT, hosted.raft.read_index()).await, Ok(Ok(_))) {
         let message = "the tenant has not reached the start of the watch, and the home's majority does not respond";
         return Err(Error::new(ErrorKind::NoLeader, format!("{message}: try again")));
     }
-    match check(hosted, watch)? {
-        StartCheck::Ready(position) => Ok(position),
-        StartCheck::NotReached { has_copy: true } => {
-            let field = watch.spec.start_field();
+    let start = check(hosted, watch)?;
+    if start != (StartCheck::NotReached { has_copy: true }) {
+        return Ok(start);
+    }
+    not_reached(serving.check(hosted, watch.tenant.number), &watch.spec).map(|()| start)
+}
+
+/// Returns the error of a start that its home has not reached, by the serving check that followed; without one the home
+/// is elsewhere.
+pub(super) fn not_reached(serving: Result<(), ReadNotServed>, spec: &WatchSpec) -> Result<(), Error> {
+    match serving {
+        Ok(()) => {
+            let field = spec.start_field();
             let message =
                 format!("{field}: the tenant has not reached it: use a revision that a response has returned");
             Err(Error::invalid(field, message))
         }
-        StartCheck::NotReached { has_copy: false } | StartCheck::HomeOnly => Err(super::tenant_not_ready()),
+        Err(ReadNotServed::NotOwner) => Ok(()),
+        Err(ReadNotServed::Refused(error)) => Err(error),
     }
 }
 
