@@ -5,7 +5,8 @@ use std::time::Duration;
 use stead_api::{
     convert, operation,
     proto::v1::{
-        Answer, KeyValue, ResponseHeader, Role, TxnResult, Via, answer::Response, txn_result::Result as StepResult,
+        Answer, DeleteRangeResponse, KeyValue, ResponseHeader, Role, TxnResult, Via, answer::Response,
+        txn_result::Result as StepResult,
     },
     status,
 };
@@ -37,6 +38,28 @@ pub(crate) fn answer(response: Response) -> Answer {
     Answer {
         id: 0,
         response: Some(response),
+    }
+}
+
+/// Adds the part of a range deletion that earlier homes made to the answer of the home that went on. If that failed, the
+/// part is the answer, which is incomplete.
+pub(crate) fn with_deletions_before(part: DeleteRangeResponse, rest: Answer) -> Answer {
+    answer(Response::DeleteRange(match rest.response {
+        Some(Response::DeleteRange(rest)) => add_deletions(part, rest),
+        Some(_) | None => DeleteRangeResponse {
+            incomplete: true,
+            ..part
+        },
+    }))
+}
+
+/// Adds two parts of a range deletion. The later home calls its part a repeat, because the key is known there.
+pub(crate) fn add_deletions(part: DeleteRangeResponse, rest: DeleteRangeResponse) -> DeleteRangeResponse {
+    DeleteRangeResponse {
+        deleted: part.deleted + rest.deleted,
+        changes: part.changes + rest.changes,
+        repeated_outcome: part.repeated_outcome,
+        ..rest
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use stead_api::{
     operation::{OperationKind, operation_kind},
-    proto::v1::{Answer, Operation},
+    proto::v1::{Answer, DeleteRangeResponse, Operation},
 };
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
 use tokio::{sync::mpsc, time::Instant};
@@ -144,6 +144,8 @@ pub(crate) struct Responder {
     to: Option<ResponseSender>,
     /// Held until the answer is sent.
     permit: Option<Permit>,
+    /// What earlier homes removed of a range, to be added to the answer of the home that goes on.
+    part: Option<Box<DeleteRangeResponse>>,
 }
 
 impl Responder {
@@ -154,6 +156,7 @@ impl Responder {
             id,
             to: Some(to),
             permit: None,
+            part: None,
         }
     }
 
@@ -165,6 +168,15 @@ impl Responder {
     /// Drops the permit.
     pub(crate) fn release(&mut self) {
         self.permit = None;
+    }
+
+    /// Adds what was removed here of a range to the answer of the home that goes on under the same idempotency key.
+    pub(super) fn add_part(&mut self, part: DeleteRangeResponse) {
+        let before = self.part.take();
+        self.part = Some(Box::new(match before {
+            Some(before) => response::add_deletions(*before, part),
+            None => part,
+        }));
     }
 
     /// Tells whether the caller waits no more: it has cancelled, or its stream has ended.
@@ -179,6 +191,9 @@ impl Responder {
     }
 
     fn answer(&mut self, mut answer: Answer) {
+        if let Some(part) = self.part.take() {
+            answer = response::with_deletions_before(*part, answer);
+        }
         answer.id = self.id;
         if let Some(permit) = self.permit.take().filter(Permit::charges_response) {
             permit.charge_response(Instant::now(), response::data_len(&answer));
@@ -224,6 +239,37 @@ mod tests {
         assert!(!two.is_abandoned());
         drop(answered);
         assert!(one.is_abandoned(), "the stream has gone");
+    }
+
+    /// Keys that were removed at each home are in the one answer, also if the last home fails.
+    #[tokio::test]
+    async fn range_deletion_over_homes_has_one_answer() {
+        use stead_api::proto::v1::answer::Response;
+
+        let deleted = |deleted, incomplete, repeated_outcome| DeleteRangeResponse {
+            deleted,
+            changes: 1,
+            incomplete,
+            repeated_outcome,
+            ..DeleteRangeResponse::default()
+        };
+        let (answers, mut answered) = ResponseSender::channel();
+        let mut responders = [1, 2].map(|id| Responder::new(id, answers.clone()));
+        for responder in &mut responders {
+            responder.add_part(deleted(512, true, false));
+            responder.add_part(deleted(100, true, true));
+        }
+        let [one, two] = responders;
+        one.send(response::answer(Response::DeleteRange(deleted(30, false, true))));
+        drop(two);
+        let mut next = async || match answered.recv().await.unwrap().response {
+            Some(Response::DeleteRange(whole)) => {
+                (whole.deleted, whole.changes, whole.incomplete, whole.repeated_outcome)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next().await, (642, 3, false, false));
+        assert_eq!(next().await, (612, 2, true, false));
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl RangeDeletion {
         Some(self.range.from(from, self.first))
     }
 
+    /// Tells whether keys were removed, by these commands or by an earlier call with the same idempotency key.
+    pub fn has_begun(&self) -> bool {
+        self.first.is_some()
+    }
+
     /// Tells whether the whole range is done.
     pub fn is_complete(&self) -> bool {
         self.next.is_none()

@@ -67,6 +67,17 @@ struct AppliedBatch {
     results: Vec<ApplyResult>,
 }
 
+/// Outcome of one step of a range deletion.
+#[derive(Debug, PartialEq, Eq)]
+enum DeletionStep {
+    /// It was applied.
+    Applied(DeleteRangeResult),
+    /// It did nothing, because this group does not own the tenant any more.
+    NotOwner,
+    /// It is not known to be applied.
+    Unknown,
+}
+
 /// Executor of writes at home: proposes each, waits for it, makes the serving check, and answers it once.
 pub(crate) struct WriteExecutor {
     node: NodeConfig,
@@ -139,10 +150,10 @@ impl WriteExecutor {
         let ready_by = Instant::now() + READY_WAIT;
         while !batch.jobs.is_empty() {
             let remaining = self.propose_once(hosted, tenant, batch).await;
-            // All commands of an entry meet the same owner: either deletions continue, or all jobs wait for the owner.
             let deletions = remaining.deletions.into_iter();
-            join_all(deletions.map(|(job, deletion)| self.continue_deletion(hosted, job, deletion))).await;
+            let deletions = deletions.map(|(job, deletion)| self.continue_deletion(hosted, job, deletion));
             let mut jobs = remaining.not_owner;
+            jobs.extend(join_all(deletions).await.into_iter().flatten());
             let Some(routed) = jobs.first().map(|job| job.tenant.clone()) else {
                 return Vec::new();
             };
@@ -282,42 +293,48 @@ impl WriteExecutor {
     }
 
     /// Removes the rest of a range, step by step, and answers. If it is stopped before the end, the answer says that
-    /// the deletion is incomplete.
-    async fn continue_deletion(&self, hosted: &HostedGroup, job: Job<WriteRequest>, mut deletion: RangeDeletion) {
+    /// the deletion is incomplete. Returns the job if the tenant was handed over meanwhile: under its idempotency key the
+    /// deletion goes on at the new home, and what was removed here is added to its answer.
+    async fn continue_deletion(
+        &self,
+        hosted: &HostedGroup,
+        mut job: Job<WriteRequest>,
+        mut deletion: RangeDeletion,
+    ) -> Option<Job<WriteRequest>> {
         let until = deletion_deadline(job.call.deadline, Instant::now());
         while let Some(range) = deletion.next() {
             if until <= Instant::now() || job.call.responder.is_abandoned() {
                 break;
             }
-            let Some(step) = self.propose_deletion_step(hosted, &range, until).await else {
-                break;
-            };
-            deletion.add(step);
+            match self.propose_deletion_step(hosted, &range, until).await {
+                DeletionStep::Applied(step) => deletion.add(step),
+                DeletionStep::NotOwner if !deletion.has_begun() => return Some(job),
+                DeletionStep::NotOwner if job.request.idempotency.is_some() => {
+                    let part = response::delete_range_response(self.context(&job), &deletion);
+                    job.call.responder.add_part(part);
+                    return Some(job);
+                }
+                DeletionStep::NotOwner | DeletionStep::Unknown => break,
+            }
         }
         self.respond_delete_range(job, &deletion);
+        None
     }
 
-    /// Proposes one step of a range deletion; `None` if it is not known to be applied.
-    async fn propose_deletion_step(
-        &self,
-        hosted: &HostedGroup,
-        range: &DeleteRange,
-        until: Instant,
-    ) -> Option<DeleteRangeResult> {
+    async fn propose_deletion_step(&self, hosted: &HostedGroup, range: &DeleteRange, until: Instant) -> DeletionStep {
         let proposal = Proposal {
             command: range.encode(),
             work: REMOVAL_WORK,
             deadline: until,
         };
         let proposed = hosted.propose(range.tenant, vec![proposal]).await;
-        let result = proposed.ok()?.into_iter().flatten().next()?;
+        let Some(result) = proposed.ok().into_iter().flatten().flatten().next() else {
+            return DeletionStep::Unknown;
+        };
         let serving = self
             .serving
             .check_committed(hosted, range.tenant, std::slice::from_ref(&result));
-        match (result, serving.first()) {
-            (ApplyResult::DeleteRange(step), Some(Ok(()))) => Some(step),
-            (_, _) => None,
-        }
+        deletion_step(result, serving.into_iter().next())
     }
 
     fn respond(&self, job: Job<WriteRequest>, result: ApplyResult) {
@@ -354,7 +371,60 @@ fn proposals(hosted: &HostedGroup, jobs: &[Job<WriteRequest>]) -> Vec<Proposal> 
     jobs.iter().map(|job| command::proposal(job, group_outcomes)).collect()
 }
 
+/// Returns the outcome of a step by the serving check that followed it.
+fn deletion_step(result: ApplyResult, serving: Option<Result<(), NotServing>>) -> DeletionStep {
+    match (result, serving) {
+        (ApplyResult::DeleteRange(step), Some(Ok(()))) => DeletionStep::Applied(step),
+        (ApplyResult::GuardFailed(GuardFailure::NotOwner { .. } | GuardFailure::NoRecord), _) => DeletionStep::NotOwner,
+        (result @ ApplyResult::DeleteRange(_), Some(Err(NotServing::NotOwner { .. })))
+            if changed_at(&result).is_none() =>
+        {
+            DeletionStep::NotOwner
+        }
+        (_, _) => DeletionStep::Unknown,
+    }
+}
+
 /// Returns the time by which a deletion must stop, so that its response comes before its deadline.
 fn deletion_deadline(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_state::shard::apply_result::EvaluationPoint;
+    use stead_types::{Revision, TenantTime};
+
+    use super::*;
+
+    #[test]
+    fn deletion_step_without_owner_did_nothing() {
+        let step = |keys| DeleteRangeResult {
+            at: EvaluationPoint {
+                revision: Revision::ZERO,
+                index: 0,
+                time: TenantTime(0),
+            },
+            keys,
+            next: None,
+            repeated: false,
+        };
+        let result = |keys| ApplyResult::DeleteRange(step(keys));
+        let failed = |failure| deletion_step(ApplyResult::GuardFailed(failure), Some(Ok(())));
+        let not_owner = || Some(Err(NotServing::NotOwner { to: None }));
+        assert_eq!(deletion_step(result(3), Some(Ok(()))), DeletionStep::Applied(step(3)));
+        assert_eq!(failed(GuardFailure::NotOwner { to: None }), DeletionStep::NotOwner);
+        assert_eq!(failed(GuardFailure::NoRecord), DeletionStep::NotOwner);
+        assert_eq!(failed(GuardFailure::SequencesExhausted), DeletionStep::Unknown);
+        assert_eq!(deletion_step(result(0), not_owner()), DeletionStep::NotOwner);
+        assert_eq!(
+            deletion_step(result(3), not_owner()),
+            DeletionStep::Unknown,
+            "it removed keys"
+        );
+        assert_eq!(
+            deletion_step(result(0), Some(Err(NotServing::NoLease))),
+            DeletionStep::Unknown
+        );
+    }
 }

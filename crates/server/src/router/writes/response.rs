@@ -100,17 +100,22 @@ pub(super) fn answer(write: WriteContext<'_>, result: ApplyResult) -> Answer {
 /// Returns the answer to a range deletion, complete or not. The session token covers its last change, not only its
 /// first.
 pub(super) fn delete_range_answer(write: WriteContext<'_>, deletion: &RangeDeletion) -> Answer {
+    response::answer(Response::DeleteRange(delete_range_response(write, deletion)))
+}
+
+/// Returns the response of a range deletion, as far as it was made here.
+pub(super) fn delete_range_response(write: WriteContext<'_>, deletion: &RangeDeletion) -> DeleteRangeResponse {
     let header = ResponseHeader {
         revision: Some(convert::id::from_revision(deletion.revision())),
         ..header(write, deletion.last())
     };
-    response::answer(Response::DeleteRange(DeleteRangeResponse {
+    DeleteRangeResponse {
         header: Some(header),
         deleted: deletion.keys(),
         changes: deletion.changes(),
         incomplete: !deletion.is_complete(),
         repeated_outcome: deletion.is_repeated(),
-    }))
+    }
 }
 
 /// Returns the header of a response from the home, whose staleness is zero.

@@ -8,6 +8,7 @@ mod idempotency_test;
 mod index_test;
 mod model;
 mod model_test;
+mod move_positions_test;
 mod ownership_moves_test;
 mod ownership_test;
 mod position_test;

@@ -19,7 +19,7 @@ use crate::{
 const TARGET: GroupId = GroupId::new(2);
 /// Logged time of the source when it hands over, and of the target then: its clock is an hour ahead.
 const HANDOVER: u64 = 20_000;
-const AHEAD: u64 = HANDOVER + 3_600_000;
+pub(super) const AHEAD: u64 = HANDOVER + 3_600_000;
 
 fn put(key: &'static str, ttl: Option<u64>) -> Bytes {
     let value = "v".into();
@@ -40,7 +40,7 @@ fn keyed(sequence: u64) -> Bytes {
     Write::new(TENANT, Some(key), operation).encode()
 }
 
-fn written(result: ApplyResult) -> WriteResult {
+pub(super) fn written(result: ApplyResult) -> WriteResult {
     let ApplyResult::Write(written) = result else {
         panic!("not written: {result:?}")
     };
@@ -55,7 +55,7 @@ fn failure_of(result: &ApplyResult) -> GuardFailure {
 }
 
 /// Gives a follower everything that its home has, in an attached session of its own.
-fn feed(home: &Group, follower: &mut Group) {
+pub(super) fn feed(home: &Group, follower: &mut Group) {
     if !follower.shard.is_attached(follower.record()) {
         assert_eq!(follower.begin_attach(), ApplyResult::Done);
         assert_eq!(follower.attach(home), ApplyResult::Done);
@@ -67,7 +67,7 @@ fn feed(home: &Group, follower: &mut Group) {
     assert_eq!(done.detached, None);
 }
 
-fn follow(home: GroupId, number: u32, view: u64, of: &Group) -> Bytes {
+pub(super) fn follow(home: GroupId, number: u32, view: u64, of: &Group) -> Bytes {
     let follow = Follow {
         tenant: TENANT,
         version: version(view),
@@ -102,8 +102,23 @@ fn handed_over() -> (Group, Group) {
 }
 
 /// A pair after the target has taken over in epoch 4.
-fn moved() -> (Group, Group) {
+pub(super) fn moved() -> (Group, Group) {
     let (home, mut target) = handed_over();
+    assert_eq!(target.apply(AHEAD, target.accept(&home).encode()), ApplyResult::Done);
+    (home, target)
+}
+
+/// Moves the tenant of a home with this data to a target, after a last command at the source.
+pub(super) fn moved_by(mut home: Group, last: impl FnOnce(&mut Group)) -> (Group, Group) {
+    let mut target = Group::follower(&home);
+    assert_eq!(target.attach(&home), ApplyResult::Done);
+    feed(&home, &mut target);
+    last(&mut home);
+    feed(&home, &mut target);
+    assert_eq!(
+        home.apply(HANDOVER, home.relinquish(TARGET, 4).encode()),
+        ApplyResult::Done
+    );
     assert_eq!(target.apply(AHEAD, target.accept(&home).encode()), ApplyResult::Done);
     (home, target)
 }
