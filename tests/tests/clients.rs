@@ -130,3 +130,72 @@ async fn node_program_prints_documented_output() {
     })
     .await;
 }
+
+/// Runs the program for operations: its verb, the tenant, and the region that it moves to.
+async fn operations(python: &Path, folder: &Path, arguments: [&str; 4]) -> String {
+    let mut program = Command::new(python);
+    program.arg("operations.py").args(arguments).current_dir(folder);
+    let ran = run(program).await;
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    ran.stdout
+}
+
+/// Google's stock client of `google.longrunning.Operations` waits for a move, lists it, gives up waiting, and cancels.
+#[tokio::test]
+async fn python_api_core_waits_for_lists_and_cancels_moves() {
+    let python = PathBuf::from(env::var_os("STEAD_TEST_PYTHON").unwrap_or_else(|| "python3".into()));
+    let mut import = Command::new(&python);
+    import.args([
+        "-c",
+        "import grpc_tools.protoc; from google.api_core import operation, operations_v1",
+    ]);
+    if !is_there("python3 with google-api-core, grpcio and grpcio-tools", import).await {
+        return;
+    }
+    let _lock = exclusive_lock();
+    let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/operations.py");
+    fs::copy(program, folder.path().join("operations.py")).unwrap();
+    let mut stubs = Command::new(&python);
+    stubs.args(["-m", "grpc_tools.protoc", "--python_out=.", "--grpc_python_out=.", "-I"]);
+    stubs.arg(protos()).current_dir(folder.path());
+    stubs.args(["kv", "directory"].map(|file| format!("stead/v1/{file}.proto")));
+    let operators = ["tenant", "operation"];
+    stubs.args(operators.map(|file| format!("stead/admin/v1/{file}.proto")));
+    let ran = run(stubs).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+
+    let regions = ["us-east", "eu-west", "ap-south"];
+    let builder = Fixture::builder().binary(binary());
+    let builder = regions
+        .iter()
+        .fold(builder, |builder, region| builder.region(region, 1));
+    let cluster = builder.start().await.unwrap();
+    for tenant in ["acme", "stays"] {
+        cluster.create_tenant(tenant, regions[0]).await.unwrap();
+    }
+    let node = cluster.endpoints(regions[2]).unwrap().remove(0);
+    let printed = operations(&python, folder.path(), [&node, "wait", "acme", regions[1]]).await;
+    assert_eq!(
+        printed.lines().collect::<Vec<_>>(),
+        [
+            "moved eu-west 2",
+            "steps STEP_NAME_PLANNED STEP_NAME_HEIR_READY STEP_NAME_RECORDED",
+            "listed True True",
+            "too late FAILED_PRECONDITION",
+        ]
+    );
+    // Nothing crosses between the two homes: the move can be planned, and not made.
+    cluster.cut(regions[0], regions[1]).unwrap();
+    let printed = operations(&python, folder.path(), [&node, "cancel", "stays", regions[1]]).await;
+    assert_eq!(
+        printed.lines().collect::<Vec<_>>(),
+        [
+            "gave up False",
+            "in flight True",
+            "cancelled True",
+            "ended CANCELLED",
+            "in flight 0"
+        ]
+    );
+}
