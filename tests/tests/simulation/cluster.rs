@@ -78,6 +78,12 @@ pub(crate) enum ClusterAction {
     Freeze(NodeIndex),
     /// Ends [`ClusterAction::Freeze`].
     Thaw(NodeIndex),
+    /// The machine sleeps, or its virtual machine is paused: as [`ClusterAction::Freeze`], and its clocks stand still.
+    Suspend(NodeIndex),
+    /// Ends [`ClusterAction::Suspend`]: both clocks jump to the present.
+    WakeUp(NodeIndex),
+    /// Ends [`ClusterAction::Suspend`] of a virtual machine: the wall clock jumps, the boot clock knows of no pause.
+    Unpause(NodeIndex),
     /// The wall clock of the machine jumps by so many milliseconds.
     JumpClock(NodeIndex, i64),
     /// The wall clock of the machine runs too fast by so many thousandths.
@@ -98,6 +104,14 @@ pub(crate) enum ClusterAction {
     HoldRegion(usize),
     /// Ends [`ClusterAction::HoldRegion`].
     ReleaseRegion(usize),
+    /// Messages between two regions are lost.
+    CutLink(usize, usize),
+    /// Ends [`ClusterAction::CutLink`].
+    HealLink(usize, usize),
+    /// Messages between two regions wait.
+    HoldLink(usize, usize),
+    /// Ends [`ClusterAction::HoldLink`].
+    ReleaseLink(usize, usize),
     /// Ends all faults but lost disks: links and disks work, nodes that are down start.
     HealAll,
 }
@@ -128,6 +142,8 @@ pub(crate) struct World {
     /// Hosts of each region: nodes and clients.
     hosts: [Vec<String>; REGIONS.len()],
     random: StdRng,
+    /// Groups of each region.
+    pub(crate) groups_per_region: u32,
 }
 
 /// Returns the host name of a node.
@@ -139,6 +155,11 @@ pub(crate) fn host(node: NodeIndex) -> String {
 /// Returns the client address of a node.
 pub(crate) fn client_address(node: NodeIndex) -> String {
     format!("{}:7001", host(node))
+}
+
+/// Returns the peer address of a node.
+pub(crate) fn peer_address(node: NodeIndex) -> String {
+    format!("{}:7002", host(node))
 }
 
 /// Configuration of a cluster, drawn from the seed.
@@ -187,6 +208,7 @@ impl World {
             machines: Vec::new(),
             hosts: Default::default(),
             random,
+            groups_per_region: shape.groups_per_region,
         };
         for node in 0..NODES {
             let machine = Machine::new();
@@ -289,13 +311,19 @@ impl World {
             ClusterAction::FailDisk(node, fault, after) => self.machines[node].fail_disk(fault, after),
             ClusterAction::FillDisk(node) => self.machines[node].fill_disk(true),
             ClusterAction::FreeDisk(node) => self.machines[node].fill_disk(false),
-            ClusterAction::Freeze(node) => {
-                self.machines[node].syncs_stalled = true;
-                self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Hold);
+            ClusterAction::Freeze(node) => self.freeze(node),
+            ClusterAction::Thaw(node) => self.thaw(node),
+            ClusterAction::Suspend(node) => {
+                self.machines[node].clock.stop(self.sim.elapsed());
+                self.freeze(node);
             }
-            ClusterAction::Thaw(node) => {
-                self.machines[node].syncs_stalled = false;
-                self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Release);
+            ClusterAction::WakeUp(node) => {
+                self.machines[node].clock.resume(self.sim.elapsed(), true);
+                self.thaw(node);
+            }
+            ClusterAction::Unpause(node) => {
+                self.machines[node].clock.resume(self.sim.elapsed(), false);
+                self.thaw(node);
             }
             ClusterAction::JumpClock(node, ms) => self.machines[node].clock.jump(ms),
             ClusterAction::DriftClock(node, thousandths) => {
@@ -310,8 +338,22 @@ impl World {
             ClusterAction::HealRegion(region) => self.set_region_links(region, LinkChange::Repair),
             ClusterAction::HoldRegion(region) => self.set_region_links(region, LinkChange::Hold),
             ClusterAction::ReleaseRegion(region) => self.set_region_links(region, LinkChange::Release),
+            ClusterAction::CutLink(one, other) => self.set_links_between(one, other, LinkChange::Partition),
+            ClusterAction::HealLink(one, other) => self.set_links_between(one, other, LinkChange::Repair),
+            ClusterAction::HoldLink(one, other) => self.set_links_between(one, other, LinkChange::Hold),
+            ClusterAction::ReleaseLink(one, other) => self.set_links_between(one, other, LinkChange::Release),
             ClusterAction::HealAll => self.heal_all(),
         }
+    }
+
+    fn freeze(&mut self, node: NodeIndex) {
+        self.machines[node].syncs_stalled = true;
+        self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Hold);
+    }
+
+    fn thaw(&mut self, node: NodeIndex) {
+        self.machines[node].syncs_stalled = false;
+        self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Release);
     }
 
     fn restart(&mut self, node: NodeIndex) {
@@ -334,6 +376,7 @@ impl World {
             self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Release);
             self.set_node_links(node, self.hosts.iter().flatten(), LinkChange::Repair);
             let machine = &mut self.machines[node];
+            machine.clock.resume(self.sim.elapsed(), true);
             machine.fill_disk(false);
             machine.syncs_stalled = false;
             // One that ended by itself is about to be started.
@@ -365,11 +408,16 @@ impl World {
 
     /// Changes the links between a region and the others.
     fn set_region_links(&self, region: usize, link: LinkChange) {
-        for one in &self.hosts[region] {
-            let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != region);
-            for other in others.flat_map(|(_, hosts)| hosts) {
-                link.apply(&self.sim, one, other);
-            }
+        let others = (0..REGIONS.len()).filter(|other| *other != region);
+        others.for_each(|other| self.set_links_between(region, other, link));
+    }
+
+    /// Changes the links between two regions.
+    fn set_links_between(&self, one: usize, other: usize, link: LinkChange) {
+        for one in &self.hosts[one] {
+            self.hosts[other]
+                .iter()
+                .for_each(|other| link.apply(&self.sim, one, other));
         }
     }
 }
@@ -412,7 +460,7 @@ fn config(node: NodeIndex, groups_per_region: u32) -> ValidatedConfig {
         name: host(node),
         region: REGIONS[node / NODES_PER_REGION].0.to_owned(),
         client: client_address(node),
-        peer: format!("{}:7002", host(node)),
+        peer: peer_address(node),
         http: format!("{}:7003", host(node)),
         witness: false,
         engine: String::new(),

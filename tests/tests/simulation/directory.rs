@@ -9,6 +9,7 @@ use crate::{
     child,
     cluster::{ActionQueue, ClusterAction, NODES_PER_REGION, World},
     faults::FaultInjector,
+    leases::LeaseChecker,
     load, operator,
 };
 
@@ -43,6 +44,7 @@ async fn run_operator(seed: u64, actions: ActionQueue) -> turmoil::Result {
         admin: &admin,
         groups: &groups,
         actions: &actions,
+        leases: &LeaseChecker::default(),
     };
     let mut leader = injector.leader_of(DIRECTORY).await.expect("it has just taken changes");
     // The operator's endpoints are in this region and must stay up.

@@ -3,12 +3,13 @@
 use std::{ops::Range, time::Duration};
 
 use rand::{Rng, rngs::StdRng};
-use stead_client::{Admin, TenantChange};
+use stead_client::{Admin, TenantChange, TenantInfo};
 use stead_store::engine::memory::DiskOperation;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     cluster::{ActionQueue, ClusterAction, NODES, NODES_PER_REGION, NodeIndex, REGIONS},
+    leases::{LEASE_TTL, LeaseChecker},
     load::TENANTS,
     machine::DiskFault,
 };
@@ -48,10 +49,35 @@ pub(crate) enum Fault {
     ClockDrifts,
     /// A tenant's residency excludes a region, while that is being seeded, and admits it again.
     ResidencyWithdrawn,
+    /// The directory's leader is partitioned from other nodes, but clients reach it.
+    DirectoryLeaderIsolated,
+    /// The directory's leader loses power.
+    DirectoryLeaderPower,
+    /// Messages between two regions are lost.
+    LinkCut,
+    /// Messages between two regions wait, and are delivered later.
+    LinkHeld,
+    /// A machine sleeps: nothing passes, its clocks stand still, and then both jump.
+    MachineSlept,
+    /// A virtual machine is paused: as [`Fault::MachineSlept`], but only its wall clock jumps.
+    MachinePaused,
+    /// A region's messages are lost for longer than a lease lasts: its nodes lose their leases.
+    LeasesLost,
+    /// A leader's machine sleeps for longer than its lease.
+    LeaderSlept,
+    /// A leader's virtual machine is paused for longer than its lease.
+    LeaderPaused,
+}
+
+impl Fault {
+    /// Tells whether it outlasts a lease. Such faults need the short [`LEASE_TTL`].
+    pub(crate) fn outlasts_leases(self) -> bool {
+        matches!(self, Self::LeasesLost | Self::LeaderSlept | Self::LeaderPaused)
+    }
 }
 
 /// Weight of each kind.
-const WEIGHTS: [(Fault, u32); 16] = [
+const WEIGHTS: [(Fault, u32); 25] = [
     (Fault::LeaderIsolated, 3),
     (Fault::LeaderHeld, 2),
     (Fault::LeaderPower, 4),
@@ -68,6 +94,15 @@ const WEIGHTS: [(Fault, u32); 16] = [
     (Fault::ClockLeaps, 2),
     (Fault::ClockDrifts, 1),
     (Fault::ResidencyWithdrawn, 2),
+    (Fault::DirectoryLeaderIsolated, 2),
+    (Fault::DirectoryLeaderPower, 3),
+    (Fault::LinkCut, 3),
+    (Fault::LinkHeld, 1),
+    (Fault::MachineSlept, 1),
+    (Fault::MachinePaused, 1),
+    (Fault::LeasesLost, 3),
+    (Fault::LeaderSlept, 1),
+    (Fault::LeaderPaused, 1),
 ];
 /// Faults of one run.
 const FAULTS: Range<usize> = 3..5;
@@ -81,19 +116,28 @@ const RESIDE_MAX: Duration = Duration::from_secs(2);
 const HEALED_MAX: Duration = Duration::from_secs(20);
 /// Time for which the operator looks for a leader.
 const LEADER_WAIT: Duration = Duration::from_secs(2);
+/// Time by which a fault that outlasts leases is longer than one, in milliseconds.
+const BEYOND_LEASE_MS: Range<u64> = 1_000..4_000;
+/// Time for which the operator looks for a tenant's home.
+const HOME_WAIT: Duration = Duration::from_millis(500);
+/// Group of the directory.
+const DIRECTORY: u32 = 0;
 /// The tenant whose residency changes: no watcher watches it.
 const RESIDENCY_TENANT: usize = 3;
 /// Prefix of the line that lists the faults of a run.
 const FAULTS_PREFIX: &str = "faults: ";
 
-/// Draws the faults of a run. A disk is lost once at most: a group of three survives only one loss.
+/// Draws the faults of a run. A disk is lost once at most: a group of three survives only one loss. One fault outlasts
+/// leases at most: that takes long.
 pub(crate) fn plan(random: &mut StdRng) -> Vec<Fault> {
     let mut plan = Vec::new();
     let count = random.random_range(FAULTS);
     while plan.len() < count {
         let fault = draw(random);
         let is_rare = matches!(fault, Fault::DiskLost | Fault::ResidencyWithdrawn);
-        if !is_rare || !plan.contains(&fault) {
+        let is_repeated = is_rare && plan.contains(&fault);
+        let is_long = fault.outlasts_leases() && plan.iter().any(|fault: &Fault| fault.outlasts_leases());
+        if !is_repeated && !is_long {
             plan.push(fault);
         }
     }
@@ -131,9 +175,10 @@ pub(crate) struct FaultRepair {
 /// Injector of faults.
 pub(crate) struct FaultInjector<'a> {
     pub(crate) admin: &'a Admin,
-    /// Home groups of the tenants.
+    /// First home groups of the tenants.
     pub(crate) groups: &'a [u32],
     pub(crate) actions: &'a ActionQueue,
+    pub(crate) leases: &'a LeaseChecker,
 }
 
 impl FaultInjector<'_> {
@@ -194,8 +239,65 @@ impl FaultInjector<'_> {
                 repair.residency = true;
                 Vec::new()
             }
+            Fault::DirectoryLeaderIsolated => {
+                let leader = self.leader_of(DIRECTORY).await.unwrap_or(any);
+                self.push_with_undo(leader, ClusterAction::PartitionNode, ClusterAction::HealNode)
+            }
+            Fault::DirectoryLeaderPower => {
+                let leader = self.leader_of(DIRECTORY).await.unwrap_or(any);
+                self.power_off(leader, random).await
+            }
+            Fault::LinkCut | Fault::LinkHeld => self.link_down(fault, region, random),
+            Fault::MachineSlept => self.push_with_undo(any, ClusterAction::Suspend, ClusterAction::WakeUp),
+            Fault::MachinePaused => self.push_with_undo(any, ClusterAction::Suspend, ClusterAction::Unpause),
+            Fault::LeasesLost => self.lose_leases(region, random).await,
+            Fault::LeaderSlept => self.suspend_leader(ClusterAction::WakeUp, random).await,
+            Fault::LeaderPaused => self.suspend_leader(ClusterAction::Unpause, random).await,
         };
         repair
+    }
+
+    fn link_down(&self, fault: Fault, region: usize, random: &mut StdRng) -> Vec<ClusterAction> {
+        let other = (region + random.random_range(1..REGIONS.len())) % REGIONS.len();
+        let (down, up) = if fault == Fault::LinkHeld {
+            (
+                ClusterAction::HoldLink(region, other),
+                ClusterAction::ReleaseLink(region, other),
+            )
+        } else {
+            (
+                ClusterAction::CutLink(region, other),
+                ClusterAction::HealLink(region, other),
+            )
+        };
+        self.actions.push(down);
+        vec![up]
+    }
+
+    /// Cuts a region off until its nodes have lost their leases and for some time more, in which they must serve nothing
+    /// as homes.
+    async fn lose_leases(&self, region: usize, random: &mut StdRng) -> Vec<ClusterAction> {
+        self.actions.push(ClusterAction::PartitionRegion(region));
+        self.leases.begin(region);
+        sleep(LEASE_TTL).await;
+        pause(random, BEYOND_LEASE_MS).await;
+        self.leases.end();
+        self.actions.push(ClusterAction::HealRegion(region));
+        Vec::new()
+    }
+
+    /// Suspends the machine of a leader for longer than its lease.
+    async fn suspend_leader(
+        &self,
+        end: impl Fn(NodeIndex) -> ClusterAction,
+        random: &mut StdRng,
+    ) -> Vec<ClusterAction> {
+        let leader = self.leader(random).await;
+        self.actions.push(ClusterAction::Suspend(leader));
+        sleep(LEASE_TTL).await;
+        pause(random, BEYOND_LEASE_MS).await;
+        self.actions.push(end(leader));
+        Vec::new()
     }
 
     /// Pushes an action on a node or a region. Returns the action that ends it.
@@ -246,6 +348,10 @@ impl FaultInjector<'_> {
 
     async fn power_off_leader(&self, random: &mut StdRng) -> Vec<ClusterAction> {
         let leader = self.leader(random).await;
+        self.power_off(leader, random).await
+    }
+
+    async fn power_off(&self, leader: NodeIndex, random: &mut StdRng) -> Vec<ClusterAction> {
         self.actions.push(ClusterAction::StallSyncs(leader));
         pause(random, 10..300).await;
         let silent = random.random();
@@ -258,7 +364,7 @@ impl FaultInjector<'_> {
     }
 
     async fn move_leader(&self, random: &mut StdRng) -> Vec<ClusterAction> {
-        let group = self.groups[random.random_range(0..self.groups.len())];
+        let group = self.group(random).await;
         for _ in 0..3 {
             let moved = timeout(LEADER_WAIT, self.admin.move_leader(group, None, "a test")).await;
             tracing::info!(group, ok = matches!(moved, Ok(Ok(_))), "leadership handed on");
@@ -269,7 +375,7 @@ impl FaultInjector<'_> {
 
     /// Excludes a region from the tenant's residency, admits it, and excludes it while it may be being seeded.
     async fn toggle_residency(&self, random: &mut StdRng) {
-        let home = TENANTS[RESIDENCY_TENANT].1;
+        let home = self.home_region(RESIDENCY_TENANT).await;
         let away = (home + random.random_range(1..REGIONS.len())) % REGIONS.len();
         let others = REGIONS.iter().enumerate().filter(|(region, _)| *region != away);
         let without: Vec<&str> = others.map(|(_, (_, jurisdiction))| *jurisdiction).collect();
@@ -307,9 +413,32 @@ impl FaultInjector<'_> {
         }
     }
 
+    /// Returns the home group of a random tenant or, half of the time while one is being moved, the target.
+    async fn group(&self, random: &mut StdRng) -> u32 {
+        let index = random.random_range(0..self.groups.len());
+        let prefers_target = random.random();
+        let Some(tenant) = self.tenant(index).await else {
+            return self.groups[index];
+        };
+        let target = tenant.moving.filter(|_| prefers_target);
+        target.map_or(tenant.home_group, |moving| moving.to_group)
+    }
+
+    /// Returns the home region of a tenant; its first one if no node answers.
+    async fn home_region(&self, tenant: usize) -> usize {
+        let known = self.tenant(tenant).await;
+        let region = known.and_then(|tenant| REGIONS.iter().position(|(name, _)| *name == tenant.home_region));
+        region.unwrap_or(TENANTS[tenant].1)
+    }
+
+    async fn tenant(&self, index: usize) -> Option<TenantInfo> {
+        let asked = timeout(HOME_WAIT, self.admin.tenant(TENANTS[index].0)).await;
+        asked.ok()?.ok()
+    }
+
     /// Returns the leader of a home group; a random node if no node answers.
     async fn leader(&self, random: &mut StdRng) -> NodeIndex {
-        let group = self.groups[random.random_range(0..self.groups.len())];
+        let group = self.group(random).await;
         let other = random.random_range(0..NODES);
         self.leader_of(group).await.unwrap_or(other)
     }

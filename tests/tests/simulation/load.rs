@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::{
     cluster::{self, NODES_PER_REGION, REGIONS},
     freshness::{self, FreshnessChecker},
+    leases::LeaseChecker,
     ledger::{self, CounterLedger},
     network,
 };
@@ -47,6 +48,7 @@ pub(crate) struct Worker {
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
     pub(crate) freshness: FreshnessChecker,
+    pub(crate) leases: LeaseChecker,
     pub(crate) ledger: CounterLedger,
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -85,6 +87,7 @@ impl Worker {
             let session = TenantSession {
                 recorder: &self.recorder,
                 freshness: &self.freshness,
+                leases: &self.leases,
                 session: self.session,
                 tenant: &tenants[tenant % TENANTS.len()],
                 within: CALL_MAX[random.random_range(0..CALL_MAX.len())],
@@ -105,6 +108,7 @@ impl Worker {
 pub(crate) struct TenantSession<'a> {
     pub(crate) recorder: &'a Recorder,
     pub(crate) freshness: &'a FreshnessChecker,
+    pub(crate) leases: &'a LeaseChecker,
     pub(crate) session: u32,
     pub(crate) tenant: &'a Tenant,
     /// Timeout of each call.
@@ -135,6 +139,7 @@ impl TenantSession<'_> {
     async fn put(&self, key: &'static str, value: String) {
         let value = Bytes::from(value);
         let (key, value) = (Bytes::from_static(key.as_bytes()), value);
+        let sent = freshness::now();
         let pending = self.invoke(Call::Put {
             key: key.clone(),
             value: value.clone(),
@@ -144,6 +149,7 @@ impl TenantSession<'_> {
                 let header = written.header;
                 tracing::info!(session = self.session, revision = %header.revision, written.repeated, "put");
                 self.freshness.acknowledged(self.name(), header.revision);
+                self.leases.check(self.name(), sent, &header);
                 pending.complete_write(header.revision, true);
             }
             Err(error) => self.failed(pending, &error),
@@ -151,9 +157,11 @@ impl TenantSession<'_> {
     }
 
     async fn delete(&self, key: &'static str) {
+        let sent = freshness::now();
         let pending = self.invoke(Call::Delete { key: key.into() });
         match self.tenant.delete_with(key, &self.write()).await {
             Ok(deleted) => {
+                self.leases.check(self.name(), sent, &deleted.header);
                 let revision = deleted.header.revision;
                 tracing::info!(session = self.session, %revision, deleted.existed, "deleted");
                 pending.complete_write(revision, deleted.existed);
@@ -226,6 +234,9 @@ impl TenantSession<'_> {
     fn check_freshness(&self, sent: Duration, header: &Header, level: Level) {
         let bound = (level == Level::Bounded).then_some(BOUND);
         self.freshness.check(self.name(), sent, header, bound);
+        if level == Level::Linearizable {
+            self.leases.check(self.name(), sent, header);
+        }
     }
 
     fn read(&self, pending: PendingCall, header: &Header, items: Vec<Item>) {
@@ -239,6 +250,7 @@ impl TenantSession<'_> {
     fn failed(&self, pending: PendingCall, error: &Error) {
         let no_effect = error.has_no_effect();
         tracing::info!(session = self.session, no_effect, %error, "a write failed");
+        self.leases.failed(error);
         if no_effect {
             pending.discard();
         }
@@ -246,6 +258,7 @@ impl TenantSession<'_> {
 
     fn failed_read(&self, pending: PendingCall, error: &Error) {
         tracing::info!(session = self.session, %error, "a read failed");
+        self.leases.failed(error);
         pending.discard();
     }
 }

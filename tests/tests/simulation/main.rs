@@ -13,9 +13,11 @@ mod directory;
 mod faults;
 mod freshness;
 mod hermetic;
+mod leases;
 mod ledger;
 mod load;
 mod machine;
+mod moves;
 mod network;
 mod operator;
 #[cfg(feature = "planted")]

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -47,14 +47,17 @@ pub(crate) fn step(sim: &mut Sim<'_>) -> bool {
     sim.step().unwrap_or_else(|error| panic!("a host failed: {error}"))
 }
 
-/// Returns the environment of a simulated host with a wall clock of its own.
+/// Returns the environment of a simulated host with clocks of its own.
 pub(crate) fn environment(clock: Arc<SimulatedClock>, retention: RetentionConfig) -> Environment {
     Environment {
         connect: connect(),
         bind: Arc::new(|address| Box::pin(bind(address))),
         clocks: Clocks {
-            wall: Arc::new(move || clock.now()),
-            boot: Arc::new(|| turmoil::sim_elapsed().expect("a simulated host asks")),
+            wall: {
+                let clock = clock.clone();
+                Arc::new(move || clock.wall())
+            },
+            boot: Arc::new(move || clock.boot()),
         },
         health: Health::default(),
         threads: false,
@@ -62,20 +65,65 @@ pub(crate) fn environment(clock: Arc<SimulatedClock>, retention: RetentionConfig
     }
 }
 
-/// Wall clock of a host, which may jump and drift.
-#[derive(Debug, Default)]
+/// Clocks of a host: the wall clock may jump and drift, both stand still while the machine sleeps.
+#[derive(Debug)]
 pub(crate) struct SimulatedClock {
-    /// Milliseconds by which it is ahead.
+    /// Milliseconds by which the wall clock is ahead.
     offset_ms: AtomicI64,
     /// Thousandths by which it runs too fast since `since_ms`.
     drift_per_mille: AtomicI64,
     since_ms: AtomicI64,
+    /// Time of the simulation at which both clocks stand still, in nanoseconds; [`RUNNING`] while they run.
+    stopped_ns: AtomicU64,
+    /// Nanoseconds by which the boot clock is behind, because it did not run while the machine was paused.
+    boot_behind_ns: AtomicU64,
+    /// Last reading of the boot clock, which never goes back.
+    boot_ns: AtomicU64,
+}
+
+/// Value of `stopped_ns` while the clocks run.
+const RUNNING: u64 = u64::MAX;
+
+impl Default for SimulatedClock {
+    fn default() -> Self {
+        Self {
+            offset_ms: AtomicI64::new(0),
+            drift_per_mille: AtomicI64::new(0),
+            since_ms: AtomicI64::new(0),
+            stopped_ns: AtomicU64::new(RUNNING),
+            boot_behind_ns: AtomicU64::new(0),
+            boot_ns: AtomicU64::new(0),
+        }
+    }
 }
 
 impl SimulatedClock {
-    fn now(&self) -> u64 {
-        let now = wall();
+    fn wall(&self) -> u64 {
+        let standing = nanos(elapsed()).saturating_sub(self.stopped_ns.load(Relaxed));
+        let now = wall() - standing / 1_000_000;
         now.saturating_add_signed(self.offset_ms(now))
+    }
+
+    fn boot(&self) -> Duration {
+        let now = nanos(elapsed()).min(self.stopped_ns.load(Relaxed));
+        let reading = now.saturating_sub(self.boot_behind_ns.load(Relaxed));
+        let before = self.boot_ns.fetch_max(reading, Relaxed);
+        Duration::from_nanos(reading.max(before))
+    }
+
+    /// Makes both clocks stand still from a time of the simulation on.
+    pub(crate) fn stop(&self, at: Duration) {
+        self.stopped_ns.fetch_min(nanos(at), Relaxed);
+    }
+
+    /// Makes both clocks run again: the wall clock jumps to the time that it would show, the boot clock only if it runs
+    /// through suspend, and not if a virtual machine was paused.
+    pub(crate) fn resume(&self, at: Duration, boot_clock_jumps: bool) {
+        let stopped = self.stopped_ns.swap(RUNNING, Relaxed);
+        if stopped != RUNNING && !boot_clock_jumps {
+            let stood = nanos(at).saturating_sub(stopped);
+            self.boot_behind_ns.fetch_add(stood, Relaxed);
+        }
     }
 
     fn offset_ms(&self, now: u64) -> i64 {
@@ -83,12 +131,12 @@ impl SimulatedClock {
         self.offset_ms.load(Relaxed) + passed * self.drift_per_mille.load(Relaxed) / 1000
     }
 
-    /// Makes it jump.
+    /// Makes the wall clock jump.
     pub(crate) fn jump(&self, ms: i64) {
         self.offset_ms.fetch_add(ms, Relaxed);
     }
 
-    /// Makes it run too fast from now on, by so many thousandths.
+    /// Makes the wall clock run too fast from now on, by so many thousandths.
     pub(crate) fn drift(&self, now: u64, per_mille: i64) {
         self.offset_ms.store(self.offset_ms(now), Relaxed);
         self.since_ms
@@ -128,4 +176,12 @@ async fn bind(address: String) -> io::Result<Incoming> {
 fn wall() -> u64 {
     let since = turmoil::since_epoch().expect("a simulated host asks");
     u64::try_from(since.as_millis()).expect("simulations are short")
+}
+
+fn elapsed() -> Duration {
+    turmoil::sim_elapsed().expect("a simulated host asks")
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("simulations are short")
 }

@@ -1,5 +1,5 @@
-//! Operator of a run: creates tenants, starts the load, injects faults, ends them, and checks that all replicas are
-//! equal again.
+//! Operator of a run: creates tenants, starts the load, injects faults, ends them, and checks that all moves have ended
+//! and all replicas are equal again.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,15 +15,19 @@ use crate::{
     cluster::{self, ActionQueue, ClusterAction, NODES, NODES_PER_REGION, NodeIndex, REGIONS},
     faults::{self, FaultInjector, FaultRepair, pause},
     freshness::FreshnessChecker,
+    leases::{LEASE_TTL, LeaseChecker},
     ledger::CounterLedger,
     load::{self, Phase, TENANTS, TenantSession},
-    network,
+    moves, network,
 };
 
 /// Longest time for the cluster to start, and for replicas to converge after the last fault.
 const START_MAX: Duration = Duration::from_secs(20);
 const CONVERGE_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
+/// Lease ttl of a new cluster, and the time after which every node has renewed its leases, so that another ttl holds.
+const FIRST_LEASE_TTL: Duration = Duration::from_secs(60);
+const RENEWED_AFTER: Duration = Duration::from_secs(17);
 /// Most faults at one time.
 const FAULTS_AT_ONCE_MAX: usize = 2;
 /// First session of the operator, after those of the load.
@@ -34,6 +38,7 @@ pub(crate) struct Operator {
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
     pub(crate) freshness: FreshnessChecker,
+    pub(crate) leases: LeaseChecker,
     pub(crate) ledger: CounterLedger,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) actions: ActionQueue,
@@ -44,15 +49,22 @@ impl Operator {
         let mut random = StdRng::seed_from_u64(self.seed);
         let client = Client::lazy(load::config(0, self.seed))?;
         let admin = client.admin();
+        let plan = faults::plan(&mut random);
+        if plan.iter().any(|fault| fault.outlasts_leases()) {
+            moves::prepare_directory(LEASE_TTL).await;
+            sleep(RENEWED_AFTER).await;
+        } else {
+            moves::prepare_directory(FIRST_LEASE_TTL).await;
+        }
         let groups = create_tenants(&admin).await;
         self.phase.send_replace(Phase::Working);
         let injector = FaultInjector {
             admin: &admin,
             groups: &groups,
             actions: &self.actions,
+            leases: &self.leases,
         };
         let mut open: VecDeque<FaultRepair> = VecDeque::new();
-        let plan = faults::plan(&mut random);
         for fault in plan {
             pause(&mut random, 400..1_800).await;
             // In half of the cases a fault begins while another one is still there.
@@ -72,11 +84,13 @@ impl Operator {
         injector.clear_residency().await;
         pause(&mut random, 1_500..2_500).await;
         self.phase.send_replace(Phase::Ending);
+        moves::wait_until_ended(&admin).await;
         self.converge().await;
         self.read_all().await;
         for (tenant, _) in TENANTS {
             self.ledger.check(&client, tenant).await;
         }
+        moves::check_homes(&client).await;
         Ok(())
     }
 
@@ -113,6 +127,7 @@ impl Operator {
                 let session = TenantSession {
                     recorder: &self.recorder,
                     freshness: &self.freshness,
+                    leases: &self.leases,
                     session,
                     tenant: &client.tenant(tenant).unwrap(),
                     within: load::CALL_MAX[1],

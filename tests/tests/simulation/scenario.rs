@@ -1,8 +1,8 @@
 //! Seeded runs of the whole server under load, with faults ([`crate::faults`]).
 //!
-//! A seed decides the cluster's configuration, the faults, the clients' calls and the latency of each message. A run
-//! fails if a checker finds a violation, if replicas stay different, or if a node ends by itself or logs an error
-//! without a reason.
+//! A seed decides the cluster's configuration, the faults, the clients' calls, the moves of tenants and the latency of
+//! each message. A run fails if a checker finds a violation, if an operation does not end, if replicas stay different, or
+//! if a node ends by itself or logs an error without a reason.
 //!
 //! ```text
 //! cargo test -p stead-tests --test simulation
@@ -22,15 +22,19 @@ use crate::{
     cluster::{REGIONS, World},
     faults,
     freshness::FreshnessChecker,
+    leases::LeaseChecker,
     ledger::CounterLedger,
     load::{Phase, TENANTS, Worker},
+    moves::{MOVES_PREFIX, Mover},
     operator::Operator,
     watcher,
 };
 
 /// Longest run, in simulated time.
-const LENGTH: Duration = Duration::from_secs(90);
+const LENGTH: Duration = Duration::from_secs(180);
 const WORKERS_PER_REGION: usize = 3;
+/// Operators who move tenants, each in a region of its own.
+const MOVERS: usize = 2;
 /// Fewest operations of a run that proves something.
 const OPERATIONS_MIN: usize = 200;
 /// Suffix of the line with the length of a run.
@@ -69,10 +73,12 @@ fn sweep() {
                                 .lines()
                                 .find(|line| line.ends_with(SIMULATED))
                                 .unwrap_or_default();
+                            let moves = ended.text.lines().find(|line| line.starts_with(MOVES_PREFIX));
                             println!(
-                                "seed {seed} passed in {:.1?}, {simulated}: {}",
+                                "seed {seed} passed in {:.1?}, {simulated}: {}; {}",
                                 started.elapsed(),
-                                faults.join(", ")
+                                faults.join(", "),
+                                moves.unwrap_or_default()
                             );
                             let mut kinds = kinds.lock().unwrap();
                             faults
@@ -103,6 +109,7 @@ fn range(text: &str) -> Range<u64> {
 fn faults() {
     child::run_scenario(|seed| {
         let (recorder, freshness) = (Recorder::default(), FreshnessChecker::default());
+        let leases = LeaseChecker::default();
         let ledger = CounterLedger::default();
         let (phase, follow) = watch::channel(Phase::Starting);
         let mut world = World::new(seed, LENGTH);
@@ -115,6 +122,7 @@ fn faults() {
                 seed: seed * 1_000 + u64::from(session),
                 recorder: recorder.clone(),
                 freshness: freshness.clone(),
+                leases: leases.clone(),
                 ledger: ledger.clone(),
                 phase: follow.clone(),
             };
@@ -129,10 +137,20 @@ fn faults() {
             );
             world.client(region, &format!("watcher-{region}"), watcher);
         }
+        for region in 0..MOVERS {
+            let mover = Mover {
+                region,
+                seed: seed * 1_000 + 700 + region as u64,
+                groups_per_region: world.groups_per_region,
+                phase: follow.clone(),
+            };
+            world.client(region, &format!("mover-{region}"), mover.run());
+        }
         let operator = Operator {
             seed,
             recorder: recorder.clone(),
             freshness: freshness.clone(),
+            leases: leases.clone(),
             ledger,
             phase,
             actions: world.actions.clone(),
@@ -140,17 +158,19 @@ fn faults() {
         world.client(0, "operator", operator.run());
         let excused = world.run();
         println!("{:?}{SIMULATED}", world.sim.elapsed());
-        check_results(&recorder, &freshness);
+        check_results(&recorder, &freshness, &leases);
         excused
     });
 }
 
 /// Runs the checkers on the clients' histories.
-fn check_results(recorder: &Recorder, freshness: &FreshnessChecker) {
+fn check_results(recorder: &Recorder, freshness: &FreshnessChecker, leases: &LeaseChecker) {
     let histories = recorder.histories();
     let (stale, checked) = freshness.verdict();
     println!("{checked} responses of followers named their staleness");
-    let mut wrong = stale.join("\n");
+    let (without_lease, refused) = leases.verdict();
+    println!("{refused} calls were refused for lack of a lease");
+    let mut wrong = [stale, without_lease].concat().join("\n");
     let mut operations = 0;
     for (tenant, history) in &histories {
         let open = history

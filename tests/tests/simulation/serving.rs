@@ -10,6 +10,7 @@ use crate::{
     child,
     cluster::{ActionQueue, ClusterAction, NODES_PER_REGION, World},
     faults::FaultInjector,
+    leases::LeaseChecker,
     load::{self, TENANTS},
     operator,
 };
@@ -46,6 +47,7 @@ async fn run_operator(seed: u64, actions: ActionQueue) -> turmoil::Result {
         admin: &admin,
         groups: &groups[..1],
         actions: &actions,
+        leases: &LeaseChecker::default(),
     };
     let leader = injector.leader_of(groups[0]).await.expect("it has just served");
     // The others take entries and heartbeats, but nothing becomes durable.
