@@ -25,9 +25,8 @@ use crate::{
 const START_MAX: Duration = Duration::from_secs(20);
 const CONVERGE_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
-/// Lease ttl of a new cluster, and the time after which every node has renewed its leases, so that another ttl holds.
+/// Lease ttl of a new cluster.
 const FIRST_LEASE_TTL: Duration = Duration::from_secs(60);
-const RENEWED_AFTER: Duration = Duration::from_secs(17);
 /// Most faults at one time.
 const FAULTS_AT_ONCE_MAX: usize = 2;
 /// First session of the operator, after those of the load.
@@ -52,7 +51,9 @@ impl Operator {
         let plan = faults::plan(&mut random);
         if plan.iter().any(|fault| fault.outlasts_leases()) {
             moves::prepare_directory(LEASE_TTL).await;
-            sleep(RENEWED_AFTER).await;
+            // Leases of the first ttl run on otherwise.
+            (0..NODES).for_each(|node| self.actions.push(ClusterAction::Restart(node)));
+            sleep(PAUSE).await;
         } else {
             moves::prepare_directory(FIRST_LEASE_TTL).await;
         }

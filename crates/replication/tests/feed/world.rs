@@ -9,7 +9,8 @@ use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Timing, TypedGroup};
 use stead_replication::{
-    Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView, SubmitCommand,
+    Dependencies, DirectoryAccess, GroupTasks, LeaseLeft, Replication, RetentionLimits, SharedDirectoryView,
+    SubmitCommand,
 };
 use stead_state::directory::{
     self, Addresses, Command, DirectoryChange, DirectoryView, GroupReport, MemberState, Region, ReplicaSetMember,
@@ -59,7 +60,7 @@ pub struct Node {
     pub machine: Arc<ShardMachine>,
     pub tasks: GroupTasks,
     pub alarms: PeerAlarms,
-    directory_view: SharedDirectoryView,
+    pub directory_view: SharedDirectoryView,
 }
 
 /// Decides what the directory does with reports.
@@ -118,27 +119,12 @@ impl World {
     }
 
     async fn node(&self, group: GroupId, id: u64, voters: &[u64], limits: RetentionLimits) -> Node {
-        let started = Instant::now();
-        let clocks = Clocks {
-            wall: Arc::new(move || 1_000_000 + started.elapsed().as_millis() as u64),
-            boot: Arc::new(move || started.elapsed()),
-        };
-        let node = stead_raft::Node::new(Config {
-            node: NodeId::new(id),
-            log: log::Disk::default().open(),
-            connect: self.net.connect(id),
-            resolve: Arc::new(|node| Some(MemoryNetwork::address(node.get()))),
-            clocks,
-            blocking: BlockingMode::Inline,
-            spool: None,
-            limits: stead_raft::LogLimits::default(),
-            may_rebuild: Arc::new(|| true),
-        });
-        let directory_view = SharedDirectoryView::new(DirectoryView::default());
         let version = self.directory.clone();
-        let replication = Replication::new(Dependencies {
-            directory_view: directory_view.clone(),
-            connect: self.net.connect(id),
+        let setup = NodeSetup {
+            group,
+            id,
+            voters: voters.to_vec(),
+            limits,
             directory: DirectoryAccess {
                 read_version: Arc::new(move || {
                     let version = at(version.load(Ordering::Relaxed));
@@ -146,32 +132,9 @@ impl World {
                 }),
                 submit: self.report_handler(),
             },
-            limits,
-            alarms: node.alarms(),
             lease_left: Arc::new(|_| Some(Duration::from_secs(60))),
-        });
-        let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
-        let server = tonic::transport::Server::builder().add_service(node.service());
-        let server = server.add_service(replication.service());
-        tokio::spawn(server.serve_with_incoming(incoming));
-        let background = Arc::new(Background::inline());
-        let machine = Arc::new(ShardMachine::open(rows::Disk::default().open(), background, group).unwrap());
-        let config = GroupConfig {
-            group,
-            incarnation: Incarnation::FIRST,
-            voters: voters.iter().copied().map(NodeId::new).collect(),
-            timing: Timing::Region,
         };
-        let group = node.create_group(config, machine.clone()).await.unwrap();
-        let tasks = replication.group(group.clone(), machine.clone());
-        tokio::spawn(tasks.clone().run(CancellationToken::new()));
-        Node {
-            group,
-            machine,
-            tasks,
-            alarms: node.alarms(),
-            directory_view,
-        }
+        Node::start(&self.net, setup).await
     }
 
     fn report_handler(&self) -> SubmitCommand {
@@ -435,7 +398,70 @@ impl World {
     }
 }
 
+/// What a node is started with.
+pub struct NodeSetup {
+    pub group: GroupId,
+    pub id: u64,
+    /// Voters of its group.
+    pub voters: Vec<u64>,
+    pub limits: RetentionLimits,
+    pub directory: DirectoryAccess,
+    pub lease_left: LeaseLeft,
+}
+
 impl Node {
+    /// Starts a node with one group.
+    pub async fn start(net: &MemoryNetwork, setup: NodeSetup) -> Self {
+        let NodeSetup { group, id, voters, .. } = setup;
+        let started = Instant::now();
+        let clocks = Clocks {
+            wall: Arc::new(move || 1_000_000 + started.elapsed().as_millis() as u64),
+            boot: Arc::new(move || started.elapsed()),
+        };
+        let node = stead_raft::Node::new(Config {
+            node: NodeId::new(id),
+            log: log::Disk::default().open(),
+            connect: net.connect(id),
+            resolve: Arc::new(|node| Some(MemoryNetwork::address(node.get()))),
+            clocks,
+            blocking: BlockingMode::Inline,
+            spool: None,
+            limits: stead_raft::LogLimits::default(),
+            may_rebuild: Arc::new(|| true),
+        });
+        let directory_view = SharedDirectoryView::new(DirectoryView::default());
+        let replication = Replication::new(Dependencies {
+            directory_view: directory_view.clone(),
+            connect: net.connect(id),
+            directory: setup.directory,
+            limits: setup.limits,
+            alarms: node.alarms(),
+            lease_left: setup.lease_left,
+        });
+        let incoming = UnboundedReceiverStream::new(net.listen(id)).map(Ok::<_, std::io::Error>);
+        let server = tonic::transport::Server::builder().add_service(node.service());
+        let server = server.add_service(replication.service());
+        tokio::spawn(server.serve_with_incoming(incoming));
+        let background = Arc::new(Background::inline());
+        let machine = Arc::new(ShardMachine::open(rows::Disk::default().open(), background, group).unwrap());
+        let config = GroupConfig {
+            group,
+            incarnation: Incarnation::FIRST,
+            voters: voters.into_iter().map(NodeId::new).collect(),
+            timing: Timing::Region,
+        };
+        let group = node.create_group(config, machine.clone()).await.unwrap();
+        let tasks = replication.group(group.clone(), machine.clone());
+        tokio::spawn(tasks.clone().run(CancellationToken::new()));
+        Self {
+            group,
+            machine,
+            tasks,
+            alarms: node.alarms(),
+            directory_view,
+        }
+    }
+
     pub fn record(&self, tenant: TenantNumber) -> Option<TenantRecord> {
         self.machine.read(|held| held.record(tenant).cloned()).unwrap()
     }
