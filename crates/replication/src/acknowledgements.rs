@@ -22,13 +22,39 @@ use crate::{attach_attempt::AttachAttempt, wire::TenantPosition};
 pub struct FollowerProgress {
     /// Offset up to which it has applied the stream.
     pub offset: FeedOffset,
-    /// Tenants that the offset covers, with their attach attempts.
-    attached: BTreeMap<TenantNumber, AttachAttempt>,
+    /// Tenants that the offset covers.
+    attached: BTreeMap<TenantNumber, AttachedTenant>,
     /// Positions of other tenants. The position of a tenant that is in neither map is unknown.
     pub detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
     /// Whether its stream is open.
     pub connected: bool,
     stream: StreamId,
+}
+
+/// Tenant that an offset covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AttachedTenant {
+    /// Attempt by which it is attached.
+    attempt: AttachAttempt,
+    /// Revision up to which the follower had it when it was attached, or listed as attached.
+    revision: Revision,
+}
+
+impl AttachedTenant {
+    /// Returns the tenant that a follower has attached at a position.
+    pub(crate) fn at(position: &TenantPosition) -> Self {
+        Self {
+            attempt: AttachAttempt::of(position),
+            revision: position.revision,
+        }
+    }
+}
+
+/// Change of a tenant: its revision, and the entry of the home's log that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChangePosition {
+    pub(crate) revision: Revision,
+    pub(crate) offset: FeedOffset,
 }
 
 /// Identifies one stream of a follower.
@@ -41,7 +67,7 @@ impl FollowerProgress {
         self.offset = self.offset.max(offset);
         for position in attached {
             self.detached.remove(&position.tenant);
-            self.attached.insert(position.tenant, AttachAttempt::of(position));
+            self.attached.insert(position.tenant, AttachedTenant::at(position));
         }
         for TenantPosition {
             tenant,
@@ -67,6 +93,13 @@ impl FollowerProgress {
         self.attached.contains_key(&tenant)
     }
 
+    /// Tells whether the follower has applied a change of a tenant that the home made in this incarnation. Of a tenant
+    /// that was attached with that change no batch may ever bring the offset to it.
+    pub(crate) fn has_applied(&self, tenant: TenantNumber, change: &ChangePosition) -> bool {
+        let attached = self.attached.get(&tenant);
+        attached.is_some_and(|attached| self.offset >= change.offset || attached.revision >= change.revision)
+    }
+
     /// Returns the tenants that the offset covers.
     pub fn attached(&self) -> impl ExactSizeIterator<Item = TenantNumber> {
         self.attached.keys().copied()
@@ -87,7 +120,7 @@ pub(crate) struct StreamOpening {
     /// The offset that it begins at.
     pub(crate) offset: FeedOffset,
     /// Tenants that the offset covers.
-    pub(crate) attached: BTreeMap<TenantNumber, AttachAttempt>,
+    pub(crate) attached: BTreeMap<TenantNumber, AttachedTenant>,
     /// Positions of other tenants.
     pub(crate) detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
 }
@@ -196,7 +229,7 @@ impl Acknowledgements {
 #[cfg(test)]
 mod tests {
     use stead_state::shard::record::AttachNumber;
-    use stead_types::Incarnation;
+    use stead_types::{Incarnation, Sequence};
     use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
@@ -293,6 +326,34 @@ mod tests {
         acknowledgements.update(F, stream, |follower| follower.detach(T, None));
         let known = acknowledgements.of(F).unwrap();
         assert!(!known.is_known(T), "its position is unknown");
+    }
+
+    #[test]
+    fn change_is_applied_by_offset_or_by_position_of_attach() {
+        let at = |index| FeedOffset {
+            incarnation: Incarnation::FIRST,
+            index,
+        };
+        let revision = |sequence| Revision::new(Epoch::FIRST, Sequence::new(sequence).unwrap());
+        let change = |sequence, index| ChangePosition {
+            revision: revision(sequence),
+            offset: at(index),
+        };
+        let acknowledgements = Acknowledgements::default();
+        let stream = open(&acknowledgements, 1);
+        let attached = TenantPosition {
+            revision: revision(7),
+            ..position(T)
+        };
+        acknowledgements.update(F, stream, |follower| follower.acknowledge(at(50), &[attached], &[]));
+        let known = acknowledgements.of(F).unwrap();
+        assert!(
+            known.has_applied(T, &change(7, 60)),
+            "it was attached with it, and no batch followed"
+        );
+        assert!(!known.has_applied(T, &change(8, 60)));
+        assert!(known.has_applied(T, &change(8, 50)));
+        assert!(!known.has_applied(U, &change(1, 1)), "the offset does not speak for it");
     }
 
     /// Invariant 3.

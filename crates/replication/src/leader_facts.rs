@@ -10,17 +10,16 @@ use parking_lot::Mutex;
 use stead_state::{
     directory::{MemberState, Tenant},
     reconcile::{HeirReadiness, LeaderFacts, waits_for_facts},
-    shard::record::TenantRecord,
 };
 use stead_types::{FeedOffset, GroupId, TenantNumber};
 
-use crate::group_context::GroupContext;
+use crate::{acknowledgements::ChangePosition, group_context::GroupContext};
 
 /// Facts of one leadership.
 pub(crate) struct FactSource {
     context: Arc<GroupContext>,
-    /// Log index that was applied when a leaving member was first seen to be counted no longer.
-    uncounted_at: Mutex<BTreeMap<(TenantNumber, GroupId), u64>>,
+    /// Last change of the tenant when a leaving member was first seen to be counted no longer.
+    uncounted_at: Mutex<BTreeMap<(TenantNumber, GroupId), ChangePosition>>,
 }
 
 /// Facts about some tenants, as of one moment.
@@ -80,42 +79,44 @@ impl FactSource {
         }
     }
 
-    /// Returns the leaving members that the home no longer counts according to an entry that a follower that stays has
-    /// applied, if one does.
+    /// Returns the leaving members that the home no longer counts, where a follower that stays, if one does, has applied
+    /// everything that the tenant had when the home stopped counting them.
     fn uncounted(&self, tenant: &Tenant) -> BTreeSet<GroupId> {
         let context = &self.context;
-        let leaving = tenant
-            .members
+        let number = tenant.number;
+        let leaves = |group: &GroupId| {
+            let member = tenant.member(*group);
+            member.is_some_and(|member| member.state == MemberState::Leaving)
+        };
+        let record = context.machine.read(|held| held.record(number).cloned());
+        let record = record.ok().flatten().filter(|_| tenant.home == context.id());
+        let gone: BTreeSet<GroupId> = record
             .iter()
-            .filter(|member| member.state == MemberState::Leaving);
-        let leaving: Vec<GroupId> = leaving.map(|member| member.group).collect();
-        if leaving.is_empty() || tenant.home != context.id() {
-            return BTreeSet::new();
-        }
-        let held = context.machine.read(|held| {
-            let uncounted = held
-                .record(tenant.number)
-                .map(|record: &TenantRecord| record.uncounted.clone());
-            (uncounted.unwrap_or_default(), held.applied())
-        });
-        let Ok((uncounted, applied)) = held else {
+            .flat_map(|record| record.uncounted.iter().copied().filter(leaves))
+            .collect();
+        let mut since = self.uncounted_at.lock();
+        // A member that leaves once more is uncounted anew.
+        since.retain(|(of, group), _| *of != number || gone.contains(group));
+        let Some(record) = record else {
             return BTreeSet::new();
         };
-        let mut since = self.uncounted_at.lock();
-        let followers: Vec<GroupId> = tenant.follower_groups().collect();
-        let is_applied = |index: u64| {
-            let offset = FeedOffset {
+        let last = ChangePosition {
+            revision: record.live.revision,
+            offset: FeedOffset {
                 incarnation: context.group.incarnation(),
-                index,
-            };
+                index: record.live.index,
+            },
+        };
+        let followers: Vec<GroupId> = tenant.follower_groups().collect();
+        let is_applied = |change: &ChangePosition| {
             let has_applied = |follower: &GroupId| {
                 let progress = context.acknowledgements.of(*follower);
-                progress.is_some_and(|progress| progress.covers(tenant.number) && progress.offset >= offset)
+                progress.is_some_and(|progress| progress.has_applied(number, change))
             };
             followers.is_empty() || followers.iter().any(has_applied)
         };
-        let gone = leaving.into_iter().filter(|group| uncounted.contains(group));
-        gone.filter(|group| is_applied(*since.entry((tenant.number, *group)).or_insert(applied)))
+        gone.into_iter()
+            .filter(|group| is_applied(since.entry((number, *group)).or_insert(last)))
             .collect()
     }
 }

@@ -263,8 +263,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        acknowledgements::{Acknowledgements, StreamOpening},
-        attach_attempt::AttachAttempt,
+        acknowledgements::{Acknowledgements, AttachedTenant, StreamOpening},
+        wire::TenantPosition,
     };
     use stead_state::shard::record::AttachNumber;
 
@@ -304,12 +304,14 @@ mod tests {
             incarnation: Incarnation::FIRST,
             index,
         };
-        let attempt = AttachAttempt {
+        let attached = AttachedTenant::at(&TenantPosition {
+            tenant: T,
             epoch: Epoch::FIRST,
-            number: AttachNumber(1),
-        };
+            revision: Revision::ZERO,
+            attach: AttachNumber(1),
+        });
         let (offset, attached, detached) = match position {
-            Progress::Attached(index) => (offset(index), [(T, attempt)].into(), BTreeMap::new()),
+            Progress::Attached(index) => (offset(index), [(T, attached)].into(), BTreeMap::new()),
             Progress::Detached(at) => {
                 let at = (Epoch::FIRST, Revision::new(Epoch::FIRST, sequence(at)));
                 (offset(1_000), BTreeMap::new(), [(T, at)].into())

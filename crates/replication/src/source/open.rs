@@ -27,7 +27,7 @@ use super::{
     stream::FeedSource,
 };
 use crate::{
-    acknowledgements::StreamOpening,
+    acknowledgements::{AttachedTenant, StreamOpening},
     attach_attempt::AttachAttempt,
     feed_clients::RESPONSE_TIMEOUT,
     group_context::{GroupContext, fed_epoch},
@@ -221,7 +221,11 @@ fn check_resume(
 
 /// Returns the follower's progress as it lists it. A stream of a new incarnation covers no tenant.
 fn opening(follower: GroupId, term: u64, listing: &FollowerListing, start: &StreamStart) -> StreamOpening {
-    let attached: BTreeMap<_, _> = start.sessions.tenants().collect();
+    let resumed = |position: &&TenantPosition| start.sessions.attempt(position.tenant).is_some();
+    let resumed = listing.attached.values().filter(resumed);
+    let attached: BTreeMap<_, _> = resumed
+        .map(|position| (position.tenant, AttachedTenant::at(position)))
+        .collect();
     let all = listing.attached.iter().chain(&listing.detached);
     let others = all.filter(|(tenant, _)| !attached.contains_key(tenant));
     let detached = others.map(|(tenant, position)| (*tenant, (position.epoch, position.revision)));

@@ -76,11 +76,6 @@ impl SourceSessions {
         self.tenants.remove(&tenant).map(|session| session.attempt)
     }
 
-    /// Returns the tenants that the stream covers, with their attempts.
-    pub(crate) fn tenants(&self) -> impl Iterator<Item = (TenantNumber, AttachAttempt)> {
-        self.tenants.iter().map(|(tenant, session)| (*tenant, session.attempt))
-    }
-
     /// Returns the attempt of a tenant's session.
     pub(crate) fn attempt(&self, tenant: TenantNumber) -> Option<AttachAttempt> {
         self.tenants.get(&tenant).map(|session| session.attempt)
