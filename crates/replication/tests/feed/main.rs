@@ -7,6 +7,7 @@
 mod attach;
 mod damage;
 mod handover;
+mod moves;
 mod reconcile;
 mod reopen;
 mod retention;
