@@ -116,8 +116,8 @@ const RESIDE_MAX: Duration = Duration::from_secs(2);
 const HEALED_MAX: Duration = Duration::from_secs(20);
 /// Time for which the operator looks for a leader.
 const LEADER_WAIT: Duration = Duration::from_secs(2);
-/// Time by which a fault that outlasts leases is longer than one, in milliseconds.
-const BEYOND_LEASE_MS: Range<u64> = 1_000..4_000;
+/// Time by which a fault that outlasts leases is longer than one, in milliseconds: a node waits three seconds for a lease.
+const BEYOND_LEASE_MS: Range<u64> = 3_500..6_000;
 /// Time for which the operator looks for a tenant's home.
 const HOME_WAIT: Duration = Duration::from_millis(500);
 /// Group of the directory.
@@ -239,13 +239,9 @@ impl FaultInjector<'_> {
                 repair.residency = true;
                 Vec::new()
             }
-            Fault::DirectoryLeaderIsolated => {
+            Fault::DirectoryLeaderIsolated | Fault::DirectoryLeaderPower => {
                 let leader = self.leader_of(DIRECTORY).await.unwrap_or(any);
-                self.push_with_undo(leader, ClusterAction::PartitionNode, ClusterAction::HealNode)
-            }
-            Fault::DirectoryLeaderPower => {
-                let leader = self.leader_of(DIRECTORY).await.unwrap_or(any);
-                self.power_off(leader, random).await
+                self.lose_directory_leader(fault, leader, random).await
             }
             Fault::LinkCut | Fault::LinkHeld => self.link_down(fault, region, random),
             Fault::MachineSlept => self.push_with_undo(any, ClusterAction::Suspend, ClusterAction::WakeUp),
@@ -255,6 +251,13 @@ impl FaultInjector<'_> {
             Fault::LeaderPaused => self.suspend_leader(ClusterAction::Unpause, random).await,
         };
         repair
+    }
+
+    async fn lose_directory_leader(&self, fault: Fault, leader: NodeIndex, random: &mut StdRng) -> Vec<ClusterAction> {
+        if fault == Fault::DirectoryLeaderPower {
+            return self.power_off(leader, random).await;
+        }
+        self.push_with_undo(leader, ClusterAction::PartitionNode, ClusterAction::HealNode)
     }
 
     fn link_down(&self, fault: Fault, region: usize, random: &mut StdRng) -> Vec<ClusterAction> {

@@ -22,7 +22,7 @@ use crate::{
     cluster::{REGIONS, World},
     faults,
     freshness::FreshnessChecker,
-    leases::LeaseChecker,
+    leases::{self, LeaseChecker},
     ledger::CounterLedger,
     load::{Phase, TENANTS, Worker},
     moves::{MOVES_PREFIX, Mover},
@@ -36,7 +36,7 @@ const WORKERS_PER_REGION: usize = 3;
 /// Operators who move tenants, each in a region of its own.
 const MOVERS: usize = 2;
 /// Fewest operations of a run that proves something.
-const OPERATIONS_MIN: usize = 200;
+const OPERATIONS_MIN: usize = 100;
 /// Suffix of the line with the length of a run.
 const SIMULATED: &str = " simulated";
 /// Runs at once: sweeps are made on machines with at least so many cores.
@@ -136,6 +136,13 @@ fn faults() {
                 follow.clone(),
             );
             world.client(region, &format!("watcher-{region}"), watcher);
+            let prober = leases::probe(
+                region,
+                seed * 1_000 + 600 + region as u64,
+                leases.clone(),
+                follow.clone(),
+            );
+            world.client(region, &format!("prober-{region}"), prober);
         }
         for region in 0..MOVERS {
             let mover = Mover {
@@ -168,8 +175,8 @@ fn check_results(recorder: &Recorder, freshness: &FreshnessChecker, leases: &Lea
     let histories = recorder.histories();
     let (stale, checked) = freshness.verdict();
     println!("{checked} responses of followers named their staleness");
-    let (without_lease, refused) = leases.verdict();
-    println!("{refused} calls were refused for lack of a lease");
+    let (without_lease, summary) = leases.verdict();
+    println!("{summary}");
     let mut wrong = [stale, without_lease].concat().join("\n");
     let mut operations = 0;
     for (tenant, history) in &histories {

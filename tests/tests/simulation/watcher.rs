@@ -15,8 +15,7 @@ pub(crate) async fn run(region: usize, tenant: usize, seed: u64, mut phase: watc
     phase.wait_for(|phase| *phase != Phase::Starting).await?;
     let client = Client::lazy(load::config(region, seed))?;
     let tenant = client.tenant(TENANTS[tenant].0)?;
-    let mut watcher = open_watch(&tenant, Revision::ZERO).await;
-    let mut reached = Revision::ZERO;
+    let (mut watcher, mut reached) = open_watch(&tenant, Revision::ZERO).await;
     loop {
         tokio::select! {
             message = watcher.next() => match message {
@@ -55,18 +54,24 @@ async fn resume_after_compaction(tenant: &Tenant, error: &Error) -> (Watcher, Re
         panic!("{} cannot be watched any more: {error}", tenant.name());
     };
     tracing::info!(tenant = %tenant.name(), %oldest, "history does not have what comes next");
-    (open_watch(tenant, oldest).await, oldest)
+    open_watch(tenant, oldest).await
 }
 
-async fn open_watch(tenant: &Tenant, after: Revision) -> Watcher {
+/// Opens a watch after a revision or, where history begins later, there; returns that revision, too.
+async fn open_watch(tenant: &Tenant, mut after: Revision) -> (Watcher, Revision) {
     loop {
         let watch = WatchOptions {
             from: WatchFrom::After(after),
             ..WatchOptions::default()
         };
         match tenant.watch(watch).await {
-            Ok(watcher) => return watcher,
-            Err(error) => tracing::info!(tenant = %tenant.name(), %error, "not watched yet"),
+            Ok(watcher) => return (watcher, after),
+            Err(error) => {
+                tracing::info!(tenant = %tenant.name(), %error, "not watched yet");
+                if let ErrorKind::Compacted { oldest } = error.kind {
+                    after = after.max(oldest);
+                }
+            }
         }
     }
 }
