@@ -63,10 +63,9 @@ impl RecentChanges {
             self.topology = if is_setting { self.topology } else { version };
             return;
         };
-        let freed = match change {
-            DirectoryChange::Tenant(record) if record.state != TenantState::Deleting => None,
-            _ => view.tenant(tenant).map(|before| before.name.clone()),
-        };
+        let keeps_name = matches!(change, DirectoryChange::Tenant(record) if record.state != TenantState::Deleting);
+        let before = view.tenant(tenant).filter(|_| !keeps_name);
+        let freed = before.map(|before| before.name.clone());
         if self.changes.len() == RECENT_CHANGES_MAX
             && let Some(forgotten) = self.changes.pop_front()
         {

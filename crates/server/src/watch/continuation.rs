@@ -156,7 +156,7 @@ impl ResumePoint {
             }
             // Its token is that before the revision of which a part was sent.
             Some(Response::Progress(_)) if self.sent > 0 => return Some(message),
-            _ => {}
+            Some(Response::Created(_) | Response::State(_) | Response::Progress(_) | Response::Ended(_)) | None => {}
         }
         if !message.resume_token.is_empty() {
             self.token = message.resume_token.clone();
@@ -244,11 +244,14 @@ mod tests {
         let begun = Arc::new(Mutex::new(Vec::new()));
         let log = begun.clone();
         let messages = continued(first, move |create| {
-            log.lock().push(match create.from {
-                Some(From::ResumeToken(token)) => String::from_utf8(token.to_vec()).unwrap(),
-                _ if create.initial_state => "state".into(),
-                _ => "now".into(),
-            });
+            let from = if let Some(From::ResumeToken(token)) = create.from {
+                String::from_utf8(token.to_vec()).unwrap()
+            } else if create.initial_state {
+                "state".into()
+            } else {
+                "now".into()
+            };
+            log.lock().push(from);
             let next = attempts.lock().pop_front().unwrap_or_else(|| vec![moving()]);
             stream::iter(next).boxed()
         });

@@ -161,10 +161,11 @@ fn range_deletion_goes_on_at_new_home_under_its_key() {
     };
     let range = DeleteRange::new(TENANT, Some(key), "r".into(), Some("s".into()));
     let step = |group: &mut Group, range: &DeleteRange| -> DeleteRangeResult {
-        match group.apply(AHEAD, range.encode()) {
-            ApplyResult::DeleteRange(step) => step,
-            other => panic!("{other:?}"),
-        }
+        let result = group.apply(AHEAD, range.encode());
+        let ApplyResult::DeleteRange(step) = result else {
+            panic!("{result:?}")
+        };
+        step
     };
     let mut home = Group::owner();
     for number in 0..keys {
