@@ -160,6 +160,30 @@ impl World {
     }
 }
 
+/// Waits until a new cluster allows moves: until then it must have no tenant. Its directory is updated twice, with the
+/// regions and nodes, and once every node has told its version; the logs in this folder tell.
+///
+/// # Panics
+///
+/// It does not in time.
+pub async fn wait_until_moves_are_allowed(folder: &Path) {
+    let updates = || {
+        let files = fs::read_dir(folder).expect("the cluster has a folder");
+        let paths = files.map(|file| file.expect("the folder can be read").path());
+        let logs = paths.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        logs.map(|path| text(path).matches("directory updated").count())
+            .sum::<usize>()
+    };
+    let allowed = async {
+        while updates() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let allowed = tokio::time::timeout(READY_WITHIN, allowed).await;
+    allowed.expect("the nodes tell their versions in time");
+}
+
 /// Exit code and output of a command.
 #[derive(Debug)]
 pub struct CommandOutput {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use stead_testing::Fixture;
-use stead_tests::process::{binary, exclusive_lock, run};
+use stead_tests::process::{binary, exclusive_lock, run, wait_until_moves_are_allowed};
 
 const REGION: &str = "eu-west";
 
@@ -171,6 +171,7 @@ async fn python_api_core_waits_for_lists_and_cancels_moves() {
         .iter()
         .fold(builder, |builder, region| builder.region(region, 1));
     let cluster = builder.start().await.unwrap();
+    wait_until_moves_are_allowed(cluster.folder()).await;
     for tenant in ["acme", "stays"] {
         cluster.create_tenant(tenant, regions[0]).await.unwrap();
     }

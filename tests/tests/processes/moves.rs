@@ -20,7 +20,7 @@ use stead_client::{
     TenantMove, Txn, WriteOptions,
 };
 use stead_testing::Fixture;
-use stead_tests::process::{binary, exclusive_lock};
+use stead_tests::process::{binary, exclusive_lock, wait_until_moves_are_allowed};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Streaming, transport::Channel};
 
@@ -37,7 +37,9 @@ async fn three_regions() -> Fixture {
         .round_trip("us-east", "eu-west", ROUND_TRIP)
         .round_trip("us-east", "ap-south", ROUND_TRIP)
         .round_trip("eu-west", "ap-south", ROUND_TRIP);
-    builder.start().await.unwrap()
+    let cluster = builder.start().await.unwrap();
+    wait_until_moves_are_allowed(cluster.folder()).await;
+    cluster
 }
 
 async fn kv(cluster: &Fixture, region: &str) -> KvServiceClient<Channel> {
@@ -170,8 +172,8 @@ async fn watches_go_on_across_moves() {
         followers: Followers::Regions(Vec::new()),
         ..NewTenant::default()
     };
-    let client = cluster.client(REGIONS[0]).await.unwrap();
-    client.admin().create_tenant(alone).await.unwrap();
+    let admin = cluster.client(REGIONS[0]).await.unwrap().admin();
+    admin.create_tenant(alone).await.unwrap();
     for tenant in ["followed", "alone"] {
         let writer = cluster.client(REGIONS[1]).await.unwrap().tenant(tenant).unwrap();
         writer.put("begin", "1").await.unwrap();
