@@ -9,5 +9,6 @@ pub mod logged_time;
 pub mod reconcile;
 pub mod routing;
 pub mod rows;
+pub mod seed_pace;
 pub mod serving;
 pub mod shard;

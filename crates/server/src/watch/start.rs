@@ -6,10 +6,9 @@ use stead_state::{
     shard::{
         Shard,
         read::{ReadError, TenantReader},
-        record::TenantRecord,
     },
 };
-use stead_types::{Error, ErrorKind, GroupId, Revision, Sequence};
+use stead_types::{Error, ErrorKind, GroupId, Revision};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::{ResolvedWatch, spec::WatchSpec};
@@ -121,7 +120,7 @@ pub(super) fn check_start(
     if !Shard::is_readable(record) || gate::is_cut(record.live.revision, tenant) {
         return Ok(StartCheck::HomeOnly);
     }
-    if !has_data(record) {
+    if !record.has_data() {
         return Ok(StartCheck::NotReached { has_copy: false });
     }
     match reading.resolve(spec.after()) {
@@ -133,11 +132,4 @@ pub(super) fn check_start(
             Err(read_error(why, spec.start_field()))
         }
     }
-}
-
-/// Tells whether a copy has the home's data as of some time. One that was never fed and that no seed has filled yet is
-/// empty although its home need not be.
-fn has_data(record: &TenantRecord) -> bool {
-    let is_attached = record.session.is_some_and(|session| session.attached);
-    record.owned().is_some() || is_attached || record.live.revision.sequence() > Sequence::ZERO
 }

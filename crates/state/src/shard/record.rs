@@ -335,6 +335,13 @@ pub struct TenantRecord {
 }
 
 impl TenantRecord {
+    /// Tells whether the live copy has the home's data as of some time. One that was never fed and that no seed has
+    /// filled yet is empty although its home need not be.
+    pub fn has_data(&self) -> bool {
+        let is_attached = self.session.is_some_and(|session| session.attached);
+        self.owned().is_some() || is_attached || self.live.revision.sequence() > Sequence::ZERO
+    }
+
     /// Returns the record of a tenant that is unknown to this group.
     pub fn unknown() -> Self {
         Self {

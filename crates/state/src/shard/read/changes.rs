@@ -52,6 +52,28 @@ impl TenantReader<'_> {
         Ok(found)
     }
 
+    /// Returns the bytes of history after a sequence, and the last sequence that they include: at most `rows_max` rows
+    /// are read, but for the rest of a change of many keys.
+    pub fn history_len(&self, after: Sequence, rows_max: usize) -> Result<(u64, Sequence), Unreadable> {
+        let last = self.state().revision.sequence();
+        let (mut len, mut reached) = (0, after);
+        let Some(first) = after.next().filter(|first| *first <= last) else {
+            return Ok((len, reached));
+        };
+        let start = change::key(self.copy, first, 0);
+        let end = change::key(self.copy, last.next().unwrap_or(Sequence::MAX), 0);
+        for (rows, row) in self.rows.range(&start..&end, Order::Ascending).enumerate() {
+            let (key, value) = row?;
+            let (sequence, effect) = change::parse_key(key)?;
+            if effect == 0 && rows >= rows_max {
+                return Ok((len, reached));
+            }
+            len += (value.len() + change::FEED_HEAD_LEN_MAX) as u64;
+            reached = sequence;
+        }
+        Ok((len, last))
+    }
+
     /// Returns the last change after a revision that was made before a time, or the revision if there is none.
     pub fn last_before(&self, after: Revision, time: TenantTime) -> Result<Revision, Unreadable> {
         // Binary search, since times do not go back: changes up to `low` were made before, those after `above` were
