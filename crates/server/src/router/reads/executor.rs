@@ -93,7 +93,7 @@ impl ReadExecutor {
                 self.completion.reject(job.call, &rejections::cancelled());
                 return None;
             }
-            let GateVerdict { decision, copy } = self.gate.decide(hosted, &job);
+            let GateVerdict { decision, copy, late } = self.gate.decide(hosted, &job);
             match decision {
                 ReadDecision::Serve => match self.read(hosted, &job, copy).await {
                     Ok(Some(answer)) => {
@@ -119,7 +119,9 @@ impl ReadExecutor {
                 }
                 ReadDecision::WaitFor(_) => {
                     if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
-                        return Some(job);
+                        let Some(error) = late else { return Some(job) };
+                        self.completion.reject(job.call, &error);
+                        return None;
                     }
                 }
             }

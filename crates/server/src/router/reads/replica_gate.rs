@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use stead_api::{convert::read::Consistency, proto::v1::Role};
 use stead_replication::SharedDirectoryView;
-use stead_state::freshness::gate::{self, FreshnessLevel, ReadDecision, ReplicaState};
-use stead_types::{Error, ErrorKind, TenantNumber};
+use stead_state::{
+    directory::Tenant,
+    freshness::gate::{self, FreshnessLevel, ReadDecision, ReplicaState},
+};
+use stead_types::{Error, ErrorKind, Revision, TenantNumber};
 
 use crate::{
     host::HostedGroup,
@@ -41,6 +44,8 @@ pub(super) struct GateVerdict {
     pub(super) decision: ReadDecision,
     /// The copy of this node.
     pub(super) copy: ServingCopy,
+    /// Error if the copy does not come in time; without it the home serves the read then.
+    pub(super) late: Option<Error>,
 }
 
 impl GateVerdict {
@@ -48,8 +53,32 @@ impl GateVerdict {
         Self {
             decision,
             copy: ServingCopy::UNKNOWN,
+            late: None,
         }
     }
+
+    /// Decides about a read at a copy that has no data yet: it is empty although its home need not be. A tenant that is
+    /// just being attached is waited for, one that is being seeded is not.
+    fn without_data(consistency: &Consistency, tenant: &Tenant, is_seeded: bool) -> Self {
+        let decision = match consistency {
+            Consistency::Local if is_seeded => ReadDecision::Refuse(no_copy(tenant)),
+            Consistency::Local => ReadDecision::WaitFor(Revision::ZERO),
+            Consistency::Linearizable | Consistency::Session(_) | Consistency::Bounded(_) => ReadDecision::Forward,
+        };
+        Self {
+            late: matches!(decision, ReadDecision::WaitFor(_)).then(|| no_copy(tenant)),
+            ..Self::without_copy(decision)
+        }
+    }
+}
+
+fn no_copy(tenant: &Tenant) -> Error {
+    let message = format!(
+        "no copy yet: the copy of tenant {} that this node is to serve is still being made; wait for it (stead region \
+         status), or read with another consistency, which goes to the home",
+        tenant.name
+    );
+    Error::new(ErrorKind::StaleBeyondBound { staleness: None }, message)
 }
 
 /// Freshness gate of the copies of this node.
@@ -74,6 +103,10 @@ impl ReplicaGate {
             let Some(reading) = reading else {
                 return GateVerdict::without_copy(ReadDecision::Forward);
             };
+            if !reading.record().has_data() {
+                let is_seeded = reading.record().shadow.is_some();
+                return GateVerdict::without_data(&job.request.consistency, &tenant, is_seeded);
+            }
             let role = if reading.record().owned().is_some() {
                 Role::Home
             } else {
@@ -93,6 +126,7 @@ impl ReplicaGate {
             GateVerdict {
                 decision,
                 copy: ServingCopy { role, staleness },
+                late: None,
             }
         });
         verdict.unwrap_or_else(|error| GateVerdict::without_copy(ReadDecision::Refuse(error)))
@@ -111,4 +145,26 @@ fn freshness_level(consistency: &Consistency, tenant: TenantNumber) -> Freshness
 /// Tells whether the home may have the history that a replica lacks: a seeded copy has history from its seed on only.
 pub(super) fn home_may_have_more(error: &Error, role: Role) -> bool {
     role != Role::Home && matches!(error.kind, ErrorKind::Compacted { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant_fixture;
+
+    #[test]
+    fn copy_without_data_answers_no_read() {
+        let tenant = tenant_fixture::tenant(5, &[]);
+        let verdict = |consistency, is_seeded| GateVerdict::without_data(&consistency, &tenant, is_seeded);
+        let ReadDecision::Refuse(error) = verdict(Consistency::Local, true).decision else {
+            panic!("it was served")
+        };
+        assert_eq!(error.kind, ErrorKind::StaleBeyondBound { staleness: None });
+        assert!(error.message.starts_with("no copy yet: "), "{error}");
+        let attaching = verdict(Consistency::Local, false);
+        assert_eq!(attaching.decision, ReadDecision::WaitFor(Revision::ZERO));
+        assert_eq!(attaching.late, Some(error));
+        let bounded = verdict(Consistency::Bounded(Duration::from_secs(60)), true);
+        assert_eq!((bounded.decision, bounded.late), (ReadDecision::Forward, None));
+    }
 }
