@@ -65,7 +65,8 @@ mod tokens;
 pub use admin::{
     Admin, FollowerLag, Followers, Group, GroupStatus, MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant,
     NodeInfo, NodeStatus, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Place, RegionInfo,
-    RegionStatus, Replica, Step, StepName, TenantChange, TenantDeletion, TenantInfo, TenantMove, TenantState,
+    RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantDeletion, TenantInfo,
+    TenantMove, TenantState,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

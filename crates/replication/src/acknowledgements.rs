@@ -258,6 +258,7 @@ mod tests {
             epoch: Epoch::FIRST,
             revision: Revision::ZERO,
             attach: AttachNumber(1),
+            seed: None,
         }
     }
 

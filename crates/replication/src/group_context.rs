@@ -22,6 +22,8 @@ use crate::{
     directory_view::SharedDirectoryView,
     freshness::Freshness,
     heirs::Heirs,
+    outgoing_seeds::OutgoingSeeds,
+    seed_bandwidth::SeedBandwidth,
     traffic::{RegionPair, TrafficCounters},
     wire::InvalidMessage,
 };
@@ -43,6 +45,10 @@ pub(crate) struct GroupContext {
     pub(crate) lease_left: LeaseLeft,
     /// Readiness of heirs, on the leader of their home.
     pub(crate) heirs: Heirs,
+    /// Seeds that this home sends, while this node leads it.
+    pub(crate) seeds: Arc<OutgoingSeeds>,
+    /// Bandwidth of the seeds of this node.
+    pub(crate) seed_bandwidth: Arc<SeedBandwidth>,
     /// Wakes the streams of this home when it has relinquished a tenant.
     pub(crate) handovers: watch::Sender<()>,
     /// Wakes the reconciler when this group has taken a tenant over: the directory is to be told.

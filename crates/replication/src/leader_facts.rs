@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use stead_state::{
     directory::{MemberState, Tenant},
     reconcile::{HeirReadiness, LeaderFacts, waits_for_facts},
+    seed_pace::SeedFailure,
 };
 use stead_types::{FeedOffset, GroupId, TenantNumber};
 
@@ -32,6 +33,8 @@ pub(crate) struct CollectedFacts {
 struct TenantFacts {
     staleness: Option<Duration>,
     heir: Option<HeirReadiness>,
+    /// Why the seed of the target of a move was given up.
+    seed_failure: Option<(GroupId, SeedFailure)>,
     /// Leaving members whose uncounting a follower has applied.
     uncounted: BTreeSet<GroupId>,
 }
@@ -75,6 +78,10 @@ impl FactSource {
         TenantFacts {
             staleness: takes_over.then(|| context.freshness.staleness(number)).flatten(),
             heir: context.heirs.readiness(number),
+            seed_failure: tenant.moving.as_deref().and_then(|planned| {
+                let failure = context.seeds.failure(number, planned.to)?;
+                Some((planned.to, failure))
+            }),
             uncounted: self.uncounted(&tenant),
         }
     }
@@ -129,6 +136,10 @@ impl CollectedFacts {
             has_lease: self.has_lease,
             staleness: &|tenant| of(tenant)?.staleness,
             heir: &|tenant| of(tenant)?.heir,
+            seed_failure: &|tenant, group| {
+                let failed = of(tenant)?.seed_failure.filter(|(to, _)| *to == group);
+                failed.map(|(_, failure)| failure)
+            },
             uncount_applied: &|tenant, group| of(tenant).is_some_and(|facts| facts.uncounted.contains(&group)),
         })
     }

@@ -19,8 +19,11 @@ use crate::{
     freshness_poll,
     group_context::{GroupContext, LeaseLeft},
     heirs::Heirs,
+    outgoing_seeds::{OutgoingSeeds, SeedLimits},
     reconcile::{self, DirectoryAccess},
     retention::{self, RetentionLimits},
+    seed_bandwidth::SeedBandwidth,
+    seed_observer,
     service::{self, FeedRegistry, Service},
     traffic::TrafficCounters,
 };
@@ -36,6 +39,8 @@ pub struct Dependencies {
     pub directory: DirectoryAccess,
     /// Bounds of the history that homes keep.
     pub limits: RetentionLimits,
+    /// Bounds of the seeds that homes send.
+    pub seeds: SeedLimits,
     /// Counters of messages from other nodes that were damaged or invalid.
     pub alarms: PeerAlarms,
     /// Time that the node's lease still lasts.
@@ -48,6 +53,7 @@ pub struct Replication {
     registry: Arc<FeedRegistry>,
     feed_clients: Arc<FeedClients>,
     counters: Arc<TrafficCounters>,
+    seed_bandwidth: Arc<SeedBandwidth>,
 }
 
 impl Replication {
@@ -60,6 +66,7 @@ impl Replication {
             )),
             registry: Arc::default(),
             counters: Arc::default(),
+            seed_bandwidth: Arc::new(SeedBandwidth::new(dependencies.seeds.bytes_per_second_max)),
             dependencies,
         }
     }
@@ -89,6 +96,8 @@ impl Replication {
             alarms: self.dependencies.alarms.clone(),
             lease_left: self.dependencies.lease_left.clone(),
             heirs: Heirs::default(),
+            seeds: Arc::new(OutgoingSeeds::new(self.dependencies.seeds)),
+            seed_bandwidth: self.seed_bandwidth.clone(),
             handovers: watch::Sender::new(()),
             taken_over: watch::Sender::new(()),
         });
@@ -120,6 +129,11 @@ impl GroupTasks {
         self.context.acknowledgements.clone()
     }
 
+    /// Returns the seeds that the group sends, current while this node leads.
+    pub fn seeds(&self) -> Arc<OutgoingSeeds> {
+        self.context.seeds.clone()
+    }
+
     /// Runs the group's tasks until the token fires. While this node leads, they follow homes, reconcile, remove
     /// expired keys and move the retention floor; otherwise they poll the leader for freshness. Storage that cannot be
     /// read stops the node.
@@ -130,6 +144,7 @@ impl GroupTasks {
                 let known = leadership.borrow_and_update();
                 (known.is_here, known.term)
             };
+            self.context.seeds.clear();
             let work: BoxFuture<'_, ()> = if is_here {
                 self.context.acknowledgements.start_term(term);
                 Box::pin(self.lead())
@@ -158,6 +173,7 @@ impl GroupTasks {
             follower::follow(context.clone(), self.feed_clients.clone()),
             retention::run(context.clone(), dependencies.limits),
             expiry::run(context.clone()),
+            seed_observer::run(context.clone()),
         );
     }
 }

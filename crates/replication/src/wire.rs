@@ -25,6 +25,8 @@ pub(crate) struct TenantPosition {
     pub(crate) epoch: Epoch,
     pub(crate) revision: Revision,
     pub(crate) attach: AttachNumber,
+    /// Revision after which a copy that is being seeded needs the history.
+    pub(crate) seed: Option<Revision>,
 }
 
 impl TenantPosition {
@@ -34,6 +36,7 @@ impl TenantPosition {
             epoch: self.epoch.get(),
             revision: self.revision.to_u64(),
             attach: self.attach.0,
+            seed: self.seed.map_or(0, Revision::to_u64),
         }
     }
 
@@ -43,6 +46,7 @@ impl TenantPosition {
             epoch: epoch(position.epoch)?,
             revision: Revision::from_u64(position.revision),
             attach: AttachNumber(position.attach),
+            seed: (position.seed != 0).then_some(Revision::from_u64(position.seed)),
         })
     }
 }

@@ -18,6 +18,7 @@ pub mod node;
 pub mod panics;
 mod response;
 mod router;
+mod seed_metrics;
 mod services;
 mod storage;
 pub mod supervisor;

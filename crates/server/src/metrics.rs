@@ -16,7 +16,7 @@ use stead_replication::{Lag, RegionPair, TrafficBytes};
 use stead_state::logged_time::ClockReport;
 use stead_types::GroupId;
 
-use crate::config::NodeConfig;
+use crate::{config::NodeConfig, seed_metrics::SeedMetrics};
 
 /// Kind of an operation, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -144,6 +144,8 @@ pub(crate) struct Metrics {
     feed_detached: Family<FeedLabels, Gauge>,
     feed_unreadable: Family<FeedLabels, Gauge>,
     staleness: Family<FeedLabels, Gauge<f64, AtomicU64>>,
+    /// Seeds that are sent.
+    pub(crate) seeds: SeedMetrics,
     retries: Family<PartLabels, Counter>,
     peers_damaged: Counter,
     peers_unreadable: Counter,
@@ -175,6 +177,7 @@ impl Metrics {
             feed_detached: Family::default(),
             feed_unreadable: Family::default(),
             staleness: Family::default(),
+            seeds: SeedMetrics::default(),
             retries: Family::default(),
             peers_damaged: Counter::default(),
             peers_unreadable: Counter::default(),
@@ -228,6 +231,7 @@ impl Metrics {
         );
         let help = "How far a follower is behind at most, measured without clocks";
         registry.register_with_unit("feed_staleness", help, Unit::Seconds, self.staleness.clone());
+        self.seeds.register(registry);
         let help = "What did not come about and was tried again, by what it was";
         registry.register("retries", help, self.retries.clone());
         let help = "Tenants that are followed and not attached: what they hold may be old";
@@ -421,6 +425,7 @@ mod tests {
     use stead_types::{FeedOffset, NodeId};
 
     use super::*;
+    use crate::seed_metrics::tests::sample_seed;
 
     /// Returns the names in the first cells of the tables of a document.
     fn documented(text: &str) -> BTreeSet<String> {
@@ -472,6 +477,7 @@ mod tests {
                 unreadable: 0,
             },
         );
+        metrics.seeds.set([(GroupId::new(1), sample_seed())].into_iter());
         let report = ClockReport {
             logged: Some(-3),
             clocks: [(NodeId::new(1), 5)].into(),

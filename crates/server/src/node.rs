@@ -262,6 +262,7 @@ impl NodeParts {
                 age_max: config.history_age_max,
                 ..environment.retention.history
             },
+            seeds: config.seeds,
             alarms: raft.alarms(),
             lease_left: lease_left(&leases, &directory_view),
         });
@@ -364,13 +365,14 @@ fn host_groups(replication: &Replication, groups: Vec<DataGroup>) -> (HostedGrou
     let mut feed = Vec::new();
     for (group, machine) in groups {
         let tasks = replication.group(group.clone(), machine.clone());
-        let freshness = tasks.freshness();
+        let (freshness, seeds) = (tasks.freshness(), tasks.seeds());
         hosted.insert(
             group.id(),
             HostedGroup {
                 raft: group,
                 machine,
                 freshness,
+                seeds,
             },
         );
         feed.push(tasks);

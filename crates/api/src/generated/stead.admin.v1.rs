@@ -388,6 +388,101 @@ pub struct VoterStatus {
     #[prost(message, optional, tag = "3")]
     pub clock_ahead: ::core::option::Option<::prost_types::Duration>,
 }
+/// Copy of a tenant that a home makes for a group that does not follow it yet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeedProgress {
+    /// Name of the tenant.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub home_group: u32,
+    #[prost(string, tag = "3")]
+    pub home_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub follower_group: u32,
+    #[prost(string, tag = "5")]
+    pub follower_region: ::prost::alloc::string::String,
+    #[prost(enumeration = "seed_progress::Phase", tag = "6")]
+    pub phase: i32,
+    /// Live keys that the copy has, and those of the tenant.
+    #[prost(uint64, tag = "7")]
+    pub keys: u64,
+    #[prost(uint64, tag = "8")]
+    pub keys_total: u64,
+    /// The same in bytes of keys and values.
+    #[prost(uint64, tag = "9")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "10")]
+    pub bytes_total: u64,
+    /// Change history that is kept for the copy.
+    #[prost(uint64, tag = "11")]
+    pub history_bytes: u64,
+    /// What has still to be sent, as far as it is written.
+    #[prost(uint64, tag = "12")]
+    pub bytes_to_go: u64,
+    /// Until it is complete, at the present rates; absent: at these it never is.
+    #[prost(message, optional, tag = "13")]
+    pub time_to_go: ::core::option::Option<::prost_types::Duration>,
+    /// What the copy takes in, and what the tenant's writers make of history.
+    #[prost(uint64, tag = "14")]
+    pub copy_bytes_per_second: u64,
+    #[prost(uint64, tag = "15")]
+    pub write_bytes_per_second: u64,
+    /// Rate that the tenant's writers are slowed to; absent: they are not.
+    #[prost(uint64, optional, tag = "16")]
+    pub writers_slowed_to: ::core::option::Option<u64>,
+    /// Why it was given up, and what helps; empty: it was not.
+    #[prost(string, tag = "17")]
+    pub failure: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `SeedProgress`.
+pub mod seed_progress {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Phase {
+        Unspecified = 0,
+        /// Keys are copied.
+        Loading = 1,
+        /// What was written since the beginning is copied.
+        CatchingUp = 2,
+        /// It was given up.
+        Failed = 3,
+    }
+    impl Phase {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PHASE_UNSPECIFIED",
+                Self::Loading => "PHASE_LOADING",
+                Self::CatchingUp => "PHASE_CATCHING_UP",
+                Self::Failed => "PHASE_FAILED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+                "PHASE_LOADING" => Some(Self::Loading),
+                "PHASE_CATCHING_UP" => Some(Self::CatchingUp),
+                "PHASE_FAILED" => Some(Self::Failed),
+                _ => None,
+            }
+        }
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListGroupsRequest {
     #[prost(int32, tag = "1")]
@@ -2475,7 +2570,8 @@ pub struct OperationMetadata {
     /// Done.
     #[prost(message, repeated, tag = "5")]
     pub steps: ::prost::alloc::vec::Vec<operation_metadata::Step>,
-    /// Still to come; empty once a cancellation was asked for, because either outcome is possible then.
+    /// Still to come; empty once a cancellation was asked for, because either outcome is possible then, and once the copy
+    /// for the target was given up.
     #[prost(enumeration = "operation_metadata::StepName", repeated, tag = "6")]
     pub steps_left: ::prost::alloc::vec::Vec<i32>,
     /// Identity of the caller, as it was given.
@@ -2498,6 +2594,9 @@ pub struct OperationMetadata {
     /// Only of a check with `validate_only`.
     #[prost(message, optional, tag = "14")]
     pub plan: ::core::option::Option<MovePlan>,
+    /// The copy for the target that is being made; absent if there is none, or if the home does not answer in time.
+    #[prost(message, optional, tag = "15")]
+    pub seed: ::core::option::Option<SeedProgress>,
 }
 /// Nested message and enum types in `OperationMetadata`.
 pub mod operation_metadata {
@@ -2571,6 +2670,8 @@ pub mod operation_metadata {
         Refused = 4,
         /// The directory has recorded the new home.
         Recorded = 5,
+        /// The copy for the target was given up, and with it the move: the error says why.
+        SeedFailed = 6,
     }
     impl StepName {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -2585,6 +2686,7 @@ pub mod operation_metadata {
                 Self::CancelRequested => "STEP_NAME_CANCEL_REQUESTED",
                 Self::Refused => "STEP_NAME_REFUSED",
                 Self::Recorded => "STEP_NAME_RECORDED",
+                Self::SeedFailed => "STEP_NAME_SEED_FAILED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2596,6 +2698,7 @@ pub mod operation_metadata {
                 "STEP_NAME_CANCEL_REQUESTED" => Some(Self::CancelRequested),
                 "STEP_NAME_REFUSED" => Some(Self::Refused),
                 "STEP_NAME_RECORDED" => Some(Self::Recorded),
+                "STEP_NAME_SEED_FAILED" => Some(Self::SeedFailed),
                 _ => None,
             }
         }
@@ -3020,6 +3123,9 @@ pub struct GetRegionResponse {
     pub groups: ::prost::alloc::vec::Vec<Group>,
     #[prost(message, repeated, tag = "4")]
     pub lags: ::prost::alloc::vec::Vec<FollowerLag>,
+    /// Copies that are being made for groups of the region, or were given up lately.
+    #[prost(message, repeated, tag = "5")]
+    pub seeds: ::prost::alloc::vec::Vec<SeedProgress>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateRegionRequest {

@@ -937,6 +937,9 @@ pub struct FeedPosition {
     /// The number of the attempt to attach it that this belongs to, or of the last one.
     #[prost(uint64, tag = "4")]
     pub attach: u64,
+    /// Revision after which a copy that is being seeded needs the history; zero: there is none.
+    #[prost(uint64, tag = "5")]
+    pub seed: u64,
 }
 /// Asks the stream to speak for a tenant from here on. The attempt has begun in the follower's log; whatever is said of
 /// the tenant from here on echoes its number, and what belongs to an earlier attempt is void.
@@ -1073,6 +1076,8 @@ pub mod feed_refused {
         SeedNeeded = 3,
         /// The position is not on the lineage.
         Forked = 4,
+        /// A seed could not catch up with the tenant's writers; another one may begin later.
+        CannotCatchUp = 5,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -1086,6 +1091,7 @@ pub mod feed_refused {
                 Self::NotAdmitted => "REASON_NOT_ADMITTED",
                 Self::SeedNeeded => "REASON_SEED_NEEDED",
                 Self::Forked => "REASON_FORKED",
+                Self::CannotCatchUp => "REASON_CANNOT_CATCH_UP",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1096,6 +1102,7 @@ pub mod feed_refused {
                 "REASON_NOT_ADMITTED" => Some(Self::NotAdmitted),
                 "REASON_SEED_NEEDED" => Some(Self::SeedNeeded),
                 "REASON_FORKED" => Some(Self::Forked),
+                "REASON_CANNOT_CATCH_UP" => Some(Self::CannotCatchUp),
                 _ => None,
             }
         }
@@ -1168,6 +1175,11 @@ pub struct SeedRequest {
     /// The number of that seed, or of the new one: chunks carry it.
     #[prost(uint64, tag = "8")]
     pub number: u64,
+    /// Live keys, and bytes of live keys and values, that the follower has of it.
+    #[prost(uint64, tag = "9")]
+    pub keys_loaded: u64,
+    #[prost(uint64, tag = "10")]
+    pub bytes_loaded: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedResponse {

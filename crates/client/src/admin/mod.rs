@@ -4,6 +4,7 @@ mod group;
 mod node;
 mod operation;
 mod region;
+mod seed;
 mod tenant;
 mod tenant_move;
 
@@ -13,6 +14,7 @@ pub use operation::{
     MovePlan, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Place, Step, StepName,
 };
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
+pub use seed::{SeedPhase, SeedProgress};
 pub use tenant::{Followers, MoveInFlight, NewTenant, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState};
 pub use tenant_move::{MoveSource, MoveTarget, TenantMove};
 

@@ -22,7 +22,7 @@ use stead_api::{
 use stead_types::Error;
 use tonic::Streaming;
 
-use super::{Admin, PAGE_SIZE, Replica, tenant::replica};
+use super::{Admin, PAGE_SIZE, Replica, SeedProgress, seed, tenant::replica};
 use crate::{node::Node, paging::ListPage, response::malformed};
 
 /// Long-running operation, such as a move of a tenant.
@@ -58,6 +58,8 @@ pub struct OperationInfo {
     pub outcome: Option<OperationOutcome>,
     /// Plan, of an operation that was planned only.
     pub plan: Option<MovePlan>,
+    /// The copy for the target that is being made.
+    pub seed: Option<SeedProgress>,
 }
 
 /// Outcome of an operation.
@@ -107,6 +109,8 @@ pub enum StepName {
     Refused,
     /// The directory has recorded the new home.
     Recorded,
+    /// The copy for the target was given up, and with it the move.
+    SeedFailed,
     /// A step of a newer version.
     Other,
 }
@@ -260,6 +264,7 @@ pub(super) fn read(operation: Option<longrunning::Operation>) -> Result<Operatio
         cancel_requested: metadata.cancel_requested,
         outcome: operation.result.map(outcome).transpose()?,
         plan: metadata.plan.map(plan),
+        seed: metadata.seed.map(seed::read),
     })
 }
 
@@ -297,6 +302,7 @@ fn step_name(name: StepMessage) -> StepName {
         StepMessage::CancelRequested => StepName::CancelRequested,
         StepMessage::Refused => StepName::Refused,
         StepMessage::Recorded => StepName::Recorded,
+        StepMessage::SeedFailed => StepName::SeedFailed,
         StepMessage::Unspecified => StepName::Other,
     }
 }

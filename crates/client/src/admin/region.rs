@@ -5,7 +5,7 @@ use std::time::Duration;
 use stead_api::proto::admin::v1::{self, region_service_client::RegionServiceClient as Service};
 use stead_types::Error;
 
-use super::{Admin, Group, NodeInfo, PAGE_SIZE};
+use super::{Admin, Group, NodeInfo, PAGE_SIZE, SeedProgress, seed};
 use crate::{paging::ListPage, response::malformed};
 
 /// Region in the directory.
@@ -59,6 +59,8 @@ pub struct RegionStatus {
     pub groups: Vec<Group>,
     /// Its lags behind other regions.
     pub lags: Vec<FollowerLag>,
+    /// Copies that are being made for its groups, or were given up lately.
+    pub seeds: Vec<SeedProgress>,
 }
 
 impl Admin {
@@ -103,6 +105,7 @@ impl Admin {
             nodes: answer.nodes.into_iter().map(NodeInfo::read).collect(),
             groups: answer.groups.into_iter().map(Group::read).collect(),
             lags: answer.lags.into_iter().map(lag).collect(),
+            seeds: answer.seeds.into_iter().map(seed::read).collect(),
         })
     }
 }

@@ -180,5 +180,6 @@ pub(super) fn position(tenant: TenantNumber, record: &TenantRecord) -> TenantPos
         epoch: record.epoch,
         revision: record.live.revision,
         attach: record.attach,
+        seed: record.shadow.as_ref().map(|shadow| shadow.state.revision),
     }
 }

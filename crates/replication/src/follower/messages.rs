@@ -138,13 +138,13 @@ impl FollowerStream {
         // Also if it is not attached: that may be in a pending proposal.
         self.queue.push(Item::Detached(tenant, number));
         match refused.reason() {
-            Reason::SeedNeeded if has_shadow => {
-                // The seed took so long that the home has dropped the changes after it.
+            Reason::SeedNeeded | Reason::CannotCatchUp if has_shadow => {
+                // The home has dropped the changes after the seed, or will not keep them.
                 self.needs_fresh_seed.insert(tenant);
                 self.scheduler.schedule_fresh_seed(tenant, now);
             }
             Reason::SeedNeeded => self.scheduler.schedule_seed(tenant, now),
-            Reason::NotOwner | Reason::NotAdmitted | Reason::Forked | Reason::Unspecified => {
+            Reason::NotOwner | Reason::NotAdmitted | Reason::Forked | Reason::CannotCatchUp | Reason::Unspecified => {
                 self.scheduler.retry_later(tenant, now);
             }
         }

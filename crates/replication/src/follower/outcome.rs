@@ -177,11 +177,13 @@ fn position(tenant: TenantNumber, attach: AttachNumber, held: &ReadView<'_>) -> 
     let (epoch, revision) = record.map_or((Epoch::NONE, Revision::ZERO), |record| {
         (record.epoch, record.live.revision)
     });
+    let shadow = record.and_then(|record| record.shadow.as_ref());
     TenantPosition {
         tenant,
         epoch,
         revision,
         attach,
+        seed: shadow.map(|shadow| shadow.state.revision),
     }
     .to_message()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stead_api::proto::internal::v1::{SeedBegun, SeedChunk, SeedRequest, seed_response};
+use stead_api::proto::internal::v1::{SeedBegun, SeedChunk, SeedRequest, feed_refused::Reason, seed_response};
 use stead_state::{
     codec::{Malformed, Reader},
     lineage::Lineage,
@@ -65,7 +65,8 @@ enum SeedError {
     Unreachable,
     /// The home refused, or nothing can be requested or proposed.
     Refused,
-    /// A chunk was void in the log: it belongs to another seed than the present one.
+    /// The seed cannot go on: a chunk was void in the log, because it belongs to another seed, or the home has dropped
+    /// the history after it.
     Void,
     /// The home has sent invalid data, which must not be proposed.
     InvalidData(InvalidFeedData),
@@ -104,7 +105,14 @@ async fn seed_from(
             Some(seed_response::Message::NotLeader(other)) => {
                 return Err(SeedError::NotLeader(wire::leader_from(other)));
             }
-            Some(seed_response::Message::Refused(_)) => return Err(SeedError::Refused),
+            Some(seed_response::Message::Refused(refused)) => {
+                let is_useless = refused.reason() == Reason::SeedNeeded;
+                return Err(if is_useless {
+                    SeedError::Void
+                } else {
+                    SeedError::Refused
+                });
+            }
             None => {}
         }
     }
@@ -156,6 +164,8 @@ impl SeedSession {
             loaded: shadow.map_or(0, |shadow| shadow.loaded.get()),
             clients_loaded: wire::clients(self.clients),
             number: self.number.0,
+            keys_loaded: shadow.map_or(0, |shadow| shadow.state.keys),
+            bytes_loaded: shadow.map_or(0, |shadow| shadow.state.len),
         }
     }
 

@@ -12,6 +12,8 @@
 //!    every follower of the tenant has what is dropped, or the limits of the group give it up.
 //! 5. A tenant that a group does not follow, according to the directory view, holds no history for that group, whatever
 //!    the group has reported of it.
+//! 6. History after the first revision of a running seed is kept, whatever the limits: the pace of the seed bounds it. A
+//!    new leader knows of a seed once its follower's stream is open, and waits for that up to [`STREAM_WAIT`].
 
 mod feed_history;
 mod tenant;
@@ -19,6 +21,7 @@ mod tenant;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use feed_history::FeedHistory;
@@ -30,12 +33,14 @@ use stead_types::{
     planted::{self, Bug},
 };
 use tenant::{LastChange, RetentionCutoffs, RetentionRequest, TenantRetention};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{acknowledgements::FollowerProgress, group_context::GroupContext};
 
 /// Most feed entries that are read under one lock.
 const ENTRIES_MAX: usize = 1024;
+/// Longest time for which a new leader moves no floor because the stream of a follower is not open.
+const STREAM_WAIT: Duration = Duration::from_secs(60);
 /// Most tenants with limits of their own whose floors are computed without yielding.
 const TENANTS_MAX: usize = 256;
 /// Scheduling class of retention proposals in the group's proposal queue.
@@ -47,11 +52,15 @@ pub(crate) async fn run(context: Arc<GroupContext>, limits: RetentionLimits) {
     let mut ticks = interval(limits.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keeper = RetentionKeeper::default();
+    let began = Instant::now();
     loop {
         ticks.tick().await;
         if let Err(unreadable) = keeper.update(&context).await {
             context.fail_unreadable(unreadable);
             return;
+        }
+        if began.elapsed() < STREAM_WAIT && keeper.waits_for_streams(&context) {
+            continue;
         }
         let now = context.group.logged_time();
         let floor = match keeper.next_floor(&context, now, &limits).await {
@@ -145,8 +154,17 @@ impl RetentionKeeper {
         limits: &RetentionLimits,
     ) -> Result<Option<RetentionFloor>, Unreadable> {
         let group = self.group_floor(context, now, limits)?;
-        let tenants = self.tenant_floors(context, now, limits).await?;
+        let mut tenants = self.tenant_floors(context, now, limits).await?;
+        // Seeds that begin from here on begin behind every floor that was computed.
+        let holds = context.seeds.holds();
+        for (tenant, (_, floor)) in &mut tenants {
+            if let Some(first) = holds.get(tenant).filter(|first| **first < *floor) {
+                *floor = *first;
+                self.tenants.activate(*tenant);
+            }
+        }
         if let Some(mut floor) = group {
+            self.hold_for_seeds(context, &mut floor, &holds, now, limits)?;
             let others = floor
                 .tenants
                 .into_iter()
@@ -161,6 +179,41 @@ impl RetentionKeeper {
         let tenants: Vec<_> = moved.map(|(tenant, (_, floor))| (tenant, floor)).collect();
         let index = self.committed;
         Ok((!tenants.is_empty()).then_some(RetentionFloor { index, tenants }))
+    }
+
+    /// Tells whether the position of a follower is unknown, because it has not opened its stream yet.
+    fn waits_for_streams(&self, context: &GroupContext) -> bool {
+        let followers = self.followers.iter().flat_map(|(_, followers)| followers.keys());
+        followers
+            .into_iter()
+            .any(|follower| progress_of(context, *follower).is_none())
+    }
+
+    /// Lowers a group's floor for the tenants that are being seeded: to what the group would keep anyway, but not above
+    /// the first revision of a seed.
+    fn hold_for_seeds(
+        &self,
+        context: &GroupContext,
+        floor: &mut RetentionFloor,
+        holds: &BTreeMap<TenantNumber, Revision>,
+        now: u64,
+        limits: &RetentionLimits,
+    ) -> Result<(), Unreadable> {
+        let cutoff = TenantTime(self.history.cutoff(now, limits.keep_age, limits.keep_len));
+        for (tenant, first) in holds {
+            if let Some((_, own)) = floor.tenants.iter_mut().find(|(of, _)| of == tenant) {
+                *own = *first.min(own);
+                continue;
+            }
+            let kept = context.machine.read(|held| {
+                let reading = held.reading(*tenant)?;
+                Some(reading.last_before(reading.state().retention_floor, cutoff))
+            })?;
+            if let Some(kept) = kept.transpose()? {
+                floor.tenants.push((*tenant, kept.min(*first)));
+            }
+        }
+        Ok(())
     }
 
     /// Computes the floors of tenants with limits of their own: the present one and the new one.

@@ -31,6 +31,7 @@ use crate::{
     attach_attempt::AttachAttempt,
     feed_clients::RESPONSE_TIMEOUT,
     group_context::{GroupContext, fed_epoch},
+    outgoing_seeds::SeedStart,
     wire::{self, MessageToFollower, MessageToHome, SubscribeRequest, TenantPosition},
 };
 
@@ -116,6 +117,7 @@ pub(crate) async fn open(
             return Err(Status::internal("storage could not be read"));
         }
     };
+    hold_for_seeds(&context, follower, &listing);
     let (stream, replaced) = context
         .acknowledgements
         .open_stream(opening(follower, term, &listing, &start));
@@ -141,6 +143,24 @@ pub(crate) async fn open(
     });
     source.out.extend(refused.map(MessageToFollower::Refused));
     Ok(source)
+}
+
+/// Holds the history that the copies need that the follower is building, until it goes on with them.
+fn hold_for_seeds(context: &GroupContext, follower: GroupId, listing: &FollowerListing) {
+    for (tenant, position) in &listing.detached {
+        let is_known = context.seeds.is_seeding(*tenant, follower);
+        if let Some(first) = position.seed.filter(|_| !is_known) {
+            let (epoch, keys, bytes) = (position.epoch, 0, 0);
+            let start = SeedStart {
+                epoch,
+                first,
+                keys,
+                bytes,
+            };
+            // One that has failed holds nothing.
+            context.seeds.begin(*tenant, follower, start).ok();
+        }
+    }
 }
 
 /// Returns where a stream of a follower at this offset starts.

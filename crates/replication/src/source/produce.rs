@@ -76,7 +76,7 @@ impl FeedSource {
             return Ok(handed_over);
         }
         let sent = self.send_entries()?;
-        let caught_up = self.has_room() && self.catch_up()?;
+        let caught_up = self.has_room() && self.may_catch_up() && self.catch_up()?;
         Ok(caught_up || sent || handed_over)
     }
 
@@ -207,6 +207,11 @@ impl FeedSource {
                 && let Some((tenant, attempt, after)) = self.sessions.next_behind()
             {
                 any = true;
+                let is_seeding = context.seeds.is_seeding(tenant, self.follower);
+                if !is_seeding && context.seeds.is_refused(tenant, self.follower) {
+                    self.refuse(tenant, Reason::CannotCatchUp);
+                    continue;
+                }
                 let range = ChangeRange {
                     attempt,
                     after,
@@ -222,7 +227,12 @@ impl FeedSource {
                 };
                 self.sessions.record_sent(tenant, part.next, part.end.is_none());
                 if !part.records.changes.is_empty() {
+                    let before = batch.len();
                     batch.add(tenant, attempt, &part.records.encode());
+                    if is_seeding {
+                        context.seeds.record_sent(tenant, self.follower, part.next);
+                        self.pace_catch_up(batch.len() - before);
+                    }
                 }
                 if let Some((digests, lineage)) = part.end {
                     let mut encoded = Writer::with_capacity(32);

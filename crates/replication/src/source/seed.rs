@@ -1,6 +1,6 @@
 //! The home's end of a seed: sends a tenant's state to a follower in chunks, with a bandwidth limit of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use stead_api::proto::internal::v1::{
     FeedRefused, SeedBegun, SeedChunk, SeedRequest, SeedResponse, feed_refused::Reason, seed_response::Message,
@@ -8,7 +8,7 @@ use stead_api::proto::internal::v1::{
 use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX};
 use stead_state::{
     codec::Writer,
-    rows::change::{EFFECTS_MAX, HEAD_LEN_MAX},
+    rows::change::{Change, EFFECTS_MAX, HEAD_LEN_MAX},
     shard::{
         command::{Chunk, ChunkContent},
         read::{ReadError, TenantReader},
@@ -25,6 +25,7 @@ use tonic::Status;
 
 use crate::{
     group_context::{GroupContext, may_follow},
+    outgoing_seeds::SeedStart,
     payload::{PayloadCompressor, RAW_LEN_MAX},
     traffic::RegionPair,
     wire,
@@ -40,9 +41,6 @@ const _: () = assert!(
     "a chunk would not reach the follower, or never find room in its log"
 );
 
-/// Bandwidth limit of one seed, in bytes before compression.
-const BYTES_PER_SECOND_MAX: u32 = 16 << 20;
-
 /// A seed that the home sends.
 pub(crate) struct SeedSource {
     context: Arc<GroupContext>,
@@ -56,6 +54,10 @@ pub(crate) struct SeedSource {
     first: Option<Revision>,
     loaded: Sequence,
     clients: ClientsLoaded,
+    /// Live keys that the follower has of it, or was sent, and their bytes.
+    has: (u64, u64),
+    /// Whether it is recorded among the seeds of the home.
+    is_recorded: bool,
     compressor: PayloadCompressor,
     next_at: Instant,
     has_ended: bool,
@@ -88,6 +90,8 @@ impl SeedSource {
             first: (request.first != 0).then_some(Revision::from_u64(request.first)),
             loaded: Sequence::new(request.loaded).ok_or(wire::InvalidMessage("sequence"))?,
             clients,
+            has: (request.keys_loaded, request.bytes_loaded),
+            is_recorded: false,
             compressor: PayloadCompressor::new(),
             next_at: Instant::now(),
             has_ended: false,
@@ -128,8 +132,7 @@ impl SeedSource {
     }
 
     fn send(&mut self, command: bytes::Bytes) -> SeedResponse {
-        let len = u32::try_from(command.len()).unwrap_or(u32::MAX);
-        self.next_at = Instant::now() + Duration::from_secs(1) * len / BYTES_PER_SECOND_MAX;
+        self.next_at = self.context.seed_bandwidth.take(command.len());
         let (payload, raw_len) = self.compressor.compress(command.to_vec());
         if let Some(region_pair) = &self.region_pair {
             self.context
@@ -156,9 +159,33 @@ impl SeedSource {
         read.unwrap_or_else(|half_changed| Err(self.seed_end(ReadError::Unreadable(half_changed.into()))))
     }
 
+    /// Records the seed among those of the home, so that history is kept for it, unless it has failed.
+    fn record(&mut self, first: Revision) -> Result<(), SeedEnd> {
+        let seeds = &self.context.seeds;
+        if seeds.is_seeding(self.tenant, self.follower) && self.is_recorded {
+            return Ok(());
+        }
+        let (epoch, (keys, bytes)) = (self.epoch, self.has);
+        let start = SeedStart {
+            epoch,
+            first,
+            keys,
+            bytes,
+        };
+        let begun = seeds.begin(self.tenant, self.follower, start);
+        begun.map_err(|_| SeedEnd::Refused(Reason::CannotCatchUp))?;
+        self.is_recorded = true;
+        Ok(())
+    }
+
     fn read_step(&mut self, reading: TenantReader<'_>) -> Result<SeedStep, SeedEnd> {
-        let Some(first) = self.first else {
-            let first = reading.state().revision;
+        let first = self.first.unwrap_or(reading.state().revision);
+        if first < reading.state().retention_floor {
+            // The history after it is gone, so that the rest of it is of no use.
+            return Err(SeedEnd::Refused(Reason::SeedNeeded));
+        }
+        self.record(first)?;
+        if self.first.is_none() {
             self.first = Some(first);
             self.loaded = Sequence::ZERO;
             self.clients = ClientsLoaded::default();
@@ -168,7 +195,7 @@ impl SeedSource {
                 first: first.to_u64(),
                 lineage: lineage.finish(),
             }));
-        };
+        }
         let part = if self.loaded < first.sequence() {
             let part = reading.chunk_of_changes(self.loaded, first, CHUNK_BYTES);
             part.map_err(|refused| self.seed_end(refused))?
@@ -179,7 +206,15 @@ impl SeedSource {
             reading.chunk_of_clients(self.clients, CHUNK_BYTES)
         };
         match &part {
-            ChunkContent::Changes { up_to, .. } => self.loaded = *up_to,
+            ChunkContent::Changes { up_to, changes, .. } => {
+                self.loaded = *up_to;
+                let len =
+                    |change: &Change| change.key.len() + change.value.as_ref().map_or(0, |value| value.bytes.len());
+                let bytes: usize = changes.iter().map(len).sum();
+                let (keys, bytes) = (changes.len() as u64, bytes as u64);
+                self.has = (self.has.0 + keys, self.has.1 + bytes);
+                self.context.seeds.record_chunk(self.tenant, self.follower, keys, bytes);
+            }
             ChunkContent::Clients { up_to, windows, .. } => self.clients = self.clients.after_chunk(*up_to, windows),
         }
         let read_at = reading.state().revision;

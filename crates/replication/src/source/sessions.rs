@@ -128,6 +128,11 @@ impl SourceSessions {
         None
     }
 
+    /// Tells whether tenants catch up. Some of them may have ended.
+    pub(crate) fn is_any_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
     /// Records that a tenant that catches up has been sent up to `sent`, and whether there is more.
     pub(crate) fn record_sent(&mut self, tenant: TenantNumber, sent: Revision, more: bool) {
         let Some(session) = self.tenants.get_mut(&tenant) else {

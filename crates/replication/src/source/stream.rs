@@ -66,6 +66,8 @@ pub(crate) struct FeedSource {
     empty_batch_at: Instant,
     /// Time from which the next batch may be made.
     paced_until: Instant,
+    /// Time from which tenants that catch up may be sent more: within the bandwidth of seeds.
+    catch_up_at: Instant,
     in_flight: InFlight,
     inbound: Streaming<SubscribeRequest>,
     leadership: watch::Receiver<Leadership>,
@@ -123,6 +125,7 @@ impl FeedSource {
             skipped: None,
             empty_batch_at: Instant::now(),
             paced_until: Instant::now(),
+            catch_up_at: Instant::now(),
             in_flight: InFlight::default(),
             inbound,
             leadership,
@@ -176,6 +179,7 @@ impl FeedSource {
         let (has_room, may_send) = (self.has_room(), self.may_send());
         let baton_at = self.batons.next_due();
         let (empty_batch_at, paced_until) = (self.empty_batch_at, self.paced_until);
+        let (catch_up_at, is_behind) = (self.catch_up_at, !self.may_catch_up() && self.sessions.is_any_behind());
         let replaced: OptionFuture<_> = self.replaced.as_mut().into();
         tokio::select! {
             biased;
@@ -185,6 +189,7 @@ impl FeedSource {
             Some(_) = replaced => Wake::Replaced,
             Ok(()) = self.applied.changed(), if may_send => Wake::Applied,
             () = sleep_until(paced_until), if has_room && !may_send => Wake::PaceElapsed,
+            () = sleep_until(catch_up_at), if has_room && is_behind => Wake::PaceElapsed,
             () = sleep_until(empty_batch_at), if self.skipped.is_some() => Wake::EmptyBatchDue,
             Ok(()) = self.handovers.changed(), if has_room => Wake::HandoverDue,
             () = sleep_until(baton_at.unwrap_or_else(Instant::now)), if baton_at.is_some() && has_room => Wake::HandoverDue,
@@ -287,6 +292,11 @@ impl FeedSource {
         // Admission is checked when it is its turn, as for every batch.
         if self.sessions.attach(tenant, AttachAttempt::of(&position), revision) {
             self.update_progress(|follower| follower.detach(tenant, Some((position.epoch, revision))));
+            if position.seed.is_some() {
+                let seeds = &self.context.seeds;
+                // One that has failed is refused when it is its turn.
+                seeds.catch_up(tenant, self.follower, position.epoch, revision).ok();
+            }
         }
         Ok(())
     }
@@ -304,6 +314,9 @@ impl FeedSource {
             None => true,
         });
         self.update_progress(|follower| follower.acknowledge(offset, &attached, &detached));
+        for position in &attached {
+            self.context.seeds.complete(position.tenant, self.follower);
+        }
         Ok(())
     }
 
@@ -362,6 +375,16 @@ impl FeedSource {
     /// Tells whether another batch may be made now.
     pub(super) fn may_send(&self) -> bool {
         self.has_room() && self.paced_until <= Instant::now()
+    }
+
+    /// Tells whether tenants that catch up may be sent more now.
+    pub(super) fn may_catch_up(&self) -> bool {
+        self.catch_up_at <= Instant::now()
+    }
+
+    /// Takes the bandwidth of history that was sent to a seeded copy.
+    pub(super) fn pace_catch_up(&mut self, len: usize) {
+        self.catch_up_at = self.context.seed_bandwidth.take(len);
     }
 
     /// Tells whether the follower has acknowledged enough for more.

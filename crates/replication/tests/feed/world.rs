@@ -9,8 +9,8 @@ use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Timing, TypedGroup};
 use stead_replication::{
-    Dependencies, DirectoryAccess, GroupTasks, LeaseLeft, Replication, RetentionLimits, SharedDirectoryView,
-    SubmitCommand,
+    Dependencies, DirectoryAccess, GroupTasks, LeaseLeft, Replication, RetentionLimits, SeedLimits,
+    SharedDirectoryView, SubmitCommand,
 };
 use stead_state::directory::{
     self, Addresses, Command, DirectoryChange, DirectoryView, GroupReport, MemberState, Region, ReplicaSetMember,
@@ -51,6 +51,7 @@ pub struct World {
     reported: Arc<Mutex<Vec<GroupReport>>>,
     entries: Vec<DirectoryChange>,
     tenants: BTreeMap<TenantNumber, Tenant>,
+    seeds: SeedLimits,
     /// Acknowledged writes: time, tenant and revision.
     acknowledged: Vec<(Instant, TenantNumber, Revision)>,
 }
@@ -82,6 +83,17 @@ impl World {
 
     /// Starts the groups with a one-way delay of `far` between them.
     pub async fn start_far(homes: u64, followers: u64, limits: RetentionLimits, far: Duration) -> Self {
+        Self::start_seeding(homes, followers, limits, far, SeedLimits::default()).await
+    }
+
+    /// Starts the groups with limits of their seeds.
+    pub async fn start_seeding(
+        homes: u64,
+        followers: u64,
+        limits: RetentionLimits,
+        far: Duration,
+        seed_limits: SeedLimits,
+    ) -> Self {
         if std::env::var_os("RUST_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
             tracing_subscriber::fmt().with_env_filter(filter).try_init().ok();
@@ -99,6 +111,7 @@ impl World {
             reported: Arc::default(),
             entries: groups.iter().flat_map(entries).collect(),
             tenants: BTreeMap::new(),
+            seeds: seed_limits,
             acknowledged: Vec::new(),
         };
         for home in &groups[0].voters {
@@ -132,6 +145,7 @@ impl World {
                 }),
                 submit: self.report_handler(),
             },
+            seeds: self.seeds,
             lease_left: Arc::new(|_| Some(Duration::from_secs(60))),
         };
         Node::start(&self.net, setup).await
@@ -405,6 +419,7 @@ pub struct NodeSetup {
     /// Voters of its group.
     pub voters: Vec<u64>,
     pub limits: RetentionLimits,
+    pub seeds: SeedLimits,
     pub directory: DirectoryAccess,
     pub lease_left: LeaseLeft,
 }
@@ -435,6 +450,7 @@ impl Node {
             connect: net.connect(id),
             directory: setup.directory,
             limits: setup.limits,
+            seeds: setup.seeds,
             alarms: node.alarms(),
             lease_left: setup.lease_left,
         });

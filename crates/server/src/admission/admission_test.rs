@@ -9,12 +9,14 @@ use crate::tenant_fixture::tenant;
 const READ: Cost = Cost {
     bytes: 0,
     charges_response: true,
+    seed_rate: None,
 };
 
 fn write(bytes: u64) -> Cost {
     Cost {
         bytes,
         charges_response: false,
+        seed_rate: None,
     }
 }
 
@@ -57,6 +59,34 @@ async fn byte_rate_charges_writes_on_arrival_reads_on_response() {
         (limit, wait),
         (TenantLimit::BytesPerSecond, Some(Duration::from_millis(501)))
     );
+}
+
+#[tokio::test]
+async fn seeded_tenant_writes_at_the_slowed_rate_and_reads_freely() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[]);
+    let slowed = |bytes| Cost {
+        seed_rate: Some(1_000),
+        ..write(bytes)
+    };
+    admission.admit(now, &tenant, slowed(1_000)).unwrap();
+    let refused = admission.admit(now, &tenant, slowed(500)).map(drop).unwrap_err();
+    assert_eq!(refused.name(), "seed.history");
+    let wait_ms = refused.wait.unwrap().as_millis();
+    assert!((499..=500).contains(&wait_ms), "{wait_ms}");
+    let error = refused.error(&tenant.name);
+    assert!(matches!(&error.kind, ErrorKind::RateLimited { limit, .. } if limit == "seed.history"));
+    assert!(
+        error
+            .message
+            .contains("slowed to 1000 bytes a second until the copy has caught up"),
+        "{error}"
+    );
+    admission.admit(now, &tenant, READ).unwrap();
+    admission.admit(now, &tenant, write(500)).unwrap();
+    admission
+        .admit(now + Duration::from_millis(500), &tenant, slowed(500))
+        .unwrap();
 }
 
 #[tokio::test]

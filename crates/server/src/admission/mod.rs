@@ -51,6 +51,8 @@ pub(crate) struct Cost {
     pub(crate) bytes: u64,
     /// Whether the bytes of the response are charged when it is sent: for responses with data.
     pub(crate) charges_response: bool,
+    /// Bytes of writes a second that the tenant is slowed to while it is seeded.
+    pub(crate) seed_rate: Option<u64>,
 }
 
 /// A limit that an operation exceeds.
@@ -74,6 +76,8 @@ enum Scope {
     Forwarding,
     /// The group's, for all its tenants.
     Group,
+    /// A rate to which the tenant's writers are slowed while it is seeded.
+    Seed,
 }
 
 /// Usage of this node by its tenants.
@@ -93,6 +97,8 @@ struct AccountPartition {
 struct TenantAccount {
     operations: TokenBucket,
     bytes: TokenBucket,
+    /// Bytes of writes while the tenant is seeded.
+    seed: TokenBucket,
     in_flight: u64,
     /// Number of operations in flight that another node serves.
     forwarded: u64,
@@ -111,7 +117,8 @@ impl TenantAccount {
     }
 
     fn is_idle(&self, now_ns: u64) -> bool {
-        self.in_flight == 0 && self.watches == 0 && self.operations.is_full(now_ns) && self.bytes.is_full(now_ns)
+        let buckets = [&self.operations, &self.bytes, &self.seed];
+        self.in_flight == 0 && self.watches == 0 && buckets.iter().all(|bucket| bucket.is_full(now_ns))
     }
 }
 
@@ -186,6 +193,11 @@ impl Admission {
                 wait: Some(wait),
                 ..LimitExceeded::full(*limit, max)
             })?;
+        }
+        if let Some(max) = cost.seed_rate {
+            let checked = account.seed.check(now_ns, max, cost.bytes);
+            checked.map_err(|wait| LimitExceeded::seeding(max, wait))?;
+            account.seed.charge(now_ns, max, cost.bytes);
         }
         for (bucket, limit, cost) in charges {
             bucket.charge(now_ns, tenant.limit(limit).unwrap_or(u64::MAX), cost);
@@ -329,11 +341,21 @@ impl LimitExceeded {
         }
     }
 
+    /// Returns the rate to which writers of a tenant that is seeded are slowed.
+    fn seeding(max: u64, wait: Duration) -> Self {
+        Self {
+            wait: Some(wait),
+            scope: Scope::Seed,
+            ..Self::full(TenantLimit::BytesPerSecond, max)
+        }
+    }
+
     /// Returns the name of the limit, as in errors and metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self.scope {
             Scope::Tenant | Scope::Forwarding => self.limit.name(),
             Scope::Group => "group.outcomes",
+            Scope::Seed => "seed.history",
         }
     }
 
@@ -373,6 +395,11 @@ impl LimitExceeded {
                     Scope::Group => format!(
                         "{limit}: the home of tenant {tenant} has at most {max} {what}, and the tenant has its share of \
                          them; wait {millis} ms"
+                    ),
+                    Scope::Seed => format!(
+                        "{limit}: tenant {tenant} is being copied to another region, and its writers are slowed to {max} \
+                         bytes a second until the copy has caught up; wait {millis} ms, or an operator can raise \
+                         storage.seed_history_bytes_max"
                     ),
                     Scope::Tenant => format!(
                         "{limit}: tenant {tenant} has at most {max} {what}; wait {millis} ms, or {raise} {name}=..."

@@ -18,6 +18,7 @@ pub const KEYS: &[&str] = &[
     "log.format",
     "log.level",
     "net.dial",
+    "net.seed_bytes_per_second_max",
     "node.data_dir",
     "node.name",
     "node.shutdown_timeout",
@@ -26,6 +27,7 @@ pub const KEYS: &[&str] = &[
     "storage.engine",
     "storage.history_age_max",
     "storage.history_bytes_max",
+    "storage.seed_history_bytes_max",
     "storage.sled_majority",
 ];
 

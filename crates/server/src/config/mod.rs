@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 pub use load::{ConfigError, KEYS};
 use serde::{Deserialize, Serialize};
-use stead_replication::RetentionLimits;
+use stead_replication::{RetentionLimits, SeedLimits};
 pub use validated::{ListenAddresses, NodeConfig, ValidatedConfig};
 
 /// Content of the configuration file; every key may be left out.
@@ -121,12 +121,17 @@ pub struct Storage {
     pub history_bytes_max: u64,
     /// Longest time that change history is kept for a follower that is disconnected.
     pub history_age_max: String,
+    /// Bytes of change history that are kept for a tenant while it is copied to a new follower; beyond it the tenant's
+    /// writers are slowed.
+    pub seed_history_bytes_max: u64,
 }
 
 /// Network settings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Net {
+    /// Most bytes a second, before compression, that this node sends of tenants that are copied to new followers.
+    pub seed_bytes_per_second_max: u64,
     /// Maps an advertised address to the address to dial.
     pub dial: BTreeMap<String, String>,
 }
@@ -170,6 +175,16 @@ impl Default for Storage {
             sled_majority: false,
             history_bytes_max: RetentionLimits::default().len_max,
             history_age_max: "24h".into(),
+            seed_history_bytes_max: SeedLimits::default().history_max,
+        }
+    }
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self {
+            seed_bytes_per_second_max: SeedLimits::default().bytes_per_second_max,
+            dial: BTreeMap::new(),
         }
     }
 }

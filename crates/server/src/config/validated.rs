@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use stead_replication::SeedLimits;
 use stead_types::{Jurisdiction, NodeId, RegionName};
 
 use super::{Config, ConfigError, InitialNode, ListenConfig, engines};
 
 /// Most groups of a region. More cost more than they bring: each commits and elects by itself.
 const GROUPS_PER_REGION_MAX: u32 = 16;
+/// Least cap of the history of a seed, in bytes: less is written in the time of a few messages.
+const SEED_HISTORY_MIN: u64 = 1 << 20;
+/// Least bandwidth of seeds, in bytes a second: a chunk every four seconds.
+const SEED_RATE_MIN: u64 = 64 << 10;
 
 /// Addresses of a listener, `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub struct ValidatedConfig {
     pub history_bytes_max: u64,
     /// Longest time that history is kept for followers.
     pub history_age_max: Duration,
+    /// Bounds of the seeds that this node sends.
+    pub seeds: SeedLimits,
     /// Map from an advertised address to the address to dial.
     pub dial: BTreeMap<String, String>,
     /// Longest time for a stop.
@@ -109,6 +116,7 @@ impl Config {
             engine: self.storage.engine.clone(),
             history_bytes_max: self.storage.history_bytes_max,
             history_age_max: parse_duration("storage.history_age_max", &self.storage.history_age_max)?,
+            seeds: self.seeds()?,
             dial: self.net.dial.clone(),
             shutdown_timeout: parse_duration("node.shutdown_timeout", &self.node.shutdown_timeout)?,
             members,
@@ -118,6 +126,27 @@ impl Config {
             engines::check_groups(&checked)?;
         }
         Ok(checked)
+    }
+
+    fn seeds(&self) -> Result<SeedLimits, ConfigError> {
+        let (history_max, bytes_per_second_max) =
+            (self.storage.seed_history_bytes_max, self.net.seed_bytes_per_second_max);
+        let checks = [
+            ("storage.seed_history_bytes_max", history_max, SEED_HISTORY_MIN),
+            ("net.seed_bytes_per_second_max", bytes_per_second_max, SEED_RATE_MIN),
+        ];
+        for (key, value, min) in checks {
+            if value < min {
+                return Err(ConfigError::value(
+                    key,
+                    format!("{value} is below the least of {min} bytes"),
+                ));
+            }
+        }
+        Ok(SeedLimits {
+            history_max,
+            bytes_per_second_max,
+        })
     }
 
     fn groups_per_region(&self) -> Result<u32, ConfigError> {
@@ -267,6 +296,21 @@ mod tests {
         [node]
         name = "a"
     "#;
+
+    #[test]
+    fn seed_limits_have_defaults_and_a_least_value() {
+        let config = Config::load(GOOD, []).unwrap().validate().unwrap();
+        assert_eq!(
+            (config.seeds.history_max, config.seeds.bytes_per_second_max),
+            (1 << 30, 32 << 20)
+        );
+        assert_eq!(
+            problem(&format!("{GOOD}\n[net]\nseed_bytes_per_second_max = 1000")),
+            "net.seed_bytes_per_second_max: 1000 is below the least of 65536 bytes"
+        );
+        let low = problem(&format!("{GOOD}\n[storage]\nseed_history_bytes_max = 0"));
+        assert!(low.starts_with("storage.seed_history_bytes_max: 0 is below"), "{low}");
+    }
 
     #[test]
     fn history_defaults_are_the_default_retention_limits() {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use stead_raft::{Group, Proposal, ProposeError, TypedGroup};
-use stead_replication::Freshness;
+use stead_replication::{Freshness, OutgoingSeeds};
 use stead_state::{
     routing::LocalRecord,
     shard::{Shard, apply_result::ApplyResult, read::TenantReader},
@@ -28,6 +28,8 @@ pub(crate) struct HostedGroup {
     pub(crate) machine: Arc<ShardMachine>,
     /// Freshness of the tenants that the group follows.
     pub(crate) freshness: Arc<Freshness>,
+    /// Seeds that the group sends, while this node leads it.
+    pub(crate) seeds: Arc<OutgoingSeeds>,
 }
 
 impl HostedGroup {

@@ -36,6 +36,9 @@ pub(crate) fn metrics_text(host: &Host) -> String {
     {
         metrics.lag(lag.0, &lag.1);
     }
+    let seeds = host.groups.iter();
+    let seeds = seeds.flat_map(|(home, hosted)| hosted.seeds.progress().into_iter().map(|seed| (*home, seed)));
+    metrics.seeds.set(seeds);
     for (part, total) in host.health.retries() {
         metrics.retries(part, total);
     }

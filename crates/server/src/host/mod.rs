@@ -16,4 +16,4 @@ pub(crate) use drain::drain;
 pub(crate) use hosted_group::{HostedGroup, HostedGroups, READY_WAIT, storage_unavailable};
 pub(crate) use metrics::metrics_text;
 pub(crate) use readiness::{Readiness, ReadinessSubjects};
-pub(crate) use status::{follower_lags, group_status, node_status};
+pub(crate) use status::{follower_lags, group_status, node_status, seeds_to};

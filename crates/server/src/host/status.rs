@@ -2,7 +2,7 @@
 
 use stead_api::{convert, proto::admin::v1 as admin};
 use stead_raft::Group;
-use stead_replication::Lag;
+use stead_replication::{Lag, SeedPhase, SeedProgress};
 use stead_types::{GroupId, NodeId, RegionName};
 
 use super::{
@@ -86,4 +86,50 @@ pub(crate) fn follower_lags(host: &Host, region: &RegionName) -> Vec<admin::Foll
     let led = host.groups.iter().filter(|(_, hosted)| hosted.raft.is_leader());
     let lags = led.flat_map(|(id, hosted)| hosted.freshness.lags().into_iter().map(|lag| (*id, lag)));
     lags.map(lag).collect()
+}
+
+/// Returns the copies that groups that this node leads make for a region.
+pub(crate) fn seeds_to(host: &Host, region: &RegionName) -> Vec<admin::SeedProgress> {
+    let led = host.groups.iter().filter(|(_, hosted)| hosted.raft.is_leader());
+    let seeds = led.flat_map(|(home, hosted)| hosted.seeds.progress().into_iter().map(|seed| (*home, seed)));
+    let message = |(home, seed): (GroupId, SeedProgress)| {
+        host.directory_view.read(|view| {
+            let region_of = |group| view.region_of(group).map(|region| region.name.to_string());
+            let tenant = view.tenant(seed.tenant)?;
+            view.region_of(seed.follower).filter(|of| of.name == *region)?;
+            Some(admin::SeedProgress {
+                tenant: tenant.name.to_string(),
+                home_group: home.get(),
+                home_region: region_of(home).unwrap_or_default(),
+                follower_region: region.to_string(),
+                ..seed_message(&seed)
+            })
+        })
+    };
+    seeds.filter_map(message).collect()
+}
+
+fn seed_message(seed: &SeedProgress) -> admin::SeedProgress {
+    use admin::seed_progress::Phase;
+    let (phase, failure) = match seed.phase {
+        SeedPhase::Loading => (Phase::Loading, None),
+        SeedPhase::CatchingUp => (Phase::CatchingUp, None),
+        SeedPhase::Failed(failure) => (Phase::Failed, Some(failure)),
+    };
+    admin::SeedProgress {
+        follower_group: seed.follower.get(),
+        phase: phase.into(),
+        keys: seed.keys,
+        keys_total: seed.keys_total,
+        bytes: seed.bytes,
+        bytes_total: seed.bytes_total,
+        history_bytes: seed.history,
+        bytes_to_go: seed.bytes_to_go,
+        time_to_go: seed.time_to_go.map(convert::read::duration),
+        copy_bytes_per_second: seed.rates.copy,
+        write_bytes_per_second: seed.rates.write,
+        writers_slowed_to: seed.writers_slowed_to,
+        failure: failure.map(|failure| failure.to_string()).unwrap_or_default(),
+        ..admin::SeedProgress::default()
+    }
 }

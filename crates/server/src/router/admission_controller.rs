@@ -85,14 +85,17 @@ impl AdmissionController {
             Action::Write(write) => Cost {
                 bytes: operation::len(&call.operation) as u64,
                 charges_response: answers_data(&write.mutation),
+                seed_rate: hosted.and_then(|hosted| hosted.seeds.write_rate(tenant.number)),
             },
             Action::Read(_) => Cost {
                 bytes: 0,
                 charges_response: true,
+                seed_rate: None,
             },
         };
         let mut permit = self.admission.admit(Instant::now(), tenant, cost)?;
         if let (Action::Write(write), Some(hosted)) = (action, hosted) {
+            hosted.seeds.record_request(tenant.number, cost.bytes);
             let fits = store(&mut permit, hosted, tenant, &write.mutation);
             let fits = fits.and_then(|()| check_windows(hosted, tenant, write));
             // A retry of a write that was applied before the tenant was full gets its result.

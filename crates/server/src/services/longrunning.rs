@@ -17,14 +17,14 @@ use stead_api::{
 };
 use stead_state::directory::{Command, Operation, OperationResult, Rejection};
 use stead_types::{Error, ErrorKind};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
     admin::{
         PAGE_DEFAULT, PAGE_MAX, by,
-        operation::{OperationFollower, message},
+        operation::{OperationFollower, message, message_with_seed},
     },
     call_metadata,
 };
@@ -32,6 +32,8 @@ use crate::{directory::OperationQuery, host::Host};
 
 /// Longest time that `WaitOperation` waits.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest time of a `GetOperation`, the progress of a copy included.
+const GET_MAX: Duration = Duration::from_millis(950);
 /// Time before a caller's deadline at which `WaitOperation` answers: the response has to arrive.
 const WAIT_MARGIN: Duration = Duration::from_millis(500);
 /// Time for which a cancellation waits for its outcome. It is known within a round trip between the two groups unless
@@ -58,8 +60,9 @@ impl Operations {
     async fn get(&self, name: &str) -> Result<longrunning::Operation, Error> {
         let id = convert::operation::number("name", name)?;
         let version = self.host.directory_view.version();
+        let deadline = Instant::now() + GET_MAX;
         let operation = self.host.directory.operation(id, version).await?;
-        Ok(self.message(&operation))
+        Ok(message_with_seed(&self.host, &operation, deadline).await)
     }
 
     async fn list(&self, request: &ListOperationsRequest) -> Result<ListOperationsResponse, Error> {

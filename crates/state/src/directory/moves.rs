@@ -10,7 +10,7 @@ use super::{
     ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused},
     placement,
 };
-use crate::shard::record::OperationId;
+use crate::{seed_pace::SeedFailure, shard::record::OperationId};
 
 /// Commands.
 impl Directory {
@@ -134,6 +134,9 @@ impl Directory {
             }
             GroupReport::Refused { operation, .. } => self.refused(context, tenant, &MoveRefused { from, operation }),
             GroupReport::HeirReady { operation, .. } => self.heir_ready(context, tenant, from, operation),
+            GroupReport::SeedFailed { operation, failure, .. } => {
+                self.seed_failed(context, tenant, from, operation, failure);
+            }
             GroupReport::Uncounted {
                 epoch, group, version, ..
             } => {
@@ -188,8 +191,13 @@ impl Directory {
             return;
         };
         tenant.members = placement::members(&self.view, &tenant);
+        let operation = self.operations.in_flight(tenant.number, ended.operation);
+        let failure = operation.and_then(Operation::seed_failure);
+        let result = failure.map_or(OperationResult::Cancelled, |failure| OperationResult::Failed {
+            reason: failure.to_string(),
+        });
         self.record_step(context, tenant.number, ended.operation, StepName::Refused);
-        self.finish(context, tenant.number, ended.operation, OperationResult::Cancelled);
+        self.finish(context, tenant.number, ended.operation, result);
         self.change(context, tenant);
     }
 
@@ -198,6 +206,23 @@ impl Directory {
         let recorded = ownership::record_heir_ready(&mut tenant, from, operation);
         if recorded.is_ok() && tenant != before {
             self.record_step(context, tenant.number, operation, StepName::HeirReady);
+            self.change(context, tenant);
+        }
+    }
+
+    /// Gives a move up whose target cannot be seeded, unless it is given up already: the home then refuses it.
+    fn seed_failed(
+        &mut self,
+        context: &mut ApplyContext,
+        mut tenant: Tenant,
+        from: GroupId,
+        operation: OperationId,
+        failure: SeedFailure,
+    ) {
+        let state = tenant.moving.as_deref().map(|moving| moving.state);
+        let is_due = tenant.home == from && state == Some(MoveState::Moving);
+        if is_due && ownership::abort_move(&mut tenant, operation).is_ok() {
+            self.record_step(context, tenant.number, operation, StepName::SeedFailed(failure));
             self.change(context, tenant);
         }
     }

@@ -7,7 +7,11 @@ use super::{
     directory_test::{World, by, commands, create, hex, named, new, update},
     *,
 };
-use crate::{codec::Writer, shard::record::OperationId};
+use crate::{
+    codec::Writer,
+    seed_pace::{SeedFailure, SeedFailureReason},
+    shard::record::OperationId,
+};
 
 const ACME: TenantNumber = TenantNumber::new(1);
 
@@ -214,6 +218,41 @@ fn aborted_move_is_cancelled_by_refusal_and_target_leaves() {
         Epoch::new(3).unwrap(),
         "epoch 2 is used up"
     );
+}
+
+#[test]
+fn move_whose_seed_failed_ends_with_the_figures() {
+    let mut world = cluster_with_tenant();
+    let id = begin(&mut world, to_group(2));
+    let operation = world.tenant("acme").moving.as_ref().unwrap().operation;
+    let failure = SeedFailure {
+        reason: SeedFailureReason::CannotCatchUp,
+        copy_rate: 1_000,
+        write_rate: 2_000,
+        history: 30_000,
+        history_max: 20_000,
+    };
+    let failed = GroupReport::SeedFailed {
+        tenant: ACME,
+        operation,
+        failure,
+    };
+    report(&mut world, 2, failed);
+    assert_eq!(steps(&world, id), [StepName::Planned], "it is not the home");
+    for _ in 0..2 {
+        report(&mut world, 3, failed);
+    }
+    refuse(&mut world);
+    assert_eq!(
+        steps(&world, id),
+        [StepName::Planned, StepName::SeedFailed(failure), StepName::Refused]
+    );
+    let reason = failure.to_string();
+    assert_eq!(result(&world, id), Some(OperationResult::Failed { reason }));
+    assert_eq!(world.tenant("acme").home, GroupId::new(3));
+    let row = world.directory.operations().get(id).unwrap();
+    assert_eq!(Operation::decode(row.encode()).as_ref(), Ok(row));
+    begin(&mut world, to_region("us-east"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::{OPERATIONS_MAX, command::AuditContext, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
+    seed_pace::SeedFailure,
     shard::record::OperationId,
 };
 
@@ -91,6 +92,8 @@ pub enum StepName {
     Refused,
     /// The directory has recorded the new home.
     Recorded,
+    /// The source has given up the seed of the target.
+    SeedFailed(SeedFailure),
 }
 
 /// End of an operation.
@@ -209,6 +212,18 @@ impl Operations {
 }
 
 impl Operation {
+    /// Returns why the seed of its target was given up.
+    pub fn seed_failure(&self) -> Option<SeedFailure> {
+        self.steps.iter().find_map(|step| match step.name {
+            StepName::SeedFailed(failure) => Some(failure),
+            StepName::Planned
+            | StepName::HeirReady
+            | StepName::AbortRequested
+            | StepName::Refused
+            | StepName::Recorded => None,
+        })
+    }
+
     /// Writes the operation, for its row and for the nodes that ask a voter.
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::with_capacity(96);
@@ -229,8 +244,13 @@ impl Operation {
                 StepName::AbortRequested => 2,
                 StepName::Refused => 3,
                 StepName::Recorded => 4,
+                StepName::SeedFailed(_) => 5,
             };
-            w.u8(name).varint(step.time);
+            w.u8(name);
+            if let StepName::SeedFailed(failure) = step.name {
+                failure.encode(w);
+            }
+            w.varint(step.time);
         });
         w.option(self.end.as_ref(), |w, end| {
             w.varint(end.time);
@@ -286,7 +306,8 @@ impl OperationStep {
                 2 => StepName::AbortRequested,
                 3 => StepName::Refused,
                 4 => StepName::Recorded,
-                5.. => return Err(r.malformed()),
+                5 => StepName::SeedFailed(SeedFailure::decode(r)?),
+                6.. => return Err(r.malformed()),
             },
             time: r.varint()?,
         })

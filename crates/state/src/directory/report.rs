@@ -10,6 +10,7 @@ use super::{
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
+    seed_pace::SeedFailure,
     shard::record::OperationId,
 };
 
@@ -60,6 +61,15 @@ pub enum GroupReport {
         /// Number of the move.
         operation: OperationId,
     },
+    /// The group, the home, has given up the seed of a move's target.
+    SeedFailed {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// Number of the move.
+        operation: OperationId,
+        /// Why, with the figures.
+        failure: SeedFailure,
+    },
 }
 
 /// First byte of each report; never used for anything else again.
@@ -70,6 +80,7 @@ mod tag {
     pub(super) const UNCOUNTED: u8 = 3;
     pub(super) const REJOINED: u8 = 4;
     pub(super) const HEIR_READY: u8 = 5;
+    pub(super) const SEED_FAILED: u8 = 6;
 }
 
 impl GroupReport {
@@ -81,7 +92,8 @@ impl GroupReport {
             | Self::Refused { tenant, .. }
             | Self::Uncounted { tenant, .. }
             | Self::Rejoined { tenant, .. }
-            | Self::HeirReady { tenant, .. } => *tenant,
+            | Self::HeirReady { tenant, .. }
+            | Self::SeedFailed { tenant, .. } => *tenant,
         }
     }
 
@@ -93,6 +105,7 @@ impl GroupReport {
             Self::Uncounted { .. } => tag::UNCOUNTED,
             Self::Rejoined { .. } => tag::REJOINED,
             Self::HeirReady { .. } => tag::HEIR_READY,
+            Self::SeedFailed { .. } => tag::SEED_FAILED,
         };
         w.u8(tag).varint(self.tenant().get());
         match self {
@@ -101,6 +114,7 @@ impl GroupReport {
                 w.varint(operation.0).varint(u64::from(epoch.get()));
             }
             Self::Refused { operation, .. } | Self::HeirReady { operation, .. } => drop(w.varint(operation.0)),
+            Self::SeedFailed { operation, failure, .. } => failure.encode(w.varint(operation.0)),
             Self::Uncounted {
                 epoch, group, version, ..
             } => {
@@ -137,6 +151,11 @@ impl GroupReport {
             tag::HEIR_READY => Self::HeirReady {
                 tenant,
                 operation: OperationId(r.varint()?),
+            },
+            tag::SEED_FAILED => Self::SeedFailed {
+                tenant,
+                operation: OperationId(r.varint()?),
+                failure: SeedFailure::decode(r)?,
             },
             _ => return Err(r.malformed()),
         })

@@ -7,6 +7,7 @@ use stead_types::{GroupId, TenantNumber};
 use super::Step;
 use crate::{
     directory::{DirectoryView, GroupReport, MemberState, MoveState, ReplicaSetMember, Tenant, TenantMove},
+    seed_pace::SeedFailure,
     shard::{
         command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, Uncount},
         record::{OperationId, Role, TenantRecord},
@@ -26,6 +27,8 @@ pub struct LeaderFacts<'a> {
     pub staleness: &'a dyn Fn(TenantNumber) -> Option<Duration>,
     /// What the heir of a tenant has told, if that is recent.
     pub heir: &'a dyn Fn(TenantNumber) -> Option<HeirReadiness>,
+    /// Why the seed of a tenant to a group was given up, if it was.
+    pub seed_failure: &'a dyn Fn(TenantNumber, GroupId) -> Option<SeedFailure>,
     /// Whether the entry by which the home stopped counting a leaving member has been applied by a follower that stays,
     /// if one does.
     pub uncount_applied: &'a dyn Fn(TenantNumber, GroupId) -> bool,
@@ -37,6 +40,7 @@ impl LeaderFacts<'_> {
         has_lease: false,
         staleness: &|_| None,
         heir: &|_| None,
+        seed_failure: &|_, _| None,
         uncount_applied: &|_, _| false,
     };
 }
@@ -95,6 +99,13 @@ pub(super) fn owner(
     let epoch = record.owned().filter(|epoch| *epoch == tenant.epoch)?;
     let moved = tenant.moving.as_deref().and_then(|planned| match planned.state {
         MoveState::Moving => {
+            if let Some(failure) = (facts.seed_failure)(tenant.number, planned.to) {
+                return Some(Step::Report(GroupReport::SeedFailed {
+                    tenant: tenant.number,
+                    operation: planned.operation,
+                    failure,
+                }));
+            }
             let is_ready = (facts.heir)(tenant.number).is_some_and(|heir| heir.is_ready_for(planned));
             (facts.has_lease && is_ready).then_some(Step::Relinquish(Relinquish {
                 tenant: tenant.number,

@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use stead_client::{MovePlan, OperationInfo, OperationOutcome, Place, Replica, Role, Step, StepName};
 
-use crate::output::{self, OutputTable, list};
+use crate::{
+    output::{self, OutputTable, list},
+    verbs::region::seeds,
+};
 
 /// Returns a table of operations.
 pub(in crate::verbs) fn table(operations: &[OperationInfo]) -> OutputTable {
@@ -74,14 +77,18 @@ pub(in crate::verbs) fn last_line(operation: &OperationInfo) -> String {
 }
 
 /// Returns what an operation in flight waits for.
-pub(in crate::verbs) fn waiting(operation: &OperationInfo) -> &'static str {
-    match operation.steps_left.first() {
+pub(in crate::verbs) fn waiting(operation: &OperationInfo) -> String {
+    let waits_for = match operation.steps_left.first() {
         Some(StepName::Planned) => "the directory plans the move",
         Some(StepName::HeirReady) => "the target catches up, while the tenant goes on",
         Some(StepName::Recorded) => "the home hands the tenant over",
-        Some(StepName::CancelRequested | StepName::Refused | StepName::Other) => "the next step",
+        Some(StepName::CancelRequested | StepName::Refused | StepName::SeedFailed | StepName::Other) => "the next step",
         None if operation.cancel_requested => "whether it was cancelled in time",
         None => "its end",
+    };
+    match &operation.seed {
+        Some(seed) => format!("{waits_for}: {}", seeds::progress(seed)),
+        None => waits_for.to_owned(),
     }
 }
 
@@ -98,6 +105,7 @@ fn step_text(name: StepName) -> &'static str {
         StepName::CancelRequested => "cancellation asked for",
         StepName::Refused => "the home has refused the move",
         StepName::Recorded => "the new home is recorded",
+        StepName::SeedFailed => "the copy for the target was given up",
         StepName::Other => "a step that this version does not know",
     }
 }
@@ -109,6 +117,7 @@ fn step_name(name: StepName) -> &'static str {
         StepName::CancelRequested => "STEP_NAME_CANCEL_REQUESTED",
         StepName::Refused => "STEP_NAME_REFUSED",
         StepName::Recorded => "STEP_NAME_RECORDED",
+        StepName::SeedFailed => "STEP_NAME_SEED_FAILED",
         StepName::Other => "STEP_NAME_UNSPECIFIED",
     }
 }
@@ -207,6 +216,7 @@ pub(in crate::verbs) fn value(operation: &OperationInfo) -> Value {
         "response": response,
         "error": error,
         "plan": operation.plan.as_ref().map(plan_value),
+        "seed": operation.seed.as_ref().map(seeds::value),
     })
 }
 
@@ -269,6 +279,7 @@ pub(super) mod tests {
             cancel_requested: false,
             outcome,
             plan: None,
+            seed: None,
         }
     }
 

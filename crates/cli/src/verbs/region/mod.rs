@@ -1,6 +1,7 @@
 //! `stead region`.
 
 mod list;
+pub(super) mod seeds;
 mod status;
 
 use clap::Subcommand;

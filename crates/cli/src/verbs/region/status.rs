@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 use stead_client::{FollowerLag, RegionStatus};
 
+use super::seeds;
 use crate::{
     args::Target,
     context,
@@ -40,11 +41,16 @@ fn show(status: &RegionStatus, format: Output) -> Result<(), CommandError> {
             "nodes": status.nodes.iter().map(node::value).collect::<Vec<_>>(),
             "groups": status.groups.iter().map(group::value).collect::<Vec<_>>(),
             "lags": status.lags.iter().map(value).collect::<Vec<_>>(),
+            "seeds": status.seeds.iter().map(seeds::value).collect::<Vec<_>>(),
         }));
     }
     node::table(&status.nodes).print(format)?;
     output::line("")?;
     group::table(&status.groups).print(format)?;
+    if !status.seeds.is_empty() {
+        output::line("")?;
+        seeds::table(&status.seeds).print(format)?;
+    }
     if status.lags.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_replication::RetentionLimits;
+use stead_replication::{RetentionLimits, SeedLimits};
 use stead_state::directory::{MemberState, OperationResult};
 use stead_state::shard::ApplyResult;
 use stead_state::shard::apply_result::WriteResult;
@@ -77,6 +77,7 @@ impl World {
                     id,
                     voters: nodes_of(group).collect(),
                     limits: LIMITS,
+                    seeds: SeedLimits::default(),
                     directory: directory.access(id),
                     lease_left: std::sync::Arc::new(move |_| leases.grants(id).then_some(LEASE)),
                 };

@@ -2,7 +2,10 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures::{Stream, stream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use stead_api::{
     convert,
     proto::{
@@ -17,17 +20,26 @@ use stead_api::{
 };
 use stead_state::directory::{DirectoryView, Operation, OperationKind, OperationResult, StepName};
 use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{region_name, time, to_status};
+use super::{region::seeds_at, region_name, time, to_status};
 use crate::host::Host;
 
 /// Longest time between two reads of an operation that is followed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two reads: the directory may change many times meanwhile.
 const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest wait for the home's leader to tell how far the copy for a target is.
+const SEED_WAIT: Duration = Duration::from_millis(300);
+
+/// Time between two messages of a watch about a copy for a target.
+const SEED_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Steps of a move that succeeds, in their order.
 const MOVE_STEPS: [StepName; 3] = [StepName::Planned, StepName::HeirReady, StepName::Recorded];
@@ -50,7 +62,7 @@ fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
     };
     let has = |name| operation.steps.iter().any(|step| step.name == name);
     let cancel_requested = has(StepName::AbortRequested);
-    let is_open = operation.end.is_none() && !cancel_requested;
+    let is_open = operation.end.is_none() && !cancel_requested && operation.seed_failure().is_none();
     let left = MOVE_STEPS.into_iter().filter(|name| is_open && !has(*name));
     let last_step = operation.steps.last().map(|step| step.time);
     let end_time = operation.end.as_ref().map(|end| end.time);
@@ -69,7 +81,44 @@ fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
         end_time: end_time.map(time),
         cancel_requested,
         plan: None,
+        seed: None,
     }
+}
+
+/// Converts an operation in flight into a message with the progress of the copy for its target, if the home's leader
+/// answers before the deadline.
+pub(crate) async fn message_with_seed(host: &Host, operation: &Operation, deadline: Instant) -> longrunning::Operation {
+    let seed = match operation.end {
+        None => timeout_at(deadline.min(Instant::now() + SEED_WAIT), seed(host, operation)).await,
+        Some(_) => Ok(None),
+    };
+    host.directory_view.read(|view| longrunning::Operation {
+        metadata: Some(convert::operation::pack_metadata(&OperationMetadata {
+            seed: seed.ok().flatten(),
+            ..metadata(view, operation)
+        })),
+        ..message(view, operation)
+    })
+}
+
+/// Asks the home's voters for the progress of the copy for the target of a move.
+async fn seed(host: &Host, operation: &Operation) -> Option<admin::SeedProgress> {
+    let OperationKind::Move { from, to, .. } = operation.kind;
+    let tenant = operation.tenants.first()?.name.to_string();
+    let (region, voters) = host.directory_view.read(|view| {
+        let voters = view.group(from)?.voters.to_vec();
+        Some((view.region_of(to)?.name.clone(), voters))
+    })?;
+    let mut asked: FuturesUnordered<_> = voters.into_iter().map(|voter| seeds_at(host, voter, &region)).collect();
+    while let Some(seeds) = asked.next().await {
+        let of_move = |seed: &admin::SeedProgress| {
+            seed.tenant == tenant && seed.follower_group == to.get() && seed.home_group == from.get()
+        };
+        if let Some(found) = seeds.into_iter().find(of_move) {
+            return Some(found);
+        }
+    }
+    None
 }
 
 fn result(view: &DirectoryView, operation: &Operation) -> Option<operation::Result> {
@@ -109,6 +158,7 @@ fn step_message(name: StepName) -> StepMessage {
         StepName::AbortRequested => StepMessage::CancelRequested,
         StepName::Refused => StepMessage::Refused,
         StepName::Recorded => StepMessage::Recorded,
+        StepName::SeedFailed(_) => StepMessage::SeedFailed,
     }
 }
 
@@ -130,6 +180,11 @@ impl OperationFollower {
             versions,
             last: None,
         }
+    }
+
+    /// Returns the state that was read last.
+    fn last(&self) -> Option<&Operation> {
+        self.last.as_ref()
     }
 
     /// Tells whether the operation is over, as far as it was read.
@@ -206,17 +261,30 @@ impl OperationWatcher {
         if self.failed || self.follower.is_over() {
             return None;
         }
-        let read = tokio::select! {
-            read = self.follower.next() => read,
-            () = self.service.stop.cancelled() => Err(stopping()),
+        let read = loop {
+            tokio::select! {
+                read = self.follower.next() => break read,
+                // A copy that is being made changes nothing in the directory.
+                () = sleep(SEED_INTERVAL) => {
+                    let Some(last) = self.follower.last().cloned() else { continue };
+                    if seed(&self.service.host, &last).await.is_some() {
+                        break Ok(last);
+                    }
+                }
+                () = self.service.stop.cancelled() => break Err(stopping()),
+            }
         };
         self.failed = read.is_err();
-        let response = read.map_err(|error| to_status(&error)).map(|operation| {
-            let view = &self.service.host.directory_view;
-            WatchOperationResponse {
-                operation: Some(view.read(|view| message(view, &operation))),
+        let response = match read {
+            Ok(operation) => {
+                let deadline = Instant::now() + SEED_WAIT;
+                let operation = message_with_seed(&self.service.host, &operation, deadline).await;
+                Ok(WatchOperationResponse {
+                    operation: Some(operation),
+                })
             }
-        });
+            Err(error) => Err(to_status(&error)),
+        };
         Some((response, self))
     }
 }

@@ -76,6 +76,7 @@ impl RegionService {
         if !may_ask_peers {
             return Ok(GetRegionResponse {
                 lags: host::follower_lags(&self.0, &name),
+                seeds: host::seeds_to(&self.0, &name),
                 ..GetRegionResponse::default()
             });
         }
@@ -98,9 +99,11 @@ impl RegionService {
         let groups = groups.into_iter().map(|group| group::with_status(&self.0, group, true));
         let statuses = futures::future::join(futures::future::join_all(nodes), futures::future::join_all(groups));
         let (nodes, groups) = statuses.await;
+        let (lags, seeds) = futures::future::join(self.lags(&name, &nodes, &groups), seeds(&self.0, &name)).await;
         Ok(GetRegionResponse {
             region: Some(region),
-            lags: self.lags(&name, &nodes, &groups).await,
+            lags,
+            seeds,
             nodes,
             groups,
         })
@@ -152,6 +155,29 @@ impl RegionService {
         }
         Ok(CreateRegionResponse { region: Some(made) })
     }
+}
+
+/// Asks all nodes that hold tenants for the copies that they make for a region.
+async fn seeds(host: &Host, name: &RegionName) -> Vec<admin::SeedProgress> {
+    let nodes: Vec<NodeId> = host.directory_view.read(|view| {
+        let holders = view.nodes().filter(|node| !node.witness);
+        holders.map(|node| node.number).collect()
+    });
+    futures::future::join_all(nodes.into_iter().map(|node| seeds_at(host, node, name)))
+        .await
+        .concat()
+}
+
+/// Asks one node for the copies that it makes for a region; none if it does not answer.
+pub(super) async fn seeds_at(host: &Host, node: NodeId, name: &RegionName) -> Vec<admin::SeedProgress> {
+    if node == host.config.node.id {
+        return host::seeds_to(host, name);
+    }
+    let channel = host.client_address(node).and_then(|to| host.admin_peers.channel(&to));
+    let Some(channel) = channel else { return Vec::new() };
+    let request = peer_request(GetRegionRequest { name: name.to_string() });
+    let answer = await_response(RegionServiceClient::new(channel).get_region(request)).await;
+    answer.map(|answer| answer.seeds).unwrap_or_default()
 }
 
 #[tonic::async_trait]
