@@ -63,10 +63,11 @@ mod tenant;
 mod tokens;
 
 pub use admin::{
-    Admin, FollowerLag, Followers, Group, GroupStatus, MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant,
-    NodeInfo, NodeStatus, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Place, RegionInfo,
-    RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantDeletion, TenantInfo,
-    TenantMove, TenantState,
+    Admin, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
+    BulkMoveTenantState, FollowerLag, Followers, Group, GroupStatus, MoveInFlight, MovePlan, MoveSource, MoveTarget,
+    NewTenant, NodeInfo, NodeStatus, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Pace, Place,
+    RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantDeletion,
+    TenantInfo, TenantMove, TenantSelection, TenantState,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

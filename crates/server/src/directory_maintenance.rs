@@ -1,10 +1,11 @@
-//! Maintenance by the directory's leader: it writes the initial cluster and adjusts tenants to regions that were added
-//! or removed.
+//! Maintenance by the directory's leader: it writes the initial cluster, adjusts tenants to regions that were added or
+//! removed, and drives bulk moves. What is due follows from the directory, so that a new leader goes on where the last one
+//! was.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use stead_state::directory::{AuditContext, Command, Directory, FEATURE_LEVEL_MAX, InitialCluster};
+use stead_state::directory::{AuditContext, Command, Directory, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN, InitialCluster};
 use stead_store::group_rows::IncompleteChange;
 use stead_types::{NodeId, TenantNumber};
 use tokio::time::{Instant, sleep};
@@ -22,6 +23,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const LEVEL_INTERVAL: Duration = Duration::from_millis(200);
 /// Time for which every node must have supported a feature level before it is raised.
 const LEVEL_DELAY: Duration = Duration::from_hours(24);
+/// Interval at which the budgets of waves are looked at.
+const WAVE_INTERVAL: Duration = Duration::from_millis(200);
+/// Time for which this node must lead before it takes a node that it has not heard of for unreachable: every node renews
+/// its lease several times meanwhile.
+const LEADS_MIN: Duration = Duration::from_secs(60);
 const TASK_NAME: &str = "keeping the directory up to date";
 
 /// Tells whether no tenant is older than [`LEVEL_DELAY`].
@@ -38,6 +44,15 @@ fn is_below_newest_level(directory: &Directory) -> bool {
     directory.view().settings().feature_level < FEATURE_LEVEL_MAX
 }
 
+/// Returns the nodes that the leader has not heard of; none as long as that says nothing.
+fn unreachable(directory: &Directory, heard_of: Option<&[NodeId]>) -> Vec<NodeId> {
+    let nodes = directory.view().nodes().map(|node| node.number);
+    match heard_of {
+        Some(heard_of) => nodes.filter(|node| !heard_of.contains(node)).collect(),
+        None => Vec::new(),
+    }
+}
+
 /// The maintenance task, on each voter of the directory. Only the leader proposes.
 pub(crate) struct DirectoryMaintenance {
     directory: Arc<DirectoryClient>,
@@ -45,6 +60,8 @@ pub(crate) struct DirectoryMaintenance {
     wall: WallClock,
     /// Time since which every node has supported the newest feature level, as long as this node has led.
     all_support_since: Mutex<Option<Instant>>,
+    /// Time since which this node has led.
+    leads_since: Mutex<Option<Instant>>,
 }
 
 impl DirectoryMaintenance {
@@ -55,6 +72,7 @@ impl DirectoryMaintenance {
             initial,
             wall,
             all_support_since: Mutex::default(),
+            leads_since: Mutex::default(),
         }
     }
 
@@ -77,17 +95,22 @@ impl DirectoryMaintenance {
             versions.borrow_and_update();
             let needed_command = match local_voter.group.is_leader() {
                 true => self.needed_command(local_voter)?,
-                false => None,
+                false => {
+                    *self.leads_since.lock() = None;
+                    None
+                }
             };
             if let Some(command) = needed_command {
                 self.propose(local_voter, &command).await?;
                 continue;
             }
             let is_behind = local_voter.machine.read(is_below_newest_level)?;
+            let has_wave = local_voter.machine.read(Directory::has_wave_in_flight)?;
             tokio::select! {
                 changed = leadership.changed() => changed?,
                 changed = versions.changed() => changed?,
                 () = sleep(LEVEL_INTERVAL), if is_behind => {}
+                () = sleep(WAVE_INTERVAL), if has_wave => {}
             }
         }
     }
@@ -95,12 +118,19 @@ impl DirectoryMaintenance {
     /// Returns the next command that the directory needs, if any.
     fn needed_command(&self, local_voter: &LocalVoter) -> Result<Option<Command>, IncompleteChange> {
         let supporting = local_voter.supporting(FEATURE_LEVEL_MAX);
+        let now = local_voter.group.logged_time();
+        let leads_since = *self.leads_since.lock().get_or_insert_with(Instant::now);
+        let heard_of = (leads_since.elapsed() >= LEADS_MIN).then(|| local_voter.supporting(FEATURE_LEVEL_MIN));
         local_voter.machine.read(|directory| {
             if directory.cluster().is_none() {
                 return Some(Command::Bootstrap(self.initial.clone()));
             }
             if directory.needs_member_refresh() {
                 return Some(Command::RefreshMembers);
+            }
+            if let Some(operation) = directory.due_bulk_move(now) {
+                let unreachable = unreachable(directory, heard_of.as_deref());
+                return Some(Command::AdvanceBulkMove(operation, unreachable));
             }
             self.is_level_due(directory, &supporting).then(|| {
                 let by = AuditContext {

@@ -75,6 +75,11 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabels {
     part: &'static str,
 }
@@ -136,6 +141,7 @@ pub(crate) struct Metrics {
     logged_time_ahead: Family<GroupLabels, Gauge<f64, AtomicU64>>,
     clock_ahead: Family<VoterLabels, Gauge<f64, AtomicU64>>,
     clocks_answering: Family<GroupLabels, Gauge>,
+    bulk_moves: Family<StateLabels, Gauge>,
     view_index: Gauge,
     tenants: Gauge,
     watches: Gauge,
@@ -169,6 +175,7 @@ impl Metrics {
             logged_time_ahead: Family::default(),
             clock_ahead: Family::default(),
             clocks_answering: Family::default(),
+            bulk_moves: Family::default(),
             view_index: Gauge::default(),
             tenants: Gauge::default(),
             watches: Gauge::default(),
@@ -272,6 +279,8 @@ impl Metrics {
         registry.register("lease_remaining_seconds", help, self.lease_remaining.clone());
         let help = "1 where replicas of the group differed when this node compared them last";
         registry.register("group_replicas_differ", help, self.differs.clone());
+        let help = "On voters of the directory: bulk moves in flight, by state";
+        registry.register("bulk_moves", help, self.bulk_moves.clone());
     }
 
     fn register_clocks(&mut self) {
@@ -355,6 +364,12 @@ impl Metrics {
         } else {
             self.lease_remaining.get_or_create(&labels).set(left.as_secs_f64());
         }
+    }
+
+    /// Sets the number of bulk moves that are in a state.
+    pub(crate) fn bulk_moves(&self, state: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.bulk_moves.get_or_create(&StateLabels { state }).set(count);
     }
 
     /// Sets the metrics of a feed that a group of this node follows.
@@ -460,6 +475,7 @@ mod tests {
             differs: false,
         });
         metrics.lease(GroupId::new(1), Duration::from_secs(45));
+        metrics.bulk_moves("paused", 1);
         let pair = RegionPair {
             from: region.clone(),
             to: region,

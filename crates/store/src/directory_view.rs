@@ -76,10 +76,7 @@ mod tests {
     }
 
     fn region(name: &str) -> DirectoryChange {
-        DirectoryChange::Region(Region {
-            name: name.parse().unwrap(),
-            jurisdiction: "EU".parse().unwrap(),
-        })
+        DirectoryChange::Region(Region::new(name.parse().unwrap(), "EU".parse().unwrap()))
     }
 
     /// Returns what is found after the first `survivors` batches since the last checkpoint reached the disk.

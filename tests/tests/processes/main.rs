@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod addresses;
+mod bulk_moves;
 mod cancel;
 mod data;
 mod dev_json;

@@ -5,7 +5,7 @@ use prost_types::Any;
 use stead_types::{Error, TenantName};
 
 use super::id;
-use crate::proto::admin::v1::{MoveTenantResponse, OperationMetadata};
+use crate::proto::admin::v1::{BulkMoveResponse, MoveTenantResponse, OperationMetadata};
 
 /// Collection of all operations, and what their names begin with.
 pub const COLLECTION: &str = "operations";
@@ -13,6 +13,8 @@ pub const COLLECTION: &str = "operations";
 const METADATA_TYPE: &str = "type.googleapis.com/stead.admin.v1.OperationMetadata";
 /// Type of the response of a move. Stock clients compare it with the one they expect.
 const MOVE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.MoveTenantResponse";
+/// Type of the response of a bulk move.
+const BULK_MOVE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.BulkMoveResponse";
 
 /// Filter of a list of operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +94,19 @@ pub fn pack_move_response(response: &MoveTenantResponse) -> Any {
 /// Unpacks what [`pack_move_response`] packed; `None` for another type.
 pub fn unpack_move_response(any: &Any) -> Option<MoveTenantResponse> {
     unpack(any, MOVE_RESPONSE_TYPE)
+}
+
+/// Packs the response of a bulk move.
+pub fn pack_bulk_move_response(response: &BulkMoveResponse) -> Any {
+    Any {
+        type_url: BULK_MOVE_RESPONSE_TYPE.to_owned(),
+        value: response.encode_to_vec(),
+    }
+}
+
+/// Unpacks what [`pack_bulk_move_response`] packed; `None` for another type.
+pub fn unpack_bulk_move_response(any: &Any) -> Option<BulkMoveResponse> {
+    unpack(any, BULK_MOVE_RESPONSE_TYPE)
 }
 
 fn unpack<M: Message + Default>(any: &Any, type_url: &str) -> Option<M> {

@@ -339,6 +339,2158 @@ pub mod audit_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Neighbouring epochs that no promotion separates.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LineageRun {
+    #[prost(uint32, tag = "1")]
+    pub first_epoch: u32,
+    #[prost(uint32, tag = "2")]
+    pub last_epoch: u32,
+    /// Last sequence that counts; absent for the newest run.
+    #[prost(uint64, optional, tag = "3")]
+    pub last_sequence: ::core::option::Option<u64>,
+}
+/// A group that holds the tenant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Replica {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(enumeration = "super::super::v1::Role", tag = "3")]
+    pub role: i32,
+    /// The directory waits until the group has erased the tenant.
+    #[prost(bool, tag = "4")]
+    pub leaving: bool,
+}
+/// What a tenant may use at most. What is absent is the cluster's default. Operations beyond a rate are answered
+/// RATE_LIMITED with how long to wait, writes into a full tenant QUOTA_EXCEEDED; neither costs the tenant's group an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    /// At each node that serves the tenant: its home for writes and linearizable reads, the nearest one for others.
+    #[prost(uint64, optional, tag = "1")]
+    pub operations_per_second: ::core::option::Option<u64>,
+    /// At each node too: of writes the bytes that come, of reads and of writes that answer with data those answered.
+    #[prost(uint64, optional, tag = "2")]
+    pub bytes_per_second: ::core::option::Option<u64>,
+    /// Of live keys and their values. Reads and deletes go on when it is reached.
+    #[prost(uint64, optional, tag = "3")]
+    pub stored_bytes: ::core::option::Option<u64>,
+    /// Live keys. Reads, deletes and changes of keys that exist go on when it is reached.
+    #[prost(uint64, optional, tag = "4")]
+    pub keys: ::core::option::Option<u64>,
+    /// Open watches, at each node.
+    #[prost(uint64, optional, tag = "5")]
+    pub watches: ::core::option::Option<u64>,
+    /// Client ids whose outcomes are remembered. The one that was silent for longest makes room for another one, but not
+    /// within a minute of its last write: then a write with another id is answered RATE_LIMITED.
+    #[prost(uint64, optional, tag = "6")]
+    pub clients: ::core::option::Option<u64>,
+    /// Operations not yet answered, at each node, whether it serves them or hands them on.
+    #[prost(uint64, optional, tag = "7")]
+    pub in_flight: ::core::option::Option<u64>,
+    /// How long an overwritten version can be read, a follower or a watch can resume; less where a group's history is full.
+    #[prost(message, optional, tag = "8")]
+    pub history_age: ::core::option::Option<::prost_types::Duration>,
+    /// How many of the newest revisions can be read, whatever their age.
+    #[prost(uint64, optional, tag = "9")]
+    pub history_count: ::core::option::Option<u64>,
+    /// Outcomes of writes with idempotency keys that are remembered: those of a minute must fit, else such a write is answered
+    /// RATE_LIMITED.
+    #[prost(uint64, optional, tag = "10")]
+    pub outcomes: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tenant {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(string, tag = "3")]
+    pub home_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub home_group: u32,
+    #[prost(uint32, tag = "5")]
+    pub epoch: u32,
+    #[prost(uint32, tag = "6")]
+    pub fence_epoch: u32,
+    #[prost(message, optional, tag = "7")]
+    pub followers: ::core::option::Option<Followers>,
+    /// Jurisdictions in which the tenant may be stored; empty: all.
+    #[prost(string, repeated, tag = "8")]
+    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "super::super::v1::Durability", tag = "9")]
+    pub durability: i32,
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(enumeration = "tenant::State", tag = "11")]
+    pub state: i32,
+    /// Changes with every change of the tenant.
+    #[prost(string, tag = "12")]
+    pub etag: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "13")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "14")]
+    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Every group that holds the tenant now.
+    #[prost(message, repeated, tag = "15")]
+    pub replicas: ::prost::alloc::vec::Vec<Replica>,
+    #[prost(message, repeated, tag = "16")]
+    pub lineage: ::prost::alloc::vec::Vec<LineageRun>,
+    /// Its own limits.
+    #[prost(message, optional, tag = "17")]
+    pub limits: ::core::option::Option<Limits>,
+    /// What holds: its own limits, and the defaults where it has none.
+    #[prost(message, optional, tag = "18")]
+    pub effective_limits: ::core::option::Option<Limits>,
+    /// In flight; absent where there is none.
+    #[prost(message, optional, tag = "19")]
+    pub moving: ::core::option::Option<TenantMove>,
+}
+/// Nested message and enum types in `Tenant`.
+pub mod tenant {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        Active = 1,
+        /// Serves nothing; can be enabled again or erased.
+        Disabled = 2,
+        /// Is being erased; only its number and name are kept until every member has reported.
+        Deleting = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Active => "STATE_ACTIVE",
+                Self::Disabled => "STATE_DISABLED",
+                Self::Deleting => "STATE_DELETING",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_ACTIVE" => Some(Self::Active),
+                "STATE_DISABLED" => Some(Self::Disabled),
+                "STATE_DELETING" => Some(Self::Deleting),
+                _ => None,
+            }
+        }
+    }
+}
+/// A move of a tenant that is in flight. The operation with its steps is in google.longrunning.Operations, where
+/// `tenant=NAME AND done=false` finds it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantMove {
+    #[prost(string, tag = "1")]
+    pub to_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub to_group: u32,
+    /// Epoch in which the target is to be the home.
+    #[prost(uint32, tag = "3")]
+    pub epoch: u32,
+    /// The target has caught up and is the heir.
+    #[prost(bool, tag = "4")]
+    pub heir_ready: bool,
+    /// A cancellation was asked for.
+    #[prost(bool, tag = "5")]
+    pub cancel_requested: bool,
+    #[prost(message, optional, tag = "6")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// In which regions a tenant is followed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Followers {
+    /// In each other region that its residency admits; `regions` is empty then.
+    #[prost(bool, tag = "1")]
+    pub all_admitted: bool,
+    #[prost(string, repeated, tag = "2")]
+    pub regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty: the region of the node that was asked.
+    #[prost(string, tag = "2")]
+    pub home_region: ::prost::alloc::string::String,
+    /// Absent: all that residency admits.
+    #[prost(message, optional, tag = "3")]
+    pub followers: ::core::option::Option<Followers>,
+    #[prost(string, repeated, tag = "4")]
+    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Unspecified: REGION.
+    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
+    pub durability: i32,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// For the audit.
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what would be made, without number, etag and times.
+    #[prost(bool, tag = "8")]
+    pub validate_only: bool,
+    /// Absent: the defaults.
+    #[prost(message, optional, tag = "9")]
+    pub limits: ::core::option::Option<Limits>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTenantsRequest {
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only those at home here; empty: all.
+    #[prost(string, tag = "3")]
+    pub home_region: ::prost::alloc::string::String,
+    /// Only those whose name begins with this.
+    #[prost(string, tag = "4")]
+    pub name_prefix: ::prost::alloc::string::String,
+    /// Only in this state; unspecified: all.
+    #[prost(enumeration = "tenant::State", tag = "5")]
+    pub state: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTenantsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub tenants: ::prost::alloc::vec::Vec<Tenant>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The etag that the caller has read; empty: whatever it is.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub followers: ::core::option::Option<Followers>,
+    #[prost(message, optional, tag = "4")]
+    pub residency: ::core::option::Option<update_tenant_request::Residency>,
+    /// Unspecified: stays.
+    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
+    pub durability: i32,
+    #[prost(message, optional, tag = "6")]
+    pub labels: ::core::option::Option<update_tenant_request::Labels>,
+    /// STATE_ACTIVE enables a disabled tenant, STATE_DISABLED disables it; unspecified: stays.
+    #[prost(enumeration = "tenant::State", tag = "7")]
+    pub state: i32,
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
+    #[prost(bool, tag = "9")]
+    pub validate_only: bool,
+    /// These are set, the others stay.
+    #[prost(message, optional, tag = "10")]
+    pub limits: ::core::option::Option<Limits>,
+    /// Names of limits for which the default holds again, such as `stored_bytes`.
+    #[prost(string, repeated, tag = "11")]
+    pub default_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `UpdateTenantRequest`.
+pub mod update_tenant_request {
+    /// Jurisdictions; may be empty, which admits all.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Residency {
+        #[prost(string, repeated, tag = "1")]
+        pub jurisdictions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    }
+    /// Labels; replace all there are.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Labels {
+        #[prost(btree_map = "string, string", tag = "1")]
+        pub labels: ::prost::alloc::collections::BTreeMap<
+            ::prost::alloc::string::String,
+            ::prost::alloc::string::String,
+        >,
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// The second step: erase everywhere. Refused unless the tenant is disabled.
+    #[prost(bool, tag = "3")]
+    pub erase: bool,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
+    #[prost(bool, tag = "5")]
+    pub validate_only: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeleteTenantResponse {
+    #[prost(message, optional, tag = "1")]
+    pub tenant: ::core::option::Option<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MoveTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The etag that the caller has read; empty: whatever it is.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    #[prost(enumeration = "move_tenant_request::Source", tag = "5")]
+    pub source: i32,
+    /// For the audit, and kept with the operation.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only. The answer is done and has no name; its metadata has a plan. What the move would be refused for is its
+    /// error, and the plan's blocker.
+    #[prost(bool, tag = "7")]
+    pub validate_only: bool,
+    #[prost(oneof = "move_tenant_request::To", tags = "3, 4, 8")]
+    pub to: ::core::option::Option<move_tenant_request::To>,
+}
+/// Nested message and enum types in `MoveTenantRequest`.
+pub mod move_tenant_request {
+    /// What the group that is home now does afterwards.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Source {
+        /// It follows where the tenant's followers name its region, else it leaves.
+        Unspecified = 0,
+        Follow = 1,
+        Leave = 2,
+    }
+    impl Source {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "SOURCE_UNSPECIFIED",
+                Self::Follow => "SOURCE_FOLLOW",
+                Self::Leave => "SOURCE_LEAVE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
+                "SOURCE_FOLLOW" => Some(Self::Follow),
+                "SOURCE_LEAVE" => Some(Self::Leave),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum To {
+        /// Region of the new home; the directory picks the group.
+        #[prost(string, tag = "3")]
+        Region(::prost::alloc::string::String),
+        /// The new home; for a move within the region, too.
+        #[prost(uint32, tag = "4")]
+        Group(u32),
+        /// Another group of the home's region, the one that is home to the fewest tenants: away from a noisy neighbour.
+        #[prost(bool, tag = "8")]
+        OtherGroup(bool),
+    }
+}
+/// Generated client implementations.
+pub mod tenant_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Tenants: the unit of ownership, isolation and residency.
+    #[derive(Debug, Clone)]
+    pub struct TenantServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TenantServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TenantServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TenantServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TenantServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Makes a tenant and picks its home group.
+        pub async fn create_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/CreateTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "CreateTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/GetTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "GetTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// By name, in the order of names.
+        pub async fn list_tenants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/ListTenants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "ListTenants"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what the request names; the rest stays.
+        pub async fn update_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/UpdateTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "UpdateTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
+        pub async fn delete_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/DeleteTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "DeleteTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives the tenant another home, without a pause that is longer than a trip there. The operation's metadata is an
+        /// OperationMetadata, its response a MoveTenantResponse. A deadline of the call does not cancel the operation.
+        pub async fn move_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MoveTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/MoveTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "MoveTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod tenant_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TenantServiceServer.
+    #[async_trait]
+    pub trait TenantService: std::marker::Send + std::marker::Sync + 'static {
+        /// Makes a tenant and picks its home group.
+        async fn create_tenant(
+            &self,
+            request: tonic::Request<super::CreateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTenantResponse>,
+            tonic::Status,
+        >;
+        async fn get_tenant(
+            &self,
+            request: tonic::Request<super::GetTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTenantResponse>,
+            tonic::Status,
+        >;
+        /// By name, in the order of names.
+        async fn list_tenants(
+            &self,
+            request: tonic::Request<super::ListTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantsResponse>,
+            tonic::Status,
+        >;
+        /// Changes what the request names; the rest stays.
+        async fn update_tenant(
+            &self,
+            request: tonic::Request<super::UpdateTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateTenantResponse>,
+            tonic::Status,
+        >;
+        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
+        async fn delete_tenant(
+            &self,
+            request: tonic::Request<super::DeleteTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteTenantResponse>,
+            tonic::Status,
+        >;
+        /// Gives the tenant another home, without a pause that is longer than a trip there. The operation's metadata is an
+        /// OperationMetadata, its response a MoveTenantResponse. A deadline of the call does not cancel the operation.
+        async fn move_tenant(
+            &self,
+            request: tonic::Request<super::MoveTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+    }
+    /// Tenants: the unit of ownership, isolation and residency.
+    #[derive(Debug)]
+    pub struct TenantServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TenantServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TenantServiceServer<T>
+    where
+        T: TenantService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.TenantService/CreateTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::CreateTenantRequest>
+                    for CreateTenantSvc<T> {
+                        type Response = super::CreateTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::create_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/GetTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::GetTenantRequest>
+                    for GetTenantSvc<T> {
+                        type Response = super::GetTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::get_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/ListTenants" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTenantsSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::ListTenantsRequest>
+                    for ListTenantsSvc<T> {
+                        type Response = super::ListTenantsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTenantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::list_tenants(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTenantsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/UpdateTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::UpdateTenantRequest>
+                    for UpdateTenantSvc<T> {
+                        type Response = super::UpdateTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::update_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/DeleteTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::DeleteTenantRequest>
+                    for DeleteTenantSvc<T> {
+                        type Response = super::DeleteTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::delete_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TenantService/MoveTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct MoveTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::MoveTenantRequest>
+                    for MoveTenantSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MoveTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::move_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MoveTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TenantServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.TenantService";
+    impl<T> tonic::server::NamedService for TenantServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Pace of a bulk move. Each wave may be four times as large as the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pace {
+    /// Tenants of the first wave; 0: 3.
+    #[prost(uint32, tag = "1")]
+    pub canaries: u32,
+    /// Most tenants that move at once, up to 1000; 0: 500.
+    #[prost(uint32, tag = "2")]
+    pub at_once: u32,
+    /// Time in which a wave must end, else the operation pauses; 1 s to 24 h; absent: 60 s. It pauses, too, once more than
+    /// one of twenty tenants of a wave could not be moved.
+    #[prost(message, optional, tag = "3")]
+    pub wave_budget: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainRegionRequest {
+    /// Name of the region.
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// Region where its tenants go. Empty: each goes to a follower if it has one, else to the group that is home to the
+    /// fewest tenants, among those that its residency admits.
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+    /// Part of the region afterwards; unspecified: it follows, so that the tenants can return without a copy.
+    #[prost(enumeration = "move_tenant_request::Source", tag = "3")]
+    pub source: i32,
+    #[prost(message, optional, tag = "4")]
+    pub pace: ::core::option::Option<Pace>,
+    /// For the audit, and kept with the operation.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only. The answer is done and has no name; its metadata has a `bulk_plan`.
+    #[prost(bool, tag = "6")]
+    pub validate_only: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UndrainRegionRequest {
+    /// Name of the region.
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// Only open the region: no tenant returns, and which ones would is forgotten.
+    #[prost(bool, tag = "2")]
+    pub open_only: bool,
+    #[prost(message, optional, tag = "3")]
+    pub pace: ::core::option::Option<Pace>,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(bool, tag = "5")]
+    pub validate_only: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MoveTenantsRequest {
+    /// Part of each home afterwards, as for MoveTenant.
+    #[prost(enumeration = "move_tenant_request::Source", tag = "4")]
+    pub source: i32,
+    #[prost(message, optional, tag = "5")]
+    pub pace: ::core::option::Option<Pace>,
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(bool, tag = "7")]
+    pub validate_only: bool,
+    #[prost(oneof = "move_tenants_request::Selection", tags = "1, 2, 3")]
+    pub selection: ::core::option::Option<move_tenants_request::Selection>,
+}
+/// Nested message and enum types in `MoveTenantsRequest`.
+pub mod move_tenants_request {
+    /// Tenants with a label whose home is not in the region yet.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Label {
+        #[prost(string, tag = "1")]
+        pub key: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub value: ::prost::alloc::string::String,
+        /// Region where they go.
+        #[prost(string, tag = "3")]
+        pub to: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Named {
+        #[prost(string, tag = "1")]
+        pub tenant: ::prost::alloc::string::String,
+        /// Region where it goes.
+        #[prost(string, tag = "2")]
+        pub to: ::prost::alloc::string::String,
+    }
+    /// Tenants, each once, at most 10000. One that is there already is left out.
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct NamedList {
+        #[prost(message, repeated, tag = "1")]
+        pub tenants: ::prost::alloc::vec::Vec<Named>,
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Selection {
+        #[prost(message, tag = "1")]
+        Label(Label),
+        #[prost(message, tag = "2")]
+        Named(NamedList),
+        /// Tenants of this region, from groups that are home to more than their share to its groups with less.
+        #[prost(string, tag = "3")]
+        SpreadRegion(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseBulkMoveRequest {
+    /// `operations/` and a number.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeBulkMoveRequest {
+    /// `operations/` and a number.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// New pace; absent: as before.
+    #[prost(message, optional, tag = "2")]
+    pub pace: ::core::option::Option<Pace>,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListBulkMoveTenantsRequest {
+    /// `operations/` and a number.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BulkMoveTenant {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(enumeration = "bulk_move_tenant::State", tag = "2")]
+    pub state: i32,
+    #[prost(string, tag = "3")]
+    pub from_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub from_group: u32,
+    #[prost(string, tag = "5")]
+    pub to_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "6")]
+    pub to_group: u32,
+    /// Why it could not be moved.
+    #[prost(string, tag = "7")]
+    pub failure: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `BulkMoveTenant`.
+pub mod bulk_move_tenant {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        Waiting = 1,
+        Moving = 2,
+        Moved = 3,
+        Failed = 4,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Waiting => "STATE_WAITING",
+                Self::Moving => "STATE_MOVING",
+                Self::Moved => "STATE_MOVED",
+                Self::Failed => "STATE_FAILED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_WAITING" => Some(Self::Waiting),
+                "STATE_MOVING" => Some(Self::Moving),
+                "STATE_MOVED" => Some(Self::Moved),
+                "STATE_FAILED" => Some(Self::Failed),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListBulkMoveTenantsResponse {
+    /// By tenant number.
+    #[prost(message, repeated, tag = "1")]
+    pub tenants: ::prost::alloc::vec::Vec<BulkMoveTenant>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Tenant that could not be moved.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MoveFailure {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// How far a bulk move is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BulkMoveProgress {
+    /// What is moved where, in words.
+    #[prost(string, tag = "1")]
+    pub selection: ::prost::alloc::string::String,
+    #[prost(enumeration = "bulk_move_progress::State", tag = "2")]
+    pub state: i32,
+    /// Why it is paused.
+    #[prost(string, tag = "3")]
+    pub paused_reason: ::prost::alloc::string::String,
+    /// Tenants that were selected when it began.
+    #[prost(uint64, tag = "4")]
+    pub selected: u64,
+    #[prost(uint64, tag = "5")]
+    pub moving: u64,
+    #[prost(uint64, tag = "6")]
+    pub moved: u64,
+    #[prost(uint64, tag = "7")]
+    pub failed: u64,
+    /// Number of the last wave, and its tenants.
+    #[prost(uint64, tag = "8")]
+    pub wave: u64,
+    #[prost(uint32, tag = "9")]
+    pub wave_size: u32,
+    #[prost(message, optional, tag = "10")]
+    pub pace: ::core::option::Option<Pace>,
+    /// The first failures.
+    #[prost(message, repeated, tag = "11")]
+    pub failures: ::prost::alloc::vec::Vec<MoveFailure>,
+}
+/// Nested message and enum types in `BulkMoveProgress`.
+pub mod bulk_move_progress {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        Running = 1,
+        Paused = 2,
+        Cancelling = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Running => "STATE_RUNNING",
+                Self::Paused => "STATE_PAUSED",
+                Self::Cancelling => "STATE_CANCELLING",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_RUNNING" => Some(Self::Running),
+                "STATE_PAUSED" => Some(Self::Paused),
+                "STATE_CANCELLING" => Some(Self::Cancelling),
+                _ => None,
+            }
+        }
+    }
+}
+/// What a bulk move would do, as the node sees it now.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BulkMovePlan {
+    #[prost(string, tag = "1")]
+    pub selection: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub tenants: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub targets: ::prost::alloc::vec::Vec<bulk_move_plan::Target>,
+    /// Waves, if none misses its budget.
+    #[prost(uint64, tag = "4")]
+    pub waves: u64,
+    /// Part of each home afterwards.
+    #[prost(enumeration = "move_tenant_request::Source", tag = "5")]
+    pub source: i32,
+    /// Tenants that would stay.
+    #[prost(uint64, tag = "6")]
+    pub refused: u64,
+    /// The first of them, with reasons.
+    #[prost(message, repeated, tag = "7")]
+    pub failures: ::prost::alloc::vec::Vec<MoveFailure>,
+    /// The first tenants that would move.
+    #[prost(message, repeated, tag = "8")]
+    pub moves: ::prost::alloc::vec::Vec<BulkMoveTenant>,
+}
+/// Nested message and enum types in `BulkMovePlan`.
+pub mod bulk_move_plan {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Target {
+        #[prost(string, tag = "1")]
+        pub region: ::prost::alloc::string::String,
+        #[prost(uint32, tag = "2")]
+        pub group: u32,
+        /// Tenants that go there.
+        #[prost(uint64, tag = "3")]
+        pub tenants: u64,
+        /// Those of them for which a copy must be made first.
+        #[prost(uint64, tag = "4")]
+        pub copies: u64,
+    }
+}
+/// Response of a bulk move that has moved every tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BulkMoveResponse {
+    #[prost(uint64, tag = "1")]
+    pub moved: u64,
+}
+/// Generated client implementations.
+pub mod bulk_move_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Moves of many tenants, in waves. Each is one operation: its metadata is an OperationMetadata with `progress`, its
+    /// response a BulkMoveResponse. google.longrunning.Operations cancels it: then no further move begins, and those in flight
+    /// go on; cancelled again, at least five seconds later, those are given up, too.
+    #[derive(Debug, Clone)]
+    pub struct BulkMoveServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl BulkMoveServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> BulkMoveServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> BulkMoveServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            BulkMoveServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Moves every tenant out of its home in a region, and closes the region to new ones until UndrainRegion.
+        pub async fn drain_region(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.BulkMoveService/DrainRegion",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.BulkMoveService", "DrainRegion"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Opens a drained region, and moves those tenants back that its drains have moved and that are still where they put them.
+        pub async fn undrain_region(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UndrainRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.BulkMoveService/UndrainRegion",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.BulkMoveService", "UndrainRegion"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Moves tenants by label or by name, or spreads those of a region over its groups.
+        pub async fn move_tenants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MoveTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.BulkMoveService/MoveTenants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.BulkMoveService", "MoveTenants"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets an operation begin no further moves; those in flight go on. The answer is its state.
+        pub async fn pause_bulk_move(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseBulkMoveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.BulkMoveService/PauseBulkMove",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.BulkMoveService", "PauseBulkMove"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets an operation go on, with small waves first. The answer is its state.
+        pub async fn resume_bulk_move(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeBulkMoveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.BulkMoveService/ResumeBulkMove",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.BulkMoveService", "ResumeBulkMove"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The tenants of an operation that it has begun to move, has moved, or could not move; those named before, too.
+        pub async fn list_bulk_move_tenants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListBulkMoveTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBulkMoveTenantsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.BulkMoveService/ListBulkMoveTenants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "stead.admin.v1.BulkMoveService",
+                        "ListBulkMoveTenants",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod bulk_move_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with BulkMoveServiceServer.
+    #[async_trait]
+    pub trait BulkMoveService: std::marker::Send + std::marker::Sync + 'static {
+        /// Moves every tenant out of its home in a region, and closes the region to new ones until UndrainRegion.
+        async fn drain_region(
+            &self,
+            request: tonic::Request<super::DrainRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Opens a drained region, and moves those tenants back that its drains have moved and that are still where they put them.
+        async fn undrain_region(
+            &self,
+            request: tonic::Request<super::UndrainRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Moves tenants by label or by name, or spreads those of a region over its groups.
+        async fn move_tenants(
+            &self,
+            request: tonic::Request<super::MoveTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Lets an operation begin no further moves; those in flight go on. The answer is its state.
+        async fn pause_bulk_move(
+            &self,
+            request: tonic::Request<super::PauseBulkMoveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Lets an operation go on, with small waves first. The answer is its state.
+        async fn resume_bulk_move(
+            &self,
+            request: tonic::Request<super::ResumeBulkMoveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// The tenants of an operation that it has begun to move, has moved, or could not move; those named before, too.
+        async fn list_bulk_move_tenants(
+            &self,
+            request: tonic::Request<super::ListBulkMoveTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBulkMoveTenantsResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Moves of many tenants, in waves. Each is one operation: its metadata is an OperationMetadata with `progress`, its
+    /// response a BulkMoveResponse. google.longrunning.Operations cancels it: then no further move begins, and those in flight
+    /// go on; cancelled again, at least five seconds later, those are given up, too.
+    #[derive(Debug)]
+    pub struct BulkMoveServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> BulkMoveServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for BulkMoveServiceServer<T>
+    where
+        T: BulkMoveService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.BulkMoveService/DrainRegion" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainRegionSvc<T: BulkMoveService>(pub Arc<T>);
+                    impl<
+                        T: BulkMoveService,
+                    > tonic::server::UnaryService<super::DrainRegionRequest>
+                    for DrainRegionSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainRegionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BulkMoveService>::drain_region(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainRegionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.BulkMoveService/UndrainRegion" => {
+                    #[allow(non_camel_case_types)]
+                    struct UndrainRegionSvc<T: BulkMoveService>(pub Arc<T>);
+                    impl<
+                        T: BulkMoveService,
+                    > tonic::server::UnaryService<super::UndrainRegionRequest>
+                    for UndrainRegionSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UndrainRegionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BulkMoveService>::undrain_region(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UndrainRegionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.BulkMoveService/MoveTenants" => {
+                    #[allow(non_camel_case_types)]
+                    struct MoveTenantsSvc<T: BulkMoveService>(pub Arc<T>);
+                    impl<
+                        T: BulkMoveService,
+                    > tonic::server::UnaryService<super::MoveTenantsRequest>
+                    for MoveTenantsSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MoveTenantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BulkMoveService>::move_tenants(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MoveTenantsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.BulkMoveService/PauseBulkMove" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseBulkMoveSvc<T: BulkMoveService>(pub Arc<T>);
+                    impl<
+                        T: BulkMoveService,
+                    > tonic::server::UnaryService<super::PauseBulkMoveRequest>
+                    for PauseBulkMoveSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseBulkMoveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BulkMoveService>::pause_bulk_move(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseBulkMoveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.BulkMoveService/ResumeBulkMove" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeBulkMoveSvc<T: BulkMoveService>(pub Arc<T>);
+                    impl<
+                        T: BulkMoveService,
+                    > tonic::server::UnaryService<super::ResumeBulkMoveRequest>
+                    for ResumeBulkMoveSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeBulkMoveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BulkMoveService>::resume_bulk_move(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeBulkMoveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.BulkMoveService/ListBulkMoveTenants" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListBulkMoveTenantsSvc<T: BulkMoveService>(pub Arc<T>);
+                    impl<
+                        T: BulkMoveService,
+                    > tonic::server::UnaryService<super::ListBulkMoveTenantsRequest>
+                    for ListBulkMoveTenantsSvc<T> {
+                        type Response = super::ListBulkMoveTenantsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListBulkMoveTenantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as BulkMoveService>::list_bulk_move_tenants(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListBulkMoveTenantsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for BulkMoveServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.BulkMoveService";
+    impl<T> tonic::server::NamedService for BulkMoveServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Group {
     #[prost(uint32, tag = "1")]
@@ -387,101 +2539,6 @@ pub struct VoterStatus {
     /// How far its wall clock is ahead of the median of all; negative: behind it. Absent as above.
     #[prost(message, optional, tag = "3")]
     pub clock_ahead: ::core::option::Option<::prost_types::Duration>,
-}
-/// Copy of a tenant that a home makes for a group that does not follow it yet.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SeedProgress {
-    /// Name of the tenant.
-    #[prost(string, tag = "1")]
-    pub tenant: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "2")]
-    pub home_group: u32,
-    #[prost(string, tag = "3")]
-    pub home_region: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "4")]
-    pub follower_group: u32,
-    #[prost(string, tag = "5")]
-    pub follower_region: ::prost::alloc::string::String,
-    #[prost(enumeration = "seed_progress::Phase", tag = "6")]
-    pub phase: i32,
-    /// Live keys that the copy has, and those of the tenant.
-    #[prost(uint64, tag = "7")]
-    pub keys: u64,
-    #[prost(uint64, tag = "8")]
-    pub keys_total: u64,
-    /// The same in bytes of keys and values.
-    #[prost(uint64, tag = "9")]
-    pub bytes: u64,
-    #[prost(uint64, tag = "10")]
-    pub bytes_total: u64,
-    /// Change history that is kept for the copy.
-    #[prost(uint64, tag = "11")]
-    pub history_bytes: u64,
-    /// What has still to be sent, as far as it is written.
-    #[prost(uint64, tag = "12")]
-    pub bytes_to_go: u64,
-    /// Until it is complete, at the present rates; absent: at these it never is.
-    #[prost(message, optional, tag = "13")]
-    pub time_to_go: ::core::option::Option<::prost_types::Duration>,
-    /// What the copy takes in, and what the tenant's writers make of history.
-    #[prost(uint64, tag = "14")]
-    pub copy_bytes_per_second: u64,
-    #[prost(uint64, tag = "15")]
-    pub write_bytes_per_second: u64,
-    /// Rate that the tenant's writers are slowed to; absent: they are not.
-    #[prost(uint64, optional, tag = "16")]
-    pub writers_slowed_to: ::core::option::Option<u64>,
-    /// Why it was given up, and what helps; empty: it was not.
-    #[prost(string, tag = "17")]
-    pub failure: ::prost::alloc::string::String,
-}
-/// Nested message and enum types in `SeedProgress`.
-pub mod seed_progress {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum Phase {
-        Unspecified = 0,
-        /// Keys are copied.
-        Loading = 1,
-        /// What was written since the beginning is copied.
-        CatchingUp = 2,
-        /// It was given up.
-        Failed = 3,
-    }
-    impl Phase {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "PHASE_UNSPECIFIED",
-                Self::Loading => "PHASE_LOADING",
-                Self::CatchingUp => "PHASE_CATCHING_UP",
-                Self::Failed => "PHASE_FAILED",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "PHASE_UNSPECIFIED" => Some(Self::Unspecified),
-                "PHASE_LOADING" => Some(Self::Loading),
-                "PHASE_CATCHING_UP" => Some(Self::CatchingUp),
-                "PHASE_FAILED" => Some(Self::Failed),
-                _ => None,
-            }
-        }
-    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListGroupsRequest {
@@ -1440,1100 +3497,6 @@ pub mod node_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// Neighbouring epochs that no promotion separates.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LineageRun {
-    #[prost(uint32, tag = "1")]
-    pub first_epoch: u32,
-    #[prost(uint32, tag = "2")]
-    pub last_epoch: u32,
-    /// Last sequence that counts; absent for the newest run.
-    #[prost(uint64, optional, tag = "3")]
-    pub last_sequence: ::core::option::Option<u64>,
-}
-/// A group that holds the tenant.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Replica {
-    #[prost(uint32, tag = "1")]
-    pub group: u32,
-    #[prost(string, tag = "2")]
-    pub region: ::prost::alloc::string::String,
-    #[prost(enumeration = "super::super::v1::Role", tag = "3")]
-    pub role: i32,
-    /// The directory waits until the group has erased the tenant.
-    #[prost(bool, tag = "4")]
-    pub leaving: bool,
-}
-/// What a tenant may use at most. What is absent is the cluster's default. Operations beyond a rate are answered
-/// RATE_LIMITED with how long to wait, writes into a full tenant QUOTA_EXCEEDED; neither costs the tenant's group an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Limits {
-    /// At each node that serves the tenant: its home for writes and linearizable reads, the nearest one for others.
-    #[prost(uint64, optional, tag = "1")]
-    pub operations_per_second: ::core::option::Option<u64>,
-    /// At each node too: of writes the bytes that come, of reads and of writes that answer with data those answered.
-    #[prost(uint64, optional, tag = "2")]
-    pub bytes_per_second: ::core::option::Option<u64>,
-    /// Of live keys and their values. Reads and deletes go on when it is reached.
-    #[prost(uint64, optional, tag = "3")]
-    pub stored_bytes: ::core::option::Option<u64>,
-    /// Live keys. Reads, deletes and changes of keys that exist go on when it is reached.
-    #[prost(uint64, optional, tag = "4")]
-    pub keys: ::core::option::Option<u64>,
-    /// Open watches, at each node.
-    #[prost(uint64, optional, tag = "5")]
-    pub watches: ::core::option::Option<u64>,
-    /// Client ids whose outcomes are remembered. The one that was silent for longest makes room for another one, but not
-    /// within a minute of its last write: then a write with another id is answered RATE_LIMITED.
-    #[prost(uint64, optional, tag = "6")]
-    pub clients: ::core::option::Option<u64>,
-    /// Operations not yet answered, at each node, whether it serves them or hands them on.
-    #[prost(uint64, optional, tag = "7")]
-    pub in_flight: ::core::option::Option<u64>,
-    /// How long an overwritten version can be read, a follower or a watch can resume; less where a group's history is full.
-    #[prost(message, optional, tag = "8")]
-    pub history_age: ::core::option::Option<::prost_types::Duration>,
-    /// How many of the newest revisions can be read, whatever their age.
-    #[prost(uint64, optional, tag = "9")]
-    pub history_count: ::core::option::Option<u64>,
-    /// Outcomes of writes with idempotency keys that are remembered: those of a minute must fit, else such a write is answered
-    /// RATE_LIMITED.
-    #[prost(uint64, optional, tag = "10")]
-    pub outcomes: ::core::option::Option<u64>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Tenant {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "2")]
-    pub number: u64,
-    #[prost(string, tag = "3")]
-    pub home_region: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "4")]
-    pub home_group: u32,
-    #[prost(uint32, tag = "5")]
-    pub epoch: u32,
-    #[prost(uint32, tag = "6")]
-    pub fence_epoch: u32,
-    #[prost(message, optional, tag = "7")]
-    pub followers: ::core::option::Option<Followers>,
-    /// Jurisdictions in which the tenant may be stored; empty: all.
-    #[prost(string, repeated, tag = "8")]
-    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(enumeration = "super::super::v1::Durability", tag = "9")]
-    pub durability: i32,
-    #[prost(btree_map = "string, string", tag = "10")]
-    pub labels: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    #[prost(enumeration = "tenant::State", tag = "11")]
-    pub state: i32,
-    /// Changes with every change of the tenant.
-    #[prost(string, tag = "12")]
-    pub etag: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "13")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(message, optional, tag = "14")]
-    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Every group that holds the tenant now.
-    #[prost(message, repeated, tag = "15")]
-    pub replicas: ::prost::alloc::vec::Vec<Replica>,
-    #[prost(message, repeated, tag = "16")]
-    pub lineage: ::prost::alloc::vec::Vec<LineageRun>,
-    /// Its own limits.
-    #[prost(message, optional, tag = "17")]
-    pub limits: ::core::option::Option<Limits>,
-    /// What holds: its own limits, and the defaults where it has none.
-    #[prost(message, optional, tag = "18")]
-    pub effective_limits: ::core::option::Option<Limits>,
-    /// In flight; absent where there is none.
-    #[prost(message, optional, tag = "19")]
-    pub moving: ::core::option::Option<TenantMove>,
-}
-/// Nested message and enum types in `Tenant`.
-pub mod tenant {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum State {
-        Unspecified = 0,
-        Active = 1,
-        /// Serves nothing; can be enabled again or erased.
-        Disabled = 2,
-        /// Is being erased; only its number and name are kept until every member has reported.
-        Deleting = 3,
-    }
-    impl State {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "STATE_UNSPECIFIED",
-                Self::Active => "STATE_ACTIVE",
-                Self::Disabled => "STATE_DISABLED",
-                Self::Deleting => "STATE_DELETING",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
-                "STATE_ACTIVE" => Some(Self::Active),
-                "STATE_DISABLED" => Some(Self::Disabled),
-                "STATE_DELETING" => Some(Self::Deleting),
-                _ => None,
-            }
-        }
-    }
-}
-/// A move of a tenant that is in flight. The operation with its steps is in google.longrunning.Operations, where
-/// `tenant=NAME AND done=false` finds it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TenantMove {
-    #[prost(string, tag = "1")]
-    pub to_region: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "2")]
-    pub to_group: u32,
-    /// Epoch in which the target is to be the home.
-    #[prost(uint32, tag = "3")]
-    pub epoch: u32,
-    /// The target has caught up and is the heir.
-    #[prost(bool, tag = "4")]
-    pub heir_ready: bool,
-    /// A cancellation was asked for.
-    #[prost(bool, tag = "5")]
-    pub cancel_requested: bool,
-    #[prost(message, optional, tag = "6")]
-    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
-}
-/// In which regions a tenant is followed.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Followers {
-    /// In each other region that its residency admits; `regions` is empty then.
-    #[prost(bool, tag = "1")]
-    pub all_admitted: bool,
-    #[prost(string, repeated, tag = "2")]
-    pub regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CreateTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// Empty: the region of the node that was asked.
-    #[prost(string, tag = "2")]
-    pub home_region: ::prost::alloc::string::String,
-    /// Absent: all that residency admits.
-    #[prost(message, optional, tag = "3")]
-    pub followers: ::core::option::Option<Followers>,
-    #[prost(string, repeated, tag = "4")]
-    pub residency: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Unspecified: REGION.
-    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
-    pub durability: i32,
-    #[prost(btree_map = "string, string", tag = "6")]
-    pub labels: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    /// For the audit.
-    #[prost(string, tag = "7")]
-    pub reason: ::prost::alloc::string::String,
-    /// Check only; the answer is what would be made, without number, etag and times.
-    #[prost(bool, tag = "8")]
-    pub validate_only: bool,
-    /// Absent: the defaults.
-    #[prost(message, optional, tag = "9")]
-    pub limits: ::core::option::Option<Limits>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CreateTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GetTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListTenantsRequest {
-    #[prost(int32, tag = "1")]
-    pub page_size: i32,
-    #[prost(string, tag = "2")]
-    pub page_token: ::prost::alloc::string::String,
-    /// Only those at home here; empty: all.
-    #[prost(string, tag = "3")]
-    pub home_region: ::prost::alloc::string::String,
-    /// Only those whose name begins with this.
-    #[prost(string, tag = "4")]
-    pub name_prefix: ::prost::alloc::string::String,
-    /// Only in this state; unspecified: all.
-    #[prost(enumeration = "tenant::State", tag = "5")]
-    pub state: i32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListTenantsResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub tenants: ::prost::alloc::vec::Vec<Tenant>,
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct UpdateTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// The etag that the caller has read; empty: whatever it is.
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "3")]
-    pub followers: ::core::option::Option<Followers>,
-    #[prost(message, optional, tag = "4")]
-    pub residency: ::core::option::Option<update_tenant_request::Residency>,
-    /// Unspecified: stays.
-    #[prost(enumeration = "super::super::v1::Durability", tag = "5")]
-    pub durability: i32,
-    #[prost(message, optional, tag = "6")]
-    pub labels: ::core::option::Option<update_tenant_request::Labels>,
-    /// STATE_ACTIVE enables a disabled tenant, STATE_DISABLED disables it; unspecified: stays.
-    #[prost(enumeration = "tenant::State", tag = "7")]
-    pub state: i32,
-    #[prost(string, tag = "8")]
-    pub reason: ::prost::alloc::string::String,
-    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
-    #[prost(bool, tag = "9")]
-    pub validate_only: bool,
-    /// These are set, the others stay.
-    #[prost(message, optional, tag = "10")]
-    pub limits: ::core::option::Option<Limits>,
-    /// Names of limits for which the default holds again, such as `stored_bytes`.
-    #[prost(string, repeated, tag = "11")]
-    pub default_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// Nested message and enum types in `UpdateTenantRequest`.
-pub mod update_tenant_request {
-    /// Jurisdictions; may be empty, which admits all.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Residency {
-        #[prost(string, repeated, tag = "1")]
-        pub jurisdictions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    }
-    /// Labels; replace all there are.
-    #[derive(Clone, PartialEq, ::prost::Message)]
-    pub struct Labels {
-        #[prost(btree_map = "string, string", tag = "1")]
-        pub labels: ::prost::alloc::collections::BTreeMap<
-            ::prost::alloc::string::String,
-            ::prost::alloc::string::String,
-        >,
-    }
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct UpdateTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DeleteTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    /// The second step: erase everywhere. Refused unless the tenant is disabled.
-    #[prost(bool, tag = "3")]
-    pub erase: bool,
-    #[prost(string, tag = "4")]
-    pub reason: ::prost::alloc::string::String,
-    /// Check only; the answer is what the tenant would be, with the etag and the times that it has.
-    #[prost(bool, tag = "5")]
-    pub validate_only: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct DeleteTenantResponse {
-    #[prost(message, optional, tag = "1")]
-    pub tenant: ::core::option::Option<Tenant>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MoveTenantRequest {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// The etag that the caller has read; empty: whatever it is.
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    #[prost(enumeration = "move_tenant_request::Source", tag = "5")]
-    pub source: i32,
-    /// For the audit, and kept with the operation.
-    #[prost(string, tag = "6")]
-    pub reason: ::prost::alloc::string::String,
-    /// Check only. The answer is done and has no name; its metadata has a plan. What the move would be refused for is its
-    /// error, and the plan's blocker.
-    #[prost(bool, tag = "7")]
-    pub validate_only: bool,
-    #[prost(oneof = "move_tenant_request::To", tags = "3, 4")]
-    pub to: ::core::option::Option<move_tenant_request::To>,
-}
-/// Nested message and enum types in `MoveTenantRequest`.
-pub mod move_tenant_request {
-    /// What the group that is home now does afterwards.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum Source {
-        /// It follows where the tenant's followers name its region, else it leaves.
-        Unspecified = 0,
-        Follow = 1,
-        Leave = 2,
-    }
-    impl Source {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "SOURCE_UNSPECIFIED",
-                Self::Follow => "SOURCE_FOLLOW",
-                Self::Leave => "SOURCE_LEAVE",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
-                "SOURCE_FOLLOW" => Some(Self::Follow),
-                "SOURCE_LEAVE" => Some(Self::Leave),
-                _ => None,
-            }
-        }
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum To {
-        /// Region of the new home; the directory picks the group.
-        #[prost(string, tag = "3")]
-        Region(::prost::alloc::string::String),
-        /// The new home; for a move within the region, too.
-        #[prost(uint32, tag = "4")]
-        Group(u32),
-    }
-}
-/// Generated client implementations.
-pub mod tenant_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Tenants: the unit of ownership, isolation and residency.
-    #[derive(Debug, Clone)]
-    pub struct TenantServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl TenantServiceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> TenantServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> TenantServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            TenantServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Makes a tenant and picks its home group.
-        pub async fn create_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::CreateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CreateTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/CreateTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "CreateTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        pub async fn get_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/GetTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "GetTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// By name, in the order of names.
-        pub async fn list_tenants(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListTenantsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTenantsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/ListTenants",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "ListTenants"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Changes what the request names; the rest stays.
-        pub async fn update_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::UpdateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::UpdateTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/UpdateTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "UpdateTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
-        pub async fn delete_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::DeleteTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::DeleteTenantResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/DeleteTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "DeleteTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Gives the tenant another home, without a pause that is longer than a trip there. The operation's metadata is an
-        /// OperationMetadata, its response a MoveTenantResponse. A deadline of the call does not cancel the operation.
-        pub async fn move_tenant(
-            &mut self,
-            request: impl tonic::IntoRequest<super::MoveTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::super::super::super::google::longrunning::Operation>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/MoveTenant",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "MoveTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod tenant_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with TenantServiceServer.
-    #[async_trait]
-    pub trait TenantService: std::marker::Send + std::marker::Sync + 'static {
-        /// Makes a tenant and picks its home group.
-        async fn create_tenant(
-            &self,
-            request: tonic::Request<super::CreateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CreateTenantResponse>,
-            tonic::Status,
-        >;
-        async fn get_tenant(
-            &self,
-            request: tonic::Request<super::GetTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetTenantResponse>,
-            tonic::Status,
-        >;
-        /// By name, in the order of names.
-        async fn list_tenants(
-            &self,
-            request: tonic::Request<super::ListTenantsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTenantsResponse>,
-            tonic::Status,
-        >;
-        /// Changes what the request names; the rest stays.
-        async fn update_tenant(
-            &self,
-            request: tonic::Request<super::UpdateTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::UpdateTenantResponse>,
-            tonic::Status,
-        >;
-        /// First disables the tenant, then, in a second call with `erase`, erases it everywhere.
-        async fn delete_tenant(
-            &self,
-            request: tonic::Request<super::DeleteTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::DeleteTenantResponse>,
-            tonic::Status,
-        >;
-        /// Gives the tenant another home, without a pause that is longer than a trip there. The operation's metadata is an
-        /// OperationMetadata, its response a MoveTenantResponse. A deadline of the call does not cancel the operation.
-        async fn move_tenant(
-            &self,
-            request: tonic::Request<super::MoveTenantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::super::super::super::google::longrunning::Operation>,
-            tonic::Status,
-        >;
-    }
-    /// Tenants: the unit of ownership, isolation and residency.
-    #[derive(Debug)]
-    pub struct TenantServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> TenantServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for TenantServiceServer<T>
-    where
-        T: TenantService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/stead.admin.v1.TenantService/CreateTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct CreateTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::CreateTenantRequest>
-                    for CreateTenantSvc<T> {
-                        type Response = super::CreateTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CreateTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::create_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CreateTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/GetTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::GetTenantRequest>
-                    for GetTenantSvc<T> {
-                        type Response = super::GetTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::get_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/ListTenants" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListTenantsSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::ListTenantsRequest>
-                    for ListTenantsSvc<T> {
-                        type Response = super::ListTenantsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListTenantsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::list_tenants(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListTenantsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/UpdateTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct UpdateTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::UpdateTenantRequest>
-                    for UpdateTenantSvc<T> {
-                        type Response = super::UpdateTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::UpdateTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::update_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UpdateTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/DeleteTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct DeleteTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::DeleteTenantRequest>
-                    for DeleteTenantSvc<T> {
-                        type Response = super::DeleteTenantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::DeleteTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::delete_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = DeleteTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/MoveTenant" => {
-                    #[allow(non_camel_case_types)]
-                    struct MoveTenantSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::MoveTenantRequest>
-                    for MoveTenantSvc<T> {
-                        type Response = super::super::super::super::google::longrunning::Operation;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::MoveTenantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::move_tenant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = MoveTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for TenantServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "stead.admin.v1.TenantService";
-    impl<T> tonic::server::NamedService for TenantServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchOperationRequest {
     /// `operations/` and a number.
@@ -2560,7 +3523,7 @@ pub struct Place {
 pub struct OperationMetadata {
     #[prost(enumeration = "operation_metadata::Kind", tag = "1")]
     pub kind: i32,
-    /// Names of the tenants when the operation began.
+    /// Names of the tenants when the operation began; none of a bulk move.
     #[prost(string, repeated, tag = "2")]
     pub tenants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "3")]
@@ -2570,8 +3533,7 @@ pub struct OperationMetadata {
     /// Done.
     #[prost(message, repeated, tag = "5")]
     pub steps: ::prost::alloc::vec::Vec<operation_metadata::Step>,
-    /// Still to come; empty once a cancellation was asked for, because either outcome is possible then, and once the copy
-    /// for the target was given up.
+    /// Still to come; empty once a cancellation was asked for, because either outcome is possible then.
     #[prost(enumeration = "operation_metadata::StepName", repeated, tag = "6")]
     pub steps_left: ::prost::alloc::vec::Vec<i32>,
     /// Identity of the caller, as it was given.
@@ -2594,9 +3556,12 @@ pub struct OperationMetadata {
     /// Only of a check with `validate_only`.
     #[prost(message, optional, tag = "14")]
     pub plan: ::core::option::Option<MovePlan>,
-    /// The copy for the target that is being made; absent if there is none, or if the home does not answer in time.
+    /// Only of a bulk move.
     #[prost(message, optional, tag = "15")]
-    pub seed: ::core::option::Option<SeedProgress>,
+    pub progress: ::core::option::Option<BulkMoveProgress>,
+    /// Only of a check of a bulk move with `validate_only`.
+    #[prost(message, optional, tag = "16")]
+    pub bulk_plan: ::core::option::Option<BulkMovePlan>,
 }
 /// Nested message and enum types in `OperationMetadata`.
 pub mod operation_metadata {
@@ -2624,6 +3589,8 @@ pub mod operation_metadata {
         Unspecified = 0,
         /// A tenant gets another home.
         Move = 1,
+        /// Many tenants get other homes, in waves.
+        BulkMove = 2,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -2634,6 +3601,7 @@ pub mod operation_metadata {
             match self {
                 Self::Unspecified => "KIND_UNSPECIFIED",
                 Self::Move => "KIND_MOVE",
+                Self::BulkMove => "KIND_BULK_MOVE",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2641,6 +3609,7 @@ pub mod operation_metadata {
             match value {
                 "KIND_UNSPECIFIED" => Some(Self::Unspecified),
                 "KIND_MOVE" => Some(Self::Move),
+                "KIND_BULK_MOVE" => Some(Self::BulkMove),
                 _ => None,
             }
         }
@@ -2664,14 +3633,16 @@ pub mod operation_metadata {
         Planned = 1,
         /// The target has caught up and is the heir.
         HeirReady = 2,
-        /// An operator has asked for the move to be given up.
+        /// An operator has asked for the operation to be given up.
         CancelRequested = 3,
         /// The home has refused the move: the tenant stays.
         Refused = 4,
         /// The directory has recorded the new home.
         Recorded = 5,
-        /// The copy for the target was given up, and with it the move: the error says why.
-        SeedFailed = 6,
+        /// A bulk move begins no further moves until it is resumed.
+        Paused = 6,
+        /// A bulk move goes on.
+        Resumed = 7,
     }
     impl StepName {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -2686,7 +3657,8 @@ pub mod operation_metadata {
                 Self::CancelRequested => "STEP_NAME_CANCEL_REQUESTED",
                 Self::Refused => "STEP_NAME_REFUSED",
                 Self::Recorded => "STEP_NAME_RECORDED",
-                Self::SeedFailed => "STEP_NAME_SEED_FAILED",
+                Self::Paused => "STEP_NAME_PAUSED",
+                Self::Resumed => "STEP_NAME_RESUMED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2698,7 +3670,8 @@ pub mod operation_metadata {
                 "STEP_NAME_CANCEL_REQUESTED" => Some(Self::CancelRequested),
                 "STEP_NAME_REFUSED" => Some(Self::Refused),
                 "STEP_NAME_RECORDED" => Some(Self::Recorded),
-                "STEP_NAME_SEED_FAILED" => Some(Self::SeedFailed),
+                "STEP_NAME_PAUSED" => Some(Self::Paused),
+                "STEP_NAME_RESUMED" => Some(Self::Resumed),
                 _ => None,
             }
         }
@@ -3066,6 +4039,9 @@ pub struct Region {
     pub nodes: ::prost::alloc::vec::Vec<u64>,
     #[prost(uint32, repeated, tag = "5")]
     pub groups: ::prost::alloc::vec::Vec<u32>,
+    /// Names of the operations that have drained it, the oldest first. While there is one, no tenant gets its home here.
+    #[prost(string, repeated, tag = "6")]
+    pub drains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// How far one group of the region is behind a home that it follows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3123,9 +4099,6 @@ pub struct GetRegionResponse {
     pub groups: ::prost::alloc::vec::Vec<Group>,
     #[prost(message, repeated, tag = "4")]
     pub lags: ::prost::alloc::vec::Vec<FollowerLag>,
-    /// Copies that are being made for groups of the region, or were given up lately.
-    #[prost(message, repeated, tag = "5")]
-    pub seeds: ::prost::alloc::vec::Vec<SeedProgress>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateRegionRequest {

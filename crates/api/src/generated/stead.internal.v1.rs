@@ -142,6 +142,35 @@ pub struct ReadOperationsResponse {
     #[prost(bool, tag = "4")]
     pub more: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadBulkMoveTenantsRequest {
+    /// Number of the operation.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Lowest number of a tenant.
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    /// Most tenants of the answer.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadBulkMoveTenantsResponse {
+    /// By number.
+    #[prost(message, repeated, tag = "1")]
+    pub tenants: ::prost::alloc::vec::Vec<BulkMoveTenant>,
+    /// Others follow.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BulkMoveTenant {
+    #[prost(uint64, tag = "1")]
+    pub tenant: u64,
+    /// In the state crate's codec.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub item: ::prost::bytes::Bytes,
+}
 /// Generated client implementations.
 pub mod directory_service_client {
     #![allow(
@@ -392,6 +421,36 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Tenants of a bulk move, as the voter has applied them. Any voter serves it; it never waits for a leader.
+        pub async fn read_bulk_move_tenants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadBulkMoveTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadBulkMoveTenantsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::peer_codec::PeerCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.DirectoryService/ReadBulkMoveTenants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "stead.internal.v1.DirectoryService",
+                        "ReadBulkMoveTenants",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -450,6 +509,14 @@ pub mod directory_service_server {
             request: tonic::Request<super::ReadOperationsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ReadOperationsResponse>,
+            tonic::Status,
+        >;
+        /// Tenants of a bulk move, as the voter has applied them. Any voter serves it; it never waits for a leader.
+        async fn read_bulk_move_tenants(
+            &self,
+            request: tonic::Request<super::ReadBulkMoveTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadBulkMoveTenantsResponse>,
             tonic::Status,
         >;
     }
@@ -787,6 +854,55 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadOperationsSvc(inner);
+                        let codec = crate::peer_codec::PeerCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.DirectoryService/ReadBulkMoveTenants" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadBulkMoveTenantsSvc<T: DirectoryService>(pub Arc<T>);
+                    impl<
+                        T: DirectoryService,
+                    > tonic::server::UnaryService<super::ReadBulkMoveTenantsRequest>
+                    for ReadBulkMoveTenantsSvc<T> {
+                        type Response = super::ReadBulkMoveTenantsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadBulkMoveTenantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DirectoryService>::read_bulk_move_tenants(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadBulkMoveTenantsSvc(inner);
                         let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -27,6 +27,7 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Config(verb) => verb.run(),
         Noun::Tenant(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Region(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) => interruptible(verb.run(&target)),
         Noun::Tenant(verb) => interruptible(verb.run(&target)),
         Noun::Region(verb) => interruptible(verb.run(&target)),

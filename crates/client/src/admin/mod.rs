@@ -1,6 +1,9 @@
 //! Operators' calls: tenants, regions, nodes, groups, operations.
 
+mod bulk_move;
+mod bulk_move_calls;
 mod group;
+mod move_source;
 mod node;
 mod operation;
 mod region;
@@ -8,7 +11,12 @@ mod seed;
 mod tenant;
 mod tenant_move;
 
+pub use bulk_move::{
+    BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
+    BulkMoveTenantState, Pace, TenantSelection,
+};
 pub use group::{Group, GroupStatus};
+pub use move_source::MoveSource;
 pub use node::{NodeInfo, NodeStatus};
 pub use operation::{
     MovePlan, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Place, Step, StepName,
@@ -16,7 +24,7 @@ pub use operation::{
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
 pub use seed::{SeedPhase, SeedProgress};
 pub use tenant::{Followers, MoveInFlight, NewTenant, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState};
-pub use tenant_move::{MoveSource, MoveTarget, TenantMove};
+pub use tenant_move::{MoveTarget, TenantMove};
 
 use crate::Client;
 

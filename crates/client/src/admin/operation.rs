@@ -22,7 +22,9 @@ use stead_api::{
 use stead_types::Error;
 use tonic::Streaming;
 
-use super::{Admin, PAGE_SIZE, Replica, SeedProgress, seed, tenant::replica};
+use super::{
+    Admin, BulkMovePlan, BulkMoveProgress, PAGE_SIZE, Replica, SeedProgress, bulk_move, seed, tenant::replica,
+};
 use crate::{node::Node, paging::ListPage, response::malformed};
 
 /// Long-running operation, such as a move of a tenant.
@@ -60,6 +62,10 @@ pub struct OperationInfo {
     pub plan: Option<MovePlan>,
     /// The copy for the target that is being made.
     pub seed: Option<SeedProgress>,
+    /// How far it is, if it is a bulk move.
+    pub progress: Option<BulkMoveProgress>,
+    /// Plan, of a bulk move that was planned only.
+    pub bulk_plan: Option<BulkMovePlan>,
 }
 
 /// Outcome of an operation.
@@ -72,9 +78,11 @@ pub enum OperationOutcome {
         /// Epoch in which it is the home.
         epoch: u32,
     },
-    /// It could not be completed; nothing was moved.
+    /// So many tenants have their new homes.
+    TenantsMoved(u64),
+    /// It could not be completed. A single move has moved nothing; the progress of a bulk move says what has happened.
     Failed(Error),
-    /// It was given up on request; nothing was moved.
+    /// It was given up on request. A single move has moved nothing; those of a bulk move that are done stay.
     Cancelled(String),
 }
 
@@ -103,7 +111,7 @@ pub enum StepName {
     Planned,
     /// The target has caught up and is the heir.
     HeirReady,
-    /// An operator has asked for the move to be given up.
+    /// An operator has asked for the operation to be given up.
     CancelRequested,
     /// The home has refused the move.
     Refused,
@@ -111,6 +119,10 @@ pub enum StepName {
     Recorded,
     /// The copy for the target was given up, and with it the move.
     SeedFailed,
+    /// A bulk move begins no further moves until it is resumed.
+    Paused,
+    /// A bulk move goes on.
+    Resumed,
     /// A step of a newer version.
     Other,
 }
@@ -265,12 +277,17 @@ pub(super) fn read(operation: Option<longrunning::Operation>) -> Result<Operatio
         outcome: operation.result.map(outcome).transpose()?,
         plan: metadata.plan.map(plan),
         seed: metadata.seed.map(seed::read),
+        progress: metadata.progress.map(bulk_move::progress),
+        bulk_plan: metadata.bulk_plan.map(bulk_move::plan),
     })
 }
 
 fn outcome(result: OperationResult) -> Result<OperationOutcome, Error> {
     match result {
         OperationResult::Response(response) => {
+            if let Some(bulk) = convert::operation::unpack_bulk_move_response(&response) {
+                return Ok(OperationOutcome::TenantsMoved(bulk.moved));
+            }
             let moved = convert::operation::unpack_move_response(&response);
             let moved = moved.ok_or_else(|| malformed("response of the operation"))?;
             Ok(OperationOutcome::Moved {
@@ -303,6 +320,8 @@ fn step_name(name: StepMessage) -> StepName {
         StepMessage::Refused => StepName::Refused,
         StepMessage::Recorded => StepName::Recorded,
         StepMessage::SeedFailed => StepName::SeedFailed,
+        StepMessage::Paused => StepName::Paused,
+        StepMessage::Resumed => StepName::Resumed,
         StepMessage::Unspecified => StepName::Other,
     }
 }

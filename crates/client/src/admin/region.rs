@@ -21,6 +21,8 @@ pub struct RegionInfo {
     pub nodes: Vec<u64>,
     /// Numbers of its groups.
     pub groups: Vec<u32>,
+    /// Names of the operations that have drained it. While there is one, no tenant gets its home there.
+    pub drains: Vec<String>,
 }
 
 /// Lag of a follower group behind a home that it follows.
@@ -117,6 +119,7 @@ fn info(region: v1::Region) -> RegionInfo {
         home_tenants,
         nodes,
         groups,
+        drains,
     } = region;
     RegionInfo {
         name,
@@ -124,6 +127,7 @@ fn info(region: v1::Region) -> RegionInfo {
         home_tenants,
         nodes,
         groups,
+        drains,
     }
 }
 

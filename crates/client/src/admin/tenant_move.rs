@@ -1,13 +1,11 @@
 //! Operators' call that moves a tenant.
 
 use stead_api::proto::admin::v1::{
-    self,
-    move_tenant_request::{Source, To},
-    tenant_service_client::TenantServiceClient as Service,
+    self, move_tenant_request::To, tenant_service_client::TenantServiceClient as Service,
 };
 use stead_types::Error;
 
-use super::{Admin, OperationInfo, operation::read};
+use super::{Admin, MoveSource, OperationInfo, operation::read};
 
 /// Description of a move.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,18 +31,8 @@ pub enum MoveTarget {
     Region(String),
     /// This group.
     Group(u32),
-}
-
-/// What the home before a move does afterwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MoveSource {
-    /// It follows where the tenant's followers name its region, else it leaves.
-    #[default]
-    Policy,
-    /// It follows.
-    Follow,
-    /// It leaves.
-    Leave,
+    /// Another group of the home's region, which the directory chooses.
+    OtherGroup,
 }
 
 impl Admin {
@@ -61,13 +49,9 @@ impl Admin {
             to: Some(match request.to {
                 MoveTarget::Region(region) => To::Region(region),
                 MoveTarget::Group(group) => To::Group(group),
+                MoveTarget::OtherGroup => To::OtherGroup(true),
             }),
-            source: match request.source {
-                MoveSource::Policy => Source::Unspecified,
-                MoveSource::Follow => Source::Follow,
-                MoveSource::Leave => Source::Leave,
-            }
-            .into(),
+            source: request.source.message().into(),
             reason: request.reason,
             validate_only: request.dry_run,
         };

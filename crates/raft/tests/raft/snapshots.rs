@@ -167,10 +167,7 @@ async fn directory_snapshot_carries_rows_of_every_length() {
             who: "test".into(),
             reason: "r".repeat(len),
         };
-        let region = Region {
-            name: format!("region-{number}").parse().unwrap(),
-            jurisdiction: "EU".parse().unwrap(),
-        };
+        let region = Region::new(format!("region-{number}").parse().unwrap(), "EU".parse().unwrap());
         Command::CreateRegion(by, region).encode()
     };
     for (number, len) in around(&[1, CHUNK_LEN_MAX, VALUE_LEN_MAX]).into_iter().enumerate() {

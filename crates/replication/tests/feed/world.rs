@@ -509,10 +509,7 @@ struct TestGroup {
 fn entries(group: &TestGroup) -> Vec<DirectoryChange> {
     let name: stead_types::RegionName = group.region.parse().unwrap();
     let mut entries = vec![
-        DirectoryChange::Region(Region {
-            name: name.clone(),
-            jurisdiction: "EU".parse().unwrap(),
-        }),
+        DirectoryChange::Region(Region::new(name.clone(), "EU".parse().unwrap())),
         DirectoryChange::Group(directory::Group {
             number: group.id,
             region: Some(name.clone()),

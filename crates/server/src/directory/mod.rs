@@ -1,5 +1,6 @@
 //! A node's access to the directory: the client of its leader, and the updater of this node's view.
 
+mod bulk_moves;
 mod client;
 mod lease_grants;
 mod local_voter;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use stead_api::proto::internal::v1::{ReadOperationsRequest, ReadOperationsResponse};
-use stead_state::directory::{Operation, OperationTenant, Rejection};
+use stead_state::directory::{Directory, Operation, OperationTenant, Rejection};
 use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, TenantName};
 use tokio::time::{sleep, timeout};
 
@@ -95,13 +95,19 @@ impl OperationQuery {
         }
     }
 
-    fn matches(&self, operation: &Operation) -> bool {
+    fn matches(&self, directory: &Directory, operation: &Operation) -> bool {
         self.done.is_none_or(|done| done == operation.end.is_some())
             && self.tenant.as_ref().is_none_or(|name| {
                 let mut tenants = operation.tenants.iter();
-                tenants.any(|of| of.name == *name)
+                tenants.any(|of| of.name == *name) || is_in_bulk_move(directory, operation, name)
             })
     }
+}
+
+/// Tells whether an operation is a bulk move with this tenant.
+fn is_in_bulk_move(directory: &Directory, operation: &Operation, name: &TenantName) -> bool {
+    let tenant = directory.view().tenant_named(name);
+    tenant.is_some_and(|tenant| directory.operations().item(operation.id, tenant.number).is_some())
 }
 
 impl OperationPage {
@@ -158,7 +164,9 @@ impl LocalVoter {
             match query.id {
                 Some(id) => OperationPage::first(all.get(id).into_iter(), 1, version),
                 None => {
-                    let found = all.newest_first(query.below).filter(|one| query.matches(one));
+                    let found = all
+                        .newest_first(query.below)
+                        .filter(|one| query.matches(directory, one));
                     OperationPage::first(found, query.limit, version)
                 }
             }
@@ -313,9 +321,10 @@ mod tests {
             done,
             ..OperationQuery::one(7, DirectoryVersion::ZERO)
         };
-        assert!(query(None, None).matches(&over));
-        assert!(query(Some("acme"), Some(false)).matches(&in_flight));
-        assert!(!query(Some("acme"), Some(false)).matches(&over));
-        assert!(!query(Some("other"), None).matches(&in_flight));
+        let directory = Directory::default();
+        assert!(query(None, None).matches(&directory, &over));
+        assert!(query(Some("acme"), Some(false)).matches(&directory, &in_flight));
+        assert!(!query(Some("acme"), Some(false)).matches(&directory, &over));
+        assert!(!query(Some("other"), None).matches(&directory, &in_flight));
     }
 }

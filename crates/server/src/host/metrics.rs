@@ -1,5 +1,7 @@
 //! Text of the metrics: what is counted where it happens, with samples of what changes by itself.
 
+use stead_state::directory::BulkMoveState;
+
 use super::context::Host;
 use crate::metrics::GroupSample;
 
@@ -22,6 +24,7 @@ pub(crate) fn metrics_text(host: &Host) -> String {
             differs: group.differs(),
         });
     }
+    bulk_moves(host);
     let version = host.directory_view.version();
     for group in host.groups.keys() {
         metrics.lease(*group, host.leases.left(version, *group));
@@ -49,4 +52,24 @@ pub(crate) fn metrics_text(host: &Host) -> String {
     metrics.view(index, tenants);
     metrics.ready(host.readiness.node.report().is_ready());
     metrics.text()
+}
+
+/// Samples the bulk moves, which only voters of the directory know.
+fn bulk_moves(host: &Host) {
+    let Some(local_voter) = host.directory.local_voter() else {
+        return;
+    };
+    // A node whose rows cannot be read is about to stop.
+    let _ = local_voter.machine.read(|directory| {
+        let operations = directory.operations();
+        let count = |is: fn(&BulkMoveState) -> bool| {
+            let mut in_flight = operations.bulk_in_flight();
+            let bulk = in_flight.by_ref().filter_map(|id| operations.bulk_move(id));
+            bulk.filter(|bulk| is(&bulk.state)).count()
+        };
+        let metrics = &host.metrics;
+        metrics.bulk_moves("running", count(|state| *state == BulkMoveState::Running));
+        metrics.bulk_moves("cancelling", count(|state| *state == BulkMoveState::Cancelling));
+        metrics.bulk_moves("paused", count(|state| matches!(state, BulkMoveState::Paused { .. })));
+    });
 }

@@ -6,15 +6,15 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use stead_api::{
     proto::internal::v1::{
-        ProposeRequest, ProposeResponse, ReadOperationsRequest, ReadOperationsResponse, ReadVersionRequest,
-        ReadVersionResponse, RenewLeaseRequest, RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest,
-        WatchResponse, directory_service_server,
+        ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest, ReadBulkMoveTenantsResponse,
+        ReadOperationsRequest, ReadOperationsResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest,
+        RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
     },
     status,
 };
 use stead_state::directory::{Command, encode_result};
 use stead_store::group_rows::IncompleteChange;
-use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId};
+use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId, TenantNumber};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -207,6 +207,19 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
         };
         let page = read.await.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(page.message()))
+    }
+
+    async fn read_bulk_move_tenants(
+        &self,
+        request: Request<ReadBulkMoveTenantsRequest>,
+    ) -> Result<Response<ReadBulkMoveTenantsResponse>, Status> {
+        let ReadBulkMoveTenantsRequest { id, from, limit } = request.into_inner();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let read = self
+            .local_voter()?
+            .bulk_move_tenants(id, TenantNumber::new(from), limit);
+        let tenants = read.map_err(|error| status::to_status(&error))?;
+        Ok(Response::new(tenants.message()))
     }
 }
 

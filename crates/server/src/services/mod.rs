@@ -22,9 +22,10 @@ use std::sync::Arc;
 use axum::{Router as HttpRouter, middleware::map_response, response::Response};
 use stead_api::proto::{
     admin::v1::{
-        audit_service_server::AuditServiceServer, group_service_server::GroupServiceServer,
-        node_service_server::NodeServiceServer, operation_service_server::OperationServiceServer,
-        region_service_server::RegionServiceServer, tenant_service_server::TenantServiceServer,
+        audit_service_server::AuditServiceServer, bulk_move_service_server::BulkMoveServiceServer,
+        group_service_server::GroupServiceServer, node_service_server::NodeServiceServer,
+        operation_service_server::OperationServiceServer, region_service_server::RegionServiceServer,
+        tenant_service_server::TenantServiceServer,
     },
     google::longrunning::operations_server::OperationsServer,
     internal::v1::{
@@ -72,6 +73,9 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
         )))
         .add_service(NodeServiceServer::new(admin::node::NodeService::new(host.clone())))
         .add_service(GroupServiceServer::new(admin::group::GroupService::new(host.clone())))
+        .add_service(BulkMoveServiceServer::new(admin::bulk_move::BulkMoveService::new(
+            host.clone(),
+        )))
         .add_service(AuditServiceServer::new(admin::audit::AuditService::new(host.clone())))
         .add_service(OperationServiceServer::new(admin::operation::OperationService::new(
             host.clone(),
@@ -108,6 +112,7 @@ const CLIENT_SERVICES: &[&str] = &[
     RegionServiceServer::<admin::region::RegionService>::NAME,
     NodeServiceServer::<admin::node::NodeService>::NAME,
     GroupServiceServer::<admin::group::GroupService>::NAME,
+    BulkMoveServiceServer::<admin::bulk_move::BulkMoveService>::NAME,
     AuditServiceServer::<admin::audit::AuditService>::NAME,
     OperationServiceServer::<admin::operation::OperationService>::NAME,
     OperationsServer::<longrunning::Operations>::NAME,

@@ -37,10 +37,8 @@ const DIRECTORY_VOTERS: usize = 3;
 impl InitialCluster {
     /// Returns the regions.
     pub fn regions(&self) -> Vec<Region> {
-        let region = |(name, jurisdiction): &(RegionName, Jurisdiction)| Region {
-            name: name.clone(),
-            jurisdiction: jurisdiction.clone(),
-        };
+        let region =
+            |(name, jurisdiction): &(RegionName, Jurisdiction)| Region::new(name.clone(), jurisdiction.clone());
         self.regions.iter().map(region).collect()
     }
 

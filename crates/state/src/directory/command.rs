@@ -8,7 +8,8 @@ use stead_types::{
 };
 
 use super::{
-    Addresses, Followers, GroupReport, InitialCluster, LimitsUpdate, MoveRequest, Region, limits,
+    Addresses, BulkMoveRequest, Followers, GroupReport, InitialCluster, LimitsUpdate, MoveRequest, Pace, Region,
+    limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -130,6 +131,15 @@ pub enum Command {
     SetClusterSettings(AuditContext, u64),
     /// Raises the feature level of the cluster.
     RaiseFeatureLevel(AuditContext, u32, Vec<NodeId>),
+    /// Moves many tenants, in waves.
+    BeginBulkMove(AuditContext, BulkMoveRequest),
+    /// Does what a bulk move needs next; proposed by the directory's leader while
+    /// [`super::Directory::due_bulk_move`] says so. Names the nodes that it has not heard of lately.
+    AdvanceBulkMove(u64, Vec<NodeId>),
+    /// Lets a bulk move begin no further moves until it is resumed.
+    PauseBulkMove(AuditContext, u64),
+    /// Lets a bulk move go on, with another pace if there is one.
+    ResumeBulkMove(AuditContext, u64, Option<Pace>),
 }
 
 /// Kind byte of each command; never used for anything else again.
@@ -147,6 +157,10 @@ mod kind {
     pub(super) const ABORT_MOVE: u8 = 11;
     pub(super) const SET_CLUSTER_SETTINGS: u8 = 12;
     pub(super) const RAISE_FEATURE_LEVEL: u8 = 13;
+    pub(super) const BEGIN_BULK_MOVE: u8 = 20;
+    pub(super) const ADVANCE_BULK_MOVE: u8 = 21;
+    pub(super) const PAUSE_BULK_MOVE: u8 = 22;
+    pub(super) const RESUME_BULK_MOVE: u8 = 23;
 }
 
 impl Command {
@@ -206,8 +220,52 @@ impl Command {
                     w.varint(node.get());
                 });
             }
+            Self::BeginBulkMove(..)
+            | Self::AdvanceBulkMove(..)
+            | Self::PauseBulkMove(..)
+            | Self::ResumeBulkMove(..) => {
+                self.encode_bulk_move(w);
+            }
         }
         writer.finish()
+    }
+
+    /// Writes a command about bulk moves.
+    fn encode_bulk_move(&self, w: &mut Writer) {
+        match self {
+            Self::BeginBulkMove(by, request) => {
+                by.encode(w.u8(kind::BEGIN_BULK_MOVE));
+                request.encode(w);
+            }
+            Self::AdvanceBulkMove(operation, unreachable) => {
+                w.u8(kind::ADVANCE_BULK_MOVE).varint(*operation);
+                w.list(unreachable.iter(), |w, node| {
+                    w.varint(node.get());
+                });
+            }
+            Self::PauseBulkMove(by, operation) => {
+                by.encode(w.u8(kind::PAUSE_BULK_MOVE));
+                w.varint(*operation);
+            }
+            Self::ResumeBulkMove(by, operation, pace) => {
+                by.encode(w.u8(kind::RESUME_BULK_MOVE));
+                w.varint(*operation);
+                w.option(*pace, |w, pace| pace.encode(w));
+            }
+            Self::Bootstrap(_)
+            | Self::CreateRegion(..)
+            | Self::Join(..)
+            | Self::UpdateAddresses(..)
+            | Self::CreateTenant(..)
+            | Self::UpdateTenant(..)
+            | Self::EraseTenant(..)
+            | Self::Report(..)
+            | Self::RefreshMembers
+            | Self::MoveTenant(..)
+            | Self::AbortMove(..)
+            | Self::SetClusterSettings(..)
+            | Self::RaiseFeatureLevel(..) => {}
+        }
     }
 
     /// Reads the body of a command of this kind.
@@ -232,6 +290,12 @@ impl Command {
             kind::MOVE_TENANT => Self::MoveTenant(AuditContext::decode(r)?, MoveRequest::decode(r)?),
             kind::ABORT_MOVE => Self::AbortMove(AuditContext::decode(r)?, r.varint()?),
             kind::SET_CLUSTER_SETTINGS => Self::SetClusterSettings(AuditContext::decode(r)?, r.varint()?),
+            kind::BEGIN_BULK_MOVE => Self::BeginBulkMove(AuditContext::decode(r)?, BulkMoveRequest::decode(r)?),
+            kind::ADVANCE_BULK_MOVE => Self::AdvanceBulkMove(r.varint()?, r.list(text::node)?),
+            kind::PAUSE_BULK_MOVE => Self::PauseBulkMove(AuditContext::decode(r)?, r.varint()?),
+            kind::RESUME_BULK_MOVE => {
+                Self::ResumeBulkMove(AuditContext::decode(r)?, r.varint()?, r.option(Pace::decode)?)
+            }
             kind::RAISE_FEATURE_LEVEL => {
                 Self::RaiseFeatureLevel(AuditContext::decode(r)?, r.varint_u32()?, r.list(text::node)?)
             }

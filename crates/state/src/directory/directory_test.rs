@@ -140,15 +140,29 @@ impl World {
         for tenant in view.tenants_from(TenantNumber::new(0)) {
             assert!(tenant.epoch <= tenant.last_epoch && tenant.fence_epoch <= tenant.last_epoch);
             if let Some(moving) = &tenant.moving {
-                moves += 1;
+                let of = operations.in_flight(tenant.number, moving.operation).unwrap();
+                moves += usize::from(operations.bulk_move(of.id).is_none());
                 assert!(tenant.has(moving.to) && tenant.last_epoch == moving.epoch && tenant.op == moving.operation.0);
-                assert!(operations.in_flight(tenant.number, moving.operation).is_some());
             }
         }
         let in_flight = operations
             .newest_first(None)
-            .filter(|operation| operation.end.is_none());
+            .filter(|operation| operation.end.is_none() && operations.bulk_move(operation.id).is_none());
         assert_eq!(in_flight.count(), moves);
+        for id in operations.bulk_in_flight() {
+            let bulk = operations.bulk_move(id).unwrap();
+            let items = || operations.items_from(id, TenantNumber::new(0));
+            let count = |is: fn(&ItemState) -> bool| items().filter(|(_, item)| is(&item.state)).count() as u64;
+            assert_eq!(count(|state| matches!(state, ItemState::Moving(_))), bulk.moving);
+            assert_eq!(count(|state| matches!(state, ItemState::Moved(_))), bulk.moved);
+            assert_eq!(count(|state| matches!(state, ItemState::Failed { .. })), bulk.failed);
+            for (number, item) in items() {
+                if let ItemState::Moving(moving) = item.state {
+                    let tenant = view.tenant(number).unwrap();
+                    assert_eq!(tenant.moving.as_deref().unwrap().operation, moving.operation);
+                }
+            }
+        }
     }
 
     pub(super) fn tenant(&self, name: &str) -> &Tenant {
@@ -459,10 +473,7 @@ fn new_region_gets_followers_in_bounded_steps() {
             world.view.apply(change);
         }
     }
-    let region = Region {
-        name: "sa-east".parse().unwrap(),
-        jurisdiction: "BR".parse().unwrap(),
-    };
+    let region = Region::new("sa-east".parse().unwrap(), "BR".parse().unwrap());
     world.apply(Command::CreateRegion(by(), region)).unwrap();
     let join = |token| NewNode {
         name: "z".into(),

@@ -25,6 +25,10 @@
 
 mod audit;
 mod bootstrap;
+mod bulk_move;
+mod bulk_moves;
+mod bulk_plan;
+mod bulk_waves;
 mod change;
 mod command;
 mod fences;
@@ -46,6 +50,8 @@ mod topology;
 mod view;
 
 #[cfg(test)]
+mod bulk_moves_test;
+#[cfg(test)]
 mod directory_test;
 #[cfg(test)]
 mod moves_test;
@@ -56,6 +62,12 @@ use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, TenantNumber};
 
 pub use audit::{Audit, AuditRecord, RECORDS_MAX as AUDIT_RECORDS_MAX};
 pub use bootstrap::{InitialCluster, InitialNode};
+pub use bulk_move::{
+    AT_ONCE_MAX, BulkMove, BulkMoveItem, BulkMoveRequest, BulkMoveState, Cursor, ItemMove, ItemState, MoveFailure,
+    NAMED_MOVES_MAX, NamedMove, Pace, SHOWN_FAILURES_MAX, Selection, WAVE_BUDGET_MS, Wave,
+};
+pub use bulk_moves::{BULK_MOVES_MAX, DRAINS_MAX};
+pub use bulk_plan::{BulkMovePreview, PreviewedMove};
 pub use change::DirectoryChange;
 pub use command::{AuditContext, Command, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate};
 pub use fences::FENCE_CHANGES_MAX;
@@ -112,6 +124,8 @@ pub struct ApplyOutput {
     pub record: Option<AuditRecord>,
     /// Numbers of the operations that were begun, changed or dropped.
     pub operations: Vec<u64>,
+    /// Tenants of bulk moves whose records there were changed or dropped.
+    pub items: Vec<(u64, TenantNumber)>,
 }
 
 /// Context of the command being applied.
@@ -120,6 +134,7 @@ struct ApplyContext {
     time: u64,
     changes: Vec<DirectoryChange>,
     operations: Vec<u64>,
+    items: Vec<(u64, TenantNumber)>,
     fences: Vec<FenceChange>,
 }
 
@@ -130,6 +145,7 @@ impl ApplyContext {
             time,
             changes: Vec::new(),
             operations: Vec::new(),
+            items: Vec::new(),
             fences: Vec::new(),
         }
     }
@@ -221,11 +237,15 @@ impl Directory {
             result.is_ok() || (context.changes.is_empty() && context.operations.is_empty()),
             "a rejected command changes nothing"
         );
+        let has_changed = !context.changes.is_empty() || !context.operations.is_empty();
         if result.is_ok() {
-            context.operations.extend(self.operations.drop_old(time));
+            let pinned = self.pinned();
+            let dropped = self.operations.drop_old(time, |id| pinned.contains(&id));
+            context.operations.extend(dropped.operations);
+            context.items.extend(dropped.items);
         }
         self.fences.extend(context.fences);
-        let record = audited.filter(|_| result.is_ok() && !context.changes.is_empty());
+        let record = audited.filter(|_| result.is_ok() && has_changed);
         let record = record.map(|(by, action, subject)| AuditRecord {
             number: self.audit.next_number(),
             version: context.version,
@@ -243,6 +263,7 @@ impl Directory {
             changes: context.changes,
             record,
             operations: context.operations,
+            items: context.items,
         }
     }
 
@@ -282,6 +303,10 @@ impl Directory {
             Command::AbortMove(_, operation) => self.abort_move(context, operation),
             Command::SetClusterSettings(_, lease_ttl_ms) => self.set_lease_ttl(context, lease_ttl_ms),
             Command::RaiseFeatureLevel(_, level, supporting) => self.raise_feature_level(context, level, &supporting),
+            Command::BeginBulkMove(by, request) => self.begin_bulk_move(context, by, &request),
+            Command::AdvanceBulkMove(id, unreachable) => self.advance_bulk_move(context, id, &unreachable),
+            Command::PauseBulkMove(by, id) => self.pause_bulk_move(context, &by, id),
+            Command::ResumeBulkMove(_, id, pace) => self.resume_bulk_move(context, id, pace),
         }
     }
 }
@@ -298,7 +323,14 @@ fn audit_data(command: &Command) -> Option<(AuditContext, &'static str, String)>
         Command::AbortMove(by, operation) => Some((by.clone(), "abort move", format!("operation {operation}"))),
         Command::SetClusterSettings(by, ttl) => Some((by.clone(), "set lease ttl", format!("{ttl} ms"))),
         Command::RaiseFeatureLevel(by, level, _) => Some((by.clone(), "raise feature level", level.to_string())),
-        Command::Bootstrap(_) | Command::UpdateAddresses(..) | Command::Report(..) | Command::RefreshMembers => None,
+        Command::BeginBulkMove(by, request) => Some((by.clone(), "move tenants", request.selection.to_string())),
+        Command::PauseBulkMove(by, operation) => Some((by.clone(), "pause", format!("operation {operation}"))),
+        Command::ResumeBulkMove(by, operation, _) => Some((by.clone(), "resume", format!("operation {operation}"))),
+        Command::Bootstrap(_)
+        | Command::UpdateAddresses(..)
+        | Command::Report(..)
+        | Command::RefreshMembers
+        | Command::AdvanceBulkMove(..) => None,
     }
 }
 
@@ -348,6 +380,11 @@ impl Directory {
     /// Restores an operation from a row.
     pub(crate) fn restore_operation(&mut self, operation: Operation) {
         self.operations.put(operation);
+    }
+
+    /// Restores a tenant of a bulk move from a row; rows of operations come before.
+    pub(crate) fn restore_item(&mut self, id: u64, tenant: TenantNumber, item: BulkMoveItem) {
+        self.operations.put_item(id, tenant, item);
     }
 
     /// Restores an audit record from a row; rows come in the order of numbers.

@@ -3,7 +3,7 @@
 use stead_types::{GroupId, Incarnation, NodeId, TenantNumber};
 
 use super::{
-    ApplyContext, AuditContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, DirectoryView,
+    ApplyContext, AuditContext, BulkMove, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, DirectoryView,
     Followers, GroupReport, MoveRequest, MoveState, MoveTarget, Operation, OperationEnd, OperationKind,
     OperationResult, OperationStep, OperationTenant, Rejection, SourceAfterMove, StepName, Tenant, TenantMove,
     TenantState,
@@ -27,16 +27,8 @@ impl Directory {
             source: request.source,
             time: context.time,
         };
-        let plan = check_plan(&self.view, &tenant, plan)?;
         let from = tenant.home;
-        let planned = ownership::plan_move(&mut tenant, &plan)?;
-        if !is_reachable(&self.view, from, &request.unreachable) {
-            return Err(Rejection::HomeUnreachable(from));
-        }
-        if !is_reachable(&self.view, plan.to, &request.unreachable) {
-            return Err(Rejection::TargetUnreachable(plan.to));
-        }
-        check_after_move(&self.view, &tenant)?;
+        let planned = self::plan(&self.view, &mut tenant, plan, &request.unreachable)?;
         if !self.operations.has_room() {
             return Err(Rejection::OperationsFull);
         }
@@ -46,7 +38,7 @@ impl Directory {
             id,
             kind: OperationKind::Move {
                 from,
-                to: plan.to,
+                to: planned.to,
                 epoch: planned.epoch,
             },
             tenants: vec![OperationTenant {
@@ -72,6 +64,10 @@ impl Directory {
             // What the caller wants has happened already.
             Some(_) => return Ok(DirectoryOutcome::Done),
             None => {}
+        }
+        if let OperationKind::BulkMove(bulk) = &operation.kind {
+            let bulk = BulkMove::clone(bulk);
+            return self.cancel_bulk_move(context, id, bulk);
         }
         let of = operation.tenants.first().ok_or(Rejection::OperationOver)?;
         let number = of.operation;
@@ -235,9 +231,12 @@ impl Directory {
         name: StepName,
     ) {
         let step = context.step(name);
-        context
-            .operations
-            .extend(self.operations.record(tenant, operation, step));
+        let of = self.operations.in_flight(tenant, operation).map(|of| of.id);
+        // A bulk move has too many tenants for the steps of each.
+        if let Some(id) = of.filter(|id| self.operations.bulk_move(*id).is_none()) {
+            self.operations.record(id, step);
+            context.operations.push(id);
+        }
     }
 
     fn finish(
@@ -247,20 +246,49 @@ impl Directory {
         operation: OperationId,
         result: OperationResult,
     ) {
-        let end = OperationEnd {
-            result,
-            time: context.time,
+        let Some(id) = self.operations.in_flight(tenant, operation).map(|of| of.id) else {
+            return;
         };
-        context
-            .operations
-            .extend(self.operations.finish(tenant, operation, end));
+        if self.operations.bulk_move(id).is_some() {
+            self.end_bulk_item(context, id, tenant, &result);
+        } else {
+            self.operations.finish(id, context.end(result));
+            context.operations.push(id);
+        }
     }
 }
 
 impl ApplyContext {
-    fn step(&self, name: StepName) -> OperationStep {
+    pub(super) fn step(&self, name: StepName) -> OperationStep {
         OperationStep { name, time: self.time }
     }
+
+    pub(super) fn end(&self, result: OperationResult) -> OperationEnd {
+        OperationEnd {
+            result,
+            time: self.time,
+        }
+    }
+}
+
+/// Checks a move against regions, policy and the nodes that answer, and plans it.
+pub(super) fn plan(
+    view: &DirectoryView,
+    tenant: &mut Tenant,
+    plan: MovePlan,
+    unreachable: &[NodeId],
+) -> Result<TenantMove, Rejection> {
+    let plan = check_plan(view, tenant, plan)?;
+    let from = tenant.home;
+    let planned = ownership::plan_move(tenant, &plan)?;
+    if !is_reachable(view, from, unreachable) {
+        return Err(Rejection::HomeUnreachable(from));
+    }
+    if !is_reachable(view, plan.to, unreachable) {
+        return Err(Rejection::TargetUnreachable(plan.to));
+    }
+    check_after_move(view, tenant)?;
+    Ok(planned)
 }
 
 /// Returns the group that a request names.
@@ -270,6 +298,13 @@ fn target(view: &DirectoryView, tenant: &Tenant, to: &MoveTarget) -> Result<Grou
             Err(Rejection::AlreadyHome(tenant.name.clone()))
         }
         MoveTarget::Region(region) => placement::target(view, tenant, region),
+        MoveTarget::OtherGroup => {
+            let beside = placement::beside(view, tenant, |group| view.load(group).homes);
+            beside.ok_or_else(|| match view.region_of(tenant.home) {
+                Some(region) => Rejection::OnlyGroup(region.name.clone()),
+                None => Rejection::GroupUnknown(tenant.home),
+            })
+        }
         MoveTarget::Group(group) => {
             let region = view.region_of(*group);
             region.map(|_| *group).ok_or(Rejection::GroupUnknown(*group))
@@ -282,6 +317,9 @@ fn check_plan(view: &DirectoryView, tenant: &Tenant, plan: MovePlan) -> Result<M
     let region = view.region_of(plan.to).ok_or(Rejection::GroupUnknown(plan.to))?;
     placement::admitted(view, &tenant.residency, &region.name)?;
     let is_inside = view.region_of(tenant.home) == Some(region);
+    if !is_inside {
+        placement::open(view, &region.name)?;
+    }
     match plan.source {
         SourceAfterMove::Follow if is_inside && plan.to != tenant.home => {
             Err(Rejection::SourceInRegion(tenant.name.clone()))
@@ -331,7 +369,7 @@ fn settle(view: &DirectoryView, tenant: &mut Tenant, source: GroupId, ended: &Te
 }
 
 /// Tells whether a majority of a group's voters is not among the unreachable nodes.
-fn is_reachable(view: &DirectoryView, group: GroupId, unreachable: &[NodeId]) -> bool {
+pub(super) fn is_reachable(view: &DirectoryView, group: GroupId, unreachable: &[NodeId]) -> bool {
     let Some(group) = view.group(group) else {
         return false;
     };

@@ -34,10 +34,11 @@ impl Directory {
 
     pub(super) fn create_region(&mut self, context: &mut ApplyContext, region: Region) -> DirectoryResult {
         match self.view.region(&region.name) {
-            Some(known) if *known == region => return Ok(DirectoryOutcome::Done),
+            Some(known) if known.jurisdiction == region.jurisdiction => return Ok(DirectoryOutcome::Done),
             Some(_) => return Err(Rejection::RegionExists(region.name)),
             None => {}
         }
+        let region = Region::new(region.name, region.jurisdiction);
         context.push(&mut self.view, DirectoryChange::Region(region));
         Ok(DirectoryOutcome::Done)
     }

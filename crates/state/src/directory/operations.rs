@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use stead_types::{Epoch, GroupId, TenantName, TenantNumber};
 
-use super::{OPERATIONS_MAX, command::AuditContext, text};
+use super::{BulkMove, BulkMoveItem, ItemMove, ItemState, OPERATIONS_MAX, command::AuditContext, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
@@ -33,7 +33,7 @@ pub struct Operation {
     pub id: u64,
     /// What it does.
     pub kind: OperationKind,
-    /// Its tenants.
+    /// Its tenants; none of a bulk move.
     pub tenants: Vec<OperationTenant>,
     /// Identity of the caller who asked for it, and the reason given.
     pub by: AuditContext,
@@ -46,7 +46,7 @@ pub struct Operation {
 }
 
 /// Kind of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationKind {
     /// A tenant gets another home.
     Move {
@@ -57,6 +57,8 @@ pub enum OperationKind {
         /// Epoch in which it is the home.
         epoch: Epoch,
     },
+    /// Many tenants get other homes, in waves. It has a record of each instead of [`Operation::tenants`].
+    BulkMove(Box<BulkMove>),
 }
 
 /// Tenant of an operation.
@@ -86,7 +88,7 @@ pub enum StepName {
     Planned,
     /// The target has caught up and is the heir.
     HeirReady,
-    /// An operator has asked for the move to be given up.
+    /// An operator has asked for the operation to be given up.
     AbortRequested,
     /// The source has refused the move.
     Refused,
@@ -94,6 +96,10 @@ pub enum StepName {
     Recorded,
     /// The source has given up the seed of the target.
     SeedFailed(SeedFailure),
+    /// A bulk move begins no further moves until it is resumed.
+    Paused,
+    /// A bulk move goes on.
+    Resumed,
 }
 
 /// End of an operation.
@@ -127,6 +133,10 @@ pub struct Operations {
     in_flight: BTreeMap<(TenantNumber, OperationId), u64>,
     /// Finished operations, by the time of their end.
     finished: BTreeSet<(u64, u64)>,
+    /// Bulk moves in flight.
+    bulk_in_flight: BTreeSet<u64>,
+    /// Tenants of bulk moves, by operation and tenant.
+    items: BTreeMap<(u64, TenantNumber), BulkMoveItem>,
 }
 
 impl Operations {
@@ -156,6 +166,44 @@ impl Operations {
         self.all.is_empty()
     }
 
+    /// Returns a bulk move by the number of its operation.
+    pub fn bulk_move(&self, id: u64) -> Option<&BulkMove> {
+        match &self.all.get(&id)?.kind {
+            OperationKind::BulkMove(bulk) => Some(bulk),
+            OperationKind::Move { .. } => None,
+        }
+    }
+
+    /// Returns the numbers of the bulk moves in flight.
+    pub fn bulk_in_flight(&self) -> impl Iterator<Item = u64> + '_ {
+        self.bulk_in_flight.iter().copied()
+    }
+
+    /// Returns the record of a tenant of a bulk move.
+    pub fn item(&self, id: u64, tenant: TenantNumber) -> Option<&BulkMoveItem> {
+        self.items.get(&(id, tenant))
+    }
+
+    /// Returns the records of a bulk move from a tenant on, by tenant.
+    pub fn items_from(&self, id: u64, from: TenantNumber) -> impl Iterator<Item = (TenantNumber, &BulkMoveItem)> {
+        let all = (id, from)..=(id, TenantNumber::new(u64::MAX));
+        self.items.range(all).map(|((_, tenant), item)| (*tenant, item))
+    }
+
+    /// Returns the tenants that bulk moves have moved, by operation and tenant.
+    pub fn moved(&self, ids: &[u64]) -> impl Iterator<Item = (TenantNumber, ItemMove)> {
+        let items = ids.iter().flat_map(|id| self.items_from(*id, TenantNumber::new(0)));
+        items.filter_map(|(tenant, item)| match item.state {
+            ItemState::Moved(moved) => Some((tenant, moved)),
+            ItemState::Waiting(_) | ItemState::Moving(_) | ItemState::Failed { .. } => None,
+        })
+    }
+
+    /// Returns every record of the bulk moves: the content of a snapshot.
+    pub(crate) fn all_items(&self) -> impl Iterator<Item = (&(u64, TenantNumber), &BulkMoveItem)> {
+        self.items.iter()
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.all.len() < OPERATIONS_MAX || !self.finished.is_empty()
     }
@@ -168,47 +216,89 @@ impl Operations {
                 let tenants = operation.tenants.iter();
                 self.in_flight
                     .extend(tenants.map(|of| ((of.tenant, of.operation), operation.id)));
+                if matches!(operation.kind, OperationKind::BulkMove(_)) {
+                    self.bulk_in_flight.insert(operation.id);
+                }
             }
         }
         self.all.insert(operation.id, operation);
     }
 
-    /// Records a step of an operation in flight, and returns its number.
-    pub(super) fn record(&mut self, tenant: TenantNumber, operation: OperationId, step: OperationStep) -> Option<u64> {
-        let id = *self.in_flight.get(&(tenant, operation))?;
-        let operation = self.all.get_mut(&id)?;
-        if operation.steps.len() < OPERATION_STEPS_MAX {
-            operation.steps.push(step);
+    /// Puts the record of a tenant of a bulk move.
+    pub(super) fn put_item(&mut self, id: u64, tenant: TenantNumber, item: BulkMoveItem) {
+        if let ItemState::Moving(moving) = &item.state {
+            self.in_flight.insert((tenant, moving.operation), id);
         }
-        Some(id)
+        let before = self.items.insert((id, tenant), item);
+        let now = &self.items[&(id, tenant)].state;
+        if let Some(ItemState::Moving(moving)) = before.map(|before| before.state)
+            && !matches!(now, ItemState::Moving(_))
+        {
+            self.in_flight.remove(&(tenant, moving.operation));
+        }
     }
 
-    /// Ends an operation in flight, and returns its number.
-    pub(super) fn finish(&mut self, tenant: TenantNumber, operation: OperationId, end: OperationEnd) -> Option<u64> {
-        let id = *self.in_flight.get(&(tenant, operation))?;
-        let operation = self.all.get_mut(&id)?;
+    /// Replaces a bulk move.
+    pub(super) fn put_bulk_move(&mut self, id: u64, bulk: BulkMove) {
+        if let Some(operation) = self.all.get_mut(&id) {
+            operation.kind = OperationKind::BulkMove(Box::new(bulk));
+        }
+    }
+
+    /// Records a step of an operation in flight.
+    pub(super) fn record(&mut self, id: u64, step: OperationStep) {
+        if let Some(operation) = self.all.get_mut(&id)
+            && operation.steps.len() < OPERATION_STEPS_MAX
+        {
+            operation.steps.push(step);
+        }
+    }
+
+    /// Ends an operation in flight.
+    pub(super) fn finish(&mut self, id: u64, end: OperationEnd) {
+        let Some(operation) = self.all.get_mut(&id) else {
+            return;
+        };
         for of in &operation.tenants {
             self.in_flight.remove(&(of.tenant, of.operation));
         }
+        self.bulk_in_flight.remove(&id);
         self.finished.insert((end.time, id));
         operation.end = Some(end);
-        Some(id)
     }
 
-    /// Drops finished operations that are too old, a bounded number, and those beyond the bound; returns their numbers.
-    pub(super) fn drop_old(&mut self, time: u64) -> Vec<u64> {
-        let mut dropped = Vec::new();
-        while let Some((ended, id)) = self.finished.first().copied() {
-            let is_old = time.saturating_sub(ended) >= OPERATION_KEPT_MS && dropped.len() < EXPIRED_MAX;
-            if !is_old && self.all.len() <= OPERATIONS_MAX {
-                break;
-            }
-            self.finished.pop_first();
+    /// Drops finished operations that are too old, a bounded number, and those beyond the bound, except pinned ones;
+    /// returns their numbers, and the tenants of bulk moves.
+    pub(super) fn drop_old(&mut self, time: u64, is_pinned: impl Fn(u64) -> bool) -> DroppedOperations {
+        let excess = self.all.len().saturating_sub(OPERATIONS_MAX);
+        let is_old = |ended: u64| time.saturating_sub(ended) >= OPERATION_KEPT_MS;
+        let finished = self.finished.iter().copied();
+        let finished = finished.filter(|(ended, id)| (excess > 0 || is_old(*ended)) && !is_pinned(*id));
+        let old = finished
+            .enumerate()
+            .take_while(|(at, (ended, _))| *at < excess || (*at < EXPIRED_MAX && is_old(*ended)));
+        let old: Vec<(u64, u64)> = old.map(|(_, finished)| finished).collect();
+        let mut dropped = DroppedOperations::default();
+        for (ended, id) in old {
+            self.finished.remove(&(ended, id));
             self.all.remove(&id);
-            dropped.push(id);
+            let items = self.items_from(id, TenantNumber::new(0));
+            let items: Vec<(u64, TenantNumber)> = items.map(|(tenant, _)| (id, tenant)).collect();
+            for item in &items {
+                self.items.remove(item);
+            }
+            dropped.items.extend(items);
+            dropped.operations.push(id);
         }
         dropped
     }
+}
+
+/// Operations that were dropped, and tenants of bulk moves among them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct DroppedOperations {
+    pub(super) operations: Vec<u64>,
+    pub(super) items: Vec<(u64, TenantNumber)>,
 }
 
 impl Operation {
@@ -220,7 +310,9 @@ impl Operation {
             | StepName::HeirReady
             | StepName::AbortRequested
             | StepName::Refused
-            | StepName::Recorded => None,
+            | StepName::Recorded
+            | StepName::Paused
+            | StepName::Resumed => None,
         })
     }
 
@@ -228,9 +320,13 @@ impl Operation {
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::with_capacity(96);
         w.varint(self.id);
-        let OperationKind::Move { from, to, epoch } = self.kind;
-        w.u8(0).varint(u64::from(from.get())).varint(u64::from(to.get()));
-        w.varint(u64::from(epoch.get()));
+        match &self.kind {
+            OperationKind::Move { from, to, epoch } => {
+                w.u8(0).varint(u64::from(from.get())).varint(u64::from(to.get()));
+                w.varint(u64::from(epoch.get()));
+            }
+            OperationKind::BulkMove(bulk) => bulk.encode(w.u8(1)),
+        }
         w.list(self.tenants.iter(), |w, of| {
             text::write(w.varint(of.tenant.get()), of.name.as_str());
             w.varint(of.operation.0);
@@ -245,6 +341,8 @@ impl Operation {
                 StepName::Refused => 3,
                 StepName::Recorded => 4,
                 StepName::SeedFailed(_) => 5,
+                StepName::Paused => 6,
+                StepName::Resumed => 7,
             };
             w.u8(name);
             if let StepName::SeedFailed(failure) = step.name {
@@ -274,7 +372,8 @@ impl Operation {
                 to: text::group(r)?,
                 epoch: decode_epoch(r)?,
             },
-            1.. => return Err(r.malformed()),
+            1 => OperationKind::BulkMove(Box::new(BulkMove::decode(r)?)),
+            2.. => return Err(r.malformed()),
         };
         let tenants = r.list(|r| {
             Ok(OperationTenant {
@@ -307,7 +406,9 @@ impl OperationStep {
                 3 => StepName::Refused,
                 4 => StepName::Recorded,
                 5 => StepName::SeedFailed(SeedFailure::decode(r)?),
-                6.. => return Err(r.malformed()),
+                6 => StepName::Paused,
+                7 => StepName::Resumed,
+                8.. => return Err(r.malformed()),
             },
             time: r.varint()?,
         })

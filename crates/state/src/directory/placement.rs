@@ -4,10 +4,19 @@ use stead_types::{Durability, GroupId, Jurisdiction, RegionName};
 
 use super::{DirectoryView, Followers, MemberState, Rejection, ReplicaSetMember, Tenant};
 
+/// Checks that a region exists and takes tenants.
+pub(super) fn open(view: &DirectoryView, region: &RegionName) -> Result<(), Rejection> {
+    let found = view.region(region);
+    let found = found.ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
+    if found.is_draining() {
+        return Err(Rejection::RegionDraining(region.clone()));
+    }
+    Ok(())
+}
+
 /// Returns the group of a region that is home to the fewest tenants.
 pub(super) fn home(view: &DirectoryView, region: &RegionName) -> Result<GroupId, Rejection> {
-    view.region(region)
-        .ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
+    open(view, region)?;
     let groups = view.groups_of(region).map(|group| group.number);
     groups
         .min_by_key(|group| (view.load(*group).homes, *group))
@@ -124,16 +133,32 @@ fn follower(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Optio
 /// Returns the group of a region to which a tenant moves: one that follows it, else the one that is home to the fewest
 /// tenants.
 pub(super) fn target(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Result<GroupId, Rejection> {
+    target_by(view, tenant, region, |group| view.load(group).homes)
+}
+
+/// Returns the group of a region to which a tenant moves: one that follows it, else the one of the lowest rank.
+pub(super) fn target_by<K: Ord>(
+    view: &DirectoryView,
+    tenant: &Tenant,
+    region: &RegionName,
+    rank: impl Fn(GroupId) -> K,
+) -> Result<GroupId, Rejection> {
+    open(view, region)?;
     let groups = || view.groups_of(region).map(|group| group.number);
     if let Some(follower) = groups().find(|group| tenant.has(*group)) {
         return Ok(follower);
     }
-    let fewest = home(view, region)?;
-    let is_free = |group: &GroupId| tenant.member(*group).is_none();
-    let free = groups().filter(is_free);
-    Ok(free
-        .min_by_key(|group| (view.load(*group).homes, *group))
-        .unwrap_or(fewest))
+    let lowest = groups().min_by_key(|group| (tenant.member(*group).is_some(), rank(*group), *group));
+    lowest.ok_or_else(|| Rejection::RegionEmpty(region.clone()))
+}
+
+/// Returns the other group of the home's region to which a tenant moves: the one of the lowest rank.
+pub(super) fn beside<K: Ord>(view: &DirectoryView, tenant: &Tenant, rank: impl Fn(GroupId) -> K) -> Option<GroupId> {
+    let region = &view.region_of(tenant.home)?.name;
+    let groups = view.groups_of(region).map(|group| group.number);
+    groups
+        .filter(|group| *group != tenant.home)
+        .min_by_key(|group| (tenant.member(*group).is_some(), rank(*group), *group))
 }
 
 /// Checks that a tenant with durability `REMOTE` has a follower outside the home's region: one inside does not count.

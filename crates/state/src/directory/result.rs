@@ -182,6 +182,47 @@ pub enum Rejection {
     /// The lease ttl is out of range.
     #[error("a lease ttl of {0} ms is out of range: {min} to {max} ms", min = super::LEASE_TTL_MS_MIN, max = super::LEASE_TTL_MS_MAX)]
     LeaseTtl(u64),
+    /// The region takes no tenants, because it is drained.
+    #[error("region {0} is drained: name another region, or undrain it first")]
+    RegionDraining(RegionName),
+    /// The region is not drained.
+    #[error("region {0} is not drained: there is nothing to undo")]
+    NotDraining(RegionName),
+    /// A drain of the region is in flight.
+    #[error("operations/{operation} drains region {region}: wait for it, or cancel it first")]
+    DrainInFlight {
+        /// The region.
+        region: RegionName,
+        /// Number of the drain.
+        operation: u64,
+    },
+    /// The region was drained too often.
+    #[error("region {0} was drained {max} times since it was last undrained: undrain it first", max = super::DRAINS_MAX)]
+    DrainedTooOften(RegionName),
+    /// The region is to be drained into itself.
+    #[error("region {0} cannot be drained into itself: name another region, or none")]
+    DrainIntoItself(RegionName),
+    /// No other region may hold the tenant.
+    #[error("no other region that takes tenants may hold tenant {0}: admit one in its residency, or undrain one")]
+    NoOpenRegion(TenantName),
+    /// The region has one group only.
+    #[error("region {0} has one group: a tenant cannot move within it")]
+    OnlyGroup(RegionName),
+    /// A bulk move selects no tenant.
+    #[error("no tenant is to be moved: those that are selected are where they go, or there are none")]
+    NothingToMove,
+    /// A request names a tenant twice.
+    #[error("tenant {0} is named twice: name each once")]
+    NamedTwice(TenantName),
+    /// A request names too many tenants.
+    #[error("{0} tenants are named: name at most {max} at a time", max = super::NAMED_MOVES_MAX)]
+    NamedTooMany(u64),
+    /// The operation moves one tenant only.
+    #[error("operation {0} moves one tenant and cannot be paused or resumed: wait for it, or cancel it")]
+    NotBulkMove(u64),
+    /// Too many bulk moves are in flight.
+    #[error("{max} bulk moves are in flight, more are not supported: wait until one is over", max = super::BULK_MOVES_MAX)]
+    BulkMovesFull,
 }
 
 impl From<Rejection> for Error {
@@ -203,6 +244,16 @@ impl From<Rejection> for Error {
             Rejection::SourceFollows(_) | Rejection::SourceInRegion(_) => invalid("source"),
             Rejection::FeatureLevelRange { .. } => invalid("feature_level"),
             Rejection::LeaseTtl(_) => invalid("lease_ttl"),
+            Rejection::RegionDraining(_) | Rejection::NotDraining(_) | Rejection::DrainInFlight { .. } => {
+                ErrorKind::Conflict
+            }
+            Rejection::DrainedTooOften(_) | Rejection::NoOpenRegion(_) | Rejection::OnlyGroup(_) => ErrorKind::Conflict,
+            Rejection::NothingToMove | Rejection::NotBulkMove(_) => ErrorKind::Conflict,
+            Rejection::DrainIntoItself(_) => invalid("to"),
+            Rejection::NamedTwice(_) | Rejection::NamedTooMany(_) => invalid("tenants"),
+            Rejection::BulkMovesFull => ErrorKind::QuotaExceeded {
+                limit: "bulk_moves".into(),
+            },
             Rejection::TenantExists(_) | Rejection::RegionExists(_) | Rejection::NodeExists(_) => {
                 ErrorKind::AlreadyExists
             }
@@ -261,11 +312,7 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
             allowed,
             region,
             jurisdiction,
-        } => {
-            text::write_all(w.u8(26), allowed.iter().map(Jurisdiction::as_str));
-            text::write(w, region.as_str());
-            text::write(w, jurisdiction.as_str());
-        }
+        } => write_residency(w.u8(26), allowed, region, jurisdiction),
         Rejection::HomeFollows(name) => named(27, name.as_str()),
         Rejection::RemoteAlone => drop(w.u8(28)),
         Rejection::Changed(name) => named(29, name.as_str()),
@@ -300,7 +347,27 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
             text::write(w.u8(52).varint(u64::from(*requested)).varint(*count), node)
         }
         Rejection::LeaseTtl(ms) => drop(w.u8(53).varint(*ms)),
+        Rejection::RegionDraining(name) => named(70, name.as_str()),
+        Rejection::NotDraining(name) => named(71, name.as_str()),
+        Rejection::DrainInFlight { region, operation } => {
+            text::write(w.u8(72).varint(*operation), region.as_str());
+        }
+        Rejection::DrainedTooOften(name) => named(73, name.as_str()),
+        Rejection::DrainIntoItself(name) => named(74, name.as_str()),
+        Rejection::NoOpenRegion(name) => named(75, name.as_str()),
+        Rejection::OnlyGroup(name) => named(76, name.as_str()),
+        Rejection::NothingToMove => drop(w.u8(77)),
+        Rejection::NamedTwice(name) => named(78, name.as_str()),
+        Rejection::NamedTooMany(count) => drop(w.u8(79).varint(*count)),
+        Rejection::NotBulkMove(number) => drop(w.u8(80).varint(*number)),
+        Rejection::BulkMovesFull => drop(w.u8(81)),
     }
+}
+
+fn write_residency(w: &mut Writer, allowed: &[Jurisdiction], region: &RegionName, jurisdiction: &Jurisdiction) {
+    text::write_all(w, allowed.iter().map(Jurisdiction::as_str));
+    text::write(w, region.as_str());
+    text::write(w, jurisdiction.as_str());
 }
 
 fn write_group(w: &mut Writer, group: GroupId) {
@@ -398,6 +465,28 @@ fn decode_operation_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malf
             node: text::read(r)?,
         },
         53 => Rejection::LeaseTtl(r.varint()?),
+        _ => decode_bulk_move_rejection(tag, r)?,
+    })
+}
+
+/// Reads a rejection of a bulk move.
+fn decode_bulk_move_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malformed> {
+    Ok(match tag {
+        70 => Rejection::RegionDraining(text::parse(r)?),
+        71 => Rejection::NotDraining(text::parse(r)?),
+        72 => Rejection::DrainInFlight {
+            operation: r.varint()?,
+            region: text::parse(r)?,
+        },
+        73 => Rejection::DrainedTooOften(text::parse(r)?),
+        74 => Rejection::DrainIntoItself(text::parse(r)?),
+        75 => Rejection::NoOpenRegion(text::parse(r)?),
+        76 => Rejection::OnlyGroup(text::parse(r)?),
+        77 => Rejection::NothingToMove,
+        78 => Rejection::NamedTwice(text::parse(r)?),
+        79 => Rejection::NamedTooMany(r.varint()?),
+        80 => Rejection::NotBulkMove(r.varint()?),
+        81 => Rejection::BulkMovesFull,
         _ => return Err(r.malformed()),
     })
 }

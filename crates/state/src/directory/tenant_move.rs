@@ -90,6 +90,8 @@ pub enum MoveTarget {
     Region(RegionName),
     /// This group.
     Group(GroupId),
+    /// Another group of the home's region, which the directory chooses.
+    OtherGroup,
 }
 
 impl MoveRequest {
@@ -99,6 +101,7 @@ impl MoveRequest {
         match &self.to {
             MoveTarget::Region(region) => text::write(w.u8(0), region.as_str()),
             MoveTarget::Group(group) => drop(w.u8(1).varint(u64::from(group.get()))),
+            MoveTarget::OtherGroup => drop(w.u8(2)),
         }
         self.source.encode(w);
         w.list(self.unreachable.iter(), |w, node| {
@@ -113,7 +116,8 @@ impl MoveRequest {
             to: match r.u8()? {
                 0 => MoveTarget::Region(text::parse(r)?),
                 1 => MoveTarget::Group(text::group(r)?),
-                2.. => return Err(r.malformed()),
+                2 => MoveTarget::OtherGroup,
+                3.. => return Err(r.malformed()),
             },
             source: SourceAfterMove::decode(r)?,
             unreachable: r.list(text::node)?,

@@ -12,6 +12,9 @@ pub struct Region {
     pub name: RegionName,
     /// Jurisdiction of its data; never changes, because tenants rely on it.
     pub jurisdiction: Jurisdiction,
+    /// Operations that have drained it since it was last undrained. While there is one, no tenant gets its home here.
+    /// Nodes of versions before feature level 2 cannot read it, so there is none before.
+    pub drains: Box<[u64]>,
 }
 
 /// Addresses of a node; each `host:port`, empty where there is no such listener.
@@ -57,15 +60,39 @@ pub struct Group {
 }
 
 impl Region {
+    /// Returns a region that takes tenants.
+    pub fn new(name: RegionName, jurisdiction: Jurisdiction) -> Self {
+        Self {
+            name,
+            jurisdiction,
+            drains: Box::new([]),
+        }
+    }
+
+    /// Tells whether it is drained, or being drained: no tenant gets its home here.
+    pub fn is_draining(&self) -> bool {
+        !self.drains.is_empty()
+    }
+
+    /// Writes the region, as the last part of its record or command.
     pub(super) fn encode(&self, writer: &mut Writer) {
         text::write(writer, self.name.as_str());
         text::write(writer, self.jurisdiction.as_str());
+        if self.is_draining() {
+            writer.list(self.drains.iter(), |w, drain| {
+                w.varint(*drain);
+            });
+        }
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
+        let region = Self::new(text::parse(reader)?, text::parse(reader)?);
+        if reader.is_empty() {
+            return Ok(region);
+        }
         Ok(Self {
-            name: text::parse(reader)?,
-            jurisdiction: text::parse(reader)?,
+            drains: reader.list(Reader::varint)?.into(),
+            ..region
         })
     }
 }

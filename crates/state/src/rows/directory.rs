@@ -6,20 +6,24 @@
 //! | identity of an object (first byte 1 to 15) | the object, as a change |
 //! | `16`, number u64 | an audit record |
 //! | `17`, number u64 | an operation |
+//! | `18`, number u64 of an operation, number u64 of a tenant | a tenant of a bulk move |
 //!
 //! The whole directory is held in memory; rows are read when a node starts.
 
 use bytes::Bytes;
 
+use stead_types::TenantNumber;
+
 use super::{Order, Rows, RowsMut, Unreadable, kind, prefix::prefix_end};
 use crate::{
-    codec::{Malformed, Writer},
-    directory::{AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, Directory, DirectoryChange, Operation},
+    codec::{Malformed, Reader, Writer},
+    directory::{AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation},
 };
 
 const META: u8 = 0;
 const AUDIT: u8 = 16;
 const OPERATION: u8 = 17;
+const ITEM: u8 = 18;
 
 fn key(rest: &[u8]) -> Bytes {
     let mut key = Writer::with_capacity(1 + rest.len());
@@ -33,6 +37,20 @@ fn audit_key(number: u64) -> Bytes {
 
 fn operation_key(id: u64) -> Bytes {
     numbered_key(OPERATION, id)
+}
+
+fn item_key(id: u64, tenant: TenantNumber) -> Bytes {
+    let mut key = Writer::with_capacity(18);
+    key.u8(kind::DIRECTORY).u8(ITEM).u64(id).u64(tenant.get());
+    key.finish()
+}
+
+/// Reads an [`item_key`].
+fn item_of(key: &Bytes) -> Result<(u64, TenantNumber), Malformed> {
+    let mut r = Reader::new(key.slice(2..), "key of a tenant of a bulk move");
+    let item = (r.u64()?, TenantNumber::new(r.u64()?));
+    r.end()?;
+    Ok(item)
 }
 
 fn numbered_key(row: u8, number: u64) -> Bytes {
@@ -67,6 +85,12 @@ pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &ApplyOutpu
             None => rows.delete(operation_key(*id)),
         }
     }
+    for (id, tenant) in &applied.items {
+        match directory.operations().item(*id, *tenant) {
+            Some(item) => rows.put(item_key(*id, *tenant), item.encode()),
+            None => rows.delete(item_key(*id, *tenant)),
+        }
+    }
     write_meta(rows, directory);
 }
 
@@ -85,7 +109,9 @@ pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let records = records.collect::<Vec<_>>().into_iter().rev();
     let operations = directory.operations().newest_first(None);
     let operations = operations.map(|operation| (operation_key(operation.id), operation.encode()));
-    meta.chain(things).chain(records).chain(operations)
+    let items = directory.operations().all_items();
+    let items = items.map(|((id, tenant), item)| (item_key(*id, *tenant), item.encode()));
+    meta.chain(things).chain(records).chain(operations).chain(items)
 }
 
 /// Restores one row.
@@ -99,6 +125,11 @@ pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malfo
         }
         Some(OPERATION) => {
             directory.restore_operation(Operation::decode(value.clone())?);
+            Ok(())
+        }
+        Some(ITEM) => {
+            let (id, tenant) = item_of(key)?;
+            directory.restore_item(id, tenant, BulkMoveItem::decode(value.clone())?);
             Ok(())
         }
         Some(1..AUDIT) => {

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use stead_client::{MovePlan, OperationInfo, OperationOutcome, Place, Replica, Role, Step, StepName};
+use stead_client::{BulkMoveState, MovePlan, OperationInfo, OperationOutcome, Place, Replica, Role, Step, StepName};
 
+use super::bulk_display;
 use crate::{
     output::{self, OutputTable, list},
     verbs::region::seeds,
@@ -35,7 +36,7 @@ fn cells(operation: &OperationInfo) -> Vec<String> {
     let last = operation.steps.last();
     vec![
         operation.name.clone(),
-        list(&operation.tenants),
+        subject(operation),
         place(operation.from.as_ref()),
         place(operation.to.as_ref()),
         state(operation).to_owned(),
@@ -47,10 +48,23 @@ fn cells(operation: &OperationInfo) -> Vec<String> {
     ]
 }
 
+/// Returns what an operation is about: its tenants, or what a bulk move selects.
+fn subject(operation: &OperationInfo) -> String {
+    let progress = operation.progress.as_ref();
+    progress.map_or_else(|| list(&operation.tenants), |progress| progress.selection.clone())
+}
+
 /// Returns the steps of an operation, one a line, and what it waits for or how it ended.
 pub(in crate::verbs) fn lines(operation: &OperationInfo) -> Vec<String> {
-    let steps = operation.steps.iter().map(|step| step_line(operation, step));
-    steps.chain([last_line(operation)]).collect()
+    let mut lines: Vec<String> = operation.steps.iter().map(|step| step_line(operation, step)).collect();
+    if let Some(progress) = &operation.progress {
+        lines.extend(bulk_display::failure_lines(&progress.failures, progress.failed));
+        if operation.outcome.is_some() {
+            lines.push(bulk_display::progress_line(progress));
+        }
+    }
+    lines.push(last_line(operation));
+    lines
 }
 
 /// Returns a step with the time that had passed since the operation began.
@@ -67,6 +81,12 @@ pub(in crate::verbs) fn last_line(operation: &OperationInfo) -> String {
             since(operation, operation.ended),
             place(Some(home))
         ),
+        Some(OperationOutcome::TenantsMoved(moved)) => {
+            format!(
+                "{}  done: {moved} tenants were moved",
+                since(operation, operation.ended)
+            )
+        }
         Some(OperationOutcome::Failed(error)) => {
             format!("{}  failed: {}", since(operation, operation.ended), error.message)
         }
@@ -78,11 +98,21 @@ pub(in crate::verbs) fn last_line(operation: &OperationInfo) -> String {
 
 /// Returns what an operation in flight waits for.
 pub(in crate::verbs) fn waiting(operation: &OperationInfo) -> String {
+    if let Some(progress) = &operation.progress {
+        return bulk_display::waiting(progress);
+    }
     let waits_for = match operation.steps_left.first() {
         Some(StepName::Planned) => "the directory plans the move",
         Some(StepName::HeirReady) => "the target catches up, while the tenant goes on",
         Some(StepName::Recorded) => "the home hands the tenant over",
-        Some(StepName::CancelRequested | StepName::Refused | StepName::SeedFailed | StepName::Other) => "the next step",
+        Some(
+            StepName::CancelRequested
+            | StepName::Refused
+            | StepName::SeedFailed
+            | StepName::Paused
+            | StepName::Resumed
+            | StepName::Other,
+        ) => "the next step",
         None if operation.cancel_requested => "whether it was cancelled in time",
         None => "its end",
     };
@@ -106,6 +136,8 @@ fn step_text(name: StepName) -> &'static str {
         StepName::Refused => "the home has refused the move",
         StepName::Recorded => "the new home is recorded",
         StepName::SeedFailed => "the copy for the target was given up",
+        StepName::Paused => "paused",
+        StepName::Resumed => "resumed",
         StepName::Other => "a step that this version does not know",
     }
 }
@@ -118,6 +150,8 @@ fn step_name(name: StepName) -> &'static str {
         StepName::Refused => "STEP_NAME_REFUSED",
         StepName::Recorded => "STEP_NAME_RECORDED",
         StepName::SeedFailed => "STEP_NAME_SEED_FAILED",
+        StepName::Paused => "STEP_NAME_PAUSED",
+        StepName::Resumed => "STEP_NAME_RESUMED",
         StepName::Other => "STEP_NAME_UNSPECIFIED",
     }
 }
@@ -125,11 +159,17 @@ fn step_name(name: StepName) -> &'static str {
 fn state(operation: &OperationInfo) -> &'static str {
     match &operation.outcome {
         None if operation.cancel_requested => "cancelling",
+        None if is_paused(operation) => "paused",
         None => "in flight",
-        Some(OperationOutcome::Moved { .. }) => "done",
+        Some(OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_)) => "done",
         Some(OperationOutcome::Failed(_)) => "failed",
         Some(OperationOutcome::Cancelled(_)) => "cancelled",
     }
+}
+
+fn is_paused(operation: &OperationInfo) -> bool {
+    let progress = operation.progress.as_ref();
+    progress.is_some_and(|progress| matches!(progress.state, BulkMoveState::Paused(_)))
 }
 
 fn who(operation: &OperationInfo) -> String {
@@ -192,6 +232,7 @@ pub(in crate::verbs) fn value(operation: &OperationInfo) -> Value {
         Some(OperationOutcome::Moved { home, epoch }) => {
             response = json!({ "home": place(home), "epoch": epoch });
         }
+        Some(OperationOutcome::TenantsMoved(moved)) => response = json!({ "moved": moved.to_string() }),
         Some(OperationOutcome::Failed(why)) => {
             let details = stead_api::status::to_operation_error(why);
             error = json!({ "reason": details.reason, "message": why.message });
@@ -217,6 +258,8 @@ pub(in crate::verbs) fn value(operation: &OperationInfo) -> Value {
         "error": error,
         "plan": operation.plan.as_ref().map(plan_value),
         "seed": operation.seed.as_ref().map(seeds::value),
+        "progress": operation.progress.as_ref().map(bulk_display::progress_value),
+        "bulkPlan": operation.bulk_plan.as_ref().map(bulk_display::plan_value),
     })
 }
 
@@ -280,6 +323,8 @@ pub(super) mod tests {
             outcome,
             plan: None,
             seed: None,
+            progress: None,
+            bulk_plan: None,
         }
     }
 

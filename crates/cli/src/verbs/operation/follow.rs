@@ -4,8 +4,8 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use indicatif::ProgressBar;
-use stead_client::{Admin, OperationInfo, OperationOutcome};
+use indicatif::{ProgressBar, ProgressStyle};
+use stead_client::{Admin, BulkMoveState, OperationInfo, OperationOutcome};
 
 use super::display;
 use crate::{
@@ -26,7 +26,7 @@ pub(in crate::verbs) async fn to_the_end(admin: &Admin, name: &str, output: Outp
         ended = follow(admin, name, Progress::new(output)) => ended?,
         _ = tokio::signal::ctrl_c() => return Err(detached(name)),
     };
-    let failure = failure(&operation);
+    let failure = failure(&operation).or_else(|| paused(&operation));
     display::table(&[operation]).print_one(output)?;
     failure.map_or(Ok(()), Err)
 }
@@ -37,10 +37,20 @@ fn detached(name: &str) -> CommandError {
     CommandError::new(Code::Interrupted, format!("detached: {name} goes on")).hint(hint)
 }
 
+/// Returns the error of a command whose operation is paused: it goes on only when somebody resumes it.
+fn paused(operation: &OperationInfo) -> Option<CommandError> {
+    let BulkMoveState::Paused(reason) = &operation.progress.as_ref()?.state else {
+        return None;
+    };
+    let name = &operation.name;
+    let hint = format!("`stead operation resume {name}` goes on, `stead operation cancel {name}` ends it");
+    Some(CommandError::new(Code::Conflict, format!("paused: {reason}")).hint(hint))
+}
+
 /// Returns the failure of an operation that is over.
 pub(in crate::verbs) fn failure(operation: &OperationInfo) -> Option<CommandError> {
     match operation.outcome.as_ref()? {
-        OperationOutcome::Moved { .. } => None,
+        OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_) => None,
         OperationOutcome::Failed(error) => Some(error.clone().into()),
         OperationOutcome::Cancelled(message) => Some(CommandError::new(Code::Conflict, message.clone())),
     }
@@ -54,7 +64,7 @@ async fn follow(admin: &Admin, name: &str, mut progress: Progress) -> Result<Ope
             while let Some(operation) = watch.next().await? {
                 unanswered = 0;
                 progress.show(&operation);
-                if operation.outcome.is_some() {
+                if operation.outcome.is_some() || paused(&operation).is_some() {
                     return Ok(Some(operation));
                 }
             }
@@ -78,6 +88,12 @@ async fn follow(admin: &Admin, name: &str, mut progress: Progress) -> Result<Ope
     }
 }
 
+/// Returns the style of the line of a bulk move: a bar of its tenants before what it waits for.
+fn bulk_style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{spinner} {bar:30} {msg}");
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 /// What has been shown of an operation.
 struct Progress {
     /// The line on a terminal.
@@ -85,6 +101,8 @@ struct Progress {
     /// Whether anything is shown: a program reads the result only.
     is_silent: bool,
     shown_steps: usize,
+    /// Number of the last wave of a bulk move that was shown.
+    shown_wave: u64,
 }
 
 impl Progress {
@@ -100,6 +118,7 @@ impl Progress {
             bar,
             is_silent,
             shown_steps: 0,
+            shown_wave: 0,
         }
     }
 
@@ -108,10 +127,23 @@ impl Progress {
             self.line(&display::step_line(operation, step));
         }
         self.shown_steps = self.shown_steps.max(operation.steps.len());
-        match (&self.bar, &operation.outcome) {
-            (Some(bar), None) => bar.set_message(display::waiting(operation)),
-            (Some(bar), Some(_)) => bar.finish_and_clear(),
-            (None, _) => {}
+        if let Some(progress) = &operation.progress {
+            match &self.bar {
+                Some(bar) => {
+                    bar.set_style(bulk_style());
+                    bar.set_length(progress.selected);
+                    bar.set_position(progress.moved);
+                }
+                None if progress.wave > self.shown_wave => self.line(&display::waiting(operation)),
+                None => {}
+            }
+            self.shown_wave = progress.wave;
+        }
+        let is_over = operation.outcome.is_some() || paused(operation).is_some();
+        match &self.bar {
+            Some(bar) if is_over => bar.finish_and_clear(),
+            Some(bar) => bar.set_message(display::waiting(operation)),
+            None => {}
         }
     }
 
@@ -128,7 +160,7 @@ impl Progress {
 mod tests {
     use stead_client::{Error, ErrorKind, Place};
 
-    use super::*;
+    use super::{super::bulk_display, *};
 
     #[test]
     fn outcome_decides_exit_code() {
@@ -144,6 +176,17 @@ mod tests {
         );
         let erased = Error::new(ErrorKind::Conflict, "the tenant was erased");
         assert_eq!(of(OperationOutcome::Failed(erased)), Some(Code::Conflict));
+    }
+
+    #[test]
+    fn paused_operation_ends_watch_with_way_on() {
+        let mut operation = display::tests::operation(&[], None);
+        assert!(paused(&operation).is_none());
+        let state = BulkMoveState::Paused("wave 3 missed its budget".into());
+        operation.progress = Some(bulk_display::tests::progress(state));
+        let text = format!("{:?}", paused(&operation).unwrap());
+        assert!(text.contains("paused: wave 3 missed its budget"), "{text}");
+        assert!(text.contains("stead operation resume operations/7"), "{text}");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! `stead operation`.
 
+pub(super) mod bulk;
+mod bulk_display;
 mod cancel;
 pub(super) mod display;
 pub(super) mod follow;
 mod list;
+mod pause;
 mod show;
+mod tenants;
 mod watch;
 
 use clap::Subcommand;
@@ -22,8 +26,14 @@ pub(crate) enum Verb {
     Show(show::Show),
     /// Show the steps of an operation until it is over; Ctrl-C ends only this
     Watch(watch::Watch),
-    /// Give up an operation that is in flight
+    /// Give up an operation that is in flight; of many moves, no further ones begin
     Cancel(cancel::Cancel),
+    /// Let an operation that moves many tenants begin no further moves
+    Pause(pause::Pause),
+    /// Let an operation that moves many tenants go on
+    Resume(pause::Resume),
+    /// Show the tenants of an operation that moves many
+    Tenants(tenants::Tenants),
 }
 
 impl Verb {
@@ -33,6 +43,9 @@ impl Verb {
             Self::Show(verb) => verb.run(target).await,
             Self::Watch(verb) => verb.run(target).await,
             Self::Cancel(verb) => verb.run(target).await,
+            Self::Pause(verb) => verb.run(target).await,
+            Self::Resume(verb) => verb.run(target).await,
+            Self::Tenants(verb) => verb.run(target).await,
         }
     }
 }

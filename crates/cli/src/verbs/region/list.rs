@@ -12,7 +12,10 @@ use crate::{
 
 pub(super) async fn run(target: &Target) -> Result<(), CommandError> {
     let client = context::connect(target).await?;
-    let mut table = OutputTable::new(&["NAME", "JURISDICTION", "HOME TENANTS", "NODES", "GROUPS"], 5);
+    let mut table = OutputTable::new(
+        &["NAME", "JURISDICTION", "HOME TENANTS", "NODES", "GROUPS", "DRAINED BY"],
+        6,
+    );
     for region in client.admin().regions().await? {
         let cells = vec![
             region.name.clone(),
@@ -20,6 +23,7 @@ pub(super) async fn run(target: &Target) -> Result<(), CommandError> {
             region.home_tenants.to_string(),
             list(&region.nodes),
             list(&region.groups),
+            list(&region.drains),
         ];
         table.push(cells, value(&region));
     }
@@ -33,6 +37,7 @@ pub(super) fn value(region: &RegionInfo) -> Value {
         home_tenants,
         nodes,
         groups,
+        drains,
     } = region;
     let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     json!({
@@ -41,5 +46,6 @@ pub(super) fn value(region: &RegionInfo) -> Value {
         "homeTenants": home_tenants.to_string(),
         "nodes": nodes,
         "groups": groups,
+        "drains": drains,
     })
 }

@@ -1,5 +1,6 @@
 //! `stead region`.
 
+mod drain;
 mod list;
 pub(super) mod seeds;
 mod status;
@@ -15,6 +16,12 @@ pub(crate) enum Verb {
     List,
     /// Show the status of a region: nodes, groups, lag behind others
     Status(status::Status),
+    /// Move every tenant out of its home in a region, in waves, and let it take no new ones
+    Drain(drain::Drain),
+    /// Let a drained region take tenants again, and move those back that were drained
+    Undrain(drain::Undrain),
+    /// Move tenants of a region from its groups with most to those with least
+    Spread(drain::Spread),
 }
 
 impl Verb {
@@ -22,6 +29,14 @@ impl Verb {
         match self {
             Self::List => list::run(target).await,
             Self::Status(verb) => verb.run(target).await,
+            Self::Drain(verb) => verb.run(target).await,
+            Self::Undrain(verb) => verb.run(target).await,
+            Self::Spread(verb) => verb.run(target).await,
         }
+    }
+
+    /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
+    pub(crate) fn detaches(&self) -> bool {
+        matches!(self, Self::Drain(_) | Self::Undrain(_) | Self::Spread(_))
     }
 }

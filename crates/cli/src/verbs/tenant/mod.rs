@@ -4,8 +4,10 @@ mod create;
 mod delete;
 mod display;
 mod get;
+mod isolate;
 mod list;
 mod move_home;
+mod move_many;
 mod update;
 mod where_is;
 
@@ -26,8 +28,10 @@ pub(crate) enum Verb {
     Update(update::Update),
     /// Disable a tenant, or erase a disabled one everywhere
     Delete(delete::Delete),
-    /// Move the home of a tenant to another region or group
+    /// Move the home of a tenant, or of many, to another region or group
     Move(move_home::Move),
+    /// Move a tenant to another group of its home's region, away from its neighbours
+    Isolate(isolate::Isolate),
     /// Show where a tenant is: its home, its replicas, a move in flight
     Where(where_is::Where),
 }
@@ -41,13 +45,14 @@ impl Verb {
             Self::Update(verb) => verb.run(target).await,
             Self::Delete(verb) => verb.run(target).await,
             Self::Move(verb) => verb.run(target).await,
+            Self::Isolate(verb) => verb.run(target).await,
             Self::Where(verb) => verb.run(target).await,
         }
     }
 
     /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
     pub(crate) fn detaches(&self) -> bool {
-        matches!(self, Self::Move(_))
+        matches!(self, Self::Move(_) | Self::Isolate(_))
     }
 }
 

@@ -1,10 +1,14 @@
 //! Services for operators.
 
 pub(crate) mod audit;
+pub(crate) mod bulk_move;
+mod bulk_move_message;
+mod bulk_move_request;
 pub(crate) mod group;
 pub(crate) mod node;
 pub(crate) mod operation;
 pub(crate) mod region;
+mod target_check;
 pub(crate) mod tenant;
 mod tenant_message;
 mod tenant_move;

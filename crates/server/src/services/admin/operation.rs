@@ -10,7 +10,8 @@ use stead_api::{
     convert,
     proto::{
         admin::v1::{
-            self as admin, MoveTenantResponse, OperationMetadata, WatchOperationRequest, WatchOperationResponse,
+            self as admin, BulkMoveResponse, MoveTenantResponse, OperationMetadata, WatchOperationRequest,
+            WatchOperationResponse,
             operation_metadata::{Kind, Step, StepName as StepMessage},
             operation_service_server,
         },
@@ -27,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{region::seeds_at, region_name, time, to_status};
+use super::{bulk_move_message, region::seeds_at, region_name, time, to_status};
 use crate::host::Host;
 
 /// Longest time between two reads of an operation that is followed.
@@ -55,24 +56,17 @@ pub(crate) fn message(view: &DirectoryView, operation: &Operation) -> longrunnin
 }
 
 fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
-    let OperationKind::Move { from, to, .. } = operation.kind;
     let step = |step: &stead_state::directory::OperationStep| Step {
         name: step_message(step.name).into(),
         time: Some(time(step.time)),
     };
     let has = |name| operation.steps.iter().any(|step| step.name == name);
     let cancel_requested = has(StepName::AbortRequested);
-    let is_open = operation.end.is_none() && !cancel_requested && operation.seed_failure().is_none();
-    let left = MOVE_STEPS.into_iter().filter(|name| is_open && !has(*name));
     let last_step = operation.steps.last().map(|step| step.time);
     let end_time = operation.end.as_ref().map(|end| end.time);
-    OperationMetadata {
-        kind: Kind::Move.into(),
+    let common = OperationMetadata {
         tenants: operation.tenants.iter().map(|of| of.name.to_string()).collect(),
-        from: Some(place(view, from)),
-        to: Some(place(view, to)),
         steps: operation.steps.iter().map(step).collect(),
-        steps_left: left.map(|name| step_message(name).into()).collect(),
         who: operation.by.who.clone(),
         who_verified: false,
         reason: operation.by.reason.clone(),
@@ -80,8 +74,25 @@ fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
         update_time: Some(time(end_time.or(last_step).unwrap_or(operation.created))),
         end_time: end_time.map(time),
         cancel_requested,
-        plan: None,
-        seed: None,
+        ..OperationMetadata::default()
+    };
+    match &operation.kind {
+        OperationKind::Move { from, to, .. } => {
+            let is_open = operation.end.is_none() && !cancel_requested && operation.seed_failure().is_none();
+            let left = MOVE_STEPS.into_iter().filter(|name| is_open && !has(*name));
+            OperationMetadata {
+                kind: Kind::Move.into(),
+                from: Some(place(view, *from)),
+                to: Some(place(view, *to)),
+                steps_left: left.map(|name| step_message(name).into()).collect(),
+                ..common
+            }
+        }
+        OperationKind::BulkMove(bulk) => OperationMetadata {
+            kind: Kind::BulkMove.into(),
+            progress: Some(bulk_move_message::progress(bulk)),
+            ..common
+        },
     }
 }
 
@@ -103,7 +114,9 @@ pub(crate) async fn message_with_seed(host: &Host, operation: &Operation, deadli
 
 /// Asks the home's voters for the progress of the copy for the target of a move.
 async fn seed(host: &Host, operation: &Operation) -> Option<admin::SeedProgress> {
-    let OperationKind::Move { from, to, .. } = operation.kind;
+    let OperationKind::Move { from, to, .. } = operation.kind else {
+        return None;
+    };
     let tenant = operation.tenants.first()?.name.to_string();
     let (region, voters) = host.directory_view.read(|view| {
         let voters = view.group(from)?.voters.to_vec();
@@ -122,25 +135,39 @@ async fn seed(host: &Host, operation: &Operation) -> Option<admin::SeedProgress>
 }
 
 fn result(view: &DirectoryView, operation: &Operation) -> Option<operation::Result> {
-    let OperationKind::Move { from, to, epoch } = operation.kind;
-    let tenant = operation.tenants.first().map(|of| of.name.to_string());
     Some(match &operation.end.as_ref()?.result {
-        OperationResult::Succeeded => {
-            let response = MoveTenantResponse {
-                tenant: tenant.unwrap_or_default(),
-                home: Some(place(view, to)),
-                epoch: epoch.get(),
-            };
-            operation::Result::Response(convert::operation::pack_move_response(&response))
-        }
+        OperationResult::Succeeded => operation::Result::Response(response(view, operation)),
         OperationResult::Failed { reason } => {
             operation::Result::Error(status::to_rpc_status(&Error::new(ErrorKind::Conflict, reason)))
         }
         OperationResult::Cancelled => {
-            let home = region_name(view, from);
-            operation::Result::Error(status::cancelled(format!("cancelled: the home is still in {home}")))
+            let message = match &operation.kind {
+                OperationKind::Move { from, .. } => {
+                    format!("cancelled: the home is still in {}", region_name(view, *from))
+                }
+                OperationKind::BulkMove(bulk) => bulk_move_message::cancelled(bulk),
+            };
+            operation::Result::Error(status::cancelled(message))
         }
     })
+}
+
+/// Returns the response of an operation that has succeeded.
+fn response(view: &DirectoryView, operation: &Operation) -> prost_types::Any {
+    match &operation.kind {
+        OperationKind::Move { to, epoch, .. } => {
+            let tenant = operation.tenants.first().map(|of| of.name.to_string());
+            let response = MoveTenantResponse {
+                tenant: tenant.unwrap_or_default(),
+                home: Some(place(view, *to)),
+                epoch: epoch.get(),
+            };
+            convert::operation::pack_move_response(&response)
+        }
+        OperationKind::BulkMove(bulk) => {
+            convert::operation::pack_bulk_move_response(&BulkMoveResponse { moved: bulk.moved })
+        }
+    }
 }
 
 /// Converts a group into a message, with its region.
@@ -159,6 +186,8 @@ fn step_message(name: StepName) -> StepMessage {
         StepName::Refused => StepMessage::Refused,
         StepName::Recorded => StepMessage::Recorded,
         StepName::SeedFailed(_) => StepMessage::SeedFailed,
+        StepName::Paused => StepMessage::Paused,
+        StepName::Resumed => StepMessage::Resumed,
     }
 }
 

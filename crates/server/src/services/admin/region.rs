@@ -42,6 +42,7 @@ fn message(view: &DirectoryView, region: &directory::Region) -> admin::Region {
             .map(|node| node.number.get())
             .collect(),
         groups: groups.iter().map(|group| group.number.get()).collect(),
+        drains: region.drains.iter().map(|id| convert::operation::name(*id)).collect(),
     }
 }
 
@@ -138,10 +139,10 @@ impl RegionService {
         let request = request.into_inner();
         convert::directory::reason(&request.reason)?;
         let invalid = |why| Error::invalid("jurisdiction", format!("jurisdiction: {why}"));
-        let region = directory::Region {
-            name: convert::id::region("name", &request.name)?,
-            jurisdiction: request.jurisdiction.parse().map_err(invalid)?,
-        };
+        let region = directory::Region::new(
+            convert::id::region("name", &request.name)?,
+            request.jurisdiction.parse().map_err(invalid)?,
+        );
         let made = admin::Region {
             name: request.name,
             jurisdiction: request.jurisdiction,

@@ -26,7 +26,7 @@ use tonic::Request;
 use super::{
     by, group,
     operation::{message, place},
-    parse_etag, tenant_message,
+    parse_etag, target_check, tenant_message,
 };
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
@@ -59,6 +59,11 @@ pub(super) async fn begin(
     host.directory_view.read(|view| view.settings().check_moves())?;
     let unreachable = unreachable(host, &tenant, &read.to).await;
     let command = Command::MoveTenant(by, MoveRequest { unreachable, ..read });
+    let view = host.directory_view.read(DirectoryView::clone);
+    // What the directory itself refuses, it says better.
+    if let Ok(planned) = dry_run(view, &tenant, command.clone()) {
+        target_check::check(host, &[target_with_bytes(host, &tenant, &planned.moving)]).await?;
+    }
     let (outcome, version) = host.directory.propose(&command).await?;
     let DirectoryOutcome::Operation(id) = outcome else {
         let message = "the directory returned no operation: this is a bug, please report it";
@@ -76,6 +81,12 @@ pub(super) async fn begin(
     Ok(host.directory_view.read(|view| message(view, &operation)))
 }
 
+/// Returns the target of a move, with the bytes that are copied there first, as far as this node knows them.
+fn target_with_bytes(host: &Host, tenant: &Tenant, moving: &TenantMove) -> (GroupId, u64) {
+    let bytes = moving.joined.then(|| live_bytes(host, tenant)).flatten();
+    (moving.to, bytes.unwrap_or(0))
+}
+
 /// Reads a request; which nodes do not answer is not known yet.
 fn read(request: &MoveTenantRequest) -> Result<MoveRequest, Error> {
     use move_tenant_request::{Source, To};
@@ -83,6 +94,11 @@ fn read(request: &MoveTenantRequest) -> Result<MoveRequest, Error> {
     let to = match &request.to {
         Some(To::Region(region)) => MoveTarget::Region(convert::id::region("region", region)?),
         Some(To::Group(group)) => MoveTarget::Group(GroupId::new(*group)),
+        Some(To::OtherGroup(true)) => MoveTarget::OtherGroup,
+        Some(To::OtherGroup(false)) => {
+            let message = "other_group: true, or name the region or the group that is to be the home";
+            return Err(Error::invalid("other_group", message));
+        }
         None => {
             let message = "to: name the region, or the group, that is to be the home";
             return Err(Error::invalid("to", message));
@@ -112,6 +128,14 @@ async fn unreachable(host: &Host, tenant: &Tenant, to: &MoveTarget) -> Vec<NodeI
         let targets: Vec<GroupId> = match to {
             MoveTarget::Region(region) => view.groups_of(region).map(|group| group.number).collect(),
             MoveTarget::Group(group) => vec![*group],
+            MoveTarget::OtherGroup => {
+                let region = view.region_of(tenant.home).map(|region| &region.name);
+                let groups = region.into_iter().flat_map(|region| view.groups_of(region));
+                groups
+                    .map(|group| group.number)
+                    .filter(|group| *group != tenant.home)
+                    .collect()
+            }
         };
         let groups = std::iter::once(tenant.home).chain(targets);
         groups
@@ -123,7 +147,7 @@ async fn unreachable(host: &Host, tenant: &Tenant, to: &MoveTarget) -> Vec<NodeI
 }
 
 /// Returns the voters that do not answer; none as soon as a majority answers.
-async fn silent_voters(host: &Host, group: GroupId, voters: &[NodeId]) -> Vec<NodeId> {
+pub(super) async fn silent_voters(host: &Host, group: GroupId, voters: &[NodeId]) -> Vec<NodeId> {
     let ask = async |voter: NodeId| {
         let answers = voter == host.config.node.id || group::status_at(host, group.get(), voter.get()).await.is_some();
         (voter, answers)
@@ -185,10 +209,10 @@ pub(super) fn dry_run(view: DirectoryView, tenant: &Tenant, command: Command) ->
 }
 
 /// Returns what a move would do, as an operation that is over and has no name.
-async fn plan(host: &Host, tenant: &Tenant, by: AuditContext, request: MoveRequest) -> longrunning::Operation {
+async fn plan(host: &Arc<Host>, tenant: &Tenant, by: AuditContext, request: MoveRequest) -> longrunning::Operation {
     let unreachable = unreachable(host, tenant, &request.to).await;
     let named = match &request.to {
-        MoveTarget::Region(_) => None,
+        MoveTarget::Region(_) | MoveTarget::OtherGroup => None,
         MoveTarget::Group(group) => Some(*group),
     };
     let command = Command::MoveTenant(by.clone(), MoveRequest { unreachable, ..request });
@@ -202,8 +226,16 @@ async fn plan(host: &Host, tenant: &Tenant, by: AuditContext, request: MoveReque
                 epoch: planned.moving.epoch.get(),
             };
             let response = convert::operation::pack_move_response(&response);
-            let plan = figures(host, tenant, &planned).await;
-            (plan, Some(to), operation::Result::Response(response))
+            let mut plan = figures(host, tenant, &planned).await;
+            plan.blockers = target_check::blockers(host, &[target_with_bytes(host, tenant, &planned.moving)]).await;
+            let result = match plan.blockers.is_empty() {
+                true => operation::Result::Response(response),
+                false => {
+                    let error = Error::new(ErrorKind::Conflict, plan.blockers.join("; "));
+                    operation::Result::Error(status::to_rpc_status(&error))
+                }
+            };
+            (plan, Some(to), result)
         }
         Err(rejection) => {
             let plan = MovePlan {
