@@ -73,6 +73,7 @@ fn tenant_takes_less_than_400_bytes_of_a_view() {
     let mut changes = Vec::with_capacity(TENANTS);
     for number in 0..TENANTS {
         let tenant = NewTenant {
+            on_lease_loss: stead_state::shard::record::LeaseLossPolicy::Stop,
             name: format!("customer-{number:06}").parse().unwrap(),
             home: "eu-west".parse().unwrap(),
             followers: Followers::AllAdmitted,

@@ -13,7 +13,10 @@ use super::{
     tenant::{decode_labels, encode_labels},
     text,
 };
-use crate::codec::{Malformed, Reader, Writer};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    shard::record::LeaseLossPolicy,
+};
 
 /// Author and reason of a change, for the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub struct NewTenant {
     pub labels: BTreeMap<String, String>,
     /// Limits that differ from the defaults.
     pub limits: TenantLimits,
+    /// What its home does without a lease.
+    pub on_lease_loss: LeaseLossPolicy,
 }
 
 /// Update of a tenant; fields that are `None` stay as they are.
@@ -77,6 +82,8 @@ pub struct TenantUpdate {
     pub limits: LimitsUpdate,
     /// Whether it is served.
     pub enabled: Option<bool>,
+    /// What its home does without a lease.
+    pub on_lease_loss: Option<LeaseLossPolicy>,
 }
 
 impl TenantUpdate {
@@ -91,6 +98,7 @@ impl TenantUpdate {
             labels: None,
             limits: LimitsUpdate::default(),
             enabled: None,
+            on_lease_loss: None,
         }
     }
 }
@@ -347,7 +355,12 @@ impl NewTenant {
         text::write_all(w, self.residency.iter().map(Jurisdiction::as_str));
         text::write_durability(w, self.durability);
         encode_labels(&self.labels, w);
-        limits::encode_last(&self.limits, w);
+        // Left out where it is the default: earlier versions end here.
+        if self.on_lease_loss == LeaseLossPolicy::Stop {
+            return limits::encode_last(&self.limits, w);
+        }
+        limits::encode(&self.limits, w);
+        text::write_lease_loss_policy(w, self.on_lease_loss);
     }
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -359,6 +372,7 @@ impl NewTenant {
             durability: text::durability(r)?,
             labels: decode_labels(r)?,
             limits: limits::decode_last(r)?,
+            on_lease_loss: last(r, text::lease_loss_policy)?.unwrap_or_default(),
         })
     }
 }
@@ -376,7 +390,13 @@ impl TenantUpdate {
         w.option(self.enabled, |w, enabled| {
             w.bool(enabled);
         });
-        limits::encode_last_update(&self.limits, w);
+        match self.on_lease_loss {
+            None => limits::encode_last_update(&self.limits, w),
+            Some(policy) => {
+                limits::encode_update(&self.limits, w);
+                text::write_lease_loss_policy(w, policy);
+            }
+        }
     }
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -389,8 +409,14 @@ impl TenantUpdate {
             labels: r.option(decode_labels)?,
             enabled: r.option(Reader::bool)?,
             limits: limits::decode_last_update(r)?,
+            on_lease_loss: last(r, text::lease_loss_policy)?,
         })
     }
+}
+
+/// Reads a field that ends a command and that earlier versions did not write.
+fn last<T>(r: &mut Reader, read: impl FnOnce(&mut Reader) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
+    if r.is_empty() { Ok(None) } else { read(r).map(Some) }
 }
 
 pub(super) fn encode_version(w: &mut Writer, version: DirectoryVersion) {

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     codec::Writer,
     rows::{directory as rows, directory_view as view_rows, memory::MemoryRows},
+    shard::record::LeaseLossPolicy,
 };
 
 /// A directory, its rows, and a node's view of it.
@@ -212,6 +213,7 @@ fn initial() -> InitialCluster {
 
 pub(super) fn new(name: &str, home: &str) -> NewTenant {
     NewTenant {
+        on_lease_loss: LeaseLossPolicy::Stop,
         name: name.parse().unwrap(),
         home: home.parse().unwrap(),
         followers: Followers::AllAdmitted,
@@ -535,18 +537,25 @@ pub(super) fn commands() -> impl Strategy<Value = Command> {
         prop::option::of(durability()),
         prop::option::of(any::<bool>()),
         limits_update,
+        prop::option::weighted(
+            0.3,
+            prop::sample::select(vec![LeaseLossPolicy::Stop, LeaseLossPolicy::Continue]),
+        ),
     );
-    let updated = updated.prop_map(|(name, followers, residency, durability, enabled, limits)| {
-        let update = TenantUpdate {
-            followers,
-            residency,
-            durability,
-            limits,
-            enabled,
-            ..update(name)
-        };
-        Command::UpdateTenant(by(), update)
-    });
+    let updated = updated.prop_map(
+        |(name, followers, residency, durability, enabled, limits, on_lease_loss)| {
+            let update = TenantUpdate {
+                followers,
+                residency,
+                durability,
+                limits,
+                enabled,
+                on_lease_loss,
+                ..update(name)
+            };
+            Command::UpdateTenant(by(), update)
+        },
+    );
     let erased = name().prop_map(|name| Command::EraseTenant(by(), name.parse().unwrap(), None));
     let reported = (1u32..7, 1u64..8).prop_map(|(group, number)| {
         let reports = vec![GroupReport::Erased(TenantNumber::new(number))];

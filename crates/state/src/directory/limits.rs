@@ -1,7 +1,8 @@
 //! Limits of a tenant in the directory, and their updates.
 //!
 //! Encoded as a list of (number, value): a limit that is not set takes no bytes, and a new limit takes a new number.
-//! They end a command; an empty list is not written at all: entries from before there were limits end there.
+//! They end a command, but for what came later; an empty list at the end is not written at all: entries from before there
+//! were limits end there.
 
 use stead_types::{TenantLimit, TenantLimits};
 
@@ -81,9 +82,12 @@ pub(super) fn decode_last(r: &mut Reader) -> Result<TenantLimits, Malformed> {
 
 /// Writes the update that ends a command.
 pub(super) fn encode_last_update(update: &LimitsUpdate, w: &mut Writer) {
-    if *update == LimitsUpdate::default() {
-        return;
+    if *update != LimitsUpdate::default() {
+        encode_update(update, w);
     }
+}
+
+pub(super) fn encode_update(update: &LimitsUpdate, w: &mut Writer) {
     encode(&update.set, w);
     w.list(update.clear.iter(), |w, limit| {
         w.u8(number(*limit));

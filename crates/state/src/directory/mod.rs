@@ -32,6 +32,7 @@ mod bulk_waves;
 mod change;
 mod command;
 mod fences;
+pub mod lease_loss;
 mod limits;
 mod member;
 mod moves;
@@ -39,6 +40,7 @@ mod nodes;
 mod operations;
 pub mod ownership;
 mod placement;
+mod remote_floor;
 mod report;
 mod result;
 mod settings;
@@ -71,12 +73,14 @@ pub use bulk_plan::{BulkMovePreview, PreviewedMove};
 pub use change::DirectoryChange;
 pub use command::{AuditContext, Command, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate};
 pub use fences::FENCE_CHANGES_MAX;
+pub use lease_loss::LeaseLoss;
 pub use limits::LimitsUpdate;
 pub use member::{MemberState, ReplicaSetMember};
 pub use operations::{
     OPERATION_KEPT_MS, OPERATION_STEPS_MAX, Operation, OperationEnd, OperationKind, OperationResult, OperationStep,
     OperationTenant, Operations, StepName,
 };
+pub use remote_floor::RemoteFloor;
 pub use report::GroupReport;
 pub use result::{DirectoryOutcome, DirectoryResult, Rejection, decode as decode_result, encode as encode_result};
 pub use settings::{ClusterSettings, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};

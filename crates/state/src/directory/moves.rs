@@ -7,6 +7,7 @@ use super::{
     Followers, GroupReport, MoveRequest, MoveState, MoveTarget, Operation, OperationEnd, OperationKind,
     OperationResult, OperationStep, OperationTenant, Rejection, SourceAfterMove, StepName, Tenant, TenantMove,
     TenantState,
+    lease_loss::{self, StopLogged},
     ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused},
     placement,
 };
@@ -134,7 +135,11 @@ impl Directory {
                 self.seed_failed(context, tenant, from, operation, failure);
             }
             GroupReport::Uncounted {
-                epoch, group, version, ..
+                epoch,
+                group,
+                version,
+                revision,
+                ..
             } => {
                 let mut tenant = tenant;
                 let uncounted = MemberUncounted {
@@ -142,8 +147,16 @@ impl Directory {
                     epoch,
                     group,
                     version,
+                    revision,
                 };
                 if ownership::record_uncounted(&mut tenant, &uncounted).is_ok() {
+                    self.change(context, tenant);
+                }
+            }
+            GroupReport::StopLogged { epoch, version, .. } => {
+                let mut tenant = tenant;
+                let logged = StopLogged { from, epoch, version };
+                if lease_loss::record_stop_logged(&mut tenant, &logged).is_ok() {
                     self.change(context, tenant);
                 }
             }

@@ -1,7 +1,9 @@
 //! Moves, members that leave, operations and settings through commands and reports, and random scripts of them.
 
 use proptest::prelude::*;
-use stead_types::{DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, TenantNumber};
+use stead_types::{
+    DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, Revision, TenantNumber,
+};
 
 use super::{
     directory_test::{World, by, commands, create, hex, named, new, update},
@@ -10,7 +12,7 @@ use super::{
 use crate::{
     codec::Writer,
     seed_pace::{SeedFailure, SeedFailureReason},
-    shard::record::OperationId,
+    shard::record::{LeaseLossPolicy, OperationId},
 };
 
 const ACME: TenantNumber = TenantNumber::new(1);
@@ -30,6 +32,11 @@ fn cluster_with_tenant() -> World {
     let mut world = cluster();
     world.apply(create(new("acme", "eu-west"))).unwrap();
     world
+}
+
+/// Last change of a home that reports.
+fn last() -> Revision {
+    "1.9".parse().unwrap()
 }
 
 fn to_region(region: &str) -> MoveRequest {
@@ -97,6 +104,7 @@ fn uncount(world: &mut World, group: u32) {
         epoch,
         group: GroupId::new(group),
         version,
+        revision: last(),
     };
     report(world, home, uncounted);
 }
@@ -417,9 +425,70 @@ fn leaving_follower_is_taken_back_before_it_erases() {
         epoch: Epoch::FIRST,
         group: GroupId::new(5),
         version: first,
+        revision: last(),
     };
     report(&mut world, 3, late);
     assert_eq!(states(&world)[2], (5, Leaving), "the report is of the first leaving");
+}
+
+fn on_lease_loss(world: &mut World, policy: LeaseLossPolicy) -> DirectoryResult {
+    let update = TenantUpdate {
+        on_lease_loss: Some(policy),
+        ..update("acme")
+    };
+    world.apply(Command::UpdateTenant(by(), update))
+}
+
+fn stop_logged(world: &World) -> GroupReport {
+    let tenant = world.tenant("acme");
+    GroupReport::StopLogged {
+        tenant: ACME,
+        epoch: tenant.epoch,
+        version: tenant.version,
+    }
+}
+
+#[test]
+fn stop_on_lease_loss_is_shown_once_home_reports_it() {
+    let mut world = cluster_with_tenant();
+    on_lease_loss(&mut world, LeaseLossPolicy::Continue).unwrap();
+    assert_eq!(world.tenant("acme").on_lease_loss, LeaseLoss::Continue);
+    on_lease_loss(&mut world, LeaseLossPolicy::Stop).unwrap();
+    let first = stop_logged(&world);
+    report(&mut world, 1, first);
+    assert_eq!(
+        world.tenant("acme").on_lease_loss,
+        LeaseLoss::Stopping,
+        "not of the home"
+    );
+    on_lease_loss(&mut world, LeaseLossPolicy::Continue).unwrap();
+    on_lease_loss(&mut world, LeaseLossPolicy::Stop).unwrap();
+    report(&mut world, 3, first);
+    assert_eq!(
+        world.tenant("acme").on_lease_loss,
+        LeaseLoss::Stopping,
+        "the report is of the first change"
+    );
+    let second = stop_logged(&world);
+    report(&mut world, 3, second);
+    assert_eq!(world.tenant("acme").on_lease_loss, LeaseLoss::Stop);
+}
+
+#[test]
+fn continue_on_lease_loss_needs_feature_level() {
+    let mut world = World::begun();
+    let refused =
+        |result: DirectoryResult| assert!(matches!(result, Err(Rejection::FeatureLevel { .. })), "{result:?}");
+    let continuing = || NewTenant {
+        on_lease_loss: LeaseLossPolicy::Continue,
+        ..new("acme", "eu-west")
+    };
+    refused(world.apply(create(continuing())));
+    world.apply(create(new("acme", "eu-west"))).unwrap();
+    refused(on_lease_loss(&mut world, LeaseLossPolicy::Continue));
+    let mut world = cluster();
+    world.apply(create(continuing())).unwrap();
+    assert_eq!(world.tenant("acme").on_lease_loss, LeaseLoss::Continue);
 }
 
 #[test]
@@ -633,6 +702,12 @@ fn encoding_of_commands_about_moves_is_fixed() {
             epoch,
             group: GroupId::new(5),
             version,
+            revision: last(),
+        },
+        GroupReport::StopLogged {
+            tenant: ACME,
+            epoch,
+            version,
         },
         GroupReport::Rejoined { tenant: ACME, version },
         GroupReport::HeirReady {
@@ -640,7 +715,23 @@ fn encoding_of_commands_about_moves_is_fixed() {
             operation,
         },
     ];
+    let continuing = NewTenant {
+        on_lease_loss: LeaseLossPolicy::Continue,
+        ..new("acme", "eu-west")
+    };
+    let stopping = TenantUpdate {
+        on_lease_loss: Some(LeaseLossPolicy::Stop),
+        ..update("acme")
+    };
     let commands = [
+        (
+            create(continuing),
+            "0503616e6e04746573740461636d650765752d7765737400000000 0001",
+        ),
+        (
+            Command::UpdateTenant(by(), stopping),
+            "0603616e6e04746573740461636d65000000000000 000000",
+        ),
         (moved, "0a03616e6e04746573740461636d650000077573 2d65617374 0200"),
         (
             Command::MoveTenant(by(), by_group),
@@ -654,7 +745,7 @@ fn encoding_of_commands_about_moves_is_fixed() {
         ),
         (
             Command::Report(GroupId::new(3), Incarnation::FIRST, reports),
-            "08030106 0001 01010203 020102 030103050109 04010109 050102",
+            "08030107 0001 01010203 020102 03010305010989808080 8020 0601030109 04010109 050102",
         ),
     ];
     for (command, bytes) in commands {
@@ -684,6 +775,11 @@ fn encoding_of_tenant_that_moves_is_fixed() {
         encoded(&world),
         "010461636d650402020100000000010102ffffffffff1f00040100030204000500000105eb07ed07"
     );
+    on_lease_loss(&mut world, LeaseLossPolicy::Continue).unwrap();
+    assert_eq!(
+        encoded(&world),
+        "010461636d650402020180000000010102ffffffffff1f00040100030204000500000106eb07ee0701"
+    );
 }
 
 /// Line of a random script: a command, or a report that fits the state of a tenant, or one of before again.
@@ -697,6 +793,7 @@ enum Line {
     HeirReady(u64),
     Uncount(u64),
     Rejoin(u64),
+    StopLogged(u64),
     Erase(u64),
     Again(prop::sample::Index),
 }
@@ -723,6 +820,7 @@ fn lines() -> impl Strategy<Value = Line> {
         1 => tenant().prop_map(Line::HeirReady),
         3 => tenant().prop_map(Line::Uncount),
         2 => tenant().prop_map(Line::Rejoin),
+        2 => tenant().prop_map(Line::StopLogged),
         3 => tenant().prop_map(Line::Erase),
         3 => any::<prop::sample::Index>().prop_map(Line::Again),
     ]
@@ -771,6 +869,7 @@ fn fitting(view: &DirectoryView, line: &Line) -> Option<Command> {
                 epoch: of.epoch,
                 group,
                 version: of.version,
+                revision: last(),
             };
             (of.home, report)
         }
@@ -781,6 +880,15 @@ fn fitting(view: &DirectoryView, line: &Line) -> Option<Command> {
                 version: of.version,
             };
             (member(of, MemberState::Returning)?, report)
+        }
+        Line::StopLogged(number) => {
+            let of = tenant(number)?;
+            let report = GroupReport::StopLogged {
+                tenant: of.number,
+                epoch: of.epoch,
+                version: of.version,
+            };
+            (of.home, report)
         }
         Line::Erase(number) => {
             let of = tenant(number)?;
@@ -815,6 +923,7 @@ proptest! {
                 | Line::HeirReady(_)
                 | Line::Uncount(_)
                 | Line::Rejoin(_)
+                | Line::StopLogged(_)
                 | Line::Erase(_) => fitting(world.directory.view(), &line),
             };
             let Some(command) = command else { continue };

@@ -14,11 +14,11 @@
 //! 4. The home, the target of a move, and the targets of moves that a promotion in flight has replaced are members
 //!    that stay.
 
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Sequence};
+use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Revision, Sequence};
 
 use super::{
-    MemberState, MoveState, Rejection, ReplicaSetMember, SourceAfterMove, Tenant, TenantMove, TenantPromotion,
-    TenantState,
+    MemberState, MoveState, Rejection, RemoteFloor, ReplicaSetMember, SourceAfterMove, Tenant, TenantMove,
+    TenantPromotion, TenantState,
 };
 use crate::{lineage::Lineage, shard::record::OperationId};
 
@@ -65,6 +65,8 @@ pub struct MemberUncounted {
     pub group: GroupId,
     /// Version of the view that the home's record has seen. One below the tenant's is of an earlier leaving.
     pub version: DirectoryVersion,
+    /// Its last change, at or above the entry by which it stopped counting the member.
+    pub revision: Revision,
 }
 
 /// Report of a returning member that its log has seen a view which shows it as a member again.
@@ -242,7 +244,8 @@ pub fn take_back(tenant: &mut Tenant, group: GroupId) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Records that the home no longer counts a leaving member: it is no longer consulted, and must erase the tenant.
+/// Records that the home no longer counts a leaving member: it is no longer consulted, and must erase the tenant. Where no
+/// follower stays, nobody but the home holds what was acknowledged on its account: up to where is kept.
 ///
 /// # Errors
 ///
@@ -259,6 +262,9 @@ pub fn record_uncounted(tenant: &mut Tenant, uncounted: &MemberUncounted) -> Res
         return Err(Rejection::Promoting(tenant.name.clone()));
     }
     set_state(tenant, uncounted.group, MemberState::Erasing);
+    if tenant.follower_groups().next().is_none() {
+        tenant.remote_floor.raise(uncounted.revision.sequence());
+    }
     Ok(())
 }
 
@@ -361,6 +367,10 @@ pub fn activate(tenant: &mut Tenant, activation: &Activation) -> Result<(), Reje
     tenant.epoch = epoch;
     tenant.lineage = activation.lineage.clone();
     tenant.lineage.record_promotion(epoch, activation.kept);
+    if activation.kept < tenant.remote_floor.sequence() {
+        // What it stood for is cut.
+        tenant.remote_floor = RemoteFloor::default();
+    }
     set_state(tenant, activation.home, MemberState::Staying);
     for replaced in replaced {
         if replaced.joined && replaced.to != activation.home && tenant.has(replaced.to) {

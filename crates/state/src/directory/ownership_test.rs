@@ -36,10 +36,12 @@ fn tenant() -> Tenant {
         op: 0,
         state: TenantState::Active,
         durability: Durability::Region,
+        on_lease_loss: LeaseLoss::Stop,
         followers: Followers::AllAdmitted,
         residency: Box::new([]),
         lineage: Lineage::starting(Epoch::FIRST),
         members: [HOME, FOLLOWER, OTHER].map(ReplicaSetMember::staying).into(),
+        remote_floor: RemoteFloor::default(),
         moving: None,
         promoting: None,
         labels: None,
@@ -86,7 +88,13 @@ fn uncounted(group: GroupId) -> MemberUncounted {
         epoch: Epoch::FIRST,
         group,
         version: version(1),
+        revision: last(),
     }
+}
+
+/// Last change of the home.
+fn last() -> Revision {
+    "1.9".parse().unwrap()
 }
 
 fn activation(operation: u64, home: GroupId) -> Activation {
@@ -100,6 +108,32 @@ fn activation(operation: u64, home: GroupId) -> Activation {
 
 fn state(tenant: &Tenant, group: GroupId) -> Option<MemberState> {
     tenant.member(group).map(|member| member.state)
+}
+
+/// P1: with the last follower goes what was acknowledged on its account.
+#[test]
+fn last_follower_that_leaves_raises_remote_floor() {
+    let mut tenant = tenant();
+    leave(&mut tenant, FOLLOWER).unwrap();
+    record_uncounted(&mut tenant, &uncounted(FOLLOWER)).unwrap();
+    assert_eq!(
+        tenant.remote_floor,
+        RemoteFloor::default(),
+        "another follower has applied it"
+    );
+    leave(&mut tenant, OTHER).unwrap();
+    record_uncounted(&mut tenant, &uncounted(OTHER)).unwrap();
+    assert_eq!(tenant.remote_floor.sequence(), last().sequence());
+    promote(&mut tenant, None, 0).unwrap();
+    let mut enough = tenant.clone();
+    activate(&mut enough, &activation(1, HOME)).unwrap();
+    assert_eq!(enough.remote_floor.sequence(), last().sequence());
+    let less = Activation {
+        kept: Sequence::new(8).unwrap(),
+        ..activation(1, HOME)
+    };
+    activate(&mut tenant, &less).unwrap();
+    assert_eq!(tenant.remote_floor, RemoteFloor::default(), "it is cut");
 }
 
 /// Asserts that a transition is rejected and changes nothing.
@@ -412,6 +446,7 @@ fn take(tenant: &mut Tenant, transition: Transition, group: GroupId, operation: 
                     epoch,
                     group,
                     version,
+                    revision: last(),
                 },
             )
         }

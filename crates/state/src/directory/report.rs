@@ -1,7 +1,7 @@
 //! Reports of groups about their tenants. A group repeats a report until the directory's view shows that it was taken;
 //! one that is late or repeated is ignored.
 
-use stead_types::{DirectoryVersion, Epoch, GroupId, TenantNumber};
+use stead_types::{DirectoryVersion, Epoch, GroupId, Revision, TenantNumber};
 
 use super::{
     command::{decode_version, encode_version},
@@ -46,11 +46,22 @@ pub enum GroupReport {
         group: GroupId,
         /// View version of the group's record.
         version: DirectoryVersion,
+        /// Its last change, at or above that entry: up to here acknowledgements may rest on the leaving member.
+        revision: Revision,
     },
     /// The group's record has seen a view that shows it as a member again.
     Rejoined {
         /// The tenant.
         tenant: TenantNumber,
+        /// View version of the group's record.
+        version: DirectoryVersion,
+    },
+    /// The group, the home, has it in its log that it stops without a lease.
+    StopLogged {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// Epoch that the group owns.
+        epoch: Epoch,
         /// View version of the group's record.
         version: DirectoryVersion,
     },
@@ -81,6 +92,7 @@ mod tag {
     pub(super) const REJOINED: u8 = 4;
     pub(super) const HEIR_READY: u8 = 5;
     pub(super) const SEED_FAILED: u8 = 6;
+    pub(super) const STOP_LOGGED: u8 = 7;
 }
 
 impl GroupReport {
@@ -93,6 +105,7 @@ impl GroupReport {
             | Self::Uncounted { tenant, .. }
             | Self::Rejoined { tenant, .. }
             | Self::HeirReady { tenant, .. }
+            | Self::StopLogged { tenant, .. }
             | Self::SeedFailed { tenant, .. } => *tenant,
         }
     }
@@ -104,6 +117,7 @@ impl GroupReport {
             Self::Refused { .. } => tag::REFUSED,
             Self::Uncounted { .. } => tag::UNCOUNTED,
             Self::Rejoined { .. } => tag::REJOINED,
+            Self::StopLogged { .. } => tag::STOP_LOGGED,
             Self::HeirReady { .. } => tag::HEIR_READY,
             Self::SeedFailed { .. } => tag::SEED_FAILED,
         };
@@ -116,9 +130,18 @@ impl GroupReport {
             Self::Refused { operation, .. } | Self::HeirReady { operation, .. } => drop(w.varint(operation.0)),
             Self::SeedFailed { operation, failure, .. } => failure.encode(w.varint(operation.0)),
             Self::Uncounted {
-                epoch, group, version, ..
+                epoch,
+                group,
+                version,
+                revision,
+                ..
             } => {
                 w.varint(u64::from(epoch.get())).varint(u64::from(group.get()));
+                encode_version(w, *version);
+                w.varint(revision.to_u64());
+            }
+            Self::StopLogged { epoch, version, .. } => {
+                w.varint(u64::from(epoch.get()));
                 encode_version(w, *version);
             }
             Self::Rejoined { version, .. } => encode_version(w, *version),
@@ -142,6 +165,12 @@ impl GroupReport {
                 tenant,
                 epoch: decode_epoch(r)?,
                 group: text::group(r)?,
+                version: decode_version(r)?,
+                revision: Revision::from_u64(r.varint()?),
+            },
+            tag::STOP_LOGGED => Self::StopLogged {
+                tenant,
+                epoch: decode_epoch(r)?,
                 version: decode_version(r)?,
             },
             tag::REJOINED => Self::Rejoined {

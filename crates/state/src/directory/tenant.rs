@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use stead_types::{
-    DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Jurisdiction, RegionName, TenantLimit, TenantLimits,
-    TenantName, TenantNumber,
+    DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Jurisdiction, RegionName, Sequence, TenantLimit,
+    TenantLimits, TenantName, TenantNumber,
 };
 
-use super::{ReplicaSetMember, TenantMove, TenantPromotion, limits, text};
+use super::{LeaseLoss, RemoteFloor, ReplicaSetMember, TenantMove, TenantPromotion, limits, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::{Lineage, decode_epoch},
@@ -15,13 +15,17 @@ use crate::{
 
 /// Flags in the state byte.
 mod flag {
+    /// The remote floor is at the end.
+    pub(super) const REMOTE_FLOOR: u8 = 1 << 3;
     /// The tenant's own limits follow the labels.
     pub(super) const LIMITS: u8 = 1 << 4;
     /// The move in flight is at the end.
     pub(super) const MOVING: u8 = 1 << 5;
     /// The highest epoch handed out is at the end, because it is not that of the home.
     pub(super) const LAST_EPOCH: u8 = 1 << 6;
-    pub(super) const ALL: u8 = LIMITS | MOVING | LAST_EPOCH;
+    /// What the home does without a lease is at the end, because it is not [`super::LeaseLoss::Stop`].
+    pub(super) const LEASE_LOSS: u8 = 1 << 7;
+    pub(super) const ALL: u8 = REMOTE_FLOOR | LIMITS | MOVING | LAST_EPOCH | LEASE_LOSS;
 }
 
 /// Directory record of a tenant. Kept small: every node holds one for each tenant.
@@ -45,6 +49,8 @@ pub struct Tenant {
     pub state: TenantState,
     /// Minimum durability of its writes.
     pub durability: Durability,
+    /// What its home does without a lease.
+    pub on_lease_loss: LeaseLoss,
     /// Regions of its followers.
     pub followers: Followers,
     /// Jurisdictions where it may be stored; empty: anywhere.
@@ -53,6 +59,8 @@ pub struct Tenant {
     pub lineage: Lineage,
     /// Its replica set, home included, by group number.
     pub members: Box<[ReplicaSetMember]>,
+    /// Sequence up to which acknowledgements at `REMOTE` may rest on members that are gone.
+    pub remote_floor: RemoteFloor,
     /// The move in flight.
     pub moving: Option<Box<TenantMove>>,
     /// The promotion in flight.
@@ -103,10 +111,12 @@ impl Tenant {
             op: 0,
             state: TenantState::Active,
             durability: Durability::Region,
+            on_lease_loss: LeaseLoss::Stop,
             followers: Followers::AllAdmitted,
             residency: Box::new([]),
             lineage: Lineage::starting(Epoch::FIRST),
             members: Box::new([]),
+            remote_floor: RemoteFloor::default(),
             moving: None,
             promoting: None,
             labels: None,
@@ -195,7 +205,9 @@ impl Tenant {
         w.u8(state
             | flag(!limits.is_empty(), flag::LIMITS)
             | flag(self.moving.is_some(), flag::MOVING)
-            | flag(last_epoch.is_some(), flag::LAST_EPOCH));
+            | flag(last_epoch.is_some(), flag::LAST_EPOCH)
+            | flag(self.on_lease_loss != LeaseLoss::Stop, flag::LEASE_LOSS)
+            | flag(self.remote_floor != RemoteFloor::default(), flag::REMOTE_FLOOR));
         text::write_durability(w, self.durability);
         self.followers.encode(w);
         text::write_all(w, self.residency.iter().map(Jurisdiction::as_str));
@@ -214,6 +226,12 @@ impl Tenant {
         }
         if let Some(last) = last_epoch {
             w.varint(u64::from(last.get()));
+        }
+        if self.on_lease_loss != LeaseLoss::Stop {
+            w.u8(self.on_lease_loss.byte());
+        }
+        if self.remote_floor != RemoteFloor::default() {
+            w.varint(self.remote_floor.sequence().get());
         }
     }
 
@@ -238,10 +256,12 @@ impl Tenant {
                 3.. => return Err(r.malformed()),
             },
             durability: text::durability(r)?,
+            on_lease_loss: LeaseLoss::Stop,
             followers: Followers::decode(r)?,
             residency: r.list(text::parse)?.into(),
             lineage: Lineage::decode(r)?,
             members: r.list(ReplicaSetMember::decode)?.into(),
+            remote_floor: RemoteFloor::default(),
             moving: None,
             promoting: None,
             labels: Some(decode_labels(r)?)
@@ -263,6 +283,13 @@ impl Tenant {
         }
         if flags & flag::LAST_EPOCH != 0 {
             tenant.last_epoch = decode_epoch(r)?;
+        }
+        if flags & flag::LEASE_LOSS != 0 {
+            tenant.on_lease_loss = LeaseLoss::decode(r)?;
+        }
+        if flags & flag::REMOTE_FLOOR != 0 {
+            let sequence = Sequence::new(r.varint()?).ok_or_else(|| r.malformed())?;
+            tenant.remote_floor = RemoteFloor::at(sequence);
         }
         Ok(tenant)
     }

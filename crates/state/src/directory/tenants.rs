@@ -4,8 +4,9 @@ use stead_types::{DirectoryVersion, TenantName, TenantNumber};
 
 use super::{
     ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, MemberState, NewTenant, Rejection,
-    TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, moves, placement,
+    TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, lease_loss, moves, placement,
 };
+use crate::shard::record::LeaseLossPolicy;
 
 impl Directory {
     pub(super) fn create_tenant(&mut self, context: &mut ApplyContext, new: NewTenant) -> DirectoryResult {
@@ -14,6 +15,9 @@ impl Directory {
         }
         if self.view.tenant_count() >= TENANTS_MAX {
             return Err(Rejection::TenantsFull);
+        }
+        if new.on_lease_loss != LeaseLossPolicy::Stop {
+            self.view.settings().check_moves()?;
         }
         let home = placement::home(&self.view, &new.home)?;
         let number = TenantNumber::new(self.next_tenant);
@@ -28,6 +32,7 @@ impl Directory {
             ..Tenant::new(number, new.name, home)
         };
         tenant.set_limits(new.limits);
+        lease_loss::set(&mut tenant, new.on_lease_loss);
         self.fit(context, tenant)?;
         self.next_tenant += 1;
         Ok(DirectoryOutcome::Tenant(number))
@@ -49,6 +54,10 @@ impl Directory {
             tenant.labels = Some(labels).filter(|labels| !labels.is_empty()).map(Box::new);
         }
         tenant.set_limits(update.limits.apply(tenant.own_limits()));
+        if let Some(policy) = update.on_lease_loss {
+            self.view.settings().check_moves()?;
+            lease_loss::set(&mut tenant, policy);
+        }
         tenant.state = match update.enabled {
             Some(true) => TenantState::Active,
             Some(false) => TenantState::Disabled,

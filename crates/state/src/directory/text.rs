@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use stead_types::{Durability, GroupId, NodeId};
 
-use crate::codec::{Malformed, Reader, Writer};
+use crate::{
+    codec::{Malformed, Reader, Writer},
+    shard::record::LeaseLossPolicy,
+};
 
 pub(super) fn write(writer: &mut Writer, text: &str) {
     writer.bytes(text.as_bytes());
@@ -39,6 +42,21 @@ pub(super) fn write_durability(writer: &mut Writer, durability: Durability) {
         Durability::Region => 0,
         Durability::Remote => 1,
     });
+}
+
+pub(super) fn write_lease_loss_policy(writer: &mut Writer, policy: LeaseLossPolicy) {
+    writer.u8(match policy {
+        LeaseLossPolicy::Stop => 0,
+        LeaseLossPolicy::Continue => 1,
+    });
+}
+
+pub(super) fn lease_loss_policy(reader: &mut Reader) -> Result<LeaseLossPolicy, Malformed> {
+    match reader.u8()? {
+        0 => Ok(LeaseLossPolicy::Stop),
+        1 => Ok(LeaseLossPolicy::Continue),
+        2.. => Err(reader.malformed()),
+    }
 }
 
 pub(super) fn durability(reader: &mut Reader) -> Result<Durability, Malformed> {

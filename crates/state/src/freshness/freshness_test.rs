@@ -53,6 +53,7 @@ fn view() -> DirectoryView {
     };
     directory.apply(0, Command::Bootstrap(initial)).result.unwrap();
     let tenant = NewTenant {
+        on_lease_loss: crate::shard::record::LeaseLossPolicy::Stop,
         name: "acme".parse().unwrap(),
         home: "eu".parse().unwrap(),
         followers: Followers::AllAdmitted,

@@ -25,8 +25,10 @@ use crate::{
     directory::{DirectoryView, GroupReport, MemberState, Tenant, TenantState},
     shard::{
         Shard,
-        command::{CancelHeir, Count, Create, Erase, Follow, Heir, Refuse, Rejoin, Relinquish, Uncount},
-        record::{LeaseLossPolicy, Role, TenantRecord},
+        command::{
+            CancelHeir, Count, Create, Erase, Follow, Heir, Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount,
+        },
+        record::{Role, TenantRecord},
     },
 };
 
@@ -58,6 +60,8 @@ pub enum Step {
     Count(Count),
     /// Propose to stay a member.
     Rejoin(Rejoin),
+    /// Propose what this group, the home, does without a lease.
+    SetLeaseLossPolicy(SetLeaseLossPolicy),
     /// Report to the directory.
     Report(GroupReport),
 }
@@ -76,6 +80,7 @@ impl Step {
             Self::Uncount(uncount) => uncount.tenant,
             Self::Count(count) => count.tenant,
             Self::Rejoin(rejoin) => rejoin.tenant,
+            Self::SetLeaseLossPolicy(set) => set.tenant,
             Self::Report(report) => report.tenant(),
         }
     }
@@ -93,6 +98,7 @@ impl Step {
             Self::Uncount(uncount) => Some(uncount.encode()),
             Self::Count(count) => Some(count.encode()),
             Self::Rejoin(rejoin) => Some(rejoin.encode()),
+            Self::SetLeaseLossPolicy(set) => Some(set.encode()),
             Self::Report(_) => None,
         }
     }
@@ -110,7 +116,8 @@ impl Step {
             | Self::Refuse(_)
             | Self::Uncount(_)
             | Self::Count(_)
-            | Self::Rejoin(_) => None,
+            | Self::Rejoin(_)
+            | Self::SetLeaseLossPolicy(_) => None,
         }
     }
 }
@@ -163,7 +170,7 @@ pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber, facts: &L
         Some(MemberState::Erasing) => Some(leave(view, tenant, record)?),
         None => record
             .filter(|record| record.role != Role::Erased)
-            .and_then(|record| erase(view, tenant, record)),
+            .and_then(|record| follow_and_erase(view, tenant, record)),
         Some(MemberState::Staying | MemberState::Returning) if tenant.home == group => {
             own(view, tenant, record).or_else(|| moves::owner(view, tenant, record?, facts))
         }
@@ -181,7 +188,7 @@ fn own(view: &DirectoryView, tenant: &Tenant, record: Option<&TenantRecord>) -> 
         Step::Create(Create {
             tenant: tenant.number,
             version: view.version(),
-            policy: LeaseLossPolicy::Stop,
+            policy: tenant.on_lease_loss.wanted(),
         })
     })
 }
@@ -201,13 +208,18 @@ fn follow(view: &DirectoryView, tenant: &Tenant, record: Option<&TenantRecord>) 
 
 fn leave(view: &DirectoryView, tenant: &Tenant, record: Option<&TenantRecord>) -> Option<Step> {
     match record {
-        Some(record) if record.role != Role::Erased => erase(view, tenant, record),
+        Some(record) if record.role != Role::Erased => follow_and_erase(view, tenant, record),
         Some(_) | None => Some(Step::Report(GroupReport::Erased(tenant.number))),
     }
 }
 
-fn erase(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord) -> Option<Step> {
+/// Returns the step of a group that is to hold nothing of a tenant. It follows the recorded home first: what a promotion
+/// has cut is in a fork then, which is not erased unless it is named.
+fn follow_and_erase(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord) -> Option<Step> {
     let deleted = tenant.state == TenantState::Deleting;
+    if !deleted && let Some(step) = follow(view, tenant, Some(record)) {
+        return Some(step);
+    }
     // Only an operator who names a fork may lose it.
     let may = record.forks.is_empty() && (deleted || record.role != Role::Owner);
     may.then(|| {
@@ -216,6 +228,7 @@ fn erase(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord) -> Option
             version: view.version(),
             deleted,
             forks: Vec::new(),
+            recorded: (!deleted && view.settings().has_moves()).then_some(tenant.epoch),
         })
     })
 }
@@ -232,6 +245,7 @@ fn forgotten(view: &DirectoryView, number: TenantNumber, record: &TenantRecord) 
             version: view.version(),
             deleted: true,
             forks: Vec::new(),
+            recorded: None,
         })
     })
 }

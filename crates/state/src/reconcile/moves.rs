@@ -6,10 +6,10 @@ use stead_types::{GroupId, TenantNumber};
 
 use super::Step;
 use crate::{
-    directory::{DirectoryView, GroupReport, MemberState, MoveState, ReplicaSetMember, Tenant, TenantMove},
+    directory::{DirectoryView, GroupReport, LeaseLoss, MemberState, MoveState, ReplicaSetMember, Tenant, TenantMove},
     seed_pace::SeedFailure,
     shard::{
-        command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, Uncount},
+        command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount},
         record::{OperationId, Role, TenantRecord},
     },
 };
@@ -126,12 +126,31 @@ pub(super) fn owner(
             operation: planned.operation,
         })),
     });
-    moved.or_else(|| {
+    moved.or_else(|| lease_loss(view, tenant, record)).or_else(|| {
         tenant
             .members
             .iter()
             .find_map(|member| count(view, tenant, record, *member, facts))
     })
+}
+
+/// Returns the step by which an owner takes over what it is to do without a lease, and tells that it stops.
+fn lease_loss(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord) -> Option<Step> {
+    let is_stopping = tenant.on_lease_loss == LeaseLoss::Stopping;
+    let policy = tenant.on_lease_loss.wanted();
+    // Again if the tenant has changed since: the directory takes no report of an older view.
+    if record.policy != policy || (is_stopping && record.view_version < tenant.version) {
+        return Some(Step::SetLeaseLossPolicy(SetLeaseLossPolicy {
+            tenant: tenant.number,
+            version: view.version(),
+            policy,
+        }));
+    }
+    is_stopping.then_some(Step::Report(GroupReport::StopLogged {
+        tenant: tenant.number,
+        epoch: record.epoch,
+        version: record.view_version,
+    }))
 }
 
 /// Returns the step by which an owner stops counting a leaving member, or counts one again.
@@ -156,6 +175,7 @@ fn count(
                 epoch: record.epoch,
                 group,
                 version: record.view_version,
+                revision: record.live.revision,
             }))
         }
         MemberState::Staying if !is_counted => Some(Step::Count(Count { tenant, version, group })),

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation, NodeId, TenantLimits};
+use stead_types::{DirectoryVersion, Durability, GroupId, Incarnation, NodeId, Revision, TenantLimits};
 
 use super::*;
 use crate::{
     codec::{Entry, encode_entry},
     directory::{
-        AuditContext, Command, Directory, DirectoryOutcome, Followers, InitialCluster, InitialNode, NewTenant,
-        Rejection, TenantUpdate,
+        AuditContext, Command, Directory, DirectoryOutcome, Followers, InitialCluster, InitialNode, LeaseLoss,
+        NewTenant, Rejection, TenantUpdate,
     },
+    lineage::Lineage,
     rows::{GroupPrefix, memory::MemoryRows},
+    shard::record::LeaseLossPolicy,
 };
 
 /// The groups of three regions, one each.
@@ -63,6 +65,12 @@ impl World {
         self.index += 1;
         self.directory.reach(self.index);
         self.directory.apply(0, command).result
+    }
+
+    fn raise_feature_level(&mut self) {
+        let all = (1..=3).map(NodeId::new).collect();
+        self.ask(Command::RaiseFeatureLevel(AuditContext::default(), 2, all))
+            .unwrap();
     }
 
     fn propose(&mut self, group: u32, command: Bytes) {
@@ -122,6 +130,7 @@ impl World {
 
 fn create(name: &str, home: &str) -> Command {
     let tenant = NewTenant {
+        on_lease_loss: LeaseLossPolicy::Stop,
         name: name.parse().unwrap(),
         home: home.parse().unwrap(),
         followers: Followers::AllAdmitted,
@@ -175,10 +184,7 @@ fn leaving_follower_erases_reports_and_may_return() {
 #[test]
 fn leaving_member_keeps_tenant_until_home_has_uncounted_it() {
     let mut world = World::begun();
-    let all = (1..=3).map(NodeId::new).collect();
-    world
-        .ask(Command::RaiseFeatureLevel(AuditContext::default(), 2, all))
-        .unwrap();
+    world.raise_feature_level();
     world.ask(create("acme", "eu")).unwrap();
     assert!(matches!(&world.steps(3)[..], [Step::Follow(_)]));
     world.ask(update("acme", Some(vec!["us"]), None)).unwrap();
@@ -193,11 +199,93 @@ fn leaving_member_keeps_tenant_until_home_has_uncounted_it() {
         epoch: Epoch::FIRST,
         group: GroupId::new(3),
         version: world.directory.view().version(),
+        revision: Revision::ZERO,
     };
     let report = Command::Report(GroupId::new(1), Incarnation::FIRST, vec![uncounted]);
     world.ask(report).unwrap();
     assert!(matches!(&world.steps(3)[..], [Step::Erase(erase)] if !erase.deleted));
     world.rest();
+}
+
+/// P2: what a promotion has cut is in a fork before the group erases.
+#[test]
+fn group_that_leaves_follows_recorded_home_before_it_erases() {
+    let mut world = World::begun();
+    world.raise_feature_level();
+    world.ask(create("acme", "eu")).unwrap();
+    world.rest();
+    let number = TenantNumber::new(1);
+    let second = Epoch::FIRST.next().unwrap();
+    let mut view = world.directory.view().clone();
+    let mut tenant = Tenant::clone(view.tenant(number).unwrap());
+    tenant.home = GroupId::new(2);
+    tenant.epoch = second;
+    tenant.lineage = Lineage::starting(Epoch::FIRST);
+    tenant.lineage.record_promotion(second, stead_types::Sequence::ZERO);
+    for member in tenant
+        .members
+        .iter_mut()
+        .filter(|member| member.group == GroupId::new(3))
+    {
+        member.state = MemberState::Erasing;
+    }
+    view.apply(crate::directory::DirectoryChange::Tenant(Box::new(tenant)));
+    let first = step(&view, &world.shards[&3].0, number, &LeaderFacts::NONE).unwrap();
+    assert!(
+        matches!(&first, Step::Follow(follow) if follow.epoch == second),
+        "{first:?}"
+    );
+    world.propose(3, first.command().unwrap());
+    let then = step(&view, &world.shards[&3].0, number, &LeaderFacts::NONE).unwrap();
+    assert!(
+        matches!(&then, Step::Erase(erase) if erase.recorded == Some(second)),
+        "{then:?}"
+    );
+    world.propose(3, then.command().unwrap());
+    assert_eq!(world.shards[&3].0.record(number).unwrap().role, Role::Erased);
+}
+
+#[test]
+fn home_logs_lease_loss_policy_and_reports_stop() {
+    let mut world = World::begun();
+    world.raise_feature_level();
+    world.ask(create("acme", "eu")).unwrap();
+    world.rest();
+    let number = TenantNumber::new(1);
+    let ask = |world: &mut World, policy| {
+        let update = TenantUpdate {
+            on_lease_loss: Some(policy),
+            ..TenantUpdate::new("acme".parse().unwrap(), None)
+        };
+        world
+            .ask(Command::UpdateTenant(AuditContext::default(), update))
+            .unwrap();
+    };
+    let logged = |world: &World| world.shards[&1].0.record(number).unwrap().policy;
+    let shown = |world: &World| world.directory.view().tenant(number).unwrap().on_lease_loss;
+    ask(&mut world, LeaseLossPolicy::Continue);
+    assert_eq!(world.steps(2), [], "only the home has it in its log");
+    world.rest();
+    assert_eq!(
+        (logged(&world), shown(&world)),
+        (LeaseLossPolicy::Continue, LeaseLoss::Continue)
+    );
+    ask(&mut world, LeaseLossPolicy::Stop);
+    assert_eq!(shown(&world), LeaseLoss::Stopping);
+    world.reconcile(1);
+    assert_eq!(
+        (logged(&world), shown(&world)),
+        (LeaseLossPolicy::Stop, LeaseLoss::Stopping)
+    );
+    // Changed twice before the home looks again: its log has the policy already, as of an older view.
+    ask(&mut world, LeaseLossPolicy::Continue);
+    ask(&mut world, LeaseLossPolicy::Stop);
+    assert!(matches!(&world.steps(1)[..], [Step::SetLeaseLossPolicy(_)]));
+    world.rest();
+    assert_eq!(
+        (logged(&world), shown(&world)),
+        (LeaseLossPolicy::Stop, LeaseLoss::Stop)
+    );
 }
 
 #[test]

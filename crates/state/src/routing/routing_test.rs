@@ -37,6 +37,7 @@ fn view() -> DirectoryView {
         ("b", "us", Followers::Named(Box::new([]))),
     ] {
         let tenant = NewTenant {
+            on_lease_loss: crate::shard::record::LeaseLossPolicy::Stop,
             name: name.parse().unwrap(),
             home: home.parse().unwrap(),
             followers,

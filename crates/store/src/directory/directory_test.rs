@@ -37,6 +37,7 @@ fn bootstrap() -> Command {
 
 fn create(name: &str) -> Command {
     let tenant = NewTenant {
+        on_lease_loss: stead_state::shard::record::LeaseLossPolicy::Stop,
         name: name.parse().unwrap(),
         home: "eu".parse().unwrap(),
         followers: Followers::AllAdmitted,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stead_state::{
-    directory::{Followers, ReplicaSetMember, Tenant, TenantState},
+    directory::{Followers, LeaseLoss, RemoteFloor, ReplicaSetMember, Tenant, TenantState},
     lineage::Lineage,
 };
 use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, TenantNumber};
@@ -161,12 +161,14 @@ impl State {
             op: 0,
             state: TenantState::Active,
             durability: Durability::Region,
+            on_lease_loss: LeaseLoss::Stop,
             followers: Followers::AllAdmitted,
             residency: Box::default(),
             lineage: Lineage::starting(Epoch::FIRST),
             members: (0..bounds.groups)
                 .map(|place| ReplicaSetMember::staying(id(place)))
                 .collect(),
+            remote_floor: RemoteFloor::default(),
             moving: None,
             promoting: None,
             labels: None,

@@ -95,6 +95,9 @@ impl Ownership {
                 if self.is(Mutant::ErasesByOlderView) {
                     entry.version = entry.version.max(record.view_version);
                 }
+                if self.is(Mutant::ErasesBeforeFollowing) {
+                    entry.recorded = None;
+                }
                 // The operator has exported or discarded the forks by name.
                 entry.forks = record.forks.iter().map(|fork| fork.copy.number).collect();
                 ownership::erase(record, &entry).ok()?;

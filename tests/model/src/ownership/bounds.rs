@@ -1,5 +1,7 @@
 //! Bounds of a configuration of the ownership model: what may happen in it, and how often.
 
+use stead_state::directory::LeaseLoss;
+
 /// What may happen in a configuration, and how often. Delays are unbounded everywhere; so are crashes and breaks where
 /// they are enabled.
 #[derive(Clone, Copy, Debug)]
@@ -107,11 +109,11 @@ impl Bounds {
         self.leaves > 0 || self.source_leaves || self.members < 3 || self.deletes
     }
 
-    /// Returns the policy that the directory shows at first.
-    pub fn policy_at_first(&self) -> Policy {
+    /// Returns what the home does without a lease, as the directory shows it at first.
+    pub fn lease_loss_at_first(&self) -> LeaseLoss {
         match self.policy {
-            Policy::Stop => Policy::Stop,
-            Policy::Continue | Policy::ContinueThenStop => Policy::Continue,
+            Policy::Stop => LeaseLoss::Stop,
+            Policy::Continue | Policy::ContinueThenStop => LeaseLoss::Continue,
         }
     }
 }

@@ -5,19 +5,24 @@
 
 use stead_state::{
     directory::{
-        MemberState, MoveState, ReplicaSetMember, SourceAfterMove, TenantState,
+        LeaseLoss, MemberState, MoveState, ReplicaSetMember, SourceAfterMove, TenantState,
+        lease_loss::{self, StopLogged},
         ownership::{self, Activation, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused},
     },
-    shard::record::{PreviousRole, Role},
+    shard::{
+        command::SetLeaseLossPolicy,
+        ownership::{forked_up_to, set_lease_loss_policy},
+        record::{LeaseLossPolicy, PreviousRole, Role},
+    },
 };
 use stead_types::{Epoch, Revision};
 
 use super::{
     Ownership,
     bounds::{Durability, Policy},
-    directory::Version,
+    directory::version,
     mutant::Mutant,
-    state::{Place, State},
+    state::{Place, State, TENANT},
     writes::{Line, Writes},
 };
 
@@ -98,7 +103,7 @@ impl Ownership {
 
     pub(super) fn promote(&self, state: &mut State) -> Option<()> {
         let mut next = state.directory.newest().clone();
-        let asserted = next.policy != Policy::Stop;
+        let asserted = next.tenant.on_lease_loss != LeaseLoss::Stop;
         if self.is(Mutant::PromotionReusesEpoch) {
             next.tenant.last_epoch = next.tenant.epoch;
         }
@@ -201,13 +206,9 @@ impl Ownership {
     /// Tells whether the chosen group's history reaches what another once held of the recorded line and holds only in a
     /// fork: a copy that became one as a whole is empty until it is seeded, and its position says nothing.
     fn reaches_what_was_held(&self, state: &State, other: Place, chosen: Place) -> bool {
-        let record = &state.group(other).record;
-        let once = record
-            .forks
-            .iter()
-            .map(|fork| fork.point.min(fork.lineage.fork_point(&record.lineage)));
+        let once = forked_up_to(&state.group(other).record);
         let reached = state.group(chosen).record.live.revision.sequence();
-        self.is(Mutant::EmptyCopyIsHistory) || once.into_iter().all(|held| held <= reached)
+        self.is(Mutant::EmptyCopyIsHistory) || once <= reached
     }
 
     /// Tells whether a frozen group may copy from another one.
@@ -307,6 +308,7 @@ impl Ownership {
                 epoch: record.epoch,
                 group: member.id(),
                 version: record.view_version,
+                revision: record.live.revision,
             };
             ownership::record_uncounted(&mut next.tenant, &uncounted).ok()?;
         }
@@ -379,25 +381,42 @@ impl Ownership {
     }
 
     pub(super) fn change_policy(&self, state: &mut State) -> Option<()> {
-        let policy = if self.is(Mutant::PolicyAtOnce) {
-            Policy::Stop
+        let mut next = state.directory.newest().clone();
+        if self.is(Mutant::PolicyAtOnce) {
+            next.tenant.on_lease_loss = LeaseLoss::Stop;
         } else {
-            Policy::ContinueThenStop
+            lease_loss::set(&mut next.tenant, LeaseLossPolicy::Stop);
+        }
+        state.directory_mut().commit(next);
+        Some(())
+    }
+
+    /// Logs `stop` at an owner whose view shows that it is asked for.
+    pub(super) fn log_policy(&self, state: &mut State, place: Place) -> Option<()> {
+        let group = state.group_mut(place);
+        let entry = SetLeaseLossPolicy {
+            tenant: TENANT,
+            version: version(group.view),
+            policy: LeaseLossPolicy::Stop,
         };
-        self.set_policy(state, Policy::Continue, policy)
+        set_lease_loss_policy(&mut group.record, &entry).ok()
     }
 
     /// Shows `stop` once the home has it in its log.
     pub(super) fn record_policy(&self, state: &mut State) -> Option<()> {
-        self.set_policy(state, Policy::ContinueThenStop, Policy::Stop)
-    }
-
-    fn set_policy(&self, state: &mut State, from: Policy, to: Policy) -> Option<()> {
-        let current: &Version = state.directory.newest();
-        let next = Version {
-            policy: to,
-            ..current.clone()
+        let mut next = state.directory.newest().clone();
+        let from = next.home();
+        let record = &state.group(from).record;
+        if record.policy != LeaseLossPolicy::Stop {
+            return None;
+        }
+        let logged = StopLogged {
+            from: from.id(),
+            epoch: record.owned()?,
+            version: record.view_version,
         };
-        (current.policy == from).then(|| state.directory_mut().commit(next))
+        lease_loss::record_stop_logged(&mut next.tenant, &logged).ok()?;
+        state.directory_mut().commit(next);
+        Some(())
     }
 }

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use stead_state::{
-    directory::{Followers, MemberState, MoveState, ReplicaSetMember, Tenant, TenantMove, TenantState},
+    directory::{Followers, MemberState, MoveState, RemoteFloor, ReplicaSetMember, Tenant, TenantMove, TenantState},
     lineage::Lineage,
     shard::record::OperationId,
 };
 use stead_types::{DirectoryVersion, Durability, Epoch, Incarnation, Revision};
 
 use super::{
-    bounds::{Bounds, Policy},
+    bounds::Bounds,
     state::{Place, TENANT},
     writes::Line,
 };
@@ -25,8 +25,6 @@ pub struct Version {
     pub tenant: Tenant,
     /// Last change that the last promotion kept.
     pub kept: Revision,
-    /// Lease loss policy that it shows.
-    pub policy: Policy,
     /// Exact line of history that the tenant's lineage stands for.
     pub line: Line,
 }
@@ -61,12 +59,14 @@ impl Register {
             op: 0,
             state: TenantState::Active,
             durability: Durability::Region,
+            on_lease_loss: bounds.lease_loss_at_first(),
             followers: Followers::AllAdmitted,
             residency: Box::default(),
             lineage: Lineage::starting(Epoch::FIRST),
             members: (0..bounds.members)
                 .map(|place| ReplicaSetMember::staying(Place(place).id()))
                 .collect(),
+            remote_floor: RemoteFloor::default(),
             moving: None,
             promoting: None,
             labels: None,
@@ -78,7 +78,6 @@ impl Register {
         let first = Version {
             tenant,
             kept: Revision::ZERO,
-            policy: bounds.policy_at_first(),
             line: Line::starting(),
         };
         Self {

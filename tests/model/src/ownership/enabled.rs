@@ -1,7 +1,7 @@
 //! Actions that may happen in a state of the ownership model.
 
 use stead_state::{
-    directory::{MemberState, TenantState},
+    directory::{LeaseLoss, MemberState, TenantState},
     shard::record::{LeaseLossPolicy, Role},
 };
 
@@ -136,7 +136,8 @@ impl Ownership {
                 TenantState::Deleting => {}
             }
         }
-        if newest.policy == Policy::Continue && self.bounds.policy == Policy::ContinueThenStop {
+        let may_stop = newest.tenant.on_lease_loss == LeaseLoss::Continue;
+        if may_stop && self.bounds.policy == Policy::ContinueThenStop {
             out.push(Action::ChangePolicy);
         }
     }
@@ -170,14 +171,16 @@ impl Ownership {
                     out.push(Action::Choose(place, !without_loss));
                 }
             }
-            let logs_policy = record.role == Role::Owner && record.policy == LeaseLossPolicy::Continue;
-            if logs_policy && state.view(place).policy != self.bounds.policy_at_first() {
+            let tenant = &state.view(place).tenant;
+            let is_stopping = tenant.on_lease_loss == LeaseLoss::Stopping;
+            // Again if the tenant has changed since: the directory takes no report of an older view.
+            let is_old = record.policy == LeaseLossPolicy::Continue || record.view_version < tenant.version;
+            if record.role == Role::Owner && is_stopping && is_old {
                 out.push(Action::LogPolicy(place));
             }
         }
         let home = &state.group(newest.home()).record;
-        let is_logged = home.policy == LeaseLossPolicy::Stop && home.owned() == Some(newest.tenant.epoch);
-        if newest.policy == Policy::ContinueThenStop && is_logged {
+        if newest.tenant.on_lease_loss == LeaseLoss::Stopping && home.policy == LeaseLossPolicy::Stop {
             out.push(Action::RecordPolicy);
         }
     }

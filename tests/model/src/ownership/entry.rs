@@ -5,14 +5,13 @@ use stead_state::{
     directory::{MemberState, TenantState},
     shard::{
         command::{Activate, CancelHeir, Count, Erase, Follow, Freeze, Heir, Refuse, Rejoin, Relinquish, Uncount},
-        record::{LeaseLossPolicy, OperationId, Role, TenantRecord},
+        record::{OperationId, Role, TenantRecord},
     },
 };
 use stead_types::TenantTime;
 
 use super::{
     Ownership,
-    bounds::Policy,
     directory::{Version, version},
     mutant::Mutant,
     state::{Place, State, TENANT},
@@ -150,7 +149,7 @@ impl Proposal {
                 epoch,
                 kept: view.kept,
                 time: TenantTime::default(),
-                policy: log_policy(view.policy),
+                policy: view.tenant.on_lease_loss.possible(),
                 uncounted: Place::all()
                     .filter(|place| view.member(*place) != Some(MemberState::Staying))
                     .map(Place::id)
@@ -172,16 +171,9 @@ impl Proposal {
                 version,
                 deleted: record.state == TenantState::Deleting,
                 forks: Vec::new(),
+                recorded: (record.state != TenantState::Deleting).then_some(epoch),
             }),
         })
-    }
-}
-
-/// Returns the policy in an owner's log that the directory's stands for.
-pub(super) fn log_policy(policy: Policy) -> LeaseLossPolicy {
-    match policy {
-        Policy::Stop => LeaseLossPolicy::Stop,
-        Policy::Continue | Policy::ContinueThenStop => LeaseLossPolicy::Continue,
     }
 }
 

@@ -183,7 +183,7 @@ impl Ownership {
     }
 
     fn accept(&self, state: &mut State, place: Place, head: &DataHeader, baton: &stead_state::shard::command::Baton) {
-        let view_policy = state.view(place).policy;
+        let policy_of_view = state.view(place).tenant.on_lease_loss.possible();
         let group = state.group_mut(place);
         let mut record = group.record.clone();
         let mut accept = baton.clone().accept(*head, Incarnation::FIRST);
@@ -212,7 +212,7 @@ impl Ownership {
             record.lineage = lineage;
         }
         if self.is(Mutant::BatonWithoutPolicy) {
-            record.policy = super::entry::log_policy(view_policy);
+            record.policy = policy_of_view;
         }
         // What the record keeps of the takeover is compared by nothing else.
         record.accepted = None;

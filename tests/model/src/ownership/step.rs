@@ -1,6 +1,6 @@
 //! One step of the ownership model: what an action does, and the normal form of the state after it.
 
-use stead_state::shard::record::{AttachNumber, LeaseLossPolicy};
+use stead_state::shard::record::AttachNumber;
 
 use super::{
     Ownership,
@@ -77,7 +77,7 @@ impl Ownership {
             Action::Disable => self.disable(state)?,
             Action::Delete => self.delete(state)?,
             Action::ChangePolicy => self.change_policy(state)?,
-            Action::LogPolicy(place) => state.group_mut(place).record.policy = LeaseLossPolicy::Stop,
+            Action::LogPolicy(place) => self.log_policy(state, place)?,
             Action::RecordPolicy => self.record_policy(state)?,
         }
         Some(())

@@ -17,6 +17,7 @@ use stead_api::{
 use stead_state::directory::{
     Command, Directory, DirectoryOutcome, DirectoryView, Followers, LimitsUpdate, NewTenant, TenantUpdate,
 };
+use stead_state::shard::record::LeaseLossPolicy;
 use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantName};
 use tonic::{Request, Response, Status};
 
@@ -123,6 +124,7 @@ impl TenantService {
             durability: durability(request.durability)?.unwrap_or(Durability::Region),
             labels: labels(request.labels)?,
             limits: convert::limits::limits(request.limits)?,
+            on_lease_loss: LeaseLossPolicy::Stop,
         };
         let command = Command::CreateTenant(by, new);
         let tenant = if request.validate_only {
@@ -225,6 +227,7 @@ impl TenantService {
                 set,
             },
             enabled,
+            on_lease_loss: None,
         };
         let command = Command::UpdateTenant(by, update);
         let tenant = if request.validate_only {

@@ -31,6 +31,7 @@ impl World {
         let nodes = world.directory.view().nodes().map(|node| node.number).collect();
         world.apply(Command::RaiseFeatureLevel(by(), 2, nodes)).unwrap();
         let new = NewTenant {
+            on_lease_loss: stead_state::shard::record::LeaseLossPolicy::Stop,
             name: acme(),
             home: "eu-west".parse().unwrap(),
             followers: Followers::AllAdmitted,

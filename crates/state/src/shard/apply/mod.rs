@@ -129,6 +129,9 @@ impl Shard {
                 self.decide(command.tenant, |record| super::ownership::uncount(record, &command))
             }
             Command::Count(command) => self.decide(command.tenant, |record| super::ownership::count(record, &command)),
+            Command::SetLeaseLossPolicy(command) => self.decide(command.tenant, |record| {
+                super::ownership::set_lease_loss_policy(record, &command)
+            }),
         };
         if let Some(tenant) = indexed {
             self.index_detached(tenant);
@@ -184,6 +187,7 @@ fn indexed_tenant(command: &Command) -> Option<TenantNumber> {
         | Command::RetentionFloor(_)
         | Command::Refuse(_)
         | Command::Uncount(_)
-        | Command::Count(_) => None,
+        | Command::Count(_)
+        | Command::SetLeaseLossPolicy(_) => None,
     }
 }

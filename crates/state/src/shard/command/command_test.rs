@@ -193,7 +193,7 @@ fn of_seeds() -> Vec<Named> {
 fn of_leaving() -> Vec<Named> {
     let (tenant, version) = (TENANT, VERSION);
     each! {
-        "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2] };
+        "erase" Erase Erase { tenant, version, deleted: true, forks: vec![2], recorded: None };
         "rejoin" Rejoin Rejoin { tenant, version };
         "floor" RetentionFloor RetentionFloor { index: 450, tenants: vec![(tenant, at("1.4"))] };
     }
@@ -229,12 +229,14 @@ fn of_moves() -> Vec<Named> {
         "accept" Accept baton.accept(head, Incarnation(1));
         "uncount" Uncount Uncount { tenant, version, group: to };
         "count" Count Count { tenant, version, group: to };
+        "erase-follower" Erase Erase { tenant, version, deleted: false, forks: vec![2], recorded: Some(epoch) };
+        "lease-loss" SetLeaseLossPolicy SetLeaseLossPolicy { tenant, version, policy: LeaseLossPolicy::Continue };
     }
 }
 
 #[test]
 fn command_of_promotion_has_no_kind() {
-    for kind in 25..=u8::MAX {
+    for kind in 27..=u8::MAX {
         assert!(Command::decode(kind, Bytes::new()).is_err(), "{kind}");
     }
 }

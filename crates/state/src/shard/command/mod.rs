@@ -14,6 +14,7 @@ mod erase;
 mod expire;
 mod follow;
 mod heir;
+mod lease_loss;
 mod promotion;
 mod relinquish;
 mod retention_floor;
@@ -32,6 +33,7 @@ pub use erase::{Erase, Rejoin};
 pub use expire::{EXPIRED_MAX, Expire};
 pub use follow::Follow;
 pub use heir::{CancelHeir, Heir};
+pub use lease_loss::SetLeaseLossPolicy;
 pub use promotion::{Activate, Freeze, Pull};
 pub use relinquish::{Refuse, Relinquish};
 pub use retention_floor::RetentionFloor;
@@ -97,6 +99,10 @@ pub mod kind {
     pub const UNCOUNT: u8 = 23;
     /// [`super::Count`].
     pub const COUNT: u8 = 24;
+    /// [`super::Erase`] with the recorded epoch.
+    pub const ERASE_FOLLOWER: u8 = 25;
+    /// [`super::SetLeaseLossPolicy`].
+    pub const SET_LEASE_LOSS_POLICY: u8 = 26;
 }
 
 /// A command of a data group's log.
@@ -150,6 +156,8 @@ pub enum Command {
     Uncount(Uncount),
     /// Counting of a member's acknowledgements again.
     Count(Count),
+    /// Change of what the owner does without a lease.
+    SetLeaseLossPolicy(SetLeaseLossPolicy),
 }
 
 impl Command {
@@ -168,6 +176,7 @@ impl Command {
             kind::CHUNK => Self::Chunk(Chunk::decode(&mut r)?),
             kind::SWAP => Self::Swap(Swap::decode(&mut r)?),
             kind::ERASE => Self::Erase(Erase::decode(&mut r)?),
+            kind::ERASE_FOLLOWER => Self::Erase(Erase::decode_follower(&mut r)?),
             kind::REJOIN => Self::Rejoin(Rejoin::decode(&mut r)?),
             kind::RETENTION_FLOOR => Self::RetentionFloor(RetentionFloor::decode(&mut r)?),
             kind::TXN => Self::Txn(Txn::decode(&mut r)?),
@@ -181,7 +190,8 @@ impl Command {
             kind::ACCEPT => Self::Accept(Accept::decode(&mut r)?),
             kind::UNCOUNT => Self::Uncount(Uncount::decode(&mut r)?),
             kind::COUNT => Self::Count(Count::decode(&mut r)?),
-            0 | 25.. => return Err(r.malformed()),
+            kind::SET_LEASE_LOSS_POLICY => Self::SetLeaseLossPolicy(SetLeaseLossPolicy::decode(&mut r)?),
+            0 | 27.. => return Err(r.malformed()),
         };
         r.end()?;
         Ok(command)
@@ -212,6 +222,7 @@ impl Command {
             Self::Accept(command) => Some(command.head.tenant),
             Self::Uncount(command) => Some(command.tenant),
             Self::Count(command) => Some(command.tenant),
+            Self::SetLeaseLossPolicy(command) => Some(command.tenant),
             Self::Offset(_) | Self::RetentionFloor(_) => None,
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     shard::{
         command::{
             Accept, Attach, Baton, BeginAttach, CancelHeir, Count, Create, DataHeader, Detach, Erase, Follow, Heir,
-            Refuse, Rejoin, Relinquish, Uncount,
+            Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount,
         },
         digest::{DigestMismatch, Digests},
         record::{
@@ -563,13 +563,45 @@ fn erase_and_rejoin_need_each_clause() {
         version: version(12),
         deleted: false,
         forks: Vec::new(),
+        recorded: Some(epoch(3)),
     };
     let clauses = [
         of_record(|record| *record = TenantRecord::unknown(), GuardFailure::NoRecord),
         of_record(|record| record.role = Role::Owner, GuardFailure::NotFollower),
         of_record(|record| record.forks.push(fork()), GuardFailure::HoldsForks),
         of_entry(|entry: &mut Erase| entry.version = version(11), GuardFailure::OlderView),
+        of_entry(
+            |entry: &mut Erase| entry.recorded = Some(epoch(4)),
+            GuardFailure::Epoch {
+                epoch: epoch(3),
+                promised: epoch(3),
+            },
+        ),
     ];
     let erased = check(&rejoined, &entry, erase, &clauses);
     assert_eq!((erased.role, erased.promised), (Role::Erased, epoch(3)));
+}
+
+#[test]
+fn lease_loss_policy_needs_owner_and_current_view() {
+    let entry = SetLeaseLossPolicy {
+        tenant: TENANT,
+        version: version(12),
+        policy: LeaseLossPolicy::Continue,
+    };
+    let clauses = [
+        of_record(
+            |record| record.role = Role::Follower { home: OTHER },
+            GuardFailure::NotOwner { to: None },
+        ),
+        of_entry(
+            |entry: &mut SetLeaseLossPolicy| entry.version = version(9),
+            GuardFailure::OlderView,
+        ),
+    ];
+    let changed = check(&owner(), &entry, set_lease_loss_policy, &clauses);
+    assert_eq!(
+        (changed.policy, changed.view_version),
+        (LeaseLossPolicy::Continue, version(12))
+    );
 }

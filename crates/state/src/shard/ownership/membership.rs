@@ -3,7 +3,7 @@
 
 use stead_types::Epoch;
 
-use super::{check_owner, check_view};
+use super::{check_owner, check_view, epoch_failure};
 use crate::{
     lineage::Lineage,
     shard::{
@@ -51,6 +51,10 @@ pub fn erase(record: &mut TenantRecord, entry: &Erase) -> Result<Vec<CopyState>,
     check_view(record, entry.version)?;
     if record.role == Role::Owner && !entry.deleted {
         return Err(GuardFailure::NotFollower);
+    }
+    // What was cut of it must be in a fork first.
+    if entry.recorded.is_some_and(|recorded| recorded != record.epoch) {
+        return Err(epoch_failure(record));
     }
     if record.forks.iter().any(|fork| !entry.forks.contains(&fork.copy.number)) {
         return Err(GuardFailure::HoldsForks);

@@ -20,6 +20,7 @@
 
 mod copies;
 mod follow;
+mod lease_loss;
 mod membership;
 mod moves;
 mod promotion;
@@ -33,9 +34,10 @@ mod sequences_test;
 
 pub use copies::{Cut, RevisionAt};
 pub use follow::{admit_data, attach, begin_attach, check_follows, create, detach, follow};
+pub use lease_loss::set_lease_loss_policy;
 pub use membership::{count, erase, rejoin, uncount};
 pub use moves::{accept, baton, cancel_heir, heir, refuse, relinquish};
-pub use promotion::{Activation, FreezeReport, activate, freeze, freeze_report, pull};
+pub use promotion::{Activation, FreezeReport, activate, forked_up_to, freeze, freeze_report, pull};
 use stead_types::{DirectoryVersion, Epoch};
 
 use super::{

@@ -1,6 +1,6 @@
 //! Transitions of a promotion: `Freeze` at every member, `Pull` and `Activate` at the group that is chosen.
 
-use stead_types::{Epoch, GroupId, Revision, TenantTime};
+use stead_types::{Epoch, GroupId, Revision, Sequence, TenantTime};
 
 use super::{
     Cut, EntryStamp, RevisionAt, become_owner, check_view,
@@ -12,7 +12,7 @@ use crate::{
     shard::{
         apply_result::GuardFailure,
         command::{Activate, Freeze, Pull},
-        record::{OperationId, PreviousRole, Role, TenantRecord},
+        record::{Fork, OperationId, PreviousRole, Role, TenantRecord},
     },
 };
 
@@ -37,6 +37,10 @@ pub struct FreezeReport {
     pub time: TenantTime,
     /// Whether a digest differed from the home's: the copy counts as not consulted.
     pub suspect: bool,
+    /// Last sequence on its lineage that the group holds in a fork only, because its copy became one as a whole and has
+    /// not been seeded since: the live copy's position alone would say that it never held it. A group is not chosen
+    /// without loss if its history does not reach this.
+    pub forked_up_to: Sequence,
 }
 
 /// Effects of an activation that go beyond the record.
@@ -104,7 +108,14 @@ pub fn freeze_report(record: &TenantRecord) -> Option<FreezeReport> {
         retention_floor: live.retention_floor,
         time: live.time,
         suspect: record.suspect,
+        forked_up_to: forked_up_to(record),
     })
+}
+
+/// Returns the last sequence on the record's lineage that one of its forks holds.
+pub fn forked_up_to(record: &TenantRecord) -> Sequence {
+    let on_lineage = |fork: &Fork| fork.point.min(fork.lineage.fork_point(&record.lineage));
+    record.forks.iter().map(on_lineage).max().unwrap_or_default()
 }
 
 /// Takes changes and lineage over from another frozen group. The caller appends the changes.

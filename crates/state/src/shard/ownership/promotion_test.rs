@@ -158,6 +158,11 @@ fn freeze_rewinds_what_recorded_lineage_lacks() {
     let cut = freeze(&mut record, &freeze_for(6, carried), &no_history).unwrap();
     assert_eq!((cut.fork, cut.rewound_to), (Some(1), None));
     assert_eq!(record.live.revision, Revision::ZERO);
+    assert_eq!(
+        freeze_report(&record).unwrap().forked_up_to.get(),
+        15,
+        "P1: it is consulted with what it held"
+    );
     assert!(!record.live.rewound, "an empty copy has no window that lacks anything");
 }
 

@@ -285,6 +285,7 @@ fn apply(record: &mut TenantRecord, choice: &Choice, index: u64) -> Result<(), G
                 version,
                 deleted: choice.attach == 0,
                 forks: vec![2, 3],
+                recorded: (choice.epoch > 1).then_some(recorded),
             },
         )
         .map(drop),

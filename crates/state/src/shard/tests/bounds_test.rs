@@ -107,6 +107,7 @@ fn erased_tenant_has_no_due_expiry() {
         version: version(9),
         deleted: true,
         forks: vec![],
+        recorded: None,
     };
     assert_eq!(group.apply(2, erase.encode()), ApplyResult::Done);
     assert_eq!(group.shard.first_due(), None);

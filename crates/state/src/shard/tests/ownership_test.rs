@@ -50,6 +50,7 @@ fn erase(view: u64, deleted: bool, forks: Vec<u32>) -> Bytes {
         version: version(view),
         deleted,
         forks,
+        recorded: None,
     };
     erase.encode()
 }

@@ -314,6 +314,7 @@ impl Replicas {
             version: version(self.view),
             deleted: true,
             forks: self.record().forks.iter().map(|fork| fork.copy.number).collect(),
+            recorded: None,
         };
         self.apply(erase.encode());
     }

@@ -47,6 +47,7 @@ fn maintenance_removes_nothing_while_snapshot_is_read() {
         version: version(9),
         deleted: true,
         forks: vec![],
+        recorded: None,
     };
     node.propose(&[erase.encode()]);
     node.machine.checkpoint().unwrap();
@@ -74,6 +75,7 @@ fn snapshot_has_no_windows_of_discarded_copies() {
         version: version(9),
         deleted: true,
         forks: vec![],
+        recorded: None,
     };
     // Held back, maintenance has not come to the copy that is discarded when the second snapshot is cut.
     let pin = node.machine.snapshot().unwrap();
