@@ -15,7 +15,6 @@ const LIMITS: Limits = Limits {
 };
 
 #[test]
-#[ignore = "how long it takes on two busy cores is not measured yet: cargo test -p stead-model -- --ignored"]
 fn no_property_fails_in_short_configurations() {
     for case in configurations().iter().filter(|case| case.is_short) {
         let outcome = (case.run)(LIMITS, false);
@@ -30,7 +29,6 @@ fn no_property_fails_in_short_configurations() {
 }
 
 #[test]
-#[ignore = "how long it takes on two busy cores is not measured yet: cargo test -p stead-model -- --ignored"]
 fn named_property_catches_each_short_mutant() {
     for case in mutants().iter().filter(|case| case.is_short) {
         let outcome = (case.run)(LIMITS, false);
@@ -44,7 +42,6 @@ fn named_property_catches_each_short_mutant() {
 }
 
 #[test]
-#[ignore = "how long it takes on two busy cores is not measured yet: cargo test -p stead-model -- --ignored"]
 fn short_configurations_reach_their_corners() {
     for case in coverage().iter().filter(|case| case.is_short) {
         let outcome = (case.run)(LIMITS, false);

@@ -165,7 +165,8 @@ impl Ownership {
             return self.bounds.allows_loss;
         }
         let home = state.directory.newest().home();
-        let mut is_longest = self.reaches_what_was_held(state, chosen, chosen);
+        let mut is_longest =
+            self.reaches_what_was_held(state, chosen, chosen) && self.reaches_remote_floor(state, chosen);
         let mut are_all_frozen = true;
         for other in chosen
             .others()
@@ -209,6 +210,12 @@ impl Ownership {
         let once = forked_up_to(&state.group(other).record);
         let reached = state.group(chosen).record.live.revision.sequence();
         self.is(Mutant::EmptyCopyIsHistory) || once <= reached
+    }
+
+    /// Tells whether a group's history reaches what was acknowledged on account of members that are gone.
+    fn reaches_remote_floor(&self, state: &State, chosen: Place) -> bool {
+        let floor = state.directory.newest().tenant.remote_floor.sequence();
+        self.is(Mutant::ForgetsGoneMembers) || floor <= state.group(chosen).record.live.revision.sequence()
     }
 
     /// Tells whether a frozen group may copy from another one.

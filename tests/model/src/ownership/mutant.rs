@@ -93,6 +93,8 @@ pub enum Mutant {
     ErasesWhileLeaving,
     /// A group that is out of the replica set erases before it has followed the recorded home.
     ErasesBeforeFollowing,
+    /// A promotion does not ask what was acknowledged on account of members that are gone.
+    ForgetsGoneMembers,
     /// `Erase` is applied though its view is older than what the record has seen.
     ErasesByOlderView,
 

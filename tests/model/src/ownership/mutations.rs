@@ -209,6 +209,18 @@ pub const MUTATIONS: &[Mutation] = &[
     ),
     slow(Mutant::ErasesBeforeFollowing, Bounds { leaves: 1, ..PROMOTION }, "P2"),
     slow(
+        Mutant::ForgetsGoneMembers,
+        Bounds {
+            members: 2,
+            writes: 1,
+            leaves: 1,
+            returns: true,
+            durability: Durability::Each,
+            ..PROMOTION
+        },
+        "P1",
+    ),
+    slow(
         Mutant::ErasesByOlderView,
         Bounds {
             writes: 1,
