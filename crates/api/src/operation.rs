@@ -84,6 +84,22 @@ pub fn header(response: &Response) -> Option<&ResponseHeader> {
     }
 }
 
+/// Returns the header of a response, to be changed; an error has none.
+pub fn header_mut(response: &mut Response) -> Option<&mut ResponseHeader> {
+    match response {
+        Response::Get(get) => get.header.as_mut(),
+        Response::BatchGet(get) => get.header.as_mut(),
+        Response::Put(put) => put.header.as_mut(),
+        Response::Delete(delete) => delete.header.as_mut(),
+        Response::Increment(increment) => increment.header.as_mut(),
+        Response::Append(append) => append.header.as_mut(),
+        Response::Scan(scan) => scan.header.as_mut(),
+        Response::Txn(txn) => txn.header.as_mut(),
+        Response::DeleteRange(range) => range.header.as_mut(),
+        Response::Error(_) => None,
+    }
+}
+
 /// Returns the encoded length of an answer message.
 pub fn answer_len(answer: &Answer) -> usize {
     prost::Message::encoded_len(answer)

@@ -45,7 +45,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
         }
         ErrorKind::NoLeader => "The group that must answer is electing a leader. Send it again.",
         ErrorKind::NoLease => {
-            "The group that was asked as the home may not serve the tenant: its node has no lease of the directory that counts, it does not own the tenant any more, or the directory has fenced it. Nothing happened. Send it again; if it lasts, the node cannot reach the directory's leader: look at `/readyz?verbose` of the home's nodes."
+            "The group that was asked as the home may not serve the tenant: its node has no lease of the directory that counts, it does not own the tenant any more, or the directory has fenced it. Nothing happened. The message says since when there is no lease. Send it again; if it lasts, the node cannot reach the directory's leader: look at `stead region status` and at `/readyz?verbose` of the home's nodes."
         }
         ErrorKind::TenantMoving => "The tenant is between two homes. Send it again.",
         ErrorKind::Unavailable => {

@@ -56,6 +56,9 @@ pub(crate) enum Noun {
     /// Create, show, change, move and delete tenants
     #[command(subcommand)]
     Tenant(verbs::tenant::Verb),
+    /// Show and change settings of the whole cluster
+    #[command(subcommand)]
+    Cluster(verbs::cluster::Verb),
     /// Show regions
     #[command(subcommand)]
     Region(verbs::region::Verb),
@@ -135,6 +138,11 @@ mod tests {
                 "cannot be used with",
             ),
             ("stead operation list --in-flight --done", "cannot be used with"),
+            ("stead cluster set lease-ttl soon", "write a time as"),
+            (
+                "stead tenant update acme --on-lease-loss stopping",
+                "possible values: stop, continue",
+            ),
             ("stead dev kill", "<NAMES>"),
             ("stead dev cut", "<REGIONS>"),
         ] {

@@ -64,10 +64,10 @@ mod tokens;
 
 pub use admin::{
     Admin, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
-    BulkMoveTenantState, FollowerLag, Followers, Group, GroupStatus, MoveInFlight, MovePlan, MoveSource, MoveTarget,
-    NewTenant, NodeInfo, NodeStatus, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Pace, Place,
-    RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantDeletion,
-    TenantInfo, TenantMove, TenantSelection, TenantState,
+    BulkMoveTenantState, ClusterInfo, FollowerLag, Followers, Group, GroupStatus, MoveInFlight, MovePlan, MoveSource,
+    MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OperationFilter, OperationInfo, OperationOutcome,
+    OperationWatch, Pace, Place, RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName,
+    TenantChange, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

@@ -39,6 +39,9 @@ pub struct Header {
     pub staleness: Option<Duration>,
     /// Whether the node that was asked forwarded the call.
     pub forwarded: bool,
+    /// Whether the home answered without a lease, as its tenant's policy on lease loss says: another region may have been
+    /// promoted meanwhile, and then this response is not of the tenant's history.
+    pub unconfirmed: bool,
 }
 
 /// One key with its value, as of one revision.
@@ -181,6 +184,7 @@ impl Header {
             role,
             staleness: header.staleness.and_then(|staleness| staleness.try_into().ok()),
             forwarded,
+            unconfirmed: header.unconfirmed,
         })
     }
 }

@@ -218,6 +218,7 @@ mod tests {
         DirectoryChange::Region(Region {
             name: "eu-west".parse().unwrap(),
             jurisdiction: "EU".parse().unwrap(),
+            drains: Box::default(),
         })
     }
 

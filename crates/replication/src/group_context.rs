@@ -20,12 +20,13 @@ use tonic::{Code, Status};
 use crate::{
     acknowledgements::Acknowledgements,
     directory_view::SharedDirectoryView,
+    epochs_seen::EpochsSeen,
     freshness::Freshness,
     heirs::Heirs,
     outgoing_seeds::OutgoingSeeds,
     seed_bandwidth::SeedBandwidth,
     traffic::{RegionPair, TrafficCounters},
-    wire::InvalidMessage,
+    wire::{InvalidMessage, TenantPosition},
 };
 
 /// Function that returns how long this node's lease of a group still lasts; `None` without one that counts by the
@@ -43,6 +44,8 @@ pub(crate) struct GroupContext {
     pub(crate) alarms: PeerAlarms,
     /// Leases of this node.
     pub(crate) lease_left: LeaseLeft,
+    /// Epochs that other nodes have shown.
+    pub(crate) epochs_seen: EpochsSeen,
     /// Readiness of heirs, on the leader of their home.
     pub(crate) heirs: Heirs,
     /// Seeds that this home sends, while this node leads it.
@@ -63,6 +66,18 @@ impl GroupContext {
     /// Returns how long this node's lease of the group still lasts; `None` without one that counts.
     pub(crate) fn lease(&self) -> Option<Duration> {
         (self.lease_left)(self.id())
+    }
+
+    /// Takes note of the epochs in which a follower has followed tenants.
+    pub(crate) fn see_epochs<'a>(&self, positions: impl Iterator<Item = &'a TenantPosition>) {
+        // If the rows are closed the node stops.
+        let _ = self.machine.read(|held| {
+            for position in positions {
+                if let Some(record) = held.record(position.tenant) {
+                    self.epochs_seen.see(position.tenant, position.epoch, record);
+                }
+            }
+        });
     }
 
     /// Stops the node: its storage could not be read.

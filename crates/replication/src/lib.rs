@@ -14,6 +14,7 @@
 mod acknowledgements;
 mod attach_attempt;
 mod directory_view;
+mod epochs_seen;
 mod expiry;
 mod feed_clients;
 mod follower;
@@ -37,6 +38,7 @@ mod wire;
 
 pub use acknowledgements::{Acknowledgements, FollowerProgress};
 pub use directory_view::{DirectoryDelta, SharedDirectoryView};
+pub use epochs_seen::EpochsSeen;
 pub use freshness::{Freshness, Lag};
 pub use group_context::LeaseLeft;
 pub use outgoing_seeds::{OutgoingSeeds, SeedLimits, SeedPhase, SeedProgress};

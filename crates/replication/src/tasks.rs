@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     acknowledgements::Acknowledgements,
     directory_view::SharedDirectoryView,
+    epochs_seen::EpochsSeen,
     expiry,
     feed_clients::FeedClients,
     follower,
@@ -45,6 +46,8 @@ pub struct Dependencies {
     pub alarms: PeerAlarms,
     /// Time that the node's lease still lasts.
     pub lease_left: LeaseLeft,
+    /// Epochs that feed sessions have shown.
+    pub epochs_seen: EpochsSeen,
 }
 
 /// Replication of a node: its feed service, and the tasks of each of its groups.
@@ -95,6 +98,7 @@ impl Replication {
             freshness,
             alarms: self.dependencies.alarms.clone(),
             lease_left: self.dependencies.lease_left.clone(),
+            epochs_seen: self.dependencies.epochs_seen.clone(),
             heirs: Heirs::default(),
             seeds: Arc::new(OutgoingSeeds::new(self.dependencies.seeds)),
             seed_bandwidth: self.seed_bandwidth.clone(),

@@ -23,7 +23,7 @@ use stead_state::{
     },
     serving::{BootTime, Lease, ServingState},
 };
-use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId};
+use stead_types::{DirectoryVersion, Epoch, Error, ErrorKind, GroupId, TenantNumber};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -43,11 +43,17 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 const WITHOUT_LEASES_MAX: Duration = Duration::from_secs(60);
 /// Pause after the directory's leader has answered that it grants no leases.
 const UNSUPPORTED_PAUSE: Duration = Duration::from_secs(5);
+/// Time for which a failed attempt shows that the directory cannot be reached: longer than any time between two attempts
+/// that fail.
+const IN_VAIN_MAX: Duration = Duration::from_secs(10);
 /// Interval at which the clocks are looked at between renewals.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends one renewal to the directory's leader and returns its answer; `None` if it runs a version that grants none.
 pub(crate) type Renew = Arc<dyn Fn(Renewal) -> BoxFuture<'static, Result<Option<LeaseAnswer>, Error>> + Send + Sync>;
+
+/// Takes note of an epoch of a tenant that another node has shown.
+pub(crate) type SeeEpoch = Arc<dyn Fn(TenantNumber, Epoch) + Send + Sync>;
 
 /// Handle of the node's leases; clones share them.
 #[derive(Clone)]
@@ -58,8 +64,12 @@ struct Inner {
     holder: Mutex<LeaseHolder>,
     /// Wakes the task when leases are dropped.
     dropped: Notify,
-    /// Changes with each answer.
+    /// Changes with each answer, and with each attempt that fails.
     answered: watch::Sender<()>,
+    /// Boot clock when the last attempt that failed was begun; none since one was answered.
+    failed: Mutex<Option<BootTime>>,
+    /// Boot clock at the start.
+    started: BootTime,
     /// Time until which the groups are served without leases: a node of the directory runs a version that grants none,
     /// and the view is below the feature level at which tenants can be moved. One lease granted ends that for good.
     without: Mutex<WithoutLeases>,
@@ -76,6 +86,8 @@ impl NodeLeases {
     /// Returns the handle of a node without leases.
     pub(crate) fn new(clocks: Clocks) -> Self {
         Self(Arc::new(Inner {
+            started: BootTime::new((clocks.boot)()),
+            failed: Mutex::default(),
             clocks,
             holder: Mutex::default(),
             dropped: Notify::new(),
@@ -84,8 +96,15 @@ impl NodeLeases {
         }))
     }
 
-    /// Waits until a lease for a group counts; returns whether one does in time.
-    pub(crate) async fn wait_until_leased(&self, view: &SharedDirectoryView, group: GroupId, until: Instant) -> bool {
+    /// Waits until a lease for a group counts, or until the tenant goes on without one: `goes_on` says so, and the
+    /// directory was asked in vain just now. Returns whether either is so in time.
+    pub(crate) async fn wait_until_leased(
+        &self,
+        view: &SharedDirectoryView,
+        group: GroupId,
+        until: Instant,
+        goes_on: impl Fn() -> bool,
+    ) -> bool {
         // Nearly always: no operation pays for watching what it need not wait for.
         if !self.left(view.version(), group).is_zero() {
             return true;
@@ -94,7 +113,7 @@ impl NodeLeases {
         loop {
             versions.borrow_and_update();
             answered.borrow_and_update();
-            if !self.left(view.version(), group).is_zero() {
+            if !self.left(view.version(), group).is_zero() || (self.asks_in_vain() && goes_on()) {
                 return true;
             }
             let changed = async {
@@ -112,7 +131,21 @@ impl NodeLeases {
     fn take(&self, answer: LeaseAnswer) {
         self.with(|holder, _| holder.answer(answer));
         *self.0.without.lock() = WithoutLeases::Never;
+        *self.0.failed.lock() = None;
         self.0.answered.send_replace(());
+    }
+
+    /// Records that an attempt that began at `begun` has failed.
+    fn take_failure(&self, begun: BootTime) {
+        *self.0.failed.lock() = Some(begun);
+        self.0.answered.send_replace(());
+    }
+
+    /// Tells whether the directory was asked for a lease just now, and in vain. A node that was paused asks first.
+    fn asks_in_vain(&self) -> bool {
+        let now = BootTime::new((self.0.clocks.boot)());
+        let failed = *self.0.failed.lock();
+        failed.is_some_and(|failed| now.since(failed) <= IN_VAIN_MAX)
     }
 
     /// Records that a node of the directory grants no leases, in answer to an attempt that began at `begun`.
@@ -163,6 +196,22 @@ impl NodeLeases {
         self.with(|holder, now| holder.left(now, view, group))
     }
 
+    /// Returns since when no lease of a group has counted; `None` if one does or none is needed.
+    pub(crate) fn lost(&self, view: DirectoryVersion, group: GroupId) -> Option<LeaseLost> {
+        if !self.left(view, group).is_zero() {
+            return None;
+        }
+        self.with(|holder, now| {
+            let since = holder.last_end(group).unwrap_or(self.0.started);
+            let lasted = now.boot.since(since);
+            let ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+            Some(LeaseLost {
+                lasted,
+                since_ms: now.wall_ms.saturating_sub(ms),
+            })
+        })
+    }
+
     /// Calls a function with the holder and the current clocks, after leases from before a pause were dropped.
     fn with<R>(&self, call: impl FnOnce(&mut LeaseHolder, NodeTime) -> R) -> R {
         let Inner {
@@ -184,6 +233,15 @@ impl NodeLeases {
     }
 }
 
+/// Time without a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseLost {
+    /// How long it has lasted.
+    pub(crate) lasted: Duration,
+    /// Its start, in milliseconds since 1970; that of the node if it has had no lease since.
+    pub(crate) since_ms: u64,
+}
+
 /// The task that renews the node's leases.
 pub(crate) struct LeaseRenewal {
     /// The leases.
@@ -194,6 +252,8 @@ pub(crate) struct LeaseRenewal {
     pub(crate) groups: BTreeSet<GroupId>,
     /// Call of the directory's leader.
     pub(crate) renew: Renew,
+    /// Takes note of a fence that an answer carries.
+    pub(crate) see_epoch: SeeEpoch,
 }
 
 impl LeaseRenewal {
@@ -259,9 +319,16 @@ impl LeaseRenewal {
             () = dropped => return Ok(()),
         };
         let timed_out = |_| Error::new(ErrorKind::NoLeader, "the directory's leader did not respond");
-        let answer = answered.map_err(timed_out)??;
-        match answer {
-            Some(answer) => self.leases.take(answer),
+        let answer = answered.map_err(timed_out).and_then(|answer| answer);
+        match answer.inspect_err(|_| self.leases.take_failure(begun))? {
+            Some(answer) => {
+                // They outlast the lease. The highest epoch fences a tenant that is disabled, which may end.
+                let fences = answer.fences.iter().flatten();
+                for (tenant, fence) in fences.filter(|(_, fence)| **fence < Epoch::MAX) {
+                    (self.see_epoch)(*tenant, *fence);
+                }
+                self.leases.take(answer);
+            }
             None => {
                 // With tenants that can be moved, only leases tell who may serve them.
                 if !self.directory_view.read(|view| view.settings().has_moves()) {
@@ -295,7 +362,7 @@ mod tests {
         serving::{self, NotServing},
         shard::record::{Role, TenantRecord},
     };
-    use stead_types::{Epoch, Incarnation, TenantNumber};
+    use stead_types::Incarnation;
 
     const TTL: Duration = Duration::from_secs(60);
     const GROUP: GroupId = GroupId::new(1);
@@ -354,6 +421,7 @@ mod tests {
                 directory_view,
                 groups: BTreeSet::from([GROUP]),
                 renew: Arc::new(move |renewal| Box::pin(grant(asked.clone(), renewal))),
+                see_epoch: Arc::new(|_, _| {}),
             };
             let stop = CancellationToken::new();
             tokio::spawn(renewal.run(stop.clone()));
@@ -363,6 +431,12 @@ mod tests {
                 started,
                 stop,
             }
+        }
+
+        fn view(&self) -> SharedDirectoryView {
+            let view = SharedDirectoryView::new(DirectoryView::default());
+            view.apply(false, Vec::new(), version(5));
+            view
         }
 
         async fn until(&self, millis: u64) {
@@ -456,6 +530,56 @@ mod tests {
         assert_eq!(node.check(), Ok(Epoch::FIRST), "after an election of the directory");
     }
 
+    /// on_lease_loss: a tenant goes on as soon as its lease has run out, because the directory was asked in vain.
+    #[tokio::test(start_paused = true)]
+    async fn tenant_that_goes_on_does_not_wait_for_unreachable_directory() {
+        let node = Node::start();
+        node.until(1).await;
+        node.directory.refuses.store(true, Relaxed);
+        node.until(60_000).await;
+        let waits = async |goes_on: bool| {
+            let (started, view) = (Instant::now(), node.view());
+            let until = started + Duration::from_secs(3);
+            let found = node.leases.wait_until_leased(&view, GROUP, until, || goes_on).await;
+            (found, started.elapsed())
+        };
+        assert_eq!(waits(true).await, (true, Duration::ZERO));
+        assert_eq!(waits(false).await, (false, Duration::from_secs(3)));
+    }
+
+    /// A leader that was paused for longer than its lease asks before it goes on.
+    #[tokio::test(start_paused = true)]
+    async fn tenant_that_goes_on_waits_for_answer_of_reachable_directory() {
+        let node = Node::start();
+        node.directory.delay_ms.store(500, Relaxed);
+        let (started, view) = (Instant::now(), node.view());
+        let until = started + Duration::from_secs(3);
+        assert!(node.leases.wait_until_leased(&view, GROUP, until, || true).await);
+        assert_eq!(started.elapsed(), Duration::from_millis(500));
+        assert!(!node.leases.left(version(5), GROUP).is_zero(), "under a lease");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn loss_of_lease_is_dated() {
+        let node = Node::start();
+        node.until(1).await;
+        assert_eq!(node.leases.lost(version(5), GROUP), None);
+        node.directory.is_silent.store(true, Relaxed);
+        node.until(72_000).await;
+        let lost = LeaseLost {
+            lasted: Duration::from_secs(12),
+            since_ms: 1_700_000_000_000 + 60_000,
+        };
+        assert_eq!(node.leases.lost(version(5), GROUP), Some(lost));
+        // Of a group for which it never had one: since the start.
+        let lasted = Duration::from_secs(72);
+        let other = node.leases.lost(version(5), GroupId::new(9)).unwrap();
+        assert_eq!(other.lasted, lasted);
+        node.directory.is_silent.store(false, Relaxed);
+        node.until(80_000).await;
+        assert_eq!(node.leases.lost(version(5), GROUP), None);
+    }
+
     /// Rule 6: "drop the lease, and ask anew at once", whether or not anybody is served meanwhile.
     #[tokio::test(start_paused = true)]
     async fn clocks_that_disagree_drop_lease_and_ask_anew() {
@@ -501,6 +625,7 @@ mod tests {
             leases: leases.clone(),
             directory_view: SharedDirectoryView::new(DirectoryView::default()),
             groups: BTreeSet::from([GROUP]),
+            see_epoch: Arc::new(|_, _| {}),
             renew: Arc::new(move |_| {
                 let is_reachable = asked.load(Relaxed);
                 Box::pin(async move {

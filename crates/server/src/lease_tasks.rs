@@ -13,12 +13,14 @@ use crate::{
 };
 
 /// Spawns the task that renews the node's leases.
-pub(crate) fn spawn_renewal(host: &Host, supervisor: &mut Supervisor) {
+pub(crate) fn spawn_renewal(host: &Arc<Host>, supervisor: &mut Supervisor) {
+    let seen_by = host.clone();
     let renewal = LeaseRenewal {
         leases: host.leases.clone(),
         directory_view: host.directory_view.clone(),
         groups: host.groups.keys().copied().collect(),
         renew: renew(&host.directory, host.config.node.id),
+        see_epoch: Arc::new(move |tenant, epoch| seen_by.see_epoch(tenant, epoch)),
     };
     supervisor.spawn("leases", |stop| renewal.run(stop));
 }

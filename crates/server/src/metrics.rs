@@ -131,6 +131,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     refused: Family<LimitLabels, Counter>,
+    unconfirmed: Counter,
     is_leader: Family<GroupLabels, Gauge>,
     term: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
@@ -165,6 +166,7 @@ impl Metrics {
             registry: Registry::with_prefix("stead"),
             requests: Family::default(),
             refused: Family::default(),
+            unconfirmed: Counter::default(),
             is_leader: Family::default(),
             term: Family::default(),
             applied: Family::default(),
@@ -277,6 +279,8 @@ impl Metrics {
         );
         let help = "Seconds for which this node may serve a group that it leads; 0 without a lease";
         registry.register("lease_remaining_seconds", help, self.lease_remaining.clone());
+        let help = "Answers of a home without a lease";
+        registry.register("unconfirmed_answers", help, self.unconfirmed.clone());
         let help = "1 where replicas of the group differed when this node compared them last";
         registry.register("group_replicas_differ", help, self.differs.clone());
         let help = "On voters of the directory: bulk moves in flight, by state";
@@ -354,6 +358,11 @@ impl Metrics {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.feed_raw.get_or_create(&labels).set(number(bytes.raw));
         self.feed_wire.get_or_create(&labels).set(number(bytes.wire));
+    }
+
+    /// Counts an answer of a home that had no lease.
+    pub(crate) fn unconfirmed(&self) {
+        self.unconfirmed.inc();
     }
 
     /// Sets the time that is left of a group's lease; a group that needs none has no sample.

@@ -14,7 +14,9 @@ use std::{
 };
 
 use stead_raft::{BlockingMode, Clocks};
-use stead_replication::{Dependencies, DirectoryAccess, GroupTasks, Replication, RetentionLimits, SharedDirectoryView};
+use stead_replication::{
+    Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, Replication, RetentionLimits, SharedDirectoryView,
+};
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
 use stead_store::{
     Disk, Store, background::Background, engine::Engine, group_rows::failed, health::NodeFailure, shard::ShardMachine,
@@ -253,6 +255,7 @@ impl NodeParts {
         let (local_voter, groups) = open_groups(&raft, stored, environment.clocks.clone()).await?;
         let directory = Arc::new(directory(&config, &initial, local_voter, environment)?);
         let leases = NodeLeases::new(environment.clocks.clone());
+        let epochs_seen = EpochsSeen::default();
         let replication = Replication::new(Dependencies {
             directory_view: directory_view.clone(),
             connect: environment.connect.clone(),
@@ -265,6 +268,7 @@ impl NodeParts {
             seeds: config.seeds,
             alarms: raft.alarms(),
             lease_left: lease_left(&leases, &directory_view),
+            epochs_seen: epochs_seen.clone(),
         });
         let (hosted, feed) = host_groups(&replication, groups);
         let engine = store.engine.clone();
@@ -285,6 +289,7 @@ impl NodeParts {
             directory: directory.clone(),
             groups: Arc::new(hosted),
             leases,
+            epochs_seen,
             admin_peers: AdminPeers::new(environment.connect.clone()),
             readiness,
             started_ms: (environment.clocks.wall)(),

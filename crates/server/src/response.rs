@@ -105,6 +105,14 @@ pub(crate) fn header(origin: Origin<'_>, position: HeaderPosition) -> ResponseHe
         role: origin.role.into(),
         staleness: position.staleness.map(convert::read::duration),
         via: if origin.forwarded { Via::Forwarded } else { Via::Direct }.into(),
+        unconfirmed: false,
+    }
+}
+
+/// Marks the answer of a home that had no lease. An error has no header, and is not marked.
+pub(crate) fn mark_unconfirmed(answer: &mut Answer) {
+    if let Some(header) = answer.response.as_mut().and_then(operation::header_mut) {
+        header.unconfirmed = true;
     }
 }
 
@@ -183,6 +191,20 @@ mod tests {
     use stead_api::proto::v1::{AppendResponse, DeleteResponse, IncrementResponse, PutResponse};
 
     use super::*;
+
+    #[test]
+    fn answer_without_lease_is_marked() {
+        let put = PutResponse {
+            header: Some(ResponseHeader::default()),
+            ..PutResponse::default()
+        };
+        let mut marked = answer(Response::Put(put));
+        mark_unconfirmed(&mut marked);
+        let header = operation::header(marked.response.as_ref().unwrap());
+        assert!(header.unwrap().unconfirmed);
+        let mut error = error_answer(&Error::new(ErrorKind::NoLeader, "an election"));
+        mark_unconfirmed(&mut error);
+    }
 
     #[test]
     fn data_len_includes_previous_values() {

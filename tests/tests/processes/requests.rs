@@ -634,6 +634,31 @@ async fn check_refusals(world: &World) {
     assert_failed(&ran(world, "kv put acme a x --ttl 0s").await, 2, &["ttl", "not 0s"]);
 }
 
+/// The lease ttl and what a home does without a lease, on the command line.
+#[tokio::test]
+async fn lease_settings_are_changed_and_bounded() {
+    let world = World::start(1).await;
+    // Before the first tenant, so that the cluster need not wait for a day.
+    while json(&world, "cluster show").await["featureLevel"] != 2 {}
+    assert_eq!(json(&world, "cluster show").await["leaseTtl"], "60.000s");
+    for ttl in ["14s", "2h"] {
+        let refused = ran(&world, &format!("cluster set lease-ttl {ttl}")).await;
+        assert_failed(&refused, 2, &["lease_ttl", "15 s to 3600 s"]);
+    }
+    assert_eq!(json(&world, "cluster set lease-ttl 20s").await["leaseTtl"], "20.000s");
+    let of = |tenant: serde_json::Value| tenant["onLeaseLoss"].as_str().unwrap().to_owned();
+    let made = json(&world, "tenant create acme --on-lease-loss continue").await;
+    assert_eq!(of(made), "ON_LEASE_LOSS_CONTINUE");
+    let put = json(&world, "kv put acme k v").await;
+    assert_eq!(put["header"]["unconfirmed"], false, "it has a lease");
+    json(&world, "tenant update acme --on-lease-loss stop").await;
+    // Until the home has reported it.
+    while of(json(&world, "tenant get acme").await) != "ON_LEASE_LOSS_STOP" {}
+    let region = json(&world, "region status eu-west").await;
+    assert!(region["groups"][0]["status"]["leaseLeft"].is_string(), "{region}");
+    assert!(region["groups"][0]["status"]["noLeaseSince"].is_null(), "{region}");
+}
+
 async fn check_repeats(world: &World) {
     let key = format!("{:032x}/1/0", 7);
     let line = format!("kv increment acme count 5 --idempotency-key {key}");

@@ -100,6 +100,14 @@ pub fn duration(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or(longest)
 }
 
+/// Returns the message of a time in milliseconds since 1970.
+pub fn timestamp_ms(ms: u64) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from((ms % 1000) * 1_000_000).unwrap_or(0),
+    }
+}
+
 /// Returns the message of a difference in microseconds, which may be negative.
 pub fn clock_difference(micros: i64) -> prost_types::Duration {
     prost_types::Duration {

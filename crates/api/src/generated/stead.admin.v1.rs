@@ -449,6 +449,8 @@ pub struct Tenant {
     /// In flight; absent where there is none.
     #[prost(message, optional, tag = "19")]
     pub moving: ::core::option::Option<TenantMove>,
+    #[prost(enumeration = "OnLeaseLoss", tag = "20")]
+    pub on_lease_loss: i32,
 }
 /// Nested message and enum types in `Tenant`.
 pub mod tenant {
@@ -555,6 +557,9 @@ pub struct CreateTenantRequest {
     /// Absent: the defaults.
     #[prost(message, optional, tag = "9")]
     pub limits: ::core::option::Option<Limits>,
+    /// Unspecified: STOP.
+    #[prost(enumeration = "OnLeaseLoss", tag = "10")]
+    pub on_lease_loss: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateTenantResponse {
@@ -624,6 +629,9 @@ pub struct UpdateTenantRequest {
     /// Names of limits for which the default holds again, such as `stored_bytes`.
     #[prost(string, repeated, tag = "11")]
     pub default_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Unspecified: stays. STOP is shown once the home has it in its log.
+    #[prost(enumeration = "OnLeaseLoss", tag = "12")]
+    pub on_lease_loss: i32,
 }
 /// Nested message and enum types in `UpdateTenantRequest`.
 pub mod update_tenant_request {
@@ -741,6 +749,43 @@ pub mod move_tenant_request {
         /// Another group of the home's region, the one that is home to the fewest tenants: away from a noisy neighbour.
         #[prost(bool, tag = "8")]
         OtherGroup(bool),
+    }
+}
+/// What the home of a tenant does once its lease has run out, because its region cannot reach the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OnLeaseLoss {
+    Unspecified = 0,
+    /// It stops, with NO_LEASE: no two regions ever serve the tenant.
+    Stop = 1,
+    /// It goes on, and its answers say that they are unconfirmed. A promotion of another region then needs an operator's word
+    /// that this one is down; if it is not, both serve until either hears of the other.
+    Continue = 2,
+    /// Only in answers: it is to stop, and may still go on, because its log does not say so yet.
+    Stopping = 3,
+}
+impl OnLeaseLoss {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ON_LEASE_LOSS_UNSPECIFIED",
+            Self::Stop => "ON_LEASE_LOSS_STOP",
+            Self::Continue => "ON_LEASE_LOSS_CONTINUE",
+            Self::Stopping => "ON_LEASE_LOSS_STOPPING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ON_LEASE_LOSS_UNSPECIFIED" => Some(Self::Unspecified),
+            "ON_LEASE_LOSS_STOP" => Some(Self::Stop),
+            "ON_LEASE_LOSS_CONTINUE" => Some(Self::Continue),
+            "ON_LEASE_LOSS_STOPPING" => Some(Self::Stopping),
+            _ => None,
+        }
     }
 }
 /// Generated client implementations.
@@ -2491,6 +2536,423 @@ pub mod bulk_move_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cluster {
+    /// What every node supports, so that logs, views and messages may contain it. Never goes back.
+    #[prost(uint32, tag = "1")]
+    pub feature_level: u32,
+    /// What the version of the node that was asked supports.
+    #[prost(uint32, tag = "2")]
+    pub feature_level_supported: u32,
+    /// How long a lease lasts. It means two things: how long a region may be cut off from the directory before its tenants
+    /// stop, and how long a promotion right after a failure may have to wait.
+    #[prost(message, optional, tag = "3")]
+    pub lease_ttl: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetClusterRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetClusterResponse {
+    #[prost(message, optional, tag = "1")]
+    pub cluster: ::core::option::Option<Cluster>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateClusterRequest {
+    /// From 15 s to an hour; absent: stays. Needs feature level 2.
+    #[prost(message, optional, tag = "1")]
+    pub lease_ttl: ::core::option::Option<::prost_types::Duration>,
+    /// For the audit.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateClusterResponse {
+    #[prost(message, optional, tag = "1")]
+    pub cluster: ::core::option::Option<Cluster>,
+}
+/// Generated client implementations.
+pub mod cluster_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The cluster as a whole: settings that hold for all its nodes.
+    #[derive(Debug, Clone)]
+    pub struct ClusterServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ClusterServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ClusterServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ClusterServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ClusterServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What holds, as the view of the node that was asked shows it.
+        pub async fn get_cluster(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetClusterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetClusterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.ClusterService/GetCluster",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.ClusterService", "GetCluster"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what the request names; the rest stays.
+        pub async fn update_cluster(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateClusterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateClusterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.ClusterService/UpdateCluster",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.ClusterService", "UpdateCluster"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod cluster_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ClusterServiceServer.
+    #[async_trait]
+    pub trait ClusterService: std::marker::Send + std::marker::Sync + 'static {
+        /// What holds, as the view of the node that was asked shows it.
+        async fn get_cluster(
+            &self,
+            request: tonic::Request<super::GetClusterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetClusterResponse>,
+            tonic::Status,
+        >;
+        /// Changes what the request names; the rest stays.
+        async fn update_cluster(
+            &self,
+            request: tonic::Request<super::UpdateClusterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateClusterResponse>,
+            tonic::Status,
+        >;
+    }
+    /// The cluster as a whole: settings that hold for all its nodes.
+    #[derive(Debug)]
+    pub struct ClusterServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ClusterServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ClusterServiceServer<T>
+    where
+        T: ClusterService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.ClusterService/GetCluster" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetClusterSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::GetClusterRequest>
+                    for GetClusterSvc<T> {
+                        type Response = super::GetClusterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetClusterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::get_cluster(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetClusterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.ClusterService/UpdateCluster" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateClusterSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::UpdateClusterRequest>
+                    for UpdateClusterSvc<T> {
+                        type Response = super::UpdateClusterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateClusterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::update_cluster(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateClusterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ClusterServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.ClusterService";
+    impl<T> tonic::server::NamedService for ClusterServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Group {
     #[prost(uint32, tag = "1")]
@@ -2527,6 +2989,14 @@ pub struct GroupStatus {
     /// behind it. Absent where fewer than three voters answer: nobody can say then which clock is right.
     #[prost(message, optional, tag = "6")]
     pub logged_time_ahead: ::core::option::Option<::prost_types::Duration>,
+    /// How long the leader may still serve the group's tenants without hearing from the directory. Absent where it has no
+    /// lease, and where it needs none.
+    #[prost(message, optional, tag = "7")]
+    pub lease_left: ::core::option::Option<::prost_types::Duration>,
+    /// Since when the leader has had no lease: the tenants whose `on_lease_loss` is STOP are not served. Absent where it has
+    /// one or needs none.
+    #[prost(message, optional, tag = "8")]
+    pub no_lease_since: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// How the leader sees one voter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2539,6 +3009,101 @@ pub struct VoterStatus {
     /// How far its wall clock is ahead of the median of all; negative: behind it. Absent as above.
     #[prost(message, optional, tag = "3")]
     pub clock_ahead: ::core::option::Option<::prost_types::Duration>,
+}
+/// Copy of a tenant that a home makes for a group that does not follow it yet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeedProgress {
+    /// Name of the tenant.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub home_group: u32,
+    #[prost(string, tag = "3")]
+    pub home_region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub follower_group: u32,
+    #[prost(string, tag = "5")]
+    pub follower_region: ::prost::alloc::string::String,
+    #[prost(enumeration = "seed_progress::Phase", tag = "6")]
+    pub phase: i32,
+    /// Live keys that the copy has, and those of the tenant.
+    #[prost(uint64, tag = "7")]
+    pub keys: u64,
+    #[prost(uint64, tag = "8")]
+    pub keys_total: u64,
+    /// The same in bytes of keys and values.
+    #[prost(uint64, tag = "9")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "10")]
+    pub bytes_total: u64,
+    /// Change history that is kept for the copy.
+    #[prost(uint64, tag = "11")]
+    pub history_bytes: u64,
+    /// What has still to be sent, as far as it is written.
+    #[prost(uint64, tag = "12")]
+    pub bytes_to_go: u64,
+    /// Until it is complete, at the present rates; absent: at these it never is.
+    #[prost(message, optional, tag = "13")]
+    pub time_to_go: ::core::option::Option<::prost_types::Duration>,
+    /// What the copy takes in, and what the tenant's writers make of history.
+    #[prost(uint64, tag = "14")]
+    pub copy_bytes_per_second: u64,
+    #[prost(uint64, tag = "15")]
+    pub write_bytes_per_second: u64,
+    /// Rate that the tenant's writers are slowed to; absent: they are not.
+    #[prost(uint64, optional, tag = "16")]
+    pub writers_slowed_to: ::core::option::Option<u64>,
+    /// Why it was given up, and what helps; empty: it was not.
+    #[prost(string, tag = "17")]
+    pub failure: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `SeedProgress`.
+pub mod seed_progress {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Phase {
+        Unspecified = 0,
+        /// Keys are copied.
+        Loading = 1,
+        /// What was written since the beginning is copied.
+        CatchingUp = 2,
+        /// It was given up.
+        Failed = 3,
+    }
+    impl Phase {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PHASE_UNSPECIFIED",
+                Self::Loading => "PHASE_LOADING",
+                Self::CatchingUp => "PHASE_CATCHING_UP",
+                Self::Failed => "PHASE_FAILED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+                "PHASE_LOADING" => Some(Self::Loading),
+                "PHASE_CATCHING_UP" => Some(Self::CatchingUp),
+                "PHASE_FAILED" => Some(Self::Failed),
+                _ => None,
+            }
+        }
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListGroupsRequest {
@@ -3088,6 +3653,7 @@ pub struct NodeStatus {
     pub disk_free_bytes: u64,
     #[prost(uint64, tag = "9")]
     pub memory_bytes: u64,
+    /// The shortest of its groups' leases; absent where one has none, and where none is needed.
     #[prost(message, optional, tag = "10")]
     pub lease_left: ::core::option::Option<::prost_types::Duration>,
     /// What an operator should look at although the node serves, such as a wall clock that is wrong.
@@ -3533,7 +4099,8 @@ pub struct OperationMetadata {
     /// Done.
     #[prost(message, repeated, tag = "5")]
     pub steps: ::prost::alloc::vec::Vec<operation_metadata::Step>,
-    /// Still to come; empty once a cancellation was asked for, because either outcome is possible then.
+    /// Still to come; empty once a cancellation was asked for, because either outcome is possible then, and once the copy
+    /// for the target was given up.
     #[prost(enumeration = "operation_metadata::StepName", repeated, tag = "6")]
     pub steps_left: ::prost::alloc::vec::Vec<i32>,
     /// Identity of the caller, as it was given.
@@ -3556,11 +4123,14 @@ pub struct OperationMetadata {
     /// Only of a check with `validate_only`.
     #[prost(message, optional, tag = "14")]
     pub plan: ::core::option::Option<MovePlan>,
-    /// Only of a bulk move.
+    /// The copy for the target that is being made; absent if there is none, or if the home does not answer in time.
     #[prost(message, optional, tag = "15")]
+    pub seed: ::core::option::Option<SeedProgress>,
+    /// Only of a bulk move.
+    #[prost(message, optional, tag = "16")]
     pub progress: ::core::option::Option<BulkMoveProgress>,
     /// Only of a check of a bulk move with `validate_only`.
-    #[prost(message, optional, tag = "16")]
+    #[prost(message, optional, tag = "17")]
     pub bulk_plan: ::core::option::Option<BulkMovePlan>,
 }
 /// Nested message and enum types in `OperationMetadata`.
@@ -3639,10 +4209,12 @@ pub mod operation_metadata {
         Refused = 4,
         /// The directory has recorded the new home.
         Recorded = 5,
+        /// The copy for the target was given up, and with it the move: the error says why.
+        SeedFailed = 6,
         /// A bulk move begins no further moves until it is resumed.
-        Paused = 6,
+        Paused = 7,
         /// A bulk move goes on.
-        Resumed = 7,
+        Resumed = 8,
     }
     impl StepName {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -3657,6 +4229,7 @@ pub mod operation_metadata {
                 Self::CancelRequested => "STEP_NAME_CANCEL_REQUESTED",
                 Self::Refused => "STEP_NAME_REFUSED",
                 Self::Recorded => "STEP_NAME_RECORDED",
+                Self::SeedFailed => "STEP_NAME_SEED_FAILED",
                 Self::Paused => "STEP_NAME_PAUSED",
                 Self::Resumed => "STEP_NAME_RESUMED",
             }
@@ -3670,6 +4243,7 @@ pub mod operation_metadata {
                 "STEP_NAME_CANCEL_REQUESTED" => Some(Self::CancelRequested),
                 "STEP_NAME_REFUSED" => Some(Self::Refused),
                 "STEP_NAME_RECORDED" => Some(Self::Recorded),
+                "STEP_NAME_SEED_FAILED" => Some(Self::SeedFailed),
                 "STEP_NAME_PAUSED" => Some(Self::Paused),
                 "STEP_NAME_RESUMED" => Some(Self::Resumed),
                 _ => None,
@@ -4099,6 +4673,9 @@ pub struct GetRegionResponse {
     pub groups: ::prost::alloc::vec::Vec<Group>,
     #[prost(message, repeated, tag = "4")]
     pub lags: ::prost::alloc::vec::Vec<FollowerLag>,
+    /// Copies that are being made for groups of the region, or were given up lately.
+    #[prost(message, repeated, tag = "5")]
+    pub seeds: ::prost::alloc::vec::Vec<SeedProgress>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateRegionRequest {

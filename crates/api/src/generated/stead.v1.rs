@@ -697,6 +697,10 @@ pub struct ResponseHeader {
     pub staleness: ::core::option::Option<::prost_types::Duration>,
     #[prost(enumeration = "Via", tag = "9")]
     pub via: i32,
+    /// The home has answered without a lease, as its tenant's `on_lease_loss` says: if an operator has promoted another region
+    /// meanwhile, this answer is not of the tenant's history.
+    #[prost(bool, tag = "10")]
+    pub unconfirmed: bool,
 }
 /// How fresh a read must be.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,6 @@
 //! Verbs of the command line, one file each.
 
+pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod directory;
@@ -30,6 +31,7 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Region(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) => interruptible(verb.run(&target)),
         Noun::Tenant(verb) => interruptible(verb.run(&target)),
+        Noun::Cluster(verb) => interruptible(verb.run(&target)),
         Noun::Region(verb) => interruptible(verb.run(&target)),
         Noun::Node(verb) => interruptible(verb.run(&target)),
         Noun::Group(verb) => interruptible(verb.run(&target)),

@@ -1,5 +1,7 @@
 //! Operators' calls for Raft groups.
 
+use std::time::{Duration, SystemTime};
+
 use stead_api::convert::read::clock_difference_ms;
 use stead_api::proto::admin::v1::{self, group_service_client::GroupServiceClient as Service};
 use stead_types::Error;
@@ -40,6 +42,11 @@ pub struct GroupStatus {
     /// Milliseconds by which logged time is ahead of the median of the voters' wall clocks; absent where fewer than
     /// three answer.
     pub logged_time_ahead_ms: Option<i64>,
+    /// Remaining time of the leader's lease; absent without one, and where none is needed.
+    pub lease_left: Option<Duration>,
+    /// Time since which the leader has had no lease: tenants that stop without one are not served. Absent with one, and
+    /// where none is needed.
+    pub no_lease_since: Option<SystemTime>,
     /// Milliseconds by which each voter's wall clock is ahead of that median.
     pub clocks_ahead_ms: Vec<(u64, i64)>,
 }
@@ -121,6 +128,8 @@ impl Group {
                 .iter()
                 .filter_map(|voter| Some((voter.node, clock_difference_ms(voter.clock_ahead.as_ref()?))))
                 .collect(),
+            lease_left: status.lease_left.and_then(|left| left.try_into().ok()),
+            no_lease_since: status.no_lease_since.and_then(|since| since.try_into().ok()),
             leader: status.leader,
             term: status.term,
             applied: status.applied_index,

@@ -1,7 +1,8 @@
-//! Operators' calls: tenants, regions, nodes, groups, operations.
+//! Operators' calls: tenants, regions, nodes, groups, operations, the cluster.
 
 mod bulk_move;
 mod bulk_move_calls;
+mod cluster;
 mod group;
 mod move_source;
 mod node;
@@ -15,6 +16,7 @@ pub use bulk_move::{
     BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
     BulkMoveTenantState, Pace, TenantSelection,
 };
+pub use cluster::ClusterInfo;
 pub use group::{Group, GroupStatus};
 pub use move_source::MoveSource;
 pub use node::{NodeInfo, NodeStatus};
@@ -23,7 +25,9 @@ pub use operation::{
 };
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
 pub use seed::{SeedPhase, SeedProgress};
-pub use tenant::{Followers, MoveInFlight, NewTenant, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState};
+pub use tenant::{
+    Followers, MoveInFlight, NewTenant, OnLeaseLoss, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState,
+};
 pub use tenant_move::{MoveTarget, TenantMove};
 
 use crate::Client;

@@ -35,6 +35,38 @@ pub enum TenantState {
     Deleting,
 }
 
+/// What the home of a tenant does once its lease has run out, because its region cannot reach the directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLeaseLoss {
+    /// It stops, with `NO_LEASE`: no two regions ever serve the tenant.
+    #[default]
+    Stop,
+    /// It goes on, and marks its responses as unconfirmed.
+    Continue,
+    /// It is to stop, and may still go on, because its log does not say so yet. Only in responses; asked for, it means
+    /// to stop.
+    Stopping,
+}
+
+impl OnLeaseLoss {
+    fn message(policy: Option<Self>) -> i32 {
+        match policy {
+            None => v1::OnLeaseLoss::Unspecified,
+            Some(Self::Stop | Self::Stopping) => v1::OnLeaseLoss::Stop,
+            Some(Self::Continue) => v1::OnLeaseLoss::Continue,
+        }
+        .into()
+    }
+
+    fn read(message: v1::OnLeaseLoss) -> Self {
+        match message {
+            v1::OnLeaseLoss::Unspecified | v1::OnLeaseLoss::Stop => Self::Stop,
+            v1::OnLeaseLoss::Continue => Self::Continue,
+            v1::OnLeaseLoss::Stopping => Self::Stopping,
+        }
+    }
+}
+
 /// Replica of a tenant: a group that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
@@ -85,6 +117,8 @@ pub struct TenantInfo {
     pub effective_limits: TenantLimits,
     /// Move in flight, if any.
     pub moving: Option<MoveInFlight>,
+    /// What its home does without a lease.
+    pub on_lease_loss: OnLeaseLoss,
 }
 
 /// Move of a tenant that is in flight.
@@ -121,6 +155,8 @@ pub struct NewTenant {
     pub labels: BTreeMap<String, String>,
     /// Its own limits; for the others the cluster's defaults hold.
     pub limits: TenantLimits,
+    /// What its home does without a lease; absent: it stops.
+    pub on_lease_loss: Option<OnLeaseLoss>,
     /// Reason, for the audit log.
     pub reason: String,
     /// Whether to validate only.
@@ -148,6 +184,8 @@ pub struct TenantChange {
     pub default_limits: Vec<TenantLimit>,
     /// Whether to enable or to disable it.
     pub enabled: Option<bool>,
+    /// What its home does without a lease.
+    pub on_lease_loss: Option<OnLeaseLoss>,
     /// Reason, for the audit log.
     pub reason: String,
     /// Whether to validate only.
@@ -186,6 +224,7 @@ impl Admin {
             reason: new.reason,
             validate_only: new.dry_run,
             limits: limits(&new.limits),
+            on_lease_loss: OnLeaseLoss::message(new.on_lease_loss),
         };
         let call = async |channel, request| Service::new(channel).create_tenant(request).await;
         let state = self.0.state();
@@ -263,6 +302,7 @@ impl Admin {
             validate_only: change.dry_run,
             limits: limits(&change.limits),
             default_limits: change.default_limits.iter().map(ToString::to_string).collect(),
+            on_lease_loss: OnLeaseLoss::message(change.on_lease_loss),
         };
         let call = async |channel, request| Service::new(channel).update_tenant(request).await;
         let state = self.0.state();
@@ -318,6 +358,7 @@ fn info(tenant: Option<v1::Tenant>) -> Result<TenantInfo, Error> {
         data::Durability::Region | data::Durability::Unspecified => Durability::Region,
         data::Durability::Remote => Durability::Remote,
     };
+    let on_lease_loss = OnLeaseLoss::read(tenant.on_lease_loss());
     let followers = tenant.followers.map(|followers| match followers.all_admitted {
         true => Followers::AllAdmitted,
         false => Followers::Regions(followers.regions),
@@ -340,6 +381,7 @@ fn info(tenant: Option<v1::Tenant>) -> Result<TenantInfo, Error> {
         limits: convert::limits::limits(tenant.limits)?,
         effective_limits: convert::limits::limits(tenant.effective_limits)?,
         moving: tenant.moving.map(move_in_flight),
+        on_lease_loss,
     })
 }
 

@@ -64,6 +64,7 @@ impl Service {
             role: v1::Role::Home.into(),
             staleness: None,
             via: v1::Via::Direct.into(),
+            unconfirmed: false,
         })
     }
 

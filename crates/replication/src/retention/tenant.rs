@@ -309,6 +309,7 @@ mod tests {
             epoch: Epoch::FIRST,
             revision: Revision::ZERO,
             attach: AttachNumber(1),
+            seed: None,
         });
         let (offset, attached, detached) = match position {
             Progress::Attached(index) => (offset(index), [(T, attached)].into(), BTreeMap::new()),

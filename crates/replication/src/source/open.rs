@@ -110,6 +110,7 @@ pub(crate) async fn open(
     }
     let listing = FollowerListing::read(&mut inbound).await;
     let listing = listing.inspect_err(|status| context.report_open_failure(follower, status))?;
+    context.see_epochs(listing.attached.values().chain(listing.detached.values()));
     let start = match find_start(&context, follower, offset, &listing) {
         Ok(start) => start,
         Err(unreadable) => {

@@ -289,6 +289,7 @@ impl FeedSource {
         let position = attach.position.as_ref().ok_or(wire::InvalidMessage("position"))?;
         let position = TenantPosition::from_message(position)?;
         let (tenant, revision) = (position.tenant, position.revision);
+        self.context.see_epochs(std::iter::once(&position));
         // Admission is checked when it is its turn, as for every batch.
         if self.sessions.attach(tenant, AttachAttempt::of(&position), revision) {
             self.update_progress(|follower| follower.detach(tenant, Some((position.epoch, revision))));

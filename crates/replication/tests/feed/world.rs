@@ -9,7 +9,7 @@ use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Timing, TypedGroup};
 use stead_replication::{
-    Dependencies, DirectoryAccess, GroupTasks, LeaseLeft, Replication, RetentionLimits, SeedLimits,
+    Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, LeaseLeft, Replication, RetentionLimits, SeedLimits,
     SharedDirectoryView, SubmitCommand,
 };
 use stead_state::directory::{
@@ -453,6 +453,7 @@ impl Node {
             seeds: setup.seeds,
             alarms: node.alarms(),
             lease_left: setup.lease_left,
+            epochs_seen: EpochsSeen::default(),
         });
         let incoming = UnboundedReceiverStream::new(net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());

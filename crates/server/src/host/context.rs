@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::Group;
-use stead_replication::{SharedDirectoryView, TrafficCounters};
+use stead_replication::{EpochsSeen, SharedDirectoryView, TrafficCounters};
 use stead_state::directory::Tenant;
 use stead_store::health::Health;
-use stead_types::{Error, ErrorKind, GroupId, NodeId, TenantName};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantName, TenantNumber};
 
 use super::{
     hosted_group::{HostedGroups, raft_groups},
@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) groups: Arc<HostedGroups>,
     /// Its leases.
     pub(crate) leases: NodeLeases,
+    /// Epochs that other nodes have shown.
+    pub(crate) epochs_seen: EpochsSeen,
     /// Channels to other nodes' client listeners.
     pub(crate) admin_peers: AdminPeers,
     /// Readiness checks of this node and of its region.
@@ -74,6 +76,18 @@ impl Host {
     /// Returns a tenant from the directory view.
     pub(crate) fn tenant_in_view(&self, name: &TenantName) -> Option<Arc<Tenant>> {
         self.directory_view.read(|view| view.tenant_named(name).cloned())
+    }
+
+    /// Takes note of an epoch on account of which another node has sent a call.
+    pub(crate) fn see_epoch(&self, tenant: TenantNumber, epoch: Epoch) {
+        for hosted in self.groups.values() {
+            // If the rows are closed the node stops.
+            let _ = hosted.machine.read(|view| {
+                if let Some(record) = view.record(tenant) {
+                    self.epochs_seen.see(tenant, epoch, record);
+                }
+            });
+        }
     }
 
     /// Returns the client addresses of a group's voters.

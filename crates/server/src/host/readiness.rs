@@ -22,7 +22,7 @@ use crate::{
     config::ValidatedConfig,
     directory::DirectoryClient,
     health::{CheckResult, HealthChecks},
-    lease::NodeLeases,
+    lease::{LeaseLost, NodeLeases},
 };
 
 /// Least free disk space of a ready node: room for a few log files and a checkpoint.
@@ -69,9 +69,10 @@ impl Readiness {
         for (id, hosted) in subjects.groups {
             readiness.add_leader_check(*id, &hosted.raft);
             let (leases, view, group) = (subjects.leases.clone(), subjects.directory_view.clone(), *id);
-            readiness
-                .node
-                .add("lease", move || lease(group, leases.left(view.version(), group)));
+            readiness.node.add("lease", move || {
+                let version = view.version();
+                lease(group, leases.left(version, group), leases.lost(version, group))
+            });
         }
         readiness
     }
@@ -127,11 +128,15 @@ impl Readiness {
 }
 
 /// Checks that a lease of a group counts.
-fn lease(group: GroupId, left: Duration) -> CheckResult {
+fn lease(group: GroupId, left: Duration, lost: Option<LeaseLost>) -> CheckResult {
     match left {
-        Duration::ZERO => Err(format!(
-            "group {group} has no lease: this node cannot reach the directory's leader, and does not serve as a home"
-        )),
+        Duration::ZERO => {
+            let lasted = lost.map_or(0, |lost| lost.lasted.as_secs());
+            Err(format!(
+                "group {group} has had no lease for {lasted} s: this node cannot reach the directory's leader, and serves as \
+                 a home only tenants that go on without one"
+            ))
+        }
         Duration::MAX => Ok(format!(
             "group {group} needs none: the directory's leader grants none yet"
         )),

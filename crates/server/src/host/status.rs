@@ -1,5 +1,7 @@
 //! Status messages for operators: of this node, of its groups, and of the followers that it leads.
 
+use std::time::Duration;
+
 use stead_api::{convert, proto::admin::v1 as admin};
 use stead_raft::Group;
 use stead_replication::{Lag, SeedPhase, SeedProgress};
@@ -29,7 +31,7 @@ pub(crate) fn node_status(host: &Host) -> admin::NodeStatus {
         disk_used_bytes: (host.disk_len)(),
         disk_free_bytes: disk_free(&host.config.data_dir),
         memory_bytes: memory(),
-        lease_left: None,
+        lease_left: shortest_lease(host),
         warnings: ready.warnings(),
     }
 }
@@ -47,7 +49,12 @@ pub(crate) fn group_status(host: &Host, group: GroupId) -> Option<admin::GroupSt
             clock_ahead: clocks.clocks.get(voter).copied().map(convert::read::clock_difference),
         }
     };
+    let view = host.directory_view.version();
+    let is_data = group != GroupId::DIRECTORY;
+    let lost = host.leases.lost(view, group).filter(|_| is_data);
     Some(admin::GroupStatus {
+        lease_left: lease_left(host.leases.left(view, group)).filter(|_| is_data),
+        no_lease_since: lost.map(|lost| convert::read::timestamp_ms(lost.since_ms)),
         // A leader that is not heard of, or that does not reach its majority, is not reported.
         leader: numbers
             .leadership
@@ -60,6 +67,18 @@ pub(crate) fn group_status(host: &Host, group: GroupId) -> Option<admin::GroupSt
         voters: numbers.voters.iter().map(voter).collect(),
         logged_time_ahead: clocks.logged.map(convert::read::clock_difference),
     })
+}
+
+/// Returns the shortest of the leases of this node's groups; `None` if one has none, or if none is needed.
+fn shortest_lease(host: &Host) -> Option<prost_types::Duration> {
+    let view = host.directory_view.version();
+    let left = host.groups.keys().map(|group| host.leases.left(view, *group));
+    lease_left(left.min()?)
+}
+
+/// Converts the time that is left of a lease: none without a lease, and where none is needed.
+fn lease_left(left: Duration) -> Option<prost_types::Duration> {
+    (!left.is_zero() && left != Duration::MAX).then(|| convert::read::duration(left))
 }
 
 /// Returns the lag of each follower group of a region that this node leads.

@@ -17,6 +17,7 @@ use stead_api::{
     operation::{OperationKind, operation_kind},
     proto::v1::{Answer, DeleteRangeResponse, Operation},
 };
+use stead_state::lease::loss::Confirmation;
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -55,6 +56,8 @@ pub(crate) struct Call {
     pub(crate) hops: u32,
     /// Its target, if another node forwarded it.
     pub(crate) forwarded: Option<ForwardTarget>,
+    /// Whether a lease has counted for what was done for it here.
+    pub(crate) confirmation: Confirmation,
     /// Sends the answer.
     pub(crate) responder: Responder,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stead_api::proto::v1::Answer;
+use stead_state::lease::loss::Confirmation;
 use stead_types::Error;
 use tokio::time::Instant;
 
@@ -29,9 +30,13 @@ impl CallCompletion {
         self.metrics.request(call.label(), served_from);
     }
 
-    /// Answers a call.
-    pub(super) fn answer(&self, call: Call, served_from: ServedFrom, answer: Answer) {
+    /// Answers a call, with a mark if no lease has counted for it.
+    pub(super) fn answer(&self, call: Call, served_from: ServedFrom, mut answer: Answer) {
         self.count(&call, served_from);
+        if call.confirmation == Confirmation::Unconfirmed {
+            response::mark_unconfirmed(&mut answer);
+            self.metrics.unconfirmed();
+        }
         call.responder.send(answer);
     }
 

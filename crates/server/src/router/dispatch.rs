@@ -61,7 +61,7 @@ impl Router {
         let node = host.config.node.clone();
         let completion = CallCompletion::new(host.metrics.clone());
         let forwarder = Arc::new(Forwarder::new(node.id, admission.clone(), completion.clone(), links));
-        let serving = ServingCheck::new(host.directory_view.clone(), host.leases.clone());
+        let serving = ServingCheck::new(&host);
         Self {
             writes: WriteExecutor::new(node.clone(), serving.clone(), completion.clone(), forwarder.clone()),
             reads: ReadExecutor::new(
@@ -105,6 +105,9 @@ impl Router {
         {
             // The sender's view or this one is behind: the name was reused for another tenant.
             return batches.deferred.push((call, request));
+        }
+        if let Some(forwarded) = call.forwarded.filter(|forwarded| forwarded.epoch > tenant.epoch) {
+            self.host.see_epoch(tenant.number, forwarded.epoch);
         }
         let role = self.routes.required_role(&request.action, &tenant);
         let route = self.routes.route(&call, &tenant, role);

@@ -1,6 +1,7 @@
 //! Tests of a link that is not run: what it sends, answers and cancels.
 
 use stead_api::proto::v1::{Answer, DeleteRequest, Operation, operation::Request};
+use stead_state::lease::loss::Confirmation;
 use stead_types::{Epoch, Incarnation, TenantNumber};
 
 use super::*;
@@ -36,6 +37,7 @@ impl World {
         };
         OutgoingCall {
             call: Call {
+                confirmation: Confirmation::Leased,
                 operation,
                 deadline: Instant::now() + Duration::from_secs(5),
                 is_retry: false,

@@ -1,19 +1,25 @@
 //! Serving check: whether the home may still answer for a tenant, after a commit or after a read index.
 
-use stead_replication::SharedDirectoryView;
+use std::time::Duration;
+
+use stead_api::convert;
+use stead_replication::{EpochsSeen, SharedDirectoryView};
 use stead_state::{
     directory::Tenant,
-    lease::holder::ServedTenant,
+    lease::{
+        holder::ServedTenant,
+        loss::{self, Confirmation},
+    },
     serving::{self, NotServing, ServingState},
     shard::apply_result::ApplyResult,
 };
 use stead_store::shard::ReadView;
-use stead_types::{Epoch, Error, ErrorKind, Revision, TenantNumber};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, Revision, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    host::{HostedGroup, storage_unavailable},
-    lease::NodeLeases,
+    host::{Host, HostedGroup, storage_unavailable},
+    lease::{LeaseLost, NodeLeases},
 };
 
 /// Serving check of this node: by its leases, and the fences of its directory view.
@@ -21,40 +27,68 @@ use crate::{
 pub(crate) struct ServingCheck {
     directory_view: SharedDirectoryView,
     leases: NodeLeases,
+    epochs_seen: EpochsSeen,
 }
 
 impl ServingCheck {
-    /// Returns the check by these leases and the fences of a directory view.
-    pub(crate) fn new(directory_view: SharedDirectoryView, leases: NodeLeases) -> Self {
-        Self { directory_view, leases }
+    /// Returns the check by the leases of a node, the fences of its directory view, and the epochs that others have shown.
+    pub(crate) fn new(host: &Host) -> Self {
+        Self {
+            directory_view: host.directory_view.clone(),
+            leases: host.leases.clone(),
+            epochs_seen: host.epochs_seen.clone(),
+        }
     }
 
-    /// Waits until a lease of a group counts, before anything is proposed or read.
+    /// Waits until a lease of a group counts, or the tenant goes on without one, before anything is proposed or read.
     ///
     /// # Errors
     ///
-    /// `NO_LEASE` if none does in time; nothing happened.
-    pub(super) async fn wait_until_leased(&self, hosted: &HostedGroup, until: Instant) -> Result<(), Error> {
+    /// `NO_LEASE` if neither is so in time; nothing happened.
+    pub(super) async fn wait_until_leased(
+        &self,
+        hosted: &HostedGroup,
+        tenant: TenantNumber,
+        until: Instant,
+    ) -> Result<(), Error> {
         let group = hosted.raft.id();
-        if self.leases.wait_until_leased(&self.directory_view, group, until).await {
+        let goes_on = || {
+            let record = |view: ReadView<'_>| {
+                let record = view.record(tenant);
+                record.is_some_and(|record| loss::goes_on(record, || self.epochs_seen.of(tenant)))
+            };
+            hosted.machine.read(record).unwrap_or(false)
+        };
+        let view = &self.directory_view;
+        if self.leases.wait_until_leased(view, group, until, goes_on).await {
             return Ok(());
         }
-        let message = format!(
-            "group {group} has no lease, because this node cannot reach the directory's leader: it serves again once it \
-             can"
-        );
-        Err(Error::new(ErrorKind::NoLease, message))
+        Err(self.no_lease(hosted))
+    }
+
+    /// Returns the error of an operation that needs a lease of a group that has none.
+    pub(super) fn no_lease(&self, hosted: &HostedGroup) -> Error {
+        let group = hosted.raft.id();
+        no_lease(group, self.leases.lost(self.directory_view.version(), group))
+    }
+
+    /// Checks a read that followed a read index and whose answer would be wrong if another group served the tenant.
+    pub(crate) fn check_leased(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), ReadNotServed> {
+        match self.check(hosted, tenant)? {
+            Confirmation::Leased => Ok(()),
+            Confirmation::Unconfirmed => Err(ReadNotServed::Refused(self.no_lease(hosted))),
+        }
     }
 
     /// Checks a read that followed a read index.
-    pub(crate) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<(), ReadNotServed> {
+    pub(crate) fn check(&self, hosted: &HostedGroup, tenant: TenantNumber) -> Result<Confirmation, ReadNotServed> {
         let serving_state = self.serving_state(hosted, tenant);
         let check = |view: ReadView<'_>| {
             let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
-            serving::check(record, &serving_state).map(drop)
+            loss::check_or_continue(record, &serving_state, || self.epochs_seen.of(tenant), serving::check)
         };
         match hosted.machine.read(check) {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(confirmation)) => Ok(confirmation),
             Ok(Err(NotServing::NotOwner { .. })) => Err(ReadNotServed::NotOwner),
             Ok(Err(why)) => {
                 let message = format!("the home may not serve the tenant: {why}");
@@ -70,21 +104,31 @@ impl ServingCheck {
         hosted: &HostedGroup,
         tenant: TenantNumber,
         results: &[ApplyResult],
-    ) -> Vec<Result<(), NotServing>> {
+    ) -> Vec<Result<Confirmation, NotServing>> {
         let serving_state = self.serving_state(hosted, tenant);
+        let epoch_seen = || self.epochs_seen.of(tenant);
         let checked = hosted.machine.read(|view| {
             let check = |result: &ApplyResult| {
                 let record = view.record(tenant).ok_or(NotServing::NotOwner { to: None })?;
-                match changed_at(result) {
-                    Some(revision) => serving::check_committed(record, revision, &serving_state),
-                    None => serving::check(record, &serving_state),
-                }
-                .map(drop)
+                loss::check_or_continue(record, &serving_state, epoch_seen, |record, state| {
+                    match changed_at(result) {
+                        Some(revision) => serving::check_committed(record, revision, state),
+                        None => serving::check(record, state),
+                    }
+                })
             };
             results.iter().map(check).collect()
         });
         // If the rows are closed it is unknown whether the tenant may still be served.
         checked.unwrap_or_else(|_| results.iter().map(|_| Err(NotServing::NotOwner { to: None })).collect())
+    }
+
+    /// Tells whether a lease of a group counts.
+    pub(super) fn confirmation(&self, hosted: &HostedGroup) -> Confirmation {
+        match self.leases.left(self.directory_view.version(), hosted.raft.id()) {
+            Duration::ZERO => Confirmation::Unconfirmed,
+            _ => Confirmation::Leased,
+        }
     }
 
     /// Returns the input of the serving check, after a commit in this term or after a read index.
@@ -98,6 +142,19 @@ impl ServingCheck {
         // The clocks are read after the view.
         self.leases.serving_state(served, true)
     }
+}
+
+/// Returns the error of an operation that found no lease.
+fn no_lease(group: GroupId, lost: Option<LeaseLost>) -> Error {
+    let since = lost.map_or_else(String::new, |lost| {
+        let (seconds, since) = (lost.lasted.as_secs(), convert::read::timestamp_ms(lost.since_ms));
+        format!(" since {since}, {seconds} s ago")
+    });
+    let message = format!(
+        "group {group} has had no lease{since}, because this node cannot reach the directory's leader: it serves again \
+         once it can"
+    );
+    Error::new(ErrorKind::NoLease, message)
 }
 
 /// Reason why the home may not answer a read.

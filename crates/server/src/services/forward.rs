@@ -6,6 +6,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use stead_api::proto::internal::v1::{
     ForwardRequest, ForwardResponse, ForwardWatchRequest, ForwardWatchResponse, forward_service_server,
 };
+use stead_state::lease::loss::Confirmation;
 use stead_types::{Epoch, Error, GroupId, TenantNumber};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,7 @@ fn read_message(message: ForwardRequest, answers: &ResponseSender) -> InboundOpe
         };
         let within = bounded_timeout(Some(Duration::from_millis(operation.deadline_ms.into())));
         inbound.calls.push(Call {
+            confirmation: Confirmation::Leased,
             deadline: now + within,
             // The node that received the call first has refused retries that are not safe.
             is_retry: false,

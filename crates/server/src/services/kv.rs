@@ -10,6 +10,7 @@ use stead_api::proto::v1::{
     TxnRequest, TxnResponse, WatchRequest, WatchResponse, answer::Response as AnswerResponse, kv_service_server,
     operation,
 };
+use stead_state::lease::loss::Confirmation;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -57,6 +58,7 @@ fn read_message(message: PipelineRequest, answers: &ResponseSender, is_retry: bo
         let requested = (operation.deadline_ms > 0).then(|| Duration::from_millis(operation.deadline_ms.into()));
         let responder = Responder::new(operation.id, answers.clone());
         Call {
+            confirmation: Confirmation::Leased,
             operation,
             deadline: now + bounded_timeout(requested),
             is_retry,

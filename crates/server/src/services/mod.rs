@@ -23,6 +23,7 @@ use axum::{Router as HttpRouter, middleware::map_response, response::Response};
 use stead_api::proto::{
     admin::v1::{
         audit_service_server::AuditServiceServer, bulk_move_service_server::BulkMoveServiceServer,
+        cluster_service_server::ClusterServiceServer,
         group_service_server::GroupServiceServer, node_service_server::NodeServiceServer,
         operation_service_server::OperationServiceServer, region_service_server::RegionServiceServer,
         tenant_service_server::TenantServiceServer,
@@ -77,6 +78,9 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
             host.clone(),
         )))
         .add_service(AuditServiceServer::new(admin::audit::AuditService::new(host.clone())))
+        .add_service(ClusterServiceServer::new(admin::cluster::ClusterService::new(
+            host.clone(),
+        )))
         .add_service(OperationServiceServer::new(admin::operation::OperationService::new(
             host.clone(),
             stop.clone(),
@@ -114,6 +118,7 @@ const CLIENT_SERVICES: &[&str] = &[
     GroupServiceServer::<admin::group::GroupService>::NAME,
     BulkMoveServiceServer::<admin::bulk_move::BulkMoveService>::NAME,
     AuditServiceServer::<admin::audit::AuditService>::NAME,
+    ClusterServiceServer::<admin::cluster::ClusterService>::NAME,
     OperationServiceServer::<admin::operation::OperationService>::NAME,
     OperationsServer::<longrunning::Operations>::NAME,
 ];

@@ -20,6 +20,7 @@ impl Fixture {
         let region = Region {
             name: "eu-west".parse().unwrap(),
             jurisdiction: "EU".parse().unwrap(),
+            drains: Box::default(),
         };
         let group = Group {
             number: HOME,
@@ -106,6 +107,7 @@ fn watch_of_all_gets_snapshot_then_changes() {
     let region = Region {
         name: "us-east".parse().unwrap(),
         jurisdiction: "US".parse().unwrap(),
+        drains: Box::default(),
     };
     directory.apply(vec![DirectoryChange::Region(region)]);
     check(&mut watcher, &["regions @6"]);

@@ -6,6 +6,7 @@ use stead_api::{
     proto::v1::{Operation, answer::Response},
     status,
 };
+use stead_state::lease::loss::Confirmation;
 use stead_types::{Error, ErrorKind};
 use tokio::time::Instant;
 use tonic::Status;
@@ -21,6 +22,7 @@ pub(super) async fn serve_operation(
 ) -> Result<Response, Status> {
     let (answers, mut answer) = ResponseSender::channel();
     let call = Call {
+        confirmation: Confirmation::Leased,
         operation,
         deadline,
         is_retry,

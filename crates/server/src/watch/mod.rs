@@ -100,7 +100,7 @@ impl Watches {
     pub(crate) fn new(context: WatchContext, spawner: Spawner) -> Self {
         let host = &context.host;
         Self {
-            serving: ServingCheck::new(host.directory_view.clone(), host.leases.clone()),
+            serving: ServingCheck::new(host),
             hubs: Arc::new(Hubs::new(host.directory_view.clone(), spawner)),
             context,
         }

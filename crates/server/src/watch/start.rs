@@ -80,7 +80,7 @@ pub(super) async fn confirm_start(
     if start != (StartCheck::NotReached { has_copy: true }) {
         return Ok(start);
     }
-    not_reached(serving.check(hosted, watch.tenant.number), &watch.spec).map(|()| start)
+    not_reached(serving.check_leased(hosted, watch.tenant.number), &watch.spec).map(|()| start)
 }
 
 /// Returns the error of a start that its home has not reached, by the serving check that followed; without one the home

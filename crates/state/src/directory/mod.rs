@@ -32,7 +32,7 @@ mod bulk_waves;
 mod change;
 mod command;
 mod fences;
-pub mod lease_loss;
+mod lease_loss;
 mod limits;
 mod member;
 mod moves;

@@ -7,8 +7,7 @@ use super::{
     Followers, GroupReport, MoveRequest, MoveState, MoveTarget, Operation, OperationEnd, OperationKind,
     OperationResult, OperationStep, OperationTenant, Rejection, SourceAfterMove, StepName, Tenant, TenantMove,
     TenantState,
-    lease_loss::{self, StopLogged},
-    ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused},
+    ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused, StopLogged},
     placement,
 };
 use crate::{seed_pace::SeedFailure, shard::record::OperationId};
@@ -156,7 +155,7 @@ impl Directory {
             GroupReport::StopLogged { epoch, version, .. } => {
                 let mut tenant = tenant;
                 let logged = StopLogged { from, epoch, version };
-                if lease_loss::record_stop_logged(&mut tenant, &logged).is_ok() {
+                if ownership::record_stop_logged(&mut tenant, &logged).is_ok() {
                     self.change(context, tenant);
                 }
             }

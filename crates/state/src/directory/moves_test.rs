@@ -673,20 +673,13 @@ fn fence_changes_reach_groups_that_were_members_at_any_version_since() {
     assert_eq!(restarted.fence_changes_since(now, &[GroupId::new(3)]), Some(Vec::new()));
 }
 
-#[test]
-fn encoding_of_commands_about_moves_is_fixed() {
-    let moved = Command::MoveTenant(by(), to_region("us-east"));
-    let by_group = MoveRequest {
-        source: SourceAfterMove::Leave,
-        unreachable: vec![NodeId::new(4)],
-        ..to_group(4)
-    };
+fn one_report_of_each() -> Vec<GroupReport> {
     let version = DirectoryVersion {
         incarnation: Incarnation::FIRST,
         index: 9,
     };
     let (operation, epoch) = (OperationId(2), Epoch::new(3).unwrap());
-    let reports = vec![
+    vec![
         GroupReport::Erased(ACME),
         GroupReport::Accepted {
             tenant: ACME,
@@ -714,7 +707,17 @@ fn encoding_of_commands_about_moves_is_fixed() {
             tenant: ACME,
             operation,
         },
-    ];
+    ]
+}
+
+#[test]
+fn encoding_of_commands_about_moves_is_fixed() {
+    let moved = Command::MoveTenant(by(), to_region("us-east"));
+    let by_group = MoveRequest {
+        source: SourceAfterMove::Leave,
+        unreachable: vec![NodeId::new(4)],
+        ..to_group(4)
+    };
     let continuing = NewTenant {
         on_lease_loss: LeaseLossPolicy::Continue,
         ..new("acme", "eu-west")
@@ -744,7 +747,7 @@ fn encoding_of_commands_about_moves_is_fixed() {
             "0d03616e6e0474657374020103",
         ),
         (
-            Command::Report(GroupId::new(3), Incarnation::FIRST, reports),
+            Command::Report(GroupId::new(3), Incarnation::FIRST, one_report_of_each()),
             "08030107 0001 01010203 020102 03010305010989808080 8020 0601030109 04010109 050102",
         ),
     ];

@@ -17,10 +17,13 @@
 use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Revision, Sequence};
 
 use super::{
-    MemberState, MoveState, Rejection, RemoteFloor, ReplicaSetMember, SourceAfterMove, Tenant, TenantMove,
+    LeaseLoss, MemberState, MoveState, Rejection, RemoteFloor, ReplicaSetMember, SourceAfterMove, Tenant, TenantMove,
     TenantPromotion, TenantState,
 };
-use crate::{lineage::Lineage, shard::record::OperationId};
+use crate::{
+    lineage::Lineage,
+    shard::record::{LeaseLossPolicy, OperationId},
+};
 
 /// Plan of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,17 @@ pub struct MemberRejoined {
     /// The reporting group.
     pub from: GroupId,
     /// Version of the view that its record has seen. One below the tenant's is of an earlier return.
+    pub version: DirectoryVersion,
+}
+
+/// Report of a home that its log has the policy [`LeaseLossPolicy::Stop`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopLogged {
+    /// The reporting group.
+    pub from: GroupId,
+    /// Epoch that it owns.
+    pub epoch: Epoch,
+    /// Version of the view that its record has seen. One below the tenant's is of an earlier change.
     pub version: DirectoryVersion,
 }
 
@@ -301,6 +315,29 @@ pub fn record_erased(tenant: &mut Tenant, from: GroupId) -> Result<(), Rejection
         .filter(|member| member.group != from)
         .copied()
         .collect();
+    Ok(())
+}
+
+/// Changes what the home does without a lease, as an operator asks.
+pub fn set_lease_loss(tenant: &mut Tenant, policy: LeaseLossPolicy) {
+    tenant.on_lease_loss = match (policy, tenant.on_lease_loss) {
+        (LeaseLossPolicy::Continue, _) => LeaseLoss::Continue,
+        (LeaseLossPolicy::Stop, LeaseLoss::Stop) => LeaseLoss::Stop,
+        (LeaseLossPolicy::Stop, LeaseLoss::Continue | LeaseLoss::Stopping) => LeaseLoss::Stopping,
+    };
+}
+
+/// Records that the home has the policy in its log: it stops without a lease from now on.
+///
+/// # Errors
+///
+/// The home is not asked to, or the report is not of the home in its epoch, or older than the tenant's last change.
+pub fn record_stop_logged(tenant: &mut Tenant, logged: &StopLogged) -> Result<(), Rejection> {
+    let of_home = (logged.from, logged.epoch) == (tenant.home, tenant.epoch);
+    if tenant.on_lease_loss != LeaseLoss::Stopping || !of_home || logged.version < tenant.version {
+        return Err(Rejection::StaleReport);
+    }
+    tenant.on_lease_loss = LeaseLoss::Stop;
     Ok(())
 }
 

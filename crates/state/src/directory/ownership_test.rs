@@ -6,7 +6,7 @@ use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Rev
 use super::{ownership::*, *};
 use crate::{
     lineage::{Lineage, RevisionStatus},
-    shard::record::OperationId,
+    shard::record::{LeaseLossPolicy, OperationId},
 };
 
 const HOME: GroupId = GroupId::new(1);
@@ -108,6 +108,75 @@ fn activation(operation: u64, home: GroupId) -> Activation {
 
 fn state(tenant: &Tenant, group: GroupId) -> Option<MemberState> {
     tenant.member(group).map(|member| member.state)
+}
+
+fn with_lease_loss(on_lease_loss: LeaseLoss) -> Tenant {
+    Tenant {
+        on_lease_loss,
+        version: version(7),
+        ..tenant()
+    }
+}
+
+fn logged() -> StopLogged {
+    StopLogged {
+        from: HOME,
+        epoch: Epoch::FIRST,
+        version: version(7),
+    }
+}
+
+#[test]
+fn stop_is_shown_only_once_home_has_logged_it() {
+    let mut tenant = with_lease_loss(LeaseLoss::Continue);
+    set_lease_loss(&mut tenant, LeaseLossPolicy::Stop);
+    assert_eq!(tenant.on_lease_loss, LeaseLoss::Stopping);
+    assert_eq!(tenant.on_lease_loss.possible(), LeaseLossPolicy::Continue);
+    assert_eq!(tenant.on_lease_loss.wanted(), LeaseLossPolicy::Stop);
+    set_lease_loss(&mut tenant, LeaseLossPolicy::Stop);
+    assert_eq!(tenant.on_lease_loss, LeaseLoss::Stopping, "asked twice");
+    record_stop_logged(&mut tenant, &logged()).unwrap();
+    assert_eq!(tenant.on_lease_loss, LeaseLoss::Stop);
+}
+
+#[test]
+fn continue_is_shown_at_once() {
+    for before in [LeaseLoss::Stop, LeaseLoss::Continue, LeaseLoss::Stopping] {
+        let mut tenant = with_lease_loss(before);
+        set_lease_loss(&mut tenant, LeaseLossPolicy::Continue);
+        assert_eq!(tenant.on_lease_loss, LeaseLoss::Continue);
+    }
+}
+
+#[test]
+fn report_of_stop_needs_each_clause() {
+    let rejected = |mut tenant: Tenant, logged: StopLogged| {
+        let before = tenant.clone();
+        assert_eq!(record_stop_logged(&mut tenant, &logged), Err(Rejection::StaleReport));
+        assert_eq!(tenant, before);
+    };
+    rejected(with_lease_loss(LeaseLoss::Continue), logged());
+    rejected(
+        with_lease_loss(LeaseLoss::Stopping),
+        StopLogged {
+            from: FOLLOWER,
+            ..logged()
+        },
+    );
+    rejected(
+        with_lease_loss(LeaseLoss::Stopping),
+        StopLogged {
+            epoch: Epoch::MAX,
+            ..logged()
+        },
+    );
+    rejected(
+        with_lease_loss(LeaseLoss::Stopping),
+        StopLogged {
+            version: version(6),
+            ..logged()
+        },
+    );
 }
 
 /// P1: with the last follower goes what was acknowledged on its account.

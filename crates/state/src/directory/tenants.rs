@@ -4,7 +4,7 @@ use stead_types::{DirectoryVersion, TenantName, TenantNumber};
 
 use super::{
     ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, MemberState, NewTenant, Rejection,
-    TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, lease_loss, moves, placement,
+    TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, moves, ownership, placement,
 };
 use crate::shard::record::LeaseLossPolicy;
 
@@ -32,7 +32,7 @@ impl Directory {
             ..Tenant::new(number, new.name, home)
         };
         tenant.set_limits(new.limits);
-        lease_loss::set(&mut tenant, new.on_lease_loss);
+        ownership::set_lease_loss(&mut tenant, new.on_lease_loss);
         self.fit(context, tenant)?;
         self.next_tenant += 1;
         Ok(DirectoryOutcome::Tenant(number))
@@ -56,7 +56,7 @@ impl Directory {
         tenant.set_limits(update.limits.apply(tenant.own_limits()));
         if let Some(policy) = update.on_lease_loss {
             self.view.settings().check_moves()?;
-            lease_loss::set(&mut tenant, policy);
+            ownership::set_lease_loss(&mut tenant, policy);
         }
         tenant.state = match update.enabled {
             Some(true) => TenantState::Active,

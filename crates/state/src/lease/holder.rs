@@ -33,6 +33,8 @@ pub struct LeaseHolder {
     /// In the order of their attempts.
     leases: Vec<LeasePair>,
     renewal: Option<LatestRenewal>,
+    /// End of the last lease of each group that has counted and is over.
+    ended: BTreeMap<GroupId, BootTime>,
 }
 
 /// The latest attempt that was answered.
@@ -115,11 +117,25 @@ impl LeaseHolder {
         let is_paused = asked.into_iter().any(|begun| now.shows_pause_since(begun));
         if is_paused {
             self.attempts.clear();
-            self.leases.clear();
             self.renewal = None;
         }
-        self.leases.retain(|lease| now.boot < lease.expiry);
+        // Nearly always nothing is over.
+        if self.leases.iter().any(|lease| is_paused || lease.expiry <= now.boot) {
+            self.end_leases(now, is_paused);
+        }
         is_paused
+    }
+
+    /// Removes the leases that are over, or all, and keeps when each group's last one ended.
+    fn end_leases(&mut self, now: NodeTime, are_all_over: bool) {
+        let is_over = |lease: &mut LeasePair| are_all_over || lease.expiry <= now.boot;
+        for lease in self.leases.extract_if(.., is_over).filter(|lease| lease.has_counted) {
+            let ended = lease.expiry.min(now.boot);
+            for group in lease.attempt.groups {
+                let last = self.ended.entry(group).or_insert(ended);
+                *last = ended.max(*last);
+            }
+        }
     }
 
     /// Returns the boot clock at which a renewal for these groups is due: a quarter of the ttl after the latest one
@@ -164,10 +180,20 @@ impl LeaseHolder {
     /// Returns the time for which a group may still be served with a view of this version; zero without a lease.
     pub fn left(&mut self, now: NodeTime, view: DirectoryVersion, group: GroupId) -> Duration {
         self.observe(now);
-        let counting = self
-            .of_group(group)
-            .filter(|lease| lease.standing(view) > Standing::Pending);
-        counting.map(|lease| lease.left(now.boot)).max().unwrap_or_default()
+        let named = self.leases.iter_mut();
+        let named = named.filter(|lease| lease.attempt.groups.contains(&group));
+        let counting = named.filter(|lease| lease.standing(view) > Standing::Pending);
+        let left = counting.map(|lease| {
+            lease.has_counted = true;
+            lease.left(now.boot)
+        });
+        left.max().unwrap_or_default()
+    }
+
+    /// Returns when the last lease of a group that had counted ended; `None` if none has. It is over only if none counts
+    /// now.
+    pub fn last_end(&self, group: GroupId) -> Option<BootTime> {
+        self.ended.get(&group).copied()
     }
 
     /// Returns the leases whose attempts named a group: the directory has noted no other as granted to a voter of it.

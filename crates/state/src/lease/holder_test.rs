@@ -97,6 +97,10 @@ impl Node {
         serving::check(&record, &self.state(at(seconds)))
     }
 
+    fn left(&mut self, seconds: u64) -> Duration {
+        self.holder.left(at(seconds), self.view, GROUP)
+    }
+
     fn serves(&mut self, seconds: u64) -> bool {
         self.check(seconds).is_ok()
     }
@@ -373,4 +377,42 @@ fn attempts_and_leases_are_bounded() {
     assert_eq!(reached(5), Duration::from_secs(44), "attempt 5 was begun at 4 s");
     assert_eq!(reached(19), Duration::from_secs(50), "attempt 11 was begun at 10 s");
     assert_eq!(reached(20), Duration::from_secs(59));
+}
+
+#[test]
+fn last_end_is_that_of_lease_that_counted() {
+    let mut node = Node::new(5);
+    let first = node.begin(0);
+    node.holder.answer(answer(&first, 5));
+    assert_eq!(node.holder.last_end(GROUP), None);
+    assert_eq!(node.left(1), Duration::from_secs(59));
+    // Its version is beyond the view, and the fences between are unknown.
+    let second = node.begin(20);
+    node.holder.answer(LeaseAnswer {
+        fences: None,
+        ..answer(&second, 9)
+    });
+    assert_eq!(node.left(60), Duration::ZERO);
+    assert_eq!(node.holder.last_end(GROUP), Some(at(60).boot));
+    assert_eq!(node.left(81), Duration::ZERO);
+    assert_eq!(
+        node.holder.last_end(GROUP),
+        Some(at(60).boot),
+        "the second never counted"
+    );
+}
+
+/// Rule 6: leases from before a pause are over when it is noticed.
+#[test]
+fn last_end_after_pause_is_its_notice() {
+    let mut node = Node::new(5);
+    let first = node.begin(0);
+    node.holder.answer(answer(&first, 5));
+    assert!(!node.left(1).is_zero());
+    let noticed = NodeTime {
+        boot: at(10).boot,
+        wall_ms: at(40).wall_ms,
+    };
+    assert!(node.holder.observe(noticed));
+    assert_eq!(node.holder.last_end(GROUP), Some(at(10).boot));
 }

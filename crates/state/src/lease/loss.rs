@@ -16,12 +16,22 @@ pub enum Confirmation {
     Unconfirmed,
 }
 
+/// Tells whether the owner of a tenant goes on without a lease: its log says so, and no peer or feed session has shown an
+/// epoch above the owned one.
+pub fn goes_on(record: &TenantRecord, epoch_seen: impl Fn() -> Epoch) -> bool {
+    record.owned().is_some() && may_continue(record, epoch_seen)
+}
+
+fn may_continue(record: &TenantRecord, epoch_seen: impl Fn() -> Epoch) -> bool {
+    record.policy == LeaseLossPolicy::Continue && epoch_seen() <= record.epoch
+}
+
 /// Makes a serving check, [`serving::check`](crate::serving::check) or one of its kind, without a lease if need be: the
 /// policy in the group's own log is [`LeaseLossPolicy::Continue`], and no peer or feed session has shown an epoch above
 /// the owned one. Leadership, role and fence are checked all the same.
 ///
 /// The policy of the view does not matter (protocol.md "Leases", on_lease_loss): it shows `stop` before a home that is
-/// cut off has committed it, and `continue` before an heir has.
+/// cut off has committed it, and `continue` before an heir has. `epoch_seen` is called only where it matters.
 ///
 /// # Errors
 ///
@@ -29,13 +39,14 @@ pub enum Confirmation {
 pub fn check_or_continue(
     record: &TenantRecord,
     state: &ServingState,
-    epoch_seen: Epoch,
+    epoch_seen: impl Fn() -> Epoch,
     check: impl Fn(&TenantRecord, &ServingState) -> Result<Epoch, NotServing>,
 ) -> Result<Confirmation, NotServing> {
-    let goes_on = record.policy == LeaseLossPolicy::Continue && epoch_seen <= record.epoch;
     match check(record, state) {
         Ok(_) => Ok(Confirmation::Leased),
-        Err(NotServing::NoLease | NotServing::LeasePending(_) | NotServing::LeaseExpired) if goes_on => {
+        Err(NotServing::NoLease | NotServing::LeasePending(_) | NotServing::LeaseExpired)
+            if may_continue(record, &epoch_seen) =>
+        {
             let without = ServingState {
                 lease: Lease::Unbounded,
                 ..*state
@@ -76,7 +87,7 @@ mod tests {
     }
 
     fn served(policy: LeaseLossPolicy, state: ServingState, epoch_seen: Epoch) -> Result<Confirmation, NotServing> {
-        check_or_continue(&owner(policy), &state, epoch_seen, check)
+        check_or_continue(&owner(policy), &state, || epoch_seen, check)
     }
 
     /// "The policy in force is the one in the owner's log": there is no other argument for it.
@@ -99,6 +110,19 @@ mod tests {
         let higher = Epoch::FIRST.next().unwrap();
         let refused = served(LeaseLossPolicy::Continue, without_lease(), higher);
         assert_eq!(refused, Err(NotServing::NoLease));
+    }
+
+    #[test]
+    fn only_owner_with_policy_goes_on_without_lease() {
+        let higher = Epoch::FIRST.next().unwrap();
+        assert!(goes_on(&owner(LeaseLossPolicy::Continue), || Epoch::FIRST));
+        assert!(!goes_on(&owner(LeaseLossPolicy::Continue), || higher));
+        assert!(!goes_on(&owner(LeaseLossPolicy::Stop), || Epoch::FIRST));
+        let erased = TenantRecord {
+            role: Role::Erased,
+            ..owner(LeaseLossPolicy::Continue)
+        };
+        assert!(!goes_on(&erased, || Epoch::FIRST));
     }
 
     #[test]

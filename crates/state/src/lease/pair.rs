@@ -38,6 +38,8 @@ pub(super) struct LeasePair {
     pub(super) attempt: Attempt,
     pub(super) expiry: BootTime,
     pub(super) version: DirectoryVersion,
+    /// Whether it has counted.
+    pub(super) has_counted: bool,
     /// Fence changes from the attempt's view to `version`.
     fences: Option<BTreeMap<TenantNumber, Epoch>>,
 }
@@ -60,6 +62,7 @@ impl LeasePair {
             expiry: attempt.begun.boot.after(answer.ttl),
             attempt,
             version: answer.version,
+            has_counted: false,
             fences: answer.fences,
         }
     }

@@ -6,8 +6,9 @@
 use stead_state::{
     directory::{
         LeaseLoss, MemberState, MoveState, ReplicaSetMember, SourceAfterMove, TenantState,
-        lease_loss::{self, StopLogged},
-        ownership::{self, Activation, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused},
+        ownership::{
+            self, Activation, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused, StopLogged,
+        },
     },
     shard::{
         command::SetLeaseLossPolicy,
@@ -392,7 +393,7 @@ impl Ownership {
         if self.is(Mutant::PolicyAtOnce) {
             next.tenant.on_lease_loss = LeaseLoss::Stop;
         } else {
-            lease_loss::set(&mut next.tenant, LeaseLossPolicy::Stop);
+            ownership::set_lease_loss(&mut next.tenant, LeaseLossPolicy::Stop);
         }
         state.directory_mut().commit(next);
         Some(())
@@ -422,7 +423,7 @@ impl Ownership {
             epoch: record.owned()?,
             version: record.view_version,
         };
-        lease_loss::record_stop_logged(&mut next.tenant, &logged).ok()?;
+        ownership::record_stop_logged(&mut next.tenant, &logged).ok()?;
         state.directory_mut().commit(next);
         Some(())
     }

@@ -67,6 +67,9 @@ pub(super) struct Up {
     regions: Option<Vec<Region>>,
 }
 
+/// What is told about the leases of `dev`.
+const LEASES_TEXT: &str =
+    "leases last 15 s here, 60 s elsewhere: tenants of a region that cannot reach the directory for longer stop";
 const DATA: &str = "target/dev";
 const BASE_PORT: u16 = 7401;
 
@@ -125,6 +128,7 @@ impl Up {
 
     async fn run_demo_or_check(&self, world: &mut World, data: &Path) -> Result<(), CommandError> {
         if let Some(steps) = &self.check {
+            println!("{LEASES_TEXT}");
             return check::run(world, steps, data).await;
         }
         let regions = {
@@ -139,6 +143,9 @@ impl Up {
             last.trim_end(),
             world.started.elapsed().as_secs_f64()
         );
+        if world.set_lease_ttl().await? {
+            println!("{LEASES_TEXT}");
+        }
         let outcome = demo::run(world).await.map_err(CommandError::from);
         if self.keep || (std::io::stdout().is_terminal() && !self.exit) {
             print_instructions(world).await;

@@ -17,6 +17,8 @@ pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 /// Lease ttl of the environment: the shortest, so that nobody waits long for a lease to end.
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest wait for a feature level at which the lease ttl can be set.
+const LEVEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -27,6 +29,8 @@ pub(super) struct World {
     pub(super) started: Instant,
     /// Random prefix that distinguishes this run's keys from those of earlier runs.
     pub(super) run: String,
+    /// Whether the lease ttl was set, or could not be.
+    has_set_lease_ttl: bool,
 }
 
 impl World {
@@ -45,6 +49,7 @@ impl World {
             clients: HashMap::new(),
             started,
             run: format!("{:08x}", rand::random::<u32>()),
+            has_set_lease_ttl: false,
         })
     }
 
@@ -153,6 +158,26 @@ impl World {
         .await?;
         tenant.delete_range_within(&KeyRange::all(), Some(WAIT_TIMEOUT)).await?;
         Ok(tenant)
+    }
+
+    /// Sets the lease ttl of `dev`: a region that is cut off for longer stops soon enough to be watched. Returns whether it
+    /// is set: data of an earlier version may not allow it yet.
+    pub(super) async fn set_lease_ttl(&mut self) -> anyhow::Result<bool> {
+        if std::mem::replace(&mut self.has_set_lease_ttl, true) {
+            return Ok(true);
+        }
+        let region = self.nodes.first().context("there are no nodes")?.region.clone();
+        let admin = self.client(&region).await?.admin();
+        let deadline = Instant::now() + LEVEL_TIMEOUT;
+        loop {
+            match admin.set_lease_ttl(LEASE_TTL, "dev").await {
+                Ok(_) => return Ok(true),
+                // A new cluster raises its feature level once all nodes have reported theirs.
+                Err(error) if error.kind == ErrorKind::Conflict && Instant::now() > deadline => return Ok(false),
+                Err(error) if Instant::now() > deadline => return Err(error).context("the lease ttl cannot be set"),
+                Err(_) => sleep(POLL_INTERVAL).await,
+            }
+        }
     }
 
     /// Waits until every node is ready.

@@ -1,7 +1,9 @@
 //! Output of groups.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
-use stead_client::Group;
+use stead_client::{Group, GroupStatus};
 
 use crate::output::{OutputTable, list};
 
@@ -13,13 +15,14 @@ pub(crate) fn table(groups: &[Group]) -> OutputTable {
         "LEADER",
         "VOTERS",
         "HOME TENANTS",
+        "LEASE",
         "TERM",
         "APPLIED",
         "DURABLE",
         "INCARNATION",
         "TIME AHEAD",
     ];
-    let mut table = OutputTable::new(columns, 5);
+    let mut table = OutputTable::new(columns, 6);
     for group in groups {
         let status = group.status.as_ref();
         let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
@@ -37,6 +40,7 @@ pub(crate) fn table(groups: &[Group]) -> OutputTable {
             leader,
             list(&group.voters),
             group.home_tenants.to_string(),
+            status.map_or_else(String::new, lease),
             number(status.map(|status| status.term)),
             number(status.map(|status| status.applied)),
             number(status.map(|status| status.durable)),
@@ -63,6 +67,8 @@ pub(crate) fn value(group: &Group) -> Value {
             "appliedIndex": text(status.applied),
             "durableIndex": text(status.durable),
             "voters": status.matched.iter().map(voter).collect::<Vec<_>>(),
+            "leaseLeft": status.lease_left.map(|left| format!("{:.3}s", left.as_secs_f64())),
+            "noLeaseSince": status.no_lease_since.map(time),
         })
     });
     json!({
@@ -73,6 +79,19 @@ pub(crate) fn value(group: &Group) -> Value {
         "homeTenants": text(group.home_tenants),
         "status": status,
     })
+}
+
+/// Formats the time that is left of the leader's lease, or since when it has had none.
+fn lease(status: &GroupStatus) -> String {
+    match (status.lease_left, status.no_lease_since) {
+        (Some(left), _) => format!("{} s left", left.as_secs()),
+        (None, Some(since)) => format!("none since {}", time(since)),
+        (None, None) => "needs none".to_owned(),
+    }
+}
+
+fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// Formats a clock distance in seconds; unknown where there is none.

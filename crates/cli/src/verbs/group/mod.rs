@@ -63,10 +63,12 @@ impl Verb {
 pub(super) fn health_problem(group: &Group) -> Option<String> {
     match &group.status {
         None => Some(format!("no voter of group {} answers", group.number)),
-        Some(status) => {
-            let is_headless = status.leader.is_none();
-            is_headless.then(|| format!("group {} has no leader", group.number))
-        }
+        Some(status) if status.leader.is_none() => Some(format!("group {} has no leader", group.number)),
+        Some(status) => status.no_lease_since.map(|since| {
+            let since = humantime::format_rfc3339_seconds(since);
+            let number = group.number;
+            format!("group {number} has had no lease since {since}: its tenants that stop without one are not served")
+        }),
     }
 }
 
@@ -94,6 +96,8 @@ mod tests {
                 durable: 1,
                 matched: Vec::new(),
                 logged_time_ahead_ms: None,
+                lease_left: None,
+                no_lease_since: None,
                 clocks_ahead_ms: Vec::new(),
             })
         };
@@ -101,6 +105,15 @@ mod tests {
         assert_eq!(
             health_problem(&group(led_by(None))).as_deref(),
             Some("group 1 has no leader")
+        );
+        let without_lease = led_by(Some(2)).map(|status| GroupStatus {
+            no_lease_since: Some(std::time::SystemTime::UNIX_EPOCH),
+            ..status
+        });
+        let problem = health_problem(&group(without_lease)).unwrap();
+        assert!(
+            problem.starts_with("group 1 has had no lease since 1970-01-01T00:00:00Z"),
+            "{problem}"
         );
         assert_eq!(
             health_problem(&group(None)).as_deref(),

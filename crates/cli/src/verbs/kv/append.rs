@@ -48,6 +48,7 @@ impl Append {
             .length
             .map_or_else(|| "no longer known".to_owned(), |length| length.to_string());
         output::line(&format!("{}@{} {length} bytes", self.tenant, done.header.revision))?;
+        read::print_source(&self.tenant, &done.header, self.write.verbose);
         read::print_previous(done.previous.as_ref())
     }
 }

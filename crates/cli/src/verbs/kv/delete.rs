@@ -42,6 +42,7 @@ impl Delete {
             "there was no such key"
         };
         output::line(&format!("{}@{} {what}", self.tenant, deleted.header.revision))?;
+        read::print_source(&self.tenant, &deleted.header, self.write.verbose);
         read::print_previous(deleted.previous.as_ref())
     }
 }

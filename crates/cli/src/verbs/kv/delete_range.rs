@@ -70,6 +70,7 @@ impl DeleteRange {
             0 | 1 => String::new(),
             changes => format!(", in {changes} changes"),
         };
+        read::print_source(&self.tenant, &deleted.header, false);
         let (revision, keys) = (deleted.header.revision, deleted.keys);
         output::line(&format!("{}@{revision} {keys} keys deleted{steps}", self.tenant))
     }

@@ -49,9 +49,7 @@ impl Get {
             }
         };
         self.read.check(&header)?;
-        if self.verbose {
-            eprintln!("{}@{} from {}", self.tenant, header.revision, read::source(&header));
-        }
+        read::print_source(&self.tenant, &header, self.verbose);
         show(target.output, &header, &items)?;
         let missing = keys.iter().zip(&items).filter(|(_, item)| item.is_none());
         let missing: Vec<String> = missing.map(|(key, _)| output::display_bytes(key, 80)).collect();

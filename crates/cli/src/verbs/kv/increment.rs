@@ -77,6 +77,7 @@ impl Increment {
                 .value
                 .map_or_else(|| "no longer known".to_owned(), |value| value.to_string());
             output::line(&format!("{}@{} {value}", self.tenant, done.header.revision))?;
+            read::print_source(&self.tenant, &done.header, self.write.verbose);
             read::print_previous(done.previous.as_ref())?;
         }
         refused.map_or(Ok(()), Err)

@@ -46,6 +46,7 @@ impl Put {
             }));
         }
         output::line(&format!("{}@{}", self.tenant, written.header.revision))?;
+        read::print_source(&self.tenant, &written.header, self.write.verbose);
         read::print_previous(written.previous.as_ref())
     }
 }

@@ -44,6 +44,13 @@ pub(super) struct ReadArgs {
     revision: Option<Revision>,
 }
 
+/// Prints the source of a response on standard error, if it is asked for. What is unconfirmed is always told.
+pub(super) fn print_source(tenant: &str, header: &Header, verbose: bool) {
+    if verbose || header.unconfirmed {
+        eprintln!("{tenant}@{} from {}", header.revision, source(header));
+    }
+}
+
 /// Prints the key before a write, if it is known.
 pub(super) fn print_previous(previous: Option<&Item>) -> Result<(), CommandError> {
     let Some(previous) = previous else { return Ok(()) };
@@ -119,6 +126,7 @@ pub(super) fn header(header: &Header) -> Value {
         "role": role,
         "staleness": header.staleness.map(|staleness| format!("{:.6}s", staleness.as_secs_f64())),
         "via": if header.forwarded { "VIA_FORWARDED" } else { "VIA_DIRECT" },
+        "unconfirmed": header.unconfirmed,
     })
 }
 
@@ -133,7 +141,12 @@ pub(super) fn source(header: &Header) -> String {
         (Role::Follower, None) => "follower, staleness unknown".to_owned(),
     };
     let via = if header.forwarded { ", forwarded" } else { "" };
-    format!("{region} {}{via}, {role}", header.node)
+    let unconfirmed = if header.unconfirmed {
+        ", unconfirmed: without a lease, another region may serve the tenant too"
+    } else {
+        ""
+    };
+    format!("{region} {}{via}, {role}{unconfirmed}", header.node)
 }
 
 /// Returns an empty table for keys.
@@ -214,6 +227,7 @@ mod tests {
             role: Role::Home,
             staleness: Some(Duration::from_millis(3)),
             forwarded: false,
+            unconfirmed: false,
         };
         assert!(args(None, Some(token(1)), None).check(&header).is_ok());
         let refused = args(None, Some(token(2)), None).check(&header).unwrap_err();
@@ -223,5 +237,10 @@ mod tests {
             "{}",
             source(&header)
         );
+        let unconfirmed = Header {
+            unconfirmed: true,
+            ..header
+        };
+        assert!(source(&unconfirmed).contains("unconfirmed"), "{}", source(&unconfirmed));
     }
 }

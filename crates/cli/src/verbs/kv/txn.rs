@@ -140,6 +140,7 @@ fn show(tenant: &str, done: &TxnResponse, format: Output) -> Result<(), CommandE
     }
     let which = if done.succeeded { "then" } else { "else" };
     output::line(&format!("{tenant}@{} {which}", done.header.revision))?;
+    read::print_source(tenant, &done.header, false);
     for result in &done.results {
         output::line(&result_line(result))?;
     }

@@ -227,6 +227,7 @@ mod tests {
             node: NodeId::new(1),
             role: Role::Home,
             staleness: None,
+            unconfirmed: false,
             forwarded: false,
         };
         let message = WatchMessage::Changes(["1.4", "1.5", "1.5", "1.6", "1.6"].map(event).to_vec());

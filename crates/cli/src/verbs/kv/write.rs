@@ -32,6 +32,9 @@ pub(super) struct WriteArgs {
     /// Only acknowledge when another region has the write as well; nodes of this version refuse it
     #[arg(long)]
     remote: bool,
+    /// Print the source of the response on standard error
+    #[arg(short, long)]
+    pub(super) verbose: bool,
     /// The key that a failed command showed, to ask for its outcome; the write is executed once at most
     #[arg(long, value_name = "CLIENT/SEQUENCE/MS")]
     idempotency_key: Option<IdempotencyKey>,

@@ -3,7 +3,7 @@
 use clap::Args;
 use stead_client::{Followers, NewTenant, TenantLimit, TenantLimits};
 
-use super::{DurabilityArg, label, limit, print_tenant, verify_hint};
+use super::{DurabilityArg, OnLeaseLossArg, label, limit, print_tenant, verify_hint};
 use crate::{args::Target, context, exit::CommandError};
 
 #[derive(Debug, Args)]
@@ -22,6 +22,9 @@ pub(crate) struct Create {
     /// When its writes are acknowledged
     #[arg(long, value_enum)]
     durability: Option<DurabilityArg>,
+    /// What its home does once its lease has run out, because it cannot reach the directory
+    #[arg(long, value_enum)]
+    on_lease_loss: Option<OnLeaseLossArg>,
     /// A label, name=value; may be given several times
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Vec<(String, String)>,
@@ -49,6 +52,7 @@ impl Create {
             durability: self.durability.map(Into::into),
             labels: self.labels.into_iter().collect(),
             limits: limits(&self.limits),
+            on_lease_loss: self.on_lease_loss.map(Into::into),
             reason: self.reason,
             dry_run,
         };

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use stead_client::{
-    Durability, Followers, LimitUnit, MoveInFlight, Replica, Role, TenantInfo, TenantLimit, TenantLimits, TenantState,
+    Durability, Followers, LimitUnit, MoveInFlight, OnLeaseLoss, Replica, Role, TenantInfo, TenantLimit, TenantLimits,
+    TenantState,
 };
 
 use crate::{
@@ -24,6 +25,7 @@ pub(super) fn table(tenants: &[TenantInfo]) -> OutputTable {
         "GROUP",
         "RESIDENCY",
         "DURABILITY",
+        "ON LEASE LOSS",
         "LABELS",
         "LIMITS",
         "ETAG",
@@ -55,6 +57,7 @@ fn cells(tenant: &TenantInfo) -> Vec<String> {
             list(&tenant.residency)
         },
         durability(tenant.durability).to_lowercase(),
+        on_lease_loss(tenant.on_lease_loss).to_lowercase(),
         list(&labels),
         list(&limits(&tenant.limits)),
         tenant.etag.clone(),
@@ -160,6 +163,7 @@ fn value(tenant: &TenantInfo) -> Value {
         "updateTime": time(tenant.updated),
         "replicas": tenant.replicas.iter().map(replica_value).collect::<Vec<_>>(),
         "moving": tenant.moving.as_ref().map(moving_value),
+        "onLeaseLoss": format!("ON_LEASE_LOSS_{}", on_lease_loss(tenant.on_lease_loss)),
     })
 }
 
@@ -171,6 +175,14 @@ fn durability(durability: Durability) -> &'static str {
     match durability {
         Durability::Region => "REGION",
         Durability::Remote => "REMOTE",
+    }
+}
+
+fn on_lease_loss(policy: OnLeaseLoss) -> &'static str {
+    match policy {
+        OnLeaseLoss::Stop => "STOP",
+        OnLeaseLoss::Continue => "CONTINUE",
+        OnLeaseLoss::Stopping => "STOPPING",
     }
 }
 

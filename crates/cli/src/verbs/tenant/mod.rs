@@ -12,7 +12,7 @@ mod update;
 mod where_is;
 
 use clap::{Subcommand, ValueEnum};
-use stead_client::{Durability, LimitUnit, TenantInfo, TenantLimit, TenantLimits};
+use stead_client::{Durability, LimitUnit, OnLeaseLoss, TenantInfo, TenantLimit, TenantLimits};
 
 use crate::{args::Target, exit::CommandError, output::Output};
 
@@ -85,6 +85,24 @@ impl From<DurabilityArg> for Durability {
         match durability {
             DurabilityArg::Region => Self::Region,
             DurabilityArg::Remote => Self::Remote,
+        }
+    }
+}
+
+/// What a tenant's home does without a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnLeaseLossArg {
+    /// Stop: no two regions ever serve the tenant
+    Stop,
+    /// Go on, with marked answers: a promotion of another region needs an operator's word that this one is down
+    Continue,
+}
+
+impl From<OnLeaseLossArg> for OnLeaseLoss {
+    fn from(policy: OnLeaseLossArg) -> Self {
+        match policy {
+            OnLeaseLossArg::Stop => Self::Stop,
+            OnLeaseLossArg::Continue => Self::Continue,
         }
     }
 }

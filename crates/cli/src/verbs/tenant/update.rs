@@ -4,7 +4,7 @@ use clap::Args;
 use stead_client::{TenantChange, TenantLimit};
 
 use super::{
-    DurabilityArg,
+    DurabilityArg, OnLeaseLossArg,
     create::{followers, limits},
     label, limit, print_tenant, verify_hint,
 };
@@ -23,6 +23,9 @@ pub(crate) struct Update {
     /// When its writes are acknowledged
     #[arg(long, value_enum)]
     durability: Option<DurabilityArg>,
+    /// What its home does once its lease has run out, because it cannot reach the directory
+    #[arg(long, value_enum)]
+    on_lease_loss: Option<OnLeaseLossArg>,
     /// A label, name=value; replaces all labels; may be given several times
     #[arg(long = "label", value_parser = label, value_name = "NAME=VALUE")]
     labels: Option<Vec<(String, String)>>,
@@ -71,6 +74,7 @@ impl Update {
             limits,
             default_limits,
             enabled: (self.enable || self.disable).then_some(self.enable),
+            on_lease_loss: self.on_lease_loss.map(Into::into),
             reason: self.reason,
             dry_run,
         };

@@ -9,6 +9,7 @@ use stead_state::directory::{
     Addresses, AuditContext, Command, Directory, DirectoryChange, DirectoryOutcome, Followers, InitialCluster,
     InitialNode, MoveRequest, MoveTarget, NewTenant, OperationResult, Rejection, SourceAfterMove, Tenant,
 };
+use stead_state::shard::record::LeaseLossPolicy;
 use stead_testing::MemoryNetwork;
 use stead_types::{Durability, GroupId, NodeId, TenantLimits, TenantNumber};
 use tokio::time::{Instant, sleep};
@@ -135,6 +136,7 @@ impl TestDirectory {
             },
             residency: Vec::new(),
             durability: Durability::Region,
+            on_lease_loss: LeaseLossPolicy::Stop,
             labels: BTreeMap::new(),
             limits: TenantLimits::default(),
         };

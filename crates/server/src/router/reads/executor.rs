@@ -7,7 +7,7 @@ use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stead_api::proto::v1::{Answer, Role};
 use stead_raft::ReadIndexError;
 use stead_replication::SharedDirectoryView;
-use stead_state::{freshness::gate::ReadDecision, shard::read::TenantReader};
+use stead_state::{freshness::gate::ReadDecision, lease::loss::Confirmation, shard::read::TenantReader};
 use stead_types::{Error, ErrorKind};
 use tokio::time::{Instant, timeout_at};
 
@@ -22,6 +22,7 @@ use crate::{
     metrics::ServedFrom,
     response::Origin,
     router::{
+        call::Call,
         call_completion::CallCompletion,
         deadlines::group_by_deadline,
         forwarder::Forwarder,
@@ -176,7 +177,7 @@ impl ReadExecutor {
         }
         if let Err(error) = self
             .serving
-            .wait_until_leased(hosted, until)
+            .wait_until_leased(hosted, job.tenant.number, until)
             .await
             .and(job.check_active())
         {
@@ -202,8 +203,18 @@ impl ReadExecutor {
         let found = self.read(hosted, &job, ServingCopy::HOME).await;
         match (found, self.serving.check(hosted, job.tenant.number)) {
             (_, Err(ReadNotServed::NotOwner)) => return Some(job),
-            (Ok(Some(answer)), Ok(())) => self.completion.answer(job.call, ServedFrom::Home, answer),
-            (Ok(None), Ok(())) => {
+            (Ok(Some(answer)), Ok(confirmation)) => {
+                let call = Call {
+                    confirmation,
+                    ..job.call
+                };
+                self.completion.answer(call, ServedFrom::Home, answer);
+            }
+            // Another group may have reached it.
+            (Ok(None), Ok(Confirmation::Unconfirmed)) => {
+                self.completion.reject(job.call, &self.serving.no_lease(hosted))
+            }
+            (Ok(None), Ok(Confirmation::Leased)) => {
                 let message = "revision: the tenant has not reached it: use one that a response has returned";
                 self.completion.reject(job.call, &Error::invalid("revision", message));
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stead_state::lease::loss::Confirmation;
 use stead_state::shard::command::{Branches, Command};
 use stead_types::{ClientId, IdempotencyKey, TenantLimit, TenantTime};
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ fn job(mutation: Mutation, own: &[(TenantLimit, u64)]) -> Job<WriteRequest> {
     };
     Job {
         call: Call {
+            confirmation: Confirmation::Leased,
             operation: stead_api::proto::v1::Operation::default(),
             deadline: Instant::now(),
             is_retry: false,

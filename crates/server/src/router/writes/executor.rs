@@ -120,7 +120,7 @@ impl WriteExecutor {
             let until = last.min(Instant::now() + READY_WAIT);
             // Without a lease they would be committed, and their outcome unknown.
             if hosted.raft.is_leader()
-                && let Err(error) = self.serving.wait_until_leased(hosted, until).await
+                && let Err(error) = self.serving.wait_until_leased(hosted, tenant, until).await
             {
                 jobs.into_iter()
                     .for_each(|job| self.completion.reject(job.call, &error));
@@ -265,7 +265,8 @@ impl WriteExecutor {
     ) -> RemainingWrites {
         let serving = self.serving.check_committed(hosted, tenant, &results);
         let mut remaining = RemainingWrites::default();
-        for ((job, result), serving) in jobs.into_iter().zip(results).zip(serving) {
+        for ((mut job, result), serving) in jobs.into_iter().zip(results).zip(serving) {
+            let serving = serving.map(|confirmation| job.call.confirmation = confirmation);
             let serving = serving.or_else(|why| planted::is(Bug::ServingCheckIgnored).then_some(()).ok_or(why));
             match (result, serving) {
                 (ApplyResult::GuardFailed(GuardFailure::SequencesExhausted), _) => {
@@ -317,6 +318,8 @@ impl WriteExecutor {
                 DeletionStep::NotOwner | DeletionStep::Unknown => break,
             }
         }
+        // With a lease again, the steps before are confirmed too: the tenant was not promoted meanwhile.
+        job.call.confirmation = self.serving.confirmation(hosted);
         self.respond_delete_range(job, &deletion);
         None
     }
@@ -334,7 +337,7 @@ impl WriteExecutor {
         let serving = self
             .serving
             .check_committed(hosted, range.tenant, std::slice::from_ref(&result));
-        deletion_step(result, serving.into_iter().next())
+        deletion_step(result, serving.into_iter().next().map(|checked| checked.map(drop)))
     }
 
     fn respond(&self, job: Job<WriteRequest>, result: ApplyResult) {

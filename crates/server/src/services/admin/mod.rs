@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod bulk_move;
 mod bulk_move_message;
 mod bulk_move_request;
+pub(crate) mod cluster;
 pub(crate) mod group;
 pub(crate) mod node;
 pub(crate) mod operation;
@@ -15,7 +16,7 @@ mod tenant_move;
 #[cfg(test)]
 mod tenant_move_test;
 
-use stead_api::status;
+use stead_api::{convert, status};
 use stead_state::directory::{AuditContext, DirectoryView};
 use stead_types::{DirectoryVersion, Error, GroupId};
 use tonic::{Request, Status};
@@ -47,11 +48,7 @@ fn region_name(view: &DirectoryView, group: GroupId) -> String {
 
 /// Converts milliseconds since 1970 into a message.
 fn time(ms: u64) -> prost_types::Timestamp {
-    let (seconds, nanos) = (i64::try_from(ms / 1000).unwrap_or(i64::MAX), (ms % 1000) * 1_000_000);
-    prost_types::Timestamp {
-        seconds,
-        nanos: i32::try_from(nanos).unwrap_or(0),
-    }
+    convert::read::timestamp_ms(ms)
 }
 
 /// Formats the version of a record as its etag.

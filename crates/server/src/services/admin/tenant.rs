@@ -96,6 +96,23 @@ fn durability(number: i32) -> Result<Option<Durability>, Error> {
     }
 }
 
+fn on_lease_loss(number: i32) -> Result<Option<LeaseLossPolicy>, Error> {
+    let field = "on_lease_loss";
+    match admin::OnLeaseLoss::try_from(number) {
+        Ok(admin::OnLeaseLoss::Unspecified) => Ok(None),
+        Ok(admin::OnLeaseLoss::Stop) => Ok(Some(LeaseLossPolicy::Stop)),
+        Ok(admin::OnLeaseLoss::Continue) => Ok(Some(LeaseLossPolicy::Continue)),
+        Ok(admin::OnLeaseLoss::Stopping) => Err(Error::invalid(
+            field,
+            "on_lease_loss: STOPPING is only shown; ask for STOP or CONTINUE",
+        )),
+        Err(_) => Err(Error::invalid(
+            field,
+            format!("on_lease_loss: {number} is nothing that this node knows; ask for STOP or CONTINUE"),
+        )),
+    }
+}
+
 fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Error> {
     convert::directory::labels(&labels)?;
     Ok(labels)
@@ -124,7 +141,7 @@ impl TenantService {
             durability: durability(request.durability)?.unwrap_or(Durability::Region),
             labels: labels(request.labels)?,
             limits: convert::limits::limits(request.limits)?,
-            on_lease_loss: LeaseLossPolicy::Stop,
+            on_lease_loss: self.on_lease_loss(request.on_lease_loss)?.unwrap_or_default(),
         };
         let command = Command::CreateTenant(by, new);
         let tenant = if request.validate_only {
@@ -133,6 +150,16 @@ impl TenantService {
             self.change(command, &name).await?
         };
         Ok(CreateTenantResponse { tenant: Some(tenant) })
+    }
+
+    /// Reads what the home does without a lease; `None` if the request does not say. It is proposed only if all nodes can
+    /// read it.
+    fn on_lease_loss(&self, number: i32) -> Result<Option<LeaseLossPolicy>, Error> {
+        let policy = on_lease_loss(number)?;
+        if policy.is_some_and(|policy| policy != LeaseLossPolicy::Stop) {
+            self.0.directory_view.read(|view| view.settings().check_moves())?;
+        }
+        Ok(policy)
     }
 
     /// Returns the tenant as a command would leave it, according to this node's view. Number, etag and times stay
@@ -227,7 +254,7 @@ impl TenantService {
                 set,
             },
             enabled,
-            on_lease_loss: None,
+            on_lease_loss: self.on_lease_loss(request.on_lease_loss)?,
         };
         let command = Command::UpdateTenant(by, update);
         let tenant = if request.validate_only {

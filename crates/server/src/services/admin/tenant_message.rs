@@ -4,7 +4,9 @@ use stead_api::{
     convert,
     proto::{admin::v1 as admin, v1},
 };
-use stead_state::directory::{DirectoryView, Followers, MoveState, ReplicaSetMember, Tenant, TenantMove, TenantState};
+use stead_state::directory::{
+    DirectoryView, Followers, LeaseLoss, MoveState, ReplicaSetMember, Tenant, TenantMove, TenantState,
+};
 use stead_types::{Durability, TenantLimit, TenantLimits};
 
 use super::{etag, region_name, time};
@@ -31,6 +33,7 @@ pub(super) fn message(view: &DirectoryView, tenant: &Tenant) -> admin::Tenant {
         limits: Some(convert::limits::from_limits(&tenant.own_limits())),
         effective_limits: Some(effective(&tenant.own_limits())),
         moving: tenant.moving.as_deref().map(|moving| move_message(view, moving)),
+        on_lease_loss: lease_loss_message(tenant.on_lease_loss).into(),
     }
 }
 
@@ -93,6 +96,14 @@ fn durability_message(durability: Durability) -> v1::Durability {
     match durability {
         Durability::Region => v1::Durability::Region,
         Durability::Remote => v1::Durability::Remote,
+    }
+}
+
+fn lease_loss_message(policy: LeaseLoss) -> admin::OnLeaseLoss {
+    match policy {
+        LeaseLoss::Stop => admin::OnLeaseLoss::Stop,
+        LeaseLoss::Continue => admin::OnLeaseLoss::Continue,
+        LeaseLoss::Stopping => admin::OnLeaseLoss::Stopping,
     }
 }
 

@@ -138,6 +138,7 @@ pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Resul
 async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
     if step != Step::Start {
         world.ready().await?;
+        world.set_lease_ttl().await?;
     }
     match step {
         Step::Start => start::run(world).await,

@@ -139,8 +139,9 @@ impl DevSession {
     async fn start(plan: Plan) -> Result<Self, CommandError> {
         let data = plan.data.clone();
         let cluster = Cluster::start(plan).await.map_err(anyhow::Error::from)?;
-        let world = World::new(cluster, Instant::now())?;
+        let mut world = World::new(cluster, Instant::now())?;
         world.ready().await?;
+        world.set_lease_ttl().await?;
         let data = fs::canonicalize(&data)?;
         let mut cluster = world.cluster.lock().await;
         contexts::write(&cluster, Some(context::context_folder(&config_home(&data))))?.keep();

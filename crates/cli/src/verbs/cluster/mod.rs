@@ -1,0 +1,29 @@
+//! `stead cluster`.
+
+mod display;
+mod set;
+
+use clap::Subcommand;
+
+use crate::{args::Target, context, exit::CommandError};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show the settings of the whole cluster
+    Show,
+    /// Change a setting of the whole cluster
+    #[command(subcommand)]
+    Set(set::Setting),
+}
+
+impl Verb {
+    pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
+        match self {
+            Self::Show => {
+                let admin = context::connect(target).await?.admin();
+                display::table(&admin.cluster().await?).print_one(target.output)
+            }
+            Self::Set(setting) => setting.run(target).await,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Epochs of tenants that other nodes have shown, where they are above what a group of this node owns.
+//!
+//! An owner that goes on without a lease ends that as soon as it hears of a later epoch (protocol.md "Leases",
+//! on_lease_loss): in a feed session, or in a call that another node forwards on account of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+use stead_state::shard::record::TenantRecord;
+use stead_types::{Epoch, TenantNumber};
+
+/// Highest epochs that other nodes have shown; clones share them. Bounded by the tenants that this node's groups own.
+#[derive(Clone, Debug, Default)]
+pub struct EpochsSeen(Arc<Mutex<BTreeMap<TenantNumber, Epoch>>>);
+
+impl EpochsSeen {
+    /// Records an epoch that another node has shown, if it is above the one that a record owns.
+    pub fn see(&self, tenant: TenantNumber, epoch: Epoch, record: &TenantRecord) {
+        if record.owned().is_none_or(|owned| epoch <= owned) {
+            return;
+        }
+        let mut seen = self.0.lock();
+        let highest = seen.entry(tenant).or_insert(Epoch::NONE);
+        if *highest < epoch {
+            *highest = epoch;
+            drop(seen);
+            tracing::warn!(
+                %tenant, %epoch, owned = %record.epoch,
+                "another node knows a later epoch of a tenant that this node owns: it is served under a lease only"
+            );
+        }
+    }
+
+    /// Returns the highest epoch of a tenant that another node has shown; [`Epoch::NONE`] if none was above the owned one.
+    pub fn of(&self, tenant: TenantNumber) -> Epoch {
+        self.0.lock().get(&tenant).copied().unwrap_or(Epoch::NONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_state::shard::record::Role;
+
+    use super::*;
+
+    #[test]
+    fn only_epochs_above_owned_one_are_kept() {
+        let (seen, tenant) = (EpochsSeen::default(), TenantNumber::new(7));
+        let epoch = |number| Epoch::new(number).unwrap();
+        let owner = TenantRecord {
+            role: Role::Owner,
+            epoch: epoch(3),
+            ..TenantRecord::unknown()
+        };
+        seen.see(tenant, epoch(3), &owner);
+        assert_eq!(seen.of(tenant), Epoch::NONE);
+        seen.see(tenant, epoch(5), &TenantRecord::unknown());
+        assert_eq!(seen.of(tenant), Epoch::NONE, "it owns nothing");
+        seen.see(tenant, epoch(5), &owner);
+        seen.see(tenant, epoch(4), &owner);
+        assert_eq!(seen.of(tenant), epoch(5));
+    }
+}
