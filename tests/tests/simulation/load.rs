@@ -18,6 +18,8 @@ use crate::{
 
 /// The tenants and the region that is home to each.
 pub(crate) const TENANTS: [(&str, usize); 4] = [("acme", 0), ("globex", 1), ("initech", 2), ("umbrella", 0)];
+/// The tenant that only one other region follows, and that region: a source may leave its replica set.
+pub(crate) const FEW_FOLLOWERS: (&str, usize) = ("initech", 0);
 /// Keys of each tenant that are never deleted.
 const KEYS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
 /// Key that is also deleted: checking it takes longest, so it is used seldom.

@@ -9,7 +9,8 @@ use stead_api::{
     proto::internal::v1::{ProposeRequest, directory_service_client::DirectoryServiceClient},
 };
 use stead_client::{
-    Admin, Client, MoveTarget, OperationFilter, OperationInfo, OperationOutcome, TenantInfo, TenantMove, WriteOptions,
+    Admin, Client, Followers, MoveSource, MoveTarget, OperationFilter, OperationInfo, OperationOutcome, TenantInfo,
+    TenantMove, WriteOptions,
 };
 use stead_state::directory::{AuditContext, Command, decode_result};
 use tokio::{
@@ -32,6 +33,15 @@ const CANCEL_ONE_IN: u32 = 4;
 const CANCEL_AFTER_MS_MAX: u64 = 1_500;
 /// One in so many moves names a group: also one of the home's region.
 const GROUP_ONE_IN: u32 = 4;
+/// What the source of a move does afterwards. Where every region follows, and in the home's region, one of the last two
+/// is refused.
+const SOURCES: [MoveSource; 5] = [
+    MoveSource::Policy,
+    MoveSource::Policy,
+    MoveSource::Policy,
+    MoveSource::Follow,
+    MoveSource::Leave,
+];
 /// Timeout of an operator's call.
 const CALL_MAX: Duration = Duration::from_secs(4);
 /// Longest time for operations to end after the last fault.
@@ -64,7 +74,7 @@ impl Mover {
                 name: name.to_owned(),
                 etag: String::new(),
                 to: to.clone(),
-                source: Default::default(),
+                source: SOURCES[random.random_range(0..SOURCES.len())],
                 reason: "a test".to_owned(),
                 dry_run: false,
             };
@@ -131,7 +141,7 @@ pub(crate) async fn prepare_directory(lease_ttl: Duration) {
 }
 
 /// Waits until every operation has ended and no tenant is between two states: each has one home and a follower in every
-/// other region.
+/// other region that its policy names.
 pub(crate) async fn wait_until_ended(admin: &Admin) {
     let until = Instant::now() + ENDED_MAX;
     loop {
@@ -177,9 +187,15 @@ async fn unfinished(admin: &Admin) -> Vec<String> {
 fn is_at_rest(tenant: &TenantInfo) -> bool {
     let replicas = &tenant.replicas;
     let in_region = |name: &str| replicas.iter().filter(|replica| replica.region == name).count();
+    let is_wanted = |name: &str| match &tenant.followers {
+        Followers::AllAdmitted => true,
+        Followers::Regions(regions) => tenant.home_region == name || regions.iter().any(|region| region == name),
+    };
     tenant.moving.is_none()
         && replicas.iter().all(|replica| !replica.leaving)
-        && REGIONS.iter().all(|(name, _)| in_region(name) == 1)
+        && REGIONS
+            .iter()
+            .all(|(name, _)| in_region(name) == usize::from(is_wanted(name)))
 }
 
 /// Checks that each tenant is served by its recorded home, in its recorded epoch.

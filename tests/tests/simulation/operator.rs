@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use stead_client::{Admin, Client, Config, Consistency, Header, Item, NewTenant, ReadOptions, ScanOptions};
+use stead_client::{Admin, Client, Config, Consistency, Followers, Header, Item, NewTenant, ReadOptions, ScanOptions};
 use stead_tests::history::{Level, Recorder};
 use tokio::{
     sync::watch,
@@ -17,7 +17,7 @@ use crate::{
     freshness::FreshnessChecker,
     leases::{LEASE_TTL, LeaseChecker},
     ledger::CounterLedger,
-    load::{self, Phase, TENANTS, TenantSession},
+    load::{self, FEW_FOLLOWERS, Phase, TENANTS, TenantSession},
     moves, network,
 };
 
@@ -86,7 +86,7 @@ impl Operator {
         pause(&mut random, 1_500..2_500).await;
         self.phase.send_replace(Phase::Ending);
         moves::wait_until_ended(&admin).await;
-        self.converge().await;
+        self.converge(&admin).await;
         self.read_all().await;
         for (tenant, _) in TENANTS {
             self.ledger.check(&client, tenant).await;
@@ -96,14 +96,19 @@ impl Operator {
     }
 
     /// Waits until the replicas of each tenant are equal: the revision, and every key with both revisions and version.
-    async fn converge(&self) {
+    async fn converge(&self, admin: &Admin) {
         let nodes: Vec<(NodeIndex, Client)> = (0..NODES).map(|index| (index, at(index))).collect();
         let until = Instant::now() + CONVERGE_MAX;
         for (tenant, _) in TENANTS {
+            let replicas = admin.tenant(tenant).await.unwrap().replicas;
+            let has_replica = |index: NodeIndex| {
+                let (region, _) = REGIONS[index / NODES_PER_REGION];
+                replicas.iter().any(|replica| replica.region == region)
+            };
             loop {
                 // A node that has lost its disk may find that out only now.
                 let living = nodes.iter().filter(|(index, _)| !self.actions.is_lost(*index));
-                let living: Vec<_> = living.collect();
+                let living: Vec<_> = living.filter(|(index, _)| has_replica(*index)).collect();
                 let states = futures::future::join_all(living.iter().map(|(_, node)| state(node, tenant))).await;
                 let differ = states.iter().any(|state| state.is_none() || *state != states[0]);
                 if !differ {
@@ -148,6 +153,7 @@ pub(crate) async fn create_tenants(admin: &Admin) -> Vec<u32> {
             let new = NewTenant {
                 name: name.to_owned(),
                 home_region: REGIONS[home].0.to_owned(),
+                followers: followers(name),
                 ..NewTenant::default()
             };
             match admin.create_tenant(new).await {
@@ -167,6 +173,15 @@ pub(crate) async fn create_tenants(admin: &Admin) -> Vec<u32> {
         groups.push(made.home_group);
     }
     groups
+}
+
+fn followers(tenant: &str) -> Followers {
+    let (few, region) = FEW_FOLLOWERS;
+    if tenant == few {
+        Followers::Regions(vec![REGIONS[region].0.to_owned()])
+    } else {
+        Followers::AllAdmitted
+    }
 }
 
 /// Returns a client that reaches only one node, whatever address it dials.
