@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use stead_api::{
     convert::{condition, id},
     operation::{idempotency_key, idempotency_key_mut},
-    proto::v1,
+    proto::v1::{self, directory_service_client::DirectoryServiceClient},
 };
-use stead_types::{Condition, Error, ErrorKind, Operand, Relation, TenantTime};
+use stead_types::{Condition, Error, ErrorKind, Operand, RegionName, Relation, TenantTime};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -16,13 +16,15 @@ use crate::{
     failure::{self, AttemptFailure},
     node::Node,
     retry::{self, Progress, RetryAction},
-    session::TenantSession,
+    session::{Route, TenantSession},
     state::ClientState,
 };
 
 /// Timeout of the first attempt at a node, doubled with each failure. Longer than an election, so that a node that
 /// waits for one is not left for another node that must wait as well.
 const ATTEMPT_TIMEOUT_FIRST: Duration = Duration::from_secs(3);
+/// Longest wait for a node of another region that is asked for a route.
+const LOOKUP_ELSEWHERE_MAX: Duration = Duration::from_millis(500);
 /// Least timeout of an attempt: of a short remaining time one node gets half, so that another one can be asked too.
 const ATTEMPT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 
@@ -61,6 +63,12 @@ impl Attempts {
         }
         self.tried.clear();
         state.pick(preference, &self.tried)
+    }
+
+    /// Tells whether every node of a region was asked.
+    fn has_tried_all(&self, state: &ClientState, region: &RegionName) -> bool {
+        let is_tried = |node: &Arc<Node>| self.tried.iter().any(|tried| Arc::ptr_eq(tried, node));
+        state.map.load().nodes_of(region).iter().all(is_tried)
     }
 
     fn attempt_deadline(&self, deadline: Instant) -> Instant {
@@ -134,6 +142,13 @@ impl ClientState {
                 self.watch_list_changed.notify_one();
             }
             let next = attempts.record_failure(node, &failure);
+            if matches!(failure.error().kind, ErrorKind::NoLease)
+                && let Some(route) = &*route
+                && attempts.has_tried_all(self, &route.home_region)
+            {
+                self.ask_elsewhere(session, route, deadline).await;
+                attempts.tried.clear();
+            }
             if session.leader().is_some() && !matches!(next, RetryAction::RetrySameNode(_)) {
                 session.clear_leader();
             }
@@ -149,6 +164,31 @@ impl ClientState {
             if !self.wait(wait, deadline).await {
                 return Err(final_error(&attempts.progress, failure.error().clone(), &request));
             }
+        }
+    }
+
+    /// Asks a node of another region for the route of a tenant whose home has no lease: another region may be its home by
+    /// now. It is not asked for the operation, whose outcome there may stay unknown where the home's refusal is certain.
+    async fn ask_elsewhere(&self, session: &TenantSession, route: &Route, deadline: Instant) {
+        let map = self.map.load();
+        let is_elsewhere = |node: &Arc<Node>| {
+            let mut home = map.nodes_of(&route.home_region).iter();
+            !node.is_circuit_open() && !home.any(|of| Arc::ptr_eq(of, node))
+        };
+        let Some(node) = map.known().into_iter().find(is_elsewhere) else {
+            return;
+        };
+        let request = v1::LookupRequest {
+            tenant: route.tenant.to_string(),
+        };
+        let mut directory = DirectoryServiceClient::new(node.channel.clone());
+        let until = deadline.min(Instant::now() + LOOKUP_ELSEWHERE_MAX);
+        let Ok(Ok(answer)) = tokio::time::timeout_at(until, directory.lookup(request)).await else {
+            return node.mark_failed();
+        };
+        let known = answer.into_inner().route.and_then(Route::read);
+        if let Some(known) = known.filter(|known| known.epoch > route.epoch) {
+            session.set_route(Some(Arc::new(known)));
         }
     }
 

@@ -360,6 +360,25 @@ async fn only_existing_tenants_are_watched() {
 }
 
 #[tokio::test]
+async fn home_without_lease_is_told_although_other_region_is_silent() {
+    let mut cluster = Cluster::start(&["us", "eu"]).await;
+    cluster.set_home("acme", "eu");
+    let client = client_in(&cluster, "eu").await;
+    let acme = client.tenant("acme").unwrap();
+    acme.put("k", "v").await.unwrap();
+    // The region is cut off: its own node refuses, and the other one is silent.
+    let refusals = std::iter::repeat_n(Some(ErrorKind::NoLease), 1_000);
+    cluster.nodes[1].faults.refusals.lock().extend(refusals);
+    cluster.kill_node(0);
+    let write = WriteOptions {
+        timeout: Some(Duration::from_secs(1)),
+        ..WriteOptions::default()
+    };
+    let refused = acme.put_with("k", "v", &write).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::NoLease, "{refused}");
+}
+
+#[tokio::test]
 async fn watch_is_opened_at_another_node_once_its_own_is_gone() {
     let mut cluster = Cluster::start(&["us", "eu"]).await;
     let client = client_in(&cluster, "us").await;
