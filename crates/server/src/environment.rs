@@ -15,6 +15,8 @@ use stead_raft::Clocks;
 use stead_store::health::Health;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::resources::Resources;
+
 /// Stream of inbound connections.
 pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Pin<Box<dyn Io>>>> + Send>>;
 
@@ -40,6 +42,8 @@ pub struct Environment {
     pub threads: bool,
     /// Retention limits.
     pub retention: RetentionConfig,
+    /// Disk and memory.
+    pub resources: Resources,
 }
 
 /// Retention limits of a node: its logs and its tenants' history. A simulation keeps little, so that compaction, which
@@ -83,6 +87,7 @@ impl Environment {
             health: Health::default(),
             threads: true,
             retention: RetentionConfig::default(),
+            resources: Resources::real(),
         }
     }
 

@@ -16,6 +16,7 @@ pub mod listener;
 mod metrics;
 pub mod node;
 pub mod panics;
+pub mod resources;
 mod response;
 mod router;
 mod seed_metrics;

@@ -295,6 +295,7 @@ impl NodeParts {
             started_ms: (environment.clocks.wall)(),
             health: environment.health.clone(),
             disk_len,
+            resources: environment.resources,
             config,
         });
         spawn_renewal(&host, supervisor);

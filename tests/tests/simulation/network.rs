@@ -13,7 +13,10 @@ use std::{
 use futures::stream;
 use stead_api::net::{Connect, Io};
 use stead_raft::Clocks;
-use stead_server::environment::{Environment, Incoming, RetentionConfig};
+use stead_server::{
+    environment::{Environment, Incoming, RetentionConfig},
+    resources::Resources,
+};
 use stead_store::health::Health;
 use turmoil::{
     Builder, Sim,
@@ -62,6 +65,11 @@ pub(crate) fn environment(clock: Arc<SimulatedClock>, retention: RetentionConfig
         health: Health::default(),
         threads: false,
         retention,
+        // The machine's own answers change while a simulation runs.
+        resources: Resources {
+            disk_free: |_| 1 << 40,
+            memory: || 1 << 26,
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     admin_peers::AdminPeers, config::ValidatedConfig, directory::DirectoryClient, lease::NodeLeases, metrics::Metrics,
+    resources::Resources,
 };
 
 /// Longest wait for the directory view when a name is unknown.
@@ -48,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) started_ms: u64,
     /// Failure of the node, if any, and its retries.
     pub(crate) health: Health,
+    /// Disk and memory of the node.
+    pub(crate) resources: Resources,
     /// Returns the bytes of disk that the rows use.
     pub(crate) disk_len: Box<dyn Fn() -> u64 + Send + Sync>,
 }

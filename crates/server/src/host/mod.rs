@@ -8,7 +8,6 @@ mod drain;
 mod hosted_group;
 mod metrics;
 mod readiness;
-mod resources;
 mod status;
 
 pub(crate) use context::Host;

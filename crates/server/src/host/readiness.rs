@@ -14,15 +14,13 @@ use stead_state::logged_time::Alarm;
 use stead_store::{engine::Kind, health::Health};
 use stead_types::GroupId;
 
-use super::{
-    hosted_group::{HostedGroups, raft_groups},
-    resources::disk_free,
-};
+use super::hosted_group::{HostedGroups, raft_groups};
 use crate::{
     config::ValidatedConfig,
     directory::DirectoryClient,
     health::{CheckResult, HealthChecks},
     lease::{LeaseLost, NodeLeases},
+    resources::disk_free,
 };
 
 /// Least free disk space of a ready node: room for a few log files and a checkpoint.

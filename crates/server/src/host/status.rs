@@ -7,10 +7,7 @@ use stead_raft::Group;
 use stead_replication::{Lag, SeedPhase, SeedProgress};
 use stead_types::{GroupId, NodeId, RegionName};
 
-use super::{
-    context::Host,
-    resources::{disk_free, memory},
-};
+use super::context::Host;
 
 /// Returns the status of this node.
 pub(crate) fn node_status(host: &Host) -> admin::NodeStatus {
@@ -29,8 +26,8 @@ pub(crate) fn node_status(host: &Host) -> admin::NodeStatus {
         view_version: Some(convert::id::from_directory_version(host.directory_view.version())),
         engine: host.config.engine.clone(),
         disk_used_bytes: (host.disk_len)(),
-        disk_free_bytes: disk_free(&host.config.data_dir),
-        memory_bytes: memory(),
+        disk_free_bytes: (host.resources.disk_free)(&host.config.data_dir),
+        memory_bytes: (host.resources.memory)(),
         lease_left: shortest_lease(host),
         warnings: ready.warnings(),
     }

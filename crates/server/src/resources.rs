@@ -2,13 +2,29 @@
 
 use std::path::Path;
 
+/// What a node asks of the system about itself. Other nodes are told, so that a simulation gives its own answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Resources {
+    /// Returns the bytes of disk that are free in a folder; zero where they are unknown.
+    pub disk_free: fn(&Path) -> u64,
+    /// Returns the resident memory of the node in bytes; zero where it is unknown.
+    pub memory: fn() -> u64,
+}
+
+impl Resources {
+    /// Returns the operating system's answers.
+    pub fn real() -> Self {
+        Self { disk_free, memory }
+    }
+}
+
 /// Returns the bytes of disk that are free for this process; zero where the system does not report them.
-pub(super) fn disk_free(path: &Path) -> u64 {
+pub(crate) fn disk_free(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Returns the resident memory of this process in bytes; zero where the system does not report it.
-pub(super) fn memory() -> u64 {
+fn memory() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm
         .split(' ')
