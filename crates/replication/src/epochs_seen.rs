@@ -9,14 +9,14 @@ use parking_lot::Mutex;
 use stead_state::shard::record::TenantRecord;
 use stead_types::{Epoch, TenantNumber};
 
-/// Highest epochs that other nodes have shown; clones share them. Bounded by the tenants that this node's groups own.
+/// Highest epochs that other nodes have shown; clones share them. Bounded by the tenants of this node's groups.
 #[derive(Clone, Debug, Default)]
 pub struct EpochsSeen(Arc<Mutex<BTreeMap<TenantNumber, Epoch>>>);
 
 impl EpochsSeen {
-    /// Records an epoch that another node has shown, if it is above the one that a record owns.
+    /// Records an epoch that another node has shown, if it is above the record's: an heir may own that one later.
     pub fn see(&self, tenant: TenantNumber, epoch: Epoch, record: &TenantRecord) {
-        if record.owned().is_none_or(|owned| epoch <= owned) {
+        if record.epoch == Epoch::NONE || epoch <= record.epoch {
             return;
         }
         let mut seen = self.0.lock();
@@ -24,6 +24,9 @@ impl EpochsSeen {
         if *highest < epoch {
             *highest = epoch;
             drop(seen);
+            if record.owned().is_none() {
+                return;
+            }
             tracing::warn!(
                 %tenant, %epoch, owned = %record.epoch,
                 "another node knows a later epoch of a tenant that this node owns: it is served under a lease only"
@@ -40,6 +43,7 @@ impl EpochsSeen {
 #[cfg(test)]
 mod tests {
     use stead_state::shard::record::Role;
+    use stead_types::GroupId;
 
     use super::*;
 
@@ -55,9 +59,16 @@ mod tests {
         seen.see(tenant, epoch(3), &owner);
         assert_eq!(seen.of(tenant), Epoch::NONE);
         seen.see(tenant, epoch(5), &TenantRecord::unknown());
-        assert_eq!(seen.of(tenant), Epoch::NONE, "it owns nothing");
+        assert_eq!(seen.of(tenant), Epoch::NONE, "it is not there");
         seen.see(tenant, epoch(5), &owner);
         seen.see(tenant, epoch(4), &owner);
         assert_eq!(seen.of(tenant), epoch(5));
+        let heir = TenantRecord {
+            role: Role::Follower { home: GroupId::new(2) },
+            ..owner
+        };
+        let other = TenantNumber::new(8);
+        seen.see(other, epoch(4), &heir);
+        assert_eq!(seen.of(other), epoch(4), "it may own the epoch that it follows");
     }
 }

@@ -25,8 +25,8 @@ const LEVEL_INTERVAL: Duration = Duration::from_millis(200);
 const LEVEL_DELAY: Duration = Duration::from_hours(24);
 /// Interval at which the budgets of waves are looked at.
 const WAVE_INTERVAL: Duration = Duration::from_millis(200);
-/// Time for which this node must lead before it takes a node that it has not heard of for unreachable: every node renews
-/// its lease several times meanwhile.
+/// Time, or half a ttl where that is longer, for which this node must lead before it takes a node that it has not heard of
+/// for unreachable: every node renews its lease meanwhile.
 const LEADS_MIN: Duration = Duration::from_secs(60);
 const TASK_NAME: &str = "keeping the directory up to date";
 
@@ -117,10 +117,13 @@ impl DirectoryMaintenance {
 
     /// Returns the next command that the directory needs, if any.
     fn needed_command(&self, local_voter: &LocalVoter) -> Result<Option<Command>, IncompleteChange> {
-        let supporting = local_voter.supporting(FEATURE_LEVEL_MAX);
+        let ttl = |directory: &Directory| Duration::from_millis(directory.view().settings().lease_ttl_ms);
+        let ttl = local_voter.machine.read(ttl)?;
+        let supporting = local_voter.supporting(FEATURE_LEVEL_MAX, ttl);
         let now = local_voter.group.logged_time();
         let leads_since = *self.leads_since.lock().get_or_insert_with(Instant::now);
-        let heard_of = (leads_since.elapsed() >= LEADS_MIN).then(|| local_voter.supporting(FEATURE_LEVEL_MIN));
+        let heard_of =
+            (leads_since.elapsed() >= LEADS_MIN.max(ttl / 2)).then(|| local_voter.supporting(FEATURE_LEVEL_MIN, ttl));
         local_voter.machine.read(|directory| {
             if directory.cluster().is_none() {
                 return Some(Command::Bootstrap(self.initial.clone()));

@@ -306,6 +306,8 @@ impl FeedSource {
         let offset = wire::offset_from(ack.offset)?;
         self.in_flight.done(ack.batches);
         let (mut attached, mut detached) = (wire::positions(&ack.attached)?, wire::positions(&ack.detached)?);
+        // Also an attempt that is over shows the epoch that the follower follows by now.
+        self.context.see_epochs(attached.iter().chain(&detached));
         // Positions of an attempt that is over here are void: the follower is told, or has begun another attempt.
         attached.retain(|position| self.sessions.attempt(position.tenant) == Some(AttachAttempt::of(position)));
         detached.retain(|position| match self.sessions.attempt(position.tenant) {

@@ -16,8 +16,8 @@ use stead_types::{Error, ErrorKind, GroupId, NodeId};
 use super::local_voter::{LocalVoter, VoterError};
 use crate::host::storage_unavailable;
 
-/// Time for which a node's report of its feature level is taken as current: a node reports with each renewal, at least
-/// every quarter of the ttl.
+/// Least time for which a node's report of its feature level is taken as current. A node reports with each renewal, every
+/// quarter of the ttl: half a ttl where that is longer.
 const REPORT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Grants of this node, timed by its boot clock.
@@ -49,13 +49,14 @@ impl LeaseGrants {
         self.supported.lock().insert(node, SupportReport { level, at });
     }
 
-    /// Returns the nodes that have said lately that they support a feature level.
-    pub(crate) fn supporting(&self, level: u32) -> Vec<NodeId> {
+    /// Returns the nodes that have said lately, by the ttl in force, that they support a feature level.
+    pub(crate) fn supporting(&self, level: u32, ttl: Duration) -> Vec<NodeId> {
+        let lifetime = REPORT_LIFETIME.max(ttl / 2);
         let now = self.now();
         let supported = self.supported.lock();
         let current = supported
             .iter()
-            .filter(|(_, report)| report.level >= level && now.since(report.at) < REPORT_LIFETIME);
+            .filter(|(_, report)| report.level >= level && now.since(report.at) < lifetime);
         current.map(|(node, _)| *node).collect()
     }
 
@@ -66,8 +67,8 @@ impl LeaseGrants {
 
 impl LocalVoter {
     /// Returns the nodes that have told this voter lately that they support a feature level.
-    pub(crate) fn supporting(&self, level: u32) -> Vec<NodeId> {
-        self.grants.supporting(level)
+    pub(crate) fn supporting(&self, level: u32, ttl: Duration) -> Vec<NodeId> {
+        self.grants.supporting(level, ttl)
     }
 
     /// Grants a lease as of a version at a read index whose round begins after this call.

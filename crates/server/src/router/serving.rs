@@ -1,7 +1,5 @@
 //! Serving check: whether the home may still answer for a tenant, after a commit or after a read index.
 
-use std::time::Duration;
-
 use stead_api::convert;
 use stead_replication::{EpochsSeen, SharedDirectoryView};
 use stead_state::{
@@ -121,14 +119,6 @@ impl ServingCheck {
         });
         // If the rows are closed it is unknown whether the tenant may still be served.
         checked.unwrap_or_else(|_| results.iter().map(|_| Err(NotServing::NotOwner { to: None })).collect())
-    }
-
-    /// Tells whether a lease of a group counts.
-    pub(super) fn confirmation(&self, hosted: &HostedGroup) -> Confirmation {
-        match self.leases.left(self.directory_view.version(), hosted.raft.id()) {
-            Duration::ZERO => Confirmation::Unconfirmed,
-            _ => Confirmation::Leased,
-        }
     }
 
     /// Returns the input of the serving check, after a commit in this term or after a read index.

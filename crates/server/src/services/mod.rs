@@ -23,10 +23,9 @@ use axum::{Router as HttpRouter, middleware::map_response, response::Response};
 use stead_api::proto::{
     admin::v1::{
         audit_service_server::AuditServiceServer, bulk_move_service_server::BulkMoveServiceServer,
-        cluster_service_server::ClusterServiceServer,
-        group_service_server::GroupServiceServer, node_service_server::NodeServiceServer,
-        operation_service_server::OperationServiceServer, region_service_server::RegionServiceServer,
-        tenant_service_server::TenantServiceServer,
+        cluster_service_server::ClusterServiceServer, group_service_server::GroupServiceServer,
+        node_service_server::NodeServiceServer, operation_service_server::OperationServiceServer,
+        region_service_server::RegionServiceServer, tenant_service_server::TenantServiceServer,
     },
     google::longrunning::operations_server::OperationsServer,
     internal::v1::{

@@ -339,7 +339,8 @@ impl TenantRecord {
     /// filled yet is empty although its home need not be.
     pub fn has_data(&self) -> bool {
         let is_attached = self.session.is_some_and(|session| session.attached);
-        self.owned().is_some() || is_attached || self.live.revision.sequence() > Sequence::ZERO
+        let was_owner = matches!(self.role, Role::Relinquished { .. });
+        self.owned().is_some() || was_owner || is_attached || self.live.revision.sequence() > Sequence::ZERO
     }
 
     /// Returns the record of a tenant that is unknown to this group.

@@ -318,8 +318,10 @@ impl WriteExecutor {
                 DeletionStep::NotOwner | DeletionStep::Unknown => break,
             }
         }
-        // With a lease again, the steps before are confirmed too: the tenant was not promoted meanwhile.
-        job.call.confirmation = self.serving.confirmation(hosted);
+        // An owner that is not fenced and has a lease confirms the steps before, too. A lease alone does not.
+        if let Ok(confirmation) = self.serving.check(hosted, job.tenant.number) {
+            job.call.confirmation = confirmation;
+        }
         self.respond_delete_range(job, &deletion);
         None
     }
