@@ -79,7 +79,7 @@ impl FactSource {
             staleness: takes_over.then(|| context.freshness.staleness(number)).flatten(),
             heir: context.heirs.readiness(number),
             seed_failure: tenant.moving.as_deref().and_then(|planned| {
-                let failure = context.seeds.failure(number, planned.to)?;
+                let failure = context.seeds.failure(number, planned.to, tenant.version)?;
                 Some((planned.to, failure))
             }),
             uncounted: self.uncounted(&tenant),

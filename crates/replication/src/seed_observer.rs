@@ -47,7 +47,7 @@ async fn observe(
         context.seeds.remove(tenant, follower);
         return Ok(());
     };
-    if context.seeds.failure(tenant, follower).is_some() {
+    if context.seeds.is_over(tenant, follower) {
         context.seeds.observe(tenant, follower, TenantUsage::default(), version);
         return Ok(());
     }

@@ -748,7 +748,7 @@ fn encoding_of_commands_about_moves_is_fixed() {
         ),
         (
             Command::Report(GroupId::new(3), Incarnation::FIRST, one_report_of_each()),
-            "08030107 0001 01010203 020102 03010305010989808080 8020 0601030109 04010109 050102",
+            "08030107 0001 01010203 020102 03010305010989808080 8020 0701030109 04010109 050102",
         ),
     ];
     for (command, bytes) in commands {

@@ -248,7 +248,7 @@ impl Operations {
     /// Records a step of an operation in flight.
     pub(super) fn record(&mut self, id: u64, step: OperationStep) {
         if let Some(operation) = self.all.get_mut(&id)
-            && operation.steps.len() < OPERATION_STEPS_MAX
+            && (operation.steps.len() < OPERATION_STEPS_MAX || step.name == StepName::AbortRequested)
         {
             operation.steps.push(step);
         }

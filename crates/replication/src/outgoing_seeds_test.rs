@@ -1,0 +1,100 @@
+//! Tests of outgoing seeds.
+
+use stead_types::Incarnation;
+
+use super::*;
+
+const T: TenantNumber = TenantNumber::new(7);
+const F: GroupId = GroupId::new(2);
+const LIMITS: SeedLimits = SeedLimits {
+    history_max: 10_000,
+    bytes_per_second_max: 1 << 20,
+};
+
+fn at(number: u64) -> Revision {
+    Revision::new(Epoch::FIRST, Sequence::new(number).unwrap())
+}
+
+fn start(first: u64) -> SeedStart {
+    SeedStart {
+        epoch: Epoch::FIRST,
+        first: at(first),
+        keys: 0,
+        bytes: 0,
+    }
+}
+
+fn version(index: u64) -> DirectoryVersion {
+    let incarnation = Incarnation::FIRST;
+    DirectoryVersion { incarnation, index }
+}
+
+/// Writes and copies for some seconds, at these rates.
+async fn run(seeds: &OutgoingSeeds, seconds: u64, written: u64, copied: u64) {
+    let usage = TenantUsage {
+        keys: 1_000,
+        bytes: 1_000_000,
+    };
+    for _ in 0..seconds {
+        let (.., reached) = seeds.keys()[0];
+        seeds.record_request(T, written);
+        seeds.record_history(T, F, written, reached.next().unwrap());
+        seeds.record_chunk(T, F, 1, copied);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        seeds.observe(T, F, usage, version(1));
+    }
+}
+
+/// Invariant 1.
+#[tokio::test(start_paused = true)]
+async fn history_is_held_until_the_copy_is_attached() {
+    let seeds = OutgoingSeeds::new(LIMITS);
+    seeds.begin(T, F, start(10)).unwrap();
+    seeds.begin(T, GroupId::new(3), start(5)).unwrap();
+    assert_eq!(seeds.holds(), [(T, at(5))].into());
+    seeds.complete(T, GroupId::new(3));
+    seeds.catch_up(T, F, Epoch::FIRST, at(12)).unwrap();
+    assert_eq!(
+        seeds.holds(),
+        [(T, at(10))].into(),
+        "all of it, until it is acknowledged"
+    );
+    seeds.complete(T, F);
+    assert!(seeds.holds().is_empty() && !seeds.is_seeding(T, F));
+}
+
+/// Invariant 2.
+#[tokio::test(start_paused = true)]
+async fn seed_that_could_not_catch_up_is_refused_until_its_tenant_changes() {
+    let seeds = OutgoingSeeds::new(LIMITS);
+    seeds.begin(T, F, start(10)).unwrap();
+    run(&seeds, 11, 1_000, 50_000).await;
+    assert_eq!(seeds.write_rate(T).map(|rate| (800..1_000).contains(&rate)), Some(true));
+    run(&seeds, 30, 1_000, 1_000).await;
+    let failure = seeds.failure(T, F, version(1)).unwrap();
+    assert_eq!(failure.reason, SeedFailureReason::CannotCatchUp);
+    assert_eq!(
+        (seeds.begin(T, F, start(60)), seeds.write_rate(T)),
+        (Err(failure), None)
+    );
+    assert!(seeds.is_refused(T, F) && seeds.holds().is_empty());
+    assert_eq!(seeds.failure(T, F, version(2)), None, "a move that was planned later");
+    seeds.observe(T, F, TenantUsage::default(), version(1));
+    assert!(seeds.is_refused(T, F));
+    seeds.observe(T, F, TenantUsage::default(), version(2));
+    assert_eq!(seeds.begin(T, F, start(60)), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_seed_begins_again_with_its_follower() {
+    let seeds = OutgoingSeeds::new(LIMITS);
+    seeds.begin(T, F, start(10)).unwrap();
+    run(&seeds, 20, 1_000, 0).await;
+    assert_eq!(
+        seeds.failure(T, F, version(1)).map(|failure| failure.reason),
+        Some(SeedFailureReason::Stalled)
+    );
+    assert!(seeds.holds().is_empty() && !seeds.is_refused(T, F));
+    seeds.begin(T, F, start(30)).unwrap();
+    assert_eq!(seeds.holds(), [(T, at(30))].into());
+}
