@@ -102,13 +102,12 @@ fn print(pauses: &[Pause], fdatasync_p99: Duration) {
     );
     println!("| pause, ms | p50 | p90 | p99 | longest |");
     println!("| --- | --- | --- | --- | --- |");
-    let places: [(&str, fn(&Pause) -> Duration); 3] = [
-        ("at the groups", |pause| pause.groups),
-        ("client beside the home before", |pause| pause.source),
-        ("client beside the new home", |pause| pause.target),
-    ];
-    for (place, of) in places {
-        let mut taken: Vec<Duration> = pauses.iter().map(of).collect();
+    let taken = |of: fn(&Pause) -> Duration| -> Vec<Duration> { pauses.iter().map(of).collect() };
+    for (place, mut taken) in [
+        ("at the groups", taken(|pause| pause.groups)),
+        ("client beside the home before", taken(|pause| pause.source)),
+        ("client beside the new home", taken(|pause| pause.target)),
+    ] {
         let figures = SHARES.map(|share| format!("{:.1}", millis(percentile(&mut taken, share))));
         println!("| {place} | {} |", figures.join(" | "));
     }

@@ -127,7 +127,7 @@ mod tests {
                 "stead tenant update acme --no-labels --label a=b",
                 "cannot be used with",
             ),
-            ("stead tenant move acme", "<--to <REGION>|--group <GROUP>>"),
+            ("stead tenant move acme", "--to <REGION>"),
             ("stead tenant move acme --to us-east --group 5", "cannot be used with"),
             (
                 "stead tenant move acme --to us-east --wait --no-wait",

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::Context;
-use stead_client::{ScanOptions, SessionToken, Tenant};
+use stead_client::{Error, ScanOptions, SessionToken, Tenant};
 use stead_types::Revision;
 use tokio::{
     sync::{Mutex, broadcast, oneshot},
@@ -136,12 +135,12 @@ impl Load {
     /// # Errors
     ///
     /// The writes cannot be read back.
-    pub async fn finish(self) -> anyhow::Result<LoadReport> {
+    pub async fn finish(self) -> Result<LoadReport, Error> {
         let _ = self.stop.send(());
-        self.task.await?;
-        let stored = read(&self.tenant, &self.prefix)
-            .await
-            .context("reading the writes back")?;
+        if let Err(failed) = self.task.await {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+        let stored = read(&self.tenant, &self.prefix).await?;
         let tally = self.tally.lock().await;
         let mut report = LoadReport {
             acknowledged: tally.acknowledged.clone(),
@@ -253,7 +252,7 @@ async fn write(tenant: Tenant, prefix: String, number: u64, tally: Arc<Mutex<Loa
 }
 
 /// Returns keys with values and versions.
-async fn read(tenant: &Tenant, prefix: &str) -> anyhow::Result<BTreeMap<Vec<u8>, (Vec<u8>, u64)>> {
+async fn read(tenant: &Tenant, prefix: &str) -> Result<BTreeMap<Vec<u8>, (Vec<u8>, u64)>, Error> {
     let mut stored = BTreeMap::new();
     let mut scan = ScanOptions {
         prefix: format!("{prefix}/").into(),

@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail, ensure};
 use parking_lot::Mutex;
 use stead_client::{
     Admin, KeyRange, MoveSource, MoveTarget, OperationInfo, OperationOutcome, Tenant, TenantMove, WatchMessage,
@@ -23,9 +22,28 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(60);
 const MARGIN: Duration = Duration::from_millis(300);
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest times without writes, of one move.
+/// Failure of a move, or of what measures it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] stead_client::Error),
+    /// No writes from a region were acknowledged in time.
+    #[error("no writes from {0} are acknowledged")]
+    NoWrites(String),
+    /// An operation did not end in time.
+    #[error("{0} has not ended in time")]
+    NotEnded(String),
+    /// An operation did not move the tenant.
+    #[error("{0} did not move the tenant: {1:?}")]
+    Failed(String, Option<OperationOutcome>),
+}
+
+/// Longest times without writes, of one move, and its own time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
+    /// From the call that begins the move until its end is known.
+    pub took: Duration,
     /// From the last commit under the epoch before to the first under the new one.
     pub groups: Duration,
     /// Between two acknowledgements of the client beside the home before.
@@ -81,12 +99,7 @@ impl MovingTenant {
     /// # Errors
     ///
     /// A watch cannot be opened.
-    pub async fn start(
-        admin: Admin,
-        sides: [(&str, Tenant); 2],
-        prefix: &str,
-        per_second: u32,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(admin: Admin, sides: [(&str, Tenant); 2], prefix: &str, per_second: u32) -> Result<Self, Error> {
         let name = sides[0].1.name().to_string();
         let home_region = admin.tenant(&name).await?.home_region;
         let home = usize::from(home_region != sides[0].0);
@@ -116,7 +129,7 @@ impl MovingTenant {
     /// # Errors
     ///
     /// No writes are acknowledged.
-    pub async fn writes_go_on(&self) -> anyhow::Result<()> {
+    pub async fn writes_go_on(&self) -> Result<(), Error> {
         for side in &self.sides {
             let from = Instant::now();
             let go_on = async {
@@ -130,7 +143,7 @@ impl MovingTenant {
             };
             timeout(MOVE_TIMEOUT, go_on)
                 .await
-                .with_context(|| format!("no writes from {} are acknowledged", side.region))?;
+                .map_err(|_| Error::NoWrites(side.region.clone()))?;
         }
         Ok(())
     }
@@ -154,7 +167,7 @@ impl MovingTenant {
     /// # Errors
     ///
     /// It is refused.
-    pub async fn begin(&self) -> anyhow::Result<String> {
+    pub async fn begin(&self) -> Result<String, Error> {
         begin(&self.admin, &self.name, self.target(), MoveSource::Follow).await
     }
 
@@ -163,7 +176,7 @@ impl MovingTenant {
     /// # Errors
     ///
     /// It does not end in time.
-    pub async fn ended(&mut self, operation: &str) -> anyhow::Result<OperationInfo> {
+    pub async fn ended(&mut self, operation: &str) -> Result<OperationInfo, Error> {
         let ended = ended(&self.admin, operation).await?;
         if matches!(ended.outcome, Some(OperationOutcome::Moved { .. })) {
             self.home = 1 - self.home;
@@ -176,22 +189,27 @@ impl MovingTenant {
     /// # Errors
     ///
     /// The move fails, or no writes are acknowledged before or after it.
-    pub async fn move_once(&mut self) -> anyhow::Result<Pause> {
+    pub async fn move_once(&mut self) -> Result<Pause, Error> {
         self.writes_go_on().await?;
         let (source, target) = (self.home, 1 - self.home);
         let mut from = [0; 2];
         for (from, side) in from.iter_mut().zip(&self.sides) {
             *from = side.load.acknowledged().await.saturating_sub(1);
         }
+        let begun = Instant::now();
         let operation = self.begin().await?;
         let ended = self.ended(&operation).await?;
-        ensure!(self.home == target, "{operation} failed: {:?}", ended.outcome);
+        let took = begun.elapsed();
+        if self.home != target {
+            return Err(Error::Failed(operation, ended.outcome));
+        }
         self.writes_go_on().await?;
         let groups = self
             .pause_at_groups(source, target)
-            .with_context(|| format!("{operation} shows no pause: no writes before or after it"))?;
+            .ok_or_else(|| Error::NoWrites(self.sides[target].region.clone()))?;
         let writes_of = async |side: usize| self.sides[side].load.acknowledged_since(from[side]).await;
         Ok(Pause {
+            took,
             groups,
             source: longest_gap(&writes_of(source).await),
             target: longest_gap(&writes_of(target).await),
@@ -214,7 +232,7 @@ impl MovingTenant {
     /// # Errors
     ///
     /// The writes cannot be read back.
-    pub async fn finish(self) -> anyhow::Result<MovesReport> {
+    pub async fn finish(self) -> Result<MovesReport, Error> {
         let mut report = MovesReport::default();
         let mut writes = Vec::new();
         for side in self.sides {
@@ -236,7 +254,7 @@ impl MovingTenant {
 }
 
 impl Side {
-    async fn start((region, tenant): (&str, Tenant), prefix: &str, per_second: u32) -> anyhow::Result<Self> {
+    async fn start((region, tenant): (&str, Tenant), prefix: &str, per_second: u32) -> Result<Self, Error> {
         let prefix = format!("{prefix}/{region}");
         let commits: Arc<Mutex<BTreeMap<Epoch, Seen>>> = Arc::default();
         let watch = WatchOptions {
@@ -273,12 +291,12 @@ async fn note_commits(mut watcher: Watcher, commits: Arc<Mutex<BTreeMap<Epoch, S
 /// # Errors
 ///
 /// It is refused, or fails.
-pub async fn move_to(admin: &Admin, tenant: &str, region: &str, source: MoveSource) -> anyhow::Result<u32> {
+pub async fn move_to(admin: &Admin, tenant: &str, region: &str, source: MoveSource) -> Result<u32, Error> {
     let operation = begin(admin, tenant, region, source).await?;
     let ended = ended(admin, &operation).await?;
     match ended.outcome {
         Some(OperationOutcome::Moved { epoch, .. }) => Ok(epoch),
-        outcome => bail!("{operation} failed: {outcome:?}"),
+        outcome => Err(Error::Failed(operation, outcome)),
     }
 }
 
@@ -287,7 +305,7 @@ pub async fn move_to(admin: &Admin, tenant: &str, region: &str, source: MoveSour
 /// # Errors
 ///
 /// It is refused.
-pub async fn begin(admin: &Admin, tenant: &str, region: &str, source: MoveSource) -> anyhow::Result<String> {
+pub async fn begin(admin: &Admin, tenant: &str, region: &str, source: MoveSource) -> Result<String, Error> {
     let request = TenantMove {
         name: tenant.to_owned(),
         etag: String::new(),
@@ -304,7 +322,16 @@ pub async fn begin(admin: &Admin, tenant: &str, region: &str, source: MoveSource
 /// # Errors
 ///
 /// It does not end in time.
-pub async fn ended(admin: &Admin, operation: &str) -> anyhow::Result<OperationInfo> {
+pub async fn ended(admin: &Admin, operation: &str) -> Result<OperationInfo, Error> {
+    ended_within(admin, operation, MOVE_TIMEOUT).await
+}
+
+/// As [`ended`], with a deadline of the caller's.
+///
+/// # Errors
+///
+/// It does not end in time.
+pub async fn ended_within(admin: &Admin, operation: &str, limit: Duration) -> Result<OperationInfo, Error> {
     let watched = async {
         loop {
             if let Ok(mut watch) = admin.watch_operation(operation).await {
@@ -317,9 +344,9 @@ pub async fn ended(admin: &Admin, operation: &str) -> anyhow::Result<OperationIn
             sleep(REOPEN_PAUSE).await;
         }
     };
-    timeout(MOVE_TIMEOUT, watched)
+    timeout(limit, watched)
         .await
-        .with_context(|| format!("{operation} has not ended after {MOVE_TIMEOUT:?}"))
+        .map_err(|_| Error::NotEnded(operation.to_owned()))
 }
 
 fn longest_gap(writes: &[Acknowledgement]) -> Duration {

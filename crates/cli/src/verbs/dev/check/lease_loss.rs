@@ -92,8 +92,7 @@ async fn cut_off(
     leader: &str,
     writes: &mut Writes,
 ) -> anyhow::Result<(Duration, String)> {
-    let mut is_killed = false;
-    let mut last = Instant::now();
+    let (mut is_killed, mut last, mut told) = (false, Instant::now(), String::new());
     let once = WriteOptions {
         timeout: Some(CALL),
         ..WriteOptions::default()
@@ -119,7 +118,8 @@ async fn cut_off(
             Ok(Err(error)) if error.kind == ErrorKind::NoLease => {
                 return Ok((writes.cut.elapsed(), error.to_string()));
             }
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(error)) => told = error.to_string(),
+            Err(_) => "a call has not ended in time".clone_into(&mut told),
         }
         sleep(PAUSE).await;
     }

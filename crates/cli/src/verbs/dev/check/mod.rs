@@ -5,6 +5,7 @@ mod bounded_read;
 mod clock_leap;
 mod contention;
 mod credits;
+mod drain;
 mod frozen_node;
 mod idempotent_retry;
 mod idle;
@@ -92,6 +93,8 @@ pub(super) enum Step {
     MoveAbort,
     /// A tenant moves, and the region that was its home keeps no copy
     RegionLeave,
+    /// A region of a thousand tenants is drained in waves, and opened again
+    Drain,
     /// A region cut off from the directory goes on while its leases last, then stops, and comes back
     LeaseLoss,
     /// A leader frozen for longer than its lease serves nothing old once it wakes
@@ -167,6 +170,7 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::MoveLeaderKill => moves::leader_kill(world).await,
         Step::MoveAbort => moves::abort(world).await,
         Step::RegionLeave => moves::leave(world).await,
+        Step::Drain => drain::run(world).await,
         Step::LeaseLoss => lease_loss::run(world).await,
         Step::PauseResume => pause_resume::run(world).await,
         Step::LeaderKill => leader_kill::run(world).await,

@@ -25,7 +25,7 @@ async fn start(world: &mut World, name: &str) -> anyhow::Result<MovingTenant> {
     let admin = world.client(SOURCE).await?.admin();
     let prefix = format!("moves/{}", world.run);
     let sides = [(SOURCE, source), (TARGET, target)];
-    MovingTenant::start(admin, sides, &prefix, PUTS_PER_SECOND).await
+    Ok(MovingTenant::start(admin, sides, &prefix, PUTS_PER_SECOND).await?)
 }
 
 /// Adds what the checks of the loads' writes have found.
