@@ -68,9 +68,9 @@ impl Attempts {
     /// Tells whether every node of a region was asked, but for those that are known to have failed.
     fn has_tried_all(&self, state: &ClientState, region: &RegionName) -> bool {
         let is_tried = |node: &Arc<Node>| self.tried.iter().any(|tried| Arc::ptr_eq(tried, node));
-        let mut nodes = state.map.load().nodes_of(region).to_vec();
-        nodes.retain(|node| !node.is_circuit_open());
-        nodes.iter().all(is_tried)
+        let map = state.map.load();
+        let mut alive = map.nodes_of(region).iter().filter(|node| !node.is_circuit_open());
+        alive.all(is_tried)
     }
 
     fn attempt_deadline(&self, deadline: Instant) -> Instant {

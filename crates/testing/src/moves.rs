@@ -157,11 +157,6 @@ impl MovingTenant {
         longest
     }
 
-    /// Returns the longest time in which the client beside the home had no acknowledgement, since the last call.
-    pub async fn take_gap_at_home(&self) -> Duration {
-        self.sides[self.home].load.take_gap().await
-    }
-
     /// Begins a move to the other side, and returns the name of its operation.
     ///
     /// # Errors
