@@ -10,7 +10,7 @@ use super::world::{World, until};
 use crate::output;
 use stead_testing::{
     load::{Load, percentile},
-    moves::{MovingTenant, move_to},
+    moves::move_to,
 };
 
 const HOME: &str = "eu-west";
@@ -224,12 +224,10 @@ async fn kill_leader(world: &mut World, home: &Tenant) -> anyhow::Result<()> {
 /// Moves acme and back, while clients beside both homes write.
 async fn move_home(world: &mut World) -> anyhow::Result<()> {
     println!("6 acme moves to {NEXT_HOME} and back: {WRITES_PER_SECOND} writes/s running in each of the two");
-    let source = world.tenant("acme", HOME, HOME).await?;
-    let target = world.tenant("acme", HOME, NEXT_HOME).await?;
     let admin = world.client(HOME).await?.admin();
-    let sides = [(HOME, source), (NEXT_HOME, target)];
-    let prefix = format!("moves/{}", world.run);
-    let mut moving = MovingTenant::start(admin.clone(), sides, &prefix, WRITES_PER_SECOND).await?;
+    let mut moving = world
+        .moving_tenant("acme", [HOME, NEXT_HOME], WRITES_PER_SECOND)
+        .await?;
     for _ in 0..2 {
         let (from, to) = (moving.home().to_owned(), moving.target().to_owned());
         let pause = moving.move_once().await?;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use stead_client::{
     Client, Config, Consistency, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange, TenantLimit, dial,
 };
-use stead_testing::{Cluster, cluster};
+use stead_testing::{Cluster, cluster, moves::MovingTenant};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -132,6 +132,20 @@ impl World {
         let client = self.client(from).await?;
         ensure_tenant(client.clone(), name.to_owned(), home).await?;
         Ok(client.tenant(name)?)
+    }
+
+    /// Starts to write to a tenant in the two regions between which it is to move; it is made in the first.
+    pub(super) async fn moving_tenant(
+        &mut self,
+        name: &str,
+        [home, next]: [&str; 2],
+        writes_per_second: u32,
+    ) -> anyhow::Result<MovingTenant> {
+        let source = self.tenant(name, home, home).await?;
+        let target = self.tenant(name, home, next).await?;
+        let admin = self.client(home).await?.admin();
+        let (sides, prefix) = ([(home, source), (next, target)], format!("moves/{}", self.run));
+        Ok(MovingTenant::start(admin, sides, &prefix, writes_per_second).await?)
     }
 
     /// Returns an empty tenant with limits of its own, as seen from its home.

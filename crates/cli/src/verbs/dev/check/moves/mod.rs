@@ -20,12 +20,7 @@ const PUTS_PER_SECOND: u32 = 200;
 
 /// Starts to write to a tenant in both regions between which it is to move; it is made in the first.
 async fn start(world: &mut World, name: &str) -> anyhow::Result<MovingTenant> {
-    let source = world.tenant(name, SOURCE, SOURCE).await?;
-    let target = world.tenant(name, SOURCE, TARGET).await?;
-    let admin = world.client(SOURCE).await?.admin();
-    let prefix = format!("moves/{}", world.run);
-    let sides = [(SOURCE, source), (TARGET, target)];
-    Ok(MovingTenant::start(admin, sides, &prefix, PUTS_PER_SECOND).await?)
+    world.moving_tenant(name, [SOURCE, TARGET], PUTS_PER_SECOND).await
 }
 
 /// Adds what the checks of the loads' writes have found.
