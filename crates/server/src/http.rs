@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Path, RawQuery, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     health::HealthReport,
     host::{self, Host},
+    metrics_format::MetricsFormat,
 };
 
 /// Route of a tenant: its home and the endpoints that its traffic should go to.
@@ -60,9 +61,13 @@ fn respond(report: &HealthReport, query: Option<String>) -> Response {
     (status, if verbose { report.verbose() } else { report.summary() }).into_response()
 }
 
-async fn metrics(State(host): State<Arc<Host>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], host::metrics_text(&host)).into_response()
+async fn metrics(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response {
+    // A client may split its list over several headers.
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let format = MetricsFormat::accepted(&accept.join(","));
+    let metrics = format.convert(host::metrics_text(&host));
+    ([(header::CONTENT_TYPE, format.content_type())], metrics).into_response()
 }
 
 async fn route(State(host): State<Arc<Host>>, Path(tenant): Path<String>) -> Response {

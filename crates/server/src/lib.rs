@@ -3,6 +3,7 @@
 mod admin_peers;
 mod admission;
 pub mod config;
+mod connections;
 mod directory;
 mod directory_maintenance;
 pub mod environment;
@@ -14,8 +15,10 @@ mod lease_messages;
 mod lease_tasks;
 pub mod listener;
 mod metrics;
+mod metrics_format;
 pub mod node;
 pub mod panics;
+mod preface;
 pub mod resources;
 mod response;
 mod router;

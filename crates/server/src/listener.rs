@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A request that panics ends alone: its stream is closed, over HTTP/1 its connection.
+//! 1. A connection beyond the limit, or one that does not begin to speak HTTP, is closed: it holds no descriptor.
+//! 2. A request that panics ends alone: its stream is closed, over HTTP/1 its connection.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -17,13 +18,16 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use stead_store::health::CatchPanic;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::environment::Incoming;
+use crate::{environment::Incoming, preface};
 
-/// Most connections that one listener serves at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 8_192;
+/// Time in which a new connection must show that it speaks HTTP. Idle connections of clients that did may stay.
+const PREFACE_MAX: Duration = Duration::from_secs(10);
+/// Least time between two log lines about refused connections.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, for instance when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Idle time after which a client is pinged, and the longest time that it may take to answer.
@@ -35,10 +39,12 @@ const STREAMS_MAX: u32 = 4_096;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// Serves connections until the token fires, then lets running requests finish for at most `grace`.
+/// Serves at most `connections_max` connections until the token fires, then lets running requests finish for at most
+/// `grace`.
 pub async fn serve(
     mut incoming: Incoming,
     router: Router,
+    connections_max: usize,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Infallible> {
@@ -47,9 +53,10 @@ pub async fn serve(
     let drain = GracefulShutdown::new();
     let cut = CancellationToken::new();
     let mut connections = tokio::task::JoinSet::new();
+    let mut refusals = Refusals::default();
     loop {
         let accepted = tokio::select! {
-            accepted = incoming.next(), if connections.len() < CONNECTIONS_MAX => accepted,
+            accepted = incoming.next() => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
@@ -62,27 +69,61 @@ pub async fn serve(
             }
             None => break,
         };
+        if connections.len() >= connections_max {
+            refusals.log(connections_max);
+            continue;
+        }
         let service = TowerToHyperService::new(router.clone());
-        let serving = drain.watch(
-            builder
-                .serve_connection_with_upgrades(TokioIo::new(connection), service)
-                .into_owned(),
-        );
-        let cut = cut.clone();
+        let (builder, watcher, stop, cut) = (builder.clone(), drain.watcher(), stop.clone(), cut.clone());
         connections.spawn(executor.catch_panics(async move {
+            let opened = tokio::select! {
+                opened = timeout(PREFACE_MAX, preface::read(connection)) => opened,
+                () = stop.cancelled() => return,
+            };
+            let connection = match opened {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(error)) => return debug!(%error, "connection failed"),
+                Err(_) => return debug!("connection closed: it has not begun to speak HTTP"),
+            };
+            let serving = builder.serve_connection_with_upgrades(TokioIo::new(connection), service);
             tokio::select! {
-                ended = serving => if let Err(error) = ended { debug!(%error, "connection failed") },
+                ended = watcher.watch(serving.into_owned()) => if let Err(error) = ended { debug!(%error, "connection failed") },
                 () = cut.cancelled() => {}
             }
         }));
     }
     drop(incoming);
-    if tokio::time::timeout(grace, drain.shutdown()).await.is_err() {
+    if timeout(grace, drain.shutdown()).await.is_err() {
         debug!(connections = connections.len(), "closing the remaining connections");
     }
     cut.cancel();
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Connections that were refused since the last log line about them.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    logged: Option<Instant>,
+}
+
+impl Refusals {
+    /// Counts a connection that is refused, and logs the count now and then.
+    fn log(&mut self, connections_max: usize) {
+        self.count += 1;
+        if self
+            .logged
+            .is_none_or(|logged| logged.elapsed() >= REFUSAL_LOG_INTERVAL)
+        {
+            let refused = std::mem::take(&mut self.count);
+            warn!(
+                refused,
+                connections_max, "connections refused: raise `ulimit -n`, or close idle ones"
+            );
+            self.logged = Some(Instant::now());
+        }
+    }
 }
 
 /// Executor of connections and HTTP/2 streams that catches their panics.
@@ -142,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn listener_survives_panicking_request() {
-        // Invariant 1.
+        // Invariant 2.
         let router = Router::new()
             .route("/fine", get(|| async { "fine" }))
             .route("/panic", get(fail));
@@ -154,9 +195,34 @@ mod tests {
         }
         let incoming: Incoming = Box::pin(stream::iter(far).chain(stream::pending()));
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(incoming, router, stop.clone(), Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(incoming, router, 2, stop.clone(), Duration::from_secs(1)));
         assert_eq!(ask(near.pop().unwrap(), "/panic").await, "");
         assert!(ask(near.pop().unwrap(), "/fine").await.ends_with("fine"));
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_and_surplus_connections_are_closed() {
+        let router = Router::new().route("/fine", get(|| async { "fine" }));
+        let (mut silent, first) = duplex(4096);
+        let (mut surplus, second) = duplex(4096);
+        let (late, third) = duplex(4096);
+        let (sender, arriving) = tokio::sync::mpsc::unbounded_channel();
+        for far in [first, second] {
+            sender.send(Ok(Box::pin(far) as Pin<Box<dyn Io>>)).unwrap();
+        }
+        let incoming: Incoming = Box::pin(stream::unfold(arriving, async |mut arriving| {
+            Some((arriving.recv().await?, arriving))
+        }));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(incoming, router, 1, stop.clone(), Duration::from_secs(1)));
+        assert_eq!(surplus.read(&mut [0]).await.unwrap(), 0, "the limit is one");
+        // Half a preface is none.
+        silent.write_all(b"PRI * HTTP/2.0").await.unwrap();
+        assert_eq!(silent.read(&mut [0]).await.unwrap(), 0, "closed in time");
+        sender.send(Ok(Box::pin(third) as Pin<Box<dyn Io>>)).unwrap();
+        assert!(ask(late, "/fine").await.ends_with("fine"));
         stop.cancel();
         serving.await.unwrap().unwrap();
     }

@@ -29,9 +29,10 @@ use tracing::{info, warn};
 use crate::{
     admin_peers::AdminPeers,
     config::ValidatedConfig,
+    connections::{BoundListeners, ConnectionLimits, TooFewDescriptors},
     directory::{DirectoryClient, LocalVoter, ViewUpdater},
     directory_maintenance,
-    environment::{Environment, Incoming},
+    environment::Environment,
     host::{self, Host, HostedGroup, HostedGroups, Readiness, ReadinessSubjects},
     http,
     lease::NodeLeases,
@@ -81,6 +82,9 @@ pub enum Error {
     /// An address in the configuration cannot be dialled.
     #[error("an address of cluster.initial cannot be dialled")]
     Address(#[source] io::Error),
+    /// The process may open too few files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// A group could not be opened.
     #[error(transparent)]
     Group(#[from] stead_raft::OpenError),
@@ -148,6 +152,7 @@ impl NodeResources<'_> {
             supervisor,
         } = self;
         let health = &environment.health;
+        let limits = ConnectionLimits::of(environment.resources.descriptors_max)?;
         let bound = BoundListeners::bind(&config, environment).await?;
         let bound = {
             let mut restoring = Box::pin(stored.restore(raft, store));
@@ -167,7 +172,7 @@ impl NodeResources<'_> {
             }
         };
         let parts = NodeParts::build(config, environment, store, raft.clone(), stored, supervisor).await?;
-        parts.serve(bound, supervisor);
+        parts.serve(bound, limits, supervisor);
         if environment.threads {
             let (engine, background) = (store.engine.clone(), store.background.clone());
             supervisor.spawn("storage threads", |stop| check_threads(engine, background, stop));
@@ -206,31 +211,6 @@ fn close(store: Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// The listeners, bound before any work begins.
-struct BoundListeners {
-    client: Incoming,
-    peer: Incoming,
-    http: Incoming,
-}
-
-impl BoundListeners {
-    async fn bind(config: &ValidatedConfig, environment: &Environment) -> Result<Self, Error> {
-        let bind = async |what, address: &str| {
-            let bound = (environment.bind)(address.to_owned()).await;
-            bound.map_err(|source| Error::Bind {
-                what,
-                address: address.to_owned(),
-                source,
-            })
-        };
-        Ok(Self {
-            client: bind("client", &config.client.listen).await?,
-            peer: bind("peer", &config.peer.listen).await?,
-            http: bind("HTTP", &config.http.listen).await?,
-        })
-    }
-}
-
 /// The parts of a node, built and not yet serving.
 struct NodeParts {
     host: Arc<Host>,
@@ -252,8 +232,9 @@ impl NodeParts {
         let initial = initial_cluster(&config);
         let directory_view = stored.directory_view.clone();
         let view_rows = stored.directory_view_rows.clone();
+        let voters = stored.directory_voters.clone();
         let (local_voter, groups) = open_groups(&raft, stored, environment.clocks.clone()).await?;
-        let directory = Arc::new(directory(&config, &initial, local_voter, environment)?);
+        let directory = Arc::new(directory(&config, &voters, &directory_view, local_voter, environment)?);
         let leases = NodeLeases::new(environment.clocks.clone());
         let epochs_seen = EpochsSeen::default();
         let replication = Replication::new(Dependencies {
@@ -317,7 +298,7 @@ impl NodeParts {
     }
 
     /// Spawns the listeners and the groups' tasks.
-    fn serve(&self, bound: BoundListeners, supervisor: &mut Supervisor) {
+    fn serve(&self, bound: BoundListeners, limits: ConnectionLimits, supervisor: &mut Supervisor) {
         for tasks in &self.feed {
             let tasks = tasks.clone();
             supervisor.spawn("group", |stop| tasks.run(stop));
@@ -328,7 +309,7 @@ impl NodeParts {
         let stop = supervisor.stop_token();
         let client = services::client_router(&self.host, &self.data_services, &stop);
         supervisor.spawn("client listener", |stop| {
-            listener::serve(bound.client, client, stop, grace)
+            listener::serve(bound.client, client, limits.client, stop, grace)
         });
         let peers = services::PeerServices {
             raft: self.raft.service(),
@@ -337,10 +318,12 @@ impl NodeParts {
         let peer = services::peer_router(&self.host, &self.data_services, peers, &stop);
         let peer_grace = grace.min(PEER_GRACE_MAX);
         supervisor.spawn("peer listener", |stop| {
-            listener::serve(bound.peer, peer, stop, peer_grace)
+            listener::serve(bound.peer, peer, limits.peer, stop, peer_grace)
         });
         let http = http::router(self.host.clone());
-        supervisor.spawn("HTTP listener", |stop| listener::serve(bound.http, http, stop, grace));
+        supervisor.spawn("HTTP listener", |stop| {
+            listener::serve(bound.http, http, limits.http, stop, grace)
+        });
     }
 }
 
@@ -483,15 +466,17 @@ async fn open_groups(
 
 fn directory(
     config: &ValidatedConfig,
-    initial: &InitialCluster,
+    voters: &[NodeId],
+    directory_view: &SharedDirectoryView,
     local_voter: Option<LocalVoter>,
     environment: &Environment,
 ) -> Result<DirectoryClient, Error> {
-    let voters = initial.directory_voters();
-    let others = config
-        .members
-        .iter()
-        .filter(|member| voters.contains(&member.id) && member.id != config.node.id);
-    let others: Vec<(NodeId, String)> = others.map(|member| (member.id, member.peer.clone())).collect();
+    let address = |voter: NodeId| {
+        let configured = config.members.iter().find(|member| member.id == voter);
+        let stored = || directory_view.read(|view| view.node(voter).map(|node| node.addresses.peer.clone()));
+        configured.map(|member| member.peer.clone()).or_else(stored)
+    };
+    let others = voters.iter().filter(|voter| **voter != config.node.id);
+    let others: Vec<(NodeId, String)> = others.filter_map(|voter| Some((*voter, address(*voter)?))).collect();
     DirectoryClient::new(local_voter, &others, &environment.connect).map_err(Error::Address)
 }

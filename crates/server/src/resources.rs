@@ -1,6 +1,8 @@
-//! Disk and memory that this process has and uses.
+//! Disk, memory and descriptors that this process has and uses.
 
 use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What a node asks of the system about itself. Other nodes are told, so that a simulation gives its own answers.
 #[derive(Clone, Copy, Debug)]
@@ -9,18 +11,37 @@ pub struct Resources {
     pub disk_free: fn(&Path) -> u64,
     /// Returns the resident memory of the node in bytes; zero where it is unknown.
     pub memory: fn() -> u64,
+    /// Most files and connections that the process may have open.
+    pub descriptors_max: u64,
 }
 
 impl Resources {
-    /// Returns the operating system's answers.
+    /// Returns the operating system's answers. The limit of descriptors is raised as far as this process may: the one that
+    /// shells set is made for programs with a handful of files.
     pub fn real() -> Self {
-        Self { disk_free, memory }
+        Self {
+            disk_free,
+            memory,
+            descriptors_max: raise_descriptor_limit(),
+        }
     }
 }
 
 /// Returns the bytes of disk that are free for this process; zero where the system does not report them.
 pub(crate) fn disk_free(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Raises the limit of descriptors to the highest that this process may set, and returns the one in force.
+fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // It fails where the highest limit is none, or above the kernel's own.
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Returns the resident memory of this process in bytes; zero where the system does not report it.
@@ -37,6 +58,13 @@ fn memory() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptor_limit_is_raised_to_the_highest() {
+        let limit = raise_descriptor_limit();
+        assert_eq!(limit, getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+        assert!(limit > 0);
+    }
 
     #[test]
     fn disk_free_is_zero_only_where_unknown() {

@@ -19,7 +19,8 @@ use stead_store::{
     machine::Machine,
     shard::ShardMachine,
 };
-use stead_types::GroupId;
+use stead_types::{GroupId, NodeId};
+use tracing::warn;
 
 use crate::{
     config::ValidatedConfig,
@@ -60,6 +61,8 @@ fn read_rows(config: &ValidatedConfig, store: Store) -> Result<(Store, StoredSta
 pub(crate) struct StoredState {
     pub(crate) directory_view_rows: DirectoryViewRows,
     pub(crate) directory_view: SharedDirectoryView,
+    /// Voters of the directory, this node included if it is one: as the view says, or, on a new node, the configuration.
+    pub(crate) directory_voters: Vec<NodeId>,
     /// The directory's group and state machine, on its voters.
     pub(crate) directory: Option<(GroupConfig, Arc<DirectoryMachine>)>,
     /// Groups and state machines of the data groups in which this node votes: from the view, or, on a new node, from
@@ -78,6 +81,7 @@ impl StoredState {
         );
         let known: Vec<Group> = directory_view.read(|view| view.groups().cloned().collect());
         let known = if known.is_empty() { initial.groups() } else { known };
+        let directory_voters = directory_voters(&known, &initial);
         let mine = known
             .into_iter()
             .filter(|group| group.region.is_some() && group.voters.contains(&config.node.id));
@@ -93,7 +97,7 @@ impl StoredState {
             };
             data.push((group, machine));
         }
-        let directory = match directory_group(config, &initial) {
+        let directory = match directory_group(config, &directory_voters) {
             None => None,
             Some(group) => {
                 let machine = DirectoryMachine::open(store.engine.clone(), store.background.clone());
@@ -104,6 +108,7 @@ impl StoredState {
         Ok(Self {
             directory_view_rows,
             directory_view,
+            directory_voters,
             directory,
             data,
         })
@@ -143,9 +148,26 @@ fn open_store(config: &ValidatedConfig, disk: Option<Disk>, health: &Health) -> 
     })?)
 }
 
+/// Returns the voters of the directory: those that are stored hold, whatever a file says that was edited since, because a
+/// group whose voters differ from node to node has no majority that means anything.
+fn directory_voters(known: &[Group], initial: &InitialCluster) -> Vec<NodeId> {
+    let configured = initial.directory_voters();
+    let stored = known.iter().find(|group| group.number == GroupId::DIRECTORY);
+    let Some(stored) = stored.filter(|stored| stored.voters != configured) else {
+        return configured;
+    };
+    let numbers = |voters: &[NodeId]| voters.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+    warn!(
+        stored = numbers(&stored.voters),
+        configured = numbers(&configured),
+        "cluster.initial differs from the stored membership: the directory keeps the voters that are stored, and the file \
+         changes nothing"
+    );
+    stored.voters.clone()
+}
+
 /// Returns the directory's group, if this node votes in it.
-fn directory_group(config: &ValidatedConfig, initial: &InitialCluster) -> Option<GroupConfig> {
-    let voters = initial.directory_voters();
+fn directory_group(config: &ValidatedConfig, voters: &[NodeId]) -> Option<GroupConfig> {
     if !voters.contains(&config.node.id) {
         return None;
     }
@@ -164,7 +186,7 @@ fn directory_group(config: &ValidatedConfig, initial: &InitialCluster) -> Option
     Some(GroupConfig {
         group: GroupId::DIRECTORY,
         incarnation: stead_types::Incarnation::FIRST,
-        voters,
+        voters: voters.to_vec(),
         timing,
     })
 }
@@ -174,8 +196,12 @@ mod tests {
     use std::{io, ops::Range};
 
     use bytes::Bytes;
-    use stead_state::rows::{Order, Row, Unreadable};
+    use stead_state::{
+        directory::DirectoryChange,
+        rows::{Order, Row, Unreadable},
+    };
     use stead_store::engine::{Engine, RowChange};
+    use stead_types::{DirectoryVersion, Incarnation};
 
     use super::*;
     use crate::config::Config;
@@ -215,14 +241,57 @@ mod tests {
         }
     }
 
-    fn config(data_dir: &std::path::Path) -> ValidatedConfig {
-        let text = format!(
-            "[cluster]\nregions = [{{ name = \"here\", jurisdiction = \"EU\" }}]\n\
-             initial = [{{ name = \"one\", region = \"here\", peer = \"127.0.0.1:1\", client = \"127.0.0.1:2\", \
-             http = \"127.0.0.1:3\" }}]\n[node]\nname = \"one\"\ndata_dir = \"{}\"\n",
-            data_dir.display()
-        );
+    /// Returns the configuration of the last of these nodes, each in a region of the list.
+    fn config_of(data_dir: &std::path::Path, name: &str, regions: &[&str]) -> ValidatedConfig {
+        let mut text = String::from("[cluster]\nregions = [");
+        for (name, jurisdiction) in [("here", "EU"), ("there", "US")] {
+            if regions.contains(&name) {
+                text += &format!("{{ name = \"{name}\", jurisdiction = \"{jurisdiction}\" }}, ");
+            }
+        }
+        text += "]\ninitial = [\n";
+        for (at, region) in regions.iter().enumerate() {
+            text += &format!("{{ name = \"n{at}\", region = \"{region}\", ");
+            let address = |kind: usize| format!("\"127.0.0.1:{}\"", 1 + 3 * at + kind);
+            text += &format!(
+                "peer = {}, client = {}, http = {} }},\n",
+                address(0),
+                address(1),
+                address(2)
+            );
+        }
+        text += &format!("]\n[node]\nname = \"{name}\"\ndata_dir = \"{}\"\n", data_dir.display());
         Config::load(&text, std::iter::empty()).unwrap().validate().unwrap()
+    }
+
+    fn config(data_dir: &std::path::Path) -> ValidatedConfig {
+        config_of(data_dir, "n0", &["here"])
+    }
+
+    /// A node more at the end of the list would make other nodes the voters of a new cluster.
+    #[test]
+    fn directory_voters_stay_as_stored_when_the_file_is_edited() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = config_of(dir.path(), "n2", &["here", "here", "here"]);
+        let after = config_of(dir.path(), "n2", &["here", "here", "here", "there"]);
+        let (one, two, three) = (NodeId::new(1), NodeId::new(2), NodeId::new(3));
+        assert!(!initial_cluster(&after).directory_voters().contains(&three));
+        let store = open_store(&before, None, &Health::default()).unwrap();
+        let voters = |config| {
+            let stored = StoredState::open(config, &store).unwrap();
+            (stored.directory_voters, stored.directory.map(|(group, _)| group.voters))
+        };
+        let stored = vec![one, two, three];
+        assert_eq!(voters(&before), (stored.clone(), Some(stored.clone())));
+        let groups = initial_cluster(&before).groups().into_iter();
+        let changes: Vec<DirectoryChange> = groups.map(DirectoryChange::Group).collect();
+        let rows = DirectoryViewRows::new(store.engine.clone());
+        let version = DirectoryVersion {
+            incarnation: Incarnation::FIRST,
+            index: 1,
+        };
+        rows.write(true, &changes, version).unwrap();
+        assert_eq!(voters(&after), (stored.clone(), Some(stored)));
     }
 
     #[test]

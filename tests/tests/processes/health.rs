@@ -109,6 +109,16 @@ async fn reflection_lists_services_and_each_has_health() {
 async fn node_without_quorum_is_unready_and_recovers() {
     let mut world = World::start(3).await;
     let http = world.first().http.clone();
+    // The node that stays leads both groups, so that it is asked what it says of them without a majority.
+    for group in ["0", "1"] {
+        let leads = format!("stead_raft_is_leader{{group=\"{group}\"}} 1");
+        let led = async {
+            while !http_get(&http, "/metrics").await.unwrap().1.contains(&leads) {
+                world.stead(["group", "move-leader", group, "--to", "1"]).await;
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, led).await.unwrap();
+    }
     let mut health = HealthClient::new(channel(&world).await);
     let mut watch = health.watch(of("stead.v1.KvService")).await.unwrap().into_inner();
     let mut next_status = async || {
@@ -133,6 +143,14 @@ async fn node_without_quorum_is_unready_and_recovers() {
         let reasons = ["has no leader", "has no contact with", "its majority does not respond"];
         assert!(reasons.iter().any(|reason| why.contains(reason)), "{why}");
     }
+    // A leader without a majority is none.
+    let (_, metrics) = http_get(&http, "/metrics").await.unwrap();
+    for group in ["0", "1"] {
+        let leads = format!("stead_raft_is_leader{{group=\"{group}\"}} 0");
+        assert!(metrics.contains(&leads), "{leads} is not in {metrics}");
+    }
+    let (_, checks) = http_get(&http, "/readyz?verbose").await.unwrap();
+    assert!(checks.contains("[!] directory: "), "{checks}");
     let ran = world.stead(["region", "status", "eu-west"]).await;
     assert_eq!(ran.code, Some(8), "{ran:?}");
     assert!(ran.stderr.contains("region eu-west: node eu-west-"), "{}", ran.stderr);

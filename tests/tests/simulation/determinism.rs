@@ -75,7 +75,14 @@ async fn server() -> Result {
     let router = tonic::service::Routes::new(health).into_axum_router();
     let environment = network::environment(Default::default(), RetentionConfig::default());
     let incoming = (environment.bind)("0.0.0.0:7400".to_owned()).await?;
-    listener::serve(incoming, router, CancellationToken::new(), Duration::from_secs(1)).await?;
+    listener::serve(
+        incoming,
+        router,
+        1_024,
+        CancellationToken::new(),
+        Duration::from_secs(1),
+    )
+    .await?;
     Ok(())
 }
 

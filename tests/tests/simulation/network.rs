@@ -69,6 +69,7 @@ pub(crate) fn environment(clock: Arc<SimulatedClock>, retention: RetentionConfig
         resources: Resources {
             disk_free: |_| 1 << 40,
             memory: || 1 << 26,
+            descriptors_max: 1 << 20,
         },
     }
 }

@@ -4,8 +4,10 @@
 //! first value that cannot be used and what to do. An unknown key is an error that suggests the key that was probably
 //! meant.
 
+mod addresses;
 mod engines;
 mod load;
+mod log_level;
 mod validated;
 
 use std::collections::BTreeMap;

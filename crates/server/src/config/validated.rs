@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use stead_replication::SeedLimits;
 use stead_types::{Jurisdiction, NodeId, RegionName};
 
-use super::{Config, ConfigError, InitialNode, ListenConfig, engines};
+use super::{
+    Config, ConfigError, InitialNode, ListenConfig, addresses,
+    addresses::{check_advertised, check_host_port},
+    engines, log_level,
+};
 
 /// Most groups of a region. More cost more than they bring: each commits and elects by itself.
 const GROUPS_PER_REGION_MAX: u32 = 16;
@@ -13,6 +17,10 @@ const GROUPS_PER_REGION_MAX: u32 = 16;
 const SEED_HISTORY_MIN: u64 = 1 << 20;
 /// Least bandwidth of seeds, in bytes a second: a chunk every four seconds.
 const SEED_RATE_MIN: u64 = 64 << 10;
+/// Least round trip of the directory: below it, a pause of the scheduler would begin elections.
+const DIRECTORY_RTT_MIN: Duration = Duration::from_millis(20);
+/// Longest one: elections of the directory would take minutes.
+const DIRECTORY_RTT_MAX: Duration = Duration::from_secs(5);
 
 /// Addresses of a listener, `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,15 +108,18 @@ impl Config {
             })?;
         engines::check("storage.engine", &self.storage.engine)?;
         engines::check_own(&node, &self.storage.engine)?;
+        log_level::check(&self.log.level)?;
+        addresses::check_distinct(&members)?;
+        addresses::check_dial(&self.net.dial)?;
         if !["auto", "text", "json"].contains(&self.log.format.as_str()) {
             let problem = format!("{:?} is not a format: use auto, text or json", self.log.format);
             return Err(ConfigError::value("log.format", problem));
         }
         let checked = ValidatedConfig {
-            cluster: self.cluster.name.clone(),
+            cluster: self.cluster_name()?,
             regions: self.regions(&members)?,
             groups_per_region: self.groups_per_region()?,
-            directory_rtt_max: parse_duration("cluster.directory_rtt_max", &self.cluster.directory_rtt_max)?,
+            directory_rtt_max: self.directory_rtt_max()?,
             client: listener("client", &self.client, &node.client)?,
             peer: listener("peer", &self.peer, &node.peer)?,
             http: listener("http", &self.http, &node.http)?,
@@ -147,6 +158,32 @@ impl Config {
             history_max,
             bytes_per_second_max,
         })
+    }
+
+    fn cluster_name(&self) -> Result<String, ConfigError> {
+        match self.cluster.name.trim() {
+            "" => {
+                let problem = "a cluster needs a name, the same on every node: nodes of another one are refused by it";
+                Err(ConfigError::value("cluster.name", problem))
+            }
+            _ => Ok(self.cluster.name.clone()),
+        }
+    }
+
+    fn directory_rtt_max(&self) -> Result<Duration, ConfigError> {
+        const KEY: &str = "cluster.directory_rtt_max";
+        let time = parse_duration(KEY, &self.cluster.directory_rtt_max)?;
+        if (DIRECTORY_RTT_MIN..=DIRECTORY_RTT_MAX).contains(&time) {
+            return Ok(time);
+        }
+        let problem = format!(
+            "{} is not within {} ms and {} s: name the longest round trip between voters of the directory, with room for a \
+             busy network",
+            self.cluster.directory_rtt_max,
+            DIRECTORY_RTT_MIN.as_millis(),
+            DIRECTORY_RTT_MAX.as_secs()
+        );
+        Err(ConfigError::value(KEY, problem))
     }
 
     fn groups_per_region(&self) -> Result<u32, ConfigError> {
@@ -191,16 +228,19 @@ impl Config {
                 .map_err(|error| invalid(format!("{}: {error}", region.name)))?;
             regions.push((name, jurisdiction));
         }
-        match members
-            .iter()
-            .find(|member| !regions.iter().any(|(name, _)| *name == member.region))
-        {
-            Some(member) => {
-                let problem = format!("node {} is in {}, which is not listed", member.name, member.region);
-                Err(ConfigError::value("cluster.regions", problem))
-            }
-            None => Ok(regions),
+        let is_listed = |member: &&NodeConfig| regions.iter().any(|(name, _)| *name == member.region);
+        if let Some(member) = members.iter().find(|member| !is_listed(member)) {
+            let problem = format!("node {} is in {}, which is not listed", member.name, member.region);
+            return Err(ConfigError::value("cluster.regions", problem));
         }
+        if let Some((empty, _)) = regions
+            .iter()
+            .find(|(name, _)| !members.iter().any(|member| member.region == *name))
+        {
+            let problem = format!("{empty} has no node in cluster.initial: take it out, or name its nodes there");
+            return Err(ConfigError::value("cluster.regions", problem));
+        }
+        Ok(regions)
     }
 }
 
@@ -256,28 +296,6 @@ fn listener(section: &str, listen: &ListenConfig, initial: &str) -> Result<Liste
         listen: bind.to_owned(),
         advertise: advertise.to_owned(),
     })
-}
-
-/// Checks that an address is one that others can dial.
-fn check_advertised(key: &str, address: &str) -> Result<(), ConfigError> {
-    let host = check_host_port(key, address)?;
-    if matches!(host, "0.0.0.0" | "[::]" | "") {
-        let problem = format!("{address} is no address that others can dial: name this machine's own");
-        return Err(ConfigError::value(key, problem));
-    }
-    if address.ends_with(":0") {
-        let problem = format!("{address} has no port that others can dial: choose one, 1 to 65535");
-        return Err(ConfigError::value(key, problem));
-    }
-    Ok(())
-}
-
-/// Checks a `host:port` and returns its host.
-fn check_host_port<'a>(key: &str, address: &'a str) -> Result<&'a str, ConfigError> {
-    match address.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => Ok(host),
-        _ => Err(ConfigError::value(key, format!("{address:?} is no host:port"))),
-    }
 }
 
 fn parse_duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
@@ -391,6 +409,26 @@ mod tests {
         assert!(problem(&format!("{GOOD}\n[log]\nformat = \"xml\"")).contains("use auto, text or json"));
         let no_port = problem(&GOOD.replace("127.0.0.1:2", "127.0.0.1:0"));
         assert!(no_port.contains("choose one, 1 to 65535"), "{no_port}");
+        let twice = problem(&GOOD.replace("127.0.0.1:2", "127.0.0.1:1"));
+        assert_eq!(
+            twice,
+            "cluster.initial: 127.0.0.1:1 is the peer address of a and the client address of a: every listener needs its own"
+        );
+        let dial = problem(&format!("{GOOD}\n[net.dial]\n\"127.0.0.1:1\" = \"nowhere\""));
+        assert_eq!(dial, "net.dial.\"127.0.0.1:1\": \"nowhere\" is no host:port");
+        let round_trip = problem(&GOOD.replace("[cluster]", "[cluster]\ndirectory_rtt_max = \"1ms\""));
+        assert!(
+            round_trip.starts_with("cluster.directory_rtt_max: 1ms is not within 20 ms and 5 s"),
+            "{round_trip}"
+        );
+        let nameless = problem(&GOOD.replace("[cluster]", "[cluster]\nname = \"\""));
+        assert!(
+            nameless.starts_with("cluster.name: a cluster needs a name"),
+            "{nameless}"
+        );
+        let empty = problem(&GOOD.replace("regions = [", "regions = [{ name = \"us\", jurisdiction = \"US\" }, "));
+        assert!(empty.starts_with("cluster.regions: us has no node"), "{empty}");
+        assert!(problem(&format!("{GOOD}\n[log]\nlevel = \"loud\"")).starts_with("log.level: \"loud\""));
         assert!(problem("").starts_with("cluster.initial"));
         assert!(problem(&GOOD.replace("name = \"eu\"", "name = \"us\"")).contains("is in eu, which is not listed"));
     }

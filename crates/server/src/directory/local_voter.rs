@@ -61,6 +61,10 @@ impl LocalVoter {
 
     /// Proposes a command and returns its result, with a version at which it had been applied.
     pub(crate) async fn propose(&self, command: Bytes) -> Result<(DirectoryResult, DirectoryVersion), VoterError> {
+        // Such a leader could commit the command only once its voters are back, so that nobody would know what became of it.
+        if self.group.is_leader() && !self.group.is_connected() {
+            return Err(VoterError::Failed(self.no_majority()));
+        }
         let answers = self.group.propose(CLASS, vec![command]).await.map_err(voter_error)?;
         let unanswered = || {
             Error::new(
@@ -72,6 +76,16 @@ impl LocalVoter {
         let answer = answer.ok_or_else(|| VoterError::Failed(unanswered()))?;
         let version = *self.machine.version().borrow();
         Ok((answer, version))
+    }
+
+    fn no_majority(&self) -> Error {
+        let voters: Vec<String> = self.group.metrics().voters.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "the directory has lost its majority: too few of its voters, nodes {}, respond; nothing was executed; \
+             `stead node list` shows which do",
+            voters.join(", ")
+        );
+        Error::new(ErrorKind::NoLeader, message)
     }
 
     /// Encodes and proposes a command.

@@ -16,7 +16,8 @@ pub(crate) fn metrics_text(host: &Host) -> String {
         }
         metrics.group(GroupSample {
             group: group.id().get(),
-            is_leader: numbers.leadership.is_here,
+            // One that does not reach its majority commits nothing, and may have been replaced.
+            is_leader: numbers.leadership.is_here && group.is_connected(),
             term: numbers.leadership.term,
             applied: numbers.applied,
             durable: numbers.checkpoint,

@@ -64,6 +64,12 @@ impl Readiness {
         readiness.add_node_checks(subjects);
         let groups: Vec<Group> = raft_groups(subjects.directory, subjects.groups).collect();
         readiness.node.add_warning("clocks", move || clocks(&groups));
+        if let Some(directory) = subjects.directory.local_voter() {
+            // Its groups serve on while their leases last, so that the node stays ready.
+            readiness
+                .node
+                .add_warning("directory", leader_check("the directory", &directory.group));
+        }
         for (id, hosted) in subjects.groups {
             readiness.add_leader_check(*id, &hosted.raft);
             let (leases, view, group) = (subjects.leases.clone(), subjects.directory_view.clone(), *id);
@@ -111,17 +117,22 @@ impl Readiness {
 
     /// Adds the check that a group has a leader: of the node, and of its region.
     fn add_leader_check(&self, group: GroupId, raft: &Group) {
-        let (raft, name) = (raft.clone(), format!("group {group}"));
-        let leader = move || match raft.leader() {
-            Some(_) if !raft.is_connected() && raft.is_leader() => {
-                Err(format!("{name} is led by this node, and its majority does not respond"))
-            }
-            Some(leader) if !raft.is_connected() => Err(format!("{name} has no contact with its leader {leader}")),
-            Some(leader) => Ok(format!("{name} is led by {leader}")),
-            None => Err(format!("{name} has no leader that this node knows")),
-        };
+        let leader = leader_check(&format!("group {group}"), raft);
         self.region.add("leader", leader.clone());
         self.node.add("leader", leader);
+    }
+}
+
+/// Returns the check that a group has a leader, with a majority, that this node hears from.
+fn leader_check(name: &str, raft: &Group) -> impl Fn() -> CheckResult + Clone + Send + Sync + use<> {
+    let (raft, name) = (raft.clone(), name.to_owned());
+    move || match raft.leader() {
+        Some(_) if !raft.is_connected() && raft.is_leader() => {
+            Err(format!("{name} is led by this node, and its majority does not respond"))
+        }
+        Some(leader) if !raft.is_connected() => Err(format!("{name} has no contact with its leader {leader}")),
+        Some(leader) => Ok(format!("{name} is led by {leader}")),
+        None => Err(format!("{name} has no leader that this node knows")),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use stead_api::{convert, proto::admin::v1 as admin};
-use stead_raft::Group;
 use stead_replication::{Lag, SeedPhase, SeedProgress};
 use stead_types::{GroupId, NodeId, RegionName};
 
@@ -20,7 +19,7 @@ pub(crate) fn node_status(host: &Host) -> admin::NodeStatus {
         ready: ready.is_ready(),
         leads: host
             .raft_groups()
-            .filter(Group::is_leader)
+            .filter(|group| group.is_leader() && group.is_connected())
             .map(|group| group.id().get())
             .collect(),
         view_version: Some(convert::id::from_directory_version(host.directory_view.version())),
