@@ -156,6 +156,11 @@ impl Group {
         self.member.is_connected()
     }
 
+    /// Returns a watch of [`Group::is_connected`], which is looked at with each heartbeat.
+    pub fn watch_connected(&self) -> watch::Receiver<bool> {
+        self.member.connected.subscribe()
+    }
+
     /// Transfers leadership to another voter and waits until this node knows it as the leader.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) reads: ReadIndexQueue,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// What [`Member::is_connected`] said with the last heartbeat.
+    pub(crate) connected: watch::Sender<bool>,
     pub(crate) tasks: Tasks,
     pub(crate) worker: BlockingWorker,
     pub(crate) spool: Option<PathBuf>,
@@ -214,8 +216,9 @@ impl Member {
         self.raft_ended();
     }
 
-    /// Checks the wall clock of this node against those of the others, as their responses reported them.
-    pub(crate) async fn watch_clocks(self: Arc<Self>) {
+    /// Checks, with each heartbeat, the wall clock of this node against those of the others, as their responses reported
+    /// them, and whether it is in contact with the group.
+    pub(crate) async fn watch_voters(self: Arc<Self>) {
         let mut ticks = interval(self.periods.heartbeat());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -227,6 +230,9 @@ impl Member {
                 members.voter_ids().map(NodeId::new).collect()
             };
             self.clock.check_wall_clock(voters);
+            let is_connected = self.is_connected();
+            self.connected
+                .send_if_modified(|known| std::mem::replace(known, is_connected) != is_connected);
         }
     }
 

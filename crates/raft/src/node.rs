@@ -288,6 +288,7 @@ impl Node {
             reads: ReadIndexQueue::default(),
             applied: parts.machine.applied.clone(),
             leadership: watch::Sender::new(Leadership::default()),
+            connected: watch::Sender::new(true),
             tasks: Tasks::new(config.group, self.health.clone()),
             worker: parts.machine.worker.clone(),
             spool: self.config.spool.clone(),
@@ -301,7 +302,7 @@ impl Node {
         });
         let tasks = &member.tasks;
         tasks.spawn("watching the leader", member.clone().watch_leader());
-        tasks.spawn("watching clocks", member.clone().watch_clocks());
+        tasks.spawn("watching voters", member.clone().watch_voters());
         let (reader, applied) = (member.clone(), member.applied.subscribe());
         tasks.spawn("asking for read indexes", async move {
             reader.reads.run(reader.raft.clone(), applied).await;

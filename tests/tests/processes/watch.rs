@@ -442,6 +442,40 @@ async fn watch_ends_at_once_when_tenant_is_disabled() {
 }
 
 /// Receives events up to a revision.
+#[tokio::test]
+async fn watch_ends_with_its_token_when_the_node_loses_its_group() {
+    let mut world = World::start(3).await;
+    assert_eq!(world.stead(["tenant", "create", "acme"]).await.code, Some(0));
+    let address = format!("http://{}", world.first().client);
+    let mut kv = KvServiceClient::new(Channel::from_shared(address).unwrap().connect().await.unwrap());
+    let mut watch = WatchStream::open(&mut kv).await;
+    let create = WatchCreate {
+        progress_interval: Some(duration(Duration::from_secs(600))),
+        ..create(1)
+    };
+    watch.ask(Request::Create(create.clone())).await;
+    let created = watch.answer().await;
+    assert!(matches!(created.response, Some(Response::Created(_))), "{created:?}");
+    let others: Vec<String> = world.cluster.nodes()[1..]
+        .iter()
+        .map(|node| node.name.clone())
+        .collect();
+    for node in &others {
+        world.cluster.kill_node(node).await.unwrap();
+    }
+    let ended = watch.answer().await;
+    assert_eq!(ended.resume_token, created.resume_token);
+    let Some(Response::Ended(why)) = ended.response else {
+        panic!("{ended:?}")
+    };
+    assert_eq!(
+        status::from_operation_error(why.error.unwrap()).kind,
+        ErrorKind::NoLeader
+    );
+    let refused = WatchStream::open(&mut kv).await.refusal(create).await;
+    assert_eq!(refused.kind, ErrorKind::NoLeader, "no other begins there");
+}
+
 async fn receive_until(mut watcher: Watcher, up_to: Revision) -> Vec<(String, Revision)> {
     let mut received = Vec::new();
     while received.last().is_none_or(|(_, revision)| *revision < up_to) {

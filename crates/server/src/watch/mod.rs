@@ -182,6 +182,9 @@ impl Watches {
     async fn serve_here(self: &Arc<Self>, group: GroupId, watch: ResolvedWatch) -> Result<Messages, Error> {
         let host = &self.context.host;
         let hosted = host.groups.get(&group).cloned().ok_or_else(tenant_not_ready)?;
+        if !*hosted.raft.watch_connected().borrow() {
+            return Err(watcher::no_contact(group));
+        }
         let mut start = start::wait_for_start(&hosted, &watch, group).await?;
         let is_reached = matches!(start, StartCheck::Ready(_) | StartCheck::HomeOnly);
         if !is_reached && hosted.raft.is_leader() && hosted.owns(watch.tenant.number) {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use stead_api::proto::v1::{
     ResponseHeader, Role, WatchCreated, WatchEvents, WatchProgress, WatchResponse, watch_response::Response,
@@ -14,7 +15,10 @@ use stead_types::{
     Error, ErrorKind, GroupId, Revision, Sequence, TenantNumber,
     planted::{self, Bug},
 };
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{Interval, MissedTickBehavior, interval},
+};
 
 use super::{
     Messages, ResolvedWatch, ended,
@@ -42,6 +46,10 @@ pub(super) struct Watcher {
     cursor: WatchCursor,
     stage: Stage,
     progress: Interval,
+    /// Whether this node is in contact with the group.
+    connected: watch::Receiver<bool>,
+    /// Resume token of the last message that had one.
+    token: Bytes,
 }
 
 /// Node, group and hubs from which a watcher reads.
@@ -90,6 +98,8 @@ impl Watcher {
         progress.reset();
         context.host.metrics.watch_opened();
         Self {
+            connected: context.hosted.raft.watch_connected(),
+            token: Bytes::new(),
             context,
             id: watch.create.id,
             tenant: watch.tenant.number,
@@ -114,11 +124,19 @@ impl Watcher {
     async fn next(&mut self) -> Option<WatchResponse> {
         loop {
             match self.step().await? {
-                Ok(Some(message)) => return Some(message),
+                Ok(Some(message)) => {
+                    if !message.resume_token.is_empty() {
+                        self.token = message.resume_token.clone();
+                    }
+                    return Some(message);
+                }
                 Ok(None) => {}
                 Err(error) => {
                     self.stage = Stage::Over;
-                    return Some(ended(self.id, Some(&error)));
+                    return Some(WatchResponse {
+                        resume_token: self.token.clone(),
+                        ..ended(self.id, Some(&error))
+                    });
                 }
             }
         }
@@ -193,6 +211,10 @@ impl Watcher {
                 let is_due = tokio::select! {
                     () = subscription.changed() => false,
                     _ = self.progress.tick() => true,
+                    // Progress from a copy that nothing reaches any more would say that nothing happens.
+                    Ok(_) = self.connected.wait_for(|connected| !connected) => {
+                        return Err(no_contact(self.context.group));
+                    }
                 };
                 self.stage = Stage::Following(subscription);
                 if is_due { self.progress() } else { Ok(None) }
@@ -246,7 +268,7 @@ impl Watcher {
         let resume_token = if is_complete {
             header.session_token.clone()
         } else {
-            bytes::Bytes::new()
+            Bytes::new()
         };
         Ok(Some(WatchResponse {
             id: self.id,
@@ -287,6 +309,13 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.context.host.metrics.watch_closed();
     }
+}
+
+/// Returns the error of a watch at a node that has lost contact with its group.
+pub(super) fn no_contact(group: GroupId) -> Error {
+    let message =
+        format!("this node has no contact with the majority of group {group}: resume the watch at another one");
+    Error::new(ErrorKind::NoLeader, message)
 }
 
 fn tenant_disabled() -> Error {
