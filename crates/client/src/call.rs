@@ -44,6 +44,8 @@ pub(crate) enum RoutePreference {
 struct Attempts {
     progress: Progress,
     tried: Vec<Arc<Node>>,
+    /// The last error that a node has answered: it says more than that the next one cannot be reached.
+    answered: Option<Error>,
 }
 
 /// Kind of a call to any node.
@@ -78,6 +80,11 @@ impl Attempts {
         now + attempt_timeout(self.progress.failed, deadline.saturating_duration_since(now))
     }
 
+    /// Returns the error of a call whose time is over: what a node has answered, else why the last one could not be asked.
+    fn into_error(self, last: &AttemptFailure) -> Error {
+        self.answered.unwrap_or_else(|| last.error().clone())
+    }
+
     /// Records a failed attempt and returns the next action.
     fn record_failure(&mut self, node: Arc<Node>, failure: &AttemptFailure) -> RetryAction {
         let next = retry::decide(self.progress, failure);
@@ -87,7 +94,10 @@ impl Attempts {
                 node.mark_failed();
                 self.progress.ambiguous = true;
             }
-            AttemptFailure::ErrorResponse(error, _) => self.progress.ambiguous |= !error.has_no_effect(),
+            AttemptFailure::ErrorResponse(error, _) => {
+                self.progress.ambiguous |= !error.has_no_effect();
+                self.answered = Some(error.clone());
+            }
         }
         if !matches!(next, RetryAction::RetrySameNode(_)) {
             self.tried.push(node);
@@ -164,7 +174,8 @@ impl ClientState {
                 RetryAction::RetrySameNode(wait) => self.jitter_at_least(wait),
             };
             if !self.wait(wait, deadline).await {
-                return Err(final_error(&attempts.progress, failure.error().clone(), &request));
+                let progress = attempts.progress;
+                return Err(final_error(&progress, attempts.into_error(&failure), &request));
             }
         }
     }
@@ -257,7 +268,7 @@ impl ClientState {
                 RetryAction::RetrySameNode(wait) => self.jitter_at_least(wait),
             };
             if !self.wait(wait, deadline).await {
-                return Err(failure.error().clone());
+                return Err(attempts.into_error(&failure));
             }
         }
     }

@@ -227,6 +227,23 @@ async fn deadline_at_one_node_does_not_end_call() {
     assert_eq!(acme.get("k").await.unwrap().item.unwrap().value, "v");
 }
 
+/// A node that answers nothing afterwards tells less.
+#[tokio::test]
+async fn call_past_its_deadline_returns_what_a_node_answered() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let faults = &cluster.nodes[0].faults;
+    faults.refusals.lock().push_back(Some(ErrorKind::NoLeader));
+    let read = ReadOptions {
+        timeout: Some(Duration::from_millis(700)),
+        ..ReadOptions::default()
+    };
+    let call = tokio::spawn(async move { acme.get_with("k", &read).await });
+    until("it was refused", || faults.refusals.lock().is_empty()).await;
+    faults.silent.store(true, SeqCst);
+    assert_eq!(call.await.unwrap().unwrap_err().kind, ErrorKind::NoLeader);
+}
+
 #[tokio::test]
 async fn dropped_call_is_cancelled_without_another_call() {
     let cluster = Cluster::start(&["eu"]).await;

@@ -1,6 +1,6 @@
 //! Watches, which resume by themselves.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use stead_api::{
@@ -106,7 +106,7 @@ pub enum WatchMessage {
 pub struct Watcher {
     tenant: Tenant,
     watch: WatchOptions,
-    stream: Option<(Streaming<WatchResponse>, std::sync::Arc<Node>)>,
+    stream: Option<(Streaming<WatchResponse>, Arc<Node>)>,
     /// Resume point: everything up to here was reported.
     token: Option<SessionToken>,
     header: Option<Header>,
@@ -115,6 +115,8 @@ pub struct Watcher {
     pending: VecDeque<WatchMessage>,
     is_first_state: bool,
     retry_wait: Duration,
+    /// Nodes whose watch failed since the last message.
+    tried: Vec<Arc<Node>>,
 }
 
 impl Tenant {
@@ -156,6 +158,7 @@ impl Tenant {
             pending: VecDeque::new(),
             is_first_state: true,
             retry_wait: RETRY_WAIT_FIRST,
+            tried: Vec::new(),
         }
     }
 }
@@ -209,7 +212,7 @@ impl Watcher {
     /// Drops the stream and incomplete revisions, and waits for the backoff.
     async fn reset(&mut self, error: &Error) {
         tracing::debug!(tenant = %self.tenant.name(), %error, "watch failed, reopening it");
-        self.stream = None;
+        self.tried.extend(self.stream.take().map(|(_, node)| node));
         self.partial.clear();
         self.is_first_state = true;
         sleep(self.tenant.client.state().jitter(self.retry_wait)).await;
@@ -218,7 +221,14 @@ impl Watcher {
 
     async fn open(&mut self) -> Result<(), Error> {
         let state = self.tenant.client.state();
-        let node = state.pick(NodePreference::Nearest, &[])?;
+        // One that has ended the watch, or did not begin it, is asked again only after all others.
+        let node = match state.pick(NodePreference::Nearest, &self.tried) {
+            Ok(node) => node,
+            Err(_) => {
+                self.tried.clear();
+                state.pick(NodePreference::Nearest, &[])?
+            }
+        };
         let create = WatchRequest {
             request: Some(v1::watch_request::Request::Create(self.create_request())),
         };
@@ -234,11 +244,15 @@ impl Watcher {
             }
             Ok(Err(status)) => {
                 node.mark_failed();
-                Err(failure::of(&status, &node.address).error().clone())
+                let error = failure::of(&status, &node.address).error().clone();
+                self.tried.push(node);
+                Err(error)
             }
             Err(_) => {
                 node.mark_failed();
-                Err(unavailable(&node.address, "did not answer in time"))
+                let error = unavailable(&node.address, "did not answer in time");
+                self.tried.push(node);
+                Err(error)
             }
         }
     }
@@ -294,6 +308,10 @@ impl Watcher {
         }
         self.tenant.session.observe(&header, false);
         self.header = Some(header);
+        // A node that only begins a watch may end it at once.
+        if !self.pending.is_empty() {
+            self.tried.clear();
+        }
         self.retry_wait = RETRY_WAIT_FIRST;
         Ok(())
     }
