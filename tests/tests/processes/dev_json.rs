@@ -169,12 +169,26 @@ async fn dev_json_session_drives_cluster_and_cleans_up() {
     assert_eq!(cut["between"], json!(["us-east", "eu-west"]));
     let lost = [&far[..], &["kv", "get", "acme", "credits"]].concat();
     assert_ne!(dev.stead(&ready, &lost).await.code, Some(0), "nothing crosses");
+    let increment = [&far[..], &["kv", "increment", "acme", "count", "1"]].concat();
+    let unknown = dev.stead(&ready, &increment).await;
     let status = dev.send_command(json!({"command": "status"})).await;
     assert_eq!(status["links"][0]["is_cut"], true);
     dev.send_command(json!({"command": "heal"})).await;
     dev.wait_for_event("link-healed").await;
     let get = ["kv", "get", "acme", "credits", "--context", "dev-eu-west"];
     assert_eq!(dev.stead(&ready, &get).await.stdout, "100");
+    // The command that was named finds out, however old the tenant is: its key has the tenant's time.
+    let (_, key) = unknown
+        .stderr
+        .rsplit_once("--idempotency-key ")
+        .expect("a key is named");
+    let key = key.split([' ', ':']).next().unwrap();
+    assert!(!key.ends_with("/0"), "{}", unknown.stderr);
+    let again = [&increment[..], &["--idempotency-key", key]].concat();
+    let found = dev.stead(&ready, &again).await;
+    assert_eq!(found.code, Some(0), "{found:?}");
+    let count = ["kv", "get", "acme", "count", "--context", "dev-eu-west"];
+    assert_eq!(dev.stead(&ready, &count).await.stdout, "1");
 
     let wrong = dev
         .send_command(json!({"command": "kill", "names": ["us-east-9"]}))
