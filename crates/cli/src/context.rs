@@ -1,6 +1,7 @@
 //! Choice of the cluster: flag, then environment, then context, then a node on this machine.
 //!
-//! Contexts are in `~/.config/stead/config.toml`; `stead dev` keeps its own beside them, in `dev.toml`:
+//! Contexts are in `~/.config/stead/config.toml`; `stead dev` keeps its own beside them, in `dev.toml`, a second
+//! one that runs at the same time in `dev2.toml`, and so on:
 //!
 //! ```toml
 //! current = "production"
@@ -29,8 +30,8 @@ use crate::{
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:7401";
 /// Timeout of connecting: people wait for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// File of the contexts of `stead dev`.
-pub(crate) const DEV_FILE: &str = "dev.toml";
+/// Most clusters of `stead dev` that run at the same time and have contexts.
+pub(crate) const DEV_CLUSTERS_MAX: usize = 9;
 /// Environment variable that names the folder of configurations.
 pub(crate) const CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 const USER_FILE: &str = "config.toml";
@@ -74,6 +75,25 @@ pub(crate) fn folder() -> Option<PathBuf> {
 /// Returns the folder of contexts below a folder of configurations.
 pub(crate) fn context_folder(home: &Path) -> PathBuf {
     home.join("stead")
+}
+
+/// Returns the name of the file with the contexts of a running `stead dev`, counted from 1.
+pub(crate) fn dev_file(number: usize) -> String {
+    match number {
+        1 => "dev.toml".to_owned(),
+        number => format!("dev{number}.toml"),
+    }
+}
+
+/// Reads the contexts of all clusters of `stead dev`; the default is the first one's.
+fn read_dev(folder: &Path) -> Result<Contexts, CommandError> {
+    let mut all = Contexts::default();
+    for number in 1..=DEV_CLUSTERS_MAX {
+        let of_one = read(&folder.join(dev_file(number)))?;
+        all.current = all.current.or(of_one.current);
+        all.context.extend(of_one.context);
+    }
+    Ok(all)
 }
 
 /// Connects to the target cluster.
@@ -130,7 +150,7 @@ fn context(target: &Target, folder: Option<&Path>) -> Result<Context, CommandErr
         });
     }
     let user = folder.map_or_else(|| Ok(Contexts::default()), |folder| read(&folder.join(USER_FILE)))?;
-    let dev = folder.map_or_else(|| Ok(Contexts::default()), |folder| read(&folder.join(DEV_FILE)))?;
+    let dev = folder.map_or_else(|| Ok(Contexts::default()), read_dev)?;
     let Some(name) = target.context.clone().or(user.current).or(dev.current) else {
         return Ok(Context {
             endpoints: vec![ENDPOINT_DEFAULT.into()],
@@ -186,10 +206,16 @@ mod tests {
         let text = "current = \"a\"\n[context.a]\nendpoints = [\"a:1\"]\n[context.b]\nendpoints = [\"b:1\"]\n";
         fs::write(folder.path().join(USER_FILE), text).unwrap();
         fs::write(
-            folder.path().join(DEV_FILE),
+            folder.path().join(dev_file(1)),
             "[context.dev-eu]\nendpoints = [\"eu:1\"]\n",
         )
         .unwrap();
+        fs::write(
+            folder.path().join(dev_file(2)),
+            "[context.dev2-eu]\nendpoints = [\"eu:2\"]\n",
+        )
+        .unwrap();
+        assert_eq!(found(target(&[], Some("dev2-eu"))).unwrap().endpoints, ["eu:2"]);
         assert_eq!(found(target(&[], None)).unwrap().endpoints, ["a:1"]);
         assert_eq!(found(target(&[], Some("b"))).unwrap().endpoints, ["b:1"]);
         assert_eq!(found(target(&[], Some("dev-eu"))).unwrap().endpoints, ["eu:1"]);

@@ -48,6 +48,8 @@ pub struct Cluster {
     plan: Plan,
     links: Links,
     running: BTreeMap<String, NodeProcess>,
+    /// Environment variables of nodes that are started from now on, which set keys of their configuration.
+    overrides: BTreeMap<String, String>,
     // Ports and folder are given up after the nodes are gone.
     layout: Layout,
     _lock: LockFile,
@@ -70,6 +72,7 @@ impl Cluster {
             layout,
             links,
             running: BTreeMap::new(),
+            overrides: BTreeMap::new(),
             _lock: lock,
         };
         for node in cluster.layout.nodes.clone() {
@@ -184,6 +187,16 @@ impl Cluster {
         self.running.get_mut(node).and_then(NodeProcess::process)
     }
 
+    /// Sets a key of the configuration, such as `storage.seed_history_bytes_max`, of nodes that are started from now on;
+    /// `None`: what the plan says.
+    pub fn set_option(&mut self, key: &str, value: Option<&str>) {
+        let variable = format!("STEAD_{}", key.replace('.', "__").to_ascii_uppercase());
+        match value {
+            Some(value) => drop(self.overrides.insert(variable, value.to_owned())),
+            None => drop(self.overrides.remove(&variable)),
+        }
+    }
+
     /// Starts a node that is not running.
     ///
     /// # Errors
@@ -194,7 +207,7 @@ impl Cluster {
         if self.process(&node.name).is_some() {
             return Err(Error::Running(node.name));
         }
-        let running = NodeProcess::start(&self.plan, &node.name)?;
+        let running = NodeProcess::start(&self.plan, &node.name, &self.overrides)?;
         self.running.insert(node.name, running);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The operating-system process of one node.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     process::{ExitStatus, Stdio},
@@ -23,7 +24,7 @@ pub(super) struct NodeProcess {
 }
 
 impl NodeProcess {
-    pub(super) fn start(plan: &Plan, name: &str) -> Result<Self, Error> {
+    pub(super) fn start(plan: &Plan, name: &str, overrides: &BTreeMap<String, String>) -> Result<Self, Error> {
         let path = plan.log_of(name);
         let log = File::options()
             .create(true)
@@ -39,6 +40,7 @@ impl NodeProcess {
         for name in names.filter(|name| is_of_one_node(&name.to_string_lossy())) {
             command.env_remove(name);
         }
+        command.envs(overrides);
         command
             .stdin(Stdio::null())
             .stdout(log)

@@ -1,10 +1,14 @@
 //! `stead config check`: validates a node's configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::{exit::CommandError, output, verbs::serve};
+use crate::{
+    exit::{Code, CommandError},
+    output,
+    verbs::serve,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -19,6 +23,7 @@ impl Check {
         let checked = config
             .validate()
             .map_err(|invalid| serve::invalid(Some(&self.file), &invalid))?;
+        check_data_dir(&checked.data_dir)?;
         let node = &checked.node;
         output::line(&format!(
             "good: node {} ({}) of cluster {}, {} in {}, engine {}",
@@ -32,6 +37,35 @@ impl Check {
     }
 }
 
+/// Rejects a data directory that cannot be made, because a file is in its place or above it.
+fn check_data_dir(data_dir: &Path) -> Result<(), CommandError> {
+    let existing = data_dir.ancestors().find(|path| path.symlink_metadata().is_ok());
+    match existing {
+        Some(path) if !path.is_dir() => {
+            let path = output::display_bytes(path.as_os_str().as_encoded_bytes(), 200);
+            let message = format!("node.data_dir: {path} is no directory: name another one");
+            Err(CommandError::new(Code::Usage, message))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_dir_below_a_file_is_refused_and_a_new_one_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        check_data_dir(&dir.path().join("new/below")).unwrap();
+        check_data_dir(Path::new("relative")).unwrap();
+        assert!(check_data_dir(&file).is_err());
+        assert!(check_data_dir(&file.join("below")).is_err());
+    }
 }

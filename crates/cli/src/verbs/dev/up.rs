@@ -21,7 +21,8 @@ use tokio::{
 
 use super::{
     check::{self, Step},
-    contexts, control, demo, json,
+    contexts::{self, ContextFile},
+    control, demo, json,
     plan::{self, RoundTrip},
     world::World,
 };
@@ -88,11 +89,12 @@ impl Up {
         let plan = plan::plan(&data, ports, None, &self.round_trips)?;
         let cluster = Cluster::start(plan).await.map_err(failed)?;
         // The contexts end with this function, the nodes with the cluster.
-        let _contexts = contexts::write(&cluster, context::folder())?;
+        let contexts = context::folder().map(|folder| contexts::write(&cluster, &folder));
+        let contexts = contexts.transpose()?;
         let mut world = World::new(cluster, started)?;
         let control_task = tokio::spawn(control::serve(control::listen(&data)?, world.cluster.clone()));
         let outcome = tokio::select! {
-            outcome = self.run_demo_or_check(&mut world, &data) => outcome,
+            outcome = self.run_demo_or_check(&mut world, &data, contexts.as_ref()) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(()),
             _ = terminate.recv() => Ok(()),
         };
@@ -126,7 +128,12 @@ impl Up {
         json::run(plan::plan(data, ports, own, &self.round_trips)?, None).await
     }
 
-    async fn run_demo_or_check(&self, world: &mut World, data: &Path) -> Result<(), CommandError> {
+    async fn run_demo_or_check(
+        &self,
+        world: &mut World,
+        data: &Path,
+        contexts: Option<&ContextFile>,
+    ) -> Result<(), CommandError> {
         if let Some(steps) = &self.check {
             println!("{LEASES_TEXT}");
             return check::run(world, steps, data).await;
@@ -148,7 +155,7 @@ impl Up {
         }
         let outcome = demo::run(world).await.map_err(CommandError::from);
         if self.keep || (std::io::stdout().is_terminal() && !self.exit) {
-            print_instructions(world).await;
+            print_instructions(world, data, contexts).await;
             if let Err(failure) = outcome {
                 failure.report(Output::Table);
             }
@@ -185,26 +192,40 @@ fn header(cluster: &Cluster, data: &Path) -> String {
 }
 
 /// Prints example commands for the running cluster.
-async fn print_instructions(world: &World) {
+async fn print_instructions(world: &World, data: &Path, contexts: Option<&ContextFile>) {
     let program = std::env::current_exe().unwrap_or_default();
     let here = std::env::current_dir().unwrap_or_default();
     let program = program.strip_prefix(&here).unwrap_or(&program).display();
     let cluster = world.cluster.lock().await;
-    let contexts: Vec<String> = cluster
-        .regions()
-        .iter()
-        .map(|region| contexts::name(&region.name))
+    // Without a home folder there are no contexts: nodes are named by their addresses.
+    let target = |region: &str| match contexts {
+        Some(contexts) => format!("--context {}", contexts.name(region)),
+        None => format!("--endpoint {}", cluster.endpoints(region).join(",")),
+    };
+    let regions = cluster.regions().iter();
+    let names: Vec<String> = regions
+        .filter_map(|region| Some(contexts?.name(&region.name)))
         .collect();
-    println!(
-        "\nup until Ctrl-C; in another terminal (contexts {}):",
-        contexts.join(", ")
-    );
+    let known = if names.is_empty() {
+        String::new()
+    } else {
+        format!(" (contexts {})", names.join(", "))
+    };
+    let folder = if data == Path::new(DATA) {
+        String::new()
+    } else {
+        format!(" --data {}", data.display())
+    };
+    println!("\nup until Ctrl-C; in another terminal{known}:");
     for line in [
-        "kv get acme session/42 --context dev-ap-south --consistency local --verbose",
-        "tenant create globex --home us-east",
-        "dev kill eu-west-1",
-        "dev cut us-east eu-west",
-        "dev status",
+        format!(
+            "kv get acme session/42 {} --consistency local --verbose",
+            target("ap-south")
+        ),
+        format!("tenant create globex --home us-east {}", target("us-east")),
+        format!("dev kill eu-west-1{folder}"),
+        format!("dev cut us-east eu-west{folder}"),
+        format!("dev status{folder}"),
     ] {
         println!("  {program} {line}");
     }

@@ -20,6 +20,7 @@ mod pause_resume;
 mod reads;
 mod restart_all;
 mod scan_consistent;
+mod seeds;
 mod start;
 mod ttl;
 mod verdict;
@@ -93,6 +94,10 @@ pub(super) enum Step {
     MoveAbort,
     /// A tenant moves, and the region that was its home keeps no copy
     RegionLeave,
+    /// A large tenant that is written to moves over a narrow link that is cut in the middle of the copy
+    MoveLarge,
+    /// A copy that cannot catch up with the writers ends with figures, and changes nothing
+    SeedUnderLoad,
     /// A region of a thousand tenants is drained in waves, and opened again
     Drain,
     /// A region cut off from the directory goes on while its leases last, then stops, and comes back
@@ -170,6 +175,8 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::MoveLeaderKill => moves::leader_kill(world).await,
         Step::MoveAbort => moves::abort(world).await,
         Step::RegionLeave => moves::leave(world).await,
+        Step::MoveLarge => seeds::large(world).await,
+        Step::SeedUnderLoad => seeds::hopeless(world).await,
         Step::Drain => drain::run(world).await,
         Step::LeaseLoss => lease_loss::run(world).await,
         Step::PauseResume => pause_resume::run(world).await,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use stead_testing::{Cluster, Flow, cluster::DialMap};
 
-use super::super::contexts;
+use super::super::contexts::ContextFile;
 use crate::{exit::CommandError, output};
 
 /// Event of one line.
@@ -108,13 +108,13 @@ impl Event {
 }
 
 impl Region {
-    pub(super) fn all(cluster: &Cluster) -> Vec<Self> {
+    pub(super) fn all(cluster: &Cluster, contexts: &ContextFile) -> Vec<Self> {
         let region = |region: &stead_testing::cluster::Region| Self {
             name: region.name.clone(),
             jurisdiction: region.jurisdiction.clone(),
             endpoints: cluster.endpoints(&region.name),
             dial: cluster.dial(&region.name).clone(),
-            context: contexts::name(&region.name),
+            context: contexts.name(&region.name),
         };
         cluster.regions().iter().map(region).collect()
     }

@@ -23,7 +23,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::{
-        contexts, control,
+        contexts::{self, ContextFile},
+        control,
         up::SHUTDOWN_TIMEOUT,
         world::{World, ensure_tenant},
     },
@@ -45,6 +46,7 @@ const SIGNAL_RECEIVED: &str = "a signal";
 struct DevSession {
     world: World,
     data: PathBuf,
+    contexts: ContextFile,
     observed: Arc<Mutex<ObservedState>>,
 }
 
@@ -144,12 +146,13 @@ impl DevSession {
         world.set_lease_ttl().await?;
         let data = fs::canonicalize(&data)?;
         let mut cluster = world.cluster.lock().await;
-        contexts::write(&cluster, Some(context::context_folder(&config_home(&data))))?.keep();
+        let contexts = contexts::write(&cluster, &context::context_folder(&config_home(&data)))?.keep();
         let observed = ObservedState::of(&mut cluster);
         drop(cluster);
         Ok(Self {
             world,
             data,
+            contexts,
             observed: Arc::new(Mutex::new(observed)),
         })
     }
@@ -162,7 +165,7 @@ impl DevSession {
             data: self.data.display().to_string(),
             control: control::socket(&self.data).display().to_string(),
             environment: BTreeMap::from([(context::CONFIG_HOME, home)]),
-            regions: Region::all(&cluster),
+            regions: Region::all(&cluster, &self.contexts),
             status: Status::of(&mut cluster, &self.data),
         })))
     }
