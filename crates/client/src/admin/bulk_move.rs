@@ -136,7 +136,7 @@ pub struct BulkMoveTenant {
     pub to_region: String,
     /// Group that is the home afterwards; 0 if that is not known.
     pub to_group: u32,
-    /// Why it could not be moved.
+    /// Why it could not be moved; while it moves: why its move is given up.
     pub failure: String,
 }
 

@@ -130,12 +130,8 @@ mod tests {
 
     #[test]
     fn tenants_round_trip_between_nodes() {
-        let item = BulkMoveItem {
-            name: "acme".parse().unwrap(),
-            state: ItemState::Failed {
-                reason: "the tenant was erased".into(),
-            },
-        };
+        let reason = "the tenant was erased".into();
+        let item = BulkMoveItem::new("acme".parse().unwrap(), ItemState::Failed { reason });
         let tenants = BulkMoveTenants {
             tenants: vec![(TenantNumber::new(7), item)],
             more: true,

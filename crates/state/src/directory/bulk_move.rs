@@ -8,6 +8,7 @@ use stead_types::{GroupId, RegionName, TenantName};
 use super::{SourceAfterMove, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
+    seed_pace::SeedFailure,
     shard::record::OperationId,
 };
 
@@ -218,6 +219,8 @@ pub struct BulkMoveItem {
     pub name: TenantName,
     /// How far it is.
     pub state: ItemState,
+    /// Why the seed of its target was given up, if it was.
+    pub seed_failure: Option<SeedFailure>,
 }
 
 /// State of one tenant of a bulk move.
@@ -423,6 +426,15 @@ impl BulkMove {
 }
 
 impl BulkMoveItem {
+    /// Returns a record of which nothing else is known.
+    pub fn new(name: TenantName, state: ItemState) -> Self {
+        Self {
+            name,
+            state,
+            seed_failure: None,
+        }
+    }
+
     /// Writes the record, for its row and for the nodes that ask a voter.
     pub fn encode(&self) -> bytes::Bytes {
         let mut w = Writer::with_capacity(48);
@@ -432,6 +444,10 @@ impl BulkMoveItem {
             ItemState::Moving(of) => of.encode(w.u8(1)),
             ItemState::Moved(of) => of.encode(w.u8(2)),
             ItemState::Failed { reason } => text::write(w.u8(3), reason),
+        }
+        // Without one the record ends before it.
+        if let Some(failure) = &self.seed_failure {
+            failure.encode(&mut w);
         }
         w.finish()
     }
@@ -448,6 +464,10 @@ impl BulkMoveItem {
                 2 => ItemState::Moved(ItemMove::decode(r)?),
                 3 => ItemState::Failed { reason: text::read(r)? },
                 4.. => return Err(r.malformed()),
+            },
+            seed_failure: match r.is_empty() {
+                true => None,
+                false => Some(SeedFailure::decode(r)?),
             },
         };
         reader.end()?;

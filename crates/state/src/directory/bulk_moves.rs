@@ -265,11 +265,8 @@ impl Directory {
         }
         let named = named_tenants(&self.view, &request.named)?;
         let item = |(tenant, named): (&Tenant, &NamedMove)| {
-            let item = BulkMoveItem {
-                name: tenant.name.clone(),
-                state: ItemState::Waiting(named.to.clone()),
-            };
-            (tenant.number, item)
+            let state = ItemState::Waiting(named.to.clone());
+            (tenant.number, BulkMoveItem::new(tenant.name.clone(), state))
         };
         Ok(named.into_iter().map(item).collect())
     }

@@ -9,7 +9,10 @@ use super::{
     directory_test::{World, by, create, hex, named, new, update},
     *,
 };
-use crate::shard::record::OperationId;
+use crate::{
+    seed_pace::{SeedFailure, SeedFailureReason},
+    shard::record::OperationId,
+};
 
 /// A cluster at feature level 2 with so many tenants in eu-west, groups 3 and 4, followed everywhere. Groups 1 and 2 are
 /// in us-east, 5 and 6 in ap-south.
@@ -103,6 +106,24 @@ fn run(world: &mut World) -> Vec<usize> {
         waves.push(wave.len());
         accept(world, &wave);
     }
+}
+
+fn failure() -> SeedFailure {
+    SeedFailure {
+        reason: SeedFailureReason::CannotCatchUp,
+        copy_rate: 7,
+        write_rate: 8,
+        history: 9,
+        history_max: 10,
+    }
+}
+
+/// Reports of the home of a tenant that is moving.
+fn report(world: &mut World, tenant: TenantNumber, report: GroupReport) {
+    let home = world.directory.view().tenant(tenant).unwrap().home;
+    world
+        .apply(Command::Report(home, Incarnation::FIRST, vec![report]))
+        .unwrap();
 }
 
 fn bulk(world: &World, id: u64) -> &BulkMove {
@@ -354,6 +375,32 @@ fn undrain_returns_tenants_of_every_drain_that_have_stayed() {
         refusal(&mut world, undrain("eu-west")),
         Rejection::NotDraining("eu-west".parse().unwrap())
     );
+}
+
+#[test]
+fn failed_seed_of_bulk_move_keeps_its_figures() {
+    let mut world = cluster(20);
+    let id = begin(&mut world, drain("eu-west"));
+    advance(&mut world);
+    let (tenant, of) = moving(&world)[0];
+    let operation = of.operation;
+    let failed = GroupReport::SeedFailed {
+        tenant,
+        operation,
+        failure: failure(),
+    };
+    report(&mut world, tenant, failed);
+    let item = |world: &World| world.directory.operations().item(id, tenant).unwrap().clone();
+    assert_eq!(item(&world).seed_failure, Some(failure()));
+    assert!(
+        matches!(item(&world).state, ItemState::Moving(_)),
+        "until the home has refused"
+    );
+    report(&mut world, tenant, GroupReport::Refused { tenant, operation });
+    let reason = failure().to_string();
+    assert_eq!(item(&world).state, ItemState::Failed { reason: reason.clone() });
+    assert_eq!(bulk(&world, id).failures[0].reason, reason);
+    assert!(paused(&world, id).contains("cannot catch up"), "{}", paused(&world, id));
 }
 
 #[test]
@@ -634,10 +681,7 @@ fn encoding_of_drained_region_and_of_item_is_fixed() {
     let change = DirectoryChange::Region(drained);
     assert_eq!(hex(&change.encode()), "010265750245550107");
     assert_eq!(DirectoryChange::decode(change.encode()), Ok(change));
-    let item = |state| BulkMoveItem {
-        name: "acme".parse().unwrap(),
-        state,
-    };
+    let item = |state| BulkMoveItem::new("acme".parse().unwrap(), state);
     let moved = ItemMove {
         operation: OperationId(2),
         from: GroupId::new(3),
@@ -657,6 +701,12 @@ fn encoding_of_drained_region_and_of_item_is_fixed() {
         assert_eq!(hex(&item.encode()), bytes);
         assert_eq!(BulkMoveItem::decode(item.encode()), Ok(item));
     }
+    let given_up = BulkMoveItem {
+        seed_failure: Some(failure()),
+        ..item(ItemState::Moving(moved))
+    };
+    assert_eq!(hex(&given_up.encode()), "0461636d65010203050109000708090a");
+    assert_eq!(BulkMoveItem::decode(given_up.encode()), Ok(given_up));
 }
 
 /// Line of a random script.

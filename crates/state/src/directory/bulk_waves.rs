@@ -50,7 +50,7 @@ impl Directory {
                 reason: reason.clone(),
             });
             let state = ItemState::Failed { reason };
-            self.put_item(context, id, number, BulkMoveItem { name, state });
+            self.put_item(context, id, number, BulkMoveItem::new(name, state));
         }
         if !planned.is_empty() {
             bulk.moving = planned.len() as u64;
@@ -63,10 +63,7 @@ impl Directory {
             };
         }
         for (tenant, moving) in planned {
-            let item = BulkMoveItem {
-                name: tenant.name.clone(),
-                state: ItemState::Moving(moving),
-            };
+            let item = BulkMoveItem::new(tenant.name.clone(), ItemState::Moving(moving));
             self.put_item(context, id, tenant.number, item);
             self.change(context, tenant);
         }

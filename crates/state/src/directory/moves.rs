@@ -200,7 +200,10 @@ impl Directory {
         };
         tenant.members = placement::members(&self.view, &tenant);
         let operation = self.operations.in_flight(tenant.number, ended.operation);
-        let failure = operation.and_then(Operation::seed_failure);
+        let failure = operation.and_then(|operation| {
+            let item = self.operations.item(operation.id, tenant.number);
+            operation.seed_failure().or_else(|| item?.seed_failure)
+        });
         let result = failure.map_or(OperationResult::Cancelled, |failure| OperationResult::Failed {
             reason: failure.to_string(),
         });
@@ -231,6 +234,7 @@ impl Directory {
         let is_due = tenant.home == from && state == Some(MoveState::Moving);
         if is_due && ownership::abort_move(&mut tenant, operation).is_ok() {
             self.record_step(context, tenant.number, operation, StepName::SeedFailed(failure));
+            self.record_seed_failure(context, tenant.number, operation, failure);
             self.change(context, tenant);
         }
     }
@@ -248,6 +252,22 @@ impl Directory {
         if let Some(id) = of.filter(|id| self.operations.bulk_move(*id).is_none()) {
             self.operations.record(id, step);
             context.operations.push(id);
+        }
+    }
+
+    /// Records in the tenant of a bulk move why its seed was given up.
+    fn record_seed_failure(
+        &mut self,
+        context: &mut ApplyContext,
+        tenant: TenantNumber,
+        operation: OperationId,
+        failure: SeedFailure,
+    ) {
+        let of = self.operations.in_flight(tenant, operation).map(|of| of.id);
+        let item = of.and_then(|id| Some((id, self.operations.item(id, tenant)?.clone())));
+        if let Some((id, mut item)) = item {
+            item.seed_failure = Some(failure);
+            self.put_item(context, id, tenant, item);
         }
     }
 

@@ -130,9 +130,12 @@ fn waves(pace: Pace, mut tenants: u64) -> u64 {
 
 /// Converts a tenant of a bulk move.
 pub(super) fn tenant(view: &DirectoryView, item: &BulkMoveItem) -> BulkMoveTenant {
+    // While it is given up; then it is the reason of the failure.
+    let failure = item.seed_failure.map(|failure| failure.to_string());
     let of = |state: State| BulkMoveTenant {
         tenant: item.name.to_string(),
         state: state.into(),
+        failure: failure.clone().unwrap_or_default(),
         ..BulkMoveTenant::default()
     };
     let moved = |state, moved: &ItemMove| BulkMoveTenant {
