@@ -10,7 +10,7 @@ use stead_types::{NodeId, RegionName, TenantNumber};
 
 use super::{
     ApplyContext, AuditContext, BulkMove, BulkMoveItem, BulkMoveRequest, BulkMoveState, Directory, DirectoryChange,
-    DirectoryOutcome, DirectoryResult, ItemState, NAMED_MOVES_MAX, NamedMove, Operation, OperationKind,
+    DirectoryOutcome, DirectoryResult, ItemMove, ItemState, NAMED_MOVES_MAX, NamedMove, Operation, OperationKind,
     OperationResult, Pace, Region, Rejection, Selection, StepName, Tenant, Wave,
     bulk_move::Cursor,
     bulk_plan::{Planner, check_selection, named_tenants, returns_now},
@@ -18,7 +18,7 @@ use super::{
 
 /// Most bulk moves in flight.
 pub const BULK_MOVES_MAX: usize = 16;
-/// Most drains of a region until it is undrained.
+/// Most drains of a region until it is undrained, those included whose tenants are returning.
 pub const DRAINS_MAX: usize = 16;
 /// Number of searches through all tenants.
 pub(super) const PASSES: u32 = 2;
@@ -96,7 +96,8 @@ impl Directory {
         match &request.selection {
             Selection::Drain { region, .. } => {
                 let drains = self.finished_drains(region)?;
-                if drains.len() >= DRAINS_MAX {
+                // Those of an undrain come back if it is cancelled.
+                if drains.len() + self.undraining(region) >= DRAINS_MAX {
                     return Err(Rejection::DrainedTooOften(region.clone()));
                 }
                 self.set_drains(context, region, drains.into_iter().chain([id]).collect());
@@ -143,6 +144,7 @@ impl Directory {
             Next::Wave => self.begin_wave(context, id, bulk, unreachable),
             Next::Pause(reason) => self.pause(context, id, bulk, reason),
             Next::End => {
+                self.drain_again(context, &bulk);
                 let result = self.bulk_result(&bulk);
                 self.operations.finish(id, context.end(result));
                 context.operations.push(id);
@@ -318,6 +320,31 @@ impl Directory {
             }),
             None => Ok(drains),
         }
+    }
+
+    /// Returns the number of drains whose tenants are returning to a region.
+    fn undraining(&self, of: &RegionName) -> usize {
+        let in_flight = self.operations.bulk_in_flight();
+        let bulk = in_flight.filter_map(|id| self.operations.bulk_move(id));
+        let undrains = bulk.filter(|bulk| matches!(&bulk.selection, Selection::Undrain { region, .. } if region == of));
+        undrains.map(|bulk| bulk.drains.len()).sum()
+    }
+
+    /// Lets a region count as drained again if an undrain is cancelled before all have returned: so that it is not
+    /// forgotten who did not.
+    fn drain_again(&mut self, context: &mut ApplyContext, bulk: &BulkMove) {
+        let Selection::Undrain { region, returns: true } = &bulk.selection else {
+            return;
+        };
+        let returns = |(tenant, moved): (TenantNumber, ItemMove)| returns_now(&self.view, tenant, &moved).is_some();
+        let is_complete = !self.operations.moved(&bulk.drains).any(returns);
+        if bulk.state != BulkMoveState::Cancelling || is_complete {
+            return;
+        }
+        let later = self.view.region(region).map(|region| region.drains.to_vec());
+        let drains = bulk.drains.iter().copied().chain(later.unwrap_or_default());
+        let drains = drains.collect();
+        self.set_drains(context, region, drains);
     }
 
     fn set_drains(&mut self, context: &mut ApplyContext, region: &RegionName, drains: Vec<u64>) {

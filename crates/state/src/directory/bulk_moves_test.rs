@@ -378,6 +378,63 @@ fn undrain_returns_tenants_of_every_drain_that_have_stayed() {
 }
 
 #[test]
+fn cancelled_undrain_forgets_nobody() {
+    let mut world = cluster(9);
+    let before: Vec<_> = (0..9).map(|at| world.tenant(&format!("t{at:03}")).home).collect();
+    let drained = begin(&mut world, drain("eu-west"));
+    run(&mut world);
+    let id = begin(&mut world, undrain("eu-west"));
+    advance(&mut world);
+    let wave = moving(&world);
+    world.apply(Command::AbortMove(by(), id)).unwrap();
+    accept(&mut world, &wave);
+    advance(&mut world);
+    assert_eq!(result(&world, id), Some(OperationResult::Cancelled));
+    assert_eq!(homes(&world, "eu-west"), 3);
+    let region = world.directory.view().region(&"eu-west".parse().unwrap()).unwrap();
+    assert_eq!(region.drains[..], [drained], "drained again");
+    // However long it takes.
+    world.time = Some(now(&world) + 2 * OPERATION_KEPT_MS);
+    let id = begin(&mut world, undrain("eu-west"));
+    assert_eq!(bulk(&world, id).selected, 6);
+    run(&mut world);
+    assert_eq!(result(&world, id), Some(OperationResult::Succeeded));
+    let after: Vec<_> = (0..9).map(|at| world.tenant(&format!("t{at:03}")).home).collect();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn undrain_that_is_cancelled_when_all_are_back_leaves_region_open() {
+    let mut world = cluster(3);
+    begin(&mut world, drain("eu-west"));
+    run(&mut world);
+    let id = begin(&mut world, undrain("eu-west"));
+    advance(&mut world);
+    let wave = moving(&world);
+    world.apply(Command::AbortMove(by(), id)).unwrap();
+    accept(&mut world, &wave);
+    advance(&mut world);
+    assert_eq!(result(&world, id), Some(OperationResult::Cancelled));
+    world.apply(create(new("new", "eu-west"))).unwrap();
+}
+
+/// Those whose tenants are returning come back if that is cancelled.
+#[test]
+fn drains_of_a_region_are_bounded() {
+    let mut world = cluster(1);
+    for _ in 0..DRAINS_MAX {
+        begin(&mut world, drain("eu-west"));
+        run(&mut world);
+    }
+    let full = Rejection::DrainedTooOften("eu-west".parse().unwrap());
+    assert_eq!(refusal(&mut world, drain("eu-west")), full);
+    begin(&mut world, undrain("eu-west"));
+    assert_eq!(refusal(&mut world, drain("eu-west")), full, "they may come back");
+    run(&mut world);
+    begin(&mut world, drain("eu-west"));
+}
+
+#[test]
 fn failed_seed_of_bulk_move_keeps_its_figures() {
     let mut world = cluster(20);
     let id = begin(&mut world, drain("eu-west"));
@@ -839,7 +896,13 @@ proptest! {
         prop_assert_eq!(world.directory.operations().bulk_in_flight().count(), 0);
         for region in world.directory.view().regions() {
             let last = region.drains.last().and_then(|id| result(&world, *id));
-            if last == Some(OperationResult::Succeeded) {
+            // One that is drained again, because its undrain was cancelled, has those that had returned.
+            let is_again = region.drains.last().is_some_and(|last| {
+                let operations = world.directory.operations();
+                let mut all = operations.newest_first(None).filter_map(|operation| operations.bulk_move(operation.id));
+                all.any(|bulk| bulk.drains.contains(last))
+            });
+            if last == Some(OperationResult::Succeeded) && !is_again {
                 prop_assert_eq!(homes(&world, region.name.as_str()), 0);
             }
         }
