@@ -20,6 +20,9 @@ use super::{
 pub const BULK_MOVES_MAX: usize = 16;
 /// Most drains of a region until it is undrained, those included whose tenants are returning.
 pub const DRAINS_MAX: usize = 16;
+/// Most records of tenants of bulk moves; those of the oldest finished ones are dropped for new ones, but not of those that
+/// say which tenants return to a region.
+pub const ITEMS_MAX: u64 = 2_000_000;
 /// Number of searches through all tenants.
 pub(super) const PASSES: u32 = 2;
 /// Time after which another cancellation is no repetition of the first one by a client that had no answer.
@@ -39,7 +42,7 @@ enum Next {
 }
 
 impl BulkMove {
-    fn new(request: &BulkMoveRequest, selected: u64) -> Self {
+    pub(super) fn of(request: &BulkMoveRequest, selected: u64) -> Self {
         Self {
             selection: request.selection.clone(),
             source: request.source,
@@ -87,11 +90,17 @@ impl Directory {
         if self.operations.bulk_in_flight().count() >= BULK_MOVES_MAX {
             return Err(Rejection::BulkMovesFull);
         }
-        if !self.operations.has_room() {
+        let pinned = self.pinned();
+        if !self.operations.has_room(|id| pinned.contains(&id)) {
             return Err(Rejection::OperationsFull);
         }
         let items = self.named_items(request)?;
-        let mut bulk = BulkMove::new(request, self.selected(request, items.len())?);
+        let selected = self.selected(request, items.len())?;
+        let kept = self.operations.items_kept(|id| pinned.contains(&id));
+        if kept.saturating_add(selected) > ITEMS_MAX {
+            return Err(Rejection::BulkTenantsFull(selected, kept));
+        }
+        let mut bulk = BulkMove::of(request, selected);
         let id = self.next_operation;
         match &request.selection {
             Selection::Drain { region, .. } => {

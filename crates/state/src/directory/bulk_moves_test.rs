@@ -460,6 +460,76 @@ fn failed_seed_of_bulk_move_keeps_its_figures() {
     assert!(paused(&world, id).contains("cannot catch up"), "{}", paused(&world, id));
 }
 
+/// Records of tenants are bounded: the oldest finished ones go, those that are needed do not.
+#[test]
+fn records_of_bulk_moves_are_bounded() {
+    let operation = |id: u64, selected: u64, end: Option<u64>| {
+        let mut bulk = BulkMove::of(&drain("eu-west"), selected);
+        bulk.moved = 3;
+        Operation {
+            id,
+            kind: OperationKind::BulkMove(Box::new(bulk)),
+            tenants: Vec::new(),
+            by: by(),
+            created: 0,
+            steps: Vec::new(),
+            end: end.map(|time| OperationEnd {
+                result: OperationResult::Succeeded,
+                time,
+            }),
+        }
+    };
+    let mut operations = Operations::default();
+    for (id, selected, end) in [(1, 3, Some(10)), (2, 3, Some(20)), (3, 3, Some(30)), (4, 8, None)] {
+        operations.put(operation(id, selected, end));
+        for tenant in 0..3 {
+            let reason = "x".to_owned();
+            let item = BulkMoveItem::new("acme".parse().unwrap(), ItemState::Failed { reason });
+            operations.put_item(id, TenantNumber::new(tenant), item);
+        }
+    }
+    let is_pinned = |id| id == 1;
+    assert_eq!(
+        operations.items_kept(is_pinned),
+        3 + 8,
+        "pinned, and in flight with what is to come"
+    );
+    assert!(operations.drop_old(40, 17, is_pinned).operations.is_empty());
+    let dropped = operations.drop_old(40, 16, is_pinned);
+    assert_eq!((dropped.operations, dropped.items.len()), (vec![2], 3));
+    assert_eq!(
+        operations.drop_old(40, 1, is_pinned).operations,
+        [3],
+        "no more than may go"
+    );
+    assert_eq!(operations.items_kept(is_pinned), 3 + 8);
+}
+
+/// Operations that say which tenants return make no room for others.
+#[test]
+fn pinned_operations_make_no_room() {
+    let mut operations = Operations::default();
+    let finished = |id| Operation {
+        id,
+        kind: OperationKind::Move {
+            from: GroupId::new(1),
+            to: GroupId::new(2),
+            epoch: stead_types::Epoch::FIRST,
+        },
+        tenants: Vec::new(),
+        by: by(),
+        created: 0,
+        steps: Vec::new(),
+        end: Some(OperationEnd {
+            result: OperationResult::Cancelled,
+            time: id,
+        }),
+    };
+    (1..=OPERATIONS_MAX as u64).for_each(|id| operations.put(finished(id)));
+    assert!(operations.has_room(|id| id > 1));
+    assert!(!operations.has_room(|_| true));
+}
+
 #[test]
 fn undrain_without_return_only_opens_region() {
     let mut world = cluster(4);

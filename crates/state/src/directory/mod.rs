@@ -68,7 +68,7 @@ pub use bulk_move::{
     AT_ONCE_MAX, BulkMove, BulkMoveItem, BulkMoveRequest, BulkMoveState, Cursor, ItemMove, ItemState, MoveFailure,
     NAMED_MOVES_MAX, NamedMove, Pace, SHOWN_FAILURES_MAX, Selection, WAVE_BUDGET_MS, Wave,
 };
-pub use bulk_moves::{BULK_MOVES_MAX, DRAINS_MAX};
+pub use bulk_moves::{BULK_MOVES_MAX, DRAINS_MAX, ITEMS_MAX};
 pub use bulk_plan::{BulkMovePreview, PreviewedMove};
 pub use change::DirectoryChange;
 pub use command::{AuditContext, Command, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate};
@@ -244,7 +244,7 @@ impl Directory {
         let has_changed = !context.changes.is_empty() || !context.operations.is_empty();
         if result.is_ok() {
             let pinned = self.pinned();
-            let dropped = self.operations.drop_old(time, |id| pinned.contains(&id));
+            let dropped = self.operations.drop_old(time, ITEMS_MAX, |id| pinned.contains(&id));
             context.operations.extend(dropped.operations);
             context.items.extend(dropped.items);
         }

@@ -29,7 +29,8 @@ impl Directory {
         };
         let from = tenant.home;
         let planned = self::plan(&self.view, &mut tenant, plan, &request.unreachable)?;
-        if !self.operations.has_room() {
+        let pinned = self.pinned();
+        if !self.operations.has_room(|id| pinned.contains(&id)) {
             return Err(Rejection::OperationsFull);
         }
         let id = self.next_operation;

@@ -560,7 +560,7 @@ fn oldest_finished_operation_makes_room_for_new_one() {
     for id in 1..=OPERATIONS_MAX as u64 + 1 {
         operations.put(finished(id));
     }
-    assert_eq!(operations.drop_old(0, |_| false).operations, [1]);
+    assert_eq!(operations.drop_old(0, ITEMS_MAX, |_| false).operations, [1]);
     assert_eq!(operations.len(), OPERATIONS_MAX);
 }
 

@@ -4,14 +4,15 @@
 //! # Invariants
 //!
 //! 1. Numbers grow and are never used twice.
-//! 2. There are at most [`OPERATIONS_MAX`]; the oldest finished ones are dropped, those in flight never.
+//! 2. There are at most [`OPERATIONS_MAX`]; the oldest finished ones are dropped, those in flight never, and those never that
+//!    say which tenants return to a region. Records of bulk moves have a bound of their own, in the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use stead_types::{Epoch, GroupId, TenantName, TenantNumber};
 
-use super::{BulkMove, BulkMoveItem, ItemMove, ItemState, OPERATIONS_MAX, command::AuditContext, text};
+use super::{BulkMove, BulkMoveItem, ItemMove, ItemState, OPERATIONS_MAX, Selection, command::AuditContext, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
@@ -204,8 +205,55 @@ impl Operations {
         self.items.iter()
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.all.len() < OPERATIONS_MAX || !self.finished.is_empty()
+    /// Tells whether there is room for another operation, once the oldest finished one that is not pinned is dropped.
+    pub(super) fn has_room(&self, is_pinned: impl Fn(u64) -> bool) -> bool {
+        self.all.len() < OPERATIONS_MAX || self.finished.iter().any(|(_, id)| !is_pinned(*id))
+    }
+
+    /// Counts the records of bulk moves that cannot be dropped for others: of those in flight, with what they may still
+    /// add, and of pinned ones.
+    pub(super) fn items_kept(&self, is_pinned: impl Fn(u64) -> bool) -> u64 {
+        let droppable = self.finished.iter().filter(|(_, id)| !is_pinned(*id));
+        let droppable: u64 = droppable.map(|(_, id)| self.item_count(*id)).sum();
+        self.items_reserved().saturating_sub(droppable)
+    }
+
+    fn item_count(&self, id: u64) -> u64 {
+        let is_bulk = self.bulk_move(id).is_some();
+        is_bulk
+            .then(|| self.items_from(id, TenantNumber::new(0)).count() as u64)
+            .unwrap_or_default()
+    }
+
+    /// Counts all records of bulk moves, with those that the ones in flight may still add.
+    fn items_reserved(&self) -> u64 {
+        let in_flight = self.bulk_in_flight.iter().filter_map(|id| self.bulk_move(*id));
+        let to_come = in_flight.map(|bulk| match bulk.selection {
+            // They have all been added when it began.
+            Selection::Named => 0,
+            Selection::Drain { .. }
+            | Selection::Undrain { .. }
+            | Selection::Label { .. }
+            | Selection::Spread { .. } => bulk.selected.saturating_sub(bulk.moving + bulk.moved + bulk.failed),
+        });
+        self.items.len() as u64 + to_come.sum::<u64>()
+    }
+
+    /// Returns the oldest finished bulk moves that are not pinned and whose records are beyond a bound.
+    fn with_excess_items(&self, items_max: u64, is_pinned: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+        let mut excess = self.items_reserved().saturating_sub(items_max);
+        if excess == 0 {
+            return Vec::new();
+        }
+        let mut dropped = Vec::new();
+        for (ended, id) in self.finished.iter().filter(|(_, id)| !is_pinned(*id)) {
+            let count = self.item_count(*id);
+            if excess > 0 && count > 0 {
+                excess = excess.saturating_sub(count);
+                dropped.push((*ended, *id));
+            }
+        }
+        dropped
     }
 
     /// Adds an operation, or puts one from a row.
@@ -267,9 +315,9 @@ impl Operations {
         operation.end = Some(end);
     }
 
-    /// Drops finished operations that are too old, a bounded number, and those beyond the bound, except pinned ones;
-    /// returns their numbers, and the tenants of bulk moves.
-    pub(super) fn drop_old(&mut self, time: u64, is_pinned: impl Fn(u64) -> bool) -> DroppedOperations {
+    /// Drops finished operations that are too old, a bounded number, those beyond the bound, and bulk moves whose records
+    /// are beyond theirs, except pinned ones; returns their numbers, and the tenants of bulk moves.
+    pub(super) fn drop_old(&mut self, time: u64, items_max: u64, is_pinned: impl Fn(u64) -> bool) -> DroppedOperations {
         let excess = self.all.len().saturating_sub(OPERATIONS_MAX);
         let is_old = |ended: u64| time.saturating_sub(ended) >= OPERATION_KEPT_MS;
         let finished = self.finished.iter().copied();
@@ -277,7 +325,8 @@ impl Operations {
         let old = finished
             .enumerate()
             .take_while(|(at, (ended, _))| *at < excess || (*at < EXPIRED_MAX && is_old(*ended)));
-        let old: Vec<(u64, u64)> = old.map(|(_, finished)| finished).collect();
+        let mut old: BTreeSet<(u64, u64)> = old.map(|(_, finished)| finished).collect();
+        old.extend(self.with_excess_items(items_max, &is_pinned));
         let mut dropped = DroppedOperations::default();
         for (ended, id) in old {
             self.finished.remove(&(ended, id));

@@ -223,6 +223,9 @@ pub enum Rejection {
     /// Too many bulk moves are in flight.
     #[error("{max} bulk moves are in flight, more are not supported: wait until one is over", max = super::BULK_MOVES_MAX)]
     BulkMovesFull,
+    /// There would be too many records of tenants of bulk moves: of those to be moved, beside others that are needed.
+    #[error("{0} tenants beside {1} of other bulk moves exceed {max}: undrain regions, or move fewer", max = super::ITEMS_MAX)]
+    BulkTenantsFull(u64, u64),
 }
 
 impl From<Rejection> for Error {
@@ -253,6 +256,9 @@ impl From<Rejection> for Error {
             Rejection::NamedTwice(_) | Rejection::NamedTooMany(_) => invalid("tenants"),
             Rejection::BulkMovesFull => ErrorKind::QuotaExceeded {
                 limit: "bulk_moves".into(),
+            },
+            Rejection::BulkTenantsFull(..) => ErrorKind::QuotaExceeded {
+                limit: "bulk_move_tenants".into(),
             },
             Rejection::TenantExists(_) | Rejection::RegionExists(_) | Rejection::NodeExists(_) => {
                 ErrorKind::AlreadyExists
@@ -361,6 +367,7 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
         Rejection::NamedTooMany(count) => drop(w.u8(79).varint(*count)),
         Rejection::NotBulkMove(number) => drop(w.u8(80).varint(*number)),
         Rejection::BulkMovesFull => drop(w.u8(81)),
+        Rejection::BulkTenantsFull(selected, kept) => drop(w.u8(69).varint(*selected).varint(*kept)),
     }
 }
 
@@ -472,6 +479,7 @@ fn decode_operation_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malf
 /// Reads a rejection of a bulk move.
 fn decode_bulk_move_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malformed> {
     Ok(match tag {
+        69 => Rejection::BulkTenantsFull(r.varint()?, r.varint()?),
         70 => Rejection::RegionDraining(text::parse(r)?),
         71 => Rejection::NotDraining(text::parse(r)?),
         72 => Rejection::DrainInFlight {
