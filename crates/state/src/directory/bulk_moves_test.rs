@@ -460,6 +460,45 @@ fn failed_seed_of_bulk_move_keeps_its_figures() {
     assert!(paused(&world, id).contains("cannot catch up"), "{}", paused(&world, id));
 }
 
+#[test]
+fn named_tenant_that_was_erased_before_its_wave_fails() {
+    let mut world = cluster(6);
+    let named = (0..6).map(|at| NamedMove {
+        name: format!("t{at:03}").parse().unwrap(),
+        to: "us-east".parse().unwrap(),
+    });
+    let named = BulkMoveRequest {
+        named: named.collect(),
+        ..request(Selection::Named)
+    };
+    let erased = world.tenant("t005").number;
+    let id = begin(&mut world, named);
+    advance(&mut world);
+    let update = TenantUpdate {
+        enabled: Some(false),
+        ..update("t005")
+    };
+    world.apply(Command::UpdateTenant(by(), update)).unwrap();
+    let members: Vec<_> = world.tenant("t005").members.iter().map(|member| member.group).collect();
+    world
+        .apply(Command::EraseTenant(by(), "t005".parse().unwrap(), None))
+        .unwrap();
+    for group in members {
+        let erased = vec![GroupReport::Erased(erased)];
+        world.apply(Command::Report(group, Incarnation::FIRST, erased)).unwrap();
+    }
+    assert!(world.directory.view().tenant(erased).is_none());
+    while result(&world, id).is_none() {
+        drop(world.apply(Command::ResumeBulkMove(by(), id, None)));
+        run(&mut world);
+    }
+    let item = world.directory.operations().item(id, erased).unwrap();
+    let reason = "the tenant was erased".to_owned();
+    assert_eq!(item.state, ItemState::Failed { reason });
+    let bulk = bulk(&world, id);
+    assert_eq!((bulk.moved, bulk.failed), (5, 1));
+}
+
 /// Records of tenants are bounded: the oldest finished ones go, those that are needed do not.
 #[test]
 fn records_of_bulk_moves_are_bounded() {

@@ -83,8 +83,15 @@ impl Directory {
             if is_last_pass && bulk.cursor.tenant == 0 && !next.planned.is_empty() {
                 break;
             }
-            let tenant = self.examine(id, bulk).and_then(|number| self.view.tenant(number));
-            let Some(tenant) = tenant.filter(|tenant| !found.contains(&tenant.number)) else {
+            let Some(number) = self.examine(id, bulk).filter(|number| !found.contains(number)) else {
+                continue;
+            };
+            let Some(tenant) = self.view.tenant(number) else {
+                let waiting = self.operations.item(id, number);
+                let waiting = waiting.filter(|item| matches!(item.state, ItemState::Waiting(_)));
+                let erased = waiting.map(|item| (number, item.name.clone(), "the tenant was erased".to_owned()));
+                found.extend(erased.as_ref().map(|_| number));
+                next.refused.extend(erased);
                 continue;
             };
             let Some(goal) = self.goal(id, bulk, &planner, tenant) else {
