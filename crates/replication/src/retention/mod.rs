@@ -14,6 +14,7 @@
 //!    the group has reported of it.
 //! 6. History after the first revision of a running seed is kept, whatever the limits: the pace of the seed bounds it. A
 //!    new leader knows of a seed once its follower's stream is open, and waits for that up to [`STREAM_WAIT`].
+//! 7. History that was held for a seed is given up like any other once the seed is over, also if the tenant rests.
 
 mod feed_history;
 mod tenant;
@@ -41,6 +42,8 @@ use crate::{acknowledgements::FollowerProgress, group_context::GroupContext};
 const ENTRIES_MAX: usize = 1024;
 /// Longest time for which a new leader moves no floor because the stream of a follower is not open.
 const STREAM_WAIT: Duration = Duration::from_secs(60);
+/// Most records that are examined under one lock when a term begins.
+const RECORDS_MAX: usize = 4096;
 /// Most tenants with limits of their own whose floors are computed without yielding.
 const TENANTS_MAX: usize = 256;
 /// Scheduling class of retention proposals in the group's proposal queue.
@@ -53,6 +56,11 @@ pub(crate) async fn run(context: Arc<GroupContext>, limits: RetentionLimits) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keeper = RetentionKeeper::default();
     let began = Instant::now();
+    keeper.refresh(&context);
+    if let Err(unreadable) = keeper.track_held_back(&context).await {
+        context.fail_unreadable(unreadable);
+        return;
+    }
     loop {
         ticks.tick().await;
         if let Err(unreadable) = keeper.update(&context).await {
@@ -127,6 +135,30 @@ impl RetentionKeeper {
         }
     }
 
+    /// Tracks the tenants whose floors an earlier leader held for seeds: the entries by which they would move are dropped.
+    async fn track_held_back(&mut self, context: &GroupContext) -> Result<(), Unreadable> {
+        let mut from = TenantNumber::new(0);
+        loop {
+            let (held_back, next) = context.machine.read(|held| {
+                let (shard, mut held_back, mut next) = (held.shard(), Vec::new(), None);
+                for (examined, (tenant, record)) in shard.records_from(from).enumerate() {
+                    if examined == RECORDS_MAX {
+                        next = Some(tenant);
+                        break;
+                    }
+                    let live = &record.live;
+                    let is_dropped = live.index <= shard.feed_floor() && live.retention_floor < live.revision;
+                    held_back.extend((record.owned().is_some() && is_dropped).then_some(tenant));
+                }
+                (held_back, next)
+            })?;
+            held_back.into_iter().for_each(|tenant| self.track(tenant));
+            let Some(next) = next else { return Ok(()) };
+            from = next;
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Reads some entries and, with the last of them, the last changes of the active tenants. Returns whether all are
     /// read.
     fn read_entries(&mut self, held: ReadView<'_>) -> Result<bool, Unreadable> {
@@ -160,7 +192,7 @@ impl RetentionKeeper {
         for (tenant, (_, floor)) in &mut tenants {
             if let Some(first) = holds.get(tenant).filter(|first| **first < *floor) {
                 *floor = *first;
-                self.tenants.activate(*tenant);
+                self.track(*tenant);
             }
         }
         if let Some(mut floor) = group {
@@ -190,9 +222,10 @@ impl RetentionKeeper {
     }
 
     /// Lowers a group's floor for the tenants that are being seeded: to what the group would keep anyway, but not above
-    /// the first revision of a seed.
+    /// the first revision of a seed. They are tracked from then on: the floor moves on once the seed is over, also of a
+    /// tenant that no further entry changes.
     fn hold_for_seeds(
-        &self,
+        &mut self,
         context: &GroupContext,
         floor: &mut RetentionFloor,
         holds: &BTreeMap<TenantNumber, Revision>,
@@ -201,6 +234,7 @@ impl RetentionKeeper {
     ) -> Result<(), Unreadable> {
         let cutoff = TenantTime(self.history.cutoff(now, limits.keep_age, limits.keep_len));
         for (tenant, first) in holds {
+            self.track(*tenant);
             if let Some((_, own)) = floor.tenants.iter_mut().find(|(of, _)| of == tenant) {
                 *own = *first.min(own);
                 continue;
@@ -308,8 +342,16 @@ impl RetentionKeeper {
             return;
         }
         let (followers, requests) = context.directory_view.read(|view| followers_of(view, context.id()));
-        self.tenants.set_requests(requests, self.history.last());
+        self.tenants
+            .set_requests(requests, |tenant| groups_of(&followers, tenant), self.history.last());
         self.followers = Some((version, followers));
+    }
+
+    /// Tracks a tenant whose history is held for a seed.
+    fn track(&mut self, tenant: TenantNumber) {
+        let followers = self.followers.as_ref().map(|(_, followers)| followers);
+        let groups = || followers.map_or_else(Vec::new, |followers| groups_of(followers, tenant));
+        self.tenants.track(tenant, groups, self.history.last());
     }
 
     /// Notes that a floor was not committed: its tenants are computed again.
@@ -343,6 +385,12 @@ fn detached_positions(
 fn progress_of(context: &GroupContext, follower: GroupId) -> Option<FollowerProgress> {
     let known = context.acknowledgements.of(follower);
     known.filter(|known| known.offset.incarnation == context.group.incarnation())
+}
+
+/// Returns the groups that follow a tenant.
+fn groups_of(followers: &FollowerTenants, tenant: TenantNumber) -> Vec<GroupId> {
+    let groups = followers.iter().filter(|(_, tenants)| tenants.contains(&tenant));
+    groups.map(|(group, _)| *group).collect()
 }
 
 fn followers_of(

@@ -1,6 +1,8 @@
-//! Retention of tenants with history limits of their own: the retention floor of each.
+//! Retention of tenants with history limits of their own, and of tenants whose history was held for a seed: the retention
+//! floor of each.
 //!
-//! A floor is computed only for tenants that have such limits and changed, until none of their history can be dropped.
+//! A floor is computed only for tenants that have such limits and changed, or were held, until none of their history can
+//! be dropped.
 //!
 //! # Invariants
 //!
@@ -78,7 +80,8 @@ pub(super) struct TenantRetention {
 #[derive(Debug)]
 struct TrackedTenant {
     request: RetentionRequest,
-    /// Set once its own limits are removed: it is dropped from the map once its history is as the group keeps it.
+    /// Set where it has no limits of its own, or not any more: it is dropped from the map once its history is as the group
+    /// keeps it.
     is_leaving: bool,
     /// Entries that a follower may lack, in log order.
     ranges: VecDeque<EntryRange>,
@@ -95,21 +98,23 @@ struct EntryRange {
 
 impl TenantRetention {
     /// Replaces all requests by those of a new directory view, when entries up to `seen` were recorded. It is not known
-    /// which of these changed a tenant that is new here, so any may have.
-    pub(super) fn set_requests(&mut self, mut requests: BTreeMap<TenantNumber, RetentionRequest>, seen: u64) {
-        let all = || {
-            let first = Sequence::ZERO;
-            VecDeque::from([EntryRange { index: seen, first }])
-        };
+    /// which of these changed a tenant that is new here, so any may have. `followers_of` returns the followers of a tenant
+    /// without a request.
+    pub(super) fn set_requests(
+        &mut self,
+        mut requests: BTreeMap<TenantNumber, RetentionRequest>,
+        followers_of: impl Fn(TenantNumber) -> Vec<GroupId>,
+        seen: u64,
+    ) {
         for (tenant, tracked) in &mut self.tenants {
             let now = requests.remove(tenant);
             tracked.is_leaving = now.is_none();
             let now = now.unwrap_or_else(|| RetentionRequest {
-                followers: tracked.request.followers.clone(),
+                followers: followers_of(*tenant),
                 ..RetentionRequest::default()
             });
             if now.followers != tracked.request.followers {
-                tracked.ranges = all();
+                tracked.ranges = all_up_to(seen);
             }
             if now != tracked.request {
                 self.active.insert(*tenant);
@@ -120,11 +125,26 @@ impl TenantRetention {
             let tracked = TrackedTenant {
                 request,
                 is_leaving: false,
-                ranges: all(),
+                ranges: all_up_to(seen),
             };
             self.tenants.insert(tenant, tracked);
             self.active.insert(tenant);
         }
+    }
+
+    /// Tracks a tenant whose floor is held back, when entries up to `seen` were recorded: the entries by which the group's
+    /// floor would have moved it are dropped meanwhile. It is tracked until its history is as the group keeps it, although
+    /// it may not change any more.
+    pub(super) fn track(&mut self, tenant: TenantNumber, followers: impl FnOnce() -> Vec<GroupId>, seen: u64) {
+        self.tenants.entry(tenant).or_insert_with(|| TrackedTenant {
+            request: RetentionRequest {
+                followers: followers(),
+                ..RetentionRequest::default()
+            },
+            is_leaving: true,
+            ranges: all_up_to(seen),
+        });
+        self.active.insert(tenant);
     }
 
     /// Records the tenants that an entry changed.
@@ -196,6 +216,9 @@ impl TenantRetention {
     /// Makes a tenant inactive that this group does not hold any more.
     pub(super) fn deactivate(&mut self, tenant: TenantNumber) {
         self.active.remove(&tenant);
+        if self.tenants.get(&tenant).is_some_and(|tracked| tracked.is_leaving) {
+            self.tenants.remove(&tenant);
+        }
     }
 }
 
@@ -243,6 +266,12 @@ impl TrackedTenant {
             self.ranges.pop_front();
         }
     }
+}
+
+/// Returns the range of all entries up to one, any of which may have changed a tenant.
+fn all_up_to(index: u64) -> VecDeque<EntryRange> {
+    let first = Sequence::ZERO;
+    VecDeque::from([EntryRange { index, first }])
 }
 
 fn merge(pair: &[EntryRange]) -> EntryRange {

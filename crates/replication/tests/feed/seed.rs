@@ -427,3 +427,63 @@ async fn interrupted_seed_goes_on_where_it_was() {
     world.wait_until_replicated(tenant, last).await;
     world.check_equal(tenant).await;
 }
+
+/// The entries by which the group's floor would move the tenant are dropped while its history is held.
+#[tokio::test(start_paused = true)]
+async fn history_of_a_seed_goes_though_its_tenant_rests() {
+    let (mut world, tenant) = large_tenant(1, 64 << 20).await;
+    let neighbour = world.tenant(6, false);
+    world.tenant(5, true);
+    let loaded = |world: &World| world.nodes[&11].record(tenant)?.shadow;
+    world.eventually("the seed to begin", || loaded(&world)).await;
+    let mut last = Revision::ZERO;
+    for _ in 0..3 {
+        last = world.put(tenant, "tiny", &[1]).await;
+    }
+    let mut number = 0;
+    while !is_attached(&world, tenant) {
+        number += 1;
+        world.put(neighbour, "large", &noise(number)).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    let home = world.leader_node(HOME).await;
+    let floor = || home.state(tenant).unwrap().retention_floor;
+    assert!(floor() < last, "it was held until now");
+    world.wait_until_replicated(tenant, last).await;
+    world
+        .eventually("history to go", || (floor() == last).then_some(()))
+        .await;
+    world.check_equal(tenant).await;
+}
+
+/// The leader that held it does not lead any more.
+#[tokio::test(start_paused = true)]
+async fn history_of_a_seed_goes_though_another_leader_held_it() {
+    let (mut world, tenant) = large_tenant(3, 64 << 20).await;
+    let neighbour = world.tenant(6, false);
+    world.tenant(5, true);
+    let loaded = |world: &World| world.nodes[&11].record(tenant)?.shadow;
+    world.eventually("the seed to begin", || loaded(&world)).await;
+    let last = world.put(tenant, "tiny", &[1]).await;
+    for number in 0..10 {
+        world.put(neighbour, "large", &noise(number)).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    let home = world.leader_node(HOME).await;
+    let is_dropped = || {
+        let (shard_floor, state) = (
+            home.machine.read(|held| held.shard().feed_floor()).ok()?,
+            home.state(tenant)?,
+        );
+        (shard_floor >= state.index && state.retention_floor < last).then_some(())
+    };
+    world.eventually("its entries to go", is_dropped).await;
+    // The seed is over before another node leads: nobody tells that one about it.
+    world.remove_follower(&[tenant]);
+    let leader = world.leader(HOME).await;
+    let next = NodeId::new(leader % 3 + 1);
+    world.nodes[&leader].group.transfer_leader(next).await.unwrap();
+    let home = world.leader_node(HOME).await;
+    let is_gone = || (home.state(tenant).unwrap().retention_floor == last).then_some(());
+    world.eventually("history to go", is_gone).await;
+}
