@@ -15,74 +15,19 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use stead_state::seed_pace::{SeedFailure, SeedFailureReason, SeedPace, SeedRates, SeedSample, SeedVerdict};
+use stead_state::seed_pace::{SeedFailure, SeedFailureReason, SeedPace, SeedSample, SeedVerdict};
 use stead_types::{DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantNumber};
 use tokio::time::Instant;
 
-use crate::history_meter::HistoryMeter;
+use crate::{
+    history_meter::HistoryMeter,
+    seed_progress::{SeedLimits, SeedPhase, SeedProgress},
+};
 
 /// Time for which a failed seed is refused.
 pub(crate) const FAILURE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// Time between two lines of the log about the progress of a seed.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Limits of the seeds that a node sends.
-#[derive(Clone, Copy, Debug)]
-pub struct SeedLimits {
-    /// Bytes of history since a seed's start beyond which the tenant's writers are slowed.
-    pub history_max: u64,
-    /// Bytes a second that a node sends of all its seeds, before compression.
-    pub bytes_per_second_max: u64,
-}
-
-impl Default for SeedLimits {
-    fn default() -> Self {
-        Self {
-            history_max: 1 << 30,
-            bytes_per_second_max: 32 << 20,
-        }
-    }
-}
-
-/// Phase of a seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SeedPhase {
-    /// Its chunks are sent.
-    Loading,
-    /// The history since its start is sent.
-    CatchingUp,
-    /// It has ended without a copy.
-    Failed(SeedFailure),
-}
-
-/// Progress of one seed, on the home's leader.
-#[derive(Clone, Copy, Debug)]
-pub struct SeedProgress {
-    /// The tenant.
-    pub tenant: TenantNumber,
-    /// The group that is seeded.
-    pub follower: GroupId,
-    /// How far it is.
-    pub phase: SeedPhase,
-    /// Live keys that the copy has.
-    pub keys: u64,
-    /// Live keys of the tenant.
-    pub keys_total: u64,
-    /// Bytes of live keys and values that the copy has.
-    pub bytes: u64,
-    /// Bytes of live keys and values of the tenant.
-    pub bytes_total: u64,
-    /// Bytes of history that are kept for it.
-    pub history: u64,
-    /// Bytes that it has still to be sent, as far as they are written.
-    pub bytes_to_go: u64,
-    /// Time until it is complete at the present rates; `None`: unknown, or never.
-    pub time_to_go: Option<Duration>,
-    /// Its rates.
-    pub rates: SeedRates,
-    /// Rate that the tenant's writers are slowed to, in bytes of requests a second.
-    pub writers_slowed_to: Option<u64>,
-}
 
 type SeedKey = (TenantNumber, GroupId);
 
@@ -106,6 +51,8 @@ pub(crate) struct SeedStart {
     pub(crate) keys: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
+    /// What there is of the tenant, if that is known.
+    pub(crate) state: Option<TenantUsage>,
 }
 
 #[derive(Debug)]
@@ -115,8 +62,9 @@ struct OutgoingSeed {
     phase: SeedPhase,
     keys: u64,
     bytes: u64,
-    keys_total: u64,
-    bytes_total: u64,
+    /// What there was of the tenant when it began, or when this node began to lead; `None` until that is known. Keys that
+    /// are written later are in the history: here they would count twice.
+    state: Option<TenantUsage>,
     /// Bytes of state that were sent while this node has led.
     loaded: u64,
     /// Last change that was sent while it catches up.
@@ -131,7 +79,7 @@ struct OutgoingSeed {
     failed_at: Option<(Instant, DirectoryVersion)>,
 }
 
-/// Usage of a tenant's live copy, and its last change.
+/// Usage of a tenant's live copy.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TenantUsage {
     pub(crate) keys: u64,
@@ -168,6 +116,7 @@ impl OutgoingSeeds {
             match known.filter(|known| known.is_running()) {
                 Some(known) if known.epoch == start.epoch && known.first == start.first => {
                     (known.phase, known.keys, known.bytes) = (SeedPhase::Loading, start.keys, start.bytes);
+                    known.state = known.state.or(start.state);
                 }
                 Some(_) | None => {
                     seeds.insert((tenant, follower), OutgoingSeed::new(start, self.limits.history_max));
@@ -202,6 +151,7 @@ impl OutgoingSeeds {
                         first: reached,
                         keys: 0,
                         bytes: 0,
+                        state: None,
                     };
                     let mut seed = OutgoingSeed::new(start, self.limits.history_max);
                     seed.catch_up_from(reached);
@@ -332,7 +282,7 @@ impl OutgoingSeeds {
                 }
                 return;
             }
-            (seed.keys_total, seed.bytes_total) = (usage.keys, usage.bytes);
+            seed.state.get_or_insert(usage);
             let before = seed.slowed_to;
             match seed.pace.observe(seed.sample(at)) {
                 SeedVerdict::Free => seed.slowed_to = None,
@@ -413,8 +363,7 @@ impl OutgoingSeed {
             phase: SeedPhase::Loading,
             keys: start.keys,
             bytes: start.bytes,
-            keys_total: start.keys,
-            bytes_total: start.bytes,
+            state: start.state,
             loaded: 0,
             sent: start.first.sequence(),
             history: HistoryMeter::new(start.first.sequence()),
@@ -452,7 +401,7 @@ impl OutgoingSeed {
             caught_up: self.history.len_up_to(self.sent),
             loaded: self.loaded,
             left: if is_loading {
-                self.bytes_total.saturating_sub(self.bytes)
+                self.state.map_or(0, |state| state.bytes.saturating_sub(self.bytes))
             } else {
                 0
             },
@@ -462,15 +411,16 @@ impl OutgoingSeed {
 
     fn progress(&self, tenant: TenantNumber, follower: GroupId) -> SeedProgress {
         let is_loaded = self.phase == SeedPhase::CatchingUp;
+        let total = self.state.unwrap_or_default();
         let has = |part: u64, total: u64| if is_loaded { total } else { part.min(total) };
         SeedProgress {
             tenant,
             follower,
             phase: self.phase,
-            keys: has(self.keys, self.keys_total),
-            keys_total: self.keys_total,
-            bytes: has(self.bytes, self.bytes_total),
-            bytes_total: self.bytes_total,
+            keys: has(self.keys, total.keys),
+            keys_total: total.keys,
+            bytes: has(self.bytes, total.bytes),
+            bytes_total: total.bytes,
             history: self.history.len(),
             bytes_to_go: self.pace.bytes_to_go(),
             time_to_go: self.pace.time_to_go().filter(|_| self.is_running()),

@@ -21,6 +21,10 @@ fn start(first: u64) -> SeedStart {
         first: at(first),
         keys: 0,
         bytes: 0,
+        state: Some(TenantUsage {
+            keys: 1_000,
+            bytes: 1_000_000,
+        }),
     }
 }
 
@@ -39,7 +43,9 @@ async fn run(seeds: &OutgoingSeeds, seconds: u64, written: u64, copied: u64) {
         let (.., reached) = seeds.keys()[0];
         seeds.record_request(T, written);
         seeds.record_history(T, F, written, reached.next().unwrap());
-        seeds.record_chunk(T, F, 1, copied);
+        if copied > 0 {
+            seeds.record_chunk(T, F, 1, copied);
+        }
         tokio::time::advance(Duration::from_secs(1)).await;
         seeds.observe(T, F, usage, version(1));
     }
@@ -97,4 +103,46 @@ async fn stalled_seed_begins_again_with_its_follower() {
     assert!(seeds.holds().is_empty() && !seeds.is_refused(T, F));
     seeds.begin(T, F, start(30)).unwrap();
     assert_eq!(seeds.holds(), [(T, at(30))].into());
+}
+
+/// What is written after the start is history, and counts once.
+#[tokio::test(start_paused = true)]
+async fn bytes_to_go_are_state_at_start_and_history() {
+    let seeds = OutgoingSeeds::new(LIMITS);
+    let progress = || seeds.progress()[0];
+    seeds.begin(T, F, start(10)).unwrap();
+    assert_eq!(
+        (progress().bytes, progress().bytes_total),
+        (0, 1_000_000),
+        "known at once"
+    );
+    seeds.record_chunk(T, F, 600, 600_000);
+    seeds.record_history(T, F, 5_000, at(20).sequence());
+    let grown = TenantUsage {
+        keys: 1_010,
+        bytes: 1_005_000,
+    };
+    seeds.observe(T, F, grown, version(1));
+    assert_eq!(progress().bytes_to_go, 400_000 + 5_000);
+    assert_eq!((progress().keys_total, progress().bytes_total), (1_000, 1_000_000));
+}
+
+/// A new leader learns of the seed from the opening of a stream.
+#[tokio::test(start_paused = true)]
+async fn state_of_seed_that_goes_on_is_measured_once() {
+    let seeds = OutgoingSeeds::new(LIMITS);
+    seeds
+        .begin(
+            T,
+            F,
+            SeedStart {
+                state: None,
+                ..start(10)
+            },
+        )
+        .unwrap();
+    for bytes in [700_000, 900_000] {
+        seeds.observe(T, F, TenantUsage { keys: 9, bytes }, version(1));
+        assert_eq!(seeds.progress()[0].bytes_total, 700_000);
+    }
 }

@@ -20,11 +20,12 @@ use crate::{
     freshness_poll,
     group_context::{GroupContext, LeaseLeft},
     heirs::Heirs,
-    outgoing_seeds::{OutgoingSeeds, SeedLimits},
+    outgoing_seeds::OutgoingSeeds,
     reconcile::{self, DirectoryAccess},
     retention::{self, RetentionLimits},
     seed_bandwidth::SeedBandwidth,
     seed_observer,
+    seed_progress::SeedLimits,
     service::{self, FeedRegistry, Service},
     traffic::TrafficCounters,
 };

@@ -157,6 +157,7 @@ fn hold_for_seeds(context: &GroupContext, follower: GroupId, listing: &FollowerL
                 first,
                 keys,
                 bytes,
+                state: None,
             };
             // One that has failed holds nothing.
             context.seeds.begin(*tenant, follower, start).ok();

@@ -25,7 +25,7 @@ use tonic::Status;
 
 use crate::{
     group_context::{GroupContext, may_follow},
-    outgoing_seeds::SeedStart,
+    outgoing_seeds::{SeedStart, TenantUsage},
     payload::{PayloadCompressor, RAW_LEN_MAX},
     traffic::RegionPair,
     wire,
@@ -160,7 +160,7 @@ impl SeedSource {
     }
 
     /// Records the seed among those of the home, so that history is kept for it, unless it has failed.
-    fn record(&mut self, first: Revision) -> Result<(), SeedEnd> {
+    fn record(&mut self, first: Revision, state: Option<TenantUsage>) -> Result<(), SeedEnd> {
         let seeds = &self.context.seeds;
         if seeds.is_seeding(self.tenant, self.follower) && self.is_recorded {
             return Ok(());
@@ -171,6 +171,7 @@ impl SeedSource {
             first,
             keys,
             bytes,
+            state,
         };
         let begun = seeds.begin(self.tenant, self.follower, start);
         begun.map_err(|_| SeedEnd::Refused(Reason::CannotCatchUp))?;
@@ -184,7 +185,11 @@ impl SeedSource {
             // The history after it is gone, so that the rest of it is of no use.
             return Err(SeedEnd::Refused(Reason::SeedNeeded));
         }
-        self.record(first)?;
+        let state = TenantUsage {
+            keys: reading.state().keys,
+            bytes: reading.state().len,
+        };
+        self.record(first, Some(state))?;
         if self.first.is_none() {
             self.first = Some(first);
             self.loaded = Sequence::ZERO;
