@@ -65,8 +65,10 @@ struct OutgoingSeed {
     /// What there was of the tenant when it began, or when this node began to lead; `None` until that is known. Keys that
     /// are written later are in the history: here they would count twice.
     state: Option<TenantUsage>,
-    /// Bytes of state that were sent while this node has led.
+    /// Bytes of state that were sent while this node has led, client windows included.
     loaded: u64,
+    /// Whether all keys were sent, and client windows are.
+    has_all_keys: bool,
     /// Last change that was sent while it catches up.
     sent: Sequence,
     history: HistoryMeter,
@@ -116,7 +118,7 @@ impl OutgoingSeeds {
             match known.filter(|known| known.is_running()) {
                 Some(known) if known.epoch == start.epoch && known.first == start.first => {
                     (known.phase, known.keys, known.bytes) = (SeedPhase::Loading, start.keys, start.bytes);
-                    known.state = known.state.or(start.state);
+                    (known.state, known.has_all_keys) = (known.state.or(start.state), false);
                 }
                 Some(_) | None => {
                     seeds.insert((tenant, follower), OutgoingSeed::new(start, self.limits.history_max));
@@ -162,12 +164,21 @@ impl OutgoingSeeds {
         })
     }
 
-    /// Records that a part of the state was sent.
+    /// Records that a part of the state was sent. One whose changes are all replaced since has no keys, and is an advance
+    /// all the same.
     pub(crate) fn record_chunk(&self, tenant: TenantNumber, follower: GroupId, keys: u64, bytes: u64) {
         self.update(tenant, follower, |seed| {
             seed.keys += keys;
             seed.bytes += bytes;
-            seed.loaded += bytes;
+            seed.loaded += bytes.max(1);
+        });
+    }
+
+    /// Records that a part of the client windows was sent, in bytes: they follow the last key.
+    pub(crate) fn record_windows(&self, tenant: TenantNumber, follower: GroupId, bytes: u64) {
+        self.update(tenant, follower, |seed| {
+            seed.has_all_keys = true;
+            seed.loaded += bytes.max(1);
         });
     }
 
@@ -365,6 +376,7 @@ impl OutgoingSeed {
             bytes: start.bytes,
             state: start.state,
             loaded: 0,
+            has_all_keys: false,
             sent: start.first.sequence(),
             history: HistoryMeter::new(start.first.sequence()),
             requests: 0,
@@ -394,7 +406,7 @@ impl OutgoingSeed {
     }
 
     fn sample(&self, at: Duration) -> SeedSample {
-        let is_loading = self.phase == SeedPhase::Loading;
+        let is_loading = self.phase == SeedPhase::Loading && !self.has_all_keys;
         SeedSample {
             at,
             history: self.history.len(),

@@ -146,3 +146,38 @@ async fn state_of_seed_that_goes_on_is_measured_once() {
         assert_eq!(seeds.progress()[0].bytes_total, 700_000);
     }
 }
+
+/// Beyond the cap, a seed of which only client windows are left advances with each chunk of them.
+#[tokio::test(start_paused = true)]
+async fn chunks_of_client_windows_are_progress() {
+    for (windows, is_running) in [(1_000, true), (0, false)] {
+        let seeds = OutgoingSeeds::new(LIMITS);
+        seeds.begin(T, F, start(10)).unwrap();
+        // The rest of its keys is replaced by now.
+        seeds.record_chunk(T, F, 800, 800_000);
+        seeds.record_history(T, F, 10_500, at(20).sequence());
+        for _ in 0..30 {
+            if windows > 0 {
+                seeds.record_windows(T, F, windows);
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+            seeds.observe(T, F, TenantUsage::default(), version(1));
+        }
+        assert_eq!(seeds.is_seeding(T, F), is_running, "{:?}", seeds.progress());
+    }
+}
+
+/// Neither is a range of the log whose changes are all replaced a stall.
+#[tokio::test(start_paused = true)]
+async fn chunks_without_keys_are_progress() {
+    let seeds = OutgoingSeeds::new(LIMITS);
+    seeds.begin(T, F, start(10)).unwrap();
+    seeds.record_chunk(T, F, 0, 0);
+    seeds.record_history(T, F, 10_500, at(20).sequence());
+    for _ in 0..15 {
+        seeds.record_chunk(T, F, 0, 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        seeds.observe(T, F, TenantUsage::default(), version(1));
+    }
+    assert!(seeds.is_seeding(T, F), "{:?}", seeds.progress());
+}

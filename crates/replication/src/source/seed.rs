@@ -222,6 +222,7 @@ impl SeedSource {
             }
             ChunkContent::Clients { up_to, windows, .. } => self.clients = self.clients.after_chunk(*up_to, windows),
         }
+        let is_windows = matches!(part, ChunkContent::Clients { .. });
         let read_at = reading.state().revision;
         let chunk = Chunk {
             tenant: self.tenant,
@@ -231,7 +232,12 @@ impl SeedSource {
             read_at,
             part,
         };
-        Ok(SeedStep::Chunk(chunk.encode()))
+        let chunk = chunk.encode();
+        if is_windows {
+            let len = chunk.len() as u64;
+            self.context.seeds.record_windows(self.tenant, self.follower, len);
+        }
+        Ok(SeedStep::Chunk(chunk))
     }
 
     fn seed_end(&self, refused: ReadError) -> SeedEnd {
