@@ -1,17 +1,25 @@
 //! Epochs of tenants that other nodes have shown, where they are above what a group of this node owns.
 //!
 //! An owner that goes on without a lease ends that as soon as it hears of a later epoch (protocol.md "Leases",
-//! on_lease_loss): in a feed session, or in a call that another node forwards on account of it.
+//! on_lease_loss): in a feed session, or in a call that another node forwards on account of it. This is one node's memory;
+//! [`crate::lease_loss`] has the group's log note it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use stead_state::shard::record::TenantRecord;
 use stead_types::{Epoch, TenantNumber};
+use tokio::sync::watch;
 
 /// Highest epochs that other nodes have shown; clones share them. Bounded by the tenants of this node's groups.
 #[derive(Clone, Debug, Default)]
-pub struct EpochsSeen(Arc<Mutex<BTreeMap<TenantNumber, Epoch>>>);
+pub struct EpochsSeen(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    epochs: Mutex<BTreeMap<TenantNumber, Epoch>>,
+    changed: watch::Sender<()>,
+}
 
 impl EpochsSeen {
     /// Records an epoch that another node has shown, if it is above the record's: an heir may own that one later.
@@ -19,11 +27,12 @@ impl EpochsSeen {
         if record.epoch == Epoch::NONE || epoch <= record.epoch {
             return;
         }
-        let mut seen = self.0.lock();
+        let mut seen = self.0.epochs.lock();
         let highest = seen.entry(tenant).or_insert(Epoch::NONE);
         if *highest < epoch {
             *highest = epoch;
             drop(seen);
+            self.0.changed.send_replace(());
             if record.owned().is_none() {
                 return;
             }
@@ -36,7 +45,24 @@ impl EpochsSeen {
 
     /// Returns the highest epoch of a tenant that another node has shown; [`Epoch::NONE`] if none was above the owned one.
     pub fn of(&self, tenant: TenantNumber) -> Epoch {
-        self.0.lock().get(&tenant).copied().unwrap_or(Epoch::NONE)
+        self.0.epochs.lock().get(&tenant).copied().unwrap_or(Epoch::NONE)
+    }
+}
+
+impl EpochsSeen {
+    /// Returns all of them.
+    pub(crate) fn all(&self) -> Vec<(TenantNumber, Epoch)> {
+        self.0
+            .epochs
+            .lock()
+            .iter()
+            .map(|(tenant, epoch)| (*tenant, *epoch))
+            .collect()
+    }
+
+    /// Returns a watch that changes with each epoch that is above those seen before.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 }
 

@@ -14,7 +14,7 @@ use stead_state::{
 };
 use stead_types::{FeedOffset, GroupId, TenantNumber};
 
-use crate::{acknowledgements::ChangePosition, group_context::GroupContext};
+use crate::{acknowledgements::ChangePosition, epochs_seen::EpochsSeen, group_context::GroupContext};
 
 /// Facts of one leadership.
 pub(crate) struct FactSource {
@@ -26,6 +26,7 @@ pub(crate) struct FactSource {
 /// Facts about some tenants, as of one moment.
 pub(crate) struct CollectedFacts {
     has_lease: bool,
+    epochs_seen: EpochsSeen,
     tenants: BTreeMap<TenantNumber, TenantFacts>,
 }
 
@@ -62,6 +63,7 @@ impl FactSource {
         let waiting = self.waiting(tenants.iter().copied());
         CollectedFacts {
             has_lease: self.context.lease().is_some(),
+            epochs_seen: self.context.epochs_seen.clone(),
             tenants: waiting.into_iter().map(|tenant| (tenant, self.facts(tenant))).collect(),
         }
     }
@@ -140,6 +142,7 @@ impl CollectedFacts {
                 let failed = of(tenant)?.seed_failure.filter(|(to, _)| *to == group);
                 failed.map(|(_, failure)| failure)
             },
+            epoch_seen: &|tenant| self.epochs_seen.of(tenant),
             uncount_applied: &|tenant, group| of(tenant).is_some_and(|facts| facts.uncounted.contains(&group)),
         })
     }

@@ -24,6 +24,7 @@ mod group_context;
 mod heirs;
 mod history_meter;
 mod leader_facts;
+mod lease_loss;
 mod outgoing_seeds;
 mod payload;
 mod reconcile;

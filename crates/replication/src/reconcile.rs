@@ -221,10 +221,14 @@ impl ReconcileQueue {
 
 /// Returns a page of due steps from a tenant on; `None` if this node's rows are closed: such a node proposes nothing.
 fn page(context: &GroupContext, from: TenantNumber) -> Option<StepPage> {
+    let facts = LeaderFacts {
+        epoch_seen: &|tenant| context.epochs_seen.of(tenant),
+        ..LeaderFacts::NONE
+    };
     let page = context.machine.read(|held| {
         context
             .directory_view
-            .read(|view| reconcile::page(view, held.shard(), from, &LeaderFacts::NONE))
+            .read(|view| reconcile::page(view, held.shard(), from, &facts))
     });
     page.ok()
 }

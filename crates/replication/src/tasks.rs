@@ -20,6 +20,7 @@ use crate::{
     freshness_poll,
     group_context::{GroupContext, LeaseLeft},
     heirs::Heirs,
+    lease_loss,
     outgoing_seeds::OutgoingSeeds,
     reconcile::{self, DirectoryAccess},
     retention::{self, RetentionLimits},
@@ -179,6 +180,7 @@ impl GroupTasks {
             retention::run(context.clone(), dependencies.limits),
             expiry::run(context.clone()),
             seed_observer::run(context.clone()),
+            lease_loss::run(context.clone()),
         );
     }
 }

@@ -1,10 +1,13 @@
-//! Reconciler: a report that the directory does not take delays nothing else.
+//! Reconciler: a report that the directory does not take delays nothing else. And what a leader hears of a later epoch.
+
+use std::time::Duration;
 
 use stead_replication::RetentionLimits;
-use stead_state::directory::GroupReport;
-use stead_state::shard::record::Role;
+use stead_state::directory::{GroupReport, LeaseLoss};
+use stead_state::shard::record::{LeaseLossPolicy, Role};
+use tokio::time::sleep;
 
-use crate::world::{FOLLOWER, ReportResult, World};
+use crate::world::{FOLLOWER, HOME, ReportResult, World};
 
 #[tokio::test(start_paused = true)]
 async fn refused_report_delays_no_other_work() {
@@ -43,4 +46,32 @@ async fn refused_report_delays_no_other_work() {
             .eventually("all reports", || world.has_report(stuck).then_some(()))
             .await;
     }
+}
+
+/// protocol.md "Leases", on_lease_loss: what one node has heard counts for every leader of the group, and after a restart.
+#[tokio::test(start_paused = true)]
+async fn later_epoch_heard_is_noted_in_the_log_of_an_owner_that_would_go_on() {
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
+    let [tenant, other] = [5, 6].map(|number| world.tenant(number, false));
+    for tenant in [tenant, other] {
+        world.put(tenant, "a", b"1").await;
+        world.change(tenant, |tenant| tenant.on_lease_loss = LeaseLoss::Continue);
+    }
+    let home = world.leader_node(HOME).await;
+    let has = |tenant, policy| home.record(tenant).filter(|record| record.policy == policy);
+    let goes_on = || has(tenant, LeaseLossPolicy::Continue).and(has(other, LeaseLossPolicy::Continue));
+    world.eventually("the policy of the view", goes_on).await;
+    let record = home.record(tenant).unwrap();
+    home.epochs_seen.see(tenant, record.epoch.next().unwrap(), &record);
+    world
+        .eventually("the note", || has(tenant, LeaseLossPolicy::Stop))
+        .await;
+    world.change(tenant, |_| ());
+    sleep(Duration::from_secs(5)).await;
+    let policies = [tenant, other].map(|tenant| world.nodes[&1].record(tenant).unwrap().policy);
+    assert_eq!(
+        policies,
+        [LeaseLossPolicy::Stop, LeaseLossPolicy::Continue],
+        "a view that may be older does not undo it"
+    );
 }

@@ -62,6 +62,7 @@ pub struct Node {
     pub tasks: GroupTasks,
     pub alarms: PeerAlarms,
     pub directory_view: SharedDirectoryView,
+    pub epochs_seen: EpochsSeen,
 }
 
 /// Decides what the directory does with reports.
@@ -445,6 +446,7 @@ impl Node {
             may_rebuild: Arc::new(|| true),
         });
         let directory_view = SharedDirectoryView::new(DirectoryView::default());
+        let epochs_seen = EpochsSeen::default();
         let replication = Replication::new(Dependencies {
             directory_view: directory_view.clone(),
             connect: net.connect(id),
@@ -453,7 +455,7 @@ impl Node {
             seeds: setup.seeds,
             alarms: node.alarms(),
             lease_left: setup.lease_left,
-            epochs_seen: EpochsSeen::default(),
+            epochs_seen: epochs_seen.clone(),
         });
         let incoming = UnboundedReceiverStream::new(net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());
@@ -476,6 +478,7 @@ impl Node {
             tasks,
             alarms: node.alarms(),
             directory_view,
+            epochs_seen,
         }
     }
 

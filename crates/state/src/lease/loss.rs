@@ -1,10 +1,13 @@
 //! Serving without a lease, where the policy of a tenant is to go on.
 
-use stead_types::Epoch;
+use stead_types::{Epoch, TenantNumber};
 
 use crate::{
     serving::{Lease, NotServing, ServingState},
-    shard::record::{LeaseLossPolicy, TenantRecord},
+    shard::{
+        command::SetLeaseLossPolicy,
+        record::{LeaseLossPolicy, TenantRecord},
+    },
 };
 
 /// Confirmation of an answer by a lease.
@@ -20,6 +23,18 @@ pub enum Confirmation {
 /// epoch above the owned one.
 pub fn goes_on(record: &TenantRecord, epoch_seen: impl Fn() -> Epoch) -> bool {
     record.owned().is_some() && may_continue(record, epoch_seen)
+}
+
+/// Returns the entry by which the owner of a tenant notes in its log that it has heard of a later epoch, if it has and has
+/// not noted that: what one node has heard is forgotten when it stops, and other nodes may lead the group. It is proposed
+/// without a lease, and as of no newer view: to stop is always allowed.
+pub fn stop_noted(tenant: TenantNumber, record: &TenantRecord, epoch_seen: Epoch) -> Option<SetLeaseLossPolicy> {
+    let is_due = record.owned().is_some() && record.policy == LeaseLossPolicy::Continue && epoch_seen > record.epoch;
+    is_due.then_some(SetLeaseLossPolicy {
+        tenant,
+        version: record.view_version,
+        policy: LeaseLossPolicy::Stop,
+    })
 }
 
 fn may_continue(record: &TenantRecord, epoch_seen: impl Fn() -> Epoch) -> bool {
@@ -64,7 +79,7 @@ mod tests {
     use super::*;
     use crate::{
         serving::{BootTime, check},
-        shard::record::Role,
+        shard::{ownership::set_lease_loss_policy, record::Role},
     };
 
     fn owner(policy: LeaseLossPolicy) -> TenantRecord {
@@ -110,6 +125,22 @@ mod tests {
         let higher = Epoch::FIRST.next().unwrap();
         let refused = served(LeaseLossPolicy::Continue, without_lease(), higher);
         assert_eq!(refused, Err(NotServing::NoLease));
+    }
+
+    #[test]
+    fn higher_epoch_seen_is_noted_once_by_owner_that_would_go_on() {
+        let (tenant, higher) = (TenantNumber::new(7), Epoch::FIRST.next().unwrap());
+        let mut record = owner(LeaseLossPolicy::Continue);
+        assert_eq!(stop_noted(tenant, &record, Epoch::FIRST), None);
+        let entry = stop_noted(tenant, &record, higher).unwrap();
+        set_lease_loss_policy(&mut record, &entry).unwrap();
+        assert!(!goes_on(&record, || Epoch::NONE), "whatever the next leader has heard");
+        assert_eq!(stop_noted(tenant, &record, higher), None);
+        let erased = TenantRecord {
+            role: Role::Erased,
+            ..owner(LeaseLossPolicy::Continue)
+        };
+        assert_eq!(stop_noted(tenant, &erased, higher), None);
     }
 
     #[test]

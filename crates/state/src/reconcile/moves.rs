@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stead_types::{GroupId, TenantNumber};
+use stead_types::{Epoch, GroupId, TenantNumber};
 
 use super::Step;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     seed_pace::SeedFailure,
     shard::{
         command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount},
-        record::{OperationId, Role, TenantRecord},
+        record::{LeaseLossPolicy, OperationId, Role, TenantRecord},
     },
 };
 
@@ -29,6 +29,8 @@ pub struct LeaderFacts<'a> {
     pub heir: &'a dyn Fn(TenantNumber) -> Option<HeirReadiness>,
     /// Why the seed of a tenant to a group was given up, if it was.
     pub seed_failure: &'a dyn Fn(TenantNumber, GroupId) -> Option<SeedFailure>,
+    /// Highest epoch of a tenant that another node has shown this leader, if it was above the owned one.
+    pub epoch_seen: &'a dyn Fn(TenantNumber) -> Epoch,
     /// Whether the entry by which the home stopped counting a leaving member has been applied by a follower that stays,
     /// if one does.
     pub uncount_applied: &'a dyn Fn(TenantNumber, GroupId) -> bool,
@@ -41,6 +43,7 @@ impl LeaderFacts<'_> {
         staleness: &|_| None,
         heir: &|_| None,
         seed_failure: &|_, _| None,
+        epoch_seen: &|_| Epoch::NONE,
         uncount_applied: &|_, _| false,
     };
 }
@@ -126,7 +129,7 @@ pub(super) fn owner(
             operation: planned.operation,
         })),
     });
-    moved.or_else(|| lease_loss(view, tenant, record)).or_else(|| {
+    moved.or_else(|| lease_loss(view, tenant, record, facts)).or_else(|| {
         tenant
             .members
             .iter()
@@ -135,9 +138,13 @@ pub(super) fn owner(
 }
 
 /// Returns the step by which an owner takes over what it is to do without a lease, and tells that it stops.
-fn lease_loss(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord) -> Option<Step> {
+fn lease_loss(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord, facts: &LeaderFacts<'_>) -> Option<Step> {
     let is_stopping = tenant.on_lease_loss == LeaseLoss::Stopping;
-    let policy = tenant.on_lease_loss.wanted();
+    let policy = match tenant.on_lease_loss.wanted() {
+        // The view may be older than what was heard; that of the next leader is not, since its leadership begins later.
+        LeaseLossPolicy::Continue if (facts.epoch_seen)(tenant.number) > record.epoch => LeaseLossPolicy::Stop,
+        wanted => wanted,
+    };
     // Again if the tenant has changed since: the directory takes no report of an older view.
     if record.policy != policy || (is_stopping && record.view_version < tenant.version) {
         return Some(Step::SetLeaseLossPolicy(SetLeaseLossPolicy {
