@@ -146,6 +146,11 @@ impl NodeLeases {
         }
     }
 
+    /// Returns the boot clock.
+    pub(crate) fn now(&self) -> BootTime {
+        BootTime::new((self.0.clocks.boot)())
+    }
+
     fn take(&self, answer: LeaseAnswer) {
         self.with(|holder, _| holder.answer(answer));
         *self.0.without.lock() = WithoutLeases::Never;

@@ -13,6 +13,7 @@ mod http;
 mod lease;
 mod lease_messages;
 mod lease_tasks;
+mod lease_transfer;
 pub mod listener;
 mod metrics;
 mod metrics_format;

@@ -37,7 +37,7 @@ use crate::{
     http,
     lease::NodeLeases,
     lease_tasks::{lease_left, spawn_renewal},
-    listener,
+    lease_transfer, listener,
     metrics::Metrics,
     services::{self, DataServices},
     storage::{self, StoredState},
@@ -280,6 +280,7 @@ impl NodeParts {
             config,
         });
         spawn_renewal(&host, supervisor);
+        lease_transfer::spawn(&host, supervisor);
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {

@@ -12,7 +12,7 @@ use stead_state::{
     shard::apply_result::ApplyResult,
 };
 use stead_store::shard::ReadView;
-use stead_types::{Epoch, Error, ErrorKind, GroupId, Revision, TenantNumber};
+use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, Revision, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -38,17 +38,18 @@ impl ServingCheck {
         }
     }
 
-    /// Waits until a lease of a group counts, or the tenant goes on without one, before anything is proposed or read.
+    /// Waits until a lease of a group counts, or the tenant goes on without one, before anything is proposed or read; or
+    /// until this node does not lead the group: a leader without a lease passes leadership on.
     ///
     /// # Errors
     ///
-    /// `NO_LEASE` if neither is so in time; nothing happened.
+    /// `NO_LEASE` if none of that is so in time; nothing happened.
     pub(super) async fn wait_until_leased(
         &self,
         hosted: &HostedGroup,
         tenant: TenantNumber,
         until: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<LeaseWait, Error> {
         let group = hosted.raft.id();
         let goes_on = || {
             let record = |view: ReadView<'_>| {
@@ -57,9 +58,21 @@ impl ServingCheck {
             };
             hosted.machine.read(record).unwrap_or(false)
         };
-        let view = &self.directory_view;
-        if self.leases.wait_until_leased(view, group, until, goes_on).await {
-            return Ok(());
+        let leased = self
+            .leases
+            .wait_until_leased(&self.directory_view, group, until, goes_on);
+        let led_elsewhere = async {
+            let mut leadership = hosted.raft.watch_leader();
+            let known = leadership.wait_for(|known| !known.is_here && known.leader.is_some());
+            known.await.ok().and_then(|known| known.leader)
+        };
+        let is_leased = tokio::select! {
+            biased;
+            is_leased = leased => is_leased,
+            Some(leader) = led_elsewhere => return Ok(LeaseWait::LedBy(leader)),
+        };
+        if is_leased {
+            return Ok(LeaseWait::Leased);
         }
         Err(self.no_lease(hosted))
     }
@@ -145,6 +158,15 @@ fn no_lease(group: GroupId, lost: Option<LeaseLost>) -> Error {
          once it can"
     );
     Error::new(ErrorKind::NoLease, message)
+}
+
+/// Outcome of waiting for a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseWait {
+    /// A lease counts, or the tenant goes on without one.
+    Leased,
+    /// Another node leads the group now.
+    LedBy(NodeId),
 }
 
 /// Reason why the home may not answer a read.

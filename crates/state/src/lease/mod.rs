@@ -28,6 +28,7 @@ pub mod grantor;
 pub mod holder;
 pub mod loss;
 mod pair;
+pub mod transfer;
 pub mod waiter;
 
 #[cfg(test)]

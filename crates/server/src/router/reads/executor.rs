@@ -29,7 +29,7 @@ use crate::{
         job::Job,
         rejections,
         request::ReadRequest,
-        serving::{OwnerWait, ReadNotServed, ServingCheck, wait_until_owner},
+        serving::{LeaseWait, OwnerWait, ReadNotServed, ServingCheck, wait_until_owner},
     },
 };
 
@@ -175,14 +175,17 @@ impl ReadExecutor {
                 return None;
             }
         }
-        if let Err(error) = self
-            .serving
-            .wait_until_leased(hosted, job.tenant.number, until)
-            .await
-            .and(job.check_active())
-        {
-            self.completion.reject(job.call, &error);
-            return None;
+        let waited = self.serving.wait_until_leased(hosted, job.tenant.number, until).await;
+        match waited.and_then(|waited| job.check_active().map(|()| waited)) {
+            Ok(LeaseWait::Leased) => {}
+            Ok(LeaseWait::LedBy(leader)) => {
+                self.forwarder.forward_to_leader(job, hosted, Some(leader));
+                return None;
+            }
+            Err(error) => {
+                self.completion.reject(job.call, &error);
+                return None;
+            }
         }
         let removed = remove_expired(hosted, &job).await;
         // Relinquished meanwhile: neither the removal nor the read happened here.

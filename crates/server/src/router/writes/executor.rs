@@ -35,7 +35,7 @@ use crate::{
         job::Job,
         rejections,
         request::WriteRequest,
-        serving::{OwnerWait, ServingCheck, changed_at, wait_until_owner},
+        serving::{LeaseWait, OwnerWait, ServingCheck, changed_at, wait_until_owner},
     },
 };
 
@@ -119,12 +119,20 @@ impl WriteExecutor {
                 .unwrap_or_else(Instant::now);
             let until = last.min(Instant::now() + READY_WAIT);
             // Without a lease they would be committed, and their outcome unknown.
-            if hosted.raft.is_leader()
-                && let Err(error) = self.serving.wait_until_leased(hosted, tenant, until).await
-            {
-                jobs.into_iter()
-                    .for_each(|job| self.completion.reject(job.call, &error));
-                continue;
+            if hosted.raft.is_leader() {
+                match self.serving.wait_until_leased(hosted, tenant, until).await {
+                    Ok(LeaseWait::Leased) => {}
+                    Ok(LeaseWait::LedBy(leader)) => {
+                        let jobs = self.completion.reject_inactive(jobs).into_iter();
+                        jobs.for_each(|job| self.forwarder.forward_to_leader(job, hosted, Some(leader)));
+                        continue;
+                    }
+                    Err(error) => {
+                        let jobs = jobs.into_iter();
+                        jobs.for_each(|job| self.completion.reject(job.call, &error));
+                        continue;
+                    }
+                }
             }
             let proposals = proposals(hosted, &jobs);
             for (jobs, proposals) in split_into_entries(jobs.into_iter().zip(proposals)) {

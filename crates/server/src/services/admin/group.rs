@@ -72,7 +72,7 @@ pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask_pe
 }
 
 /// Asks one voter for the status of its group.
-pub(super) async fn status_at(host: &Host, number: u32, voter: u64) -> Option<admin::GroupStatus> {
+pub(crate) async fn status_at(host: &Host, number: u32, voter: u64) -> Option<admin::GroupStatus> {
     let address = host.client_address(NodeId::new(voter))?;
     let mut client = GroupServiceClient::new(host.admin_peers.channel(&address)?);
     let answer = await_response(client.get_group(peer_request(GetGroupRequest { number }))).await?;

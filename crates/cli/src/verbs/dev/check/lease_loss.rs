@@ -57,7 +57,6 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let stopped = cut_off(world, &tenant, &prefix, &leader, &mut writes).await;
     links.iter().for_each(stead_testing::Link::heal);
     let healed = Instant::now();
-    world.cluster.lock().await.start_all()?;
     let (stopped, told) = stopped?;
     until("the region serves again", async || {
         tenant.put(format!("{prefix}/back"), "v").await?;
@@ -104,8 +103,10 @@ async fn cut_off(
             "no write was refused with NO_LEASE: {told}"
         );
         if !is_killed && writes.cut.elapsed() > KILL_AFTER {
-            // It stays down: one that starts inside the region has no lease, and would not serve if it led.
-            world.cluster.lock().await.kill_node(leader).await?;
+            // It starts again inside the region, without a lease: if it is elected, it passes leadership on.
+            let mut cluster = world.cluster.lock().await;
+            cluster.kill_node(leader).await?;
+            cluster.start_node(leader)?;
             is_killed = true;
         }
         writes.sent += 1;
