@@ -180,18 +180,17 @@ impl DirectoryClient {
 
     /// Proposes a command and waits until it is applied.
     pub(crate) async fn propose(&self, command: &Command) -> Result<(DirectoryOutcome, DirectoryVersion), Error> {
-        let command = command.encode();
-        let from = Instant::now();
+        let (encoded, from) = (command.encode(), Instant::now());
         while from.elapsed() < LEADER_SEARCH_MAX {
             if let Some(local_voter) = &self.local_voter {
-                match local_voter.propose(command.clone()).await {
+                match local_voter.propose_command(command).await {
                     Ok((answer, version)) => return Ok((answer?, version)),
                     Err(VoterError::Failed(error)) => return Err(error),
                     Err(VoterError::NotLeader) => {}
                 }
             }
             for at in self.voter_order() {
-                if let Some(done) = self.propose_at(at, command.clone()).await {
+                if let Some(done) = self.propose_at(at, encoded.clone()).await {
                     return done;
                 }
             }

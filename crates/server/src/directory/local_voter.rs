@@ -1,6 +1,6 @@
 //! The local voter of the directory.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use stead_raft::{Clocks, ProposeError, ReadIndexError, TypedGroup};
@@ -9,6 +9,7 @@ use stead_store::directory::DirectoryMachine;
 use stead_types::{DirectoryVersion, Error, ErrorKind};
 
 use super::lease_grants::LeaseGrants;
+use crate::host::storage_unavailable;
 
 /// Proposal class: all commands of the directory share one.
 const CLASS: u64 = 0;
@@ -88,12 +89,24 @@ impl LocalVoter {
         Error::new(ErrorKind::NoLeader, message)
     }
 
-    /// Encodes and proposes a command.
+    /// Encodes and proposes a command, with what only the leader knows: a request to raise the feature level names no
+    /// nodes that support it.
     pub(crate) async fn propose_command(
         &self,
         command: &Command,
     ) -> Result<(DirectoryResult, DirectoryVersion), VoterError> {
-        self.propose(command.encode()).await
+        match command {
+            Command::RaiseFeatureLevel(by, level, supporting) if supporting.is_empty() => {
+                let ttl = self
+                    .machine
+                    .read(|directory| directory.view().settings().lease_ttl_ms)
+                    .map_err(|incomplete| VoterError::Failed(storage_unavailable(&incomplete)))?;
+                let supporting = self.supporting(*level, Duration::from_millis(ttl));
+                let command = Command::RaiseFeatureLevel(by.clone(), *level, supporting);
+                self.propose(command.encode()).await
+            }
+            command => self.propose(command.encode()).await,
+        }
     }
 }
 

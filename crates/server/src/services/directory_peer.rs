@@ -58,6 +58,10 @@ fn to_status(error: VoterError) -> Status {
 
 /// Rejects a command of another node that this build cannot decode: in the log it would stop every voter.
 fn check_decodable(command: Bytes) -> Result<Bytes, Status> {
+    decode(&command).map(|_| command)
+}
+
+fn decode(command: &Bytes) -> Result<Command, Status> {
     let refused = || {
         let kind = command.first().map_or_else(|| "none".to_owned(), ToString::to_string);
         let version = env!("CARGO_PKG_VERSION");
@@ -66,10 +70,8 @@ fn check_decodable(command: Bytes) -> Result<Bytes, Status> {
         );
         status::to_status(&Error::invalid("command", message))
     };
-    match command.first() {
-        Some(kind) if Command::decode(*kind, command.slice(1..)).is_ok() => Ok(command),
-        Some(_) | None => Err(refused()),
-    }
+    let decoded = command.first().map(|kind| Command::decode(*kind, command.slice(1..)));
+    decoded.and_then(Result::ok).ok_or_else(refused)
 }
 
 struct DirectoryWatcher {
@@ -163,11 +165,9 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
-        let (answer, version) = self
-            .local_voter()?
-            .propose(check_decodable(request.into_inner().command)?)
-            .await
-            .map_err(to_status)?;
+        let command = decode(&request.into_inner().command)?;
+        let proposed = self.local_voter()?.propose_command(&command).await;
+        let (answer, version) = proposed.map_err(to_status)?;
         Ok(Response::new(ProposeResponse {
             answer: encode_result(&answer),
             incarnation: version.incarnation.0,

@@ -170,13 +170,13 @@ pub enum Rejection {
         max: u32,
     },
     /// Some nodes have not reported that they support the feature level.
-    #[error("{count} nodes do not support feature level {requested}, such as {node}: start this version on them")]
+    #[error("{count} nodes have not told the directory's leader that they support level {requested}: upgrade {node}")]
     NodesBehind {
         /// Requested level.
         requested: u32,
         /// Number of the nodes.
         count: u64,
-        /// Name of the first one.
+        /// Names of the first ones.
         node: String,
     },
     /// The lease ttl is out of range.

@@ -15,6 +15,9 @@ pub const FEATURE_LEVEL_MAX: u32 = 2;
 /// Feature level from which on tenants are moved, members leave in two phases, and settings are changed.
 const MOVES: u32 = 2;
 
+/// Most nodes that a refusal names.
+const NAMES_MAX: usize = 20;
+
 /// Settings of the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClusterSettings {
@@ -119,11 +122,14 @@ impl Directory {
         }
         let is_behind = |node: &NodeId| !supporting.contains(node);
         let behind = || self.view.nodes().filter(|node| is_behind(&node.number));
-        if let Some(first) = behind().next() {
+        let count = behind().count();
+        if count > 0 {
+            let names: Vec<_> = behind().take(NAMES_MAX).map(|node| node.name.as_str()).collect();
+            let more = if count > NAMES_MAX { ", ..." } else { "" };
             return Err(Rejection::NodesBehind {
                 requested,
-                count: behind().count() as u64,
-                node: first.name.clone(),
+                count: count as u64,
+                node: names.join(", ") + more,
             });
         }
         if requested > level {
