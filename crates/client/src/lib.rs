@@ -64,10 +64,11 @@ mod tokens;
 
 pub use admin::{
     Admin, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
-    BulkMoveTenantState, ClusterInfo, FollowerLag, Followers, Group, GroupStatus, MoveInFlight, MovePlan, MoveSource,
-    MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OperationFilter, OperationInfo, OperationOutcome,
-    OperationWatch, Pace, Place, RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName,
-    TenantChange, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState,
+    BulkMoveTenantState, ClusterInfo, CopyComparison, FollowerLag, Followers, Group, GroupStatus, MoveInFlight,
+    MovePlan, MoveSource, MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OperationFilter, OperationInfo,
+    OperationOutcome, OperationWatch, Pace, Place, RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step,
+    StepName, TenantChange, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState, TenantVerification,
+    VerifiedCopy,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

@@ -146,6 +146,11 @@ impl NodeLeases {
         }
     }
 
+    /// Returns the wall clock, in milliseconds since 1970.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        (self.0.clocks.wall)()
+    }
+
     /// Returns the boot clock.
     pub(crate) fn now(&self) -> BootTime {
         BootTime::new((self.0.clocks.boot)())

@@ -12,3 +12,4 @@ pub mod rows;
 pub mod seed_pace;
 pub mod serving;
 pub mod shard;
+pub mod verification;

@@ -751,6 +751,93 @@ pub mod move_tenant_request {
         OtherGroup(bool),
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How long copies that are behind are waited for, at most 60 s; absent: 10 s. The call's deadline should be later.
+    #[prost(message, optional, tag = "2")]
+    pub wait: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyTenantResponse {
+    /// That of the home's leader first.
+    #[prost(message, repeated, tag = "1")]
+    pub copies: ::prost::alloc::vec::Vec<VerifiedCopy>,
+    /// When the comparison was over, by the clock of the node that was asked.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Copy of a tenant on one node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifiedCopy {
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub group: u32,
+    #[prost(uint64, tag = "3")]
+    pub node: u64,
+    #[prost(enumeration = "verified_copy::Result", tag = "4")]
+    pub result: i32,
+    /// At which it was compared; of one that was not compared, what it has reached.
+    #[prost(message, optional, tag = "5")]
+    pub revision: ::core::option::Option<super::super::v1::Revision>,
+    /// For people.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `VerifiedCopy`.
+pub mod verified_copy {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Result {
+        Unspecified = 0,
+        /// The copy of the home's leader, with which the others are compared.
+        Reference = 1,
+        /// Equal at `revision`.
+        Equal = 2,
+        /// Different at `revision`.
+        Different = 3,
+        /// Neither is known, for the reason given.
+        NotCompared = 4,
+    }
+    impl Result {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "RESULT_UNSPECIFIED",
+                Self::Reference => "RESULT_REFERENCE",
+                Self::Equal => "RESULT_EQUAL",
+                Self::Different => "RESULT_DIFFERENT",
+                Self::NotCompared => "RESULT_NOT_COMPARED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RESULT_UNSPECIFIED" => Some(Self::Unspecified),
+                "RESULT_REFERENCE" => Some(Self::Reference),
+                "RESULT_EQUAL" => Some(Self::Equal),
+                "RESULT_DIFFERENT" => Some(Self::Different),
+                "RESULT_NOT_COMPARED" => Some(Self::NotCompared),
+                _ => None,
+            }
+        }
+    }
+}
 /// What the home of a tenant does once its lease has run out, because its region cannot reach the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1030,6 +1117,32 @@ pub mod tenant_service_client {
                 .insert(GrpcMethod::new("stead.admin.v1.TenantService", "MoveTenant"));
             self.inner.unary(req, path, codec).await
         }
+        /// Compares the copies of a tenant on all nodes that hold one with that of its home's leader, by digests of live keys at
+        /// revisions that both have had. A copy that is behind is waited for. It reads only.
+        pub async fn verify_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/VerifyTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TenantService", "VerifyTenant"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1091,6 +1204,15 @@ pub mod tenant_service_server {
             request: tonic::Request<super::MoveTenantRequest>,
         ) -> std::result::Result<
             tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Compares the copies of a tenant on all nodes that hold one with that of its home's leader, by digests of live keys at
+        /// revisions that both have had. A copy that is behind is waited for. It reads only.
+        async fn verify_tenant(
+            &self,
+            request: tonic::Request<super::VerifyTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyTenantResponse>,
             tonic::Status,
         >;
     }
@@ -1441,6 +1563,51 @@ pub mod tenant_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/stead.admin.v1.TenantService/VerifyTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyTenantSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::VerifyTenantRequest>
+                    for VerifyTenantSvc<T> {
+                        type Response = super::VerifyTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::verify_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -1626,7 +1793,7 @@ pub struct BulkMoveTenant {
     pub to_region: ::prost::alloc::string::String,
     #[prost(uint32, tag = "6")]
     pub to_group: u32,
-    /// Why it could not be moved.
+    /// Why it could not be moved; while it moves: why its move is given up, because its copy cannot catch up.
     #[prost(string, tag = "7")]
     pub failure: ::prost::alloc::string::String,
 }
@@ -2570,6 +2737,17 @@ pub struct UpdateClusterResponse {
     #[prost(message, optional, tag = "1")]
     pub cluster: ::core::option::Option<Cluster>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FinishUpgradeRequest {
+    /// For the audit.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FinishUpgradeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub cluster: ::core::option::Option<Cluster>,
+}
 /// Generated client implementations.
 pub mod cluster_service_client {
     #![allow(
@@ -2714,6 +2892,35 @@ pub mod cluster_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Raises the feature level to what the version of the node that was asked supports, if every node of the cluster has told
+        /// the directory's leader that it does: refused with the names of those that have not. Earlier versions cannot be started
+        /// any more afterwards. Without it the level is raised a day after every node has supported it.
+        pub async fn finish_upgrade(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FinishUpgradeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FinishUpgradeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.ClusterService/FinishUpgrade",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.ClusterService", "FinishUpgrade"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2743,6 +2950,16 @@ pub mod cluster_service_server {
             request: tonic::Request<super::UpdateClusterRequest>,
         ) -> std::result::Result<
             tonic::Response<super::UpdateClusterResponse>,
+            tonic::Status,
+        >;
+        /// Raises the feature level to what the version of the node that was asked supports, if every node of the cluster has told
+        /// the directory's leader that it does: refused with the names of those that have not. Earlier versions cannot be started
+        /// any more afterwards. Without it the level is raised a day after every node has supported it.
+        async fn finish_upgrade(
+            &self,
+            request: tonic::Request<super::FinishUpgradeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FinishUpgradeResponse>,
             tonic::Status,
         >;
     }
@@ -2898,6 +3115,51 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateClusterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.ClusterService/FinishUpgrade" => {
+                    #[allow(non_camel_case_types)]
+                    struct FinishUpgradeSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::FinishUpgradeRequest>
+                    for FinishUpgradeSvc<T> {
+                        type Response = super::FinishUpgradeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FinishUpgradeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::finish_upgrade(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FinishUpgradeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -50,6 +50,22 @@ impl Admin {
         let answer = state.unary(request, state.deadline(None), false, call).await?;
         info(answer.cluster)
     }
+
+    /// Raises the feature level to what the node's version supports, if every node supports it.
+    ///
+    /// # Errors
+    ///
+    /// An error response, such as the names of the nodes that do not support it, or a failure that says whether the level
+    /// may have been raised.
+    pub async fn finish_upgrade(&self, reason: &str) -> Result<ClusterInfo, Error> {
+        let request = v1::FinishUpgradeRequest {
+            reason: reason.to_owned(),
+        };
+        let call = async |channel, request| Service::new(channel).finish_upgrade(request).await;
+        let state = self.0.state();
+        let answer = state.unary(request, state.deadline(None), false, call).await?;
+        info(answer.cluster)
+    }
 }
 
 fn info(cluster: Option<v1::Cluster>) -> Result<ClusterInfo, Error> {

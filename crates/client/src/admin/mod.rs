@@ -11,6 +11,7 @@ mod region;
 mod seed;
 mod tenant;
 mod tenant_move;
+mod tenant_verify;
 
 pub use bulk_move::{
     BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
@@ -29,6 +30,7 @@ pub use tenant::{
     Followers, MoveInFlight, NewTenant, OnLeaseLoss, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState,
 };
 pub use tenant_move::{MoveTarget, TenantMove};
+pub use tenant_verify::{CopyComparison, TenantVerification, VerifiedCopy};
 
 use crate::Client;
 

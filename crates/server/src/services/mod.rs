@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 mod call_metadata;
 mod data_services;
+pub(crate) mod digests;
 pub(crate) mod directory;
 pub(crate) mod directory_peer;
 pub(crate) mod forward;
@@ -29,6 +30,7 @@ use stead_api::proto::{
     },
     google::longrunning::operations_server::OperationsServer,
     internal::v1::{
+        digest_service_server::DigestServiceServer,
         directory_service_server::DirectoryServiceServer as DirectoryPeerServer,
         forward_service_server::ForwardServiceServer,
     },
@@ -149,6 +151,7 @@ pub(crate) fn peer_router(
     routes
         .add_service(forward)
         .add_service(DirectoryPeerServer::new(directory))
+        .add_service(DigestServiceServer::new(digests::DigestService::new(host.clone())))
         .add_service(peers.raft)
         .add_service(peers.feed);
     routes.routes().into_axum_router()

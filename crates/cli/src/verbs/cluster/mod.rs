@@ -2,6 +2,7 @@
 
 mod display;
 mod set;
+mod upgrade;
 
 use clap::Subcommand;
 
@@ -14,6 +15,8 @@ pub(crate) enum Verb {
     /// Change a setting of the whole cluster
     #[command(subcommand)]
     Set(set::Setting),
+    /// Show whether an upgrade is finished, or finish it
+    Upgrade(upgrade::Upgrade),
 }
 
 impl Verb {
@@ -24,6 +27,7 @@ impl Verb {
                 display::table(&admin.cluster().await?).print_one(target.output)
             }
             Self::Set(setting) => setting.run(target).await,
+            Self::Upgrade(verb) => verb.run(target).await,
         }
     }
 }

@@ -9,6 +9,7 @@ mod list;
 mod move_home;
 mod move_many;
 mod update;
+mod verify;
 mod where_is;
 
 use clap::{Subcommand, ValueEnum};
@@ -34,6 +35,8 @@ pub(crate) enum Verb {
     Isolate(isolate::Isolate),
     /// Show where a tenant is: its home, its replicas, a move in flight
     Where(where_is::Where),
+    /// Compare the copies of a tenant, on all nodes, with the one of its home
+    Verify(verify::Verify),
 }
 
 impl Verb {
@@ -47,6 +50,7 @@ impl Verb {
             Self::Move(verb) => verb.run(target).await,
             Self::Isolate(verb) => verb.run(target).await,
             Self::Where(verb) => verb.run(target).await,
+            Self::Verify(verb) => verb.run(target).await,
         }
     }
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use stead_api::{
     convert,
     proto::admin::v1::{
-        self as admin, GetClusterRequest, GetClusterResponse, UpdateClusterRequest, UpdateClusterResponse,
-        cluster_service_server,
+        self as admin, FinishUpgradeRequest, FinishUpgradeResponse, GetClusterRequest, GetClusterResponse,
+        UpdateClusterRequest, UpdateClusterResponse, cluster_service_server,
     },
 };
 use stead_state::directory::{ClusterSettings, Command, FEATURE_LEVEL_MAX, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN};
@@ -44,14 +44,34 @@ impl ClusterService {
         let ttl = lease_ttl_ms(ttl)?;
         // Older voters cannot read the command.
         self.0.directory_view.read(|view| view.settings().check_moves())?;
-        let (_, version) = self.0.directory.propose(&Command::SetClusterSettings(by, ttl)).await?;
+        Ok(UpdateClusterResponse {
+            cluster: Some(self.change(&Command::SetClusterSettings(by, ttl)).await?),
+        })
+    }
+
+    async fn finish_upgrade(&self, request: Request<FinishUpgradeRequest>) -> Result<FinishUpgradeResponse, Error> {
+        let by = by(&request, &request.get_ref().reason);
+        convert::directory::reason(&request.get_ref().reason)?;
+        if self.0.directory_view.read(|view| view.settings().feature_level) >= FEATURE_LEVEL_MAX {
+            return Ok(FinishUpgradeResponse {
+                cluster: Some(self.cluster()),
+            });
+        }
+        // Only the directory's leader knows which nodes support it.
+        let command = Command::RaiseFeatureLevel(by, FEATURE_LEVEL_MAX, Vec::new());
+        Ok(FinishUpgradeResponse {
+            cluster: Some(self.change(&command).await?),
+        })
+    }
+
+    /// Proposes a command, waits until this node's view shows it, and returns the settings.
+    async fn change(&self, command: &Command) -> Result<admin::Cluster, Error> {
+        let (_, version) = self.0.directory.propose(command).await?;
         if !self.0.directory_view.wait_for(version, VIEW_WAIT).await {
             let message = "done, but this node's view is behind: read it again in a moment";
             return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
         }
-        Ok(UpdateClusterResponse {
-            cluster: Some(self.cluster()),
-        })
+        Ok(self.cluster())
     }
 }
 
@@ -92,6 +112,16 @@ impl cluster_service_server::ClusterService for ClusterService {
         request: Request<UpdateClusterRequest>,
     ) -> Result<Response<UpdateClusterResponse>, Status> {
         self.update(request)
+            .await
+            .map(Response::new)
+            .map_err(|error| to_status(&error))
+    }
+
+    async fn finish_upgrade(
+        &self,
+        request: Request<FinishUpgradeRequest>,
+    ) -> Result<Response<FinishUpgradeResponse>, Status> {
+        self.finish_upgrade(request)
             .await
             .map(Response::new)
             .map_err(|error| to_status(&error))

@@ -15,6 +15,7 @@ mod tenant_message;
 mod tenant_move;
 #[cfg(test)]
 mod tenant_move_test;
+mod tenant_verify;
 
 use stead_api::{convert, status};
 use stead_state::directory::{AuditContext, DirectoryView};

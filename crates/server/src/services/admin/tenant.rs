@@ -8,7 +8,8 @@ use stead_api::{
         admin::v1::{
             self as admin, CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
             GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse, MoveTenantRequest,
-            UpdateTenantRequest, UpdateTenantResponse, tenant_service_server,
+            UpdateTenantRequest, UpdateTenantResponse, VerifyTenantRequest, VerifyTenantResponse,
+            tenant_service_server,
         },
         google::longrunning,
         v1,
@@ -21,7 +22,9 @@ use stead_state::shard::record::LeaseLossPolicy;
 use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, TenantName};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, tenant_message::message, tenant_move, time, to_status};
+use super::{
+    PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, tenant_message::message, tenant_move, tenant_verify, time, to_status,
+};
 use crate::host::Host;
 
 /// Longest wait for this node's view to show a change that it has just made.
@@ -347,6 +350,14 @@ impl tenant_service_server::TenantService for TenantService {
             .await
             .map(Response::new)
             .map_err(|error| to_status(&error))
+    }
+
+    async fn verify_tenant(
+        &self,
+        request: Request<VerifyTenantRequest>,
+    ) -> Result<Response<VerifyTenantResponse>, Status> {
+        let verified = tenant_verify::verify(&self.0, request.get_ref()).await;
+        verified.map(Response::new).map_err(|error| to_status(&error))
     }
 
     async fn move_tenant(
