@@ -95,18 +95,18 @@ impl LocalVoter {
         &self,
         command: &Command,
     ) -> Result<(DirectoryResult, DirectoryVersion), VoterError> {
-        match command {
-            Command::RaiseFeatureLevel(by, level, supporting) if supporting.is_empty() => {
-                let ttl = self
-                    .machine
-                    .read(|directory| directory.view().settings().lease_ttl_ms)
-                    .map_err(|incomplete| VoterError::Failed(storage_unavailable(&incomplete)))?;
-                let supporting = self.supporting(*level, Duration::from_millis(ttl));
-                let command = Command::RaiseFeatureLevel(by.clone(), *level, supporting);
-                self.propose(command.encode()).await
-            }
-            command => self.propose(command.encode()).await,
+        if let Command::RaiseFeatureLevel(by, level, supporting) = command
+            && supporting.is_empty()
+        {
+            let ttl = self
+                .machine
+                .read(|directory| directory.view().settings().lease_ttl_ms)
+                .map_err(|incomplete| VoterError::Failed(storage_unavailable(&incomplete)))?;
+            let supporting = self.supporting(*level, Duration::from_millis(ttl));
+            let command = Command::RaiseFeatureLevel(by.clone(), *level, supporting);
+            return self.propose(command.encode()).await;
         }
+        self.propose(command.encode()).await
     }
 }
 

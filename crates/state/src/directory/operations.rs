@@ -219,10 +219,10 @@ impl Operations {
     }
 
     fn item_count(&self, id: u64) -> u64 {
-        let is_bulk = self.bulk_move(id).is_some();
-        is_bulk
-            .then(|| self.items_from(id, TenantNumber::new(0)).count() as u64)
-            .unwrap_or_default()
+        if self.bulk_move(id).is_none() {
+            return 0;
+        }
+        self.items_from(id, TenantNumber::new(0)).count() as u64
     }
 
     /// Counts all records of bulk moves, with those that the ones in flight may still add.

@@ -140,10 +140,11 @@ pub(super) fn owner(
 /// Returns the step by which an owner takes over what it is to do without a lease, and tells that it stops.
 fn lease_loss(view: &DirectoryView, tenant: &Tenant, record: &TenantRecord, facts: &LeaderFacts<'_>) -> Option<Step> {
     let is_stopping = tenant.on_lease_loss == LeaseLoss::Stopping;
-    let policy = match tenant.on_lease_loss.wanted() {
-        // The view may be older than what was heard; that of the next leader is not, since its leadership begins later.
-        LeaseLossPolicy::Continue if (facts.epoch_seen)(tenant.number) > record.epoch => LeaseLossPolicy::Stop,
-        wanted => wanted,
+    // The view may be older than what was heard; that of the next leader is not, since its leadership begins later.
+    let policy = if (facts.epoch_seen)(tenant.number) > record.epoch {
+        LeaseLossPolicy::Stop
+    } else {
+        tenant.on_lease_loss.wanted()
     };
     // Again if the tenant has changed since: the directory takes no report of an older view.
     if record.policy != policy || (is_stopping && record.view_version < tenant.version) {

@@ -189,10 +189,13 @@ fn message(
             of(CopyResult::Different, Some(revision), reason.to_owned())
         }
         Comparison::NotCompared(reached) => {
-            let reason = match reached {
-                _ if !copy.missing.is_empty() => copy.missing.clone(),
-                Some(reached) if first.is_some_and(|first| reached < first) => "it is behind".to_owned(),
-                Some(_) | None => "no revision was seen that both had: try again, or when less is written".to_owned(),
+            let is_behind = reached.is_some_and(|reached| first.is_some_and(|first| reached < first));
+            let reason = match is_behind {
+                true if copy.missing.is_empty() => "it is behind".to_owned(),
+                false if copy.missing.is_empty() => {
+                    "no revision was seen that both had: try again, or when less is written".to_owned()
+                }
+                true | false => copy.missing.clone(),
             };
             of(CopyResult::NotCompared, reached, reason)
         }
