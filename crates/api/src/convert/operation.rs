@@ -5,7 +5,7 @@ use prost_types::Any;
 use stead_types::{Error, TenantName};
 
 use super::id;
-use crate::proto::admin::v1::{BulkMoveResponse, MoveTenantResponse, OperationMetadata};
+use crate::proto::admin::v1::{BulkMoveResponse, MoveTenantResponse, OperationMetadata, PromoteResponse};
 
 /// Collection of all operations, and what their names begin with.
 pub const COLLECTION: &str = "operations";
@@ -15,6 +15,8 @@ const METADATA_TYPE: &str = "type.googleapis.com/stead.admin.v1.OperationMetadat
 const MOVE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.MoveTenantResponse";
 /// Type of the response of a bulk move.
 const BULK_MOVE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.BulkMoveResponse";
+/// Type of the response of a promotion.
+const PROMOTE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.PromoteResponse";
 
 /// Filter of a list of operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +109,19 @@ pub fn pack_bulk_move_response(response: &BulkMoveResponse) -> Any {
 /// Unpacks what [`pack_bulk_move_response`] packed; `None` for another type.
 pub fn unpack_bulk_move_response(any: &Any) -> Option<BulkMoveResponse> {
     unpack(any, BULK_MOVE_RESPONSE_TYPE)
+}
+
+/// Packs the response of a promotion.
+pub fn pack_promote_response(response: &PromoteResponse) -> Any {
+    Any {
+        type_url: PROMOTE_RESPONSE_TYPE.to_owned(),
+        value: response.encode_to_vec(),
+    }
+}
+
+/// Unpacks what [`pack_promote_response`] packed; `None` for another type.
+pub fn unpack_promote_response(any: &Any) -> Option<PromoteResponse> {
+    unpack(any, PROMOTE_RESPONSE_TYPE)
 }
 
 fn unpack<M: Message + Default>(any: &Any, type_url: &str) -> Option<M> {

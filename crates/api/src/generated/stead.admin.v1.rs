@@ -3215,6 +3215,646 @@ pub mod cluster_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fork {
+    /// Name of the tenant; empty if the node that was asked does not know it.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Group whose log has the fork, and its region.
+    #[prost(uint32, tag = "2")]
+    pub group: u32,
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
+    /// Number of the fork, unique among those of the tenant in the group.
+    #[prost(uint32, tag = "4")]
+    pub number: u32,
+    /// Fork point: changes above this sequence were cut.
+    #[prost(uint64, tag = "5")]
+    pub fork_point: u64,
+    /// First change that was cut; absent where it is no longer in the fork's history, or not moved to it yet.
+    #[prost(message, optional, tag = "6")]
+    pub first_revision: ::core::option::Option<super::super::v1::Revision>,
+    /// Last change that was cut.
+    #[prost(message, optional, tag = "7")]
+    pub last_revision: ::core::option::Option<super::super::v1::Revision>,
+    /// Changes that were cut. A fork with `whole_copy` may list fewer.
+    #[prost(uint64, tag = "8")]
+    pub changes: u64,
+    /// Bytes of the changes; with `whole_copy`, of all keys of the copy.
+    #[prost(uint64, tag = "9")]
+    pub bytes: u64,
+    /// The whole copy was set aside, because versions at the fork point were gone: values at the fork point are not known,
+    /// and changes below the copy's retention floor are not listed.
+    #[prost(bool, tag = "10")]
+    pub whole_copy: bool,
+    /// Changes are still being moved to the fork: it cannot be read or discarded yet.
+    #[prost(bool, tag = "11")]
+    pub filling: bool,
+    /// Number of the tenant.
+    #[prost(uint64, tag = "12")]
+    pub tenant_number: u64,
+}
+/// One key of a change that was cut.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForkEntry {
+    /// The change.
+    #[prost(message, optional, tag = "1")]
+    pub revision: ::core::option::Option<super::super::v1::Revision>,
+    /// When it was written, by the tenant's clock.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: ::prost::bytes::Bytes,
+    /// The key at the fork point; absent: it did not exist, or see `at_fork_point_unknown`.
+    #[prost(message, optional, tag = "4")]
+    pub at_fork_point: ::core::option::Option<super::super::v1::KeyValue>,
+    /// The fork does not tell what the key was at the fork point.
+    #[prost(bool, tag = "5")]
+    pub at_fork_point_unknown: bool,
+    /// What was cut; absent: a delete.
+    #[prost(message, optional, tag = "6")]
+    pub cut: ::core::option::Option<super::super::v1::KeyValue>,
+    /// The key now, in the group's copy as of `live_revision`; absent: it does not exist there.
+    #[prost(message, optional, tag = "7")]
+    pub live: ::core::option::Option<super::super::v1::KeyValue>,
+    /// Class of the whole change.
+    #[prost(enumeration = "ForkClass", tag = "8")]
+    pub class: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListForksRequest {
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only forks of this tenant; empty: of all.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Only forks in this group; absent: in all.
+    #[prost(uint32, optional, tag = "4")]
+    pub group: ::core::option::Option<u32>,
+    /// Only forks in groups of this region; empty: of all.
+    #[prost(string, tag = "5")]
+    pub region: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListForksResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub forks: ::prost::alloc::vec::Vec<Fork>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Groups of which this page lacks the forks, because no leader of them answers.
+    #[prost(uint32, repeated, tag = "3")]
+    pub silent_groups: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListForkEntriesRequest {
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub group: u32,
+    /// Number of the fork.
+    #[prost(uint32, tag = "5")]
+    pub fork: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListForkEntriesResponse {
+    /// A page ends early where its values are long.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<ForkEntry>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Revision of the group's copy that `live` was read from: the home may have changed the key since. Absent: the group has
+    /// no data of the tenant yet, and neither `live` nor `class` says anything.
+    #[prost(message, optional, tag = "3")]
+    pub live_revision: ::core::option::Option<super::super::v1::Revision>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardForkRequest {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub group: u32,
+    /// Number of the fork.
+    #[prost(uint32, tag = "3")]
+    pub fork: u32,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardForkResponse {
+    /// The fork as it was.
+    #[prost(message, optional, tag = "1")]
+    pub fork: ::core::option::Option<Fork>,
+}
+/// What becomes of a change that was cut if it is written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ForkClass {
+    /// The group has no data of the tenant to compare with yet.
+    Unspecified = 0,
+    /// The client has sent it again: its idempotency key is known.
+    Absorbed = 1,
+    /// It removed an expired key, or wrote what has expired since.
+    Expired = 2,
+    /// None of its keys was changed since the fork point.
+    Clean = 3,
+    /// One of its keys was changed since the fork point, or may have been.
+    Conflict = 4,
+}
+impl ForkClass {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FORK_CLASS_UNSPECIFIED",
+            Self::Absorbed => "FORK_CLASS_ABSORBED",
+            Self::Expired => "FORK_CLASS_EXPIRED",
+            Self::Clean => "FORK_CLASS_CLEAN",
+            Self::Conflict => "FORK_CLASS_CONFLICT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FORK_CLASS_UNSPECIFIED" => Some(Self::Unspecified),
+            "FORK_CLASS_ABSORBED" => Some(Self::Absorbed),
+            "FORK_CLASS_EXPIRED" => Some(Self::Expired),
+            "FORK_CLASS_CLEAN" => Some(Self::Clean),
+            "FORK_CLASS_CONFLICT" => Some(Self::Conflict),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod fork_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Forks: what promotions have cut off. A fork is kept in the log of the group that held it, mostly the tenant's home
+    /// before the promotion, until it is discarded. The node that is asked passes a call on to the group's leader.
+    #[derive(Debug, Clone)]
+    pub struct ForkServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ForkServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ForkServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ForkServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ForkServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// By group, tenant number and fork number. Groups whose leader does not answer are named.
+        pub async fn list_forks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListForksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListForksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.ForkService/ListForks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.ForkService", "ListForks"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The keys of a fork in the order of its changes, each beside what the tenant has instead. It reads only.
+        pub async fn list_fork_entries(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListForkEntriesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListForkEntriesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.ForkService/ListForkEntries",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.ForkService", "ListForkEntries"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Discards a fork: what it has is lost for ever. The audit log has it first, so the directory must answer.
+        pub async fn discard_fork(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiscardForkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiscardForkResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.ForkService/DiscardFork",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.ForkService", "DiscardFork"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod fork_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ForkServiceServer.
+    #[async_trait]
+    pub trait ForkService: std::marker::Send + std::marker::Sync + 'static {
+        /// By group, tenant number and fork number. Groups whose leader does not answer are named.
+        async fn list_forks(
+            &self,
+            request: tonic::Request<super::ListForksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListForksResponse>,
+            tonic::Status,
+        >;
+        /// The keys of a fork in the order of its changes, each beside what the tenant has instead. It reads only.
+        async fn list_fork_entries(
+            &self,
+            request: tonic::Request<super::ListForkEntriesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListForkEntriesResponse>,
+            tonic::Status,
+        >;
+        /// Discards a fork: what it has is lost for ever. The audit log has it first, so the directory must answer.
+        async fn discard_fork(
+            &self,
+            request: tonic::Request<super::DiscardForkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiscardForkResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Forks: what promotions have cut off. A fork is kept in the log of the group that held it, mostly the tenant's home
+    /// before the promotion, until it is discarded. The node that is asked passes a call on to the group's leader.
+    #[derive(Debug)]
+    pub struct ForkServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ForkServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ForkServiceServer<T>
+    where
+        T: ForkService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.ForkService/ListForks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListForksSvc<T: ForkService>(pub Arc<T>);
+                    impl<
+                        T: ForkService,
+                    > tonic::server::UnaryService<super::ListForksRequest>
+                    for ListForksSvc<T> {
+                        type Response = super::ListForksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListForksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ForkService>::list_forks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListForksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.ForkService/ListForkEntries" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListForkEntriesSvc<T: ForkService>(pub Arc<T>);
+                    impl<
+                        T: ForkService,
+                    > tonic::server::UnaryService<super::ListForkEntriesRequest>
+                    for ListForkEntriesSvc<T> {
+                        type Response = super::ListForkEntriesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListForkEntriesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ForkService>::list_fork_entries(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListForkEntriesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.ForkService/DiscardFork" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiscardForkSvc<T: ForkService>(pub Arc<T>);
+                    impl<
+                        T: ForkService,
+                    > tonic::server::UnaryService<super::DiscardForkRequest>
+                    for DiscardForkSvc<T> {
+                        type Response = super::DiscardForkResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiscardForkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ForkService>::discard_fork(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiscardForkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ForkServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.ForkService";
+    impl<T> tonic::server::NamedService for ForkServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Group {
     #[prost(uint32, tag = "1")]
@@ -4325,6 +4965,934 @@ pub mod node_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A group, and the region that it is in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Place {
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub group: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromoteRequest {
+    /// Region of the new homes; the home's own one is admitted, and undoes a promotion that was a mistake. Empty: for each
+    /// tenant the group that has most of it.
+    #[prost(string, tag = "4")]
+    pub to: ::prost::alloc::string::String,
+    /// Also where a group that cannot be asked may hold acknowledged writes that the others lack: they are cut.
+    #[prost(bool, tag = "5")]
+    pub allow_loss: bool,
+    /// Also where another promotion is in flight: this one takes its place, and waits anew.
+    #[prost(bool, tag = "6")]
+    pub replace: bool,
+    /// REGION: also where a tenant whose default is REMOTE is left without a follower in another region. It has the default
+    /// REGION afterwards. Unspecified: such a tenant is not promoted.
+    #[prost(enumeration = "super::super::v1::Durability", tag = "7")]
+    pub durability: i32,
+    /// Planned moves are tried first, for so long: those lose nothing. What has not moved then is promoted by force. Up to an
+    /// hour; absent: by force at once.
+    #[prost(message, optional, tag = "8")]
+    pub graceful_for: ::core::option::Option<::prost_types::Duration>,
+    /// Also if homes answer. Without it such a promotion is refused unless `graceful_for` is set: a planned move loses nothing.
+    #[prost(bool, tag = "9")]
+    pub even_if_healthy: bool,
+    /// The operator's word that the homes are down. Needed for tenants with `on_lease_loss` CONTINUE, whose homes go on without a
+    /// lease until they hear of the promotion: what they acknowledge until then is cut.
+    #[prost(bool, tag = "12")]
+    pub is_down: bool,
+    /// For the audit, and kept with the operation.
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+    /// Check only. The answer is done and has no name; its metadata has a `promotion_plan`. What the promotion would be refused
+    /// for is its error.
+    #[prost(bool, tag = "11")]
+    pub validate_only: bool,
+    #[prost(oneof = "promote_request::Selection", tags = "1, 2, 3")]
+    pub selection: ::core::option::Option<promote_request::Selection>,
+}
+/// Nested message and enum types in `PromoteRequest`.
+pub mod promote_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Names {
+        /// Tenants, each once, at most 10000.
+        #[prost(string, repeated, tag = "1")]
+        pub tenants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Selection {
+        /// Every tenant whose home is in this region, or that moves there.
+        #[prost(string, tag = "1")]
+        Region(::prost::alloc::string::String),
+        /// Every tenant whose home is this group, or that moves there.
+        #[prost(uint32, tag = "2")]
+        Group(u32),
+        #[prost(message, tag = "3")]
+        Tenants(Names),
+    }
+}
+/// What a promotion would do, from what the groups that answer have now. It is an estimate that is never better than the
+/// truth: a copy can only grow until it is frozen.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromotionPlan {
+    /// What is promoted, in words.
+    #[prost(string, tag = "1")]
+    pub selection: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub tenants: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub homes: ::prost::alloc::vec::Vec<promotion_plan::Home>,
+    #[prost(message, repeated, tag = "4")]
+    pub targets: ::prost::alloc::vec::Vec<promotion_plan::Target>,
+    /// Longest wait after the fence, until no lease of a home counts any more.
+    #[prost(message, optional, tag = "5")]
+    pub wait_max: ::core::option::Option<::prost_types::Duration>,
+    /// Tenants of which acknowledged writes may be lost.
+    #[prost(uint64, tag = "6")]
+    pub tenants_at_risk: u64,
+    /// Tenants that would not be promoted as requested.
+    #[prost(uint64, tag = "7")]
+    pub tenants_blocked: u64,
+    /// What is to be considered first, in words.
+    #[prost(string, repeated, tag = "8")]
+    pub advice: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Options of `stead region promote` that would unblock what is blocked, such as `--allow-loss`.
+    #[prost(string, repeated, tag = "9")]
+    pub options_needed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Tenants, those that are blocked first, then those at risk; at most 1000.
+    #[prost(message, repeated, tag = "10")]
+    pub items: ::prost::alloc::vec::Vec<PlannedPromotion>,
+    /// Why nothing would be promoted at all.
+    #[prost(string, repeated, tag = "11")]
+    pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `PromotionPlan`.
+pub mod promotion_plan {
+    /// Home of selected tenants, as it answers the node that was asked.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Home {
+        #[prost(message, optional, tag = "1")]
+        pub place: ::core::option::Option<super::Place>,
+        #[prost(uint64, tag = "2")]
+        pub tenants: u64,
+        #[prost(uint32, tag = "3")]
+        pub voters: u32,
+        #[prost(uint32, tag = "4")]
+        pub voters_answering: u32,
+        /// A leader with a majority answers: a planned move can be made, which loses nothing.
+        #[prost(bool, tag = "5")]
+        pub healthy: bool,
+    }
+    /// Group to which tenants would go.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Target {
+        #[prost(message, optional, tag = "1")]
+        pub place: ::core::option::Option<super::Place>,
+        #[prost(uint64, tag = "2")]
+        pub tenants: u64,
+    }
+}
+/// Tenant that would be promoted.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlannedPromotion {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub from: ::core::option::Option<Place>,
+    /// Absent: nowhere.
+    #[prost(message, optional, tag = "3")]
+    pub to: ::core::option::Option<Place>,
+    /// Last change that would be kept, as far as the groups that answer have it.
+    #[prost(message, optional, tag = "4")]
+    pub kept: ::core::option::Option<super::super::v1::Revision>,
+    /// Since when the chosen copy may lack writes; absent: unknown, or nothing can be lost.
+    #[prost(message, optional, tag = "5")]
+    pub loss_from: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when the home may acknowledge writes that are lost; absent: nothing can be lost.
+    #[prost(message, optional, tag = "6")]
+    pub loss_to: ::core::option::Option<::prost_types::Timestamp>,
+    /// Nothing can be lost: the last owner answers, and its copy is kept.
+    #[prost(bool, tag = "7")]
+    pub nothing_lost: bool,
+    /// Why it would not be promoted.
+    #[prost(string, tag = "8")]
+    pub blocker: ::prost::alloc::string::String,
+    /// Options that would unblock it.
+    #[prost(string, repeated, tag = "9")]
+    pub options_needed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Copies of its members.
+    #[prost(message, repeated, tag = "10")]
+    pub copies: ::prost::alloc::vec::Vec<TenantCopy>,
+}
+/// Copy of a tenant in a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantCopy {
+    #[prost(message, optional, tag = "1")]
+    pub place: ::core::option::Option<Place>,
+    /// No leader of the group has answered; nothing below is known then.
+    #[prost(bool, tag = "2")]
+    pub silent: bool,
+    #[prost(enumeration = "tenant_copy::Role", tag = "3")]
+    pub role: i32,
+    /// Epoch that the group owns or follows.
+    #[prost(uint32, tag = "4")]
+    pub epoch: u32,
+    /// Last change of the copy.
+    #[prost(message, optional, tag = "5")]
+    pub revision: ::core::option::Option<super::super::v1::Revision>,
+    /// How old the copy is at most, as the group measures it; absent: unknown, or it is the owner's.
+    #[prost(message, optional, tag = "6")]
+    pub staleness: ::core::option::Option<::prost_types::Duration>,
+    /// Its digest differed from the home's.
+    #[prost(bool, tag = "7")]
+    pub suspect: bool,
+}
+/// Nested message and enum types in `TenantCopy`.
+pub mod tenant_copy {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Role {
+        Unspecified = 0,
+        /// The group has none.
+        None = 1,
+        Owner = 2,
+        Follower = 3,
+        /// It has handed the tenant over in a move.
+        Relinquished = 4,
+        Frozen = 5,
+    }
+    impl Role {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ROLE_UNSPECIFIED",
+                Self::None => "ROLE_NONE",
+                Self::Owner => "ROLE_OWNER",
+                Self::Follower => "ROLE_FOLLOWER",
+                Self::Relinquished => "ROLE_RELINQUISHED",
+                Self::Frozen => "ROLE_FROZEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+                "ROLE_NONE" => Some(Self::None),
+                "ROLE_OWNER" => Some(Self::Owner),
+                "ROLE_FOLLOWER" => Some(Self::Follower),
+                "ROLE_RELINQUISHED" => Some(Self::Relinquished),
+                "ROLE_FROZEN" => Some(Self::Frozen),
+                _ => None,
+            }
+        }
+    }
+}
+/// How far a promotion is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromotionProgress {
+    /// What is promoted, in words.
+    #[prost(string, tag = "1")]
+    pub selection: ::prost::alloc::string::String,
+    #[prost(enumeration = "promotion_progress::Phase", tag = "2")]
+    pub phase: i32,
+    /// Tenants that were selected.
+    #[prost(uint64, tag = "3")]
+    pub tenants: u64,
+    /// Tenants whose new home serves.
+    #[prost(uint64, tag = "4")]
+    pub promoted: u64,
+    /// Tenants that a planned move has moved.
+    #[prost(uint64, tag = "5")]
+    pub moved: u64,
+    /// Tenants that wait for the homes' leases to run out.
+    #[prost(uint64, tag = "6")]
+    pub fenced: u64,
+    /// Tenants whose copies freeze and are compared.
+    #[prost(uint64, tag = "7")]
+    pub freezing: u64,
+    /// Tenants whose new home takes over.
+    #[prost(uint64, tag = "8")]
+    pub activating: u64,
+    #[prost(uint64, tag = "9")]
+    pub blocked: u64,
+    /// Tenants that another promotion has taken over.
+    #[prost(uint64, tag = "10")]
+    pub replaced: u64,
+    /// Tenants that were not promoted.
+    #[prost(uint64, tag = "14")]
+    pub failed: u64,
+    /// Tenants that are to be moved or promoted, or that a planned move moves.
+    #[prost(uint64, tag = "15")]
+    pub waiting: u64,
+    /// Time at which the wait of this phase is over at the latest, by the directory's logged time; absent: none.
+    #[prost(message, optional, tag = "11")]
+    pub wait_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// The first tenants that are blocked, with reasons.
+    #[prost(message, repeated, tag = "12")]
+    pub failures: ::prost::alloc::vec::Vec<MoveFailure>,
+    #[prost(message, optional, tag = "13")]
+    pub options: ::core::option::Option<PromotionOptions>,
+}
+/// Nested message and enum types in `PromotionProgress`.
+pub mod promotion_progress {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Phase {
+        Unspecified = 0,
+        /// Planned moves are tried first.
+        Graceful = 1,
+        /// The homes may serve no more as soon as they know; their leases run out.
+        Waiting = 2,
+        /// Groups freeze their copies, the new homes are chosen and take over.
+        TakingOver = 3,
+        /// Nothing goes on by itself: what is left is blocked.
+        Blocked = 4,
+        Over = 5,
+    }
+    impl Phase {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PHASE_UNSPECIFIED",
+                Self::Graceful => "PHASE_GRACEFUL",
+                Self::Waiting => "PHASE_WAITING",
+                Self::TakingOver => "PHASE_TAKING_OVER",
+                Self::Blocked => "PHASE_BLOCKED",
+                Self::Over => "PHASE_OVER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+                "PHASE_GRACEFUL" => Some(Self::Graceful),
+                "PHASE_WAITING" => Some(Self::Waiting),
+                "PHASE_TAKING_OVER" => Some(Self::TakingOver),
+                "PHASE_BLOCKED" => Some(Self::Blocked),
+                "PHASE_OVER" => Some(Self::Over),
+                _ => None,
+            }
+        }
+    }
+}
+/// Options of a promotion, as they were asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromotionOptions {
+    #[prost(string, tag = "1")]
+    pub to: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub allow_loss: bool,
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
+    #[prost(enumeration = "super::super::v1::Durability", tag = "4")]
+    pub durability: i32,
+    #[prost(message, optional, tag = "5")]
+    pub graceful_for: ::core::option::Option<::prost_types::Duration>,
+    #[prost(bool, tag = "6")]
+    pub is_down: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromoteResponse {
+    /// Tenants whose new home serves.
+    #[prost(uint64, tag = "1")]
+    pub promoted: u64,
+    /// Tenants that a planned move has moved.
+    #[prost(uint64, tag = "2")]
+    pub moved: u64,
+    /// Tenants that other promotions have taken over.
+    #[prost(uint64, tag = "3")]
+    pub replaced: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPromotionReportRequest {
+    /// `operations/` and a number.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromotionReport {
+    /// The operation, with its steps, who began it and why.
+    #[prost(message, optional, tag = "1")]
+    pub operation: ::core::option::Option<
+        super::super::super::google::longrunning::Operation,
+    >,
+    /// By tenant number.
+    #[prost(message, repeated, tag = "2")]
+    pub tenants: ::prost::alloc::vec::Vec<PromotedTenant>,
+    #[prost(string, tag = "3")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// What a promotion has decided for a tenant.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromotedTenant {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(enumeration = "promoted_tenant::State", tag = "3")]
+    pub state: i32,
+    #[prost(message, optional, tag = "4")]
+    pub from: ::core::option::Option<Place>,
+    /// Absent while it is not chosen.
+    #[prost(message, optional, tag = "5")]
+    pub to: ::core::option::Option<Place>,
+    /// Epoch of the new home; 0 where there is none.
+    #[prost(uint32, tag = "6")]
+    pub epoch: u32,
+    /// Last change that was kept; absent while that is not decided.
+    #[prost(message, optional, tag = "7")]
+    pub kept: ::core::option::Option<super::super::v1::Revision>,
+    /// Since when acknowledged writes may be lost; absent: unknown, or nothing is lost.
+    #[prost(message, optional, tag = "8")]
+    pub loss_from: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when they may; absent: nothing is lost.
+    #[prost(message, optional, tag = "9")]
+    pub loss_to: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it is blocked or failed, what has taken its place, or why its new home was chosen.
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+    /// Times by the directory's logged time. Since then its home before may not serve it.
+    #[prost(message, optional, tag = "11")]
+    pub fence_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Since then no lease of the home before counts.
+    #[prost(message, optional, tag = "14")]
+    pub wait_over_time: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "15")]
+    pub choice_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The new home serves since then, or the promotion has ended otherwise.
+    #[prost(message, optional, tag = "16")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What the members have reported.
+    #[prost(message, repeated, tag = "12")]
+    pub reports: ::prost::alloc::vec::Vec<FreezeReport>,
+    /// The last owner was frozen, and all of its history is kept.
+    #[prost(bool, tag = "13")]
+    pub nothing_lost: bool,
+    /// The tenant's durability became REGION, because no other region was left to follow.
+    #[prost(bool, tag = "17")]
+    pub durability_lowered: bool,
+}
+/// Nested message and enum types in `PromotedTenant`.
+pub mod promoted_tenant {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        /// It is to be moved or promoted.
+        Waiting = 1,
+        /// A planned move is tried first.
+        Moving = 11,
+        /// It waits for the leases of its home to run out.
+        Fenced = 2,
+        /// Its members freeze and report.
+        Freezing = 3,
+        /// The chosen group takes over what another one has more.
+        Pulling = 4,
+        /// The chosen group becomes the home.
+        Activating = 5,
+        /// The new home serves.
+        Promoted = 6,
+        /// A planned move has moved it: nothing is lost.
+        Moved = 7,
+        /// It cannot be promoted as requested.
+        Blocked = 8,
+        /// Another promotion has taken its place.
+        Replaced = 9,
+        /// It was not promoted.
+        Failed = 10,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Waiting => "STATE_WAITING",
+                Self::Moving => "STATE_MOVING",
+                Self::Fenced => "STATE_FENCED",
+                Self::Freezing => "STATE_FREEZING",
+                Self::Pulling => "STATE_PULLING",
+                Self::Activating => "STATE_ACTIVATING",
+                Self::Promoted => "STATE_PROMOTED",
+                Self::Moved => "STATE_MOVED",
+                Self::Blocked => "STATE_BLOCKED",
+                Self::Replaced => "STATE_REPLACED",
+                Self::Failed => "STATE_FAILED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_WAITING" => Some(Self::Waiting),
+                "STATE_MOVING" => Some(Self::Moving),
+                "STATE_FENCED" => Some(Self::Fenced),
+                "STATE_FREEZING" => Some(Self::Freezing),
+                "STATE_PULLING" => Some(Self::Pulling),
+                "STATE_ACTIVATING" => Some(Self::Activating),
+                "STATE_PROMOTED" => Some(Self::Promoted),
+                "STATE_MOVED" => Some(Self::Moved),
+                "STATE_BLOCKED" => Some(Self::Blocked),
+                "STATE_REPLACED" => Some(Self::Replaced),
+                "STATE_FAILED" => Some(Self::Failed),
+                _ => None,
+            }
+        }
+    }
+}
+/// What a member has reported from its freeze.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreezeReport {
+    #[prost(message, optional, tag = "1")]
+    pub place: ::core::option::Option<Place>,
+    /// Role before.
+    #[prost(enumeration = "tenant_copy::Role", tag = "2")]
+    pub role: i32,
+    /// Epoch that it owned or followed.
+    #[prost(uint32, tag = "3")]
+    pub epoch: u32,
+    #[prost(message, optional, tag = "4")]
+    pub revision: ::core::option::Option<super::super::v1::Revision>,
+    #[prost(bool, tag = "5")]
+    pub suspect: bool,
+    /// Time up to which its copy has every acknowledged write; absent: unknown.
+    #[prost(message, optional, tag = "6")]
+    pub fresh_as_of: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Generated client implementations.
+pub mod promotion_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Promotions: tenants whose home is lost get another one, from the copies that are left. A move loses nothing and needs
+    /// the home; a promotion needs no answer of the home, and can lose what only the home has.
+    #[derive(Debug, Clone)]
+    pub struct PromotionServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl PromotionServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> PromotionServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PromotionServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PromotionServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Begins a promotion. The operation's metadata is an OperationMetadata with `promotion`, its response a PromoteResponse.
+        /// A deadline of the call does not cancel the operation. google.longrunning.Operations cancels it while planned moves are
+        /// tried first; once its fence is recorded nothing does, because the homes before may not serve any more.
+        pub async fn promote(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PromoteRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.PromotionService/Promote",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.PromotionService", "Promote"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a promotion has decided, tenant by tenant; kept with its operation.
+        pub async fn get_promotion_report(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetPromotionReportRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PromotionReport>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.PromotionService/GetPromotionReport",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "stead.admin.v1.PromotionService",
+                        "GetPromotionReport",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod promotion_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PromotionServiceServer.
+    #[async_trait]
+    pub trait PromotionService: std::marker::Send + std::marker::Sync + 'static {
+        /// Begins a promotion. The operation's metadata is an OperationMetadata with `promotion`, its response a PromoteResponse.
+        /// A deadline of the call does not cancel the operation. google.longrunning.Operations cancels it while planned moves are
+        /// tried first; once its fence is recorded nothing does, because the homes before may not serve any more.
+        async fn promote(
+            &self,
+            request: tonic::Request<super::PromoteRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// What a promotion has decided, tenant by tenant; kept with its operation.
+        async fn get_promotion_report(
+            &self,
+            request: tonic::Request<super::GetPromotionReportRequest>,
+        ) -> std::result::Result<tonic::Response<super::PromotionReport>, tonic::Status>;
+    }
+    /// Promotions: tenants whose home is lost get another one, from the copies that are left. A move loses nothing and needs
+    /// the home; a promotion needs no answer of the home, and can lose what only the home has.
+    #[derive(Debug)]
+    pub struct PromotionServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PromotionServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PromotionServiceServer<T>
+    where
+        T: PromotionService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.PromotionService/Promote" => {
+                    #[allow(non_camel_case_types)]
+                    struct PromoteSvc<T: PromotionService>(pub Arc<T>);
+                    impl<
+                        T: PromotionService,
+                    > tonic::server::UnaryService<super::PromoteRequest>
+                    for PromoteSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PromoteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PromotionService>::promote(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PromoteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.PromotionService/GetPromotionReport" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetPromotionReportSvc<T: PromotionService>(pub Arc<T>);
+                    impl<
+                        T: PromotionService,
+                    > tonic::server::UnaryService<super::GetPromotionReportRequest>
+                    for GetPromotionReportSvc<T> {
+                        type Response = super::PromotionReport;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetPromotionReportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PromotionService>::get_promotion_report(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetPromotionReportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PromotionServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.PromotionService";
+    impl<T> tonic::server::NamedService for PromotionServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchOperationRequest {
     /// `operations/` and a number.
@@ -4337,14 +5905,6 @@ pub struct WatchOperationResponse {
     pub operation: ::core::option::Option<
         super::super::super::google::longrunning::Operation,
     >,
-}
-/// A group, and the region that it is in.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Place {
-    #[prost(string, tag = "1")]
-    pub region: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "2")]
-    pub group: u32,
 }
 /// Metadata of every operation.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4394,6 +5954,12 @@ pub struct OperationMetadata {
     /// Only of a check of a bulk move with `validate_only`.
     #[prost(message, optional, tag = "17")]
     pub bulk_plan: ::core::option::Option<BulkMovePlan>,
+    /// Only of a promotion.
+    #[prost(message, optional, tag = "18")]
+    pub promotion: ::core::option::Option<PromotionProgress>,
+    /// Only of a check of a promotion with `validate_only`.
+    #[prost(message, optional, tag = "19")]
+    pub promotion_plan: ::core::option::Option<PromotionPlan>,
 }
 /// Nested message and enum types in `OperationMetadata`.
 pub mod operation_metadata {
@@ -4423,6 +5989,8 @@ pub mod operation_metadata {
         Move = 1,
         /// Many tenants get other homes, in waves.
         BulkMove = 2,
+        /// Tenants whose home is lost get another one.
+        Promotion = 3,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -4434,6 +6002,7 @@ pub mod operation_metadata {
                 Self::Unspecified => "KIND_UNSPECIFIED",
                 Self::Move => "KIND_MOVE",
                 Self::BulkMove => "KIND_BULK_MOVE",
+                Self::Promotion => "KIND_PROMOTION",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -4442,6 +6011,7 @@ pub mod operation_metadata {
                 "KIND_UNSPECIFIED" => Some(Self::Unspecified),
                 "KIND_MOVE" => Some(Self::Move),
                 "KIND_BULK_MOVE" => Some(Self::BulkMove),
+                "KIND_PROMOTION" => Some(Self::Promotion),
                 _ => None,
             }
         }
