@@ -116,6 +116,11 @@ impl Lineage {
         self.0.last().map_or(Epoch::NONE, |run| run.last)
     }
 
+    /// Tells whether a promotion made this epoch, the newest one.
+    pub fn begins_with_promotion(&self, epoch: Epoch) -> bool {
+        epoch > Epoch::FIRST && self.0.last().is_some_and(|run| run.first == epoch)
+    }
+
     /// Returns the status of a revision. Sequence zero is before all history and always on the lineage.
     pub fn status_of(&self, revision: Revision) -> RevisionStatus {
         let (epoch, sequence) = (revision.epoch(), revision.sequence());

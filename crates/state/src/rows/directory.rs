@@ -7,6 +7,7 @@
 //! | `16`, number u64 | an audit record |
 //! | `17`, number u64 | an operation |
 //! | `18`, number u64 of an operation, number u64 of a tenant | a tenant of a bulk move |
+//! | `19`, number u64 of an operation, number u64 of a tenant | a tenant of a promotion |
 //!
 //! The whole directory is held in memory; rows are read when a node starts.
 
@@ -17,13 +18,16 @@ use stead_types::TenantNumber;
 use super::{Order, Rows, RowsMut, Unreadable, kind, prefix::prefix_end};
 use crate::{
     codec::{Malformed, Reader, Writer},
-    directory::{AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation},
+    directory::{
+        AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation, PromotionItem,
+    },
 };
 
 const META: u8 = 0;
 const AUDIT: u8 = 16;
 const OPERATION: u8 = 17;
 const ITEM: u8 = 18;
+const PROMOTION_ITEM: u8 = 19;
 
 fn key(rest: &[u8]) -> Bytes {
     let mut key = Writer::with_capacity(1 + rest.len());
@@ -39,15 +43,15 @@ fn operation_key(id: u64) -> Bytes {
     numbered_key(OPERATION, id)
 }
 
-fn item_key(id: u64, tenant: TenantNumber) -> Bytes {
+fn item_key(row: u8, id: u64, tenant: TenantNumber) -> Bytes {
     let mut key = Writer::with_capacity(18);
-    key.u8(kind::DIRECTORY).u8(ITEM).u64(id).u64(tenant.get());
+    key.u8(kind::DIRECTORY).u8(row).u64(id).u64(tenant.get());
     key.finish()
 }
 
 /// Reads an [`item_key`].
 fn item_of(key: &Bytes) -> Result<(u64, TenantNumber), Malformed> {
-    let mut r = Reader::new(key.slice(2..), "key of a tenant of a bulk move");
+    let mut r = Reader::new(key.slice(2..), "key of a tenant of an operation");
     let item = (r.u64()?, TenantNumber::new(r.u64()?));
     r.end()?;
     Ok(item)
@@ -87,8 +91,14 @@ pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &ApplyOutpu
     }
     for (id, tenant) in &applied.items {
         match directory.operations().item(*id, *tenant) {
-            Some(item) => rows.put(item_key(*id, *tenant), item.encode()),
-            None => rows.delete(item_key(*id, *tenant)),
+            Some(item) => rows.put(item_key(ITEM, *id, *tenant), item.encode()),
+            None => rows.delete(item_key(ITEM, *id, *tenant)),
+        }
+    }
+    for (id, tenant) in &applied.promotion_items {
+        match directory.operations().promotions().get(*id, *tenant) {
+            Some(item) => rows.put(item_key(PROMOTION_ITEM, *id, *tenant), item.encode()),
+            None => rows.delete(item_key(PROMOTION_ITEM, *id, *tenant)),
         }
     }
     write_meta(rows, directory);
@@ -110,8 +120,11 @@ pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let operations = directory.operations().newest_first(None);
     let operations = operations.map(|operation| (operation_key(operation.id), operation.encode()));
     let items = directory.operations().all_items();
-    let items = items.map(|((id, tenant), item)| (item_key(*id, *tenant), item.encode()));
-    meta.chain(things).chain(records).chain(operations).chain(items)
+    let items = items.map(|((id, tenant), item)| (item_key(ITEM, *id, *tenant), item.encode()));
+    let promoted = directory.operations().promotions().all();
+    let promoted = promoted.map(|((id, tenant), item)| (item_key(PROMOTION_ITEM, *id, *tenant), item.encode()));
+    let operations = operations.chain(items).chain(promoted);
+    meta.chain(things).chain(records).chain(operations)
 }
 
 /// Restores one row.
@@ -130,6 +143,11 @@ pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malfo
         Some(ITEM) => {
             let (id, tenant) = item_of(key)?;
             directory.restore_item(id, tenant, BulkMoveItem::decode(value.clone())?);
+            Ok(())
+        }
+        Some(PROMOTION_ITEM) => {
+            let (id, tenant) = item_of(key)?;
+            directory.restore_promotion_item(id, tenant, PromotionItem::decode(value.clone())?);
             Ok(())
         }
         Some(1..AUDIT) => {

@@ -1,8 +1,9 @@
 //! TENANT: a tenant's record in a group.
 //!
 //! Key: kind, group u32, install u32, tenant u64. Value: format byte 2, then the fields of [`TenantRecord`] in their
-//! order; counters as varints, digests as sixteen bytes each. The record is decoded at start and held in memory; its
-//! row is written at checkpoints.
+//! order; counters as varints, digests as sixteen bytes each. With format byte 3, which only a record that was rewound
+//! has, what belongs to rewinds follows: whether the live copy lacks outcomes, the rewind under way, the tail of each
+//! fork. The record is decoded at start and held in memory; its row is written at checkpoints.
 
 use bytes::Bytes;
 use stead_types::{
@@ -17,12 +18,13 @@ use crate::{
         digest::Digests,
         record::{
             AttachNumber, AttachSession, ClientRange, CopyState, Fork, Handover, LeaseLossPolicy, OperationId,
-            PreviousRole, Role, SeedNumber, ShadowCopy, TenantRecord,
+            PreviousRole, Rewind, Role, SeedNumber, ShadowCopy, Tail, TenantRecord,
         },
     },
 };
 
 const FORMAT: u8 = 2;
+const FORMAT_REWOUND: u8 = 3;
 
 /// Returns the key of a tenant's record.
 pub fn key(prefix: GroupPrefix, tenant: TenantNumber) -> Bytes {
@@ -41,7 +43,9 @@ pub fn parse_key(key: Bytes) -> Result<TenantNumber, Malformed> {
 /// Writes a record.
 pub fn encode(record: &TenantRecord) -> Bytes {
     let mut w = Writer::with_capacity(160);
-    w.u8(FORMAT);
+    let is_rewound =
+        record.live.rewound || record.rewind.is_some() || record.forks.iter().any(|fork| fork.tail.is_some());
+    w.u8(if is_rewound { FORMAT_REWOUND } else { FORMAT });
     role(&mut w, record.role);
     epoch(&mut w, record.epoch);
     epoch(&mut w, record.promised);
@@ -82,16 +86,33 @@ pub fn encode(record: &TenantRecord) -> Bytes {
         w.varint(fork.point.get());
     });
     w.varint(u64::from(record.copies));
+    if is_rewound {
+        rewound(&mut w, record);
+    }
     w.finish()
+}
+
+fn rewound(w: &mut Writer, record: &TenantRecord) {
+    w.bool(record.live.rewound);
+    w.option(record.rewind, |w, rewind| {
+        w.varint(u64::from(rewind.fork)).varint(rewind.next.get());
+        w.bool(rewind.lacks_outcomes);
+    });
+    w.list(record.forks.iter(), |w, fork| {
+        w.option(fork.tail, |w, tail| {
+            w.varint(tail.after.to_u64()).varint(tail.len);
+        });
+    });
 }
 
 /// Reads what [`encode`] wrote.
 pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
     let mut r = Reader::new(value, "tenant record");
-    if r.u8()? != FORMAT {
+    let format = r.u8()?;
+    if format != FORMAT && format != FORMAT_REWOUND {
         return Err(r.malformed());
     }
-    let record = TenantRecord {
+    let mut record = TenantRecord {
         role: read_role(&mut r)?,
         epoch: decode_epoch(&mut r)?,
         promised: decode_epoch(&mut r)?,
@@ -124,12 +145,43 @@ pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
                 copy: read_copy(r)?,
                 lineage: Lineage::decode(r)?,
                 point: read_sequence(r)?,
+                tail: None,
             })
         })?,
         copies: r.varint_u32()?,
+        rewind: None,
     };
+    if format == FORMAT_REWOUND {
+        read_rewound(&mut r, &mut record)?;
+    }
     r.end()?;
     Ok(record)
+}
+
+fn read_rewound(r: &mut Reader, record: &mut TenantRecord) -> Result<(), Malformed> {
+    record.live.rewound = r.bool()?;
+    record.rewind = r.option(|r| {
+        Ok(Rewind {
+            fork: r.varint_u32()?,
+            next: read_sequence(r)?,
+            lacks_outcomes: r.bool()?,
+        })
+    })?;
+    let tails = r.list(|r| {
+        r.option(|r| {
+            Ok(Tail {
+                after: read_revision(r)?,
+                len: r.varint()?,
+            })
+        })
+    })?;
+    if tails.len() != record.forks.len() {
+        return Err(r.malformed());
+    }
+    for (fork, tail) in record.forks.iter_mut().zip(tails) {
+        fork.tail = tail;
+    }
+    Ok(())
 }
 
 fn epoch(w: &mut Writer, epoch: Epoch) {
@@ -276,7 +328,7 @@ fn read_copy(r: &mut Reader) -> Result<CopyState, Malformed> {
         edge: TenantTime(r.varint()?),
         swept: read_sequence(r)?,
         trimmed: read_sequence(r)?,
-        // No command that rewinds a copy exists yet, so the row has no field for it.
+        // Follows for the live copy; no other is read.
         rewound: false,
     })
 }

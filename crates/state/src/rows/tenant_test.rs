@@ -74,6 +74,10 @@ prop_compose! {
     }
 }
 
+fn tails() -> impl Strategy<Value = Option<Tail>> {
+    prop::option::of((revisions(), any::<u64>()).prop_map(|(after, len)| Tail { after, len }))
+}
+
 prop_compose! {
     fn records()(
         role in roles(),
@@ -86,9 +90,12 @@ prop_compose! {
         (attach, seeds) in any::<(u64, u64)>(),
         live in copies(),
         shadow in prop::option::of(shadows()),
-        forks in prop::collection::vec((copies(), sequences()), 0..2),
+        forks in prop::collection::vec((copies(), sequences(), tails()), 0..2),
+        rewind in prop::option::of((any::<(u32, bool)>(), sequences())),
+        lacks_outcomes: bool,
     ) -> TenantRecord {
         let lineage = Lineage::starting(first);
+        let live = CopyState { rewound: lacks_outcomes, ..live };
         TenantRecord {
             role, epoch, promised,
             view_version: DirectoryVersion { incarnation: Incarnation(incarnation), index },
@@ -98,7 +105,8 @@ prop_compose! {
             attach: AttachNumber(attach),
             seeds: SeedNumber(seeds),
             accepted: accepted.map(|(revision, digests)| Handover { revision, digests }),
-            forks: forks.into_iter().map(|(copy, point)| Fork { copy, lineage: lineage.clone(), point }).collect(),
+            forks: forks.into_iter().map(|(copy, point, tail)| Fork { copy, lineage: lineage.clone(), point, tail }).collect(),
+            rewind: rewind.map(|((fork, lacks_outcomes), next)| Rewind { fork, next, lacks_outcomes }),
             lineage,
         }
     }
@@ -132,5 +140,34 @@ fn record_encoding_is_fixed() {
     assert_eq!(
         hex,
         "020101010000010101ffffffffff1f000000000000000000838080808020090000000000000000000000000000000000030000000000000000000000000000000402000000000000000000"
+    );
+}
+
+#[test]
+fn encoding_of_rewound_record_is_fixed() {
+    let mut record = TenantRecord::unknown();
+    record.live.rewound = true;
+    record.forks.push(Fork {
+        copy: CopyState {
+            number: 2,
+            revision: "1.9".parse().unwrap(),
+            ..CopyState::default()
+        },
+        lineage: Lineage::starting(Epoch::FIRST),
+        point: Sequence::new(5).unwrap(),
+        tail: Some(Tail {
+            after: "1.5".parse().unwrap(),
+            len: 300,
+        }),
+    });
+    record.rewind = Some(Rewind {
+        fork: 2,
+        next: Sequence::new(7).unwrap(),
+        lacks_outcomes: true,
+    });
+    let hex: String = encode(&record).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        hex,
+        "030600000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001028980808080200000000000000000000000000000000000000000000000000000000000000000000000000000000000010101ffffffffff1f00050001010207010101858080808020ac02"
     );
 }

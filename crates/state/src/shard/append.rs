@@ -61,6 +61,39 @@ pub(super) fn append(
     );
 }
 
+/// Undoes a change that is the current version of its key: `before`, the version that it replaced, is current again. The
+/// caller moves the change's row, and sets revision and windows of the copy.
+pub(super) fn undo(
+    rows: &mut dyn RowsMut,
+    copy: CopyPrefix,
+    state: &mut CopyState,
+    change: &Change,
+    before: Option<&Change>,
+) {
+    let key = &change.key;
+    if let Some(live) = current_after(change).live {
+        state.digests.remove_key(live.hash);
+        state.keys -= 1;
+        state.len -= key.len() as u64 + u64::from(live.len);
+        if let Some(expires) = live.expires {
+            rows.delete(expiry::key(copy, expires, key));
+        }
+    }
+    let Some(before) = before.map(current_after) else {
+        rows.delete(current::key(copy, key));
+        return;
+    };
+    if let Some(live) = before.live {
+        state.digests.add_key(live.hash);
+        state.keys += 1;
+        state.len += key.len() as u64 + u64::from(live.len);
+        if let Some(expires) = live.expires {
+            rows.put(expiry::key(copy, expires, key), Bytes::new());
+        }
+    }
+    rows.put(current::key(copy, key), current::encode(&before));
+}
+
 /// Returns the current version of a change's key after the change.
 pub fn current_after(change: &Change) -> CurrentVersion {
     CurrentVersion {

@@ -306,6 +306,10 @@ pub enum GuardFailure {
     Seed,
     /// The command would delete forks that it does not name.
     HoldsForks,
+    /// The live copy is being rewound: the command may be proposed again once that has ended.
+    Rewinding,
+    /// This group holds no fork of that number.
+    UnknownFork,
     /// The offset is not above the current one.
     Offset,
     /// The tenant has used up its sequences.

@@ -117,7 +117,9 @@ impl ClientWindows {
             }
             let gone = window.set_stored();
             rows.put(client::key(copy, id), client::encode_head(window));
-            delete_pages(rows, copy, id, gone);
+            for pages in gone {
+                delete_pages(rows, copy, id, pages);
+            }
         }
     }
 
@@ -290,6 +292,23 @@ impl ClientWindows {
             state.digests.add_outcome(id, &new);
             window.add(new);
         });
+    }
+
+    /// Removes the outcome of a change that is undone, the latest of the copy. What was evicted with it is not restored:
+    /// tells whether nothing was.
+    pub(crate) fn undo_outcome(&mut self, state: &mut CopyState, change: &change::Change) -> bool {
+        let Some(outcome) = &change.outcome else { return true };
+        let id = outcome.client;
+        let newest = self.windows.get(&id).and_then(IdempotencyWindow::newest);
+        if newest.is_some_and(|newest| newest.revision == change.revision) {
+            let edge = self.update(id, state.edge, |window| {
+                if let Some(undone) = window.remove_newest() {
+                    state.digests.remove_outcome(id, &undone);
+                }
+            });
+            state.edge = state.edge.max(edge.unwrap_or_default());
+        }
+        outcome.evicted == 0 && outcome.others.is_empty()
     }
 
     /// Evicts the oldest outcomes of a client, and the client with its last one.

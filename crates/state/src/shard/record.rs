@@ -273,15 +273,37 @@ pub struct AttachSession {
     pub attached: bool,
 }
 
-/// History that a promotion cut, kept as a whole copy.
+/// History that a promotion cut, kept as a copy: of the tail above the fork point, or of all that was live.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fork {
-    /// State of the copy when it was cut.
+    /// State of the live copy when it was cut, under the fork's number.
     pub copy: CopyState,
     /// Lineage that it belongs to.
     pub lineage: Lineage,
     /// Fork point: everything above this sequence was cut.
     pub point: Sequence,
+    /// What of a tail the fork holds; `None` where the whole copy is the fork.
+    pub tail: Option<Tail>,
+}
+
+/// Changes above a fork point, with the versions that they replaced at or below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tail {
+    /// Change at the fork point.
+    pub after: Revision,
+    /// Bytes of the changes that have been moved to the fork.
+    pub len: u64,
+}
+
+/// A rewind of the live copy that is under way: its tail moves to a fork, the newest change first, in bounded steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rewind {
+    /// Number of the fork.
+    pub fork: u32,
+    /// Last change that is still in the live copy: rows, counters and digests are those as of it.
+    pub next: Sequence,
+    /// Whether the idempotency windows lack outcomes: they did before, or changes that were undone had evicted some.
+    pub lacks_outcomes: bool,
 }
 
 /// Point at which an owner took over by a baton.
@@ -332,6 +354,9 @@ pub struct TenantRecord {
     pub forks: Vec<Fork>,
     /// Highest copy number assigned.
     pub copies: u32,
+    /// The rewind of the live copy that is under way. Until it has ended the copy is not read, and every command about
+    /// the tenant fails.
+    pub rewind: Option<Rewind>,
 }
 
 impl TenantRecord {
@@ -363,6 +388,7 @@ impl TenantRecord {
             shadow: None,
             forks: Vec::new(),
             copies: 0,
+            rewind: None,
         }
     }
 
@@ -385,6 +411,18 @@ impl TenantRecord {
     /// Returns the epoch owned, if this group is the owner.
     pub fn owned(&self) -> Option<Epoch> {
         (self.role == Role::Owner).then_some(self.epoch)
+    }
+
+    /// Returns the sequence up to which the live copy has rows: its last change, or while it is rewound the last that is
+    /// still to be undone.
+    pub fn live_rows_end(&self) -> Sequence {
+        let last = self.live.revision.sequence();
+        self.rewind.map_or(last, |rewind| rewind.next.max(last))
+    }
+
+    /// Returns a fork by its number.
+    pub fn fork(&self, number: u32) -> Option<&Fork> {
+        self.forks.iter().find(|fork| fork.copy.number == number)
     }
 
     /// Returns the group that this group has handed the tenant over to, if it has.
@@ -414,6 +452,16 @@ impl TenantRecord {
     pub fn session_of(&self, home: GroupId, number: AttachNumber) -> Option<AttachSession> {
         self.session
             .filter(|session| session.home == home && session.number == number)
+    }
+
+    /// Begins to move the tail of the live copy to a fork, after the copy's position was set to the fork point.
+    pub(crate) fn begin_rewind(&mut self, number: u32, lacked_outcomes: bool) {
+        let Some(fork) = self.fork(number) else { return };
+        self.rewind = Some(Rewind {
+            fork: number,
+            next: fork.copy.revision.sequence(),
+            lacks_outcomes: lacked_outcomes,
+        });
     }
 
     /// Assigns the next copy number.

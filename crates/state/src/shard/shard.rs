@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use stead_types::{FeedOffset, GroupId, Revision, TenantNumber, TenantTime};
+use stead_types::{FeedOffset, GroupId, Revision, Sequence, TenantNumber, TenantTime};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
@@ -33,6 +33,12 @@ pub struct Shard {
     pub(super) to_sweep: BTreeSet<TenantNumber>,
     /// Tenants with swept versions that are not removed yet.
     pub(super) to_trim: BTreeSet<TenantNumber>,
+    /// Tenants whose live copy is being rewound.
+    pub(super) to_rewind: BTreeSet<TenantNumber>,
+    /// Tenants that have a fork.
+    pub(super) forked: BTreeSet<TenantNumber>,
+    /// Changes that rewinds have moved since the last entry began.
+    pub(super) moved: Vec<MovedChanges>,
     /// Retention floor of the feed: entries up to this log index are no longer served.
     pub(super) feed_floor: u64,
     pub(super) feed_floor_dirty: bool,
@@ -62,6 +68,9 @@ impl Shard {
             garbage: VecDeque::new(),
             to_sweep: BTreeSet::new(),
             to_trim: BTreeSet::new(),
+            to_rewind: BTreeSet::new(),
+            forked: BTreeSet::new(),
+            moved: Vec::new(),
             feed_floor: feed_floor::read(rows, prefix)?,
             feed_floor_dirty: false,
             feed_to_trim: true,
@@ -241,14 +250,22 @@ impl Shard {
         }
     }
 
-    /// Updates the maintenance indexes of a tenant: after anything that moves its retention floor or replaces its
-    /// live copy.
+    /// Updates the maintenance indexes of a tenant, and that of forks: after anything that moves its retention floor,
+    /// replaces its live copy, or makes or drops a fork.
     pub(super) fn index_maintenance(&mut self, number: TenantNumber) {
-        let live = self.tenants.get(&number).map(|tenant| &tenant.record.live);
-        let (to_sweep, to_trim) = live.map_or((false, false), |live| {
+        let record = self.tenants.get(&number).map(|tenant| &tenant.record);
+        let (to_sweep, to_trim) = record.map_or((false, false), |record| {
+            let live = &record.live;
             (live.swept < live.retention_floor.sequence(), live.trimmed < live.swept)
         });
-        for (set, is_in) in [(&mut self.to_sweep, to_sweep), (&mut self.to_trim, to_trim)] {
+        let to_rewind = record.is_some_and(|record| record.rewind.is_some());
+        let is_forked = record.is_some_and(|record| !record.forks.is_empty());
+        for (set, is_in) in [
+            (&mut self.forked, is_forked),
+            (&mut self.to_sweep, to_sweep),
+            (&mut self.to_trim, to_trim),
+            (&mut self.to_rewind, to_rewind),
+        ] {
             if is_in {
                 set.insert(number);
             } else {
@@ -286,9 +303,21 @@ impl Shard {
         }
     }
 
-    /// Returns a reader of a tenant's data as applied so far.
+    /// Returns the tenants whose live copy is being rewound: entries go on with them, and where none come the group's
+    /// leader is to propose [`super::command::ContinueRewind`].
+    pub fn rewinding(&self) -> impl ExactSizeIterator<Item = TenantNumber> {
+        self.to_rewind.iter().copied()
+    }
+
+    /// Takes the changes that the last entry has moved from live copies to forks: a snapshot that is being read finds them
+    /// there.
+    pub fn take_moved(&mut self) -> Vec<MovedChanges> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Returns a reader of a tenant's data as applied so far; `None` also while the copy is being rewound.
     pub fn reading<'a>(&'a self, rows: &'a dyn Rows, tenant: TenantNumber) -> Option<TenantReader<'a>> {
-        let held = self.tenants.get(&tenant)?;
+        let held = self.tenants.get(&tenant).filter(|held| held.record.rewind.is_none())?;
         Some(TenantReader {
             rows,
             copy: self.prefix.copy(tenant, held.record.live.number),
@@ -338,10 +367,23 @@ impl Shard {
         (std::mem::take(&mut self.touched_len), touched)
     }
 
-    /// Tells whether a group may be read for a tenant: it is a member and its copy is not suspect.
+    /// Tells whether a group may be read for a tenant: it is a member, and its copy neither suspect nor being rewound.
     pub fn is_readable(record: &TenantRecord) -> bool {
-        record.role != Role::Erased && !record.suspect
+        record.role != Role::Erased && !record.suspect && record.rewind.is_none()
     }
+}
+
+/// Changes of a live copy that a rewind has moved to a fork: the same rows, under another copy number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovedChanges {
+    /// Copy that they were in.
+    pub copy: CopyPrefix,
+    /// Number of the copy that they are in.
+    pub to: u32,
+    /// Sequence before the first.
+    pub after: Sequence,
+    /// Last sequence.
+    pub up_to: Sequence,
 }
 
 /// Calls `row` with each row of a kind.

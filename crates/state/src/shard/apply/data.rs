@@ -73,7 +73,7 @@ fn apply_records(
             clients: &mut tenant.clients,
         };
         let is_gapless = target.apply(context, records, |_, _| true)?;
-        live_ends = match digest_mismatch(&tenant.record, head, records) {
+        live_ends = match digest_mismatch(&mut tenant.record, head, records) {
             Some(differs) => Some(DetachReason::DigestMismatch(differs)),
             // While a shadow copy is seeded, the live one may have a gap.
             None => (!is_gapless && !has_shadow).then_some(DetachReason::Gap),
@@ -108,15 +108,15 @@ fn apply_to_shadow(
 }
 
 /// Copy that changes are applied to.
-struct TargetCopy<'a> {
-    copy: CopyPrefix,
-    state: &'a mut CopyState,
-    clients: &'a mut ClientWindows,
+pub(super) struct TargetCopy<'a> {
+    pub(super) copy: CopyPrefix,
+    pub(super) state: &'a mut CopyState,
+    pub(super) clients: &'a mut ClientWindows,
 }
 
 impl TargetCopy<'_> {
     /// Applies the changes that are new. Returns false, with nothing applied, if changes before them are missing.
-    fn apply(
+    pub(super) fn apply(
         self,
         context: &mut EntryContext<'_>,
         records: &FeedRecords,
@@ -145,15 +145,26 @@ impl TargetCopy<'_> {
     }
 }
 
-/// Returns the digest in which the copy differs from the home, at the revision at which the home's digests were
-/// taken. Idempotency records are compared only if every batch since an attach was applied: evictions have no
+/// Compares the copy with the home, at the revision at which the home's digests were taken, and returns the digest in which
+/// it differs. Idempotency records are compared only if every batch since an attach was applied: evictions have no
 /// revision.
-fn digest_mismatch(record: &TenantRecord, head: &DataHeader, records: &FeedRecords) -> Option<DigestMismatch> {
+///
+/// They may differ where a copy was rewound, this one or, before it took over in a promotion, the home's: the changes that
+/// were cut had evicted outcomes, which nothing restores. Then the copy's windows count as incomplete until both have the
+/// same outcomes.
+fn digest_mismatch(record: &mut TenantRecord, head: &DataHeader, records: &FeedRecords) -> Option<DigestMismatch> {
     let end = records.changes.last()?.revision;
     let is_comparable = end == record.live.revision && !planted::is(Bug::FeedDigestNotCompared);
     let home = records.digests.filter(|_| is_comparable)?;
-    let differs = record.live.digests.mismatch(&home)?;
+    let differs = record.live.digests.mismatch(&home);
+    if differs == Some(DigestMismatch::Keys) {
+        return differs;
+    }
     let session = record.session_of(head.home, head.attach);
-    let is_attached = session.is_some_and(|session| session.attached && session.epoch == head.epoch);
-    (differs == DigestMismatch::Keys || is_attached).then_some(differs)
+    if !session.is_some_and(|session| session.attached && session.epoch == head.epoch) {
+        return None;
+    }
+    let may_differ = record.live.rewound || record.lineage.begins_with_promotion(record.epoch);
+    record.live.rewound = differs.is_some() && may_differ;
+    differs.filter(|_| !may_differ)
 }

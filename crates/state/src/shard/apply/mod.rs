@@ -3,8 +3,10 @@
 mod data;
 mod owned;
 mod ownership;
+mod promotion;
 mod range;
 mod retention_floor;
+mod rewind;
 mod seed;
 mod txn;
 mod write;
@@ -40,6 +42,8 @@ struct EntryContext<'a> {
     time: u64,
     /// Effects of the entry so far.
     effects: usize,
+    /// Rows that rewinds may look at after the entry's commands.
+    rewound_rows: usize,
 }
 
 impl EntryContext<'_> {
@@ -68,9 +72,11 @@ impl Shard {
             index,
             time,
             effects: 0,
+            rewound_rows: rewind::ROWS_PER_ENTRY,
         };
         let mut results = Vec::with_capacity(commands.len());
         self.changed.begin(index);
+        self.moved.clear();
         for command in commands {
             let tenant = command.tenant();
             if let Some(tenant) = tenant {
@@ -80,28 +86,35 @@ impl Shard {
             results.push(self.apply_command(&mut context, command)?);
             self.outcomes = self.outcomes + tenant.map_or(0, |tenant| self.outcomes_of(tenant)) - outcomes;
         }
-        let effects = context.effects;
+        let (effects, rewound_rows) = (context.effects, context.rewound_rows);
         if !self.touched.is_empty() {
             let (len, touched) = self.take_touched();
             let row = feed::FeedEntry { time, len, touched };
             rows.put_new(feed::key(self.prefix, index), feed::encode(&row));
         }
+        self.rewind(rows, rewound_rows)?;
         self.sweep(rows, SWEPT_ROWS_PER_ENTRY + SWEPT_ROWS_PER_EFFECT * effects, may_trim)?;
         Ok(results)
     }
 
     fn apply_command(&mut self, context: &mut EntryContext<'_>, command: Command) -> Result<ApplyResult, Unreadable> {
         let indexed = indexed_tenant(&command);
+        // Rows, counters and windows are not those of the copy's position until the rewind has ended.
+        let is_rewinding = |tenant| self.record(tenant).is_some_and(|record| record.rewind.is_some());
+        if command.tenant().is_some_and(is_rewinding) && !matches!(command, Command::ContinueRewind(_)) {
+            return Ok(ApplyResult::GuardFailed(GuardFailure::Rewinding));
+        }
         let result = match command {
             Command::Write(command) => return self.write(context, command),
             Command::Txn(command) => return self.txn(context, command),
             Command::DeleteRange(command) => return self.delete_range(context, command),
             Command::Expire(command) => return self.expire(context, command),
             Command::Data(command) => return self.data(context, command),
+            Command::Pull(command) => return self.pull(context, command),
             Command::Chunk(command) => self.chunk(context, command)?,
             Command::RetentionFloor(command) => self.retention_floor(context, command)?,
             Command::Create(command) => self.create(context, command)?,
-            Command::Follow(command) => self.follow(context, command),
+            Command::Follow(command) => self.follow(context, command)?,
             Command::BeginAttach(command) => self.begin_attach(command),
             Command::Attach(command) => {
                 self.decide(command.tenant, |record| super::ownership::attach(record, &command))
@@ -125,6 +138,13 @@ impl Shard {
                 self.decide(command.tenant, |record| super::ownership::refuse(record, &command))
             }
             Command::Accept(command) => self.accept(context, command)?,
+            Command::Freeze(command) => self.freeze(context, command)?,
+            Command::Activate(command) => self.activate(context, command)?,
+            Command::DiscardFork(command) => self.discard_fork(context, command),
+            Command::ContinueRewind(_) => {
+                context.rewound_rows += rewind::ROWS_PER_STEP;
+                Ok(())
+            }
             Command::Uncount(command) => {
                 self.decide(command.tenant, |record| super::ownership::uncount(record, &command))
             }
@@ -173,6 +193,8 @@ fn indexed_tenant(command: &Command) -> Option<TenantNumber> {
         | Command::Heir(_)
         | Command::CancelHeir(_)
         | Command::Relinquish(_)
+        | Command::Freeze(_)
+        | Command::Activate(_)
         // A baton with other digests ends the session.
         | Command::Accept(_) => command.tenant(),
         Command::Write(_)
@@ -188,6 +210,9 @@ fn indexed_tenant(command: &Command) -> Option<TenantNumber> {
         | Command::Refuse(_)
         | Command::Uncount(_)
         | Command::Count(_)
+        | Command::Pull(_)
+        | Command::DiscardFork(_)
+        | Command::ContinueRewind(_)
         | Command::SetLeaseLossPolicy(_) => None,
     }
 }

@@ -11,13 +11,13 @@ use super::{
         apply_result::GuardFailure,
         client_windows::ClientWindows,
         command::{Accept, BeginAttach, Create, Erase, Follow, Heir, Offset, Relinquish},
-        ownership,
+        ownership::{self, RevisionAt},
         record::TenantRecord,
         tenant::LoadedTenant,
     },
-    EntryContext,
+    EntryContext, rewind,
 };
-use crate::rows::Unreadable;
+use crate::{lineage::Lineage, rows::Unreadable};
 
 impl Shard {
     pub(super) fn create(
@@ -37,36 +37,46 @@ impl Shard {
         Ok(Ok(()))
     }
 
-    pub(super) fn follow(&mut self, context: &mut EntryContext<'_>, follow: Follow) -> Result<(), GuardFailure> {
-        let group = self.prefix.group;
-        // The whole live copy becomes the fork, under its number; the tenant is seeded again.
-        let follow_with = |record: &mut TenantRecord| ownership::follow(record, group, &follow, &|_| None);
-        let (tenant, cut) = match self.tenants.entry(follow.tenant) {
+    pub(super) fn follow(
+        &mut self,
+        context: &mut EntryContext<'_>,
+        follow: Follow,
+    ) -> Result<Result<(), GuardFailure>, Unreadable> {
+        let (number, group) = (follow.tenant, self.prefix.group);
+        let done = self.cutting(context, number, &follow.lineage, |record, revision_at| {
+            ownership::follow(record, group, &follow, revision_at)
+        })?;
+        Ok(done.map(|cut| {
+            self.take_from_service(context, number, cut);
+            self.not_due(number);
+        }))
+    }
+
+    /// Applies a transition that may cut what is off this lineage, to a record that may be new. A command whose guard fails
+    /// leaves no record.
+    pub(super) fn cutting<T>(
+        &mut self,
+        context: &EntryContext<'_>,
+        number: TenantNumber,
+        lineage: &Lineage,
+        transition: impl FnOnce(&mut TenantRecord, RevisionAt<'_>) -> Result<T, GuardFailure>,
+    ) -> Result<Result<T, GuardFailure>, Unreadable> {
+        let prefix = self.prefix;
+        Ok(match self.tenants.entry(number) {
             Entry::Occupied(held) => {
-                let tenant = held.into_mut();
-                let cut = follow_with(&mut tenant.record)?;
-                (tenant, cut)
+                let record = &mut held.into_mut().record;
+                let at = rewind::fork_revision(context.rows, prefix, number, record, lineage)?;
+                transition(record, &|sequence| at.filter(|at| at.sequence() == sequence))
             }
-            // A command whose guard fails leaves no record.
             Entry::Vacant(place) => {
                 let mut tenant = LoadedTenant::unknown();
-                let cut = follow_with(&mut tenant.record)?;
-                (place.insert(tenant), cut)
+                let done = transition(&mut tenant.record, &|_| None);
+                if done.is_ok() {
+                    place.insert(tenant);
+                }
+                done
             }
-        };
-        if let Some(fork) = cut.fork {
-            // The fork's windows are in rows from the next checkpoint on, and in no snapshot that was cut before.
-            let clients = std::mem::take(&mut tenant.clients);
-            tenant.fork_clients.push((fork, clients));
-        }
-        tenant.dirty = true;
-        if let Some(shadow) = cut.shadow {
-            tenant.shadow_clients = ClientWindows::default();
-            self.discard(context.rows, follow.tenant, &shadow);
-        }
-        self.index_maintenance(follow.tenant);
-        self.not_due(follow.tenant);
-        Ok(())
+        })
     }
 
     pub(super) fn begin_attach(&mut self, begin: BeginAttach) -> Result<(), GuardFailure> {

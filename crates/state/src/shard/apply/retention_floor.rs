@@ -8,7 +8,10 @@ use super::{
     super::{Shard, apply_result::GuardFailure, command::RetentionFloor},
     EntryContext,
 };
-use crate::rows::{Order, Unreadable, feed};
+use crate::{
+    lineage::RevisionStatus,
+    rows::{Order, Unreadable, feed},
+};
 
 /// Most feed entries that one command removes, and most tenants in them before its last one; the next command
 /// continues. The rows themselves are removed later: a snapshot may have to read them.
@@ -55,7 +58,9 @@ impl Shard {
         let Some(held) = self.tenants.get_mut(&tenant) else {
             return;
         };
-        if held.record.owned().is_none() {
+        // The feed may still have entries of changes that a promotion cut: their sequences are others' now.
+        let is_cut = matches!(held.record.lineage.status_of(to), RevisionStatus::Cut { .. });
+        if held.record.owned().is_none() || is_cut {
             return;
         }
         let live = &mut held.record.live;

@@ -101,6 +101,7 @@ fn one_of_each() -> Vec<Named> {
         of_seeds(),
         of_leaving(),
         of_moves(),
+        of_promotions(),
     ]
     .concat()
 }
@@ -234,9 +235,66 @@ fn of_moves() -> Vec<Named> {
     }
 }
 
+fn of_promotions() -> Vec<Named> {
+    let (tenant, version, operation, epoch) = (TENANT, VERSION, OperationId(200), Epoch::new(5).unwrap());
+    let head = PullHeader {
+        tenant,
+        version,
+        operation,
+        epoch,
+        from: HOME,
+        after: at("1.9"),
+        last: at("3.11"),
+        lineage: lineage(),
+    };
+    each! {
+        "freeze" Freeze Freeze { tenant, version, operation, epoch, lineage: lineage() };
+        "pull" Pull Pull { head, records: FeedRecords {
+            changes: vec![change(), delete()], digests: Some(Digests { keys: 8, outcomes: 7 }), retention_floor: at("1.4")
+        } };
+        "activate" Activate Activate {
+            tenant, version, home: HOME, epoch, kept: at("3.11"), time: TenantTime(2_000), policy: LeaseLossPolicy::Continue,
+            uncounted: vec![GroupId::new(300)],
+        };
+        "discard-fork" DiscardFork DiscardFork { tenant, fork: 200 };
+        "continue-rewind" ContinueRewind ContinueRewind { tenant };
+    }
+}
+
 #[test]
-fn command_of_promotion_has_no_kind() {
-    for kind in 27..=u8::MAX {
+fn pull_header_is_within_bound() {
+    let mut lineage = Lineage::starting(Epoch::FIRST);
+    for number in 0..crate::lineage::RUNS_MAX as u32 {
+        let epoch = Epoch::new(Epoch::MAX.get() - 100 + number).unwrap();
+        lineage.record_promotion(
+            epoch,
+            Sequence::new(Sequence::MAX.get() - 100 + u64::from(number)).unwrap(),
+        );
+    }
+    let largest = Revision::from_u64(u64::MAX);
+    let head = PullHeader {
+        tenant: TenantNumber::new(u64::MAX),
+        version: DirectoryVersion {
+            incarnation: Incarnation(u32::MAX),
+            index: u64::MAX,
+        },
+        operation: OperationId(u64::MAX),
+        epoch: Epoch::MAX,
+        from: GroupId::new(u32::MAX),
+        after: largest,
+        last: largest,
+        lineage,
+    };
+    let len = head.command(&[]).len();
+    assert!(
+        (PullHeader::LEN_MAX - 300..=PullHeader::LEN_MAX).contains(&len),
+        "{len}"
+    );
+}
+
+#[test]
+fn unknown_kind_is_rejected() {
+    for kind in [0, 31].into_iter().chain(33..=u8::MAX) {
         assert!(Command::decode(kind, Bytes::new()).is_err(), "{kind}");
     }
 }

@@ -110,7 +110,7 @@ impl FeedRecords {
         Ok(records)
     }
 
-    fn read(r: &mut Reader) -> Result<Self, Malformed> {
+    pub(super) fn read(r: &mut Reader) -> Result<Self, Malformed> {
         Ok(Self {
             changes: r.list(Change::decode_from_feed)?,
             digests: r.option(Digests::decode)?,

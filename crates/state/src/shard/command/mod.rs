@@ -13,6 +13,7 @@ mod delete_range;
 mod erase;
 mod expire;
 mod follow;
+mod fork;
 mod heir;
 mod lease_loss;
 mod promotion;
@@ -32,9 +33,10 @@ pub use delete_range::{DeleteRange, RANGE_KEYS_MAX, REMOVAL_WORK};
 pub use erase::{Erase, Rejoin};
 pub use expire::{EXPIRED_MAX, Expire};
 pub use follow::Follow;
+pub use fork::{ContinueRewind, DiscardFork};
 pub use heir::{CancelHeir, Heir};
 pub use lease_loss::SetLeaseLossPolicy;
-pub use promotion::{Activate, Freeze, Pull};
+pub use promotion::{Activate, Freeze, Pull, PullHeader};
 pub use relinquish::{Refuse, Relinquish};
 pub use retention_floor::RetentionFloor;
 pub use seed::{Chunk, ChunkContent, Seed, Swap, WindowPart};
@@ -103,6 +105,16 @@ pub mod kind {
     pub const ERASE_FOLLOWER: u8 = 25;
     /// [`super::SetLeaseLossPolicy`].
     pub const SET_LEASE_LOSS_POLICY: u8 = 26;
+    /// [`super::Freeze`].
+    pub const FREEZE: u8 = 27;
+    /// [`super::Pull`].
+    pub const PULL: u8 = 28;
+    /// [`super::Activate`].
+    pub const ACTIVATE: u8 = 29;
+    /// [`super::DiscardFork`].
+    pub const DISCARD_FORK: u8 = 30;
+    /// [`super::ContinueRewind`].
+    pub const CONTINUE_REWIND: u8 = 32;
 }
 
 /// A command of a data group's log.
@@ -158,6 +170,16 @@ pub enum Command {
     Count(Count),
     /// Change of what the owner does without a lease.
     SetLeaseLossPolicy(SetLeaseLossPolicy),
+    /// Freeze of a member for a promotion.
+    Freeze(Freeze),
+    /// Changes of one tenant from another frozen group.
+    Pull(Pull),
+    /// Takeover of a tenant at the end of a promotion.
+    Activate(Activate),
+    /// Drop of a fork.
+    DiscardFork(DiscardFork),
+    /// Step of a rewind.
+    ContinueRewind(ContinueRewind),
 }
 
 impl Command {
@@ -191,7 +213,12 @@ impl Command {
             kind::UNCOUNT => Self::Uncount(Uncount::decode(&mut r)?),
             kind::COUNT => Self::Count(Count::decode(&mut r)?),
             kind::SET_LEASE_LOSS_POLICY => Self::SetLeaseLossPolicy(SetLeaseLossPolicy::decode(&mut r)?),
-            0 | 27.. => return Err(r.malformed()),
+            kind::FREEZE => Self::Freeze(Freeze::decode(&mut r)?),
+            kind::PULL => Self::Pull(Pull::decode(&mut r)?),
+            kind::ACTIVATE => Self::Activate(Activate::decode(&mut r)?),
+            kind::DISCARD_FORK => Self::DiscardFork(DiscardFork::decode(&mut r)?),
+            kind::CONTINUE_REWIND => Self::ContinueRewind(ContinueRewind::decode(&mut r)?),
+            0 | 31 | 33.. => return Err(r.malformed()),
         };
         r.end()?;
         Ok(command)
@@ -223,6 +250,11 @@ impl Command {
             Self::Uncount(command) => Some(command.tenant),
             Self::Count(command) => Some(command.tenant),
             Self::SetLeaseLossPolicy(command) => Some(command.tenant),
+            Self::Freeze(command) => Some(command.tenant),
+            Self::Pull(command) => Some(command.head.tenant),
+            Self::Activate(command) => Some(command.tenant),
+            Self::DiscardFork(command) => Some(command.tenant),
+            Self::ContinueRewind(command) => Some(command.tenant),
             Self::Offset(_) | Self::RetentionFloor(_) => None,
         }
     }

@@ -4,7 +4,7 @@ use stead_types::{Revision, Sequence};
 
 use crate::{
     lineage::{Lineage, RevisionStatus},
-    shard::record::{CopyState, Fork, TenantRecord},
+    shard::record::{CopyState, Fork, Tail, TenantRecord},
 };
 
 /// Look-up of the revision of the live copy's change with a sequence: `None` where the versions as of that change are
@@ -14,44 +14,53 @@ pub type RevisionAt<'a> = &'a dyn Fn(Sequence) -> Option<Revision>;
 /// What a transition took from service: the caller brings rows, windows and indexes to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
-    /// Number of the live copy that became a fork. A new live copy took its place: empty, or rewound.
+    /// Number of the fork. Where nothing was rewound it is that of the live copy, and a new, empty one took its place.
     pub fork: Option<u32>,
-    /// Revision that the new live copy was rewound to: its rows, digests and counters are to be made from the fork's.
+    /// Revision that the live copy is rewound to: its rows above are to move to the fork, and digests and counters to be
+    /// brought to it.
     pub rewound_to: Option<Revision>,
+    /// Whether the live copy lacked outcomes before it was rewound.
+    pub lacked_outcomes: bool,
     /// The shadow copy that was dropped.
     pub shadow: Option<CopyState>,
 }
 
-/// Makes the live copy a fork under its number, with what it holds after the fork point, and puts another in its
-/// place: rewound to the fork point where the copy's versions allow it, else empty.
+/// Makes what the live copy holds after the fork point a fork. Where the copy's versions allow it the live copy keeps its
+/// number and goes back to the fork point; else it becomes the fork as a whole, under its number, and an empty one takes
+/// its place.
 pub(super) fn cut_live(record: &mut TenantRecord, point: Sequence, revision_at: RevisionAt<'_>) -> Cut {
     let rewound_to = revision_at(point).filter(|revision| revision.sequence() == point && point > Sequence::ZERO);
-    let copy = std::mem::take(&mut record.live);
     let number = record.next_copy();
-    record.live = match rewound_to {
-        Some(revision) => CopyState {
-            number,
-            revision,
-            rewound: true,
-            retention_floor: copy.retention_floor.min(revision),
-            ..copy
-        },
-        None => CopyState {
-            number,
-            ..CopyState::default()
-        },
-    };
-    // An empty copy is never suspect.
-    record.suspect &= rewound_to.is_some();
+    let mut copy = record.live.clone();
+    // Only the windows of a live copy count.
+    let lacked_outcomes = std::mem::take(&mut copy.rewound);
+    match rewound_to {
+        Some(revision) => {
+            copy.number = number;
+            record.live.revision = revision;
+            record.live.rewound = true;
+            record.live.retention_floor = record.live.retention_floor.min(revision);
+        }
+        None => {
+            record.live = CopyState {
+                number,
+                ..CopyState::default()
+            };
+            // An empty copy is never suspect.
+            record.suspect = false;
+        }
+    }
     let fork = Some(copy.number);
     record.forks.push(Fork {
         copy,
         lineage: record.lineage.clone(),
         point,
+        tail: rewound_to.map(|after| Tail { after, len: 0 }),
     });
     Cut {
         fork,
         rewound_to,
+        lacked_outcomes,
         shadow: None,
     }
 }

@@ -99,6 +99,7 @@ fn fork() -> Fork {
         },
         lineage: Lineage::default(),
         point: stead_types::Sequence::ZERO,
+        tail: None,
     }
 }
 

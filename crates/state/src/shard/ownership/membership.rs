@@ -8,7 +8,7 @@ use crate::{
     lineage::Lineage,
     shard::{
         apply_result::GuardFailure,
-        command::{Count, Erase, Rejoin, Uncount},
+        command::{Count, DiscardFork, Erase, Rejoin, Uncount},
         record::{CopyState, Role, TenantRecord},
     },
 };
@@ -41,6 +41,13 @@ pub fn rejoin(record: &mut TenantRecord, entry: &Rejoin) -> Result<(), GuardFail
     check_view(record, entry.version)?;
     record.view_version = entry.version;
     Ok(())
+}
+
+/// Drops a fork that is named. Returns the copy to discard.
+pub fn discard_fork(record: &mut TenantRecord, entry: &DiscardFork) -> Result<CopyState, GuardFailure> {
+    let place = record.forks.iter().position(|fork| fork.copy.number == entry.fork);
+    let place = place.ok_or(GuardFailure::UnknownFork)?;
+    Ok(record.forks.remove(place).copy)
 }
 
 /// Erases the tenant from this group. Returns the copies to discard.

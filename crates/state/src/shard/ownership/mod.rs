@@ -8,7 +8,6 @@
 //!
 //! Apply calls one function for each command and then brings rows, idempotency windows and indexes to what the record
 //! says; a model of the protocol calls the same functions. They read no rows, no view, no clock and no lease.
-//! `Freeze`, `Pull` and `Activate` are decided here already, but no log holds them: their commands have no kind byte.
 //!
 //! # Invariants
 //!
@@ -16,7 +15,7 @@
 //!    do not fit, and a baton with other digests, which also makes the copy suspect.
 //! 2. `promised` and `view_version` never decrease, and the epoch is never above `promised`.
 //! 3. A group becomes owner only by `create`, `accept` and `activate`.
-//! 4. What is cut becomes a fork: only `erase` drops history, and a fork only if it is named.
+//! 4. What is cut becomes a fork: only `erase` and `discard_fork` drop history, and a fork only if it is named.
 
 mod copies;
 mod follow;
@@ -35,9 +34,10 @@ mod sequences_test;
 pub use copies::{Cut, RevisionAt};
 pub use follow::{admit_data, attach, begin_attach, check_follows, create, detach, follow};
 pub use lease_loss::set_lease_loss_policy;
-pub use membership::{count, erase, rejoin, uncount};
+pub use membership::{count, discard_fork, erase, rejoin, uncount};
 pub use moves::{accept, baton, cancel_heir, heir, refuse, relinquish};
-pub use promotion::{Activation, FreezeReport, activate, forked_up_to, freeze, freeze_report, pull};
+pub(super) use promotion::pulled;
+pub use promotion::{Activation, FreezeReport, activate, check_pull, forked_up_to, freeze, freeze_report, pull};
 use stead_types::{DirectoryVersion, Epoch};
 
 use super::{

@@ -11,7 +11,7 @@ use crate::{
     lineage::{Lineage, RevisionStatus},
     shard::{
         apply_result::GuardFailure,
-        command::{Activate, Freeze, Pull},
+        command::{Activate, Freeze, PullHeader},
         record::{Fork, OperationId, PreviousRole, Role, TenantRecord},
     },
 };
@@ -54,10 +54,19 @@ pub struct Activation {
 
 /// Freezes this group for a promotion, in any role; what it holds off the recorded lineage is cut. Epochs above the
 /// recorded one are moves that the directory does not know yet, and are kept.
-pub fn freeze(record: &mut TenantRecord, entry: &Freeze, revision_at: RevisionAt<'_>) -> Result<Cut, GuardFailure> {
+pub fn freeze(
+    record: &mut TenantRecord,
+    entry: &Freeze,
+    stamp: EntryStamp,
+    revision_at: RevisionAt<'_>,
+) -> Result<Cut, GuardFailure> {
     check_view(record, entry.version)?;
     if entry.epoch <= record.promised {
         return Err(epoch_failure(record));
+    }
+    if record.role == Role::Owner {
+        // The time since the last change has passed for the tenant too.
+        record.live.move_time(stamp.time);
     }
     let recorded = entry.lineage.epoch();
     let point = record.lineage.fork_point(&entry.lineage);
@@ -118,20 +127,34 @@ pub fn forked_up_to(record: &TenantRecord) -> Sequence {
     record.forks.iter().map(on_lineage).max().unwrap_or_default()
 }
 
-/// Takes changes and lineage over from another frozen group. The caller appends the changes.
-pub fn pull(record: &mut TenantRecord, entry: &Pull) -> Result<(), GuardFailure> {
+/// Checks that changes of another frozen group continue this group's copy.
+pub fn check_pull(record: &TenantRecord, entry: &PullHeader) -> Result<(), GuardFailure> {
     check_frozen(record, entry.operation, entry.epoch)?;
     check_view(record, entry.version)?;
+    if record.suspect {
+        return Err(GuardFailure::Suspect);
+    }
     if record.live.revision != entry.after || entry.last < entry.after {
         return Err(position_failure(record));
     }
     if record.live.revision.sequence() > record.lineage.fork_point(&entry.lineage) {
         return Err(GuardFailure::Diverged);
     }
+    Ok(())
+}
+
+/// Takes position and lineage over from another frozen group, whose changes the caller appends.
+pub fn pull(record: &mut TenantRecord, entry: &PullHeader) -> Result<(), GuardFailure> {
+    check_pull(record, entry)?;
+    pulled(record, entry);
+    Ok(())
+}
+
+/// Effect of a pull whose guard holds.
+pub(in crate::shard) fn pulled(record: &mut TenantRecord, entry: &PullHeader) {
     record.live.revision = entry.last;
     record.lineage = entry.lineage.clone();
     record.view_version = entry.version;
-    Ok(())
 }
 
 /// Makes this frozen group the owner from the position taken over on.

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     lineage::Lineage,
     shard::{
-        command::{Activate, Follow, Freeze, Pull},
+        command::{Activate, Follow, Freeze, PullHeader},
         record::{CopyState, LeaseLossPolicy, OperationId, PreviousRole},
     },
 };
@@ -102,17 +102,17 @@ fn every_role_can_be_frozen_and_is_remembered() {
         (Role::Erased, PreviousRole::None),
     ] {
         let mut record = held(role);
-        let cut = freeze(&mut record, &freeze_for(6, lineage(3, &[])), &history).unwrap();
+        let cut = freeze(&mut record, &freeze_for(6, lineage(3, &[])), STAMP, &history).unwrap();
         assert_eq!(cut, Cut::default());
         let report = freeze_report(&record).unwrap();
         assert_eq!((report.previous, report.revision), (previous, at("3.20")));
         assert_eq!((record.promised, record.session), (epoch(6), None));
         // Replaced by another promotion.
-        freeze(&mut record, &freeze_for(7, lineage(3, &[])), &history).unwrap();
+        freeze(&mut record, &freeze_for(7, lineage(3, &[])), STAMP, &history).unwrap();
         assert_eq!(freeze_report(&record).unwrap().previous, previous);
     }
     let mut unknown = TenantRecord::unknown();
-    freeze(&mut unknown, &freeze_for(6, lineage(3, &[])), &history).unwrap();
+    freeze(&mut unknown, &freeze_for(6, lineage(3, &[])), STAMP, &history).unwrap();
     assert_eq!(freeze_report(&unknown).unwrap().revision, Revision::ZERO);
     assert!(!unknown.is_unknown(), "the promise is kept");
 }
@@ -137,7 +137,7 @@ fn freeze_needs_higher_epoch_and_current_view() {
         ),
     ] {
         let mut changed = record.clone();
-        assert_eq!(freeze(&mut changed, &entry, &history), Err(failure));
+        assert_eq!(freeze(&mut changed, &entry, STAMP, &history), Err(failure));
         assert_eq!(changed, record);
     }
 }
@@ -146,18 +146,22 @@ fn freeze_needs_higher_epoch_and_current_view() {
 fn freeze_rewinds_what_recorded_lineage_lacks() {
     let carried = lineage(3, &[(4, 15)]);
     let mut record = held(Role::Follower { home: OTHER });
-    let cut = freeze(&mut record, &freeze_for(6, carried.clone()), &history).unwrap();
-    assert_eq!((cut.fork, cut.rewound_to), (Some(1), Some(at("3.15"))));
-    assert_eq!((record.live.revision, record.live.number), (at("3.15"), 2));
+    let cut = freeze(&mut record, &freeze_for(6, carried.clone()), STAMP, &history).unwrap();
+    assert_eq!((cut.fork, cut.rewound_to), (Some(2), Some(at("3.15"))));
+    assert_eq!((record.live.revision, record.live.number), (at("3.15"), 1));
     assert!(record.live.rewound);
     let fork = &record.forks[0];
+    assert_eq!(
+        (fork.copy.number, fork.tail.map(|tail| tail.after)),
+        (2, Some(at("3.15")))
+    );
     assert_eq!((fork.copy.revision, fork.point.get()), (at("3.20"), 15));
     assert_eq!((&fork.lineage, &record.lineage), (&lineage(3, &[]), &carried));
     // The versions at the fork point are gone: the whole copy is the fork.
     let mut record = held(Role::Follower { home: OTHER });
-    let cut = freeze(&mut record, &freeze_for(6, carried), &no_history).unwrap();
+    let cut = freeze(&mut record, &freeze_for(6, carried), STAMP, &no_history).unwrap();
     assert_eq!((cut.fork, cut.rewound_to), (Some(1), None));
-    assert_eq!(record.live.revision, Revision::ZERO);
+    assert_eq!((record.live.revision, record.live.number), (Revision::ZERO, 2));
     assert_eq!(
         freeze_report(&record).unwrap().forked_up_to.get(),
         15,
@@ -170,7 +174,7 @@ fn freeze_rewinds_what_recorded_lineage_lacks() {
 fn freeze_keeps_epochs_that_directory_does_not_know() {
     let mut record = held(Role::Owner);
     let recorded = lineage(1, &[]);
-    let cut = freeze(&mut record, &freeze_for(6, recorded), &history).unwrap();
+    let cut = freeze(&mut record, &freeze_for(6, recorded), STAMP, &history).unwrap();
     assert_eq!(cut, Cut::default());
     let report = freeze_report(&record).unwrap();
     assert_eq!((report.revision, report.lineage), (at("3.20"), lineage(3, &[])));
@@ -178,13 +182,13 @@ fn freeze_keeps_epochs_that_directory_does_not_know() {
 
 fn frozen() -> TenantRecord {
     let mut record = held(Role::Follower { home: OTHER });
-    freeze(&mut record, &freeze_for(6, lineage(3, &[])), &history).unwrap();
+    freeze(&mut record, &freeze_for(6, lineage(3, &[])), STAMP, &history).unwrap();
     record
 }
 
 #[test]
 fn pull_needs_same_promotion_position_and_history() {
-    let entry = Pull {
+    let entry = PullHeader {
         tenant: TENANT,
         version: version(11),
         operation: OperationId(8),
@@ -194,7 +198,7 @@ fn pull_needs_same_promotion_position_and_history() {
         last: at("5.22"),
         lineage: lineage(5, &[]),
     };
-    let refused = |change: fn(&mut Pull)| {
+    let refused = |change: fn(&mut PullHeader)| {
         let (mut record, mut entry) = (frozen(), entry.clone());
         change(&mut entry);
         let failure = pull(&mut record, &entry).unwrap_err();
@@ -288,7 +292,7 @@ fn activation_cuts_what_is_above_position_taken_over() {
         "an empty copy cannot own"
     );
     let done = activate(&mut record, ME, &activate_at("3.15"), STAMP, &history).unwrap();
-    assert_eq!(done.cut.fork, Some(1));
+    assert_eq!(done.cut.fork, Some(2));
     assert_eq!(
         done.raised_edge,
         Some(TenantTime(7_000)),

@@ -11,7 +11,7 @@ use crate::{
     shard::{
         command::{
             Activate, Attach, Baton, BeginAttach, CancelHeir, Count, Create, DataHeader, Detach, Erase, Follow, Freeze,
-            Heir, Pull, Refuse, Rejoin, Relinquish, Uncount,
+            Heir, PullHeader, Refuse, Rejoin, Relinquish, Uncount,
         },
         digest::Digests,
         record::{AttachNumber, LeaseLossPolicy, OperationId},
@@ -235,6 +235,7 @@ fn apply(record: &mut TenantRecord, choice: &Choice, index: u64) -> Result<(), G
                     epoch,
                     lineage: carried,
                 },
+                stamp,
                 &history,
             )
             .map(drop)
@@ -244,7 +245,7 @@ fn apply(record: &mut TenantRecord, choice: &Choice, index: u64) -> Result<(), G
             let last = Revision::new(after.epoch(), Sequence::new(after.sequence().get() + 2).unwrap());
             pull(
                 record,
-                &Pull {
+                &PullHeader {
                     tenant,
                     version,
                     operation,

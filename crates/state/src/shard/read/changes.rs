@@ -4,8 +4,9 @@ use stead_types::{Revision, Sequence, TenantTime};
 
 use super::{ReadError, TenantReader, Version, version_at};
 use crate::{
+    lineage::RevisionStatus,
     rows::{Order, Rows, Unreadable, change, feed},
-    shard::Shard,
+    shard::{Shard, record::TenantRecord},
 };
 
 /// Gapless page of a tenant's changes.
@@ -136,9 +137,20 @@ impl Shard {
             .take(entries_max)
             .map(|row| {
                 let (key, value) = row?;
-                Ok((feed::parse_key(key)?, feed::decode(value)?))
+                let mut entry = feed::decode(value)?;
+                // What a promotion has cut is in a fork, and its sequences are others' now.
+                entry.touched.retain(|touched| !self.is_cut(touched));
+                Ok((feed::parse_key(key)?, entry))
             })
             .collect()
+    }
+
+    fn is_cut(&self, touched: &feed::TouchedTenant) -> bool {
+        let status = |record: &TenantRecord| record.lineage.status_of(touched.revision());
+        matches!(
+            self.record(touched.tenant).map(status),
+            Some(RevisionStatus::Cut { .. })
+        )
     }
 
     /// Returns the log indexes of the first and the last feed entry.
@@ -161,7 +173,7 @@ mod tests {
     use crate::{
         lineage::{Lineage, RUNS_MAX},
         rows::{GroupPrefix, memory::MemoryRows},
-        shard::{client_windows::ClientWindows, record::TenantRecord},
+        shard::client_windows::ClientWindows,
     };
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod changes;
 mod expired;
+mod fork_keys;
+mod forks;
 mod page;
 mod ranges;
 mod scan;
@@ -12,6 +14,8 @@ mod seed;
 
 use bytes::Bytes;
 pub use changes::ChangesPage;
+pub use fork_keys::{ForkKey, ForkKeyPage, ForkPlace};
+pub use forks::{AtForkPoint, ForkClass, ForkEffect, ForkEntry, ForkPage, ForkReader, ForkSummary};
 pub use page::{InvalidPageToken, PageToken, arguments_hash};
 pub use ranges::KeyRanges;
 pub use scan::{Scan, ScanPage};

@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
-use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber};
+use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber, TenantTime};
 
 use crate::{
     codec::{Entry, encode_entry},
@@ -11,8 +11,8 @@ use crate::{
     shard::{
         ApplyResult, Shard,
         command::{
-            Accept, Attach, BeginAttach, Chunk, ChunkContent, Create, Data, DataHeader, FeedRecords, Follow,
-            Relinquish, Seed, Swap,
+            Accept, Activate, Attach, BeginAttach, Chunk, ChunkContent, Create, Data, DataHeader, FeedRecords, Follow,
+            Freeze, Relinquish, Seed, Swap,
         },
         ownership::baton,
         read::TenantReader,
@@ -276,7 +276,7 @@ impl Group {
         data
     }
 
-    fn records(&self, after: Revision, up_to: Sequence) -> FeedRecords {
+    pub(super) fn records(&self, after: Revision, up_to: Sequence) -> FeedRecords {
         let found = self.reading().changes(after, up_to, usize::MAX).unwrap();
         let at_end = found.changes.last().map(|change| change.revision) == Some(self.record().live.revision);
         FeedRecords {
@@ -350,6 +350,62 @@ impl Group {
             revision: self.record().live.revision,
             digests: self.record().live.digests,
         }
+    }
+
+    /// Returns the rows of the live copy, but for windows.
+    pub(super) fn live_rows(&self) -> BTreeMap<Bytes, Bytes> {
+        let copy = self.shard.prefix().copy(TENANT, self.record().live.number);
+        let of = |kind| {
+            let range = copy.range(kind);
+            self.rows.0.range(range.start..range.end)
+        };
+        let rows = [kind::CURRENT, kind::CHANGE, kind::EXPIRY].into_iter().flat_map(of);
+        rows.map(|(key, row)| (key.clone(), row.clone())).collect()
+    }
+
+    /// Freezes the group for promotion 1 to an epoch, as of view 2.
+    pub(super) fn freeze(&mut self, time: u64, number: u32) -> ApplyResult {
+        let freeze = Freeze {
+            tenant: TENANT,
+            version: version(2),
+            operation: OperationId(1),
+            epoch: epoch(number),
+            lineage: self.record().lineage.clone(),
+        };
+        self.apply(time, freeze.encode())
+    }
+
+    /// Makes the frozen group the owner at a position, as of view 3.
+    pub(super) fn activate(&mut self, time: u64, kept: Revision) -> ApplyResult {
+        let highest = self.record().live.time;
+        self.activate_with(time, kept, highest)
+    }
+
+    /// Does that with the highest tenant time that is known.
+    pub(super) fn activate_with(&mut self, time: u64, kept: Revision, highest: TenantTime) -> ApplyResult {
+        let activate = Activate {
+            tenant: TENANT,
+            version: version(3),
+            home: self.shard.prefix().group,
+            epoch: self.record().promised,
+            kept,
+            time: highest,
+            policy: LeaseLossPolicy::Stop,
+            uncounted: Vec::new(),
+        };
+        self.apply(time, activate.encode())
+    }
+
+    /// Follows a home in the epoch that it owns.
+    pub(super) fn follow(&mut self, home: &Self) -> ApplyResult {
+        let follow = Follow {
+            tenant: TENANT,
+            version: home.record().view_version,
+            home: home.shard.prefix().group,
+            epoch: home.record().epoch,
+            lineage: home.record().lineage.clone(),
+        };
+        self.apply(0, follow.encode())
     }
 
     /// Counts the rows of data.

@@ -11,7 +11,7 @@ use crate::{
         apply_result::{DetachReason, GuardFailure},
         command::{
             Attach, BeginAttach, Chunk, Condition, Create, DataHeader, Detach, Effect, Erase, Follow, Offset,
-            Operation, Rejoin, Write,
+            Operation, Rejoin, RetentionFloor, Write,
         },
         digest::{DigestMismatch, Digests},
         record::{AttachNumber, ClientsLoaded, LeaseLossPolicy, OperationId, Role, SeedNumber, ShadowCopy},
@@ -163,14 +163,19 @@ fn former_home_keeps_cut_history_as_fork() {
     assert_eq!(home.apply(0, follow(OTHER, 4, 5, &[(4, 2)])), ApplyResult::Done);
     let record = home.record().clone();
     assert_eq!(record.role, Role::Follower { home: OTHER });
-    assert_eq!(record.live.revision, Revision::ZERO);
+    assert_eq!((record.live.revision, record.rewind), (revision("1.2"), None));
     let fork = &record.forks[0];
     assert_eq!((fork.copy.revision, fork.point.get()), (revision("1.3"), 2));
-    assert_eq!(fork.lineage, lineage(&[]));
-    let copy = home.shard.prefix().copy(TENANT, fork.copy.number);
-    let rows = copy.range(crate::rows::kind::CHANGE);
-    let rows = crate::rows::Rows::range(&home.rows, &rows.start..&rows.end, crate::rows::Order::Ascending);
-    assert_eq!(rows.count(), 3, "nothing of it is lost");
+    assert_eq!(
+        (&fork.lineage, fork.tail.map(|tail| tail.after)),
+        (&lineage(&[]), Some(revision("1.2")))
+    );
+    assert_eq!(
+        changes_of(&home, fork.copy.number),
+        2,
+        "the change that was cut, and what it replaced"
+    );
+    assert_eq!(changes_of(&home, record.live.number), 2);
     assert_eq!(
         guard_failure_of(&home.apply(0, erase(6, false, vec![]))),
         GuardFailure::HoldsForks
@@ -181,6 +186,44 @@ fn former_home_keeps_cut_history_as_fork() {
     );
     home.maintain();
     assert_eq!(home.data_rows(), 0);
+}
+
+/// Counts the changes of a copy.
+fn changes_of(group: &Group, copy: u32) -> usize {
+    let rows = group.shard.prefix().copy(TENANT, copy).range(crate::rows::kind::CHANGE);
+    crate::rows::Rows::range(&group.rows, &rows.start..&rows.end, crate::rows::Order::Ascending).count()
+}
+
+#[test]
+fn former_home_whose_floor_is_above_cut_keeps_whole_copy_as_fork() {
+    let (mut home, _) = fed();
+    let floor = RetentionFloor {
+        index: 0,
+        tenants: vec![(TENANT, revision("1.3"))],
+    };
+    home.apply(0, floor.encode());
+    assert_eq!(home.apply(0, follow(OTHER, 4, 5, &[(4, 2)])), ApplyResult::Done);
+    let record = home.record();
+    assert_eq!((record.live.revision, record.rewind), (Revision::ZERO, None));
+    let fork = &record.forks[0];
+    assert_eq!(
+        (fork.copy.number, fork.copy.revision, fork.tail),
+        (1, revision("1.3"), None)
+    );
+    let summary = &home.shard.forks(&home.rows, TENANT).unwrap()[0];
+    assert_eq!(
+        (summary.entries, summary.is_whole, summary.first),
+        (1, true, Some(revision("1.3")))
+    );
+    let page = home
+        .shard
+        .fork(&home.rows, TENANT, 1)
+        .unwrap()
+        .entries(None, 10, 1 << 20);
+    assert!(
+        page.unwrap().entries.is_empty(),
+        "what is below the floor is not listed"
+    );
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Replicas {
         let digests = right.and_then(|right| {
             let records = records.clone();
             let mut digests = self.after(&Data { head, records })?;
-            digests.outcomes ^= u128::from(!right);
+            digests.keys ^= u128::from(!right);
             Some(digests)
         });
         let records = FeedRecords { digests, ..records };
@@ -378,7 +378,8 @@ fn windows_of_fork_are_in_every_replica() {
     let mut replicas = Replicas::new();
     replicas.step(Step::Write(1, Some(1)));
     replicas.step(Step::Write(2, Some(1)));
-    replicas.step(Step::Follow(true, 1));
+    // Nothing is rewound to before the first change: the whole copy is the fork.
+    replicas.step(Step::Follow(true, 2));
     replicas.through.reopen();
     let copy = {
         let fork = &replicas.record().forks[0].copy;
@@ -406,7 +407,7 @@ fn empty_copy_after_fork_is_not_suspect() {
     replicas.step(Step::Attach);
     replicas.step(Step::Data(1, Some(false)));
     assert!(replicas.record().suspect);
-    replicas.step(Step::Follow(false, 1));
+    replicas.step(Step::Follow(false, 2));
     assert!(!replicas.record().suspect);
     assert_eq!(replicas.record().live.revision, Revision::ZERO);
     replicas.check();
