@@ -71,6 +71,11 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Returns the region of a group.
+    pub(super) fn region_of(&self, group: GroupId) -> Option<RegionName> {
+        self.view.region_of(group).map(|region| region.name.clone())
+    }
+
     /// Returns the number of tenants of which a group is home once the planned moves are done.
     fn homes(&self, group: GroupId) -> u64 {
         let gained = self.gained.get(&group).copied().unwrap_or(0);

@@ -8,8 +8,8 @@ use stead_types::{
 };
 
 use super::{
-    Addresses, BulkMoveRequest, Followers, GroupReport, InitialCluster, LimitsUpdate, MoveRequest, Pace, Region,
-    limits,
+    Addresses, BulkMoveRequest, Followers, ForkDiscard, GroupReport, InitialCluster, LimitsUpdate, MoveRequest, Pace,
+    PromotionAdvance, PromotionRequest, Region, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -148,6 +148,18 @@ pub enum Command {
     PauseBulkMove(AuditContext, u64),
     /// Lets a bulk move go on, with another pace if there is one.
     ResumeBulkMove(AuditContext, u64, Option<Pace>),
+    /// Promotes tenants whose region or group is lost.
+    BeginPromotion(AuditContext, PromotionRequest),
+    /// Tells a promotion what it waits for; proposed by the directory's leader while
+    /// [`super::Directory::promotions_in_flight`] says so. One that comes late does nothing.
+    AdvancePromotion {
+        /// Number of the operation.
+        operation: u64,
+        /// What the leader knows.
+        action: PromotionAdvance,
+    },
+    /// Records that a fork is to be discarded; the log of its group discards it.
+    RecordForkDiscard(AuditContext, ForkDiscard),
 }
 
 /// Kind byte of each command; never used for anything else again.
@@ -169,6 +181,9 @@ mod kind {
     pub(super) const ADVANCE_BULK_MOVE: u8 = 21;
     pub(super) const PAUSE_BULK_MOVE: u8 = 22;
     pub(super) const RESUME_BULK_MOVE: u8 = 23;
+    pub(super) const BEGIN_PROMOTION: u8 = 30;
+    pub(super) const ADVANCE_PROMOTION: u8 = 31;
+    pub(super) const RECORD_FORK_DISCARD: u8 = 32;
 }
 
 impl Command {
@@ -231,15 +246,16 @@ impl Command {
             Self::BeginBulkMove(..)
             | Self::AdvanceBulkMove(..)
             | Self::PauseBulkMove(..)
-            | Self::ResumeBulkMove(..) => {
-                self.encode_bulk_move(w);
-            }
+            | Self::ResumeBulkMove(..)
+            | Self::BeginPromotion(..)
+            | Self::AdvancePromotion { .. }
+            | Self::RecordForkDiscard(..) => self.encode_of_operators(w),
         }
         writer.finish()
     }
 
-    /// Writes a command about bulk moves.
-    fn encode_bulk_move(&self, w: &mut Writer) {
+    /// Writes a command about bulk moves, promotions or forks.
+    fn encode_of_operators(&self, w: &mut Writer) {
         match self {
             Self::BeginBulkMove(by, request) => {
                 by.encode(w.u8(kind::BEGIN_BULK_MOVE));
@@ -259,6 +275,17 @@ impl Command {
                 by.encode(w.u8(kind::RESUME_BULK_MOVE));
                 w.varint(*operation);
                 w.option(*pace, |w, pace| pace.encode(w));
+            }
+            Self::BeginPromotion(by, request) => {
+                by.encode(w.u8(kind::BEGIN_PROMOTION));
+                request.encode(w);
+            }
+            Self::AdvancePromotion { operation, action } => {
+                action.encode(w.u8(kind::ADVANCE_PROMOTION).varint(*operation));
+            }
+            Self::RecordForkDiscard(by, discard) => {
+                by.encode(w.u8(kind::RECORD_FORK_DISCARD));
+                discard.encode(w);
             }
             Self::Bootstrap(_)
             | Self::CreateRegion(..)
@@ -307,6 +334,12 @@ impl Command {
             kind::RAISE_FEATURE_LEVEL => {
                 Self::RaiseFeatureLevel(AuditContext::decode(r)?, r.varint_u32()?, r.list(text::node)?)
             }
+            kind::BEGIN_PROMOTION => Self::BeginPromotion(AuditContext::decode(r)?, PromotionRequest::decode(r)?),
+            kind::ADVANCE_PROMOTION => Self::AdvancePromotion {
+                operation: r.varint()?,
+                action: PromotionAdvance::decode(r)?,
+            },
+            kind::RECORD_FORK_DISCARD => Self::RecordForkDiscard(AuditContext::decode(r)?, ForkDiscard::decode(r)?),
             _ => return Err(r.malformed()),
         };
         reader.end()?;

@@ -142,14 +142,15 @@ impl World {
             assert!(tenant.epoch <= tenant.last_epoch && tenant.fence_epoch <= tenant.last_epoch);
             if let Some(moving) = &tenant.moving {
                 let of = operations.in_flight(tenant.number, moving.operation).unwrap();
-                moves += usize::from(operations.bulk_move(of.id).is_none());
+                moves += usize::from(matches!(of.kind, OperationKind::Move { .. }));
                 assert!(tenant.has(moving.to) && tenant.last_epoch == moving.epoch && tenant.op == moving.operation.0);
             }
         }
         let in_flight = operations
             .newest_first(None)
-            .filter(|operation| operation.end.is_none() && operations.bulk_move(operation.id).is_none());
+            .filter(|operation| operation.end.is_none() && matches!(operation.kind, OperationKind::Move { .. }));
         assert_eq!(in_flight.count(), moves);
+        self.check_promotions();
         for id in operations.bulk_in_flight() {
             let bulk = operations.bulk_move(id).unwrap();
             let items = || operations.items_from(id, TenantNumber::new(0));
@@ -163,6 +164,34 @@ impl World {
                     assert_eq!(tenant.moving.as_deref().unwrap().operation, moving.operation);
                 }
             }
+        }
+    }
+
+    /// Invariant 7, and that promotions count their tenants.
+    fn check_promotions(&self) {
+        let (view, operations) = (self.directory.view(), self.directory.operations());
+        for operation in operations.newest_first(None) {
+            let Some(promotion) = operations.promotion(operation.id) else {
+                continue;
+            };
+            let mut counts = PromotionCounts::default();
+            for (number, item) in operations.promotions().from(operation.id, TenantNumber::new(0)) {
+                *counts.of(&item.state) += 1;
+                let promoting = view.tenant(number).and_then(|tenant| tenant.promoting.as_deref());
+                let is_promoted = promoting.is_some_and(|promoting| promoting.of == operation.id);
+                let is_before = matches!(item.state, PromotionState::Waiting { .. } | PromotionState::Moving);
+                assert_eq!(is_promoted, !item.state.is_over() && !is_before, "{item:?}");
+                if let Some(promoting) = promoting.filter(|_| is_promoted) {
+                    assert_eq!((promoting.operation, promoting.epoch), (item.operation, item.epoch));
+                    assert!(promoting.reported.iter().all(|group| item.reports.contains_key(group)));
+                }
+            }
+            assert_eq!(counts, promotion.counts);
+            assert_eq!(operation.end.is_some(), counts.in_flight() == 0);
+            assert_eq!(
+                operations.promotions().in_flight().any(|id| id == operation.id),
+                operation.end.is_none()
+            );
         }
     }
 

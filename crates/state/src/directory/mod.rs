@@ -21,7 +21,7 @@
 //! 6. A member that leaves is consulted until the home has reported that it no longer counts it, from feature level 2
 //!    on.
 //!
-//! Deliberately absent: commands for promotions. Their transitions are in [`ownership`].
+//! 7. A tenant that is promoted has one item that is not over, in the operation that its record names.
 
 mod audit;
 mod bootstrap;
@@ -32,6 +32,7 @@ mod bulk_waves;
 mod change;
 mod command;
 mod fences;
+mod fork_discard;
 mod lease_loss;
 mod limits;
 mod member;
@@ -40,12 +41,25 @@ mod nodes;
 mod operations;
 pub mod ownership;
 mod placement;
+mod promotion;
+mod promotion_choice;
+mod promotion_forecast;
+mod promotion_graceful;
+mod promotion_item;
+mod promotion_items;
+mod promotion_needs;
+mod promotion_plan;
+mod promotion_rejection;
+mod promotion_report;
+mod promotion_steps;
+mod promotions;
 mod remote_floor;
 mod report;
 mod result;
 mod settings;
 mod tenant;
 mod tenant_move;
+mod tenant_promotion;
 mod tenants;
 mod text;
 mod topology;
@@ -59,6 +73,14 @@ mod directory_test;
 mod moves_test;
 #[cfg(test)]
 mod ownership_test;
+#[cfg(test)]
+mod promotion_choice_test;
+#[cfg(test)]
+mod promotion_forecast_test;
+#[cfg(test)]
+mod promotions_test;
+
+use std::borrow::Cow;
 
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, TenantNumber};
 
@@ -73,6 +95,7 @@ pub use bulk_plan::{BulkMovePreview, PreviewedMove};
 pub use change::DirectoryChange;
 pub use command::{AuditContext, Command, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate};
 pub use fences::FENCE_CHANGES_MAX;
+pub use fork_discard::ForkDiscard;
 pub use lease_loss::LeaseLoss;
 pub use limits::LimitsUpdate;
 pub use member::{MemberState, ReplicaSetMember};
@@ -80,12 +103,24 @@ pub use operations::{
     OPERATION_KEPT_MS, OPERATION_STEPS_MAX, Operation, OperationEnd, OperationKind, OperationResult, OperationStep,
     OperationTenant, Operations, StepName,
 };
+pub use promotion::{
+    ADVANCED_MAX, GRACEFUL_MS_MAX, Promotion, PromotionAdvance, PromotionCounts, PromotionRequest, PromotionSelection,
+};
+pub use promotion_choice::{Choice, Chosen, Consultation, choose, is_fenced_by_logs};
+pub use promotion_forecast::{CopyReport, PromotionFacts, PromotionForecast};
+pub use promotion_item::{FrozenReport, LossWindow, PromotionDecision, PromotionItem, PromotionState, PromotionTimes};
+pub use promotion_items::PromotionItems;
+pub use promotion_needs::PromotionNeeds;
+pub use promotion_plan::{PreviewedPromotion, PromotionPreview};
+pub use promotion_rejection::PromotionRejection;
+pub use promotions::PROMOTIONS_MAX;
 pub use remote_floor::RemoteFloor;
 pub use report::GroupReport;
 pub use result::{DirectoryOutcome, DirectoryResult, Rejection, decode as decode_result, encode as encode_result};
 pub use settings::{ClusterSettings, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};
 pub use tenant::{Followers, Tenant, TenantState};
-pub use tenant_move::{MoveRequest, MoveState, MoveTarget, SourceAfterMove, TenantMove, TenantPromotion};
+pub use tenant_move::{MoveRequest, MoveState, MoveTarget, SourceAfterMove, TenantMove};
+pub use tenant_promotion::{PromotionPhase, TenantPromotion};
 pub use topology::{Addresses, Group, Node, Region};
 pub use view::{DirectoryView, GroupLoad};
 
@@ -130,6 +165,8 @@ pub struct ApplyOutput {
     pub operations: Vec<u64>,
     /// Tenants of bulk moves whose records there were changed or dropped.
     pub items: Vec<(u64, TenantNumber)>,
+    /// Tenants of promotions whose records there were changed or dropped.
+    pub promotion_items: Vec<(u64, TenantNumber)>,
 }
 
 /// Context of the command being applied.
@@ -139,6 +176,7 @@ struct ApplyContext {
     changes: Vec<DirectoryChange>,
     operations: Vec<u64>,
     items: Vec<(u64, TenantNumber)>,
+    promotion_items: Vec<(u64, TenantNumber)>,
     fences: Vec<FenceChange>,
 }
 
@@ -150,6 +188,7 @@ impl ApplyContext {
             changes: Vec::new(),
             operations: Vec::new(),
             items: Vec::new(),
+            promotion_items: Vec::new(),
             fences: Vec::new(),
         }
     }
@@ -236,17 +275,20 @@ impl Directory {
     pub fn apply(&mut self, time: u64, command: Command) -> ApplyOutput {
         let mut context = ApplyContext::new(self.view.version(), time);
         let audited = audit_data(&command);
+        // Its effect is the audit record.
+        let is_record = matches!(command, Command::RecordForkDiscard(..));
         let result = self.dispatch(&mut context, command);
         debug_assert!(
             result.is_ok() || (context.changes.is_empty() && context.operations.is_empty()),
             "a rejected command changes nothing"
         );
-        let has_changed = !context.changes.is_empty() || !context.operations.is_empty();
+        let has_changed = is_record || !context.changes.is_empty() || !context.operations.is_empty();
         if result.is_ok() {
             let pinned = self.pinned();
             let dropped = self.operations.drop_old(time, ITEMS_MAX, |id| pinned.contains(&id));
             context.operations.extend(dropped.operations);
             context.items.extend(dropped.items);
+            context.promotion_items.extend(dropped.promotion_items);
         }
         self.fences.extend(context.fences);
         let record = audited.filter(|_| result.is_ok() && has_changed);
@@ -256,7 +298,7 @@ impl Directory {
             time,
             who: by.who,
             reason: by.reason,
-            action: action.to_owned(),
+            action: action.into_owned(),
             subject,
         });
         if let Some(record) = &record {
@@ -268,6 +310,7 @@ impl Directory {
             record,
             operations: context.operations,
             items: context.items,
+            promotion_items: context.promotion_items,
         }
     }
 
@@ -311,13 +354,19 @@ impl Directory {
             Command::AdvanceBulkMove(id, unreachable) => self.advance_bulk_move(context, id, &unreachable),
             Command::PauseBulkMove(by, id) => self.pause_bulk_move(context, &by, id),
             Command::ResumeBulkMove(_, id, pace) => self.resume_bulk_move(context, id, pace),
+            Command::BeginPromotion(by, request) => self.begin_promotion(context, by, request),
+            Command::AdvancePromotion { operation, action } => self.advance_promotion(context, operation, action),
+            Command::RecordForkDiscard(_, discard) => self.record_fork_discard(&discard),
         }
     }
 }
 
 /// Returns the audit data of a command that callers request: author, action, subject.
-fn audit_data(command: &Command) -> Option<(AuditContext, &'static str, String)> {
-    match command {
+fn audit_data(command: &Command) -> Option<(AuditContext, Cow<'static, str>, String)> {
+    if let Command::RecordForkDiscard(by, discard) = command {
+        return Some((by.clone(), discard.action().into(), discard.tenant.to_string()));
+    }
+    let named = match command {
         Command::CreateRegion(by, region) => Some((by.clone(), "create region", region.name.to_string())),
         Command::Join(by, node) => Some((by.clone(), "join node", node.name.clone())),
         Command::CreateTenant(by, tenant) => Some((by.clone(), "create tenant", tenant.name.to_string())),
@@ -330,12 +379,16 @@ fn audit_data(command: &Command) -> Option<(AuditContext, &'static str, String)>
         Command::BeginBulkMove(by, request) => Some((by.clone(), "move tenants", request.selection.to_string())),
         Command::PauseBulkMove(by, operation) => Some((by.clone(), "pause", format!("operation {operation}"))),
         Command::ResumeBulkMove(by, operation, _) => Some((by.clone(), "resume", format!("operation {operation}"))),
+        Command::BeginPromotion(by, request) => Some((by.clone(), "promote tenants", request.selection.to_string())),
         Command::Bootstrap(_)
         | Command::UpdateAddresses(..)
         | Command::Report(..)
         | Command::RefreshMembers
-        | Command::AdvanceBulkMove(..) => None,
-    }
+        | Command::AdvanceBulkMove(..)
+        | Command::AdvancePromotion { .. }
+        | Command::RecordForkDiscard(..) => None,
+    };
+    named.map(|(by, action, subject)| (by, action.into(), subject))
 }
 
 /// Encoding of the row beside objects and audit records.
@@ -389,6 +442,11 @@ impl Directory {
     /// Restores a tenant of a bulk move from a row; rows of operations come before.
     pub(crate) fn restore_item(&mut self, id: u64, tenant: TenantNumber, item: BulkMoveItem) {
         self.operations.put_item(id, tenant, item);
+    }
+
+    /// Restores a tenant of a promotion from a row; rows of operations come before.
+    pub(crate) fn restore_promotion_item(&mut self, id: u64, tenant: TenantNumber, item: PromotionItem) {
+        self.operations.put_promotion_item(id, tenant, item);
     }
 
     /// Restores an audit record from a row; rows come in the order of numbers.

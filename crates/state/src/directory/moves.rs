@@ -5,8 +5,8 @@ use stead_types::{GroupId, Incarnation, NodeId, TenantNumber};
 use super::{
     ApplyContext, AuditContext, BulkMove, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, DirectoryView,
     Followers, GroupReport, MoveRequest, MoveState, MoveTarget, Operation, OperationEnd, OperationKind,
-    OperationResult, OperationStep, OperationTenant, Rejection, SourceAfterMove, StepName, Tenant, TenantMove,
-    TenantState,
+    OperationResult, OperationStep, OperationTenant, PromotionState, Rejection, SourceAfterMove, StepName, Tenant,
+    TenantMove, TenantState,
     ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused, StopLogged},
     placement,
 };
@@ -70,6 +70,9 @@ impl Directory {
             let bulk = BulkMove::clone(bulk);
             return self.cancel_bulk_move(context, id, bulk);
         }
+        if matches!(operation.kind, OperationKind::Promotion(_)) {
+            return self.cancel_promotion(context, id);
+        }
         let of = operation.tenants.first().ok_or(Rejection::OperationOver)?;
         let number = of.operation;
         let tenant = self.view.tenant(of.tenant).ok_or(Rejection::OperationOver)?;
@@ -94,7 +97,11 @@ impl Directory {
                 OperationResult::Failed { reason },
             );
         }
-        tenant.promoting = None;
+        if let Some(promotion) = tenant.promoting.take() {
+            let reason = "the tenant was erased".to_owned();
+            self.end_promotion_item(context, promotion.of, tenant.number, PromotionState::Failed { reason });
+            self.end_promotion(context, promotion.of);
+        }
     }
 }
 
@@ -166,6 +173,12 @@ impl Directory {
                     self.change(context, tenant);
                 }
             }
+            GroupReport::Frozen {
+                ref report,
+                fresh_as_of,
+                ..
+            } => self.frozen(context, tenant, from, report, fresh_as_of),
+            GroupReport::Activated { operation, epoch, .. } => self.activated(context, tenant, from, operation, epoch),
         }
     }
 
@@ -249,8 +262,9 @@ impl Directory {
     ) {
         let step = context.step(name);
         let of = self.operations.in_flight(tenant, operation).map(|of| of.id);
-        // A bulk move has too many tenants for the steps of each.
-        if let Some(id) = of.filter(|id| self.operations.bulk_move(*id).is_none()) {
+        // A bulk move or a promotion has too many tenants for the steps of each.
+        let is_of_many = |id: u64| self.operations.bulk_move(id).is_some() || self.operations.promotion(id).is_some();
+        if let Some(id) = of.filter(|id| !is_of_many(*id)) {
             self.operations.record(id, step);
             context.operations.push(id);
         }
@@ -272,7 +286,7 @@ impl Directory {
         }
     }
 
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         context: &mut ApplyContext,
         tenant: TenantNumber,
@@ -284,6 +298,8 @@ impl Directory {
         };
         if self.operations.bulk_move(id).is_some() {
             self.end_bulk_item(context, id, tenant, &result);
+        } else if self.operations.promotion(id).is_some() {
+            self.end_planned(context, id, tenant, result);
         } else {
             self.operations.finish(id, context.end(result));
             context.operations.push(id);

@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use stead_types::{Epoch, GroupId, TenantName, TenantNumber};
 
-use super::{BulkMove, BulkMoveItem, ItemMove, ItemState, OPERATIONS_MAX, Selection, command::AuditContext, text};
+use super::{
+    BulkMove, BulkMoveItem, ItemMove, ItemState, OPERATIONS_MAX, Promotion, PromotionItem, PromotionItems,
+    PromotionState, Selection, command::AuditContext, text,
+};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
@@ -34,7 +37,7 @@ pub struct Operation {
     pub id: u64,
     /// What it does.
     pub kind: OperationKind,
-    /// Its tenants; none of a bulk move.
+    /// Its tenants; none of a bulk move or a promotion.
     pub tenants: Vec<OperationTenant>,
     /// Identity of the caller who asked for it, and the reason given.
     pub by: AuditContext,
@@ -60,6 +63,8 @@ pub enum OperationKind {
     },
     /// Many tenants get other homes, in waves. It has a record of each instead of [`Operation::tenants`].
     BulkMove(Box<BulkMove>),
+    /// Tenants get other homes although theirs are lost. It has a record of each instead of [`Operation::tenants`].
+    Promotion(Box<Promotion>),
 }
 
 /// Tenant of an operation.
@@ -138,6 +143,8 @@ pub struct Operations {
     bulk_in_flight: BTreeSet<u64>,
     /// Tenants of bulk moves, by operation and tenant.
     items: BTreeMap<(u64, TenantNumber), BulkMoveItem>,
+    /// Tenants of promotions.
+    promotions: PromotionItems,
 }
 
 impl Operations {
@@ -171,8 +178,21 @@ impl Operations {
     pub fn bulk_move(&self, id: u64) -> Option<&BulkMove> {
         match &self.all.get(&id)?.kind {
             OperationKind::BulkMove(bulk) => Some(bulk),
-            OperationKind::Move { .. } => None,
+            OperationKind::Move { .. } | OperationKind::Promotion(_) => None,
         }
+    }
+
+    /// Returns a promotion by the number of its operation.
+    pub fn promotion(&self, id: u64) -> Option<&Promotion> {
+        match &self.all.get(&id)?.kind {
+            OperationKind::Promotion(promotion) => Some(promotion),
+            OperationKind::Move { .. } | OperationKind::BulkMove(_) => None,
+        }
+    }
+
+    /// Returns the tenants of promotions.
+    pub fn promotions(&self) -> &PromotionItems {
+        &self.promotions
     }
 
     /// Returns the numbers of the bulk moves in flight.
@@ -264,8 +284,10 @@ impl Operations {
                 let tenants = operation.tenants.iter();
                 self.in_flight
                     .extend(tenants.map(|of| ((of.tenant, of.operation), operation.id)));
-                if matches!(operation.kind, OperationKind::BulkMove(_)) {
-                    self.bulk_in_flight.insert(operation.id);
+                match operation.kind {
+                    OperationKind::Move { .. } => {}
+                    OperationKind::BulkMove(_) => drop(self.bulk_in_flight.insert(operation.id)),
+                    OperationKind::Promotion(_) => self.promotions.begin(operation.id),
                 }
             }
         }
@@ -283,6 +305,26 @@ impl Operations {
             && !matches!(now, ItemState::Moving(_))
         {
             self.in_flight.remove(&(tenant, moving.operation));
+        }
+    }
+
+    /// Puts the record of a tenant of a promotion.
+    pub(super) fn put_promotion_item(&mut self, id: u64, tenant: TenantNumber, item: PromotionItem) {
+        let now = (item.operation, item.state == PromotionState::Moving);
+        let before = self.promotions.put(id, tenant, item);
+        if let Some(before) = before.filter(|before| before.state == PromotionState::Moving) {
+            self.in_flight.remove(&(tenant, before.operation));
+        }
+        if let (operation, true) = now {
+            self.in_flight.insert((tenant, operation), id);
+        }
+    }
+
+    /// Returns a promotion for a change.
+    pub(super) fn promotion_mut(&mut self, id: u64) -> Option<&mut Promotion> {
+        match &mut self.all.get_mut(&id)?.kind {
+            OperationKind::Promotion(promotion) => Some(promotion),
+            OperationKind::Move { .. } | OperationKind::BulkMove(_) => None,
         }
     }
 
@@ -311,6 +353,7 @@ impl Operations {
             self.in_flight.remove(&(of.tenant, of.operation));
         }
         self.bulk_in_flight.remove(&id);
+        self.promotions.end(id);
         self.finished.insert((end.time, id));
         operation.end = Some(end);
     }
@@ -337,17 +380,20 @@ impl Operations {
                 self.items.remove(item);
             }
             dropped.items.extend(items);
+            let promoted = self.promotions.remove(id).into_iter();
+            dropped.promotion_items.extend(promoted.map(|tenant| (id, tenant)));
             dropped.operations.push(id);
         }
         dropped
     }
 }
 
-/// Operations that were dropped, and tenants of bulk moves among them.
+/// Operations that were dropped, and tenants of bulk moves and of promotions among them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DroppedOperations {
     pub(super) operations: Vec<u64>,
     pub(super) items: Vec<(u64, TenantNumber)>,
+    pub(super) promotion_items: Vec<(u64, TenantNumber)>,
 }
 
 impl Operation {
@@ -375,6 +421,7 @@ impl Operation {
                 w.varint(u64::from(epoch.get()));
             }
             OperationKind::BulkMove(bulk) => bulk.encode(w.u8(1)),
+            OperationKind::Promotion(promotion) => promotion.encode(w.u8(2)),
         }
         w.list(self.tenants.iter(), |w, of| {
             text::write(w.varint(of.tenant.get()), of.name.as_str());
@@ -422,7 +469,8 @@ impl Operation {
                 epoch: decode_epoch(r)?,
             },
             1 => OperationKind::BulkMove(Box::new(BulkMove::decode(r)?)),
-            2.. => return Err(r.malformed()),
+            2 => OperationKind::Promotion(Box::new(Promotion::decode(r)?)),
+            3.. => return Err(r.malformed()),
         };
         let tenants = r.list(|r| {
             Ok(OperationTenant {

@@ -2,28 +2,29 @@
 //!
 //! Pure: each function checks its guard against the tenant alone, then changes it; a failed guard changes nothing. The
 //! caller stamps the record with the directory version of the change. What depends on regions, residency and other tenants is checked by the commands that call them, and the model in
-//! `tests` calls the same functions. [`promote`] and [`activate`] have no command yet, and a tenant's promotion has no
-//! encoding.
+//! `tests` calls the same functions.
 //!
 //! # Invariants
 //!
 //! 1. An epoch is handed out once: each is above [`Tenant::last_epoch`], also those of moves that were refused.
-//! 2. At most one move or promotion is in flight; what it replaced is kept until it is activated.
+//! 2. At most one move or promotion is in flight; what it replaced is kept until the chosen group has activated it.
 //! 3. A move ends by the record of its outcome only: the home's refusal, or the target's acceptance, also while
 //!    aborting.
 //! 4. The home, the target of a move, and the targets of moves that a promotion in flight has replaced are members
 //!    that stay.
 
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Revision, Sequence};
+mod promotion;
 
+use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Revision};
+
+pub use self::promotion::{
+    Activation, GroupFrozen, PromotionActivated, PromotionPlan, activate, begin_freezing, order_pull, promote,
+    record_activated, record_frozen,
+};
 use super::{
-    LeaseLoss, MemberState, MoveState, Rejection, RemoteFloor, ReplicaSetMember, SourceAfterMove, Tenant, TenantMove,
-    TenantPromotion, TenantState,
+    LeaseLoss, MemberState, MoveState, Rejection, ReplicaSetMember, SourceAfterMove, Tenant, TenantMove, TenantState,
 };
-use crate::{
-    lineage::Lineage,
-    shard::record::{LeaseLossPolicy, OperationId},
-};
+use crate::shard::record::{LeaseLossPolicy, OperationId};
 
 /// Plan of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,19 +91,6 @@ pub struct StopLogged {
     pub epoch: Epoch,
     /// Version of the view that its record has seen. One below the tenant's is of an earlier change.
     pub version: DirectoryVersion,
-}
-
-/// Choice that completes a promotion.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Activation {
-    /// Number of the promotion.
-    pub operation: OperationId,
-    /// The chosen group.
-    pub home: GroupId,
-    /// The chosen group's own lineage.
-    pub lineage: Lineage,
-    /// Last sequence that is taken over.
-    pub kept: Sequence,
 }
 
 /// Plans a move: hands out a number and an epoch, and makes the target a member.
@@ -338,82 +326,6 @@ pub fn record_stop_logged(tenant: &mut Tenant, logged: &StopLogged) -> Result<()
         return Err(Rejection::StaleReport);
     }
     tenant.on_lease_loss = LeaseLoss::Stop;
-    Ok(())
-}
-
-/// Begins a promotion: fences the tenant below a new epoch, and replaces a move in flight. `replace` names the promotion
-/// in flight that this one replaces.
-///
-/// # Errors
-///
-/// The tenant is being erased, another promotion is in flight than the one that is named, or all epochs are used up.
-pub fn promote(tenant: &mut Tenant, replace: Option<OperationId>, time: u64) -> Result<TenantPromotion, Rejection> {
-    if tenant.state == TenantState::Deleting {
-        return Err(Rejection::NotActive(tenant.name.clone()));
-    }
-    let in_flight = tenant.promoting.as_ref().map(|promotion| promotion.operation);
-    if in_flight != replace {
-        return Err(match in_flight {
-            Some(_) => Rejection::Promoting(tenant.name.clone()),
-            None => Rejection::OperationOver,
-        });
-    }
-    let epoch = next_epoch(tenant)?;
-    let before = tenant.promoting.take().map(|promotion| promotion.replaced);
-    let moving = tenant.moving.take().map(|moving| *moving);
-    let replaced = before.into_iter().flatten().chain(moving);
-    let promotion = TenantPromotion {
-        operation: OperationId(tenant.op + 1),
-        epoch,
-        replaced: replaced.collect(),
-        started: time,
-    };
-    tenant.op = promotion.operation.0;
-    tenant.last_epoch = epoch;
-    tenant.fence_epoch = epoch;
-    tenant.promoting = Some(Box::new(promotion.clone()));
-    Ok(promotion)
-}
-
-/// Completes a promotion: the chosen group is the home, and its own lineage up to what is kept is the tenant's. Members
-/// that were only targets of replaced moves leave.
-///
-/// # Errors
-///
-/// The promotion is not in flight, the group is not a member that holds the tenant, or its lineage is not below the
-/// promotion's epoch.
-pub fn activate(tenant: &mut Tenant, activation: &Activation) -> Result<(), Rejection> {
-    let promotion = tenant.promoting.as_deref();
-    let promotion = promotion.filter(|promotion| promotion.operation == activation.operation);
-    let (epoch, replaced) = match promotion {
-        Some(promotion) => (promotion.epoch, promotion.replaced.clone()),
-        None => return Err(Rejection::OperationOver),
-    };
-    let holds = tenant.member(activation.home);
-    if holds.is_none_or(|member| member.state == MemberState::Erasing) {
-        return Err(Rejection::NotMember {
-            tenant: tenant.name.clone(),
-            group: activation.home,
-        });
-    }
-    if activation.lineage.epoch() >= epoch {
-        return Err(Rejection::StaleReport);
-    }
-    tenant.promoting = None;
-    tenant.home = activation.home;
-    tenant.epoch = epoch;
-    tenant.lineage = activation.lineage.clone();
-    tenant.lineage.record_promotion(epoch, activation.kept);
-    if activation.kept < tenant.remote_floor.sequence() {
-        // What it stood for is cut.
-        tenant.remote_floor = RemoteFloor::default();
-    }
-    set_state(tenant, activation.home, MemberState::Staying);
-    for replaced in replaced {
-        if replaced.joined && replaced.to != activation.home && tenant.has(replaced.to) {
-            set_state(tenant, replaced.to, MemberState::Leaving);
-        }
-    }
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 //! Each guard of the transitions alone, what they change, and random sequences against the invariants.
 
 use proptest::prelude::*;
-use stead_types::{DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber};
+use stead_types::{
+    DirectoryVersion, Durability, Epoch, GroupId, Incarnation, Revision, Sequence, TenantNumber, TenantTime,
+};
 
-use super::{ownership::*, *};
+use super::{directory_test::hex, ownership::*, *};
 use crate::{
+    codec::{Reader, Writer},
     lineage::{Lineage, RevisionStatus},
     shard::record::{LeaseLossPolicy, OperationId},
 };
@@ -97,12 +100,52 @@ fn last() -> Revision {
     "1.9".parse().unwrap()
 }
 
+/// Promotes a tenant; `replace` names the promotion that is replaced.
+fn promote(tenant: &mut Tenant, replace: Option<OperationId>) -> Result<TenantPromotion, Rejection> {
+    let plan = PromotionPlan {
+        replace,
+        of: 9,
+        fence: version(3),
+        time: 0,
+    };
+    ownership::promote(tenant, &plan)
+}
+
+fn frozen(tenant: &Tenant, from: GroupId) -> GroupFrozen {
+    let promotion = tenant.promoting.as_deref().unwrap();
+    GroupFrozen {
+        from,
+        operation: promotion.operation,
+        epoch: promotion.epoch,
+    }
+}
+
+/// Ends the wait of a promotion in flight, and lets a group freeze.
+fn freeze(tenant: &mut Tenant, group: GroupId) {
+    let report = frozen(tenant, group);
+    begin_freezing(tenant, report.operation).unwrap();
+    record_frozen(tenant, &report).unwrap();
+}
+
+fn phase(tenant: &Tenant) -> Option<PromotionPhase> {
+    tenant.promoting.as_deref().map(|promotion| promotion.phase)
+}
+
+fn activated(tenant: &Tenant, from: GroupId) -> PromotionActivated {
+    PromotionActivated {
+        from,
+        operation: OperationId(tenant.op),
+        epoch: tenant.epoch,
+    }
+}
+
 fn activation(operation: u64, home: GroupId) -> Activation {
     Activation {
         operation: OperationId(operation),
         home,
         lineage: Lineage::starting(Epoch::FIRST),
-        kept: Sequence::new(10).unwrap(),
+        kept: "1.10".parse().unwrap(),
+        time: TenantTime(5),
     }
 }
 
@@ -193,12 +236,13 @@ fn last_follower_that_leaves_raises_remote_floor() {
     leave(&mut tenant, OTHER).unwrap();
     record_uncounted(&mut tenant, &uncounted(OTHER)).unwrap();
     assert_eq!(tenant.remote_floor.sequence(), last().sequence());
-    promote(&mut tenant, None, 0).unwrap();
+    promote(&mut tenant, None).unwrap();
+    freeze(&mut tenant, HOME);
     let mut enough = tenant.clone();
     activate(&mut enough, &activation(1, HOME)).unwrap();
     assert_eq!(enough.remote_floor.sequence(), last().sequence());
     let less = Activation {
-        kept: Sequence::new(8).unwrap(),
+        kept: "1.8".parse().unwrap(),
         ..activation(1, HOME)
     };
     activate(&mut tenant, &less).unwrap();
@@ -249,7 +293,7 @@ fn each_failed_clause_of_plan_refuses() {
         try_plan(&moving(FOLLOWER), OTHER),
         Rejection::AlreadyMoving(_)
     ));
-    let promoting = with(|tenant| drop(promote(tenant, None, 0)));
+    let promoting = with(|tenant| drop(promote(tenant, None)));
     assert!(matches!(try_plan(&promoting, OTHER), Rejection::Promoting(_)));
     let leaving = with(|tenant| leave(tenant, FOLLOWER).unwrap());
     assert!(matches!(try_plan(&leaving, FOLLOWER), Rejection::TargetLeaving { .. }));
@@ -302,7 +346,7 @@ fn late_or_foreign_acceptance_is_not_recorded() {
     }
     rejects(&tenant(), |tenant| record_accepted(tenant, &accepted(FOLLOWER)));
     let mut replaced = moving(FOLLOWER);
-    promote(&mut replaced, None, 0).unwrap();
+    promote(&mut replaced, None).unwrap();
     rejects(&replaced, |tenant| record_accepted(tenant, &accepted(FOLLOWER)));
 }
 
@@ -372,7 +416,7 @@ fn late_or_foreign_uncount_removes_nobody() {
         rejects(&leaving, |tenant| record_uncounted(tenant, &attempt));
     }
     let mut promoting = leaving;
-    promote(&mut promoting, None, 0).unwrap();
+    promote(&mut promoting, None).unwrap();
     rejects(&promoting, |tenant| record_uncounted(tenant, &uncounted(FOLLOWER)));
 }
 
@@ -387,7 +431,7 @@ fn needed_members_do_not_leave() {
     assert!(needed(&tenant(), HOME));
     let mut tenant = moving(OUTSIDE);
     assert!(needed(&tenant, OUTSIDE));
-    promote(&mut tenant, None, 0).unwrap();
+    promote(&mut tenant, None).unwrap();
     assert!(needed(&tenant, OUTSIDE), "it may own an epoch below the promotion's");
     rejects(&tenant, |tenant| leave(tenant, GroupId::new(9)));
     let mut remote = with(|tenant| tenant.durability = Durability::Remote);
@@ -421,15 +465,15 @@ fn returning_member_stays_after_its_own_report() {
 #[test]
 fn promotion_replaces_move_and_only_a_named_promotion() {
     let mut tenant = moving(OUTSIDE);
-    rejects(&tenant, |tenant| promote(tenant, Some(OperationId(1)), 0));
-    let first = promote(&mut tenant, None, 0).unwrap();
+    rejects(&tenant, |tenant| promote(tenant, Some(OperationId(1))));
+    let first = promote(&mut tenant, None).unwrap();
     assert_eq!((first.operation, first.epoch), (OperationId(2), epoch(3)));
     assert_eq!(
         (tenant.fence(), tenant.epoch, &tenant.moving),
         (epoch(3), Epoch::FIRST, &None)
     );
-    rejects(&tenant, |tenant| promote(tenant, None, 0));
-    let second = promote(&mut tenant, Some(OperationId(2)), 0).unwrap();
+    rejects(&tenant, |tenant| promote(tenant, None));
+    let second = promote(&mut tenant, Some(OperationId(2))).unwrap();
     assert_eq!(second.epoch, epoch(4));
     assert_eq!(
         second.replaced.len(),
@@ -438,21 +482,45 @@ fn promotion_replaces_move_and_only_a_named_promotion() {
     );
     rejects(&tenant, |tenant| activate(tenant, &activation(2, FOLLOWER)));
     let deleting = with(|tenant| tenant.state = TenantState::Deleting);
-    rejects(&deleting, |tenant| promote(tenant, None, 0));
+    rejects(&deleting, |tenant| promote(tenant, None));
 }
 
 #[test]
 fn activation_takes_lineage_of_chosen_group() {
     let mut tenant = moving(OUTSIDE);
-    promote(&mut tenant, None, 0).unwrap();
+    promote(&mut tenant, None).unwrap();
+    freeze(&mut tenant, FOLLOWER);
     let mut chosen = activation(2, FOLLOWER);
     // The chosen group has followed the target, whose epoch was not recorded.
     chosen.lineage.record_move(epoch(2));
     activate(&mut tenant, &chosen).unwrap();
     assert_eq!(
-        (tenant.home, tenant.epoch, &tenant.promoting),
-        (FOLLOWER, epoch(3), &None)
+        (tenant.home, tenant.epoch, phase(&tenant)),
+        (
+            FOLLOWER,
+            epoch(3),
+            Some(PromotionPhase::Activating {
+                kept: "1.10".parse().unwrap(),
+                time: TenantTime(5)
+            })
+        )
     );
+    assert_eq!(
+        state(&tenant, OUTSIDE),
+        Some(MemberState::Staying),
+        "until the new home owns"
+    );
+    assert!(tenant.needed_groups().any(|group| group == OUTSIDE));
+    let late = activated(&tenant, OTHER);
+    rejects(&tenant, |tenant| record_activated(tenant, &late));
+    let earlier = PromotionActivated {
+        epoch: epoch(2),
+        ..activated(&tenant, FOLLOWER)
+    };
+    rejects(&tenant, |tenant| record_activated(tenant, &earlier));
+    let report = activated(&tenant, FOLLOWER);
+    record_activated(&mut tenant, &report).unwrap();
+    assert_eq!(tenant.promoting, None);
     assert_eq!(state(&tenant, OUTSIDE), Some(MemberState::Leaving));
     let status = |sequence| {
         let sequence = Sequence::new(sequence).unwrap();
@@ -466,7 +534,14 @@ fn activation_takes_lineage_of_chosen_group() {
 fn each_failed_clause_of_activation_refuses() {
     let mut tenant = tenant();
     rejects(&tenant, |tenant| activate(tenant, &activation(1, FOLLOWER)));
-    promote(&mut tenant, None, 0).unwrap();
+    promote(&mut tenant, None).unwrap();
+    for group in [HOME, FOLLOWER] {
+        let report = frozen(&tenant, group);
+        record_frozen(&mut tenant, &report).unwrap();
+    }
+    rejects(&tenant, |tenant| activate(tenant, &activation(1, FOLLOWER)));
+    begin_freezing(&mut tenant, OperationId(1)).unwrap();
+    rejects(&tenant, |tenant| activate(tenant, &activation(1, OTHER)));
     rejects(&tenant, |tenant| activate(tenant, &activation(1, OUTSIDE)));
     let mut newer = activation(1, FOLLOWER);
     newer.lineage.record_move(epoch(2));
@@ -476,6 +551,81 @@ fn each_failed_clause_of_activation_refuses() {
     rejects(&erasing, |tenant| activate(tenant, &activation(1, FOLLOWER)));
     activate(&mut tenant, &activation(1, HOME)).unwrap();
     assert_eq!(tenant.home, HOME, "that undoes a mistaken promotion");
+    rejects(&tenant, |tenant| activate(tenant, &activation(1, HOME)));
+}
+
+#[test]
+fn each_failed_clause_of_freezing_and_pulling_refuses() {
+    let mut tenant = tenant();
+    promote(&mut tenant, None).unwrap();
+    let pull = |tenant: &mut Tenant, from, to| order_pull(tenant, OperationId(1), from, to);
+    let of = |tenant: &Tenant, from| frozen(tenant, from);
+    let outside = of(&tenant, OUTSIDE);
+    rejects(&tenant, |tenant| record_frozen(tenant, &outside));
+    let other_epoch = GroupFrozen {
+        epoch: epoch(1),
+        ..of(&tenant, HOME)
+    };
+    rejects(&tenant, |tenant| record_frozen(tenant, &other_epoch));
+    rejects(&tenant, |tenant| begin_freezing(tenant, OperationId(2)));
+    let home = of(&tenant, HOME);
+    record_frozen(&mut tenant, &home).unwrap();
+    record_frozen(&mut tenant, &home).unwrap();
+    assert_eq!(*tenant.promoting.as_deref().unwrap().reported, [HOME]);
+    let follower = of(&tenant, FOLLOWER);
+    record_frozen(&mut tenant, &follower).unwrap();
+    rejects(&tenant, |tenant| pull(tenant, HOME, FOLLOWER));
+    begin_freezing(&mut tenant, OperationId(1)).unwrap();
+    rejects(&tenant, |tenant| begin_freezing(tenant, OperationId(1)));
+    rejects(&tenant, |tenant| pull(tenant, HOME, OTHER));
+    rejects(&tenant, |tenant| pull(tenant, OTHER, HOME));
+    rejects(&tenant, |tenant| pull(tenant, HOME, HOME));
+    pull(&mut tenant, HOME, FOLLOWER).unwrap();
+    let pulling = PromotionPhase::Pulling {
+        from: HOME,
+        to: FOLLOWER,
+    };
+    assert_eq!(phase(&tenant), Some(pulling));
+    activate(&mut tenant, &activation(1, FOLLOWER)).unwrap();
+    rejects(&tenant, |tenant| pull(tenant, HOME, FOLLOWER));
+    rejects(&tenant, |tenant| record_frozen(tenant, &home));
+}
+
+#[test]
+fn promotion_of_tenant_round_trips() {
+    let mut tenant = moving(OUTSIDE);
+    promote(&mut tenant, None).unwrap();
+    let phases = [
+        PromotionPhase::Fenced,
+        PromotionPhase::Freezing,
+        PromotionPhase::Pulling {
+            from: HOME,
+            to: FOLLOWER,
+        },
+        PromotionPhase::Activating {
+            kept: "1.10".parse().unwrap(),
+            time: TenantTime(5),
+        },
+    ];
+    let bytes = [
+        "0209030103 00 0102",
+        "0209030103 01 0102",
+        "0209030103 02 0102 0102",
+        "0209030103 03 8a80808080 2005 0102",
+    ];
+    for (phase, bytes) in phases.into_iter().zip(bytes) {
+        let promotion = tenant.promoting.as_deref_mut().unwrap();
+        promotion.phase = phase;
+        promotion.reported = Box::new([FOLLOWER]);
+        let mut w = Writer::default();
+        tenant.encode(&mut w);
+        let written = w.finish();
+        let hex = hex(&written);
+        let start = format!("{}{}", bytes.replace(' ', ""), "01010402000201000700");
+        assert!(hex.ends_with(&start), "{hex} does not end with {start}");
+        let mut r = Reader::new(written, "tenant");
+        assert_eq!(Tenant::decode(&mut r), Ok(tenant.clone()));
+    }
 }
 
 /// Transition of a random sequence.
@@ -491,7 +641,9 @@ enum Transition {
     Rejoin,
     Erase,
     Promote,
+    Freeze,
     Activate,
+    ReportActivated,
 }
 
 fn take(tenant: &mut Tenant, transition: Transition, group: GroupId, operation: OperationId, at: u64) {
@@ -523,11 +675,19 @@ fn take(tenant: &mut Tenant, transition: Transition, group: GroupId, operation: 
         Transition::Erase => record_erased(tenant, from),
         Transition::Promote => {
             let replace = tenant.promoting.as_ref().map(|promotion| promotion.operation);
-            promote(tenant, replace, at).map(drop)
+            promote(tenant, replace).map(drop)
+        }
+        Transition::Freeze => {
+            let _ = begin_freezing(tenant, operation);
+            record_frozen(tenant, &GroupFrozen { from, operation, epoch })
+        }
+        Transition::ReportActivated => {
+            let epoch = tenant.epoch;
+            record_activated(tenant, &PromotionActivated { from, operation, epoch }).map(drop)
         }
         Transition::Activate => {
             let lineage = tenant.lineage.clone();
-            let kept = Sequence::new(at).unwrap();
+            let kept = Revision::new(tenant.epoch, Sequence::new(at).unwrap());
             activate(
                 tenant,
                 &Activation {
@@ -535,6 +695,7 @@ fn take(tenant: &mut Tenant, transition: Transition, group: GroupId, operation: 
                     home: group,
                     lineage,
                     kept,
+                    time: TenantTime::default(),
                 },
             )
         }
@@ -548,12 +709,12 @@ proptest! {
     /// Invariants 1, 2 and 4 of the transitions.
     #[test]
     fn random_transitions_keep_invariants(
-        steps in prop::collection::vec((0usize..11, 1u32..6, 0u64..3), 0..60),
+        steps in prop::collection::vec((0usize..13, 1u32..6, 0u64..3), 0..80),
     ) {
-        const ALL: [Transition; 11] = [
+        const ALL: [Transition; 13] = [
             Transition::Plan, Transition::Abort, Transition::Accept, Transition::Refuse, Transition::Leave,
             Transition::TakeBack, Transition::Uncount, Transition::Rejoin, Transition::Erase, Transition::Promote,
-            Transition::Activate,
+            Transition::Freeze, Transition::Activate, Transition::ReportActivated,
         ];
         let mut tenant = tenant();
         for (at, (transition, group, back)) in (2..).zip(steps) {

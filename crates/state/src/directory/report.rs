@@ -5,17 +5,17 @@ use stead_types::{DirectoryVersion, Epoch, GroupId, Revision, TenantNumber};
 
 use super::{
     command::{decode_version, encode_version},
-    text,
+    promotion_report, text,
 };
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
     seed_pace::SeedFailure,
-    shard::record::OperationId,
+    shard::{ownership::FreezeReport, record::OperationId},
 };
 
 /// Report of a group about a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupReport {
     /// The group holds nothing of the tenant any more.
     Erased(TenantNumber),
@@ -81,6 +81,24 @@ pub enum GroupReport {
         /// Why, with the figures.
         failure: SeedFailure,
     },
+    /// The group is frozen for a promotion, and holds this.
+    Frozen {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// What its record says.
+        report: FreezeReport,
+        /// Wall clock, in milliseconds since 1970, at which its copy was last proved fresh.
+        fresh_as_of: Option<u64>,
+    },
+    /// The group, the new home, has activated a promotion: it owns the epoch.
+    Activated {
+        /// The tenant.
+        tenant: TenantNumber,
+        /// Number of the promotion.
+        operation: OperationId,
+        /// Epoch that the group owns now.
+        epoch: Epoch,
+    },
 }
 
 /// First byte of each report; never used for anything else again.
@@ -93,6 +111,8 @@ mod tag {
     pub(super) const HEIR_READY: u8 = 5;
     pub(super) const SEED_FAILED: u8 = 6;
     pub(super) const STOP_LOGGED: u8 = 7;
+    pub(super) const FROZEN: u8 = 8;
+    pub(super) const ACTIVATED: u8 = 9;
 }
 
 impl GroupReport {
@@ -106,7 +126,9 @@ impl GroupReport {
             | Self::Rejoined { tenant, .. }
             | Self::HeirReady { tenant, .. }
             | Self::StopLogged { tenant, .. }
-            | Self::SeedFailed { tenant, .. } => *tenant,
+            | Self::SeedFailed { tenant, .. }
+            | Self::Frozen { tenant, .. }
+            | Self::Activated { tenant, .. } => *tenant,
         }
     }
 
@@ -120,11 +142,13 @@ impl GroupReport {
             Self::StopLogged { .. } => tag::STOP_LOGGED,
             Self::HeirReady { .. } => tag::HEIR_READY,
             Self::SeedFailed { .. } => tag::SEED_FAILED,
+            Self::Frozen { .. } => tag::FROZEN,
+            Self::Activated { .. } => tag::ACTIVATED,
         };
         w.u8(tag).varint(self.tenant().get());
         match self {
             Self::Erased(_) => {}
-            Self::Accepted { operation, epoch, .. } => {
+            Self::Accepted { operation, epoch, .. } | Self::Activated { operation, epoch, .. } => {
                 w.varint(operation.0).varint(u64::from(epoch.get()));
             }
             Self::Refused { operation, .. } | Self::HeirReady { operation, .. } => drop(w.varint(operation.0)),
@@ -145,6 +169,14 @@ impl GroupReport {
                 encode_version(w, *version);
             }
             Self::Rejoined { version, .. } => encode_version(w, *version),
+            Self::Frozen {
+                report, fresh_as_of, ..
+            } => {
+                promotion_report::encode(report, w);
+                w.option(*fresh_as_of, |w, time| {
+                    w.varint(time);
+                });
+            }
         }
     }
 
@@ -185,6 +217,16 @@ impl GroupReport {
                 tenant,
                 operation: OperationId(r.varint()?),
                 failure: SeedFailure::decode(r)?,
+            },
+            tag::FROZEN => Self::Frozen {
+                tenant,
+                report: promotion_report::decode(r)?,
+                fresh_as_of: r.option(Reader::varint)?,
+            },
+            tag::ACTIVATED => Self::Activated {
+                tenant,
+                operation: OperationId(r.varint()?),
+                epoch: decode_epoch(r)?,
             },
             _ => return Err(r.malformed()),
         })

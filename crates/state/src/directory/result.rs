@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use stead_types::{Error, ErrorKind, GroupId, Jurisdiction, NodeId, RegionName, TenantName, TenantNumber};
 
-use super::text;
+use super::{PromotionRejection, text};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Result of one command, equal in every replica.
@@ -223,6 +223,9 @@ pub enum Rejection {
     /// Too many bulk moves are in flight.
     #[error("{max} bulk moves are in flight, more are not supported: wait until one is over", max = super::BULK_MOVES_MAX)]
     BulkMovesFull,
+    /// A promotion is refused.
+    #[error(transparent)]
+    Promotion(#[from] PromotionRejection),
     /// There would be too many records of tenants of bulk moves: of those to be moved, beside others that are needed.
     #[error("{0} tenants beside {1} of other bulk moves exceed {max}: undrain regions, or move fewer", max = super::ITEMS_MAX)]
     BulkTenantsFull(u64, u64),
@@ -233,6 +236,7 @@ impl From<Rejection> for Error {
         let invalid = |field: &str| ErrorKind::Invalid { field: field.into() };
         let message = rejection.to_string();
         let kind = match rejection {
+            Rejection::Promotion(promotion) => promotion.kind(),
             Rejection::NotBootstrapped => ErrorKind::Unavailable,
             Rejection::OtherCluster | Rejection::Changed(_) => ErrorKind::Conflict,
             Rejection::NotDisabled(_) | Rejection::StaleIncarnation | Rejection::StaleReport => ErrorKind::Conflict,
@@ -367,6 +371,7 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
         Rejection::NamedTooMany(count) => drop(w.u8(79).varint(*count)),
         Rejection::NotBulkMove(number) => drop(w.u8(80).varint(*number)),
         Rejection::BulkMovesFull => drop(w.u8(81)),
+        Rejection::Promotion(promotion) => promotion.encode(w),
         Rejection::BulkTenantsFull(selected, kept) => drop(w.u8(69).varint(*selected).varint(*kept)),
     }
 }
@@ -495,6 +500,6 @@ fn decode_bulk_move_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malf
         79 => Rejection::NamedTooMany(r.varint()?),
         80 => Rejection::NotBulkMove(r.varint()?),
         81 => Rejection::BulkMovesFull,
-        _ => return Err(r.malformed()),
+        _ => PromotionRejection::decode(tag, r)?.into(),
     })
 }

@@ -1,19 +1,24 @@
 //! Settings of the whole cluster: the lease ttl, and the feature level that all nodes support.
 
-use stead_types::NodeId;
+use stead_types::{NodeId, TenantNumber};
 
 use super::{
     ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN,
-    Rejection,
+    PromotionRejection, Rejection,
 };
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Feature level of a cluster whose level was never raised, and of a node that has not reported one.
 pub const FEATURE_LEVEL_MIN: u32 = 1;
 /// Highest feature level that this version supports.
-pub const FEATURE_LEVEL_MAX: u32 = 2;
+pub const FEATURE_LEVEL_MAX: u32 = 3;
 /// Feature level from which on tenants are moved, members leave in two phases, and settings are changed.
 const MOVES: u32 = 2;
+/// Feature level from which on tenants are promoted.
+const PROMOTIONS: u32 = 3;
+/// Time after a raise for which a node may serve without a lease: a minute, and a quarter more because logged time passes
+/// at 0.9 to 1.1 of a clock's rate. A cluster whose tenants were all created within it was never of an earlier version.
+const WITHOUT_LEASE_MS: u64 = 75_000;
 
 /// Most nodes that a refusal names.
 const NAMES_MAX: usize = 20;
@@ -30,6 +35,9 @@ pub struct ClusterSettings {
     pub lease_ttl_before_ms: u64,
     /// Logged time at which `lease_ttl_ms` was set; zero for the default.
     pub lease_ttl_set: u64,
+    /// Logged time at which the level was raised to one that has promotions, in a cluster that may have had nodes of
+    /// earlier versions; zero: it was not, or the cluster was new.
+    pub promotions_since: u64,
 }
 
 impl Default for ClusterSettings {
@@ -39,6 +47,7 @@ impl Default for ClusterSettings {
             lease_ttl_ms: 60_000,
             lease_ttl_before_ms: 60_000,
             lease_ttl_set: 0,
+            promotions_since: 0,
         }
     }
 }
@@ -71,9 +80,42 @@ impl ClusterSettings {
         })
     }
 
+    /// Tells whether tenants may be promoted.
+    pub fn has_promotions(&self) -> bool {
+        self.feature_level >= PROMOTIONS
+    }
+
+    /// Checks that tenants may be promoted at this logged time. Commands of promotions are proposed only then: older
+    /// voters cannot read them, and older groups do not freeze. For a minute after the level was raised a node that has
+    /// not heard of it may still serve without a lease, so that no wait for leases says anything.
+    pub fn check_promotions(&self, time: u64) -> Result<(), Rejection> {
+        self.check_forks()?;
+        let since = self.promotions_since;
+        let left_ms = (since + WITHOUT_LEASE_MS).saturating_sub(time);
+        if since > 0 && left_ms > 0 {
+            return Err(PromotionRejection::LevelRaised { left_ms }.into());
+        }
+        Ok(())
+    }
+
+    /// Checks that discards of forks may be recorded: forks come from promotions, and older voters cannot read the command.
+    pub fn check_forks(&self) -> Result<(), Rejection> {
+        if self.has_promotions() {
+            return Ok(());
+        }
+        Err(Rejection::FeatureLevel {
+            needed: PROMOTIONS,
+            level: self.feature_level,
+        })
+    }
+
     pub(super) fn encode(&self, w: &mut Writer) {
         w.varint(u64::from(self.feature_level)).varint(self.lease_ttl_ms);
         w.varint(self.lease_ttl_before_ms).varint(self.lease_ttl_set);
+        // Earlier versions end here.
+        if self.promotions_since > 0 {
+            w.varint(self.promotions_since);
+        }
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -82,6 +124,7 @@ impl ClusterSettings {
             lease_ttl_ms: r.varint()?,
             lease_ttl_before_ms: r.varint()?,
             lease_ttl_set: r.varint()?,
+            promotions_since: if r.is_empty() { 0 } else { r.varint()? },
         })
     }
 }
@@ -133,10 +176,19 @@ impl Directory {
             });
         }
         if requested > level {
-            let settings = ClusterSettings {
+            let is_young = |created: u64| context.time < created.saturating_add(WITHOUT_LEASE_MS);
+            let is_new = {
+                let mut tenants = self.view.tenants_from(TenantNumber::new(0));
+                tenants.all(|tenant| is_young(tenant.created))
+            };
+            let has_promotions = settings.has_promotions();
+            let mut settings = ClusterSettings {
                 feature_level: requested,
                 ..settings
             };
+            if !has_promotions && settings.has_promotions() && !is_new {
+                settings.promotions_since = context.time;
+            }
             context.push(&mut self.view, DirectoryChange::Settings(settings));
         }
         Ok(DirectoryOutcome::Done)

@@ -7,7 +7,7 @@ use stead_types::{
     TenantLimits, TenantName, TenantNumber,
 };
 
-use super::{LeaseLoss, RemoteFloor, ReplicaSetMember, TenantMove, TenantPromotion, limits, text};
+use super::{LeaseLoss, MemberState, RemoteFloor, ReplicaSetMember, TenantMove, TenantPromotion, limits, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::{Lineage, decode_epoch},
@@ -15,6 +15,8 @@ use crate::{
 
 /// Flags in the state byte.
 mod flag {
+    /// The promotion in flight is at the end.
+    pub(super) const PROMOTING: u8 = 1 << 2;
     /// The remote floor is at the end.
     pub(super) const REMOTE_FLOOR: u8 = 1 << 3;
     /// The tenant's own limits follow the labels.
@@ -25,7 +27,7 @@ mod flag {
     pub(super) const LAST_EPOCH: u8 = 1 << 6;
     /// What the home does without a lease is at the end, because it is not [`super::LeaseLoss::Stop`].
     pub(super) const LEASE_LOSS: u8 = 1 << 7;
-    pub(super) const ALL: u8 = REMOTE_FLOOR | LIMITS | MOVING | LAST_EPOCH | LEASE_LOSS;
+    pub(super) const ALL: u8 = PROMOTING | REMOTE_FLOOR | LIMITS | MOVING | LAST_EPOCH | LEASE_LOSS;
 }
 
 /// Directory record of a tenant. Kept small: every node holds one for each tenant.
@@ -146,6 +148,12 @@ impl Tenant {
         self.member(group).is_some_and(|member| member.state.stays())
     }
 
+    /// Tells whether a promotion consults a group: a member that has not been told to erase the tenant.
+    pub fn consults(&self, group: GroupId) -> bool {
+        let member = self.member(group);
+        member.is_some_and(|member| member.state != MemberState::Erasing)
+    }
+
     /// Returns the follower groups.
     pub fn follower_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         let follow = self.members.iter().filter(|member| member.state.stays());
@@ -187,7 +195,6 @@ impl Tenant {
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
-        debug_assert!(self.promoting.is_none(), "no command begins a promotion yet");
         w.varint(self.number.get());
         text::write(w, self.name.as_str());
         w.varint(u64::from(self.home.get()));
@@ -205,6 +212,7 @@ impl Tenant {
         w.u8(state
             | flag(!limits.is_empty(), flag::LIMITS)
             | flag(self.moving.is_some(), flag::MOVING)
+            | flag(self.promoting.is_some(), flag::PROMOTING)
             | flag(last_epoch.is_some(), flag::LAST_EPOCH)
             | flag(self.on_lease_loss != LeaseLoss::Stop, flag::LEASE_LOSS)
             | flag(self.remote_floor != RemoteFloor::default(), flag::REMOTE_FLOOR));
@@ -232,6 +240,9 @@ impl Tenant {
         }
         if self.remote_floor != RemoteFloor::default() {
             w.varint(self.remote_floor.sequence().get());
+        }
+        if let Some(promotion) = &self.promoting {
+            promotion.encode(w);
         }
     }
 
@@ -290,6 +301,9 @@ impl Tenant {
         if flags & flag::REMOTE_FLOOR != 0 {
             let sequence = Sequence::new(r.varint()?).ok_or_else(|| r.malformed())?;
             tenant.remote_floor = RemoteFloor::at(sequence);
+        }
+        if flags & flag::PROMOTING != 0 {
+            tenant.promoting = Some(Box::new(TenantPromotion::decode(r)?));
         }
         Ok(tenant)
     }

@@ -1,4 +1,4 @@
-//! Moves and promotions of a tenant that are in flight.
+//! Moves of a tenant that are in flight.
 
 use stead_types::{DirectoryVersion, Epoch, GroupId, NodeId, RegionName, TenantName};
 
@@ -51,20 +51,6 @@ pub enum SourceAfterMove {
     Leave,
     /// It follows if the tenant's policy names its region, else it leaves.
     Policy,
-}
-
-/// Promotion of a tenant, until it is activated.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TenantPromotion {
-    /// Number of the promotion among the tenant's operations.
-    pub operation: OperationId,
-    /// Epoch in which the chosen group will be the home; the tenant is fenced below it.
-    pub epoch: Epoch,
-    /// Moves that this promotion and those before it have replaced: their targets may own an epoch below `epoch`, and
-    /// stay members until the activation.
-    pub replaced: Box<[TenantMove]>,
-    /// Logged time of its beginning, in milliseconds since 1970.
-    pub started: u64,
 }
 
 /// Request to move a tenant.
