@@ -102,6 +102,18 @@ impl Proofs {
         let proof = self.latest.filter(|proof| following.covers(proof, view))?;
         now.checked_sub(proof.as_of)
     }
+
+    /// Returns the time as of which the tenant's copy is proved to have everything that was acknowledged, also where the
+    /// tenant is fenced since: until another home is recorded nobody else acknowledges. Such a copy may not be read as
+    /// fresh, but the bound holds for the report of a promotion.
+    pub fn proved_below_fence(&self, view: &DirectoryView, following: &FollowedTenant) -> Option<Duration> {
+        let is_home = |tenant: &Tenant| tenant.home == following.home && tenant.epoch == following.epoch;
+        let is_followed = view.tenant(following.tenant).is_some_and(|tenant| is_home(tenant));
+        let proof = self
+            .latest
+            .filter(|proof| is_followed && following.is_before_end(proof))?;
+        Some(proof.as_of)
+    }
 }
 
 /// Following state of a tenant, from the group's record.
@@ -122,11 +134,15 @@ pub struct FollowedTenant {
 impl FollowedTenant {
     /// Tells whether a proof counts for this tenant (invariant 2).
     fn covers(&self, proof: &Proof, view: &DirectoryView) -> bool {
+        self.is_before_end(proof) && view.tenant(self.tenant).is_some_and(|tenant| self.agrees(tenant))
+    }
+
+    /// Tells whether the feed covers the tenant at a proof's offset, and the epoch followed had not ended.
+    fn is_before_end(&self, proof: &Proof) -> bool {
         let attached = self
             .attached
             .is_some_and(|from| from.incarnation == proof.offset.incarnation && from.index <= proof.offset.index);
-        let before_baton = self.baton.is_none_or(|baton| proof.offset < baton);
-        attached && before_baton && view.tenant(self.tenant).is_some_and(|tenant| self.agrees(tenant))
+        attached && self.baton.is_none_or(|baton| proof.offset < baton)
     }
 
     fn agrees(&self, tenant: &Tenant) -> bool {

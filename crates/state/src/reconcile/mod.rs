@@ -14,6 +14,9 @@
 //! 3. Nothing is erased because a view does not know it, unless the tenant was known to the same directory before.
 
 mod moves;
+mod promotion;
+#[cfg(test)]
+mod promotion_test;
 #[cfg(test)]
 mod reconcile_test;
 
@@ -21,12 +24,14 @@ use bytes::Bytes;
 pub use moves::{HEIR_LEASE_MIN, HEIR_STALENESS_MAX, HeirReadiness, LeaderFacts, waits_for_facts};
 use stead_types::{Epoch, TenantNumber};
 
+use self::promotion::PromotionStep;
 use crate::{
     directory::{DirectoryView, GroupReport, MemberState, Tenant, TenantState},
     shard::{
         Shard,
         command::{
-            CancelHeir, Count, Create, Erase, Follow, Heir, Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount,
+            Activate, CancelHeir, ContinueRewind, Count, Create, Erase, Follow, Freeze, Heir, Refuse, Rejoin,
+            Relinquish, SetLeaseLossPolicy, Uncount,
         },
         record::{Role, TenantRecord},
     },
@@ -62,6 +67,12 @@ pub enum Step {
     Rejoin(Rejoin),
     /// Propose what this group, the home, does without a lease.
     SetLeaseLossPolicy(SetLeaseLossPolicy),
+    /// Propose to take part in a promotion.
+    Freeze(Freeze),
+    /// Propose to own the tenant at the end of a promotion.
+    Activate(Activate),
+    /// Propose to go on with the rewind of the tenant's copy.
+    ContinueRewind(ContinueRewind),
     /// Report to the directory.
     Report(GroupReport),
 }
@@ -81,6 +92,9 @@ impl Step {
             Self::Count(count) => count.tenant,
             Self::Rejoin(rejoin) => rejoin.tenant,
             Self::SetLeaseLossPolicy(set) => set.tenant,
+            Self::Freeze(freeze) => freeze.tenant,
+            Self::Activate(activate) => activate.tenant,
+            Self::ContinueRewind(rewind) => rewind.tenant,
             Self::Report(report) => report.tenant(),
         }
     }
@@ -99,6 +113,9 @@ impl Step {
             Self::Count(count) => Some(count.encode()),
             Self::Rejoin(rejoin) => Some(rejoin.encode()),
             Self::SetLeaseLossPolicy(set) => Some(set.encode()),
+            Self::Freeze(freeze) => Some(freeze.encode()),
+            Self::Activate(activate) => Some(activate.encode()),
+            Self::ContinueRewind(rewind) => Some(rewind.encode()),
             Self::Report(_) => None,
         }
     }
@@ -106,7 +123,7 @@ impl Step {
     /// Returns the report to the directory, if it is one.
     pub fn report(&self) -> Option<GroupReport> {
         match self {
-            Self::Report(report) => Some(*report),
+            Self::Report(report) => Some(report.clone()),
             Self::Create(_)
             | Self::Follow(_)
             | Self::Erase(_)
@@ -117,7 +134,10 @@ impl Step {
             | Self::Uncount(_)
             | Self::Count(_)
             | Self::Rejoin(_)
-            | Self::SetLeaseLossPolicy(_) => None,
+            | Self::SetLeaseLossPolicy(_)
+            | Self::Freeze(_)
+            | Self::Activate(_)
+            | Self::ContinueRewind(_) => None,
         }
     }
 }
@@ -156,6 +176,10 @@ pub fn page(view: &DirectoryView, shard: &Shard, from: TenantNumber, facts: &Lea
 /// Returns the step for one tenant: called after a change of it in the view, of its record, or of the facts.
 pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber, facts: &LeaderFacts<'_>) -> Option<Step> {
     let record = shard.record(number);
+    // Until it has ended, every other command about the tenant fails.
+    if record.is_some_and(|record| record.rewind.is_some()) {
+        return Some(Step::ContinueRewind(ContinueRewind { tenant: number }));
+    }
     if record.is_some_and(|record| record.view_version > view.version()) {
         return None;
     }
@@ -163,6 +187,11 @@ pub fn step(view: &DirectoryView, shard: &Shard, number: TenantNumber, facts: &L
         return forgotten(view, number, record?);
     };
     let group = shard.prefix().group;
+    match promotion::step(view, tenant, group, record, facts) {
+        PromotionStep::Due(step) => return Some(*step),
+        PromotionStep::Wait => return None,
+        PromotionStep::Other => {}
+    }
     if let Some(report) = record.and_then(|record| moves::taken_over(tenant, group, record)) {
         return Some(report);
     }

@@ -6,7 +6,10 @@ use stead_types::{Epoch, GroupId, TenantNumber};
 
 use super::Step;
 use crate::{
-    directory::{DirectoryView, GroupReport, LeaseLoss, MemberState, MoveState, ReplicaSetMember, Tenant, TenantMove},
+    directory::{
+        DirectoryView, GroupReport, LeaseLoss, MemberState, MoveState, PromotionPhase, ReplicaSetMember, Tenant,
+        TenantMove,
+    },
     seed_pace::SeedFailure,
     shard::{
         command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount},
@@ -34,6 +37,11 @@ pub struct LeaderFacts<'a> {
     /// Whether the entry by which the home stopped counting a leaving member has been applied by a follower that stays,
     /// if one does.
     pub uncount_applied: &'a dyn Fn(TenantNumber, GroupId) -> bool,
+    /// Wall clock, in milliseconds since 1970, at which the group's copy of a tenant was last proved fresh when the group
+    /// froze for a promotion.
+    pub fresh_as_of: &'a dyn Fn(TenantNumber, OperationId) -> Option<u64>,
+    /// Whether the group has taken over what a third one has more of a tenant, as a promotion orders.
+    pub has_pulled: &'a dyn Fn(TenantNumber, OperationId, GroupId) -> bool,
 }
 
 impl LeaderFacts<'_> {
@@ -45,6 +53,8 @@ impl LeaderFacts<'_> {
         seed_failure: &|_, _| None,
         epoch_seen: &|_| Epoch::NONE,
         uncount_applied: &|_, _| false,
+        fresh_as_of: &|_, _| None,
+        has_pulled: &|_, _, _| false,
     };
 }
 
@@ -70,8 +80,11 @@ impl HeirReadiness {
 }
 
 /// Tells whether the next step of a tenant in this group depends on facts that change without the view: it takes part in
-/// a move, or a member leaves its home.
+/// a move, takes changes over in a promotion, or a member leaves its home.
 pub fn waits_for_facts(tenant: &Tenant, group: GroupId) -> bool {
+    if let Some(promotion) = tenant.promoting.as_deref() {
+        return matches!(promotion.phase, PromotionPhase::Pulling { to, .. } if to == group);
+    }
     let is_home = tenant.home == group;
     let moves = tenant
         .moving

@@ -12,12 +12,13 @@
 //!    moves meanwhile.
 //! 2. A request that was forwarded on account of an epoch is never sent back by a group that has not reached that
 //!    epoch: it waits at the leader of the group that it was forwarded to.
-//! 3. A request that must be served by the home is served by the node that leads the home group, or refused.
+//! 3. A request that must be served by the home is served by the node that leads the home group, or refused. While a
+//!    promotion has not chosen a home, nobody may serve it.
 
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, RegionName, limits::HOPS_MAX};
 
 use crate::{
-    directory::{DirectoryView, Tenant, TenantState},
+    directory::{DirectoryView, PromotionPhase, Tenant, TenantState},
     shard::record::{Role, TenantRecord},
 };
 
@@ -242,6 +243,9 @@ fn replica(
 }
 
 fn home(view: &DirectoryView, here: &LocalNode<'_>, request: &RouteRequest<'_>, current: CurrentHome) -> RouteDecision {
+    if is_between_homes(request.tenant, current) {
+        return RouteDecision::Refuse(promoting(request.tenant));
+    }
     let CurrentHome { group, epoch } = current;
     match (here.voter)(group) {
         VoterStatus::LedBy(leader) if leader == here.node => RouteDecision::Local { group },
@@ -295,6 +299,23 @@ fn elsewhere(
         },
         request,
     )
+}
+
+/// Tells whether a promotion has fenced the tenant and has not chosen its home yet, as far as this node knows.
+pub fn is_between_homes(tenant: &Tenant, current: CurrentHome) -> bool {
+    tenant.promoting.as_deref().is_some_and(|promotion| {
+        !matches!(promotion.phase, PromotionPhase::Activating { .. }) && current.epoch < promotion.epoch
+    })
+}
+
+/// Returns the error of a request to a tenant that is being promoted.
+fn promoting(tenant: &Tenant) -> Error {
+    let message = format!(
+        "tenant {} is being promoted, its home is lost: try again; reads of other consistency levels are served where \
+         there is a copy",
+        tenant.name
+    );
+    Error::new(ErrorKind::TenantMoving, message)
 }
 
 /// Invariant 1.

@@ -1,14 +1,19 @@
 use std::collections::BTreeMap;
 
-use stead_types::{Durability, TenantLimits};
+use stead_types::{DirectoryVersion, Durability, TenantLimits};
 
 use super::*;
-use crate::directory::{
-    Addresses, AuditContext, Command, Directory, Followers, InitialCluster, InitialNode, NewTenant,
+use crate::{
+    directory::{
+        Addresses, AuditContext, Command, Directory, DirectoryChange, Followers, InitialCluster, InitialNode,
+        NewTenant, TenantPromotion,
+    },
+    shard::record::OperationId,
 };
 
 /// Nodes 1 and 2 are in eu (group 1), 3 and 4 in us (group 2), 5 in ap (group 3). Tenant a is at home in eu and
-/// followed everywhere, b is at home in us and followed nowhere.
+/// followed everywhere, b is at home in us and followed nowhere. P is like a, and its members freeze for a promotion to
+/// epoch 2.
 fn view() -> DirectoryView {
     let mut directory = Directory::default();
     let region = |name: &str| (name.parse().unwrap(), name.to_uppercase().parse().unwrap());
@@ -35,6 +40,7 @@ fn view() -> DirectoryView {
     for (name, home, followers) in [
         ("a", "eu", Followers::AllAdmitted),
         ("b", "us", Followers::Named(Box::new([]))),
+        ("p", "eu", Followers::AllAdmitted),
     ] {
         let tenant = NewTenant {
             on_lease_loss: crate::shard::record::LeaseLossPolicy::Stop,
@@ -51,7 +57,21 @@ fn view() -> DirectoryView {
             .result
             .unwrap();
     }
-    directory.view().clone()
+    let mut view = directory.view().clone();
+    let mut promoted = Tenant::clone(view.tenant_named(&"p".parse().unwrap()).unwrap());
+    promoted.fence_epoch = Epoch::new(2).unwrap();
+    promoted.promoting = Some(Box::new(TenantPromotion {
+        operation: OperationId(1),
+        of: 9,
+        epoch: promoted.fence_epoch,
+        fence: DirectoryVersion::ZERO,
+        phase: PromotionPhase::Freezing,
+        reported: Box::new([]),
+        replaced: Box::new([]),
+        started: 0,
+    }));
+    view.apply(DirectoryChange::Tenant(Box::new(promoted)));
+    view
 }
 
 fn ask(node: u64, request: &str, leaders: [u64; 3], forwarded: Option<(u32, u32, u32)>) -> String {
@@ -252,5 +272,22 @@ fn view_outranks_record_of_earlier_epoch() {
         ask_with(3, "a home", LEADERS, None, &stale),
         "away eu g1 [NodeId(1), NodeId(2)]",
         "a directory that records the same epoch elsewhere decides"
+    );
+}
+
+#[test]
+fn promoted_tenant_has_no_home_until_this_node_knows_it() {
+    assert_eq!(ask(2, "p home", LEADERS, None), "TenantMoving", "at the old home");
+    assert_eq!(ask(3, "p home", LEADERS, Some((1, 1, 1))), "TenantMoving");
+    assert_eq!(
+        ask(3, "p replica", LEADERS, None),
+        "here g2",
+        "copies are read meanwhile"
+    );
+    let activated = [record(2, 2, home(2, 2))];
+    assert_eq!(
+        ask_with(3, "p home", LEADERS, None, &activated),
+        "here g2",
+        "a record is ahead of the view"
     );
 }
