@@ -1,6 +1,9 @@
 //! Install of a snapshot: new rows beside the old ones, a durable checkpoint, the switch, a checkpoint again.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use stead_state::{
@@ -41,6 +44,7 @@ pub(super) fn install(machine: &ShardMachine, snapshot: Snapshot) -> Result<(), 
         bulk_writer: machine.rows.bulk_writer(),
         prefix,
         swept: BTreeMap::new(),
+        tails: BTreeSet::new(),
     };
     for row in decode(snapshot.chunks) {
         let (key, value) = row?;
@@ -80,6 +84,8 @@ struct InstallWriter {
     prefix: GroupPrefix,
     /// For each copy, by the rest of its key: the sequence up to which tombstones are swept. Records come first.
     swept: BTreeMap<Bytes, Sequence>,
+    /// Copies that are the tails of forks: they have changes only.
+    tails: BTreeSet<Bytes>,
 }
 
 impl InstallWriter {
@@ -99,10 +105,15 @@ impl InstallWriter {
 
     fn note_swept(&mut self, key: Bytes, value: Bytes) -> Result<(), Malformed> {
         let (number, record) = (tenant::parse_key(key)?, tenant::decode(value)?);
+        let copy_of = |number_of_copy| {
+            let copy = self.prefix.copy(number, number_of_copy).key(kind::CHANGE, 0).finish();
+            copy.slice(GROUP_PREFIX_LEN..)
+        };
         for state in record.copies() {
-            let copy = self.prefix.copy(number, state.number).key(kind::CHANGE, 0).finish();
-            self.swept.insert(copy.slice(GROUP_PREFIX_LEN..), state.swept);
+            self.swept.insert(copy_of(state.number), state.swept);
         }
+        let tails = record.forks.iter().filter(|fork| fork.tail.is_some());
+        self.tails.extend(tails.map(|fork| copy_of(fork.copy.number)));
         Ok(())
     }
 
@@ -110,6 +121,9 @@ impl InstallWriter {
         let (sequence, effect) = change::parse_key(key.clone()).map_err(failed(DOING))?;
         let change = change::decode(sequence, effect, value).map_err(failed(DOING))?;
         let copy = key.slice(GROUP_PREFIX_LEN..COPY_PREFIX_LEN);
+        if self.tails.contains(&copy) {
+            return Ok(());
+        }
         let mut row = self.prefix.key(kind::CURRENT, copy.len() + change.key.len());
         let row = row.raw(&copy).raw(&change.key).finish();
         let is_swept = self.swept.get(&copy).is_some_and(|swept| sequence <= *swept);

@@ -147,6 +147,8 @@ impl ShardMachine {
                     .shard
                     .apply(&mut inner.table, entry.index, parsed, !self.is_pinned())
                     .map_err(failed("applying an entry"))?;
+                let moved = inner.state.shard.take_moved();
+                inner.state.cuts.note_moved(&moved);
             }
         }
         inner.applied.index = entry.index;

@@ -13,8 +13,9 @@
 //! 4. An install writes under a number that no row has or ever had; the switch is one row, and rows of other installs
 //!    are removed in bounded steps, which start again after a restart.
 //! 5. A thread reads a machine once at a time.
-//! 6. A snapshot is consistent with its cut, however long it is read: changes and the feed's rows stay meanwhile, and
-//!    the preimages of overwritten rows are saved for it. Under one lock it reads a bounded page.
+//! 6. A snapshot is consistent with its cut, however long it is read: changes and the feed's rows stay meanwhile, though a
+//!    rewind may move changes to a fork, which is noted for it; and the preimages of overwritten rows are saved for it.
+//!    Under one lock it reads a bounded page.
 //! 7. A snapshot has rows of the copies that records name, and of no others.
 
 mod install;

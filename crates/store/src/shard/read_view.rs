@@ -2,7 +2,11 @@
 
 use stead_state::{
     rows::{Rows, Unreadable, feed::FeedEntry},
-    shard::{Shard, read::TenantReader, record::TenantRecord},
+    shard::{
+        Shard,
+        read::{ForkReader, ForkSummary, TenantReader},
+        record::TenantRecord,
+    },
 };
 use stead_types::TenantNumber;
 
@@ -33,6 +37,16 @@ impl<'a> ReadView<'a> {
     /// Returns a reader of a tenant's data.
     pub fn reading(&self, tenant: TenantNumber) -> Option<TenantReader<'a>> {
         self.shard.reading(self.rows, tenant)
+    }
+
+    /// Returns overviews of a tenant's forks.
+    pub fn forks(&self, tenant: TenantNumber) -> Result<Vec<ForkSummary>, Unreadable> {
+        self.shard.forks(self.rows, tenant)
+    }
+
+    /// Returns a reader of a fork; `None` where there is no such fork, or while the live copy is being rewound.
+    pub fn fork(&self, tenant: TenantNumber, number: u32) -> Option<ForkReader<'a>> {
+        self.shard.fork(self.rows, tenant, number)
     }
 
     /// Returns the entries after `after` that touched tenants of this home, up to `entries_max`, by log index.

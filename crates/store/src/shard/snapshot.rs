@@ -4,7 +4,8 @@
 //! ```text
 //!   records, windows, streams   overwritten at checkpoints: preimages are saved (snapshot_cuts)
 //!   the feed                    up to the cut's entry
-//!   changes                     copy by copy, up to the revisions of the cut's records
+//!   changes                     copy by copy, up to the revisions of the cut's records; those of the tail of a copy that is
+//!                               rewound meanwhile are read from the fork that they were moved to
 //! ```
 //!
 //! Keys travel without group and install: the kind, then the rest. Current versions do not travel: they follow from the
@@ -98,9 +99,11 @@ fn changes_of(prefix: GroupPrefix, tenant: TenantNumber, record: &TenantRecord) 
         let end = change::key(copy, up_to.next().unwrap_or(Sequence::MAX), 0);
         RowRange::Immutable(start..end)
     };
-    let whole = std::iter::once(&record.live).chain(record.forks.iter().map(|fork| &fork.copy));
-    let mut ranges: Vec<_> = whole
-        .map(|state| range(state.number, Sequence::ZERO, state.revision.sequence()))
+    let forks = record.forks.iter().map(|fork| &fork.copy);
+    let forks = forks.map(|state| (state.number, state.revision.sequence()));
+    let mut ranges: Vec<_> = std::iter::once((record.live.number, record.live_rows_end()))
+        .chain(forks)
+        .map(|(number, up_to)| range(number, Sequence::ZERO, up_to))
         .collect();
     if let Some(shadow) = &record.shadow {
         let seed = shadow.seed.sequence();
@@ -134,7 +137,7 @@ impl SnapshotReader {
             let inner = self.rows.read()?;
             match range {
                 RowRange::Immutable(range) => {
-                    let (page, rest) = page(&inner.table, range)?;
+                    let (page, rest) = self.moved(&inner.table, range)?;
                     (page, rest.map(RowRange::Immutable))
                 }
                 RowRange::Mutable(range) => {
@@ -150,6 +153,20 @@ impl SnapshotReader {
             self.take(key, value)?;
         }
         Ok(true)
+    }
+
+    /// Reads a page of rows that are never overwritten, though a rewind may have moved them since the cut.
+    fn moved(&self, table: &Table, range: Range<Bytes>) -> Result<RowPage, Unreadable> {
+        let Some(located) = self.cut.locate(&range)? else {
+            return page(table, range);
+        };
+        let (rows, rest) = page(table, located.stored.clone())?;
+        let rows = rows.into_iter().map(|(key, row)| (located.key_at_cut(&key), row));
+        let next = match rest {
+            Some(rest) => located.key_at_cut(&rest.start),
+            None => located.end.clone(),
+        };
+        Ok((rows.collect(), (next < range.end).then_some(next..range.end)))
     }
 
     /// Reads a page as it was at the cut.

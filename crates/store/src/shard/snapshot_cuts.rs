@@ -1,4 +1,5 @@
-//! Copy on write for open snapshots: the preimages of rows that were overwritten before a snapshot read them.
+//! Copy on write for open snapshots: the preimages of rows that were overwritten before a snapshot read them, and where
+//! changes are that a rewind has moved.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +9,11 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use stead_state::rows::{Order, Row, Rows, RowsMut, Unreadable};
+use stead_state::{
+    rows::{COPY_PREFIX_LEN, CopyPrefix, Order, Row, Rows, RowsMut, Unreadable, change, kind},
+    shard::MovedChanges,
+};
+use stead_types::Sequence;
 
 use crate::table::Table;
 
@@ -17,7 +22,12 @@ use crate::table::Table;
 pub(super) struct SnapshotCuts(Vec<Weak<SnapshotCut>>);
 
 /// Cut of one open snapshot, with the preimages saved for it.
-pub(super) struct SnapshotCut(Mutex<Preimages>);
+pub(super) struct SnapshotCut {
+    preimages: Mutex<Preimages>,
+    /// Changes that were moved since the cut, in the order of time: where a sequence was used again and moved again, the
+    /// first is that of the cut.
+    moved: Mutex<Vec<MovedChanges>>,
+}
 
 /// Preimages of overwritten rows of a cut, from a key on.
 #[derive(Default)]
@@ -43,9 +53,32 @@ impl SnapshotCuts {
             from,
             ..Preimages::default()
         };
-        let cut = Arc::new(SnapshotCut(Mutex::new(preimages)));
+        let cut = Arc::new(SnapshotCut {
+            preimages: Mutex::new(preimages),
+            moved: Mutex::default(),
+        });
         self.0.push(Arc::downgrade(&cut));
         cut
+    }
+
+    /// Notes for the open cuts where changes were moved to.
+    pub(super) fn note_moved(&mut self, moved: &[MovedChanges]) {
+        if moved.is_empty() {
+            return;
+        }
+        self.0.retain(|cut| cut.strong_count() > 0);
+        for cut in self.0.iter().filter_map(Weak::upgrade) {
+            let mut all = cut.moved.lock();
+            for moved in moved {
+                // Steps of a rewind go down.
+                match all.last_mut() {
+                    Some(last) if (last.copy, last.to, last.after) == (moved.copy, moved.to, moved.up_to) => {
+                        last.after = moved.after;
+                    }
+                    Some(_) | None => all.push(*moved),
+                }
+            }
+        }
     }
 
     /// Returns a table that saves preimages for the open cuts.
@@ -59,13 +92,70 @@ impl SnapshotCuts {
 impl SnapshotCut {
     /// Advances to a key, and returns the preimages of the rows before it that were overwritten.
     pub(super) fn pass(&self, up_to: &Bytes) -> Result<BTreeMap<Bytes, Option<Bytes>>, Unreadable> {
-        let mut preimages = self.0.lock();
+        let mut preimages = self.preimages.lock();
         if preimages.is_broken {
             return Err(Unreadable(Box::new(PreimageUnreadable)));
         }
         let later = preimages.rows.split_off(up_to);
         preimages.from = up_to.clone();
         Ok(std::mem::replace(&mut preimages.rows, later))
+    }
+}
+
+/// Where rows of a range are that a snapshot reads.
+pub(super) struct Located {
+    /// The rows as they are stored now.
+    pub(super) stored: Range<Bytes>,
+    /// Copy that they belong to.
+    copy: CopyPrefix,
+    /// Key after them, in the range that was asked for.
+    pub(super) end: Bytes,
+}
+
+impl Located {
+    /// Returns the key that a stored row had at the cut.
+    pub(super) fn key_at_cut(&self, stored: &Bytes) -> Bytes {
+        let copy = self.copy.key(kind::CHANGE, stored.len() - COPY_PREFIX_LEN);
+        { copy }.raw(&stored[COPY_PREFIX_LEN..]).finish()
+    }
+}
+
+impl SnapshotCut {
+    /// Returns where the first rows are of a range of changes of one copy; `None` where all are in their place.
+    pub(super) fn locate(&self, range: &Range<Bytes>) -> Result<Option<Located>, Unreadable> {
+        let moved = self.moved.lock();
+        if moved.is_empty() || range.start.first() != Some(&kind::CHANGE) {
+            return Ok(None);
+        }
+        let is_of_copy = |moved: &&MovedChanges| range.start.starts_with(&moved.copy.key(kind::CHANGE, 0).finish());
+        let Some(copy) = moved.iter().find(is_of_copy).map(|moved| moved.copy) else {
+            return Ok(None);
+        };
+        let (first, _) = change::parse_key(range.start.clone())?;
+        // Up to where the first rows are in one place: those that were moved earlier are elsewhere.
+        let (mut last, mut place) = (Sequence::MAX, copy);
+        for moved in moved.iter().filter(|moved| moved.copy == copy) {
+            if moved.after >= first {
+                last = last.min(moved.after);
+            } else if first <= moved.up_to {
+                last = last.min(moved.up_to);
+                place.number = moved.to;
+                break;
+            }
+        }
+        let end = match last.next() {
+            Some(next) => change::key(copy, next, 0).min(range.end.clone()),
+            None => range.end.clone(),
+        };
+        let in_place = |key: &Bytes| {
+            let start = place.key(kind::CHANGE, key.len() - COPY_PREFIX_LEN);
+            { start }.raw(&key[COPY_PREFIX_LEN..]).finish()
+        };
+        Ok(Some(Located {
+            stored: in_place(&range.start)..in_place(&end),
+            copy,
+            end,
+        }))
     }
 }
 
@@ -78,7 +168,7 @@ pub(super) struct CopyOnWriteTable<'a> {
 impl CopyOnWriteTable<'_> {
     fn save_preimage(&self, key: &Bytes) {
         for cut in &self.cuts {
-            let mut preimages = cut.0.lock();
+            let mut preimages = cut.preimages.lock();
             if *key < preimages.from || preimages.rows.contains_key(key) {
                 continue;
             }

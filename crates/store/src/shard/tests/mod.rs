@@ -6,5 +6,6 @@ mod follower_test;
 mod install_test;
 mod node;
 mod random_command;
+mod rewind_test;
 mod snapshot_test;
 mod state;

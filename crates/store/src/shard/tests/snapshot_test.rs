@@ -13,7 +13,7 @@ use bytes::Bytes;
 use stead_state::{
     lineage::Lineage,
     rows::{GROUP_PREFIX_LEN, Order, Row, Unreadable, kind},
-    shard::command::{Erase, Follow, RetentionFloor},
+    shard::command::{ContinueRewind, Erase, Follow, RetentionFloor},
 };
 use stead_types::{Epoch, Sequence};
 
@@ -152,6 +152,13 @@ fn slowly_read_snapshot_is_consistent_with_its_cut() {
 /// Invariant 6, also where a copy leaves memory.
 #[test]
 fn fork_leaves_earlier_snapshot_unchanged() {
+    // The whole copy becomes the fork, or its tail.
+    for kept in [0, 10] {
+        check_fork_after_snapshot(kept);
+    }
+}
+
+fn check_fork_after_snapshot(kept: u64) {
     let mut node = Node::new(HOME);
     node.propose(&[create(1)]);
     for value in 0..400 {
@@ -163,7 +170,7 @@ fn fork_leaves_earlier_snapshot_unchanged() {
         node.propose(&[put(1, 1, value)]);
     }
     let mut lineage = Lineage::starting(Epoch::FIRST);
-    lineage.record_promotion(Epoch::FIRST.next().unwrap(), Sequence::new(10).unwrap());
+    lineage.record_promotion(Epoch::FIRST.next().unwrap(), Sequence::new(kept).unwrap());
     let follow = Follow {
         tenant: tenant(1),
         version: version(9),
@@ -171,7 +178,10 @@ fn fork_leaves_earlier_snapshot_unchanged() {
         epoch: Epoch::FIRST.next().unwrap(),
         lineage,
     };
-    node.propose(&[follow.encode()]);
+    let rewind = ContinueRewind { tenant: tenant(1) };
+    for command in [follow.encode(), rewind.encode()] {
+        node.propose(&[command]);
+    }
     let mut other = installed(snapshot, HOME);
     for entry in node.log[start..].iter().cloned() {
         other.machine.apply(vec![entry]).unwrap();
