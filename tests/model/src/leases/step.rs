@@ -2,9 +2,9 @@
 
 use stead_state::directory::{
     SourceAfterMove,
-    ownership::{self, Activation, MoveAccepted, MovePlan},
+    ownership::{self, Activation, GroupFrozen, MoveAccepted, MovePlan, PromotionActivated, PromotionPlan},
 };
-use stead_types::{Epoch, GroupId, Incarnation, Sequence};
+use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, Revision, TenantTime};
 
 use super::{
     Leases,
@@ -250,7 +250,13 @@ impl Leases {
         let before = state.newest().tenant.clone();
         let mut next = state.newest().clone();
         let replaced = next.tenant.promoting.as_ref().map(|promotion| promotion.operation);
-        ownership::promote(&mut next.tenant, replaced, 0).ok()?;
+        let plan = PromotionPlan {
+            replace: replaced,
+            of: 0,
+            fence: DirectoryVersion::ZERO,
+            time: 0,
+        };
+        ownership::promote(&mut next.tenant, &plan).ok()?;
         state.promotions += 1;
         let in_force = if state.replaced_ttl > 0 && !self.is(Mutant::WaitsNewTtl) {
             self.bounds.ttl
@@ -367,17 +373,26 @@ fn record(state: &mut State) -> Option<()> {
 
 fn choose(state: &mut State, place: u8) -> Option<()> {
     let mut next = state.newest().clone();
-    let operation = next.tenant.promoting.as_ref()?.operation;
+    let promotion = next.tenant.promoting.as_ref()?;
+    let (operation, epoch) = (promotion.operation, promotion.epoch);
     if state.wait > 0 {
         return None;
     }
+    let from = id(place);
+    let frozen = GroupFrozen { from, operation, epoch };
     let activation = Activation {
         operation,
-        home: id(place),
+        home: from,
         lineage: next.tenant.lineage.clone(),
-        kept: Sequence::ZERO,
+        kept: Revision::ZERO,
+        time: TenantTime::default(),
     };
+    // Who freezes when makes no difference to leases: the chosen group reports at once, and the outcome is known at once.
+    ownership::record_frozen(&mut next.tenant, &frozen).ok()?;
+    ownership::begin_freezing(&mut next.tenant, operation).ok()?;
     ownership::activate(&mut next.tenant, &activation).ok()?;
+    let activated = PromotionActivated { from, operation, epoch };
+    ownership::record_activated(&mut next.tenant, &activated).ok()?;
     state.commit(next);
     Some(())
 }

@@ -58,6 +58,10 @@ pub enum Action {
     RecordAccepted(Place),
     /// An operator promotes: the fence is recorded.
     Promote,
+    /// The directory learns that no lease below the fence of the promotion runs any more.
+    EndWait,
+    /// The directory learns that the new home owns the tenant.
+    RecordActivated,
     /// The directory chooses this group; with `--allow-loss` or without.
     Choose(Place, bool),
     /// An operator lets a follower leave.

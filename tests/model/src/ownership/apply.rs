@@ -5,7 +5,7 @@ use stead_state::{
     directory::TenantState,
     shard::{
         apply_result::GuardFailure,
-        command::{Pull, Relinquish},
+        command::{PullHeader, Relinquish},
         ownership::{self, Cut, EntryStamp},
         record::{AttachSession, PreviousRole, Role},
     },
@@ -61,7 +61,7 @@ impl Ownership {
                 if self.is(Mutant::FreezeDoesNotRewind) {
                     entry.lineage = record.lineage.clone();
                 }
-                let cut = ownership::freeze(record, &entry, &revision_at).ok()?;
+                let cut = ownership::freeze(record, &entry, STAMP, &revision_at).ok()?;
                 self.cut(group, &cut);
                 if self.is(Mutant::FreezeCutsUnrecorded) {
                     self.cut_unrecorded(group, &entry.lineage);
@@ -148,7 +148,7 @@ impl Ownership {
         let from = state.group(source).clone();
         let group = state.group_mut(place);
         let lineage = group.record.lineage.clone();
-        let entry = Pull {
+        let entry = PullHeader {
             tenant: TENANT,
             version: version(group.view),
             operation,

@@ -1,22 +1,26 @@
 //! Operators and the directory: moves, promotions, members that leave, the lease loss policy.
 //!
-//! The directory's decisions are those of `stead_state::directory::ownership`. Which group a promotion may choose, and
-//! when, is decided here as docs/protocol.md says, because nothing in the product decides it yet.
+//! The directory's decisions are those of `stead_state::directory`: its transitions, when a wait is over, and which group a
+//! promotion may choose.
+
+use std::collections::BTreeMap;
 
 use stead_state::{
     directory::{
-        LeaseLoss, MemberState, MoveState, ReplicaSetMember, SourceAfterMove, TenantState,
+        Choice, Consultation, FrozenReport, LeaseLoss, MemberState, MoveState, RemoteFloor, ReplicaSetMember,
+        SourceAfterMove, Tenant, TenantState, choose, is_fenced_by_logs,
         ownership::{
-            self, Activation, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused, StopLogged,
+            self, Activation, GroupFrozen, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused,
+            PromotionActivated, PromotionPlan, StopLogged,
         },
     },
     shard::{
         command::SetLeaseLossPolicy,
-        ownership::{forked_up_to, set_lease_loss_policy},
+        ownership::{FreezeReport, freeze_report, set_lease_loss_policy},
         record::{LeaseLossPolicy, PreviousRole, Role},
     },
 };
-use stead_types::{Epoch, Revision};
+use stead_types::{DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantTime};
 
 use super::{
     Ownership,
@@ -108,8 +112,14 @@ impl Ownership {
         if self.is(Mutant::PromotionReusesEpoch) {
             next.tenant.last_epoch = next.tenant.epoch;
         }
-        let replaced = next.promoting().map(|(operation, _)| operation);
-        let promotion = ownership::promote(&mut next.tenant, replaced, 0).ok()?;
+        let replaced = next.promotion().map(|(operation, _)| operation);
+        let plan = PromotionPlan {
+            replace: replaced,
+            of: 0,
+            fence: DirectoryVersion::ZERO,
+            time: 0,
+        };
+        let promotion = ownership::promote(&mut next.tenant, &plan).ok()?;
         state.used.promotions += 1;
         state.seen.asserted |= asserted;
         state.seen.fences.insert(promotion.epoch, 1);
@@ -132,97 +142,123 @@ impl Ownership {
         matches!(role, Role::Frozen { epoch, .. } if epoch == promoted)
     }
 
-    /// Tells whether the fence is in the log of every group that could own an epoch below it: the recorded home and, if
-    /// that has relinquished, the group that it handed over to.
+    /// Tells whether the fence is in the log of every group that could own an epoch below it.
     fn is_fenced_by_logs(&self, state: &State) -> bool {
-        let home = state.directory.newest().home();
-        if !self.is_frozen(state, home) {
-            return false;
-        }
-        let Role::Frozen {
-            previous: PreviousRole::Relinquished(to),
-            ..
-        } = state.group(home).record.role
-        else {
-            return true;
-        };
-        self.is(Mutant::FenceOfHomeIsEnough) || self.is_frozen(state, Place::of(to))
+        let tenant = &state.directory.newest().tenant;
+        is_fenced_by_logs(tenant, &self.reports(state, tenant))
     }
 
     /// Tells whether no group serves below the fence any more.
-    fn is_quiesced(&self, state: &State) -> bool {
+    pub(super) fn is_quiesced(&self, state: &State) -> bool {
         state.directory.wait == 0
             || self.bounds.policy == Policy::Continue
             || self.is(Mutant::PromotionDoesNotWait)
+            || self.is(Mutant::ChoosesBeforeWait)
             || self.is_fenced_by_logs(state)
+    }
+
+    pub(super) fn end_wait(&self, state: &mut State) -> Option<()> {
+        let mut next = state.directory.newest().clone();
+        let (operation, _) = next.promoting()?;
+        ownership::begin_freezing(&mut next.tenant, operation).ok()?;
+        state.directory_mut().commit(next);
+        Some(())
+    }
+
+    /// Returns what frozen groups report.
+    fn reports(&self, state: &State, tenant: &Tenant) -> BTreeMap<GroupId, FrozenReport> {
+        let frozen = Place::all().filter(|place| self.is_frozen(state, *place));
+        let mut reports: BTreeMap<GroupId, FrozenReport> = frozen
+            .filter_map(|place| {
+                let group = state.group(place);
+                let mut report = freeze_report(&group.record)?;
+                report.revision = group.reported;
+                if self.is(Mutant::EmptyCopyIsHistory) {
+                    report.forked_up_to = Sequence::ZERO;
+                }
+                Some((place.id(), fresh(report)))
+            })
+            .collect();
+        if self.is(Mutant::FenceOfHomeIsEnough)
+            && let Some(home) = reports.get_mut(&tenant.home)
+        {
+            home.report.previous = PreviousRole::Owner;
+        }
+        reports
+    }
+
+    /// Adds to the reports what mutants take for one.
+    fn believe(&self, state: &State, chosen: Place, reports: &mut BTreeMap<GroupId, FrozenReport>) {
+        let home = state.directory.newest().home();
+        if self.is(Mutant::HomeNotDrained) && chosen != home {
+            reports.remove(&home.id());
+        }
+        let Some(own) = reports.get(&chosen.id()).cloned() else {
+            return;
+        };
+        for place in Place::all().filter(|place| *place != home && !self.is_frozen(state, *place)) {
+            let revision = if self.is(Mutant::ComparesEarlierPositions) {
+                let earlier = u64::from(state.seen.earlier[usize::from(place.0)]);
+                let sequence = Sequence::new(earlier).expect("a small number");
+                Revision::new(own.report.revision.epoch(), sequence)
+            } else if self.is(Mutant::ConsultsWithoutFreeze) {
+                state.group(place).record.live.revision
+            } else {
+                continue;
+            };
+            let mut believed = own.clone();
+            believed.report.revision = revision;
+            believed.report.forked_up_to = Sequence::ZERO;
+            reports.insert(place.id(), believed);
+        }
+    }
+
+    /// Returns what the directory decides where a group is the only one that may be the new home. Groups that have not
+    /// reported do not answer.
+    fn decide(&self, state: &State, chosen: Place, with_loss: bool) -> Choice {
+        let newest = state.directory.newest();
+        let mut tenant = newest.tenant.clone();
+        if self.is(Mutant::ForgetsGoneMembers) {
+            tenant.remote_floor = RemoteFloor::default();
+        }
+        let mut reports = self.reports(state, &tenant);
+        self.believe(state, chosen, &mut reports);
+        let ids = || Place::all().map(Place::id);
+        let was_home = |place: Place| {
+            let owns = state.group(place).record.role == Role::Owner;
+            self.is(Mutant::ConsultsPart) || owns && self.is(Mutant::ExcusesFormerHome)
+        };
+        let excused = Place::all().filter(|place| *place == newest.home() || was_home(*place));
+        choose(&Consultation {
+            tenant: &tenant,
+            silent: &ids().filter(|group| !reports.contains_key(group)).collect(),
+            reports: &reports,
+            home_region: &excused.map(Place::id).collect::<Vec<_>>(),
+            targets: &[chosen.id()],
+            allow_loss: with_loss,
+        })
     }
 
     /// Tells whether the directory may choose a group.
     pub(super) fn may_choose(&self, state: &State, chosen: Place, with_loss: bool) -> bool {
-        if !self.is_frozen(state, chosen) || !(self.is_quiesced(state) || self.is(Mutant::ChoosesBeforeWait)) {
+        if !self.is_frozen(state, chosen) || with_loss && !self.bounds.allows_loss {
             return false;
         }
-        if with_loss {
-            return self.bounds.allows_loss;
-        }
-        let home = state.directory.newest().home();
-        let mut is_longest =
-            self.reaches_what_was_held(state, chosen, chosen) && self.reaches_remote_floor(state, chosen);
-        let mut are_all_frozen = true;
-        for other in chosen
-            .others()
-            .filter(|other| state.directory.newest().is_consulted(*other))
-        {
-            let is_home = other == home;
-            if self.is_frozen(state, other) {
-                is_longest &= !self.is_longer(state, other, chosen) || is_home && self.is(Mutant::HomeNotDrained);
-                is_longest &= self.reaches_what_was_held(state, other, chosen);
-            } else if !is_home {
-                if self.is(Mutant::ComparesEarlierPositions) {
-                    let earlier = usize::from(state.seen.earlier[usize::from(other.0)]);
-                    is_longest &= earlier <= state.group(chosen).history.len();
-                } else if self.is(Mutant::ConsultsWithoutFreeze) {
-                    is_longest &= !self.is_longer(state, other, chosen);
-                } else {
-                    are_all_frozen = false;
-                }
-            }
-        }
-        let is_drained = self.is_fenced_by_logs(state);
-        is_longest && (are_all_frozen || is_drained || self.is(Mutant::ConsultsPart))
+        matches!(self.decide(state, chosen, with_loss), Choice::Activate(_))
     }
 
-    /// Tells whether a group's history is longer than that of another, by epoch and revision.
-    fn is_longer(&self, state: &State, one: Place, other: Place) -> bool {
-        let end = |place: Place| -> Revision {
-            let group = state.group(place);
-            if self.is_frozen(state, place) {
-                group.reported
-            } else {
-                group.record.live.revision
-            }
-        };
-        end(one) > end(other)
-    }
-
-    /// Tells whether the chosen group's history reaches what another once held of the recorded line and holds only in a
-    /// fork: a copy that became one as a whole is empty until it is seeded, and its position says nothing.
-    fn reaches_what_was_held(&self, state: &State, other: Place, chosen: Place) -> bool {
-        let once = forked_up_to(&state.group(other).record);
-        let reached = state.group(chosen).record.live.revision.sequence();
-        self.is(Mutant::EmptyCopyIsHistory) || once <= reached
-    }
-
-    /// Tells whether a group's history reaches what was acknowledged on account of members that are gone.
-    fn reaches_remote_floor(&self, state: &State, chosen: Place) -> bool {
-        let floor = state.directory.newest().tenant.remote_floor.sequence();
-        self.is(Mutant::ForgetsGoneMembers) || floor <= state.group(chosen).record.live.revision.sequence()
-    }
-
-    /// Tells whether a frozen group may copy from another one.
+    /// Tells whether a frozen group may take over what another one has more: the one with the longest history, of which the
+    /// directory names the first.
     pub(super) fn may_pull(&self, state: &State, place: Place, source: Place) -> bool {
-        let both = self.is_frozen(state, place) && self.is_frozen(state, source);
-        both && self.is_longer(state, source, place)
+        if !self.is_frozen(state, place) || !self.is_frozen(state, source) {
+            return false;
+        }
+        let ordered = |with_loss| match self.decide(state, place, with_loss) {
+            Choice::Pull { from, .. } => Some(Place::of(from)),
+            Choice::Wait(_) | Choice::Blocked(_) | Choice::Activate(_) => None,
+        };
+        let from = ordered(false).or_else(|| ordered(true).filter(|_| self.bounds.allows_loss));
+        from.is_some_and(|from| state.group(from).reported == state.group(source).reported)
     }
 
     pub(super) fn choose(&self, state: &mut State, chosen: Place, with_loss: bool) -> Option<()> {
@@ -239,8 +275,11 @@ impl Ownership {
             } else {
                 own
             },
-            kept: kept.sequence(),
+            kept,
+            time: TenantTime::default(),
         };
+        let from = chosen.id();
+        ownership::record_frozen(&mut next.tenant, &GroupFrozen { from, operation, epoch }).ok()?;
         ownership::activate(&mut next.tenant, &activation).ok()?;
         next.kept = kept;
         next.line = Line::of(&group.history);
@@ -249,6 +288,21 @@ impl Ownership {
         let proven = group.proven;
         self.judge(state, held, proven, with_loss);
         state.seen.begins.insert(epoch, kept.sequence());
+        state.directory_mut().commit(next);
+        Some(())
+    }
+
+    /// Records that the new home owns the tenant.
+    pub(super) fn record_activated(state: &mut State) -> Option<()> {
+        let mut next = state.directory.newest().clone();
+        let (operation, _) = next.promotion()?;
+        let home = next.home();
+        let activated = PromotionActivated {
+            from: home.id(),
+            operation,
+            epoch: state.group(home).record.owned()?,
+        };
+        ownership::record_activated(&mut next.tenant, &activated).ok()?;
         state.directory_mut().commit(next);
         Some(())
     }
@@ -426,5 +480,14 @@ impl Ownership {
         ownership::record_stop_logged(&mut next.tenant, &logged).ok()?;
         state.directory_mut().commit(next);
         Some(())
+    }
+}
+
+/// Returns a report of a copy that was proved fresh: an empty one is the tenant's whole history then.
+fn fresh(report: FreezeReport) -> FrozenReport {
+    FrozenReport {
+        report,
+        fresh_as_of: Some(0),
+        time: 0,
     }
 }

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use stead_state::{
-    directory::{Followers, MemberState, MoveState, RemoteFloor, ReplicaSetMember, Tenant, TenantMove, TenantState},
+    directory::{
+        Followers, MemberState, MoveState, PromotionPhase, RemoteFloor, ReplicaSetMember, Tenant, TenantMove,
+        TenantState,
+    },
     lineage::Lineage,
     shard::record::OperationId,
 };
@@ -146,18 +149,28 @@ impl Version {
         self.tenant.moving.as_deref()
     }
 
-    /// Returns number and epoch of the promotion in flight.
+    /// Returns number and epoch of a promotion in flight that has no new home yet.
     pub fn promoting(&self) -> Option<(OperationId, Epoch)> {
-        self.tenant
-            .promoting
-            .as_deref()
-            .map(|promotion| (promotion.operation, promotion.epoch))
+        let promotion = self.tenant.promoting.as_deref();
+        let choosing = promotion.filter(|promotion| !matches!(promotion.phase, PromotionPhase::Activating { .. }));
+        choosing.map(|promotion| (promotion.operation, promotion.epoch))
+    }
+
+    /// Returns number and phase of the promotion in flight.
+    pub fn promotion(&self) -> Option<(OperationId, PromotionPhase)> {
+        let promotion = self.tenant.promoting.as_deref();
+        promotion.map(|promotion| (promotion.operation, promotion.phase))
+    }
+
+    /// Tells whether leases below the fence of the promotion in flight may run.
+    pub fn is_only_fenced(&self) -> bool {
+        matches!(self.promotion(), Some((_, PromotionPhase::Fenced)))
     }
 
     /// Returns the operation in flight.
     pub fn operation(&self) -> Option<OperationId> {
         let moving = self.moving().map(|moving| moving.operation);
-        moving.or(self.promoting().map(|(operation, _)| operation))
+        moving.or(self.promotion().map(|(operation, _)| operation))
     }
 
     /// Returns the number of the last operation.

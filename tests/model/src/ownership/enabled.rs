@@ -1,7 +1,7 @@
 //! Actions that may happen in a state of the ownership model.
 
 use stead_state::{
-    directory::{LeaseLoss, MemberState, TenantState},
+    directory::{LeaseLoss, MemberState, PromotionPhase, TenantState},
     shard::record::{LeaseLossPolicy, Role},
 };
 
@@ -115,7 +115,7 @@ impl Ownership {
         if newest.moving().is_some() && !newest.is_aborting() && state.used.aborts < self.bounds.aborts {
             out.push(Action::Abort);
         }
-        let may_replace = self.bounds.replaces || newest.promoting().is_none();
+        let may_replace = self.bounds.replaces || newest.promotion().is_none();
         if state.used.promotions < self.bounds.promotions && may_replace {
             out.push(Action::Promote);
         }
@@ -147,6 +147,12 @@ impl Ownership {
         if newest.is_aborting() {
             out.push(Action::RecordRefused);
         }
+        if newest.is_only_fenced() && self.is_quiesced(state) {
+            out.push(Action::EndWait);
+        }
+        if let Some((_, PromotionPhase::Activating { .. })) = newest.promotion() {
+            out.push(Action::RecordActivated);
+        }
         for place in Place::all() {
             let record = &state.group(place).record;
             let is_new = record.role == Role::Owner && record.epoch != newest.tenant.epoch;
@@ -159,7 +165,7 @@ impl Ownership {
                 Some(MemberState::Returning) => out.push(Action::RecordRejoined(place)),
                 Some(MemberState::Staying) | None => {}
             }
-            if newest.promoting().is_some() {
+            if newest.promoting().is_some() && !newest.is_only_fenced() {
                 out.extend(
                     place
                         .others()

@@ -220,6 +220,7 @@ impl Ownership {
         if let Some((_, epoch)) = view.promoting()
             && is_consulted
             && record.promised < epoch
+            && (!view.is_only_fenced() || may_own(record.role))
         {
             propose(Kind::Freeze, 0);
         }
@@ -288,4 +289,9 @@ impl Ownership {
             propose(Kind::Rejoin, 0);
         }
     }
+}
+
+/// Tells whether a group freezes while leases may run: its `Freeze` is its fence.
+fn may_own(role: Role) -> bool {
+    matches!(role, Role::Owner | Role::Relinquished { .. })
 }

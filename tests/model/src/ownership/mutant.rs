@@ -53,6 +53,8 @@ pub enum Mutant {
     ChoosesBeforeWait,
     /// Only the chosen group is consulted.
     ConsultsPart,
+    /// A silent group that was home before the recorded one is excused as well.
+    ExcusesFormerHome,
     /// Followers are compared by the positions that they had when the promotion began.
     ComparesEarlierPositions,
     /// Followers are consulted without a `Freeze` in their log.

@@ -133,6 +133,15 @@ pub const MUTATIONS: &[Mutation] = &[
         },
         "P1",
     ),
+    slow(
+        Mutant::ExcusesFormerHome,
+        Bounds {
+            durability: Durability::Each,
+            settles: false,
+            ..TWICE
+        },
+        "P1",
+    ),
     quick(
         Mutant::ComparesEarlierPositions,
         Bounds {
@@ -185,6 +194,7 @@ pub const MUTATIONS: &[Mutation] = &[
         Mutant::FeedBelowPromise,
         Bounds {
             durability: Durability::Each,
+            policy: Policy::Continue,
             ..PROMOTION
         },
         "P1",

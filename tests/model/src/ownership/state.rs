@@ -358,7 +358,7 @@ impl fmt::Display for State {
             f,
             "    {:?} {:?} {:?}",
             newest.moving(),
-            newest.promoting(),
+            newest.promotion(),
             tenant.members
         )?;
         for (place, group) in self.groups() {

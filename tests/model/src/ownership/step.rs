@@ -67,6 +67,8 @@ impl Ownership {
             Action::RecordRefused => self.record_refused(state)?,
             Action::RecordAccepted(from) => self.record_accepted(state, from)?,
             Action::Promote => self.promote(state)?,
+            Action::EndWait => self.end_wait(state)?,
+            Action::RecordActivated => Self::record_activated(state)?,
             Action::Choose(place, with_loss) => self.choose(state, place, with_loss)?,
             Action::Leave(member) => self.leave(state, member)?,
             Action::RecordUncounted(member) => self.record_uncounted(state, member)?,

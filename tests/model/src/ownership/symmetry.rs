@@ -130,6 +130,7 @@ impl Renaming {
         }
         if let Some(promotion) = &mut tenant.promoting {
             promotion.replaced.iter_mut().for_each(|moving| self.plan(moving));
+            self.ids(&mut promotion.reported);
         }
     }
 
