@@ -12,6 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use stead_state::{
+    directory::DirectoryView,
     freshness::{FollowedTenant, Proof, Proofs},
     shard::{Shard, record::TenantRecord},
 };
@@ -93,6 +94,25 @@ impl Freshness {
 
     /// Returns the staleness bound of [`Self::staleness`] without making pings more frequent.
     pub fn peek_staleness(&self, tenant: TenantNumber) -> Option<Duration> {
+        self.measure(tenant, |proofs, view, following| {
+            proofs.staleness(self.now(), view, following)
+        })
+    }
+
+    /// Returns the age of the last proof that this node's copy of a tenant has everything that was acknowledged, also
+    /// where the tenant is fenced since. Only for the report of a promotion.
+    pub(crate) fn proof_age_below_fence(&self, tenant: TenantNumber) -> Option<Duration> {
+        self.measure(tenant, |proofs, view, following| {
+            self.now().checked_sub(proofs.proved_below_fence(view, following)?)
+        })
+    }
+
+    /// Measures a copy by the proofs of the home that it follows.
+    fn measure<T>(
+        &self,
+        tenant: TenantNumber,
+        measure: impl FnOnce(&Proofs, &DirectoryView, &FollowedTenant) -> Option<T>,
+    ) -> Option<T> {
         // All of it as of one state: a proof that is added after a tenant was detached does not cover it.
         let measured = self.machine.read(|held| {
             let following = self.following(held.shard(), tenant)?;
@@ -101,7 +121,7 @@ impl Freshness {
             let proofs = proofs.get_mut(&following.home)?;
             self.directory_view.read(|view| {
                 proofs.advance(applied, view.version());
-                proofs.staleness(self.now(), view, &following)
+                measure(proofs, view, &following)
             })
         });
         measured.ok().flatten()

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 
 use crate::{
     acknowledgements::Acknowledgements,
+    completed_pulls::Pulls,
     directory_view::SharedDirectoryView,
     epochs_seen::EpochsSeen,
     freshness::Freshness,
@@ -33,6 +34,9 @@ use crate::{
 /// directory view.
 pub type LeaseLeft = Arc<dyn Fn(GroupId) -> Option<Duration> + Send + Sync>;
 
+/// Function that returns the wall clock, in milliseconds since 1970.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// One group of this node, with the state that its replication tasks share.
 pub(crate) struct GroupContext {
     pub(crate) group: TypedGroup<ShardMachine>,
@@ -46,12 +50,16 @@ pub(crate) struct GroupContext {
     pub(crate) lease_left: LeaseLeft,
     /// Epochs that other nodes have shown.
     pub(crate) epochs_seen: EpochsSeen,
+    /// Wall clock of this node.
+    pub(crate) wall: WallClock,
     /// Readiness of heirs, on the leader of their home.
     pub(crate) heirs: Heirs,
     /// Seeds that this home sends, while this node leads it.
     pub(crate) seeds: Arc<OutgoingSeeds>,
     /// Bandwidth of the seeds of this node.
     pub(crate) seed_bandwidth: Arc<SeedBandwidth>,
+    /// Pulls of this group that are complete, while this node leads it.
+    pub(crate) pulls: Pulls,
     /// Wakes the streams of this home when it has relinquished a tenant.
     pub(crate) handovers: watch::Sender<()>,
     /// Wakes the reconciler when this group has taken a tenant over: the directory is to be told.

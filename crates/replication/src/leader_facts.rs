@@ -11,16 +11,30 @@ use stead_state::{
     directory::{MemberState, Tenant},
     reconcile::{HeirReadiness, LeaderFacts, waits_for_facts},
     seed_pace::SeedFailure,
+    shard::record::OperationId,
 };
 use stead_types::{FeedOffset, GroupId, TenantNumber};
 
-use crate::{acknowledgements::ChangePosition, epochs_seen::EpochsSeen, group_context::GroupContext};
+use crate::{
+    acknowledgements::ChangePosition, completed_pulls::CompletePull, epochs_seen::EpochsSeen,
+    group_context::GroupContext,
+};
 
 /// Facts of one leadership.
 pub(crate) struct FactSource {
     context: Arc<GroupContext>,
     /// Last change of the tenant when a leaving member was first seen to be counted no longer.
     uncounted_at: Mutex<BTreeMap<(TenantNumber, GroupId), ChangePosition>>,
+    /// How fresh the copy of a tenant was when it was frozen last.
+    frozen: Mutex<BTreeMap<TenantNumber, FrozenCopy>>,
+}
+
+/// Freshness of a copy when it was frozen.
+#[derive(Clone, Copy, Debug)]
+struct FrozenCopy {
+    operation: OperationId,
+    /// Wall clock at which the copy had everything that was acknowledged, if that was proved.
+    fresh_as_of: Option<u64>,
 }
 
 /// Facts about some tenants, as of one moment.
@@ -28,6 +42,9 @@ pub(crate) struct CollectedFacts {
     has_lease: bool,
     epochs_seen: EpochsSeen,
     tenants: BTreeMap<TenantNumber, TenantFacts>,
+    frozen: BTreeMap<TenantNumber, FrozenCopy>,
+    /// Pulls that are complete.
+    pulled: BTreeMap<TenantNumber, CompletePull>,
 }
 
 #[derive(Default)]
@@ -42,8 +59,45 @@ struct TenantFacts {
 
 impl FactSource {
     pub(crate) fn new(context: Arc<GroupContext>) -> Self {
-        let uncounted_at = Mutex::default();
-        Self { context, uncounted_at }
+        Self {
+            context,
+            uncounted_at: Mutex::default(),
+            frozen: Mutex::default(),
+        }
+    }
+
+    /// Takes note of how fresh the copy of a tenant is that is being promoted: once it is frozen, or its home's stream is
+    /// gone, nothing proves it any more.
+    pub(crate) fn record_freshness(&self, tenant: TenantNumber, operation: OperationId) {
+        let context = &self.context;
+        let now = (context.wall)();
+        // Whatever an owner acknowledges is in its log before it is frozen.
+        let owns = context.machine.read(|held| {
+            let record = held.record(tenant);
+            record.is_some_and(|record| record.owned().is_some())
+        });
+        let age = match owns {
+            Ok(true) => Some(Duration::ZERO),
+            Ok(false) => context.freshness.proof_age_below_fence(tenant),
+            Err(_) => None,
+        };
+        let proved = age.map(|age| now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
+        let mut frozen = self.frozen.lock();
+        let before = frozen.get(&tenant).and_then(|before| before.fresh_as_of);
+        let fresh_as_of = proved.or(before);
+        frozen.insert(tenant, FrozenCopy { operation, fresh_as_of });
+    }
+
+    /// Takes note of how fresh the copies are of those of some tenants that are being promoted.
+    fn record_promoted(&self, tenants: &BTreeSet<TenantNumber>) {
+        let promoted: Vec<_> = self.context.directory_view.read(|view| {
+            let operation = |tenant: &TenantNumber| Some(view.tenant(*tenant)?.promoting.as_deref()?.operation);
+            let promoted = tenants.iter().filter_map(|tenant| Some((*tenant, operation(tenant)?)));
+            promoted.collect()
+        });
+        for (tenant, operation) in promoted {
+            self.record_freshness(tenant, operation);
+        }
     }
 
     /// Returns those of some tenants whose next step depends on facts.
@@ -61,11 +115,22 @@ impl FactSource {
     /// Collects the facts about some tenants.
     pub(crate) fn collect(&self, tenants: &BTreeSet<TenantNumber>) -> CollectedFacts {
         let waiting = self.waiting(tenants.iter().copied());
+        self.record_promoted(tenants);
         CollectedFacts {
             has_lease: self.context.lease().is_some(),
             epochs_seen: self.context.epochs_seen.clone(),
             tenants: waiting.into_iter().map(|tenant| (tenant, self.facts(tenant))).collect(),
+            frozen: self.frozen_among(tenants),
+            pulled: self.context.pulls.complete_among(tenants),
         }
+    }
+
+    fn frozen_among(&self, tenants: &BTreeSet<TenantNumber>) -> BTreeMap<TenantNumber, FrozenCopy> {
+        let frozen = self.frozen.lock();
+        let known = tenants
+            .iter()
+            .filter_map(|tenant| Some((*tenant, *frozen.get(tenant)?)));
+        known.collect()
     }
 
     fn facts(&self, number: TenantNumber) -> TenantFacts {
@@ -144,6 +209,11 @@ impl CollectedFacts {
             },
             epoch_seen: &|tenant| self.epochs_seen.of(tenant),
             uncount_applied: &|tenant, group| of(tenant).is_some_and(|facts| facts.uncounted.contains(&group)),
+            fresh_as_of: &|tenant, operation| {
+                let copy = self.frozen.get(&tenant).filter(|copy| copy.operation == operation);
+                copy?.fresh_as_of
+            },
+            has_pulled: &|tenant, operation, from| self.pulled.get(&tenant) == Some(&CompletePull { operation, from }),
         })
     }
 }

@@ -13,6 +13,7 @@
 
 mod acknowledgements;
 mod attach_attempt;
+mod completed_pulls;
 mod directory_view;
 mod epochs_seen;
 mod expiry;
@@ -27,6 +28,7 @@ mod leader_facts;
 mod lease_loss;
 mod outgoing_seeds;
 mod payload;
+mod pull;
 mod reconcile;
 mod retention;
 mod seed_bandwidth;
@@ -42,7 +44,7 @@ pub use acknowledgements::{Acknowledgements, FollowerProgress};
 pub use directory_view::{DirectoryDelta, SharedDirectoryView};
 pub use epochs_seen::EpochsSeen;
 pub use freshness::{Freshness, Lag};
-pub use group_context::LeaseLeft;
+pub use group_context::{LeaseLeft, WallClock};
 pub use outgoing_seeds::OutgoingSeeds;
 pub use reconcile::{DirectoryAccess, ReadVersion, SubmitCommand};
 pub use retention::RetentionLimits;

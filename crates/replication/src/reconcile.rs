@@ -104,7 +104,10 @@ async fn propose(context: &GroupContext, facts: &FactSource, reports: &ReportQue
                             // A tenant may be relinquished: its baton does not wait for the next change.
                             context.handovers.send_replace(());
                         }
-                        Err(error) => context.retry("taking in the directory", &error),
+                        Err(error) => {
+                            context.retry("taking in the directory", &error);
+                            sleep(RETRY_PAUSE).await;
+                        }
                     }
                 }
                 tokio::task::yield_now().await;
@@ -187,6 +190,11 @@ impl ReconcileQueue {
                 steps
             }
         };
+        for step in &steps {
+            if let Step::Freeze(freeze) = step {
+                facts.record_freshness(freeze.tenant, freeze.operation);
+            }
+        }
         steps
             .into_iter()
             .filter_map(|step| self.add_step(step, reports))
@@ -209,7 +217,9 @@ impl ReconcileQueue {
             reports.add(tenant);
             return None;
         };
-        if self.proposed.get(&tenant) == Some(&step) {
+        // Each step of a rewind is the same, and brings it further.
+        let is_repeated = !matches!(step, Step::ContinueRewind(_)) && self.proposed.get(&tenant) == Some(&step);
+        if is_repeated {
             self.wait([tenant]);
             return None;
         }

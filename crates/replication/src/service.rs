@@ -9,8 +9,8 @@ use std::{
 use futures::Stream;
 use parking_lot::RwLock;
 use stead_api::proto::internal::v1::{
-    FreshnessProof, FreshnessRequest, FreshnessResponse, SeedRequest, SeedResponse, SubscribeRequest,
-    SubscribeResponse,
+    FreshnessProof, FreshnessRequest, FreshnessResponse, PullRequest, PullResponse, SeedRequest, SeedResponse,
+    SubscribeRequest, SubscribeResponse,
     feed_service_server::{FeedService, FeedServiceServer},
 };
 use stead_types::{FeedOffset, GroupId};
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     group_context::GroupContext,
-    source::{self, seed::SeedSource},
+    source::{self, pull::PullSource, seed::SeedSource},
     wire::{self, MESSAGE_LEN_MAX, MessageToHome},
 };
 
@@ -55,6 +55,7 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl FeedService for FeedHandler {
     type SubscribeStream = Responses<SubscribeResponse>;
     type SeedStream = Responses<SeedResponse>;
+    type PullStream = Responses<PullResponse>;
 
     async fn subscribe(
         &self,
@@ -81,6 +82,18 @@ impl FeedService for FeedHandler {
         let messages = futures::stream::unfold(seeding, |mut seeding| async {
             let message = seeding.next().await?;
             Some((message, seeding))
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        let request = request.into_inner();
+        let context = self.0.get(request.from_group)?;
+        let invalid = |invalid: wire::InvalidMessage| Status::invalid_argument(invalid.to_string());
+        let pull = PullSource::new(context, &request).map_err(invalid)?;
+        let messages = futures::stream::unfold(pull, |mut pull| async {
+            let message = pull.next()?;
+            Some((message, pull))
         });
         Ok(Response::new(Box::pin(messages)))
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     acknowledgements::Acknowledgements,
+    completed_pulls::Pulls,
     directory_view::SharedDirectoryView,
     epochs_seen::EpochsSeen,
     expiry,
@@ -18,10 +19,11 @@ use crate::{
     follower,
     freshness::Freshness,
     freshness_poll,
-    group_context::{GroupContext, LeaseLeft},
+    group_context::{GroupContext, LeaseLeft, WallClock},
     heirs::Heirs,
     lease_loss,
     outgoing_seeds::OutgoingSeeds,
+    pull,
     reconcile::{self, DirectoryAccess},
     retention::{self, RetentionLimits},
     seed_bandwidth::SeedBandwidth,
@@ -50,6 +52,8 @@ pub struct Dependencies {
     pub lease_left: LeaseLeft,
     /// Epochs that feed sessions have shown.
     pub epochs_seen: EpochsSeen,
+    /// Wall clock, in milliseconds since 1970.
+    pub wall: WallClock,
 }
 
 /// Replication of a node: its feed service, and the tasks of each of its groups.
@@ -101,9 +105,11 @@ impl Replication {
             alarms: self.dependencies.alarms.clone(),
             lease_left: self.dependencies.lease_left.clone(),
             epochs_seen: self.dependencies.epochs_seen.clone(),
+            wall: self.dependencies.wall.clone(),
             heirs: Heirs::default(),
             seeds: Arc::new(OutgoingSeeds::new(self.dependencies.seeds)),
             seed_bandwidth: self.seed_bandwidth.clone(),
+            pulls: Pulls::default(),
             handovers: watch::Sender::new(()),
             taken_over: watch::Sender::new(()),
         });
@@ -180,6 +186,7 @@ impl GroupTasks {
             retention::run(context.clone(), dependencies.limits),
             expiry::run(context.clone()),
             seed_observer::run(context.clone()),
+            pull::run(context.clone(), self.feed_clients.clone()),
             lease_loss::run(context.clone()),
         );
     }

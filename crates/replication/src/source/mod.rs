@@ -24,6 +24,7 @@ mod open;
 mod pending_entries;
 pub(crate) mod pings;
 mod produce;
+pub(crate) mod pull;
 pub(crate) mod seed;
 mod sent_batons;
 pub(crate) mod sessions;

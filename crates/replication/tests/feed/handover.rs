@@ -76,7 +76,7 @@ async fn target_owns_after_last_change_and_source_follows_by_delta() {
         );
         world
             .eventually("the report", || {
-                world.has_taken(last_report(tenant, planned)).then_some(())
+                world.has_taken(&last_report(tenant, planned)).then_some(())
             })
             .await;
         let source = world.leader_node(HOME).await.record(tenant).unwrap();
@@ -143,7 +143,7 @@ async fn move_being_aborted_is_refused_and_heir_follows_again() {
         operation: planned.operation,
     };
     world
-        .eventually("the refusal", || world.has_taken(refused).then_some(()))
+        .eventually("the refusal", || world.has_taken(&refused).then_some(()))
         .await;
     let report = MoveRefused {
         from: HOME,

@@ -8,6 +8,7 @@ mod attach;
 mod damage;
 mod handover;
 mod moves;
+mod promotions;
 mod reconcile;
 mod reopen;
 mod retention;

@@ -12,7 +12,8 @@ use std::{
 use futures::Stream;
 use parking_lot::Mutex;
 use stead_api::proto::internal::v1::{
-    FeedOpened, FreshnessRequest, FreshnessResponse, SeedRequest, SeedResponse, SubscribeRequest, SubscribeResponse,
+    FeedOpened, FreshnessRequest, FreshnessResponse, PullRequest, PullResponse, SeedRequest, SeedResponse,
+    SubscribeRequest, SubscribeResponse,
     feed_service_server::{FeedService, FeedServiceServer},
     subscribe_response::Message,
 };
@@ -41,6 +42,7 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl FeedService for EndingHome {
     type SubscribeStream = Responses<SubscribeResponse>;
     type SeedStream = Responses<SeedResponse>;
+    type PullStream = Responses<PullResponse>;
 
     async fn subscribe(
         &self,
@@ -60,6 +62,10 @@ impl FeedService for EndingHome {
     }
 
     async fn seed(&self, _: Request<SeedRequest>) -> Result<Response<Self::SeedStream>, Status> {
+        Err(Status::unavailable("not here"))
+    }
+
+    async fn pull(&self, _: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         Err(Status::unavailable("not here"))
     }
 

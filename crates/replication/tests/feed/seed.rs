@@ -369,7 +369,7 @@ async fn move_whose_seed_cannot_catch_up_is_reported_and_refused() {
     let reported = |world: &World| {
         let phase = world.nodes[&1].tasks.seeds().progress().first().map(|seed| seed.phase);
         match phase {
-            Some(SeedPhase::Failed(failure)) => world.has_taken(GroupReport::SeedFailed {
+            Some(SeedPhase::Failed(failure)) => world.has_taken(&GroupReport::SeedFailed {
                 tenant,
                 operation,
                 failure,
@@ -381,7 +381,7 @@ async fn move_whose_seed_cannot_catch_up_is_reported_and_refused() {
     world.change(tenant, |tenant| ownership::abort_move(tenant, operation).unwrap());
     let refused = GroupReport::Refused { tenant, operation };
     world
-        .eventually("the refusal", || world.has_taken(refused).then_some(()))
+        .eventually("the refusal", || world.has_taken(&refused).then_some(()))
         .await;
     assert!(world.leader_node(HOME).await.record(tenant).unwrap().owned().is_some());
 }

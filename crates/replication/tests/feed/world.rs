@@ -183,8 +183,8 @@ impl World {
     }
 
     /// Tells whether the directory has taken a report.
-    pub fn has_taken(&self, report: GroupReport) -> bool {
-        self.reported.lock().unwrap().contains(&report)
+    pub fn has_taken(&self, report: &GroupReport) -> bool {
+        self.reported.lock().unwrap().contains(report)
     }
 
     /// Changes the directory's record of a tenant.
@@ -434,6 +434,7 @@ impl Node {
             wall: Arc::new(move || 1_000_000 + started.elapsed().as_millis() as u64),
             boot: Arc::new(move || started.elapsed()),
         };
+        let wall = clocks.wall.clone();
         let node = stead_raft::Node::new(Config {
             node: NodeId::new(id),
             log: log::Disk::default().open(),
@@ -456,6 +457,7 @@ impl Node {
             alarms: node.alarms(),
             lease_left: setup.lease_left,
             epochs_seen: epochs_seen.clone(),
+            wall,
         });
         let incoming = UnboundedReceiverStream::new(net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());
