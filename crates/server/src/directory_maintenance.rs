@@ -1,6 +1,6 @@
 //! Maintenance by the directory's leader: it writes the initial cluster, adjusts tenants to regions that were added or
-//! removed, and drives bulk moves. What is due follows from the directory, so that a new leader goes on where the last one
-//! was.
+//! removed, and drives bulk moves and promotions. What is due follows from the directory, so that a new leader goes on
+//! where the last one was.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 use stead_state::directory::{AuditContext, Command, Directory, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN, InitialCluster};
 use stead_store::group_rows::IncompleteChange;
 use stead_types::{NodeId, TenantNumber};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     directory::{DirectoryClient, LocalVoter, VoterError},
+    metrics::Metrics,
+    promotion_upkeep::PromotionUpkeep,
     supervisor::BoxError,
 };
 
@@ -62,12 +64,19 @@ pub(crate) struct DirectoryMaintenance {
     all_support_since: Mutex<Option<Instant>>,
     /// Time since which this node has led.
     leads_since: Mutex<Option<Instant>>,
+    promotions: PromotionUpkeep,
 }
 
 impl DirectoryMaintenance {
     /// Returns the task.
-    pub(crate) fn new(directory: Arc<DirectoryClient>, initial: InitialCluster, wall: WallClock) -> Self {
+    pub(crate) fn new(
+        directory: Arc<DirectoryClient>,
+        initial: InitialCluster,
+        wall: WallClock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
+            promotions: PromotionUpkeep::new(metrics),
             directory,
             initial,
             wall,
@@ -97,6 +106,7 @@ impl DirectoryMaintenance {
                 true => self.needed_command(local_voter)?,
                 false => {
                     *self.leads_since.lock() = None;
+                    self.promotions.clear();
                     None
                 }
             };
@@ -106,11 +116,13 @@ impl DirectoryMaintenance {
             }
             let is_behind = local_voter.machine.read(is_below_newest_level)?;
             let has_wave = local_voter.machine.read(Directory::has_wave_in_flight)?;
+            let promotion_due = self.promotions.next_due();
             tokio::select! {
                 changed = leadership.changed() => changed?,
                 changed = versions.changed() => changed?,
                 () = sleep(LEVEL_INTERVAL), if is_behind => {}
                 () = sleep(WAVE_INTERVAL), if has_wave => {}
+                () = sleep_until(promotion_due.unwrap_or_else(Instant::now)), if promotion_due.is_some() => {}
             }
         }
     }
@@ -124,6 +136,17 @@ impl DirectoryMaintenance {
         let leads_since = *self.leads_since.lock().get_or_insert_with(Instant::now);
         let heard_of =
             (leads_since.elapsed() >= LEADS_MIN.max(ttl / 2)).then(|| local_voter.supporting(FEATURE_LEVEL_MIN, ttl));
+        let promotions: Vec<_> = local_voter.machine.read(|directory| {
+            self.promotions.log_progress(directory);
+            directory.promotions_in_flight().collect()
+        })?;
+        let unreachable_now = local_voter
+            .machine
+            .read(|directory| unreachable(directory, heard_of.as_deref()))?;
+        // The needs were read before the wait is looked at: a fence that they name is applied here.
+        if let Some(command) = self.promotions.command(local_voter, promotions, now, &unreachable_now) {
+            return Ok(Some(command));
+        }
         local_voter.machine.read(|directory| {
             if directory.cluster().is_none() {
                 return Some(Command::Bootstrap(self.initial.clone()));
@@ -167,6 +190,11 @@ impl DirectoryMaintenance {
                     .health()
                     .succeeded(Some(local_voter.group.id()), TASK_NAME);
                 info!(%version, "directory updated");
+            }
+            // The promotion may have ended meanwhile, by another command.
+            Ok((Err(rejection), _)) if matches!(command, Command::AdvancePromotion { .. }) => {
+                warn!(%rejection, "the directory does not advance a promotion");
+                sleep(RETRY_PAUSE).await;
             }
             Ok((Err(rejection), _)) => return Err(rejection.into()),
             Err(VoterError::NotLeader) => sleep(RETRY_PAUSE).await,

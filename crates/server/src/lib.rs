@@ -20,6 +20,8 @@ mod metrics_format;
 pub mod node;
 pub mod panics;
 mod preface;
+mod promotion_metrics;
+mod promotion_upkeep;
 pub mod resources;
 mod response;
 mod router;

@@ -16,7 +16,7 @@ use stead_replication::{Lag, RegionPair, TrafficBytes};
 use stead_state::logged_time::ClockReport;
 use stead_types::GroupId;
 
-use crate::{config::NodeConfig, seed_metrics::SeedMetrics};
+use crate::{config::NodeConfig, promotion_metrics::PromotionMetrics, seed_metrics::SeedMetrics};
 
 /// Kind of an operation, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,6 +139,7 @@ pub(crate) struct Metrics {
     lease_remaining: Family<GroupLabels, Gauge<f64, AtomicU64>>,
     purged: Family<GroupLabels, Gauge>,
     differs: Family<GroupLabels, Gauge>,
+    forks: Family<GroupLabels, Gauge>,
     logged_time_ahead: Family<GroupLabels, Gauge<f64, AtomicU64>>,
     clock_ahead: Family<VoterLabels, Gauge<f64, AtomicU64>>,
     clocks_answering: Family<GroupLabels, Gauge>,
@@ -153,6 +154,8 @@ pub(crate) struct Metrics {
     staleness: Family<FeedLabels, Gauge<f64, AtomicU64>>,
     /// Seeds that are sent.
     pub(crate) seeds: SeedMetrics,
+    /// Promotions that the directory has in flight.
+    pub(crate) promotions: PromotionMetrics,
     retries: Family<PartLabels, Counter>,
     peers_damaged: Counter,
     peers_unreadable: Counter,
@@ -174,6 +177,7 @@ impl Metrics {
             lease_remaining: Family::default(),
             purged: Family::default(),
             differs: Family::default(),
+            forks: Family::default(),
             logged_time_ahead: Family::default(),
             clock_ahead: Family::default(),
             clocks_answering: Family::default(),
@@ -187,6 +191,7 @@ impl Metrics {
             feed_unreadable: Family::default(),
             staleness: Family::default(),
             seeds: SeedMetrics::default(),
+            promotions: PromotionMetrics::default(),
             retries: Family::default(),
             peers_damaged: Counter::default(),
             peers_unreadable: Counter::default(),
@@ -283,8 +288,11 @@ impl Metrics {
         registry.register("unconfirmed_answers", help, self.unconfirmed.clone());
         let help = "1 where replicas of the group differed when this node compared them last";
         registry.register("group_replicas_differ", help, self.differs.clone());
+        let help = "Tenants of which the group keeps a fork: what a promotion has cut";
+        registry.register("forks", help, self.forks.clone());
         let help = "On voters of the directory: bulk moves in flight, by state";
         registry.register("bulk_moves", help, self.bulk_moves.clone());
+        self.promotions.register(registry);
     }
 
     fn register_clocks(&mut self) {
@@ -373,6 +381,13 @@ impl Metrics {
         } else {
             self.lease_remaining.get_or_create(&labels).set(left.as_secs_f64());
         }
+    }
+
+    /// Sets the number of tenants of which a group keeps a fork.
+    pub(crate) fn forks(&self, group: GroupId, tenants: usize) {
+        let tenants = i64::try_from(tenants).unwrap_or(i64::MAX);
+        let labels = GroupLabels { group: group.get() };
+        self.forks.get_or_create(&labels).set(tenants);
     }
 
     /// Sets the number of bulk moves that are in a state.
@@ -484,7 +499,9 @@ mod tests {
             differs: false,
         });
         metrics.lease(GroupId::new(1), Duration::from_secs(45));
+        metrics.forks(GroupId::new(1), 0);
         metrics.bulk_moves("paused", 1);
+        metrics.promotions.set(std::iter::empty());
         let pair = RegionPair {
             from: region.clone(),
             to: region,

@@ -230,8 +230,7 @@ impl NodeParts {
         supervisor: &mut Supervisor,
     ) -> Result<Self, Error> {
         let initial = initial_cluster(&config);
-        let directory_view = stored.directory_view.clone();
-        let view_rows = stored.directory_view_rows.clone();
+        let (directory_view, view_rows) = (stored.directory_view.clone(), stored.directory_view_rows.clone());
         let voters = stored.directory_voters.clone();
         let (local_voter, groups) = open_groups(&raft, stored, environment.clocks.clone()).await?;
         let directory = Arc::new(directory(&config, &voters, &directory_view, local_voter, environment)?);
@@ -250,6 +249,7 @@ impl NodeParts {
             alarms: raft.alarms(),
             lease_left: lease_left(&leases, &directory_view),
             epochs_seen: epochs_seen.clone(),
+            wall: environment.clocks.wall.clone(),
         });
         let (hosted, feed) = host_groups(&replication, groups);
         let engine = store.engine.clone();
@@ -273,6 +273,7 @@ impl NodeParts {
             epochs_seen,
             admin_peers: AdminPeers::new(environment.connect.clone()),
             readiness,
+            wall: environment.clocks.wall.clone(),
             started_ms: (environment.clocks.wall)(),
             health: environment.health.clone(),
             disk_len,
@@ -284,8 +285,8 @@ impl NodeParts {
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
-            let task =
-                directory_maintenance::DirectoryMaintenance::new(directory, initial, environment.clocks.wall.clone());
+            let (wall, metrics) = (environment.clocks.wall.clone(), host.metrics.clone());
+            let task = directory_maintenance::DirectoryMaintenance::new(directory, initial, wall, metrics);
             supervisor.spawn("directory upkeep", |stop| task.run(stop));
         }
         let data_services = DataServices::new(&host, environment.connect.clone(), &supervisor.spawner());

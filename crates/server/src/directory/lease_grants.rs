@@ -7,7 +7,8 @@ use stead_raft::Clocks;
 use stead_state::{
     lease::{
         LeaseAnswer, Renewal,
-        grantor::{DirectoryReading, GrantRefusal, LeaseGrantor},
+        grantor::{AppliedFence, DirectoryReading, GrantRefusal, LeaseGrantor},
+        waiter::{FenceWait, WaitState},
     },
     serving::BootTime,
 };
@@ -105,6 +106,27 @@ impl LocalVoter {
         });
         let reading = reading.map_err(|incomplete| GrantError::Storage(storage_unavailable(&incomplete)))?;
         let mut grantor = self.grants.grantor.lock();
+        let now = self.take_note_of_term(&mut grantor);
+        grantor.grant(now, term, renewal, reading).map_err(GrantError::Refused)
+    }
+
+    /// Begins the wait after a fence that is applied here; `None` if this node does not lead. Once for each fence and
+    /// term.
+    pub(crate) fn begin_fence_wait(&self, fence: &AppliedFence) -> Option<FenceWait> {
+        let mut grantor = self.grants.grantor.lock();
+        let now = self.take_note_of_term(&mut grantor);
+        grantor.begin_wait(now, fence)
+    }
+
+    /// Returns the state of a wait that this node has begun.
+    pub(crate) fn fence_wait_state(&self, wait: &FenceWait) -> WaitState {
+        let mut grantor = self.grants.grantor.lock();
+        let now = self.take_note_of_term(&mut grantor);
+        grantor.wait_state(now, wait)
+    }
+
+    /// Tells the grantor whether this node leads, and in which term; returns the boot clock.
+    fn take_note_of_term(&self, grantor: &mut LeaseGrantor) -> BootTime {
         let leadership = self.group.leadership();
         let now = self.grants.now();
         if leadership.is_here {
@@ -112,7 +134,7 @@ impl LocalVoter {
         } else {
             grantor.follow();
         }
-        grantor.grant(now, term, renewal, reading).map_err(GrantError::Refused)
+        now
     }
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod lease_grants;
 mod local_voter;
 mod operations;
+mod promotions;
 mod view_updater;
 
 pub(crate) use client::DirectoryClient;

@@ -45,6 +45,8 @@ pub(crate) struct Host {
     pub(crate) traffic: Arc<TrafficCounters>,
     /// Messages of other nodes that could not be read.
     pub(crate) peer_alarms: PeerAlarms,
+    /// Wall clock, in milliseconds since 1970.
+    pub(crate) wall: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Start time in milliseconds since 1970.
     pub(crate) started_ms: u64,
     /// Failure of the node, if any, and its retries.

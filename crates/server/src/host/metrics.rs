@@ -25,10 +25,14 @@ pub(crate) fn metrics_text(host: &Host) -> String {
             differs: group.differs(),
         });
     }
-    bulk_moves(host);
+    operations(host);
     let version = host.directory_view.version();
-    for group in host.groups.keys() {
+    for (group, hosted) in host.groups.iter() {
         metrics.lease(*group, host.leases.left(version, *group));
+        // A node whose rows cannot be read is about to stop.
+        if let Ok(tenants) = hosted.machine.read(|view| view.shard().forked_count()) {
+            metrics.forks(*group, tenants);
+        }
     }
     for (pair, bytes) in host.traffic.totals() {
         metrics.traffic(&pair, bytes);
@@ -55,8 +59,8 @@ pub(crate) fn metrics_text(host: &Host) -> String {
     metrics.text()
 }
 
-/// Samples the bulk moves, which only voters of the directory know.
-fn bulk_moves(host: &Host) {
+/// Samples bulk moves and promotions, which only voters of the directory know.
+fn operations(host: &Host) {
     let Some(local_voter) = host.directory.local_voter() else {
         return;
     };
@@ -72,5 +76,8 @@ fn bulk_moves(host: &Host) {
         metrics.bulk_moves("running", count(|state| *state == BulkMoveState::Running));
         metrics.bulk_moves("cancelling", count(|state| *state == BulkMoveState::Cancelling));
         metrics.bulk_moves("paused", count(|state| matches!(state, BulkMoveState::Paused { .. })));
+        let promotions = operations.promotions().in_flight();
+        let promotions = promotions.filter_map(|id| operations.promotion(id));
+        metrics.promotions.set(promotions.map(|promotion| &promotion.counts));
     });
 }

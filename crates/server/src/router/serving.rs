@@ -101,6 +101,10 @@ impl ServingCheck {
         match hosted.machine.read(check) {
             Ok(Ok(confirmation)) => Ok(confirmation),
             Ok(Err(NotServing::NotOwner { .. })) => Err(ReadNotServed::NotOwner),
+            Ok(Err(why @ NotServing::Fenced(_))) => {
+                let message = format!("the home serves the tenant no more: {why}; try again");
+                Err(ReadNotServed::Refused(Error::new(ErrorKind::TenantMoving, message)))
+            }
             Ok(Err(why)) => {
                 let message = format!("the home may not serve the tenant: {why}");
                 Err(ReadNotServed::Refused(Error::new(ErrorKind::NoLease, message)))

@@ -7,8 +7,9 @@ use futures::{Stream, stream};
 use stead_api::{
     proto::internal::v1::{
         ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest, ReadBulkMoveTenantsResponse,
-        ReadOperationsRequest, ReadOperationsResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest,
-        RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
+        ReadOperationsRequest, ReadOperationsResponse, ReadPromotionItemsRequest, ReadPromotionItemsResponse,
+        ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest, RenewLeaseResponse, ReportRequest, ReportResponse,
+        WatchRequest, WatchResponse, directory_service_server,
     },
     status,
 };
@@ -218,6 +219,19 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
         let read = self
             .local_voter()?
             .bulk_move_tenants(id, TenantNumber::new(from), limit);
+        let tenants = read.map_err(|error| status::to_status(&error))?;
+        Ok(Response::new(tenants.message()))
+    }
+
+    async fn read_promotion_items(
+        &self,
+        request: Request<ReadPromotionItemsRequest>,
+    ) -> Result<Response<ReadPromotionItemsResponse>, Status> {
+        let ReadPromotionItemsRequest { id, from, limit } = request.into_inner();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let read = self
+            .local_voter()?
+            .promotion_tenants(id, TenantNumber::new(from), limit);
         let tenants = read.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(tenants.message()))
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 mod call_metadata;
+mod copies;
 mod data_services;
 pub(crate) mod digests;
 pub(crate) mod directory;
@@ -24,13 +25,14 @@ use axum::{Router as HttpRouter, middleware::map_response, response::Response};
 use stead_api::proto::{
     admin::v1::{
         audit_service_server::AuditServiceServer, bulk_move_service_server::BulkMoveServiceServer,
-        cluster_service_server::ClusterServiceServer, group_service_server::GroupServiceServer,
-        node_service_server::NodeServiceServer, operation_service_server::OperationServiceServer,
+        cluster_service_server::ClusterServiceServer, fork_service_server::ForkServiceServer,
+        group_service_server::GroupServiceServer, node_service_server::NodeServiceServer,
+        operation_service_server::OperationServiceServer, promotion_service_server::PromotionServiceServer,
         region_service_server::RegionServiceServer, tenant_service_server::TenantServiceServer,
     },
     google::longrunning::operations_server::OperationsServer,
     internal::v1::{
-        digest_service_server::DigestServiceServer,
+        copy_service_server::CopyServiceServer, digest_service_server::DigestServiceServer,
         directory_service_server::DirectoryServiceServer as DirectoryPeerServer,
         forward_service_server::ForwardServiceServer,
     },
@@ -75,7 +77,11 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
         )))
         .add_service(NodeServiceServer::new(admin::node::NodeService::new(host.clone())))
         .add_service(GroupServiceServer::new(admin::group::GroupService::new(host.clone())))
+        .add_service(ForkServiceServer::new(admin::fork::ForkService::new(host.clone())))
         .add_service(BulkMoveServiceServer::new(admin::bulk_move::BulkMoveService::new(
+            host.clone(),
+        )))
+        .add_service(PromotionServiceServer::new(admin::promotion::PromotionService::new(
             host.clone(),
         )))
         .add_service(AuditServiceServer::new(admin::audit::AuditService::new(host.clone())))
@@ -117,7 +123,9 @@ const CLIENT_SERVICES: &[&str] = &[
     RegionServiceServer::<admin::region::RegionService>::NAME,
     NodeServiceServer::<admin::node::NodeService>::NAME,
     GroupServiceServer::<admin::group::GroupService>::NAME,
+    ForkServiceServer::<admin::fork::ForkService>::NAME,
     BulkMoveServiceServer::<admin::bulk_move::BulkMoveService>::NAME,
+    PromotionServiceServer::<admin::promotion::PromotionService>::NAME,
     AuditServiceServer::<admin::audit::AuditService>::NAME,
     ClusterServiceServer::<admin::cluster::ClusterService>::NAME,
     OperationServiceServer::<admin::operation::OperationService>::NAME,
@@ -152,6 +160,7 @@ pub(crate) fn peer_router(
         .add_service(forward)
         .add_service(DirectoryPeerServer::new(directory))
         .add_service(DigestServiceServer::new(digests::DigestService::new(host.clone())))
+        .add_service(CopyServiceServer::new(copies::CopyService::new(host.clone())))
         .add_service(peers.raft)
         .add_service(peers.feed);
     routes.routes().into_axum_router()

@@ -7,9 +7,13 @@ use futures::{FutureExt, StreamExt, stream};
 use stead_api::proto::v1::{
     ResponseHeader, Role, WatchCreated, WatchEvents, WatchProgress, WatchResponse, watch_response::Response,
 };
-use stead_state::shard::{
-    apply_result::EvaluationPoint,
-    read::{ReadError, TenantReader},
+use stead_state::{
+    directory::Tenant,
+    freshness::gate,
+    shard::{
+        apply_result::EvaluationPoint,
+        read::{ReadError, TenantReader},
+    },
 };
 use stead_types::{
     Error, ErrorKind, GroupId, Revision, Sequence, TenantNumber,
@@ -44,6 +48,8 @@ pub(super) struct Watcher {
     spec: WatchSpec,
     is_forwarded: bool,
     cursor: WatchCursor,
+    /// Revision up to which messages were made.
+    shown: Revision,
     stage: Stage,
     progress: Interval,
     /// Whether this node is in contact with the group.
@@ -107,6 +113,7 @@ impl Watcher {
             spec: watch.spec,
             is_forwarded: watch.forwarded_by.is_some(),
             cursor: WatchCursor::after(position),
+            shown: position,
             stage: Stage::New,
             progress,
         }
@@ -259,7 +266,13 @@ impl Watcher {
     }
 
     /// Makes a message; `is_complete`: the watch can be resumed after it.
-    fn message(&self, response: Response, is_complete: bool) -> WatchStep {
+    fn message(&mut self, response: Response, is_complete: bool) -> WatchStep {
+        let (shown, next) = (self.shown, self.cursor.revision());
+        self.context.host.directory_view.read(|view| {
+            let tenant = view.tenant(self.tenant);
+            tenant.map_or(Ok(()), |tenant| check_kept(shown, next, tenant))
+        })?;
+        self.shown = next;
         // Measured first: it reads the machine, which must not be read inside another read of it.
         let staleness = self.context.hosted.freshness.peek_staleness(self.tenant);
         let header = read(&self.context.hosted, self.tenant, |reading| {
@@ -318,6 +331,24 @@ pub(super) fn no_contact(group: GroupId) -> Error {
     Error::new(ErrorKind::NoLeader, message)
 }
 
+/// Checks that a promotion has cut neither what a watch has shown nor what it is to show next, as far as the directory
+/// view knows: the copy may not have been rewound yet.
+///
+/// # Errors
+///
+/// `FORKED` where it has shown something that was cut. Where only the copy goes on with what was cut, another copy has
+/// the changes that follow.
+fn check_kept(shown: Revision, next: Revision, tenant: &Tenant) -> Result<(), Error> {
+    if gate::is_cut(shown, tenant) {
+        return gate::check_revision(shown, tenant);
+    }
+    if gate::is_cut(next, tenant) {
+        let message = "the copy that is watched goes on with changes that a promotion cut: resume the watch";
+        return Err(Error::new(ErrorKind::TenantMoving, message));
+    }
+    Ok(())
+}
+
 fn tenant_disabled() -> Error {
     let message = "the tenant was disabled or deleted while it was watched";
     Error::new(ErrorKind::TenantNotFound, message)
@@ -348,4 +379,34 @@ pub(super) fn read_copy<T>(
             read_error(why, "resume_token")
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::Epoch;
+
+    use super::*;
+    use crate::tenant_fixture;
+
+    #[test]
+    fn watch_shows_nothing_that_was_cut_and_learns_what_it_has_shown_of_it() {
+        let epoch = |number| Epoch::new(number).unwrap();
+        let mut tenant = tenant_fixture::tenant(5, &[]);
+        let check = |shown: &str, next: &str, tenant: &_| {
+            check_kept(shown.parse().unwrap(), next.parse().unwrap(), tenant).map_err(|error| error.kind)
+        };
+        assert_eq!(check("1.12", "1.14", &tenant), Ok(()));
+        tenant.epoch = epoch(2);
+        tenant.lineage.record_promotion(epoch(2), Sequence::new(10).unwrap());
+        assert_eq!(check("1.9", "1.10", &tenant), Ok(()));
+        assert_eq!(check("1.10", "2.11", &tenant), Ok(()), "it goes on at the new home");
+        assert_eq!(check("1.9", "1.11", &tenant), Err(ErrorKind::TenantMoving));
+        let (first, last) = ("1.11".parse().unwrap(), "1.12".parse().unwrap());
+        let forked = ErrorKind::Forked {
+            epoch: Epoch::FIRST,
+            first,
+            last,
+        };
+        assert_eq!(check("1.12", "1.12", &tenant), Err(forked));
+    }
 }

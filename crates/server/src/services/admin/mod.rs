@@ -5,9 +5,17 @@ pub(crate) mod bulk_move;
 mod bulk_move_message;
 mod bulk_move_request;
 pub(crate) mod cluster;
+pub(crate) mod fork;
+mod fork_message;
 pub(crate) mod group;
 pub(crate) mod node;
 pub(crate) mod operation;
+pub(crate) mod promotion;
+mod promotion_homes;
+mod promotion_message;
+mod promotion_options;
+mod promotion_plan;
+mod promotion_request;
 pub(crate) mod region;
 mod target_check;
 pub(crate) mod tenant;
@@ -17,7 +25,7 @@ mod tenant_move;
 mod tenant_move_test;
 mod tenant_verify;
 
-use stead_api::{convert, status};
+use stead_api::{convert, proto::admin::v1 as admin, status};
 use stead_state::directory::{AuditContext, DirectoryView};
 use stead_types::{DirectoryVersion, Error, GroupId};
 use tonic::{Request, Status};
@@ -27,9 +35,12 @@ pub(crate) const PAGE_DEFAULT: u32 = 100;
 /// Largest page size.
 pub(crate) const PAGE_MAX: u32 = 1_000;
 
+/// Metadata with the identity of the caller.
+const WHO: &str = "x-stead-who";
+
 /// Returns the caller for the audit: the identity that it claims in its metadata, because there is no authentication.
 pub(crate) fn by<T>(request: &Request<T>, reason: &str) -> AuditContext {
-    let who = request.metadata().get("x-stead-who").and_then(|who| who.to_str().ok());
+    let who = request.metadata().get(WHO).and_then(|who| who.to_str().ok());
     AuditContext {
         who: who.unwrap_or("unauthenticated").to_owned(),
         reason: reason.to_owned(),
@@ -45,6 +56,14 @@ pub(crate) fn to_status(error: &Error) -> Status {
 fn region_name(view: &DirectoryView, group: GroupId) -> String {
     let region = view.region_of(group);
     region.map(|region| region.name.to_string()).unwrap_or_default()
+}
+
+/// Converts a group into a message, with its region.
+fn place(view: &DirectoryView, group: GroupId) -> admin::Place {
+    admin::Place {
+        region: region_name(view, group),
+        group: group.get(),
+    }
 }
 
 /// Converts milliseconds since 1970 into a message.

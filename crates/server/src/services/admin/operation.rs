@@ -19,8 +19,8 @@ use stead_api::{
     },
     status,
 };
-use stead_state::directory::{DirectoryView, Operation, OperationKind, OperationResult, StepName};
-use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId};
+use stead_state::directory::{DirectoryView, Operation, OperationKind, OperationResult, SHOWN_FAILURES_MAX, StepName};
+use stead_types::{DirectoryVersion, Error, ErrorKind, TenantNumber};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout_at},
@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{bulk_move_message, region::seeds_at, region_name, time, to_status};
+use super::{bulk_move_message, place, promotion_message, region::seeds_at, region_name, time, to_status};
 use crate::host::Host;
 
 /// Longest time between two reads of an operation that is followed.
@@ -41,6 +41,9 @@ const SEED_WAIT: Duration = Duration::from_millis(300);
 
 /// Time between two messages of a watch about a copy for a target.
 const SEED_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Most tenants of a promotion among which those are looked for that it cannot promote.
+const FAILURES_READ_MAX: usize = 1_000;
 
 /// Steps of a move that succeeds, in their order.
 const MOVE_STEPS: [StepName; 3] = [StepName::Planned, StepName::HeirReady, StepName::Recorded];
@@ -93,23 +96,54 @@ fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
             progress: Some(bulk_move_message::progress(bulk)),
             ..common
         },
+        OperationKind::Promotion(promotion) => OperationMetadata {
+            kind: Kind::Promotion.into(),
+            promotion: Some(promotion_message::progress(promotion, operation.end.is_some())),
+            ..common
+        },
     }
 }
 
 /// Converts an operation in flight into a message with the progress of the copy for its target, if the home's leader
 /// answers before the deadline.
 pub(crate) async fn message_with_seed(host: &Host, operation: &Operation, deadline: Instant) -> longrunning::Operation {
+    let deadline = deadline.min(Instant::now() + SEED_WAIT);
     let seed = match operation.end {
-        None => timeout_at(deadline.min(Instant::now() + SEED_WAIT), seed(host, operation)).await,
+        None => timeout_at(deadline, seed(host, operation)).await,
         Some(_) => Ok(None),
     };
-    host.directory_view.read(|view| longrunning::Operation {
-        metadata: Some(convert::operation::pack_metadata(&OperationMetadata {
+    let failures = timeout_at(deadline, promotion_failures(host, operation)).await;
+    host.directory_view.read(|view| {
+        let mut metadata = OperationMetadata {
             seed: seed.ok().flatten(),
             ..metadata(view, operation)
-        })),
-        ..message(view, operation)
+        };
+        if let Some(promotion) = &mut metadata.promotion {
+            promotion.failures = failures.unwrap_or_default();
+        }
+        longrunning::Operation {
+            metadata: Some(convert::operation::pack_metadata(&metadata)),
+            ..message(view, operation)
+        }
     })
+}
+
+/// Returns the first tenants that a promotion cannot promote, among the first that it has.
+async fn promotion_failures(host: &Host, operation: &Operation) -> Vec<admin::MoveFailure> {
+    let OperationKind::Promotion(promotion) = &operation.kind else {
+        return Vec::new();
+    };
+    if promotion.counts.blocked + promotion.counts.failed == 0 {
+        return Vec::new();
+    }
+    let first = TenantNumber::new(0);
+    let read = host
+        .directory
+        .promotion_tenants(operation.id, first, FAILURES_READ_MAX)
+        .await;
+    let items = read.map(|read| read.tenants).unwrap_or_default();
+    let failures = items.iter().filter_map(|(_, item)| promotion_message::failure(item));
+    failures.take(SHOWN_FAILURES_MAX).collect()
 }
 
 /// Asks the home's voters for the progress of the copy for the target of a move.
@@ -146,6 +180,7 @@ fn result(view: &DirectoryView, operation: &Operation) -> Option<operation::Resu
                     format!("cancelled: the home is still in {}", region_name(view, *from))
                 }
                 OperationKind::BulkMove(bulk) => bulk_move_message::cancelled(bulk),
+                OperationKind::Promotion(promotion) => promotion_message::cancelled(promotion),
             };
             operation::Result::Error(status::cancelled(message))
         }
@@ -167,14 +202,9 @@ fn response(view: &DirectoryView, operation: &Operation) -> prost_types::Any {
         OperationKind::BulkMove(bulk) => {
             convert::operation::pack_bulk_move_response(&BulkMoveResponse { moved: bulk.moved })
         }
-    }
-}
-
-/// Converts a group into a message, with its region.
-pub(super) fn place(view: &DirectoryView, group: GroupId) -> admin::Place {
-    admin::Place {
-        region: region_name(view, group),
-        group: group.get(),
+        OperationKind::Promotion(promotion) => {
+            convert::operation::pack_promote_response(&promotion_message::response(promotion))
+        }
     }
 }
 
@@ -342,7 +372,7 @@ mod tests {
         directory::{AuditContext, OperationEnd, OperationStep, OperationTenant},
         shard::record::OperationId,
     };
-    use stead_types::{Epoch, TenantNumber};
+    use stead_types::{Epoch, GroupId};
 
     use super::*;
 

@@ -23,11 +23,7 @@ use stead_types::{Error, ErrorKind, GroupId, NodeId};
 use tokio::time::Instant;
 use tonic::Request;
 
-use super::{
-    by, group,
-    operation::{message, place},
-    parse_etag, target_check, tenant_message,
-};
+use super::{by, group, operation::message, parse_etag, place, target_check, tenant_message};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
     host::Host,
