@@ -68,6 +68,9 @@ pub(crate) enum Noun {
     /// Show Raft groups, transfer their leadership
     #[command(subcommand)]
     Group(verbs::group::Verb),
+    /// Show, export and discard what promotions have cut off
+    #[command(subcommand)]
+    Fork(verbs::fork::Verb),
     /// Show, watch and cancel operations that take a while, such as moves
     #[command(subcommand)]
     Operation(verbs::operation::Verb),
@@ -138,11 +141,25 @@ mod tests {
                 "cannot be used with",
             ),
             ("stead operation list --in-flight --done", "cannot be used with"),
+            ("stead operation report 7 --json --csv", "cannot be used with"),
+            (
+                "stead region promote eu-west --dry-run --no-wait",
+                "cannot be used with",
+            ),
+            ("stead region promote eu-west --graceful-for soon", "write a time as"),
+            (
+                "stead region promote eu-west --durability remote",
+                "possible values: region",
+            ),
+            ("stead group promote eu-west", "invalid digit"),
+            ("stead tenant promote", "<NAMES>..."),
             ("stead cluster set lease-ttl soon", "write a time as"),
             (
                 "stead tenant update acme --on-lease-loss stopping",
                 "possible values: stop, continue",
             ),
+            ("stead fork show acme --group 3", "--fork <NUMBER>"),
+            ("stead fork discard acme --group 3 --fork 5", "--reason <REASON>"),
             ("stead dev kill", "<NAMES>"),
             ("stead dev cut", "<REGIONS>"),
         ] {

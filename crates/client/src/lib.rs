@@ -63,12 +63,14 @@ mod tenant;
 mod tokens;
 
 pub use admin::{
-    Admin, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
-    BulkMoveTenantState, ClusterInfo, CopyComparison, FollowerLag, Followers, Group, GroupStatus, MoveInFlight,
-    MovePlan, MoveSource, MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OperationFilter, OperationInfo,
-    OperationOutcome, OperationWatch, Pace, Place, RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step,
-    StepName, TenantChange, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState, TenantVerification,
-    VerifiedCopy,
+    Admin, AtForkPoint, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
+    BulkMoveTenantState, ClusterInfo, CopyComparison, CopyRole, FollowerLag, Followers, ForkClass, ForkEntries,
+    ForkEntry, ForkInfo, ForkList, ForkName, FreezeReport, Group, GroupStatus, LossWindow, MoveInFlight, MovePlan,
+    MoveSource, MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OperationFilter, OperationInfo,
+    OperationOutcome, OperationWatch, Pace, Place, PlannedPromotion, Promoted, PromotedState, PromotedTenant,
+    PromotedTimes, PromotionHome, PromotionPhase, PromotionPlan, PromotionProgress, PromotionReport, PromotionRequest,
+    PromotionSelection, RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName, TenantChange,
+    TenantCopy, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState, TenantVerification, VerifiedCopy,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

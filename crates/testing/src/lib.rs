@@ -53,6 +53,7 @@ mod memory_network;
 pub mod moves;
 mod pipe;
 pub mod process;
+pub mod promotions;
 mod proxy;
 mod sync_probe;
 

@@ -73,6 +73,8 @@ pub struct LoadReport {
     pub acknowledged: Vec<Acknowledgement>,
     /// Number of acknowledged writes that are not stored.
     pub lost: usize,
+    /// Those writes.
+    pub missing: Vec<Acknowledgement>,
     /// Number of writes that happened more than once.
     pub twice: usize,
     /// Errors of calls.
@@ -151,9 +153,10 @@ impl Load {
             match stored.get(key(&self.prefix, write.number).as_bytes()) {
                 Some((value, 1)) if value.as_slice() == write.number.to_string().as_bytes() => {}
                 Some((_, version)) if *version > 1 => report.twice += 1,
-                Some(_) | None => report.lost += 1,
+                Some(_) | None => report.missing.push(*write),
             }
         }
+        report.lost = report.missing.len();
         Ok(report)
     }
 }

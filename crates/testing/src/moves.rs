@@ -234,6 +234,7 @@ impl MovingTenant {
             let LoadReport {
                 acknowledged,
                 lost,
+                missing: _,
                 twice,
                 errors,
             } = side.load.finish().await?;

@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod directory;
+pub(crate) mod fork;
 pub(crate) mod group;
 pub(crate) mod kv;
 pub(crate) mod node;
@@ -29,12 +30,14 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Tenant(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Region(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Group(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) => interruptible(verb.run(&target)),
         Noun::Tenant(verb) => interruptible(verb.run(&target)),
         Noun::Cluster(verb) => interruptible(verb.run(&target)),
         Noun::Region(verb) => interruptible(verb.run(&target)),
         Noun::Node(verb) => interruptible(verb.run(&target)),
         Noun::Group(verb) => interruptible(verb.run(&target)),
+        Noun::Fork(verb) => interruptible(verb.run(&target)),
         Noun::Kv(verb) => interruptible(verb.run(&target)),
         Noun::Directory(verb) => interruptible(verb.run(&target)),
         Noun::ExitCodes => output::line(exit::TABLE),

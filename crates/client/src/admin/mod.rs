@@ -1,12 +1,17 @@
-//! Operators' calls: tenants, regions, nodes, groups, operations, the cluster.
+//! Operators' calls: tenants, regions, nodes, groups, forks, operations, the cluster.
 
 mod bulk_move;
 mod bulk_move_calls;
 mod cluster;
+mod fork;
 mod group;
 mod move_source;
 mod node;
 mod operation;
+mod place;
+mod promotion;
+mod promotion_calls;
+mod promotion_report;
 mod region;
 mod seed;
 mod tenant;
@@ -18,12 +23,17 @@ pub use bulk_move::{
     BulkMoveTenantState, Pace, TenantSelection,
 };
 pub use cluster::ClusterInfo;
+pub use fork::{AtForkPoint, ForkClass, ForkEntries, ForkEntry, ForkInfo, ForkList, ForkName};
 pub use group::{Group, GroupStatus};
 pub use move_source::MoveSource;
 pub use node::{NodeInfo, NodeStatus};
-pub use operation::{
-    MovePlan, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Place, Step, StepName,
+pub use operation::{MovePlan, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Step, StepName};
+pub use place::Place;
+pub use promotion::{
+    CopyRole, LossWindow, PlannedPromotion, Promoted, PromotionHome, PromotionPhase, PromotionPlan, PromotionProgress,
+    PromotionRequest, PromotionSelection, TenantCopy,
 };
+pub use promotion_report::{FreezeReport, PromotedState, PromotedTenant, PromotedTimes, PromotionReport};
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
 pub use seed::{SeedPhase, SeedProgress};
 pub use tenant::{
@@ -63,6 +73,7 @@ mod tests {
         let (admin, directory) = (client.admin(), client.directory());
         can_be_spawned(admin.groups(""));
         can_be_spawned(admin.nodes(""));
+        can_be_spawned(admin.forks("", None, ""));
         can_be_spawned(admin.regions());
         can_be_spawned(admin.tenants("", ""));
         can_be_spawned(admin.operations(&OperationFilter::default()));

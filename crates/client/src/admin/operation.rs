@@ -23,7 +23,11 @@ use stead_types::Error;
 use tonic::Streaming;
 
 use super::{
-    Admin, BulkMovePlan, BulkMoveProgress, PAGE_SIZE, Replica, SeedProgress, bulk_move, seed, tenant::replica,
+    Admin, BulkMovePlan, BulkMoveProgress, PAGE_SIZE, Promoted, PromotionPlan, PromotionProgress, Replica,
+    SeedProgress, bulk_move,
+    place::{Place, place},
+    promotion, seed,
+    tenant::replica,
 };
 use crate::{node::Node, paging::ListPage, response::malformed};
 
@@ -66,6 +70,10 @@ pub struct OperationInfo {
     pub progress: Option<BulkMoveProgress>,
     /// Plan, of a bulk move that was planned only.
     pub bulk_plan: Option<BulkMovePlan>,
+    /// How far it is, if it is a promotion.
+    pub promotion: Option<PromotionProgress>,
+    /// Plan, of a promotion that was planned only.
+    pub promotion_plan: Option<PromotionPlan>,
 }
 
 /// Outcome of an operation.
@@ -80,19 +88,12 @@ pub enum OperationOutcome {
     },
     /// So many tenants have their new homes.
     TenantsMoved(u64),
+    /// The promotion has given these tenants their new homes.
+    Promoted(Promoted),
     /// It could not be completed. A single move has moved nothing; the progress of a bulk move says what has happened.
     Failed(Error),
     /// It was given up on request. A single move has moved nothing; those of a bulk move that are done stay.
     Cancelled(String),
-}
-
-/// Group, with its region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Region of the group.
-    pub region: String,
-    /// Number of the group.
-    pub group: u32,
 }
 
 /// Step of an operation that is done.
@@ -279,6 +280,8 @@ pub(super) fn read(operation: Option<longrunning::Operation>) -> Result<Operatio
         seed: metadata.seed.map(seed::read),
         progress: metadata.progress.map(bulk_move::progress),
         bulk_plan: metadata.bulk_plan.map(bulk_move::plan),
+        promotion: metadata.promotion.map(promotion::progress),
+        promotion_plan: metadata.promotion_plan.map(promotion::plan).transpose()?,
     })
 }
 
@@ -287,6 +290,13 @@ fn outcome(result: OperationResult) -> Result<OperationOutcome, Error> {
         OperationResult::Response(response) => {
             if let Some(bulk) = convert::operation::unpack_bulk_move_response(&response) {
                 return Ok(OperationOutcome::TenantsMoved(bulk.moved));
+            }
+            if let Some(done) = convert::operation::unpack_promote_response(&response) {
+                return Ok(OperationOutcome::Promoted(Promoted {
+                    promoted: done.promoted,
+                    moved: done.moved,
+                    replaced: done.replaced,
+                }));
             }
             let moved = convert::operation::unpack_move_response(&response);
             let moved = moved.ok_or_else(|| malformed("response of the operation"))?;
@@ -298,11 +308,6 @@ fn outcome(result: OperationResult) -> Result<OperationOutcome, Error> {
         OperationResult::Error(error) if status::is_cancelled(&error) => Ok(OperationOutcome::Cancelled(error.message)),
         OperationResult::Error(error) => Ok(OperationOutcome::Failed(status::from_rpc_status(&error))),
     }
-}
-
-fn place(place: v1::Place) -> Place {
-    let v1::Place { region, group } = place;
-    Place { region, group }
 }
 
 fn step(step: &v1::operation_metadata::Step) -> Step {

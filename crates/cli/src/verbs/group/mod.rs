@@ -1,6 +1,7 @@
 //! `stead group`.
 
 mod display;
+mod promote;
 
 use clap::Subcommand;
 use stead_client::Group;
@@ -25,6 +26,8 @@ pub(crate) enum Verb {
         /// Number of the group
         number: u32,
     },
+    /// Give every tenant of a group that is lost another home, from the copies that are left
+    Promote(promote::Promote),
     /// Transfer the leadership of a group to another voter
     MoveLeader {
         /// Number of the group
@@ -40,22 +43,32 @@ pub(crate) enum Verb {
 
 impl Verb {
     pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
-        let admin = context::connect(target).await?.admin();
         match self {
-            Self::List { of } => table(&admin.groups(&of).await?).print(target.output),
+            Self::Promote(verb) => verb.run(target).await,
+            Self::List { of } => {
+                let groups = context::connect(target).await?.admin().groups(&of).await?;
+                table(&groups).print(target.output)
+            }
             Self::Status { number } => {
+                let admin = context::connect(target).await?.admin();
                 let group = admin.group(number).await?;
                 let health_problem = health_problem(&group);
                 table(&[group]).print_one(target.output)?;
                 health_problem.map_or(Ok(()), |what| Err(CommandError::new(Code::Unhealthy, what)))
             }
             Self::MoveLeader { number, to, reason } => {
+                let admin = context::connect(target).await?.admin();
                 let moved = admin.move_leader(number, to, &reason).await;
                 let group = moved
                     .map_err(|error| CommandError::from(error).if_unknown("`stead group list` shows who leads"))?;
                 table(&[group]).print_one(target.output)
             }
         }
+    }
+
+    /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
+    pub(crate) fn detaches(&self) -> bool {
+        matches!(self, Self::Promote(_))
     }
 }
 

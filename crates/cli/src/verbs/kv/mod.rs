@@ -20,6 +20,7 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser},
 };
 
+pub(super) use self::read::item;
 use crate::{args::Target, exit::CommandError};
 
 #[derive(Debug, Subcommand)]

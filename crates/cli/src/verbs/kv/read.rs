@@ -167,7 +167,7 @@ pub(super) fn push(table: &mut OutputTable, item: &Item) {
 }
 
 /// Returns a key as JSON.
-pub(super) fn item(item: &Item) -> Value {
+pub(in crate::verbs) fn item(item: &Item) -> Value {
     json!({
         "key": output::base64(&item.key),
         "value": output::base64(&item.value),

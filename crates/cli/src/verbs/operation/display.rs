@@ -3,9 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use stead_client::{BulkMoveState, MovePlan, OperationInfo, OperationOutcome, Place, Replica, Role, Step, StepName};
+use stead_client::{
+    BulkMoveState, MovePlan, OperationInfo, OperationOutcome, Place, PromotionPhase, Replica, Role, Step, StepName,
+};
 
-use super::bulk_display;
+use super::{bulk_display, promotion_display, promotion_value};
 use crate::{
     output::{self, OutputTable, list},
     verbs::region::seeds,
@@ -50,8 +52,10 @@ fn cells(operation: &OperationInfo) -> Vec<String> {
 
 /// Returns what an operation is about: its tenants, or what a bulk move selects.
 fn subject(operation: &OperationInfo) -> String {
-    let progress = operation.progress.as_ref();
-    progress.map_or_else(|| list(&operation.tenants), |progress| progress.selection.clone())
+    let bulk = operation.progress.as_ref().map(|progress| &progress.selection);
+    let promotion = operation.promotion.as_ref().map(|promotion| &promotion.selection);
+    let selection = bulk.or(promotion);
+    selection.map_or_else(|| list(&operation.tenants), Clone::clone)
 }
 
 /// Returns the steps of an operation, one a line, and what it waits for or how it ended.
@@ -62,6 +66,13 @@ pub(in crate::verbs) fn lines(operation: &OperationInfo) -> Vec<String> {
         if operation.outcome.is_some() {
             lines.push(bulk_display::progress_line(progress));
         }
+    }
+    if let Some(promotion) = &operation.promotion {
+        lines.extend(promotion_display::blocked_lines(promotion));
+        if operation.outcome.is_some() {
+            lines.push(promotion_display::progress_line(promotion));
+        }
+        lines.push(format!("`stead operation report {}` has each tenant", operation.name));
     }
     lines.push(last_line(operation));
     lines
@@ -87,6 +98,12 @@ pub(in crate::verbs) fn last_line(operation: &OperationInfo) -> String {
                 since(operation, operation.ended)
             )
         }
+        Some(OperationOutcome::Promoted(done)) => format!(
+            "{}  done: {} tenants were promoted, {} moved without loss",
+            since(operation, operation.ended),
+            done.promoted,
+            done.moved
+        ),
         Some(OperationOutcome::Failed(error)) => {
             format!("{}  failed: {}", since(operation, operation.ended), error.message)
         }
@@ -100,6 +117,9 @@ pub(in crate::verbs) fn last_line(operation: &OperationInfo) -> String {
 pub(in crate::verbs) fn waiting(operation: &OperationInfo) -> String {
     if let Some(progress) = &operation.progress {
         return bulk_display::waiting(progress);
+    }
+    if let Some(promotion) = &operation.promotion {
+        return promotion_display::waiting(promotion, SystemTime::now());
     }
     let waits_for = match operation.steps_left.first() {
         Some(StepName::Planned) => "the directory plans the move",
@@ -160,8 +180,11 @@ fn state(operation: &OperationInfo) -> &'static str {
     match &operation.outcome {
         None if operation.cancel_requested => "cancelling",
         None if is_paused(operation) => "paused",
+        None if is_blocked(operation) => "blocked",
         None => "in flight",
-        Some(OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_)) => "done",
+        Some(OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_) | OperationOutcome::Promoted(_)) => {
+            "done"
+        }
         Some(OperationOutcome::Failed(_)) => "failed",
         Some(OperationOutcome::Cancelled(_)) => "cancelled",
     }
@@ -170,6 +193,12 @@ fn state(operation: &OperationInfo) -> &'static str {
 fn is_paused(operation: &OperationInfo) -> bool {
     let progress = operation.progress.as_ref();
     progress.is_some_and(|progress| matches!(progress.state, BulkMoveState::Paused(_)))
+}
+
+/// Tells whether a promotion goes on only if somebody decides something.
+pub(super) fn is_blocked(operation: &OperationInfo) -> bool {
+    let promotion = operation.promotion.as_ref();
+    promotion.is_some_and(|promotion| promotion.phase == PromotionPhase::Blocked)
 }
 
 fn who(operation: &OperationInfo) -> String {
@@ -233,6 +262,13 @@ pub(in crate::verbs) fn value(operation: &OperationInfo) -> Value {
             response = json!({ "home": place(home), "epoch": epoch });
         }
         Some(OperationOutcome::TenantsMoved(moved)) => response = json!({ "moved": moved.to_string() }),
+        Some(OperationOutcome::Promoted(done)) => {
+            response = json!({
+                "promoted": done.promoted.to_string(),
+                "moved": done.moved.to_string(),
+                "replaced": done.replaced.to_string(),
+            });
+        }
         Some(OperationOutcome::Failed(why)) => {
             let details = stead_api::status::to_operation_error(why);
             error = json!({ "reason": details.reason, "message": why.message });
@@ -260,6 +296,8 @@ pub(in crate::verbs) fn value(operation: &OperationInfo) -> Value {
         "seed": operation.seed.as_ref().map(seeds::value),
         "progress": operation.progress.as_ref().map(bulk_display::progress_value),
         "bulkPlan": operation.bulk_plan.as_ref().map(bulk_display::plan_value),
+        "promotion": operation.promotion.as_ref().map(promotion_value::progress_value),
+        "promotionPlan": operation.promotion_plan.as_ref().map(promotion_value::plan_value),
     })
 }
 
@@ -325,6 +363,8 @@ pub(super) mod tests {
             seed: None,
             progress: None,
             bulk_plan: None,
+            promotion: None,
+            promotion_plan: None,
         }
     }
 

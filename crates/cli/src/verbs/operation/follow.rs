@@ -5,7 +5,8 @@
 use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use stead_client::{Admin, BulkMoveState, OperationInfo, OperationOutcome};
+use stead_client::{Admin, BulkMoveState, OperationInfo, OperationOutcome, PromotionPhase};
+use tokio::time::timeout;
 
 use super::display;
 use crate::{
@@ -17,24 +18,52 @@ use crate::{
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 /// Most attempts to open a watch, one after the other, without an answer.
 const REOPENS_MAX: u32 = 60;
+/// Longest time between two changes of the line.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two frames of the line on a terminal.
 const FRAME: Duration = Duration::from_millis(120);
 
 /// Shows an operation until it is over, prints it, and returns its failure.
 pub(in crate::verbs) async fn to_the_end(admin: &Admin, name: &str, output: Output) -> Result<(), CommandError> {
+    let mut progress = Progress::new(output);
     let operation = tokio::select! {
-        ended = follow(admin, name, Progress::new(output)) => ended?,
-        _ = tokio::signal::ctrl_c() => return Err(detached(name)),
+        ended = follow(admin, name, &mut progress) => ended?,
+        _ = tokio::signal::ctrl_c() => return Err(detached(name, progress.is_promotion)),
     };
-    let failure = failure(&operation).or_else(|| paused(&operation));
+    let failure = failure(&operation).or_else(|| stopped(&operation));
     display::table(&[operation]).print_one(output)?;
     failure.map_or(Ok(()), Err)
 }
 
 /// Returns the error of a command that was interrupted while its operation goes on.
-fn detached(name: &str) -> CommandError {
-    let hint = format!("`stead operation watch {name}` shows it again, `stead operation cancel {name}` gives it up");
+fn detached(name: &str, is_promotion: bool) -> CommandError {
+    let hint = match is_promotion {
+        true => {
+            format!("`stead operation watch {name}` shows it again; once it has fenced its tenants nothing gives it up")
+        }
+        false => format!("`stead operation watch {name}` shows it again, `stead operation cancel {name}` gives it up"),
+    };
     CommandError::new(Code::Interrupted, format!("detached: {name} goes on")).hint(hint)
+}
+
+/// Returns the error of a command whose operation goes on only when somebody decides something.
+fn stopped(operation: &OperationInfo) -> Option<CommandError> {
+    paused(operation).or_else(|| blocked(operation))
+}
+
+/// Returns the error of a command whose promotion has done all that it may.
+fn blocked(operation: &OperationInfo) -> Option<CommandError> {
+    let promotion = operation
+        .promotion
+        .as_ref()
+        .filter(|_| display::is_blocked(operation))?;
+    let count = promotion.blocked;
+    let first = promotion.failures.first();
+    let reason = first
+        .map(|(tenant, reason)| format!(": {tenant}: {reason}"))
+        .unwrap_or_default();
+    let hint = format!("`stead operation report {}` names each with its reason", operation.name);
+    Some(CommandError::new(Code::Conflict, format!("{count} tenants are blocked{reason}")).hint(hint))
 }
 
 /// Returns the error of a command whose operation is paused: it goes on only when somebody resumes it.
@@ -50,21 +79,34 @@ fn paused(operation: &OperationInfo) -> Option<CommandError> {
 /// Returns the failure of an operation that is over.
 pub(in crate::verbs) fn failure(operation: &OperationInfo) -> Option<CommandError> {
     match operation.outcome.as_ref()? {
-        OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_) => None,
+        OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_) | OperationOutcome::Promoted(_) => None,
         OperationOutcome::Failed(error) => Some(error.clone().into()),
         OperationOutcome::Cancelled(message) => Some(CommandError::new(Code::Conflict, message.clone())),
     }
 }
 
-async fn follow(admin: &Admin, name: &str, mut progress: Progress) -> Result<OperationInfo, CommandError> {
+async fn follow(admin: &Admin, name: &str, progress: &mut Progress) -> Result<OperationInfo, CommandError> {
     let mut unanswered = 0;
     loop {
         let watched = async {
             let mut watch = admin.watch_operation(name).await?;
-            while let Some(operation) = watch.next().await? {
+            let mut last: Option<OperationInfo> = None;
+            loop {
+                let operation = match timeout(SHOW_INTERVAL, watch.next()).await {
+                    Ok(next) => match next? {
+                        Some(operation) => operation,
+                        None => break,
+                    },
+                    // What is left of a wait has become less.
+                    Err(_) => match last.clone() {
+                        Some(last) => last,
+                        None => continue,
+                    },
+                };
+                last = Some(operation.clone());
                 unanswered = 0;
                 progress.show(&operation);
-                if operation.outcome.is_some() || paused(&operation).is_some() {
+                if operation.outcome.is_some() || stopped(&operation).is_some() {
                     return Ok(Some(operation));
                 }
             }
@@ -88,7 +130,7 @@ async fn follow(admin: &Admin, name: &str, mut progress: Progress) -> Result<Ope
     }
 }
 
-/// Returns the style of the line of a bulk move: a bar of its tenants before what it waits for.
+/// Returns the style of the line of an operation on many tenants: a bar of these before what it waits for.
 fn bulk_style() -> ProgressStyle {
     let style = ProgressStyle::with_template("{spinner} {bar:30} {msg}");
     style.unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -103,6 +145,10 @@ struct Progress {
     shown_steps: usize,
     /// Number of the last wave of a bulk move that was shown.
     shown_wave: u64,
+    /// Phase of a promotion that was shown.
+    shown_phase: Option<PromotionPhase>,
+    /// Whether the operation is a promotion.
+    is_promotion: bool,
 }
 
 impl Progress {
@@ -119,6 +165,8 @@ impl Progress {
             is_silent,
             shown_steps: 0,
             shown_wave: 0,
+            shown_phase: None,
+            is_promotion: false,
         }
     }
 
@@ -139,7 +187,20 @@ impl Progress {
             }
             self.shown_wave = progress.wave;
         }
-        let is_over = operation.outcome.is_some() || paused(operation).is_some();
+        if let Some(promotion) = &operation.promotion {
+            self.is_promotion = true;
+            match &self.bar {
+                Some(bar) => {
+                    bar.set_style(bulk_style());
+                    bar.set_length(promotion.tenants);
+                    bar.set_position(promotion.promoted + promotion.moved);
+                }
+                None if self.shown_phase != Some(promotion.phase) => self.line(&display::waiting(operation)),
+                None => {}
+            }
+            self.shown_phase = Some(promotion.phase);
+        }
+        let is_over = operation.outcome.is_some() || stopped(operation).is_some();
         match &self.bar {
             Some(bar) if is_over => bar.finish_and_clear(),
             Some(bar) => bar.set_message(display::waiting(operation)),
@@ -160,7 +221,10 @@ impl Progress {
 mod tests {
     use stead_client::{Error, ErrorKind, Place};
 
-    use super::{super::bulk_display, *};
+    use super::{
+        super::{bulk_display, promotion_display},
+        *,
+    };
 
     #[test]
     fn outcome_decides_exit_code() {
@@ -190,11 +254,27 @@ mod tests {
     }
 
     #[test]
+    fn blocked_promotion_ends_watch_with_its_report() {
+        let mut operation = display::tests::operation(&[], None);
+        operation.promotion = Some(promotion_display::tests::progress(PromotionPhase::TakingOver));
+        assert!(stopped(&operation).is_none(), "it goes on by itself");
+        operation.promotion = Some(promotion_display::tests::progress(PromotionPhase::Blocked));
+        let text = format!("{:?}", stopped(&operation).unwrap());
+        assert!(
+            text.contains("2 tenants are blocked: acme: ap-south is silent"),
+            "{text}"
+        );
+        assert!(text.contains("stead operation report operations/7"), "{text}");
+    }
+
+    #[test]
     fn detached_command_names_watch_and_cancel() {
-        let detached = detached("operations/7");
+        let detached = super::detached("operations/7", false);
         assert_eq!(detached.code(), Code::Interrupted);
         let text = format!("{detached:?}");
         assert!(text.contains("stead operation watch operations/7"), "{text}");
         assert!(text.contains("stead operation cancel operations/7"), "{text}");
+        let promotion = format!("{:?}", super::detached("operations/7", true));
+        assert!(!promotion.contains("stead operation cancel"), "{promotion}");
     }
 }

@@ -7,6 +7,10 @@ pub(super) mod display;
 pub(super) mod follow;
 mod list;
 mod pause;
+pub(super) mod promote;
+mod promotion_display;
+mod promotion_value;
+mod report;
 mod show;
 mod tenants;
 mod watch;
@@ -32,6 +36,8 @@ pub(crate) enum Verb {
     Pause(pause::Pause),
     /// Let an operation that moves many tenants go on
     Resume(pause::Resume),
+    /// Show what a promotion has decided, tenant by tenant: kept revisions, windows of loss, times
+    Report(report::Report),
     /// Show the tenants of an operation that moves many
     Tenants(tenants::Tenants),
 }
@@ -45,6 +51,7 @@ impl Verb {
             Self::Cancel(verb) => verb.run(target).await,
             Self::Pause(verb) => verb.run(target).await,
             Self::Resume(verb) => verb.run(target).await,
+            Self::Report(verb) => verb.run(target).await,
             Self::Tenants(verb) => verb.run(target).await,
         }
     }

@@ -2,6 +2,7 @@
 
 mod drain;
 mod list;
+mod promote;
 pub(super) mod seeds;
 mod status;
 
@@ -20,6 +21,8 @@ pub(crate) enum Verb {
     Drain(drain::Drain),
     /// Let a drained region take tenants again, and move those back that were drained
     Undrain(drain::Undrain),
+    /// Give every tenant of a region that is lost another home, from the copies that are left
+    Promote(promote::Promote),
     /// Move tenants of a region from its groups with most to those with least
     Spread(drain::Spread),
 }
@@ -31,12 +34,16 @@ impl Verb {
             Self::Status(verb) => verb.run(target).await,
             Self::Drain(verb) => verb.run(target).await,
             Self::Undrain(verb) => verb.run(target).await,
+            Self::Promote(verb) => verb.run(target).await,
             Self::Spread(verb) => verb.run(target).await,
         }
     }
 
     /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
     pub(crate) fn detaches(&self) -> bool {
-        matches!(self, Self::Drain(_) | Self::Undrain(_) | Self::Spread(_))
+        matches!(
+            self,
+            Self::Drain(_) | Self::Undrain(_) | Self::Promote(_) | Self::Spread(_)
+        )
     }
 }

@@ -8,6 +8,7 @@ mod isolate;
 mod list;
 mod move_home;
 mod move_many;
+mod promote;
 mod update;
 mod verify;
 mod where_is;
@@ -31,6 +32,8 @@ pub(crate) enum Verb {
     Delete(delete::Delete),
     /// Move the home of a tenant, or of many, to another region or group
     Move(move_home::Move),
+    /// Give tenants whose home is lost another one, from the copies that are left
+    Promote(promote::Promote),
     /// Move a tenant to another group of its home's region, away from its neighbours
     Isolate(isolate::Isolate),
     /// Show where a tenant is: its home, its replicas, a move in flight
@@ -48,6 +51,7 @@ impl Verb {
             Self::Update(verb) => verb.run(target).await,
             Self::Delete(verb) => verb.run(target).await,
             Self::Move(verb) => verb.run(target).await,
+            Self::Promote(verb) => verb.run(target).await,
             Self::Isolate(verb) => verb.run(target).await,
             Self::Where(verb) => verb.run(target).await,
             Self::Verify(verb) => verb.run(target).await,
@@ -56,7 +60,7 @@ impl Verb {
 
     /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
     pub(crate) fn detaches(&self) -> bool {
-        matches!(self, Self::Move(_) | Self::Isolate(_))
+        matches!(self, Self::Move(_) | Self::Promote(_) | Self::Isolate(_))
     }
 }
 

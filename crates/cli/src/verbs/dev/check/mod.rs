@@ -17,6 +17,7 @@ mod moves;
 mod noisy_neighbour;
 mod outage_ttl;
 mod pause_resume;
+mod promote;
 mod reads;
 mod restart_all;
 mod scan_consistent;
@@ -104,6 +105,12 @@ pub(super) enum Step {
     LeaseLoss,
     /// A leader frozen for longer than its lease serves nothing old once it wakes
     PauseResume,
+    /// All nodes of a region killed under load: its tenants get other homes, and it follows when it is back
+    Promote,
+    /// A region cut off and alive: its tenants get other homes, and no two regions ever acknowledge
+    PromoteCutOff,
+    /// A promotion of a region that answers moves its tenants instead, and loses nothing
+    PromoteGraceful,
     /// A leader killed 20 times under load
     LeaderKill,
     /// All nine nodes killed at once
@@ -180,6 +187,9 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Drain => drain::run(world).await,
         Step::LeaseLoss => lease_loss::run(world).await,
         Step::PauseResume => pause_resume::run(world).await,
+        Step::Promote => promote::kill(world).await,
+        Step::PromoteCutOff => promote::cut_off(world).await,
+        Step::PromoteGraceful => promote::graceful(world).await,
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,
