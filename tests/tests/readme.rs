@@ -236,6 +236,27 @@ fn documented_commands_exist() {
     }
 }
 
+/// Returns the commands in the `text` blocks of a document, one a line.
+fn command_lines(text: &str) -> Vec<&str> {
+    let blocks = text.split("```text\n").skip(1);
+    let lines = blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines());
+    lines.filter(|line| line.starts_with("stead ")).collect()
+}
+
+#[test]
+fn runbook_commands_are_understood() {
+    let runbook = fs::read_to_string(root().join("docs/runbook.md")).unwrap();
+    let commands = command_lines(&runbook);
+    assert!(commands.len() > 15, "commands were found");
+    for command in commands {
+        let arguments = command.trim_start_matches("stead ");
+        let line = format!("exec '{}' {arguments} --help", binary().display());
+        let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`{command}`: {why}");
+    }
+}
+
 #[test]
 fn readme_names_both_commands_on_its_first_screen() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();

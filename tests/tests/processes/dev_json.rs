@@ -126,6 +126,38 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         .unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
+/// Cuts the only link under a write, and asks for its outcome once the link is healed.
+async fn write_across_cut(dev: &mut DevProcess, ready: &Value, far: &[&str]) {
+    let cut = dev
+        .send_command(json!({"command": "cut", "names": ["us-east", "eu-west"], "id": 7}))
+        .await;
+    assert_eq!(cut, json!({"event": "answer", "id": 7, "ok": "cut: us-east - eu-west"}));
+    let cut = dev.wait_for_event("link-cut").await;
+    assert_eq!(cut["between"], json!(["us-east", "eu-west"]));
+    let lost = [far, &["kv", "get", "acme", "credits"]].concat();
+    assert_ne!(dev.stead(ready, &lost).await.code, Some(0), "nothing crosses");
+    let increment = [far, &["kv", "increment", "acme", "count", "1"]].concat();
+    let unknown = dev.stead(ready, &increment).await;
+    let status = dev.send_command(json!({"command": "status"})).await;
+    assert_eq!(status["links"][0]["is_cut"], true);
+    dev.send_command(json!({"command": "heal"})).await;
+    dev.wait_for_event("link-healed").await;
+    let get = ["kv", "get", "acme", "credits", "--context", "dev-eu-west"];
+    assert_eq!(dev.stead(ready, &get).await.stdout, "100");
+    // The command that was named finds out, however old the tenant is: its key has the tenant's time.
+    let (_, key) = unknown
+        .stderr
+        .rsplit_once("--idempotency-key ")
+        .expect("a key is named");
+    let key = key.split([' ', ':']).next().unwrap();
+    assert!(!key.ends_with("/0"), "{}", unknown.stderr);
+    let again = [&increment[..], &["--idempotency-key", key]].concat();
+    let found = dev.stead(ready, &again).await;
+    assert_eq!(found.code, Some(0), "{found:?}");
+    let count = ["kv", "get", "acme", "count", "--context", "dev-eu-west"];
+    assert_eq!(dev.stead(ready, &count).await.stdout, "1");
+}
+
 #[tokio::test]
 async fn dev_json_session_drives_cluster_and_cleans_up() {
     let _lock = exclusive_lock();
@@ -161,35 +193,8 @@ async fn dev_json_session_drives_cluster_and_cleans_up() {
     let put = [&far[..], &["kv", "put", "acme", "credits", "100"]].concat();
     assert_eq!(dev.stead(&ready, &put).await.stdout, "acme@1.1\n");
 
-    let cut = dev
-        .send_command(json!({"command": "cut", "names": ["us-east", "eu-west"], "id": 7}))
-        .await;
-    assert_eq!(cut, json!({"event": "answer", "id": 7, "ok": "cut: us-east - eu-west"}));
-    let cut = dev.wait_for_event("link-cut").await;
-    assert_eq!(cut["between"], json!(["us-east", "eu-west"]));
-    let lost = [&far[..], &["kv", "get", "acme", "credits"]].concat();
-    assert_ne!(dev.stead(&ready, &lost).await.code, Some(0), "nothing crosses");
-    let increment = [&far[..], &["kv", "increment", "acme", "count", "1"]].concat();
-    let unknown = dev.stead(&ready, &increment).await;
-    let status = dev.send_command(json!({"command": "status"})).await;
-    assert_eq!(status["links"][0]["is_cut"], true);
-    dev.send_command(json!({"command": "heal"})).await;
-    dev.wait_for_event("link-healed").await;
+    write_across_cut(&mut dev, &ready, &far).await;
     let get = ["kv", "get", "acme", "credits", "--context", "dev-eu-west"];
-    assert_eq!(dev.stead(&ready, &get).await.stdout, "100");
-    // The command that was named finds out, however old the tenant is: its key has the tenant's time.
-    let (_, key) = unknown
-        .stderr
-        .rsplit_once("--idempotency-key ")
-        .expect("a key is named");
-    let key = key.split([' ', ':']).next().unwrap();
-    assert!(!key.ends_with("/0"), "{}", unknown.stderr);
-    let again = [&increment[..], &["--idempotency-key", key]].concat();
-    let found = dev.stead(&ready, &again).await;
-    assert_eq!(found.code, Some(0), "{found:?}");
-    let count = ["kv", "get", "acme", "count", "--context", "dev-eu-west"];
-    assert_eq!(dev.stead(&ready, &count).await.stdout, "1");
-
     let wrong = dev
         .send_command(json!({"command": "kill", "names": ["us-east-9"]}))
         .await;

@@ -16,6 +16,7 @@ mod fixture;
 mod health;
 mod limits;
 mod moves;
+mod promotions;
 mod recipes;
 mod repeated;
 mod requests;

@@ -639,7 +639,8 @@ async fn check_refusals(world: &World) {
 async fn lease_settings_are_changed_and_bounded() {
     let world = World::start(1).await;
     // Before the first tenant, so that the cluster need not wait for a day.
-    while json(&world, "cluster show").await["featureLevel"] != 2 {}
+    let is_newest = |cluster: serde_json::Value| cluster["featureLevel"] == cluster["featureLevelSupported"];
+    while !is_newest(json(&world, "cluster show").await) {}
     assert_eq!(json(&world, "cluster show").await["leaseTtl"], "60.000s");
     for ttl in ["14s", "2h"] {
         let refused = ran(&world, &format!("cluster set lease-ttl {ttl}")).await;

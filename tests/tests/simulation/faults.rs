@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use rand::{Rng, rngs::StdRng};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use stead_client::{Admin, TenantChange, TenantInfo};
 use stead_store::engine::memory::DiskOperation;
 use tokio::time::{Instant, sleep, timeout};
@@ -130,6 +130,19 @@ const FAULTS_PREFIX: &str = "faults: ";
 /// Draws the faults of a run. A disk is lost once at most: a group of three survives only one loss. One fault outlasts
 /// leases at most: that takes long.
 pub(crate) fn plan(random: &mut StdRng) -> Vec<Fault> {
+    let plan = draw_plan(random);
+    let names: Vec<String> = plan.iter().map(|fault| format!("{fault:?}")).collect();
+    println!("{FAULTS_PREFIX}{}", names.join(" "));
+    plan
+}
+
+/// Tells whether a fault of the run with a seed outlasts leases.
+pub(crate) fn outlast_leases(seed: u64) -> bool {
+    let plan = draw_plan(&mut StdRng::seed_from_u64(seed));
+    plan.into_iter().any(Fault::outlasts_leases)
+}
+
+fn draw_plan(random: &mut StdRng) -> Vec<Fault> {
     let mut plan = Vec::new();
     let count = random.random_range(FAULTS);
     while plan.len() < count {
@@ -141,8 +154,6 @@ pub(crate) fn plan(random: &mut StdRng) -> Vec<Fault> {
             plan.push(fault);
         }
     }
-    let names: Vec<String> = plan.iter().map(|fault| format!("{fault:?}")).collect();
-    println!("{FAULTS_PREFIX}{}", names.join(" "));
     plan
 }
 

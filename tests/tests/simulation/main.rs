@@ -22,6 +22,7 @@ mod network;
 mod operator;
 #[cfg(feature = "planted")]
 mod planted;
+mod promotions;
 mod scenario;
 mod serving;
 mod trace;

@@ -43,7 +43,7 @@ const SOURCES: [MoveSource; 5] = [
     MoveSource::Leave,
 ];
 /// Timeout of an operator's call.
-const CALL_MAX: Duration = Duration::from_secs(4);
+pub(crate) const CALL_MAX: Duration = Duration::from_secs(4);
 /// Longest time for operations to end after the last fault.
 const ENDED_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);

@@ -27,6 +27,7 @@ use crate::{
     load::{Phase, TENANTS, Worker},
     moves::{MOVES_PREFIX, Mover},
     operator::Operator,
+    promotions::Promoter,
     watcher,
 };
 
@@ -153,6 +154,8 @@ fn faults() {
             };
             world.client(region, &format!("mover-{region}"), mover.run());
         }
+        let promoter = Promoter { seed, phase: follow };
+        world.client(0, "promoter", promoter.run());
         let operator = Operator {
             seed,
             recorder: recorder.clone(),

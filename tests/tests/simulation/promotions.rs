@@ -1,0 +1,87 @@
+//! Promotions of tenants at random, while their homes answer sooner or later: nothing that was acknowledged may be lost
+//! then, whatever faults and moves they meet.
+//!
+//! Only in runs whose faults are shorter than leases: a home that is silent for longer may lose writes that are durable in
+//! its region, which the operator accepts by promoting.
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use stead_api::{
+    net::{Keepalive, channel},
+    proto::internal::v1::{ProposeRequest, directory_service_client::DirectoryServiceClient},
+};
+use stead_state::directory::{AuditContext, Command, PromotionRequest, PromotionSelection, decode_result};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    cluster::{self, NODES, REGIONS},
+    faults::{self, pause},
+    load::{Phase, TENANTS},
+    moves::CALL_MAX,
+    network,
+};
+
+/// Pause between two promotions, in milliseconds.
+const BETWEEN_MS: std::ops::Range<u64> = 1_500..6_000;
+/// One in so many promotions names the region of the new home, replaces one in flight, or tries planned moves first.
+const NAMED_ONE_IN: u32 = 2;
+const REPLACES_ONE_IN: u32 = 3;
+const GRACEFUL_ONE_IN: u32 = 4;
+const GRACEFUL_MS: u64 = 2_000;
+
+/// Client that promotes tenants as long as there is load.
+pub(crate) struct Promoter {
+    pub(crate) seed: u64,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+impl Promoter {
+    pub(crate) async fn run(mut self) -> turmoil::Result {
+        if faults::outlast_leases(self.seed) {
+            return Ok(());
+        }
+        self.phase.wait_for(|phase| *phase != Phase::Starting).await?;
+        let mut random = StdRng::seed_from_u64(self.seed * 1_000 + 800);
+        let connect = network::connect();
+        let voters: Vec<_> = (0..NODES)
+            .map(|node| channel(&connect, &cluster::peer_address(node), Keepalive::PEER).unwrap())
+            .map(DirectoryServiceClient::new)
+            .collect();
+        while *self.phase.borrow() == Phase::Working {
+            pause(&mut random, BETWEEN_MS).await;
+            let (name, _) = TENANTS[random.random_range(0..TENANTS.len())];
+            let by = AuditContext {
+                who: "a test".to_owned(),
+                reason: String::new(),
+            };
+            let command = Command::BeginPromotion(by, request(name, &mut random)).encode();
+            for voter in &voters {
+                let request = ProposeRequest {
+                    command: command.clone(),
+                };
+                let proposed = timeout(CALL_MAX, voter.clone().propose(request)).await;
+                if let Ok(Ok(answer)) = proposed {
+                    let begun = decode_result(answer.into_inner().answer).unwrap();
+                    tracing::info!(name, ?begun, "promotion asked for");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn request(name: &str, random: &mut StdRng) -> PromotionRequest {
+    let mut one_in = |count| random.random_range(0..count) == 0;
+    let (is_named, replace, is_graceful) = (one_in(NAMED_ONE_IN), one_in(REPLACES_ONE_IN), one_in(GRACEFUL_ONE_IN));
+    let (to, _) = REGIONS[random.random_range(0..REGIONS.len())];
+    PromotionRequest {
+        selection: PromotionSelection::Tenants(vec![name.parse().unwrap()]),
+        to: is_named.then(|| to.parse().unwrap()),
+        allow_loss: false,
+        replace,
+        durability: None,
+        graceful_ms: if is_graceful { GRACEFUL_MS } else { 0 },
+        is_down: false,
+        unreachable: Vec::new(),
+    }
+}
