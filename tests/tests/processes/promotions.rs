@@ -111,7 +111,7 @@ async fn promotion_that_cannot_begin_is_refused_with_consequence() {
     );
     let group = PromotionRequest::new(PromotionSelection::Group(99));
     assert_words(&refused(group).await, &ErrorKind::NotFound, &["no group g99"]);
-    let unknown = refused(named(&["acme", "ghost"])).await;
+    let unknown = refused(even_if_healthy(named(&["acme", "ghost"]))).await;
     assert_words(&unknown, &ErrorKind::TenantNotFound, &["no tenant ghost"]);
     let nothing = refused(region("ap-south")).await;
     assert_words(&nothing, &ErrorKind::Conflict, &["no tenant is to be promoted"]);
