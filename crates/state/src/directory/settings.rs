@@ -11,11 +11,14 @@ use crate::codec::{Malformed, Reader, Writer};
 /// Feature level of a cluster whose level was never raised, and of a node that has not reported one.
 pub const FEATURE_LEVEL_MIN: u32 = 1;
 /// Highest feature level that this version supports.
-pub const FEATURE_LEVEL_MAX: u32 = 3;
+pub const FEATURE_LEVEL_MAX: u32 = 4;
 /// Feature level from which on tenants are moved, members leave in two phases, and settings are changed.
 const MOVES: u32 = 2;
 /// Feature level from which on tenants are promoted.
 const PROMOTIONS: u32 = 3;
+/// Feature level from which on tenants have durability `REMOTE`, forks are replayed, and tenants have a policy for the loss
+/// of their home region.
+const REGION_LOSS: u32 = 4;
 /// Time after a raise for which a node may serve without a lease: a minute, and a quarter more because logged time passes
 /// at 0.9 to 1.1 of a clock's rate. A cluster whose tenants were all created within it was never of an earlier version.
 const WITHOUT_LEASE_MS: u64 = 75_000;
@@ -105,6 +108,23 @@ impl ClusterSettings {
         }
         Err(Rejection::FeatureLevel {
             needed: PROMOTIONS,
+            level: self.feature_level,
+        })
+    }
+
+    /// Tells whether tenants may have durability `REMOTE` and a policy for the loss of their home region, and whether forks
+    /// may be replayed.
+    pub fn has_region_loss(&self) -> bool {
+        self.feature_level >= REGION_LOSS
+    }
+
+    /// Checks that what belongs to feature level 4 may be proposed: older voters cannot read it.
+    pub fn check_region_loss(&self) -> Result<(), Rejection> {
+        if self.has_region_loss() {
+            return Ok(());
+        }
+        Err(Rejection::FeatureLevel {
+            needed: REGION_LOSS,
             level: self.feature_level,
         })
     }
