@@ -31,7 +31,7 @@ use crate::{
         Shard,
         command::{
             Activate, CancelHeir, ContinueRewind, Count, Create, Erase, Follow, Freeze, Heir, Refuse, Rejoin,
-            Relinquish, SetLeaseLossPolicy, Uncount,
+            Relinquish, SeedWindows, SetLeaseLossPolicy, Uncount,
         },
         record::{Role, TenantRecord},
     },
@@ -53,6 +53,8 @@ pub enum Step {
     Erase(Erase),
     /// Propose to be the heir of a move.
     Heir(Heir),
+    /// Propose to load idempotency windows anew, to be the heir of a move.
+    SeedWindows(SeedWindows),
     /// Propose to be a follower again, because the move is over.
     CancelHeir(CancelHeir),
     /// Propose to hand the tenant over.
@@ -85,6 +87,7 @@ impl Step {
             Self::Follow(follow) => follow.tenant,
             Self::Erase(erase) => erase.tenant,
             Self::Heir(heir) => heir.tenant,
+            Self::SeedWindows(seed) => seed.tenant,
             Self::CancelHeir(cancel) => cancel.tenant,
             Self::Relinquish(relinquish) => relinquish.tenant,
             Self::Refuse(refuse) => refuse.tenant,
@@ -106,6 +109,7 @@ impl Step {
             Self::Follow(follow) => Some(follow.encode()),
             Self::Erase(erase) => Some(erase.encode()),
             Self::Heir(heir) => Some(heir.encode()),
+            Self::SeedWindows(seed) => Some(seed.encode()),
             Self::CancelHeir(cancel) => Some(cancel.encode()),
             Self::Relinquish(relinquish) => Some(relinquish.encode()),
             Self::Refuse(refuse) => Some(refuse.encode()),
@@ -128,6 +132,7 @@ impl Step {
             | Self::Follow(_)
             | Self::Erase(_)
             | Self::Heir(_)
+            | Self::SeedWindows(_)
             | Self::CancelHeir(_)
             | Self::Relinquish(_)
             | Self::Refuse(_)

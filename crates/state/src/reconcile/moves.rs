@@ -12,7 +12,7 @@ use crate::{
     },
     seed_pace::SeedFailure,
     shard::{
-        command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount},
+        command::{CancelHeir, Count, Heir, Refuse, Rejoin, Relinquish, SeedWindows, SetLeaseLossPolicy, Uncount},
         record::{LeaseLossPolicy, OperationId, Role, TenantRecord},
     },
 };
@@ -216,6 +216,17 @@ pub(super) fn follower(
     let planned = tenant.moving.as_deref().filter(|planned| planned.to == group);
     match (record.role, planned) {
         (Role::Follower { .. }, Some(planned)) if is_current && planned.state == MoveState::Moving => {
+            if record.live.rewound {
+                // An heir has all outcomes: those that its rewind lost come from the home.
+                let is_due = facts.has_lease && record.shadow.is_none() && view.settings().has_region_loss();
+                return is_due.then_some(Step::SeedWindows(SeedWindows {
+                    tenant: tenant.number,
+                    home: tenant.home,
+                    epoch: record.epoch,
+                    version: view.version(),
+                    number: record.seeds.next(),
+                }));
+            }
             let is_fresh = (facts.staleness)(tenant.number).is_some_and(|age| age <= HEIR_STALENESS_MAX);
             (facts.has_lease && is_fresh).then_some(Step::Heir(Heir {
                 tenant: tenant.number,

@@ -10,11 +10,11 @@ use crate::{
     codec::{Entry, encode_entry},
     directory::{
         AuditContext, Command, Directory, DirectoryOutcome, Followers, InitialCluster, InitialNode, LeaseLoss,
-        NewTenant, Rejection, TenantUpdate,
+        MoveRequest, MoveTarget, NewTenant, Rejection, SourceAfterMove, TenantUpdate,
     },
     lineage::Lineage,
     rows::{GroupPrefix, memory::MemoryRows},
-    shard::record::LeaseLossPolicy,
+    shard::record::{LeaseLossPolicy, ShadowCopy},
 };
 
 /// The groups of three regions, one each.
@@ -68,8 +68,12 @@ impl World {
     }
 
     fn raise_feature_level(&mut self) {
+        self.raise_feature_level_to(2);
+    }
+
+    fn raise_feature_level_to(&mut self, level: u32) {
         let all = (1..=3).map(NodeId::new).collect();
-        self.ask(Command::RaiseFeatureLevel(AuditContext::default(), 2, all))
+        self.ask(Command::RaiseFeatureLevel(AuditContext::default(), level, all))
             .unwrap();
     }
 
@@ -286,6 +290,48 @@ fn home_logs_lease_loss_policy_and_reports_stop() {
         (logged(&world), shown(&world)),
         (LeaseLossPolicy::Stop, LeaseLoss::Stop)
     );
+}
+
+#[test]
+fn target_that_was_rewound_seeds_windows_before_it_is_heir() {
+    let mut world = World::begun();
+    world.raise_feature_level_to(3);
+    world.ask(create("acme", "eu")).unwrap();
+    world.rest();
+    let to_us = MoveRequest {
+        name: "acme".parse().unwrap(),
+        etag: None,
+        to: MoveTarget::Region("us".parse().unwrap()),
+        source: SourceAfterMove::Policy,
+        unreachable: Vec::new(),
+    };
+    world.ask(Command::MoveTenant(AuditContext::default(), to_us)).unwrap();
+    let (number, group) = (TenantNumber::new(1), GroupId::new(2));
+    let mut record = world.shards[&2].0.record(number).unwrap().clone();
+    let facts = LeaderFacts {
+        has_lease: true,
+        staleness: &|_| Some(std::time::Duration::ZERO),
+        ..LeaderFacts::NONE
+    };
+    let next = |world: &World, record: &TenantRecord| {
+        let view = world.directory.view();
+        moves::follower(view, view.tenant(number).unwrap(), group, record, &facts)
+    };
+    assert!(matches!(next(&world, &record), Some(Step::Heir(_))));
+    record.live.rewound = true;
+    assert_eq!(
+        next(&world, &record),
+        None,
+        "nodes of an earlier version cannot read it"
+    );
+    world.raise_feature_level_to(4);
+    let seed = next(&world, &record);
+    assert!(
+        matches!(&seed, Some(Step::SeedWindows(seed)) if seed.home == GroupId::new(1) && seed.number == record.seeds.next()),
+        "{seed:?}"
+    );
+    record.shadow = Some(ShadowCopy::of_windows(&record.live, 2, record.seeds.next()));
+    assert_eq!(next(&world, &record), None, "it is under way");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Key: kind, group u32, install u32, tenant u64. Value: format byte 2, then the fields of [`TenantRecord`] in their
 //! order; counters as varints, digests as sixteen bytes each. With format byte 3, which only a record that was rewound
 //! has, what belongs to rewinds follows: whether the live copy lacks outcomes, the rewind under way, the tail of each
-//! fork. The record is decoded at start and held in memory; its row is written at checkpoints.
+//! fork; with format byte 4 the copy that is being seeded has idempotency windows alone. The record is decoded at start and held in memory; its row is written at checkpoints.
 
 use bytes::Bytes;
 use stead_types::{
@@ -25,6 +25,7 @@ use crate::{
 
 const FORMAT: u8 = 2;
 const FORMAT_REWOUND: u8 = 3;
+const FORMAT_WINDOWS: u8 = 4;
 
 /// Returns the key of a tenant's record.
 pub fn key(prefix: GroupPrefix, tenant: TenantNumber) -> Bytes {
@@ -45,7 +46,12 @@ pub fn encode(record: &TenantRecord) -> Bytes {
     let mut w = Writer::with_capacity(160);
     let is_rewound =
         record.live.rewound || record.rewind.is_some() || record.forks.iter().any(|fork| fork.tail.is_some());
-    w.u8(if is_rewound { FORMAT_REWOUND } else { FORMAT });
+    let seeds_windows = record.shadow.as_ref().is_some_and(|shadow| shadow.windows_only);
+    w.u8(match (seeds_windows, is_rewound) {
+        (true, _) => FORMAT_WINDOWS,
+        (false, true) => FORMAT_REWOUND,
+        (false, false) => FORMAT,
+    });
     role(&mut w, record.role);
     epoch(&mut w, record.epoch);
     epoch(&mut w, record.promised);
@@ -86,7 +92,7 @@ pub fn encode(record: &TenantRecord) -> Bytes {
         w.varint(fork.point.get());
     });
     w.varint(u64::from(record.copies));
-    if is_rewound {
+    if is_rewound || seeds_windows {
         rewound(&mut w, record);
     }
     w.finish()
@@ -109,7 +115,7 @@ fn rewound(w: &mut Writer, record: &TenantRecord) {
 pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
     let mut r = Reader::new(value, "tenant record");
     let format = r.u8()?;
-    if format != FORMAT && format != FORMAT_REWOUND {
+    if ![FORMAT, FORMAT_REWOUND, FORMAT_WINDOWS].contains(&format) {
         return Err(r.malformed());
     }
     let mut record = TenantRecord {
@@ -151,8 +157,12 @@ pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
         copies: r.varint_u32()?,
         rewind: None,
     };
-    if format == FORMAT_REWOUND {
+    if format != FORMAT {
         read_rewound(&mut r, &mut record)?;
+    }
+    if format == FORMAT_WINDOWS {
+        let shadow = record.shadow.as_mut().ok_or_else(|| r.malformed())?;
+        shadow.windows_only = true;
     }
     r.end()?;
     Ok(record)
@@ -311,6 +321,8 @@ fn read_shadow(r: &mut Reader) -> Result<ShadowCopy, Malformed> {
             })
         })?,
         read_at: read_revision(r)?,
+        // The format byte says otherwise.
+        windows_only: false,
     })
 }
 

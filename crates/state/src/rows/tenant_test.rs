@@ -64,7 +64,7 @@ prop_compose! {
 
 prop_compose! {
     fn shadows()(state in copies(), number: u64, seed in revisions(), loaded in sequences(), clients: Vec<(u128, u64)>, read_at in revisions()) -> ShadowCopy {
-        ShadowCopy { state, number: SeedNumber(number), seed, loaded, clients: clients.into_iter().map(|(up_to, at)| ClientRange { up_to: ClientId(up_to), read_at: Revision::from_u64(at) }).collect(), read_at }
+        ShadowCopy { state, number: SeedNumber(number), seed, loaded, clients: clients.into_iter().map(|(up_to, at)| ClientRange { up_to: ClientId(up_to), read_at: Revision::from_u64(at) }).collect(), read_at, windows_only: false }
     }
 }
 

@@ -101,6 +101,23 @@ impl ClientWindows {
         Ok(())
     }
 
+    /// Takes over the windows of another copy in place of these, whose rows go with the next flush.
+    pub(crate) fn replace(&mut self, new: Self) {
+        let old = std::mem::take(self);
+        let pages = old.windows.iter().map(|(id, window)| (*id, window.stored_pages()));
+        let mut gone: Vec<_> = old.gone.into_iter().chain(pages).collect();
+        let mut dirty: BTreeSet<ClientId> = old.windows.keys().copied().chain(old.dirty).collect();
+        dirty.extend(new.windows.keys());
+        gone.retain(|(_, pages)| !pages.is_empty());
+        let windows = new.windows.into_iter().map(|(id, window)| (id, window.unsaved()));
+        *self = Self {
+            windows: windows.collect(),
+            gone,
+            dirty,
+            ..new
+        };
+    }
+
     /// Writes the windows that changed since the last flush.
     pub(crate) fn flush(&mut self, rows: &mut dyn RowsMut, copy: CopyPrefix) {
         for (id, pages) in std::mem::take(&mut self.gone) {

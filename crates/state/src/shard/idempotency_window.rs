@@ -309,6 +309,12 @@ impl IdempotencyWindow {
         self.stored.start / PAGE_OUTCOMES..self.stored.end.div_ceil(PAGE_OUTCOMES)
     }
 
+    /// Returns the window with no page marked as stored in rows.
+    pub(crate) fn unsaved(mut self) -> Self {
+        (self.stored, self.removed_from) = (self.first..self.first, None);
+        self
+    }
+
     /// Marks all outcomes as stored in rows. Returns the numbers of stored pages without outcomes: those before the oldest
     /// and those after the latest.
     pub(crate) fn set_stored(&mut self) -> [Range<u64>; 2] {

@@ -187,6 +187,9 @@ pub struct ShadowCopy {
     pub clients: Vec<ClientRange>,
     /// Highest revision at which a chunk was read: the copy is consistent from there on.
     pub read_at: Revision,
+    /// Whether only idempotency windows are seeded, for a live copy that was rewound. The copy has no rows of keys then;
+    /// what it says of them, its revision too, is what the live copy says.
+    pub windows_only: bool,
 }
 
 /// Range of clients whose idempotency windows a chunk carried: those above the previous range, up to `up_to`.
@@ -226,6 +229,42 @@ impl ClientsLoaded {
 }
 
 impl ShadowCopy {
+    /// Returns the begin of a seed of idempotency windows for a live copy. Number is that of the rows of the windows.
+    pub(crate) fn of_windows(live: &CopyState, number: u32, seed: SeedNumber) -> Self {
+        let mut shadow = Self {
+            state: CopyState {
+                number,
+                index: live.index,
+                ..CopyState::default()
+            },
+            number: seed,
+            seed: live.revision,
+            loaded: live.revision.sequence(),
+            clients: Vec::new(),
+            read_at: live.revision,
+            windows_only: true,
+        };
+        shadow.follow_keys(live);
+        shadow
+    }
+
+    /// Takes over what a live copy says of keys.
+    pub(crate) fn follow_keys(&mut self, live: &CopyState) {
+        let outcomes = self.state.digests.outcomes;
+        self.state = CopyState {
+            number: self.state.number,
+            index: self.state.index,
+            time: self.state.time.max(live.time),
+            edge: self.state.edge,
+            digests: Digests {
+                outcomes,
+                ..live.digests
+            },
+            rewound: false,
+            ..live.clone()
+        };
+    }
+
     /// Tells whether all chunks are loaded and the feed has reached the revision at which they were read.
     pub fn is_complete(&self) -> bool {
         self.has_all_clients() && self.loaded >= self.seed.sequence() && self.state.revision >= self.read_at

@@ -105,7 +105,7 @@ fn changes_of(prefix: GroupPrefix, tenant: TenantNumber, record: &TenantRecord) 
         .chain(forks)
         .map(|(number, up_to)| range(number, Sequence::ZERO, up_to))
         .collect();
-    if let Some(shadow) = &record.shadow {
+    if let Some(shadow) = record.shadow.as_ref().filter(|shadow| !shadow.windows_only) {
         let seed = shadow.seed.sequence();
         ranges.push(range(shadow.state.number, Sequence::ZERO, shadow.loaded.min(seed)));
         ranges.push(range(shadow.state.number, seed, shadow.state.revision.sequence()));

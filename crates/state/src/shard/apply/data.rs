@@ -61,7 +61,7 @@ fn apply_records(
     records: &FeedRecords,
 ) -> Result<Option<DetachReason>, Unreadable> {
     let number = head.tenant;
-    let has_shadow = tenant.record.shadow.is_some();
+    let has_shadow = tenant.record.shadow.as_ref().is_some_and(|shadow| !shadow.windows_only);
     let shadow_lacks = has_shadow && !apply_to_shadow(context, prefix, number, tenant, records)?;
     let mut live_ends = None;
     // A suspect copy is not changed.
@@ -73,6 +73,7 @@ fn apply_records(
             clients: &mut tenant.clients,
         };
         let is_gapless = target.apply(context, records, |_, _| true)?;
+        apply_outcomes_to_shadow(tenant, records);
         live_ends = match digest_mismatch(&mut tenant.record, head, records) {
             Some(differs) => Some(DetachReason::DigestMismatch(differs)),
             // While a shadow copy is seeded, the live one may have a gap.
@@ -105,6 +106,24 @@ fn apply_to_shadow(
     shadow.state = state;
     tenant.record.shadow = Some(shadow);
     Ok(is_gapless)
+}
+
+/// Applies the outcomes of changes that the live copy has now to windows that are seeded for it.
+fn apply_outcomes_to_shadow(tenant: &mut LoadedTenant, records: &FeedRecords) {
+    let Some(mut shadow) = tenant.record.shadow.take_if(|shadow| shadow.windows_only) else {
+        return;
+    };
+    let live = &tenant.record.live;
+    let mut state = std::mem::take(&mut shadow.state);
+    let is_new = |change: &&Change| state.revision < change.revision && change.revision <= live.revision;
+    for change in records.changes.iter().filter(is_new).collect::<Vec<_>>() {
+        state.time = state.time.max(change.time);
+        let applies = |client| shadow.lacks_outcome(client, change.revision);
+        tenant.shadow_clients.apply_outcome(&mut state, change, applies);
+    }
+    shadow.state = state;
+    shadow.follow_keys(live);
+    tenant.record.shadow = Some(shadow);
 }
 
 /// Copy that changes are applied to.

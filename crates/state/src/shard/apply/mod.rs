@@ -124,6 +124,7 @@ impl Shard {
             }
             Command::Offset(command) => self.offset(command),
             Command::Seed(command) => self.seed(context, command),
+            Command::SeedWindows(command) => self.seed_windows(command),
             Command::Swap(command) => self.swap(context, command),
             Command::Erase(command) => self.erase(context, command),
             Command::Rejoin(command) => {
@@ -189,6 +190,7 @@ fn indexed_tenant(command: &Command) -> Option<TenantNumber> {
         | Command::Attach(_)
         | Command::Detach(_)
         | Command::Seed(_)
+        | Command::SeedWindows(_)
         | Command::Erase(_)
         | Command::Heir(_)
         | Command::CancelHeir(_)

@@ -1,5 +1,5 @@
-//! Applies `Seed`, `Chunk` and `Swap`: a shadow copy is built beside the live one, which keeps its position until the
-//! swap.
+//! Applies `Seed`, `SeedWindows`, `Chunk` and `Swap`: a shadow copy is built beside the live one, which keeps its position
+//! until the swap. A seed of windows alone builds only these, for a live copy that keeps its keys.
 
 use stead_types::{
     Revision,
@@ -12,7 +12,7 @@ use super::{
         append::{append, current},
         apply_result::GuardFailure,
         client_windows::ClientWindows,
-        command::{Chunk, ChunkContent, Seed, Swap, WindowPart},
+        command::{Chunk, ChunkContent, Seed, SeedWindows, Swap, WindowPart},
         ownership::{check_follows, check_view},
         record::{ClientRange, CopyState, ShadowCopy},
         tenant::LoadedTenant,
@@ -49,6 +49,7 @@ impl Shard {
             loaded: stead_types::Sequence::ZERO,
             clients: Vec::new(),
             read_at: seed.first,
+            windows_only: false,
         });
         record.session = None;
         tenant.shadow_clients = ClientWindows::default();
@@ -56,6 +57,27 @@ impl Shard {
         if let Some(old) = old {
             self.discard(context.rows, seed.tenant, &old.state);
         }
+        Ok(())
+    }
+
+    pub(super) fn seed_windows(&mut self, seed: SeedWindows) -> Result<(), GuardFailure> {
+        let tenant = self.tenants.get_mut(&seed.tenant).ok_or(GuardFailure::NoRecord)?;
+        let record = &mut tenant.record;
+        check_follows(record, seed.home, seed.epoch)?;
+        check_view(record, seed.version)?;
+        if record.suspect {
+            return Err(GuardFailure::Suspect);
+        }
+        if seed.number <= record.seeds || record.shadow.is_some() || !record.live.rewound {
+            return Err(GuardFailure::Seed);
+        }
+        record.seeds = seed.number;
+        let number = record.next_copy();
+        record.shadow = Some(ShadowCopy::of_windows(&record.live, number, seed.number));
+        record.session = None;
+        tenant.shadow_clients = ClientWindows::default();
+        tenant.dirty = true;
+        self.index_detached(seed.tenant);
         Ok(())
     }
 
@@ -84,7 +106,7 @@ impl Shard {
         *dirty = true;
         let loaded = match chunk.part {
             ChunkContent::Changes { after, up_to, changes } => {
-                if after != shadow.loaded {
+                if after != shadow.loaded || shadow.windows_only {
                     return Ok(Err(GuardFailure::Seed));
                 }
                 for change in changes {
@@ -122,14 +144,26 @@ impl Shard {
         {
             return Err(GuardFailure::DigestMismatch(differs));
         }
+        if shadow.windows_only && record.suspect {
+            return Err(GuardFailure::Suspect);
+        }
         let shadow = record.shadow.take().expect("it was there a line ago");
+        tenant.dirty = true;
+        if shadow.windows_only {
+            let live = &mut record.live;
+            (live.digests.outcomes, live.edge) = (shadow.state.digests.outcomes, shadow.state.edge);
+            (live.time, live.index) = (live.time.max(shadow.state.time), context.index);
+            live.rewound = false;
+            tenant.clients.replace(std::mem::take(&mut tenant.shadow_clients));
+            self.discard(context.rows, swap.tenant, &shadow.state);
+            return Ok(());
+        }
         let old = std::mem::replace(&mut record.live, shadow.state);
         // The copy was loaded by many entries; it can be read from this one on.
         record.live.index = context.index;
         record.live.retention_floor = record.live.retention_floor.max(shadow.read_at);
         record.suspect = false;
         tenant.clients = std::mem::take(&mut tenant.shadow_clients);
-        tenant.dirty = true;
         self.index_maintenance(swap.tenant);
         self.discard(context.rows, swap.tenant, &old);
         Ok(())

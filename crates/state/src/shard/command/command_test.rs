@@ -179,6 +179,7 @@ fn of_seeds() -> Vec<Named> {
     let (tenant, home, version, epoch, number) = (TENANT, HOME, VERSION, epoch_of_feed(), SeedNumber(5));
     each! {
         "seed" Seed Seed { tenant, home, epoch, version, number, first: at("3.10"), lineage: lineage() };
+        "seed-windows" SeedWindows SeedWindows { tenant, home, epoch, version, number };
         "chunk-changes" Chunk Chunk { tenant, home, epoch, number, read_at: at("3.12"), part: ChunkContent::Changes {
             after: Sequence::ZERO, up_to: Sequence::new(10).unwrap(), changes: vec![change()],
         } };

@@ -39,7 +39,7 @@ pub use lease_loss::SetLeaseLossPolicy;
 pub use promotion::{Activate, Freeze, Pull, PullHeader};
 pub use relinquish::{Refuse, Relinquish};
 pub use retention_floor::RetentionFloor;
-pub use seed::{Chunk, ChunkContent, Seed, Swap, WindowPart};
+pub use seed::{Chunk, ChunkContent, Seed, SeedWindows, Swap, WindowPart};
 pub use stead_types::{Condition, Operand, Relation};
 use stead_types::{DirectoryVersion, Epoch, FeedOffset, GroupId, Incarnation, Revision, Sequence, TenantNumber};
 pub use txn::{Branches, Comparison, Step, Txn};
@@ -115,6 +115,8 @@ pub mod kind {
     pub const DISCARD_FORK: u8 = 30;
     /// [`super::ContinueRewind`].
     pub const CONTINUE_REWIND: u8 = 32;
+    /// [`super::SeedWindows`].
+    pub const SEED_WINDOWS: u8 = 45;
 }
 
 /// A command of a data group's log.
@@ -144,6 +146,8 @@ pub enum Command {
     Offset(Offset),
     /// Start of a seed.
     Seed(Seed),
+    /// Start of a seed of idempotency windows alone.
+    SeedWindows(SeedWindows),
     /// Chunk of a seed.
     Chunk(Chunk),
     /// Swap of a seeded copy.
@@ -218,7 +222,8 @@ impl Command {
             kind::ACTIVATE => Self::Activate(Activate::decode(&mut r)?),
             kind::DISCARD_FORK => Self::DiscardFork(DiscardFork::decode(&mut r)?),
             kind::CONTINUE_REWIND => Self::ContinueRewind(ContinueRewind::decode(&mut r)?),
-            0 | 31 | 33.. => return Err(r.malformed()),
+            kind::SEED_WINDOWS => Self::SeedWindows(SeedWindows::decode(&mut r)?),
+            0 | 31 | 33..=44 | 46.. => return Err(r.malformed()),
         };
         r.end()?;
         Ok(command)
@@ -238,6 +243,7 @@ impl Command {
             Self::Detach(command) => Some(command.tenant),
             Self::Data(command) => Some(command.head.tenant),
             Self::Seed(command) => Some(command.tenant),
+            Self::SeedWindows(command) => Some(command.tenant),
             Self::Chunk(command) => Some(command.tenant),
             Self::Swap(command) => Some(command.tenant),
             Self::Erase(command) => Some(command.tenant),

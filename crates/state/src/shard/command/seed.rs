@@ -36,16 +36,34 @@ pub struct Seed {
     pub tenant: TenantNumber,
     /// The home group.
     pub home: GroupId,
-    /// The session's epoch.
-    pub epoch: Epoch,
     /// Epoch of the session.
-    pub version: DirectoryVersion,
+    pub epoch: Epoch,
     /// Directory version of the proposer's view.
-    pub number: SeedNumber,
+    pub version: DirectoryVersion,
     /// Number of the seed.
+    pub number: SeedNumber,
+    /// First revision of the seed: chunks carry changes at or below it.
     pub first: Revision,
     /// The lineage of the home.
     pub lineage: Lineage,
+}
+
+/// Starts the seed of the idempotency windows of a copy that was rewound and lacks outcomes since; its keys stay. The
+/// tenant is not attached until the windows are swapped in.
+///
+/// Guard: that of [`Seed`]; the live copy lacks outcomes, is not suspect, and no copy is being seeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeedWindows {
+    /// The tenant.
+    pub tenant: TenantNumber,
+    /// The home group.
+    pub home: GroupId,
+    /// Epoch of the session.
+    pub epoch: Epoch,
+    /// Directory version of the proposer's view.
+    pub version: DirectoryVersion,
+    /// Number of the seed.
+    pub number: SeedNumber,
 }
 
 /// Chunk of the copy being seeded. Guard: follower or heir of that home at the session's epoch; the seed's number is
@@ -165,6 +183,28 @@ impl Seed {
             number: seed_number(r)?,
             first: revision(r)?,
             lineage: Lineage::decode(r)?,
+        })
+    }
+}
+
+impl SeedWindows {
+    /// Writes the command.
+    pub fn encode(&self) -> Bytes {
+        let mut w = start(kind::SEED_WINDOWS, self.tenant, 32);
+        write_group(&mut w, self.home);
+        write_epoch(&mut w, self.epoch);
+        write_version(&mut w, self.version);
+        w.varint(self.number.0);
+        w.finish()
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tenant: tenant(r)?,
+            home: group(r)?,
+            epoch: epoch(r)?,
+            version: version(r)?,
+            number: seed_number(r)?,
         })
     }
 }

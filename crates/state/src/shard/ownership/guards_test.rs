@@ -88,6 +88,7 @@ fn shadow() -> ShadowCopy {
         loaded: stead_types::Sequence::ZERO,
         clients: Vec::new(),
         read_at: at("3.1"),
+        windows_only: false,
     }
 }
 

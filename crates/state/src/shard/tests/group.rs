@@ -12,11 +12,11 @@ use crate::{
         ApplyResult, Shard,
         command::{
             Accept, Activate, Attach, BeginAttach, Chunk, ChunkContent, Create, Data, DataHeader, FeedRecords, Follow,
-            Freeze, Relinquish, Seed, Swap,
+            Freeze, Relinquish, Seed, SeedWindows, Swap,
         },
         ownership::baton,
         read::TenantReader,
-        record::{AttachNumber, LeaseLossPolicy, OperationId, Role, TenantRecord},
+        record::{AttachNumber, LeaseLossPolicy, OperationId, Role, SeedNumber, TenantRecord},
     },
 };
 
@@ -324,6 +324,18 @@ impl Group {
             number: follower.record().seeds.next(),
             first: self.record().live.revision,
             lineage: self.record().lineage.clone(),
+        }
+    }
+
+    /// Returns the begin of a seed of the follower's idempotency windows.
+    pub(super) fn seed_windows(&self, follower: &Self, number: SeedNumber) -> SeedWindows {
+        let seed = self.next_seed(follower);
+        SeedWindows {
+            tenant: seed.tenant,
+            home: seed.home,
+            epoch: seed.epoch,
+            version: seed.version,
+            number,
         }
     }
 

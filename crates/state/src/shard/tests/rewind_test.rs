@@ -97,6 +97,49 @@ impl World {
         self.twin.apply(0, data.encode());
     }
 
+    /// Seeds the windows of the follower that was rewound from the new home, in parts, while things go on there.
+    fn seed_windows(&mut self, len_max: usize, meanwhile: &[Happens]) {
+        let number = self.ahead.record().seeds.next();
+        let seed = self.promoted.seed_windows(&self.ahead, number);
+        assert_eq!(self.ahead.apply(0, seed.encode()), ApplyResult::Done);
+        let again = self.promoted.seed_windows(&self.ahead, number.next());
+        let refused = self.ahead.apply(0, again.encode());
+        assert_eq!(
+            refused,
+            ApplyResult::GuardFailed(GuardFailure::Seed),
+            "one is under way"
+        );
+        self.ahead.begin_attach();
+        let mut meanwhile = meanwhile.iter().filter(|happens| !matches!(happens, Happens::Floor(_)));
+        loop {
+            let loaded = self.ahead.shard.clients_loaded(TENANT).unwrap();
+            if loaded.is_complete() {
+                break;
+            }
+            let part = self.promoted.reading().chunk_of_clients(loaded, len_max);
+            let chunk = self.promoted.chunk(&self.ahead, part).encode();
+            assert_eq!(self.ahead.apply(0, chunk), ApplyResult::Done);
+            if let Some(happens) = meanwhile.next() {
+                happen(&mut self.clock, &mut self.promoted, happens);
+                feed(&self.promoted, &mut self.ahead);
+                feed(&self.promoted, &mut self.twin);
+            }
+            self.ahead.reopen();
+        }
+        feed(&self.promoted, &mut self.ahead);
+        assert!(self.ahead.record().live.rewound, "until the swap");
+        let swap = self.promoted.swap(&self.ahead);
+        assert_eq!(self.ahead.apply(0, swap.encode()), ApplyResult::Done);
+        assert_eq!(self.ahead.attach(&self.promoted), ApplyResult::Done);
+        let record = self.ahead.record();
+        assert!(!record.live.rewound && record.shadow.is_none());
+        assert_eq!(record.live.digests, self.promoted.record().live.digests);
+        let windows = |group: &Group| group.shard.clients(TENANT).unwrap().windows().clone();
+        assert_eq!(windows(&self.ahead), windows(&self.promoted));
+        self.ahead.reopen();
+        assert_eq!(windows(&self.ahead), windows(&self.promoted), "and in rows");
+    }
+
     fn compare(&mut self) {
         let (ahead, twin) = (&mut self.ahead, &mut self.twin);
         ahead.maintain();
@@ -308,6 +351,7 @@ proptest! {
         after in histories(0..30),
         later in histories(0..20),
         reopens in prop::collection::vec(any::<bool>(), 0..20),
+        windows in prop::option::of((1usize..400, histories(0..6))),
     ) {
         let mut world = World::new(&before, &after);
         let point = world.point();
@@ -331,6 +375,9 @@ proptest! {
         }
         world.level_floors();
         world.compare();
+        if let Some((len_max, meanwhile)) = windows.filter(|_| world.ahead.record().live.rewound) {
+            world.seed_windows(len_max, &meanwhile);
+        }
         for happens in &later {
             // Floors would leave one of the two behind that has lower ones.
             if !matches!(happens, Happens::Floor(_)) {
