@@ -11,7 +11,7 @@ use crate::{
     shard::{
         command::{Activate, Freeze},
         ownership::freeze_report,
-        record::{Role, TenantRecord},
+        record::{PreviousRole, Role, TenantRecord},
     },
 };
 
@@ -44,7 +44,9 @@ pub(super) fn step(
         return PromotionStep::Other;
     }
     let step = match &promotion.phase {
-        PromotionPhase::Fenced if !freezes_at_once(promotion, record) => return PromotionStep::Other,
+        PromotionPhase::Fenced if !freezes_at_once(promotion, tenant.home == group, record) => {
+            return PromotionStep::Other;
+        }
         PromotionPhase::Fenced | PromotionPhase::Freezing | PromotionPhase::Pulling { .. } => {
             match frozen(view, tenant, promotion, record, facts) {
                 Some(Step::Report(_)) if !is_report_due(tenant, promotion, group, facts) => None,
@@ -59,11 +61,19 @@ pub(super) fn step(
 
 /// Tells whether a group freezes as soon as the tenant is fenced: its own log says that it may own an epoch below the
 /// fence, or has handed one over, so that its freeze fences it. The others go on following until nobody can serve.
-fn freezes_at_once(promotion: &TenantPromotion, record: Option<&TenantRecord>) -> bool {
+fn freezes_at_once(promotion: &TenantPromotion, is_home: bool, record: Option<&TenantRecord>) -> bool {
     record.is_some_and(|record| match record.role {
         Role::Owner | Role::Relinquished { .. } => record.epoch < promotion.epoch,
-        // It has done so already.
-        Role::Frozen { operation, epoch, .. } => operation == promotion.operation && epoch == promotion.epoch,
+        Role::Frozen {
+            operation,
+            epoch,
+            previous,
+        } => {
+            let has_done_so = operation == promotion.operation && epoch == promotion.epoch;
+            // This promotion has replaced another one, for which the group froze in its place, or that chose it.
+            let could_own = is_home || matches!(previous, PreviousRole::Owner | PreviousRole::Relinquished(_));
+            has_done_so || could_own
+        }
         Role::Follower { .. } | Role::Heir { .. } | Role::Erased => false,
     })
 }

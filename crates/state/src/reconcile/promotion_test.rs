@@ -172,6 +172,29 @@ fn replaced_promotion_freezes_anew() {
 }
 
 #[test]
+fn owner_that_was_frozen_for_replaced_promotion_freezes_anew_at_fence() {
+    let mut home = Group::settled(HOME);
+    home.show_phase(1, PromotionPhase::Freezing);
+    home.do_all();
+    home.show_reported(HOME);
+    home.show_phase(2, PromotionPhase::Fenced);
+    home.show(|tenant| tenant.promoting.as_mut().unwrap().reported = Box::new([]));
+    assert!(is_frozen_report(home.do_all(), 2), "nobody waits for its leases");
+    let mut chosen = Group::settled(FOLLOWER);
+    chosen.show_phase(1, PromotionPhase::Freezing);
+    chosen.do_all();
+    chosen.show_phase(2, PromotionPhase::Fenced);
+    chosen.show(|tenant| {
+        tenant.home = FOLLOWER;
+        tenant.promoting.as_mut().unwrap().reported = Box::new([]);
+    });
+    assert!(
+        is_frozen_report(chosen.do_all(), 2),
+        "the promotion before had chosen it"
+    );
+}
+
+#[test]
 fn group_that_pulls_reports_again_once_it_has_all() {
     let mut follower = Group::settled(FOLLOWER);
     follower.show_phase(1, PromotionPhase::Freezing);
