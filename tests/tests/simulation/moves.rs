@@ -44,8 +44,11 @@ const SOURCES: [MoveSource; 5] = [
 ];
 /// Timeout of an operator's call.
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(4);
-/// Longest time for operations to end after the last fault.
-const ENDED_MAX: Duration = Duration::from_secs(30);
+/// Longest time for operations to end after the last fault: a promotion may have to wait for the leases of a new cluster,
+/// a minute.
+const ENDED_MAX: Duration = Duration::from_secs(90);
+/// Number of looks in a row that find everything at rest: what a client asked for last may still be on its way.
+const LOOKS_AT_REST: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest time for the directory to support moves after the start.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -144,13 +147,12 @@ pub(crate) async fn prepare_directory(lease_ttl: Duration) {
 /// other region that its policy names.
 pub(crate) async fn wait_until_ended(admin: &Admin) {
     let until = Instant::now() + ENDED_MAX;
-    loop {
+    let mut at_rest = 0;
+    while at_rest < LOOKS_AT_REST {
         let left = unfinished(admin).await;
-        if left.is_empty() {
-            break;
-        }
+        at_rest = if left.is_empty() { at_rest + 1 } else { 0 };
         assert!(
-            Instant::now() < until,
+            left.is_empty() || Instant::now() < until,
             "left over after all faults have ended: {left:#?}"
         );
         sleep(PAUSE).await;

@@ -48,6 +48,9 @@ impl Promoter {
             .collect();
         while *self.phase.borrow() == Phase::Working {
             pause(&mut random, BETWEEN_MS).await;
+            if *self.phase.borrow() != Phase::Working {
+                break;
+            }
             let (name, _) = TENANTS[random.random_range(0..TENANTS.len())];
             let by = AuditContext {
                 who: "a test".to_owned(),
