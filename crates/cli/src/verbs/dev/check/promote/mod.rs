@@ -30,8 +30,8 @@ const HOME_WRITES: u32 = 500;
 const OTHER_WRITES: u32 = 50;
 /// Time of writes before the home is lost.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Longest wait for the leases of the home, clocks that differ by a hundredth and 50 ms included.
-const WAIT: Duration = LEASE_TTL.saturating_add(Duration::from_millis(200));
+/// Longest wait for the leases of the home: with clocks that differ by a hundredth, 50 ms and the resolution of a clock.
+const WAIT: Duration = LEASE_TTL.saturating_add(Duration::from_millis(201));
 /// What a promotion may take beyond the wait: two of the longest round trips, and a second.
 const TAKE_OVER: Duration = Duration::from_millis(1_400);
 /// An election of the directory, where its leader died with the region.
