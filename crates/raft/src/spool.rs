@@ -121,7 +121,7 @@ pub(crate) async fn receive(
 
 /// Returns the status for a snapshot that cannot be spooled, most often on a full disk. The sender retries.
 pub(crate) fn reject(worker: &BlockingWorker, error: &(dyn std::error::Error + 'static)) -> Status {
-    worker.health.retry(Some(worker.group), RECEIVING, error);
+    worker.health.record_retry(Some(worker.group), RECEIVING, error);
     Status::resource_exhausted(error.to_string())
 }
 

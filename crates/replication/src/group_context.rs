@@ -95,8 +95,8 @@ impl GroupContext {
     }
 
     /// Reports that a part of the group's work failed and will be retried.
-    pub(crate) fn retry(&self, part: &'static str, error: &(dyn std::error::Error + 'static)) {
-        self.group.health().retry(Some(self.id()), part, error);
+    pub(crate) fn record_retry(&self, part: &'static str, error: &(dyn std::error::Error + 'static)) {
+        self.group.health().record_retry(Some(self.id()), part, error);
     }
 
     /// Reports that a part of the group's work succeeded.

@@ -9,12 +9,10 @@ use bytes::Bytes;
 use stead_state::{lease::loss, reconcile::STEPS_MAX};
 use tokio::time::sleep;
 
-use crate::group_context::GroupContext;
+use crate::{group_context::GroupContext, proposal_class};
 
 /// Pause after a proposal, whether or not it was taken.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Scheduling class of these proposals in the group's proposal queue.
-const CLASS: u64 = (1 << 63) + (1 << 60);
 
 /// Runs for ever; it is dropped when leadership ends.
 pub(crate) async fn run(context: Arc<GroupContext>) {
@@ -24,9 +22,9 @@ pub(crate) async fn run(context: Arc<GroupContext>) {
         taken_over.borrow_and_update();
         let commands = due(&context);
         if !commands.is_empty() {
-            match context.group.propose(CLASS, commands).await {
+            match context.group.propose(proposal_class::LEASE_LOSS, commands).await {
                 Ok(_) => context.succeeded("noting a later epoch"),
-                Err(error) => context.retry("noting a later epoch", &error),
+                Err(error) => context.record_retry("noting a later epoch", &error),
             }
             sleep(PAUSE).await;
             continue;

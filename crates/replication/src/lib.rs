@@ -28,6 +28,7 @@ mod leader_facts;
 mod lease_loss;
 mod outgoing_seeds;
 mod payload;
+mod proposal_class;
 mod pull;
 mod reconcile;
 mod retention;

@@ -29,14 +29,13 @@ use crate::{
     feed_clients::{FeedClients, RESPONSE_TIMEOUT},
     group_context::GroupContext,
     payload::PayloadDecompressor,
+    proposal_class,
 };
 
 /// Most tenants that are pulled at the same time.
 const PULLS_MAX: usize = 4;
 /// Pause before a pull is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// Scheduling class of pulls in the group's proposal queue.
-const CLASS: u64 = (1 << 63) + (1 << 60);
 const PART: &str = "taking over what another frozen group has more";
 
 /// Pull that the directory has ordered.
@@ -157,7 +156,7 @@ async fn pull(context: &GroupContext, feed_clients: &FeedClients, tenant: Tenant
             true
         }
         Err(error) => {
-            context.retry(PART, &error);
+            context.record_retry(PART, &error);
             sleep(RETRY_PAUSE).await;
             false
         }
@@ -291,7 +290,7 @@ async fn propose(context: &GroupContext, order: &PullOrder, page: TakenPage) -> 
     };
     let records = page.records;
     let pull = Pull { head, records };
-    let answers = context.group.propose(CLASS, vec![pull.encode()]).await?;
+    let answers = context.group.propose(proposal_class::PULL, vec![pull.encode()]).await?;
     match answers.first() {
         Some(ApplyResult::GuardFailed(failure)) => Err(PullError::Void(*failure)),
         Some(ApplyResult::Data(taken)) if taken.detached.is_some() => {

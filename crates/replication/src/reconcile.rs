@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::{group_context::GroupContext, leader_facts::FactSource};
+use crate::{group_context::GroupContext, leader_facts::FactSource, proposal_class};
 
 /// Function that reads the directory's version, by read index; `None` if the directory does not respond.
 pub type ReadVersion = Arc<dyn Fn() -> BoxFuture<'static, Option<DirectoryVersion>> + Send + Sync>;
@@ -54,8 +54,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the view to reach a version, before a newer version is read.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
-/// Scheduling class of the reconciler's proposals in the group's proposal queue.
-const CLASS: u64 = (1 << 63) + (1 << 61);
 
 /// Task that reconciles the group's records with the directory. Never returns; it is dropped when leadership ends.
 pub(crate) async fn run(context: Arc<GroupContext>, directory: DirectoryAccess) {
@@ -98,14 +96,14 @@ async fn propose(context: &GroupContext, facts: &FactSource, reports: &ReportQue
             () = std::future::ready(()), if queue.is_due() => {
                 let commands = queue.next(context, facts, reports);
                 if !commands.is_empty() {
-                    match context.group.propose(CLASS, commands).await {
+                    match context.group.propose(proposal_class::RECONCILE, commands).await {
                         Ok(_) => {
                             context.succeeded("taking in the directory");
                             // A tenant may be relinquished: its baton does not wait for the next change.
                             context.handovers.send_replace(());
                         }
                         Err(error) => {
-                            context.retry("taking in the directory", &error);
+                            context.record_retry("taking in the directory", &error);
                             sleep(RETRY_PAUSE).await;
                         }
                     }

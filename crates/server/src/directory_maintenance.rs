@@ -202,7 +202,7 @@ impl DirectoryMaintenance {
                 local_voter
                     .group
                     .health()
-                    .retry(Some(local_voter.group.id()), TASK_NAME, &error);
+                    .record_retry(Some(local_voter.group.id()), TASK_NAME, &error);
                 sleep(RETRY_PAUSE).await;
             }
         }

@@ -59,7 +59,7 @@ impl NetSnapshot<TypeConfig> for Peer {
         self.failed_snapshots += 1;
         let (peer, failed) = (self.to, self.failed_snapshots);
         tracing::debug!(%peer, %group, failed, ?pause, "cannot send a snapshot to a peer");
-        health.retry(Some(group), SENDING, &error);
+        health.record_retry(Some(group), SENDING, &error);
         tokio::select! {
             closed = &mut cancel => Err(closed.into()),
             () = self.network.peers.wait_for(self.to, pause) => Err(error.into()),

@@ -104,7 +104,7 @@ async fn open_stream(context: &GroupContext, feed_clients: &FeedClients, home: G
         Ok(Ok((first, from_home))) => (first, from_home),
         Ok(Err(status)) => {
             context.alarms.record_status(&status);
-            tracing::debug!(%home, %node, %status, "stream was not opened");
+            tracing::debug!(%home, %node, %status, "feed stream was not opened");
             return OpenResult::Unreachable;
         }
         Err(_) => return OpenResult::Unreachable,

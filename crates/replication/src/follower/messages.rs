@@ -127,7 +127,7 @@ impl FollowerStream {
     fn handle_refused(&mut self, refused: &FeedRefused) -> Result<(), StreamEnd> {
         let (tenant, now) = (TenantNumber::new(refused.tenant), Instant::now());
         let (group, home, reason) = (self.context.id(), self.home, refused.reason());
-        tracing::debug!(%group, %home, %tenant, ?reason, "attach was refused");
+        tracing::debug!(%group, %home, %tenant, ?reason, "the home refused to attach a tenant");
         let number = AttachNumber(refused.attach);
         let has_shadow = self.context.machine.read(|held| {
             // The refusal of an earlier attempt says nothing about this one.

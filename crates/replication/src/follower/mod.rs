@@ -40,7 +40,3 @@ mod seed;
 mod stream;
 
 pub(crate) use homes::follow;
-
-/// Scheduling class of feed proposals in the group's proposal queue; the classes of tenants are their numbers, far
-/// below.
-pub(crate) const CLASS: u64 = 1 << 63;

@@ -91,7 +91,7 @@ impl ProposalOutcome {
             }
             (CommandKind::Begin(tenant), ApplyResult::Done) => self.begun.push(tenant),
             (CommandKind::Begin(tenant), ApplyResult::GuardFailed(void)) => {
-                tracing::debug!(%tenant, ?void, "attach attempt did not begin");
+                tracing::debug!(%tenant, guard = ?void, "attach attempt did not begin");
                 self.refused.push(tenant);
             }
             // Another entry has ended it since, and nothing else would ask for the tenant again.
@@ -115,14 +115,14 @@ impl ProposalOutcome {
             (CommandKind::Accept(tenant, number), ApplyResult::GuardFailed(_))
                 if !is_attached(tenant, number, held) => {}
             (CommandKind::Accept(tenant, number), ApplyResult::GuardFailed(void)) => {
-                tracing::warn!(%tenant, ?void, "baton is void; the tenant is attached anew");
+                tracing::warn!(%tenant, guard = ?void, "baton is void: the tenant is attached anew");
                 self.void_batons.push((tenant, number));
             }
             (
                 CommandKind::Data(tenant, number) | CommandKind::Attach(tenant, number),
                 ApplyResult::GuardFailed(void),
             ) => {
-                tracing::debug!(%tenant, ?kind, ?void, "command is void");
+                tracing::debug!(%tenant, ?kind, guard = ?void, "feed command is void");
                 self.fail_attempt(tenant, number, held);
             }
             (CommandKind::Offset | CommandKind::Swap(..), _) => {}

@@ -8,12 +8,11 @@ use stead_state::shard::{ApplyResult, digest::DigestMismatch};
 use tokio::time::Instant;
 
 use super::{
-    CLASS,
     outcome::ProposalOutcome,
     queue::{FollowerProposal, Item, ProposalBase, RecordSummary},
     stream::{FollowerStream, StreamEnd},
 };
-use crate::wire::MessageToHome;
+use crate::{proposal_class, wire::MessageToHome};
 
 /// Pause before a proposal that met a full proposal queue is repeated.
 const OVERLOADED_PAUSE: Duration = Duration::from_millis(20);
@@ -31,7 +30,7 @@ impl FollowerStream {
         })?;
         let Some(proposal) = proposal else { return Ok(()) };
         let group = self.context.group.clone();
-        let class = CLASS + u64::from(home.get());
+        let class = proposal_class::FEED + u64::from(home.get());
         let pending = async move {
             if proposal.commands.is_empty() {
                 return (proposal, Ok(Vec::new()));

@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Arc<GroupContext>, feed_clients: Arc<FeedClient
         // Before any wait: what is waited for after the end is no part of the stream's life.
         let pause = reopen_pause.next(opened_at.elapsed(), &end);
         context.freshness.set_connected(home, false);
-        tracing::debug!(group = %context.id(), %home, ?end, "stream ended");
+        tracing::debug!(group = %context.id(), %home, ?end, "feed stream ended");
         if let StreamEnd::InvalidMessage(invalid) = &end {
             context.report_invalid_stream(home, invalid);
         }

@@ -17,8 +17,9 @@ use stead_state::{
 use stead_types::{DirectoryVersion, Epoch, GroupId, NodeId, Revision, TenantNumber};
 use tonic::Streaming;
 
-use super::CLASS;
-use crate::{feed_clients::FeedClients, group_context::GroupContext, payload::PayloadDecompressor, wire};
+use crate::{
+    feed_clients::FeedClients, group_context::GroupContext, payload::PayloadDecompressor, proposal_class, wire,
+};
 
 /// The tenant to seed from its home.
 #[derive(Clone, Copy, Debug)]
@@ -231,7 +232,7 @@ async fn propose_chunk(
 }
 
 async fn propose(context: &GroupContext, home: GroupId, command: Bytes) -> Result<(), SeedError> {
-    let class = CLASS + (1 << 32) + u64::from(home.get());
+    let class = proposal_class::SEED + u64::from(home.get());
     let answers = context
         .group
         .propose(class, vec![command])

@@ -36,7 +36,7 @@ use stead_types::{
 use tenant::{LastChange, RetentionCutoffs, RetentionRequest, TenantRetention};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::{acknowledgements::FollowerProgress, group_context::GroupContext};
+use crate::{acknowledgements::FollowerProgress, group_context::GroupContext, proposal_class};
 
 /// Most feed entries that are read under one lock.
 const ENTRIES_MAX: usize = 1024;
@@ -46,8 +46,6 @@ const STREAM_WAIT: Duration = Duration::from_secs(60);
 const RECORDS_MAX: usize = 4096;
 /// Most tenants with limits of their own whose floors are computed without yielding.
 const TENANTS_MAX: usize = 256;
-/// Scheduling class of retention proposals in the group's proposal queue.
-const CLASS: u64 = (1 << 63) + (1 << 62);
 
 /// Task that moves the retention floors of the tenants that a group owns, until rows cannot be read. It is dropped when
 /// leadership ends.
@@ -95,11 +93,15 @@ pub(crate) async fn run(context: Arc<GroupContext>, limits: RetentionLimits) {
 async fn commit(context: &GroupContext, floor: &RetentionFloor) -> Result<bool, Unreadable> {
     let command = floor.encode();
     loop {
-        if let Err(error) = context.group.propose(CLASS, vec![command.clone()]).await {
-            context.retry("moving the floor", &error);
+        if let Err(error) = context
+            .group
+            .propose(proposal_class::RETENTION, vec![command.clone()])
+            .await
+        {
+            context.record_retry("moving the retention floor", &error);
             return Ok(false);
         }
-        context.succeeded("moving the floor");
+        context.succeeded("moving the retention floor");
         let ends = context.machine.read(|held| held.feed_bounds())??;
         if ends.is_none_or(|(first, _)| first > floor.index) {
             return Ok(true);

@@ -251,7 +251,7 @@ impl FeedSource {
     /// Ends the stream, because the feed does not show any more which tenants changed after its scanned index.
     pub(super) fn end_behind_retention(&mut self) {
         let (group, follower, scanned_index) = (self.context.id(), self.follower, self.scanned_index);
-        tracing::info!(%group, %follower, scanned_index, "retention has passed a feed stream: the follower reopens it");
+        tracing::info!(%group, %follower, scanned_index, "the retention floor has passed what a feed stream reads next: the follower opens it again, and seeds tenants that are too far behind");
         self.end(None);
     }
 

@@ -177,9 +177,9 @@ impl Health {
         })
     }
 
-    /// Records that an operation failed and will be retried. It is counted, and logged at the first failure in a row
+    /// Records that a background task failed and will be retried. It is counted, and logged at the first failure in a row
     /// and each time that their number has doubled.
-    pub fn retry(&self, group: Option<GroupId>, part: &'static str, error: &(dyn Error + 'static)) {
+    pub fn record_retry(&self, group: Option<GroupId>, part: &'static str, error: &(dyn Error + 'static)) {
         let in_a_row = {
             let mut retries = self.0.retries.lock();
             let retries = retries.entry(part).or_default();
@@ -190,11 +190,11 @@ impl Health {
         };
         if in_a_row.is_power_of_two() {
             let group = group.map(|group| group.to_string());
-            tracing::warn!(part, group, failures = in_a_row, error = %reason(error), "operation failed and is retried");
+            tracing::warn!(part, group, failures = in_a_row, error = %reason(error), "background task failed and is retried");
         }
     }
 
-    /// Records that an operation succeeded.
+    /// Records that a background task succeeded.
     pub fn succeeded(&self, group: Option<GroupId>, part: &'static str) {
         let failures = {
             let mut retries = self.0.retries.lock();
@@ -272,9 +272,9 @@ mod tests {
     fn retries_are_counted_per_operation() {
         let health = Health::default();
         for _ in 0..3 {
-            health.retry(None, "sending", &io::Error::other("away"));
+            health.record_retry(None, "sending", &io::Error::other("away"));
         }
-        health.retry(Some(GROUP), "sending", &io::Error::other("away"));
+        health.record_retry(Some(GROUP), "sending", &io::Error::other("away"));
         health.succeeded(None, "sending");
         health.succeeded(None, "asking");
         assert_eq!(health.retries(), [("sending", 4)]);
