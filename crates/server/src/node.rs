@@ -256,6 +256,7 @@ impl NodeParts {
         let disk_len = Box::new(move || engine.disk_len());
         let readiness = Readiness::new(ReadinessSubjects {
             config: &config,
+            resources: environment.resources,
             health: &environment.health,
             directory_view: &directory_view,
             directory: &directory,

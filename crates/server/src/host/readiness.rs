@@ -20,7 +20,7 @@ use crate::{
     directory::DirectoryClient,
     health::{CheckResult, HealthChecks},
     lease::{LeaseLost, NodeLeases},
-    resources::disk_free,
+    resources::Resources,
 };
 
 /// Least free disk space of a ready node: room for a few log files and a checkpoint.
@@ -41,6 +41,8 @@ pub(crate) struct Readiness {
 pub(crate) struct ReadinessSubjects<'a> {
     /// The node's configuration.
     pub(crate) config: &'a ValidatedConfig,
+    /// Disk that it has left.
+    pub(crate) resources: Resources,
     /// Failure of the node, if any.
     pub(crate) health: &'a Health,
     /// Its directory view.
@@ -111,7 +113,8 @@ impl Readiness {
         });
         if subjects.config.engine != Kind::Memory.to_string() {
             let data_dir = subjects.config.data_dir.clone();
-            self.node.add("disk", move || disk(disk_free(&data_dir) >> 20));
+            let disk_free = subjects.resources.disk_free;
+            self.node.add("disk", move || disk(disk_free(&data_dir)));
         }
     }
 
@@ -153,9 +156,12 @@ fn lease(group: GroupId, left: Duration, lost: Option<LeaseLost>) -> CheckResult
     }
 }
 
-/// Checks that so much free disk space is enough.
-fn disk(free_mib: u64) -> CheckResult {
-    if free_mib < DISK_FREE_MIB_MIN {
+/// Checks that so many free bytes of disk are enough; zero where they are unknown.
+fn disk(free: u64) -> CheckResult {
+    let free_mib = free >> 20;
+    if free == 0 {
+        Ok("free space is unknown".into())
+    } else if free_mib < DISK_FREE_MIB_MIN {
         Err(format!(
             "{free_mib} MiB are free, at least {DISK_FREE_MIB_MIN} are needed: free disk space before writes fail"
         ))

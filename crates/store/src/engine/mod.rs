@@ -149,11 +149,17 @@ pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
                 // A file that others refer to is missing.
                 (Some(code), _) => return code == libc::ENOENT,
                 (None, Some(inner)) => Some(inner),
-                (None, None) => None,
+                (None, None) => return is_damage_kind(error.kind()),
             },
         };
     }
     true
+}
+
+/// Tells whether an engine's error that says nothing but its kind means damage.
+fn is_damage_kind(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
+    matches!(kind, InvalidData | InvalidInput | NotFound | Other | UnexpectedEof)
 }
 
 /// Tells whether a range is empty; ranges of trees panic on some of those.
@@ -176,7 +182,14 @@ mod tests {
             assert!(!is_damage(&of_system(refused)));
             assert!(!is_damage(&io::Error::other(of_system(refused))));
         }
-        assert!(!is_damage(&io::Error::from(io::ErrorKind::WouldBlock)));
+        for refused in [
+            io::ErrorKind::WouldBlock,
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::QuotaExceeded,
+        ] {
+            assert!(!is_damage(&io::Error::from(refused)), "{refused}");
+        }
+        assert!(is_damage(&io::Error::from(io::ErrorKind::UnexpectedEof)));
         assert!(is_damage(&of_system(libc::ENOENT)));
         assert!(is_damage(&io::Error::other("checksum mismatch")));
     }
