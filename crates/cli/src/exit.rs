@@ -174,15 +174,32 @@ impl From<std::io::Error> for CommandError {
 fn classify(kind: &ErrorKind) -> (Code, Option<&'static str>) {
     match kind {
         ErrorKind::Invalid { .. } | ErrorKind::Unimplemented => (Code::Usage, None),
-        ErrorKind::Unavailable | ErrorKind::NoLeader | ErrorKind::NoLease | ErrorKind::TenantMoving => (
+        ErrorKind::Unavailable => (
             Code::Connect,
             Some("check that the node is running, or name another one with --endpoint host:port or --context"),
         ),
-        ErrorKind::TenantNotFound => (Code::NotFound, Some("`stead tenant list` shows the names there are")),
+        ErrorKind::NoLeader => (
+            Code::Connect,
+            Some("`stead group status`, which shows the nodes of a group that answer: a majority has to"),
+        ),
+        ErrorKind::NoLease => (
+            Code::Connect,
+            Some(
+                "`stead region status`, which shows leases: a home that cannot reach the directory for a lease ttl stops",
+            ),
+        ),
+        ErrorKind::TenantMoving => (
+            Code::Connect,
+            Some("the same again in a moment; `stead tenant where` shows its move or promotion"),
+        ),
+        ErrorKind::TenantNotFound => (
+            Code::NotFound,
+            Some("`stead tenant list`, which shows the names there are"),
+        ),
         ErrorKind::NotFound => (
             Code::NotFound,
             Some(
-                "`stead region list`, `stead node list`, `stead group list` and `stead operation list` show what there is",
+                "`stead region list`, `stead node list`, `stead group list` or `stead operation list`: they show what there is",
             ),
         ),
         ErrorKind::KeyNotFound => (Code::NotFound, None),
@@ -207,10 +224,10 @@ fn classify(kind: &ErrorKind) -> (Code, Option<&'static str>) {
         }
         ErrorKind::DurabilityUnmet { .. } => (
             Code::Unknown,
-            Some("nothing: it is written in the home region, and others will have it later"),
+            Some("the same with its idempotency key, to wait for another region: it is written in the home region"),
         ),
         ErrorKind::DeadlineExceeded => (Code::Unknown, Some("allow more time with --timeout")),
-        ErrorKind::Internal => (Code::Failed, Some("the node's log says more")),
+        ErrorKind::Internal => (Code::Failed, Some("the node's log, which says more")),
     }
 }
 

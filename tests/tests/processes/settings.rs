@@ -105,7 +105,7 @@ async fn example_config_is_valid_on_every_node() {
             let ran = process::run(command).await;
             assert_eq!(ran.code, Some(0), "{ran:?}");
             let good =
-                format!("good: node {name} ({region}) of cluster production, 9 nodes in 3 regions, engine fjall");
+                format!("valid: node {name} ({region}) of cluster production, 9 nodes in 3 regions, engine fjall");
             assert_eq!(ran.stdout.trim_end(), good);
         }
     }

@@ -50,7 +50,8 @@ pub fn append(at: &str, value: &[u8], max_length: u32) -> Result<u32, Error> {
         max if max as usize <= VALUE_LEN_MAX => Ok(max),
         max => {
             let field = format!("{at}max_length");
-            let message = format!("{field}: a value has at most {VALUE_LEN_MAX} bytes, not {max}; 0 means that");
+            let message =
+                format!("{field}: at most {VALUE_LEN_MAX}, the longest value, not {max}; 0 means the longest value");
             Err(Error::invalid(field, message))
         }
     }

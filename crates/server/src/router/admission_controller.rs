@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Divisor of one tenant's share of the operations in flight to another node.
-const FORWARDED_SHARE: usize = 4;
+const FORWARDED_DIVISOR: usize = 4;
 
 /// Admission controller of a node: what operations and watches cost, and what is counted when one is refused.
 pub(crate) struct AdmissionController {
@@ -54,7 +54,7 @@ impl AdmissionController {
 
     /// Admits an operation to its tenant's share of those that are in flight to another node.
     pub(super) fn admit_forwarded(&self, tenant: &Tenant) -> Result<Permit, Error> {
-        let share = (STREAM_OPERATIONS_MAX / FORWARDED_SHARE) as u64;
+        let share = (STREAM_OPERATIONS_MAX / FORWARDED_DIVISOR) as u64;
         let admitted = self.admission.admit_forwarded(Instant::now(), tenant, share);
         admitted.map_err(|refused| self.error(refused, tenant))
     }

@@ -72,7 +72,7 @@ impl ServingCheck {
             Some(leader) = led_elsewhere => return Ok(LeaseWait::LedBy(leader)),
         };
         if is_leased {
-            return Ok(LeaseWait::Leased);
+            return Ok(LeaseWait::MayServe);
         }
         Err(self.no_lease(hosted))
     }
@@ -168,7 +168,7 @@ fn no_lease(group: GroupId, lost: Option<LeaseLost>) -> Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeaseWait {
     /// A lease counts, or the tenant goes on without one.
-    Leased,
+    MayServe,
     /// Another node leads the group now.
     LedBy(NodeId),
 }

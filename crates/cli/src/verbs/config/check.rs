@@ -26,7 +26,7 @@ impl Check {
         check_data_dir(&checked.data_dir)?;
         let node = &checked.node;
         output::line(&format!(
-            "good: node {} ({}) of cluster {}, {} in {}, engine {}",
+            "valid: node {} ({}) of cluster {}, {} in {}, engine {}",
             node.name,
             node.region,
             checked.cluster,

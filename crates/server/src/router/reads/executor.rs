@@ -177,7 +177,7 @@ impl ReadExecutor {
         }
         let waited = self.serving.wait_until_leased(hosted, job.tenant.number, until).await;
         match waited.and_then(|waited| job.check_active().map(|()| waited)) {
-            Ok(LeaseWait::Leased) => {}
+            Ok(LeaseWait::MayServe) => {}
             Ok(LeaseWait::LedBy(leader)) => {
                 self.forwarder.forward_to_leader(job, hosted, Some(leader));
                 return None;

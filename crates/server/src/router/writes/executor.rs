@@ -121,7 +121,7 @@ impl WriteExecutor {
             // Without a lease they would be committed, and their outcome unknown.
             if hosted.raft.is_leader() {
                 match self.serving.wait_until_leased(hosted, tenant, until).await {
-                    Ok(LeaseWait::Leased) => {}
+                    Ok(LeaseWait::MayServe) => {}
                     Ok(LeaseWait::LedBy(leader)) => {
                         let jobs = self.completion.reject_inactive(jobs).into_iter();
                         jobs.for_each(|job| self.forwarder.forward_to_leader(job, hosted, Some(leader)));

@@ -107,7 +107,7 @@ fn read_named(named: &[move_tenants_request::Named]) -> Result<Vec<NamedMove>, E
 
 fn source(source: i32) -> Result<Source, Error> {
     Source::try_from(source).map_err(|_| {
-        let message = format!("source: {source} is nothing that this node knows");
+        let message = format!("source: {source} is not a value that this node knows");
         Error::invalid("source", message)
     })
 }

@@ -111,7 +111,7 @@ fn on_lease_loss(number: i32) -> Result<Option<LeaseLossPolicy>, Error> {
         )),
         Err(_) => Err(Error::invalid(
             field,
-            format!("on_lease_loss: {number} is nothing that this node knows; ask for STOP or CONTINUE"),
+            format!("on_lease_loss: {number} is not a value that this node knows; ask for STOP or CONTINUE"),
         )),
     }
 }

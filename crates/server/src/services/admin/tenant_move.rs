@@ -101,7 +101,7 @@ fn read(request: &MoveTenantRequest) -> Result<MoveRequest, Error> {
         }
     };
     let source = Source::try_from(request.source).map_err(|_| {
-        let message = format!("source: {} is nothing that this node knows", request.source);
+        let message = format!("source: {} is not a value that this node knows", request.source);
         Error::invalid("source", message)
     })?;
     Ok(MoveRequest {
