@@ -176,7 +176,7 @@ fn every_capitalized_word_is_reason_value_or_status() {
 fn every_named_type_exists() {
     let text = document();
     let protos = protos();
-    let services = ["KvService", "DirectoryService"];
+    let services = ["KvService", "DirectoryService", "ReceiptService"];
     let short: BTreeSet<&str> = protos
         .calls
         .iter()

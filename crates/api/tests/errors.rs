@@ -82,7 +82,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
             "**It may have happened.** The gRPC library has sent a write again that has no idempotency key; this attempt was not executed, an earlier one may have been. Read, and decide. Send an idempotency key with every write, or switch the library's retries off for those that have none."
         }
         ErrorKind::DurabilityUnmet { .. } => {
-            "**It happened**: committed in the home region at `revision`; not confirmed in another region in time."
+            "**It happened**: committed in the home region at `revision`; not confirmed in another region in time. Send it again with the same idempotency key to wait on; it happens once."
         }
         ErrorKind::DeadlineExceeded => "The deadline passed, or the caller cancelled, before anything happened.",
         ErrorKind::Conflict => {
@@ -92,7 +92,7 @@ fn meaning(kind: &ErrorKind) -> &'static str {
             "The operation has succeeded, or nothing can stop it any more. Reverse it by another one, such as a move back."
         }
         ErrorKind::Unimplemented => {
-            "The node's version does not have what is asked for: `DURABILITY_REMOTE`, `DeleteOperation`. A method that a node does not know is refused with this status, but without `ErrorInfo`."
+            "The node's version does not have what is asked for, such as `DeleteOperation`. A method that a node does not know is refused with this status, but without `ErrorInfo`."
         }
         ErrorKind::Internal => {
             "A bug or broken hardware; **what happened is not known**. Please report it with the node's log."

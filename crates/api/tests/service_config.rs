@@ -39,7 +39,7 @@ struct Method {
 fn methods() -> BTreeMap<(String, String), Method> {
     let set = FileDescriptorSet::decode(stead_api::DESCRIPTORS).unwrap();
     let file = |name: &str| set.file.iter().find(|file| file.name() == name).unwrap();
-    let files = [file("stead/v1/kv.proto"), file("stead/v1/directory.proto")];
+    let files = ["kv", "directory", "receipt"].map(|name| file(&format!("stead/v1/{name}.proto")));
     let has_key = |input: &str| {
         let messages = files.iter().flat_map(|file| &file.message_type);
         let message = messages

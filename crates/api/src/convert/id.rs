@@ -60,8 +60,13 @@ pub fn idempotency_key(key: &v1::IdempotencyKey) -> Result<IdempotencyKey, Error
         let message = format!("idempotency_key.client_id: 16 random bytes are needed, not {len}");
         Error::invalid("idempotency_key.client_id", message)
     })?;
+    let client = ClientId(u128::from_be_bytes(client));
+    if client == ClientId::REPLAYS {
+        let message = "idempotency_key.client_id: this id is reserved for replays of forks: use 16 random bytes";
+        return Err(Error::invalid("idempotency_key.client_id", message));
+    }
     Ok(IdempotencyKey {
-        client: ClientId(u128::from_be_bytes(client)),
+        client,
         sequence: key.sequence,
         first_sent: TenantTime(key.first_sent_ms),
     })

@@ -2,69 +2,87 @@
 /// An operation that outlives the call that has begun it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Operation {
-    /// `operations/` and a number.
+    /// Name of the operation: `operations/` and a number. Empty for a check with `validate_only`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// A stead.admin.v1.OperationMetadata.
     #[prost(message, optional, tag = "2")]
     pub metadata: ::core::option::Option<::prost_types::Any>,
-    /// It is over: `error` or `response` is there.
+    /// Whether it is over: `error` or `response` is there then.
     #[prost(bool, tag = "3")]
     pub done: bool,
+    /// Outcome of the operation; absent while it is in flight.
     #[prost(oneof = "operation::Result", tags = "4, 5")]
     pub result: ::core::option::Option<operation::Result>,
 }
 /// Nested message and enum types in `Operation`.
 pub mod operation {
+    /// Outcome of the operation; absent while it is in flight.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Result {
+        /// Error of an operation that has failed or was cancelled. A cancelled one has the code CANCELLED.
         #[prost(message, tag = "4")]
         Error(::tonic_types::Status),
-        /// Of a move a stead.admin.v1.MoveTenantResponse.
+        /// Response of an operation that has succeeded: of a move a stead.admin.v1.MoveTenantResponse, of a bulk move a
+        /// BulkMoveResponse, of a promotion a PromoteResponse.
         #[prost(message, tag = "5")]
         Response(::prost_types::Any),
     }
 }
+/// Request of GetOperation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetOperationRequest {
+    /// Name of the operation: `operations/` and a number.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+/// Request of ListOperations.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListOperationsRequest {
-    /// `operations`, or empty.
+    /// Collection to list: `operations`, or empty.
     #[prost(string, tag = "4")]
     pub name: ::prost::alloc::string::String,
-    /// `done=true`, `done=false`, `tenant=NAME`, or two of them joined with AND; empty: all.
+    /// Filter: `done=true`, `done=false`, `tenant=NAME`, or two of them joined with AND; empty: all.
     #[prost(string, tag = "1")]
     pub filter: ::prost::alloc::string::String,
+    /// Most operations of the page, up to 1000; 0: 100. A page can end earlier, at about 1 MiB.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
+    /// Token from the previous page's response; empty: the first page. The filter must be the same.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
 }
+/// Response of ListOperations.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListOperationsResponse {
+    /// Operations of the page, the newest first.
     #[prost(message, repeated, tag = "1")]
     pub operations: ::prost::alloc::vec::Vec<Operation>,
+    /// Token of the next page; empty: this is the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+/// Request of CancelOperation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelOperationRequest {
+    /// Name of the operation: `operations/` and a number.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+/// Request of DeleteOperation, which is refused.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteOperationRequest {
+    /// Name of the operation: `operations/` and a number.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+/// Request of WaitOperation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WaitOperationRequest {
+    /// Name of the operation: `operations/` and a number.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Absent, or longer than the node waits: 30 seconds.
+    /// Longest wait; absent, or longer than the node waits: 30 seconds. A deadline of the call that comes before ends it.
     #[prost(message, optional, tag = "2")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
 }
@@ -80,7 +98,7 @@ pub mod operations_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// The standard service of long-running operations: stock clients list, wait for and cancel them. Every node has it.
-    /// Operations are kept for seven days after their end.
+    /// Operations are kept for seven days after their end; there are at most 100000, and the oldest finished ones make room.
     #[derive(Debug, Clone)]
     pub struct OperationsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -161,7 +179,7 @@ pub mod operations_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Newest first.
+        /// Lists operations, the newest first.
         pub async fn list_operations(
             &mut self,
             request: impl tonic::IntoRequest<super::ListOperationsRequest>,
@@ -188,7 +206,8 @@ pub mod operations_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// The newest state that a voter of the directory has. Answered within a second, and never refused for a limit.
+        /// Returns the newest state that a voter of the directory has. It responds within a second, and is never refused for a
+        /// limit. NOT_FOUND for a number that no operation has.
         pub async fn get_operation(
             &mut self,
             request: impl tonic::IntoRequest<super::GetOperationRequest>,
@@ -212,7 +231,7 @@ pub mod operations_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Not offered: an operation is kept until its time is over, because it says who has moved what.
+        /// Fails with UNIMPLEMENTED: an operation is kept until its time is over, because it says who has moved what.
         pub async fn delete_operation(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteOperationRequest>,
@@ -236,8 +255,8 @@ pub mod operations_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Asks for an operation to be given up; it may succeed all the same. Refused with FAILED_PRECONDITION once the
-        /// operation has succeeded.
+        /// Requests that an operation is given up; it may succeed all the same. Refused with NOT_CANCELLABLE, the code
+        /// FAILED_PRECONDITION, once the operation has succeeded, and once a promotion has recorded its fence.
         pub async fn cancel_operation(
             &mut self,
             request: impl tonic::IntoRequest<super::CancelOperationRequest>,
@@ -261,7 +280,7 @@ pub mod operations_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Answers when the operation is done, or with its state when the time is over.
+        /// Responds when the operation is done, or with its state when the time is over.
         pub async fn wait_operation(
             &mut self,
             request: impl tonic::IntoRequest<super::WaitOperationRequest>,
@@ -300,7 +319,7 @@ pub mod operations_server {
     /// Generated trait containing gRPC methods that should be implemented for use with OperationsServer.
     #[async_trait]
     pub trait Operations: std::marker::Send + std::marker::Sync + 'static {
-        /// Newest first.
+        /// Lists operations, the newest first.
         async fn list_operations(
             &self,
             request: tonic::Request<super::ListOperationsRequest>,
@@ -308,30 +327,31 @@ pub mod operations_server {
             tonic::Response<super::ListOperationsResponse>,
             tonic::Status,
         >;
-        /// The newest state that a voter of the directory has. Answered within a second, and never refused for a limit.
+        /// Returns the newest state that a voter of the directory has. It responds within a second, and is never refused for a
+        /// limit. NOT_FOUND for a number that no operation has.
         async fn get_operation(
             &self,
             request: tonic::Request<super::GetOperationRequest>,
         ) -> std::result::Result<tonic::Response<super::Operation>, tonic::Status>;
-        /// Not offered: an operation is kept until its time is over, because it says who has moved what.
+        /// Fails with UNIMPLEMENTED: an operation is kept until its time is over, because it says who has moved what.
         async fn delete_operation(
             &self,
             request: tonic::Request<super::DeleteOperationRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
-        /// Asks for an operation to be given up; it may succeed all the same. Refused with FAILED_PRECONDITION once the
-        /// operation has succeeded.
+        /// Requests that an operation is given up; it may succeed all the same. Refused with NOT_CANCELLABLE, the code
+        /// FAILED_PRECONDITION, once the operation has succeeded, and once a promotion has recorded its fence.
         async fn cancel_operation(
             &self,
             request: tonic::Request<super::CancelOperationRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
-        /// Answers when the operation is done, or with its state when the time is over.
+        /// Responds when the operation is done, or with its state when the time is over.
         async fn wait_operation(
             &self,
             request: tonic::Request<super::WaitOperationRequest>,
         ) -> std::result::Result<tonic::Response<super::Operation>, tonic::Status>;
     }
     /// The standard service of long-running operations: stock clients list, wait for and cancel them. Every node has it.
-    /// Operations are kept for seven days after their end.
+    /// Operations are kept for seven days after their end; there are at most 100000, and the oldest finished ones make room.
     #[derive(Debug)]
     pub struct OperationsServer<T> {
         inner: Arc<T>,

@@ -26,10 +26,16 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
             put("sequence", key.sequence.to_string());
             put("first_sent_ms", key.first_sent.0.to_string());
         }
-        ErrorKind::Forked { epoch, first, last } => {
+        ErrorKind::Forked {
+            epoch,
+            first,
+            last,
+            kept,
+        } => {
             put("epoch", epoch.to_string());
             put("first_lost_revision", first.to_string());
             put("last_lost_revision", last.to_string());
+            put("kept_revision", kept.to_string());
         }
         ErrorKind::StaleBeyondBound {
             staleness: Some(staleness),
@@ -92,6 +98,8 @@ pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) ->
             epoch: read.epoch()?,
             first: read.parsed("first_lost_revision")?,
             last: read.parsed("last_lost_revision")?,
+            // Earlier versions do not send it.
+            kept: read.parsed("kept_revision").unwrap_or(Revision::ZERO),
         },
         "STALE_BEYOND_BOUND" => ErrorKind::StaleBeyondBound {
             staleness: read.parsed("staleness_us").map(Duration::from_micros),

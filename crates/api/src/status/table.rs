@@ -93,6 +93,7 @@ pub fn samples() -> Vec<ErrorKind> {
             epoch: Epoch::FIRST,
             first: revision(5),
             last: revision(9),
+            kept: revision(4),
         },
         ErrorKind::StaleBeyondBound {
             staleness: Some(Duration::from_micros(127_500)),
