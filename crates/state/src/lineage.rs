@@ -44,6 +44,18 @@ pub enum RevisionStatus {
     TooOld,
 }
 
+/// Revisions that a promotion cut, as far as the one tells that a caller has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostRevisions {
+    /// First revision that was cut.
+    pub first: Revision,
+    /// Revision that the caller has seen: it was cut.
+    pub last: Revision,
+    /// Last revision on the lineage before `first`: what the caller has seen up to it still counts. Its sequence is that of
+    /// the change; its epoch is the highest that the change can have.
+    pub kept: Revision,
+}
+
 /// The runs of a tenant, oldest first; empty before the first epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lineage(Runs);
@@ -146,6 +158,24 @@ impl Lineage {
             before = run.end;
         }
         RevisionStatus::OnLineage
+    }
+
+    /// Returns what was lost with a revision, if it was cut.
+    pub fn lost(&self, revision: Revision) -> Option<LostRevisions> {
+        let RevisionStatus::Cut { kept } = self.status_of(revision) else {
+            return None;
+        };
+        let epoch = revision.epoch();
+        let run = self.runs().iter().find(|run| kept <= run.end);
+        let first = Revision::new(epoch, kept.next().unwrap_or(Sequence::MAX));
+        Some(LostRevisions {
+            first: first.min(revision),
+            last: revision,
+            kept: match run {
+                Some(run) if kept > Sequence::ZERO => Revision::new(epoch.min(run.last), kept),
+                Some(_) | None => Revision::ZERO,
+            },
+        })
     }
 
     /// Records a move: extends the open run to this epoch.

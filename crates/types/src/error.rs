@@ -58,8 +58,11 @@ pub enum ErrorKind {
         epoch: Epoch,
         /// First revision that was cut.
         first: Revision,
-        /// Last revision known to be cut.
+        /// Last revision known to be cut: the one that the caller has seen.
         last: Revision,
+        /// Last revision that is still part of the tenant's history: what the caller has seen up to it counts. Zero where it
+        /// is not known.
+        kept: Revision,
     },
     /// No replica that may answer is within the requested staleness bound.
     StaleBeyondBound {

@@ -10,6 +10,11 @@ pub struct TenantTime(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u128);
 
+impl ClientId {
+    /// Id under which a tenant remembers which changes of forks were replayed. No caller may use it.
+    pub const REPLAYS: Self = Self(u128::from_be_bytes(*b"stead/forkreplay"));
+}
+
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

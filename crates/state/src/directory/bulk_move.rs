@@ -3,14 +3,10 @@
 
 use std::fmt;
 
-use stead_types::{GroupId, RegionName, TenantName};
+use stead_types::{RegionName, TenantName};
 
-use super::{SourceAfterMove, text};
-use crate::{
-    codec::{Malformed, Reader, Writer},
-    seed_pace::SeedFailure,
-    shard::record::OperationId,
-};
+use super::{RehearsalProgress, SourceAfterMove, text};
+use crate::codec::{Malformed, Reader, Writer};
 
 /// Most tenants that one request names.
 pub const NAMED_MOVES_MAX: usize = 10_000;
@@ -69,6 +65,16 @@ pub enum Selection {
     Named,
     /// Tenants of a region go from groups that are home to more than their share to groups of the region with less.
     Spread {
+        /// The region.
+        region: RegionName,
+    },
+    /// Tenants that promotions have taken from a region return. From feature level 4 on.
+    Failback {
+        /// The region.
+        region: RegionName,
+    },
+    /// Tenants of a region go away and come back. From feature level 4 on; its own command begins it.
+    Rehearse {
         /// The region.
         region: RegionName,
     },
@@ -138,7 +144,7 @@ pub struct BulkMove {
     pub pace: Pace,
     /// Whether it goes on.
     pub state: BulkMoveState,
-    /// The drains whose tenants return, of an [`Selection::Undrain`].
+    /// The drains whose tenants return, of an [`Selection::Undrain`]; the promotions, of a [`Selection::Failback`].
     pub drains: Box<[u64]>,
     /// Tenants that were selected when it began; others may be found later.
     pub selected: u64,
@@ -154,6 +160,8 @@ pub struct BulkMove {
     pub wave: Wave,
     /// Where the search for the next tenants goes on.
     pub cursor: Cursor,
+    /// How far it is, of a [`Selection::Rehearse`].
+    pub rehearsal: Option<RehearsalProgress>,
 }
 
 /// State of a bulk move that is not over.
@@ -192,12 +200,13 @@ impl Wave {
     }
 }
 
-/// Place in the search for tenants: it goes through them twice, so that one that is busy is tried again.
+/// Place in the search for tenants: it goes through them twice, so that one that is busy is tried again; of a rehearsal twice
+/// for the way there, then twice for the way back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     /// Searches that are complete.
     pub pass: u32,
-    /// Index of the drain whose tenants return.
+    /// Index of the drain, or of the promotion, whose tenants return.
     pub drain: u32,
     /// Lowest number of the tenants that are still to be examined.
     pub tenant: u64,
@@ -210,48 +219,6 @@ pub struct MoveFailure {
     pub name: TenantName,
     /// Why, for people.
     pub reason: String,
-}
-
-/// Record of one tenant of a bulk move.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BulkMoveItem {
-    /// Name of the tenant when it was selected.
-    pub name: TenantName,
-    /// How far it is.
-    pub state: ItemState,
-    /// Why the seed of its target was given up, if it was.
-    pub seed_failure: Option<SeedFailure>,
-}
-
-/// State of one tenant of a bulk move.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ItemState {
-    /// It is to be moved to a region.
-    Waiting(RegionName),
-    /// It moves.
-    Moving(ItemMove),
-    /// It was moved.
-    Moved(ItemMove),
-    /// It was not moved.
-    Failed {
-        /// Why, for people.
-        reason: String,
-    },
-}
-
-/// Move of one tenant of a bulk move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ItemMove {
-    /// Number of the move among the tenant's operations.
-    pub operation: OperationId,
-    /// The home before.
-    pub from: GroupId,
-    /// The home afterwards.
-    pub to: GroupId,
-    /// Whether the target became a member by this move only.
-    pub joined: bool,
-    /// Logged time of the beginning, once it was moved of the end.
-    pub time: u64,
 }
 
 impl BulkMoveRequest {
@@ -290,6 +257,8 @@ impl fmt::Display for Selection {
             Self::Label { key, value, to } => write!(f, "label {key}={value} to {to}"),
             Self::Named => f.write_str("named tenants"),
             Self::Spread { region } => write!(f, "spread within region {region}"),
+            Self::Failback { region } => write!(f, "failback of region {region}"),
+            Self::Rehearse { region } => write!(f, "rehearsal of the loss of region {region}"),
         }
     }
 }
@@ -312,6 +281,8 @@ impl Selection {
             }
             Self::Named => drop(w.u8(3)),
             Self::Spread { region } => text::write(w.u8(4), region.as_str()),
+            Self::Failback { region } => text::write(w.u8(5), region.as_str()),
+            Self::Rehearse { region } => text::write(w.u8(6), region.as_str()),
         }
     }
 
@@ -334,7 +305,13 @@ impl Selection {
             4 => Self::Spread {
                 region: text::parse(r)?,
             },
-            5.. => return Err(r.malformed()),
+            5 => Self::Failback {
+                region: text::parse(r)?,
+            },
+            6 => Self::Rehearse {
+                region: text::parse(r)?,
+            },
+            7.. => return Err(r.malformed()),
         })
     }
 }
@@ -385,11 +362,16 @@ impl BulkMove {
         w.varint(u64::from(self.cursor.pass))
             .varint(u64::from(self.cursor.drain))
             .varint(self.cursor.tenant);
+        if let Some(rehearsal) = self.rehearsal {
+            rehearsal.encode(w);
+        }
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        let selection = Selection::decode(r)?;
+        let is_rehearsal = matches!(selection, Selection::Rehearse { .. });
         Ok(Self {
-            selection: Selection::decode(r)?,
+            selection,
             source: SourceAfterMove::decode(r)?,
             pace: Pace::decode(r)?,
             state: match r.u8()? {
@@ -421,73 +403,7 @@ impl BulkMove {
                 drain: r.varint_u32()?,
                 tenant: r.varint()?,
             },
-        })
-    }
-}
-
-impl BulkMoveItem {
-    /// Returns a record of which nothing else is known.
-    pub fn new(name: TenantName, state: ItemState) -> Self {
-        Self {
-            name,
-            state,
-            seed_failure: None,
-        }
-    }
-
-    /// Writes the record, for its row and for the nodes that ask a voter.
-    pub fn encode(&self) -> bytes::Bytes {
-        let mut w = Writer::with_capacity(48);
-        text::write(&mut w, self.name.as_str());
-        match &self.state {
-            ItemState::Waiting(to) => text::write(w.u8(0), to.as_str()),
-            ItemState::Moving(of) => of.encode(w.u8(1)),
-            ItemState::Moved(of) => of.encode(w.u8(2)),
-            ItemState::Failed { reason } => text::write(w.u8(3), reason),
-        }
-        // Without one the record ends before it.
-        if let Some(failure) = &self.seed_failure {
-            failure.encode(&mut w);
-        }
-        w.finish()
-    }
-
-    /// Reads what [`BulkMoveItem::encode`] wrote.
-    pub fn decode(bytes: bytes::Bytes) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes, "tenant of a bulk move");
-        let r = &mut reader;
-        let item = Self {
-            name: text::parse(r)?,
-            state: match r.u8()? {
-                0 => ItemState::Waiting(text::parse(r)?),
-                1 => ItemState::Moving(ItemMove::decode(r)?),
-                2 => ItemState::Moved(ItemMove::decode(r)?),
-                3 => ItemState::Failed { reason: text::read(r)? },
-                4.. => return Err(r.malformed()),
-            },
-            seed_failure: match r.is_empty() {
-                true => None,
-                false => Some(SeedFailure::decode(r)?),
-            },
-        };
-        reader.end()?;
-        Ok(item)
-    }
-}
-
-impl ItemMove {
-    fn encode(self, w: &mut Writer) {
-        w.varint(self.operation.0).varint(u64::from(self.from.get()));
-        w.varint(u64::from(self.to.get())).bool(self.joined).varint(self.time);
-    }
-
-    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
-        Ok(Self {
-            operation: OperationId(r.varint()?),
-            from: text::group(r)?,
-            to: text::group(r)?,
-            joined: r.bool()?,
-            time: r.varint()?,
+            rehearsal: is_rehearsal.then(|| RehearsalProgress::decode(r)).transpose()?,
         })
     }
 }

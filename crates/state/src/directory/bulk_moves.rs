@@ -11,7 +11,7 @@ use stead_types::{NodeId, RegionName, TenantNumber};
 use super::{
     ApplyContext, AuditContext, BulkMove, BulkMoveItem, BulkMoveRequest, BulkMoveState, Directory, DirectoryChange,
     DirectoryOutcome, DirectoryResult, ItemMove, ItemState, NAMED_MOVES_MAX, NamedMove, Operation, OperationKind,
-    OperationResult, Pace, Region, Rejection, Selection, StepName, Tenant, Wave,
+    OperationResult, PROMOTIONS_KEPT, Pace, Region, RehearsalProgress, Rejection, Selection, StepName, Tenant, Wave,
     bulk_move::Cursor,
     bulk_plan::{Planner, check_selection, named_tenants, returns_now},
 };
@@ -56,14 +56,20 @@ impl BulkMove {
             failures: Vec::new(),
             wave: Wave::default(),
             cursor: Cursor::default(),
+            rehearsal: matches!(request.selection, Selection::Rehearse { .. }).then(RehearsalProgress::default),
         }
+    }
+
+    /// Returns the number of searches through its tenants.
+    pub(super) fn passes(&self) -> u32 {
+        if self.rehearsal.is_some() { 2 * PASSES } else { PASSES }
     }
 
     /// Decides what is next at a logged time.
     fn next(&self, time: u64) -> Next {
         match &self.state {
             BulkMoveState::Cancelling if self.moving == 0 => Next::End,
-            BulkMoveState::Running if self.moving == 0 && self.cursor.pass >= PASSES => Next::End,
+            BulkMoveState::Running if self.moving == 0 && self.cursor.pass >= self.passes() => Next::End,
             BulkMoveState::Running if self.moving == 0 => Next::Wave,
             BulkMoveState::Running if time >= self.wave.started + self.pace.wave_budget_ms => {
                 let Wave { number, size, .. } = self.wave;
@@ -87,19 +93,10 @@ impl Directory {
     ) -> DirectoryResult {
         self.view.settings().check_moves()?;
         check_selection(&self.view, &request.selection)?;
-        if self.operations.bulk_in_flight().count() >= BULK_MOVES_MAX {
-            return Err(Rejection::BulkMovesFull);
-        }
-        let pinned = self.pinned();
-        if !self.operations.has_room(|id| pinned.contains(&id)) {
-            return Err(Rejection::OperationsFull);
-        }
+        self.check_room_of_bulk_move(0)?;
         let items = self.named_items(request)?;
         let selected = self.selected(request, items.len())?;
-        let kept = self.operations.items_kept(|id| pinned.contains(&id));
-        if kept.saturating_add(selected) > ITEMS_MAX {
-            return Err(Rejection::BulkTenantsFull(selected, kept));
-        }
+        self.check_room_of_bulk_move(selected)?;
         let mut bulk = BulkMove::of(request, selected);
         let id = self.next_operation;
         match &request.selection {
@@ -118,7 +115,10 @@ impl Directory {
                 }
                 self.set_drains(context, region, Vec::new());
             }
-            Selection::Label { .. } | Selection::Named | Selection::Spread { .. } => {}
+            Selection::Failback { region } => {
+                bulk.drains = self.operations.promotions_to_undo(&self.view, region).into();
+            }
+            Selection::Label { .. } | Selection::Named | Selection::Spread { .. } | Selection::Rehearse { .. } => {}
         }
         self.next_operation += 1;
         self.operations.put(Operation {
@@ -135,6 +135,22 @@ impl Directory {
             self.put_item(context, id, tenant, item);
         }
         Ok(DirectoryOutcome::Operation(id))
+    }
+
+    /// Checks that a bulk move of so many tenants may begin.
+    pub(super) fn check_room_of_bulk_move(&self, selected: u64) -> Result<(), Rejection> {
+        if self.operations.bulk_in_flight().count() >= BULK_MOVES_MAX {
+            return Err(Rejection::BulkMovesFull);
+        }
+        let pinned = self.pinned();
+        if !self.operations.has_room(|id| pinned.contains(&id)) {
+            return Err(Rejection::OperationsFull);
+        }
+        let kept = self.operations.items_kept(|id| pinned.contains(&id));
+        if kept.saturating_add(selected) > ITEMS_MAX {
+            return Err(Rejection::BulkTenantsFull(selected, kept));
+        }
+        Ok(())
     }
 
     /// Does what a bulk move needs next. Proposed by the directory's leader while [`Directory::due_bulk_move`] says so; a
@@ -155,6 +171,7 @@ impl Directory {
             Next::End => {
                 self.drain_again(context, &bulk);
                 let result = self.bulk_result(&bulk);
+                self.end_rehearsal(context, id, &bulk, &result);
                 self.operations.finish(id, context.end(result));
                 context.operations.push(id);
             }
@@ -219,6 +236,9 @@ impl Directory {
         id: u64,
         mut bulk: BulkMove,
     ) -> DirectoryResult {
+        if self.cancel_rehearsal(context, id, &bulk) {
+            return Ok(DirectoryOutcome::Done);
+        }
         if bulk.state == BulkMoveState::Cancelling {
             let steps = self.operations.get(id).map(|operation| &operation.steps[..]);
             let mut requested = steps.unwrap_or_default().iter();
@@ -252,14 +272,23 @@ impl Directory {
         })
     }
 
-    /// Returns the operations that are kept however old they are: they say which tenants return to a region.
+    /// Returns the operations that are kept however old they are: they say which tenants return to a region, or when its
+    /// loss was rehearsed. Promotions are from feature level 4 on only, because older voters drop them.
     pub(super) fn pinned(&self) -> Vec<u64> {
         let draining = self.view.regions().flat_map(|region| region.drains.iter());
+        let rehearsed = self.view.regions().filter_map(|region| region.rehearsed);
+        let promotions = if self.view.settings().has_region_loss() {
+            PROMOTIONS_KEPT
+        } else {
+            0
+        };
         let in_flight = self.operations.bulk_in_flight();
         let bulk = in_flight.filter_map(|id| self.operations.bulk_move(id));
         draining
             .chain(bulk.flat_map(|bulk| bulk.drains.iter()))
             .copied()
+            .chain(rehearsed.map(|rehearsed| rehearsed.operation))
+            .chain(self.operations.finished_promotions().rev().take(promotions))
             .collect()
     }
 }
@@ -310,6 +339,15 @@ impl Directory {
                 let share = homes.div_ceil(count.max(1));
                 groups(region).map(|homes| homes.saturating_sub(share)).sum()
             }
+            Selection::Failback { region } => {
+                let undone = self.operations.promotions_to_undo(&self.view, region);
+                let back = undone
+                    .into_iter()
+                    .flat_map(|id| self.operations.ways_back(&self.view, region, id));
+                let back: std::collections::BTreeSet<TenantNumber> = back.map(|(tenant, _)| tenant).collect();
+                back.len() as u64
+            }
+            Selection::Rehearse { region } => return Err(Rejection::RehearsalWithoutForecast(region.clone())),
         };
         if count == 0 {
             return Err(Rejection::NothingToMove);
@@ -367,6 +405,9 @@ impl Directory {
     }
 
     fn bulk_result(&self, bulk: &BulkMove) -> OperationResult {
+        if let Some(progress) = bulk.rehearsal {
+            return bulk.rehearsal_result(progress);
+        }
         if bulk.state == BulkMoveState::Cancelling {
             return OperationResult::Cancelled;
         }
@@ -378,9 +419,12 @@ impl Directory {
                 let moves = moves.filter_map(|tenant| tenant.moving.as_deref());
                 homes + moves.filter(|moving| groups.contains(&moving.to)).count() as u64
             }
-            Selection::Undrain { .. } | Selection::Label { .. } | Selection::Named | Selection::Spread { .. } => {
-                bulk.failed
-            }
+            Selection::Undrain { .. }
+            | Selection::Label { .. }
+            | Selection::Named
+            | Selection::Spread { .. }
+            | Selection::Failback { .. }
+            | Selection::Rehearse { .. } => bulk.failed,
         };
         if left == 0 {
             return OperationResult::Succeeded;

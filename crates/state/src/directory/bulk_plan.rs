@@ -67,7 +67,9 @@ impl<'a> Planner<'a> {
                 let is_surplus = || self.homes(tenant.home) > self.share(region);
                 (home == Some(region) && is_surplus()).then_some(Goal::Beside)
             }
-            Selection::Named | Selection::Undrain { .. } => None,
+            Selection::Named | Selection::Undrain { .. } | Selection::Failback { .. } | Selection::Rehearse { .. } => {
+                None
+            }
         }
     }
 
@@ -198,6 +200,9 @@ impl BulkMovePreview {
         if let Selection::Undrain { region, .. } = &request.selection {
             return Ok(Self::of_return(view, region, request, returning, unreachable));
         }
+        if matches!(request.selection, Selection::Failback { .. }) && returning.is_empty() {
+            return Err(Rejection::NothingToMove);
+        }
         let mut planner = Planner::new(view, request.source, unreachable, 0);
         let mut preview = Self::default();
         match &request.selection {
@@ -206,9 +211,17 @@ impl BulkMovePreview {
                     preview.add(&mut planner, tenant, Goal::Into(&named.to));
                 }
             }
+            Selection::Failback { .. } => {
+                for (number, back) in returning {
+                    if let Some(tenant) = returns_now(view, *number, back) {
+                        preview.add(&mut planner, tenant, Goal::BackTo(*back));
+                    }
+                }
+            }
             selection @ (Selection::Drain { .. }
             | Selection::Undrain { .. }
             | Selection::Label { .. }
+            | Selection::Rehearse { .. }
             | Selection::Spread { .. }) => {
                 for tenant in view.tenants_from(TenantNumber::new(0)) {
                     if let Some(goal) = planner.goal(selection, tenant) {
@@ -280,6 +293,11 @@ pub(super) fn check_selection(view: &DirectoryView, selection: &Selection) -> Re
         }
         Selection::Label { to, .. } => placement::open(view, to)?,
         Selection::Spread { region } => drop(known(region)?),
+        Selection::Failback { region } => {
+            view.settings().check_region_loss()?;
+            placement::open(view, region)?;
+        }
+        Selection::Rehearse { region } => return Err(Rejection::RehearsalWithoutForecast(region.clone())),
         Selection::Named => {}
     }
     Ok(())

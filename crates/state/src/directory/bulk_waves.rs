@@ -10,6 +10,7 @@ use super::{
     bulk_move::Cursor,
     bulk_moves::PASSES,
     bulk_plan::{Goal, Planner, returns_now},
+    failback::way_back,
     ownership,
 };
 
@@ -24,11 +25,32 @@ struct NextWave {
 }
 
 impl BulkMove {
-    fn add_failure(&mut self, failure: MoveFailure) {
+    pub(super) fn add_failure(&mut self, failure: MoveFailure) {
         self.failed += 1;
+        self.show_failure(failure);
+    }
+
+    pub(super) fn show_failure(&mut self, failure: MoveFailure) {
         if self.failures.len() < SHOWN_FAILURES_MAX {
             self.failures.push(failure);
         }
+    }
+
+    /// Records that a tenant cannot be moved; one that is away in a rehearsal stays there, and is tried again.
+    pub(super) fn refuse(&mut self, item: &mut BulkMoveItem, reason: String) {
+        if let Some(rehearsal) = item.rehearsal.as_mut().filter(|rehearsal| rehearsal.away.is_some()) {
+            rehearsal.failure.clone_from(&reason);
+            self.show_failure(MoveFailure {
+                name: item.name.clone(),
+                reason: format!("it did not come back: {reason}"),
+            });
+            return;
+        }
+        self.add_failure(MoveFailure {
+            name: item.name.clone(),
+            reason: reason.clone(),
+        });
+        item.state = ItemState::Failed { reason };
     }
 }
 
@@ -45,12 +67,11 @@ impl Directory {
         let planner = Planner::new(&self.view, bulk.source, unreachable, context.time);
         let NextWave { planned, refused } = self.search(planner, id, &mut bulk, size_max as usize);
         for (number, name, reason) in refused {
-            bulk.add_failure(MoveFailure {
-                name: name.clone(),
-                reason: reason.clone(),
-            });
-            let state = ItemState::Failed { reason };
-            self.put_item(context, id, number, BulkMoveItem::new(name, state));
+            let known = self.operations.item(id, number).cloned();
+            let mut item =
+                known.unwrap_or_else(|| BulkMoveItem::new(name.clone(), ItemState::Failed { reason: String::new() }));
+            bulk.refuse(&mut item, reason);
+            self.put_item(context, id, number, item);
         }
         if !planned.is_empty() {
             bulk.moving = planned.len() as u64;
@@ -63,7 +84,14 @@ impl Directory {
             };
         }
         for (tenant, moving) in planned {
-            let item = BulkMoveItem::new(tenant.name.clone(), ItemState::Moving(moving));
+            let mut item = BulkMoveItem::new(tenant.name.clone(), ItemState::Moving(moving));
+            item.rehearsal = self
+                .operations
+                .item(id, tenant.number)
+                .and_then(|item| item.rehearsal.clone());
+            if let Some(rehearsal) = &mut item.rehearsal {
+                rehearsal.leg().planned = context.time;
+            }
             self.put_item(context, id, tenant.number, item);
             self.change(context, tenant);
         }
@@ -75,12 +103,12 @@ impl Directory {
         let mut next = NextWave::default();
         let mut found = BTreeSet::new();
         for _ in 0..EXAMINED_MAX {
-            if next.planned.len() >= size_max || bulk.cursor.pass >= PASSES {
+            if next.planned.len() >= size_max || bulk.cursor.pass >= bulk.passes() {
                 break;
             }
-            let is_last_pass = bulk.cursor.pass + 1 >= PASSES;
-            // The last search begins once this wave is over: a tenant that is busy now may be free then.
-            if is_last_pass && bulk.cursor.tenant == 0 && !next.planned.is_empty() {
+            let is_last_pass = (bulk.cursor.pass + 1).is_multiple_of(PASSES);
+            // Another search begins once this wave is over: a tenant that is busy now may be free then.
+            if bulk.cursor.pass > 0 && bulk.cursor.tenant == 0 && !next.planned.is_empty() {
                 break;
             }
             let Some(number) = self.examine(id, bulk).filter(|number| !found.contains(number)) else {
@@ -128,7 +156,16 @@ impl Directory {
             Selection::Drain { .. } | Selection::Label { .. } | Selection::Spread { .. } => {
                 self.view.tenants_from(from).next().map(|tenant| tenant.number)
             }
-            Selection::Named => self.operations.items_from(id, from).next().map(|(tenant, _)| tenant),
+            Selection::Named | Selection::Rehearse { .. } => {
+                self.operations.items_from(id, from).next().map(|(tenant, _)| tenant)
+            }
+            Selection::Failback { .. } => {
+                let promotion = bulk.drains.get(bulk.cursor.drain as usize).copied();
+                let items = promotion
+                    .into_iter()
+                    .flat_map(|promotion| self.operations.promotions().from(promotion, from));
+                items.map(|(tenant, _)| tenant).next()
+            }
             Selection::Undrain { .. } => {
                 let drain = bulk.drains.get(bulk.cursor.drain as usize).copied();
                 let items = drain
@@ -158,8 +195,22 @@ impl Directory {
 
     /// Returns where a tenant that was examined goes; `None` if it is not selected, or was before.
     fn goal<'a>(&'a self, id: u64, bulk: &'a BulkMove, planner: &Planner<'_>, tenant: &Tenant) -> Option<Goal<'a>> {
-        let own = self.operations.item(id, tenant.number).map(|item| &item.state);
+        let item = self.operations.item(id, tenant.number);
+        let own = item.map(|item| &item.state);
         match (&bulk.selection, own) {
+            (Selection::Rehearse { .. }, Some(ItemState::Waiting(to))) if bulk.cursor.pass < PASSES => {
+                Some(Goal::Into(to))
+            }
+            (Selection::Rehearse { .. }, Some(ItemState::Moved(_))) if bulk.cursor.pass >= PASSES => {
+                let rehearsal = item?.rehearsal.as_ref().filter(|rehearsal| rehearsal.is_away())?;
+                let away = rehearsal.away?;
+                returns_now(&self.view, tenant.number, &away).map(|_| Goal::BackTo(away))
+            }
+            (Selection::Failback { region }, None) => {
+                let promotion = bulk.drains.get(bulk.cursor.drain as usize)?;
+                let item = self.operations.promotions().get(*promotion, tenant.number)?;
+                way_back(&self.view, region, tenant.number, item).map(Goal::BackTo)
+            }
             (Selection::Named, Some(ItemState::Waiting(to))) => Some(Goal::Into(to)),
             (Selection::Undrain { .. }, None) => {
                 let drain = bulk.drains.get(bulk.cursor.drain as usize)?;
@@ -200,21 +251,16 @@ impl Directory {
             OperationResult::Cancelled => Some("its move was given up".to_owned()),
         };
         bulk.moving = bulk.moving.saturating_sub(1);
-        item.state = match failure {
-            None => {
-                bulk.moved += 1;
-                ItemState::Moved(ItemMove { time, ..moving })
-            }
-            Some(reason) => {
-                bulk.wave.failed += 1;
-                bulk.add_failure(MoveFailure {
-                    name: item.name.clone(),
-                    reason: reason.clone(),
-                });
-                ItemState::Failed { reason }
-            }
-        };
-        let failed_now = matches!(item.state, ItemState::Failed { .. });
+        let failed_now = failure.is_some();
+        if item.rehearsal.is_some() {
+            bulk.end_leg(&mut item, moving, time, failure);
+        } else if let Some(reason) = failure {
+            bulk.wave.failed += 1;
+            bulk.refuse(&mut item, reason);
+        } else {
+            bulk.moved += 1;
+            item.state = ItemState::Moved(ItemMove { time, ..moving });
+        }
         self.put_item(context, id, tenant, item);
         if failed_now && bulk.state == BulkMoveState::Running && bulk.wave.fails() {
             let Wave {

@@ -8,8 +8,8 @@ use stead_types::{
 };
 
 use super::{
-    Addresses, BulkMoveRequest, Followers, ForkDiscard, GroupReport, InitialCluster, LimitsUpdate, MoveRequest, Pace,
-    PromotionAdvance, PromotionRequest, Region, limits,
+    Addresses, BulkMoveRequest, Followers, ForkDiscard, ForkReplay, GroupReport, InitialCluster, LimitsUpdate,
+    MoveRequest, Pace, PromotionAdvance, PromotionRequest, Region, RegionLossUpdate, RehearsalRequest, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -160,6 +160,12 @@ pub enum Command {
     },
     /// Records that a fork is to be discarded; the log of its group discards it.
     RecordForkDiscard(AuditContext, ForkDiscard),
+    /// Moves tenants of a region away and back, as if it were lost. From feature level 4 on.
+    BeginRehearsal(AuditContext, RehearsalRequest),
+    /// Sets what becomes of a tenant when its home region is lost. From feature level 4 on.
+    SetRegionLoss(AuditContext, RegionLossUpdate),
+    /// Records that changes of a fork are to be written again; the log of the tenant's home writes them.
+    RecordForkReplay(AuditContext, ForkReplay),
 }
 
 /// Kind byte of each command; never used for anything else again.
@@ -184,6 +190,9 @@ mod kind {
     pub(super) const BEGIN_PROMOTION: u8 = 30;
     pub(super) const ADVANCE_PROMOTION: u8 = 31;
     pub(super) const RECORD_FORK_DISCARD: u8 = 32;
+    pub(super) const BEGIN_REHEARSAL: u8 = 50;
+    pub(super) const SET_REGION_LOSS: u8 = 51;
+    pub(super) const RECORD_FORK_REPLAY: u8 = 38;
 }
 
 impl Command {
@@ -249,7 +258,10 @@ impl Command {
             | Self::ResumeBulkMove(..)
             | Self::BeginPromotion(..)
             | Self::AdvancePromotion { .. }
-            | Self::RecordForkDiscard(..) => self.encode_of_operators(w),
+            | Self::RecordForkDiscard(..)
+            | Self::BeginRehearsal(..)
+            | Self::SetRegionLoss(..)
+            | Self::RecordForkReplay(..) => self.encode_of_operators(w),
         }
         writer.finish()
     }
@@ -286,6 +298,18 @@ impl Command {
             Self::RecordForkDiscard(by, discard) => {
                 by.encode(w.u8(kind::RECORD_FORK_DISCARD));
                 discard.encode(w);
+            }
+            Self::BeginRehearsal(by, request) => {
+                by.encode(w.u8(kind::BEGIN_REHEARSAL));
+                request.encode(w);
+            }
+            Self::SetRegionLoss(by, update) => {
+                by.encode(w.u8(kind::SET_REGION_LOSS));
+                update.encode(w);
+            }
+            Self::RecordForkReplay(by, replay) => {
+                by.encode(w.u8(kind::RECORD_FORK_REPLAY));
+                replay.encode(w);
             }
             Self::Bootstrap(_)
             | Self::CreateRegion(..)
@@ -340,6 +364,9 @@ impl Command {
                 action: PromotionAdvance::decode(r)?,
             },
             kind::RECORD_FORK_DISCARD => Self::RecordForkDiscard(AuditContext::decode(r)?, ForkDiscard::decode(r)?),
+            kind::SET_REGION_LOSS => Self::SetRegionLoss(AuditContext::decode(r)?, RegionLossUpdate::decode(r)?),
+            kind::BEGIN_REHEARSAL => Self::BeginRehearsal(AuditContext::decode(r)?, RehearsalRequest::decode(r)?),
+            kind::RECORD_FORK_REPLAY => Self::RecordForkReplay(AuditContext::decode(r)?, ForkReplay::decode(r)?),
             _ => return Err(r.malformed()),
         };
         reader.end()?;

@@ -156,7 +156,16 @@ impl World {
             let items = || operations.items_from(id, TenantNumber::new(0));
             let count = |is: fn(&ItemState) -> bool| items().filter(|(_, item)| is(&item.state)).count() as u64;
             assert_eq!(count(|state| matches!(state, ItemState::Moving(_))), bulk.moving);
-            assert_eq!(count(|state| matches!(state, ItemState::Moved(_))), bulk.moved);
+            if let Some(progress) = bulk.rehearsal {
+                let of = |is: fn(&RehearsalItem) -> bool| {
+                    let rehearsed = items().filter_map(|(_, item)| item.rehearsal.as_deref());
+                    rehearsed.filter(|item| is(item)).count() as u64
+                };
+                assert_eq!(of(|item| item.back.recorded > 0), bulk.moved);
+                assert_eq!(of(RehearsalItem::is_away), progress.away);
+            } else {
+                assert_eq!(count(|state| matches!(state, ItemState::Moved(_))), bulk.moved);
+            }
             assert_eq!(count(|state| matches!(state, ItemState::Failed { .. })), bulk.failed);
             for (number, item) in items() {
                 if let ItemState::Moving(moving) = item.state {
@@ -615,7 +624,7 @@ fn limits_are_set_and_reset_one_by_one() {
     world.apply(create(new("other", "eu-west"))).unwrap();
     assert_eq!(world.tenant("acme").own_limits(), own);
     assert_eq!(world.tenant("acme").limit(Keys), Some(10));
-    assert_eq!(world.tenant("other").limits, None, "none of its own, no memory");
+    assert_eq!(world.tenant("other").own, None, "none of its own, no memory");
     assert_eq!(world.tenant("other").limit(Keys), Keys.default_value());
 
     let change = LimitsUpdate {
@@ -636,7 +645,7 @@ fn limits_are_set_and_reset_one_by_one() {
     };
     let update = TenantUpdate { limits: none, ..update };
     world.apply(Command::UpdateTenant(by(), update)).unwrap();
-    assert_eq!(world.tenant("acme").limits, None);
+    assert_eq!(world.tenant("acme").own, None);
 }
 
 proptest! {

@@ -26,18 +26,22 @@
 mod audit;
 mod bootstrap;
 mod bulk_move;
+mod bulk_move_item;
 mod bulk_moves;
 mod bulk_plan;
 mod bulk_waves;
 mod change;
 mod command;
+mod failback;
 mod fences;
 mod fork_discard;
+mod fork_replay;
 mod lease_loss;
 mod limits;
 mod member;
 mod moves;
 mod nodes;
+mod operation;
 mod operations;
 pub mod ownership;
 mod placement;
@@ -53,9 +57,16 @@ mod promotion_rejection;
 mod promotion_report;
 mod promotion_steps;
 mod promotions;
+mod receipt;
+mod region_loss;
+mod region_loss_decision;
+mod region_loss_rejection;
+mod rehearsal;
+mod rehearsals;
 mod remote_floor;
 mod report;
 mod result;
+mod result_codec;
 mod settings;
 mod tenant;
 mod tenant_move;
@@ -70,6 +81,8 @@ mod bulk_moves_test;
 #[cfg(test)]
 mod directory_test;
 #[cfg(test)]
+mod failback_test;
+#[cfg(test)]
 mod moves_test;
 #[cfg(test)]
 mod ownership_test;
@@ -79,6 +92,10 @@ mod promotion_choice_test;
 mod promotion_forecast_test;
 #[cfg(test)]
 mod promotions_test;
+#[cfg(test)]
+mod region_loss_test;
+#[cfg(test)]
+mod rehearsals_test;
 
 use std::borrow::Cow;
 
@@ -87,22 +104,26 @@ use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, TenantNumber};
 pub use audit::{Audit, AuditRecord, RECORDS_MAX as AUDIT_RECORDS_MAX};
 pub use bootstrap::{InitialCluster, InitialNode};
 pub use bulk_move::{
-    AT_ONCE_MAX, BulkMove, BulkMoveItem, BulkMoveRequest, BulkMoveState, Cursor, ItemMove, ItemState, MoveFailure,
-    NAMED_MOVES_MAX, NamedMove, Pace, SHOWN_FAILURES_MAX, Selection, WAVE_BUDGET_MS, Wave,
+    AT_ONCE_MAX, BulkMove, BulkMoveRequest, BulkMoveState, Cursor, MoveFailure, NAMED_MOVES_MAX, NamedMove, Pace,
+    SHOWN_FAILURES_MAX, Selection, WAVE_BUDGET_MS, Wave,
 };
+pub use bulk_move_item::{BulkMoveItem, ItemMove, ItemState};
 pub use bulk_moves::{BULK_MOVES_MAX, DRAINS_MAX, ITEMS_MAX};
 pub use bulk_plan::{BulkMovePreview, PreviewedMove};
 pub use change::DirectoryChange;
 pub use command::{AuditContext, Command, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate};
+pub use failback::{PROMOTIONS_KEPT, way_back};
 pub use fences::FENCE_CHANGES_MAX;
 pub use fork_discard::ForkDiscard;
+pub use fork_replay::ForkReplay;
 pub use lease_loss::LeaseLoss;
 pub use limits::LimitsUpdate;
 pub use member::{MemberState, ReplicaSetMember};
-pub use operations::{
-    OPERATION_KEPT_MS, OPERATION_STEPS_MAX, Operation, OperationEnd, OperationKind, OperationResult, OperationStep,
-    OperationTenant, Operations, StepName,
+pub use operation::{
+    OPERATION_STEPS_MAX, Operation, OperationEnd, OperationKind, OperationResult, OperationStep, OperationTenant,
+    StepName,
 };
+pub use operations::{OPERATION_KEPT_MS, Operations};
 pub use promotion::{
     ADVANCED_MAX, GRACEFUL_MS_MAX, Promotion, PromotionAdvance, PromotionCounts, PromotionRequest, PromotionSelection,
 };
@@ -114,14 +135,22 @@ pub use promotion_needs::PromotionNeeds;
 pub use promotion_plan::{PreviewedPromotion, PromotionPreview};
 pub use promotion_rejection::PromotionRejection;
 pub use promotions::PROMOTIONS_MAX;
+pub use receipt::{ReceiptState, receipt_state};
+pub use region_loss::{LOSS_MS_MAX, PromotionPolicy, RegionLoss, RegionLossUpdate, SILENT_MS};
+pub use region_loss_decision::{
+    RegionLossDecision, RegionObservation, decide as decide_region_loss, shortest_policy_ms, silence_min_ms,
+};
+pub use region_loss_rejection::RegionLossRejection;
+pub use rehearsal::{LegTimes, RehearsalForecast, RehearsalItem, RehearsalProgress, RehearsalRequest, RehearsedTenant};
 pub use remote_floor::RemoteFloor;
 pub use report::GroupReport;
-pub use result::{DirectoryOutcome, DirectoryResult, Rejection, decode as decode_result, encode as encode_result};
+pub use result::{DirectoryOutcome, DirectoryResult, Rejection};
+pub use result_codec::{decode as decode_result, encode as encode_result};
 pub use settings::{ClusterSettings, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};
-pub use tenant::{Followers, Tenant, TenantState};
+pub use tenant::{Followers, OwnSettings, Tenant, TenantState};
 pub use tenant_move::{MoveRequest, MoveState, MoveTarget, SourceAfterMove, TenantMove};
 pub use tenant_promotion::{PromotionPhase, TenantPromotion};
-pub use topology::{Addresses, Group, Node, Region};
+pub use topology::{Addresses, Group, Node, Region, Rehearsed};
 pub use view::{DirectoryView, GroupLoad};
 
 use self::fences::{FenceChange, FenceHistory};
@@ -276,7 +305,7 @@ impl Directory {
         let mut context = ApplyContext::new(self.view.version(), time);
         let audited = audit_data(&command);
         // Its effect is the audit record.
-        let is_record = matches!(command, Command::RecordForkDiscard(..));
+        let is_record = matches!(command, Command::RecordForkDiscard(..) | Command::RecordForkReplay(..));
         let result = self.dispatch(&mut context, command);
         debug_assert!(
             result.is_ok() || (context.changes.is_empty() && context.operations.is_empty()),
@@ -357,6 +386,9 @@ impl Directory {
             Command::BeginPromotion(by, request) => self.begin_promotion(context, by, request),
             Command::AdvancePromotion { operation, action } => self.advance_promotion(context, operation, action),
             Command::RecordForkDiscard(_, discard) => self.record_fork_discard(&discard),
+            Command::BeginRehearsal(by, request) => self.begin_rehearsal(context, by, request),
+            Command::SetRegionLoss(_, update) => self.set_region_loss(context, &update),
+            Command::RecordForkReplay(_, replay) => self.record_fork_replay(&replay),
         }
     }
 }
@@ -365,6 +397,9 @@ impl Directory {
 fn audit_data(command: &Command) -> Option<(AuditContext, Cow<'static, str>, String)> {
     if let Command::RecordForkDiscard(by, discard) = command {
         return Some((by.clone(), discard.action().into(), discard.tenant.to_string()));
+    }
+    if let Command::RecordForkReplay(by, replay) = command {
+        return Some((by.clone(), replay.action().into(), replay.tenant.to_string()));
     }
     let named = match command {
         Command::CreateRegion(by, region) => Some((by.clone(), "create region", region.name.to_string())),
@@ -380,13 +415,18 @@ fn audit_data(command: &Command) -> Option<(AuditContext, Cow<'static, str>, Str
         Command::PauseBulkMove(by, operation) => Some((by.clone(), "pause", format!("operation {operation}"))),
         Command::ResumeBulkMove(by, operation, _) => Some((by.clone(), "resume", format!("operation {operation}"))),
         Command::BeginPromotion(by, request) => Some((by.clone(), "promote tenants", request.selection.to_string())),
+        Command::SetRegionLoss(by, update) => Some((by.clone(), "set on_region_loss", update.name.to_string())),
+        Command::BeginRehearsal(by, request) => {
+            Some((by.clone(), "rehearse", format!("loss of region {}", request.region)))
+        }
         Command::Bootstrap(_)
         | Command::UpdateAddresses(..)
         | Command::Report(..)
         | Command::RefreshMembers
         | Command::AdvanceBulkMove(..)
         | Command::AdvancePromotion { .. }
-        | Command::RecordForkDiscard(..) => None,
+        | Command::RecordForkDiscard(..)
+        | Command::RecordForkReplay(..) => None,
     };
     named.map(|(by, action, subject)| (by, action.into(), subject))
 }

@@ -157,6 +157,10 @@ impl Directory {
                     revision,
                 };
                 if ownership::record_uncounted(&mut tenant, &uncounted).is_ok() {
+                    // A follower in the home's own region holds nothing that a loss of that region leaves.
+                    if self.view.settings().has_region_loss() && !placement::has_other_region(&self.view, &tenant) {
+                        tenant.remote_floor.raise(revision.sequence());
+                    }
                     self.change(context, tenant);
                 }
             }
@@ -231,6 +235,7 @@ impl Directory {
         let recorded = ownership::record_heir_ready(&mut tenant, from, operation);
         if recorded.is_ok() && tenant != before {
             self.record_step(context, tenant.number, operation, StepName::HeirReady);
+            self.record_leg_ready(context, tenant.number, operation);
             self.change(context, tenant);
         }
     }

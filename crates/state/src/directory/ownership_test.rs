@@ -48,7 +48,7 @@ fn tenant() -> Tenant {
         moving: None,
         promoting: None,
         labels: None,
-        limits: None,
+        own: None,
         version: version(1),
         created: 0,
         updated: 0,

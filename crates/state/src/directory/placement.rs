@@ -163,11 +163,15 @@ pub(super) fn beside<K: Ord>(view: &DirectoryView, tenant: &Tenant, rank: impl F
 
 /// Checks that a tenant with durability `REMOTE` has a follower outside the home's region: one inside does not count.
 pub(super) fn check_durability(view: &DirectoryView, tenant: &Tenant) -> Result<(), Rejection> {
-    let region = |group: GroupId| view.region_of(group).map(|region| &region.name);
-    let home = region(tenant.home);
-    let is_alone = || !tenant.follower_groups().any(|group| region(group) != home);
-    if tenant.durability == Durability::Remote && is_alone() {
+    if tenant.durability == Durability::Remote && !has_other_region(view, tenant) {
         return Err(Rejection::RemoteAlone);
     }
     Ok(())
+}
+
+/// Tells whether a follower of a tenant, that stays, is in another region than the home.
+pub(super) fn has_other_region(view: &DirectoryView, tenant: &Tenant) -> bool {
+    let region = |group: GroupId| view.region_of(group).map(|region| &region.name);
+    let home = region(tenant.home);
+    tenant.follower_groups().any(|group| region(group) != home)
 }

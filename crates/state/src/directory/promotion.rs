@@ -1,7 +1,10 @@
 //! Promotions: operations that make other groups the homes of tenants whose region or group is lost. Kept by the
 //! directory's voters only, with one [`super::PromotionItem`] for each tenant.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use stead_types::{DirectoryVersion, Durability, GroupId, NodeId, RegionName, TenantName};
 
@@ -66,6 +69,8 @@ pub enum PromotionAdvance {
     GracefulOver,
     /// These groups, whose reports are due, do not answer: the next tenants are examined again.
     Silent(Vec<GroupId>),
+    /// Logged times at which voters of groups have renewed their leases the last time. From feature level 4 on.
+    Renewals(Vec<(GroupId, u64)>),
 }
 
 /// Promotion of an operation: what is asked for, and how far it is.
@@ -91,6 +96,9 @@ pub struct Promotion {
     pub skipped: u64,
     /// Number of tenants in each state.
     pub counts: PromotionCounts,
+    /// Logged time at which a voter of a group that may own tenants had renewed its lease the last time when they were
+    /// fenced, as far as the directory's leader knew.
+    pub renewals: BTreeMap<GroupId, u64>,
 }
 
 /// Number of a promotion's tenants in each state.
@@ -229,6 +237,7 @@ impl PromotionAdvance {
             Self::Move(unreachable) => write_nodes(w.u8(1), unreachable),
             Self::GracefulOver => drop(w.u8(2)),
             Self::Silent(groups) => write_groups(w.u8(3), groups.iter()),
+            Self::Renewals(renewals) => write_renewals(w.u8(4), renewals.iter().copied()),
         }
     }
 
@@ -240,7 +249,8 @@ impl PromotionAdvance {
             1 => Self::Move(r.list(text::node)?),
             2 => Self::GracefulOver,
             3 => Self::Silent(r.list(text::group)?),
-            4.. => return Err(r.malformed()),
+            4 => Self::Renewals(r.list(read_renewal)?),
+            5.. => return Err(r.malformed()),
         })
     }
 }
@@ -257,9 +267,17 @@ impl Promotion {
         for count in counts.fields() {
             w.varint(*count);
         }
+        if self.has_renewals() {
+            write_renewals(w, self.renewals.iter().map(|(group, time)| (*group, *time)));
+        }
     }
 
-    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+    /// Tells whether renewals are known: then they are behind the rest of the record.
+    pub(super) fn has_renewals(&self) -> bool {
+        !self.renewals.is_empty()
+    }
+
+    pub(super) fn decode(r: &mut Reader, has_renewals: bool) -> Result<Self, Malformed> {
         Ok(Self {
             request: PromotionRequest::decode(r)?,
             graceful_until: r.varint()?,
@@ -277,6 +295,10 @@ impl Promotion {
                 }
                 counts
             },
+            renewals: match has_renewals {
+                true => r.list(read_renewal)?.into_iter().collect(),
+                false => BTreeMap::new(),
+            },
         })
     }
 }
@@ -285,6 +307,16 @@ fn write_nodes(w: &mut Writer, nodes: &[NodeId]) {
     w.list(nodes.iter(), |w, node| {
         w.varint(node.get());
     });
+}
+
+fn write_renewals(w: &mut Writer, renewals: impl ExactSizeIterator<Item = (GroupId, u64)>) {
+    w.list(renewals, |w, (group, time)| {
+        w.varint(u64::from(group.get())).varint(time);
+    });
+}
+
+fn read_renewal(r: &mut Reader) -> Result<(GroupId, u64), Malformed> {
+    Ok((text::group(r)?, r.varint()?))
 }
 
 fn write_groups<'a>(w: &mut Writer, groups: impl ExactSizeIterator<Item = &'a GroupId>) {

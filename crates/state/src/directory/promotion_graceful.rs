@@ -120,6 +120,7 @@ impl Directory {
                 reason: "its move was given up".to_owned(),
             },
         };
+        self.record_moved_epoch(context, id, number, &state);
         if state.is_over() {
             self.end_promotion_item(context, id, number, state);
         } else if let Some(mut item) = self.operations.promotions().get(id, number).cloned() {
@@ -127,6 +128,27 @@ impl Directory {
             self.put_promotion_item(context, id, number, item);
         }
         self.end_promotion(context, id);
+    }
+
+    /// Records the epoch in which a tenant was moved: a failback tells by it whether it was moved on since. From feature
+    /// level 4 on, because older voters do not.
+    fn record_moved_epoch(
+        &mut self,
+        context: &mut ApplyContext,
+        id: u64,
+        number: TenantNumber,
+        state: &PromotionState,
+    ) {
+        let is_due = matches!(state, PromotionState::Moved { .. }) && self.view.settings().has_region_loss();
+        let moving = self
+            .view
+            .tenant(number)
+            .and_then(|tenant| tenant.moving.as_deref().copied());
+        let item = self.operations.promotions().get(id, number).cloned();
+        if let (true, Some(moving), Some(mut item)) = (is_due, moving, item) {
+            item.epoch = moving.epoch;
+            self.put_promotion_item(context, id, number, item);
+        }
     }
 
     /// Gives up the planned move of a tenant.

@@ -143,7 +143,7 @@ pub struct PromotionTimes {
     pub fenced: u64,
     /// The wait was over.
     pub waited: u64,
-    /// The new home was chosen.
+    /// The new home was chosen; of a planned move: its target had caught up. From feature level 4 on for the latter.
     pub chosen: u64,
     /// It came to its end.
     pub ended: u64,
@@ -249,18 +249,28 @@ impl PromotionState {
     }
 }
 
+impl LossWindow {
+    pub(super) fn encode(self, w: &mut Writer) {
+        for bound in [self.from, self.to] {
+            w.option(bound, |w, time| {
+                w.varint(time);
+            });
+        }
+    }
+
+    pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            from: r.option(Reader::varint)?,
+            to: r.option(Reader::varint)?,
+        })
+    }
+}
+
 impl PromotionDecision {
     fn encode(&self, w: &mut Writer) {
         w.varint(u64::from(self.home.get())).varint(self.kept.to_u64());
         text::write(w, &self.reason);
-        w.option(self.loss, |w, loss| {
-            w.option(loss.from, |w, time| {
-                w.varint(time);
-            });
-            w.option(loss.to, |w, time| {
-                w.varint(time);
-            });
-        });
+        w.option(self.loss, |w, loss| loss.encode(w));
         w.bool(self.lowers_durability);
     }
 
@@ -269,12 +279,7 @@ impl PromotionDecision {
             home: text::group(r)?,
             kept: Revision::from_u64(r.varint()?),
             reason: text::read(r)?,
-            loss: r.option(|r| {
-                Ok(LossWindow {
-                    from: r.option(Reader::varint)?,
-                    to: r.option(Reader::varint)?,
-                })
-            })?,
+            loss: r.option(LossWindow::decode)?,
             lowers_durability: r.bool()?,
         })
     }

@@ -19,12 +19,15 @@ pub struct PromotionNeeds {
     /// The last fence, with the groups that could own a tenant that is still waited for: begin a wait, once for this
     /// version, and propose [`super::PromotionAdvance::WaitOver`] with it until there is none.
     pub fence: Option<AppliedFence>,
+    /// The last lease renewals of the owners are to be told: propose [`super::PromotionAdvance::Renewals`], once.
+    pub tells_renewals: bool,
     /// Tenants are to be moved: propose [`super::PromotionAdvance::Move`].
     pub moves: bool,
     /// Logged time from which on [`super::PromotionAdvance::GracefulOver`] is to be proposed, until there is none.
     pub graceful_until: Option<u64>,
-    /// Groups whose reports are due, with how many of them: propose [`super::PromotionAdvance::Silent`] with those that do
-    /// not answer. A group that answers while new reports become due shows by the number.
+    /// Groups whose reports are due, with how many of them, and with how far those are that take over what others have more:
+    /// propose [`super::PromotionAdvance::Silent`] with those that do not answer. A group that answers while new reports
+    /// become due, or that gets further, shows by the number.
     pub due: BTreeMap<GroupId, u64>,
     /// Those that it has been told of.
     pub silent: BTreeSet<GroupId>,
@@ -51,6 +54,7 @@ impl Directory {
         let mut needs = PromotionNeeds {
             operation: id,
             fence: None,
+            tells_renewals: false,
             moves: promotion.moves_next() > 0,
             graceful_until: Some(promotion.graceful_until).filter(|_| promotion.is_graceful()),
             due: BTreeMap::new(),
@@ -58,10 +62,7 @@ impl Directory {
             examines: promotion.cursor != u64::MAX,
         };
         let mut owners: Option<PossibleOwners> = None;
-        for (number, item) in self.operations.promotions().from(id, TenantNumber::new(0)) {
-            if item.state.is_over() {
-                continue;
-            }
+        for (number, item) in self.operations.promotions().open(id) {
             let Some((tenant, promoting)) = self.promoted_by(id, number) else {
                 continue;
             };
@@ -73,7 +74,7 @@ impl Directory {
                 }
             }
             for group in due(tenant, promoting, item) {
-                *needs.due.entry(group).or_default() += 1;
+                *needs.due.entry(group).or_default() += 1 + progress(promoting, item, group);
             }
         }
         needs.fence = owners.map(|owners| AppliedFence {
@@ -81,6 +82,8 @@ impl Directory {
             owners,
             ttl: Duration::from_millis(promotion.lease_ttl_ms),
         });
+        needs.tells_renewals =
+            needs.fence.is_some() && promotion.renewals.is_empty() && self.view.settings().has_region_loss();
         needs
     }
 
@@ -96,6 +99,20 @@ impl Directory {
 fn possible_owners(tenant: &Tenant, promoting: &TenantPromotion) -> PossibleOwners {
     let replaced = promoting.replaced.iter().map(|replaced| replaced.to);
     PossibleOwners::new(tenant.home, None, replaced)
+}
+
+/// Returns how far a group is that takes over what another one has more, by the last sequence that it has told.
+fn progress(promoting: &TenantPromotion, item: &PromotionItem, group: GroupId) -> u64 {
+    match promoting.phase {
+        PromotionPhase::Pulling { to, .. } if to == group => {
+            let held = item.reports.get(&group);
+            held.map_or(0, |held| held.report.revision.sequence().get())
+        }
+        PromotionPhase::Fenced
+        | PromotionPhase::Freezing
+        | PromotionPhase::Pulling { .. }
+        | PromotionPhase::Activating { .. } => 0,
+    }
 }
 
 /// Returns the groups whose freeze reports a tenant's promotion waits for. As long as leases may run those of groups that

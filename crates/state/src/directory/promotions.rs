@@ -66,6 +66,7 @@ impl Directory {
             cursor: if is_graceful { 0 } else { u64::MAX },
             skipped: preview.skipped,
             counts: PromotionCounts::default(),
+            renewals: BTreeMap::new(),
         };
         self.operations.put(Operation {
             id,
@@ -134,7 +135,11 @@ impl Directory {
             Ok(promoting) => {
                 item.operation = promoting.operation;
                 item.epoch = promoting.epoch;
-                item.times.fenced = context.time;
+                // The time at which a planned move had caught up says nothing of the promotion.
+                item.times = PromotionTimes {
+                    fenced: context.time,
+                    ..PromotionTimes::default()
+                };
                 item.state = PromotionState::Fenced;
                 self.put_promotion_item(context, id, number, item);
                 self.raise_fence(context, id);
@@ -253,6 +258,7 @@ impl Directory {
             PromotionAdvance::Move(unreachable) => self.move_next(context, id, &unreachable),
             PromotionAdvance::GracefulOver => self.graceful_over(context, id),
             PromotionAdvance::Silent(groups) => self.groups_silent(context, id, groups),
+            PromotionAdvance::Renewals(renewals) => self.record_renewals(context, id, renewals),
         }
         self.end_promotion(context, id);
         Ok(DirectoryOutcome::Done)
@@ -260,7 +266,7 @@ impl Directory {
 
     /// Lets the members of the next tenants freeze that were fenced by a version.
     fn wait_over(&mut self, context: &mut ApplyContext, id: u64, fence: DirectoryVersion) {
-        let items = self.operations.promotions().from(id, TenantNumber::new(0));
+        let items = self.operations.promotions().open(id);
         let fenced = items.filter(|(_, item)| item.state == PromotionState::Fenced);
         let due = fenced.filter(|(number, _)| {
             let promoted = self.promoted_by(id, *number);
@@ -269,6 +275,18 @@ impl Directory {
         let due: Vec<TenantNumber> = due.map(|(number, _)| number).take(ADVANCED_MAX).collect();
         for number in due {
             self.begin_freezing(context, id, number);
+        }
+    }
+
+    /// Records when the groups that may own tenants had renewed their leases the last time, once.
+    fn record_renewals(&mut self, context: &mut ApplyContext, id: u64, renewals: Vec<(GroupId, u64)>) {
+        if let Some(promotion) = self
+            .operations
+            .promotion_mut(id)
+            .filter(|promotion| promotion.renewals.is_empty())
+        {
+            promotion.renewals = renewals.into_iter().collect();
+            context.touch(id);
         }
     }
 
@@ -283,7 +301,7 @@ impl Directory {
         promotion.cursor = u64::MAX;
         let (selection, replace) = (promotion.request.selection.clone(), promotion.request.replace);
         let is_named = matches!(selection, PromotionSelection::Tenants(_));
-        let items = self.operations.promotions().from(id, TenantNumber::new(0));
+        let items = self.operations.promotions().open(id);
         let left =
             items.filter(|(_, item)| matches!(item.state, PromotionState::Waiting { .. } | PromotionState::Moving));
         let left = left.map(|(number, item)| (number, item.clone()));

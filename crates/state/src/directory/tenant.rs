@@ -7,7 +7,9 @@ use stead_types::{
     TenantLimits, TenantName, TenantNumber,
 };
 
-use super::{LeaseLoss, MemberState, RemoteFloor, ReplicaSetMember, TenantMove, TenantPromotion, limits, text};
+use super::{
+    LeaseLoss, MemberState, RegionLoss, RemoteFloor, ReplicaSetMember, TenantMove, TenantPromotion, limits, text,
+};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::{Lineage, decode_epoch},
@@ -27,6 +29,9 @@ mod flag {
     pub(super) const LAST_EPOCH: u8 = 1 << 6;
     /// What the home does without a lease is at the end, because it is not [`super::LeaseLoss::Stop`].
     pub(super) const LEASE_LOSS: u8 = 1 << 7;
+    /// What becomes of the tenant when its home region is lost is at the end; the state is in the lowest bits of the byte
+    /// before it. Takes the place of a state, because every other bit is used.
+    pub(super) const REGION_LOSS: u8 = 3;
     pub(super) const ALL: u8 = PROMOTING | REMOTE_FLOOR | LIMITS | MOVING | LAST_EPOCH | LEASE_LOSS;
 }
 
@@ -69,14 +74,23 @@ pub struct Tenant {
     pub promoting: Option<Box<TenantPromotion>>,
     /// Labels of operators.
     pub labels: Option<Box<BTreeMap<String, String>>>,
-    /// Limits that differ from the defaults.
-    pub limits: Option<Box<TenantLimits>>,
+    /// What few tenants have: set by [`Tenant::set_limits`] and [`Tenant::set_on_region_loss`].
+    pub own: Option<Box<OwnSettings>>,
     /// Directory version of the last change of this record.
     pub version: DirectoryVersion,
     /// Time of its creation, in milliseconds since 1970.
     pub created: u64,
     /// Time of its last change.
     pub updated: u64,
+}
+
+/// Settings that few tenants have, in memory of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OwnSettings {
+    /// Limits that differ from the defaults.
+    pub limits: TenantLimits,
+    /// What becomes of the tenant when its home region is lost.
+    pub on_region_loss: RegionLoss,
 }
 
 /// State of a tenant, which tells whether it is served.
@@ -122,7 +136,7 @@ impl Tenant {
             moving: None,
             promoting: None,
             labels: None,
-            limits: None,
+            own: None,
             version: DirectoryVersion::ZERO,
             created: 0,
             updated: 0,
@@ -179,19 +193,43 @@ impl Tenant {
 
     /// Returns the effective limit: the tenant's own, else the default; `None`: unlimited.
     pub fn limit(&self, limit: TenantLimit) -> Option<u64> {
-        match &self.limits {
-            Some(limits) => limits.effective(limit),
+        match &self.own {
+            Some(own) => own.limits.effective(limit),
             None => limit.default_value(),
         }
     }
 
     /// Returns the limits that were set for this tenant.
     pub fn own_limits(&self) -> TenantLimits {
-        self.limits.as_deref().copied().unwrap_or_default()
+        self.own_settings().limits
     }
 
     pub(super) fn set_limits(&mut self, limits: TenantLimits) {
-        self.limits = Some(limits).filter(|limits| !limits.is_empty()).map(Box::new);
+        self.set_own(OwnSettings {
+            limits,
+            ..self.own_settings()
+        });
+    }
+
+    /// Returns what becomes of it when its home region is lost.
+    pub fn on_region_loss(&self) -> RegionLoss {
+        self.own_settings().on_region_loss
+    }
+
+    /// Sets what becomes of it when its home region is lost.
+    pub fn set_on_region_loss(&mut self, on_region_loss: RegionLoss) {
+        self.set_own(OwnSettings {
+            on_region_loss,
+            ..self.own_settings()
+        });
+    }
+
+    fn own_settings(&self) -> OwnSettings {
+        self.own.as_deref().copied().unwrap_or_default()
+    }
+
+    fn set_own(&mut self, own: OwnSettings) {
+        self.own = Some(own).filter(|own| *own != OwnSettings::default()).map(Box::new);
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
@@ -206,10 +244,12 @@ impl Tenant {
             TenantState::Disabled => 1,
             TenantState::Deleting => 2,
         };
+        let has_region_loss = self.on_region_loss() != RegionLoss::Alert;
+        let state_or_more = if has_region_loss { flag::REGION_LOSS } else { state };
         let limits = self.own_limits();
         let last_epoch = Some(self.last_epoch).filter(|last| *last != self.epoch);
         let flag = |is_set, flag| if is_set { flag } else { 0 };
-        w.u8(state
+        w.u8(state_or_more
             | flag(!limits.is_empty(), flag::LIMITS)
             | flag(self.moving.is_some(), flag::MOVING)
             | flag(self.promoting.is_some(), flag::PROMOTING)
@@ -244,6 +284,9 @@ impl Tenant {
         if let Some(promotion) = &self.promoting {
             promotion.encode(w);
         }
+        if has_region_loss {
+            self.on_region_loss().encode(w.u8(state));
+        }
     }
 
     pub(super) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -261,10 +304,8 @@ impl Tenant {
             last_epoch: epoch,
             op,
             state: match flags & !flag::ALL {
-                0 => TenantState::Active,
-                1 => TenantState::Disabled,
-                2 => TenantState::Deleting,
-                3.. => return Err(r.malformed()),
+                flag::REGION_LOSS => TenantState::Active,
+                state => TenantState::read(state, r)?,
             },
             durability: text::durability(r)?,
             on_lease_loss: LeaseLoss::Stop,
@@ -278,10 +319,15 @@ impl Tenant {
             labels: Some(decode_labels(r)?)
                 .filter(|labels| !labels.is_empty())
                 .map(Box::new),
-            limits: (flags & flag::LIMITS != 0)
+            own: (flags & flag::LIMITS != 0)
                 .then(|| limits::decode(r))
                 .transpose()?
-                .map(Box::new),
+                .map(|limits| {
+                    Box::new(OwnSettings {
+                        limits,
+                        ..OwnSettings::default()
+                    })
+                }),
             version: DirectoryVersion {
                 incarnation: Incarnation(r.varint_u32()?),
                 index: r.varint()?,
@@ -305,7 +351,23 @@ impl Tenant {
         if flags & flag::PROMOTING != 0 {
             tenant.promoting = Some(Box::new(TenantPromotion::decode(r)?));
         }
+        if flags & !flag::ALL == flag::REGION_LOSS {
+            let state = r.u8()?;
+            tenant.state = TenantState::read(state, r)?;
+            tenant.set_on_region_loss(RegionLoss::decode(r)?);
+        }
         Ok(tenant)
+    }
+}
+
+impl TenantState {
+    fn read(byte: u8, r: &Reader) -> Result<Self, Malformed> {
+        match byte {
+            0 => Ok(Self::Active),
+            1 => Ok(Self::Disabled),
+            2 => Ok(Self::Deleting),
+            3.. => Err(r.malformed()),
+        }
     }
 }
 

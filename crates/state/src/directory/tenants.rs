@@ -5,6 +5,7 @@ use stead_types::{DirectoryVersion, TenantName, TenantNumber};
 use super::{
     ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, MemberState, NewTenant, Rejection,
     TENANTS_MAX, Tenant, TenantState, TenantUpdate, command::REFRESH_MEMBERS_MAX, moves, ownership, placement,
+    region_loss,
 };
 use crate::shard::record::LeaseLossPolicy;
 
@@ -124,6 +125,7 @@ impl Directory {
     /// Checks a tenant's policy, assigns its members, and stores it.
     fn fit(&mut self, context: &mut ApplyContext, mut tenant: Tenant) -> Result<(), Rejection> {
         placement::check(&self.view, &tenant)?;
+        region_loss::check(&tenant)?;
         tenant.members = placement::members(&self.view, &tenant);
         placement::check_durability(&self.view, &tenant)?;
         moves::check_after_move(&self.view, &tenant)?;

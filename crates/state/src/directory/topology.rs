@@ -15,6 +15,17 @@ pub struct Region {
     /// Operations that have drained it since it was last undrained. While there is one, no tenant gets its home here.
     /// Nodes of versions before feature level 2 cannot read it, so there is none before.
     pub drains: Box<[u64]>,
+    /// The last rehearsal of its loss that has succeeded. From feature level 4 on.
+    pub rehearsed: Option<Rehearsed>,
+}
+
+/// Rehearsal of the loss of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// Number of its operation, which is kept until the next rehearsal has succeeded.
+    pub operation: u64,
+    /// Logged time of its end, in milliseconds since 1970.
+    pub time: u64,
 }
 
 /// Addresses of a node; each `host:port`, empty where there is no such listener.
@@ -66,6 +77,7 @@ impl Region {
             name,
             jurisdiction,
             drains: Box::new([]),
+            rehearsed: None,
         }
     }
 
@@ -78,10 +90,13 @@ impl Region {
     pub(super) fn encode(&self, writer: &mut Writer) {
         text::write(writer, self.name.as_str());
         text::write(writer, self.jurisdiction.as_str());
-        if self.is_draining() {
+        if self.is_draining() || self.rehearsed.is_some() {
             writer.list(self.drains.iter(), |w, drain| {
                 w.varint(*drain);
             });
+        }
+        if let Some(rehearsed) = self.rehearsed {
+            writer.varint(rehearsed.operation).varint(rehearsed.time);
         }
     }
 
@@ -90,8 +105,17 @@ impl Region {
         if reader.is_empty() {
             return Ok(region);
         }
+        let drains = reader.list(Reader::varint)?.into();
+        let rehearsed = match reader.is_empty() {
+            true => None,
+            false => Some(Rehearsed {
+                operation: reader.varint()?,
+                time: reader.varint()?,
+            }),
+        };
         Ok(Self {
-            drains: reader.list(Reader::varint)?.into(),
+            drains,
+            rehearsed,
             ..region
         })
     }

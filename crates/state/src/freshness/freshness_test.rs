@@ -308,6 +308,7 @@ fn cut_token_is_forked_with_cut_range() {
         epoch: epoch(2),
         first: revision("2.11"),
         last: revision("2.12"),
+        kept: revision("2.10"),
     };
     assert_eq!(error.kind, expected);
 }

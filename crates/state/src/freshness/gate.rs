@@ -17,7 +17,7 @@ use stead_types::{
 };
 
 use crate::directory::Tenant;
-use crate::lineage::{Lineage, RevisionStatus};
+use crate::lineage::{Lineage, LostRevisions, RevisionStatus};
 
 /// Freshness that a read requires of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,12 @@ fn session(token: Revision, tenant: &Tenant, replica: ReplicaState<'_>) -> ReadD
     if planted::is(Bug::SessionGateEarly) {
         reached = Revision::from_u64(reached.to_u64() + 1);
     }
-    let held = token <= reached && replica.lineage.status_of(token) == RevisionStatus::OnLineage;
+    // On one lineage sequences order revisions. Of a token that was brought to what a promotion has kept only the sequence
+    // is exact.
+    let is_empty = reached.sequence() == Sequence::ZERO;
+    let has_epoch = (token.epoch() <= replica.lineage.epoch() && !is_empty) || token <= reached;
+    let is_reached = token.sequence() <= reached.sequence() && has_epoch;
+    let held = is_reached && replica.lineage.status_of(token) == RevisionStatus::OnLineage;
     if held {
         ReadDecision::Serve
     } else {
@@ -98,16 +103,10 @@ fn session(token: Revision, tenant: &Tenant, replica: ReplicaState<'_>) -> ReadD
 pub fn check_revision(revision: Revision, tenant: &Tenant) -> Result<(), Error> {
     match status_of(revision, tenant) {
         RevisionStatus::OnLineage => Ok(()),
-        RevisionStatus::Cut { kept } => {
-            let epoch = revision.epoch();
-            let first = Revision::new(epoch, kept.next().unwrap_or(Sequence::MAX));
-            let message = format!(
-                "revisions {first} to {revision} of tenant {} were cut by a promotion",
-                tenant.name
-            );
-            let last = revision;
-            Err(Error::new(ErrorKind::Forked { epoch, first, last }, message))
-        }
+        RevisionStatus::Cut { .. } => match tenant.lineage.lost(revision) {
+            Some(lost) => Err(forked(lost)),
+            None => Ok(()),
+        },
         RevisionStatus::TooOld => {
             let runs = tenant.lineage.runs();
             let oldest = runs.iter().find(|run| !run.closed).map_or(Revision::ZERO, |run| {
@@ -122,6 +121,22 @@ pub fn check_revision(revision: Revision, tenant: &Tenant) -> Result<(), Error> 
             Err(Error::new(ErrorKind::Compacted { oldest }, message))
         }
     }
+}
+
+/// Returns the error of a revision that a promotion cut.
+pub fn forked(LostRevisions { first, last, kept }: LostRevisions) -> Error {
+    let message = format!(
+        "revisions {first} to {last} were cut by a promotion, and what was read up to {kept} still counts: read again before \
+         you write"
+    );
+    let epoch = last.epoch();
+    let kind = ErrorKind::Forked {
+        epoch,
+        first,
+        last,
+        kept,
+    };
+    Error::new(kind, message)
 }
 
 /// Returns the status of a revision on the tenant's lineage. Invariant 2: an epoch above the recorded one is not

@@ -15,6 +15,8 @@
 //! 3. A proof of another incarnation of the home group never counts.
 
 #[cfg(test)]
+mod forked_test;
+#[cfg(test)]
 mod freshness_test;
 pub mod gate;
 

@@ -146,6 +146,14 @@ impl LeaseGrantor {
         let leading = self.leading.as_ref()?;
         Some(now.since(leading.last_grant_to(group)))
     }
+
+    /// Returns the time since a lease was last granted to any voter of some groups, of those to which this node has granted
+    /// one since it leads: what an earlier leader has granted is not known.
+    pub fn since_seen_grants(&self, now: BootTime, owners: &PossibleOwners) -> Vec<(GroupId, Duration)> {
+        let granted = self.leading.iter().flat_map(|leading| &leading.granted);
+        let seen = granted.filter(|(group, _)| owners.0.contains(group));
+        seen.map(|(group, at)| (*group, now.since(*at))).collect()
+    }
 }
 
 impl Term {

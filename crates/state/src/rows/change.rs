@@ -4,11 +4,12 @@
 //! Value: flags, epoch varint, tenant time varint, previous revision of the key u64, its effect varint and the
 //! change's version chain (rows::chain), where there is one; create revision u64 and version varint, unless it is a
 //! delete, and the tenant time of expiry, where it expires; the idempotency outcome, where the write had an
-//! idempotency key; the key after its length; the value up to the end.
+//! idempotency key; where more flags follow, these flags, the operation and the origin; the key after its length; the
+//! value up to the end.
 
 use bytes::Bytes;
 use stead_types::{
-    ClientId, Epoch, Revision, Sequence, TenantTime,
+    ClientId, Epoch, GroupId, Revision, Sequence, TenantTime,
     limits::{KEY_LEN_MAX, VALUE_LEN_MAX},
 };
 
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
+    shard::command::Increment,
 };
 
 const DELETE: u8 = 1;
@@ -31,7 +33,16 @@ const MORE: u8 = 1 << 3;
 const EXPIRES: u8 = 1 << 4;
 /// Flag: a delete by expiry.
 const EXPIRED: u8 = 1 << 5;
-const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE | EXPIRES | EXPIRED;
+/// Flag: more flags follow. No change has it that a cluster below feature level 4 has made.
+const EXTENDED: u8 = 1 << 6;
+const KNOWN: u8 = DELETE | HAS_PREVIOUS | HAS_OUTCOME | MORE | EXPIRES | EXPIRED | EXTENDED;
+
+const HAS_INCREMENT: u8 = 1;
+const HAS_APPEND: u8 = 1 << 1;
+const HAS_ORIGIN: u8 = 1 << 2;
+/// Flag: a replay over what others had changed since.
+const OVER_OTHERS: u8 = 1 << 3;
+const EXTENSIONS_KNOWN: u8 = HAS_INCREMENT | HAS_APPEND | HAS_ORIGIN | OVER_OTHERS;
 
 /// Most effects of one change.
 pub const EFFECTS_MAX: usize = 512;
@@ -61,6 +72,10 @@ pub struct Change {
     pub chain: VersionChain,
     /// Idempotency outcome, if the write had an idempotency key; carried by the first effect.
     pub outcome: Option<IdempotencyOutcome>,
+    /// Operation that made the value from the one before, where it was noted: it can be done again upon another value.
+    pub operation: Option<NotedOperation>,
+    /// Change of a fork that this one has written again, if it is a replay; all its effects carry it.
+    pub origin: Option<ReplayOrigin>,
     /// The key.
     pub key: Bytes,
     /// New value of the key; `None` for a delete.
@@ -75,6 +90,33 @@ pub enum Cause {
     Write,
     /// Expiry of the key.
     Expiry,
+}
+
+/// Operation that made a value from the one before it. Noted from feature level 4 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotedOperation {
+    /// An increment of a counter.
+    Increment(Increment),
+    /// An append: the last `len` bytes of the value.
+    Append {
+        /// Number of bytes that were appended.
+        len: u32,
+        /// Length limit of the value.
+        len_max: u32,
+    },
+}
+
+/// Origin of a replayed change: the change of a fork that it has written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayOrigin {
+    /// Revision of the change that a promotion cut. It identifies the change, whichever groups have it in their forks.
+    pub revision: Revision,
+    /// Group whose fork it was read from.
+    pub group: GroupId,
+    /// Number of that fork.
+    pub fork: u32,
+    /// Whether others had changed this effect's key since the fork point when it was replayed.
+    pub over_others: bool,
 }
 
 /// Content of a version.
@@ -139,7 +181,8 @@ fn encode_into(w: &mut Writer, change: &Change) {
         | flag(change.outcome.is_some(), HAS_OUTCOME)
         | flag(change.more, MORE)
         | flag(expires.is_some(), EXPIRES)
-        | flag(change.cause == Cause::Expiry, EXPIRED));
+        | flag(change.cause == Cause::Expiry, EXPIRED)
+        | flag(change.operation.is_some() || change.origin.is_some(), EXTENDED));
     w.varint(u64::from(change.revision.epoch().get())).varint(change.time.0);
     if let Some((revision, effect)) = change.previous {
         w.u64(revision.to_u64()).varint(u64::from(effect));
@@ -158,10 +201,61 @@ fn encode_into(w: &mut Writer, change: &Change) {
             w.u128(client.0).varint(u64::from(*count));
         });
     }
+    if change.operation.is_some() || change.origin.is_some() {
+        write_extensions(w, change.operation, change.origin);
+    }
     w.bytes(&change.key);
     if let Some(value) = &change.value {
         w.raw(&value.bytes);
     }
+}
+
+fn write_extensions(w: &mut Writer, operation: Option<NotedOperation>, origin: Option<ReplayOrigin>) {
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    w.u8(
+        flag(matches!(operation, Some(NotedOperation::Increment(_))), HAS_INCREMENT)
+            | flag(matches!(operation, Some(NotedOperation::Append { .. })), HAS_APPEND)
+            | flag(origin.is_some(), HAS_ORIGIN)
+            | flag(origin.is_some_and(|origin| origin.over_others), OVER_OTHERS),
+    );
+    match operation {
+        Some(NotedOperation::Increment(increment)) => increment.encode(w),
+        Some(NotedOperation::Append { len, len_max }) => {
+            w.varint(u64::from(len)).varint(u64::from(len_max));
+        }
+        None => {}
+    }
+    if let Some(origin) = origin {
+        w.u64(origin.revision.to_u64()).varint(u64::from(origin.group.get()));
+        w.varint(u64::from(origin.fork));
+    }
+}
+
+fn read_extensions(r: &mut Reader) -> Result<(Option<NotedOperation>, Option<ReplayOrigin>), Malformed> {
+    let flags = r.u8()?;
+    let operation = match flags & (HAS_INCREMENT | HAS_APPEND) {
+        0 => None,
+        HAS_INCREMENT => Some(NotedOperation::Increment(Increment::decode(r)?)),
+        HAS_APPEND => Some(NotedOperation::Append {
+            len: r.varint_u32()?,
+            len_max: r.varint_u32()?,
+        }),
+        _ => return Err(r.malformed()),
+    };
+    let origin = (flags & HAS_ORIGIN != 0).then(|| {
+        Ok(ReplayOrigin {
+            revision: Revision::from_u64(r.u64()?),
+            group: GroupId::new(r.varint_u32()?),
+            fork: r.varint_u32()?,
+            over_others: flags & OVER_OTHERS != 0,
+        })
+    });
+    // A row without any of them has no such flags.
+    let is_over_nothing = flags & OVER_OTHERS != 0 && origin.is_none();
+    if flags & !EXTENSIONS_KNOWN != 0 || is_over_nothing || (operation.is_none() && origin.is_none()) {
+        return Err(r.malformed());
+    }
+    Ok((operation, origin.transpose()?))
 }
 
 /// Reads what [`encode`] wrote under this key.
@@ -189,6 +283,11 @@ pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Mal
         .transpose()?;
     let expires = (flags & EXPIRES != 0).then(|| r.varint().map(TenantTime)).transpose()?;
     let outcome = (flags & HAS_OUTCOME != 0).then(|| read_outcome(&mut r)).transpose()?;
+    let (operation, origin) = if flags & EXTENDED != 0 {
+        read_extensions(&mut r)?
+    } else {
+        (None, None)
+    };
     let key = r.bytes()?;
     let value = made.map(|(create, version)| Value {
         create,
@@ -206,6 +305,8 @@ pub fn decode(sequence: Sequence, effect: u16, row: Bytes) -> Result<Change, Mal
         previous,
         chain,
         outcome,
+        operation,
+        origin,
         key,
         value,
     })
@@ -288,12 +389,34 @@ mod tests {
         }
     }
 
+    fn operations() -> impl Strategy<Value = NotedOperation> {
+        let increment = (
+            any::<i64>(),
+            any::<Option<i64>>(),
+            any::<Option<i64>>(),
+            prop::option::of(1..u64::MAX),
+        );
+        prop_oneof![
+            increment.prop_map(|(delta, floor, ceiling, window)| {
+                NotedOperation::Increment(Increment {
+                    delta,
+                    floor,
+                    ceiling,
+                    window,
+                })
+            }),
+            any::<(u32, u32)>().prop_map(|(len, len_max)| NotedOperation::Append { len, len_max }),
+        ]
+    }
+
     prop_compose! {
         fn changes()(
             revision: u64, effect: u16, more: bool, time: u64,
             cause in prop_oneof![Just(Cause::Write), Just(Cause::Expiry)],
             previous in prop::option::of((any::<u64>(), any::<u16>(), chains())),
             outcome in prop::option::of(outcomes()),
+            operation in prop::option::of(operations()),
+            origin in prop::option::of((any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>())),
             key: Vec<u8>,
             value: Option<(u64, u64, Option<u64>, Vec<u8>)>,
         ) -> Change {
@@ -302,6 +425,10 @@ mod tests {
                 previous: previous.map(|(revision, effect, _)| (Revision::from_u64(revision), effect)),
                 chain: previous.map(|(_, _, chain)| chain).unwrap_or_default(),
                 outcome,
+                operation,
+                origin: origin.map(|(revision, group, fork, over_others)| {
+                    ReplayOrigin { revision: Revision::from_u64(revision), group: GroupId::new(group), fork, over_others }
+                }),
                 key: key.into(),
                 value: value.map(|(create, version, expires, bytes)| Value {
                     create: Revision::from_u64(create), version, expires: expires.map(TenantTime), bytes: bytes.into(),
@@ -327,6 +454,18 @@ mod tests {
                 request: largest,
                 evicted: u32::MAX,
                 others: vec![(ClientId(0), u32::MAX); OTHERS_MAX],
+            }),
+            operation: Some(NotedOperation::Increment(Increment {
+                delta: i64::MIN,
+                floor: Some(i64::MIN),
+                ceiling: Some(i64::MAX),
+                window: Some(largest),
+            })),
+            origin: Some(ReplayOrigin {
+                revision: Revision::from_u64(largest),
+                group: GroupId::new(u32::MAX),
+                fork: u32::MAX,
+                over_others: true,
             }),
             key: vec![0; KEY_LEN_MAX].into(),
             value: Some(Value {

@@ -3,7 +3,9 @@
 //! Key: kind, group u32, install u32, tenant u64. Value: format byte 2, then the fields of [`TenantRecord`] in their
 //! order; counters as varints, digests as sixteen bytes each. With format byte 3, which only a record that was rewound
 //! has, what belongs to rewinds follows: whether the live copy lacks outcomes, the rewind under way, the tail of each
-//! fork; with format byte 4 the copy that is being seeded has idempotency windows alone. The record is decoded at start and held in memory; its row is written at checkpoints.
+//! fork; with format byte 4 the copy that is being seeded has idempotency windows alone. Format bytes 6, 7 and 8 are 2, 3
+//! and 4 with the remote watermark at the end, where there is one. The record is decoded at start and held in memory; its
+//! row is written at checkpoints.
 
 use bytes::Bytes;
 use stead_types::{
@@ -26,6 +28,8 @@ use crate::{
 const FORMAT: u8 = 2;
 const FORMAT_REWOUND: u8 = 3;
 const FORMAT_WINDOWS: u8 = 4;
+/// Added to the format byte of a record with a remote watermark.
+const WITH_REMOTE: u8 = 4;
 
 /// Returns the key of a tenant's record.
 pub fn key(prefix: GroupPrefix, tenant: TenantNumber) -> Bytes {
@@ -47,10 +51,15 @@ pub fn encode(record: &TenantRecord) -> Bytes {
     let is_rewound =
         record.live.rewound || record.rewind.is_some() || record.forks.iter().any(|fork| fork.tail.is_some());
     let seeds_windows = record.shadow.as_ref().is_some_and(|shadow| shadow.windows_only);
-    w.u8(match (seeds_windows, is_rewound) {
+    let format = match (seeds_windows, is_rewound) {
         (true, _) => FORMAT_WINDOWS,
         (false, true) => FORMAT_REWOUND,
         (false, false) => FORMAT,
+    };
+    w.u8(if record.remote > 0 {
+        format + WITH_REMOTE
+    } else {
+        format
     });
     role(&mut w, record.role);
     epoch(&mut w, record.epoch);
@@ -95,6 +104,9 @@ pub fn encode(record: &TenantRecord) -> Bytes {
     if is_rewound || seeds_windows {
         rewound(&mut w, record);
     }
+    if record.remote > 0 {
+        w.varint(record.remote);
+    }
     w.finish()
 }
 
@@ -114,10 +126,12 @@ fn rewound(w: &mut Writer, record: &TenantRecord) {
 /// Reads what [`encode`] wrote.
 pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
     let mut r = Reader::new(value, "tenant record");
-    let format = r.u8()?;
-    if ![FORMAT, FORMAT_REWOUND, FORMAT_WINDOWS].contains(&format) {
-        return Err(r.malformed());
-    }
+    const FORMATS: [u8; 3] = [FORMAT, FORMAT_REWOUND, FORMAT_WINDOWS];
+    let (format, has_remote) = match r.u8()? {
+        format if FORMATS.contains(&format) => (format, false),
+        format if FORMATS.contains(&format.wrapping_sub(WITH_REMOTE)) => (format - WITH_REMOTE, true),
+        _ => return Err(r.malformed()),
+    };
     let mut record = TenantRecord {
         role: read_role(&mut r)?,
         epoch: decode_epoch(&mut r)?,
@@ -156,6 +170,7 @@ pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
         })?,
         copies: r.varint_u32()?,
         rewind: None,
+        remote: 0,
     };
     if format != FORMAT {
         read_rewound(&mut r, &mut record)?;
@@ -163,6 +178,9 @@ pub fn decode(value: Bytes) -> Result<TenantRecord, Malformed> {
     if format == FORMAT_WINDOWS {
         let shadow = record.shadow.as_mut().ok_or_else(|| r.malformed())?;
         shadow.windows_only = true;
+    }
+    if has_remote {
+        record.remote = r.varint()?;
     }
     r.end()?;
     Ok(record)

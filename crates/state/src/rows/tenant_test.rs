@@ -93,6 +93,7 @@ prop_compose! {
         forks in prop::collection::vec((copies(), sequences(), tails()), 0..2),
         rewind in prop::option::of((any::<(u32, bool)>(), sequences())),
         lacks_outcomes: bool,
+        remote in prop_oneof![Just(0), any::<u64>()],
     ) -> TenantRecord {
         let lineage = Lineage::starting(first);
         let live = CopyState { rewound: lacks_outcomes, ..live };
@@ -107,7 +108,7 @@ prop_compose! {
             accepted: accepted.map(|(revision, digests)| Handover { revision, digests }),
             forks: forks.into_iter().map(|(copy, point, tail)| Fork { copy, lineage: lineage.clone(), point, tail }).collect(),
             rewind: rewind.map(|((fork, lacks_outcomes), next)| Rewind { fork, next, lacks_outcomes }),
-            lineage,
+            lineage, remote,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Results of applying the commands of a group's log. Every replica computes the same result for the same command.
 
 use bytes::Bytes;
-use stead_types::{Epoch, GroupId, Revision, Sequence, TenantTime};
+use stead_types::{Epoch, GroupId, Revision, TenantTime};
 
-use super::digest::DigestMismatch;
-use crate::rows::change::Value;
+use super::{digest::DigestMismatch, read::ForkClass, replay::TouchedKey};
+use crate::{lineage::LostRevisions, rows::change::Value};
 
 /// Result of applying one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +58,8 @@ pub enum ApplyResult {
     },
     /// A precondition names a revision that a promotion cut; nothing happened.
     Forked {
-        /// Epoch that was cut.
-        epoch: Epoch,
-        /// Last sequence of that epoch that was kept.
-        kept: Sequence,
+        /// Revisions that were cut.
+        lost: LostRevisions,
         /// State that the command was evaluated against.
         at: EvaluationPoint,
     },
@@ -78,6 +76,8 @@ pub enum ApplyResult {
     },
     /// A command about ownership, feed, seed or retention floor took effect.
     Done,
+    /// A change of a fork was written again, or it is said why not.
+    Replay(ReplayResult),
     /// A batch of the feed was applied.
     Data(DataResult),
     /// The command's guard failed; nothing happened.
@@ -101,7 +101,8 @@ impl ApplyResult {
             | Self::ConditionFailed { at, .. }
             | Self::Forked { at, .. }
             | Self::KeyReused(at)
-            | Self::Expired { at, .. } => Some(*at),
+            | Self::Expired { at, .. }
+            | Self::Replay(ReplayResult { at, .. }) => Some(*at),
             Self::Done | Self::Data(_) | Self::GuardFailed(_) => None,
         }
     }
@@ -148,6 +149,37 @@ pub struct TxnResult {
     pub results: Option<Vec<StepResult>>,
     /// Whether the transaction is a repeat: it was executed before.
     pub repeated: bool,
+}
+
+/// Result of a replay of one change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayResult {
+    /// State after the replay: its own change, or the last one before it.
+    pub at: EvaluationPoint,
+    /// Class of the change before the replay.
+    pub class: ForkClass,
+    /// What became of it.
+    pub outcome: ReplayOutcome,
+    /// Its keys that somebody has changed since the fork point; where the change was written, they were replaced, or
+    /// incremented or appended to.
+    pub touched: Vec<TouchedKey>,
+}
+
+/// What became of a change that was to be replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayOutcome {
+    /// It was written again, at this revision.
+    Written(Revision),
+    /// It was there before, at this revision: nothing happened.
+    Found(Revision),
+    /// The replay does not allow its class: nothing happened.
+    Left,
+    /// There was nothing to write: it deleted keys that do not exist.
+    Nothing,
+    /// It cannot be applied to what is there: nothing happened.
+    Failed(WriteFailure),
+    /// The tenant remembers as many replays as it may: nothing happened.
+    NoRoom,
 }
 
 /// Result of one step of a transaction.

@@ -91,12 +91,14 @@ impl ClientWindows {
         if window.len() as u64 != head.len {
             return Err(PAGES);
         }
-        self.outcomes += window.len();
         let Some(ends) = TimeBounds::of(&window) else {
             return Err(PAGES);
         };
-        self.by_oldest.insert((ends.oldest, id));
-        self.by_newest.insert((ends.newest, id));
+        if id != ClientId::REPLAYS {
+            self.outcomes += window.len();
+            self.by_oldest.insert((ends.oldest, id));
+            self.by_newest.insert((ends.newest, id));
+        }
         self.windows.insert(id, window);
         Ok(())
     }
@@ -145,7 +147,23 @@ impl ClientWindows {
         &self.windows
     }
 
-    /// Returns the number of outcomes in all windows.
+    /// Returns the number of clients.
+    pub fn clients(&self) -> usize {
+        self.windows.len() - usize::from(self.replays().is_some())
+    }
+
+    /// Returns the window of replays, which is not a client's: it remembers of each change of a fork that was written
+    /// again, by its revision there, the revision that it has here. Nothing is ever evicted from it.
+    pub fn replays(&self) -> Option<&IdempotencyWindow> {
+        self.windows.get(&ClientId::REPLAYS)
+    }
+
+    /// Returns the replay of a change that a promotion cut, if it was written again.
+    pub fn replay_of(&self, cut: Revision) -> Option<IdempotencyRecord> {
+        self.replays()?.find(cut.to_u64()).copied()
+    }
+
+    /// Returns the number of outcomes in the windows of all clients.
     pub fn outcomes(&self) -> usize {
         self.outcomes
     }
@@ -179,10 +197,13 @@ impl ClientWindows {
         let len = window.len();
         act(window);
         let after = TimeBounds::of(window);
-        self.outcomes = self.outcomes + window.len() - len;
-        let (oldest, newest) = (|bounds: TimeBounds| bounds.oldest, |bounds: TimeBounds| bounds.newest);
-        index(&mut self.by_oldest, id, before.map(oldest), after.map(oldest));
-        index(&mut self.by_newest, id, before.map(newest), after.map(newest));
+        // What is not in these indexes is not evicted.
+        if id != ClientId::REPLAYS {
+            self.outcomes = self.outcomes + window.len() - len;
+            let (oldest, newest) = (|bounds: TimeBounds| bounds.oldest, |bounds: TimeBounds| bounds.newest);
+            index(&mut self.by_oldest, id, before.map(oldest), after.map(oldest));
+            index(&mut self.by_newest, id, before.map(newest), after.map(newest));
+        }
         if after.is_some() {
             return None;
         }
@@ -269,7 +290,7 @@ impl ClientWindows {
     /// Adds evictions of the clients that have been idle for longest, whole or in part, where there are as many
     /// clients as the limit allows.
     fn make_room(&self, found: &mut Vec<(ClientId, u32)>, now: TenantTime, limits: WindowLimits) {
-        let mut over = (self.windows.len() + 1).saturating_sub(limits.clients as usize);
+        let mut over = (self.clients() + 1).saturating_sub(limits.clients as usize);
         let mut most = CLIENT_EVICTED_MAX;
         for (time, client) in self.by_newest.iter().take(CLIENTS_EVICTED_MAX) {
             if over == 0 || most == 0 || !is_evictable(*time, now) {
@@ -290,6 +311,12 @@ impl ClientWindows {
         change: &change::Change,
         applies: impl Fn(ClientId) -> bool,
     ) {
+        if let Some(replay) = ReplayRecord::of(change).filter(|_| applies(ClientId::REPLAYS)) {
+            self.update(ClientId::REPLAYS, TenantTime(0), |window| {
+                state.digests.add_outcome(ClientId::REPLAYS, &replay.0);
+                window.add(replay.0);
+            });
+        }
         let Some(outcome) = &change.outcome else { return };
         for (other, count) in outcome.others.iter().filter(|(other, _)| applies(*other)) {
             self.forget(state, *other, *count);
@@ -314,10 +341,18 @@ impl ClientWindows {
     /// Removes the outcome of a change that is undone, the latest of the copy. What was evicted with it is not restored:
     /// tells whether nothing was.
     pub(crate) fn undo_outcome(&mut self, state: &mut CopyState, change: &change::Change) -> bool {
+        if ReplayRecord::of(change).is_some() {
+            self.remove_newest(state, ClientId::REPLAYS, change.revision);
+        }
         let Some(outcome) = &change.outcome else { return true };
-        let id = outcome.client;
+        self.remove_newest(state, outcome.client, change.revision);
+        outcome.evicted == 0 && outcome.others.is_empty()
+    }
+
+    /// Removes the newest outcome of a window, if it is that of a change.
+    fn remove_newest(&mut self, state: &mut CopyState, id: ClientId, revision: Revision) {
         let newest = self.windows.get(&id).and_then(IdempotencyWindow::newest);
-        if newest.is_some_and(|newest| newest.revision == change.revision) {
+        if newest.is_some_and(|newest| newest.revision == revision) {
             let edge = self.update(id, state.edge, |window| {
                 if let Some(undone) = window.remove_newest() {
                     state.digests.remove_outcome(id, &undone);
@@ -325,7 +360,6 @@ impl ClientWindows {
             });
             state.edge = state.edge.max(edge.unwrap_or_default());
         }
-        outcome.evicted == 0 && outcome.others.is_empty()
     }
 
     /// Evicts the oldest outcomes of a client, and the client with its last one.
@@ -372,6 +406,22 @@ impl ClientWindows {
                 self.dirty.insert(*id);
             }
         }
+    }
+}
+
+/// Record in the window of replays: the sequence is the revision that was cut, the request names group and fork.
+struct ReplayRecord(IdempotencyRecord);
+
+impl ReplayRecord {
+    /// Returns the record of a change that is a replay. The first effect stands for all of them.
+    fn of(change: &change::Change) -> Option<Self> {
+        let origin = change.origin.filter(|_| change.effect == 0)?;
+        Some(Self(IdempotencyRecord {
+            sequence: origin.revision.to_u64(),
+            revision: change.revision,
+            request: u64::from(origin.group.get()) << 32 | u64::from(origin.fork),
+            time: change.time,
+        }))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     codec::Malformed,
-    rows::change::{Change, EFFECTS_MAX},
+    rows::change::{Cause, Change, EFFECTS_MAX},
 };
 
 /// Reason why data from another group is not proposed.
@@ -93,6 +93,10 @@ fn check_effects(effects: &[Change]) -> Result<Revision, InvalidFeedData> {
         if effect.outcome.is_some() && number > 0 {
             return Err(wrong("an outcome that is not with its first effect"));
         }
+        let origin = |effect: &Change| effect.origin.map(|origin| origin.revision);
+        if origin(effect) != origin(&effects[0]) {
+            return Err(wrong("effects that are replays of different changes"));
+        }
         check_effect(effect)?;
     }
     if effects.last().is_none_or(|last| last.more) {
@@ -117,6 +121,9 @@ fn check_effect(change: &Change) -> Result<(), InvalidFeedData> {
         Some(value) if value.create > change.revision => wrong("a key that was created after it"),
         Some(value) if value.version == 0 || value.version > change.revision.sequence().get() => {
             wrong("a version that its key cannot have")
+        }
+        Some(_) | None if change.cause == Cause::Expiry && change.origin.is_some() => {
+            wrong("an expiry that is a replay")
         }
         Some(_) | None => Ok(()),
     }

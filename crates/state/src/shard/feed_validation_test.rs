@@ -29,6 +29,8 @@ fn effect(revision: &str, effect: u16, more: bool) -> Change {
         previous: None,
         chain: VersionChain::default(),
         outcome: None,
+        operation: None,
+        origin: None,
         key: Bytes::from_static(b"k"),
         value: Some(Value {
             create: revision,

@@ -36,6 +36,8 @@ pub mod ownership;
 pub mod range_deletion;
 pub mod read;
 pub mod record;
+pub mod replay;
+mod shadow_copy;
 #[expect(
     clippy::module_inception,
     reason = "the main type of the module, in a file of its own"

@@ -41,6 +41,13 @@ impl SessionTokens {
         Ok(())
     }
 
+    /// Replaces a revision that a promotion has cut by the last one that it has kept, whichever tenant's it is.
+    pub fn replace_cut(&mut self, cut: Revision, kept: Revision) {
+        for revision in self.0.values_mut().filter(|revision| **revision == cut) {
+            *revision = kept;
+        }
+    }
+
     /// Returns the token of a tenant.
     pub fn of(&self, tenant: TenantNumber) -> Option<SessionToken> {
         let revision = *self.0.get(&tenant)?;

@@ -5,6 +5,7 @@ mod owned;
 mod ownership;
 mod promotion;
 mod range;
+mod replay;
 mod retention_floor;
 mod rewind;
 mod seed;
@@ -109,6 +110,7 @@ impl Shard {
             Command::Txn(command) => return self.txn(context, command),
             Command::DeleteRange(command) => return self.delete_range(context, command),
             Command::Expire(command) => return self.expire(context, command),
+            Command::Replay(command) => return self.replay(context, command),
             Command::Data(command) => return self.data(context, command),
             Command::Pull(command) => return self.pull(context, command),
             Command::Chunk(command) => self.chunk(context, command)?,
@@ -150,6 +152,9 @@ impl Shard {
                 self.decide(command.tenant, |record| super::ownership::uncount(record, &command))
             }
             Command::Count(command) => self.decide(command.tenant, |record| super::ownership::count(record, &command)),
+            Command::ConfirmRemote(command) => self.decide(command.tenant, |record| {
+                super::ownership::confirm_remote(record, &command)
+            }),
             Command::SetLeaseLossPolicy(command) => self.decide(command.tenant, |record| {
                 super::ownership::set_lease_loss_policy(record, &command)
             }),
@@ -203,6 +208,7 @@ fn indexed_tenant(command: &Command) -> Option<TenantNumber> {
         | Command::Txn(_)
         | Command::DeleteRange(_)
         | Command::Expire(_)
+        | Command::Replay(_)
         | Command::Data(_)
         | Command::Offset(_)
         | Command::Chunk(_)
@@ -215,6 +221,7 @@ fn indexed_tenant(command: &Command) -> Option<TenantNumber> {
         | Command::Pull(_)
         | Command::DiscardFork(_)
         | Command::ContinueRewind(_)
+        | Command::ConfirmRemote(_)
         | Command::SetLeaseLossPolicy(_) => None,
     }
 }

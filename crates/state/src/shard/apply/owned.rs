@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stead_types::{
-    Epoch, IdempotencyKey, Revision, Sequence, TenantNumber, TenantTime,
+    Epoch, IdempotencyKey, Revision, TenantNumber, TenantTime,
     planted::{self, Bug},
 };
 
@@ -27,11 +27,11 @@ use super::{
 };
 use crate::{
     codec::Malformed,
-    lineage::RevisionStatus,
+    lineage::LostRevisions,
     rows::{
         CopyPrefix, Unreadable,
         chain::VersionChain,
-        change::{Cause, Change, Value},
+        change::{Cause, Change, NotedOperation, ReplayOrigin, Value},
         current::CurrentVersion,
         expiry,
     },
@@ -59,6 +59,10 @@ struct ChangeSpan {
 pub(super) struct PlannedChange {
     pub(super) key: Bytes,
     pub(super) before: Option<CurrentVersion>,
+    /// Operation that the change notes.
+    pub(super) operation: Option<NotedOperation>,
+    /// Whether it is a replay over what others have changed.
+    pub(super) over_others: bool,
     /// New bytes and expiry; `None` for a delete.
     pub(super) value: Option<(Bytes, Option<TenantTime>)>,
 }
@@ -69,6 +73,8 @@ pub(super) struct IdempotencyRequest {
     pub(super) idempotency: Option<IdempotencyKey>,
     pub(super) request: u64,
     pub(super) limits: WindowLimits,
+    /// Change of a fork that the command writes again.
+    pub(super) origin: Option<ReplayOrigin>,
 }
 
 /// Result of evaluating an effect.
@@ -86,10 +92,7 @@ pub(super) enum ConditionResult {
     Holds,
     Fails,
     /// It names a revision that a promotion cut.
-    Forked {
-        epoch: Epoch,
-        kept: Sequence,
-    },
+    Forked(LostRevisions),
 }
 
 /// Earlier outcome of a command with an idempotency key.
@@ -185,6 +188,8 @@ impl OwnedTenant<'_, '_> {
         let gone = |(key, before)| PlannedChange {
             key,
             before: Some(before),
+            operation: None,
+            over_others: false,
             value: None,
         };
         self.expire(past.into_iter().map(gone).collect())
@@ -240,10 +245,9 @@ impl OwnedTenant<'_, '_> {
         // A revision equal to the key's own is on the lineage.
         if let (Operand::Modified(wanted) | Operand::Created(wanted), true) =
             (operand, ordering.is_none_or(std::cmp::Ordering::is_ne))
-            && let RevisionStatus::Cut { kept } = self.record().lineage.status_of(*wanted)
+            && let Some(lost) = self.record().lineage.lost(*wanted)
         {
-            let epoch = wanted.epoch();
-            return Ok(ConditionResult::Forked { epoch, kept });
+            return Ok(ConditionResult::Forked(lost));
         }
         Ok(match ordering {
             Some(ordering) if relation.matches(ordering) => ConditionResult::Holds,
@@ -329,6 +333,7 @@ impl OwnedTenant<'_, '_> {
             idempotency,
             request,
             limits,
+            origin,
         }: IdempotencyRequest,
         cause: Cause,
         planned: impl ExactSizeIterator<Item = PlannedChange>,
@@ -361,6 +366,11 @@ impl OwnedTenant<'_, '_> {
                 previous: None,
                 chain: VersionChain::default(),
                 outcome: outcome.take(),
+                operation: planned.operation,
+                origin: origin.map(|origin| ReplayOrigin {
+                    over_others: planned.over_others,
+                    ..origin
+                }),
                 key: planned.key,
                 value,
             };
@@ -378,6 +388,18 @@ impl OwnedTenant<'_, '_> {
             len: len + self.span.map_or(0, |span| span.len),
         });
         Some(self.evaluation_point())
+    }
+}
+
+/// Returns what a change notes of the operation that makes it, where it can be done again upon another value.
+pub(super) fn noted(effect: &Effect) -> Option<NotedOperation> {
+    match effect {
+        Effect::Increment(increment) => Some(NotedOperation::Increment(*increment)),
+        Effect::Append { bytes, len_max } => Some(NotedOperation::Append {
+            len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            len_max: *len_max,
+        }),
+        Effect::Put { .. } | Effect::Delete => None,
     }
 }
 

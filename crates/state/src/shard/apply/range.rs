@@ -63,6 +63,7 @@ fn delete(owned: &mut OwnedTenant<'_, '_>, range: DeleteRange) -> Result<ApplyRe
             idempotency: range.idempotency,
             request: range.request,
             limits: range.limits,
+            origin: None,
         };
         match owned.commit(remember, Cause::Write, planned.into_iter()) {
             Some(at) => at,
@@ -115,6 +116,8 @@ fn plan(owned: &OwnedTenant<'_, '_>, range: &DeleteRange) -> Result<DeletionPlan
             list.push(PlannedChange {
                 key,
                 before: Some(now),
+                operation: None,
+                over_others: false,
                 value: None,
             });
         }
@@ -143,6 +146,8 @@ fn remove_expired(owned: &mut OwnedTenant<'_, '_>) -> Result<ApplyResult, Unread
         planned.push(PlannedChange {
             key,
             before,
+            operation: None,
+            over_others: false,
             value: None,
         });
     }

@@ -18,7 +18,7 @@ use super::{
     },
     EntryContext,
     owned::{
-        ConditionResult, EffectResult, IdempotencyRequest, OwnedTenant, PlannedChange, PriorOutcome,
+        ConditionResult, EffectResult, IdempotencyRequest, OwnedTenant, PlannedChange, PriorOutcome, noted,
         sequences_exhausted,
     },
     write::output_of,
@@ -56,7 +56,8 @@ fn execute(owned: &mut OwnedTenant<'_, '_>, txn: Txn) -> Result<ApplyResult, Unr
         Ok(succeeded) => succeeded,
         Err(forked) => return Ok(forked),
     };
-    let mut evaluation = match evaluate(owned, if succeeded { then } else { otherwise })? {
+    let steps = if succeeded { then } else { otherwise };
+    let mut evaluation = match evaluate(owned, steps, txn.notes_operations)? {
         Ok(evaluation) => evaluation,
         Err((step, failure)) => {
             let at = owned.evaluation_point();
@@ -82,6 +83,7 @@ fn execute(owned: &mut OwnedTenant<'_, '_>, txn: Txn) -> Result<ApplyResult, Unr
         idempotency: txn.idempotency,
         request: txn.request | branch,
         limits: txn.limits,
+        origin: None,
     };
     let at = if changed {
         match owned.commit(remember, Cause::Write, evaluation.planned.into_iter()) {
@@ -110,9 +112,9 @@ fn evaluate_conditions(
         match owned.evaluate_condition(owned.current(key)?, condition)? {
             ConditionResult::Holds => {}
             ConditionResult::Fails => succeeded = planted::is(Bug::ConditionsIgnored),
-            ConditionResult::Forked { epoch, kept } => {
+            ConditionResult::Forked(lost) => {
                 let at = owned.evaluation_point();
-                return Ok(Err(ApplyResult::Forked { epoch, kept, at }));
+                return Ok(Err(ApplyResult::Forked { lost, at }));
             }
         }
     }
@@ -140,6 +142,7 @@ struct PendingResult {
 fn evaluate(
     owned: &OwnedTenant<'_, '_>,
     steps: Vec<Step>,
+    notes_operations: bool,
 ) -> Result<Result<Evaluation, (usize, WriteFailure)>, Unreadable> {
     let mut evaluation = Evaluation::default();
     for (number, step) in steps.into_iter().enumerate() {
@@ -152,6 +155,7 @@ fn evaluate(
                 key, previous, effect, ..
             }) => {
                 let before = owned.current(&key)?;
+                let operation = noted(&effect).filter(|_| notes_operations);
                 let (value, output) = match owned.evaluate_effect(before, effect)? {
                     EffectResult::Failed(failure) => return Ok(Err((number, failure))),
                     EffectResult::Unchanged => {
@@ -165,7 +169,13 @@ fn evaluate(
                     return Ok(Err((number, failure)));
                 }
                 evaluation.add(write_result(true, output), key.len(), before.filter(|_| previous));
-                evaluation.planned.push(PlannedChange { key, before, value });
+                evaluation.planned.push(PlannedChange {
+                    key,
+                    before,
+                    operation,
+                    over_others: false,
+                    value,
+                });
             }
         }
     }

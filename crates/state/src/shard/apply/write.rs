@@ -13,7 +13,7 @@ use super::{
     },
     EntryContext,
     owned::{
-        ConditionResult, EffectResult, IdempotencyRequest, OwnedTenant, PlannedChange, PriorOutcome,
+        ConditionResult, EffectResult, IdempotencyRequest, OwnedTenant, PlannedChange, PriorOutcome, noted,
         sequences_exhausted,
     },
 };
@@ -47,9 +47,9 @@ fn execute(owned: &mut OwnedTenant<'_, '_>, write: Write) -> Result<ApplyResult,
     if let Some(condition) = &condition {
         match owned.evaluate_condition(before, condition)? {
             ConditionResult::Holds => {}
-            ConditionResult::Forked { epoch, kept } => {
+            ConditionResult::Forked(lost) => {
                 let at = owned.evaluation_point();
-                return Ok(ApplyResult::Forked { epoch, kept, at });
+                return Ok(ApplyResult::Forked { lost, at });
             }
             ConditionResult::Fails => {
                 let live = before.filter(|before| before.live.is_some());
@@ -59,27 +59,28 @@ fn execute(owned: &mut OwnedTenant<'_, '_>, write: Write) -> Result<ApplyResult,
             }
         }
     }
+    let operation = noted(&effect).filter(|_| write.notes_operation);
     let (value, output) = match owned.evaluate_effect(before, effect)? {
         EffectResult::Value(value, output) => (value, output),
         EffectResult::Unchanged => return Ok(ApplyResult::Unchanged(owned.evaluation_point())),
-        EffectResult::Failed(WriteFailure::BoundReached(number)) => {
-            let at = owned.evaluation_point();
-            return Ok(ApplyResult::BoundReached { number, at });
-        }
-        EffectResult::Failed(WriteFailure::Value(error)) => {
-            let at = owned.evaluation_point();
-            return Ok(ApplyResult::ValueError { error, at });
-        }
+        EffectResult::Failed(failure) => return Ok(failed(owned, failure)),
     };
     let previous = match before {
         Some(before) if wanted => version_at(owned.context.rows, owned.copy, (before.revision, before.effect))?,
         Some(_) | None => None,
     };
-    let planned = PlannedChange { key, before, value };
+    let planned = PlannedChange {
+        key,
+        before,
+        operation,
+        over_others: false,
+        value,
+    };
     let remember = IdempotencyRequest {
         idempotency: write.idempotency,
         request: write.request,
         limits: write.limits,
+        origin: None,
     };
     let Some(at) = owned.commit(remember, Cause::Write, std::iter::once(planned)) else {
         return Ok(sequences_exhausted());
@@ -92,6 +93,15 @@ fn execute(owned: &mut OwnedTenant<'_, '_>, write: Write) -> Result<ApplyResult,
         repeated: false,
         output,
     }))
+}
+
+/// Returns the result of an effect that cannot be applied.
+fn failed(owned: &OwnedTenant<'_, '_>, failure: WriteFailure) -> ApplyResult {
+    let at = owned.evaluation_point();
+    match failure {
+        WriteFailure::BoundReached(number) => ApplyResult::BoundReached { number, at },
+        WriteFailure::Value(error) => ApplyResult::ValueError { error, at },
+    }
 }
 
 /// Returns the output of an effect that has made this value.

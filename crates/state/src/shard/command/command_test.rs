@@ -7,7 +7,7 @@ use stead_types::{ClientId, IdempotencyKey, TenantTime};
 use super::*;
 use crate::{
     lineage::Lineage,
-    rows::change::{Cause, Change, IdempotencyOutcome, Value},
+    rows::change::{Cause, Change, IdempotencyOutcome, NotedOperation, ReplayOrigin, Value},
     shard::{
         digest::Digests,
         idempotency_window::IdempotencyRecord,
@@ -35,6 +35,8 @@ fn change() -> Change {
             evicted: 1,
             others: vec![(ClientId(7), 300)],
         }),
+        operation: None,
+        origin: None,
         key: Bytes::from_static(b"k"),
         value: Some(Value {
             create: at("1.2"),
@@ -102,6 +104,7 @@ fn one_of_each() -> Vec<Named> {
         of_leaving(),
         of_moves(),
         of_promotions(),
+        of_replays(),
     ]
     .concat()
 }
@@ -259,6 +262,103 @@ fn of_promotions() -> Vec<Named> {
         };
         "discard-fork" DiscardFork DiscardFork { tenant, fork: 200 };
         "continue-rewind" ContinueRewind ContinueRewind { tenant };
+        "confirm-remote" ConfirmRemote ConfirmRemote { tenant, epoch, index: 500 };
+    }
+}
+
+fn of_replays() -> Vec<Named> {
+    let (tenant, increment) = (
+        TENANT,
+        Increment {
+            delta: 7,
+            ..Increment::default()
+        },
+    );
+    let origin = ReplayOrigin {
+        revision: at("1.10"),
+        group: HOME,
+        fork: 300,
+        over_others: false,
+    };
+    let replayed = Change {
+        operation: Some(NotedOperation::Increment(increment)),
+        origin: Some(origin),
+        outcome: None,
+        ..change()
+    };
+    let head = DataHeader {
+        tenant,
+        home: HOME,
+        epoch: epoch_of_feed(),
+        version: VERSION,
+        attach: AttachNumber(200),
+    };
+    each! {
+        "replay" Replay Replay {
+            tenant, origin, point: Sequence::new(9).unwrap(), lineage: Lineage::starting(Epoch::FIRST),
+            time: TenantTime(2_000), is_expiry: false,
+            write: Some(ReplayedWrite { client: ClientId(0xabc), sequence: 12, request: 98 }),
+            limits: WindowLimits { clients: 4_096, outcomes: 300 },
+            allowed: ReplayClasses { clean: true, commutative: true, ..ReplayClasses::default() },
+            effects: vec![
+                ReplayEffect {
+                    key: "k".into(), value: Some(("v".into(), Some(TenantTime(9_000)))), was_absent: true, operation: None,
+                },
+                ReplayEffect { key: "l".into(), value: None, was_absent: false, operation: None },
+                ReplayEffect {
+                    key: "n".into(), value: Some(("7".into(), None)), was_absent: false,
+                    operation: Some(NotedOperation::Increment(increment)),
+                },
+                ReplayEffect {
+                    key: "t".into(), value: Some(("xy".into(), None)), was_absent: false,
+                    operation: Some(NotedOperation::Append { len: 1, len_max: 300 }),
+                },
+            ],
+        };
+        "data-replayed" Data Data { head, records: FeedRecords {
+            changes: vec![replayed], digests: None, retention_floor: at("1.4")
+        } };
+    }
+}
+
+#[test]
+fn note_of_operation_is_at_end_of_command_and_not_part_of_request() {
+    let idempotency = Some(IdempotencyKey {
+        client: ClientId(7),
+        sequence: 1,
+        first_sent: TenantTime(5),
+    });
+    let operation = Operation::new(
+        "n",
+        Effect::Increment(Increment {
+            delta: 1,
+            ..Increment::default()
+        }),
+    );
+    let plain = Write::new(TENANT, idempotency, operation.clone());
+    let noted = Write {
+        notes_operation: true,
+        ..plain.clone()
+    };
+    assert_eq!(noted.encode(), [&plain.encode()[..], &[1]].concat());
+    assert_eq!(noted.request, plain.request);
+    let steps = Branches {
+        then: vec![Step::Write(operation)],
+        ..Branches::default()
+    };
+    let plain_txn = Txn::new(TENANT, idempotency, steps);
+    let noted_txn = Txn {
+        notes_operations: true,
+        ..plain_txn.clone()
+    };
+    assert_eq!(noted_txn.encode(), [&plain_txn.encode()[..], &[1]].concat());
+    for (bytes, command) in [
+        (plain.encode(), Command::Write(plain)),
+        (noted.encode(), Command::Write(noted)),
+        (plain_txn.encode(), Command::Txn(plain_txn)),
+        (noted_txn.encode(), Command::Txn(noted_txn)),
+    ] {
+        assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command));
     }
 }
 
@@ -295,7 +395,7 @@ fn pull_header_is_within_bound() {
 
 #[test]
 fn unknown_kind_is_rejected() {
-    for kind in [0, 31].into_iter().chain(33..=u8::MAX) {
+    for kind in [0].into_iter().chain(34..=44).chain(46..=u8::MAX) {
         assert!(Command::decode(kind, Bytes::new()).is_err(), "{kind}");
     }
 }

@@ -6,6 +6,7 @@
 mod accept;
 mod attach;
 mod condition;
+mod confirm_remote;
 mod count;
 mod create;
 mod data;
@@ -18,6 +19,7 @@ mod heir;
 mod lease_loss;
 mod promotion;
 mod relinquish;
+mod replay;
 mod retention_floor;
 mod seed;
 mod txn;
@@ -26,6 +28,7 @@ mod write;
 pub use accept::{Accept, Baton};
 pub use attach::{Attach, BeginAttach, Detach};
 use bytes::Bytes;
+pub use confirm_remote::ConfirmRemote;
 pub use count::{Count, Uncount};
 pub use create::Create;
 pub use data::{Data, DataHeader, FeedRecords, Offset};
@@ -38,6 +41,7 @@ pub use heir::{CancelHeir, Heir};
 pub use lease_loss::SetLeaseLossPolicy;
 pub use promotion::{Activate, Freeze, Pull, PullHeader};
 pub use relinquish::{Refuse, Relinquish};
+pub use replay::{Replay, ReplayClasses, ReplayEffect, ReplayedWrite};
 pub use retention_floor::RetentionFloor;
 pub use seed::{Chunk, ChunkContent, Seed, SeedWindows, Swap, WindowPart};
 pub use stead_types::{Condition, Operand, Relation};
@@ -113,8 +117,12 @@ pub mod kind {
     pub const ACTIVATE: u8 = 29;
     /// [`super::DiscardFork`].
     pub const DISCARD_FORK: u8 = 30;
+    /// [`super::Replay`].
+    pub const REPLAY: u8 = 31;
     /// [`super::ContinueRewind`].
     pub const CONTINUE_REWIND: u8 = 32;
+    /// [`super::ConfirmRemote`].
+    pub const CONFIRM_REMOTE: u8 = 33;
     /// [`super::SeedWindows`].
     pub const SEED_WINDOWS: u8 = 45;
 }
@@ -182,8 +190,12 @@ pub enum Command {
     Activate(Activate),
     /// Drop of a fork.
     DiscardFork(DiscardFork),
+    /// Replay of a change that a promotion cut.
+    Replay(Replay),
     /// Step of a rewind.
     ContinueRewind(ContinueRewind),
+    /// Raise of the remote watermark.
+    ConfirmRemote(ConfirmRemote),
 }
 
 impl Command {
@@ -222,8 +234,10 @@ impl Command {
             kind::ACTIVATE => Self::Activate(Activate::decode(&mut r)?),
             kind::DISCARD_FORK => Self::DiscardFork(DiscardFork::decode(&mut r)?),
             kind::CONTINUE_REWIND => Self::ContinueRewind(ContinueRewind::decode(&mut r)?),
+            kind::REPLAY => Self::Replay(Replay::decode(&mut r)?),
+            kind::CONFIRM_REMOTE => Self::ConfirmRemote(ConfirmRemote::decode(&mut r)?),
             kind::SEED_WINDOWS => Self::SeedWindows(SeedWindows::decode(&mut r)?),
-            0 | 31 | 33..=44 | 46.. => return Err(r.malformed()),
+            0 | 34..=44 | 46.. => return Err(r.malformed()),
         };
         r.end()?;
         Ok(command)
@@ -260,7 +274,9 @@ impl Command {
             Self::Pull(command) => Some(command.head.tenant),
             Self::Activate(command) => Some(command.tenant),
             Self::DiscardFork(command) => Some(command.tenant),
+            Self::Replay(command) => Some(command.tenant),
             Self::ContinueRewind(command) => Some(command.tenant),
+            Self::ConfirmRemote(command) => Some(command.tenant),
             Self::Offset(_) | Self::RetentionFloor(_) => None,
         }
     }

@@ -5,7 +5,7 @@ use stead_types::{IdempotencyKey, TenantNumber, limits::TXN_STEPS_MAX};
 
 use super::{
     Condition, Operation, WindowLimits, condition, kind, start, tenant,
-    write::{read_idempotency, request_hash, write_idempotency},
+    write::{read_idempotency, read_note, request_hash, write_idempotency, write_note},
 };
 use crate::codec::{Malformed, Reader, Writer};
 
@@ -20,6 +20,8 @@ pub struct Txn {
     pub request: u64,
     /// Limits of the idempotency window.
     pub limits: WindowLimits,
+    /// Whether the change notes the operations that made its values: proposed from feature level 4 on.
+    pub notes_operations: bool,
     /// Conditions and branches.
     pub branches: Branches,
 }
@@ -65,6 +67,7 @@ impl Txn {
             idempotency,
             request: request_hash(idempotency, |w| branches.encode(w)),
             limits: WindowLimits::default(),
+            notes_operations: false,
             branches,
         }
     }
@@ -74,6 +77,7 @@ impl Txn {
         let mut w = start(kind::TXN, self.tenant, 48 + self.branches.len());
         write_idempotency(&mut w, self.idempotency, self.request, self.limits);
         self.branches.encode(&mut w);
+        write_note(&mut w, self.notes_operations);
         w.finish()
     }
 
@@ -86,6 +90,7 @@ impl Txn {
             idempotency,
             request,
             limits,
+            notes_operations: read_note(r)?,
             branches,
         })
     }

@@ -26,6 +26,8 @@ pub struct Write {
     pub request: u64,
     /// Limits of the idempotency window.
     pub limits: WindowLimits,
+    /// Whether the change notes the operation that made its value: proposed from feature level 4 on.
+    pub notes_operation: bool,
     /// The operation.
     pub operation: Operation,
 }
@@ -115,6 +117,7 @@ impl Write {
             idempotency,
             request: request_hash(idempotency, |w| operation.encode(w)),
             limits: WindowLimits::default(),
+            notes_operation: false,
             operation,
         }
     }
@@ -124,6 +127,7 @@ impl Write {
         let mut w = start(kind::WRITE, self.tenant, 48 + self.operation.len());
         write_idempotency(&mut w, self.idempotency, self.request, self.limits);
         self.operation.encode(&mut w);
+        write_note(&mut w, self.notes_operation);
         w.finish()
     }
 
@@ -136,6 +140,30 @@ impl Write {
             request,
             limits,
             operation: Operation::decode(r)?,
+            notes_operation: read_note(r)?,
+        })
+    }
+}
+
+impl Increment {
+    /// Writes the increment.
+    pub(crate) fn encode(&self, w: &mut Writer) {
+        w.u64(self.delta.cast_unsigned());
+        for bound in [self.floor, self.ceiling] {
+            w.option(bound, |w, bound| {
+                w.u64(bound.cast_unsigned());
+            });
+        }
+        w.varint(self.window.unwrap_or(0));
+    }
+
+    /// Reads what [`Increment::encode`] wrote.
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            delta: r.u64()?.cast_signed(),
+            floor: r.option(Reader::u64)?.map(u64::cast_signed),
+            ceiling: r.option(Reader::u64)?.map(u64::cast_signed),
+            window: Some(r.varint()?).filter(|window| *window > 0),
         })
     }
 }
@@ -187,15 +215,7 @@ impl Operation {
             Effect::Delete => {
                 w.u8(DELETE).bytes(&self.key);
             }
-            Effect::Increment(increment) => {
-                w.u8(INCREMENT).bytes(&self.key).u64(increment.delta.cast_unsigned());
-                for bound in [increment.floor, increment.ceiling] {
-                    w.option(bound, |w, bound| {
-                        w.u64(bound.cast_unsigned());
-                    });
-                }
-                w.varint(increment.window.unwrap_or(0));
-            }
+            Effect::Increment(increment) => increment.encode(w.u8(INCREMENT).bytes(&self.key)),
             Effect::Append { bytes, len_max } => {
                 w.u8(APPEND).bytes(&self.key).bytes(bytes).varint(u64::from(*len_max));
             }
@@ -213,12 +233,7 @@ impl Operation {
                 ttl: (kind == PUT_EXPIRING).then(|| r.varint()).transpose()?,
             },
             DELETE => Effect::Delete,
-            INCREMENT => Effect::Increment(Increment {
-                delta: r.u64()?.cast_signed(),
-                floor: r.option(Reader::u64)?.map(u64::cast_signed),
-                ceiling: r.option(Reader::u64)?.map(u64::cast_signed),
-                window: Some(r.varint()?).filter(|window| *window > 0),
-            }),
+            INCREMENT => Effect::Increment(Increment::decode(r)?),
             APPEND => Effect::Append {
                 bytes: r.bytes()?,
                 len_max: r.varint_u32()?,
@@ -232,6 +247,18 @@ impl Operation {
             effect,
         })
     }
+}
+
+/// Writes the wish that operations be noted, at the end of a command: it is not part of the request, whose hash it would
+/// change. Without it nothing is written, as by earlier versions.
+pub(super) fn write_note(w: &mut Writer, notes_operation: bool) {
+    if notes_operation {
+        w.bool(true);
+    }
+}
+
+pub(super) fn read_note(r: &mut Reader) -> Result<bool, Malformed> {
+    if r.is_empty() { Ok(false) } else { r.bool() }
 }
 
 /// Returns the hash of a request, by which the use of an idempotency key for another request is detected; 0 without a

@@ -64,6 +64,7 @@ pub fn follow(
     record.accepted = None;
     record.session = None;
     record.uncounted.clear();
+    record.remote = 0;
     record.lineage = entry.lineage.clone();
     cut.shadow = drop_shadow_off(record, &entry.lineage);
     Ok(cut)

@@ -7,8 +7,8 @@ use crate::{
     lineage::Lineage,
     shard::{
         command::{
-            Accept, Attach, Baton, BeginAttach, CancelHeir, Count, Create, DataHeader, Detach, Erase, Follow, Heir,
-            Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount,
+            Accept, Attach, Baton, BeginAttach, CancelHeir, ConfirmRemote, Count, Create, DataHeader, Detach, Erase,
+            Follow, Heir, Refuse, Rejoin, Relinquish, SetLeaseLossPolicy, Uncount,
         },
         digest::{DigestMismatch, Digests},
         record::{
@@ -606,4 +606,32 @@ fn lease_loss_policy_needs_owner_and_current_view() {
         (changed.policy, changed.view_version),
         (LeaseLossPolicy::Continue, version(12))
     );
+}
+
+#[test]
+fn remote_watermark_rises_in_owners_epoch_up_to_last_change() {
+    let mut owner = owner();
+    (owner.live.index, owner.remote) = (20, 10);
+    let entry = ConfirmRemote {
+        tenant: TENANT,
+        epoch: owner.epoch,
+        index: 20,
+    };
+    let clauses = [
+        of_record(
+            |record| record.role = Role::Follower { home: OTHER },
+            GuardFailure::NotOwner { to: None },
+        ),
+        of_record(|record| record.remote = 20, GuardFailure::Offset),
+        of_record(|record| record.live.index = 19, GuardFailure::Offset),
+        of_entry(
+            |entry: &mut ConfirmRemote| entry.epoch = epoch(7),
+            GuardFailure::Epoch {
+                epoch: owner.epoch,
+                promised: owner.promised,
+            },
+        ),
+    ];
+    let confirmed = check(&owner, &entry, confirm_remote, &clauses);
+    assert_eq!(confirmed.remote, 20);
 }

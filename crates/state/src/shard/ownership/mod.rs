@@ -23,6 +23,7 @@ mod lease_loss;
 mod membership;
 mod moves;
 mod promotion;
+mod remote;
 
 #[cfg(test)]
 mod guards_test;
@@ -38,6 +39,7 @@ pub use membership::{count, discard_fork, erase, rejoin, uncount};
 pub use moves::{accept, baton, cancel_heir, heir, refuse, relinquish};
 pub(super) use promotion::pulled;
 pub use promotion::{Activation, FreezeReport, activate, check_pull, forked_up_to, freeze, freeze_report, pull};
+pub use remote::confirm_remote;
 use stead_types::{DirectoryVersion, Epoch};
 
 use super::{
@@ -88,4 +90,6 @@ fn become_owner(record: &mut TenantRecord, epoch: Epoch) {
     record.epoch = epoch;
     record.promised = record.promised.max(epoch);
     record.session = None;
+    // A new owner begins with nothing that another region is known to have.
+    record.remote = 0;
 }

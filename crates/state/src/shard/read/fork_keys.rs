@@ -2,10 +2,10 @@
 
 use stead_types::{Revision, Sequence, TenantTime};
 
-use super::{AtForkPoint, ForkClass, ForkEffect, ForkEntry, ForkReader, Version};
+use super::{AtForkPoint, ForkClass, ForkEffect, ForkReader, Version};
 use crate::rows::{
     Order, Unreadable,
-    change::{self, Change, Value},
+    change::{self, Change},
 };
 
 /// Place of a key in a fork: its change, and its effect among those of the change.
@@ -35,6 +35,8 @@ pub struct ForkKey {
     pub time: TenantTime,
     /// Class of the whole change.
     pub class: ForkClass,
+    /// Revision that the change has in the live copy, if it was replayed or absorbed.
+    pub found: Option<Revision>,
     /// Its effect on the key.
     pub effect: ForkEffect,
 }
@@ -97,7 +99,7 @@ impl ForkReader<'_> {
             if !page.keys.is_empty() && page.len + len > page.len_max {
                 return Ok(Some(place));
             }
-            let class = match class {
+            let (class, live) = match class {
                 Some(class) => class,
                 None => *class.insert(self.class(effects, now)?),
             };
@@ -106,22 +108,11 @@ impl ForkReader<'_> {
                 revision: effect.revision,
                 time: effect.time,
                 class,
+                found: live,
                 effect: found,
             });
         }
         Ok(None)
-    }
-
-    /// Returns the class of a change. Its values are not kept: those of one change may be very long together.
-    fn class(&self, effects: &[Change], now: TenantTime) -> Result<ForkClass, Unreadable> {
-        let Some(first) = effects.first() else {
-            return Ok(ForkClass::Conflict);
-        };
-        let mut entry: ForkEntry = self.entry(first);
-        for effect in effects {
-            entry.effects.push(without_values(self.effect(effect)?));
-        }
-        Ok(entry.class(self.fork().point, now))
     }
 }
 
@@ -157,24 +148,4 @@ fn len(effect: &ForkEffect) -> usize {
         .as_ref()
         .map_or(0, |value| value.bytes.len() + effect.key.len());
     effect.key.len() + before + cut + of(effect.live.as_ref())
-}
-
-fn without_values(effect: ForkEffect) -> ForkEffect {
-    let value = |value: Value| Value {
-        bytes: bytes::Bytes::new(),
-        ..value
-    };
-    let version = |version: Version| Version {
-        value: value(version.value),
-        ..version
-    };
-    ForkEffect {
-        before: match effect.before {
-            AtForkPoint::Known(before) => AtForkPoint::Known(before.map(version)),
-            AtForkPoint::Unknown => AtForkPoint::Unknown,
-        },
-        cut: effect.cut.map(value),
-        live: effect.live.map(version),
-        key: effect.key,
-    }
 }

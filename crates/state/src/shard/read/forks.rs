@@ -1,16 +1,19 @@
 //! Reads forks: what a promotion cut, beside what the lineage has instead.
 
 use bytes::Bytes;
-use stead_types::{ClientId, Revision, Sequence, TenantNumber, TenantTime};
+use stead_types::{ClientId, Epoch, GroupId, Revision, Sequence, TenantNumber, TenantTime};
 
 use super::{TenantReader, Version, as_of};
 use crate::{
     lineage::Lineage,
     rows::{
         CopyPrefix, Order, Rows, Unreadable,
-        change::{self, Cause, Change, IdempotencyOutcome, Value},
+        change::{self, Cause, Change, Value},
     },
-    shard::{Shard, append::current_after, record::Fork},
+    shard::{
+        Shard, append::current_after, client_windows::ClientWindows, idempotency_window::IdempotencyRecord,
+        record::Fork,
+    },
 };
 
 /// Overview of a fork.
@@ -32,6 +35,8 @@ pub struct ForkSummary {
     pub len: u64,
     /// Whether the whole copy is the fork, because the versions at the fork point were gone.
     pub is_whole: bool,
+    /// Number of its changes that were written again, as far as the group's live copy has them.
+    pub replayed: u64,
 }
 
 /// Page of the changes of a fork.
@@ -54,8 +59,6 @@ pub struct ForkEntry {
     pub cause: Cause,
     /// Client and sequence of its idempotency key, if it had one.
     pub idempotency: Option<(ClientId, u64)>,
-    /// Whether the idempotency windows of the live copy have its outcome: the write was sent again since.
-    pub is_on_lineage: bool,
     /// Its effects.
     pub effects: Vec<ForkEffect>,
 }
@@ -83,48 +86,24 @@ pub enum AtForkPoint {
 }
 
 /// Class of a change that was cut: what becomes of it if it is written again.
-///
-/// Changes hold values, not the operations that made them. So an increment of a key that was changed since is a conflict
-/// like any other, though it could be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ForkClass {
-    /// Its idempotency key is on the lineage: the client has sent it again.
+    /// It was written again from a fork.
+    Replayed,
+    /// The client has sent it again under its idempotency key, or it is on the lineage after all.
     Absorbed,
-    /// It removed an expired key, or wrote what has expired since.
+    /// It removed an expired key, wrote what has expired since, or incremented a counter that counts anew since.
     Expired,
-    /// None of its keys was changed since the fork point.
+    /// None of its keys was changed since the fork point, but by replays of earlier changes.
     Clean,
+    /// Where its keys were changed since, it incremented or appended: that can be done again upon what is there. Only
+    /// changes that were made from feature level 4 on tell what they did; others are conflicts.
+    Commutative,
+    /// As [`ForkClass::Commutative`], but its client may have sent it again: the idempotency window does not reach back
+    /// as far.
+    Uncertain,
     /// One of its keys was changed since the fork point, or may have been.
     Conflict,
-}
-
-impl ForkEntry {
-    /// Returns the class of the change, for this fork point and tenant time.
-    pub fn class(&self, point: Sequence, now: TenantTime) -> ForkClass {
-        let has_expired = |effect: &ForkEffect| {
-            let expires = effect.cut.as_ref().and_then(|value| value.expires);
-            expires.is_some_and(|expires| expires <= now)
-        };
-        if self.is_on_lineage {
-            ForkClass::Absorbed
-        } else if self.cause == Cause::Expiry || self.effects.iter().all(has_expired) {
-            ForkClass::Expired
-        } else if self.effects.iter().all(|effect| effect.is_untouched(point)) {
-            ForkClass::Clean
-        } else {
-            ForkClass::Conflict
-        }
-    }
-}
-
-impl ForkEffect {
-    /// Tells whether the key has certainly not been changed on the lineage since the fork point.
-    fn is_untouched(&self, point: Sequence) -> bool {
-        match &self.live {
-            Some(live) => live.revision.sequence() <= point,
-            None => self.before == AtForkPoint::Known(None),
-        }
-    }
 }
 
 /// Reader of one fork of a tenant.
@@ -149,12 +128,20 @@ impl Shard {
     /// Returns overviews of a tenant's forks.
     pub fn forks(&self, rows: &dyn Rows, tenant: TenantNumber) -> Result<Vec<ForkSummary>, Unreadable> {
         let forks = self.record(tenant).map_or(&[][..], |record| &record.forks);
+        let replays = self.clients(tenant).and_then(ClientWindows::replays);
+        let count = |first: Revision, last: Revision| {
+            let is_of = |record: &&IdempotencyRecord| (first.to_u64()..=last.to_u64()).contains(&record.sequence);
+            replays.map_or(0, |window| window.outcomes().filter(is_of).count()) as u64
+        };
         let summary = |fork: &Fork| {
             let copy = self.prefix().copy(tenant, fork.copy.number);
             let (point, last) = (fork.point, fork.copy.revision);
             let first = point.next().unwrap_or(Sequence::MAX);
             let row = rows.get(&change::key(copy, first, 0))?;
             let first = row.map(|row| change::decode(first, 0, row)).transpose()?;
+            let from = first
+                .as_ref()
+                .map_or(Revision::new(Epoch::FIRST, point), |first| first.revision);
             Ok(ForkSummary {
                 number: fork.copy.number,
                 lineage: fork.lineage.clone(),
@@ -164,6 +151,7 @@ impl Shard {
                 entries: last.sequence().get().saturating_sub(point.get()),
                 len: fork.tail.map_or(fork.copy.len, |tail| tail.len),
                 is_whole: fork.tail.is_none(),
+                replayed: count(from, last),
             })
         };
         forks.iter().map(summary).collect()
@@ -245,23 +233,12 @@ impl ForkReader<'_> {
             time: change.time,
             cause: change.cause,
             idempotency: outcome.map(|outcome| (outcome.client, outcome.sequence)),
-            is_on_lineage: outcome.is_some_and(|outcome| self.is_on_lineage(outcome)),
             effects: Vec::new(),
         }
     }
 
-    fn is_on_lineage(&self, outcome: &IdempotencyOutcome) -> bool {
-        let window = self.live.clients.windows().get(&outcome.client);
-        let found = window.and_then(|window| window.find(outcome.sequence));
-        found.is_some_and(|found| found.is_of(outcome.request))
-    }
-
     pub(super) fn effect(&self, change: &Change) -> Result<ForkEffect, Unreadable> {
-        let before = match self.fork.tail {
-            Some(tail) => AtForkPoint::Known(as_of(self.live.rows, self.copy, &current_after(change), tail.after)?),
-            None if self.fork.point == Sequence::ZERO => AtForkPoint::Known(None),
-            None => AtForkPoint::Unknown,
-        };
+        let before = self.before(change)?;
         let live = self.live.version(&change.key, self.live.state().revision)?;
         Ok(ForkEffect {
             key: change.key.clone(),
@@ -270,98 +247,21 @@ impl ForkReader<'_> {
             live,
         })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const POINT: Sequence = Sequence::ZERO;
-
-    fn version(revision: &str) -> Version {
-        Version {
-            revision: revision.parse().unwrap(),
-            value: value(None),
-        }
+    /// Returns the version at the fork point of the key of a change.
+    pub(super) fn before(&self, change: &Change) -> Result<AtForkPoint, Unreadable> {
+        Ok(match self.fork.tail {
+            Some(tail) => AtForkPoint::Known(as_of(self.live.rows, self.copy, &current_after(change), tail.after)?),
+            None if self.fork.point == Sequence::ZERO => AtForkPoint::Known(None),
+            None => AtForkPoint::Unknown,
+        })
     }
 
-    fn value(expires: Option<u64>) -> Value {
-        Value {
-            create: Revision::ZERO,
-            version: 1,
-            expires: expires.map(TenantTime),
-            bytes: Bytes::from_static(b"v"),
-        }
+    pub(super) fn tenant(&self) -> TenantNumber {
+        self.copy.tenant
     }
 
-    fn effect(before: AtForkPoint, cut: Option<Value>, live: Option<Version>) -> ForkEffect {
-        let key = Bytes::from_static(b"k");
-        ForkEffect { key, before, cut, live }
-    }
-
-    fn class(effects: Vec<ForkEffect>) -> ForkClass {
-        entry(effects).class(Sequence::new(5).unwrap(), TenantTime(1_000))
-    }
-
-    fn entry(effects: Vec<ForkEffect>) -> ForkEntry {
-        ForkEntry {
-            revision: "1.6".parse().unwrap(),
-            time: TenantTime(900),
-            cause: Cause::Write,
-            idempotency: None,
-            is_on_lineage: false,
-            effects,
-        }
-    }
-
-    #[test]
-    fn change_of_untouched_keys_is_clean_and_of_others_conflict() {
-        let known = |version: Option<&str>| AtForkPoint::Known(version.map(self::version));
-        let put = || Some(value(None));
-        for (before, live, expected) in [
-            (known(Some("1.3")), Some("1.3"), ForkClass::Clean),
-            (known(None), None, ForkClass::Clean),
-            // It is at or below the fork point, whatever the fork knows.
-            (AtForkPoint::Unknown, Some("1.5"), ForkClass::Clean),
-            (known(Some("1.3")), Some("2.6"), ForkClass::Conflict),
-            (known(Some("1.3")), None, ForkClass::Conflict),
-            (known(None), Some("2.6"), ForkClass::Conflict),
-            (AtForkPoint::Unknown, None, ForkClass::Conflict),
-        ] {
-            let live = live.map(version);
-            for cut in [put(), None] {
-                assert_eq!(
-                    class(vec![effect(before.clone(), cut, live.clone())]),
-                    expected,
-                    "{before:?} {live:?}"
-                );
-            }
-        }
-        let clean = effect(known(None), put(), None);
-        let conflict = effect(known(None), put(), Some(version("2.6")));
-        assert_eq!(class(vec![clean, conflict]), ForkClass::Conflict);
-    }
-
-    #[test]
-    fn absorbed_and_expired_changes_are_told_whatever_their_keys_are() {
-        let gone = || effect(AtForkPoint::Known(None), Some(value(Some(1_000))), Some(version("2.6")));
-        assert_eq!(class(vec![gone()]), ForkClass::Expired);
-        let lasting = effect(AtForkPoint::Known(None), Some(value(Some(1_001))), None);
-        assert_eq!(class(vec![lasting.clone()]), ForkClass::Clean);
-        assert_eq!(
-            class(vec![gone(), lasting.clone()]),
-            ForkClass::Conflict,
-            "one of them has not expired"
-        );
-        let removal = ForkEntry {
-            cause: Cause::Expiry,
-            ..entry(vec![effect(AtForkPoint::Known(None), None, None)])
-        };
-        assert_eq!(removal.class(POINT, TenantTime(0)), ForkClass::Expired);
-        let absorbed = ForkEntry {
-            is_on_lineage: true,
-            ..entry(vec![lasting])
-        };
-        assert_eq!(absorbed.class(POINT, TenantTime(0)), ForkClass::Absorbed);
+    pub(super) fn group(&self) -> GroupId {
+        self.copy.group.group
     }
 }

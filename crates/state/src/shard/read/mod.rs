@@ -6,6 +6,7 @@
 mod changes;
 mod expired;
 mod fork_keys;
+mod fork_replays;
 mod forks;
 mod page;
 mod ranges;
@@ -15,11 +16,12 @@ mod seed;
 use bytes::Bytes;
 pub use changes::ChangesPage;
 pub use fork_keys::{ForkKey, ForkKeyPage, ForkPlace};
+pub use fork_replays::{ForkReplay, ReplayPage};
 pub use forks::{AtForkPoint, ForkClass, ForkEffect, ForkEntry, ForkPage, ForkReader, ForkSummary};
 pub use page::{InvalidPageToken, PageToken, arguments_hash};
 pub use ranges::KeyRanges;
 pub use scan::{Scan, ScanPage};
-use stead_types::{Epoch, Revision, Sequence, TenantTime};
+use stead_types::{Revision, Sequence, TenantTime};
 
 use super::{
     append::current,
@@ -29,7 +31,7 @@ use super::{
 };
 use crate::{
     codec::Malformed,
-    lineage::RevisionStatus,
+    lineage::{LostRevisions, RevisionStatus},
     rows::{
         CopyPrefix, Rows, Unreadable,
         chain::VersionId,
@@ -48,13 +50,8 @@ pub enum ReadError {
         reached: Revision,
     },
     /// A promotion cut the revision.
-    #[error("epoch {epoch} was cut after sequence {kept}")]
-    Forked {
-        /// Epoch that was cut.
-        epoch: Epoch,
-        /// Last sequence of that epoch that was kept.
-        kept: Sequence,
-    },
+    #[error("revision {} was cut after {}", .0.last, .0.kept)]
+    Forked(LostRevisions),
     /// The revision is below the retention floor.
     #[error("history begins at revision {oldest}")]
     Compacted {
@@ -111,22 +108,31 @@ impl<'a> TenantReader<'a> {
     /// Returns the revision to read at: the requested one, if the copy has it, else the copy's own.
     pub fn resolve(&self, at: Option<Revision>) -> Result<Revision, ReadError> {
         let Some(at) = at else { return Ok(self.state().revision) };
-        match self.record.lineage.status_of(at) {
-            RevisionStatus::Cut { kept } => {
-                let epoch = at.epoch();
-                return Err(ReadError::Forked { epoch, kept });
-            }
-            RevisionStatus::TooOld => return Err(self.compacted()),
-            RevisionStatus::OnLineage => {}
+        let lineage = &self.record.lineage;
+        if let Some(lost) = lineage.lost(at) {
+            return Err(ReadError::Forked(lost));
         }
-        if at > self.state().revision {
-            let reached = self.state().revision;
-            return Err(ReadError::NotReached { reached });
-        }
-        if at < self.state().retention_floor {
+        if lineage.status_of(at) == RevisionStatus::TooOld {
             return Err(self.compacted());
         }
-        Ok(at)
+        let (reached, floor) = (self.state().revision, self.state().retention_floor);
+        let is_empty = reached.sequence() == Sequence::ZERO;
+        if (at.epoch() > lineage.epoch() || is_empty) && at > reached {
+            return Err(ReadError::NotReached { reached });
+        }
+        // On the lineage sequences order revisions. Of one that was brought to what a promotion has kept only the sequence
+        // is exact.
+        if at.sequence() > reached.sequence() {
+            return Err(ReadError::NotReached { reached });
+        }
+        if at.sequence() < floor.sequence() {
+            return Err(self.compacted());
+        }
+        Ok(if at.sequence() == reached.sequence() {
+            reached
+        } else {
+            at
+        })
     }
 
     fn compacted(&self) -> ReadError {

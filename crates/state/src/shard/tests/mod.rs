@@ -15,6 +15,7 @@ mod ownership_test;
 mod position_test;
 mod promotion_test;
 mod range_test;
+mod replay_test;
 mod replica_test;
 mod rewind_test;
 mod work_test;

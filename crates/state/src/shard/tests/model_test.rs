@@ -322,6 +322,7 @@ impl World {
             | ApplyResult::Forked { .. }
             | ApplyResult::KeyReused(_)
             | ApplyResult::Expired { .. }
+            | ApplyResult::Replay(_)
             | ApplyResult::Done
             | ApplyResult::Data(_)
             | ApplyResult::GuardFailed(_) => false,

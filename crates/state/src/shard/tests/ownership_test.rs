@@ -5,7 +5,7 @@ use stead_types::{FeedOffset, GroupId, Incarnation, Revision, Sequence};
 
 use super::group::{Group, HOME, TENANT, epoch, revision, version};
 use crate::{
-    lineage::Lineage,
+    lineage::{Lineage, LostRevisions},
     shard::{
         ApplyResult,
         apply_result::{DetachReason, GuardFailure},
@@ -595,8 +595,11 @@ fn condition_on_cut_revision_is_forked() {
         Write::new(TENANT, None, operation).encode()
     };
     let forked = ApplyResult::Forked {
-        epoch: epoch(1),
-        kept: Sequence::new(3).unwrap(),
+        lost: LostRevisions {
+            first: revision("1.4"),
+            last: revision("1.4"),
+            kept: revision("1.3"),
+        },
         at: home.record().live.evaluation_point(),
     };
     assert_eq!(home.apply(0, write("1.4")), forked);

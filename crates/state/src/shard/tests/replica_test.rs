@@ -201,6 +201,8 @@ impl Replicas {
             previous: None,
             chain: crate::rows::chain::VersionChain::default(),
             outcome: Some(outcome).filter(|_| !number.is_multiple_of(3)),
+            operation: None,
+            origin: None,
             key: vec![(number % 4) as u8].into(),
             value: Some(Value {
                 create: revision,
