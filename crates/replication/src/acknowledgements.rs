@@ -15,101 +15,10 @@ use parking_lot::Mutex;
 use stead_types::{Epoch, FeedOffset, GroupId, Revision, TenantNumber};
 use tokio::sync::{oneshot, watch};
 
-use crate::{attach_attempt::AttachAttempt, wire::TenantPosition};
-
-/// Progress of one follower group, according to its acknowledgements.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FollowerProgress {
-    /// Offset up to which it has applied the stream.
-    pub offset: FeedOffset,
-    /// Tenants that the offset covers.
-    attached: BTreeMap<TenantNumber, AttachedTenant>,
-    /// Positions of other tenants. The position of a tenant that is in neither map is unknown.
-    pub detached: BTreeMap<TenantNumber, (Epoch, Revision)>,
-    /// Whether its stream is open.
-    pub connected: bool,
-    stream: StreamId,
-}
-
-/// Tenant that an offset covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AttachedTenant {
-    /// Attempt by which it is attached.
-    attempt: AttachAttempt,
-    /// Revision up to which the follower had it when it was attached, or listed as attached.
-    revision: Revision,
-}
-
-impl AttachedTenant {
-    /// Returns the tenant that a follower has attached at a position.
-    pub(crate) fn at(position: &TenantPosition) -> Self {
-        Self {
-            attempt: AttachAttempt::of(position),
-            revision: position.revision,
-        }
-    }
-}
-
-/// Change of a tenant: its revision, and the entry of the home's log that made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChangePosition {
-    pub(crate) revision: Revision,
-    pub(crate) offset: FeedOffset,
-}
-
-/// Identifies one stream of a follower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StreamId(u64);
-
-impl FollowerProgress {
-    /// Applies one acknowledgement.
-    pub(crate) fn acknowledge(&mut self, offset: FeedOffset, attached: &[TenantPosition], detached: &[TenantPosition]) {
-        self.offset = self.offset.max(offset);
-        for position in attached {
-            self.detached.remove(&position.tenant);
-            self.attached.insert(position.tenant, AttachedTenant::at(position));
-        }
-        for TenantPosition {
-            tenant,
-            epoch,
-            revision,
-            ..
-        } in detached
-        {
-            self.detach(*tenant, Some((*epoch, *revision)));
-        }
-    }
-
-    /// Removes a tenant from those that the offset covers, and notes its position, if that is known.
-    pub(crate) fn detach(&mut self, tenant: TenantNumber, position: Option<(Epoch, Revision)>) {
-        self.attached.remove(&tenant);
-        if let Some(position) = position {
-            self.detached.insert(tenant, position);
-        }
-    }
-
-    /// Tells whether the offset covers a tenant: nothing of it is missing up to the offset.
-    pub fn covers(&self, tenant: TenantNumber) -> bool {
-        self.attached.contains_key(&tenant)
-    }
-
-    /// Tells whether the follower has applied a change of a tenant that the home made in this incarnation. Of a tenant
-    /// that was attached with that change no batch may ever bring the offset to it.
-    pub(crate) fn has_applied(&self, tenant: TenantNumber, change: &ChangePosition) -> bool {
-        let attached = self.attached.get(&tenant);
-        attached.is_some_and(|attached| self.offset >= change.offset || attached.revision >= change.revision)
-    }
-
-    /// Returns the tenants that the offset covers.
-    pub fn attached(&self) -> impl ExactSizeIterator<Item = TenantNumber> {
-        self.attached.keys().copied()
-    }
-
-    /// Tells whether a tenant's position is known.
-    pub(crate) fn is_known(&self, tenant: TenantNumber) -> bool {
-        self.covers(tenant) || self.detached.contains_key(&tenant)
-    }
-}
+use crate::{
+    applied_waiters::{AppliedWaiters, WaiterKey},
+    follower_progress::{AttachedTenant, ChangePosition, FollowerProgress, StreamId},
+};
 
 /// A stream that a follower has opened.
 #[derive(Debug)]
@@ -139,6 +48,31 @@ struct AcknowledgementState {
     followers: BTreeMap<GroupId, FollowerProgress>,
     /// Senders whose drop ends the last stream of each follower.
     replaced: BTreeMap<GroupId, oneshot::Sender<()>>,
+    waiters: AppliedWaiters,
+}
+
+/// A wait for a follower to apply a change. Dropped, it waits no more.
+#[derive(Debug)]
+pub(crate) struct AppliedWait<'a> {
+    acknowledgements: &'a Acknowledgements,
+    tenant: TenantNumber,
+    key: WaiterKey,
+    woken: oneshot::Receiver<()>,
+}
+
+impl AppliedWait<'_> {
+    /// Waits until a follower has applied the change.
+    pub(crate) async fn woken(&mut self) {
+        // The sender is dropped to wake.
+        (&mut self.woken).await.ok();
+    }
+}
+
+impl Drop for AppliedWait<'_> {
+    fn drop(&mut self) {
+        let mut state = self.acknowledgements.state.lock();
+        state.waiters.remove(self.tenant, self.key);
+    }
 }
 
 impl AcknowledgementState {
@@ -183,6 +117,38 @@ impl Acknowledgements {
         self.changed.subscribe()
     }
 
+    /// Tells whether the progress of any follower group fulfils a condition.
+    pub(crate) fn any(&self, mut is: impl FnMut(GroupId, &FollowerProgress) -> bool) -> bool {
+        let state = self.state.lock();
+        state.followers.iter().any(|(group, follower)| is(*group, follower))
+    }
+
+    /// Begins a wait for any follower to apply a change of a tenant that the home made in an epoch; `None` if one has.
+    pub(crate) fn wait_applied(
+        &self,
+        tenant: TenantNumber,
+        epoch: Epoch,
+        change: ChangePosition,
+    ) -> Option<AppliedWait<'_>> {
+        let mut state = self.state.lock();
+        let has_applied = |follower: &FollowerProgress| follower.has_applied(tenant, epoch, &change);
+        if state.followers.values().any(has_applied) {
+            return None;
+        }
+        let (key, woken) = state.waiters.add(tenant, epoch, change);
+        Some(AppliedWait {
+            acknowledgements: self,
+            tenant,
+            key,
+            woken,
+        })
+    }
+
+    /// Returns the number of tenants of which a change is waited for.
+    pub(crate) fn tenants_waiting(&self) -> usize {
+        self.state.lock().waiters.tenant_count()
+    }
+
     /// Begins a term that this node leads: progress of an earlier one is dropped.
     pub(crate) fn start_term(&self, term: u64) {
         self.state.lock().advance_term(term);
@@ -204,6 +170,7 @@ impl Acknowledgements {
                 connected: true,
                 stream,
             };
+            state.waiters.wake(&progress);
             state.followers.insert(opening.follower, progress);
             state.replaced.insert(opening.follower, last);
         }
@@ -215,12 +182,13 @@ impl Acknowledgements {
     /// Changes a follower's progress, if this is its present stream.
     pub(crate) fn update(&self, follower: GroupId, stream: StreamId, change: impl FnOnce(&mut FollowerProgress)) {
         {
-            let mut state = self.state.lock();
+            let state = &mut *self.state.lock();
             let known = state.followers.get_mut(&follower);
             let Some(known) = known.filter(|known| known.stream == stream) else {
                 return;
             };
             change(known);
+            state.waiters.wake(known);
         }
         self.changed.send_modify(|count| *count += 1);
     }
@@ -233,6 +201,7 @@ mod tests {
     use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
+    use crate::wire::TenantPosition;
 
     const F: GroupId = GroupId::new(2);
     const T: TenantNumber = TenantNumber::new(7);
@@ -349,12 +318,20 @@ mod tests {
         acknowledgements.update(F, stream, |follower| follower.acknowledge(at(50), &[attached], &[]));
         let known = acknowledgements.of(F).unwrap();
         assert!(
-            known.has_applied(T, &change(7, 60)),
+            known.has_applied(T, Epoch::FIRST, &change(7, 60)),
             "it was attached with it, and no batch followed"
         );
-        assert!(!known.has_applied(T, &change(8, 60)));
-        assert!(known.has_applied(T, &change(8, 50)));
-        assert!(!known.has_applied(U, &change(1, 1)), "the offset does not speak for it");
+        assert!(!known.has_applied(T, Epoch::FIRST, &change(8, 60)));
+        assert!(known.has_applied(T, Epoch::FIRST, &change(8, 50)));
+        let second = Epoch::new(2).unwrap();
+        assert!(
+            !known.has_applied(T, second, &change(8, 50)),
+            "it follows another epoch"
+        );
+        assert!(
+            !known.has_applied(U, Epoch::FIRST, &change(1, 1)),
+            "the offset does not speak for it"
+        );
     }
 
     /// Invariant 3.
@@ -376,5 +353,37 @@ mod tests {
         let known = acknowledgements.of(F).unwrap();
         assert_eq!((known.offset, known.attached().collect::<Vec<_>>()), (offset, vec![U]));
         assert!(known.detached.contains_key(&T));
+    }
+    /// A waiter is woken by the acknowledgement that covers its change, by no other, and once.
+    #[test]
+    fn waiter_is_woken_by_covering_acknowledgement() {
+        let at = |index| FeedOffset {
+            incarnation: Incarnation::FIRST,
+            index,
+        };
+        let change = |sequence, index| ChangePosition {
+            revision: Revision::new(Epoch::FIRST, Sequence::new(sequence).unwrap()),
+            offset: at(index),
+        };
+        let acknowledgements = Acknowledgements::default();
+        let stream = open(&acknowledgements, 1);
+        let begin = |tenant, change| acknowledgements.wait_applied(tenant, Epoch::FIRST, change);
+        let is_woken = |wait: &mut AppliedWait<'_>| wait.woken.try_recv() == Err(TryRecvError::Closed);
+        let mut first = begin(T, change(1, 10)).unwrap();
+        let mut later = begin(T, change(2, 20)).unwrap();
+        let mut other = begin(U, change(1, 10)).unwrap();
+        let acknowledge = |index, attached: &[TenantPosition]| {
+            acknowledgements.update(F, stream, |follower| follower.acknowledge(at(index), attached, &[]));
+        };
+        acknowledge(15, &[]);
+        assert!(!is_woken(&mut first), "it is not attached");
+        acknowledge(15, &[position(T)]);
+        assert!(is_woken(&mut first) && !is_woken(&mut later) && !is_woken(&mut other));
+        assert_eq!(acknowledgements.tenants_waiting(), 2);
+        drop(later);
+        assert_eq!(acknowledgements.tenants_waiting(), 1, "dropped, it waits no more");
+        assert!(begin(T, change(1, 15)).is_none(), "it is applied already");
+        acknowledgements.start_term(2);
+        assert!(begin(T, change(1, 15)).is_some(), "a new term begins with nothing");
     }
 }

@@ -219,6 +219,7 @@ mod tests {
             name: "eu-west".parse().unwrap(),
             jurisdiction: "EU".parse().unwrap(),
             drains: Box::default(),
+            rehearsed: None,
         })
     }
 

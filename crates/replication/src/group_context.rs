@@ -160,3 +160,9 @@ pub(crate) fn may_follow(view: &DirectoryView, tenant: TenantNumber, home: Group
     };
     tenant.home == home && tenant.has(follower) && tenant.admits(&region.jurisdiction)
 }
+
+/// Tells whether another group is in another region than `group`, according to this directory view.
+pub(crate) fn is_elsewhere(view: &DirectoryView, group: GroupId, other: GroupId) -> bool {
+    let region = |group| view.region_of(group).map(|region| &region.name);
+    region(other).is_some_and(|of| region(group).is_some_and(|own| own != of))
+}

@@ -16,8 +16,10 @@ use stead_state::{
 use stead_types::{FeedOffset, GroupId, TenantNumber};
 
 use crate::{
-    acknowledgements::ChangePosition, completed_pulls::CompletePull, epochs_seen::EpochsSeen,
-    group_context::GroupContext,
+    completed_pulls::PullOrigin,
+    epochs_seen::EpochsSeen,
+    follower_progress::ChangePosition,
+    group_context::{GroupContext, is_elsewhere},
 };
 
 /// Facts of one leadership.
@@ -43,8 +45,8 @@ pub(crate) struct CollectedFacts {
     epochs_seen: EpochsSeen,
     tenants: BTreeMap<TenantNumber, TenantFacts>,
     frozen: BTreeMap<TenantNumber, FrozenCopy>,
-    /// Pulls that are complete.
-    pulled: BTreeMap<TenantNumber, CompletePull>,
+    /// Pulls of which the directory is to hear.
+    pulled: BTreeMap<TenantNumber, PullOrigin>,
 }
 
 #[derive(Default)]
@@ -121,7 +123,7 @@ impl FactSource {
             epochs_seen: self.context.epochs_seen.clone(),
             tenants: waiting.into_iter().map(|tenant| (tenant, self.facts(tenant))).collect(),
             frozen: self.frozen_among(tenants),
-            pulled: self.context.pulls.complete_among(tenants),
+            pulled: self.context.pulls.due_among(tenants),
         }
     }
 
@@ -181,17 +183,30 @@ impl FactSource {
                 index: record.live.index,
             },
         };
-        let followers: Vec<GroupId> = tenant.follower_groups().collect();
+        let followers = context
+            .directory_view
+            .read(|view| followers_to_rely_on(tenant, |group| is_elsewhere(view, context.id(), group)));
         let is_applied = |change: &ChangePosition| {
             let has_applied = |follower: &GroupId| {
                 let progress = context.acknowledgements.of(*follower);
-                progress.is_some_and(|progress| progress.has_applied(number, change))
+                progress.is_some_and(|progress| progress.has_applied(number, record.epoch, change))
             };
             followers.is_empty() || followers.iter().any(has_applied)
         };
         gone.into_iter()
             .filter(|group| is_applied(since.entry((number, *group)).or_insert(last)))
             .collect()
+    }
+}
+
+/// Returns the followers of a tenant on which acknowledgements may rest once a member has left: those in other regions
+/// than the home, or all where there is none.
+fn followers_to_rely_on(tenant: &Tenant, is_elsewhere: impl Fn(GroupId) -> bool) -> Vec<GroupId> {
+    let elsewhere: Vec<GroupId> = tenant.follower_groups().filter(|group| is_elsewhere(*group)).collect();
+    if elsewhere.is_empty() {
+        tenant.follower_groups().collect()
+    } else {
+        elsewhere
     }
 }
 
@@ -213,7 +228,7 @@ impl CollectedFacts {
                 let copy = self.frozen.get(&tenant).filter(|copy| copy.operation == operation);
                 copy?.fresh_as_of
             },
-            has_pulled: &|tenant, operation, from| self.pulled.get(&tenant) == Some(&CompletePull { operation, from }),
+            has_pulled: &|tenant, operation, from| self.pulled.get(&tenant) == Some(&PullOrigin { operation, from }),
         })
     }
 }

@@ -12,6 +12,7 @@
 //! state lost from memory costs nothing.
 
 mod acknowledgements;
+mod applied_waiters;
 mod attach_attempt;
 mod completed_pulls;
 mod directory_view;
@@ -19,6 +20,7 @@ mod epochs_seen;
 mod expiry;
 mod feed_clients;
 mod follower;
+mod follower_progress;
 mod freshness;
 mod freshness_poll;
 mod group_context;
@@ -31,6 +33,8 @@ mod payload;
 mod proposal_class;
 mod pull;
 mod reconcile;
+mod remote_log;
+mod remote_watermark;
 mod retention;
 mod seed_bandwidth;
 mod seed_observer;
@@ -41,13 +45,15 @@ mod tasks;
 mod traffic;
 mod wire;
 
-pub use acknowledgements::{Acknowledgements, FollowerProgress};
+pub use acknowledgements::Acknowledgements;
 pub use directory_view::{DirectoryDelta, SharedDirectoryView};
 pub use epochs_seen::EpochsSeen;
+pub use follower_progress::FollowerProgress;
 pub use freshness::{Freshness, Lag};
 pub use group_context::{LeaseLeft, WallClock};
 pub use outgoing_seeds::OutgoingSeeds;
 pub use reconcile::{DirectoryAccess, ReadVersion, SubmitCommand};
+pub use remote_watermark::{RemoteWait, RemoteWatermark};
 pub use retention::RetentionLimits;
 pub use seed_progress::{SeedLimits, SeedPhase, SeedProgress};
 pub use service::{FeedHandler, Service};

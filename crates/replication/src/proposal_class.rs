@@ -5,6 +5,8 @@
 pub(crate) const FEED: u64 = 1 << 63;
 /// Seeds: of the seeds of a home, this and the home's number.
 pub(crate) const SEED: u64 = FEED + (1 << 32);
+/// Remote watermarks of tenants that the group owns.
+pub(crate) const REMOTE_WATERMARK: u64 = FEED + (1 << 58);
 /// Changes that a promotion takes over from another group.
 pub(crate) const PULL: u64 = FEED + (1 << 59);
 /// What an owner notes about serving without a lease.

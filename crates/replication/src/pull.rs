@@ -25,7 +25,7 @@ use tokio::time::{error::Elapsed, sleep, timeout};
 use tonic::Status;
 
 use crate::{
-    completed_pulls::CompletePull,
+    completed_pulls::PullOrigin,
     feed_clients::{FeedClients, RESPONSE_TIMEOUT},
     group_context::GroupContext,
     payload::PayloadDecompressor,
@@ -47,6 +47,15 @@ struct PullOrder {
     from: GroupId,
 }
 
+impl PullOrder {
+    fn origin(&self) -> PullOrigin {
+        PullOrigin {
+            operation: self.operation,
+            from: self.from,
+        }
+    }
+}
+
 /// Reason why a pull from one node failed.
 #[derive(Debug, thiserror::Error)]
 enum PullError {
@@ -54,7 +63,7 @@ enum PullError {
     Unreachable(GroupId, Status),
     #[error("no answer from a node of group {0}")]
     Late(GroupId, #[source] Elapsed),
-    #[error("group {0} refuses to be pulled from: {1:?}")]
+    #[error("group {0} refuses to be pulled from: {why}", why = refusal(*.1))]
     Refused(GroupId, Reason),
     #[error("what group {0} sends is invalid")]
     Invalid(GroupId, #[source] InvalidFeedData),
@@ -66,6 +75,23 @@ enum PullError {
     NotFrozen,
     #[error("group {0} has no node that is known here")]
     NoNode(GroupId),
+}
+
+/// Says why a group refuses to be pulled from, and what to do.
+fn refusal(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Compacted => {
+            "it no longer keeps what is missing here: promote the tenant again with --replace and name that group's region \
+             with --to, or accept losses"
+        }
+        Reason::Forked => {
+            "its history has parted from the one here: promote the tenant again with --replace and name that group's region \
+             with --to"
+        }
+        Reason::NotFrozen => "it is not frozen for the promotion, or its copy is not whole: it is tried again",
+        Reason::NotAdmitted => "its view of the directory does not admit this group: it is tried again",
+        Reason::Unspecified => "it does not say why: run one version on all nodes",
+    }
 }
 
 /// Task that takes over what the directory orders. Never returns; it is dropped when leadership ends.
@@ -147,11 +173,7 @@ async fn pull(context: &GroupContext, feed_clients: &FeedClients, tenant: Tenant
             context.succeeded(PART);
             let (group, from) = (context.id(), order.from);
             tracing::info!(%group, %tenant, %from, %last, "the rest of the tenant's history is taken over");
-            let complete = CompletePull {
-                operation: order.operation,
-                from,
-            };
-            context.pulls.record(tenant, complete);
+            context.pulls.complete(tenant, order.origin());
             context.taken_over.send_replace(());
             true
         }
@@ -213,6 +235,9 @@ async fn pull_from(
                 let page = page.map_err(|invalid| PullError::Invalid(from, invalid))?;
                 after = page.last;
                 propose(context, order, page).await?;
+                if context.pulls.progress(order.tenant, order.origin()) {
+                    context.taken_over.send_replace(());
+                }
             }
             Some(Message::Refused(refused)) => return Err(PullError::Refused(from, refused.reason())),
             Some(Message::End(end)) if Revision::from_u64(end.last) == after => return Ok(after),

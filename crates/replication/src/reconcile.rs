@@ -367,7 +367,13 @@ async fn report(context: &GroupContext, facts: &FactSource, directory: &Director
             .iter()
             .filter_map(Step::report)
             .collect();
+        let frozen: BTreeSet<TenantNumber> = still
+            .iter()
+            .filter(|report| matches!(report, GroupReport::Frozen { .. }))
+            .map(GroupReport::tenant)
+            .collect();
         if still.is_empty() || submit(context, directory, still).await {
+            context.pulls.told(&frozen);
             // A report that the directory has taken changes its tenant in the view, which is checked then.
             failed.done(&tenants);
         } else {

@@ -25,6 +25,8 @@ use crate::{
     outgoing_seeds::OutgoingSeeds,
     pull,
     reconcile::{self, DirectoryAccess},
+    remote_log,
+    remote_watermark::RemoteWatermark,
     retention::{self, RetentionLimits},
     seed_bandwidth::SeedBandwidth,
     seed_observer,
@@ -95,12 +97,21 @@ impl Replication {
         let directory_view = self.dependencies.directory_view.clone();
         let freshness = Freshness::new(group.id(), group.incarnation(), machine.clone(), directory_view.clone());
         let freshness = Arc::new(freshness);
+        let acknowledgements = Arc::<Acknowledgements>::default();
+        let handovers = watch::Sender::new(());
+        let remote = Arc::new(RemoteWatermark::new(
+            group.clone(),
+            machine.clone(),
+            directory_view.clone(),
+            acknowledgements.clone(),
+            handovers.clone(),
+        ));
         let context = Arc::new(GroupContext {
             group,
             machine,
             directory_view,
             counters: self.counters.clone(),
-            acknowledgements: Arc::default(),
+            acknowledgements,
             freshness,
             alarms: self.dependencies.alarms.clone(),
             lease_left: self.dependencies.lease_left.clone(),
@@ -110,12 +121,13 @@ impl Replication {
             seeds: Arc::new(OutgoingSeeds::new(self.dependencies.seeds)),
             seed_bandwidth: self.seed_bandwidth.clone(),
             pulls: Pulls::default(),
-            handovers: watch::Sender::new(()),
+            handovers,
             taken_over: watch::Sender::new(()),
         });
         self.registry.add(&context);
         GroupTasks {
             context,
+            remote,
             feed_clients: self.feed_clients.clone(),
             dependencies: self.dependencies.clone(),
         }
@@ -126,6 +138,7 @@ impl Replication {
 #[derive(Clone)]
 pub struct GroupTasks {
     context: Arc<GroupContext>,
+    remote: Arc<RemoteWatermark>,
     feed_clients: Arc<FeedClients>,
     dependencies: Dependencies,
 }
@@ -139,6 +152,11 @@ impl GroupTasks {
     /// Returns the acknowledgements of followers, current while this node leads.
     pub fn acknowledgements(&self) -> Arc<Acknowledgements> {
         self.context.acknowledgements.clone()
+    }
+
+    /// Returns the remote watermark of the tenants that the group owns, current while this node leads.
+    pub fn remote(&self) -> Arc<RemoteWatermark> {
+        self.remote.clone()
     }
 
     /// Returns the seeds that the group sends, current while this node leads.
@@ -188,6 +206,7 @@ impl GroupTasks {
             seed_observer::run(context.clone()),
             pull::run(context.clone(), self.feed_clients.clone()),
             lease_loss::run(context.clone()),
+            remote_log::run(context.clone(), self.remote.clone()),
         );
     }
 }

@@ -127,6 +127,8 @@ mod tests {
             previous: None,
             chain: VersionChain::default(),
             outcome: None,
+            operation: None,
+            origin: None,
             key: Bytes::from_static(b"k"),
             value: None,
         };

@@ -36,7 +36,7 @@ use stead_types::{
 use tenant::{LastChange, RetentionCutoffs, RetentionRequest, TenantRetention};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::{acknowledgements::FollowerProgress, group_context::GroupContext, proposal_class};
+use crate::{follower_progress::FollowerProgress, group_context::GroupContext, proposal_class};
 
 /// Most feed entries that are read under one lock.
 const ENTRIES_MAX: usize = 1024;

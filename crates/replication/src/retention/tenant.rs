@@ -20,7 +20,7 @@ use stead_state::{
 };
 use stead_types::{GroupId, Revision, Sequence, TenantLimit, TenantNumber, TenantTime};
 
-use crate::acknowledgements::FollowerProgress;
+use crate::follower_progress::FollowerProgress;
 
 /// Most entry ranges of a tenant that are kept until its followers have them; beyond it, pairs are merged.
 const RANGES_MAX: usize = 256;
@@ -39,7 +39,7 @@ pub(super) struct RetentionRequest {
 impl RetentionRequest {
     /// Returns the request of a tenant, `None` if it has no history limits of its own.
     pub(super) fn of(tenant: &directory::Tenant) -> Option<Self> {
-        let limits = tenant.limits.as_deref()?;
+        let limits = tenant.own.as_deref()?.limits;
         let age_ms = limits.get(TenantLimit::HistoryAge);
         let count = limits.get(TenantLimit::HistoryCount);
         (age_ms.is_some() || count.is_some()).then(|| Self {
@@ -292,7 +292,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        acknowledgements::{Acknowledgements, AttachedTenant, StreamOpening},
+        acknowledgements::{Acknowledgements, StreamOpening},
+        follower_progress::AttachedTenant,
         wire::TenantPosition,
     };
     use stead_state::shard::record::AttachNumber;

@@ -27,9 +27,10 @@ use super::{
     stream::FeedSource,
 };
 use crate::{
-    acknowledgements::{AttachedTenant, StreamOpening},
+    acknowledgements::StreamOpening,
     attach_attempt::AttachAttempt,
     feed_clients::RESPONSE_TIMEOUT,
+    follower_progress::AttachedTenant,
     group_context::{GroupContext, fed_epoch},
     outgoing_seeds::SeedStart,
     wire::{self, MessageToFollower, MessageToHome, SubscribeRequest, TenantPosition},

@@ -14,7 +14,7 @@ use stead_state::{
 };
 use stead_store::shard::ReadView;
 use stead_types::{
-    FeedOffset, Revision, Sequence, TenantNumber,
+    Durability, FeedOffset, Revision, Sequence, TenantNumber,
     planted::{self, Bug},
 };
 
@@ -41,7 +41,7 @@ impl From<ReadError> for PartError {
         match refused {
             ReadError::Compacted { .. } => Self::Refused(Reason::SeedNeeded),
             // A follower that is ahead of its home has a history that the home does not know.
-            ReadError::Forked { .. } | ReadError::NotReached { .. } => Self::Refused(Reason::Forked),
+            ReadError::Forked(_) | ReadError::NotReached { .. } => Self::Refused(Reason::Forked),
             ReadError::Unreadable(unreadable) => Self::Unreadable(unreadable),
         }
     }
@@ -265,10 +265,11 @@ impl FeedSource {
         len_max: usize,
     ) -> Result<TenantChanges, PartError> {
         let home = self.context.id();
-        let may_follow = self
-            .context
-            .directory_view
-            .read(|view| may_follow(view, tenant, home, self.follower));
+        let (may_follow, is_remote) = self.context.directory_view.read(|view| {
+            let durability = view.tenant(tenant).map(|tenant| tenant.durability);
+            let is_remote = durability == Some(Durability::Remote);
+            (may_follow(view, tenant, home, self.follower), is_remote)
+        });
         if !may_follow && !planted::is(Bug::FeedToAnybody) {
             return Err(PartError::Refused(Reason::NotAdmitted));
         }
@@ -276,6 +277,10 @@ impl FeedSource {
             |reading: &TenantReader<'_>| fed_epoch(reading.record(), self.follower) == Some(range.attempt.epoch);
         let reading = held.reading(tenant).filter(is_fed);
         let reading = reading.ok_or(PartError::Refused(Reason::NotOwner))?;
+        // It would show what no promotion asks it for once it has left.
+        if is_remote && reading.record().uncounted.contains(&self.follower) {
+            return Err(PartError::Refused(Reason::NotAdmitted));
+        }
         let ChangesPage { changes, next, more: _ } = reading.changes(range.after, range.through, len_max)?;
         let state = reading.state();
         let end = (next == state.revision).then(|| {

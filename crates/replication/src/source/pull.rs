@@ -123,7 +123,7 @@ impl PullSource {
         match read {
             Ok(Ok(step)) => Ok(step),
             Ok(Err(ReadError::Compacted { .. })) => Ok(PullStep::Refused(Reason::Compacted)),
-            Ok(Err(ReadError::Forked { .. } | ReadError::NotReached { .. })) => Ok(PullStep::Refused(Reason::Forked)),
+            Ok(Err(ReadError::Forked(_) | ReadError::NotReached { .. })) => Ok(PullStep::Refused(Reason::Forked)),
             Ok(Err(ReadError::Unreadable(unreadable))) => {
                 context.fail_unreadable(unreadable);
                 Err(Status::internal("storage could not be read"))

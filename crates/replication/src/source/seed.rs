@@ -246,7 +246,7 @@ impl SeedSource {
                 self.context.fail_unreadable(unreadable);
                 SeedEnd::Failed(Status::internal("storage could not be read"))
             }
-            ReadError::Forked { .. } | ReadError::NotReached { .. } | ReadError::Compacted { .. } => {
+            ReadError::Forked(_) | ReadError::NotReached { .. } | ReadError::Compacted { .. } => {
                 SeedEnd::Refused(Reason::Forked)
             }
         }

@@ -23,8 +23,8 @@ use super::{
     sessions::SourceSessions,
 };
 use crate::{
-    acknowledgements,
     attach_attempt::AttachAttempt,
+    follower_progress::{FollowerProgress, StreamId},
     group_context::GroupContext,
     payload::PayloadCompressor,
     traffic::RegionPair,
@@ -40,7 +40,7 @@ pub(crate) struct FeedSource {
     /// Term of the leadership that the stream belongs to.
     pub(super) term: u64,
     /// Identity among the follower's streams; none for a stream that only refuses.
-    pub(super) stream: Option<acknowledgements::StreamId>,
+    pub(super) stream: Option<StreamId>,
     /// Resolves when the stream does not count any more: the follower has opened another one, or the term is over.
     pub(super) replaced: Option<oneshot::Receiver<()>>,
     pub(super) region_pair: Option<RegionPair>,
@@ -324,7 +324,7 @@ impl FeedSource {
     }
 
     /// Changes the follower's progress, if this is still its stream.
-    fn update_progress(&self, change: impl FnOnce(&mut acknowledgements::FollowerProgress)) {
+    fn update_progress(&self, change: impl FnOnce(&mut FollowerProgress)) {
         if let Some(stream) = self.stream {
             self.context.acknowledgements.update(self.follower, stream, change);
         }

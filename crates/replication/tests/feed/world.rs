@@ -246,7 +246,11 @@ impl World {
             limits.set(*limit, *value).unwrap();
         }
         let tenant = self.tenants.get_mut(&tenant).unwrap();
-        tenant.limits = Some(Box::new(limits)).filter(|limits| !limits.is_empty());
+        let own = directory::OwnSettings {
+            limits,
+            ..directory::OwnSettings::default()
+        };
+        tenant.own = Some(Box::new(own)).filter(|own| !own.limits.is_empty());
         let changes = vec![DirectoryChange::Tenant(Box::new(tenant.clone()))];
         self.publish(changes);
     }

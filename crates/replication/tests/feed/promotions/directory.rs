@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use stead_replication::{DirectoryAccess, SharedDirectoryView};
 use stead_state::directory::{
-    Addresses, AuditContext, Command, Directory, DirectoryChange, DirectoryOutcome, Followers, InitialCluster,
-    InitialNode, NewTenant, OperationResult, PromotionAdvance, PromotionItem, PromotionRequest, Rejection, Tenant,
+    Addresses, AuditContext, Command, Directory, DirectoryChange, DirectoryOutcome, FEATURE_LEVEL_MAX, Followers,
+    InitialCluster, InitialNode, NewTenant, OperationResult, PromotionAdvance, PromotionItem, PromotionRequest,
+    Rejection, Tenant, TenantUpdate,
 };
 use stead_state::lease::grantor::{DirectoryReading, LeaseGrantor};
 use stead_state::lease::waiter::{FenceWait, WaitState};
@@ -62,7 +63,7 @@ struct NodeView {
 }
 
 impl TestDirectory {
-    /// Returns the directory of all regions, at the feature level that has promotions, with its leader at work.
+    /// Returns the directory of all regions, at the highest feature level, with its leader at work.
     pub fn new() -> Self {
         let node = |number: u64| InitialNode {
             name: format!("node-{number}"),
@@ -98,8 +99,12 @@ impl TestDirectory {
         })));
         this.propose(Command::Bootstrap(initial)).unwrap();
         let all: Vec<_> = nodes.clone().map(NodeId::new).collect();
-        this.propose(Command::RaiseFeatureLevel(AuditContext::default(), 3, all))
-            .unwrap();
+        this.propose(Command::RaiseFeatureLevel(
+            AuditContext::default(),
+            FEATURE_LEVEL_MAX,
+            all,
+        ))
+        .unwrap();
         tokio::spawn(this.clone().lead());
         for node in nodes {
             tokio::spawn(this.clone().renew(node));
@@ -174,6 +179,19 @@ impl TestDirectory {
         self.propose(Command::CreateTenant(AuditContext::default(), tenant))
             .unwrap();
         self.tenant().number
+    }
+
+    /// Lets only these regions follow the tenant.
+    pub fn set_followers(&self, regions: &[&str]) {
+        let name = self.tenant().name;
+        let update = TenantUpdate {
+            followers: Some(Followers::Named(
+                regions.iter().map(|name| name.parse().unwrap()).collect(),
+            )),
+            ..TenantUpdate::new(name, None)
+        };
+        self.propose(Command::UpdateTenant(AuditContext::default(), update))
+            .unwrap();
     }
 
     /// Begins a promotion; returns its operation.

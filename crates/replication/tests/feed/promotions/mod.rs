@@ -5,6 +5,8 @@
 //! that the promotion reports.
 
 mod directory;
+mod remote;
+mod replays;
 mod world;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_replication::{RetentionLimits, SeedLimits};
+use stead_replication::{RemoteWait, RetentionLimits, SeedLimits};
 use stead_state::directory::{MemberState, OperationResult, PromotionPhase, PromotionRequest, PromotionSelection};
 use stead_state::lineage::RevisionStatus;
 use stead_state::serving::{self, ServingState};
@@ -39,6 +39,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 const WRITE_PAUSE: Duration = Duration::from_millis(15);
 /// Longest wait of a writer for one answer: a leader that has just been killed never answers.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for another region.
+const REMOTE_MAX: Duration = Duration::from_secs(3);
 const LIMITS: RetentionLimits = RetentionLimits {
     keep_age: Duration::from_secs(600),
     keep_len: 1 << 30,
@@ -55,6 +57,8 @@ pub struct World {
     nodes: BTreeMap<u64, Node>,
     dead: RefCell<BTreeSet<u64>>,
     acknowledged: RefCell<Vec<Acknowledged>>,
+    /// Revisions that linearizable reads have shown once another region had them.
+    shown: RefCell<Vec<Revision>>,
     written: Cell<u64>,
 }
 
@@ -64,6 +68,8 @@ pub struct Acknowledged {
     at: Instant,
     pub revision: Revision,
     by: GroupId,
+    /// Whether another region had it first.
+    pub is_remote: bool,
 }
 
 /// Returns the nodes of a group.
@@ -121,6 +127,7 @@ impl World {
             nodes,
             dead: RefCell::default(),
             acknowledged: RefCell::default(),
+            shown: RefCell::default(),
             written: Cell::new(0),
         };
         for _ in 0..20 {
@@ -159,6 +166,31 @@ impl World {
         tokio::join!(writer(HOME), writer(NEAR), writer(FAR));
     }
 
+    /// Writes as [`load`](Self::load) does, and beside it writes and reads that wait for another region.
+    pub async fn remote_load(&self) {
+        let writer = |group| async move {
+            loop {
+                self.try_write_remote(group, REMOTE_MAX).await;
+                sleep(WRITE_PAUSE).await;
+            }
+        };
+        let reader = |group| async move {
+            loop {
+                self.try_read_remote(group, REMOTE_MAX).await;
+                sleep(WRITE_PAUSE).await;
+            }
+        };
+        tokio::join!(
+            self.load(),
+            writer(HOME),
+            writer(NEAR),
+            writer(FAR),
+            reader(HOME),
+            reader(NEAR),
+            reader(FAR),
+        );
+    }
+
     /// Writes at whichever group acknowledges.
     pub async fn write_somewhere(&self) -> Revision {
         let writing = async {
@@ -176,6 +208,52 @@ impl World {
 
     /// Writes at a group, if that acknowledges.
     pub async fn try_write(&self, group: GroupId) -> Option<Revision> {
+        let (id, written) = self.commit(group).await?;
+        self.acknowledge(group, id, written.revision, false)
+    }
+
+    /// Writes at a group, and waits so long until another region has it; returns how the wait has ended.
+    pub async fn try_write_remote(&self, group: GroupId, within: Duration) -> Option<RemoteWait> {
+        let (id, written) = self.commit(group).await?;
+        let remote = self.nodes[&id].tasks.remote();
+        let wait = remote
+            .wait(self.tenant, written.evaluation_point(), Instant::now() + within)
+            .await;
+        if wait == RemoteWait::Confirmed {
+            self.acknowledge(group, id, written.revision, true)?;
+        }
+        Some(wait)
+    }
+
+    /// Reads at a group that owns the tenant, and waits so long until another region has what it read.
+    pub async fn try_read_remote(&self, group: GroupId, within: Duration) -> Option<RemoteWait> {
+        self.record(group)?.owned()?;
+        let id = self.leader(group)?;
+        let node = &self.nodes[&id];
+        timeout(ANSWER_MAX, node.group.read_index()).await.ok()?.ok()?;
+        let at = node.record(self.tenant)?.live.evaluation_point();
+        let wait = node.tasks.remote().wait(self.tenant, at, Instant::now() + within).await;
+        if wait == RemoteWait::Confirmed && self.may_acknowledge(id, at.revision) {
+            self.shown.borrow_mut().push(at.revision);
+        }
+        Some(wait)
+    }
+
+    fn acknowledge(&self, group: GroupId, id: u64, revision: Revision, is_remote: bool) -> Option<Revision> {
+        self.may_acknowledge(id, revision).then(|| {
+            let (at, by) = (Instant::now(), group);
+            self.acknowledged.borrow_mut().push(Acknowledged {
+                at,
+                revision,
+                by,
+                is_remote,
+            });
+            revision
+        })
+    }
+
+    /// Commits a write at a group that owns the tenant.
+    async fn commit(&self, group: GroupId) -> Option<(u64, WriteResult)> {
         self.record(group)?.owned()?;
         let id = self.leader(group)?;
         let number = self.written.replace(self.written.get() + 1);
@@ -184,14 +262,10 @@ impl World {
         let command = Write::new(self.tenant, None, operation).encode();
         let proposed = self.nodes[&id].group.propose(self.tenant.get(), vec![command]);
         let answers = timeout(ANSWER_MAX, proposed).await.ok()?.ok()?;
-        let ApplyResult::Write(WriteResult { revision, .. }) = answers.into_iter().next()? else {
+        let ApplyResult::Write(written) = answers.into_iter().next()? else {
             return None;
         };
-        self.may_acknowledge(id, revision).then(|| {
-            let (at, by) = (Instant::now(), group);
-            self.acknowledged.borrow_mut().push(Acknowledged { at, revision, by });
-            revision
-        })
+        Some((id, written))
     }
 
     /// Makes the serving check of a write that a node has committed.
@@ -247,6 +321,11 @@ impl World {
         let dead = self.dead.borrow();
         let mut living = nodes_of(group).filter(|node| !dead.contains(node));
         living.find(|node| self.nodes[node].group.is_leader())
+    }
+
+    /// Returns the node that leads a group.
+    pub fn leader_node(&self, group: GroupId) -> Option<&Node> {
+        Some(&self.nodes[&self.leader(group)?])
     }
 
     /// Returns the record of the tenant at a group's leader.
@@ -341,6 +420,20 @@ impl World {
         }
         let is_cut = |write: &&Acknowledged| lineage.status_of(write.revision) != RevisionStatus::OnLineage;
         acknowledged.iter().filter(is_cut).copied().collect()
+    }
+
+    /// Checks that nothing was cut that was acknowledged, or shown, once another region had it; returns how much that is.
+    pub fn check_remote(&self) -> usize {
+        let lineage = self.directory.tenant().lineage;
+        let acknowledged = self.acknowledged.borrow();
+        let remote = acknowledged.iter().filter(|write| write.is_remote);
+        let remote = remote.map(|write| write.revision);
+        let all: Vec<Revision> = remote.chain(self.shown.borrow().iter().copied()).collect();
+        for revision in &all {
+            let status = lineage.status_of(*revision);
+            assert_eq!(status, RevisionStatus::OnLineage, "{revision} was in another region");
+        }
+        all.len()
     }
 
     /// Checks that every write that was cut was acknowledged inside the window that a promotion reports.
