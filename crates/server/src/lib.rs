@@ -22,6 +22,8 @@ pub mod panics;
 mod preface;
 mod promotion_metrics;
 mod promotion_upkeep;
+mod readiness_metrics;
+mod remote_metrics;
 pub mod resources;
 mod response;
 mod router;

@@ -16,7 +16,10 @@ use stead_replication::{Lag, RegionPair, TrafficBytes};
 use stead_state::logged_time::ClockReport;
 use stead_types::GroupId;
 
-use crate::{config::NodeConfig, promotion_metrics::PromotionMetrics, seed_metrics::SeedMetrics};
+use crate::{
+    config::NodeConfig, promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics,
+    remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics,
+};
 
 /// Kind of an operation, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +159,10 @@ pub(crate) struct Metrics {
     pub(crate) seeds: SeedMetrics,
     /// Promotions that the directory has in flight.
     pub(crate) promotions: PromotionMetrics,
+    /// Readiness of the regions for their loss.
+    pub(crate) readiness: ReadinessMetrics,
+    /// Waits for other regions.
+    pub(crate) remote: RemoteMetrics,
     retries: Family<PartLabels, Counter>,
     peers_damaged: Counter,
     peers_unreadable: Counter,
@@ -192,6 +199,8 @@ impl Metrics {
             staleness: Family::default(),
             seeds: SeedMetrics::default(),
             promotions: PromotionMetrics::default(),
+            readiness: ReadinessMetrics::default(),
+            remote: RemoteMetrics::default(),
             retries: Family::default(),
             peers_damaged: Counter::default(),
             peers_unreadable: Counter::default(),
@@ -293,6 +302,8 @@ impl Metrics {
         let help = "On voters of the directory: bulk moves in flight, by state";
         registry.register("bulk_moves", help, self.bulk_moves.clone());
         self.promotions.register(registry);
+        self.readiness.register(registry);
+        self.remote.register(registry);
     }
 
     fn register_clocks(&mut self) {
@@ -458,90 +469,5 @@ fn seconds(micros: i64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use stead_types::{FeedOffset, NodeId};
-
-    use super::*;
-    use crate::seed_metrics::tests::sample_seed;
-
-    /// Returns the names in the first cells of the tables of a document.
-    fn documented(text: &str) -> BTreeSet<String> {
-        let rows = text.lines().filter_map(|line| line.strip_prefix("| `stead_"));
-        rows.filter_map(|row| Some(format!("stead_{}", row.split_once('`')?.0)))
-            .collect()
-    }
-
-    #[test]
-    fn metrics_match_operations_document() {
-        let region: stead_types::RegionName = "eu-west".parse().unwrap();
-        let metrics = Metrics::of(&NodeConfig {
-            id: NodeId::new(1),
-            name: "eu-west-1".into(),
-            region: region.clone(),
-            client: String::new(),
-            peer: String::new(),
-            http: String::new(),
-            witness: false,
-            engine: String::new(),
-        });
-        metrics.request(OperationLabel::Read, ServedFrom::Home);
-        metrics.refused("keys");
-        metrics.retries("sending a snapshot", 2);
-        metrics.group(GroupSample {
-            group: 1,
-            is_leader: true,
-            term: 1,
-            applied: 1,
-            durable: 1,
-            purged: 0,
-            differs: false,
-        });
-        metrics.lease(GroupId::new(1), Duration::from_secs(45));
-        metrics.forks(GroupId::new(1), 0);
-        metrics.bulk_moves("paused", 1);
-        metrics.promotions.set(std::iter::empty());
-        let pair = RegionPair {
-            from: region.clone(),
-            to: region,
-        };
-        metrics.traffic(&pair, TrafficBytes { raw: 2, wire: 1 });
-        metrics.lag(
-            GroupId::new(2),
-            &Lag {
-                home: GroupId::new(1),
-                connected: true,
-                offset: FeedOffset::ZERO,
-                staleness: Some(Duration::from_millis(5)),
-                attached: 1,
-                detached: 0,
-                unreadable: 0,
-            },
-        );
-        metrics.seeds.set([(GroupId::new(1), sample_seed())].into_iter());
-        let report = ClockReport {
-            logged: Some(-3),
-            clocks: [(NodeId::new(1), 5)].into(),
-            ..ClockReport::default()
-        };
-        metrics.clocks(GroupId::new(1), &report);
-        metrics.peers(&PeerAlarms::default());
-        metrics.view(1, 1);
-        metrics.ready(true);
-        let text = metrics.text();
-        let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        let name = |kind: &str| match kind.split_once(' ') {
-            Some((name, "counter")) => format!("{name}_total"),
-            Some((name, "info")) => format!("{name}_info"),
-            Some((name, _)) => name.to_owned(),
-            None => kind.to_owned(),
-        };
-        let there: BTreeSet<String> = kinds.map(name).collect();
-        assert_eq!(there, documented(include_str!("../../../docs/operations.md")));
-        assert!(
-            text.contains(r#"stead_requests_total{op="read",served_from="home"} 1"#),
-            "{text}"
-        );
-    }
-}
+#[path = "metrics_test.rs"]
+mod metrics_test;

@@ -39,7 +39,10 @@ use crate::{
     lease_tasks::{lease_left, spawn_renewal},
     lease_transfer, listener,
     metrics::Metrics,
-    services::{self, DataServices},
+    services::{
+        self, DataServices,
+        admin::{readiness_check, region_loss_check},
+    },
     storage::{self, StoredState},
     supervisor::Supervisor,
 };
@@ -220,6 +223,17 @@ struct NodeParts {
     feed_service: stead_replication::Service,
 }
 
+/// Spawns the tasks of a voter of the directory.
+fn spawn_directory_tasks(host: &Arc<Host>, initial: InitialCluster, supervisor: &mut Supervisor) {
+    let (wall, metrics) = (host.wall.clone(), host.metrics.clone());
+    let upkeep = directory_maintenance::DirectoryMaintenance::new(host.directory.clone(), initial, wall, metrics);
+    supervisor.spawn("directory upkeep", |stop| upkeep.run(stop));
+    let checked = host.clone();
+    supervisor.spawn("readiness", |stop| readiness_check::run(checked, stop));
+    let watched = host.clone();
+    supervisor.spawn("silent regions", |stop| region_loss_check::run(watched, stop));
+}
+
 impl NodeParts {
     async fn build(
         config: ValidatedConfig,
@@ -286,9 +300,7 @@ impl NodeParts {
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
-            let (wall, metrics) = (environment.clocks.wall.clone(), host.metrics.clone());
-            let task = directory_maintenance::DirectoryMaintenance::new(directory, initial, wall, metrics);
-            supervisor.spawn("directory upkeep", |stop| task.run(stop));
+            spawn_directory_tasks(&host, initial, supervisor);
         }
         let data_services = DataServices::new(&host, environment.connect.clone(), &supervisor.spawner());
         Ok(Self {
@@ -357,7 +369,7 @@ fn host_groups(replication: &Replication, groups: Vec<DataGroup>) -> (HostedGrou
     let mut feed = Vec::new();
     for (group, machine) in groups {
         let tasks = replication.group(group.clone(), machine.clone());
-        let (freshness, seeds) = (tasks.freshness(), tasks.seeds());
+        let (freshness, seeds, remote) = (tasks.freshness(), tasks.seeds(), tasks.remote());
         hosted.insert(
             group.id(),
             HostedGroup {
@@ -365,6 +377,7 @@ fn host_groups(replication: &Replication, groups: Vec<DataGroup>) -> (HostedGrou
                 machine,
                 freshness,
                 seeds,
+                remote,
             },
         );
         feed.push(tasks);

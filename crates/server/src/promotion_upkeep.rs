@@ -13,7 +13,7 @@ use stead_state::{
     directory::{Command, Directory, PromotionAdvance, PromotionCounts, PromotionNeeds},
     lease::{
         grantor::AppliedFence,
-        waiter::{FenceWait, WaitState},
+        waiter::{FenceWait, PossibleOwners, WaitState},
     },
 };
 use stead_types::{DirectoryVersion, GroupId, NodeId};
@@ -35,6 +35,9 @@ pub(crate) trait LeaseWaits {
     fn begin_wait(&self, fence: &AppliedFence) -> Option<FenceWait>;
     /// Returns the state of a wait.
     fn wait_state(&self, wait: &FenceWait) -> WaitState;
+    /// Returns how long ago voters of some groups have renewed their leases, of those groups whose renewals this node has
+    /// seen since it leads.
+    fn since_seen_renewals(&self, owners: &PossibleOwners) -> Vec<(GroupId, Duration)>;
 }
 
 impl LeaseWaits for LocalVoter {
@@ -44,6 +47,10 @@ impl LeaseWaits for LocalVoter {
 
     fn wait_state(&self, wait: &FenceWait) -> WaitState {
         self.fence_wait_state(wait)
+    }
+
+    fn since_seen_renewals(&self, owners: &PossibleOwners) -> Vec<(GroupId, Duration)> {
+        LocalVoter::since_seen_renewals(self, owners)
     }
 }
 
@@ -127,6 +134,7 @@ impl PromotionUpkeep {
         state.last.retain(|operation, _| in_flight.contains(operation));
         for needs in needs {
             let silent = state.silent(&needs);
+            let renewals = renewals(waits, &needs, now);
             let wait_over = needs.fence.as_ref().and_then(|fence| {
                 let over = state.wait(waits, needs.operation, fence)?;
                 if let Some(took) = over.took {
@@ -139,7 +147,7 @@ impl PromotionUpkeep {
                 }
                 Some(over.fence)
             });
-            let Some(action) = state.action(&needs, wait_over, silent, now, unreachable) else {
+            let Some(action) = state.action(&needs, renewals, wait_over, silent, now, unreachable) else {
                 continue;
             };
             if state.is_repeated(&needs, &action) {
@@ -185,6 +193,17 @@ impl PromotionUpkeep {
             }
         }
     }
+}
+
+/// Returns the last renewals that are to be told of the owners of a fence, by logged time.
+fn renewals(waits: &dyn LeaseWaits, needs: &PromotionNeeds, now: u64) -> Vec<(GroupId, u64)> {
+    let Some(fence) = needs.fence.as_ref().filter(|_| needs.tells_renewals) else {
+        return Vec::new();
+    };
+    let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let seen = waits.since_seen_renewals(&fence.owners).into_iter();
+    seen.map(|(group, since)| (group, now.saturating_sub(ms(since))))
+        .collect()
 }
 
 fn log(operation: u64, counts: &PromotionCounts, what: &'static str) {
@@ -283,11 +302,15 @@ impl UpkeepState {
     fn action(
         &mut self,
         needs: &PromotionNeeds,
+        renewals: Vec<(GroupId, u64)>,
         wait_over: Option<DirectoryVersion>,
         silent: Vec<GroupId>,
         now: u64,
         unreachable: &[NodeId],
     ) -> Option<PromotionAdvance> {
+        if !renewals.is_empty() {
+            return Some(PromotionAdvance::Renewals(renewals));
+        }
         if let Some(fence) = wait_over {
             return Some(PromotionAdvance::WaitOver { fence });
         }

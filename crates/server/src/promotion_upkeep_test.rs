@@ -50,6 +50,10 @@ impl LeaseWaits for Grantor {
     fn wait_state(&self, wait: &FenceWait) -> WaitState {
         self.grantor.borrow().wait_state(self.now(), wait)
     }
+
+    fn since_seen_renewals(&self, owners: &PossibleOwners) -> Vec<(GroupId, Duration)> {
+        self.grantor.borrow().since_seen_grants(self.now(), owners)
+    }
 }
 
 fn upkeep() -> PromotionUpkeep {
@@ -86,6 +90,7 @@ fn needs() -> PromotionNeeds {
     PromotionNeeds {
         operation: OPERATION,
         fence: None,
+        tells_renewals: false,
         moves: false,
         graceful_until: None,
         due: BTreeMap::new(),
@@ -196,4 +201,59 @@ async fn command_that_changes_nothing_is_repeated_after_a_pause() {
     assert_eq!(action(&upkeep, &grantor, graceful(), 5_001), None);
     sleep(RETRY_PAUSE).await;
     assert_eq!(action(&upkeep, &grantor, graceful(), 5_200), over);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_renewals_are_told_once_and_only_where_they_were_seen() {
+    let (upkeep, grantor) = (upkeep(), Grantor::new());
+    let fenced = |tells_renewals| PromotionNeeds {
+        fence: Some(fence(10)),
+        tells_renewals,
+        ..needs()
+    };
+    assert_eq!(
+        action(&upkeep, &grantor, fenced(true), 9_000),
+        None,
+        "no renewal was seen"
+    );
+    let renewal = stead_state::lease::Renewal {
+        attempt: stead_state::lease::AttemptNumber(1),
+        view: version(1),
+        groups: [ONE, TWO].into(),
+    };
+    let reading = stead_state::lease::grantor::DirectoryReading {
+        version: version(10),
+        ttl: TTL,
+        fences: None,
+    };
+    let now = grantor.now();
+    grantor.grantor.borrow_mut().grant(now, 1, &renewal, reading).unwrap();
+    sleep(Duration::from_secs(4)).await;
+    let told = PromotionAdvance::Renewals(vec![(ONE, 5_000)]);
+    assert_eq!(
+        action(&upkeep, &grantor, fenced(true), 9_000),
+        Some(told),
+        "of owners only"
+    );
+    assert_eq!(
+        action(&upkeep, &grantor, fenced(false), 9_000),
+        None,
+        "the directory knows"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn group_that_takes_over_is_not_silent_as_long_as_it_gets_further() {
+    let (upkeep, grantor) = (upkeep(), Grantor::new());
+    let pulling = |progress: u64| PromotionNeeds {
+        due: [(ONE, 1 + progress)].into(),
+        ..needs()
+    };
+    for progress in 0..10 {
+        assert_eq!(action(&upkeep, &grantor, pulling(progress), 0), None, "{progress}");
+        sleep(SILENT_AFTER / 2).await;
+    }
+    sleep(SILENT_AFTER).await;
+    let silent = PromotionAdvance::Silent(vec![ONE]);
+    assert_eq!(action(&upkeep, &grantor, pulling(9), 0), Some(silent));
 }

@@ -11,7 +11,7 @@ use stead_api::{
     status,
 };
 use stead_state::shard::apply_result::{EvaluationPoint, Version};
-use stead_types::{Epoch, Error, ErrorKind, NodeId, RegionName, Revision, Sequence, SessionToken, TenantNumber};
+use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber};
 use tonic::{Code, Status};
 
 /// Most bytes of a message that is decoded: above every limit of the API, so that those are reported first.
@@ -158,18 +158,6 @@ fn item_of(result: &TxnResult) -> Option<&KeyValue> {
         StepResult::Increment(increment) => increment.previous.as_ref(),
         StepResult::Append(append) => append.previous.as_ref(),
     }
-}
-
-/// Returns the error of a revision that a promotion cut.
-pub(crate) fn forked(epoch: Epoch, kept: Sequence) -> Error {
-    let first = kept.next().unwrap_or(Sequence::MAX);
-    let kind = ErrorKind::Forked {
-        epoch,
-        first: Revision::new(epoch, first),
-        last: Revision::new(epoch, first),
-    };
-    let message = format!("epoch {epoch} was cut after sequence {kept}: read again before you write");
-    Error::new(kind, message)
 }
 
 /// Returns the node that answered as the tenant's home, if the answer says so.

@@ -1,6 +1,6 @@
 //! Fixture of a tenant for tests.
 
-use stead_state::directory::Tenant;
+use stead_state::directory::{OwnSettings, Tenant};
 use stead_types::{GroupId, TenantLimit, TenantLimits, TenantNumber};
 
 /// Returns a tenant of group 1 with these limits of its own.
@@ -10,7 +10,12 @@ pub(crate) fn tenant(number: u64, own: &[(TenantLimit, u64)]) -> Tenant {
         limits.set(*limit, *value).unwrap();
     }
     Tenant {
-        limits: (!own.is_empty()).then(|| Box::new(limits)),
+        own: (!own.is_empty()).then(|| {
+            Box::new(OwnSettings {
+                limits,
+                ..OwnSettings::default()
+            })
+        }),
         ..Tenant::new(TenantNumber::new(number), "acme".parse().unwrap(), GroupId::new(1))
     }
 }

@@ -8,7 +8,7 @@ use stead_state::{
     lease::{
         LeaseAnswer, Renewal,
         grantor::{AppliedFence, DirectoryReading, GrantRefusal, LeaseGrantor},
-        waiter::{FenceWait, WaitState},
+        waiter::{FenceWait, PossibleOwners, WaitState},
     },
     serving::BootTime,
 };
@@ -123,6 +123,25 @@ impl LocalVoter {
         let mut grantor = self.grants.grantor.lock();
         let now = self.take_note_of_term(&mut grantor);
         grantor.wait_state(now, wait)
+    }
+
+    /// Returns how long ago a voter of each of these groups has renewed its lease, or since when this node leads; `None` if it
+    /// does not lead.
+    pub(crate) fn since_renewals(&self, groups: &[GroupId]) -> Option<Vec<Duration>> {
+        let mut grantor = self.grants.grantor.lock();
+        let now = self.take_note_of_term(&mut grantor);
+        groups
+            .iter()
+            .map(|group| grantor.since_last_grant(now, *group))
+            .collect()
+    }
+
+    /// Returns how long ago voters of groups have renewed their leases, of those groups whose renewals this node has seen
+    /// since it leads.
+    pub(crate) fn since_seen_renewals(&self, owners: &PossibleOwners) -> Vec<(GroupId, Duration)> {
+        let mut grantor = self.grants.grantor.lock();
+        let now = self.take_note_of_term(&mut grantor);
+        grantor.since_seen_grants(now, owners)
     }
 
     /// Tells the grantor whether this node leads, and in which term; returns the boot clock.

@@ -2,10 +2,12 @@
 
 mod bulk_moves;
 mod client;
+mod failback;
 mod lease_grants;
 mod local_voter;
 mod operations;
 mod promotions;
+mod renewals;
 mod view_updater;
 
 pub(crate) use client::DirectoryClient;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use stead_raft::{Group, Proposal, ProposeError, TypedGroup};
-use stead_replication::{Freshness, OutgoingSeeds};
+use stead_replication::{Freshness, OutgoingSeeds, RemoteWatermark};
 use stead_state::{
     routing::LocalRecord,
     shard::{Shard, apply_result::ApplyResult, read::TenantReader},
@@ -30,6 +30,8 @@ pub(crate) struct HostedGroup {
     pub(crate) freshness: Arc<Freshness>,
     /// Seeds that the group sends, while this node leads it.
     pub(crate) seeds: Arc<OutgoingSeeds>,
+    /// Up to where other regions have what the group owns, while this node leads it.
+    pub(crate) remote: Arc<RemoteWatermark>,
 }
 
 impl HostedGroup {

@@ -1,9 +1,10 @@
 //! Text of the metrics: what is counted where it happens, with samples of what changes by itself.
 
 use stead_state::directory::BulkMoveState;
+use stead_types::{Durability, TenantNumber};
 
-use super::context::Host;
-use crate::metrics::GroupSample;
+use super::{context::Host, hosted_group::HostedGroup};
+use crate::{metrics::GroupSample, remote_metrics::RemoteTenants};
 
 /// Updates the metrics and returns them as text for Prometheus.
 pub(crate) fn metrics_text(host: &Host) -> String {
@@ -33,6 +34,8 @@ pub(crate) fn metrics_text(host: &Host) -> String {
         if let Ok(tenants) = hosted.machine.read(|view| view.shard().forked_count()) {
             metrics.forks(*group, tenants);
         }
+        let tenants = hosted.raft.is_leader().then(|| remote_tenants(host, hosted));
+        metrics.remote.set_tenants(*group, tenants);
     }
     for (pair, bytes) in host.traffic.totals() {
         metrics.traffic(&pair, bytes);
@@ -59,6 +62,30 @@ pub(crate) fn metrics_text(host: &Host) -> String {
     metrics.text()
 }
 
+/// Counts the tenants with durability `REMOTE` of a group that this node leads.
+fn remote_tenants(host: &Host, hosted: &HostedGroup) -> RemoteTenants {
+    let group = hosted.raft.id();
+    let all: Vec<TenantNumber> = host.directory_view.read(|view| {
+        let tenants = view.tenants_from(TenantNumber::new(0));
+        let remote = tenants.filter(|tenant| tenant.home == group && tenant.durability == Durability::Remote);
+        remote.map(|tenant| tenant.number).collect()
+    });
+    let is_unconfirmed = |tenant: &&TenantNumber| {
+        let last = hosted
+            .machine
+            .read(|held| held.record(**tenant).map(|record| record.live.evaluation_point()));
+        // A node whose rows cannot be read is about to stop.
+        last.ok()
+            .flatten()
+            .is_some_and(|last| !hosted.remote.is_confirmed(**tenant, last))
+    };
+    RemoteTenants {
+        unconfirmed: all.iter().filter(is_unconfirmed).count(),
+        all: all.len(),
+        waiting: hosted.remote.tenants_waiting(),
+    }
+}
+
 /// Samples bulk moves and promotions, which only voters of the directory know.
 fn operations(host: &Host) {
     let Some(local_voter) = host.directory.local_voter() else {
@@ -79,5 +106,12 @@ fn operations(host: &Host) {
         let promotions = operations.promotions().in_flight();
         let promotions = promotions.filter_map(|id| operations.promotion(id));
         metrics.promotions.set(promotions.map(|promotion| &promotion.counts));
+        let view = directory.view();
+        let is_region = |tenant: &TenantNumber| {
+            view.tenant(*tenant)
+                .is_some_and(|tenant| tenant.durability == Durability::Region)
+        };
+        let lowered = operations.promotions().lowered_durability().into_iter();
+        metrics.remote.set_lowered(lowered.filter(is_region).count());
     });
 }

@@ -118,7 +118,7 @@ fn check_windows(hosted: &HostedGroup, tenant: &Tenant, write: &WriteRequest) ->
     let held = hosted.machine.read(|view| {
         let clients = view.shard().clients(tenant.number)?;
         Some(windows::IdempotencyUsage {
-            clients: clients.windows().len(),
+            clients: clients.clients(),
             is_known_client: clients.windows().contains_key(&key.client),
             outcomes: clients.outcomes(),
             oldest: clients.oldest(),

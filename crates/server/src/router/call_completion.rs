@@ -1,8 +1,9 @@
 //! End of a call at this node: its answer is sent, and counted.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use stead_api::proto::v1::Answer;
+use stead_replication::RemoteWait;
 use stead_state::lease::loss::Confirmation;
 use stead_types::Error;
 use tokio::time::Instant;
@@ -28,6 +29,11 @@ impl CallCompletion {
     /// Counts a call that is answered, or was passed on.
     pub(super) fn count(&self, call: &Call, served_from: ServedFrom) {
         self.metrics.request(call.label(), served_from);
+    }
+
+    /// Counts a wait for another region: how long it took, and how it ended.
+    pub(super) fn record_remote_wait(&self, took: Duration, wait: RemoteWait) {
+        self.metrics.remote.record_wait(took, wait);
     }
 
     /// Answers a call, with a mark if no lease has counted for it.

@@ -35,6 +35,7 @@ mod leader_cache;
 mod link;
 mod reads;
 mod rejections;
+mod remote;
 mod request;
 mod route_planner;
 mod serving;
@@ -45,6 +46,6 @@ pub(crate) use call::{Call, ForwardOrigin, ForwardTarget, Responder, ResponseSen
 pub(crate) use dispatch::Router;
 pub(crate) use forward_links::ForwardLinks;
 pub(crate) use reads::read_error;
-pub(crate) use request::remote_unavailable;
+pub(crate) use remote::shows_only_remote;
 pub(crate) use route_planner::RoutePlanner;
 pub(crate) use serving::{ReadNotServed, ServingCheck};

@@ -3,13 +3,13 @@
 use stead_api::convert;
 use stead_replication::{EpochsSeen, SharedDirectoryView};
 use stead_state::{
-    directory::Tenant,
+    directory::{ClusterSettings, DirectoryView, Tenant},
     lease::{
         holder::ServedTenant,
         loss::{self, Confirmation},
     },
     serving::{self, NotServing, ServingState},
-    shard::apply_result::ApplyResult,
+    shard::apply_result::{ApplyResult, ReplayOutcome, ReplayResult},
 };
 use stead_store::shard::ReadView;
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, Revision, TenantNumber};
@@ -36,6 +36,11 @@ impl ServingCheck {
             leases: host.leases.clone(),
             epochs_seen: host.epochs_seen.clone(),
         }
+    }
+
+    /// Returns the settings of the cluster, as the directory view has them.
+    pub(super) fn settings(&self) -> ClusterSettings {
+        self.directory_view.read(DirectoryView::settings)
     }
 
     /// Waits until a lease of a group counts, or the tenant goes on without one, before anything is proposed or read; or
@@ -187,6 +192,10 @@ pub(super) fn changed_at(result: &ApplyResult) -> Option<Revision> {
         ApplyResult::Write(written) => Some(written.revision),
         ApplyResult::Txn(done) if done.changed => Some(done.at.revision),
         ApplyResult::DeleteRange(deleted) if deleted.keys > 0 => Some(deleted.at.revision),
+        ApplyResult::Replay(ReplayResult {
+            outcome: ReplayOutcome::Written(revision),
+            ..
+        }) => Some(*revision),
         ApplyResult::Txn(_)
         | ApplyResult::TxnFailed { .. }
         | ApplyResult::TxnTooLarge { .. }
@@ -198,6 +207,7 @@ pub(super) fn changed_at(result: &ApplyResult) -> Option<Revision> {
         | ApplyResult::Forked { .. }
         | ApplyResult::KeyReused(_)
         | ApplyResult::Expired { .. }
+        | ApplyResult::Replay(_)
         | ApplyResult::Done
         | ApplyResult::Data(_)
         | ApplyResult::GuardFailed(_) => None,

@@ -8,14 +8,14 @@ use stead_api::{
     proto::internal::v1::{
         ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest, ReadBulkMoveTenantsResponse,
         ReadOperationsRequest, ReadOperationsResponse, ReadPromotionItemsRequest, ReadPromotionItemsResponse,
-        ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest, RenewLeaseResponse, ReportRequest, ReportResponse,
-        WatchRequest, WatchResponse, directory_service_server,
+        ReadRenewalsRequest, ReadRenewalsResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest,
+        RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
     },
     status,
 };
 use stead_state::directory::{Command, encode_result};
 use stead_store::group_rows::IncompleteChange;
-use stead_types::{DirectoryVersion, Error, ErrorKind, Incarnation, NodeId, TenantNumber};
+use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId, Incarnation, NodeId, TenantNumber};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -234,6 +234,19 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
             .promotion_tenants(id, TenantNumber::new(from), limit);
         let tenants = read.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(tenants.message()))
+    }
+
+    async fn read_renewals(
+        &self,
+        request: Request<ReadRenewalsRequest>,
+    ) -> Result<Response<ReadRenewalsResponse>, Status> {
+        let groups: Vec<GroupId> = request.into_inner().groups.into_iter().map(GroupId::new).collect();
+        let since = self.local_voter()?.since_renewals(&groups);
+        let since = since.ok_or_else(|| to_status(VoterError::NotLeader))?;
+        let ms = |since: std::time::Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(ReadRenewalsResponse {
+            since_ms: since.into_iter().map(ms).collect(),
+        }))
     }
 }
 

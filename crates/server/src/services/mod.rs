@@ -13,6 +13,8 @@ pub(crate) mod kv;
 pub(crate) mod longrunning;
 mod messages;
 mod operations;
+mod receipts;
+mod replays;
 mod route_watcher;
 mod routes;
 mod scan_stream;
@@ -34,9 +36,12 @@ use stead_api::proto::{
     internal::v1::{
         copy_service_server::CopyServiceServer, digest_service_server::DigestServiceServer,
         directory_service_server::DirectoryServiceServer as DirectoryPeerServer,
-        forward_service_server::ForwardServiceServer,
+        forward_service_server::ForwardServiceServer, replay_service_server::ReplayServiceServer,
     },
-    v1::{directory_service_server::DirectoryServiceServer, kv_service_server::KvServiceServer},
+    v1::{
+        directory_service_server::DirectoryServiceServer, kv_service_server::KvServiceServer,
+        receipt_service_server::ReceiptServiceServer,
+    },
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, server::NamedService, service::Routes};
@@ -69,6 +74,7 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
             host.clone(),
             stop.clone(),
         )))
+        .add_service(ReceiptServiceServer::new(receipts::ReceiptService::new(host.clone())))
         .add_service(TenantServiceServer::new(admin::tenant::TenantService::new(
             host.clone(),
         )))
@@ -119,6 +125,7 @@ async fn rewrite_message_too_long(response: Response) -> Response {
 const CLIENT_SERVICES: &[&str] = &[
     KvServiceServer::<kv::KvService>::NAME,
     DirectoryServiceServer::<directory::DirectoryService>::NAME,
+    ReceiptServiceServer::<receipts::ReceiptService>::NAME,
     TenantServiceServer::<admin::tenant::TenantService>::NAME,
     RegionServiceServer::<admin::region::RegionService>::NAME,
     NodeServiceServer::<admin::node::NodeService>::NAME,
@@ -154,6 +161,9 @@ pub(crate) fn peer_router(
     let forward = ForwardServiceServer::new(forward::ForwardService::new(data_services.clone(), stop.clone()))
         .max_decoding_message_size(MESSAGE_DECODE_MAX)
         .max_encoding_message_size(MESSAGE_DECODE_MAX);
+    let replays = ReplayServiceServer::new(replays::ReplayService::new(host.clone()))
+        .max_decoding_message_size(MESSAGE_DECODE_MAX)
+        .max_encoding_message_size(MESSAGE_DECODE_MAX);
     let directory = directory_peer::DirectoryPeerService::new(host.directory.clone(), stop.clone());
     let mut routes = Routes::builder();
     routes
@@ -161,6 +171,7 @@ pub(crate) fn peer_router(
         .add_service(DirectoryPeerServer::new(directory))
         .add_service(DigestServiceServer::new(digests::DigestService::new(host.clone())))
         .add_service(CopyServiceServer::new(copies::CopyService::new(host.clone())))
+        .add_service(replays)
         .add_service(peers.raft)
         .add_service(peers.feed);
     routes.routes().into_axum_router()

@@ -21,6 +21,7 @@ impl Fixture {
             name: "eu-west".parse().unwrap(),
             jurisdiction: "EU".parse().unwrap(),
             drains: Box::default(),
+            rehearsed: None,
         };
         let group = Group {
             number: HOME,
@@ -108,6 +109,7 @@ fn watch_of_all_gets_snapshot_then_changes() {
         name: "us-east".parse().unwrap(),
         jurisdiction: "US".parse().unwrap(),
         drains: Box::default(),
+        rehearsed: None,
     };
     directory.apply(vec![DirectoryChange::Region(region)]);
     check(&mut watcher, &["regions @6"]);

@@ -15,6 +15,8 @@ pub(super) fn change(revision: &str, key: impl Into<Bytes>, len: Option<usize>) 
         previous: None,
         chain: Default::default(),
         outcome: None,
+        operation: None,
+        origin: None,
         key: key.into(),
         value: len.map(|len| Value {
             create: revision.parse().unwrap(),

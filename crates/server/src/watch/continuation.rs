@@ -67,7 +67,7 @@ struct Failing {
 impl Continuation {
     async fn next(&mut self) -> Option<WatchResponse> {
         loop {
-            let message = self.messages.as_mut()?.next().await?;
+            let mut message = self.messages.as_mut()?.next().await?;
             let Some(Response::Ended(ended)) = &message.response else {
                 self.began.get_or_insert_with(Instant::now);
                 if let Some(message) = self.point.pass(message) {
@@ -78,6 +78,10 @@ impl Continuation {
             self.messages = None;
             let resumed = self.point.resume(&self.create).filter(|_| may_pass(ended));
             let Some((create, wait)) = resumed.zip(self.next_wait(Instant::now())) else {
+                // Of an attempt at another node that was lost, the end has none.
+                if message.resume_token.is_empty() {
+                    message.resume_token = self.point.token.clone();
+                }
                 return Some(message);
             };
             sleep(wait).await;
@@ -349,5 +353,19 @@ mod tests {
         let (got, begun) = run(now(), flapping.collect()).await;
         assert_eq!(got, ["created", "TenantMoving"]);
         assert!(begun.len() < 20, "{} attempts", begun.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn end_of_attempt_without_token_has_last_token_of_watch() {
+        let attempts = Mutex::new(VecDeque::from([vec![created("t0"), events("t1", &["a"]), moving()]]));
+        let messages = continued(now(), move |_| {
+            let next = attempts.lock().pop_front().unwrap_or_else(|| vec![moving()]);
+            stream::iter(next).boxed()
+        });
+        let last = messages.fold(None, async |_, message| Some(message)).await.unwrap();
+        assert_eq!(
+            (shown(&last).as_str(), &last.resume_token[..]),
+            ("TenantMoving", &b"t1"[..])
+        );
     }
 }

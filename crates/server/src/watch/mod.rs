@@ -26,6 +26,7 @@ mod events;
 mod forward;
 mod hub;
 mod initial_state;
+mod remote_need;
 mod spec;
 mod start;
 mod watcher;
@@ -39,7 +40,7 @@ use stead_state::{
     directory::Tenant,
     routing::{CurrentHome, RouteDecision, ServingRole},
 };
-use stead_types::{Error, ErrorKind, GroupId, Revision};
+use stead_types::{Durability, Error, ErrorKind, GroupId, Revision};
 use tokio::time::Instant;
 
 use self::{
@@ -50,7 +51,9 @@ use self::{
 };
 use crate::{
     host::{Host, HostedGroup, READY_WAIT},
-    router::{AdmissionController, ForwardLinks, ForwardOrigin, ForwardTarget, RoutePlanner, ServingCheck},
+    router::{
+        AdmissionController, ForwardLinks, ForwardOrigin, ForwardTarget, RoutePlanner, ServingCheck, shows_only_remote,
+    },
     supervisor::Spawner,
 };
 
@@ -193,7 +196,27 @@ impl Watches {
         let StartCheck::Ready(position) = start else {
             return self.forward_home(group, watch).await;
         };
+        if self.must_be_watched_at_home(group, &hosted, &watch.tenant) {
+            return self.forward_home(group, watch).await;
+        }
         self.start_watcher(group, hosted, watch, position)
+    }
+
+    /// Tells whether a copy may show changes of a tenant with durability `REMOTE` that only the home's leader knows to be in
+    /// another region.
+    fn must_be_watched_at_home(&self, group: GroupId, hosted: &HostedGroup, tenant: &Tenant) -> bool {
+        let view = &self.context.host.directory_view;
+        let number = tenant.number;
+        let shows = hosted.read_tenant(number, |reading| {
+            let reading = reading?;
+            let record = reading.record();
+            Some(if record.owned().is_some() {
+                hosted.raft.is_leader()
+            } else {
+                view.read(|view| shows_only_remote(view, tenant, group, record))
+            })
+        });
+        tenant.durability == Durability::Remote && !matches!(shows, Ok(Some(true)))
     }
 
     fn start_watcher(

@@ -128,7 +128,7 @@ pub(super) fn check_start(
         Err(ReadError::NotReached { .. }) => Ok(StartCheck::NotReached { has_copy: true }),
         // A copy that was seeded has history from then on only.
         Err(ReadError::Compacted { .. }) if record.owned().is_none() => Ok(StartCheck::HomeOnly),
-        Err(why @ (ReadError::Compacted { .. } | ReadError::Forked { .. } | ReadError::Unreadable(_))) => {
+        Err(why @ (ReadError::Compacted { .. } | ReadError::Forked(_) | ReadError::Unreadable(_))) => {
             Err(read_error(why, spec.start_field()))
         }
     }

@@ -21,7 +21,7 @@ use stead_types::{
 };
 use tokio::{
     sync::watch,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
 use super::{
@@ -29,6 +29,7 @@ use super::{
     events::{self, WatchCursor},
     hub::{BATCH_LEN_MAX, Batch, Hubs, NextBatch, Subscription, is_tenant_active},
     initial_state::StatePages,
+    remote_need::RemoteNeed,
     spec::WatchSpec,
 };
 use crate::{
@@ -80,6 +81,16 @@ enum Stage {
     /// Changes come from the hub.
     Following(Subscription),
     Over,
+}
+
+/// Longest time for which a watch does not start because no other region has confirmed where it begins.
+const REMOTE_START_WAIT: Duration = Duration::from_secs(10);
+/// Longest single wait for another region; progress is due long before.
+const REMOTE_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+fn unconfirmed_start() -> Error {
+    let message = "no other region has confirmed the tenant's last changes, with which the watch begins: try again";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 /// Result of one step: a message, or none if all changes were filtered.
@@ -153,14 +164,22 @@ impl Watcher {
     async fn step(&mut self) -> Option<WatchStep> {
         Some(match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return None,
-            Stage::New => self.created(),
+            Stage::New => self.created().await,
             Stage::State(pages) => self.state(pages),
             Stage::CatchingUp => self.catch_up().await,
             Stage::Following(subscription) => self.follow(subscription).await,
         })
     }
 
-    fn created(&mut self) -> WatchStep {
+    async fn created(&mut self) -> WatchStep {
+        let view = self.context.host.directory_view.clone();
+        let (group, tenant) = (self.context.group, self.tenant);
+        let need = read(&self.context.hosted, tenant, |reading| {
+            Ok(RemoteNeed::of(&view, group, tenant, reading))
+        })?;
+        need.wait(&self.context.hosted, tenant, Instant::now() + REMOTE_START_WAIT)
+            .await
+            .and_then(|is_confirmed| is_confirmed.then_some(()).ok_or_else(unconfirmed_start))?;
         self.stage = if self.spec.initial_state {
             Stage::State(StatePages::new(self.cursor.revision()))
         } else {
@@ -190,12 +209,18 @@ impl Watcher {
             return Err(tenant_disabled());
         }
         let (spec, mut cursor) = (&self.spec, self.cursor);
-        let (events, is_at_head) = read(&self.context.hosted, self.tenant, |reading| {
+        let (view, group, tenant) = (&self.context.host.directory_view, self.context.group, self.tenant);
+        let (events, is_at_head, need) = read(&self.context.hosted, tenant, |reading| {
             let found = reading.changes(cursor.revision(), Sequence::MAX, BATCH_LEN_MAX)?;
             let previous = |change: &_| reading.replaced_version(change).map_err(ReadError::from);
             let events = events::next_message(spec, &mut cursor, &found.changes, previous)?;
-            Ok((events, !found.more && cursor.revision() == found.next))
+            let is_at_head = !found.more && cursor.revision() == found.next;
+            Ok((events, is_at_head, RemoteNeed::of(view, group, tenant, reading)))
         })?;
+        if !self.confirm(need).await? {
+            self.stage = Stage::CatchingUp;
+            return self.progress();
+        }
         self.cursor = cursor;
         let WatcherContext {
             hosted, hubs, group, ..
@@ -210,6 +235,14 @@ impl Watcher {
     async fn follow(&mut self, mut subscription: Subscription) -> WatchStep {
         match subscription.batch_after(self.cursor.revision()) {
             NextBatch::Batch(batch) => {
+                let (view, group, tenant) = (&self.context.host.directory_view, self.context.group, self.tenant);
+                let need = read(&self.context.hosted, tenant, |reading| {
+                    Ok(RemoteNeed::of(view, group, tenant, reading))
+                })?;
+                if !self.confirm(need).await? {
+                    self.stage = Stage::Following(subscription);
+                    return self.progress();
+                }
                 let events = self.events(&batch)?;
                 self.stage = Stage::Following(subscription);
                 self.emit(events).await
@@ -230,6 +263,17 @@ impl Watcher {
                 self.stage = Stage::CatchingUp;
                 Ok(None)
             }
+        }
+    }
+
+    /// Waits until another region has what is to be shown, where it must; false if progress is due before.
+    async fn confirm(&mut self, need: RemoteNeed) -> Result<bool, Error> {
+        let hosted = &self.context.hosted;
+        tokio::select! {
+            biased;
+            is_confirmed = need.wait(hosted, self.tenant, Instant::now() + REMOTE_WAIT_MAX) => is_confirmed,
+            _ = self.progress.tick() => Ok(false),
+            Ok(_) = self.connected.wait_for(|connected| !connected) => Err(no_contact(self.context.group)),
         }
     }
 
@@ -375,7 +419,7 @@ pub(super) fn read_copy<T>(
         ReadError::Compacted { .. } if reading.record().owned().is_none() => {
             resume("the copy that is watched does not hold the changes after the watch's position any more")
         }
-        ReadError::Compacted { .. } | ReadError::Forked { .. } | ReadError::Unreadable(_) => {
+        ReadError::Compacted { .. } | ReadError::Forked(_) | ReadError::Unreadable(_) => {
             read_error(why, "resume_token")
         }
     })
@@ -406,6 +450,7 @@ mod tests {
             epoch: Epoch::FIRST,
             first,
             last,
+            kept: "1.10".parse().unwrap(),
         };
         assert_eq!(check("1.12", "1.12", &tenant), Err(forked));
     }

@@ -6,8 +6,12 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stead_api::proto::v1::{Answer, Role};
 use stead_raft::ReadIndexError;
-use stead_replication::SharedDirectoryView;
-use stead_state::{freshness::gate::ReadDecision, lease::loss::Confirmation, shard::read::TenantReader};
+use stead_replication::{RemoteWait, SharedDirectoryView};
+use stead_state::{
+    freshness::gate::ReadDecision,
+    lease::loss::Confirmation,
+    shard::{apply_result::EvaluationPoint, read::TenantReader},
+};
 use stead_types::{Error, ErrorKind};
 use tokio::time::{Instant, timeout_at};
 
@@ -27,7 +31,7 @@ use crate::{
         deadlines::group_by_deadline,
         forwarder::Forwarder,
         job::Job,
-        rejections,
+        rejections, remote,
         request::ReadRequest,
         serving::{LeaseWait, OwnerWait, ReadNotServed, ServingCheck, wait_until_owner},
     },
@@ -35,6 +39,9 @@ use crate::{
 
 /// Longest wait for a replica to reach a session's revision, before the read is forwarded to the home.
 const SESSION_WAIT: Duration = Duration::from_secs(1);
+
+/// An answer, and the state that it depends on.
+type FoundAnswer = (Answer, EvaluationPoint);
 
 /// Executor of reads: reads at home after a read index and before the serving check, or from a copy that is fresh
 /// enough.
@@ -96,16 +103,14 @@ impl ReadExecutor {
             }
             let GateVerdict { decision, copy, late } = self.gate.decide(hosted, &job);
             match decision {
+                // Only the home's leader knows what other regions have.
+                ReadDecision::Serve
+                    if copy.role == Role::Home && remote::is_remote_read(&job) && !hosted.raft.is_leader() =>
+                {
+                    return Some(job);
+                }
                 ReadDecision::Serve => match self.read(hosted, &job, copy).await {
-                    Ok(Some(answer)) => {
-                        let from = if copy.role == Role::Home {
-                            ServedFrom::Home
-                        } else {
-                            ServedFrom::Follower
-                        };
-                        self.completion.answer(job.call, from, answer);
-                        return None;
-                    }
+                    Ok(Some(found)) => return self.answer_at_replica(hosted, job, found, copy.role).await,
                     Ok(None) => return Some(job),
                     Err(error) if error.is_transient() || home_may_have_more(&error, copy.role) => return Some(job),
                     Err(error) => {
@@ -204,9 +209,65 @@ impl ReadExecutor {
             }
         }
         let found = self.read(hosted, &job, ServingCopy::HOME).await;
+        self.answer_at_home(hosted, job, found).await
+    }
+
+    /// Answers a read from a copy, at the home once another region has what it shows, where it must; returns it if the
+    /// home must serve it after all.
+    async fn answer_at_replica(
+        &self,
+        hosted: &HostedGroup,
+        job: Job<ReadRequest>,
+        (answer, at): FoundAnswer,
+        role: Role,
+    ) -> Option<Job<ReadRequest>> {
+        if role != Role::Home {
+            self.completion.answer(job.call, ServedFrom::Follower, answer);
+            return None;
+        }
+        match self.confirm(hosted, &job, at).await {
+            RemoteWait::Confirmed => self.completion.answer(job.call, ServedFrom::Home, answer),
+            RemoteWait::LeaderChanged | RemoteWait::NotOwner => return Some(job),
+            RemoteWait::TimedOut => {
+                let error = remote::unconfirmed_state(RemoteWait::TimedOut);
+                self.completion.reject(job.call, &error);
+            }
+        }
+        None
+    }
+
+    /// Waits until another region has what a read shows, if it must: it is never answered from an older state.
+    async fn confirm(&self, hosted: &HostedGroup, job: &Job<ReadRequest>, at: EvaluationPoint) -> RemoteWait {
+        if !remote::is_remote_read(job) {
+            return RemoteWait::Confirmed;
+        }
+        let began = Instant::now();
+        let until = remote::wait_until(job.call.deadline, began);
+        let wait = hosted.remote.wait(job.tenant.number, at, until).await;
+        self.completion.record_remote_wait(began.elapsed(), wait);
+        wait
+    }
+
+    /// Answers a read at home after the serving check, which comes after any wait for another region.
+    async fn answer_at_home(
+        &self,
+        hosted: &HostedGroup,
+        job: Job<ReadRequest>,
+        found: Result<Option<FoundAnswer>, Error>,
+    ) -> Option<Job<ReadRequest>> {
+        let wait = match &found {
+            Ok(Some((_, at))) => self.confirm(hosted, &job, *at).await,
+            Ok(None) | Err(_) => RemoteWait::Confirmed,
+        };
+        if wait == RemoteWait::LeaderChanged {
+            return Some(job);
+        }
         match (found, self.serving.check(hosted, job.tenant.number)) {
             (_, Err(ReadNotServed::NotOwner)) => return Some(job),
-            (Ok(Some(answer)), Ok(confirmation)) => {
+            (Ok(Some(_)), Ok(_)) if wait != RemoteWait::Confirmed => {
+                self.completion.reject(job.call, &remote::unconfirmed_state(wait));
+            }
+            (Ok(Some((answer, _))), Ok(confirmation)) => {
                 let call = Call {
                     confirmation,
                     ..job.call
@@ -226,13 +287,13 @@ impl ReadExecutor {
         None
     }
 
-    /// Reads from a copy; `None` if it has not reached the requested revision.
+    /// Reads from a copy, and returns the state that the answer depends on; `None` if it has not reached the requested revision.
     async fn read(
         &self,
         hosted: &HostedGroup,
         job: &Job<ReadRequest>,
         copy: ServingCopy,
-    ) -> Result<Option<Answer>, Error> {
+    ) -> Result<Option<FoundAnswer>, Error> {
         let origin = Origin {
             region: &self.node.region,
             node: self.node.id,
@@ -244,10 +305,12 @@ impl ReadExecutor {
             let reading = |reading: Option<TenantReader<'_>>| {
                 let gone = || Error::new(ErrorKind::TenantMoving, "this node no longer has the tenant: try again");
                 let reading = reading.ok_or_else(gone)?;
-                query::run(&reading, job, origin, copy.staleness, counted.take())
+                let outcome = query::run(&reading, job, origin, copy.staleness, counted.take())?;
+                Ok::<_, Error>((outcome, reading.evaluation_point()))
             };
-            match hosted.read_if_readable(job.tenant.number, reading)?? {
-                ReadOutcome::Answer(answer) => return Ok(Some(answer)),
+            let (outcome, at) = hosted.read_if_readable(job.tenant.number, reading)??;
+            match outcome {
+                ReadOutcome::Answer(answer) => return Ok(Some((answer, at))),
                 ReadOutcome::NotReached => return Ok(None),
                 ReadOutcome::PartialCount(progress) => {
                     job.check_active()?;

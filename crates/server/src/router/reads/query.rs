@@ -6,9 +6,12 @@ use bytes::Bytes;
 use stead_api::proto::v1::{
     Answer, BatchGetResponse, BatchGetResult, GetResponse, ResponseHeader, ScanResponse, answer::Response,
 };
-use stead_state::shard::{
-    apply_result::Version,
-    read::{ReadError, TenantReader},
+use stead_state::{
+    freshness::gate,
+    shard::{
+        apply_result::Version,
+        read::{ReadError, TenantReader},
+    },
 };
 use stead_types::{
     Error, ErrorKind, Revision,
@@ -166,7 +169,7 @@ pub(crate) fn read_error(why: ReadError, field: &str) -> Error {
                 format!("{field}: the tenant has reached only {reached}: use a revision that a response has returned");
             Error::invalid(field, message)
         }
-        ReadError::Forked { epoch, kept } => response::forked(epoch, kept),
+        ReadError::Forked(lost) => gate::forked(lost),
         ReadError::Compacted { oldest } => {
             let message = format!("{field}: history begins at {oldest}: begin there or later, or at the newest");
             Error::new(ErrorKind::Compacted { oldest }, message)

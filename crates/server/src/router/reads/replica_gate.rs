@@ -7,12 +7,13 @@ use stead_replication::SharedDirectoryView;
 use stead_state::{
     directory::Tenant,
     freshness::gate::{self, FreshnessLevel, ReadDecision, ReplicaState},
+    shard::read::TenantReader,
 };
 use stead_types::{Error, ErrorKind, Revision, TenantNumber};
 
 use crate::{
     host::HostedGroup,
-    router::{job::Job, request::ReadRequest},
+    router::{job::Job, remote, request::ReadRequest},
 };
 
 /// Copy of a tenant from which a read is served.
@@ -92,6 +93,12 @@ impl ReplicaGate {
         Self { directory_view }
     }
 
+    fn shows_only_remote(&self, hosted: &HostedGroup, tenant: &Tenant, reading: &TenantReader<'_>) -> bool {
+        let group = hosted.raft.id();
+        self.directory_view
+            .read(|view| remote::shows_only_remote(view, tenant, group, reading.record()))
+    }
+
     /// Compares what a read needs with a group's copy.
     pub(super) fn decide(&self, hosted: &HostedGroup, job: &Job<ReadRequest>) -> GateVerdict {
         let number = job.tenant.number;
@@ -112,6 +119,12 @@ impl ReplicaGate {
             } else {
                 Role::Follower
             };
+            if role == Role::Follower
+                && remote::is_remote_read(job)
+                && !self.shows_only_remote(hosted, &tenant, &reading)
+            {
+                return GateVerdict::without_copy(ReadDecision::Forward);
+            }
             let replica = ReplicaState {
                 revision: reading.state().revision,
                 lineage: &reading.record().lineage,

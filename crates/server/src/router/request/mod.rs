@@ -12,7 +12,7 @@ use stead_api::{
     proto::v1::{self, operation::Request as Message},
 };
 use stead_state::shard::command::{Branches, Operation, Step};
-use stead_types::{Error, ErrorKind, IdempotencyKey, Revision, TenantName, TenantNumber, limits::REQUEST_LEN_MAX};
+use stead_types::{Error, IdempotencyKey, Revision, TenantName, TenantNumber, limits::REQUEST_LEN_MAX};
 
 /// A valid operation.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(crate) struct WriteRequest {
     pub(crate) mutation: Mutation,
     /// The idempotency key, which identifies a retry.
     pub(crate) idempotency: Option<IdempotencyKey>,
+    /// Whether it asks for durability `REMOTE`, whatever the tenant's default is.
+    pub(crate) is_remote: bool,
 }
 
 /// A mutation of a tenant's data.
@@ -147,11 +149,4 @@ fn read(consistency: Option<v1::Consistency>, at: Option<v1::Revision>, query: Q
         at: convert::read::at_revision(at)?,
         query,
     }))
-}
-
-/// Returns the error of a request with REMOTE durability, which is not available: a guarantee that is not kept would
-/// be worse.
-pub(crate) fn remote_unavailable() -> Error {
-    let message = "durability: REMOTE is not available in this version; REGION is, and is the default";
-    Error::new(ErrorKind::Unimplemented, message)
 }

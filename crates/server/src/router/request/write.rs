@@ -8,7 +8,7 @@ use stead_api::{
 use stead_state::shard::command::{Effect, Increment, Operation};
 use stead_types::Error;
 
-use super::{Mutation, WriteRequest, remote_unavailable};
+use super::{Mutation, WriteRequest};
 
 pub(super) fn put(put: &v1::PutRequest) -> Result<WriteRequest, Error> {
     convert::key::key("key", &put.key)?;
@@ -85,11 +85,10 @@ pub(super) fn write(
     key: Option<&v1::IdempotencyKey>,
     durability: i32,
 ) -> Result<WriteRequest, Error> {
-    if convert::read::durability("durability", durability)? == Some(v1::Durability::Remote) {
-        return Err(remote_unavailable());
-    }
+    let durability = convert::read::durability("durability", durability)?;
     Ok(WriteRequest {
         mutation,
+        is_remote: durability == Some(v1::Durability::Remote),
         idempotency: key.map(convert::id::idempotency_key).transpose()?,
     })
 }

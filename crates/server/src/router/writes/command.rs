@@ -33,11 +33,12 @@ const _: () = assert!(
     "a request must fit into one proposal"
 );
 
-/// Returns the proposal of a write, in a group that remembers `group_outcomes` of all its tenants.
-pub(super) fn proposal(job: &Job<WriteRequest>, group_outcomes: usize) -> Proposal {
+/// Returns the proposal of a write, in a group that remembers `group_outcomes` of all its tenants. Its change notes the
+/// operation that made it, where the cluster's feature level allows that.
+pub(super) fn proposal(job: &Job<WriteRequest>, group_outcomes: usize, notes_operations: bool) -> Proposal {
     let limits = windows::limits(&job.tenant, group_outcomes);
     Proposal {
-        command: command(&job.request, job.tenant.number, limits),
+        command: command(&job.request, job.tenant.number, limits, notes_operations),
         work: work(&job.request.mutation),
         deadline: job.call.deadline,
     }
@@ -71,16 +72,29 @@ fn operation_work(operation: &Operation) -> usize {
 }
 
 /// Encodes the command of a write; of a range deletion the first one.
-fn command(write: &WriteRequest, number: TenantNumber, limits: WindowLimits) -> Bytes {
+fn command(write: &WriteRequest, number: TenantNumber, limits: WindowLimits, notes_operations: bool) -> Bytes {
     let key = write.idempotency;
     match &write.mutation {
         Mutation::SingleKey(operation) => {
             let write = command::Write::new(number, key, operation.clone());
-            command::Write { limits, ..write }.encode()
+            // A put says all that there is to note.
+            let notes_operation =
+                notes_operations && matches!(operation.effect, Effect::Increment(_) | Effect::Append { .. });
+            command::Write {
+                limits,
+                notes_operation,
+                ..write
+            }
+            .encode()
         }
         Mutation::Txn(branches) => {
             let txn = command::Txn::new(number, key, branches.clone());
-            command::Txn { limits, ..txn }.encode()
+            command::Txn {
+                limits,
+                notes_operations,
+                ..txn
+            }
+            .encode()
         }
         Mutation::DeleteRange(start, end) => {
             let range = DeleteRange::new(number, key, start.clone(), end.clone());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stead_state::lease::loss::Confirmation;
-use stead_state::shard::command::{Branches, Command};
+use stead_state::shard::command::{Branches, Command, Txn, Write};
 use stead_types::{ClientId, IdempotencyKey, TenantLimit, TenantTime};
 use tokio::time::Instant;
 
@@ -47,6 +47,7 @@ fn job(mutation: Mutation, own: &[(TenantLimit, u64)]) -> Job<WriteRequest> {
         },
         tenant: Arc::new(tenant(7, own)),
         request: WriteRequest {
+            is_remote: false,
             mutation,
             idempotency: Some(key),
         },
@@ -77,7 +78,7 @@ async fn proposed_write_has_default_limits_where_tenant_has_none() {
     };
     for mutation in mutations() {
         let job = job(mutation, &[]);
-        assert_eq!(limits(&proposal(&job, 0).command), defaults, "{:?}", job.request);
+        assert_eq!(limits(&proposal(&job, 0, false).command), defaults, "{:?}", job.request);
         if let Some(next) = range(&job.tenant, &job.request) {
             assert_eq!(next.limits, defaults, "later steps");
         }
@@ -94,7 +95,7 @@ async fn proposed_write_has_own_limits_beside_defaults() {
     };
     for mutation in mutations() {
         let job = job(mutation, &own);
-        assert_eq!(limits(&proposal(&job, 0).command), expected, "{:?}", job.request);
+        assert_eq!(limits(&proposal(&job, 0, false).command), expected, "{:?}", job.request);
         if let Some(next) = range(&job.tenant, &job.request) {
             assert_eq!(next.limits, expected, "later steps");
         }
@@ -105,7 +106,42 @@ async fn proposed_write_has_own_limits_beside_defaults() {
 async fn proposed_write_is_limited_by_room_in_group() {
     for mutation in mutations() {
         let job = job(mutation, &[]);
-        let full = limits(&proposal(&job, usize::MAX).command);
+        let full = limits(&proposal(&job, usize::MAX, false).command);
         assert!(full.outcomes < default_of(TenantLimit::Outcomes), "{:?}", job.request);
+    }
+}
+
+/// Nodes of earlier versions cannot read the notes, and a put has none.
+#[tokio::test]
+async fn increment_notes_its_operation_where_feature_level_allows() {
+    let increment = || {
+        let by = stead_state::shard::command::Increment::default();
+        Operation::new("key", Effect::Increment(by))
+    };
+    let txn = Branches {
+        then: vec![Step::Write(increment())],
+        ..Branches::default()
+    };
+    for (mutation, notes) in [
+        (Mutation::SingleKey(increment()), true),
+        (Mutation::SingleKey(Operation::new("key", Effect::put("v"))), false),
+        (Mutation::Txn(txn), true),
+    ] {
+        let job = job(mutation, &[]);
+        for allowed in [false, true] {
+            let encoded = proposal(&job, 0, allowed).command;
+            let decoded = Command::decode(encoded[0], encoded.slice(1..)).unwrap();
+            let is_noted = matches!(
+                &decoded,
+                Command::Write(Write {
+                    notes_operation: true,
+                    ..
+                }) | Command::Txn(Txn {
+                    notes_operations: true,
+                    ..
+                })
+            );
+            assert_eq!(is_noted, allowed && notes, "{decoded:?}");
+        }
     }
 }

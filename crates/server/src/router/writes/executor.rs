@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stead_api::proto::v1::{Answer, Role};
 use stead_raft::{Proposal, ProposeError, split_into_entries};
+use stead_replication::RemoteWait;
 use stead_state::{
     serving::NotServing,
     shard::{
-        apply_result::{ApplyResult, DeleteRangeResult, GuardFailure},
+        apply_result::{ApplyResult, DeleteRangeResult, EvaluationPoint, GuardFailure},
         command::{DeleteRange, REMOVAL_WORK},
         range_deletion::RangeDeletion,
     },
@@ -33,7 +34,7 @@ use crate::{
         deadlines::group_by_deadline,
         forwarder::Forwarder,
         job::Job,
-        rejections,
+        rejections, remote,
         request::WriteRequest,
         serving::{LeaseWait, OwnerWait, ServingCheck, changed_at, wait_until_owner},
     },
@@ -65,6 +66,30 @@ struct RemainingWrites {
 struct AppliedBatch {
     jobs: Vec<Job<WriteRequest>>,
     results: Vec<ApplyResult>,
+}
+
+impl AppliedBatch {
+    fn push(&mut self, job: Job<WriteRequest>, result: ApplyResult) {
+        self.jobs.push(job);
+        self.results.push(result);
+    }
+
+    /// Splits off the writes that are answered once another region has them. A range deletion waits at its end.
+    fn split_remote(self) -> (Self, Self) {
+        let (mut here, mut remote) = (Self::default(), Self::default());
+        for (job, result) in self.jobs.into_iter().zip(self.results) {
+            let waits = remote::is_remote_write(&job) && !matches!(result, ApplyResult::DeleteRange(_));
+            if waits { &mut remote } else { &mut here }.push(job, result);
+        }
+        (here, remote)
+    }
+}
+
+impl RemainingWrites {
+    fn extend(&mut self, other: Self) {
+        self.not_owner.extend(other.not_owner);
+        self.deletions.extend(other.deletions);
+    }
 }
 
 /// Outcome of one step of a range deletion.
@@ -111,7 +136,8 @@ impl WriteExecutor {
         jobs: Vec<Job<WriteRequest>>,
     ) -> Vec<Job<WriteRequest>> {
         let mut running = FuturesUnordered::new();
-        for jobs in group_by_deadline(self.completion.reject_inactive(jobs), |job| job.call.deadline) {
+        let jobs = self.reject_remote_alone(hosted, self.completion.reject_inactive(jobs));
+        for jobs in group_by_deadline(jobs, |job| job.call.deadline) {
             let last = jobs
                 .iter()
                 .map(|job| job.call.deadline)
@@ -134,7 +160,7 @@ impl WriteExecutor {
                     }
                 }
             }
-            let proposals = proposals(hosted, &jobs);
+            let proposals = self.proposals(hosted, &jobs);
             for (jobs, proposals) in split_into_entries(jobs.into_iter().zip(proposals)) {
                 let batch = ProposalBatch { jobs, proposals };
                 running.push(self.propose_until_owner(hosted, tenant, batch));
@@ -145,6 +171,14 @@ impl WriteExecutor {
             moved.extend(jobs);
         }
         moved
+    }
+
+    fn proposals(&self, hosted: &HostedGroup, jobs: &[Job<WriteRequest>]) -> Vec<Proposal> {
+        // A machine that cannot be read takes no proposals either.
+        let group_outcomes = hosted.machine.read(|view| view.shard().outcomes()).unwrap_or_default();
+        let notes_operations = self.serving.settings().has_region_loss();
+        let proposal = |job| command::proposal(job, group_outcomes, notes_operations);
+        jobs.iter().map(proposal).collect()
     }
 
     /// Proposes a batch, again until this group is the tenant's owner according to its own log; returns the writes whose
@@ -175,7 +209,7 @@ impl WriteExecutor {
                 }
             }
             let jobs = self.completion.reject_inactive(jobs);
-            let proposals = proposals(hosted, &jobs);
+            let proposals = self.proposals(hosted, &jobs);
             batch = ProposalBatch { jobs, proposals };
         }
         Vec::new()
@@ -190,8 +224,11 @@ impl WriteExecutor {
     ) -> RemainingWrites {
         match hosted.propose(tenant, proposals).await {
             Ok(results) => {
-                let applied = self.reject_late(jobs, results);
-                self.respond_applied(hosted, tenant, applied)
+                let (applied, remote) = self.reject_late(jobs, results).split_remote();
+                let mut remaining = self.respond_applied(hosted, tenant, applied);
+                let confirmed = self.confirm(hosted, tenant, remote).await;
+                remaining.extend(self.respond_applied(hosted, tenant, confirmed));
+                remaining
             }
             Err(error) => {
                 self.reject_unproposed(hosted, jobs, error);
@@ -205,14 +242,72 @@ impl WriteExecutor {
         let mut applied = AppliedBatch::default();
         for (job, result) in jobs.into_iter().zip(results) {
             match result {
-                Some(result) => {
-                    applied.jobs.push(job);
-                    applied.results.push(result);
-                }
+                Some(result) => applied.push(job, result),
                 None => self.completion.reject(job.call, &rejections::deadline_exceeded()),
             }
         }
         applied
+    }
+
+    /// Rejects writes that ask for another region where none follows the tenant: nothing happened.
+    fn reject_remote_alone(&self, hosted: &HostedGroup, jobs: Vec<Job<WriteRequest>>) -> Vec<Job<WriteRequest>> {
+        if !jobs.iter().any(remote::is_remote_write) {
+            return jobs;
+        }
+        let mut others = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let checked = remote::is_remote_write(&job).then(|| hosted.remote.check(&job.tenant));
+            match checked.unwrap_or(Ok(())) {
+                Ok(()) => others.push(job),
+                Err(rejection) => self.completion.reject(job.call, &rejection.into()),
+            }
+        }
+        others
+    }
+
+    /// Waits until another region has what the answers to writes depend on; rejects them if that does not come, and
+    /// returns the others.
+    async fn confirm(&self, hosted: &HostedGroup, tenant: TenantNumber, batch: AppliedBatch) -> AppliedBatch {
+        let points = batch.results.iter().filter_map(ApplyResult::evaluation_point);
+        let Some(last) = points.max_by_key(|at| (at.index, at.revision)) else {
+            return batch;
+        };
+        let deadline = batch.jobs.iter().map(|job| job.call.deadline).min();
+        let wait = self
+            .wait_remote(hosted, tenant, last, deadline.unwrap_or_else(Instant::now))
+            .await;
+        if wait == RemoteWait::Confirmed {
+            return batch;
+        }
+        let mut others = AppliedBatch::default();
+        for (job, result) in batch.jobs.into_iter().zip(batch.results) {
+            if result.evaluation_point().is_none() {
+                others.push(job, result);
+            } else {
+                let error = match changed_at(&result) {
+                    Some(revision) => remote::unconfirmed_write(revision, job.request.idempotency, wait),
+                    None => remote::unconfirmed_state(wait),
+                };
+                self.completion.reject(job.call, &error);
+            }
+        }
+        others
+    }
+
+    async fn wait_remote(
+        &self,
+        hosted: &HostedGroup,
+        tenant: TenantNumber,
+        at: EvaluationPoint,
+        deadline: Instant,
+    ) -> RemoteWait {
+        let began = Instant::now();
+        let wait = hosted
+            .remote
+            .wait(tenant, at, remote::wait_until(deadline, began))
+            .await;
+        self.completion.record_remote_wait(began.elapsed(), wait);
+        wait
     }
 
     fn reject_unproposed(&self, hosted: &HostedGroup, jobs: Vec<Job<WriteRequest>>, error: ProposeError) {
@@ -326,6 +421,19 @@ impl WriteExecutor {
                 DeletionStep::NotOwner | DeletionStep::Unknown => break,
             }
         }
+        if remote::is_remote_write(&job) {
+            let (tenant, last) = (job.tenant.number, deletion.last());
+            let wait = self.wait_remote(hosted, tenant, last, job.call.deadline).await;
+            if wait != RemoteWait::Confirmed {
+                let error = if deletion.has_begun() {
+                    remote::unconfirmed_write(last.revision, job.request.idempotency, wait)
+                } else {
+                    remote::unconfirmed_state(wait)
+                };
+                self.completion.reject(job.call, &error);
+                return None;
+            }
+        }
         // An owner that is not fenced and has a lease confirms the steps before, too. A lease alone does not.
         if let Ok(confirmation) = self.serving.check(hosted, job.tenant.number) {
             job.call.confirmation = confirmation;
@@ -378,12 +486,6 @@ impl WriteExecutor {
     }
 }
 
-fn proposals(hosted: &HostedGroup, jobs: &[Job<WriteRequest>]) -> Vec<Proposal> {
-    // A machine that cannot be read takes no proposals either.
-    let group_outcomes = hosted.machine.read(|view| view.shard().outcomes()).unwrap_or_default();
-    jobs.iter().map(|job| command::proposal(job, group_outcomes)).collect()
-}
-
 /// Returns the outcome of a step by the serving check that followed it.
 fn deletion_step(result: ApplyResult, serving: Option<Result<(), NotServing>>) -> DeletionStep {
     match (result, serving) {
@@ -404,40 +506,5 @@ fn deletion_deadline(deadline: Instant, now: Instant) -> Instant {
 }
 
 #[cfg(test)]
-mod tests {
-    use stead_state::shard::apply_result::EvaluationPoint;
-    use stead_types::{Revision, TenantTime};
-
-    use super::*;
-
-    #[test]
-    fn deletion_step_without_owner_did_nothing() {
-        let step = |keys| DeleteRangeResult {
-            at: EvaluationPoint {
-                revision: Revision::ZERO,
-                index: 0,
-                time: TenantTime(0),
-            },
-            keys,
-            next: None,
-            repeated: false,
-        };
-        let result = |keys| ApplyResult::DeleteRange(step(keys));
-        let failed = |failure| deletion_step(ApplyResult::GuardFailed(failure), Some(Ok(())));
-        let not_owner = || Some(Err(NotServing::NotOwner { to: None }));
-        assert_eq!(deletion_step(result(3), Some(Ok(()))), DeletionStep::Applied(step(3)));
-        assert_eq!(failed(GuardFailure::NotOwner { to: None }), DeletionStep::NotOwner);
-        assert_eq!(failed(GuardFailure::NoRecord), DeletionStep::NotOwner);
-        assert_eq!(failed(GuardFailure::SequencesExhausted), DeletionStep::Unknown);
-        assert_eq!(deletion_step(result(0), not_owner()), DeletionStep::NotOwner);
-        assert_eq!(
-            deletion_step(result(3), not_owner()),
-            DeletionStep::Unknown,
-            "it removed keys"
-        );
-        assert_eq!(
-            deletion_step(result(0), Some(Err(NotServing::NoLease))),
-            DeletionStep::Unknown
-        );
-    }
-}
+#[path = "executor_test.rs"]
+mod executor_test;

@@ -9,12 +9,15 @@ use stead_api::{
         txn_result::{self, Result as StepMessage},
     },
 };
-use stead_state::shard::{
-    apply_result::{
-        self, ApplyResult, EvaluationPoint, StepResult, ValueError, WriteFailure, WriteOutput, WriteResult,
+use stead_state::{
+    freshness::gate,
+    shard::{
+        apply_result::{
+            self, ApplyResult, EvaluationPoint, StepResult, ValueError, WriteFailure, WriteOutput, WriteResult,
+        },
+        command::{Effect, Operation, Step},
+        range_deletion::RangeDeletion,
     },
-    command::{Effect, Operation, Step},
-    range_deletion::RangeDeletion,
 };
 use stead_types::{
     Error, ErrorKind, Revision, TenantNumber,
@@ -22,7 +25,7 @@ use stead_types::{
 };
 
 use crate::{
-    response::{self, HeaderPosition, Origin, forked},
+    response::{self, HeaderPosition, Origin},
     router::request::Mutation,
 };
 
@@ -73,7 +76,7 @@ pub(super) fn answer(write: WriteContext<'_>, result: ApplyResult) -> Answer {
             };
             response::error_answer(&Error::new(ErrorKind::ConditionFailed { current }, message))
         }
-        ApplyResult::Forked { epoch, kept, at: _ } => response::error_answer(&forked(epoch, kept)),
+        ApplyResult::Forked { lost, at: _ } => response::error_answer(&gate::forked(lost)),
         ApplyResult::BoundReached { number, at } => bound_reached_response(write, number, at),
         ApplyResult::ValueError { error: why, at: _ } => {
             let effect = match write.mutation {
@@ -91,9 +94,11 @@ pub(super) fn answer(write: WriteContext<'_>, result: ApplyResult) -> Answer {
             let message = "the idempotency record has expired: it is unknown whether the write was executed before, it was not executed now";
             response::error_answer(&Error::new(ErrorKind::IdempotencyExpired { edge, now }, message))
         }
-        ApplyResult::DeleteRange(_) | ApplyResult::Done | ApplyResult::Data(_) | ApplyResult::GuardFailed(_) => {
-            mismatched_outcome()
-        }
+        ApplyResult::DeleteRange(_)
+        | ApplyResult::Replay(_)
+        | ApplyResult::Done
+        | ApplyResult::Data(_)
+        | ApplyResult::GuardFailed(_) => mismatched_outcome(),
     }
 }
 

@@ -6,24 +6,25 @@ use stead_api::{
     convert,
     proto::{
         admin::v1::{
-            BulkMovePlan, BulkMoveResponse, DrainRegionRequest, ListBulkMoveTenantsRequest,
+            BulkMovePlan, BulkMoveResponse, DrainRegionRequest, FailbackRegionRequest, ListBulkMoveTenantsRequest,
             ListBulkMoveTenantsResponse, MoveTenantsRequest, OperationMetadata, PauseBulkMoveRequest,
-            ResumeBulkMoveRequest, UndrainRegionRequest, bulk_move_service_server, operation_metadata::Kind,
+            RehearseRegionRequest, ResumeBulkMoveRequest, UndrainRegionRequest, bulk_move_service_server,
+            operation_metadata::Kind,
         },
         google::longrunning::{self, operation},
     },
     status,
 };
 use stead_state::directory::{
-    AuditContext, BulkMovePreview, BulkMoveRequest, Command, DirectoryOutcome, DirectoryView, ItemMove, OperationKind,
-    Rejection, Selection,
+    AuditContext, BulkMovePreview, BulkMoveRequest, Command, DirectoryOutcome, DirectoryView, ItemMove, NamedMove,
+    OperationKind, RehearsalForecast, RehearsalRequest, RehearsedTenant, Rejection, Selection, SourceAfterMove,
 };
 use stead_types::{Error, ErrorKind, GroupId, NodeId, TenantNumber};
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, bulk_move_message, bulk_move_request as requests, by, operation::message, target_check,
-    tenant_move, to_status,
+    PAGE_DEFAULT, PAGE_MAX, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by,
+    operation::message, readiness, target_check, tenant_move, to_status,
 };
 use crate::host::Host;
 
@@ -48,11 +49,68 @@ impl BulkMoveService {
         validate_only: bool,
     ) -> Result<longrunning::Operation, Error> {
         if validate_only {
-            return self.plan(by, &request).await;
+            let selection = request.selection.to_string();
+            return self.plan(by, &request, selection).await;
         }
         self.0.directory_view.read(|view| view.settings().check_moves())?;
+        if let Selection::Failback { .. } = &request.selection {
+            self.0.directory_view.read(|view| view.settings().check_region_loss())?;
+        }
         self.check_targets(&request).await?;
-        let (outcome, version) = self.0.directory.propose(&Command::BeginBulkMove(by, request)).await?;
+        self.propose(&Command::BeginBulkMove(by, request)).await
+    }
+
+    /// Begins a rehearsal, or plans the way there only.
+    async fn rehearse(
+        &self,
+        by: AuditContext,
+        asked: requests::AskedRehearsal,
+        validate_only: bool,
+    ) -> Result<longrunning::Operation, Error> {
+        self.0.directory_view.read(|view| view.settings().check_region_loss())?;
+        for name in &asked.tenants {
+            self.0.resolve(name).await?;
+        }
+        let view = self.0.directory_view.read(DirectoryView::clone);
+        let mut forecasts = readiness::forecasts(&self.0, &view, &asked.region).await;
+        let mut tenants = Vec::new();
+        for name in asked.tenants {
+            let forecast = forecasts.remove(&name).unwrap_or_default();
+            let to = asked.to.clone().or_else(|| {
+                let chosen = forecast.home.and_then(|home| view.region_of(home));
+                chosen.map(|chosen| chosen.name.clone())
+            });
+            let to = to.ok_or_else(|| nowhere(&name.to_string(), &forecast))?;
+            tenants.push(RehearsedTenant { name, to, forecast });
+        }
+        let there = BulkMoveRequest {
+            selection: Selection::Named,
+            named: tenants
+                .iter()
+                .map(|tenant| NamedMove {
+                    name: tenant.name.clone(),
+                    to: tenant.to.clone(),
+                })
+                .collect(),
+            source: SourceAfterMove::Follow,
+            pace: asked.pace,
+        };
+        if validate_only {
+            let selection = Selection::Rehearse { region: asked.region };
+            return self.plan(by, &there, selection.to_string()).await;
+        }
+        self.check_targets(&there).await?;
+        let request = RehearsalRequest {
+            region: asked.region,
+            tenants,
+            pace: asked.pace,
+        };
+        self.propose(&Command::BeginRehearsal(by, request)).await
+    }
+
+    /// Proposes a command that begins an operation, and returns it.
+    async fn propose(&self, command: &Command) -> Result<longrunning::Operation, Error> {
+        let (outcome, version) = self.0.directory.propose(command).await?;
         let DirectoryOutcome::Operation(id) = outcome else {
             let message = "the directory returned no operation: this is a bug, please report it";
             return Err(Error::new(ErrorKind::Internal, message));
@@ -93,7 +151,9 @@ impl BulkMoveService {
                 let drains = view.region(region).map(|region| region.drains.to_vec());
                 self.0.directory.moved_tenants(&drains.unwrap_or_default()).await
             }
+            Selection::Failback { region } => self.0.directory.ways_back(view, region).await,
             Selection::Undrain { .. }
+            | Selection::Rehearse { .. }
             | Selection::Drain { .. }
             | Selection::Label { .. }
             | Selection::Named
@@ -102,7 +162,12 @@ impl BulkMoveService {
     }
 
     /// Returns what a bulk move would do, as an operation that is over and has no name.
-    async fn plan(&self, by: AuditContext, request: &BulkMoveRequest) -> Result<longrunning::Operation, Error> {
+    async fn plan(
+        &self,
+        by: AuditContext,
+        request: &BulkMoveRequest,
+        selection: String,
+    ) -> Result<longrunning::Operation, Error> {
         let view = self.0.directory_view.read(DirectoryView::clone);
         let returning = self.returning(&view, request).await?;
         let unreachable = self.unreachable(&view).await;
@@ -112,12 +177,14 @@ impl BulkMoveService {
                     moved: preview.moves.len() as u64,
                 };
                 let response = convert::operation::pack_bulk_move_response(&response);
-                let plan = bulk_move_message::plan(&view, request, &preview);
+                let mut plan = bulk_move_message::plan(&view, request, &preview);
+                plan.selection = selection;
+                bulk_move_figures::add(&self.0, &view, &request.selection, &preview, &mut plan).await;
                 (plan, operation::Result::Response(response))
             }
             Err(rejection) => {
                 let plan = BulkMovePlan {
-                    selection: request.selection.to_string(),
+                    selection,
                     ..BulkMovePlan::default()
                 };
                 (plan, operation::Result::Error(status::to_rpc_status(&rejection.into())))
@@ -205,6 +272,16 @@ impl BulkMoveService {
     }
 }
 
+/// Returns the error of a tenant of a rehearsal that has nowhere to go.
+fn nowhere(tenant: &str, forecast: &RehearsalForecast) -> Error {
+    let why = match forecast.blocker.as_str() {
+        "" => "it is not at home in the region, or is being promoted",
+        blocker => blocker,
+    };
+    let message = format!("tenants: a promotion would not give {tenant} another home: {why}; name `to` to rehearse it");
+    Error::invalid("tenants", message)
+}
+
 fn respond<T>(result: Result<T, Error>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(|error| to_status(&error))
 }
@@ -231,6 +308,30 @@ impl bulk_move_service_server::BulkMoveService for BulkMoveService {
         let begun = async {
             let read = requests::undrain(request.get_ref())?;
             self.begin(by, read, request.get_ref().validate_only).await
+        };
+        respond(begun.await)
+    }
+
+    async fn failback_region(
+        &self,
+        request: Request<FailbackRegionRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        let by = by(&request, &request.get_ref().reason);
+        let begun = async {
+            let read = requests::failback(request.get_ref())?;
+            self.begin(by, read, request.get_ref().validate_only).await
+        };
+        respond(begun.await)
+    }
+
+    async fn rehearse_region(
+        &self,
+        request: Request<RehearseRegionRequest>,
+    ) -> Result<Response<longrunning::Operation>, Status> {
+        let by = by(&request, &request.get_ref().reason);
+        let begun = async {
+            let read = requests::rehearsal(request.get_ref())?;
+            self.rehearse(by, read, request.get_ref().validate_only).await
         };
         respond(begun.await)
     }

@@ -5,17 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 use stead_api::{
     convert,
     proto::admin::v1::{
-        self as admin, BulkMovePlan, BulkMoveProgress, BulkMoveTenant, MoveFailure, bulk_move_progress,
-        bulk_move_tenant::State, move_tenant_request::Source,
+        self as admin, BulkMovePlan, BulkMoveProgress, BulkMoveTenant, MoveFailure, RehearsedTenant,
+        bulk_move_progress, bulk_move_tenant::State, move_tenant_request::Source,
     },
 };
 use stead_state::directory::{
-    BulkMove, BulkMoveItem, BulkMovePreview, BulkMoveRequest, BulkMoveState, DirectoryView, ItemMove, ItemState, Pace,
-    SHOWN_FAILURES_MAX, Selection, SourceAfterMove,
+    BulkMove, BulkMoveItem, BulkMovePreview, BulkMoveRequest, BulkMoveState, DirectoryView, ItemMove, ItemState,
+    LegTimes, Pace, RehearsalItem, SHOWN_FAILURES_MAX, Selection, SourceAfterMove,
 };
 use stead_types::GroupId;
 
-use super::region_name;
+use super::{place, promotion_message, region_name, time};
 
 /// Most moves that a plan lists.
 const PLANNED_MOVES_MAX: usize = 100;
@@ -40,6 +40,7 @@ pub(super) fn progress(bulk: &BulkMove) -> BulkMoveProgress {
         wave_size: bulk.wave.size,
         pace: Some(pace(bulk.pace)),
         failures: bulk.failures.iter().map(failure).collect(),
+        away: bulk.rehearsal.map_or(0, |rehearsal| rehearsal.away),
     }
 }
 
@@ -51,13 +52,19 @@ pub(super) fn cancelled(bulk: &BulkMove) -> String {
         selection,
         ..
     } = bulk;
+    if let Selection::Rehearse { .. } = selection {
+        return format!("cancelled: {moved} of {selected} tenants went away and came back, and none is away");
+    }
     let closed = match selection {
         Selection::Drain { region, .. } => {
             format!("; region {region} takes no tenants until it is undrained: `stead region undrain {region}`")
         }
-        Selection::Undrain { .. } | Selection::Label { .. } | Selection::Named | Selection::Spread { .. } => {
-            String::new()
-        }
+        Selection::Undrain { .. }
+        | Selection::Label { .. }
+        | Selection::Named
+        | Selection::Spread { .. }
+        | Selection::Failback { .. }
+        | Selection::Rehearse { .. } => String::new(),
     };
     format!("cancelled: {moved} of {selected} tenants were moved and stay there{closed}")
 }
@@ -99,6 +106,7 @@ pub(super) fn plan(view: &DirectoryView, request: &BulkMoveRequest, preview: &Bu
         to_region: region_name(view, one.to),
         to_group: one.to.get(),
         failure: String::new(),
+        rehearsal: None,
     };
     let source = match request.source {
         SourceAfterMove::Follow => Source::Follow,
@@ -114,6 +122,10 @@ pub(super) fn plan(view: &DirectoryView, request: &BulkMoveRequest, preview: &Bu
         refused: preview.refused.len() as u64,
         failures: preview.refused.iter().take(SHOWN_FAILURES_MAX).map(failure).collect(),
         moves: preview.moves.iter().take(PLANNED_MOVES_MAX).map(planned).collect(),
+        copy_bytes: None,
+        lag: None,
+        pause: None,
+        advice: Vec::new(),
     }
 }
 
@@ -136,6 +148,7 @@ pub(super) fn tenant(view: &DirectoryView, item: &BulkMoveItem) -> BulkMoveTenan
         tenant: item.name.to_string(),
         state: state.into(),
         failure: failure.clone().unwrap_or_default(),
+        rehearsal: item.rehearsal.as_deref().map(|of| rehearsed(view, of)),
         ..BulkMoveTenant::default()
     };
     let moved = |state, moved: &ItemMove| BulkMoveTenant {
@@ -156,6 +169,30 @@ pub(super) fn tenant(view: &DirectoryView, item: &BulkMoveItem) -> BulkMoveTenan
             failure: reason.clone(),
             ..of(State::Failed)
         },
+    }
+}
+
+/// Converts what a rehearsal has measured of a tenant, and what was forecast.
+fn rehearsed(view: &DirectoryView, of: &RehearsalItem) -> RehearsedTenant {
+    let duration = |ms: u64| convert::read::duration(Duration::from_millis(ms));
+    let took = |leg: &LegTimes| (leg.recorded > 0).then(|| duration(leg.recorded.saturating_sub(leg.planned)));
+    let forecast = &of.forecast;
+    let (loss_from, loss_to) = promotion_message::loss(forecast.loss);
+    RehearsedTenant {
+        away: of.is_away(),
+        pause_there: of.there.pause_ms().map(duration),
+        pause_back: of.back.pause_ms().map(duration),
+        took_there: took(&of.there),
+        took_back: took(&of.back),
+        forecast_time: (forecast.time > 0).then(|| time(forecast.time)),
+        forecast_to: forecast.home.map(|home| place(view, home)),
+        forecast_kept: forecast.home.map(|_| convert::id::from_revision(forecast.kept)),
+        forecast_lag: forecast.lag_ms.map(duration),
+        forecast_loss_from: loss_from,
+        forecast_loss_to: loss_to,
+        forecast_nothing_lost: forecast.home.is_some() && forecast.loss.is_none(),
+        forecast_blocker: forecast.blocker.clone(),
+        failure: of.failure.clone(),
     }
 }
 

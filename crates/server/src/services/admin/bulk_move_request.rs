@@ -5,14 +5,14 @@ use std::time::Duration;
 use stead_api::{
     convert,
     proto::admin::v1::{
-        self as admin, DrainRegionRequest, MoveTenantsRequest, UndrainRegionRequest, move_tenant_request::Source,
-        move_tenants_request,
+        self as admin, DrainRegionRequest, FailbackRegionRequest, MoveTenantsRequest, RehearseRegionRequest,
+        UndrainRegionRequest, move_tenant_request::Source, move_tenants_request,
     },
 };
 use stead_state::directory::{
     AT_ONCE_MAX, BulkMoveRequest, NAMED_MOVES_MAX, NamedMove, Pace, Selection, SourceAfterMove, WAVE_BUDGET_MS,
 };
-use stead_types::{Error, RegionName};
+use stead_types::{Error, RegionName, TenantName};
 
 /// Reads a drain. The region follows afterwards unless the request says otherwise: what is drained mostly comes back.
 pub(super) fn drain(request: &DrainRegionRequest) -> Result<BulkMoveRequest, Error> {
@@ -44,6 +44,47 @@ pub(super) fn undrain(request: &UndrainRegionRequest) -> Result<BulkMoveRequest,
         },
         named: Vec::new(),
         source: SourceAfterMove::Follow,
+        pace: pace(request.pace.as_ref())?,
+    })
+}
+
+/// Reads a failback.
+pub(super) fn failback(request: &FailbackRegionRequest) -> Result<BulkMoveRequest, Error> {
+    convert::directory::reason(&request.reason)?;
+    let region = convert::id::region("region", &request.region)?;
+    Ok(BulkMoveRequest {
+        selection: Selection::Failback { region },
+        named: Vec::new(),
+        source: SourceAfterMove::Follow,
+        pace: pace(request.pace.as_ref())?,
+    })
+}
+
+/// Rehearsal that is asked for, before anything is known of its tenants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AskedRehearsal {
+    pub(super) region: RegionName,
+    pub(super) tenants: Vec<TenantName>,
+    pub(super) to: Option<RegionName>,
+    pub(super) pace: Pace,
+}
+
+/// Reads a rehearsal.
+pub(super) fn rehearsal(request: &RehearseRegionRequest) -> Result<AskedRehearsal, Error> {
+    convert::directory::reason(&request.reason)?;
+    let count = request.tenants.len();
+    if count == 0 || count > NAMED_MOVES_MAX {
+        let message = format!("tenants: {count} tenants; name 1 to {NAMED_MOVES_MAX} at a time");
+        return Err(Error::invalid("tenants", message));
+    }
+    let read = |(at, name): (usize, &String)| convert::id::tenant(&format!("tenants[{at}]"), name);
+    Ok(AskedRehearsal {
+        region: convert::id::region("region", &request.region)?,
+        tenants: request.tenants.iter().enumerate().map(read).collect::<Result<_, _>>()?,
+        to: match request.to.as_str() {
+            "" => None,
+            name => Some(convert::id::region("to", name)?),
+        },
         pace: pace(request.pace.as_ref())?,
     })
 }
@@ -178,6 +219,27 @@ mod tests {
         assert_eq!(field(drain(&to).unwrap_err()), "to");
         let source = DrainRegionRequest { source: 9, ..request };
         assert_eq!(field(drain(&source).unwrap_err()), "source");
+    }
+
+    #[test]
+    fn rehearsal_names_region_tenants_and_target() {
+        let request = RehearseRegionRequest {
+            region: "eu-west".into(),
+            tenants: vec!["a".into()],
+            ..RehearseRegionRequest::default()
+        };
+        assert_eq!(rehearsal(&request).unwrap().to, None);
+        let wrong = |change: fn(&mut RehearseRegionRequest)| {
+            let mut request = request.clone();
+            change(&mut request);
+            field(rehearsal(&request).unwrap_err())
+        };
+        assert_eq!(wrong(|request| request.tenants.clear()), "tenants");
+        assert_eq!(wrong(|request| request.tenants.push("B".into())), "tenants[1]");
+        assert_eq!(wrong(|request| request.to = "X".into()), "to");
+        assert_eq!(wrong(|request| request.region = "X".into()), "region");
+        let failback = failback(&FailbackRegionRequest::default());
+        assert_eq!(field(failback.unwrap_err()), "region");
     }
 
     #[test]

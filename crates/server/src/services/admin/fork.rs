@@ -7,7 +7,8 @@ use stead_api::{
     convert,
     proto::admin::v1::{
         DiscardForkRequest, DiscardForkResponse, ListForkEntriesRequest, ListForkEntriesResponse, ListForksRequest,
-        ListForksResponse, fork_service_client::ForkServiceClient, fork_service_server,
+        ListForksResponse, ReplayForkRequest, ReplayForkResponse, fork_service_client::ForkServiceClient,
+        fork_service_server,
     },
     status,
 };
@@ -21,34 +22,29 @@ use stead_state::{
     },
 };
 use stead_store::shard::ReadView;
-use stead_types::{Error, ErrorKind, GroupId, NodeId, TenantNumber, limits::PAGE_LEN_MAX};
+use stead_types::{Error, ErrorKind, GroupId, TenantNumber, limits::PAGE_LEN_MAX};
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
+use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, WHO, by,
+    PAGE_DEFAULT, PAGE_MAX, by,
     fork_message::{self, ForkPosition, GroupPage},
-    group, to_status,
+    fork_reads::{check_fork, filling, no_fork, read_here, to_leader, to_leader_for},
+    fork_replay,
+    group_leader::{self, Leader, no_group},
+    to_status,
 };
 use crate::{
-    admin_peers::{is_peer_request, peer_request},
-    host::{Host, HostedGroup, storage_unavailable},
+    admin_peers::is_peer_request,
+    host::{Host, HostedGroup},
 };
 
-/// Longest time for the call to a group's leader.
-const LEADER_CALL_MAX: Duration = Duration::from_secs(8);
 /// Longest time for a discard in the group's log.
 const DISCARD_MAX: Duration = Duration::from_secs(3);
 
 /// The service.
 #[derive(Clone)]
 pub(crate) struct ForkService(Arc<Host>);
-
-/// Where a group is led.
-enum Leader<'a> {
-    Here(&'a HostedGroup),
-    At(ForkServiceClient<Channel>),
-}
 
 impl ForkService {
     /// Returns the service.
@@ -58,36 +54,14 @@ impl ForkService {
 
     /// Finds the leader of a group.
     async fn leader(&self, group: GroupId, may_ask_peers: bool) -> Result<Leader<'_>, Error> {
-        let known = self.0.directory_view.read(|view| {
-            let known = view.group(group).filter(|_| group != GroupId::DIRECTORY);
-            known.map(|known| group::message(view, known))
-        });
-        let known = known.ok_or_else(|| no_group(group))?;
-        let hosted = self.0.groups.get(&group);
-        if let Some(hosted) = hosted.filter(|hosted| hosted.raft.is_leader() && hosted.raft.is_connected()) {
-            return Ok(Leader::Here(hosted));
-        }
-        let leaderless = || {
-            let message = format!("no leader of group {} answers now: try again", group.get());
-            Error::new(ErrorKind::NoLeader, message)
-        };
-        if !may_ask_peers {
-            return Err(leaderless());
-        }
-        let status = group::with_status(&self.0, known, true).await.status;
-        let leader = status.and_then(|status| status.leader).map(NodeId::new);
-        let address = leader.and_then(|leader| self.0.client_address(leader));
-        let channel = address.and_then(|address| self.0.admin_peers.channel(&address));
-        channel
-            .map(|channel| Leader::At(ForkServiceClient::new(channel)))
-            .ok_or_else(leaderless)
+        group_leader::find(&self.0, group, may_ask_peers).await
     }
 
     async fn tenant(&self, name: &str) -> Result<Arc<Tenant>, Error> {
         self.0.resolve(&convert::id::tenant("tenant", name)?).await
     }
 
-    async fn list(&self, request: Request<ListForksRequest>) -> Result<ListForksResponse, Error> {
+    pub(crate) async fn list(&self, request: Request<ListForksRequest>) -> Result<ListForksResponse, Error> {
         let is_from_peer = is_peer_request(&request);
         let request = request.into_inner();
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
@@ -159,7 +133,7 @@ impl ForkService {
     async fn list_in(&self, tenant: &str, list: GroupList, may_ask_peers: bool) -> Result<GroupPage, Error> {
         let mut client = match self.leader(list.group, may_ask_peers).await? {
             Leader::Here(hosted) => return self.list_here(hosted, list),
-            Leader::At(client) => client,
+            Leader::At(_, channel) => ForkServiceClient::new(channel),
         };
         let mut request = ListForksRequest {
             page_size: i32::try_from(list.size).unwrap_or(i32::MAX),
@@ -224,7 +198,8 @@ impl ForkService {
         let tenant = self.tenant(&request.tenant).await?;
         let hosted = match self.leader(GroupId::new(request.group), may_ask_peers).await? {
             Leader::Here(hosted) => hosted,
-            Leader::At(mut client) => {
+            Leader::At(_, channel) => {
+                let mut client = ForkServiceClient::new(channel);
                 let answer = client.list_fork_entries(to_leader(request)).await;
                 return answer
                     .map(Response::into_inner)
@@ -269,13 +244,9 @@ impl ForkService {
         let tenant = self.tenant(&request.tenant).await?;
         match self.leader(GroupId::new(request.group), may_ask_peers).await? {
             Leader::Here(hosted) => self.discard_here(hosted, &tenant, request.fork, by).await,
-            Leader::At(mut client) => {
-                let mut request = to_leader(request);
-                // The audit log names who asked, not the node that has passed it on.
-                if let Ok(who) = MetadataValue::try_from(&by.who) {
-                    request.metadata_mut().insert(WHO, who);
-                }
-                let answer = client.discard_fork(request).await;
+            Leader::At(_, channel) => {
+                let mut client = ForkServiceClient::new(channel);
+                let answer = client.discard_fork(to_leader_for(request, &by)).await;
                 answer
                     .map(Response::into_inner)
                     .map_err(|status| status::from_status(&status))
@@ -349,56 +320,6 @@ struct GroupList {
     size: usize,
 }
 
-/// Builds a request for the leader of a group, which may read a whole page or wait for two logs.
-fn to_leader<T>(message: T) -> Request<T> {
-    let mut request = peer_request(message);
-    request.set_timeout(LEADER_CALL_MAX);
-    request
-}
-
-fn read_here<T>(hosted: &HostedGroup, read: impl FnOnce(ReadView<'_>) -> Result<T, Unreadable>) -> Result<T, Error> {
-    let found = hosted.machine.read(read);
-    let found = found.map_err(|incomplete| storage_unavailable(&incomplete))?;
-    found.map_err(|_| Error::new(ErrorKind::Internal, "cannot read this node's storage"))
-}
-
-/// Checks that a group has a fork, and that it can be read.
-fn check_fork(hosted: &HostedGroup, tenant: &Tenant, fork: u32) -> Result<(), Error> {
-    let (is_there, is_rewinding) = read_here(hosted, |view| {
-        let record = view.record(tenant.number);
-        let is_there = record.is_some_and(|record| record.fork(fork).is_some());
-        Ok((is_there, record.is_some_and(|record| record.rewind.is_some())))
-    })?;
-    match (is_there, is_rewinding) {
-        (true, false) => Ok(()),
-        (true, true) => Err(filling(tenant, fork)),
-        (false, _) => Err(no_fork(tenant, hosted, fork)),
-    }
-}
-
-fn no_group(group: GroupId) -> Error {
-    let message = format!(
-        "there is no group {} that holds tenants: see `stead group list`",
-        group.get()
-    );
-    Error::new(ErrorKind::NotFound, message)
-}
-
-fn no_fork(tenant: &Tenant, hosted: &HostedGroup, fork: u32) -> Error {
-    let (name, group) = (&tenant.name, hosted.raft.id().get());
-    let message = format!("group {group} has no fork {fork} of tenant {name}: see `stead fork list {name}`");
-    Error::new(ErrorKind::NotFound, message)
-}
-
-fn filling(tenant: &Tenant, fork: u32) -> Error {
-    let message = format!(
-        "changes of tenant {} are still being moved to a fork, and fork {fork} cannot be read or discarded until that \
-         has ended: try again in a moment",
-        tenant.name
-    );
-    Error::new(ErrorKind::Unavailable, message)
-}
-
 /// Returns the error of a discard whose proposal failed.
 fn not_known(error: ProposeError) -> Error {
     let kind = match error {
@@ -424,6 +345,11 @@ impl fork_service_server::ForkService for ForkService {
     ) -> Result<Response<ListForkEntriesResponse>, Status> {
         let listed = self.entries(request).await;
         listed.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn replay_fork(&self, request: Request<ReplayForkRequest>) -> Result<Response<ReplayForkResponse>, Status> {
+        let replayed = fork_replay::replay(&self.0, request).await;
+        replayed.map(Response::new).map_err(|error| to_status(&error))
     }
 
     async fn discard_fork(

@@ -7,13 +7,13 @@ use stead_state::{
     rows::change::Value,
     shard::{
         apply_result::Version,
-        read::{AtForkPoint, ForkClass, ForkKey, ForkPlace, ForkSummary},
+        read::{AtForkPoint, ForkKey, ForkPlace, ForkSummary},
     },
 };
 use stead_types::{Error, GroupId, Sequence, TenantNumber};
 
 use super::region_name;
-use crate::response::key_value;
+use crate::{response::key_value, services::replays};
 
 /// Place in the list of all forks, by which it is ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +136,7 @@ pub(super) fn fork(
         whole_copy: fork.is_whole,
         filling: is_filling,
         tenant_number: tenant.get(),
+        replayed: fork.replayed,
     }
 }
 
@@ -152,12 +153,6 @@ pub(super) fn entry(key: ForkKey, has_live: bool) -> admin::ForkEntry {
         AtForkPoint::Known(before) => (before.map(of), false),
         AtForkPoint::Unknown => (None, true),
     };
-    let class = match key.class {
-        ForkClass::Absorbed => admin::ForkClass::Absorbed,
-        ForkClass::Expired => admin::ForkClass::Expired,
-        ForkClass::Clean => admin::ForkClass::Clean,
-        ForkClass::Conflict => admin::ForkClass::Conflict,
-    };
     admin::ForkEntry {
         revision: Some(convert::id::from_revision(key.revision)),
         time: Some(convert::key::from_tenant_time(key.time)),
@@ -165,8 +160,13 @@ pub(super) fn entry(key: ForkKey, has_live: bool) -> admin::ForkEntry {
         at_fork_point_unknown: is_unknown,
         cut: effect.cut.map(cut).map(of),
         live: effect.live.filter(|_| has_live).map(of),
-        class: if has_live { class } else { admin::ForkClass::Unspecified }.into(),
+        class: match has_live {
+            true => replays::class(key.class),
+            false => admin::ForkClass::Unspecified,
+        }
+        .into(),
         key: name.clone(),
+        found_revision: key.found.filter(|_| has_live).map(convert::id::from_revision),
     }
 }
 

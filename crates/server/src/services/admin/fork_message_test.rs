@@ -1,6 +1,6 @@
 //! Pages of forks, and messages of their keys.
 
-use stead_state::shard::read::ForkEffect;
+use stead_state::shard::read::{ForkClass, ForkEffect};
 use stead_types::TenantTime;
 
 use super::*;
@@ -129,6 +129,7 @@ fn key(before: AtForkPoint, cut: Option<Value>, live: Option<Version>) -> ForkKe
         revision: "1.6".parse().unwrap(),
         time: TenantTime(1_500),
         class: ForkClass::Conflict,
+        found: None,
         effect: ForkEffect {
             key: Bytes::from_static(b"k"),
             before,

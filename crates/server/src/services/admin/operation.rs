@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{bulk_move_message, place, promotion_message, region::seeds_at, region_name, time, to_status};
+use super::{bulk_move_message, place, promotion_message, region_name, region_seeds::seeds_at, time, to_status};
 use crate::host::Host;
 
 /// Longest time between two reads of an operation that is followed.

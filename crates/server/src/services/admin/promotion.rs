@@ -9,11 +9,17 @@ use std::{sync::Arc, time::Duration};
 use stead_api::{
     convert,
     proto::{
-        admin::v1::{GetPromotionReportRequest, PromoteRequest, PromotionReport, promotion_service_server},
+        admin::v1::{
+            GetPromotionReportRequest, PromoteRequest, PromotionReport, SetRegionLossPolicyRequest,
+            SetRegionLossPolicyResponse, promotion_service_server,
+        },
         google::longrunning,
     },
 };
-use stead_state::directory::{AuditContext, Command, DirectoryOutcome, DirectoryView, OperationKind, PromotionRequest};
+use stead_state::directory::{
+    AuditContext, Command, Directory, DirectoryOutcome, DirectoryView, OperationKind, PromotionRequest,
+    PromotionSelection,
+};
 use stead_types::{Error, ErrorKind, TenantNumber};
 use tonic::{Request, Response, Status};
 
@@ -21,7 +27,7 @@ use super::{
     PAGE_DEFAULT, PAGE_MAX, by,
     operation::message,
     promotion_homes::{healthy_homes, refusal, unreachable},
-    promotion_message, promotion_plan, promotion_request, to_status,
+    promotion_message, promotion_plan, promotion_request, region_loss_message, to_status,
 };
 use crate::host::Host;
 
@@ -54,6 +60,12 @@ impl PromotionService {
         request: PromotionRequest,
         even_if_healthy: bool,
     ) -> Result<longrunning::Operation, Error> {
+        // A wrong name is told before what a right one would cost.
+        if let PromotionSelection::Tenants(names) = &request.selection {
+            for name in names {
+                self.0.resolve(name).await?;
+            }
+        }
         let view = self.0.directory_view.read(DirectoryView::clone);
         view.settings().check_promotions((self.0.wall)())?;
         let (healthy, unreachable) =
@@ -89,12 +101,12 @@ impl PromotionService {
         };
         let version = self.0.directory_view.version();
         let operation = self.0.directory.operation(id, version).await?;
-        if !matches!(operation.kind, OperationKind::Promotion(_)) {
+        let OperationKind::Promotion(promotion) = &operation.kind else {
             let name = convert::operation::name(id);
             let message =
                 format!("name: {name} is no promotion, and has no report: `stead operation show {id}` shows it");
             return Err(Error::invalid("name", message));
-        }
+        };
         let read = self
             .0
             .directory
@@ -110,10 +122,37 @@ impl PromotionService {
             tenants: read
                 .tenants
                 .iter()
-                .map(|(number, item)| promotion_message::tenant(view, *number, item))
+                .map(|(number, item)| promotion_message::tenant(view, promotion, *number, item))
                 .collect(),
             next_page_token: next.unwrap_or_default(),
         }))
+    }
+}
+
+impl PromotionService {
+    async fn set_policy(
+        &self,
+        request: Request<SetRegionLossPolicyRequest>,
+    ) -> Result<SetRegionLossPolicyResponse, Error> {
+        let by = by(&request, &request.get_ref().reason);
+        convert::directory::reason(&by.reason)?;
+        let request = request.into_inner();
+        let update = region_loss_message::update(&request)?;
+        self.0.resolve(&update.name).await?;
+        let policy = update.policy;
+        let view = self.0.directory_view.read(DirectoryView::clone);
+        // Voters of earlier versions cannot read the command.
+        view.settings().check_region_loss()?;
+        let command = Command::SetRegionLoss(by, update);
+        if request.validate_only {
+            Directory::dry_run(view, command)?;
+        } else {
+            let (_, version) = self.0.directory.propose(&command).await?;
+            self.0.directory_view.wait_for(version, VIEW_WAIT).await;
+        }
+        Ok(SetRegionLossPolicyResponse {
+            policy: Some(region_loss_message::message(policy)),
+        })
     }
 }
 
@@ -132,5 +171,12 @@ impl promotion_service_server::PromotionService for PromotionService {
         request: Request<GetPromotionReportRequest>,
     ) -> Result<Response<PromotionReport>, Status> {
         respond(self.report(request.get_ref()).await)
+    }
+
+    async fn set_region_loss_policy(
+        &self,
+        request: Request<SetRegionLossPolicyRequest>,
+    ) -> Result<Response<SetRegionLossPolicyResponse>, Status> {
+        respond(self.set_policy(request).await)
     }
 }

@@ -102,7 +102,12 @@ pub(super) fn response(promotion: &Promotion) -> PromoteResponse {
 }
 
 /// Converts what a promotion has decided for a tenant.
-pub(super) fn tenant(view: &DirectoryView, number: TenantNumber, item: &PromotionItem) -> PromotedTenant {
+pub(super) fn tenant(
+    view: &DirectoryView,
+    promotion: &Promotion,
+    number: TenantNumber,
+    item: &PromotionItem,
+) -> PromotedTenant {
     let decision = item.decision.as_ref();
     let at = |ms: u64| (ms > 0).then(|| time(ms));
     let to = match &item.state {
@@ -132,7 +137,7 @@ pub(super) fn tenant(view: &DirectoryView, number: TenantNumber, item: &Promotio
         reason: reason(item),
         fence_time: at(item.times.fenced),
         wait_over_time: at(item.times.waited),
-        choice_time: at(item.times.chosen),
+        choice_time: at(item.times.chosen).filter(|_| !is_moved),
         end_time: at(item.times.ended),
         reports: item
             .reports
@@ -141,6 +146,8 @@ pub(super) fn tenant(view: &DirectoryView, number: TenantNumber, item: &Promotio
             .collect(),
         nothing_lost: is_moved || decision.is_some_and(|decision| decision.loss.is_none()),
         durability_lowered: decision.is_some_and(|decision| decision.lowers_durability),
+        last_renewal_time: promotion.renewals.get(&item.home).copied().map(time),
+        ready_time: at(item.times.chosen).filter(|_| is_moved),
     }
 }
 

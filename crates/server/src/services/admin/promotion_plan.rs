@@ -36,7 +36,7 @@ use super::{
     promotion_homes::{HomeStatus, home_message, home_statuses, planned_move, refusal, unreachable},
     promotion_message::{self, blocker, chosen},
     promotion_options::{Options, needed_options},
-    target_check,
+    promotion_wait, target_check,
 };
 use crate::{
     admin_peers::{await_response, peer_request},
@@ -99,21 +99,23 @@ async fn fill(
     even_if_healthy: bool,
     plan: &mut PromotionPlan,
 ) -> Result<u64, Error> {
-    view.settings().check_promotions((host.wall)())?;
-    let selected = PromotionForecast::of(view, &request, &PromotionFacts::default());
-    let selected = selected.map_err(|rejection| refused(view, &request, &rejection, plan))?;
-    let numbers: Vec<TenantNumber> = selected.items.iter().map(|(number, _)| *number).collect();
-    let (homes, unreachable, mut facts) = futures::future::join3(
+    let begins = nothing_known((host.wall)());
+    view.settings().check_promotions(begins.now)?;
+    let selected = PromotionForecast::of(view, &request, &begins);
+    let selected = selected.map_err(|rejection| refused(view, &request, &rejection, &begins, plan))?;
+    let (homes, unreachable, gathered) = futures::future::join3(
         home_statuses(host, view, &request),
         unreachable(host, view),
-        gather(host, view, &numbers),
+        gather(host, view, &selected, &BTreeSet::new()),
     )
     .await;
     let request = PromotionRequest { unreachable, ..request };
-    facts.now = (host.wall)();
-    facts.wait_ms = promotion_message::wait_ms(view.settings().longest_lease_ttl_ms(facts.now));
+    let facts = gathered;
     let forecast = PromotionForecast::of(view, &request, &facts)?;
     let options = needed_options(view, &request, &facts, &forecast);
+    plan.wait_left = promotion_wait::left(host, view, &forecast.items, facts.now)
+        .await
+        .map(convert::read::duration);
     let warnings = {
         let targets: BTreeSet<GroupId> = forecast.items.iter().filter_map(|(_, item)| chosen(item)).collect();
         let targets: Vec<(GroupId, u64)> = targets.into_iter().map(|target| (target, 0)).collect();
@@ -133,16 +135,31 @@ async fn fill(
     Ok(plan.tenants - plan.tenants_blocked)
 }
 
+/// Returns facts of which only the time is known.
+pub(super) fn nothing_known(now: u64) -> PromotionFacts {
+    PromotionFacts {
+        now,
+        ..PromotionFacts::default()
+    }
+}
+
 /// Notes which options a refused promotion lacks, and returns the error.
-fn refused(view: &DirectoryView, request: &PromotionRequest, rejection: &Rejection, plan: &mut PromotionPlan) -> Error {
-    let helps = |options: &&Options| {
-        let request = options.added_to(request);
-        PromotionForecast::of(view, &request, &PromotionFacts::default()).is_ok()
-    };
-    let sets = Options::sets(request);
-    let needed = sets.iter().find(helps);
-    plan.options_needed = needed.map(Options::names).unwrap_or_default();
+fn refused(
+    view: &DirectoryView,
+    request: &PromotionRequest,
+    rejection: &Rejection,
+    begins: &PromotionFacts,
+    plan: &mut PromotionPlan,
+) -> Error {
+    let needed = lacking(view, request, begins);
+    plan.options_needed = needed.as_ref().map(Options::names).unwrap_or_default();
     rejection.clone().into()
+}
+
+/// Returns the fewest options with which a refused promotion would begin.
+pub(super) fn lacking(view: &DirectoryView, request: &PromotionRequest, begins: &PromotionFacts) -> Option<Options> {
+    let helps = |options: &Options| PromotionForecast::of(view, &options.added_to(request), begins).is_ok();
+    Options::sets(request).into_iter().find(helps)
 }
 
 fn advice(
@@ -178,10 +195,15 @@ fn advice(
     advice
 }
 
-/// Asks the leaders of all members for their copies.
-async fn gather(host: &Host, view: &DirectoryView, numbers: &[TenantNumber]) -> PromotionFacts {
+/// Asks the leaders of all members of the tenants of a forecast for their copies. The `lost` groups are taken for silent.
+pub(super) async fn gather(
+    host: &Host,
+    view: &DirectoryView,
+    selected: &PromotionForecast,
+    lost: &BTreeSet<GroupId>,
+) -> PromotionFacts {
     let mut members = BTreeMap::<GroupId, Vec<TenantNumber>>::new();
-    for number in numbers {
+    for (number, _) in &selected.items {
         let tenant = view.tenant(*number);
         let groups = tenant.iter().flat_map(|tenant| tenant.members.iter());
         for member in groups {
@@ -189,6 +211,9 @@ async fn gather(host: &Host, view: &DirectoryView, numbers: &[TenantNumber]) -> 
         }
     }
     let ask = members.iter().map(async |(group, tenants)| {
+        if lost.contains(group) {
+            return (*group, None);
+        }
         let mut reports = Vec::new();
         for tenants in tenants.chunks(copies::TENANTS_MAX) {
             match ask_leader(host, view, *group, tenants).await {
@@ -198,7 +223,7 @@ async fn gather(host: &Host, view: &DirectoryView, numbers: &[TenantNumber]) -> 
         }
         (*group, Some(reports))
     });
-    let mut facts = PromotionFacts::default();
+    let mut facts = nothing_known(0);
     for (group, told) in futures::future::join_all(ask).await {
         match told {
             Some(reports) => facts
@@ -207,6 +232,8 @@ async fn gather(host: &Host, view: &DirectoryView, numbers: &[TenantNumber]) -> 
             None => drop(facts.silent.insert(group)),
         }
     }
+    facts.now = (host.wall)();
+    facts.wait_ms = promotion_wait::longest_ms(view, facts.now);
     facts
 }
 
@@ -258,7 +285,7 @@ async fn ask_leader(
 }
 
 /// Writes what a forecast says into a plan.
-fn describe(
+pub(super) fn describe(
     view: &DirectoryView,
     facts: &PromotionFacts,
     forecast: &PromotionForecast,

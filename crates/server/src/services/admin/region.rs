@@ -5,15 +5,16 @@ use std::{collections::BTreeSet, sync::Arc};
 use stead_api::{
     convert,
     proto::admin::v1::{
-        self as admin, CreateRegionRequest, CreateRegionResponse, GetRegionRequest, GetRegionResponse,
-        ListRegionsRequest, ListRegionsResponse, region_service_client::RegionServiceClient, region_service_server,
+        self as admin, CreateRegionRequest, CreateRegionResponse, GetReadinessRequest, GetReadinessResponse,
+        GetRegionRequest, GetRegionResponse, ListRegionsRequest, ListRegionsResponse,
+        region_service_client::RegionServiceClient, region_service_server,
     },
 };
 use stead_state::directory::{self, Command, Directory, DirectoryView};
 use stead_types::{Error, ErrorKind, NodeId, RegionName};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, by, group, node, to_status};
+use super::{PAGE_DEFAULT, PAGE_MAX, by, group, node, readiness, region_seeds, time, to_status};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
     host::{self, Host},
@@ -43,6 +44,11 @@ fn message(view: &DirectoryView, region: &directory::Region) -> admin::Region {
             .collect(),
         groups: groups.iter().map(|group| group.number.get()).collect(),
         drains: region.drains.iter().map(|id| convert::operation::name(*id)).collect(),
+        last_rehearsal: region
+            .rehearsed
+            .map(|rehearsed| convert::operation::name(rehearsed.operation))
+            .unwrap_or_default(),
+        last_rehearsal_time: region.rehearsed.map(|rehearsed| time(rehearsed.time)),
     }
 }
 
@@ -100,7 +106,8 @@ impl RegionService {
         let groups = groups.into_iter().map(|group| group::with_status(&self.0, group, true));
         let statuses = futures::future::join(futures::future::join_all(nodes), futures::future::join_all(groups));
         let (nodes, groups) = statuses.await;
-        let (lags, seeds) = futures::future::join(self.lags(&name, &nodes, &groups), seeds(&self.0, &name)).await;
+        let (lags, seeds) =
+            futures::future::join(self.lags(&name, &nodes, &groups), region_seeds::seeds(&self.0, &name)).await;
         Ok(GetRegionResponse {
             region: Some(region),
             lags,
@@ -108,6 +115,26 @@ impl RegionService {
             nodes,
             groups,
         })
+    }
+
+    async fn readiness(&self, name: &str) -> Result<GetReadinessResponse, Error> {
+        let view = self.0.directory_view.read(DirectoryView::clone);
+        let regions: Vec<RegionName> = match name {
+            "" => readiness::regions_with_tenants(&view),
+            name => {
+                let name: RegionName = convert::id::region("region", name)?;
+                let missing = || Error::new(ErrorKind::NotFound, format!("there is no region {name}"));
+                view.region(&name).ok_or_else(missing)?;
+                vec![name]
+            }
+        };
+        let mut response = GetReadinessResponse::default();
+        for region in regions {
+            response
+                .regions
+                .push(readiness::of_region(&self.0, &view, &region).await);
+        }
+        Ok(response)
     }
 
     /// Asks the leaders of a region's groups for their lag behind the homes that they follow. A node that did not
@@ -158,29 +185,6 @@ impl RegionService {
     }
 }
 
-/// Asks all nodes that hold tenants for the copies that they make for a region.
-async fn seeds(host: &Host, name: &RegionName) -> Vec<admin::SeedProgress> {
-    let nodes: Vec<NodeId> = host.directory_view.read(|view| {
-        let holders = view.nodes().filter(|node| !node.witness);
-        holders.map(|node| node.number).collect()
-    });
-    futures::future::join_all(nodes.into_iter().map(|node| seeds_at(host, node, name)))
-        .await
-        .concat()
-}
-
-/// Asks one node for the copies that it makes for a region; none if it does not answer.
-pub(super) async fn seeds_at(host: &Host, node: NodeId, name: &RegionName) -> Vec<admin::SeedProgress> {
-    if node == host.config.node.id {
-        return host::seeds_to(host, name);
-    }
-    let channel = host.client_address(node).and_then(|to| host.admin_peers.channel(&to));
-    let Some(channel) = channel else { return Vec::new() };
-    let request = peer_request(GetRegionRequest { name: name.to_string() });
-    let answer = await_response(RegionServiceClient::new(channel).get_region(request)).await;
-    answer.map(|answer| answer.seeds).unwrap_or_default()
-}
-
 #[tonic::async_trait]
 impl region_service_server::RegionService for RegionService {
     async fn list_regions(
@@ -194,6 +198,16 @@ impl region_service_server::RegionService for RegionService {
 
     async fn get_region(&self, request: Request<GetRegionRequest>) -> Result<Response<GetRegionResponse>, Status> {
         self.get(&request.get_ref().name, !is_peer_request(&request))
+            .await
+            .map(Response::new)
+            .map_err(|error| to_status(&error))
+    }
+
+    async fn get_readiness(
+        &self,
+        request: Request<GetReadinessRequest>,
+    ) -> Result<Response<GetReadinessResponse>, Status> {
+        self.readiness(&request.get_ref().region)
             .await
             .map(Response::new)
             .map_err(|error| to_status(&error))

@@ -11,9 +11,10 @@ use crate::host::Host;
 
 /// Least free disk space of a target's node, beside what is copied: below it a node is not ready.
 const DISK_FREE_MIN: u64 = 256 << 20;
-/// How far a target's logged time may be from its nodes' clocks. A tenant's own time goes on from the baton, but the
-/// group's would steer it.
-const CLOCK_DIFFERENCE_MS_MAX: i64 = 60_000;
+/// How far a target's logged time may be ahead of its nodes' clocks: a tenant's own time goes on from the baton, and the
+/// group's would draw it forward. Behind them it may be as far as it likes: time without a leader does not count, so that a
+/// region that returns is as far behind as it was away, and takes ten times that to catch up.
+const CLOCK_AHEAD_MS_MAX: i64 = 60_000;
 
 /// What the nodes of a target report.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,6 +29,7 @@ struct TargetStatus {
 struct NodeReport {
     name: String,
     is_ready: bool,
+    /// Bytes of disk that are free; zero where they are unknown.
     disk_free: u64,
 }
 
@@ -87,7 +89,7 @@ fn decide(target: &TargetStatus, bytes: u64) -> Vec<String> {
     let mut blockers = Vec::new();
     for node in &target.nodes {
         let NodeReport { name, disk_free, .. } = node;
-        if *disk_free < needed {
+        if (1..needed).contains(disk_free) {
             let (free, needed) = (disk_free >> 20, needed.div_ceil(1 << 20));
             blockers.push(format!(
                 "node {name} of group {group} has {free} MiB of free disk, the move needs {needed} MiB: free some, or name \
@@ -99,14 +101,10 @@ fn decide(target: &TargetStatus, bytes: u64) -> Vec<String> {
             ));
         }
     }
-    let ahead = target
-        .time_ahead_ms
-        .filter(|ahead| ahead.abs() > CLOCK_DIFFERENCE_MS_MAX);
-    if let Some(ahead) = ahead {
-        let seconds = ahead.abs() / 1_000;
-        let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    if let Some(ahead) = target.time_ahead_ms.filter(|ahead| *ahead > CLOCK_AHEAD_MS_MAX) {
+        let seconds = ahead / 1_000;
         blockers.push(format!(
-            "logged time of group {group} is {seconds} s {direction} its nodes' clocks: wait until it is steered back, or name \
+            "logged time of group {group} is {seconds} s ahead of its nodes' clocks: wait until it is steered back, or name \
              another group"
         ));
     }
@@ -146,7 +144,12 @@ mod tests {
         assert!(decide(&target(false, 1 << 40, 0), 0)[0].contains("is not ready"));
         assert_eq!(decide(&target(true, 1 << 40, 60_000), 0), [""; 0]);
         assert!(decide(&target(true, 1 << 40, 74_000), 0)[0].contains("is 74 s ahead of"));
-        assert!(decide(&target(true, 1 << 40, -61_000), 0)[0].contains("is 61 s behind"));
+        assert_eq!(
+            decide(&target(true, 1 << 40, -3_600_000), 0),
+            [""; 0],
+            "its region was away for an hour"
+        );
+        assert_eq!(decide(&target(true, 0, 0), 1 << 30), [""; 0], "free disk is unknown");
         assert_eq!(decide(&TargetStatus::default(), 1 << 40), [""; 0], "nobody answers");
     }
 }

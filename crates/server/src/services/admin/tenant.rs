@@ -95,7 +95,7 @@ fn durability(number: i32) -> Result<Option<Durability>, Error> {
     match convert::read::durability("durability", number)? {
         None => Ok(None),
         Some(v1::Durability::Region | v1::Durability::Unspecified) => Ok(Some(Durability::Region)),
-        Some(v1::Durability::Remote) => Err(crate::router::remote_unavailable()),
+        Some(v1::Durability::Remote) => Ok(Some(Durability::Remote)),
     }
 }
 
@@ -141,7 +141,7 @@ impl TenantService {
             home,
             followers: request.followers.map_or(Ok(Followers::AllAdmitted), followers)?,
             residency: residency(&request.residency)?,
-            durability: durability(request.durability)?.unwrap_or(Durability::Region),
+            durability: self.durability(request.durability)?.unwrap_or(Durability::Region),
             labels: labels(request.labels)?,
             limits: convert::limits::limits(request.limits)?,
             on_lease_loss: self.on_lease_loss(request.on_lease_loss)?.unwrap_or_default(),
@@ -163,6 +163,16 @@ impl TenantService {
             self.0.directory_view.read(|view| view.settings().check_moves())?;
         }
         Ok(policy)
+    }
+
+    /// Reads the durability of writes; `None` if the request does not say. `REMOTE` is proposed only if every home waits for
+    /// other regions.
+    fn durability(&self, number: i32) -> Result<Option<Durability>, Error> {
+        let durability = durability(number)?;
+        if durability == Some(Durability::Remote) {
+            self.0.directory_view.read(|view| view.settings().check_region_loss())?;
+        }
+        Ok(durability)
     }
 
     /// Returns the tenant as a command would leave it, according to this node's view. Number, etag and times stay
@@ -250,7 +260,7 @@ impl TenantService {
                 .residency
                 .map(|wanted| residency(&wanted.jurisdictions))
                 .transpose()?,
-            durability: durability(request.durability)?,
+            durability: self.durability(request.durability)?,
             labels: request.labels.map(|wanted| labels(wanted.labels)).transpose()?,
             limits: LimitsUpdate {
                 clear: convert::limits::default_limits(&request.default_limits, &set)?,

@@ -9,7 +9,7 @@ use stead_state::directory::{
 };
 use stead_types::{Durability, TenantLimit, TenantLimits};
 
-use super::{etag, region_name, time};
+use super::{etag, region_loss_message, region_name, time};
 
 /// Converts a tenant into a message.
 pub(super) fn message(view: &DirectoryView, tenant: &Tenant) -> admin::Tenant {
@@ -34,6 +34,7 @@ pub(super) fn message(view: &DirectoryView, tenant: &Tenant) -> admin::Tenant {
         effective_limits: Some(effective(&tenant.own_limits())),
         moving: tenant.moving.as_deref().map(|moving| move_message(view, moving)),
         on_lease_loss: lease_loss_message(tenant.on_lease_loss).into(),
+        on_region_loss: Some(region_loss_message::message(tenant.on_region_loss())),
     }
 }
 

@@ -180,6 +180,23 @@ async fn plan_at_home(
     await_response(call).await
 }
 
+/// Returns what the move of a tenant to a group would take, as its home's leader measures it, or this node if that does not
+/// answer.
+pub(super) async fn figures_at_home(host: &Arc<Host>, tenant: &Tenant, to: GroupId) -> Option<MovePlan> {
+    let request = MoveTenantRequest {
+        name: tenant.name.to_string(),
+        to: Some(move_tenant_request::To::Group(to.get())),
+        validate_only: true,
+        ..MoveTenantRequest::default()
+    };
+    let planned = match plan_at_home(host, tenant, &request, true).await {
+        Some(planned) => planned,
+        None => plan(host, tenant, AuditContext::default(), read(&request).ok()?).await,
+    };
+    let metadata = convert::operation::unpack_metadata(planned.metadata.as_ref()?)?;
+    metadata.plan
+}
+
 /// A move as it would be, according to this node's view.
 pub(super) struct DryRun {
     pub(super) moving: TenantMove,
