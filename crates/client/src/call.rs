@@ -25,6 +25,8 @@ use crate::{
 const ATTEMPT_TIMEOUT_FIRST: Duration = Duration::from_secs(3);
 /// Longest wait for a node of another region that is asked for a route.
 const LOOKUP_ELSEWHERE_MAX: Duration = Duration::from_millis(500);
+/// Longest time for reading a tenant's time from the nearest copy.
+const READ_TIME_MAX: Duration = Duration::from_secs(1);
 /// Least timeout of an attempt: of a short remaining time one node gets half, so that another one can be asked too.
 const ATTEMPT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 
@@ -122,12 +124,37 @@ impl ClientState {
         mut request: v1::operation::Request,
         deadline: Instant,
     ) -> Result<v1::answer::Response, Error> {
+        let called = self
+            .attempt_operation(session, preference, &mut request, deadline)
+            .await;
+        if let Err(Error {
+            kind: ErrorKind::Forked { last, kept, .. },
+            ..
+        }) = &called
+        {
+            // The caller is told once; what it has seen up to `kept` counts on.
+            session.replace_cut(*last, *kept);
+            self.imported.replace_cut(*last, *kept);
+        }
+        called
+    }
+
+    async fn attempt_operation(
+        &self,
+        session: &TenantSession,
+        preference: RoutePreference,
+        request: &mut v1::operation::Request,
+        deadline: Instant,
+    ) -> Result<v1::answer::Response, Error> {
         let mut attempts = Attempts::default();
-        let key = idempotency_key(&request);
+        let begun = Instant::now();
+        let key = idempotency_key(request);
         attempts.progress.writes = key.is_some();
         // A write under the key of another client may have happened before.
         let is_foreign = key.is_some_and(|key| key.client_id != self.client_id);
         attempts.progress.ambiguous = preference == RoutePreference::LeaderContinued || is_foreign;
+        // The tenant's time was not known when it was stamped.
+        let mut is_unstamped = key.is_some_and(|key| key.first_sent_ms == 0) && !attempts.progress.ambiguous;
         loop {
             let route = session.route();
             let node_preference = match &*route {
@@ -145,15 +172,19 @@ impl ClientState {
                 Ok(response) => {
                     node.mark_alive();
                     self.budget.deposit();
-                    return check_response(&attempts.progress, response, &request);
+                    return check_response(&attempts.progress, response, request);
                 }
                 Err(failure) => failure,
             };
-            if matches!(failure.error().kind, ErrorKind::NotHome { .. }) {
-                session.set_route(None);
-                self.watch_list_changed.notify_one();
-            }
+            self.drop_wrong_route(session, &failure);
             let next = attempts.record_failure(node, &failure);
+            let may_stamp = is_unstamped && attempts.progress.ambiguous;
+            if may_stamp && self.stamp_late(session, request, &failure, begun, deadline).await {
+                is_unstamped = false;
+                if matches!(failure.error().kind, ErrorKind::IdempotencyExpired { .. }) {
+                    continue;
+                }
+            }
             if matches!(failure.error().kind, ErrorKind::NoLease)
                 && let Some(route) = &*route
                 && attempts.has_tried_all(self, &route.home_region)
@@ -165,9 +196,10 @@ impl ClientState {
                 session.clear_leader();
             }
             let wait = match next {
-                RetryAction::Fail(error) => return Err(final_error(&attempts.progress, error, &request)),
+                RetryAction::Fail(error) => return Err(final_error(&attempts.progress, error, request)),
                 RetryAction::Restamp(time) => {
-                    stamp(&mut request, time);
+                    stamp(request, time);
+                    is_unstamped = false;
                     continue;
                 }
                 RetryAction::Retry(wait) => self.jitter(wait.max(self.budget.withdraw())),
@@ -175,9 +207,64 @@ impl ClientState {
             };
             if !self.wait(wait, deadline).await {
                 let progress = attempts.progress;
-                return Err(final_error(&progress, attempts.into_error(&failure), &request));
+                return Err(final_error(&progress, attempts.into_error(&failure), request));
             }
         }
+    }
+
+    /// Drops the route of a tenant that is at home elsewhere.
+    fn drop_wrong_route(&self, session: &TenantSession, failure: &AttemptFailure) {
+        if matches!(failure.error().kind, ErrorKind::NotHome { .. }) {
+            session.set_route(None);
+            self.watch_list_changed.notify_one();
+        }
+    }
+
+    /// Stamps a write that was sent without a stamp and may have happened, so that it can be sent and asked for again: with
+    /// a time that the tenant cannot have passed when it was sent first. The tenant's time is that of the refusal, of another
+    /// answer meanwhile, or of the nearest copy. Tells whether it was found.
+    async fn stamp_late(
+        &self,
+        session: &TenantSession,
+        request: &mut v1::operation::Request,
+        failure: &AttemptFailure,
+        begun: Instant,
+        deadline: Instant,
+    ) -> bool {
+        let now = if let ErrorKind::IdempotencyExpired { now, .. } = failure.error().kind {
+            now
+        } else if session.time() > TenantTime(0) {
+            session.time()
+        } else {
+            self.read_time(session, deadline).await
+        };
+        let first_sent = retry::first_sent(now, begun.elapsed());
+        if first_sent == TenantTime(0) {
+            return false;
+        }
+        stamp(request, first_sent);
+        true
+    }
+
+    /// Reads the tenant's time from the nearest copy; 0 if none tells it at once.
+    async fn read_time(&self, session: &TenantSession, deadline: Instant) -> TenantTime {
+        let local = v1::consistency::Level::Local(v1::consistency::Local {});
+        let read = v1::GetRequest {
+            tenant: session.tenant.to_string(),
+            key: bytes::Bytes::from_static(b"time"),
+            consistency: Some(v1::Consistency { level: Some(local) }),
+            ..v1::GetRequest::default()
+        };
+        let Ok(node) = self.pick(NodePreference::Nearest, &[]) else {
+            return TenantTime(0);
+        };
+        let until = deadline.min(Instant::now() + READ_TIME_MAX);
+        let answer = node.pipeline.call(v1::operation::Request::Get(read), until).await;
+        let header = match answer {
+            Ok(v1::answer::Response::Get(got)) => got.header,
+            Ok(_) | Err(_) => None,
+        };
+        header.map_or(TenantTime(0), |header| TenantTime(header.tenant_time_ms))
     }
 
     /// Asks a node of another region for the route of a tenant whose home has no lease: another region may be its home by
@@ -357,8 +444,12 @@ fn conditions(request: &v1::operation::Request) -> Vec<Condition> {
 
 /// Returns the error of a call that failed for good: a write that may have happened is never reported as failed.
 fn final_error(progress: &Progress, error: Error, request: &v1::operation::Request) -> Error {
-    let is_settled = matches!(error.kind, ErrorKind::TenantNotFound)
-        || (matches!(error.kind, ErrorKind::ConditionFailed { .. }) && conditions_fail_permanently(request));
+    // One that another region has not confirmed has happened.
+    let is_settled = matches!(
+        error.kind,
+        ErrorKind::TenantNotFound | ErrorKind::DurabilityUnmet { .. }
+    ) || (matches!(error.kind, ErrorKind::ConditionFailed { .. })
+        && conditions_fail_permanently(request));
     if !progress.writes || !progress.ambiguous || is_settled {
         return error;
     }

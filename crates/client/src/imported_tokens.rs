@@ -1,7 +1,7 @@
 //! Session tokens that a client has imported from other clients.
 
 use parking_lot::Mutex;
-use stead_types::{Error, SessionToken, SessionTokens, TooManyTokens};
+use stead_types::{Error, Revision, SessionToken, SessionTokens, TooManyTokens};
 
 /// Session tokens that came from other clients. They name tenants by number; a client learns which of its tenants has
 /// which number with the first response.
@@ -31,6 +31,11 @@ impl ImportedTokens {
     /// Adds all these tokens, or none.
     pub(crate) fn merge(&self, tokens: &SessionTokens) -> Result<(), Error> {
         self.0.lock().merge(tokens).map_err(too_many)
+    }
+
+    /// Brings a token that a promotion has cut to the last revision that it has kept.
+    pub(crate) fn replace_cut(&self, cut: Revision, kept: Revision) {
+        self.0.lock().replace_cut(cut, kept);
     }
 
     /// Returns the imported tokens together with a client's own.

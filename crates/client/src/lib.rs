@@ -63,14 +63,16 @@ mod tenant;
 mod tokens;
 
 pub use admin::{
-    Admin, AtForkPoint, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
-    BulkMoveTenantState, ClusterInfo, CopyComparison, CopyRole, FollowerLag, Followers, ForkClass, ForkEntries,
-    ForkEntry, ForkInfo, ForkList, ForkName, FreezeReport, Group, GroupStatus, LossWindow, MoveInFlight, MovePlan,
-    MoveSource, MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OperationFilter, OperationInfo,
-    OperationOutcome, OperationWatch, Pace, Place, PlannedPromotion, Promoted, PromotedState, PromotedTenant,
-    PromotedTimes, PromotionHome, PromotionPhase, PromotionPlan, PromotionProgress, PromotionReport, PromotionRequest,
-    PromotionSelection, RegionInfo, RegionStatus, Replica, SeedPhase, SeedProgress, Step, StepName, TenantChange,
-    TenantCopy, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState, TenantVerification, VerifiedCopy,
+    Admin, AtForkPoint, AutomaticPromotion, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState,
+    BulkMoveTarget, BulkMoveTenant, BulkMoveTenantState, ClusterInfo, CopyComparison, CopyRole, FollowerLag, Followers,
+    ForkClass, ForkEntries, ForkEntry, ForkInfo, ForkList, ForkName, FreezeReport, Group, GroupStatus, LossWindow,
+    MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OnRegionLoss,
+    OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Pace, Place, PlannedPromotion, Promoted,
+    PromotedState, PromotedTenant, PromotedTimes, PromotionHome, PromotionPhase, PromotionPlan, PromotionProgress,
+    PromotionReport, PromotionRequest, PromotionSelection, RegionInfo, RegionReadiness, RegionStatus, RehearsedTenant,
+    ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange, Replica, SeedPhase, SeedProgress, Step, StepName,
+    TenantChange, TenantCopy, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState, TenantVerification,
+    VerifiedCopy,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};
@@ -90,6 +92,6 @@ pub use stead_types::{
     Revision, SessionToken, SessionTokens, TenantLimit, TenantLimits, TenantTime, TooManyTokens,
 };
 pub use tenant::{
-    Event, EventKind, Op, OpResult, RejectedIncrement, ScanStream, Tenant, Txn, TxnResponse, WatchFrom, WatchMessage,
-    WatchOptions, Watcher,
+    Event, EventKind, Op, OpResult, Receipt, ReceiptStatus, Receipts, RejectedIncrement, ScanStream, Tenant, Txn,
+    TxnResponse, WatchFrom, WatchMessage, WatchOptions, Watcher,
 };

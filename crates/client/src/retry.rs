@@ -21,6 +21,9 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// comes sooner is refused once more.
 const RATE_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Time by which a stamp is earlier than it need be.
+const FIRST_SENT_SLACK: Duration = Duration::from_secs(1);
+
 /// Kind of a call, and its attempts so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
@@ -70,6 +73,10 @@ pub(crate) fn decide(progress: Progress, failure: &AttemptFailure) -> RetryActio
     if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) {
         return RetryAction::Retry(at_first(WAIT_FIRST));
     }
+    // It is committed: the same write under its key waits on for another region.
+    if matches!(error.kind, ErrorKind::DurabilityUnmet { .. }) && progress.writes {
+        return RetryAction::RetrySameNode(at_first(Duration::ZERO));
+    }
     if let ErrorKind::RateLimited { wait: named, .. } = error.kind {
         // The named time is for this caller, but others may have used it up: a caller that is refused again backs off
         // further.
@@ -79,6 +86,16 @@ pub(crate) fn decide(progress: Progress, failure: &AttemptFailure) -> RetryActio
         return RetryAction::Retry(retry_after.unwrap_or(wait).min(WAIT_MAX));
     }
     RetryAction::Fail(error.clone())
+}
+
+/// Returns a time that a tenant had not passed when a write was sent first, from its time now and the time since then.
+/// A tenant's time goes on at 0.8 to 1.25 of the rate of any clock.
+pub(crate) fn first_sent(now: TenantTime, since: Duration) -> TenantTime {
+    let passed = since.saturating_mul(5) / 4 + FIRST_SENT_SLACK;
+    TenantTime(
+        now.0
+            .saturating_sub(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)),
+    )
 }
 
 /// Returns the backoff before a read-modify-write is tried again, after this many conflicts.
@@ -186,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn unconfirmed_write_waits_on_at_same_node() {
+        let revision = stead_types::Revision::from_u64(7);
+        let unmet = || answered(ErrorKind::DurabilityUnmet { revision });
+        assert_eq!(decide(WRITE, &unmet()), RetryAction::RetrySameNode(Duration::ZERO));
+        let without_key = Progress::default();
+        assert!(matches!(decide(without_key, &unmet()), RetryAction::Fail(_)));
+    }
+
+    #[test]
     fn server_retry_delay_is_honoured_up_to_maximum() {
         let asks = |millis| {
             AttemptFailure::ErrorResponse(Error::new(ErrorKind::NoLeader, ""), Some(Duration::from_millis(millis)))
@@ -214,6 +240,18 @@ mod tests {
             decide(again, &asks(Duration::ZERO)),
             RetryAction::RetrySameNode(Duration::from_millis(80))
         );
+    }
+
+    #[test]
+    fn late_stamp_is_before_first_attempt_at_any_rate_of_tenant_time() {
+        for (passed, rate) in [(0, 1.0), (10, 1.25), (10, 0.8), (3_600, 1.25)] {
+            let since = Duration::from_secs(passed);
+            let first = 5_000_000;
+            let now = TenantTime(first + (since.as_millis() as f64 * rate) as u64);
+            assert!(first_sent(now, since).0 < first, "{passed} s at {rate}");
+        }
+        assert_eq!(first_sent(TenantTime(10_000), Duration::ZERO), TenantTime(9_000));
+        assert_eq!(first_sent(TenantTime(500), Duration::from_secs(1)), TenantTime(0));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{
 use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use stead_api::proto::v1;
-use stead_types::{Epoch, NodeId, RegionName, SessionToken, TenantName, TenantNumber, TenantTime};
+use stead_types::{Epoch, NodeId, RegionName, Revision, SessionToken, TenantName, TenantNumber, TenantTime};
 use tokio::sync::{Notify, watch};
 
 use crate::response::{Header, Role};
@@ -148,6 +148,17 @@ impl TenantSession {
         self.time.fetch_max(time.0, Ordering::Relaxed);
     }
 
+    /// Brings the token to the last revision that a promotion has kept, if it is of what was cut: of the epoch of a revision
+    /// that was cut or an earlier one, behind what was kept.
+    pub(crate) fn replace_cut(&self, cut: Revision, kept: Revision) {
+        if let Some(token) = &mut *self.token.lock() {
+            let revision = token.revision;
+            if revision.epoch() <= cut.epoch() && revision.sequence() > kept.sequence() {
+                token.revision = kept;
+            }
+        }
+    }
+
     pub(crate) fn token(&self) -> Option<SessionToken> {
         *self.token.lock()
     }
@@ -208,6 +219,24 @@ mod tests {
         for (set, known) in steps {
             session.set_route(set);
             assert_eq!(*session.route(), known);
+        }
+    }
+
+    #[test]
+    fn session_keeps_what_promotion_has_kept() {
+        for (seen, cut, kept, expected) in [
+            ("1.15", "1.15", "1.10", "1.10"),
+            ("1.12", "1.15", "1.10", "1.10"),
+            ("1.10", "1.15", "1.10", "1.10"),
+            ("1.9", "1.15", "1.10", "1.9"),
+            ("2.15", "1.15", "1.10", "2.15"),
+            ("1.15", "2.15", "1.10", "1.10"),
+            ("1.3", "1.3", "0.0", "0.0"),
+        ] {
+            let session = session();
+            session.observe_token(token(7, seen), TenantTime(50));
+            session.replace_cut(cut.parse().unwrap(), kept.parse().unwrap());
+            assert_eq!(session.token(), Some(token(7, expected)), "{seen} {cut} {kept}");
         }
     }
 

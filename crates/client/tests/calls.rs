@@ -150,6 +150,56 @@ async fn expired_stamp_of_write_sent_once_is_renewed() {
     assert_eq!(cluster.store.effects.load(SeqCst), 1);
 }
 
+/// Its first attempt was sent before the client knew any time of the tenant.
+#[tokio::test]
+async fn write_of_unknown_outcome_without_stamp_is_stamped_by_time_of_copy() {
+    let cluster = Cluster::start(&["eu", "eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let now = 5_000_000;
+    cluster.store.time.store(now, SeqCst);
+    for node in &cluster.nodes {
+        node.faults.cut_after_write.store(true, SeqCst);
+    }
+    let written = acme.put("k", "v").await.unwrap();
+    assert!(written.repeated, "the first attempt had written");
+    assert_eq!(cluster.store.effects.load(SeqCst), 1);
+    let writes = cluster.store.writes.lock();
+    assert_eq!(writes[0].first_sent_ms, 0);
+    let stamp = writes[1].first_sent_ms;
+    assert!(
+        (now - 60_000..now).contains(&stamp),
+        "before it was sent first, and not long: {stamp}"
+    );
+    assert!(
+        writes.iter().all(|key| key.sequence == writes[0].sequence),
+        "{writes:?}"
+    );
+}
+
+#[tokio::test]
+async fn session_of_what_was_cut_is_told_once_and_goes_on() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    for _ in 0..3 {
+        acme.put("k", "v").await.unwrap();
+    }
+    let seen = acme.token().unwrap();
+    let [kept, first, last] = ["1.1", "1.2", "1.3"].map(|revision| revision.parse::<Revision>().unwrap());
+    assert_eq!(seen.revision, last);
+    let forked = ErrorKind::Forked {
+        epoch: last.epoch(),
+        first,
+        last,
+        kept,
+    };
+    cluster.nodes[0].faults.refusals.lock().push_back(Some(forked.clone()));
+    let session = ReadOptions::at(Consistency::Session);
+    let told = acme.get_with("k", &session).await.unwrap_err();
+    assert_eq!(told.kind, forked, "nothing of it is lost on the way");
+    assert_eq!(acme.token().unwrap().revision, kept);
+    acme.get_with("k", &session).await.unwrap();
+}
+
 /// Returns the error for an expired stamp, which `expired_stamp_of_write_sent_once_is_renewed` shows to be renewed.
 fn expired() -> Option<ErrorKind> {
     let (edge, now) = (TenantTime(50), TenantTime(90));
@@ -191,6 +241,9 @@ async fn refused_retry_of_ambiguous_write_has_unknown_outcome() {
         let cluster = Cluster::start(&["eu"]).await;
         let acme = client(&cluster).await.tenant("acme").unwrap();
         let faults = &cluster.nodes[0].faults;
+        // The stamp is the tenant's time.
+        cluster.store.time.store(40, SeqCst);
+        acme.get("k").await.unwrap();
         faults.cut_after_write.store(true, SeqCst);
         faults.refusals.lock().extend([None, refusal]);
         let error = acme.put("k", "v").await.unwrap_err();

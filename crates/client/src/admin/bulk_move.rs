@@ -7,7 +7,7 @@ use stead_api::{
     proto::admin::v1::{self, bulk_move_progress, bulk_move_tenant},
 };
 
-use super::MoveSource;
+use super::{MoveSource, RehearsedTenant, rehearsal::rehearsed};
 
 /// Pace of a bulk move; what is not set has its default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub struct BulkMoveProgress {
     pub pace: Pace,
     /// The first failures: tenant and reason.
     pub failures: Vec<(String, String)>,
+    /// Tenants of a rehearsal that are away; `moved` counts those that have come back.
+    pub away: u64,
 }
 
 /// What a bulk move would do, as far as the nodes know.
@@ -106,6 +108,14 @@ pub struct BulkMovePlan {
     pub failures: Vec<(String, String)>,
     /// The first tenants that would move.
     pub moves: Vec<BulkMoveTenant>,
+    /// Bytes of keys and values that would be copied first, if that is known.
+    pub copy_bytes: Option<u64>,
+    /// How far a target's copy is behind at most, if that is known.
+    pub lag: Option<Duration>,
+    /// Longest pause of a tenant's writes to expect, if that is known.
+    pub pause: Option<Duration>,
+    /// What is to be known first.
+    pub advice: Vec<String>,
 }
 
 /// Group to which tenants of a bulk move would go.
@@ -138,6 +148,8 @@ pub struct BulkMoveTenant {
     pub to_group: u32,
     /// Why it could not be moved; while it moves: why its move is given up.
     pub failure: String,
+    /// What a rehearsal has measured of it, and what was forecast.
+    pub rehearsal: Option<RehearsedTenant>,
 }
 
 /// State of a tenant of a bulk move.
@@ -192,6 +204,7 @@ pub(super) fn progress(progress: v1::BulkMoveProgress) -> BulkMoveProgress {
             wave_budget: pace.wave_budget.and_then(|budget| budget.try_into().ok()),
         },
         failures: progress.failures.into_iter().map(failure).collect(),
+        away: progress.away,
     }
 }
 
@@ -212,6 +225,10 @@ pub(super) fn plan(plan: v1::BulkMovePlan) -> BulkMovePlan {
         refused: plan.refused,
         failures: plan.failures.into_iter().map(failure).collect(),
         moves: plan.moves.into_iter().map(tenant).collect(),
+        copy_bytes: plan.copy_bytes,
+        lag: plan.lag.and_then(|lag| lag.try_into().ok()),
+        pause: plan.pause.and_then(|pause| pause.try_into().ok()),
+        advice: plan.advice,
     }
 }
 
@@ -232,5 +249,6 @@ pub(super) fn tenant(of: v1::BulkMoveTenant) -> BulkMoveTenant {
         to_region: of.to_region,
         to_group: of.to_group,
         failure: of.failure,
+        rehearsal: of.rehearsal.map(rehearsed),
     }
 }

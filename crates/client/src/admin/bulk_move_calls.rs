@@ -62,6 +62,49 @@ impl Admin {
         read(Some(state.unary(request, state.deadline(None), false, call).await?))
     }
 
+    /// Begins to move the tenants back that promotions have taken from a region.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Admin::drain_region`].
+    pub async fn failback_region(&self, region: &str, options: BulkMoveOptions) -> Result<OperationInfo, Error> {
+        let request = v1::FailbackRegionRequest {
+            region: region.to_owned(),
+            pace: Some(options.pace.message()),
+            reason: options.reason,
+            validate_only: options.dry_run,
+        };
+        let call = async |channel, request| Service::new(channel).failback_region(request).await;
+        let state = self.0.state();
+        read(Some(state.unary(request, state.deadline(None), false, call).await?))
+    }
+
+    /// Begins to move tenants of a region away and back, as if it were lost: to a region or, where it is `None`, where a
+    /// promotion would put each.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Admin::drain_region`].
+    pub async fn rehearse_region(
+        &self,
+        region: &str,
+        tenants: Vec<String>,
+        to: Option<&str>,
+        options: BulkMoveOptions,
+    ) -> Result<OperationInfo, Error> {
+        let request = v1::RehearseRegionRequest {
+            region: region.to_owned(),
+            tenants,
+            to: to.unwrap_or_default().to_owned(),
+            pace: Some(options.pace.message()),
+            reason: options.reason,
+            validate_only: options.dry_run,
+        };
+        let call = async |channel, request| Service::new(channel).rehearse_region(request).await;
+        let state = self.0.state();
+        read(Some(state.unary(request, state.deadline(None), false, call).await?))
+    }
+
     /// Begins to move many tenants.
     ///
     /// # Errors

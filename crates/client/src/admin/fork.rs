@@ -51,6 +51,8 @@ pub struct ForkInfo {
     pub is_whole_copy: bool,
     /// Whether changes are still being moved to it: it cannot be read or discarded yet.
     pub is_filling: bool,
+    /// Number of its changes that were written again, as far as the group's copy has them.
+    pub replayed: u64,
 }
 
 /// Name of a fork.
@@ -92,6 +94,8 @@ pub struct ForkEntry {
     pub live: Option<Item>,
     /// Class of the whole change.
     pub class: ForkClass,
+    /// Revision that the change has on the tenant's history, if it was replayed or absorbed.
+    pub found: Option<Revision>,
 }
 
 /// Key at a fork point.
@@ -110,12 +114,18 @@ pub enum ForkClass {
     Unknown,
     /// The client has sent it again.
     Absorbed,
-    /// It removed an expired key, or wrote what has expired since.
+    /// It removed an expired key, wrote what has expired since, or incremented a counter that counts anew since.
     Expired,
     /// None of its keys was changed since the fork point.
     Clean,
     /// One of its keys was changed since the fork point, or may have been.
     Conflict,
+    /// Where its keys were changed since, it incremented or appended, which can be done again upon what is there.
+    Commutative,
+    /// As commutative, but the client may have sent it again.
+    Uncertain,
+    /// It was written again.
+    Replayed,
 }
 
 impl Admin {
@@ -192,8 +202,36 @@ impl Admin {
     }
 }
 
-fn revision(revision: stead_api::proto::v1::Revision) -> Result<Revision, Error> {
+pub(super) fn revision(revision: stead_api::proto::v1::Revision) -> Result<Revision, Error> {
     stead_api::convert::id::revision("revision", revision)
+}
+
+impl ForkClass {
+    pub(super) fn read(class: v1::ForkClass) -> Self {
+        match class {
+            v1::ForkClass::Unspecified => Self::Unknown,
+            v1::ForkClass::Absorbed => Self::Absorbed,
+            v1::ForkClass::Expired => Self::Expired,
+            v1::ForkClass::Clean => Self::Clean,
+            v1::ForkClass::Conflict => Self::Conflict,
+            v1::ForkClass::Commutative => Self::Commutative,
+            v1::ForkClass::Uncertain => Self::Uncertain,
+            v1::ForkClass::Replayed => Self::Replayed,
+        }
+    }
+
+    pub(super) fn message(self) -> v1::ForkClass {
+        match self {
+            Self::Unknown => v1::ForkClass::Unspecified,
+            Self::Absorbed => v1::ForkClass::Absorbed,
+            Self::Expired => v1::ForkClass::Expired,
+            Self::Clean => v1::ForkClass::Clean,
+            Self::Conflict => v1::ForkClass::Conflict,
+            Self::Commutative => v1::ForkClass::Commutative,
+            Self::Uncertain => v1::ForkClass::Uncertain,
+            Self::Replayed => v1::ForkClass::Replayed,
+        }
+    }
 }
 
 impl ForkInfo {
@@ -212,19 +250,14 @@ impl ForkInfo {
             bytes: fork.bytes,
             is_whole_copy: fork.whole_copy,
             is_filling: fork.filling,
+            replayed: fork.replayed,
         })
     }
 }
 
 impl ForkEntry {
     fn read(entry: v1::ForkEntry) -> Result<Self, Error> {
-        let class = match entry.class() {
-            v1::ForkClass::Unspecified => ForkClass::Unknown,
-            v1::ForkClass::Absorbed => ForkClass::Absorbed,
-            v1::ForkClass::Expired => ForkClass::Expired,
-            v1::ForkClass::Clean => ForkClass::Clean,
-            v1::ForkClass::Conflict => ForkClass::Conflict,
-        };
+        let class = ForkClass::read(entry.class());
         let before = entry.at_fork_point.map(item).transpose()?;
         let time = entry.time.and_then(|time| SystemTime::try_from(time).ok());
         Ok(Self {
@@ -239,6 +272,7 @@ impl ForkEntry {
             cut: entry.cut.map(item).transpose()?,
             live: entry.live.map(item).transpose()?,
             class,
+            found: entry.found_revision.map(revision).transpose()?,
         })
     }
 }

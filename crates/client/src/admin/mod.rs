@@ -4,6 +4,7 @@ mod bulk_move;
 mod bulk_move_calls;
 mod cluster;
 mod fork;
+mod fork_replay;
 mod group;
 mod move_source;
 mod node;
@@ -12,7 +13,10 @@ mod place;
 mod promotion;
 mod promotion_calls;
 mod promotion_report;
+mod readiness;
 mod region;
+mod region_loss;
+mod rehearsal;
 mod seed;
 mod tenant;
 mod tenant_move;
@@ -24,6 +28,7 @@ pub use bulk_move::{
 };
 pub use cluster::ClusterInfo;
 pub use fork::{AtForkPoint, ForkClass, ForkEntries, ForkEntry, ForkInfo, ForkList, ForkName};
+pub use fork_replay::{ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange};
 pub use group::{Group, GroupStatus};
 pub use move_source::MoveSource;
 pub use node::{NodeInfo, NodeStatus};
@@ -34,7 +39,10 @@ pub use promotion::{
     PromotionRequest, PromotionSelection, TenantCopy,
 };
 pub use promotion_report::{FreezeReport, PromotedState, PromotedTenant, PromotedTimes, PromotionReport};
+pub use readiness::RegionReadiness;
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
+pub use region_loss::{AutomaticPromotion, OnRegionLoss};
+pub use rehearsal::RehearsedTenant;
 pub use seed::{SeedPhase, SeedProgress};
 pub use tenant::{
     Followers, MoveInFlight, NewTenant, OnLeaseLoss, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState,

@@ -63,6 +63,8 @@ pub struct PromotionPlan {
     pub targets: Vec<(Place, u64)>,
     /// Longest wait after the fence.
     pub wait_max: Option<Duration>,
+    /// What is left of it now, if the directory's leader has told.
+    pub wait_left: Option<Duration>,
     /// Tenants of which acknowledged writes may be lost.
     pub tenants_at_risk: u64,
     /// Tenants that would not be promoted as requested.
@@ -278,7 +280,7 @@ pub(super) fn time(time: Option<impl TryInto<SystemTime>>) -> Option<SystemTime>
     time.and_then(|time| time.try_into().ok())
 }
 
-fn duration(duration: Option<impl TryInto<Duration>>) -> Option<Duration> {
+pub(super) fn duration(duration: Option<impl TryInto<Duration>>) -> Option<Duration> {
     duration.and_then(|duration| duration.try_into().ok())
 }
 
@@ -310,6 +312,7 @@ pub(super) fn plan(plan: v1::PromotionPlan) -> Result<PromotionPlan, Error> {
         homes: plan.homes.into_iter().filter_map(home).collect(),
         targets: plan.targets.into_iter().filter_map(target).collect(),
         wait_max: duration(plan.wait_max),
+        wait_left: duration(plan.wait_left),
         tenants_at_risk: plan.tenants_at_risk,
         tenants_blocked: plan.tenants_blocked,
         advice: plan.advice,
@@ -319,7 +322,7 @@ pub(super) fn plan(plan: v1::PromotionPlan) -> Result<PromotionPlan, Error> {
     })
 }
 
-fn planned(item: v1::PlannedPromotion) -> Result<PlannedPromotion, Error> {
+pub(super) fn planned(item: v1::PlannedPromotion) -> Result<PlannedPromotion, Error> {
     Ok(PlannedPromotion {
         tenant: item.tenant,
         from: item.from.map(place),

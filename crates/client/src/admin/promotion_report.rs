@@ -60,6 +60,11 @@ pub struct PromotedTimes {
     pub chosen: Option<SystemTime>,
     /// The new home serves since then, or the promotion has ended otherwise.
     pub ended: Option<SystemTime>,
+    /// A voter of the home before renewed its lease the last time, as far as the directory's leader knew: the home has failed
+    /// after that.
+    pub last_renewal: Option<SystemTime>,
+    /// Of a planned move: the target had caught up; writes paused from then to `ended` at most.
+    pub ready: Option<SystemTime>,
 }
 
 /// State of a tenant of a promotion.
@@ -126,6 +131,8 @@ pub(super) fn promoted(tenant: v1::PromotedTenant) -> Result<PromotedTenant, Err
             waited: time(tenant.wait_over_time),
             chosen: time(tenant.choice_time),
             ended: time(tenant.end_time),
+            last_renewal: time(tenant.last_renewal_time),
+            ready: time(tenant.ready_time),
         },
         reports: tenant.reports.into_iter().map(report).collect::<Result<_, _>>()?,
     })

@@ -1,11 +1,11 @@
 //! Operators' calls for regions.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use stead_api::proto::admin::v1::{self, region_service_client::RegionServiceClient as Service};
 use stead_types::Error;
 
-use super::{Admin, Group, NodeInfo, PAGE_SIZE, SeedProgress, seed};
+use super::{Admin, Group, NodeInfo, PAGE_SIZE, SeedProgress, promotion::time, seed};
 use crate::{paging::ListPage, response::malformed};
 
 /// Region in the directory.
@@ -23,6 +23,10 @@ pub struct RegionInfo {
     pub groups: Vec<u32>,
     /// Names of the operations that have drained it. While there is one, no tenant gets its home there.
     pub drains: Vec<String>,
+    /// Name of the last operation that has rehearsed its loss with success; empty: none.
+    pub last_rehearsal: String,
+    /// When that ended.
+    pub rehearsed: Option<SystemTime>,
 }
 
 /// Lag of a follower group behind a home that it follows.
@@ -120,6 +124,8 @@ fn info(region: v1::Region) -> RegionInfo {
         nodes,
         groups,
         drains,
+        last_rehearsal,
+        last_rehearsal_time,
     } = region;
     RegionInfo {
         name,
@@ -128,6 +134,8 @@ fn info(region: v1::Region) -> RegionInfo {
         nodes,
         groups,
         drains,
+        last_rehearsal,
+        rehearsed: time(last_rehearsal_time),
     }
 }
 

@@ -11,7 +11,7 @@ use stead_api::{
 };
 use stead_types::{Epoch, Error, TenantLimit, TenantLimits, TenantNumber};
 
-use super::{Admin, PAGE_SIZE};
+use super::{Admin, OnRegionLoss, PAGE_SIZE, region_loss};
 use crate::{Durability, Role, paging::ListPage, response::malformed};
 
 /// Regions in which a tenant has followers.
@@ -119,6 +119,8 @@ pub struct TenantInfo {
     pub moving: Option<MoveInFlight>,
     /// What its home does without a lease.
     pub on_lease_loss: OnLeaseLoss,
+    /// What becomes of it when its home region is lost.
+    pub on_region_loss: OnRegionLoss,
 }
 
 /// Move of a tenant that is in flight.
@@ -382,6 +384,7 @@ fn info(tenant: Option<v1::Tenant>) -> Result<TenantInfo, Error> {
         effective_limits: convert::limits::limits(tenant.effective_limits)?,
         moving: tenant.moving.map(move_in_flight),
         on_lease_loss,
+        on_region_loss: region_loss::read(tenant.on_region_loss),
     })
 }
 

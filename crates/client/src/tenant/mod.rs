@@ -1,6 +1,7 @@
 //! Handle of one tenant: reads, writes, scans, transactions and watches.
 
 mod read;
+mod receipts;
 mod scan_stream;
 mod txn;
 mod update;
@@ -10,6 +11,7 @@ mod write;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+pub use receipts::{Receipt, ReceiptStatus, Receipts};
 pub use scan_stream::ScanStream;
 use stead_api::{
     convert::{condition, id},

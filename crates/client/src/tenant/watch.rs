@@ -11,7 +11,7 @@ use stead_api::{
     },
     status,
 };
-use stead_types::{Error, ErrorKind, Revision, SessionToken};
+use stead_types::{Epoch, Error, ErrorKind, Revision, SessionToken};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
@@ -99,6 +99,18 @@ pub enum WatchMessage {
     Changes(Vec<Event>),
     /// Nothing has happened up to the header's revision that was not reported.
     Progress,
+    /// A promotion has cut changes that were reported, or the start of the watch: those of these revisions are not part of
+    /// the tenant's history. The watch goes on with what came after `kept` instead.
+    Forked {
+        /// Epoch that was cut.
+        epoch: Epoch,
+        /// First revision that was cut.
+        first: Revision,
+        /// Last revision that the watch had reached.
+        last: Revision,
+        /// Last revision that still counts.
+        kept: Revision,
+    },
 }
 
 /// Stream of watch messages. It resumes by itself, on any node, after the last message.
@@ -132,6 +144,7 @@ impl Tenant {
         while watcher.header.is_none() {
             match tokio::time::timeout_at(deadline, watcher.step()).await {
                 Ok(Ok(())) => {}
+                Ok(Err(error)) if watcher.go_on_after_cut(&error.kind) => {}
                 Ok(Err(error)) if is_final(&error.kind) || Instant::now() >= deadline => return Err(error),
                 Ok(Err(error)) => watcher.reset(&error).await,
                 Err(_) => {
@@ -179,7 +192,7 @@ impl Watcher {
     /// # Errors
     ///
     /// An error that watching again cannot change: history that is no longer retained (`Compacted`, with the oldest
-    /// revision left), a promotion that cut reported changes (`Forked`), a deleted tenant, an invalid request.
+    /// revision left), a deleted tenant, an invalid request.
     pub async fn next(&mut self) -> Result<WatchMessage, Error> {
         loop {
             if let Some(pending) = self.pending.pop_front() {
@@ -187,6 +200,7 @@ impl Watcher {
             }
             match self.step().await {
                 Ok(()) => {}
+                Err(error) if self.go_on_after_cut(&error.kind) => {}
                 Err(error) if is_final(&error.kind) => return Err(error),
                 Err(error) => self.reset(&error).await,
             }
@@ -207,6 +221,40 @@ impl Watcher {
         };
         node.mark_failed();
         Err(error)
+    }
+
+    /// Goes on after the last revision that a promotion has kept, and tells the caller, if that is why the watch has ended;
+    /// tells whether it is. Nodes of earlier versions do not say how far that is.
+    fn go_on_after_cut(&mut self, kind: &ErrorKind) -> bool {
+        let ErrorKind::Forked {
+            epoch,
+            first,
+            last,
+            kept,
+        } = *kind
+        else {
+            return false;
+        };
+        if kept == Revision::ZERO && first.sequence().get() > 1 {
+            return false;
+        }
+        match (&mut self.token, self.watch.from) {
+            (Some(token), _) if token.revision != kept => token.revision = kept,
+            (None, WatchFrom::After(after)) if after != kept => self.watch.from = WatchFrom::After(kept),
+            // It would be answered the same again.
+            (Some(_), _) | (None, _) => return false,
+        }
+        self.stream = None;
+        self.partial.clear();
+        self.is_first_state = true;
+        self.tenant.session.replace_cut(last, kept);
+        self.pending.push_back(WatchMessage::Forked {
+            epoch,
+            first,
+            last,
+            kept,
+        });
+        true
     }
 
     /// Drops the stream and incomplete revisions, and waits for the backoff.

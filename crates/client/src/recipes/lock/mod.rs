@@ -251,7 +251,8 @@ impl Lock {
         let mut watcher = self.tenant.watch(watch).await?;
         loop {
             match watcher.next().await? {
-                WatchMessage::Changes(_) => return Ok(()),
+                // What was cut may have been the lock.
+                WatchMessage::Changes(_) | WatchMessage::Forked { .. } => return Ok(()),
                 WatchMessage::State { .. } | WatchMessage::Progress => {}
             }
         }
