@@ -224,7 +224,9 @@ fn classify(kind: &ErrorKind) -> (Code, Option<&'static str>) {
         }
         ErrorKind::DurabilityUnmet { .. } => (
             Code::Unknown,
-            Some("the same with its idempotency key, to wait for another region: it is written in the home region"),
+            Some(
+                "the same with its idempotency key, if you must know that another region has it: it is written at home",
+            ),
         ),
         ErrorKind::DeadlineExceeded => (Code::Unknown, Some("allow more time with --timeout")),
         ErrorKind::Internal => (Code::Failed, Some("the node's log, which says more")),

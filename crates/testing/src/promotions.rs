@@ -2,14 +2,20 @@
 
 use std::time::{Duration, SystemTime};
 
-use stead_client::{Admin, OperationInfo, OperationOutcome, PromotedTenant, PromotionReport, PromotionRequest};
+use stead_client::{
+    Admin, OperationFilter, OperationInfo, OperationOutcome, PromotedTenant, PromotionReport, PromotionRequest,
+};
 use stead_types::Epoch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     load::Acknowledgement,
     moves::{Error, ended_within},
 };
+
+/// Longest time for the directory to elect a leader, where its own was lost with the region.
+const ELECTION: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Result of a promotion that has ended.
 #[derive(Debug)]
@@ -30,8 +36,20 @@ pub struct Promotion {
 ///
 /// It is refused, does not end in time, or is cancelled.
 pub async fn promote(admin: &Admin, request: PromotionRequest, within: Duration) -> Result<Promotion, Error> {
-    let asked = Instant::now();
-    let begun = admin.promote(request).await?;
+    let (asked, since) = (Instant::now(), SystemTime::now());
+    let begun = loop {
+        match admin.promote(request.clone()).await {
+            Ok(begun) => break begun,
+            Err(error) if asked.elapsed() > ELECTION => return Err(error.into()),
+            // The directory's leader may have died with the region, and what it was asked for may have begun.
+            Err(_) => {
+                if let Some(begun) = begun_since(admin, since).await {
+                    break begun;
+                }
+                sleep(POLL_INTERVAL).await;
+            }
+        }
+    };
     let fenced_by = Instant::now();
     let operation = ended_within(admin, &begun.name, within).await?;
     let is_done = matches!(
@@ -47,6 +65,13 @@ pub async fn promote(admin: &Admin, request: PromotionRequest, within: Duration)
         confirmed_after: fenced_by.duration_since(asked),
         fenced_by,
     })
+}
+
+/// Returns a promotion that was begun since a time, if there is one.
+async fn begun_since(admin: &Admin, since: SystemTime) -> Option<OperationInfo> {
+    let operations = admin.operations(&OperationFilter::default()).await.ok()?;
+    let is_new = |operation: &OperationInfo| operation.promotion.is_some() && operation.created >= Some(since);
+    operations.into_iter().find(is_new)
 }
 
 impl Promotion {

@@ -20,9 +20,9 @@ pub(super) const WHOLE_COPY: &str = "the fork is a whole copy: values at the for
 /// Returns a table of forks.
 pub(super) fn forks(forks: &[ForkInfo]) -> OutputTable {
     let columns = &[
-        "TENANT", "GROUP", "REGION", "FORK", "CHANGES", "BYTES", "FIRST", "LAST", "STATE", "POINT",
+        "TENANT", "GROUP", "REGION", "FORK", "CHANGES", "REPLAYED", "BYTES", "FIRST", "LAST", "STATE", "POINT",
     ];
-    let mut table = OutputTable::new(columns, 9);
+    let mut table = OutputTable::new(columns, 10);
     for fork in forks {
         let tenant = match fork.tenant.as_str() {
             "" => format!("(number {})", fork.tenant_number),
@@ -34,6 +34,7 @@ pub(super) fn forks(forks: &[ForkInfo]) -> OutputTable {
             fork.region.clone(),
             fork.number.to_string(),
             fork.changes.to_string(),
+            fork.replayed.to_string(),
             size(fork.bytes),
             fork.first
                 .map_or_else(|| "unknown".to_owned(), |first| first.to_string()),
@@ -66,6 +67,7 @@ pub(super) fn fork(fork: &ForkInfo) -> Value {
         "firstRevision": fork.first.map(|first| first.to_string()),
         "lastRevision": fork.last.to_string(),
         "changes": fork.changes.to_string(),
+        "replayed": fork.replayed.to_string(),
         "bytes": fork.bytes.to_string(),
         "wholeCopy": fork.is_whole_copy,
         "filling": fork.is_filling,
@@ -111,13 +113,16 @@ pub(super) fn entries(entries: &[ForkEntry]) -> OutputTable {
     table
 }
 
-fn class(class: ForkClass) -> &'static str {
+pub(super) fn class(class: ForkClass) -> &'static str {
     match class {
         ForkClass::Unknown => "UNKNOWN",
         ForkClass::Absorbed => "ABSORBED",
         ForkClass::Expired => "EXPIRED",
         ForkClass::Clean => "CLEAN",
         ForkClass::Conflict => "CONFLICT",
+        ForkClass::Commutative => "COMMUTATIVE",
+        ForkClass::Uncertain => "UNCERTAIN",
+        ForkClass::Replayed => "REPLAYED",
     }
 }
 
@@ -137,6 +142,7 @@ pub(super) fn entry(entry: &ForkEntry) -> Value {
         "cut": item(&entry.cut),
         "live": item(&entry.live),
         "class": class(entry.class),
+        "foundRevision": entry.found.map(|found| found.to_string()),
     })
 }
 
@@ -158,10 +164,12 @@ pub(super) fn notes(fork: &ForkInfo, live: Option<Revision>, is_cut: bool) -> St
     if is_cut {
         text.push_str("\nThere are more keys: raise --limit, or use `stead fork export`.");
     }
-    let tenant = &fork.tenant;
+    let (tenant, group, number) = (&fork.tenant, fork.group, fork.number);
     let _ = write!(
         text,
-        "\nForks cannot be replayed in this version. To write a value again by hand, unless the key has changed meanwhile:\
+        "\nTo write again what is clean or commutative, each change once:\
+         \n  stead fork replay {tenant} --group {group} --fork {number} --dry-run\
+         \nTo write a value by hand, unless the key has changed meanwhile:\
          \n  stead kv put {tenant} KEY VALUE --if-revision LIVE-REVISION   (--if-absent where LIVE is none)"
     );
     text
@@ -201,14 +209,16 @@ mod tests {
             bytes: 100,
             is_whole_copy: false,
             is_filling: false,
+            replayed: 1,
         }
     }
 
     #[test]
-    fn notes_name_replay_by_hand_and_what_is_unknown() {
+    fn notes_name_replay_and_what_is_unknown() {
         let live = "2.12".parse().ok();
         let complete = notes(&info(), live, false);
-        assert!(complete.contains("cannot be replayed"), "{complete}");
+        let replay = "stead fork replay acme --group 3 --fork 5 --dry-run";
+        assert!(complete.contains(replay), "{complete}");
         assert!(
             complete.contains("stead kv put acme KEY VALUE --if-revision"),
             "{complete}"
@@ -237,6 +247,7 @@ mod tests {
             cut: None,
             live: None,
             class: ForkClass::Conflict,
+            found: None,
         };
         let value = self::entry(&entry);
         assert_eq!(

@@ -1,6 +1,7 @@
 //! `stead fork`.
 
 mod display;
+mod replay;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -43,6 +44,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         fork: ForkArgs,
     },
+    /// Write changes of a fork again at the tenant's home, each once for ever
+    Replay(replay::Replay),
     /// Discard a fork: what it has is lost for ever
     Discard {
         #[command(flatten)]
@@ -83,6 +86,7 @@ impl Verb {
     pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let admin = context::connect(target).await?.admin();
         match self {
+            Self::Replay(replay) => replay.run(&admin, target.output).await,
             Self::List { tenant, group, of } => list(&admin, &tenant, group, &of, target.output).await,
             Self::Show { fork, limit } => show(&admin, &fork.name(), limit, target.output).await,
             Self::Export { fork } => export(&admin, &fork.name()).await,

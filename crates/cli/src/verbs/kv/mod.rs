@@ -7,6 +7,7 @@ mod get;
 mod increment;
 mod put;
 mod read;
+mod receipts;
 mod scan;
 mod txn;
 mod value;
@@ -43,6 +44,8 @@ pub(crate) enum Verb {
     Watch(watch::Watch),
     /// Show keys in their order
     Scan(scan::Scan),
+    /// Show which acknowledged revisions have survived, were cut or were written again
+    Receipts(receipts::ReceiptsVerb),
 }
 
 impl Verb {
@@ -57,6 +60,7 @@ impl Verb {
             Self::Txn(verb) => verb.run(target).await,
             Self::Watch(verb) => verb.run(target).await,
             Self::Scan(verb) => verb.run(target).await,
+            Self::Receipts(verb) => verb.run(target).await,
         }
     }
 }

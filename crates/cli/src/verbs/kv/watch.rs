@@ -112,11 +112,17 @@ fn message_lines(message: &WatchMessage, header: Option<&Header>, with_progress:
         }
         WatchMessage::Progress if with_progress => vec![progress("PROGRESS", header)],
         WatchMessage::Progress => Vec::new(),
+        WatchMessage::Forked { first, last, kept, .. } => vec![json!({
+            "type": "FORKED",
+            "firstLostRevision": first.to_string(),
+            "lastLostRevision": last.to_string(),
+            "keptRevision": kept.to_string(),
+        })],
     }
 }
 
 fn is_event(line: &Value) -> bool {
-    !matches!(line["type"].as_str(), Some("PROGRESS" | "STATE_END"))
+    !matches!(line["type"].as_str(), Some("PROGRESS" | "STATE_END" | "FORKED"))
 }
 
 /// Returns the resume token of each event: a watch resumes after a whole revision, so only its last event has one. The

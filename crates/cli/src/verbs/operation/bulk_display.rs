@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stead_client::{
-    BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant, BulkMoveTenantState, MoveSource,
+    BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant, BulkMoveTenantState, LossWindow,
+    MoveSource, RehearsedTenant,
 };
 
+use super::promotion_value;
 use crate::output::{self, OutputTable};
 
 /// Returns the progress of a bulk move in one line.
@@ -18,13 +20,18 @@ pub(super) fn progress_line(progress: &BulkMoveProgress) -> String {
         failed,
         wave,
         wave_size,
+        away,
         ..
     } = progress;
     let wave = match wave {
         0 => String::new(),
         wave => format!(", wave {wave} of {wave_size}"),
     };
-    format!("{moved} of {selected} moved, {moving} moving, {failed} failed{wave}")
+    let away = match away {
+        0 => String::new(),
+        away => format!(", {away} away"),
+    };
+    format!("{moved} of {selected} moved, {moving} moving, {failed} failed{away}{wave}")
 }
 
 /// Returns what a bulk move waits for.
@@ -69,6 +76,8 @@ pub(super) fn plan_lines(plan: &BulkMovePlan) -> Vec<String> {
         )
     }));
     lines.push(format!("homes before: {}", source(plan.source)));
+    lines.extend(figures_line(plan));
+    lines.extend(plan.advice.iter().map(|advice| format!("first: {advice}")));
     lines.extend(
         plan.failures
             .iter()
@@ -79,6 +88,21 @@ pub(super) fn plan_lines(plan: &BulkMovePlan) -> Vec<String> {
         lines.push(format!("stays: {left} more tenants"));
     }
     lines
+}
+
+/// Says what is copied first, how far targets are behind, and how long writes pause, as far as it is known.
+fn figures_line(plan: &BulkMovePlan) -> Option<String> {
+    let copied = plan
+        .copy_bytes
+        .map(|bytes| format!("{} copied first", output::size(bytes)));
+    let lag = plan
+        .lag
+        .map(|lag| format!("targets at most {} behind", output::duration(lag)));
+    let pause = plan
+        .pause
+        .map(|pause| format!("writes of each pause about {}", output::duration(pause)));
+    let known: Vec<String> = copied.into_iter().chain(lag).chain(pause).collect();
+    (!known.is_empty() && plan.tenants > 0).then(|| known.join(", "))
 }
 
 fn source(source: MoveSource) -> &'static str {
@@ -96,7 +120,6 @@ pub(super) fn progress_value(progress: &BulkMoveProgress) -> Value {
         BulkMoveState::Paused(reason) => ("STATE_PAUSED", reason.as_str()),
         BulkMoveState::Cancelling => ("STATE_CANCELLING", ""),
     };
-    let seconds = |budget: Duration| format!("{:.3}s", budget.as_secs_f64());
     json!({
         "selection": progress.selection,
         "state": state,
@@ -107,6 +130,7 @@ pub(super) fn progress_value(progress: &BulkMoveProgress) -> Value {
         "failed": progress.failed.to_string(),
         "wave": progress.wave.to_string(),
         "waveSize": progress.wave_size,
+        "away": progress.away.to_string(),
         "pace": {
             "canaries": progress.pace.canaries,
             "atOnce": progress.pace.at_once,
@@ -140,7 +164,15 @@ pub(super) fn plan_value(plan: &BulkMovePlan) -> Value {
         "refused": plan.refused.to_string(),
         "failures": failures_value(&plan.failures),
         "moves": plan.moves.iter().map(tenant_value).collect::<Vec<_>>(),
+        "copyBytes": plan.copy_bytes.map(|bytes| bytes.to_string()),
+        "lag": plan.lag.map(seconds),
+        "pause": plan.pause.map(seconds),
+        "advice": plan.advice,
     })
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3}s", duration.as_secs_f64())
 }
 
 fn failures_value(failures: &[(String, String)]) -> Vec<Value> {
@@ -150,6 +182,9 @@ fn failures_value(failures: &[(String, String)]) -> Vec<Value> {
 
 /// Returns a table of the tenants of a bulk move.
 pub(super) fn tenants_table(tenants: &[BulkMoveTenant]) -> OutputTable {
+    if tenants.iter().any(|tenant| tenant.rehearsal.is_some()) {
+        return rehearsal_table(tenants);
+    }
     let mut table = OutputTable::new(&["TENANT", "STATE", "FROM", "TO", "WHY"], 5);
     for tenant in tenants {
         let place = |region: &str, group: u32| match group {
@@ -168,6 +203,77 @@ pub(super) fn tenants_table(tenants: &[BulkMoveTenant]) -> OutputTable {
     table
 }
 
+/// Returns a table of the tenants of a rehearsal: what was measured, and what a promotion would have done.
+fn rehearsal_table(tenants: &[BulkMoveTenant]) -> OutputTable {
+    let columns = &[
+        "TENANT",
+        "STATE",
+        "PAUSE THERE",
+        "PAUSE BACK",
+        "TOOK THERE",
+        "TOOK BACK",
+        "PROMOTION TO",
+        "COPY AGE",
+        "LOSS WINDOW",
+        "WHY",
+    ];
+    let mut table = OutputTable::new(columns, 10);
+    let shown = |time: Option<Duration>| time.map(output::duration).unwrap_or_default();
+    for tenant in tenants {
+        let Some(of) = &tenant.rehearsal else { continue };
+        let state = match (tenant.state, of.is_away) {
+            (BulkMoveTenantState::Moved, true) => "away",
+            (BulkMoveTenantState::Moved, false) => "back",
+            (other, _) => state(other).1,
+        };
+        let to = of
+            .to
+            .as_ref()
+            .map_or_else(|| "nowhere".to_owned(), |to| format!("{} g{}", to.region, to.group));
+        let loss = match of.loss {
+            LossWindow::None => "none".to_owned(),
+            window => window.length().map_or_else(|| "unknown".to_owned(), output::duration),
+        };
+        let why = [&tenant.failure, &of.failure, &of.blocker];
+        let why = why.into_iter().find(|why| !why.is_empty());
+        let cells = vec![
+            tenant.tenant.clone(),
+            state.to_owned(),
+            shown(of.pause_there),
+            shown(of.pause_back),
+            shown(of.took_there),
+            shown(of.took_back),
+            to,
+            shown(of.lag),
+            loss,
+            why.map(|why| output::display_bytes(why.as_bytes(), 120))
+                .unwrap_or_default(),
+        ];
+        table.push(cells, tenant_value(tenant));
+    }
+    table
+}
+
+fn rehearsal_value(of: &RehearsedTenant) -> Value {
+    let (from, to) = promotion_value::bounds(&of.loss);
+    json!({
+        "away": of.is_away,
+        "pauseThere": of.pause_there.map(seconds),
+        "pauseBack": of.pause_back.map(seconds),
+        "tookThere": of.took_there.map(seconds),
+        "tookBack": of.took_back.map(seconds),
+        "forecastTime": of.forecast_at.map(promotion_value::clock),
+        "forecastTo": of.to.as_ref().map(|to| json!({ "region": to.region, "group": to.group })),
+        "forecastKept": of.kept.map(|kept| kept.to_string()),
+        "forecastLag": of.lag.map(seconds),
+        "forecastNothingLost": of.loss == LossWindow::None,
+        "forecastLossFrom": from.map(promotion_value::clock),
+        "forecastLossTo": to.map(promotion_value::clock),
+        "forecastBlocker": of.blocker,
+        "failure": of.failure,
+    })
+}
+
 fn tenant_value(tenant: &BulkMoveTenant) -> Value {
     json!({
         "tenant": tenant.tenant,
@@ -177,6 +283,7 @@ fn tenant_value(tenant: &BulkMoveTenant) -> Value {
         "toRegion": tenant.to_region,
         "toGroup": tenant.to_group,
         "failure": tenant.failure,
+        "rehearsal": tenant.rehearsal.as_ref().map(rehearsal_value),
     })
 }
 
@@ -209,6 +316,7 @@ pub(super) mod tests {
             wave_size: 48,
             pace: Pace::default(),
             failures: vec![("acme".into(), "the tenant was erased".into())],
+            away: 0,
         }
     }
 
@@ -241,6 +349,10 @@ pub(super) mod tests {
             refused: 1,
             failures: vec![("bound".into(), "residency".into())],
             moves: Vec::new(),
+            copy_bytes: Some(2_048),
+            lag: Some(Duration::from_millis(120)),
+            pause: Some(Duration::from_millis(60)),
+            advice: vec!["2 of them have a fork".into()],
         };
         assert_eq!(
             plan_lines(&plan),
@@ -248,6 +360,8 @@ pub(super) mod tests {
                 "drain of region eu-west: 10 tenants would move, in 2 waves",
                 "to us-east g5: 10 tenants, 2 of them need a copy first",
                 "homes before: they follow",
+                "2048 B copied first, targets at most 120 ms behind, writes of each pause about 60 ms",
+                "first: 2 of them have a fork",
                 "stays: bound: residency",
             ]
         );

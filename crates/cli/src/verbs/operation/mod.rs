@@ -8,6 +8,14 @@ pub(super) mod follow;
 mod list;
 mod pause;
 pub(super) mod promote;
+/// What other nouns show of promotions.
+pub(super) mod promotion {
+    pub(in crate::verbs) use super::{
+        promotion_display::item_lines,
+        promotion_value::{clock, item_value},
+    };
+}
+mod promotion_digest;
 mod promotion_display;
 mod promotion_value;
 mod report;

@@ -77,9 +77,13 @@ pub(super) fn plan_lines(plan: &PromotionPlan) -> Vec<String> {
     let targets = plan.targets.iter();
     lines.extend(targets.map(|(target, tenants)| format!("to {}: {tenants} tenants", place(target))));
     if let Some(wait) = plan.wait_max {
+        let left = plan
+            .wait_left
+            .map(|left| format!("; {} if it began now", output::duration(left)));
         lines.push(format!(
-            "wait: at most {} after the fence; no region serves these tenants then",
-            output::duration(wait)
+            "wait: at most {} after the fence{}; no region serves these tenants then",
+            output::duration(wait),
+            left.unwrap_or_default()
         ));
     }
     lines.push(match plan.tenants_at_risk {
@@ -124,7 +128,8 @@ fn home_line(home: &PromotionHome) -> String {
     )
 }
 
-fn item_lines(item: &PlannedPromotion) -> Vec<String> {
+/// Returns what would become of a tenant, with its copies.
+pub(in crate::verbs) fn item_lines(item: &PlannedPromotion) -> Vec<String> {
     let to = item.to.as_ref().map_or_else(|| "nowhere".to_owned(), place);
     let kept = item.kept.map_or_else(|| "nothing".to_owned(), |kept| kept.to_string());
     let mut lines = vec![match item.blocker.as_str() {
@@ -197,6 +202,26 @@ pub(super) fn summary_lines(report: &PromotionReport) -> Vec<String> {
             output::duration(longest)
         ));
     }
+    let since_renewal = of(PromotedState::Promoted).filter_map(|tenant| {
+        let renewed = tenant.times.last_renewal?;
+        Some((tenant.times.ended?.duration_since(renewed).ok()?, &tenant.tenant))
+    });
+    if let Some((longest, tenant)) = since_renewal.max() {
+        lines.push(format!(
+            "longest, from the last lease of the home before, which failed later: {} ({tenant})",
+            output::duration(longest)
+        ));
+    }
+    let pauses = of(PromotedState::Moved).filter_map(|tenant| {
+        let paused = tenant.times.ended?.duration_since(tenant.times.ready?).ok()?;
+        Some((paused, &tenant.tenant))
+    });
+    if let Some((longest, tenant)) = pauses.max() {
+        lines.push(format!(
+            "longest pause of writes by a planned move: at most {} ({tenant})",
+            output::duration(longest)
+        ));
+    }
     lines.push(loss_line(report));
     let blocked: Vec<&PromotedTenant> = of(PromotedState::Blocked).collect();
     let shown = blocked.iter().take(SHOWN_TENANTS_MAX);
@@ -211,6 +236,7 @@ pub(super) fn summary_lines(report: &PromotionReport) -> Vec<String> {
             first.tenant
         ));
     }
+    lines.push(format!("digest: {}", super::promotion_digest::of(report)));
     lines.push(format!(
         "`stead operation report {name}` has each tenant; `--json` and `--csv` export it"
     ));

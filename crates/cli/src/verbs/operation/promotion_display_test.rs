@@ -54,9 +54,16 @@ fn promoted(tenant: &str, took: u64, loss: LossWindow) -> PromotedTenant {
             waited: at(115),
             chosen: at(116),
             ended: at(100 + took),
+            last_renewal: at(90),
+            ready: None,
         },
         reports: Vec::new(),
     }
+}
+
+/// A report of one tenant.
+pub(in super::super) fn sample_report() -> PromotionReport {
+    report(vec![promoted("acme", 17, LossWindow::None)])
 }
 
 fn report(tenants: Vec<PromotedTenant>) -> PromotionReport {
@@ -93,11 +100,15 @@ fn summary_has_longest_time_and_whole_window() {
     assert_eq!(lines[1], "longest, from the fence: 18.0 s (globex)");
     assert_eq!(
         lines[2],
+        "longest, from the last lease of the home before, which failed later: 28.0 s (globex)"
+    );
+    assert_eq!(
+        lines[3],
         "loss: 2 tenants may lose what was acknowledged between 1970-01-01T00:01:30.000Z and \
          1970-01-01T00:01:56.000Z (26.0 s)"
     );
     let safe = summary_lines(&report(vec![promoted("safe", 16, LossWindow::None)]));
-    assert_eq!(safe[2], "loss: none");
+    assert_eq!(safe[3], "loss: none");
 }
 
 #[test]
@@ -165,6 +176,7 @@ fn plan_names_what_blocks_and_what_may_be_lost() {
         tenants: 1,
         tenants_at_risk: 1,
         wait_max: Some(Duration::from_millis(15_200)),
+        wait_left: Some(Duration::from_millis(4_100)),
         items: vec![PlannedPromotion {
             tenant: "acme".into(),
             from: Some(group("eu-west", 2)),
@@ -182,7 +194,7 @@ fn plan_names_what_blocks_and_what_may_be_lost() {
         lines,
         [
             "tenants of region eu-west: 1 tenants",
-            "wait: at most 15.2 s after the fence; no region serves these tenants then",
+            "wait: at most 15.2 s after the fence; 4100 ms if it began now; no region serves these tenants then",
             "loss: possible for 1 tenants, of what their homes acknowledge in the windows below",
             "acme: to us-east g1, keeps 1.4711, may lose what was acknowledged between 1970-01-01T00:01:30.000Z and \
              1970-01-01T00:01:55.000Z (25.0 s)",

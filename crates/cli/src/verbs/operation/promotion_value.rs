@@ -8,11 +8,13 @@ use stead_client::{
     PromotionPhase, PromotionPlan, PromotionProgress, PromotionReport, TenantCopy,
 };
 
-/// Returns a report as JSON.
+/// Returns a report as JSON, without its digest.
 pub(super) fn report_value(report: &PromotionReport) -> Value {
     json!({
         "operation": super::display::value(&report.operation),
         "tenants": report.tenants.iter().map(tenant_value).collect::<Vec<_>>(),
+        // No group reports the digest of its copy when it freezes.
+        "tenantDigests": "not reported by the frozen groups",
     })
 }
 
@@ -53,6 +55,8 @@ pub(super) fn tenant_value(tenant: &PromotedTenant) -> Value {
         "waitOverTime": tenant.times.waited.map(clock),
         "choiceTime": tenant.times.chosen.map(clock),
         "endTime": tenant.times.ended.map(clock),
+        "lastRenewalTime": tenant.times.last_renewal.map(clock),
+        "readyTime": tenant.times.ready.map(clock),
         "reports": tenant.reports.iter().map(report).collect::<Vec<_>>(),
     })
 }
@@ -107,6 +111,7 @@ pub(super) fn plan_value(plan: &PromotionPlan) -> Value {
         "homes": plan.homes.iter().map(home).collect::<Vec<_>>(),
         "targets": plan.targets.iter().map(target).collect::<Vec<_>>(),
         "waitMax": plan.wait_max.map(seconds),
+        "waitLeft": plan.wait_left.map(seconds),
         "tenantsAtRisk": plan.tenants_at_risk.to_string(),
         "tenantsBlocked": plan.tenants_blocked.to_string(),
         "advice": plan.advice,
@@ -116,7 +121,8 @@ pub(super) fn plan_value(plan: &PromotionPlan) -> Value {
     })
 }
 
-fn item_value(item: &PlannedPromotion) -> Value {
+/// Returns a tenant that would be promoted as JSON.
+pub(in crate::verbs) fn item_value(item: &PlannedPromotion) -> Value {
     let copy = |copy: &TenantCopy| {
         json!({
             "place": place_value(&copy.place),
@@ -182,6 +188,6 @@ pub(super) fn bounds(loss: &LossWindow) -> (Option<SystemTime>, Option<SystemTim
 }
 
 /// Formats a time.
-pub(super) fn clock(time: SystemTime) -> String {
+pub(in crate::verbs) fn clock(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }

@@ -8,6 +8,7 @@ use crate::{
     context,
     exit::CommandError,
     output::{OutputTable, list},
+    verbs::operation::promotion,
 };
 
 pub(super) async fn run(target: &Target) -> Result<(), CommandError> {
@@ -38,6 +39,8 @@ pub(super) fn value(region: &RegionInfo) -> Value {
         nodes,
         groups,
         drains,
+        last_rehearsal,
+        rehearsed,
     } = region;
     let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     json!({
@@ -47,5 +50,7 @@ pub(super) fn value(region: &RegionInfo) -> Value {
         "nodes": nodes,
         "groups": groups,
         "drains": drains,
+        "lastRehearsal": last_rehearsal,
+        "lastRehearsalTime": rehearsed.map(promotion::clock),
     })
 }

@@ -1,8 +1,11 @@
 //! `stead region`.
 
 mod drain;
+mod failback;
 mod list;
 mod promote;
+mod readiness;
+mod rehearse;
 pub(super) mod seeds;
 mod status;
 
@@ -23,6 +26,13 @@ pub(crate) enum Verb {
     Undrain(drain::Undrain),
     /// Give every tenant of a region that is lost another home, from the copies that are left
     Promote(promote::Promote),
+    /// Show what a promotion would do if a region were lost now: where its tenants would go, for how long nobody would serve
+    /// them, what could be lost
+    Readiness(readiness::Readiness),
+    /// Move tenants of a region away and back under their load, and keep what was measured
+    Rehearse(rehearse::Rehearse),
+    /// Move the tenants back that promotions have taken from a region, in waves
+    Failback(failback::Failback),
     /// Move tenants of a region from its groups with most to those with least
     Spread(drain::Spread),
 }
@@ -35,6 +45,9 @@ impl Verb {
             Self::Drain(verb) => verb.run(target).await,
             Self::Undrain(verb) => verb.run(target).await,
             Self::Promote(verb) => verb.run(target).await,
+            Self::Readiness(verb) => verb.run(target).await,
+            Self::Rehearse(verb) => verb.run(target).await,
+            Self::Failback(verb) => verb.run(target).await,
             Self::Spread(verb) => verb.run(target).await,
         }
     }
@@ -43,7 +56,12 @@ impl Verb {
     pub(crate) fn detaches(&self) -> bool {
         matches!(
             self,
-            Self::Drain(_) | Self::Undrain(_) | Self::Promote(_) | Self::Spread(_)
+            Self::Drain(_)
+                | Self::Undrain(_)
+                | Self::Promote(_)
+                | Self::Spread(_)
+                | Self::Rehearse(_)
+                | Self::Failback(_)
         )
     }
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use stead_client::{
-    Durability, Followers, LimitUnit, MoveInFlight, OnLeaseLoss, Replica, Role, TenantInfo, TenantLimit, TenantLimits,
-    TenantState,
+    Durability, Followers, LimitUnit, MoveInFlight, OnLeaseLoss, OnRegionLoss, Replica, Role, TenantInfo, TenantLimit,
+    TenantLimits, TenantState,
 };
 
 use crate::{
@@ -26,6 +26,7 @@ pub(super) fn table(tenants: &[TenantInfo]) -> OutputTable {
         "RESIDENCY",
         "DURABILITY",
         "ON LEASE LOSS",
+        "ON REGION LOSS",
         "LABELS",
         "LIMITS",
         "ETAG",
@@ -58,6 +59,7 @@ fn cells(tenant: &TenantInfo) -> Vec<String> {
         },
         durability(tenant.durability).to_lowercase(),
         on_lease_loss(tenant.on_lease_loss).to_lowercase(),
+        on_region_loss(tenant.on_region_loss),
         list(&labels),
         list(&limits(&tenant.limits)),
         tenant.etag.clone(),
@@ -164,6 +166,7 @@ fn value(tenant: &TenantInfo) -> Value {
         "replicas": tenant.replicas.iter().map(replica_value).collect::<Vec<_>>(),
         "moving": tenant.moving.as_ref().map(moving_value),
         "onLeaseLoss": format!("ON_LEASE_LOSS_{}", on_lease_loss(tenant.on_lease_loss)),
+        "onRegionLoss": on_region_loss_value(tenant.on_region_loss),
     })
 }
 
@@ -176,6 +179,35 @@ fn durability(durability: Durability) -> &'static str {
         Durability::Region => "REGION",
         Durability::Remote => "REMOTE",
     }
+}
+
+/// Says what becomes of a tenant when its home region is lost, for people.
+pub(super) fn on_region_loss(policy: OnRegionLoss) -> String {
+    let (what, promotion) = match policy {
+        OnRegionLoss::Alert => return "alert".to_owned(),
+        OnRegionLoss::Observe(promotion) => ("observe", promotion),
+        OnRegionLoss::Promote(promotion) => ("promote", promotion),
+    };
+    let after = humantime::format_duration(promotion.after);
+    match promotion.max_loss {
+        Some(max) => format!("{what} after {after}, loss at most {}", humantime::format_duration(max)),
+        None => format!("{what} after {after}, without loss"),
+    }
+}
+
+/// Returns what becomes of a tenant when its home region is lost as JSON.
+pub(super) fn on_region_loss_value(policy: OnRegionLoss) -> Value {
+    let (action, promotion) = match policy {
+        OnRegionLoss::Alert => ("ACTION_ALERT", None),
+        OnRegionLoss::Observe(promotion) => ("ACTION_OBSERVE", Some(promotion)),
+        OnRegionLoss::Promote(promotion) => ("ACTION_PROMOTE", Some(promotion)),
+    };
+    let seconds = |duration: Duration| format!("{:.3}s", duration.as_secs_f64());
+    json!({
+        "action": action,
+        "after": promotion.map(|promotion| seconds(promotion.after)),
+        "maxLoss": promotion.and_then(|promotion| promotion.max_loss).map(seconds),
+    })
 }
 
 fn on_lease_loss(policy: OnLeaseLoss) -> &'static str {

@@ -8,6 +8,7 @@ mod isolate;
 mod list;
 mod move_home;
 mod move_many;
+mod on_region_loss;
 mod promote;
 mod update;
 mod verify;
@@ -34,6 +35,8 @@ pub(crate) enum Verb {
     Move(move_home::Move),
     /// Give tenants whose home is lost another one, from the copies that are left
     Promote(promote::Promote),
+    /// Set what becomes of a tenant when its home region is lost: an alert, or a promotion after a time
+    OnRegionLoss(on_region_loss::OnRegionLossVerb),
     /// Move a tenant to another group of its home's region, away from its neighbours
     Isolate(isolate::Isolate),
     /// Show where a tenant is: its home, its replicas, a move in flight
@@ -52,6 +55,7 @@ impl Verb {
             Self::Delete(verb) => verb.run(target).await,
             Self::Move(verb) => verb.run(target).await,
             Self::Promote(verb) => verb.run(target).await,
+            Self::OnRegionLoss(verb) => verb.run(target).await,
             Self::Isolate(verb) => verb.run(target).await,
             Self::Where(verb) => verb.run(target).await,
             Self::Verify(verb) => verb.run(target).await,

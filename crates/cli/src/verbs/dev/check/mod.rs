@@ -6,6 +6,7 @@ mod clock_leap;
 mod contention;
 mod credits;
 mod drain;
+mod forks;
 mod frozen_node;
 mod idempotent_retry;
 mod idle;
@@ -111,6 +112,20 @@ pub(super) enum Step {
     PromoteCutOff,
     /// A promotion of a region that answers moves its tenants instead, and loses nothing
     PromoteGraceful,
+    /// All nodes of a region killed: a tenant whose policy says so gets another home by itself, one that is observed stays
+    PromoteByPolicy,
+    /// Tenants that a promotion has taken return under load, in one operation
+    Failback,
+    /// A tenant goes away and comes back under load, as if its region were lost
+    Rehearse,
+    /// What a promotion would do if a region were lost now
+    Readiness,
+    /// Writes that only a lost region had are kept, told apart, and written again, each once
+    ForkReplay,
+    /// Tokens, conditions and watches of what a promotion has cut are answered so, exactly, and go on
+    ForkedToken,
+    /// A region killed under writes that another region confirms: none of those that were acknowledged is lost
+    RemoteDurability,
     /// A leader killed 20 times under load
     LeaderKill,
     /// All nine nodes killed at once
@@ -190,6 +205,13 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Promote => promote::kill(world).await,
         Step::PromoteCutOff => promote::cut_off(world).await,
         Step::PromoteGraceful => promote::graceful(world).await,
+        Step::PromoteByPolicy => promote::by_policy(world).await,
+        Step::Failback => promote::failback(world).await,
+        Step::Rehearse => promote::rehearse(world).await,
+        Step::Readiness => promote::readiness(world).await,
+        Step::ForkReplay => forks::replay(world).await,
+        Step::ForkedToken => forks::token(world).await,
+        Step::RemoteDurability => promote::remote(world).await,
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,

@@ -8,7 +8,9 @@ use stead_testing::promotions::{first_in, promote};
 use stead_types::Epoch;
 use tokio::time::sleep;
 
-use super::{ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, leases_are_short, move_back};
+use super::{
+    ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, kill_home, leases_are_short, move_back,
+};
 use crate::verbs::dev::{
     check::verdict::Verdict,
     world::{World, until},
@@ -19,7 +21,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let (loads, tenant) = Loads::start(world, &name).await?;
     leases_are_short(world, &name).await?;
     sleep(WARM_UP).await;
-    kill(world).await?;
+    kill_home(world).await?;
     let admin = world.client(OTHER).await?.admin();
     let request = PromotionRequest {
         reason: "checked".into(),
@@ -67,14 +69,6 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let verdict = writes.judge(verdict, &promotion, &name)?;
     move_back(&admin, &promotion).await?;
     Ok(verdict)
-}
-
-async fn kill(world: &World) -> anyhow::Result<()> {
-    let mut cluster = world.cluster.lock().await;
-    for node in cluster.named(HOME)? {
-        cluster.kill_node(&node).await?;
-    }
-    Ok(())
 }
 
 /// Returns how long the dry run says that the wait is at most, and whether it says that the tenant may lose writes.

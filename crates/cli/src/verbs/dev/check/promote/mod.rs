@@ -1,8 +1,13 @@
 //! Steps: the home region of tenants is lost, or seems to be, and others take over.
 
+mod by_policy;
 mod cut_off;
+mod failback;
 mod graceful;
 mod kill;
+mod readiness;
+mod rehearse;
+mod remote;
 
 use std::time::Duration;
 
@@ -17,7 +22,10 @@ use stead_testing::{
 };
 use stead_types::{Epoch, RegionName};
 
-pub(super) use self::{cut_off::run as cut_off, graceful::run as graceful, kill::run as kill};
+pub(super) use self::{
+    by_policy::run as by_policy, cut_off::run as cut_off, failback::run as failback, graceful::run as graceful,
+    kill::run as kill, readiness::run as readiness, rehearse::run as rehearse, remote::run as remote,
+};
 use super::verdict::Verdict;
 use crate::verbs::dev::world::{LEASE_TTL, World, until};
 
@@ -126,7 +134,7 @@ impl WritesReport {
 }
 
 /// Waits until a promotion of a tenant waits for no longer lease than the environment's. Lowered ttls count later.
-async fn leases_are_short(world: &mut World, name: &str) -> anyhow::Result<()> {
+pub(super) async fn leases_are_short(world: &mut World, name: &str) -> anyhow::Result<()> {
     world.leases_are_short(HOME).await?;
     let admin = world.client(OTHER).await?.admin();
     until("no promotion waits for a lease of the longer ttl", async || {
@@ -139,6 +147,15 @@ async fn leases_are_short(world: &mut World, name: &str) -> anyhow::Result<()> {
         Ok(wait.is_some_and(|wait| wait <= WAIT))
     })
     .await
+}
+
+/// Kills all nodes of the home region.
+pub(super) async fn kill_home(world: &World) -> anyhow::Result<()> {
+    let mut cluster = world.cluster.lock().await;
+    for node in cluster.named(HOME)? {
+        cluster.kill_node(&node).await?;
+    }
+    Ok(())
 }
 
 /// Returns how many tenants were promoted, and why others were not, for people.
@@ -156,7 +173,7 @@ fn counts(promotion: &Promotion) -> String {
 }
 
 /// Moves the tenants of a promotion back, so that later steps find their homes where they were.
-async fn move_back(admin: &Admin, promotion: &Promotion) -> anyhow::Result<()> {
+pub(super) async fn move_back(admin: &Admin, promotion: &Promotion) -> anyhow::Result<()> {
     let tenants = promotion
         .report
         .tenants
