@@ -60,6 +60,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("comfy-table", &["cli"]),
     ("anyhow", &["cli"]),
+    ("sha2", &["cli"]),
 ];
 
 /// Pure crates: no runtime, disk, network, clock or random numbers, so only these libraries.

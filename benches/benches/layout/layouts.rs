@@ -83,6 +83,8 @@ impl Layout for PointerLayout {
             previous: before.map(|before| (before.revision, before.effect)),
             chain,
             outcome: None,
+            operation: None,
+            origin: None,
             key: put.key.clone(),
             value: Some(Value {
                 create: put.revision,

@@ -392,7 +392,7 @@ impl World {
                             value: event.item.value,
                         },
                     })),
-                    WatchMessage::Progress | WatchMessage::State { .. } => {}
+                    WatchMessage::Progress | WatchMessage::State { .. } | WatchMessage::Forked { .. } => {}
                 }
             }
         }

@@ -37,6 +37,7 @@ async fn changes(watcher: &mut Watcher) -> Vec<Event> {
             WatchMessage::Changes(events) => return events,
             WatchMessage::Progress => {}
             WatchMessage::State { .. } => panic!("no state was asked for"),
+            WatchMessage::Forked { .. } => panic!("nothing was promoted"),
         }
     }
 }

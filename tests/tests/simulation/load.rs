@@ -20,6 +20,9 @@ use crate::{
 pub(crate) const TENANTS: [(&str, usize); 4] = [("acme", 0), ("globex", 1), ("initech", 2), ("umbrella", 0)];
 /// The tenant that only one other region follows, and that region: a source may leave its replica set.
 pub(crate) const FEW_FOLLOWERS: (&str, usize) = ("initech", 0);
+/// The tenant whose writes are acknowledged once another region has them: a promotion may not lose one of these, nor what a
+/// read has shown, however long its home was silent.
+pub(crate) const REMOTE_TENANT: &str = "umbrella";
 /// Keys of each tenant that are never deleted.
 const KEYS: [&str; 4] = ["a/1", "a/2", "b/1", "b/2"];
 /// Key that is also deleted: checking it takes longest, so it is used seldom.
@@ -125,15 +128,21 @@ impl TenantSession<'_> {
         } else {
             KEYS[random.random_range(0..KEYS.len())]
         };
+        // A local read may show what is cut later.
+        let local = if self.name() == REMOTE_TENANT {
+            Level::Linearizable
+        } else {
+            Level::Local
+        };
         match random.random_range(0..100) {
             0..40 if removed && number.is_multiple_of(2) => self.delete(key).await,
             0..40 => self.put(key, format!("{}-{number}", self.session)).await,
             40..60 => self.get(key, Level::Linearizable).await,
             60..75 => self.get(key, Level::Session).await,
             75..80 => self.get(key, Level::Bounded).await,
-            80..90 => self.get(key, Level::Local).await,
+            80..90 => self.get(key, local).await,
             90..94 => self.scan(&key[..2], Level::Session).await,
-            94..97 => self.scan("", Level::Local).await,
+            94..97 => self.scan("", local).await,
             _ => self.scan(&key[..2], Level::Linearizable).await,
         }
     }

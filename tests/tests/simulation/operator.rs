@@ -4,7 +4,9 @@
 use std::{collections::VecDeque, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use stead_client::{Admin, Client, Config, Consistency, Followers, Header, Item, NewTenant, ReadOptions, ScanOptions};
+use stead_client::{
+    Admin, Client, Config, Consistency, Durability, Followers, Header, Item, NewTenant, ReadOptions, ScanOptions,
+};
 use stead_tests::history::{Level, Recorder};
 use tokio::{
     sync::watch,
@@ -17,7 +19,7 @@ use crate::{
     freshness::FreshnessChecker,
     leases::{LEASE_TTL, LeaseChecker},
     ledger::CounterLedger,
-    load::{self, FEW_FOLLOWERS, Phase, TENANTS, TenantSession},
+    load::{self, FEW_FOLLOWERS, Phase, REMOTE_TENANT, TENANTS, TenantSession},
     moves, network,
 };
 
@@ -154,6 +156,7 @@ pub(crate) async fn create_tenants(admin: &Admin) -> Vec<u32> {
                 name: name.to_owned(),
                 home_region: REGIONS[home].0.to_owned(),
                 followers: followers(name),
+                durability: (name == REMOTE_TENANT).then_some(Durability::Remote),
                 ..NewTenant::default()
             };
             match admin.create_tenant(new).await {

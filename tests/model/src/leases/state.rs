@@ -172,7 +172,7 @@ impl State {
             moving: None,
             promoting: None,
             labels: None,
-            limits: None,
+            own: None,
             version: DirectoryVersion::ZERO,
             created: 0,
             updated: 0,

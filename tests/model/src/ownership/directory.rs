@@ -73,7 +73,7 @@ impl Register {
             moving: None,
             promoting: None,
             labels: None,
-            limits: None,
+            own: None,
             version: version(0),
             created: 0,
             updated: 0,
