@@ -179,7 +179,7 @@ fn show(fork: &ForkInfo, done: &ReplayPage, dry_run: bool, output: Output) -> Re
         }))?;
     } else {
         table(&done.changes).print(output)?;
-        eprintln!("{}", summary(fork, &done.changes, dry_run));
+        eprintln!("{}", summary(&done.changes, dry_run));
     }
     let failed = done
         .changes
@@ -261,7 +261,7 @@ fn change(change: &ReplayedChange) -> Value {
 }
 
 /// Returns how many changes were written, found and left, and what to do about those that were left.
-fn summary(fork: &ForkInfo, changes: &[ReplayedChange], dry_run: bool) -> String {
+fn summary(changes: &[ReplayedChange], dry_run: bool) -> String {
     let count = |of: ReplayOutcome| changes.iter().filter(|change| change.outcome == of).count();
     let (written, found) = (count(ReplayOutcome::Written), count(ReplayOutcome::Found));
     let left = |class: ForkClass| {
@@ -286,12 +286,8 @@ fn summary(fork: &ForkInfo, changes: &[ReplayedChange], dry_run: bool) -> String
         text.push_str("; none is left.");
     } else {
         text.push_str(&format!(
-            "; left: {}. `stead fork show {} --group {} --fork {}` has their values; --only names classes to write all the \
-             same.",
+            "; left: {}. `stead fork show` of this fork has their values; --only names classes to write all the same.",
             left.join(", "),
-            fork.tenant,
-            fork.group,
-            fork.number
         ));
     }
     text
@@ -338,12 +334,12 @@ mod tests {
             changed(ForkClass::Replayed, ReplayOutcome::Found),
             changed(ForkClass::Conflict, ReplayOutcome::Left),
         ];
-        let text = summary(&fork(), &changes, false);
+        let text = summary(&changes, false);
         assert!(
             text.starts_with("1 changes written, 1 found there already, 0 failed; left: 1 conflict."),
             "{text}"
         );
-        assert!(summary(&fork(), &changes[..1], true).contains("1 changes would be written"));
+        assert!(summary(&changes[..1], true).contains("1 changes would be written"));
         assert!(table(&changes).print(Output::Table).is_ok());
         assert_eq!(change(&changes[2])["touched"][0]["liveRevision"], "2.9");
     }
