@@ -9,6 +9,7 @@ pub mod directory_view;
 pub mod engine;
 pub mod group_rows;
 pub mod health;
+pub mod latency;
 pub mod log;
 pub mod machine;
 mod open;

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stead_types::GroupId;
 
-use crate::health::Health;
+use crate::{health::Health, latency::LatencySnapshot};
 
 #[cfg(test)]
 mod conformance;
@@ -91,6 +91,11 @@ pub trait LogStore: Send + Sync {
 
     /// Returns the health of the node whose log this is.
     fn health(&self) -> &Health;
+
+    /// Returns the latencies of its writes, each of which ends with a sync; a log in memory has none.
+    fn sync_latency(&self) -> LatencySnapshot {
+        LatencySnapshot::default()
+    }
 }
 
 /// Log of one group. No call waits for a write to the disk, except at the bound of the queue; a read may read from it.

@@ -1,6 +1,6 @@
 //! Shard machine: applying, reading and checkpoints.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use stead_state::{
     codec::Entry,
@@ -15,6 +15,7 @@ use crate::{
     digests::{DigestHistory, StateDigest},
     engine::Engine,
     group_rows::{GroupRows, IncompleteChange, Inner, failed},
+    latency::{LatencyHistogram, LatencySnapshot},
     machine::{AppliedState, CommittedEntry, Machine, MachineError, Payload, Snapshot},
     table::Table,
 };
@@ -59,6 +60,7 @@ pub struct ShardMachine {
     pub(super) group: GroupId,
     /// Pins maintenance: each open snapshot and running install holds a reference.
     pub(super) pin: Arc<()>,
+    latency: LatencyHistogram,
 }
 
 impl ShardMachine {
@@ -72,7 +74,13 @@ impl ShardMachine {
             engine,
             group,
             pin: Arc::new(()),
+            latency: LatencyHistogram::default(),
         })
+    }
+
+    /// Returns the latencies of applying an entry.
+    pub fn apply_latency(&self) -> LatencySnapshot {
+        self.latency.snapshot()
     }
 
     /// Returns the group.
@@ -183,7 +191,9 @@ impl Machine for ShardMachine {
         let mut all = Vec::with_capacity(entries.len());
         for entry in entries {
             // Each entry takes the lock again, so that readers wait for one entry at most.
+            let begun = Instant::now();
             all.push(self.apply_one(entry)?);
+            self.latency.record(begun.elapsed());
         }
         self.rows.checkpoint_if_due()?;
         Ok(all)

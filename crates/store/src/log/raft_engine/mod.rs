@@ -20,6 +20,7 @@ use stead_types::GroupId;
 
 use super::{GroupLog, LogStore, SyncCallback};
 use crate::health::{Health, NodeFailure, catch_panic};
+use crate::latency::LatencySnapshot;
 
 mod entry;
 mod files;
@@ -227,6 +228,10 @@ impl LogStore for RaftEngineLogs {
 
     fn health(&self) -> &Health {
         &self.threads.parts.health
+    }
+
+    fn sync_latency(&self) -> LatencySnapshot {
+        self.threads.parts.writer.latency.snapshot()
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use raft_engine::LogBatch;
@@ -16,6 +17,7 @@ use super::files::Files;
 use super::log_cache::LogCache;
 use super::log_write::LogWrite;
 use crate::health::{Health, NodeFailure, catch_panic};
+use crate::latency::LatencyHistogram;
 use crate::log::SyncCallback;
 
 /// Most bytes in the queue before callers block. A single call may exceed it.
@@ -57,6 +59,7 @@ pub(super) struct LogWriter {
     wake: Condvar,
     space_freed: Condvar,
     health: Health,
+    pub(super) latency: LatencyHistogram,
 }
 
 /// Guard of the queue's end, held so that a cache changes in the order of writes.
@@ -72,6 +75,7 @@ impl LogWriter {
             wake: Condvar::new(),
             space_freed: Condvar::new(),
             health,
+            latency: LatencyHistogram::default(),
         }
     }
 
@@ -94,7 +98,10 @@ impl LogWriter {
     /// Writes until stopped or failed. `wrote` is called with the bytes of each write.
     pub(super) fn run(&self, engine: &LogEngine, wrote: impl Fn(usize)) {
         while let Some(items) = self.take() {
-            match write(engine, &items) {
+            let begun = Instant::now();
+            let written = write(engine, &items);
+            self.latency.record(begun.elapsed());
+            match written {
                 Ok(len) => wrote(len),
                 Err(error) => return self.fail(items, error),
             }
