@@ -16,7 +16,10 @@ use stead_state::{
     freshness::{FollowedTenant, Proof, Proofs},
     shard::{Shard, record::TenantRecord},
 };
-use stead_store::shard::ShardMachine;
+use stead_store::{
+    latency::{LatencyHistogram, LatencySnapshot},
+    shard::ShardMachine,
+};
 use stead_types::{DirectoryVersion, FeedOffset, GroupId, Incarnation, TenantNumber};
 use tokio::{sync::Notify, time::Instant};
 
@@ -24,8 +27,13 @@ use crate::directory_view::SharedDirectoryView;
 
 /// Interval between pings while records arrive or readers ask for freshness.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
-/// Interval between pings otherwise.
-const IDLE_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval between pings otherwise. With that between polls it bounds the staleness of an idle copy on a healthy link to
+/// the round trip and 250 ms, so that a first bounded read after a pause is served where it is made.
+const IDLE_PING_INTERVAL: Duration = Duration::from_millis(120);
+/// Interval between polls of the leader otherwise.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval between polls for the group's own tenants alone, whose reads the leader serves as near.
+const OWN_POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for which a reader's demand keeps pings frequent.
 const DEMAND_LIFETIME: Duration = Duration::from_secs(1);
 
@@ -58,6 +66,8 @@ pub struct Freshness {
     proofs: Mutex<BTreeMap<GroupId, Proofs>>,
     last_demand: Mutex<Option<Instant>>,
     demand: Notify,
+    /// Latencies of logging and applying batches of changes, on the group's leader.
+    pub(crate) batches: LatencyHistogram,
     /// Homes whose stream is open.
     connected: Mutex<BTreeSet<GroupId>>,
     /// Tenants for which their home has sent invalid data, since they were attached last.
@@ -80,6 +90,7 @@ impl Freshness {
             proofs: Mutex::default(),
             last_demand: Mutex::default(),
             demand: Notify::new(),
+            batches: LatencyHistogram::default(),
             connected: Mutex::default(),
             unreadable: Mutex::default(),
         }
@@ -125,6 +136,11 @@ impl Freshness {
             })
         });
         measured.ok().flatten()
+    }
+
+    /// Returns how long batches of changes took from their turn until the group had logged and applied them.
+    pub fn batch_latency(&self) -> LatencySnapshot {
+        self.batches.snapshot()
     }
 
     /// Returns the lag of each stream that this node follows; meaningful on the group's leader.
@@ -275,10 +291,32 @@ impl Freshness {
     }
 
     /// Returns the interval between pings; `busy` is the time of the last records.
-    pub(crate) fn interval(&self, busy: Option<Instant>) -> Duration {
+    pub(crate) fn ping_interval(&self, busy: Option<Instant>) -> Duration {
         let last = busy.max(*self.last_demand.lock());
         let is_busy = last.is_some_and(|last| last.elapsed() <= DEMAND_LIFETIME);
-        if is_busy { BUSY_INTERVAL } else { IDLE_INTERVAL }
+        if is_busy { BUSY_INTERVAL } else { IDLE_PING_INTERVAL }
+    }
+
+    /// Returns the interval between polls of the leader.
+    pub(crate) fn poll_interval(&self) -> Duration {
+        if self.has_recent_demand() {
+            BUSY_INTERVAL
+        } else if self.follows_others() {
+            IDLE_POLL_INTERVAL
+        } else {
+            OWN_POLL_INTERVAL
+        }
+    }
+
+    /// Tells whether a poll should ask for a proof of the group itself, which costs a round among its voters; `last` is
+    /// the time of the last poll that did.
+    pub(crate) fn polls_own(&self, last: Option<Instant>) -> bool {
+        self.has_recent_demand() || last.is_none_or(|last| last.elapsed() >= OWN_POLL_INTERVAL)
+    }
+
+    /// Tells whether the leader has given a proof of another group.
+    fn follows_others(&self) -> bool {
+        self.proofs.lock().keys().any(|home| *home != self.group)
     }
 }
 

@@ -21,27 +21,38 @@ use crate::{
 /// Task that polls the leader. Never returns; it is dropped when this node leads.
 pub(crate) async fn run(context: &GroupContext, feed_clients: &FeedClients) {
     let mut polled: Option<Instant> = None;
+    let mut own_polled: Option<Instant> = None;
     loop {
-        let next = polled.map_or_else(Instant::now, |polled| polled + context.freshness.interval(None));
+        let next = polled.map_or_else(Instant::now, |polled| polled + context.freshness.poll_interval());
         tokio::select! {
             () = sleep_until(next) => {}
             () = context.freshness.demand_began() => continue,
         }
         let now = Instant::now();
         polled = Some(now);
+        let own = context.freshness.polls_own(own_polled);
+        if own {
+            own_polled = Some(now);
+        }
         if let Some(leader) = context.group.leader() {
-            poll(context, feed_clients, leader, now).await;
+            poll(context, feed_clients, leader, now, own).await;
         }
     }
 }
 
-async fn poll(context: &GroupContext, feed_clients: &FeedClients, leader: NodeId, sent: Instant) {
+/// Asks the leader for its proofs; `own`: also for one of the group itself.
+async fn poll(context: &GroupContext, feed_clients: &FeedClients, leader: NodeId, sent: Instant, own: bool) {
     let Some(mut client) = feed_clients.client(leader) else {
         return;
     };
     let group = context.id().get();
     let busy = context.freshness.has_recent_demand();
-    let response = timeout(RESPONSE_TIMEOUT, client.freshness(FreshnessRequest { group, busy })).await;
+    let request = FreshnessRequest {
+        group,
+        busy,
+        skip_own: !own,
+    };
+    let response = timeout(RESPONSE_TIMEOUT, client.freshness(request)).await;
     let Ok(Ok(response)) = response else { return };
     let FreshnessResponse { proofs, applied } = response.into_inner();
     let mut reached = context.group.applied();

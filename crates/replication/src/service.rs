@@ -106,7 +106,9 @@ impl FeedService for FeedHandler {
         }
         let mut proofs = Vec::new();
         // For tenants that the group owns: all that was acknowledged before the request came is at or below this index.
-        if let Ok(index) = context.group.read_index().await {
+        if !request.skip_own
+            && let Ok(index) = context.group.read_index().await
+        {
             let offset = FeedOffset {
                 incarnation: context.group.incarnation(),
                 index,

@@ -29,16 +29,20 @@ impl FollowerStream {
             queue.proposal(at, |tenant| held.record(tenant).map(RecordSummary::of))
         })?;
         let Some(proposal) = proposal else { return Ok(()) };
-        let group = self.context.group.clone();
+        let (group, freshness) = (self.context.group.clone(), self.context.freshness.clone());
         let class = proposal_class::FEED + u64::from(home.get());
         let pending = async move {
             if proposal.commands.is_empty() {
                 return (proposal, Ok(Vec::new()));
             }
+            let begun = Instant::now();
             loop {
                 match group.propose(class, proposal.commands.clone()).await {
                     Err(ProposeError::Overloaded) => tokio::time::sleep(OVERLOADED_PAUSE).await,
-                    answers => return (proposal, answers),
+                    answers => {
+                        freshness.batches.record(begun.elapsed());
+                        return (proposal, answers);
+                    }
                 }
             }
         };

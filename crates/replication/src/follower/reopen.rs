@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::stream::FuturesUnordered;
 use stead_types::GroupId;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     attach_scheduler::AttachScheduler,
@@ -21,12 +21,16 @@ const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Pause before a stream is opened again after an invalid message, however long it lived.
 const INVALID_MESSAGE_PAUSE: Duration = REOPEN_PAUSE_MAX;
 
+/// Time without a stream after which the log says so: longer than an election and a reconnect.
+const LATE_AFTER: Duration = Duration::from_secs(5);
+
 /// Task that follows one home, from stream to stream, until this node's rows are closed.
 pub(crate) async fn run(context: Arc<GroupContext>, feed_clients: Arc<FeedClients>, home: GroupId) {
     let (mut scheduler, mut seeds, mut hint) = (AttachScheduler::default(), FuturesUnordered::new(), None);
     let mut reopen_pause = ReopenPause::default();
     loop {
-        let open = Box::pin(connect(&context, &feed_clients, home, &mut hint)).await;
+        let connecting = connect(&context, &feed_clients, home, &mut hint);
+        let open = told_if_late(context.id(), home, Box::pin(connecting)).await;
         scheduler.reset_asked();
         // A node whose rows are closed stops.
         let Ok(mut stream) = FollowerStream::new(context.clone(), feed_clients.clone(), home, open) else {
@@ -54,6 +58,19 @@ pub(crate) async fn run(context: Arc<GroupContext>, feed_clients: Arc<FeedClient
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Waits for a stream, with a line in the log where that takes long, and one when it is over.
+async fn told_if_late<T>(group: GroupId, home: GroupId, mut connecting: impl Future<Output = T> + Unpin) -> T {
+    if let Ok(open) = timeout(LATE_AFTER, &mut connecting).await {
+        return open;
+    }
+    tracing::warn!(%group, %home, "feed is not connected: the copies of this home's tenants grow old");
+    let begun = Instant::now();
+    let open = connecting.await;
+    let late = begun.elapsed() + LATE_AFTER;
+    tracing::info!(%group, %home, seconds = late.as_secs(), "feed is connected again");
+    open
 }
 
 /// Pause before the next stream to a home. Each stream costs both sides a listing of all tenants, and may be refused

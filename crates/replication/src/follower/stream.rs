@@ -164,7 +164,7 @@ impl FollowerStream {
         let freshness = self.context.freshness.clone();
         let ping_at = self
             .pinged_at
-            .map_or_else(Instant::now, |at| at + freshness.interval(self.records_at));
+            .map_or_else(Instant::now, |at| at + freshness.ping_interval(self.records_at));
         // Due actions are done between proposals.
         let due = self.scheduler.next_due().filter(|_| self.pending.is_none());
         let heirs_at = self.reported_heirs.next_due();
