@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use crate::{
     cluster_map::NodePreference,
     failure::{self, AttemptFailure},
+    late_stamp::LateStamp,
     node::Node,
     retry::{self, Progress, RetryAction},
     session::{Route, TenantSession},
@@ -25,8 +26,6 @@ use crate::{
 const ATTEMPT_TIMEOUT_FIRST: Duration = Duration::from_secs(3);
 /// Longest wait for a node of another region that is asked for a route.
 const LOOKUP_ELSEWHERE_MAX: Duration = Duration::from_millis(500);
-/// Longest time for reading a tenant's time from the nearest copy.
-const READ_TIME_MAX: Duration = Duration::from_secs(1);
 /// Least timeout of an attempt: of a short remaining time one node gets half, so that another one can be asked too.
 const ATTEMPT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 
@@ -147,14 +146,14 @@ impl ClientState {
         deadline: Instant,
     ) -> Result<v1::answer::Response, Error> {
         let mut attempts = Attempts::default();
-        let begun = Instant::now();
         let key = idempotency_key(request);
         attempts.progress.writes = key.is_some();
         // A write under the key of another client may have happened before.
         let is_foreign = key.is_some_and(|key| key.client_id != self.client_id);
         attempts.progress.ambiguous = preference == RoutePreference::LeaderContinued || is_foreign;
         // The tenant's time was not known when it was stamped.
-        let mut is_unstamped = key.is_some_and(|key| key.first_sent_ms == 0) && !attempts.progress.ambiguous;
+        let is_unstamped = key.is_some_and(|key| key.first_sent_ms == 0) && !attempts.progress.ambiguous;
+        let mut late_stamp = is_unstamped.then(|| LateStamp::new(self, session, deadline));
         loop {
             let route = session.route();
             let node_preference = match &*route {
@@ -164,11 +163,12 @@ impl ClientState {
                 Some(_) | None => NodePreference::Nearest,
             };
             let node = attempts.pick(self, node_preference)?;
-            let failure = match node
-                .pipeline
-                .call(request.clone(), attempts.attempt_deadline(deadline))
-                .await
-            {
+            let call = node.pipeline.call(request.clone(), attempts.attempt_deadline(deadline));
+            let outcome = match &mut late_stamp {
+                Some(late_stamp) => late_stamp.during(call).await,
+                None => call.await,
+            };
+            let failure = match outcome {
                 Ok(response) => {
                     node.mark_alive();
                     self.budget.deposit();
@@ -178,9 +178,12 @@ impl ClientState {
             };
             self.drop_wrong_route(session, &failure);
             let next = attempts.record_failure(node, &failure);
-            let may_stamp = is_unstamped && attempts.progress.ambiguous;
-            if may_stamp && self.stamp_late(session, request, &failure, begun, deadline).await {
-                is_unstamped = false;
+            if attempts.progress.ambiguous
+                && let Some(late) = &mut late_stamp
+                && let Some(first_sent) = late.find(&failure).await
+            {
+                stamp(request, first_sent);
+                late_stamp = None;
                 if matches!(failure.error().kind, ErrorKind::IdempotencyExpired { .. }) {
                     continue;
                 }
@@ -199,7 +202,7 @@ impl ClientState {
                 RetryAction::Fail(error) => return Err(final_error(&attempts.progress, error, request)),
                 RetryAction::Restamp(time) => {
                     stamp(request, time);
-                    is_unstamped = false;
+                    late_stamp = None;
                     continue;
                 }
                 RetryAction::Retry(wait) => self.jitter(wait.max(self.budget.withdraw())),
@@ -218,53 +221,6 @@ impl ClientState {
             session.set_route(None);
             self.watch_list_changed.notify_one();
         }
-    }
-
-    /// Stamps a write that was sent without a stamp and may have happened, so that it can be sent and asked for again: with
-    /// a time that the tenant cannot have passed when it was sent first. The tenant's time is that of the refusal, of another
-    /// answer meanwhile, or of the nearest copy. Tells whether it was found.
-    async fn stamp_late(
-        &self,
-        session: &TenantSession,
-        request: &mut v1::operation::Request,
-        failure: &AttemptFailure,
-        begun: Instant,
-        deadline: Instant,
-    ) -> bool {
-        let now = if let ErrorKind::IdempotencyExpired { now, .. } = failure.error().kind {
-            now
-        } else if session.time() > TenantTime(0) {
-            session.time()
-        } else {
-            self.read_time(session, deadline).await
-        };
-        let first_sent = retry::first_sent(now, begun.elapsed());
-        if first_sent == TenantTime(0) {
-            return false;
-        }
-        stamp(request, first_sent);
-        true
-    }
-
-    /// Reads the tenant's time from the nearest copy; 0 if none tells it at once.
-    async fn read_time(&self, session: &TenantSession, deadline: Instant) -> TenantTime {
-        let local = v1::consistency::Level::Local(v1::consistency::Local {});
-        let read = v1::GetRequest {
-            tenant: session.tenant.to_string(),
-            key: bytes::Bytes::from_static(b"time"),
-            consistency: Some(v1::Consistency { level: Some(local) }),
-            ..v1::GetRequest::default()
-        };
-        let Ok(node) = self.pick(NodePreference::Nearest, &[]) else {
-            return TenantTime(0);
-        };
-        let until = deadline.min(Instant::now() + READ_TIME_MAX);
-        let answer = node.pipeline.call(v1::operation::Request::Get(read), until).await;
-        let header = match answer {
-            Ok(v1::answer::Response::Get(got)) => got.header,
-            Ok(_) | Err(_) => None,
-        };
-        header.map_or(TenantTime(0), |header| TenantTime(header.tenant_time_ms))
     }
 
     /// Asks a node of another region for the route of a tenant whose home has no lease: another region may be its home by

@@ -31,7 +31,7 @@
 //
 // 1. values: `config`, `options`, `response`, `failure`, `session`, `imported_tokens`, `retry`
 // 2. nodes: `pipeline`, `node`, `cluster_map`
-// 3. `state`, which all calls share, and `call` and `paging`, which run them on it
+// 3. `state`, which all calls share, and `late_stamp`, `call` and `paging`, which run them on it
 // 4. what the client does by itself: `diagnose`, `probe`, `directory_calls`, `route_watch`
 // 5. `client`, which owns the state and these tasks
 // 6. what callers hold, each with the `impl Client` that returns it: `tenant`, `directory`, `admin`, `tokens`, `home`
@@ -48,6 +48,7 @@ mod directory_calls;
 mod failure;
 mod home;
 mod imported_tokens;
+mod late_stamp;
 mod node;
 mod options;
 mod paging;
@@ -63,16 +64,16 @@ mod tenant;
 mod tokens;
 
 pub use admin::{
-    Admin, AtForkPoint, AutomaticPromotion, BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState,
-    BulkMoveTarget, BulkMoveTenant, BulkMoveTenantState, ClusterInfo, CopyComparison, CopyRole, FollowerLag, Followers,
-    ForkClass, ForkEntries, ForkEntry, ForkInfo, ForkList, ForkName, FreezeReport, Group, GroupStatus, LossWindow,
-    MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant, NodeInfo, NodeStatus, OnLeaseLoss, OnRegionLoss,
-    OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Pace, Place, PlannedPromotion, Promoted,
-    PromotedState, PromotedTenant, PromotedTimes, PromotionHome, PromotionPhase, PromotionPlan, PromotionProgress,
-    PromotionReport, PromotionRequest, PromotionSelection, RegionInfo, RegionReadiness, RegionStatus, RehearsedTenant,
-    ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange, Replica, SeedPhase, SeedProgress, Step, StepName,
-    TenantChange, TenantCopy, TenantDeletion, TenantInfo, TenantMove, TenantSelection, TenantState, TenantVerification,
-    VerifiedCopy,
+    Admin, AtForkPoint, AuditRecord, AutomaticPromotion, BulkMoveOptions, BulkMovePlan, BulkMoveProgress,
+    BulkMoveState, BulkMoveTarget, BulkMoveTenant, BulkMoveTenantState, ClusterInfo, CopyComparison, CopyRole,
+    FollowerLag, Followers, ForkClass, ForkEntries, ForkEntry, ForkInfo, ForkList, ForkName, FreezeReport, Group,
+    GroupStatus, LoadOrder, LossWindow, MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant, NodeInfo,
+    NodeStatus, OnLeaseLoss, OnRegionLoss, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Pace,
+    Place, PlannedPromotion, Promoted, PromotedState, PromotedTenant, PromotedTimes, PromotionHome, PromotionPhase,
+    PromotionPlan, PromotionProgress, PromotionReport, PromotionRequest, PromotionSelection, RegionInfo,
+    RegionReadiness, RegionStatus, RehearsedTenant, ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange, Replica,
+    SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantCopy, TenantDeletion, TenantInfo, TenantLoad,
+    TenantLoads, TenantMove, TenantSelection, TenantState, TenantVerification, VerifiedCopy,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

@@ -176,6 +176,31 @@ async fn write_of_unknown_outcome_without_stamp_is_stamped_by_time_of_copy() {
     );
 }
 
+/// Its key can be asked for also when the tenant has forgotten outcomes since.
+#[tokio::test]
+async fn first_write_without_answer_names_key_with_time_of_copy() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let now = 5_000_000;
+    cluster.store.time.store(now, SeqCst);
+    cluster.nodes[0].faults.silent_writes.store(true, SeqCst);
+    let short = WriteOptions {
+        timeout: Some(Duration::from_millis(800)),
+        ..WriteOptions::default()
+    };
+    let unknown = acme.put_with("k", "v", &short).await.unwrap_err();
+    let ErrorKind::OutcomeUnknown { key: Some(key) } = unknown.kind else {
+        panic!("{unknown}");
+    };
+    assert!((now - 60_000..now).contains(&key.first_sent.0), "{key}");
+    cluster.nodes[0].faults.silent_writes.store(false, SeqCst);
+    let again = WriteOptions {
+        idempotency_key: Some(key),
+        ..WriteOptions::default()
+    };
+    assert!(acme.put_with("k", "v", &again).await.unwrap().repeated);
+}
+
 #[tokio::test]
 async fn session_of_what_was_cut_is_told_once_and_goes_on() {
     let cluster = Cluster::start(&["eu"]).await;

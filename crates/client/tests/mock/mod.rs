@@ -47,6 +47,8 @@ pub(crate) struct Faults {
     pub(crate) cut_after_write: AtomicBool,
     /// Executes operations and never responds.
     pub(crate) silent: AtomicBool,
+    /// Executes writes and never responds to them.
+    pub(crate) silent_writes: AtomicBool,
     /// Refuses stamps of time zero as expired.
     pub(crate) expires: AtomicBool,
     /// Number of next operations that get NOT_HOME.

@@ -171,7 +171,8 @@ impl Service {
             if writes && self.faults.cut_after_write.swap(false, SeqCst) {
                 return None;
             }
-            if !self.faults.silent.load(SeqCst) {
+            let is_silent = self.faults.silent.load(SeqCst) || (writes && self.faults.silent_writes.load(SeqCst));
+            if !is_silent {
                 answers.push(v1::Answer {
                     id: operation.id,
                     response: Some(response),

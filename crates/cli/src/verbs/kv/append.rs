@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     args::Target,
+    context,
     exit::CommandError,
     output::{self, Output},
 };
@@ -34,7 +35,7 @@ pub(crate) struct Append {
 impl Append {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let value = self.value.read().await?;
-        let tenant = write::tenant(target, &self.tenant).await?;
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let done = tenant
             .append_with(self.key.into_vec(), value, self.max_length, &self.write.write())
             .await?;

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     args::Target,
+    context,
     exit::CommandError,
     output::{self, Output},
 };
@@ -27,7 +28,7 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
-        let tenant = write::tenant(target, &self.tenant).await?;
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let deleted = tenant.delete_with(self.key.into_vec(), &self.write.write()).await?;
         if target.output == Output::Json {
             let previous = deleted.previous.as_ref().map(read::item);

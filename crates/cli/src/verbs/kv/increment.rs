@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     args::Target,
+    context,
     exit::{Code, CommandError},
     output::{self, Output},
 };
@@ -57,7 +58,7 @@ impl From<IncrementArgs> for stead_client::Increment {
 
 impl Increment {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
-        let tenant = write::tenant(target, &self.tenant).await?;
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
         let done = tenant
             .increment_with(self.key.into_vec(), self.increment.into(), &self.write.write())
             .await?;

@@ -9,6 +9,7 @@ use stead_client::{Condition, IdempotencyKey, Item, Op, OpResult, Operand, Relat
 use super::{increment::IncrementArgs, put::lifetime, read, write};
 use crate::{
     args::Target,
+    context,
     exit::{Code, CommandError},
     output::{self, Output},
 };
@@ -90,7 +91,7 @@ impl Txn {
                 .collect::<Result<Vec<Op>, _>>()
         };
         let (then, otherwise) = (operations(&self.then)?, operations(&self.otherwise)?);
-        let mut txn = write::tenant(target, &self.tenant).await?.txn();
+        let mut txn = context::connect(target).await?.tenant(&self.tenant)?.txn();
         for (key, condition) in whens {
             txn = txn.when(key, condition);
         }
