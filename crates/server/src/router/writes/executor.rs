@@ -9,7 +9,7 @@ use stead_replication::RemoteWait;
 use stead_state::{
     serving::NotServing,
     shard::{
-        apply_result::{ApplyResult, DeleteRangeResult, EvaluationPoint, GuardFailure},
+        apply_result::{ApplyResult, EvaluationPoint, GuardFailure},
         command::{DeleteRange, REMOVAL_WORK},
         range_deletion::RangeDeletion,
     },
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::{
     command,
+    deletion_step::{DeletionStep, deletion_deadline, deletion_step},
     response::{self, WriteContext},
 };
 use crate::{
@@ -42,9 +43,6 @@ use crate::{
 
 /// Retry delay of a write that was shed because too many were queued.
 const OVERLOADED_RETRY_DELAY: Duration = Duration::from_millis(100);
-
-/// Share of its deadline that a delete of a large range may work; the rest is for its response.
-const RANGE_TIME_SHARE: f64 = 0.75;
 
 /// Writes and their proposals, in the same order, that fit into one entry.
 struct ProposalBatch {
@@ -90,17 +88,6 @@ impl RemainingWrites {
         self.not_owner.extend(other.not_owner);
         self.deletions.extend(other.deletions);
     }
-}
-
-/// Outcome of one step of a range deletion.
-#[derive(Debug, PartialEq, Eq)]
-enum DeletionStep {
-    /// It was applied.
-    Applied(DeleteRangeResult),
-    /// It did nothing, because this group does not own the tenant any more.
-    NotOwner,
-    /// It is not known to be applied.
-    Unknown,
 }
 
 /// Executor of writes at home: proposes each, waits for it, makes the serving check, and answers it once.
@@ -485,26 +472,3 @@ impl WriteExecutor {
         }
     }
 }
-
-/// Returns the outcome of a step by the serving check that followed it.
-fn deletion_step(result: ApplyResult, serving: Option<Result<(), NotServing>>) -> DeletionStep {
-    match (result, serving) {
-        (ApplyResult::DeleteRange(step), Some(Ok(()))) => DeletionStep::Applied(step),
-        (ApplyResult::GuardFailed(GuardFailure::NotOwner { .. } | GuardFailure::NoRecord), _) => DeletionStep::NotOwner,
-        (result @ ApplyResult::DeleteRange(_), Some(Err(NotServing::NotOwner { .. })))
-            if changed_at(&result).is_none() =>
-        {
-            DeletionStep::NotOwner
-        }
-        (_, _) => DeletionStep::Unknown,
-    }
-}
-
-/// Returns the time by which a deletion must stop, so that its response comes before its deadline.
-fn deletion_deadline(deadline: Instant, now: Instant) -> Instant {
-    now + deadline.saturating_duration_since(now).mul_f64(RANGE_TIME_SHARE)
-}
-
-#[cfg(test)]
-#[path = "executor_test.rs"]
-mod executor_test;

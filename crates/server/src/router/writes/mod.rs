@@ -5,6 +5,7 @@
 //! ```
 
 mod command;
+mod deletion_step;
 mod executor;
 mod response;
 

@@ -1,5 +1,6 @@
-//! Tests of the write executor's pure parts.
+//! Tests of the steps of a range deletion.
 
+use stead_state::shard::apply_result::EvaluationPoint;
 use stead_types::{Revision, TenantTime};
 
 use super::*;
