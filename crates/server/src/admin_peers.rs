@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 /// Metadata that marks a request from another node. It is answered locally and not passed on again.
 const PEER_REQUEST: &str = "x-stead-passed-on";
 /// Longest time that another node may take to respond.
-const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(2);
+pub(crate) const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Cache of channels by address.
 pub(crate) struct AdminPeers {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
+    encoding::{
+        EncodeLabelSet, EncodeLabelValue, LabelValueEncoder,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
@@ -15,10 +18,12 @@ use stead_api::peer_codec::PeerAlarms;
 use stead_replication::{Lag, RegionPair, TrafficBytes};
 use stead_state::logged_time::ClockReport;
 use stead_types::GroupId;
+use tokio::time::Instant;
 
 use crate::{
-    config::NodeConfig, promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics,
-    remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics,
+    config::NodeConfig, latency_metrics::LatencyMetrics, process_metrics::ProcessMetrics,
+    promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics, remote_metrics::RemoteMetrics,
+    seed_metrics::SeedMetrics, tenant_loads::TenantLoads,
 };
 
 /// Kind of an operation, as a label.
@@ -150,8 +155,8 @@ pub(crate) struct Metrics {
     view_index: Gauge,
     tenants: Gauge,
     watches: Gauge,
-    feed_raw: Family<RegionPairLabels, Gauge>,
-    feed_wire: Family<RegionPairLabels, Gauge>,
+    feed_raw: Family<RegionPairLabels, Counter>,
+    feed_wire: Family<RegionPairLabels, Counter>,
     feed_detached: Family<FeedLabels, Gauge>,
     feed_unreadable: Family<FeedLabels, Gauge>,
     staleness: Family<FeedLabels, Gauge<f64, AtomicU64>>,
@@ -163,6 +168,12 @@ pub(crate) struct Metrics {
     pub(crate) readiness: ReadinessMetrics,
     /// Waits for other regions.
     pub(crate) remote: RemoteMetrics,
+    /// Latencies of operations, syncs and applying.
+    pub(crate) latencies: LatencyMetrics,
+    /// Resources that the process uses.
+    pub(crate) process: ProcessMetrics,
+    /// Loads of tenants, which are too many for labels.
+    pub(crate) loads: TenantLoads,
     retries: Family<PartLabels, Counter>,
     peers_damaged: Counter,
     peers_unreadable: Counter,
@@ -201,6 +212,9 @@ impl Metrics {
             promotions: PromotionMetrics::default(),
             readiness: ReadinessMetrics::default(),
             remote: RemoteMetrics::default(),
+            latencies: LatencyMetrics::default(),
+            process: ProcessMetrics::default(),
+            loads: TenantLoads::new(Instant::now()),
             retries: Family::default(),
             peers_damaged: Counter::default(),
             peers_unreadable: Counter::default(),
@@ -304,6 +318,7 @@ impl Metrics {
         self.promotions.register(registry);
         self.readiness.register(registry);
         self.remote.register(registry);
+        self.latencies.register(registry);
     }
 
     fn register_clocks(&mut self) {
@@ -374,9 +389,11 @@ impl Metrics {
             from_region: pair.from.to_string(),
             to_region: pair.to.to_string(),
         };
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.feed_raw.get_or_create(&labels).set(number(bytes.raw));
-        self.feed_wire.get_or_create(&labels).set(number(bytes.wire));
+        let set = |family: &Family<RegionPairLabels, Counter>, total: u64| {
+            family.get_or_create(&labels).inner().store(total, Ordering::Relaxed);
+        };
+        set(&self.feed_raw, bytes.raw);
+        set(&self.feed_wire, bytes.wire);
     }
 
     /// Counts an answer of a home that had no lease.
@@ -458,7 +475,10 @@ impl Metrics {
     /// Returns all metrics as text.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a string takes every write");
+        for registry in [&self.registry, self.process.registry()] {
+            encode_registry(&mut text, registry).expect("a string takes every write");
+        }
+        encode_eof(&mut text).expect("a string takes every write");
         text
     }
 }

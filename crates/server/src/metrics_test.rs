@@ -3,15 +3,20 @@
 use std::collections::BTreeSet;
 
 use stead_replication::RemoteWait;
+use stead_store::latency::LatencySnapshot;
 use stead_types::{FeedOffset, NodeId};
 
 use super::*;
-use crate::{readiness_metrics::tests::set_sample, seed_metrics::tests::sample_seed};
+use crate::{process_metrics::ProcessSample, readiness_metrics::tests::set_sample, seed_metrics::tests::sample_seed};
 
 /// Returns the names in the first cells of the tables of a document.
 fn documented(text: &str) -> BTreeSet<String> {
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| `stead_"));
-    rows.filter_map(|row| Some(format!("stead_{}", row.split_once('`')?.0)))
+    let cells = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let names = cells.map(|(name, _)| name.to_owned());
+    names
+        .filter(|name| name.starts_with("stead_") || name.starts_with("process_"))
         .collect()
 }
 
@@ -76,6 +81,13 @@ fn metrics_match_operations_document() {
         ..ClockReport::default()
     };
     metrics.clocks(GroupId::new(1), &report);
+    metrics
+        .latencies
+        .operation(OperationLabel::Read, ServedFrom::Home, Duration::from_millis(3));
+    metrics
+        .latencies
+        .set_group(GroupId::new(1), LatencySnapshot::default(), LatencySnapshot::default());
+    metrics.process.set(ProcessSample::read(), 1_024);
     metrics.peers(&PeerAlarms::default());
     metrics.view(1, 1);
     metrics.ready(true);

@@ -268,6 +268,7 @@ impl NodeParts {
         let (hosted, feed) = host_groups(&replication, groups);
         let engine = store.engine.clone();
         let disk_len = Box::new(move || engine.disk_len());
+        let log = store.log.clone();
         let readiness = Readiness::new(ReadinessSubjects {
             config: &config,
             resources: environment.resources,
@@ -292,6 +293,7 @@ impl NodeParts {
             started_ms: (environment.clocks.wall)(),
             health: environment.health.clone(),
             disk_len,
+            log_sync_latency: Box::new(move || log.sync_latency()),
             resources: environment.resources,
             config,
         });

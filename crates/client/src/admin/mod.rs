@@ -1,5 +1,6 @@
 //! Operators' calls: tenants, regions, nodes, groups, forks, operations, the cluster.
 
+mod audit;
 mod bulk_move;
 mod bulk_move_calls;
 mod cluster;
@@ -19,9 +20,11 @@ mod region_loss;
 mod rehearsal;
 mod seed;
 mod tenant;
+mod tenant_load;
 mod tenant_move;
 mod tenant_verify;
 
+pub use audit::AuditRecord;
 pub use bulk_move::{
     BulkMoveOptions, BulkMovePlan, BulkMoveProgress, BulkMoveState, BulkMoveTarget, BulkMoveTenant,
     BulkMoveTenantState, Pace, TenantSelection,
@@ -47,6 +50,7 @@ pub use seed::{SeedPhase, SeedProgress};
 pub use tenant::{
     Followers, MoveInFlight, NewTenant, OnLeaseLoss, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState,
 };
+pub use tenant_load::{LoadOrder, TenantLoad, TenantLoads};
 pub use tenant_move::{MoveTarget, TenantMove};
 pub use tenant_verify::{CopyComparison, TenantVerification, VerifiedCopy};
 

@@ -6,7 +6,7 @@ use stead_api::peer_codec::PeerAlarms;
 use stead_raft::Group;
 use stead_replication::{EpochsSeen, SharedDirectoryView, TrafficCounters};
 use stead_state::directory::Tenant;
-use stead_store::health::Health;
+use stead_store::{health::Health, latency::LatencySnapshot};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantName, TenantNumber};
 
 use super::{
@@ -55,6 +55,8 @@ pub(crate) struct Host {
     pub(crate) resources: Resources,
     /// Returns the bytes of disk that the rows use.
     pub(crate) disk_len: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Returns the latencies of the Raft log's syncs.
+    pub(crate) log_sync_latency: Box<dyn Fn() -> LatencySnapshot + Send + Sync>,
 }
 
 impl Host {
@@ -81,6 +83,15 @@ impl Host {
     /// Returns a tenant from the directory view.
     pub(crate) fn tenant_in_view(&self, name: &TenantName) -> Option<Arc<Tenant>> {
         self.directory_view.read(|view| view.tenant_named(name).cloned())
+    }
+
+    /// Fails while this node has no view of the directory: "there is none" would be false.
+    pub(crate) fn check_view_loaded(&self) -> Result<(), Error> {
+        if self.directory_view.read(|view| view.nodes().next().is_some()) {
+            return Ok(());
+        }
+        let message = "this node has not read the directory yet: ask another node, or try again";
+        Err(Error::new(ErrorKind::Unavailable, message))
     }
 
     /// Takes note of an epoch on account of which another node has sent a call.

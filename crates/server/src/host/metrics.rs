@@ -4,7 +4,7 @@ use stead_state::directory::BulkMoveState;
 use stead_types::{Durability, TenantNumber};
 
 use super::{context::Host, hosted_group::HostedGroup};
-use crate::{metrics::GroupSample, remote_metrics::RemoteTenants};
+use crate::{metrics::GroupSample, process_metrics::ProcessSample, remote_metrics::RemoteTenants};
 
 /// Updates the metrics and returns them as text for Prometheus.
 pub(crate) fn metrics_text(host: &Host) -> String {
@@ -56,6 +56,14 @@ pub(crate) fn metrics_text(host: &Host) -> String {
     let (index, tenants) = host
         .directory_view
         .read(|view| (view.version().index, view.tenant_count()));
+    metrics.latencies.set_log_sync((host.log_sync_latency)());
+    for (group, hosted) in host.groups.iter() {
+        let (apply, feed) = (hosted.machine.apply_latency(), hosted.freshness.batch_latency());
+        metrics.latencies.set_group(*group, apply, feed);
+    }
+    metrics
+        .process
+        .set(ProcessSample::read(), host.resources.descriptors_max);
     metrics.peers(&host.peer_alarms);
     metrics.view(index, tenants);
     metrics.ready(host.readiness.node.report().is_ready());

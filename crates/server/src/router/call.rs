@@ -144,6 +144,8 @@ impl ResponseSender {
 #[derive(Debug)]
 pub(crate) struct Responder {
     id: u64,
+    /// Arrival of the operation at this node.
+    pub(super) began: Instant,
     to: Option<ResponseSender>,
     /// Held until the answer is sent.
     permit: Option<Permit>,
@@ -157,6 +159,7 @@ impl Responder {
         to.forget(id);
         Self {
             id,
+            began: Instant::now(),
             to: Some(to),
             permit: None,
             part: None,

@@ -39,6 +39,13 @@ impl CallCompletion {
     /// Answers a call, with a mark if no lease has counted for it.
     pub(super) fn answer(&self, call: Call, served_from: ServedFrom, mut answer: Answer) {
         self.count(&call, served_from);
+        let took = call.responder.began.elapsed();
+        self.metrics.latencies.operation(call.label(), served_from, took);
+        if matches!(served_from, ServedFrom::Home | ServedFrom::Follower) {
+            self.metrics
+                .loads
+                .record(Instant::now(), &call.operation, &answer, took);
+        }
         if call.confirmation == Confirmation::Unconfirmed {
             response::mark_unconfirmed(&mut answer);
             self.metrics.unconfirmed();

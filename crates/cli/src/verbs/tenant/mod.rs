@@ -10,6 +10,7 @@ mod move_home;
 mod move_many;
 mod on_region_loss;
 mod promote;
+mod top;
 mod update;
 mod verify;
 mod where_is;
@@ -39,6 +40,8 @@ pub(crate) enum Verb {
     OnRegionLoss(on_region_loss::OnRegionLossVerb),
     /// Move a tenant to another group of its home's region, away from its neighbours
     Isolate(isolate::Isolate),
+    /// Show the tenants that load the nodes most, with their hottest keys
+    Top(top::Top),
     /// Show where a tenant is: its home, its replicas, a move in flight
     Where(where_is::Where),
     /// Compare the copies of a tenant, on all nodes, with the one of its home
@@ -57,6 +60,7 @@ impl Verb {
             Self::Promote(verb) => verb.run(target).await,
             Self::OnRegionLoss(verb) => verb.run(target).await,
             Self::Isolate(verb) => verb.run(target).await,
+            Self::Top(verb) => verb.run(target).await,
             Self::Where(verb) => verb.run(target).await,
             Self::Verify(verb) => verb.run(target).await,
         }

@@ -1,17 +1,26 @@
-//! `AuditService`: the audit log, read from the directory by a node that votes in it.
+//! `AuditService`: the audit log, which nodes that vote in the directory keep; the others ask them.
 
 use std::sync::Arc;
 
 use stead_api::{
     convert,
-    proto::admin::v1::{self, ListAuditRecordsRequest, ListAuditRecordsResponse, audit_service_server},
+    proto::admin::v1::{
+        self, ListAuditRecordsRequest, ListAuditRecordsResponse, audit_service_client::AuditServiceClient,
+        audit_service_server,
+    },
+    status,
 };
 use stead_state::directory::AuditRecord;
-use stead_types::{Error, ErrorKind};
+use stead_types::{Error, ErrorKind, GroupId};
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
-use crate::host::{Host, storage_unavailable};
+use crate::{
+    admin_peers::{RESPONSE_WAIT_MAX, is_peer_request, peer_request},
+    directory::LocalVoter,
+    host::{Host, storage_unavailable},
+};
 
 /// The service.
 #[derive(Clone)]
@@ -23,12 +32,31 @@ impl AuditService {
         Self(host)
     }
 
-    fn list(&self, request: &ListAuditRecordsRequest) -> Result<ListAuditRecordsResponse, Error> {
-        let elsewhere = || {
-            let message = "this node does not vote in the directory, which keeps the audit: ask one that does";
-            Error::new(ErrorKind::Unavailable, message)
-        };
-        let local_voter = self.0.directory.local_voter().ok_or_else(elsewhere)?;
+    /// Asks the directory's voters for records, one after the other.
+    async fn ask_voters(&self, request: &ListAuditRecordsRequest) -> Result<ListAuditRecordsResponse, Error> {
+        for address in self.0.client_addresses(GroupId::DIRECTORY) {
+            let Some(channel) = self.0.admin_peers.channel(&address) else {
+                continue;
+            };
+            let mut voter = AuditServiceClient::new(channel);
+            let asked = voter.list_audit_records(peer_request(request.clone()));
+            match timeout(RESPONSE_WAIT_MAX, asked).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => {
+                    let error = status::from_status(&status);
+                    if !error.is_transient() {
+                        return Err(error);
+                    }
+                }
+                Err(_late) => {}
+            }
+        }
+        let message = "no voter of the directory, which keeps the audit log, answers: try again";
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// Lists records that a voter of the directory keeps.
+    fn list(local_voter: &LocalVoter, request: &ListAuditRecordsRequest) -> Result<ListAuditRecordsResponse, Error> {
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let below = convert::page::position(request.subject.as_bytes(), &request.page_token)?;
         let invalid = || Error::invalid("page_token", "page_token: not a token of this store");
@@ -73,8 +101,14 @@ impl audit_service_server::AuditService for AuditService {
         &self,
         request: Request<ListAuditRecordsRequest>,
     ) -> Result<Response<ListAuditRecordsResponse>, Status> {
-        self.list(request.get_ref())
-            .map(Response::new)
-            .map_err(|error| to_status(&error))
+        let listed = match self.0.directory.local_voter() {
+            Some(local_voter) => Self::list(local_voter, request.get_ref()),
+            None if is_peer_request(&request) => {
+                let message = "this node does not vote in the directory, which keeps the audit log";
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+            None => self.ask_voters(request.get_ref()).await,
+        };
+        listed.map(Response::new).map_err(|error| to_status(&error))
     }
 }

@@ -100,6 +100,7 @@ impl GroupService {
     }
 
     async fn list(&self, request: &ListGroupsRequest) -> Result<ListGroupsResponse, Error> {
+        self.0.check_view_loaded()?;
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let from = convert::page::position(request.region.as_bytes(), &request.page_token)?;
         let invalid = || Error::invalid("page_token", "page_token: not a token of this store");

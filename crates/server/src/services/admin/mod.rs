@@ -29,6 +29,7 @@ mod region_loss_message;
 mod region_seeds;
 mod target_check;
 pub(crate) mod tenant;
+mod tenant_loads;
 mod tenant_message;
 mod tenant_move;
 #[cfg(test)]

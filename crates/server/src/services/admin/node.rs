@@ -62,6 +62,7 @@ pub(super) async fn with_status(host: &Host, mut node: admin::Node) -> admin::No
 
 impl NodeService {
     async fn get(&self, request: Request<GetNodeRequest>) -> Result<GetNodeResponse, Error> {
+        self.0.check_view_loaded()?;
         let number = request.get_ref().number;
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no node {number}"));
         let found = |view: &DirectoryView| view.node(NodeId::new(number)).map(|node| message(view, node));
@@ -75,6 +76,7 @@ impl NodeService {
     }
 
     async fn list(&self, request: &ListNodesRequest) -> Result<ListNodesResponse, Error> {
+        self.0.check_view_loaded()?;
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let after = convert::page::position(request.region.as_bytes(), &request.page_token)?;
         let invalid = || Error::invalid("page_token", "page_token: not a token of this store");

@@ -54,6 +54,7 @@ fn message(view: &DirectoryView, region: &directory::Region) -> admin::Region {
 
 impl RegionService {
     fn list(&self, request: &ListRegionsRequest) -> Result<ListRegionsResponse, Error> {
+        self.0.check_view_loaded()?;
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let after = convert::page::position(b"regions", &request.page_token)?;
         let mut regions: Vec<admin::Region> = self.0.directory_view.read(|view| {
@@ -87,6 +88,7 @@ impl RegionService {
                 ..GetRegionResponse::default()
             });
         }
+        self.0.check_view_loaded()?;
         let found = self.0.directory_view.read(|view| {
             let region = view.region(&name)?;
             let nodes = view

@@ -1,15 +1,19 @@
 //! `TenantService`: creates, reads, updates and deletes tenants in the directory.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use stead_api::{
     convert,
     proto::{
         admin::v1::{
             self as admin, CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse,
-            GetTenantRequest, GetTenantResponse, ListTenantsRequest, ListTenantsResponse, MoveTenantRequest,
-            UpdateTenantRequest, UpdateTenantResponse, VerifyTenantRequest, VerifyTenantResponse,
-            tenant_service_server,
+            GetTenantRequest, GetTenantResponse, ListTenantLoadsRequest, ListTenantLoadsResponse, ListTenantsRequest,
+            ListTenantsResponse, MoveTenantRequest, UpdateTenantRequest, UpdateTenantResponse, VerifyTenantRequest,
+            VerifyTenantResponse, tenant_service_server,
         },
         google::longrunning,
         v1,
@@ -23,9 +27,10 @@ use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, Tenant
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, tenant_message::message, tenant_move, tenant_verify, time, to_status,
+    PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, tenant_loads, tenant_message::message, tenant_move, tenant_verify,
+    time, to_status,
 };
-use crate::host::Host;
+use crate::{admin_peers::is_peer_request, host::Host};
 
 /// Longest wait for this node's view to show a change that it has just made.
 const VIEW_WAIT: Duration = Duration::from_secs(3);
@@ -82,11 +87,26 @@ fn followers(message: admin::Followers) -> Result<Followers, Error> {
     regions.map(Followers::Named)
 }
 
-fn residency(names: &[String]) -> Result<Vec<Jurisdiction>, Error> {
+/// Reads a residency; a jurisdiction without a region is a slip of the pen, which would keep copies away for good.
+fn residency(host: &Host, names: &[String]) -> Result<Vec<Jurisdiction>, Error> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    host.check_view_loaded()?;
+    let known: BTreeSet<Jurisdiction> = host
+        .directory_view
+        .read(|view| view.regions().map(|region| region.jurisdiction.clone()).collect());
     let jurisdiction = |(at, name): (usize, &String)| {
         let field = format!("residency[{at}]");
-        name.parse()
-            .map_err(|why| Error::invalid(&field, format!("{field}: {why}")))
+        let named: Jurisdiction = name
+            .parse()
+            .map_err(|why| Error::invalid(&field, format!("{field}: {why}")))?;
+        if known.contains(&named) {
+            return Ok(named);
+        }
+        let known = known.iter().map(Jurisdiction::as_str).collect::<Vec<_>>().join(", ");
+        let message = format!("{field}: no region has the jurisdiction {named}; there are {known}");
+        Err(Error::invalid(&field, message))
     };
     names.iter().enumerate().map(jurisdiction).collect()
 }
@@ -140,7 +160,7 @@ impl TenantService {
             name: name.clone(),
             home,
             followers: request.followers.map_or(Ok(Followers::AllAdmitted), followers)?,
-            residency: residency(&request.residency)?,
+            residency: residency(&self.0, &request.residency)?,
             durability: self.durability(request.durability)?.unwrap_or(Durability::Region),
             labels: labels(request.labels)?,
             limits: convert::limits::limits(request.limits)?,
@@ -202,6 +222,7 @@ impl TenantService {
     }
 
     fn list(&self, request: &ListTenantsRequest) -> Result<ListTenantsResponse, Error> {
+        self.0.check_view_loaded()?;
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let filter = format!("{}/{}/{}", request.home_region, request.name_prefix, request.state);
         let after = convert::page::position(filter.as_bytes(), &request.page_token)?;
@@ -258,7 +279,7 @@ impl TenantService {
             followers: request.followers.map(followers).transpose()?,
             residency: request
                 .residency
-                .map(|wanted| residency(&wanted.jurisdictions))
+                .map(|wanted| residency(&self.0, &wanted.jurisdictions))
                 .transpose()?,
             durability: self.durability(request.durability)?,
             labels: request.labels.map(|wanted| labels(wanted.labels)).transpose()?,
@@ -368,6 +389,15 @@ impl tenant_service_server::TenantService for TenantService {
     ) -> Result<Response<VerifyTenantResponse>, Status> {
         let verified = tenant_verify::verify(&self.0, request.get_ref()).await;
         verified.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn list_tenant_loads(
+        &self,
+        request: Request<ListTenantLoadsRequest>,
+    ) -> Result<Response<ListTenantLoadsResponse>, Status> {
+        let is_local = is_peer_request(&request);
+        let listed = tenant_loads::list(&self.0, request.get_ref(), is_local).await;
+        listed.map(Response::new).map_err(|error| to_status(&error))
     }
 
     async fn move_tenant(
