@@ -74,12 +74,19 @@ pub(crate) enum Noun {
     /// Show, watch and cancel operations that take a while, such as moves
     #[command(subcommand)]
     Operation(verbs::operation::Verb),
+    /// Show who changed what in the directory
+    #[command(subcommand)]
+    Audit(verbs::audit::Verb),
     /// Read and write keys
     #[command(subcommand)]
     Kv(verbs::kv::Verb),
     /// Show the home regions of tenants
     #[command(subcommand)]
     Directory(verbs::directory::Verb),
+    /// Print completions of commands and options for a shell
+    Completions(verbs::manual::Completions),
+    /// Write man pages, one for each command
+    Man(verbs::manual::Man),
     /// Show the meaning of exit codes
     #[command(long_about = exit::TABLE)]
     ExitCodes,

@@ -30,6 +30,11 @@ impl Output {
     }
 }
 
+/// Returns a number of things in words, such as "1 tenant" or "2 tenants".
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Table of one kind of object, printed as text or as JSON.
 pub(crate) struct OutputTable {
     /// Names of the columns.

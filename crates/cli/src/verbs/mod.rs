@@ -1,5 +1,6 @@
 //! Verbs of the command line, one file each.
 
+pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod dev;
@@ -7,6 +8,7 @@ pub(crate) mod directory;
 pub(crate) mod fork;
 pub(crate) mod group;
 pub(crate) mod kv;
+pub(crate) mod manual;
 pub(crate) mod node;
 pub(crate) mod operation;
 pub(crate) mod region;
@@ -25,7 +27,7 @@ use crate::{
 pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
     match noun {
         Noun::Serve(verb) => verb.run(),
-        Noun::Dev(verb) => block_on(verb.run()),
+        Noun::Dev(verb) => block_on(verb.run(target.output)),
         Noun::Config(verb) => verb.run(),
         Noun::Tenant(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) if verb.detaches() => block_on(verb.run(&target)),
@@ -38,8 +40,11 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Node(verb) => interruptible(verb.run(&target)),
         Noun::Group(verb) => interruptible(verb.run(&target)),
         Noun::Fork(verb) => interruptible(verb.run(&target)),
+        Noun::Audit(verb) => interruptible(verb.run(&target)),
         Noun::Kv(verb) => interruptible(verb.run(&target)),
         Noun::Directory(verb) => interruptible(verb.run(&target)),
+        Noun::Completions(verb) => verb.run(),
+        Noun::Man(verb) => verb.run(),
         Noun::ExitCodes => output::line(exit::TABLE),
     }
 }

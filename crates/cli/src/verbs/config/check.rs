@@ -30,8 +30,8 @@ impl Check {
             node.name,
             node.region,
             checked.cluster,
-            count(checked.members.len(), "node"),
-            count(checked.regions.len(), "region"),
+            output::count(checked.members.len() as u64, "node"),
+            output::count(checked.regions.len() as u64, "region"),
             checked.engine
         ))
     }
@@ -48,10 +48,6 @@ fn check_data_dir(data_dir: &Path) -> Result<(), CommandError> {
         }
         Some(_) | None => Ok(()),
     }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,9 +1,15 @@
 //! Control of a running cluster, over a socket in its folder: one line of JSON each way.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use stead_testing::{Cluster, Flow, cluster, process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -11,9 +17,10 @@ use tokio::{
     sync::Mutex,
 };
 
+use super::json::Status;
 use crate::{
     exit::{Code, CommandError},
-    output,
+    output::{self, Output},
 };
 
 /// Folder of the cluster.
@@ -69,6 +76,9 @@ pub(super) struct ControlRequest {
     pub(super) verb: String,
     pub(super) names: Vec<String>,
     pub(super) round_trip: Option<Duration>,
+    /// Whether the status is to be JSON.
+    #[serde(default)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,36 +98,36 @@ enum ControlError {
 }
 
 impl Folder {
-    pub(super) async fn status(self) -> Result<(), CommandError> {
-        ask(&self.data, &ControlRequest::new("status", Vec::new())).await
+    pub(super) async fn status(self, output: Output) -> Result<(), CommandError> {
+        ask(&self.data, ControlRequest::new("status", Vec::new()), output).await
     }
 }
 
 impl Nodes {
-    pub(super) async fn ask(self, verb: &str) -> Result<(), CommandError> {
-        ask(&self.folder.data, &ControlRequest::new(verb, self.names)).await
+    pub(super) async fn ask(self, verb: &str, output: Output) -> Result<(), CommandError> {
+        ask(&self.folder.data, ControlRequest::new(verb, self.names), output).await
     }
 }
 
 impl Cut {
-    pub(super) async fn ask(self) -> Result<(), CommandError> {
-        ask(&self.folder.data, &ControlRequest::new("cut", self.regions)).await
+    pub(super) async fn ask(self, output: Output) -> Result<(), CommandError> {
+        ask(&self.folder.data, ControlRequest::new("cut", self.regions), output).await
     }
 }
 
 impl Heal {
-    pub(super) async fn ask(self) -> Result<(), CommandError> {
-        ask(&self.folder.data, &ControlRequest::new("heal", self.regions)).await
+    pub(super) async fn ask(self, output: Output) -> Result<(), CommandError> {
+        ask(&self.folder.data, ControlRequest::new("heal", self.regions), output).await
     }
 }
 
 impl Delay {
-    pub(super) async fn ask(self) -> Result<(), CommandError> {
+    pub(super) async fn ask(self, output: Output) -> Result<(), CommandError> {
         let request = ControlRequest {
             round_trip: Some(self.round_trip),
             ..ControlRequest::new("delay", vec![self.from, self.to])
         };
-        ask(&self.folder.data, &request).await
+        ask(&self.folder.data, request, output).await
     }
 }
 
@@ -127,15 +137,17 @@ impl ControlRequest {
             verb: verb.to_owned(),
             names,
             round_trip: None,
+            json: false,
         }
     }
 }
 
-pub(super) fn socket(data: &std::path::Path) -> PathBuf {
+pub(super) fn socket(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
-async fn ask(data: &std::path::Path, request: &ControlRequest) -> Result<(), CommandError> {
+async fn ask(data: &Path, mut request: ControlRequest, output: Output) -> Result<(), CommandError> {
+    request.json = output == Output::Json;
     let nobody = |error| {
         CommandError::new(
             Code::Connect,
@@ -144,12 +156,14 @@ async fn ask(data: &std::path::Path, request: &ControlRequest) -> Result<(), Com
         .hint("`stead dev` starts one; --data names its folder")
     };
     let mut stream = UnixStream::connect(socket(data)).await.map_err(nobody)?;
-    let request = serde_json::to_string(request).map_err(anyhow::Error::from)?;
+    let is_status = request.verb == "status";
+    let request = serde_json::to_string(&request).map_err(anyhow::Error::from)?;
     stream.write_all(format!("{request}\n").as_bytes()).await?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
     let answer: ControlResponse = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
     let code = match answer.refused {
+        None if output == Output::Json && !is_status => return output::json(&json!({ "ok": answer.text })),
         None => return output::line(&answer.text),
         Some(ControlError::Usage) => Code::Usage,
         Some(ControlError::Failed) => Code::Failed,
@@ -158,7 +172,7 @@ async fn ask(data: &std::path::Path, request: &ControlRequest) -> Result<(), Com
 }
 
 /// Listens for requests.
-pub(super) fn listen(data: &std::path::Path) -> std::io::Result<UnixListener> {
+pub(super) fn listen(data: &Path) -> std::io::Result<UnixListener> {
     let path = socket(data);
     // The cluster's lock is held: a socket here was left by a run that has ended.
     let _ = fs::remove_file(&path);
@@ -166,21 +180,30 @@ pub(super) fn listen(data: &std::path::Path) -> std::io::Result<UnixListener> {
 }
 
 /// Serves requests until dropped.
-pub(super) async fn serve(listener: UnixListener, cluster: Arc<Mutex<Cluster>>) -> Result<(), CommandError> {
+pub(super) async fn serve(
+    listener: UnixListener,
+    cluster: Arc<Mutex<Cluster>>,
+    data: PathBuf,
+) -> Result<(), CommandError> {
     loop {
         let (stream, _) = listener.accept().await?;
         // Requests come from one person: one after the other. A client that leaves early only misses the response.
-        let _ = take(stream, &cluster).await;
+        let _ = take(stream, &cluster, &data).await;
     }
 }
 
-async fn take(stream: UnixStream, cluster: &Mutex<Cluster>) -> Result<(), CommandError> {
+async fn take(stream: UnixStream, cluster: &Mutex<Cluster>, data: &Path) -> Result<(), CommandError> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line).await?;
     let request: ControlRequest = serde_json::from_str(&line).map_err(anyhow::Error::from)?;
     let mut cluster = cluster.lock().await;
-    let answer = match execute(&mut cluster, &request).await {
+    let executed = if request.verb == "status" && request.json {
+        Ok(serde_json::to_string(&Status::of(&mut cluster, data)).map_err(anyhow::Error::from)?)
+    } else {
+        execute(&mut cluster, &request).await
+    };
+    let answer = match executed {
         Ok(text) => ControlResponse { text, refused: None },
         Err(failure) => ControlResponse {
             text: failure.text().to_owned(),

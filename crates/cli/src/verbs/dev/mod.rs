@@ -14,7 +14,7 @@ mod world;
 
 use clap::{Args, Subcommand};
 
-use crate::exit::CommandError;
+use crate::{exit::CommandError, output::Output};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -47,17 +47,17 @@ enum Verb {
 }
 
 impl Dev {
-    pub(crate) async fn run(self) -> Result<(), CommandError> {
+    pub(crate) async fn run(self, output: Output) -> Result<(), CommandError> {
         match self.control {
             None => self.up.run().await,
-            Some(Verb::Status(folder)) => folder.status().await,
-            Some(Verb::Kill(nodes)) => nodes.ask("kill").await,
-            Some(Verb::Start(nodes)) => nodes.ask("start").await,
-            Some(Verb::Stop(nodes)) => nodes.ask("stop").await,
-            Some(Verb::Cont(nodes)) => nodes.ask("cont").await,
-            Some(Verb::Cut(cut)) => cut.ask().await,
-            Some(Verb::Heal(heal)) => heal.ask().await,
-            Some(Verb::Delay(delay)) => delay.ask().await,
+            Some(Verb::Status(folder)) => folder.status(output).await,
+            Some(Verb::Kill(nodes)) => nodes.ask("kill", output).await,
+            Some(Verb::Start(nodes)) => nodes.ask("start", output).await,
+            Some(Verb::Stop(nodes)) => nodes.ask("stop", output).await,
+            Some(Verb::Cont(nodes)) => nodes.ask("cont", output).await,
+            Some(Verb::Cut(cut)) => cut.ask(output).await,
+            Some(Verb::Heal(heal)) => heal.ask(output).await,
+            Some(Verb::Delay(delay)) => delay.ask(output).await,
         }
     }
 }

@@ -92,7 +92,11 @@ impl Up {
         let contexts = context::folder().map(|folder| contexts::write(&cluster, &folder));
         let contexts = contexts.transpose()?;
         let mut world = World::new(cluster, started)?;
-        let control_task = tokio::spawn(control::serve(control::listen(&data)?, world.cluster.clone()));
+        let control_task = tokio::spawn(control::serve(
+            control::listen(&data)?,
+            world.cluster.clone(),
+            data.clone(),
+        ));
         let outcome = tokio::select! {
             outcome = self.run_demo_or_check(&mut world, &data, contexts.as_ref()) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(()),

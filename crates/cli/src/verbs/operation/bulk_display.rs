@@ -60,8 +60,10 @@ pub(super) fn failure_lines(failures: &[(String, String)], count: u64) -> Vec<St
 /// Returns the plan of a bulk move, one fact a line.
 pub(super) fn plan_lines(plan: &BulkMovePlan) -> Vec<String> {
     let mut lines = vec![format!(
-        "{}: {} tenants would move, in {} waves",
-        plan.selection, plan.tenants, plan.waves
+        "{}: {} would move, in {}",
+        plan.selection,
+        output::count(plan.tenants, "tenant"),
+        output::count(plan.waves, "wave")
     )];
     let copies = |target: &BulkMoveTarget| match target.copies {
         0 => String::new(),
@@ -71,8 +73,10 @@ pub(super) fn plan_lines(plan: &BulkMovePlan) -> Vec<String> {
     lines.extend(targets.map(|target| {
         let copies = copies(target);
         format!(
-            "to {} g{}: {} tenants{copies}",
-            target.region, target.group, target.tenants
+            "to {} g{}: {}{copies}",
+            target.region,
+            target.group,
+            output::count(target.tenants, "tenant")
         )
     }));
     lines.push(format!("homes before: {}", source(plan.source)));

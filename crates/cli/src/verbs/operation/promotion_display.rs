@@ -67,7 +67,7 @@ pub(super) fn blocked_lines(progress: &PromotionProgress) -> Vec<String> {
 
 /// Returns the plan of a promotion, one fact a line.
 pub(super) fn plan_lines(plan: &PromotionPlan) -> Vec<String> {
-    let mut lines = vec![format!("{}: {} tenants", plan.selection, plan.tenants)];
+    let mut lines = vec![format!("{}: {}", plan.selection, output::count(plan.tenants, "tenant"))];
     if plan.tenants == 0 {
         lines.extend(needed_line(plan));
         return lines;
@@ -75,7 +75,9 @@ pub(super) fn plan_lines(plan: &PromotionPlan) -> Vec<String> {
     lines.extend(plan.homes.iter().map(home_line));
     lines.extend(plan.advice.iter().map(|advice| format!("first: {advice}")));
     let targets = plan.targets.iter();
-    lines.extend(targets.map(|(target, tenants)| format!("to {}: {tenants} tenants", place(target))));
+    lines.extend(
+        targets.map(|(target, tenants)| format!("to {}: {}", place(target), output::count(*tenants, "tenant"))),
+    );
     if let Some(wait) = plan.wait_max {
         let left = plan
             .wait_left
@@ -88,12 +90,15 @@ pub(super) fn plan_lines(plan: &PromotionPlan) -> Vec<String> {
     }
     lines.push(match plan.tenants_at_risk {
         0 => "loss: none is possible".to_owned(),
-        count => format!("loss: possible for {count} tenants, of what their homes acknowledge in the windows below"),
+        count => format!(
+            "loss: possible for {}, of what their homes acknowledge in the windows below",
+            output::count(count, "tenant")
+        ),
     });
     if plan.tenants_blocked > 0 {
         lines.push(format!(
-            "blocked: {} tenants, which no region would serve",
-            plan.tenants_blocked
+            "blocked: {}, which no region would serve",
+            output::count(plan.tenants_blocked, "tenant")
         ));
     }
     lines.extend(needed_line(plan));
@@ -270,7 +275,7 @@ fn loss_line(report: &PromotionReport) -> String {
             .map(|(until, ends)| Some(until.map_or(ends, |until: SystemTime| until.max(ends))));
     }
     let all = LossWindow::Between(from.flatten(), until.flatten());
-    format!("loss: {} tenants {}", windows.len(), loss(&all))
+    format!("loss: {} {}", output::count(windows.len() as u64, "tenant"), loss(&all))
 }
 
 /// Returns the time from the fence until the new home served.

@@ -193,9 +193,9 @@ fn plan_names_what_blocks_and_what_may_be_lost() {
     assert_eq!(
         lines,
         [
-            "tenants of region eu-west: 1 tenants",
+            "tenants of region eu-west: 1 tenant",
             "wait: at most 15.2 s after the fence; 4100 ms if it began now; no region serves these tenants then",
-            "loss: possible for 1 tenants, of what their homes acknowledge in the windows below",
+            "loss: possible for 1 tenant, of what their homes acknowledge in the windows below",
             "acme: to us-east g1, keeps 1.4711, may lose what was acknowledged between 1970-01-01T00:01:30.000Z and \
              1970-01-01T00:01:55.000Z (25.0 s)",
             "  eu-west g2: silent",

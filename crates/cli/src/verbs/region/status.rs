@@ -100,5 +100,18 @@ fn value(lag: &FollowerLag) -> serde_json::Value {
 /// Returns the first reason why a region is unhealthy.
 pub(in crate::verbs) fn health_problem(status: &RegionStatus) -> Option<String> {
     let node = status.nodes.iter().find_map(node::health_problem);
-    node.or_else(|| status.groups.iter().find_map(group::health_problem))
+    let group = || status.groups.iter().find_map(group::health_problem);
+    node.or_else(group).or_else(|| stream_problem(&status.lags))
+}
+
+/// Returns the first feed that does not arrive: its copies grow old.
+fn stream_problem(lags: &[FollowerLag]) -> Option<String> {
+    let broken = lags.iter().find(|lag| !lag.connected)?;
+    Some(format!(
+        "group {} is not connected to group {} of {}: its copies of {} grow old",
+        broken.follower_group,
+        broken.home_group,
+        broken.home_region,
+        output::count(broken.attached_tenants + broken.detached_tenants, "tenant")
+    ))
 }

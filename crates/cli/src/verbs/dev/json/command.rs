@@ -85,6 +85,7 @@ impl Command {
             verb: verb.to_owned(),
             names,
             round_trip,
+            json: false,
         }))
     }
 }

@@ -63,7 +63,7 @@ pub(super) struct Region {
 
 /// State that changes while the cluster runs.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Status {
+pub(in crate::verbs::dev) struct Status {
     nodes: Vec<Node>,
     links: Vec<Link>,
 }
@@ -121,7 +121,7 @@ impl Region {
 }
 
 impl Status {
-    pub(super) fn of(cluster: &mut Cluster, data: &Path) -> Self {
+    pub(in crate::verbs::dev) fn of(cluster: &mut Cluster, data: &Path) -> Self {
         let nodes = cluster.nodes().to_vec().into_iter().map(|node| Node {
             process: cluster.process(&node.name),
             log: data.join(format!("{}.log", node.name)).display().to_string(),

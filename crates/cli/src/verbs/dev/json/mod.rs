@@ -17,4 +17,4 @@ mod event;
 mod observed_state;
 mod session;
 
-pub(super) use session::run;
+pub(super) use self::{event::Status, session::run};

@@ -78,7 +78,11 @@ pub(in super::super) async fn run(plan: Plan, folder: Option<TemporaryFolder>) -
     };
     let cluster = session.world.cluster.clone();
     let listener = control::listen(&session.data)?;
-    let control_task = AbortOnDropHandle::new(tokio::spawn(control::serve(listener, cluster.clone())));
+    let control_task = AbortOnDropHandle::new(tokio::spawn(control::serve(
+        listener,
+        cluster.clone(),
+        session.data.clone(),
+    )));
     let watch = AbortOnDropHandle::new(tokio::spawn(watch(cluster, session.observed.clone())));
     session.ready().await?.print()?;
     let reason = tokio::select! {
