@@ -5,11 +5,16 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use stead_testing::Fixture;
 use stead_tests::process::{binary, exclusive_lock, run, wait_until_moves_are_allowed};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    time::timeout,
+};
 
 const REGION: &str = "eu-west";
 
@@ -19,8 +24,14 @@ fn protos() -> PathBuf {
 
 /// Returns the first code block of the document in this language.
 fn block(document: &str, language: &str) -> String {
-    let (_, block) = document.split_once(&format!("```{language}\n")).unwrap();
-    block.split_once("\n```").unwrap().0.to_owned()
+    blocks(document, language).remove(0)
+}
+
+/// Returns the code blocks of the document in this language.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let begin = format!("```{language}\n");
+    let end = |block: &str| block.split_once("\n```").unwrap().0.to_owned();
+    document.split(&begin).skip(1).map(end).collect()
 }
 
 /// Returns the words of a text, without the punctuation that languages print around entries of a map.
@@ -29,11 +40,13 @@ fn words(text: &str) -> Vec<String> {
     plain.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Creates the folder that the document describes: the protos, the service config, the program.
-fn folder(program: &str, language: &str) -> tempfile::TempDir {
+/// Creates the folder that the document describes: the protos, the service config, the programs of a language.
+fn folder(programs: &[&str], language: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let document = fs::read_to_string(protos().join("README.md")).unwrap();
-    fs::write(folder.path().join(program), block(&document, language)).unwrap();
+    for (program, block) in programs.iter().zip(blocks(&document, language)) {
+        fs::write(folder.path().join(program), block).unwrap();
+    }
     fs::create_dir_all(folder.path().join("stead/v1")).unwrap();
     for file in ["service_config.json", "stead/v1/kv.proto", "stead/v1/directory.proto"] {
         fs::copy(protos().join(file), folder.path().join(file)).unwrap();
@@ -78,18 +91,66 @@ async fn prints_what_is_shown(program: impl Fn() -> Command) {
     assert_eq!(words(&printed[1]), words(&again), "{}", printed[1]);
 }
 
-// `STEAD_TEST_PYTHON` names the interpreter that has the libraries.
-#[tokio::test]
-async fn python_program_prints_documented_output() {
-    let python = env::var_os("STEAD_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+/// Time in which a program prints a line, on a machine that is busy with other tests.
+const LINE_WITHIN: Duration = Duration::from_secs(60);
+/// Longest pause of the events of a watch whose node falls silent, in seconds; the document promises 30.
+const PAUSE_S_MAX: f64 = 15.0;
+/// Latency of a call once the silent node is known, in seconds.
+const CALL_S_MAX: f64 = 1.5;
+
+/// Runs a program of `tests/data` beside three nodes and freezes the one that serves its watch: events go on elsewhere,
+/// and calls do not wait for it.
+async fn goes_on_beside_silent_node(mut program: Command, more: &[&str]) {
+    let builder = Fixture::builder().binary(binary()).region(REGION, 3);
+    let cluster = builder.start().await.unwrap();
+    cluster.create_tenant("acme", REGION).await.unwrap();
+    let target = format!("ipv4:{}", cluster.endpoints(REGION).unwrap().join(","));
+    program.args([&target, "acme"]).args(more);
+    program.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = tokio::process::Command::from(program)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut input = running.stdin.take().unwrap();
+    let mut printed = BufReader::new(running.stdout.take().unwrap()).lines();
+    let mut line = async || timeout(LINE_WITHIN, printed.next_line()).await.unwrap().unwrap();
+    assert_eq!(line().await.as_deref(), Some("ready"));
+    // A frozen node is killed like the others when the fixture is dropped, also by a failed assertion.
+    cluster.freeze(&node_of_watch(&cluster).await).await.unwrap();
+    input.write_all(b"frozen\n").await.unwrap();
+    let figures = line().await.unwrap();
+    let seen: serde_json::Value = serde_json::from_str(&figures).unwrap();
+    let figure = |name: &str| seen[name].as_f64().unwrap();
+    assert!(figure("longest_pause_s") < PAUSE_S_MAX, "{figures}");
+    assert!(figure("slowest_call_s") < CALL_S_MAX, "{figures}");
+    // A call that goes to the silent node takes a second, then it is sent to another one.
+    assert!(10.0 * figure("slow_calls") < figure("calls"), "{figures}");
+}
+
+/// Returns the node that serves the only watch.
+async fn node_of_watch(cluster: &Fixture) -> String {
+    for node in cluster.nodes() {
+        let metrics = node.metrics().await.unwrap();
+        if metrics.lines().any(|line| line == "stead_watches 1") {
+            return node.name.clone();
+        }
+    }
+    panic!("no node serves the watch");
+}
+
+/// Returns the interpreter that has the libraries, `STEAD_TEST_PYTHON` or `python3`; nothing if it has not.
+async fn python() -> Option<PathBuf> {
+    let python = PathBuf::from(env::var_os("STEAD_TEST_PYTHON").unwrap_or_else(|| "python3".into()));
     let mut import = Command::new(&python);
     import.args(["-c", "import grpc, grpc_tools.protoc, google.rpc.error_details_pb2"]);
-    if !is_there("python3 with grpcio, grpcio-tools and googleapis-common-protos", import).await {
-        return;
-    }
-    let _lock = exclusive_lock();
-    let folder = folder("example.py", "python");
-    let mut stubs = Command::new(&python);
+    let what = "python3 with grpcio, grpcio-tools and googleapis-common-protos";
+    is_there(what, import).await.then_some(python)
+}
+
+/// Creates the folder of the Python programs, with generated stubs.
+async fn python_folder(python: &Path) -> tempfile::TempDir {
+    let folder = folder(&["example.py", "example_aio.py"], "python");
+    let mut stubs = Command::new(python);
     stubs.args([
         "-m",
         "grpc_tools.protoc",
@@ -103,6 +164,14 @@ async fn python_program_prints_documented_output() {
         .current_dir(folder.path());
     let ran = run(stubs).await;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    folder
+}
+
+#[tokio::test]
+async fn python_program_prints_documented_output() {
+    let Some(python) = python().await else { return };
+    let _lock = exclusive_lock();
+    let folder = python_folder(&python).await;
     prints_what_is_shown(|| {
         let mut program = Command::new(&python);
         program.arg("example.py").current_dir(folder.path());
@@ -111,24 +180,60 @@ async fn python_program_prints_documented_output() {
     .await;
 }
 
-// `NODE_PATH` names the folder that has the libraries, where they are not installed for all.
 #[tokio::test]
-async fn node_program_prints_documented_output() {
+async fn python_programs_go_on_beside_silent_node() {
+    let Some(python) = python().await else { return };
+    let _lock = exclusive_lock();
+    let folder = python_folder(&python).await;
+    copy_program("silent_node.py", folder.path());
+    for more in [[].as_slice(), &["aio"]] {
+        let mut program = Command::new(&python);
+        program.arg("silent_node.py").current_dir(folder.path());
+        goes_on_beside_silent_node(program, more).await;
+    }
+}
+
+/// Copies a program of `tests/data` to a folder.
+fn copy_program(name: &str, folder: &Path) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+    fs::copy(program, folder.join(name)).unwrap();
+}
+
+// `NODE_PATH` names the folder that has the libraries, where they are not installed for all.
+async fn node_is_there() -> bool {
     let mut require = Command::new("node");
     let libraries = ["@grpc/grpc-js", "@grpc/proto-loader", "protobufjs"];
     let required: Vec<String> = libraries.iter().map(|name| format!("require('{name}')")).collect();
     require.args(["-e", &required.join("; ")]);
-    if !is_there("node with @grpc/grpc-js, @grpc/proto-loader and protobufjs", require).await {
+    is_there("node with @grpc/grpc-js, @grpc/proto-loader and protobufjs", require).await
+}
+
+#[tokio::test]
+async fn node_program_prints_documented_output() {
+    if !node_is_there().await {
         return;
     }
     let _lock = exclusive_lock();
-    let folder = folder("example.js", "js");
+    let folder = folder(&["example.js"], "js");
     prints_what_is_shown(|| {
         let mut program = Command::new("node");
         program.arg("example.js").current_dir(folder.path());
         program
     })
     .await;
+}
+
+#[tokio::test]
+async fn node_program_goes_on_beside_silent_node() {
+    if !node_is_there().await {
+        return;
+    }
+    let _lock = exclusive_lock();
+    let folder = folder(&["example.js"], "js");
+    copy_program("silent_node.js", folder.path());
+    let mut program = Command::new("node");
+    program.arg("silent_node.js").current_dir(folder.path());
+    goes_on_beside_silent_node(program, &[]).await;
 }
 
 /// Runs the program for operations: its verb, the tenant, and the region that it moves to.
@@ -154,8 +259,7 @@ async fn python_api_core_waits_for_lists_and_cancels_moves() {
     }
     let _lock = exclusive_lock();
     let folder = tempfile::tempdir().unwrap();
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/operations.py");
-    fs::copy(program, folder.path().join("operations.py")).unwrap();
+    copy_program("operations.py", folder.path());
     let mut stubs = Command::new(&python);
     stubs.args(["-m", "grpc_tools.protoc", "--python_out=.", "--grpc_python_out=.", "-I"]);
     stubs.arg(protos()).current_dir(folder.path());
