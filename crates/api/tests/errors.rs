@@ -17,6 +17,9 @@ and, where waiting helps, `google.rpc.RetryInfo` and the trailer `grpc-retry-pus
 honour. In a `Pipeline` the same stands in the operation's `OperationError`. Act on the reason and its metadata; the
 message is for people and may change.
 
+The trailers of a failed call have at most 4 KiB, because stock clients do not accept more than 8: a message that is too long
+ends in `...`, and a list in the metadata, such as `endpoints`, keeps its first items.
+
 Nothing happened, unless the last column says otherwise: such a request may be sent again as a new one. The Rust client
 does that by itself as long as the deadline lasts, and it sends an idempotency key with every write, so that an unknown
 outcome is asked for again and never written twice.

@@ -6,12 +6,15 @@
 //! # Invariants
 //!
 //! * **S1** An error that is converted to any form and back has the same kind and message.
+//!   In the status of a unary call its texts may be cut: see S3.
 //! * **S2** Each kind has a reason of its own.
+//! * **S3** The trailers of a unary call's status have at most 4 KiB, whatever the error's texts.
 
 mod metadata;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod trailers;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,8 +36,18 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// outlast it.
 const ELECTION_PUSHBACK: Duration = Duration::from_millis(400);
 
-/// Converts an error to the status of a unary call.
+/// Converts an error to the status of a unary call; texts that are too long for its trailers are cut.
 pub fn to_status(error: &Error) -> Status {
+    let status = whole_status(error);
+    if trailers::fit(&status) {
+        status
+    } else {
+        whole_status(&trailers::shorten(error))
+    }
+}
+
+/// Converts an error to a status of any length.
+fn whole_status(error: &Error) -> Status {
     let row = table::row(&error.kind);
     let metadata: HashMap<_, _> = metadata::of(&error.kind).into_iter().collect();
     let mut details = ErrorDetails::with_error_info(row.reason, DOMAIN, metadata);
@@ -83,7 +96,7 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
 
 /// Converts an error to the error of a long-running operation.
 pub fn to_rpc_status(error: &Error) -> tonic_types::Status {
-    let status = to_status(error);
+    let status = whole_status(error);
     tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
         code: status.code() as i32,
         message: status.message().to_owned(),

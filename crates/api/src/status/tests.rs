@@ -58,6 +58,70 @@ fn retry_delay_is_in_details_and_trailer() {
     }
 }
 
+/// Returns the kind with these texts in place of its own.
+fn with_texts(mut kind: ErrorKind, text: &str) -> ErrorKind {
+    if let ErrorKind::Invalid { field }
+    | ErrorKind::RateLimited { limit: field, .. }
+    | ErrorKind::QuotaExceeded { limit: field }
+    | ErrorKind::Residency { region: field, .. } = &mut kind
+    {
+        text.clone_into(field);
+    }
+    if let ErrorKind::NotHome { endpoints: list, .. } | ErrorKind::Residency { allowed: list, .. } = &mut kind {
+        *list = vec![text[..100].to_owned(); 100];
+    }
+    kind
+}
+
+/// S3, with texts of a key's length and more: plain, percent-encoded whole, and in several bytes a character.
+#[test]
+fn trailers_of_longest_texts_stay_below_limit() {
+    for text in ["k".repeat(16_384), "\u{1}".repeat(4_096), "\u{df}".repeat(4_096)] {
+        for kind in samples() {
+            let error = Error::new(with_texts(kind, &text), text.clone());
+            let status = to_status(&error);
+            assert!(trailers::len(&status) <= trailers::LEN_MAX, "{status:?}");
+            assert!(status.message().ends_with("..."));
+            let (sent, read) = (table::row(&error.kind), table::row(&from_status(&status).kind));
+            assert_eq!(sent, read);
+        }
+    }
+}
+
+#[test]
+fn list_in_long_trailers_keeps_its_first_whole_items() {
+    let kind = ErrorKind::NotHome {
+        region: "eu-west".parse().unwrap(),
+        epoch: stead_types::Epoch::FIRST,
+        endpoints: (1..=999).map(|node| format!("10.0.0.{node}:7401")).collect(),
+    };
+    let kind = from_status(&to_status(&Error::new(kind, "no"))).kind;
+    let ErrorKind::NotHome { endpoints, .. } = &kind else {
+        panic!("{kind:?}")
+    };
+    assert_eq!(endpoints[1], "10.0.0.2:7401");
+    assert!(endpoints.len() < 100);
+    assert!(endpoints.iter().all(|endpoint| endpoint.ends_with(":7401")));
+}
+
+/// Stock clients retry no more after a pushback that is no number.
+#[test]
+fn retry_delay_trailer_is_a_plain_number() {
+    let limit = "clients".to_owned();
+    let wait = std::time::Duration::MAX;
+    let longest = ErrorKind::RateLimited { limit, wait };
+    for kind in samples().into_iter().chain([longest]) {
+        let status = to_status(&Error::new(kind, "no"));
+        if let Some(pushback) = status.metadata().get(PUSHBACK) {
+            let text = pushback.to_str().unwrap();
+            assert!(
+                text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty(),
+                "{text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn retry_delay_trailer_is_rounded_up_to_milliseconds() {
     let wait = std::time::Duration::from_micros(2_001);
