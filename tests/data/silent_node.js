@@ -9,7 +9,7 @@ const { call, watch } = require('./example.js');
 const tenant = process.argv[3], key = Buffer.from('silent/counter');
 const CALLERS = 3;
 // Time after which the silent node is known and another one leads, and time of the test.
-const KNOWN_MS = 8_000, SILENT_MS = 20_000;
+const KNOWN_MS = 10_000, SILENT_MS = 24_000;
 
 const events = []; // times
 const calls = []; // times of their begin and end

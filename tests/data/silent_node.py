@@ -17,7 +17,7 @@ from example import kv, tenant
 KEY = b"silent/counter"
 CALLERS = 3
 # Time after which the silent node is known and another one leads, and time of the test, in seconds.
-KNOWN_S, SILENT_S = 8, 20
+KNOWN_S, SILENT_S = 10, 24
 
 events = []  # times
 calls = []  # times of their begin and end
